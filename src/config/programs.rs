@@ -1,0 +1,481 @@
+//! The settings of each program: the tables that `--help` shows, and the validated structs made of them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use clap::Command;
+use log::LevelFilter;
+
+use super::Default::{Found, Required, Text};
+use super::{ConfigError, Environment, Setting, Values, is_host_port, is_plain_name, quoted, with_settings};
+use crate::ledger::{Keys, Server};
+use crate::wire;
+
+const REDIS_URL: Setting = Setting::new(
+    "redis-url",
+    "URL",
+    Text("redis://127.0.0.1:6379"),
+    "The Redis server: redis://[user:password@]host[:port][/db] or redis+unix:///path",
+)
+.secret();
+const GROUP: Setting = Setting::new(
+    "group",
+    "NAME",
+    Text("messages"),
+    "The consumer group; every key in Redis starts with it. Put braces around it for Redis Cluster",
+);
+const CHANNEL: Setting =
+    Setting::new("channel", "NAME", Text("messages:published"), "The channel that users publish on");
+const LOG_LEVEL: Setting = Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
+const METRICS_ADDR: Setting =
+    Setting::new("metrics-addr", "HOST:PORT", Found("off"), "Where to serve /metrics, /healthz and /readyz");
+
+const DISPATCHER: &[Setting] = &[
+    Setting::new("consumers", "HOST:PORT,…", Required, "The addresses of the consumers, separated by commas"),
+    REDIS_URL,
+    GROUP,
+    CHANNEL,
+    Setting::new(
+        "dispatcher-id",
+        "NAME",
+        Found("host name and pid"),
+        "The name part of this dispatcher's id; a random suffix is added at each start",
+    ),
+    Setting::new(
+        "lease-ttl-ms",
+        "MS",
+        Text("2000"),
+        "How long the lease on leadership lasts unless renewed: a hung leader is replaced after this time",
+    ),
+    Setting::new(
+        "link-timeout-ms",
+        "MS",
+        Text("3000"),
+        "A consumer that is silent for this long is given up, and its messages go to others",
+    ),
+    Setting::new("max-deliveries", "N", Text("5"), "A message that fails this many times goes to the dead letters"),
+    Setting::new(
+        "ring-bytes",
+        "BYTES",
+        Text("67108864"),
+        "Memory for messages seen on the channel and not yet known to be taken in",
+    ),
+    Setting::new(
+        "ready-bytes",
+        "BYTES",
+        Text("33554432"),
+        "Memory for messages waiting for a free consumer; beyond it they wait in Redis alone",
+    ),
+    LOG_LEVEL,
+    METRICS_ADDR,
+];
+
+const CONSUMER: &[Setting] = &[
+    Setting::new("listen", "HOST:PORT", Text("127.0.0.1:6969"), "Where dispatchers connect"),
+    REDIS_URL,
+    GROUP,
+    Setting::new("consumer-id", "NAME", Found("the listen address"), "This consumer's name, recorded with each result"),
+    Setting::new("concurrency", "N", Found("number of cores"), "Handlers that run at the same time"),
+    Setting::new(
+        "prefetch",
+        "N",
+        Text("1024"),
+        "The most messages in hand at once; small for slow handlers, so that none waits here while others idle",
+    ),
+    Setting::new(
+        "handler",
+        "NAME",
+        Text("stamp"),
+        "What is done with a message: stamp (adds random_property and consumer_id)",
+    ),
+    Setting::new(
+        "handler-timeout-ms",
+        "MS",
+        Text("0"),
+        "A handler that runs longer is given up and its message goes to another consumer; 0: never",
+    ),
+    Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
+    LOG_LEVEL,
+    METRICS_ADDR,
+];
+
+const PUBLISHER: &[Setting] = &[
+    REDIS_URL,
+    GROUP,
+    CHANNEL,
+    Setting::new("count", "N", Found("no limit"), "Stop after this many messages"),
+    Setting::new("duration", "TIME", Found("no limit"), "Stop after this time, such as 30s or 2m"),
+    Setting::new("rate", "N", Found("as fast as it goes"), "Messages per second, evenly spread"),
+    Setting::new(
+        "batch",
+        "N",
+        Found("none"),
+        "Publish in bursts of N with a random pause of 0.1 to 0.5 s in between; with --rate the pauses keep to the rate",
+    ),
+    Setting::new("id-prefix", "TEXT", Found("random"), "What each message_id starts with"),
+    LOG_LEVEL,
+    METRICS_ADDR,
+];
+
+const AUDIT: &[Setting] = &[
+    REDIS_URL,
+    GROUP,
+    Setting::new("expect", "N", Found("unknown"), "How many distinct messages there must be"),
+    Setting::new("ids", "FILE", Found("unknown"), "A file with the ids there must be, one on each line"),
+    Setting::new("id-field", "NAME", Text("message_id"), "The field of a result that holds the message's id"),
+    LOG_LEVEL,
+];
+
+const DEMO: &[Setting] = &[
+    Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start"),
+    Setting::new("rate", "N", Text("2000"), "Messages published per second"),
+    Setting::new("duration", "TIME", Text("10s"), "How long to publish"),
+    LOG_LEVEL,
+];
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Parsed<T> {
+    /// Run with these settings.
+    Run(T),
+    /// Print this and end: `--help` or `--version`.
+    Print(String),
+}
+
+/// What every program takes.
+#[derive(Clone, Debug)]
+pub struct CommonConfig {
+    /// The Redis server.
+    pub redis: Server,
+    /// The group's keys.
+    pub keys: Keys,
+    /// What is logged.
+    pub log_level: LevelFilter,
+    /// Where metrics are served, if they are.
+    pub metrics_addr: Option<String>,
+}
+
+/// The settings of a dispatcher.
+#[derive(Clone, Debug)]
+pub struct DispatcherConfig {
+    /// What every program takes.
+    pub common: CommonConfig,
+    /// The channel that users publish on.
+    pub channel: String,
+    /// The consumers' addresses, `host:port`, at least one, all different.
+    pub consumers: Vec<String>,
+    /// The name part of the dispatcher's id.
+    pub name: String,
+    /// How long the lease lasts.
+    pub lease_ttl: Duration,
+    /// How long a link may be silent.
+    pub link_timeout: Duration,
+    /// How many failed deliveries make a dead letter.
+    pub max_deliveries: u32,
+    /// The ring's limit.
+    pub ring_bytes: usize,
+    /// The limit of the messages waiting for a consumer.
+    pub ready_bytes: usize,
+}
+
+/// The settings of a consumer.
+#[derive(Clone, Debug)]
+pub struct ConsumerConfig {
+    /// What every program takes.
+    pub common: CommonConfig,
+    /// Where it listens, `host:port`.
+    pub listen: String,
+    /// Its name.
+    pub consumer_id: String,
+    /// Handlers at the same time.
+    pub concurrency: usize,
+    /// The most messages in hand.
+    pub prefetch: u32,
+    /// The built-in handler's name.
+    pub handler: String,
+    /// When a handler is given up; `None`: never.
+    pub handler_timeout: Option<Duration>,
+    /// About how many results are kept; 0: all.
+    pub result_maxlen: u64,
+}
+
+/// The settings of the publisher.
+#[derive(Clone, Debug)]
+pub struct PublisherConfig {
+    /// What every program takes.
+    pub common: CommonConfig,
+    /// Where it publishes.
+    pub channel: String,
+    /// Stop after so many messages.
+    pub count: Option<u64>,
+    /// Stop after so long.
+    pub duration: Option<Duration>,
+    /// Messages per second.
+    pub rate: Option<u64>,
+    /// Messages in a burst.
+    pub batch: Option<u64>,
+    /// What each id starts with.
+    pub id_prefix: String,
+}
+
+/// The settings of `oncecast audit`.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// What every program takes.
+    pub common: CommonConfig,
+    /// How many distinct messages there must be.
+    pub expect: Option<u64>,
+    /// A file with the ids there must be.
+    pub ids: Option<PathBuf>,
+    /// The result's field with the id.
+    pub id_field: String,
+}
+
+/// The settings of `oncecast demo`.
+#[derive(Clone, Debug)]
+pub struct DemoConfig {
+    /// The Redis server program, if it was named.
+    pub redis_server: Option<PathBuf>,
+    /// Messages per second.
+    pub rate: u64,
+    /// How long to publish.
+    pub duration: Duration,
+    /// What is logged.
+    pub log_level: LevelFilter,
+}
+
+/// What `oncecast` is to do.
+#[derive(Clone, Debug)]
+pub enum ToolConfig {
+    /// Count the results.
+    Audit(AuditConfig),
+    /// Show a whole cluster at work.
+    Demo(DemoConfig),
+}
+
+/// Reads the dispatcher's command line.
+pub fn dispatcher(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: Environment<'_>,
+) -> Result<Parsed<DispatcherConfig>, clap::Error> {
+    let about = "Takes messages published on a Redis channel in, and hands each to one consumer.\n\n\
+        Start two or more: one leads, the others follow the channel and take over within milliseconds.";
+    let command = program("oncecast-dispatcher", about, DISPATCHER);
+    read(command, arguments, |matches| {
+        let values = Values { matches, settings: DISPATCHER, environment };
+        let common = common(&values)?;
+        let channel = values.required("channel", "a channel's name")?;
+        if channel == common.keys.control || channel.starts_with(&common.keys.alive_prefix) {
+            return Err(ConfigError::new("channel", quoted(&channel), "a channel that the group does not use itself"));
+        }
+        let lease_ttl = values.millis("lease-ttl-ms", 100, 600_000)?;
+        Ok(DispatcherConfig {
+            channel,
+            consumers: consumer_addresses(&values)?,
+            name: match values.text("dispatcher-id")? {
+                Some(name) if is_plain_name(&name) => name,
+                Some(name) => return Err(ConfigError::new("dispatcher-id", quoted(&name), PLAIN_NAME)),
+                None => default_name(),
+            },
+            lease_ttl,
+            link_timeout: values.millis("link-timeout-ms", 100, 600_000)?,
+            max_deliveries: values.number("max-deliveries", 1, 10_000)? as u32,
+            // Each must hold a few of the largest messages.
+            ring_bytes: values.number("ring-bytes", 4 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
+            ready_bytes: values.number("ready-bytes", 2 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
+            common,
+        })
+    })
+}
+
+/// Reads the consumer's command line.
+pub fn consumer(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: Environment<'_>,
+) -> Result<Parsed<ConsumerConfig>, clap::Error> {
+    let about = "Works on messages that dispatchers hand it, and stores each result once.";
+    read(program("oncecast-consumer", about, CONSUMER), arguments, |matches| {
+        let values = Values { matches, settings: CONSUMER, environment };
+        let listen = values.required("listen", "an address, host:port")?;
+        if !is_host_port(&listen) && !listen.ends_with(":0") {
+            return Err(ConfigError::new("listen", quoted(&listen), "an address, host:port"));
+        }
+        let cores = || thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        Ok(ConsumerConfig {
+            common: common(&values)?,
+            consumer_id: match values.text("consumer-id")? {
+                Some(id) if is_plain_name(&id) => id,
+                Some(id) => return Err(ConfigError::new("consumer-id", quoted(&id), PLAIN_NAME)),
+                None => listen.clone(),
+            },
+            listen,
+            concurrency: values.optional_number("concurrency", 1, 4_096)?.unwrap_or_else(cores) as usize,
+            prefetch: values.number("prefetch", 1, wire::MAX_IDS as u64)? as u32,
+            handler: match values.required("handler", "stamp")? {
+                handler if handler == "stamp" => handler,
+                other => return Err(ConfigError::new("handler", quoted(&other), "stamp")),
+            },
+            handler_timeout: Some(values.millis("handler-timeout-ms", 0, 86_400_000)?).filter(|limit| !limit.is_zero()),
+            result_maxlen: values.number("result-maxlen", 0, u64::MAX >> 11)?,
+        })
+    })
+}
+
+/// Reads the publisher's command line.
+pub fn publisher(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: Environment<'_>,
+) -> Result<Parsed<PublisherConfig>, clap::Error> {
+    let about = "Publishes {\"message_id\":\"…\"} messages, and says how many nobody received.";
+    read(program("oncecast-publisher", about, PUBLISHER), arguments, |matches| {
+        let values = Values { matches, settings: PUBLISHER, environment };
+        let common = common(&values)?;
+        let random_prefix = || format!("{:08x}-", fastrand::u32(..));
+        Ok(PublisherConfig {
+            channel: values.required("channel", "a channel's name")?,
+            count: values.optional_number("count", 1, u64::MAX >> 1)?,
+            duration: values.duration("duration")?,
+            rate: values.optional_number("rate", 1, 100_000_000)?,
+            batch: values.optional_number("batch", 1, 1_000_000)?,
+            id_prefix: match values.text("id-prefix")? {
+                Some(prefix) if prefix.len() <= 256 => prefix,
+                Some(prefix) => return Err(ConfigError::new("id-prefix", quoted(&prefix), "at most 256 bytes")),
+                None => random_prefix(),
+            },
+            common,
+        })
+    })
+}
+
+/// Reads the command line of the operator's tool.
+pub fn tool(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: Environment<'_>,
+) -> Result<Parsed<ToolConfig>, clap::Error> {
+    let audit = with_settings(
+        Command::new("audit").about(
+            "Counts the results: entries, distinct ids, ids recorded twice; with --expect or --ids also lost and foreign ones.\n\n\
+             Exit code 3 if something was lost or recorded twice.",
+        ),
+        AUDIT,
+    );
+    let demo = with_settings(
+        Command::new("demo").about(
+            "Starts a private Redis, 2 dispatchers, 3 consumers and a publisher, kills the leader once, and audits the results.",
+        ),
+        DEMO,
+    );
+    let command = program("oncecast", "Looks after Oncecast: consumer groups for Redis Pub/Sub.", &[])
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(audit)
+        .subcommand(demo);
+    read(command, arguments, |matches| match matches.subcommand() {
+        Some(("audit", matches)) => {
+            let values = Values { matches, settings: AUDIT, environment };
+            Ok(ToolConfig::Audit(AuditConfig {
+                common: common(&values)?,
+                expect: values.optional_number("expect", 0, u64::MAX >> 1)?,
+                ids: values.text("ids")?.map(PathBuf::from),
+                id_field: values.required("id-field", "a field's name")?,
+            }))
+        }
+        Some(("demo", matches)) => {
+            let values = Values { matches, settings: DEMO, environment };
+            Ok(ToolConfig::Demo(DemoConfig {
+                redis_server: values.text("redis-server")?.map(PathBuf::from),
+                rate: values.number("rate", 1, 1_000_000)?,
+                duration: values.duration("duration")?.expect("the setting has a default"),
+                log_level: log_level(&values)?,
+            }))
+        }
+        _ => unreachable!("clap lets no other subcommand pass"),
+    })
+}
+
+const PLAIN_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @";
+
+fn program(name: &'static str, about: &'static str, settings: &[Setting]) -> Command {
+    let after = "Each setting may be given as a flag or as its environment variable; the flag wins.\n\
+        Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
+    let command = Command::new(name).about(about).version(env!("CARGO_PKG_VERSION")).after_help(after);
+    with_settings(command, settings)
+}
+
+/// Parses a command line and checks the values; `--help` and `--version` are no errors.
+fn read<T>(
+    mut command: Command,
+    arguments: impl IntoIterator<Item = OsString>,
+    check: impl FnOnce(&clap::ArgMatches) -> Result<T, ConfigError>,
+) -> Result<Parsed<T>, clap::Error> {
+    match command.try_get_matches_from_mut(arguments) {
+        Ok(matches) => match check(&matches) {
+            Ok(config) => Ok(Parsed::Run(config)),
+            Err(error) => Err(command.error(clap::error::ErrorKind::ValueValidation, error)),
+        },
+        Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+fn common(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
+    const URL: &str = "redis://[user:password@]host[:port][/db] or redis+unix:///path";
+    let url = values.required("redis-url", URL)?;
+    // The value is not repeated: it may hold a password.
+    let redis = Server::parse(&url)
+        .map_err(|problem| ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL))?;
+    let group = values.required("group", "a name")?;
+    if group.len() > 256 || group.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(ConfigError::new("group", quoted(&group), "at most 256 bytes without spaces"));
+    }
+    let declared = values.settings.iter().any(|setting| setting.name == "metrics-addr");
+    let metrics_addr = if declared { values.text("metrics-addr")?.filter(|address| address != "off") } else { None };
+    if let Some(address) = metrics_addr.as_deref().filter(|address| !is_host_port(address)) {
+        return Err(ConfigError::new("metrics-addr", quoted(address), "an address, host:port, or off"));
+    }
+    Ok(CommonConfig { redis, keys: Keys::new(&group), log_level: log_level(values)?, metrics_addr })
+}
+
+fn log_level(values: &Values<'_>) -> Result<LevelFilter, ConfigError> {
+    const LEVELS: &str = "off, error, warn, info, debug or trace";
+    let text = values.required("log-level", LEVELS)?;
+    text.parse().map_err(|_| ConfigError::new("log-level", quoted(&text), LEVELS))
+}
+
+fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
+    const TAKES: &str = "addresses separated by commas, host:port,host:port";
+    const MAX_CONSUMERS: usize = 1_024;
+    let text = values.required("consumers", TAKES)?;
+    let addresses: Vec<String> = text.split(',').map(|address| address.trim().to_owned()).collect();
+    if let Some(bad) = addresses.iter().find(|address| !is_host_port(address)) {
+        return Err(ConfigError::new("consumers", format_args!("{bad:?} in {text:?}"), TAKES));
+    }
+    if let Some(twice) = addresses.iter().enumerate().find(|(i, address)| addresses[..*i].contains(address)) {
+        return Err(ConfigError::new("consumers", format_args!("{:?} twice", twice.1), TAKES));
+    }
+    if addresses.len() > MAX_CONSUMERS {
+        return Err(ConfigError::new(
+            "consumers",
+            format_args!("{} addresses", addresses.len()),
+            format_args!("at most {MAX_CONSUMERS}"),
+        ));
+    }
+    Ok(addresses)
+}
+
+/// The host's name and the process id.
+fn default_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_default();
+    let mut host: String =
+        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.' || *c == '-').collect();
+    host.truncate(40);
+    if host.is_empty() {
+        host.push_str("dispatcher");
+    }
+    format!("{host}-{}", std::process::id())
+}

@@ -1,0 +1,117 @@
+use super::*;
+
+fn no_environment(_: &str) -> Option<OsString> {
+    None
+}
+
+fn words(line: &str) -> Vec<OsString> {
+    line.split_whitespace().map(OsString::from).collect()
+}
+
+fn dispatcher_error(line: &str) -> String {
+    dispatcher(words(line), &no_environment).expect_err(line).to_string()
+}
+
+fn dispatcher_config(line: &str, environment: Environment<'_>) -> DispatcherConfig {
+    match dispatcher(words(line), environment).expect(line) {
+        Parsed::Run(config) => config,
+        Parsed::Print(text) => panic!("{text}"),
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = dispatcher_config("d --consumers 127.0.0.1:6969,[::1]:7000,host_a:1", &no_environment);
+    assert_eq!(config.common.redis.shown(), "127.0.0.1:6379");
+    assert_eq!(config.common.keys.pending, "messages:pending");
+    assert_eq!(config.channel, "messages:published");
+    assert_eq!(config.consumers, ["127.0.0.1:6969", "[::1]:7000", "host_a:1"]);
+    assert_eq!(config.lease_ttl, Duration::from_millis(2000));
+    assert_eq!(config.link_timeout, Duration::from_millis(3000));
+    assert_eq!(config.max_deliveries, 5);
+    assert_eq!(config.common.metrics_addr, None);
+    let Ok(Parsed::Run(config)) = consumer(words("c"), &no_environment) else { panic!("no settings are required") };
+    assert_eq!((config.listen.as_str(), config.consumer_id.as_str()), ("127.0.0.1:6969", "127.0.0.1:6969"));
+    assert_eq!((config.handler_timeout, config.result_maxlen), (None, 0));
+}
+
+#[test]
+fn a_flag_wins_over_the_variable_and_the_variable_over_the_file() {
+    let file = std::env::temp_dir().join(format!("oncecast-url-{}", std::process::id()));
+    std::fs::write(&file, "redis://:secret@10.0.0.3:1\n").unwrap();
+    let path = file.clone().into_os_string();
+    let from_file = move |variable: &str| match variable {
+        "ONCECAST_CONSUMERS" => Some("a:1".into()),
+        "ONCECAST_REDIS_URL_FILE" => Some(path.clone()),
+        _ => None,
+    };
+    let from_both = |variable: &str| match variable {
+        "ONCECAST_REDIS_URL" => Some("redis://10.0.0.2:1".into()),
+        other => from_file(other),
+    };
+    assert_eq!(dispatcher_config("d", &from_file).common.redis.shown(), "10.0.0.3:1");
+    assert_eq!(dispatcher_config("d", &from_both).common.redis.shown(), "10.0.0.2:1");
+    assert_eq!(dispatcher_config("d --redis-url redis://10.0.0.1:1", &from_both).common.redis.shown(), "10.0.0.1:1");
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_bad_value_names_the_setting_what_it_got_and_what_it_takes() {
+    for (line, parts) in [
+        ("d", &["--consumers", "ONCECAST_CONSUMERS", "required", "host:port"][..]),
+        ("d --consumers a:1,nonsense", &["--consumers", "\"nonsense\"", "host:port"]),
+        ("d --consumers a:1,b:70000", &["--consumers", "\"b:70000\""]),
+        ("d --consumers a:1,,b:2", &["--consumers", "\"\""]),
+        ("d --consumers a:1,a:1", &["--consumers", "\"a:1\" twice"]),
+        (
+            "d --consumers a:1 --lease-ttl-ms soon",
+            &["--lease-ttl-ms", "ONCECAST_LEASE_TTL_MS", "\"soon\"", "100 to 600000"],
+        ),
+        ("d --consumers a:1 --ring-bytes 1", &["--ring-bytes", "\"1\""]),
+        ("d --consumers a:1 --log-level loud", &["--log-level", "\"loud\"", "info"]),
+        ("d --consumers a:1 --metrics-addr 9000", &["--metrics-addr", "\"9000\"", "host:port"]),
+        ("d --consumers a:1 --dispatcher-id d/0", &["--dispatcher-id", "\"d/0\""]),
+        ("d --consumers a:1 --channel messages:control", &["--channel", "messages:control"]),
+    ] {
+        let message = dispatcher_error(line);
+        for part in parts {
+            assert!(message.contains(part), "{line}: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_url_is_refused_without_showing_its_password() {
+    for url in ["redis://:hunter2@host:port/", "http://:hunter2@host:1", "rediss://:hunter2@host:1"] {
+        let message = dispatcher_error(&format!("d --consumers a:1 --redis-url {url}"));
+        assert!(message.contains("--redis-url") && message.contains("ONCECAST_REDIS_URL"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
+fn help_shows_each_setting_with_its_variable_and_no_value_of_it() {
+    let Ok(Parsed::Print(help)) = dispatcher(words("d --help"), &|_| Some("redis://:hunter2@h".into())) else {
+        panic!("--help is no error")
+    };
+    for part in ["--consumers", "ONCECAST_CONSUMERS", "ONCECAST_REDIS_URL_FILE", "default: 2000", "required"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    assert!(!help.contains("hunter2"));
+}
+
+#[test]
+fn durations_have_units() {
+    let run = |line: &str| match publisher(words(line), &no_environment) {
+        Ok(Parsed::Run(config)) => Ok(config.duration),
+        Ok(Parsed::Print(text)) => panic!("{text}"),
+        Err(error) => Err(error.to_string()),
+    };
+    assert_eq!(run("p"), Ok(None));
+    assert_eq!(run("p --duration 1500ms"), Ok(Some(Duration::from_millis(1500))));
+    assert_eq!(run("p --duration 2m"), Ok(Some(Duration::from_secs(120))));
+    assert_eq!(run("p --duration 3"), Ok(Some(Duration::from_secs(3))));
+    for bad in ["0s", "-1s", "1 s", "s", "5 years", "nan", "inf", "1e9"] {
+        assert!(run(&format!("p --duration={}", bad.replace(' ', "_"))).unwrap_err().contains("--duration"), "{bad}");
+    }
+}

@@ -1,0 +1,94 @@
+//! Errors, sorted by what they make us do.
+//!
+//! | error | what its owner does |
+//! |---|---|
+//! | [`Error::Redis`] | drops the connection and tries again, with backoff |
+//! | [`Error::Fenced`] | stops leading: another dispatcher has the group now |
+//! | [`Error::Config`] | stops the program with exit code 2 |
+//! | [`Error::Io`], [`Error::Failed`] | stops the program with exit code 1 |
+//!
+//! A mistake on a link between dispatcher and consumer is a [`WireError`](crate::wire::WireError) and costs that link.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::config::ConfigError;
+use crate::id::Epoch;
+
+/// What went wrong, by what it makes us do.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Redis cannot be reached or refuses for now. The outcome of a command in flight is unknown.
+    #[error("redis {server}: {doing}: {source}{hint}")]
+    Redis {
+        /// The server's address, without its password.
+        server: String,
+        /// What was being done.
+        doing: &'static str,
+        /// What to do about it; empty or starting with a space.
+        hint: String,
+        /// The client library's error.
+        source: redis::RedisError,
+    },
+    /// Redis answered with something this version does not understand.
+    #[error("redis {server}: {doing}: unexpected answer {got}")]
+    Answer {
+        /// The server's address, without its password.
+        server: String,
+        /// What was being done.
+        doing: &'static str,
+        /// The answer, shortened.
+        got: String,
+    },
+    /// A script was refused: its caller does not lead any more.
+    #[error("epoch {mine} is over, redis says {found:?}")]
+    Fenced {
+        /// The caller's epoch.
+        mine: Epoch,
+        /// What the epoch's key holds; empty if it is gone.
+        found: String,
+    },
+    /// A setting is missing or wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The operating system refused something we cannot do without.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done, and to what.
+        what: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Anything else that ends a program.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// An [`Error::Io`] that says what was being done.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { what: what.into(), source }
+    }
+
+    /// The exit code of a program that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Error::Config(_)) { 2 } else { 1 }
+    }
+
+    /// Whether trying again later, on a new connection, may help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Redis { .. } | Error::Answer { .. })
+    }
+
+    /// The prefix of Redis's error reply (`WRONGTYPE`, `OOM`, …), if it was one.
+    pub fn redis_code(&self) -> Option<&str> {
+        match self {
+            Error::Redis { source, .. } => source.code(),
+            _ => None,
+        }
+    }
+}
+
+/// The library's result type.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

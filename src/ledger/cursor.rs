@@ -1,0 +1,120 @@
+//! Markers, positions and the cursor: how a place in the channel's stream of messages is named.
+//!
+//! Redis delivers to all subscribers of one server in one order, so a marker published on the control channel lies
+//! at the same place for every dispatcher, and "k messages after marker m" names one place for all of them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::id::{DispatcherId, Epoch, MessageId};
+
+/// The longest marker that is accepted: a dispatcher id and a number.
+pub const MAX_MARKER_BYTES: usize = 160;
+
+/// A word published on the control channel to name a place in the stream. Unique; has no spaces.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Marker(Arc<str>);
+
+impl Marker {
+    /// The `number`th marker of the leader of `epoch`; number 0 opens the epoch.
+    pub fn of_leader(epoch: Epoch, number: u64) -> Marker {
+        Marker(format!("{epoch}.{number}").into())
+    }
+
+    /// The marker a dispatcher publishes when its subscription stands for the `number`th time.
+    pub fn of_join(dispatcher: &DispatcherId, number: u64) -> Marker {
+        Marker(format!("{dispatcher}.{number}").into())
+    }
+
+    /// The marker as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Marker {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Marker, ()> {
+        let good = !text.is_empty() && text.len() <= MAX_MARKER_BYTES && text.bytes().all(|b| b.is_ascii_graphic());
+        if good { Ok(Marker(text.into())) } else { Err(()) }
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place in the stream: after `offset` messages that follow `marker`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The marker.
+    pub marker: Marker,
+    /// Messages since it.
+    pub offset: u64,
+}
+
+/// How far the channel has been taken in: every message up to `position` is or was in the sorted set.
+///
+/// In Redis: `<marker> <offset> <last id>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The end of what was taken in.
+    pub position: Position,
+    /// The highest id given out.
+    pub last_id: MessageId,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.position.marker, self.position.offset, self.last_id.0)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Cursor, ()> {
+        let mut words = text.split(' ');
+        let (Some(marker), Some(offset), Some(last_id), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(());
+        };
+        Ok(Cursor {
+            position: Position { marker: marker.parse()?, offset: decimal(offset)? },
+            last_id: MessageId(decimal(last_id)?),
+        })
+    }
+}
+
+/// A number as we write it: digits alone, so that equal cursors are equal texts.
+fn decimal(text: &str) -> Result<u64, ()> {
+    let number: u64 = text.parse().map_err(|_| ())?;
+    if number.to_string() == text { Ok(number) } else { Err(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_as_it_was_written() {
+        let cursor = Cursor {
+            position: Position { marker: Marker::of_leader(Epoch(17), 4), offset: 12 },
+            last_id: MessageId(1_790_000_000_000_123),
+        };
+        assert_eq!(cursor.to_string(), "17.4 12 1790000000000123");
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["", "m", "m 1", "m 1 2 3", "m  1 2", "m 01 2", "m +1 2", "m -1 2", "m 1 x", " 1 2"] {
+            assert_eq!(text.parse::<Cursor>(), Err(()), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+-- Takes the lease if it is free: no lease stands, or its holder's listener has gone from its alive channel.
+-- KEYS  leader, epoch, cursor
+-- ARGV  dispatcher id, TTL in ms, prefix of the alive channels, highest epoch ever seen by the caller,
+--       '1' if the caller may take a free lease now ('0': it only looks)
+-- Gives {'acquired', epoch, cursor} | {'vacant', 0, cursor} | {'held', lease, cursor}; no cursor is false.
+local cursor = redis.call('GET', KEYS[3])
+local lease = redis.call('GET', KEYS[1])
+if lease then
+  local holder = string.match(lease, '^(%S+)')
+  if redis.call('PUBSUB', 'NUMSUB', ARGV[3] .. holder)[2] > 0 then
+    return {'held', lease, cursor}
+  end
+end
+if ARGV[5] ~= '1' then
+  return {'vacant', '0', cursor}
+end
+-- The clock keeps epochs from going back when the data set was wiped; the old value and the caller's memory
+-- keep them from going back with the clock.
+local time = redis.call('TIME')
+local epoch = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+epoch = math.max(epoch, (tonumber(redis.call('GET', KEYS[2])) or 0) + 1, tonumber(ARGV[4]) + 1)
+epoch = string.format('%.0f', epoch)
+redis.call('SET', KEYS[2], epoch)
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. epoch, 'PX', ARGV[2])
+return {'acquired', epoch, cursor}

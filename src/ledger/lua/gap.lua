@@ -1,0 +1,8 @@
+-- Records that messages may have been missed.
+-- KEYS  epoch, gaps      ARGV  my epoch, most entries, fields…      Gives 'OK' | {'STALE', epoch}
+local epoch = redis.call('GET', KEYS[1])
+if epoch ~= ARGV[1] then
+  return {'STALE', epoch or ''}
+end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, 3))
+return 'OK'

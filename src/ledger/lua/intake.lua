@@ -1,0 +1,24 @@
+-- Takes a batch in: adds the members and moves the cursor, in one step.
+-- KEYS  epoch, cursor, pending, dead
+-- ARGV  my epoch, the cursor as I know it ('' for none), the cursor after the batch, number of members,
+--       then score and member for each, then for each message that cannot be delivered: id, reason, excerpt
+-- Gives 'OK' | {'STALE', epoch} | {'MOVED', cursor}
+local epoch = redis.call('GET', KEYS[1])
+if epoch ~= ARGV[1] then
+  return {'STALE', epoch or ''}
+end
+local cursor = redis.call('GET', KEYS[2]) or ''
+if cursor ~= ARGV[2] then
+  return {'MOVED', cursor}
+end
+local members = tonumber(ARGV[4])
+-- A script is not rolled back: what can fail comes first, the cursor last.
+if members > 0 then
+  redis.call('ZADD', KEYS[3], unpack(ARGV, 5, 4 + 2 * members))
+end
+for i = 5 + 2 * members, #ARGV, 3 do
+  redis.call('XADD', KEYS[4], '*', 'id', ARGV[i], 'payload', ARGV[i + 2], 'reason', ARGV[i + 1],
+    'deliveries', '0', 'consumer', '')
+end
+redis.call('SET', KEYS[2], ARGV[3])
+return 'OK'

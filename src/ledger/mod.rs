@@ -1,0 +1,536 @@
+//! Everything that knows a Redis key: the keys, the scripts, and one typed operation for each thing done with them.
+//!
+//! A [`Ledger`] is one connection and belongs to one thread. Each operation is one script or one command, so that it
+//! happens whole or not at all; those of the leader carry its epoch and are refused with
+//! [`Error::Fenced`] once another dispatcher leads. An operation
+//! is never repeated here: after an [`Error::Redis`] its outcome is unknown, and only the caller knows what that means.
+
+mod connection;
+mod cursor;
+mod keys;
+mod member;
+mod resp;
+pub mod subscription;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+
+use self::connection::{Script, ScriptCall};
+use crate::error::{Error, Result};
+use crate::id::{DispatcherId, Epoch, MessageId};
+
+pub use self::connection::{Connection, Server};
+pub use self::cursor::{Cursor, Marker, Position};
+pub use self::keys::Keys;
+pub use self::member::{decode as decode_member, encode as encode_member, encoded_len as member_len};
+pub use self::resp::Command;
+
+/// A message's body, shared between the ring, the intake and the courier.
+pub type Payload = Arc<[u8]>;
+
+/// The most messages one script takes in, commits or settles: Redis does nothing else meanwhile.
+pub const MAX_BATCH_MESSAGES: usize = 1_000;
+/// The most payload bytes one script carries, if it has more than one message.
+pub const MAX_BATCH_BYTES: usize = 1 << 20;
+/// The most values one result has; Lua's `unpack` takes 7999.
+pub const MAX_RESULT_FIELDS: usize = 3_900;
+/// How many entries the record of gaps keeps.
+pub const MAX_GAPS: usize = 10_000;
+
+static ACQUIRE: Script = Script::new(include_str!("lua/acquire.lua"));
+static RENEW: Script = Script::new(include_str!("lua/renew.lua"));
+static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
+static INTAKE: Script = Script::new(include_str!("lua/intake.lua"));
+static COMMIT: Script = Script::new(include_str!("lua/commit.lua"));
+static PAGE: Script = Script::new(include_str!("lua/page.lua"));
+static FETCH: Script = Script::new(include_str!("lua/fetch.lua"));
+static SETTLE: Script = Script::new(include_str!("lua/settle.lua"));
+static CONSUMERS: Script = Script::new(include_str!("lua/consumers.lua"));
+static GAP: Script = Script::new(include_str!("lua/gap.lua"));
+
+/// A group's state in Redis, through one connection.
+pub struct Ledger {
+    connection: Connection,
+    keys: Arc<Keys>,
+}
+
+/// The answer to an attempt to take the lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acquire {
+    /// It is ours now.
+    Acquired {
+        /// The epoch that begins.
+        epoch: Epoch,
+        /// How far earlier leaders came.
+        cursor: Option<Cursor>,
+    },
+    /// It is free, but the caller only looked.
+    Vacant {
+        /// How far earlier leaders came.
+        cursor: Option<Cursor>,
+    },
+    /// Somebody else leads.
+    Held {
+        /// Who leads.
+        holder: String,
+        /// In which epoch.
+        epoch: Epoch,
+        /// How far it has come.
+        cursor: Option<Cursor>,
+    },
+}
+
+/// The answer to an intake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// The batch is in the sorted set and the cursor has moved.
+    Taken,
+    /// The cursor is not the one expected; nothing was changed.
+    Moved(Option<Cursor>),
+}
+
+/// A message that is taken in.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Its id.
+    pub id: MessageId,
+    /// Its payload, or of one too large to be delivered its first bytes.
+    pub payload: Payload,
+    /// Why it goes to the dead letters at once; `None` for a message that can be delivered.
+    pub refused: Option<String>,
+}
+
+/// A pending message as read back from Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its id.
+    pub id: MessageId,
+    /// The number its next delivery has.
+    pub delivery: u16,
+    /// Its payload.
+    pub payload: Payload,
+}
+
+/// A stretch of the backlog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The place it ends; `None` if the range that was asked for holds nothing.
+    pub read_up_to: Option<MessageId>,
+    /// The messages, oldest first. Members that are none of ours are passed over.
+    pub messages: Vec<Pending>,
+}
+
+/// A result to record. No fields: the message is removed and nothing stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The message.
+    pub id: MessageId,
+    /// Names and values, in order.
+    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Commit {
+    /// The bytes of its names and values.
+    pub fn bytes(&self) -> usize {
+        self.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
+
+/// What became of a delivery that brought no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It failed and counts.
+    Failed,
+    /// It was handed back unused and does not count.
+    Unused,
+    /// The handler wants it buried.
+    Rejected,
+}
+
+impl Verdict {
+    fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Failed => "failed",
+            Verdict::Unused => "unused",
+            Verdict::Rejected => "rejected",
+        }
+    }
+}
+
+/// A message that came back without a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Returned {
+    /// The message.
+    pub id: MessageId,
+    /// What became of its delivery.
+    pub verdict: Verdict,
+    /// The consumer that had it.
+    pub consumer: String,
+    /// Why it came back.
+    pub reason: String,
+}
+
+/// What is to be done with a message that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It was no longer pending: somebody recorded it.
+    Gone,
+    /// It is in the dead letters now.
+    Buried,
+    /// It goes out again, as delivery number so and so.
+    Again(u16),
+}
+
+/// A stretch of the channel that may have been missed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Why.
+    pub reason: &'static str,
+    /// The dispatcher that found it.
+    pub dispatcher: DispatcherId,
+    /// The place after which something may be missing.
+    pub begin: String,
+    /// The place from which everything is there again.
+    pub end: String,
+    /// How many messages, where it is known exactly.
+    pub count: Option<u64>,
+}
+
+impl Ledger {
+    /// The group's ledger on a server, waiting at most `timeout` for each reply. Opens nothing yet.
+    pub fn new(server: Server, keys: Arc<Keys>, timeout: Duration) -> Ledger {
+        Ledger { connection: Connection::new(server, timeout), keys }
+    }
+
+    /// The group's keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The connection, for commands on no key of the group.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Tries to take the lease; with `may_take` false it only looks.
+    ///
+    /// `floor` is the highest epoch the caller has heard of: the new one is above it even if Redis lost its own count.
+    pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Acquire> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.leader.as_str(), &keys.epoch, &keys.cursor];
+        let call = ScriptCall::new(&keys_used)
+            .bytes(id.as_str())
+            .show(ttl.as_millis())
+            .bytes(&keys.alive_prefix)
+            .show(floor)
+            .bytes(if may_take { "1" } else { "0" });
+        let reply = self.call("trying for the lease", &ACQUIRE, call)?;
+        let Value::Array(parts) = &reply else { return self.surprise("trying for the lease", &reply) };
+        let [verdict, detail, cursor] = parts.as_slice() else {
+            return self.surprise("trying for the lease", &reply);
+        };
+        let cursor = self.cursor_of(cursor)?;
+        match (text(verdict), text(detail)) {
+            (Some("acquired"), Some(epoch)) => match epoch.parse() {
+                Ok(epoch) => Ok(Acquire::Acquired { epoch: Epoch(epoch), cursor }),
+                Err(_) => self.surprise("trying for the lease", &reply),
+            },
+            (Some("vacant"), _) => Ok(Acquire::Vacant { cursor }),
+            (Some("held"), Some(lease)) => {
+                let (holder, epoch) = lease.split_once(' ').unwrap_or((lease, ""));
+                Ok(Acquire::Held { holder: holder.to_owned(), epoch: Epoch(epoch.parse().unwrap_or(0)), cursor })
+            }
+            _ => self.surprise("trying for the lease", &reply),
+        }
+    }
+
+    /// Prolongs the lease; `false` if it is not ours any more.
+    pub fn renew(&mut self, id: &DispatcherId, epoch: Epoch, ttl: Duration) -> Result<bool> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.leader.as_str()];
+        let call = ScriptCall::new(&keys_used).show(format_args!("{id} {epoch}")).show(ttl.as_millis());
+        let reply = self.call("renewing the lease", &RENEW, call)?;
+        Ok(reply == Value::Int(1))
+    }
+
+    /// Gives the lease back and tells the standbys; `false` if it was not ours any more.
+    pub fn release(&mut self, id: &DispatcherId, epoch: Epoch) -> Result<bool> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.leader.as_str()];
+        let call = ScriptCall::new(&keys_used)
+            .show(format_args!("{id} {epoch}"))
+            .bytes(&keys.control)
+            .show(subscription::Notice::Released(epoch));
+        let reply = self.call("releasing the lease", &RELEASE, call)?;
+        Ok(reply == Value::Int(1))
+    }
+
+    /// Publishes a marker on the control channel.
+    pub fn publish_marker(&mut self, marker: &Marker) -> Result<()> {
+        let notice = subscription::Notice::Marker(marker.clone()).to_string();
+        let publish = Command::of(&["PUBLISH", &self.keys.control, &notice]);
+        self.connection.query("publishing a marker", publish).map(drop)
+    }
+
+    /// How far the channel has been taken in.
+    pub fn cursor(&mut self) -> Result<Option<Cursor>> {
+        let get = Command::of(&["GET", &self.keys.cursor]);
+        let reply = self.connection.query("reading the cursor", get).map_err(|error| self.name_the_key(error))?;
+        self.cursor_of(&reply)
+    }
+
+    /// Takes a batch in and moves the cursor from `expected` to `next`, in one step.
+    pub fn intake(
+        &mut self,
+        epoch: Epoch,
+        expected: Option<&Cursor>,
+        next: &Cursor,
+        batch: &[Arrival],
+    ) -> Result<Intake> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.epoch.as_str(), &keys.cursor, &keys.pending, &keys.dead];
+        let deliverable = || batch.iter().filter(|arrival| arrival.refused.is_none());
+        let mut call = ScriptCall::new(&keys_used)
+            .show(epoch)
+            .show(expected.map(Cursor::to_string).unwrap_or_default())
+            .show(next)
+            .show(deliverable().count());
+        for Arrival { id, payload, .. } in deliverable() {
+            let mut member = Vec::new();
+            member::encode(*id, payload, &mut member);
+            call.push_shown(id.0);
+            call.push_owned(member);
+        }
+        for Arrival { id, payload, refused } in batch {
+            if let Some(reason) = refused {
+                call.push_shown(id);
+                call.push_bytes(reason.as_bytes());
+                call.push_bytes(payload);
+            }
+        }
+        let reply = self.call("taking messages in", &INTAKE, call)?;
+        match &reply {
+            Value::Array(parts) => match parts.as_slice() {
+                [verdict, cursor] if text(verdict) == Some("MOVED") => {
+                    let cursor = if text(cursor) == Some("") { None } else { self.cursor_of(cursor)? };
+                    Ok(Intake::Moved(cursor))
+                }
+                _ => self.fenced(epoch, "taking messages in", &reply),
+            },
+            _ if text(&reply) == Some("OK") => Ok(Intake::Taken),
+            _ => self.surprise("taking messages in", &reply),
+        }
+    }
+
+    /// Records results; those of messages no longer pending are dropped. Gives the number recorded.
+    ///
+    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. Repeating the call
+    /// does no harm: what was recorded is no longer pending.
+    pub fn commit(&mut self, epoch: Option<Epoch>, result_maxlen: u64, batch: &[Commit]) -> Result<usize> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.pending.as_str(), &keys.processed, &keys.attempts, &keys.epoch];
+        let mut call = ScriptCall::new(&keys_used)
+            .show(epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
+            .show(result_maxlen);
+        for Commit { id, fields } in batch {
+            call.push_shown(id.0);
+            call.push_shown(2 * fields.len());
+            for (name, value) in fields {
+                call.push_bytes(name);
+                call.push_bytes(value);
+            }
+        }
+        let reply = self.call("recording results", &COMMIT, call)?;
+        match reply {
+            Value::Int(recorded) => Ok(recorded as usize),
+            _ => self.fenced(epoch.unwrap_or_default(), "recording results", &reply),
+        }
+    }
+
+    /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
+    ///
+    /// At least one message is given if there is one, however large.
+    pub fn page(
+        &mut self,
+        epoch: Epoch,
+        after: MessageId,
+        up_to: MessageId,
+        most: usize,
+        most_bytes: usize,
+    ) -> Result<Page> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts];
+        let call = ScriptCall::new(&keys_used).show(epoch).show(after.0).show(up_to.0).show(most).show(most_bytes);
+        let reply = self.call("reading the backlog", &PAGE, call)?;
+        let parts = self.ok_parts(epoch, "reading the backlog", reply)?;
+        match parts.split_first() {
+            Some((Value::Nil, _)) => Ok(Page { read_up_to: None, messages: Vec::new() }),
+            Some((score, found)) if text(score).is_some_and(|score| score.parse::<f64>().is_ok()) => {
+                // Rounded up: a foreign member may have a score between two ids.
+                let score = text(score).and_then(|score| score.parse::<f64>().ok()).unwrap_or_default().ceil();
+                let messages = found.chunks_exact(2).filter_map(pending_of).collect();
+                Ok(Page { read_up_to: Some(MessageId(score as u64)), messages })
+            }
+            _ => self.surprise("reading the backlog", &Value::Array(parts)),
+        }
+    }
+
+    /// Reads those of `ids` that are still pending, up to about `most_bytes`.
+    ///
+    /// Gives how many of `ids` were looked at, at least one, and what was found.
+    pub fn fetch(&mut self, epoch: Epoch, ids: &[MessageId], most_bytes: usize) -> Result<(usize, Vec<Pending>)> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts];
+        let mut call = ScriptCall::new(&keys_used).show(epoch).show(most_bytes);
+        ids.iter().for_each(|id| call.push_shown(id.0));
+        let reply = self.call("reading messages again", &FETCH, call)?;
+        let parts = self.ok_parts(epoch, "reading messages again", reply)?;
+        match parts.split_first() {
+            Some((Value::Int(looked_at), found)) => {
+                Ok((*looked_at as usize, found.chunks_exact(2).filter_map(pending_of).collect()))
+            }
+            _ => self.surprise("reading messages again", &Value::Array(parts)),
+        }
+    }
+
+    /// Settles messages that came back: counts failed deliveries, and buries what has had its last.
+    pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[Returned]) -> Result<Vec<Settled>> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts, &keys.dead];
+        let mut call = ScriptCall::new(&keys_used).show(epoch).show(max_deliveries);
+        for Returned { id, verdict, consumer, reason } in batch {
+            call.push_shown(id.0);
+            call.push_bytes(verdict.as_str().as_bytes());
+            call.push_bytes(consumer.as_bytes());
+            call.push_bytes(reason.as_bytes());
+        }
+        let reply = self.call("settling returned messages", &SETTLE, call)?;
+        let parts = self.ok_parts(epoch, "settling returned messages", reply)?;
+        let settled: Option<Vec<_>> = parts
+            .iter()
+            .map(|part| match part {
+                Value::Int(0) => Some(Settled::Gone),
+                Value::Int(-1) => Some(Settled::Buried),
+                Value::Int(delivery) => Some(Settled::Again((*delivery).clamp(1, u16::MAX.into()) as u16)),
+                _ => None,
+            })
+            .collect();
+        match settled {
+            Some(settled) if settled.len() == batch.len() => Ok(settled),
+            _ => self.surprise("settling returned messages", &Value::Array(parts)),
+        }
+    }
+
+    /// Rewrites the list of connected consumers.
+    pub fn set_consumers(&mut self, epoch: Epoch, consumers: &[String]) -> Result<()> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.epoch.as_str(), &keys.consumers];
+        let mut call = ScriptCall::new(&keys_used).show(epoch);
+        consumers.iter().for_each(|consumer| call.push_bytes(consumer.as_bytes()));
+        self.call_for_ok(epoch, "listing the consumers", &CONSUMERS, call)
+    }
+
+    /// Records a gap.
+    pub fn record_gap(&mut self, epoch: Epoch, gap: &Gap) -> Result<()> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.epoch.as_str(), &keys.gaps];
+        let mut call = ScriptCall::new(&keys_used).show(epoch).show(MAX_GAPS);
+        let count = gap.count.map_or("unknown".to_owned(), |count| count.to_string());
+        for (name, value) in [
+            ("reason", gap.reason),
+            ("dispatcher", gap.dispatcher.as_str()),
+            ("begin", &gap.begin),
+            ("end", &gap.end),
+            ("count", &count),
+        ] {
+            call.push_bytes(name.as_bytes());
+            call.push_owned(value.as_bytes().to_vec());
+        }
+        call.push_bytes(b"epoch");
+        call.push_shown(epoch);
+        self.call_for_ok(epoch, "recording a gap", &GAP, call)
+    }
+
+    fn call(&mut self, doing: &'static str, script: &Script, call: ScriptCall<'_>) -> Result<Value> {
+        self.connection.call(doing, script, call).map_err(|error| self.name_the_key(error))
+    }
+
+    fn call_for_ok(&mut self, epoch: Epoch, doing: &'static str, script: &Script, call: ScriptCall<'_>) -> Result<()> {
+        let reply = self.call(doing, script, call)?;
+        if text(&reply) == Some("OK") { Ok(()) } else { self.fenced(epoch, doing, &reply) }
+    }
+
+    /// Redis does not say which key has the wrong type: find out, so that the message can.
+    fn name_the_key(&mut self, error: Error) -> Error {
+        if !error.to_string().contains("WRONGTYPE") {
+            return error;
+        }
+        let Error::Redis { server, doing, source, hint } = error else { return error };
+        let keys = self.keys.clone();
+        let wrong = keys.types().into_iter().find_map(|(key, wanted)| {
+            match self.connection.query("asking for a key's type", Command::of(&["TYPE", key])) {
+                Ok(Value::SimpleString(kind)) if kind != wanted && kind != "none" => Some(format!(
+                    " (key {key} is a {kind}, it must be a {wanted}: rename or delete it, or choose another --group)"
+                )),
+                _ => None,
+            }
+        });
+        Error::Redis { server, doing, hint: wrong.unwrap_or(hint), source }
+    }
+
+    fn cursor_of(&self, value: &Value) -> Result<Option<Cursor>> {
+        match (value, text(value)) {
+            (Value::Nil, _) => Ok(None),
+            (_, Some(cursor)) if cursor.parse::<Cursor>().is_ok() => Ok(cursor.parse().ok()),
+            _ => self.surprise("reading the cursor", value),
+        }
+    }
+
+    /// The values after a leading OK.
+    fn ok_parts(&self, epoch: Epoch, doing: &'static str, reply: Value) -> Result<Vec<Value>> {
+        match reply {
+            Value::Array(mut parts) if parts.first().and_then(text) == Some("OK") => {
+                parts.remove(0);
+                Ok(parts)
+            }
+            other => self.fenced(epoch, doing, &other),
+        }
+    }
+
+    fn fenced<T>(&self, mine: Epoch, doing: &'static str, reply: &Value) -> Result<T> {
+        match reply {
+            Value::Array(parts) if parts.first().and_then(text) == Some("STALE") => {
+                let found = parts.get(1).and_then(text).unwrap_or_default().to_owned();
+                Err(Error::Fenced { mine, found })
+            }
+            _ => self.surprise(doing, reply),
+        }
+    }
+
+    fn surprise<T>(&self, doing: &'static str, reply: &Value) -> Result<T> {
+        Err(self.connection.server().surprise(doing, reply))
+    }
+}
+
+/// A string of any kind, if it is UTF-8.
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        Value::Okay => Some("OK"),
+        _ => None,
+    }
+}
+
+/// A member and its count of deliveries; `None` for a member that is none of ours.
+fn pending_of(pair: &[Value]) -> Option<Pending> {
+    let Value::BulkString(member) = &pair[0] else { return None };
+    let (id, payload) = member::decode(member)?;
+    let delivery = text(&pair[1]).and_then(|count| count.parse().ok()).unwrap_or(1);
+    Some(Pending { id, delivery, payload: payload.into() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! Consumer groups for Redis Pub/Sub.
+
+pub mod config;
+pub mod error;
+pub mod id;
+pub mod ledger;
+pub mod log;
+pub mod shutdown;
+pub mod wire;

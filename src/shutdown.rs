@@ -1,0 +1,141 @@
+//! The kill switch: one atomic, set once with a reason, checked by every worker of a term.
+//!
+//! Also the request to stop a whole program, which comes from a signal or from a [`ShutdownHandle`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// Why a term of leadership ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// The program was asked to stop.
+    Shutdown = 1,
+    /// Redis says that the lease is somebody else's.
+    LeaseLost,
+    /// By our own clock the lease may have run out.
+    LeaseExpired,
+    /// A script was refused: a newer epoch has begun.
+    Fenced,
+    /// A consumer has seen a newer epoch.
+    Superseded,
+    /// Our own subscription dropped: what is published now, others have.
+    SubscriptionLost,
+    /// The cursor is not where we put it: Redis lost a part of its data.
+    CursorMoved,
+    /// A worker could not go on.
+    WorkerFailed,
+}
+
+impl Reason {
+    const ALL: [Reason; 8] = [
+        Reason::Shutdown,
+        Reason::LeaseLost,
+        Reason::LeaseExpired,
+        Reason::Fenced,
+        Reason::Superseded,
+        Reason::SubscriptionLost,
+        Reason::CursorMoved,
+        Reason::WorkerFailed,
+    ];
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Shutdown => "shutdown",
+            Reason::LeaseLost => "lease-lost",
+            Reason::LeaseExpired => "lease-expired",
+            Reason::Fenced => "fenced",
+            Reason::Superseded => "superseded",
+            Reason::SubscriptionLost => "subscription-lost",
+            Reason::CursorMoved => "cursor-moved",
+            Reason::WorkerFailed => "worker-failed",
+        })
+    }
+}
+
+/// See the module's text. Clones are the same switch.
+#[derive(Clone, Debug, Default)]
+pub struct KillSwitch(Arc<AtomicU8>);
+
+impl KillSwitch {
+    /// Sets the switch; the first reason stays. Says whether this was the first.
+    pub fn set(&self, reason: Reason) -> bool {
+        self.0.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Why the term ends, if it does.
+    pub fn reason(&self) -> Option<Reason> {
+        let set = self.0.load(Ordering::Acquire);
+        Reason::ALL.into_iter().find(|reason| *reason as u8 == set)
+    }
+
+    /// Whether the term ends.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
+}
+
+/// Asks a running service to stop. Clones ask the same service.
+#[derive(Clone, Debug)]
+pub struct ShutdownHandle(Sender<()>);
+
+/// Hears what a [`ShutdownHandle`] asks.
+#[derive(Clone, Debug)]
+pub struct ShutdownRequests(Receiver<()>);
+
+/// A handle and the end that hears it.
+pub fn shutdown_channel() -> (ShutdownHandle, ShutdownRequests) {
+    // Two: the second request means "at once".
+    let (sender, receiver) = bounded(2);
+    (ShutdownHandle(sender), ShutdownRequests(receiver))
+}
+
+impl ShutdownHandle {
+    /// Asks the service to finish what it has in hand and stop; asked again, to stop at once.
+    pub fn shutdown(&self) {
+        // A full channel holds both requests already, a closed one has nobody left to stop.
+        let _ = self.0.try_send(());
+    }
+
+    /// Passes SIGTERM, SIGINT and SIGHUP on. Once for a process.
+    pub fn on_signals(&self) -> crate::error::Result<()> {
+        let handle = self.clone();
+        ctrlc::set_handler(move || handle.shutdown())
+            .map_err(|error| crate::error::Error::Failed(format!("catching signals: {error}")))
+    }
+}
+
+impl ShutdownRequests {
+    /// The channel to wait on, for a `select!`.
+    pub fn receiver(&self) -> &Receiver<()> {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_stays() {
+        let kill = KillSwitch::default();
+        assert_eq!(kill.reason(), None);
+        assert!(kill.clone().set(Reason::Fenced));
+        assert!(!kill.set(Reason::Shutdown));
+        assert_eq!(kill.reason(), Some(Reason::Fenced));
+    }
+
+    #[test]
+    fn every_reason_reads_back() {
+        for reason in Reason::ALL {
+            let kill = KillSwitch::default();
+            kill.set(reason);
+            assert_eq!(kill.reason(), Some(reason));
+        }
+    }
+}
