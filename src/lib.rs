@@ -1,9 +1,15 @@
 //! Consumer groups for Redis Pub/Sub.
 
+pub mod backoff;
 pub mod config;
+pub mod dispatcher;
 pub mod error;
 pub mod id;
+pub mod lease;
 pub mod ledger;
+pub mod listener;
 pub mod log;
+pub mod rate;
+pub mod ring;
 pub mod shutdown;
 pub mod wire;

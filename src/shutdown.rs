@@ -5,8 +5,10 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
 
 /// Why a term of leadership ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,23 +62,46 @@ impl fmt::Display for Reason {
 
 /// See the module's text. Clones are the same switch.
 #[derive(Clone, Debug, Default)]
-pub struct KillSwitch(Arc<AtomicU8>);
+pub struct KillSwitch(Arc<Switch>);
+
+#[derive(Debug, Default)]
+struct Switch {
+    reason: AtomicU8,
+    // For those who wait for something else meanwhile, such as the next attempt.
+    lock: Mutex<()>,
+    set: Condvar,
+}
 
 impl KillSwitch {
     /// Sets the switch; the first reason stays. Says whether this was the first.
     pub fn set(&self, reason: Reason) -> bool {
-        self.0.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let first = self.0.reason.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if first {
+            // Whoever looked before the store and is about to wait holds the lock until it does.
+            drop(self.0.lock.lock());
+            self.0.set.notify_all();
+        }
+        first
     }
 
     /// Why the term ends, if it does.
     pub fn reason(&self) -> Option<Reason> {
-        let set = self.0.load(Ordering::Acquire);
+        let set = self.0.reason.load(Ordering::Acquire);
         Reason::ALL.into_iter().find(|reason| *reason as u8 == set)
     }
 
     /// Whether the term ends.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire) != 0
+        self.0.reason.load(Ordering::Acquire) != 0
+    }
+
+    /// Waits until the switch is set, at most `limit`. Says whether it is.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let mut guard = self.0.lock.lock();
+        if !self.is_set() {
+            self.0.set.wait_for(&mut guard, limit);
+        }
+        self.is_set()
     }
 }
 

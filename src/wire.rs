@@ -347,6 +347,13 @@ pub struct Frames<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Frames<'a> {
+    /// The bytes that have not been decoded yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
 impl<'a> Iterator for Frames<'a> {
     type Item = Result<Frame<'a>, WireError>;
 

@@ -184,7 +184,7 @@ impl Connection {
 
 fn open(server: &Server, timeout: Duration) -> Result<redis::Connection> {
     let set_up = || {
-        let connection = server.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+        let connection = server.client.get_connection_with_timeout(timeout.min(CONNECT_TIMEOUT))?;
         // Connecting resets them.
         connection.set_read_timeout(Some(timeout))?;
         connection.set_write_timeout(Some(timeout))?;

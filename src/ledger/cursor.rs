@@ -27,6 +27,11 @@ impl Marker {
         Marker(format!("{dispatcher}.{number}").into())
     }
 
+    /// The epoch of the leader that published it; `None` for a join marker.
+    pub fn leader_epoch(&self) -> Option<Epoch> {
+        self.0.rsplit_once('.')?.0.parse().ok().map(Epoch)
+    }
+
     /// The marker as text.
     pub fn as_str(&self) -> &str {
         &self.0

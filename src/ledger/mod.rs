@@ -166,8 +166,10 @@ pub struct Returned {
     pub id: MessageId,
     /// What became of its delivery.
     pub verdict: Verdict,
+    /// The number its delivery had; 0 if that is not known.
+    pub delivery: u16,
     /// The consumer that had it.
-    pub consumer: String,
+    pub consumer: Arc<str>,
     /// Why it came back.
     pub reason: String,
 }
@@ -400,9 +402,10 @@ impl Ledger {
         let keys = self.keys.clone();
         let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts, &keys.dead];
         let mut call = ScriptCall::new(&keys_used).show(epoch).show(max_deliveries);
-        for Returned { id, verdict, consumer, reason } in batch {
+        for Returned { id, verdict, delivery, consumer, reason } in batch {
             call.push_shown(id.0);
             call.push_bytes(verdict.as_str().as_bytes());
+            call.push_shown(delivery);
             call.push_bytes(consumer.as_bytes());
             call.push_bytes(reason.as_bytes());
         }

@@ -39,3 +39,194 @@ impl Command {
         self.bytes
     }
 }
+
+/// Something complete at the front of what a RESP3 connection with subscriptions has received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// A message on a subscribed channel.
+    Message {
+        /// The channel.
+        channel: &'a [u8],
+        /// The message.
+        payload: &'a [u8],
+    },
+    /// The beginning of a message that is over the limit. `rest` more bytes belong to it and are to be skipped.
+    Oversize {
+        /// The channel.
+        channel: &'a [u8],
+        /// What has come of it so far.
+        excerpt: &'a [u8],
+        /// The length of the whole message.
+        length: u64,
+        /// The bytes still to come, line end included.
+        rest: u64,
+    },
+    /// An error reply.
+    Error(&'a [u8]),
+    /// Anything else: a confirmation, a pong, the reply to HELLO.
+    Other,
+}
+
+/// The bytes are not RESP3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotResp;
+
+/// Takes the first value off `bytes`: it and its length, or `None` if more bytes are needed.
+///
+/// A message of more than `limit` bytes is reported as soon as its length is known, so that it need not be held whole.
+pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>, NotResp> {
+    let Some((kind, text, after)) = line(bytes)? else { return Ok(None) };
+    if kind == b'-' {
+        return Ok(Some((Received::Error(text), after)));
+    }
+    if kind == b'>' && number(text)? == 3 {
+        let Some((name, after)) = bulk(bytes, after)? else { return Ok(None) };
+        if name == b"message" {
+            let Some((channel, after)) = bulk(bytes, after)? else { return Ok(None) };
+            return message(bytes, after, channel, limit);
+        }
+    }
+    Ok(skip(bytes, 0, MAX_DEPTH)?.map(|after| (Received::Other, after)))
+}
+
+/// How deep arrays and maps may nest in a reply that is passed over.
+const MAX_DEPTH: usize = 8;
+
+fn message<'a>(
+    bytes: &'a [u8],
+    at: usize,
+    channel: &'a [u8],
+    limit: u64,
+) -> Result<Option<(Received<'a>, usize)>, NotResp> {
+    let Some((b'$', text, start)) = line_at(bytes, at)? else {
+        return if bytes.len() > at && bytes[at] != b'$' { Err(NotResp) } else { Ok(None) };
+    };
+    let length = number(text)?;
+    if length > limit {
+        let excerpt = &bytes[start..bytes.len().min(start + length as usize)];
+        let rest = length + 2 - (excerpt.len() as u64);
+        return Ok(Some((Received::Oversize { channel, excerpt, length, rest }, start + excerpt.len())));
+    }
+    let end = start + length as usize;
+    if bytes.len() < end + 2 {
+        return Ok(None);
+    }
+    Ok(Some((Received::Message { channel, payload: &bytes[start..end] }, end + 2)))
+}
+
+/// The type byte, the rest of the first line, and where the next line begins.
+fn line(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>, NotResp> {
+    line_at(bytes, 0)
+}
+
+fn line_at(bytes: &[u8], at: usize) -> Result<Option<(u8, &[u8], usize)>, NotResp> {
+    /// Lengths and error texts are short; a longer line is something else.
+    const MAX_LINE_BYTES: usize = 64 << 10;
+    let rest = &bytes[at..];
+    match rest.iter().take(MAX_LINE_BYTES).position(|b| *b == b'\n') {
+        Some(end) if end >= 2 && rest[end - 1] == b'\r' => Ok(Some((rest[0], &rest[1..end - 1], at + end + 1))),
+        Some(_) => Err(NotResp),
+        None if rest.len() >= MAX_LINE_BYTES => Err(NotResp),
+        None => Ok(None),
+    }
+}
+
+fn number(text: &[u8]) -> Result<u64, NotResp> {
+    /// No Redis sends more; keeps sums from overflowing.
+    const MAX: u64 = 1 << 40;
+    let text = std::str::from_utf8(text).map_err(|_| NotResp)?;
+    text.parse().ok().filter(|number| *number <= MAX).ok_or(NotResp)
+}
+
+fn bulk(bytes: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, NotResp> {
+    let Some((kind, text, start)) = line_at(bytes, at)? else { return Ok(None) };
+    if kind != b'$' {
+        return Err(NotResp);
+    }
+    let end = start + number(text)? as usize;
+    Ok((bytes.len() >= end + 2).then(|| (&bytes[start..end], end + 2)))
+}
+
+/// Where the value at `at` ends, whatever it is.
+fn skip(bytes: &[u8], at: usize, depth: usize) -> Result<Option<usize>, NotResp> {
+    let Some((kind, text, mut after)) = line_at(bytes, at)? else { return Ok(None) };
+    let values = match kind {
+        b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => 0,
+        b'$' | b'=' | b'!' if text != b"-1" => {
+            let end = after + number(text)? as usize + 2;
+            return Ok((bytes.len() >= end).then_some(end));
+        }
+        b'*' | b'$' if text == b"-1" => 0,
+        b'*' | b'~' | b'>' => number(text)?,
+        b'%' | b'|' => 2 * number(text)?,
+        _ => return Err(NotResp),
+    };
+    if values > 0 && depth == 0 {
+        return Err(NotResp);
+    }
+    for _ in 0..values {
+        match skip(bytes, after, depth - 1)? {
+            Some(end) => after = end,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGE: &[u8] = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\na\r\nbc\r\n";
+
+    #[test]
+    fn a_command_is_written_word_by_word() {
+        assert_eq!(Command::of(&["GET", "a\r\nb"]).into_bytes(), b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n");
+    }
+
+    #[test]
+    fn a_message_is_given_when_it_is_whole() {
+        for cut in 0..MESSAGE.len() {
+            assert_eq!(receive(&MESSAGE[..cut], 100), Ok(None), "{cut}");
+        }
+        let whole = Received::Message { channel: b"c", payload: b"a\r\nbc" };
+        assert_eq!(receive(MESSAGE, 100), Ok(Some((whole, MESSAGE.len()))));
+        assert_eq!(receive(&[MESSAGE, b">3"].concat(), 100), Ok(Some((whole, MESSAGE.len()))));
+    }
+
+    #[test]
+    fn an_oversize_message_is_given_at_its_head() {
+        let head = &MESSAGE[..MESSAGE.len() - 4];
+        let oversize = Received::Oversize { channel: b"c", excerpt: b"a\r\n", length: 5, rest: 4 };
+        assert_eq!(receive(head, 4), Ok(Some((oversize, head.len()))));
+        let oversize = Received::Oversize { channel: b"c", excerpt: b"a\r\nbc", length: 5, rest: 2 };
+        assert_eq!(receive(MESSAGE, 4), Ok(Some((oversize, MESSAGE.len() - 2))));
+    }
+
+    #[test]
+    fn other_values_are_passed_over_whole() {
+        for value in [
+            &b"+PONG\r\n"[..],
+            b":12\r\n",
+            b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n",
+            b"%1\r\n$5\r\nproto\r\n:3\r\n",
+            b"%2\r\n+a\r\n*0\r\n+b\r\n*1\r\n_\r\n",
+            b"$-1\r\n",
+        ] {
+            assert_eq!(receive(value, 100), Ok(Some((Received::Other, value.len()))), "{value:?}");
+            for cut in 0..value.len() {
+                assert_eq!(receive(&value[..cut], 100), Ok(None), "{value:?} {cut}");
+            }
+        }
+        assert_eq!(receive(b"-LOADING x\r\n", 100), Ok(Some((Received::Error(b"LOADING x"), 12))));
+    }
+
+    #[test]
+    fn what_is_not_resp_is_refused() {
+        for bytes in [&b"hello\r\n"[..], b"*x\r\n", b"+a\n", b"$99999999999999999999\r\n", b"\r\n", b">3\r\n:1\r\n"] {
+            assert_eq!(receive(bytes, 100), Err(NotResp), "{bytes:?}");
+        }
+        let nested = b"*1\r\n".repeat(20);
+        assert_eq!(receive(&nested, 100), Err(NotResp));
+    }
+}

@@ -1,10 +1,26 @@
-//! The subscription of a dispatcher, and the notices on its control channel.
+//! The subscription of a dispatcher: one connection that listens on the user's channel, the control channel and the
+//! dispatcher's alive channel, so that all of it comes in the one order in which Redis sends it.
+//!
+//! Owned by the listener's thread. It speaks RESP3 over its own socket, since there a connection with subscriptions may
+//! also PING and PUBLISH, and since each message is taken from the receive buffer without a detour. Nothing is ever
+//! left out: a broken connection is an error, and what came after the break belongs to the next subscription.
 
 use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::Marker;
-use crate::id::Epoch;
+use socket2::{SockRef, TcpKeepalive};
+
+use super::connection::{Address, CONNECT_TIMEOUT};
+use super::resp::{NotResp, Received, receive};
+use super::{Command, Keys, Marker, Payload, Server};
+use crate::error::{Error, Result};
+use crate::id::{DispatcherId, Epoch};
+use crate::wire::MAX_BODY_BYTES;
 
 /// A message on the control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +48,276 @@ impl FromStr for Notice {
             Some(("marker", marker)) => marker.parse().map(Notice::Marker),
             Some(("released", epoch)) => epoch.parse().map(|epoch| Notice::Released(Epoch(epoch))).map_err(|_| ()),
             _ => Err(()),
+        }
+    }
+}
+
+/// What a dispatcher subscribes to, and where.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    /// The server.
+    pub server: Server,
+    /// The group's keys.
+    pub keys: Arc<Keys>,
+    /// The channel that users publish on.
+    pub published: String,
+    /// Whose alive channel.
+    pub dispatcher: DispatcherId,
+}
+
+/// A message as it was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// One that can be delivered.
+    Message(Payload),
+    /// One over the size limit: its first bytes and its length.
+    Oversize {
+        /// The first bytes.
+        excerpt: Payload,
+        /// The length of the whole.
+        length: u64,
+    },
+}
+
+/// Something the listener saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A message on the user's channel.
+    Published(Published),
+    /// A marker on the control channel.
+    Marker(Marker),
+}
+
+/// What one read brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Messages and markers, in order.
+    pub seen: Vec<Seen>,
+    /// The epoch whose leader has given the lease back, if one said so.
+    pub released: Option<Epoch>,
+}
+
+/// See the module's text.
+pub struct Subscription {
+    stream: Stream,
+    server: Server,
+    published: Vec<u8>,
+    control: Vec<u8>,
+    buffer: Vec<u8>,
+    /// The part of the buffer that is filled and not yet taken apart.
+    filled: std::ops::Range<usize>,
+    /// Bytes of an oversize message still to be skipped.
+    skip: u64,
+}
+
+/// The receive buffer while messages are small.
+const BUFFER_BYTES: usize = 256 << 10;
+/// How much of a message that can't be delivered is kept for its dead letter.
+const EXCERPT_BYTES: usize = 4 << 10;
+
+impl Subscription {
+    /// Connects, subscribes, and publishes the join marker in the same breath. `patience` is how long a read waits.
+    pub fn open(channels: &Channels, join: &Marker, patience: Duration) -> Result<Subscription> {
+        let server = channels.server.clone();
+        let stream = Stream::connect(&server.address()).map_err(|error| server.error("connecting", error.into()))?;
+        let keys = &channels.keys;
+        let mut subscription = Subscription {
+            stream,
+            server,
+            published: channels.published.clone().into_bytes(),
+            control: keys.control.clone().into_bytes(),
+            buffer: vec![0; BUFFER_BYTES],
+            filled: 0..0,
+            skip: 0,
+        };
+        subscription.greet()?;
+        let alive = format!("{}{}", keys.alive_prefix, channels.dispatcher);
+        let subscribe = Command::of(&["SUBSCRIBE", &channels.published, &keys.control, &alive]);
+        let publish = Command::of(&["PUBLISH", &keys.control, &Notice::Marker(join.clone()).to_string()]);
+        subscription.send("subscribing", &[subscribe.into_bytes(), publish.into_bytes()].concat())?;
+        let set = subscription.stream.set_read_timeout(patience);
+        set.map_err(|error| subscription.server.error("subscribing", error.into()))?;
+        Ok(subscription)
+    }
+
+    /// Waits for something to come and takes apart what has come. `None`: nothing within the patience.
+    ///
+    /// A pong or a confirmation is an empty batch.
+    pub fn read(&mut self) -> Result<Option<Batch>> {
+        self.make_room();
+        let count = match self.stream.read(&mut self.buffer[self.filled.end..]) {
+            Ok(0) => return Err(self.failed("reading the subscription", ErrorKind::UnexpectedEof.into())),
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(None),
+            // After SIGSTOP and SIGCONT: neither data nor silence.
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Some(Batch::default())),
+            Err(error) => return Err(self.failed("reading the subscription", error)),
+        };
+        self.filled.end += count;
+        self.take_apart().map(Some)
+    }
+
+    /// Asks for a sign of life; the pong comes as an empty batch.
+    pub fn ping(&mut self) -> Result<()> {
+        self.send("pinging", &Command::of(&["PING"]).into_bytes())
+    }
+
+    /// Switches to RESP3, with user and password if there are any.
+    fn greet(&mut self) -> Result<()> {
+        let set = self.stream.set_read_timeout(CONNECT_TIMEOUT);
+        set.map_err(|error| self.failed("greeting", error))?;
+        let hello = match self.server.credentials() {
+            Some((user, password)) => Command::of(&["HELLO", "3", "AUTH", &user, &password]),
+            None => Command::of(&["HELLO", "3"]),
+        };
+        self.send("greeting", &hello.into_bytes())?;
+        loop {
+            match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
+                Ok(Some((Received::Error(text), _))) => return Err(self.refused("greeting", &text.to_vec())),
+                Ok(Some((_, length))) => {
+                    self.filled.start += length;
+                    return Ok(());
+                }
+                Ok(None) => {}
+                Err(NotResp) => return Err(self.no_resp()),
+            }
+            match self.stream.read(&mut self.buffer[self.filled.end..]) {
+                Ok(0) => return Err(self.failed("greeting", ErrorKind::UnexpectedEof.into())),
+                Ok(count) => self.filled.end += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed("greeting", error)),
+            }
+        }
+    }
+
+    fn take_apart(&mut self) -> Result<Batch> {
+        let mut batch = Batch::default();
+        loop {
+            let skipped = self.skip.min(self.filled.len() as u64);
+            self.filled.start += skipped as usize;
+            self.skip -= skipped;
+            let (received, length) = match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(batch),
+                Err(NotResp) => return Err(self.no_resp()),
+            };
+            match received {
+                Received::Message { channel, payload } if channel == self.published => {
+                    batch.seen.push(Seen::Published(Published::Message(payload.into())));
+                }
+                Received::Message { channel, payload } if channel == self.control => {
+                    match std::str::from_utf8(payload).map(str::parse) {
+                        Ok(Ok(Notice::Marker(marker))) => batch.seen.push(Seen::Marker(marker)),
+                        Ok(Ok(Notice::Released(epoch))) => batch.released = Some(epoch),
+                        _ => log::warn!("event=control-ignored reason=\"not a notice\" bytes={}", payload.len()),
+                    }
+                }
+                Received::Oversize { channel, excerpt, length, rest } => {
+                    if channel == self.published {
+                        let excerpt = excerpt[..excerpt.len().min(EXCERPT_BYTES)].into();
+                        batch.seen.push(Seen::Published(Published::Oversize { excerpt, length }));
+                    }
+                    self.skip = rest;
+                }
+                Received::Error(text) if text.starts_with(b"LOADING") => {}
+                Received::Error(text) => return Err(self.refused("subscribing", &text.to_vec())),
+                Received::Message { .. } | Received::Other => {}
+            }
+            self.filled.start += length;
+        }
+    }
+
+    /// Moves what is left to the front, and grows the buffer for a message that is larger than it.
+    fn make_room(&mut self) {
+        if self.filled.start > 0 {
+            self.buffer.copy_within(self.filled.clone(), 0);
+            self.filled = 0..self.filled.len();
+        }
+        if self.filled.is_empty() && self.buffer.len() > BUFFER_BYTES {
+            self.buffer = vec![0; BUFFER_BYTES];
+        }
+        if self.filled.end == self.buffer.len() {
+            // Bounded: a message over MAX_BODY_BYTES is reported by its head and skipped.
+            self.buffer.resize(2 * self.buffer.len(), 0);
+        }
+    }
+
+    fn send(&mut self, doing: &'static str, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).map_err(|error| self.failed(doing, error))
+    }
+
+    fn failed(&self, doing: &'static str, error: io::Error) -> Error {
+        self.server.error(doing, error.into())
+    }
+
+    fn refused(&self, doing: &'static str, text: &[u8]) -> Error {
+        let text = String::from_utf8_lossy(text).into_owned();
+        let (code, detail) = text.split_once(' ').unwrap_or((&text, ""));
+        let hint = if text.contains("unknown command") { " (Redis 6.2 or newer is needed)" } else { "" };
+        self.server.error(doing, redis::make_extension_error(code.to_owned(), Some(format!("{detail}{hint}"))))
+    }
+
+    fn no_resp(&self) -> Error {
+        self.failed("reading the subscription", io::Error::new(ErrorKind::InvalidData, "this is no Redis"))
+    }
+}
+
+/// A socket of either kind.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn connect(address: &Address) -> io::Result<Stream> {
+        let stream = match address {
+            Address::Tcp(host, port) => {
+                let mut last = io::Error::new(ErrorKind::NotFound, "the host name has no address");
+                let mut connected = None;
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                        Ok(stream) => {
+                            connected = Some(stream);
+                            break;
+                        }
+                        Err(error) => last = error,
+                    }
+                }
+                let stream = connected.ok_or(last)?;
+                stream.set_nodelay(true)?;
+                let keepalive =
+                    TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(1));
+                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+                Stream::Tcp(stream)
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+                Stream::Unix(stream)
+            }
+        };
+        Ok(stream)
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
+            Stream::Unix(stream) => stream.set_read_timeout(Some(timeout)),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
         }
     }
 }

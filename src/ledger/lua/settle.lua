@@ -1,7 +1,7 @@
 -- Settles what came back without a result: counts the delivery that failed, or buries the message.
 -- KEYS  epoch, pending, attempts, dead
 -- ARGV  my epoch, most deliveries, then for each message: id, verdict ('failed' | 'unused' | 'rejected'),
---       consumer, reason
+--       number of the delivery ('0': not known), consumer, reason
 -- Gives {'OK', next delivery for each: 0 = no longer pending, -1 = buried now} | {'STALE', epoch}
 local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[1] then
@@ -12,17 +12,21 @@ if kind ~= 'stream' and kind ~= 'none' then
   return redis.error_reply('WRONGTYPE ' .. KEYS[4] .. ' is a ' .. kind .. ', not a stream')
 end
 local out = {'OK'}
-for i = 3, #ARGV, 4 do
+for i = 3, #ARGV, 5 do
   local id, verdict = ARGV[i], ARGV[i + 1]
   local member = redis.call('ZRANGEBYSCORE', KEYS[2], id, id)[1]
-  local deliveries = tonumber(redis.call('HGET', KEYS[3], id)) or 1
+  -- Counted from the delivery's own number where it is known, so that a repeated call counts it once.
+  local deliveries = tonumber(ARGV[i + 2])
+  if deliveries == 0 then
+    deliveries = tonumber(redis.call('HGET', KEYS[3], id)) or 1
+  end
   if not member then
     redis.call('HDEL', KEYS[3], id)
     out[#out + 1] = 0
   elseif verdict == 'rejected' or (verdict == 'failed' and deliveries >= tonumber(ARGV[2])) then
     redis.call('ZREMRANGEBYSCORE', KEYS[2], id, id)
     redis.call('XADD', KEYS[4], '*', 'id', string.sub(member, 1, 16), 'payload', string.sub(member, 18),
-      'reason', ARGV[i + 3], 'deliveries', deliveries, 'consumer', ARGV[i + 2])
+      'reason', ARGV[i + 4], 'deliveries', deliveries, 'consumer', ARGV[i + 3])
     redis.call('HDEL', KEYS[3], id)
     out[#out + 1] = -1
   elseif verdict == 'failed' then

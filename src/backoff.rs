@@ -1,0 +1,80 @@
+//! Waiting between attempts: longer each time, up to a bound, with jitter so that many do not try in step.
+
+use std::time::{Duration, Instant};
+
+/// The waits of one series of attempts.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    most: Duration,
+    failures: u32,
+    said: Option<Instant>,
+}
+
+/// How often lasting trouble is logged.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+impl Backoff {
+    /// Waits of `first`, then twice as long each time, up to `most`.
+    pub const fn new(first: Duration, most: Duration) -> Backoff {
+        Backoff { first, most, failures: 0, said: None }
+    }
+
+    /// For Redis: quick at first, since it is usually a restart.
+    pub const fn for_redis() -> Backoff {
+        Backoff::new(Duration::from_millis(20), Duration::from_millis(500))
+    }
+
+    /// Another attempt failed: how long to wait before the next.
+    pub fn next_wait(&mut self) -> Duration {
+        let wait = exponential(self.first, self.most, self.failures);
+        self.failures = self.failures.saturating_add(1);
+        wait
+    }
+
+    /// Whether this failure should be logged: the first one, and then one every few seconds.
+    pub fn should_say(&mut self) -> bool {
+        let due = self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY);
+        if due {
+            self.said = Some(Instant::now());
+        }
+        due
+    }
+
+    /// An attempt succeeded. Says whether the trouble had been logged, so that its end should be, too.
+    pub fn reset(&mut self) -> bool {
+        self.failures = 0;
+        self.said.take().is_some()
+    }
+}
+
+/// `first` doubled `doublings` times, at most `most`, give or take a quarter.
+pub fn exponential(first: Duration, most: Duration, doublings: u32) -> Duration {
+    let wait = first.saturating_mul(1 << doublings.min(20)).min(most);
+    wait.mul_f64(0.75 + 0.5 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_bound() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(350));
+        for expected in [100.0, 200.0, 350.0, 350.0] {
+            let wait = backoff.next_wait().as_secs_f64() * 1000.0;
+            assert!((0.74 * expected..1.26 * expected).contains(&wait), "{wait} for {expected}");
+        }
+        assert!(!backoff.reset());
+        assert!(backoff.next_wait() < Duration::from_millis(126));
+    }
+
+    #[test]
+    fn trouble_is_said_once_and_its_end_too() {
+        let mut backoff = Backoff::for_redis();
+        assert!(backoff.should_say());
+        assert!(!backoff.should_say());
+        assert!(backoff.reset());
+        assert!(!backoff.reset());
+    }
+}

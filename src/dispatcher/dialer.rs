@@ -1,0 +1,233 @@
+//! The dialers: a thread for each consumer that connects, greets it and hands the link to the courier.
+//!
+//! Names, connects and handshakes may block for seconds; here they delay nobody, neither the courier nor each other.
+//! A dialer lives as long as the program and works when it is asked to: once for each link that a term needs, for ever
+//! until it stands or the term is over.
+
+use std::io::ErrorKind;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use socket2::{SockRef, TcpKeepalive};
+use tungstenite::protocol::WebSocketConfig;
+use tungstenite::{Message, WebSocket};
+
+use super::Shared;
+use super::link::LINK_BYTES;
+use super::sockets::Waker;
+use crate::backoff::Backoff;
+use crate::error::{Error, Result};
+use crate::id::{Epoch, MessageId};
+use crate::log::Quoted;
+use crate::shutdown::{KillSwitch, Reason};
+use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the consumer may take to answer LEAD.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
+/// A dialer's stack; it does little.
+const STACK_BYTES: usize = 256 << 10;
+
+/// A request for a link, for one term.
+pub(super) struct Dial {
+    pub(super) epoch: Epoch,
+    pub(super) kill: KillSwitch,
+    pub(super) news: Sender<LinkNews>,
+    pub(super) waker: Waker,
+}
+
+/// What a dialer tells the courier. The number is the consumer's place in the settings.
+pub(super) enum LinkNews {
+    /// The link stands.
+    Up(Box<NewLink>),
+    /// The first attempt failed; the dialer goes on.
+    Unreachable(usize),
+}
+
+/// A link on which the consumer has answered.
+pub(super) struct NewLink {
+    pub(super) index: usize,
+    pub(super) socket: WebSocket<TcpStream>,
+    pub(super) consumer: String,
+    pub(super) prefetch: u32,
+    pub(super) flags: ReadyFlags,
+    pub(super) held: Vec<MessageId>,
+    /// Frames that came in the same message after HELD.
+    pub(super) leftover: Vec<u8>,
+}
+
+/// Where links are asked for. The last of the clones to go ends the dialers.
+#[derive(Clone)]
+pub(super) struct DialRequests(Arc<[(Sender<Dial>, Receiver<Dial>)]>);
+
+impl DialRequests {
+    /// Asks for a link to the consumer at this place in the settings.
+    pub(super) fn request(&self, index: usize, mut dial: Dial) {
+        let (sender, receiver) = &self.0[index];
+        // A dialer that is still busy for an old term may have a request of another old term waiting: the newest counts.
+        while let Err(TrySendError::Full(unsent)) = sender.try_send(dial) {
+            let _ = receiver.try_recv();
+            dial = unsent;
+        }
+    }
+}
+
+/// The handle: ends and joins the threads when dropped.
+pub(super) struct Dialers {
+    requests: Option<DialRequests>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Dialers {
+    pub(super) fn start(shared: &Arc<Shared>) -> Result<Dialers> {
+        let mut requests = Vec::new();
+        let mut threads = Vec::new();
+        for (index, address) in shared.config.consumers.iter().enumerate() {
+            let (request, asked) = bounded(1);
+            let dialer = Dialer { index, address: address.clone(), shared: shared.clone(), asked };
+            let thread = thread::Builder::new()
+                .name(format!("dialer-{index}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || dialer.run())
+                .map_err(Error::io(format!("starting the thread dialer-{index}")))?;
+            requests.push(request);
+            threads.push(thread);
+        }
+        Ok(Dialers { requests: Some(requests.into()), threads })
+    }
+
+    pub(super) fn requests(&self) -> DialRequests {
+        self.requests.clone().expect("they go only with the handle")
+    }
+}
+
+impl Drop for Dialers {
+    fn drop(&mut self) {
+        self.requests = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("event=panic thread=dialer");
+            }
+        }
+    }
+}
+
+struct Dialer {
+    index: usize,
+    address: String,
+    shared: Arc<Shared>,
+    asked: Receiver<Dial>,
+}
+
+/// Why a link did not come about.
+type Refusal = Box<dyn std::error::Error>;
+
+impl Dialer {
+    fn run(self) {
+        while let Ok(dial) = self.asked.recv() {
+            self.dial(&dial);
+        }
+    }
+
+    /// Tries until the link stands or the term is over.
+    fn dial(&self, dial: &Dial) {
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        let mut first = true;
+        while !dial.kill.is_set() {
+            let news = match self.connect(dial) {
+                Ok(link) => LinkNews::Up(Box::new(link)),
+                Err(refusal) => {
+                    if backoff.should_say() {
+                        log::warn!("event=consumer-unreachable address={} error={}", self.address, Quoted(&refusal));
+                    }
+                    LinkNews::Unreachable(self.index)
+                }
+            };
+            let up = matches!(news, LinkNews::Up(_));
+            if (up || first) && dial.news.send(news).is_ok() {
+                dial.waker.wake();
+            }
+            first = false;
+            if up || dial.kill.wait(backoff.next_wait()) {
+                return;
+            }
+        }
+    }
+
+    fn connect(&self, dial: &Dial) -> Result<NewLink, Refusal> {
+        let stream = self.open()?;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(64 << 10)
+            .write_buffer_size(256 << 10)
+            // What may be in flight on a link, and room for frames without a body.
+            .max_write_buffer_size(2 * LINK_BYTES + wire::MAX_WS_MESSAGE_BYTES)
+            .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))
+            .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
+        let uri = format!("ws://{}/", self.address);
+        let (mut socket, _) = tungstenite::client::client_with_config(uri, stream, Some(config))
+            .map_err(|error| format!("WebSocket handshake: {error}"))?;
+        let group = &self.shared.config.common.keys.group;
+        let lead = Frame::Lead { epoch: dial.epoch, group };
+        socket.send(Message::Binary(lead.to_vec().into()))?;
+        let link = self.greet(socket, dial)?;
+        link.socket.get_ref().set_nonblocking(true)?;
+        Ok(link)
+    }
+
+    fn open(&self) -> Result<TcpStream, Refusal> {
+        let mut last: Refusal = "the name has no address".into();
+        for address in self.address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
+                    stream.set_write_timeout(Some(GREETING_TIMEOUT))?;
+                    SockRef::from(&stream)
+                        .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)))?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    }
+
+    /// Reads READY and HELD.
+    fn greet(&self, mut socket: WebSocket<TcpStream>, dial: &Dial) -> Result<NewLink, Refusal> {
+        let deadline = Instant::now() + GREETING_TIMEOUT;
+        let mut ready = None;
+        while Instant::now() < deadline && !dial.kill.is_set() {
+            let message = match socket.read() {
+                Ok(Message::Binary(message)) => message,
+                Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+                Ok(_) => return Err("it sent no frames".into()),
+                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let mut frames = wire::frames(&message);
+            while let Some(frame) = frames.next() {
+                match (frame?, ready.take()) {
+                    (Frame::Ready { prefetch, flags, consumer }, None) if prefetch > 0 => {
+                        ready = Some((prefetch.min(wire::MAX_IDS as u32), flags, consumer.to_owned()));
+                    }
+                    (Frame::Held(held), Some((prefetch, flags, consumer))) => {
+                        let leftover = frames.rest().to_vec();
+                        return Ok(NewLink { index: self.index, socket, consumer, prefetch, flags, held, leftover });
+                    }
+                    (Frame::Error { code: ErrorCode::Stale, text }, _) => {
+                        // A newer leader has been there.
+                        dial.kill.set(Reason::Superseded);
+                        return Err(format!("it has seen a newer epoch: {text}").into());
+                    }
+                    (Frame::Error { code, text }, _) => return Err(format!("it refused: {code}: {text}").into()),
+                    (other, _) => return Err(format!("{} is not the answer to LEAD", other.name()).into()),
+                }
+            }
+        }
+        Err("no answer to LEAD".into())
+    }
+}

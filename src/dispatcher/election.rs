@@ -1,0 +1,215 @@
+//! The election: competes for the lease, leads while it holds it, and goes back to competing.
+//!
+//! [`Election::run`] is the main loop of the dispatcher. Its thread owns the lease and the kill switch of the term: a
+//! term ends when Redis or our own clock says that the lease is gone, when a worker says so, or when the program is
+//! asked to stop. A dispatcher whose ring does not hold everything after the cursor lets those go first that have it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, after, select_biased};
+
+use super::Shared;
+use super::dialer::DialRequests;
+use super::stats::set;
+use super::term::Term;
+use crate::backoff::Backoff;
+use crate::error::{Error, Result};
+use crate::id::Epoch;
+use crate::lease::{Lease, Renewal};
+use crate::ledger::{Acquire, Cursor, Ledger};
+use crate::listener::Released;
+use crate::log::Quoted;
+use crate::ring::Resolution;
+use crate::shutdown::{KillSwitch, Reason, ShutdownRequests};
+
+/// How often a standby tries for the lease.
+const TRY_EVERY: Duration = Duration::from_millis(50);
+
+/// See the module's text.
+pub(super) struct Election {
+    shared: Arc<Shared>,
+    lease: Lease,
+    dial: DialRequests,
+    released: Receiver<Released>,
+    requests: ShutdownRequests,
+    backoff: Backoff,
+    /// Since when the lease has been free while we may not take it.
+    vacant_since: Option<Instant>,
+}
+
+/// What a standby comes to.
+enum Standby {
+    Elected { epoch: Epoch, cursor: Option<Cursor> },
+    Stop,
+}
+
+impl Election {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        dial: DialRequests,
+        released: Receiver<Released>,
+        requests: ShutdownRequests,
+    ) -> Election {
+        let common = &shared.config.common;
+        let ttl = shared.config.lease_ttl;
+        let ledger = Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), ttl);
+        let lease = Lease::new(ledger, shared.id.clone(), ttl);
+        Election { shared, lease, dial, released, requests, backoff: Backoff::for_redis(), vacant_since: None }
+    }
+
+    /// The main loop: standby, leader, standby, … until asked to stop.
+    pub(super) fn run(mut self) -> Result<()> {
+        loop {
+            match self.stand_by() {
+                Standby::Elected { epoch, cursor } => {
+                    if self.lead(epoch, cursor)? == Reason::Shutdown {
+                        return Ok(());
+                    }
+                }
+                Standby::Stop => return Ok(()),
+            }
+        }
+    }
+
+    /// Tries for the lease until it is ours.
+    fn stand_by(&mut self) -> Standby {
+        crate::log::set_role("standby", Epoch::default());
+        set(&self.shared.stats.leading, 0);
+        let mut wait = Duration::ZERO;
+        loop {
+            select_biased! {
+                recv(self.requests.receiver()) -> _ => return Standby::Stop,
+                recv(self.released) -> _ => {}
+                recv(after(wait)) -> _ => {}
+            }
+            wait = match self.try_once() {
+                Ok(Some((epoch, cursor))) => return Standby::Elected { epoch, cursor },
+                Ok(None) => {
+                    if self.backoff.reset() {
+                        log::info!("event=redis-recovered");
+                    }
+                    TRY_EVERY
+                }
+                Err(error) => {
+                    if self.backoff.should_say() {
+                        log::warn!("event=redis-trouble error={}", Quoted(&error));
+                    }
+                    self.backoff.next_wait()
+                }
+            };
+        }
+    }
+
+    fn try_once(&mut self) -> Result<Option<(Epoch, Option<Cursor>)>> {
+        let floor = Epoch(self.shared.listener.highest_epoch.load(Ordering::Relaxed));
+        // Look first: whether we may take it depends on the cursor that stands now.
+        let seen = self.lease.acquire(floor, false)?;
+        let (free, cursor) = match &seen {
+            Acquire::Held { cursor, .. } => (false, cursor),
+            Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. } => (true, cursor),
+        };
+        let resolution = self.shared.ring.resolve(cursor.as_ref());
+        if let Resolution::InSync(place) = resolution {
+            self.shared.ring.note_cursor(place, Instant::now());
+        }
+        if !free {
+            self.vacant_since = None;
+            return Ok(None);
+        }
+        if !self.may_take(resolution) {
+            return Ok(None);
+        }
+        match self.lease.acquire(floor, true)? {
+            Acquire::Acquired { epoch, cursor } => {
+                self.vacant_since = None;
+                Ok(Some((epoch, cursor)))
+            }
+            Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(None),
+        }
+    }
+
+    /// Whoever is in sync takes a free lease at once, whoever is not lets others go first for one TTL.
+    fn may_take(&mut self, resolution: Resolution) -> bool {
+        let since = *self.vacant_since.get_or_insert_with(Instant::now);
+        match resolution {
+            Resolution::NotSubscribed => false,
+            resolution => resolution.is_in_sync() || since.elapsed() >= self.shared.config.lease_ttl,
+        }
+    }
+
+    /// Leads for one term. Gives the reason of its end.
+    fn lead(&mut self, epoch: Epoch, cursor: Option<Cursor>) -> Result<Reason> {
+        crate::log::set_role("leader", epoch);
+        let stats = &self.shared.stats;
+        set(&stats.epoch, epoch.0);
+        set(&stats.leading, 1);
+        stats.terms.fetch_add(1, Ordering::Relaxed);
+        log::info!("event=elected cursor={}", Quoted(cursor.as_ref().map_or("none".to_owned(), Cursor::to_string)));
+        let kill = KillSwitch::default();
+        let (ended, ends) = crossbeam_channel::bounded(1);
+        let term = match Term::start(&self.shared, epoch, cursor, &self.dial, kill.clone(), ended) {
+            Ok(term) => term,
+            Err(error) => {
+                self.give_back();
+                return Err(error);
+            }
+        };
+        let reason = self.hold(&kill, &ends);
+        kill.set(reason);
+        let outcome = term.stop();
+        set(&self.shared.stats.leading, 0);
+        log::info!("event=term-ended reason={reason}");
+        match outcome {
+            Ok(()) | Err(Error::Fenced { .. }) => {}
+            Err(error) => log::error!("event=worker-failed error={}", Quoted(&error)),
+        }
+        match reason {
+            // Redis or another dispatcher has it already.
+            Reason::LeaseLost | Reason::Fenced | Reason::Superseded => self.lease.forget(),
+            _ => self.give_back(),
+        }
+        Ok(reason)
+    }
+
+    /// Renews the lease until the term has to end.
+    fn hold(&mut self, kill: &KillSwitch, ends: &Receiver<()>) -> Reason {
+        let mut backoff = Backoff::for_redis();
+        loop {
+            if let Some(reason) = kill.reason() {
+                return reason;
+            }
+            if self.lease.is_expired() {
+                return Reason::LeaseExpired;
+            }
+            select_biased! {
+                recv(self.requests.receiver()) -> _ => return Reason::Shutdown,
+                recv(ends) -> _ => return kill.reason().unwrap_or(Reason::WorkerFailed),
+                recv(after(self.lease.renew_in())) -> _ => {}
+            }
+            match self.lease.renew() {
+                Ok(Renewal::Kept) => {
+                    if backoff.reset() {
+                        log::info!("event=redis-recovered");
+                    }
+                }
+                Ok(Renewal::Lost) => return Reason::LeaseLost,
+                Err(error) => {
+                    if backoff.should_say() {
+                        log::warn!("event=renewal-failed error={}", Quoted(&error));
+                    }
+                }
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        match self.lease.release() {
+            Ok(true) => log::info!("event=lease-released"),
+            Ok(false) => {}
+            // It runs out by itself.
+            Err(error) => log::warn!("event=release-failed error={}", Quoted(&error)),
+        }
+    }
+}

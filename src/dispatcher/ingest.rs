@@ -1,0 +1,287 @@
+//! Ingest: from the ring into the sorted set, and only then on to the courier.
+//!
+//! First it finds the place where the last leader stopped: it publishes a marker of the new epoch and waits until that
+//! comes back, so that everything published before has arrived, and looks the cursor up in the ring. Then it takes in
+//! what has come, batch by batch, in one fenced script each that also moves the cursor; it never waits to fill a batch.
+//!
+//! A reply that got lost does no harm: the batch is offered again, and the script, which compares the cursor, either
+//! takes it or says that the cursor is already behind it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{SendTimeoutError, Sender};
+
+use super::Shared;
+use super::retry::{Killed, Retry};
+use super::sockets::Waker;
+use super::stats::add;
+use crate::id::{Epoch, MessageId, wall_clock_us};
+use crate::ledger::subscription::Published;
+use crate::ledger::{
+    Arrival, Cursor, Gap, Intake, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Pending, Position,
+};
+use crate::log::Quoted;
+use crate::ring::{Limits, Place, Resolution, Taken};
+use crate::shutdown::{KillSwitch, Reason};
+use crate::wire::MAX_BODY_BYTES;
+
+/// How often a marker is published while there is traffic.
+const MARKER_EVERY: Duration = Duration::from_millis(100);
+/// How long one look into the ring waits; also how soon the kill switch is noticed.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long the marker that opens the epoch may take to come back before another is published.
+const BARRIER_PATIENCE: Duration = Duration::from_secs(1);
+const LIMITS: Limits = Limits { messages: MAX_BATCH_MESSAGES, bytes: MAX_BATCH_BYTES };
+
+/// See the module's text.
+pub(super) struct Ingest {
+    shared: Arc<Shared>,
+    epoch: Epoch,
+    kill: KillSwitch,
+    ledger: Ledger,
+    courier: Sender<Vec<Pending>>,
+    waker: Waker,
+    /// The cursor as Redis has it.
+    cursor: Option<Cursor>,
+    /// The last id given out.
+    last_id: MessageId,
+    markers: u64,
+    marked: Instant,
+    /// Whether anything came since the last marker.
+    unmarked: bool,
+    retry: Retry,
+}
+
+impl Ingest {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        epoch: Epoch,
+        cursor: Option<Cursor>,
+        kill: KillSwitch,
+        ledger: Ledger,
+        courier: Sender<Vec<Pending>>,
+        waker: Waker,
+    ) -> Ingest {
+        Ingest {
+            shared: shared.clone(),
+            epoch,
+            ledger,
+            courier,
+            waker,
+            last_id: cursor.as_ref().map_or(MessageId::ZERO, |cursor| cursor.last_id),
+            cursor,
+            markers: 0,
+            marked: Instant::now(),
+            unmarked: false,
+            retry: Retry::new(shared, kill.clone(), "ingest"),
+            kill,
+        }
+    }
+
+    /// The main loop of the worker.
+    pub(super) fn run(mut self) -> Result<(), Killed> {
+        let (mut place, live_segment) = self.take_over()?;
+        while !self.kill.is_set() {
+            place = self.step(place, live_segment, Instant::now() + PATIENCE)?;
+            if self.unmarked && self.marked.elapsed() >= MARKER_EVERY {
+                self.publish_marker()?;
+            }
+        }
+        if self.kill.reason() == Some(Reason::Shutdown) {
+            self.flush(place, live_segment)?;
+        }
+        Err(Killed)
+    }
+
+    /// Takes in what the ring holds at `place` and gives the place after it.
+    fn step(&mut self, place: Place, live_segment: u64, deadline: Instant) -> Result<Place, Killed> {
+        let known = self.cursor.as_ref().map(|cursor| &cursor.position);
+        match self.shared.ring.take(place, known, LIMITS, deadline) {
+            Taken::Nothing => Ok(place),
+            Taken::Batch { messages, place, position } => {
+                self.take_in(messages, position)?;
+                self.shared.ring.note_cursor(place, Instant::now());
+                Ok(place)
+            }
+            Taken::Overrun { lost, place } => {
+                self.record_gap("ring-overrun", self.cursor_text(), self.cursor_text(), Some(lost))?;
+                Ok(place)
+            }
+            // Of older segments what is here is taken in; where our own live one ends another dispatcher has more.
+            Taken::Break { place: following, marker } if place.segment() < live_segment => {
+                self.record_gap("subscription-break", self.cursor_text(), marker.to_string(), None)?;
+                Ok(following)
+            }
+            Taken::Break { .. } | Taken::Ended => {
+                self.kill.set(Reason::SubscriptionLost);
+                Err(Killed)
+            }
+        }
+    }
+
+    /// Finds the place to go on from, and the segment that is live now.
+    fn take_over(&mut self) -> Result<(Place, u64), Killed> {
+        let began = Instant::now();
+        let live_segment = loop {
+            let marker = self.publish_marker()?;
+            if let Some(segment) = self.shared.ring.wait_for_marker(&marker, Instant::now() + BARRIER_PATIENCE) {
+                break segment;
+            }
+            if self.kill.is_set() {
+                return Err(Killed);
+            }
+            if !self.shared.ring.stats().live {
+                self.kill.set(Reason::SubscriptionLost);
+                return Err(Killed);
+            }
+        };
+        let (place, gap) = match self.shared.ring.resolve(self.cursor.as_ref()) {
+            Resolution::NotSubscribed => {
+                self.kill.set(Reason::SubscriptionLost);
+                return Err(Killed);
+            }
+            Resolution::InSync(place) | Resolution::Fresh(place) | Resolution::Behind(place) => (place, false),
+            Resolution::Missed(place) => (place, true),
+        };
+        if gap {
+            self.record_gap("not-subscribed", self.cursor_text(), format!("epoch {}", self.epoch), None)?;
+        }
+        log::info!("event=taken-over barrier_ms={} missed={gap}", began.elapsed().as_millis());
+        Ok((place, live_segment))
+    }
+
+    /// Takes a batch in, and hands it on.
+    fn take_in(&mut self, messages: Vec<Published>, position: Position) -> Result<(), Killed> {
+        let now_us = wall_clock_us();
+        let mut last_id = self.last_id;
+        let batch: Vec<Arrival> = messages
+            .into_iter()
+            .map(|published| {
+                last_id = last_id.next(now_us);
+                arrival(last_id, published)
+            })
+            .collect();
+        let next = Cursor { position, last_id };
+        self.offer(&next, &batch)?;
+        self.last_id = last_id;
+        self.cursor = Some(next);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.unmarked = true;
+        let refused = batch.iter().filter(|arrival| arrival.refused.is_some()).count();
+        add(&self.shared.stats.taken_in, batch.len());
+        add(&self.shared.stats.oversize, refused);
+        if refused > 0 {
+            log::warn!(
+                "event=oversize messages={refused} limit_bytes={MAX_BODY_BYTES} moved_to={}",
+                self.ledger.keys().dead
+            );
+        }
+        let deliverable = batch.into_iter().filter(|arrival| arrival.refused.is_none());
+        self.hand_on(deliverable.map(|Arrival { id, payload, .. }| Pending { id, delivery: 1, payload }).collect());
+        Ok(())
+    }
+
+    /// Offers a batch to Redis until it is known to have been taken.
+    fn offer(&mut self, next: &Cursor, batch: &[Arrival]) -> Result<(), Killed> {
+        let (ledger, expected) = (&mut self.ledger, self.cursor.as_ref());
+        match self.retry.until_done(|| ledger.intake(self.epoch, expected, next, batch))? {
+            Intake::Taken => Ok(()),
+            // It was taken before, and the reply got lost.
+            Intake::Moved(Some(cursor)) if cursor == *next => Ok(()),
+            Intake::Moved(found) => {
+                let found = found.map_or("none".to_owned(), |cursor| cursor.to_string());
+                log::warn!("event=cursor-moved expected={} found={}", Quoted(self.cursor_text()), Quoted(found));
+                self.kill.set(Reason::CursorMoved);
+                Err(Killed)
+            }
+        }
+    }
+
+    /// Hands a batch that is in the sorted set to the courier. If the term ends meanwhile, the next leader finds it there.
+    fn hand_on(&mut self, mut batch: Vec<Pending>) {
+        while let Err(SendTimeoutError::Timeout(unsent)) = self.courier.send_timeout(batch, PATIENCE) {
+            if self.kill.is_set() {
+                return;
+            }
+            batch = unsent;
+        }
+        self.waker.wake();
+    }
+
+    /// Publishes the next marker. A repeated attempt uses a new one: the first may have come through.
+    fn publish_marker(&mut self) -> Result<Marker, Killed> {
+        let (ledger, markers) = (&mut self.ledger, &mut self.markers);
+        let marker = self.retry.until_done(|| {
+            let marker = Marker::of_leader(self.epoch, *markers);
+            *markers += 1;
+            ledger.publish_marker(&marker).map(|()| marker)
+        })?;
+        self.marked = Instant::now();
+        self.unmarked = false;
+        Ok(marker)
+    }
+
+    fn record_gap(
+        &mut self,
+        reason: &'static str,
+        begin: String,
+        end: String,
+        count: Option<u64>,
+    ) -> Result<(), Killed> {
+        let shown = count.map_or("unknown".to_owned(), |count| count.to_string());
+        log::warn!("event=gap reason={reason} begin={} end={} count={shown}", Quoted(&begin), Quoted(&end));
+        add(&self.shared.stats.gaps, 1);
+        let gap = Gap { reason, dispatcher: self.shared.id.clone(), begin, end, count };
+        let ledger = &mut self.ledger;
+        self.retry.until_done(|| ledger.record_gap(self.epoch, &gap))
+    }
+
+    /// Before a clean end: takes in what has arrived so far, so that a lone dispatcher leaves nothing behind.
+    fn flush(&mut self, mut place: Place, live_segment: u64) -> Result<(), Killed> {
+        // What keeps arriving is not waited for.
+        let mut left = self.shared.ring.stats().messages as u64;
+        while left > 0 {
+            let before = self.shared.stats.taken_in.load(Ordering::Relaxed);
+            let next = self.step(place, live_segment, Instant::now())?;
+            if next == place {
+                break;
+            }
+            place = next;
+            left = left.saturating_sub(self.shared.stats.taken_in.load(Ordering::Relaxed) - before);
+        }
+        Ok(())
+    }
+
+    fn cursor_text(&self) -> String {
+        self.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string)
+    }
+}
+
+/// A published message as it is taken in.
+fn arrival(id: MessageId, published: Published) -> Arrival {
+    match published {
+        Published::Message(payload) => Arrival { id, payload, refused: None },
+        Published::Oversize { excerpt, length } => {
+            let reason = format!(
+                "payload of {length} bytes is over the limit of {MAX_BODY_BYTES} bytes, only its beginning is kept"
+            );
+            Arrival { id, payload: excerpt, refused: Some(reason) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_oversize_message_is_refused_with_its_length() {
+        let refused = arrival(MessageId(7), Published::Oversize { excerpt: b"abc"[..].into(), length: 9_000_000 });
+        assert_eq!(&refused.payload[..], b"abc");
+        assert!(refused.refused.is_some_and(|reason| reason.contains("9000000")));
+    }
+}

@@ -1,0 +1,242 @@
+//! A link: the connection to one consumer as the courier sees it, with what the consumer has in its hands.
+//!
+//! The socket never blocks. What cannot be written at once stays in the WebSocket's buffer, which is bounded because a
+//! consumer is given no more than its prefetch and no more than [`LINK_BYTES`].
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tungstenite::{Bytes, Message, WebSocket};
+
+use super::dialer::NewLink;
+use crate::id::MessageId;
+use crate::ledger::Pending;
+use crate::wire::{ErrorCode, Frame, ReadyFlags};
+
+/// The most payload bytes at one consumer, if it has more than one message.
+pub(super) const LINK_BYTES: usize = 16 << 20;
+/// Frames are gathered into WebSocket messages of about this size.
+const CHUNK_BYTES: usize = 128 << 10;
+
+/// See the module's text.
+pub(super) struct Link {
+    pub(super) serial: u64,
+    pub(super) consumer: Arc<str>,
+    pub(super) flags: ReadyFlags,
+    pub(super) draining: bool,
+    pub(super) last_heard: Instant,
+    socket: WebSocket<TcpStream>,
+    prefetch: u32,
+    held: HashMap<MessageId, Held>,
+    held_bytes: usize,
+    /// Frames not yet given to the socket.
+    chunk: Vec<u8>,
+    /// Whether something was given to the socket since it was flushed.
+    unflushed: bool,
+    /// Whether the socket's buffer is waiting for the peer.
+    pub(super) congested: bool,
+    last_ping: Instant,
+}
+
+/// A message in a consumer's hands.
+pub(super) struct Held {
+    /// The number of its delivery; 0 if it was adopted and the number is not known.
+    pub(super) delivery: u16,
+    bytes: usize,
+    /// When the consumer was given it or last said that it is working on it.
+    reported: Instant,
+    /// It takes a place, but counts as being somewhere else.
+    pub(super) detached: bool,
+}
+
+/// What reading a link brought.
+pub(super) enum Incoming {
+    /// Frames.
+    Frames(Bytes),
+    /// A sign of life.
+    Alive,
+    /// Nothing more for now.
+    Nothing,
+}
+
+/// Why a link ends.
+pub(super) type Failure = String;
+
+impl Link {
+    pub(super) fn new(new: NewLink, serial: u64) -> Link {
+        let now = Instant::now();
+        Link {
+            serial,
+            consumer: new.consumer.into(),
+            flags: new.flags,
+            draining: false,
+            last_heard: now,
+            socket: new.socket,
+            prefetch: new.prefetch,
+            held: HashMap::new(),
+            held_bytes: 0,
+            chunk: Vec::new(),
+            unflushed: false,
+            congested: false,
+            last_ping: now,
+        }
+    }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        self.socket.get_ref()
+    }
+
+    /// Whether it may be given a message of `bytes`.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        !self.draining
+            && self.held.len() < self.prefetch as usize
+            && (self.held.is_empty() || self.held_bytes + bytes <= LINK_BYTES)
+    }
+
+    pub(super) fn holds(&self, id: MessageId) -> bool {
+        self.held.contains_key(&id)
+    }
+
+    pub(super) fn held_len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether it is using a lower share of its prefetch than `other`.
+    pub(super) fn is_freer_than(&self, other: &Link) -> bool {
+        (self.held.len() as u64 * u64::from(other.prefetch)) < (other.held.len() as u64 * u64::from(self.prefetch))
+    }
+
+    /// Gives the consumer a message.
+    pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), Failure> {
+        let frame = Frame::Process { id: message.id, delivery: message.delivery, body: &message.payload };
+        if !self.chunk.is_empty() && self.chunk.len() + message.payload.len() > CHUNK_BYTES {
+            self.write_chunk()?;
+        }
+        frame.encode(&mut self.chunk);
+        let bytes = message.payload.len();
+        self.hold(message.id, Held { delivery: message.delivery, bytes, reported: now, detached: false });
+        Ok(())
+    }
+
+    /// Notes a message that the consumer said it has in hand.
+    pub(super) fn adopt(&mut self, id: MessageId, detached: bool) {
+        self.hold(id, Held { delivery: 0, bytes: 0, reported: Instant::now(), detached });
+    }
+
+    fn hold(&mut self, id: MessageId, held: Held) {
+        self.held_bytes += held.bytes;
+        if let Some(before) = self.held.insert(id, held) {
+            self.held_bytes -= before.bytes;
+        }
+    }
+
+    /// The consumer no longer has the message.
+    pub(super) fn let_go(&mut self, id: MessageId) -> Option<Held> {
+        let held = self.held.remove(&id)?;
+        self.held_bytes -= held.bytes;
+        Some(held)
+    }
+
+    /// The consumer works on these.
+    pub(super) fn progress(&mut self, ids: &[MessageId], now: Instant) {
+        for id in ids {
+            if let Some(held) = self.held.get_mut(id) {
+                held.reported = now;
+            }
+        }
+    }
+
+    /// Messages that the consumer has not reported for `limit`. They take their places, but count as being elsewhere.
+    pub(super) fn detach_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
+        let overdue = |held: &Held| !held.detached && now.saturating_duration_since(held.reported) >= limit;
+        let overdue = self.held.iter_mut().filter(|(_, held)| overdue(held));
+        overdue
+            .map(|(id, held)| {
+                held.detached = true;
+                (*id, held.delivery)
+            })
+            .collect()
+    }
+
+    /// Everything that the consumer had and that counts as being there.
+    pub(super) fn take_attached(&mut self) -> Vec<(MessageId, u16)> {
+        self.held_bytes = 0;
+        let mut all: Vec<_> =
+            self.held.drain().filter(|(_, held)| !held.detached).map(|(id, held)| (id, held.delivery)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Reads what has come.
+    pub(super) fn read(&mut self) -> Result<Incoming, Failure> {
+        match self.socket.read() {
+            Ok(Message::Binary(frames)) => Ok(Incoming::Frames(frames)),
+            Ok(Message::Ping(_) | Message::Pong(_)) => Ok(Incoming::Alive),
+            Ok(Message::Text(_)) => {
+                self.complain(ErrorCode::Malformed, "a text message is no frame");
+                Err("it sent a text message".to_owned())
+            }
+            Ok(Message::Close(_) | Message::Frame(_)) => Err("it closed the connection".to_owned()),
+            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => Ok(Incoming::Nothing),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Asks for a pong if one is due.
+    pub(super) fn ping_if_due(&mut self, every: Duration, now: Instant) -> Result<(), Failure> {
+        if now.duration_since(self.last_ping) < every {
+            return Ok(());
+        }
+        self.last_ping = now;
+        self.write(Message::Ping(Bytes::new()))
+    }
+
+    /// Says what the peer did wrong; the caller then drops the link.
+    pub(super) fn complain(&mut self, code: ErrorCode, text: &str) {
+        let frame = Frame::Error { code, text }.to_vec();
+        // The link ends in any case.
+        let _ = self.write(Message::Binary(frame.into())).and_then(|()| self.flush());
+    }
+
+    /// Puts what was gathered on the wire, as far as the socket takes it.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        if !self.chunk.is_empty() {
+            self.write_chunk()?;
+        }
+        if !self.unflushed && !self.congested {
+            return Ok(());
+        }
+        self.unflushed = false;
+        self.congested = match self.socket.flush() {
+            Ok(()) => false,
+            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => true,
+            Err(error) => return Err(error.to_string()),
+        };
+        Ok(())
+    }
+
+    fn write_chunk(&mut self) -> Result<(), Failure> {
+        let chunk = std::mem::take(&mut self.chunk);
+        self.write(Message::Binary(chunk.into()))
+    }
+
+    fn write(&mut self, message: Message) -> Result<(), Failure> {
+        self.unflushed = true;
+        match self.socket.write(message) {
+            Ok(()) => Ok(()),
+            // It is in the buffer all the same.
+            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => {
+                self.congested = true;
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn is_transient(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}

@@ -1,0 +1,218 @@
+//! The redistributor: what must go out again, and everything else the leader does in Redis after the intake.
+//!
+//! It reads the backlog in pages for the courier, settles messages that came back without a result (counts the
+//! delivery, or buries the message), lets them wait for their time, checks that they are still pending and gives them to
+//! the courier again. It also records the results of consumers that have no Redis, and keeps the list of consumers.
+//! Everything it writes is fenced, and does no harm when it is repeated after a lost reply.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+
+use super::Shared;
+use super::courier::{CommitTask, News, Task};
+use super::retry::{Killed, Retry};
+use super::sockets::Waker;
+use super::stats::add;
+use crate::backoff::exponential;
+use crate::id::{Epoch, MessageId};
+use crate::ledger::{Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Pending, Returned, Settled, Verdict};
+use crate::shutdown::KillSwitch;
+
+/// The longest wait: how soon the kill switch is noticed.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// The wait before the third delivery; each later one waits twice as long.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// The longest wait before a delivery, if the consumer did not ask for another.
+const MOST_BACKOFF: Duration = Duration::from_secs(30);
+/// Messages read again at once.
+const FETCH_MESSAGES: usize = 256;
+
+/// See the module's text.
+pub(super) struct Redistributor {
+    shared: Arc<Shared>,
+    epoch: Epoch,
+    kill: KillSwitch,
+    ledger: Ledger,
+    retry: Retry,
+    tasks: Receiver<Task>,
+    news: Sender<News>,
+    waker: Waker,
+    /// What waits for its time. Bounded by what the courier has in its hands.
+    delayed: BinaryHeap<Reverse<(Instant, MessageId)>>,
+}
+
+impl Redistributor {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        epoch: Epoch,
+        kill: KillSwitch,
+        ledger: Ledger,
+        tasks: Receiver<Task>,
+        news: Sender<News>,
+        waker: Waker,
+    ) -> Redistributor {
+        let retry = Retry::new(shared, kill.clone(), "redistributor");
+        let delayed = BinaryHeap::new();
+        Redistributor { shared: shared.clone(), epoch, kill, ledger, retry, tasks, news, waker, delayed }
+    }
+
+    /// The main loop of the worker.
+    pub(super) fn run(mut self) -> Result<(), Killed> {
+        while !self.kill.is_set() {
+            let next = self.delayed.peek().map(|Reverse((due, _))| due.saturating_duration_since(Instant::now()));
+            match self.tasks.recv_timeout(next.unwrap_or(PATIENCE).min(PATIENCE)) {
+                Ok(task) => self.carry_out(task)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Killed),
+            }
+            self.send_due()?;
+        }
+        Err(Killed)
+    }
+
+    fn carry_out(&mut self, task: Task) -> Result<(), Killed> {
+        let (ledger, epoch) = (&mut self.ledger, self.epoch);
+        match task {
+            Task::Page(request) => {
+                let read = || ledger.page(epoch, request.after, request.up_to, request.messages, request.bytes);
+                let page = self.retry.until_done(read)?;
+                self.tell(News::Page(page))
+            }
+            Task::Returned(returned) => {
+                returned.chunks(MAX_BATCH_MESSAGES).try_for_each(|returned| self.settle(returned))
+            }
+            Task::Commit(task) => self.commit(task),
+            Task::Members(members) => self.retry.until_done(|| ledger.set_consumers(epoch, &members)),
+        }
+    }
+
+    /// Counts or buries messages that came back, and sets the time for what goes out again.
+    fn settle(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
+        let batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
+        let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.config.max_deliveries);
+        let settled = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
+        let now = Instant::now();
+        let mut done = Vec::new();
+        let mut buried = 0;
+        for ((returned, asked_ms), settled) in returned.iter().zip(settled) {
+            match settled {
+                Settled::Gone => done.push(returned.id),
+                Settled::Buried => {
+                    buried += 1;
+                    done.push(returned.id);
+                }
+                Settled::Again(delivery) => {
+                    let wait = match (asked_ms, returned.verdict) {
+                        (0, Verdict::Failed) => backoff(delivery),
+                        (0, _) => Duration::ZERO,
+                        (asked_ms, _) => Duration::from_millis(u64::from(*asked_ms)),
+                    };
+                    self.delayed.push(Reverse((now + wait, returned.id)));
+                }
+            }
+        }
+        if buried > 0 {
+            add(&self.shared.stats.buried, buried);
+            let dead = &self.ledger.keys().dead;
+            log::warn!(
+                "event=dead-letters messages={buried} stream={dead} reason={}",
+                crate::log::Quoted(&batch[0].reason)
+            );
+        }
+        self.tell(News::Done(done))
+    }
+
+    /// Reads what is due again, if it is still pending, and gives it to the courier.
+    fn send_due(&mut self) -> Result<(), Killed> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        while due.len() < FETCH_MESSAGES
+            && let Some(Reverse((_, id))) = self.delayed.peek().filter(|Reverse((due, _))| *due <= now)
+        {
+            due.push(*id);
+            self.delayed.pop();
+        }
+        due.sort_unstable();
+        let mut rest = due.as_slice();
+        while !rest.is_empty() {
+            let (ledger, epoch) = (&mut self.ledger, self.epoch);
+            let (looked_at, found) = self.retry.until_done(|| ledger.fetch(epoch, rest, MAX_BATCH_BYTES))?;
+            let (seen, unseen) = rest.split_at(looked_at.clamp(1, rest.len()));
+            let gone = seen.iter().filter(|id| !found.iter().any(|message: &Pending| message.id == **id));
+            self.tell(News::Done(gone.copied().collect()))?;
+            self.tell(News::Back(found))?;
+            rest = unseen;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, task: CommitTask) -> Result<(), Killed> {
+        let ids = task.commits.iter().map(|commit| commit.id).collect();
+        for batch in batches(&task.commits) {
+            let (ledger, epoch) = (&mut self.ledger, self.epoch);
+            self.retry.until_done(|| ledger.commit(Some(epoch), 0, batch))?;
+        }
+        self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
+    }
+
+    fn tell(&mut self, mut news: News) -> Result<(), Killed> {
+        loop {
+            match self.news.send_timeout(news, PATIENCE) {
+                Ok(()) => {
+                    self.waker.wake();
+                    return Ok(());
+                }
+                Err(SendTimeoutError::Timeout(unsent)) if !self.kill.is_set() => news = unsent,
+                Err(_) => return Err(Killed),
+            }
+        }
+    }
+}
+
+/// How long a message waits before the delivery with this number: the second goes out at once.
+fn backoff(delivery: u16) -> Duration {
+    match delivery.checked_sub(3) {
+        None => Duration::ZERO,
+        Some(doublings) => exponential(FIRST_BACKOFF, MOST_BACKOFF, u32::from(doublings)),
+    }
+}
+
+/// Cuts results into what one script takes.
+fn batches(commits: &[Commit]) -> impl Iterator<Item = &[Commit]> {
+    let mut bytes = 0;
+    commits
+        .chunk_by(move |_, next| {
+            bytes += next.bytes();
+            let together = bytes <= MAX_BATCH_BYTES;
+            if !together {
+                bytes = 0;
+            }
+            together
+        })
+        .flat_map(|chunk| chunk.chunks(MAX_BATCH_MESSAGES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_delivery_goes_out_at_once_and_later_ones_wait() {
+        assert_eq!(backoff(2), Duration::ZERO);
+        assert!(backoff(3) >= Duration::from_millis(75) && backoff(3) <= Duration::from_millis(125));
+        assert!(backoff(u16::MAX) <= Duration::from_secs(38));
+    }
+
+    #[test]
+    fn results_are_cut_by_number_and_by_bytes() {
+        let commit = |bytes: usize| Commit { id: MessageId(1), fields: vec![(Vec::new(), vec![0; bytes])] };
+        let small: Vec<_> = (0..2_500).map(|_| commit(1)).collect();
+        assert_eq!(batches(&small).map(<[_]>::len).collect::<Vec<_>>(), [1_000, 1_000, 500]);
+        let large: Vec<_> = (0..3).map(|_| commit(MAX_BATCH_BYTES)).collect();
+        assert_eq!(batches(&large).map(<[_]>::len).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+}

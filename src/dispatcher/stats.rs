@@ -1,0 +1,83 @@
+//! Figures of a dispatcher since its start, over all its terms. Plain atomics: reading them disturbs nobody.
+
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! stats {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Counters and gauges, by name.
+        #[derive(Debug, Default)]
+        pub struct DispatcherStats {
+            $($(#[$doc])+ pub $name: AtomicU64,)+
+        }
+    };
+}
+
+stats! {
+    /// 1 while leader.
+    leading,
+    /// The epoch of the present or last term.
+    epoch,
+    /// Terms begun.
+    terms,
+    /// Messages taken in.
+    taken_in,
+    /// Messages refused at intake for their size.
+    oversize,
+    /// Messages sent to consumers, redeliveries included.
+    dispatched,
+    /// Messages that consumers acknowledged.
+    acked,
+    /// Messages that went out again.
+    redelivered,
+    /// Messages moved to the dead letters.
+    buried,
+    /// Messages left to the sorted set because memory was full.
+    spilled,
+    /// Messages read back from the sorted set.
+    read_back,
+    /// Gaps recorded.
+    gaps,
+    /// Writes refused because a newer epoch had begun.
+    fenced,
+    /// Bad frames from consumers.
+    bad_frames,
+    /// Links to consumers that were made.
+    links_made,
+    /// Links to consumers that were lost.
+    links_lost,
+    /// Consumers linked now.
+    links,
+    /// Messages at consumers now.
+    in_flight,
+    /// Messages in memory waiting for a consumer now.
+    ready,
+}
+
+impl DispatcherStats {
+    /// The totals, for the last log line.
+    pub fn summary(&self) -> impl Display {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        format!(
+            "terms={} taken_in={} dispatched={} acked={} redelivered={} buried={} spilled={} gaps={}",
+            get(&self.terms),
+            get(&self.taken_in),
+            get(&self.dispatched),
+            get(&self.acked),
+            get(&self.redelivered),
+            get(&self.buried),
+            get(&self.spilled),
+            get(&self.gaps)
+        )
+    }
+}
+
+/// Adds to a counter.
+pub(super) fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(count as u64, Ordering::Relaxed);
+}
+
+/// Sets a gauge.
+pub(super) fn set(gauge: &AtomicU64, value: u64) {
+    gauge.store(value, Ordering::Relaxed);
+}

@@ -1,0 +1,174 @@
+//! Which messages a leader has in its hands, and where each of them is.
+//!
+//! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by the
+//! courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id, since
+//! what goes out again is read from Redis again.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::id::MessageId;
+use crate::ledger::Pending;
+
+/// The most messages a leader has in its hands; beyond it they wait in Redis alone.
+pub(super) const MAX_TRACKED: usize = 262_144;
+/// What a waiting message costs beside its payload, about.
+const ENTRY_BYTES: usize = 96;
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// Waiting for a consumer, here.
+    Ready,
+    /// At the consumer of this link.
+    Sent(usize),
+    /// With the redistributor: being settled, delayed or read again.
+    Away,
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Table {
+    known: HashMap<MessageId, Whereabouts>,
+    ready: VecDeque<Pending>,
+    ready_bytes: usize,
+}
+
+impl Table {
+    /// How many messages are known.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// How many wait for a consumer.
+    pub(super) fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The bytes they take.
+    pub(super) fn ready_bytes(&self) -> usize {
+        self.ready_bytes
+    }
+
+    /// Where a message is, if it is known.
+    pub(super) fn whereabouts(&self, id: MessageId) -> Option<Whereabouts> {
+        self.known.get(&id).copied()
+    }
+
+    /// A message that is not known yet waits from now on, behind the others. Says whether it was new.
+    pub(super) fn admit(&mut self, message: Pending) -> bool {
+        if self.known.contains_key(&message.id) {
+            return false;
+        }
+        self.known.insert(message.id, Whereabouts::Ready);
+        self.ready_bytes += cost(&message);
+        self.ready.push_back(message);
+        true
+    }
+
+    /// A message comes back from the redistributor and waits again, before the others. One that is no longer away
+    /// has been acknowledged or turned up at a consumer meanwhile. Says whether it waits.
+    pub(super) fn readmit(&mut self, message: Pending) -> bool {
+        if self.whereabouts(message.id) != Some(Whereabouts::Away) {
+            return false;
+        }
+        self.known.insert(message.id, Whereabouts::Ready);
+        self.ready_bytes += cost(&message);
+        self.ready.push_front(message);
+        true
+    }
+
+    /// The message that waits first.
+    pub(super) fn first_ready(&mut self) -> Option<&Pending> {
+        // Those that were acknowledged or adopted while they waited are passed over.
+        while let Some(first) = self.ready.front() {
+            if self.known.get(&first.id) == Some(&Whereabouts::Ready) {
+                break;
+            }
+            self.pop();
+        }
+        self.ready.front()
+    }
+
+    /// Takes the message that waits first, to send it over `link`.
+    pub(super) fn send_first(&mut self, link: usize) -> Option<Pending> {
+        self.first_ready()?;
+        let message = self.pop()?;
+        self.known.insert(message.id, Whereabouts::Sent(link));
+        Some(message)
+    }
+
+    /// A consumer says that it holds this message. Says whether it is the one that now counts as having it.
+    pub(super) fn adopt(&mut self, id: MessageId, link: usize) -> bool {
+        match self.whereabouts(id) {
+            Some(Whereabouts::Sent(_)) => false,
+            None | Some(Whereabouts::Ready | Whereabouts::Away) => {
+                self.known.insert(id, Whereabouts::Sent(link));
+                true
+            }
+        }
+    }
+
+    /// A message goes to the redistributor.
+    pub(super) fn set_away(&mut self, id: MessageId) {
+        self.known.insert(id, Whereabouts::Away);
+    }
+
+    /// A message is done.
+    pub(super) fn forget(&mut self, id: MessageId) {
+        self.known.remove(&id);
+    }
+
+    fn pop(&mut self) -> Option<Pending> {
+        let message = self.ready.pop_front()?;
+        self.ready_bytes -= cost(&message);
+        Some(message)
+    }
+}
+
+fn cost(message: &Pending) -> usize {
+    message.payload.len() + ENTRY_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(id: u64) -> Pending {
+        Pending { id: MessageId(id), delivery: 1, payload: b"x"[..].into() }
+    }
+
+    #[test]
+    fn messages_go_out_in_order_and_come_back_to_the_front() {
+        let mut table = Table::default();
+        assert!(table.admit(message(1)) && table.admit(message(2)) && !table.admit(message(1)));
+        assert_eq!(table.send_first(0).map(|sent| sent.id), Some(MessageId(1)));
+        assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(0)));
+        table.set_away(MessageId(1));
+        assert!(table.readmit(message(1)));
+        assert_eq!(table.send_first(1).map(|sent| sent.id), Some(MessageId(1)));
+        assert_eq!(table.send_first(1).map(|sent| sent.id), Some(MessageId(2)));
+        assert_eq!((table.send_first(1), table.ready_bytes()), (None, 0));
+    }
+
+    #[test]
+    fn what_was_done_or_adopted_while_it_waited_is_not_sent() {
+        let mut table = Table::default();
+        for id in 1..=3 {
+            table.admit(message(id));
+        }
+        table.forget(MessageId(1));
+        assert!(table.adopt(MessageId(2), 4));
+        assert_eq!(table.send_first(0).map(|sent| sent.id), Some(MessageId(3)));
+        assert!(!table.adopt(MessageId(3), 4), "the first to have it keeps it");
+    }
+
+    #[test]
+    fn what_turned_up_elsewhere_does_not_come_back() {
+        let mut table = Table::default();
+        table.set_away(MessageId(1));
+        table.adopt(MessageId(1), 0);
+        assert!(!table.readmit(message(1)));
+        table.forget(MessageId(1));
+        assert!(!table.readmit(message(1)));
+    }
+}

@@ -1,0 +1,173 @@
+//! The listener: one thread in every dispatcher, leader or standby, that reads the subscription into the ring.
+//!
+//! It does nothing else, so that Redis never has to hold messages back for it: a subscriber that reads too slowly is
+//! cut off. Silence is failure: when nothing comes it asks for a pong, and a connection that does not even bring that
+//! is dropped and made anew, which begins a new segment of the ring.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex};
+
+use crate::backoff::Backoff;
+use crate::error::{Error, Result};
+use crate::id::Epoch;
+use crate::ledger::Marker;
+use crate::ledger::subscription::{Channels, Seen, Subscription};
+use crate::log::Quoted;
+use crate::ring::Ring;
+
+/// How long one read waits; also how soon a stop is noticed.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// When nothing has come for this long, a pong is asked for.
+const PING_AFTER: Duration = Duration::from_secs(1);
+/// When the pong has not come for this long either, the connection is dead.
+const DEAD_AFTER: Duration = Duration::from_millis(1_900);
+
+/// What the listener hears that the election should know at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released(pub Epoch);
+
+/// Figures for logs and metrics.
+#[derive(Debug, Default)]
+pub struct ListenerStats {
+    /// How often the subscription was made.
+    pub subscriptions: AtomicU64,
+    /// The highest epoch heard of on the control channel.
+    pub highest_epoch: AtomicU64,
+}
+
+/// The handle: stops and joins the thread when dropped.
+pub struct Listener {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The request to stop; a condition, so that a wait between attempts ends at once.
+#[derive(Default)]
+struct Stop {
+    asked: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Listener {
+    /// Starts listening into `ring`. The election is told on `released` when a leader gives its lease back.
+    pub fn start(
+        channels: Channels,
+        ring: Arc<Ring>,
+        stats: Arc<ListenerStats>,
+        released: Sender<Released>,
+    ) -> Result<Listener> {
+        let stop = Arc::new(Stop::default());
+        let worker = Worker { channels, ring, stats, released, stop: stop.clone() };
+        let thread = thread::Builder::new()
+            .name("listener".to_owned())
+            .spawn(move || worker.run())
+            .map_err(Error::io("starting the thread listener"))?;
+        Ok(Listener { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.asked.store(true, Ordering::Release);
+        drop(self.stop.lock.lock());
+        self.stop.changed.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("event=panic thread=listener");
+        }
+    }
+}
+
+struct Worker {
+    channels: Channels,
+    ring: Arc<Ring>,
+    stats: Arc<ListenerStats>,
+    released: Sender<Released>,
+    stop: Arc<Stop>,
+}
+
+impl Worker {
+    fn run(self) {
+        let mut backoff = Backoff::for_redis();
+        while !self.stopped() {
+            let number = self.stats.subscriptions.load(Ordering::Relaxed) + 1;
+            let join = Marker::of_join(&self.channels.dispatcher, number);
+            let outcome = Subscription::open(&self.channels, &join, PATIENCE).and_then(|subscription| {
+                self.stats.subscriptions.store(number, Ordering::Relaxed);
+                backoff.reset();
+                log::info!("event=subscribed channel={} marker={join}", Quoted(&self.channels.published));
+                self.ring.begin_segment();
+                let outcome = self.listen(subscription);
+                self.ring.end_segment();
+                outcome
+            });
+            if let Err(error) = outcome {
+                if backoff.should_say() {
+                    log::warn!("event=subscription-down error={}", Quoted(&error));
+                }
+                self.pause(backoff.next_wait());
+            }
+        }
+    }
+
+    /// Reads until the subscription fails or the program stops.
+    fn listen(&self, mut subscription: Subscription) -> Result<()> {
+        let mut heard = Instant::now();
+        let mut asked: Option<Instant> = None;
+        while !self.stopped() {
+            match subscription.read()? {
+                Some(batch) => {
+                    heard = Instant::now();
+                    asked = None;
+                    self.note_epochs(&batch.seen);
+                    if !batch.seen.is_empty() {
+                        self.ring.append(batch.seen);
+                    }
+                    if let Some(epoch) = batch.released {
+                        // A full channel already holds the same news.
+                        let _ = self.released.try_send(Released(epoch));
+                    }
+                }
+                // Judged only when a read found nothing: after a pause of this process what came meanwhile is read first.
+                None if asked.is_some_and(|asked| asked.elapsed() >= DEAD_AFTER) => {
+                    let silence = format!("nothing came for {} ms, not even a pong", heard.elapsed().as_millis());
+                    return Err(Error::Failed(silence));
+                }
+                None if asked.is_none() && heard.elapsed() >= PING_AFTER => {
+                    subscription.ping()?;
+                    asked = Some(Instant::now());
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn note_epochs(&self, seen: &[Seen]) {
+        for seen in seen {
+            if let Seen::Marker(marker) = seen
+                && let Some(epoch) = marker.leader_epoch()
+            {
+                self.stats.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.asked.load(Ordering::Acquire)
+    }
+
+    fn pause(&self, wait: Duration) {
+        let mut guard = self.stop.lock.lock();
+        if !self.stopped() {
+            self.stop.changed.wait_for(&mut guard, wait);
+        }
+    }
+}
