@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 pub mod id;
 pub mod ledger;
+pub mod local;
 pub mod log;
 pub mod shutdown;
 pub mod wire;
