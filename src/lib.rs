@@ -8,6 +8,7 @@ pub mod id;
 pub mod lease;
 pub mod ledger;
 pub mod listener;
+pub mod local;
 pub mod log;
 pub mod rate;
 pub mod ring;

@@ -179,11 +179,7 @@ impl Courier {
             news: self.link_news.0.clone(),
             waker: self.sockets.waker(),
         };
-        // A dialer that is still busy for the last term lets go of it soon and has room for one request; the program
-        // that is ending has no dialers any more.
-        if self.channels.dial[index].send(dial).is_err() {
-            log::debug!("event=no-dialer index={index}");
-        }
+        self.channels.dial.request(index, dial);
     }
 
     fn hear_links(&mut self) -> Result<()> {

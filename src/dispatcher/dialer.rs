@@ -88,16 +88,16 @@ impl Dialers {
         let mut threads = Vec::new();
         for (index, address) in shared.config.consumers.iter().enumerate() {
             let (request, asked) = bounded(1);
-            let dialer = Dialer { index, address: address.clone(), shared: shared.clone(), asked };
+            let dialer = Dialer { index, address: address.clone(), shared: shared.clone(), asked: asked.clone() };
             let thread = thread::Builder::new()
                 .name(format!("dialer-{index}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || dialer.run())
                 .map_err(Error::io(format!("starting the thread dialer-{index}")))?;
-            requests.push(request);
+            requests.push((request, asked));
             threads.push(thread);
         }
-        Ok(Dialers { requests: Some(requests.into()), threads })
+        Ok(Dialers { requests: Some(DialRequests(requests.into())), threads })
     }
 
     pub(super) fn requests(&self) -> DialRequests {
