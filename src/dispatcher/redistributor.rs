@@ -183,17 +183,16 @@ fn backoff(delivery: u16) -> Duration {
 
 /// Cuts results into what one script takes.
 fn batches(commits: &[Commit]) -> impl Iterator<Item = &[Commit]> {
-    let mut bytes = 0;
-    commits
-        .chunk_by(move |_, next| {
-            bytes += next.bytes();
-            let together = bytes <= MAX_BATCH_BYTES;
-            if !together {
-                bytes = 0;
-            }
-            together
-        })
-        .flat_map(|chunk| chunk.chunks(MAX_BATCH_MESSAGES))
+    let mut bytes = commits.first().map_or(0, Commit::bytes);
+    let together = move |_: &Commit, next: &Commit| {
+        bytes += next.bytes();
+        let together = bytes <= MAX_BATCH_BYTES;
+        if !together {
+            bytes = next.bytes();
+        }
+        together
+    };
+    commits.chunk_by(together).flat_map(|chunk| chunk.chunks(MAX_BATCH_MESSAGES))
 }
 
 #[cfg(test)]

@@ -1,1 +1,305 @@
+//! Each operation against a real Redis of its own.
 
+use super::*;
+use crate::local::{RedisOptions, RedisServer};
+
+const TTL: Duration = Duration::from_secs(60);
+
+struct Fixture {
+    redis: RedisServer,
+    ledger: Ledger,
+}
+
+fn fixture() -> Fixture {
+    let redis = RedisServer::start(RedisOptions::default()).expect("a private Redis starts");
+    let ledger = Ledger::new(redis.server(), Arc::new(Keys::new("messages")), Duration::from_secs(10));
+    Fixture { redis, ledger }
+}
+
+impl Fixture {
+    fn run(&mut self, words: &[&str]) -> Value {
+        self.ledger.connection.query("testing", Command::of(words)).expect("the command is carried out")
+    }
+
+    fn number(&mut self, words: &[&str]) -> i64 {
+        match self.run(words) {
+            Value::Int(number) => number,
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+
+    /// An epoch that stands, without a lease.
+    fn epoch(&mut self, epoch: u64) -> Epoch {
+        self.run(&["SET", "messages:epoch", &epoch.to_string()]);
+        Epoch(epoch)
+    }
+
+    /// Takes in one message for each id, in epoch and behind the cursor that stands.
+    fn pend(&mut self, epoch: Epoch, ids: &[u64]) {
+        let batch: Vec<Arrival> = ids.iter().map(|id| arrival(*id, b"x")).collect();
+        let before = self.ledger.cursor().expect("the cursor is read");
+        let next = cursor("m", ids.len() as u64, ids.last().copied().unwrap_or_default());
+        assert_eq!(self.ledger.intake(epoch, before.as_ref(), &next, &batch).unwrap(), Intake::Taken);
+    }
+}
+
+fn arrival(id: u64, payload: &[u8]) -> Arrival {
+    Arrival { id: MessageId(id), payload: payload.into(), refused: None }
+}
+
+fn cursor(marker: &str, offset: u64, last_id: u64) -> Cursor {
+    Cursor { position: Position { marker: marker.parse().unwrap(), offset }, last_id: MessageId(last_id) }
+}
+
+fn commit(id: u64) -> Commit {
+    Commit { id: MessageId(id), fields: vec![(b"message_id".to_vec(), id.to_string().into_bytes())] }
+}
+
+fn returned(id: u64, verdict: Verdict, delivery: u16) -> Returned {
+    Returned { id: MessageId(id), verdict, delivery, consumer: "c0".into(), reason: "because".to_owned() }
+}
+
+#[test]
+fn one_holder_and_rising_epochs() {
+    let mut f = fixture();
+    let (a, b) = (DispatcherId::generate("a"), DispatcherId::generate("b"));
+    assert_eq!(f.ledger.acquire(&a, TTL, Epoch(0), false).unwrap(), Acquire::Vacant { cursor: None });
+    let Acquire::Acquired { epoch: first, .. } = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap() else { panic!() };
+    // Nobody is subscribed to a's alive channel: its lease counts for nothing.
+    let Acquire::Acquired { epoch: second, .. } = f.ledger.acquire(&b, TTL, Epoch(0), true).unwrap() else { panic!() };
+    assert!(second > first);
+    assert!(!f.ledger.renew(&a, first, TTL).unwrap());
+    assert!(f.ledger.renew(&b, second, TTL).unwrap());
+    assert!(!f.ledger.release(&a, first).unwrap());
+    assert!(f.ledger.release(&b, second).unwrap());
+    assert_eq!(f.number(&["EXISTS", "messages:leader"]), 0);
+}
+
+#[test]
+fn a_lease_stands_while_its_holder_is_subscribed() {
+    let mut f = fixture();
+    let (a, b) = (DispatcherId::generate("a"), DispatcherId::generate("b"));
+    let channels = subscription::Channels {
+        server: f.redis.server(),
+        keys: Arc::new(Keys::new("messages")),
+        published: "messages:published".to_owned(),
+        dispatcher: a.clone(),
+    };
+    let join = Marker::of_join(&a, 1);
+    let mut subscription = subscription::Subscription::open(&channels, &join, Duration::from_secs(10)).unwrap();
+    let mut seen = Vec::new();
+    while seen.is_empty() {
+        seen = subscription.read().unwrap().expect("the join marker comes back").seen;
+    }
+    assert_eq!(seen, [subscription::Seen::Marker(join)]);
+    let Acquire::Acquired { epoch, .. } = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap() else { panic!() };
+    let held = Acquire::Held { holder: a.to_string(), epoch, cursor: None };
+    assert_eq!(f.ledger.acquire(&b, TTL, Epoch(0), true).unwrap(), held);
+    drop(subscription);
+    let taken = crate::local::wait_until(Duration::from_secs(10), "the lease is free", || {
+        let answer = f.ledger.acquire(&b, TTL, Epoch(0), true)?;
+        Ok(matches!(answer, Acquire::Acquired { .. }).then_some(()))
+    });
+    taken.unwrap();
+}
+
+#[test]
+fn epochs_never_go_back() {
+    let mut f = fixture();
+    let a = DispatcherId::generate("a");
+    let ahead = crate::id::wall_clock_us();
+    f.epoch(ahead);
+    let Acquire::Acquired { epoch, .. } = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap() else { panic!() };
+    assert_eq!(epoch, Epoch(ahead + 1), "the clock is behind the epoch");
+    f.run(&["FLUSHALL"]);
+    let Acquire::Acquired { epoch, .. } = f.ledger.acquire(&a, TTL, Epoch(ahead + 7), true).unwrap() else { panic!() };
+    assert_eq!(epoch, Epoch(ahead + 8), "the caller remembers what Redis forgot");
+}
+
+#[test]
+fn intake_moves_members_and_cursor_together() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    let next = cursor("m", 3, 12);
+    let refused = Arrival { refused: Some("too large".to_owned()), ..arrival(12, b"beginning") };
+    let batch = [arrival(10, b""), arrival(11, b"\0\xff:"), refused];
+    assert_eq!(f.ledger.intake(epoch, None, &next, &batch).unwrap(), Intake::Taken);
+    assert_eq!(f.ledger.cursor().unwrap(), Some(next.clone()));
+    assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.number(&["XLEN", "messages:dead"])), (2, 1));
+    // Offered again, after a lost reply: nothing happens, and the cursor tells that it was taken.
+    assert_eq!(f.ledger.intake(epoch, None, &next, &batch).unwrap(), Intake::Moved(Some(next.clone())));
+    assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.number(&["XLEN", "messages:dead"])), (2, 1));
+    let page = f.ledger.page(epoch, MessageId::ZERO, MessageId(99), 10, 1000).unwrap();
+    let payloads: Vec<_> = page.messages.iter().map(|message| (message.id.0, message.payload.to_vec())).collect();
+    assert_eq!(payloads, [(10, b"".to_vec()), (11, b"\0\xff:".to_vec())]);
+}
+
+#[test]
+fn a_full_batch_fits_into_one_script() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    let ids: Vec<u64> = (1..=MAX_BATCH_MESSAGES as u64).collect();
+    f.pend(epoch, &ids);
+    let commits: Vec<Commit> = ids.iter().map(|id| commit(*id)).collect();
+    assert_eq!(f.ledger.commit(None, 0, &commits).unwrap(), MAX_BATCH_MESSAGES);
+}
+
+#[test]
+fn the_widest_result_fits_into_one_script() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1]);
+    let fields = (0..MAX_RESULT_FIELDS).map(|n| (n.to_string().into_bytes(), Vec::new())).collect();
+    assert_eq!(f.ledger.commit(None, 10, &[Commit { id: MessageId(1), fields }]).unwrap(), 1);
+}
+
+#[test]
+fn every_write_of_a_stale_leader_is_refused() {
+    let mut f = fixture();
+    let stale = f.epoch(5);
+    f.pend(stale, &[1]);
+    let cursor = f.ledger.cursor().unwrap();
+    f.epoch(6);
+    let gap = Gap {
+        reason: "test",
+        dispatcher: DispatcherId::generate("a"),
+        begin: String::new(),
+        end: String::new(),
+        count: None,
+    };
+    let next = super::Cursor { last_id: MessageId(2), ..cursor.clone().unwrap() };
+    let ledger = &mut f.ledger;
+    let refusals = [
+        ledger.intake(stale, cursor.as_ref(), &next, &[arrival(2, b"x")]).err(),
+        ledger.commit(Some(stale), 0, &[commit(1)]).err(),
+        ledger.settle(stale, 1, &[returned(1, Verdict::Failed, 1)]).err(),
+        ledger.set_consumers(stale, &["c".to_owned()]).err(),
+        ledger.record_gap(stale, &gap).err(),
+        ledger.page(stale, MessageId::ZERO, MessageId(9), 10, 100).err(),
+        ledger.fetch(stale, &[MessageId(1)], 100).err(),
+    ];
+    for refusal in refusals {
+        assert!(matches!(refusal, Some(Error::Fenced { mine: Epoch(5), ref found }) if found == "6"), "{refusal:?}");
+    }
+    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
+    for key in ["messages:processed", "messages:dead", "messages:consumers", "messages:gaps", "messages:attempts"] {
+        assert_eq!(f.number(&["EXISTS", key]), 0, "{key}");
+    }
+}
+
+#[test]
+fn a_result_is_recorded_once() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1, 2]);
+    assert_eq!(f.ledger.commit(None, 0, &[commit(1), commit(1), commit(3)]).unwrap(), 1);
+    assert_eq!(f.ledger.commit(None, 0, &[commit(1)]).unwrap(), 0);
+    assert_eq!(f.ledger.commit(Some(epoch), 0, &[Commit { id: MessageId(2), fields: Vec::new() }]).unwrap(), 1);
+    assert_eq!((f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"])), (1, 0));
+}
+
+#[test]
+fn a_result_key_of_the_wrong_type_loses_nothing_and_is_named() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1]);
+    f.run(&["SET", "messages:processed", "mine"]);
+    let error = f.ledger.commit(None, 0, &[commit(1)]).expect_err("a string takes no entries");
+    assert!(error.is_retryable() && error.to_string().contains("messages:processed is a string"), "{error}");
+    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
+    f.run(&["DEL", "messages:processed"]);
+    f.run(&["DEL", "messages:pending"]);
+    f.run(&["LPUSH", "messages:pending", "x"]);
+    let before = f.ledger.cursor().unwrap();
+    let next = super::Cursor { last_id: MessageId(2), ..before.clone().unwrap() };
+    let error =
+        f.ledger.intake(epoch, before.as_ref(), &next, &[arrival(2, b"x")]).expect_err("a list takes no members");
+    assert!(error.to_string().contains("messages:pending is a list, it must be a zset"), "{error}");
+    assert_eq!(f.ledger.cursor().unwrap(), before, "the cursor has not moved");
+}
+
+#[test]
+fn full_memory_stops_the_intake_but_not_the_commit() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1]);
+    // Loaded while there is room, as in a cluster that is running.
+    f.ledger.commit(None, 0, &[]).unwrap();
+    f.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    let before = f.ledger.cursor().unwrap();
+    let next = super::Cursor { last_id: MessageId(2), ..before.clone().unwrap() };
+    let error = f.ledger.intake(epoch, before.as_ref(), &next, &[arrival(2, b"x")]).expect_err("there is no memory");
+    assert!(error.is_retryable() && error.to_string().contains("maxmemory"), "{error}");
+    assert_eq!(f.ledger.cursor().unwrap(), before);
+    assert_eq!(f.ledger.commit(None, 0, &[commit(1)]).unwrap(), 1);
+    assert_eq!(f.number(&["XLEN", "messages:processed"]), 1);
+}
+
+#[test]
+fn failed_deliveries_are_counted_and_the_last_one_buries() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1, 2, 3]);
+    let mut settle = |verdict, id, delivery| f.ledger.settle(epoch, 3, &[returned(id, verdict, delivery)]).unwrap()[0];
+    assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2));
+    assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2), "a repeated call counts once");
+    assert_eq!(settle(Verdict::Unused, 1, 2), Settled::Again(2));
+    assert_eq!(settle(Verdict::Failed, 1, 0), Settled::Again(3), "the number is looked up where it is not known");
+    assert_eq!(settle(Verdict::Failed, 1, 3), Settled::Buried);
+    assert_eq!(settle(Verdict::Failed, 1, 3), Settled::Gone);
+    assert_eq!(settle(Verdict::Rejected, 2, 1), Settled::Buried);
+    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0);
+    assert_eq!(f.number(&["XLEN", "messages:dead"]), 2);
+    let entry = format!("{:?}", f.run(&["XRANGE", "messages:dead", "-", "+", "COUNT", "1"]));
+    for part in ["0000000000000001", "because", "deliveries", "'3'", "c0"] {
+        assert!(entry.contains(&part.replace('\'', "")), "{part}: {entry}");
+    }
+    f.ledger.settle(epoch, 3, &[returned(3, Verdict::Failed, 1)]).unwrap();
+    let (looked_at, found) = f.ledger.fetch(epoch, &[MessageId(1), MessageId(3)], 1000).unwrap();
+    assert_eq!((looked_at, found.len(), found[0].delivery), (2, 1, 2));
+    assert_eq!(f.ledger.commit(None, 0, &[commit(3)]).unwrap(), 1);
+    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "the count goes with the message");
+}
+
+#[test]
+fn the_backlog_is_read_in_pages_bounded_in_messages_and_bytes() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &(1..=100).collect::<Vec<_>>());
+    f.run(&["ZADD", "messages:pending", "50.5", "a stranger"]);
+    let mut after = MessageId::ZERO;
+    let mut read = Vec::new();
+    while let Page { read_up_to: Some(up_to), messages } =
+        f.ledger.page(epoch, after, MessageId(90), 7, 1 << 20).unwrap()
+    {
+        assert!(messages.len() <= 7 && up_to > after);
+        read.extend(messages.iter().map(|message| message.id.0));
+        after = up_to;
+    }
+    assert_eq!(read, (1..=90).collect::<Vec<_>>());
+    let one = f.ledger.page(epoch, MessageId::ZERO, MessageId(90), 7, 1).unwrap();
+    assert_eq!(one.messages.len(), 1, "one message is given whatever its size");
+}
+
+#[test]
+fn lost_scripts_are_loaded_again() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1]);
+    f.run(&["SCRIPT", "FLUSH"]);
+    f.pend(epoch, &[2]);
+    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
+}
+
+#[test]
+fn errors_name_the_server_and_the_setting() {
+    let ledger = |url: &str| Ledger::new(Server::parse(url).unwrap(), Arc::new(Keys::new("messages")), TTL);
+    let options = RedisOptions { password: Some("sesame".to_owned()), ..RedisOptions::default() };
+    let redis = RedisServer::start(options).unwrap();
+    let wrong = format!("redis://:wrong@127.0.0.1:{}", redis.port());
+    let error = ledger(&wrong).cursor().expect_err("the password is wrong").to_string();
+    assert!(error.contains("--redis-url") && error.contains("password") && !error.contains("wrong@"), "{error}");
+    let free = crate::local::ports::free_port().unwrap();
+    let error = ledger(&format!("redis://127.0.0.1:{free}")).cursor().expect_err("nobody listens").to_string();
+    assert!(error.contains(&format!("127.0.0.1:{free}")) && error.contains("--redis-url"), "{error}");
+}

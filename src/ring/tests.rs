@@ -1,1 +1,248 @@
+use super::*;
+use crate::id::{Epoch, MessageId};
 
+const LIMITS: Limits = Limits { messages: 100, bytes: 1 << 20 };
+
+fn published(text: &str) -> Seen {
+    Seen::Published(Published::Message(text.as_bytes().into()))
+}
+
+fn marker(number: u64) -> Marker {
+    Marker::of_leader(Epoch(1), number)
+}
+
+fn at(number: u64, offset: u64) -> Cursor {
+    Cursor { position: Position { marker: marker(number), offset }, last_id: MessageId(1) }
+}
+
+/// `m0 a b m1 c`, live.
+fn ring() -> Ring {
+    let ring = Ring::new(1 << 20);
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0)), published("a"), published("b"), Seen::Marker(marker(1)), published("c")]);
+    ring
+}
+
+fn place(resolution: Resolution) -> Place {
+    match resolution {
+        Resolution::NotSubscribed => panic!("the ring has no place"),
+        Resolution::InSync(place)
+        | Resolution::Fresh(place)
+        | Resolution::Behind(place)
+        | Resolution::Missed(place) => place,
+    }
+}
+
+fn now(ring: &Ring, place: Place) -> Taken {
+    ring.take(place, None, LIMITS, Instant::now())
+}
+
+fn texts(taken: &Taken) -> String {
+    let Taken::Batch { messages, .. } = taken else { panic!("{taken:?}") };
+    let text = |message: &Published| match message {
+        Published::Message(payload) => String::from_utf8_lossy(payload).into_owned(),
+        Published::Oversize { .. } => "oversize".to_owned(),
+    };
+    messages.iter().map(text).collect::<Vec<_>>().join(" ")
+}
+
+/// Everything that a reader meets from `place` on, in order.
+fn read_all(ring: &Ring, mut place: Place) -> Vec<String> {
+    let mut met = Vec::new();
+    let mut known = None;
+    loop {
+        match ring.take(place, known.as_ref(), LIMITS, Instant::now()) {
+            Taken::Nothing => return met,
+            Taken::Ended => {
+                met.push("ended".to_owned());
+                return met;
+            }
+            taken @ Taken::Batch { .. } => {
+                let text = texts(&taken);
+                let Taken::Batch { place: next, position, .. } = taken else { unreachable!() };
+                (place, known) = (next, Some(position));
+                met.extend(Some(text).filter(|text| !text.is_empty()));
+            }
+            Taken::Overrun { lost, place: next } => {
+                met.push(format!("lost {lost}"));
+                place = next;
+            }
+            Taken::Break { place: next, marker } => {
+                met.push(format!("break at {marker}"));
+                place = next;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cursor_is_found_whichever_marker_names_it() {
+    let ring = ring();
+    for (cursor, rest) in [(at(0, 0), "a b c"), (at(0, 1), "b c"), (at(0, 2), "c"), (at(1, 0), "c")] {
+        let resolution = ring.resolve(Some(&cursor));
+        assert!(matches!(resolution, Resolution::InSync(_)), "{cursor}: {resolution:?}");
+        assert_eq!(texts(&now(&ring, place(resolution))), rest, "{cursor}");
+    }
+    assert_eq!(read_all(&ring, place(ring.resolve(Some(&at(1, 1))))), [""; 0]);
+}
+
+#[test]
+fn a_position_is_named_by_the_last_marker_before_it() {
+    let ring = ring();
+    let start = place(ring.resolve(Some(&at(0, 0))));
+    let limits = Limits { messages: 1, ..LIMITS };
+    let Taken::Batch { place: second, position, .. } = ring.take(start, None, limits, Instant::now()) else { panic!() };
+    assert_eq!(position, at(0, 1).position);
+    let Taken::Batch { position, .. } = ring.take(second, None, limits, Instant::now()) else { panic!() };
+    assert_eq!(position, at(1, 0).position, "the marker that lies at the very place");
+}
+
+#[test]
+fn a_newer_name_for_the_same_place_is_something_new() {
+    let ring = ring();
+    let end = place(ring.resolve(Some(&at(1, 1))));
+    let known = at(1, 1).position;
+    assert_eq!(ring.take(end, Some(&known), LIMITS, Instant::now()), Taken::Nothing);
+    ring.append([Seen::Marker(marker(2))]);
+    let taken = ring.take(end, Some(&known), LIMITS, Instant::now());
+    assert_eq!(taken, Taken::Batch { messages: Vec::new(), place: end, position: at(2, 0).position });
+}
+
+#[test]
+fn a_batch_keeps_its_limits_but_always_holds_one_message() {
+    let ring = ring();
+    let start = place(ring.resolve(None));
+    assert_eq!(texts(&ring.take(start, None, Limits { messages: 2, ..LIMITS }, Instant::now())), "a b");
+    assert_eq!(texts(&ring.take(start, None, Limits { bytes: 0, ..LIMITS }, Instant::now())), "a");
+}
+
+#[test]
+fn messages_before_the_first_marker_have_no_name_and_are_left_out() {
+    let ring = Ring::new(1 << 20);
+    ring.append([published("nobody listens")]);
+    assert_eq!(ring.resolve(None), Resolution::NotSubscribed);
+    ring.begin_segment();
+    ring.append([published("x")]);
+    assert_eq!(ring.resolve(None), Resolution::NotSubscribed);
+    ring.append([Seen::Marker(marker(7)), published("y")]);
+    assert_eq!(texts(&now(&ring, place(ring.resolve(None)))), "y");
+}
+
+#[test]
+fn a_marker_never_seen_means_that_something_may_be_missing() {
+    let ring = ring();
+    let resolution = ring.resolve(Some(&at(9, 0)));
+    assert!(matches!(resolution, Resolution::Missed(_)));
+    assert_eq!(texts(&now(&ring, place(resolution))), "a b c");
+}
+
+#[test]
+fn after_a_break_the_rest_of_the_old_segment_comes_first() {
+    let ring = ring();
+    ring.end_segment();
+    assert_eq!(ring.resolve(Some(&at(0, 1))), Resolution::NotSubscribed);
+    ring.begin_segment();
+    ring.append([published("unnamed"), Seen::Marker(marker(5)), published("d")]);
+    let behind = ring.resolve(Some(&at(0, 1)));
+    assert!(matches!(behind, Resolution::Behind(_)) && !behind.is_in_sync());
+    assert_eq!(read_all(&ring, place(behind)), ["b c", "break at 1.5", "d"]);
+    // A cursor in the break: all of the old segment has been taken in.
+    let missed = ring.resolve(Some(&at(1, 2)));
+    assert!(matches!(missed, Resolution::Missed(_)));
+    assert_eq!(read_all(&ring, place(missed)), ["d"]);
+    // A marker that only others saw lies in the break or before all we have: the old segment may have been taken in.
+    assert_eq!(read_all(&ring, place(ring.resolve(Some(&at(4, 0))))), ["d"]);
+    assert!(ring.resolve(Some(&at(5, 1))).is_in_sync());
+}
+
+#[test]
+fn a_reader_at_the_end_of_a_segment_that_ended_is_told() {
+    let ring = ring();
+    let start = place(ring.resolve(None));
+    ring.end_segment();
+    assert_eq!(read_all(&ring, start), ["a b c", "ended"]);
+}
+
+#[test]
+fn a_subscription_without_a_marker_leaves_no_trace() {
+    let ring = ring();
+    let start = place(ring.resolve(None));
+    for _ in 0..3 {
+        ring.begin_segment();
+        ring.append([published("unnamed")]);
+        ring.end_segment();
+    }
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(8))]);
+    assert_eq!(read_all(&ring, start), ["a b c", "break at 1.8"]);
+}
+
+#[test]
+fn at_the_limit_the_oldest_go_and_are_counted_exactly() {
+    let ring = Ring::new(3 * (ENTRY_BYTES + 1));
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0)), published("a")]);
+    let start = place(ring.resolve(None));
+    ring.append(["b", "c", "d", "e"].map(published));
+    assert_eq!(ring.stats().overrun, 2);
+    assert!(ring.stats().bytes <= 3 * (ENTRY_BYTES + 1));
+    assert_eq!(read_all(&ring, start), ["lost 2", "c d e"]);
+    assert_eq!(read_all(&ring, place(ring.resolve(Some(&at(0, 1))))), ["lost 1", "c d e"]);
+    assert_eq!(read_all(&ring, place(ring.resolve(Some(&at(0, 2))))), ["c d e"]);
+}
+
+#[test]
+fn what_the_cursor_has_passed_is_no_loss_at_the_limit() {
+    let ring = Ring::new(3 * (ENTRY_BYTES + 1));
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0)), published("a"), published("b"), published("c")]);
+    ring.note_cursor(place(ring.resolve(Some(&at(0, 2)))), Instant::now());
+    ring.append([published("d"), published("e")]);
+    assert_eq!(ring.stats().overrun, 0);
+    ring.append([published("f")]);
+    assert_eq!(ring.stats().overrun, 1);
+}
+
+#[test]
+fn entries_stay_until_the_cursor_has_been_past_them_for_long() {
+    let ring = ring();
+    let began = Instant::now();
+    ring.note_cursor(place(ring.resolve(Some(&at(0, 1)))), began);
+    ring.note_cursor(place(ring.resolve(Some(&at(1, 1)))), began + Duration::from_secs(1));
+    assert_eq!(ring.stats().messages, 3);
+    ring.note_cursor(place(ring.resolve(Some(&at(1, 1)))), began + RETAIN);
+    assert_eq!(ring.stats().messages, 2, "what the cursor passed three seconds ago may go");
+    assert!(ring.resolve(Some(&at(0, 1))).is_in_sync());
+    ring.note_cursor(place(ring.resolve(Some(&at(1, 1)))), began + RETAIN + Duration::from_secs(1));
+    assert_eq!(ring.stats().messages, 0);
+    assert!(ring.resolve(Some(&at(1, 1))).is_in_sync(), "the cursor itself is still known");
+}
+
+#[test]
+fn without_a_cursor_it_begins_where_the_cursor_was_last_known() {
+    let ring = ring();
+    assert_eq!(texts(&now(&ring, place(ring.resolve(None)))), "a b c");
+    ring.note_cursor(place(ring.resolve(Some(&at(0, 2)))), Instant::now());
+    assert_eq!(texts(&now(&ring, place(ring.resolve(None)))), "c");
+}
+
+#[test]
+fn a_wait_for_a_marker_ends_when_the_subscription_does() {
+    let ring = ring();
+    assert_eq!(ring.wait_for_marker(&marker(1), Instant::now()), Some(0));
+    assert_eq!(ring.wait_for_marker(&marker(2), Instant::now()), None);
+    ring.end_segment();
+    assert_eq!(ring.wait_for_marker(&marker(1), Instant::now() + Duration::from_secs(3600)), None);
+}
+
+#[test]
+fn what_is_appended_wakes_the_reader() {
+    let ring = std::sync::Arc::new(ring());
+    let end = place(ring.resolve(Some(&at(1, 1))));
+    let reader = std::thread::spawn({
+        let ring = ring.clone();
+        move || ring.take(end, Some(&at(1, 1).position), LIMITS, Instant::now() + Duration::from_secs(60))
+    });
+    ring.append([published("d")]);
+    assert_eq!(texts(&reader.join().expect("the reader does not panic")), "d");
+}
