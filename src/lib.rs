@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod config;
+pub mod consumer;
 pub mod dispatcher;
 pub mod error;
 pub mod id;
@@ -14,3 +15,5 @@ pub mod rate;
 pub mod ring;
 pub mod shutdown;
 pub mod wire;
+
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerStats, Delivery, Handler, HandlerError, Outcome};

@@ -1,0 +1,15 @@
+//! The smallest consumer: records each message in capital letters. Needs a Redis and a dispatcher.
+use oncecast::{Consumer, Delivery, Outcome};
+
+fn main() -> Result<(), oncecast::error::Error> {
+    let consumer = Consumer::builder()
+        .redis_url("redis://127.0.0.1:6379")
+        .listen("127.0.0.1:6969")
+        .handler(|message: &Delivery<'_>| {
+            let text = std::str::from_utf8(message.payload())?;
+            Ok(Outcome::new().field("shouted", text.to_uppercase()))
+        })
+        .bind()?;
+    consumer.shutdown_handle().on_signals()?;
+    consumer.run()
+}

@@ -1,0 +1,219 @@
+//! The committer: records outcomes in Redis, many at a time, and then has them acknowledged.
+//!
+//! One thread with one connection. A batch is what has come in while the one before was recorded. When Redis does not
+//! answer, the batch is tried again for ever: repeating it is harmless, since what was recorded is no longer pending.
+//! Nothing is acknowledged before Redis has said that it is recorded, by us or by somebody else.
+//!
+//! Weak at: one batch at a time, so the rate is limited by Redis's round trip and [`MAX_BATCH_MESSAGES`].
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::{info, warn};
+
+use super::desk::Desk;
+use crate::error::{Error, Result};
+use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
+use crate::log::Quoted;
+
+/// How long Redis may take to answer.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
+/// With nothing to record, how often Redis is asked whether it is there.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
+/// The pause before the first new attempt; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often the log says that Redis is still in trouble.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// The committer's thread. It ends when the last sender of commits is gone, or when told to give up.
+pub(super) struct Committer {
+    /// Dropped: give up what Redis does not take.
+    patience: Sender<()>,
+    ended: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Committer {
+    pub(super) fn start(
+        ledger: Ledger,
+        result_maxlen: u64,
+        desk: Arc<Desk>,
+        commits: Receiver<Commit>,
+    ) -> Result<Committer> {
+        let (patience, impatience) = bounded(0);
+        let (alive, ended) = bounded(0);
+        let worker = Worker { ledger, result_maxlen, desk, commits, impatience, carried: None, trouble: None };
+        let thread = thread::Builder::new()
+            .name("commit".to_owned())
+            .spawn(move || {
+                worker.run();
+                drop(alive);
+            })
+            .map_err(Error::io("starting the committer's thread"))?;
+        Ok(Committer { patience, ended, thread })
+    }
+
+    /// Disconnected once the thread has ended.
+    pub(super) fn ended(&self) -> &Receiver<()> {
+        &self.ended
+    }
+
+    /// Lets it finish what it has; after `limit` it gives up. Says whether it could be joined.
+    pub(super) fn join(self, limit: Duration) -> bool {
+        // Nothing is ever sent: this waits for the sender to go.
+        let _ = self.ended.recv_timeout(limit);
+        drop(self.patience);
+        let ended = self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
+        if ended && self.thread.join().is_err() {
+            warn!("event=bug thread=commit problem=panicked");
+        }
+        ended
+    }
+}
+
+struct Worker {
+    ledger: Ledger,
+    result_maxlen: u64,
+    desk: Arc<Desk>,
+    commits: Receiver<Commit>,
+    /// Disconnected: give up.
+    impatience: Receiver<()>,
+    /// What did not fit into the last batch any more.
+    carried: Option<Commit>,
+    trouble: Option<Trouble>,
+}
+
+/// A time in which Redis does not do what it should.
+struct Trouble {
+    since: Instant,
+    reminded: Instant,
+    attempts: u32,
+}
+
+/// What there is to do.
+enum Next {
+    Batch(Vec<Commit>),
+    Check,
+    End,
+}
+
+impl Worker {
+    /// Records until there is nothing more to come: the thread's main loop.
+    fn run(mut self) {
+        self.check();
+        loop {
+            match self.next() {
+                Next::Batch(batch) => {
+                    if !self.record(&batch) {
+                        return;
+                    }
+                    self.desk.ack(batch.iter().map(|commit| commit.id));
+                }
+                Next::Check => self.check(),
+                Next::End => return,
+            }
+        }
+    }
+
+    /// Waits for an outcome, and takes what else is there.
+    fn next(&mut self) -> Next {
+        let first = match self.carried.take() {
+            Some(commit) => commit,
+            None => match self.commits.recv_timeout(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) {
+                Ok(commit) => commit,
+                Err(RecvTimeoutError::Timeout) => return Next::Check,
+                Err(RecvTimeoutError::Disconnected) => return Next::End,
+            },
+        };
+        let mut bytes = first.bytes();
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH_MESSAGES {
+            let Ok(commit) = self.commits.try_recv() else { break };
+            bytes += commit.bytes();
+            if bytes > MAX_BATCH_BYTES {
+                self.carried = Some(commit);
+                break;
+            }
+            batch.push(commit);
+        }
+        Next::Batch(batch)
+    }
+
+    /// Records a batch, however long that takes; `false` if it was given up.
+    fn record(&mut self, batch: &[Commit]) -> bool {
+        loop {
+            match self.ledger.commit(None, self.result_maxlen, batch) {
+                Ok(recorded) => {
+                    self.all_is_well();
+                    let stats = self.desk.stats();
+                    stats.recorded.add(recorded);
+                    stats.dropped.add(batch.len() - recorded.min(batch.len()));
+                    return true;
+                }
+                Err(error) => self.in_trouble(&error, batch.len()),
+            }
+            let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, Trouble::pause);
+            // Nothing is ever sent, so this is a pause that the order to give up cuts short.
+            if self.impatience.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+                warn!("event=results-given-up count={} reason=stopping", batch.len());
+                return false;
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        match self.ledger.connection().query("asking whether it is there", Command::of(&["PING"])) {
+            Ok(_) => self.all_is_well(),
+            Err(error) => self.in_trouble(&error, 0),
+        }
+    }
+
+    fn all_is_well(&mut self) {
+        if let Some(trouble) = self.trouble.take() {
+            self.desk.stats().set_redis_up(true);
+            let (after_ms, attempts) = (trouble.since.elapsed().as_millis(), trouble.attempts);
+            info!("event=redis-recovered after_ms={after_ms} attempts={attempts}");
+        }
+    }
+
+    fn in_trouble(&mut self, error: &Error, waiting: usize) {
+        let stats = self.desk.stats();
+        stats.redis_errors.add(1);
+        stats.set_redis_up(false);
+        let now = Instant::now();
+        let first = self.trouble.is_none();
+        let trouble = self.trouble.get_or_insert(Trouble { since: now, reminded: now, attempts: 0 });
+        trouble.attempts += 1;
+        if first || now - trouble.reminded >= REMIND {
+            trouble.reminded = now;
+            let (held, for_ms) = (stats.held(), (now - trouble.since).as_millis());
+            warn!("event=redis-trouble for_ms={for_ms} batch={waiting} held={held} reason={}", Quoted(error));
+        }
+    }
+}
+
+impl Trouble {
+    fn pause(&self) -> Duration {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.attempts.saturating_sub(1).min(16));
+        // Many consumers must not come back in step.
+        doubled.min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_bounded() {
+        let now = Instant::now();
+        let pause = |attempts| Trouble { since: now, reminded: now, attempts }.pause();
+        assert!(pause(1) <= FIRST_PAUSE);
+        assert!(pause(6) >= pause(1));
+        assert!((LONGEST_PAUSE / 2..=LONGEST_PAUSE).contains(&pause(u32::MAX)));
+    }
+}

@@ -1,0 +1,199 @@
+//! What a user of the consumer writes: a [`Handler`], and the types it deals in.
+//!
+//! Handlers are called by the threads of the pool, several at the same time. Nothing here does IO.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::id::MessageId;
+use crate::wire;
+
+/// Works on messages. Every closure `Fn(&Delivery) -> Result<Outcome, HandlerError>` that may be shared between threads
+/// is one.
+///
+/// A message may be handed out more than once: after a failure, or when its consumer seemed dead and was not. Only one
+/// outcome is recorded, but whatever else the handler does to the world should bear repetition.
+///
+/// A panic fails the one message like [`HandlerError::retry`].
+pub trait Handler: Send + Sync + 'static {
+    /// Works on one message and says what to record.
+    fn handle(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError>;
+}
+
+impl<F> Handler for F
+where
+    F: Fn(&Delivery<'_>) -> Result<Outcome, HandlerError> + Send + Sync + 'static,
+{
+    fn handle(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
+        self(delivery)
+    }
+}
+
+/// A message, as one handler gets it.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    pub(super) id: MessageId,
+    pub(super) number: u16,
+    pub(super) payload: &'a [u8],
+    pub(super) consumer_id: &'a str,
+}
+
+impl<'a> Delivery<'a> {
+    /// The message's id: unique in its group, the same in each delivery.
+    pub fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// 1 for the first delivery, 2 for the first redelivery, …
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// The payload as it was published, any bytes.
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// The id of the consumer that works on it.
+    pub fn consumer_id(&self) -> &'a str {
+        self.consumer_id
+    }
+}
+
+/// What is recorded of a message in the result stream: fields with names and values, in order.
+///
+/// Without fields the message is done and nothing is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Outcome {
+    /// No fields yet.
+    pub fn new() -> Outcome {
+        Outcome::default()
+    }
+
+    /// Adds a field: text or bytes.
+    pub fn field(mut self, name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Outcome {
+        self.fields.push((name.into(), value.into()));
+        self
+    }
+
+    /// The fields, in order.
+    pub fn fields(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        &self.fields
+    }
+}
+
+/// Why a message was not done, and what is to become of it.
+///
+/// Every error converts into a [`retry`](HandlerError::retry), so that `?` does the usual thing. For that to be
+/// possible, this type is no [`std::error::Error`] itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HandlerError {
+    pub(super) delay_ms: u32,
+    pub(super) reason: String,
+}
+
+/// On the wire: the dispatcher decides when.
+const BY_BACKOFF: u32 = 0;
+
+impl HandlerError {
+    /// Deliver the message again, after a delay that grows with each failure; after the last delivery that is allowed
+    /// it goes to the dead letters.
+    pub fn retry(reason: impl Into<String>) -> HandlerError {
+        HandlerError { delay_ms: BY_BACKOFF, reason: reason.into() }
+    }
+
+    /// Deliver the message again after `delay`, of 1 ms to 49 days.
+    pub fn retry_after(delay: Duration, reason: impl Into<String>) -> HandlerError {
+        let delay_ms = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX).clamp(BY_BACKOFF + 1, wire::REJECT - 1);
+        HandlerError { delay_ms, reason: reason.into() }
+    }
+
+    /// Do not deliver the message again: it goes to the dead letters with this reason.
+    pub fn reject(reason: impl Into<String>) -> HandlerError {
+        HandlerError { delay_ms: wire::REJECT, reason: reason.into() }
+    }
+
+    /// Whether the message goes to the dead letters.
+    pub fn is_reject(&self) -> bool {
+        self.delay_ms == wire::REJECT
+    }
+
+    /// The reason that was given.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl<E: std::error::Error> From<E> for HandlerError {
+    /// A retry whose reason is the error with all its causes.
+    fn from(error: E) -> HandlerError {
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            reason.push_str(": ");
+            reason.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        HandlerError::retry(reason)
+    }
+}
+
+impl fmt::Debug for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HandlerError({self})")
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.delay_ms {
+            wire::REJECT => write!(f, "rejected: {}", self.reason),
+            BY_BACKOFF => write!(f, "retry: {}", self.reason),
+            delay_ms => write!(f, "retry after {delay_ms} ms: {}", self.reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(payload: &[u8]) -> Delivery<'_> {
+        Delivery { id: MessageId(1), number: 1, payload, consumer_id: "c" }
+    }
+
+    fn takes(handler: impl Handler, payload: &[u8]) -> Result<Outcome, HandlerError> {
+        handler.handle(&delivery(payload))
+    }
+
+    #[test]
+    fn closures_are_handlers_and_question_marks_retry() {
+        let double = |delivery: &Delivery<'_>| {
+            let number: u64 = std::str::from_utf8(delivery.payload())?.parse()?;
+            Ok(Outcome::new().field("double", (2 * number).to_string()).field("by", delivery.consumer_id()))
+        };
+        let outcome = takes(double, b"21").expect("a number");
+        assert_eq!(outcome.fields(), [(b"double".to_vec(), b"42".to_vec()), (b"by".to_vec(), b"c".to_vec())]);
+        let error = takes(double, b"x").expect_err("no number");
+        assert_eq!((error.delay_ms, error.reason()), (0, "invalid digit found in string"));
+    }
+
+    #[test]
+    fn delays_never_meet_the_two_that_mean_something_else() {
+        for (delay, on_the_wire) in [
+            (Duration::ZERO, 1),
+            (Duration::from_micros(10), 1),
+            (Duration::from_secs(3), 3_000),
+            (Duration::MAX, u32::MAX - 1),
+        ] {
+            let error = HandlerError::retry_after(delay, "later");
+            assert_eq!(error.delay_ms, on_the_wire);
+            assert!(!error.is_reject());
+        }
+        assert!(HandlerError::reject("never").is_reject());
+    }
+}

@@ -1,0 +1,238 @@
+//! The consumer: a WebSocket server that runs a handler on each message it is handed and records each outcome once.
+//!
+//! ```text
+//!  dispatcher ──► read-N ──PROCESS──► desk ──► jobs ──► handler-N ──outcome──► commit ──► Redis
+//!      ▲                               │                    │                    │
+//!      └───────── write-N ◄── outbox ◄─┴──── NACK ◄─────────┴───────── ACK ◄─────┘
+//! ```
+//!
+//! In reading order: [`handler`] is what a user writes, [`stamp`] the built-in one; [`builder`] checks the settings;
+//! this file starts and stops the rest. `server` accepts connections and owns their threads, `link` is one connection,
+//! `socket` and `outbox` are what its two threads share; `desk` decides who may hand messages over and where answers
+//! go; `pool` runs handlers, `commit` records what they give.
+//!
+//! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
+//! for one message the first is recorded and the others dropped; everything accepted is answered, to the dispatcher that
+//! rules by then. Everything that can grow has a limit: connections ([`server`]), messages in hand (prefetch), their
+//! bytes ([`desk`]), what waits for a socket ([`outbox`]).
+
+mod builder;
+mod commit;
+mod desk;
+mod handler;
+mod link;
+mod outbox;
+mod pool;
+mod server;
+mod socket;
+mod stamp;
+mod stats;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, after, bounded, select_biased, tick};
+use log::{info, warn};
+
+use self::commit::Committer;
+use self::desk::{Desk, Terms};
+use self::pool::Pool;
+use self::server::Server;
+use crate::error::{Error, Result};
+use crate::ledger::{Keys, Ledger, Server as RedisServer};
+use crate::log::Quoted;
+use crate::shutdown::{ShutdownHandle, ShutdownRequests};
+
+pub use self::builder::ConsumerBuilder;
+pub use self::handler::{Delivery, Handler, HandlerError, Outcome};
+pub use self::stamp::stamp;
+pub use self::stats::{ConsumerStats, Counter};
+
+/// How often the rate of messages is logged while there are any.
+const RATE_INTERVAL: Duration = Duration::from_secs(3);
+/// How long connections may take to close when the consumer stops.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// How long threads that should have nothing left to do may take to end.
+const JOIN_LIMIT: Duration = Duration::from_millis(500);
+
+/// A consumer that listens and is ready to [`run`](Consumer::run).
+pub struct Consumer {
+    settings: Settings,
+    handler: Arc<dyn Handler>,
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    stats: Arc<ConsumerStats>,
+    shutdown: (ShutdownHandle, ShutdownRequests),
+}
+
+/// What the builder has checked.
+struct Settings {
+    redis: RedisServer,
+    keys: Keys,
+    consumer_id: String,
+    concurrency: usize,
+    prefetch: u32,
+    handler_timeout: Option<Duration>,
+    result_maxlen: u64,
+    drain_timeout: Duration,
+}
+
+/// How the time of normal work ended.
+enum Ended {
+    Asked,
+    Broken(&'static str),
+}
+
+impl Consumer {
+    /// The settings, each with a default; only the handler must be given.
+    pub fn builder() -> ConsumerBuilder {
+        ConsumerBuilder::default()
+    }
+
+    /// Where it listens; tells the port if port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The name it introduces itself with.
+    pub fn consumer_id(&self) -> &str {
+        &self.settings.consumer_id
+    }
+
+    /// What it counts; stays readable while it runs and after.
+    pub fn stats(&self) -> Arc<ConsumerStats> {
+        self.stats.clone()
+    }
+
+    /// Asks it to stop: it finishes what it has in hand, for at most the drain timeout. Asked again it stops at once.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.shutdown.0.clone()
+    }
+
+    /// Serves dispatchers until it is asked to stop. The order of start and stop is all here.
+    ///
+    /// Redis need not be there: what it does not take is kept and tried again. A handler that does not return in time
+    /// is left behind on its thread. The error says which part of the consumer could not be started or broke.
+    pub fn run(self) -> Result<()> {
+        let Consumer { settings, handler, listener, local_addr, stats, shutdown } = self;
+        let consumer_id = Quoted(&settings.consumer_id);
+        info!(
+            "event=started consumer_id={consumer_id} group={} redis={} concurrency={} prefetch={}",
+            Quoted(&settings.keys.group),
+            Quoted(settings.redis.shown()),
+            settings.concurrency,
+            settings.prefetch
+        );
+        let desk = Arc::new(Desk::new(
+            Terms {
+                group: settings.keys.group.clone(),
+                consumer_id: settings.consumer_id.clone(),
+                prefetch: settings.prefetch,
+                handler_timeout: settings.handler_timeout,
+            },
+            stats.clone(),
+        ));
+        // Room for all that may be in hand, so that hardly anyone ever waits to send.
+        let (jobs, for_pool) = bounded(settings.prefetch as usize);
+        let (commits, for_committer) = bounded(settings.prefetch as usize);
+        let ledger = Ledger::new(settings.redis.clone(), Arc::new(settings.keys.clone()), commit::REPLY_TIMEOUT);
+        let committer = Committer::start(ledger, settings.result_maxlen, desk.clone(), for_committer)?;
+        let name = Arc::from(settings.consumer_id.as_str());
+        let pool = Pool::start(settings.concurrency, handler, name, &desk, &for_pool, &commits)?;
+        drop((for_pool, commits));
+        let mut server = Server::start(listener, desk.clone(), jobs)?;
+        info!("event=listening address={local_addr}");
+
+        let ended = work(&shutdown.1, &stats, committer.ended(), pool.ended());
+
+        server.stop_accepting();
+        let drained = match ended {
+            Ended::Asked => drain(&desk, &shutdown.1, settings.drain_timeout),
+            Ended::Broken(_) => false,
+        };
+        if !drained {
+            // Handlers that are running may finish, but nothing new is begun.
+            pool.halt();
+        }
+        server.close_links(CLOSE_LIMIT);
+        let stuck = pool.join(JOIN_LIMIT);
+        let committed = committer.join(JOIN_LIMIT);
+        report_stop(&stats, drained, stuck, committed);
+        match ended {
+            Ended::Asked => Ok(()),
+            Ended::Broken(part) => Err(Error::Failed(format!("the consumer's {part} ended, which is a bug"))),
+        }
+    }
+}
+
+/// The time of normal work: waits for the request to stop, and logs the rate meanwhile.
+fn work(
+    requests: &ShutdownRequests,
+    stats: &ConsumerStats,
+    committer_ended: &Receiver<()>,
+    pool_ended: &Receiver<()>,
+) -> Ended {
+    let ticks = tick(RATE_INTERVAL);
+    let (mut last_processed, mut last_tick) = (0, Instant::now());
+    loop {
+        select_biased! {
+            recv(requests.receiver()) -> _ => return Ended::Asked,
+            recv(committer_ended) -> _ => return Ended::Broken("committer"),
+            recv(pool_ended) -> _ => return Ended::Broken("handler threads"),
+            recv(ticks) -> _ => {}
+        }
+        let (processed, elapsed) = (stats.processed(), last_tick.elapsed());
+        let rate = (processed - last_processed) as f64 / elapsed.as_secs_f64();
+        let failure = stats.take_last_failure();
+        if processed > last_processed || failure.is_some() {
+            info!("event=rate processed_per_s={rate:.0} {}", Totals(stats));
+        }
+        if let Some(failure) = failure {
+            warn!("event=handler-failed sample={}", Quoted(failure));
+        }
+        (last_processed, last_tick) = (processed, Instant::now());
+    }
+}
+
+/// Finishes what is in hand; `false` if that took too long or was to stop at once.
+fn drain(desk: &Desk, requests: &ShutdownRequests, limit: Duration) -> bool {
+    info!("event=draining held={} limit_ms={}", desk.stats().held(), limit.as_millis());
+    let drained = desk.drain();
+    select_biased! {
+        recv(drained) -> _ => true,
+        recv(requests.receiver()) -> _ => false,
+        recv(after(limit)) -> _ => false,
+    }
+}
+
+fn report_stop(stats: &ConsumerStats, drained: bool, stuck: usize, committed: bool) {
+    if stuck > 0 {
+        warn!("event=handlers-left-behind count={stuck}");
+    }
+    if !committed {
+        warn!("event=committer-left-behind reason=\"Redis does not answer\"");
+    }
+    info!("event=stopped drained={drained} {}", Totals(stats));
+}
+
+/// The counters as a part of a log line.
+struct Totals<'a>(&'a ConsumerStats);
+
+impl std::fmt::Display for Totals<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stats = self.0;
+        write!(
+            f,
+            "received={} recorded={} dropped={} retried={} rejected={} panicked={} timed_out={} held={}",
+            stats.received.get(),
+            stats.recorded.get(),
+            stats.dropped.get(),
+            stats.retried.get(),
+            stats.rejected.get(),
+            stats.panicked.get(),
+            stats.timed_out.get(),
+            stats.held()
+        )
+    }
+}

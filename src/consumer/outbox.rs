@@ -1,0 +1,146 @@
+//! What is to be written to one socket: whole frames, in order, put in by any thread and written by one.
+//!
+//! Putting something in never waits for the peer, so it may be done under the desk's lock: a dispatcher that does not
+//! read delays nobody. The bytes that wait for it are limited; past the limit the connection is given up.
+
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::wire::Frame;
+
+/// The most bytes that wait for one peer. ACKs take 8 bytes each, so this is half a million messages.
+pub(super) const MAX_OUTBOX_BYTES: usize = 4 << 20;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    frames: Vec<u8>,
+    /// A PROGRESS is among the frames: a second one would say nothing new.
+    progress: bool,
+    /// Nothing more goes in; the socket closes after what is there.
+    closing: bool,
+    /// The peer does not read: nothing is written any more.
+    overrun: bool,
+}
+
+/// What the writer has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Write these frames as one message.
+    Write(Vec<u8>),
+    /// The deadline has come.
+    Tick,
+    /// Write these frames, then close.
+    Close(Vec<u8>),
+    /// Close without writing.
+    Abort,
+}
+
+impl Outbox {
+    /// Puts a frame in. What comes after [`close`](Outbox::close) is dropped: no peer is left to read it.
+    pub(super) fn put(&self, frame: &Frame<'_>) {
+        let mut state = self.state.lock();
+        if state.closing || state.overrun {
+            return;
+        }
+        if matches!(frame, Frame::Progress(_)) && std::mem::replace(&mut state.progress, true) {
+            return;
+        }
+        frame.encode(&mut state.frames);
+        state.overrun = state.frames.len() > MAX_OUTBOX_BYTES;
+        self.changed.notify_one();
+    }
+
+    /// Lets the socket close once everything in here, and `last`, is written. `false` if it was closed before.
+    pub(super) fn close(&self, last: Option<&Frame<'_>>) -> bool {
+        if let Some(frame) = last {
+            self.put(frame);
+        }
+        let was_closing = std::mem::replace(&mut self.state.lock().closing, true);
+        self.changed.notify_one();
+        !was_closing
+    }
+
+    /// Waits for something to do, at most until `tick`.
+    pub(super) fn next(&self, tick: Instant) -> Next {
+        let mut state = self.state.lock();
+        loop {
+            state.progress = false;
+            if state.overrun {
+                return Next::Abort;
+            }
+            if state.closing {
+                return Next::Close(std::mem::take(&mut state.frames));
+            }
+            if !state.frames.is_empty() {
+                return Next::Write(std::mem::take(&mut state.frames));
+            }
+            if self.changed.wait_until(&mut state, tick).timed_out() {
+                return Next::Tick;
+            }
+        }
+    }
+
+    /// What waits to be written, taken out; for the tests of those who put things in.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> Vec<u8> {
+        let mut state = self.state.lock();
+        state.progress = false;
+        std::mem::take(&mut state.frames)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::id::MessageId;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(1)
+    }
+
+    #[test]
+    fn frames_are_written_together_and_in_order_before_the_close() {
+        let outbox = Outbox::default();
+        assert_eq!(outbox.next(soon()), Next::Tick);
+        let (ack, drain) = (Frame::Ack(vec![MessageId(1)]), Frame::Drain);
+        outbox.put(&ack);
+        outbox.put(&drain);
+        assert_eq!(outbox.next(soon()), Next::Write([ack.to_vec(), drain.to_vec()].concat()));
+        outbox.put(&ack);
+        outbox.close(Some(&drain));
+        outbox.put(&ack);
+        assert_eq!(outbox.next(soon()), Next::Close([ack.to_vec(), drain.to_vec()].concat()));
+    }
+
+    #[test]
+    fn one_progress_waits_at_a_time() {
+        let outbox = Outbox::default();
+        let progress = Frame::Progress(vec![MessageId(1)]);
+        outbox.put(&progress);
+        outbox.put(&progress);
+        assert_eq!(outbox.next(soon()), Next::Write(progress.to_vec()));
+        outbox.put(&progress);
+        assert_eq!(outbox.next(soon()), Next::Write(progress.to_vec()));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_is_given_up() {
+        let outbox = Outbox::default();
+        let ack = Frame::Ack((0..60_000).map(MessageId).collect());
+        for _ in 0..100 {
+            outbox.put(&ack);
+        }
+        assert!(outbox.state.lock().frames.len() < MAX_OUTBOX_BYTES + 8 * 65_536);
+        assert_eq!(outbox.next(soon()), Next::Abort);
+    }
+}

@@ -1,0 +1,177 @@
+//! The threads that run the handler, as many as the setting `concurrency` says.
+//!
+//! Each takes one message at a time, so a slow one holds up nobody but the thread it is on. A panic fails the one
+//! message. Successes go to the committer, failures straight to the desk.
+//!
+//! Weak at: a handler that never returns keeps its thread; no thread can be taken away from it.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use log::warn;
+
+use super::desk::{Desk, Job};
+use super::handler::{Delivery, Handler, HandlerError, Outcome};
+use crate::error::{Error, Result};
+use crate::ledger::{Commit, MAX_RESULT_FIELDS};
+use crate::wire;
+
+/// The most bytes of names and values one result has.
+const MAX_RESULT_BYTES: usize = wire::MAX_PAYLOAD_BYTES;
+
+/// The handler threads. They end when the last sender of jobs is gone, or when halted.
+pub(super) struct Pool {
+    halted: Arc<AtomicBool>,
+    /// Disconnected when all threads have ended.
+    all_ended: Receiver<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Starts `concurrency` threads.
+    pub(super) fn start(
+        concurrency: usize,
+        handler: Arc<dyn Handler>,
+        consumer_id: Arc<str>,
+        desk: &Arc<Desk>,
+        jobs: &Receiver<Job>,
+        commits: &Sender<Commit>,
+    ) -> Result<Pool> {
+        let halted = Arc::new(AtomicBool::new(false));
+        let (ended, all_ended) = bounded(0);
+        let threads = (0..concurrency)
+            .map(|number| {
+                let worker = Worker {
+                    handler: handler.clone(),
+                    consumer_id: consumer_id.clone(),
+                    desk: desk.clone(),
+                    jobs: jobs.clone(),
+                    commits: commits.clone(),
+                    halted: halted.clone(),
+                };
+                let ended = ended.clone();
+                thread::Builder::new().name(format!("handler-{number}")).spawn(move || {
+                    worker.run();
+                    drop(ended);
+                })
+            })
+            .collect::<std::io::Result<_>>()
+            .map_err(Error::io("starting the handler threads (--concurrency / ONCECAST_CONCURRENCY)"))?;
+        Ok(Pool { halted, all_ended, threads })
+    }
+
+    /// Disconnected once all threads have ended.
+    pub(super) fn ended(&self) -> &Receiver<()> {
+        &self.all_ended
+    }
+
+    /// Starts nothing more.
+    pub(super) fn halt(&self) {
+        self.halted.store(true, Ordering::Release);
+    }
+
+    /// Joins the threads; those whose handler does not return within `limit` are left behind. Gives their number.
+    pub(super) fn join(self, limit: Duration) -> usize {
+        // Nothing is ever sent: this waits for the last sender to go.
+        let _ = self.all_ended.recv_timeout(limit);
+        let (ended, stuck): (Vec<_>, Vec<_>) = self.threads.into_iter().partition(|thread| thread.is_finished());
+        for thread in ended {
+            if thread.join().is_err() {
+                warn!("event=bug thread=handler problem=panicked");
+            }
+        }
+        stuck.len()
+    }
+}
+
+struct Worker {
+    handler: Arc<dyn Handler>,
+    consumer_id: Arc<str>,
+    desk: Arc<Desk>,
+    jobs: Receiver<Job>,
+    commits: Sender<Commit>,
+    halted: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn run(self) {
+        for job in &self.jobs {
+            if self.halted.load(Ordering::Acquire) {
+                return;
+            }
+            self.desk.begin(job.id, job.run, Instant::now());
+            match self.handle(&job) {
+                Ok(outcome) => {
+                    let commit = Commit { id: job.id, fields: outcome.fields };
+                    if self.commits.send(commit).is_err() {
+                        // The committer was told to stop: what is not recorded goes to another consumer.
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.desk.stats().set_last_failure(&error);
+                    self.desk.fail(job.id, job.run, error);
+                }
+            }
+        }
+    }
+
+    fn handle(&self, job: &Job) -> Result<Outcome, HandlerError> {
+        let delivery =
+            Delivery { id: job.id, number: job.number, payload: &job.payload, consumer_id: &self.consumer_id };
+        match catch_unwind(AssertUnwindSafe(|| self.handler.handle(&delivery))) {
+            Ok(outcome) => outcome.and_then(within_limits),
+            Err(panic) => {
+                self.desk.stats().panicked.add(1);
+                Err(HandlerError::retry(format!("handler panicked: {}", message_of(&*panic))))
+            }
+        }
+    }
+}
+
+/// Refuses what Redis could not store: retrying would bring the same again.
+fn within_limits(outcome: Outcome) -> Result<Outcome, HandlerError> {
+    let count = outcome.fields.len();
+    if count > MAX_RESULT_FIELDS {
+        return Err(HandlerError::reject(format!("the result has {count} fields, at most {MAX_RESULT_FIELDS} fit")));
+    }
+    let bytes: usize = outcome.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > MAX_RESULT_BYTES {
+        return Err(HandlerError::reject(format!("the result has {bytes} bytes, at most {MAX_RESULT_BYTES} fit")));
+    }
+    Ok(outcome)
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "no message",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_that_redis_could_not_store_are_rejected() {
+        let many = (0..=MAX_RESULT_FIELDS).fold(Outcome::new(), |outcome, i| outcome.field(i.to_string(), ""));
+        assert!(within_limits(many).expect_err("too many fields").is_reject());
+        let large = Outcome::new().field("large", vec![0; MAX_RESULT_BYTES]);
+        assert!(within_limits(large).expect_err("too many bytes").is_reject());
+        assert!(within_limits(Outcome::new().field("small", "x")).is_ok());
+    }
+
+    #[test]
+    fn panics_say_what_happened() {
+        assert_eq!(message_of(&"static"), "static");
+        assert_eq!(message_of(&"owned".to_owned()), "owned");
+        assert_eq!(message_of(&7), "no message");
+    }
+}

@@ -1,0 +1,134 @@
+//! The built-in handler `stamp`: records a message's own fields, a random property and the consumer's id.
+//!
+//! Of a JSON object each member becomes a field: strings as their text, everything else as compact JSON, digit for
+//! digit as it was sent. Any other payload is stored whole in the field `payload`. Nothing a publisher sends makes it
+//! fail.
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
+use super::handler::{Delivery, HandlerError, Outcome};
+use crate::ledger::MAX_RESULT_FIELDS;
+
+const RANDOM_PROPERTY: &str = "random_property";
+const CONSUMER_ID: &str = "consumer_id";
+const MESSAGE_ID: &str = "message_id";
+
+/// The fields of the JSON object (`message_id` first), `random_property` (8 random hex digits) and `consumer_id`.
+pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
+    let fields =
+        object_fields(delivery.payload()).unwrap_or_else(|| vec![(b"payload".to_vec(), delivery.payload().to_vec())]);
+    Ok(Outcome { fields }
+        .field(RANDOM_PROPERTY, format!("{:08x}", fastrand::u32(..)))
+        .field(CONSUMER_ID, delivery.consumer_id()))
+}
+
+/// The members of a JSON object; `None` if the payload is none, or has more than one result may hold.
+fn object_fields(payload: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    // JSON allows a name twice; the last one counts, as with most readers.
+    let mut members: HashMap<String, &RawValue> = serde_json::from_slice(payload).ok()?;
+    members.retain(|name, _| name != RANDOM_PROPERTY && name != CONSUMER_ID);
+    if members.len() + 2 > MAX_RESULT_FIELDS {
+        return None;
+    }
+    // The values are borrowed from the payload: their addresses have the order that the map has lost.
+    let mut members: Vec<_> = members.into_iter().collect();
+    members.sort_unstable_by_key(|(name, value)| (name != MESSAGE_ID, value.get().as_ptr()));
+    members.into_iter().map(|(name, value)| Some((name.into_bytes(), text_of(value)?))).collect()
+}
+
+/// A string's text, or compact JSON; `None` for a string that has no text (a lone surrogate).
+fn text_of(value: &RawValue) -> Option<Vec<u8>> {
+    let json = value.get();
+    if json.starts_with('"') {
+        return serde_json::from_str::<String>(json).ok().map(String::into_bytes);
+    }
+    Some(compact(json.as_bytes()))
+}
+
+/// Valid JSON without the white space between its tokens. Numbers stay as they are, however many digits they have.
+fn compact(json: &[u8]) -> Vec<u8> {
+    let (mut in_string, mut escaped) = (false, false);
+    json.iter()
+        .copied()
+        .filter(|&byte| {
+            if in_string {
+                in_string = escaped || byte != b'"';
+                escaped = !escaped && byte == b'\\';
+                return true;
+            }
+            in_string = byte == b'"';
+            !byte.is_ascii_whitespace()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::MessageId;
+
+    /// The fields as `name=value`, without the random one.
+    fn fields(payload: impl AsRef<[u8]>) -> Vec<String> {
+        let payload = payload.as_ref();
+        let outcome =
+            stamp(&Delivery { id: MessageId(7), number: 1, payload, consumer_id: "c0" }).expect("never fails");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut fields: Vec<_> = outcome.fields().iter().map(|(name, value)| (text(name), text(value))).collect();
+        let random = fields.remove(fields.len() - 2);
+        assert_eq!(random.0, "random_property");
+        assert_eq!(random.1.len(), 8);
+        assert!(random.1.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{random:?}");
+        fields.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    #[test]
+    fn objects_become_fields_with_the_message_id_first() {
+        assert_eq!(fields(r#"{"message_id":"m-1"}"#), ["message_id=m-1", "consumer_id=c0"]);
+        assert_eq!(
+            fields(r#" {"z":1, "a":"x\n\"y\"", "message_id":5, "\u0062":null, "e":""} "#),
+            ["message_id=5", "z=1", "a=x\n\"y\"", "b=null", "e=", "consumer_id=c0"]
+        );
+        assert_eq!(fields("{}"), ["consumer_id=c0"]);
+    }
+
+    #[test]
+    fn nested_values_are_compact_and_numbers_keep_their_digits() {
+        assert_eq!(
+            fields(r#"{"n": { "a" : [ 1 , " x \" } ", {} ] }, "big": 123456789012345678901234567890, "f": 1.10e400}"#),
+            [r#"n={"a":[1," x \" } ",{}]}"#, "big=123456789012345678901234567890", "f=1.10e400", "consumer_id=c0"]
+        );
+    }
+
+    #[test]
+    fn our_own_fields_win_and_stay_single() {
+        assert_eq!(fields(r#"{"consumer_id":"thief","random_property":"x","a":1,"a":2}"#), ["a=2", "consumer_id=c0"]);
+    }
+
+    #[test]
+    fn whatever_is_no_object_is_stored_whole() {
+        for payload in ["", "hello", "[1,2]", "17", "\"text\"", "null", "{\"a\":1} x", "{\"a\":", r#"{"a":"\ud800"}"#] {
+            assert_eq!(fields(payload), [format!("payload={payload}"), "consumer_id=c0".into()]);
+        }
+        let outcome = stamp(&Delivery { id: MessageId(7), number: 1, payload: b"\0\xff", consumer_id: "c0" });
+        assert_eq!(outcome.expect("never fails").fields()[0], (b"payload".to_vec(), b"\0\xff".to_vec()));
+    }
+
+    #[test]
+    fn objects_with_more_members_than_a_result_may_hold_are_stored_whole() {
+        let object = |count: usize| {
+            let members: Vec<_> = (0..count).map(|i| format!("\"f{i}\":{i}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert_eq!(fields(object(MAX_RESULT_FIELDS - 2)).len(), MAX_RESULT_FIELDS - 1);
+        let over = object(MAX_RESULT_FIELDS - 1);
+        assert_eq!(fields(&over), [format!("payload={over}"), "consumer_id=c0".into()]);
+    }
+
+    #[test]
+    fn deep_nesting_harms_nothing() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(fields(deep).len(), 2);
+    }
+}

@@ -1,0 +1,102 @@
+//! What a consumer counts. Any thread adds to it, and anyone may read it; numbers are not of one moment.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::handler::HandlerError;
+
+/// A number that only rises.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// The number so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, count: usize) {
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+/// What a consumer has done since its start, and how it is now.
+#[derive(Debug, Default)]
+pub struct ConsumerStats {
+    /// Messages accepted from dispatchers. One that was handed over twice while in hand counts once.
+    pub received: Counter,
+    /// Messages that this consumer recorded as done.
+    pub recorded: Counter,
+    /// Outcomes that were not recorded because the message was no longer pending: somebody else was first.
+    pub dropped: Counter,
+    /// Messages that failed and are to be delivered again.
+    pub retried: Counter,
+    /// Messages that the handler rejected.
+    pub rejected: Counter,
+    /// Handlers that panicked; these count as retried, too.
+    pub panicked: Counter,
+    /// Handlers that ran longer than the handler timeout.
+    pub timed_out: Counter,
+    /// Sockets closed because of bytes that are no frames, or frames that have no place.
+    pub bad_frames: Counter,
+    /// Connections refused or ended because their dispatcher's epoch is over.
+    pub stale: Counter,
+    /// Sockets closed before a dispatcher introduced itself: no handshake, no LEAD in time, too many at once.
+    pub strangers: Counter,
+    /// Times that Redis could not record results, retries included.
+    pub redis_errors: Counter,
+
+    held: AtomicU64,
+    epoch: AtomicU64,
+    redis_down: AtomicBool,
+    last_failure: Mutex<Option<String>>,
+}
+
+impl ConsumerStats {
+    /// Messages in hand: waiting for a handler, with one, or waiting for Redis.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The epoch of the dispatcher whose messages are accepted; 0 if none is connected.
+    pub fn ruling_epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Whether Redis answered when it was last asked.
+    pub fn redis_is_up(&self) -> bool {
+        !self.redis_down.load(Ordering::Relaxed)
+    }
+
+    /// Messages that are off this consumer's hands in one way or another.
+    pub fn processed(&self) -> u64 {
+        self.recorded.get() + self.dropped.get() + self.retried.get() + self.rejected.get()
+    }
+
+    pub(super) fn set_held(&self, held: usize) {
+        self.held.store(held as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ruling_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_redis_up(&self, up: bool) {
+        self.redis_down.store(!up, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_last_failure(&self, failure: &HandlerError) {
+        // A sample for the log: whoever finds the place taken leaves it.
+        if let Some(mut last) = self.last_failure.try_lock()
+            && last.is_none()
+        {
+            *last = Some(failure.to_string());
+        }
+    }
+
+    /// One of the reasons that handlers gave since this was last asked.
+    pub(super) fn take_last_failure(&self) -> Option<String> {
+        self.last_failure.lock().take()
+    }
+}
