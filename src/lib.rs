@@ -1,9 +1,12 @@
 //! Consumer groups for Redis Pub/Sub.
 
+pub mod audit;
 pub mod config;
 pub mod error;
 pub mod id;
 pub mod ledger;
 pub mod log;
+pub mod metrics;
+pub mod publisher;
 pub mod shutdown;
 pub mod wire;
