@@ -1,6 +1,7 @@
 //! Consumer groups for Redis Pub/Sub.
 
 pub mod audit;
+mod backoff;
 pub mod config;
 pub mod error;
 pub mod id;
