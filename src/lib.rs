@@ -1,5 +1,6 @@
 //! Consumer groups for Redis Pub/Sub.
 
+pub mod audit;
 pub mod backoff;
 pub mod config;
 pub mod consumer;
@@ -11,6 +12,8 @@ pub mod ledger;
 pub mod listener;
 pub mod local;
 pub mod log;
+pub mod metrics;
+pub mod publisher;
 pub mod rate;
 pub mod ring;
 pub mod shutdown;

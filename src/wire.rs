@@ -280,9 +280,11 @@ impl Frame<'_> {
 
     /// Appends the frame to `out`.
     ///
-    /// The sender keeps the limits; a frame over them is a mistake of ours and is refused by the receiver.
+    /// The sender keeps the limits; a frame over them is a mistake of ours and is refused by the receiver, also where
+    /// a count or length does not even fit its place: such a frame announces a payload that nobody takes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
+        let mut fits = true;
         out.extend_from_slice(&[VERSION, self.command(), 0, 0, 0, 0]);
         match self {
             Frame::Process { id, delivery, body } => {
@@ -310,8 +312,10 @@ impl Frame<'_> {
             }
             Frame::Result { id, fields } => {
                 put_u64(out, id.0);
+                fits &= fields.len() <= u16::MAX.into();
                 put_u16(out, fields.len() as u16);
                 for field in fields {
+                    fits &= field.name.len() <= u16::MAX.into() && u32::try_from(field.value.len()).is_ok();
                     put_u16(out, field.name.len() as u16);
                     out.extend_from_slice(field.name);
                     put_u32(out, field.value.len() as u32);
@@ -324,7 +328,7 @@ impl Frame<'_> {
                 out.extend_from_slice(cut(text).as_bytes());
             }
         }
-        let length = (out.len() - start - HEADER_BYTES) as u32;
+        let length = u32::try_from(out.len() - start - HEADER_BYTES).ok().filter(|_| fits).unwrap_or(u32::MAX);
         BigEndian::write_u32(&mut out[start + 2..start + HEADER_BYTES], length);
     }
 

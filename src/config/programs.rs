@@ -115,6 +115,12 @@ const PUBLISHER: &[Setting] = &[
         "Publish in bursts of N with a random pause of 0.1 to 0.5 s in between; with --rate the pauses keep to the rate",
     ),
     Setting::new("id-prefix", "TEXT", Found("random"), "What each message_id starts with"),
+    Setting::new(
+        "ids-file",
+        "PATH",
+        Found("none"),
+        "Write the id of each message that somebody received to this file, one on each line, for oncecast audit --ids",
+    ),
     LOG_LEVEL,
     METRICS_ADDR,
 ];
@@ -218,6 +224,8 @@ pub struct PublisherConfig {
     pub batch: Option<u64>,
     /// What each id starts with.
     pub id_prefix: String,
+    /// Where the ids of received messages are written, if they are.
+    pub ids_file: Option<PathBuf>,
 }
 
 /// The settings of `oncecast audit`.
@@ -340,10 +348,15 @@ pub fn publisher(
             rate: values.optional_number("rate", 1, 100_000_000)?,
             batch: values.optional_number("batch", 1, 1_000_000)?,
             id_prefix: match values.text("id-prefix")? {
-                Some(prefix) if prefix.len() <= 256 => prefix,
-                Some(prefix) => return Err(ConfigError::new("id-prefix", quoted(&prefix), "at most 256 bytes")),
+                // A line break would split the line in a file of ids.
+                Some(prefix) if prefix.len() <= 256 && !prefix.contains(char::is_control) => prefix,
+                Some(prefix) => {
+                    let takes = "at most 256 bytes without control characters";
+                    return Err(ConfigError::new("id-prefix", quoted(&prefix), takes));
+                }
                 None => random_prefix(),
             },
+            ids_file: values.text("ids-file")?.map(PathBuf::from),
             common,
         })
     })

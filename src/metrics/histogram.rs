@@ -1,0 +1,40 @@
+//! A distribution of times that any thread may add to without waiting: atomics in fixed buckets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the buckets in microseconds, 100 µs to 60 s; longer times go into the last bucket.
+const BOUNDS_US: [u64; 18] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000, 60_000_000,
+];
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    counts: [AtomicU64; BOUNDS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    /// Adds one time.
+    pub fn observe(&self, time: Duration) {
+        self.observe_many(time, 1);
+    }
+
+    /// Adds the same time `count` times, such as that of each message of a batch.
+    pub fn observe_many(&self, time: Duration, count: u64) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_US.partition_point(|bound| *bound < micros);
+        self.counts[bucket].fetch_add(count, Ordering::Relaxed);
+        self.sum_us.fetch_add(micros.saturating_mul(count), Ordering::Relaxed);
+    }
+
+    /// Sum in seconds, number of times, and the number in each bucket with its upper bound in seconds.
+    pub(super) fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
+        let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
+        let sum = self.sum_us.load(Ordering::Relaxed) as f64 / 1e6;
+        (sum, counts.iter().sum(), bounds.zip(counts.iter().copied()).collect())
+    }
+}

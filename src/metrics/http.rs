@@ -1,0 +1,288 @@
+//! A small HTTP server for `/metrics`, `/healthz` and `/readyz`: GET only, one request on a connection, all bounded.
+//!
+//! One thread accepts, and a short-lived thread answers each connection; while [`MAX_CONNECTIONS`] of them are busy the
+//! others wait in the kernel's queue. A connection gets [`REQUEST_TIME`] for everything, however slowly its bytes
+//! come, so a peer that never finishes costs one place for that long and nothing else. There is no TLS and no
+//! password: the address belongs on a private network.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::Metrics;
+use crate::error::{Error, Result};
+use crate::log::Quoted;
+
+/// Connections answered at the same time.
+pub const MAX_CONNECTIONS: usize = 8;
+/// The largest request, its headers included.
+pub const MAX_REQUEST_BYTES: usize = 8 << 10;
+/// How long one connection may take, from accepting to closing.
+pub const REQUEST_TIME: Duration = Duration::from_secs(2);
+/// The most headers a request may have.
+const MAX_HEADERS: usize = 64;
+/// How much of what a refused peer still sends is read, so that it sees the answer and not a reset.
+const MAX_DRAINED_BYTES: usize = 256 << 10;
+/// How long accepting rests after the system refused a socket or a thread.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Whether the program can do its work now; the reason if not.
+type Ready = dyn Fn() -> std::result::Result<(), String> + Send + Sync;
+
+/// The server; stops when it is dropped.
+#[derive(Debug)]
+pub struct MetricsServer {
+    address: SocketAddr,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MetricsServer {
+    /// Listens on `address` and serves from now on. `ready` says whether the program can do its work, or why not; like
+    /// the closures in `metrics` it must be quick.
+    pub fn start(
+        address: &str,
+        metrics: Metrics,
+        ready: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static,
+    ) -> Result<MetricsServer> {
+        let refused = || Error::io(format!("--metrics-addr {address}: listening"));
+        let listener = TcpListener::bind(address).map_err(refused())?;
+        let bound = listener.local_addr().map_err(refused())?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let acceptor =
+            Acceptor { listener, stopping: stopping.clone(), site: Site { metrics, ready: Box::new(ready) } };
+        let thread = thread::Builder::new()
+            .name("metrics".to_owned())
+            .spawn(move || acceptor.run())
+            .map_err(Error::io("starting the metrics thread"))?;
+        log::info!("event=metrics-listening address={bound}");
+        Ok(MetricsServer { address: bound, stopping, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for MetricsServer {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        // The thread waits for a connection: give it one.
+        let host = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let woken = TcpStream::connect_timeout(&SocketAddr::new(host, self.address.port()), REQUEST_TIME);
+        match (woken, self.thread.take()) {
+            (Ok(_), Some(thread)) => {
+                // Its own panics are caught; there is nothing else to report.
+                let _ = thread.join();
+            }
+            (Err(error), _) => log::warn!("event=metrics-not-stopped error={}", Quoted(error)),
+            (Ok(_), None) => {}
+        }
+    }
+}
+
+/// What is served.
+struct Site {
+    metrics: Metrics,
+    ready: Box<Ready>,
+}
+
+struct Acceptor {
+    listener: TcpListener,
+    stopping: Arc<AtomicBool>,
+    site: Site,
+}
+
+/// A place among the connections; given back when dropped.
+struct Place(Sender<()>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The channel has room for all places.
+        let _ = self.0.try_send(());
+    }
+}
+
+impl Acceptor {
+    /// The main loop: waits for a free place, then for a connection.
+    fn run(self) {
+        let (free, places) = bounded::<()>(MAX_CONNECTIONS);
+        (0..MAX_CONNECTIONS).for_each(|_| free.send(()).expect("the channel has room for all places"));
+        let site = &self.site;
+        // The scope joins the threads of all connections, none of which outlives its deadline.
+        thread::scope(|scope| {
+            loop {
+                places.recv().expect("a sender is kept here");
+                let accepted = self.listener.accept();
+                if self.stopping.load(Ordering::Acquire) {
+                    return;
+                }
+                let place = Place(free.clone());
+                let answering = accepted.and_then(|(socket, _)| {
+                    let answer = move || {
+                        let _place = place;
+                        serve(socket, site);
+                    };
+                    thread::Builder::new().name("metrics-request".to_owned()).spawn_scoped(scope, answer).map(drop)
+                });
+                if let Err(error) = answering {
+                    log::debug!("event=metrics-refused error={}", Quoted(error));
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        });
+    }
+}
+
+/// What goes back.
+#[derive(Debug, PartialEq)]
+struct Response {
+    status: &'static str,
+    kind: &'static str,
+    body: String,
+}
+
+impl Response {
+    fn plain(status: &'static str, body: impl Into<String>) -> Response {
+        Response { status, kind: PLAIN, body: body.into() + "\n" }
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        let Response { status, kind, body } = self;
+        let allow = if status.starts_with("405") { "Allow: GET\r\n" } else { "" };
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
+             Cache-Control: no-store\r\nConnection: close\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+}
+
+/// Answers one connection.
+fn serve(socket: TcpStream, site: &Site) {
+    let mut socket = Deadlined { socket, deadline: Instant::now() + REQUEST_TIME };
+    // A peer that is gone or too slow gets nothing, and needs nobody's attention.
+    let Ok(response) = read_request(&mut socket, site) else { return };
+    if socket.write_all(&response.into_bytes()).is_err() || socket.socket.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    // Closing with bytes unread would reset the connection, and the peer might never see the answer.
+    let mut drained = 0;
+    let mut rest = [0; 4096];
+    while drained < MAX_DRAINED_BYTES {
+        match socket.read(&mut rest) {
+            Ok(0) | Err(_) => return,
+            Ok(got) => drained += got,
+        }
+    }
+}
+
+/// Reads up to the end of the headers and finds the answer. Whatever follows the first request is not looked at.
+fn read_request(socket: &mut Deadlined, site: &Site) -> io::Result<Response> {
+    let mut request = [0; MAX_REQUEST_BYTES];
+    let mut length = 0;
+    loop {
+        if let Some(response) = answer(&request[..length], site) {
+            return Ok(response);
+        }
+        if length == request.len() {
+            return Ok(Response::plain("431 Request Header Fields Too Large", "the request is too large"));
+        }
+        match socket.read(&mut request[length..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            got => length += got,
+        }
+    }
+}
+
+/// The answer to a request, or `None` while it isn't complete.
+fn answer(bytes: &[u8], site: &Site) -> Option<Response> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return None,
+        Err(httparse::Error::TooManyHeaders) => {
+            return Some(Response::plain("431 Request Header Fields Too Large", "too many headers"));
+        }
+        Err(error) => return Some(Response::plain("400 Bad Request", error.to_string())),
+    }
+    if request.method != Some("GET") {
+        return Some(Response::plain("405 Method Not Allowed", "only GET"));
+    }
+    let path = request.path.unwrap_or_default();
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    // What the program gave us may panic: that is its answer's problem alone.
+    Some(catch_unwind(AssertUnwindSafe(|| page(path, site))).unwrap_or_else(|_| {
+        log::error!("event=metrics-panic path={}", Quoted(path));
+        Response::plain("500 Internal Server Error", "reading the numbers failed")
+    }))
+}
+
+fn page(path: &str, site: &Site) -> Response {
+    match path {
+        "/metrics" => match site.metrics.text() {
+            Ok(body) => Response { status: "200 OK", kind: OPENMETRICS, body },
+            Err(_) => Response::plain("500 Internal Server Error", "writing the numbers failed"),
+        },
+        "/healthz" => Response::plain("200 OK", "ok"),
+        "/readyz" => match (site.ready)() {
+            Ok(()) => Response::plain("200 OK", "ready"),
+            Err(reason) => Response::plain("503 Service Unavailable", reason),
+        },
+        _ => Response::plain("404 Not Found", "there is /metrics, /healthz and /readyz"),
+    }
+}
+
+/// A socket whose reads and writes all end by one deadline.
+struct Deadlined {
+    socket: TcpStream,
+    deadline: Instant,
+}
+
+impl Deadlined {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Deadlined {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.socket.set_read_timeout(self.left()?)?;
+            match self.socket.read(buffer) {
+                // A process that was stopped and continued sees this; the deadline still holds.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Write for Deadlined {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // write_all() repeats after an interruption, and each turn looks at the deadline again.
+        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}

@@ -1,0 +1,228 @@
+//! The server over real sockets: what it serves, and what it survives.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// Longer than any answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn serve(metrics: Metrics) -> MetricsServer {
+    MetricsServer::start("127.0.0.1:0", metrics, || Ok(())).unwrap()
+}
+
+fn connect(server: &MetricsServer) -> TcpStream {
+    let socket = TcpStream::connect(server.address()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Everything that comes until the server closes.
+fn rest(mut socket: TcpStream) -> String {
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+fn ask(server: &MetricsServer, request: &[u8]) -> String {
+    let mut socket = connect(server);
+    socket.write_all(request).unwrap();
+    rest(socket)
+}
+
+fn get(server: &MetricsServer, path: &str) -> String {
+    ask(server, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+}
+
+fn status(answer: &str) -> &str {
+    answer.strip_prefix("HTTP/1.1 ").unwrap_or(answer).get(..3).unwrap_or(answer)
+}
+
+#[test]
+fn numbers_are_read_when_they_are_asked_for() {
+    let seen = Arc::new(AtomicU64::new(1));
+    let mut metrics = Metrics::new();
+    let read = seen.clone();
+    metrics.counter("messages_seen", "Messages seen", move || read.load(Ordering::Relaxed));
+    let read = seen.clone();
+    metrics.gauge("pending", "Messages pending", move || read.load(Ordering::Relaxed));
+    metrics.gauges("in_flight", "In flight", "consumer", || vec![("a:1".to_owned(), 3), ("b\"\n".to_owned(), 0)]);
+    let times = Arc::new(Histogram::default());
+    metrics.histogram("delivery_seconds", "Intake to ACK", times.clone());
+    times.observe(Duration::from_micros(100));
+    times.observe_many(Duration::from_micros(101), 2);
+    times.observe(Duration::from_secs(3_600));
+    seen.store(42, Ordering::Relaxed);
+    let text = metrics.text().unwrap();
+    for line in [
+        "# TYPE oncecast_messages_seen counter",
+        "# HELP oncecast_messages_seen Messages seen",
+        "oncecast_messages_seen_total 42",
+        "oncecast_pending 42",
+        "oncecast_in_flight{consumer=\"a:1\"} 3",
+        "oncecast_in_flight{consumer=\"b\\\"\\n\"} 0",
+        "oncecast_delivery_seconds_count 4",
+        "oncecast_delivery_seconds_bucket{le=\"0.0001\"} 1",
+        "oncecast_delivery_seconds_bucket{le=\"0.00025\"} 3",
+        "oncecast_delivery_seconds_bucket{le=\"60.0\"} 3",
+        "oncecast_delivery_seconds_bucket{le=\"+Inf\"} 4",
+        concat!("oncecast_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        "# TYPE process_cpu_seconds counter",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+    for name in [
+        "process_cpu_seconds_total ",
+        "process_resident_memory_bytes ",
+        "process_open_fds ",
+        "process_start_time_seconds ",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(name)), "{name} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn the_three_pages_and_their_types() {
+    let ready = Arc::new(AtomicBool::new(false));
+    let asked = ready.clone();
+    let server = MetricsServer::start("127.0.0.1:0", Metrics::new(), move || match asked.load(Ordering::Relaxed) {
+        true => Ok(()),
+        false => Err("redis is not connected".to_owned()),
+    })
+    .unwrap();
+    let answer = get(&server, "/metrics?name=x");
+    assert_eq!(status(&answer), "200");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.contains("\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{head}"
+    );
+    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+    assert!(head.ends_with("\r\nConnection: close") && body.ends_with("# EOF\n"), "{answer}");
+    assert!(get(&server, "/healthz").ends_with("\r\n\r\nok\n"));
+    let answer = get(&server, "/readyz");
+    assert!(status(&answer) == "503" && answer.ends_with("\r\n\r\nredis is not connected\n"), "{answer}");
+    ready.store(true, Ordering::Relaxed);
+    assert_eq!(status(&get(&server, "/readyz")), "200");
+    for path in ["/", "/metrics/", "/../healthz", "*"] {
+        assert_eq!(status(&get(&server, path)), "404", "{path}");
+    }
+}
+
+#[test]
+fn anything_but_a_small_get_is_refused() {
+    let server = serve(Metrics::new());
+    for method in ["POST", "HEAD", "DELETE", "OPTIONS"] {
+        let answer = ask(&server, format!("{method} /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").as_bytes());
+        assert!(status(&answer) == "405" && answer.contains("\r\nAllow: GET\r\n"), "{answer}");
+    }
+    for garbage in [&b"\0\x01\x02"[..], b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\xff\xfe"]
+    {
+        assert_eq!(status(&ask(&server, garbage)), "400", "{garbage:?}");
+    }
+    let long_path = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(MAX_REQUEST_BYTES));
+    let long_header = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(200 << 10));
+    let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65));
+    for request in [long_path, long_header, many_headers] {
+        assert_eq!(status(&ask(&server, request.as_bytes())), "431");
+    }
+    let fitting = format!("GET /healthz HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(MAX_REQUEST_BYTES - 30));
+    assert_eq!((fitting.len(), status(&ask(&server, fitting.as_bytes()))), (MAX_REQUEST_BYTES, "200"));
+}
+
+#[test]
+fn pipelined_requests_get_one_answer_and_a_close() {
+    let server = serve(Metrics::new());
+    let answer = ask(&server, "GET /healthz HTTP/1.1\r\n\r\n".repeat(50).as_bytes());
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 1, "{answer}");
+}
+
+#[test]
+fn a_request_in_pieces_is_answered() {
+    let server = serve(Metrics::new());
+    let mut socket = connect(&server);
+    for byte in b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" {
+        socket.write_all(&[*byte]).unwrap();
+    }
+    assert_eq!(status(&rest(socket)), "200");
+}
+
+#[test]
+fn peers_that_never_finish_delay_others_no_longer_than_their_time() {
+    let server = serve(Metrics::new());
+    let begin = Instant::now();
+    // Three rounds of places, all taken by peers that say a little, nothing, or are gone.
+    let slow: Vec<TcpStream> = (0..3 * MAX_CONNECTIONS)
+        .map(|number| {
+            let mut socket = connect(&server);
+            socket.write_all(&b"GET /healthz HTTP/1.1\r\nHost: x"[..number]).unwrap();
+            if number % 3 == 0 {
+                socket.shutdown(Shutdown::Write).unwrap();
+            }
+            socket
+        })
+        .collect();
+    assert_eq!(status(&get(&server, "/healthz")), "200");
+    let waited = begin.elapsed();
+    assert!(waited < 3 * REQUEST_TIME + Duration::from_secs(1), "{waited:?}");
+    for socket in slow {
+        assert_eq!(rest(socket), "");
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_read_costs_its_time_alone() {
+    let mut metrics = Metrics::new();
+    // More than the sockets' buffers hold.
+    metrics.gauges("many", "Many", "n", || (0..500_000).map(|n| (format!("{n:0>40}"), n)).collect());
+    let server = serve(metrics);
+    let mut deaf = connect(&server);
+    deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(status(&get(&server, "/healthz")), "200");
+    let begin = Instant::now();
+    drop(server);
+    assert!(begin.elapsed() < REQUEST_TIME + Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn many_at_once_are_all_answered() {
+    let server = serve(Metrics::new());
+    thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    assert_eq!(status(&get(&server, "/metrics")), "200");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_panic_in_the_program_s_closure_costs_one_answer() {
+    let mut metrics = Metrics::new();
+    metrics.counter("bad", "Bad", || panic!("a mistake in a closure"));
+    let server = serve(metrics);
+    assert_eq!(status(&get(&server, "/metrics")), "500");
+    assert_eq!(status(&get(&server, "/healthz")), "200");
+}
+
+#[test]
+fn it_stops_at_once_and_frees_its_address() {
+    let server = serve(Metrics::new());
+    let address = server.address().to_string();
+    let taken = MetricsServer::start(&address, Metrics::new(), || Ok(())).unwrap_err().to_string();
+    assert!(taken.contains("--metrics-addr") && taken.contains(&address), "{taken}");
+    let begin = Instant::now();
+    drop(server);
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    drop(MetricsServer::start(&address, Metrics::new(), || Ok(())).unwrap());
+    let wildcard = MetricsServer::start("0.0.0.0:0", Metrics::new(), || Ok(())).unwrap();
+    drop(wildcard);
+}
