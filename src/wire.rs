@@ -467,7 +467,7 @@ impl<'a> Reader<'a> {
 
     fn ids(&mut self) -> Result<Vec<MessageId>, WireError> {
         let bytes = self.rest();
-        if bytes.len() % 8 != 0 {
+        if !bytes.len().is_multiple_of(8) {
             return Err(self.malformed("the list of ids is not a multiple of 8 bytes"));
         }
         Ok(bytes.chunks_exact(8).map(|id| MessageId(BigEndian::read_u64(id))).collect())

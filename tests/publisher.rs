@@ -1,6 +1,7 @@
 //! The publisher against a real Redis: every id goes out once, and what nobody received goes out again.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
@@ -261,6 +262,10 @@ fn wrong_settings_and_files_are_refused_at_the_start() {
     assert!(end.code == 2 && end.log.contains("--rate"), "{end:?}");
     let end = Publisher::start("redis://127.0.0.1:1", "--ids-file /no/such/place").end();
     assert!(end.code == 1 && end.log.contains("--ids-file /no/such/place"), "{end:?}");
+    // Its ids would not fit on one line each.
+    let arguments = ["oncecast-publisher", "--id-prefix", "a\nb"].map(OsString::from);
+    let error = oncecast::config::publisher(arguments, &|_| None).unwrap_err().to_string();
+    assert!(error.contains("--id-prefix") && error.contains("without control characters"), "{error}");
 }
 
 #[test]

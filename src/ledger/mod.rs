@@ -9,6 +9,7 @@ mod connection;
 mod cursor;
 mod keys;
 mod member;
+pub mod reading;
 mod resp;
 pub mod subscription;
 

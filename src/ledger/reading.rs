@@ -1,0 +1,143 @@
+//! Reading a group's streams and backlog page by page, for tools: changes nothing and needs no lease.
+//!
+//! Pages start small and grow while they stay well below [`PAGE_BYTES`]: the sizes of the entries are not known before.
+//! Where a stretch of tiny entries is followed by huge ones, one page may be much larger than that.
+
+use redis::Value;
+
+use super::{Ledger, MAX_BATCH_MESSAGES, Payload, member, text};
+use crate::error::Result;
+use crate::id::MessageId;
+use crate::ledger::Command;
+
+/// The most entries on a page.
+pub const PAGE_ENTRIES: usize = MAX_BATCH_MESSAGES;
+/// About the most bytes on a page.
+pub const PAGE_BYTES: usize = 8 << 20;
+/// The entries on the first page.
+const FIRST_ENTRIES: usize = 16;
+
+/// A stream of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// The results.
+    Processed,
+    /// The dead letters.
+    Dead,
+}
+
+/// A name and a value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// A place in a stream or the backlog, and how much to read from there. Starts at the beginning.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// The last entry's id or score, as Redis writes it.
+    after: Option<String>,
+    entries: usize,
+}
+
+impl Default for Reader {
+    fn default() -> Reader {
+        Reader { after: None, entries: FIRST_ENTRIES }
+    }
+}
+
+impl Reader {
+    /// The beginning of the next range.
+    fn begin(&self, first: &str) -> String {
+        self.after.as_ref().map_or_else(|| first.to_owned(), |after| format!("({after}"))
+    }
+
+    fn read(&mut self, last: String, bytes: usize) {
+        self.after = Some(last);
+        if bytes > PAGE_BYTES {
+            self.entries = (self.entries / 2).max(1);
+        } else if bytes * 4 < PAGE_BYTES {
+            self.entries = (self.entries * 2).min(PAGE_ENTRIES);
+        }
+    }
+}
+
+impl Ledger {
+    /// How many results there are.
+    pub fn count_results(&mut self) -> Result<u64> {
+        self.count("counting the results", "XLEN", |ledger| &ledger.keys.processed)
+    }
+
+    /// How many dead letters there are.
+    pub fn count_dead(&mut self) -> Result<u64> {
+        self.count("counting the dead letters", "XLEN", |ledger| &ledger.keys.dead)
+    }
+
+    /// How many messages are pending.
+    pub fn count_pending(&mut self) -> Result<u64> {
+        self.count("counting the backlog", "ZCARD", |ledger| &ledger.keys.pending)
+    }
+
+    fn count(&mut self, doing: &'static str, command: &str, key: fn(&Ledger) -> &str) -> Result<u64> {
+        let command = Command::of(&[command, key(self)]);
+        match self.connection.query(doing, command).map_err(|error| self.name_the_key(error))? {
+            Value::Int(count) if count >= 0 => Ok(count as u64),
+            other => self.surprise(doing, &other),
+        }
+    }
+
+    /// Reads the next entries of a stream, each as its fields; `None` at the end. After an error the same page may be
+    /// asked for again.
+    pub fn read_stream(&mut self, stream: Stream, reader: &mut Reader) -> Result<Option<Vec<Vec<Pair>>>> {
+        const DOING: &str = "reading a stream";
+        let key = match stream {
+            Stream::Processed => &self.keys.processed,
+            Stream::Dead => &self.keys.dead,
+        };
+        let range = Command::of(&["XRANGE", key, &reader.begin("-"), "+", "COUNT", &reader.entries.to_string()]);
+        let reply = self.connection.query(DOING, range).map_err(|error| self.name_the_key(error))?;
+        let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
+        let mut bytes = 0;
+        let mut last = None;
+        let mut entries = Vec::with_capacity(found.len());
+        for entry in found {
+            let Some((id, fields)) = stream_entry(entry) else { return self.surprise(DOING, &Value::Nil) };
+            bytes += fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+            last = Some(id);
+            entries.push(fields);
+        }
+        Ok(last.map(|last| {
+            reader.read(last, bytes);
+            entries
+        }))
+    }
+
+    /// Reads the next pending messages without their counts of deliveries, oldest first; `None` at the end. Members
+    /// that are none of ours are passed over.
+    pub fn read_pending(&mut self, reader: &mut Reader) -> Result<Option<Vec<(MessageId, Payload)>>> {
+        const DOING: &str = "reading the backlog";
+        let (begin, count) = (reader.begin("-inf"), reader.entries.to_string());
+        let words = ["ZRANGEBYSCORE", &self.keys.pending, &begin, "+inf", "WITHSCORES", "LIMIT", "0", &count];
+        let reply = self.connection.query(DOING, Command::of(&words)).map_err(|error| self.name_the_key(error))?;
+        let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
+        let pairs = found.chunks_exact(2);
+        let Some(last) = pairs.clone().last().and_then(|pair| text(&pair[1])) else { return Ok(None) };
+        let (mut bytes, mut messages) = (0, Vec::with_capacity(found.len() / 2));
+        for pair in pairs {
+            let Value::BulkString(member) = &pair[0] else { return self.surprise(DOING, &pair[0]) };
+            bytes += member.len();
+            messages.extend(member::decode(member).map(|(id, payload)| (id, Payload::from(payload))));
+        }
+        reader.read(last.to_owned(), bytes);
+        Ok(Some(messages))
+    }
+}
+
+/// Takes an entry apart: its id and its fields.
+fn stream_entry(entry: Value) -> Option<(String, Vec<Pair>)> {
+    let Value::Array(parts) = entry else { return None };
+    let [id, Value::Array(words)] = <[Value; 2]>::try_from(parts).ok()? else { return None };
+    let mut fields = Vec::with_capacity(words.len() / 2);
+    let mut words = words.into_iter();
+    while let (Some(Value::BulkString(name)), Some(Value::BulkString(value))) = (words.next(), words.next()) {
+        fields.push((name, value));
+    }
+    Some((text(&id)?.to_owned(), fields))
+}
