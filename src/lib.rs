@@ -1,5 +1,6 @@
 //! Consumer groups for Redis Pub/Sub.
 
+pub mod audit;
 pub mod config;
 pub mod error;
 pub mod id;
