@@ -56,6 +56,8 @@ impl Watch {
     ) -> Watch {
         let begin = Instant::now();
         let view = cluster.view();
+        // A plain line before there is anything to tell would only look like trouble.
+        let first_frame = if screen.is_live() { Duration::ZERO } else { PLAIN_EVERY };
         Watch {
             config: config.clone(),
             publisher,
@@ -65,7 +67,7 @@ impl Watch {
             requests,
             begin,
             answered: begin,
-            next_frame: begin,
+            next_frame: begin + first_frame,
             takeover: None,
             restart: None,
             rates: Rates::default(),
@@ -118,7 +120,7 @@ impl Watch {
     /// Kills the leader at two fifths of the time, and starts it again a while after its successor's first result.
     fn follow_the_plan(&mut self, now: Instant, snapshot: &Snapshot) -> Result<()> {
         let running = now.duration_since(self.begin);
-        let stamp = format!("  {:>5.1} s  ", running.as_secs_f64());
+        let stamp = format!("{:>6.1} s  ", running.as_secs_f64());
         if let Some(takeover) = &mut self.takeover {
             if let Some(took) = takeover.observe(now, snapshot) {
                 let name = snapshot.lease.as_ref().map_or("nobody", |lease| lease.name());
