@@ -217,7 +217,7 @@ impl Auditor {
             match ask(&mut self.ledger) {
                 Err(error) if may_pass(&error) && begin.elapsed() < PATIENCE => {
                     log::warn!("event=redis-trouble error={}", Quoted(error));
-                    thread::sleep(backoff.wait());
+                    thread::sleep(backoff.next_wait());
                 }
                 outcome => return outcome,
             }

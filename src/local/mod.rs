@@ -7,6 +7,7 @@
 
 pub mod child;
 pub mod cluster;
+pub mod demo;
 pub mod group;
 pub mod lines;
 pub mod ports;
