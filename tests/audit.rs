@@ -10,6 +10,7 @@ use oncecast::config::{self, AuditConfig, Parsed, ToolConfig};
 use oncecast::error::Error;
 use support::{Directory, Redis, free_port};
 
+#[path = "support/bare.rs"]
 mod support;
 
 fn config(url: &str, options: &str) -> AuditConfig {
