@@ -298,6 +298,44 @@ fn silent_strangers_do_not_keep_a_dispatcher_out() {
 }
 
 #[test]
+fn a_dispatcher_that_does_not_read_delays_nobody() {
+    let redis = RedisServer::start();
+    let (permits, handler) = gated();
+    let consumer = Running::start(redis.consumer().prefetch(1_000).handler(handler));
+    let ids: Vec<u64> = (1..=1_000).collect();
+    let mut stalled = Peer::lead(consumer.address, 5, &[]);
+    stalled.send(&ids.iter().map(|id| process(*id, "x")).collect::<Vec<_>>());
+    eventually("all are in hand", || consumer.stats.held() == 1_000);
+    stalled.ping_until_stalled();
+    let started = Instant::now();
+    let mut next = Peer::lead(consumer.address, 6, &ids);
+    ids.iter().for_each(|_| permits.send(()).expect("handlers live"));
+    next.expect_acks(&ids);
+    assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_stopped_and_continued_program_keeps_its_connections() {
+    let redis = RedisServer::start();
+    let port = support::free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let program = ConsumerProgram::start(&["--listen", &listen, "--redis-url", &redis.url()]);
+    let address = ([127, 0, 0, 1], port).into();
+    eventually("it listens", || std::net::TcpStream::connect(address).is_ok());
+    let mut peer = Peer::lead(address, 5, &[]);
+    for id in 1..=3 {
+        program.signal("STOP");
+        eventually("it is stopped", || program.is_stopped());
+        redis.pend(id, "x");
+        peer.send(&[process(id, "x")]);
+        program.signal("CONT");
+        peer.expect_acks(&[id]);
+    }
+    assert_eq!(redis.entries().len(), 3);
+}
+
+#[test]
 fn results_survive_a_restart_of_redis() {
     let mut redis = RedisServer::start();
     let consumer = Running::start(redis.consumer().prefetch(600).handler(oncecast::consumer::stamp));
@@ -422,7 +460,7 @@ fn sigterm_drains_the_program_and_it_ends_with_0() {
     redis.stop();
     peer.send(&[process(1, "x")]);
     assert_eq!(peer.next(), "PROGRESS 1");
-    program.terminate();
+    program.signal("TERM");
     assert_eq!(peer.next_but_progress(), "DRAIN");
     redis.restart();
     peer.expect_acks(&[1]);

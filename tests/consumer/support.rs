@@ -48,10 +48,15 @@ impl ConsumerProgram {
         ConsumerProgram(child)
     }
 
-    /// Sends SIGTERM.
-    pub fn terminate(&self) {
-        let status = Program::new("kill").arg(self.0.id().to_string()).status().expect("kill runs");
-        assert!(status.success());
+    pub fn signal(&self, name: &str) {
+        let status = Program::new("kill").arg(format!("-{name}")).arg(self.0.id().to_string()).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    #[cfg(target_os = "linux")]
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("it lives");
+        stat.contains(") T ")
     }
 
     /// Waits for its end; gives its exit code and what it wrote to standard error.
@@ -277,6 +282,12 @@ impl Peer {
 
     pub fn ping(&mut self) {
         self.send_message(Message::Ping(Default::default()));
+    }
+
+    /// Pings without reading anything, until the consumer does not read any more, either.
+    pub fn ping_until_stalled(&mut self) {
+        self.socket.get_ref().set_write_timeout(Some(Duration::from_millis(200))).expect("set");
+        while self.socket.send(Message::Ping(Default::default())).is_ok() {}
     }
 
     /// The bytes of the next message.
