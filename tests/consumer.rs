@@ -103,6 +103,7 @@ fn the_higher_epoch_rules_and_inherits_what_is_in_hand() {
     late.expect_error(6);
     // Sent again by the new leader, which had not read HELD yet: it is not run twice.
     new.send(&[process(1, "one")]);
+    new.sync();
     permits.send(()).expect("handlers live");
     new.expect_acks(&[1]);
     assert_eq!(redis.entries(), [["body=one"]]);

@@ -284,6 +284,20 @@ impl Peer {
         self.send_message(Message::Ping(Default::default()));
     }
 
+    /// Waits until the consumer has obeyed all that was sent so far.
+    pub fn sync(&mut self) {
+        self.ping();
+        loop {
+            match self.socket.read().expect("a pong in time") {
+                Message::Pong(_) => return,
+                Message::Binary(message) => {
+                    self.frames.extend(wire::frames(&message).map(|frame| shown(frame.expect("a good frame"))));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     /// Pings without reading anything, until the consumer does not read any more, either.
     pub fn ping_until_stalled(&mut self) {
         self.socket.get_ref().set_write_timeout(Some(Duration::from_millis(200))).expect("set");
