@@ -6,15 +6,15 @@
 //!      └───────── write-N ◄── outbox ◄─┴──── NACK ◄─────────┴───────── ACK ◄─────┘
 //! ```
 //!
-//! In reading order: [`handler`] is what a user writes, [`stamp`] the built-in one; [`builder`] checks the settings;
+//! In reading order: `handler` is what a user writes, [`stamp`] the built-in one; `builder` checks the settings;
 //! this file starts and stops the rest. `server` accepts connections and owns their threads, `link` is one connection,
 //! `socket` and `outbox` are what its two threads share; `desk` decides who may hand messages over and where answers
 //! go; `pool` runs handlers, `commit` records what they give.
 //!
 //! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
 //! for one message the first is recorded and the others dropped; everything accepted is answered, to the dispatcher that
-//! rules by then. Everything that can grow has a limit: connections ([`server`]), messages in hand (prefetch), their
-//! bytes ([`desk`]), what waits for a socket ([`outbox`]).
+//! rules by then. Everything that can grow has a limit: connections (`server`), messages in hand (prefetch), their
+//! bytes (`desk`), what waits for a socket (`outbox`).
 
 mod builder;
 mod commit;
