@@ -16,7 +16,7 @@ mod support;
 fn config(url: &str, options: &str) -> AuditConfig {
     let line = format!("oncecast audit --redis-url {url} {options}");
     match config::tool(line.split_whitespace().map(OsString::from), &|_| None).unwrap() {
-        Parsed::Run(ToolConfig::Audit(config)) => config,
+        Parsed::Run(ToolConfig::Audit(config)) => *config,
         other => panic!("{other:?}"),
     }
 }
