@@ -10,12 +10,13 @@ use oncecast::config::{self, AuditConfig, Parsed, ToolConfig};
 use oncecast::error::Error;
 use support::{Directory, Redis, free_port};
 
+#[path = "support/bare.rs"]
 mod support;
 
 fn config(url: &str, options: &str) -> AuditConfig {
     let line = format!("oncecast audit --redis-url {url} {options}");
     match config::tool(line.split_whitespace().map(OsString::from), &|_| None).unwrap() {
-        Parsed::Run(ToolConfig::Audit(config)) => config,
+        Parsed::Run(ToolConfig::Audit(config)) => *config,
         other => panic!("{other:?}"),
     }
 }

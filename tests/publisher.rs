@@ -183,11 +183,39 @@ fn a_signal_ends_it_cleanly_at_once() {
 }
 
 #[test]
+fn after_the_run_s_end_it_waits_for_a_subscriber_no_longer_than_its_grace() {
+    let redis = Redis::start();
+    let begin = Instant::now();
+    let end = Publisher::start(&redis.url(), "--count 5").end();
+    assert_eq!((end.code, end.number("published"), end.number("unreceived")), (1, 0, 5), "{end:?}");
+    assert!((Duration::from_secs(10)..Duration::from_secs(13)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn being_paused_doubles_nothing_and_is_caught_up_with() {
+    let redis = Redis::start();
+    let subscriber = Subscriber::start(&redis);
+    let publisher = Publisher::start(&redis.url(), "--rate 20000 --count 40000");
+    for pause in 1..=3 {
+        wait_for("messages", || (publishes(&redis) > pause * 8_000).then_some(()));
+        publisher.signal("-STOP");
+        // The pause itself is what is tried here.
+        thread::sleep(Duration::from_millis(200));
+        publisher.signal("-CONT");
+    }
+    let end = publisher.end();
+    let [published, unreceived, _, unknown] = end.numbers();
+    assert_eq!((end.code, published + unknown, unreceived), (0, 40_000, 0), "{end:?}");
+    assert!(end.number("rate") > 17_000, "{end:?}");
+    assert!(subscriber.end().values().all(|times| *times == 1));
+}
+
+#[test]
 fn a_rate_is_kept() {
     let redis = Redis::start();
     let _subscriber = Subscriber::start(&redis);
     let end = Publisher::start(&redis.url(), "--rate 2000 --duration 2s").end();
-    assert!((3_800..=4_001).contains(&end.number("published")), "{end:?}");
+    assert!((3_500..=4_001).contains(&end.number("published")), "{end:?}");
     // Bursts of 1000, by that rate: one at the start and one each half second.
     let end = Publisher::start(&redis.url(), "--rate 2000 --batch 1000 --duration 1.4s").end();
     assert_eq!(end.number("published"), 3_000, "{end:?}");

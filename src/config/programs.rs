@@ -258,7 +258,7 @@ pub struct DemoConfig {
 #[derive(Clone, Debug)]
 pub enum ToolConfig {
     /// Count the results.
-    Audit(AuditConfig),
+    Audit(Box<AuditConfig>),
     /// Show a whole cluster at work.
     Demo(DemoConfig),
 }
@@ -388,12 +388,12 @@ pub fn tool(
     read(command, arguments, |matches| match matches.subcommand() {
         Some(("audit", matches)) => {
             let values = Values { matches, settings: AUDIT, environment };
-            Ok(ToolConfig::Audit(AuditConfig {
+            Ok(ToolConfig::Audit(Box::new(AuditConfig {
                 common: common(&values)?,
                 expect: values.optional_number("expect", 0, u64::MAX >> 1)?,
                 ids: values.text("ids")?.map(PathBuf::from),
                 id_field: values.required("id-field", "a field's name")?,
-            }))
+            })))
         }
         Some(("demo", matches)) => {
             let values = Values { matches, settings: DEMO, environment };

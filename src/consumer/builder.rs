@@ -31,6 +31,7 @@ pub struct ConsumerBuilder {
     handler_timeout: Option<Duration>,
     result_maxlen: u64,
     drain_timeout: Duration,
+    metrics_addr: Option<String>,
     handler: Option<Arc<dyn Handler>>,
 }
 
@@ -47,6 +48,7 @@ impl Default for ConsumerBuilder {
             handler_timeout: None,
             result_maxlen: 0,
             drain_timeout: DRAIN_TIMEOUT,
+            metrics_addr: None,
             handler: None,
         }
     }
@@ -115,6 +117,12 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Where to serve `/metrics`, `/healthz` and `/readyz`, as `host:port`. Default: nowhere.
+    pub fn metrics_addr(mut self, address: impl Into<String>) -> Self {
+        self.metrics_addr = Some(address.into());
+        self
+    }
+
     /// What is done with a message: a closure `|delivery: &Delivery| -> Result<Outcome, HandlerError>`, the built-in
     /// [`stamp`], or any other [`Handler`]. Must be given.
     pub fn handler(mut self, handler: impl Handler) -> Self {
@@ -160,6 +168,7 @@ impl ConsumerBuilder {
             handler_timeout: self.handler_timeout,
             result_maxlen: self.result_maxlen,
             drain_timeout: self.drain_timeout,
+            metrics_addr: self.metrics_addr,
         };
         Ok(Consumer { settings, handler, listener, local_addr, stats: Arc::default(), shutdown: shutdown_channel() })
     }
@@ -179,6 +188,7 @@ impl From<ConsumerConfig> for ConsumerBuilder {
             prefetch: Some(config.prefetch),
             handler_timeout: config.handler_timeout,
             result_maxlen: config.result_maxlen,
+            metrics_addr: config.common.metrics_addr,
             handler: match config.handler.as_str() {
                 "stamp" => Some(Arc::new(stamp)),
                 _ => None,

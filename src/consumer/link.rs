@@ -63,6 +63,12 @@ impl From<Refusal> for End {
 impl Link {
     /// Serves the connection until it ends.
     pub(super) fn run(mut self) {
+        self.serve();
+        // The server holds the socket, too: letting go of ours does not close it.
+        self.socket.shutdown();
+    }
+
+    fn serve(&mut self) {
         let greeting_deadline = Instant::now() + GREETING_TIMEOUT;
         let Some(mut reader) = self.handshake(greeting_deadline) else {
             self.desk.stats().strangers.add(1);
@@ -91,7 +97,6 @@ impl Link {
             warn!("event=bug thread=write-{} problem=panicked", self.id);
         }
         self.socket.linger(LINGER);
-        self.socket.shutdown();
     }
 
     fn handshake(&mut self, deadline: Instant) -> Option<WebSocket<Socket>> {

@@ -6,19 +6,20 @@
 //!      └───────── write-N ◄── outbox ◄─┴──── NACK ◄─────────┴───────── ACK ◄─────┘
 //! ```
 //!
-//! In reading order: [`handler`] is what a user writes, [`stamp`] the built-in one; [`builder`] checks the settings;
+//! In reading order: `handler` is what a user writes, [`stamp`] the built-in one; `builder` checks the settings;
 //! this file starts and stops the rest. `server` accepts connections and owns their threads, `link` is one connection,
 //! `socket` and `outbox` are what its two threads share; `desk` decides who may hand messages over and where answers
 //! go; `pool` runs handlers, `commit` records what they give.
 //!
 //! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
 //! for one message the first is recorded and the others dropped; everything accepted is answered, to the dispatcher that
-//! rules by then. Everything that can grow has a limit: connections ([`server`]), messages in hand (prefetch), their
-//! bytes ([`desk`]), what waits for a socket ([`outbox`]).
+//! rules by then. Everything that can grow has a limit: connections (`server`), messages in hand (prefetch), their
+//! bytes (`desk`), what waits for a socket (`outbox`).
 
 mod builder;
 mod commit;
 mod desk;
+mod exposition;
 mod handler;
 mod link;
 mod outbox;
@@ -76,6 +77,7 @@ struct Settings {
     handler_timeout: Option<Duration>,
     result_maxlen: u64,
     drain_timeout: Duration,
+    metrics_addr: Option<String>,
 }
 
 /// How the time of normal work ended.
@@ -142,6 +144,8 @@ impl Consumer {
         let pool = Pool::start(settings.concurrency, handler, name, &desk, &for_pool, &commits)?;
         drop((for_pool, commits));
         let mut server = Server::start(listener, desk.clone(), jobs)?;
+        let metrics_addr = settings.metrics_addr.as_deref();
+        let metrics = metrics_addr.map(|address| exposition::serve(address, &stats)).transpose()?;
         info!("event=listening address={local_addr}");
 
         let ended = work(&shutdown.1, &stats, committer.ended(), pool.ended());
@@ -158,6 +162,7 @@ impl Consumer {
         server.close_links(CLOSE_LIMIT);
         let stuck = pool.join(JOIN_LIMIT);
         let committed = committer.join(JOIN_LIMIT);
+        drop(metrics);
         report_stop(&stats, drained, stuck, committed);
         match ended {
             Ended::Asked => Ok(()),

@@ -162,6 +162,7 @@ impl Acceptor {
         let waited = self.poller.modify(&self.listener, interest).and_then(|()| self.poller.wait(events, pause));
         if let Err(error) = waited {
             warn!("event=accept-failed reason={}", Quoted(error));
+            // The poller itself fails, so it can't do the waiting; without a pause this would spin.
             thread::sleep(ACCEPT_PAUSE);
         }
     }

@@ -38,11 +38,11 @@ pub struct ConsumerStats {
     pub panicked: Counter,
     /// Handlers that ran longer than the handler timeout.
     pub timed_out: Counter,
-    /// Sockets closed because of bytes that are no frames, or frames that have no place.
+    /// Sockets closed because of bytes that are no frames, frames that have no place, or no LEAD in time.
     pub bad_frames: Counter,
     /// Connections refused or ended because their dispatcher's epoch is over.
     pub stale: Counter,
-    /// Sockets closed before a dispatcher introduced itself: no handshake, no LEAD in time, too many at once.
+    /// Sockets that ended before a dispatcher had introduced itself: no handshake, gone again, too many at once.
     pub strangers: Counter,
     /// Times that Redis could not record results, retries included.
     pub redis_errors: Counter,

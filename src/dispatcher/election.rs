@@ -87,12 +87,15 @@ impl Election {
             wait = match self.try_once() {
                 Ok(Some((epoch, cursor))) => return Standby::Elected { epoch, cursor },
                 Ok(None) => {
+                    set(&self.shared.stats.redis_connected, 1);
                     if self.backoff.reset() {
                         log::info!("event=redis-recovered");
                     }
                     TRY_EVERY
                 }
                 Err(error) => {
+                    set(&self.shared.stats.redis_connected, 0);
+                    set(&self.shared.stats.in_sync, 0);
                     if self.backoff.should_say() {
                         log::warn!("event=redis-trouble error={}", Quoted(&error));
                     }
@@ -111,6 +114,7 @@ impl Election {
             Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. } => (true, cursor),
         };
         let resolution = self.shared.ring.resolve(cursor.as_ref());
+        set(&self.shared.stats.in_sync, resolution.is_in_sync().into());
         if let Resolution::InSync(place) = resolution {
             self.shared.ring.note_cursor(place, Instant::now());
         }
@@ -190,12 +194,14 @@ impl Election {
             }
             match self.lease.renew() {
                 Ok(Renewal::Kept) => {
+                    set(&self.shared.stats.redis_connected, 1);
                     if backoff.reset() {
                         log::info!("event=redis-recovered");
                     }
                 }
                 Ok(Renewal::Lost) => return Reason::LeaseLost,
                 Err(error) => {
+                    set(&self.shared.stats.redis_connected, 0);
                     if backoff.should_say() {
                         log::warn!("event=renewal-failed error={}", Quoted(&error));
                     }

@@ -17,6 +17,7 @@ mod backlog;
 mod courier;
 mod dialer;
 mod election;
+mod exposition;
 mod ingest;
 mod link;
 mod redistributor;
@@ -86,6 +87,8 @@ impl Dispatcher {
             shared.config.common.keys.group,
             shared.config.consumers.len()
         );
+        let metrics_addr = shared.config.common.metrics_addr.as_deref();
+        let metrics = metrics_addr.map(|address| exposition::serve(address, &shared)).transpose()?;
         let channels = Channels {
             server: shared.config.common.redis.clone(),
             keys: Arc::new(shared.config.common.keys.clone()),
@@ -103,6 +106,7 @@ impl Dispatcher {
         let outcome = election.join().unwrap_or_else(|_| Err(Error::Failed("the thread election panicked".to_owned())));
         drop(dialers);
         drop(listener);
+        drop(metrics);
         crate::log::set_role("stopped", Epoch::default());
         log::info!("event=stopped {}", shared.stats.summary());
         outcome

@@ -16,6 +16,10 @@ macro_rules! stats {
 stats! {
     /// 1 while leader.
     leading,
+    /// 1 while the ring holds everything after the cursor, as far as the last look told.
+    in_sync,
+    /// 1 if Redis answered the last attempt to become leader or to stay it.
+    redis_connected,
     /// The epoch of the present or last term.
     epoch,
     /// Terms begun.

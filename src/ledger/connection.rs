@@ -169,9 +169,9 @@ impl Connection {
             Some(open) => open,
             closed => closed.insert(open(&self.server, self.timeout)?),
         };
-        let outcome = connection.req_packed_commands(bytes, 0, count).and_then(|replies| {
-            replies.into_iter().map(|reply| reply.extract_error().map_err(RedisError::from)).collect()
-        });
+        let outcome = connection
+            .req_packed_commands(bytes, 0, count)
+            .and_then(|replies| replies.into_iter().map(|reply| reply.extract_error()).collect());
         outcome.map_err(|error| {
             // After a timeout or an interruption the reply may still come: it must not meet the next command.
             if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {

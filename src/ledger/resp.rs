@@ -114,12 +114,15 @@ fn message<'a>(
     Ok(Some((Received::Message { channel, payload: &bytes[start..end] }, end + 2)))
 }
 
-/// The type byte, the rest of the first line, and where the next line begins.
-fn line(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>, NotResp> {
+/// A line: its type byte, the rest of it, and where the next line begins.
+type Line<'a> = (u8, &'a [u8], usize);
+
+/// The first line, if it is whole.
+fn line(bytes: &[u8]) -> Result<Option<Line<'_>>, NotResp> {
     line_at(bytes, 0)
 }
 
-fn line_at(bytes: &[u8], at: usize) -> Result<Option<(u8, &[u8], usize)>, NotResp> {
+fn line_at(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, NotResp> {
     /// Lengths and error texts are short; a longer line is something else.
     const MAX_LINE_BYTES: usize = 64 << 10;
     let rest = &bytes[at..];

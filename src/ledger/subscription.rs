@@ -173,7 +173,7 @@ impl Subscription {
         self.send("greeting", &hello.into_bytes())?;
         loop {
             match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
-                Ok(Some((Received::Error(text), _))) => return Err(self.refused("greeting", &text.to_vec())),
+                Ok(Some((Received::Error(text), _))) => return Err(self.refused("greeting", text)),
                 Ok(Some((_, length))) => {
                     self.filled.start += length;
                     return Ok(());
@@ -220,7 +220,7 @@ impl Subscription {
                     self.skip = rest;
                 }
                 Received::Error(text) if text.starts_with(b"LOADING") => {}
-                Received::Error(text) => return Err(self.refused("subscribing", &text.to_vec())),
+                Received::Error(text) => return Err(self.refused("subscribing", text)),
                 Received::Message { .. } | Received::Other => {}
             }
             self.filled.start += length;

@@ -4,14 +4,14 @@
 //! dispatcher is told their addresses. Dropping a [`Cluster`] kills whatever still runs; [`Cluster::stop`] ends it in
 //! order.
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::child::{ChildProcess, Signal};
 use super::group::{GroupView, Lease, Snapshot};
-use super::redis::{RedisOptions, RedisServer};
-use super::{Programs, ports, wait_until};
+use super::members::{ClusterOptions, Member};
+use super::redis::RedisServer;
+use super::{ports, wait_until};
 use crate::error::{Error, Result};
 use crate::ledger::Keys;
 
@@ -23,58 +23,6 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// How many ports are tried for a consumer.
 const PORT_TRIES: usize = 8;
-
-/// What a cluster is made of.
-#[derive(Clone, Debug)]
-pub struct ClusterOptions {
-    /// Where our programs are.
-    pub programs: Programs,
-    /// The private server.
-    pub redis: RedisOptions,
-    /// The group's name.
-    pub group: String,
-    /// How many dispatchers.
-    pub dispatchers: usize,
-    /// How many consumers.
-    pub consumers: usize,
-    /// More arguments for each dispatcher.
-    pub dispatcher_args: Vec<String>,
-    /// More arguments for each consumer.
-    pub consumer_args: Vec<String>,
-}
-
-impl ClusterOptions {
-    /// Two dispatchers, three consumers, and all settings at their defaults.
-    pub fn new(programs: Programs) -> ClusterOptions {
-        ClusterOptions {
-            programs,
-            redis: RedisOptions::default(),
-            group: "messages".to_owned(),
-            dispatchers: 2,
-            consumers: 3,
-            dispatcher_args: Vec::new(),
-            consumer_args: Vec::new(),
-        }
-    }
-}
-
-/// One of the cluster's processes, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Member {
-    /// `d0`, `d1`, …
-    Dispatcher(usize),
-    /// `c0`, `c1`, …
-    Consumer(usize),
-}
-
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Member::Dispatcher(number) => write!(f, "d{number}"),
-            Member::Consumer(number) => write!(f, "c{number}"),
-        }
-    }
-}
 
 /// See the module's text.
 pub struct Cluster {

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod demo;
 pub mod group;
 pub mod lines;
+pub mod members;
 pub mod ports;
 pub mod programs;
 pub mod redis;
@@ -21,8 +22,9 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 
 pub use self::child::{ChildProcess, Signal};
-pub use self::cluster::{Cluster, ClusterOptions, Member};
+pub use self::cluster::Cluster;
 pub use self::group::{GroupView, Lease, Snapshot};
+pub use self::members::{ClusterOptions, Member};
 pub use self::programs::Programs;
 pub use self::redis::{RedisOptions, RedisServer};
 

@@ -1,0 +1,38 @@
+//! A consumer's figures as metrics, and whether it can do its job.
+
+use std::sync::Arc;
+
+use super::stats::{ConsumerStats, Counter};
+use crate::error::Result;
+use crate::metrics::{Metrics, MetricsServer};
+
+/// Serves `/metrics`, `/healthz` and `/readyz`. Ready is a consumer that can record results.
+pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<MetricsServer> {
+    let mut metrics = Metrics::new();
+    let read = |pick: fn(&ConsumerStats) -> &Counter| {
+        let stats = stats.clone();
+        move || pick(&stats).get()
+    };
+    metrics.counter("messages_received", "Messages accepted from dispatchers", read(|stats| &stats.received));
+    metrics.counter("results_recorded", "Results recorded", read(|stats| &stats.recorded));
+    metrics.counter("results_dropped", "Results somebody else had recorded", read(|stats| &stats.dropped));
+    metrics.counter("messages_retried", "Messages that failed and go out again", read(|stats| &stats.retried));
+    metrics.counter("messages_rejected", "Messages the handler rejected", read(|stats| &stats.rejected));
+    metrics.counter("handler_panics", "Handlers that panicked", read(|stats| &stats.panicked));
+    metrics.counter("handler_timeouts", "Handlers that ran too long", read(|stats| &stats.timed_out));
+    metrics.counter("bad_frames", "Frames from dispatchers that were none", read(|stats| &stats.bad_frames));
+    metrics.counter("stale_refused", "Connections refused for their old epoch", read(|stats| &stats.stale));
+    metrics.counter("redis_errors", "Commits that Redis did not take", read(|stats| &stats.redis_errors));
+    let gauge = |pick: fn(&ConsumerStats) -> u64| {
+        let stats = stats.clone();
+        move || pick(&stats)
+    };
+    metrics.gauge("held", "Messages in hand", gauge(ConsumerStats::held));
+    metrics.gauge("ruling_epoch", "The epoch of the dispatcher that rules", gauge(ConsumerStats::ruling_epoch));
+    metrics.gauge("redis_connected", "1 if Redis answered last", gauge(|stats| stats.redis_is_up().into()));
+    let stats = stats.clone();
+    MetricsServer::start(address, metrics, move || match stats.redis_is_up() {
+        true => Ok(()),
+        false => Err("redis does not take results".to_owned()),
+    })
+}
