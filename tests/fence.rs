@@ -67,6 +67,31 @@ fn a_leader_paused_for_longer_than_its_lease_changes_nothing_and_steps_down() {
 }
 
 #[test]
+fn a_lone_leader_paused_for_longer_than_its_lease_leads_again_and_loses_nothing() {
+    let mut cluster = cluster_of(options(1, 3, "--lease-ttl-ms 500", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 1);
+    let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
+    let load = Load::start(&cluster.redis().url(), "m", 1_500);
+    load.wait_for_more(500);
+    cluster.signal(leader, Signal::SIGSTOP).unwrap();
+    wait_until("the lease to run out", || {
+        (run::<usize>(connection, &["EXISTS", "messages:leader"]) == 0).then_some(())
+    });
+    load.wait_for_more(500);
+    cluster.signal(leader, Signal::SIGCONT).unwrap();
+    let next = cluster
+        .wait_for(DEADLINE, "a new term", |_, snapshot| snapshot.lease.clone().filter(|next| next.epoch > lease.epoch));
+    assert_eq!(next.unwrap().holder, lease.holder);
+    load.wait_for_more(500);
+    let sent = load.stop();
+    wait_until_done(connection, sent.owed.len());
+    // Catches a new term that begins with the present instead of where the old one stopped.
+    assert_each_once(connection, &sent.owed);
+    assert_eq!(stream(connection, "messages:gaps"), []);
+}
+
+#[test]
 fn a_pause_shorter_than_the_lease_changes_no_leader() {
     let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 4000", ""));
     let connection = &mut client_of(&mut cluster);

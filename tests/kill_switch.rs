@@ -166,6 +166,27 @@ fn by_a_pause_of_redis_longer_than_the_lease() {
 }
 
 #[test]
+fn by_the_loss_of_the_cursor() {
+    let mut cluster = cluster_of(options(2, 2, "", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 2);
+    let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
+    let process = cluster.process(leader).unwrap();
+    let workers = wait_until("the leader's three workers", || found(process, &WORKERS));
+    let () = run(connection, &["DEL", "messages:cursor"]);
+    support::publish(connection, "m", 0..10);
+    let ended = process.wait_for_line("event=term-ended", DEADLINE).expect("the term ends");
+    assert!(ended.contains("reason=cursor-moved"), "{ended}");
+    wait_until("its workers to be gone", || workers.values().all(|task| !is_alive(process, *task)).then_some(()));
+    let next = cluster
+        .wait_for(DEADLINE, "a new term", |_, snapshot| snapshot.lease.clone().filter(|next| next.epoch > lease.epoch));
+    next.unwrap();
+    // What the refused intake brought is not lost with the term.
+    wait_until_done(connection, 10);
+    assert_each_once(connection, &(0..10).map(|n| format!("m{n}")).collect::<Vec<_>>());
+}
+
+#[test]
 fn by_a_consumer_that_has_seen_a_newer_leader() {
     let peer = Peer::bind("peer");
     let mut cluster = bare_cluster();

@@ -23,6 +23,8 @@ pub struct Load {
 pub struct Sent {
     /// Each reached somebody.
     pub owed: Vec<String>,
+    /// How many each of these reached.
+    pub receivers: Vec<u64>,
     /// Redis went away before it said whether it reached somebody.
     pub uncertain: BTreeSet<String>,
     /// Nobody was subscribed.
@@ -113,7 +115,12 @@ impl Worker {
         };
         self.published.fetch_add(ids.len() as u64, Ordering::Relaxed);
         for (id, receivers) in ids.into_iter().zip(receivers) {
-            if receivers == 0 { &mut sent.unheard } else { &mut sent.owed }.push(id);
+            if receivers == 0 {
+                sent.unheard.push(id);
+            } else {
+                sent.owed.push(id);
+                sent.receivers.push(receivers);
+            }
         }
         Ok(())
     }
