@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command};
 
 mod programs;
+mod tables;
 
 pub use self::programs::{
     AuditConfig, CommonConfig, ConsumerConfig, DemoConfig, DispatcherConfig, Parsed, PublisherConfig, ToolConfig,
@@ -82,7 +83,7 @@ impl Setting {
         Arg::new(self.name)
             .long(self.name)
             .value_name(self.value)
-            .help(format!("{} [{default}] [env: {variable}{file}]", self.help))
+            .help(format!("{}\n[{default}] [env: {variable}{file}]", self.help))
             .allow_hyphen_values(true)
     }
 }

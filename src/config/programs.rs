@@ -1,4 +1,4 @@
-//! The settings of each program: the tables that `--help` shows, and the validated structs made of them.
+//! The settings of each program as validated structs.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,138 +8,10 @@ use std::time::Duration;
 use clap::Command;
 use log::LevelFilter;
 
-use super::Default::{Found, Required, Text};
-use super::{ConfigError, Environment, Setting, Values, is_host_port, is_plain_name, quoted, with_settings};
+use super::tables::{self, AUDIT, CONSUMER, DEMO, DISPATCHER, PUBLISHER};
+use super::{ConfigError, Environment, Values, is_host_port, is_plain_name, quoted};
 use crate::ledger::{Keys, Server};
 use crate::wire;
-
-const REDIS_URL: Setting = Setting::new(
-    "redis-url",
-    "URL",
-    Text("redis://127.0.0.1:6379"),
-    "The Redis server: redis://[user:password@]host[:port][/db] or redis+unix:///path",
-)
-.secret();
-const GROUP: Setting = Setting::new(
-    "group",
-    "NAME",
-    Text("messages"),
-    "The consumer group; every key in Redis starts with it. Put braces around it for Redis Cluster",
-);
-const CHANNEL: Setting =
-    Setting::new("channel", "NAME", Text("messages:published"), "The channel that users publish on");
-const LOG_LEVEL: Setting = Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
-const METRICS_ADDR: Setting =
-    Setting::new("metrics-addr", "HOST:PORT", Found("off"), "Where to serve /metrics, /healthz and /readyz");
-
-const DISPATCHER: &[Setting] = &[
-    Setting::new("consumers", "HOST:PORT,…", Required, "The addresses of the consumers, separated by commas"),
-    REDIS_URL,
-    GROUP,
-    CHANNEL,
-    Setting::new(
-        "dispatcher-id",
-        "NAME",
-        Found("host name and pid"),
-        "The name part of this dispatcher's id; a random suffix is added at each start",
-    ),
-    Setting::new(
-        "lease-ttl-ms",
-        "MS",
-        Text("2000"),
-        "How long the lease on leadership lasts unless renewed: a hung leader is replaced after this time",
-    ),
-    Setting::new(
-        "link-timeout-ms",
-        "MS",
-        Text("3000"),
-        "A consumer that is silent for this long is given up, and its messages go to others",
-    ),
-    Setting::new("max-deliveries", "N", Text("5"), "A message that fails this many times goes to the dead letters"),
-    Setting::new(
-        "ring-bytes",
-        "BYTES",
-        Text("67108864"),
-        "Memory for messages seen on the channel and not yet known to be taken in",
-    ),
-    Setting::new(
-        "ready-bytes",
-        "BYTES",
-        Text("33554432"),
-        "Memory for messages waiting for a free consumer; beyond it they wait in Redis alone",
-    ),
-    LOG_LEVEL,
-    METRICS_ADDR,
-];
-
-const CONSUMER: &[Setting] = &[
-    Setting::new("listen", "HOST:PORT", Text("127.0.0.1:6969"), "Where dispatchers connect"),
-    REDIS_URL,
-    GROUP,
-    Setting::new("consumer-id", "NAME", Found("the listen address"), "This consumer's name, recorded with each result"),
-    Setting::new("concurrency", "N", Found("number of cores"), "Handlers that run at the same time"),
-    Setting::new(
-        "prefetch",
-        "N",
-        Text("1024"),
-        "The most messages in hand at once; small for slow handlers, so that none waits here while others idle",
-    ),
-    Setting::new(
-        "handler",
-        "NAME",
-        Text("stamp"),
-        "What is done with a message: stamp (adds random_property and consumer_id)",
-    ),
-    Setting::new(
-        "handler-timeout-ms",
-        "MS",
-        Text("0"),
-        "A handler that runs longer is given up and its message goes to another consumer; 0: never",
-    ),
-    Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
-    LOG_LEVEL,
-    METRICS_ADDR,
-];
-
-const PUBLISHER: &[Setting] = &[
-    REDIS_URL,
-    GROUP,
-    CHANNEL,
-    Setting::new("count", "N", Found("no limit"), "Stop after this many messages"),
-    Setting::new("duration", "TIME", Found("no limit"), "Stop after this time, such as 30s or 2m"),
-    Setting::new("rate", "N", Found("as fast as it goes"), "Messages per second, evenly spread"),
-    Setting::new(
-        "batch",
-        "N",
-        Found("none"),
-        "Publish in bursts of N with a random pause of 0.1 to 0.5 s in between; with --rate the pauses keep to the rate",
-    ),
-    Setting::new("id-prefix", "TEXT", Found("random"), "What each message_id starts with"),
-    Setting::new(
-        "ids-file",
-        "PATH",
-        Found("none"),
-        "Write the id of each message that somebody received to this file, one on each line, for oncecast audit --ids",
-    ),
-    LOG_LEVEL,
-    METRICS_ADDR,
-];
-
-const AUDIT: &[Setting] = &[
-    REDIS_URL,
-    GROUP,
-    Setting::new("expect", "N", Found("unknown"), "How many distinct messages there must be"),
-    Setting::new("ids", "FILE", Found("unknown"), "A file with the ids there must be, one on each line"),
-    Setting::new("id-field", "NAME", Text("message_id"), "The field of a result that holds the message's id"),
-    LOG_LEVEL,
-];
-
-const DEMO: &[Setting] = &[
-    Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start"),
-    Setting::new("rate", "N", Text("2000"), "Messages published per second"),
-    Setting::new("duration", "TIME", Text("10s"), "How long to publish"),
-    LOG_LEVEL,
-];
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -268,10 +140,7 @@ pub fn dispatcher(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
 ) -> Result<Parsed<DispatcherConfig>, clap::Error> {
-    let about = "Takes messages published on a Redis channel in, and hands each to one consumer.\n\n\
-        Start two or more: one leads, the others follow the channel and take over within milliseconds.";
-    let command = program("oncecast-dispatcher", about, DISPATCHER);
-    read(command, arguments, |matches| {
+    read(tables::dispatcher(), arguments, |matches| {
         let values = Values { matches, settings: DISPATCHER, environment };
         let common = common(&values)?;
         let channel = values.required("channel", "a channel's name")?;
@@ -303,8 +172,7 @@ pub fn consumer(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
 ) -> Result<Parsed<ConsumerConfig>, clap::Error> {
-    let about = "Works on messages that dispatchers hand it, and stores each result once.";
-    read(program("oncecast-consumer", about, CONSUMER), arguments, |matches| {
+    read(tables::consumer(), arguments, |matches| {
         let values = Values { matches, settings: CONSUMER, environment };
         let listen = values.required("listen", "an address, host:port")?;
         if !is_host_port(&listen) && !listen.ends_with(":0") {
@@ -336,8 +204,7 @@ pub fn publisher(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
 ) -> Result<Parsed<PublisherConfig>, clap::Error> {
-    let about = "Publishes {\"message_id\":\"…\"} messages, and says how many nobody received.";
-    read(program("oncecast-publisher", about, PUBLISHER), arguments, |matches| {
+    read(tables::publisher(), arguments, |matches| {
         let values = Values { matches, settings: PUBLISHER, environment };
         let common = common(&values)?;
         let random_prefix = || format!("{:08x}-", fastrand::u32(..));
@@ -367,25 +234,7 @@ pub fn tool(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
 ) -> Result<Parsed<ToolConfig>, clap::Error> {
-    let audit = with_settings(
-        Command::new("audit").about(
-            "Counts the results: entries, distinct ids, ids recorded twice; with --expect or --ids also lost and foreign ones.\n\n\
-             Exit code 3 if something was lost or recorded twice.",
-        ),
-        AUDIT,
-    );
-    let demo = with_settings(
-        Command::new("demo").about(
-            "Starts a private Redis, 2 dispatchers, 3 consumers and a publisher, kills the leader once, and audits the results.",
-        ),
-        DEMO,
-    );
-    let command = program("oncecast", "Looks after Oncecast: consumer groups for Redis Pub/Sub.", &[])
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommand(audit)
-        .subcommand(demo);
-    read(command, arguments, |matches| match matches.subcommand() {
+    read(tables::tool(), arguments, |matches| match matches.subcommand() {
         Some(("audit", matches)) => {
             let values = Values { matches, settings: AUDIT, environment };
             Ok(ToolConfig::Audit(Box::new(AuditConfig {
@@ -409,13 +258,6 @@ pub fn tool(
 }
 
 const PLAIN_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @";
-
-fn program(name: &'static str, about: &'static str, settings: &[Setting]) -> Command {
-    let after = "Each setting may be given as a flag or as its environment variable; the flag wins.\n\
-        Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
-    let command = Command::new(name).about(about).version(env!("CARGO_PKG_VERSION")).after_help(after);
-    with_settings(command, settings)
-}
 
 /// Parses a command line and checks the values; `--help` and `--version` are no errors.
 fn read<T>(

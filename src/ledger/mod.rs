@@ -12,6 +12,7 @@ mod member;
 pub mod reading;
 mod resp;
 pub mod subscription;
+mod types;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub use self::cursor::{Cursor, Marker, Position};
 pub use self::keys::Keys;
 pub use self::member::{decode as decode_member, encode as encode_member, encoded_len as member_len};
 pub use self::resp::Command;
+pub use self::types::{Acquire, Arrival, Commit, Gap, Intake, Page, Pending, Returned, Settled, Verdict};
 
 /// A message's body, shared between the ring, the intake and the courier.
 pub type Payload = Arc<[u8]>;
@@ -55,150 +57,6 @@ static GAP: Script = Script::new(include_str!("lua/gap.lua"));
 pub struct Ledger {
     connection: Connection,
     keys: Arc<Keys>,
-}
-
-/// The answer to an attempt to take the lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Acquire {
-    /// It is ours now.
-    Acquired {
-        /// The epoch that begins.
-        epoch: Epoch,
-        /// How far earlier leaders came.
-        cursor: Option<Cursor>,
-    },
-    /// It is free, but the caller only looked.
-    Vacant {
-        /// How far earlier leaders came.
-        cursor: Option<Cursor>,
-    },
-    /// Somebody else leads.
-    Held {
-        /// Who leads.
-        holder: String,
-        /// In which epoch.
-        epoch: Epoch,
-        /// How far it has come.
-        cursor: Option<Cursor>,
-    },
-}
-
-/// The answer to an intake.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Intake {
-    /// The batch is in the sorted set and the cursor has moved.
-    Taken,
-    /// The cursor is not the one expected; nothing was changed.
-    Moved(Option<Cursor>),
-}
-
-/// A message that is taken in.
-#[derive(Clone, Debug)]
-pub struct Arrival {
-    /// Its id.
-    pub id: MessageId,
-    /// Its payload, or of one too large to be delivered its first bytes.
-    pub payload: Payload,
-    /// Why it goes to the dead letters at once; `None` for a message that can be delivered.
-    pub refused: Option<String>,
-}
-
-/// A pending message as read back from Redis.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// Its id.
-    pub id: MessageId,
-    /// The number its next delivery has.
-    pub delivery: u16,
-    /// Its payload.
-    pub payload: Payload,
-}
-
-/// A stretch of the backlog.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The place it ends; `None` if the range that was asked for holds nothing.
-    pub read_up_to: Option<MessageId>,
-    /// The messages, oldest first. Members that are none of ours are passed over.
-    pub messages: Vec<Pending>,
-}
-
-/// A result to record. No fields: the message is removed and nothing stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// The message.
-    pub id: MessageId,
-    /// Names and values, in order.
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Commit {
-    /// The bytes of its names and values.
-    pub fn bytes(&self) -> usize {
-        self.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
-    }
-}
-
-/// What became of a delivery that brought no result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It failed and counts.
-    Failed,
-    /// It was handed back unused and does not count.
-    Unused,
-    /// The handler wants it buried.
-    Rejected,
-}
-
-impl Verdict {
-    fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Failed => "failed",
-            Verdict::Unused => "unused",
-            Verdict::Rejected => "rejected",
-        }
-    }
-}
-
-/// A message that came back without a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Returned {
-    /// The message.
-    pub id: MessageId,
-    /// What became of its delivery.
-    pub verdict: Verdict,
-    /// The number its delivery had; 0 if that is not known.
-    pub delivery: u16,
-    /// The consumer that had it.
-    pub consumer: Arc<str>,
-    /// Why it came back.
-    pub reason: String,
-}
-
-/// What is to be done with a message that came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// It was no longer pending: somebody recorded it.
-    Gone,
-    /// It is in the dead letters now.
-    Buried,
-    /// It goes out again, as delivery number so and so.
-    Again(u16),
-}
-
-/// A stretch of the channel that may have been missed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// Why.
-    pub reason: &'static str,
-    /// The dispatcher that found it.
-    pub dispatcher: DispatcherId,
-    /// The place after which something may be missing.
-    pub begin: String,
-    /// The place from which everything is there again.
-    pub end: String,
-    /// How many messages, where it is known exactly.
-    pub count: Option<u64>,
 }
 
 impl Ledger {

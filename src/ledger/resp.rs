@@ -54,7 +54,7 @@ pub enum Received<'a> {
     Oversize {
         /// The channel.
         channel: &'a [u8],
-        /// What has come of it so far.
+        /// What has come of it so far, at least [`EXCERPT_BYTES`].
         excerpt: &'a [u8],
         /// The length of the whole message.
         length: u64,
@@ -67,13 +67,16 @@ pub enum Received<'a> {
     Other,
 }
 
+/// How much of a message over the limit must have come before it is reported.
+pub const EXCERPT_BYTES: usize = 4 << 10;
+
 /// The bytes are not RESP3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotResp;
 
 /// Takes the first value off `bytes`: it and its length, or `None` if more bytes are needed.
 ///
-/// A message of more than `limit` bytes is reported as soon as its length is known, so that it need not be held whole.
+/// A message of more than `limit` bytes is reported as soon as its beginning has come: it need not be held whole.
 pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>, NotResp> {
     let Some((kind, text, after)) = line(bytes)? else { return Ok(None) };
     if kind == b'-' {
@@ -104,6 +107,9 @@ fn message<'a>(
     let length = number(text)?;
     if length > limit {
         let excerpt = &bytes[start..bytes.len().min(start + length as usize)];
+        if excerpt.len() < EXCERPT_BYTES.min(length as usize) {
+            return Ok(None);
+        }
         let rest = length + 2 - (excerpt.len() as u64);
         return Ok(Some((Received::Oversize { channel, excerpt, length, rest }, start + excerpt.len())));
     }
@@ -198,10 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn an_oversize_message_is_given_at_its_head() {
-        let head = &MESSAGE[..MESSAGE.len() - 4];
-        let oversize = Received::Oversize { channel: b"c", excerpt: b"a\r\n", length: 5, rest: 4 };
-        assert_eq!(receive(head, 4), Ok(Some((oversize, head.len()))));
+    fn an_oversize_message_is_given_at_its_beginning() {
+        let head = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$9000\r\n";
+        let beginning = vec![b'x'; EXCERPT_BYTES];
+        let bytes = [&head[..], &beginning].concat();
+        assert_eq!(receive(&bytes[..bytes.len() - 1], 8_000), Ok(None));
+        let rest = 9_002 - EXCERPT_BYTES as u64;
+        let oversize = Received::Oversize { channel: b"c", excerpt: &beginning, length: 9_000, rest };
+        assert_eq!(receive(&bytes, 8_000), Ok(Some((oversize, bytes.len()))));
         let oversize = Received::Oversize { channel: b"c", excerpt: b"a\r\nbc", length: 5, rest: 2 };
         assert_eq!(receive(MESSAGE, 4), Ok(Some((oversize, MESSAGE.len() - 2))));
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::connection::{Address, CONNECT_TIMEOUT};
-use super::resp::{NotResp, Received, receive};
+use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
 use super::{Command, Keys, Marker, Payload, Server};
 use crate::error::{Error, Result};
 use crate::id::{DispatcherId, Epoch};
@@ -112,8 +112,6 @@ pub struct Subscription {
 
 /// The receive buffer while messages are small.
 const BUFFER_BYTES: usize = 256 << 10;
-/// How much of a message that can't be delivered is kept for its dead letter.
-const EXCERPT_BYTES: usize = 4 << 10;
 
 impl Subscription {
     /// Connects, subscribes, and publishes the join marker in the same breath. `patience` is how long a read waits.

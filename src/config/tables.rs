@@ -1,0 +1,242 @@
+//! What each program takes and what its `--help` says.
+
+use clap::Command;
+
+use super::Default::{Found, Required, Text};
+use super::{Setting, with_settings};
+
+const REDIS_URL: Setting = Setting::new(
+    "redis-url",
+    "URL",
+    Text("redis://127.0.0.1:6379"),
+    "The Redis server: redis://[user:password@]host[:port][/db] or redis+unix:///path",
+)
+.secret();
+const GROUP: Setting = Setting::new(
+    "group",
+    "NAME",
+    Text("messages"),
+    "The consumer group; every key in Redis starts with it. Put braces around it for Redis Cluster",
+);
+const CHANNEL: Setting =
+    Setting::new("channel", "NAME", Text("messages:published"), "The channel that users publish on");
+const LOG_LEVEL: Setting = Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
+const METRICS_ADDR: Setting =
+    Setting::new("metrics-addr", "HOST:PORT", Found("off"), "Where to serve /metrics, /healthz and /readyz");
+
+pub(super) const DISPATCHER: &[Setting] = &[
+    Setting::new("consumers", "HOST:PORT,…", Required, "The addresses of the consumers, separated by commas"),
+    REDIS_URL,
+    GROUP,
+    CHANNEL,
+    Setting::new(
+        "dispatcher-id",
+        "NAME",
+        Found("host name and pid"),
+        "The name part of this dispatcher's id; a random suffix is added at each start",
+    ),
+    Setting::new(
+        "lease-ttl-ms",
+        "MS",
+        Text("2000"),
+        "How long the lease on leadership lasts unless renewed: a hung leader is replaced after this time",
+    ),
+    Setting::new(
+        "link-timeout-ms",
+        "MS",
+        Text("3000"),
+        "A consumer that is silent for this long is given up, and its messages go to others",
+    ),
+    Setting::new("max-deliveries", "N", Text("5"), "A message that fails this many times goes to the dead letters"),
+    Setting::new(
+        "ring-bytes",
+        "BYTES",
+        Text("67108864"),
+        "Memory for messages seen on the channel and not yet known to be taken in",
+    ),
+    Setting::new(
+        "ready-bytes",
+        "BYTES",
+        Text("33554432"),
+        "Memory for messages waiting for a free consumer; beyond it they wait in Redis alone",
+    ),
+    LOG_LEVEL,
+    METRICS_ADDR,
+];
+
+pub(super) const CONSUMER: &[Setting] = &[
+    Setting::new("listen", "HOST:PORT", Text("127.0.0.1:6969"), "Where dispatchers connect"),
+    REDIS_URL,
+    GROUP,
+    Setting::new("consumer-id", "NAME", Found("the listen address"), "This consumer's name, recorded with each result"),
+    Setting::new("concurrency", "N", Found("number of cores"), "Handlers that run at the same time"),
+    Setting::new(
+        "prefetch",
+        "N",
+        Text("1024"),
+        "The most messages in hand at once; small for slow handlers, so that none waits here while others idle",
+    ),
+    Setting::new(
+        "handler",
+        "NAME",
+        Text("stamp"),
+        "What is done with a message: stamp (adds random_property and consumer_id)",
+    ),
+    Setting::new(
+        "handler-timeout-ms",
+        "MS",
+        Text("0"),
+        "A handler that runs longer is given up and its message goes to another consumer; 0: never",
+    ),
+    Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
+    LOG_LEVEL,
+    METRICS_ADDR,
+];
+
+pub(super) const PUBLISHER: &[Setting] = &[
+    REDIS_URL,
+    GROUP,
+    CHANNEL,
+    Setting::new("count", "N", Found("no limit"), "Stop after this many messages"),
+    Setting::new("duration", "TIME", Found("no limit"), "Stop after this time, such as 30s or 2m"),
+    Setting::new("rate", "N", Found("as fast as it goes"), "Messages per second, evenly spread"),
+    Setting::new(
+        "batch",
+        "N",
+        Found("none"),
+        "Publish in bursts of N with a random pause of 0.1 to 0.5 s in between; with --rate the pauses keep to the rate",
+    ),
+    Setting::new("id-prefix", "TEXT", Found("random"), "What each message_id starts with"),
+    Setting::new(
+        "ids-file",
+        "PATH",
+        Found("none"),
+        "Write the id of each message that somebody received to this file, one on each line, for oncecast audit --ids",
+    ),
+    LOG_LEVEL,
+    METRICS_ADDR,
+];
+
+pub(super) const AUDIT: &[Setting] = &[
+    REDIS_URL,
+    GROUP,
+    Setting::new("expect", "N", Found("unknown"), "How many distinct messages there must be"),
+    Setting::new("ids", "FILE", Found("unknown"), "A file with the ids there must be, one on each line"),
+    Setting::new("id-field", "NAME", Text("message_id"), "The field of a result that holds the message's id"),
+    LOG_LEVEL,
+];
+
+pub(super) const DEMO: &[Setting] = &[
+    Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start"),
+    Setting::new("rate", "N", Text("2000"), "Messages published per second"),
+    Setting::new("duration", "TIME", Text("10s"), "How long to publish"),
+    LOG_LEVEL,
+];
+
+/// What is said below the settings of every program.
+const COMMON_HELP: &str = "\
+Each setting may be given as a flag or as its environment variable; the flag wins. Logs go to standard error, a line of
+key=value pairs for each event.";
+
+/// The command line of the dispatcher.
+pub(super) fn dispatcher() -> Command {
+    let about = "\
+Takes the messages that are published on a Redis channel in, and hands each of them to one consumer.
+
+Start two or more with the same settings: one leads, the others follow the channel and go on within milliseconds when it
+dies. A consumer or a Redis that can't be reached is tried again for ever.";
+    let after = "\
+Example:
+  oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers 10.0.0.11:6969,10.0.0.12:6969
+
+Ends on SIGTERM or SIGINT: takes in what has arrived and hands leadership over.
+Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
+    program("oncecast-dispatcher", about, after, DISPATCHER)
+}
+
+/// The command line of the consumer.
+pub(super) fn consumer() -> Command {
+    let about = "\
+Works on the messages that dispatchers hand it, and stores each result once, in the stream <group>:processed.
+
+This program has one built-in handler, for trying things out and for tests. For work of your own write a consumer with
+the library: a handler is a closure.";
+    let after = "\
+Example:
+  oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
+
+Ends on SIGTERM or SIGINT: asks for no more, finishes what it has in hand for up to 8 s, and hands the rest back. A
+second signal ends it at once.
+Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
+    program("oncecast-consumer", about, after, CONSUMER)
+}
+
+/// The command line of the publisher.
+pub(super) fn publisher() -> Command {
+    let about = "\
+Publishes messages {\"message_id\":\"…\"} with ids that are all different, and says how many nobody received.
+
+A message that nobody received is published again with the same id. One whose reply was lost is not: it may have come
+through, and is counted as unknown.";
+    let after = "\
+Examples:
+  oncecast-publisher --rate 2000 --duration 30s
+  oncecast-publisher --batch 10000 --duration 2m --ids-file ids.txt && oncecast audit --ids ids.txt
+
+The last line of its output has the totals: published=… unreceived=… retried=… unknown=… id_prefix=… seconds=… rate=…
+Exit codes: 0 clean, 1 failure while running or messages that nobody received, 2 wrong settings.";
+    program("oncecast-publisher", about, after, PUBLISHER)
+}
+
+/// The command line of the operator's tool.
+pub(super) fn tool() -> Command {
+    let audit = command(
+        "audit",
+        "\
+Counts the results: entries, distinct ids, ids recorded more than once; with --expect or --ids also lost and foreign ones.
+
+A message is lost if it is neither in the results nor in the dead letters nor still pending.",
+        "\
+Examples:
+  oncecast audit --expect 1000000
+  oncecast audit --group orders --ids ids.txt
+
+Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 Redis can't be read, 2 wrong settings.",
+        AUDIT,
+    );
+    let demo = command(
+        "demo",
+        "\
+Starts a private Redis, 2 dispatchers, 3 consumers and a publisher, kills the leader once, and audits the results.
+
+Needs nothing but a redis-server or valkey-server on this machine, and leaves nothing behind.",
+        "\
+Example:
+  oncecast demo --rate 20000 --duration 30s
+
+Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 something could not be started, 2 wrong settings.",
+        DEMO,
+    );
+    Command::new("oncecast")
+        .about("Looks after Oncecast: consumer groups for Redis Pub/Sub.")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(audit)
+        .subcommand(demo)
+}
+
+fn program(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {
+    command(name, about, after, settings).version(env!("CARGO_PKG_VERSION"))
+}
+
+fn command(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {
+    // The first paragraph is what a list of commands shows.
+    let first = about.split("\n\n").next().unwrap_or(about);
+    let command = Command::new(name)
+        .about(first)
+        .long_about(about)
+        .after_help(format!("{COMMON_HELP}\n\n{after}"))
+        .next_line_help(true);
+    with_settings(command, settings)
+}

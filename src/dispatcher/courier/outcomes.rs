@@ -1,0 +1,76 @@
+//! What became of messages: acknowledged, handed back, recorded by the redistributor, or going out again.
+
+use super::{CommitTask, Courier, News, Task};
+use crate::dispatcher::stats::add;
+use crate::dispatcher::table::Whereabouts;
+use crate::id::MessageId;
+use crate::ledger::{Commit, Pending, Returned, Verdict};
+use crate::wire::REJECT;
+
+impl Courier {
+    /// The consumer is done with a message, and it is no longer in the sorted set.
+    pub(super) fn acked(&mut self, index: usize, id: MessageId) {
+        let held = self.links[index].as_mut().and_then(|link| link.let_go(id));
+        // Something that went elsewhere meanwhile is acknowledged from there, too; then its place there is free.
+        if held.is_none_or(|held| held.detached) && matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_))) {
+            return;
+        }
+        self.table.forget(id);
+        self.backlog.acked(id);
+        add(&self.shared.stats.acked, 1);
+    }
+
+    pub(super) fn nacked(&mut self, index: usize, id: MessageId, delay_ms: u32, reason: &str) {
+        let Some(link) = &mut self.links[index] else { return };
+        // One that counts as being elsewhere is settled from there.
+        let Some(held) = link.let_go(id).filter(|held| !held.detached) else { return };
+        let verdict = if delay_ms == REJECT { Verdict::Rejected } else { Verdict::Failed };
+        let delay_ms = if delay_ms == REJECT { 0 } else { delay_ms };
+        let consumer = link.consumer.clone();
+        self.table.set_away(id);
+        let returned = Returned { id, verdict, delivery: held.delivery, consumer, reason: reason.to_owned() };
+        match self.outbox.back_mut() {
+            Some(Task::Returned(waiting)) => waiting.push((returned, delay_ms)),
+            _ => self.outbox.push_back(Task::Returned(vec![(returned, delay_ms)])),
+        }
+    }
+
+    /// Has results recorded for a consumer that has no Redis; its places are free when that is done.
+    pub(super) fn commit(&mut self, index: usize, commits: Vec<Commit>) {
+        let Some(link) = &self.links[index] else { return };
+        let bytes = commits.iter().map(Commit::bytes).sum();
+        self.result_bytes += bytes;
+        self.outbox.push_back(Task::Commit(CommitTask { link: index, serial: link.serial, commits, bytes }));
+    }
+
+    pub(super) fn hear_redistributor(&mut self) {
+        while let Ok(news) = self.channels.news.try_recv() {
+            match news {
+                News::Page(page) => {
+                    let messages: Vec<Pending> = self.backlog.arrived(page).collect();
+                    let admitted = messages.into_iter().filter(|message| self.table.admit(message.clone())).count();
+                    add(&self.shared.stats.read_back, admitted);
+                }
+                News::Back(messages) => {
+                    // Each goes to the front, so the oldest goes last.
+                    let back = messages.into_iter().rev().filter(|message| self.table.readmit(message.clone())).count();
+                    add(&self.shared.stats.redelivered, back);
+                }
+                News::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
+                News::Committed { link, serial, ids, bytes } => {
+                    self.result_bytes -= bytes;
+                    if self.links[link].as_ref().is_some_and(|link| link.serial == serial) {
+                        ids.into_iter().for_each(|id| self.acked(link, id));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The redistributor found that a message is no longer pending, or buried it.
+    fn done(&mut self, id: MessageId) {
+        if self.table.whereabouts(id) == Some(Whereabouts::Away) {
+            self.table.forget(id);
+        }
+    }
+}
