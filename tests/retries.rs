@@ -45,7 +45,7 @@ impl Group {
         };
         let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("tester");
         let consumer = OwnConsumer::start(builder.concurrency(4).prefetch(64).handler(handler));
-        let dispatcher = dispatcher(&cluster, "d0", &[consumer.address.clone()], args);
+        let dispatcher = dispatcher(&cluster, "d0", std::slice::from_ref(&consumer.address), args);
         let mut connection = client_of(&mut cluster);
         wait_until_in_sync(&mut connection, 1);
         (Group { runs, consumer, _dispatcher: dispatcher, cluster }, connection)
@@ -118,7 +118,7 @@ fn a_message_that_waits_for_its_delay_is_not_lost_when_leadership_moves() {
     });
     publish_payloads(&mut connection, ["later"]);
     wait_until("the delivery to be counted", || (!counted(&mut connection).is_empty()).then_some(()));
-    let _second = dispatcher(&group.cluster, "d1", &[group.consumer.address.clone()], "");
+    let _second = dispatcher(&group.cluster, "d1", std::slice::from_ref(&group.consumer.address), "");
     wait_until_in_sync(&mut connection, 2);
     let Group { _dispatcher: mut first, runs, cluster: _cluster, consumer: _consumer } = group;
     first.kill().unwrap();
@@ -207,7 +207,7 @@ fn a_handler_that_hangs_is_given_up_and_its_message_goes_on() {
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("tester");
     let builder = builder.concurrency(2).prefetch(8).handler_timeout(Duration::from_millis(300)).handler(handler);
     let consumer = OwnConsumer::start(builder);
-    let _dispatcher = dispatcher(&cluster, "d0", &[consumer.address.clone()], "--link-timeout-ms 400");
+    let _dispatcher = dispatcher(&cluster, "d0", std::slice::from_ref(&consumer.address), "--link-timeout-ms 400");
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);
     publish_payloads(connection, ["hangs", "good"]);

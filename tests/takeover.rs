@@ -155,13 +155,15 @@ fn work_in_hand_is_not_run_again_when_leadership_moves() {
     // Opened also when the test fails: handlers that wait cannot be joined.
     let _opener = Opener(door.clone());
     let addresses = consumers.each_ref().map(|consumer| consumer.address.clone());
+    // In the other order: a new leader that knew nothing would hand each message to the other consumer.
+    let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
     let received = || consumers.iter().map(|consumer| consumer.stats.received.get()).sum::<u64>();
     let ruled_by = |epoch: Epoch| consumers.iter().all(|consumer| consumer.stats.ruling_epoch() == epoch.0);
 
     let mut first = dispatcher(&cluster, "d0", &addresses, "");
     let lease = cluster.wait_for(DEADLINE, "d0 to lead", |_, snapshot| snapshot.lease.clone()).unwrap();
-    let second = dispatcher(&cluster, "d1", &addresses, "");
+    let second = dispatcher(&cluster, "d1", &reversed, "");
     wait_until_in_sync(connection, 2);
     publish_payloads(connection, (0..10).map(|n| format!("held{n}")));
     // Three run at each consumer and the others wait there for a thread.
@@ -214,10 +216,12 @@ fn work_longer_than_the_link_timeout_is_run_once_over_a_change_of_leader() {
         OwnConsumer::start(builder.concurrency(4).prefetch(8).handler(handler))
     });
     let addresses = consumers.each_ref().map(|consumer| consumer.address.clone());
+    // In the other order: a new leader that knew nothing would hand each message to the other consumer.
+    let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
     let mut first = dispatcher(&cluster, "d0", &addresses, "--link-timeout-ms 600");
     cluster.wait_for(DEADLINE, "d0 to lead", |_, snapshot| snapshot.lease.clone()).unwrap();
-    let _second = dispatcher(&cluster, "d1", &addresses, "--link-timeout-ms 600");
+    let _second = dispatcher(&cluster, "d1", &reversed, "--link-timeout-ms 600");
     wait_until_in_sync(connection, 2);
     publish_payloads(connection, (0..8).map(|n| format!("slow{n}")));
     wait_until("all to run", || (runs.lock().len() == 8).then_some(()));
