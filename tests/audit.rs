@@ -12,7 +12,7 @@ use oncecast::config::{self, AuditConfig, Parsed, ToolConfig};
 use oncecast::error::Error;
 use oncecast::local::RedisServer;
 
-use support::{client, pend, redis_server, run};
+use support::{client, pend, redis_server, run_on};
 
 fn config(url: &str, options: &str) -> AuditConfig {
     let line = format!("oncecast audit --redis-url {url} {options}");
@@ -42,7 +42,7 @@ fn record(redis: &RedisServer, ids: impl Iterator<Item = String>) {
 
 fn bury(redis: &RedisServer, payload: &str) {
     let fields = ["id", "1", "payload", payload, "reason", "failed", "deliveries", "5", "consumer", "c"];
-    run::<String>(redis, &[&["XADD", "messages:dead", "*"], &fields[..]].concat());
+    run_on::<String>(redis, &[&["XADD", "messages:dead", "*"], &fields[..]].concat());
 }
 
 fn ids_file(redis: &RedisServer, ids: impl Iterator<Item = String>) -> String {
@@ -139,9 +139,9 @@ fn other_fields_large_values_and_entries_without_an_id() {
     let large = "x".repeat(3 << 20);
     for number in 0..20 {
         let id = format!("k{number}");
-        run::<String>(&redis, &["XADD", "{g}:processed", "*", "large", &large, "key", &id]);
+        run_on::<String>(&redis, &["XADD", "{g}:processed", "*", "large", &large, "key", &id]);
     }
-    run::<String>(&redis, &["XADD", "{g}:processed", "*", "payload", "hello"]);
+    run_on::<String>(&redis, &["XADD", "{g}:processed", "*", "payload", "hello"]);
     let report = look(&redis, "--group {g} --id-field key --expect 20");
     assert_eq!((report.entries, report.distinct, report.without_id), (21, 20, 1));
     assert!(report.is_clean());
@@ -150,12 +150,12 @@ fn other_fields_large_values_and_entries_without_an_id() {
 #[test]
 fn a_key_of_another_type_is_named() {
     let redis = redis_server();
-    run::<String>(&redis, &["SET", "messages:processed", "text"]);
+    run_on::<String>(&redis, &["SET", "messages:processed", "text"]);
     let error = audit(&config(&redis.url(), "")).unwrap_err();
     assert!(error.to_string().contains("key messages:processed is a string, it must be a stream"), "{error}");
     assert_eq!(error.exit_code(), 1);
-    run::<i64>(&redis, &["DEL", "messages:processed"]);
-    run::<i64>(&redis, &["LPUSH", "messages:pending", "text"]);
+    run_on::<i64>(&redis, &["DEL", "messages:processed"]);
+    run_on::<i64>(&redis, &["LPUSH", "messages:pending", "text"]);
     let error = audit(&config(&redis.url(), "")).unwrap_err().to_string();
     assert!(error.contains("key messages:pending is a list, it must be a zset"), "{error}");
 }
@@ -167,7 +167,7 @@ fn settings_that_cannot_be_used_are_named() {
     assert!(matches!(error, Error::Config(_)) && error.exit_code() == 2, "{error}");
     let error = audit(&config(&redis.url(), "--ids /no/such/file")).unwrap_err();
     assert!(error.to_string().contains("--ids /no/such/file"), "{error}");
-    run::<String>(&redis, &["CONFIG", "SET", "requirepass", "secret"]);
+    run_on::<String>(&redis, &["CONFIG", "SET", "requirepass", "secret"]);
     let error = audit(&config(&redis.url(), "")).unwrap_err().to_string();
     assert!(error.contains("check user and password"), "{error}");
 }

@@ -14,7 +14,7 @@ use tungstenite::Message;
 
 use support::running_consumer::RunningConsumer;
 use support::scripted_dispatcher::ScriptedDispatcher;
-use support::{DEADLINE, lasting_redis_server, pend, programs, redis_server, run, wait_until};
+use support::{DEADLINE, lasting_redis_server, pend, programs, redis_server, run_on, wait_until};
 
 fn process(id: u64, body: &str) -> Frame<'_> {
     Frame::Process { id: MessageId(id), delivery: 1, body: body.as_bytes() }
@@ -27,12 +27,12 @@ fn consumer_of(redis: &RedisServer) -> ConsumerBuilder {
 
 /// How many messages are pending.
 fn pending(redis: &RedisServer) -> u64 {
-    run(redis, &["ZCARD", "messages:pending"])
+    run_on(redis, &["ZCARD", "messages:pending"])
 }
 
 /// The entries of the result stream, each as `name=value` in order.
 fn entries(redis: &RedisServer) -> Vec<Vec<String>> {
-    let entries: Vec<(String, Vec<String>)> = run(redis, &["XRANGE", "messages:processed", "-", "+"]);
+    let entries: Vec<(String, Vec<String>)> = run_on(redis, &["XRANGE", "messages:processed", "-", "+"]);
     let fields = |fields: &[String]| fields.chunks(2).map(|pair| format!("{}={}", pair[0], pair[1])).collect();
     entries.iter().map(|(_, values)| fields(values)).collect()
 }

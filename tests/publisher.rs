@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use oncecast::local::{RedisServer, ports};
 
-use support::{CHANNEL, DEADLINE, client, redis_server, run, wait_until};
+use support::{CHANNEL, DEADLINE, client, redis_server, run_on, wait_until};
 
 /// A running publisher; killed if the test fails first.
 struct Publisher(Option<Child>);
@@ -112,7 +112,7 @@ impl Subscriber {
 }
 
 fn publishes(redis: &RedisServer) -> u64 {
-    let info: String = run(redis, &["INFO", "commandstats"]);
+    let info: String = run_on(redis, &["INFO", "commandstats"]);
     let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_publish:calls="));
     calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
 }
@@ -230,7 +230,7 @@ fn a_lost_connection_makes_unknown_messages_and_never_double_ones() {
     let publisher = Publisher::start(&redis.url(), "--count 300000");
     for kill in 1..=3 {
         wait_until("messages", || (publishes(&redis) > kill * 50_000).then_some(()));
-        run::<i64>(&redis, &["CLIENT", "KILL", "TYPE", "normal"]);
+        run_on::<i64>(&redis, &["CLIENT", "KILL", "TYPE", "normal"]);
     }
     let end = publisher.end();
     let [published, unreceived, _, unknown] = end.numbers();
@@ -246,11 +246,11 @@ fn a_lost_connection_makes_unknown_messages_and_never_double_ones() {
 fn a_missing_right_costs_no_message_once_it_is_given() {
     let redis = redis_server();
     let subscriber = Subscriber::start(&redis);
-    run::<String>(&redis, &["ACL", "SETUSER", "load", "on", "nopass", "+@all", "resetchannels"]);
+    run_on::<String>(&redis, &["ACL", "SETUSER", "load", "on", "nopass", "+@all", "resetchannels"]);
     let url = format!("redis://load:x@127.0.0.1:{}", redis.port());
     let publisher = Publisher::start(&url, "--count 2000");
-    wait_until("a refusal", || (!run::<Vec<redis::Value>>(&redis, &["ACL", "LOG"]).is_empty()).then_some(()));
-    run::<String>(&redis, &["ACL", "SETUSER", "load", "allchannels"]);
+    wait_until("a refusal", || (!run_on::<Vec<redis::Value>>(&redis, &["ACL", "LOG"]).is_empty()).then_some(()));
+    run_on::<String>(&redis, &["ACL", "SETUSER", "load", "allchannels"]);
     let end = publisher.end();
     assert_eq!((end.code, end.number("published"), end.number("unknown")), (0, 2_000, 0), "{end:?}");
     assert!(end.log.contains("event=redis-works-again"), "{end:?}");
@@ -276,7 +276,7 @@ fn a_redis_that_comes_late_is_waited_for() {
 #[test]
 fn a_wrong_password_is_an_error_after_a_while() {
     let redis = redis_server();
-    run::<String>(&redis, &["CONFIG", "SET", "requirepass", "right"]);
+    run_on::<String>(&redis, &["CONFIG", "SET", "requirepass", "right"]);
     let begin = Instant::now();
     let end = Publisher::start(&format!("redis://:wrong@127.0.0.1:{}", redis.port()), "").end();
     assert!(begin.elapsed() > Duration::from_secs(9), "{:?}", begin.elapsed());

@@ -5,15 +5,27 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
+pub mod load;
+pub mod peer;
 pub mod running_consumer;
 pub mod scripted_dispatcher;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use oncecast::local::{self, Cluster, ClusterOptions, Programs, RedisOptions, RedisServer};
+use oncecast::id::DispatcherId;
+use oncecast::ledger::Marker;
+use oncecast::ledger::subscription::Notice;
+use oncecast::local::{
+    self, ChildProcess, Cluster, ClusterOptions, Lease, Member, Programs, RedisOptions, RedisServer,
+};
+use oncecast::shutdown::ShutdownHandle;
+use oncecast::{ConsumerBuilder, ConsumerStats};
 use redis::FromRedisValue;
 
 /// How long something that must happen may take on a busy machine.
@@ -46,11 +58,25 @@ pub fn cluster(dispatchers: usize, consumers: usize) -> Cluster {
 }
 
 /// A cluster with options of one's own, whose leader is connected to all consumers.
+///
+/// Tried again if another program on this machine took one of its ports: that says nothing about us.
 pub fn cluster_of(options: ClusterOptions) -> Cluster {
-    let mut cluster = Cluster::start(options).expect("the cluster starts");
-    cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
-    cluster.wait_for_consumers(DEADLINE).expect("the consumers are connected");
-    cluster
+    let start = || {
+        let mut cluster = Cluster::start(options.clone())?;
+        cluster.wait_for_leader(DEADLINE)?;
+        cluster.wait_for_consumers(DEADLINE)?;
+        Ok(cluster)
+    };
+    let mut attempt = start();
+    for _ in 0..2 {
+        match &attempt {
+            Err(error @ oncecast::error::Error::Failed(_)) if error.to_string().contains("Address already in use") => {
+                attempt = start();
+            }
+            _ => break,
+        }
+    }
+    attempt.expect("the cluster starts and a dispatcher leads")
 }
 
 /// A connection of the client library's own, with a deadline for each reply.
@@ -63,18 +89,14 @@ pub fn client(url: &str) -> redis::Connection {
 }
 
 /// Runs one command on a connection of its own.
-pub fn run<T: FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
-    let mut command = redis::cmd(words[0]);
-    for word in &words[1..] {
-        command.arg(word);
-    }
-    command.query(&mut client(&server.url())).expect("Redis answers")
+pub fn run_on<T: FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
+    run(&mut client(&server.url()), words)
 }
 
 /// Makes a message of the group `messages` pending.
 pub fn pend(server: &RedisServer, id: u64, payload: &str) {
     let member = format!("{id:016x}:{payload}");
-    run::<i64>(server, &["ZADD", "messages:pending", &id.to_string(), &member]);
+    run_on::<i64>(server, &["ZADD", "messages:pending", &id.to_string(), &member]);
 }
 
 /// Publishes `{"message_id":"<prefix><n>"}` for each `n` of `numbers`, in one go; gives the fewest receivers one had.
@@ -117,5 +139,198 @@ pub fn wait_until<T>(what: impl fmt::Display, mut condition: impl FnMut() -> Opt
     match local::wait_until(DEADLINE, what, || Ok(condition())) {
         Ok(value) => value,
         Err(error) => panic!("{error}"),
+    }
+}
+
+/// A connection to a cluster's server.
+pub fn client_of(cluster: &mut Cluster) -> redis::Connection {
+    client(&cluster.redis().url())
+}
+
+/// A cluster's options with more arguments for its dispatchers and consumers, separated by spaces.
+pub fn options(dispatchers: usize, consumers: usize, dispatcher_args: &str, consumer_args: &str) -> ClusterOptions {
+    let words = |args: &str| args.split_whitespace().map(str::to_owned).collect();
+    ClusterOptions {
+        dispatchers,
+        consumers,
+        dispatcher_args: words(dispatcher_args),
+        consumer_args: words(consumer_args),
+        ..ClusterOptions::new(programs())
+    }
+}
+
+/// Runs a command given as words; its reply must be of the type asked for.
+pub fn run<T: redis::FromRedisValue>(connection: &mut redis::Connection, words: &[&str]) -> T {
+    let mut command = redis::cmd(words[0]);
+    words[1..].iter().for_each(|word| {
+        command.arg(*word);
+    });
+    command.query(connection).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+}
+
+/// The fields of a stream's entry, in order.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A stream's entries in order, each as its fields in order, whatever bytes they hold.
+pub fn raw_stream(connection: &mut redis::Connection, key: &str) -> Vec<Fields> {
+    let range = redis::cmd("XRANGE").arg(key).arg("-").arg("+").query(connection);
+    let entries: Vec<(String, Fields)> = range.expect("the stream can be read");
+    entries.into_iter().map(|(_, fields)| fields).collect()
+}
+
+/// The field `message_id` of each result, in the order in which they were recorded.
+pub fn recorded_ids(connection: &mut redis::Connection) -> Vec<String> {
+    let entries = stream(connection, "messages:processed");
+    entries.into_iter().filter_map(|mut entry| entry.remove("message_id")).collect()
+}
+
+/// Fails unless each of `owed` was recorded exactly once and nothing else was, with names of what is wrong.
+pub fn assert_each_once<'a>(connection: &mut redis::Connection, owed: impl IntoIterator<Item = &'a String>) {
+    assert_each_once_but(connection, owed, &BTreeSet::new());
+}
+
+/// The same, where of `uncertain` each may have been recorded, but not twice.
+pub fn assert_each_once_but<'a>(
+    connection: &mut redis::Connection,
+    owed: impl IntoIterator<Item = &'a String>,
+    uncertain: &BTreeSet<String>,
+) {
+    let owed: BTreeSet<&String> = owed.into_iter().collect();
+    let mut recorded: BTreeMap<String, usize> = BTreeMap::new();
+    for id in recorded_ids(connection) {
+        *recorded.entry(id).or_default() += 1;
+    }
+    let some = |ids: Vec<&String>| (ids.len(), ids.into_iter().take(5).cloned().collect::<Vec<_>>());
+    let lost = some(owed.iter().copied().filter(|id| !recorded.contains_key(*id)).collect());
+    let twice = some(recorded.iter().filter(|(_, count)| **count > 1).map(|(id, _)| id).collect());
+    let foreign = some(recorded.keys().filter(|id| !owed.contains(*id) && !uncertain.contains(*id)).collect());
+    let none = (0, Vec::new());
+    assert!(
+        lost == none && twice == none && foreign == none,
+        "of {} messages: lost {lost:?}, recorded twice {twice:?}, never published {foreign:?}; dead letters {:?}; gaps {:?}",
+        owed.len(),
+        stream(connection, "messages:dead").into_iter().take(3).collect::<Vec<_>>(),
+        stream(connection, "messages:gaps"),
+    );
+}
+
+/// Waits until nothing is pending and at least `messages` are recorded or buried.
+pub fn wait_until_done(connection: &mut redis::Connection, messages: usize) {
+    let mut seen = (0, 0, 0);
+    let what = format!("{messages} messages to be done and none pending");
+    let done = local::wait_until(DEADLINE, &what, || {
+        seen = state(connection);
+        let (pending, processed, dead) = seen;
+        Ok((pending == 0 && processed + dead >= messages).then_some(()))
+    });
+    assert!(done.is_ok(), "waited in vain for {what}: pending, processed, dead letters: {seen:?}");
+}
+
+/// How many messages are pending, recorded and buried.
+pub fn state(connection: &mut redis::Connection) -> (usize, usize, usize) {
+    let mut pipeline = redis::pipe();
+    pipeline
+        .cmd("ZCARD")
+        .arg("messages:pending")
+        .cmd("XLEN")
+        .arg("messages:processed")
+        .cmd("XLEN")
+        .arg("messages:dead");
+    pipeline.query(connection).expect("Redis answers")
+}
+
+/// How many connections are subscribed to the channel.
+pub fn subscribers(connection: &mut redis::Connection) -> u64 {
+    let found: HashMap<String, u64> = run(connection, &["PUBSUB", "NUMSUB", CHANNEL]);
+    found[CHANNEL]
+}
+
+/// Waits until everything that was published before on any connection has been taken in.
+///
+/// Publishes markers as a joining dispatcher does: all dispatchers see each at the same place among the messages, and
+/// the leader's cursor comes by it.
+pub fn wait_for_intake(connection: &mut redis::Connection) {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let onlooker = DispatcherId::generate("onlooker");
+    wait_until("the cursor to come by a new marker", || {
+        let marker = Marker::of_join(&onlooker, NUMBER.fetch_add(1, Ordering::Relaxed));
+        let () = run(connection, &["PUBLISH", "messages:control", &Notice::Marker(marker.clone()).to_string()]);
+        let until = Instant::now() + Duration::from_millis(90);
+        while Instant::now() < until {
+            let cursor: Option<String> = run(connection, &["GET", "messages:cursor"]);
+            if cursor.is_some_and(|cursor| cursor.starts_with(&format!("{marker} "))) {
+                return Some(());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        None
+    });
+}
+
+/// Waits until so many dispatchers are subscribed and each holds everything that comes after the cursor.
+pub fn wait_until_in_sync(connection: &mut redis::Connection, dispatchers: u64) {
+    wait_until(format!("{dispatchers} dispatchers to be subscribed"), || {
+        (subscribers(connection) == dispatchers).then_some(())
+    });
+    // All of them see this marker, and the cursor comes by it.
+    wait_for_intake(connection);
+}
+
+/// Waits until somebody else than `before` leads; gives who, and the lease.
+pub fn wait_for_another_leader(cluster: &mut Cluster, before: &Lease) -> (Member, Lease) {
+    let other = cluster.wait_for(DEADLINE, "another dispatcher to lead", |cluster, snapshot| {
+        let lease = snapshot.lease.clone().filter(|lease| lease.holder != before.holder)?;
+        Some((cluster.leader(snapshot)?, lease))
+    });
+    let (member, lease) = other.expect("another dispatcher leads");
+    assert!(lease.epoch > before.epoch, "epochs must rise: {lease:?} after {before:?}");
+    (member, lease)
+}
+
+/// The threads of a process by name. Two of one name are shown as one.
+pub fn threads(pid: u32) -> BTreeMap<String, u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let tasks = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let name = |task: u32| std::fs::read_to_string(format!("/proc/{pid}/task/{task}/comm")).ok();
+    tasks.filter_map(|task| Some((name(task)?.trim().to_owned(), task))).collect()
+}
+
+/// A dispatcher that is told addresses of our own choice.
+pub fn dispatcher(cluster: &Cluster, name: &str, addresses: &[String], args: &str) -> ChildProcess {
+    let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
+    command.args(["--dispatcher-id", name, "--consumers", &addresses.join(",")]).args(args.split_whitespace());
+    ChildProcess::spawn(name, command).expect("the dispatcher starts")
+}
+
+/// A cluster of a server alone; dispatchers and consumers come from the test.
+pub fn bare_cluster() -> Cluster {
+    Cluster::start(options(0, 0, "", "")).expect("a private Redis starts")
+}
+
+/// A consumer of the library's that runs in the test's own process; stopped at once and joined on drop.
+pub struct OwnConsumer {
+    pub address: String,
+    pub stats: Arc<ConsumerStats>,
+    handle: ShutdownHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OwnConsumer {
+    pub fn start(builder: ConsumerBuilder) -> OwnConsumer {
+        let consumer = builder.bind().expect("the consumer listens");
+        let (address, stats, handle) =
+            (consumer.local_addr().to_string(), consumer.stats(), consumer.shutdown_handle());
+        let thread = thread::spawn(move || consumer.run().expect("the consumer runs"));
+        OwnConsumer { address, stats, handle, thread: Some(thread) }
+    }
+}
+
+impl Drop for OwnConsumer {
+    fn drop(&mut self) {
+        self.handle.shutdown();
+        self.handle.shutdown();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

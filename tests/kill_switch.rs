@@ -1,0 +1,213 @@
+//! The kill switch: whatever ends a term, all three workers stop together, and the dispatcher goes on as a standby that
+//! can lead again.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use oncecast::id::Epoch;
+use oncecast::local::lines::Lines;
+use oncecast::local::{ChildProcess, Cluster, Lease, Member, Signal};
+use oncecast::wire::{ErrorCode, Frame};
+
+use support::load::Load;
+use support::peer::Peer;
+use support::{
+    DEADLINE, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, options, run, threads, wait_until,
+    wait_until_done, wait_until_in_sync,
+};
+
+/// The threads of a term.
+const WORKERS: [&str; 3] = ["courier", "ingest", "redistributor"];
+/// The threads that live as long as the process.
+const OTHERS: [&str; 2] = ["election", "listener"];
+
+/// The threads of these names, by name; `None` unless all are there.
+fn found(process: &ChildProcess, names: &[&str]) -> Option<BTreeMap<String, u32>> {
+    let mut threads = threads(process.pid());
+    threads.retain(|name, _| names.contains(&name.as_str()));
+    (threads.len() == names.len()).then_some(threads)
+}
+
+fn is_alive(process: &ChildProcess, task: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{}/task/{task}", process.pid())).exists()
+}
+
+/// A group under light load whose leader loses its office by `cause`, which is told the leader's lease.
+fn every_worker_ends(reasons: &[&str], cause: impl FnOnce(&mut Cluster, &mut redis::Connection, &Lease)) {
+    let mut cluster = cluster_of(options(2, 2, "--lease-ttl-ms 600", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 2);
+    let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
+    let standby = if leader == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let process = cluster.process(leader).unwrap();
+    let workers = wait_until("the leader's three workers", || found(process, &WORKERS));
+    let others = found(process, &OTHERS).expect("listener and election");
+    let (log, seen) = (process.stderr().clone(), process.stderr().count());
+    let idle = cluster.process(standby).unwrap();
+    assert!(found(idle, &OTHERS).is_some() && found(idle, &["ingest"]).is_none(), "a standby has no workers");
+    let load = Load::start(&cluster.redis().url(), "m", 1_000);
+    load.wait_for_more(300);
+
+    cause(&mut cluster, connection, &lease);
+
+    let line = log.wait_for_after(seen, "event=term-ended", DEADLINE).expect("the term ends");
+    assert!(reasons.iter().any(|reason| line.contains(&format!("reason={reason}"))), "{line}, not one of {reasons:?}");
+    let process = cluster.process(leader).unwrap();
+    // Should it lead again at once, it does so with new threads: those of the old term must be gone.
+    wait_until(format!("{workers:?} to be gone"), || {
+        workers.values().all(|task| !is_alive(process, *task)).then_some(())
+    });
+    assert_eq!(found(process, &OTHERS), Some(others), "listener and election live on");
+    let next = cluster.wait_for(DEADLINE, "a new term", |cluster, snapshot| {
+        snapshot.lease.clone().filter(|next| next.epoch > lease.epoch).zip(cluster.leader(snapshot))
+    });
+    let (next, leader) = next.unwrap();
+    let process = cluster.process(leader).unwrap();
+    wait_until("the new leader's workers", || found(process, &WORKERS));
+    load.wait_for_more(300);
+    let sent = load.stop();
+    assert!(sent.unheard.is_empty(), "one of the two was always subscribed");
+    wait_until_done(connection, sent.owed.len());
+    assert_each_once(connection, &sent.owed);
+    let epoch: u64 = run(connection, &["GET", "messages:epoch"]);
+    assert!(Epoch(epoch) >= next.epoch, "epochs do not go back");
+}
+
+#[test]
+fn by_a_newer_epoch() {
+    every_worker_ends(&["fenced"], |_, connection, lease| {
+        // The lease stands: only the scripts of ingest, or of the redistributor, can find this out.
+        let () = run(connection, &["SET", "messages:epoch", &(lease.epoch.0 + 1).to_string()]);
+    });
+}
+
+#[test]
+fn by_the_loss_of_the_epoch() {
+    every_worker_ends(&["fenced"], |_, connection, _| run(connection, &["DEL", "messages:epoch"]));
+}
+
+#[test]
+fn by_the_loss_of_the_lease() {
+    // The standby may be faster than the leader's next renewal; then a script or a consumer says so first.
+    every_worker_ends(&["lease-lost", "fenced", "superseded"], |_, connection, _| {
+        run(connection, &["DEL", "messages:leader"])
+    });
+}
+
+#[test]
+fn by_another_holder_of_the_lease() {
+    every_worker_ends(&["lease-lost"], |cluster, connection, lease| {
+        // Somebody who is alive, so that nobody takes the lease from it: only the renewal can find this out.
+        let mut somebody = client_of(cluster);
+        let mut alive = somebody.as_pubsub();
+        alive.subscribe("messages:alive:somebody-else").expect("Redis takes subscriptions");
+        let seen = holder_log(cluster, lease);
+        let other = format!("somebody-else {}", lease.epoch);
+        let () = run(connection, &["SET", "messages:leader", &other, "PX", "2000"]);
+        seen.wait_for("event=term-ended", DEADLINE).expect("the term ends");
+    });
+}
+
+fn holder_log(cluster: &mut Cluster, lease: &Lease) -> Lines {
+    cluster.process(holder(lease)).unwrap().stderr().clone()
+}
+
+fn holder(lease: &Lease) -> Member {
+    if lease.name() == "d0" { Member::Dispatcher(0) } else { Member::Dispatcher(1) }
+}
+
+#[test]
+fn by_a_break_of_its_own_subscription() {
+    // The standby may lead before the leader's workers have heard of the break.
+    every_worker_ends(&["subscription-lost", "fenced", "superseded"], |cluster, connection, lease| {
+        let ports = local_ports(cluster.process(holder(lease)).unwrap().pid());
+        let list: String = run(connection, &["CLIENT", "LIST", "TYPE", "PUBSUB"]);
+        let field = |line: &str, name: &str| {
+            line.split(' ').find_map(|word| word.strip_prefix(name)).expect("each line has it").to_owned()
+        };
+        let is_the_leaders = |line: &&str| {
+            let port = field(line, "addr=").rsplit(':').next().and_then(|port| port.parse().ok());
+            port.is_some_and(|port: u16| ports.contains(&port))
+        };
+        let ids: Vec<String> = list.lines().filter(is_the_leaders).map(|line| field(line, "id=")).collect();
+        assert_eq!(ids.len(), 1, "a dispatcher has one subscription: {list}");
+        assert_eq!(run::<usize>(connection, &["CLIENT", "KILL", "ID", &ids[0]]), 1);
+    });
+}
+
+/// The local ports of a process's TCP connections.
+fn local_ports(pid: u32) -> Vec<u16> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let files = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    let sockets = files.filter_map(|file| {
+        let inode = file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        Some(inode.to_owned())
+    });
+    let sockets: Vec<String> = sockets.collect();
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let own = rows.filter(|row| sockets.iter().any(|inode| inode == row[9]));
+    own.filter_map(|row| u16::from_str_radix(row[1].rsplit(':').next()?, 16).ok()).collect()
+}
+
+#[test]
+fn by_a_pause_of_redis_longer_than_the_lease() {
+    every_worker_ends(&["lease-expired"], |cluster, _, lease| {
+        let Some(redis) = cluster.redis().process() else { panic!("Redis runs") };
+        redis.signal(Signal::SIGSTOP).unwrap();
+        let log = holder_log(cluster, lease);
+        // By its own clock alone: Redis says nothing.
+        let ended = log.wait_for("event=term-ended", Duration::from_secs(5));
+        cluster.redis().process().expect("Redis runs").signal(Signal::SIGCONT).unwrap();
+        ended.expect("the term ends while Redis is silent");
+    });
+}
+
+#[test]
+fn by_the_loss_of_the_cursor() {
+    let mut cluster = cluster_of(options(2, 2, "", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 2);
+    let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
+    let process = cluster.process(leader).unwrap();
+    let workers = wait_until("the leader's three workers", || found(process, &WORKERS));
+    let () = run(connection, &["DEL", "messages:cursor"]);
+    support::publish(connection, "m", 0..10);
+    let ended = process.wait_for_line("event=term-ended", DEADLINE).expect("the term ends");
+    assert!(ended.contains("reason=cursor-moved"), "{ended}");
+    wait_until("its workers to be gone", || workers.values().all(|task| !is_alive(process, *task)).then_some(()));
+    let next = cluster
+        .wait_for(DEADLINE, "a new term", |_, snapshot| snapshot.lease.clone().filter(|next| next.epoch > lease.epoch));
+    next.unwrap();
+    // What the refused intake brought is not lost with the term.
+    wait_until_done(connection, 10);
+    assert_each_once(connection, &(0..10).map(|n| format!("m{n}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn by_a_consumer_that_has_seen_a_newer_leader() {
+    let peer = Peer::bind("peer");
+    let mut cluster = bare_cluster();
+    let process = dispatcher(&cluster, "d0", &[peer.address()], "--lease-ttl-ms 600");
+    let connection = &mut client_of(&mut cluster);
+    let mut line = peer.accept(10);
+    let workers = wait_until("the leader's three workers", || found(&process, &WORKERS));
+    let others = found(&process, &OTHERS).expect("listener and election");
+    let epoch: u64 = run(connection, &["GET", "messages:epoch"]);
+    line.send(&[Frame::Error { code: ErrorCode::Stale, text: "epoch 99 is here" }]);
+    let ended = process.wait_for_line("event=term-ended", DEADLINE).expect("the term ends");
+    assert!(ended.contains("reason=superseded"), "{ended}");
+    wait_until("its workers to be gone", || workers.values().all(|task| !is_alive(&process, *task)).then_some(()));
+    assert_eq!(found(&process, &OTHERS), Some(others), "listener and election live on");
+    // It is the only one and leads again, in a new epoch.
+    let mut line = peer.accept(10);
+    let next: u64 = run(connection, &["GET", "messages:epoch"]);
+    assert!(next > epoch);
+    wait_until_in_sync(connection, 1);
+    support::publish_payloads(connection, ["after"]);
+    let (id, ..) = line.next_message();
+    line.send(&[Frame::Ack(vec![id])]);
+    wait_until("nothing to be pending", || (support::state(connection).0 == 0).then_some(()));
+}

@@ -1,0 +1,222 @@
+//! Failures: what handlers say about when to deliver again is kept to, deliveries are counted, and messages that cannot
+//! be processed end as dead letters that say why.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use oncecast::local::{ChildProcess, Cluster};
+use oncecast::{Consumer, Delivery, HandlerError, Outcome};
+use parking_lot::Mutex;
+
+use support::{
+    OwnConsumer, assert_each_once, bare_cluster, client_of, dispatcher, publish_payloads, run, state, stream,
+    wait_until, wait_until_done, wait_until_in_sync,
+};
+
+/// When each message was run, and as which delivery.
+type Runs = Arc<Mutex<HashMap<String, Vec<(Instant, u16)>>>>;
+
+/// A server, a dispatcher and a consumer with a handler of the test's.
+struct Group {
+    runs: Runs,
+    consumer: OwnConsumer,
+    _dispatcher: ChildProcess,
+    cluster: Cluster,
+}
+
+impl Group {
+    /// `judge` says what becomes of a message at the delivery with this number.
+    fn start(
+        args: &str,
+        judge: impl Fn(&str, u16) -> Result<(), HandlerError> + Send + Sync + 'static,
+    ) -> (Group, redis::Connection) {
+        let mut cluster = bare_cluster();
+        let runs = Runs::default();
+        let noted = runs.clone();
+        let handler = move |delivery: &Delivery<'_>| {
+            let payload = std::str::from_utf8(delivery.payload())?.to_owned();
+            let run = (Instant::now(), delivery.number());
+            noted.lock().entry(payload.clone()).or_default().push(run);
+            judge(&payload, delivery.number())?;
+            Ok(Outcome::new().field("message_id", payload))
+        };
+        let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("tester");
+        let consumer = OwnConsumer::start(builder.concurrency(4).prefetch(64).handler(handler));
+        let dispatcher = dispatcher(&cluster, "d0", std::slice::from_ref(&consumer.address), args);
+        let mut connection = client_of(&mut cluster);
+        wait_until_in_sync(&mut connection, 1);
+        (Group { runs, consumer, _dispatcher: dispatcher, cluster }, connection)
+    }
+
+    fn runs_of(&self, payload: &str) -> Vec<(Instant, u16)> {
+        self.runs.lock().get(payload).cloned().unwrap_or_default()
+    }
+
+    fn numbers(&self, payload: &str) -> Vec<u16> {
+        self.runs_of(payload).into_iter().map(|(_, number)| number).collect()
+    }
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}{n}")).collect()
+}
+
+fn counted(connection: &mut redis::Connection) -> HashMap<String, u16> {
+    run(connection, &["HGETALL", "messages:attempts"])
+}
+
+#[test]
+fn a_retry_is_delivered_again_and_recorded_once() {
+    let (group, mut connection) = Group::start("", |payload, delivery| {
+        if payload.starts_with("twice") && delivery == 1 { Err(HandlerError::retry("not yet")) } else { Ok(()) }
+    });
+    let all = [names("twice", 20), names("once", 20)].concat();
+    publish_payloads(&mut connection, &all);
+    wait_until_done(&mut connection, 40);
+    assert_each_once(&mut connection, &all);
+    for payload in &all {
+        let expected: &[u16] = if payload.starts_with("twice") { &[1, 2] } else { &[1] };
+        assert_eq!(group.numbers(payload), expected, "{payload}");
+    }
+    assert_eq!(group.consumer.stats.retried.get(), 20);
+    // Catches counts that outlive their messages: the hash would grow for ever.
+    assert_eq!(counted(&mut connection), HashMap::new());
+}
+
+#[test]
+fn the_delay_that_a_handler_asks_for_is_kept_and_holds_up_nobody() {
+    const DELAY: Duration = Duration::from_millis(700);
+    let (group, mut connection) = Group::start("", |payload, delivery| {
+        if payload == "later" && delivery == 1 { Err(HandlerError::retry_after(DELAY, "later")) } else { Ok(()) }
+    });
+    publish_payloads(&mut connection, ["later"]);
+    wait_until("the delivery to be counted", || (!counted(&mut connection).is_empty()).then_some(()));
+    let others = names("meanwhile", 50);
+    publish_payloads(&mut connection, &others);
+    wait_until("the others to be done", || (state(&mut connection) == (1, 50, 0)).then_some(()));
+    assert_eq!(group.numbers("later"), [1], "the others went past it while it waited");
+    // Only of what was redelivered there is a count: the number of its next delivery.
+    let id: Vec<(String, f64)> = run(&mut connection, &["ZRANGE", "messages:pending", "0", "-1", "WITHSCORES"]);
+    assert_eq!(counted(&mut connection), HashMap::from([(format!("{:.0}", id[0].1), 2)]));
+    wait_until_done(&mut connection, 51);
+    let runs = group.runs_of("later");
+    assert_eq!(group.numbers("later"), [1, 2]);
+    let waited = runs[1].0 - runs[0].0;
+    assert!(waited >= DELAY, "came back after {waited:?}");
+    assert!(waited < DELAY + Duration::from_secs(3), "came back only after {waited:?}");
+    assert_eq!(counted(&mut connection), HashMap::new());
+}
+
+#[test]
+fn a_message_that_waits_for_its_delay_is_not_lost_when_leadership_moves() {
+    // The new leader knows no delays: it may deliver earlier, but not never, and the count goes on.
+    let (group, mut connection) = Group::start("", |_, delivery| {
+        if delivery == 1 { Err(HandlerError::retry_after(Duration::from_secs(600), "much later")) } else { Ok(()) }
+    });
+    publish_payloads(&mut connection, ["later"]);
+    wait_until("the delivery to be counted", || (!counted(&mut connection).is_empty()).then_some(()));
+    let _second = dispatcher(&group.cluster, "d1", std::slice::from_ref(&group.consumer.address), "");
+    wait_until_in_sync(&mut connection, 2);
+    let Group { _dispatcher: mut first, runs, cluster: _cluster, consumer: _consumer } = group;
+    first.kill().unwrap();
+    wait_until_done(&mut connection, 1);
+    let numbers: Vec<u16> = runs.lock()["later"].iter().map(|(_, number)| *number).collect();
+    assert_eq!(numbers, [1, 2]);
+}
+
+#[test]
+fn a_rejected_message_is_a_dead_letter_at_once() {
+    let (group, mut connection) =
+        Group::start(
+            "",
+            |payload, _| {
+                if payload == "bad" { Err(HandlerError::reject("no such customer: 17")) } else { Ok(()) }
+            },
+        );
+    publish_payloads(&mut connection, ["good", "bad", "fine"]);
+    wait_until_done(&mut connection, 3);
+    assert_eq!(state(&mut connection), (0, 2, 1));
+    let letter = stream(&mut connection, "messages:dead").remove(0);
+    assert_eq!(letter["payload"], "bad");
+    assert_eq!(letter["reason"], "no such customer: 17");
+    assert_eq!((letter["deliveries"].as_str(), letter["consumer"].as_str()), ("1", "tester"));
+    assert_eq!(group.numbers("bad"), [1], "it is not delivered again");
+    assert_eq!(counted(&mut connection), HashMap::new());
+}
+
+#[test]
+fn the_last_delivery_that_is_allowed_makes_a_dead_letter() {
+    let (group, mut connection) = Group::start("--max-deliveries 3", |payload, delivery| match payload {
+        "never" => Err(HandlerError::retry(format!("failed at delivery {delivery}"))),
+        "just in time" if delivery < 3 => Err(HandlerError::retry("not yet")),
+        _ => Ok(()),
+    });
+    publish_payloads(&mut connection, ["never", "just in time", "good"]);
+    wait_until_done(&mut connection, 3);
+    assert_eq!(state(&mut connection), (0, 2, 1));
+    assert_eq!(group.numbers("never"), [1, 2, 3]);
+    assert_eq!(group.numbers("just in time"), [1, 2, 3]);
+    let letter = stream(&mut connection, "messages:dead").remove(0);
+    assert_eq!((letter["payload"].as_str(), letter["deliveries"].as_str()), ("never", "3"));
+    assert_eq!(letter["reason"], "failed at delivery 3", "the last reason");
+    // Backoff: the second delivery goes out at once, the third a little later.
+    let runs = group.runs_of("never");
+    assert!(runs[2].0 - runs[1].0 >= Duration::from_millis(75), "no backoff before the third delivery");
+    assert_eq!(counted(&mut connection), HashMap::new());
+}
+
+#[test]
+fn a_panic_fails_its_message_only() {
+    let (group, mut connection) = Group::start("--max-deliveries 2", |payload, delivery| match payload {
+        "once" if delivery == 1 => panic!("a handler that trips"),
+        "always" => panic!("a handler that cannot"),
+        _ => Ok(()),
+    });
+    let others = names("good", 100);
+    publish_payloads(&mut connection, ["once", "always"]);
+    publish_payloads(&mut connection, &others);
+    wait_until_done(&mut connection, 102);
+    let owed = [others, vec!["once".to_owned()]].concat();
+    assert_each_once(&mut connection, &owed);
+    let letter = stream(&mut connection, "messages:dead").remove(0);
+    assert_eq!((letter["payload"].as_str(), letter["deliveries"].as_str()), ("always", "2"));
+    assert!(letter["reason"].contains("a handler that cannot"), "{}", letter["reason"]);
+    assert_eq!(group.consumer.stats.panicked.get(), 3);
+    // All four threads are still there: none died of a panic.
+    assert_eq!(group.numbers("once"), [1, 2]);
+}
+
+#[test]
+fn a_handler_that_hangs_is_given_up_and_its_message_goes_on() {
+    let mut cluster = bare_cluster();
+    let (release, gate) = crossbeam_channel::bounded::<()>(0);
+    let runs = Runs::default();
+    let noted = runs.clone();
+    let handler = move |delivery: &Delivery<'_>| {
+        let payload = std::str::from_utf8(delivery.payload())?.to_owned();
+        noted.lock().entry(payload.clone()).or_default().push((Instant::now(), delivery.number()));
+        if payload == "hangs" && delivery.number() == 1 {
+            // Until the test ends, or lets it go.
+            let _ = gate.recv();
+        }
+        Ok(Outcome::new().field("message_id", payload).field("delivery", delivery.number().to_string()))
+    };
+    let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("tester");
+    let builder = builder.concurrency(2).prefetch(8).handler_timeout(Duration::from_millis(300)).handler(handler);
+    let consumer = OwnConsumer::start(builder);
+    let _dispatcher = dispatcher(&cluster, "d0", std::slice::from_ref(&consumer.address), "--link-timeout-ms 400");
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 1);
+    publish_payloads(connection, ["hangs", "good"]);
+    wait_until_done(connection, 2);
+    let entries = stream(connection, "messages:processed");
+    let hung = entries.iter().find(|entry| entry["message_id"] == "hangs").expect("its result");
+    assert_eq!(hung["delivery"], "2", "the second run's");
+    drop(release);
+    wait_until("the late result to be dropped", || (consumer.stats.dropped.get() == 1).then_some(()));
+    // First commit wins: the late one changes nothing.
+    assert_each_once(connection, &["hangs".to_owned(), "good".to_owned()]);
+}

@@ -1,0 +1,164 @@
+//! Scripted peers: a consumer that says what the test wants, and a dispatcher that does.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use oncecast::id::{Epoch, MessageId};
+use oncecast::wire::{self, ErrorCode, Frame, ReadyFlags};
+use tungstenite::{Message, WebSocket};
+
+use super::DEADLINE;
+
+/// How long one look at a socket takes.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What a peer heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    Process {
+        id: MessageId,
+        delivery: u16,
+        body: Vec<u8>,
+    },
+    Lead(Epoch),
+    Ready {
+        prefetch: u32,
+        consumer: String,
+    },
+    Ids(&'static str, Vec<MessageId>),
+    Error(ErrorCode, String),
+    Other(&'static str),
+    /// The connection is closed.
+    Closed,
+}
+
+/// A scripted consumer that listens.
+pub struct Peer {
+    listener: TcpListener,
+    pub name: &'static str,
+}
+
+impl Peer {
+    pub fn bind(name: &'static str) -> Peer {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("our own socket");
+        Peer { listener, name }
+    }
+
+    pub fn address(&self) -> String {
+        self.listener.local_addr().expect("it listens").to_string()
+    }
+
+    /// Accepts a dispatcher and answers its LEAD with READY and an empty HELD, as a consumer without Redis.
+    pub fn accept(&self, prefetch: u32) -> Line {
+        let deadline = Instant::now() + DEADLINE;
+        let stream = loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(_) if Instant::now() < deadline => std::thread::sleep(LOOK),
+                Err(error) => panic!("no dispatcher connected to {}: {error}", self.name),
+            }
+        };
+        stream.set_nonblocking(false).expect("our own socket");
+        stream.set_read_timeout(Some(DEADLINE)).expect("our own socket");
+        let socket = tungstenite::accept(stream).expect("a WebSocket handshake");
+        let mut line = Line::new(socket);
+        assert!(matches!(line.next(), Heard::Lead(_)), "the first frame is LEAD");
+        line.send(&[Frame::Ready { prefetch, flags: ReadyFlags(0), consumer: self.name }, Frame::Held(Vec::new())]);
+        line
+    }
+}
+
+/// A connection, either side.
+pub struct Line {
+    socket: WebSocket<TcpStream>,
+    heard: std::collections::VecDeque<Heard>,
+}
+
+impl Line {
+    fn new(socket: WebSocket<TcpStream>) -> Line {
+        socket.get_ref().set_read_timeout(Some(LOOK)).expect("our own socket");
+        Line { socket, heard: Default::default() }
+    }
+
+    /// Connects to a consumer as a dispatcher does and says LEAD.
+    pub fn lead(address: &str, epoch: Epoch) -> Line {
+        let stream = TcpStream::connect(address).expect("the consumer listens");
+        let (socket, _) = tungstenite::client(format!("ws://{address}/"), stream).expect("a WebSocket handshake");
+        let mut line = Line::new(socket);
+        line.send(&[Frame::Lead { epoch, group: "messages" }]);
+        line
+    }
+
+    /// Sends frames in one message.
+    pub fn send(&mut self, frames: &[Frame<'_>]) {
+        let mut bytes = Vec::new();
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        self.send_raw(Message::Binary(bytes.into()));
+    }
+
+    pub fn send_raw(&mut self, message: Message) {
+        self.socket.send(message).expect("the other side reads");
+    }
+
+    /// The next frame; the end of the connection is one, too.
+    pub fn next(&mut self) -> Heard {
+        self.next_within(DEADLINE).unwrap_or_else(|| panic!("nothing came within {DEADLINE:?}"))
+    }
+
+    /// The next frame, if one comes in time. Pings are answered meanwhile.
+    pub fn next_within(&mut self, limit: Duration) -> Option<Heard> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(heard) = self.heard.pop_front() {
+                return Some(heard);
+            }
+            match self.socket.read() {
+                Ok(Message::Binary(message)) => {
+                    let frames = wire::frames(&message).map(|frame| heard(frame.expect("a dispatcher sends frames")));
+                    self.heard.extend(frames);
+                }
+                Ok(_) => {}
+                Err(tungstenite::Error::Io(error))
+                    if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+                {
+                    if Instant::now() >= deadline {
+                        return None;
+                    }
+                }
+                Err(_) => return Some(Heard::Closed),
+            }
+        }
+    }
+
+    /// The next PROCESS: its id, the number of the delivery, and the body as text.
+    pub fn next_message(&mut self) -> (MessageId, u16, String) {
+        match self.next() {
+            Heard::Process { id, delivery, body } => (id, delivery, String::from_utf8_lossy(&body).into_owned()),
+            other => panic!("expected PROCESS, got {other:?}"),
+        }
+    }
+
+    /// Everything up to the end of the connection.
+    pub fn rest(&mut self) -> Vec<Heard> {
+        let mut all = Vec::new();
+        loop {
+            match self.next() {
+                Heard::Closed => return all,
+                heard => all.push(heard),
+            }
+        }
+    }
+}
+
+fn heard(frame: Frame<'_>) -> Heard {
+    let name = frame.name();
+    match frame {
+        Frame::Process { id, delivery, body } => Heard::Process { id, delivery, body: body.to_vec() },
+        Frame::Lead { epoch, .. } => Heard::Lead(epoch),
+        Frame::Ready { prefetch, consumer, .. } => Heard::Ready { prefetch, consumer: consumer.to_owned() },
+        Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => Heard::Ids(name, ids),
+        Frame::Error { code, text } => Heard::Error(code, text.to_owned()),
+        _ => Heard::Other(name),
+    }
+}
