@@ -101,7 +101,9 @@ impl Subscriber {
                 }
             }
         });
-        wait_until("the subscription", || run::<(String, u64)>(redis, &["PUBSUB", "NUMSUB", CHANNEL]).1.checked_sub(1));
+        wait_until("the subscription", || {
+            run_on::<(String, u64)>(redis, &["PUBSUB", "NUMSUB", CHANNEL]).1.checked_sub(1)
+        });
         Subscriber { stop, thread }
     }
 
