@@ -413,8 +413,13 @@ fn more_than_fits_into_memory_waits_in_redis_and_goes_out_in_order() {
     let handler = |delivery: &Delivery<'_>| Ok(Outcome::new().field("message_id", &delivery.payload()[..4]));
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen(&address).consumer_id("late");
     let _consumer = OwnConsumer::start(builder.concurrency(1).prefetch(50).handler(handler));
-    wait_until_done(connection, MESSAGES);
-    let expected: Vec<String> = (0..MESSAGES).map(|n| format!("{n:04}")).collect();
+    // While the backlog is read back and there is room in memory at times: new ones must not overtake it.
+    for chunk in 0..20 {
+        publish_payloads(connection, (0..25).map(|n| format!("{:04}", MESSAGES + 25 * chunk + n)));
+        wait_for_intake(connection);
+    }
+    wait_until_done(connection, MESSAGES + 500);
+    let expected: Vec<String> = (0..MESSAGES + 500).map(|n| format!("{n:04}")).collect();
     assert_eq!(recorded_ids(connection), expected, "in the order of intake, each once");
     // The ring may hold 64 MiB for a while, the waiting messages 16.
     assert!(resident < 160 << 20, "the dispatcher took {resident} bytes of memory");
