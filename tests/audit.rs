@@ -187,5 +187,5 @@ fn a_redis_that_comes_back_is_waited_for_and_one_that_does_not_is_an_error() {
     drop(redis);
     let error = audit(&config(&url, "")).unwrap_err();
     assert!(error.to_string().contains("is Redis running there?"), "{error}");
-    assert!((Duration::from_secs(10)..Duration::from_secs(20)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= Duration::from_secs(10), "{:?}", begin.elapsed());
 }

@@ -186,12 +186,13 @@ fn slow_work_is_reported_each_second_and_on_every_ping() {
     peer.send(&[process(1, "slow")]);
     assert_eq!(peer.next(), "PROGRESS 1");
     assert_eq!(peer.next(), "PROGRESS 1");
+    // By the clock alone these would take forty seconds.
     let asked = Instant::now();
-    for _ in 0..3 {
+    for _ in 0..40 {
         peer.ping();
         assert_eq!(peer.next(), "PROGRESS 1");
     }
-    assert!(asked.elapsed() < Duration::from_secs(2), "three reports took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20), "forty reports took {:?}", asked.elapsed());
     permits.send(()).expect("handlers live");
     peer.expect_acks(&[1]);
 }
@@ -349,7 +350,8 @@ fn a_dispatcher_that_does_not_read_delays_nobody() {
     let mut next = ScriptedDispatcher::lead(consumer.address, 6, &ids);
     ids.iter().for_each(|_| permits.send(()).expect("handlers live"));
     next.expect_acks(&ids);
-    assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
+    // A committer that waited for the stalled socket would wait for its write timeout, five seconds.
+    assert!(started.elapsed() < Duration::from_millis(4_500), "it took {:?}", started.elapsed());
 }
 
 #[test]
@@ -430,15 +432,15 @@ fn a_stopping_consumer_finishes_what_it_has_in_hand() {
 fn a_second_request_stops_at_once_and_a_stuck_handler_does_not_hinder() {
     let redis = redis_server();
     let (permits, handler) = gated();
-    let consumer = RunningConsumer::start(consumer_of(&redis).handler(handler));
+    let patient = consumer_of(&redis).drain_timeout(10 * DEADLINE);
+    let consumer = RunningConsumer::start(patient.handler(handler));
     let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
     peer.send(&[process(1, "stuck")]);
     wait_until("it to be in hand", || (consumer.stats.held() == 1).then_some(()));
     consumer.handle.shutdown();
     assert_eq!(peer.next_but_progress(), "DRAIN");
-    let asked = Instant::now();
+    // Within the deadline of the wait, which is shorter than the drain.
     consumer.stop();
-    assert!(asked.elapsed() < Duration::from_secs(4), "it took {:?}", asked.elapsed());
     drop(permits);
 }
 
