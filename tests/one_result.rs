@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use support::{
     Fields, assert_each_once, client_of, cluster, occurrences, publish, publish_payloads, raw_stream, state, stream,
-    wait_until_done,
+    wait_until_done, wait_until_in_sync,
 };
 
 fn value<'a>(fields: &'a [(Vec<u8>, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
@@ -17,6 +17,7 @@ fn value<'a>(fields: &'a [(Vec<u8>, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
 fn each_message_has_one_result_and_every_consumer_works() {
     let mut cluster = cluster(2, 3);
     let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 2);
     assert_eq!(publish(connection, "m", 0..3_000), 2, "both dispatchers hear each message");
     wait_until_done(connection, 3_000);
     let owed: Vec<String> = (0..3_000).map(|n| format!("m{n}")).collect();

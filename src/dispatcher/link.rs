@@ -270,3 +270,88 @@ impl Link {
 fn is_transient(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tungstenite::protocol::{Role, WebSocketConfig};
+
+    use super::*;
+
+    /// A link with a small buffer, and its peer, which reads only what the test reads.
+    fn link(prefetch: u32) -> (Link, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        let (peer, _) = listener.accept().expect("it connects");
+        stream.set_nonblocking(true).expect("a socket");
+        let config = WebSocketConfig::default().write_buffer_size(0);
+        let socket = WebSocket::from_raw_socket(stream, Role::Client, Some(config));
+        let new = NewLink {
+            index: 0,
+            socket,
+            consumer: "c0".to_owned(),
+            prefetch,
+            flags: ReadyFlags::COMMITS,
+            held: Vec::new(),
+            leftover: Vec::new(),
+        };
+        (Link::new(new, 1), peer)
+    }
+
+    fn message(id: u64, bytes: usize) -> Pending {
+        Pending { id: MessageId(id), delivery: 1, payload: vec![b'x'; bytes].into() }
+    }
+
+    #[test]
+    fn what_a_broken_link_could_not_send_comes_back_with_the_rest() {
+        let (mut link, peer) = link(10_000);
+        drop(peer);
+        let mut last = 0;
+        // The first writes may succeed: the system takes them before it hears that nobody is there.
+        while last < 9_000 {
+            last += 1;
+            if link.deliver(&message(last, CHUNK_BYTES), Instant::now()).is_err() {
+                break;
+            }
+        }
+        assert!(last < 9_000, "writing to nobody fails at last");
+        let back: Vec<u64> = link.take_attached().iter().map(|(id, _)| id.0).collect();
+        assert_eq!(back, (1..=last).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_not_sent_yet_is_not_overdue() {
+        let (mut link, peer) = link(10_000);
+        let now = Instant::now();
+        let mut last = 0;
+        while !link.congested {
+            last += 1;
+            link.deliver(&message(last, CHUNK_BYTES), now).expect("the peer is there");
+            link.flush().expect("the peer is there");
+        }
+        let much_later = now + Duration::from_secs(3600);
+        assert_eq!(link.detach_overdue(Duration::from_secs(1), much_later), []);
+        assert_eq!(link.change_of_watch(true), Some((true, true)));
+        assert_eq!(link.change_of_watch(true), None);
+        drop(peer);
+    }
+
+    #[test]
+    fn a_place_is_free_when_its_message_is_let_go() {
+        let (mut link, _peer) = link(2);
+        let now = Instant::now();
+        for id in [1, 2] {
+            assert!(link.has_room(1));
+            link.deliver(&message(id, 1), now).expect("the peer is there");
+        }
+        assert!(!link.has_room(1));
+        let mut overdue = link.detach_overdue(Duration::ZERO, now);
+        overdue.sort_unstable();
+        assert_eq!(overdue, [(MessageId(1), 1), (MessageId(2), 1)]);
+        assert!(!link.has_room(1), "what is overdue keeps its place");
+        assert!(link.let_go(MessageId(1)).is_some_and(|held| held.detached));
+        assert!(link.has_room(1));
+        assert_eq!(link.take_attached(), [], "what is overdue counts as being elsewhere");
+    }
+}
