@@ -81,19 +81,14 @@ impl Lease {
         self.ledger.release(&self.id, term.epoch)
     }
 
-    /// Forgets it: whoever is next need not wait for us to give it back.
-    pub fn forget(&mut self) {
-        self.term = None;
-    }
-
     /// How long until the next renewal is due.
     pub fn renew_in(&self) -> Duration {
         self.term.map_or(Duration::ZERO, |term| term.renew.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether by our own clock the lease may be gone.
-    pub fn is_expired(&self) -> bool {
-        self.term.is_none_or(|term| Instant::now() >= term.expires)
+    /// From when on by our own clock the lease may be gone.
+    pub fn expires(&self) -> Instant {
+        self.term.map_or_else(Instant::now, |term| term.expires)
     }
 
     fn term_from(&self, epoch: Epoch, asked: Instant) -> Term {

@@ -85,6 +85,15 @@ impl Drop for Listener {
     }
 }
 
+/// Ends the ring's segment with the subscription, even by a panic: what comes later has no place in it.
+struct SegmentEnd<'a>(&'a Ring);
+
+impl Drop for SegmentEnd<'_> {
+    fn drop(&mut self) {
+        self.0.end_segment();
+    }
+}
+
 struct Worker {
     channels: Channels,
     ring: Arc<Ring>,
@@ -101,12 +110,9 @@ impl Worker {
             let join = Marker::of_join(&self.channels.dispatcher, number);
             let outcome = Subscription::open(&self.channels, &join, PATIENCE).and_then(|subscription| {
                 self.stats.subscriptions.store(number, Ordering::Relaxed);
-                backoff.reset();
-                log::info!("event=subscribed channel={} marker={join}", Quoted(&self.channels.published));
                 self.ring.begin_segment();
-                let outcome = self.listen(subscription);
-                self.ring.end_segment();
-                outcome
+                let _segment = SegmentEnd(&self.ring);
+                self.listen(subscription, &join, &mut backoff)
             });
             if let Err(error) = outcome {
                 if backoff.should_say() {
@@ -118,7 +124,8 @@ impl Worker {
     }
 
     /// Reads until the subscription fails or the program stops.
-    fn listen(&self, mut subscription: Subscription) -> Result<()> {
+    fn listen(&self, mut subscription: Subscription, join: &Marker, backoff: &mut Backoff) -> Result<()> {
+        let mut joined = false;
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
         while !self.stopped() {
@@ -127,6 +134,11 @@ impl Worker {
                     heard = Instant::now();
                     asked = None;
                     self.note_epochs(&batch.seen);
+                    if !joined && batch.seen.iter().any(|seen| matches!(seen, Seen::Marker(marker) if marker == join)) {
+                        joined = true;
+                        backoff.reset();
+                        log::info!("event=subscribed channel={} marker={join}", Quoted(&self.channels.published));
+                    }
                     if !batch.seen.is_empty() {
                         self.ring.append(batch.seen);
                     }

@@ -140,6 +140,8 @@ struct State {
     noted: VecDeque<(Instant, u64)>,
     seen: u64,
     overrun: u64,
+    /// How often somebody asked the reader to look up.
+    wakes: u64,
 }
 
 impl Ring {
@@ -154,6 +156,7 @@ impl Ring {
             noted: VecDeque::new(),
             seen: 0,
             overrun: 0,
+            wakes: 0,
         };
         Ring { state: Mutex::new(state), changed: Condvar::new(), limit_bytes }
     }
@@ -213,9 +216,10 @@ impl Ring {
     /// a newer name for the same place counts as something new, so that the cursor moves on to it.
     pub fn take(&self, place: Place, known: Option<&Position>, limits: Limits, deadline: Instant) -> Taken {
         let mut state = self.state.lock();
+        let wakes = state.wakes;
         loop {
             match state.take(place, known, limits) {
-                Taken::Nothing => {}
+                Taken::Nothing if wakes == state.wakes => {}
                 taken => return taken,
             }
             if self.changed.wait_until(&mut state, deadline).timed_out() {
@@ -226,7 +230,13 @@ impl Ring {
 
     /// Wakes whoever waits, to look at its kill switch.
     pub fn wake(&self) {
+        self.state.lock().wakes += 1;
         self.changed.notify_all();
+    }
+
+    /// The sequence number that the next message will have.
+    pub fn tail(&self) -> u64 {
+        self.state.lock().tail()
     }
 
     /// Figures for logs and metrics.
@@ -252,6 +262,11 @@ impl Place {
     /// The number of the segment it lies in.
     pub fn segment(self) -> u64 {
         self.segment
+    }
+
+    /// The sequence number of the next message.
+    pub fn sequence(self) -> u64 {
+        self.next
     }
 }
 
@@ -305,6 +320,10 @@ impl State {
     }
 
     fn note_cursor(&mut self, sequence: u64, now: Instant) {
+        // After a loss of data Redis came back with an older cursor: what we knew beyond it is not so any more.
+        while self.noted.back().is_some_and(|(_, noted)| *noted > sequence) {
+            self.noted.pop_back();
+        }
         if self.noted.back().is_none_or(|(noted, _)| now.duration_since(*noted) >= NOTE_EVERY) {
             self.noted.push_back((now, sequence));
         }

@@ -4,8 +4,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
@@ -22,8 +22,6 @@ pub enum Reason {
     LeaseExpired,
     /// A script was refused: a newer epoch has begun.
     Fenced,
-    /// A consumer has seen a newer epoch.
-    Superseded,
     /// Our own subscription dropped: what is published now, others have.
     SubscriptionLost,
     /// The cursor is not where we put it: Redis lost a part of its data.
@@ -33,12 +31,11 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Reason; 8] = [
+    const ALL: [Reason; 7] = [
         Reason::Shutdown,
         Reason::LeaseLost,
         Reason::LeaseExpired,
         Reason::Fenced,
-        Reason::Superseded,
         Reason::SubscriptionLost,
         Reason::CursorMoved,
         Reason::WorkerFailed,
@@ -52,7 +49,6 @@ impl fmt::Display for Reason {
             Reason::LeaseLost => "lease-lost",
             Reason::LeaseExpired => "lease-expired",
             Reason::Fenced => "fenced",
-            Reason::Superseded => "superseded",
             Reason::SubscriptionLost => "subscription-lost",
             Reason::CursorMoved => "cursor-moved",
             Reason::WorkerFailed => "worker-failed",
@@ -61,18 +57,41 @@ impl fmt::Display for Reason {
 }
 
 /// See the module's text. Clones are the same switch.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct KillSwitch(Arc<Switch>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Switch {
     reason: AtomicU8,
+    made: Instant,
+    /// When it sets itself unless it is prolonged, in microseconds after `made`.
+    expires_us: AtomicU64,
     // For those who wait for something else meanwhile, such as the next attempt.
     lock: Mutex<()>,
     set: Condvar,
 }
 
 impl KillSwitch {
+    /// A switch that sets itself at `expires`, for [`Reason::LeaseExpired`], unless it is prolonged: whoever was paused
+    /// finds it set, even before the election has looked.
+    pub fn until(expires: Instant) -> KillSwitch {
+        let switch = KillSwitch(Arc::new(Switch {
+            reason: AtomicU8::new(0),
+            made: Instant::now(),
+            expires_us: AtomicU64::new(0),
+            lock: Mutex::new(()),
+            set: Condvar::new(),
+        }));
+        switch.prolong(expires);
+        switch
+    }
+
+    /// Moves the time at which it sets itself.
+    pub fn prolong(&self, expires: Instant) {
+        let after = expires.saturating_duration_since(self.0.made);
+        self.0.expires_us.store(after.as_micros() as u64, Ordering::Release);
+    }
+
     /// Sets the switch; the first reason stays. Says whether this was the first.
     pub fn set(&self, reason: Reason) -> bool {
         let first = self.0.reason.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
@@ -86,13 +105,21 @@ impl KillSwitch {
 
     /// Why the term ends, if it does.
     pub fn reason(&self) -> Option<Reason> {
+        self.is_set();
         let set = self.0.reason.load(Ordering::Acquire);
         Reason::ALL.into_iter().find(|reason| *reason as u8 == set)
     }
 
     /// Whether the term ends.
     pub fn is_set(&self) -> bool {
-        self.0.reason.load(Ordering::Acquire) != 0
+        if self.0.reason.load(Ordering::Acquire) != 0 {
+            return true;
+        }
+        let expired = self.0.made.elapsed().as_micros() as u64 >= self.0.expires_us.load(Ordering::Acquire);
+        if expired {
+            self.set(Reason::LeaseExpired);
+        }
+        expired
     }
 
     /// Waits until the switch is set, at most `limit`. Says whether it is.
@@ -148,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_first_reason_stays() {
-        let kill = KillSwitch::default();
+        let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
         assert_eq!(kill.reason(), None);
         assert!(kill.clone().set(Reason::Fenced));
         assert!(!kill.set(Reason::Shutdown));
@@ -156,9 +183,19 @@ mod tests {
     }
 
     #[test]
+    fn it_sets_itself_when_its_time_is_over() {
+        let kill = KillSwitch::until(Instant::now());
+        assert_eq!(kill.reason(), Some(Reason::LeaseExpired));
+        let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
+        assert!(!kill.is_set());
+        kill.prolong(Instant::now());
+        assert!(kill.clone().is_set());
+    }
+
+    #[test]
     fn every_reason_reads_back() {
         for reason in Reason::ALL {
-            let kill = KillSwitch::default();
+            let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
             kill.set(reason);
             assert_eq!(kill.reason(), Some(reason));
         }

@@ -160,7 +160,7 @@ error_codes! {
     Malformed = 4,
     /// A valid frame at the wrong time or in the wrong direction.
     Unexpected = 5,
-    /// The sender's epoch is older than one the receiver has seen, or its connection was replaced.
+    /// The sender's epoch is older than one the receiver has seen.
     Stale = 6,
     /// LEAD named another group.
     Group = 7,
@@ -168,6 +168,8 @@ error_codes! {
     OverPrefetch = 8,
     /// Too many connections, or the receiver is stopping.
     Unavailable = 9,
+    /// The connection was replaced by a newer one of the same epoch.
+    Replaced = 10,
 }
 
 /// Why bytes are not a frame.

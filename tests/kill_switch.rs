@@ -186,25 +186,21 @@ fn by_the_loss_of_the_cursor() {
     assert_each_once(connection, &(0..10).map(|n| format!("m{n}")).collect::<Vec<_>>());
 }
 
+/// Redis alone decides who leads: a consumer's word costs its link and no more.
 #[test]
-fn by_a_consumer_that_has_seen_a_newer_leader() {
+fn not_by_a_consumer_that_says_the_epoch_is_over() {
     let peer = Peer::bind("peer");
     let mut cluster = bare_cluster();
     let process = dispatcher(&cluster, "d0", &[peer.address()], "--lease-ttl-ms 600");
     let connection = &mut client_of(&mut cluster);
     let mut line = peer.accept(10);
     let workers = wait_until("the leader's three workers", || found(&process, &WORKERS));
-    let others = found(&process, &OTHERS).expect("listener and election");
     let epoch: u64 = run(connection, &["GET", "messages:epoch"]);
     line.send(&[Frame::Error { code: ErrorCode::Stale, text: "epoch 99 is here" }]);
-    let ended = process.wait_for_line("event=term-ended", DEADLINE).expect("the term ends");
-    assert!(ended.contains("reason=superseded"), "{ended}");
-    wait_until("its workers to be gone", || workers.values().all(|task| !is_alive(&process, *task)).then_some(()));
-    assert_eq!(found(&process, &OTHERS), Some(others), "listener and election live on");
-    // It is the only one and leads again, in a new epoch.
+    process.wait_for_line("event=consumer-lost", DEADLINE).expect("the link is dropped");
     let mut line = peer.accept(10);
-    let next: u64 = run(connection, &["GET", "messages:epoch"]);
-    assert!(next > epoch);
+    assert_eq!(run::<u64>(connection, &["GET", "messages:epoch"]), epoch, "the term goes on");
+    assert!(workers.values().all(|task| is_alive(&process, *task)));
     wait_until_in_sync(connection, 1);
     support::publish_payloads(connection, ["after"]);
     let (id, ..) = line.next_message();

@@ -165,7 +165,7 @@ the library: a handler is a closure.";
 Example:
   oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
 
-Ends on SIGTERM or SIGINT: asks for no more, finishes what it has in hand for up to 8 s, and hands the rest back. A
+Ends on SIGTERM or SIGINT: asks for no more, finishes what it has in hand for up to 7 s, and hands the rest back. A
 second signal ends it at once.
 Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
     program("oncecast-consumer", about, after, CONSUMER)

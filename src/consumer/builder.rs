@@ -17,7 +17,7 @@ use crate::wire;
 const MAX_CONCURRENCY: usize = 4_096;
 /// How long a consumer that stops works on what it has in hand: with the rest of the stop, less than the 10 s that
 /// containers are given.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// The settings of a consumer; from [`Consumer::builder`], or from a [`ConsumerConfig`].
 pub struct ConsumerBuilder {
@@ -111,7 +111,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How long a consumer that stops works on what it has in hand. Default: 8 s.
+    /// How long a consumer that stops works on what it has in hand. Default: 7 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self

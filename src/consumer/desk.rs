@@ -88,6 +88,8 @@ struct State {
     /// The highest epoch seen.
     epoch: Epoch,
     ruler: Option<(LinkId, Arc<Outbox>)>,
+    /// The epochs of the connections that have said LEAD.
+    epochs: HashMap<LinkId, Epoch>,
     held: HashMap<MessageId, Held>,
     held_bytes: usize,
     /// How many of `held` are given up.
@@ -140,6 +142,11 @@ impl Desk {
         if epoch < state.epoch {
             let text = format!("epoch {epoch} is over, this consumer has seen epoch {}", state.epoch);
             return Err(Refusal::new(ErrorCode::Stale, text));
+        }
+        state.epochs.insert(link, epoch);
+        let newer = state.ruler.as_ref().is_some_and(|(ruler, _)| epoch == state.epoch && *ruler > link);
+        if newer {
+            state.check_rule(link)?;
         }
         state.epoch = epoch;
         state.ruler = Some((link, outbox.clone()));
@@ -263,28 +270,25 @@ impl Desk {
         self.after_a_change(state);
     }
 
-    /// Reports to this connection, if it rules, what is being worked on. Says whether it rules.
-    pub(super) fn report(&self, link: LinkId, now: Instant) -> bool {
+    /// Reports to this connection, if it rules, what is being worked on. It is refused if another has replaced it.
+    pub(super) fn report(&self, link: LinkId, now: Instant) -> Result<(), Refusal> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.give_up_the_slow(self.terms.handler_timeout, now, &self.stats);
         self.after_a_change(state);
-        match &state.ruler {
-            Some((ruler, outbox)) if *ruler == link => {
-                let in_hand = state.in_hand();
-                if !in_hand.is_empty() {
-                    outbox.put(&Frame::Progress(in_hand));
-                }
-                true
-            }
-            _ => false,
+        state.check_rule(link)?;
+        let in_hand = state.in_hand();
+        if let Some((_, outbox)) = state.ruler.as_ref().filter(|_| !in_hand.is_empty()) {
+            outbox.put(&Frame::Progress(in_hand));
         }
+        Ok(())
     }
 
     /// The connection is gone. Says whether it was the ruler.
     pub(super) fn leave(&self, link: LinkId) -> bool {
         let mut state = self.state.lock();
         let ruled = state.check_rule(link).is_ok();
+        state.epochs.remove(&link);
         if ruled {
             state.ruler = None;
             self.stats.set_ruling_epoch(0);
@@ -319,10 +323,14 @@ impl State {
     fn check_rule(&self, link: LinkId) -> Result<(), Refusal> {
         match &self.ruler {
             Some((ruler, _)) if *ruler == link => Ok(()),
-            _ => Err(Refusal::new(
-                ErrorCode::Stale,
-                format!("this connection was replaced, by one of epoch {}", self.epoch),
-            )),
+            _ if self.epochs.get(&link) == Some(&self.epoch) => {
+                let text = format!("this connection was replaced by a newer one of the same epoch {}", self.epoch);
+                Err(Refusal::new(ErrorCode::Replaced, text))
+            }
+            _ => {
+                let text = format!("this connection was replaced, by one of epoch {}", self.epoch);
+                Err(Refusal::new(ErrorCode::Stale, text))
+            }
         }
     }
 

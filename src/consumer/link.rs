@@ -111,8 +111,11 @@ impl Link {
                 Ok(Message::Binary(message)) => self.obey(reader, &message),
                 // The peer wonders whether we live: say also what we work on, its time limits may be short.
                 Ok(Message::Ping(_)) => {
-                    self.desk.report(self.id, Instant::now());
-                    Ok(())
+                    if self.is_greeted() {
+                        self.desk.report(self.id, Instant::now()).map_err(End::from)
+                    } else {
+                        Ok(())
+                    }
                 }
                 Ok(Message::Text(_)) => {
                     Err(Refusal::new(ErrorCode::Malformed, "a text message; frames are binary").into())
@@ -187,7 +190,8 @@ impl Link {
         match end {
             End::Refused(Refusal { code, text }) => {
                 if self.outbox.close(Some(&Frame::Error { code: *code, text })) {
-                    if *code == ErrorCode::Stale { &stats.stale } else { &stats.bad_frames }.add(1);
+                    let over = matches!(code, ErrorCode::Stale | ErrorCode::Replaced);
+                    if over { &stats.stale } else { &stats.bad_frames }.add(1);
                 }
                 let (peer, code, reason) = (self.peer, code.code(), Quoted(text));
                 warn!("event=connection-refused peer={peer} code={code} ruled={ruled} reason={reason}");
@@ -249,13 +253,14 @@ impl Writer {
     }
 
     fn report(&self) {
-        let rules = self.desk.report(self.link, Instant::now());
-        if !rules && self.greeted.load(Ordering::Acquire) {
+        if !self.greeted.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(Refusal { code, text }) = self.desk.report(self.link, Instant::now())
+            && self.outbox.close(Some(&Frame::Error { code, text: &text }))
+        {
             // Whoever was replaced learns it within a second, even if it has nothing to send.
-            let text = "this connection was replaced by a newer one";
-            if self.outbox.close(Some(&Frame::Error { code: ErrorCode::Stale, text })) {
-                self.desk.stats().stale.add(1);
-            }
+            self.desk.stats().stale.add(1);
         }
     }
 

@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const ROLL_CALL: Duration = Duration::from_millis(500);
 /// Batches taken from ingest in one round of the loop.
 const ARRIVALS_PER_ROUND: usize = 8;
+/// How often it is said that no more messages are taken in hand.
+const SAY_FULL_EVERY: Duration = Duration::from_secs(10);
 /// The backlog is read on when fewer messages than this wait.
 const READY_LOW: usize = 4_000;
 
@@ -101,7 +103,13 @@ pub(super) struct Courier {
     /// Links to read on although their socket shows nothing new.
     unread: Vec<usize>,
     tended: Instant,
+    /// The longest wait.
+    patience: Duration,
     rate: Rate,
+    /// When it was last said that no more messages are taken in hand.
+    said_full: Option<Instant>,
+    /// Messages acknowledged since the last look at the rate.
+    acked_unsaid: u64,
 }
 
 impl Courier {
@@ -136,7 +144,10 @@ impl Courier {
             turn: 0,
             unread: Vec::new(),
             tended: now,
+            patience: PATIENCE.min(shared.config.link_timeout / 10),
             rate: Rate::new(),
+            said_full: None,
+            acked_unsaid: 0,
         }
     }
 
@@ -145,7 +156,7 @@ impl Courier {
         (0..self.links.len()).for_each(|index| self.dial(index));
         self.list_members();
         while !self.kill.is_set() {
-            let patience = if self.unread.is_empty() { PATIENCE } else { Duration::ZERO };
+            let patience = if self.unread.is_empty() { self.patience } else { Duration::ZERO };
             let ready = self.sockets.wait(patience)?;
             self.hear_links()?;
             self.read_links(&ready);
@@ -224,13 +235,6 @@ impl Courier {
             sent += 1;
         }
         add(&self.shared.stats.dispatched, sent);
-        if let Some(per_second) = self.rate.count(sent as u64) {
-            log::info!(
-                "event=rate dispatched_per_s={per_second} in_flight={} ready={}",
-                self.links.iter().flatten().map(Link::held_len).sum::<usize>(),
-                self.table.ready_len()
-            );
-        }
     }
 
     fn pass_tasks_on(&mut self) {
@@ -247,10 +251,23 @@ impl Courier {
         }
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         let stats = &self.shared.stats;
-        set(&stats.in_flight, self.links.iter().flatten().map(|link| link.held_len() as u64).sum());
+        let in_flight = self.links.iter().flatten().map(Link::held_len).sum::<usize>();
+        set(&stats.in_flight, in_flight as u64);
         set(&stats.ready, self.table.ready_len() as u64);
+        if let Some(per_second) = self.rate.count(std::mem::take(&mut self.acked_unsaid)) {
+            log::info!(
+                "event=rate processed_per_s={per_second} in_flight={in_flight} ready={}",
+                self.table.ready_len()
+            );
+        }
+        // Messages that wait for their time are in hand, too: with enough of them nothing else moves.
+        if self.table.len() >= MAX_TRACKED && self.said_full.is_none_or(|said| said.elapsed() >= SAY_FULL_EVERY) {
+            self.said_full = Some(Instant::now());
+            let delayed = self.table.len().saturating_sub(in_flight + self.table.ready_len());
+            log::warn!("event=hands-full messages={} in_flight={in_flight} delayed={delayed}", self.table.len());
+        }
     }
 }
 

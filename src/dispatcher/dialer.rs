@@ -4,7 +4,7 @@
 //! A dialer lives as long as the program and works when it is asked to: once for each link that a term needs, for ever
 //! until it stands or the term is over.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -22,13 +22,19 @@ use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::id::{Epoch, MessageId};
 use crate::log::Quoted;
-use crate::shutdown::{KillSwitch, Reason};
-use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
+use crate::shutdown::KillSwitch;
+use crate::wire::{self, Frame, ReadyFlags};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the consumer may take to answer LEAD.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
+/// The wait after the first failure; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+/// The longest wait between attempts.
+const MOST_WAIT: Duration = Duration::from_secs(1);
+/// A link that stood for this long was a good one: after it the next is tried at once.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// A dialer's stack; it does little.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -44,8 +50,8 @@ pub(super) struct Dial {
 pub(super) enum LinkNews {
     /// The link stands.
     Up(Box<NewLink>),
-    /// The first attempt failed; the dialer goes on.
-    Unreachable(usize),
+    /// Nobody listens there now, so nothing is in hand there; the dialer goes on.
+    Absent(usize),
 }
 
 /// A link on which the consumer has answered.
@@ -128,33 +134,54 @@ type Refusal = Box<dyn std::error::Error>;
 
 impl Dialer {
     fn run(self) {
+        let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
+        let mut last_up: Option<Instant> = None;
         while let Ok(dial) = self.asked.recv() {
-            self.dial(&dial);
+            if last_up.is_none_or(|up| up.elapsed() >= SETTLED_AFTER) {
+                backoff.reset();
+            } else if dial.kill.wait(backoff.next_wait()) {
+                // A link that was lost as soon as it stood is not made again at once.
+                continue;
+            }
+            if self.dial(&dial, &mut backoff) {
+                last_up = Some(Instant::now());
+            }
         }
     }
 
-    /// Tries until the link stands or the term is over.
-    fn dial(&self, dial: &Dial) {
-        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
-        let mut first = true;
+    /// Tries until the link stands or the term is over. Says whether it stands.
+    fn dial(&self, dial: &Dial, backoff: &mut Backoff) -> bool {
+        let mut said_absent = false;
         while !dial.kill.is_set() {
-            let news = match self.connect(dial) {
-                Ok(link) => LinkNews::Up(Box::new(link)),
+            match self.connect(dial) {
+                Ok(link) => {
+                    self.tell(dial, LinkNews::Up(Box::new(link)));
+                    return true;
+                }
                 Err(refusal) => {
                     if backoff.should_say() {
                         log::warn!("event=consumer-unreachable address={} error={}", self.address, Quoted(&refusal));
                     }
-                    LinkNews::Unreachable(self.index)
+                    // Any other failure may pass, and then the consumer says what it has in hand.
+                    let absent = refusal
+                        .downcast_ref::<io::Error>()
+                        .is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+                    if absent && !std::mem::replace(&mut said_absent, true) {
+                        self.tell(dial, LinkNews::Absent(self.index));
+                    }
                 }
-            };
-            let up = matches!(news, LinkNews::Up(_));
-            if (up || first) && dial.news.send(news).is_ok() {
-                dial.waker.wake();
             }
-            first = false;
-            if up || dial.kill.wait(backoff.next_wait()) {
-                return;
+            if dial.kill.wait(backoff.next_wait()) {
+                break;
             }
+        }
+        false
+    }
+
+    /// The courier may have ended meanwhile, with its term.
+    fn tell(&self, dial: &Dial, news: LinkNews) {
+        if dial.news.send(news).is_ok() {
+            dial.waker.wake();
         }
     }
 
@@ -217,11 +244,6 @@ impl Dialer {
                     (Frame::Held(held), Some((prefetch, flags, consumer))) => {
                         let leftover = frames.rest().to_vec();
                         return Ok(NewLink { index: self.index, socket, consumer, prefetch, flags, held, leftover });
-                    }
-                    (Frame::Error { code: ErrorCode::Stale, text }, _) => {
-                        // A newer leader has been there.
-                        dial.kill.set(Reason::Superseded);
-                        return Err(format!("it has seen a newer epoch: {text}").into());
                     }
                     (Frame::Error { code, text }, _) => return Err(format!("it refused: {code}: {text}").into()),
                     (other, _) => return Err(format!("{} is not the answer to LEAD", other.name()).into()),

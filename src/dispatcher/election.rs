@@ -27,6 +27,9 @@ use crate::shutdown::{KillSwitch, Reason, ShutdownRequests};
 /// How often a standby tries for the lease.
 const TRY_EVERY: Duration = Duration::from_millis(50);
 
+/// The pause after a term that a failure of our own ended: what failed once may fail again.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
 /// See the module's text.
 pub(super) struct Election {
     shared: Arc<Shared>,
@@ -41,8 +44,13 @@ pub(super) struct Election {
 
 /// What a standby comes to.
 enum Standby {
-    Elected { epoch: Epoch, cursor: Option<Cursor> },
+    Elected {
+        epoch: Epoch,
+        cursor: Option<Cursor>,
+    },
     Stop,
+    /// The listener has ended.
+    Deaf,
 }
 
 impl Election {
@@ -64,11 +72,14 @@ impl Election {
         loop {
             match self.stand_by() {
                 Standby::Elected { epoch, cursor } => {
-                    if self.lead(epoch, cursor)? == Reason::Shutdown {
+                    let reason = self.lead(epoch, cursor)?;
+                    let pause = if reason == Reason::WorkerFailed { FAILURE_PAUSE } else { Duration::ZERO };
+                    if reason == Reason::Shutdown || self.requests.receiver().recv_timeout(pause).is_ok() {
                         return Ok(());
                     }
                 }
                 Standby::Stop => return Ok(()),
+                Standby::Deaf => return Err(Error::Failed("the thread listener ended, which is a bug".to_owned())),
             }
         }
     }
@@ -81,7 +92,7 @@ impl Election {
         loop {
             select_biased! {
                 recv(self.requests.receiver()) -> _ => return Standby::Stop,
-                recv(self.released) -> _ => {}
+                recv(self.released) -> news => if news.is_err() { return Standby::Deaf },
                 recv(after(wait)) -> _ => {}
             }
             wait = match self.try_once() {
@@ -151,7 +162,7 @@ impl Election {
         set(&stats.leading, 1);
         stats.terms.fetch_add(1, Ordering::Relaxed);
         log::info!("event=elected cursor={}", Quoted(cursor.as_ref().map_or("none".to_owned(), Cursor::to_string)));
-        let kill = KillSwitch::default();
+        let kill = KillSwitch::until(self.lease.expires());
         let (ended, ends) = crossbeam_channel::bounded(1);
         let term = match Term::start(&self.shared, epoch, cursor, &self.dial, kill.clone(), ended) {
             Ok(term) => term,
@@ -169,11 +180,7 @@ impl Election {
             Ok(()) | Err(Error::Fenced { .. }) => {}
             Err(error) => log::error!("event=worker-failed error={}", Quoted(&error)),
         }
-        match reason {
-            // Redis or another dispatcher has it already.
-            Reason::LeaseLost | Reason::Fenced | Reason::Superseded => self.lease.forget(),
-            _ => self.give_back(),
-        }
+        self.give_back();
         Ok(reason)
     }
 
@@ -184,9 +191,6 @@ impl Election {
             if let Some(reason) = kill.reason() {
                 return reason;
             }
-            if self.lease.is_expired() {
-                return Reason::LeaseExpired;
-            }
             select_biased! {
                 recv(self.requests.receiver()) -> _ => return Reason::Shutdown,
                 recv(ends) -> _ => return kill.reason().unwrap_or(Reason::WorkerFailed),
@@ -195,6 +199,7 @@ impl Election {
             match self.lease.renew() {
                 Ok(Renewal::Kept) => {
                     set(&self.shared.stats.redis_connected, 1);
+                    kill.prolong(self.lease.expires());
                     if backoff.reset() {
                         log::info!("event=redis-recovered");
                     }

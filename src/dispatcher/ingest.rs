@@ -8,7 +8,6 @@
 //! takes it or says that the cursor is already behind it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
@@ -70,7 +69,7 @@ impl Ingest {
             ledger,
             courier,
             waker,
-            last_id: cursor.as_ref().map_or(MessageId::ZERO, |cursor| cursor.last_id),
+            last_id: first_free_id(cursor.as_ref(), wall_clock_us()),
             cursor,
             markers: 0,
             marked: Instant::now(),
@@ -243,21 +242,31 @@ impl Ingest {
     /// Before a clean end: takes in what has arrived so far, so that a lone dispatcher leaves nothing behind.
     fn flush(&mut self, mut place: Place, live_segment: u64) -> Result<(), Killed> {
         // What keeps arriving is not waited for.
-        let mut left = self.shared.ring.stats().messages as u64;
-        while left > 0 {
-            let before = self.shared.stats.taken_in.load(Ordering::Relaxed);
+        let tail = self.shared.ring.tail();
+        while place.sequence() < tail {
             let next = self.step(place, live_segment, Instant::now())?;
             if next == place {
                 break;
             }
             place = next;
-            left = left.saturating_sub(self.shared.stats.taken_in.load(Ordering::Relaxed) - before);
         }
         Ok(())
     }
 
     fn cursor_text(&self) -> String {
         self.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string)
+    }
+}
+
+/// The id after which this term's begin. With a clock that is behind, or after a loss of data in Redis, an earlier leader
+/// may have given out ids beyond its last known one: a stretch is left out, so that none is used twice.
+fn first_free_id(cursor: Option<&Cursor>, now_us: u64) -> MessageId {
+    /// What no leader gives out while a lease lasts.
+    const LEFT_OUT: u64 = 10_000_000;
+    match cursor {
+        None => MessageId::ZERO,
+        Some(cursor) if cursor.last_id.0 < now_us => cursor.last_id,
+        Some(cursor) => MessageId(cursor.last_id.0 + LEFT_OUT),
     }
 }
 
@@ -277,6 +286,15 @@ fn arrival(id: MessageId, published: Published) -> Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_behind_does_not_bring_ids_back() {
+        let position = Position { marker: Marker::of_leader(Epoch(1), 0), offset: 0 };
+        let cursor = Cursor { position, last_id: MessageId(1_000) };
+        assert_eq!(first_free_id(None, 5), MessageId::ZERO);
+        assert_eq!(first_free_id(Some(&cursor), 2_000), MessageId(1_000));
+        assert!(first_free_id(Some(&cursor), 900) > MessageId(1_000_000));
+    }
 
     #[test]
     fn an_oversize_message_is_refused_with_its_length() {

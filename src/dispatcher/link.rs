@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tungstenite::error::ProtocolError;
 use tungstenite::{Bytes, Message, WebSocket};
 
 use super::dialer::NewLink;
@@ -37,7 +38,9 @@ pub(super) struct Link {
     /// Whether something was given to the socket since it was flushed.
     unflushed: bool,
     /// Whether the socket's buffer is waiting for the peer.
-    pub(super) congested: bool,
+    congested: bool,
+    /// What the poller watches the socket for: reading, writing.
+    watched: (bool, bool),
     last_ping: Instant,
 }
 
@@ -58,6 +61,8 @@ pub(super) enum Incoming {
     Frames(Bytes),
     /// A sign of life.
     Alive,
+    /// Something that is no frame.
+    Bad(ErrorCode, String),
     /// Nothing more for now.
     Nothing,
 }
@@ -81,6 +86,7 @@ impl Link {
             chunk: Vec::new(),
             unflushed: false,
             congested: false,
+            watched: (true, false),
             last_ping: now,
         }
     }
@@ -111,13 +117,14 @@ impl Link {
 
     /// Gives the consumer a message.
     pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), Failure> {
+        // Held first: if the link fails below, the message comes back with the others.
+        let bytes = message.payload.len();
+        self.hold(message.id, Held { delivery: message.delivery, bytes, reported: now, detached: false });
         let frame = Frame::Process { id: message.id, delivery: message.delivery, body: &message.payload };
         if !self.chunk.is_empty() && self.chunk.len() + message.payload.len() > CHUNK_BYTES {
             self.write_chunk()?;
         }
         frame.encode(&mut self.chunk);
-        let bytes = message.payload.len();
-        self.hold(message.id, Held { delivery: message.delivery, bytes, reported: now, detached: false });
         Ok(())
     }
 
@@ -151,6 +158,10 @@ impl Link {
 
     /// Messages that the consumer has not reported for `limit`. They take their places, but count as being elsewhere.
     pub(super) fn detach_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
+        if self.congested {
+            // It may not have been sent yet; whether the peer reads at all is seen by its pongs.
+            return Vec::new();
+        }
         let overdue = |held: &Held| !held.detached && now.saturating_duration_since(held.reported) >= limit;
         let overdue = self.held.iter_mut().filter(|(_, held)| overdue(held));
         overdue
@@ -176,13 +187,26 @@ impl Link {
             Ok(Message::Binary(frames)) => Ok(Incoming::Frames(frames)),
             Ok(Message::Ping(_) | Message::Pong(_)) => Ok(Incoming::Alive),
             Ok(Message::Text(_)) => {
-                self.complain(ErrorCode::Malformed, "a text message is no frame");
-                Err("it sent a text message".to_owned())
+                Ok(Incoming::Bad(ErrorCode::Malformed, "a text message; frames are binary".to_owned()))
             }
             Ok(Message::Close(_) | Message::Frame(_)) => Err("it closed the connection".to_owned()),
             Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => Ok(Incoming::Nothing),
+            Err(error @ tungstenite::Error::Capacity(_)) => Ok(Incoming::Bad(ErrorCode::TooLarge, error.to_string())),
+            // The end of a stream without a goodbye.
+            Err(tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+                Err("the connection dropped".to_owned())
+            }
+            Err(error @ tungstenite::Error::Protocol(_)) => Ok(Incoming::Bad(ErrorCode::Malformed, error.to_string())),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// What the poller must watch the socket for from now on, if that is not what it does.
+    pub(super) fn change_of_watch(&mut self, readable: bool) -> Option<(bool, bool)> {
+        let wanted = (readable, self.congested);
+        let changed = self.watched != wanted;
+        self.watched = wanted;
+        changed.then_some(wanted)
     }
 
     /// Asks for a pong if one is due.
@@ -210,11 +234,17 @@ impl Link {
             return Ok(());
         }
         self.unflushed = false;
+        let was_congested = self.congested;
         self.congested = match self.socket.flush() {
             Ok(()) => false,
             Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => true,
             Err(error) => return Err(error.to_string()),
         };
+        if was_congested && !self.congested {
+            // Only now has the peer got everything.
+            let now = Instant::now();
+            self.held.values_mut().for_each(|held| held.reported = now);
+        }
         Ok(())
     }
 

@@ -43,7 +43,12 @@ pub(super) struct Redistributor {
     waker: Waker,
     /// What waits for its time. Bounded by what the courier has in its hands.
     delayed: BinaryHeap<Reverse<(Instant, MessageId)>>,
+    /// Messages buried since that was last said, and when it was.
+    buried: (usize, Option<Instant>),
 }
+
+/// How often it is said that messages were buried.
+const SAY_BURIED_EVERY: Duration = Duration::from_secs(1);
 
 impl Redistributor {
     pub(super) fn new(
@@ -57,7 +62,18 @@ impl Redistributor {
     ) -> Redistributor {
         let retry = Retry::new(shared, kill.clone(), "redistributor");
         let delayed = BinaryHeap::new();
-        Redistributor { shared: shared.clone(), epoch, kill, ledger, retry, tasks, news, waker, delayed }
+        Redistributor {
+            shared: shared.clone(),
+            epoch,
+            kill,
+            ledger,
+            retry,
+            tasks,
+            news,
+            waker,
+            delayed,
+            buried: (0, None),
+        }
     }
 
     /// The main loop of the worker.
@@ -115,8 +131,11 @@ impl Redistributor {
                 }
             }
         }
-        if buried > 0 {
-            add(&self.shared.stats.buried, buried);
+        add(&self.shared.stats.buried, buried);
+        self.buried.0 += buried;
+        if buried > 0 && self.buried.1.is_none_or(|said| said.elapsed() >= SAY_BURIED_EVERY) {
+            let buried = std::mem::take(&mut self.buried.0);
+            self.buried.1 = Some(now);
             let dead = &self.ledger.keys().dead;
             log::warn!(
                 "event=dead-letters messages={buried} stream={dead} reason={}",

@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::id::{DispatcherId, Epoch, MessageId};
+use crate::id::{DispatcherId, Epoch, MAX_MESSAGE_ID, MessageId};
 
 /// The longest marker that is accepted: a dispatcher id and a number.
 pub const MAX_MARKER_BYTES: usize = 160;
@@ -89,10 +89,11 @@ impl FromStr for Cursor {
         else {
             return Err(());
         };
-        Ok(Cursor {
-            position: Position { marker: marker.parse()?, offset: decimal(offset)? },
-            last_id: MessageId(decimal(last_id)?),
-        })
+        let last_id = MessageId(decimal(last_id)?);
+        if last_id.0 > MAX_MESSAGE_ID {
+            return Err(());
+        }
+        Ok(Cursor { position: Position { marker: marker.parse()?, offset: decimal(offset)? }, last_id })
     }
 }
 
@@ -118,7 +119,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "m", "m 1", "m 1 2 3", "m  1 2", "m 01 2", "m +1 2", "m -1 2", "m 1 x", " 1 2"] {
+        for text in
+            ["", "m", "m 1", "m 1 2 3", "m  1 2", "m 01 2", "m +1 2", "m -1 2", "m 1 x", " 1 2", "m 1 9007199254740992"]
+        {
             assert_eq!(text.parse::<Cursor>(), Err(()), "{text:?}");
         }
     }

@@ -108,7 +108,12 @@ pub struct Subscription {
     filled: std::ops::Range<usize>,
     /// Bytes of an oversize message still to be skipped.
     skip: u64,
+    /// Answers that are still to come to SUBSCRIBE and to the join marker's PUBLISH.
+    unanswered: usize,
 }
+
+/// One for each channel, and one for the marker.
+const SET_UP_ANSWERS: usize = 4;
 
 /// The receive buffer while messages are small.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -127,6 +132,7 @@ impl Subscription {
             buffer: vec![0; BUFFER_BYTES],
             filled: 0..0,
             skip: 0,
+            unanswered: SET_UP_ANSWERS,
         };
         subscription.greet()?;
         let alive = format!("{}{}", keys.alive_prefix, channels.dispatcher);
@@ -217,9 +223,12 @@ impl Subscription {
                     }
                     self.skip = rest;
                 }
-                Received::Error(text) if text.starts_with(b"LOADING") => {}
-                Received::Error(text) => return Err(self.refused("subscribing", text)),
-                Received::Message { .. } | Received::Other => {}
+                Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {
+                    return Err(self.refused("subscribing", text));
+                }
+                // Redis may refuse a PING for the state of its disk or while it loads: it lives all the same.
+                Received::Error(_) | Received::Other => self.unanswered = self.unanswered.saturating_sub(1),
+                Received::Message { .. } => {}
             }
             self.filled.start += length;
         }

@@ -236,6 +236,35 @@ fn full_memory_stops_the_intake_but_not_the_commit() {
 }
 
 #[test]
+fn full_memory_keeps_no_group_from_its_leader_and_no_message_from_being_settled() {
+    let mut f = fixture();
+    let a = DispatcherId::generate("a");
+    let Acquire::Acquired { epoch, .. } = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap() else { panic!() };
+    f.pend(epoch, &[1, 2]);
+    f.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert!(f.ledger.renew(&a, epoch, TTL).unwrap());
+    let batch = [returned(1, Verdict::Failed, 1), returned(2, Verdict::Rejected, 1)];
+    assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap(), [Settled::Again(2), Settled::Buried]);
+    let dispatcher = a.clone();
+    let gap = Gap { reason: "test", dispatcher, begin: String::new(), end: String::new(), count: Some(1) };
+    f.ledger.record_gap(epoch, &gap).unwrap();
+    f.ledger.set_consumers(epoch, &["c0".to_owned()]).unwrap();
+    f.ledger.release(&a, epoch).unwrap();
+    assert!(matches!(f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap(), Acquire::Acquired { .. }));
+}
+
+#[test]
+fn a_dead_letter_key_of_the_wrong_type_stops_the_whole_intake() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.run(&["SET", "messages:dead", "mine"]);
+    let refused = Arrival { refused: Some("too large".to_owned()), ..arrival(2, b"beginning") };
+    let error = f.ledger.intake(epoch, None, &cursor("m", 2, 2), &[arrival(1, b"x"), refused]).expect_err("a string");
+    assert!(error.to_string().contains("messages:dead is a string"), "{error}");
+    assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.ledger.cursor().unwrap()), (0, None));
+}
+
+#[test]
 fn failed_deliveries_are_counted_and_the_last_one_buries() {
     let mut f = fixture();
     let epoch = f.epoch(5);

@@ -219,6 +219,45 @@ fn entries_stay_until_the_cursor_has_been_past_them_for_long() {
 }
 
 #[test]
+fn what_lies_behind_a_cursor_that_went_back_is_kept() {
+    let ring = Ring::new(1 << 20);
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0))]);
+    ring.append((0..3_000).map(|n| published(&n.to_string())));
+    let began = Instant::now();
+    ring.note_cursor(place(ring.resolve(Some(&at(0, 3_000)))), began);
+    // Redis has lost the last of its data, and a new leader goes on from the older cursor, a batch at a time.
+    let later = began + RETAIN + Duration::from_secs(5);
+    for offset in [1_000, 2_000, 3_000] {
+        let start = place(ring.resolve(Some(&at(0, offset - 1_000))));
+        let taken = ring.take(start, None, Limits { messages: 1_000, ..LIMITS }, Instant::now());
+        assert!(texts(&taken).starts_with(&(offset - 1_000).to_string()), "nothing is missing");
+        ring.note_cursor(place(ring.resolve(Some(&at(0, offset)))), later);
+    }
+    assert_eq!(ring.stats().messages, 3_000);
+}
+
+#[test]
+fn a_wake_ends_a_wait() {
+    let ring = std::sync::Arc::new(ring());
+    let end = place(ring.resolve(Some(&at(1, 1))));
+    let (waits, waiting) = crossbeam_channel::bounded(1);
+    let reader = std::thread::spawn({
+        let ring = ring.clone();
+        move || {
+            waits.send(()).expect("the test listens");
+            ring.take(end, Some(&at(1, 1).position), LIMITS, Instant::now() + Duration::from_secs(3600))
+        }
+    });
+    waiting.recv().expect("the reader is about to wait");
+    while !reader.is_finished() {
+        ring.wake();
+        std::thread::yield_now();
+    }
+    assert_eq!(reader.join().expect("the reader does not panic"), Taken::Nothing);
+}
+
+#[test]
 fn without_a_cursor_it_begins_where_the_cursor_was_last_known() {
     let ring = ring();
     assert_eq!(texts(&now(&ring, place(ring.resolve(None)))), "a b c");

@@ -218,7 +218,8 @@ fn every_error_code_reads_back_and_each_mistake_has_its_own() {
         assert_eq!(ErrorCode::from(number).code(), number);
     }
     assert_eq!(ErrorCode::from(9), ErrorCode::Unavailable);
-    assert_eq!(ErrorCode::from(10), ErrorCode::Other(10));
+    assert_eq!(ErrorCode::from(10), ErrorCode::Replaced);
+    assert_eq!(ErrorCode::from(11), ErrorCode::Other(11));
     assert_eq!(ErrorCode::Stale.to_string(), "Stale (6)");
     let codes = [
         (WireError::Version(2), ErrorCode::Version),

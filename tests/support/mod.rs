@@ -7,6 +7,8 @@
 
 pub mod load;
 pub mod peer;
+pub mod running_consumer;
+pub mod scripted_dispatcher;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -24,6 +26,7 @@ use oncecast::local::{
 };
 use oncecast::shutdown::ShutdownHandle;
 use oncecast::{ConsumerBuilder, ConsumerStats};
+use redis::FromRedisValue;
 
 /// How long something that must happen may take on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -39,6 +42,14 @@ pub fn programs() -> Programs {
 /// A private server without a file.
 pub fn redis_server() -> RedisServer {
     RedisServer::start(RedisOptions::default()).expect("a private Redis starts")
+}
+
+/// A private server that has written out what it has acknowledged, so that killing it loses nothing.
+pub fn lasting_redis_server() -> RedisServer {
+    // Written before the reply, though not synced: it is the process that dies here, not the machine.
+    let config = vec![("appendfsync".to_owned(), "no".to_owned())];
+    let options = RedisOptions { append_only: true, config, ..RedisOptions::default() };
+    RedisServer::start(options).expect("a private Redis starts")
 }
 
 /// A cluster whose leader is connected to all consumers.
@@ -75,6 +86,17 @@ pub fn client(url: &str) -> redis::Connection {
     connection.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
     connection.set_write_timeout(Some(DEADLINE)).expect("a timeout above zero");
     connection
+}
+
+/// Runs one command on a connection of its own.
+pub fn run_on<T: FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
+    run(&mut client(&server.url()), words)
+}
+
+/// Makes a message of the group `messages` pending.
+pub fn pend(server: &RedisServer, id: u64, payload: &str) {
+    let member = format!("{id:016x}:{payload}");
+    run_on::<i64>(server, &["ZADD", "messages:pending", &id.to_string(), &member]);
 }
 
 /// Publishes `{"message_id":"<prefix><n>"}` for each `n` of `numbers`, in one go; gives the fewest receivers one had.

@@ -70,7 +70,9 @@ fn only_the_newest_leader_of_the_highest_epoch_rules() {
     accept(&desk, 1, &[A]);
     // The same dispatcher, connected again.
     lead(&desk, 3, 5);
-    assert_eq!(refusal(desk.accept(1, &[(B, 1, b"")], Instant::now())), ErrorCode::Stale);
+    assert_eq!(refusal(desk.accept(1, &[(B, 1, b"")], Instant::now())), ErrorCode::Replaced);
+    // Its older connection says LEAD late.
+    assert_eq!(refusal(desk.lead(2, &outbox, Epoch(5), "g", Instant::now())), ErrorCode::Replaced);
     accept(&desk, 3, &[B]);
     assert!(!desk.leave(1));
     assert!(desk.leave(3));
@@ -121,11 +123,11 @@ fn only_the_ruler_hears_of_progress() {
     let first = lead(&desk, 1, 5);
     let second = lead(&desk, 2, 6);
     said(&second);
-    assert!(desk.report(2, Instant::now()));
+    assert!(desk.report(2, Instant::now()).is_ok());
     assert!(said(&second).is_empty(), "nothing is in hand");
     accept(&desk, 2, &[A]);
-    assert!(!desk.report(1, Instant::now()));
-    assert!(desk.report(2, Instant::now()));
+    assert!(desk.report(1, Instant::now()).is_err());
+    assert!(desk.report(2, Instant::now()).is_ok());
     assert_eq!(said(&second), ["PROGRESS 1"]);
     said(&first);
 }
@@ -137,9 +139,9 @@ fn a_handler_past_its_time_is_given_up_and_may_run_again() {
     let slow = &accept(&desk, 1, &[A])[0];
     let start = Instant::now();
     desk.begin(A, slow.run, start);
-    desk.report(1, start + TIMEOUT / 2);
+    desk.report(1, start + TIMEOUT / 2).expect("it rules");
     assert_eq!(said(&outbox)[2], "PROGRESS 1");
-    desk.report(1, start + TIMEOUT);
+    desk.report(1, start + TIMEOUT).expect("it rules");
     assert!(said(&outbox).is_empty());
     assert_eq!(desk.stats().timed_out.get(), 1);
     // Its place is free, although its thread is not.
@@ -163,7 +165,7 @@ fn a_late_failure_of_a_given_up_handler_is_still_told() {
     let run = accept(&desk, 1, &[A])[0].run;
     let start = Instant::now();
     desk.begin(A, run, start);
-    desk.report(1, start + TIMEOUT);
+    desk.report(1, start + TIMEOUT).expect("it rules");
     desk.leave(1);
     desk.fail(A, run, HandlerError::retry("late"));
     said(&outbox);

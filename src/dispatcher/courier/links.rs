@@ -14,13 +14,12 @@ use crate::error::Result;
 use crate::id::MessageId;
 use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict};
 use crate::log::Quoted;
-use crate::shutdown::Reason;
 use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
 
 /// Messages read from one link in one round of the loop.
 const READS_PER_ROUND: usize = 64;
 /// Results of consumers without Redis that may wait to be recorded; beyond it no link is read.
-const MAX_RESULT_BYTES: usize = 32 << 20;
+pub(super) const MAX_RESULT_BYTES: usize = 32 << 20;
 
 impl Courier {
     pub(super) fn dial(&self, index: usize) {
@@ -37,7 +36,7 @@ impl Courier {
         while let Ok(news) = self.link_news.1.try_recv() {
             match news {
                 LinkNews::Up(link) => self.add_link(*link)?,
-                LinkNews::Unreachable(index) => self.answered[index] = true,
+                LinkNews::Absent(index) => self.answered[index] = true,
             }
         }
         Ok(())
@@ -126,9 +125,7 @@ impl Courier {
         for _ in 0..READS_PER_ROUND {
             let Some(link) = &mut self.links[index] else { return Ok(()) };
             if self.result_bytes >= MAX_RESULT_BYTES {
-                // Not its fault: it is read on when the results have been recorded.
-                link.last_heard = Instant::now();
-                break;
+                return Ok(());
             }
             let incoming = link.read()?;
             if !matches!(incoming, Incoming::Nothing) {
@@ -137,6 +134,10 @@ impl Courier {
             match incoming {
                 Incoming::Frames(bytes) => self.handle_frames(index, bytes),
                 Incoming::Alive => {}
+                Incoming::Bad(code, problem) => {
+                    self.bad_frame(index, code, &problem);
+                    return Ok(());
+                }
                 Incoming::Nothing => return Ok(()),
             }
         }
@@ -151,14 +152,19 @@ impl Courier {
                 Err(error) => Err((error.code(), error.to_string())),
             };
             if let Err((code, problem)) = outcome {
-                add(&self.shared.stats.bad_frames, 1);
-                if let Some(link) = &mut self.links[index] {
-                    link.complain(code, &problem);
-                }
-                self.drop_link(index, &problem);
+                self.bad_frame(index, code, &problem);
                 return;
             }
         }
+    }
+
+    /// A mistake of the peer's costs this link.
+    fn bad_frame(&mut self, index: usize, code: ErrorCode, problem: &str) {
+        add(&self.shared.stats.bad_frames, 1);
+        if let Some(link) = &mut self.links[index] {
+            link.complain(code, problem);
+        }
+        self.drop_link(index, problem);
     }
 
     fn handle_frame(&mut self, index: usize, frame: Frame<'_>) -> Result<(), (ErrorCode, String)> {
@@ -183,10 +189,6 @@ impl Courier {
                 log::info!("event=consumer-draining consumer={} held={}", Quoted(&link.consumer), link.held_len());
                 link.draining = true;
             }
-            Frame::Error { code: ErrorCode::Stale, text } => {
-                log::warn!("event=superseded consumer={} text={}", Quoted(&link.consumer), Quoted(text));
-                self.kill.set(Reason::Superseded);
-            }
             Frame::Error { code, text } => {
                 let failure = format!("it refused: {code}: {text}");
                 self.drop_link(index, &failure);
@@ -198,17 +200,17 @@ impl Courier {
         Ok(())
     }
 
+    /// Puts on the wire what was gathered, and has the poller watch for what each link waits for.
     pub(super) fn flush_links(&mut self) {
+        let readable = self.result_bytes < MAX_RESULT_BYTES;
         for index in 0..self.links.len() {
             let Some(link) = &mut self.links[index] else { continue };
-            let was_congested = link.congested;
-            let outcome = link.flush().and_then(|()| {
-                if link.congested == was_congested {
-                    return Ok(());
-                }
-                self.sockets.watch(link.stream(), index, true, link.congested).map_err(|error| error.to_string())
-            });
-            if let Err(failure) = outcome {
+            let flushed = link.flush();
+            let watched = match link.change_of_watch(readable) {
+                Some((readable, writable)) => self.sockets.watch(link.stream(), index, readable, writable),
+                None => Ok(()),
+            };
+            if let Err(failure) = flushed.and_then(|()| watched.map_err(|error| error.to_string())) {
                 self.drop_link(index, &failure);
             }
         }
@@ -218,12 +220,18 @@ impl Courier {
     pub(super) fn tend_links(&mut self) {
         let timeout = self.shared.config.link_timeout;
         let now = Instant::now();
-        if now.duration_since(self.tended) < (timeout / 20).min(PATIENCE) {
+        let since = now.duration_since(self.tended);
+        if since < (timeout / 20).min(PATIENCE) {
             return;
         }
         self.tended = now;
+        // After a pause of this process what came meanwhile is read first; while no link is read none is silent.
+        let judge = since < timeout / 2 && self.result_bytes < MAX_RESULT_BYTES;
         for index in 0..self.links.len() {
             let Some(link) = &mut self.links[index] else { continue };
+            if !judge {
+                link.last_heard = now;
+            }
             // Unread links have something to say.
             let silent = now.saturating_duration_since(link.last_heard) >= timeout && !self.unread.contains(&index);
             let outcome = if silent {
@@ -238,8 +246,9 @@ impl Courier {
             let overdue = link.detach_overdue(2 * timeout, now);
             if !overdue.is_empty() {
                 let consumer = link.consumer.clone();
+                let verdict = if link.draining { Verdict::Unused } else { Verdict::Failed };
                 log::warn!("event=overdue consumer={} messages={}", Quoted(&consumer), overdue.len());
-                self.give_back(&consumer, overdue, Verdict::Failed, "the consumer no longer reported it");
+                self.give_back(&consumer, overdue, verdict, "the consumer no longer reported it");
             }
         }
     }

@@ -1,11 +1,15 @@
 //! What became of messages: acknowledged, handed back, recorded by the redistributor, or going out again.
 
+use super::links::MAX_RESULT_BYTES;
 use super::{CommitTask, Courier, News, Task};
 use crate::dispatcher::stats::add;
 use crate::dispatcher::table::Whereabouts;
 use crate::id::MessageId;
 use crate::ledger::{Commit, Pending, Returned, Verdict};
 use crate::wire::REJECT;
+
+/// What a result that waits to be recorded costs beside its fields, about.
+const COMMIT_BYTES: usize = 96;
 
 impl Courier {
     /// The consumer is done with a message, and it is no longer in the sorted set.
@@ -18,6 +22,7 @@ impl Courier {
         self.table.forget(id);
         self.backlog.acked(id);
         add(&self.shared.stats.acked, 1);
+        self.acked_unsaid += 1;
     }
 
     pub(super) fn nacked(&mut self, index: usize, id: MessageId, delay_ms: u32, reason: &str) {
@@ -38,9 +43,16 @@ impl Courier {
     /// Has results recorded for a consumer that has no Redis; its places are free when that is done.
     pub(super) fn commit(&mut self, index: usize, commits: Vec<Commit>) {
         let Some(link) = &self.links[index] else { return };
-        let bytes = commits.iter().map(Commit::bytes).sum();
+        let serial = link.serial;
+        let bytes = commits.iter().map(|commit| commit.bytes() + COMMIT_BYTES).sum();
         self.result_bytes += bytes;
-        self.outbox.push_back(Task::Commit(CommitTask { link: index, serial: link.serial, commits, bytes }));
+        match self.outbox.back_mut() {
+            Some(Task::Commit(waiting)) if waiting.link == index && waiting.serial == serial => {
+                waiting.commits.extend(commits);
+                waiting.bytes += bytes;
+            }
+            _ => self.outbox.push_back(Task::Commit(CommitTask { link: index, serial, commits, bytes })),
+        }
     }
 
     pub(super) fn hear_redistributor(&mut self) {
@@ -58,6 +70,10 @@ impl Courier {
                 }
                 News::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
                 News::Committed { link, serial, ids, bytes } => {
+                    if self.result_bytes >= MAX_RESULT_BYTES {
+                        // Links were not read: there may be something in their buffers, where the poller does not see it.
+                        self.unread = (0..self.links.len()).collect();
+                    }
                     self.result_bytes -= bytes;
                     if self.links[link].as_ref().is_some_and(|link| link.serial == serial) {
                         ids.into_iter().for_each(|id| self.acked(link, id));

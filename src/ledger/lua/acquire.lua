@@ -20,6 +20,8 @@ local time = redis.call('TIME')
 local epoch = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 epoch = math.max(epoch, (tonumber(redis.call('GET', KEYS[2])) or 0) + 1, tonumber(ARGV[4]) + 1)
 epoch = string.format('%.0f', epoch)
+-- A script whose first write needs no memory may go on under maxmemory: a full Redis still gets its leader.
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], epoch)
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. epoch, 'PX', ARGV[2])
 return {'acquired', epoch, cursor}

@@ -4,5 +4,7 @@ local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[1] then
   return {'STALE', epoch or ''}
 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, 3))
+-- Trimmed first: under maxmemory a script whose first write needs no memory may go on.
+redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', ARGV[2])
+redis.call('XADD', KEYS[2], '*', unpack(ARGV, 3))
 return 'OK'

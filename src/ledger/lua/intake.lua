@@ -12,6 +12,12 @@ if cursor ~= ARGV[2] then
   return {'MOVED', cursor}
 end
 local members = tonumber(ARGV[4])
+if #ARGV > 4 + 2 * members then
+  local kind = redis.call('TYPE', KEYS[4]).ok
+  if kind ~= 'stream' and kind ~= 'none' then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[4] .. ' is a ' .. kind .. ', not a stream')
+  end
+end
 -- A script is not rolled back: what can fail comes first, the cursor last.
 if members > 0 then
   redis.call('ZADD', KEYS[3], unpack(ARGV, 5, 4 + 2 * members))

@@ -30,6 +30,8 @@ for i = 3, #ARGV, 5 do
     redis.call('HDEL', KEYS[3], id)
     out[#out + 1] = -1
   elseif verdict == 'failed' then
+    -- Under maxmemory a script whose first write needs no memory may go on.
+    redis.call('HDEL', KEYS[3], id)
     redis.call('HSET', KEYS[3], id, deliveries + 1)
     out[#out + 1] = deliveries + 1
   else

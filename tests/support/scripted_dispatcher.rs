@@ -1,0 +1,168 @@
+//! A dispatcher that does what a test says: it leads, sends and reads frames, and makes mistakes on purpose.
+//!
+//! For tests of consumers. Reading has a deadline; whatever is not expected fails the test.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use oncecast::id::{Epoch, MessageId};
+use oncecast::wire::{self, Frame};
+use tungstenite::{Message, WebSocket};
+
+use super::DEADLINE;
+
+/// See the module's text.
+pub struct ScriptedDispatcher {
+    socket: WebSocket<TcpStream>,
+    frames: VecDeque<String>,
+}
+
+impl ScriptedDispatcher {
+    pub fn connect(address: SocketAddr) -> ScriptedDispatcher {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("set");
+        stream.set_nodelay(true).expect("set");
+        let (socket, _) = tungstenite::client(format!("ws://{address}/"), stream).expect("a handshake");
+        ScriptedDispatcher { socket, frames: VecDeque::new() }
+    }
+
+    /// Connects, leads, and hears READY and that these are held.
+    pub fn lead(address: SocketAddr, epoch: u64, held: &[u64]) -> ScriptedDispatcher {
+        let mut dispatcher = ScriptedDispatcher::connect(address);
+        dispatcher.send(&[Frame::Lead { epoch: Epoch(epoch), group: "messages" }]);
+        let ready = dispatcher.next();
+        assert!(ready.starts_with("READY"), "{ready}");
+        let ids: String = held.iter().map(|id| format!(" {id}")).collect();
+        assert_eq!(dispatcher.next(), format!("HELD{ids}"));
+        dispatcher
+    }
+
+    /// Sends bytes that are no WebSocket, and waits until the socket is closed.
+    pub fn raw(address: SocketAddr, bytes: &[u8]) {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("set");
+        stream.write_all(bytes).and_then(|()| stream.shutdown(std::net::Shutdown::Write)).expect("it is read");
+        // A reset is as good as an end.
+        let _ = stream.read_to_end(&mut Vec::new()).map_err(|error| {
+            assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it stays open");
+        });
+    }
+
+    pub fn send(&mut self, frames: &[Frame<'_>]) {
+        assert!(self.try_send(frames), "the consumer closed the connection");
+    }
+
+    /// Sends frames as one message; `false` if the connection is closed.
+    pub fn try_send(&mut self, frames: &[Frame<'_>]) -> bool {
+        let mut bytes = Vec::new();
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        self.socket.send(Message::binary(bytes)).is_ok()
+    }
+
+    pub fn send_message(&mut self, message: Message) {
+        self.socket.send(message).expect("it is read");
+    }
+
+    pub fn ping(&mut self) {
+        self.send_message(Message::Ping(Default::default()));
+    }
+
+    /// Waits until the consumer has obeyed all that was sent so far.
+    pub fn sync(&mut self) {
+        self.ping();
+        loop {
+            match self.socket.read().expect("a pong in time") {
+                Message::Pong(_) => return,
+                Message::Binary(message) => {
+                    self.frames.extend(wire::frames(&message).map(|frame| shown(frame.expect("a good frame"))));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Pings without reading anything, until the consumer does not read any more, either.
+    pub fn ping_until_stalled(&mut self) {
+        self.socket.get_ref().set_write_timeout(Some(Duration::from_millis(200))).expect("set");
+        while self.socket.send(Message::Ping(Default::default())).is_ok() {}
+    }
+
+    /// The bytes of the next message.
+    pub fn next_message(&mut self) -> Vec<u8> {
+        loop {
+            match self.socket.read().expect("a message in time") {
+                Message::Binary(bytes) => return bytes.to_vec(),
+                Message::Pong(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The next frame, as text; lists of ids are sorted.
+    pub fn next(&mut self) -> String {
+        while self.frames.is_empty() {
+            let message = self.next_message();
+            self.frames.extend(wire::frames(&message).map(|frame| shown(frame.expect("a good frame"))));
+        }
+        self.frames.pop_front().expect("there is one")
+    }
+
+    pub fn next_but_progress(&mut self) -> String {
+        loop {
+            let frame = self.next();
+            if !frame.starts_with("PROGRESS") {
+                return frame;
+            }
+        }
+    }
+
+    /// Reads ACKs until these have come, each once.
+    pub fn expect_acks(&mut self, ids: &[u64]) {
+        let mut acknowledged: Vec<u64> = Vec::new();
+        while acknowledged.len() < ids.len() {
+            let frame = self.next_but_progress();
+            let Some(list) = frame.strip_prefix("ACK ") else { panic!("{frame}") };
+            acknowledged.extend(list.split(' ').map(|id| id.parse::<u64>().expect("an id")));
+        }
+        acknowledged.sort_unstable();
+        assert_eq!(acknowledged, ids);
+    }
+
+    /// Reads an ERROR with this code, and then the end.
+    pub fn expect_error(&mut self, code: u16) {
+        let frame = self.next_but_progress();
+        assert!(frame.starts_with(&format!("ERROR {code} ")), "{frame}");
+        self.expect_close();
+    }
+
+    /// Reads nothing more than a goodbye.
+    pub fn expect_close(&mut self) {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Close(_) | Message::Pong(_)) => {}
+                Ok(other) => panic!("{other:?}"),
+                Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    panic!("it stays open")
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn shown(frame: Frame<'_>) -> String {
+    let list = |name: &str, mut ids: Vec<MessageId>| {
+        ids.sort();
+        ids.iter().fold(name.to_owned(), |text, id| format!("{text} {}", id.0))
+    };
+    match frame {
+        Frame::Ack(ids) => list("ACK", ids),
+        Frame::Held(ids) => list("HELD", ids),
+        Frame::Progress(ids) => list("PROGRESS", ids),
+        Frame::Nack { id, delay_ms, reason } => format!("NACK {} {delay_ms} {reason}", id.0),
+        Frame::Error { code, text } => format!("ERROR {} {text}", code.code()),
+        frame => frame.name().to_owned(),
+    }
+}
