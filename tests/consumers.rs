@@ -51,7 +51,17 @@ fn leave_some_with(cluster: &mut Cluster, connection: &mut redis::Connection, co
         (before.1.elapsed() > Duration::from_millis(250)).then_some(())
     });
     let (pending, processed, _) = state(connection);
-    assert!(pending > 0 && processed > 0, "some are held and some are done: {pending} and {processed}");
+    let logs: Vec<String> = cluster
+        .running()
+        .into_iter()
+        .map(|member| format!("\n{member}:{}", cluster.process(member).unwrap().stderr().tail(12)))
+        .collect();
+    assert!(
+        pending > 0 && processed > 0,
+        "some are held and some are done: {pending} and {processed}; by {:?}{}",
+        occurrences(&stream(connection, "messages:processed"), "consumer_id"),
+        logs.concat()
+    );
     600
 }
 
