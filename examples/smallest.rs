@@ -2,9 +2,10 @@
 use oncecast::{Consumer, Delivery, Outcome};
 
 fn main() -> Result<(), oncecast::error::Error> {
+    let setting = |name: &str, default: &str| std::env::var(name).unwrap_or(default.to_owned());
     let consumer = Consumer::builder()
-        .redis_url("redis://127.0.0.1:6379")
-        .listen("127.0.0.1:6969")
+        .redis_url(setting("ONCECAST_REDIS_URL", "redis://127.0.0.1:6379"))
+        .listen(setting("ONCECAST_LISTEN", "127.0.0.1:6969"))
         .handler(|message: &Delivery<'_>| {
             let text = std::str::from_utf8(message.payload())?;
             Ok(Outcome::new().field("shouted", text.to_uppercase()))
