@@ -85,7 +85,7 @@ fi
 
 cat >&2 <<'MESSAGE'
 
-Redis could not be installed. Install redis-server (7.0 or newer) or valkey-server by hand and run this again:
+Redis could not be installed. Install redis-server (6.2 or newer) or valkey-server by hand and run this again:
     Debian, Ubuntu     apt-get install redis-server
     Fedora, RHEL       dnf install redis        (or valkey)
     Alpine             apk add redis

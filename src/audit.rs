@@ -65,6 +65,13 @@ pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
     }
     recorded.dedup();
     report.distinct = recorded.len() as u64;
+    if report.entries > 0 && report.without_id == report.entries {
+        // Saying "nothing twice" of entries that can't be told apart would be no lie, but no help.
+        return Err(Error::Failed(format!(
+            "none of the {} results has a field {:?}: name the field with the id by --id-field",
+            report.entries, config.id_field
+        )));
+    }
     if let Some(owed) = owed {
         let (mut among_recorded, mut among_others) = (Walk::new(&recorded), Walk::new(&others));
         let lost = owed.iter().filter(|print| !(among_recorded.has(**print) | among_others.has(**print)));

@@ -136,7 +136,11 @@ impl Values<'_> {
     }
 
     fn required(&self, name: &'static str, takes: &str) -> Result<String, ConfigError> {
-        self.text(name)?.filter(|text| !text.is_empty()).ok_or_else(|| ConfigError::missing(name, takes))
+        match self.text(name)? {
+            Some(text) if text.is_empty() => Err(ConfigError::new(name, "nothing", takes)),
+            Some(text) => Ok(text),
+            None => Err(ConfigError::missing(name, takes)),
+        }
     }
 
     fn number(&self, name: &'static str, least: u64, most: u64) -> Result<u64, ConfigError> {

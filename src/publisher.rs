@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, never};
@@ -112,7 +113,10 @@ pub fn run(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
         stop: requests.receiver().clone(),
         begin,
     };
-    Ok(publisher.run(config.id_prefix))
+    // On a thread of its own: signals interrupt the main thread, and a reply that is interrupted there would be unknown.
+    let thread = thread::Builder::new().name("publish".to_owned()).spawn(move || publisher.run(config.id_prefix));
+    let summary = thread.map_err(Error::io("starting the thread publish"))?.join();
+    summary.map_err(|_| Error::Failed("the thread publish panicked".to_owned()))
 }
 
 /// See the module's text.

@@ -5,8 +5,9 @@ mod support;
 use oncecast::local::{Member, Signal};
 
 use support::{
-    CHANNEL, DEADLINE, assert_each_once, client_of, cluster_of, options, publish, publish_payloads, recorded_ids, run,
-    state, stream, wait_for_another_leader, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
+    CHANNEL, DEADLINE, assert_each_once, client_of, cluster_of, dispatcher, options, publish, publish_payloads,
+    recorded_ids, run, state, stream, wait_for_another_leader, wait_for_intake, wait_until, wait_until_done,
+    wait_until_in_sync,
 };
 
 const DISPATCHERS: [Member; 2] = [Member::Dispatcher(0), Member::Dispatcher(1)];
@@ -97,4 +98,29 @@ fn a_break_that_another_dispatcher_leads_over_is_no_gap() {
 fn subscriptions(connection: &mut redis::Connection) -> Vec<String> {
     let list: String = run(connection, &["CLIENT", "LIST", "TYPE", "PUBSUB"]);
     list.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next().map(str::to_owned)).collect()
+}
+
+/// The cursor of one channel must mean nothing to a dispatcher that listens to another.
+#[test]
+fn a_leader_on_another_channel_begins_at_its_own_beginning_and_says_so() {
+    let mut cluster = cluster_of(options(1, 1, "", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 1);
+    publish(connection, "one", 0..100);
+    wait_until_done(connection, 100);
+    let addresses = [cluster.address(0).to_string()];
+    let other = dispatcher(&cluster, "other", &addresses, "--channel another --lease-ttl-ms 500");
+    other.wait_for_line("event=subscribed", DEADLINE).expect("it listens");
+    publish(connection, "one", 100..200);
+    other.wait_for_line("event=other-channel", DEADLINE).expect("it warns of the others' channel");
+    wait_until_done(connection, 200);
+    for n in 0..50 {
+        let () = run(connection, &["PUBLISH", "another", &format!("{{\"message_id\":\"two{n}\"}}")]);
+    }
+    cluster.stop_member(Member::Dispatcher(0), DEADLINE).unwrap();
+    wait_until_done(connection, 250);
+    let owed: Vec<String> = (0..200).map(|n| format!("one{n}")).chain((0..50).map(|n| format!("two{n}"))).collect();
+    assert_each_once(connection, &owed);
+    let gaps = stream(connection, "messages:gaps");
+    assert!(gaps.len() == 1 && gaps[0]["reason"] == "not-subscribed", "{gaps:?}");
 }

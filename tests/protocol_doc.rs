@@ -242,8 +242,8 @@ fn the_values_between_dispatchers_read_back() {
         let value = value.trim_start();
         match kind {
             "notice" => match value.parse::<Notice>().expect("a notice") {
-                Notice::Marker(marker) => {
-                    assert_eq!(Notice::Marker(marker.clone()).to_string(), value);
+                Notice::Marker(marker, channel) => {
+                    assert_eq!(Notice::Marker(marker.clone(), channel).to_string(), value);
                     epochs.extend(marker.leader_epoch());
                 }
                 Notice::Released(epoch) => {

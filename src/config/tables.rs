@@ -141,9 +141,9 @@ key=value pairs for each event.";
 /// The command line of the dispatcher.
 pub(super) fn dispatcher() -> Command {
     let about = "\
-Takes the messages that are published on a Redis channel in, and hands each of them to one consumer.
+Takes in the messages published on a Redis channel, and hands each of them to one consumer.
 
-Start two or more with the same settings: one leads, the others follow the channel and go on within milliseconds when it
+Start two or more with the same group, channel and consumers: one leads, the others follow the channel and go on within milliseconds when it
 dies. A consumer or a Redis that can't be reached is tried again for ever.";
     let after = "\
 Example:

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use socket2::{SockRef, TcpKeepalive};
 use tungstenite::protocol::WebSocketConfig;
-use tungstenite::{Message, WebSocket};
+use tungstenite::{HandshakeError, Message, WebSocket};
 
 use super::Shared;
 use super::link::LINK_BYTES;
@@ -195,8 +195,13 @@ impl Dialer {
             .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))
             .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
         let uri = format!("ws://{}/", self.address);
-        let (mut socket, _) = tungstenite::client::client_with_config(uri, stream, Some(config))
-            .map_err(|error| format!("WebSocket handshake: {error}"))?;
+        let (mut socket, _) =
+            tungstenite::client::client_with_config(uri, stream, Some(config)).map_err(|error| match error {
+                HandshakeError::Interrupted(_) => {
+                    format!("WebSocket handshake: no answer for {} s", GREETING_TIMEOUT.as_secs())
+                }
+                HandshakeError::Failure(error) => format!("WebSocket handshake: {error}"),
+            })?;
         let group = &self.shared.config.common.keys.group;
         let lead = Frame::Lead { epoch: dial.epoch, group };
         socket.send(Message::Binary(lead.to_vec().into()))?;

@@ -213,11 +213,11 @@ impl Ingest {
 
     /// Publishes the next marker. A repeated attempt uses a new one: the first may have come through.
     fn publish_marker(&mut self) -> Result<Marker, Killed> {
-        let (ledger, markers) = (&mut self.ledger, &mut self.markers);
+        let (ledger, markers, channel) = (&mut self.ledger, &mut self.markers, &self.shared.config.channel);
         let marker = self.retry.until_done(|| {
             let marker = Marker::of_leader(self.epoch, *markers);
             *markers += 1;
-            ledger.publish_marker(&marker).map(|()| marker)
+            ledger.publish_marker(&marker, channel).map(|()| marker)
         })?;
         self.marked = Instant::now();
         self.unmarked = false;

@@ -39,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::id::{DispatcherId, Epoch};
 use crate::ledger::subscription::Channels;
 use crate::listener::{Listener, ListenerStats};
+use crate::log::Quoted;
 use crate::ring::Ring;
 use crate::shutdown::ShutdownRequests;
 
@@ -81,10 +82,11 @@ impl Dispatcher {
     pub fn run(self, requests: ShutdownRequests) -> Result<()> {
         let shared = self.shared;
         log::info!(
-            "event=started version={} redis={} group={} consumers={}",
+            "event=started version={} redis={} group={} channel={} consumers={}",
             env!("CARGO_PKG_VERSION"),
             shared.config.common.redis.shown(),
-            shared.config.common.keys.group,
+            Quoted(&shared.config.common.keys.group),
+            Quoted(&shared.config.channel),
             shared.config.consumers.len()
         );
         let metrics_addr = shared.config.common.metrics_addr.as_deref();

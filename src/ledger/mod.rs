@@ -128,9 +128,9 @@ impl Ledger {
         Ok(reply == Value::Int(1))
     }
 
-    /// Publishes a marker on the control channel.
-    pub fn publish_marker(&mut self, marker: &Marker) -> Result<()> {
-        let notice = subscription::Notice::Marker(marker.clone()).to_string();
+    /// Publishes a marker among the messages of `channel`, on the control channel.
+    pub fn publish_marker(&mut self, marker: &Marker, channel: &str) -> Result<()> {
+        let notice = subscription::Notice::Marker(marker.clone(), channel.to_owned()).to_string();
         let publish = Command::of(&["PUBLISH", &self.keys.control, &notice]);
         self.connection.query("publishing a marker", publish).map(drop)
     }

@@ -20,13 +20,15 @@ use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
 use super::{Command, Keys, Marker, Payload, Server};
 use crate::error::{Error, Result};
 use crate::id::{DispatcherId, Epoch};
+use crate::log::Quoted;
 use crate::wire::MAX_BODY_BYTES;
 
 /// A message on the control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// `marker <marker>`: names this place in the stream.
-    Marker(Marker),
+    /// `marker <marker> <channel>`: names this place among the messages of a user's channel. Dispatchers of another
+    /// channel pass it over: a cursor that counts another channel's messages must mean nothing to them.
+    Marker(Marker, String),
     /// `released <epoch>`: the leader of this epoch has given the lease back.
     Released(Epoch),
 }
@@ -34,7 +36,7 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Notice::Marker(marker) => write!(f, "marker {marker}"),
+            Notice::Marker(marker, channel) => write!(f, "marker {marker} {channel}"),
             Notice::Released(epoch) => write!(f, "released {epoch}"),
         }
     }
@@ -45,7 +47,10 @@ impl FromStr for Notice {
 
     fn from_str(text: &str) -> Result<Notice, ()> {
         match text.split_once(' ') {
-            Some(("marker", marker)) => marker.parse().map(Notice::Marker),
+            Some(("marker", place)) => {
+                let (marker, channel) = place.split_once(' ').ok_or(())?;
+                Ok(Notice::Marker(marker.parse()?, channel.to_owned()))
+            }
             Some(("released", epoch)) => epoch.parse().map(|epoch| Notice::Released(Epoch(epoch))).map_err(|_| ()),
             _ => Err(()),
         }
@@ -110,6 +115,8 @@ pub struct Subscription {
     skip: u64,
     /// Answers that are still to come to SUBSCRIBE and to the join marker's PUBLISH.
     unanswered: usize,
+    /// Whether it was said that a dispatcher of the group listens to another channel.
+    warned_of_channel: bool,
 }
 
 /// One for each channel, and one for the marker.
@@ -133,11 +140,16 @@ impl Subscription {
             filled: 0..0,
             skip: 0,
             unanswered: SET_UP_ANSWERS,
+            warned_of_channel: false,
         };
         subscription.greet()?;
         let alive = format!("{}{}", keys.alive_prefix, channels.dispatcher);
         let subscribe = Command::of(&["SUBSCRIBE", &channels.published, &keys.control, &alive]);
-        let publish = Command::of(&["PUBLISH", &keys.control, &Notice::Marker(join.clone()).to_string()]);
+        let publish = Command::of(&[
+            "PUBLISH",
+            &keys.control,
+            &Notice::Marker(join.clone(), channels.published.clone()).to_string(),
+        ]);
         subscription.send("subscribing", &[subscribe.into_bytes(), publish.into_bytes()].concat())?;
         let set = subscription.stream.set_read_timeout(patience);
         set.map_err(|error| subscription.server.error("subscribing", error.into()))?;
@@ -211,7 +223,17 @@ impl Subscription {
                 }
                 Received::Message { channel, payload } if channel == self.control => {
                     match std::str::from_utf8(payload).map(str::parse) {
-                        Ok(Ok(Notice::Marker(marker))) => batch.seen.push(Seen::Marker(marker)),
+                        Ok(Ok(Notice::Marker(marker, of))) if of.as_bytes() == self.published => {
+                            batch.seen.push(Seen::Marker(marker));
+                        }
+                        Ok(Ok(Notice::Marker(_, of))) if !self.warned_of_channel => {
+                            self.warned_of_channel = true;
+                            log::warn!(
+                                "event=other-channel channel={} problem=\"a dispatcher of this group has another --channel\"",
+                                Quoted(of)
+                            );
+                        }
+                        Ok(Ok(Notice::Marker(..))) => {}
                         Ok(Ok(Notice::Released(epoch))) => batch.released = Some(epoch),
                         _ => log::warn!("event=control-ignored reason=\"not a notice\" bytes={}", payload.len()),
                     }

@@ -254,7 +254,10 @@ pub fn wait_for_intake(connection: &mut redis::Connection) {
     let onlooker = DispatcherId::generate("onlooker");
     wait_until("the cursor to come by a new marker", || {
         let marker = Marker::of_join(&onlooker, NUMBER.fetch_add(1, Ordering::Relaxed));
-        let () = run(connection, &["PUBLISH", "messages:control", &Notice::Marker(marker.clone()).to_string()]);
+        let () = run(
+            connection,
+            &["PUBLISH", "messages:control", &Notice::Marker(marker.clone(), CHANNEL.to_owned()).to_string()],
+        );
         let until = Instant::now() + Duration::from_millis(90);
         while Instant::now() < until {
             let cursor: Option<String> = run(connection, &["GET", "messages:cursor"]);

@@ -74,7 +74,10 @@ impl Courier {
         self.sockets.remove(link.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Failed };
         let held = link.take_attached();
-        log::warn!(
+        // One that is stopping has said so.
+        let level = if link.draining { log::Level::Info } else { log::Level::Warn };
+        log::log!(
+            level,
             "event=consumer-lost consumer={} draining={} held={} reason={}",
             Quoted(&link.consumer),
             link.draining,
