@@ -1,0 +1,108 @@
+//! One run of a row: its seed, how long it is, and the check at its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use oncecast::local;
+
+use crate::support::load::Sent;
+use crate::support::{recorded_ids, state, stream};
+
+/// A seed to repeat a failure with.
+const SEED: &str = "ONCECAST_SEED";
+/// Set: longer runs under more load.
+const LONG: &str = "ONCECAST_LONG";
+/// How long what is owed may take to be done after the last message was published and the last fault healed.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// See the module's text. If the test fails it says how to repeat it.
+pub struct Run {
+    row: &'static str,
+    seed: u64,
+    /// All that is left to chance comes from here.
+    pub random: fastrand::Rng,
+}
+
+impl Run {
+    /// The run of a row, by the name of its test.
+    pub fn of(row: &'static str) -> Run {
+        let given = std::env::var(SEED).ok();
+        let seed = given.map_or_else(|| fastrand::u64(..1 << 32), |seed| seed.parse().expect("a seed is a number"));
+        Run { row, seed, random: fastrand::Rng::with_seed(seed) }
+    }
+
+    /// How often, how many or how fast: a short run's figure, or a long one's.
+    pub fn scale(&self, short: u64, long: u64) -> u64 {
+        if std::env::var_os(LONG).is_some() { long } else { short }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let Run { row, seed, .. } = self;
+            eprintln!("{row} failed with seed {seed}; to repeat it: {SEED}={seed} cargo test --test faults {row}");
+        }
+    }
+}
+
+/// Waits until all that was published is done, and fails unless L0 holds.
+///
+/// Of the messages whose `PUBLISH` brought no answer, and of those that nobody heard, each may have been recorded, but
+/// not twice.
+pub fn assert_l0(connection: &mut redis::Connection, sent: &Sent) {
+    // Whether it came to that is judged below, by what is there.
+    let _ = local::wait_until(DRAIN_LIMIT, "the drain", || {
+        let (pending, processed, dead) = state(connection);
+        Ok((pending == 0 && processed + dead >= sent.owed.len()).then_some(()))
+    });
+    let recorded = count(recorded_ids(connection));
+    let buried = count(stream(connection, "messages:dead").into_iter().filter_map(|entry| {
+        let payload = entry.get("payload")?;
+        let id = payload.strip_prefix("{\"message_id\":\"")?.strip_suffix("\"}")?;
+        Some(id.to_owned())
+    }));
+    let owed: BTreeSet<&String> = sent.owed.iter().collect();
+    let known = |id: &String| owed.contains(id) || sent.uncertain.contains(id) || sent.unheard.contains(id);
+    let lost = Named::of(owed.iter().filter(|id| !recorded.contains_key(**id) && !buried.contains_key(**id)));
+    let twice = Named::of(recorded.iter().filter(|(_, times)| **times > 1).map(|(id, _)| id));
+    let foreign = Named::of(recorded.keys().chain(buried.keys()).filter(|id| !known(id)));
+    let (pending, ..) = state(connection);
+    assert!(
+        lost.0 + twice.0 + foreign.0 + pending == 0,
+        "of {} owed messages: lost {lost:?}, recorded twice {twice:?}, never published {foreign:?}, {pending} pending; \
+         {} dead letters; gaps {:?}",
+        owed.len(),
+        buried.len(),
+        stream(connection, "messages:gaps"),
+    );
+}
+
+/// How many ids there are of a kind, and the first few.
+struct Named(usize, Vec<String>);
+
+impl Named {
+    fn of<S: ToString>(ids: impl IntoIterator<Item = S>) -> Named {
+        ids.into_iter().fold(Named(0, Vec::new()), |Named(count, mut first), id| {
+            if first.len() < 5 {
+                first.push(id.to_string());
+            }
+            Named(count + 1, first)
+        })
+    }
+}
+
+impl fmt::Debug for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.0, self.1)
+    }
+}
+
+fn count(ids: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+    ids.into_iter().fold(BTreeMap::new(), |mut counted, id| {
+        *counted.entry(id).or_default() += 1;
+        counted
+    })
+}
