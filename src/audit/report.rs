@@ -42,6 +42,11 @@ impl AuditReport {
         self.twice == 0 && self.lost.unwrap_or(0) == 0
     }
 
+    /// The exit code of a program whose results these are: 0, or 3 if something was lost or recorded twice.
+    pub fn exit_code(&self) -> u8 {
+        if self.is_clean() { 0 } else { 3 }
+    }
+
     fn verdict(&self) -> String {
         let (twice, pending) = (self.twice, self.pending);
         match (self.is_clean(), self.lost) {

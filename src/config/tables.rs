@@ -24,6 +24,9 @@ const LOG_LEVEL: Setting = Setting::new("log-level", "LEVEL", Text("info"), "off
 const METRICS_ADDR: Setting =
     Setting::new("metrics-addr", "HOST:PORT", Found("off"), "Where to serve /metrics, /healthz and /readyz");
 
+const REDIS_SERVER: Setting =
+    Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start");
+
 pub(super) const DISPATCHER: &[Setting] = &[
     Setting::new("consumers", "HOST:PORT,…", Required, "The addresses of the consumers, separated by commas"),
     REDIS_URL,
@@ -93,6 +96,18 @@ pub(super) const CONSUMER: &[Setting] = &[
     METRICS_ADDR,
 ];
 
+/// The consumer's, and where its journal is.
+pub(super) const WITNESS: &[Setting] = &{
+    const JOURNALS: Setting = Setting::new("journals", "DIR", Required, "The folder for the journals of handler runs");
+    let mut settings = [JOURNALS; CONSUMER.len() + 1];
+    let mut number = 0;
+    while number < CONSUMER.len() {
+        settings[number] = CONSUMER[number];
+        number += 1;
+    }
+    settings
+};
+
 pub(super) const PUBLISHER: &[Setting] = &[
     REDIS_URL,
     GROUP,
@@ -127,9 +142,41 @@ pub(super) const AUDIT: &[Setting] = &[
 ];
 
 pub(super) const DEMO: &[Setting] = &[
-    Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start"),
+    REDIS_SERVER,
     Setting::new("rate", "N", Text("2000"), "Messages published per second"),
     Setting::new("duration", "TIME", Text("10s"), "How long to publish"),
+    LOG_LEVEL,
+];
+
+pub(super) const CHAOS: &[Setting] = &[
+    Setting::new("duration", "TIME", Text("120s"), "How long to publish"),
+    Setting::new("rate", "N", Text("26000"), "Messages published per second"),
+    Setting::new("batch", "N", Text("10000"), "Publish in bursts of N; 0: evenly spread"),
+    Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
+    Setting::new(
+        "faults",
+        "LIST",
+        Text("kill,pause,terminate"),
+        "What happens: kill (SIGKILL), pause (SIGSTOP, later SIGCONT), terminate (SIGTERM), cut (Redis closes a \
+         dispatcher's subscription), stall (Redis writes nothing for a while)",
+    ),
+    Setting::new("target", "WHOM", Text("any"), "Who is struck: any, leader, dispatcher, consumer"),
+    Setting::new(
+        "outage",
+        "TIME",
+        Text("6s"),
+        "The longest time that a process is away or paused; at most half the time between two faults",
+    ),
+    Setting::new("seed", "N", Found("random"), "Draws the same faults again"),
+    Setting::new("dispatchers", "N", Text("2"), "How many dispatchers"),
+    Setting::new("consumers", "N", Text("3"), "How many consumers"),
+    Setting::new(
+        "report",
+        "DIR",
+        Found("none"),
+        "Write index.html with a picture of the run, and the picture alone, timeline.svg, to this folder",
+    ),
+    REDIS_SERVER,
     LOG_LEVEL,
 ];
 
@@ -217,6 +264,29 @@ Example:
 Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 something could not be started, 2 wrong settings.",
         DEMO,
     );
+    let chaos = command(
+        "chaos",
+        "\
+Strikes a whole cluster under load with faults at random: processes are killed, stopped for a while, or asked to end.
+
+Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits until the cluster is whole again after
+the last one, so every message that anybody received must come out once. At the end the results are audited, and the
+report says how long it took after each fault until results flowed again, how often a handler ran more than once for a
+message, and how much memory each process took.",
+        "\
+Examples:
+  oncecast chaos --duration 10m --report chaos-report
+  oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
+
+Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 something could not be started, 2 wrong settings.",
+        CHAOS,
+    );
+    let witness = command(
+        "witness",
+        "A consumer that keeps a journal of its handler's runs. Trials start it; there is no other use for it.",
+        "The settings are those of oncecast-consumer.",
+        WITNESS,
+    );
     Command::new("oncecast")
         .about("Looks after Oncecast: consumer groups for Redis Pub/Sub.")
         .version(env!("CARGO_PKG_VERSION"))
@@ -224,6 +294,8 @@ Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 something 
         .arg_required_else_help(true)
         .subcommand(audit)
         .subcommand(demo)
+        .subcommand(chaos)
+        .subcommand(witness.hide(true))
 }
 
 fn program(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {
