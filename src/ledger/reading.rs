@@ -24,6 +24,8 @@ pub enum Stream {
     Processed,
     /// The dead letters.
     Dead,
+    /// Where messages may have been missed.
+    Gaps,
 }
 
 /// A name and a value.
@@ -90,6 +92,7 @@ impl Ledger {
         let key = match stream {
             Stream::Processed => &self.keys.processed,
             Stream::Dead => &self.keys.dead,
+            Stream::Gaps => &self.keys.gaps,
         };
         let range = Command::of(&["XRANGE", key, &reader.begin("-"), "+", "COUNT", &reader.entries.to_string()]);
         let reply = self.connection.query(DOING, range).map_err(|error| self.name_the_key(error))?;

@@ -8,10 +8,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::child::{ChildProcess, Signal};
-use super::group::{GroupView, Lease, Snapshot};
 use super::members::{ClusterOptions, Member};
 use super::redis::RedisServer;
-use super::{ports, readiness, wait_until};
+use super::{GroupView, Lease, Snapshot, ports, readiness, wait_until};
 use crate::error::{Error, Result};
 use crate::ledger::Keys;
 

@@ -10,7 +10,6 @@ pub mod child;
 pub mod cluster;
 pub mod demo;
 pub mod folder;
-pub mod group;
 pub mod journal;
 pub mod lines;
 pub mod members;
@@ -29,11 +28,11 @@ use crate::error::{Error, Result};
 
 pub use self::child::{ChildProcess, Signal};
 pub use self::cluster::Cluster;
-pub use self::group::{GroupView, Lease, Snapshot};
 pub use self::members::{ClusterOptions, ConsumerProgram, Member};
 pub use self::programs::Programs;
 pub use self::redis::{RedisOptions, RedisServer};
 pub use self::trial::Trial;
+pub use crate::ledger::overview::{GroupView, Lease, Snapshot};
 
 /// The pause between two looks at a condition: the first, and the longest it grows to.
 const FIRST_POLL: Duration = Duration::from_millis(1);
