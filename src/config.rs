@@ -16,7 +16,7 @@ mod tables;
 
 pub use self::programs::{
     AuditConfig, ChaosConfig, CommonConfig, ConsumerConfig, DemoConfig, DispatcherConfig, Parsed, PublisherConfig,
-    ToolConfig, WitnessConfig, consumer, dispatcher, publisher, tool,
+    StatusConfig, ToolConfig, WitnessConfig, consumer, dispatcher, publisher, tool,
 };
 
 /// A setting that is missing or has a value that can't be used.

@@ -52,7 +52,7 @@ impl AuditReport {
         match (self.is_clean(), self.lost) {
             (true, None) => "nothing recorded twice; --expect or --ids would show what is lost".to_owned(),
             (true, Some(_)) if pending > 0 => {
-                format!("clean so far: nothing lost or recorded twice, {pending} pending")
+                format!("clean so far: nothing lost or recorded twice; {pending} were pending when the audit began")
             }
             (true, Some(_)) => "clean: nothing lost, nothing recorded twice".to_owned(),
             (false, None) => format!("FAILED: {twice} recorded twice"),
@@ -74,7 +74,8 @@ impl fmt::Display for AuditReport {
         line("distinct ids", Some(self.distinct), "", &[])?;
         line("recorded twice", Some(self.twice), &extra, &self.twice_examples)?;
         line("without an id", Some(self.without_id), "", &[])?;
-        line("pending", Some(self.pending), "", &[])?;
+        let note = if self.pending > 0 { "when the audit began" } else { "" };
+        line("pending", Some(self.pending), note, &[])?;
         line("dead letters", Some(self.dead), "", &[])?;
         if self.unnamed > 0 {
             let note = "pending or dead, not known which; may be among the lost";

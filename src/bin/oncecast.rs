@@ -1,10 +1,10 @@
-//! The operator's tool: `oncecast audit`, `oncecast demo`, `oncecast chaos`.
+//! The operator's tool: `oncecast audit`, `status`, `demo`, `chaos`.
 
 use std::process::ExitCode;
 
 use oncecast::config::{self, Parsed, ToolConfig};
 use oncecast::error::Result;
-use oncecast::{audit, local, log};
+use oncecast::{audit, local, log, status};
 
 fn main() -> ExitCode {
     match config::tool(std::env::args_os(), &config::environment) {
@@ -31,6 +31,11 @@ fn run(config: ToolConfig) -> Result<u8> {
             let report = audit::audit(&config)?;
             print!("{report}");
             Ok(report.exit_code())
+        }
+        ToolConfig::Status(config) => {
+            log::init(config.common.log_level, "oncecast", "status")?;
+            print!("{}", status::status(&config)?);
+            Ok(0)
         }
         ToolConfig::Chaos(config) => {
             log::init(config.log_level, "oncecast", "chaos")?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Command;
 use log::LevelFilter;
 
-use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, PUBLISHER, WITNESS};
+use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, PUBLISHER, STATUS, WITNESS};
 use super::{ConfigError, Environment, Values, is_host_port, is_plain_name, quoted};
 use crate::ledger::{Keys, Server};
 use crate::local::trial::plan::{Fault, Plan, Target};
@@ -127,6 +127,13 @@ pub struct DemoConfig {
     pub log_level: LevelFilter,
 }
 
+/// The settings of `oncecast status`.
+#[derive(Clone, Debug)]
+pub struct StatusConfig {
+    /// What every program takes.
+    pub common: CommonConfig,
+}
+
 /// The settings of `oncecast chaos`.
 #[derive(Clone, Debug)]
 pub struct ChaosConfig {
@@ -162,6 +169,8 @@ pub struct WitnessConfig {
 pub enum ToolConfig {
     /// Count the results.
     Audit(Box<AuditConfig>),
+    /// Show how a group stands.
+    Status(Box<StatusConfig>),
     /// Show a whole cluster at work.
     Demo(DemoConfig),
     /// Try a whole cluster with faults.
@@ -289,6 +298,10 @@ pub fn tool(
                 log_level: log_level(&values)?,
             }))
         }
+        Some(("status", matches)) => {
+            let common = common(&Values { matches, settings: STATUS, environment })?;
+            Ok(ToolConfig::Status(Box::new(StatusConfig { common })))
+        }
         Some(("chaos", matches)) => {
             chaos(&Values { matches, settings: CHAOS, environment }).map(|config| ToolConfig::Chaos(Box::new(config)))
         }
@@ -317,7 +330,7 @@ fn chaos(values: &Values<'_>) -> Result<ChaosConfig, ConfigError> {
     let duration = |name| Ok(values.duration(name)?.expect("the setting has a default"));
     Ok(ChaosConfig {
         redis_server: values.text("redis-server")?.map(PathBuf::from),
-        dispatchers: values.number("dispatchers", 1, 64)? as usize,
+        dispatchers: values.number("dispatchers", 2, 64)? as usize,
         consumers: values.number("consumers", 1, 64)? as usize,
         rate: values.number("rate", 1, 1_000_000)?,
         batch: Some(values.number("batch", 0, 1_000_000)?).filter(|batch| *batch > 0),
@@ -345,7 +358,14 @@ fn read<T>(
     match command.try_get_matches_from_mut(arguments) {
         Ok(matches) => match check(&matches) {
             Ok(config) => Ok(Parsed::Run(config)),
-            Err(error) => Err(command.error(clap::error::ErrorKind::ValueValidation, error)),
+            Err(error) => {
+                // The usage shown is that of the subcommand whose setting it is.
+                let of = match matches.subcommand_name() {
+                    Some(name) => command.find_subcommand_mut(name).expect("clap has found it"),
+                    None => &mut command,
+                };
+                Err(of.error(clap::error::ErrorKind::ValueValidation, error))
+            }
         },
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
         Err(error) => Err(error),

@@ -18,8 +18,12 @@ const GROUP: Setting = Setting::new(
     Text("messages"),
     "The consumer group; every key in Redis starts with it. Put braces around it for Redis Cluster",
 );
-const CHANNEL: Setting =
-    Setting::new("channel", "NAME", Text("messages:published"), "The channel that users publish on");
+const CHANNEL: Setting = Setting::new(
+    "channel",
+    "NAME",
+    Text("messages:published"),
+    "The channel that users publish on: one name, no pattern",
+);
 const LOG_LEVEL: Setting = Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
 const METRICS_ADDR: Setting =
     Setting::new("metrics-addr", "HOST:PORT", Found("off"), "Where to serve /metrics, /healthz and /readyz");
@@ -113,7 +117,12 @@ pub(super) const PUBLISHER: &[Setting] = &[
     GROUP,
     CHANNEL,
     Setting::new("count", "N", Found("no limit"), "Stop after this many messages"),
-    Setting::new("duration", "TIME", Found("no limit"), "Stop after this time, such as 30s or 2m"),
+    Setting::new(
+        "duration",
+        "TIME",
+        Found("no limit"),
+        "Stop after this time: one number and a unit, such as 500ms, 30s or 2m",
+    ),
     Setting::new("rate", "N", Found("as fast as it goes"), "Messages per second, evenly spread"),
     Setting::new(
         "batch",
@@ -140,6 +149,8 @@ pub(super) const AUDIT: &[Setting] = &[
     Setting::new("id-field", "NAME", Text("message_id"), "The field of a result that holds the message's id"),
     LOG_LEVEL,
 ];
+
+pub(super) const STATUS: &[Setting] = &[REDIS_URL, GROUP, LOG_LEVEL];
 
 pub(super) const DEMO: &[Setting] = &[
     REDIS_SERVER,
@@ -168,7 +179,7 @@ pub(super) const CHAOS: &[Setting] = &[
         "The longest time that a process is away or paused; at most half the time between two faults",
     ),
     Setting::new("seed", "N", Found("random"), "Draws the same faults again"),
-    Setting::new("dispatchers", "N", Text("2"), "How many dispatchers"),
+    Setting::new("dispatchers", "N", Text("2"), "How many dispatchers; one alone could not go on for another"),
     Setting::new("consumers", "N", Text("3"), "How many consumers"),
     Setting::new(
         "report",
@@ -190,8 +201,8 @@ pub(super) fn dispatcher() -> Command {
     let about = "\
 Takes in the messages published on a Redis channel, and hands each of them to one consumer.
 
-Start two or more with the same group, channel and consumers: one leads, the others follow the channel and go on within milliseconds when it
-dies. A consumer or a Redis that can't be reached is tried again for ever.";
+Start two or more with the same group, channel and consumers: one leads, the others follow the channel and go on within
+milliseconds when it dies. A consumer or a Redis that can't be reached is tried again for ever.";
     let after = "\
 Example:
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers 10.0.0.11:6969,10.0.0.12:6969
@@ -199,6 +210,7 @@ Example:
 Ends on SIGTERM or SIGINT: takes in what has arrived and hands leadership over.
 Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
     program("oncecast-dispatcher", about, after, DISPATCHER)
+        .override_usage("oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]")
 }
 
 /// The command line of the consumer.
@@ -223,8 +235,8 @@ pub(super) fn publisher() -> Command {
     let about = "\
 Publishes messages {\"message_id\":\"…\"} with ids that are all different, and says how many nobody received.
 
-A message that nobody received is published again with the same id. One whose reply was lost is not: it may have come
-through, and is counted as unknown.";
+A message that nobody received is published again with the same id, for up to 10 s after the end of the run. One whose reply
+was lost is not: it may have come through, and is counted as unknown. Two runs with one --id-prefix publish the same ids.";
     let after = "\
 Examples:
   oncecast-publisher --rate 2000 --duration 30s
@@ -261,8 +273,22 @@ Needs nothing but a redis-server or valkey-server on this machine, and leaves no
 Example:
   oncecast demo --rate 20000 --duration 30s
 
-Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 something could not be started, 2 wrong settings.",
+Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
+wrong settings.",
         DEMO,
+    );
+    let status = command(
+        "status",
+        "\
+Shows how a group stands: who leads, what is connected, what is pending, and what may have been missed.
+
+A gap is a stretch of the channel that no dispatcher may have heard; the newest are shown, all are in <group>:gaps.",
+        "\
+Example:
+  oncecast status --group orders
+
+Exit codes: 0 shown, 1 Redis can't be read, 2 wrong settings.",
+        STATUS,
     );
     let chaos = command(
         "chaos",
@@ -278,7 +304,8 @@ Examples:
   oncecast chaos --duration 10m --report chaos-report
   oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
 
-Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 something could not be started, 2 wrong settings.",
+Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
+wrong settings.",
         CHAOS,
     );
     let witness = command(
@@ -293,6 +320,7 @@ Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 something 
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(audit)
+        .subcommand(status)
         .subcommand(demo)
         .subcommand(chaos)
         .subcommand(witness.hide(true))

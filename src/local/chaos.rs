@@ -22,7 +22,7 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
     let seed = config.plan.seed;
     screen.line(&format!("  {}  seed {seed}", screen.paint(Tone::Strong, "oncecast chaos")));
     if let Some(folder) = &config.report {
-        // Before two minutes have gone by.
+        // Now, and not when two minutes have gone by.
         page::make_folder(folder)?;
     }
     let journals = PrivateFolder::create("journals")?;

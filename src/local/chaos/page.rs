@@ -41,9 +41,9 @@ fn html(report: &Report<'_>, svg: &str) -> String {
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width,initial-scale=1\"><title>oncecast chaos, seed {}</title><style>{STYLE}</style>\
-         <h1>oncecast chaos</h1><p class=\"{verdict}\"><strong>{}</strong></p>{svg}",
+         <h1>oncecast chaos <span class=\"{verdict}\">{}</span></h1>{svg}",
         report.config.plan.seed,
-        chart::title(report)
+        if report.is_clean() { "✓" } else { "✗" }
     );
     let rows = [
         ("published", grouped(findings.published)),
