@@ -126,6 +126,9 @@ impl Consumer {
             settings.concurrency,
             settings.prefetch
         );
+        // First, since an address in use is what most often goes wrong here, and nothing has to be stopped yet.
+        let metrics_addr = settings.metrics_addr.as_deref();
+        let metrics = metrics_addr.map(|address| exposition::serve(address, &stats)).transpose()?;
         let desk = Arc::new(Desk::new(
             Terms {
                 group: settings.keys.group.clone(),
@@ -144,8 +147,6 @@ impl Consumer {
         let pool = Pool::start(settings.concurrency, handler, name, &desk, &for_pool, &commits)?;
         drop((for_pool, commits));
         let mut server = Server::start(listener, desk.clone(), jobs)?;
-        let metrics_addr = settings.metrics_addr.as_deref();
-        let metrics = metrics_addr.map(|address| exposition::serve(address, &stats)).transpose()?;
         info!("event=listening address={local_addr}");
 
         let ended = work(&shutdown.1, &stats, committer.ended(), pool.ended());
