@@ -20,7 +20,7 @@ use super::dialer::{DialRequests, LinkNews};
 use super::link::Link;
 use super::sockets::Sockets;
 use super::stats::{add, set};
-use super::table::{MAX_TRACKED, Table};
+use super::table::{Again, MAX_TRACKED, Table};
 use crate::error::Result;
 use crate::id::{Epoch, MessageId};
 use crate::ledger::{Commit, Page, Pending, Returned};
@@ -63,7 +63,7 @@ pub(super) enum News {
     /// The page that was asked for.
     Page(Page),
     /// These go out again.
-    Back(Vec<Pending>),
+    Back(Vec<Again>),
     /// These are done or buried.
     Done(Vec<MessageId>),
     /// Results were recorded.

@@ -2,10 +2,12 @@
 //!
 //! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by the
 //! courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id, since
-//! what goes out again is read from Redis again.
+//! what goes out again is read from Redis again. It waits in a queue of its own, which is served first: however many new
+//! messages there are, none of those that were accepted before starves behind them.
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::budget::{Budget, Share};
 use crate::id::MessageId;
 use crate::ledger::Pending;
 
@@ -25,10 +27,24 @@ pub(super) enum Whereabouts {
     Away,
 }
 
+/// A message that goes out again, with its share of the memory that there is for such.
+pub(super) struct Again {
+    message: Pending,
+    _share: Share,
+}
+
+impl Again {
+    pub(super) fn new(message: Pending, budget: &Budget) -> Again {
+        let share = budget.take(cost(&message));
+        Again { message, _share: share }
+    }
+}
+
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Table {
     known: HashMap<MessageId, Whereabouts>,
+    again: VecDeque<Again>,
     ready: VecDeque<Pending>,
     ready_bytes: usize,
 }
@@ -41,10 +57,10 @@ impl Table {
 
     /// How many wait for a consumer.
     pub(super) fn ready_len(&self) -> usize {
-        self.ready.len()
+        self.again.len() + self.ready.len()
     }
 
-    /// The bytes they take.
+    /// The bytes they take, without those that go out again: these have a budget of their own.
     pub(super) fn ready_bytes(&self) -> usize {
         self.ready_bytes
     }
@@ -65,28 +81,27 @@ impl Table {
         true
     }
 
-    /// A message comes back from the redistributor and waits again, before the others. One that is no longer away
+    /// A message comes back from the redistributor and waits again, before all new ones. One that is no longer away
     /// has been acknowledged or turned up at a consumer meanwhile. Says whether it waits.
-    pub(super) fn readmit(&mut self, message: Pending) -> bool {
-        if self.whereabouts(message.id) != Some(Whereabouts::Away) {
+    pub(super) fn readmit(&mut self, again: Again) -> bool {
+        if self.whereabouts(again.message.id) != Some(Whereabouts::Away) {
             return false;
         }
-        self.known.insert(message.id, Whereabouts::Ready);
-        self.ready_bytes += cost(&message);
-        self.ready.push_front(message);
+        self.known.insert(again.message.id, Whereabouts::Ready);
+        self.again.push_back(again);
         true
     }
 
     /// The message that waits first.
     pub(super) fn first_ready(&mut self) -> Option<&Pending> {
         // Those that were acknowledged or adopted while they waited are passed over.
-        while let Some(first) = self.ready.front() {
+        while let Some(first) = self.front() {
             if self.known.get(&first.id) == Some(&Whereabouts::Ready) {
                 break;
             }
             self.pop();
         }
-        self.ready.front()
+        self.front()
     }
 
     /// Takes the message that waits first, to send it over `link`.
@@ -118,7 +133,14 @@ impl Table {
         self.known.remove(&id);
     }
 
+    fn front(&self) -> Option<&Pending> {
+        self.again.front().map(|again| &again.message).or_else(|| self.ready.front())
+    }
+
     fn pop(&mut self) -> Option<Pending> {
+        if let Some(again) = self.again.pop_front() {
+            return Some(again.message);
+        }
         let message = self.ready.pop_front()?;
         self.ready_bytes -= cost(&message);
         Some(message)
@@ -137,17 +159,27 @@ mod tests {
         Pending { id: MessageId(id), delivery: 1, payload: b"x"[..].into() }
     }
 
+    fn again(id: u64) -> Again {
+        Again::new(message(id), &Budget::new(0))
+    }
+
+    fn sent(table: &mut Table) -> Option<u64> {
+        table.send_first(0).map(|sent| sent.id.0)
+    }
+
     #[test]
-    fn messages_go_out_in_order_and_come_back_to_the_front() {
+    fn messages_go_out_in_order_and_what_comes_back_goes_first() {
         let mut table = Table::default();
-        assert!(table.admit(message(1)) && table.admit(message(2)) && !table.admit(message(1)));
-        assert_eq!(table.send_first(0).map(|sent| sent.id), Some(MessageId(1)));
-        assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(0)));
-        table.set_away(MessageId(1));
-        assert!(table.readmit(message(1)));
-        assert_eq!(table.send_first(1).map(|sent| sent.id), Some(MessageId(1)));
-        assert_eq!(table.send_first(1).map(|sent| sent.id), Some(MessageId(2)));
-        assert_eq!((table.send_first(1), table.ready_bytes()), (None, 0));
+        assert!((1..=3).all(|id| table.admit(message(id))) && !table.admit(message(1)));
+        assert_eq!(table.send_first(7).map(|sent| sent.id), Some(MessageId(1)));
+        assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(7)));
+        assert_eq!(sent(&mut table), Some(2));
+        for id in [1, 2] {
+            table.set_away(MessageId(id));
+            assert!(table.readmit(again(id)));
+        }
+        assert_eq!([1, 2, 3].map(|_| sent(&mut table)), [1, 2, 3].map(Some));
+        assert_eq!((sent(&mut table), table.ready_bytes(), table.ready_len()), (None, 0, 0));
     }
 
     #[test]
@@ -158,7 +190,7 @@ mod tests {
         }
         table.forget(MessageId(1));
         assert!(table.adopt(MessageId(2), 4));
-        assert_eq!(table.send_first(0).map(|sent| sent.id), Some(MessageId(3)));
+        assert_eq!(sent(&mut table), Some(3));
         assert!(!table.adopt(MessageId(3), 4), "the first to have it keeps it");
     }
 
@@ -167,8 +199,20 @@ mod tests {
         let mut table = Table::default();
         table.set_away(MessageId(1));
         table.adopt(MessageId(1), 0);
-        assert!(!table.readmit(message(1)));
+        assert!(!table.readmit(again(1)));
         table.forget(MessageId(1));
-        assert!(!table.readmit(message(1)));
+        assert!(!table.readmit(again(1)));
+    }
+
+    #[test]
+    fn what_goes_out_again_has_its_share_of_the_budget_until_it_leaves() {
+        let budget = Budget::new(1_000);
+        let mut table = Table::default();
+        table.set_away(MessageId(1));
+        assert!(table.readmit(Again::new(message(1), &budget)));
+        assert!(!table.readmit(Again::new(message(2), &budget)), "it is not known");
+        assert_eq!((budget.free_bytes(), table.ready_bytes()), (1_000 - cost(&message(1)), 0));
+        sent(&mut table);
+        assert_eq!(budget.free_bytes(), 1_000);
     }
 }

@@ -298,6 +298,23 @@ pub fn threads(pid: u32) -> BTreeMap<String, u32> {
     tasks.filter_map(|task| Some((name(task)?.trim().to_owned(), task))).collect()
 }
 
+/// The memory a process has now.
+pub fn resident_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// The most memory a process has had at a time.
+pub fn most_resident_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmHWM:")
+}
+
+fn status_bytes(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a process has memory");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+    kib << 10
+}
+
 /// A dispatcher that is told addresses of our own choice.
 pub fn dispatcher(cluster: &Cluster, name: &str, addresses: &[String], args: &str) -> ChildProcess {
     let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");

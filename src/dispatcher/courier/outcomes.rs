@@ -64,9 +64,8 @@ impl Courier {
                     add(&self.shared.stats.read_back, admitted);
                 }
                 News::Back(messages) => {
-                    // Each goes to the front, so the oldest goes last.
-                    let back = messages.into_iter().rev().filter(|message| self.table.readmit(message.clone())).count();
-                    add(&self.shared.stats.redelivered, back);
+                    let back = messages.into_iter().map(|again| self.table.readmit(again));
+                    add(&self.shared.stats.redelivered, back.filter(|waits| *waits).count());
                 }
                 News::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
                 News::Committed { link, serial, ids, bytes } => {
