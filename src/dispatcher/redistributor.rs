@@ -6,7 +6,7 @@
 //! Redis. It also records the results of consumers that have no Redis, and keeps the list of consumers.
 //! Everything it writes is fenced, and does no harm when it is repeated after a lost reply.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::Shared;
 use super::courier::{CommitTask, News, Task};
+use super::link::ADOPTED;
 use super::retry::{Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
-use super::table::Again;
+use super::table::{Again, Loss};
 use crate::backoff::exponential;
 use crate::budget::Budget;
 use crate::id::{Epoch, MessageId};
@@ -47,7 +48,7 @@ pub(super) struct Redistributor {
     news: Sender<News>,
     waker: Waker,
     /// What waits for its time, or for room. Bounded by what the courier has in its hands.
-    delayed: BTreeSet<(Instant, MessageId)>,
+    delayed: BTreeMap<(Instant, MessageId), Option<Loss>>,
     /// For the payloads of what goes out again.
     again: Budget,
     /// Messages buried since that was last said, and when it was.
@@ -78,7 +79,7 @@ impl Redistributor {
             tasks,
             news,
             waker,
-            delayed: BTreeSet::new(),
+            delayed: BTreeMap::new(),
             again,
             buried: (0, None),
         }
@@ -88,8 +89,8 @@ impl Redistributor {
     pub(super) fn run(mut self) -> Result<(), Killed> {
         while !self.kill.is_set() {
             // Without room nothing is due, whatever its time.
-            let next = self.delayed.first().filter(|_| self.has_room());
-            let next = next.map_or(PATIENCE, |(due, _)| due.saturating_duration_since(Instant::now()));
+            let next = self.delayed.first_key_value().filter(|_| self.has_room());
+            let next = next.map_or(PATIENCE, |((due, _), _)| due.saturating_duration_since(Instant::now()));
             match self.tasks.recv_timeout(next.min(PATIENCE)) {
                 Ok(task) => self.carry_out(task)?,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -111,6 +112,9 @@ impl Redistributor {
             Task::Returned(returned) => {
                 returned.chunks(MAX_BATCH_MESSAGES).try_for_each(|returned| self.settle(returned))
             }
+            Task::Count(sent) => sent
+                .chunks(MAX_BATCH_MESSAGES)
+                .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
             Task::Commit(task) => self.commit(task),
             Task::Members(members) => self.retry.until_done(|| ledger.set_consumers(epoch, &members)),
         }
@@ -118,7 +122,8 @@ impl Redistributor {
 
     /// Counts or buries messages that came back, and sets the time for what goes out again.
     fn settle(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
-        let batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
+        let mut batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
+        self.find_numbers(&mut batch)?;
         let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.config.max_deliveries);
         let settled = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
         let now = Instant::now();
@@ -133,11 +138,13 @@ impl Redistributor {
                 }
                 Settled::Again(delivery) => {
                     let wait = match (asked_ms, returned.verdict) {
-                        (0, Verdict::Failed) => backoff(delivery),
+                        (0, Verdict::Failed | Verdict::Lost) => backoff(delivery),
                         (0, _) => Duration::ZERO,
                         (asked_ms, _) => Duration::from_millis(u64::from(*asked_ms)),
                     };
-                    self.delayed.insert((now + wait, returned.id));
+                    let loss = (returned.verdict == Verdict::Lost)
+                        .then(|| Loss { consumer: returned.consumer.clone(), reason: returned.reason.clone() });
+                    self.delayed.insert((now + wait, returned.id), loss);
                 }
             }
         }
@@ -155,6 +162,20 @@ impl Redistributor {
         self.tell(News::Done(done))
     }
 
+    /// Looks up the numbers of deliveries that were adopted. First, and by itself: a call that both looked a number up
+    /// and raised it would count twice when it is repeated.
+    fn find_numbers(&mut self, batch: &mut [Returned]) -> Result<(), Killed> {
+        let unknown: Vec<&mut Returned> = batch.iter_mut().filter(|returned| returned.delivery == ADOPTED).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<MessageId> = unknown.iter().map(|returned| returned.id).collect();
+        let ledger = &mut self.ledger;
+        let numbers = self.retry.until_done(|| ledger.deliveries(&ids))?;
+        unknown.into_iter().zip(numbers).for_each(|(returned, number)| returned.delivery = number);
+        Ok(())
+    }
+
     /// Whether more may be read again. It is read by halves of the budget: else a full queue would cost one call for
     /// each message that leaves it.
     fn has_room(&self) -> bool {
@@ -167,7 +188,7 @@ impl Redistributor {
             return Ok(());
         }
         let now = Instant::now();
-        let due = self.delayed.iter().take_while(|(due, _)| *due <= now).take(FETCH_MESSAGES);
+        let due = self.delayed.keys().take_while(|(due, _)| *due <= now).take(FETCH_MESSAGES);
         let mut due: Vec<(Instant, MessageId)> = due.copied().collect();
         due.sort_unstable_by_key(|(_, id)| *id);
         let mut rest = due.as_slice();
@@ -177,12 +198,15 @@ impl Redistributor {
             let (ledger, epoch) = (&mut self.ledger, self.epoch);
             let (looked_at, found) = self.retry.until_done(|| ledger.fetch(epoch, &ids, bytes))?;
             let (seen, unseen) = rest.split_at(looked_at.clamp(1, rest.len()));
-            for entry in seen {
-                self.delayed.remove(entry);
-            }
-            let gone = seen.iter().map(|(_, id)| *id).filter(|id| !found.iter().any(|message| message.id == *id));
-            self.tell(News::Done(gone.collect()))?;
-            self.tell(News::Back(found.into_iter().map(|message| Again::new(message, &self.again)).collect()))?;
+            let seen = seen.iter().filter_map(|entry| Some((entry.1, self.delayed.remove(entry)?)));
+            let mut seen: HashMap<MessageId, Option<Loss>> = seen.collect();
+            let back = found.into_iter().map(|message| {
+                let loss = seen.remove(&message.id).flatten();
+                Again::new(message, loss, &self.again)
+            });
+            let back = back.collect();
+            self.tell(News::Done(seen.into_keys().collect()))?;
+            self.tell(News::Back(back))?;
             rest = unseen;
         }
         Ok(())

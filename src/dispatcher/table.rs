@@ -6,6 +6,7 @@
 //! messages there are, none of those that were accepted before starves behind them.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use crate::budget::{Budget, Share};
 use crate::id::MessageId;
@@ -27,17 +28,38 @@ pub(super) enum Whereabouts {
     Away,
 }
 
+/// How a delivery was lost that nobody has called failed: its consumer may still work on it.
+#[derive(Clone)]
+pub(super) struct Loss {
+    pub(super) consumer: Arc<str>,
+    pub(super) reason: Arc<str>,
+}
+
 /// A message that goes out again, with its share of the memory that there is for such.
 pub(super) struct Again {
     message: Pending,
+    loss: Option<Loss>,
     _share: Share,
 }
 
 impl Again {
-    pub(super) fn new(message: Pending, budget: &Budget) -> Again {
+    /// `message` as it was read from Redis. A delivery that was lost is not counted there yet.
+    pub(super) fn new(mut message: Pending, loss: Option<Loss>, budget: &Budget) -> Again {
+        if loss.is_some() {
+            message.delivery = message.delivery.saturating_add(1);
+        }
         let share = budget.take(cost(&message));
-        Again { message, _share: share }
+        Again { message, loss, _share: share }
     }
+}
+
+/// A message whose turn it is.
+pub(super) struct Next {
+    pub(super) message: Pending,
+    /// Whether it went out before.
+    pub(super) again: bool,
+    /// What became of the delivery before, if that was lost.
+    pub(super) loss: Option<Loss>,
 }
 
 /// See the module's text.
@@ -105,11 +127,11 @@ impl Table {
     }
 
     /// Takes the message that waits first, to send it over `link`.
-    pub(super) fn send_first(&mut self, link: usize) -> Option<Pending> {
+    pub(super) fn send_first(&mut self, link: usize) -> Option<Next> {
         self.first_ready()?;
-        let message = self.pop()?;
-        self.known.insert(message.id, Whereabouts::Sent(link));
-        Some(message)
+        let next = self.pop()?;
+        self.known.insert(next.message.id, Whereabouts::Sent(link));
+        Some(next)
     }
 
     /// A consumer says that it holds this message. Says whether it is the one that now counts as having it.
@@ -137,13 +159,13 @@ impl Table {
         self.again.front().map(|again| &again.message).or_else(|| self.ready.front())
     }
 
-    fn pop(&mut self) -> Option<Pending> {
-        if let Some(again) = self.again.pop_front() {
-            return Some(again.message);
+    fn pop(&mut self) -> Option<Next> {
+        if let Some(Again { message, loss, _share }) = self.again.pop_front() {
+            return Some(Next { message, again: true, loss });
         }
         let message = self.ready.pop_front()?;
         self.ready_bytes -= cost(&message);
-        Some(message)
+        Some(Next { message, again: false, loss: None })
     }
 }
 
@@ -160,18 +182,18 @@ mod tests {
     }
 
     fn again(id: u64) -> Again {
-        Again::new(message(id), &Budget::new(0))
+        Again::new(message(id), None, &Budget::new(0))
     }
 
     fn sent(table: &mut Table) -> Option<u64> {
-        table.send_first(0).map(|sent| sent.id.0)
+        table.send_first(0).map(|next| next.message.id.0)
     }
 
     #[test]
     fn messages_go_out_in_order_and_what_comes_back_goes_first() {
         let mut table = Table::default();
         assert!((1..=3).all(|id| table.admit(message(id))) && !table.admit(message(1)));
-        assert_eq!(table.send_first(7).map(|sent| sent.id), Some(MessageId(1)));
+        assert_eq!(table.send_first(7).map(|next| next.message.id), Some(MessageId(1)));
         assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(7)));
         assert_eq!(sent(&mut table), Some(2));
         for id in [1, 2] {
@@ -209,10 +231,24 @@ mod tests {
         let budget = Budget::new(1_000);
         let mut table = Table::default();
         table.set_away(MessageId(1));
-        assert!(table.readmit(Again::new(message(1), &budget)));
-        assert!(!table.readmit(Again::new(message(2), &budget)), "it is not known");
+        assert!(table.readmit(Again::new(message(1), None, &budget)));
+        assert!(!table.readmit(Again::new(message(2), None, &budget)), "it is not known");
         assert_eq!((budget.free_bytes(), table.ready_bytes()), (1_000 - cost(&message(1)), 0));
         sent(&mut table);
         assert_eq!(budget.free_bytes(), 1_000);
+    }
+
+    #[test]
+    fn a_delivery_that_was_lost_counts_with_the_next() {
+        let mut table = Table::default();
+        let loss = Loss { consumer: "c0".into(), reason: "the connection dropped".into() };
+        for (id, loss) in [(1, Some(loss)), (2, None)] {
+            table.set_away(MessageId(id));
+            table.readmit(Again::new(message(id), loss, &Budget::new(0)));
+        }
+        let lost = table.send_first(0).expect("it waits");
+        assert_eq!((lost.message.delivery, lost.again, lost.loss.is_some()), (2, true, true));
+        let settled = table.send_first(0).expect("it waits");
+        assert_eq!((settled.message.delivery, settled.again, settled.loss.is_some()), (1, true, false));
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod load;
 pub mod peer;
+pub mod proxy;
 pub mod running_consumer;
 pub mod scripted_dispatcher;
 
