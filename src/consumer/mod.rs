@@ -14,7 +14,7 @@
 //! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
 //! for one message the first is recorded and the others dropped; everything accepted is answered, to the dispatcher that
 //! rules by then. Everything that can grow has a limit: connections (`server`), messages in hand (prefetch), their
-//! bytes (`desk`), what waits for a socket (`outbox`).
+//! bytes (`desk`), what waits for Redis (`pool`) and for a socket (`outbox`).
 
 mod builder;
 mod commit;
