@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased};
 use log::{info, warn};
 
 use super::desk::Desk;
@@ -131,10 +131,14 @@ impl Worker {
     fn next(&mut self) -> Next {
         let first = match self.carried.take() {
             Some(finished) => finished,
-            None => match self.commits.recv_timeout(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) {
-                Ok(finished) => finished,
-                Err(RecvTimeoutError::Timeout) => return Next::Check,
-                Err(RecvTimeoutError::Disconnected) => return Next::End,
+            None => select_biased! {
+                recv(self.commits) -> finished => match finished {
+                    Ok(finished) => finished,
+                    Err(_) => return Next::End,
+                },
+                // A handler that hangs keeps its sender for ever: nothing more is waited for than what is here.
+                recv(self.impatience) -> _ => return Next::End,
+                default(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) => return Next::Check,
             },
         };
         let mut bytes = first.commit.bytes();
@@ -216,6 +220,22 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consumer::desk::Terms;
+
+    #[test]
+    fn it_gives_up_although_somebody_may_yet_send_something() {
+        // As when a handler hangs: its thread keeps its sender for ever.
+        let (stuck, commits) = bounded(1);
+        let port = crate::local::ports::free_port().expect("a free port");
+        let server = crate::ledger::Server::parse(&format!("redis://127.0.0.1:{port}")).expect("a URL");
+        let keys = Arc::new(crate::ledger::Keys::new("g"));
+        let terms = Terms { group: "g".to_owned(), consumer_id: "c0".to_owned(), prefetch: 1, handler_timeout: None };
+        let desk = Arc::new(Desk::new(terms, Arc::default()));
+        let ledger = Ledger::new(server, keys, REPLY_TIMEOUT);
+        let committer = Committer::start(ledger, 0, desk, commits).expect("a thread");
+        assert!(committer.join(Duration::from_millis(200)), "it was left behind");
+        drop(stuck);
+    }
 
     #[test]
     fn pauses_grow_and_are_bounded() {
