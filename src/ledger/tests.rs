@@ -200,6 +200,15 @@ fn a_result_is_recorded_once() {
 }
 
 #[test]
+fn a_score_that_two_members_share_loses_no_result() {
+    // No leader makes such members; a restored dump or a hand at the keyboard may.
+    let mut f = fixture();
+    f.run(&["ZADD", "messages:pending", "1", "0000000000000001:x", "1", "0000000000000001:y"]);
+    assert_eq!(f.ledger.commit(None, 0, &[commit(1)]).unwrap(), 1);
+    assert_eq!((f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"])), (1, 0));
+}
+
+#[test]
 fn a_result_key_of_the_wrong_type_loses_nothing_and_is_named() {
     let mut f = fixture();
     let epoch = f.epoch(5);

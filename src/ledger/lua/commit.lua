@@ -21,7 +21,8 @@ local i = 3
 while i <= #ARGV do
   local id, last = ARGV[i], i + 1 + tonumber(ARGV[i + 1])
   -- The removal comes first: under maxmemory a script whose first write needs no memory may go on.
-  if redis.call('ZREMRANGEBYSCORE', KEYS[1], id, id) == 1 then
+  -- More than one: no leader gives two members one score, but if they have it, removing both must not store nothing.
+  if redis.call('ZREMRANGEBYSCORE', KEYS[1], id, id) > 0 then
     recorded = recorded + 1
     if last > i + 1 then
       if ARGV[2] == '0' then
