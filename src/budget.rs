@@ -112,7 +112,7 @@ mod tests {
         let held = budget.wait_for(8).expect("it is free");
         let (got, order) = unbounded();
         thread::scope(|scope| {
-            for bytes in [9, 1] {
+            for bytes in [9, 2] {
                 let (budget, got) = (&budget, got.clone());
                 scope.spawn(move || {
                     let share = budget.wait_for(bytes).expect("it is not closed");
@@ -126,7 +126,7 @@ mod tests {
             }
             assert!(order.recv_timeout(Duration::from_millis(50)).is_err(), "the small one overtook the large one");
             drop(held);
-            assert_eq!([order.recv(), order.recv()], [Ok(9), Ok(1)]);
+            assert_eq!([order.recv(), order.recv()], [Ok(9), Ok(2)]);
         });
     }
 
