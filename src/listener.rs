@@ -165,7 +165,7 @@ impl Worker {
     fn note_epochs(&self, seen: &[Seen]) {
         for seen in seen {
             if let Seen::Marker(marker) = seen
-                && let Some(epoch) = marker.leader_epoch()
+                && let Some((epoch, _)) = marker.leader_place()
             {
                 self.stats.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
             }

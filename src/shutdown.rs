@@ -26,18 +26,21 @@ pub enum Reason {
     SubscriptionLost,
     /// The cursor is not where we put it: Redis lost a part of its data.
     CursorMoved,
+    /// What comes next was heard after a break, and another dispatcher has heard more of it.
+    NotEldest,
     /// A worker could not go on.
     WorkerFailed,
 }
 
 impl Reason {
-    const ALL: [Reason; 7] = [
+    const ALL: [Reason; 8] = [
         Reason::Shutdown,
         Reason::LeaseLost,
         Reason::LeaseExpired,
         Reason::Fenced,
         Reason::SubscriptionLost,
         Reason::CursorMoved,
+        Reason::NotEldest,
         Reason::WorkerFailed,
     ];
 }
@@ -51,6 +54,7 @@ impl fmt::Display for Reason {
             Reason::Fenced => "fenced",
             Reason::SubscriptionLost => "subscription-lost",
             Reason::CursorMoved => "cursor-moved",
+            Reason::NotEldest => "not-eldest",
             Reason::WorkerFailed => "worker-failed",
         })
     }

@@ -59,7 +59,8 @@ fn every_worker_ends(reasons: &[&str], cause: impl FnOnce(&mut Cluster, &mut red
     wait_until(format!("{workers:?} to be gone"), || {
         workers.values().all(|task| !is_alive(process, *task)).then_some(())
     });
-    assert_eq!(found(process, &OTHERS), Some(others), "listener and election live on");
+    // By their ids: a thread that has just been started still has its parent's name.
+    assert!(others.values().all(|task| is_alive(process, *task)), "listener and election live on");
     let next = cluster.wait_for(DEADLINE, "a new term", |cluster, snapshot| {
         snapshot.lease.clone().filter(|next| next.epoch > lease.epoch).zip(cluster.leader(snapshot))
     });

@@ -87,7 +87,7 @@ fn a_restarted_standby_gets_in_sync_and_takes_over_later() {
     assert_eq!(second, standby);
     // Catches a joiner that does not know how far the leader is, and so starts from its own join marker.
     let line = cluster.process(standby).unwrap().wait_for_line("event=taken-over", DEADLINE).unwrap();
-    assert!(line.contains("missed=false"), "{line}");
+    assert!(line.contains("standing=InSync"), "{line}");
     load.wait_for_more(500);
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());

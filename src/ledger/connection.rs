@@ -175,7 +175,9 @@ impl Connection {
             .and_then(|replies| replies.into_iter().map(|reply| reply.extract_error()).collect());
         outcome.map_err(|error| {
             // After a timeout or an interruption the reply may still come: it must not meet the next command.
-            if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+            // A server that is no primary any more stays one that can't be written to: behind its address may be another.
+            let demoted = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
+            if demoted || !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
                 self.open = None;
             }
             self.server.error(doing, error)
