@@ -104,7 +104,7 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        let mut backoff = Backoff::for_redis();
+        let mut backoff = Backoff::for_leadership();
         while !self.stopped() {
             let number = self.stats.subscriptions.load(Ordering::Relaxed) + 1;
             let join = Marker::of_join(&self.channels.dispatcher, number);

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, after, select_biased};
 
 use super::Shared;
 use super::dialer::DialRequests;
-use super::precedence::{self, Others};
+use super::precedence;
 use super::stats::set;
 use super::term::Term;
 use crate::backoff::Backoff;
@@ -22,7 +22,7 @@ use crate::lease::{Lease, Renewal};
 use crate::ledger::{Acquire, Cursor, Ledger};
 use crate::listener::Released;
 use crate::log::Quoted;
-use crate::ring::{Resolution, Standing};
+use crate::ring::Standing;
 use crate::shutdown::{KillSwitch, Reason, ShutdownRequests};
 
 /// How often a standby tries for the lease.
@@ -73,7 +73,7 @@ impl Election {
         let ttl = shared.config.lease_ttl;
         let ledger = Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), ttl);
         let lease = Lease::new(ledger, shared.id.clone(), ttl);
-        Election { shared, lease, dial, released, requests, backoff: Backoff::for_redis(), vacant_since: None }
+        Election { shared, lease, dial, released, requests, backoff: Backoff::for_leadership(), vacant_since: None }
     }
 
     /// The main loop: standby, leader, standby, … until asked to stop.
@@ -153,9 +153,8 @@ impl Election {
         let vacant_for = self.vacant_since.get_or_insert_with(Instant::now).elapsed();
         let Some(resolution) = resolution else { return Ok(None) };
         let ttl = self.shared.config.lease_ttl;
-        if vacant_for
-            < self.others(resolution)?.map_or(Duration::ZERO, |others| precedence::wait(resolution, others, ttl))
-        {
+        let eldest = self.is_eldest(resolution.standing)?;
+        if vacant_for < precedence::wait(resolution.standing, eldest, ttl) {
             return Ok(None);
         }
         match self.lease.acquire(floor, true)? {
@@ -169,13 +168,9 @@ impl Election {
         }
     }
 
-    /// The other dispatchers, unless they do not matter.
-    fn others(&mut self, resolution: Resolution) -> Result<Option<Others>> {
-        if resolution.standing == Standing::InSync {
-            return Ok(None);
-        }
-        let others = self.lease.other_dispatchers()?;
-        Ok(Some(Others { any: !others.is_empty(), younger: self.shared.ring.is_eldest(&others) }))
+    /// Whether all other dispatchers are younger; one in sync need not know.
+    fn is_eldest(&mut self, standing: Standing) -> Result<bool> {
+        Ok(standing != Standing::InSync && self.shared.ring.is_eldest(&self.lease.other_dispatchers()?))
     }
 
     /// Leads for one term. Gives the reason of its end.
