@@ -15,5 +15,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dispatchers;
 mod leader;
 mod run;
+mod subscription;
+mod watch;
