@@ -17,6 +17,8 @@ mod support;
 
 mod dispatchers;
 mod leader;
+mod proxy;
+mod redis;
 mod run;
 mod subscription;
 mod watch;
