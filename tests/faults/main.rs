@@ -17,6 +17,10 @@ mod support;
 
 mod dispatchers;
 mod leader;
+#[cfg(target_os = "linux")]
+mod namespaces;
+#[cfg(target_os = "linux")]
+mod network;
 mod proxy;
 mod redis;
 mod run;

@@ -134,7 +134,8 @@ impl FileSizes {
 
 /// The file that Redis appends to.
 fn appended_file(folder: &Path) -> PathBuf {
-    let parts = fs::read_dir(folder.join("appendonlydir")).expect("Redis 7 keeps its append-only files there");
+    // Before Redis 7 there was one file.
+    let Ok(parts) = fs::read_dir(folder.join("appendonlydir")) else { return folder.join("appendonly.aof") };
     let parts = parts.map(|part| part.expect("it can be listed").path());
     let appended = parts.filter(|path| path.to_string_lossy().ends_with(".incr.aof"));
     appended.max_by_key(|path| fs::metadata(path).and_then(|file| file.modified()).ok()).expect("there is one")

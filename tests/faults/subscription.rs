@@ -1,18 +1,20 @@
 //! Rows about subscriptions: of a standby, of all, and of a reader that does not keep up.
 
-use oncecast::local::{Cluster, GroupView, Lease, RedisOptions, Signal};
+use std::collections::BTreeSet;
 
-use crate::dispatchers::{Watched, subscription_of};
+use oncecast::local::{Cluster, ClusterOptions, GroupView, Lease, Member, RedisOptions, Signal};
+
+use crate::dispatchers::Watched;
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
     DEADLINE, client_of, cluster_of, options, publish, publish_payloads, recorded_ids, run, stream, subscribers,
-    wait_for_intake, wait_until, wait_until_in_sync,
+    subscription_of, wait_for_intake, wait_until, wait_until_in_sync,
 };
 
 /// Consumers and a Redis; the dispatchers are the test's.
 fn no_dispatchers(consumers: usize, redis: RedisOptions) -> Cluster {
-    let options = oncecast::local::ClusterOptions { redis, ..options(0, consumers, "", "") };
+    let options = ClusterOptions { redis, ..options(0, consumers, "", "") };
     Cluster::start(options).expect("Redis and the consumers start")
 }
 
@@ -98,7 +100,7 @@ fn row_10_all_subscriptions_killed() {
         assert_eq!(gap["reason"], "subscription-break", "{gap:?}");
     }
     let logs = [0, 1].map(|number| {
-        let process = cluster.process(oncecast::local::Member::Dispatcher(number)).unwrap();
+        let process = cluster.process(Member::Dispatcher(number)).unwrap();
         process.stderr().all().iter().filter(|line| line.contains("event=gap")).count()
     });
     assert!(logs.iter().sum::<usize>() >= this.scale(3, 20) as usize, "and logged: {logs:?}");
@@ -145,7 +147,7 @@ fn row_11_output_buffer_overrun_of_the_only_reader() {
     let sent = Sent { owed, uncertain: during.clone().map(name).collect(), ..Sent::default() };
     assert_l0(connection, &sent);
     // What was lost is one stretch, at the end: the place that the gap tells.
-    let recorded: std::collections::BTreeSet<String> = recorded_ids(connection).into_iter().collect();
+    let recorded: BTreeSet<String> = recorded_ids(connection).into_iter().collect();
     let kept = during.clone().take_while(|n| recorded.contains(&name(*n))).count() as u64;
     let later = (during.start + kept..during.end).filter(|n| recorded.contains(&name(*n))).count();
     println!("row 11: of {} messages {kept} were still read", during.end - during.start);
