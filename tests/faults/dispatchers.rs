@@ -66,3 +66,11 @@ impl Watched {
         Some(answer)
     }
 }
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}'s log:{}", self.name(), self.process.stderr().tail(40));
+        }
+    }
+}

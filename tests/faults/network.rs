@@ -133,6 +133,8 @@ fn row_06_leader_cut_off_from_redis() {
         let ended_ms = cut.elapsed().as_millis();
         // Nothing can have told it.
         assert!(ended.contains("reason=lease-expired"), "{ended}");
+        // And as it cannot look, it cannot know that it is in sync.
+        assert!(site.dispatchers[leader].ready().is_err(), "it says that it could take over");
         let (_, other) = site.leader_after(Some(&lease));
         println!("row 6: stepped down after {ended_ms} ms, replaced after {} ms", cut.elapsed().as_millis());
         assert_ne!(other, leader);
