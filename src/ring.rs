@@ -192,6 +192,14 @@ impl Ring {
         self.state.lock().resolve(cursor.map(|cursor| &cursor.position))
     }
 
+    /// Whether everybody of `others` has joined since our present subscription stands, so that whatever any of them holds of
+    /// theirs is here as well.
+    pub fn is_eldest(&self, others: &[String]) -> bool {
+        let state = self.state.lock();
+        let live = state.segments.back().filter(|segment| segment.is_live());
+        live.is_some_and(|segment| others.iter().all(|who| segment.has_joined(who)))
+    }
+
     /// Remembers that the cursor had come to `place`, and lets go of what has been behind it for long enough.
     pub fn note_cursor(&self, place: Place, now: Instant) {
         self.state.lock().note_cursor(place.next, now);

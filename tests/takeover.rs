@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oncecast::id::Epoch;
-use oncecast::local::{Cluster, Lease, Member};
+use oncecast::local::{Cluster, ClusterOptions, Lease, Member, RedisOptions, Signal};
 use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::{Condvar, Mutex};
 
 use support::load::Load;
 use support::{
     DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, cluster, cluster_of, dispatcher, options,
-    publish, publish_payloads, run, stream, wait_for_another_leader, wait_until, wait_until_done, wait_until_in_sync,
+    publish, publish_payloads, run, stream, subscribers, wait_for_another_leader, wait_until, wait_until_done,
+    wait_until_in_sync,
 };
 
 fn leader(cluster: &mut Cluster) -> (Member, Lease) {
@@ -114,6 +115,32 @@ fn three_kills_in_a_row_lose_nothing() {
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
     assert_eq!(stream(connection, "messages:gaps"), []);
+}
+
+/// After a restart of Redis no dispatcher has heard what follows the cursor without a break. The one that was back first has
+/// heard all that any of them heard since, so it must be the one to lead: whoever came later lacks the beginning.
+#[test]
+fn after_a_restart_of_redis_what_a_single_dispatcher_heard_is_not_lost() {
+    let config = vec![("appendfsync".to_owned(), "no".to_owned())];
+    let redis = RedisOptions { append_only: true, config, ..RedisOptions::default() };
+    let mut cluster = cluster_of(ClusterOptions { redis, ..options(2, 3, "", "") });
+    let mut owed = Vec::new();
+    for (round, prefix) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        wait_until_in_sync(&mut client_of(&mut cluster), 2);
+        cluster.redis().stop().unwrap();
+        let late = Member::Dispatcher(round % 2);
+        cluster.signal(late, Signal::SIGSTOP).unwrap();
+        cluster.redis().start_again().unwrap();
+        let connection = &mut client_of(&mut cluster);
+        wait_until("one dispatcher to be back", || (subscribers(connection) == 1).then_some(()));
+        assert_eq!(publish(connection, prefix, 0..500), 1, "one dispatcher hears it");
+        cluster.signal(late, Signal::SIGCONT).unwrap();
+        wait_until("the other to be back", || (subscribers(connection) == 2).then_some(()));
+        publish(connection, prefix, 500..600);
+        owed.extend((0..600).map(|n| format!("{prefix}{n}")));
+        wait_until_done(connection, owed.len());
+    }
+    assert_each_once(&mut client_of(&mut cluster), &owed);
 }
 
 /// A door that handlers wait at, and how often each message came to it.

@@ -129,11 +129,17 @@ impl Election {
         if let Resolution::InSync(place) = resolution {
             self.shared.ring.note_cursor(place, Instant::now());
         }
+        if let Acquire::Held { holder, epoch, .. } = &seen
+            && holder == self.shared.id.as_str()
+            && self.lease.release_stray(*epoch)?
+        {
+            log::info!("event=lease-released stray=true");
+        }
         if !free {
             self.vacant_since = None;
             return Ok(None);
         }
-        if !self.may_take(resolution) {
+        if !self.may_take(resolution)? {
             return Ok(None);
         }
         match self.lease.acquire(floor, true)? {
@@ -145,13 +151,19 @@ impl Election {
         }
     }
 
-    /// Whoever is in sync takes a free lease at once, whoever is not lets others go first for one TTL.
-    fn may_take(&mut self, resolution: Resolution) -> bool {
+    /// Whoever is in sync takes a free lease at once. If nobody is, as after a restart of Redis, it is for the eldest: what
+    /// any other has heard since then the eldest has heard, too. Whoever is neither lets others go first for one TTL.
+    fn may_take(&mut self, resolution: Resolution) -> Result<bool> {
         let since = *self.vacant_since.get_or_insert_with(Instant::now);
-        match resolution {
-            Resolution::NotSubscribed => false,
-            resolution => resolution.is_in_sync() || since.elapsed() >= self.shared.config.lease_ttl,
+        if resolution == Resolution::NotSubscribed {
+            return Ok(false);
         }
+        if resolution.is_in_sync() || since.elapsed() >= self.shared.config.lease_ttl {
+            return Ok(true);
+        }
+        let mut others = self.lease.dispatchers()?;
+        others.retain(|id| id != self.shared.id.as_str());
+        Ok(self.shared.ring.is_eldest(&others))
     }
 
     /// Leads for one term. Gives the reason of its end.

@@ -79,45 +79,55 @@ impl Ingest {
         }
     }
 
-    /// The main loop of the worker.
+    /// Takes over, takes in until the term ends, and if that is a clean end, what has arrived so far.
     pub(super) fn run(mut self) -> Result<(), Killed> {
         let (mut place, live_segment) = self.take_over()?;
-        while !self.kill.is_set() {
-            place = self.step(place, live_segment, Instant::now() + PATIENCE)?;
-            if self.unmarked && self.marked.elapsed() >= MARKER_EVERY {
-                self.publish_marker()?;
-            }
-        }
+        let Killed = self.take_in_all(&mut place, live_segment);
         if self.kill.reason() == Some(Reason::Shutdown) {
-            self.flush(place, live_segment)?;
+            self.flush(&mut place, live_segment);
         }
         Err(Killed)
     }
 
-    /// Takes in what the ring holds at `place` and gives the place after it.
-    fn step(&mut self, place: Place, live_segment: u64, deadline: Instant) -> Result<Place, Killed> {
-        let known = self.cursor.as_ref().map(|cursor| &cursor.position);
-        match self.shared.ring.take(place, known, LIMITS, deadline) {
-            Taken::Nothing => Ok(place),
-            Taken::Batch { messages, place, position } => {
-                self.take_in(messages, position)?;
-                self.shared.ring.note_cursor(place, Instant::now());
-                Ok(place)
+    /// The main loop of the worker.
+    fn take_in_all(&mut self, place: &mut Place, live_segment: u64) -> Killed {
+        while !self.kill.is_set() {
+            let mut outcome = self.step(place, live_segment, Instant::now() + PATIENCE);
+            if self.unmarked && self.marked.elapsed() >= MARKER_EVERY {
+                outcome = outcome.and_then(|()| self.publish_marker().map(drop));
             }
-            Taken::Overrun { lost, place } => {
+            if let Err(killed) = outcome {
+                return killed;
+            }
+        }
+        Killed
+    }
+
+    /// Takes in what the ring holds at `place` and moves that on.
+    fn step(&mut self, place: &mut Place, live_segment: u64, deadline: Instant) -> Result<(), Killed> {
+        let known = self.cursor.as_ref().map(|cursor| &cursor.position);
+        match self.shared.ring.take(*place, known, LIMITS, deadline) {
+            Taken::Nothing => {}
+            Taken::Batch { messages, place: following, position } => {
+                self.take_in(messages, position)?;
+                self.shared.ring.note_cursor(following, Instant::now());
+                *place = following;
+            }
+            Taken::Overrun { lost, place: following } => {
                 self.record_gap("ring-overrun", self.cursor_text(), self.cursor_text(), Some(lost))?;
-                Ok(place)
+                *place = following;
             }
             // Of older segments what is here is taken in; where our own live one ends another dispatcher has more.
             Taken::Break { place: following, marker } if place.segment() < live_segment => {
                 self.record_gap("subscription-break", self.cursor_text(), marker.to_string(), None)?;
-                Ok(following)
+                *place = following;
             }
             Taken::Break { .. } | Taken::Ended => {
                 self.kill.set(Reason::SubscriptionLost);
-                Err(Killed)
+                return Err(Killed);
             }
         }
+        Ok(())
     }
 
     /// Finds the place to go on from, and the segment that is live now.
@@ -240,17 +250,19 @@ impl Ingest {
     }
 
     /// Before a clean end: takes in what has arrived so far, so that a lone dispatcher leaves nothing behind.
-    fn flush(&mut self, mut place: Place, live_segment: u64) -> Result<(), Killed> {
+    fn flush(&mut self, place: &mut Place, live_segment: u64) {
         // What keeps arriving is not waited for.
         let tail = self.shared.ring.tail();
         while place.sequence() < tail {
-            let next = self.step(place, live_segment, Instant::now())?;
-            if next == place {
-                break;
+            let before = *place;
+            if self.step(place, live_segment, Instant::now()).is_err() || *place == before {
+                let left = tail - place.sequence();
+                log::warn!(
+                    "event=not-taken-in messages={left} note=\"lost unless another dispatcher in sync has them\""
+                );
+                return;
             }
-            place = next;
         }
-        Ok(())
     }
 
     fn cursor_text(&self) -> String {

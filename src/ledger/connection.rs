@@ -71,6 +71,7 @@ impl Server {
             (ErrorKind::Io, _) if source.is_connection_refusal() => {
                 " (is Redis running there? the address is --redis-url / ONCECAST_REDIS_URL)"
             }
+            _ if matches!(doing, "connecting" | "greeting") => " (the address is --redis-url / ONCECAST_REDIS_URL)",
             _ => "",
         };
         Error::Redis { server: self.shown.clone(), doing, hint: hint.to_owned(), source }

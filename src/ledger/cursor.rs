@@ -32,6 +32,12 @@ impl Marker {
         self.0.rsplit_once('.')?.0.parse().ok().map(Epoch)
     }
 
+    /// The id of the dispatcher whose join marker it is; `None` for a leader's.
+    pub fn joined(&self) -> Option<&str> {
+        let (who, _) = self.0.rsplit_once('.')?;
+        who.parse::<u64>().is_err().then_some(who)
+    }
+
     /// The marker as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -115,6 +121,15 @@ mod tests {
         };
         assert_eq!(cursor.to_string(), "17.4 12 1790000000000123");
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
+    }
+
+    #[test]
+    fn a_marker_says_whose_it_is() {
+        let dispatcher = DispatcherId::generate("7");
+        let join = Marker::of_join(&dispatcher, 3);
+        assert_eq!((join.joined(), join.leader_epoch()), (Some(dispatcher.as_str()), None));
+        let leader = Marker::of_leader(Epoch(17), 4);
+        assert_eq!((leader.joined(), leader.leader_epoch()), (None, Some(Epoch(17))));
     }
 
     #[test]

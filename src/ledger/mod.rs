@@ -9,6 +9,7 @@ mod connection;
 mod cursor;
 mod keys;
 mod member;
+pub mod overview;
 pub mod reading;
 mod resp;
 pub mod subscription;
@@ -126,6 +127,18 @@ impl Ledger {
             .show(subscription::Notice::Released(epoch));
         let reply = self.call("releasing the lease", &RELEASE, call)?;
         Ok(reply == Value::Int(1))
+    }
+
+    /// The ids of the dispatchers that are subscribed now, the caller's among them.
+    pub fn dispatchers(&mut self) -> Result<Vec<String>> {
+        const DOING: &str = "looking for other dispatchers";
+        // In a pattern the characters of a group's name must stand for themselves.
+        let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
+        let pattern: String = self.keys.alive_prefix.chars().map(literal).collect::<String>() + "*";
+        let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
+        let Value::Array(channels) = &reply else { return self.surprise(DOING, &reply) };
+        let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
+        Ok(ids.map(str::to_owned).collect())
     }
 
     /// Publishes a marker among the messages of `channel`, on the control channel.

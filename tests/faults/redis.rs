@@ -42,8 +42,8 @@ fn next_lease(cluster: &mut Cluster, before: &Lease) -> Lease {
     next.unwrap()
 }
 
-/// Row 12: under load. With a written-out file nothing is lost of what reached both dispatchers: what Redis had not
-/// written yet, their rings hold.
+/// Row 12: under load. Nothing is lost of what reached a dispatcher, before or after: what Redis had not written yet,
+/// their rings hold, and after a restart the one that has heard most leads.
 #[test]
 fn row_12_redis_killed_and_restarted() {
     let mut this = Run::of("row_12_redis_killed_and_restarted");
@@ -61,13 +61,11 @@ fn row_12_redis_killed_and_restarted() {
         wait_until_in_sync(connection, 2);
     }
     load.wait_for_more(1_000);
-    let mut sent = load.stop();
-    // Of what only one of them heard after a restart nobody can tell, nor of what was under way.
-    sent.owe_only_what_reached(2);
+    let sent = load.stop();
     println!("row 12: {} owed, {} uncertain, {} unheard", sent.owed.len(), sent.uncertain.len(), sent.unheard.len());
     let connection = &mut client_of(&mut cluster);
     assert_l0(connection, &sent);
-    // Nobody can say what was published while no dispatcher was subscribed, or only one: that must be told.
+    // Nobody can say what was published while no dispatcher was subscribed: that must be told.
     assert!(!stream(connection, "messages:gaps").is_empty(), "each break is recorded as a gap");
 }
 
@@ -190,8 +188,7 @@ fn row_13_end_of_the_append_only_file_lost() {
         wait_until_in_sync(connection, 2);
     }
     load.wait_for_more(1_000);
-    let mut sent = load.stop();
-    sent.owe_only_what_reached(2);
+    let sent = load.stop();
     let connection = &mut client_of(&mut cluster);
     assert_l0(connection, &sent);
 }

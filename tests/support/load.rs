@@ -75,19 +75,6 @@ impl Load {
 }
 
 impl Sent {
-    /// What fewer dispatchers than `all` heard may be lost: a break of their subscriptions lay in between.
-    pub fn owe_only_what_reached(&mut self, all: u64) {
-        let (heard, owed) = (std::mem::take(&mut self.receivers), std::mem::take(&mut self.owed));
-        for (id, receivers) in owed.into_iter().zip(heard) {
-            if receivers >= all {
-                self.owed.push(id);
-                self.receivers.push(receivers);
-            } else {
-                self.uncertain.insert(id);
-            }
-        }
-    }
-
     /// Messages with these numbers may be lost, or recorded.
     pub fn forgive(&mut self, numbers: &Range<u64>) {
         let (heard, owed) = (std::mem::take(&mut self.receivers), std::mem::take(&mut self.owed));
