@@ -195,6 +195,8 @@ impl Election {
         let reason = self.hold(&kill, &ends);
         kill.set(reason);
         let outcome = term.stop();
+        // What was so before the term says nothing about now: a break may have ended it. The next look tells.
+        set(&self.shared.stats.in_sync, 0);
         set(&self.shared.stats.leading, 0);
         log::info!("event=term-ended reason={reason}");
         match outcome {

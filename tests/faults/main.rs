@@ -15,5 +15,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dispatchers;
 mod leader;
+#[cfg(target_os = "linux")]
+mod namespaces;
+#[cfg(target_os = "linux")]
+mod network;
+mod proxy;
+mod redis;
 mod run;
+mod subscription;
+mod watch;
