@@ -124,9 +124,12 @@ impl KillSwitch {
 
     /// Waits until the switch is set, at most `limit`. Says whether it is.
     pub fn wait(&self, limit: Duration) -> bool {
-        let mut guard = self.0.lock.lock();
+        // Looking may set it, which takes the lock: never look while holding it.
         if !self.is_set() {
-            self.0.set.wait_for(&mut guard, limit);
+            let mut guard = self.0.lock.lock();
+            if self.0.reason.load(Ordering::Acquire) == 0 {
+                self.0.set.wait_for(&mut guard, limit);
+            }
         }
         self.is_set()
     }
@@ -190,6 +193,17 @@ mod tests {
         assert!(!kill.is_set());
         kill.prolong(Instant::now());
         assert!(kill.clone().is_set());
+    }
+
+    #[test]
+    fn waiting_ends_when_its_time_is_over_before_or_meanwhile() {
+        for left in [Duration::ZERO, Duration::from_millis(10)] {
+            let kill = KillSwitch::until(Instant::now() + left);
+            // On a thread of its own: one that waits for itself would never come back.
+            let (done, waited) = bounded(1);
+            std::thread::spawn(move || done.send(kill.wait(Duration::from_millis(30))));
+            assert_eq!(waited.recv_timeout(Duration::from_secs(10)), Ok(true));
+        }
     }
 
     #[test]
