@@ -14,8 +14,8 @@ use oncecast::wire::{ErrorCode, Frame};
 use support::load::Load;
 use support::peer::Peer;
 use support::{
-    DEADLINE, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, options, run, threads, wait_until,
-    wait_until_done, wait_until_in_sync,
+    DEADLINE, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, local_ports, options, run, threads,
+    wait_until, wait_until_done, wait_until_in_sync,
 };
 
 /// The threads of a term.
@@ -135,21 +135,6 @@ fn by_a_break_of_its_own_subscription() {
         assert_eq!(ids.len(), 1, "a dispatcher has one subscription: {list}");
         assert_eq!(run::<usize>(connection, &["CLIENT", "KILL", "ID", &ids[0]]), 1);
     });
-}
-
-/// The local ports of a process's TCP connections.
-fn local_ports(pid: u32) -> Vec<u16> {
-    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
-    let files = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
-    let sockets = files.filter_map(|file| {
-        let inode = file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-        Some(inode.to_owned())
-    });
-    let sockets: Vec<String> = sockets.collect();
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
-    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
-    let own = rows.filter(|row| sockets.iter().any(|inode| inode == row[9]));
-    own.filter_map(|row| u16::from_str_radix(row[1].rsplit(':').next()?, 16).ok()).collect()
 }
 
 #[test]

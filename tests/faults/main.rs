@@ -15,5 +15,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod consumer;
+mod garbage;
 mod leader;
 mod run;
+mod workers;

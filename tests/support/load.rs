@@ -15,6 +15,7 @@ const BURSTS_PER_S: u64 = 200;
 pub struct Load {
     stop: Arc<AtomicBool>,
     published: Arc<AtomicU64>,
+    burst: u64,
     thread: Option<JoinHandle<Sent>>,
 }
 
@@ -36,8 +37,15 @@ impl Load {
     pub fn start(url: &str, prefix: &'static str, per_second: u64) -> Load {
         let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let worker = Worker { url: url.to_owned(), prefix, stop: stop.clone(), published: published.clone() };
-        let thread = thread::spawn(move || worker.run(per_second));
-        Load { stop, published, thread: Some(thread) }
+        let burst = per_second.div_ceil(BURSTS_PER_S);
+        let thread = thread::spawn(move || worker.run(burst));
+        Load { stop, published, burst, thread: Some(thread) }
+    }
+
+    /// The number of a message that is yet to be published, as are all after it. Redis must have been there so far.
+    pub fn first_unpublished(&self) -> u64 {
+        // One burst may be under way.
+        self.published.load(Ordering::Relaxed) + self.burst
     }
 
     /// Waits until so many more have been published.
@@ -72,8 +80,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(self, per_second: u64) -> Sent {
-        let burst = per_second.div_ceil(BURSTS_PER_S);
+    fn run(self, burst: u64) -> Sent {
         let mut sent = Sent::default();
         let (mut connection, mut number) = (None, 0);
         let began = Instant::now();

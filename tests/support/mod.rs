@@ -298,6 +298,21 @@ pub fn threads(pid: u32) -> BTreeMap<String, u32> {
     tasks.filter_map(|task| Some((name(task)?.trim().to_owned(), task))).collect()
 }
 
+/// The local ports of a process's TCP connections.
+pub fn local_ports(pid: u32) -> Vec<u16> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let files = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    let sockets = files.filter_map(|file| {
+        let inode = file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        Some(inode.to_owned())
+    });
+    let sockets: Vec<String> = sockets.collect();
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let own = rows.filter(|row| sockets.iter().any(|inode| inode == row[9]));
+    own.filter_map(|row| u16::from_str_radix(row[1].rsplit(':').next()?, 16).ok()).collect()
+}
+
 /// A dispatcher that is told addresses of our own choice.
 pub fn dispatcher(cluster: &Cluster, name: &str, addresses: &[String], args: &str) -> ChildProcess {
     let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
