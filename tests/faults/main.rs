@@ -15,7 +15,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod consumer;
 mod dispatchers;
+mod garbage;
 mod leader;
 #[cfg(target_os = "linux")]
 mod namespaces;
@@ -26,3 +28,4 @@ mod redis;
 mod run;
 mod subscription;
 mod watch;
+mod workers;

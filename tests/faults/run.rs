@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
@@ -36,6 +37,12 @@ impl Run {
     /// How often, how many or how fast: a short run's figure, or a long one's.
     pub fn scale(&self, short: u64, long: u64) -> u64 {
         if std::env::var_os(LONG).is_some() { long } else { short }
+    }
+
+    /// Shows a figure, or that something was left out; also if the test passes, when what `eprintln!` writes is not shown.
+    pub fn say(&self, text: impl fmt::Display) {
+        // Nothing depends on it being read.
+        let _ = writeln!(io::stderr(), "{} (seed {}): {text}", self.row, self.seed);
     }
 }
 

@@ -48,7 +48,7 @@ impl Load {
             published: published.clone(),
             next: next.clone(),
         };
-        let thread = thread::spawn(move || worker.run(per_second));
+        let thread = thread::spawn(move || worker.run(per_second.div_ceil(BURSTS_PER_S)));
         Load { stop, published, next, thread: Some(thread) }
     }
 
@@ -57,6 +57,11 @@ impl Load {
     /// No burst is under way then: Redis has sent on what it said it had, and a fault now has a place among the numbers.
     pub fn hold(&self) -> MutexGuard<'_, u64> {
         self.next.lock()
+    }
+
+    /// The number of a message that is yet to be published, as are all after it.
+    pub fn first_unpublished(&self) -> u64 {
+        *self.hold()
     }
 
     /// Waits until so many more have been published.
@@ -112,8 +117,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(self, per_second: u64) -> Sent {
-        let burst = per_second.div_ceil(BURSTS_PER_S);
+    fn run(self, burst: u64) -> Sent {
         let mut sent = Sent::default();
         let mut connection = None;
         let began = Instant::now();

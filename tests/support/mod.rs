@@ -315,7 +315,7 @@ pub fn subscription_of(connection: &mut redis::Connection, pid: u32) -> String {
 }
 
 /// The local ports of a process's TCP connections.
-fn local_ports(pid: u32) -> Vec<u16> {
+pub fn local_ports(pid: u32) -> Vec<u16> {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
     let files = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
     let sockets = files.filter_map(|file| {
