@@ -1,6 +1,7 @@
 //! Rows about consumers: they die, hang, or are not there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use oncecast::local::{ChildProcess, Cluster, Member, Signal};
 
@@ -250,8 +251,10 @@ fn row_26_no_consumer_at_all() {
         wait_until("the intake to follow", || (state(connection).0 as u64 >= begin).then_some(()));
     }
     wait_until("all to be taken in", || (state(connection).0 as u64 == messages).then_some(()));
+    let began = Instant::now();
     cluster.start_member(Member::Consumer(0)).unwrap();
     wait_for_drain(connection, messages);
+    let drain_rate = messages as f64 / began.elapsed().as_secs_f64();
     assert_in_order(connection, messages);
     let mut peaks = Vec::new();
     for number in 0..2 {
@@ -260,9 +263,22 @@ fn row_26_no_consumer_at_all() {
     assert!(peaks.iter().all(|peak| *peak <= LIMIT_BYTES), "the dispatchers took up to {peaks:?} bytes of memory");
     assert_eq!(state(connection), (0, messages as usize, 0));
     run.say(format_args!(
-        "{messages} messages; the dispatchers took up to {:?} MiB",
-        peaks.iter().map(|peak| peak >> 20).collect::<Vec<_>>()
+        "{messages} messages; the dispatchers took up to {:?} MiB; a backlog is worked off at {drain_rate:.0} messages/s, what is \
+         published now at {:.0}",
+        peaks.iter().map(|peak| peak >> 20).collect::<Vec<_>>(),
+        live_rate(connection, messages),
     ));
+}
+
+/// How many messages per second are done, as they come and without a backlog. For the eye: it decides nothing.
+fn live_rate(connection: &mut redis::Connection, messages: u64) -> f64 {
+    let began = Instant::now();
+    for begin in (0..messages).step_by(10_000) {
+        publish(connection, "live", begin..begin + 10_000);
+    }
+    wait_for_intake(connection);
+    wait_for_drain(connection, messages + 1);
+    messages as f64 / began.elapsed().as_secs_f64()
 }
 
 /// Waits until nothing is pending, as long as it gets less.
