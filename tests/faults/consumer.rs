@@ -8,8 +8,8 @@ use oncecast::local::{ChildProcess, Cluster, Member, Signal};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    DEADLINE, bare_cluster, client_of, cluster_of, dispatcher, local_ports, occurrences, options, publish,
-    run as run_command, state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
+    DEADLINE, bare_cluster, client_of, cluster_of, dispatcher, local_ports, most_resident_bytes, occurrences, options,
+    publish, run as run_command, state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
 };
 use crate::workers::{GATED, POISON, Workers};
 
@@ -225,14 +225,6 @@ fn row_19_consumers_paused_under_load() {
     run.say(format_args!("{} handler runs beyond one", workers.repeated_runs()));
 }
 
-/// The most memory a process has had so far.
-fn peak_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process has memory");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
-    kib << 10
-}
-
 #[test]
 fn row_26_no_consumer_at_all() {
     /// With default settings: what the bounds of ARCHITECTURE.md come to, and what the rest of a process needs.
@@ -258,7 +250,7 @@ fn row_26_no_consumer_at_all() {
     assert_in_order(connection, messages);
     let mut peaks = Vec::new();
     for number in 0..2 {
-        peaks.push(peak_bytes(cluster.process(Member::Dispatcher(number)).unwrap().pid()));
+        peaks.push(most_resident_bytes(cluster.process(Member::Dispatcher(number)).unwrap().pid()));
     }
     assert!(peaks.iter().all(|peak| *peak <= LIMIT_BYTES), "the dispatchers took up to {peaks:?} bytes of memory");
     assert_eq!(state(connection), (0, messages as usize, 0));
