@@ -74,9 +74,11 @@ impl Lease {
         }
     }
 
-    /// The ids of all dispatchers that are subscribed now.
-    pub fn dispatchers(&mut self) -> Result<Vec<String>> {
-        self.ledger.dispatchers()
+    /// The ids of the other dispatchers that are subscribed now.
+    pub fn other_dispatchers(&mut self) -> Result<Vec<String>> {
+        let mut others = self.ledger.dispatchers()?;
+        others.retain(|id| id != self.id.as_str());
+        Ok(others)
     }
 
     /// Gives a lease back that stands in our name although we do not lead: the answer to taking it or to giving it back

@@ -1,5 +1,5 @@
-//! Nothing is lost, nothing recorded twice and no work run twice when leadership moves: by a kill, by a clean stop, once
-//! or again and again.
+//! Nothing is lost, nothing recorded twice and no work run twice when leadership moves. Leaders that are killed under load
+//! are in `faults/leader.rs`.
 
 mod support;
 
@@ -25,27 +25,6 @@ fn leader(cluster: &mut Cluster) -> (Member, Lease) {
 
 fn load(cluster: &mut Cluster, prefix: &'static str, per_second: u64) -> Load {
     Load::start(&cluster.redis().url(), prefix, per_second)
-}
-
-#[test]
-fn a_killed_leader_under_load_loses_nothing() {
-    // The lease stands for a minute: the other must take over because Redis saw the connection close.
-    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 60000", ""));
-    let connection = &mut client_of(&mut cluster);
-    wait_until_in_sync(connection, 2);
-    let (first, lease) = leader(&mut cluster);
-    let load = load(&mut cluster, "m", 4_000);
-    load.wait_for_more(3_000);
-    cluster.kill_member(first).unwrap();
-    let (second, _) = wait_for_another_leader(&mut cluster, &lease);
-    assert_ne!(second, first);
-    load.wait_for_more(3_000);
-    let sent = load.stop();
-    assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "Redis and one dispatcher were there all the time");
-    wait_until_done(connection, sent.owed.len());
-    // Catches a new leader that begins at the wrong place, and one that sends out again what is held.
-    assert_each_once(connection, &sent.owed);
-    assert_eq!(stream(connection, "messages:gaps"), [], "the other was in sync: nothing may have been missed");
 }
 
 #[test]
@@ -87,30 +66,8 @@ fn a_restarted_standby_gets_in_sync_and_takes_over_later() {
     assert_eq!(second, standby);
     // Catches a joiner that does not know how far the leader is, and so starts from its own join marker.
     let line = cluster.process(standby).unwrap().wait_for_line("event=taken-over", DEADLINE).unwrap();
-    assert!(line.contains("missed=false"), "{line}");
+    assert!(line.contains("standing=InSync"), "{line}");
     load.wait_for_more(500);
-    let sent = load.stop();
-    wait_until_done(connection, sent.owed.len());
-    assert_each_once(connection, &sent.owed);
-    assert_eq!(stream(connection, "messages:gaps"), []);
-}
-
-#[test]
-fn three_kills_in_a_row_lose_nothing() {
-    let mut cluster = cluster(2, 3);
-    let connection = &mut client_of(&mut cluster);
-    let load = load(&mut cluster, "m", 2_000);
-    let (mut member, mut lease) = leader(&mut cluster);
-    for _ in 0..3 {
-        wait_until_in_sync(connection, 2);
-        load.wait_for_more(300);
-        cluster.kill_member(member).unwrap();
-        // Fails when an epoch does not rise.
-        let next = wait_for_another_leader(&mut cluster, &lease);
-        load.wait_for_more(300);
-        cluster.start_member(member).unwrap();
-        (member, lease) = next;
-    }
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);

@@ -139,6 +139,6 @@ verdict: clean: nothing lost, nothing recorded twice
         }
         assert!(AuditReport::default().to_string().contains("--expect or --ids"));
         let pending = AuditReport { pending: 7, lost: Some(0), ..Default::default() };
-        assert!(pending.is_clean() && pending.to_string().contains("7 pending"));
+        assert!(pending.is_clean() && pending.to_string().contains("7 were pending"));
     }
 }

@@ -4,6 +4,10 @@
 //! courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id, since
 //! what goes out again is read from Redis again. It waits in a queue of its own, which is served first: however many new
 //! messages there are, none of those that were accepted before starves behind them.
+//!
+//! A message whose consumer is lost at its second delivery or a later one is a *suspect*: it may be what kills consumers.
+//! Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time: a message that
+//! kills its consumer again and again then takes no neighbour with it to the dead letters.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -42,6 +46,18 @@ pub(super) struct Again {
     _share: Share,
 }
 
+/// The two lines that messages wait in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// The suspects.
+    Suspects,
+    /// All others.
+    Common,
+}
+
+/// The number that the next delivery of a suspect has at least: the one that was lost was the second.
+const SUSPECT_FROM: u16 = 3;
+
 impl Again {
     /// `message` as it was read from Redis. A delivery that was lost is not counted there yet.
     pub(super) fn new(mut message: Pending, loss: Option<Loss>, budget: &Budget) -> Again {
@@ -50,6 +66,10 @@ impl Again {
         }
         let share = budget.take(cost(&message));
         Again { message, loss, _share: share }
+    }
+
+    fn line(&self) -> Line {
+        if self.loss.is_some() && self.message.delivery >= SUSPECT_FROM { Line::Suspects } else { Line::Common }
     }
 }
 
@@ -66,6 +86,7 @@ pub(super) struct Next {
 #[derive(Default)]
 pub(super) struct Table {
     known: HashMap<MessageId, Whereabouts>,
+    suspects: VecDeque<Again>,
     again: VecDeque<Again>,
     ready: VecDeque<Pending>,
     ready_bytes: usize,
@@ -79,7 +100,7 @@ impl Table {
 
     /// How many wait for a consumer.
     pub(super) fn ready_len(&self) -> usize {
-        self.again.len() + self.ready.len()
+        self.suspects.len() + self.again.len() + self.ready.len()
     }
 
     /// The bytes they take, without those that go out again: these have a budget of their own.
@@ -110,26 +131,29 @@ impl Table {
             return false;
         }
         self.known.insert(again.message.id, Whereabouts::Ready);
-        self.again.push_back(again);
+        match again.line() {
+            Line::Suspects => self.suspects.push_back(again),
+            Line::Common => self.again.push_back(again),
+        }
         true
     }
 
-    /// The message that waits first.
-    pub(super) fn first_ready(&mut self) -> Option<&Pending> {
+    /// The message that waits first in a line.
+    pub(super) fn first_ready(&mut self, line: Line) -> Option<&Pending> {
         // Those that were acknowledged or adopted while they waited are passed over.
-        while let Some(first) = self.front() {
+        while let Some(first) = self.front(line) {
             if self.known.get(&first.id) == Some(&Whereabouts::Ready) {
                 break;
             }
-            self.pop();
+            self.pop(line);
         }
-        self.front()
+        self.front(line)
     }
 
-    /// Takes the message that waits first, to send it over `link`.
-    pub(super) fn send_first(&mut self, link: usize) -> Option<Next> {
-        self.first_ready()?;
-        let next = self.pop()?;
+    /// Takes the message that waits first in a line, to send it over `link`.
+    pub(super) fn send_first(&mut self, line: Line, link: usize) -> Option<Next> {
+        self.first_ready(line)?;
+        let next = self.pop(line)?;
         self.known.insert(next.message.id, Whereabouts::Sent(link));
         Some(next)
     }
@@ -155,13 +179,23 @@ impl Table {
         self.known.remove(&id);
     }
 
-    fn front(&self) -> Option<&Pending> {
-        self.again.front().map(|again| &again.message).or_else(|| self.ready.front())
+    fn front(&self, line: Line) -> Option<&Pending> {
+        match line {
+            Line::Suspects => self.suspects.front().map(|again| &again.message),
+            Line::Common => self.again.front().map(|again| &again.message).or_else(|| self.ready.front()),
+        }
     }
 
-    fn pop(&mut self) -> Option<Next> {
-        if let Some(Again { message, loss, _share }) = self.again.pop_front() {
+    fn pop(&mut self, line: Line) -> Option<Next> {
+        let queue = match line {
+            Line::Suspects => &mut self.suspects,
+            Line::Common => &mut self.again,
+        };
+        if let Some(Again { message, loss, _share }) = queue.pop_front() {
             return Some(Next { message, again: true, loss });
+        }
+        if line == Line::Suspects {
+            return None;
         }
         let message = self.ready.pop_front()?;
         self.ready_bytes -= cost(&message);
@@ -186,14 +220,14 @@ mod tests {
     }
 
     fn sent(table: &mut Table) -> Option<u64> {
-        table.send_first(0).map(|next| next.message.id.0)
+        table.send_first(Line::Common, 0).map(|next| next.message.id.0)
     }
 
     #[test]
     fn messages_go_out_in_order_and_what_comes_back_goes_first() {
         let mut table = Table::default();
         assert!((1..=3).all(|id| table.admit(message(id))) && !table.admit(message(1)));
-        assert_eq!(table.send_first(7).map(|next| next.message.id), Some(MessageId(1)));
+        assert_eq!(table.send_first(Line::Common, 7).map(|next| next.message.id), Some(MessageId(1)));
         assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(7)));
         assert_eq!(sent(&mut table), Some(2));
         for id in [1, 2] {
@@ -246,9 +280,24 @@ mod tests {
             table.set_away(MessageId(id));
             table.readmit(Again::new(message(id), loss, &Budget::new(0)));
         }
-        let lost = table.send_first(0).expect("it waits");
+        let lost = table.send_first(Line::Common, 0).expect("it waits");
         assert_eq!((lost.message.delivery, lost.again, lost.loss.is_some()), (2, true, true));
-        let settled = table.send_first(0).expect("it waits");
+        let settled = table.send_first(Line::Common, 0).expect("it waits");
         assert_eq!((settled.message.delivery, settled.again, settled.loss.is_some()), (1, true, false));
+    }
+
+    #[test]
+    fn suspects_wait_in_a_line_of_their_own() {
+        let mut table = Table::default();
+        let loss = || Some(Loss { consumer: "c0".into(), reason: "the connection dropped".into() });
+        // Lost at its first delivery, lost at its second, failed at its second.
+        for (id, delivery, loss) in [(1, 1, loss()), (2, 2, loss()), (3, 3, None)] {
+            table.set_away(MessageId(id));
+            table.readmit(Again::new(Pending { delivery, ..message(id) }, loss, &Budget::new(0)));
+        }
+        assert_eq!(table.ready_len(), 3);
+        assert_eq!([0; 3].map(|_| sent(&mut table)), [Some(1), Some(3), None]);
+        assert_eq!(table.send_first(Line::Suspects, 0).map(|next| next.message.id), Some(MessageId(2)));
+        assert_eq!(table.first_ready(Line::Suspects), None);
     }
 }

@@ -58,6 +58,11 @@ impl Segment {
         }
     }
 
+    /// The markers that are kept, in order.
+    pub(super) fn markers(&self) -> impl Iterator<Item = &Marker> {
+        self.markers.iter().map(|(marker, _)| marker)
+    }
+
     /// Whether a dispatcher's join marker is or was in it.
     pub(super) fn has_joined(&self, who: &str) -> bool {
         self.joined.iter().any(|known| known == who)
