@@ -1,7 +1,7 @@
 //! A trial: a whole cluster under load that is struck by faults, until everything is processed and the results are
 //! audited. The demonstration is one with a single strike, `oncecast chaos` one with many.
 //!
-//! All in the caller's thread; [`Watch::run`](watch::Watch) is the main loop. Every process is stopped whatever happens:
+//! All in the caller's thread; `Watch::run` in `trial/watch.rs` is the main loop. Every process is stopped whatever happens:
 //! in order after the run and on Ctrl-C, with SIGKILL after an error, at a second Ctrl-C, or when one does not end in
 //! time.
 
