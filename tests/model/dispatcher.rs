@@ -1,0 +1,276 @@
+//! The steps of a dispatcher: listener, election, ingest, and the courier with its redistributor.
+
+use crate::redis::{Answer, Lease, Script, key};
+use crate::ring::{Cursor, Id, Message, Place, Resolution, Seen, Taken};
+use crate::rules::{Rule, Rules};
+use crate::world::{Dispatcher, Issuer, Offer, Phase, Term, Whereabouts, World};
+
+impl World {
+    fn dispatcher(&mut self, d: u8) -> &mut Dispatcher {
+        &mut self.dispatchers[d as usize]
+    }
+
+    /// A new process, or a subscription made anew: the join marker goes out in the same breath.
+    pub fn subscribe(&mut self, d: u8, rules: Rules) {
+        let dispatcher = self.dispatcher(d);
+        if !dispatcher.alive {
+            *dispatcher = Dispatcher { alive: true, ..Dispatcher::default() };
+        }
+        dispatcher.subscribed = true;
+        dispatcher.ring.begin_segment(rules);
+        self.publish_marker();
+    }
+
+    /// The subscription drops; what was sent and not read is lost.
+    pub fn cut(&mut self, d: u8) {
+        let dispatcher = self.dispatcher(d);
+        dispatcher.subscribed = false;
+        dispatcher.inbox.clear();
+        dispatcher.ring.end_segment();
+    }
+
+    pub fn crash(&mut self, d: u8) {
+        *self.dispatcher(d) = Dispatcher::default();
+        for lease in [&mut self.redis.lease, &mut self.disk.lease].into_iter().flatten() {
+            lease.dead |= lease.dispatcher == d;
+        }
+        self.witnesses.iter_mut().for_each(|witnesses| *witnesses &= !(1 << d));
+        self.orphan(|issuer| matches!(issuer, Issuer::Ingest(of) | Issuer::Redistributor(of) if of == d));
+        for consumer in self.consumers.iter_mut().filter(|consumer| consumer.ruler == Some(d)) {
+            consumer.ruler = None;
+        }
+    }
+
+    /// The listener reads on.
+    pub fn read(&mut self, d: u8, rules: Rules) {
+        let (cursor, on_disk) = (self.redis.cursor, self.disk.cursor);
+        let dispatcher = self.dispatcher(d);
+        let seen = dispatcher.inbox.remove(0);
+        dispatcher.ring.append(seen);
+        let in_sync = |cursor| matches!(dispatcher.ring.resolve(cursor), Resolution::InSync(_));
+        let in_sync = in_sync(cursor) && (in_sync(on_disk) || !rules.has(Rule::OwedOnceSettled));
+        if let Seen::Message(message) = seen
+            && in_sync
+        {
+            self.witnesses[message as usize] |= 1 << d;
+        }
+    }
+
+    /// A standby looks at the cursor.
+    pub fn poll(&mut self, d: u8, rules: Rules) {
+        let (cursor, tick) = (self.redis.cursor, self.tick);
+        let ring = &mut self.dispatcher(d).ring;
+        if let Resolution::InSync(place) = ring.resolve(cursor) {
+            ring.note_cursor(place, tick, rules);
+        }
+    }
+
+    /// Whether the lease is free: none stands, or its holder is gone.
+    fn is_free(&self) -> bool {
+        self.redis.lease.is_none_or(|lease| !self.holder_is_subscribed(lease))
+    }
+
+    /// Whether a dispatcher that looks now sees that it may take the lease.
+    pub fn may_acquire(&self, d: u8, rules: Rules) -> bool {
+        let dispatcher = &self.dispatchers[d as usize];
+        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked_in.is_some() || !self.is_free() {
+            return false;
+        }
+        match self.turn(d, rules) {
+            Turn::Never => false,
+            Turn::AtOnce => true,
+            // Its time has come when everything that was sent has been read, and nobody else would go at once.
+            Turn::AfterTheOthers => {
+                !rules.has(Rule::OthersFirst)
+                    || self.dispatchers.iter().enumerate().all(|(e, other)| {
+                        let turn = if e == usize::from(d) { Turn::AfterTheOthers } else { self.turn(e as u8, rules) };
+                        !other.alive || other.inbox.is_empty() && turn == Turn::AfterTheOthers
+                    })
+            }
+        }
+    }
+
+    fn turn(&self, d: u8, rules: Rules) -> Turn {
+        let ring = &self.dispatchers[d as usize].ring;
+        match ring.resolve(self.redis.cursor) {
+            Resolution::NotSubscribed => Turn::Never,
+            Resolution::InSync(_) | Resolution::Fresh(_) => Turn::AtOnce,
+            Resolution::Behind(place) if ring.has_rest(place) && rules.has(Rule::RestBeforeBreaks) => Turn::AtOnce,
+            Resolution::Behind(_) | Resolution::Missed(_) => Turn::AfterTheOthers,
+        }
+    }
+
+    /// A standby looks, and sees that it may take the lease.
+    pub fn look(&mut self, d: u8) {
+        let dispatcher = self.dispatcher(d);
+        dispatcher.looked_in = dispatcher.ring.live_segment();
+    }
+
+    /// Takes the lease if it is still free, and publishes the first marker of the epoch.
+    pub fn acquire(&mut self, d: u8) {
+        let looked_in = self.dispatcher(d).looked_in.take();
+        if !self.is_free() {
+            return;
+        }
+        self.last_epoch += 1;
+        let epoch = self.last_epoch;
+        self.redis.epoch = epoch;
+        self.redis.lease = Some(Lease { dispatcher: d, dead: false, epoch });
+        let cursor = self.redis.cursor;
+        let marker = self.publish_marker();
+        let dispatcher = self.dispatcher(d);
+        dispatcher.term = Some(Term {
+            epoch,
+            cursor,
+            elected_in: looked_in.unwrap_or_default(),
+            phase: Phase::TakingOver(marker),
+            advanced: false,
+            unmarked: false,
+            offer: None,
+            backlog: cursor.map(|cursor| cursor.last_id),
+            links: 0,
+            table: Vec::new(),
+        });
+    }
+
+    /// The term is over. Its requests may still arrive; its links are closed, which the consumers see.
+    pub fn end_term(&mut self, d: u8) {
+        if self.redis.lease.is_some() && self.redis.lease == self.lease_of(d) {
+            self.redis.lease = None;
+        }
+        self.dispatcher(d).term = None;
+        self.orphan(|issuer| matches!(issuer, Issuer::Ingest(of) | Issuer::Redistributor(of) if of == d));
+        for consumer in self.consumers.iter_mut().filter(|consumer| consumer.ruler == Some(d)) {
+            consumer.ruler = None;
+        }
+    }
+
+    /// Ingest finds the place to go on from. `false`: it has to wait.
+    pub fn take_over(&mut self, d: u8, rules: Rules) -> bool {
+        let dispatcher = self.dispatcher(d);
+        let Some(Term { phase: Phase::TakingOver(marker), elected_in, cursor, .. }) = dispatcher.term else {
+            return false;
+        };
+        let live_segment = dispatcher.ring.live_segment();
+        let bound = rules.has(Rule::TermEndsWithItsSubscription);
+        if !dispatcher.subscribed || bound && live_segment.is_some_and(|live| live != elected_in) {
+            self.end_term(d);
+            return true;
+        }
+        let Some(live_segment) = live_segment else { return false };
+        if rules.has(Rule::MarkerBarrier) && !dispatcher.ring.has_seen(marker) {
+            if dispatcher.inbox.contains(&Seen::Marker(marker)) {
+                return false;
+            }
+            // It went down with the old subscription: another is published.
+            let marker = self.publish_marker();
+            self.term(d, |term| term.phase = Phase::TakingOver(marker));
+            return true;
+        }
+        let place = match dispatcher.ring.resolve(cursor) {
+            Resolution::NotSubscribed => return false,
+            Resolution::InSync(place)
+            | Resolution::Fresh(place)
+            | Resolution::Behind(place)
+            | Resolution::Missed(place) => place,
+        };
+        self.term(d, |term| term.phase = Phase::Running { place, live_segment });
+        true
+    }
+
+    /// Ingest reads on and offers what it finds. `false`: there is nothing.
+    pub fn take(&mut self, d: u8, rules: Rules) -> bool {
+        let last_id = self.last_id;
+        let dispatcher = self.dispatcher(d);
+        let Some(term) = dispatcher.term.as_mut().filter(|term| term.offer.is_none()) else { return false };
+        let Phase::Running { place, live_segment } = term.phase else { return false };
+        match dispatcher.ring.take(place, term.cursor.map(|cursor| cursor.position)) {
+            Taken::Nothing => false,
+            Taken::Overrun(place) => {
+                term.phase = Phase::Running { place, live_segment };
+                true
+            }
+            Taken::Break(following)
+                if place.segment < live_segment && !(term.advanced && rules.has(Rule::RestBeforeBreaks)) =>
+            {
+                term.phase = Phase::Running { place: following, live_segment };
+                self.seen.passed_break = true;
+                true
+            }
+            Taken::Break(_) | Taken::Ended => {
+                self.end_term(d);
+                true
+            }
+            Taken::Batch { messages, place, position } => {
+                let known = term.cursor.map_or(0, |cursor| cursor.last_id);
+                let first = 1 + if rules.has(Rule::IdsFollowTheClock) { last_id } else { known };
+                let batch: Vec<(Id, Message)> = (first..).zip(messages).collect();
+                let newest = batch.last().map_or(known, |(id, _)| *id);
+                let next = Cursor { position, last_id: newest };
+                let script = Script::Intake {
+                    epoch: term.epoch,
+                    expected: term.cursor.map(key),
+                    next: key(next),
+                    batch: batch.clone(),
+                };
+                term.offer = Some(Offer { next, place, batch });
+                self.last_id = last_id.max(newest);
+                self.send(Issuer::Ingest(d), script);
+                true
+            }
+        }
+    }
+
+    /// The answer to an intake.
+    pub fn intake_answered(&mut self, d: u8, answer: Answer, rules: Rules) {
+        let tick = self.tick;
+        let dispatcher = self.dispatcher(d);
+        let term = dispatcher.term.as_mut().expect("who waits for an answer leads");
+        let offer = term.offer.take().expect("who waits for an answer has offered something");
+        let before = matches!(answer, Answer::Moved(Some(cursor)) if cursor == offer.next);
+        if answer != Answer::Done && !before {
+            return self.end_term(d);
+        }
+        let Phase::Running { live_segment, .. } = term.phase else { unreachable!("only then something is offered") };
+        term.phase = Phase::Running { place: offer.place, live_segment };
+        term.cursor = Some(offer.next);
+        term.advanced = true;
+        term.unmarked |= !offer.batch.is_empty();
+        term.table.extend(offer.batch.into_iter().map(|(id, message)| (id, message, Whereabouts::Ready)));
+        dispatcher.ring.note_cursor(offer.place, tick, rules);
+        self.seen.answered_again |= before;
+    }
+
+    /// A marker of the leader's, when something came since the last.
+    pub fn mark(&mut self, d: u8) {
+        self.publish_marker();
+        self.term(d, |term| term.unmarked = false);
+    }
+
+    /// Changes what a leader knows.
+    pub fn term(&mut self, d: u8, change: impl FnOnce(&mut Term)) {
+        change(self.dispatcher(d).term.as_mut().expect("only a leader is asked to do this"));
+    }
+
+    /// The place from which on a dispatcher would take in what it has, if it took over now.
+    pub fn place_of(&self, d: u8) -> Option<u8> {
+        let dispatcher = &self.dispatchers[d as usize];
+        let place_of = |resolution| match resolution {
+            Resolution::InSync(Place { next, .. })
+            | Resolution::Fresh(Place { next, .. })
+            | Resolution::Behind(Place { next, .. })
+            | Resolution::Missed(Place { next, .. }) => Some(next),
+            Resolution::NotSubscribed => None,
+        };
+        let cursor = self.redis.cursor?;
+        dispatcher.ring.locate(cursor.position).or_else(|| place_of(dispatcher.ring.resolve(Some(cursor))))
+    }
+}
+
+/// When a dispatcher goes for a free lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Never,
+    AtOnce,
+    AfterTheOthers,
+}

@@ -1,0 +1,252 @@
+//! What a dispatcher has seen: the rules of `oncecast::ring`, without its locks, clocks and byte limits.
+//!
+//! Places, segments, resolution and reading follow that module line for line, so that a change there should be made
+//! here, too. Time is a tick of the model; a cursor that was seen in an earlier tick can no longer be rolled back.
+
+use crate::rules::{Rule, Rules};
+
+/// A published message, by its number.
+pub type Message = u8;
+/// A marker: each published one has a number of its own.
+pub type Marker = u8;
+/// A message's id.
+pub type Id = u8;
+
+/// A place in the stream as all dispatchers call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    pub marker: Marker,
+    pub offset: u8,
+}
+
+/// How far the channel has been taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    pub position: Position,
+    pub last_id: Id,
+}
+
+/// What comes over a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    Message(Message),
+    Marker(Marker),
+}
+
+/// A place in one ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub segment: u8,
+    pub next: u8,
+}
+
+/// Where a cursor lies in a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    NotSubscribed,
+    InSync(Place),
+    Fresh(Place),
+    Behind(Place),
+    Missed(Place),
+}
+
+/// What the reader finds at its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    Nothing,
+    Batch { messages: Vec<Message>, place: Place, position: Position },
+    Overrun(Place),
+    Break(Place),
+    Ended,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Segment {
+    number: u8,
+    end: Option<u8>,
+    markers: Vec<(Marker, u8)>,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ring {
+    entries: Vec<Message>,
+    base: u8,
+    segments: Vec<Segment>,
+    next_segment: u8,
+    /// In which tick the cursor was seen where.
+    noted: Vec<(u8, u8)>,
+}
+
+impl Segment {
+    fn find(&self, marker: Marker) -> Option<u8> {
+        self.markers.iter().rev().find(|(known, _)| *known == marker).map(|(_, next)| *next)
+    }
+
+    fn is_anchored(&self) -> bool {
+        !self.markers.is_empty()
+    }
+
+    fn is_live(&self) -> bool {
+        self.is_anchored() && self.end.is_none()
+    }
+
+    fn first_place(&self) -> Place {
+        Place { segment: self.number, next: self.markers.first().map_or(0, |(_, next)| *next) }
+    }
+
+    fn position(&self, next: u8) -> Option<Position> {
+        let behind = self.markers.partition_point(|(_, at)| *at <= next).checked_sub(1)?;
+        let (marker, at) = self.markers[behind];
+        Some(Position { marker, offset: next - at })
+    }
+}
+
+impl Ring {
+    /// The subscription stands.
+    pub fn begin_segment(&mut self, rules: Rules) {
+        self.end_segment();
+        if rules.has(Rule::NotesEndWithTheSubscription) {
+            self.noted.clear();
+        }
+        self.segments.push(Segment { number: self.next_segment, end: None, markers: Vec::new() });
+        self.next_segment += 1;
+    }
+
+    /// The subscription dropped.
+    pub fn end_segment(&mut self) {
+        let tail = self.tail();
+        if let Some(last) = self.segments.last_mut() {
+            if !last.is_anchored() {
+                self.segments.pop();
+            } else if last.end.is_none() {
+                last.end = Some(tail);
+            }
+        }
+    }
+
+    pub fn append(&mut self, seen: Seen) {
+        let tail = self.tail();
+        let Some(segment) = self.segments.last_mut().filter(|segment| segment.end.is_none()) else { return };
+        match seen {
+            Seen::Marker(marker) => segment.markers.push((marker, tail)),
+            Seen::Message(message) if segment.is_anchored() => self.entries.push(message),
+            Seen::Message(_) => {}
+        }
+    }
+
+    pub fn tail(&self) -> u8 {
+        self.base + self.entries.len() as u8
+    }
+
+    /// The number of the segment that is live now.
+    pub fn live_segment(&self) -> Option<u8> {
+        self.segments.last().filter(|segment| segment.is_live()).map(|segment| segment.number)
+    }
+
+    /// Whether `marker` has been seen in the present segment.
+    pub fn has_seen(&self, marker: Marker) -> bool {
+        self.segments.last().is_some_and(|segment| segment.is_live() && segment.find(marker).is_some())
+    }
+
+    /// The sequence number of a message that is still here.
+    pub fn find(&self, message: Message) -> Option<u8> {
+        self.entries.iter().position(|kept| *kept == message).map(|index| self.base + index as u8)
+    }
+
+    pub fn resolve(&self, cursor: Option<Cursor>) -> Resolution {
+        let Some(last) = self.segments.last().filter(|segment| segment.is_live()) else {
+            return Resolution::NotSubscribed;
+        };
+        let Some(Cursor { position, .. }) = cursor else {
+            let first = self.segments.iter().find(|segment| segment.is_anchored()).unwrap_or(last);
+            return Resolution::Fresh(first.first_place());
+        };
+        let Some((segment, marked)) = self.holder(position.marker) else {
+            return Resolution::Missed(last.first_place());
+        };
+        let next = marked + position.offset;
+        match segment.end {
+            None if next <= self.tail() => Resolution::InSync(Place { segment: segment.number, next }),
+            None => Resolution::Missed(Place { segment: segment.number, next: self.tail() }),
+            Some(end) if next <= end => Resolution::Behind(Place { segment: segment.number, next }),
+            Some(_) => {
+                let following = self.segments.iter().find(|later| later.number > segment.number && later.is_anchored());
+                Resolution::Missed(following.unwrap_or(last).first_place())
+            }
+        }
+    }
+
+    /// The names of the markers in it.
+    pub fn marker_names<'a>(&'a mut self, names: &mut Vec<&'a mut Marker>) {
+        names.extend(self.segments.iter_mut().flat_map(|segment| &mut segment.markers).map(|(marker, _)| marker));
+    }
+
+    /// Where a marker's segment says the cursor is, whether or not the subscription stands now.
+    pub fn locate(&self, position: Position) -> Option<u8> {
+        self.holder(position.marker).map(|(_, marked)| marked + position.offset)
+    }
+
+    fn holder(&self, marker: Marker) -> Option<(&Segment, u8)> {
+        self.segments.iter().rev().find_map(|segment| Some((segment, segment.find(marker)?)))
+    }
+
+    /// Whether the segment of `place` ended and holds something from there on.
+    pub fn has_rest(&self, place: Place) -> bool {
+        let segment = self.segments.iter().find(|segment| segment.number == place.segment);
+        segment.and_then(|segment| segment.end).is_some_and(|end| place.next < end)
+    }
+
+    pub fn take(&self, place: Place, known: Option<Position>) -> Taken {
+        let Some(segment) = self.segments.iter().find(|segment| segment.number == place.segment) else {
+            return Taken::Ended;
+        };
+        let end = segment.end.unwrap_or(self.tail());
+        if place.next < self.base.min(end) {
+            return Taken::Overrun(Place { next: self.base.min(end), ..place });
+        }
+        if place.next == end && segment.end.is_some() {
+            let following = self.segments.iter().find(|later| later.number > place.segment && later.is_anchored());
+            return following.map_or(Taken::Ended, |later| Taken::Break(later.first_place()));
+        }
+        let messages = self.entries[(place.next - self.base) as usize..(end - self.base) as usize].to_vec();
+        let next = place.next + messages.len() as u8;
+        let Some(position) = segment.position(next) else { return Taken::Ended };
+        if messages.is_empty() && known == Some(position) {
+            return Taken::Nothing;
+        }
+        Taken::Batch { messages, place: Place { next, ..place }, position }
+    }
+
+    /// Remembers that the cursor was at `place`, and lets go of what it passed in an earlier tick.
+    pub fn note_cursor(&mut self, place: Place, tick: u8, rules: Rules) {
+        if rules.has(Rule::NotesEndWithTheSubscription) && self.live_segment() != Some(place.segment) {
+            return;
+        }
+        let sequence = place.next;
+        while self.noted.last().is_some_and(|(_, noted)| *noted > sequence) {
+            self.noted.pop();
+        }
+        match self.noted.last_mut() {
+            Some((noted_in, noted)) if *noted_in == tick => *noted = sequence,
+            Some((_, noted)) if *noted == sequence => {}
+            _ => self.noted.push((tick, sequence)),
+        }
+        let is_old = |noted: &(u8, u8)| noted.0 < tick || !rules.has(Rule::OnlyAnOldCursorTrims);
+        while self.noted.get(1).is_some_and(is_old) {
+            self.noted.remove(0);
+        }
+        let Some((_, keep_from)) = self.noted.first().copied().filter(is_old) else { return };
+        let dropped = keep_from.min(self.tail()).saturating_sub(self.base);
+        self.entries.drain(..dropped as usize);
+        self.base += dropped;
+        while self.segments.len() > 1 && self.segments[0].end.is_some_and(|end| end < keep_from) {
+            self.segments.remove(0);
+        }
+        for segment in &mut self.segments {
+            while segment.markers.get(1).is_some_and(|(_, at)| *at < keep_from) {
+                segment.markers.remove(0);
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The rules the protocol rests on, each of which can be taken away, and the bounds of a run.
+
+/// A rule of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Rule {
+    /// A leader's scripts are refused once a newer epoch has begun.
+    Fence = 1,
+    /// The intake script refuses a batch if the cursor is not where its leader left it.
+    CursorCompare = 2,
+    /// A new leader waits until a marker of its epoch has come back before it looks the cursor up.
+    MarkerBarrier = 4,
+    /// A result is stored only if its message was removed in the same step.
+    RemovalGatesResult = 8,
+    /// A ring lets go only of what a cursor has passed that can no longer be rolled back.
+    OnlyAnOldCursorTrims = 16,
+    /// Who does not have everything after the cursor lets those take the lease first that have more.
+    OthersFirst = 32,
+    /// Ids follow the clock, so that none is given out again after Redis has lost its tail.
+    IdsFollowTheClock = 64,
+    /// A consumer refuses leaders of an epoch lower than the highest it has seen.
+    ConsumersFence = 128,
+    /// What was known of the cursor's age is forgotten when the subscription drops: Redis may come back with an older one.
+    NotesEndWithTheSubscription = 256,
+    /// Whoever holds messages before its break takes them in before anybody passes a break.
+    RestBeforeBreaks = 512,
+    /// A term ends if the subscription it was elected with has dropped, even while it is still taking over.
+    TermEndsWithItsSubscription = 1024,
+    /// Not of the code but of the promise: a dispatcher makes a message owed only if it would be in sync with the cursor
+    /// on Redis's disk, too.
+    OwedOnceSettled = 2048,
+}
+
+/// The rules that hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules(u16);
+
+impl Rules {
+    pub const ALL: Rules = Rules(!0);
+
+    pub fn without(rule: Rule) -> Rules {
+        Rules(!(rule as u16))
+    }
+
+    pub fn has(self, rule: Rule) -> bool {
+        self.0 & rule as u16 != 0
+    }
+}
+
+/// How often each thing may happen that need not happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// All of the following faults together.
+    pub faults: u8,
+    /// A dispatcher is killed; it starts again.
+    pub crashes: u8,
+    /// A dispatcher's subscription drops; it is made again.
+    pub cuts: u8,
+    /// The lease runs out under a leader that hangs and does not know it.
+    pub pauses: u8,
+    /// A request gets no answer: it is sent again, and the first may arrive late or never.
+    pub timeouts: u8,
+    /// Redis is killed and comes back without what is not on its disk.
+    pub tail_losses: u8,
+    /// A consumer is killed; it starts again.
+    pub consumer_crashes: u8,
+    /// A leader takes a consumer for dead that is not.
+    pub silences: u8,
+    /// A handler wants its message buried. Not a fault.
+    pub rejections: u8,
+    /// Time passes, so that all written so far is on disk and known to be. Not a fault.
+    pub ticks: u8,
+}
+
+/// The size of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub dispatchers: usize,
+    pub consumers: usize,
+    pub messages: u8,
+    pub budget: Budget,
+}
