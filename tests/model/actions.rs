@@ -54,6 +54,8 @@ pub struct Protocol {
     pub rules: Rules,
     /// Whether to remember sights, which makes more states of one.
     pub watched: bool,
+    /// What has happened before the search begins.
+    pub after: &'static [Action],
 }
 
 impl Protocol {
@@ -308,7 +310,9 @@ impl Model for Protocol {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        vec![self.at_rest()]
+        let happens =
+            |world, action: &Action| self.next_state(&world, *action).expect("what is to happen first can happen");
+        vec![self.after.iter().fold(self.at_rest(), happens)]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {

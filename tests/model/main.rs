@@ -40,7 +40,7 @@ mod ring;
 mod rules;
 mod world;
 
-use actions::Protocol;
+use actions::{Action, Protocol};
 use promises::*;
 use rules::{Bounds, Budget, Rule, Rules};
 use world::World;
@@ -84,7 +84,7 @@ const NO_FAULTS: Budget = Budget {
 /// Explores all there is under all rules. Fails if a promise breaks.
 fn assert_kept(name: &str, bounds: Bounds) {
     let began = Instant::now();
-    let protocol = Protocol { bounds, rules: Rules::ALL, watched: false };
+    let protocol = Protocol { bounds, rules: Rules::ALL, watched: false, after: &[] };
     let checker = protocol.checker().threads(2).spawn_bfs().join();
     println!(
         "{name}: {} unique states, {} in all, up to {} steps, {:.1} s",
@@ -104,7 +104,12 @@ fn assert_kept(name: &str, bounds: Bounds) {
 
 /// Takes a rule away and fails unless that promise breaks.
 fn assert_broken(rule: Rule, promise: &'static str, bounds: Bounds) {
-    let protocol = Protocol { bounds, rules: Rules::without(rule), watched: false };
+    assert_broken_after(&[], rule, promise, bounds);
+}
+
+/// The same, where the way there is long: begins after these actions.
+fn assert_broken_after(after: &'static [Action], rule: Rule, promise: &'static str, bounds: Bounds) {
+    let protocol = Protocol { bounds, rules: Rules::without(rule), watched: false, after };
     let found = HasDiscoveries::AnyOf(BTreeSet::from([promise]));
     let checker = protocol.checker().finish_when(found).spawn_bfs().join();
     let states = checker.unique_state_count();
@@ -118,7 +123,7 @@ fn assert_broken(rule: Rule, promise: &'static str, bounds: Bounds) {
 
 /// Fails unless each of these is seen in some state.
 fn assert_seen(sights: &[&'static str], bounds: Bounds) {
-    let protocol = Protocol { bounds, rules: Rules::ALL, watched: true };
+    let protocol = Protocol { bounds, rules: Rules::ALL, watched: true, after: &[] };
     let all = HasDiscoveries::AllOf(sights.iter().copied().collect());
     let checker = protocol.checker().threads(2).finish_when(all).spawn_bfs().join();
     for sight in sights {
@@ -165,7 +170,7 @@ fn promises_are_kept_when_redis_loses_its_tail() {
 #[test]
 fn the_programs_come_to_rest() {
     for bounds in [bounds(0, 1, LEADERS), bounds(1, 1, LEADERS), bounds(0, 1, TAIL_LOSS)] {
-        let protocol = Protocol { bounds, rules: Rules::ALL, watched: false };
+        let protocol = Protocol { bounds, rules: Rules::ALL, watched: false, after: &[] };
         let first = protocol.at_rest();
         let mut known = HashSet::from([hash(&first)]);
         let mut waiting = vec![first];
@@ -234,6 +239,22 @@ fn a_ring_trimmed_by_a_young_cursor_cannot_fill_in() {
 fn who_is_not_in_sync_and_does_not_wait_loses_what_others_have() {
     let budget = Budget { faults: 2, cuts: 1, pauses: 1, ..NO_FAULTS };
     assert_broken(Rule::OthersFirst, NONE_LOST, bounds(0, 1, budget));
+}
+
+/// A consumer works on a message that Redis and all rings have forgotten; the next message must not get its id.
+#[test]
+fn an_id_given_out_again_records_the_wrong_message() {
+    const FORGOTTEN: &[Action] = &[
+        Action::Publish,
+        Action::Read(0),
+        Action::Take(0),
+        Action::Serve(0),
+        Action::HandOut { dispatcher: 0, consumer: 0, id: 1, message: 0 },
+        Action::LoseTail,
+        Action::Crash(0),
+    ];
+    let budget = Budget { faults: 2, crashes: 1, tail_losses: 1, ..NO_FAULTS };
+    assert_broken_after(FORGOTTEN, Rule::IdsFollowTheClock, NONE_LOST, bounds(1, 2, budget));
 }
 
 #[test]
