@@ -10,7 +10,7 @@ mod cursor;
 mod keys;
 mod member;
 pub mod reading;
-mod resp;
+pub mod resp;
 pub mod subscription;
 mod types;
 
@@ -394,5 +394,7 @@ fn pending_of(pair: &[Value]) -> Option<Pending> {
     Some(Pending { id, delivery, payload: payload.into() })
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
