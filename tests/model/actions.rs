@@ -277,12 +277,16 @@ impl World {
         self.send(request.issuer, request.script);
     }
 
-    /// Redis dies and comes back with what is on its disk. All connections break; what waits for an answer asks again.
+    /// Redis dies and comes back with what is on its disk. All connections break; what waits for an answer asks again, and
+    /// who was about to ask for the lease looks again.
     fn lose_tail(&mut self) {
         self.forgotten |= self.redis.taken & !self.disk.taken;
         self.redis = self.disk.clone();
         self.requests.retain(|request| request.issuer != Issuer::Nobody);
-        (0..self.dispatchers.len() as u8).for_each(|d| self.cut(d));
+        for d in 0..self.dispatchers.len() as u8 {
+            self.cut(d);
+            self.dispatchers[d as usize].looked_in = None;
+        }
     }
 }
 

@@ -138,7 +138,7 @@ impl World {
     }
 
     /// Whether Redis would take a script of this leader's.
-    fn is_accepted(&self, d: u8) -> bool {
+    pub fn is_accepted(&self, d: u8) -> bool {
         self.dispatchers[d as usize].term.as_ref().is_some_and(|term| term.epoch == self.redis.epoch)
     }
 }

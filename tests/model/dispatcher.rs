@@ -1,9 +1,12 @@
 //! The steps of a dispatcher: listener, election, ingest, and the courier with its redistributor.
 
 use crate::redis::{Answer, Lease, Script, key};
-use crate::ring::{Cursor, Id, Message, Place, Resolution, Seen, Taken};
+use crate::ring::{Cursor, Id, Message, Resolution, Seen, Standing, Taken};
 use crate::rules::{Rule, Rules};
 use crate::world::{Dispatcher, Issuer, Offer, Phase, Term, Whereabouts, World};
+
+/// A wait that ends only if the elders hang.
+const HOPELESS: u8 = 4;
 
 impl World {
     fn dispatcher(&mut self, d: u8) -> &mut Dispatcher {
@@ -12,13 +15,16 @@ impl World {
 
     /// A new process, or a subscription made anew: the join marker goes out in the same breath.
     pub fn subscribe(&mut self, d: u8, rules: Rules) {
+        self.last_marker += 1;
+        let marker = self.last_marker;
         let dispatcher = self.dispatcher(d);
         if !dispatcher.alive {
-            *dispatcher = Dispatcher { alive: true, ..Dispatcher::default() };
+            *dispatcher = Dispatcher { alive: true, id: marker, ..Dispatcher::default() };
         }
         dispatcher.subscribed = true;
         dispatcher.ring.begin_segment(rules);
-        self.publish_marker();
+        let id = dispatcher.id;
+        self.broadcast(Seen::Join(marker, id));
     }
 
     /// The subscription drops; what was sent and not read is lost.
@@ -27,6 +33,7 @@ impl World {
         dispatcher.subscribed = false;
         dispatcher.inbox.clear();
         dispatcher.ring.end_segment();
+        self.hearers.iter_mut().for_each(|hearers| *hearers &= !(1 << d));
     }
 
     pub fn crash(&mut self, d: u8) {
@@ -34,7 +41,7 @@ impl World {
         for lease in [&mut self.redis.lease, &mut self.disk.lease].into_iter().flatten() {
             lease.dead |= lease.dispatcher == d;
         }
-        self.witnesses.iter_mut().for_each(|witnesses| *witnesses &= !(1 << d));
+        self.witnesses.iter_mut().chain(&mut self.hearers).for_each(|known_to| *known_to &= !(1 << d));
         self.orphan(|issuer| matches!(issuer, Issuer::Ingest(of) | Issuer::Redistributor(of) if of == d));
         for consumer in self.consumers.iter_mut().filter(|consumer| consumer.ruler == Some(d)) {
             consumer.ruler = None;
@@ -47,12 +54,13 @@ impl World {
         let dispatcher = self.dispatcher(d);
         let seen = dispatcher.inbox.remove(0);
         dispatcher.ring.append(seen);
-        let in_sync = |cursor| matches!(dispatcher.ring.resolve(cursor), Resolution::InSync(_));
-        let in_sync = in_sync(cursor) && (in_sync(on_disk) || !rules.has(Rule::OwedOnceSettled));
-        if let Seen::Message(message) = seen
-            && in_sync
-        {
-            self.witnesses[message as usize] |= 1 << d;
+        let is_in_sync =
+            |cursor| dispatcher.ring.resolve(cursor).is_some_and(|found| found.standing == Standing::InSync);
+        let in_sync = is_in_sync(cursor) && (is_in_sync(on_disk) || !rules.has(Rule::OwedOnceSettled));
+        let live = dispatcher.ring.live_segment().is_some();
+        if let Seen::Message(message) = seen {
+            self.witnesses[message as usize] |= u8::from(in_sync) << d;
+            self.hearers[message as usize] |= u8::from(live) << d;
         }
     }
 
@@ -60,7 +68,7 @@ impl World {
     pub fn poll(&mut self, d: u8, rules: Rules) {
         let (cursor, tick) = (self.redis.cursor, self.tick);
         let ring = &mut self.dispatcher(d).ring;
-        if let Resolution::InSync(place) = ring.resolve(cursor) {
+        if let Some(Resolution { place, standing: Standing::InSync }) = ring.resolve(cursor) {
             ring.note_cursor(place, tick, rules);
         }
     }
@@ -76,28 +84,31 @@ impl World {
         if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked_in.is_some() || !self.is_free() {
             return false;
         }
-        match self.turn(d, rules) {
-            Turn::Never => false,
-            Turn::AtOnce => true,
-            // Its time has come when everything that was sent has been read, and nobody else would go at once.
-            Turn::AfterTheOthers => {
-                !rules.has(Rule::OthersFirst)
-                    || self.dispatchers.iter().enumerate().all(|(e, other)| {
-                        let turn = if e == usize::from(d) { Turn::AfterTheOthers } else { self.turn(e as u8, rules) };
-                        !other.alive || other.inbox.is_empty() && turn == Turn::AfterTheOthers
-                    })
-            }
+        let Some(mine) = self.wait(d, rules).filter(|mine| *mine != HOPELESS) else { return false };
+        // It waits longer than who can do more needs: all that was sent has been read, and nobody would go before it.
+        let yields = |(other, e): (&Dispatcher, u8)| {
+            e == d || !other.alive || other.inbox.is_empty() && self.wait(e, rules).is_some_and(|wait| wait >= mine)
+        };
+        mine == 0 || !rules.has(Rule::OthersFirst) || self.dispatchers.iter().zip(0..).all(yields)
+    }
+
+    /// How long a dispatcher waits for others when the lease is free; `None`: its subscription does not stand yet.
+    fn wait(&self, d: u8, rules: Rules) -> Option<u8> {
+        let found = self.dispatchers[d as usize].ring.resolve(self.redis.cursor)?;
+        match (found.standing, self.is_eldest(d, rules)) {
+            (Standing::InSync, _) | (Standing::Continues, true) => Some(0),
+            (Standing::Continues, false) => Some(1),
+            (Standing::Fresh, true) => Some(2),
+            (Standing::Beyond, true) => Some(3),
+            (Standing::Fresh | Standing::Beyond, false) => Some(HOPELESS),
         }
     }
 
-    fn turn(&self, d: u8, rules: Rules) -> Turn {
-        let ring = &self.dispatchers[d as usize].ring;
-        match ring.resolve(self.redis.cursor) {
-            Resolution::NotSubscribed => Turn::Never,
-            Resolution::InSync(_) | Resolution::Fresh(_) => Turn::AtOnce,
-            Resolution::Behind(place) if ring.has_rest(place) && rules.has(Rule::RestBeforeBreaks) => Turn::AtOnce,
-            Resolution::Behind(_) | Resolution::Missed(_) => Turn::AfterTheOthers,
-        }
+    /// Whether all others that are subscribed have joined after this one.
+    fn is_eldest(&self, d: u8, rules: Rules) -> bool {
+        let others = (0..).zip(&self.dispatchers).filter(|(e, other)| *e != d && other.subscribed);
+        !rules.has(Rule::EldestPassesBreaks)
+            || self.dispatchers[d as usize].ring.is_eldest(others.map(|(_, other)| other.id))
     }
 
     /// A standby looks, and sees that it may take the lease.
@@ -163,17 +174,20 @@ impl World {
                 return false;
             }
             // It went down with the old subscription: another is published.
+            if !self.is_accepted(d) {
+                self.end_term(d);
+                return true;
+            }
             let marker = self.publish_marker();
             self.term(d, |term| term.phase = Phase::TakingOver(marker));
             return true;
         }
-        let place = match dispatcher.ring.resolve(cursor) {
-            Resolution::NotSubscribed => return false,
-            Resolution::InSync(place)
-            | Resolution::Fresh(place)
-            | Resolution::Behind(place)
-            | Resolution::Missed(place) => place,
-        };
+        let Some(Resolution { place, standing }) = dispatcher.ring.resolve(cursor) else { return false };
+        let passes = matches!(standing, Standing::Beyond | Standing::Fresh);
+        if passes && !self.is_eldest(d, rules) {
+            self.end_term(d);
+            return true;
+        }
         self.term(d, |term| term.phase = Phase::Running { place, live_segment });
         true
     }
@@ -181,6 +195,7 @@ impl World {
     /// Ingest reads on and offers what it finds. `false`: there is nothing.
     pub fn take(&mut self, d: u8, rules: Rules) -> bool {
         let last_id = self.last_id;
+        let eldest = self.is_eldest(d, rules);
         let dispatcher = self.dispatcher(d);
         let Some(term) = dispatcher.term.as_mut().filter(|term| term.offer.is_none()) else { return false };
         let Phase::Running { place, live_segment } = term.phase else { return false };
@@ -191,7 +206,7 @@ impl World {
                 true
             }
             Taken::Break(following)
-                if place.segment < live_segment && !(term.advanced && rules.has(Rule::RestBeforeBreaks)) =>
+                if place.segment < live_segment && eldest && !(term.advanced && rules.has(Rule::RestBeforeBreaks)) =>
             {
                 term.phase = Phase::Running { place: following, live_segment };
                 self.seen.passed_break = true;
@@ -243,6 +258,9 @@ impl World {
 
     /// A marker of the leader's, when something came since the last.
     pub fn mark(&mut self, d: u8) {
+        if !self.is_accepted(d) {
+            return self.end_term(d);
+        }
         self.publish_marker();
         self.term(d, |term| term.unmarked = false);
     }
@@ -254,23 +272,6 @@ impl World {
 
     /// The place from which on a dispatcher would take in what it has, if it took over now.
     pub fn place_of(&self, d: u8) -> Option<u8> {
-        let dispatcher = &self.dispatchers[d as usize];
-        let place_of = |resolution| match resolution {
-            Resolution::InSync(Place { next, .. })
-            | Resolution::Fresh(Place { next, .. })
-            | Resolution::Behind(Place { next, .. })
-            | Resolution::Missed(Place { next, .. }) => Some(next),
-            Resolution::NotSubscribed => None,
-        };
-        let cursor = self.redis.cursor?;
-        dispatcher.ring.locate(cursor.position).or_else(|| place_of(dispatcher.ring.resolve(Some(cursor))))
+        self.dispatchers[d as usize].ring.first_after(self.redis.cursor?)
     }
-}
-
-/// When a dispatcher goes for a free lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    Never,
-    AtOnce,
-    AfterTheOthers,
 }

@@ -4,7 +4,7 @@
 //! higher; new ones are always higher than all that are known. What is left out is names that nobody remembers.
 
 use crate::redis::{Redis, Script};
-use crate::ring::{Cursor, Seen};
+use crate::ring::{Cursor, OF_LEADER, Seen};
 use crate::rules::{Rule, Rules};
 use crate::world::{Phase, World};
 
@@ -19,10 +19,14 @@ impl World {
             ids.extend(pending.iter_mut().map(|(id, _)| id));
         }
         for dispatcher in &mut self.dispatchers {
-            markers.extend(dispatcher.inbox.iter_mut().filter_map(|seen| match seen {
-                Seen::Marker(marker) => Some(marker),
-                Seen::Message(_) => None,
-            }));
+            markers.push(&mut dispatcher.id);
+            for seen in &mut dispatcher.inbox {
+                match seen {
+                    Seen::Marker(marker) => markers.push(marker),
+                    Seen::Join(marker, who) => markers.extend([marker, who]),
+                    Seen::Message(_) => {}
+                }
+            }
             dispatcher.ring.marker_names(&mut markers);
             let Some(term) = &mut dispatcher.term else { continue };
             epochs.push(&mut term.epoch);
@@ -78,10 +82,11 @@ fn cursor_names<'a>(cursor: &'a mut Option<Cursor>, markers: &mut Vec<&'a mut u8
 
 /// Numbers from 1 in the same order; 0 stays. Gives the highest.
 fn number_anew(names: Vec<&mut u8>) -> u8 {
-    // A bit for each name that is used.
-    let used = names.iter().fold(0_u128, |used, name| used | 1 << **name) & !1;
+    // A bit for each name that is used; that a marker is a leader's is no part of its number.
+    let used = names.iter().fold(0_u128, |used, name| used | 1 << (**name & !OF_LEADER)) & !1;
     for name in names {
-        *name = (used & ((1_u128 << *name) | ((1_u128 << *name) - 1))).count_ones() as u8;
+        let bit = 1_u128 << (*name & !OF_LEADER);
+        *name = (used & (bit | (bit - 1))).count_ones() as u8 | *name & OF_LEADER;
     }
     used.count_ones() as u8
 }

@@ -7,8 +7,10 @@ use crate::rules::{Rule, Rules};
 
 /// A published message, by its number.
 pub type Message = u8;
-/// A marker: each published one has a number of its own.
+/// A marker: each published one has a number of its own; a leader's has the bit [`OF_LEADER`] as well.
 pub type Marker = u8;
+/// Marks the markers of leaders, which rise along the stream. What join markers are called says nothing of their order.
+pub const OF_LEADER: u8 = 0x80;
 /// A message's id.
 pub type Id = u8;
 
@@ -31,6 +33,8 @@ pub struct Cursor {
 pub enum Seen {
     Message(Message),
     Marker(Marker),
+    /// A join marker, and whose.
+    Join(Marker, u8),
 }
 
 /// A place in one ring.
@@ -40,14 +44,20 @@ pub struct Place {
     pub next: u8,
 }
 
-/// Where a cursor lies in a ring.
+/// A cursor found in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resolution {
-    NotSubscribed,
-    InSync(Place),
-    Fresh(Place),
-    Behind(Place),
-    Missed(Place),
+pub struct Resolution {
+    pub place: Place,
+    pub standing: Standing,
+}
+
+/// How well a ring can go on from a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    InSync,
+    Continues,
+    Beyond,
+    Fresh,
 }
 
 /// What the reader finds at its place.
@@ -65,6 +75,8 @@ struct Segment {
     number: u8,
     end: Option<u8>,
     markers: Vec<(Marker, u8)>,
+    /// The dispatchers whose join markers are or were in it.
+    joined: Vec<u8>,
 }
 
 /// See the module's text.
@@ -109,7 +121,7 @@ impl Ring {
         if rules.has(Rule::NotesEndWithTheSubscription) {
             self.noted.clear();
         }
-        self.segments.push(Segment { number: self.next_segment, end: None, markers: Vec::new() });
+        self.segments.push(Segment { number: self.next_segment, end: None, markers: Vec::new(), joined: Vec::new() });
         self.next_segment += 1;
     }
 
@@ -130,6 +142,13 @@ impl Ring {
         let Some(segment) = self.segments.last_mut().filter(|segment| segment.end.is_none()) else { return };
         match seen {
             Seen::Marker(marker) => segment.markers.push((marker, tail)),
+            Seen::Join(marker, who) => {
+                segment.markers.push((marker, tail));
+                if !segment.joined.contains(&who) {
+                    segment.joined.push(who);
+                    segment.joined.sort_unstable();
+                }
+            }
             Seen::Message(message) if segment.is_anchored() => self.entries.push(message),
             Seen::Message(_) => {}
         }
@@ -154,47 +173,70 @@ impl Ring {
         self.entries.iter().position(|kept| *kept == message).map(|index| self.base + index as u8)
     }
 
-    pub fn resolve(&self, cursor: Option<Cursor>) -> Resolution {
-        let Some(last) = self.segments.last().filter(|segment| segment.is_live()) else {
-            return Resolution::NotSubscribed;
-        };
+    /// The names of the markers and dispatchers in it.
+    pub fn marker_names<'a>(&'a mut self, names: &mut Vec<&'a mut u8>) {
+        for segment in &mut self.segments {
+            names.extend(segment.markers.iter_mut().map(|(marker, _)| marker));
+            names.extend(&mut segment.joined);
+        }
+    }
+
+    /// Finds a cursor. `None`: there is no subscription, or its first marker has not come yet.
+    pub fn resolve(&self, cursor: Option<Cursor>) -> Option<Resolution> {
+        let live = self.segments.last().filter(|segment| segment.is_live())?;
         let Some(Cursor { position, .. }) = cursor else {
-            let first = self.segments.iter().find(|segment| segment.is_anchored()).unwrap_or(last);
-            return Resolution::Fresh(first.first_place());
+            let place = self.segments.iter().find(|segment| segment.is_anchored())?.first_place();
+            return Some(Resolution { place, standing: Standing::Fresh });
         };
-        let Some((segment, marked)) = self.holder(position.marker) else {
-            return Resolution::Missed(last.first_place());
+        let (place, is_found) = self.locate(position, live);
+        let end = self.segments.iter().find(|segment| segment.number == place.segment)?.end.unwrap_or(self.tail());
+        let standing = if place.segment == live.number {
+            if is_found && place.next >= self.base { Standing::InSync } else { Standing::Beyond }
+        } else if place.next.max(self.base) < end {
+            Standing::Continues
+        } else {
+            Standing::Beyond
+        };
+        Some(Resolution { place, standing })
+    }
+
+    fn locate(&self, position: Position, live: &Segment) -> (Place, bool) {
+        let marked = |segment| Some((segment, Segment::find(segment, position.marker)?));
+        let Some((segment, marked)) = self.segments.iter().rev().find_map(marked) else {
+            return (self.beginning_after(position.marker).unwrap_or(live.first_place()), false);
         };
         let next = marked + position.offset;
         match segment.end {
-            None if next <= self.tail() => Resolution::InSync(Place { segment: segment.number, next }),
-            None => Resolution::Missed(Place { segment: segment.number, next: self.tail() }),
-            Some(end) if next <= end => Resolution::Behind(Place { segment: segment.number, next }),
+            None if next <= self.tail() => (Place { segment: segment.number, next }, true),
+            None => (Place { segment: segment.number, next: self.tail() }, false),
+            Some(end) if next <= end => (Place { segment: segment.number, next }, true),
             Some(_) => {
                 let following = self.segments.iter().find(|later| later.number > segment.number && later.is_anchored());
-                Resolution::Missed(following.unwrap_or(last).first_place())
+                (following.unwrap_or(live).first_place(), false)
             }
         }
     }
 
-    /// The names of the markers in it.
-    pub fn marker_names<'a>(&'a mut self, names: &mut Vec<&'a mut Marker>) {
-        names.extend(self.segments.iter_mut().flat_map(|segment| &mut segment.markers).map(|(marker, _)| marker));
+    /// The beginning of the first segment that lies after a leader's marker that is none we know.
+    fn beginning_after(&self, marker: Marker) -> Option<Place> {
+        let is_later =
+            |(other, _): &(Marker, u8)| marker & OF_LEADER != 0 && *other & OF_LEADER != 0 && *other > marker;
+        let segment = self.segments.iter().find(|segment| segment.markers.iter().any(is_later))?;
+        let Place { next, segment: number } = segment.first_place();
+        Some(Place { next: next.max(self.base.min(segment.end.unwrap_or(u8::MAX))), segment: number })
     }
 
-    /// Where a marker's segment says the cursor is, whether or not the subscription stands now.
-    pub fn locate(&self, position: Position) -> Option<u8> {
-        self.holder(position.marker).map(|(_, marked)| marked + position.offset)
+    /// From where on this ring would be read, were it read now; if the subscription does not stand, from where it will.
+    pub fn first_after(&self, cursor: Cursor) -> Option<u8> {
+        let last = self.segments.last()?;
+        let (place, is_found) = self.locate(cursor.position, last);
+        (is_found || last.end.is_none() || place.segment != last.number).then_some(place.next)
     }
 
-    fn holder(&self, marker: Marker) -> Option<(&Segment, u8)> {
-        self.segments.iter().rev().find_map(|segment| Some((segment, segment.find(marker)?)))
-    }
-
-    /// Whether the segment of `place` ended and holds something from there on.
-    pub fn has_rest(&self, place: Place) -> bool {
-        let segment = self.segments.iter().find(|segment| segment.number == place.segment);
-        segment.and_then(|segment| segment.end).is_some_and(|end| place.next < end)
+    /// Whether all of `others` have joined since the present subscription stands.
+    pub fn is_eldest(&self, others: impl IntoIterator<Item = u8>) -> bool {
+        let live = self.segments.last().filter(|segment| segment.is_live());
+        live.is_some_and(|segment| others.into_iter().all(|who| segment.joined.contains(&who)))
     }
 
     pub fn take(&self, place: Place, known: Option<Position>) -> Taken {

@@ -14,7 +14,7 @@ pub enum Rule {
     RemovalGatesResult = 8,
     /// A ring lets go only of what a cursor has passed that can no longer be rolled back.
     OnlyAnOldCursorTrims = 16,
-    /// Who does not have everything after the cursor lets those take the lease first that have more.
+    /// Who can do more goes first when the lease is free.
     OthersFirst = 32,
     /// Ids follow the clock, so that none is given out again after Redis has lost its tail.
     IdsFollowTheClock = 64,
@@ -22,13 +22,15 @@ pub enum Rule {
     ConsumersFence = 128,
     /// What was known of the cursor's age is forgotten when the subscription drops: Redis may come back with an older one.
     NotesEndWithTheSubscription = 256,
-    /// Whoever holds messages before its break takes them in before anybody passes a break.
+    /// A term that has taken something in goes over no break: another may hold more of what lies before it.
     RestBeforeBreaks = 512,
     /// A term ends if the subscription it was elected with has dropped, even while it is still taking over.
     TermEndsWithItsSubscription = 1024,
     /// Not of the code but of the promise: a dispatcher makes a message owed only if it would be in sync with the cursor
     /// on Redis's disk, too.
     OwedOnceSettled = 2048,
+    /// Only the eldest goes on over a break in what it has heard.
+    EldestPassesBreaks = 4096,
 }
 
 /// The rules that hold.

@@ -1,7 +1,7 @@
 //! The state of a run: Redis and its disk, the dispatchers, the consumers, and the requests under way.
 
 use crate::redis::{Lease, Redis, Script};
-use crate::ring::{Cursor, Id, Marker, Message, Place, Ring, Seen};
+use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Place, Ring, Seen};
 use crate::rules::{Bounds, Budget};
 
 /// Everything there is.
@@ -22,6 +22,8 @@ pub struct World {
     pub requests: Vec<Request>,
     /// For each message, the dispatchers that make it owed: they were in sync when it came, and live since.
     pub witnesses: Vec<u8>,
+    /// For each message, the dispatchers that have heard it and whose subscriptions stand since.
+    pub hearers: Vec<u8>,
     pub budget: Budget,
     /// The messages that Redis had taken in and forgot.
     pub forgotten: u8,
@@ -67,6 +69,8 @@ pub struct Request {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Dispatcher {
     pub alive: bool,
+    /// The name of this process.
+    pub id: u8,
     pub subscribed: bool,
     /// What Redis has sent and the listener has not read.
     pub inbox: Vec<Seen>,
@@ -150,6 +154,7 @@ impl World {
             consumers: vec![Consumer { alive: true, ..Consumer::default() }; bounds.consumers],
             requests: Vec::new(),
             witnesses: vec![0; bounds.messages as usize],
+            hearers: vec![0; bounds.messages as usize],
             budget: bounds.budget,
             forgotten: 0,
             seen: Sights::default(),
@@ -163,11 +168,12 @@ impl World {
         }
     }
 
-    /// Publishes a new marker.
+    /// Publishes a leader's next marker.
     pub fn publish_marker(&mut self) -> Marker {
         self.last_marker += 1;
-        self.broadcast(Seen::Marker(self.last_marker));
-        self.last_marker
+        let marker = self.last_marker | OF_LEADER;
+        self.broadcast(Seen::Marker(marker));
+        marker
     }
 
     pub fn send(&mut self, issuer: Issuer, script: Script) {
@@ -197,8 +203,10 @@ impl World {
         self.dispatchers[lease.dispatcher as usize].subscribed && !lease.dead
     }
 
-    /// Whether a message is owed: somebody who was in sync when it came still lives, or Redis has taken it in.
+    /// Whether a message is owed: somebody lives who was in sync when it came, or who heard it over the subscription that
+    /// stands now; or Redis has taken it in.
     pub fn is_owed(&self, message: Message) -> bool {
-        self.witnesses[message as usize] != 0 || self.redis.taken & 1 << message != 0
+        let known_to = self.witnesses[message as usize] | self.hearers[message as usize];
+        known_to != 0 || self.redis.taken & 1 << message != 0
     }
 }
