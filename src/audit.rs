@@ -223,7 +223,9 @@ impl Auditor {
         loop {
             match ask(&mut self.ledger) {
                 Err(error) if may_pass(&error) && begin.elapsed() < PATIENCE => {
-                    log::warn!("event=redis-trouble error={}", Quoted(error));
+                    if backoff.should_say() {
+                        log::warn!("event=redis-trouble error={}", Quoted(error));
+                    }
                     thread::sleep(backoff.next_wait());
                 }
                 outcome => return outcome,

@@ -25,6 +25,11 @@ impl Backoff {
         Backoff::new(Duration::from_millis(20), Duration::from_millis(500))
     }
 
+    /// For what decides who leads: whoever was cut off has to be back before others stop waiting for it.
+    pub const fn for_leadership() -> Backoff {
+        Backoff::new(Duration::from_millis(20), Duration::from_millis(100))
+    }
+
     /// Another attempt failed: how long to wait before the next.
     pub fn next_wait(&mut self) -> Duration {
         let wait = exponential(self.first, self.most, self.failures);

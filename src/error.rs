@@ -9,6 +9,7 @@
 //!
 //! A mistake on a link between dispatcher and consumer is a [`WireError`](crate::wire::WireError) and costs that link.
 
+use std::fmt;
 use std::io;
 
 use thiserror::Error;
@@ -17,7 +18,7 @@ use crate::config::ConfigError;
 use crate::id::Epoch;
 
 /// What went wrong, by what it makes us do.
-#[derive(Debug, Error)]
+#[derive(Error)]
 pub enum Error {
     /// Redis cannot be reached or refuses for now. The outcome of a command in flight is unknown.
     #[error("redis {server}: {doing}: {source}{hint}")]
@@ -63,6 +64,13 @@ pub enum Error {
     /// Anything else that ends a program.
     #[error("{0}")]
     Failed(String),
+}
+
+/// The same as its text: that is what a `main` prints that returns it.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

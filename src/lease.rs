@@ -74,6 +74,19 @@ impl Lease {
         }
     }
 
+    /// The ids of the other dispatchers that are subscribed now.
+    pub fn other_dispatchers(&mut self) -> Result<Vec<String>> {
+        let mut others = self.ledger.dispatchers()?;
+        others.retain(|id| id != self.id.as_str());
+        Ok(others)
+    }
+
+    /// Gives a lease back that stands in our name although we do not lead: the answer to taking it or to giving it back
+    /// got lost.
+    pub fn release_stray(&mut self, epoch: Epoch) -> Result<bool> {
+        self.ledger.release(&self.id, epoch)
+    }
+
     /// Gives it back, if it is still ours.
     pub fn release(&mut self) -> Result<bool> {
         let Some(term) = self.term.take() else { return Ok(false) };

@@ -24,7 +24,8 @@
 //! | [`shutdown`] | the kill switch of a term, and requests to stop a program |
 //! | [`publisher`] | load for tests and demonstrations |
 //! | [`audit`] | counts results: lost, foreign, recorded twice |
-//! | [`local`] | a whole cluster on this machine, for the demonstration and the tests |
+//! | [`status`] | how a group stands |
+//! | [`local`] | a whole cluster on this machine, struck by faults if wanted: `demo`, `chaos`, the tests |
 //! | [`metrics`], [`log`] | what the programs tell their operator |
 //! | [`config`], [`error`] | settings, checked once; errors, by what they make us do |
 //! | [`backoff`], [`rate`] | waiting between attempts; events per second |
@@ -56,6 +57,7 @@ pub mod publisher;
 pub mod rate;
 pub mod ring;
 pub mod shutdown;
+pub mod status;
 pub mod wire;
 
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerStats, Delivery, Handler, HandlerError, Outcome};

@@ -25,7 +25,13 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// When nothing has come for this long, a pong is asked for.
 const PING_AFTER: Duration = Duration::from_secs(1);
 /// When the pong has not come for this long either, the connection is dead.
-const DEAD_AFTER: Duration = Duration::from_millis(1_900);
+const DEAD_AFTER: Duration = Duration::from_millis(1_700);
+/// How soon a dead connection must be seen. Each of the two times is noticed up to a [`PATIENCE`] late.
+const SEEN_WITHIN: Duration = Duration::from_secs(3);
+const _: () = assert!(
+    PING_AFTER.as_millis() + DEAD_AFTER.as_millis() + 2 * PATIENCE.as_millis() <= SEEN_WITHIN.as_millis(),
+    "a dead subscription would be seen too late"
+);
 
 /// What the listener hears that the election should know at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +110,7 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        let mut backoff = Backoff::for_redis();
+        let mut backoff = Backoff::for_leadership();
         while !self.stopped() {
             let number = self.stats.subscriptions.load(Ordering::Relaxed) + 1;
             let join = Marker::of_join(&self.channels.dispatcher, number);
@@ -165,7 +171,7 @@ impl Worker {
     fn note_epochs(&self, seen: &[Seen]) {
         for seen in seen {
             if let Seen::Marker(marker) = seen
-                && let Some(epoch) = marker.leader_epoch()
+                && let Some((epoch, _)) = marker.leader_place()
             {
                 self.stats.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
             }

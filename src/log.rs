@@ -1,11 +1,11 @@
 //! Log lines: `time=… level=… instance=… role=… epoch=… event=… key=value…` on standard error.
 //!
 //! Only the programs set this up; whoever uses the library has a logger of their own. simplelog does the writing and
-//! the filtering. Lines are for events that matter to an operator, never one for each message: writing is synchronous,
+//! the filtering, into a buffer that goes out line by line, so that programs may share one standard error. Lines are for events that matter to an operator, never one for each message: writing is synchronous,
 //! and a blocked standard error would stall the thread that logs.
 
 use std::fmt;
-use std::io::stderr;
+use std::io::{LineWriter, Stderr, stderr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -14,6 +14,9 @@ use simplelog::{ConfigBuilder, WriteLogger};
 
 use crate::error::{Error, Result};
 use crate::id::Epoch;
+
+/// Lines up to this length are written at once.
+const LINE_BYTES: usize = 8 << 10;
 
 /// What every line says about the process. One for a process, like the logger itself.
 static CONTEXT: Context =
@@ -37,7 +40,10 @@ pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<()
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
         .build();
-    let lines = KeyValueLines { writer: WriteLogger::new(LevelFilter::Trace, bare, stderr()), level };
+    let lines = KeyValueLines {
+        writer: WriteLogger::new(LevelFilter::Trace, bare, LineWriter::with_capacity(LINE_BYTES, stderr())),
+        level,
+    };
     log::set_boxed_logger(Box::new(lines)).map_err(|error| Error::Failed(format!("starting the log: {error}")))?;
     log::set_max_level(level);
     Ok(())
@@ -50,7 +56,7 @@ pub fn set_role(role: &'static str, epoch: Epoch) {
 }
 
 struct KeyValueLines {
-    writer: Box<WriteLogger<std::io::Stderr>>,
+    writer: Box<WriteLogger<LineWriter<Stderr>>>,
     level: LevelFilter,
 }
 
@@ -71,7 +77,7 @@ impl Log for KeyValueLines {
                 .level(record.level())
                 .args(format_args!(
                     "time={} level={level} instance={} role={} epoch={} {}",
-                    humantime(),
+                    Timestamp(crate::id::wall_clock_us()),
                     context.instance.read(),
                     context.role.read(),
                     context.epoch.load(Ordering::Relaxed),
@@ -86,14 +92,18 @@ impl Log for KeyValueLines {
     }
 }
 
-/// Now, in UTC with milliseconds, by RFC 3339.
-fn humantime() -> impl fmt::Display {
-    let micros = crate::id::wall_clock_us();
-    let (days, of_day) = (micros / 86_400_000_000, micros % 86_400_000_000);
-    let (year, month, day) = civil(days);
-    let (hour, minute) = (of_day / 3_600_000_000, of_day / 60_000_000 % 60);
-    let (second, milli) = (of_day / 1_000_000 % 60, of_day / 1_000 % 1_000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+/// A time in microseconds since 1970, shown in UTC with milliseconds by RFC 3339.
+#[derive(Clone, Copy, Debug)]
+pub struct Timestamp(pub u64);
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, of_day) = (self.0 / 86_400_000_000, self.0 % 86_400_000_000);
+        let (year, month, day) = civil(days);
+        let (hour, minute) = (of_day / 3_600_000_000, of_day / 60_000_000 % 60);
+        let (second, milli) = (of_day / 1_000_000 % 60, of_day / 1_000 % 1_000);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    }
 }
 
 /// The Gregorian date `days` after 1970-01-01, by Howard Hinnant's `civil_from_days`.

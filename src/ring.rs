@@ -20,10 +20,12 @@ use parking_lot::{Condvar, Mutex};
 use crate::ledger::subscription::{Published, Seen};
 use crate::ledger::{Cursor, Marker, Position};
 
+mod resolve;
 mod segment;
 #[cfg(test)]
 mod tests;
 
+pub use self::resolve::{Resolution, Standing};
 use self::segment::Segment;
 
 /// How long entries stay after the cursor has passed them: Redis with `appendfsync everysec` may come back with a
@@ -33,28 +35,6 @@ pub const RETAIN: Duration = Duration::from_secs(3);
 const NOTE_EVERY: Duration = Duration::from_millis(100);
 /// What an entry costs beside its payload, about.
 pub const ENTRY_BYTES: usize = 64;
-
-/// Where a cursor lies in this ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resolution {
-    /// Nothing can be said: there is no subscription, or its first marker has not come yet.
-    NotSubscribed,
-    /// In the present segment: everything after it is here.
-    InSync(Place),
-    /// There is no cursor yet; this is the first thing we have.
-    Fresh(Place),
-    /// In an earlier segment: what follows is here, but for what the breaks hide.
-    Behind(Place),
-    /// In a break of our subscription, or its marker is none we saw: something before this place may be missing.
-    Missed(Place),
-}
-
-impl Resolution {
-    /// Whether everything after the cursor is here.
-    pub fn is_in_sync(self) -> bool {
-        matches!(self, Resolution::InSync(_) | Resolution::Fresh(_))
-    }
-}
 
 /// A place in this ring: between two messages of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +65,8 @@ pub enum Taken {
         lost: u64,
         /// Where it goes on.
         place: Place,
+        /// The same as others call it; `None` if it has no name any more.
+        position: Option<Position>,
     },
     /// The segment ended here and another follows.
     Break {
@@ -136,7 +118,9 @@ struct State {
     bytes: usize,
     segments: VecDeque<Segment>,
     next_segment: u64,
-    /// Where the cursor was, and when we knew; the first is the oldest kept.
+    /// Where the cursor was last known to be.
+    known: Option<u64>,
+    /// Where it was earlier, and when we knew; the first is the oldest kept.
     noted: VecDeque<(Instant, u64)>,
     seen: u64,
     overrun: u64,
@@ -153,6 +137,7 @@ impl Ring {
             bytes: 0,
             segments: VecDeque::new(),
             next_segment: 0,
+            known: None,
             noted: VecDeque::new(),
             seen: 0,
             overrun: 0,
@@ -187,9 +172,17 @@ impl Ring {
         self.changed.notify_all();
     }
 
-    /// Finds a cursor in this ring.
-    pub fn resolve(&self, cursor: Option<&Cursor>) -> Resolution {
+    /// Finds a cursor in this ring. `None`: there is no subscription, or its first marker has not come yet.
+    pub fn resolve(&self, cursor: Option<&Cursor>) -> Option<Resolution> {
         self.state.lock().resolve(cursor.map(|cursor| &cursor.position))
+    }
+
+    /// Whether everybody of `others` has joined since our present subscription stands, so that whatever any of them holds of
+    /// theirs is here as well.
+    pub fn is_eldest(&self, others: &[String]) -> bool {
+        let state = self.state.lock();
+        let live = state.segments.back().filter(|segment| segment.is_live());
+        live.is_some_and(|segment| others.iter().all(|who| segment.has_joined(who)))
     }
 
     /// Remembers that the cursor had come to `place`, and lets go of what has been behind it for long enough.
@@ -303,7 +296,7 @@ impl State {
 
     /// Drops from the front until the limit is kept.
     fn keep_to(&mut self, limit_bytes: usize) {
-        let known = self.noted.back().map_or(0, |(_, sequence)| *sequence);
+        let known = self.known.unwrap_or(0);
         while self.bytes > limit_bytes {
             if self.base >= known {
                 self.overrun += 1;
@@ -320,6 +313,7 @@ impl State {
     }
 
     fn note_cursor(&mut self, sequence: u64, now: Instant) {
+        self.known = Some(sequence);
         // After a loss of data Redis came back with an older cursor: what we knew beyond it is not so any more.
         while self.noted.back().is_some_and(|(_, noted)| *noted > sequence) {
             self.noted.pop_back();
@@ -345,38 +339,6 @@ impl State {
         }
     }
 
-    fn resolve(&self, position: Option<&Position>) -> Resolution {
-        let Some(last) = self.segments.back().filter(|segment| segment.is_live()) else {
-            return Resolution::NotSubscribed;
-        };
-        let Some(position) = position else {
-            // Where it was when we last knew it, or at the first thing we have.
-            let first = self.segments.iter().find(|segment| segment.is_anchored()).unwrap_or(last);
-            let known = self.noted.back().map(|(_, sequence)| *sequence);
-            let place = known.and_then(|sequence| self.place_at(sequence)).unwrap_or(first.first_place());
-            return Resolution::Fresh(place);
-        };
-        let holder = self.segments.iter().rev().find_map(|segment| Some((segment, segment.find(&position.marker)?)));
-        let Some((segment, marked)) = holder else { return Resolution::Missed(last.first_place()) };
-        let next = marked.saturating_add(position.offset);
-        match segment.end {
-            None if next <= self.tail() => Resolution::InSync(Place { segment: segment.number, next }),
-            // A cursor beyond what we saw: only if Redis delivered to others what it did not deliver to us.
-            None => Resolution::Missed(Place { segment: segment.number, next: self.tail() }),
-            Some(end) if next <= end => Resolution::Behind(Place { segment: segment.number, next }),
-            Some(_) => {
-                let following = self.segments.iter().find(|later| later.number > segment.number && later.is_anchored());
-                Resolution::Missed(following.unwrap_or(last).first_place())
-            }
-        }
-    }
-
-    fn place_at(&self, sequence: u64) -> Option<Place> {
-        let segment =
-            self.segments.iter().rev().find(|segment| segment.start().is_some_and(|start| start <= sequence))?;
-        Some(Place { segment: segment.number, next: sequence })
-    }
-
     fn take(&self, place: Place, known: Option<&Position>, limits: Limits) -> Taken {
         let Some(segment) = self.segments.iter().find(|segment| segment.number == place.segment) else {
             return Taken::Ended;
@@ -384,7 +346,8 @@ impl State {
         let end = segment.end.unwrap_or(self.tail());
         if place.next < self.base.min(end) {
             let next = self.base.min(end);
-            return Taken::Overrun { lost: next - place.next, place: Place { next, ..place } };
+            let position = segment.position(next);
+            return Taken::Overrun { lost: next - place.next, place: Place { next, ..place }, position };
         }
         if place.next == end && segment.end.is_some() {
             let following = self.segments.iter().find(|later| later.number > place.segment && later.is_anchored());

@@ -26,18 +26,21 @@ pub enum Reason {
     SubscriptionLost,
     /// The cursor is not where we put it: Redis lost a part of its data.
     CursorMoved,
+    /// What comes next was heard after a break, and another dispatcher has heard more of it.
+    NotEldest,
     /// A worker could not go on.
     WorkerFailed,
 }
 
 impl Reason {
-    const ALL: [Reason; 7] = [
+    const ALL: [Reason; 8] = [
         Reason::Shutdown,
         Reason::LeaseLost,
         Reason::LeaseExpired,
         Reason::Fenced,
         Reason::SubscriptionLost,
         Reason::CursorMoved,
+        Reason::NotEldest,
         Reason::WorkerFailed,
     ];
 }
@@ -51,6 +54,7 @@ impl fmt::Display for Reason {
             Reason::Fenced => "fenced",
             Reason::SubscriptionLost => "subscription-lost",
             Reason::CursorMoved => "cursor-moved",
+            Reason::NotEldest => "not-eldest",
             Reason::WorkerFailed => "worker-failed",
         })
     }
@@ -124,9 +128,12 @@ impl KillSwitch {
 
     /// Waits until the switch is set, at most `limit`. Says whether it is.
     pub fn wait(&self, limit: Duration) -> bool {
-        let mut guard = self.0.lock.lock();
         if !self.is_set() {
-            self.0.set.wait_for(&mut guard, limit);
+            // Only the bare atomic is looked at under the lock: `set` takes it.
+            let mut guard = self.0.lock.lock();
+            if self.0.reason.load(Ordering::Acquire) == 0 {
+                self.0.set.wait_for(&mut guard, limit);
+            }
         }
         self.is_set()
     }
@@ -190,6 +197,26 @@ mod tests {
         assert!(!kill.is_set());
         kill.prolong(Instant::now());
         assert!(kill.clone().is_set());
+    }
+
+    #[test]
+    fn whoever_waits_finds_that_its_time_is_over() {
+        let kill = KillSwitch::until(Instant::now() + Duration::from_millis(5));
+        let (done, is_done) = bounded(1);
+        // On a thread of its own, so that a wait that never ends fails the test.
+        std::thread::spawn(move || done.send(kill.wait(Duration::from_millis(50))));
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(20)), Ok(true));
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_switch_is_set() {
+        let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
+        let waiter = std::thread::spawn({
+            let kill = kill.clone();
+            move || kill.wait(Duration::from_secs(3600))
+        });
+        kill.set(Reason::Shutdown);
+        assert!(waiter.join().expect("it ends"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! Consumers come, go, hang and misbehave: their messages go to others, each is recorded once, and nobody else notices.
+//! What happens when one is killed or paused is in `faults/consumer.rs`.
 
 mod support;
 
@@ -6,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use oncecast::id::MessageId;
-use oncecast::local::{ChildProcess, Cluster, Member, Signal, ports};
+use oncecast::local::{ChildProcess, Cluster, Member, ports};
 use oncecast::wire::{ErrorCode, Field, Frame, REJECT};
 use oncecast::{Consumer, Delivery, Outcome};
 use tungstenite::Message;
@@ -19,9 +20,6 @@ use support::{
     wait_until_in_sync,
 };
 
-/// Longer than any test: only a closed connection tells the leader that a consumer is gone.
-const NO_LINK_TIMEOUT: &str = "--link-timeout-ms 600000";
-
 fn listed(connection: &mut redis::Connection) -> BTreeSet<String> {
     run(connection, &["LRANGE", "messages:consumers", "0", "-1"])
 }
@@ -33,49 +31,6 @@ fn wait_until_listed(connection: &mut redis::Connection, names: &[&str]) {
 
 fn results_of(connection: &mut redis::Connection, consumer: &str) -> usize {
     occurrences(&stream(connection, "messages:processed"), "consumer_id").get(consumer).copied().unwrap_or(0)
-}
-
-/// Pauses a consumer and publishes until it holds some of the messages, and the others are done with theirs. Gives the
-/// number published.
-fn leave_some_with(cluster: &mut Cluster, connection: &mut redis::Connection, consumer: usize) -> u64 {
-    cluster.signal(Member::Consumer(consumer), Signal::SIGSTOP).unwrap();
-    publish(connection, "m", 0..600);
-    wait_for_intake(connection);
-    // What the others have is done in no time, what the paused one has stays.
-    let mut before = (0, Instant::now());
-    wait_until("the others to be done", || {
-        let (pending, ..) = state(connection);
-        if pending != before.0 {
-            before = (pending, Instant::now());
-        }
-        (before.1.elapsed() > Duration::from_millis(250)).then_some(())
-    });
-    let (pending, processed, _) = state(connection);
-    let logs: Vec<String> = cluster
-        .running()
-        .into_iter()
-        .map(|member| format!("\n{member}:{}", cluster.process(member).unwrap().stderr().tail(12)))
-        .collect();
-    assert!(
-        pending > 0 && processed > 0,
-        "some are held and some are done: {pending} and {processed}; by {:?}{}",
-        occurrences(&stream(connection, "messages:processed"), "consumer_id"),
-        logs.concat()
-    );
-    600
-}
-
-#[test]
-fn what_a_killed_consumer_held_goes_to_the_others_at_once() {
-    let mut cluster = cluster_of(options(2, 3, NO_LINK_TIMEOUT, ""));
-    let connection = &mut client_of(&mut cluster);
-    let published = leave_some_with(&mut cluster, connection, 0);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
-    // Catches messages that wait for a timeout, or for ever, although their consumer's connection closed.
-    wait_until_done(connection, published as usize);
-    assert_each_once(connection, &(0..published).map(|n| format!("m{n}")).collect::<Vec<_>>());
-    assert_eq!(state(connection).2, 0, "one lost delivery makes no dead letter");
-    assert_eq!(run::<usize>(connection, &["EXISTS", "messages:attempts"]), 0, "the counts go with the messages");
 }
 
 #[test]
@@ -100,23 +55,6 @@ fn a_restarted_consumer_is_listed_and_used_again() {
     cluster.kill_member(Member::Consumer(2)).unwrap();
     support::wait_for_another_leader(&mut cluster, &lease);
     wait_until_listed(connection, &["c0", "c1"]);
-}
-
-#[test]
-fn with_all_consumers_down_messages_pile_up_and_are_processed_in_order_later() {
-    let mut cluster = cluster_of(options(2, 1, "", "--concurrency 1 --prefetch 500"));
-    let connection = &mut client_of(&mut cluster);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
-    wait_until_listed(connection, &[]);
-    for chunk in 0..10 {
-        publish(connection, "m", chunk * 2_000..(chunk + 1) * 2_000);
-    }
-    // Catches an intake that stops when nobody takes the messages.
-    wait_until("all to be taken in", || (state(connection).0 == 20_000).then_some(()));
-    cluster.start_member(Member::Consumer(0)).unwrap();
-    wait_until_done(connection, 20_000);
-    let expected: Vec<String> = (0..20_000).map(|n| format!("m{n}")).collect();
-    assert!(recorded_ids(connection) == expected, "one thread gets them in the order of intake, each once");
 }
 
 #[test]
@@ -151,31 +89,6 @@ fn a_consumer_that_is_asked_to_stop_under_load_fails_no_message() {
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
     assert_eq!(state(connection).2, 0, "what a stopping consumer hands back does not count as failed");
-}
-
-#[test]
-fn a_silent_consumer_is_given_up_and_does_no_harm_when_it_comes_back() {
-    let mut cluster = cluster_of(options(2, 3, "--link-timeout-ms 600", ""));
-    let connection = &mut client_of(&mut cluster);
-    let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
-    let log = cluster.process(leader).unwrap().stderr().clone();
-    let published = leave_some_with(&mut cluster, connection, 0);
-    log.wait_for("event=consumer-lost consumer=c0", DEADLINE).expect("its silence is noticed");
-    wait_until_done(connection, published as usize);
-    wait_until_listed(connection, &["c1", "c2"]);
-    let before = state(connection);
-    cluster.signal(Member::Consumer(0), Signal::SIGCONT).unwrap();
-    // It works on all that was in its socket, and commits it; then it is linked again and used again.
-    wait_until_listed(connection, &["c0", "c1", "c2"]);
-    publish(connection, "later", 0..300);
-    wait_until_done(connection, published as usize + 300);
-    assert!(results_of(connection, "c0") > 0, "it is used again");
-    let late = ["m", "later"].map(|prefix| (prefix, if prefix == "m" { published } else { 300 }));
-    let owed = late.iter().flat_map(|(prefix, count)| (0..*count).map(move |n| format!("{prefix}{n}")));
-    // Catches a late commit that is recorded beside the other's.
-    assert_each_once(connection, &owed.collect::<Vec<_>>());
-    assert_eq!(state(connection), (0, before.1 + 300, 0));
-    assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease, "nobody else noticed");
 }
 
 /// A group whose one dispatcher is told the addresses of scripted consumers.

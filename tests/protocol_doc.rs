@@ -244,7 +244,7 @@ fn the_values_between_dispatchers_read_back() {
             "notice" => match value.parse::<Notice>().expect("a notice") {
                 Notice::Marker(marker, channel) => {
                     assert_eq!(Notice::Marker(marker.clone(), channel).to_string(), value);
-                    epochs.extend(marker.leader_epoch());
+                    epochs.extend(marker.leader_place().map(|(epoch, _)| epoch));
                 }
                 Notice::Released(epoch) => {
                     assert_eq!(Notice::Released(epoch).to_string(), value);
@@ -260,7 +260,7 @@ fn the_values_between_dispatchers_read_back() {
                 let cursor: Cursor = value.parse().expect("a cursor");
                 assert_eq!((cursor.to_string().as_str(), cursor.position.offset), (value, 12));
                 assert_eq!(cursor.last_id, MessageId(1_790_000_000_123_456));
-                epochs.extend(cursor.position.marker.leader_epoch());
+                epochs.extend(cursor.position.marker.leader_place().map(|(epoch, _)| epoch));
             }
             "member" => {
                 let member = decode_member(value.as_bytes());

@@ -42,12 +42,17 @@ impl AuditReport {
         self.twice == 0 && self.lost.unwrap_or(0) == 0
     }
 
+    /// The exit code of a program whose results these are: 0, or 3 if something was lost or recorded twice.
+    pub fn exit_code(&self) -> u8 {
+        if self.is_clean() { 0 } else { 3 }
+    }
+
     fn verdict(&self) -> String {
         let (twice, pending) = (self.twice, self.pending);
         match (self.is_clean(), self.lost) {
             (true, None) => "nothing recorded twice; --expect or --ids would show what is lost".to_owned(),
             (true, Some(_)) if pending > 0 => {
-                format!("clean so far: nothing lost or recorded twice, {pending} pending")
+                format!("clean so far: nothing lost or recorded twice; {pending} were pending when the audit began")
             }
             (true, Some(_)) => "clean: nothing lost, nothing recorded twice".to_owned(),
             (false, None) => format!("FAILED: {twice} recorded twice"),
@@ -69,7 +74,8 @@ impl fmt::Display for AuditReport {
         line("distinct ids", Some(self.distinct), "", &[])?;
         line("recorded twice", Some(self.twice), &extra, &self.twice_examples)?;
         line("without an id", Some(self.without_id), "", &[])?;
-        line("pending", Some(self.pending), "", &[])?;
+        let note = if self.pending > 0 { "when the audit began" } else { "" };
+        line("pending", Some(self.pending), note, &[])?;
         line("dead letters", Some(self.dead), "", &[])?;
         if self.unnamed > 0 {
             let note = "pending or dead, not known which; may be among the lost";
@@ -133,6 +139,6 @@ verdict: clean: nothing lost, nothing recorded twice
         }
         assert!(AuditReport::default().to_string().contains("--expect or --ids"));
         let pending = AuditReport { pending: 7, lost: Some(0), ..Default::default() };
-        assert!(pending.is_clean() && pending.to_string().contains("7 pending"));
+        assert!(pending.is_clean() && pending.to_string().contains("7 were pending"));
     }
 }

@@ -1,17 +1,14 @@
-//! The operator's tool: `oncecast audit`, `oncecast demo`.
+//! The operator's tool: `oncecast audit`, `status`, `demo`, `chaos`.
 
 use std::process::ExitCode;
 
 use oncecast::config::{self, Parsed, ToolConfig};
 use oncecast::error::Result;
-use oncecast::{audit, local, log};
-
-/// Something was lost or recorded twice.
-const DAMAGED: u8 = 3;
+use oncecast::{audit, local, log, status};
 
 fn main() -> ExitCode {
     match config::tool(std::env::args_os(), &config::environment) {
-        Ok(Parsed::Run(config)) => match run(&config) {
+        Ok(Parsed::Run(config)) => match run(config) {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 eprintln!("oncecast: {error}");
@@ -27,17 +24,27 @@ fn main() -> ExitCode {
 }
 
 /// Gives the exit code of a run in which nothing failed.
-fn run(config: &ToolConfig) -> Result<u8> {
+fn run(config: ToolConfig) -> Result<u8> {
     match config {
         ToolConfig::Audit(config) => {
             log::init(config.common.log_level, "oncecast", "audit")?;
-            let report = audit::audit(config)?;
+            let report = audit::audit(&config)?;
             print!("{report}");
-            Ok(if report.is_clean() { 0 } else { DAMAGED })
+            Ok(report.exit_code())
         }
+        ToolConfig::Status(config) => {
+            log::init(config.common.log_level, "oncecast", "status")?;
+            print!("{}", status::status(&config)?);
+            Ok(0)
+        }
+        ToolConfig::Chaos(config) => {
+            log::init(config.log_level, "oncecast", "chaos")?;
+            local::chaos::run(&config)
+        }
+        ToolConfig::Witness(config) => local::witness::run(*config).map(|()| 0),
         ToolConfig::Demo(config) => {
             log::init(config.log_level, "oncecast", "demo")?;
-            Ok(local::demo::run(config)?.exit_code())
+            local::demo::run(&config)
         }
     }
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use clap::Command;
 use log::LevelFilter;
 
-use super::tables::{self, AUDIT, CONSUMER, DEMO, DISPATCHER, PUBLISHER};
+use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, PUBLISHER, STATUS, WITNESS};
 use super::{ConfigError, Environment, Values, is_host_port, is_plain_name, quoted};
 use crate::ledger::{Keys, Server};
+use crate::local::trial::plan::{Fault, Plan, Target};
 use crate::wire;
 
 /// What a command line asks for.
@@ -126,13 +127,56 @@ pub struct DemoConfig {
     pub log_level: LevelFilter,
 }
 
+/// The settings of `oncecast status`.
+#[derive(Clone, Debug)]
+pub struct StatusConfig {
+    /// What every program takes.
+    pub common: CommonConfig,
+}
+
+/// The settings of `oncecast chaos`.
+#[derive(Clone, Debug)]
+pub struct ChaosConfig {
+    /// The Redis server program, if it was named.
+    pub redis_server: Option<PathBuf>,
+    /// How many dispatchers.
+    pub dispatchers: usize,
+    /// How many consumers.
+    pub consumers: usize,
+    /// Messages per second.
+    pub rate: u64,
+    /// Messages in a burst; `None`: evenly spread.
+    pub batch: Option<u64>,
+    /// What happens, and for how long.
+    pub plan: Plan,
+    /// The folder for the report, if there is to be one.
+    pub report: Option<PathBuf>,
+    /// What is logged.
+    pub log_level: LevelFilter,
+}
+
+/// The settings of a consumer that keeps a journal.
+#[derive(Clone, Debug)]
+pub struct WitnessConfig {
+    /// What every consumer takes.
+    pub consumer: ConsumerConfig,
+    /// The folder with the journals; this consumer's has its id as its name.
+    pub journals: PathBuf,
+}
+
 /// What `oncecast` is to do.
 #[derive(Clone, Debug)]
 pub enum ToolConfig {
     /// Count the results.
     Audit(Box<AuditConfig>),
+    /// Show how a group stands.
+    Status(Box<StatusConfig>),
     /// Show a whole cluster at work.
     Demo(DemoConfig),
+    /// Try a whole cluster with faults.
+    Chaos(Box<ChaosConfig>),
+    /// Be a consumer of a trial.
+    Witness(Box<WitnessConfig>),
 }
 
 /// Reads the dispatcher's command line.
@@ -172,30 +216,31 @@ pub fn consumer(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
 ) -> Result<Parsed<ConsumerConfig>, clap::Error> {
-    read(tables::consumer(), arguments, |matches| {
-        let values = Values { matches, settings: CONSUMER, environment };
-        let listen = values.required("listen", "an address, host:port")?;
-        if !is_host_port(&listen) && !listen.ends_with(":0") {
-            return Err(ConfigError::new("listen", quoted(&listen), "an address, host:port"));
-        }
-        let cores = || thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-        Ok(ConsumerConfig {
-            common: common(&values)?,
-            consumer_id: match values.text("consumer-id")? {
-                Some(id) if is_plain_name(&id) => id,
-                Some(id) => return Err(ConfigError::new("consumer-id", quoted(&id), PLAIN_NAME)),
-                None => listen.clone(),
-            },
-            listen,
-            concurrency: values.optional_number("concurrency", 1, 4_096)?.unwrap_or_else(cores) as usize,
-            prefetch: values.number("prefetch", 1, wire::MAX_IDS as u64)? as u32,
-            handler: match values.required("handler", "stamp")? {
-                handler if handler == "stamp" => handler,
-                other => return Err(ConfigError::new("handler", quoted(&other), "stamp")),
-            },
-            handler_timeout: Some(values.millis("handler-timeout-ms", 0, 86_400_000)?).filter(|limit| !limit.is_zero()),
-            result_maxlen: values.number("result-maxlen", 0, u64::MAX >> 11)?,
-        })
+    read(tables::consumer(), arguments, |matches| consumer_of(&Values { matches, settings: CONSUMER, environment }))
+}
+
+fn consumer_of(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
+    let listen = values.required("listen", "an address, host:port")?;
+    if !is_host_port(&listen) && !listen.ends_with(":0") {
+        return Err(ConfigError::new("listen", quoted(&listen), "an address, host:port"));
+    }
+    let cores = || thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    Ok(ConsumerConfig {
+        common: common(values)?,
+        consumer_id: match values.text("consumer-id")? {
+            Some(id) if is_plain_name(&id) => id,
+            Some(id) => return Err(ConfigError::new("consumer-id", quoted(&id), PLAIN_NAME)),
+            None => listen.clone(),
+        },
+        listen,
+        concurrency: values.optional_number("concurrency", 1, 4_096)?.unwrap_or_else(cores) as usize,
+        prefetch: values.number("prefetch", 1, wire::MAX_IDS as u64)? as u32,
+        handler: match values.required("handler", "stamp")? {
+            handler if handler == "stamp" => handler,
+            other => return Err(ConfigError::new("handler", quoted(&other), "stamp")),
+        },
+        handler_timeout: Some(values.millis("handler-timeout-ms", 0, 86_400_000)?).filter(|limit| !limit.is_zero()),
+        result_maxlen: values.number("result-maxlen", 0, u64::MAX >> 11)?,
     })
 }
 
@@ -253,7 +298,52 @@ pub fn tool(
                 log_level: log_level(&values)?,
             }))
         }
+        Some(("status", matches)) => {
+            let common = common(&Values { matches, settings: STATUS, environment })?;
+            Ok(ToolConfig::Status(Box::new(StatusConfig { common })))
+        }
+        Some(("chaos", matches)) => {
+            chaos(&Values { matches, settings: CHAOS, environment }).map(|config| ToolConfig::Chaos(Box::new(config)))
+        }
+        Some(("witness", matches)) => {
+            let values = Values { matches, settings: WITNESS, environment };
+            let journals = values.required("journals", "a folder")?.into();
+            Ok(ToolConfig::Witness(Box::new(WitnessConfig { consumer: consumer_of(&values)?, journals })))
+        }
         _ => unreachable!("clap lets no other subcommand pass"),
+    })
+}
+
+fn chaos(values: &Values<'_>) -> Result<ChaosConfig, ConfigError> {
+    let names = |all: &[&str]| all.join(", ");
+    let faults = values.required("faults", "faults separated by commas")?;
+    let fault = |word: &str| Fault::ALL.into_iter().find(|fault| fault.name() == word.trim());
+    let faults = faults.split(',').map(|word| {
+        let takes = || format!("some of {}, separated by commas", names(&Fault::ALL.map(Fault::name)));
+        fault(word).ok_or_else(|| ConfigError::new("faults", quoted(word), takes()))
+    });
+    let target = values.required("target", "whom to strike")?;
+    let target = Target::ALL
+        .into_iter()
+        .find(|known| known.name() == target)
+        .ok_or_else(|| ConfigError::new("target", quoted(&target), names(&Target::ALL.map(Target::name))))?;
+    let duration = |name| Ok(values.duration(name)?.expect("the setting has a default"));
+    Ok(ChaosConfig {
+        redis_server: values.text("redis-server")?.map(PathBuf::from),
+        dispatchers: values.number("dispatchers", 2, 64)? as usize,
+        consumers: values.number("consumers", 1, 64)? as usize,
+        rate: values.number("rate", 1, 1_000_000)?,
+        batch: Some(values.number("batch", 0, 1_000_000)?).filter(|batch| *batch > 0),
+        plan: Plan {
+            seed: values.optional_number("seed", 0, u64::MAX)?.unwrap_or_else(|| fastrand::u64(..1 << 32)),
+            every: duration("every")?,
+            duration: duration("duration")?,
+            faults: faults.collect::<Result<_, _>>()?,
+            target,
+            outage: duration("outage")?,
+        },
+        report: values.text("report")?.map(PathBuf::from),
+        log_level: log_level(values)?,
     })
 }
 
@@ -268,7 +358,14 @@ fn read<T>(
     match command.try_get_matches_from_mut(arguments) {
         Ok(matches) => match check(&matches) {
             Ok(config) => Ok(Parsed::Run(config)),
-            Err(error) => Err(command.error(clap::error::ErrorKind::ValueValidation, error)),
+            Err(error) => {
+                // The usage shown is that of the subcommand whose setting it is.
+                let of = match matches.subcommand_name() {
+                    Some(name) => command.find_subcommand_mut(name).expect("clap has found it"),
+                    None => &mut command,
+                };
+                Err(of.error(clap::error::ErrorKind::ValueValidation, error))
+            }
         },
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
         Err(error) => Err(error),

@@ -18,11 +18,18 @@ const GROUP: Setting = Setting::new(
     Text("messages"),
     "The consumer group; every key in Redis starts with it. Put braces around it for Redis Cluster",
 );
-const CHANNEL: Setting =
-    Setting::new("channel", "NAME", Text("messages:published"), "The channel that users publish on");
+const CHANNEL: Setting = Setting::new(
+    "channel",
+    "NAME",
+    Text("messages:published"),
+    "The channel that users publish on: one name, no pattern",
+);
 const LOG_LEVEL: Setting = Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
 const METRICS_ADDR: Setting =
     Setting::new("metrics-addr", "HOST:PORT", Found("off"), "Where to serve /metrics, /healthz and /readyz");
+
+const REDIS_SERVER: Setting =
+    Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start");
 
 pub(super) const DISPATCHER: &[Setting] = &[
     Setting::new("consumers", "HOST:PORT,…", Required, "The addresses of the consumers, separated by commas"),
@@ -93,12 +100,29 @@ pub(super) const CONSUMER: &[Setting] = &[
     METRICS_ADDR,
 ];
 
+/// The consumer's, and where its journal is.
+pub(super) const WITNESS: &[Setting] = &{
+    const JOURNALS: Setting = Setting::new("journals", "DIR", Required, "The folder for the journals of handler runs");
+    let mut settings = [JOURNALS; CONSUMER.len() + 1];
+    let mut number = 0;
+    while number < CONSUMER.len() {
+        settings[number] = CONSUMER[number];
+        number += 1;
+    }
+    settings
+};
+
 pub(super) const PUBLISHER: &[Setting] = &[
     REDIS_URL,
     GROUP,
     CHANNEL,
     Setting::new("count", "N", Found("no limit"), "Stop after this many messages"),
-    Setting::new("duration", "TIME", Found("no limit"), "Stop after this time, such as 30s or 2m"),
+    Setting::new(
+        "duration",
+        "TIME",
+        Found("no limit"),
+        "Stop after this time: one number and a unit, such as 500ms, 30s or 2m",
+    ),
     Setting::new("rate", "N", Found("as fast as it goes"), "Messages per second, evenly spread"),
     Setting::new(
         "batch",
@@ -126,10 +150,44 @@ pub(super) const AUDIT: &[Setting] = &[
     LOG_LEVEL,
 ];
 
+pub(super) const STATUS: &[Setting] = &[REDIS_URL, GROUP, LOG_LEVEL];
+
 pub(super) const DEMO: &[Setting] = &[
-    Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start"),
+    REDIS_SERVER,
     Setting::new("rate", "N", Text("2000"), "Messages published per second"),
     Setting::new("duration", "TIME", Text("10s"), "How long to publish"),
+    LOG_LEVEL,
+];
+
+pub(super) const CHAOS: &[Setting] = &[
+    Setting::new("duration", "TIME", Text("120s"), "How long to publish"),
+    Setting::new("rate", "N", Text("26000"), "Messages published per second"),
+    Setting::new("batch", "N", Text("10000"), "Publish in bursts of N; 0: evenly spread"),
+    Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
+    Setting::new(
+        "faults",
+        "LIST",
+        Text("kill,pause,terminate"),
+        "What happens: kill (SIGKILL), pause (SIGSTOP, later SIGCONT), terminate (SIGTERM), cut (Redis closes a \
+         dispatcher's subscription), stall (Redis writes nothing for a while)",
+    ),
+    Setting::new("target", "WHOM", Text("any"), "Who is struck: any, leader, dispatcher, consumer"),
+    Setting::new(
+        "outage",
+        "TIME",
+        Text("6s"),
+        "The longest time that a process is away or paused; at most half the time between two faults",
+    ),
+    Setting::new("seed", "N", Found("random"), "Draws the same faults again"),
+    Setting::new("dispatchers", "N", Text("2"), "How many dispatchers; one alone could not go on for another"),
+    Setting::new("consumers", "N", Text("3"), "How many consumers"),
+    Setting::new(
+        "report",
+        "DIR",
+        Found("none"),
+        "Write index.html with a picture of the run, and the picture alone, timeline.svg, to this folder",
+    ),
+    REDIS_SERVER,
     LOG_LEVEL,
 ];
 
@@ -143,8 +201,8 @@ pub(super) fn dispatcher() -> Command {
     let about = "\
 Takes in the messages published on a Redis channel, and hands each of them to one consumer.
 
-Start two or more with the same group, channel and consumers: one leads, the others follow the channel and go on within milliseconds when it
-dies. A consumer or a Redis that can't be reached is tried again for ever.";
+Start two or more with the same group, channel and consumers: one leads, the others follow the channel and go on within
+milliseconds when it dies. A consumer or a Redis that can't be reached is tried again for ever.";
     let after = "\
 Example:
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers 10.0.0.11:6969,10.0.0.12:6969
@@ -152,6 +210,7 @@ Example:
 Ends on SIGTERM or SIGINT: takes in what has arrived and hands leadership over.
 Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
     program("oncecast-dispatcher", about, after, DISPATCHER)
+        .override_usage("oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]")
 }
 
 /// The command line of the consumer.
@@ -176,8 +235,8 @@ pub(super) fn publisher() -> Command {
     let about = "\
 Publishes messages {\"message_id\":\"…\"} with ids that are all different, and says how many nobody received.
 
-A message that nobody received is published again with the same id. One whose reply was lost is not: it may have come
-through, and is counted as unknown.";
+A message that nobody received is published again with the same id, for up to 10 s after the end of the run. One whose reply
+was lost is not: it may have come through, and is counted as unknown. Two runs with one --id-prefix publish the same ids.";
     let after = "\
 Examples:
   oncecast-publisher --rate 2000 --duration 30s
@@ -214,8 +273,46 @@ Needs nothing but a redis-server or valkey-server on this machine, and leaves no
 Example:
   oncecast demo --rate 20000 --duration 30s
 
-Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 something could not be started, 2 wrong settings.",
+Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
+wrong settings.",
         DEMO,
+    );
+    let status = command(
+        "status",
+        "\
+Shows how a group stands: who leads, what is connected, what is pending, and what may have been missed.
+
+A gap is a stretch of the channel that no dispatcher may have heard; the newest are shown, all are in <group>:gaps.",
+        "\
+Example:
+  oncecast status --group orders
+
+Exit codes: 0 shown, 1 Redis can't be read, 2 wrong settings.",
+        STATUS,
+    );
+    let chaos = command(
+        "chaos",
+        "\
+Strikes a whole cluster under load with faults at random: processes are killed, stopped for a while, or asked to end.
+
+Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits until the cluster is whole again after
+the last one, so every message that anybody received must come out once. At the end the results are audited, and the
+report says how long it took after each fault until results flowed again, how often a handler ran more than once for a
+message, and how much memory each process took.",
+        "\
+Examples:
+  oncecast chaos --duration 10m --report chaos-report
+  oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
+
+Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
+wrong settings.",
+        CHAOS,
+    );
+    let witness = command(
+        "witness",
+        "A consumer that keeps a journal of its handler's runs. Trials start it; there is no other use for it.",
+        "The settings are those of oncecast-consumer.",
+        WITNESS,
     );
     Command::new("oncecast")
         .about("Looks after Oncecast: consumer groups for Redis Pub/Sub.")
@@ -223,7 +320,10 @@ Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 something 
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(audit)
+        .subcommand(status)
         .subcommand(demo)
+        .subcommand(chaos)
+        .subcommand(witness.hide(true))
 }
 
 fn program(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {

@@ -20,7 +20,7 @@ use super::dialer::{DialRequests, LinkNews};
 use super::link::Link;
 use super::sockets::Sockets;
 use super::stats::{add, set};
-use super::table::{MAX_TRACKED, Table};
+use super::table::{Line, MAX_TRACKED, Table};
 use crate::error::Result;
 use crate::id::{Epoch, MessageId};
 use crate::ledger::{Commit, Page, Pending, Returned};
@@ -221,13 +221,21 @@ impl Courier {
     }
 
     fn hand_out(&mut self) {
+        // The suspects are older. They never hold up the others.
+        [Line::Suspects, Line::Common].into_iter().for_each(|line| self.hand_out_of(line));
+    }
+
+    fn hand_out_of(&mut self, line: Line) {
         let now = Instant::now();
         let mut sent = 0;
-        while let Some(first) = self.table.first_ready() {
-            let Some(index) = choose(&self.links, self.turn, first) else { break };
+        while let Some(first) = self.table.first_ready(line) {
+            let Some(index) = choose(&self.links, self.turn, line, first) else { break };
             self.turn = (index + 1) % self.links.len();
-            let Some(message) = self.table.send_first(index) else { break };
+            let Some(message) = self.table.send_first(line, index) else { break };
             let Some(link) = &mut self.links[index] else { break };
+            if line == Line::Suspects {
+                link.note_suspect(message.id);
+            }
             if let Err(failure) = link.deliver(&message, now) {
                 self.drop_link(index, &failure);
                 continue;
@@ -272,12 +280,14 @@ impl Courier {
 }
 
 /// The link with room that uses the lowest share of its prefetch; the search begins at `turn`, and the first of equals
-/// is taken. A link that still has the message in hand is the last choice.
-fn choose(links: &[Option<Link>], turn: usize, message: &Pending) -> Option<usize> {
+/// is taken. A link that still has the message in hand is the last choice, and one that has a suspect takes no other.
+fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &Pending) -> Option<usize> {
     let order = (turn..links.len()).chain(0..turn);
     let mut best: Option<(usize, &Link, bool)> = None;
     for index in order {
-        let Some(link) = links[index].as_ref().filter(|link| link.has_room(message.payload.len())) else { continue };
+        let takes =
+            |link: &&Link| link.has_room(message.payload.len()) && !(line == Line::Suspects && link.has_suspect());
+        let Some(link) = links[index].as_ref().filter(takes) else { continue };
         let again = message.delivery > 1 && link.holds(message.id);
         let better = match best {
             None => true,

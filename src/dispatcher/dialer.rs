@@ -160,7 +160,11 @@ impl Dialer {
                 }
                 Err(refusal) => {
                     if backoff.should_say() {
-                        log::warn!("event=consumer-unreachable address={} error={}", self.address, Quoted(&refusal));
+                        log::warn!(
+                            "event=consumer-unreachable address={} setting=consumers error={}",
+                            self.address,
+                            Quoted(&refusal)
+                        );
                     }
                     // Any other failure may pass, and then the consumer says what it has in hand.
                     let absent = refusal

@@ -2,7 +2,7 @@
 //!
 //! [`Election::run`] is the main loop of the dispatcher. Its thread owns the lease and the kill switch of the term: a
 //! term ends when Redis or our own clock says that the lease is gone, when a worker says so, or when the program is
-//! asked to stop. A dispatcher whose ring does not hold everything after the cursor lets those go first that have it.
+//! asked to stop. Who goes first when the lease is free is said in `precedence`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,16 +12,17 @@ use crossbeam_channel::{Receiver, after, select_biased};
 
 use super::Shared;
 use super::dialer::DialRequests;
+use super::precedence;
 use super::stats::set;
 use super::term::Term;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
-use crate::id::Epoch;
+use crate::id::{Epoch, MessageId};
 use crate::lease::{Lease, Renewal};
 use crate::ledger::{Acquire, Cursor, Ledger};
 use crate::listener::Released;
 use crate::log::Quoted;
-use crate::ring::Resolution;
+use crate::ring::Standing;
 use crate::shutdown::{KillSwitch, Reason, ShutdownRequests};
 
 /// How often a standby tries for the lease.
@@ -42,12 +43,20 @@ pub(super) struct Election {
     vacant_since: Option<Instant>,
 }
 
+/// A term that begins.
+pub(super) struct Elected {
+    pub(super) epoch: Epoch,
+    /// How far earlier leaders came.
+    pub(super) cursor: Option<Cursor>,
+    /// No earlier leader gave out a higher id, and no message that is pending has one.
+    pub(super) last_id: MessageId,
+    /// Whether others have had their time to lead, so that this one may go on over a break in what it has heard.
+    pub(super) patient: bool,
+}
+
 /// What a standby comes to.
 enum Standby {
-    Elected {
-        epoch: Epoch,
-        cursor: Option<Cursor>,
-    },
+    Elected(Elected),
     Stop,
     /// The listener has ended.
     Deaf,
@@ -64,15 +73,15 @@ impl Election {
         let ttl = shared.config.lease_ttl;
         let ledger = Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), ttl);
         let lease = Lease::new(ledger, shared.id.clone(), ttl);
-        Election { shared, lease, dial, released, requests, backoff: Backoff::for_redis(), vacant_since: None }
+        Election { shared, lease, dial, released, requests, backoff: Backoff::for_leadership(), vacant_since: None }
     }
 
     /// The main loop: standby, leader, standby, … until asked to stop.
     pub(super) fn run(mut self) -> Result<()> {
         loop {
             match self.stand_by() {
-                Standby::Elected { epoch, cursor } => {
-                    let reason = self.lead(epoch, cursor)?;
+                Standby::Elected(elected) => {
+                    let reason = self.lead(elected)?;
                     let pause = if reason == Reason::WorkerFailed { FAILURE_PAUSE } else { Duration::ZERO };
                     if reason == Reason::Shutdown || self.requests.receiver().recv_timeout(pause).is_ok() {
                         return Ok(());
@@ -96,7 +105,7 @@ impl Election {
                 recv(after(wait)) -> _ => {}
             }
             wait = match self.try_once() {
-                Ok(Some((epoch, cursor))) => return Standby::Elected { epoch, cursor },
+                Ok(Some(elected)) => return Standby::Elected(elected),
                 Ok(None) => {
                     set(&self.shared.stats.redis_connected, 1);
                     if self.backoff.reset() {
@@ -116,7 +125,7 @@ impl Election {
         }
     }
 
-    fn try_once(&mut self) -> Result<Option<(Epoch, Option<Cursor>)>> {
+    fn try_once(&mut self) -> Result<Option<Elected>> {
         let floor = Epoch(self.shared.listener.highest_epoch.load(Ordering::Relaxed));
         // Look first: whether we may take it depends on the cursor that stands now.
         let seen = self.lease.acquire(floor, false)?;
@@ -125,46 +134,58 @@ impl Election {
             Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. } => (true, cursor),
         };
         let resolution = self.shared.ring.resolve(cursor.as_ref());
-        set(&self.shared.stats.in_sync, resolution.is_in_sync().into());
-        if let Resolution::InSync(place) = resolution {
-            self.shared.ring.note_cursor(place, Instant::now());
+        let in_sync = resolution.filter(|resolution| resolution.standing == Standing::InSync);
+        set(&self.shared.stats.in_sync, in_sync.is_some().into());
+        if let (Some(resolution), Some(cursor)) = (in_sync, cursor) {
+            self.shared.ring.note_cursor(resolution.place, Instant::now());
+            self.shared.note_id(cursor.last_id);
+        }
+        if let Acquire::Held { holder, epoch, .. } = &seen
+            && holder == self.shared.id.as_str()
+            && self.lease.release_stray(*epoch)?
+        {
+            log::info!("event=lease-released stray=true");
         }
         if !free {
             self.vacant_since = None;
             return Ok(None);
         }
-        if !self.may_take(resolution) {
+        let vacant_for = self.vacant_since.get_or_insert_with(Instant::now).elapsed();
+        let Some(resolution) = resolution else { return Ok(None) };
+        let ttl = self.shared.config.lease_ttl;
+        let eldest = self.is_eldest(resolution.standing)?;
+        if vacant_for < precedence::wait(resolution.standing, eldest, ttl) {
             return Ok(None);
         }
         match self.lease.acquire(floor, true)? {
-            Acquire::Acquired { epoch, cursor } => {
+            Acquire::Acquired { epoch, cursor, newest } => {
                 self.vacant_since = None;
-                Ok(Some((epoch, cursor)))
+                let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
+                let patient = vacant_for >= precedence::longest_wait(ttl);
+                Ok(Some(Elected { epoch, cursor, last_id, patient }))
             }
             Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(None),
         }
     }
 
-    /// Whoever is in sync takes a free lease at once, whoever is not lets others go first for one TTL.
-    fn may_take(&mut self, resolution: Resolution) -> bool {
-        let since = *self.vacant_since.get_or_insert_with(Instant::now);
-        match resolution {
-            Resolution::NotSubscribed => false,
-            resolution => resolution.is_in_sync() || since.elapsed() >= self.shared.config.lease_ttl,
-        }
+    /// Whether all other dispatchers are younger; one in sync need not know.
+    fn is_eldest(&mut self, standing: Standing) -> Result<bool> {
+        Ok(standing != Standing::InSync && self.shared.ring.is_eldest(&self.lease.other_dispatchers()?))
     }
 
     /// Leads for one term. Gives the reason of its end.
-    fn lead(&mut self, epoch: Epoch, cursor: Option<Cursor>) -> Result<Reason> {
+    fn lead(&mut self, elected: Elected) -> Result<Reason> {
+        let epoch = elected.epoch;
         crate::log::set_role("leader", epoch);
         let stats = &self.shared.stats;
         set(&stats.epoch, epoch.0);
         set(&stats.leading, 1);
         stats.terms.fetch_add(1, Ordering::Relaxed);
-        log::info!("event=elected cursor={}", Quoted(cursor.as_ref().map_or("none".to_owned(), Cursor::to_string)));
+        let cursor = elected.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string);
+        log::info!("event=elected cursor={}", Quoted(cursor));
         let kill = KillSwitch::until(self.lease.expires());
         let (ended, ends) = crossbeam_channel::bounded(1);
-        let term = match Term::start(&self.shared, epoch, cursor, &self.dial, kill.clone(), ended) {
+        let term = match Term::start(&self.shared, elected, &self.dial, kill.clone(), ended) {
             Ok(term) => term,
             Err(error) => {
                 self.give_back();
@@ -174,6 +195,8 @@ impl Election {
         let reason = self.hold(&kill, &ends);
         kill.set(reason);
         let outcome = term.stop();
+        // What was so before the term says nothing about now: a break may have ended it. The next look tells.
+        set(&self.shared.stats.in_sync, 0);
         set(&self.shared.stats.leading, 0);
         log::info!("event=term-ended reason={reason}");
         match outcome {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::Shared;
+use super::election::Elected;
 use super::retry::{Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
@@ -22,7 +23,7 @@ use crate::ledger::{
     Arrival, Cursor, Gap, Intake, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Pending, Position,
 };
 use crate::log::Quoted;
-use crate::ring::{Limits, Place, Resolution, Taken};
+use crate::ring::{Limits, Place, Standing, Taken};
 use crate::shutdown::{KillSwitch, Reason};
 use crate::wire::MAX_BODY_BYTES;
 
@@ -46,6 +47,8 @@ pub(super) struct Ingest {
     cursor: Option<Cursor>,
     /// The last id given out.
     last_id: MessageId,
+    /// Whether others have had their time to lead.
+    patient: bool,
     markers: u64,
     marked: Instant,
     /// Whether anything came since the last marker.
@@ -56,20 +59,21 @@ pub(super) struct Ingest {
 impl Ingest {
     pub(super) fn new(
         shared: &Arc<Shared>,
-        epoch: Epoch,
-        cursor: Option<Cursor>,
+        elected: Elected,
         kill: KillSwitch,
         ledger: Ledger,
         courier: Sender<Vec<Pending>>,
         waker: Waker,
     ) -> Ingest {
+        let Elected { epoch, cursor, last_id, patient } = elected;
         Ingest {
             shared: shared.clone(),
             epoch,
             ledger,
             courier,
             waker,
-            last_id: first_free_id(cursor.as_ref(), wall_clock_us()),
+            last_id,
+            patient,
             cursor,
             markers: 0,
             marked: Instant::now(),
@@ -79,45 +83,57 @@ impl Ingest {
         }
     }
 
-    /// The main loop of the worker.
+    /// Takes over, takes in until the term ends, and if that is a clean end, what has arrived so far.
     pub(super) fn run(mut self) -> Result<(), Killed> {
         let (mut place, live_segment) = self.take_over()?;
-        while !self.kill.is_set() {
-            place = self.step(place, live_segment, Instant::now() + PATIENCE)?;
-            if self.unmarked && self.marked.elapsed() >= MARKER_EVERY {
-                self.publish_marker()?;
-            }
-        }
+        let Killed = self.take_in_all(&mut place, live_segment);
         if self.kill.reason() == Some(Reason::Shutdown) {
-            self.flush(place, live_segment)?;
+            self.flush(&mut place, live_segment);
         }
         Err(Killed)
     }
 
-    /// Takes in what the ring holds at `place` and gives the place after it.
-    fn step(&mut self, place: Place, live_segment: u64, deadline: Instant) -> Result<Place, Killed> {
-        let known = self.cursor.as_ref().map(|cursor| &cursor.position);
-        match self.shared.ring.take(place, known, LIMITS, deadline) {
-            Taken::Nothing => Ok(place),
-            Taken::Batch { messages, place, position } => {
-                self.take_in(messages, position)?;
-                self.shared.ring.note_cursor(place, Instant::now());
-                Ok(place)
+    /// The main loop of the worker.
+    fn take_in_all(&mut self, place: &mut Place, live_segment: u64) -> Killed {
+        while !self.kill.is_set() {
+            let mut outcome = self.step(place, live_segment, Instant::now() + PATIENCE);
+            if self.unmarked && self.marked.elapsed() >= MARKER_EVERY {
+                outcome = outcome.and_then(|()| self.publish_marker().map(drop));
             }
-            Taken::Overrun { lost, place } => {
-                self.record_gap("ring-overrun", self.cursor_text(), self.cursor_text(), Some(lost))?;
-                Ok(place)
+            if let Err(killed) = outcome {
+                return killed;
+            }
+        }
+        Killed
+    }
+
+    /// Takes in what the ring holds at `place` and moves that on.
+    fn step(&mut self, place: &mut Place, live_segment: u64, deadline: Instant) -> Result<(), Killed> {
+        let known = self.cursor.as_ref().map(|cursor| &cursor.position);
+        match self.shared.ring.take(*place, known, LIMITS, deadline) {
+            Taken::Nothing => {}
+            Taken::Batch { messages, place: following, position } => {
+                self.take_in(messages, position)?;
+                self.shared.ring.note_cursor(following, Instant::now());
+                *place = following;
+            }
+            Taken::Overrun { lost, place: following, position } => {
+                let end = position.map_or("unknown".to_owned(), |position| position.to_string());
+                self.record_gap("ring-overrun", self.cursor_text(), end, Some(lost))?;
+                *place = following;
             }
             // Of older segments what is here is taken in; where our own live one ends another dispatcher has more.
             Taken::Break { place: following, marker } if place.segment() < live_segment => {
+                self.must_pass_a_break()?;
                 self.record_gap("subscription-break", self.cursor_text(), marker.to_string(), None)?;
-                Ok(following)
+                *place = following;
             }
             Taken::Break { .. } | Taken::Ended => {
                 self.kill.set(Reason::SubscriptionLost);
-                Err(Killed)
+                return Err(Killed);
             }
         }
+        Ok(())
     }
 
     /// Finds the place to go on from, and the segment that is live now.
@@ -136,19 +152,34 @@ impl Ingest {
                 return Err(Killed);
             }
         };
-        let (place, gap) = match self.shared.ring.resolve(self.cursor.as_ref()) {
-            Resolution::NotSubscribed => {
-                self.kill.set(Reason::SubscriptionLost);
-                return Err(Killed);
-            }
-            Resolution::InSync(place) | Resolution::Fresh(place) | Resolution::Behind(place) => (place, false),
-            Resolution::Missed(place) => (place, true),
+        let Some(found) = self.shared.ring.resolve(self.cursor.as_ref()) else {
+            self.kill.set(Reason::SubscriptionLost);
+            return Err(Killed);
         };
-        if gap {
-            self.record_gap("not-subscribed", self.cursor_text(), format!("epoch {}", self.epoch), None)?;
+        if matches!(found.standing, Standing::Beyond | Standing::Fresh) {
+            self.must_pass_a_break()?;
         }
-        log::info!("event=taken-over barrier_ms={} missed={gap}", began.elapsed().as_millis());
-        Ok((place, live_segment))
+        if let Some(reason) = found.gap {
+            self.record_gap(reason, self.cursor_text(), format!("epoch {}", self.epoch), None)?;
+        }
+        let standing = found.standing;
+        log::info!("event=taken-over barrier_ms={} standing={standing:?}", began.elapsed().as_millis());
+        Ok((found.place, live_segment))
+    }
+
+    /// What follows was heard by this dispatcher after a break. An elder has heard more of it: it has to lead now.
+    fn must_pass_a_break(&mut self) -> Result<(), Killed> {
+        if self.patient {
+            return Ok(());
+        }
+        let ledger = &mut self.ledger;
+        let mut others = self.retry.until_done(|| ledger.dispatchers())?;
+        others.retain(|id| id != self.shared.id.as_str());
+        if self.shared.ring.is_eldest(&others) {
+            return Ok(());
+        }
+        self.kill.set(Reason::NotEldest);
+        Err(Killed)
     }
 
     /// Takes a batch in, and hands it on.
@@ -165,6 +196,7 @@ impl Ingest {
         let next = Cursor { position, last_id };
         self.offer(&next, &batch)?;
         self.last_id = last_id;
+        self.shared.note_id(last_id);
         self.cursor = Some(next);
         if batch.is_empty() {
             return Ok(());
@@ -213,11 +245,12 @@ impl Ingest {
 
     /// Publishes the next marker. A repeated attempt uses a new one: the first may have come through.
     fn publish_marker(&mut self) -> Result<Marker, Killed> {
-        let (ledger, markers, channel) = (&mut self.ledger, &mut self.markers, &self.shared.config.channel);
+        let (ledger, markers, epoch) = (&mut self.ledger, &mut self.markers, self.epoch);
+        let channel = &self.shared.config.channel;
         let marker = self.retry.until_done(|| {
-            let marker = Marker::of_leader(self.epoch, *markers);
+            let marker = Marker::of_leader(epoch, *markers);
             *markers += 1;
-            ledger.publish_marker(&marker, channel).map(|()| marker)
+            ledger.publish_marker(epoch, &marker, channel).map(|()| marker)
         })?;
         self.marked = Instant::now();
         self.unmarked = false;
@@ -240,33 +273,23 @@ impl Ingest {
     }
 
     /// Before a clean end: takes in what has arrived so far, so that a lone dispatcher leaves nothing behind.
-    fn flush(&mut self, mut place: Place, live_segment: u64) -> Result<(), Killed> {
+    fn flush(&mut self, place: &mut Place, live_segment: u64) {
         // What keeps arriving is not waited for.
         let tail = self.shared.ring.tail();
         while place.sequence() < tail {
-            let next = self.step(place, live_segment, Instant::now())?;
-            if next == place {
-                break;
+            let before = *place;
+            if self.step(place, live_segment, Instant::now()).is_err() || *place == before {
+                let left = tail - place.sequence();
+                log::warn!(
+                    "event=not-taken-in messages={left} note=\"lost unless another dispatcher in sync has them\""
+                );
+                return;
             }
-            place = next;
         }
-        Ok(())
     }
 
     fn cursor_text(&self) -> String {
         self.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string)
-    }
-}
-
-/// The id after which this term's begin. With a clock that is behind, or after a loss of data in Redis, an earlier leader
-/// may have given out ids beyond its last known one: a stretch is left out, so that none is used twice.
-fn first_free_id(cursor: Option<&Cursor>, now_us: u64) -> MessageId {
-    /// What no leader gives out while a lease lasts.
-    const LEFT_OUT: u64 = 10_000_000;
-    match cursor {
-        None => MessageId::ZERO,
-        Some(cursor) if cursor.last_id.0 < now_us => cursor.last_id,
-        Some(cursor) => MessageId(cursor.last_id.0 + LEFT_OUT),
     }
 }
 
@@ -286,15 +309,6 @@ fn arrival(id: MessageId, published: Published) -> Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_clock_that_is_behind_does_not_bring_ids_back() {
-        let position = Position { marker: Marker::of_leader(Epoch(1), 0), offset: 0 };
-        let cursor = Cursor { position, last_id: MessageId(1_000) };
-        assert_eq!(first_free_id(None, 5), MessageId::ZERO);
-        assert_eq!(first_free_id(Some(&cursor), 2_000), MessageId(1_000));
-        assert!(first_free_id(Some(&cursor), 900) > MessageId(1_000_000));
-    }
 
     #[test]
     fn an_oversize_message_is_refused_with_its_length() {

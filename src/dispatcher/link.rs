@@ -33,6 +33,8 @@ pub(super) struct Link {
     prefetch: u32,
     held: HashMap<MessageId, Held>,
     held_bytes: usize,
+    /// The suspect that it was given, if it has not let go of it.
+    suspect: Option<MessageId>,
     /// Frames not yet given to the socket.
     chunk: Vec<u8>,
     /// Whether something was given to the socket since it was flushed.
@@ -83,6 +85,7 @@ impl Link {
             prefetch: new.prefetch,
             held: HashMap::new(),
             held_bytes: 0,
+            suspect: None,
             chunk: Vec::new(),
             unflushed: false,
             congested: false,
@@ -100,6 +103,16 @@ impl Link {
         !self.draining
             && self.held.len() < self.prefetch as usize
             && (self.held.is_empty() || self.held_bytes + bytes <= LINK_BYTES)
+    }
+
+    /// Whether it has a suspect in hand: it is not given another one then.
+    pub(super) fn has_suspect(&self) -> bool {
+        self.suspect.is_some()
+    }
+
+    /// The message that it is given next is a suspect.
+    pub(super) fn note_suspect(&mut self, id: MessageId) {
+        self.suspect = Some(id);
     }
 
     pub(super) fn holds(&self, id: MessageId) -> bool {
@@ -144,6 +157,7 @@ impl Link {
     pub(super) fn let_go(&mut self, id: MessageId) -> Option<Held> {
         let held = self.held.remove(&id)?;
         self.held_bytes -= held.bytes;
+        self.suspect.take_if(|suspect| *suspect == id);
         Some(held)
     }
 
@@ -164,12 +178,15 @@ impl Link {
         }
         let overdue = |held: &Held| !held.detached && now.saturating_duration_since(held.reported) >= limit;
         let overdue = self.held.iter_mut().filter(|(_, held)| overdue(held));
-        overdue
+        let overdue: Vec<_> = overdue
             .map(|(id, held)| {
                 held.detached = true;
                 (*id, held.delivery)
             })
-            .collect()
+            .collect();
+        // One that hangs for ever must not keep all others waiting.
+        self.suspect.take_if(|suspect| overdue.iter().any(|(id, _)| id == suspect));
+        overdue
     }
 
     /// Everything that the consumer had and that counts as being there.

@@ -20,6 +20,7 @@ mod election;
 mod exposition;
 mod ingest;
 mod link;
+mod precedence;
 mod redistributor;
 mod retry;
 mod sockets;
@@ -28,7 +29,9 @@ mod table;
 mod term;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
@@ -36,7 +39,7 @@ use self::dialer::Dialers;
 use self::election::Election;
 use crate::config::DispatcherConfig;
 use crate::error::{Error, Result};
-use crate::id::{DispatcherId, Epoch};
+use crate::id::{DispatcherId, Epoch, MessageId, wall_clock_us};
 use crate::ledger::subscription::Channels;
 use crate::listener::{Listener, ListenerStats};
 use crate::log::Quoted;
@@ -57,6 +60,36 @@ pub struct Shared {
     pub listener: Arc<ListenerStats>,
     /// Figures of everything else.
     pub stats: DispatcherStats,
+    /// The highest message id that this process has heard of.
+    highest_id: AtomicU64,
+}
+
+/// How long a worker waits for a reply of Redis, at most: what it asks may be asked again.
+const REPLY_LIMIT: Duration = Duration::from_secs(2);
+
+impl Shared {
+    /// This id has been given out.
+    fn note_id(&self, id: MessageId) {
+        self.highest_id.fetch_max(id.0, Ordering::Relaxed);
+    }
+
+    /// The id after which a term's ids begin, if Redis says that `known` was the last.
+    ///
+    /// Where Redis has lost some of its data, or our clock is behind another's, ids beyond the known ones may have been
+    /// given out and be in a consumer's hands: a stretch is left out, so that none is used twice.
+    fn last_id_before(&self, known: Option<MessageId>) -> MessageId {
+        last_id_before(known, MessageId(self.highest_id.load(Ordering::Relaxed)), wall_clock_us())
+    }
+}
+
+fn last_id_before(known: Option<MessageId>, heard_of: MessageId, now_us: u64) -> MessageId {
+    /// More than a leader gives out between two looks, by a clock that is not too far ahead.
+    const LEFT_OUT: u64 = 10_000_000;
+    let known = known.unwrap_or(MessageId::ZERO);
+    if heard_of <= known && known.0 < now_us {
+        return known;
+    }
+    MessageId(known.max(heard_of).0.max(now_us) + LEFT_OUT)
 }
 
 /// A dispatcher that has not started yet.
@@ -69,7 +102,14 @@ impl Dispatcher {
     pub fn new(config: DispatcherConfig) -> Dispatcher {
         let id = DispatcherId::generate(&config.name);
         let ring = Arc::new(Ring::new(config.ring_bytes));
-        let shared = Shared { config, id, ring, listener: Arc::default(), stats: DispatcherStats::default() };
+        let shared = Shared {
+            config,
+            id,
+            ring,
+            listener: Arc::default(),
+            stats: DispatcherStats::default(),
+            highest_id: AtomicU64::new(0),
+        };
         Dispatcher { shared: Arc::new(shared) }
     }
 
@@ -112,5 +152,27 @@ impl Dispatcher {
         crate::log::set_role("stopped", Epoch::default());
         log::info!("event=stopped {}", shared.stats.summary());
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_go_on_after_the_last_known_one() {
+        assert_eq!(last_id_before(None, MessageId::ZERO, 5), MessageId::ZERO);
+        assert_eq!(last_id_before(Some(MessageId(1_000)), MessageId(1_000), 2_000), MessageId(1_000));
+    }
+
+    #[test]
+    fn no_id_comes_back_after_a_loss_or_with_a_clock_that_is_behind() {
+        let second = 1_000_000;
+        assert!(last_id_before(Some(MessageId(1_000)), MessageId::ZERO, 900).0 > 5 * second, "a clock that is behind");
+        assert!(
+            last_id_before(Some(MessageId(1_000)), MessageId(3_000), 5_000).0 > 5 * second,
+            "a cursor that went back"
+        );
+        assert!(last_id_before(None, MessageId(3_000), 5_000).0 > 5 * second, "a cursor that is gone");
     }
 }

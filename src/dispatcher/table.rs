@@ -3,8 +3,12 @@
 //! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by the
 //! courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id, since
 //! what goes out again is read from Redis again.
+//!
+//! A message that was delivered before and whose consumer is lost now is a *suspect*: it may be what kills consumers.
+//! Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time: a message that
+//! kills its consumer again and again then takes no neighbour with it to the dead letters.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::id::MessageId;
 use crate::ledger::Pending;
@@ -25,11 +29,23 @@ pub(super) enum Whereabouts {
     Away,
 }
 
+/// The two lines that messages wait in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// All but the suspects.
+    Common,
+    /// The suspects.
+    Suspects,
+}
+
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Table {
     known: HashMap<MessageId, Whereabouts>,
+    /// Of the known ones.
+    suspects: HashSet<MessageId>,
     ready: VecDeque<Pending>,
+    ready_suspects: VecDeque<Pending>,
     ready_bytes: usize,
 }
 
@@ -41,7 +57,7 @@ impl Table {
 
     /// How many wait for a consumer.
     pub(super) fn ready_len(&self) -> usize {
-        self.ready.len()
+        self.ready.len() + self.ready_suspects.len()
     }
 
     /// The bytes they take.
@@ -73,26 +89,34 @@ impl Table {
         }
         self.known.insert(message.id, Whereabouts::Ready);
         self.ready_bytes += cost(&message);
-        self.ready.push_front(message);
+        let line = if self.suspects.contains(&message.id) { Line::Suspects } else { Line::Common };
+        self.line(line).push_front(message);
         true
     }
 
-    /// The message that waits first.
-    pub(super) fn first_ready(&mut self) -> Option<&Pending> {
-        // Those that were acknowledged or adopted while they waited are passed over.
-        while let Some(first) = self.ready.front() {
-            if self.known.get(&first.id) == Some(&Whereabouts::Ready) {
-                break;
-            }
-            self.pop();
+    /// A known message is a suspect from the next time it waits, until it is done.
+    pub(super) fn suspect(&mut self, id: MessageId) {
+        if self.known.contains_key(&id) {
+            self.suspects.insert(id);
         }
-        self.ready.front()
     }
 
-    /// Takes the message that waits first, to send it over `link`.
-    pub(super) fn send_first(&mut self, link: usize) -> Option<Pending> {
-        self.first_ready()?;
-        let message = self.pop()?;
+    /// The message that waits first in a line.
+    pub(super) fn first_ready(&mut self, line: Line) -> Option<&Pending> {
+        // Those that were acknowledged or adopted while they waited are passed over.
+        while let Some(first) = self.line(line).front().map(|first| first.id) {
+            if self.known.get(&first) == Some(&Whereabouts::Ready) {
+                break;
+            }
+            self.pop(line);
+        }
+        self.line(line).front()
+    }
+
+    /// Takes the message that waits first in a line, to send it over `link`.
+    pub(super) fn send_first(&mut self, line: Line, link: usize) -> Option<Pending> {
+        self.first_ready(line)?;
+        let message = self.pop(line)?;
         self.known.insert(message.id, Whereabouts::Sent(link));
         Some(message)
     }
@@ -116,10 +140,18 @@ impl Table {
     /// A message is done.
     pub(super) fn forget(&mut self, id: MessageId) {
         self.known.remove(&id);
+        self.suspects.remove(&id);
     }
 
-    fn pop(&mut self) -> Option<Pending> {
-        let message = self.ready.pop_front()?;
+    fn line(&mut self, line: Line) -> &mut VecDeque<Pending> {
+        match line {
+            Line::Common => &mut self.ready,
+            Line::Suspects => &mut self.ready_suspects,
+        }
+    }
+
+    fn pop(&mut self, line: Line) -> Option<Pending> {
+        let message = self.line(line).pop_front()?;
         self.ready_bytes -= cost(&message);
         Some(message)
     }
@@ -141,13 +173,13 @@ mod tests {
     fn messages_go_out_in_order_and_come_back_to_the_front() {
         let mut table = Table::default();
         assert!(table.admit(message(1)) && table.admit(message(2)) && !table.admit(message(1)));
-        assert_eq!(table.send_first(0).map(|sent| sent.id), Some(MessageId(1)));
+        assert_eq!(table.send_first(Line::Common, 0).map(|sent| sent.id), Some(MessageId(1)));
         assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(0)));
         table.set_away(MessageId(1));
         assert!(table.readmit(message(1)));
-        assert_eq!(table.send_first(1).map(|sent| sent.id), Some(MessageId(1)));
-        assert_eq!(table.send_first(1).map(|sent| sent.id), Some(MessageId(2)));
-        assert_eq!((table.send_first(1), table.ready_bytes()), (None, 0));
+        assert_eq!(table.send_first(Line::Common, 1).map(|sent| sent.id), Some(MessageId(1)));
+        assert_eq!(table.send_first(Line::Common, 1).map(|sent| sent.id), Some(MessageId(2)));
+        assert_eq!((table.send_first(Line::Common, 1), table.ready_bytes()), (None, 0));
     }
 
     #[test]
@@ -158,7 +190,7 @@ mod tests {
         }
         table.forget(MessageId(1));
         assert!(table.adopt(MessageId(2), 4));
-        assert_eq!(table.send_first(0).map(|sent| sent.id), Some(MessageId(3)));
+        assert_eq!(table.send_first(Line::Common, 0).map(|sent| sent.id), Some(MessageId(3)));
         assert!(!table.adopt(MessageId(3), 4), "the first to have it keeps it");
     }
 
@@ -170,5 +202,26 @@ mod tests {
         assert!(!table.readmit(message(1)));
         table.forget(MessageId(1));
         assert!(!table.readmit(message(1)));
+    }
+
+    #[test]
+    fn suspects_wait_in_a_line_of_their_own_until_they_are_done() {
+        let mut table = Table::default();
+        for id in [1, 2] {
+            table.admit(message(id));
+        }
+        table.suspect(MessageId(1));
+        assert_eq!(table.first_ready(Line::Suspects), None, "it stands where it stood");
+        for id in [1, 2] {
+            table.send_first(Line::Common, 0);
+            table.set_away(MessageId(id));
+            assert!(table.readmit(message(id)));
+        }
+        assert_eq!(table.ready_len(), 2);
+        assert_eq!(table.first_ready(Line::Common).map(|first| first.id), Some(MessageId(2)));
+        assert_eq!(table.send_first(Line::Suspects, 0).map(|sent| sent.id), Some(MessageId(1)));
+        table.forget(MessageId(1));
+        table.suspect(MessageId(3));
+        assert!(table.suspects.is_empty(), "only what is known is suspected");
     }
 }

@@ -5,15 +5,15 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::Shared;
 use super::courier::{Courier, CourierChannels};
 use super::dialer::DialRequests;
+use super::election::Elected;
 use super::ingest::Ingest;
 use super::redistributor::Redistributor;
 use super::sockets::{Sockets, Waker};
+use super::{REPLY_LIMIT, Shared};
 use crate::error::{Error, Result};
-use crate::id::{Epoch, MessageId};
-use crate::ledger::{Cursor, Ledger};
+use crate::ledger::Ledger;
 use crate::shutdown::{KillSwitch, Reason};
 
 /// Batches between ingest and courier; each has at most `MAX_BATCH_MESSAGES` messages and about `MAX_BATCH_BYTES`.
@@ -34,15 +34,15 @@ impl Term {
     /// Starts the workers. `ended` is told when one of them ends by itself.
     pub(super) fn start(
         shared: &Arc<Shared>,
-        epoch: Epoch,
-        cursor: Option<Cursor>,
+        elected: Elected,
         dial: &DialRequests,
         kill: KillSwitch,
         ended: Sender<()>,
     ) -> Result<Term> {
         let ledger = || {
             let common = &shared.config.common;
-            Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), shared.config.lease_ttl)
+            let reply_limit = shared.config.lease_ttl.min(REPLY_LIMIT);
+            Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), reply_limit)
         };
         let sockets = Sockets::new()?;
         let waker = sockets.waker();
@@ -50,11 +50,11 @@ impl Term {
         let (tasks, to_do) = bounded(TASKS);
         let (news, heard) = bounded(NEWS);
         // All that earlier leaders took in is backlog; what comes now is not.
-        let backlog_end = cursor.as_ref().map_or(MessageId::ZERO, |cursor| cursor.last_id);
+        let Elected { epoch, last_id: backlog_end, .. } = elected;
         let channels = CourierChannels { arrivals: arriving, news: heard, tasks, dial: dial.clone() };
         let courier = Courier::new(shared, epoch, backlog_end, kill.clone(), sockets, channels);
         let redistributor = Redistributor::new(shared, epoch, kill.clone(), ledger(), to_do, news, waker.clone());
-        let ingest = Ingest::new(shared, epoch, cursor, kill.clone(), ledger(), arrivals, waker.clone());
+        let ingest = Ingest::new(shared, elected, kill.clone(), ledger(), arrivals, waker.clone());
         let mut term = Term { shared: shared.clone(), waker, workers: Vec::with_capacity(3) };
         let started = term
             .spawn("courier", &kill, &ended, move || courier.run())

@@ -71,6 +71,7 @@ impl Server {
             (ErrorKind::Io, _) if source.is_connection_refusal() => {
                 " (is Redis running there? the address is --redis-url / ONCECAST_REDIS_URL)"
             }
+            _ if matches!(doing, "connecting" | "greeting") => " (the address is --redis-url / ONCECAST_REDIS_URL)",
             _ => "",
         };
         Error::Redis { server: self.shown.clone(), doing, hint: hint.to_owned(), source }
@@ -148,20 +149,27 @@ impl Connection {
         self.exchange(doing, &bytes, count)
     }
 
-    /// Calls a script; loads it first where the server does not have it, which is safe as it then did not run.
+    /// Calls a script; sends its text where the server does not have it, which is safe as it then did not run.
     pub(super) fn call(&mut self, doing: &'static str, script: &Script, call: ScriptCall<'_>) -> Result<Value> {
-        if let Some(digest) = script.digest.get() {
-            match self.query(doing, call.command(digest)) {
-                Err(error) if error.redis_code() == Some("NOSCRIPT") => {}
-                outcome => return outcome,
+        let digest = match script.digest.get() {
+            Some(digest) => digest,
+            None => {
+                let load = Command::new(3).arg("SCRIPT").arg("LOAD").arg(script.text);
+                match self.query("loading a script", load)? {
+                    Value::BulkString(digest) => {
+                        script.digest.get_or_init(|| String::from_utf8_lossy(&digest).into_owned())
+                    }
+                    other => return Err(self.server.surprise("loading a script", &other)),
+                }
             }
-        }
-        let load = Command::new(3).arg("SCRIPT").arg("LOAD").arg(script.text);
-        let digest = match self.query("loading a script", load)? {
-            Value::BulkString(digest) => String::from_utf8_lossy(&digest).into_owned(),
-            other => return Err(self.server.surprise("loading a script", &other)),
         };
-        self.query(doing, call.command(script.digest.get_or_init(|| digest)))
+        match self.query(doing, call.command("EVALSHA", digest)) {
+            // Loaded and called in one step: between two of them it could be forgotten again.
+            Err(error) if error.redis_code() == Some("NOSCRIPT") => {
+                self.query(doing, call.command("EVAL", script.text))
+            }
+            outcome => outcome,
+        }
     }
 
     fn exchange(&mut self, doing: &'static str, bytes: &[u8], count: usize) -> Result<Vec<Value>> {
@@ -174,7 +182,9 @@ impl Connection {
             .and_then(|replies| replies.into_iter().map(|reply| reply.extract_error()).collect());
         outcome.map_err(|error| {
             // After a timeout or an interruption the reply may still come: it must not meet the next command.
-            if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+            // A server that is no primary any more stays one that can't be written to: behind its address may be another.
+            let demoted = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
+            if demoted || !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
                 self.open = None;
             }
             self.server.error(doing, error)
@@ -231,10 +241,11 @@ impl<'a> ScriptCall<'a> {
         self.arguments.push(Argument::Owned(argument.to_string().into_bytes()));
     }
 
-    fn command(&self, digest: &str) -> Command {
+    /// `EVALSHA` with the script's digest, or `EVAL` with its text.
+    fn command(&self, name: &str, script: &str) -> Command {
         let mut command = Command::new(3 + self.keys.len() + self.arguments.len())
-            .arg("EVALSHA")
-            .arg(digest)
+            .arg(name)
+            .arg(script)
             .arg(self.keys.len().to_string());
         for key in self.keys {
             command = command.arg(key);

@@ -27,9 +27,17 @@ impl Marker {
         Marker(format!("{dispatcher}.{number}").into())
     }
 
-    /// The epoch of the leader that published it; `None` for a join marker.
-    pub fn leader_epoch(&self) -> Option<Epoch> {
-        self.0.rsplit_once('.')?.0.parse().ok().map(Epoch)
+    /// The epoch of the leader that published it, and its number; `None` for a join marker. These rise along the stream: a
+    /// leader can publish no marker once a newer epoch has begun.
+    pub fn leader_place(&self) -> Option<(Epoch, u64)> {
+        let (epoch, number) = self.0.rsplit_once('.')?;
+        Some((Epoch(epoch.parse().ok()?), number.parse().ok()?))
+    }
+
+    /// The id of the dispatcher whose join marker it is; `None` for a leader's.
+    pub fn joined(&self) -> Option<&str> {
+        let (who, _) = self.0.rsplit_once('.')?;
+        who.parse::<u64>().is_err().then_some(who)
     }
 
     /// The marker as text.
@@ -73,9 +81,15 @@ pub struct Cursor {
     pub last_id: MessageId,
 }
 
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.marker, self.offset)
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.position.marker, self.position.offset, self.last_id.0)
+        write!(f, "{} {}", self.position, self.last_id.0)
     }
 }
 
@@ -115,6 +129,15 @@ mod tests {
         };
         assert_eq!(cursor.to_string(), "17.4 12 1790000000000123");
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
+    }
+
+    #[test]
+    fn a_marker_says_whose_it_is() {
+        let dispatcher = DispatcherId::generate("7");
+        let join = Marker::of_join(&dispatcher, 3);
+        assert_eq!((join.joined(), join.leader_place()), (Some(dispatcher.as_str()), None));
+        let leader = Marker::of_leader(Epoch(17), 4);
+        assert_eq!((leader.joined(), leader.leader_place()), (None, Some((Epoch(17), 4))));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod connection;
 mod cursor;
 mod keys;
 mod member;
+pub mod overview;
 pub mod reading;
 pub mod resp;
 pub mod subscription;
@@ -51,6 +52,7 @@ static PAGE: Script = Script::new(include_str!("lua/page.lua"));
 static FETCH: Script = Script::new(include_str!("lua/fetch.lua"));
 static SETTLE: Script = Script::new(include_str!("lua/settle.lua"));
 static CONSUMERS: Script = Script::new(include_str!("lua/consumers.lua"));
+static MARKER: Script = Script::new(include_str!("lua/marker.lua"));
 static GAP: Script = Script::new(include_str!("lua/gap.lua"));
 
 /// A group's state in Redis, through one connection.
@@ -80,7 +82,7 @@ impl Ledger {
     /// `floor` is the highest epoch the caller has heard of: the new one is above it even if Redis lost its own count.
     pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Acquire> {
         let keys = self.keys.clone();
-        let keys_used = [keys.leader.as_str(), &keys.epoch, &keys.cursor];
+        let keys_used = [keys.leader.as_str(), &keys.epoch, &keys.cursor, &keys.pending];
         let call = ScriptCall::new(&keys_used)
             .bytes(id.as_str())
             .show(ttl.as_millis())
@@ -89,13 +91,16 @@ impl Ledger {
             .bytes(if may_take { "1" } else { "0" });
         let reply = self.call("trying for the lease", &ACQUIRE, call)?;
         let Value::Array(parts) = &reply else { return self.surprise("trying for the lease", &reply) };
-        let [verdict, detail, cursor] = parts.as_slice() else {
+        let [verdict, detail, cursor, newest @ ..] = parts.as_slice() else {
             return self.surprise("trying for the lease", &reply);
         };
         let cursor = self.cursor_of(cursor)?;
         match (text(verdict), text(detail)) {
             (Some("acquired"), Some(epoch)) => match epoch.parse() {
-                Ok(epoch) => Ok(Acquire::Acquired { epoch: Epoch(epoch), cursor }),
+                Ok(epoch) => {
+                    let newest = newest.first().and_then(text).and_then(score);
+                    Ok(Acquire::Acquired { epoch: Epoch(epoch), cursor, newest })
+                }
                 Err(_) => self.surprise("trying for the lease", &reply),
             },
             (Some("vacant"), _) => Ok(Acquire::Vacant { cursor }),
@@ -128,11 +133,25 @@ impl Ledger {
         Ok(reply == Value::Int(1))
     }
 
-    /// Publishes a marker among the messages of `channel`, on the control channel.
-    pub fn publish_marker(&mut self, marker: &Marker, channel: &str) -> Result<()> {
-        let notice = subscription::Notice::Marker(marker.clone(), channel.to_owned()).to_string();
-        let publish = Command::of(&["PUBLISH", &self.keys.control, &notice]);
-        self.connection.query("publishing a marker", publish).map(drop)
+    /// The ids of the dispatchers that are subscribed now, the caller's among them.
+    pub fn dispatchers(&mut self) -> Result<Vec<String>> {
+        const DOING: &str = "looking for other dispatchers";
+        // In a pattern the characters of a group's name must stand for themselves.
+        let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
+        let pattern: String = self.keys.alive_prefix.chars().map(literal).collect::<String>() + "*";
+        let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
+        let Value::Array(channels) = &reply else { return self.surprise(DOING, &reply) };
+        let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
+        Ok(ids.map(str::to_owned).collect())
+    }
+
+    /// Publishes a leader's marker among the messages of `channel`, on the control channel.
+    pub fn publish_marker(&mut self, epoch: Epoch, marker: &Marker, channel: &str) -> Result<()> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.epoch.as_str()];
+        let notice = subscription::Notice::Marker(marker.clone(), channel.to_owned());
+        let call = ScriptCall::new(&keys_used).show(epoch).bytes(&keys.control).show(notice);
+        self.call_for_ok(epoch, "publishing a marker", &MARKER, call)
     }
 
     /// How far the channel has been taken in.
@@ -228,13 +247,14 @@ impl Ledger {
         let parts = self.ok_parts(epoch, "reading the backlog", reply)?;
         match parts.split_first() {
             Some((Value::Nil, _)) => Ok(Page { read_up_to: None, messages: Vec::new() }),
-            Some((score, found)) if text(score).is_some_and(|score| score.parse::<f64>().is_ok()) => {
-                // Rounded up: a foreign member may have a score between two ids.
-                let score = text(score).and_then(|score| score.parse::<f64>().ok()).unwrap_or_default().ceil();
-                let messages = found.chunks_exact(2).filter_map(pending_of).collect();
-                Ok(Page { read_up_to: Some(MessageId(score as u64)), messages })
-            }
-            _ => self.surprise("reading the backlog", &Value::Array(parts)),
+            Some((last, found)) => match text(last).and_then(score) {
+                Some(last) => {
+                    let messages = found.chunks_exact(2).filter_map(pending_of).collect();
+                    Ok(Page { read_up_to: Some(last), messages })
+                }
+                None => self.surprise("reading the backlog", &Value::Array(parts)),
+            },
+            None => self.surprise("reading the backlog", &Value::Array(parts)),
         }
     }
 
@@ -384,6 +404,11 @@ fn text(value: &Value) -> Option<&str> {
         Value::Okay => Some("OK"),
         _ => None,
     }
+}
+
+/// A score as an id. Rounded up: a foreign member may have a score between two ids.
+fn score(text: &str) -> Option<MessageId> {
+    text.parse::<f64>().ok().map(|score| MessageId(score.ceil() as u64))
 }
 
 /// A member and its count of deliveries; `None` for a member that is none of ours.

@@ -29,6 +29,23 @@ pub enum Stream {
 /// A name and a value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
+/// A gap as it was recorded: a stretch of the channel that may have been missed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordedGap {
+    /// When it was recorded, by Redis's clock, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Why something may be missing.
+    pub reason: String,
+    /// The dispatcher that found it.
+    pub dispatcher: String,
+    /// The place after which something may be missing: a cursor, or `none`.
+    pub begin: String,
+    /// The place from which everything is there again: a cursor, a marker or an epoch.
+    pub end: String,
+    /// How many messages are missing: a number, or `unknown`.
+    pub count: String,
+}
+
 /// A place in a stream or the backlog, and how much to read from there. Starts at the beginning.
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -81,6 +98,29 @@ impl Ledger {
             Value::Int(count) if count >= 0 => Ok(count as u64),
             other => self.surprise(doing, &other),
         }
+    }
+
+    /// Reads the newest gaps, the newest first.
+    pub fn newest_gaps(&mut self, most: usize) -> Result<Vec<RecordedGap>> {
+        const DOING: &str = "reading the gaps";
+        let range = Command::of(&["XREVRANGE", &self.keys.gaps, "+", "-", "COUNT", &most.to_string()]);
+        let reply = self.connection.query(DOING, range).map_err(|error| self.name_the_key(error))?;
+        let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
+        let gaps = found.into_iter().filter_map(stream_entry).map(|(id, fields)| {
+            let field = |wanted: &str| {
+                let value = fields.iter().find(|(name, _)| name == wanted.as_bytes()).map(|(_, value)| value);
+                value.map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+            };
+            RecordedGap {
+                at_ms: id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or_default(),
+                reason: field("reason"),
+                dispatcher: field("dispatcher"),
+                begin: field("begin"),
+                end: field("end"),
+                count: field("count"),
+            }
+        });
+        Ok(gaps.collect())
     }
 
     /// Reads the next entries of a stream, each as its fields; `None` at the end. After an error the same page may be

@@ -175,6 +175,7 @@ fn every_write_of_a_stale_leader_is_refused() {
         ledger.settle(stale, 1, &[returned(1, Verdict::Failed, 1)]).err(),
         ledger.set_consumers(stale, &["c".to_owned()]).err(),
         ledger.record_gap(stale, &gap).err(),
+        ledger.publish_marker(stale, &Marker::of_leader(stale, 1), "c").err(),
         ledger.page(stale, MessageId::ZERO, MessageId(9), 10, 100).err(),
         ledger.fetch(stale, &[MessageId(1)], 100).err(),
     ];
@@ -185,6 +186,37 @@ fn every_write_of_a_stale_leader_is_refused() {
     for key in ["messages:processed", "messages:dead", "messages:consumers", "messages:gaps", "messages:attempts"] {
         assert_eq!(f.number(&["EXISTS", key]), 0, "{key}");
     }
+}
+
+#[test]
+fn a_gap_whose_reply_got_lost_is_not_recorded_again() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    let gap = |count| Gap {
+        reason: "test",
+        dispatcher: DispatcherId::generate("a"),
+        begin: "m 0 1".to_owned(),
+        end: "m 7".to_owned(),
+        count: Some(count),
+    };
+    let first = gap(7);
+    for (gap, recorded) in [(&first, 1), (&first, 1), (&gap(8), 2), (&first, 3)] {
+        f.ledger.record_gap(epoch, gap).unwrap();
+        assert_eq!(f.number(&["XLEN", "messages:gaps"]), recorded);
+    }
+    let newest = f.ledger.newest_gaps(2).unwrap();
+    assert_eq!(newest.iter().map(|gap| gap.count.as_str()).collect::<Vec<_>>(), ["7", "8"]);
+    assert_eq!((newest[0].reason.as_str(), newest[0].begin.as_str(), newest[0].end.as_str()), ("test", "m 0 1", "m 7"));
+}
+
+#[test]
+fn a_new_leader_learns_the_highest_pending_id() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1, 7, 3]);
+    let a = DispatcherId::generate("a");
+    let answer = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap();
+    assert!(matches!(answer, Acquire::Acquired { newest: Some(MessageId(7)), .. }), "{answer:?}");
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub enum Acquire {
         epoch: Epoch,
         /// How far earlier leaders came.
         cursor: Option<Cursor>,
+        /// The highest id of a message that is pending.
+        newest: Option<MessageId>,
     },
     /// It is free, but the caller only looked.
     Vacant {

@@ -8,10 +8,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::child::{ChildProcess, Signal};
-use super::group::{GroupView, Lease, Snapshot};
 use super::members::{ClusterOptions, Member};
 use super::redis::RedisServer;
-use super::{ports, wait_until};
+use super::{GroupView, Lease, Snapshot, ports, readiness, wait_until};
 use crate::error::{Error, Result};
 use crate::ledger::Keys;
 
@@ -30,6 +29,8 @@ pub struct Cluster {
     dispatchers: Vec<Option<ChildProcess>>,
     consumers: Vec<Option<ChildProcess>>,
     ports: Vec<u16>,
+    /// Where dispatchers say whether they are ready, if they are to.
+    readiness: Vec<u16>,
     redis: RedisServer,
     options: ClusterOptions,
 }
@@ -38,7 +39,14 @@ impl Cluster {
     /// Starts everything; the consumers listen then, but nobody may lead yet.
     pub fn start(options: ClusterOptions) -> Result<Cluster> {
         let redis = RedisServer::start(options.redis.clone())?;
-        let mut cluster = Cluster { dispatchers: Vec::new(), consumers: Vec::new(), ports: Vec::new(), redis, options };
+        let mut cluster = Cluster {
+            dispatchers: Vec::new(),
+            consumers: Vec::new(),
+            ports: Vec::new(),
+            readiness: Vec::new(),
+            redis,
+            options,
+        };
         for number in 0..cluster.options.consumers {
             cluster.consumers.push(None);
             cluster.ports.push(0);
@@ -46,6 +54,9 @@ impl Cluster {
         }
         for number in 0..cluster.options.dispatchers {
             cluster.dispatchers.push(None);
+            if cluster.options.readiness {
+                cluster.readiness.push(ports::free_port()?);
+            }
             cluster.start_member(Member::Dispatcher(number))?;
         }
         Ok(cluster)
@@ -73,7 +84,13 @@ impl Cluster {
 
     /// A command that runs one of our programs on this group.
     pub fn command(&self, program: &str) -> Result<std::process::Command> {
+        self.command_with(program, &[])
+    }
+
+    /// The same, with arguments that must come first.
+    fn command_with(&self, program: &str, first: &[String]) -> Result<std::process::Command> {
         let mut command = self.options.programs.command(program)?;
+        command.args(first);
         command.args(["--redis-url", &self.redis.url(), "--group", &self.options.group]);
         Ok(command)
     }
@@ -85,6 +102,9 @@ impl Cluster {
                 let addresses: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
                 let mut command = self.command("oncecast-dispatcher")?;
                 command.args(["--consumers", &addresses.join(","), "--dispatcher-id", &member.to_string()]);
+                if let Some(port) = self.readiness.get(number) {
+                    command.args(["--metrics-addr", &format!("127.0.0.1:{port}")]);
+                }
                 command.args(&self.options.dispatcher_args);
                 self.dispatchers[number] = Some(ChildProcess::spawn(&member.to_string(), command)?);
                 Ok(())
@@ -96,6 +116,11 @@ impl Cluster {
     /// The process of a member; an error if it has not been started or was stopped.
     pub fn process(&mut self, member: Member) -> Result<&mut ChildProcess> {
         self.slot(member).as_mut().ok_or_else(|| Error::Failed(format!("{member} does not run")))
+    }
+
+    /// Gives the process of a member away, which then does not run any more as far as the cluster knows.
+    pub fn release(&mut self, member: Member) -> Result<ChildProcess> {
+        self.slot(member).take().ok_or_else(|| Error::Failed(format!("{member} does not run")))
     }
 
     /// Kills a member with SIGKILL.
@@ -185,6 +210,27 @@ impl Cluster {
         })
     }
 
+    /// How many consumers it has, whether they run or not.
+    pub fn consumers(&self) -> usize {
+        self.consumers.len()
+    }
+
+    /// Whether every member runs, and every dispatcher leads or could take over at once.
+    ///
+    /// Only of a cluster with [`ClusterOptions::readiness`].
+    pub fn is_ready(&self) -> bool {
+        let all_run = self.dispatchers.iter().chain(&self.consumers).all(Option::is_some);
+        all_run && self.readiness.iter().all(|port| readiness::is_ready(*port))
+    }
+
+    /// The names and process ids of all that runs.
+    pub fn processes(&mut self) -> Vec<(String, u32)> {
+        let members = self.dispatchers.iter().chain(&self.consumers).flatten();
+        let named = |process: &ChildProcess| (process.name().to_owned(), process.pid());
+        let members: Vec<_> = members.map(named).collect();
+        members.into_iter().chain(self.redis.process().map(|process| named(process))).collect()
+    }
+
     /// The members that were started and neither stopped nor killed: dispatchers first.
     pub fn running(&self) -> Vec<Member> {
         let started = |processes: &[Option<ChildProcess>], member: fn(usize) -> Member| {
@@ -236,7 +282,8 @@ impl Cluster {
     fn launch_consumer(&mut self, number: usize) -> Result<()> {
         let name = Member::Consumer(number).to_string();
         let address = self.address(number);
-        let mut command = self.command("oncecast-consumer")?;
+        let program = &self.options.consumer_program;
+        let mut command = self.command_with(&program.name, &program.arguments)?;
         command.args(["--listen", &address.to_string(), "--consumer-id", &name]);
         command.args(&self.options.consumer_args);
         let mut process = ChildProcess::spawn(&name, command)?;

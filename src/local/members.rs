@@ -17,6 +17,10 @@ pub struct ClusterOptions {
     pub dispatchers: usize,
     /// How many consumers.
     pub consumers: usize,
+    /// What is started as a consumer.
+    pub consumer_program: ConsumerProgram,
+    /// Whether dispatchers say if they are ready, for [`Cluster::is_ready`](super::Cluster::is_ready).
+    pub readiness: bool,
     /// More arguments for each dispatcher.
     pub dispatcher_args: Vec<String>,
     /// More arguments for each consumer.
@@ -32,9 +36,27 @@ impl ClusterOptions {
             group: "messages".to_owned(),
             dispatchers: 2,
             consumers: 3,
+            consumer_program: ConsumerProgram::default(),
+            readiness: false,
             dispatcher_args: Vec::new(),
             consumer_args: Vec::new(),
         }
+    }
+}
+
+/// One of our programs that takes a consumer's settings.
+#[derive(Clone, Debug)]
+pub struct ConsumerProgram {
+    /// Its name.
+    pub name: String,
+    /// What comes before the settings.
+    pub arguments: Vec<String>,
+}
+
+impl Default for ConsumerProgram {
+    /// `oncecast-consumer`.
+    fn default() -> ConsumerProgram {
+        ConsumerProgram { name: "oncecast-consumer".to_owned(), arguments: Vec::new() }
     }
 }
 

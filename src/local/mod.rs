@@ -5,15 +5,20 @@
 //! it waited for, and whatever is dropped stops its processes and removes its folder. The weak spot: if this process
 //! itself gets SIGKILL, nobody is left to stop the children.
 
+pub mod chaos;
 pub mod child;
 pub mod cluster;
 pub mod demo;
-pub mod group;
+pub mod folder;
+pub mod journal;
 pub mod lines;
 pub mod members;
 pub mod ports;
 pub mod programs;
+pub mod readiness;
 pub mod redis;
+pub mod trial;
+pub mod witness;
 
 use std::fmt;
 use std::thread;
@@ -23,10 +28,11 @@ use crate::error::{Error, Result};
 
 pub use self::child::{ChildProcess, Signal};
 pub use self::cluster::Cluster;
-pub use self::group::{GroupView, Lease, Snapshot};
-pub use self::members::{ClusterOptions, Member};
+pub use self::members::{ClusterOptions, ConsumerProgram, Member};
 pub use self::programs::Programs;
 pub use self::redis::{RedisOptions, RedisServer};
+pub use self::trial::Trial;
+pub use crate::ledger::overview::{GroupView, Lease, Snapshot};
 
 /// The pause between two looks at a condition: the first, and the longest it grows to.
 const FIRST_POLL: Duration = Duration::from_millis(1);

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::child::ChildProcess;
+use super::folder::PrivateFolder;
 use super::{ports, programs, wait_until};
 use crate::error::{Error, Result};
 use crate::ledger::{Command, Connection, Server};
@@ -64,7 +65,7 @@ impl RedisServer {
             return Err(Error::Failed("a private server's password is made of letters and digits".to_owned()));
         }
         let program = programs::redis_server(options.program.as_deref())?;
-        let folder = PrivateFolder::create()?;
+        let folder = PrivateFolder::create("redis")?;
         let mut server = RedisServer { child: None, folder, program, options, port: 0 };
         for _ in 0..PORT_TRIES {
             server.port = ports::free_port()?;
@@ -116,7 +117,7 @@ impl RedisServer {
 
     /// Its folder, with the append-only file if it keeps one.
     pub fn folder(&self) -> &Path {
-        &self.folder.0
+        self.folder.path()
     }
 
     /// Its URL, with the password if it has one.
@@ -214,23 +215,4 @@ fn info(connection: &mut Connection) -> Result<String> {
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-}
-
-/// A folder in the system's folder for temporary files that only we may read; removed on drop.
-struct PrivateFolder(PathBuf);
-
-impl PrivateFolder {
-    fn create() -> Result<PrivateFolder> {
-        let name = format!("oncecast-redis-{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let path = std::env::temp_dir().join(name);
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(Error::io(format!("creating {}", path.display())))?;
-        Ok(PrivateFolder(path))
-    }
-}
-
-impl Drop for PrivateFolder {
-    fn drop(&mut self) {
-        // Nothing depends on it being gone, and there is nobody to tell.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

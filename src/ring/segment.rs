@@ -8,6 +8,9 @@ use crate::ledger::{Marker, Position};
 /// The most markers a segment keeps; beyond it the oldest go, and a cursor that names one is unknown to us.
 const MAX_MARKERS: usize = 65_536;
 
+/// The most dispatchers that are remembered to have joined; beyond it the oldest go and count as older than we are.
+const MAX_JOINED: usize = 256;
+
 /// See the module's text.
 pub(super) struct Segment {
     pub(super) number: u64,
@@ -16,11 +19,13 @@ pub(super) struct Segment {
     pub(super) ended: bool,
     /// In order: each with the sequence number of the message that follows it.
     markers: VecDeque<(Marker, u64)>,
+    /// The dispatchers whose join markers are or were in it.
+    joined: VecDeque<String>,
 }
 
 impl Segment {
     pub(super) fn new(number: u64) -> Segment {
-        Segment { number, end: None, ended: false, markers: VecDeque::new() }
+        Segment { number, end: None, ended: false, markers: VecDeque::new(), joined: VecDeque::new() }
     }
 
     /// Whether it has a marker, and so places in it have names.
@@ -41,10 +46,26 @@ impl Segment {
     }
 
     pub(super) fn mark(&mut self, marker: Marker, next: u64) {
+        if let Some(who) = marker.joined().filter(|who| !self.has_joined(who)) {
+            self.joined.push_back(who.to_owned());
+            if self.joined.len() > MAX_JOINED {
+                self.joined.pop_front();
+            }
+        }
         self.markers.push_back((marker, next));
         if self.markers.len() > MAX_MARKERS {
             self.markers.pop_front();
         }
+    }
+
+    /// The markers that are kept, in order.
+    pub(super) fn markers(&self) -> impl Iterator<Item = &Marker> {
+        self.markers.iter().map(|(marker, _)| marker)
+    }
+
+    /// Whether a dispatcher's join marker is or was in it.
+    pub(super) fn has_joined(&self, who: &str) -> bool {
+        self.joined.iter().any(|known| known == who)
     }
 
     /// The sequence number of the message that follows a marker.

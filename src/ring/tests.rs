@@ -23,14 +23,17 @@ fn ring() -> Ring {
     ring
 }
 
-fn place(resolution: Resolution) -> Place {
-    match resolution {
-        Resolution::NotSubscribed => panic!("the ring has no place"),
-        Resolution::InSync(place)
-        | Resolution::Fresh(place)
-        | Resolution::Behind(place)
-        | Resolution::Missed(place) => place,
-    }
+/// What the ring finds; `None`: no cursor.
+fn found(ring: &Ring, cursor: Option<Cursor>) -> Resolution {
+    ring.resolve(cursor.as_ref()).expect("the ring has a place")
+}
+
+fn place(ring: &Ring, cursor: Cursor) -> Place {
+    found(ring, Some(cursor)).place
+}
+
+fn standing(ring: &Ring, cursor: Cursor) -> Standing {
+    found(ring, Some(cursor)).standing
 }
 
 fn now(ring: &Ring, place: Place) -> Taken {
@@ -63,7 +66,7 @@ fn read_all(ring: &Ring, mut place: Place) -> Vec<String> {
                 (place, known) = (next, Some(position));
                 met.extend(Some(text).filter(|text| !text.is_empty()));
             }
-            Taken::Overrun { lost, place: next } => {
+            Taken::Overrun { lost, place: next, .. } => {
                 met.push(format!("lost {lost}"));
                 place = next;
             }
@@ -79,17 +82,17 @@ fn read_all(ring: &Ring, mut place: Place) -> Vec<String> {
 fn a_cursor_is_found_whichever_marker_names_it() {
     let ring = ring();
     for (cursor, rest) in [(at(0, 0), "a b c"), (at(0, 1), "b c"), (at(0, 2), "c"), (at(1, 0), "c")] {
-        let resolution = ring.resolve(Some(&cursor));
-        assert!(matches!(resolution, Resolution::InSync(_)), "{cursor}: {resolution:?}");
-        assert_eq!(texts(&now(&ring, place(resolution))), rest, "{cursor}");
+        let found = found(&ring, Some(cursor));
+        assert_eq!((found.standing, found.gap), (Standing::InSync, None));
+        assert_eq!(texts(&now(&ring, found.place)), rest);
     }
-    assert_eq!(read_all(&ring, place(ring.resolve(Some(&at(1, 1))))), [""; 0]);
+    assert_eq!(read_all(&ring, place(&ring, at(1, 1))), [""; 0]);
 }
 
 #[test]
 fn a_position_is_named_by_the_last_marker_before_it() {
     let ring = ring();
-    let start = place(ring.resolve(Some(&at(0, 0))));
+    let start = place(&ring, at(0, 0));
     let limits = Limits { messages: 1, ..LIMITS };
     let Taken::Batch { place: second, position, .. } = ring.take(start, None, limits, Instant::now()) else { panic!() };
     assert_eq!(position, at(0, 1).position);
@@ -100,7 +103,7 @@ fn a_position_is_named_by_the_last_marker_before_it() {
 #[test]
 fn a_newer_name_for_the_same_place_is_something_new() {
     let ring = ring();
-    let end = place(ring.resolve(Some(&at(1, 1))));
+    let end = place(&ring, at(1, 1));
     let known = at(1, 1).position;
     assert_eq!(ring.take(end, Some(&known), LIMITS, Instant::now()), Taken::Nothing);
     ring.append([Seen::Marker(marker(2))]);
@@ -111,7 +114,7 @@ fn a_newer_name_for_the_same_place_is_something_new() {
 #[test]
 fn a_batch_keeps_its_limits_but_always_holds_one_message() {
     let ring = ring();
-    let start = place(ring.resolve(None));
+    let start = found(&ring, None).place;
     assert_eq!(texts(&ring.take(start, None, Limits { messages: 2, ..LIMITS }, Instant::now())), "a b");
     assert_eq!(texts(&ring.take(start, None, Limits { bytes: 0, ..LIMITS }, Instant::now())), "a");
 }
@@ -120,45 +123,90 @@ fn a_batch_keeps_its_limits_but_always_holds_one_message() {
 fn messages_before_the_first_marker_have_no_name_and_are_left_out() {
     let ring = Ring::new(1 << 20);
     ring.append([published("nobody listens")]);
-    assert_eq!(ring.resolve(None), Resolution::NotSubscribed);
+    assert_eq!(ring.resolve(None), None);
     ring.begin_segment();
     ring.append([published("x")]);
-    assert_eq!(ring.resolve(None), Resolution::NotSubscribed);
+    assert_eq!(ring.resolve(None), None);
     ring.append([Seen::Marker(marker(7)), published("y")]);
-    assert_eq!(texts(&now(&ring, place(ring.resolve(None)))), "y");
+    assert_eq!(texts(&now(&ring, found(&ring, None).place)), "y");
 }
 
 #[test]
 fn a_marker_never_seen_means_that_something_may_be_missing() {
     let ring = ring();
-    let resolution = ring.resolve(Some(&at(9, 0)));
-    assert!(matches!(resolution, Resolution::Missed(_)));
-    assert_eq!(texts(&now(&ring, place(resolution))), "a b c");
+    let found = found(&ring, Some(at(9, 0)));
+    assert_eq!((found.standing, found.gap), (Standing::Beyond, Some("not-subscribed")));
+    assert_eq!(texts(&now(&ring, found.place)), "a b c");
 }
 
 #[test]
 fn after_a_break_the_rest_of_the_old_segment_comes_first() {
     let ring = ring();
     ring.end_segment();
-    assert_eq!(ring.resolve(Some(&at(0, 1))), Resolution::NotSubscribed);
+    assert_eq!(ring.resolve(Some(&at(0, 1))), None);
     ring.begin_segment();
     ring.append([published("unnamed"), Seen::Marker(marker(5)), published("d")]);
-    let behind = ring.resolve(Some(&at(0, 1)));
-    assert!(matches!(behind, Resolution::Behind(_)) && !behind.is_in_sync());
-    assert_eq!(read_all(&ring, place(behind)), ["b c", "break at 1.5", "d"]);
+    let behind = found(&ring, Some(at(0, 1)));
+    assert_eq!((behind.standing, behind.gap), (Standing::Continues, None));
+    assert_eq!(read_all(&ring, behind.place), ["b c", "break at 1.5", "d"]);
+    assert_eq!(standing(&ring, at(1, 1)), Standing::Beyond, "nothing of the old segment is left to take in");
     // A cursor in the break: all of the old segment has been taken in.
-    let missed = ring.resolve(Some(&at(1, 2)));
-    assert!(matches!(missed, Resolution::Missed(_)));
-    assert_eq!(read_all(&ring, place(missed)), ["d"]);
+    let missed = found(&ring, Some(at(1, 2)));
+    assert_eq!((missed.standing, missed.gap), (Standing::Beyond, Some("not-subscribed")));
+    assert_eq!(read_all(&ring, missed.place), ["d"]);
     // A marker that only others saw lies in the break or before all we have: the old segment may have been taken in.
-    assert_eq!(read_all(&ring, place(ring.resolve(Some(&at(4, 0))))), ["d"]);
-    assert!(ring.resolve(Some(&at(5, 1))).is_in_sync());
+    assert_eq!(read_all(&ring, place(&ring, at(4, 0))), ["d"]);
+    assert_eq!(standing(&ring, at(5, 1)), Standing::InSync);
+}
+
+#[test]
+fn a_cursor_older_than_all_that_is_kept_lies_before_its_beginning() {
+    let ring = Ring::new(3 * (ENTRY_BYTES + 1));
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(3)), published("a"), published("b"), Seen::Marker(marker(4)), published("c")]);
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(7)), published("d")]);
+    // Redis came back with a cursor of long ago, and the old segment has lost its first message.
+    let found = found(&ring, Some(at(1, 5)));
+    assert_eq!((found.standing, found.gap), (Standing::Continues, Some("not-subscribed")));
+    assert_eq!(read_all(&ring, found.place), ["b c", "break at 1.7", "d"]);
+    let joined = Marker::of_join(&crate::id::DispatcherId::generate("d0"), 1);
+    let unordered = Cursor { position: Position { marker: joined, offset: 0 }, last_id: MessageId(1) };
+    assert_eq!(read_all(&ring, place(&ring, unordered)), ["d"], "where nothing is known nothing is taken twice");
+}
+
+#[test]
+fn a_ring_that_lost_what_follows_the_cursor_is_not_in_sync() {
+    let ring = Ring::new(2 * (ENTRY_BYTES + 1));
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0)), published("a"), published("b"), published("c")]);
+    assert_eq!(standing(&ring, at(0, 0)), Standing::Beyond);
+    assert_eq!(standing(&ring, at(0, 1)), Standing::InSync);
+}
+
+#[test]
+fn the_eldest_has_seen_all_others_join() {
+    let join = |name: &str| Marker::of_join(&crate::id::DispatcherId::generate(name), 1);
+    let (ours, other) = (join("d0"), join("d1"));
+    let others = [other.joined().expect("a join marker").to_owned()];
+    let ring = Ring::new(1 << 20);
+    assert!(!ring.is_eldest(&[]), "not subscribed");
+    ring.begin_segment();
+    ring.append([Seen::Marker(ours.clone())]);
+    assert!(ring.is_eldest(&[]) && !ring.is_eldest(&others));
+    ring.append([Seen::Marker(other)]);
+    assert!(ring.is_eldest(&others));
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker(ours)]);
+    assert!(!ring.is_eldest(&others), "the other's subscription has stood for longer now");
 }
 
 #[test]
 fn a_reader_at_the_end_of_a_segment_that_ended_is_told() {
     let ring = ring();
-    let start = place(ring.resolve(None));
+    let start = found(&ring, None).place;
     ring.end_segment();
     assert_eq!(read_all(&ring, start), ["a b c", "ended"]);
 }
@@ -166,7 +214,7 @@ fn a_reader_at_the_end_of_a_segment_that_ended_is_told() {
 #[test]
 fn a_subscription_without_a_marker_leaves_no_trace() {
     let ring = ring();
-    let start = place(ring.resolve(None));
+    let start = found(&ring, None).place;
     for _ in 0..3 {
         ring.begin_segment();
         ring.append([published("unnamed")]);
@@ -182,13 +230,13 @@ fn at_the_limit_the_oldest_go_and_are_counted_exactly() {
     let ring = Ring::new(3 * (ENTRY_BYTES + 1));
     ring.begin_segment();
     ring.append([Seen::Marker(marker(0)), published("a")]);
-    let start = place(ring.resolve(None));
+    let start = found(&ring, None).place;
     ring.append(["b", "c", "d", "e"].map(published));
     assert_eq!(ring.stats().overrun, 2);
     assert!(ring.stats().bytes <= 3 * (ENTRY_BYTES + 1));
     assert_eq!(read_all(&ring, start), ["lost 2", "c d e"]);
-    assert_eq!(read_all(&ring, place(ring.resolve(Some(&at(0, 1))))), ["lost 1", "c d e"]);
-    assert_eq!(read_all(&ring, place(ring.resolve(Some(&at(0, 2))))), ["c d e"]);
+    assert_eq!(read_all(&ring, place(&ring, at(0, 1))), ["lost 1", "c d e"]);
+    assert_eq!(read_all(&ring, place(&ring, at(0, 2))), ["c d e"]);
 }
 
 #[test]
@@ -196,7 +244,7 @@ fn what_the_cursor_has_passed_is_no_loss_at_the_limit() {
     let ring = Ring::new(3 * (ENTRY_BYTES + 1));
     ring.begin_segment();
     ring.append([Seen::Marker(marker(0)), published("a"), published("b"), published("c")]);
-    ring.note_cursor(place(ring.resolve(Some(&at(0, 2)))), Instant::now());
+    ring.note_cursor(place(&ring, at(0, 2)), Instant::now());
     ring.append([published("d"), published("e")]);
     assert_eq!(ring.stats().overrun, 0);
     ring.append([published("f")]);
@@ -207,15 +255,15 @@ fn what_the_cursor_has_passed_is_no_loss_at_the_limit() {
 fn entries_stay_until_the_cursor_has_been_past_them_for_long() {
     let ring = ring();
     let began = Instant::now();
-    ring.note_cursor(place(ring.resolve(Some(&at(0, 1)))), began);
-    ring.note_cursor(place(ring.resolve(Some(&at(1, 1)))), began + Duration::from_secs(1));
+    ring.note_cursor(place(&ring, at(0, 1)), began);
+    ring.note_cursor(place(&ring, at(1, 1)), began + Duration::from_secs(1));
     assert_eq!(ring.stats().messages, 3);
-    ring.note_cursor(place(ring.resolve(Some(&at(1, 1)))), began + RETAIN);
+    ring.note_cursor(place(&ring, at(1, 1)), began + RETAIN);
     assert_eq!(ring.stats().messages, 2, "what the cursor passed three seconds ago may go");
-    assert!(ring.resolve(Some(&at(0, 1))).is_in_sync());
-    ring.note_cursor(place(ring.resolve(Some(&at(1, 1)))), began + RETAIN + Duration::from_secs(1));
+    assert_eq!(standing(&ring, at(0, 1)), Standing::InSync);
+    ring.note_cursor(place(&ring, at(1, 1)), began + RETAIN + Duration::from_secs(1));
     assert_eq!(ring.stats().messages, 0);
-    assert!(ring.resolve(Some(&at(1, 1))).is_in_sync(), "the cursor itself is still known");
+    assert_eq!(standing(&ring, at(1, 1)), Standing::InSync, "the cursor itself is still known");
 }
 
 #[test]
@@ -225,14 +273,14 @@ fn what_lies_behind_a_cursor_that_went_back_is_kept() {
     ring.append([Seen::Marker(marker(0))]);
     ring.append((0..3_000).map(|n| published(&n.to_string())));
     let began = Instant::now();
-    ring.note_cursor(place(ring.resolve(Some(&at(0, 3_000)))), began);
+    ring.note_cursor(place(&ring, at(0, 3_000)), began);
     // Redis has lost the last of its data, and a new leader goes on from the older cursor, a batch at a time.
     let later = began + RETAIN + Duration::from_secs(5);
     for offset in [1_000, 2_000, 3_000] {
-        let start = place(ring.resolve(Some(&at(0, offset - 1_000))));
+        let start = place(&ring, at(0, offset - 1_000));
         let taken = ring.take(start, None, Limits { messages: 1_000, ..LIMITS }, Instant::now());
         assert!(texts(&taken).starts_with(&(offset - 1_000).to_string()), "nothing is missing");
-        ring.note_cursor(place(ring.resolve(Some(&at(0, offset)))), later);
+        ring.note_cursor(place(&ring, at(0, offset)), later);
     }
     assert_eq!(ring.stats().messages, 3_000);
 }
@@ -240,7 +288,7 @@ fn what_lies_behind_a_cursor_that_went_back_is_kept() {
 #[test]
 fn a_wake_ends_a_wait() {
     let ring = std::sync::Arc::new(ring());
-    let end = place(ring.resolve(Some(&at(1, 1))));
+    let end = place(&ring, at(1, 1));
     let (waits, waiting) = crossbeam_channel::bounded(1);
     let reader = std::thread::spawn({
         let ring = ring.clone();
@@ -260,9 +308,27 @@ fn a_wake_ends_a_wait() {
 #[test]
 fn without_a_cursor_it_begins_where_the_cursor_was_last_known() {
     let ring = ring();
-    assert_eq!(texts(&now(&ring, place(ring.resolve(None)))), "a b c");
-    ring.note_cursor(place(ring.resolve(Some(&at(0, 2)))), Instant::now());
-    assert_eq!(texts(&now(&ring, place(ring.resolve(None)))), "c");
+    let fresh = found(&ring, None);
+    assert_eq!(
+        (fresh.standing, fresh.gap, texts(&now(&ring, fresh.place))),
+        (Standing::Fresh, None, "a b c".to_owned())
+    );
+    let noted = Instant::now();
+    ring.note_cursor(place(&ring, at(0, 1)), noted);
+    // A moment later: known all the same.
+    ring.note_cursor(place(&ring, at(0, 2)), noted);
+    let lost = found(&ring, None);
+    assert_eq!((lost.standing, lost.gap), (Standing::InSync, Some("cursor-lost")));
+    assert_eq!(texts(&now(&ring, lost.place)), "c");
+    // What was not taken in before a break comes before what was heard after it, and the break is told.
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(5)), published("d")]);
+    assert_eq!(found(&ring, None).standing, Standing::Continues);
+    assert_eq!(read_all(&ring, found(&ring, None).place), ["c", "break at 1.5", "d"]);
+    ring.note_cursor(place(&ring, at(1, 1)), noted);
+    assert_eq!(found(&ring, None).standing, Standing::Beyond);
+    assert_eq!(read_all(&ring, found(&ring, None).place), ["break at 1.5", "d"]);
 }
 
 #[test]
@@ -277,7 +343,7 @@ fn a_wait_for_a_marker_ends_when_the_subscription_does() {
 #[test]
 fn what_is_appended_wakes_the_reader() {
     let ring = std::sync::Arc::new(ring());
-    let end = place(ring.resolve(Some(&at(1, 1))));
+    let end = place(&ring, at(1, 1));
     let reader = std::thread::spawn({
         let ring = ring.clone();
         move || ring.take(end, Some(&at(1, 1).position), LIMITS, Instant::now() + Duration::from_secs(60))

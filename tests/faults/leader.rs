@@ -1,20 +1,436 @@
 //! Rows about the leader: it dies, hangs, stops, or its clock is wrong.
 
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use oncecast::id::wall_clock_us;
+use oncecast::local::{ChildProcess, Cluster, Lease, Member, Signal};
+use oncecast::wire::ErrorCode;
+
 use crate::run::{Run, assert_l0};
 use crate::support::load::Load;
-use crate::support::{client_of, cluster, wait_for_another_leader, wait_until_in_sync};
+use crate::support::peer::{Heard, Line};
+use crate::support::{
+    DEADLINE, bare_cluster, client_of, cluster_of, dispatcher, options, run as run_command, state, stream, threads,
+    wait_for_another_leader, wait_until, wait_until_in_sync,
+};
+use crate::workers::Workers;
 
-use oncecast::local::Signal;
+/// A lease that outlasts every test: only the end of its connection tells that a leader is gone.
+const LONG_LEASE: &str = "--lease-ttl-ms 600000";
+/// The pause between two looks where the time is measured.
+const CLOSE_LOOK: Duration = Duration::from_millis(1);
+/// The threads that only a leader has.
+const WORKERS: [&str; 3] = ["ingest", "courier", "redistributor"];
 
-/// Row 3: a leader that was paused for less than its lease goes on, and nobody else leads.
+fn leader(cluster: &mut Cluster) -> (Member, Lease) {
+    cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads")
+}
+
+fn load(cluster: &mut Cluster, per_second: u64) -> Load {
+    Load::start(&cluster.redis().url(), "m", per_second)
+}
+
+/// Fails if something may have been missed: somebody in sync was there all the time.
+fn assert_no_gap(connection: &mut redis::Connection) {
+    assert_eq!(stream(connection, "messages:gaps"), [], "one in sync lived: nothing may have been missed");
+}
+
+/// Waits for the result of a message that was published after this call, by whoever leads then; gives the time since
+/// `since`.
+fn time_to_new_work(connection: &mut redis::Connection, load: &Load, since: Instant) -> Duration {
+    let first = load.first_unpublished();
+    let is_new = |entry: &(String, HashMap<String, String>)| {
+        let number = entry.1.get("message_id").and_then(|id| id.strip_prefix('m')?.parse::<u64>().ok());
+        number.is_some_and(|number| number >= first)
+    };
+    look_closely("the result of a new message", || {
+        let mut range = redis::cmd("XREVRANGE");
+        range.arg("messages:processed").arg("+").arg("-").arg("COUNT").arg(20);
+        let newest: Vec<(String, HashMap<String, String>)> = range.query(connection).expect("Redis answers");
+        newest.iter().any(is_new)
+    });
+    since.elapsed()
+}
+
+fn look_closely(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}");
+        thread::sleep(CLOSE_LOOK);
+    }
+}
+
+/// Times for the eye: sorted, with their median.
+fn shown(mut times: Vec<Duration>) -> String {
+    times.sort();
+    let ms: Vec<String> = times.iter().map(|time| time.as_millis().to_string()).collect();
+    format!("median {} ms of {}", ms[ms.len() / 2], ms.join(", "))
+}
+
+#[test]
+fn row_01_leader_killed_under_load() {
+    let mut run = Run::of("row_01");
+    // Nobody can take over but because Redis saw the connection close: that it comes in time is no matter of the clock.
+    let mut cluster = cluster_of(options(2, 3, LONG_LEASE, ""));
+    let connection = &mut client_of(&mut cluster);
+    let load = load(&mut cluster, run.scale(2_000, 5_000));
+    let mut times = Vec::new();
+    for _ in 0..run.scale(10, 50) {
+        wait_until_in_sync(connection, 2);
+        load.wait_for_more(run.random.u64(50..500));
+        let (first, lease) = leader(&mut cluster);
+        let killed = Instant::now();
+        cluster.kill_member(first).unwrap();
+        times.push(time_to_new_work(connection, &load, killed));
+        // Fails when an epoch does not rise.
+        let (second, _) = wait_for_another_leader(&mut cluster, &lease);
+        assert_ne!(second, first);
+        cluster.start_member(first).unwrap();
+    }
+    let sent = load.stop();
+    assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "Redis and one dispatcher were there all the time");
+    // Catches a new leader that begins at the wrong place, and a restarted one that does not know how far the others are.
+    assert_l0(connection, &sent);
+    assert_no_gap(connection);
+    run.say(format_args!("from the kill to the first result of a message published after it: {}", shown(times)));
+}
+
+#[test]
+fn row_02_leader_paused_longer_than_its_lease() {
+    let mut run = Run::of("row_02");
+    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 2500", ""));
+    let connection = &mut client_of(&mut cluster);
+    let load = load(&mut cluster, 1_500);
+    for _ in 0..run.scale(3, 20) {
+        wait_until_in_sync(connection, 2);
+        let (old, lease) = leader(&mut cluster);
+        load.wait_for_more(run.random.u64(100..1_000));
+        cluster.signal(old, Signal::SIGSTOP).unwrap();
+        // Its connections stand, so it counts as alive: only the end of the lease lets the other lead.
+        let (new, new_lease) = wait_for_another_leader(&mut cluster, &lease);
+        load.wait_for_more(run.random.u64(100..1_500));
+        assert_stale_everywhere(&mut cluster, &lease);
+        let (log, pid) = (cluster.process(old).unwrap().stderr().clone(), cluster.process(old).unwrap().pid());
+        let seen = log.count();
+        cluster.signal(old, Signal::SIGCONT).unwrap();
+        // Meanwhile its workers find the messages of the whole pause in the ring, and links with room.
+        let line = log.wait_for_after(seen, "event=term-ended", DEADLINE).expect("it steps down by itself");
+        let reasons = ["lease-lost", "lease-expired", "fenced", "superseded"];
+        assert!(reasons.iter().any(|reason| line.contains(&format!("reason={reason}"))), "{line}");
+        wait_until("its workers to be gone", || {
+            let threads = threads(pid);
+            let standby = threads.contains_key("listener") && threads.contains_key("election");
+            (standby && WORKERS.iter().all(|worker| !threads.contains_key(*worker))).then_some(())
+        });
+        load.wait_for_more(300);
+        assert_eq!(leader(&mut cluster), (new, new_lease), "the one that came back disturbed the leader");
+    }
+    // Catches one that still takes in what the new leader has taken in: each would be two messages, with two results.
+    assert_l0(connection, &load.stop());
+    assert_no_gap(connection);
+    // Catches a thread of the lost term that hangs.
+    cluster.stop(DEADLINE).expect("all end on SIGTERM");
+}
+
+/// Every consumer refuses what comes from the holder of this lease, which is over.
+fn assert_stale_everywhere(cluster: &mut Cluster, lease: &Lease) {
+    cluster.wait_for_consumers(DEADLINE).expect("the new leader finds the consumers");
+    for consumer in 0..3 {
+        let mut line = Line::lead(&cluster.address(consumer).to_string(), lease.epoch);
+        let answer = line.next();
+        assert!(matches!(answer, Heard::Error(ErrorCode::Stale, _)), "a stale LEAD was answered with {answer:?}");
+        assert_eq!(line.rest(), [], "the connection is closed");
+    }
+}
+
+#[test]
+fn row_02_lone_leader_paused_longer_than_its_lease() {
+    let mut run = Run::of("row_02_lone");
+    let mut cluster = cluster_of(options(1, 3, "--lease-ttl-ms 500", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 1);
+    let load = load(&mut cluster, 1_500);
+    for _ in 0..run.scale(2, 20) {
+        let (member, lease) = leader(&mut cluster);
+        load.wait_for_more(run.random.u64(100..500));
+        cluster.signal(member, Signal::SIGSTOP).unwrap();
+        wait_until("the lease to run out", || {
+            (run_command::<usize>(connection, &["EXISTS", "messages:leader"]) == 0).then_some(())
+        });
+        load.wait_for_more(run.random.u64(100..500));
+        cluster.signal(member, Signal::SIGCONT).unwrap();
+        let next = cluster.wait_for(DEADLINE, "a new term", |_, snapshot| {
+            snapshot.lease.clone().filter(|next| next.epoch > lease.epoch)
+        });
+        assert_eq!(next.unwrap().holder, lease.holder);
+    }
+    load.wait_for_more(500);
+    // Catches a new term that begins with the present instead of where the old one stopped.
+    assert_l0(connection, &load.stop());
+    assert_no_gap(connection);
+}
+
 #[test]
 fn row_03_leader_paused_shorter_than_its_lease() {
-    let _ = (Run::of("row_03"), Signal::SIGSTOP);
-    let mut cluster = cluster(2, 3);
+    let mut run = Run::of("row_03");
+    // Renewed every 20 s: whenever a pause begins, most of the lease is left.
+    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 60000", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
-    let load = Load::start(&cluster.redis().url(), "m", 1_000);
-    load.wait_for_more(500);
+    let (member, lease) = leader(&mut cluster);
+    let load = load(&mut cluster, 1_500);
+    // One is longer than the link timeout and the limits on silence: a leader must not take its own pause for theirs.
+    let short = (0..run.scale(3, 30)).map(|_| Duration::from_millis(run.random.u64(20..1_200))).collect::<Vec<_>>();
+    for pause in short.into_iter().chain([Duration::from_millis(4_500)]) {
+        load.wait_for_more(run.random.u64(50..500));
+        cluster.signal(member, Signal::SIGSTOP).unwrap();
+        // The length of the pause is the fault.
+        thread::sleep(pause);
+        cluster.signal(member, Signal::SIGCONT).unwrap();
+    }
+    load.wait_for_more(300);
     assert_l0(connection, &load.stop());
-    let _ = wait_for_another_leader;
+    assert_no_gap(connection);
+    assert_eq!(leader(&mut cluster), (member, lease.clone()), "the same dispatcher leads in the same epoch");
+    let epoch: u64 = run_command(connection, &["GET", "messages:epoch"]);
+    assert_eq!(epoch, lease.epoch.0, "nobody led in between");
+}
+
+#[test]
+fn row_04_leader_killed_during_replay() {
+    let mut run = Run::of("row_04");
+    let mut cluster = cluster_of(options(3, 3, LONG_LEASE, ""));
+    let connection = &mut client_of(&mut cluster);
+    let load = load(&mut cluster, run.scale(5_000, 10_000));
+    let mut left = Vec::new();
+    for _ in 0..run.scale(4, 30) {
+        wait_until_in_sync(connection, 3);
+        let (first, lease) = leader(&mut cluster);
+        // What comes while the leader is paused is in the others' rings and nowhere else.
+        cluster.signal(first, Signal::SIGSTOP).unwrap();
+        load.wait_for_more(run.random.u64(8_000..12_000));
+        cluster.kill_member(first).unwrap();
+        let mut newer = lease.epoch.0;
+        look_closely("a new epoch", || {
+            newer = run_command(connection, &["GET", "messages:epoch"]);
+            newer > lease.epoch.0
+        });
+        // How far into the replay the second kill comes is part of the fault.
+        thread::sleep(Duration::from_millis(run.random.u64(0..30)));
+        let (second, second_lease) = leader(&mut cluster);
+        cluster.kill_member(second).unwrap();
+        let (pending, processed, dead) = state(connection);
+        left.push(load.first_unpublished().saturating_sub((pending + processed + dead) as u64));
+        let (third, _) = wait_for_another_leader(&mut cluster, &second_lease);
+        assert!(third != first && third != second, "the one that lives takes over");
+        load.wait_for_more(200);
+        cluster.start_member(first).unwrap();
+        cluster.start_member(second).unwrap();
+    }
+    let sent = load.stop();
+    assert_l0(connection, &sent);
+    assert_no_gap(connection);
+    run.say(format_args!("at the second kills so many messages were published and not taken in: {left:?}"));
+}
+
+#[test]
+fn row_05_chain_of_kills() {
+    const DISPATCHERS: usize = 4;
+    let mut run = Run::of("row_05");
+    let mut cluster = cluster_of(options(DISPATCHERS, 3, LONG_LEASE, ""));
+    let connection = &mut client_of(&mut cluster);
+    let load = load(&mut cluster, run.scale(1_500, 4_000));
+    let mut kills = 0;
+    for _ in 0..run.scale(3, 20) {
+        wait_until_in_sync(connection, DISPATCHERS as u64);
+        // All are in sync: as long as one of these lives nothing may be lost, whoever leads in between.
+        let mut in_sync: Vec<Member> = (0..DISPATCHERS).map(Member::Dispatcher).collect();
+        let mut dead: Vec<Member> = Vec::new();
+        let (mut member, mut lease) = leader(&mut cluster);
+        loop {
+            in_sync.retain(|other| *other != member);
+            if in_sync.is_empty() {
+                break;
+            }
+            // A part of the fault: long enough to begin, too short to settle down.
+            thread::sleep(Duration::from_millis(200));
+            cluster.kill_member(member).unwrap();
+            kills += 1;
+            dead.push(member);
+            (member, lease) = wait_for_another_leader(&mut cluster, &lease);
+            // One that is restarted may be the next to lead, if it gets in sync that fast.
+            if run.random.bool() {
+                let back = dead.swap_remove(run.random.usize(..dead.len()));
+                cluster.start_member(back).unwrap();
+            }
+        }
+        for back in dead {
+            cluster.start_member(back).unwrap();
+        }
+    }
+    let sent = load.stop();
+    assert!(sent.unheard.is_empty(), "one was there all the time");
+    assert_l0(connection, &sent);
+    assert_no_gap(connection);
+    run.say(format_args!("{kills} kills"));
+}
+
+/// A library that shows a process another time of day than the others have, where the system has it.
+fn clock_shifter() -> Option<PathBuf> {
+    const NAME: &str = "faketime/libfaketimeMT.so.1";
+    let folders = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from).into_iter();
+    let by_platform = std::fs::read_dir("/usr/lib").into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    folders.chain(by_platform).map(|folder| folder.join(NAME)).find(|file| file.is_file())
+}
+
+/// A dispatcher whose wall clock goes wrong, and only that.
+struct Shifted {
+    process: ChildProcess,
+    offset: PathBuf,
+}
+
+impl Shifted {
+    fn start(cluster: &mut Cluster, shifter: &Path, name: &str, addresses: &[String], hours: i64) -> Shifted {
+        let offset = cluster.redis().folder().join(format!("{name}-offset"));
+        std::fs::write(&offset, format!("{hours:+}h")).expect("the folder is ours");
+        let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
+        command.args(["--dispatcher-id", name, "--consumers", &addresses.join(",")]);
+        command.args(LONG_LEASE.split(' '));
+        // Read again at each look at the clock: so it can jump while the process runs.
+        command.env("LD_PRELOAD", shifter).env("FAKETIME_TIMESTAMP_FILE", &offset).env("FAKETIME_NO_CACHE", "1");
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
+        let process = ChildProcess::spawn(name, command).expect("the dispatcher starts");
+        Shifted { process, offset }
+    }
+
+    /// Moves its clock to so many hours beside the right time.
+    fn jump(&self, hours: i64) {
+        // In one step: it may look at any moment.
+        let new = self.offset.with_extension("new");
+        std::fs::write(&new, format!("{hours:+}h")).and_then(|()| std::fs::rename(&new, &self.offset)).expect("ours");
+    }
+}
+
+impl Drop for Shifted {
+    fn drop(&mut self) {
+        let pid = self.process.pid();
+        let _ = self.process.kill();
+        // What the library shares with its children and leaves behind.
+        for file in ["faketime_shm_", "sem.faketime_sem_"] {
+            let _ = std::fs::remove_file(format!("/dev/shm/{file}{pid}"));
+        }
+    }
+}
+
+/// The last id that was given out.
+fn last_id(connection: &mut redis::Connection) -> u64 {
+    let cursor: Option<String> = run_command(connection, &["GET", "messages:cursor"]);
+    cursor.and_then(|cursor| cursor.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn row_23_clock_jumps() {
+    const HOUR_US: u64 = 3_600_000_000;
+    let mut run = Run::of("row_23");
+    let Some(shifter) = clock_shifter() else {
+        run.say("SKIPPED: it needs libfaketime, which is in the Debian package libfaketime");
+        return;
+    };
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let mut workers = Workers::new(&mut cluster, 2, 2);
+    (0..2).for_each(|number| workers.start(number));
+    let mut hours = [-1, 1, 0];
+    run.random.shuffle(&mut hours);
+    let mut first = Shifted::start(&mut cluster, &shifter, "d0", &workers.addresses, hours[0]);
+    wait_until_in_sync(connection, 1);
+    let load = load(&mut cluster, 1_000);
+    for turn in 1..=run.scale(4, 20) as usize {
+        load.wait_for_more(run.random.u64(100..400));
+        let next = Shifted::start(&mut cluster, &shifter, &format!("d{turn}"), &workers.addresses, hours[turn % 3]);
+        wait_until_in_sync(connection, 2);
+        // The leader's clock jumps forward: its ids must follow, or nothing is shifted here. And then back again.
+        let ahead = 2 * turn as u64;
+        first.jump(ahead as i64);
+        let ahead_us = ahead * HOUR_US - HOUR_US / 2;
+        wait_until("the ids to follow the clock", || (last_id(connection) > wall_clock_us() + ahead_us).then_some(()));
+        first.jump(-1);
+        load.wait_for_more(run.random.u64(100..400));
+        drop(first);
+        cluster
+            .wait_for(DEADLINE, "the next to lead", |_, snapshot| {
+                snapshot.lease.clone().filter(|lease| lease.name() == next.process.name())
+            })
+            .unwrap();
+        first = next;
+    }
+    load.wait_for_more(300);
+    let sent = load.stop();
+    assert_l0(connection, &sent);
+    assert_no_gap(connection);
+    // The order of intake is that of publishing. Catches ids that go back with the clock, and one that is used twice.
+    let number = |name: &str| name.strip_prefix('m').and_then(|number| number.parse::<u64>().ok());
+    let ids: BTreeMap<u64, u64> =
+        workers.noted().into_iter().filter_map(|(id, name)| Some((number(&name)?, id))).collect();
+    assert_eq!(ids.len(), sent.owed.len(), "each was run");
+    let falls = ids.values().zip(ids.values().skip(1)).filter(|(one, next)| one >= next).count();
+    assert_eq!(falls, 0, "ids rise");
+}
+
+#[test]
+fn row_25_rolling_restart() {
+    let mut run = Run::of("row_25");
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let mut workers = Workers::new(&mut cluster, 3, 2);
+    (0..3).for_each(|number| workers.start(number));
+    // With one delivery allowed, each that counts as failed is a dead letter. Nobody is lost for being slow.
+    let args = format!("{LONG_LEASE} --link-timeout-ms 600000 --max-deliveries 1");
+    let addresses = workers.addresses.clone();
+    let start = |cluster: &Cluster, name: &str| dispatcher(cluster, name, &addresses, &args);
+    let mut dispatchers = ["d0", "d1", "d2"].map(|name| start(&cluster, name));
+    wait_until_in_sync(connection, 3);
+    let load = load(&mut cluster, run.scale(2_000, 5_000));
+    let (mut times, mut roll_calls) = (Vec::new(), Vec::new());
+    for _ in 0..run.scale(2, 10) {
+        for process in &mut dispatchers {
+            wait_until_in_sync(connection, 3);
+            load.wait_for_more(run.random.u64(100..500));
+            let holder: String = run_command(connection, &["GET", "messages:leader"]);
+            process.signal(Signal::SIGTERM).unwrap();
+            if holder.starts_with(&format!("{}-", process.name())) {
+                look_closely("the lease to be given back", || {
+                    let now: Option<String> = run_command(connection, &["GET", "messages:leader"]);
+                    now.as_ref() != Some(&holder)
+                });
+                times.push(time_to_new_work(connection, &load, Instant::now()));
+            }
+            assert!(process.wait(DEADLINE).expect("it ends on SIGTERM").success());
+            roll_calls.extend(process.stderr().all().into_iter().filter(|line| line.contains("event=roll-called")));
+            *process = start(&cluster, process.name());
+        }
+        for number in 0..3 {
+            load.wait_for_more(run.random.u64(100..500));
+            let line = workers.stop(number);
+            assert!(line.contains("drained=true") && line.contains("held=0"), "{line}");
+            load.wait_for_more(run.random.u64(100..500));
+            workers.start(number);
+            let name = format!("w{number}");
+            let used = cluster.wait_for(DEADLINE, "it to be used again", |_, snapshot| {
+                snapshot.consumers.contains(&name).then_some(())
+            });
+            used.unwrap();
+        }
+    }
+    let sent = load.stop();
+    assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "Redis and two dispatchers were there all the time");
+    assert_l0(connection, &sent);
+    assert_no_gap(connection);
+    assert_eq!(state(connection).2, 0, "what is handed back does not count as failed");
+    let twice: Vec<(String, usize)> = workers.runs().into_iter().filter(|(_, runs)| *runs > 1).collect();
+    assert_eq!(twice, [], "no handler is run twice; roll calls: {roll_calls:?}");
+    run.say(format_args!("from the release to the first result of a message published after it: {}", shown(times)));
 }

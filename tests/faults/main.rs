@@ -15,5 +15,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod consumer;
+mod dispatchers;
+mod garbage;
 mod leader;
+#[cfg(target_os = "linux")]
+mod namespaces;
+#[cfg(target_os = "linux")]
+mod network;
+mod proxy;
+mod redis;
 mod run;
+mod subscription;
+mod watch;
+mod workers;

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
 use oncecast::local;
 
 use crate::support::load::Sent;
-use crate::support::{recorded_ids, state, stream};
+use crate::support::{recorded_ids, state, stream, wait_for_intake};
 
 /// A seed to repeat a failure with.
 const SEED: &str = "ONCECAST_SEED";
@@ -37,6 +38,12 @@ impl Run {
     pub fn scale(&self, short: u64, long: u64) -> u64 {
         if std::env::var_os(LONG).is_some() { long } else { short }
     }
+
+    /// Shows a figure, or that something was left out; also if the test passes, when what `eprintln!` writes is not shown.
+    pub fn say(&self, text: impl fmt::Display) {
+        // Nothing depends on it being read.
+        let _ = writeln!(io::stderr(), "{} (seed {}): {text}", self.row, self.seed);
+    }
 }
 
 impl Drop for Run {
@@ -53,6 +60,8 @@ impl Drop for Run {
 /// Of the messages whose `PUBLISH` brought no answer, and of those that nobody heard, each may have been recorded, but
 /// not twice.
 pub fn assert_l0(connection: &mut redis::Connection, sent: &Sent) {
+    // Otherwise what nobody is owed could make up for what is still on its way.
+    wait_for_intake(connection);
     // Whether it came to that is judged below, by what is there.
     let _ = local::wait_until(DRAIN_LIMIT, "the drain", || {
         let (pending, processed, dead) = state(connection);

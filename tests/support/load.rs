@@ -1,10 +1,13 @@
 //! Load: a thread that publishes numbered messages at a rate and knows what became of each `PUBLISH`.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{CHANNEL, wait_until};
 
@@ -15,6 +18,8 @@ const BURSTS_PER_S: u64 = 200;
 pub struct Load {
     stop: Arc<AtomicBool>,
     published: Arc<AtomicU64>,
+    /// The number of the next message; locked while a burst is under way.
+    next: Arc<Mutex<u64>>,
     thread: Option<JoinHandle<Sent>>,
 }
 
@@ -35,9 +40,28 @@ impl Load {
     /// Publishes `{"message_id":"<prefix><n>"}` about `per_second` times a second until stopped.
     pub fn start(url: &str, prefix: &'static str, per_second: u64) -> Load {
         let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let worker = Worker { url: url.to_owned(), prefix, stop: stop.clone(), published: published.clone() };
-        let thread = thread::spawn(move || worker.run(per_second));
-        Load { stop, published, thread: Some(thread) }
+        let next = Arc::new(Mutex::new(0));
+        let worker = Worker {
+            url: url.to_owned(),
+            prefix,
+            stop: stop.clone(),
+            published: published.clone(),
+            next: next.clone(),
+        };
+        let thread = thread::spawn(move || worker.run(per_second.div_ceil(BURSTS_PER_S)));
+        Load { stop, published, next, thread: Some(thread) }
+    }
+
+    /// Publishes nothing until what this gives is dropped; it holds the number of the next message.
+    ///
+    /// No burst is under way then: Redis has sent on what it said it had, and a fault now has a place among the numbers.
+    pub fn hold(&self) -> MutexGuard<'_, u64> {
+        self.next.lock()
+    }
+
+    /// The number of a message that is yet to be published, as are all after it.
+    pub fn first_unpublished(&self) -> u64 {
+        *self.hold()
     }
 
     /// Waits until so many more have been published.
@@ -55,6 +79,26 @@ impl Load {
     }
 }
 
+impl Sent {
+    /// Messages with these numbers may be lost, or recorded.
+    pub fn forgive(&mut self, numbers: &Range<u64>) {
+        let (heard, owed) = (std::mem::take(&mut self.receivers), std::mem::take(&mut self.owed));
+        for (id, receivers) in owed.into_iter().zip(heard) {
+            if numbers.contains(&number(&id)) {
+                self.uncertain.insert(id);
+            } else {
+                self.owed.push(id);
+                self.receivers.push(receivers);
+            }
+        }
+    }
+}
+
+/// The number in an id.
+pub fn number(id: &str) -> u64 {
+    id.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().expect("an id ends with its number")
+}
+
 impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -69,13 +113,13 @@ struct Worker {
     prefix: &'static str,
     stop: Arc<AtomicBool>,
     published: Arc<AtomicU64>,
+    next: Arc<Mutex<u64>>,
 }
 
 impl Worker {
-    fn run(self, per_second: u64) -> Sent {
-        let burst = per_second.div_ceil(BURSTS_PER_S);
+    fn run(self, burst: u64) -> Sent {
         let mut sent = Sent::default();
-        let (mut connection, mut number) = (None, 0);
+        let mut connection = None;
         let began = Instant::now();
         for round in 1.. {
             if self.stop.load(Ordering::Relaxed) {
@@ -85,10 +129,13 @@ impl Worker {
                 connection = self.connect();
             }
             if let Some(open) = &mut connection {
-                let ids: Vec<String> = (number..number + burst).map(|n| format!("{}{n}", self.prefix)).collect();
-                number += burst;
+                let mut next = self.next.lock();
+                let ids: Vec<String> = (*next..*next + burst).map(|n| format!("{}{n}", self.prefix)).collect();
+                *next += burst;
                 if self.publish(open, ids, &mut sent).is_err() {
                     connection = None;
+                    // A Redis that died after its answer may not have sent on what it had answered for.
+                    sent.forgive(&((*next).saturating_sub(2 * burst)..*next));
                 }
             }
             let next = began + Duration::from_micros(round * 1_000_000 / BURSTS_PER_S);

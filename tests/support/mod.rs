@@ -298,6 +298,37 @@ pub fn threads(pid: u32) -> BTreeMap<String, u32> {
     tasks.filter_map(|task| Some((name(task)?.trim().to_owned(), task))).collect()
 }
 
+/// The client id of a dispatcher's subscription, by its process.
+pub fn subscription_of(connection: &mut redis::Connection, pid: u32) -> String {
+    let own = local_ports(pid);
+    let list: String = run(connection, &["CLIENT", "LIST", "TYPE", "PUBSUB"]);
+    let field = |line: &str, name: &str| {
+        line.split(' ').find_map(|word| word.strip_prefix(name)).expect("each line has it").to_owned()
+    };
+    let is_own = |line: &&str| {
+        let port = field(line, "addr=").rsplit(':').next().and_then(|port| port.parse().ok());
+        port.is_some_and(|port: u16| own.contains(&port))
+    };
+    let ids: Vec<String> = list.lines().filter(is_own).map(|line| field(line, "id=")).collect();
+    assert_eq!(ids.len(), 1, "a dispatcher has one subscription: {list}");
+    ids.into_iter().next().expect("one")
+}
+
+/// The local ports of a process's TCP connections.
+pub fn local_ports(pid: u32) -> Vec<u16> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let files = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    let sockets = files.filter_map(|file| {
+        let inode = file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        Some(inode.to_owned())
+    });
+    let sockets: Vec<String> = sockets.collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("Linux has it");
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let own = rows.filter(|row| sockets.iter().any(|inode| inode == row[9]));
+    own.filter_map(|row| u16::from_str_radix(row[1].rsplit(':').next()?, 16).ok()).collect()
+}
+
 /// A dispatcher that is told addresses of our own choice.
 pub fn dispatcher(cluster: &Cluster, name: &str, addresses: &[String], args: &str) -> ChildProcess {
     let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");

@@ -18,6 +18,8 @@ use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
 
 /// Messages read from one link in one round of the loop.
 const READS_PER_ROUND: usize = 64;
+/// A message that is in hand with this delivery or a later one when its consumer is lost is a suspect.
+const SUSPECT_FROM: u16 = 2;
 /// Results of consumers without Redis that may wait to be recorded; beyond it no link is read.
 pub(super) const MAX_RESULT_BYTES: usize = 32 << 20;
 
@@ -85,6 +87,9 @@ impl Courier {
             Quoted(why)
         );
         add(&self.shared.stats.links_lost, 1);
+        if !link.draining {
+            held.iter().filter(|(_, delivery)| *delivery >= SUSPECT_FROM).for_each(|(id, _)| self.table.suspect(*id));
+        }
         let reason = format!("the link to the consumer was lost: {why}");
         self.give_back(&link.consumer, held, verdict, &reason);
         self.list_members();

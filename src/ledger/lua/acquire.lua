@@ -1,8 +1,9 @@
 -- Takes the lease if it is free: no lease stands, or its holder's listener has gone from its alive channel.
--- KEYS  leader, epoch, cursor
+-- KEYS  leader, epoch, cursor, pending
 -- ARGV  dispatcher id, TTL in ms, prefix of the alive channels, highest epoch ever seen by the caller,
 --       '1' if the caller may take a free lease now ('0': it only looks)
--- Gives {'acquired', epoch, cursor} | {'vacant', 0, cursor} | {'held', lease, cursor}; no cursor is false.
+-- Gives {'acquired', epoch, cursor, highest pending score} | {'vacant', 0, cursor} | {'held', lease, cursor}; what is
+-- not there is false.
 local cursor = redis.call('GET', KEYS[3])
 local lease = redis.call('GET', KEYS[1])
 if lease then
@@ -20,8 +21,9 @@ local time = redis.call('TIME')
 local epoch = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 epoch = math.max(epoch, (tonumber(redis.call('GET', KEYS[2])) or 0) + 1, tonumber(ARGV[4]) + 1)
 epoch = string.format('%.0f', epoch)
+local newest = redis.call('ZREVRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2] or false
 -- A script whose first write needs no memory may go on under maxmemory: a full Redis still gets its leader.
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], epoch)
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. epoch, 'PX', ARGV[2])
-return {'acquired', epoch, cursor}
+return {'acquired', epoch, cursor, newest}

@@ -1,24 +1,17 @@
 //! What the demonstration came to, as the last lines of its screen. Pure.
 
 use std::io::Write;
-use std::time::Duration;
 
-use super::screen::{Screen, Tone};
-use crate::audit::AuditReport;
+use crate::local::trial::Findings;
+use crate::local::trial::screen::{Screen, Tone};
 
 /// See the module's text.
-pub(super) struct Verdict<'a> {
-    /// What the publisher says.
-    pub(super) published: u64,
-    /// How long the take-over took, if it was seen.
-    pub(super) took: Option<Duration>,
-    /// What the results say.
-    pub(super) report: &'a AuditReport,
-}
+pub(super) struct Verdict<'a>(pub(super) &'a Findings);
 
 impl Verdict<'_> {
     pub(super) fn lines<W: Write>(&self, screen: &Screen<W>) -> Vec<String> {
-        let Verdict { published, took, report } = self;
+        let Findings { published, struck, audit: report, .. } = self.0;
+        let took = struck.iter().find_map(|struck| struck.took);
         let equal = if report.distinct == *published { "=" } else { "≠" };
         let counts = format!("published {published} {equal} processed {}", report.distinct);
         let took = took.map_or("not seen".to_owned(), |took| format!("{} ms", took.as_millis()));

@@ -1,16 +1,16 @@
-//! The demonstration at work: looks at the group again and again, follows its plan, and shows what it sees.
+//! A trial under way: looks at the group again and again, has the strikes carried out, and shows what it sees.
 
 use std::time::{Duration, Instant};
 
-use super::rates::Rates;
+use super::Trial;
 use super::screen::{Frame, Screen, Tone};
-use super::takeover::TakeOver;
-use crate::config::DemoConfig;
+use super::strikes::{Event, Strikes};
+use super::timeline::Timeline;
 use crate::error::{Error, Result};
-use crate::local::{ChildProcess, Cluster, GroupView, Member, Snapshot};
+use crate::local::{ChildProcess, Cluster, GroupView, Snapshot};
 use crate::shutdown::ShutdownRequests;
 
-/// Between two looks at the group, and while a take-over is measured.
+/// Between two looks at the group, and while a recovery is measured.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const MEASURE_EVERY: Duration = Duration::from_millis(1);
 /// Between two plain lines where the screen is not a terminal.
@@ -25,63 +25,63 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 const QUIET_LIMIT: Duration = Duration::from_secs(5);
 
 /// See the module's text.
-pub(super) struct Watch {
-    pub(super) config: DemoConfig,
+pub(super) struct Watch<'a> {
+    duration: Duration,
     pub(super) publisher: ChildProcess,
     pub(super) cluster: Cluster,
     view: GroupView,
-    pub(super) screen: Screen,
-    pub(super) requests: ShutdownRequests,
+    pub(super) screen: &'a mut Screen,
+    requests: &'a ShutdownRequests,
     begin: Instant,
     /// When Redis last answered.
     answered: Instant,
     next_frame: Instant,
-    takeover: Option<TakeOver>,
-    /// The dispatcher that was killed and when it is started again.
-    restart: Option<(Member, Instant)>,
-    rates: Rates,
+    pub(super) strikes: Strikes,
+    pub(super) timeline: Timeline,
     /// Set when the publisher has ended: when, and what it says it has published.
     published: Option<(Instant, u64)>,
     /// The number of results last seen, and since when.
     quiet: (u64, Instant),
 }
 
-impl Watch {
+impl<'a> Watch<'a> {
     pub(super) fn new(
-        config: &DemoConfig,
+        trial: &Trial,
         cluster: Cluster,
         publisher: ChildProcess,
-        screen: Screen,
-        requests: ShutdownRequests,
-    ) -> Watch {
+        screen: &'a mut Screen,
+        requests: &'a ShutdownRequests,
+    ) -> Watch<'a> {
         let begin = Instant::now();
-        let view = cluster.view();
         // A plain line before there is anything to tell would only look like trouble.
         let first_frame = if screen.is_live() { Duration::ZERO } else { PLAIN_EVERY };
         Watch {
-            config: config.clone(),
+            duration: trial.duration,
             publisher,
+            view: cluster.view(),
             cluster,
-            view,
             screen,
             requests,
             begin,
             answered: begin,
             next_frame: begin + first_frame,
-            takeover: None,
-            restart: None,
-            rates: Rates::default(),
+            strikes: Strikes::new(trial.strikes.clone(), begin),
+            timeline: Timeline::new(trial.duration),
             published: None,
             quiet: (0, begin),
         }
+    }
+
+    /// From the start to the last new result.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.quiet.1.duration_since(self.begin)
     }
 
     /// The main loop: looks at the group again and again, until all is processed. Gives the number published, or `None`
     /// if it was asked to stop.
     pub(super) fn run(&mut self) -> Result<Option<u64>> {
         loop {
-            let measuring = self.takeover.as_ref().is_some_and(|takeover| takeover.took().is_none());
-            let pause = if measuring { MEASURE_EVERY } else { LOOK_EVERY };
+            let pause = if self.strikes.is_measuring() { MEASURE_EVERY } else { LOOK_EVERY };
             if self.requests.receiver().recv_timeout(pause).is_ok() {
                 return Ok(None);
             }
@@ -96,7 +96,10 @@ impl Watch {
             let now = Instant::now();
             self.answered = now;
             self.follow_the_publisher(now)?;
-            self.follow_the_plan(now, &snapshot)?;
+            self.follow_the_plan(&snapshot)?;
+            if self.timeline.add(now.duration_since(self.begin), &snapshot) {
+                self.timeline.look_at_memory(&mut self.cluster);
+            }
             self.show(now, &snapshot);
             if let Some(published) = self.finished(now, &snapshot)? {
                 return Ok(Some(published));
@@ -117,47 +120,29 @@ impl Watch {
         }
     }
 
-    /// Kills the leader at two fifths of the time, and starts it again a while after its successor's first result.
-    fn follow_the_plan(&mut self, now: Instant, snapshot: &Snapshot) -> Result<()> {
-        let running = now.duration_since(self.begin);
-        let stamp = format!("{:>6.1} s  ", running.as_secs_f64());
-        if let Some(takeover) = &mut self.takeover {
-            if let Some(took) = takeover.observe(now, snapshot) {
-                let name = snapshot.lease.as_ref().map_or("nobody", |lease| lease.name());
-                let line =
-                    format!("{name} has taken over: its first result came {} ms after the kill", took.as_millis());
-                self.screen.line(&(stamp.clone() + &self.screen.paint(Tone::Good, &line)));
-                let later = now + (self.config.duration / 5).min(Duration::from_secs(3));
-                self.restart = self.restart.map(|(killed, _)| (killed, later));
-            }
-            if let Some((killed, _)) = self.restart.filter(|(_, at)| takeover.took().is_some() && now >= *at) {
-                self.cluster.start_member(killed)?;
-                self.restart = None;
-                self.screen.line(&format!("{stamp}{killed} is started again, as a standby"));
-            }
-        } else if running >= self.config.duration * 2 / 5
-            && let Some((leader, lease)) = self.cluster.leader(snapshot).zip(snapshot.lease.clone())
-        {
-            let killed_at = Instant::now();
-            self.cluster.kill_member(leader)?;
-            self.takeover = Some(TakeOver::new(lease, killed_at));
-            self.restart = Some((leader, now));
-            let line = format!("{leader} leads: killed with SIGKILL");
-            self.screen.line(&(stamp + &self.screen.paint(Tone::Notable, &line)));
+    fn follow_the_plan(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let over = self.published.is_some();
+        for event in self.strikes.follow(&mut self.cluster, &mut self.view, snapshot, over)? {
+            let stamp = format!("{:>6.1} s  ", self.begin.elapsed().as_secs_f64());
+            let line = match event {
+                Event::Struck(line) => self.screen.paint(Tone::Notable, &line),
+                Event::Flows(line) => self.screen.paint(Tone::Good, &line),
+                Event::Healed(line) => line,
+            };
+            self.screen.line(&(stamp + &line));
         }
         Ok(())
     }
 
     fn show(&mut self, now: Instant, snapshot: &Snapshot) {
-        self.rates.add(now, snapshot);
         if now < self.next_frame {
             return;
         }
         self.next_frame = now + if self.screen.is_live() { LOOK_EVERY } else { PLAIN_EVERY };
-        let (published_per_s, processed_per_s) = self.rates.per_second();
+        let (published_per_s, processed_per_s) = self.timeline.rates();
         self.screen.draw(&Frame {
             elapsed: now.duration_since(self.begin),
-            duration: self.config.duration,
+            duration: self.duration,
             published_per_s,
             processed_per_s,
             pending: snapshot.pending,
@@ -173,7 +158,7 @@ impl Watch {
             self.quiet = (snapshot.processed, now);
         }
         let Some((ended_at, published)) = self.published else {
-            let overdue = now.duration_since(self.begin) >= self.config.duration + PUBLISHER_LIMIT;
+            let overdue = now.duration_since(self.begin) >= self.duration + PUBLISHER_LIMIT;
             let failure = || self.publisher.failure(format_args!("goes on {PUBLISHER_LIMIT:?} after its time"));
             return if overdue { Err(failure()) } else { Ok(None) };
         };
@@ -189,11 +174,6 @@ impl Watch {
             )));
         }
         Ok(None)
-    }
-
-    /// How long the take-over took, if it was seen.
-    pub(super) fn took(&self) -> Option<Duration> {
-        self.takeover.as_ref().and_then(TakeOver::took)
     }
 }
 

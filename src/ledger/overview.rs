@@ -2,11 +2,13 @@
 //!
 //! Read-only. The values are read one after the other, in the order of [`Snapshot`]'s fields, not in one step.
 
+use std::time::Duration;
+
 use redis::Value;
 
+use super::{Command, Connection, Cursor, Keys, member, text};
 use crate::error::{Error, Result};
-use crate::id::Epoch;
-use crate::ledger::{Command, Connection, Cursor, Keys};
+use crate::id::{Epoch, MessageId};
 
 /// Who leads, as the key `<group>:leader` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +36,24 @@ impl Lease {
 pub struct Snapshot {
     /// Who leads, if anybody.
     pub lease: Option<Lease>,
+    /// How long the lease lasts unless it is renewed.
+    pub lease_left: Option<Duration>,
+    /// The highest epoch given out.
+    pub epoch: Epoch,
+    /// How many dispatchers are subscribed.
+    pub dispatchers: u64,
     /// How far the channel has been taken in.
     pub cursor: Option<Cursor>,
     /// Entries in the result stream.
     pub processed: u64,
     /// Messages without a result.
     pub pending: u64,
+    /// The id of the oldest of them.
+    pub oldest: Option<MessageId>,
     /// Dead letters.
     pub dead: u64,
+    /// Recorded gaps.
+    pub gaps: u64,
     /// The ids of the consumers that the leader is connected to.
     pub consumers: Vec<String>,
     /// Calls of PUBLISH on this server since it started, on any channel.
@@ -75,10 +87,16 @@ impl GroupView {
         let keys = &self.keys;
         let commands = vec![
             Command::of(&["GET", &keys.leader]),
+            Command::of(&["PTTL", &keys.leader]),
+            Command::of(&["GET", &keys.epoch]),
+            // Only dispatchers subscribe to it.
+            Command::of(&["PUBSUB", "NUMSUB", &keys.control]),
             Command::of(&["GET", &keys.cursor]),
             Command::of(&["XLEN", &keys.processed]),
             Command::of(&["ZCARD", &keys.pending]),
+            Command::of(&["ZRANGE", &keys.pending, "0", "0"]),
             Command::of(&["XLEN", &keys.dead]),
+            Command::of(&["XLEN", &keys.gaps]),
             Command::of(&["LRANGE", &keys.consumers, "0", "-1"]),
             Command::of(&["INFO", "commandstats"]),
         ];
@@ -88,33 +106,47 @@ impl GroupView {
 }
 
 fn read(replies: &[Value]) -> Option<Snapshot> {
-    let [lease, cursor, Value::Int(processed), Value::Int(pending), Value::Int(dead), Value::Array(consumers), stats] =
+    let [lease, lease_left, epoch, dispatchers, cursor, processed, pending, oldest, dead, gaps, consumers, stats] =
         replies
     else {
         return None;
     };
+    let (Value::Array(dispatchers), Value::Array(oldest), Value::Array(consumers)) = (dispatchers, oldest, consumers)
+    else {
+        return None;
+    };
+    let oldest = oldest.first().and_then(|member| match member {
+        Value::BulkString(member) => member::decode(member).map(|(id, _)| id),
+        _ => None,
+    });
     Some(Snapshot {
         lease: text(lease).and_then(Lease::parse),
+        lease_left: count(lease_left).map(Duration::from_millis),
+        epoch: Epoch(text(epoch).and_then(|epoch| epoch.parse().ok()).unwrap_or_default()),
+        dispatchers: count(dispatchers.get(1)?)?,
         cursor: text(cursor).and_then(|cursor| cursor.parse().ok()),
-        processed: (*processed).try_into().ok()?,
-        pending: (*pending).try_into().ok()?,
-        dead: (*dead).try_into().ok()?,
+        processed: count(processed)?,
+        pending: count(pending)?,
+        oldest,
+        dead: count(dead)?,
+        gaps: count(gaps)?,
         consumers: consumers.iter().filter_map(text).map(str::to_owned).collect(),
         publish_calls: text(stats).and_then(publish_calls).unwrap_or(0),
     })
+}
+
+/// A number that is not negative: PTTL says by negative ones that there is no such key.
+fn count(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => (*number).try_into().ok(),
+        _ => None,
+    }
 }
 
 /// From the line `cmdstat_publish:calls=12,usec=…`; none yet means none.
 fn publish_calls(stats: &str) -> Option<u64> {
     let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_publish:calls="))?;
     line.split(',').next()?.parse().ok()
-}
-
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,59 @@
+//! Who goes first when the lease is free. Pure.
+//!
+//! Nothing is lost whoever goes first: a leader takes in only what follows the cursor, and only the *eldest* goes on over
+//! a break in what it has heard. The eldest is the one whose present subscription stands longest, so whatever any other
+//! has heard since then it has heard, too. (Whoever is not may go on over a break once the elders have had a TTL to lead, since they
+//! may hang.) Precedence only keeps leadership from moving to and fro: who can do more goes first.
+
+use std::time::Duration;
+
+use crate::ring::Standing;
+
+/// How long those who can do more are waited for: a few attempts' time.
+const STEP: Duration = Duration::from_millis(150);
+/// How long others are waited for to come back after a restart of Redis, at least: a few times the longest wait between two
+/// attempts. With a longer TTL a longer time.
+const LEAST_RETURN: Duration = Duration::from_millis(400);
+
+/// How long a dispatcher lets others go first, from when the lease is free.
+pub(super) fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Duration {
+    match standing {
+        Standing::InSync => Duration::ZERO,
+        Standing::Continues if eldest => Duration::ZERO,
+        Standing::Continues => STEP,
+        // Perhaps the beginning of a group, perhaps one that Redis has lost and another dispatcher remembers.
+        Standing::Fresh | Standing::Beyond if eldest => others_return(lease_ttl),
+        Standing::Fresh | Standing::Beyond => longest_wait(lease_ttl),
+    }
+}
+
+/// After this time everybody may lead: elders that have not led by then hang.
+pub(super) fn longest_wait(lease_ttl: Duration) -> Duration {
+    others_return(lease_ttl) + lease_ttl
+}
+
+fn others_return(lease_ttl: Duration) -> Duration {
+    LEAST_RETURN.max(lease_ttl / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_can_do_more_goes_first() {
+        for lease_ttl in [100, 2_000, 600_000].map(Duration::from_millis) {
+            let wait = |standing, eldest| wait(standing, eldest, lease_ttl);
+            let order = [
+                wait(Standing::InSync, false),
+                wait(Standing::Continues, false),
+                wait(Standing::Beyond, true),
+                wait(Standing::Beyond, false),
+            ];
+            assert!(order.is_sorted_by(|first, second| first < second), "{order:?}");
+            assert_eq!(wait(Standing::Continues, true), Duration::ZERO);
+            assert_eq!(wait(Standing::Fresh, true), wait(Standing::Beyond, true));
+            assert!(order.iter().all(|wait| *wait <= longest_wait(lease_ttl)));
+        }
+    }
+}

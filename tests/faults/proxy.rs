@@ -1,0 +1,152 @@
+//! A proxy before Redis that loses replies: it passes a chosen request on, waits until Redis has answered, and closes the
+//! connection without the answer.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// How soon a stop is noticed.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// See the module's text. Its threads end and are joined on drop.
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    redis: String,
+    /// What a request whose reply may be lost contains.
+    needle: &'static [u8],
+    /// Which of them lose it.
+    dice: Mutex<Dice>,
+    lost: AtomicU64,
+    stop: AtomicBool,
+}
+
+struct Dice {
+    random: fastrand::Rng,
+    one_in: u64,
+}
+
+impl Proxy {
+    /// One of `one_in` requests that contain `needle` loses its reply; each is a command of its own with one reply.
+    pub fn start(redis: &str, needle: &'static [u8], random: fastrand::Rng, one_in: u64) -> Proxy {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        listener.set_nonblocking(true).expect("our own socket");
+        let shared = Arc::new(Shared {
+            redis: redis.to_owned(),
+            needle,
+            dice: Mutex::new(Dice { random, one_in }),
+            lost: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let accepting = shared.clone();
+        let acceptor = thread::spawn(move || accepting.accept(&listener));
+        Proxy { address, shared, acceptor: Some(acceptor) }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// How many replies were lost.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed)
+    }
+
+    /// From now on none is lost.
+    pub fn heal(&self) {
+        self.shared.dice.lock().one_in = u64::MAX;
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+impl Shared {
+    fn accept(self: Arc<Self>, listener: &TcpListener) {
+        let mut pairs = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let Ok((client, _)) = listener.accept() else {
+                thread::sleep(LOOK / 10);
+                continue;
+            };
+            let Ok(redis) = TcpStream::connect(&self.redis) else { continue };
+            for stream in [&client, &redis] {
+                stream.set_nonblocking(false).expect("our own socket");
+                stream.set_nodelay(true).expect("our own socket");
+                stream.set_read_timeout(Some(LOOK)).expect("our own socket");
+            }
+            let doomed = Arc::new(AtomicBool::new(false));
+            for there in [true, false] {
+                let (this, doomed) = (self.clone(), doomed.clone());
+                let (client, redis) = (client.try_clone().expect("a socket"), redis.try_clone().expect("a socket"));
+                pairs.push(thread::spawn(move || {
+                    if there {
+                        this.pass_on(&client, &redis, &doomed)
+                    } else {
+                        this.answer(&redis, &client, &doomed)
+                    }
+                    let _ = (client.shutdown(Shutdown::Both), redis.shutdown(Shutdown::Both));
+                }));
+            }
+        }
+        pairs.into_iter().for_each(|thread| drop(thread.join()));
+    }
+
+    /// From the client to Redis; sets `doomed` before it passes on a request whose reply is to be lost.
+    fn pass_on(&self, client: &TcpStream, redis: &TcpStream, doomed: &AtomicBool) {
+        // What was read last, since a request may come in pieces.
+        let mut tail: Vec<u8> = Vec::new();
+        self.copy(client, redis, |bytes| {
+            tail.extend_from_slice(bytes);
+            if tail.windows(self.needle.len()).any(|window| window == self.needle) {
+                tail.clear();
+                let Dice { random, one_in } = &mut *self.dice.lock();
+                if random.u64(0..*one_in) == 0 {
+                    doomed.store(true, Ordering::SeqCst);
+                }
+            }
+            tail.drain(..tail.len().saturating_sub(self.needle.len() - 1));
+            true
+        });
+    }
+
+    /// From Redis to the client, until a reply is to be lost: that Redis answers shows that it did what was asked.
+    fn answer(&self, redis: &TcpStream, client: &TcpStream, doomed: &AtomicBool) {
+        self.copy(redis, client, |_| {
+            let lose = doomed.load(Ordering::SeqCst);
+            self.lost.fetch_add(lose.into(), Ordering::Relaxed);
+            !lose
+        });
+    }
+
+    /// Copies until one side ends or `look` says no to what was read.
+    fn copy(&self, mut from: &TcpStream, mut to: &TcpStream, mut look: impl FnMut(&[u8]) -> bool) {
+        let mut buffer = vec![0; 64 << 10];
+        while !self.stop.load(Ordering::Relaxed) {
+            match from.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) if !look(&buffer[..count]) || to.write_all(&buffer[..count]).is_err() => return,
+                Ok(_) => {}
+                Err(error)
+                    if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

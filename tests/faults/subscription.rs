@@ -1,0 +1,197 @@
+//! Rows about subscriptions: of a standby, of all, and of a reader that does not keep up.
+
+use std::collections::BTreeSet;
+
+use oncecast::local::{Cluster, ClusterOptions, GroupView, Lease, Member, RedisOptions, Signal};
+
+use crate::dispatchers::Watched;
+use crate::run::{Run, assert_l0};
+use crate::support::load::{Load, Sent};
+use crate::support::{
+    DEADLINE, client_of, cluster_of, options, publish, publish_payloads, recorded_ids, run, stream, subscribers,
+    subscription_of, wait_for_intake, wait_until, wait_until_in_sync,
+};
+
+/// Consumers and a Redis; the dispatchers are the test's.
+fn no_dispatchers(consumers: usize, redis: RedisOptions) -> Cluster {
+    let options = ClusterOptions { redis, ..options(0, consumers, "", "") };
+    Cluster::start(options).expect("Redis and the consumers start")
+}
+
+fn lease_after(view: &mut GroupView, before: Option<&Lease>) -> Lease {
+    wait_until("a new lease", || {
+        let lease = view.snapshot().ok()?.lease?;
+        before.is_none_or(|before| lease.epoch > before.epoch).then_some(lease)
+    })
+}
+
+/// Row 9: a standby whose subscription was cut is not ready until it can follow the cursor again, and if the leader dies
+/// before that, another standby leads.
+#[test]
+fn row_09_standby_subscription_killed() {
+    const DISPATCHERS: usize = 3;
+    // Whoever is not in sync lets others go first for as long as this: longer than the test.
+    const ARGS: &str = "--lease-ttl-ms 600000";
+    let mut this = Run::of("row_09");
+    let mut cluster = no_dispatchers(2, RedisOptions::default());
+    let (mut view, connection) = (cluster.view(), &mut client_of(&mut cluster));
+    let mut dispatchers: Vec<Watched> =
+        (0..DISPATCHERS).map(|number| Watched::start(&mut cluster, &format!("d{number}"), 2, ARGS)).collect();
+    let mut lease = lease_after(&mut view, None);
+    let load = Load::start(&cluster.redis().url(), "m", 1_000);
+    for _ in 0..this.scale(2, 15) {
+        wait_until_in_sync(connection, DISPATCHERS as u64);
+        dispatchers.iter().for_each(Watched::wait_until_ready);
+        load.wait_for_more(this.random.u64(100..500));
+        this.random.shuffle(&mut dispatchers);
+        let leader = dispatchers.iter().position(|dispatcher| dispatcher.name() == lease.name());
+        let mut leader = dispatchers.swap_remove(leader.expect("one of them leads"));
+        let (victim, other) = (&dispatchers[0], &dispatchers[1]);
+
+        // The leader hangs, so that the cursor stands still: the victim cannot get in sync meanwhile.
+        leader.process.signal(Signal::SIGSTOP).unwrap();
+        let seen = victim.process.stderr().count();
+        let id = subscription_of(connection, victim.process.pid());
+        assert_eq!(run::<usize>(connection, &["CLIENT", "KILL", "ID", &id]), 1);
+        let again = victim.process.stderr().wait_for_after(seen, "event=subscribed", DEADLINE);
+        again.expect("it subscribes again");
+        let why =
+            wait_until("the victim not to be ready", || victim.ready().err().filter(|why| why.contains("not in sync")));
+        assert!(why.starts_with("HTTP/1.1 503"), "{why}");
+        assert_eq!((victim.figure("oncecast_in_sync"), other.figure("oncecast_in_sync")), (Some(0), Some(1)));
+        load.wait_for_more(this.random.u64(100..500));
+        leader.process.kill().unwrap();
+        let next = lease_after(&mut view, Some(&lease));
+        assert_eq!(next.name(), other.name(), "the one in sync leads, not {}", victim.name());
+        // It recovers by itself, by the new leader's cursor.
+        victim.wait_until_ready();
+        lease = next;
+        dispatchers.push(Watched::start(&mut cluster, leader.name(), 2, ARGS));
+    }
+    let sent = load.stop();
+    assert_l0(connection, &sent);
+    assert_eq!(stream(connection, "messages:gaps"), [], "somebody was in sync all the time");
+}
+
+/// Row 10: nobody can say what was published until the first is back, and that is told; the rest is processed once.
+#[test]
+fn row_10_all_subscriptions_killed() {
+    let mut this = Run::of("row_10");
+    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 600", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 2);
+    let load = Load::start(&cluster.redis().url(), "m", 2_000);
+    for round in 1..=this.scale(3, 20) as usize {
+        load.wait_for_more(this.random.u64(50..1_500));
+        let held = load.hold();
+        assert_eq!(run::<usize>(connection, &["CLIENT", "KILL", "TYPE", "pubsub"]), 2);
+        drop(held);
+        wait_until("the gap to be recorded", || (stream(connection, "messages:gaps").len() >= round).then_some(()));
+        wait_until_in_sync(connection, 2);
+    }
+    load.wait_for_more(500);
+    let sent = load.stop();
+    let by_one = sent.receivers.iter().filter(|receivers| **receivers == 1).count();
+    println!("row 10: {} heard by nobody, {by_one} by one", sent.unheard.len());
+    assert_l0(connection, &sent);
+    for gap in stream(connection, "messages:gaps") {
+        assert_eq!(gap["reason"], "subscription-break", "{gap:?}");
+    }
+    let logs = [0, 1].map(|number| {
+        let process = cluster.process(Member::Dispatcher(number)).unwrap();
+        process.stderr().all().iter().filter(|line| line.contains("event=gap")).count()
+    });
+    assert!(logs.iter().sum::<usize>() >= this.scale(3, 20) as usize, "and logged: {logs:?}");
+}
+
+/// Redis gives a subscriber up that has this much to read.
+fn small_output_buffer() -> RedisOptions {
+    let limit = ("client-output-buffer-limit".to_owned(), "pubsub 1mb 0 0".to_owned());
+    RedisOptions { config: vec![limit], ..RedisOptions::default() }
+}
+
+/// Large enough to fill what the system buffers.
+fn payloads(numbers: std::ops::Range<u64>) -> impl Iterator<Item = String> {
+    let pad = "x".repeat(20_000);
+    numbers.map(move |n| format!("{{\"message_id\":\"m{n}\",\"pad\":\"{pad}\"}}"))
+}
+
+/// Row 11: a lone reader that hangs is cut off. What Redis threw away is lost, and that is counted and told.
+#[test]
+fn row_11_output_buffer_overrun_of_the_only_reader() {
+    let mut this = Run::of("row_11_output_buffer_overrun_of_the_only_reader");
+    let mut cluster = no_dispatchers(2, small_output_buffer());
+    let connection = &mut client_of(&mut cluster);
+    let mut reader = Watched::start(&mut cluster, "d0", 2, "--lease-ttl-ms 600");
+    wait_until_in_sync(connection, 1);
+    let before = this.random.u64(1..200);
+    publish(connection, "m", 0..before);
+    wait_for_intake(connection);
+    reader.process.signal(Signal::SIGSTOP).unwrap();
+    let mut during = before..before;
+    while subscribers(connection) > 0 {
+        assert!(during.end < 50_000, "Redis never gives the reader up");
+        publish_payloads(connection, payloads(during.end..during.end + 4));
+        during.end += 4;
+    }
+    reader.process.signal(Signal::SIGCONT).unwrap();
+    wait_until("the gap to be recorded", || (!stream(connection, "messages:gaps").is_empty()).then_some(()));
+    wait_until_in_sync(connection, 1);
+    let after = during.end..during.end + 200;
+    publish(connection, "m", after.clone());
+
+    let name = |n| format!("m{n}");
+    let owed = (0..before).chain(after.clone()).map(name).collect();
+    let sent = Sent { owed, uncertain: during.clone().map(name).collect(), ..Sent::default() };
+    assert_l0(connection, &sent);
+    // What was lost is one stretch, at the end: the place that the gap tells.
+    let recorded: BTreeSet<String> = recorded_ids(connection).into_iter().collect();
+    let kept = during.clone().take_while(|n| recorded.contains(&name(*n))).count() as u64;
+    let later = (during.start + kept..during.end).filter(|n| recorded.contains(&name(*n))).count();
+    println!("row 11: of {} messages {kept} were still read", during.end - during.start);
+    assert_eq!(later, 0, "a hole that no gap tells, after {kept} messages");
+    assert!(kept < during.end - during.start, "Redis threw nothing away, so this showed nothing");
+    let gaps = stream(connection, "messages:gaps");
+    assert!(gaps.len() == 1 && gaps[0]["reason"] == "subscription-break", "{gaps:?}");
+    assert_eq!(reader.figure("oncecast_gaps_total"), Some(1));
+    reader.process.wait_for_line("event=gap", DEADLINE).expect("it is logged");
+}
+
+/// Row 11: a leader that hangs is cut off, too, but a standby has read it all: nothing is lost, and nothing is told.
+#[test]
+fn row_11_output_buffer_overrun_of_the_leader() {
+    let mut this = Run::of("row_11_output_buffer_overrun_of_the_leader");
+    let mut cluster = no_dispatchers(2, small_output_buffer());
+    let (mut view, connection) = (cluster.view(), &mut client_of(&mut cluster));
+    // The lease stands for long: the standby leads because Redis gave the leader's subscription up.
+    let mut dispatchers =
+        ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, 2, "--lease-ttl-ms 600000 --ring-bytes 268435456"));
+    wait_until_in_sync(connection, 2);
+    let lease = lease_after(&mut view, None);
+    if dispatchers[0].name() != lease.name() {
+        dispatchers.swap(0, 1);
+    }
+    let [leader, standby] = &mut dispatchers;
+    let before = this.random.u64(1..200);
+    publish(connection, "m", 0..before);
+    leader.process.signal(Signal::SIGSTOP).unwrap();
+    let mut end = before;
+    while subscribers(connection) > 1 {
+        assert!(end < 50_000, "Redis never gives the reader up");
+        publish_payloads(connection, payloads(end..end + 4));
+        end += 4;
+        // It is the other that is to be cut off.
+        wait_until("the standby to have read it", || {
+            (standby.figure("oncecast_messages_published_total")? >= end).then_some(())
+        });
+    }
+    let next = lease_after(&mut view, Some(&lease));
+    assert_eq!(next.name(), standby.name());
+    leader.process.signal(Signal::SIGCONT).unwrap();
+    wait_until_in_sync(connection, 2);
+    leader.wait_until_ready();
+    publish(connection, "m", end..end + 200);
+    let sent = Sent { owed: (0..end + 200).map(|n| format!("m{n}")).collect(), ..Sent::default() };
+    assert_l0(connection, &sent);
+    assert_eq!(stream(connection, "messages:gaps"), [], "the other read over it");
+}
