@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
     if let Ok(marker) = text.parse::<Marker>() {
         assert_eq!(marker.as_str(), text);
         // Any answer will do.
-        let _ = marker.leader_epoch();
+        let _ = marker.leader_place();
     }
     if let Ok(notice) = text.parse::<Notice>() {
         assert_eq!(notice.to_string().parse(), Ok(notice));

@@ -111,7 +111,7 @@ proptest! {
         }
         if let Ok(marker) = text.parse::<Marker>() {
             prop_assert_eq!(marker.as_str(), &text[..]);
-            let _ = marker.leader_epoch();
+            let _ = marker.leader_place();
         }
         if let Ok(notice) = text.parse::<Notice>() {
             prop_assert_eq!(notice.to_string().parse(), Ok(notice));
