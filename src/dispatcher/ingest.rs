@@ -49,6 +49,10 @@ pub(super) struct Ingest {
     last_id: MessageId,
     /// Whether others have had their time to lead.
     patient: bool,
+    /// The segment that was live when this dispatcher went for the lease.
+    elected_in: Option<u64>,
+    /// Whether anything was taken in this term.
+    advanced: bool,
     markers: u64,
     marked: Instant,
     /// Whether anything came since the last marker.
@@ -65,7 +69,7 @@ impl Ingest {
         courier: Sender<Vec<Pending>>,
         waker: Waker,
     ) -> Ingest {
-        let Elected { epoch, cursor, last_id, patient } = elected;
+        let Elected { epoch, cursor, last_id, patient, segment } = elected;
         Ingest {
             shared: shared.clone(),
             epoch,
@@ -74,6 +78,8 @@ impl Ingest {
             waker,
             last_id,
             patient,
+            elected_in: segment,
+            advanced: false,
             cursor,
             markers: 0,
             marked: Instant::now(),
@@ -124,6 +130,11 @@ impl Ingest {
             }
             // Of older segments what is here is taken in; where our own live one ends another dispatcher has more.
             Taken::Break { place: following, marker } if place.segment() < live_segment => {
+                if self.advanced {
+                    // Whoever has heard more before its own break goes on from here, before anybody passes one.
+                    self.kill.set(Reason::BeforeBreak);
+                    return Err(Killed);
+                }
                 self.must_pass_a_break()?;
                 self.record_gap("subscription-break", self.cursor_text(), marker.to_string(), None)?;
                 *place = following;
@@ -152,6 +163,12 @@ impl Ingest {
                 return Err(Killed);
             }
         };
+        // Redis may have restarted since: whether this one may lead has to be seen anew, and the courier may take for done
+        // what Redis has forgotten.
+        if self.elected_in != Some(live_segment) {
+            self.kill.set(Reason::SubscriptionLost);
+            return Err(Killed);
+        }
         let Some(found) = self.shared.ring.resolve(self.cursor.as_ref()) else {
             self.kill.set(Reason::SubscriptionLost);
             return Err(Killed);
@@ -195,6 +212,7 @@ impl Ingest {
             .collect();
         let next = Cursor { position, last_id };
         self.offer(&next, &batch)?;
+        self.advanced = true;
         self.last_id = last_id;
         self.shared.note_id(last_id);
         self.cursor = Some(next);
