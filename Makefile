@@ -9,11 +9,15 @@ ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test check fuzz cargo redis
+.PHONY: help demo chaos takeovers test faults model check fuzz cargo redis
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
+	@echo 'make chaos   two minutes of faults under load, and a report (ARGS="--seed 7 --duration 10m")'
+	@echo 'make takeovers    how long it takes until the next leader hands out: killed, asked to end, hung'
 	@echo 'make test    run all tests; those that need Redis start a private one'
+	@echo 'make faults  run the fault matrix long; as root with its network rows'
+	@echo 'make model   check the model of leadership and intake with larger bounds'
 	@echo 'make check   formatting, lints and documentation, warnings being errors'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
 	@echo
@@ -23,8 +27,27 @@ demo: cargo redis
 	cargo build --release --locked --bins
 	@cargo run --quiet --release --locked --bin oncecast -- demo $(ARGS)
 
+chaos: cargo redis
+	cargo build --release --locked --bins
+	@cargo run --quiet --release --locked --bin oncecast -- chaos --report chaos-report $(ARGS)
+
+# Evenly spread messages, so that none of the time is a wait for the next burst.
+takeovers: cargo redis
+	cargo build --release --locked --bins
+	@for faults in '--faults kill --every 2s' '--faults terminate --every 2s' '--faults pause --every 10s --outage 5s'; do \
+	    cargo run --quiet --release --locked --bin oncecast -- chaos --target leader $$faults --seed 1 \
+	        --duration 22s --rate 2000 --batch 0 $(ARGS) || exit; \
+	done
+
 test: cargo redis
 	cargo test --locked
+
+faults: cargo redis
+	@sh scripts/ensure-fault-tools.sh
+	ONCECAST_LONG=1 cargo test --locked --test faults -- --nocapture --test-threads 2
+
+model: cargo
+	ONCECAST_LONG=1 cargo test --locked --release --test model -- --nocapture
 
 check: cargo
 	cargo fmt --check

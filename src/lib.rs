@@ -28,7 +28,7 @@
 //! | [`local`] | a whole cluster on this machine, struck by faults if wanted: `demo`, `chaos`, the tests |
 //! | [`metrics`], [`log`] | what the programs tell their operator |
 //! | [`config`], [`error`] | settings, checked once; errors, by what they make us do |
-//! | [`backoff`], [`rate`] | waiting between attempts; events per second |
+//! | [`backoff`], [`budget`], [`rate`] | waiting between attempts; bytes kept in memory; events per second |
 //!
 //! # What always holds
 //!
@@ -42,6 +42,7 @@
 
 pub mod audit;
 pub mod backoff;
+pub mod budget;
 pub mod config;
 pub mod consumer;
 pub mod dispatcher;

@@ -3,6 +3,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -524,6 +525,71 @@ fn a_port_in_use_and_a_bad_setting_have_their_exit_codes() {
     let address = taken.local_addr().expect("bound").to_string();
     expect_end(program(&["--listen", &address]), 1, &[&address, "--listen", "ONCECAST_LISTEN"]);
     expect_end(program(&["--prefetch", "0"]), 2, &["--prefetch"]);
+}
+
+/// A handler whose results have 4 MiB each; it tells how often it ran, and lives as long as a thread runs it.
+fn large_results() -> (Arc<AtomicU64>, impl oncecast::Handler) {
+    let runs = Arc::new(AtomicU64::new(0));
+    let counted = runs.clone();
+    let handler = move |_: &Delivery<'_>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Ok(Outcome::new().field("large", vec![b'x'; 4 << 20]))
+    };
+    (runs, handler)
+}
+
+#[test]
+fn results_that_redis_does_not_take_fill_no_memory_and_are_recorded_later() {
+    const MESSAGES: u64 = 40;
+    let mut redis = lasting_redis_server();
+    let (runs, handler) = large_results();
+    let builder = consumer_of(&redis).concurrency(2).prefetch(MESSAGES as u32).handler(handler);
+    let consumer = RunningConsumer::start(builder);
+    (1..=MESSAGES).for_each(|id| pend(&redis, id, "x"));
+    redis.kill().expect("it is ours");
+    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    peer.send(&(1..=MESSAGES).map(|id| process(id, "x")).collect::<Vec<_>>());
+    // A little less than 16 times 4 MiB fit into 64 MiB; one more waits with each thread.
+    let runs = || runs.load(Ordering::Relaxed);
+    wait_until("the handlers to wait", || (runs() == 17).then_some(()));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!((runs(), consumer.stats.held()), (17, MESSAGES));
+    redis.start_again().expect("it starts again");
+    peer.expect_acks(&(1..=MESSAGES).collect::<Vec<_>>());
+    assert_eq!((runs(), entries(&redis).len() as u64, pending(&redis)), (MESSAGES, MESSAGES, 0));
+}
+
+#[test]
+fn handlers_that_wait_for_redis_do_not_hold_up_the_end() {
+    let (runs, handler) = large_results();
+    let builder = Consumer::builder().redis_url("redis://127.0.0.1:1").listen("127.0.0.1:0");
+    let builder = builder.drain_timeout(Duration::from_millis(100));
+    let consumer = RunningConsumer::start(builder.concurrency(3).prefetch(30).handler(handler));
+    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    peer.send(&(1..=30).map(|id| process(id, "x")).collect::<Vec<_>>());
+    wait_until("the handlers to wait", || (runs.load(Ordering::Relaxed) == 18).then_some(()));
+    consumer.stop();
+    assert_eq!(Arc::strong_count(&runs), 1, "handler threads are left");
+}
+
+#[test]
+fn a_consumer_that_cannot_serve_its_metrics_does_not_serve_dispatchers_either() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let metrics_addr = taken.local_addr().expect("bound").to_string();
+    let builder = Consumer::builder().redis_url("redis://127.0.0.1:1").listen("127.0.0.1:0").consumer_id("c0");
+    let handler_lives = Arc::new(());
+    let handlers_own = handler_lives.clone();
+    let handler = move |_: &Delivery<'_>| {
+        let _ = &handlers_own;
+        Ok(Outcome::new())
+    };
+    let consumer = builder.metrics_addr(&metrics_addr).handler(handler).bind().expect("a free port");
+    let address = consumer.local_addr();
+    let error = consumer.run().expect_err("its address is in use").to_string();
+    assert!(error.contains("--metrics-addr") && error.contains(&metrics_addr), "{error}");
+    // Whoever embeds the library goes on: nothing may be left that takes messages or runs handlers.
+    assert!(std::net::TcpStream::connect(address).is_err(), "it still listens");
+    assert_eq!(Arc::strong_count(&handler_lives), 1, "handler threads are left");
 }
 
 #[test]

@@ -16,8 +16,8 @@ use support::load::Load;
 use support::peer::{Heard, Line, Peer};
 use support::{
     DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, occurrences, options,
-    publish, publish_payloads, recorded_ids, run, state, stream, wait_for_intake, wait_until, wait_until_done,
-    wait_until_in_sync,
+    publish, publish_payloads, recorded_ids, resident_bytes, run, state, stream, wait_for_intake, wait_until,
+    wait_until_done, wait_until_in_sync,
 };
 
 fn listed(connection: &mut redis::Connection) -> BTreeSet<String> {
@@ -346,12 +346,4 @@ fn more_than_fits_into_memory_waits_in_redis_and_goes_out_in_order() {
     assert_eq!(recorded_ids(connection), expected, "in the order of intake, each once");
     // The ring may hold 64 MiB for a while, the waiting messages 16.
     assert!(resident < 160 << 20, "the dispatcher took {resident} bytes of memory");
-}
-
-/// The memory a process has now.
-fn resident_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
-    kib << 10
 }

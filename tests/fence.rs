@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use oncecast::id::{Epoch, MessageId};
 use oncecast::local::{Member, Signal};
 use oncecast::wire::{ErrorCode, Frame};
@@ -74,4 +76,37 @@ fn work_from_a_leader_that_was_replaced_is_not_begun() {
     assert_eq!(new.next(), Heard::Ids("ACK", vec![MessageId(2)]));
     // Both were sent, one was begun.
     assert_eq!(consumer.stats.received.get(), 1);
+}
+
+/// What a leader takes in carries its epoch, and is refused in any other: so two dispatchers never take in in one epoch if
+/// none is given out twice.
+#[test]
+fn no_epoch_is_given_to_two_dispatchers() {
+    let mut cluster = cluster_of(options(3, 2, "--lease-ttl-ms 500", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 3);
+    let load = Load::start(&cluster.redis().url(), "m", 1_000);
+    let (mut leader, mut lease) = cluster.wait_for_leader(DEADLINE).unwrap();
+    for _ in 0..4 {
+        load.wait_for_more(200);
+        cluster.signal(leader, Signal::SIGSTOP).unwrap();
+        let next = wait_for_another_leader(&mut cluster, &lease);
+        load.wait_for_more(200);
+        cluster.signal(leader, Signal::SIGCONT).unwrap();
+        (leader, lease) = next;
+    }
+    let sent = load.stop();
+    wait_until_done(connection, sent.owed.len());
+    assert_each_once(connection, &sent.owed);
+    let lines = [0, 1, 2].map(|number| cluster.process(Member::Dispatcher(number)).unwrap().stderr().all());
+    let elected: Vec<&str> = lines
+        .iter()
+        .flatten()
+        .filter_map(|line| {
+            let epoch = line.split_whitespace().find_map(|word| word.strip_prefix("epoch="));
+            epoch.filter(|_| line.contains(" event=elected "))
+        })
+        .collect();
+    let epochs: BTreeSet<&str> = elected.iter().copied().collect();
+    assert!(elected.len() >= 5 && epochs.len() == elected.len(), "{elected:?}");
 }

@@ -4,7 +4,8 @@
 mod support;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use oncecast::local::{ChildProcess, Cluster};
@@ -12,8 +13,8 @@ use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::Mutex;
 
 use support::{
-    OwnConsumer, assert_each_once, bare_cluster, client_of, dispatcher, publish_payloads, run, state, stream,
-    wait_until, wait_until_done, wait_until_in_sync,
+    OwnConsumer, assert_each_once, bare_cluster, client_of, dispatcher, most_resident_bytes, publish_payloads, run,
+    state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
 };
 
 /// When each message was run, and as which delivery.
@@ -23,7 +24,7 @@ type Runs = Arc<Mutex<HashMap<String, Vec<(Instant, u16)>>>>;
 struct Group {
     runs: Runs,
     consumer: OwnConsumer,
-    _dispatcher: ChildProcess,
+    dispatcher: ChildProcess,
     cluster: Cluster,
 }
 
@@ -48,7 +49,7 @@ impl Group {
         let dispatcher = dispatcher(&cluster, "d0", std::slice::from_ref(&consumer.address), args);
         let mut connection = client_of(&mut cluster);
         wait_until_in_sync(&mut connection, 1);
-        (Group { runs, consumer, _dispatcher: dispatcher, cluster }, connection)
+        (Group { runs, consumer, dispatcher, cluster }, connection)
     }
 
     fn runs_of(&self, payload: &str) -> Vec<(Instant, u16)> {
@@ -120,11 +121,39 @@ fn a_message_that_waits_for_its_delay_is_not_lost_when_leadership_moves() {
     wait_until("the delivery to be counted", || (!counted(&mut connection).is_empty()).then_some(()));
     let _second = dispatcher(&group.cluster, "d1", std::slice::from_ref(&group.consumer.address), "");
     wait_until_in_sync(&mut connection, 2);
-    let Group { _dispatcher: mut first, runs, cluster: _cluster, consumer: _consumer } = group;
+    let Group { dispatcher: mut first, runs, cluster: _cluster, consumer: _consumer } = group;
     first.kill().unwrap();
     wait_until_done(&mut connection, 1);
     let numbers: Vec<u16> = runs.lock()["later"].iter().map(|(_, number)| *number).collect();
     assert_eq!(numbers, [1, 2]);
+}
+
+#[test]
+fn many_that_are_due_at_once_do_not_fill_the_memory_of_the_leader() {
+    const MESSAGES: usize = 500;
+    let due = OnceLock::new();
+    let judge = move |_: &str, delivery| {
+        let due = *due.get_or_init(|| Instant::now() + Duration::from_secs(6));
+        if delivery == 1 {
+            return Err(HandlerError::retry_after(due.saturating_duration_since(Instant::now()), "not before"));
+        }
+        // Nothing gets on while Redis gives them as fast as it is asked.
+        thread::sleep((due + Duration::from_secs(2)).saturating_duration_since(Instant::now()));
+        Ok(())
+    };
+    // The least they take.
+    let (group, mut connection) = Group::start("--ready-bytes 16777216 --ring-bytes 33554432", judge);
+    let all: Vec<String> = (0..MESSAGES).map(|n| format!("{n:03}{}", "x".repeat(512 << 10))).collect();
+    for chunk in all.chunks(40) {
+        publish_payloads(&mut connection, chunk);
+        wait_for_intake(&mut connection);
+    }
+    wait_until_done(&mut connection, MESSAGES);
+    // 250 MiB were due. Of these 4 may wait in the leader, beside the ring and what a link holds.
+    let most = most_resident_bytes(group.dispatcher.pid());
+    assert!(most < 160 << 20, "the dispatcher took {most} bytes of memory");
+    assert_eq!(group.runs.lock().values().filter(|runs| runs.len() != 2).count(), 0, "each was delivered twice");
+    assert_eq!(state(&mut connection), (0, MESSAGES, 0));
 }
 
 #[test]

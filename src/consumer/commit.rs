@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::{info, warn};
 
 use super::desk::Desk;
+use crate::budget::Share;
 use crate::error::{Error, Result};
 use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
 use crate::log::Quoted;
@@ -29,6 +30,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often the log says that Redis is still in trouble.
 const REMIND: Duration = Duration::from_secs(10);
 
+/// A result on its way to Redis, with its share of the memory that there is for such.
+pub(super) struct Finished {
+    pub(super) commit: Commit,
+    pub(super) share: Share,
+}
+
 /// The committer's thread. It ends when the last sender of commits is gone, or when told to give up.
 pub(super) struct Committer {
     /// Dropped: give up what Redis does not take.
@@ -42,7 +49,7 @@ impl Committer {
         ledger: Ledger,
         result_maxlen: u64,
         desk: Arc<Desk>,
-        commits: Receiver<Commit>,
+        commits: Receiver<Finished>,
     ) -> Result<Committer> {
         let (patience, impatience) = bounded(0);
         let (alive, ended) = bounded(0);
@@ -79,11 +86,11 @@ struct Worker {
     ledger: Ledger,
     result_maxlen: u64,
     desk: Arc<Desk>,
-    commits: Receiver<Commit>,
+    commits: Receiver<Finished>,
     /// Disconnected: give up.
     impatience: Receiver<()>,
     /// What did not fit into the last batch any more.
-    carried: Option<Commit>,
+    carried: Option<Finished>,
     trouble: Option<Trouble>,
 }
 
@@ -96,7 +103,8 @@ struct Trouble {
 
 /// What there is to do.
 enum Next {
-    Batch(Vec<Commit>),
+    /// Record these; their shares of the memory go with them.
+    Batch(Vec<Commit>, Vec<Share>),
     Check,
     End,
 }
@@ -107,7 +115,7 @@ impl Worker {
         self.check();
         loop {
             match self.next() {
-                Next::Batch(batch) => {
+                Next::Batch(batch, _shares) => {
                     if !self.record(&batch) {
                         return;
                     }
@@ -122,25 +130,26 @@ impl Worker {
     /// Waits for an outcome, and takes what else is there.
     fn next(&mut self) -> Next {
         let first = match self.carried.take() {
-            Some(commit) => commit,
+            Some(finished) => finished,
             None => match self.commits.recv_timeout(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) {
-                Ok(commit) => commit,
+                Ok(finished) => finished,
                 Err(RecvTimeoutError::Timeout) => return Next::Check,
                 Err(RecvTimeoutError::Disconnected) => return Next::End,
             },
         };
-        let mut bytes = first.bytes();
-        let mut batch = vec![first];
+        let mut bytes = first.commit.bytes();
+        let (mut batch, mut shares) = (vec![first.commit], vec![first.share]);
         while batch.len() < MAX_BATCH_MESSAGES {
-            let Ok(commit) = self.commits.try_recv() else { break };
-            bytes += commit.bytes();
+            let Ok(finished) = self.commits.try_recv() else { break };
+            bytes += finished.commit.bytes();
             if bytes > MAX_BATCH_BYTES {
-                self.carried = Some(commit);
+                self.carried = Some(finished);
                 break;
             }
-            batch.push(commit);
+            batch.push(finished.commit);
+            shares.push(finished.share);
         }
-        Next::Batch(batch)
+        Next::Batch(batch, shares)
     }
 
     /// Records a batch, however long that takes; `false` if it was given up.

@@ -14,7 +14,7 @@
 //! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
 //! for one message the first is recorded and the others dropped; everything accepted is answered, to the dispatcher that
 //! rules by then. Everything that can grow has a limit: connections (`server`), messages in hand (prefetch), their
-//! bytes (`desk`), what waits for a socket (`outbox`).
+//! bytes (`desk`), what waits for Redis (`pool`) and for a socket (`outbox`).
 
 mod builder;
 mod commit;
@@ -126,6 +126,9 @@ impl Consumer {
             settings.concurrency,
             settings.prefetch
         );
+        // First, since an address in use is what most often goes wrong here, and nothing has to be stopped yet.
+        let metrics_addr = settings.metrics_addr.as_deref();
+        let metrics = metrics_addr.map(|address| exposition::serve(address, &stats)).transpose()?;
         let desk = Arc::new(Desk::new(
             Terms {
                 group: settings.keys.group.clone(),
@@ -144,8 +147,6 @@ impl Consumer {
         let pool = Pool::start(settings.concurrency, handler, name, &desk, &for_pool, &commits)?;
         drop((for_pool, commits));
         let mut server = Server::start(listener, desk.clone(), jobs)?;
-        let metrics_addr = settings.metrics_addr.as_deref();
-        let metrics = metrics_addr.map(|address| exposition::serve(address, &stats)).transpose()?;
         info!("event=listening address={local_addr}");
 
         let ended = work(&shutdown.1, &stats, committer.ended(), pool.ended());

@@ -1,7 +1,8 @@
 //! The threads that run the handler, as many as the setting `concurrency` says.
 //!
 //! Each takes one message at a time, so a slow one holds up nobody but the thread it is on. A panic fails the one
-//! message. Successes go to the committer, failures straight to the desk.
+//! message. Successes go to the committer, failures straight to the desk. While Redis takes no results a bounded number
+//! of bytes waits for it; beyond that each thread keeps the one result it has and begins nothing new.
 //!
 //! Weak at: a handler that never returns keeps its thread; no thread can be taken away from it.
 
@@ -15,18 +16,25 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::warn;
 
+use super::commit::Finished;
 use super::desk::{Desk, Job};
 use super::handler::{Delivery, Handler, HandlerError, Outcome};
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::ledger::{Commit, MAX_RESULT_FIELDS};
 use crate::wire;
 
 /// The most bytes of names and values one result has.
 const MAX_RESULT_BYTES: usize = wire::MAX_PAYLOAD_BYTES;
+/// The most bytes of results that wait to be recorded. The prefetch limits only their number.
+const MAX_UNRECORDED_BYTES: usize = 64 << 20;
+/// What such a result takes beside its names and values, about.
+const RESULT_COST_BYTES: usize = 96;
 
 /// The handler threads. They end when the last sender of jobs is gone, or when halted.
 pub(super) struct Pool {
     halted: Arc<AtomicBool>,
+    unrecorded: Budget,
     /// Disconnected when all threads have ended.
     all_ended: Receiver<()>,
     threads: Vec<JoinHandle<()>>,
@@ -40,9 +48,10 @@ impl Pool {
         consumer_id: Arc<str>,
         desk: &Arc<Desk>,
         jobs: &Receiver<Job>,
-        commits: &Sender<Commit>,
+        commits: &Sender<Finished>,
     ) -> Result<Pool> {
         let halted = Arc::new(AtomicBool::new(false));
+        let unrecorded = Budget::new(MAX_UNRECORDED_BYTES);
         let (ended, all_ended) = bounded(0);
         let threads = (0..concurrency)
             .map(|number| {
@@ -53,6 +62,7 @@ impl Pool {
                     jobs: jobs.clone(),
                     commits: commits.clone(),
                     halted: halted.clone(),
+                    unrecorded: unrecorded.clone(),
                 };
                 let ended = ended.clone();
                 thread::Builder::new().name(format!("handler-{number}")).spawn(move || {
@@ -62,7 +72,7 @@ impl Pool {
             })
             .collect::<std::io::Result<_>>()
             .map_err(Error::io("starting the handler threads (--concurrency / ONCECAST_CONCURRENCY)"))?;
-        Ok(Pool { halted, all_ended, threads })
+        Ok(Pool { halted, unrecorded, all_ended, threads })
     }
 
     /// Disconnected once all threads have ended.
@@ -70,9 +80,10 @@ impl Pool {
         &self.all_ended
     }
 
-    /// Starts nothing more.
+    /// Starts nothing more, and gives up results for which there is no room.
     pub(super) fn halt(&self) {
         self.halted.store(true, Ordering::Release);
+        self.unrecorded.close();
     }
 
     /// Joins the threads; those whose handler does not return within `limit` are left behind. Gives their number.
@@ -94,8 +105,9 @@ struct Worker {
     consumer_id: Arc<str>,
     desk: Arc<Desk>,
     jobs: Receiver<Job>,
-    commits: Sender<Commit>,
+    commits: Sender<Finished>,
     halted: Arc<AtomicBool>,
+    unrecorded: Budget,
 }
 
 impl Worker {
@@ -108,8 +120,12 @@ impl Worker {
             match self.handle(&job) {
                 Ok(outcome) => {
                     let commit = Commit { id: job.id, fields: outcome.fields };
-                    if self.commits.send(commit).is_err() {
-                        // The committer was told to stop: what is not recorded goes to another consumer.
+                    // The message stays in hand meanwhile, and is reported as such.
+                    let share = self.unrecorded.wait_for(commit.bytes() + RESULT_COST_BYTES);
+                    let sent = share.map(|share| self.commits.send(Finished { commit, share }));
+                    if !matches!(sent, Some(Ok(()))) {
+                        // The pool is halted, or the committer was told to stop: what is not recorded goes to another
+                        // consumer.
                         return;
                     }
                 }

@@ -5,7 +5,7 @@
 //! does not read fills its own share and nothing else. It never talks to Redis: what needs Redis is a task for the
 //! redistributor, and ingest never waits for it, since what does not fit into memory is left to the sorted set.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use super::dialer::{DialRequests, LinkNews};
 use super::link::Link;
 use super::sockets::Sockets;
 use super::stats::{add, set};
-use super::table::{Line, MAX_TRACKED, Table};
+use super::table::{Again, Line, MAX_TRACKED, Next, Table};
 use crate::error::Result;
 use crate::id::{Epoch, MessageId};
 use crate::ledger::{Commit, Page, Pending, Returned};
@@ -44,6 +44,8 @@ pub(super) enum Task {
     Page(PageRequest),
     /// These came back without a result; a NACK says after how many milliseconds to send again, 0 leaves it open.
     Returned(Vec<(Returned, u32)>),
+    /// These went out again after a lost link, with these numbers.
+    Count(Vec<(MessageId, u16)>),
     /// Record these for a consumer without Redis.
     Commit(CommitTask),
     /// These consumers are linked now.
@@ -63,7 +65,7 @@ pub(super) enum News {
     /// The page that was asked for.
     Page(Page),
     /// These go out again.
-    Back(Vec<Pending>),
+    Back(Vec<Again>),
     /// These are done or buried.
     Done(Vec<MessageId>),
     /// Results were recorded.
@@ -106,6 +108,8 @@ pub(super) struct Courier {
     /// The longest wait.
     patience: Duration,
     rate: Rate,
+    /// Consumers of which it was said that two addresses lead to them.
+    said_same: HashSet<Arc<str>>,
     /// When it was last said that no more messages are taken in hand.
     said_full: Option<Instant>,
     /// Messages acknowledged since the last look at the rate.
@@ -146,6 +150,7 @@ impl Courier {
             tended: now,
             patience: PATIENCE.min(shared.config.link_timeout / 10),
             rate: Rate::new(),
+            said_same: HashSet::new(),
             said_full: None,
             acked_unsaid: 0,
         }
@@ -227,11 +232,16 @@ impl Courier {
 
     fn hand_out_of(&mut self, line: Line) {
         let now = Instant::now();
-        let mut sent = 0;
+        let (mut sent, mut sent_again) = (0, 0);
         while let Some(first) = self.table.first_ready(line) {
             let Some(index) = choose(&self.links, self.turn, line, first) else { break };
             self.turn = (index + 1) % self.links.len();
-            let Some(message) = self.table.send_first(line, index) else { break };
+            let Some(Next { message, again, loss }) = self.table.send_first(line, index) else { break };
+            let follows_a_loss = loss.is_some();
+            if let Some(loss) = loss.filter(|_| u32::from(message.delivery) > self.shared.config.max_deliveries) {
+                self.bury(&message, loss);
+                continue;
+            }
             let Some(link) = &mut self.links[index] else { break };
             if line == Line::Suspects {
                 link.note_suspect(message.id);
@@ -240,9 +250,14 @@ impl Courier {
                 self.drop_link(index, &failure);
                 continue;
             }
+            if follows_a_loss {
+                self.count(&message);
+            }
             sent += 1;
+            sent_again += usize::from(again);
         }
         add(&self.shared.stats.dispatched, sent);
+        add(&self.shared.stats.redelivered, sent_again);
     }
 
     fn pass_tasks_on(&mut self) {

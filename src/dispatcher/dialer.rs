@@ -135,16 +135,17 @@ type Refusal = Box<dyn std::error::Error>;
 impl Dialer {
     fn run(self) {
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
-        let mut last_up: Option<Instant> = None;
+        let mut last_up: Option<(Epoch, Instant)> = None;
         while let Ok(dial) = self.asked.recv() {
-            if last_up.is_none_or(|up| up.elapsed() >= SETTLED_AFTER) {
+            // A new term begins afresh: its roll call waits only so long for what consumers hold.
+            if last_up.is_none_or(|(epoch, up)| epoch != dial.epoch || up.elapsed() >= SETTLED_AFTER) {
                 backoff.reset();
             } else if dial.kill.wait(backoff.next_wait()) {
                 // A link that was lost as soon as it stood is not made again at once.
                 continue;
             }
             if self.dial(&dial, &mut backoff) {
-                last_up = Some(Instant::now());
+                last_up = Some((dial.epoch, Instant::now()));
             }
         }
     }
@@ -260,5 +261,54 @@ impl Dialer {
             }
         }
         Err("no answer to LEAD".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::config::{self, Parsed};
+    use crate::dispatcher::Dispatcher;
+    use crate::dispatcher::sockets::Sockets;
+
+    /// Greets each dispatcher that connects and leaves at once, for as long as the test runs. Gives its address.
+    fn fickle_consumer() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut socket = tungstenite::accept(stream.expect("a connection")).expect("a handshake");
+                socket.read().expect("LEAD");
+                let ready = Frame::Ready { prefetch: 1, flags: ReadyFlags::COMMITS, consumer: "c0" };
+                let answer = [ready.to_vec(), Frame::Held(Vec::new()).to_vec()].concat();
+                socket.send(Message::Binary(answer.into())).expect("the dispatcher reads");
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_new_term_does_not_wait_for_the_links_that_an_older_one_lost() {
+        let args = ["oncecast-dispatcher", "--consumers", &fickle_consumer()].map(std::ffi::OsString::from);
+        let Ok(Parsed::Run(config)) = config::dispatcher(args, &|_| None) else { panic!("good settings") };
+        let dialers = Dialers::start(Dispatcher::new(config).shared()).expect("a thread");
+        let sockets = Sockets::new().expect("a poller");
+        let (news, links) = unbounded();
+        let dial = |epoch| {
+            let asked = Instant::now();
+            let kill = KillSwitch::until(asked + Duration::from_secs(3600));
+            let dial = Dial { epoch: Epoch(epoch), kill, news: news.clone(), waker: sockets.waker() };
+            dialers.requests().request(0, dial);
+            while !matches!(links.recv().expect("the dialer lives"), LinkNews::Up(_)) {}
+            asked.elapsed()
+        };
+        // Each link is lost as soon as it stands, so each waits longer than the one before.
+        while dial(1) < Duration::from_millis(400) {}
+        let took = dial(2);
+        assert!(took < Duration::from_millis(400), "a new leader waited {took:?}: it would miss the roll call");
     }
 }

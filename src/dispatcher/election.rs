@@ -52,6 +52,8 @@ pub(super) struct Elected {
     pub(super) last_id: MessageId,
     /// Whether others have had their time to lead, so that this one may go on over a break in what it has heard.
     pub(super) patient: bool,
+    /// Whether it waited for those that hold more, since its own ring held nothing that follows the cursor.
+    pub(super) yielded: bool,
     /// The segment of the ring that was live when it was seen that this one may lead.
     pub(super) segment: Option<u64>,
 }
@@ -165,7 +167,8 @@ impl Election {
                 self.vacant_since = None;
                 let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
                 let patient = vacant_for >= precedence::longest_wait(ttl);
-                Ok(Some(Elected { epoch, cursor, last_id, patient, segment }))
+                let yielded = matches!(resolution.standing, Standing::Beyond | Standing::Fresh);
+                Ok(Some(Elected { epoch, cursor, last_id, patient, yielded, segment }))
             }
             Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(None),
         }

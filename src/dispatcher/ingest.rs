@@ -49,6 +49,8 @@ pub(super) struct Ingest {
     last_id: MessageId,
     /// Whether others have had their time to lead.
     patient: bool,
+    /// Whether those that hold more have had their time to go first.
+    yielded: bool,
     /// The segment that was live when this dispatcher went for the lease.
     elected_in: Option<u64>,
     /// Whether anything was taken in this term.
@@ -69,7 +71,7 @@ impl Ingest {
         courier: Sender<Vec<Pending>>,
         waker: Waker,
     ) -> Ingest {
-        let Elected { epoch, cursor, last_id, patient, segment } = elected;
+        let Elected { epoch, cursor, last_id, patient, yielded, segment } = elected;
         Ingest {
             shared: shared.clone(),
             epoch,
@@ -78,6 +80,7 @@ impl Ingest {
             waker,
             last_id,
             patient,
+            yielded,
             elected_in: segment,
             advanced: false,
             cursor,
@@ -130,11 +133,6 @@ impl Ingest {
             }
             // Of older segments what is here is taken in; where our own live one ends another dispatcher has more.
             Taken::Break { place: following, marker } if place.segment() < live_segment => {
-                if self.advanced {
-                    // Whoever has heard more before its own break goes on from here, before anybody passes one.
-                    self.kill.set(Reason::BeforeBreak);
-                    return Err(Killed);
-                }
                 self.must_pass_a_break()?;
                 self.record_gap("subscription-break", self.cursor_text(), marker.to_string(), None)?;
                 *place = following;
@@ -186,6 +184,11 @@ impl Ingest {
 
     /// What follows was heard by this dispatcher after a break. An elder has heard more of it: it has to lead now.
     fn must_pass_a_break(&mut self) -> Result<(), Killed> {
+        if self.advanced || !self.yielded {
+            // Whoever has heard more of what lies before it goes on from here first.
+            self.kill.set(Reason::BeforeBreak);
+            return Err(Killed);
+        }
         if self.patient {
             return Ok(());
         }

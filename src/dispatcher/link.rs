@@ -46,15 +46,35 @@ pub(super) struct Link {
     last_ping: Instant,
 }
 
+/// Stands for the number of a delivery that was adopted: only Redis knows it.
+pub(super) const ADOPTED: u16 = 0;
+
 /// A message in a consumer's hands.
 pub(super) struct Held {
-    /// The number of its delivery; 0 if it was adopted and the number is not known.
+    /// The number of its delivery, or [`ADOPTED`].
     pub(super) delivery: u16,
     bytes: usize,
     /// When the consumer was given it or last said that it is working on it.
     reported: Instant,
-    /// It takes a place, but counts as being somewhere else.
-    pub(super) detached: bool,
+    place: Place,
+}
+
+/// Where a message in a consumer's hands counts as being. Its place there is taken in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// There.
+    Here,
+    /// At the consumer of another link, which had it before this one said that it has it.
+    Elsewhere,
+    /// Given up: the consumer no longer reported it.
+    Overdue,
+}
+
+impl Held {
+    /// Whether it counts as being somewhere else.
+    pub(super) fn is_detached(&self) -> bool {
+        self.place != Place::Here
+    }
 }
 
 /// What reading a link brought.
@@ -132,7 +152,7 @@ impl Link {
     pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), Failure> {
         // Held first: if the link fails below, the message comes back with the others.
         let bytes = message.payload.len();
-        self.hold(message.id, Held { delivery: message.delivery, bytes, reported: now, detached: false });
+        self.hold(message.id, Held { delivery: message.delivery, bytes, reported: now, place: Place::Here });
         let frame = Frame::Process { id: message.id, delivery: message.delivery, body: &message.payload };
         if !self.chunk.is_empty() && self.chunk.len() + message.payload.len() > CHUNK_BYTES {
             self.write_chunk()?;
@@ -141,9 +161,21 @@ impl Link {
         Ok(())
     }
 
-    /// Notes a message that the consumer said it has in hand.
-    pub(super) fn adopt(&mut self, id: MessageId, detached: bool) {
-        self.hold(id, Held { delivery: 0, bytes: 0, reported: Instant::now(), detached });
+    /// Notes a message that the consumer said it has in hand, and whether it counts as being there from now on.
+    pub(super) fn adopt(&mut self, id: MessageId, here: bool) {
+        let place = if here { Place::Here } else { Place::Elsewhere };
+        self.hold(id, Held { delivery: ADOPTED, bytes: 0, reported: Instant::now(), place });
+    }
+
+    /// Where it counted as being it is no longer: from now on it is here, if this consumer has it in hand.
+    pub(super) fn inherit(&mut self, id: MessageId) -> bool {
+        match self.held.get_mut(&id) {
+            Some(held) if held.place == Place::Elsewhere => {
+                held.place = Place::Here;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn hold(&mut self, id: MessageId, held: Held) {
@@ -176,11 +208,11 @@ impl Link {
             // It may not have been sent yet; whether the peer reads at all is seen by its pongs.
             return Vec::new();
         }
-        let overdue = |held: &Held| !held.detached && now.saturating_duration_since(held.reported) >= limit;
+        let overdue = |held: &Held| !held.is_detached() && now.saturating_duration_since(held.reported) >= limit;
         let overdue = self.held.iter_mut().filter(|(_, held)| overdue(held));
         let overdue: Vec<_> = overdue
             .map(|(id, held)| {
-                held.detached = true;
+                held.place = Place::Overdue;
                 (*id, held.delivery)
             })
             .collect();
@@ -193,7 +225,7 @@ impl Link {
     pub(super) fn take_attached(&mut self) -> Vec<(MessageId, u16)> {
         self.held_bytes = 0;
         let mut all: Vec<_> =
-            self.held.drain().filter(|(_, held)| !held.detached).map(|(id, held)| (id, held.delivery)).collect();
+            self.held.drain().filter(|(_, held)| !held.is_detached()).map(|(id, held)| (id, held.delivery)).collect();
         all.sort_unstable();
         all
     }
@@ -367,8 +399,17 @@ mod tests {
         overdue.sort_unstable();
         assert_eq!(overdue, [(MessageId(1), 1), (MessageId(2), 1)]);
         assert!(!link.has_room(1), "what is overdue keeps its place");
-        assert!(link.let_go(MessageId(1)).is_some_and(|held| held.detached));
+        assert!(link.let_go(MessageId(1)).is_some_and(|held| held.is_detached()));
         assert!(link.has_room(1));
+        assert!(!link.inherit(MessageId(2)), "what is overdue is given up");
         assert_eq!(link.take_attached(), [], "what is overdue counts as being elsewhere");
+    }
+
+    #[test]
+    fn what_it_has_beside_another_is_its_own_when_the_other_is_gone() {
+        let (mut link, _peer) = link(2);
+        link.adopt(MessageId(1), false);
+        assert!(link.inherit(MessageId(1)) && !link.inherit(MessageId(1)) && !link.inherit(MessageId(2)));
+        assert_eq!(link.take_attached(), [(MessageId(1), ADOPTED)]);
     }
 }

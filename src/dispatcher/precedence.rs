@@ -12,9 +12,10 @@ use crate::ring::Standing;
 
 /// How long those who can do more are waited for: a few attempts' time.
 const STEP: Duration = Duration::from_millis(150);
-/// How long others are waited for to come back after a restart of Redis, at least: a few times the longest wait between two
-/// attempts. With a longer TTL a longer time.
+/// How long others are waited for to come back after a restart of Redis: a few times the longest wait between two attempts,
+/// and more where the TTL says that there is time.
 const LEAST_RETURN: Duration = Duration::from_millis(400);
+const MOST_RETURN: Duration = Duration::from_secs(2);
 
 /// How long a dispatcher lets others go first, from when the lease is free.
 pub(super) fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Duration {
@@ -34,7 +35,7 @@ pub(super) fn longest_wait(lease_ttl: Duration) -> Duration {
 }
 
 fn others_return(lease_ttl: Duration) -> Duration {
-    LEAST_RETURN.max(lease_ttl / 4)
+    (lease_ttl / 4).clamp(LEAST_RETURN, MOST_RETURN)
 }
 
 #[cfg(test)]

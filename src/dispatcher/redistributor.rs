@@ -2,11 +2,11 @@
 //!
 //! It reads the backlog in pages for the courier, settles messages that came back without a result (counts the
 //! delivery, or buries the message), lets them wait for their time, checks that they are still pending and gives them to
-//! the courier again. It also records the results of consumers that have no Redis, and keeps the list of consumers.
+//! the courier again, as fast as there is room: what goes out again has a budget of its own, and what exceeds it waits in
+//! Redis. It also records the results of consumers that have no Redis, and keeps the list of consumers.
 //! Everything it writes is fenced, and does no harm when it is repeated after a lost reply.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::Shared;
 use super::courier::{CommitTask, News, Task};
+use super::link::ADOPTED;
 use super::retry::{Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
+use super::table::{Again, Loss};
 use crate::backoff::exponential;
+use crate::budget::Budget;
 use crate::id::{Epoch, MessageId};
-use crate::ledger::{Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Pending, Returned, Settled, Verdict};
+use crate::ledger::{Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Returned, Settled, Verdict};
 use crate::shutdown::KillSwitch;
 
 /// The longest wait: how soon the kill switch is noticed.
@@ -30,6 +33,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MOST_BACKOFF: Duration = Duration::from_secs(30);
 /// Messages read again at once.
 const FETCH_MESSAGES: usize = 256;
+/// What has been read again and not been sent takes at most this part of `--ready-bytes`, beside it, and the rest of
+/// one message.
+const AGAIN_PART: usize = 4;
 
 /// See the module's text.
 pub(super) struct Redistributor {
@@ -41,8 +47,10 @@ pub(super) struct Redistributor {
     tasks: Receiver<Task>,
     news: Sender<News>,
     waker: Waker,
-    /// What waits for its time. Bounded by what the courier has in its hands.
-    delayed: BinaryHeap<Reverse<(Instant, MessageId)>>,
+    /// What waits for its time, or for room. Bounded by what the courier has in its hands.
+    delayed: BTreeMap<(Instant, MessageId), Option<Loss>>,
+    /// For the payloads of what goes out again.
+    again: Budget,
     /// Messages buried since that was last said, and when it was.
     buried: (usize, Option<Instant>),
 }
@@ -61,7 +69,7 @@ impl Redistributor {
         waker: Waker,
     ) -> Redistributor {
         let retry = Retry::new(shared, kill.clone(), "redistributor");
-        let delayed = BinaryHeap::new();
+        let again = Budget::new(shared.config.ready_bytes / AGAIN_PART);
         Redistributor {
             shared: shared.clone(),
             epoch,
@@ -71,7 +79,8 @@ impl Redistributor {
             tasks,
             news,
             waker,
-            delayed,
+            delayed: BTreeMap::new(),
+            again,
             buried: (0, None),
         }
     }
@@ -79,8 +88,10 @@ impl Redistributor {
     /// The main loop of the worker.
     pub(super) fn run(mut self) -> Result<(), Killed> {
         while !self.kill.is_set() {
-            let next = self.delayed.peek().map(|Reverse((due, _))| due.saturating_duration_since(Instant::now()));
-            match self.tasks.recv_timeout(next.unwrap_or(PATIENCE).min(PATIENCE)) {
+            // Without room nothing is due, whatever its time.
+            let next = self.delayed.first_key_value().filter(|_| self.has_room());
+            let next = next.map_or(PATIENCE, |((due, _), _)| due.saturating_duration_since(Instant::now()));
+            match self.tasks.recv_timeout(next.min(PATIENCE)) {
                 Ok(task) => self.carry_out(task)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Killed),
@@ -101,6 +112,9 @@ impl Redistributor {
             Task::Returned(returned) => {
                 returned.chunks(MAX_BATCH_MESSAGES).try_for_each(|returned| self.settle(returned))
             }
+            Task::Count(sent) => sent
+                .chunks(MAX_BATCH_MESSAGES)
+                .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
             Task::Commit(task) => self.commit(task),
             Task::Members(members) => self.retry.until_done(|| ledger.set_consumers(epoch, &members)),
         }
@@ -108,7 +122,8 @@ impl Redistributor {
 
     /// Counts or buries messages that came back, and sets the time for what goes out again.
     fn settle(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
-        let batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
+        let mut batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
+        self.find_numbers(&mut batch)?;
         let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.config.max_deliveries);
         let settled = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
         let now = Instant::now();
@@ -123,11 +138,13 @@ impl Redistributor {
                 }
                 Settled::Again(delivery) => {
                     let wait = match (asked_ms, returned.verdict) {
-                        (0, Verdict::Failed) => backoff(delivery),
+                        (0, Verdict::Failed | Verdict::Lost) => backoff(delivery),
                         (0, _) => Duration::ZERO,
                         (asked_ms, _) => Duration::from_millis(u64::from(*asked_ms)),
                     };
-                    self.delayed.push(Reverse((now + wait, returned.id)));
+                    let loss = (returned.verdict == Verdict::Lost)
+                        .then(|| Loss { consumer: returned.consumer.clone(), reason: returned.reason.clone() });
+                    self.delayed.insert((now + wait, returned.id), loss);
                 }
             }
         }
@@ -145,25 +162,51 @@ impl Redistributor {
         self.tell(News::Done(done))
     }
 
-    /// Reads what is due again, if it is still pending, and gives it to the courier.
-    fn send_due(&mut self) -> Result<(), Killed> {
-        let now = Instant::now();
-        let mut due = Vec::new();
-        while due.len() < FETCH_MESSAGES
-            && let Some(Reverse((_, id))) = self.delayed.peek().filter(|Reverse((due, _))| *due <= now)
-        {
-            due.push(*id);
-            self.delayed.pop();
+    /// Looks up the numbers of deliveries that were adopted. First, and by itself: a call that both looked a number up
+    /// and raised it would count twice when it is repeated.
+    fn find_numbers(&mut self, batch: &mut [Returned]) -> Result<(), Killed> {
+        let unknown: Vec<&mut Returned> = batch.iter_mut().filter(|returned| returned.delivery == ADOPTED).collect();
+        if unknown.is_empty() {
+            return Ok(());
         }
-        due.sort_unstable();
+        let ids: Vec<MessageId> = unknown.iter().map(|returned| returned.id).collect();
+        let ledger = &mut self.ledger;
+        let numbers = self.retry.until_done(|| ledger.deliveries(&ids))?;
+        unknown.into_iter().zip(numbers).for_each(|(returned, number)| returned.delivery = number);
+        Ok(())
+    }
+
+    /// Whether more may be read again. It is read by halves of the budget: else a full queue would cost one call for
+    /// each message that leaves it.
+    fn has_room(&self) -> bool {
+        2 * self.again.free_bytes() >= self.again.limit_bytes()
+    }
+
+    /// Reads what is due again, if it is still pending and there is room, and gives it to the courier.
+    fn send_due(&mut self) -> Result<(), Killed> {
+        if !self.has_room() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let due = self.delayed.keys().take_while(|(due, _)| *due <= now).take(FETCH_MESSAGES);
+        let mut due: Vec<(Instant, MessageId)> = due.copied().collect();
+        due.sort_unstable_by_key(|(_, id)| *id);
         let mut rest = due.as_slice();
-        while !rest.is_empty() {
+        while !rest.is_empty() && self.again.free_bytes() > 0 {
+            let ids: Vec<MessageId> = rest.iter().map(|(_, id)| *id).collect();
+            let bytes = self.again.free_bytes().min(MAX_BATCH_BYTES);
             let (ledger, epoch) = (&mut self.ledger, self.epoch);
-            let (looked_at, found) = self.retry.until_done(|| ledger.fetch(epoch, rest, MAX_BATCH_BYTES))?;
+            let (looked_at, found) = self.retry.until_done(|| ledger.fetch(epoch, &ids, bytes))?;
             let (seen, unseen) = rest.split_at(looked_at.clamp(1, rest.len()));
-            let gone = seen.iter().filter(|id| !found.iter().any(|message: &Pending| message.id == **id));
-            self.tell(News::Done(gone.copied().collect()))?;
-            self.tell(News::Back(found))?;
+            let seen = seen.iter().filter_map(|entry| Some((entry.1, self.delayed.remove(entry)?)));
+            let mut seen: HashMap<MessageId, Option<Loss>> = seen.collect();
+            let back = found.into_iter().map(|message| {
+                let loss = seen.remove(&message.id).flatten();
+                Again::new(message, loss, &self.again)
+            });
+            let back = back.collect();
+            self.tell(News::Done(seen.into_keys().collect()))?;
+            self.tell(News::Back(back))?;
             rest = unseen;
         }
         Ok(())

@@ -2,14 +2,17 @@
 //!
 //! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by the
 //! courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id, since
-//! what goes out again is read from Redis again.
+//! what goes out again is read from Redis again. It waits in a queue of its own, which is served first: however many new
+//! messages there are, none of those that were accepted before starves behind them.
 //!
-//! A message that was delivered before and whose consumer is lost now is a *suspect*: it may be what kills consumers.
+//! A message whose consumer is lost at its second delivery or a later one is a *suspect*: it may be what kills consumers.
 //! Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time: a message that
 //! kills its consumer again and again then takes no neighbour with it to the dead letters.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
+use crate::budget::{Budget, Share};
 use crate::id::MessageId;
 use crate::ledger::Pending;
 
@@ -29,23 +32,63 @@ pub(super) enum Whereabouts {
     Away,
 }
 
+/// How a delivery was lost that nobody has called failed: its consumer may still work on it.
+#[derive(Clone)]
+pub(super) struct Loss {
+    pub(super) consumer: Arc<str>,
+    pub(super) reason: Arc<str>,
+}
+
+/// A message that goes out again, with its share of the memory that there is for such.
+pub(super) struct Again {
+    message: Pending,
+    loss: Option<Loss>,
+    _share: Share,
+}
+
 /// The two lines that messages wait in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// All but the suspects.
-    Common,
     /// The suspects.
     Suspects,
+    /// All others.
+    Common,
+}
+
+/// The number that the next delivery of a suspect has at least: the one that was lost was the second.
+const SUSPECT_FROM: u16 = 3;
+
+impl Again {
+    /// `message` as it was read from Redis. A delivery that was lost is not counted there yet.
+    pub(super) fn new(mut message: Pending, loss: Option<Loss>, budget: &Budget) -> Again {
+        if loss.is_some() {
+            message.delivery = message.delivery.saturating_add(1);
+        }
+        let share = budget.take(cost(&message));
+        Again { message, loss, _share: share }
+    }
+
+    fn line(&self) -> Line {
+        if self.loss.is_some() && self.message.delivery >= SUSPECT_FROM { Line::Suspects } else { Line::Common }
+    }
+}
+
+/// A message whose turn it is.
+pub(super) struct Next {
+    pub(super) message: Pending,
+    /// Whether it went out before.
+    pub(super) again: bool,
+    /// What became of the delivery before, if that was lost.
+    pub(super) loss: Option<Loss>,
 }
 
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Table {
     known: HashMap<MessageId, Whereabouts>,
-    /// Of the known ones.
-    suspects: HashSet<MessageId>,
+    suspects: VecDeque<Again>,
+    again: VecDeque<Again>,
     ready: VecDeque<Pending>,
-    ready_suspects: VecDeque<Pending>,
     ready_bytes: usize,
 }
 
@@ -57,10 +100,10 @@ impl Table {
 
     /// How many wait for a consumer.
     pub(super) fn ready_len(&self) -> usize {
-        self.ready.len() + self.ready_suspects.len()
+        self.suspects.len() + self.again.len() + self.ready.len()
     }
 
-    /// The bytes they take.
+    /// The bytes they take, without those that go out again: these have a budget of their own.
     pub(super) fn ready_bytes(&self) -> usize {
         self.ready_bytes
     }
@@ -81,44 +124,38 @@ impl Table {
         true
     }
 
-    /// A message comes back from the redistributor and waits again, before the others. One that is no longer away
+    /// A message comes back from the redistributor and waits again, before all new ones. One that is no longer away
     /// has been acknowledged or turned up at a consumer meanwhile. Says whether it waits.
-    pub(super) fn readmit(&mut self, message: Pending) -> bool {
-        if self.whereabouts(message.id) != Some(Whereabouts::Away) {
+    pub(super) fn readmit(&mut self, again: Again) -> bool {
+        if self.whereabouts(again.message.id) != Some(Whereabouts::Away) {
             return false;
         }
-        self.known.insert(message.id, Whereabouts::Ready);
-        self.ready_bytes += cost(&message);
-        let line = if self.suspects.contains(&message.id) { Line::Suspects } else { Line::Common };
-        self.line(line).push_front(message);
-        true
-    }
-
-    /// A known message is a suspect from the next time it waits, until it is done.
-    pub(super) fn suspect(&mut self, id: MessageId) {
-        if self.known.contains_key(&id) {
-            self.suspects.insert(id);
+        self.known.insert(again.message.id, Whereabouts::Ready);
+        match again.line() {
+            Line::Suspects => self.suspects.push_back(again),
+            Line::Common => self.again.push_back(again),
         }
+        true
     }
 
     /// The message that waits first in a line.
     pub(super) fn first_ready(&mut self, line: Line) -> Option<&Pending> {
         // Those that were acknowledged or adopted while they waited are passed over.
-        while let Some(first) = self.line(line).front().map(|first| first.id) {
-            if self.known.get(&first) == Some(&Whereabouts::Ready) {
+        while let Some(first) = self.front(line) {
+            if self.known.get(&first.id) == Some(&Whereabouts::Ready) {
                 break;
             }
             self.pop(line);
         }
-        self.line(line).front()
+        self.front(line)
     }
 
     /// Takes the message that waits first in a line, to send it over `link`.
-    pub(super) fn send_first(&mut self, line: Line, link: usize) -> Option<Pending> {
+    pub(super) fn send_first(&mut self, line: Line, link: usize) -> Option<Next> {
         self.first_ready(line)?;
-        let message = self.pop(line)?;
-        self.known.insert(message.id, Whereabouts::Sent(link));
-        Some(message)
+        let next = self.pop(line)?;
+        self.known.insert(next.message.id, Whereabouts::Sent(link));
+        Some(next)
     }
 
     /// A consumer says that it holds this message. Says whether it is the one that now counts as having it.
@@ -140,20 +177,29 @@ impl Table {
     /// A message is done.
     pub(super) fn forget(&mut self, id: MessageId) {
         self.known.remove(&id);
-        self.suspects.remove(&id);
     }
 
-    fn line(&mut self, line: Line) -> &mut VecDeque<Pending> {
+    fn front(&self, line: Line) -> Option<&Pending> {
         match line {
-            Line::Common => &mut self.ready,
-            Line::Suspects => &mut self.ready_suspects,
+            Line::Suspects => self.suspects.front().map(|again| &again.message),
+            Line::Common => self.again.front().map(|again| &again.message).or_else(|| self.ready.front()),
         }
     }
 
-    fn pop(&mut self, line: Line) -> Option<Pending> {
-        let message = self.line(line).pop_front()?;
+    fn pop(&mut self, line: Line) -> Option<Next> {
+        let queue = match line {
+            Line::Suspects => &mut self.suspects,
+            Line::Common => &mut self.again,
+        };
+        if let Some(Again { message, loss, _share }) = queue.pop_front() {
+            return Some(Next { message, again: true, loss });
+        }
+        if line == Line::Suspects {
+            return None;
+        }
+        let message = self.ready.pop_front()?;
         self.ready_bytes -= cost(&message);
-        Some(message)
+        Some(Next { message, again: false, loss: None })
     }
 }
 
@@ -169,17 +215,27 @@ mod tests {
         Pending { id: MessageId(id), delivery: 1, payload: b"x"[..].into() }
     }
 
+    fn again(id: u64) -> Again {
+        Again::new(message(id), None, &Budget::new(0))
+    }
+
+    fn sent(table: &mut Table) -> Option<u64> {
+        table.send_first(Line::Common, 0).map(|next| next.message.id.0)
+    }
+
     #[test]
-    fn messages_go_out_in_order_and_come_back_to_the_front() {
+    fn messages_go_out_in_order_and_what_comes_back_goes_first() {
         let mut table = Table::default();
-        assert!(table.admit(message(1)) && table.admit(message(2)) && !table.admit(message(1)));
-        assert_eq!(table.send_first(Line::Common, 0).map(|sent| sent.id), Some(MessageId(1)));
-        assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(0)));
-        table.set_away(MessageId(1));
-        assert!(table.readmit(message(1)));
-        assert_eq!(table.send_first(Line::Common, 1).map(|sent| sent.id), Some(MessageId(1)));
-        assert_eq!(table.send_first(Line::Common, 1).map(|sent| sent.id), Some(MessageId(2)));
-        assert_eq!((table.send_first(Line::Common, 1), table.ready_bytes()), (None, 0));
+        assert!((1..=3).all(|id| table.admit(message(id))) && !table.admit(message(1)));
+        assert_eq!(table.send_first(Line::Common, 7).map(|next| next.message.id), Some(MessageId(1)));
+        assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(7)));
+        assert_eq!(sent(&mut table), Some(2));
+        for id in [1, 2] {
+            table.set_away(MessageId(id));
+            assert!(table.readmit(again(id)));
+        }
+        assert_eq!([1, 2, 3].map(|_| sent(&mut table)), [1, 2, 3].map(Some));
+        assert_eq!((sent(&mut table), table.ready_bytes(), table.ready_len()), (None, 0, 0));
     }
 
     #[test]
@@ -190,7 +246,7 @@ mod tests {
         }
         table.forget(MessageId(1));
         assert!(table.adopt(MessageId(2), 4));
-        assert_eq!(table.send_first(Line::Common, 0).map(|sent| sent.id), Some(MessageId(3)));
+        assert_eq!(sent(&mut table), Some(3));
         assert!(!table.adopt(MessageId(3), 4), "the first to have it keeps it");
     }
 
@@ -199,29 +255,49 @@ mod tests {
         let mut table = Table::default();
         table.set_away(MessageId(1));
         table.adopt(MessageId(1), 0);
-        assert!(!table.readmit(message(1)));
+        assert!(!table.readmit(again(1)));
         table.forget(MessageId(1));
-        assert!(!table.readmit(message(1)));
+        assert!(!table.readmit(again(1)));
     }
 
     #[test]
-    fn suspects_wait_in_a_line_of_their_own_until_they_are_done() {
+    fn what_goes_out_again_has_its_share_of_the_budget_until_it_leaves() {
+        let budget = Budget::new(1_000);
         let mut table = Table::default();
-        for id in [1, 2] {
-            table.admit(message(id));
-        }
-        table.suspect(MessageId(1));
-        assert_eq!(table.first_ready(Line::Suspects), None, "it stands where it stood");
-        for id in [1, 2] {
-            table.send_first(Line::Common, 0);
+        table.set_away(MessageId(1));
+        assert!(table.readmit(Again::new(message(1), None, &budget)));
+        assert!(!table.readmit(Again::new(message(2), None, &budget)), "it is not known");
+        assert_eq!((budget.free_bytes(), table.ready_bytes()), (1_000 - cost(&message(1)), 0));
+        sent(&mut table);
+        assert_eq!(budget.free_bytes(), 1_000);
+    }
+
+    #[test]
+    fn a_delivery_that_was_lost_counts_with_the_next() {
+        let mut table = Table::default();
+        let loss = Loss { consumer: "c0".into(), reason: "the connection dropped".into() };
+        for (id, loss) in [(1, Some(loss)), (2, None)] {
             table.set_away(MessageId(id));
-            assert!(table.readmit(message(id)));
+            table.readmit(Again::new(message(id), loss, &Budget::new(0)));
         }
-        assert_eq!(table.ready_len(), 2);
-        assert_eq!(table.first_ready(Line::Common).map(|first| first.id), Some(MessageId(2)));
-        assert_eq!(table.send_first(Line::Suspects, 0).map(|sent| sent.id), Some(MessageId(1)));
-        table.forget(MessageId(1));
-        table.suspect(MessageId(3));
-        assert!(table.suspects.is_empty(), "only what is known is suspected");
+        let lost = table.send_first(Line::Common, 0).expect("it waits");
+        assert_eq!((lost.message.delivery, lost.again, lost.loss.is_some()), (2, true, true));
+        let settled = table.send_first(Line::Common, 0).expect("it waits");
+        assert_eq!((settled.message.delivery, settled.again, settled.loss.is_some()), (1, true, false));
+    }
+
+    #[test]
+    fn suspects_wait_in_a_line_of_their_own() {
+        let mut table = Table::default();
+        let loss = || Some(Loss { consumer: "c0".into(), reason: "the connection dropped".into() });
+        // Lost at its first delivery, lost at its second, failed at its second.
+        for (id, delivery, loss) in [(1, 1, loss()), (2, 2, loss()), (3, 3, None)] {
+            table.set_away(MessageId(id));
+            table.readmit(Again::new(Pending { delivery, ..message(id) }, loss, &Budget::new(0)));
+        }
+        assert_eq!(table.ready_len(), 3);
+        assert_eq!([0; 3].map(|_| sent(&mut table)), [Some(1), Some(3), None]);
+        assert_eq!(table.send_first(Line::Suspects, 0).map(|next| next.message.id), Some(MessageId(2)));
+        assert_eq!(table.first_ready(Line::Suspects), None);
     }
 }

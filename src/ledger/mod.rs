@@ -51,6 +51,7 @@ static COMMIT: Script = Script::new(include_str!("lua/commit.lua"));
 static PAGE: Script = Script::new(include_str!("lua/page.lua"));
 static FETCH: Script = Script::new(include_str!("lua/fetch.lua"));
 static SETTLE: Script = Script::new(include_str!("lua/settle.lua"));
+static COUNT: Script = Script::new(include_str!("lua/count.lua"));
 static CONSUMERS: Script = Script::new(include_str!("lua/consumers.lua"));
 static MARKER: Script = Script::new(include_str!("lua/marker.lua"));
 static GAP: Script = Script::new(include_str!("lua/gap.lua"));
@@ -276,7 +277,8 @@ impl Ledger {
         }
     }
 
-    /// Settles messages that came back: counts failed deliveries, and buries what has had its last.
+    /// Settles messages that came back: counts failed deliveries, and buries what has had its last. Repeating the call
+    /// does no harm: deliveries are counted by their numbers.
     pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[Returned]) -> Result<Vec<Settled>> {
         let keys = self.keys.clone();
         let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts, &keys.dead];
@@ -303,6 +305,34 @@ impl Ledger {
             Some(settled) if settled.len() == batch.len() => Ok(settled),
             _ => self.surprise("settling returned messages", &Value::Array(parts)),
         }
+    }
+
+    /// The numbers that the present deliveries of these messages have, as far as they were counted.
+    ///
+    /// Only for what was handed out by an earlier leader: a delivery of one's own has its number with it.
+    pub fn deliveries(&mut self, ids: &[MessageId]) -> Result<Vec<u16>> {
+        const DOING: &str = "reading the counts of deliveries";
+        let ids: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();
+        let words: Vec<&str> =
+            ["HMGET", &self.keys.attempts].into_iter().chain(ids.iter().map(String::as_str)).collect();
+        let reply = self.connection.query(DOING, Command::of(&words)).map_err(|error| self.name_the_key(error))?;
+        match &reply {
+            Value::Array(counts) if counts.len() == ids.len() => Ok(counts.iter().map(delivery_of).collect()),
+            _ => self.surprise(DOING, &reply),
+        }
+    }
+
+    /// Counts deliveries that went out again after a lost link, each with its number. Messages that are done are passed
+    /// over.
+    pub fn count_deliveries(&mut self, epoch: Epoch, sent: &[(MessageId, u16)]) -> Result<()> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts];
+        let mut call = ScriptCall::new(&keys_used).show(epoch);
+        for (id, delivery) in sent {
+            call.push_shown(id.0);
+            call.push_shown(delivery);
+        }
+        self.call_for_ok(epoch, "counting deliveries", &COUNT, call)
     }
 
     /// Rewrites the list of connected consumers.
@@ -415,8 +445,12 @@ fn score(text: &str) -> Option<MessageId> {
 fn pending_of(pair: &[Value]) -> Option<Pending> {
     let Value::BulkString(member) = &pair[0] else { return None };
     let (id, payload) = member::decode(member)?;
-    let delivery = text(&pair[1]).and_then(|count| count.parse().ok()).unwrap_or(1);
-    Some(Pending { id, delivery, payload: payload.into() })
+    Some(Pending { id, delivery: delivery_of(&pair[1]), payload: payload.into() })
+}
+
+/// What a message's count of deliveries says; without one it is the first.
+fn delivery_of(count: &Value) -> u16 {
+    text(count).and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
 #[cfg(test)]

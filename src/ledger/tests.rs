@@ -56,7 +56,7 @@ fn commit(id: u64) -> Commit {
 }
 
 fn returned(id: u64, verdict: Verdict, delivery: u16) -> Returned {
-    Returned { id: MessageId(id), verdict, delivery, consumer: "c0".into(), reason: "because".to_owned() }
+    Returned { id: MessageId(id), verdict, delivery, consumer: "c0".into(), reason: "because".into() }
 }
 
 #[test]
@@ -173,6 +173,7 @@ fn every_write_of_a_stale_leader_is_refused() {
         ledger.intake(stale, cursor.as_ref(), &next, &[arrival(2, b"x")]).err(),
         ledger.commit(Some(stale), 0, &[commit(1)]).err(),
         ledger.settle(stale, 1, &[returned(1, Verdict::Failed, 1)]).err(),
+        ledger.count_deliveries(stale, &[(MessageId(1), 2)]).err(),
         ledger.set_consumers(stale, &["c".to_owned()]).err(),
         ledger.record_gap(stale, &gap).err(),
         ledger.publish_marker(stale, &Marker::of_leader(stale, 1), "c").err(),
@@ -305,7 +306,8 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2));
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2), "a repeated call counts once");
     assert_eq!(settle(Verdict::Unused, 1, 2), Settled::Again(2));
-    assert_eq!(settle(Verdict::Failed, 1, 0), Settled::Again(3), "the number is looked up where it is not known");
+    assert_eq!(settle(Verdict::Lost, 1, 2), Settled::Again(3), "counted when it goes out again");
+    assert_eq!(settle(Verdict::Failed, 1, 2), Settled::Again(3));
     assert_eq!(settle(Verdict::Failed, 1, 3), Settled::Buried);
     assert_eq!(settle(Verdict::Failed, 1, 3), Settled::Gone);
     assert_eq!(settle(Verdict::Rejected, 2, 1), Settled::Buried);
@@ -320,6 +322,21 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     assert_eq!((looked_at, found.len(), found[0].delivery), (2, 1, 2));
     assert_eq!(f.ledger.commit(None, 0, &[commit(3)]).unwrap(), 1);
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "the count goes with the message");
+}
+
+#[test]
+fn deliveries_are_counted_when_they_go_out_and_only_of_what_is_pending() {
+    let mut f = fixture();
+    let epoch = f.epoch(5);
+    f.pend(epoch, &[1, 2]);
+    assert_eq!(f.ledger.settle(epoch, 1, &[returned(1, Verdict::Lost, 1)]).unwrap(), [Settled::Again(2)]);
+    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "whoever has it may come back with it");
+    for _ in 0..2 {
+        f.ledger.count_deliveries(epoch, &[(MessageId(1), 2), (MessageId(7), 2)]).unwrap();
+    }
+    let ids = [1, 2, 7].map(MessageId);
+    assert_eq!(f.ledger.deliveries(&ids).unwrap(), [2, 1, 1]);
+    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 1, "a count of what is done would stay for ever");
 }
 
 #[test]

@@ -94,6 +94,8 @@ impl Commit {
 pub enum Verdict {
     /// It failed and counts.
     Failed,
+    /// The link was lost. It may still be worked on, so it counts only when the message goes out again.
+    Lost,
     /// It was handed back unused and does not count.
     Unused,
     /// The handler wants it buried.
@@ -104,6 +106,7 @@ impl Verdict {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Verdict::Failed => "failed",
+            Verdict::Lost => "lost",
             Verdict::Unused => "unused",
             Verdict::Rejected => "rejected",
         }
@@ -117,12 +120,12 @@ pub struct Returned {
     pub id: MessageId,
     /// What became of its delivery.
     pub verdict: Verdict,
-    /// The number its delivery had; 0 if that is not known.
+    /// The number its delivery had.
     pub delivery: u16,
     /// The consumer that had it.
     pub consumer: Arc<str>,
     /// Why it came back.
-    pub reason: String,
+    pub reason: Arc<str>,
 }
 
 /// What is to be done with a message that came back.

@@ -1,14 +1,15 @@
 //! Rows about consumers: they die, hang, or are not there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use oncecast::local::{ChildProcess, Cluster, Member, Signal};
 
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    DEADLINE, bare_cluster, client_of, cluster_of, dispatcher, local_ports, occurrences, options, publish,
-    run as run_command, state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
+    DEADLINE, bare_cluster, client_of, cluster_of, dispatcher, local_ports, most_resident_bytes, occurrences, options,
+    publish, run as run_command, state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
 };
 use crate::workers::{GATED, POISON, Workers};
 
@@ -224,14 +225,6 @@ fn row_19_consumers_paused_under_load() {
     run.say(format_args!("{} handler runs beyond one", workers.repeated_runs()));
 }
 
-/// The most memory a process has had so far.
-fn peak_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process has memory");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
-    kib << 10
-}
-
 #[test]
 fn row_26_no_consumer_at_all() {
     /// With default settings: what the bounds of ARCHITECTURE.md come to, and what the rest of a process needs.
@@ -250,19 +243,34 @@ fn row_26_no_consumer_at_all() {
         wait_until("the intake to follow", || (state(connection).0 as u64 >= begin).then_some(()));
     }
     wait_until("all to be taken in", || (state(connection).0 as u64 == messages).then_some(()));
+    let began = Instant::now();
     cluster.start_member(Member::Consumer(0)).unwrap();
     wait_for_drain(connection, messages);
+    let drain_rate = messages as f64 / began.elapsed().as_secs_f64();
     assert_in_order(connection, messages);
     let mut peaks = Vec::new();
     for number in 0..2 {
-        peaks.push(peak_bytes(cluster.process(Member::Dispatcher(number)).unwrap().pid()));
+        peaks.push(most_resident_bytes(cluster.process(Member::Dispatcher(number)).unwrap().pid()));
     }
     assert!(peaks.iter().all(|peak| *peak <= LIMIT_BYTES), "the dispatchers took up to {peaks:?} bytes of memory");
     assert_eq!(state(connection), (0, messages as usize, 0));
     run.say(format_args!(
-        "{messages} messages; the dispatchers took up to {:?} MiB",
-        peaks.iter().map(|peak| peak >> 20).collect::<Vec<_>>()
+        "{messages} messages; the dispatchers took up to {:?} MiB; a backlog is worked off at {drain_rate:.0} messages/s, what is \
+         published now at {:.0}",
+        peaks.iter().map(|peak| peak >> 20).collect::<Vec<_>>(),
+        live_rate(connection, messages),
     ));
+}
+
+/// How many messages per second are done, as they come and without a backlog. For the eye: it decides nothing.
+fn live_rate(connection: &mut redis::Connection, messages: u64) -> f64 {
+    let began = Instant::now();
+    for begin in (0..messages).step_by(10_000) {
+        publish(connection, "live", begin..begin + 10_000);
+    }
+    wait_for_intake(connection);
+    wait_for_drain(connection, messages + 1);
+    messages as f64 / began.elapsed().as_secs_f64()
 }
 
 /// Waits until nothing is pending, as long as it gets less.

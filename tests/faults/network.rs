@@ -15,8 +15,8 @@ use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent, number};
 use crate::support::peer::Peer;
 use crate::support::{
-    DEADLINE, OwnConsumer, bare_cluster, client, client_of, occurrences, programs, publish_payloads, recorded_ids, run,
-    state, stream, wait_for_intake, wait_until,
+    DEADLINE, OwnConsumer, bare_cluster, client, client_of, most_resident_bytes, occurrences, programs,
+    publish_payloads, recorded_ids, run, state, stream, wait_for_intake, wait_until,
 };
 use crate::watch::Watch;
 
@@ -306,13 +306,6 @@ fn quick_consumer(url: &str, name: &str) -> OwnConsumer {
     OwnConsumer::start(Consumer::builder().redis_url(url).listen("127.0.0.1:0").consumer_id(name).handler(handler))
 }
 
-/// The most memory that a process has had, in MiB.
-fn peak_mib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
-}
-
 /// Publishes large messages no faster than they are taken in, so that no ring overruns.
 fn publish_large(connection: &mut redis::Connection, dispatcher: &Watched, numbers: std::ops::Range<u64>) {
     const BYTES: usize = 8 << 10;
@@ -372,7 +365,7 @@ fn row_20_slow_consumer_that_never_reads() {
         let at_rest = with.figure("oncecast_in_flight")? == pending as u64 && with.figure("oncecast_ready")? == 0;
         (pending <= ITS_SHARE && processed + pending + dead == end as usize && at_rest).then_some(pending)
     });
-    let peak = peak_mib(with.process.pid());
+    let peak = most_resident_bytes(with.process.pid()) >> 20;
     println!(
         "row 20: {without} messages/s without and {} with it; it holds {left}; the dispatcher had at most {peak} MiB",
         rate(end - few - left as u64, began),
@@ -422,7 +415,7 @@ fn row_20_slow_consumer_over_a_lossy_link() {
         published.as_millis(),
         done.as_millis(),
         by.get("slow").unwrap_or(&0),
-        peak_mib(dispatcher.process.pid()),
+        most_resident_bytes(dispatcher.process.pid()) >> 20,
     );
     assert!(by.get("slow").is_none_or(|count| *count < end as usize / 3), "{by:?}");
 }

@@ -150,7 +150,7 @@ impl Protocol {
             actions.extend((!dispatcher.subscribed).then_some(Action::Subscribe(d)));
             actions.extend((!dispatcher.inbox.is_empty()).then_some(Action::Read(d)));
             actions.extend(world.may_acquire(d, self.rules).then_some(Action::Look(d)));
-            actions.extend(dispatcher.looked_in.map(|_| Action::Acquire(d)));
+            actions.extend(dispatcher.looked.map(|_| Action::Acquire(d)));
             let Some(term) = &dispatcher.term else { continue };
             match term.phase {
                 Phase::TakingOver(_) => actions.push(Action::TakeOver(d)),
@@ -285,7 +285,7 @@ impl World {
         self.requests.retain(|request| request.issuer != Issuer::Nobody);
         for d in 0..self.dispatchers.len() as u8 {
             self.cut(d);
-            self.dispatchers[d as usize].looked_in = None;
+            self.dispatchers[d as usize].looked = None;
         }
     }
 }

@@ -3,7 +3,13 @@
 use crate::redis::{Answer, Lease, Script, key};
 use crate::ring::{Cursor, Id, Message, Resolution, Seen, Standing, Taken};
 use crate::rules::{Rule, Rules};
-use crate::world::{Dispatcher, Issuer, Offer, Phase, Term, Whereabouts, World};
+use crate::world::{Dispatcher, Issuer, Look, Offer, Phase, Term, Whereabouts, World};
+
+/// Whether a term may go on over a break, as far as it is about those that hold more of what lies before it: they have had
+/// their time before it began, and nothing has changed since.
+fn has_yielded(term: &Term, rules: Rules) -> bool {
+    term.look.yielded && !term.advanced || !rules.has(Rule::RestBeforeBreaks)
+}
 
 /// A wait that ends only if the elders hang.
 const HOPELESS: u8 = 4;
@@ -81,7 +87,7 @@ impl World {
     /// Whether a dispatcher that looks now sees that it may take the lease.
     pub fn may_acquire(&self, d: u8, rules: Rules) -> bool {
         let dispatcher = &self.dispatchers[d as usize];
-        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked_in.is_some() || !self.is_free() {
+        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked.is_some() || !self.is_free() {
             return false;
         }
         let Some(mine) = self.wait(d, rules).filter(|mine| *mine != HOPELESS) else { return false };
@@ -113,16 +119,16 @@ impl World {
 
     /// A standby looks, and sees that it may take the lease.
     pub fn look(&mut self, d: u8) {
+        let cursor = self.redis.cursor;
         let dispatcher = self.dispatcher(d);
-        dispatcher.looked_in = dispatcher.ring.live_segment();
+        let standing = dispatcher.ring.resolve(cursor).map(|found| found.standing);
+        let yielded = matches!(standing, Some(Standing::Beyond | Standing::Fresh));
+        dispatcher.looked = Some(Look { segment: dispatcher.ring.live_segment(), yielded });
     }
 
     /// Takes the lease if it is still free, and publishes the first marker of the epoch.
     pub fn acquire(&mut self, d: u8) {
-        let looked_in = self.dispatcher(d).looked_in.take();
-        if !self.is_free() {
-            return;
-        }
+        let Some(look) = self.dispatcher(d).looked.take().filter(|_| self.is_free()) else { return };
         self.last_epoch += 1;
         let epoch = self.last_epoch;
         self.redis.epoch = epoch;
@@ -133,7 +139,7 @@ impl World {
         dispatcher.term = Some(Term {
             epoch,
             cursor,
-            elected_in: looked_in.unwrap_or_default(),
+            look,
             phase: Phase::TakingOver(marker),
             advanced: false,
             unmarked: false,
@@ -159,12 +165,12 @@ impl World {
     /// Ingest finds the place to go on from. `false`: it has to wait.
     pub fn take_over(&mut self, d: u8, rules: Rules) -> bool {
         let dispatcher = self.dispatcher(d);
-        let Some(Term { phase: Phase::TakingOver(marker), elected_in, cursor, .. }) = dispatcher.term else {
+        let Some(Term { phase: Phase::TakingOver(marker), look, cursor, .. }) = dispatcher.term else {
             return false;
         };
         let live_segment = dispatcher.ring.live_segment();
         let bound = rules.has(Rule::TermEndsWithItsSubscription);
-        if !dispatcher.subscribed || bound && live_segment.is_some_and(|live| live != elected_in) {
+        if !dispatcher.subscribed || bound && live_segment.is_some() && live_segment != look.segment {
             self.end_term(d);
             return true;
         }
@@ -183,8 +189,9 @@ impl World {
             return true;
         }
         let Some(Resolution { place, standing }) = dispatcher.ring.resolve(cursor) else { return false };
+        let has_yielded = dispatcher.term.as_ref().is_some_and(|term| has_yielded(term, rules));
         let passes = matches!(standing, Standing::Beyond | Standing::Fresh);
-        if passes && !self.is_eldest(d, rules) {
+        if passes && !(has_yielded && self.is_eldest(d, rules)) {
             self.end_term(d);
             return true;
         }
@@ -205,9 +212,7 @@ impl World {
                 term.phase = Phase::Running { place, live_segment };
                 true
             }
-            Taken::Break(following)
-                if place.segment < live_segment && eldest && !(term.advanced && rules.has(Rule::RestBeforeBreaks)) =>
-            {
+            Taken::Break(following) if place.segment < live_segment && eldest && has_yielded(term, rules) => {
                 term.phase = Phase::Running { place: following, live_segment };
                 self.seen.passed_break = true;
                 true

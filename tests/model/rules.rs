@@ -1,51 +1,65 @@
 //! The rules the protocol rests on, each of which can be taken away, and the bounds of a run.
 
+use std::fmt;
+
 /// A rule of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
 pub enum Rule {
     /// A leader's scripts are refused once a newer epoch has begun.
-    Fence = 1,
+    Fence,
     /// The intake script refuses a batch if the cursor is not where its leader left it.
-    CursorCompare = 2,
+    CursorCompare,
     /// A new leader waits until a marker of its epoch has come back before it looks the cursor up.
-    MarkerBarrier = 4,
+    MarkerBarrier,
     /// A result is stored only if its message was removed in the same step.
-    RemovalGatesResult = 8,
+    RemovalGatesResult,
     /// A ring lets go only of what a cursor has passed that can no longer be rolled back.
-    OnlyAnOldCursorTrims = 16,
+    OnlyAnOldCursorTrims,
     /// Who can do more goes first when the lease is free.
-    OthersFirst = 32,
+    OthersFirst,
     /// Ids follow the clock, so that none is given out again after Redis has lost its tail.
-    IdsFollowTheClock = 64,
+    IdsFollowTheClock,
     /// A consumer refuses leaders of an epoch lower than the highest it has seen.
-    ConsumersFence = 128,
+    ConsumersFence,
     /// What was known of the cursor's age is forgotten when the subscription drops: Redis may come back with an older one.
-    NotesEndWithTheSubscription = 256,
-    /// A term that has taken something in goes over no break: another may hold more of what lies before it.
-    RestBeforeBreaks = 512,
+    NotesEndWithTheSubscription,
+    /// A term goes over a break only if it had waited for those that hold more of what lies before it, and first of all.
+    RestBeforeBreaks,
     /// A term ends if the subscription it was elected with has dropped, even while it is still taking over.
-    TermEndsWithItsSubscription = 1024,
+    TermEndsWithItsSubscription,
     /// Not of the code but of the promise: a dispatcher makes a message owed only if it would be in sync with the cursor
     /// on Redis's disk, too.
-    OwedOnceSettled = 2048,
+    OwedOnceSettled,
     /// Only the eldest goes on over a break in what it has heard.
-    EldestPassesBreaks = 4096,
+    EldestPassesBreaks,
 }
 
 /// The rules that hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules(u16);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    missing: [Option<Rule>; 2],
+}
 
 impl Rules {
-    pub const ALL: Rules = Rules(!0);
+    pub const ALL: Rules = Rules { missing: [None; 2] };
 
     pub fn without(rule: Rule) -> Rules {
-        Rules(!(rule as u16))
+        Rules { missing: [Some(rule), None] }
+    }
+
+    pub fn and_without(self, rule: Rule) -> Rules {
+        Rules { missing: [self.missing[0], Some(rule)] }
     }
 
     pub fn has(self, rule: Rule) -> bool {
-        self.0 & rule as u16 != 0
+        !self.missing.contains(&Some(rule))
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing: Vec<_> = self.missing.iter().flatten().collect();
+        write!(f, "without {missing:?}")
     }
 }
 

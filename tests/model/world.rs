@@ -75,10 +75,19 @@ pub struct Dispatcher {
     /// What Redis has sent and the listener has not read.
     pub inbox: Vec<Seen>,
     pub ring: Ring,
-    /// It saw that it may take the lease, and is about to ask for it: the segment that was live then.
-    pub looked_in: Option<u8>,
+    /// It saw that it may take the lease, and is about to ask for it.
+    pub looked: Option<Look>,
     /// While it believes to lead.
     pub term: Option<Term>,
+}
+
+/// What a standby saw when it looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Look {
+    /// The segment that was live.
+    pub segment: Option<u8>,
+    /// Whether it waited for those that hold more.
+    pub yielded: bool,
 }
 
 /// What a dispatcher knows and does while it believes to lead.
@@ -86,8 +95,8 @@ pub struct Dispatcher {
 pub struct Term {
     pub epoch: u8,
     pub cursor: Option<Cursor>,
-    /// The segment that was live when it saw that it may take the lease.
-    pub elected_in: u8,
+    /// What it saw when it went for the lease.
+    pub look: Look,
     pub phase: Phase,
     /// Whether anything was taken in.
     pub advanced: bool,

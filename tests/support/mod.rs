@@ -7,6 +7,7 @@
 
 pub mod load;
 pub mod peer;
+pub mod proxy;
 pub mod running_consumer;
 pub mod scripted_dispatcher;
 
@@ -327,6 +328,23 @@ pub fn local_ports(pid: u32) -> Vec<u16> {
     let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
     let own = rows.filter(|row| sockets.iter().any(|inode| inode == row[9]));
     own.filter_map(|row| u16::from_str_radix(row[1].rsplit(':').next()?, 16).ok()).collect()
+}
+
+/// The memory a process has now.
+pub fn resident_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// The most memory a process has had at a time.
+pub fn most_resident_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmHWM:")
+}
+
+fn status_bytes(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a process has memory");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+    kib << 10
 }
 
 /// A dispatcher that is told addresses of our own choice.

@@ -18,8 +18,6 @@ use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
 
 /// Messages read from one link in one round of the loop.
 const READS_PER_ROUND: usize = 64;
-/// A message that is in hand with this delivery or a later one when its consumer is lost is a suspect.
-const SUSPECT_FROM: u16 = 2;
 /// Results of consumers without Redis that may wait to be recorded; beyond it no link is read.
 pub(super) const MAX_RESULT_BYTES: usize = 32 << 20;
 
@@ -53,8 +51,9 @@ impl Courier {
         self.sockets.add(link.stream(), index)?;
         for id in &held {
             let adopted = self.table.adopt(*id, index);
-            link.adopt(*id, !adopted);
+            link.adopt(*id, adopted);
         }
+        self.compare_names(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
             Quoted(&link.consumer),
@@ -71,11 +70,30 @@ impl Courier {
         Ok(())
     }
 
+    /// Two links to one consumer can't last: for the consumer the newer one replaces the other, which is made again and
+    /// replaces it in its turn. Nothing is lost by that, but little gets on.
+    fn compare_names(&mut self, index: usize, consumer: &Arc<str>) {
+        let same = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.consumer == *consumer);
+        let Some(other) = (0..self.links.len()).find(|other| *other != index && same(&self.links[*other])) else {
+            return;
+        };
+        if self.said_same.insert(consumer.clone()) {
+            let addresses = &self.shared.config.consumers;
+            log::warn!(
+                "event=same-consumer consumer={} addresses={},{} setting=consumers problem=\"two addresses lead to one \
+                 consumer, or two consumers have one --consumer-id\"",
+                Quoted(consumer),
+                addresses[other],
+                addresses[index]
+            );
+        }
+    }
+
     pub(super) fn drop_link(&mut self, index: usize, why: &str) {
         let Some(mut link) = self.links[index].take() else { return };
         self.sockets.remove(link.stream());
-        let verdict = if link.draining { Verdict::Unused } else { Verdict::Failed };
-        let held = link.take_attached();
+        let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
+        let mut held = link.take_attached();
         // One that is stopping has said so.
         let level = if link.draining { log::Level::Info } else { log::Level::Warn };
         log::log!(
@@ -87,20 +105,29 @@ impl Courier {
             Quoted(why)
         );
         add(&self.shared.stats.links_lost, 1);
-        if !link.draining {
-            held.iter().filter(|(_, delivery)| *delivery >= SUSPECT_FROM).for_each(|(id, _)| self.table.suspect(*id));
-        }
         let reason = format!("the link to the consumer was lost: {why}");
+        held.retain(|(id, _)| !self.is_inherited(*id));
         self.give_back(&link.consumer, held, verdict, &reason);
         self.list_members();
         self.dial(index);
     }
 
+    /// Whether another consumer that is linked has it in hand as well; then that one now counts as having it.
+    fn is_inherited(&mut self, id: MessageId) -> bool {
+        let heir = self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.inherit(id)));
+        if let Some(heir) = heir {
+            self.table.set_away(id);
+            self.table.adopt(id, heir);
+        }
+        heir.is_some()
+    }
+
     /// Hands messages that brought no result to the redistributor.
     fn give_back(&mut self, consumer: &Arc<str>, ids: Vec<(MessageId, u16)>, verdict: Verdict, reason: &str) {
+        let reason: Arc<str> = reason.into();
         let returned = ids.into_iter().map(|(id, delivery)| {
             self.table.set_away(id);
-            (Returned { id, verdict, delivery, consumer: consumer.clone(), reason: reason.to_owned() }, 0)
+            (Returned { id, verdict, delivery, consumer: consumer.clone(), reason: reason.clone() }, 0)
         });
         let returned: Vec<_> = returned.collect();
         if !returned.is_empty() {

@@ -3,7 +3,7 @@
 use super::links::MAX_RESULT_BYTES;
 use super::{CommitTask, Courier, News, Task};
 use crate::dispatcher::stats::add;
-use crate::dispatcher::table::Whereabouts;
+use crate::dispatcher::table::{Loss, Whereabouts};
 use crate::id::MessageId;
 use crate::ledger::{Commit, Pending, Returned, Verdict};
 use crate::wire::REJECT;
@@ -16,7 +16,9 @@ impl Courier {
     pub(super) fn acked(&mut self, index: usize, id: MessageId) {
         let held = self.links[index].as_mut().and_then(|link| link.let_go(id));
         // Something that went elsewhere meanwhile is acknowledged from there, too; then its place there is free.
-        if held.is_none_or(|held| held.detached) && matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_))) {
+        if held.is_none_or(|held| held.is_detached())
+            && matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_)))
+        {
             return;
         }
         self.table.forget(id);
@@ -28,15 +30,37 @@ impl Courier {
     pub(super) fn nacked(&mut self, index: usize, id: MessageId, delay_ms: u32, reason: &str) {
         let Some(link) = &mut self.links[index] else { return };
         // One that counts as being elsewhere is settled from there.
-        let Some(held) = link.let_go(id).filter(|held| !held.detached) else { return };
+        let Some(held) = link.let_go(id).filter(|held| !held.is_detached()) else { return };
         let verdict = if delay_ms == REJECT { Verdict::Rejected } else { Verdict::Failed };
         let delay_ms = if delay_ms == REJECT { 0 } else { delay_ms };
         let consumer = link.consumer.clone();
-        self.table.set_away(id);
-        let returned = Returned { id, verdict, delivery: held.delivery, consumer, reason: reason.to_owned() };
+        self.give_back_one(
+            Returned { id, verdict, delivery: held.delivery, consumer, reason: reason.into() },
+            delay_ms,
+        );
+    }
+
+    fn give_back_one(&mut self, returned: Returned, delay_ms: u32) {
+        self.table.set_away(returned.id);
         match self.outbox.back_mut() {
             Some(Task::Returned(waiting)) => waiting.push((returned, delay_ms)),
             _ => self.outbox.push_back(Task::Returned(vec![(returned, delay_ms)])),
+        }
+    }
+
+    /// A message whose last delivery was lost would go out once more: now that delivery has failed.
+    pub(super) fn bury(&mut self, message: &Pending, loss: Loss) {
+        let (id, delivery) = (message.id, message.delivery - 1);
+        let Loss { consumer, reason } = loss;
+        self.give_back_one(Returned { id, verdict: Verdict::Failed, delivery, consumer, reason }, 0);
+    }
+
+    /// Has a delivery counted that followed a lost one. It comes before all that may yet be said of it.
+    pub(super) fn count(&mut self, message: &Pending) {
+        let sent = (message.id, message.delivery);
+        match self.outbox.back_mut() {
+            Some(Task::Count(waiting)) => waiting.push(sent),
+            _ => self.outbox.push_back(Task::Count(vec![sent])),
         }
     }
 
@@ -64,9 +88,9 @@ impl Courier {
                     add(&self.shared.stats.read_back, admitted);
                 }
                 News::Back(messages) => {
-                    // Each goes to the front, so the oldest goes last.
-                    let back = messages.into_iter().rev().filter(|message| self.table.readmit(message.clone())).count();
-                    add(&self.shared.stats.redelivered, back);
+                    for again in messages {
+                        self.table.readmit(again);
+                    }
                 }
                 News::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
                 News::Committed { link, serial, ids, bytes } => {

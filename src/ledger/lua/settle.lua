@@ -1,7 +1,7 @@
 -- Settles what came back without a result: counts the delivery that failed, or buries the message.
 -- KEYS  epoch, pending, attempts, dead
--- ARGV  my epoch, most deliveries, then for each message: id, verdict ('failed' | 'unused' | 'rejected'),
---       number of the delivery ('0': not known), consumer, reason
+-- ARGV  my epoch, most deliveries, then for each message: id, verdict ('failed' | 'lost' | 'unused' | 'rejected'),
+--       number of the delivery, consumer, reason
 -- Gives {'OK', next delivery for each: 0 = no longer pending, -1 = buried now} | {'STALE', epoch}
 local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[1] then
@@ -15,11 +15,8 @@ local out = {'OK'}
 for i = 3, #ARGV, 5 do
   local id, verdict = ARGV[i], ARGV[i + 1]
   local member = redis.call('ZRANGEBYSCORE', KEYS[2], id, id)[1]
-  -- Counted from the delivery's own number where it is known, so that a repeated call counts it once.
+  -- Counted from the delivery's own number, so that a repeated call counts it once.
   local deliveries = tonumber(ARGV[i + 2])
-  if deliveries == 0 then
-    deliveries = tonumber(redis.call('HGET', KEYS[3], id)) or 1
-  end
   if not member then
     redis.call('HDEL', KEYS[3], id)
     out[#out + 1] = 0
@@ -33,6 +30,9 @@ for i = 3, #ARGV, 5 do
     -- Under maxmemory a script whose first write needs no memory may go on.
     redis.call('HDEL', KEYS[3], id)
     redis.call('HSET', KEYS[3], id, deliveries + 1)
+    out[#out + 1] = deliveries + 1
+  elseif verdict == 'lost' then
+    -- Whoever has it may come back with it: it counts when it goes out again.
     out[#out + 1] = deliveries + 1
   else
     out[#out + 1] = deliveries
