@@ -6,7 +6,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # More arguments for the demonstration: make demo ARGS="--rate 10000 --duration 30s"
 ARGS ?=
 
-.PHONY: help demo chaos takeovers test faults model check cargo redis
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help demo chaos takeovers test faults model check fuzz cargo redis
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
@@ -16,6 +19,7 @@ help:
 	@echo 'make faults  run the fault matrix long; as root with its network rows'
 	@echo 'make model   check the model of leadership and intake with larger bounds'
 	@echo 'make check   formatting, lints and documentation, warnings being errors'
+	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
 	@echo
 	@echo 'demo and test install redis-server with the package manager if there is none.'
 
@@ -49,6 +53,13 @@ check: cargo
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+
+# The coverage it is led by is a nightly feature, which stable Rust has, too, if asked like this.
+fuzz: cargo
+	@command -v cargo-fuzz >/dev/null || { echo 'cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
+	@for target in frames members names pushes; do \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done
 
 cargo:
 	@command -v cargo >/dev/null || { \

@@ -120,7 +120,7 @@ struct State {
     next_segment: u64,
     /// Where the cursor was last known to be.
     known: Option<u64>,
-    /// Where it was earlier, and when we knew; the first is the oldest kept.
+    /// Where it was earlier in the present segment, and when we knew; the first is the oldest kept.
     noted: VecDeque<(Instant, u64)>,
     seen: u64,
     overrun: u64,
@@ -152,6 +152,8 @@ impl Ring {
         state.end_segment();
         let number = state.next_segment;
         state.next_segment += 1;
+        // Redis may have come back with an older cursor, and its age counts from when it stands again.
+        state.noted.clear();
         state.segments.push_back(Segment::new(number));
     }
 
@@ -187,7 +189,12 @@ impl Ring {
 
     /// Remembers that the cursor had come to `place`, and lets go of what has been behind it for long enough.
     pub fn note_cursor(&self, place: Place, now: Instant) {
-        self.state.lock().note_cursor(place.next, now);
+        self.state.lock().note_cursor(place, now);
+    }
+
+    /// The number of the present segment, if it has a marker.
+    pub fn live_segment(&self) -> Option<u64> {
+        self.state.lock().segments.back().filter(|segment| segment.is_live()).map(|segment| segment.number)
     }
 
     /// Waits until `marker` has been seen in the present segment. Gives its segment's number, or `None` if the
@@ -312,8 +319,13 @@ impl State {
         }
     }
 
-    fn note_cursor(&mut self, sequence: u64, now: Instant) {
+    fn note_cursor(&mut self, place: Place, now: Instant) {
+        let sequence = place.next;
         self.known = Some(sequence);
+        // News of an older segment may be of before Redis lost its tail.
+        if self.segments.back().is_none_or(|last| last.number != place.segment) {
+            return;
+        }
         // After a loss of data Redis came back with an older cursor: what we knew beyond it is not so any more.
         while self.noted.back().is_some_and(|(_, noted)| *noted > sequence) {
             self.noted.pop_back();

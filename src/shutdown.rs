@@ -28,12 +28,14 @@ pub enum Reason {
     CursorMoved,
     /// What comes next was heard after a break, and another dispatcher has heard more of it.
     NotEldest,
+    /// All that was heard before a break is taken in, and another dispatcher may hold more of it.
+    BeforeBreak,
     /// A worker could not go on.
     WorkerFailed,
 }
 
 impl Reason {
-    const ALL: [Reason; 8] = [
+    const ALL: [Reason; 9] = [
         Reason::Shutdown,
         Reason::LeaseLost,
         Reason::LeaseExpired,
@@ -41,6 +43,7 @@ impl Reason {
         Reason::SubscriptionLost,
         Reason::CursorMoved,
         Reason::NotEldest,
+        Reason::BeforeBreak,
         Reason::WorkerFailed,
     ];
 }
@@ -55,6 +58,7 @@ impl fmt::Display for Reason {
             Reason::SubscriptionLost => "subscription-lost",
             Reason::CursorMoved => "cursor-moved",
             Reason::NotEldest => "not-eldest",
+            Reason::BeforeBreak => "before-break",
             Reason::WorkerFailed => "worker-failed",
         })
     }

@@ -52,6 +52,10 @@ pub(super) struct Elected {
     pub(super) last_id: MessageId,
     /// Whether others have had their time to lead, so that this one may go on over a break in what it has heard.
     pub(super) patient: bool,
+    /// Whether it waited for those that hold more, since its own ring held nothing that follows the cursor.
+    pub(super) yielded: bool,
+    /// The segment of the ring that was live when it was seen that this one may lead.
+    pub(super) segment: Option<u64>,
 }
 
 /// What a standby comes to.
@@ -133,6 +137,7 @@ impl Election {
             Acquire::Held { cursor, .. } => (false, cursor),
             Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. } => (true, cursor),
         };
+        let segment = self.shared.ring.live_segment();
         let resolution = self.shared.ring.resolve(cursor.as_ref());
         let in_sync = resolution.filter(|resolution| resolution.standing == Standing::InSync);
         set(&self.shared.stats.in_sync, in_sync.is_some().into());
@@ -162,7 +167,8 @@ impl Election {
                 self.vacant_since = None;
                 let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
                 let patient = vacant_for >= precedence::longest_wait(ttl);
-                Ok(Some(Elected { epoch, cursor, last_id, patient }))
+                let yielded = matches!(resolution.standing, Standing::Beyond | Standing::Fresh);
+                Ok(Some(Elected { epoch, cursor, last_id, patient, yielded, segment }))
             }
             Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(None),
         }

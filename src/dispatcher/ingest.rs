@@ -49,6 +49,12 @@ pub(super) struct Ingest {
     last_id: MessageId,
     /// Whether others have had their time to lead.
     patient: bool,
+    /// Whether those that hold more have had their time to go first.
+    yielded: bool,
+    /// The segment that was live when this dispatcher went for the lease.
+    elected_in: Option<u64>,
+    /// Whether anything was taken in this term.
+    advanced: bool,
     markers: u64,
     marked: Instant,
     /// Whether anything came since the last marker.
@@ -65,7 +71,7 @@ impl Ingest {
         courier: Sender<Vec<Pending>>,
         waker: Waker,
     ) -> Ingest {
-        let Elected { epoch, cursor, last_id, patient } = elected;
+        let Elected { epoch, cursor, last_id, patient, yielded, segment } = elected;
         Ingest {
             shared: shared.clone(),
             epoch,
@@ -74,6 +80,9 @@ impl Ingest {
             waker,
             last_id,
             patient,
+            yielded,
+            elected_in: segment,
+            advanced: false,
             cursor,
             markers: 0,
             marked: Instant::now(),
@@ -152,6 +161,12 @@ impl Ingest {
                 return Err(Killed);
             }
         };
+        // Redis may have restarted since: whether this one may lead has to be seen anew, and the courier may take for done
+        // what Redis has forgotten.
+        if self.elected_in != Some(live_segment) {
+            self.kill.set(Reason::SubscriptionLost);
+            return Err(Killed);
+        }
         let Some(found) = self.shared.ring.resolve(self.cursor.as_ref()) else {
             self.kill.set(Reason::SubscriptionLost);
             return Err(Killed);
@@ -169,6 +184,11 @@ impl Ingest {
 
     /// What follows was heard by this dispatcher after a break. An elder has heard more of it: it has to lead now.
     fn must_pass_a_break(&mut self) -> Result<(), Killed> {
+        if self.advanced || !self.yielded {
+            // Whoever has heard more of what lies before it goes on from here first.
+            self.kill.set(Reason::BeforeBreak);
+            return Err(Killed);
+        }
         if self.patient {
             return Ok(());
         }
@@ -195,6 +215,7 @@ impl Ingest {
             .collect();
         let next = Cursor { position, last_id };
         self.offer(&next, &batch)?;
+        self.advanced = true;
         self.last_id = last_id;
         self.shared.note_id(last_id);
         self.cursor = Some(next);

@@ -11,7 +11,7 @@ mod keys;
 mod member;
 pub mod overview;
 pub mod reading;
-mod resp;
+pub mod resp;
 pub mod subscription;
 mod types;
 
@@ -453,5 +453,7 @@ fn delivery_of(count: &Value) -> u16 {
     text(count).and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -266,6 +266,23 @@ fn entries_stay_until_the_cursor_has_been_past_them_for_long() {
     assert_eq!(standing(&ring, at(1, 1)), Standing::InSync, "the cursor itself is still known");
 }
 
+/// Redis came back with an older cursor and stood still for long; what is taken in anew may be lost anew.
+#[test]
+fn what_was_known_of_the_cursor_before_a_break_lets_nothing_go() {
+    let ring = ring();
+    let began = Instant::now();
+    ring.note_cursor(place(&ring, at(1, 1)), began);
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(2)), published("d")]);
+    let later = began + 2 * RETAIN;
+    ring.note_cursor(place(&ring, at(1, 1)), later);
+    ring.note_cursor(place(&ring, at(2, 1)), later);
+    assert_eq!(ring.stats().messages, 4, "the cursor has been there for no time yet");
+    ring.note_cursor(place(&ring, at(2, 1)), later + RETAIN);
+    assert_eq!(ring.stats().messages, 0);
+}
+
 #[test]
 fn what_lies_behind_a_cursor_that_went_back_is_kept() {
     let ring = Ring::new(1 << 20);

@@ -1,0 +1,14 @@
+//! Any member of the sorted set is one of ours, and then reads back, or is refused.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use oncecast::ledger::{decode_member, encode_member};
+
+fuzz_target!(|member: &[u8]| {
+    if let Some((id, payload)) = decode_member(member) {
+        let mut again = Vec::new();
+        encode_member(id, payload, &mut again);
+        assert_eq!(again, member);
+    }
+});

@@ -1,0 +1,347 @@
+//! What can happen next, and what it does.
+//!
+//! Three kinds: *inputs* (a message is published, time passes), *faults*, each paid for from the budget, and *progress*,
+//! which the programs make by themselves. A state in which no progress is possible is at rest.
+
+use stateright::{Model, Property};
+
+use crate::promises;
+use crate::redis::{Answer, Script};
+use crate::ring::{Id, Message, Seen};
+use crate::rules::{Bounds, Rules};
+use crate::world::{Issuer, Phase, Sights, Whereabouts, World};
+
+/// Something that can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    // Inputs.
+    Publish,
+    Tick,
+    Poll(u8),
+    Reject { consumer: u8, id: Id },
+    // Faults.
+    Crash(u8),
+    Cut(u8),
+    Pause,
+    TimeOut(usize),
+    LoseTail,
+    CrashConsumer(u8),
+    Silence { dispatcher: u8, consumer: u8 },
+    // Progress.
+    Subscribe(u8),
+    Read(u8),
+    Look(u8),
+    Acquire(u8),
+    TakeOver(u8),
+    Take(u8),
+    Mark(u8),
+    Renew(u8),
+    ExpireAbandoned,
+    Serve(usize),
+    Vanish(usize),
+    StartConsumer(u8),
+    Link { dispatcher: u8, consumer: u8 },
+    Page(u8),
+    HandOut { dispatcher: u8, consumer: u8, id: Id, message: Message },
+    Redeliver { dispatcher: u8, id: Id },
+    Finish { consumer: u8, id: Id },
+}
+
+/// The protocol under some rules, within some bounds.
+#[derive(Clone, Debug)]
+pub struct Protocol {
+    pub bounds: Bounds,
+    pub rules: Rules,
+    /// Whether to remember sights, which makes more states of one.
+    pub watched: bool,
+    /// What has happened before the search begins.
+    pub after: &'static [Action],
+}
+
+impl Protocol {
+    /// A group at rest: all dispatchers in sync, the first one leads, the consumers are linked to it, all of it on disk.
+    pub fn at_rest(&self) -> World {
+        let mut world = World::new(&self.bounds);
+        world.budget = Default::default();
+        for d in 0..self.bounds.dispatchers {
+            world = self.next_state(&world, Action::Subscribe(d as u8)).expect("a dispatcher starts");
+        }
+        let mut progress = Vec::new();
+        loop {
+            self.progress(&world, &mut progress);
+            // The first dispatcher is to lead.
+            let next = progress.drain(..).find_map(|action| self.next_state(&world, action));
+            match next {
+                Some(next) => world = next,
+                None => break,
+            }
+        }
+        world.disk = world.redis.clone();
+        world.budget = self.bounds.budget;
+        world.seen = Default::default();
+        world
+    }
+
+    /// Whether nothing goes on by itself any more.
+    pub fn is_at_rest(&self, world: &World) -> bool {
+        let mut actions = Vec::new();
+        self.progress(world, &mut actions);
+        actions.into_iter().all(|action| self.next_state(world, action).is_none())
+    }
+
+    /// The states that the programs can bring about by themselves.
+    pub fn progress_from(&self, world: &World) -> Vec<World> {
+        let mut actions = Vec::new();
+        self.progress(world, &mut actions);
+        actions.into_iter().filter_map(|action| self.next_state(world, action)).collect()
+    }
+
+    fn faults(&self, world: &World, actions: &mut Vec<Action>) {
+        let budget = &world.budget;
+        if budget.faults == 0 {
+            return;
+        }
+        for (d, dispatcher) in (0..).zip(&world.dispatchers).filter(|(_, dispatcher)| dispatcher.alive) {
+            actions.extend((budget.crashes > 0).then_some(Action::Crash(d)));
+            actions.extend((budget.cuts > 0 && dispatcher.subscribed).then_some(Action::Cut(d)));
+            for c in (0..world.consumers.len() as u8).filter(|_| budget.silences > 0) {
+                let linked = dispatcher.term.as_ref().is_some_and(|term| term.links & 1 << c != 0);
+                actions.extend(linked.then_some(Action::Silence { dispatcher: d, consumer: c }));
+            }
+        }
+        let leads = world.redis.lease.is_some_and(|lease| world.lease_of(lease.dispatcher) == Some(lease));
+        actions.extend((budget.pauses > 0 && leads).then_some(Action::Pause));
+        if budget.timeouts > 0 {
+            let waited_for = world.requests.iter().enumerate().filter(|(_, sent)| sent.issuer != Issuer::Nobody);
+            actions.extend(waited_for.map(|(index, _)| Action::TimeOut(index)));
+        }
+        actions.extend((budget.tail_losses > 0).then_some(Action::LoseTail));
+        if budget.consumer_crashes > 0 {
+            let alive = (0..).zip(&world.consumers).filter(|(_, consumer)| consumer.alive);
+            actions.extend(alive.map(|(c, _)| Action::CrashConsumer(c)));
+        }
+    }
+
+    fn inputs(&self, world: &World, actions: &mut Vec<Action>) {
+        actions.extend((world.published < self.bounds.messages).then_some(Action::Publish));
+        actions.extend((world.budget.ticks > 0).then_some(Action::Tick));
+        // Where time never passes nothing is trimmed, whoever looks.
+        if self.bounds.budget.ticks > 0 {
+            let standbys = (0..).zip(&world.dispatchers).filter(|(_, standby)| standby.alive && standby.term.is_none());
+            actions.extend(standbys.map(|(d, _)| Action::Poll(d)));
+        }
+        if world.budget.rejections > 0 {
+            for (c, consumer) in (0..).zip(&world.consumers) {
+                let running = consumer.held.iter().filter(|(.., committing)| !committing);
+                let heard = consumer.ruler.and_then(|d| world.dispatchers[d as usize].term.as_ref());
+                if heard.is_some_and(|term| term.links & 1 << c != 0) {
+                    actions.extend(running.map(|(id, ..)| Action::Reject { consumer: c, id: *id }));
+                }
+            }
+        }
+    }
+
+    fn progress(&self, world: &World, actions: &mut Vec<Action>) {
+        for (index, request) in world.requests.iter().enumerate() {
+            actions.push(Action::Serve(index));
+            actions.extend((request.issuer == Issuer::Nobody).then_some(Action::Vanish(index)));
+        }
+        for (d, dispatcher) in (0..).zip(&world.dispatchers) {
+            actions.extend((!dispatcher.subscribed).then_some(Action::Subscribe(d)));
+            actions.extend((!dispatcher.inbox.is_empty()).then_some(Action::Read(d)));
+            actions.extend(world.may_acquire(d, self.rules).then_some(Action::Look(d)));
+            actions.extend(dispatcher.looked.map(|_| Action::Acquire(d)));
+            let Some(term) = &dispatcher.term else { continue };
+            match term.phase {
+                Phase::TakingOver(_) => actions.push(Action::TakeOver(d)),
+                Phase::Running { .. } => {
+                    actions.extend(term.offer.is_none().then_some(Action::Take(d)));
+                    actions.extend(term.unmarked.then_some(Action::Mark(d)));
+                }
+            }
+            actions.extend((world.redis.lease != world.lease_of(d)).then_some(Action::Renew(d)));
+            let mut unlinked = 0;
+            for (c, consumer) in (0..).zip(&world.consumers).filter(|(_, consumer)| consumer.alive) {
+                if term.links & 1 << c == 0 {
+                    unlinked += 1;
+                    actions.push(Action::Link { dispatcher: d, consumer: c });
+                    continue;
+                }
+                for (id, message, at) in &term.table {
+                    if *at == Whereabouts::Ready {
+                        actions.push(Action::HandOut { dispatcher: d, consumer: c, id: *id, message: *message });
+                    }
+                }
+                debug_assert!(consumer.held.len() <= world.last_id as usize);
+            }
+            actions.extend((term.backlog.is_some() && unlinked == 0).then_some(Action::Page(d)));
+            let asked = |id: Id| {
+                let mut mine = world.requests.iter().filter(|sent| sent.issuer == Issuer::Redistributor(d));
+                mine.any(|sent| matches!(sent.script, Script::Bury { id: asked, .. } if asked == id))
+            };
+            let away = term.table.iter().filter(|(id, _, at)| *at == Whereabouts::Away && !asked(*id));
+            actions.extend(away.map(|(id, ..)| Action::Redeliver { dispatcher: d, id: *id }));
+        }
+        for (c, consumer) in (0..).zip(&world.consumers) {
+            actions.extend((!consumer.alive).then_some(Action::StartConsumer(c)));
+            let running = consumer.held.iter().filter(|(.., committing)| !committing);
+            actions.extend(running.map(|(id, ..)| Action::Finish { consumer: c, id: *id }));
+        }
+        let abandoned = world.redis.lease.filter(|lease| world.holder_is_subscribed(*lease));
+        let abandoned = abandoned.is_some_and(|lease| world.lease_of(lease.dispatcher) != Some(lease));
+        actions.extend(abandoned.then_some(Action::ExpireAbandoned));
+    }
+
+    /// Carries an action out. `false`: nothing came of it.
+    fn carry_out(&self, world: &mut World, action: Action) -> bool {
+        let rules = self.rules;
+        match action {
+            Action::Publish => {
+                world.broadcast(Seen::Message(world.published));
+                world.published += 1;
+            }
+            Action::Tick => {
+                world.tick += 1;
+                world.disk = world.redis.clone();
+            }
+            Action::Poll(d) => {
+                let before = world.dispatchers[d as usize].ring.clone();
+                world.poll(d, rules);
+                return world.dispatchers[d as usize].ring != before;
+            }
+            Action::Reject { consumer, id } => {
+                let ruler = world.consumers[consumer as usize].ruler.expect("only with a ruler");
+                world.reject(ruler, consumer, id);
+            }
+            Action::Crash(d) => world.crash(d),
+            Action::Cut(d) => world.cut(d),
+            Action::Pause | Action::ExpireAbandoned => world.redis.lease = None,
+            Action::TimeOut(index) => world.time_out(index),
+            Action::LoseTail => world.lose_tail(),
+            Action::CrashConsumer(c) => world.crash_consumer(c),
+            Action::Silence { dispatcher, consumer } => world.drop_link(dispatcher, consumer),
+            Action::Subscribe(d) => world.subscribe(d, rules),
+            Action::Read(d) => world.read(d, rules),
+            Action::Look(d) => world.look(d),
+            Action::Acquire(d) => world.acquire(d),
+            Action::TakeOver(d) => return world.take_over(d, rules),
+            Action::Take(d) => return world.take(d, rules),
+            Action::Mark(d) => world.mark(d),
+            Action::Renew(d) => world.end_term(d),
+            Action::Serve(index) => world.serve(index, rules),
+            Action::Vanish(index) => drop(world.requests.remove(index)),
+            Action::StartConsumer(c) => world.consumers[c as usize].alive = true,
+            Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
+            Action::Page(d) => world.page(d),
+            Action::HandOut { dispatcher, consumer, id, message } => world.hand_out(dispatcher, consumer, id, message),
+            Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id),
+            Action::Finish { consumer, id } => world.finish(consumer, id),
+        }
+        true
+    }
+}
+
+impl World {
+    /// Redis carries a script out, and whoever waits for it is answered.
+    fn serve(&mut self, index: usize, rules: Rules) {
+        let request = self.requests.remove(index);
+        let epoch = self.redis.epoch;
+        let known = self.redis.taken;
+        let before = self.redis.clone();
+        let answer = self.redis.run(&request.script, rules);
+        let stale = request.script.epoch().is_some_and(|of| of < epoch);
+        self.seen.stale_write |= stale && self.redis != before;
+        self.seen.stale_refused |= answer == Answer::Stale;
+        self.seen.late_commit |= matches!((&request.script, answer), (Script::Commit { .. }, Answer::Gone));
+        self.note_filled_in(known);
+        match (request.issuer, request.script) {
+            (Issuer::Ingest(d), _) => self.intake_answered(d, answer, rules),
+            (Issuer::Redistributor(d), Script::Bury { id, .. }) => self.buried(d, id, answer),
+            (Issuer::Consumer(c), Script::Commit { id, .. }) => self.committed(c, id),
+            (Issuer::Nobody, _) => {}
+            (issuer, script) => unreachable!("{issuer:?} does not send {script:?}"),
+        }
+    }
+
+    fn note_filled_in(&mut self, known: u8) {
+        let new = self.redis.taken & !known;
+        self.seen.filled_in |= new & self.forgotten != 0;
+    }
+
+    /// No answer came in time: it is sent again over a new connection. The first may still arrive.
+    fn time_out(&mut self, index: usize) {
+        let request = self.requests[index].clone();
+        self.requests[index].issuer = Issuer::Nobody;
+        self.requests.sort();
+        self.requests.dedup();
+        self.send(request.issuer, request.script);
+    }
+
+    /// Redis dies and comes back with what is on its disk. All connections break; what waits for an answer asks again, and
+    /// who was about to ask for the lease looks again.
+    fn lose_tail(&mut self) {
+        self.forgotten |= self.redis.taken & !self.disk.taken;
+        self.redis = self.disk.clone();
+        self.requests.retain(|request| request.issuer != Issuer::Nobody);
+        for d in 0..self.dispatchers.len() as u8 {
+            self.cut(d);
+            self.dispatchers[d as usize].looked = None;
+        }
+    }
+}
+
+/// Takes the price of a fault from what is left.
+fn pay(world: &mut World, action: Action) {
+    let budget = &mut world.budget;
+    let price = match action {
+        Action::Crash(_) => &mut budget.crashes,
+        Action::Cut(_) => &mut budget.cuts,
+        Action::Pause => &mut budget.pauses,
+        Action::TimeOut(_) => &mut budget.timeouts,
+        Action::LoseTail => &mut budget.tail_losses,
+        Action::CrashConsumer(_) => &mut budget.consumer_crashes,
+        Action::Silence { .. } => &mut budget.silences,
+        Action::Reject { .. } => return budget.rejections -= 1,
+        Action::Tick => return budget.ticks -= 1,
+        _ => return,
+    };
+    *price -= 1;
+    budget.faults -= 1;
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        let happens =
+            |world, action: &Action| self.next_state(&world, *action).expect("what is to happen first can happen");
+        vec![self.after.iter().fold(self.at_rest(), happens)]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        self.inputs(world, actions);
+        self.faults(world, actions);
+        self.progress(world, actions);
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = world.clone();
+        pay(&mut next, action);
+        let changed = self.carry_out(&mut next, action);
+        next.rename(self.rules);
+        if !self.watched {
+            next.seen = Sights {
+                stale_write: next.seen.stale_write,
+                stale_delivery: next.seen.stale_delivery,
+                ..Sights::default()
+            };
+            next.forgotten = 0;
+        }
+        changed.then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Protocol>> {
+        promises::all()
+    }
+}

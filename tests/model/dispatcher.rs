@@ -1,0 +1,282 @@
+//! The steps of a dispatcher: listener, election, ingest, and the courier with its redistributor.
+
+use crate::redis::{Answer, Lease, Script, key};
+use crate::ring::{Cursor, Id, Message, Resolution, Seen, Standing, Taken};
+use crate::rules::{Rule, Rules};
+use crate::world::{Dispatcher, Issuer, Look, Offer, Phase, Term, Whereabouts, World};
+
+/// Whether a term may go on over a break, as far as it is about those that hold more of what lies before it: they have had
+/// their time before it began, and nothing has changed since.
+fn has_yielded(term: &Term, rules: Rules) -> bool {
+    term.look.yielded && !term.advanced || !rules.has(Rule::RestBeforeBreaks)
+}
+
+/// A wait that ends only if the elders hang.
+const HOPELESS: u8 = 4;
+
+impl World {
+    fn dispatcher(&mut self, d: u8) -> &mut Dispatcher {
+        &mut self.dispatchers[d as usize]
+    }
+
+    /// A new process, or a subscription made anew: the join marker goes out in the same breath.
+    pub fn subscribe(&mut self, d: u8, rules: Rules) {
+        self.last_marker += 1;
+        let marker = self.last_marker;
+        let dispatcher = self.dispatcher(d);
+        if !dispatcher.alive {
+            *dispatcher = Dispatcher { alive: true, id: marker, ..Dispatcher::default() };
+        }
+        dispatcher.subscribed = true;
+        dispatcher.ring.begin_segment(rules);
+        let id = dispatcher.id;
+        self.broadcast(Seen::Join(marker, id));
+    }
+
+    /// The subscription drops; what was sent and not read is lost.
+    pub fn cut(&mut self, d: u8) {
+        let dispatcher = self.dispatcher(d);
+        dispatcher.subscribed = false;
+        dispatcher.inbox.clear();
+        dispatcher.ring.end_segment();
+        self.hearers.iter_mut().for_each(|hearers| *hearers &= !(1 << d));
+    }
+
+    pub fn crash(&mut self, d: u8) {
+        *self.dispatcher(d) = Dispatcher::default();
+        for lease in [&mut self.redis.lease, &mut self.disk.lease].into_iter().flatten() {
+            lease.dead |= lease.dispatcher == d;
+        }
+        self.witnesses.iter_mut().chain(&mut self.hearers).for_each(|known_to| *known_to &= !(1 << d));
+        self.orphan(|issuer| matches!(issuer, Issuer::Ingest(of) | Issuer::Redistributor(of) if of == d));
+        for consumer in self.consumers.iter_mut().filter(|consumer| consumer.ruler == Some(d)) {
+            consumer.ruler = None;
+        }
+    }
+
+    /// The listener reads on.
+    pub fn read(&mut self, d: u8, rules: Rules) {
+        let (cursor, on_disk) = (self.redis.cursor, self.disk.cursor);
+        let dispatcher = self.dispatcher(d);
+        let seen = dispatcher.inbox.remove(0);
+        dispatcher.ring.append(seen);
+        let is_in_sync =
+            |cursor| dispatcher.ring.resolve(cursor).is_some_and(|found| found.standing == Standing::InSync);
+        let in_sync = is_in_sync(cursor) && (is_in_sync(on_disk) || !rules.has(Rule::OwedOnceSettled));
+        let live = dispatcher.ring.live_segment().is_some();
+        if let Seen::Message(message) = seen {
+            self.witnesses[message as usize] |= u8::from(in_sync) << d;
+            self.hearers[message as usize] |= u8::from(live) << d;
+        }
+    }
+
+    /// A standby looks at the cursor.
+    pub fn poll(&mut self, d: u8, rules: Rules) {
+        let (cursor, tick) = (self.redis.cursor, self.tick);
+        let ring = &mut self.dispatcher(d).ring;
+        if let Some(Resolution { place, standing: Standing::InSync }) = ring.resolve(cursor) {
+            ring.note_cursor(place, tick, rules);
+        }
+    }
+
+    /// Whether the lease is free: none stands, or its holder is gone.
+    fn is_free(&self) -> bool {
+        self.redis.lease.is_none_or(|lease| !self.holder_is_subscribed(lease))
+    }
+
+    /// Whether a dispatcher that looks now sees that it may take the lease.
+    pub fn may_acquire(&self, d: u8, rules: Rules) -> bool {
+        let dispatcher = &self.dispatchers[d as usize];
+        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked.is_some() || !self.is_free() {
+            return false;
+        }
+        let Some(mine) = self.wait(d, rules).filter(|mine| *mine != HOPELESS) else { return false };
+        // It waits longer than who can do more needs: all that was sent has been read, and nobody would go before it.
+        let yields = |(other, e): (&Dispatcher, u8)| {
+            e == d || !other.alive || other.inbox.is_empty() && self.wait(e, rules).is_some_and(|wait| wait >= mine)
+        };
+        mine == 0 || !rules.has(Rule::OthersFirst) || self.dispatchers.iter().zip(0..).all(yields)
+    }
+
+    /// How long a dispatcher waits for others when the lease is free; `None`: its subscription does not stand yet.
+    fn wait(&self, d: u8, rules: Rules) -> Option<u8> {
+        let found = self.dispatchers[d as usize].ring.resolve(self.redis.cursor)?;
+        match (found.standing, self.is_eldest(d, rules)) {
+            (Standing::InSync, _) | (Standing::Continues, true) => Some(0),
+            (Standing::Continues, false) => Some(1),
+            (Standing::Fresh, true) => Some(2),
+            (Standing::Beyond, true) => Some(3),
+            (Standing::Fresh | Standing::Beyond, false) => Some(HOPELESS),
+        }
+    }
+
+    /// Whether all others that are subscribed have joined after this one.
+    fn is_eldest(&self, d: u8, rules: Rules) -> bool {
+        let others = (0..).zip(&self.dispatchers).filter(|(e, other)| *e != d && other.subscribed);
+        !rules.has(Rule::EldestPassesBreaks)
+            || self.dispatchers[d as usize].ring.is_eldest(others.map(|(_, other)| other.id))
+    }
+
+    /// A standby looks, and sees that it may take the lease.
+    pub fn look(&mut self, d: u8) {
+        let cursor = self.redis.cursor;
+        let dispatcher = self.dispatcher(d);
+        let standing = dispatcher.ring.resolve(cursor).map(|found| found.standing);
+        let yielded = matches!(standing, Some(Standing::Beyond | Standing::Fresh));
+        dispatcher.looked = Some(Look { segment: dispatcher.ring.live_segment(), yielded });
+    }
+
+    /// Takes the lease if it is still free, and publishes the first marker of the epoch.
+    pub fn acquire(&mut self, d: u8) {
+        let Some(look) = self.dispatcher(d).looked.take().filter(|_| self.is_free()) else { return };
+        self.last_epoch += 1;
+        let epoch = self.last_epoch;
+        self.redis.epoch = epoch;
+        self.redis.lease = Some(Lease { dispatcher: d, dead: false, epoch });
+        let cursor = self.redis.cursor;
+        let marker = self.publish_marker();
+        let dispatcher = self.dispatcher(d);
+        dispatcher.term = Some(Term {
+            epoch,
+            cursor,
+            look,
+            phase: Phase::TakingOver(marker),
+            advanced: false,
+            unmarked: false,
+            offer: None,
+            backlog: cursor.map(|cursor| cursor.last_id),
+            links: 0,
+            table: Vec::new(),
+        });
+    }
+
+    /// The term is over. Its requests may still arrive; its links are closed, which the consumers see.
+    pub fn end_term(&mut self, d: u8) {
+        if self.redis.lease.is_some() && self.redis.lease == self.lease_of(d) {
+            self.redis.lease = None;
+        }
+        self.dispatcher(d).term = None;
+        self.orphan(|issuer| matches!(issuer, Issuer::Ingest(of) | Issuer::Redistributor(of) if of == d));
+        for consumer in self.consumers.iter_mut().filter(|consumer| consumer.ruler == Some(d)) {
+            consumer.ruler = None;
+        }
+    }
+
+    /// Ingest finds the place to go on from. `false`: it has to wait.
+    pub fn take_over(&mut self, d: u8, rules: Rules) -> bool {
+        let dispatcher = self.dispatcher(d);
+        let Some(Term { phase: Phase::TakingOver(marker), look, cursor, .. }) = dispatcher.term else {
+            return false;
+        };
+        let live_segment = dispatcher.ring.live_segment();
+        let bound = rules.has(Rule::TermEndsWithItsSubscription);
+        if !dispatcher.subscribed || bound && live_segment.is_some() && live_segment != look.segment {
+            self.end_term(d);
+            return true;
+        }
+        let Some(live_segment) = live_segment else { return false };
+        if rules.has(Rule::MarkerBarrier) && !dispatcher.ring.has_seen(marker) {
+            if dispatcher.inbox.contains(&Seen::Marker(marker)) {
+                return false;
+            }
+            // It went down with the old subscription: another is published.
+            if !self.is_accepted(d) {
+                self.end_term(d);
+                return true;
+            }
+            let marker = self.publish_marker();
+            self.term(d, |term| term.phase = Phase::TakingOver(marker));
+            return true;
+        }
+        let Some(Resolution { place, standing }) = dispatcher.ring.resolve(cursor) else { return false };
+        let has_yielded = dispatcher.term.as_ref().is_some_and(|term| has_yielded(term, rules));
+        let passes = matches!(standing, Standing::Beyond | Standing::Fresh);
+        if passes && !(has_yielded && self.is_eldest(d, rules)) {
+            self.end_term(d);
+            return true;
+        }
+        self.term(d, |term| term.phase = Phase::Running { place, live_segment });
+        true
+    }
+
+    /// Ingest reads on and offers what it finds. `false`: there is nothing.
+    pub fn take(&mut self, d: u8, rules: Rules) -> bool {
+        let last_id = self.last_id;
+        let eldest = self.is_eldest(d, rules);
+        let dispatcher = self.dispatcher(d);
+        let Some(term) = dispatcher.term.as_mut().filter(|term| term.offer.is_none()) else { return false };
+        let Phase::Running { place, live_segment } = term.phase else { return false };
+        match dispatcher.ring.take(place, term.cursor.map(|cursor| cursor.position)) {
+            Taken::Nothing => false,
+            Taken::Overrun(place) => {
+                term.phase = Phase::Running { place, live_segment };
+                true
+            }
+            Taken::Break(following) if place.segment < live_segment && eldest && has_yielded(term, rules) => {
+                term.phase = Phase::Running { place: following, live_segment };
+                self.seen.passed_break = true;
+                true
+            }
+            Taken::Break(_) | Taken::Ended => {
+                self.end_term(d);
+                true
+            }
+            Taken::Batch { messages, place, position } => {
+                let known = term.cursor.map_or(0, |cursor| cursor.last_id);
+                let first = 1 + if rules.has(Rule::IdsFollowTheClock) { last_id } else { known };
+                let batch: Vec<(Id, Message)> = (first..).zip(messages).collect();
+                let newest = batch.last().map_or(known, |(id, _)| *id);
+                let next = Cursor { position, last_id: newest };
+                let script = Script::Intake {
+                    epoch: term.epoch,
+                    expected: term.cursor.map(key),
+                    next: key(next),
+                    batch: batch.clone(),
+                };
+                term.offer = Some(Offer { next, place, batch });
+                self.last_id = last_id.max(newest);
+                self.send(Issuer::Ingest(d), script);
+                true
+            }
+        }
+    }
+
+    /// The answer to an intake.
+    pub fn intake_answered(&mut self, d: u8, answer: Answer, rules: Rules) {
+        let tick = self.tick;
+        let dispatcher = self.dispatcher(d);
+        let term = dispatcher.term.as_mut().expect("who waits for an answer leads");
+        let offer = term.offer.take().expect("who waits for an answer has offered something");
+        let before = matches!(answer, Answer::Moved(Some(cursor)) if cursor == offer.next);
+        if answer != Answer::Done && !before {
+            return self.end_term(d);
+        }
+        let Phase::Running { live_segment, .. } = term.phase else { unreachable!("only then something is offered") };
+        term.phase = Phase::Running { place: offer.place, live_segment };
+        term.cursor = Some(offer.next);
+        term.advanced = true;
+        term.unmarked |= !offer.batch.is_empty();
+        term.table.extend(offer.batch.into_iter().map(|(id, message)| (id, message, Whereabouts::Ready)));
+        dispatcher.ring.note_cursor(offer.place, tick, rules);
+        self.seen.answered_again |= before;
+    }
+
+    /// A marker of the leader's, when something came since the last.
+    pub fn mark(&mut self, d: u8) {
+        if !self.is_accepted(d) {
+            return self.end_term(d);
+        }
+        self.publish_marker();
+        self.term(d, |term| term.unmarked = false);
+    }
+
+    /// Changes what a leader knows.
+    pub fn term(&mut self, d: u8, change: impl FnOnce(&mut Term)) {
+        change(self.dispatcher(d).term.as_mut().expect("only a leader is asked to do this"));
+    }
+
+    /// The place from which on a dispatcher would take in what it has, if it took over now.
+    pub fn place_of(&self, d: u8) -> Option<u8> {
+        self.dispatchers[d as usize].ring.first_after(self.redis.cursor?)
+    }
+}

@@ -1,0 +1,324 @@
+//! The protocol as a state machine, checked in every state that a few messages, faults and processes can lead to.
+//!
+//! The test programs with real processes show that the code does right in the runs that happened. This shows that the
+//! *rules* are right in all runs, within bounds: leases and epochs, markers, positions and the cursor, takeover, intake,
+//! hand-out, commit and acknowledgement; with dispatchers and consumers that die, leaders that hang and do not know
+//! that they were replaced, scripts that arrive late, answers that get lost, subscriptions that break, and a Redis that
+//! comes back without its last seconds. The module [`promises`] says what must hold in every state.
+//!
+//! Each rule can be taken away ([`rules::Rule`]); a test for each shows that a promise then breaks. A model that no
+//! missing rule can break would prove nothing.
+//!
+//! *Drained* is judged in states at rest: where no program has anything left to do, all that is owed must be recorded.
+//! That is sounder here than stateright's `eventually`, which judges one path to each state and passes over a path that
+//! ends in a cycle. That the programs do come to rest is [`the_programs_come_to_rest`].
+//!
+//! Abstracted, so this cannot see it: time (a lease runs out when the budget says so; "three seconds" is a tick; who is
+//! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes, limits and overruns;
+//! batches and pages are as large as what is there; frames between leader and consumer are one step; delays and counts of
+//! redeliveries; a wiped Redis; consumers without Redis; clocks that go back. The code is not run: `ring.rs`,
+//! `dispatcher.rs` and `redis.rs` here follow `src/ring`, `src/dispatcher` and `src/ledger/lua` by hand.
+//!
+//! The state of a run is [`world::World`]; what can happen is listed in [`actions`], what comes of it stands in
+//! [`dispatcher`], [`courier`] and [`redis`].
+//!
+//! ```text
+//! cargo test --test model -- --nocapture                     with the number of states
+//! ONCECAST_LONG=1 cargo test --release --test model          larger bounds: minutes, and gigabytes of memory
+//! ```
+
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+mod actions;
+mod courier;
+mod dispatcher;
+mod names;
+mod promises;
+mod redis;
+mod ring;
+mod rules;
+mod world;
+
+use actions::{Action, Protocol};
+use promises::*;
+use rules::{Bounds, Budget, Rule, Rules};
+use world::World;
+
+/// Set: larger bounds.
+const LONG: &str = "ONCECAST_LONG";
+
+/// Two dispatchers; without consumers the way of a message ends in the sorted set.
+fn bounds(consumers: usize, messages: u8, budget: Budget) -> Bounds {
+    Bounds { dispatchers: 2, consumers, messages, budget }
+}
+
+/// Faults of dispatchers and of their connections.
+const LEADERS: Budget = Budget { faults: 1, crashes: 2, cuts: 2, pauses: 2, timeouts: 2, ..NO_FAULTS };
+/// Faults on the way from the leader to the result.
+const HAND_OUT: Budget = Budget {
+    faults: 1,
+    crashes: 1,
+    pauses: 1,
+    timeouts: 1,
+    consumer_crashes: 1,
+    silences: 1,
+    rejections: 1,
+    ..NO_FAULTS
+};
+/// Redis comes back without its last seconds.
+const TAIL_LOSS: Budget = Budget { faults: 1, tail_losses: 2, ..NO_FAULTS };
+const NO_FAULTS: Budget = Budget {
+    faults: 0,
+    crashes: 0,
+    cuts: 0,
+    pauses: 0,
+    timeouts: 0,
+    tail_losses: 0,
+    consumer_crashes: 0,
+    silences: 0,
+    rejections: 0,
+    ticks: 0,
+};
+
+/// Explores all there is under all rules. Fails if a promise breaks.
+fn assert_kept(name: &str, bounds: Bounds) {
+    let began = Instant::now();
+    let protocol = Protocol { bounds, rules: Rules::ALL, watched: false, after: &[] };
+    let checker = protocol.checker().threads(2).spawn_bfs().join();
+    println!(
+        "{name}: {} unique states, {} in all, up to {} steps, {:.1} s",
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth() - 1,
+        began.elapsed().as_secs_f64()
+    );
+    for promise in [ONE_RESULT, NONE_LOST, FENCED, DRAINED] {
+        if let Some(path) = checker.discovery(promise) {
+            panic!("{name}: broken is \"{promise}\" by {:#?}", path.into_actions());
+        }
+    }
+    // Nothing bounds the search but the budget: it ended because there was nothing new any more.
+    assert!(checker.is_done(), "{name}: the search was cut short");
+}
+
+/// Takes a rule away and fails unless that promise breaks.
+fn assert_broken(rule: Rule, promise: &'static str, bounds: Bounds) {
+    find_broken(&[], Rules::without(rule), promise, bounds);
+}
+
+/// The same, where the way there is long: begins after these actions.
+fn assert_broken_after(after: &'static [Action], rule: Rule, promise: &'static str, bounds: Bounds) {
+    find_broken(after, Rules::without(rule), promise, bounds);
+}
+
+fn find_broken(after: &'static [Action], rules: Rules, promise: &'static str, bounds: Bounds) {
+    let protocol = Protocol { bounds, rules, watched: false, after };
+    let found = HasDiscoveries::AnyOf(BTreeSet::from([promise]));
+    let checker = protocol.checker().finish_when(found).spawn_bfs().join();
+    let states = checker.unique_state_count();
+    let path = checker.discovery(promise).unwrap_or_else(|| panic!("{rules:?}: nothing broke in {states} states"));
+    println!("{rules:?}, after {states} states: {promise}");
+    for action in path.into_actions() {
+        println!("    {action:?}");
+    }
+}
+
+/// Fails unless each of these is seen in some state.
+fn assert_seen(sights: &[&'static str], bounds: Bounds) {
+    let protocol = Protocol { bounds, rules: Rules::ALL, watched: true, after: &[] };
+    let all = HasDiscoveries::AllOf(sights.iter().copied().collect());
+    let checker = protocol.checker().threads(2).finish_when(all).spawn_bfs().join();
+    for sight in sights {
+        let path = checker.discovery(sight).unwrap_or_else(|| panic!("never seen: {sight}"));
+        println!("seen after {} steps: {sight}", path.into_actions().len());
+    }
+}
+
+fn long() -> bool {
+    std::env::var_os(LONG).is_some()
+}
+
+#[test]
+fn promises_are_kept_when_leaders_change() {
+    assert_kept("one fault, two messages", bounds(0, 2, LEADERS));
+    assert_kept("two faults", bounds(0, 1, Budget { faults: 2, ..LEADERS }));
+    if long() {
+        let three = Bounds { dispatchers: 3, ..bounds(0, 1, LEADERS) };
+        assert_kept("three dispatchers", three);
+        assert_kept("two faults, two messages", bounds(0, 2, Budget { faults: 2, timeouts: 0, ..LEADERS }));
+    }
+}
+
+#[test]
+fn promises_are_kept_on_the_way_to_the_result() {
+    assert_kept("one fault on the way to the result", bounds(2, 1, HAND_OUT));
+    if long() {
+        assert_kept("two faults on the way to the result", bounds(1, 1, Budget { faults: 2, ..HAND_OUT }));
+    }
+}
+
+#[test]
+fn promises_are_kept_when_redis_loses_its_tail() {
+    let budget = Budget { crashes: 1, ticks: 1, ..TAIL_LOSS };
+    assert_kept("a lost tail", bounds(1, 1, Budget { ticks: 0, ..budget }));
+    assert_kept("a lost tail, with time", bounds(0, 1, budget));
+    assert_kept("a lost tail, two messages", bounds(0, 2, TAIL_LOSS));
+    if long() {
+        assert_kept("a lost tail, two messages, with time", bounds(0, 2, budget));
+        assert_kept("two lost tails", bounds(0, 1, Budget { faults: 2, crashes: 0, ..budget }));
+    }
+}
+
+/// No state is followed by itself if only the programs act: with no more faults they come to rest.
+#[test]
+fn the_programs_come_to_rest() {
+    for bounds in [bounds(0, 1, LEADERS), bounds(1, 1, LEADERS), bounds(0, 1, TAIL_LOSS)] {
+        let protocol = Protocol { bounds, rules: Rules::ALL, watched: false, after: &[] };
+        let first = protocol.at_rest();
+        let mut known = HashSet::from([hash(&first)]);
+        let mut waiting = vec![first];
+        let mut resting = HashSet::new();
+        while let Some(world) = waiting.pop() {
+            let next = protocol.next_states(&world).into_iter().filter(|next| known.insert(hash(next)));
+            waiting.extend(next);
+            follow_to_rest(&protocol, world, &mut resting);
+        }
+        println!("{} states, each on the way to rest", known.len());
+    }
+}
+
+/// Follows all that the programs can do from here. `resting` are states that were followed before.
+fn follow_to_rest(protocol: &Protocol, world: World, resting: &mut HashSet<u64>) {
+    let mut on_path = HashSet::from([hash(&world)]);
+    let mut path = vec![(hash(&world), protocol.progress_from(&world))];
+    while let Some((at, ahead)) = path.last_mut() {
+        let Some(next) = ahead.pop() else {
+            on_path.remove(at);
+            resting.insert(*at);
+            path.pop();
+            continue;
+        };
+        let name = hash(&next);
+        assert!(!on_path.contains(&name), "the programs go round in a circle: {next:#?}");
+        if !resting.contains(&name) {
+            on_path.insert(name);
+            path.push((name, protocol.progress_from(&next)));
+        }
+    }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[test]
+fn without_the_fence_a_stale_leader_writes() {
+    assert_broken(Rule::Fence, FENCED, bounds(0, 1, LEADERS));
+}
+
+#[test]
+fn without_the_compared_cursor_a_retry_is_taken_in_twice() {
+    assert_broken(Rule::CursorCompare, ONE_RESULT, bounds(1, 1, Budget { faults: 1, timeouts: 1, ..NO_FAULTS }));
+}
+
+/// Either rule alone is enough for this: a term that was in sync when it went for the lease and is not when it takes over
+/// ends, too.
+#[test]
+fn without_the_marker_barrier_a_new_leader_takes_in_what_was_taken() {
+    let rules = Rules::without(Rule::MarkerBarrier).and_without(Rule::RestBeforeBreaks);
+    let budget = Budget { faults: 2, pauses: 2, ..NO_FAULTS };
+    find_broken(&[], rules, ONE_RESULT, bounds(0, 1, budget));
+}
+
+#[test]
+fn a_result_without_its_removal_is_recorded_twice() {
+    assert_broken(Rule::RemovalGatesResult, ONE_RESULT, bounds(2, 1, Budget { faults: 1, silences: 1, ..NO_FAULTS }));
+}
+
+#[test]
+fn a_ring_trimmed_by_a_young_cursor_cannot_fill_in() {
+    assert_broken(Rule::OnlyAnOldCursorTrims, NONE_LOST, bounds(0, 1, Budget { ticks: 1, ..TAIL_LOSS }));
+}
+
+/// Also: whoever is connected first after a restart of Redis and does not wait for the others.
+#[test]
+fn who_is_not_in_sync_and_does_not_wait_loses_what_others_have() {
+    assert_broken(Rule::OthersFirst, NONE_LOST, bounds(0, 1, TAIL_LOSS));
+}
+
+/// A consumer works on a message that Redis and all rings have forgotten; the next message must not get its id.
+#[test]
+fn an_id_given_out_again_records_the_wrong_message() {
+    const FORGOTTEN: &[Action] = &[
+        Action::Publish,
+        Action::Read(0),
+        Action::Take(0),
+        Action::Serve(0),
+        Action::HandOut { dispatcher: 0, consumer: 0, id: 1, message: 0 },
+        Action::LoseTail,
+        Action::Crash(0),
+    ];
+    let budget = Budget { faults: 2, crashes: 1, tail_losses: 1, ..NO_FAULTS };
+    assert_broken_after(FORGOTTEN, Rule::IdsFollowTheClock, NONE_LOST, bounds(1, 2, budget));
+}
+
+#[test]
+fn a_consumer_without_the_fence_obeys_a_stale_leader() {
+    assert_broken(Rule::ConsumersFence, FENCED, bounds(1, 1, Budget { faults: 1, pauses: 1, ..NO_FAULTS }));
+}
+
+#[test]
+fn a_cursor_known_from_before_a_break_says_nothing_of_its_age() {
+    let budget = Budget { faults: 2, ticks: 1, ..TAIL_LOSS };
+    assert_broken(Rule::NotesEndWithTheSubscription, NONE_LOST, bounds(0, 1, budget));
+}
+
+#[test]
+fn who_goes_on_over_a_break_loses_what_others_have_before_it() {
+    assert_broken(Rule::RestBeforeBreaks, NONE_LOST, bounds(0, 2, TAIL_LOSS));
+}
+
+#[test]
+fn who_is_not_the_eldest_and_goes_on_over_a_break_loses_what_elders_heard() {
+    assert_broken(Rule::EldestPassesBreaks, NONE_LOST, bounds(0, 1, TAIL_LOSS));
+}
+
+/// Redis restarts twice, and between election and takeover at that: a consumer has acknowledged what Redis forgets.
+#[test]
+fn a_term_that_outlives_its_subscription_forgets_what_redis_remembers() {
+    const IN_HAND: &[Action] = &[
+        Action::Publish,
+        Action::Read(0),
+        Action::Take(0),
+        Action::Serve(0),
+        Action::HandOut { dispatcher: 0, consumer: 0, id: 1, message: 0 },
+        Action::Read(1),
+        Action::Tick,
+        Action::LoseTail,
+    ];
+    let budget = Budget { faults: 2, ticks: 2, ..TAIL_LOSS };
+    assert_broken_after(IN_HAND, Rule::TermEndsWithItsSubscription, DRAINED, bounds(1, 1, budget));
+}
+
+/// A limit, which the documentation names: who joins just before Redis loses its tail may not find the older cursor.
+#[test]
+fn who_has_just_joined_makes_nothing_owed() {
+    let budget = Budget { faults: 2, crashes: 1, ..TAIL_LOSS };
+    assert_broken(Rule::OwedOnceSettled, NONE_LOST, bounds(0, 1, budget));
+}
+
+#[test]
+fn what_is_seen() {
+    assert_seen(
+        &[TAKEOVER, STALE_REFUSED, ANSWERED_AGAIN, PASSED_BREAK],
+        bounds(0, 1, Budget { faults: 2, ..LEADERS }),
+    );
+    assert_seen(&[LATE_COMMIT, BURIED], bounds(2, 1, HAND_OUT));
+    assert_seen(&[FILLED_IN], bounds(0, 1, TAIL_LOSS));
+}

@@ -1,0 +1,92 @@
+//! One state for all that differ only in names: markers, epochs, ids and segments are numbered anew after each step.
+//!
+//! Sound because nothing depends on a name but whether it is equal to another or, for epochs, ids and segments, which is
+//! higher; new ones are always higher than all that are known. What is left out is names that nobody remembers.
+
+use crate::redis::{Redis, Script};
+use crate::ring::{Cursor, OF_LEADER, Seen};
+use crate::rules::{Rule, Rules};
+use crate::world::{Phase, World};
+
+impl World {
+    /// Numbers names anew.
+    pub fn rename(&mut self, rules: Rules) {
+        let (mut markers, mut epochs, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        for Redis { epoch, lease, cursor, pending, .. } in [&mut self.redis, &mut self.disk] {
+            epochs.push(epoch);
+            epochs.extend(lease.as_mut().map(|lease| &mut lease.epoch));
+            cursor_names(cursor, &mut markers, &mut ids);
+            ids.extend(pending.iter_mut().map(|(id, _)| id));
+        }
+        for dispatcher in &mut self.dispatchers {
+            markers.push(&mut dispatcher.id);
+            for seen in &mut dispatcher.inbox {
+                match seen {
+                    Seen::Marker(marker) => markers.push(marker),
+                    Seen::Join(marker, who) => markers.extend([marker, who]),
+                    Seen::Message(_) => {}
+                }
+            }
+            dispatcher.ring.marker_names(&mut markers);
+            let Some(term) = &mut dispatcher.term else { continue };
+            epochs.push(&mut term.epoch);
+            cursor_names(&mut term.cursor, &mut markers, &mut ids);
+            if let Phase::TakingOver(marker) = &mut term.phase {
+                markers.push(marker);
+            }
+            if let Some(offer) = &mut term.offer {
+                markers.push(&mut offer.next.position.marker);
+                ids.push(&mut offer.next.last_id);
+                ids.extend(offer.batch.iter_mut().map(|(id, _)| id));
+            }
+            ids.extend(&mut term.backlog);
+            ids.extend(term.table.iter_mut().map(|(id, ..)| id));
+        }
+        for consumer in &mut self.consumers {
+            epochs.push(&mut consumer.epoch);
+            ids.extend(consumer.held.iter_mut().map(|(id, ..)| id));
+        }
+        for request in &mut self.requests {
+            match &mut request.script {
+                Script::Intake { epoch, expected, next, batch } => {
+                    epochs.push(epoch);
+                    for (marker, _, last_id) in expected.iter_mut().chain([next]) {
+                        markers.push(marker);
+                        ids.push(last_id);
+                    }
+                    ids.extend(batch.iter_mut().map(|(id, _)| id));
+                }
+                Script::Commit { id, .. } => ids.push(id),
+                Script::Bury { epoch, id, .. } => {
+                    epochs.push(epoch);
+                    ids.push(id);
+                }
+            }
+        }
+        self.last_marker = number_anew(markers);
+        self.last_epoch = number_anew(epochs);
+        // Where ids do not follow the clock, which number comes next matters.
+        if rules.has(Rule::IdsFollowTheClock) {
+            self.last_id = number_anew(ids);
+        }
+        self.requests.sort();
+    }
+}
+
+fn cursor_names<'a>(cursor: &'a mut Option<Cursor>, markers: &mut Vec<&'a mut u8>, ids: &mut Vec<&'a mut u8>) {
+    if let Some(Cursor { position, last_id }) = cursor {
+        markers.push(&mut position.marker);
+        ids.push(last_id);
+    }
+}
+
+/// Numbers from 1 in the same order; 0 stays. Gives the highest.
+fn number_anew(names: Vec<&mut u8>) -> u8 {
+    // A bit for each name that is used; that a marker is a leader's is no part of its number.
+    let used = names.iter().fold(0_u128, |used, name| used | 1 << (**name & !OF_LEADER)) & !1;
+    for name in names {
+        let bit = 1_u128 << (*name & !OF_LEADER);
+        *name = (used & (bit | (bit - 1))).count_ones() as u8 | *name & OF_LEADER;
+    }
+    used.count_ones() as u8
+}

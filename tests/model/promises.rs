@@ -1,0 +1,67 @@
+//! The promises as properties of every state, and the sights a run must come by.
+
+use stateright::Property;
+
+use crate::actions::Protocol;
+use crate::ring::Message;
+use crate::world::{Phase, World};
+
+pub const ONE_RESULT: &str = "P1: no message is recorded twice";
+pub const NONE_LOST: &str = "P2: what is owed is recorded, pending, or in the ring of a dispatcher ahead of the cursor";
+pub const FENCED: &str = "P4: nothing stale takes effect";
+pub const DRAINED: &str = "at rest all that is owed is recorded";
+
+pub const TAKEOVER: &str = "another dispatcher has taken over and taken a message in";
+pub const FILLED_IN: &str = "a ring has filled in what Redis had lost";
+pub const LATE_COMMIT: &str = "a late commit was dropped";
+pub const STALE_REFUSED: &str = "a stale script was refused";
+pub const PASSED_BREAK: &str = "a leader went on over a break";
+pub const ANSWERED_AGAIN: &str = "a batch was offered again after its answer was lost";
+pub const BURIED: &str = "a message was buried";
+
+/// The promises, which hold in every state, and the sights, which some state shows.
+pub fn all() -> Vec<Property<Protocol>> {
+    vec![
+        Property::always(ONE_RESULT, |_, world: &World| messages(world).all(|message| world.redis.times(message) <= 1)),
+        Property::always(NONE_LOST, |_, world: &World| messages(world).all(|message| is_safe(world, message))),
+        Property::always(FENCED, |_, world: &World| !world.seen.stale_write && !world.seen.stale_delivery),
+        Property::always(DRAINED, |protocol, world| is_drained(world) || !protocol.is_at_rest(world)),
+        Property::sometimes(TAKEOVER, |_, world: &World| {
+            let leader = world.dispatchers.iter().skip(1).find_map(|dispatcher| dispatcher.term.as_ref());
+            leader.is_some_and(|term| matches!(term.phase, Phase::Running { .. }) && term.advanced && term.unmarked)
+        }),
+        Property::sometimes(FILLED_IN, |_, world: &World| world.seen.filled_in),
+        Property::sometimes(LATE_COMMIT, |_, world: &World| world.seen.late_commit),
+        Property::sometimes(STALE_REFUSED, |_, world: &World| world.seen.stale_refused),
+        Property::sometimes(PASSED_BREAK, |_, world: &World| world.seen.passed_break),
+        Property::sometimes(ANSWERED_AGAIN, |_, world: &World| world.seen.answered_again),
+        Property::sometimes(BURIED, |_, world: &World| world.redis.dead.contains(&1)),
+    ]
+}
+
+fn messages(world: &World) -> impl Iterator<Item = Message> {
+    0..world.published
+}
+
+/// What Redis has taken in it has in one form or another. What else is owed is still in the ring of one that lives, where
+/// the next leader will find it.
+fn is_safe(world: &World, message: Message) -> bool {
+    if world.redis.has(message) {
+        return true;
+    }
+    let taken = world.redis.taken & 1 << message != 0;
+    let ahead = |d: u8| {
+        let place = world.dispatchers[d as usize].ring.find(message);
+        place.zip(world.place_of(d)).is_some_and(|(place, from)| from <= place)
+    };
+    !taken && (!world.is_owed(message) || (0..world.dispatchers.len() as u8).any(ahead))
+}
+
+fn is_drained(world: &World) -> bool {
+    let is_done = |message| match world.consumers.len() {
+        // Without consumers the way ends here.
+        0 => world.redis.has(message),
+        _ => world.redis.recorded(message) > 0,
+    };
+    messages(world).all(|message| is_done(message) || !world.is_owed(message))
+}

@@ -1,0 +1,98 @@
+//! The rules the protocol rests on, each of which can be taken away, and the bounds of a run.
+
+use std::fmt;
+
+/// A rule of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A leader's scripts are refused once a newer epoch has begun.
+    Fence,
+    /// The intake script refuses a batch if the cursor is not where its leader left it.
+    CursorCompare,
+    /// A new leader waits until a marker of its epoch has come back before it looks the cursor up.
+    MarkerBarrier,
+    /// A result is stored only if its message was removed in the same step.
+    RemovalGatesResult,
+    /// A ring lets go only of what a cursor has passed that can no longer be rolled back.
+    OnlyAnOldCursorTrims,
+    /// Who can do more goes first when the lease is free.
+    OthersFirst,
+    /// Ids follow the clock, so that none is given out again after Redis has lost its tail.
+    IdsFollowTheClock,
+    /// A consumer refuses leaders of an epoch lower than the highest it has seen.
+    ConsumersFence,
+    /// What was known of the cursor's age is forgotten when the subscription drops: Redis may come back with an older one.
+    NotesEndWithTheSubscription,
+    /// A term goes over a break only if it had waited for those that hold more of what lies before it, and first of all.
+    RestBeforeBreaks,
+    /// A term ends if the subscription it was elected with has dropped, even while it is still taking over.
+    TermEndsWithItsSubscription,
+    /// Not of the code but of the promise: a dispatcher makes a message owed only if it would be in sync with the cursor
+    /// on Redis's disk, too.
+    OwedOnceSettled,
+    /// Only the eldest goes on over a break in what it has heard.
+    EldestPassesBreaks,
+}
+
+/// The rules that hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    missing: [Option<Rule>; 2],
+}
+
+impl Rules {
+    pub const ALL: Rules = Rules { missing: [None; 2] };
+
+    pub fn without(rule: Rule) -> Rules {
+        Rules { missing: [Some(rule), None] }
+    }
+
+    pub fn and_without(self, rule: Rule) -> Rules {
+        Rules { missing: [self.missing[0], Some(rule)] }
+    }
+
+    pub fn has(self, rule: Rule) -> bool {
+        !self.missing.contains(&Some(rule))
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing: Vec<_> = self.missing.iter().flatten().collect();
+        write!(f, "without {missing:?}")
+    }
+}
+
+/// How often each thing may happen that need not happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// All of the following faults together.
+    pub faults: u8,
+    /// A dispatcher is killed; it starts again.
+    pub crashes: u8,
+    /// A dispatcher's subscription drops; it is made again.
+    pub cuts: u8,
+    /// The lease runs out under a leader that hangs and does not know it.
+    pub pauses: u8,
+    /// A request gets no answer: it is sent again, and the first may arrive late or never.
+    pub timeouts: u8,
+    /// Redis is killed and comes back without what is not on its disk.
+    pub tail_losses: u8,
+    /// A consumer is killed; it starts again.
+    pub consumer_crashes: u8,
+    /// A leader takes a consumer for dead that is not.
+    pub silences: u8,
+    /// A handler wants its message buried. Not a fault.
+    pub rejections: u8,
+    /// Time passes, so that all written so far is on disk and known to be. Not a fault.
+    pub ticks: u8,
+}
+
+/// The size of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub dispatchers: usize,
+    pub consumers: usize,
+    pub messages: u8,
+    pub budget: Budget,
+}

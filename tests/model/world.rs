@@ -1,0 +1,221 @@
+//! The state of a run: Redis and its disk, the dispatchers, the consumers, and the requests under way.
+
+use crate::redis::{Lease, Redis, Script};
+use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Place, Ring, Seen};
+use crate::rules::{Bounds, Budget};
+
+/// Everything there is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub redis: Redis,
+    /// What Redis comes back with when it loses its tail.
+    pub disk: Redis,
+    pub tick: u8,
+    /// The wall clock, as far as epochs and ids are made from it: never back, and past all that was given out.
+    pub last_epoch: u8,
+    pub last_id: Id,
+    pub last_marker: Marker,
+    pub published: u8,
+    pub dispatchers: Vec<Dispatcher>,
+    pub consumers: Vec<Consumer>,
+    /// Scripts on their way to Redis, sorted. They come from different connections: any may be the next.
+    pub requests: Vec<Request>,
+    /// For each message, the dispatchers that make it owed: they were in sync when it came, and live since.
+    pub witnesses: Vec<u8>,
+    /// For each message, the dispatchers that have heard it and whose subscriptions stand since.
+    pub hearers: Vec<u8>,
+    pub budget: Budget,
+    /// The messages that Redis had taken in and forgot.
+    pub forgotten: u8,
+    pub seen: Sights,
+}
+
+/// What happened on the way here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Sights {
+    /// A script of an epoch that is over changed something.
+    pub stale_write: bool,
+    /// A consumer took a message of an epoch that is over.
+    pub stale_delivery: bool,
+    /// A stale script was refused.
+    pub stale_refused: bool,
+    /// A message that Redis had forgotten was taken in again.
+    pub filled_in: bool,
+    /// A commit found its message gone.
+    pub late_commit: bool,
+    /// A leader went on over a break of its subscription.
+    pub passed_break: bool,
+    /// A batch was offered again that had been taken.
+    pub answered_again: bool,
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Issuer {
+    /// Nobody any more: the connection is gone, the script may still arrive.
+    Nobody,
+    Ingest(u8),
+    Redistributor(u8),
+    Consumer(u8),
+}
+
+/// A script on its way to Redis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Request {
+    pub issuer: Issuer,
+    pub script: Script,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Dispatcher {
+    pub alive: bool,
+    /// The name of this process.
+    pub id: u8,
+    pub subscribed: bool,
+    /// What Redis has sent and the listener has not read.
+    pub inbox: Vec<Seen>,
+    pub ring: Ring,
+    /// It saw that it may take the lease, and is about to ask for it.
+    pub looked: Option<Look>,
+    /// While it believes to lead.
+    pub term: Option<Term>,
+}
+
+/// What a standby saw when it looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Look {
+    /// The segment that was live.
+    pub segment: Option<u8>,
+    /// Whether it waited for those that hold more.
+    pub yielded: bool,
+}
+
+/// What a dispatcher knows and does while it believes to lead.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Term {
+    pub epoch: u8,
+    pub cursor: Option<Cursor>,
+    /// What it saw when it went for the lease.
+    pub look: Look,
+    pub phase: Phase,
+    /// Whether anything was taken in.
+    pub advanced: bool,
+    /// Whether anything was taken in since the last marker.
+    pub unmarked: bool,
+    /// The batch that was offered: the cursor and the place after it, and what is in it.
+    pub offer: Option<Offer>,
+    /// The backlog: all up to this id, until it was read.
+    pub backlog: Option<Id>,
+    /// The consumers it has a link to.
+    pub links: u8,
+    /// The messages in its hands, by id.
+    pub table: Vec<(Id, Message, Whereabouts)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Offer {
+    pub next: Cursor,
+    pub place: Place,
+    pub batch: Vec<(Id, Message)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Waits for its marker.
+    TakingOver(Marker),
+    Running {
+        place: Place,
+        live_segment: u8,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whereabouts {
+    Ready,
+    Sent(u8),
+    Away,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Consumer {
+    pub alive: bool,
+    /// The highest epoch seen.
+    pub epoch: u8,
+    /// The dispatcher whose link rules.
+    pub ruler: Option<u8>,
+    /// In hand, by id; whether a commit is under way.
+    pub held: Vec<(Id, Message, bool)>,
+}
+
+impl World {
+    /// A group at rest: all dispatchers in sync, the first one leads, the consumers are linked to it.
+    pub fn new(bounds: &Bounds) -> World {
+        let redis = Redis::new(bounds.messages);
+        World {
+            disk: redis.clone(),
+            redis,
+            tick: 0,
+            last_epoch: 0,
+            last_id: 0,
+            last_marker: 0,
+            published: 0,
+            dispatchers: vec![Dispatcher::default(); bounds.dispatchers],
+            consumers: vec![Consumer { alive: true, ..Consumer::default() }; bounds.consumers],
+            requests: Vec::new(),
+            witnesses: vec![0; bounds.messages as usize],
+            hearers: vec![0; bounds.messages as usize],
+            budget: bounds.budget,
+            forgotten: 0,
+            seen: Sights::default(),
+        }
+    }
+
+    /// Puts something on the channel: it goes to all that are subscribed now.
+    pub fn broadcast(&mut self, seen: Seen) {
+        for dispatcher in self.dispatchers.iter_mut().filter(|dispatcher| dispatcher.subscribed) {
+            dispatcher.inbox.push(seen);
+        }
+    }
+
+    /// Publishes a leader's next marker.
+    pub fn publish_marker(&mut self) -> Marker {
+        self.last_marker += 1;
+        let marker = self.last_marker | OF_LEADER;
+        self.broadcast(Seen::Marker(marker));
+        marker
+    }
+
+    pub fn send(&mut self, issuer: Issuer, script: Script) {
+        let request = Request { issuer, script };
+        let (Ok(place) | Err(place)) = self.requests.binary_search(&request);
+        self.requests.insert(place, request);
+    }
+
+    /// Nobody waits any more for what these issuers sent.
+    pub fn orphan(&mut self, whose: impl Fn(Issuer) -> bool) {
+        for request in self.requests.iter_mut().filter(|request| whose(request.issuer)) {
+            request.issuer = Issuer::Nobody;
+        }
+        self.requests.sort();
+        // What arrives twice arrives as if once: each script does nothing the second time, or may be lost.
+        self.requests.dedup_by(|a, b| a == b && a.issuer == Issuer::Nobody);
+    }
+
+    /// The lease a dispatcher would hold now.
+    pub fn lease_of(&self, dispatcher: u8) -> Option<Lease> {
+        let term = self.dispatchers[dispatcher as usize].term.as_ref();
+        term.map(|term| Lease { dispatcher, dead: false, epoch: term.epoch })
+    }
+
+    /// Whether the holder of the lease is subscribed to its alive channel.
+    pub fn holder_is_subscribed(&self, lease: Lease) -> bool {
+        self.dispatchers[lease.dispatcher as usize].subscribed && !lease.dead
+    }
+
+    /// Whether a message is owed: somebody lives who was in sync when it came, or who heard it over the subscription that
+    /// stands now; or Redis has taken it in.
+    pub fn is_owed(&self, message: Message) -> bool {
+        let known_to = self.witnesses[message as usize] | self.hearers[message as usize];
+        known_to != 0 || self.redis.taken & 1 << message != 0
+    }
+}
