@@ -1,10 +1,10 @@
 //! Who goes first when the lease is free. Pure.
 //!
-//! A leader takes in only what follows the cursor, and only the *eldest* goes on over
-//! a break in what it has heard. The eldest is the one whose present subscription stands longest, so whatever any other
-//! has heard since then it has heard, too. (Whoever is not may go on over a break once the elders have had a TTL to lead, since they
-//! may hang.) What lies before a break others may hold as well, and more of it: a term that has taken it in ends there, and
-//! whoever can do more goes first, so nobody goes on over a break while one that is connected has more.
+//! A leader takes in only what follows the cursor, and only the *eldest* goes on over a break in what it has heard. The
+//! eldest is the one whose present subscription stands longest, so whatever any other has heard since then it has heard,
+//! too. (Whoever is not may go on over a break once the elders have had a TTL to lead, since they may hang.) What lies before
+//! a break others may hold as well, and more of it: a term that has taken it in ends there, and whoever can do more goes
+//! first, so nobody goes on over a break while one that is connected has more.
 
 use std::time::Duration;
 
