@@ -5,9 +5,9 @@ mod support;
 use oncecast::local::{Member, Signal};
 
 use support::{
-    CHANNEL, DEADLINE, assert_each_once, client_of, cluster_of, dispatcher, options, publish, publish_payloads,
-    recorded_ids, run, state, stream, wait_for_another_leader, wait_for_intake, wait_until, wait_until_done,
-    wait_until_in_sync,
+    CHANNEL, DEADLINE, assert_each_once, assert_status_shows_gap, client_of, cluster_of, dispatcher, options, publish,
+    publish_payloads, recorded_ids, run, state, stream, wait_for_another_leader, wait_for_intake, wait_until,
+    wait_until_done, wait_until_in_sync,
 };
 
 const DISPATCHERS: [Member; 2] = [Member::Dispatcher(0), Member::Dispatcher(1)];
@@ -43,6 +43,7 @@ fn what_was_taken_in_survives_all_dispatchers_and_what_nobody_heard_is_told() {
     let gaps = stream(connection, "messages:gaps");
     assert!(gaps.len() == 1 && gaps[0]["reason"] == "not-subscribed", "{gaps:?}");
     assert_eq!(gaps[0]["begin"], cursor, "the gap begins where the last leader stopped");
+    assert_status_shows_gap(&cluster, "not-subscribed", "unknown");
 }
 
 #[test]
@@ -70,6 +71,7 @@ fn what_a_full_ring_drops_is_counted_exactly() {
     let gaps = stream(connection, "messages:gaps");
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     assert_eq!((gaps[0]["reason"].as_str(), gaps[0]["count"].as_str()), ("ring-overrun", &*lost.to_string()));
+    assert_status_shows_gap(&cluster, "ring-overrun", &lost.to_string());
     let line = cluster.process(standby).unwrap().wait_for_line("event=gap", DEADLINE).unwrap();
     assert!(line.contains("reason=ring-overrun") && line.contains(&format!("count={lost}")), "{line}");
 }

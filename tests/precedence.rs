@@ -5,8 +5,8 @@ mod support;
 use oncecast::local::{Cluster, ClusterOptions, Member, RedisOptions, Signal};
 
 use support::{
-    DEADLINE, assert_each_once, client_of, cluster_of, options, publish, run, stream, subscribers, wait_until,
-    wait_until_done, wait_until_in_sync,
+    DEADLINE, assert_each_once, assert_status_shows_gap, client_of, cluster_of, options, publish, run, stream,
+    subscribers, wait_until, wait_until_done, wait_until_in_sync,
 };
 
 const D0: Member = Member::Dispatcher(0);
@@ -68,6 +68,7 @@ fn who_remembers_the_cursor_goes_first_when_redis_comes_back_empty() {
     assert_each_once(connection, &owed(&["heard", "after"]));
     let gaps = stream(connection, "messages:gaps");
     assert!(gaps.iter().any(|gap| gap["reason"] == "cursor-lost"), "{gaps:?}");
+    assert_status_shows_gap(&cluster, "cursor-lost", "unknown");
 }
 
 /// Redis never loses the cursor alone, but an operator may. Only the leader itself knows exactly where it was.

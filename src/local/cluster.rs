@@ -67,6 +67,11 @@ impl Cluster {
         &mut self.redis
     }
 
+    /// The private server's URL.
+    pub fn redis_url(&self) -> String {
+        self.redis.url()
+    }
+
     /// The group's keys.
     pub fn keys(&self) -> Keys {
         Keys::new(&self.options.group)

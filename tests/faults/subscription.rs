@@ -8,8 +8,8 @@ use crate::dispatchers::Watched;
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    DEADLINE, client_of, cluster_of, options, publish, publish_payloads, recorded_ids, run, stream, subscribers,
-    subscription_of, wait_for_intake, wait_until, wait_until_in_sync,
+    DEADLINE, assert_status_shows_gap, client_of, cluster_of, options, publish, publish_payloads, recorded_ids, run,
+    stream, subscribers, subscription_of, wait_for_intake, wait_until, wait_until_in_sync,
 };
 
 /// Consumers and a Redis; the dispatchers are the test's.
@@ -97,6 +97,7 @@ fn row_10_all_subscriptions_killed() {
     for gap in stream(connection, "messages:gaps") {
         assert_eq!(gap["reason"], "subscription-break", "{gap:?}");
     }
+    assert_status_shows_gap(&cluster, "subscription-break", "unknown");
     let logs = [0, 1].map(|number| {
         let process = cluster.process(Member::Dispatcher(number)).unwrap();
         process.stderr().all().iter().filter(|line| line.contains("event=gap")).count()

@@ -240,6 +240,17 @@ pub fn state(connection: &mut redis::Connection) -> (usize, usize, usize) {
     pipeline.query(connection).expect("Redis answers")
 }
 
+/// Fails unless `oncecast status` shows a gap with this reason, and this count.
+pub fn assert_status_shows_gap(cluster: &Cluster, reason: &str, count: &str) {
+    let mut command = programs().command("oncecast").expect("the program is built");
+    command.args(["status", "--redis-url", &cluster.redis_url()]);
+    let output = command.output().expect("it runs");
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    let is_it = |line: &str| line.contains(&format!(" {reason}, ")) && line.ends_with(&format!("messages: {count}"));
+    assert!(shown.lines().any(is_it), "{reason} {count} is not in\n{shown}");
+}
+
 /// How many connections are subscribed to the channel.
 pub fn subscribers(connection: &mut redis::Connection) -> u64 {
     let found: HashMap<String, u64> = run(connection, &["PUBSUB", "NUMSUB", CHANNEL]);
