@@ -34,7 +34,7 @@ chaos: cargo redis
 # Evenly spread messages, so that none of the time is a wait for the next burst.
 takeovers: cargo redis
 	cargo build --release --locked --bins
-	@for faults in '--faults kill --every 2s' '--faults terminate --every 2s' '--faults pause --every 10s --outage 5s'; do \
+	@for faults in '--faults kill --every 2s' '--faults terminate --every 2s' '--faults pause --every 6s --outage 3s --duration 62s'; do \
 	    cargo run --quiet --release --locked --bin oncecast -- chaos --target leader $$faults --seed 1 \
 	        --duration 22s --rate 2000 --batch 0 $(ARGS) || exit; \
 	done
