@@ -14,8 +14,8 @@ use crate::proxy::Proxy;
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    DEADLINE, client_of, cluster_of, options, programs, publish, redis_server, run, state, stream, wait_for_intake,
-    wait_until, wait_until_in_sync,
+    self, DEADLINE, client_of, cluster_of, options, programs, publish, redis_server, run, state, stream, subscribers,
+    wait_for_intake, wait_until, wait_until_in_sync,
 };
 use crate::watch::Watch;
 
@@ -67,6 +67,52 @@ fn row_12_redis_killed_and_restarted() {
     assert_l0(connection, &sent);
     // Nobody can say what was published while no dispatcher was subscribed: that must be told.
     assert!(!stream(connection, "messages:gaps").is_empty(), "each break is recorded as a gap");
+}
+
+/// Row 12: one dispatcher has read less of the channel than the other when Redis dies, and is back first. It takes in what it
+/// has, but must not go on over its break before the other has taken in the rest.
+#[test]
+fn row_12_redis_killed_when_one_had_heard_more() {
+    // The longest time that others are waited for, however busy the machine is.
+    const ARGS: &str = "--lease-ttl-ms 20000";
+    const SEEN: &str = "oncecast_messages_published_total";
+    let this = Run::of("row_12_redis_killed_when_one_had_heard_more");
+    let messages = this.scale(200, 5_000);
+    let redis = configured(true, &[("appendfsync", "no")]);
+    let mut cluster = Cluster::start(with_redis(redis, options(0, 2, "", ""))).expect("Redis and consumers start");
+    let connection = &mut client_of(&mut cluster);
+    let proxy = support::proxy::Proxy::to(&format!("127.0.0.1:{}", cluster.redis().port()));
+    let addresses = [0, 1].map(|number| cluster.address(number).to_string());
+    let mut more = Watched::start(&mut cluster, "more", 2, ARGS);
+    let command = programs().command("oncecast-dispatcher").expect("the program is built");
+    let mut less =
+        Watched::spawn(command, "less", &format!("redis://{}", proxy.address), &addresses, "127.0.0.1", ARGS);
+    wait_until_in_sync(connection, 2);
+    let has_seen = |dispatcher: &Watched, count: u64| {
+        wait_until(format!("{} to have seen {count} messages", dispatcher.name()), || {
+            dispatcher.figure(SEEN).filter(|seen| *seen >= count)
+        });
+    };
+
+    // Taking in needs memory.
+    let () = run(connection, &["CONFIG", "SET", "maxmemory", "1"]);
+    publish(connection, "both", 0..messages);
+    [&more, &less].into_iter().for_each(|dispatcher| has_seen(dispatcher, messages));
+    less.process.signal(Signal::SIGSTOP).unwrap();
+    proxy.cut();
+    wait_until("Redis to miss one", || (subscribers(connection) == 1).then_some(()));
+    assert_eq!(publish(connection, "more", 0..messages), 1);
+    has_seen(&more, 2 * messages);
+    cluster.redis().kill().unwrap();
+    more.process.signal(Signal::SIGSTOP).unwrap();
+    cluster.redis().start_again().unwrap();
+    less.process.signal(Signal::SIGCONT).unwrap();
+    let connection = &mut client_of(&mut cluster);
+    wait_until("the first to take its own in", || (state(connection).1 as u64 >= messages).then_some(()));
+    more.process.signal(Signal::SIGCONT).unwrap();
+    wait_until_in_sync(connection, 2);
+    let owed = ["both", "more"].iter().flat_map(|prefix| (0..messages).map(move |n| format!("{prefix}{n}")));
+    assert_l0(connection, &Sent { owed: owed.collect(), ..Sent::default() });
 }
 
 /// Row 12: messages that the standby has heard and nobody has taken in when Redis dies are in its ring alone.
