@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::id::{DispatcherId, Epoch};
 use crate::ledger::{Acquire, Ledger};
 
-/// The longest wait for a reply while trying for the lease.
+/// The longest wait for a reply: what is asked is asked again, and meanwhile nothing else is heard.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The shortest wait for a reply: a timeout of zero would mean none.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
@@ -57,11 +57,11 @@ impl Lease {
         Ok(answer)
     }
 
-    /// Renews it; waits for the answer no longer than the lease is surely ours.
+    /// Renews it; waits for the answer no longer than the lease is surely ours, and not for long.
     pub fn renew(&mut self) -> Result<Renewal> {
         let Some(term) = self.term else { return Ok(Renewal::Lost) };
         let asked = Instant::now();
-        let left = term.expires.saturating_duration_since(asked).max(LEAST_TIMEOUT);
+        let left = term.expires.saturating_duration_since(asked).clamp(LEAST_TIMEOUT, TRY_TIMEOUT);
         self.ledger.connection().set_timeout(left);
         // Whatever comes of it, the next attempt is not at once.
         self.term = Some(Term { renew: asked + self.ttl / 10, ..term });

@@ -33,6 +33,8 @@ use self::segment::Segment;
 pub const RETAIN: Duration = Duration::from_secs(3);
 /// How often a place of the cursor is remembered, at most.
 const NOTE_EVERY: Duration = Duration::from_millis(100);
+/// The most segments that are kept; beyond it the oldest goes, with what is in it.
+pub const MAX_SEGMENTS: usize = 64;
 /// What an entry costs beside its payload, about.
 pub const ENTRY_BYTES: usize = 64;
 
@@ -154,6 +156,9 @@ impl Ring {
         state.next_segment += 1;
         // Redis may have come back with an older cursor, and its age counts from when it stands again.
         state.noted.clear();
+        if state.segments.len() == MAX_SEGMENTS {
+            state.drop_segment();
+        }
         state.segments.push_back(Segment::new(number));
     }
 
@@ -190,6 +195,12 @@ impl Ring {
     /// Remembers that the cursor had come to `place`, and lets go of what has been behind it for long enough.
     pub fn note_cursor(&self, place: Place, now: Instant) {
         self.state.lock().note_cursor(place, now);
+    }
+
+    /// What others call a place; `None` if it has no name any more.
+    pub fn position(&self, place: Place) -> Option<Position> {
+        let state = self.state.lock();
+        state.segments.iter().find(|segment| segment.number == place.segment)?.position(place.next)
     }
 
     /// The number of the present segment, if it has a marker.
@@ -298,6 +309,7 @@ impl State {
                 self.entries.push_back(published);
             }
             Seen::Published(_) => {}
+            Seen::Elsewhere(marker) => segment.note_joined(&marker),
         }
     }
 
@@ -308,6 +320,15 @@ impl State {
             if self.base >= known {
                 self.overrun += 1;
             }
+            self.drop_first();
+        }
+    }
+
+    fn drop_segment(&mut self) {
+        let Some(end) = self.segments.pop_front().and_then(|segment| segment.end) else { return };
+        let known = self.known.unwrap_or(0);
+        while self.base < end.min(self.tail()) {
+            self.overrun += u64::from(self.base >= known);
             self.drop_first();
         }
     }

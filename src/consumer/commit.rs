@@ -172,7 +172,8 @@ impl Worker {
             let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, Trouble::pause);
             // Nothing is ever sent, so this is a pause that the order to give up cuts short.
             if self.impatience.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
-                warn!("event=results-given-up count={} reason=stopping", batch.len());
+                let count = batch.len() + usize::from(self.carried.is_some()) + self.commits.len();
+                warn!("event=results-given-up count={count} reason=stopping");
                 return false;
             }
         }

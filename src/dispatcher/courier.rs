@@ -227,7 +227,7 @@ impl Courier {
 
     fn hand_out(&mut self) {
         // The suspects are older. They never hold up the others.
-        [Line::Suspects, Line::Common].into_iter().for_each(|line| self.hand_out_of(line));
+        Line::BOTH.into_iter().for_each(|line| self.hand_out_of(line));
     }
 
     fn hand_out_of(&mut self, line: Line) {

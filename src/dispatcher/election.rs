@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, after, select_biased};
 
 use super::Shared;
 use super::dialer::DialRequests;
-use super::precedence;
+use super::precedence::{self, Right};
 use super::stats::set;
 use super::term::Term;
 use crate::backoff::Backoff;
@@ -40,7 +40,7 @@ pub(super) struct Election {
     requests: ShutdownRequests,
     backoff: Backoff,
     /// Since when the lease has been free while we may not take it.
-    vacant_since: Option<Instant>,
+    vacant: Option<Vacancy>,
 }
 
 /// A term that begins.
@@ -50,12 +50,17 @@ pub(super) struct Elected {
     pub(super) cursor: Option<Cursor>,
     /// No earlier leader gave out a higher id, and no message that is pending has one.
     pub(super) last_id: MessageId,
-    /// Whether others have had their time to lead, so that this one may go on over a break in what it has heard.
-    pub(super) patient: bool,
-    /// Whether it waited for those that hold more, since its own ring held nothing that follows the cursor.
-    pub(super) yielded: bool,
+    /// What may be taken in.
+    pub(super) right: Right,
     /// The segment of the ring that was live when it was seen that this one may lead.
-    pub(super) segment: Option<u64>,
+    pub(super) segment: u64,
+}
+
+/// A time in which nobody led, all of it seen by one subscription and without trouble in between.
+#[derive(Clone, Copy)]
+struct Vacancy {
+    segment: u64,
+    since: Instant,
 }
 
 /// What a standby comes to.
@@ -77,7 +82,7 @@ impl Election {
         let ttl = shared.config.lease_ttl;
         let ledger = Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), ttl);
         let lease = Lease::new(ledger, shared.id.clone(), ttl);
-        Election { shared, lease, dial, released, requests, backoff: Backoff::for_leadership(), vacant_since: None }
+        Election { shared, lease, dial, released, requests, backoff: Backoff::for_leadership(), vacant: None }
     }
 
     /// The main loop: standby, leader, standby, … until asked to stop.
@@ -118,6 +123,8 @@ impl Election {
                     TRY_EVERY
                 }
                 Err(error) => {
+                    // Those who are waited for are cut off, too.
+                    self.vacant = None;
                     set(&self.shared.stats.redis_connected, 0);
                     set(&self.shared.stats.in_sync, 0);
                     if self.backoff.should_say() {
@@ -151,24 +158,21 @@ impl Election {
         {
             log::info!("event=lease-released stray=true");
         }
-        if !free {
-            self.vacant_since = None;
+        let (Some(resolution), Some(segment), true) = (resolution, segment, free) else {
+            self.vacant = None;
             return Ok(None);
-        }
-        let vacant_for = self.vacant_since.get_or_insert_with(Instant::now).elapsed();
-        let Some(resolution) = resolution else { return Ok(None) };
-        let ttl = self.shared.config.lease_ttl;
+        };
+        let vacant = self.vacant.filter(|vacant| vacant.segment == segment);
+        let vacant_for =
+            self.vacant.insert(vacant.unwrap_or(Vacancy { segment, since: Instant::now() })).since.elapsed();
         let eldest = self.is_eldest(resolution.standing)?;
-        if vacant_for < precedence::wait(resolution.standing, eldest, ttl) {
-            return Ok(None);
-        }
+        let right = precedence::right(resolution.standing, eldest, vacant_for, self.shared.config.lease_ttl);
+        let Some(right) = right else { return Ok(None) };
         match self.lease.acquire(floor, true)? {
             Acquire::Acquired { epoch, cursor, newest } => {
-                self.vacant_since = None;
+                self.vacant = None;
                 let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
-                let patient = vacant_for >= precedence::longest_wait(ttl);
-                let yielded = matches!(resolution.standing, Standing::Beyond | Standing::Fresh);
-                Ok(Some(Elected { epoch, cursor, last_id, patient, yielded, segment }))
+                Ok(Some(Elected { epoch, cursor, last_id, right, segment }))
             }
             Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(None),
         }

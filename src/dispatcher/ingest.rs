@@ -14,6 +14,7 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::Shared;
 use super::election::Elected;
+use super::precedence::Right;
 use super::retry::{Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
@@ -47,12 +48,10 @@ pub(super) struct Ingest {
     cursor: Option<Cursor>,
     /// The last id given out.
     last_id: MessageId,
-    /// Whether others have had their time to lead.
-    patient: bool,
-    /// Whether those that hold more have had their time to go first.
-    yielded: bool,
+    /// What may be taken in.
+    right: Right,
     /// The segment that was live when this dispatcher went for the lease.
-    elected_in: Option<u64>,
+    elected_in: u64,
     /// Whether anything was taken in this term.
     advanced: bool,
     markers: u64,
@@ -71,7 +70,7 @@ impl Ingest {
         courier: Sender<Vec<Pending>>,
         waker: Waker,
     ) -> Ingest {
-        let Elected { epoch, cursor, last_id, patient, yielded, segment } = elected;
+        let Elected { epoch, cursor, last_id, right, segment } = elected;
         Ingest {
             shared: shared.clone(),
             epoch,
@@ -79,8 +78,7 @@ impl Ingest {
             courier,
             waker,
             last_id,
-            patient,
-            yielded,
+            right,
             elected_in: segment,
             advanced: false,
             cursor,
@@ -133,7 +131,7 @@ impl Ingest {
             }
             // Of older segments what is here is taken in; where our own live one ends another dispatcher has more.
             Taken::Break { place: following, marker } if place.segment() < live_segment => {
-                self.must_pass_a_break()?;
+                self.pass_a_break()?;
                 self.record_gap("subscription-break", self.cursor_text(), marker.to_string(), None)?;
                 *place = following;
             }
@@ -163,7 +161,7 @@ impl Ingest {
         };
         // Redis may have restarted since: whether this one may lead has to be seen anew, and the courier may take for done
         // what Redis has forgotten.
-        if self.elected_in != Some(live_segment) {
+        if self.elected_in != live_segment {
             self.kill.set(Reason::SubscriptionLost);
             return Err(Killed);
         }
@@ -172,33 +170,37 @@ impl Ingest {
             return Err(Killed);
         };
         if matches!(found.standing, Standing::Beyond | Standing::Fresh) {
-            self.must_pass_a_break()?;
+            self.pass_a_break()?;
         }
         if let Some(reason) = found.gap {
-            self.record_gap(reason, self.cursor_text(), format!("epoch {}", self.epoch), None)?;
+            let end = self.shared.ring.position(found.place);
+            let end = end.map_or_else(|| "unknown".to_owned(), |position| position.to_string());
+            self.record_gap(reason, self.cursor_text(), end, None)?;
         }
         let standing = found.standing;
         log::info!("event=taken-over barrier_ms={} standing={standing:?}", began.elapsed().as_millis());
         Ok((found.place, live_segment))
     }
 
-    /// What follows was heard by this dispatcher after a break. An elder has heard more of it: it has to lead now.
-    fn must_pass_a_break(&mut self) -> Result<(), Killed> {
-        if self.advanced || !self.yielded {
-            // Whoever has heard more of what lies before it goes on from here first.
-            self.kill.set(Reason::BeforeBreak);
-            return Err(Killed);
-        }
-        if self.patient {
-            return Ok(());
-        }
-        let ledger = &mut self.ledger;
-        let mut others = self.retry.until_done(|| ledger.dispatchers())?;
-        others.retain(|id| id != self.shared.id.as_str());
-        if self.shared.ring.is_eldest(&others) {
-            return Ok(());
-        }
-        self.kill.set(Reason::NotEldest);
+    /// What follows was heard by this dispatcher after a break: the term goes on over it, if it has the right to, or ends.
+    fn pass_a_break(&mut self) -> Result<(), Killed> {
+        let reason = match self.right {
+            // Whoever holds more of what came before it goes on from here first.
+            _ if self.advanced => Reason::BeforeBreak,
+            Right::Rest => Reason::BeforeBreak,
+            Right::Break => return Ok(()),
+            Right::BreakIfEldest => {
+                let ledger = &mut self.ledger;
+                let mut others = self.retry.until_done(|| ledger.dispatchers())?;
+                others.retain(|id| id != self.shared.id.as_str());
+                if self.shared.ring.is_eldest(&others) {
+                    return Ok(());
+                }
+                // An elder has heard more of what follows.
+                Reason::NotEldest
+            }
+        };
+        self.kill.set(reason);
         Err(Killed)
     }
 

@@ -17,8 +17,31 @@ const STEP: Duration = Duration::from_millis(150);
 const LEAST_RETURN: Duration = Duration::from_millis(400);
 const MOST_RETURN: Duration = Duration::from_secs(2);
 
+/// What a dispatcher may take in that takes a free lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// What follows the cursor without a break.
+    Rest,
+    /// Also what follows a break, if it is the eldest: those who may hold more of what came before have been waited for.
+    BreakIfEldest,
+    /// Also what follows a break: the elders have had their time, and must hang.
+    Break,
+}
+
+/// Whether a dispatcher may take a lease that has been free for so long, and with which right. `None`: others go first.
+pub(super) fn right(standing: Standing, eldest: bool, vacant_for: Duration, lease_ttl: Duration) -> Option<Right> {
+    if vacant_for < wait(standing, eldest, lease_ttl) {
+        return None;
+    }
+    Some(match standing {
+        Standing::InSync | Standing::Continues => Right::Rest,
+        Standing::Beyond | Standing::Fresh if vacant_for < longest_wait(lease_ttl) => Right::BreakIfEldest,
+        Standing::Beyond | Standing::Fresh => Right::Break,
+    })
+}
+
 /// How long a dispatcher lets others go first, from when the lease is free.
-pub(super) fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Duration {
+fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Duration {
     match standing {
         Standing::InSync => Duration::ZERO,
         Standing::Continues if eldest => Duration::ZERO,
@@ -29,8 +52,7 @@ pub(super) fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Dur
     }
 }
 
-/// After this time everybody may lead: elders that have not led by then hang.
-pub(super) fn longest_wait(lease_ttl: Duration) -> Duration {
+fn longest_wait(lease_ttl: Duration) -> Duration {
     others_return(lease_ttl) + lease_ttl
 }
 
@@ -57,5 +79,18 @@ mod tests {
             assert_eq!(wait(Standing::Fresh, true), wait(Standing::Beyond, true));
             assert!(order.iter().all(|wait| *wait <= longest_wait(lease_ttl)));
         }
+    }
+
+    #[test]
+    fn only_who_has_waited_may_pass_a_break() {
+        let ttl = Duration::from_secs(2);
+        let right = |standing, eldest, ms| right(standing, eldest, Duration::from_millis(ms), ttl);
+        assert_eq!(right(Standing::InSync, false, 0), Some(Right::Rest));
+        assert_eq!(right(Standing::Continues, true, 60_000), Some(Right::Rest), "however long it took");
+        assert_eq!(right(Standing::Beyond, true, 499), None);
+        assert_eq!(right(Standing::Beyond, true, 500), Some(Right::BreakIfEldest));
+        assert_eq!(right(Standing::Fresh, true, 500), Some(Right::BreakIfEldest));
+        assert_eq!(right(Standing::Beyond, false, 2_499), None);
+        assert_eq!(right(Standing::Beyond, false, 2_500), Some(Right::Break));
     }
 }

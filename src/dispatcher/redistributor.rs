@@ -18,7 +18,7 @@ use super::link::ADOPTED;
 use super::retry::{Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
-use super::table::{Again, Loss};
+use super::table::{Again, Line, Loss};
 use crate::backoff::exponential;
 use crate::budget::Budget;
 use crate::id::{Epoch, MessageId};
@@ -47,12 +47,36 @@ pub(super) struct Redistributor {
     tasks: Receiver<Task>,
     news: Sender<News>,
     waker: Waker,
-    /// What waits for its time, or for room. Bounded by what the courier has in its hands.
-    delayed: BTreeMap<(Instant, MessageId), Option<Loss>>,
-    /// For the payloads of what goes out again.
-    again: Budget,
+    /// Suspects wait for much longer than others: neither takes the room of the other.
+    suspects: Waiting,
+    common: Waiting,
     /// Messages buried since that was last said, and when it was.
     buried: (usize, Option<Instant>),
+}
+
+/// What waits for its time, or for room.
+struct Waiting {
+    /// Bounded by what the courier has in its hands.
+    delayed: BTreeMap<(Instant, MessageId), Option<Loss>>,
+    /// For the payloads of what goes out again.
+    budget: Budget,
+}
+
+impl Waiting {
+    fn new(bytes: usize) -> Waiting {
+        Waiting { delayed: BTreeMap::new(), budget: Budget::new(bytes) }
+    }
+
+    /// Whether more may be read again. It is read by halves of the budget: else a full queue would cost one call for
+    /// each message that leaves it.
+    fn has_room(&self) -> bool {
+        2 * self.budget.free_bytes() >= self.budget.limit_bytes()
+    }
+
+    /// When something is to be read; without room nothing is, whatever its time.
+    fn next(&self) -> Option<Instant> {
+        self.delayed.first_key_value().filter(|_| self.has_room()).map(|((due, _), _)| *due)
+    }
 }
 
 /// How often it is said that messages were buried.
@@ -69,7 +93,7 @@ impl Redistributor {
         waker: Waker,
     ) -> Redistributor {
         let retry = Retry::new(shared, kill.clone(), "redistributor");
-        let again = Budget::new(shared.config.ready_bytes / AGAIN_PART);
+        let waiting = || Waiting::new(shared.config.ready_bytes / AGAIN_PART);
         Redistributor {
             shared: shared.clone(),
             epoch,
@@ -79,8 +103,8 @@ impl Redistributor {
             tasks,
             news,
             waker,
-            delayed: BTreeMap::new(),
-            again,
+            suspects: waiting(),
+            common: waiting(),
             buried: (0, None),
         }
     }
@@ -88,15 +112,14 @@ impl Redistributor {
     /// The main loop of the worker.
     pub(super) fn run(mut self) -> Result<(), Killed> {
         while !self.kill.is_set() {
-            // Without room nothing is due, whatever its time.
-            let next = self.delayed.first_key_value().filter(|_| self.has_room());
-            let next = next.map_or(PATIENCE, |((due, _), _)| due.saturating_duration_since(Instant::now()));
+            let next = self.suspects.next().into_iter().chain(self.common.next()).min();
+            let next = next.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()));
             match self.tasks.recv_timeout(next.min(PATIENCE)) {
                 Ok(task) => self.carry_out(task)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Killed),
             }
-            self.send_due()?;
+            Line::BOTH.into_iter().try_for_each(|line| self.send_due(line))?;
         }
         Err(Killed)
     }
@@ -144,7 +167,8 @@ impl Redistributor {
                     };
                     let loss = (returned.verdict == Verdict::Lost)
                         .then(|| Loss { consumer: returned.consumer.clone(), reason: returned.reason.clone() });
-                    self.delayed.insert((now + wait, returned.id), loss);
+                    let line = Line::of(loss.as_ref(), delivery.saturating_add(1));
+                    self.waiting(line).delayed.insert((now + wait, returned.id), loss);
                 }
             }
         }
@@ -176,33 +200,37 @@ impl Redistributor {
         Ok(())
     }
 
-    /// Whether more may be read again. It is read by halves of the budget: else a full queue would cost one call for
-    /// each message that leaves it.
-    fn has_room(&self) -> bool {
-        2 * self.again.free_bytes() >= self.again.limit_bytes()
+    fn waiting(&mut self, line: Line) -> &mut Waiting {
+        match line {
+            Line::Suspects => &mut self.suspects,
+            Line::Common => &mut self.common,
+        }
     }
 
     /// Reads what is due again, if it is still pending and there is room, and gives it to the courier.
-    fn send_due(&mut self) -> Result<(), Killed> {
-        if !self.has_room() {
+    fn send_due(&mut self, line: Line) -> Result<(), Killed> {
+        let waiting = self.waiting(line);
+        if !waiting.has_room() {
             return Ok(());
         }
+        let budget = waiting.budget.clone();
         let now = Instant::now();
-        let due = self.delayed.keys().take_while(|(due, _)| *due <= now).take(FETCH_MESSAGES);
+        let due = waiting.delayed.keys().take_while(|(due, _)| *due <= now).take(FETCH_MESSAGES);
         let mut due: Vec<(Instant, MessageId)> = due.copied().collect();
         due.sort_unstable_by_key(|(_, id)| *id);
         let mut rest = due.as_slice();
-        while !rest.is_empty() && self.again.free_bytes() > 0 {
+        while !rest.is_empty() && budget.free_bytes() > 0 {
             let ids: Vec<MessageId> = rest.iter().map(|(_, id)| *id).collect();
-            let bytes = self.again.free_bytes().min(MAX_BATCH_BYTES);
+            let bytes = budget.free_bytes().min(MAX_BATCH_BYTES);
             let (ledger, epoch) = (&mut self.ledger, self.epoch);
             let (looked_at, found) = self.retry.until_done(|| ledger.fetch(epoch, &ids, bytes))?;
             let (seen, unseen) = rest.split_at(looked_at.clamp(1, rest.len()));
-            let seen = seen.iter().filter_map(|entry| Some((entry.1, self.delayed.remove(entry)?)));
+            let delayed = &mut self.waiting(line).delayed;
+            let seen = seen.iter().filter_map(|entry| Some((entry.1, delayed.remove(entry)?)));
             let mut seen: HashMap<MessageId, Option<Loss>> = seen.collect();
             let back = found.into_iter().map(|message| {
                 let loss = seen.remove(&message.id).flatten();
-                Again::new(message, loss, &self.again)
+                Again::new(message, loss, &budget)
             });
             let back = back.collect();
             self.tell(News::Done(seen.into_keys().collect()))?;

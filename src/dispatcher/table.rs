@@ -55,8 +55,17 @@ pub(super) enum Line {
     Common,
 }
 
-/// The number that the next delivery of a suspect has at least: the one that was lost was the second.
-const SUSPECT_FROM: u16 = 3;
+impl Line {
+    /// Both, in the order in which they are served.
+    pub(super) const BOTH: [Line; 2] = [Line::Suspects, Line::Common];
+
+    /// Where a message waits that goes out again with this number.
+    pub(super) fn of(loss: Option<&Loss>, delivery: u16) -> Line {
+        /// The one that was lost was the second.
+        const SUSPECT_FROM: u16 = 3;
+        if loss.is_some() && delivery >= SUSPECT_FROM { Line::Suspects } else { Line::Common }
+    }
+}
 
 impl Again {
     /// `message` as it was read from Redis. A delivery that was lost is not counted there yet.
@@ -69,7 +78,7 @@ impl Again {
     }
 
     fn line(&self) -> Line {
-        if self.loss.is_some() && self.message.delivery >= SUSPECT_FROM { Line::Suspects } else { Line::Common }
+        Line::of(self.loss.as_ref(), self.message.delivery)
     }
 }
 

@@ -91,6 +91,8 @@ pub enum Seen {
     Published(Published),
     /// A marker on the control channel.
     Marker(Marker),
+    /// A marker of a dispatcher that listens to another channel: it names no place here, but says who joined.
+    Elsewhere(Marker),
 }
 
 /// What one read brought.
@@ -226,14 +228,15 @@ impl Subscription {
                         Ok(Ok(Notice::Marker(marker, of))) if of.as_bytes() == self.published => {
                             batch.seen.push(Seen::Marker(marker));
                         }
-                        Ok(Ok(Notice::Marker(_, of))) if !self.warned_of_channel => {
-                            self.warned_of_channel = true;
-                            log::warn!(
-                                "event=other-channel channel={} problem=\"a dispatcher of this group has another --channel\"",
-                                Quoted(of)
-                            );
+                        Ok(Ok(Notice::Marker(marker, of))) => {
+                            if !std::mem::replace(&mut self.warned_of_channel, true) {
+                                log::warn!(
+                                    "event=other-channel channel={} problem=\"a dispatcher of this group has another --channel\"",
+                                    Quoted(of)
+                                );
+                            }
+                            batch.seen.push(Seen::Elsewhere(marker));
                         }
-                        Ok(Ok(Notice::Marker(..))) => {}
                         Ok(Ok(Notice::Released(epoch))) => batch.released = Some(epoch),
                         _ => log::warn!("event=control-ignored reason=\"not a notice\" bytes={}", payload.len()),
                     }

@@ -42,12 +42,14 @@ impl State {
             (None, None) => (self.segments.iter().find(|segment| segment.is_anchored())?.first_place(), None),
         };
         let end = self.segments.iter().find(|segment| segment.number == place.segment)?.end.unwrap_or(self.tail());
-        let is_whole = place.next >= self.base && gap != Some(NOT_SUBSCRIBED);
         let standing = if position.is_none() && self.known.is_none() {
             Standing::Fresh
+        } else if gap == Some(NOT_SUBSCRIBED) || place.next < self.base {
+            // Something between the cursor and the place is missing here; another may have it.
+            Standing::Beyond
         } else if place.segment == live.number {
-            if is_whole { Standing::InSync } else { Standing::Beyond }
-        } else if place.next.max(self.base) < end {
+            Standing::InSync
+        } else if place.next < end {
             Standing::Continues
         } else {
             Standing::Beyond

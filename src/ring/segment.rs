@@ -46,12 +46,7 @@ impl Segment {
     }
 
     pub(super) fn mark(&mut self, marker: Marker, next: u64) {
-        if let Some(who) = marker.joined().filter(|who| !self.has_joined(who)) {
-            self.joined.push_back(who.to_owned());
-            if self.joined.len() > MAX_JOINED {
-                self.joined.pop_front();
-            }
-        }
+        self.note_joined(&marker);
         self.markers.push_back((marker, next));
         if self.markers.len() > MAX_MARKERS {
             self.markers.pop_front();
@@ -66,6 +61,16 @@ impl Segment {
     /// Whether a dispatcher's join marker is or was in it.
     pub(super) fn has_joined(&self, who: &str) -> bool {
         self.joined.iter().any(|known| known == who)
+    }
+
+    /// Notes the dispatcher whose join marker this is.
+    pub(super) fn note_joined(&mut self, marker: &Marker) {
+        if let Some(who) = marker.joined().filter(|who| !self.has_joined(who)) {
+            self.joined.push_back(who.to_owned());
+            if self.joined.len() > MAX_JOINED {
+                self.joined.pop_front();
+            }
+        }
     }
 
     /// The sequence number of the message that follows a marker.

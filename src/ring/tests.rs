@@ -169,11 +169,42 @@ fn a_cursor_older_than_all_that_is_kept_lies_before_its_beginning() {
     ring.append([Seen::Marker(marker(7)), published("d")]);
     // Redis came back with a cursor of long ago, and the old segment has lost its first message.
     let found = found(&ring, Some(at(1, 5)));
-    assert_eq!((found.standing, found.gap), (Standing::Continues, Some("not-subscribed")));
+    assert_eq!((found.standing, found.gap), (Standing::Beyond, Some("not-subscribed")));
     assert_eq!(read_all(&ring, found.place), ["b c", "break at 1.7", "d"]);
     let joined = Marker::of_join(&crate::id::DispatcherId::generate("d0"), 1);
     let unordered = Cursor { position: Position { marker: joined, offset: 0 }, last_id: MessageId(1) };
     assert_eq!(read_all(&ring, place(&ring, unordered)), ["d"], "where nothing is known nothing is taken twice");
+}
+
+/// Somebody else may have heard what came while the subscription was broken for the first time.
+#[test]
+fn what_follows_a_missed_stretch_is_no_continuation() {
+    let ring = ring();
+    for (first, text) in [(3, "d"), (5, "e")] {
+        ring.end_segment();
+        ring.begin_segment();
+        ring.append([Seen::Marker(marker(first)), published(text)]);
+    }
+    for cursor in [at(1, 3), at(2, 0)] {
+        let found = found(&ring, Some(cursor));
+        assert_eq!((found.standing, found.gap), (Standing::Beyond, Some("not-subscribed")));
+        assert_eq!(read_all(&ring, found.place), ["d", "break at 1.5", "e"]);
+    }
+}
+
+#[test]
+fn segments_are_bounded_and_what_goes_with_the_oldest_is_counted() {
+    let ring = ring();
+    let start = place(&ring, at(0, 1));
+    for number in 0..2 * MAX_SEGMENTS as u64 {
+        ring.end_segment();
+        ring.begin_segment();
+        ring.append([Seen::Marker(marker(10 + number)), published("x")]);
+    }
+    assert_eq!(ring.state.lock().segments.len(), MAX_SEGMENTS);
+    assert_eq!(ring.stats().messages, MAX_SEGMENTS);
+    assert_eq!(ring.stats().overrun, 3 + MAX_SEGMENTS as u64);
+    assert_eq!(ring.take(start, None, LIMITS, Instant::now()), Taken::Ended);
 }
 
 #[test]
@@ -195,8 +226,11 @@ fn the_eldest_has_seen_all_others_join() {
     ring.begin_segment();
     ring.append([Seen::Marker(ours.clone())]);
     assert!(ring.is_eldest(&[]) && !ring.is_eldest(&others));
-    ring.append([Seen::Marker(other)]);
+    ring.append([Seen::Marker(other.clone())]);
     assert!(ring.is_eldest(&others));
+    ring.begin_segment();
+    ring.append([Seen::Marker(ours.clone()), Seen::Elsewhere(other)]);
+    assert!(ring.is_eldest(&others), "it listens to another channel, and is younger all the same");
     ring.end_segment();
     ring.begin_segment();
     ring.append([Seen::Marker(ours)]);

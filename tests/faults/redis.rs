@@ -15,7 +15,7 @@ use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
     self, DEADLINE, client_of, cluster_of, options, programs, publish, redis_server, run, state, stream, subscribers,
-    wait_for_intake, wait_until, wait_until_in_sync,
+    wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
 };
 use crate::watch::Watch;
 
@@ -69,50 +69,110 @@ fn row_12_redis_killed_and_restarted() {
     assert!(!stream(connection, "messages:gaps").is_empty(), "each break is recorded as a gap");
 }
 
+/// Two dispatchers, one of which can be made to miss something: it reaches Redis through a proxy.
+struct Unequal {
+    more: Watched,
+    less: Watched,
+    proxy: support::proxy::Proxy,
+    cluster: Cluster,
+}
+
+impl Unequal {
+    fn start() -> Unequal {
+        // The longest time that others are waited for, however busy the machine is.
+        const ARGS: &str = "--lease-ttl-ms 20000";
+        let redis = configured(true, &[("appendfsync", "no")]);
+        let mut cluster = Cluster::start(with_redis(redis, options(0, 2, "", ""))).expect("Redis and consumers start");
+        let proxy = support::proxy::Proxy::to(&format!("127.0.0.1:{}", cluster.redis().port()));
+        let addresses = [0, 1].map(|number| cluster.address(number).to_string());
+        let more = Watched::start(&mut cluster, "more", 2, ARGS);
+        let command = programs().command("oncecast-dispatcher").expect("the program is built");
+        let url = format!("redis://{}", proxy.address);
+        let less = Watched::spawn(command, "less", &url, &addresses, "127.0.0.1", ARGS);
+        wait_until_in_sync(&mut client_of(&mut cluster), 2);
+        Unequal { more, less, proxy, cluster }
+    }
+
+    /// From here on nothing is taken in, since that needs memory.
+    fn fill_memory(&mut self) {
+        let () = run(&mut client_of(&mut self.cluster), &["CONFIG", "SET", "maxmemory", "1"]);
+    }
+
+    /// Breaks the connections of the one, and keeps it from making new ones.
+    fn cut(&mut self) {
+        self.less.process.signal(Signal::SIGSTOP).unwrap();
+        self.proxy.cut();
+        self.wait_for_subscribers(1);
+    }
+
+    fn wait_for_subscribers(&mut self, count: u64) {
+        let connection = &mut client_of(&mut self.cluster);
+        wait_until(format!("{count} to be subscribed"), || (subscribers(connection) == count).then_some(()));
+    }
+
+    /// Publishes messages that so many hear, and waits until they have: what Redis has sent need not have been read.
+    fn publish(&mut self, prefix: &str, messages: u64, hear: u64) {
+        let seen = |dispatcher: &Watched| dispatcher.figure("oncecast_messages_published_total").expect("it answers");
+        let hearing = if hear == 2 { vec![&self.more, &self.less] } else { vec![&self.more] };
+        let goals: Vec<u64> = hearing.iter().map(|dispatcher| seen(dispatcher) + messages).collect();
+        assert_eq!(publish(&mut client_of(&mut self.cluster), prefix, 0..messages), hear);
+        wait_until(format!("{prefix} to be heard"), || {
+            hearing.iter().zip(&goals).all(|(dispatcher, goal)| seen(dispatcher) >= *goal).then_some(())
+        });
+    }
+
+    /// Kills Redis, and has the one that heard less come back alone at first.
+    fn restart_redis(&mut self) {
+        self.cluster.redis().kill().unwrap();
+        self.more.process.signal(Signal::SIGSTOP).unwrap();
+        self.cluster.redis().start_again().unwrap();
+        self.less.process.signal(Signal::SIGCONT).unwrap();
+        self.wait_for_subscribers(1);
+    }
+
+    /// Has the other come back, too, and fails unless all of these were processed.
+    fn assert_l0(mut self, prefixes: &[&str], messages: u64) {
+        self.more.process.signal(Signal::SIGCONT).unwrap();
+        self.wait_for_subscribers(2);
+        let owed = prefixes.iter().flat_map(|prefix| (0..messages).map(move |n| format!("{prefix}{n}")));
+        assert_l0(&mut client_of(&mut self.cluster), &Sent { owed: owed.collect(), ..Sent::default() });
+    }
+}
+
 /// Row 12: one dispatcher has read less of the channel than the other when Redis dies, and is back first. It takes in what it
 /// has, but must not go on over its break before the other has taken in the rest.
 #[test]
 fn row_12_redis_killed_when_one_had_heard_more() {
-    // The longest time that others are waited for, however busy the machine is.
-    const ARGS: &str = "--lease-ttl-ms 20000";
-    const SEEN: &str = "oncecast_messages_published_total";
     let this = Run::of("row_12_redis_killed_when_one_had_heard_more");
     let messages = this.scale(200, 5_000);
-    let redis = configured(true, &[("appendfsync", "no")]);
-    let mut cluster = Cluster::start(with_redis(redis, options(0, 2, "", ""))).expect("Redis and consumers start");
-    let connection = &mut client_of(&mut cluster);
-    let proxy = support::proxy::Proxy::to(&format!("127.0.0.1:{}", cluster.redis().port()));
-    let addresses = [0, 1].map(|number| cluster.address(number).to_string());
-    let mut more = Watched::start(&mut cluster, "more", 2, ARGS);
-    let command = programs().command("oncecast-dispatcher").expect("the program is built");
-    let mut less =
-        Watched::spawn(command, "less", &format!("redis://{}", proxy.address), &addresses, "127.0.0.1", ARGS);
-    wait_until_in_sync(connection, 2);
-    let has_seen = |dispatcher: &Watched, count: u64| {
-        wait_until(format!("{} to have seen {count} messages", dispatcher.name()), || {
-            dispatcher.figure(SEEN).filter(|seen| *seen >= count)
-        });
-    };
-
-    // Taking in needs memory.
-    let () = run(connection, &["CONFIG", "SET", "maxmemory", "1"]);
-    publish(connection, "both", 0..messages);
-    [&more, &less].into_iter().for_each(|dispatcher| has_seen(dispatcher, messages));
-    less.process.signal(Signal::SIGSTOP).unwrap();
-    proxy.cut();
-    wait_until("Redis to miss one", || (subscribers(connection) == 1).then_some(()));
-    assert_eq!(publish(connection, "more", 0..messages), 1);
-    has_seen(&more, 2 * messages);
-    cluster.redis().kill().unwrap();
-    more.process.signal(Signal::SIGSTOP).unwrap();
-    cluster.redis().start_again().unwrap();
-    less.process.signal(Signal::SIGCONT).unwrap();
-    let connection = &mut client_of(&mut cluster);
+    let mut unequal = Unequal::start();
+    unequal.fill_memory();
+    unequal.publish("both", messages, 2);
+    unequal.cut();
+    unequal.publish("more", messages, 1);
+    unequal.restart_redis();
+    let connection = &mut client_of(&mut unequal.cluster);
     wait_until("the first to take its own in", || (state(connection).1 as u64 >= messages).then_some(()));
-    more.process.signal(Signal::SIGCONT).unwrap();
-    wait_until_in_sync(connection, 2);
-    let owed = ["both", "more"].iter().flat_map(|prefix| (0..messages).map(move |n| format!("{prefix}{n}")));
-    assert_l0(connection, &Sent { owed: owed.collect(), ..Sent::default() });
+    unequal.assert_l0(&["both", "more"], messages);
+}
+
+/// Row 12: one dispatcher has missed a stretch of the channel and is back first. What it has heard after that stretch must not
+/// be taken in before what the other has heard of it.
+#[test]
+fn row_12_redis_killed_when_one_had_missed_a_stretch() {
+    let this = Run::of("row_12_redis_killed_when_one_had_missed_a_stretch");
+    let messages = this.scale(200, 5_000);
+    let mut unequal = Unequal::start();
+    unequal.cut();
+    unequal.publish("missed", messages, 1);
+    wait_until_done(&mut client_of(&mut unequal.cluster), messages as usize);
+    unequal.fill_memory();
+    unequal.publish("heard-by-one", messages, 1);
+    unequal.less.process.signal(Signal::SIGCONT).unwrap();
+    unequal.wait_for_subscribers(2);
+    unequal.publish("heard-by-both", messages, 2);
+    unequal.restart_redis();
+    unequal.assert_l0(&["missed", "heard-by-one", "heard-by-both"], messages);
 }
 
 /// Row 12: messages that the standby has heard and nobody has taken in when Redis dies are in its ring alone.

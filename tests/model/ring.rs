@@ -190,9 +190,11 @@ impl Ring {
         };
         let (place, is_found) = self.locate(position, live);
         let end = self.segments.iter().find(|segment| segment.number == place.segment)?.end.unwrap_or(self.tail());
-        let standing = if place.segment == live.number {
-            if is_found && place.next >= self.base { Standing::InSync } else { Standing::Beyond }
-        } else if place.next.max(self.base) < end {
+        let standing = if !is_found || place.next < self.base {
+            Standing::Beyond
+        } else if place.segment == live.number {
+            Standing::InSync
+        } else if place.next < end {
             Standing::Continues
         } else {
             Standing::Beyond
