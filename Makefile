@@ -14,14 +14,14 @@ FUZZ_SECONDS ?= 60
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
 	@echo 'make chaos   two minutes of faults under load, and a report (ARGS="--seed 7 --duration 10m")'
-	@echo 'make takeovers    how long it takes until the next leader hands out: killed, asked to end, hung'
+	@echo 'make takeovers  how long it takes until the next leader hands out: killed, asked to end, hung'
 	@echo 'make test    run all tests; those that need Redis start a private one'
 	@echo 'make faults  run the fault matrix long; as root with its network rows'
 	@echo 'make model   check the model of leadership and intake with larger bounds'
 	@echo 'make check   formatting, lints and documentation, warnings being errors'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
 	@echo
-	@echo 'demo and test install redis-server with the package manager if there is none.'
+	@echo 'all that need Redis install redis-server with the package manager if there is none.'
 
 demo: cargo redis
 	cargo build --release --locked --bins
@@ -34,7 +34,7 @@ chaos: cargo redis
 # Evenly spread messages, so that none of the time is a wait for the next burst.
 takeovers: cargo redis
 	cargo build --release --locked --bins
-	@for faults in '--faults kill --every 2s' '--faults terminate --every 2s' '--faults pause --every 6s --outage 3s --duration 62s'; do \
+	@for faults in '--faults kill --every 2s' '--faults terminate --every 2s' '--faults pause --every 6s --least-outage 2500ms --duration 65s'; do \
 	    cargo run --quiet --release --locked --bin oncecast -- chaos --target leader $$faults --seed 1 \
 	        --duration 22s --rate 2000 --batch 0 $(ARGS) || exit; \
 	done

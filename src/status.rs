@@ -52,6 +52,7 @@ impl fmt::Display for Status {
         line(
             "leader",
             match lease {
+                Some(lease) if *dispatchers == 0 => format!("none; {}, the last, is gone", lease.holder),
                 Some(lease) => {
                     let left = lease_left.unwrap_or_default().as_millis();
                     format!("{}, epoch {}, lease for {left} ms more", lease.holder, lease.epoch)

@@ -328,20 +328,31 @@ fn chaos(values: &Values<'_>) -> Result<ChaosConfig, ConfigError> {
         .find(|known| known.name() == target)
         .ok_or_else(|| ConfigError::new("target", quoted(&target), names(&Target::ALL.map(Target::name))))?;
     let duration = |name| Ok(values.duration(name)?.expect("the setting has a default"));
+    /// From here on bursts of the usual size come at least twice a second.
+    const BURSTS_FROM: u64 = 20_000;
+    const BURST: u64 = 10_000;
+    let rate = values.number("rate", 1, 1_000_000)?;
+    let batch = values.optional_number("batch", 0, 1_000_000)?.unwrap_or(if rate < BURSTS_FROM { 0 } else { BURST });
+    let plan = Plan {
+        seed: values.optional_number("seed", 0, u64::MAX)?.unwrap_or_else(|| fastrand::u64(..1 << 32)),
+        every: duration("every")?,
+        duration: duration("duration")?,
+        faults: faults.collect::<Result<_, _>>()?,
+        target,
+        least_outage: duration("least-outage")?,
+        outage: duration("outage")?,
+    };
+    if plan.strikes().is_empty() {
+        let takes = "at most two thirds of --duration, so that something happens";
+        return Err(ConfigError::new("every", format_args!("{:?}", plan.every), takes));
+    }
     Ok(ChaosConfig {
         redis_server: values.text("redis-server")?.map(PathBuf::from),
         dispatchers: values.number("dispatchers", 2, 64)? as usize,
         consumers: values.number("consumers", 1, 64)? as usize,
-        rate: values.number("rate", 1, 1_000_000)?,
-        batch: Some(values.number("batch", 0, 1_000_000)?).filter(|batch| *batch > 0),
-        plan: Plan {
-            seed: values.optional_number("seed", 0, u64::MAX)?.unwrap_or_else(|| fastrand::u64(..1 << 32)),
-            every: duration("every")?,
-            duration: duration("duration")?,
-            faults: faults.collect::<Result<_, _>>()?,
-            target,
-            outage: duration("outage")?,
-        },
+        rate,
+        batch: Some(batch).filter(|batch| *batch > 0),
+        plan,
         report: values.text("report")?.map(PathBuf::from),
         log_level: log_level(values)?,
     })

@@ -162,7 +162,12 @@ pub(super) const DEMO: &[Setting] = &[
 pub(super) const CHAOS: &[Setting] = &[
     Setting::new("duration", "TIME", Text("120s"), "How long to publish"),
     Setting::new("rate", "N", Text("26000"), "Messages published per second"),
-    Setting::new("batch", "N", Text("10000"), "Publish in bursts of N; 0: evenly spread"),
+    Setting::new(
+        "batch",
+        "N",
+        Found("10000 from 20000 messages per second on, else 0"),
+        "Publish in bursts of N; 0: evenly spread",
+    ),
     Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
     Setting::new(
         "faults",
@@ -171,7 +176,13 @@ pub(super) const CHAOS: &[Setting] = &[
         "What happens: kill (SIGKILL), pause (SIGSTOP, later SIGCONT), terminate (SIGTERM), cut (Redis closes a \
          dispatcher's subscription), stall (Redis writes nothing for a while)",
     ),
-    Setting::new("target", "WHOM", Text("any"), "Who is struck: any, leader, dispatcher, consumer"),
+    Setting::new(
+        "target",
+        "WHOM",
+        Text("any"),
+        "Who is struck: any, leader, dispatcher, consumer; stall strikes Redis, and cut only dispatchers",
+    ),
+    Setting::new("least-outage", "TIME", Text("100ms"), "The shortest time that a process is away or paused"),
     Setting::new(
         "outage",
         "TIME",

@@ -71,6 +71,7 @@ impl Server {
             (ErrorKind::Io, _) if source.is_connection_refusal() => {
                 " (is Redis running there? the address is --redis-url / ONCECAST_REDIS_URL)"
             }
+            (ErrorKind::Io, _) if source.is_timeout() => " (no answer in time: is the server hung, or far away?)",
             _ if matches!(doing, "connecting" | "greeting") => " (the address is --redis-url / ONCECAST_REDIS_URL)",
             _ => "",
         };

@@ -125,7 +125,7 @@ impl Ledger {
     /// Gives the lease back and tells the standbys; `false` if it was not ours any more.
     pub fn release(&mut self, id: &DispatcherId, epoch: Epoch) -> Result<bool> {
         let keys = self.keys.clone();
-        let keys_used = [keys.leader.as_str()];
+        let keys_used = [keys.leader.as_str(), &keys.consumers];
         let call = ScriptCall::new(&keys_used)
             .show(format_args!("{id} {epoch}"))
             .bytes(&keys.control)

@@ -124,6 +124,9 @@ pub struct Subscription {
 /// One for each channel, and one for the marker.
 const SET_UP_ANSWERS: usize = 4;
 
+/// What `CLIENT LIST` shows as the name of a dispatcher's subscription; its id follows.
+pub const CLIENT_NAME_PREFIX: &str = "oncecast:";
+
 /// The receive buffer while messages are small.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -144,7 +147,7 @@ impl Subscription {
             unanswered: SET_UP_ANSWERS,
             warned_of_channel: false,
         };
-        subscription.greet()?;
+        subscription.greet(&channels.dispatcher)?;
         let alive = format!("{}{}", keys.alive_prefix, channels.dispatcher);
         let subscribe = Command::of(&["SUBSCRIBE", &channels.published, &keys.control, &alive]);
         let publish = Command::of(&[
@@ -180,13 +183,14 @@ impl Subscription {
         self.send("pinging", &Command::of(&["PING"]).into_bytes())
     }
 
-    /// Switches to RESP3, with user and password if there are any.
-    fn greet(&mut self) -> Result<()> {
+    /// Switches to RESP3, with user and password if there are any, and says whose connection it is.
+    fn greet(&mut self, dispatcher: &DispatcherId) -> Result<()> {
         let set = self.stream.set_read_timeout(CONNECT_TIMEOUT);
         set.map_err(|error| self.failed("greeting", error))?;
+        let name = format!("{CLIENT_NAME_PREFIX}{dispatcher}");
         let hello = match self.server.credentials() {
-            Some((user, password)) => Command::of(&["HELLO", "3", "AUTH", &user, &password]),
-            None => Command::of(&["HELLO", "3"]),
+            Some((user, password)) => Command::of(&["HELLO", "3", "AUTH", &user, &password, "SETNAME", &name]),
+            None => Command::of(&["HELLO", "3", "SETNAME", &name]),
         };
         self.send("greeting", &hello.into_bytes())?;
         loop {

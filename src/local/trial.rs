@@ -83,8 +83,9 @@ impl Trial {
         }
         self.introduce(screen, &mut cluster)?;
         let folder = PrivateFolder::create("trial")?;
+        let before = cluster.view().snapshot()?;
         let publisher = self.publisher(&cluster, &folder)?;
-        let mut watch = Watch::new(&self, cluster, publisher, screen, requests);
+        let mut watch = Watch::new(&self, &before, cluster, publisher, screen, requests);
         let published = watch.run();
         // Before an error is shown, too.
         watch.screen.wipe();

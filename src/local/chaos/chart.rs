@@ -68,6 +68,9 @@ pub(super) fn svg(report: &Report<'_>) -> String {
             at + 30.0
         ));
     }
+    let band = LEFT + 330.0;
+    add(format!("<rect class=\"outage\" x=\"{band}\" y=\"43\" width=\"24\" height=\"14\"/>"));
+    add(format!("<text class=\"faint\" x=\"{}\" y=\"54\">away or stopped</text>", band + 30.0));
     for struck in &report.findings.struck {
         let (from, to) = (x(struck.at), x(struck.at + struck.outage));
         if struck.fault != Fault::Cut {
@@ -79,7 +82,9 @@ pub(super) fn svg(report: &Report<'_>) -> String {
             ));
         }
     }
-    for ((top, bottom), most, name) in [(RATES, most_rate, "messages/s"), (PENDING, most_pending, "pending")] {
+    for ((top, bottom), most, name) in
+        [(RATES, most_rate, "messages/s, over 1.5 s"), (PENDING, most_pending, "pending: taken in and not yet done")]
+    {
         for part in 0..=2 {
             let y = bottom - (bottom - top) * f64::from(part) / 2.0;
             let value = grouped((most * f64::from(part) / 2.0) as u64);

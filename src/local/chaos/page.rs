@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use super::chart;
 use super::report::{Report, megabytes, milliseconds};
 use crate::error::{Error, Result};
+use crate::id::wall_clock_us;
 use crate::local::trial::screen::grouped;
+use crate::log::Timestamp;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1f2328;--faint:#6e7781;--grid:#d8dee4;--page:#fff;--good:#1a7f37;--bad:#cf222e}\
@@ -15,14 +17,16 @@ const STYLE: &str = "\
 --bad:#ff7b72}}body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:62rem;\
 margin:2rem auto;padding:0 1rem}svg{width:100%;height:auto}table{border-collapse:collapse;margin:1rem 0 2rem}\
 th,td{text-align:left;padding:.25rem 1.5rem .25rem 0;border-bottom:1px solid var(--grid);\
-font-variant-numeric:tabular-nums}th{color:var(--faint);font-weight:500}.good{color:var(--good)}.bad{color:var(--bad)}\
+font-variant-numeric:tabular-nums;white-space:nowrap}th{color:var(--faint);font-weight:500}.good{color:var(--good)}.bad{color:var(--bad)}\
 code{overflow-wrap:anywhere}";
 
 /// Makes sure that there is such a folder and that files can be written to it.
 pub(super) fn make_folder(folder: &Path) -> Result<()> {
     let failed = |error| Error::io(format!("--report (ONCECAST_REPORT): {}", folder.display()))(error);
+    let probe = folder.join(".oncecast-report");
     fs::create_dir_all(folder).map_err(failed)?;
-    fs::write(folder.join("index.html"), "").map_err(failed)
+    fs::write(&probe, "").map_err(failed)?;
+    fs::remove_file(&probe).map_err(failed)
 }
 
 /// Writes the page and the picture. Gives the page's path.
@@ -54,11 +58,16 @@ fn html(report: &Report<'_>, svg: &str) -> String {
         ("handler runs", grouped(report.runs.runs)),
         ("handler runs above one", grouped(report.runs.above_one())),
         ("redelivered", grouped(report.runs.redelivered)),
-        ("time", format!("{:.1} s", findings.elapsed.as_secs_f64())),
+        ("from the first message to the last result", format!("{:.1} s", findings.elapsed.as_secs_f64())),
         ("server", findings.redis.clone()),
+        ("oncecast", env!("CARGO_PKG_VERSION").to_owned()),
+        ("run", Timestamp(wall_clock_us()).to_string()),
     ];
     table(&mut html, &["", ""], rows.map(|(name, value)| vec![name.to_owned(), value]));
-    html.push_str("<h2>Faults</h2>");
+    html.push_str(
+        "<p>Handler runs above one and redeliveries are no fault: a consumer that dies or is given up leaves work that another \
+         does again. Only one result is recorded.</p><h2>Faults</h2>",
+    );
     let faults = findings.struck.iter().enumerate().map(|(number, struck)| {
         let whom = if struck.led { format!("{}, the leader", struck.whom) } else { struck.whom.clone() };
         vec![

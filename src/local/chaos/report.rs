@@ -31,7 +31,8 @@ pub(super) struct Kind {
 
 impl Kind {
     pub(super) fn median(&self) -> Option<Duration> {
-        self.took.get(self.took.len() / 2).copied()
+        let last = self.took.len().checked_sub(1)?;
+        Some((self.took[last / 2] + self.took[last.div_ceil(2)]) / 2)
     }
 
     pub(super) fn longest(&self) -> Option<Duration> {
@@ -68,16 +69,20 @@ impl Report<'_> {
     /// A command that draws the same faults again.
     pub(super) fn command(&self) -> String {
         let ChaosConfig { plan, rate, batch, dispatchers, consumers, .. } = self.config;
-        let ms = |time: Duration| format!("{}ms", time.as_millis());
+        let time = |time: Duration| match time.as_millis() {
+            ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+            ms => format!("{ms}ms"),
+        };
         let faults: Vec<&str> = plan.faults.iter().map(|fault| fault.name()).collect();
         format!(
-            "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --outage {} --faults {} --target {} \
+            "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} --faults {} --target {} \
              --dispatchers {dispatchers} --consumers {consumers}",
             plan.seed,
-            ms(plan.duration),
+            time(plan.duration),
             batch.unwrap_or(0),
-            ms(plan.every),
-            ms(plan.outage),
+            time(plan.every),
+            time(plan.least_outage),
+            time(plan.outage),
             faults.join(","),
             plan.target.name()
         )
@@ -107,11 +112,15 @@ impl Report<'_> {
                 elapsed.as_secs_f64()
             ),
             String::new(),
-            format!("  {} faults of {} planned; until results flowed again:", struck.len(), self.planned),
+            format!(
+                "  {} faults of {} planned (each waits until all is well again); until results flowed again:",
+                struck.len(),
+                self.planned
+            ),
         ];
         lines.extend(self.kinds().iter().map(|kind| {
             let ms = |time: Option<Duration>| time.map_or("not seen".to_owned(), milliseconds);
-            let unseen = if kind.unseen > 0 { format!("  not seen {}", kind.unseen) } else { String::new() };
+            let unseen = if kind.unseen > 0 { format!("  in {} not seen", kind.unseen) } else { String::new() };
             let count = kind.took.len() + kind.unseen;
             format!(
                 "    {:<22}{count:>4} ×  median {:>9}  longest {:>9}{unseen}",

@@ -101,25 +101,25 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Whom it may happen to.
     pub target: Target,
+    /// The shortest outage.
+    pub least_outage: Duration,
     /// The longest outage. At most half of `every` in any case, so that one is over before the next begins.
     pub outage: Duration,
 }
-
-/// The shortest outage.
-const LEAST_OUTAGE: Duration = Duration::from_millis(100);
 
 impl Plan {
     /// Draws the strikes: the first after `every`, none in the last half of `every`.
     pub fn strikes(&self) -> Vec<Strike> {
         let mut random = fastrand::Rng::with_seed(self.seed);
-        let longest = self.outage.min(self.every / 2).max(LEAST_OUTAGE);
+        let longest = self.outage.min(self.every / 2);
+        let shortest = self.least_outage.min(longest);
         let times = (1..).map(|number| self.every * number).take_while(|at| *at + self.every / 2 <= self.duration);
         times
             .map(|at| Strike {
                 at,
                 fault: self.faults[random.usize(..self.faults.len())],
                 target: self.target,
-                outage: LEAST_OUTAGE + (longest - LEAST_OUTAGE).mul_f64(random.f64()),
+                outage: shortest + (longest - shortest).mul_f64(random.f64()),
                 pick: random.u64(..),
             })
             .collect()
@@ -137,6 +137,7 @@ mod tests {
             duration: Duration::from_secs(120),
             faults: vec![Fault::Kill, Fault::Pause, Fault::Terminate],
             target: Target::Any,
+            least_outage: Duration::from_millis(100),
             outage: Duration::from_secs(6),
         }
     }

@@ -1,9 +1,8 @@
 //! How long it takes after a strike until results flow again. Pure: it is shown one snapshot after another.
 //!
-//! When the leader is gone only a result that its successor's intake has brought counts. Three things must be seen in
-//! turn: a newer epoch has begun; the cursor has moved since, which only the new leader can do; and the results have grown
-//! since that. So results of messages that the old leader had handed out are not taken for the new one's. When a leader is
-//! only paused, what grows after it goes on counts as well. After any other strike the next result counts.
+//! Results of what was under way do not count. Three things must be seen in turn: if the leader is gone, a newer epoch has
+//! begun; the cursor has moved since, so something was taken in; and the results have grown since that. When a leader is
+//! only paused, what grows after it goes on counts as well.
 //!
 //! What is measured is a little more than the truth, by the time between two looks, and by the wait for the next
 //! message where few are published or they come in bursts.
@@ -17,37 +16,30 @@ use crate::local::{Lease, Snapshot};
 #[derive(Debug)]
 pub struct Recovery {
     struck_at: Instant,
-    takeover: Option<TakeOver>,
+    stage: Stage,
     /// More results than this are results that flow again.
     baseline: Option<u64>,
 }
 
 #[derive(Debug)]
-struct TakeOver {
-    old: Lease,
-    stage: Stage,
-}
-
-#[derive(Debug)]
 enum Stage {
     /// The lease is still the old leader's.
-    Leaderless,
-    /// A newer epoch has begun; the cursor was here when that was first seen.
-    Elected(Option<Cursor>),
-    /// The new leader has taken messages in; there were this many results when that was first seen.
+    Leaderless(Lease),
+    /// Somebody leads; the cursor was here when that was first seen.
+    Led(Option<Cursor>),
+    /// Messages have been taken in; there were this many results when that was first seen.
     TakingIn(u64),
 }
 
 impl Recovery {
     /// The leader, with this lease, is gone or stands still.
     pub fn of_leader(old: Lease, struck_at: Instant) -> Recovery {
-        let takeover = Some(TakeOver { old, stage: Stage::Leaderless });
-        Recovery { struck_at, takeover, baseline: None }
+        Recovery { struck_at, stage: Stage::Leaderless(old), baseline: None }
     }
 
-    /// Something else was struck, when there were so many results.
-    pub fn of_another(processed: u64, struck_at: Instant) -> Recovery {
-        Recovery { struck_at, takeover: None, baseline: Some(processed) }
+    /// Something else was struck, when the group looked like this.
+    pub fn of_another(snapshot: &Snapshot, struck_at: Instant) -> Recovery {
+        Recovery { struck_at, stage: Stage::Led(snapshot.cursor.clone()), baseline: None }
     }
 
     /// What was struck goes on, with so many results there.
@@ -57,23 +49,20 @@ impl Recovery {
 
     /// Takes a snapshot into account; gives the time it took if results flow again.
     pub fn observe(&mut self, now: Instant, snapshot: &Snapshot) -> Option<Duration> {
-        let flows = self.baseline.is_some_and(|baseline| snapshot.processed > baseline)
-            || self.takeover.as_mut().is_some_and(|takeover| takeover.is_over(snapshot));
-        flows.then(|| now.saturating_duration_since(self.struck_at))
+        let grown = self.baseline.is_some_and(|baseline| snapshot.processed > baseline);
+        (grown || self.is_over(snapshot)).then(|| now.saturating_duration_since(self.struck_at))
     }
-}
 
-impl TakeOver {
     fn is_over(&mut self, snapshot: &Snapshot) -> bool {
         match &self.stage {
-            Stage::Leaderless if snapshot.lease.as_ref().is_some_and(|lease| lease.epoch > self.old.epoch) => {
-                self.stage = Stage::Elected(snapshot.cursor.clone());
+            Stage::Leaderless(old) if snapshot.lease.as_ref().is_some_and(|lease| lease.epoch > old.epoch) => {
+                self.stage = Stage::Led(snapshot.cursor.clone());
             }
-            Stage::Elected(cursor) if *cursor != snapshot.cursor => {
+            Stage::Led(cursor) if *cursor != snapshot.cursor => {
                 self.stage = Stage::TakingIn(snapshot.processed);
             }
             Stage::TakingIn(processed) => return snapshot.processed > *processed,
-            Stage::Leaderless | Stage::Elected(_) => {}
+            Stage::Leaderless(_) | Stage::Led(_) => {}
         }
         false
     }
@@ -116,10 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn after_any_other_strike_the_next_result_counts() {
+    fn after_any_other_strike_a_result_of_what_was_under_way_does_not_count() {
         let struck_at = Instant::now();
-        let mut recovery = Recovery::of_another(15, struck_at);
-        assert_eq!(recovery.observe(struck_at, &snapshot("d0-a", 7, "7.3 5 10", 15)), None);
-        assert_eq!(recovery.observe(struck_at, &snapshot("d0-a", 7, "7.3 5 10", 16)), Some(Duration::ZERO));
+        let mut recovery = Recovery::of_another(&snapshot("d0-a", 7, "7.3 5 10", 15), struck_at);
+        assert_eq!(recovery.observe(struck_at, &snapshot("d0-a", 7, "7.3 5 10", 16)), None);
+        assert_eq!(recovery.observe(struck_at, &snapshot("d0-a", 7, "7.3 6 11", 17)), None);
+        assert_eq!(recovery.observe(struck_at, &snapshot("d0-a", 7, "7.3 6 11", 18)), Some(Duration::ZERO));
     }
 }

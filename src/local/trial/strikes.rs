@@ -13,7 +13,8 @@ use super::plan::{Fault, Strike, Target};
 use super::recovery::Recovery;
 use crate::error::{Error, Result};
 use crate::ledger::Command;
-use crate::local::{ChildProcess, Cluster, GroupView, Member, Signal, Snapshot};
+use crate::ledger::subscription::CLIENT_NAME_PREFIX;
+use crate::local::{ChildProcess, Cluster, GroupView, Lease, Member, Signal, Snapshot};
 
 /// How long a process may take to end after SIGTERM: a consumer finishes what it has in hand.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -119,7 +120,7 @@ impl Strikes {
     ) -> Result<Option<Event>> {
         let now = Instant::now();
         let Some((leader, lease)) = cluster.leader(snapshot).zip(snapshot.lease.clone()) else { return Ok(None) };
-        let anybody = Recovery::of_another(snapshot.processed, now);
+        let anybody = Recovery::of_another(snapshot, now);
         let (whom, led, recovery, said) = if strike.fault.strikes_a_member() {
             let Some(member) = choose(strike, leader, &cluster.running()) else { return Ok(None) };
             let led = member == leader;
@@ -134,8 +135,12 @@ impl Strikes {
             };
             (member.to_string(), led, recovery, said)
         } else if strike.fault == Fault::Cut {
-            cut(view, strike.pick)?;
-            ("redis".to_owned(), false, anybody, "redis closes a dispatcher's subscription".to_owned())
+            let Some(id) = cut(view, strike, &lease)? else { return Ok(None) };
+            let led = id == lease.holder;
+            let name = Lease { holder: id, epoch: lease.epoch }.name().to_owned();
+            let role = if led { ", which leads" } else { "" };
+            let said = format!("redis closes the subscription of {name}{role}");
+            (name, led, if led { Recovery::of_leader(lease, now) } else { anybody }, said)
         } else {
             let ms = strike.outage.as_millis().to_string();
             view.connection().query("stalling redis", Command::of(&["CLIENT", "PAUSE", &ms, "WRITE"]))?;
@@ -161,9 +166,9 @@ impl Strikes {
         struck.leader = snapshot.lease.as_ref().map_or("nobody", |lease| lease.name()).to_owned();
         let (ms, leader) = (took.as_millis(), &struck.leader);
         let said = match (struck.led, *leader == struck.whom) {
-            (true, false) => format!("{leader} has taken over: its first result came {ms} ms after"),
-            (true, true) => format!("{leader} leads on: the next result came {ms} ms after"),
-            (false, _) => format!("the next result came {ms} ms after"),
+            (true, false) => format!("{leader} has taken over: its first result came {ms} ms after that"),
+            (true, true) => format!("{leader} leads on: the next result came {ms} ms after that"),
+            (false, _) => format!("results flow on: the next came {ms} ms after that"),
         };
         Some(Event::Flows(said))
     }
@@ -214,18 +219,31 @@ fn hit(fault: Fault, member: Member, cluster: &mut Cluster) -> Result<Option<Chi
     }
 }
 
-/// Has Redis close one of the connections with subscriptions.
-fn cut(view: &mut GroupView, pick: u64) -> Result<()> {
+/// Has Redis close a dispatcher's subscription. Gives the dispatcher's id; `None` if none may be struck.
+fn cut(view: &mut GroupView, strike: &Strike, lease: &Lease) -> Result<Option<String>> {
     let list = view.connection().query("listing subscriptions", Command::of(&["CLIENT", "LIST", "TYPE", "PUBSUB"]))?;
     let text = match &list {
         Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
         Value::VerbatimString { text, .. } => text.clone(),
         other => return Err(Error::Failed(format!("listing subscriptions: unexpected answer {other:?}"))),
     };
-    let ids: Vec<&str> = text.split_whitespace().filter_map(|word| word.strip_prefix("id=")).collect();
-    let Some(id) = ids.get((pick % ids.len().max(1) as u64) as usize) else { return Ok(()) };
-    let kill = Command::of(&["CLIENT", "KILL", "ID", id]);
-    view.connection().query("closing a subscription", kill).map(drop)
+    let word = |line: &str, name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)).map(str::to_owned);
+    let fits = |dispatcher: &String| match strike.target {
+        Target::Any | Target::Dispatcher => true,
+        Target::Leader => *dispatcher == lease.holder,
+        Target::Consumer => false,
+    };
+    let subscriptions = text.lines().filter_map(|line| {
+        let dispatcher = word(line, "name=")?.strip_prefix(CLIENT_NAME_PREFIX)?.to_owned();
+        Some((word(line, "id=")?, dispatcher))
+    });
+    let mut found: Vec<(String, String)> = subscriptions.filter(|(_, dispatcher)| fits(dispatcher)).collect();
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let (id, dispatcher) = found.swap_remove((strike.pick % found.len() as u64) as usize);
+    view.connection().query("closing a subscription", Command::of(&["CLIENT", "KILL", "ID", &id]))?;
+    Ok(Some(dispatcher))
 }
 
 fn is_whole(cluster: &mut Cluster, snapshot: &Snapshot) -> bool {

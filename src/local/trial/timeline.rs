@@ -35,25 +35,26 @@ pub struct Timeline {
     pub peaks: BTreeMap<String, u64>,
     step: Duration,
     markers: Markers,
-    /// Calls of PUBLISH before the first look: they are not of this trial.
-    before: Option<u64>,
+    /// Calls of PUBLISH before it: they are not of this trial.
+    before: u64,
 }
 
 impl Timeline {
-    /// For a trial that takes about this long.
-    pub(super) fn new(duration: Duration) -> Timeline {
+    /// For a trial that takes about this long, before which the group looked like this.
+    pub(super) fn new(duration: Duration, before: &Snapshot) -> Timeline {
         let step = (duration / MAX_SAMPLES).max(LEAST_STEP);
-        Timeline { samples: Vec::new(), peaks: BTreeMap::new(), step, markers: Markers::default(), before: None }
+        let mut markers = Markers::default();
+        let before = before.publish_calls.saturating_sub(markers.count(before));
+        Timeline { samples: Vec::new(), peaks: BTreeMap::new(), step, markers, before }
     }
 
     /// Takes a look into account; `false` if the last was only a moment ago.
     pub(super) fn add(&mut self, at: Duration, snapshot: &Snapshot) -> bool {
         let calls = snapshot.publish_calls.saturating_sub(self.markers.count(snapshot));
-        let before = *self.before.get_or_insert(calls);
         if self.samples.last().is_some_and(|last| at < last.at + self.step) {
             return false;
         }
-        let published = calls.saturating_sub(before);
+        let published = calls.saturating_sub(self.before);
         let (processed, pending) = (snapshot.processed, snapshot.pending);
         self.samples.push(Sample { at, published, processed, pending });
         true
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn markers_are_not_counted_as_messages() {
-        let mut timeline = Timeline::new(Duration::from_secs(10));
+        let mut timeline = Timeline::new(Duration::from_secs(10), &Snapshot::default());
         assert_eq!(timeline.rates(), (0, 0));
         let mut look = |ms, cursor: &str, publish_calls, processed| {
             let cursor = Some(cursor.parse().expect("a cursor"));

@@ -47,6 +47,7 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     pub(super) fn new(
         trial: &Trial,
+        before: &Snapshot,
         cluster: Cluster,
         publisher: ChildProcess,
         screen: &'a mut Screen,
@@ -66,7 +67,7 @@ impl<'a> Watch<'a> {
             answered: begin,
             next_frame: begin + first_frame,
             strikes: Strikes::new(trial.strikes.clone(), begin),
-            timeline: Timeline::new(trial.duration),
+            timeline: Timeline::new(trial.duration, before),
             published: None,
             quiet: (0, begin),
         }
