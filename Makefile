@@ -34,9 +34,10 @@ chaos: cargo redis
 # Evenly spread messages, so that none of the time is a wait for the next burst.
 takeovers: cargo redis
 	cargo build --release --locked --bins
-	@for faults in '--faults kill --every 2s' '--faults terminate --every 2s' '--faults pause --every 6s --least-outage 2500ms --duration 65s'; do \
+	@for faults in '--faults kill --every 2s --duration 22s' '--faults terminate --every 2s --duration 22s' \
+	    '--faults pause --every 6s --least-outage 2500ms --duration 65s'; do \
 	    cargo run --quiet --release --locked --bin oncecast -- chaos --target leader $$faults --seed 1 \
-	        --duration 22s --rate 2000 --batch 0 $(ARGS) || exit; \
+	        --rate 2000 --batch 0 $(ARGS) || exit; \
 	done
 
 test: cargo redis

@@ -95,7 +95,7 @@ pub(super) fn svg(report: &Report<'_>) -> String {
                 y + 4.0
             ));
         }
-        add(format!("<text class=\"faint\" x=\"{LEFT}\" y=\"{}\">{name}</text>", top - 8.0));
+        add(format!("<text class=\"faint\" x=\"{}\" y=\"{}\">{name}</text>", LEFT + 6.0, top + 15.0));
     }
     let line = |points: &[Point], (top, bottom): (f64, f64), most: f64| {
         points.iter().fold(String::new(), |mut path, (at, value)| {
