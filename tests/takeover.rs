@@ -183,7 +183,7 @@ impl Drop for Opener {
 }
 
 #[test]
-fn work_longer_than_the_link_timeout_is_run_once_over_a_change_of_leader() {
+fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
     let runs: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
     let mut cluster = bare_cluster();
     let url = cluster.redis().url();
@@ -203,17 +203,26 @@ fn work_longer_than_the_link_timeout_is_run_once_over_a_change_of_leader() {
     // In the other order: a new leader that knew nothing would hand each message to the other consumer.
     let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
-    let mut first = dispatcher(&cluster, "d0", &addresses, "--link-timeout-ms 600");
-    cluster.wait_for(DEADLINE, "d0 to lead", |_, snapshot| snapshot.lease.clone()).unwrap();
-    let _second = dispatcher(&cluster, "d1", &reversed, "--link-timeout-ms 600");
-    wait_until_in_sync(connection, 2);
-    publish_payloads(connection, (0..8).map(|n| format!("slow{n}")));
-    wait_until("all to run", || (runs.lock().len() == 8).then_some(()));
-    first.kill().unwrap();
-    wait_until_done(connection, 8);
-    // Catches work that is sent again because the new leader does not hear of it, or takes it for overdue.
+    let mut dispatchers: HashMap<&str, _> = [("d0", &addresses), ("d1", &reversed), ("d2", &addresses)]
+        .map(|(name, addresses)| (name, dispatcher(&cluster, name, addresses, "--link-timeout-ms 600")))
+        .into();
+    wait_until_in_sync(connection, 3);
+    // Twice as many as can run at the same time.
+    publish_payloads(connection, (0..16).map(|n| format!("slow{n}")));
+    wait_until("the first of them to run", || (runs.lock().len() >= 8).then_some(()));
+    let mut view = cluster.view();
+    for _ in 0..2 {
+        let lease = wait_until("a leader that is linked to both consumers", || {
+            let lease = view.snapshot().ok()?.lease?;
+            let linked = |consumer: &OwnConsumer| consumer.stats.ruling_epoch() == lease.epoch.0;
+            consumers.iter().all(linked).then_some(lease)
+        });
+        dispatchers.remove(lease.name()).expect("the lease goes with its holder").kill().unwrap();
+    }
+    wait_until_done(connection, 16);
+    // Catches work that is sent again because a new leader does not hear of it, or takes it for overdue.
     let runs = runs.lock().clone();
-    assert!(runs.len() == 8 && runs.values().all(|runs| *runs == 1), "runs: {runs:?}");
+    assert!(runs.len() == 16 && runs.values().all(|runs| *runs == 1), "runs: {runs:?}");
     assert_each_once(connection, runs.keys());
 }
 

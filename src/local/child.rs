@@ -22,6 +22,8 @@ pub use nix::sys::signal::Signal;
 
 /// How long a process may take to vanish after SIGKILL; longer only if it hangs in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the rest of its output may take to be read after its end.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(1);
 /// How many lines of its output an error about a child shows.
 const SHOWN_LINES: usize = 20;
 
@@ -107,10 +109,12 @@ impl ChildProcess {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until what it wrote has been read.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
-        wait_until(within, what, || self.ended())
+        let status = wait_until(within, what, || self.ended())?;
+        [&self.stdout, &self.stderr].into_iter().for_each(|output| output.wait_for_end(OUTPUT_LIMIT));
+        Ok(status)
     }
 
     /// Sends a signal; nothing happens if it has ended.

@@ -88,6 +88,13 @@ impl Lines {
         ring.kept.iter().skip(skipped).map(|line| format!("\n    {line}")).collect()
     }
 
+    /// Waits until everything has been read that the child wrote; not for ever, since a child of its own may hold the pipe open.
+    pub(super) fn wait_for_end(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let mut ring = self.0.ring.lock();
+        while !ring.ended && !self.0.changed.wait_until(&mut ring, deadline).timed_out() {}
+    }
+
     /// The first kept line that contains `part`, waiting for it if need be.
     pub fn wait_for(&self, part: &str, within: Duration) -> Result<String> {
         self.wait_for_after(0, part, within)
