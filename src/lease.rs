@@ -76,9 +76,7 @@ impl Lease {
 
     /// The ids of the other dispatchers that are subscribed now.
     pub fn other_dispatchers(&mut self) -> Result<Vec<String>> {
-        let mut others = self.ledger.dispatchers()?;
-        others.retain(|id| id != self.id.as_str());
-        Ok(others)
+        self.ledger.other_dispatchers(&self.id)
     }
 
     /// Gives a lease back that stands in our name although we do not lead: the answer to taking it or to giving it back

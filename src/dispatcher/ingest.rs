@@ -190,9 +190,8 @@ impl Ingest {
             Right::Rest => Reason::BeforeBreak,
             Right::Break => return Ok(()),
             Right::BreakIfEldest => {
-                let ledger = &mut self.ledger;
-                let mut others = self.retry.until_done(|| ledger.dispatchers())?;
-                others.retain(|id| id != self.shared.id.as_str());
+                let (ledger, own) = (&mut self.ledger, &self.shared.id);
+                let others = self.retry.until_done(|| ledger.other_dispatchers(own))?;
                 if self.shared.ring.is_eldest(&others) {
                     return Ok(());
                 }

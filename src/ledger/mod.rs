@@ -134,8 +134,8 @@ impl Ledger {
         Ok(reply == Value::Int(1))
     }
 
-    /// The ids of the dispatchers that are subscribed now, the caller's among them.
-    pub fn dispatchers(&mut self) -> Result<Vec<String>> {
+    /// The ids of the dispatchers that are subscribed now, without the caller's.
+    pub fn other_dispatchers(&mut self, own: &DispatcherId) -> Result<Vec<String>> {
         const DOING: &str = "looking for other dispatchers";
         // In a pattern the characters of a group's name must stand for themselves.
         let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
@@ -143,7 +143,7 @@ impl Ledger {
         let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
         let Value::Array(channels) = &reply else { return self.surprise(DOING, &reply) };
         let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
-        Ok(ids.map(str::to_owned).collect())
+        Ok(ids.filter(|id| *id != own.as_str()).map(str::to_owned).collect())
     }
 
     /// Publishes a leader's marker among the messages of `channel`, on the control channel.
