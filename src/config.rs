@@ -47,6 +47,8 @@ pub(crate) struct Setting {
     default: Default,
     help: &'static str,
     secret: bool,
+    /// Given or not, without a value.
+    switch: bool,
 }
 
 /// What a setting is if it is not given.
@@ -62,7 +64,12 @@ pub(crate) enum Default {
 
 impl Setting {
     pub(crate) const fn new(name: &'static str, value: &'static str, default: Default, help: &'static str) -> Setting {
-        Setting { name, value, default, help, secret: false }
+        Setting { name, value, default, help, secret: false, switch: false }
+    }
+
+    /// One that is given or not.
+    pub(crate) const fn switch(name: &'static str, help: &'static str) -> Setting {
+        Setting { name, value: "", default: Default::Found("no"), help, secret: false, switch: true }
     }
 
     const fn secret(mut self) -> Setting {
@@ -80,11 +87,13 @@ impl Setting {
         let file =
             if self.secret { format!(", or the path of a file with it in {variable}_FILE") } else { String::new() };
         // The variable is read by us, not by clap: --help must not show its value.
-        Arg::new(self.name)
-            .long(self.name)
-            .value_name(self.value)
-            .help(format!("{}\n[{default}] [env: {variable}{file}]", self.help))
-            .allow_hyphen_values(true)
+        let arg =
+            Arg::new(self.name).long(self.name).help(format!("{}\n[{default}] [env: {variable}{file}]", self.help));
+        match self.switch {
+            // Nothing after it is taken for its value.
+            true => arg.num_args(0).value_parser(clap::value_parser!(String)).default_missing_value("yes"),
+            false => arg.value_name(self.value).allow_hyphen_values(true),
+        }
     }
 }
 
@@ -157,6 +166,14 @@ impl Values<'_> {
 
     fn millis(&self, name: &'static str, least: u64, most: u64) -> Result<Duration, ConfigError> {
         self.number(name, least, most).map(Duration::from_millis)
+    }
+
+    fn is_on(&self, name: &'static str) -> Result<bool, ConfigError> {
+        match self.text(name)?.as_deref() {
+            None | Some("no" | "false" | "0") => Ok(false),
+            Some("yes" | "true" | "1") => Ok(true),
+            Some(other) => Err(ConfigError::new(name, quoted(other), "yes or no")),
+        }
     }
 
     /// A duration such as `30s`, `500ms`, `2m`; a bare number means seconds.

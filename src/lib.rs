@@ -27,6 +27,7 @@
 //! | [`status`] | how a group stands |
 //! | [`local`] | a whole cluster on this machine, struck by faults if wanted: `demo`, `chaos`, the tests |
 //! | [`metrics`], [`log`] | what the programs tell their operator |
+//! | [`pulse`], [`supervision`] | which loops turn, and what systemd hears of it |
 //! | [`config`], [`error`] | settings, checked once; errors, by what they make us do |
 //! | [`backoff`], [`budget`], [`rate`] | waiting between attempts; bytes kept in memory; events per second |
 //!
@@ -55,10 +56,12 @@ pub mod local;
 pub mod log;
 pub mod metrics;
 pub mod publisher;
+pub mod pulse;
 pub mod rate;
 pub mod ring;
 pub mod shutdown;
 pub mod status;
+pub mod supervision;
 pub mod wire;
 
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerStats, Delivery, Handler, HandlerError, Outcome};

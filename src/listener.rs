@@ -18,6 +18,7 @@ use crate::id::Epoch;
 use crate::ledger::Marker;
 use crate::ledger::subscription::{Channels, Seen, Subscription};
 use crate::log::Quoted;
+use crate::pulse::Pulse;
 use crate::ring::Ring;
 
 /// How long one read waits; also how soon a stop is noticed.
@@ -33,6 +34,11 @@ const _: () = assert!(
     "a dead subscription would be seen too late"
 );
 
+/// How long one attempt to subscribe takes, with several addresses behind a name.
+const OPENED_WITHIN: Duration = Duration::from_secs(20);
+/// How long one read and what is done with it takes.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
 /// What the listener hears that the election should know at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released(pub Epoch);
@@ -44,6 +50,8 @@ pub struct ListenerStats {
     pub subscriptions: AtomicU64,
     /// The highest epoch heard of on the control channel.
     pub highest_epoch: AtomicU64,
+    /// Its loop turns.
+    pub pulse: Pulse,
 }
 
 /// The handle: stops and joins the thread when dropped.
@@ -112,6 +120,7 @@ impl Worker {
     fn run(self) {
         let mut backoff = Backoff::for_leadership();
         while !self.stopped() {
+            self.stats.pulse.beat(OPENED_WITHIN);
             let number = self.stats.subscriptions.load(Ordering::Relaxed) + 1;
             let join = Marker::of_join(&self.channels.dispatcher, number);
             let outcome = Subscription::open(&self.channels, &join, PATIENCE).and_then(|subscription| {
@@ -127,6 +136,7 @@ impl Worker {
                 self.pause(backoff.next_wait());
             }
         }
+        self.stats.pulse.rest();
     }
 
     /// Reads until the subscription fails or the program stops.
@@ -135,6 +145,7 @@ impl Worker {
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
         while !self.stopped() {
+            self.stats.pulse.beat(READ_WITHIN);
             match subscription.read()? {
                 Some(batch) => {
                     heard = Instant::now();

@@ -20,8 +20,8 @@ mod histogram;
 mod http;
 mod process;
 
-pub use self::histogram::Histogram;
-pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
+pub use self::histogram::{Distribution, Histogram};
+pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME, Site};
 
 /// The numbers of one program.
 #[derive(Debug)]
@@ -52,6 +52,11 @@ impl Metrics {
         });
     }
 
+    /// Adds a time in seconds that rises and falls. `name` without `oncecast_`, ending in `_seconds`.
+    pub fn seconds(&mut self, name: &'static str, help: &'static str, read: impl Fn() -> f64 + Send + Sync + 'static) {
+        self.add(name, help, MetricType::Gauge, move |encoder| ConstGauge::new(read()).encode(encoder));
+    }
+
     /// Adds a number for each value of a label, such as the messages in flight by consumer.
     ///
     /// The values must be few, and must not vanish for a counter.
@@ -72,9 +77,14 @@ impl Metrics {
     }
 
     /// Adds the distribution of a time in seconds. `name` without `oncecast_`, ending in `_seconds`.
-    pub fn histogram(&mut self, name: &'static str, help: &'static str, histogram: std::sync::Arc<Histogram>) {
+    pub fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> Distribution + Send + Sync + 'static,
+    ) {
         self.add(name, help, MetricType::Histogram, move |mut encoder| {
-            let (sum, count, buckets) = histogram.read();
+            let Distribution { sum, count, buckets } = read();
             encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
         });
     }

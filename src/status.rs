@@ -1,24 +1,38 @@
-//! `oncecast status`: how a group stands, as one page of text.
+//! How a group stands: `oncecast status`, and the page that each dispatcher shows.
 //!
-//! Reads only, on the caller's thread: one look at the group, then the newest of its gaps. What it shows is what Redis
-//! knows; a dispatcher's own figures are served by its `--metrics-addr`.
+//! An [`Onlooker`] only reads. What it sees comes from two sources: the group's keys, and the reports that the
+//! dispatchers leave in Redis once a second. Nothing here is of one moment: the values are read one after the other,
+//! and reports are up to a second old.
 
-use std::fmt;
-use std::sync::Arc;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use crossbeam_channel::{after, select};
+
 use crate::config::StatusConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::wall_clock_us;
-use crate::ledger::overview::{GroupView, Snapshot};
+use crate::ledger::overview::{self, GroupView, Lease, Snapshot};
 use crate::ledger::reading::RecordedGap;
-use crate::ledger::{Connection, Ledger};
-use crate::log::Timestamp;
+use crate::ledger::{Connection, Keys};
+use crate::shutdown::shutdown_channel;
+
+mod health;
+pub mod report;
+mod show;
+
+use self::report::{Rates, Report};
 
 /// How long a reply is waited for.
 const REPLY_TIME: Duration = Duration::from_secs(5);
+/// How often `--watch` looks.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// The most gaps that are shown.
 pub const SHOWN_GAPS: usize = 10;
+/// How long a message may be pending before that needs attention, unless set otherwise.
+pub const MAX_AGE: Duration = Duration::from_secs(60);
+/// The exit code for a group that needs attention.
+pub const NEEDS_ATTENTION: u8 = 3;
 
 /// How a group stands.
 #[derive(Clone, Debug)]
@@ -29,104 +43,145 @@ pub struct Status {
     pub now_us: u64,
     /// What Redis holds of it.
     pub snapshot: Snapshot,
+    /// The dispatchers that are subscribed.
+    pub members: Vec<Member>,
     /// Its newest gaps, the newest first.
     pub gaps: Vec<RecordedGap>,
+    /// Settings of the server that endanger what is promised.
+    pub redis_warnings: Vec<String>,
+    /// How long a message may be pending before that needs attention.
+    pub max_age: Duration,
 }
 
-/// Looks at a group.
-pub fn status(config: &StatusConfig) -> Result<Status> {
-    let common = &config.common;
-    let connection = Connection::new(common.redis.clone(), REPLY_TIME);
-    let snapshot = GroupView::new(connection, common.keys.clone()).snapshot()?;
-    let mut ledger = Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), REPLY_TIME);
-    let gaps = ledger.newest_gaps(SHOWN_GAPS)?;
-    Ok(Status { group: common.keys.group.clone(), now_us: wall_clock_us(), snapshot, gaps })
+/// A dispatcher.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its id.
+    pub id: String,
+    /// What it last said of itself, if that was a few seconds ago at most.
+    pub report: Option<Report>,
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Snapshot { lease, lease_left, pending, oldest, processed, dead, dispatchers, consumers, .. } =
-            &self.snapshot;
-        let mut line = |name: &str, text: String| writeln!(f, "{name:<14}{text}");
-        line("group", self.group.clone())?;
-        line(
-            "leader",
-            match lease {
-                Some(lease) if *dispatchers == 0 => format!("none; {}, the last, is gone", lease.holder),
-                Some(lease) => {
-                    let left = lease_left.unwrap_or_default().as_millis();
-                    format!("{}, epoch {}, lease for {left} ms more", lease.holder, lease.epoch)
-                }
-                None => format!("none; the last epoch was {}", self.snapshot.epoch),
-            },
-        )?;
-        line("dispatchers", format!("{dispatchers} subscribed"))?;
-        line("consumers", format!("{}{}", consumers.len(), list(consumers)))?;
-        let age = oldest.map(|oldest| self.now_us.saturating_sub(oldest.0) as f64 / 1e6);
-        let age = age.map_or(String::new(), |seconds| format!(", the oldest for {seconds:.1} s"));
-        line("pending", format!("{pending}{age}"))?;
-        line("results", processed.to_string())?;
-        line("dead letters", dead.to_string())?;
-        line("gaps", self.snapshot.gaps.to_string())?;
-        for gap in &self.gaps {
-            let RecordedGap { at_ms, reason, dispatcher, begin, end, count } = gap;
-            let at = Timestamp(at_ms * 1_000);
-            writeln!(f, "  {at} {reason}, found by {dispatcher}: after {begin:?} until {end:?}, messages: {count}")?;
-        }
-        let more = self.snapshot.gaps.saturating_sub(self.gaps.len() as u64);
-        if more > 0 {
-            writeln!(f, "  and {more} older ones in the stream {}:gaps", self.group)?;
-        }
-        Ok(())
+impl Member {
+    fn new(member: overview::Member) -> Member {
+        Member { id: member.id, report: member.report.as_deref().and_then(Report::parse) }
+    }
+
+    /// The name part of its id: the setting `dispatcher-id`.
+    pub fn name(&self) -> &str {
+        self.id.rsplit_once('-').map_or(&self.id, |(name, _)| name)
     }
 }
 
-fn list(names: &[String]) -> String {
-    if names.is_empty() { String::new() } else { format!(": {}", names.join(" ")) }
+impl Status {
+    /// Who leads, if that dispatcher is still there.
+    pub fn leader(&self) -> Option<&Lease> {
+        self.snapshot.lease.as_ref().filter(|lease| self.members.iter().any(|member| member.id == lease.holder))
+    }
+
+    fn leaders_report(&self) -> Option<&Report> {
+        let leader = self.leader()?;
+        self.members.iter().find(|member| member.id == leader.holder)?.report.as_ref().filter(|report| report.leads)
+    }
+
+    /// How long the oldest pending message has been so.
+    pub fn oldest_age(&self) -> Option<Duration> {
+        self.snapshot.oldest.map(|oldest| Duration::from_micros(self.now_us.saturating_sub(oldest.0)))
+    }
+
+    /// Messages per second, as the leader sees them.
+    pub fn rates(&self) -> Rates {
+        self.leaders_report().map(|report| report.rates).unwrap_or_default()
+    }
+
+    /// Pending messages that are in Redis alone, about.
+    pub fn spilled(&self) -> u64 {
+        let Some(report) = self.leaders_report().filter(|report| report.behind) else { return 0 };
+        let in_flight: u64 = report.consumers.iter().map(|consumer| consumer.in_flight).sum();
+        self.snapshot.pending.saturating_sub(in_flight + report.ready)
+    }
+
+    /// 0 if all is well.
+    pub fn exit_code(&self) -> u8 {
+        if self.problems().is_empty() { 0 } else { NEEDS_ATTENTION }
+    }
+}
+
+/// Looks at one group, again and again, through one connection.
+pub struct Onlooker {
+    view: GroupView,
+    max_age: Duration,
+}
+
+impl Onlooker {
+    /// Opens nothing yet.
+    pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> Onlooker {
+        Onlooker { view: GroupView::new(connection, keys), max_age }
+    }
+
+    /// How the group stands now.
+    pub fn look(&mut self) -> Result<Status> {
+        let snapshot = self.view.snapshot()?;
+        let members = self.view.members()?.into_iter().map(Member::new).collect();
+        let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
+        Ok(Status {
+            group: self.view.keys().group.clone(),
+            now_us: wall_clock_us(),
+            snapshot,
+            members,
+            gaps,
+            redis_warnings: Vec::new(),
+            max_age: self.max_age,
+        })
+    }
+}
+
+/// Shows how a group stands, once or until interrupted. The exit code tells the health that was seen last.
+pub fn run(config: &StatusConfig) -> Result<u8> {
+    let connection = Connection::new(config.common.redis.clone(), REPLY_TIME);
+    let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age);
+    if !config.watch {
+        let status = onlooker.look()?;
+        print(&mut io::stdout(), config.json, &status)?;
+        return Ok(status.exit_code());
+    }
+    let (handle, requests) = shutdown_channel();
+    handle.on_signals()?;
+    let mut out = io::stdout();
+    let screen = !config.json && out.is_terminal();
+    loop {
+        if screen {
+            // From the top left corner, on an empty screen.
+            write!(out, "\x1b[H\x1b[2J").map_err(output_failed())?;
+        }
+        let outcome = match onlooker.look() {
+            Ok(status) => {
+                print(&mut out, config.json, &status)?;
+                Ok(status.exit_code())
+            }
+            Err(error) => {
+                log::warn!("event=redis-trouble error={}", crate::log::Quoted(&error));
+                Err(error)
+            }
+        };
+        if !config.json && !screen {
+            writeln!(out).map_err(output_failed())?;
+        }
+        select! {
+            recv(requests.receiver()) -> _ => return outcome,
+            recv(after(WATCH_EVERY)) -> _ => {}
+        }
+    }
+}
+
+fn print(out: &mut impl Write, json: bool, status: &Status) -> Result<()> {
+    let written = if json { writeln!(out, "{}", status.to_json()) } else { write!(out, "{status}") };
+    written.and_then(|()| out.flush()).map_err(output_failed())
+}
+
+fn output_failed() -> impl FnOnce(io::Error) -> Error {
+    Error::io("writing to standard output")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::{Epoch, MessageId};
-    use crate::ledger::overview::Lease;
-
-    #[test]
-    fn it_reads_well() {
-        let snapshot = Snapshot {
-            lease: Some(Lease { holder: "d0-5f3a9c".into(), epoch: Epoch(17) }),
-            lease_left: Some(Duration::from_millis(1_400)),
-            dispatchers: 2,
-            consumers: vec!["c0".into(), "c1".into()],
-            pending: 3,
-            oldest: Some(MessageId(500_000)),
-            processed: 40,
-            gaps: 12,
-            ..Snapshot::default()
-        };
-        let gap = RecordedGap {
-            at_ms: 1_000,
-            reason: "ring-overrun".into(),
-            dispatcher: "d0-5f3a9c".into(),
-            begin: "17.1 0 5".into(),
-            end: "17.1 0 5".into(),
-            count: "7".into(),
-        };
-        let status = Status { group: "messages".into(), now_us: 2_000_000, snapshot, gaps: vec![gap] };
-        let expected = "\
-group         messages
-leader        d0-5f3a9c, epoch 17, lease for 1400 ms more
-dispatchers   2 subscribed
-consumers     2: c0 c1
-pending       3, the oldest for 1.5 s
-results       40
-dead letters  0
-gaps          12
-  1970-01-01T00:00:01.000Z ring-overrun, found by d0-5f3a9c: after \"17.1 0 5\" until \"17.1 0 5\", messages: 7
-  and 11 older ones in the stream messages:gaps
-";
-        assert_eq!(status.to_string(), expected);
-        let nobody = Status { snapshot: Snapshot::default(), gaps: Vec::new(), ..status };
-        assert!(nobody.to_string().contains("leader        none; the last epoch was 0\n"), "{nobody}");
-    }
-}
+mod tests;

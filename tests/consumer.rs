@@ -403,7 +403,7 @@ fn it_starts_without_redis() {
     redis.kill().expect("it is ours");
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::consumer::stamp));
     let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
-    wait_until("the trouble to be seen", || (!consumer.stats.redis_is_up()).then_some(()));
+    wait_until("the trouble to be seen", || (consumer.stats.redis_errors.get() > 0).then_some(()));
     peer.send(&[process(1, "x")]);
     redis.start_again().expect("it starts again");
     peer.expect_acks(&[1]);

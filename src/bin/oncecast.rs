@@ -34,8 +34,7 @@ fn run(config: ToolConfig) -> Result<u8> {
         }
         ToolConfig::Status(config) => {
             log::init(config.common.log_level, "oncecast", "status")?;
-            print!("{}", status::status(&config)?);
-            Ok(0)
+            status::run(&config)
         }
         ToolConfig::Chaos(config) => {
             log::init(config.log_level, "oncecast", "chaos")?;

@@ -132,6 +132,12 @@ pub struct DemoConfig {
 pub struct StatusConfig {
     /// What every program takes.
     pub common: CommonConfig,
+    /// Look again and again.
+    pub watch: bool,
+    /// As JSON.
+    pub json: bool,
+    /// How long a message may be pending before that needs attention.
+    pub max_age: Duration,
 }
 
 /// The settings of `oncecast chaos`.
@@ -299,8 +305,13 @@ pub fn tool(
             }))
         }
         Some(("status", matches)) => {
-            let common = common(&Values { matches, settings: STATUS, environment })?;
-            Ok(ToolConfig::Status(Box::new(StatusConfig { common })))
+            let values = Values { matches, settings: STATUS, environment };
+            Ok(ToolConfig::Status(Box::new(StatusConfig {
+                common: common(&values)?,
+                watch: values.is_on("watch")?,
+                json: values.is_on("json")?,
+                max_age: values.duration("max-age")?.expect("the setting has a default"),
+            })))
         }
         Some(("chaos", matches)) => {
             chaos(&Values { matches, settings: CHAOS, environment }).map(|config| ToolConfig::Chaos(Box::new(config)))

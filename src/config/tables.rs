@@ -25,8 +25,12 @@ const CHANNEL: Setting = Setting::new(
     "The channel that users publish on: one name, no pattern",
 );
 const LOG_LEVEL: Setting = Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
-const METRICS_ADDR: Setting =
-    Setting::new("metrics-addr", "HOST:PORT", Found("off"), "Where to serve /metrics, /healthz and /readyz");
+const METRICS_ADDR: Setting = Setting::new(
+    "metrics-addr",
+    "HOST:PORT",
+    Found("off"),
+    "Where to serve /metrics, /healthz and /readyz, and a dispatcher its status page",
+);
 
 const REDIS_SERVER: Setting =
     Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start");
@@ -150,7 +154,14 @@ pub(super) const AUDIT: &[Setting] = &[
     LOG_LEVEL,
 ];
 
-pub(super) const STATUS: &[Setting] = &[REDIS_URL, GROUP, LOG_LEVEL];
+pub(super) const STATUS: &[Setting] = &[
+    REDIS_URL,
+    GROUP,
+    Setting::switch("watch", "Look again every second, until interrupted"),
+    Setting::switch("json", "Print JSON, one line for each look"),
+    Setting::new("max-age", "TIME", Text("60s"), "A message that is pending for longer needs attention"),
+    LOG_LEVEL,
+];
 
 pub(super) const DEMO: &[Setting] = &[
     REDIS_SERVER,
@@ -293,12 +304,17 @@ wrong settings.",
         "\
 Shows how a group stands: who leads, what is connected, what is pending, and what may have been missed.
 
-A gap is a stretch of the channel that no dispatcher may have heard; the newest are shown, all are in <group>:gaps.",
+A gap is a stretch of the channel that no dispatcher may have heard; the newest are shown, all are in <group>:gaps.
+What needs attention now is called a problem: no leader, a leader that can't take in, no consumer, a message that is
+pending for longer than --max-age. Notes are worth knowing: no standby in sync, recent gaps, dead letters, settings of
+Redis that endanger what is promised.",
         "\
-Example:
+Examples:
   oncecast status --group orders
+  oncecast status --watch
+  oncecast status --json | jq .pending
 
-Exit codes: 0 shown, 1 Redis can't be read, 2 wrong settings.",
+Exit codes: 0 all is well, 1 Redis can't be read, 2 wrong settings, 3 something needs attention.",
         STATUS,
     );
     let chaos = command(

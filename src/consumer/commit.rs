@@ -23,6 +23,8 @@ use crate::log::Quoted;
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 /// With nothing to record, how often Redis is asked whether it is there.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
+/// How long a turn takes at most: it may connect, wait for a reply and pause.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
 /// The pause before the first new attempt; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between attempts.
@@ -57,7 +59,9 @@ impl Committer {
         let thread = thread::Builder::new()
             .name("commit".to_owned())
             .spawn(move || {
+                let desk = worker.desk.clone();
                 worker.run();
+                desk.stats().committer.rest();
                 drop(alive);
             })
             .map_err(Error::io("starting the committer's thread"))?;
@@ -114,6 +118,7 @@ impl Worker {
     fn run(mut self) {
         self.check();
         loop {
+            self.desk.stats().committer.beat(TURN_WITHIN);
             match self.next() {
                 Next::Batch(batch, _shares) => {
                     if !self.record(&batch) {
@@ -159,6 +164,7 @@ impl Worker {
     /// Records a batch, however long that takes; `false` if it was given up.
     fn record(&mut self, batch: &[Commit]) -> bool {
         loop {
+            self.desk.stats().committer.beat(TURN_WITHIN);
             match self.ledger.commit(None, self.result_maxlen, batch) {
                 Ok(recorded) => {
                     self.all_is_well();
@@ -187,8 +193,10 @@ impl Worker {
     }
 
     fn all_is_well(&mut self) {
+        let stats = self.desk.stats();
+        stats.set_redis_up(true);
+        stats.set_redis_reconnects(self.ledger.connection().server().reconnects());
         if let Some(trouble) = self.trouble.take() {
-            self.desk.stats().set_redis_up(true);
             let (after_ms, attempts) = (trouble.since.elapsed().as_millis(), trouble.attempts);
             info!("event=redis-recovered after_ms={after_ms} attempts={attempts}");
         }

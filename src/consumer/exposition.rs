@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::stats::{ConsumerStats, Counter};
 use crate::error::Result;
-use crate::metrics::{Metrics, MetricsServer};
+use crate::metrics::{Metrics, MetricsServer, Site};
 
-/// Serves `/metrics`, `/healthz` and `/readyz`. Ready is a consumer that can record results.
+/// Serves `/metrics`, `/healthz` and `/readyz`. Ready is a consumer that can record results; the reason if not is told.
 pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<MetricsServer> {
     let mut metrics = Metrics::new();
     let read = |pick: fn(&ConsumerStats) -> &Counter| {
@@ -30,9 +30,10 @@ pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<Metrics
     metrics.gauge("held", "Messages in hand", gauge(ConsumerStats::held));
     metrics.gauge("ruling_epoch", "The epoch of the dispatcher that rules", gauge(ConsumerStats::ruling_epoch));
     metrics.gauge("redis_connected", "1 if Redis answered last", gauge(|stats| stats.redis_is_up().into()));
+    let read = stats.clone();
+    metrics.counter("redis_reconnects", "Connections to Redis made anew", move || read.redis_reconnects());
+    let read = stats.clone();
+    metrics.histogram("handler_duration_seconds", "How long handlers ran", move || read.handler_duration.read());
     let stats = stats.clone();
-    MetricsServer::start(address, metrics, move || match stats.redis_is_up() {
-        true => Ok(()),
-        false => Err("redis does not take results".to_owned()),
-    })
+    MetricsServer::start(address, Site::new(metrics, move || stats.ready()))
 }

@@ -44,6 +44,7 @@ use crate::error::{Error, Result};
 use crate::ledger::{Keys, Ledger, Server as RedisServer};
 use crate::log::Quoted;
 use crate::shutdown::{ShutdownHandle, ShutdownRequests};
+use crate::supervision::{Condition, Supervisor};
 
 pub use self::builder::ConsumerBuilder;
 pub use self::handler::{Delivery, Handler, HandlerError, Outcome};
@@ -149,8 +150,11 @@ impl Consumer {
         let mut server = Server::start(listener, desk.clone(), jobs)?;
         info!("event=listening address={local_addr}");
 
-        let ended = work(&shutdown.1, &stats, committer.ended(), pool.ended());
+        let mut supervisor = Supervisor::from_environment();
+        let ended = work(&shutdown.1, &stats, committer.ended(), pool.ended(), &mut supervisor);
 
+        stats.set_stopping();
+        supervisor.stopping();
         server.stop_accepting();
         let drained = match ended {
             Ended::Asked => drain(&desk, &shutdown.1, settings.drain_timeout),
@@ -172,12 +176,13 @@ impl Consumer {
     }
 }
 
-/// The time of normal work: waits for the request to stop, and logs the rate meanwhile.
+/// The time of normal work: waits for the request to stop; meanwhile it says how the consumer is and logs the rate.
 fn work(
     requests: &ShutdownRequests,
     stats: &ConsumerStats,
     committer_ended: &Receiver<()>,
     pool_ended: &Receiver<()>,
+    supervisor: &mut Supervisor,
 ) -> Ended {
     let ticks = tick(RATE_INTERVAL);
     let (mut last_processed, mut last_tick) = (0, Instant::now());
@@ -186,6 +191,10 @@ fn work(
             recv(requests.receiver()) -> _ => return Ended::Asked,
             recv(committer_ended) -> _ => return Ended::Broken("committer"),
             recv(pool_ended) -> _ => return Ended::Broken("handler threads"),
+            recv(supervisor.ticks()) -> _ => {
+                supervisor.report(&condition(stats));
+                continue;
+            }
             recv(ticks) -> _ => {}
         }
         let (processed, elapsed) = (stats.processed(), last_tick.elapsed());
@@ -198,6 +207,18 @@ fn work(
             warn!("event=handler-failed sample={}", Quoted(failure));
         }
         (last_processed, last_tick) = (processed, Instant::now());
+    }
+}
+
+/// How the consumer is, for whoever watches over it. Handlers are not watched: they may take their time.
+fn condition(stats: &ConsumerStats) -> Condition {
+    Condition {
+        ready: stats.ready(),
+        hung: stats.committer.is_late().then_some("committer"),
+        doing: match stats.ruling_epoch() {
+            0 => "waits for a dispatcher".to_owned(),
+            epoch => format!("serves the dispatcher of epoch {epoch}"),
+        },
     }
 }
 

@@ -116,8 +116,11 @@ impl Worker {
             if self.halted.load(Ordering::Acquire) {
                 return;
             }
-            self.desk.begin(job.id, job.run, Instant::now());
-            match self.handle(&job) {
+            let began = Instant::now();
+            self.desk.begin(job.id, job.run, began);
+            let outcome = self.handle(&job);
+            self.desk.stats().handler_duration.observe(began.elapsed());
+            match outcome {
                 Ok(outcome) => {
                     let commit = Commit { id: job.id, fields: outcome.fields };
                     // The message stays in hand meanwhile, and is reported as such.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::handler::HandlerError;
+use crate::metrics::Histogram;
+use crate::pulse::Pulse;
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -47,9 +49,17 @@ pub struct ConsumerStats {
     /// Times that Redis could not record results, retries included.
     pub redis_errors: Counter,
 
+    /// How long handlers ran, also those that failed.
+    pub handler_duration: Histogram,
+
+    /// The committer's loop turns.
+    pub(super) committer: Pulse,
+
     held: AtomicU64,
     epoch: AtomicU64,
-    redis_down: AtomicBool,
+    redis_up: AtomicBool,
+    stopping: AtomicBool,
+    reconnects: AtomicU64,
     last_failure: Mutex<Option<String>>,
 }
 
@@ -64,9 +74,27 @@ impl ConsumerStats {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// Whether Redis answered when it was last asked.
+    /// Whether Redis answered when it was last asked; at first it has not been.
     pub fn redis_is_up(&self) -> bool {
-        !self.redis_down.load(Ordering::Relaxed)
+        self.redis_up.load(Ordering::Relaxed)
+    }
+
+    /// Times that the connection to Redis was made anew.
+    pub fn redis_reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can do its job: record results. The error says what is missing.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            Err("it is stopping".to_owned())
+        } else if self.committer.is_late() {
+            Err("the committer hangs".to_owned())
+        } else if !self.redis_is_up() {
+            Err("Redis does not take results (--redis-url); see the log".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     /// Messages that are off this consumer's hands in one way or another.
@@ -83,7 +111,15 @@ impl ConsumerStats {
     }
 
     pub(super) fn set_redis_up(&self, up: bool) {
-        self.redis_down.store(!up, Ordering::Relaxed);
+        self.redis_up.store(up, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_redis_reconnects(&self, count: u64) {
+        self.reconnects.store(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn set_last_failure(&self, failure: &HandlerError) {

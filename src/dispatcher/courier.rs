@@ -17,6 +17,7 @@ mod outcomes;
 use super::Shared;
 use super::backlog::{Backlog, PageRequest};
 use super::dialer::{DialRequests, LinkNews};
+use super::health::TURN_WITHIN;
 use super::link::Link;
 use super::sockets::Sockets;
 use super::stats::{add, set};
@@ -161,6 +162,7 @@ impl Courier {
         (0..self.links.len()).for_each(|index| self.dial(index));
         self.list_members();
         while !self.kill.is_set() {
+            self.shared.pulses.courier.beat(TURN_WITHIN);
             let patience = if self.unread.is_empty() { self.patience } else { Duration::ZERO };
             let ready = self.sockets.wait(patience)?;
             self.hear_links()?;
@@ -176,9 +178,9 @@ impl Courier {
             self.show();
         }
         self.links.iter_mut().flatten().for_each(|link| self.sockets.remove(link.stream()));
-        set(&self.shared.stats.links, 0);
-        set(&self.shared.stats.in_flight, 0);
+        self.shared.stats.linked.lock().clear();
         set(&self.shared.stats.ready, 0);
+        set(&self.shared.stats.behind, 0);
         Ok(())
     }
 
@@ -276,8 +278,12 @@ impl Courier {
 
     fn show(&mut self) {
         let stats = &self.shared.stats;
-        let in_flight = self.links.iter().flatten().map(Link::held_len).sum::<usize>();
-        set(&stats.in_flight, in_flight as u64);
+        let mut in_flight = 0;
+        for link in self.links.iter().flatten() {
+            in_flight += link.held_len();
+            set(&link.figures.in_flight, link.held_len() as u64);
+        }
+        set(&stats.behind, (!self.backlog.is_empty()).into());
         set(&stats.ready, self.table.ready_len() as u64);
         if let Some(per_second) = self.rate.count(std::mem::take(&mut self.acked_unsaid)) {
             log::info!(

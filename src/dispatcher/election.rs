@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, after, select_biased};
 
 use super::Shared;
 use super::dialer::DialRequests;
+use super::health::ELECTION_TURN_WITHIN;
 use super::precedence::{self, Right};
 use super::stats::set;
 use super::term::Term;
@@ -30,6 +31,9 @@ const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// The pause after a term that a failure of our own ended: what failed once may fail again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the end of a term takes at most.
+const TERM_END_WITHIN: Duration = Duration::from_secs(30);
 
 /// See the module's text.
 pub(super) struct Election {
@@ -108,6 +112,7 @@ impl Election {
         set(&self.shared.stats.leading, 0);
         let mut wait = Duration::ZERO;
         loop {
+            self.shared.pulses.election.beat(wait + ELECTION_TURN_WITHIN);
             select_biased! {
                 recv(self.requests.receiver()) -> _ => return Standby::Stop,
                 recv(self.released) -> news => if news.is_err() { return Standby::Deaf },
@@ -204,7 +209,10 @@ impl Election {
         };
         let reason = self.hold(&kill, &ends);
         kill.set(reason);
+        // The workers finish what they are at, and at a clean end take in what has arrived.
+        self.shared.pulses.election.beat(TERM_END_WITHIN);
         let outcome = term.stop();
+        self.shared.pulses.term_ended();
         // What was so before the term says nothing about now: a break may have ended it. The next look tells.
         set(&self.shared.stats.in_sync, 0);
         set(&self.shared.stats.leading, 0);
@@ -224,6 +232,7 @@ impl Election {
             if let Some(reason) = kill.reason() {
                 return reason;
             }
+            self.shared.pulses.election.beat(self.lease.renew_in() + ELECTION_TURN_WITHIN);
             select_biased! {
                 recv(self.requests.receiver()) -> _ => return Reason::Shutdown,
                 recv(ends) -> _ => return kill.reason().unwrap_or(Reason::WorkerFailed),

@@ -1,14 +1,18 @@
-//! A dispatcher's figures as metrics, and whether it can do its job.
+//! What a dispatcher serves at its metrics address: its figures, whether it can do its job, and the status page.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Shared;
+use super::{DispatcherStats, Shared, health};
 use crate::error::Result;
-use crate::metrics::{Metrics, MetricsServer};
+use crate::metrics::{Metrics, MetricsServer, Site};
+use crate::status::Status;
 
-/// Serves `/metrics`, `/healthz` and `/readyz`. Ready is a dispatcher that leads, or whose ring holds everything after
-/// the cursor, so that it could.
+/// One page for everybody: it asks for `/status.json` again and again.
+const STATUS_PAGE: &str = include_str!("../status/page.html");
+
+/// Serves `/metrics`, `/healthz`, `/readyz`, and the status page at `/`.
 pub(super) fn serve(address: &str, shared: &Arc<Shared>) -> Result<MetricsServer> {
     let mut metrics = Metrics::new();
     let read = |pick: fn(&Shared) -> &AtomicU64| {
@@ -41,8 +45,10 @@ pub(super) fn serve(address: &str, shared: &Arc<Shared>) -> Result<MetricsServer
     metrics.counter("bad_frames", "Frames from consumers that were none", read(|shared| &shared.stats.bad_frames));
     metrics.counter("links_made", "Links made to consumers", read(|shared| &shared.stats.links_made));
     metrics.counter("links_lost", "Links to consumers lost", read(|shared| &shared.stats.links_lost));
-    metrics.gauge("consumers", "Consumers linked now", read(|shared| &shared.stats.links));
-    metrics.gauge("in_flight", "Messages at consumers now", read(|shared| &shared.stats.in_flight));
+    let one = shared.clone();
+    metrics.gauge("consumers", "Consumers linked now", move || one.stats.linked.lock().len() as u64);
+    let one = shared.clone();
+    metrics.gauges("in_flight", "Messages at consumers now, while leader", "consumer", move || in_flight(&one.stats));
     metrics.gauge("ready", "Messages waiting in memory for a consumer now", read(|shared| &shared.stats.ready));
     metrics.counter("subscriptions", "Subscriptions made", read(|shared| &shared.listener.subscriptions));
     let ring = |pick: fn(crate::ring::RingStats) -> u64| {
@@ -56,15 +62,46 @@ pub(super) fn serve(address: &str, shared: &Arc<Shared>) -> Result<MetricsServer
         "Messages dropped at the ring's limit before their intake",
         ring(|stats| stats.overrun),
     );
+    let one = shared.clone();
+    metrics.counter("redis_reconnects", "Connections to Redis made anew", move || one.config.common.redis.reconnects());
+    let one = shared.clone();
+    metrics.histogram("delivery_latency_seconds", "From a message's intake to its ACK", move || {
+        one.stats.delivery_latency.read()
+    });
+    group_figures(&mut metrics, shared);
+    let (readiness, status) = (shared.clone(), shared.clone());
+    let site = Site::new(metrics, move || health::ready(&readiness))
+        .page("/", "text/html; charset=utf-8", || STATUS_PAGE.to_owned())
+        .page("/status.json", "application/json", move || status.board.json(&status));
+    MetricsServer::start(address, site)
+}
+
+/// What every dispatcher reads from Redis once a second. Over several dispatchers these are to be compared, not added.
+fn group_figures(metrics: &mut Metrics, shared: &Arc<Shared>) {
+    let read = |pick: fn(&Status) -> u64| {
+        let shared = shared.clone();
+        move || shared.board.read(pick)
+    };
+    metrics.gauge("pending", "Messages without a result, in Redis", read(|status| status.snapshot.pending));
+    metrics.gauge("results", "Entries in the result stream", read(|status| status.snapshot.processed));
+    metrics.gauge("dead_letters", "Entries in the stream of dead letters", read(|status| status.snapshot.dead));
+    metrics.gauge("recorded_gaps", "Entries in the record of gaps", read(|status| status.snapshot.gaps));
+    metrics.gauge(
+        "redis_warnings",
+        "Settings of Redis that endanger what is promised",
+        read(|status| status.redis_warnings.len() as u64),
+    );
     let shared = shared.clone();
-    MetricsServer::start(address, metrics, move || {
-        let is_set = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed) == 1;
-        if is_set(&shared.stats.leading) || is_set(&shared.stats.in_sync) {
-            Ok(())
-        } else if !shared.ring.stats().live {
-            Err("not subscribed".to_owned())
-        } else {
-            Err("not in sync with the leader yet".to_owned())
-        }
-    })
+    metrics.seconds("oldest_pending_age_seconds", "How long the oldest pending message has been so", move || {
+        shared.board.read(|status| status.oldest_age().unwrap_or_default().as_secs_f64())
+    });
+}
+
+/// By consumer; two links to one consumer, which can't last, are one number.
+fn in_flight(stats: &DispatcherStats) -> Vec<(String, u64)> {
+    let mut sums = BTreeMap::<String, u64>::new();
+    for link in stats.linked.lock().iter() {
+        *sums.entry(link.consumer.to_string()).or_default() += link.in_flight.load(Ordering::Relaxed);
+    }
+    sums.into_iter().collect()
 }

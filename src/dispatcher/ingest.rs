@@ -14,6 +14,7 @@ use crossbeam_channel::{SendTimeoutError, Sender};
 
 use super::Shared;
 use super::election::Elected;
+use super::health::{STEP_WITHIN, TURN_WITHIN};
 use super::precedence::Right;
 use super::retry::{Killed, Retry};
 use super::sockets::Waker;
@@ -85,7 +86,7 @@ impl Ingest {
             markers: 0,
             marked: Instant::now(),
             unmarked: false,
-            retry: Retry::new(shared, kill.clone(), "ingest"),
+            retry: Retry::new(shared, kill.clone(), "ingest", &shared.pulses.ingest),
             kill,
         }
     }
@@ -103,6 +104,8 @@ impl Ingest {
     /// The main loop of the worker.
     fn take_in_all(&mut self, place: &mut Place, live_segment: u64) -> Killed {
         while !self.kill.is_set() {
+            self.shared.pulses.ingest.beat(TURN_WITHIN);
+            self.shared.pulses.intake.beat(STEP_WITHIN);
             let mut outcome = self.step(place, live_segment, Instant::now() + PATIENCE);
             if self.unmarked && self.marked.elapsed() >= MARKER_EVERY {
                 outcome = outcome.and_then(|()| self.publish_marker().map(drop));
@@ -146,7 +149,9 @@ impl Ingest {
     /// Finds the place to go on from, and the segment that is live now.
     fn take_over(&mut self) -> Result<(Place, u64), Killed> {
         let began = Instant::now();
+        self.shared.pulses.intake.beat(STEP_WITHIN);
         let live_segment = loop {
+            self.shared.pulses.ingest.beat(TURN_WITHIN);
             let marker = self.publish_marker()?;
             if let Some(segment) = self.shared.ring.wait_for_marker(&marker, Instant::now() + BARRIER_PATIENCE) {
                 break segment;
@@ -257,6 +262,7 @@ impl Ingest {
     /// Hands a batch that is in the sorted set to the courier. If the term ends meanwhile, the next leader finds it there.
     fn hand_on(&mut self, mut batch: Vec<Pending>) {
         while let Err(SendTimeoutError::Timeout(unsent)) = self.courier.send_timeout(batch, PATIENCE) {
+            self.shared.pulses.ingest.beat(TURN_WITHIN);
             if self.kill.is_set() {
                 return;
             }

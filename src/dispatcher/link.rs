@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use tungstenite::error::ProtocolError;
 use tungstenite::{Bytes, Message, WebSocket};
 
 use super::dialer::NewLink;
+use super::stats::LinkFigures;
 use crate::id::MessageId;
 use crate::ledger::Pending;
 use crate::wire::{ErrorCode, Frame, ReadyFlags};
@@ -29,6 +31,7 @@ pub(super) struct Link {
     pub(super) flags: ReadyFlags,
     pub(super) draining: bool,
     pub(super) last_heard: Instant,
+    pub(super) figures: Arc<LinkFigures>,
     socket: WebSocket<TcpStream>,
     prefetch: u32,
     held: HashMap<MessageId, Held>,
@@ -95,9 +98,17 @@ pub(super) type Failure = String;
 impl Link {
     pub(super) fn new(new: NewLink, serial: u64) -> Link {
         let now = Instant::now();
+        let consumer: Arc<str> = new.consumer.into();
+        let figures = LinkFigures {
+            consumer: consumer.clone(),
+            prefetch: new.prefetch,
+            in_flight: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
+        };
         Link {
             serial,
-            consumer: new.consumer.into(),
+            consumer,
+            figures: Arc::new(figures),
             flags: new.flags,
             draining: false,
             last_heard: now,

@@ -3,6 +3,7 @@
 //! ```text
 //!  main ── signals, wiring, ordered shutdown
 //!   ├─ listener ──────── ring                             in every dispatcher, always
+//!   ├─ reporter ──────── says once a second how this dispatcher is, and looks how the group stands
 //!   ├─ dialers ───────── one for each consumer: connect, greet, hand the link to the courier
 //!   └─ election ──────── the lease; the main loop of the service
 //!        └─ a term, while leader: three workers that all check one kill switch
@@ -18,10 +19,12 @@ mod courier;
 mod dialer;
 mod election;
 mod exposition;
+mod health;
 mod ingest;
 mod link;
 mod precedence;
 mod redistributor;
+mod reporter;
 mod retry;
 mod sockets;
 mod stats;
@@ -33,10 +36,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{bounded, select};
 
 use self::dialer::Dialers;
 use self::election::Election;
+use self::reporter::Reporter;
 use crate::config::DispatcherConfig;
 use crate::error::{Error, Result};
 use crate::id::{DispatcherId, Epoch, MessageId, wall_clock_us};
@@ -45,7 +49,10 @@ use crate::listener::{Listener, ListenerStats};
 use crate::log::Quoted;
 use crate::ring::Ring;
 use crate::shutdown::ShutdownRequests;
+use crate::supervision::Supervisor;
 
+pub use self::health::Pulses;
+pub use self::reporter::Board;
 pub use self::stats::DispatcherStats;
 
 /// What all parts of a dispatcher share.
@@ -60,6 +67,10 @@ pub struct Shared {
     pub listener: Arc<ListenerStats>,
     /// Figures of everything else.
     pub stats: DispatcherStats,
+    /// Signs of life of its threads.
+    pub pulses: Pulses,
+    /// How the group stands, as this dispatcher last saw it.
+    pub board: Board,
     /// The highest message id that this process has heard of.
     highest_id: AtomicU64,
 }
@@ -108,6 +119,8 @@ impl Dispatcher {
             ring,
             listener: Arc::default(),
             stats: DispatcherStats::default(),
+            pulses: Pulses::default(),
+            board: Board::default(),
             highest_id: AtomicU64::new(0),
         };
         Dispatcher { shared: Arc::new(shared) }
@@ -140,13 +153,28 @@ impl Dispatcher {
         let (released, released_news) = bounded(1);
         let listener = Listener::start(channels, shared.ring.clone(), shared.listener.clone(), released)?;
         let dialers = Dialers::start(&shared)?;
+        let reporter = Reporter::start(&shared)?;
         let election = Election::new(shared.clone(), dialers.requests(), released_news, requests);
+        let (alive, ended) = bounded::<()>(0);
         let election = thread::Builder::new()
             .name("election".to_owned())
-            .spawn(move || election.run())
+            .spawn(move || {
+                let _alive = alive;
+                election.run()
+            })
             .map_err(Error::io("starting the thread election"))?;
+        let mut supervisor = Supervisor::from_environment();
+        loop {
+            select! {
+                // Nothing is ever sent: the election has ended.
+                recv(ended) -> _ => break,
+                recv(supervisor.ticks()) -> _ => supervisor.report(&health::condition(&shared)),
+            }
+        }
+        supervisor.stopping();
         let outcome = election.join().unwrap_or_else(|_| Err(Error::Failed("the thread election panicked".to_owned())));
         drop(dialers);
+        drop(reporter);
         drop(listener);
         drop(metrics);
         crate::log::set_role("stopped", Epoch::default());

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::Shared;
 use super::courier::{CommitTask, News, Task};
+use super::health::TURN_WITHIN;
 use super::link::ADOPTED;
 use super::retry::{Killed, Retry};
 use super::sockets::Waker;
@@ -92,7 +93,7 @@ impl Redistributor {
         news: Sender<News>,
         waker: Waker,
     ) -> Redistributor {
-        let retry = Retry::new(shared, kill.clone(), "redistributor");
+        let retry = Retry::new(shared, kill.clone(), "redistributor", &shared.pulses.redistributor);
         let waiting = || Waiting::new(shared.config.ready_bytes / AGAIN_PART);
         Redistributor {
             shared: shared.clone(),
@@ -112,6 +113,7 @@ impl Redistributor {
     /// The main loop of the worker.
     pub(super) fn run(mut self) -> Result<(), Killed> {
         while !self.kill.is_set() {
+            self.shared.pulses.redistributor.beat(TURN_WITHIN);
             let next = self.suspects.next().into_iter().chain(self.common.next()).min();
             let next = next.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()));
             match self.tasks.recv_timeout(next.min(PATIENCE)) {
@@ -251,6 +253,7 @@ impl Redistributor {
 
     fn tell(&mut self, mut news: News) -> Result<(), Killed> {
         loop {
+            self.shared.pulses.redistributor.beat(TURN_WITHIN);
             match self.news.send_timeout(news, PATIENCE) {
                 Ok(()) => {
                     self.waker.wake();

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::Shared;
+use super::health::TURN_WITHIN;
 use super::stats::add;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::log::Quoted;
+use crate::pulse::Pulse;
 use crate::shutdown::{KillSwitch, Reason};
 
 /// The term is over; why is in the kill switch.
@@ -18,18 +20,21 @@ pub(super) struct Retry {
     shared: Arc<Shared>,
     kill: KillSwitch,
     worker: &'static str,
+    /// The worker's.
+    pulse: Arc<Pulse>,
     backoff: Backoff,
 }
 
 impl Retry {
-    pub(super) fn new(shared: &Arc<Shared>, kill: KillSwitch, worker: &'static str) -> Retry {
-        Retry { shared: shared.clone(), kill, worker, backoff: Backoff::for_redis() }
+    pub(super) fn new(shared: &Arc<Shared>, kill: KillSwitch, worker: &'static str, pulse: &Arc<Pulse>) -> Retry {
+        Retry { shared: shared.clone(), kill, worker, pulse: pulse.clone(), backoff: Backoff::for_redis() }
     }
 
     /// Repeats `attempt` until it succeeds or the term ends. Only for what does no harm when it happens twice: an
     /// attempt that failed may have been carried out.
     pub(super) fn until_done<T>(&mut self, mut attempt: impl FnMut() -> Result<T>) -> Result<T, Killed> {
         loop {
+            self.pulse.beat(TURN_WITHIN);
             match attempt() {
                 Ok(value) => {
                     if self.backoff.reset() {

@@ -1,7 +1,12 @@
 //! Figures of a dispatcher since its start, over all its terms. Plain atomics: reading them disturbs nobody.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::metrics::Histogram;
 
 macro_rules! stats {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
@@ -9,6 +14,10 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub struct DispatcherStats {
             $($(#[$doc])+ pub $name: AtomicU64,)+
+            /// From a message's intake to its ACK.
+            pub delivery_latency: Histogram,
+            /// The consumers linked now.
+            pub linked: Mutex<Vec<Arc<LinkFigures>>>,
         }
     };
 }
@@ -50,12 +59,10 @@ stats! {
     links_made,
     /// Links to consumers that were lost.
     links_lost,
-    /// Consumers linked now.
-    links,
-    /// Messages at consumers now.
-    in_flight,
     /// Messages in memory waiting for a consumer now.
     ready,
+    /// 1 while some pending messages are in Redis alone.
+    behind,
 }
 
 impl DispatcherStats {
@@ -74,6 +81,19 @@ impl DispatcherStats {
             get(&self.gaps)
         )
     }
+}
+
+/// Figures of one link. The courier writes them; a link's figures end with it, the dispatcher's totals do not.
+#[derive(Debug)]
+pub struct LinkFigures {
+    /// The consumer's id.
+    pub consumer: Arc<str>,
+    /// The most messages that it takes in hand.
+    pub prefetch: u32,
+    /// Messages in its hands.
+    pub in_flight: AtomicU64,
+    /// Messages that it acknowledged.
+    pub acked: AtomicU64,
 }
 
 /// Adds to a counter.

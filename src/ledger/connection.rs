@@ -4,7 +4,8 @@
 //! whether a command may be repeated is known only to the caller.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::{Client, ConnectionAddr, ConnectionLike, ErrorKind, IntoConnectionInfo, RedisError, Value};
@@ -20,6 +21,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Server {
     client: Client,
     shown: String,
+    /// Counted by all connections to it, in all clones.
+    reconnects: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -35,7 +38,12 @@ impl Server {
             _ => return Err("TLS is not supported; use a TLS proxy on this machine".to_owned()),
         };
         let client = Client::open(info).map_err(|error| error.to_string())?;
-        Ok(Server { client, shown })
+        Ok(Server { client, shown, reconnects: Arc::default() })
+    }
+
+    /// How often a connection was made anew after it had failed.
+    pub fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
     }
 
     /// The address, without user and password.
@@ -115,12 +123,14 @@ pub struct Connection {
     server: Server,
     open: Option<redis::Connection>,
     timeout: Duration,
+    /// Whether one was open before and failed.
+    failed: bool,
 }
 
 impl Connection {
     /// A connection that will wait at most `timeout` for each reply. Opens nothing yet.
     pub fn new(server: Server, timeout: Duration) -> Connection {
-        Connection { server, open: None, timeout }
+        Connection { server, open: None, timeout, failed: false }
     }
 
     /// The server it talks to.
@@ -176,7 +186,13 @@ impl Connection {
     fn exchange(&mut self, doing: &'static str, bytes: &[u8], count: usize) -> Result<Vec<Value>> {
         let connection = match &mut self.open {
             Some(open) => open,
-            closed => closed.insert(open(&self.server, self.timeout)?),
+            closed => {
+                let made = open(&self.server, self.timeout)?;
+                if self.failed {
+                    self.server.reconnects.fetch_add(1, Ordering::Relaxed);
+                }
+                closed.insert(made)
+            }
         };
         let outcome = connection
             .req_packed_commands(bytes, 0, count)
@@ -187,6 +203,7 @@ impl Connection {
             let demoted = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
             if demoted || !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
                 self.open = None;
+                self.failed = true;
             }
             self.server.error(doing, error)
         })

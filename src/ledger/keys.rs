@@ -11,6 +11,8 @@ pub struct Keys {
     pub control: String,
     /// Prefix of the channels that only say, by being subscribed, that a dispatcher's listener is connected.
     pub alive_prefix: String,
+    /// Prefix of the keys under which dispatchers say how they are: strings that expire.
+    pub status_prefix: String,
     /// Sorted set: one member for each unacknowledged message.
     pub pending: String,
     /// Stream: the results.
@@ -39,6 +41,7 @@ impl Keys {
             group: group.to_owned(),
             control: key("control"),
             alive_prefix: key("alive:"),
+            status_prefix: key("status:"),
             pending: key("pending"),
             processed: key("processed"),
             dead: key("dead"),

@@ -134,16 +134,36 @@ impl Ledger {
         Ok(reply == Value::Int(1))
     }
 
-    /// The ids of the dispatchers that are subscribed now, without the caller's.
+    /// The ids of the other dispatchers that are subscribed now.
     pub fn other_dispatchers(&mut self, own: &DispatcherId) -> Result<Vec<String>> {
-        const DOING: &str = "looking for other dispatchers";
+        let mut ids = self.dispatchers()?;
+        ids.retain(|id| id != own.as_str());
+        Ok(ids)
+    }
+
+    /// The ids of all dispatchers that are subscribed now.
+    fn dispatchers(&mut self) -> Result<Vec<String>> {
+        const DOING: &str = "looking for the dispatchers";
         // In a pattern the characters of a group's name must stand for themselves.
         let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
         let pattern: String = self.keys.alive_prefix.chars().map(literal).collect::<String>() + "*";
         let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
         let Value::Array(channels) = &reply else { return self.surprise(DOING, &reply) };
         let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
-        Ok(ids.filter(|id| *id != own.as_str()).map(str::to_owned).collect())
+        Ok(ids.map(str::to_owned).collect())
+    }
+
+    /// Says how a dispatcher is, for onlookers; forgotten after `ttl` unless said again.
+    pub fn report(&mut self, id: &DispatcherId, report: &str, ttl: Duration) -> Result<()> {
+        let key = format!("{}{id}", self.keys.status_prefix);
+        let set = Command::of(&["SET", &key, report, "PX", &ttl.as_millis().to_string()]);
+        self.connection.query("reporting", set).map(drop)
+    }
+
+    /// The dispatcher is gone.
+    pub fn end_reports(&mut self, id: &DispatcherId) -> Result<()> {
+        let key = format!("{}{id}", self.keys.status_prefix);
+        self.connection.query("ending the reports", Command::of(&["DEL", &key])).map(drop)
     }
 
     /// Publishes a leader's marker among the messages of `channel`, on the control channel.

@@ -2,11 +2,13 @@
 //!
 //! Read-only. The values are read one after the other, in the order of [`Snapshot`]'s fields, not in one step.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 
-use super::{Command, Connection, Cursor, Keys, member, text};
+use super::reading::RecordedGap;
+use super::{Command, Connection, Cursor, Keys, Ledger, member, text};
 use crate::error::{Error, Result};
 use crate::id::{Epoch, MessageId};
 
@@ -60,31 +62,60 @@ pub struct Snapshot {
     pub publish_calls: u64,
 }
 
+/// A dispatcher that is subscribed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: String,
+    /// What it last said of itself, if that was a few seconds ago at most.
+    pub report: Option<String>,
+}
+
 /// A connection to look at a group through.
 pub struct GroupView {
-    connection: Connection,
-    keys: Keys,
+    ledger: Ledger,
 }
 
 impl GroupView {
     /// Looks at the group with these keys. Opens nothing yet.
     pub fn new(connection: Connection, keys: Keys) -> GroupView {
-        GroupView { connection, keys }
+        GroupView { ledger: Ledger { connection, keys: Arc::new(keys) } }
     }
 
     /// The connection, for commands of one's own.
     pub fn connection(&mut self) -> &mut Connection {
-        &mut self.connection
+        &mut self.ledger.connection
     }
 
     /// The group's keys.
     pub fn keys(&self) -> &Keys {
-        &self.keys
+        &self.ledger.keys
+    }
+
+    /// The dispatchers that are subscribed, and what they last reported, in the order of their ids.
+    pub fn members(&mut self) -> Result<Vec<Member>> {
+        const DOING: &str = "reading the dispatchers' reports";
+        let mut ids = self.ledger.dispatchers()?;
+        ids.sort_unstable();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = ids.iter().map(|id| format!("{}{id}", self.keys().status_prefix));
+        let command = keys.fold(Command::new(1 + ids.len()).arg("MGET"), |command, key| command.arg(key));
+        let reply = self.ledger.connection.query(DOING, command)?;
+        let Value::Array(reports) = &reply else { return self.ledger.surprise(DOING, &reply) };
+        let members = ids.into_iter().zip(reports);
+        Ok(members.map(|(id, report)| Member { id, report: text(report).map(str::to_owned) }).collect())
+    }
+
+    /// The newest gaps that were recorded, the newest first.
+    pub fn newest_gaps(&mut self, most: usize) -> Result<Vec<RecordedGap>> {
+        self.ledger.newest_gaps(most)
     }
 
     /// How it looks now.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
-        let keys = &self.keys;
+        let keys = self.ledger.keys.clone();
         let commands = vec![
             Command::of(&["GET", &keys.leader]),
             Command::of(&["PTTL", &keys.leader]),
@@ -100,7 +131,7 @@ impl GroupView {
             Command::of(&["LRANGE", &keys.consumers, "0", "-1"]),
             Command::of(&["INFO", "commandstats"]),
         ];
-        let replies = self.connection.pipeline("looking at the group", commands)?;
+        let replies = self.ledger.connection.pipeline("looking at the group", commands)?;
         read(&replies).ok_or_else(|| Error::Failed(format!("looking at the group: unexpected answers {replies:?}")))
     }
 }

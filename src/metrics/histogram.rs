@@ -9,6 +9,17 @@ const BOUNDS_US: [u64; 18] = [
     5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
+/// What a [`Histogram`] holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Distribution {
+    /// The sum of all times in seconds.
+    pub sum: f64,
+    /// How many there are.
+    pub count: u64,
+    /// The number in each bucket, with its upper bound in seconds.
+    pub buckets: Vec<(f64, u64)>,
+}
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Histogram {
@@ -30,11 +41,11 @@ impl Histogram {
         self.sum_us.fetch_add(micros.saturating_mul(count), Ordering::Relaxed);
     }
 
-    /// Sum in seconds, number of times, and the number in each bucket with its upper bound in seconds.
-    pub(super) fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
+    /// What has been added so far.
+    pub fn read(&self) -> Distribution {
         let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
         let sum = self.sum_us.load(Ordering::Relaxed) as f64 / 1e6;
-        (sum, counts.iter().sum(), bounds.zip(counts.iter().copied()).collect())
+        Distribution { sum, count: counts.iter().sum(), buckets: bounds.zip(counts.iter().copied()).collect() }
     }
 }

@@ -1,4 +1,5 @@
-//! A small HTTP server for `/metrics`, `/healthz` and `/readyz`: GET only, one request on a connection, all bounded.
+//! A small HTTP server for `/metrics`, `/healthz`, `/readyz` and what else a program shows: GET only, one request on a
+//! connection, all bounded.
 //!
 //! One thread accepts, and a short-lived thread answers each connection; while [`MAX_CONNECTIONS`] of them are busy the
 //! others wait in the kernel's queue. A connection gets [`REQUEST_TIME`] for everything, however slowly its bytes
@@ -34,9 +35,41 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
+/// Pages are whole in themselves, and speak to nobody but the server they came from.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                              connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
 
 /// Whether the program can do its work now; the reason if not.
 type Ready = dyn Fn() -> std::result::Result<(), String> + Send + Sync;
+
+/// What is served under a path.
+type Page = dyn Fn() -> String + Send + Sync;
+
+/// What a server serves.
+pub struct Site {
+    metrics: Metrics,
+    ready: Box<Ready>,
+    pages: Vec<(&'static str, &'static str, Box<Page>)>,
+}
+
+impl Site {
+    /// `/metrics`, `/healthz` and `/readyz`. `ready` says whether the program can do its work, or why not; like the
+    /// closures in `metrics` it must be quick.
+    pub fn new(metrics: Metrics, ready: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static) -> Site {
+        Site { metrics, ready: Box::new(ready), pages: Vec::new() }
+    }
+
+    /// Adds a page of a content type at a path. The closure must be quick, too.
+    pub fn page(
+        mut self,
+        path: &'static str,
+        kind: &'static str,
+        page: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Site {
+        self.pages.push((path, kind, Box::new(page)));
+        self
+    }
+}
 
 /// The server; stops when it is dropped.
 #[derive(Debug)]
@@ -47,19 +80,13 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Listens on `address` and serves from now on. `ready` says whether the program can do its work, or why not; like
-    /// the closures in `metrics` it must be quick.
-    pub fn start(
-        address: &str,
-        metrics: Metrics,
-        ready: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static,
-    ) -> Result<MetricsServer> {
+    /// Listens on `address` and serves from now on.
+    pub fn start(address: &str, site: Site) -> Result<MetricsServer> {
         let refused = || Error::io(format!("--metrics-addr {address}: listening"));
         let listener = TcpListener::bind(address).map_err(refused())?;
         let bound = listener.local_addr().map_err(refused())?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let acceptor =
-            Acceptor { listener, stopping: stopping.clone(), site: Site { metrics, ready: Box::new(ready) } };
+        let acceptor = Acceptor { listener, stopping: stopping.clone(), site };
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(move || acceptor.run())
@@ -93,12 +120,6 @@ impl Drop for MetricsServer {
             (Ok(_), None) => {}
         }
     }
-}
-
-/// What is served.
-struct Site {
-    metrics: Metrics,
-    ready: Box<Ready>,
 }
 
 struct Acceptor {
@@ -167,7 +188,8 @@ impl Response {
         let length = body.len();
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
-             Cache-Control: no-store\r\nConnection: close\r\n\r\n{body}"
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: {CONTENT_POLICY}\r\n\
+             Connection: close\r\n\r\n{body}"
         )
         .into_bytes()
     }
@@ -245,7 +267,13 @@ fn page(path: &str, site: &Site) -> Response {
             Ok(()) => Response::plain("200 OK", "ready"),
             Err(reason) => Response::plain("503 Service Unavailable", reason),
         },
-        _ => Response::plain("404 Not Found", "there is /metrics, /healthz and /readyz"),
+        _ => match site.pages.iter().find(|(known, ..)| *known == path) {
+            Some((_, kind, page)) => Response { status: "200 OK", kind, body: page() },
+            None => {
+                let more: String = site.pages.iter().map(|(path, ..)| format!(", {path}")).collect();
+                Response::plain("404 Not Found", format!("there is /metrics, /healthz, /readyz{more}"))
+            }
+        },
     }
 }
 

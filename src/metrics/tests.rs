@@ -13,7 +13,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn serve(metrics: Metrics) -> MetricsServer {
-    MetricsServer::start("127.0.0.1:0", metrics, || Ok(())).unwrap()
+    MetricsServer::start("127.0.0.1:0", Site::new(metrics, || Ok(()))).unwrap()
 }
 
 fn connect(server: &MetricsServer) -> TcpStream {
@@ -53,7 +53,8 @@ fn numbers_are_read_when_they_are_asked_for() {
     metrics.gauge("pending", "Messages pending", move || read.load(Ordering::Relaxed));
     metrics.gauges("in_flight", "In flight", "consumer", || vec![("a:1".to_owned(), 3), ("b\"\n".to_owned(), 0)]);
     let times = Arc::new(Histogram::default());
-    metrics.histogram("delivery_seconds", "Intake to ACK", times.clone());
+    let read = times.clone();
+    metrics.histogram("delivery_seconds", "Intake to ACK", move || read.read());
     times.observe(Duration::from_micros(100));
     times.observe_many(Duration::from_micros(101), 2);
     times.observe(Duration::from_secs(3_600));
@@ -91,11 +92,12 @@ fn numbers_are_read_when_they_are_asked_for() {
 fn the_three_pages_and_their_types() {
     let ready = Arc::new(AtomicBool::new(false));
     let asked = ready.clone();
-    let server = MetricsServer::start("127.0.0.1:0", Metrics::new(), move || match asked.load(Ordering::Relaxed) {
+    let answer = move || match asked.load(Ordering::Relaxed) {
         true => Ok(()),
         false => Err("redis is not connected".to_owned()),
-    })
-    .unwrap();
+    };
+    let site = Site::new(Metrics::new(), answer).page("/page", "text/html", || "<p>".to_owned());
+    let server = MetricsServer::start("127.0.0.1:0", site).unwrap();
     let answer = get(&server, "/metrics?name=x");
     assert_eq!(status(&answer), "200");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -110,6 +112,10 @@ fn the_three_pages_and_their_types() {
     assert!(status(&answer) == "503" && answer.ends_with("\r\n\r\nredis is not connected\n"), "{answer}");
     ready.store(true, Ordering::Relaxed);
     assert_eq!(status(&get(&server, "/readyz")), "200");
+    let page = get(&server, "/page?theme=dark");
+    assert!(page.contains("\r\nContent-Type: text/html\r\n") && page.ends_with("\r\n\r\n<p>"), "{page}");
+    assert!(page.contains("\r\nContent-Security-Policy: default-src 'none';"), "{page}");
+    assert!(get(&server, "/").ends_with("there is /metrics, /healthz, /readyz, /page\n"));
     for path in ["/", "/metrics/", "/../healthz", "*"] {
         assert_eq!(status(&get(&server, path)), "404", "{path}");
     }
@@ -217,12 +223,12 @@ fn a_panic_in_the_program_s_closure_costs_one_answer() {
 fn it_stops_at_once_and_frees_its_address() {
     let server = serve(Metrics::new());
     let address = server.address().to_string();
-    let taken = MetricsServer::start(&address, Metrics::new(), || Ok(())).unwrap_err().to_string();
+    let taken = MetricsServer::start(&address, Site::new(Metrics::new(), || Ok(()))).unwrap_err().to_string();
     assert!(taken.contains("--metrics-addr") && taken.contains(&address), "{taken}");
     let begin = Instant::now();
     drop(server);
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-    drop(MetricsServer::start(&address, Metrics::new(), || Ok(())).unwrap());
-    let wildcard = MetricsServer::start("0.0.0.0:0", Metrics::new(), || Ok(())).unwrap();
+    drop(MetricsServer::start(&address, Site::new(Metrics::new(), || Ok(()))).unwrap());
+    let wildcard = MetricsServer::start("0.0.0.0:0", Site::new(Metrics::new(), || Ok(()))).unwrap();
     drop(wildcard);
 }

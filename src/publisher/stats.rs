@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::Result;
-use crate::metrics::{Metrics, MetricsServer};
+use crate::metrics::{Metrics, MetricsServer, Site};
 
 /// The numbers that are served as metrics.
 #[derive(Debug, Default)]
@@ -32,8 +32,9 @@ pub(super) fn serve(address: &str, stats: &Arc<Stats>) -> Result<MetricsServer> 
     let (connected, ready) = (stats.clone(), stats.clone());
     metrics
         .gauge("redis_connected", "Whether Redis answers", move || connected.connected.load(Ordering::Relaxed).into());
-    MetricsServer::start(address, metrics, move || match ready.connected.load(Ordering::Relaxed) {
+    let ready = move || match ready.connected.load(Ordering::Relaxed) {
         true => Ok(()),
-        false => Err("redis is not connected".to_owned()),
-    })
+        false => Err("Redis does not answer (--redis-url)".to_owned()),
+    };
+    MetricsServer::start(address, Site::new(metrics, ready))
 }

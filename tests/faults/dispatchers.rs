@@ -43,6 +43,13 @@ impl Watched {
         Some(line.unwrap_or_else(|| panic!("no figure {name} in {text}")).trim().parse().expect("a number"))
     }
 
+    /// Messages that it has at all consumers together.
+    pub fn in_flight(&self) -> Option<u64> {
+        let text = self.get("/metrics")?;
+        let by_consumer = text.lines().filter_map(|line| line.strip_prefix("oncecast_in_flight{")?.split_once("} "));
+        Some(by_consumer.map(|(_, number)| number.trim().parse::<u64>().expect("a number")).sum())
+    }
+
     /// Whether it could take over at once or leads; if not, why not.
     pub fn ready(&self) -> Result<(), String> {
         match self.get("/readyz") {

@@ -362,7 +362,7 @@ fn row_20_slow_consumer_that_never_reads() {
     publish_large(connection, &with, few..end);
     let left = wait_until("all but the slow one's share to be done", || {
         let (pending, processed, dead) = state(connection);
-        let at_rest = with.figure("oncecast_in_flight")? == pending as u64 && with.figure("oncecast_ready")? == 0;
+        let at_rest = with.in_flight()? == pending as u64 && with.figure("oncecast_ready")? == 0;
         (pending <= ITS_SHARE && processed + pending + dead == end as usize && at_rest).then_some(pending)
     });
     let peak = most_resident_bytes(with.process.pid()) >> 20;

@@ -246,7 +246,8 @@ pub fn assert_status_shows_gap(cluster: &Cluster, reason: &str, count: &str) {
     command.args(["status", "--redis-url", &cluster.redis_url()]);
     let output = command.output().expect("it runs");
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{output:?}");
+    // Whether something needs attention just now is another matter.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{output:?}");
     let is_it = |line: &str| line.contains(&format!(" {reason}, ")) && line.ends_with(&format!("messages: {count}"));
     assert!(shown.lines().any(is_it), "{reason} {count} is not in\n{shown}");
 }

@@ -9,7 +9,7 @@ use super::{Courier, PATIENCE, Task};
 use crate::dispatcher::dialer::{Dial, LinkNews, NewLink};
 use crate::dispatcher::link::{Failure, Incoming, Link};
 use crate::dispatcher::sockets::Readiness;
-use crate::dispatcher::stats::{add, set};
+use crate::dispatcher::stats::add;
 use crate::error::Result;
 use crate::id::MessageId;
 use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict};
@@ -137,7 +137,7 @@ impl Courier {
 
     pub(super) fn list_members(&mut self) {
         let members: Vec<String> = self.links.iter().flatten().map(|link| link.consumer.to_string()).collect();
-        set(&self.shared.stats.links, members.len() as u64);
+        *self.shared.stats.linked.lock() = self.links.iter().flatten().map(|link| link.figures.clone()).collect();
         // Only the newest list counts.
         self.outbox.retain(|task| !matches!(task, Task::Members(_)));
         self.outbox.push_back(Task::Members(members));

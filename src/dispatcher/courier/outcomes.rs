@@ -1,10 +1,12 @@
 //! What became of messages: acknowledged, handed back, recorded by the redistributor, or going out again.
 
+use std::time::Duration;
+
 use super::links::MAX_RESULT_BYTES;
 use super::{CommitTask, Courier, News, Task};
 use crate::dispatcher::stats::add;
 use crate::dispatcher::table::{Loss, Whereabouts};
-use crate::id::MessageId;
+use crate::id::{MessageId, wall_clock_us};
 use crate::ledger::{Commit, Pending, Returned, Verdict};
 use crate::wire::REJECT;
 
@@ -23,7 +25,13 @@ impl Courier {
         }
         self.table.forget(id);
         self.backlog.acked(id);
-        add(&self.shared.stats.acked, 1);
+        let stats = &self.shared.stats;
+        add(&stats.acked, 1);
+        // An id is the time of intake, unless the clock was behind.
+        stats.delivery_latency.observe(Duration::from_micros(wall_clock_us().saturating_sub(id.0)));
+        if let Some(link) = &self.links[index] {
+            add(&link.figures.acked, 1);
+        }
         self.acked_unsaid += 1;
     }
 

@@ -1,0 +1,69 @@
+//! Signs of life: a loop says by when it will have turned again, and an onlooker sees which is late.
+//!
+//! That a process exists says little: one of its threads may hang. Each loop beats its own [`Pulse`] at every turn and
+//! names the longest time until the next, waits for Redis included, so that a slow server is not taken for a hang.
+//! Beating is one atomic store, from any thread.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// See the module's text. A new one rests: nothing is expected of it.
+#[derive(Debug)]
+pub struct Pulse {
+    /// By when the next beat must come, in milliseconds of [`now_ms`].
+    due_ms: AtomicU64,
+}
+
+/// Stands for a loop that does not run.
+const AT_REST: u64 = u64::MAX;
+
+impl Default for Pulse {
+    fn default() -> Pulse {
+        Pulse { due_ms: AtomicU64::new(AT_REST) }
+    }
+}
+
+impl Pulse {
+    /// The loop turns, and will again within this time.
+    pub fn beat(&self, within: Duration) {
+        self.due_ms.store(now_ms() + within.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The loop has ended in good order: nothing more is expected.
+    pub fn rest(&self) {
+        self.due_ms.store(AT_REST, Ordering::Relaxed);
+    }
+
+    /// Whether the beat that was promised has not come.
+    pub fn is_late(&self) -> bool {
+        self.due_ms.load(Ordering::Relaxed) < now_ms()
+    }
+}
+
+/// Milliseconds since the first call in this process.
+fn now_ms() -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_late_once_its_time_is_over() {
+        let pulse = Pulse::default();
+        assert!(!pulse.is_late(), "nothing is expected yet");
+        pulse.beat(Duration::from_secs(3_600));
+        assert!(!pulse.is_late());
+        pulse.beat(Duration::ZERO);
+        let began = Instant::now();
+        while !pulse.is_late() {
+            assert!(began.elapsed() < Duration::from_secs(10), "it never is");
+            std::thread::yield_now();
+        }
+        pulse.rest();
+        assert!(!pulse.is_late());
+    }
+}

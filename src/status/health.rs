@@ -1,0 +1,50 @@
+//! What is wrong with a group, in words: problems, which need somebody's attention, and notes, which are worth knowing.
+
+use std::time::Duration;
+
+use super::Status;
+
+impl Status {
+    /// What needs attention now. Empty means that all is well.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        match (self.leader(), self.leaders_report()) {
+            (None, _) if self.members.is_empty() => problems.push("no dispatcher is subscribed".to_owned()),
+            (None, _) => problems.push("nobody leads".to_owned()),
+            (Some(leader), None) => problems.push(format!("the leader {} does not report", leader.holder)),
+            (Some(leader), Some(report)) => {
+                problems.extend(report.trouble.iter().map(|trouble| format!("{}: {trouble}", leader.holder)));
+                if report.consumers.is_empty() {
+                    problems.push("no consumer is connected".to_owned());
+                }
+            }
+        }
+        if let Some(age) = self.oldest_age().filter(|age| *age > self.max_age) {
+            let (age, most) = (age.as_secs_f64(), self.max_age.as_secs_f64());
+            problems.push(format!("the oldest message is pending for {age:.1} s, more than {most:.1} s"));
+        }
+        problems
+    }
+
+    /// What is worth knowing, and needs nobody at once.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let leader = self.leader().map(|leader| &leader.holder);
+        let mut standbys = self.members.iter().filter(|member| Some(&member.id) != leader);
+        if leader.is_some() && !standbys.any(|standby| standby.report.as_ref().is_some_and(|report| report.in_sync)) {
+            notes.push("no standby is in sync: nobody could take over at once".to_owned());
+        }
+        /// So long a gap or its like is news.
+        const RECENT: Duration = Duration::from_secs(3_600);
+        let since_ms = (self.now_us / 1_000).saturating_sub(RECENT.as_millis() as u64);
+        let recent = self.gaps.iter().filter(|gap| gap.at_ms >= since_ms).count();
+        if recent > 0 {
+            notes.push(format!("gaps in the last hour: {recent}"));
+        }
+        if self.snapshot.dead > 0 {
+            notes.push(format!("dead letters: {}, in the stream {}:dead", self.snapshot.dead, self.group));
+        }
+        notes.extend(self.redis_warnings.iter().cloned());
+        notes
+    }
+}

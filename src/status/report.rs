@@ -1,0 +1,191 @@
+//! What a dispatcher says of itself once a second: a JSON object under `<group>:status:<dispatcher id>`.
+//!
+//! Only for onlookers; nothing is decided by it. It is read tolerantly: what a field is missing counts as nothing, so
+//! that dispatchers and tools of different versions understand each other.
+
+use serde_json::{Value, json};
+
+/// See the module's text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The program's version.
+    pub version: String,
+    /// Whether it leads.
+    pub leads: bool,
+    /// The epoch of its present or last term.
+    pub epoch: u64,
+    /// Whether it holds everything that its successor or the leader may not have taken in.
+    pub in_sync: bool,
+    /// Why it can't do its job, if it can't.
+    pub trouble: Option<String>,
+    /// Seconds since its start.
+    pub uptime_s: f64,
+    /// Bytes used by its ring.
+    pub ring_bytes: u64,
+    /// Messages in memory that wait for a consumer.
+    pub ready: u64,
+    /// Whether some pending messages are in Redis alone.
+    pub behind: bool,
+    /// What it did in the last second.
+    pub rates: Rates,
+    /// The consumers it is linked to.
+    pub consumers: Vec<ConsumerReport>,
+}
+
+/// Messages per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Seen on the channel.
+    pub published: f64,
+    /// Taken in.
+    pub taken_in: f64,
+    /// Sent to consumers.
+    pub dispatched: f64,
+    /// Acknowledged by consumers.
+    pub acked: f64,
+    /// Of those sent, the ones that went out again.
+    pub redelivered: f64,
+}
+
+/// A consumer as the leader sees it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConsumerReport {
+    /// Its id.
+    pub id: String,
+    /// Messages in its hands.
+    pub in_flight: u64,
+    /// The most messages that it takes in hand.
+    pub prefetch: u64,
+    /// Messages that it acknowledges per second.
+    pub acked_per_s: f64,
+}
+
+impl Report {
+    /// As it is written.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "version": self.version,
+            "leads": self.leads,
+            "epoch": self.epoch,
+            "in_sync": self.in_sync,
+            "trouble": self.trouble,
+            "uptime_s": self.uptime_s,
+            "ring_bytes": self.ring_bytes,
+            "ready": self.ready,
+            "behind": self.behind,
+            "rates": self.rates.to_json(),
+            "consumers": self.consumers.iter().map(ConsumerReport::to_json).collect::<Value>(),
+        })
+    }
+
+    /// Reads one; `None` if it is no JSON object.
+    pub fn parse(text: &str) -> Option<Report> {
+        let report: Value = serde_json::from_str(text).ok().filter(Value::is_object)?;
+        let consumers = report["consumers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Some(Report {
+            version: text_of(&report["version"]),
+            leads: report["leads"].as_bool().unwrap_or_default(),
+            epoch: count_of(&report["epoch"]),
+            in_sync: report["in_sync"].as_bool().unwrap_or_default(),
+            trouble: report["trouble"].as_str().map(str::to_owned),
+            uptime_s: number_of(&report["uptime_s"]),
+            ring_bytes: count_of(&report["ring_bytes"]),
+            ready: count_of(&report["ready"]),
+            behind: report["behind"].as_bool().unwrap_or_default(),
+            rates: Rates::read(&report["rates"]),
+            consumers: consumers.iter().map(ConsumerReport::read).collect(),
+        })
+    }
+}
+
+impl Rates {
+    /// As they are written.
+    pub fn to_json(self) -> Value {
+        json!({
+            "published": tenths(self.published),
+            "taken_in": tenths(self.taken_in),
+            "dispatched": tenths(self.dispatched),
+            "acked": tenths(self.acked),
+            "redelivered": tenths(self.redelivered),
+        })
+    }
+
+    fn read(rates: &Value) -> Rates {
+        Rates {
+            published: number_of(&rates["published"]),
+            taken_in: number_of(&rates["taken_in"]),
+            dispatched: number_of(&rates["dispatched"]),
+            acked: number_of(&rates["acked"]),
+            redelivered: number_of(&rates["redelivered"]),
+        }
+    }
+}
+
+impl ConsumerReport {
+    /// As it is written.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "in_flight": self.in_flight,
+            "prefetch": self.prefetch,
+            "acked_per_s": tenths(self.acked_per_s),
+        })
+    }
+
+    fn read(consumer: &Value) -> ConsumerReport {
+        ConsumerReport {
+            id: text_of(&consumer["id"]),
+            in_flight: count_of(&consumer["in_flight"]),
+            prefetch: count_of(&consumer["prefetch"]),
+            acked_per_s: number_of(&consumer["acked_per_s"]),
+        }
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn count_of(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+fn number_of(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_default()
+}
+
+/// More digits would only look exact.
+pub(super) fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_back() {
+        let report = Report {
+            version: "0.1.0".into(),
+            leads: true,
+            epoch: 1_764_086_400_000,
+            in_sync: true,
+            trouble: Some("a \"quoted\" reason".into()),
+            uptime_s: 12.3,
+            ring_bytes: 4_096,
+            ready: 7,
+            behind: true,
+            rates: Rates { published: 1.5, taken_in: 2.0, dispatched: 3.0, acked: 4.0, redelivered: 5.0 },
+            consumers: vec![ConsumerReport { id: "c0".into(), in_flight: 12, prefetch: 1_024, acked_per_s: 8_666.6 }],
+        };
+        assert_eq!(Report::parse(&report.to_json().to_string()), Some(report));
+    }
+
+    #[test]
+    fn one_from_another_version_is_read_as_far_as_it_goes() {
+        let report = Report::parse(r#"{"leads":true,"epoch":"later a text","more":[1]}"#).expect("an object");
+        assert_eq!(report, Report { leads: true, ..Report::default() });
+        assert_eq!(Report::parse("[]"), None);
+        assert_eq!(Report::parse("no JSON"), None);
+    }
+}

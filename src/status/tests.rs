@@ -1,0 +1,128 @@
+use super::report::ConsumerReport;
+use super::*;
+use crate::id::{Epoch, MessageId};
+
+/// Looked at two seconds after 1970 began.
+fn status() -> Status {
+    let snapshot = Snapshot {
+        lease: Some(Lease { holder: "d0-5f3a9c".into(), epoch: Epoch(17) }),
+        lease_left: Some(Duration::from_millis(1_400)),
+        epoch: Epoch(17),
+        dispatchers: 2,
+        consumers: vec!["c0".into(), "c1".into()],
+        pending: 30,
+        oldest: Some(MessageId(500_000)),
+        processed: 40,
+        gaps: 12,
+        ..Snapshot::default()
+    };
+    let gap = RecordedGap {
+        at_ms: 1_000,
+        reason: "ring-overrun".into(),
+        dispatcher: "d0-5f3a9c".into(),
+        begin: "17.1 0 5".into(),
+        end: "17.1 0 5".into(),
+        count: "7".into(),
+    };
+    let consumer = |id: &str, in_flight| ConsumerReport { id: id.into(), in_flight, prefetch: 64, acked_per_s: 10.0 };
+    let standby = Report { version: "0.1.0".into(), in_sync: true, uptime_s: 2.0, ring_bytes: 64, ..Report::default() };
+    let leader = Report {
+        leads: true,
+        epoch: 17,
+        ready: 4,
+        behind: true,
+        rates: Rates { published: 21.0, acked: 20.0, ..Rates::default() },
+        consumers: vec![consumer("c0", 3), consumer("c1", 5)],
+        ..standby.clone()
+    };
+    let member = |id: &str, report| Member { id: id.into(), report: Some(report) };
+    Status {
+        group: "messages".into(),
+        now_us: 2_000_000,
+        snapshot,
+        members: vec![member("d0-5f3a9c", leader), member("d1-77aa01", standby)],
+        gaps: vec![gap],
+        redis_warnings: Vec::new(),
+        max_age: MAX_AGE,
+    }
+}
+
+fn leaders_report(status: &mut Status) -> &mut Report {
+    status.members[0].report.as_mut().expect("it reports")
+}
+
+#[test]
+fn it_reads_well() {
+    let expected = "\
+group         messages: ok
+note          gaps in the last hour: 1
+leader        d0-5f3a9c, epoch 17, lease for 1400 ms more
+dispatchers   2
+  d0-5f3a9c   leader, version 0.1.0, up for 2 s, ring 64 bytes
+  d1-77aa01   standby, in sync, version 0.1.0, up for 2 s, ring 64 bytes
+consumers     2
+  c0          3 of 64 in flight, 10 per second
+  c1          5 of 64 in flight, 10 per second
+pending       30, the oldest for 1.5 s, about 18 in Redis alone
+per second    published 21, taken in 0, dispatched 0, acknowledged 20, again 0
+results       40
+dead letters  0
+gaps          12
+  1970-01-01T00:00:01.000Z ring-overrun, found by d0-5f3a9c: after \"17.1 0 5\" until \"17.1 0 5\", messages: 7
+  and 2 older ones in the stream messages:gaps
+";
+    assert_eq!(status().to_string(), expected);
+}
+
+#[test]
+fn it_says_the_same_as_json() {
+    let json = status().to_json();
+    assert_eq!(json["health"], "ok");
+    assert_eq!(
+        json["leader"],
+        serde_json::json!({"id": "d0-5f3a9c", "name": "d0", "epoch": 17, "lease_left_ms": 1400})
+    );
+    assert_eq!(json["dispatchers"][1]["role"], "standby");
+    assert_eq!(json["dispatchers"][1]["in_sync"], true);
+    assert_eq!(json["consumers"][1]["in_flight"], 5);
+    assert_eq!((&json["pending"], &json["spilled"], &json["oldest_age_s"]), (&30.into(), &18.into(), &1.5.into()));
+    assert_eq!(json["rates"]["acked"], 20.0);
+    assert_eq!(json["recent_gaps"][0]["reason"], "ring-overrun");
+    assert_eq!(json["time"], "1970-01-01T00:00:02.000Z");
+}
+
+#[test]
+fn what_is_wrong_is_named_and_changes_the_exit_code() {
+    type Break = fn(&mut Status);
+    let cases: [(&str, Break); 6] = [
+        ("no dispatcher is subscribed", |status| status.members.clear()),
+        ("nobody leads", |status| status.snapshot.lease = None),
+        ("nobody leads", |status| drop(status.members.remove(0))),
+        ("the leader d0-5f3a9c does not report", |status| status.members[0].report = None),
+        ("no consumer is connected", |status| leaders_report(status).consumers.clear()),
+        ("the oldest message is pending for 1.5 s, more than 1.0 s", |status| status.max_age = Duration::from_secs(1)),
+    ];
+    assert_eq!((status().problems(), status().exit_code()), (Vec::<String>::new(), 0));
+    for (expected, make) in cases {
+        let mut status = status();
+        make(&mut status);
+        assert_eq!((status.problems(), status.exit_code()), (vec![expected.to_owned()], NEEDS_ATTENTION));
+    }
+    let mut stuck = status();
+    leaders_report(&mut stuck).trouble = Some("it takes nothing in".to_owned());
+    assert_eq!(stuck.problems(), ["d0-5f3a9c: it takes nothing in"]);
+}
+
+#[test]
+fn what_is_worth_knowing_is_no_problem() {
+    let mut status = status();
+    status.snapshot.dead = 2;
+    status.now_us += 2 * 3_600_000_000;
+    status.max_age = Duration::MAX;
+    status.members[1].report.as_mut().expect("it reports").in_sync = false;
+    status.redis_warnings.push("maxmemory-policy is allkeys-lru".to_owned());
+    let notes = status.notes();
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert!(notes[0].contains("no standby is in sync") && notes[1].contains("dead letters: 2"), "{notes:?}");
+    assert_eq!(status.exit_code(), 0);
+}

@@ -1,0 +1,106 @@
+//! The watch over a running program: which of its loops hang, and what systemd is told.
+//!
+//! The main thread of a program calls [`Supervisor::report`] at each tick. Where systemd started the program
+//! (`$NOTIFY_SOCKET` is set) it hears `READY=1` once the program can do its job for the first time, `STATUS=` whenever
+//! that changes, `WATCHDOG=1` as long as every loop turns, and `STOPPING=1`. A program that hangs stops feeding the
+//! watchdog, and systemd restarts it. Elsewhere a loop that hangs is only logged.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, tick};
+use sd_notify::NotifyState;
+
+/// How often a program is looked at, unless systemd's watchdog wants it more often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The watchdog is fed this many times in its time.
+const FEEDS: u32 = 3;
+/// A look that comes so many times later than it should follows a pause of the process.
+const PAUSED: u32 = 3;
+
+/// How a program is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it can do its job; the reason if not.
+    pub ready: Result<(), String>,
+    /// The loop that has not turned in its time.
+    pub hung: Option<&'static str>,
+    /// What it is doing, in a few words.
+    pub doing: String,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Supervisor {
+    ticks: Receiver<Instant>,
+    every: Duration,
+    /// When it last looked.
+    looked: Instant,
+    said_ready: bool,
+    said_hung: Option<&'static str>,
+    said_status: String,
+}
+
+impl Supervisor {
+    /// One for this process, as its environment says.
+    pub fn from_environment() -> Supervisor {
+        let every = sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |limit| LOOK_EVERY.min(limit / FEEDS));
+        Supervisor {
+            ticks: tick(every),
+            every,
+            looked: Instant::now(),
+            said_ready: false,
+            said_hung: None,
+            said_status: String::new(),
+        }
+    }
+
+    /// When to report.
+    pub fn ticks(&self) -> &Receiver<Instant> {
+        &self.ticks
+    }
+
+    /// Passes on how the program is.
+    pub fn report(&mut self, condition: &Condition) {
+        // After a pause of the whole process all loops are late, until they have had their turn.
+        let paused = self.looked.elapsed() > PAUSED * self.every;
+        self.looked = Instant::now();
+        let hung = condition.hung.filter(|_| !paused);
+        let mut states = Vec::with_capacity(3);
+        if condition.ready.is_ok() && !self.said_ready {
+            self.said_ready = true;
+            states.push(NotifyState::Ready);
+        }
+        let status = match (hung, &condition.ready) {
+            (Some(name), _) => format!("the loop {name} hangs"),
+            (None, Ok(())) => condition.doing.clone(),
+            (None, Err(reason)) => format!("not ready: {reason}"),
+        };
+        if hung.is_none() {
+            states.push(NotifyState::Watchdog);
+        }
+        if status != self.said_status {
+            states.push(NotifyState::Status(&status));
+        }
+        notify(&states);
+        self.said_status = status;
+        if hung != self.said_hung {
+            match hung {
+                Some(name) => log::error!("event=hung loop={name}"),
+                None => log::info!("event=turns-again loop={}", self.said_hung.unwrap_or_default()),
+            }
+            self.said_hung = hung;
+        }
+    }
+
+    /// The program has begun to stop.
+    pub fn stopping(&self) {
+        notify(&[NotifyState::Stopping]);
+    }
+}
+
+/// Tells systemd, if it listens.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::debug!("event=not-notified error={}", crate::log::Quoted(error));
+    }
+}
