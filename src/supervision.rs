@@ -81,7 +81,9 @@ impl Supervisor {
         if status != self.said_status {
             states.push(NotifyState::Status(&status));
         }
-        notify(&states);
+        if !states.is_empty() {
+            notify(&states);
+        }
         self.said_status = status;
         if hung != self.said_hung {
             match hung {

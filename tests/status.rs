@@ -108,7 +108,7 @@ fn what_needs_attention_is_named_and_told_by_the_exit_code() {
 #[test]
 fn without_redis_it_says_so() {
     let mut cluster = cluster(1, 1);
-    cluster.redis().kill();
+    cluster.redis().kill().expect("it runs");
     let mut command = programs().command("oncecast").expect("the program is built");
     let output = command.args(["status", "--json", "--redis-url", &cluster.redis_url()]).output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -153,7 +153,7 @@ fn each_dispatcher_serves_the_page_and_a_standby_names_the_leader() {
         let json: Value = serde_json::from_str(&get(address, "/status.json")?.1).ok()?;
         (json["leader"]["name"] == "d1").then_some(())
     });
-    cluster.redis().kill();
+    cluster.redis().kill().expect("it runs");
     wait_until("the page to say what is wrong", || {
         let json: Value = serde_json::from_str(&get(address, "/status.json")?.1).ok()?;
         let said = json["problems"][0].as_str()?.contains("--redis-url");

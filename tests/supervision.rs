@@ -1,0 +1,147 @@
+//! What systemd hears from the programs, and that a program which hangs is found out.
+
+mod support;
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+use oncecast::local::{ChildProcess, Cluster, Signal, ports};
+
+use support::{DEADLINE, client_of, options, programs, publish, redis_server, threads, wait_until_done};
+
+/// Listens in systemd's place; its socket is removed on drop.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+    /// All that was said so far.
+    heard: String,
+}
+
+impl Manager {
+    fn listen(test: &str) -> Manager {
+        let path = std::env::temp_dir().join(format!("oncecast-notify-{test}-{}", std::process::id()));
+        let socket = UnixDatagram::bind(&path).expect("a new socket");
+        Manager { socket, path, heard: String::new() }
+    }
+
+    /// Has a program report here, and say every second at least that it is alive.
+    fn supervise(&self, command: &mut Command) {
+        command.env("NOTIFY_SOCKET", &self.path).env("WATCHDOG_USEC", "3000000").env_remove("WATCHDOG_PID");
+    }
+
+    /// What a program says next, within a time.
+    fn hear(&mut self, within: Duration) -> Option<String> {
+        self.socket.set_read_timeout(Some(within)).expect("not zero");
+        let mut text = [0; 4096];
+        let length = self.socket.recv(&mut text).ok()?;
+        let text = String::from_utf8(text[..length].to_vec()).expect("text");
+        self.heard += &text;
+        Some(text)
+    }
+
+    /// Listens until a line with `part` has come.
+    fn wait_for(&mut self, part: &str) {
+        let began = Instant::now();
+        while !self.heard.lines().any(|line| line.contains(part)) {
+            assert!(began.elapsed() < DEADLINE, "{part} was not said, but\n{}", self.heard);
+            self.hear(DEADLINE / 10);
+        }
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A dispatcher of the cluster, supervised.
+fn supervised_dispatcher(cluster: &Cluster, manager: &Manager) -> ChildProcess {
+    let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
+    command.args(["--dispatcher-id", "d0", "--consumers", &cluster.address(0).to_string()]);
+    manager.supervise(&mut command);
+    ChildProcess::spawn("d0", command).expect("it starts")
+}
+
+#[test]
+fn a_dispatcher_is_ready_once_it_could_lead_and_says_what_it_does() {
+    let mut manager = Manager::listen("dispatcher");
+    let cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let mut dispatcher = supervised_dispatcher(&cluster, &manager);
+    manager.wait_for("READY=1");
+    manager.wait_for("STATUS=leads with epoch ");
+    manager.wait_for("WATCHDOG=1");
+    dispatcher.signal(Signal::SIGTERM).expect("it runs");
+    manager.wait_for("STOPPING=1");
+    assert_eq!(dispatcher.wait(DEADLINE).expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn without_redis_nobody_is_ready_but_everybody_is_alive() {
+    for program in ["oncecast-dispatcher", "oncecast-consumer"] {
+        let mut manager = Manager::listen(program);
+        let mut redis = redis_server();
+        redis.kill().expect("it runs");
+        let mut command = programs().command(program).expect("the program is built");
+        let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+        let own = if program == "oncecast-consumer" { "--listen" } else { "--consumers" };
+        command.args(["--redis-url", &redis.url(), own, &listen]);
+        manager.supervise(&mut command);
+        let _child = ChildProcess::spawn(program, command).expect("it starts");
+        manager.wait_for("STATUS=not ready: Redis");
+        manager.wait_for("WATCHDOG=1");
+        assert!(!manager.heard.contains("READY=1"), "{}", manager.heard);
+        redis.start_again().expect("it starts again");
+        manager.wait_for("READY=1");
+    }
+}
+
+#[test]
+fn a_consumer_says_when_it_stops() {
+    let mut manager = Manager::listen("consumer");
+    let redis = redis_server();
+    let mut command = programs().command("oncecast-consumer").expect("the program is built");
+    command.args(["--redis-url", &redis.url(), "--listen"]);
+    command.arg(format!("127.0.0.1:{}", ports::free_port().expect("a free port")));
+    manager.supervise(&mut command);
+    let mut consumer = ChildProcess::spawn("c0", command).expect("it starts");
+    manager.wait_for("READY=1");
+    consumer.signal(Signal::SIGTERM).expect("it runs");
+    manager.wait_for("STOPPING=1");
+    assert_eq!(consumer.wait(DEADLINE).expect("it ends").code(), Some(0));
+}
+
+/// Holds one thread of a leader up, as a debugger would.
+fn hold_up(name: &'static str) {
+    let mut manager = Manager::listen(name);
+    let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let dispatcher = supervised_dispatcher(&cluster, &manager);
+    let mut redis = client_of(&mut cluster);
+    manager.wait_for("STATUS=leads with epoch ");
+    publish(&mut redis, name, 0..10);
+    wait_until_done(&mut redis, 10);
+    let thread = threads(dispatcher.pid())[name];
+    let thread = Pid::from_raw(thread.try_into().expect("a thread's id"));
+    ptrace::seize(thread, ptrace::Options::empty()).expect("a child's thread");
+    ptrace::interrupt(thread).expect("it runs");
+    dispatcher.wait_for_line(&format!("event=hung loop={name}"), DEADLINE).expect("it is found out");
+    // What was said before is in the socket still.
+    manager.wait_for(&format!("STATUS=the loop {name} hangs"));
+    let later = manager.hear(Duration::from_millis(2_500));
+    assert_eq!(later, None, "{name}: the watchdog is fed on");
+    // Else the process could not end before this thread does.
+    ptrace::detach(thread, None).expect("it is held up");
+}
+
+#[test]
+fn a_loop_that_hangs_is_named_and_the_watchdog_is_no_longer_fed() {
+    std::thread::scope(|scope| {
+        for name in ["ingest", "courier", "redistributor", "listener"] {
+            scope.spawn(move || hold_up(name));
+        }
+    });
+}
