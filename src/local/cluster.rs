@@ -87,6 +87,13 @@ impl Cluster {
         (Ipv4Addr::LOCALHOST, self.ports[consumer]).into()
     }
 
+    /// Where a dispatcher serves its metrics and its status page.
+    ///
+    /// Only of a cluster with [`ClusterOptions::readiness`].
+    pub fn metrics_address(&self, dispatcher: usize) -> Option<SocketAddr> {
+        self.readiness.get(dispatcher).map(|port| (Ipv4Addr::LOCALHOST, *port).into())
+    }
+
     /// A command that runs one of our programs on this group.
     pub fn command(&self, program: &str) -> Result<std::process::Command> {
         self.command_with(program, &[])

@@ -5,6 +5,7 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
+pub mod browser;
 pub mod load;
 pub mod peer;
 pub mod proxy;
