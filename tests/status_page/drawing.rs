@@ -121,6 +121,8 @@ fn what_is_wrong_is_told_in_words_and_stays_text() {
     for name in ["problems", "notes", "redis_warnings"] {
         bad[name] = json!([format!("{name} {evil}")]);
     }
+    // Told once, though it is also a note.
+    bad["notes"] = json!([bad["redis_warnings"][0], bad["notes"][0]]);
     bad["health"] = json!("attention");
     bad["group"] = json!(evil);
     bad["leader"]["id"] = json!(evil);
@@ -144,14 +146,18 @@ fn what_is_wrong_is_told_in_words_and_stays_text() {
         assert_fits(&mut page, Screen { dark, ..PHONE });
     }
 
-    // Nobody leads, and nobody says how fast it goes.
+    // Nobody leads, so nobody says how fast it goes: that must not look as if nothing went.
     let mut leaderless = status();
     leaderless["leader"] = Value::Null;
-    leaderless["rates"] = Value::Null;
+    leaderless["consumers"] = json!([]);
     leaderless["oldest_age_s"] = Value::Null;
+    for rate in leaderless["rates"].as_object_mut().expect("an object").values_mut() {
+        *rate = json!(0.0);
+    }
     stand_in.say(&leaderless);
     page.wait_for_text("leader-id", "nobody leads");
     assert_eq!((page.text("rate-acked"), page.text("oldest")), ("–".into(), "–".into()));
+    page.wait_for("document.body.innerText.includes('Not known: no leader reports.')");
     assert!(page.eval("document.querySelector('#gaps-card').hidden").as_bool().expect("a truth"));
     assert_no_complaint(&mut page);
 }
@@ -168,9 +174,18 @@ fn what_is_not_current_is_shown_as_the_past() {
     page.wait_for("document.body.classList.contains('stale')");
     page.wait_for("document.querySelector('#clock').textContent.includes('ago')");
     assert_eq!(page.text("pending"), "120", "the last that was known");
+    assert_eq!(page.text("health-text"), "needs attention");
     stand_in.say(&status());
     page.wait_for("!document.body.classList.contains('stale')");
     page.wait_for_text("clock", "at 16:00:00 UTC");
+
+    let mut old = status();
+    old["time"] = json!("2026-11-25T16:00:07.500Z");
+    stand_in.say(&old);
+    page.wait_for("document.body.classList.contains('stale')");
+    page.wait_for_text("health-text", "not known");
+    stand_in.say(&status());
+    page.wait_for_text("health-text", "all is well");
     assert_no_complaint(&mut page);
 
     stand_in.say(&json!("an answer that is no status"));
