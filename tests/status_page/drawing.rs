@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::stand_in::{PAGE, StandIn};
 use crate::support::browser::{Browser, Page, Screen};
+use crate::support::wait_until;
 use crate::{PHONE, assert_fits, assert_no_complaint};
 
 /// What it may weigh: it is served by a dispatcher, and read by people.
@@ -68,6 +69,21 @@ fn it_is_one_small_file_that_names_no_other() {
     let addresses = PAGE.replace("http://www.w3.org/2000/svg", "").replace("https", "http");
     assert!(!addresses.contains("http:") && !addresses.contains("@import"), "it names another site");
     assert!(!addresses.contains("innerHTML") && !addresses.contains("insertAdjacentHTML"), "texts must stay texts");
+}
+
+/// Without this, a page that complains of nothing would prove nothing.
+#[test]
+fn what_goes_wrong_on_a_page_is_heard() {
+    let Some(mut browser) = Browser::start() else { return };
+    let (_stand_in, mut page) = shown(&mut browser, &status());
+    assert_no_complaint(&mut page);
+    page.eval("setTimeout(() => { throw new Error('thrown on purpose') })");
+    page.eval("console.error('said on purpose')");
+    page.eval("document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.2:9/from-elsewhere.png' }))");
+    for part in ["thrown on purpose", "said on purpose", "from-elsewhere.png' violates"] {
+        let heard = |page: &mut Page| page.complaints().iter().any(|complaint| complaint.contains(part)).then_some(());
+        wait_until(part, || heard(&mut page));
+    }
 }
 
 #[test]

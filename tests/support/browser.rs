@@ -71,8 +71,10 @@ impl Browser {
     /// Starts one. `None`, with the reason on the terminal, where there is none.
     pub fn start() -> Option<Browser> {
         let Some(program) = find() else {
-            // Without the harness's capture: a test that shows nothing must say so.
-            let _ = writeln!(std::io::stderr(), "SKIPPED, none of {PROGRAMS:?} is on PATH");
+            // Without the harness's capture: a test that shows nothing must say so. In one piece, since others write, too.
+            let thread = std::thread::current();
+            let text = format!("SKIPPED {}: none of {PROGRAMS:?} is on PATH\n", thread.name().unwrap_or_default());
+            let _ = std::io::stderr().write_all(text.as_bytes());
             return None;
         };
         let profile = PrivateFolder::create("chromium").expect("a new folder");
