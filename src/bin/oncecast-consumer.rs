@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("oncecast-consumer: {error}");
+            oncecast::log::fail("oncecast-consumer", &error);
             ExitCode::from(error.exit_code())
         }
     }
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 fn run(config: ConsumerConfig) -> Result<()> {
     let log_level = config.common.log_level;
     let consumer = ConsumerBuilder::from(config).bind()?;
-    oncecast::log::init(log_level, consumer.consumer_id(), "consumer")?;
+    let _log = oncecast::log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
     consumer.run()
 }

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(Parsed::Run(config)) => match run(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("oncecast-dispatcher: {error}");
+                oncecast::log::fail("oncecast-dispatcher", &error);
                 ExitCode::from(error.exit_code())
             }
         },
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 fn run(config: DispatcherConfig) -> Result<()> {
     let level = config.common.log_level;
     let dispatcher = Dispatcher::new(config);
-    oncecast::log::init(level, dispatcher.shared().id.as_str(), "starting")?;
+    let _log = oncecast::log::init(level, dispatcher.shared().id.as_str(), "starting")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     dispatcher.run(requests)

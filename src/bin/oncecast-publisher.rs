@@ -22,12 +22,12 @@ fn main() -> ExitCode {
         Ok(summary) => {
             let _ = writeln!(io::stdout(), "{summary}");
             if let Some(failure) = &summary.failure {
-                eprintln!("oncecast-publisher: {failure}");
+                oncecast::log::fail("oncecast-publisher", failure);
             }
             summary.exit_code()
         }
         Err(error) => {
-            eprintln!("oncecast-publisher: {error}");
+            oncecast::log::fail("oncecast-publisher", &error);
             error.exit_code()
         }
     };
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: PublisherConfig) -> Result<Summary> {
-    oncecast::log::init(config.common.log_level, "publisher", "publisher")?;
+    let _log = oncecast::log::init(config.common.log_level, "publisher", "publisher")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     publisher::run(config, &requests)

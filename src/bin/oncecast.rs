@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Ok(Parsed::Run(config)) => match run(config) {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
-                eprintln!("oncecast: {error}");
+                log::fail("oncecast", &error);
                 ExitCode::from(error.exit_code())
             }
         },
@@ -27,23 +27,23 @@ fn main() -> ExitCode {
 fn run(config: ToolConfig) -> Result<u8> {
     match config {
         ToolConfig::Audit(config) => {
-            log::init(config.common.log_level, "oncecast", "audit")?;
+            let _log = log::init(config.common.log_level, "oncecast", "audit")?;
             let report = audit::audit(&config)?;
             print!("{report}");
             Ok(report.exit_code())
         }
         ToolConfig::Status(config) => {
-            log::init(config.common.log_level, "oncecast", "status")?;
+            let _log = log::init(config.common.log_level, "oncecast", "status")?;
             print!("{}", status::status(&config)?);
             Ok(0)
         }
         ToolConfig::Chaos(config) => {
-            log::init(config.log_level, "oncecast", "chaos")?;
+            let _log = log::init(config.log_level, "oncecast", "chaos")?;
             local::chaos::run(&config)
         }
         ToolConfig::Witness(config) => local::witness::run(*config).map(|()| 0),
         ToolConfig::Demo(config) => {
-            log::init(config.log_level, "oncecast", "demo")?;
+            let _log = log::init(config.log_level, "oncecast", "demo")?;
             local::demo::run(&config)
         }
     }
