@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use oncecast::config::{self, ConsumerConfig, Parsed};
 use oncecast::consumer::ConsumerBuilder;
 use oncecast::error::Result;
+use oncecast::metrics::healthcheck;
 
 fn main() -> ExitCode {
     let config = match config::consumer(std::env::args_os(), &config::environment) {
         Ok(Parsed::Run(config)) => config,
+        Ok(Parsed::Healthcheck(config)) => return ExitCode::from(healthcheck::run(&config)),
         Ok(Parsed::Print(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;

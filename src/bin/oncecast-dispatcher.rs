@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use oncecast::config::{self, DispatcherConfig, Parsed};
 use oncecast::dispatcher::Dispatcher;
 use oncecast::error::Result;
+use oncecast::metrics::healthcheck;
 use oncecast::shutdown::shutdown_channel;
 
 fn main() -> ExitCode {
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
                 ExitCode::from(error.exit_code())
             }
         },
+        Ok(Parsed::Healthcheck(config)) => ExitCode::from(healthcheck::run(&config)),
         Ok(Parsed::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use oncecast::config::{self, Parsed, PublisherConfig};
 use oncecast::error::Result;
+use oncecast::metrics::healthcheck;
 use oncecast::publisher::{self, Summary};
 use oncecast::shutdown::shutdown_channel;
 
 fn main() -> ExitCode {
     let config = match config::publisher(std::env::args_os(), &config::environment) {
         Ok(Parsed::Run(config)) => config,
+        Ok(Parsed::Healthcheck(config)) => return ExitCode::from(healthcheck::run(&config)),
         Ok(Parsed::Print(text)) => {
             // A reader that is gone misses nothing.
             let _ = write!(io::stdout(), "{text}");

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use oncecast::config::{self, Parsed, ToolConfig};
 use oncecast::error::Result;
+use oncecast::metrics::healthcheck;
 use oncecast::{audit, local, log, status};
 
 fn main() -> ExitCode {
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
                 ExitCode::from(error.exit_code())
             }
         },
+        Ok(Parsed::Healthcheck(config)) => ExitCode::from(healthcheck::run(&config)),
         Ok(Parsed::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS
