@@ -257,3 +257,35 @@ fn each_line_says_who_what_and_in_which_epoch() {
         assert_eq!(value(&line, "instance"), Some(consumer.to_string().as_str()));
     }
 }
+
+#[test]
+#[ignore = "run by panics_are_lines, as a process of its own"]
+fn panics() {
+    let _log = oncecast::log::init(log::LevelFilter::Info, "c0", "consumer").expect("it is the first");
+    let worker = thread::Builder::new().name("worker".to_owned());
+    let worker = worker.spawn(|| {
+        for number in 0..100 {
+            let _ = std::panic::catch_unwind(|| panic!("number {number}\nof 100"));
+        }
+    });
+    worker.expect("a thread").join().expect("it catches its panics");
+}
+
+#[test]
+fn panics_are_lines() {
+    let mut command = Command::new(std::env::current_exe().expect("this program has a file"));
+    command.args(["--exact", "panics", "--ignored", "--nocapture"]);
+    let output = command.env_remove("RUST_BACKTRACE").output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    let log = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("event=panic ")).collect();
+    assert_eq!(lines.len(), 10, "a flood is cut short: {log}");
+    for (number, line) in lines.into_iter().enumerate() {
+        assert!(line.starts_with("time=20") && line.contains("level=error instance=c0 role=consumer"), "{line}");
+        let problem = format!(":\\nnumber {number}\\nof 100\"");
+        assert!(
+            line.contains("thread=worker problem=\"panicked at tests/logs.rs:") && line.ends_with(&problem),
+            "{line}"
+        );
+    }
+}

@@ -11,7 +11,7 @@ use log::{debug, info, warn};
 use redis::Value;
 
 use super::{Command, Connection, text};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::log::Quoted;
 
 /// The least that Redis must hold for a subscriber that is behind: as much as the dispatcher's own ring by default.
@@ -107,7 +107,7 @@ impl fmt::Display for Warning {
 ///
 /// # Errors
 ///
-/// [`Error::Redis`] if the server can't be asked now. That it refuses to tell is no error.
+/// [`Error::Redis`](crate::error::Error::Redis) if the server can't be asked now. That it refuses to tell is no error.
 pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
     let mut found = look(connection)?;
     found.retain(|warning| !warning.is_note());
