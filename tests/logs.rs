@@ -246,11 +246,12 @@ fn each_line_says_who_what_and_in_which_epoch() {
         assert!(line.starts_with("time=20") && of("instance") == after.holder, "{line}");
         assert!(["error", "warn", "info"].contains(&of("level")) && !of("event").is_empty(), "{line}");
         assert_eq!(of("epoch"), if of("role") == "leader" { epoch.as_str() } else { "0" }, "{line}");
-        if roles.last().is_none_or(|last| last != of("role")) {
+        // A standby may have nothing to say.
+        if of("role") != "standby" && roles.last().is_none_or(|last| last != of("role")) {
             roles.push(of("role").to_owned());
         }
     }
-    assert_eq!(roles, ["starting", "standby", "leader", "stopped"]);
+    assert_eq!(roles, ["starting", "leader", "stopped"]);
     for consumer in [Member::Consumer(0), Member::Consumer(1)] {
         let rules = format!("role=consumer epoch={epoch} event=dispatcher-rules");
         let line = cluster.process(consumer).expect("it runs").wait_for_line(&rules, DEADLINE).expect("it says so");
