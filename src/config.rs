@@ -15,8 +15,8 @@ mod programs;
 mod tables;
 
 pub use self::programs::{
-    AuditConfig, ChaosConfig, CommonConfig, ConsumerConfig, DemoConfig, DispatcherConfig, Parsed, PublisherConfig,
-    StatusConfig, ToolConfig, WitnessConfig, consumer, dispatcher, publisher, tool,
+    AuditConfig, ChaosConfig, CommonConfig, ConsumerConfig, DemoConfig, DispatcherConfig, HealthcheckConfig, Parsed,
+    PublisherConfig, StatusConfig, ToolConfig, WitnessConfig, consumer, dispatcher, publisher, tool,
 };
 
 /// A setting that is missing or has a value that can't be used.

@@ -26,7 +26,7 @@
 //! | [`audit`] | counts results: lost, foreign, recorded twice |
 //! | [`status`] | how a group stands |
 //! | [`local`] | a whole cluster on this machine, struck by faults if wanted: `demo`, `chaos`, the tests |
-//! | [`metrics`], [`log`] | what the programs tell their operator |
+//! | [`metrics`], [`log`] | what the programs tell their operator: numbers, whether they are ready, lines |
 //! | [`pulse`], [`supervision`] | which loops turn, and what systemd hears of it |
 //! | [`config`], [`error`] | settings, checked once; errors, by what they make us do |
 //! | [`backoff`], [`budget`], [`rate`] | waiting between attempts; bytes kept in memory; events per second |

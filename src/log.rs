@@ -1,62 +1,134 @@
 //! Log lines: `time=… level=… instance=… role=… epoch=… event=… key=value…` on standard error.
 //!
-//! Only the programs set this up; whoever uses the library has a logger of their own. simplelog does the writing and
-//! the filtering, into a buffer that goes out line by line, so that programs may share one standard error. Lines are for events that matter to an operator, never one for each message: writing is synchronous,
-//! and a blocked standard error would stall the thread that logs.
+//! Only the programs set this up; whoever uses the library has a logger of their own. simplelog does the filtering and
+//! the writing, into a queue that the thread `log` empties, so logging never waits: a standard error that nobody reads
+//! stalls nobody. Lines are for events that matter to an operator, never one for each message.
+//!
+//! Under systemd, where standard error is the journal, lines begin with their priority (`<3>` to `<7>`) in place of the
+//! time, which the journal notes itself.
+//!
+//! In reading order: this file starts it; `style` says what a line looks like, `queue` holds the lines and writes
+//! them, `panics` makes lines of panics.
 
 use std::fmt;
-use std::io::{LineWriter, Stderr, stderr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::RwLock;
 use simplelog::{ConfigBuilder, WriteLogger};
 
+use self::queue::{Importance, Queue, QueueWriter};
+use self::style::Style;
 use crate::error::{Error, Result};
 use crate::id::Epoch;
 
-/// Lines up to this length are written at once.
-const LINE_BYTES: usize = 8 << 10;
+mod panics;
+mod queue;
+mod style;
+
+pub use self::queue::{MAX_LINE_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_LINES};
+
+/// How long a program that ends waits for its last lines to be written.
+pub const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// What every line says about the process. One for a process, like the logger itself.
-static CONTEXT: Context =
-    Context { instance: RwLock::new(String::new()), role: RwLock::new("starting"), epoch: AtomicU64::new(0) };
+static CONTEXT: Context = Context { instance: RwLock::new(String::new()), role: RwLock::new(("starting", Epoch(0))) };
+
+/// Where the lines go; made when the first is to be written.
+static OUTPUT: OnceLock<Output> = OnceLock::new();
 
 struct Context {
     instance: RwLock<String>,
-    role: RwLock<&'static str>,
-    epoch: AtomicU64,
+    // Together, so that no line has the role of one moment and the epoch of another.
+    role: RwLock<(&'static str, Epoch)>,
 }
 
-/// Starts logging, once for a process.
-pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<()> {
+/// Starts logging, once for a process. Panics are logged from here on.
+///
+/// Keep what this gives until the end: then the last lines are waited for.
+pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Running> {
     *CONTEXT.instance.write() = instance.to_owned();
     set_role(role, Epoch::default());
-    // simplelog writes the bare text; the level and the rest are part of it.
-    let bare = ConfigBuilder::new()
-        .set_max_level(LevelFilter::Off)
-        .set_time_level(LevelFilter::Off)
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .build();
+    let output = output().map_err(Error::io("starting the thread log"))?;
     let lines = KeyValueLines {
-        writer: WriteLogger::new(LevelFilter::Trace, bare, LineWriter::with_capacity(LINE_BYTES, stderr())),
+        urgent: output.logger(Importance::Urgent),
+        routine: output.logger(Importance::Routine),
+        style: output.style,
         level,
     };
     log::set_boxed_logger(Box::new(lines)).map_err(|error| Error::Failed(format!("starting the log: {error}")))?;
     log::set_max_level(level);
-    Ok(())
+    panics::install();
+    Ok(Running(()))
 }
 
 /// Says what the process is now; from here on each line shows it.
 pub fn set_role(role: &'static str, epoch: Epoch) {
-    *CONTEXT.role.write() = role;
-    CONTEXT.epoch.store(epoch.0, Ordering::Relaxed);
+    *CONTEXT.role.write() = (role, epoch);
+}
+
+/// Tells on standard error why `program` can't go on, whatever is logged; for the last thing before its end.
+pub fn fail(program: &str, problem: impl fmt::Display) {
+    let text = format!("{program}: {problem}");
+    match output() {
+        Ok(output) => {
+            let message = output.style.message(Level::Error, &text);
+            output.queue.push(Importance::Urgent, message.into_bytes());
+            output.queue.flush(FLUSH_LIMIT);
+        }
+        Err(_) => eprintln!("{text}"),
+    }
+}
+
+/// The log of a program that runs. Dropped: waits until all is written, at most [`FLUSH_LIMIT`].
+#[derive(Debug)]
+#[must_use = "without it the last lines may be lost"]
+pub struct Running(());
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A standard error that nobody reads must not keep the program from ending.
+        log::logger().flush();
+    }
+}
+
+struct Output {
+    queue: Arc<Queue>,
+    style: Style,
+}
+
+fn output() -> io::Result<&'static Output> {
+    if let Some(output) = OUTPUT.get() {
+        return Ok(output);
+    }
+    let file = style::standard_error()?;
+    let style = Style::of(&file);
+    let told =
+        move |lines| (style.line(Level::Warn, format_args!("event=log-dropped lines={lines}")) + "\n").into_bytes();
+    let queue = Queue::start(file, told)?;
+    Ok(OUTPUT.get_or_init(|| Output { queue, style }))
+}
+
+impl Output {
+    fn logger(&self, importance: Importance) -> Box<WriteLogger<QueueWriter>> {
+        // simplelog writes the bare text; the level and the rest are part of it.
+        let bare = ConfigBuilder::new()
+            .set_max_level(LevelFilter::Off)
+            .set_time_level(LevelFilter::Off)
+            .set_thread_level(LevelFilter::Off)
+            .set_target_level(LevelFilter::Off)
+            .set_location_level(LevelFilter::Off)
+            .build();
+        WriteLogger::new(LevelFilter::Trace, bare, QueueWriter::new(self.queue.clone(), importance))
+    }
 }
 
 struct KeyValueLines {
-    writer: Box<WriteLogger<LineWriter<Stderr>>>,
+    urgent: Box<WriteLogger<QueueWriter>>,
+    routine: Box<WriteLogger<QueueWriter>>,
+    style: Style,
     level: LevelFilter,
 }
 
@@ -70,25 +142,17 @@ impl Log for KeyValueLines {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let level = record.level().as_str().to_ascii_lowercase();
-        let context = &CONTEXT;
-        self.writer.log(
-            &Record::builder()
-                .level(record.level())
-                .args(format_args!(
-                    "time={} level={level} instance={} role={} epoch={} {}",
-                    Timestamp(crate::id::wall_clock_us()),
-                    context.instance.read(),
-                    context.role.read(),
-                    context.epoch.load(Ordering::Relaxed),
-                    record.args()
-                ))
-                .build(),
-        );
+        // Made before simplelog's lock is taken: a value that panics while it is shown must not leave it poisoned.
+        let line = self.style.line(record.level(), *record.args());
+        let writer = if record.level() <= Level::Warn { &self.urgent } else { &self.routine };
+        writer.log(&Record::builder().level(record.level()).args(format_args!("{line}")).build());
     }
 
+    /// Waits until what was logged is written, at most [`FLUSH_LIMIT`].
     fn flush(&self) {
-        self.writer.flush();
+        if let Some(output) = OUTPUT.get() {
+            output.queue.flush(FLUSH_LIMIT);
+        }
     }
 }
 

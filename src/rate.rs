@@ -5,37 +5,38 @@ use std::time::{Duration, Instant};
 /// How often a rate is said.
 pub const SAY_EVERY: Duration = Duration::from_secs(3);
 
-/// Counts events of one kind.
+/// Counts events of `N` kinds; any of them is traffic.
 #[derive(Clone, Debug)]
-pub struct Rate {
+pub struct Rate<const N: usize> {
     since: Instant,
-    count: u64,
+    counts: [u64; N],
 }
 
-impl Default for Rate {
+impl<const N: usize> Default for Rate<N> {
     fn default() -> Self {
         Rate::new()
     }
 }
 
-impl Rate {
+impl<const N: usize> Rate<N> {
     /// Nothing counted yet.
-    pub fn new() -> Rate {
-        Rate { since: Instant::now(), count: 0 }
+    pub fn new() -> Rate<N> {
+        Rate { since: Instant::now(), counts: [0; N] }
     }
 
-    /// Counts; gives the events per second when it is time to say so.
-    pub fn count(&mut self, events: u64) -> Option<u64> {
-        if self.count == 0 && events > 0 && self.since.elapsed() >= SAY_EVERY {
+    /// Counts; gives the events per second of each kind when it is time to say so.
+    pub fn count(&mut self, events: [u64; N]) -> Option<[u64; N]> {
+        let is_silent = |counts: &[u64; N]| counts.iter().all(|count| *count == 0);
+        if is_silent(&self.counts) && !is_silent(&events) && self.since.elapsed() >= SAY_EVERY {
             // Traffic begins: the silence before does not count.
             self.since = Instant::now();
         }
-        self.count += events;
+        self.counts.iter_mut().zip(events).for_each(|(count, events)| *count += events);
         let elapsed = self.since.elapsed();
-        if elapsed < SAY_EVERY || self.count == 0 {
+        if elapsed < SAY_EVERY || is_silent(&self.counts) {
             return None;
         }
-        let per_second = (self.count as f64 / elapsed.as_secs_f64()).round() as u64;
+        let per_second = self.counts.map(|count| (count as f64 / elapsed.as_secs_f64()).round() as u64);
         *self = Rate::new();
         Some(per_second)
     }

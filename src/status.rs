@@ -5,7 +5,7 @@
 //! and reports are up to a second old.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, select};
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::id::wall_clock_us;
 use crate::ledger::overview::{self, GroupView, Lease, Snapshot};
 use crate::ledger::reading::RecordedGap;
-use crate::ledger::{Connection, Keys};
+use crate::ledger::{Connection, Keys, server_check};
 use crate::shutdown::shutdown_channel;
 
 mod health;
@@ -27,6 +27,8 @@ use self::report::{Rates, Report};
 const REPLY_TIME: Duration = Duration::from_secs(5);
 /// How often `--watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How often the server's settings are looked at.
+const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 /// The most gaps that are shown.
 pub const SHOWN_GAPS: usize = 10;
 /// How long a message may be pending before that needs attention, unless set otherwise.
@@ -89,16 +91,16 @@ impl Status {
         self.snapshot.oldest.map(|oldest| Duration::from_micros(self.now_us.saturating_sub(oldest.0)))
     }
 
-    /// Messages per second, as the leader sees them.
-    pub fn rates(&self) -> Rates {
-        self.leaders_report().map(|report| report.rates).unwrap_or_default()
+    /// Messages per second, as the leader sees them; `None` if none reports.
+    pub fn rates(&self) -> Option<Rates> {
+        self.leaders_report().map(|report| report.rates)
     }
 
-    /// Pending messages that are in Redis alone, about.
-    pub fn spilled(&self) -> u64 {
-        let Some(report) = self.leaders_report().filter(|report| report.behind) else { return 0 };
+    /// Pending messages that are in Redis alone, about; `None` if no leader reports.
+    pub fn spilled(&self) -> Option<u64> {
+        let report = self.leaders_report()?;
         let in_flight: u64 = report.consumers.iter().map(|consumer| consumer.in_flight).sum();
-        self.snapshot.pending.saturating_sub(in_flight + report.ready)
+        Some(if report.behind { self.snapshot.pending.saturating_sub(in_flight + report.ready) } else { 0 })
     }
 
     /// 0 if all is well.
@@ -111,16 +113,27 @@ impl Status {
 pub struct Onlooker {
     view: GroupView,
     max_age: Duration,
+    /// What was found in the server's settings, and when; nothing since the last failure.
+    settings: Option<(Vec<String>, Instant)>,
 }
 
 impl Onlooker {
     /// Opens nothing yet.
     pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> Onlooker {
-        Onlooker { view: GroupView::new(connection, keys), max_age }
+        Onlooker { view: GroupView::new(connection, keys), max_age, settings: None }
     }
 
     /// How the group stands now.
     pub fn look(&mut self) -> Result<Status> {
+        let status = self.try_to_look();
+        if status.is_err() {
+            // Behind the address may be another server next time.
+            self.settings = None;
+        }
+        status
+    }
+
+    fn try_to_look(&mut self) -> Result<Status> {
         let snapshot = self.view.snapshot()?;
         let members = self.view.members()?.into_iter().map(Member::new).collect();
         let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
@@ -130,9 +143,21 @@ impl Onlooker {
             snapshot,
             members,
             gaps,
-            redis_warnings: Vec::new(),
+            redis_warnings: self.redis_warnings()?,
             max_age: self.max_age,
         })
+    }
+
+    fn redis_warnings(&mut self) -> Result<Vec<String>> {
+        let fresh = self.settings.take().filter(|(_, looked)| looked.elapsed() < SETTINGS_EVERY);
+        let settings = match fresh {
+            Some(settings) => settings,
+            None => {
+                let found = server_check::check(self.view.connection())?;
+                (found.iter().map(ToString::to_string).collect(), Instant::now())
+            }
+        };
+        Ok(self.settings.insert(settings).0.clone())
     }
 }
 

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use oncecast::config::{self, ConsumerConfig, Parsed};
 use oncecast::consumer::ConsumerBuilder;
 use oncecast::error::Result;
+use oncecast::metrics::healthcheck;
 
 fn main() -> ExitCode {
     let config = match config::consumer(std::env::args_os(), &config::environment) {
         Ok(Parsed::Run(config)) => config,
+        Ok(Parsed::Healthcheck(config)) => return ExitCode::from(healthcheck::run(&config)),
         Ok(Parsed::Print(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;
@@ -18,7 +20,7 @@ fn main() -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("oncecast-consumer: {error}");
+            oncecast::log::fail("oncecast-consumer", &error);
             ExitCode::from(error.exit_code())
         }
     }
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
 fn run(config: ConsumerConfig) -> Result<()> {
     let log_level = config.common.log_level;
     let consumer = ConsumerBuilder::from(config).bind()?;
-    oncecast::log::init(log_level, consumer.consumer_id(), "consumer")?;
+    let _log = oncecast::log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
     consumer.run()
 }

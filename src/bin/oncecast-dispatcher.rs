@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use oncecast::config::{self, DispatcherConfig, Parsed};
 use oncecast::dispatcher::Dispatcher;
 use oncecast::error::Result;
+use oncecast::metrics::healthcheck;
 use oncecast::shutdown::shutdown_channel;
 
 fn main() -> ExitCode {
@@ -12,10 +13,11 @@ fn main() -> ExitCode {
         Ok(Parsed::Run(config)) => match run(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("oncecast-dispatcher: {error}");
+                oncecast::log::fail("oncecast-dispatcher", &error);
                 ExitCode::from(error.exit_code())
             }
         },
+        Ok(Parsed::Healthcheck(config)) => ExitCode::from(healthcheck::run(&config)),
         Ok(Parsed::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
 fn run(config: DispatcherConfig) -> Result<()> {
     let level = config.common.log_level;
     let dispatcher = Dispatcher::new(config);
-    oncecast::log::init(level, dispatcher.shared().id.as_str(), "starting")?;
+    let _log = oncecast::log::init(level, dispatcher.shared().id.as_str(), "starting")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     dispatcher.run(requests)

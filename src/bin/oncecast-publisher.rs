@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use oncecast::config::{self, Parsed, PublisherConfig};
 use oncecast::error::Result;
+use oncecast::metrics::healthcheck;
 use oncecast::publisher::{self, Summary};
 use oncecast::shutdown::shutdown_channel;
 
 fn main() -> ExitCode {
     let config = match config::publisher(std::env::args_os(), &config::environment) {
         Ok(Parsed::Run(config)) => config,
+        Ok(Parsed::Healthcheck(config)) => return ExitCode::from(healthcheck::run(&config)),
         Ok(Parsed::Print(text)) => {
             // A reader that is gone misses nothing.
             let _ = write!(io::stdout(), "{text}");
@@ -22,12 +24,12 @@ fn main() -> ExitCode {
         Ok(summary) => {
             let _ = writeln!(io::stdout(), "{summary}");
             if let Some(failure) = &summary.failure {
-                eprintln!("oncecast-publisher: {failure}");
+                oncecast::log::fail("oncecast-publisher", failure);
             }
             summary.exit_code()
         }
         Err(error) => {
-            eprintln!("oncecast-publisher: {error}");
+            oncecast::log::fail("oncecast-publisher", &error);
             error.exit_code()
         }
     };
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: PublisherConfig) -> Result<Summary> {
-    oncecast::log::init(config.common.log_level, "publisher", "publisher")?;
+    let _log = oncecast::log::init(config.common.log_level, "publisher", "publisher")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     publisher::run(config, &requests)

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use oncecast::config::{self, Parsed, ToolConfig};
 use oncecast::error::Result;
+use oncecast::metrics::healthcheck;
 use oncecast::{audit, local, log, status};
 
 fn main() -> ExitCode {
@@ -11,10 +12,11 @@ fn main() -> ExitCode {
         Ok(Parsed::Run(config)) => match run(config) {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
-                eprintln!("oncecast: {error}");
+                log::fail("oncecast", &error);
                 ExitCode::from(error.exit_code())
             }
         },
+        Ok(Parsed::Healthcheck(config)) => ExitCode::from(healthcheck::run(&config)),
         Ok(Parsed::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -27,22 +29,22 @@ fn main() -> ExitCode {
 fn run(config: ToolConfig) -> Result<u8> {
     match config {
         ToolConfig::Audit(config) => {
-            log::init(config.common.log_level, "oncecast", "audit")?;
+            let _log = log::init(config.common.log_level, "oncecast", "audit")?;
             let report = audit::audit(&config)?;
             print!("{report}");
             Ok(report.exit_code())
         }
         ToolConfig::Status(config) => {
-            log::init(config.common.log_level, "oncecast", "status")?;
+            let _log = log::init(config.common.log_level, "oncecast", "status")?;
             status::run(&config)
         }
         ToolConfig::Chaos(config) => {
-            log::init(config.log_level, "oncecast", "chaos")?;
+            let _log = log::init(config.log_level, "oncecast", "chaos")?;
             local::chaos::run(&config)
         }
         ToolConfig::Witness(config) => local::witness::run(*config).map(|()| 0),
         ToolConfig::Demo(config) => {
-            log::init(config.log_level, "oncecast", "demo")?;
+            let _log = log::init(config.log_level, "oncecast", "demo")?;
             local::demo::run(&config)
         }
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Command;
 use log::LevelFilter;
 
-use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, PUBLISHER, STATUS, WITNESS};
+use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, HEALTHCHECK, PUBLISHER, STATUS, WITNESS};
 use super::{ConfigError, Environment, Values, is_host_port, is_plain_name, quoted};
 use crate::ledger::{Keys, Server};
 use crate::local::trial::plan::{Fault, Plan, Target};
+use crate::metrics::healthcheck::Question;
 use crate::wire;
 
 /// What a command line asks for.
@@ -19,6 +20,8 @@ use crate::wire;
 pub enum Parsed<T> {
     /// Run with these settings.
     Run(T),
+    /// Ask a program that runs how it is: `healthcheck`.
+    Healthcheck(HealthcheckConfig),
     /// Print this and end: `--help` or `--version`.
     Print(String),
 }
@@ -127,6 +130,15 @@ pub struct DemoConfig {
     pub log_level: LevelFilter,
 }
 
+/// The settings of the subcommand `healthcheck`.
+#[derive(Clone, Debug)]
+pub struct HealthcheckConfig {
+    /// Where the program that is asked serves its metrics.
+    pub address: String,
+    /// What it is asked.
+    pub question: Question,
+}
+
 /// The settings of `oncecast status`.
 #[derive(Clone, Debug)]
 pub struct StatusConfig {
@@ -190,7 +202,7 @@ pub fn dispatcher(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
 ) -> Result<Parsed<DispatcherConfig>, clap::Error> {
-    read(tables::dispatcher(), arguments, |matches| {
+    read(tables::dispatcher(), arguments, environment, |matches| {
         let values = Values { matches, settings: DISPATCHER, environment };
         let common = common(&values)?;
         let channel = values.required("channel", "a channel's name")?;
@@ -222,7 +234,9 @@ pub fn consumer(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
 ) -> Result<Parsed<ConsumerConfig>, clap::Error> {
-    read(tables::consumer(), arguments, |matches| consumer_of(&Values { matches, settings: CONSUMER, environment }))
+    read(tables::consumer(), arguments, environment, |matches| {
+        consumer_of(&Values { matches, settings: CONSUMER, environment })
+    })
 }
 
 fn consumer_of(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
@@ -255,7 +269,7 @@ pub fn publisher(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
 ) -> Result<Parsed<PublisherConfig>, clap::Error> {
-    read(tables::publisher(), arguments, |matches| {
+    read(tables::publisher(), arguments, environment, |matches| {
         let values = Values { matches, settings: PUBLISHER, environment };
         let common = common(&values)?;
         let random_prefix = || format!("{:08x}-", fastrand::u32(..));
@@ -285,7 +299,7 @@ pub fn tool(
     arguments: impl IntoIterator<Item = OsString>,
     environment: Environment<'_>,
 ) -> Result<Parsed<ToolConfig>, clap::Error> {
-    read(tables::tool(), arguments, |matches| match matches.subcommand() {
+    read(tables::tool(), arguments, environment, |matches| match matches.subcommand() {
         Some(("audit", matches)) => {
             let values = Values { matches, settings: AUDIT, environment };
             Ok(ToolConfig::Audit(Box::new(AuditConfig {
@@ -375,11 +389,12 @@ const PLAIN_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @";
 fn read<T>(
     mut command: Command,
     arguments: impl IntoIterator<Item = OsString>,
+    environment: Environment<'_>,
     check: impl FnOnce(&clap::ArgMatches) -> Result<T, ConfigError>,
 ) -> Result<Parsed<T>, clap::Error> {
     match command.try_get_matches_from_mut(arguments) {
-        Ok(matches) => match check(&matches) {
-            Ok(config) => Ok(Parsed::Run(config)),
+        Ok(matches) => match parsed(&matches, environment, check) {
+            Ok(parsed) => Ok(parsed),
             Err(error) => {
                 // The usage shown is that of the subcommand whose setting it is.
                 let of = match matches.subcommand_name() {
@@ -394,6 +409,23 @@ fn read<T>(
     }
 }
 
+/// Every program has the subcommand `healthcheck`, which needs none of the program's own settings.
+fn parsed<T>(
+    matches: &clap::ArgMatches,
+    environment: Environment<'_>,
+    check: impl FnOnce(&clap::ArgMatches) -> Result<T, ConfigError>,
+) -> Result<Parsed<T>, ConfigError> {
+    let Some((tables::HEALTHCHECK_NAME, matches)) = matches.subcommand() else {
+        return check(matches).map(Parsed::Run);
+    };
+    let values = Values { matches, settings: HEALTHCHECK, environment };
+    let question = if matches.get_flag(tables::ALIVE) { Question::Alive } else { Question::Ready };
+    match metrics_addr(&values)? {
+        Some(address) => Ok(Parsed::Healthcheck(HealthcheckConfig { address, question })),
+        None => Err(ConfigError::missing("metrics-addr", "the --metrics-addr of the program to ask, host:port")),
+    }
+}
+
 fn common(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
     const URL: &str = "redis://[user:password@]host[:port][/db] or redis+unix:///path";
     let url = values.required("redis-url", URL)?;
@@ -405,11 +437,17 @@ fn common(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
         return Err(ConfigError::new("group", quoted(&group), "at most 256 bytes without spaces"));
     }
     let declared = values.settings.iter().any(|setting| setting.name == "metrics-addr");
-    let metrics_addr = if declared { values.text("metrics-addr")?.filter(|address| address != "off") } else { None };
-    if let Some(address) = metrics_addr.as_deref().filter(|address| !is_host_port(address)) {
-        return Err(ConfigError::new("metrics-addr", quoted(address), "an address, host:port, or off"));
-    }
+    let metrics_addr = if declared { metrics_addr(values)? } else { None };
     Ok(CommonConfig { redis, keys: Keys::new(&group), log_level: log_level(values)?, metrics_addr })
+}
+
+fn metrics_addr(values: &Values<'_>) -> Result<Option<String>, ConfigError> {
+    match values.text("metrics-addr")?.filter(|address| address != "off") {
+        Some(address) if !is_host_port(&address) => {
+            Err(ConfigError::new("metrics-addr", quoted(&address), "an address, host:port, or off"))
+        }
+        address => Ok(address),
+    }
 }
 
 fn log_level(values: &Values<'_>) -> Result<LevelFilter, ConfigError> {

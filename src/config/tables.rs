@@ -1,6 +1,6 @@
 //! What each program takes and what its `--help` says.
 
-use clap::Command;
+use clap::{Arg, ArgAction, Command};
 
 use super::Default::{Found, Required, Text};
 use super::{Setting, with_settings};
@@ -163,6 +163,13 @@ pub(super) const STATUS: &[Setting] = &[
     LOG_LEVEL,
 ];
 
+pub(super) const HEALTHCHECK: &[Setting] = &[Setting::new(
+    "metrics-addr",
+    "HOST:PORT",
+    Required,
+    "Where the program serves /healthz and /readyz: its own --metrics-addr; 0.0.0.0 and [::] mean this machine",
+)];
+
 pub(super) const DEMO: &[Setting] = &[
     REDIS_SERVER,
     Setting::new("rate", "N", Text("2000"), "Messages published per second"),
@@ -231,8 +238,9 @@ Example:
 
 Ends on SIGTERM or SIGINT: takes in what has arrived and hands leadership over.
 Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
-    program("oncecast-dispatcher", about, after, DISPATCHER)
-        .override_usage("oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]")
+    program("oncecast-dispatcher", about, after, DISPATCHER).override_usage(
+        "oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]\n       oncecast-dispatcher healthcheck [OPTIONS]",
+    )
 }
 
 /// The command line of the consumer.
@@ -350,11 +358,41 @@ wrong settings.",
         .subcommand(status)
         .subcommand(demo)
         .subcommand(chaos)
+        .subcommand(healthcheck())
         .subcommand(witness.hide(true))
 }
 
 fn program(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {
-    command(name, about, after, settings).version(env!("CARGO_PKG_VERSION"))
+    command(name, about, after, settings)
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand(healthcheck())
+        .disable_help_subcommand(true)
+        // Otherwise settings before the subcommand would be taken and not looked at.
+        .args_conflicts_with_subcommands(true)
+}
+
+/// The name of the subcommand that every program has.
+pub(super) const HEALTHCHECK_NAME: &str = "healthcheck";
+/// Its flag.
+pub(super) const ALIVE: &str = "alive";
+
+fn healthcheck() -> Command {
+    let about = "\
+Asks the program that runs on this machine whether it is ready.
+
+Ready is a dispatcher that leads or could take over at once, a consumer that can record results, and a publisher that is
+connected to Redis. Meant for the health checks of containers, which need no shell and no other program for it.";
+    let after = "\
+Example, in a Compose file whose service sets ONCECAST_METRICS_ADDR:
+  healthcheck: { test: [CMD, oncecast-dispatcher, healthcheck] }
+
+Exit codes: 0 it is, 1 it is not or does not answer within 2 s, 2 wrong settings.";
+    command(HEALTHCHECK_NAME, about, after, HEALTHCHECK).arg(
+        Arg::new(ALIVE)
+            .long(ALIVE)
+            .action(ArgAction::SetTrue)
+            .help("Ask whether it runs (/healthz), not whether it can do its job (/readyz)"),
+    )
 }
 
 fn command(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::metrics::healthcheck::Question;
 
 fn no_environment(_: &str) -> Option<OsString> {
     None
@@ -15,7 +16,7 @@ fn dispatcher_error(line: &str) -> String {
 fn dispatcher_config(line: &str, environment: Environment<'_>) -> DispatcherConfig {
     match dispatcher(words(line), environment).expect(line) {
         Parsed::Run(config) => config,
-        Parsed::Print(text) => panic!("{text}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -104,7 +105,7 @@ fn help_shows_each_setting_with_its_variable_and_no_value_of_it() {
 fn durations_have_units() {
     let run = |line: &str| match publisher(words(line), &no_environment) {
         Ok(Parsed::Run(config)) => Ok(config.duration),
-        Ok(Parsed::Print(text)) => panic!("{text}"),
+        Ok(other) => panic!("{other:?}"),
         Err(error) => Err(error.to_string()),
     };
     assert_eq!(run("p"), Ok(None));
@@ -114,4 +115,25 @@ fn durations_have_units() {
     for bad in ["0s", "-1s", "1 s", "s", "5 years", "nan", "inf", "1e9"] {
         assert!(run(&format!("p --duration={}", bad.replace(' ', "_"))).unwrap_err().contains("--duration"), "{bad}");
     }
+}
+
+#[test]
+fn a_health_check_needs_the_metrics_address_alone() {
+    let asked = |line: &str, environment: Environment<'_>| match dispatcher(words(line), environment) {
+        Ok(Parsed::Healthcheck(HealthcheckConfig { address, question })) => Ok((address, question)),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err((error.exit_code(), error.to_string())),
+    };
+    let set = |variable: &str| (variable == "ONCECAST_METRICS_ADDR").then(|| "0.0.0.0:9100".into());
+    let all = ("0.0.0.0:9100".to_owned(), Question::Ready);
+    assert_eq!(asked("d healthcheck", &set), Ok(all));
+    let named = ("h:1".to_owned(), Question::Alive);
+    assert_eq!(asked("d healthcheck --alive --metrics-addr h:1", &set), Ok(named));
+    let off = |variable: &str| (variable == "ONCECAST_METRICS_ADDR").then(|| "off".into());
+    for environment in [&no_environment as Environment<'_>, &off] {
+        let (code, message) = asked("d healthcheck", environment).unwrap_err();
+        assert!(code == 2 && message.contains("--metrics-addr (ONCECAST_METRICS_ADDR)"), "{message}");
+    }
+    assert!(asked("d healthcheck --metrics-addr nonsense", &set).unwrap_err().1.contains("\"nonsense\""));
+    assert!(asked("d --consumers h:1 healthcheck", &set).is_err(), "a setting that would not be looked at");
 }

@@ -11,11 +11,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased};
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::desk::Desk;
 use crate::budget::Share;
 use crate::error::{Error, Result};
+use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
 use crate::log::Quoted;
 
@@ -55,7 +56,17 @@ impl Committer {
     ) -> Result<Committer> {
         let (patience, impatience) = bounded(0);
         let (alive, ended) = bounded(0);
-        let worker = Worker { ledger, result_maxlen, desk, commits, impatience, carried: None, trouble: None };
+        let worker = Worker {
+            ledger,
+            result_maxlen,
+            desk,
+            commits,
+            impatience,
+            carried: None,
+            trouble: None,
+            server: ServerWatch::default(),
+            server_is_new: true,
+        };
         let thread = thread::Builder::new()
             .name("commit".to_owned())
             .spawn(move || {
@@ -96,6 +107,9 @@ struct Worker {
     /// What did not fit into the last batch any more.
     carried: Option<Finished>,
     trouble: Option<Trouble>,
+    server: ServerWatch,
+    /// Whether the server's settings are to be looked at: after trouble it may be another one.
+    server_is_new: bool,
 }
 
 /// A time in which Redis does not do what it should.
@@ -188,7 +202,13 @@ impl Worker {
     fn check(&mut self) {
         match self.ledger.connection().query("asking whether it is there", Command::of(&["PING"])) {
             Ok(_) => self.all_is_well(),
-            Err(error) => self.in_trouble(&error, 0),
+            Err(error) => return self.in_trouble(&error, 0),
+        }
+        // Whatever comes of it is no trouble: were the connection broken, the next check would find it.
+        if std::mem::take(&mut self.server_is_new)
+            && let Err(error) = self.server.look(self.ledger.connection())
+        {
+            debug!("event=redis-settings-unknown reason={}", Quoted(error));
         }
     }
 
@@ -206,6 +226,7 @@ impl Worker {
         let stats = self.desk.stats();
         stats.redis_errors.add(1);
         stats.set_redis_up(false);
+        self.server_is_new = true;
         let now = Instant::now();
         let first = self.trouble.is_none();
         let trouble = self.trouble.get_or_insert(Trouble { since: now, reminded: now, attempts: 0 });

@@ -185,7 +185,7 @@ fn work(
     supervisor: &mut Supervisor,
 ) -> Ended {
     let ticks = tick(RATE_INTERVAL);
-    let (mut last_processed, mut last_tick) = (0, Instant::now());
+    let (mut last_received, mut last_processed, mut last_tick) = (0, 0, Instant::now());
     loop {
         select_biased! {
             recv(requests.receiver()) -> _ => return Ended::Asked,
@@ -197,16 +197,16 @@ fn work(
             }
             recv(ticks) -> _ => {}
         }
-        let (processed, elapsed) = (stats.processed(), last_tick.elapsed());
+        let (received, processed, elapsed) = (stats.received.get(), stats.processed(), last_tick.elapsed());
         let rate = (processed - last_processed) as f64 / elapsed.as_secs_f64();
         let failure = stats.take_last_failure();
-        if processed > last_processed || failure.is_some() {
+        if received > last_received || processed > last_processed || failure.is_some() {
             info!("event=rate processed_per_s={rate:.0} {}", Totals(stats));
         }
         if let Some(failure) = failure {
             warn!("event=handler-failed sample={}", Quoted(failure));
         }
-        (last_processed, last_tick) = (processed, Instant::now());
+        (last_received, last_processed, last_tick) = (received, processed, Instant::now());
     }
 }
 

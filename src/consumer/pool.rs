@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 
 use super::commit::Finished;
@@ -89,8 +89,10 @@ impl Pool {
     /// Joins the threads; those whose handler does not return within `limit` are left behind. Gives their number.
     pub(super) fn join(self, limit: Duration) -> usize {
         // Nothing is ever sent: this waits for the last sender to go.
-        let _ = self.all_ended.recv_timeout(limit);
-        let (ended, stuck): (Vec<_>, Vec<_>) = self.threads.into_iter().partition(|thread| thread.is_finished());
+        let all_ended = self.all_ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
+        // A thread that has dropped its sender may not count as finished yet, but will in a moment.
+        let has_ended = |thread: &JoinHandle<()>| all_ended || thread.is_finished();
+        let (ended, stuck): (Vec<_>, Vec<_>) = self.threads.into_iter().partition(has_ended);
         for thread in ended {
             if thread.join().is_err() {
                 warn!("event=bug thread=handler problem=panicked");
@@ -177,6 +179,7 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consumer::desk::Terms;
 
     #[test]
     fn results_that_redis_could_not_store_are_rejected() {
@@ -185,6 +188,21 @@ mod tests {
         let large = Outcome::new().field("large", vec![0; MAX_RESULT_BYTES]);
         assert!(within_limits(large).expect_err("too many bytes").is_reject());
         assert!(within_limits(Outcome::new().field("small", "x")).is_ok());
+    }
+
+    #[test]
+    fn threads_that_have_nothing_to_do_are_not_left_behind() {
+        let terms = Terms { group: "g".to_owned(), consumer_id: "c0".to_owned(), prefetch: 1, handler_timeout: None };
+        let desk = Arc::new(Desk::new(terms, Arc::default()));
+        let handler: Arc<dyn Handler> = Arc::new(|_: &Delivery<'_>| Ok(Outcome::new()));
+        // Often: the moment between a thread's last act and its end is short.
+        for _ in 0..200 {
+            let (jobs, for_pool) = bounded(1);
+            let (commits, _committed) = bounded(1);
+            let pool = Pool::start(2, handler.clone(), "c0".into(), &desk, &for_pool, &commits).expect("threads");
+            drop(jobs);
+            assert_eq!(pool.join(Duration::from_secs(20)), 0);
+        }
     }
 
     #[test]

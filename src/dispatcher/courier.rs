@@ -7,6 +7,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, unbounded};
@@ -108,13 +109,16 @@ pub(super) struct Courier {
     tended: Instant,
     /// The longest wait.
     patience: Duration,
-    rate: Rate,
+    /// Of what is taken in, and of what is acknowledged.
+    rate: Rate<2>,
     /// Consumers of which it was said that two addresses lead to them.
     said_same: HashSet<Arc<str>>,
     /// When it was last said that no more messages are taken in hand.
     said_full: Option<Instant>,
     /// Messages acknowledged since the last look at the rate.
     acked_unsaid: u64,
+    /// Messages that this process had taken in at the last look at the rate.
+    taken_in_said: u64,
 }
 
 impl Courier {
@@ -154,6 +158,7 @@ impl Courier {
             said_same: HashSet::new(),
             said_full: None,
             acked_unsaid: 0,
+            taken_in_said: shared.stats.taken_in.load(Ordering::Relaxed),
         }
     }
 
@@ -285,9 +290,12 @@ impl Courier {
         }
         set(&stats.behind, (!self.backlog.is_empty()).into());
         set(&stats.ready, self.table.ready_len() as u64);
-        if let Some(per_second) = self.rate.count(std::mem::take(&mut self.acked_unsaid)) {
+        // What is taken in is traffic even while no consumer is there to acknowledge anything.
+        let taken_in = stats.taken_in.load(Ordering::Relaxed);
+        let new = taken_in - std::mem::replace(&mut self.taken_in_said, taken_in);
+        if let Some([new, acked]) = self.rate.count([new, std::mem::take(&mut self.acked_unsaid)]) {
             log::info!(
-                "event=rate processed_per_s={per_second} in_flight={in_flight} ready={}",
+                "event=rate taken_in_per_s={new} processed_per_s={acked} in_flight={in_flight} ready={}",
                 self.table.ready_len()
             );
         }

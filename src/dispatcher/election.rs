@@ -195,6 +195,7 @@ impl Election {
         let stats = &self.shared.stats;
         set(&stats.epoch, epoch.0);
         set(&stats.leading, 1);
+        self.shared.board.hurry();
         stats.terms.fetch_add(1, Ordering::Relaxed);
         let cursor = elected.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string);
         log::info!("event=elected cursor={}", Quoted(cursor));
@@ -216,6 +217,7 @@ impl Election {
         // What was so before the term says nothing about now: a break may have ended it. The next look tells.
         set(&self.shared.stats.in_sync, 0);
         set(&self.shared.stats.leading, 0);
+        self.shared.board.hurry();
         log::info!("event=term-ended reason={reason}");
         match outcome {
             Ok(()) | Err(Error::Fenced { .. }) => {}

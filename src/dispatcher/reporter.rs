@@ -15,10 +15,12 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::health;
+use super::stats::LinkFigures;
 use super::{REPLY_LIMIT, Shared};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::id::wall_clock_us;
+use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Ledger};
 use crate::log::{Quoted, Timestamp};
 use crate::status::report::{ConsumerReport, Rates, Report};
@@ -26,13 +28,25 @@ use crate::status::{MAX_AGE, Onlooker, Status};
 
 /// How often it reports and looks.
 const EVERY: Duration = Duration::from_secs(1);
+/// Rates are of no shorter time than this.
+const LEAST_SPAN: Duration = Duration::from_millis(500);
+/// How often the server's settings are looked at.
+const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 /// How long a report stands.
 const REPORT_TTL: Duration = Duration::from_secs(5);
 
 /// What the reporter last saw.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Board {
     seen: Mutex<Seen>,
+    /// Something has changed that onlookers should know at once.
+    news: (Sender<()>, Receiver<()>),
+}
+
+impl Default for Board {
+    fn default() -> Board {
+        Board { seen: Mutex::default(), news: bounded(1) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +58,12 @@ struct Seen {
 }
 
 impl Board {
+    /// Has the reporter report now: the role or the links have changed.
+    pub(super) fn hurry(&self) {
+        // A full channel says the same.
+        let _ = self.news.0.try_send(());
+    }
+
     /// A figure of the last look that succeeded.
     pub(super) fn read<T: Default>(&self, pick: impl FnOnce(&Status) -> T) -> T {
         self.seen.lock().status.as_ref().map(pick).unwrap_or_default()
@@ -83,6 +103,8 @@ impl Reporter {
             stopped,
             began: Instant::now(),
             last: Totals::default(),
+            rates: (Rates::default(), HashMap::new()),
+            settings: (ServerWatch::default(), None),
             backoff: Backoff::for_redis(),
         };
         let thread = thread::Builder::new()
@@ -112,6 +134,10 @@ struct Worker {
     stopped: Receiver<()>,
     began: Instant,
     last: Totals,
+    /// What was last computed: this dispatcher's, and of each consumer the messages that it acknowledges per second.
+    rates: (Rates, HashMap<Arc<str>, f64>),
+    /// The server's settings, and when they were looked at since the last failure.
+    settings: (ServerWatch, Option<Instant>),
     backoff: Backoff,
 }
 
@@ -131,11 +157,13 @@ impl Worker {
     /// The main loop of the thread.
     fn run(mut self) {
         let ticks = tick(EVERY);
+        let shared = self.shared.clone();
         loop {
             self.turn();
             select! {
                 // Nothing is ever sent.
                 recv(self.stopped) -> _ => break,
+                recv(shared.board.news.1) -> _ => {}
                 recv(ticks) -> _ => {}
             }
         }
@@ -148,7 +176,7 @@ impl Worker {
     fn turn(&mut self) {
         let report = self.report().to_json().to_string();
         let reported = self.ledger.report(&self.shared.id, &report, REPORT_TTL);
-        let looked = reported.and_then(|()| self.onlooker.look());
+        let looked = reported.and_then(|()| self.look_at_settings()).and_then(|()| self.onlooker.look());
         let mut seen = self.shared.board.seen.lock();
         match looked {
             Ok(status) => {
@@ -160,15 +188,58 @@ impl Worker {
                     log::warn!("event=not-reported error={}", Quoted(&error));
                 }
                 seen.failure = Some(error.to_string());
+                self.settings.1 = None;
             }
         }
     }
 
+    /// Logs what in the server's settings endangers the promises: at the start, after each failure, and now and then.
+    fn look_at_settings(&mut self) -> Result<()> {
+        let (watch, looked) = &mut self.settings;
+        if looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY) {
+            watch.look(self.ledger.connection())?;
+            *looked = Some(Instant::now());
+        }
+        Ok(())
+    }
+
     /// How this dispatcher is.
     fn report(&mut self) -> Report {
+        let shared = self.shared.clone();
+        let linked = shared.stats.linked.lock().clone();
+        self.compute_rates(&linked);
+        let (rates, by_consumer) = &self.rates;
+        let consumer = |link: &Arc<LinkFigures>| ConsumerReport {
+            id: link.consumer.to_string(),
+            in_flight: get(&link.in_flight),
+            prefetch: link.prefetch.into(),
+            acked_per_s: by_consumer.get(&link.consumer).copied().unwrap_or_default(),
+        };
+        let stats = &shared.stats;
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            leads: get(&stats.leading) == 1,
+            epoch: get(&stats.epoch),
+            // A leader is where the others have to come to.
+            in_sync: get(&stats.in_sync) == 1 || get(&stats.leading) == 1,
+            trouble: health::ready(&shared).err(),
+            uptime_s: self.began.elapsed().as_secs_f64(),
+            ring_bytes: shared.ring.stats().bytes as u64,
+            ready: get(&stats.ready),
+            behind: get(&stats.behind) == 1,
+            rates: *rates,
+            consumers: linked.iter().map(consumer).collect(),
+        }
+    }
+
+    fn compute_rates(&mut self, linked: &[Arc<LinkFigures>]) {
+        let seconds = match self.last.at.map(|at| at.elapsed()) {
+            Some(span) if span < LEAST_SPAN => return,
+            Some(span) => span.as_secs_f64(),
+            // Nothing is known yet.
+            None => f64::INFINITY,
+        };
         let stats = &self.shared.stats;
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let linked = stats.linked.lock().clone();
         let ring = self.shared.ring.stats();
         let mut now = Totals {
             at: Some(Instant::now()),
@@ -179,42 +250,28 @@ impl Worker {
             redelivered: get(&stats.redelivered),
             acked_by: HashMap::with_capacity(linked.len()),
         };
-        for link in &linked {
+        for link in linked {
             *now.acked_by.entry(link.consumer.clone()).or_default() += get(&link.acked);
         }
         let last = std::mem::replace(&mut self.last, now);
-        let seconds = last.at.map(|at| at.elapsed().as_secs_f64()).filter(|seconds| *seconds > 0.0);
-        // A link that was made anew begins at 0.
-        let rate = |now: u64, last: u64| seconds.map_or(0.0, |seconds| now.saturating_sub(last) as f64 / seconds);
         let now = &self.last;
-        let consumer = |link: &Arc<super::stats::LinkFigures>| {
-            let before = last.acked_by.get(&link.consumer).copied().unwrap_or_default();
-            ConsumerReport {
-                id: link.consumer.to_string(),
-                in_flight: get(&link.in_flight),
-                prefetch: link.prefetch.into(),
-                acked_per_s: rate(get(&link.acked), before),
-            }
+        // A link that was made anew begins at 0.
+        let rate = |now: u64, last: u64| now.saturating_sub(last) as f64 / seconds;
+        let rates = Rates {
+            published: rate(now.published, last.published),
+            taken_in: rate(now.taken_in, last.taken_in),
+            dispatched: rate(now.dispatched, last.dispatched),
+            acked: rate(now.acked, last.acked),
+            redelivered: rate(now.redelivered, last.redelivered),
         };
-        Report {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            leads: get(&stats.leading) == 1,
-            epoch: get(&stats.epoch),
-            // A leader is where the others have to come to.
-            in_sync: get(&stats.in_sync) == 1 || get(&stats.leading) == 1,
-            trouble: health::ready(&self.shared).err(),
-            uptime_s: self.began.elapsed().as_secs_f64(),
-            ring_bytes: ring.bytes as u64,
-            ready: get(&stats.ready),
-            behind: get(&stats.behind) == 1,
-            rates: Rates {
-                published: rate(now.published, last.published),
-                taken_in: rate(now.taken_in, last.taken_in),
-                dispatched: rate(now.dispatched, last.dispatched),
-                acked: rate(now.acked, last.acked),
-                redelivered: rate(now.redelivered, last.redelivered),
-            },
-            consumers: linked.iter().map(consumer).collect(),
-        }
+        let by_consumer = now.acked_by.iter().map(|(consumer, acked)| {
+            let before = last.acked_by.get(consumer).copied().unwrap_or_default();
+            (consumer.clone(), rate(*acked, before))
+        });
+        self.rates = (rates, by_consumer.collect());
     }
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }

@@ -12,6 +12,7 @@ mod member;
 pub mod overview;
 pub mod reading;
 pub mod resp;
+pub mod server_check;
 pub mod subscription;
 mod types;
 

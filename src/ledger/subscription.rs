@@ -119,6 +119,8 @@ pub struct Subscription {
     unanswered: usize,
     /// Whether it was said that a dispatcher of the group listens to another channel.
     warned_of_channel: bool,
+    /// Whether it was said that somebody publishes on the control channel what is no notice: that may be each second.
+    warned_of_stranger: bool,
 }
 
 /// One for each channel, and one for the marker.
@@ -146,6 +148,7 @@ impl Subscription {
             skip: 0,
             unanswered: SET_UP_ANSWERS,
             warned_of_channel: false,
+            warned_of_stranger: false,
         };
         subscription.greet(&channels.dispatcher)?;
         let alive = format!("{}{}", keys.alive_prefix, channels.dispatcher);
@@ -242,6 +245,7 @@ impl Subscription {
                             batch.seen.push(Seen::Elsewhere(marker));
                         }
                         Ok(Ok(Notice::Released(epoch))) => batch.released = Some(epoch),
+                        _ if std::mem::replace(&mut self.warned_of_stranger, true) => {}
                         _ => log::warn!("event=control-ignored reason=\"not a notice\" bytes={}", payload.len()),
                     }
                 }

@@ -16,7 +16,7 @@ pub fn run(config: WitnessConfig) -> Result<()> {
             stamp(delivery)
         })
         .bind()?;
-    crate::log::init(log_level, consumer.consumer_id(), "consumer")?;
+    let _log = crate::log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
     consumer.run()
 }

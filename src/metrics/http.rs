@@ -278,9 +278,9 @@ fn page(path: &str, site: &Site) -> Response {
 }
 
 /// A socket whose reads and writes all end by one deadline.
-struct Deadlined {
-    socket: TcpStream,
-    deadline: Instant,
+pub(super) struct Deadlined {
+    pub(super) socket: TcpStream,
+    pub(super) deadline: Instant,
 }
 
 impl Deadlined {

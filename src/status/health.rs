@@ -44,7 +44,6 @@ impl Status {
         if self.snapshot.dead > 0 {
             notes.push(format!("dead letters: {}, in the stream {}:dead", self.snapshot.dead, self.group));
         }
-        notes.extend(self.redis_warnings.iter().cloned());
         notes
     }
 }

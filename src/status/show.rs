@@ -9,6 +9,9 @@ use super::{Member, SHOWN_GAPS, Status};
 use crate::ledger::reading::RecordedGap;
 use crate::log::Timestamp;
 
+/// Only a leader knows it.
+const UNKNOWN: &str = "unknown, since no leader reports";
+
 impl Status {
     /// The same as the text, by name.
     pub fn to_json(&self) -> Value {
@@ -39,7 +42,7 @@ impl Status {
             "dead_letters": self.snapshot.dead,
             "gaps": self.snapshot.gaps,
             "recent_gaps": self.gaps.iter().map(gap_to_json).collect::<Value>(),
-            "rates": self.rates().to_json(),
+            "rates": self.rates().map(Rates::to_json),
             "redis_warnings": self.redis_warnings,
         })
     }
@@ -79,6 +82,7 @@ impl fmt::Display for Status {
         line("group", format!("{}: {health}", self.group))?;
         problems.into_iter().try_for_each(|problem| line("problem", problem))?;
         self.notes().into_iter().try_for_each(|note| line("note", note))?;
+        self.redis_warnings.iter().try_for_each(|warning| line("redis", warning.clone()))?;
         line("leader", self.leader_in_words())?;
         line("dispatchers", self.members.len().to_string())?;
         for member in &self.members {
@@ -86,18 +90,11 @@ impl fmt::Display for Status {
         }
         self.show_consumers(&mut line)?;
         let age = self.oldest_age().map(|age| format!(", the oldest for {:.1} s", age.as_secs_f64()));
-        let spilled = Some(self.spilled()).filter(|spilled| *spilled > 0);
+        let spilled = self.spilled().filter(|spilled| *spilled > 0);
         let spilled = spilled.map(|spilled| format!(", about {spilled} in Redis alone"));
         let pending = self.snapshot.pending;
         line("pending", format!("{pending}{}{}", age.unwrap_or_default(), spilled.unwrap_or_default()))?;
-        let Rates { published, taken_in, dispatched, acked, redelivered } = self.rates();
-        line(
-            "per second",
-            format!(
-                "published {published:.0}, taken in {taken_in:.0}, dispatched {dispatched:.0}, acknowledged {acked:.0}, \
-                 again {redelivered:.0}"
-            ),
-        )?;
+        line("per second", self.rates().map_or_else(|| UNKNOWN.to_owned(), Rates::in_words))?;
         line("results", self.snapshot.processed.to_string())?;
         line("dead letters", self.snapshot.dead.to_string())?;
         line("gaps", self.snapshot.gaps.to_string())?;
@@ -110,6 +107,16 @@ impl fmt::Display for Status {
             writeln!(f, "  and {more} older ones in the stream {}:gaps", self.group)?;
         }
         Ok(())
+    }
+}
+
+impl Rates {
+    fn in_words(self) -> String {
+        let Rates { published, taken_in, dispatched, acked, redelivered } = self;
+        format!(
+            "published {published:.0}, taken in {taken_in:.0}, dispatched {dispatched:.0}, acknowledged {acked:.0}, \
+             again {redelivered:.0}"
+        )
     }
 }
 
@@ -127,7 +134,7 @@ impl Status {
 
     fn show_consumers(&self, line: &mut impl FnMut(&str, String) -> fmt::Result) -> fmt::Result {
         let Some(report) = self.leaders_report() else {
-            return line("consumers", "unknown, since no leader reports".to_owned());
+            return line("consumers", UNKNOWN.to_owned());
         };
         line("consumers", report.consumers.len().to_string())?;
         for consumer in &report.consumers {

@@ -114,6 +114,15 @@ fn what_is_wrong_is_named_and_changes_the_exit_code() {
 }
 
 #[test]
+fn what_only_a_leader_knows_is_unknown_without_one() {
+    let mut status = status();
+    status.members.remove(0);
+    let json = status.to_json();
+    assert!(json["rates"].is_null() && json["spilled"].is_null(), "{json}");
+    assert!(status.to_string().contains("per second    unknown, since no leader reports\n"), "{status}");
+}
+
+#[test]
 fn what_is_worth_knowing_is_no_problem() {
     let mut status = status();
     status.snapshot.dead = 2;
@@ -122,7 +131,9 @@ fn what_is_worth_knowing_is_no_problem() {
     status.members[1].report.as_mut().expect("it reports").in_sync = false;
     status.redis_warnings.push("maxmemory-policy is allkeys-lru".to_owned());
     let notes = status.notes();
-    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(status.to_string().contains("\nredis         maxmemory-policy is allkeys-lru\n"), "{status}");
+    assert_eq!(status.to_json()["redis_warnings"][0], "maxmemory-policy is allkeys-lru");
     assert!(notes[0].contains("no standby is in sync") && notes[1].contains("dead letters: 2"), "{notes:?}");
     assert_eq!(status.exit_code(), 0);
 }

@@ -163,7 +163,8 @@ fn worker() {
     let consumer = Consumer::builder().redis_url(url).listen(setting(LISTEN)).consumer_id(setting(ID));
     // As many as the program takes.
     let consumer = consumer.concurrency(concurrency).prefetch(1_024).handler(handler).bind().expect("a free port");
-    oncecast::log::init(log::LevelFilter::Info, consumer.consumer_id(), "consumer").expect("the first logger");
+    let _log =
+        oncecast::log::init(log::LevelFilter::Info, consumer.consumer_id(), "consumer").expect("the first logger");
     consumer.shutdown_handle().on_signals().expect("the first handler of signals");
     consumer.run().expect("a clean end");
 }

@@ -138,6 +138,7 @@ impl Courier {
     pub(super) fn list_members(&mut self) {
         let members: Vec<String> = self.links.iter().flatten().map(|link| link.consumer.to_string()).collect();
         *self.shared.stats.linked.lock() = self.links.iter().flatten().map(|link| link.figures.clone()).collect();
+        self.shared.board.hurry();
         // Only the newest list counts.
         self.outbox.retain(|task| !matches!(task, Task::Members(_)));
         self.outbox.push_back(Task::Members(members));

@@ -1,0 +1,249 @@
+//! Looks for settings of the Redis server that endanger what we promise, and says what to set instead.
+//!
+//! Reads only: `CONFIG GET` and `INFO`. A server that does not let us (a managed one, or a user without the right) is
+//! not complained about: then nothing is known, and nothing is said. Weak at: the limits are about a server with the load
+//! that the README measures; one with larger messages may need more than what passes here.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use log::{debug, info, warn};
+use redis::Value;
+
+use super::{Command, Connection, text};
+use crate::error::Result;
+use crate::log::Quoted;
+
+/// The least that Redis must hold for a subscriber that is behind: as much as the dispatcher's own ring by default.
+///
+/// With less, Redis would cut off a dispatcher that could still have caught up: 32 MiB, Redis's default, are 7 s at 26,000
+/// messages of 100 bytes each second, or one burst of 2,000 messages of 16 KiB.
+pub const LEAST_PUBSUB_BUFFER_BYTES: u64 = 64 << 20;
+/// A soft limit that may be passed for at least so long cuts nobody off whom the hard one would not: who is behind for
+/// longer than this does not read at all.
+const PATIENT_SOFT_LIMIT_S: u64 = 30;
+/// The oldest version we use the commands of.
+const OLDEST_VERSION: (u32, u32) = (6, 2);
+
+/// Something about the server that its operator should change, or should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// Subscribers are cut off early.
+    PubSubBuffer {
+        /// The limit as Redis has it: hard limit, soft limit, seconds.
+        limits: String,
+        /// At how many bytes a subscriber is cut off.
+        bytes: u64,
+    },
+    /// Keys may be evicted.
+    Eviction {
+        /// The setting `maxmemory-policy`.
+        policy: String,
+        /// The setting `maxmemory` in bytes; 0: none, so that nothing is evicted yet.
+        maxmemory: u64,
+    },
+    /// The server follows another one.
+    Replica {
+        /// Which one, `host:port`.
+        primary: String,
+        /// Whether it takes writes all the same, which its next synchronisation undoes.
+        writable: bool,
+    },
+    /// The server is too old.
+    OldVersion {
+        /// Its version.
+        version: String,
+    },
+    /// What was stored may be gone after a restart; see [`Warning::is_note`].
+    NoAppendOnlyFile,
+}
+
+impl Warning {
+    /// Whether it only says what can't be expected, and may well be meant so.
+    pub fn is_note(&self) -> bool {
+        matches!(self, Warning::NoAppendOnlyFile)
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::PubSubBuffer { limits, bytes } => write!(
+                f,
+                "client-output-buffer-limit pubsub is {limits}: Redis cuts off a dispatcher that is {bytes} bytes behind, \
+                 which then misses messages; set it to 256mb 64mb 60"
+            ),
+            Warning::Eviction { policy, maxmemory: 0 } => write!(
+                f,
+                "maxmemory-policy is {policy}: once maxmemory is set, Redis removes pending messages and results to make \
+                 room; set it to noeviction"
+            ),
+            Warning::Eviction { policy, maxmemory } => write!(
+                f,
+                "maxmemory-policy is {policy}: at {maxmemory} bytes (maxmemory) Redis removes pending messages and \
+                 results to make room; set it to noeviction"
+            ),
+            Warning::Replica { primary, writable } => {
+                let fate = if *writable { "undone when it next synchronises" } else { "refused" };
+                write!(
+                    f,
+                    "the server is a replica of {primary}: what is written to it is {fate}; --redis-url / \
+                     ONCECAST_REDIS_URL must name the primary"
+                )
+            }
+            Warning::OldVersion { version } => {
+                let (major, minor) = OLDEST_VERSION;
+                write!(f, "the server's version is {version}: {major}.{minor} or newer is needed; upgrade it")
+            }
+            Warning::NoAppendOnlyFile => f.write_str(
+                "appendonly is no: a restart of Redis loses pending messages and results since its last snapshot; set it \
+                 to yes to keep them",
+            ),
+        }
+    }
+}
+
+/// What endangers our promises; notes are left out. Two round trips.
+///
+/// # Errors
+///
+/// [`Error::Redis`](crate::error::Error::Redis) if the server can't be asked now. That it refuses to tell is no error.
+pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
+    let mut found = look(connection)?;
+    found.retain(|warning| !warning.is_note());
+    Ok(found)
+}
+
+/// Looks again and again, and logs what is new.
+#[derive(Debug, Default)]
+pub struct ServerWatch {
+    found: Vec<Warning>,
+}
+
+impl ServerWatch {
+    /// Looks, and logs each finding when it is new or gone. After an error the former findings stay.
+    pub fn look(&mut self, connection: &mut Connection) -> Result<()> {
+        let found = look(connection)?;
+        for warning in found.iter().filter(|warning| !self.found.contains(warning)) {
+            match warning.is_note() {
+                true => info!("event=redis-setting note={}", Quoted(warning)),
+                false => warn!("event=redis-setting warning={}", Quoted(warning)),
+            }
+        }
+        for gone in self.found.iter().filter(|warning| !found.contains(warning)) {
+            info!("event=redis-setting-changed was={}", Quoted(gone));
+        }
+        self.found = found;
+        Ok(())
+    }
+
+    /// What was found last, for people: notes are left out.
+    pub fn warnings(&self) -> Vec<String> {
+        self.found.iter().filter(|warning| !warning.is_note()).map(Warning::to_string).collect()
+    }
+
+    /// The notes that were found last, for people.
+    pub fn notes(&self) -> Vec<String> {
+        self.found.iter().filter(|warning| warning.is_note()).map(Warning::to_string).collect()
+    }
+}
+
+fn look(connection: &mut Connection) -> Result<Vec<Warning>> {
+    const READING: &str = "reading Redis's settings";
+    // Each by itself: only Redis 7 takes several patterns or sections at once.
+    let config = ["maxmemory*", "client-output-buffer-limit", "appendonly"];
+    let config = config.iter().map(|pattern| Command::of(&["CONFIG", "GET", pattern])).collect();
+    let config = if_allowed(connection.pipeline(READING, config))?.unwrap_or_default();
+    let info = ["replication", "server"].iter().map(|section| Command::of(&["INFO", section])).collect();
+    let info = if_allowed(connection.pipeline(READING, info))?.unwrap_or_default();
+    Ok(judge(&pairs(&config), &fields(&info)))
+}
+
+/// `None` if the server refuses to tell.
+fn if_allowed(replies: Result<Vec<Value>>) -> Result<Option<Vec<Value>>> {
+    match replies {
+        Ok(replies) => Ok(Some(replies)),
+        // A user without the right; a command that was renamed, or that the service does not have.
+        Err(error) if matches!(error.redis_code(), Some("NOPERM" | "ERR")) => {
+            debug!("event=redis-settings-unknown reason={}", Quoted(error));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The names and values that `CONFIG GET` has given.
+fn pairs(replies: &[Value]) -> HashMap<String, String> {
+    let mut pairs = HashMap::new();
+    let mut note = |name: &Value, value: &Value| {
+        if let (Some(name), Some(value)) = (text(name), text(value)) {
+            pairs.insert(name.to_owned(), value.to_owned());
+        }
+    };
+    for reply in replies {
+        match reply {
+            Value::Array(words) => words.chunks_exact(2).for_each(|pair| note(&pair[0], &pair[1])),
+            Value::Map(entries) => entries.iter().for_each(|(name, value)| note(name, value)),
+            _ => {}
+        }
+    }
+    pairs
+}
+
+/// The lines `name:value` that `INFO` has given.
+fn fields(replies: &[Value]) -> HashMap<String, String> {
+    let texts = replies.iter().filter_map(|reply| match reply {
+        Value::VerbatimString { text, .. } => Some(text.as_str()),
+        other => text(other),
+    });
+    let lines = texts.flat_map(str::lines).filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name.to_owned(), value.trim_end().to_owned())).collect()
+}
+
+/// What is wrong with these settings. Of what is missing nothing is said.
+fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>) -> Vec<Warning> {
+    let setting = |name: &str| config.get(name).map(String::as_str);
+    let field = |name: &str| info.get(name).map(String::as_str);
+    let mut found = Vec::new();
+    if field("role") == Some("slave") {
+        found.push(Warning::Replica {
+            primary: format!("{}:{}", field("master_host").unwrap_or("?"), field("master_port").unwrap_or("?")),
+            writable: field("slave_read_only") == Some("0"),
+        });
+    }
+    if let Some(policy) = setting("maxmemory-policy").filter(|policy| *policy != "noeviction") {
+        let maxmemory = setting("maxmemory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        found.push(Warning::Eviction { policy: policy.to_owned(), maxmemory });
+    }
+    found.extend(setting("client-output-buffer-limit").and_then(pubsub_buffer));
+    if let Some(version) = field("redis_version").filter(|version| is_old(version)) {
+        found.push(Warning::OldVersion { version: version.to_owned() });
+    }
+    if setting("appendonly") == Some("no") {
+        found.push(Warning::NoAppendOnlyFile);
+    }
+    found
+}
+
+/// From `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: hard limit, soft limit, seconds; 0 is none.
+fn pubsub_buffer(limits: &str) -> Option<Warning> {
+    let words: Vec<&str> = limits.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "pubsub")?;
+    let limits = words.get(at + 1..at + 4)?;
+    let [hard, soft, seconds] = [0, 1, 2].map(|index| limits[index].parse::<u64>().ok());
+    let soft = if seconds? < PATIENT_SOFT_LIMIT_S { soft? } else { 0 };
+    let bytes = [hard?, soft].into_iter().filter(|limit| *limit > 0).min()?;
+    (bytes < LEAST_PUBSUB_BUFFER_BYTES).then(|| Warning::PubSubBuffer { limits: limits.join(" "), bytes })
+}
+
+fn is_old(version: &str) -> bool {
+    let mut numbers = version.split('.').map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST_VERSION,
+        // A version of another kind says nothing.
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+use super::*;
+
+fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn warned_of_buffer(limits: &str) -> Option<u64> {
+    match pubsub_buffer(&format!("normal 0 0 0 slave 268435456 67108864 60 pubsub {limits}")) {
+        Some(Warning::PubSubBuffer { bytes, .. }) => Some(bytes),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_buffer_that_cuts_off_early_is_found() {
+    assert_eq!(warned_of_buffer("33554432 8388608 60"), Some(33_554_432), "Redis's default");
+    assert_eq!(warned_of_buffer("0 8388608 1"), Some(8_388_608), "a soft limit that strikes at once");
+    assert_eq!(warned_of_buffer("268435456 8388608 5"), Some(8_388_608));
+    assert_eq!(warned_of_buffer("67108863 0 0"), Some(67_108_863));
+    for good in ["0 0 0", "67108864 8388608 60", "268435456 67108864 10", "0 8388608 30"] {
+        assert_eq!(warned_of_buffer(good), None, "{good}");
+    }
+    for foreign in ["", "pubsub", "pubsub 1 2", "pubsub a b c", "normal 1 1 1"] {
+        assert_eq!(pubsub_buffer(foreign), None, "{foreign}");
+    }
+}
+
+#[test]
+fn each_danger_is_found_and_says_what_to_set() {
+    let config = map(&[("maxmemory", "1048576"), ("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")]);
+    let info = map(&[
+        ("redis_version", "6.0.16"),
+        ("role", "slave"),
+        ("master_host", "10.0.0.1"),
+        ("master_port", "6379"),
+        ("slave_read_only", "1"),
+    ]);
+    let found: Vec<String> = judge(&config, &info).iter().map(Warning::to_string).collect();
+    for (text, parts) in found.iter().zip([
+        &["replica of 10.0.0.1:6379", "refused", "ONCECAST_REDIS_URL"][..],
+        &["maxmemory-policy is allkeys-lru", "1048576", "set it to noeviction"],
+        &["6.0.16", "6.2 or newer"],
+        &["appendonly is no", "set it to yes"],
+    ]) {
+        for part in parts {
+            assert!(text.contains(part), "no {part} in {text}");
+        }
+    }
+    assert_eq!(found.len(), 4, "{found:?}");
+}
+
+#[test]
+fn a_policy_is_a_danger_before_there_is_a_limit() {
+    let found = judge(&map(&[("maxmemory", "0"), ("maxmemory-policy", "volatile-ttl")]), &HashMap::new());
+    assert_eq!(found, [Warning::Eviction { policy: "volatile-ttl".to_owned(), maxmemory: 0 }]);
+    assert!(found[0].to_string().contains("once maxmemory is set"));
+}
+
+#[test]
+fn good_settings_and_unknown_ones_are_no_danger() {
+    assert_eq!(judge(&HashMap::new(), &HashMap::new()), []);
+    let config = map(&[
+        ("maxmemory", "1048576"),
+        ("maxmemory-policy", "noeviction"),
+        ("client-output-buffer-limit", "normal 0 0 0 slave 0 0 0 pubsub 268435456 67108864 60"),
+        ("appendonly", "yes"),
+    ]);
+    for version in ["6.2.0", "7.0.15", "8.4.0", "10.0", "unstable"] {
+        assert_eq!(judge(&config, &map(&[("role", "master"), ("redis_version", version)])), [], "{version}");
+    }
+}
+
+#[test]
+fn answers_of_both_protocols_are_read() {
+    let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+    let array = Value::Array(vec![bulk("appendonly"), bulk("no")]);
+    let entries = Value::Map(vec![(bulk("maxmemory"), bulk("1"))]);
+    assert_eq!(pairs(&[array, entries, Value::Nil]), map(&[("appendonly", "no"), ("maxmemory", "1")]));
+    let info = "# Replication\r\nrole:slave\r\nmaster_host:::1\r\n";
+    let verbatim = Value::VerbatimString { format: redis::VerbatimFormat::Text, text: info.to_owned() };
+    let expected = map(&[("role", "slave"), ("master_host", "::1")]);
+    assert_eq!(fields(&[bulk(info)]), expected);
+    assert_eq!(fields(&[verbatim]), expected);
+}
