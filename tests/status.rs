@@ -189,3 +189,24 @@ fn reports_end_with_their_dispatcher() {
     cluster.kill_member(Member::Dispatcher(1)).expect("it runs");
     wait_until("the other to be forgotten", || (reports(&mut redis) == 0).then_some(()));
 }
+
+#[test]
+fn settings_of_redis_that_endanger_the_promises_are_told_and_shown() {
+    let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let mut redis = client_of(&mut cluster);
+    let () = run(&mut redis, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let () = run(&mut redis, &["CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60"]);
+    let (dispatcher, address) = served(&mut cluster, "d0", 1);
+    for setting in ["maxmemory-policy is allkeys-lru", "client-output-buffer-limit pubsub is"] {
+        let told = dispatcher.wait_for_line(setting, DEADLINE).expect("it is told at the start");
+        assert!(told.contains("level=warn") && told.contains("event=redis-setting"), "{told}");
+        let (_, text) = status(&cluster, &[]);
+        assert!(text.contains(&format!("redis         {setting}")), "{text}");
+        wait_until("the page to show it", || get(address, "/status.json")?.1.contains(setting).then_some(()));
+    }
+    assert_eq!(status_json(&cluster)["redis_warnings"].as_array().map(Vec::len), Some(2));
+    let metric = wait_until("the number of them", || {
+        get(address, "/metrics")?.1.lines().find(|line| line.starts_with("oncecast_redis_warnings ")).map(str::to_owned)
+    });
+    assert_eq!(metric, "oncecast_redis_warnings 2");
+}
