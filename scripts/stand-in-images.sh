@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Makes an image that stands in for an official one where no registry can be reached, so that the tests of compose.yml
+# run there, too: `stand-in-images.sh rust` or `stand-in-images.sh redis`. The last line of the output is its name.
+#
+# rust   Debian by debootstrap, with this machine's Rust and the crates of Cargo.lock, so that cargo needs no network.
+#        Needs root.
+# redis  this machine's redis-server or valkey-server and the libraries it loads.
+#
+# They have names of their own, never the official ones: nobody shall take them for those later.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+exists() {
+    docker image inspect "$1" >/dev/null 2>&1
+}
+
+say() {
+    echo "stand-in-images: $*" >&2
+}
+
+# Debian with what Rust links by.
+debian() {
+    local image=oncecast-stand-in/debian:bookworm
+    exists "$image" && return
+    if ! command -v debootstrap >/dev/null; then
+        apt-get update >&2 || say 'apt-get update failed, going on with what is known'
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends debootstrap >&2
+    fi
+    say "making $image, which takes some minutes"
+    debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates bookworm "$folder/root" >&2
+    tar -C "$folder/root" --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - "$image" >&2
+    rm -rf "$folder/root"
+}
+
+rust() {
+    local image sysroot
+    image=oncecast-stand-in/rust:$(cat Cargo.lock scripts/stand-in-images.sh <(rustc -vV) | sha256sum | cut -c1-16)
+    if ! exists "$image"; then
+        debian
+        say "making $image"
+        sysroot=$(rustc --print sysroot)
+        mkdir -p "$folder/rust/toolchain/bin" "$folder/rust/cargo"
+        cp -a "$sysroot/bin/cargo" "$sysroot/bin/rustc" "$folder/rust/toolchain/bin/"
+        cp -a "$sysroot/lib" "$folder/rust/toolchain/"
+        cargo vendor --locked --versioned-dirs "$folder/rust/vendor" >/dev/null 2>"$folder/vendor.log" || {
+            cat "$folder/vendor.log" >&2
+            return 1
+        }
+        cat >"$folder/rust/cargo/config.toml" <<'CONFIG'
+[source.crates-io]
+replace-with = "vendored"
+[source.vendored]
+directory = "/usr/local/rust/vendor"
+CONFIG
+        cat >"$folder/Dockerfile" <<'DOCKERFILE'
+FROM oncecast-stand-in/debian:bookworm
+COPY rust /usr/local/rust
+ENV CARGO_HOME=/usr/local/rust/cargo PATH=/usr/local/rust/toolchain/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+DOCKERFILE
+        docker build --quiet -t "$image" "$folder" >&2
+    fi
+    echo "$image"
+}
+
+redis() {
+    local image server root=$folder/root path
+    server=$(command -v redis-server || command -v valkey-server)
+    image=oncecast-stand-in/redis:$(cat "$server" scripts/stand-in-images.sh | sha256sum | cut -c1-16)
+    if ! exists "$image"; then
+        say "making $image"
+        mkdir -p "$root/usr/local/bin" "$root/etc" "$root/data" "$root/tmp"
+        cp -L "$server" "$root/usr/local/bin/redis-server"
+        cp -L "$(command -v redis-cli || command -v valkey-cli)" "$root/usr/local/bin/redis-cli"
+        # Each line names the file that is loaded: "libm.so.6 => /lib/… (0x…)" or "/lib64/ld-linux… (0x…)".
+        for path in $(ldd "$root/usr/local/bin/redis-server" "$root/usr/local/bin/redis-cli" | grep -o '/[^ ]*\.so[^ ]*' | sort -u); do
+            mkdir -p "$root$(dirname "$path")"
+            cp -L "$path" "$root$path"
+        done
+        # The number that the official image gives this user.
+        echo 'root:x:0:0::/:/sbin/nologin' >"$root/etc/passwd"
+        echo 'redis:x:999:1000::/data:/sbin/nologin' >>"$root/etc/passwd"
+        printf 'root:x:0:\nredis:x:1000:\n' >"$root/etc/group"
+        chown 999:1000 "$root/data"
+        chmod 1777 "$root/tmp"
+        tar -C "$root" -c . | docker import --change 'WORKDIR /data' --change 'CMD ["redis-server"]' - "$image" >&2
+    fi
+    echo "$image"
+}
+
+case "${1-}" in
+rust | redis) "$1" ;;
+*)
+    echo 'usage: stand-in-images.sh rust|redis' >&2
+    exit 2
+    ;;
+esac
