@@ -9,7 +9,7 @@ ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo chaos takeovers test faults model check fuzz cargo redis
+.PHONY: help demo chaos takeovers test faults model check fuzz cargo redis monitoring-check compose-test
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
@@ -18,6 +18,8 @@ help:
 	@echo 'make test    run all tests; those that need Redis start a private one'
 	@echo 'make faults  run the fault matrix long; as root with its network rows'
 	@echo 'make model   check the model of leadership and intake with larger bounds'
+	@echo 'make monitoring-check  alerts and dashboard against a real Prometheus and a real cluster'
+	@echo 'make compose-test  build the image, start compose.yml, strike its containers, audit (DURATION=60 SEED=7)'
 	@echo 'make check   formatting, lints and documentation, warnings being errors'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
 	@echo
@@ -49,6 +51,12 @@ faults: cargo redis
 
 model: cargo
 	ONCECAST_LONG=1 cargo test --locked --release --test model -- --nocapture
+
+monitoring-check: cargo redis
+	@bash scripts/monitoring-check.sh
+
+compose-test: cargo redis
+	@bash scripts/compose-test.sh
 
 check: cargo
 	cargo fmt --check

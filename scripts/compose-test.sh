@@ -1,0 +1,265 @@
+#!/usr/bin/env bash
+# Tries compose.yml for real: builds the image, starts the system, publishes, and meanwhile stops, kills or crashes dispatchers
+# and consumers at random, as Pumba does, until they are started again. At the end every message must have been recorded, and none
+# twice. Says `skipped: …` and ends with 0 where no engine can run.
+#
+#     SEED=7 DURATION=60 RATE=5000 EVERY=3 scripts/compose-test.sh
+#
+# Each strike waits until the group is whole again after the last one: with both dispatchers away nothing could be promised.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+SEED=${SEED:-$RANDOM}
+# Seconds that are published for, messages per second, and seconds from one strike to the next, if all are back by then.
+DURATION=${DURATION:-60}
+RATE=${RATE:-5000}
+EVERY=${EVERY:-3}
+# How long anything that must happen may take, in seconds.
+DEADLINE=90
+MAX_IMAGE_BYTES=25000000
+
+dispatchers=(dispatcher-0 dispatcher-1)
+consumers=(consumer-0 consumer-1 consumer-2)
+targets=("${dispatchers[@]}" "${consumers[@]}")
+folder=$(mktemp -d)
+engine=
+started=
+
+say() {
+    echo "compose-test: $*"
+}
+
+skip() {
+    echo "skipped: compose-test: $*"
+    exit 0
+}
+
+fail() {
+    echo "compose-test: FAILED: $*" >&2
+    exit 1
+}
+
+# Compose v2 is part of docker, v1 a program of its own.
+compose() {
+    if docker compose version >/dev/null 2>&1; then
+        docker compose -p "$project" "$@"
+    else
+        docker-compose -p "$project" "$@"
+    fi
+}
+
+clean_up() {
+    local code=$?
+    trap - EXIT
+    if [ -n "$started" ]; then
+        if [ "$code" -ne 0 ]; then
+            compose logs --tail 30 >&2 || true
+        fi
+        compose --profile load --profile audit down -v --timeout 5 >"$folder/down" 2>&1 || cat "$folder/down" >&2
+    fi
+    if [ -n "$engine" ]; then
+        kill "$engine" || true
+        wait "$engine" || true
+    fi
+    rm -rf "$folder"
+    exit "$code"
+}
+trap clean_up EXIT
+trap 'exit 1' INT TERM
+
+# Asks again until the command succeeds.
+await() {
+    local what=$1 end=$((SECONDS + DEADLINE))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || fail "waited $DEADLINE s for $what"
+        sleep 0.1
+    done
+}
+
+container() {
+    compose ps -q "$1" | head -n 1
+}
+
+# An engine, if need be one of our own for as long as this runs.
+ensure_engine() {
+    local root
+    [ "$(id -u)" -eq 0 ] && root=yes || root=
+    if ! command -v docker >/dev/null || ! { docker compose version || docker-compose version; } >/dev/null 2>&1; then
+        if [ -z "$root" ] || ! command -v apt-get >/dev/null; then
+            skip 'docker and docker compose are not both here'
+        fi
+        install_docker
+    elif ! docker info >/dev/null 2>&1 && [ -n "$root" ] && ! command -v dockerd >/dev/null && command -v apt-get >/dev/null; then
+        install_docker
+    fi
+    docker info >/dev/null 2>&1 && return
+    [ -n "$root" ] || skip 'no Docker engine answers, and only root could start one'
+    command -v dockerd >/dev/null || skip 'no Docker engine answers, and there is no dockerd'
+    say 'starting an engine for this test'
+    # It leaves the machine's packet filter alone: the containers need to reach each other only.
+    dockerd --iptables=false --pidfile "$folder/dockerd.pid" >"$folder/dockerd.log" 2>&1 &
+    engine=$!
+    local end=$((SECONDS + DEADLINE))
+    until docker info >/dev/null 2>&1; do
+        if ! kill -0 "$engine" 2>/dev/null || [ "$SECONDS" -ge "$end" ]; then
+            skip "no Docker engine can run here: $(tail -n 1 "$folder/dockerd.log")"
+        fi
+        sleep 0.2
+    done
+}
+
+install_docker() {
+    say 'installing docker.io and docker-compose'
+    apt-get update >"$folder/apt" 2>&1 || say 'apt-get update failed, going on with what is known'
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends docker.io docker-compose iptables \
+        >>"$folder/apt" 2>&1 || skip "docker.io and docker-compose can't be installed: $(tail -n 1 "$folder/apt")"
+}
+
+# The official image if it is here or can be had, else what stands in for it.
+image_or_stand_in() {
+    if docker image inspect "$1" >/dev/null 2>&1 || timeout 300 docker pull --quiet "$1" >"$folder/pull" 2>&1; then
+        echo "$1"
+    else
+        say "$1 can't be had ($(tail -n 1 "$folder/pull")), something made here stands in" >&2
+        scripts/stand-in-images.sh "$2" 2>"$folder/stand-in" | tail -n 1 || { tail -n 5 "$folder/stand-in" >&2; return 1; }
+    fi
+}
+
+build() {
+    export RUST_IMAGE REDIS_IMAGE ONCECAST_IMAGE=oncecast:compose-test
+    RUST_IMAGE=$(image_or_stand_in rust:1-slim-bookworm rust) || skip 'there is no image to build with'
+    REDIS_IMAGE=$(image_or_stand_in redis:8-alpine redis) || skip 'there is no image of Redis'
+    say "building the image on $RUST_IMAGE"
+    # The host's network, as an engine of our own gives containers no way out.
+    docker build --network host -f docker/Dockerfile --build-arg RUST_IMAGE="$RUST_IMAGE" -t "$ONCECAST_IMAGE" . \
+        >"$folder/build" 2>&1 || { tail -n 30 "$folder/build" >&2; fail 'the image could not be built'; }
+    local bytes user
+    bytes=$(docker image inspect --format '{{.Size}}' "$ONCECAST_IMAGE")
+    user=$(docker image inspect --format '{{.Config.User}}' "$ONCECAST_IMAGE")
+    say "the image has $bytes bytes and runs as $user"
+    [ "$bytes" -lt "$MAX_IMAGE_BYTES" ] || fail "the image is larger than $MAX_IMAGE_BYTES bytes"
+    [[ "$user" =~ ^[1-9][0-9]*: ]] || fail 'the image runs as root'
+    for program in oncecast oncecast-dispatcher oncecast-consumer oncecast-publisher; do
+        docker run --rm --network none --read-only "$ONCECAST_IMAGE" "$program" --version >/dev/null ||
+            fail "$program is not in the image"
+    done
+}
+
+# Whether each dispatcher leads or could take over, and each consumer can record results.
+is_whole() {
+    local target
+    for target in "${targets[@]}"; do
+        timeout 10 docker exec "${id[$target]}" "oncecast-${target%-*}" healthcheck || return 1
+    done
+}
+
+is_healthy() {
+    [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$1")")" = healthy ]
+}
+
+redis_cli() {
+    docker exec "$(container redis)" redis-cli "$@"
+}
+
+nothing_pending() {
+    [ "$(redis_cli ZCARD messages:pending)" = 0 ]
+}
+
+is_running() {
+    [ "$(docker inspect --format '{{.State.Running}}' "$1")" = true ]
+}
+
+# The program in a container as this machine sees it, if it does.
+process() {
+    local pid
+    pid=$(docker top "$1" -eo pid,comm 2>/dev/null | awk '$2 ~ /^oncecast/ { print $1; exit }')
+    # An engine in a virtual machine tells numbers that mean something else here.
+    grep -qs '^oncecast' "/proc/$pid/comm" && echo "$pid"
+}
+
+# One that leads or follows, or one that works, is asked to end, or is killed from outside, or crashes.
+strike() {
+    local targets=("${dispatchers[@]}") target leader crashing away=$((RANDOM % 20))
+    [ $((RANDOM % 2)) -eq 0 ] || targets=("${consumers[@]}")
+    target=${targets[RANDOM % ${#targets[@]}]}
+    leader=$(redis_cli GET messages:leader | cut -d' ' -f1)
+    [[ "$leader" == "$target"-* ]] && leader=', which leads,' || leader=
+    local at="$((SECONDS - begin)) s: $target$leader" back="is away for $((away / 10)).$((away % 10)) s"
+    case $((RANDOM % 3)) in
+    0)
+        say "$at is stopped and $back"
+        docker stop --time 15 "${id[$target]}" >/dev/null
+        local code
+        code=$(docker inspect --format '{{.State.ExitCode}}' "${id[$target]}")
+        [ "$code" = 0 ] || fail "$target was asked to end and ended with $code"
+        ;;
+    1)
+        if [ "$(id -u)" -eq 0 ] && crashing=$(process "${id[$target]}"); then
+            say "$at crashes; its restart policy brings it back"
+            kill -KILL "$crashing"
+            await "$target to be another process" is_another_process "$target" "$crashing"
+            await 'the group to be whole again' is_whole
+            return
+        fi
+        ;;&
+    *)
+        say "$at is killed and $back"
+        docker kill "${id[$target]}" >/dev/null
+        ;;
+    esac
+    sleep "$((away / 10)).$((away % 10))"
+    docker start "${id[$target]}" >/dev/null
+    await 'the group to be whole again' is_whole
+}
+
+is_another_process() {
+    local now
+    now=$(process "${id[$1]}") && [ "$now" != "$2" ]
+}
+
+ensure_engine
+project=oncecast-test-$$
+build
+
+# Whichever ports are free: nobody looks at them here.
+export REDIS_PORT=0 STATUS_PORT=0 STANDBY_STATUS_PORT=0
+started=yes
+compose up -d >"$folder/up" 2>&1 || { cat "$folder/up" >&2; fail 'compose up'; }
+declare -A id
+for target in "${targets[@]}"; do
+    id[$target]=$(container "$target")
+done
+for service in redis "${targets[@]}"; do
+    await "$service to be healthy" is_healthy "$service"
+done
+say "all are healthy; publishing $RATE messages a second for $DURATION s, SEED=$SEED"
+
+compose run -d --name "$project-publisher" publisher oncecast-publisher --rate "$RATE" --duration "${DURATION}s" \
+    --ids-file /data/ids.txt >"$folder/run" 2>&1 || { cat "$folder/run" >&2; fail 'the publisher did not start'; }
+RANDOM=$SEED
+begin=$SECONDS
+strikes=0
+next=$begin
+while [ $((SECONDS - begin + EVERY)) -lt "$DURATION" ]; do
+    next=$((next + EVERY))
+    while [ "$SECONDS" -lt "$next" ]; do sleep 0.2; done
+    strike
+    strikes=$((strikes + 1))
+done
+[ "$strikes" -gt 0 ] || fail 'nothing was struck'
+
+publisher_ended() {
+    ! is_running "$project-publisher"
+}
+await 'the publisher to end' publisher_ended
+summary=$(docker logs "$project-publisher" 2>/dev/null | tail -n 1)
+say "publisher: $summary"
+[ "$(docker inspect --format '{{.State.ExitCode}}' "$project-publisher")" = 0 ] || fail 'the publisher did not end well'
+docker rm "$project-publisher" >/dev/null
+await 'nothing to be pending' nothing_pending
+
+say "audit, after $strikes strikes:"
+compose run --rm audit 2>"$folder/audit" || { cat "$folder/audit" >&2; fail 'something was lost or recorded twice'; }
+[ "$(redis_cli XLEN messages:gaps)" = 0 ] || fail "gaps were recorded: $(redis_cli XRANGE messages:gaps - +)"
+say "passed"
