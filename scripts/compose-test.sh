@@ -258,6 +258,9 @@ say "publisher: $summary"
 [ "$(docker inspect --format '{{.State.ExitCode}}' "$project-publisher")" = 0 ] || fail 'the publisher did not end well'
 docker rm "$project-publisher" >/dev/null
 await 'nothing to be pending' nothing_pending
+[[ "$summary" =~ published=([1-9][0-9]*) ]] || fail 'nothing was published'
+results=$(redis_cli XLEN messages:processed)
+[ "$results" = "${BASH_REMATCH[1]}" ] || fail "there are $results results"
 
 say "audit, after $strikes strikes:"
 compose run --rm audit 2>"$folder/audit" || { cat "$folder/audit" >&2; fail 'something was lost or recorded twice'; }
