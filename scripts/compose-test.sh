@@ -3,16 +3,16 @@
 # and consumers at random, as Pumba does, until they are started again. At the end every message must have been recorded, and none
 # twice. Says `skipped: …` and ends with 0 where no engine can run.
 #
-#     SEED=7 DURATION=60 RATE=5000 EVERY=3 scripts/compose-test.sh
+#     SEED=7 DURATION=120 EVERY=5 PUBLISH='--batch 10000' scripts/compose-test.sh
 #
 # Each strike waits until the group is whole again after the last one: with both dispatchers away nothing could be promised.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 SEED=${SEED:-$RANDOM}
-# Seconds that are published for, messages per second, and seconds from one strike to the next, if all are back by then.
+# How many seconds are published for, and how; and seconds from one strike to the next, if all are back by then.
 DURATION=${DURATION:-60}
-RATE=${RATE:-5000}
+PUBLISH=${PUBLISH:---rate 5000}
 EVERY=${EVERY:-3}
 # How long anything that must happen may take, in seconds.
 DEADLINE=90
@@ -233,9 +233,11 @@ done
 for service in redis "${targets[@]}"; do
     await "$service to be healthy" is_healthy "$service"
 done
-say "all are healthy; publishing $RATE messages a second for $DURATION s, SEED=$SEED"
+say "all are healthy; publishing for $DURATION s with $PUBLISH, SEED=$SEED"
 
-compose run -d --name "$project-publisher" publisher oncecast-publisher --rate "$RATE" --duration "${DURATION}s" \
+# Several words.
+# shellcheck disable=SC2086
+compose run -d --name "$project-publisher" publisher oncecast-publisher $PUBLISH --duration "${DURATION}s" \
     --ids-file /data/ids.txt >"$folder/run" 2>&1 || { cat "$folder/run" >&2; fail 'the publisher did not start'; }
 RANDOM=$SEED
 begin=$SECONDS
