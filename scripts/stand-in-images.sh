@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+trap 'rm -rf --one-file-system "$folder"' EXIT
 
 exists() {
     docker image inspect "$1" >/dev/null 2>&1
@@ -32,7 +32,7 @@ debian() {
     say "making $image, which takes some minutes"
     debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates bookworm "$folder/root" >&2
     tar -C "$folder/root" --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - "$image" >&2
-    rm -rf "$folder/root"
+    rm -rf --one-file-system "$folder/root"
 }
 
 rust() {
