@@ -55,7 +55,7 @@ model: cargo
 monitoring-check: cargo redis
 	@bash scripts/monitoring-check.sh
 
-compose-test: cargo redis
+compose-test:
 	@bash scripts/compose-test.sh
 
 check: cargo

@@ -21,6 +21,12 @@ say() {
     echo "stand-in-images: $*" >&2
 }
 
+# Removes what stood in before this one.
+only() {
+    docker image ls --format '{{.Repository}}:{{.Tag}}' "${1%:*}" | { grep -vxF "$1" || true; } |
+        xargs -r docker rmi >/dev/null 2>&1 || true
+}
+
 # Debian with what Rust links by.
 debian() {
     local image=oncecast-stand-in/debian:bookworm
@@ -37,6 +43,7 @@ debian() {
 
 rust() {
     local image sysroot
+    command -v rustc >/dev/null || { say 'rustc is missing: install Rust from https://rustup.rs'; return 1; }
     image=oncecast-stand-in/rust:$(cat Cargo.lock scripts/stand-in-images.sh <(rustc -vV) | sha256sum | cut -c1-16)
     if ! exists "$image"; then
         debian
@@ -61,12 +68,14 @@ COPY rust /usr/local/rust
 ENV CARGO_HOME=/usr/local/rust/cargo PATH=/usr/local/rust/toolchain/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 DOCKERFILE
         docker build --quiet -t "$image" "$folder" >&2
+        only "$image"
     fi
     echo "$image"
 }
 
 redis() {
     local image server root=$folder/root path
+    sh scripts/ensure-redis.sh >&2
     server=$(command -v redis-server || command -v valkey-server)
     image=oncecast-stand-in/redis:$(cat "$server" scripts/stand-in-images.sh | sha256sum | cut -c1-16)
     if ! exists "$image"; then
@@ -86,6 +95,7 @@ redis() {
         chown 999:1000 "$root/data"
         chmod 1777 "$root/tmp"
         tar -C "$root" -c . | docker import --change 'WORKDIR /data' --change 'CMD ["redis-server"]' - "$image" >&2
+        only "$image"
     fi
     echo "$image"
 }
