@@ -97,8 +97,8 @@ ensure_engine() {
     [ -n "$root" ] || skip 'no Docker engine answers, and only root could start one'
     command -v dockerd >/dev/null || skip 'no Docker engine answers, and there is no dockerd'
     say 'starting an engine for this test'
-    # It leaves the machine's packet filter alone: the containers need to reach each other only.
-    dockerd --iptables=false --pidfile "$folder/dockerd.pid" >"$folder/dockerd.log" 2>&1 &
+    # It leaves the machine's packet filter and networks alone: the containers need to reach each other only.
+    dockerd --iptables=false --bridge=none --pidfile "$folder/dockerd.pid" >"$folder/dockerd.log" 2>&1 &
     engine=$!
     local end=$((SECONDS + DEADLINE))
     until docker info >/dev/null 2>&1; do
