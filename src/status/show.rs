@@ -77,7 +77,7 @@ fn gap_to_json(gap: &RecordedGap) -> Value {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problems = self.problems();
-        let mut line = |name: &str, text: String| writeln!(f, "{name:<14}{text}");
+        let mut line = |name: &str, text: String| writeln!(f, "{name:<13} {text}");
         let health = if problems.is_empty() { "ok" } else { "needs attention" };
         line("group", format!("{}: {health}", self.group))?;
         problems.into_iter().try_for_each(|problem| line("problem", problem))?;
