@@ -28,7 +28,9 @@ must_be() {
 # What an installation is made of, with this prefix.
 expected() {
     for program in oncecast oncecast-consumer oncecast-dispatcher oncecast-publisher; do echo "755 $1/bin/$program"; done
-    for unit in oncecast-dispatcher.service oncecast-consumer@.service; do echo "644 $1/lib/systemd/system/$unit"; done
+    for unit in oncecast-dispatcher.service oncecast-dispatcher@.service oncecast-consumer@.service; do
+        echo "644 $1/lib/systemd/system/$unit"
+    done
     for page in man/*.1; do echo "644 $1/share/man/man1/${page##*/}"; done
     for file in README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT dispatcher.env.example consumer.env.example; do
         echo "644 $1/share/doc/oncecast/$file"

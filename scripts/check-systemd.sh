@@ -36,9 +36,21 @@ done
 cp systemd/*.service "$work/etc/systemd/system/"
 # A template is checked as one of its instances.
 mv "$work/etc/systemd/system/oncecast-consumer@.service" "$work/etc/systemd/system/oncecast-consumer@6969.service"
+mv "$work/etc/systemd/system/oncecast-dispatcher@.service" "$work/etc/systemd/system/oncecast-dispatcher@a.service"
 
 failed=0
-for unit in oncecast-dispatcher.service oncecast-consumer@6969.service; do
+# The two units of the dispatcher differ in nothing but what tells several apart.
+settings() {
+    grep -v '^#' "systemd/$1"
+}
+settings oncecast-dispatcher@.service |
+    sed -e '/dispatcher-%i\.env$/d' -e 's/^\(Description=.*\) %i$/\1/' -e 's/ID=%l-%i$/ID=%l/' >"$work/template"
+settings oncecast-dispatcher.service >"$work/plain"
+if ! diff "$work/plain" "$work/template"; then
+    echo 'check-systemd: the two units of the dispatcher differ' >&2
+    failed=1
+fi
+for unit in oncecast-dispatcher.service oncecast-dispatcher@a.service oncecast-consumer@6969.service; do
     # Complaints about the system's own units are not ours.
     said=$(systemd-analyze verify --man=no --root="$work" "$unit" 2>&1) && code=0 || code=$?
     said=$(printf '%s\n' "$said" | grep -i oncecast || true)
