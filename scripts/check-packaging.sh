@@ -43,7 +43,7 @@ expected() {
 echo 'the archive'
 (cd dist && sha256sum --check --quiet SHA256SUMS)
 archive=$(ls dist/oncecast-"$version"-*-linux.tar.gz)
-[ -z "$(tar -tvzf "$archive" | grep -v ' 0/0 ')" ] || fail 'files in the archive belong to somebody'
+! tar -tvzf "$archive" | grep -qv ' 0/0 ' || fail 'files in the archive belong to somebody'
 tar -xzf "$archive" -C "$work"
 unpacked=$(echo "$work"/oncecast-*)
 for program in "$unpacked"/bin/*; do

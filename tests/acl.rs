@@ -238,6 +238,10 @@ fn each_program_can_do_its_work_with_its_rights_and_needs_them_all() {
 
     // The peer records one, and takes another with it when it goes: that one is counted and goes out again.
     let mut line = peer.accept(1);
+    wait_until("the leader to be linked to both", || {
+        let listed: BTreeSet<String> = run(admin, &["LRANGE", "messages:consumers", "0", "-1"]);
+        (listed.len() == 2).then_some(())
+    });
     publish_payloads(admin, (0..20).map(|n| format!("peer{n}")));
     let (id, _, payload) = line.next_message();
     let fields = vec![Field { name: b"message_id", value: payload.as_bytes() }];

@@ -15,7 +15,8 @@ const DOCUMENT: &str = include_str!("../docs/OPERATIONS.md");
 
 /// The text of all source files below a folder.
 fn source_below(folder: &Path) -> String {
-    let entries = fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("it is listed").path());
+    let entries =
+        fs::read_dir(folder).expect("the folder can be read").map(|entry| entry.expect("it is listed").path());
     let texts = entries.map(|path| match path.extension().and_then(|extension| extension.to_str()) {
         _ if path.is_dir() => source_below(&path),
         Some("rs") => fs::read_to_string(&path).expect("source is text"),
