@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .PHONY: help demo chaos takeovers test faults model check fuzz cargo redis monitoring-check compose-test
-.PHONY: build man install uninstall dist deb check-systemd check-packaging
+.PHONY: build man install uninstall dist deb check-systemd check-packaging systemd-test
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
@@ -32,6 +32,7 @@ help:
 	@echo 'make dist    an archive with static programs, and its checksum, in dist/'
 	@echo 'make deb     a Debian package of the same in dist/ (cargo install cargo-deb)'
 	@echo 'make check-systemd, check-packaging  the units; what install, dist and deb make'
+	@echo 'make systemd-test  boot a systemd in a container, and watch the units under load; as root'
 	@echo 'make man     write the manual pages anew after a change of a command line'
 	@echo
 	@echo 'all that need Redis install redis-server with the package manager if there is none.'
@@ -105,6 +106,9 @@ check-systemd:
 
 check-packaging: dist
 	@sh scripts/check-packaging.sh
+
+systemd-test: dist
+	@bash scripts/systemd-test.sh
 
 cargo:
 	@command -v cargo >/dev/null || { \
