@@ -167,6 +167,11 @@ tail -n 1 "$work/root/root/published"
 until_true 20 'all to be done' pending_are 0
 inside oncecast audit --ids /root/ids || fail 'something was lost or recorded twice'
 
+echo 'the journal knows warnings from the rest'
+inside journalctl -q --no-pager -o cat -p warning -u 'oncecast-*' >"$work/warnings"
+grep -q '^level=warn ' "$work/warnings" || fail 'there is no warning of the killed consumer'
+! grep -q 'level=info' "$work/warnings" || fail 'what is no warning is one in the journal'
+
 echo 'a secret in a file, of a user of Redis'
 inside redis-cli acl setuser oncecast on '>secret' '~*' '&*' +@all >/dev/null
 for name in dispatcher consumer; do
