@@ -1,4 +1,4 @@
-//! docs/OPERATIONS.md names what there is: events of the log, settings of Redis that Redis takes. Its users and their rights
+//! docs/OPERATIONS.md names what there is: events of the log, alerts, settings that Redis takes. Its users and their rights
 //! are tried in `acl.rs`.
 
 mod support;
@@ -63,4 +63,16 @@ fn redis_takes_the_settings_it_gives() {
             Some(_) => assert!(found[&name].contains("pubsub 268435456 134217728 60"), "{found:?}"),
         }
     }
+}
+
+#[test]
+fn it_says_what_to_do_about_each_alert() {
+    const ALERTS: &str = include_str!("../docker/prometheus/alerts.yml");
+    let alerts: BTreeSet<&str> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    // Names of alerts are one word; other headings of this rank are more.
+    let headings = DOCUMENT.lines().filter_map(|line| line.strip_prefix("### Oncecast"));
+    let headings: BTreeSet<String> =
+        headings.filter(|rest| !rest.starts_with([',', ' '])).map(|rest| format!("Oncecast{rest}")).collect();
+    assert!(alerts.len() >= 10, "{alerts:?}");
+    assert_eq!(headings.iter().map(String::as_str).collect::<BTreeSet<_>>(), alerts);
 }
