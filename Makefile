@@ -9,7 +9,12 @@ ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
+# Where `make install` puts things; DESTDIR goes before it, for packages.
+PREFIX ?= /usr/local
+DESTDIR ?=
+
 .PHONY: help demo chaos takeovers test faults model check fuzz cargo redis monitoring-check compose-test
+.PHONY: build man install uninstall dist deb check-systemd check-packaging systemd-test
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
@@ -22,6 +27,13 @@ help:
 	@echo 'make compose-test  build the image, start compose.yml, strike its containers, audit (DURATION=60 SEED=7)'
 	@echo 'make check   formatting, lints and documentation, warnings being errors'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
+	@echo 'make build   build the programs for use'
+	@echo 'make install, uninstall  programs, units, manual pages, settings; as root (PREFIX=$(PREFIX) DESTDIR=)'
+	@echo 'make dist    an archive with static programs, and its checksum, in dist/'
+	@echo 'make deb     a Debian package of the same in dist/ (cargo install cargo-deb)'
+	@echo 'make check-systemd, check-packaging  the units; what install, dist and deb make'
+	@echo 'make systemd-test  boot a systemd in a container, and watch the units under load; as root'
+	@echo 'make man     write the manual pages anew after a change of a command line'
 	@echo
 	@echo 'all that need Redis install redis-server with the package manager if there is none.'
 
@@ -69,6 +81,34 @@ fuzz: cargo
 	@for target in frames members names pushes; do \
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
 	done
+
+build: cargo
+	cargo build --release --locked --bins
+
+# Builds nothing: root should not.
+install:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh scripts/install.sh install
+
+uninstall:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh scripts/install.sh uninstall
+
+dist: cargo
+	@sh scripts/dist.sh
+
+deb: dist
+	@sh scripts/deb.sh
+
+man: cargo
+	ONCECAST_WRITE_MAN=1 cargo test --locked --quiet --test manual
+
+check-systemd:
+	@sh scripts/check-systemd.sh
+
+check-packaging: dist
+	@sh scripts/check-packaging.sh
+
+systemd-test: dist
+	@bash scripts/systemd-test.sh
 
 cargo:
 	@command -v cargo >/dev/null || { \

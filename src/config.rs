@@ -39,6 +39,11 @@ impl ConfigError {
     }
 }
 
+/// The command lines of all programs, subcommands included, for the manual pages.
+pub fn command_lines() -> [Command; 4] {
+    [tables::dispatcher(), tables::consumer(), tables::publisher(), tables::tool()]
+}
+
 /// One setting, as `--help` shows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
