@@ -89,6 +89,13 @@ impl Error {
         matches!(self, Error::Redis { .. } | Error::Answer { .. })
     }
 
+    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights have changed.
+    pub fn is_denied(&self) -> bool {
+        let refused =
+            matches!(self, Error::Redis { source, .. } if source.kind() == redis::ErrorKind::AuthenticationFailed);
+        refused || matches!(self.redis_code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+    }
+
     /// The prefix of Redis's error reply (`WRONGTYPE`, `OOM`, …), if it was one.
     pub fn redis_code(&self) -> Option<&str> {
         match self {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oncecast::id::Epoch;
-use oncecast::local::{Cluster, ClusterOptions, Lease, Member, RedisOptions, Signal};
+use oncecast::local::{ChildProcess, Cluster, ClusterOptions, Lease, Member, RedisOptions, Signal};
 use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::{Condvar, Mutex};
 
@@ -46,6 +46,36 @@ fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
     assert_eq!(stream(connection, "messages:gaps"), [], "a clean change of leader leaves no gap");
+}
+
+#[test]
+fn a_leader_that_redis_denies_its_work_makes_way_for_one_that_may() {
+    let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let connection = &mut client_of(&mut cluster);
+    for user in ["first", "second"] {
+        let () = run(connection, &["ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all"]);
+    }
+    let url =
+        |user: &str, cluster: &Cluster| cluster.redis_url().replace("redis://", &format!("redis://{user}:secret@"));
+    let consumers = cluster.address(0).to_string();
+    let start = |user: &str, cluster: &Cluster| {
+        let mut command = support::programs().command("oncecast-dispatcher").expect("the program is built");
+        command.args(["--redis-url", &url(user, cluster), "--dispatcher-id", user, "--consumers", &consumers]);
+        ChildProcess::spawn(user, command).expect("it starts")
+    };
+    let first = start("first", &cluster);
+    let lease = |connection: &mut redis::Connection| run::<Option<String>>(connection, &["GET", "messages:leader"]);
+    wait_until("it to lead", || lease(connection).filter(|lease| lease.starts_with("first-")));
+    let _second = start("second", &cluster);
+    wait_until_in_sync(connection, 2);
+    publish(connection, "before", 0..100);
+    wait_until_done(connection, 100);
+    // It may still renew its lease, and no longer take in.
+    let () = run(connection, &["ACL", "SETUSER", "first", "resetkeys", "~messages:leader", "~messages:status:*"]);
+    publish(connection, "after", 0..100);
+    wait_until_done(connection, 200);
+    assert!(lease(connection).is_some_and(|lease| lease.starts_with("second-")));
+    first.wait_for_line("event=denied", DEADLINE).expect("it says why");
 }
 
 #[test]

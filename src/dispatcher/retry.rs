@@ -1,4 +1,5 @@
-//! What a worker of a term does when Redis fails it: wait a little and try again, until the term ends.
+//! What a worker of a term does when Redis fails it: wait a little and try again, until the term ends. Where Redis denies
+//! this dispatcher what it asks, the term ends at once.
 
 use std::sync::Arc;
 
@@ -52,6 +53,12 @@ impl Retry {
             add(&self.shared.stats.fenced, 1);
             log::warn!("event=fenced worker={} error={}", self.worker, Quoted(&error));
             self.kill.set(Reason::Fenced);
+            return Err(Killed);
+        }
+        if error.is_denied() {
+            // The lease is renewed on a connection that may be older than the change of rights: others may be let in.
+            log::error!("event=denied worker={} error={}", self.worker, Quoted(&error));
+            self.kill.set(Reason::WorkerFailed);
             return Err(Killed);
         }
         if self.backoff.should_say() {

@@ -37,6 +37,9 @@ impl Server {
             ConnectionAddr::Unix(path) => path.display().to_string(),
             _ => return Err("TLS is not supported; use a TLS proxy on this machine".to_owned()),
         };
+        // It would cost a round trip on each connection, and users with the least rights may not.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let info = info.set_redis_settings(settings);
         let client = Client::open(info).map_err(|error| error.to_string())?;
         Ok(Server { client, shown, reconnects: Arc::default() })
     }

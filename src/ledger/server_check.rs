@@ -71,7 +71,7 @@ impl fmt::Display for Warning {
             Warning::PubSubBuffer { limits, bytes } => write!(
                 f,
                 "client-output-buffer-limit pubsub is {limits}: Redis cuts off a dispatcher that is {bytes} bytes behind, \
-                 which then misses messages; set it to 256mb 64mb 60"
+                 which then misses messages; set it to 256mb 128mb 60"
             ),
             Warning::Eviction { policy, maxmemory: 0 } => write!(
                 f,

@@ -185,7 +185,7 @@ impl RedisServer {
         let append_only = if self.options.append_only { "yes" } else { "no" };
         let mut text = format!(
             "bind 127.0.0.1\nport {}\ndir \"{}\"\ndaemonize no\nlogfile \"\"\nsave \"\"\nappendonly {append_only}\n\
-             client-output-buffer-limit pubsub 256mb 64mb 60\n",
+             client-output-buffer-limit pubsub 256mb 128mb 60\n",
             self.port,
             self.folder().display(),
         );
