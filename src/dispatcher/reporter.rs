@@ -167,8 +167,10 @@ impl Worker {
                 recv(ticks) -> _ => {}
             }
         }
-        // It expires by itself otherwise.
-        if let Err(error) = self.ledger.end_reports(&self.shared.id) {
+        // It expires by itself; a Redis that does not answer is not waited for.
+        if self.shared.board.seen.lock().failure.is_none()
+            && let Err(error) = self.ledger.end_reports(&self.shared.id)
+        {
             log::debug!("event=report-left error={}", Quoted(error));
         }
     }
