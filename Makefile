@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .PHONY: help demo chaos takeovers test faults model check fuzz cargo redis monitoring-check compose-test
-.PHONY: build man install uninstall dist deb check-systemd check-packaging systemd-test
+.PHONY: build man install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
@@ -95,8 +95,11 @@ uninstall:
 dist: cargo
 	@sh scripts/dist.sh
 
-deb: dist
+deb: cargo-deb dist
 	@sh scripts/deb.sh
+
+cargo-deb: cargo
+	@command -v cargo-deb >/dev/null || { echo 'cargo-deb is missing: cargo install cargo-deb' >&2; exit 1; }
 
 man: cargo
 	ONCECAST_WRITE_MAN=1 cargo test --locked --quiet --test manual

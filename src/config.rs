@@ -96,7 +96,11 @@ impl Setting {
             Arg::new(self.name).long(self.name).help(format!("{}\n[{default}] [env: {variable}{file}]", self.help));
         match self.switch {
             // Nothing after it is taken for its value.
-            true => arg.num_args(0).value_parser(clap::value_parser!(String)).default_missing_value("yes"),
+            true => arg
+                .action(clap::ArgAction::Set)
+                .num_args(0)
+                .value_parser(clap::value_parser!(String))
+                .default_missing_value("yes"),
             false => arg.value_name(self.value).allow_hyphen_values(true),
         }
     }

@@ -18,7 +18,7 @@ use crate::id::Epoch;
 use crate::ledger::Marker;
 use crate::ledger::subscription::{Channels, Seen, Subscription};
 use crate::log::Quoted;
-use crate::pulse::Pulse;
+use crate::pulse::{OPEN_WITHIN, Pulse};
 use crate::ring::Ring;
 
 /// How long one read waits; also how soon a stop is noticed.
@@ -34,8 +34,6 @@ const _: () = assert!(
     "a dead subscription would be seen too late"
 );
 
-/// How long one attempt to subscribe takes, with several addresses behind a name.
-const OPENED_WITHIN: Duration = Duration::from_secs(20);
 /// How long one read and what is done with it takes.
 const READ_WITHIN: Duration = Duration::from_secs(5);
 
@@ -120,7 +118,7 @@ impl Worker {
     fn run(self) {
         let mut backoff = Backoff::for_leadership();
         while !self.stopped() {
-            self.stats.pulse.beat(OPENED_WITHIN);
+            self.stats.pulse.beat(OPEN_WITHIN);
             let number = self.stats.subscriptions.load(Ordering::Relaxed) + 1;
             let join = Marker::of_join(&self.channels.dispatcher, number);
             let outcome = Subscription::open(&self.channels, &join, PATIENCE).and_then(|subscription| {

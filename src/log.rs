@@ -69,12 +69,18 @@ pub fn set_role(role: &'static str, epoch: Epoch) {
     *CONTEXT.role.write() = (role, epoch);
 }
 
-/// Tells on standard error why `program` can't go on, whatever is logged; for the last thing before its end.
+/// Tells on standard error why `program` can't go on, whatever is logged; for the last thing before its end. A service whose
+/// log has begun says so in a line like the others; a tool, whose instance is the program itself, in words.
 pub fn fail(program: &str, problem: impl fmt::Display) {
     let text = format!("{program}: {problem}");
+    let instance = CONTEXT.instance.read().clone();
     match output() {
         Ok(output) => {
-            let message = output.style.message(Level::Error, &text);
+            let message = if instance.is_empty() || instance == program {
+                output.style.message(Level::Error, &text)
+            } else {
+                output.style.line(Level::Error, format_args!("event=failed error={}", Quoted(problem))) + "\n"
+            };
             output.queue.push(Importance::Urgent, message.into_bytes());
             output.queue.flush(FLUSH_LIMIT);
         }

@@ -53,9 +53,16 @@ impl Metrics {
         });
     }
 
-    /// Adds a time in seconds that rises and falls. `name` without `oncecast_`, ending in `_seconds`.
-    pub fn seconds(&mut self, name: &'static str, help: &'static str, read: impl Fn() -> f64 + Send + Sync + 'static) {
-        self.add(name, help, MetricType::Gauge, move |encoder| ConstGauge::new(read()).encode(encoder));
+    /// Adds a number that rises and falls, and is left out while it is not known.
+    pub fn known(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> Option<f64> + Send + Sync + 'static,
+    ) {
+        self.add(name, help, MetricType::Gauge, move |encoder| {
+            read().map_or(Ok(()), |number| ConstGauge::new(number).encode(encoder))
+        });
     }
 
     /// Adds a number for each value of a label, such as the messages in flight by consumer.

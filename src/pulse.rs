@@ -8,6 +8,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long opening a connection may take: the system looks names up for as long as its settings say, with several name
+/// servers, attempts and search domains for minutes.
+pub const OPEN_WITHIN: Duration = Duration::from_secs(180);
+
 /// See the module's text. A new one rests: nothing is expected of it.
 #[derive(Debug)]
 pub struct Pulse {
@@ -30,6 +34,11 @@ impl Pulse {
         self.due_ms.store(now_ms() + within.as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// A beat is due now: late until it comes.
+    pub fn owe(&self) {
+        self.due_ms.store(0, Ordering::Relaxed);
+    }
+
     /// The loop has ended in good order: nothing more is expected.
     pub fn rest(&self) {
         self.due_ms.store(AT_REST, Ordering::Relaxed);
@@ -37,7 +46,7 @@ impl Pulse {
 
     /// Whether the beat that was promised has not come.
     pub fn is_late(&self) -> bool {
-        self.due_ms.load(Ordering::Relaxed) < now_ms()
+        self.due_ms.load(Ordering::Relaxed) <= now_ms()
     }
 }
 
@@ -57,7 +66,9 @@ mod tests {
         assert!(!pulse.is_late(), "nothing is expected yet");
         pulse.beat(Duration::from_secs(3_600));
         assert!(!pulse.is_late());
-        pulse.beat(Duration::ZERO);
+        pulse.owe();
+        assert!(pulse.is_late());
+        pulse.beat(Duration::from_millis(1));
         let began = Instant::now();
         while !pulse.is_late() {
             assert!(began.elapsed() < Duration::from_secs(10), "it never is");

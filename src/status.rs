@@ -14,12 +14,15 @@ use crate::error::{Error, Result};
 use crate::id::wall_clock_us;
 use crate::ledger::overview::{self, GroupView, Lease, Snapshot};
 use crate::ledger::reading::RecordedGap;
-use crate::ledger::{Connection, Keys, server_check};
+use crate::ledger::server_check::{self, Warning};
+use crate::ledger::{Connection, Keys};
 use crate::shutdown::shutdown_channel;
 
 mod health;
 pub mod report;
 mod show;
+
+pub use self::show::failure_to_json;
 
 use self::report::{Rates, Report};
 
@@ -51,6 +54,8 @@ pub struct Status {
     pub gaps: Vec<RecordedGap>,
     /// Settings of the server that endanger what is promised.
     pub redis_warnings: Vec<String>,
+    /// Settings of the server that may well be meant so, and are worth knowing.
+    pub redis_notes: Vec<String>,
     /// How long a message may be pending before that needs attention.
     pub max_age: Duration,
 }
@@ -114,7 +119,7 @@ pub struct Onlooker {
     view: GroupView,
     max_age: Duration,
     /// What was found in the server's settings, and when; nothing since the last failure.
-    settings: Option<(Vec<String>, Instant)>,
+    settings: Option<(Vec<Warning>, Instant)>,
 }
 
 impl Onlooker {
@@ -135,29 +140,31 @@ impl Onlooker {
 
     fn try_to_look(&mut self) -> Result<Status> {
         let snapshot = self.view.snapshot()?;
-        let members = self.view.members()?.into_iter().map(Member::new).collect();
+        let members = self.view.members(&snapshot)?.into_iter().map(Member::new).collect();
         let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
+        let (notes, warnings): (Vec<_>, Vec<_>) = self.settings()?.iter().partition(|warning| warning.is_note());
+        let [redis_notes, redis_warnings] =
+            [notes, warnings].map(|found| found.iter().map(ToString::to_string).collect());
         Ok(Status {
             group: self.view.keys().group.clone(),
             now_us: wall_clock_us(),
             snapshot,
             members,
             gaps,
-            redis_warnings: self.redis_warnings()?,
+            redis_warnings,
+            redis_notes,
             max_age: self.max_age,
         })
     }
 
-    fn redis_warnings(&mut self) -> Result<Vec<String>> {
+    /// What is to be said of the server's settings, looked at now or not long ago.
+    fn settings(&mut self) -> Result<&[Warning]> {
         let fresh = self.settings.take().filter(|(_, looked)| looked.elapsed() < SETTINGS_EVERY);
         let settings = match fresh {
             Some(settings) => settings,
-            None => {
-                let found = server_check::check(self.view.connection())?;
-                (found.iter().map(ToString::to_string).collect(), Instant::now())
-            }
+            None => (server_check::check(self.view.connection())?, Instant::now()),
         };
-        Ok(self.settings.insert(settings).0.clone())
+        Ok(&self.settings.insert(settings).0)
     }
 }
 
@@ -185,7 +192,10 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
                 Ok(status.exit_code())
             }
             Err(error) => {
-                log::warn!("event=redis-trouble error={}", crate::log::Quoted(&error));
+                // In the place of the figures, which would look like those of now.
+                let shown =
+                    if config.json { failure_as_json(config, &error) } else { format!("status unknown: {error}") };
+                writeln!(out, "{shown}").and_then(|()| out.flush()).map_err(output_failed())?;
                 Err(error)
             }
         };
@@ -197,6 +207,10 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
             recv(after(WATCH_EVERY)) -> _ => {}
         }
     }
+}
+
+fn failure_as_json(config: &StatusConfig, error: &Error) -> String {
+    failure_to_json(&config.common.keys.group, &error.to_string()).to_string()
 }
 
 fn print(out: &mut impl Write, json: bool, status: &Status) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! The main thread of a program calls [`Supervisor::report`] at each tick. Where systemd started the program
 //! (`$NOTIFY_SOCKET` is set) it hears `READY=1` once the program can do its job for the first time, `STATUS=` whenever
-//! that changes, `WATCHDOG=1` as long as every loop turns, and `STOPPING=1`. A program that hangs stops feeding the
+//! that changes, `WATCHDOG=1` as long as every loop turns, more time to start while it waits for others, and `STOPPING=1`. A program that hangs stops feeding the
 //! watchdog, and systemd restarts it. Elsewhere a loop that hangs is only logged.
 
 use std::time::{Duration, Instant};
@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, tick};
 use sd_notify::NotifyState;
 
+/// Within this time the main thread looks again. If it has not, the whole process stood still: then all loops are late, and
+/// nothing is said of them until the next look.
+pub const LOOK_WITHIN: Duration = Duration::from_secs(3);
 /// How often a program is looked at, unless systemd's watchdog wants it more often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What a start that waits for others gets more, at each look.
+const START_EXTENSION: Duration = Duration::from_secs(30);
 /// The watchdog is fed this many times in its time.
 const FEEDS: u32 = 3;
-/// A look that comes so many times later than it should follows a pause of the process.
-const PAUSED: u32 = 3;
 
 /// How a program is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct Condition {
     pub ready: Result<(), String>,
     /// The loop that has not turned in its time.
     pub hung: Option<&'static str>,
+    /// Whether it has done what it can to be ready and waits for others: its start may take its time.
+    pub waits: bool,
     /// What it is doing, in a few words.
     pub doing: String,
 }
@@ -32,9 +37,6 @@ pub struct Condition {
 #[derive(Debug)]
 pub struct Supervisor {
     ticks: Receiver<Instant>,
-    every: Duration,
-    /// When it last looked.
-    looked: Instant,
     said_ready: bool,
     said_hung: Option<&'static str>,
     said_status: String,
@@ -44,14 +46,7 @@ impl Supervisor {
     /// One for this process, as its environment says.
     pub fn from_environment() -> Supervisor {
         let every = sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |limit| LOOK_EVERY.min(limit / FEEDS));
-        Supervisor {
-            ticks: tick(every),
-            every,
-            looked: Instant::now(),
-            said_ready: false,
-            said_hung: None,
-            said_status: String::new(),
-        }
+        Supervisor { ticks: tick(every), said_ready: false, said_hung: None, said_status: String::new() }
     }
 
     /// When to report.
@@ -61,10 +56,7 @@ impl Supervisor {
 
     /// Passes on how the program is.
     pub fn report(&mut self, condition: &Condition) {
-        // After a pause of the whole process all loops are late, until they have had their turn.
-        let paused = self.looked.elapsed() > PAUSED * self.every;
-        self.looked = Instant::now();
-        let hung = condition.hung.filter(|_| !paused);
+        let hung = condition.hung;
         let mut states = Vec::with_capacity(3);
         if condition.ready.is_ok() && !self.said_ready {
             self.said_ready = true;
@@ -77,6 +69,9 @@ impl Supervisor {
         };
         if hung.is_none() {
             states.push(NotifyState::Watchdog);
+            if condition.waits && !self.said_ready {
+                states.push(NotifyState::ExtendTimeoutUsec(START_EXTENSION.as_micros() as u32));
+            }
         }
         if status != self.said_status {
             states.push(NotifyState::Status(&status));

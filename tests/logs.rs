@@ -222,7 +222,8 @@ fn why_a_program_ended_has_the_priority_of_an_error() {
         reader.read_to_string(&mut log).expect("its end closes the socket");
         assert_eq!(program.wait().code(), Some(1), "{log}");
         let last = log.lines().last().expect("it says why");
-        assert!(last.starts_with(&format!("<3>{}: ", words[0])) && last.contains(&address), "{log}");
+        let as_whom = if words == dispatcher { "<3>level=error instance=" } else { "<3>oncecast-consumer: " };
+        assert!(last.starts_with(as_whom) && last.contains(&address), "{log}");
     }
 }
 

@@ -92,7 +92,7 @@ fn without_redis_nobody_is_ready_but_everybody_is_alive() {
         command.args(["--redis-url", &redis.url(), own, &listen]);
         manager.supervise(&mut command);
         let _child = ChildProcess::spawn(program, command).expect("it starts");
-        manager.wait_for("STATUS=not ready: Redis");
+        manager.wait_for("STATUS=not ready: ");
         manager.wait_for("WATCHDOG=1");
         assert!(!manager.heard.contains("READY=1"), "{}", manager.heard);
         redis.start_again().expect("it starts again");
@@ -113,6 +113,27 @@ fn a_consumer_says_when_it_stops() {
     consumer.signal(Signal::SIGTERM).expect("it runs");
     manager.wait_for("STOPPING=1");
     assert_eq!(consumer.wait(DEADLINE).expect("it ends").code(), Some(0));
+}
+
+/// A process that stands still for a while, or a Redis that does, is no loop that hangs.
+#[test]
+fn pauses_are_no_hangs() {
+    let mut manager = Manager::listen("pauses");
+    let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let mut dispatcher = supervised_dispatcher(&cluster, &manager);
+    manager.wait_for("STATUS=leads with epoch ");
+    // Longer than any loop may take for a turn.
+    dispatcher.signal(Signal::SIGSTOP).expect("it runs");
+    std::thread::sleep(Duration::from_secs(17));
+    dispatcher.signal(Signal::SIGCONT).expect("it is stopped");
+    cluster.redis().process().expect("it runs").signal(Signal::SIGSTOP).expect("it runs");
+    dispatcher.wait_for_line("event=redis-trouble", DEADLINE).expect("it is seen");
+    std::thread::sleep(Duration::from_secs(17));
+    cluster.redis().process().expect("it runs").signal(Signal::SIGCONT).expect("it is stopped");
+    dispatcher.wait_for_line("event=redis-recovered", DEADLINE).expect("it is seen");
+    while manager.hear(Duration::from_millis(1)).is_some() {}
+    let log = dispatcher.stderr().tail(1_000);
+    assert!(!manager.heard.contains("hangs") && !log.contains("event=hung"), "{log}\n{}", manager.heard);
 }
 
 /// Holds one thread of a leader up, as a debugger would.
@@ -140,7 +161,7 @@ fn hold_up(name: &'static str) {
 #[test]
 fn a_loop_that_hangs_is_named_and_the_watchdog_is_no_longer_fed() {
     std::thread::scope(|scope| {
-        for name in ["ingest", "courier", "redistributor", "listener"] {
+        for name in ["ingest", "courier", "redistributor", "listener", "election"] {
             scope.spawn(move || hold_up(name));
         }
     });

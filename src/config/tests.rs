@@ -137,3 +137,21 @@ fn a_health_check_needs_the_metrics_address_alone() {
     assert!(asked("d healthcheck --metrics-addr nonsense", &set).unwrap_err().1.contains("\"nonsense\""));
     assert!(asked("d --consumers h:1 healthcheck", &set).is_err(), "a setting that would not be looked at");
 }
+
+#[test]
+fn a_switch_is_on_by_its_flag_or_by_its_variable() {
+    let json = |line: &str, variable: &'static str| {
+        let environment = move |name: &str| (name == "ONCECAST_JSON").then(|| variable.into());
+        match tool(words(line), &environment) {
+            Ok(Parsed::Run(ToolConfig::Status(config))) => Ok(config.json),
+            Err(error) => Err(error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(json("oncecast status", ""), Ok(false));
+    assert_eq!(json("oncecast status --json", ""), Ok(true));
+    assert_eq!(json("oncecast status --json", "no"), Ok(true), "a flag wins");
+    assert_eq!((json("oncecast status", "true"), json("oncecast status", "no")), (Ok(true), Ok(false)));
+    let error = json("oncecast status", "maybe").expect_err("neither");
+    assert!(error.contains("--json (ONCECAST_JSON)") && error.contains("yes or no"), "{error}");
+}

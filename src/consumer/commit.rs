@@ -19,12 +19,13 @@ use crate::error::{Error, Result};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
 use crate::log::Quoted;
+use crate::pulse::OPEN_WITHIN;
 
 /// How long Redis may take to answer.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 /// With nothing to record, how often Redis is asked whether it is there.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
-/// How long a turn takes at most: it may connect, wait for a reply and pause.
+/// How long a turn takes at most, with an open connection: it may wait for a reply, and pause.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 /// The pause before the first new attempt; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -128,11 +129,19 @@ enum Next {
 }
 
 impl Worker {
+    /// The loop turns.
+    fn beat(&self) {
+        // At first, and after trouble, a connection has to be opened.
+        let settled = self.trouble.is_none() && self.desk.stats().redis_is_up();
+        self.desk.stats().committer.beat(if settled { TURN_WITHIN } else { OPEN_WITHIN });
+    }
+
     /// Records until there is nothing more to come: the thread's main loop.
     fn run(mut self) {
+        self.beat();
         self.check();
         loop {
-            self.desk.stats().committer.beat(TURN_WITHIN);
+            self.beat();
             match self.next() {
                 Next::Batch(batch, _shares) => {
                     if !self.record(&batch) {
@@ -178,7 +187,7 @@ impl Worker {
     /// Records a batch, however long that takes; `false` if it was given up.
     fn record(&mut self, batch: &[Commit]) -> bool {
         loop {
-            self.desk.stats().committer.beat(TURN_WITHIN);
+            self.beat();
             match self.ledger.commit(None, self.result_maxlen, batch) {
                 Ok(recorded) => {
                     self.all_is_well();

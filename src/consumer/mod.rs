@@ -44,7 +44,7 @@ use crate::error::{Error, Result};
 use crate::ledger::{Keys, Ledger, Server as RedisServer};
 use crate::log::Quoted;
 use crate::shutdown::{ShutdownHandle, ShutdownRequests};
-use crate::supervision::{Condition, Supervisor};
+use crate::supervision::{Condition, LOOK_WITHIN, Supervisor};
 
 pub use self::builder::ConsumerBuilder;
 pub use self::handler::{Delivery, Handler, HandlerError, Outcome};
@@ -193,6 +193,7 @@ fn work(
             recv(pool_ended) -> _ => return Ended::Broken("handler threads"),
             recv(supervisor.ticks()) -> _ => {
                 supervisor.report(&condition(stats));
+                stats.main.beat(LOOK_WITHIN);
                 continue;
             }
             recv(ticks) -> _ => {}
@@ -214,7 +215,8 @@ fn work(
 fn condition(stats: &ConsumerStats) -> Condition {
     Condition {
         ready: stats.ready(),
-        hung: stats.committer.is_late().then_some("committer"),
+        hung: stats.committer_hangs().then_some("committer"),
+        waits: false,
         doing: match stats.ruling_epoch() {
             0 => "waits for a dispatcher".to_owned(),
             epoch => format!("serves the dispatcher of epoch {epoch}"),

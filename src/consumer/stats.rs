@@ -52,6 +52,8 @@ pub struct ConsumerStats {
     /// How long handlers ran, also those that failed.
     pub handler_duration: Histogram,
 
+    /// The main thread looks at the committer.
+    pub(super) main: Pulse,
     /// The committer's loop turns.
     pub(super) committer: Pulse,
 
@@ -88,7 +90,7 @@ impl ConsumerStats {
     pub fn ready(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             Err("it is stopping".to_owned())
-        } else if self.committer.is_late() {
+        } else if self.committer_hangs() {
             Err("the committer hangs".to_owned())
         } else if !self.redis_is_up() {
             Err("Redis does not take results (--redis-url); see the log".to_owned())
@@ -112,6 +114,11 @@ impl ConsumerStats {
 
     pub(super) fn set_redis_up(&self, up: bool) {
         self.redis_up.store(up, Ordering::Relaxed);
+    }
+
+    /// Whether its loop does not turn, and not because the whole process stood still.
+    pub(super) fn committer_hangs(&self) -> bool {
+        self.committer.is_late() && !self.main.is_late()
     }
 
     pub(super) fn set_redis_reconnects(&self, count: u64) {

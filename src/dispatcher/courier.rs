@@ -183,7 +183,6 @@ impl Courier {
             self.show();
         }
         self.links.iter_mut().flatten().for_each(|link| self.sockets.remove(link.stream()));
-        self.shared.stats.linked.lock().clear();
         set(&self.shared.stats.ready, 0);
         set(&self.shared.stats.behind, 0);
         Ok(())

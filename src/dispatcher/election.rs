@@ -23,6 +23,7 @@ use crate::lease::{Lease, Renewal};
 use crate::ledger::{Acquire, Cursor, Ledger};
 use crate::listener::Released;
 use crate::log::Quoted;
+use crate::pulse::OPEN_WITHIN;
 use crate::ring::Standing;
 use crate::shutdown::{KillSwitch, Reason, ShutdownRequests};
 
@@ -43,6 +44,8 @@ pub(super) struct Election {
     released: Receiver<Released>,
     requests: ShutdownRequests,
     backoff: Backoff,
+    /// Whether Redis answered last: else the next turn may have to open a connection first.
+    connected: bool,
     /// Since when the lease has been free while we may not take it.
     vacant: Option<Vacancy>,
 }
@@ -67,6 +70,15 @@ struct Vacancy {
     since: Instant,
 }
 
+/// What one try for the lease brings.
+enum Look {
+    Elected(Elected),
+    /// Somebody leads.
+    Held,
+    /// Nobody leads, and it is not our turn.
+    Vacant,
+}
+
 /// What a standby comes to.
 enum Standby {
     Elected(Elected),
@@ -86,7 +98,16 @@ impl Election {
         let ttl = shared.config.lease_ttl;
         let ledger = Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), ttl);
         let lease = Lease::new(ledger, shared.id.clone(), ttl);
-        Election { shared, lease, dial, released, requests, backoff: Backoff::for_leadership(), vacant: None }
+        Election {
+            shared,
+            lease,
+            dial,
+            released,
+            requests,
+            backoff: Backoff::for_leadership(),
+            connected: false,
+            vacant: None,
+        }
     }
 
     /// The main loop: standby, leader, standby, … until asked to stop.
@@ -112,22 +133,25 @@ impl Election {
         set(&self.shared.stats.leading, 0);
         let mut wait = Duration::ZERO;
         loop {
-            self.shared.pulses.election.beat(wait + ELECTION_TURN_WITHIN);
+            self.beat(wait);
             select_biased! {
                 recv(self.requests.receiver()) -> _ => return Standby::Stop,
                 recv(self.released) -> news => if news.is_err() { return Standby::Deaf },
                 recv(after(wait)) -> _ => {}
             }
             wait = match self.try_once() {
-                Ok(Some(elected)) => return Standby::Elected(elected),
-                Ok(None) => {
-                    set(&self.shared.stats.redis_connected, 1);
-                    if self.backoff.reset() {
-                        log::info!("event=redis-recovered");
-                    }
+                Ok(Look::Elected(elected)) => {
+                    self.all_is_well();
+                    return Standby::Elected(elected);
+                }
+                Ok(Look::Held) => {
+                    self.all_is_well();
                     TRY_EVERY
                 }
+                // Whether the lease could be taken is not known yet: a replica answers, too.
+                Ok(Look::Vacant) => TRY_EVERY,
                 Err(error) => {
+                    self.connected = false;
                     // Those who are waited for are cut off, too.
                     self.vacant = None;
                     set(&self.shared.stats.redis_connected, 0);
@@ -141,7 +165,15 @@ impl Election {
         }
     }
 
-    fn try_once(&mut self) -> Result<Option<Elected>> {
+    fn all_is_well(&mut self) {
+        self.connected = true;
+        set(&self.shared.stats.redis_connected, 1);
+        if self.backoff.reset() {
+            log::info!("event=redis-recovered");
+        }
+    }
+
+    fn try_once(&mut self) -> Result<Look> {
         let floor = Epoch(self.shared.listener.highest_epoch.load(Ordering::Relaxed));
         // Look first: whether we may take it depends on the cursor that stands now.
         let seen = self.lease.acquire(floor, false)?;
@@ -165,21 +197,21 @@ impl Election {
         }
         let (Some(resolution), Some(segment), true) = (resolution, segment, free) else {
             self.vacant = None;
-            return Ok(None);
+            return Ok(if free { Look::Vacant } else { Look::Held });
         };
         let vacant = self.vacant.filter(|vacant| vacant.segment == segment);
         let vacant_for =
             self.vacant.insert(vacant.unwrap_or(Vacancy { segment, since: Instant::now() })).since.elapsed();
         let eldest = self.is_eldest(resolution.standing)?;
         let right = precedence::right(resolution.standing, eldest, vacant_for, self.shared.config.lease_ttl);
-        let Some(right) = right else { return Ok(None) };
+        let Some(right) = right else { return Ok(Look::Vacant) };
         match self.lease.acquire(floor, true)? {
             Acquire::Acquired { epoch, cursor, newest } => {
                 self.vacant = None;
                 let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
-                Ok(Some(Elected { epoch, cursor, last_id, right, segment }))
+                Ok(Look::Elected(Elected { epoch, cursor, last_id, right, segment }))
             }
-            Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(None),
+            Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(Look::Held),
         }
     }
 
@@ -194,6 +226,8 @@ impl Election {
         crate::log::set_role("leader", epoch);
         let stats = &self.shared.stats;
         set(&stats.epoch, epoch.0);
+        // It has to show that it can take in.
+        self.shared.pulses.intake.owe();
         set(&stats.leading, 1);
         self.shared.board.hurry();
         stats.terms.fetch_add(1, Ordering::Relaxed);
@@ -213,7 +247,9 @@ impl Election {
         // The workers finish what they are at, and at a clean end take in what has arrived.
         self.shared.pulses.election.beat(TERM_END_WITHIN);
         let outcome = term.stop();
-        self.shared.pulses.term_ended();
+        self.shared.pulses.intake.rest();
+        // Its links are closed, however the courier ended.
+        self.shared.stats.linked.lock().clear();
         // What was so before the term says nothing about now: a break may have ended it. The next look tells.
         set(&self.shared.stats.in_sync, 0);
         set(&self.shared.stats.leading, 0);
@@ -234,7 +270,7 @@ impl Election {
             if let Some(reason) = kill.reason() {
                 return reason;
             }
-            self.shared.pulses.election.beat(self.lease.renew_in() + ELECTION_TURN_WITHIN);
+            self.beat(self.lease.renew_in());
             select_biased! {
                 recv(self.requests.receiver()) -> _ => return Reason::Shutdown,
                 recv(ends) -> _ => return kill.reason().unwrap_or(Reason::WorkerFailed),
@@ -242,6 +278,7 @@ impl Election {
             }
             match self.lease.renew() {
                 Ok(Renewal::Kept) => {
+                    self.connected = true;
                     set(&self.shared.stats.redis_connected, 1);
                     kill.prolong(self.lease.expires());
                     if backoff.reset() {
@@ -250,6 +287,7 @@ impl Election {
                 }
                 Ok(Renewal::Lost) => return Reason::LeaseLost,
                 Err(error) => {
+                    self.connected = false;
                     set(&self.shared.stats.redis_connected, 0);
                     if backoff.should_say() {
                         log::warn!("event=renewal-failed error={}", Quoted(&error));
@@ -257,6 +295,12 @@ impl Election {
                 }
             }
         }
+    }
+
+    /// The loop turns, after `wait` and some questions to Redis again.
+    fn beat(&self, wait: Duration) {
+        let asking = if self.connected { ELECTION_TURN_WITHIN } else { OPEN_WITHIN };
+        self.shared.pulses.election.beat(wait + asking);
     }
 
     fn give_back(&mut self) {

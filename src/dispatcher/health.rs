@@ -8,9 +8,9 @@ use super::Shared;
 use crate::pulse::Pulse;
 use crate::supervision::Condition;
 
-/// How long a turn of a worker takes at most: it may connect to Redis and wait for a reply.
+/// How long a turn of a worker takes at most, with an open connection: it may wait for a reply.
 pub(super) const TURN_WITHIN: Duration = Duration::from_secs(8);
-/// How long a turn of the election takes at most, which asks Redis several times.
+/// The same for the election, which asks Redis several times.
 pub(super) const ELECTION_TURN_WITHIN: Duration = Duration::from_secs(15);
 /// A leader that had something to take in for this long, and could not, does not do its job.
 pub(super) const STEP_WITHIN: Duration = Duration::from_secs(3);
@@ -18,6 +18,8 @@ pub(super) const STEP_WITHIN: Duration = Duration::from_secs(3);
 /// Signs of life of a dispatcher's threads; the listener's is with its figures.
 #[derive(Debug, Default)]
 pub struct Pulses {
+    /// The main thread looks at the others.
+    pub main: Pulse,
     /// The election's loop turns.
     pub election: Pulse,
     /// The courier's loop turns.
@@ -31,39 +33,52 @@ pub struct Pulses {
 }
 
 impl Pulses {
-    /// A term has ended: nothing is expected of its workers.
-    pub(super) fn term_ended(&self) {
-        self.courier.rest();
-        self.redistributor.rest();
-        self.ingest.rest();
-        self.intake.rest();
+    /// That of a worker of a term, by its name.
+    pub(super) fn of(&self, worker: &str) -> &Pulse {
+        match worker {
+            "courier" => &self.courier,
+            "redistributor" => &self.redistributor,
+            "ingest" => &self.ingest,
+            _ => unreachable!("a term has three workers"),
+        }
     }
 }
 
 /// Ready is a dispatcher that leads and takes in, or whose ring holds everything after the cursor, so that it could.
 /// The error says what is missing.
 pub(super) fn ready(shared: &Shared) -> Result<(), String> {
+    if let Some(name) = hung(shared) {
+        return Err(format!("its loop {name} hangs"));
+    }
     let is_set = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed) == 1;
     if is_set(&shared.stats.leading) {
         return match shared.pulses.intake.is_late() {
             false => Ok(()),
-            true => Err(format!("it leads, but has not managed to take anything in for {STEP_WITHIN:?}; see its log")),
+            true => {
+                Err("it leads, but has not managed to take anything in yet, or for some seconds; see its log"
+                    .to_owned())
+            }
         };
     }
-    if is_set(&shared.stats.in_sync) && !shared.pulses.election.is_late() {
+    if is_set(&shared.stats.in_sync) {
         Ok(())
-    } else if !is_set(&shared.stats.redis_connected) {
-        Err(format!("Redis at {} does not answer (--redis-url)", shared.config.common.redis.shown()))
     } else if !shared.ring.stats().live {
-        Err("not subscribed".to_owned())
+        let redis = shared.config.common.redis.shown();
+        Err(format!("not subscribed: Redis at {redis} does not answer, or lets nobody subscribe (--redis-url)"))
+    } else if !is_set(&shared.stats.redis_connected) {
+        Err("nobody leads, and this one may not yet, or Redis does not let it; see its log".to_owned())
     } else {
         Err("not in sync with the leader yet".to_owned())
     }
 }
 
-/// How the dispatcher is, for whoever watches over it.
-pub(super) fn condition(shared: &Shared) -> Condition {
+/// A loop that has not turned in its time.
+fn hung(shared: &Shared) -> Option<&'static str> {
     let pulses = &shared.pulses;
+    if pulses.main.is_late() {
+        // The whole process stood still: the others have not had their turn yet.
+        return None;
+    }
     let loops = [
         ("listener", &shared.listener.pulse),
         ("election", &pulses.election),
@@ -71,10 +86,17 @@ pub(super) fn condition(shared: &Shared) -> Condition {
         ("redistributor", &pulses.redistributor),
         ("ingest", &pulses.ingest),
     ];
+    loops.into_iter().find(|(_, pulse)| pulse.is_late()).map(|(name, _)| name)
+}
+
+/// How the dispatcher is, for whoever watches over it.
+pub(super) fn condition(shared: &Shared) -> Condition {
     let leads = shared.stats.leading.load(Ordering::Relaxed) == 1;
     Condition {
         ready: ready(shared),
-        hung: loops.into_iter().find(|(_, pulse)| pulse.is_late()).map(|(name, _)| name),
+        hung: hung(shared),
+        // What it hears is of use, even if others keep it from being in sync.
+        waits: shared.ring.stats().live,
         doing: match leads {
             true => format!(
                 "leads with epoch {}, {} consumers",

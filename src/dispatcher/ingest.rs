@@ -86,7 +86,7 @@ impl Ingest {
             markers: 0,
             marked: Instant::now(),
             unmarked: false,
-            retry: Retry::new(shared, kill.clone(), "ingest", &shared.pulses.ingest),
+            retry: Retry::new(shared, kill.clone(), "ingest", &shared.pulses.ingest).giving_way(),
             kill,
         }
     }
@@ -105,7 +105,6 @@ impl Ingest {
     fn take_in_all(&mut self, place: &mut Place, live_segment: u64) -> Killed {
         while !self.kill.is_set() {
             self.shared.pulses.ingest.beat(TURN_WITHIN);
-            self.shared.pulses.intake.beat(STEP_WITHIN);
             let mut outcome = self.step(place, live_segment, Instant::now() + PATIENCE);
             if self.unmarked && self.marked.elapsed() >= MARKER_EVERY {
                 outcome = outcome.and_then(|()| self.publish_marker().map(drop));
@@ -113,6 +112,7 @@ impl Ingest {
             if let Err(killed) = outcome {
                 return killed;
             }
+            self.shared.pulses.intake.beat(STEP_WITHIN);
         }
         Killed
     }
@@ -149,7 +149,6 @@ impl Ingest {
     /// Finds the place to go on from, and the segment that is live now.
     fn take_over(&mut self) -> Result<(Place, u64), Killed> {
         let began = Instant::now();
-        self.shared.pulses.intake.beat(STEP_WITHIN);
         let live_segment = loop {
             self.shared.pulses.ingest.beat(TURN_WITHIN);
             let marker = self.publish_marker()?;

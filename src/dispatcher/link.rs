@@ -101,6 +101,7 @@ impl Link {
         let consumer: Arc<str> = new.consumer.into();
         let figures = LinkFigures {
             consumer: consumer.clone(),
+            index: new.index,
             prefetch: new.prefetch,
             in_flight: AtomicU64::new(0),
             acked: AtomicU64::new(0),

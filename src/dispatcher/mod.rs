@@ -49,7 +49,7 @@ use crate::listener::{Listener, ListenerStats};
 use crate::log::Quoted;
 use crate::ring::Ring;
 use crate::shutdown::ShutdownRequests;
-use crate::supervision::Supervisor;
+use crate::supervision::{LOOK_WITHIN, Supervisor};
 
 pub use self::health::Pulses;
 pub use self::reporter::Board;
@@ -170,6 +170,7 @@ impl Dispatcher {
                 recv(ended) -> _ => break,
                 recv(supervisor.ticks()) -> _ => supervisor.report(&health::condition(&shared)),
             }
+            shared.pulses.main.beat(LOOK_WITHIN);
         }
         supervisor.stopping();
         let outcome = election.join().unwrap_or_else(|_| Err(Error::Failed("the thread election panicked".to_owned())));

@@ -1,6 +1,6 @@
 //! The reporter: once a second it says in Redis how this dispatcher is, and looks how the group stands.
 //!
-//! One thread with a connection of its own, in every dispatcher, so that nothing it does can hold up the lease or a
+//! One thread with two connections of its own, in every dispatcher, so that nothing it does can hold up the lease or a
 //! message. What it learns is on the [`Board`], for the metrics and the status page; nothing is decided by it. A report
 //! expires by itself, so one that hangs or has lost Redis vanishes from the group's status.
 
@@ -10,28 +10,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::health;
 use super::stats::LinkFigures;
 use super::{REPLY_LIMIT, Shared};
 use crate::backoff::Backoff;
+use crate::config::DispatcherConfig;
 use crate::error::{Error, Result};
-use crate::id::wall_clock_us;
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Ledger};
-use crate::log::{Quoted, Timestamp};
+use crate::log::Quoted;
 use crate::status::report::{ConsumerReport, Rates, Report};
-use crate::status::{MAX_AGE, Onlooker, Status};
+use crate::status::{MAX_AGE, Onlooker, Status, failure_to_json};
 
 /// How often it reports and looks.
 const EVERY: Duration = Duration::from_secs(1);
+/// However much happens, it does not report and look more often than this.
+const LEAST_PAUSE: Duration = Duration::from_millis(200);
 /// Rates are of no shorter time than this.
 const LEAST_SPAN: Duration = Duration::from_millis(500);
 /// How often the server's settings are looked at.
 const SETTINGS_EVERY: Duration = Duration::from_secs(60);
+/// The most missing consumers that are named.
+const SHOWN_MISSING: usize = 10;
 /// How long a report stands.
 const REPORT_TTL: Duration = Duration::from_secs(5);
 
@@ -49,13 +53,8 @@ impl Default for Board {
     }
 }
 
-#[derive(Debug, Default)]
-struct Seen {
-    /// The last look that succeeded.
-    status: Option<Status>,
-    /// Why the last look failed, if it did.
-    failure: Option<String>,
-}
+/// The last look, or why it failed; nothing before the first.
+type Seen = Option<std::result::Result<Status, String>>;
 
 impl Board {
     /// Has the reporter report now: the role or the links have changed.
@@ -64,21 +63,22 @@ impl Board {
         let _ = self.news.0.try_send(());
     }
 
-    /// A figure of the last look that succeeded.
-    pub(super) fn read<T: Default>(&self, pick: impl FnOnce(&Status) -> T) -> T {
-        self.seen.lock().status.as_ref().map(pick).unwrap_or_default()
+    /// A figure of the last look; `None` if that failed.
+    pub(super) fn read<T>(&self, pick: impl FnOnce(&Status) -> T) -> Option<T> {
+        self.seen.lock().as_ref()?.as_ref().ok().map(pick)
     }
 
     /// What the status page shows.
     pub(super) fn json(&self, shared: &Shared) -> String {
         let mut shown = match &*self.seen.lock() {
-            Seen { status: Some(status), failure: None } => status.to_json(),
-            Seen { failure, .. } => json!({
-                "group": shared.config.common.keys.group,
-                "time": Timestamp(wall_clock_us()).to_string(),
-                "health": "attention",
-                "problems": [failure.as_deref().unwrap_or("this dispatcher has just started and not looked yet")],
-            }),
+            Some(Ok(status)) => status.to_json(),
+            failed => {
+                let problem = match failed {
+                    Some(Err(failure)) => failure,
+                    _ => "this dispatcher has just started and not looked yet",
+                };
+                failure_to_json(&shared.config.common.keys.group, problem)
+            }
         };
         shown["served_by"] = Value::from(shared.id.as_str());
         shown.to_string()
@@ -106,6 +106,7 @@ impl Reporter {
             rates: (Rates::default(), HashMap::new()),
             settings: (ServerWatch::default(), None),
             backoff: Backoff::for_redis(),
+            unreachable: false,
         };
         let thread = thread::Builder::new()
             .name("reporter".to_owned())
@@ -139,6 +140,8 @@ struct Worker {
     /// The server's settings, and when they were looked at since the last failure.
     settings: (ServerWatch, Option<Instant>),
     backoff: Backoff,
+    /// Whether Redis did not answer the last time.
+    unreachable: bool,
 }
 
 /// What rates are computed from.
@@ -159,6 +162,7 @@ impl Worker {
         let ticks = tick(EVERY);
         let shared = self.shared.clone();
         loop {
+            let soonest = Instant::now() + LEAST_PAUSE;
             self.turn();
             select! {
                 // Nothing is ever sent.
@@ -166,9 +170,12 @@ impl Worker {
                 recv(shared.board.news.1) -> _ => {}
                 recv(ticks) -> _ => {}
             }
+            if self.stopped.recv_deadline(soonest) == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
         }
         // It expires by itself; a Redis that does not answer is not waited for.
-        if self.shared.board.seen.lock().failure.is_none()
+        if !self.unreachable
             && let Err(error) = self.ledger.end_reports(&self.shared.id)
         {
             log::debug!("event=report-left error={}", Quoted(error));
@@ -178,19 +185,22 @@ impl Worker {
     fn turn(&mut self) {
         let report = self.report().to_json().to_string();
         let reported = self.ledger.report(&self.shared.id, &report, REPORT_TTL);
-        let looked = reported.and_then(|()| self.look_at_settings()).and_then(|()| self.onlooker.look());
-        let mut seen = self.shared.board.seen.lock();
-        match looked {
-            Ok(status) => {
-                *seen = Seen { status: Some(status), failure: None };
-                self.backoff.reset();
-            }
-            Err(error) => {
+        // A server that refuses to write may be read all the same; of one that can't be reached nothing more is asked.
+        self.unreachable = reported.as_ref().is_err_and(|error| error.redis_code().is_none());
+        let looked = match &reported {
+            Err(error) if self.unreachable => Err(error.to_string()),
+            _ => self.look_at_settings().and_then(|()| self.onlooker.look()).map_err(|error| error.to_string()),
+        };
+        let failure = reported.err().map(|error| error.to_string()).or_else(|| looked.as_ref().err().cloned());
+        *self.shared.board.seen.lock() = Some(looked);
+        match failure {
+            None => drop(self.backoff.reset()),
+            Some(failure) => {
                 if self.backoff.should_say() {
-                    log::warn!("event=not-reported error={}", Quoted(&error));
+                    log::warn!("event=not-reported error={}", Quoted(failure));
                 }
-                seen.failure = Some(error.to_string());
-                self.settings.1 = None;
+                // Behind the address may be another server next time.
+                self.settings.1 = self.settings.1.filter(|_| !self.unreachable);
             }
         }
     }
@@ -231,7 +241,17 @@ impl Worker {
             behind: get(&stats.behind) == 1,
             rates: *rates,
             consumers: linked.iter().map(consumer).collect(),
+            missing: self.missing(&linked),
+            agreement: agreement(&shared.config),
         }
+    }
+
+    /// The addresses at which no consumer is linked, while it leads.
+    fn missing(&self, linked: &[Arc<LinkFigures>]) -> Vec<String> {
+        let addresses = self.shared.config.consumers.iter().enumerate();
+        let missing = addresses.filter(|(index, _)| !linked.iter().any(|link| link.index == *index));
+        let leads = get(&self.shared.stats.leading) == 1;
+        missing.filter(|_| leads).map(|(_, address)| address.clone()).take(SHOWN_MISSING).collect()
     }
 
     fn compute_rates(&mut self, linked: &[Arc<LinkFigures>]) {
@@ -272,6 +292,18 @@ impl Worker {
         });
         self.rates = (rates, by_consumer.collect());
     }
+}
+
+/// The settings that all dispatchers of a group must have in common, as a fingerprint: FNV-1a, which is the same
+/// everywhere.
+fn agreement(config: &DispatcherConfig) -> String {
+    let mut consumers = config.consumers.clone();
+    consumers.sort_unstable();
+    let text = format!("{} {}", config.channel, consumers.join(","));
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
 }
 
 fn get(counter: &AtomicU64) -> u64 {

@@ -1,5 +1,4 @@
-//! What a worker of a term does when Redis fails it: wait a little and try again, until the term ends. Where Redis denies
-//! this dispatcher what it asks, the term ends at once.
+//! What a worker of a term does when Redis fails it: wait a little and try again, until the term ends.
 
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use super::stats::add;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::log::Quoted;
-use crate::pulse::Pulse;
+use crate::pulse::{OPEN_WITHIN, Pulse};
 use crate::shutdown::{KillSwitch, Reason};
 
 /// The term is over; why is in the kill switch.
@@ -23,21 +22,39 @@ pub(super) struct Retry {
     worker: &'static str,
     /// The worker's.
     pulse: Arc<Pulse>,
+    /// Whether the last attempt succeeded: else the next may have to open a connection first.
+    connected: bool,
+    /// Whether the term ends when Redis denies this dispatcher what it asks.
+    gives_way: bool,
     backoff: Backoff,
 }
 
 impl Retry {
     pub(super) fn new(shared: &Arc<Shared>, kill: KillSwitch, worker: &'static str, pulse: &Arc<Pulse>) -> Retry {
-        Retry { shared: shared.clone(), kill, worker, pulse: pulse.clone(), backoff: Backoff::for_redis() }
+        Retry {
+            shared: shared.clone(),
+            kill,
+            worker,
+            pulse: pulse.clone(),
+            connected: false,
+            gives_way: false,
+            backoff: Backoff::for_redis(),
+        }
+    }
+
+    /// For a worker without which there is no leading: where Redis denies this dispatcher what it asks, the term ends.
+    pub(super) fn giving_way(self) -> Retry {
+        Retry { gives_way: true, ..self }
     }
 
     /// Repeats `attempt` until it succeeds or the term ends. Only for what does no harm when it happens twice: an
     /// attempt that failed may have been carried out.
     pub(super) fn until_done<T>(&mut self, mut attempt: impl FnMut() -> Result<T>) -> Result<T, Killed> {
         loop {
-            self.pulse.beat(TURN_WITHIN);
+            self.pulse.beat(if self.connected { TURN_WITHIN } else { OPEN_WITHIN });
             match attempt() {
                 Ok(value) => {
+                    self.connected = true;
                     if self.backoff.reset() {
                         log::info!("event=redis-recovered worker={}", self.worker);
                     }
@@ -55,7 +72,8 @@ impl Retry {
             self.kill.set(Reason::Fenced);
             return Err(Killed);
         }
-        if error.is_denied() {
+        self.connected = false;
+        if self.gives_way && error.is_denied() {
             // The lease is renewed on a connection that may be older than the change of rights: others may be let in.
             log::error!("event=denied worker={} error={}", self.worker, Quoted(&error));
             self.kill.set(Reason::WorkerFailed);

@@ -88,6 +88,8 @@ impl DispatcherStats {
 pub struct LinkFigures {
     /// The consumer's id.
     pub consumer: Arc<str>,
+    /// Which of the configured addresses it has.
+    pub index: usize,
     /// The most messages that it takes in hand.
     pub prefetch: u32,
     /// Messages in its hands.

@@ -76,7 +76,7 @@ impl Term {
         ended: &Sender<()>,
         work: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let guard = Guard { name, kill: kill.clone(), ended: ended.clone() };
+        let guard = Guard { name, shared: self.shared.clone(), kill: kill.clone(), ended: ended.clone() };
         let worker = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
@@ -115,6 +115,7 @@ impl Term {
 /// Ends the term when its worker ends, even by a panic.
 struct Guard {
     name: &'static str,
+    shared: Arc<Shared>,
     kill: KillSwitch,
     ended: Sender<()>,
 }
@@ -124,6 +125,8 @@ impl Drop for Guard {
         if self.kill.set(Reason::WorkerFailed) {
             log::error!("event=worker-ended worker={}", self.name);
         }
+        // From here on nothing is expected of it.
+        self.shared.pulses.of(self.name).rest();
         // A full channel has told it already.
         let _ = self.ended.try_send(());
     }

@@ -30,12 +30,15 @@ impl Server {
     ///
     /// The error says what is wrong without repeating the URL, which may hold a password.
     pub fn parse(url: &str) -> std::result::Result<Server, String> {
+        if url.starts_with("rediss:") {
+            return Err("TLS is not supported; use a tunnel on this machine".to_owned());
+        }
         let info = url.into_connection_info().map_err(|error| error.to_string())?;
         let shown = match info.addr() {
             ConnectionAddr::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
             ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
             ConnectionAddr::Unix(path) => path.display().to_string(),
-            _ => return Err("TLS is not supported; use a TLS proxy on this machine".to_owned()),
+            _ => return Err("only TCP and Unix sockets are supported".to_owned()),
         };
         // It would cost a round trip on each connection, and users with the least rights may not.
         let settings = info.redis_settings().clone().set_skip_set_lib_name();

@@ -74,12 +74,22 @@ pub struct Member {
 /// A connection to look at a group through.
 pub struct GroupView {
     ledger: Ledger,
+    /// The dispatchers that were found last.
+    known: Known,
+}
+
+/// Looking for all dispatchers walks through all channels of the server: it is done only when it might bring something.
+#[derive(Default)]
+struct Known {
+    ids: Vec<String>,
+    /// How many connections were subscribed to the control channel then.
+    subscribed: u64,
 }
 
 impl GroupView {
     /// Looks at the group with these keys. Opens nothing yet.
     pub fn new(connection: Connection, keys: Keys) -> GroupView {
-        GroupView { ledger: Ledger { connection, keys: Arc::new(keys) } }
+        GroupView { ledger: Ledger { connection, keys: Arc::new(keys) }, known: Known::default() }
     }
 
     /// The connection, for commands of one's own.
@@ -92,20 +102,46 @@ impl GroupView {
         &self.ledger.keys
     }
 
-    /// The dispatchers that are subscribed, and what they last reported, in the order of their ids.
-    pub fn members(&mut self) -> Result<Vec<Member>> {
+    /// The dispatchers that are subscribed, and what they last reported, in the order of their ids. `snapshot` is a look of
+    /// just now.
+    pub fn members(&mut self, snapshot: &Snapshot) -> Result<Vec<Member>> {
+        let leader = snapshot.lease.as_ref().map(|lease| &lease.holder);
+        let changed = self.known.subscribed != snapshot.dispatchers
+            || leader.is_some_and(|leader| !self.known.ids.contains(leader))
+            || !self.all_are_there()?;
+        if changed {
+            let mut ids = self.ledger.dispatchers()?;
+            ids.sort_unstable();
+            self.known = Known { ids, subscribed: snapshot.dispatchers };
+        }
+        self.reports()
+    }
+
+    fn all_are_there(&mut self) -> Result<bool> {
+        const DOING: &str = "counting the dispatchers";
+        if self.known.ids.is_empty() {
+            return Ok(true);
+        }
+        let channels = self.known.ids.iter().map(|id| format!("{}{id}", self.keys().alive_prefix));
+        let command = Command::new(2 + self.known.ids.len()).arg("PUBSUB").arg("NUMSUB");
+        let reply =
+            self.ledger.connection.query(DOING, channels.fold(command, |command, channel| command.arg(channel)))?;
+        let Value::Array(counts) = &reply else { return self.ledger.surprise(DOING, &reply) };
+        Ok(counts.iter().skip(1).step_by(2).all(|subscribed| count(subscribed) != Some(0)))
+    }
+
+    fn reports(&mut self) -> Result<Vec<Member>> {
         const DOING: &str = "reading the dispatchers' reports";
-        let mut ids = self.ledger.dispatchers()?;
-        ids.sort_unstable();
+        let ids = &self.known.ids;
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = ids.iter().map(|id| format!("{}{id}", self.keys().status_prefix));
+        let keys = ids.iter().map(|id| format!("{}{id}", self.ledger.keys.status_prefix));
         let command = keys.fold(Command::new(1 + ids.len()).arg("MGET"), |command, key| command.arg(key));
         let reply = self.ledger.connection.query(DOING, command)?;
         let Value::Array(reports) = &reply else { return self.ledger.surprise(DOING, &reply) };
-        let members = ids.into_iter().zip(reports);
-        Ok(members.map(|(id, report)| Member { id, report: text(report).map(str::to_owned) }).collect())
+        let members = ids.iter().zip(reports);
+        Ok(members.map(|(id, report)| Member { id: id.clone(), report: text(report).map(str::to_owned) }).collect())
     }
 
     /// The newest gaps that were recorded, the newest first.

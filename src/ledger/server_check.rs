@@ -103,15 +103,13 @@ impl fmt::Display for Warning {
     }
 }
 
-/// What endangers our promises; notes are left out. Two round trips.
+/// What endangers our promises, and what is worth knowing. Two round trips.
 ///
 /// # Errors
 ///
 /// [`Error::Redis`](crate::error::Error::Redis) if the server can't be asked now. That it refuses to tell is no error.
 pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
-    let mut found = look(connection)?;
-    found.retain(|warning| !warning.is_note());
-    Ok(found)
+    look(connection)
 }
 
 /// Looks again and again, and logs what is new.

@@ -93,10 +93,13 @@ impl ChildProcess {
         self.stderr.wait_for(part, within).map_err(|error| Error::Failed(format!("{}: {error}", self.name)))
     }
 
-    /// How it ended, if it has.
+    /// How it ended, if it has; then what it wrote has been read.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().map_err(Error::io(format!("asking for the end of {}", self.name)))?;
+            if self.ended.is_some() {
+                [&self.stdout, &self.stderr].into_iter().for_each(|output| output.wait_for_end(OUTPUT_LIMIT));
+            }
         }
         Ok(self.ended)
     }
@@ -112,9 +115,7 @@ impl ChildProcess {
     /// Waits for its end, and until what it wrote has been read.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
-        let status = wait_until(within, what, || self.ended())?;
-        [&self.stdout, &self.stderr].into_iter().for_each(|output| output.wait_for_end(OUTPUT_LIMIT));
-        Ok(status)
+        wait_until(within, what, || self.ended())
     }
 
     /// Sends a signal; nothing happens if it has ended.

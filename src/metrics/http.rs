@@ -48,7 +48,7 @@ type Page = dyn Fn() -> String + Send + Sync;
 /// What a server serves.
 pub struct Site {
     metrics: Metrics,
-    ready: Box<Ready>,
+    ready: Arc<Ready>,
     pages: Vec<(&'static str, &'static str, Box<Page>)>,
 }
 
@@ -56,7 +56,11 @@ impl Site {
     /// `/metrics`, `/healthz` and `/readyz`. `ready` says whether the program can do its work, or why not; like the
     /// closures in `metrics` it must be quick.
     pub fn new(metrics: Metrics, ready: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static) -> Site {
-        Site { metrics, ready: Box::new(ready), pages: Vec::new() }
+        let ready: Arc<Ready> = Arc::new(ready);
+        let mut metrics = metrics;
+        let read = ready.clone();
+        metrics.gauge("readiness", "1 while /readyz says that it is ready", move || read().is_ok().into());
+        Site { metrics, ready, pages: Vec::new() }
     }
 
     /// Adds a page of a content type at a path. The closure must be quick, too.
@@ -82,7 +86,7 @@ pub struct MetricsServer {
 impl MetricsServer {
     /// Listens on `address` and serves from now on.
     pub fn start(address: &str, site: Site) -> Result<MetricsServer> {
-        let refused = || Error::io(format!("--metrics-addr {address}: listening"));
+        let refused = || Error::io(format!("listening on {address} (--metrics-addr / ONCECAST_METRICS_ADDR)"));
         let listener = TcpListener::bind(address).map_err(refused())?;
         let bound = listener.local_addr().map_err(refused())?;
         let stopping = Arc::new(AtomicBool::new(false));

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use super::Status;
 
+/// The addresses where nobody could be reached.
+fn tried(addresses: &[String]) -> String {
+    if addresses.is_empty() { String::new() } else { format!(": {}", addresses.join(", ")) }
+}
+
 impl Status {
     /// What needs attention now. Empty means that all is well.
     pub fn problems(&self) -> Vec<String> {
@@ -11,11 +16,14 @@ impl Status {
         match (self.leader(), self.leaders_report()) {
             (None, _) if self.members.is_empty() => problems.push("no dispatcher is subscribed".to_owned()),
             (None, _) => problems.push("nobody leads".to_owned()),
-            (Some(leader), None) => problems.push(format!("the leader {} does not report", leader.holder)),
+            (Some(leader), None) => problems.push(format!(
+                "the leader {} does not report: it has just begun, or hangs, or Redis does not take it (is it full?)",
+                leader.holder
+            )),
             (Some(leader), Some(report)) => {
                 problems.extend(report.trouble.iter().map(|trouble| format!("{}: {trouble}", leader.holder)));
                 if report.consumers.is_empty() {
-                    problems.push("no consumer is connected".to_owned());
+                    problems.push(format!("no consumer is connected{}", tried(&report.missing)));
                 }
             }
         }
@@ -34,6 +42,17 @@ impl Status {
         if leader.is_some() && !standbys.any(|standby| standby.report.as_ref().is_some_and(|report| report.in_sync)) {
             notes.push("no standby is in sync: nobody could take over at once".to_owned());
         }
+        if let Some(report) = self.leaders_report() {
+            if !report.consumers.is_empty() && !report.missing.is_empty() {
+                notes.push(format!("consumers that are not connected{}", tried(&report.missing)));
+            }
+            let disagrees = |member: &&super::Member| {
+                member.report.as_ref().is_some_and(|other| other.agreement != report.agreement)
+            };
+            let others = self.members.iter().filter(disagrees).map(|member| member.id.as_str());
+            notes.extend(others.map(|id| format!("{id} has another --channel or other --consumers than the leader")));
+        }
+        notes.extend(self.redis_notes.iter().cloned());
         /// So long a gap or its like is news.
         const RECENT: Duration = Duration::from_secs(3_600);
         let since_ms = (self.now_us / 1_000).saturating_sub(RECENT.as_millis() as u64);

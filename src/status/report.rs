@@ -30,6 +30,10 @@ pub struct Report {
     pub rates: Rates,
     /// The consumers it is linked to.
     pub consumers: Vec<ConsumerReport>,
+    /// The addresses of those that it is not linked to while it leads.
+    pub missing: Vec<String>,
+    /// Stands for the settings that all dispatchers must have in common; different where they differ.
+    pub agreement: String,
 }
 
 /// Messages per second.
@@ -74,6 +78,8 @@ impl Report {
             "ready": self.ready,
             "behind": self.behind,
             "rates": self.rates.to_json(),
+            "missing": self.missing,
+            "agreement": self.agreement,
             "consumers": self.consumers.iter().map(ConsumerReport::to_json).collect::<Value>(),
         })
     }
@@ -81,7 +87,7 @@ impl Report {
     /// Reads one; `None` if it is no JSON object.
     pub fn parse(text: &str) -> Option<Report> {
         let report: Value = serde_json::from_str(text).ok().filter(Value::is_object)?;
-        let consumers = report["consumers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let list = |name: &str| report[name].as_array().map(Vec::as_slice).unwrap_or_default();
         Some(Report {
             version: text_of(&report["version"]),
             leads: report["leads"].as_bool().unwrap_or_default(),
@@ -93,7 +99,9 @@ impl Report {
             ready: count_of(&report["ready"]),
             behind: report["behind"].as_bool().unwrap_or_default(),
             rates: Rates::read(&report["rates"]),
-            consumers: consumers.iter().map(ConsumerReport::read).collect(),
+            consumers: list("consumers").iter().map(ConsumerReport::read).collect(),
+            missing: list("missing").iter().map(text_of).collect(),
+            agreement: text_of(&report["agreement"]),
         })
     }
 }
@@ -177,6 +185,8 @@ mod tests {
             behind: true,
             rates: Rates { published: 1.5, taken_in: 2.0, dispatched: 3.0, acked: 4.0, redelivered: 5.0 },
             consumers: vec![ConsumerReport { id: "c0".into(), in_flight: 12, prefetch: 1_024, acked_per_s: 8_666.6 }],
+            missing: vec!["10.0.0.1:6969".into()],
+            agreement: "0f".into(),
         };
         assert_eq!(Report::parse(&report.to_json().to_string()), Some(report));
     }

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::report::{Rates, tenths};
 use super::{Member, SHOWN_GAPS, Status};
+use crate::id::wall_clock_us;
 use crate::ledger::reading::RecordedGap;
-use crate::log::Timestamp;
+use crate::log::{Quoted, Timestamp};
 
 /// Only a leader knows it.
 const UNKNOWN: &str = "unknown, since no leader reports";
@@ -48,6 +49,16 @@ impl Status {
     }
 }
 
+/// What there is to say of a group that can't be looked at.
+pub fn failure_to_json(group: &str, problem: &str) -> Value {
+    json!({
+        "group": group,
+        "time": Timestamp(wall_clock_us()).to_string(),
+        "health": "attention",
+        "problems": [problem],
+    })
+}
+
 impl Member {
     fn to_json(&self) -> Value {
         let report = self.report.clone().unwrap_or_default();
@@ -86,7 +97,7 @@ impl fmt::Display for Status {
         line("leader", self.leader_in_words())?;
         line("dispatchers", self.members.len().to_string())?;
         for member in &self.members {
-            line(&format!("  {}", member.id), member.in_words())?;
+            line(&format!("  {}", Quoted(&member.id)), member.in_words())?;
         }
         self.show_consumers(&mut line)?;
         let age = self.oldest_age().map(|age| format!(", the oldest for {:.1} s", age.as_secs_f64()));
@@ -139,7 +150,11 @@ impl Status {
         line("consumers", report.consumers.len().to_string())?;
         for consumer in &report.consumers {
             let (in_flight, prefetch, rate) = (consumer.in_flight, consumer.prefetch, consumer.acked_per_s);
-            line(&format!("  {}", consumer.id), format!("{in_flight} of {prefetch} in flight, {rate:.0} per second"))?;
+            // Whatever a consumer calls itself, it stays in its line.
+            line(
+                &format!("  {}", Quoted(&consumer.id)),
+                format!("{in_flight} of {prefetch} in flight, {rate:.0} per second"),
+            )?;
         }
         Ok(())
     }

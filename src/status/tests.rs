@@ -43,6 +43,7 @@ fn status() -> Status {
         members: vec![member("d0-5f3a9c", leader), member("d1-77aa01", standby)],
         gaps: vec![gap],
         redis_warnings: Vec::new(),
+        redis_notes: Vec::new(),
         max_age: MAX_AGE,
     }
 }
@@ -98,8 +99,14 @@ fn what_is_wrong_is_named_and_changes_the_exit_code() {
         ("no dispatcher is subscribed", |status| status.members.clear()),
         ("nobody leads", |status| status.snapshot.lease = None),
         ("nobody leads", |status| drop(status.members.remove(0))),
-        ("the leader d0-5f3a9c does not report", |status| status.members[0].report = None),
-        ("no consumer is connected", |status| leaders_report(status).consumers.clear()),
+        (
+            "the leader d0-5f3a9c does not report: it has just begun, or hangs, or Redis does not take it (is it full?)",
+            |status| status.members[0].report = None,
+        ),
+        ("no consumer is connected: a:1", |status| {
+            leaders_report(status).consumers.clear();
+            leaders_report(status).missing.push("a:1".to_owned());
+        }),
         ("the oldest message is pending for 1.5 s, more than 1.0 s", |status| status.max_age = Duration::from_secs(1)),
     ];
     assert_eq!((status().problems(), status().exit_code()), (Vec::<String>::new(), 0));
@@ -130,10 +137,19 @@ fn what_is_worth_knowing_is_no_problem() {
     status.max_age = Duration::MAX;
     status.members[1].report.as_mut().expect("it reports").in_sync = false;
     status.redis_warnings.push("maxmemory-policy is allkeys-lru".to_owned());
+    status.redis_notes.push("appendonly is no".to_owned());
+    leaders_report(&mut status).missing.push("a:1".to_owned());
+    leaders_report(&mut status).agreement = "another".to_owned();
     let notes = status.notes();
-    assert_eq!(notes.len(), 2, "{notes:?}");
+    let expected = [
+        "no standby is in sync: nobody could take over at once",
+        "consumers that are not connected: a:1",
+        "d1-77aa01 has another --channel or other --consumers than the leader",
+        "appendonly is no",
+        "dead letters: 2, in the stream messages:dead",
+    ];
+    assert_eq!(notes, expected);
     assert!(status.to_string().contains("\nredis         maxmemory-policy is allkeys-lru\n"), "{status}");
     assert_eq!(status.to_json()["redis_warnings"][0], "maxmemory-policy is allkeys-lru");
-    assert!(notes[0].contains("no standby is in sync") && notes[1].contains("dead letters: 2"), "{notes:?}");
     assert_eq!(status.exit_code(), 0);
 }

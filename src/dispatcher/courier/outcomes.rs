@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::links::MAX_RESULT_BYTES;
 use super::{CommitTask, Courier, News, Task};
+use crate::dispatcher::link::Held;
 use crate::dispatcher::stats::add;
 use crate::dispatcher::table::{Loss, Whereabouts};
 use crate::id::{MessageId, wall_clock_us};
@@ -18,13 +19,18 @@ impl Courier {
     pub(super) fn acked(&mut self, index: usize, id: MessageId) {
         let held = self.links[index].as_mut().and_then(|link| link.let_go(id));
         // Something that went elsewhere meanwhile is acknowledged from there, too; then its place there is free.
-        if held.is_none_or(|held| held.is_detached())
+        if held.as_ref().is_none_or(Held::is_detached)
             && matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_)))
         {
             return;
         }
+        let known = held.is_some() || self.table.whereabouts(id).is_some();
         self.table.forget(id);
         self.backlog.acked(id);
+        if !known {
+            // It was never handed out, or was settled long ago.
+            return;
+        }
         let stats = &self.shared.stats;
         add(&stats.acked, 1);
         // An id is the time of intake, unless the clock was behind.
