@@ -202,7 +202,8 @@ fn a_wrong_password_is_told_and_no_program_gives_up() {
         for process in [&mut consumer, &mut dispatcher] {
             let line = process.wait_for_line("level=warn", DEADLINE).unwrap();
             assert!(line.contains("--redis-url") && line.contains("password"), "{}: {line}", process.name());
-            assert!(line.contains("event=redis-trouble") || line.contains("event=subscription-down"), "{line}");
+            let events = ["event=redis-trouble", "event=subscription-down", "event=not-reported"];
+            assert!(events.iter().any(|event| line.contains(event)), "{line}");
             process.must_run().unwrap();
             assert!(process.stop(DEADLINE).unwrap().success(), "and it ends in order");
             let log = process.stderr().all().join("\n");

@@ -5,18 +5,21 @@ mod support;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, unbounded};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 use oncecast::local::{ChildProcess, Cluster, Signal, ports};
 
 use support::{DEADLINE, client_of, options, programs, publish, redis_server, threads, wait_until_done};
 
-/// Listens in systemd's place; its socket is removed on drop.
+/// Listens in systemd's place, on a thread of its own: who does not listen holds the program up. Ends on drop.
 struct Manager {
-    socket: UnixDatagram,
     path: PathBuf,
+    messages: Receiver<String>,
+    listener: Option<JoinHandle<()>>,
     /// All that was said so far.
     heard: String,
 }
@@ -25,7 +28,16 @@ impl Manager {
     fn listen(test: &str) -> Manager {
         let path = std::env::temp_dir().join(format!("oncecast-notify-{test}-{}", std::process::id()));
         let socket = UnixDatagram::bind(&path).expect("a new socket");
-        Manager { socket, path, heard: String::new() }
+        let (sender, messages) = unbounded();
+        let listener = std::thread::spawn(move || {
+            let mut text = [0; 4096];
+            while let Ok(length @ 1..) = socket.recv(&mut text) {
+                let text = String::from_utf8(text[..length].to_vec()).expect("text");
+                // Whoever has dropped the manager wants to hear nothing more.
+                let _ = sender.send(text);
+            }
+        });
+        Manager { path, messages, listener: Some(listener), heard: String::new() }
     }
 
     /// Has a program report here, and say every second at least that it is alive.
@@ -35,10 +47,7 @@ impl Manager {
 
     /// What a program says next, within a time.
     fn hear(&mut self, within: Duration) -> Option<String> {
-        self.socket.set_read_timeout(Some(within)).expect("not zero");
-        let mut text = [0; 4096];
-        let length = self.socket.recv(&mut text).ok()?;
-        let text = String::from_utf8(text[..length].to_vec()).expect("text");
+        let text = self.messages.recv_timeout(within).ok()?;
         self.heard += &text;
         Some(text)
     }
@@ -55,6 +64,13 @@ impl Manager {
 
 impl Drop for Manager {
     fn drop(&mut self) {
+        // An empty message ends the listener.
+        let ended = UnixDatagram::unbound().and_then(|socket| socket.send_to(&[], &self.path));
+        if ended.is_ok()
+            && let Some(listener) = self.listener.take()
+        {
+            let _ = listener.join();
+        }
         let _ = std::fs::remove_file(&self.path);
     }
 }
