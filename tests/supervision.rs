@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
@@ -150,6 +151,34 @@ fn pauses_are_no_hangs() {
     while manager.hear(Duration::from_millis(1)).is_some() {}
     let log = dispatcher.stderr().tail(1_000);
     assert!(!manager.heard.contains("hangs") && !log.contains("event=hung"), "{log}\n{}", manager.heard);
+}
+
+/// Redis by a name that nobody resolves: the system's resolver asks a name server that is silent, for longer than any turn
+/// of a loop may take. Needs root, for a namespace with its own `/etc/resolv.conf` and for port 53.
+#[test]
+fn a_name_that_is_looked_up_for_long_is_no_hang() {
+    let unshared = Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
+    let silent = UdpSocket::bind("127.0.0.57:53").ok().filter(|_| unshared);
+    let Some(silent) = silent else {
+        println!("SKIPPED a_name_that_is_looked_up_for_long_is_no_hang: needs root");
+        return;
+    };
+    let settings = std::env::temp_dir().join(format!("oncecast-resolv-{}", std::process::id()));
+    std::fs::write(&settings, "nameserver 127.0.0.57\noptions timeout:25 attempts:1\n").expect("a new file");
+    let mut manager = Manager::listen("names");
+    let program = programs().command("oncecast-dispatcher").expect("the program is built");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]).arg(&settings);
+    command.arg(program.get_program()).args(["--consumers", "127.0.0.1:1", "--redis-url", "redis://redis.example"]);
+    manager.supervise(&mut command);
+    let dispatcher = ChildProcess::spawn("d0", command).expect("it starts");
+    dispatcher.wait_for_line("event=redis-trouble", 3 * DEADLINE).expect("the look-up ends");
+    let asked = silent.recv(&mut [0; 512]);
+    assert!(asked.is_ok(), "the silent name server was asked");
+    manager.wait_for("WATCHDOG=1");
+    let log = dispatcher.stderr().tail(1_000);
+    assert!(!manager.heard.contains("hangs") && !log.contains("event=hung"), "{log}\n{}", manager.heard);
+    let _ = std::fs::remove_file(&settings);
 }
 
 /// Holds one thread of a leader up, as a debugger would.
