@@ -139,13 +139,13 @@ fn pauses_are_no_hangs() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut dispatcher = supervised_dispatcher(&cluster, &manager);
     manager.wait_for("STATUS=leads with epoch ");
-    // Longer than any loop may take for a turn.
+    // Longer than a turn of a worker may take.
     dispatcher.signal(Signal::SIGSTOP).expect("it runs");
-    std::thread::sleep(Duration::from_secs(17));
+    std::thread::sleep(Duration::from_secs(10));
     dispatcher.signal(Signal::SIGCONT).expect("it is stopped");
     cluster.redis().process().expect("it runs").signal(Signal::SIGSTOP).expect("it runs");
     dispatcher.wait_for_line("event=redis-trouble", DEADLINE).expect("it is seen");
-    std::thread::sleep(Duration::from_secs(17));
+    std::thread::sleep(Duration::from_secs(10));
     cluster.redis().process().expect("it runs").signal(Signal::SIGCONT).expect("it is stopped");
     dispatcher.wait_for_line("event=redis-recovered", DEADLINE).expect("it is seen");
     while manager.hear(Duration::from_millis(1)).is_some() {}
