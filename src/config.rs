@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 
+mod bench;
 mod programs;
 mod tables;
 
+pub use self::bench::{
+    BenchConfig, BenchPart, BenchParts, LoadCommand, LoadConfig, ReaderConfig, RelayConfig, SlowConfig, WorkerConfig,
+};
 pub use self::programs::{
     AuditConfig, ChaosConfig, CommonConfig, ConsumerConfig, DemoConfig, DispatcherConfig, HealthcheckConfig, Parsed,
     PublisherConfig, StatusConfig, ToolConfig, WitnessConfig, consumer, dispatcher, publisher, tool,
