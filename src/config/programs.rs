@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::Command;
 use log::LevelFilter;
 
+use super::bench::parts::{self, BenchPart};
+use super::bench::{self, BenchConfig};
 use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, HEALTHCHECK, PUBLISHER, STATUS, WITNESS};
-use super::bench::{self, BenchConfig, BenchPart};
 use super::{ConfigError, Environment, Values, is_host_port, is_plain_name, quoted};
 use crate::ledger::{Keys, Server};
 use crate::local::trial::plan::{Fault, Plan, Target};
@@ -344,7 +345,7 @@ pub fn tool(
             bench::bench(matches, environment).map(|config| ToolConfig::Bench(Box::new(config)))
         }
         Some((name, matches)) => {
-            let part = bench::part(name, matches, environment)?;
+            let part = parts::part(name, matches, environment)?;
             Ok(ToolConfig::BenchPart(Box::new(part.expect("clap lets no other subcommand pass"))))
         }
         None => unreachable!("clap demands a subcommand"),

@@ -24,7 +24,8 @@ const CHANNEL: Setting = Setting::new(
     Text("messages:published"),
     "The channel that users publish on: one name, no pattern",
 );
-pub(super) const LOG_LEVEL: Setting = Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
+pub(super) const LOG_LEVEL: Setting =
+    Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
 const METRICS_ADDR: Setting = Setting::new(
     "metrics-addr",
     "HOST:PORT",
@@ -364,7 +365,7 @@ wrong settings.",
         .subcommand(bench::command())
         .subcommand(healthcheck())
         .subcommand(witness.hide(true))
-        .subcommands(bench::hidden_commands())
+        .subcommands(bench::parts::hidden_commands())
 }
 
 fn program(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {

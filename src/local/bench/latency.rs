@@ -73,8 +73,7 @@ fn ms(micros: u64) -> f64 {
 
 impl Point {
     fn line(&self) -> String {
-        let shares: String =
-            SHARES.iter().map(|(_, share)| format!(" {:>9.2}", ms(self.times.at(*share)))).collect();
+        let shares: String = SHARES.iter().map(|(_, share)| format!(" {:>9.2}", ms(self.times.at(*share)))).collect();
         format!("{:9} {:>9}{shares} {:>9.2}", self.kind.name(), grouped(self.rate), ms(self.times.most_us()))
     }
 

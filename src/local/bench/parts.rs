@@ -9,12 +9,13 @@ mod message;
 mod reader;
 mod relay;
 mod slow;
+mod summary;
 mod worker;
 
-pub(crate) use self::message::{PAYLOAD_BYTES, USUAL_BYTES};
 pub(super) use self::link::{Link, command};
-pub(super) use self::load::Summary;
 pub(super) use self::message::read as read_id;
+pub(crate) use self::message::{PAYLOAD_BYTES, USUAL_BYTES};
+pub(super) use self::summary::Summary;
 
 /// Runs one of them to its end.
 pub fn run(part: BenchPart) -> Result<()> {

@@ -10,7 +10,8 @@ use super::parts::{Link, command};
 use crate::config::{BenchConfig, LoadCommand};
 use crate::error::Result;
 use crate::local::{
-    ChildProcess, Cluster, ClusterOptions, ConsumerProgram, Member, Programs, RedisOptions, RedisServer, cluster, wait_until,
+    ChildProcess, Cluster, ClusterOptions, ConsumerProgram, Member, Programs, RedisOptions, RedisServer, cluster,
+    wait_until,
 };
 use crate::shutdown::ShutdownRequests;
 
@@ -26,10 +27,7 @@ const PENDING: &str = "messages:pending";
 const STREAM: &str = "messages:stream";
 const GROUP: &str = "workers";
 
-/// The most messages of a worker's batch, and about how many bytes.
-///
-/// Tried on 2 cores with messages of 53 bytes: up to here a larger batch is quicker, and from here on it is not.
-const WORKER_BATCH: u64 = 256;
+/// About the most bytes of a worker's batch.
 const WORKER_BATCH_BYTES: u64 = 4 << 20;
 
 /// What is to be started.
@@ -40,12 +38,14 @@ pub(super) struct Setup {
     pub(super) payload: usize,
     /// Handlers that take so long, so many at the same time in each consumer; only ours.
     pub(super) handler: Option<(Duration, usize)>,
+    /// The most messages of a worker's batch; only the Streams group's.
+    pub(super) worker_batch: u64,
 }
 
 impl Setup {
     /// As in production: three consumers.
     pub(super) fn usual(kind: Kind, config: &BenchConfig) -> Setup {
-        Setup { kind, consumers: 3, payload: config.payload, handler: None }
+        Setup { kind, consumers: 3, payload: config.payload, handler: None, worker_batch: config.worker_batch }
     }
 }
 
@@ -223,8 +223,9 @@ impl Rig {
 
     fn worker(&mut self, number: usize) -> Result<ChildProcess> {
         let name = format!("w{number}");
-        let batch = (WORKER_BATCH_BYTES / self.setup.payload as u64).clamp(1, WORKER_BATCH).to_string();
-        let own = ["--stream", STREAM, "--stream-group", GROUP, "--results", RESULTS, "--name", &name, "--batch", &batch];
+        let batch = (WORKER_BATCH_BYTES / self.setup.payload as u64).clamp(1, self.setup.worker_batch).to_string();
+        let own =
+            ["--stream", STREAM, "--stream-group", GROUP, "--results", RESULTS, "--name", &name, "--batch", &batch];
         let command = self.part("bench-worker", &own)?;
         ChildProcess::spawn(&name, command)
     }
@@ -243,18 +244,20 @@ impl Rig {
 }
 
 fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Result<Cluster> {
-    let mut options = ClusterOptions { redis, consumers: setup.consumers, readiness: true, ..ClusterOptions::new(programs) };
-    let quiet = ["--log-level", "warn"].map(str::to_owned);
-    options.dispatcher_args.extend(quiet.clone());
-    options.consumer_args.extend(quiet);
+    let mut options =
+        ClusterOptions { redis, consumers: setup.consumers, readiness: true, ..ClusterOptions::new(programs) };
     if let Some((takes, concurrency)) = setup.handler {
         options.consumer_program = ConsumerProgram {
             name: "oncecast".to_owned(),
-            arguments: ["bench-consumer", "--handler-takes-ms", &takes.as_millis().to_string()].map(str::to_owned).to_vec(),
+            arguments: ["bench-consumer", "--handler-takes-ms", &takes.as_millis().to_string()]
+                .map(str::to_owned)
+                .to_vec(),
         };
         // As a slow handler wants it: little more in hand than is worked on.
         let prefetch = (4 * concurrency).to_string();
-        options.consumer_args.extend(["--concurrency", &concurrency.to_string(), "--prefetch", &prefetch].map(str::to_owned));
+        options
+            .consumer_args
+            .extend(["--concurrency", &concurrency.to_string(), "--prefetch", &prefetch].map(str::to_owned));
     }
     Cluster::start(options)
 }
@@ -286,7 +289,6 @@ fn until(requests: &ShutdownRequests, what: &str, mut is_so: impl FnMut() -> Res
     })?;
     if asked { Err(Stop::Asked) } else { Ok(()) }
 }
-
 
 /// The version of the server that runs will have.
 pub(super) fn redis_version(config: &BenchConfig) -> Result<String> {

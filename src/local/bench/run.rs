@@ -35,7 +35,8 @@ impl Measured {
 
     /// Microseconds of CPU that processes of a role took for a message.
     pub(super) fn cpu_of(&self, role: Role) -> f64 {
-        self.cpu_us.iter().filter(|(of, _)| *of == role).map(|(_, micros)| micros).sum()
+        // Not `sum`: of nothing it is -0.
+        self.cpu_us.iter().filter(|(of, _)| *of == role).fold(0.0, |sum, (_, micros)| sum + micros)
     }
 
     /// The share of a core that Redis took.
@@ -77,11 +78,7 @@ pub(super) fn carry_out(rig: &mut Rig, load: Command, requests: &ShutdownRequest
 }
 
 /// Waits until a process has ended well, while all others run.
-pub(super) fn wait_for_end(
-    rig: &mut Rig,
-    process: &mut ChildProcess,
-    requests: &ShutdownRequests,
-) -> Result<(), Stop> {
+pub(super) fn wait_for_end(rig: &mut Rig, process: &mut ChildProcess, requests: &ShutdownRequests) -> Result<(), Stop> {
     let mut asked = false;
     let what = format!("the end of {}", process.name());
     let ended = wait_until(RUN_LIMIT, what, || {

@@ -150,7 +150,11 @@ impl Point {
     fn line(&self) -> String {
         let (place, kind, per_s) = (self.place(), self.kind.name(), grouped(self.per_s as u64));
         let share = self.possible.map(|possible| {
-            format!("  {:.0} % of the {} that the handlers allow", 100.0 * self.per_s / possible, grouped(possible as u64))
+            format!(
+                "  {:.0} % of the {} that the handlers allow",
+                100.0 * self.per_s / possible,
+                grouped(possible as u64)
+            )
         });
         format!("{place:26} {kind:9} {per_s:>9}/s{}", share.unwrap_or_default())
     }

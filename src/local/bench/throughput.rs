@@ -172,7 +172,12 @@ impl Throughput {
     pub(super) fn groups(&self) -> Vec<chart::Group> {
         let bar = |row: &Row| {
             let (least, most) = row.least_and_most();
-            chart::Bar { kind: row.kind, label: row.kind.name().to_owned(), value: row.per_s(), spread: Some((least, most)) }
+            chart::Bar {
+                kind: row.kind,
+                label: row.kind.name().to_owned(),
+                value: row.per_s(),
+                spread: Some((least, most)),
+            }
         };
         let title = "messages/s, median of the rounds, and their spread".to_owned();
         let speed = chart::Group { title, unit: "/s", digits: 0, bars: self.kinds.iter().map(bar).collect() };
