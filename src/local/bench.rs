@@ -25,6 +25,7 @@ mod latency;
 mod parts;
 mod rig;
 mod run;
+mod setup;
 mod sweep;
 mod throughput;
 mod verify;

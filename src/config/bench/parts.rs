@@ -97,6 +97,8 @@ pub struct ReaderConfig {
     pub results: String,
     /// How many there will be.
     pub count: u64,
+    /// How many of them, at first, are not measured.
+    pub skip: u64,
 }
 
 /// The settings of a consumer with a handler that takes its time.
@@ -130,7 +132,12 @@ const WORKER: &[Setting] =
     &[PORT, STREAM, GROUP, RESULTS, NAME, Setting::new("batch", "N", Text("256"), "The most messages of a batch")];
 const RELAY: &[Setting] =
     &[PORT, Setting::new("channel", "NAME", Required, "The channel with the messages"), RESULTS, NAME];
-const READER: &[Setting] = &[PORT, RESULTS, Setting::new("count", "N", Required, "How many results there will be")];
+const READER: &[Setting] = &[
+    PORT,
+    RESULTS,
+    Setting::new("count", "N", Required, "How many results there will be"),
+    Setting::new("skip", "N", Text("0"), "How many of them, at first, are not measured"),
+];
 const SLOW: &[Setting] =
     &tables::consumer_and(Setting::new("handler-takes-ms", "MS", Required, "How long the handler takes for a message"));
 
@@ -192,7 +199,8 @@ pub(in crate::config) fn part(
             let results = values.required("results", "a key")?;
             let count = values.optional_number("count", 1, u64::MAX >> 1)?;
             let count = count.ok_or_else(|| ConfigError::missing("count", "a number"))?;
-            BenchPart::Reader(ReaderConfig { port: port(&values)?, results, count })
+            let skip = values.number("skip", 0, count - 1)?;
+            BenchPart::Reader(ReaderConfig { port: port(&values)?, results, count, skip })
         }
         SLOW_NAME => {
             let values = values(SLOW);

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::histogram::Histogram;
 use super::kind::Kind;
-use super::rig::{Rig, Setup};
+use super::rig::Rig;
 use super::run::{measure as measure_run, wait_for_end};
+use super::setup::Setup;
 use super::{Bench, Stop, chart, rounded};
 use crate::error::Result;
 use crate::local::ChildProcess;
@@ -25,6 +26,8 @@ struct Point {
     times: Histogram,
 }
 
+/// The share of the messages, the first ones, that are not measured: they find connections new and caches cold.
+const WARM_UP: f64 = 0.1;
 /// How long the reader may take until it is there.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// What is shown of a distribution.
@@ -54,7 +57,8 @@ fn one_point(bench: &mut Bench<'_>, kind: Kind, rate: u64) -> Result<Point, Stop
     let (config, requests) = (bench.config, &bench.requests);
     let mut rig = Rig::start(Setup::usual(kind, config), config, requests)?;
     let count = (rate as f64 * config.time.as_secs_f64()).ceil() as u64;
-    let mut reader = ChildProcess::spawn("reader", rig.reader(count)?)?;
+    let skip = (count as f64 * WARM_UP) as u64;
+    let mut reader = ChildProcess::spawn("reader", rig.reader(count, skip)?)?;
     reader.stdout().wait_for("ready", READY_LIMIT)?;
     let mut load = rig.load()?;
     load.args(["--count", &count.to_string(), "--rate", &rate.to_string()]);
@@ -62,7 +66,7 @@ fn one_point(bench: &mut Bench<'_>, kind: Kind, rate: u64) -> Result<Point, Stop
     wait_for_end(&mut rig, &mut reader, requests)?;
     rig.stop()?;
     let lines = reader.stdout().all();
-    let times = Histogram::read(lines.iter().skip(1).map(String::as_str)).filter(|times| times.count() == count);
+    let times = Histogram::read(lines.iter().skip(1).map(String::as_str)).filter(|times| times.count() + skip == count);
     let times = times.ok_or_else(|| reader.failure("gave no histogram"))?;
     Ok(Point { kind, rate, times })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Stop;
 use super::kind::{Kind, Role};
 use super::parts::{Link, command};
+use super::setup::Setup;
 use crate::config::{BenchConfig, LoadCommand};
 use crate::error::Result;
 use crate::local::{
@@ -29,25 +30,6 @@ const GROUP: &str = "workers";
 
 /// About the most bytes of a worker's batch.
 const WORKER_BATCH_BYTES: u64 = 4 << 20;
-
-/// What is to be started.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Setup {
-    pub(super) kind: Kind,
-    pub(super) consumers: usize,
-    pub(super) payload: usize,
-    /// Handlers that take so long, so many at the same time in each consumer; only ours.
-    pub(super) handler: Option<(Duration, usize)>,
-    /// The most messages of a worker's batch; only the Streams group's.
-    pub(super) worker_batch: u64,
-}
-
-impl Setup {
-    /// As in production: three consumers.
-    pub(super) fn usual(kind: Kind, config: &BenchConfig) -> Setup {
-        Setup { kind, consumers: 3, payload: config.payload, handler: None, worker_batch: config.worker_batch }
-    }
-}
 
 /// See the module's text.
 pub(super) struct Rig {
@@ -178,8 +160,9 @@ impl Rig {
     }
 
     /// The command that starts the process that measures latency.
-    pub(super) fn reader(&mut self, count: u64) -> Result<std::process::Command> {
-        self.part("bench-reader", &["--results", RESULTS, "--count", &count.to_string()])
+    pub(super) fn reader(&mut self, count: u64, skip: u64) -> Result<std::process::Command> {
+        let (count, skip) = (count.to_string(), skip.to_string());
+        self.part("bench-reader", &["--results", RESULTS, "--count", &count, "--skip", &skip])
     }
 
     /// Every process with what it does, but those that [`Rig::load`] and [`Rig::reader`] start.
@@ -244,8 +227,13 @@ impl Rig {
 }
 
 fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Result<Cluster> {
-    let mut options =
-        ClusterOptions { redis, consumers: setup.consumers, readiness: true, ..ClusterOptions::new(programs) };
+    let mut options = ClusterOptions {
+        redis,
+        dispatchers: setup.dispatchers,
+        consumers: setup.consumers,
+        readiness: true,
+        ..ClusterOptions::new(programs)
+    };
     if let Some((takes, concurrency)) = setup.handler {
         options.consumer_program = ConsumerProgram {
             name: "oncecast".to_owned(),

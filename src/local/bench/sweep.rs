@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::kind::Kind;
-use super::rig::{Rig, Setup};
+use super::rig::Rig;
 use super::run::{carry_out, measure as measure_run};
+use super::setup::Setup;
 use super::{Bench, Stop, chart, rounded};
 use crate::config::BenchConfig;
 use crate::error::Result;
@@ -40,12 +41,15 @@ struct Axis {
     quick: &'static [u64],
 }
 
+const DISPATCHERS: &str = "dispatchers";
 const CONSUMERS: &str = "consumers";
 const PAYLOAD: &str = "payload";
 const BACKLOG: &str = "backlog";
 const HANDLER: &str = "handler";
 
-const AXES: [Axis; 4] = [
+const AXES: [Axis; 5] = [
+    // Each but the first is a standby.
+    Axis { name: DISPATCHERS, unit: "", kinds: &[Kind::Oncecast], values: &[1, 2, 3], quick: &[1] },
     Axis {
         name: CONSUMERS,
         unit: "",
@@ -63,7 +67,7 @@ const AXES: [Axis; 4] = [
     // The relay has none.
     Axis {
         name: BACKLOG,
-        unit: " messages",
+        unit: "",
         kinds: &[Kind::Oncecast, Kind::Streams],
         values: &[0, 100_000, 1_000_000],
         quick: &[5_000],
@@ -74,8 +78,9 @@ const AXES: [Axis; 4] = [
 
 /// Handlers at the same time in each consumer, where they take time.
 const CONCURRENCY: usize = 16;
-/// Messages in hand for each handler that runs: enough that none of them waits.
-const AHEAD: u64 = 16;
+/// How far the load may be ahead of handlers that take time, in seconds of their work: a backlog that took longer to work
+/// off than was measured would only cost time.
+const AHEAD_S: f64 = 0.1;
 /// The most bytes that are sent at a point: results stay in Redis.
 const MAX_BYTES: u64 = 512 << 20;
 
@@ -115,26 +120,19 @@ fn one_point(bench: &mut Bench<'_>, axis: &Axis, at: u64, kind: Kind) -> Result<
     let mut load = rig.load()?;
     load.args(["--first", &first.to_string(), "--duration", &format!("{}ms", config.time.as_millis())]);
     load.args(["--count", &(MAX_BYTES / setup.payload as u64).to_string()]);
-    // A backlog that would take longer to work off than it was measured would say nothing.
-    let handlers = setup.consumers as u64 * CONCURRENCY as u64;
-    let window = if setup.handler.is_some() { config.window.min(handlers * AHEAD) } else { config.window };
+    let takes = setup.handler.map(|(takes, _)| takes.as_secs_f64()).filter(|takes| *takes > 0.0);
+    let possible = takes.map(|takes| (setup.consumers * CONCURRENCY) as f64 / takes);
+    let window = possible.map_or(config.window, |possible| config.window.min((possible * AHEAD_S) as u64));
     load.args(["--window", &window.to_string()]);
     let measured = measure_run(&mut rig, load, first, requests)?;
     rig.stop()?;
-    let takes = setup.handler.map(|(takes, _)| takes.as_secs_f64()).filter(|takes| *takes > 0.0);
-    Ok(Point {
-        axis: axis.name,
-        at,
-        unit: axis.unit,
-        kind,
-        per_s: measured.meanwhile_per_s,
-        possible: takes.map(|takes| handlers as f64 / takes),
-    })
+    Ok(Point { axis: axis.name, at, unit: axis.unit, kind, per_s: measured.meanwhile_per_s, possible })
 }
 
 fn setup(axis: &str, at: u64, kind: Kind, config: &BenchConfig) -> Setup {
     let usual = Setup::usual(kind, config);
     match axis {
+        DISPATCHERS => Setup { dispatchers: at as usize, ..usual },
         CONSUMERS => Setup { consumers: at as usize, ..usual },
         PAYLOAD => Setup { payload: at as usize, ..usual },
         HANDLER => Setup { handler: Some((Duration::from_millis(at), CONCURRENCY)), ..usual },
@@ -179,15 +177,19 @@ impl Sweep {
     /// For the picture.
     pub(super) fn groups(&self) -> Vec<chart::Group> {
         let group = |points: &[Point]| {
-            let bar = |point: &Point| chart::Bar {
-                kind: point.kind,
-                label: format!("{}{} {}", grouped(point.at), point.unit, point.kind.name()),
-                value: point.per_s,
-                spread: None,
+            // Sizes differ too much for one scale.
+            let sizes = points[0].axis == PAYLOAD;
+            let label = |point: &Point| match sizes {
+                true => point.kind.name().to_owned(),
+                false => format!("{}{} {}", grouped(point.at), point.unit, point.kind.name()),
             };
-            let title = format!("messages/s by {}", points[0].axis);
+            let bar =
+                |point: &Point| chart::Bar { kind: point.kind, label: label(point), value: point.per_s, spread: None };
+            let by = if sizes { points[0].place() } else { points[0].axis.to_owned() };
+            let title = format!("messages/s by {by}");
             chart::Group { title, unit: "/s", digits: 0, bars: points.iter().map(bar).collect() }
         };
-        self.points.chunk_by(|a, b| a.axis == b.axis).map(group).collect()
+        let same = |a: &Point, b: &Point| a.axis == b.axis && (a.axis != PAYLOAD || a.at == b.at);
+        self.points.chunk_by(same).map(group).collect()
     }
 }

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::kind::{Kind, Role};
-use super::rig::{Rig, Setup};
+use super::rig::Rig;
 use super::run::{Measured, carry_out, measure as measure_run};
+use super::setup::Setup;
 use super::{Bench, Stop, chart, median, rounded};
 use crate::error::{Error, Result};
 use crate::ledger::Command;

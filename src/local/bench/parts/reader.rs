@@ -28,19 +28,20 @@ pub(in crate::local::bench) fn run(config: &ReaderConfig) -> Result<()> {
     let mut last = "0-0".to_owned();
     let mut out = Vec::new();
     let mut heard = Instant::now();
-    while histogram.count() < config.count {
+    let mut skip = config.skip;
+    while histogram.count() + config.skip < config.count {
         out.clear();
         command(&mut out, &["XREAD", "COUNT", PAGE, "BLOCK", BLOCK_MS, "STREAMS", &config.results, &last]);
         link.send(&out)?;
         link.settle();
         let Some(_) = link.list()? else {
             if heard.elapsed() >= QUIET_LIMIT {
-                let count = histogram.count();
+                let count = histogram.count() + config.skip - skip;
                 return Err(Error::Failed(format!("{count} results came, and then none for {QUIET_LIMIT:?}")));
             }
             continue;
         };
-        last = page(&mut link, &mut histogram)?;
+        last = page(&mut link, &mut skip, &mut histogram)?;
         heard = Instant::now();
     }
     histogram.lines().for_each(|line| println!("{line}"));
@@ -48,7 +49,7 @@ pub(in crate::local::bench) fn run(config: &ReaderConfig) -> Result<()> {
 }
 
 /// Takes the results of one reply; gives the id of the last.
-fn page(link: &mut Link, histogram: &mut Histogram) -> Result<String> {
+fn page(link: &mut Link, skip: &mut u64, histogram: &mut Histogram) -> Result<String> {
     link.list()?;
     link.bulk()?;
     let entries = link.list()?.unwrap_or(0);
@@ -69,6 +70,8 @@ fn page(link: &mut Link, histogram: &mut Histogram) -> Result<String> {
     }
     // Once the whole reply is there: that is when a reader has the result.
     let now = now_us();
-    sent.into_iter().for_each(|sent| histogram.add(now.saturating_sub(sent)));
+    let skipped = (*skip).min(sent.len() as u64);
+    *skip -= skipped;
+    sent[skipped as usize..].iter().for_each(|sent| histogram.add(now.saturating_sub(*sent)));
     Ok(String::from_utf8_lossy(link.text(&last)).into_owned())
 }
