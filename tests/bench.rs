@@ -55,6 +55,7 @@ fn quick_measures_everything_once_and_writes_it_down() {
     assert_eq!(kinds.iter().map(|kind| &kind["kind"]).collect::<Vec<_>>(), ["oncecast", "streams", "relay"]);
     for kind in kinds {
         assert!(kind["median"].as_f64().is_some_and(|rate| rate > 0.0) && kind["messages"] == 2_000, "{kind}");
+        assert!(kind["idle_share_of_a_core"].as_f64().is_some_and(|share| (0.0..2.0).contains(&share)), "{kind}");
         let memory = &kind["redis_bytes_per_waiting_message"];
         assert!(memory.as_f64().is_some_and(|bytes| bytes > 1.0) != (kind["kind"] == "relay"), "{kind}");
     }

@@ -35,7 +35,7 @@ pub struct BenchConfig {
     pub worker_batch: u64,
     /// Messages per second at which latency is measured.
     pub rates: Vec<u64>,
-    /// How long each latency and each point of a sweep is measured.
+    /// How long each latency, each point of a sweep, and idleness is measured.
     pub time: Duration,
     /// Whether Redis keeps an append-only file.
     pub append_only: bool,
@@ -97,7 +97,7 @@ const BENCH: &[Setting] = &[
         "time",
         "TIME",
         Found("10s, with --quick 1s"),
-        "How long each latency and each point of a sweep takes",
+        "How long each latency, each point of a sweep, and idleness is measured",
     ),
     Setting::new("kinds", "LIST", Text("oncecast,streams,relay"), "What is measured"),
     Setting::switch("append-only", "Have Redis keep an append-only file, written out every second"),

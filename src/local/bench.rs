@@ -133,7 +133,14 @@ impl Bench<'_> {
             "append_only": append_only,
             "cores": cores,
             "debug_build": cfg!(debug_assertions),
-            "payload_bytes": payload,
+            "settings": {
+                "payload_bytes": payload,
+                "rounds": self.config.rounds,
+                "messages": self.config.messages,
+                "window": self.config.window,
+                "worker_batch": self.config.worker_batch,
+                "time_s": self.config.time.as_secs_f64(),
+            },
         });
         if cfg!(debug_assertions) {
             self.line("a debug build: the times mean nothing");

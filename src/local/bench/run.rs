@@ -1,7 +1,9 @@
 //! One run: the load on a rig, what it cost, and whether every message came out once.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
 
 use super::kind::Role;
 use super::parts::Summary;
@@ -62,6 +64,21 @@ pub(super) fn measure(rig: &mut Rig, load: Command, first: u64, requests: &Shutd
         meanwhile_per_s: summary.recorded_meanwhile as f64 * 1e6 / summary.sending_us.max(1) as f64,
         cpu_us,
     })
+}
+
+/// What the busiest process but Redis takes of a core while there is nothing to do.
+pub(super) fn idle(rig: &mut Rig, time: Duration, requests: &ShutdownRequests) -> Result<f64, Stop> {
+    let before = spent(rig)?;
+    let begin = Instant::now();
+    // The time is what is measured; a signal cuts it short.
+    if requests.receiver().recv_timeout(time) != Err(RecvTimeoutError::Timeout) {
+        return Err(Stop::Asked);
+    }
+    rig.must_run()?;
+    let after = spent(rig)?;
+    let elapsed = begin.elapsed().as_micros() as f64;
+    let share = |(before, after): (&(Role, u64), (Role, u64))| (after.1 - before.1) as f64 / elapsed;
+    Ok(before.iter().zip(after).filter(|(before, _)| before.0 != Role::Redis).map(share).fold(0.0, f64::max))
 }
 
 /// Runs a load and gives its summary.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::kind::{Kind, Role};
 use super::rig::Rig;
-use super::run::{Measured, carry_out, measure as measure_run};
+use super::run::{Measured, carry_out, idle as idle_share, measure as measure_run};
 use super::setup::Setup;
 use super::{Bench, Stop, chart, median, rounded};
 use crate::error::{Error, Result};
@@ -22,6 +22,8 @@ struct Row {
     rounds: Vec<Measured>,
     /// Bytes of Redis's memory for each message that waits; of the relay none wait.
     memory: Option<f64>,
+    /// The share of a core that the busiest process but Redis takes while there is nothing to do.
+    idle: f64,
 }
 
 /// The most messages that are left waiting to see what memory they take.
@@ -31,7 +33,7 @@ const MAX_WAITING: u64 = 500_000;
 pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Throughput, Stop> {
     let config = bench.config;
     bench.line(&format!("throughput: {} rounds of {} messages", config.rounds, grouped(config.messages)));
-    let row = |kind: &Kind| Row { kind: *kind, rounds: Vec::new(), memory: None };
+    let row = |kind: &Kind| Row { kind: *kind, rounds: Vec::new(), memory: None, idle: 0.0 };
     let mut kinds: Vec<Row> = config.kinds.iter().map(row).collect();
     for round in 1..=config.rounds {
         for row in &mut kinds {
@@ -46,8 +48,9 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Throughput, Stop> {
             row.rounds.push(measured);
         }
     }
-    for row in kinds.iter_mut().filter(|row| row.kind != Kind::Relay) {
-        row.memory = Some(memory(bench, row.kind)?);
+    for row in &mut kinds {
+        row.idle = idle(bench, row.kind)?;
+        row.memory = if row.kind == Kind::Relay { None } else { Some(memory(bench, row.kind)?) };
     }
     let throughput = Throughput { kinds };
     throughput.lines().iter().for_each(|line| bench.line(line));
@@ -62,6 +65,14 @@ fn one_round(bench: &mut Bench<'_>, kind: Kind) -> Result<Measured, Stop> {
     let measured = measure_run(&mut rig, load, 0, requests)?;
     rig.stop()?;
     Ok(measured)
+}
+
+fn idle(bench: &mut Bench<'_>, kind: Kind) -> Result<f64, Stop> {
+    let (config, requests) = (bench.config, &bench.requests);
+    let mut rig = Rig::start(Setup::usual(kind, config), config, requests)?;
+    let share = idle_share(&mut rig, config.time, requests)?;
+    rig.stop()?;
+    Ok(share)
 }
 
 /// The bytes of Redis's memory for each message that waits while nobody takes them.
@@ -118,6 +129,7 @@ impl Row {
             "most": most.round(),
             "cpu_us_per_message": cpu.into_iter().collect::<serde_json::Map<_, _>>(),
             "redis_share_of_a_core": rounded(median(self.rounds.iter().map(Measured::redis_share))),
+            "idle_share_of_a_core": rounded(self.idle),
             "redis_bytes_per_waiting_message": self.memory.map(rounded),
             "messages": self.rounds.first().map(|round| round.messages),
         })
@@ -134,24 +146,29 @@ impl Throughput {
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![String::new()];
         lines.push(format!(
-            "{:9} {:>12} {:>23}   {:>35}   {:>15}",
-            "", "messages/s", "spread", "µs of CPU for a message", "bytes in Redis"
+            "{:9} {:>10} {:>19} {:>35} {:>9} {:>8}",
+            "", "messages/s", "spread", "µs of CPU for a message", "waiting", "idle"
         ));
         lines.push(format!(
-            "{:9} {:>12} {:>23}   {:>8} {:>8} {:>8} {:>8}   {:>15}",
-            "", "median", "", "redis", "publish", "dispatch", "consume", "while it waits"
+            "{:9} {:>10} {:>19} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}",
+            "", "median", "", "redis", "publish", "dispatch", "consume", "bytes", "of a core"
         ));
         for row in &self.kinds {
             let (least, most) = row.least_and_most();
             let [redis, publisher, dispatchers, consumers] = Role::ALL.map(|role| row.cpu(role));
             lines.push(format!(
-                "{:9} {:>12} {:>23}   {redis:>8.2} {publisher:>8.2} {dispatchers:>8.2} {consumers:>8.2}   {:>15}",
+                "{:9} {:>10} {:>19} {redis:>8.2} {publisher:>8.2} {dispatchers:>8.2} {consumers:>8.2} {:>9} {:>7.1} %",
                 row.kind.name(),
                 grouped(row.per_s() as u64),
-                format!("{} to {}", grouped(least as u64), grouped(most as u64)),
+                format!("{}–{}", grouped(least as u64), grouped(most as u64)),
                 row.memory.map_or("-".to_owned(), |bytes| format!("{bytes:.0}")),
+                100.0 * row.idle,
             ));
         }
+        lines.push(
+            "waiting: Redis's memory for a message that waits for a consumer; idle: the busiest process but Redis"
+                .to_owned(),
+        );
         lines.push(String::new());
         for other in [Kind::Streams, Kind::Relay] {
             lines.extend(self.ratio(other).map(|ratio| format!("oncecast / {} = {ratio:.2}", other.name())));
