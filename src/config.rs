@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 
+mod bench;
 mod programs;
 mod tables;
 
+pub use self::bench::parts::{BenchPart, LoadCommand, LoadConfig, ReaderConfig, RelayConfig, SlowConfig, WorkerConfig};
+pub use self::bench::{BenchConfig, BenchParts};
 pub use self::programs::{
     AuditConfig, ChaosConfig, CommonConfig, ConsumerConfig, DemoConfig, DispatcherConfig, HealthcheckConfig, Parsed,
     PublisherConfig, StatusConfig, ToolConfig, WitnessConfig, consumer, dispatcher, publisher, tool,

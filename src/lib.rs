@@ -25,7 +25,7 @@
 //! | [`publisher`] | load for tests and demonstrations |
 //! | [`audit`] | counts results: lost, foreign, recorded twice |
 //! | [`status`] | how a group stands |
-//! | [`local`] | a whole cluster on this machine, struck by faults if wanted: `demo`, `chaos`, the tests |
+//! | [`local`] | a whole cluster on this machine, struck by faults or measured if wanted: `demo`, `chaos`, `bench`, the tests |
 //! | [`metrics`], [`log`] | what the programs tell their operator: numbers, whether they are ready, lines |
 //! | [`pulse`], [`supervision`] | which loops turn, and what systemd hears of it |
 //! | [`config`], [`error`] | settings, checked once; errors, by what they make us do |

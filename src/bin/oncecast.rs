@@ -1,4 +1,4 @@
-//! The operator's tool: `oncecast audit`, `status`, `demo`, `chaos`.
+//! The operator's tool: `oncecast audit`, `status`, `demo`, `chaos`, `bench`.
 
 use std::process::ExitCode;
 
@@ -43,6 +43,11 @@ fn run(config: ToolConfig) -> Result<u8> {
             local::chaos::run(&config)
         }
         ToolConfig::Witness(config) => local::witness::run(*config).map(|()| 0),
+        ToolConfig::BenchPart(part) => local::bench::run_part(*part).map(|()| 0),
+        ToolConfig::Bench(config) => {
+            let _log = log::init(config.log_level, "oncecast", "bench")?;
+            local::bench::run(&config)
+        }
         ToolConfig::Demo(config) => {
             let _log = log::init(config.log_level, "oncecast", "demo")?;
             local::demo::run(&config)

@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::Command;
 use log::LevelFilter;
 
+use super::bench::parts::{self, BenchPart};
+use super::bench::{self, BenchConfig};
 use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, HEALTHCHECK, PUBLISHER, STATUS, WITNESS};
 use super::{ConfigError, Environment, Values, is_host_port, is_plain_name, quoted};
 use crate::ledger::{Keys, Server};
@@ -195,6 +197,10 @@ pub enum ToolConfig {
     Chaos(Box<ChaosConfig>),
     /// Be a consumer of a trial.
     Witness(Box<WitnessConfig>),
+    /// Measure.
+    Bench(Box<BenchConfig>),
+    /// Be a process of a comparison.
+    BenchPart(Box<BenchPart>),
 }
 
 /// Reads the dispatcher's command line.
@@ -239,7 +245,7 @@ pub fn consumer(
     })
 }
 
-fn consumer_of(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
+pub(super) fn consumer_of(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
     let listen = values.required("listen", "an address, host:port")?;
     if !is_host_port(&listen) && !listen.ends_with(":0") {
         return Err(ConfigError::new("listen", quoted(&listen), "an address, host:port"));
@@ -335,7 +341,14 @@ pub fn tool(
             let journals = values.required("journals", "a folder")?.into();
             Ok(ToolConfig::Witness(Box::new(WitnessConfig { consumer: consumer_of(&values)?, journals })))
         }
-        _ => unreachable!("clap lets no other subcommand pass"),
+        Some(("bench", matches)) => {
+            bench::bench(matches, environment).map(|config| ToolConfig::Bench(Box::new(config)))
+        }
+        Some((name, matches)) => {
+            let part = parts::part(name, matches, environment)?;
+            Ok(ToolConfig::BenchPart(Box::new(part.expect("clap lets no other subcommand pass"))))
+        }
+        None => unreachable!("clap demands a subcommand"),
     })
 }
 
@@ -450,7 +463,7 @@ fn metrics_addr(values: &Values<'_>) -> Result<Option<String>, ConfigError> {
     }
 }
 
-fn log_level(values: &Values<'_>) -> Result<LevelFilter, ConfigError> {
+pub(super) fn log_level(values: &Values<'_>) -> Result<LevelFilter, ConfigError> {
     const LEVELS: &str = "off, error, warn, info, debug or trace";
     let text = values.required("log-level", LEVELS)?;
     text.parse().map_err(|_| ConfigError::new("log-level", quoted(&text), LEVELS))

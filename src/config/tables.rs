@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, Command};
 
 use super::Default::{Found, Required, Text};
-use super::{Setting, with_settings};
+use super::{Setting, bench, with_settings};
 
 const REDIS_URL: Setting = Setting::new(
     "redis-url",
@@ -24,7 +24,8 @@ const CHANNEL: Setting = Setting::new(
     Text("messages:published"),
     "The channel that users publish on: one name, no pattern",
 );
-const LOG_LEVEL: Setting = Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
+pub(super) const LOG_LEVEL: Setting =
+    Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
 const METRICS_ADDR: Setting = Setting::new(
     "metrics-addr",
     "HOST:PORT",
@@ -32,7 +33,7 @@ const METRICS_ADDR: Setting = Setting::new(
     "Where to serve /metrics, /healthz and /readyz, and a dispatcher its status page",
 );
 
-const REDIS_SERVER: Setting =
+pub(super) const REDIS_SERVER: Setting =
     Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start");
 
 pub(super) const DISPATCHER: &[Setting] = &[
@@ -105,16 +106,19 @@ pub(super) const CONSUMER: &[Setting] = &[
 ];
 
 /// The consumer's, and where its journal is.
-pub(super) const WITNESS: &[Setting] = &{
-    const JOURNALS: Setting = Setting::new("journals", "DIR", Required, "The folder for the journals of handler runs");
-    let mut settings = [JOURNALS; CONSUMER.len() + 1];
+pub(super) const WITNESS: &[Setting] =
+    &consumer_and(Setting::new("journals", "DIR", Required, "The folder for the journals of handler runs"));
+
+/// The consumer's settings and one more.
+pub(super) const fn consumer_and(one_more: Setting) -> [Setting; CONSUMER.len() + 1] {
+    let mut settings = [one_more; CONSUMER.len() + 1];
     let mut number = 0;
     while number < CONSUMER.len() {
         settings[number] = CONSUMER[number];
         number += 1;
     }
     settings
-};
+}
 
 pub(super) const PUBLISHER: &[Setting] = &[
     REDIS_URL,
@@ -358,8 +362,10 @@ wrong settings.",
         .subcommand(status)
         .subcommand(demo)
         .subcommand(chaos)
+        .subcommand(bench::command())
         .subcommand(healthcheck())
         .subcommand(witness.hide(true))
+        .subcommands(bench::parts::hidden_commands())
 }
 
 fn program(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {
@@ -395,7 +401,7 @@ Exit codes: 0 it is, 1 it is not or does not answer within 2 s, 2 wrong settings
     )
 }
 
-fn command(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {
+pub(super) fn command(name: &'static str, about: &'static str, after: &'static str, settings: &[Setting]) -> Command {
     // The first paragraph is what a list of commands shows.
     let first = about.split("\n\n").next().unwrap_or(about);
     let command = Command::new(name)

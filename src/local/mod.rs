@@ -5,6 +5,7 @@
 //! it waited for, and whatever is dropped stops its processes and removes its folder. The weak spot: if this process
 //! itself gets SIGKILL, nobody is left to stop the children.
 
+pub mod bench;
 pub mod chaos;
 pub mod child;
 pub mod cluster;
