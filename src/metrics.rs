@@ -20,9 +20,11 @@ pub mod healthcheck;
 mod histogram;
 mod http;
 mod process;
+mod site;
 
 pub use self::histogram::{Distribution, Histogram};
-pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME, Site};
+pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
+pub use self::site::Site;
 
 /// The numbers of one program.
 #[derive(Debug)]

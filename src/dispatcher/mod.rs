@@ -142,6 +142,13 @@ impl Dispatcher {
             Quoted(&shared.config.channel),
             shared.config.consumers.len()
         );
+        if shared.config.channel.contains(['*', '?', '[']) {
+            log::warn!(
+                "event=no-pattern channel={} setting=channel problem=\"it looks like a pattern; it is taken for the name of \
+                 one channel\"",
+                Quoted(&shared.config.channel)
+            );
+        }
         let metrics_addr = shared.config.common.metrics_addr.as_deref();
         let metrics = metrics_addr.map(|address| exposition::serve(address, &shared)).transpose()?;
         let channels = Channels {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::Metrics;
+use super::Site;
 use crate::error::{Error, Result};
 use crate::log::Quoted;
 
@@ -38,42 +38,6 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 /// Pages are whole in themselves, and speak to nobody but the server they came from.
 const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                               connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
-
-/// Whether the program can do its work now; the reason if not.
-type Ready = dyn Fn() -> std::result::Result<(), String> + Send + Sync;
-
-/// What is served under a path.
-type Page = dyn Fn() -> String + Send + Sync;
-
-/// What a server serves.
-pub struct Site {
-    metrics: Metrics,
-    ready: Arc<Ready>,
-    pages: Vec<(&'static str, &'static str, Box<Page>)>,
-}
-
-impl Site {
-    /// `/metrics`, `/healthz` and `/readyz`. `ready` says whether the program can do its work, or why not; like the
-    /// closures in `metrics` it must be quick.
-    pub fn new(metrics: Metrics, ready: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static) -> Site {
-        let ready: Arc<Ready> = Arc::new(ready);
-        let mut metrics = metrics;
-        let read = ready.clone();
-        metrics.gauge("readiness", "1 while /readyz says that it is ready", move || read().is_ok().into());
-        Site { metrics, ready, pages: Vec::new() }
-    }
-
-    /// Adds a page of a content type at a path. The closure must be quick, too.
-    pub fn page(
-        mut self,
-        path: &'static str,
-        kind: &'static str,
-        page: impl Fn() -> String + Send + Sync + 'static,
-    ) -> Site {
-        self.pages.push((path, kind, Box::new(page)));
-        self
-    }
-}
 
 /// The server; stops when it is dropped.
 #[derive(Debug)]

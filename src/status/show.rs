@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::report::{Rates, tenths};
 use super::{Member, SHOWN_GAPS, Status};
-use crate::id::wall_clock_us;
+use crate::id::{MessageId, wall_clock_us};
+use crate::ledger::Cursor;
 use crate::ledger::reading::RecordedGap;
 use crate::log::{Quoted, Timestamp};
 
@@ -76,9 +77,16 @@ impl Member {
     }
 }
 
+/// When the last message before a gap was taken in.
+fn begun(cursor: &str) -> Option<Timestamp> {
+    let last_id = cursor.parse::<Cursor>().ok()?.last_id;
+    (last_id > MessageId::ZERO).then_some(Timestamp(last_id.0))
+}
+
 fn gap_to_json(gap: &RecordedGap) -> Value {
     json!({
         "time": Timestamp(gap.at_ms * 1_000).to_string(),
+        "since": begun(&gap.begin).map(|since| since.to_string()),
         "reason": gap.reason,
         "dispatcher": gap.dispatcher,
         "messages": gap.count,
@@ -109,9 +117,10 @@ impl fmt::Display for Status {
         line("results", self.snapshot.processed.to_string())?;
         line("dead letters", self.snapshot.dead.to_string())?;
         line("gaps", self.snapshot.gaps.to_string())?;
-        for RecordedGap { at_ms, reason, dispatcher, begin, end, count } in &self.gaps {
+        for RecordedGap { at_ms, reason, dispatcher, begin, count, .. } in &self.gaps {
             let at = Timestamp(at_ms * 1_000);
-            writeln!(f, "  {at} {reason}, found by {dispatcher}: after {begin:?} until {end:?}, messages: {count}")?;
+            let since = begun(begin).map_or_else(|| "an unknown time".to_owned(), |since| since.to_string());
+            writeln!(f, "  {at} {reason}, found by {dispatcher}: published since {since}, messages: {count}")?;
         }
         let more = self.snapshot.gaps.saturating_sub(SHOWN_GAPS as u64);
         if more > 0 {

@@ -20,7 +20,7 @@ fn status() -> Status {
         at_ms: 1_000,
         reason: "ring-overrun".into(),
         dispatcher: "d0-5f3a9c".into(),
-        begin: "17.1 0 5".into(),
+        begin: "17.1 0 500000".into(),
         end: "17.1 0 5".into(),
         count: "7".into(),
     };
@@ -69,7 +69,7 @@ per second    published 21, taken in 0, dispatched 0, acknowledged 20, again 0
 results       40
 dead letters  0
 gaps          12
-  1970-01-01T00:00:01.000Z ring-overrun, found by d0-5f3a9c: after \"17.1 0 5\" until \"17.1 0 5\", messages: 7
+  1970-01-01T00:00:01.000Z ring-overrun, found by d0-5f3a9c: published since 1970-01-01T00:00:00.500Z, messages: 7
   and 2 older ones in the stream messages:gaps
 ";
     assert_eq!(status().to_string(), expected);

@@ -1,0 +1,41 @@
+//! What a program serves: its figures, whether it is ready, and pages of its own.
+
+use std::sync::Arc;
+
+use super::Metrics;
+
+/// Whether the program can do its work now; the reason if not.
+type Ready = dyn Fn() -> std::result::Result<(), String> + Send + Sync;
+
+/// What is served under a path.
+type Page = dyn Fn() -> String + Send + Sync;
+
+/// What a server serves.
+pub struct Site {
+    pub(super) metrics: Metrics,
+    pub(super) ready: Arc<Ready>,
+    pub(super) pages: Vec<(&'static str, &'static str, Box<Page>)>,
+}
+
+impl Site {
+    /// `/metrics`, `/healthz` and `/readyz`. `ready` says whether the program can do its work, or why not; like the
+    /// closures in `metrics` it must be quick.
+    pub fn new(metrics: Metrics, ready: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static) -> Site {
+        let ready: Arc<Ready> = Arc::new(ready);
+        let mut metrics = metrics;
+        let read = ready.clone();
+        metrics.gauge("readiness", "1 while /readyz says that it is ready", move || read().is_ok().into());
+        Site { metrics, ready, pages: Vec::new() }
+    }
+
+    /// Adds a page of a content type at a path. The closure must be quick, too.
+    pub fn page(
+        mut self,
+        path: &'static str,
+        kind: &'static str,
+        page: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Site {
+        self.pages.push((path, kind, Box::new(page)));
+        self
+    }
+}
