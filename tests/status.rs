@@ -202,6 +202,23 @@ fn a_leader_that_cannot_take_in_is_not_ready_and_says_why() {
 }
 
 #[test]
+fn a_new_leader_is_not_ready_before_it_takes_in() {
+    let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let mut redis = client_of(&mut cluster);
+    // The lease can be taken, and nothing taken in.
+    let () = run(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]);
+    let (dispatcher, address) = served(&mut cluster, "d0", 1);
+    dispatcher.wait_for_line("event=elected", DEADLINE).expect("it leads");
+    wait_until("ingest to be in trouble", || {
+        assert_ne!(get(address, "/readyz").map(|(code, _)| code), Some(200), "{}", dispatcher.stderr().tail(20));
+        dispatcher.stderr().tail(20).contains("event=redis-trouble worker=ingest").then_some(())
+    });
+    assert_eq!(get(address, "/readyz").map(|(code, _)| code), Some(503));
+    let () = run(&mut redis, &["CONFIG", "SET", "maxmemory", "0"]);
+    wait_until("it to be ready", || (get(address, "/readyz")?.0 == 200).then_some(()));
+}
+
+#[test]
 fn what_is_not_known_is_no_figure() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     cluster.redis().kill().expect("it runs");
