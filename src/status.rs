@@ -52,10 +52,8 @@ pub struct Status {
     pub members: Vec<Member>,
     /// Its newest gaps, the newest first.
     pub gaps: Vec<RecordedGap>,
-    /// Settings of the server that endanger what is promised.
-    pub redis_warnings: Vec<String>,
-    /// Settings of the server that may well be meant so, and are worth knowing.
-    pub redis_notes: Vec<String>,
+    /// What is to be said of the server's settings.
+    pub settings: Vec<Warning>,
     /// How long a message may be pending before that needs attention.
     pub max_age: Duration,
 }
@@ -84,6 +82,11 @@ impl Status {
     /// Who leads, if that dispatcher is still there.
     pub fn leader(&self) -> Option<&Lease> {
         self.snapshot.lease.as_ref().filter(|lease| self.members.iter().any(|member| member.id == lease.holder))
+    }
+
+    /// Settings of the server that endanger what is promised, in words.
+    pub fn redis_warnings(&self) -> Vec<String> {
+        self.settings.iter().filter(|warning| !warning.is_note()).map(Warning::to_string).collect()
     }
 
     fn leaders_report(&self) -> Option<&Report> {
@@ -142,17 +145,14 @@ impl Onlooker {
         let snapshot = self.view.snapshot()?;
         let members = self.view.members(&snapshot)?.into_iter().map(Member::new).collect();
         let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
-        let (notes, warnings): (Vec<_>, Vec<_>) = self.settings()?.iter().partition(|warning| warning.is_note());
-        let [redis_notes, redis_warnings] =
-            [notes, warnings].map(|found| found.iter().map(ToString::to_string).collect());
+        let settings = self.settings()?.to_vec();
         Ok(Status {
             group: self.view.keys().group.clone(),
             now_us: wall_clock_us(),
             snapshot,
             members,
             gaps,
-            redis_warnings,
-            redis_notes,
+            settings,
             max_age: self.max_age,
         })
     }

@@ -16,7 +16,7 @@ use log::{debug, info, warn};
 use super::desk::Desk;
 use crate::budget::Share;
 use crate::error::{Error, Result};
-use crate::ledger::server_check::ServerWatch;
+use crate::ledger::server_check::{self, ServerWatch};
 use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
 use crate::log::Quoted;
 use crate::pulse::OPEN_WITHIN;
@@ -214,10 +214,11 @@ impl Worker {
             Err(error) => return self.in_trouble(&error, 0),
         }
         // Whatever comes of it is no trouble: were the connection broken, the next check would find it.
-        if std::mem::take(&mut self.server_is_new)
-            && let Err(error) = self.server.look(self.ledger.connection())
-        {
-            debug!("event=redis-settings-unknown reason={}", Quoted(error));
+        if std::mem::take(&mut self.server_is_new) {
+            match server_check::check(self.ledger.connection()) {
+                Ok(found) => self.server.note(found),
+                Err(error) => debug!("event=redis-settings-unknown reason={}", Quoted(error)),
+            }
         }
     }
 

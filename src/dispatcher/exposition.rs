@@ -88,7 +88,7 @@ fn group_figures(metrics: &mut Metrics, shared: &Arc<Shared>) {
     add("dead_letters", "Entries in the stream of dead letters", |status| status.snapshot.dead as f64);
     add("recorded_gaps", "Entries in the record of gaps", |status| status.snapshot.gaps as f64);
     add("redis_warnings", "Settings of Redis that endanger what is promised", |status| {
-        status.redis_warnings.len() as f64
+        status.redis_warnings().len() as f64
     });
     add("oldest_pending_age_seconds", "How long the oldest pending message has been so", |status| {
         status.oldest_age().unwrap_or_default().as_secs_f64()

@@ -32,8 +32,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 /// Rates are of no shorter time than this.
 const LEAST_SPAN: Duration = Duration::from_millis(500);
-/// How often the server's settings are looked at.
-const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 /// The most missing consumers that are named.
 const SHOWN_MISSING: usize = 10;
 /// How long a report stands.
@@ -104,7 +102,7 @@ impl Reporter {
             began: Instant::now(),
             last: Totals::default(),
             rates: (Rates::default(), HashMap::new()),
-            settings: (ServerWatch::default(), None),
+            settings: ServerWatch::default(),
             backoff: Backoff::for_redis(),
             unreachable: false,
         };
@@ -137,8 +135,8 @@ struct Worker {
     last: Totals,
     /// What was last computed: this dispatcher's, and of each consumer the messages that it acknowledges per second.
     rates: (Rates, HashMap<Arc<str>, f64>),
-    /// The server's settings, and when they were looked at since the last failure.
-    settings: (ServerWatch, Option<Instant>),
+    /// Logs what in the server's settings endangers the promises.
+    settings: ServerWatch,
     backoff: Backoff,
     /// Whether Redis did not answer the last time.
     unreachable: bool,
@@ -189,9 +187,12 @@ impl Worker {
         self.unreachable = reported.as_ref().is_err_and(|error| error.redis_code().is_none());
         let looked = match &reported {
             Err(error) if self.unreachable => Err(error.to_string()),
-            _ => self.look_at_settings().and_then(|()| self.onlooker.look()).map_err(|error| error.to_string()),
+            _ => self.onlooker.look().map_err(|error| error.to_string()),
         };
         let failure = reported.err().map(|error| error.to_string()).or_else(|| looked.as_ref().err().cloned());
+        if let Ok(status) = &looked {
+            self.settings.note(status.settings.clone());
+        }
         *self.shared.board.seen.lock() = Some(looked);
         match failure {
             None => drop(self.backoff.reset()),
@@ -199,20 +200,8 @@ impl Worker {
                 if self.backoff.should_say() {
                     log::warn!("event=not-reported error={}", Quoted(failure));
                 }
-                // Behind the address may be another server next time.
-                self.settings.1 = self.settings.1.filter(|_| !self.unreachable);
             }
         }
-    }
-
-    /// Logs what in the server's settings endangers the promises: at the start, after each failure, and now and then.
-    fn look_at_settings(&mut self) -> Result<()> {
-        let (watch, looked) = &mut self.settings;
-        if looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY) {
-            watch.look(self.ledger.connection())?;
-            *looked = Some(Instant::now());
-        }
-        Ok(())
     }
 
     /// How this dispatcher is.

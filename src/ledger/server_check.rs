@@ -109,19 +109,25 @@ impl fmt::Display for Warning {
 ///
 /// [`Error::Redis`](crate::error::Error::Redis) if the server can't be asked now. That it refuses to tell is no error.
 pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
-    look(connection)
+    const READING: &str = "reading Redis's settings";
+    // Each by itself: only Redis 7 takes several patterns or sections at once.
+    let config = ["maxmemory*", "client-output-buffer-limit", "appendonly"];
+    let config = config.iter().map(|pattern| Command::of(&["CONFIG", "GET", pattern])).collect();
+    let config = if_allowed(connection.pipeline(READING, config))?.unwrap_or_default();
+    let info = ["replication", "server"].iter().map(|section| Command::of(&["INFO", section])).collect();
+    let info = if_allowed(connection.pipeline(READING, info))?.unwrap_or_default();
+    Ok(judge(&pairs(&config), &fields(&info)))
 }
 
-/// Looks again and again, and logs what is new.
+/// Hears what was found again and again, and logs what is new.
 #[derive(Debug, Default)]
 pub struct ServerWatch {
     found: Vec<Warning>,
 }
 
 impl ServerWatch {
-    /// Looks, and logs each finding when it is new or gone. After an error the former findings stay.
-    pub fn look(&mut self, connection: &mut Connection) -> Result<()> {
-        let found = look(connection)?;
+    /// Logs each finding when it is new or gone.
+    pub fn note(&mut self, found: Vec<Warning>) {
         for warning in found.iter().filter(|warning| !self.found.contains(warning)) {
             match warning.is_note() {
                 true => info!("event=redis-setting note={}", Quoted(warning)),
@@ -132,29 +138,7 @@ impl ServerWatch {
             info!("event=redis-setting-changed was={}", Quoted(gone));
         }
         self.found = found;
-        Ok(())
     }
-
-    /// What was found last, for people: notes are left out.
-    pub fn warnings(&self) -> Vec<String> {
-        self.found.iter().filter(|warning| !warning.is_note()).map(Warning::to_string).collect()
-    }
-
-    /// The notes that were found last, for people.
-    pub fn notes(&self) -> Vec<String> {
-        self.found.iter().filter(|warning| warning.is_note()).map(Warning::to_string).collect()
-    }
-}
-
-fn look(connection: &mut Connection) -> Result<Vec<Warning>> {
-    const READING: &str = "reading Redis's settings";
-    // Each by itself: only Redis 7 takes several patterns or sections at once.
-    let config = ["maxmemory*", "client-output-buffer-limit", "appendonly"];
-    let config = config.iter().map(|pattern| Command::of(&["CONFIG", "GET", pattern])).collect();
-    let config = if_allowed(connection.pipeline(READING, config))?.unwrap_or_default();
-    let info = ["replication", "server"].iter().map(|section| Command::of(&["INFO", section])).collect();
-    let info = if_allowed(connection.pipeline(READING, info))?.unwrap_or_default();
-    Ok(judge(&pairs(&config), &fields(&info)))
 }
 
 /// `None` if the server refuses to tell.

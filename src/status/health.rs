@@ -52,7 +52,7 @@ impl Status {
             let others = self.members.iter().filter(disagrees).map(|member| member.id.as_str());
             notes.extend(others.map(|id| format!("{id} has another --channel or other --consumers than the leader")));
         }
-        notes.extend(self.redis_notes.iter().cloned());
+        notes.extend(self.settings.iter().filter(|warning| warning.is_note()).map(ToString::to_string));
         /// So long a gap or its like is news.
         const RECENT: Duration = Duration::from_secs(3_600);
         let since_ms = (self.now_us / 1_000).saturating_sub(RECENT.as_millis() as u64);

@@ -45,7 +45,7 @@ impl Status {
             "gaps": self.snapshot.gaps,
             "recent_gaps": self.gaps.iter().map(gap_to_json).collect::<Value>(),
             "rates": self.rates().map(Rates::to_json),
-            "redis_warnings": self.redis_warnings,
+            "redis_warnings": self.redis_warnings(),
         })
     }
 }
@@ -101,7 +101,7 @@ impl fmt::Display for Status {
         line("group", format!("{}: {health}", self.group))?;
         problems.into_iter().try_for_each(|problem| line("problem", problem))?;
         self.notes().into_iter().try_for_each(|note| line("note", note))?;
-        self.redis_warnings.iter().try_for_each(|warning| line("redis", warning.clone()))?;
+        self.redis_warnings().into_iter().try_for_each(|warning| line("redis", warning))?;
         line("leader", self.leader_in_words())?;
         line("dispatchers", self.members.len().to_string())?;
         for member in &self.members {

@@ -42,8 +42,7 @@ fn status() -> Status {
         snapshot,
         members: vec![member("d0-5f3a9c", leader), member("d1-77aa01", standby)],
         gaps: vec![gap],
-        redis_warnings: Vec::new(),
-        redis_notes: Vec::new(),
+        settings: Vec::new(),
         max_age: MAX_AGE,
     }
 }
@@ -136,8 +135,8 @@ fn what_is_worth_knowing_is_no_problem() {
     status.now_us += 2 * 3_600_000_000;
     status.max_age = Duration::MAX;
     status.members[1].report.as_mut().expect("it reports").in_sync = false;
-    status.redis_warnings.push("maxmemory-policy is allkeys-lru".to_owned());
-    status.redis_notes.push("appendonly is no".to_owned());
+    status.settings.push(Warning::OldVersion { version: "6.0".to_owned() });
+    status.settings.push(Warning::NoAppendOnlyFile);
     leaders_report(&mut status).missing.push("a:1".to_owned());
     leaders_report(&mut status).agreement = "another".to_owned();
     let notes = status.notes();
@@ -145,11 +144,11 @@ fn what_is_worth_knowing_is_no_problem() {
         "no standby is in sync: nobody could take over at once",
         "consumers that are not connected: a:1",
         "d1-77aa01 has another --channel or other --consumers than the leader",
-        "appendonly is no",
+        &Warning::NoAppendOnlyFile.to_string(),
         "dead letters: 2, in the stream messages:dead",
     ];
     assert_eq!(notes, expected);
-    assert!(status.to_string().contains("\nredis         maxmemory-policy is allkeys-lru\n"), "{status}");
-    assert_eq!(status.to_json()["redis_warnings"][0], "maxmemory-policy is allkeys-lru");
+    assert!(status.to_string().contains("\nredis         the server's version is 6.0: "), "{status}");
+    assert_eq!(status.to_json()["redis_warnings"].as_array().map(Vec::len), Some(1));
     assert_eq!(status.exit_code(), 0);
 }
