@@ -207,7 +207,7 @@ impl Desk {
             let (run, bytes) = (state.last_run, body.len());
             state.held.insert(*id, Held { number: *number, run, bytes, stage: Stage::Queued });
             state.held_bytes += bytes;
-            jobs.push(Job { id: *id, number: *number, run, payload: Payload::from(*body) });
+            jobs.push(Job { id: *id, number: *number, run, payload: Payload::copy_from_slice(body) });
         }
         if let Some(refusal) = refusal {
             // All or nothing: the connection closes, and what it brought goes back with it.

@@ -32,8 +32,8 @@ pub use self::member::{decode as decode_member, encode as encode_member, encoded
 pub use self::resp::Command;
 pub use self::types::{Acquire, Arrival, Commit, Gap, Intake, Page, Pending, Returned, Settled, Verdict};
 
-/// A message's body, shared between the ring, the intake and the courier.
-pub type Payload = Arc<[u8]>;
+/// A message's body, shared between the ring, the intake and the courier. Those that came together share one allocation.
+pub type Payload = tungstenite::Bytes;
 
 /// The most messages one script takes in, commits or settles: Redis does nothing else meanwhile.
 pub const MAX_BATCH_MESSAGES: usize = 1_000;
@@ -466,7 +466,7 @@ fn score(text: &str) -> Option<MessageId> {
 fn pending_of(pair: &[Value]) -> Option<Pending> {
     let Value::BulkString(member) = &pair[0] else { return None };
     let (id, payload) = member::decode(member)?;
-    Some(Pending { id, delivery: delivery_of(&pair[1]), payload: payload.into() })
+    Some(Pending { id, delivery: delivery_of(&pair[1]), payload: Payload::copy_from_slice(payload) })
 }
 
 /// What a message's count of deliveries says; without one it is the first.

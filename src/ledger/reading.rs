@@ -163,7 +163,7 @@ impl Ledger {
         for pair in pairs {
             let Value::BulkString(member) = &pair[0] else { return self.surprise(DOING, &pair[0]) };
             bytes += member.len();
-            messages.extend(member::decode(member).map(|(id, payload)| (id, Payload::from(payload))));
+            messages.extend(member::decode(member).map(|(id, payload)| (id, Payload::copy_from_slice(payload))));
         }
         reader.read(last.to_owned(), bytes);
         Ok(Some(messages))

@@ -228,7 +228,7 @@ impl Subscription {
             };
             match received {
                 Received::Message { channel, payload } if channel == self.published => {
-                    batch.seen.push(Seen::Published(Published::Message(payload.into())));
+                    batch.seen.push(Seen::Published(Published::Message(Payload::copy_from_slice(payload))));
                 }
                 Received::Message { channel, payload } if channel == self.control => {
                     match std::str::from_utf8(payload).map(str::parse) {
@@ -251,7 +251,7 @@ impl Subscription {
                 }
                 Received::Oversize { channel, excerpt, length, rest } => {
                     if channel == self.published {
-                        let excerpt = excerpt[..excerpt.len().min(EXCERPT_BYTES)].into();
+                        let excerpt = Payload::copy_from_slice(&excerpt[..excerpt.len().min(EXCERPT_BYTES)]);
                         batch.seen.push(Seen::Published(Published::Oversize { excerpt, length }));
                     }
                     self.skip = rest;

@@ -44,7 +44,7 @@ impl Fixture {
 }
 
 fn arrival(id: u64, payload: &[u8]) -> Arrival {
-    Arrival { id: MessageId(id), payload: payload.into(), refused: None }
+    Arrival { id: MessageId(id), payload: Payload::copy_from_slice(payload), refused: None }
 }
 
 fn cursor(marker: &str, offset: u64, last_id: u64) -> Cursor {

@@ -4,7 +4,7 @@ use crate::id::{Epoch, MessageId};
 const LIMITS: Limits = Limits { messages: 100, bytes: 1 << 20 };
 
 fn published(text: &str) -> Seen {
-    Seen::Published(Published::Message(text.as_bytes().into()))
+    Seen::Published(Published::Message(text.to_owned().into()))
 }
 
 fn marker(number: u64) -> Marker {
