@@ -11,7 +11,7 @@ pub const MAX_MESSAGE_ID: u64 = (1 << 53) - 1;
 /// A message's id: the time of its intake in microseconds since 1970, made strictly increasing.
 ///
 /// Unique within a group, ordered by intake, and below 2^53 so that it is also the message's score.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u64);
 
 impl MessageId {

@@ -1,8 +1,10 @@
 //! The committer: records outcomes in Redis, many at a time, and then has them acknowledged.
 //!
-//! One thread with one connection. A batch is what has come in while the one before was recorded. When Redis does not
-//! answer, the batch is tried again for ever: repeating it is harmless, since what was recorded is no longer pending.
-//! Nothing is acknowledged before Redis has said that it is recorded, by us or by somebody else.
+//! One thread with one connection. A batch is what has come in while the one before was recorded. What is surely this
+//! consumer's alone goes in a transaction, everything else through a script, which looks; so does what a transaction
+//! left undone. When Redis does not answer, the script is tried again for ever: repeating it is harmless, since what was
+//! recorded is no longer pending. Nothing is acknowledged before Redis has said that it is recorded, by us or by
+//! somebody else.
 //!
 //! Weak at: one batch at a time, so the rate is limited by Redis's round trip and [`MAX_BATCH_MESSAGES`].
 
@@ -11,13 +13,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased};
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 
 use super::desk::Desk;
+use super::trust::Trust;
 use crate::budget::Share;
 use crate::error::{Error, Result};
+use crate::id::Epoch;
 use crate::ledger::server_check::{self, ServerWatch};
-use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
+use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Payload, Recorded};
 use crate::log::Quoted;
 use crate::pulse::OPEN_WITHIN;
 
@@ -37,7 +41,12 @@ const REMIND: Duration = Duration::from_secs(10);
 /// A result on its way to Redis, with its share of the memory that there is for such.
 pub(super) struct Finished {
     pub(super) commit: Commit,
-    pub(super) share: Share,
+    /// The message, to put it back if need be.
+    pub(super) payload: Payload,
+    /// The number of its delivery, and the epoch of the leader that it came from.
+    pub(super) number: u16,
+    pub(super) epoch: Epoch,
+    pub(super) _share: Share,
 }
 
 /// The committer's thread. It ends when the last sender of commits is gone, or when told to give up.
@@ -64,6 +73,8 @@ impl Committer {
             commits,
             impatience,
             carried: None,
+            trust: Trust::default(),
+            watch: Watch::None,
             trouble: None,
             server: ServerWatch::default(),
             server_is_new: true,
@@ -107,6 +118,8 @@ struct Worker {
     impatience: Receiver<()>,
     /// What did not fit into the last batch any more.
     carried: Option<Finished>,
+    trust: Trust,
+    watch: Watch,
     trouble: Option<Trouble>,
     server: ServerWatch,
     /// Whether the server's settings are to be looked at: after trouble it may be another one.
@@ -120,10 +133,21 @@ struct Trouble {
     attempts: u32,
 }
 
+/// How it stands with transactions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// The recall is not watched yet.
+    None,
+    /// It was, or could not be, on this connection.
+    Tried(u64),
+    /// A transaction has removed something else than its batch: none is used any more.
+    Broken,
+}
+
 /// What there is to do.
 enum Next {
-    /// Record these; their shares of the memory go with them.
-    Batch(Vec<Commit>, Vec<Share>),
+    /// Record these.
+    Batch(Vec<Finished>),
     Check,
     End,
 }
@@ -143,11 +167,13 @@ impl Worker {
         loop {
             self.beat();
             match self.next() {
-                Next::Batch(batch, _shares) => {
+                Next::Batch(mut batch) => {
+                    // Ids that follow each other are removed together.
+                    batch.sort_unstable_by_key(|finished| finished.commit.id);
                     if !self.record(&batch) {
                         return;
                     }
-                    self.desk.ack(batch.iter().map(|commit| commit.id));
+                    self.desk.ack(batch.iter().map(|finished| finished.commit.id));
                 }
                 Next::Check => self.check(),
                 Next::End => return,
@@ -170,7 +196,7 @@ impl Worker {
             },
         };
         let mut bytes = first.commit.bytes();
-        let (mut batch, mut shares) = (vec![first.commit], vec![first.share]);
+        let mut batch = vec![first];
         while batch.len() < MAX_BATCH_MESSAGES {
             let Ok(finished) = self.commits.try_recv() else { break };
             bytes += finished.commit.bytes();
@@ -178,32 +204,128 @@ impl Worker {
                 self.carried = Some(finished);
                 break;
             }
-            batch.push(finished.commit);
-            shares.push(finished.share);
+            batch.push(finished);
         }
-        Next::Batch(batch, shares)
+        Next::Batch(batch)
     }
 
     /// Records a batch, however long that takes; `false` if it was given up.
-    fn record(&mut self, batch: &[Commit]) -> bool {
+    fn record(&mut self, batch: &[Finished]) -> bool {
+        let (alone, mut others) = self.sort_out(batch);
+        match self.record_alone(&alone) {
+            Some(recorded) => others.extend(recorded),
+            None => return false,
+        }
+        if others.is_empty() {
+            return true;
+        }
+        let outcome = self.insist(batch.len(), |worker| {
+            worker.ledger.commit(None, worker.result_maxlen, others.iter().map(|finished| &finished.commit))
+        });
+        let Some(recorded) = outcome else { return false };
+        let stats = self.desk.stats();
+        stats.recorded.add(recorded);
+        stats.scripted.add(recorded);
+        stats.dropped.add(others.len() - recorded.min(others.len()));
+        true
+    }
+
+    /// What of a batch is this consumer's alone, and all others.
+    fn sort_out<'a>(&mut self, batch: &'a [Finished]) -> (Vec<&'a Finished>, Vec<&'a Finished>) {
+        self.watch_recall();
+        let Some(recall) = self.ledger.recall().filter(|_| self.watch != Watch::Broken) else {
+            return (Vec::new(), batch.iter().collect());
+        };
+        // Two runs of one handler, the first of which had been given up, may end at the same time.
+        let (mut alone, mut others) = (Vec::with_capacity(batch.len()), Vec::new());
+        let mut last = None;
+        for finished in batch {
+            let Finished { commit: Commit { id, .. }, number, epoch, .. } = finished;
+            let again = last.replace(*id) == Some(*id);
+            let is_alone = !again && self.trust.is_alone(recall, *id, *number, *epoch);
+            if is_alone { &mut alone } else { &mut others }.push(finished);
+        }
+        (alone, others)
+    }
+
+    /// Records what is this consumer's alone, if nothing has changed. Gives what is left to do; `None` if it was given up.
+    fn record_alone<'a>(&mut self, alone: &[&'a Finished]) -> Option<Vec<&'a Finished>> {
+        if alone.is_empty() {
+            return Some(Vec::new());
+        }
+        let commits: Vec<&Commit> = alone.iter().map(|finished| &finished.commit).collect();
+        let Recorded { removed, unstored } = match self.ledger.commit_sole(self.result_maxlen, &commits) {
+            Ok(Some(recorded)) => recorded,
+            // The recall has moved: the script looks.
+            Ok(None) => return Some(alone.to_vec()),
+            Err(error) => {
+                debug!("event=transaction-failed batch={} reason={}", alone.len(), Quoted(error));
+                return Some(alone.to_vec());
+            }
+        };
+        self.all_is_well();
+        let stats = self.desk.stats();
+        if removed != alone.len() {
+            stats.breaches.add(1);
+            self.watch = Watch::Broken;
+            error!(
+                "event=commit-breach batch={} removed={removed} first={} last={} note=\"results may be there twice, or \
+                 somebody else has removed messages from the sorted set; until a restart all goes through the script\"",
+                alone.len(),
+                alone[0].commit.id,
+                alone[alone.len() - 1].commit.id
+            );
+        }
+        let (unstored, reason) = unstored.unwrap_or_default();
+        stats.recorded.add(alone.len() - unstored.len());
+        if unstored.is_empty() {
+            return Some(Vec::new());
+        }
+        let left: Vec<&Finished> =
+            alone.iter().copied().filter(|finished| unstored.binary_search(&finished.commit.id).is_ok()).collect();
+        warn!(
+            "event=results-refused count={} reason={} note=\"the messages are put back\"",
+            left.len(),
+            Quoted(reason)
+        );
+        let messages: Vec<_> = left.iter().map(|finished| (finished.commit.id, finished.payload.clone())).collect();
+        self.insist(messages.len(), |worker| worker.ledger.put_back(&messages)).map(|()| left)
+    }
+
+    /// Watches the recall, if it is not watched on the present connection. What comes of it is no trouble: all goes through
+    /// the script then, and that finds out what Redis lacks.
+    fn watch_recall(&mut self) {
+        let Some(connection) = self.ledger.connection_number() else { return };
+        if self.watch == Watch::Broken || self.watch == Watch::Tried(connection) {
+            return;
+        }
+        let outcome = self.ledger.incarnation().and_then(|server| self.ledger.watch_recall().map(|()| server));
+        match outcome {
+            Ok(server) => self.trust.connected(server, self.desk.highest().1),
+            Err(error) => {
+                warn!("event=no-transactions reason={} note=\"the script does as well, more slowly\"", Quoted(error))
+            }
+        }
+        self.watch = Watch::Tried(connection);
+    }
+
+    /// Does something until it is done; `None` if it was given up.
+    fn insist<T>(&mut self, waiting: usize, mut act: impl FnMut(&mut Worker) -> Result<T>) -> Option<T> {
         loop {
             self.beat();
-            match self.ledger.commit(None, self.result_maxlen, batch) {
-                Ok(recorded) => {
+            match act(self) {
+                Ok(done) => {
                     self.all_is_well();
-                    let stats = self.desk.stats();
-                    stats.recorded.add(recorded);
-                    stats.dropped.add(batch.len() - recorded.min(batch.len()));
-                    return true;
+                    return Some(done);
                 }
-                Err(error) => self.in_trouble(&error, batch.len()),
+                Err(error) => self.in_trouble(&error, waiting),
             }
             let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, Trouble::pause);
             // Nothing is ever sent, so this is a pause that the order to give up cuts short.
             if self.impatience.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
-                let count = batch.len() + usize::from(self.carried.is_some()) + self.commits.len();
+                let count = waiting + usize::from(self.carried.is_some()) + self.commits.len();
                 warn!("event=results-given-up count={count} reason=stopping");
-                return false;
+                return None;
             }
         }
     }
@@ -223,6 +345,10 @@ impl Worker {
     }
 
     fn all_is_well(&mut self) {
+        // Before a new connection has been looked at it is not known whether this is still the same server.
+        if self.ledger.connection_number().map(Watch::Tried) == Some(self.watch) {
+            self.trust.answered(self.desk.highest().0);
+        }
         let stats = self.desk.stats();
         stats.set_redis_up(true);
         stats.set_redis_reconnects(self.ledger.connection().server().reconnects());

@@ -58,6 +58,8 @@ impl From<WireError> for Refusal {
 pub(super) struct Job {
     pub(super) id: MessageId,
     pub(super) number: u16,
+    /// Whose leader handed it over.
+    pub(super) epoch: Epoch,
     pub(super) run: Run,
     pub(super) payload: Payload,
 }
@@ -87,6 +89,8 @@ pub(super) struct Desk {
 struct State {
     /// The highest epoch seen.
     epoch: Epoch,
+    /// The highest id received.
+    highest: MessageId,
     ruler: Option<(LinkId, Arc<Outbox>)>,
     /// The epochs of the connections that have said LEAD.
     epochs: HashMap<LinkId, Epoch>,
@@ -174,7 +178,7 @@ impl Desk {
     pub(super) fn accept(
         &self,
         link: LinkId,
-        messages: &[(MessageId, u16, &[u8])],
+        messages: Vec<(MessageId, u16, Payload)>,
         now: Instant,
     ) -> Result<Vec<Job>, Refusal> {
         let mut guard = self.state.lock();
@@ -186,14 +190,15 @@ impl Desk {
         }
         let mut jobs = Vec::with_capacity(messages.len());
         let mut refusal = None;
-        for (id, number, body) in messages {
-            if let Some(held) = state.held.get_mut(id) {
-                held.number = *number;
+        for (id, number, payload) in messages {
+            state.highest = state.highest.max(id);
+            if let Some(held) = state.held.get_mut(&id) {
+                held.number = number;
                 if !matches!(held.stage, Stage::GivenUp) {
                     continue;
                 }
                 // The earlier run goes on, but from here on only its success counts.
-                state.remove(*id);
+                state.remove(id);
             }
             if state.reported() >= self.terms.prefetch as usize {
                 state.give_up_the_slow(self.terms.handler_timeout, now, &self.stats);
@@ -204,10 +209,10 @@ impl Desk {
                 break;
             }
             state.last_run += 1;
-            let (run, bytes) = (state.last_run, body.len());
-            state.held.insert(*id, Held { number: *number, run, bytes, stage: Stage::Queued });
+            let (run, bytes, epoch) = (state.last_run, payload.len(), state.epoch);
+            state.held.insert(id, Held { number, run, bytes, stage: Stage::Queued });
             state.held_bytes += bytes;
-            jobs.push(Job { id: *id, number: *number, run, payload: Payload::copy_from_slice(body) });
+            jobs.push(Job { id, number, epoch, run, payload });
         }
         if let Some(refusal) = refusal {
             // All or nothing: the connection closes, and what it brought goes back with it.
@@ -268,6 +273,12 @@ impl Desk {
             outbox.put(&Frame::Ack(done));
         }
         self.after_a_change(state);
+    }
+
+    /// The highest epoch seen, and the highest id received.
+    pub(super) fn highest(&self) -> (Epoch, MessageId) {
+        let state = self.state.lock();
+        (state.epoch, state.highest)
     }
 
     /// Reports to this connection, if it rules, what is being worked on. It is refused if another has replaced it.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::id::MessageId;
+use crate::ledger::Words;
 use crate::wire;
 
 /// Works on messages. Every closure `Fn(&Delivery) -> Result<Outcome, HandlerError>` that may be shared between threads
@@ -65,7 +66,8 @@ impl<'a> Delivery<'a> {
 /// Without fields the message is done and nothing is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Names and values in turn, as they are sent to Redis.
+    pub(super) fields: Words,
 }
 
 impl Outcome {
@@ -75,14 +77,16 @@ impl Outcome {
     }
 
     /// Adds a field: text or bytes.
-    pub fn field(mut self, name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Outcome {
-        self.fields.push((name.into(), value.into()));
+    pub fn field(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Outcome {
+        self.fields.push(name);
+        self.fields.push(value);
         self
     }
 
-    /// The fields, in order.
-    pub fn fields(&self) -> &[(Vec<u8>, Vec<u8>)] {
-        &self.fields
+    /// The fields, names with their values, in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut words = self.fields.iter();
+        std::iter::from_fn(move || words.next().zip(words.next()))
     }
 }
 
@@ -177,7 +181,7 @@ mod tests {
             Ok(Outcome::new().field("double", (2 * number).to_string()).field("by", delivery.consumer_id()))
         };
         let outcome = takes(double, b"21").expect("a number");
-        assert_eq!(outcome.fields(), [(b"double".to_vec(), b"42".to_vec()), (b"by".to_vec(), b"c".to_vec())]);
+        assert_eq!(outcome.fields().collect::<Vec<_>>(), [(&b"double"[..], &b"42"[..]), (b"by", b"c")]);
         let error = takes(double, b"x").expect_err("no number");
         assert_eq!((error.delay_ms, error.reason()), (0, "invalid digit found in string"));
     }

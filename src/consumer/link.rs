@@ -3,7 +3,8 @@
 //! Reading blocks, so it needs a thread of its own; so does writing, since a dispatcher that does not read must not
 //! stall the committer. A mistake of the peer costs this connection and nothing else: it gets an ERROR and is closed.
 //!
-//! Weak at: a connection costs two threads; their number is limited by the server.
+//! Weak at: bodies are not copied, so one message in hand keeps all bytes alive that came with it, if these are not more
+//! than [`SHARED_BYTES`]. A connection costs two threads; their number is limited by the server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use log::{debug, info, warn};
 use tungstenite::error::CapacityError;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tungstenite::{Error as WsError, Message, WebSocket};
+use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
 use super::desk::{Desk, Job, LinkId, Refusal};
 use super::outbox::{MAX_OUTBOX_BYTES, Next, Outbox};
@@ -31,6 +32,8 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_GREETING_BYTES: usize = 64 << 10;
 /// How often the ruler hears what is being worked on: a third of a dispatcher's default link timeout.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The largest WebSocket message whose bodies are not copied: what dispatchers send together, about.
+const SHARED_BYTES: usize = 256 << 10;
 /// How long a closed connection waits for its peer to close, too.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -130,12 +133,16 @@ impl Link {
     }
 
     /// Does what the frames of one message say; all of them must be frames before the first is obeyed.
-    fn obey(&self, reader: &mut WebSocket<Socket>, message: &[u8]) -> Result<(), End> {
+    fn obey(&self, reader: &mut WebSocket<Socket>, message: &Bytes) -> Result<(), End> {
         let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(Refusal::from)?;
         let mut messages = Vec::with_capacity(frames.len());
         for frame in frames {
             match frame {
-                Frame::Process { id, delivery, body } if self.is_greeted() => messages.push((id, delivery, body)),
+                Frame::Process { id, delivery, body } if self.is_greeted() => {
+                    let shared = message.len() <= SHARED_BYTES;
+                    let body = if shared { message.slice_ref(body) } else { Bytes::copy_from_slice(body) };
+                    messages.push((id, delivery, body));
+                }
                 Frame::Lead { epoch, group } if !self.is_greeted() => {
                     let held = self.desk.lead(self.id, &self.outbox, epoch, group, Instant::now())?;
                     self.greeted.store(true, Ordering::Release);
@@ -154,7 +161,7 @@ impl Link {
             }
         }
         if !messages.is_empty() {
-            for job in self.desk.accept(self.id, &messages, Instant::now())? {
+            for job in self.desk.accept(self.id, messages, Instant::now())? {
                 // The channel has room for all that may be in hand; it closes when the consumer stops.
                 self.jobs.send(job).map_err(|_| End::Gone("the consumer stops".to_owned()))?;
             }

@@ -28,6 +28,7 @@ mod server;
 mod socket;
 mod stamp;
 mod stats;
+mod trust;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -127,7 +127,9 @@ impl Worker {
                     let commit = Commit { id: job.id, fields: outcome.fields };
                     // The message stays in hand meanwhile, and is reported as such.
                     let share = self.unrecorded.wait_for(commit.bytes() + RESULT_COST_BYTES);
-                    let sent = share.map(|share| self.commits.send(Finished { commit, share }));
+                    let Job { payload, number, epoch, .. } = job;
+                    let sent = share
+                        .map(|share| self.commits.send(Finished { commit, payload, number, epoch, _share: share }));
                     if !matches!(sent, Some(Ok(()))) {
                         // The pool is halted, or the committer was told to stop: what is not recorded goes to another
                         // consumer.
@@ -157,11 +159,11 @@ impl Worker {
 
 /// Refuses what Redis could not store: retrying would bring the same again.
 fn within_limits(outcome: Outcome) -> Result<Outcome, HandlerError> {
-    let count = outcome.fields.len();
+    let count = outcome.fields.len() / 2;
     if count > MAX_RESULT_FIELDS {
         return Err(HandlerError::reject(format!("the result has {count} fields, at most {MAX_RESULT_FIELDS} fit")));
     }
-    let bytes: usize = outcome.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes = outcome.fields.bytes().len();
     if bytes > MAX_RESULT_BYTES {
         return Err(HandlerError::reject(format!("the result has {bytes} bytes, at most {MAX_RESULT_BYTES} fit")));
     }

@@ -4,47 +4,121 @@
 //! digit as it was sent. Any other payload is stored whole in the field `payload`. Nothing a publisher sends makes it
 //! fail.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::fmt;
 
+use serde_core::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::handler::{Delivery, HandlerError, Outcome};
-use crate::ledger::MAX_RESULT_FIELDS;
+use crate::ledger::{MAX_RESULT_FIELDS, Words};
 
 const RANDOM_PROPERTY: &str = "random_property";
 const CONSUMER_ID: &str = "consumer_id";
 const MESSAGE_ID: &str = "message_id";
+/// What the fields of a small message take beside its payload, about.
+const BESIDE_BYTES: usize = 128;
 
 /// The fields of the JSON object (`message_id` first), `random_property` (8 random hex digits) and `consumer_id`.
 pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
-    let fields =
-        object_fields(delivery.payload()).unwrap_or_else(|| vec![(b"payload".to_vec(), delivery.payload().to_vec())]);
+    let payload = delivery.payload();
+    let fields = object_fields(payload).unwrap_or_else(|| ["payload".as_bytes(), payload].into_iter().collect());
     Ok(Outcome { fields }
-        .field(RANDOM_PROPERTY, format!("{:08x}", fastrand::u32(..)))
+        .field(RANDOM_PROPERTY, hex_digits(fastrand::u32(..)))
         .field(CONSUMER_ID, delivery.consumer_id()))
 }
 
 /// The members of a JSON object; `None` if the payload is none, or has more than one result may hold.
-fn object_fields(payload: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+fn object_fields(payload: &[u8]) -> Option<Words> {
+    let Members(mut members) = serde_json::from_slice(payload).ok()?;
+    members.retain(|(name, _)| name != RANDOM_PROPERTY && name != CONSUMER_ID);
     // JSON allows a name twice; the last one counts, as with most readers.
-    let mut members: HashMap<String, &RawValue> = serde_json::from_slice(payload).ok()?;
-    members.retain(|name, _| name != RANDOM_PROPERTY && name != CONSUMER_ID);
+    members.sort_by(|(one, _), (other, _)| one.cmp(other));
+    members.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same {
+            std::mem::swap(next, kept);
+        }
+        same
+    });
     if members.len() + 2 > MAX_RESULT_FIELDS {
         return None;
     }
-    // The values are borrowed from the payload: their addresses have the order that the map has lost.
-    let mut members: Vec<_> = members.into_iter().collect();
+    // The values are borrowed from the payload: their addresses have the order in which they came.
     members.sort_unstable_by_key(|(name, value)| (name != MESSAGE_ID, value.get().as_ptr()));
-    members.into_iter().map(|(name, value)| Some((name.into_bytes(), text_of(value)?))).collect()
+    let mut fields = Words::with_capacity(payload.len() + BESIDE_BYTES);
+    for (name, value) in members {
+        fields.push(name.as_bytes());
+        fields.push(text_of(value)?);
+    }
+    Some(fields)
+}
+
+/// The members of an object as they come, borrowed from its text where that is possible.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some((Name(name), value)) = map.next_entry()? {
+            members.push((name, value));
+        }
+        Ok(Members(members))
+    }
+}
+
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = Name<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Name(Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Name(Cow::Owned(name.to_owned())))
+    }
 }
 
 /// A string's text, or compact JSON; `None` for a string that has no text (a lone surrogate).
-fn text_of(value: &RawValue) -> Option<Vec<u8>> {
+fn text_of(value: &RawValue) -> Option<Cow<'_, [u8]>> {
     let json = value.get();
-    if json.starts_with('"') {
-        return serde_json::from_str::<String>(json).ok().map(String::into_bytes);
+    match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => Some(Cow::Borrowed(text.as_bytes())),
+        Some(_) => serde_json::from_str::<String>(json).ok().map(|text| Cow::Owned(text.into_bytes())),
+        None => Some(Cow::Owned(compact(json.as_bytes()))),
     }
-    Some(compact(json.as_bytes()))
+}
+
+fn hex_digits(number: u32) -> [u8; 8] {
+    std::array::from_fn(|at| b"0123456789abcdef"[(number >> (28 - 4 * at) & 0xf) as usize])
 }
 
 /// Valid JSON without the white space between its tokens. Numbers stay as they are, however many digits they have.
@@ -75,7 +149,7 @@ mod tests {
         let outcome =
             stamp(&Delivery { id: MessageId(7), number: 1, payload, consumer_id: "c0" }).expect("never fails");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut fields: Vec<_> = outcome.fields().iter().map(|(name, value)| (text(name), text(value))).collect();
+        let mut fields: Vec<_> = outcome.fields().map(|(name, value)| (text(name), text(value))).collect();
         let random = fields.remove(fields.len() - 2);
         assert_eq!(random.0, "random_property");
         assert_eq!(random.1.len(), 8);
@@ -112,7 +186,7 @@ mod tests {
             assert_eq!(fields(payload), [format!("payload={payload}"), "consumer_id=c0".into()]);
         }
         let outcome = stamp(&Delivery { id: MessageId(7), number: 1, payload: b"\0\xff", consumer_id: "c0" });
-        assert_eq!(outcome.expect("never fails").fields()[0], (b"payload".to_vec(), b"\0\xff".to_vec()));
+        assert_eq!(outcome.expect("never fails").fields().next(), Some((&b"payload"[..], &b"\0\xff"[..])));
     }
 
     #[test]

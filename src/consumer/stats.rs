@@ -32,6 +32,10 @@ pub struct ConsumerStats {
     pub recorded: Counter,
     /// Outcomes that were not recorded because the message was no longer pending: somebody else was first.
     pub dropped: Counter,
+    /// Of those recorded, the ones that went through the script and not in a transaction.
+    pub scripted: Counter,
+    /// Transactions that removed something else than their batch. Results may be there twice.
+    pub breaches: Counter,
     /// Messages that failed and are to be delivered again.
     pub retried: Counter,
     /// Messages that the handler rejected.

@@ -301,7 +301,8 @@ mod tests {
 
     #[test]
     fn results_are_cut_by_number_and_by_bytes() {
-        let commit = |bytes: usize| Commit { id: MessageId(1), fields: vec![(Vec::new(), vec![0; bytes])] };
+        let commit =
+            |bytes: usize| Commit { id: MessageId(1), fields: [&[][..], &vec![0; bytes]].into_iter().collect() };
         let small: Vec<_> = (0..2_500).map(|_| commit(1)).collect();
         assert_eq!(batches(&small).map(<[_]>::len).collect::<Vec<_>>(), [1_000, 1_000, 500]);
         let large: Vec<_> = (0..3).map(|_| commit(MAX_BATCH_BYTES)).collect();

@@ -27,6 +27,8 @@ pub struct Keys {
     pub epoch: String,
     /// String: how far the channel has been taken in.
     pub cursor: String,
+    /// String: the highest id of a message that more than one consumer may have in hand.
+    pub recall: String,
     /// Hash: deliveries of the messages that were delivered more than once, by decimal id.
     pub attempts: String,
     /// Stream, capped: stretches of the channel that may have been missed.
@@ -49,13 +51,14 @@ impl Keys {
             leader: key("leader"),
             epoch: key("epoch"),
             cursor: key("cursor"),
+            recall: key("recall"),
             attempts: key("attempts"),
             gaps: key("gaps"),
         }
     }
 
     /// Each key with the type it must have, to name the one that has another.
-    pub(super) fn types(&self) -> [(&str, &'static str); 9] {
+    pub(super) fn types(&self) -> [(&str, &'static str); 10] {
         [
             (&self.pending, "zset"),
             (&self.processed, "stream"),
@@ -64,6 +67,7 @@ impl Keys {
             (&self.leader, "string"),
             (&self.epoch, "string"),
             (&self.cursor, "string"),
+            (&self.recall, "string"),
             (&self.attempts, "hash"),
             (&self.gaps, "stream"),
         ]

@@ -7,13 +7,14 @@ use crate::id::MessageId;
 /// Bytes before the payload: 16 digits and a colon.
 const PREFIX_BYTES: usize = 17;
 
-/// Appends the member for a message.
-pub fn encode(id: MessageId, payload: &[u8], out: &mut Vec<u8>) {
+/// Writes the member for a message, in place of what `out` held.
+pub fn encode<'a>(id: MessageId, payload: &[u8], out: &'a mut Vec<u8>) -> &'a [u8] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.reserve(PREFIX_BYTES + payload.len());
+    out.clear();
     out.extend((0..16).rev().map(|digit| DIGITS[(id.0 >> (4 * digit) & 0xf) as usize]));
     out.push(b':');
     out.extend_from_slice(payload);
+    out
 }
 
 /// The length of the member of a payload of `payload_bytes`.

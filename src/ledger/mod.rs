@@ -5,15 +5,22 @@
 //! [`Error::Fenced`] once another dispatcher leads. An operation
 //! is never repeated here: after an [`Error::Redis`] its outcome is unknown, and only the caller knows what that means.
 
+pub mod command;
+mod commit;
 mod connection;
 mod cursor;
+mod intake;
 mod keys;
 mod member;
 pub mod overview;
 pub mod reading;
 pub mod resp;
+mod script;
+mod server;
 pub mod server_check;
+mod stream;
 pub mod subscription;
+mod transaction;
 mod types;
 
 use std::sync::Arc;
@@ -21,15 +28,19 @@ use std::time::Duration;
 
 use redis::Value;
 
-use self::connection::{Script, ScriptCall};
+use self::intake::Astray;
+use self::script::{Script, ScriptCall};
+use self::transaction::Guard;
 use crate::error::{Error, Result};
 use crate::id::{DispatcherId, Epoch, MessageId};
 
-pub use self::connection::{Connection, Server};
+pub use self::command::{Command, Words};
+pub use self::commit::Recorded;
+pub use self::connection::Connection;
 pub use self::cursor::{Cursor, Marker, Position};
 pub use self::keys::Keys;
 pub use self::member::{decode as decode_member, encode as encode_member, encoded_len as member_len};
-pub use self::resp::Command;
+pub use self::server::Server;
 pub use self::types::{Acquire, Arrival, Commit, Gap, Intake, Page, Pending, Returned, Settled, Verdict};
 
 /// A message's body, shared between the ring, the intake and the courier. Those that came together share one allocation.
@@ -48,6 +59,7 @@ static ACQUIRE: Script = Script::new(include_str!("lua/acquire.lua"));
 static RENEW: Script = Script::new(include_str!("lua/renew.lua"));
 static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 static INTAKE: Script = Script::new(include_str!("lua/intake.lua"));
+static REWIND: Script = Script::new(include_str!("lua/rewind.lua"));
 static COMMIT: Script = Script::new(include_str!("lua/commit.lua"));
 static PAGE: Script = Script::new(include_str!("lua/page.lua"));
 static FETCH: Script = Script::new(include_str!("lua/fetch.lua"));
@@ -61,17 +73,33 @@ static GAP: Script = Script::new(include_str!("lua/gap.lua"));
 pub struct Ledger {
     connection: Connection,
     keys: Arc<Keys>,
+    /// Watches the epoch, for a leader's intake.
+    fence: Guard,
+    /// Watches the recall, for a consumer's commits.
+    recall: Guard,
+    /// What an intake left to be put right.
+    astray: Option<Astray>,
 }
 
 impl Ledger {
     /// The group's ledger on a server, waiting at most `timeout` for each reply. Opens nothing yet.
     pub fn new(server: Server, keys: Arc<Keys>, timeout: Duration) -> Ledger {
-        Ledger { connection: Connection::new(server, timeout), keys }
+        Ledger::over(Connection::new(server, timeout), keys)
+    }
+
+    fn over(connection: Connection, keys: Arc<Keys>) -> Ledger {
+        let (fence, recall) = (Guard::new(&keys.epoch), Guard::new(&keys.recall));
+        Ledger { connection, keys, fence, recall, astray: None }
     }
 
     /// The group's keys.
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// The number of the connection that is open; `None` if none is.
+    pub fn connection_number(&self) -> Option<u64> {
+        self.connection.number()
     }
 
     /// The connection, for commands on no key of the group.
@@ -84,7 +112,7 @@ impl Ledger {
     /// `floor` is the highest epoch the caller has heard of: the new one is above it even if Redis lost its own count.
     pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Acquire> {
         let keys = self.keys.clone();
-        let keys_used = [keys.leader.as_str(), &keys.epoch, &keys.cursor, &keys.pending];
+        let keys_used = [keys.leader.as_str(), &keys.epoch, &keys.cursor, &keys.pending, &keys.recall];
         let call = ScriptCall::new(&keys_used)
             .bytes(id.as_str())
             .show(ttl.as_millis())
@@ -183,74 +211,6 @@ impl Ledger {
         self.cursor_of(&reply)
     }
 
-    /// Takes a batch in and moves the cursor from `expected` to `next`, in one step.
-    pub fn intake(
-        &mut self,
-        epoch: Epoch,
-        expected: Option<&Cursor>,
-        next: &Cursor,
-        batch: &[Arrival],
-    ) -> Result<Intake> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.epoch.as_str(), &keys.cursor, &keys.pending, &keys.dead];
-        let deliverable = || batch.iter().filter(|arrival| arrival.refused.is_none());
-        let mut call = ScriptCall::new(&keys_used)
-            .show(epoch)
-            .show(expected.map(Cursor::to_string).unwrap_or_default())
-            .show(next)
-            .show(deliverable().count());
-        for Arrival { id, payload, .. } in deliverable() {
-            let mut member = Vec::new();
-            member::encode(*id, payload, &mut member);
-            call.push_shown(id.0);
-            call.push_owned(member);
-        }
-        for Arrival { id, payload, refused } in batch {
-            if let Some(reason) = refused {
-                call.push_shown(id);
-                call.push_bytes(reason.as_bytes());
-                call.push_bytes(payload);
-            }
-        }
-        let reply = self.call("taking messages in", &INTAKE, call)?;
-        match &reply {
-            Value::Array(parts) => match parts.as_slice() {
-                [verdict, cursor] if text(verdict) == Some("MOVED") => {
-                    let cursor = if text(cursor) == Some("") { None } else { self.cursor_of(cursor)? };
-                    Ok(Intake::Moved(cursor))
-                }
-                _ => self.fenced(epoch, "taking messages in", &reply),
-            },
-            _ if text(&reply) == Some("OK") => Ok(Intake::Taken),
-            _ => self.surprise("taking messages in", &reply),
-        }
-    }
-
-    /// Records results; those of messages no longer pending are dropped. Gives the number recorded.
-    ///
-    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. Repeating the call
-    /// does no harm: what was recorded is no longer pending.
-    pub fn commit(&mut self, epoch: Option<Epoch>, result_maxlen: u64, batch: &[Commit]) -> Result<usize> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.pending.as_str(), &keys.processed, &keys.attempts, &keys.epoch];
-        let mut call = ScriptCall::new(&keys_used)
-            .show(epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
-            .show(result_maxlen);
-        for Commit { id, fields } in batch {
-            call.push_shown(id.0);
-            call.push_shown(2 * fields.len());
-            for (name, value) in fields {
-                call.push_bytes(name);
-                call.push_bytes(value);
-            }
-        }
-        let reply = self.call("recording results", &COMMIT, call)?;
-        match reply {
-            Value::Int(recorded) => Ok(recorded as usize),
-            _ => self.fenced(epoch.unwrap_or_default(), "recording results", &reply),
-        }
-    }
-
     /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
     ///
     /// At least one message is given if there is one, however large.
@@ -287,7 +247,7 @@ impl Ledger {
         let keys = self.keys.clone();
         let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts];
         let mut call = ScriptCall::new(&keys_used).show(epoch).show(most_bytes);
-        ids.iter().for_each(|id| call.push_shown(id.0));
+        ids.iter().for_each(|id| call.push_number(id.0));
         let reply = self.call("reading messages again", &FETCH, call)?;
         let parts = self.ok_parts(epoch, "reading messages again", reply)?;
         match parts.split_first() {
@@ -302,11 +262,12 @@ impl Ledger {
     /// does no harm: deliveries are counted by their numbers.
     pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[Returned]) -> Result<Vec<Settled>> {
         let keys = self.keys.clone();
-        let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts, &keys.dead];
+        let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts, &keys.dead, &keys.recall];
         let mut call = ScriptCall::new(&keys_used).show(epoch).show(max_deliveries);
-        for Returned { id, verdict, delivery, consumer, reason } in batch {
-            call.push_shown(id.0);
-            call.push_bytes(verdict.as_str().as_bytes());
+        for Returned { id, verdict, delivery, consumer, reason, let_go } in batch {
+            call.push_number(id.0);
+            call.push_bytes(verdict.as_str());
+            call.push_bytes(if *let_go { "let-go" } else { "held" });
             call.push_shown(delivery);
             call.push_bytes(consumer.as_bytes());
             call.push_bytes(reason.as_bytes());
@@ -350,7 +311,7 @@ impl Ledger {
         let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts];
         let mut call = ScriptCall::new(&keys_used).show(epoch);
         for (id, delivery) in sent {
-            call.push_shown(id.0);
+            call.push_number(id.0);
             call.push_shown(delivery);
         }
         self.call_for_ok(epoch, "counting deliveries", &COUNT, call)
@@ -379,18 +340,18 @@ impl Ledger {
             ("count", &count),
         ] {
             call.push_bytes(name.as_bytes());
-            call.push_owned(value.as_bytes().to_vec());
+            call.push_bytes(value);
         }
         call.push_bytes(b"epoch");
         call.push_shown(epoch);
         self.call_for_ok(epoch, "recording a gap", &GAP, call)
     }
 
-    fn call(&mut self, doing: &'static str, script: &Script, call: ScriptCall<'_>) -> Result<Value> {
-        self.connection.call(doing, script, call).map_err(|error| self.name_the_key(error))
+    fn call(&mut self, doing: &'static str, script: &Script, call: ScriptCall) -> Result<Value> {
+        self.connection.call(doing, script, &call).map_err(|error| self.name_the_key(error))
     }
 
-    fn call_for_ok(&mut self, epoch: Epoch, doing: &'static str, script: &Script, call: ScriptCall<'_>) -> Result<()> {
+    fn call_for_ok(&mut self, epoch: Epoch, doing: &'static str, script: &Script, call: ScriptCall) -> Result<()> {
         let reply = self.call(doing, script, call)?;
         if text(&reply) == Some("OK") { Ok(()) } else { self.fenced(epoch, doing, &reply) }
     }

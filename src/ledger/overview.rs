@@ -89,7 +89,7 @@ struct Known {
 impl GroupView {
     /// Looks at the group with these keys. Opens nothing yet.
     pub fn new(connection: Connection, keys: Keys) -> GroupView {
-        GroupView { ledger: Ledger { connection, keys: Arc::new(keys) }, known: Known::default() }
+        GroupView { ledger: Ledger::over(connection, Arc::new(keys)), known: Known::default() }
     }
 
     /// The connection, for commands of one's own.

@@ -1,44 +1,7 @@
-//! Redis's protocol, the two parts where speed counts: writing a command into one buffer, and taking pushes apart
-//! in place. Pure; everything else about the protocol is left to the `redis` package.
+//! Reading Redis's protocol where speed counts: values are taken apart in the buffer that they were received into. Pure;
+//! what has a more complicated form is left to the `redis` package.
 
-use std::io::Write;
-
-/// A command being written, in the protocol's form.
-#[derive(Clone, Debug)]
-pub struct Command {
-    bytes: Vec<u8>,
-    missing: usize,
-}
-
-impl Command {
-    /// A command of `words` words, its name included.
-    pub fn new(words: usize) -> Command {
-        let mut bytes = Vec::with_capacity(16 + 32 * words);
-        write!(bytes, "*{words}\r\n").expect("a Vec takes every write");
-        Command { bytes, missing: words }
-    }
-
-    /// A whole command.
-    pub fn of(words: &[&str]) -> Command {
-        words.iter().fold(Command::new(words.len()), |command, word| command.arg(word))
-    }
-
-    /// Appends a word.
-    pub fn arg(mut self, word: impl AsRef<[u8]>) -> Command {
-        let word = word.as_ref();
-        write!(self.bytes, "${}\r\n", word.len()).expect("a Vec takes every write");
-        self.bytes.extend_from_slice(word);
-        self.bytes.extend_from_slice(b"\r\n");
-        self.missing = self.missing.checked_sub(1).expect("a command has as many words as it announced");
-        self
-    }
-
-    /// The bytes to send.
-    pub fn into_bytes(self) -> Vec<u8> {
-        assert_eq!(self.missing, 0, "a command has as many words as it announced");
-        self.bytes
-    }
-}
+use std::ops::Range;
 
 /// Something complete at the front of what a RESP3 connection with subscriptions has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +53,63 @@ pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>
         }
     }
     Ok(skip(bytes, 0, MAX_DEPTH)?.map(|after| (Received::Other, after)))
+}
+
+/// A reply without parts, or the head of one with parts, as RESP2 has them. Its text is a `T`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<T> {
+    /// A text of either kind.
+    Text(T),
+    /// A whole number.
+    Number(i64),
+    /// An error.
+    Error(T),
+    /// A list of so many replies, which follow.
+    List(usize),
+    /// No text, or no list.
+    Nil,
+}
+
+/// A reply whose text lies at a place in the bytes that it was read from.
+pub type Placed = Reply<Range<usize>>;
+
+impl Placed {
+    /// With its text instead of the place where that lies in `bytes`.
+    pub fn of(self, bytes: &[u8]) -> Reply<&[u8]> {
+        match self {
+            Reply::Text(place) => Reply::Text(&bytes[place]),
+            Reply::Error(place) => Reply::Error(&bytes[place]),
+            Reply::Number(number) => Reply::Number(number),
+            Reply::List(length) => Reply::List(length),
+            Reply::Nil => Reply::Nil,
+        }
+    }
+}
+
+/// Takes the first reply, or its head, off `bytes`: it and its length, or `None` if more bytes are needed.
+pub fn reply(bytes: &[u8]) -> Result<Option<(Placed, usize)>, NotResp> {
+    let Some((kind, text, after)) = line(bytes)? else { return Ok(None) };
+    let reply = match kind {
+        b'+' => Reply::Text(1..1 + text.len()),
+        b'-' => Reply::Error(1..1 + text.len()),
+        b':' => match text.strip_prefix(b"-") {
+            Some(digits) => Reply::Number(-(number(digits)? as i64)),
+            None => Reply::Number(number(text)? as i64),
+        },
+        b'$' | b'*' if text == b"-1" => Reply::Nil,
+        b'*' => Reply::List(number(text)? as usize),
+        b'$' => {
+            let end = after + number(text)? as usize;
+            return Ok((bytes.len() >= end + 2).then_some((Reply::Text(after..end), end + 2)));
+        }
+        _ => return Err(NotResp),
+    };
+    Ok(Some((reply, after)))
+}
+
+/// Where the first reply ends, with all its parts; `None` if more bytes are needed.
+pub fn whole(bytes: &[u8]) -> Result<Option<usize>, NotResp> {
+    skip(bytes, 0, MAX_DEPTH)
 }
 
 /// How deep arrays and maps may nest in a reply that is passed over.
@@ -189,11 +209,6 @@ mod tests {
     const MESSAGE: &[u8] = b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\na\r\nbc\r\n";
 
     #[test]
-    fn a_command_is_written_word_by_word() {
-        assert_eq!(Command::of(&["GET", "a\r\nb"]).into_bytes(), b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n");
-    }
-
-    #[test]
     fn a_message_is_given_when_it_is_whole() {
         for cut in 0..MESSAGE.len() {
             assert_eq!(receive(&MESSAGE[..cut], 100), Ok(None), "{cut}");
@@ -232,6 +247,31 @@ mod tests {
             }
         }
         assert_eq!(receive(b"-LOADING x\r\n", 100), Ok(Some((Received::Error(b"LOADING x"), 12))));
+    }
+
+    #[test]
+    fn replies_are_given_when_they_are_whole() {
+        let replies: [(&[u8], Reply<&[u8]>); 8] = [
+            (b"+QUEUED\r\n", Reply::Text(b"QUEUED")),
+            (b"$4\r\na\r\nb\r\n", Reply::Text(b"a\r\nb")),
+            (b":12\r\n", Reply::Number(12)),
+            (b":-12\r\n", Reply::Number(-12)),
+            (b"-ERR no\r\n", Reply::Error(b"ERR no")),
+            (b"*3\r\n", Reply::List(3)),
+            (b"*-1\r\n", Reply::Nil),
+            (b"$-1\r\n", Reply::Nil),
+        ];
+        for (bytes, expected) in replies {
+            for cut in 0..bytes.len() {
+                assert_eq!(reply(&bytes[..cut]), Ok(None), "{expected:?} {cut}");
+            }
+            let more = [bytes, b"+"].concat();
+            let (found, length) = reply(&more).expect("it is RESP").expect("it is whole");
+            assert_eq!((found.of(&more), length), (expected, bytes.len()));
+        }
+        for bytes in [&b">2\r\n"[..], b":x\r\n", b"$99999999999999999999\r\n", b"*-2\r\n"] {
+            assert_eq!(reply(bytes), Err(NotResp), "{bytes:?}");
+        }
     }
 
     #[test]

@@ -6,17 +6,14 @@
 //! left out: a broken connection is an error, and what came after the break belongs to the next subscription.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
+use std::io::{self, ErrorKind};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-
-use super::connection::{Address, CONNECT_TIMEOUT};
 use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
+use super::server::CONNECT_TIMEOUT;
+use super::stream::Stream;
 use super::{Command, Keys, Marker, Payload, Server};
 use crate::error::{Error, Result};
 use crate::id::{DispatcherId, Epoch};
@@ -136,7 +133,8 @@ impl Subscription {
     /// Connects, subscribes, and publishes the join marker in the same breath. `patience` is how long a read waits.
     pub fn open(channels: &Channels, join: &Marker, patience: Duration) -> Result<Subscription> {
         let server = channels.server.clone();
-        let stream = Stream::connect(&server.address()).map_err(|error| server.error("connecting", error.into()))?;
+        let stream = Stream::connect(&server.address(), CONNECT_TIMEOUT)
+            .map_err(|error| server.error("connecting", error.into()))?;
         let keys = &channels.keys;
         let mut subscription = Subscription {
             stream,
@@ -299,65 +297,5 @@ impl Subscription {
 
     fn no_resp(&self) -> Error {
         self.failed("reading the subscription", io::Error::new(ErrorKind::InvalidData, "this is no Redis"))
-    }
-}
-
-/// A socket of either kind.
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Stream {
-    fn connect(address: &Address) -> io::Result<Stream> {
-        let stream = match address {
-            Address::Tcp(host, port) => {
-                let mut last = io::Error::new(ErrorKind::NotFound, "the host name has no address");
-                let mut connected = None;
-                for address in (host.as_str(), *port).to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                        Ok(stream) => {
-                            connected = Some(stream);
-                            break;
-                        }
-                        Err(error) => last = error,
-                    }
-                }
-                let stream = connected.ok_or(last)?;
-                stream.set_nodelay(true)?;
-                let keepalive =
-                    TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(1));
-                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
-                Stream::Tcp(stream)
-            }
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
-                stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
-                Stream::Unix(stream)
-            }
-        };
-        Ok(stream)
-    }
-
-    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
-            Stream::Unix(stream) => stream.set_read_timeout(Some(timeout)),
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
-        }
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
-        }
     }
 }

@@ -52,11 +52,11 @@ fn cursor(marker: &str, offset: u64, last_id: u64) -> Cursor {
 }
 
 fn commit(id: u64) -> Commit {
-    Commit { id: MessageId(id), fields: vec![(b"message_id".to_vec(), id.to_string().into_bytes())] }
+    Commit { id: MessageId(id), fields: ["message_id", &id.to_string()].into_iter().collect() }
 }
 
 fn returned(id: u64, verdict: Verdict, delivery: u16) -> Returned {
-    Returned { id: MessageId(id), verdict, delivery, consumer: "c0".into(), reason: "because".into() }
+    Returned { id: MessageId(id), verdict, delivery, let_go: false, consumer: "c0".into(), reason: "because".into() }
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn the_widest_result_fits_into_one_script() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
-    let fields = (0..MAX_RESULT_FIELDS).map(|n| (n.to_string().into_bytes(), Vec::new())).collect();
+    let fields = (0..MAX_RESULT_FIELDS).flat_map(|n| [n.to_string(), String::new()]).collect();
     assert_eq!(f.ledger.commit(None, 10, &[Commit { id: MessageId(1), fields }]).unwrap(), 1);
 }
 
@@ -227,7 +227,7 @@ fn a_result_is_recorded_once() {
     f.pend(epoch, &[1, 2]);
     assert_eq!(f.ledger.commit(None, 0, &[commit(1), commit(1), commit(3)]).unwrap(), 1);
     assert_eq!(f.ledger.commit(None, 0, &[commit(1)]).unwrap(), 0);
-    assert_eq!(f.ledger.commit(Some(epoch), 0, &[Commit { id: MessageId(2), fields: Vec::new() }]).unwrap(), 1);
+    assert_eq!(f.ledger.commit(Some(epoch), 0, &[Commit { id: MessageId(2), fields: Words::default() }]).unwrap(), 1);
     assert_eq!((f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"])), (1, 0));
 }
 

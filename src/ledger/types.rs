@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cursor, Payload};
+use super::{Cursor, Payload, Words};
 use crate::id::{DispatcherId, Epoch, MessageId};
 
 /// The answer to an attempt to take the lease.
@@ -78,14 +78,14 @@ pub struct Page {
 pub struct Commit {
     /// The message.
     pub id: MessageId,
-    /// Names and values, in order.
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Names and values in turn, in order.
+    pub fields: Words,
 }
 
 impl Commit {
-    /// The bytes of its names and values.
+    /// The bytes that its names and values take in a command.
     pub fn bytes(&self) -> usize {
-        self.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+        self.fields.bytes().len()
     }
 }
 
@@ -122,6 +122,8 @@ pub struct Returned {
     pub verdict: Verdict,
     /// The number its delivery had.
     pub delivery: u16,
+    /// Whether that consumer has let go of it, as with a NACK. Any other may come back with a result.
+    pub let_go: bool,
     /// The consumer that had it.
     pub consumer: Arc<str>,
     /// Why it came back.

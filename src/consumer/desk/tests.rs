@@ -37,8 +37,8 @@ fn lead(desk: &Desk, link: LinkId, epoch: u64) -> Arc<Outbox> {
 }
 
 fn accept(desk: &Desk, link: LinkId, ids: &[MessageId]) -> Vec<Job> {
-    let messages: Vec<_> = ids.iter().map(|id| (*id, 1, &b"body"[..])).collect();
-    desk.accept(link, &messages, Instant::now()).expect("this link rules")
+    let messages = ids.iter().map(|id| (*id, 1, Payload::from_static(b"body"))).collect();
+    desk.accept(link, messages, Instant::now()).expect("this link rules")
 }
 
 fn refusal<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> ErrorCode {
@@ -70,7 +70,7 @@ fn only_the_newest_leader_of_the_highest_epoch_rules() {
     accept(&desk, 1, &[A]);
     // The same dispatcher, connected again.
     lead(&desk, 3, 5);
-    assert_eq!(refusal(desk.accept(1, &[(B, 1, b"")], Instant::now())), ErrorCode::Replaced);
+    assert_eq!(refusal(desk.accept(1, vec![(B, 1, Payload::new())], Instant::now())), ErrorCode::Replaced);
     // Its older connection says LEAD late.
     assert_eq!(refusal(desk.lead(2, &outbox, Epoch(5), "g", Instant::now())), ErrorCode::Replaced);
     accept(&desk, 3, &[B]);
@@ -95,8 +95,8 @@ fn more_than_the_prefetch_is_refused_whole() {
     let desk = desk(2);
     lead(&desk, 1, 5);
     accept(&desk, 1, &[A]);
-    let two = [(B, 1, &b""[..]), (C, 1, &b""[..])];
-    assert_eq!(refusal(desk.accept(1, &two, Instant::now())), ErrorCode::OverPrefetch);
+    let two = vec![(B, 1, Payload::new()), (C, 1, Payload::new())];
+    assert_eq!(refusal(desk.accept(1, two, Instant::now())), ErrorCode::OverPrefetch);
     desk.leave(1);
     assert_eq!(said(&lead(&desk, 2, 5))[1], "HELD 1");
     assert_eq!(accept(&desk, 2, &[B]).len(), 1);
@@ -201,13 +201,13 @@ fn an_idle_desk_is_drained_at_once() {
 fn a_reader_waits_while_too_many_bytes_are_in_hand() {
     let desk = desk(4);
     lead(&desk, 1, 5);
-    let large = vec![0; MAX_HELD_BYTES + 1];
-    desk.accept(1, &[(A, 1, &large)], Instant::now()).expect("it rules");
+    let large = Payload::from(vec![0; MAX_HELD_BYTES + 1]);
+    desk.accept(1, vec![(A, 1, large.clone())], Instant::now()).expect("it rules");
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| desk.wait_for_room(1));
         desk.ack([A].into_iter());
         waiter.join().expect("it came back");
-        desk.accept(1, &[(B, 1, &large)], Instant::now()).expect("it rules");
+        desk.accept(1, vec![(B, 1, large)], Instant::now()).expect("it rules");
         let waiter = scope.spawn(|| desk.wait_for_room(1));
         lead(&desk, 2, 5);
         waiter.join().expect("it came back");

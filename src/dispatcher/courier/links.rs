@@ -12,7 +12,7 @@ use crate::dispatcher::sockets::Readiness;
 use crate::dispatcher::stats::add;
 use crate::error::Result;
 use crate::id::MessageId;
-use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict};
+use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict, Words};
 use crate::log::Quoted;
 use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
 
@@ -127,7 +127,7 @@ impl Courier {
         let reason: Arc<str> = reason.into();
         let returned = ids.into_iter().map(|(id, delivery)| {
             self.table.set_away(id);
-            (Returned { id, verdict, delivery, consumer: consumer.clone(), reason: reason.clone() }, 0)
+            (Returned { id, verdict, delivery, let_go: false, consumer: consumer.clone(), reason: reason.clone() }, 0)
         });
         let returned: Vec<_> = returned.collect();
         if !returned.is_empty() {
@@ -208,12 +208,12 @@ impl Courier {
         match frame {
             Frame::Ack(ids) if link.flags.commits() => ids.into_iter().for_each(|id| self.acked(index, id)),
             Frame::Ack(ids) => {
-                let commits = ids.into_iter().map(|id| Commit { id, fields: Vec::new() }).collect();
+                let commits = ids.into_iter().map(|id| Commit { id, fields: Words::default() }).collect();
                 self.commit(index, commits);
             }
             Frame::Result { id, fields } if fields.len() <= MAX_RESULT_FIELDS => {
-                let owned = |field: &Field<'_>| (field.name.to_vec(), field.value.to_vec());
-                self.commit(index, vec![Commit { id, fields: fields.iter().map(owned).collect() }]);
+                let fields = fields.iter().flat_map(|Field { name, value }| [name, value]).collect();
+                self.commit(index, vec![Commit { id, fields }]);
             }
             Frame::Result { id, fields } => {
                 let reason = format!("a result of {} fields, at most {MAX_RESULT_FIELDS} can be stored", fields.len());

@@ -49,7 +49,7 @@ impl Courier {
         let delay_ms = if delay_ms == REJECT { 0 } else { delay_ms };
         let consumer = link.consumer.clone();
         self.give_back_one(
-            Returned { id, verdict, delivery: held.delivery, consumer, reason: reason.into() },
+            Returned { id, verdict, delivery: held.delivery, let_go: true, consumer, reason: reason.into() },
             delay_ms,
         );
     }
@@ -66,7 +66,8 @@ impl Courier {
     pub(super) fn bury(&mut self, message: &Pending, loss: Loss) {
         let (id, delivery) = (message.id, message.delivery - 1);
         let Loss { consumer, reason } = loss;
-        self.give_back_one(Returned { id, verdict: Verdict::Failed, delivery, consumer, reason }, 0);
+        let returned = Returned { id, verdict: Verdict::Failed, delivery, let_go: false, consumer, reason };
+        self.give_back_one(returned, 0);
     }
 
     /// Has a delivery counted that followed a lost one. It comes before all that may yet be said of it.

@@ -1,5 +1,5 @@
 -- Takes the lease if it is free: no lease stands, or its holder's listener has gone from its alive channel.
--- KEYS  leader, epoch, cursor, pending
+-- KEYS  leader, epoch, cursor, pending, recall
 -- ARGV  dispatcher id, TTL in ms, prefix of the alive channels, highest epoch ever seen by the caller,
 --       '1' if the caller may take a free lease now ('0': it only looks)
 -- Gives {'acquired', epoch, cursor, highest pending score} | {'vacant', 0, cursor} | {'held', lease, cursor}; what is
@@ -26,4 +26,8 @@ local newest = redis.call('ZREVRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2] or false
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], epoch)
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. epoch, 'PX', ARGV[2])
+-- Whatever earlier leaders handed out may go out again from here on.
+if newest and math.ceil(tonumber(newest)) > (tonumber(redis.call('GET', KEYS[5])) or 0) then
+  redis.call('SET', KEYS[5], string.format('%.0f', math.ceil(tonumber(newest))))
+end
 return {'acquired', epoch, cursor, newest}

@@ -1,0 +1,158 @@
+//! Recording results: each in the step that removes its message from the sorted set, so that there is at most one.
+//!
+//! The step is a script, which looks whether the message is still there, or a transaction, which can't look and costs
+//! Redis half. A transaction is right where nobody else can have removed the message. That is what the *recall* is for,
+//! an id in Redis:
+//!
+//! > A message with an id above the recall has been handed out at most once. So at most one consumer has it in hand.
+//!
+//! Leaders keep it so: whoever takes the lease raises the recall to the newest pending message, and whoever hands
+//! something out again that a consumer may still have, or buries it, raises it to that in the step that settles what is
+//! to become of it. A consumer watches the key. What it has from above the recall it may commit in a transaction, which
+//! comes to nothing if the recall was written since it was last read; everything else goes through the script.
+//!
+//! Removing by ranges of scores, the ids need no payload beside them: ids that follow each other without a gap, all of
+//! them in hand, are one range.
+
+use redis::Value;
+
+use super::command::{begin, number, word};
+use super::connection::error_of;
+use super::resp::Reply;
+use super::script::ScriptCall;
+use super::{COMMIT, Command, Commit, Ledger, Payload, member, text};
+use crate::error::{Error, Result};
+use crate::id::{Epoch, MessageId};
+
+/// What came of a transaction.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Messages that were removed. Anything but the size of the batch is a breach of what the recall promises.
+    pub removed: usize,
+    /// Messages that were removed and whose results were not stored, with Redis's reason.
+    pub unstored: Option<(Vec<MessageId>, String)>,
+}
+
+impl Ledger {
+    /// Records results; those of messages no longer pending are dropped. Gives the number recorded.
+    ///
+    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. Repeating the call
+    /// does no harm: what was recorded is no longer pending.
+    pub fn commit<'a>(
+        &mut self,
+        epoch: Option<Epoch>,
+        result_maxlen: u64,
+        batch: impl IntoIterator<Item = &'a Commit>,
+    ) -> Result<usize> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.pending.as_str(), &keys.processed, &keys.attempts, &keys.epoch];
+        let mut call = ScriptCall::new(&keys_used)
+            .show(epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
+            .show(result_maxlen);
+        for Commit { id, fields } in batch {
+            call.push_number(id.0);
+            call.push_number(fields.len() as u64);
+            call.push_words(fields);
+        }
+        let reply = self.call("recording results", &COMMIT, call)?;
+        match reply {
+            Value::Int(recorded) => Ok(recorded as usize),
+            _ => self.fenced(epoch.unwrap_or_default(), "recording results", &reply),
+        }
+    }
+
+    /// The recall as it was last read; `None` while it is not watched.
+    pub fn recall(&self) -> Option<MessageId> {
+        self.recall.value(&self.connection).and_then(recall_of)
+    }
+
+    /// What tells this start of the server from another; `None` if this user may not know.
+    pub fn incarnation(&mut self) -> Result<Option<String>> {
+        let info = match self.connection.query("asking redis who it is", Command::of(&["INFO", "server"])) {
+            Err(error) if error.is_denied() => return Ok(None),
+            info => info?,
+        };
+        let run_id = text(&info).and_then(|info| info.lines().find_map(|line| line.strip_prefix("run_id:")));
+        Ok(run_id.map(str::to_owned))
+    }
+
+    /// Begins to watch the recall.
+    pub fn watch_recall(&mut self) -> Result<()> {
+        self.recall.arm(&mut self.connection)?;
+        match self.recall() {
+            Some(_) => Ok(()),
+            None => {
+                let got = self.recall.value(&self.connection).map(String::from_utf8_lossy);
+                let (server, got) = (self.connection.server().shown().to_owned(), format!("{got:?}"));
+                Err(Error::Answer { server, doing: "reading the recall", got })
+            }
+        }
+    }
+
+    /// Records results of messages that nobody else can have in hand, in a transaction. `None`: the recall was written
+    /// since it was [last read](Ledger::recall), and nothing took place.
+    ///
+    /// The batch is in the order of its ids, each of them once and above the recall.
+    pub fn commit_sole(&mut self, result_maxlen: u64, batch: &[&Commit]) -> Result<Option<Recorded>> {
+        let ranges: Vec<_> = batch.chunk_by(|one, next| one.id.0 + 1 == next.id.0).collect();
+        let stored: Vec<&Commit> = batch.iter().copied().filter(|commit| !commit.fields.is_empty()).collect();
+        let keys = &self.keys;
+        let mut removed = 0;
+        let mut unstored = Vec::new();
+        let mut reason = String::new();
+        let executed = self.recall.transact(
+            &mut self.connection,
+            "recording results",
+            ranges.len() + stored.len(),
+            |out| {
+                for range in &ranges {
+                    begin(out, 4);
+                    word(out, "ZREMRANGEBYSCORE");
+                    word(out, &keys.pending);
+                    number(out, range[0].id.0);
+                    number(out, range[range.len() - 1].id.0);
+                }
+                for commit in &stored {
+                    begin(out, if result_maxlen == 0 { 3 } else { 6 } + commit.fields.len());
+                    word(out, "XADD");
+                    word(out, &keys.processed);
+                    if result_maxlen != 0 {
+                        word(out, "MAXLEN");
+                        word(out, "~");
+                        number(out, result_maxlen);
+                    }
+                    word(out, "*");
+                    out.extend_from_slice(commit.fields.bytes());
+                }
+            },
+            |at, reply| match reply {
+                Reply::Number(count) => removed += count as usize,
+                Reply::Error(text) if at >= ranges.len() => {
+                    unstored.push(stored[at - ranges.len()].id);
+                    reason = error_of(text).to_string();
+                }
+                _ => {}
+            },
+        )?;
+        let unstored = (!unstored.is_empty()).then_some((unstored, reason));
+        Ok(executed.then_some(Recorded { removed, unstored }))
+    }
+
+    /// Puts messages back that were removed and whose results could not be stored.
+    pub fn put_back(&mut self, messages: &[(MessageId, Payload)]) -> Result<()> {
+        let mut member = Vec::new();
+        let zadd = Command::new(2 + 2 * messages.len()).arg("ZADD").arg(&self.keys.pending);
+        let zadd = messages.iter().fold(zadd, |zadd, (id, payload)| {
+            zadd.arg(id.0.to_string()).arg(member::encode(*id, payload, &mut member))
+        });
+        self.connection.query("putting messages back", zadd).map(drop).map_err(|error| self.name_the_key(error))
+    }
+}
+
+/// What the key of the recall says; a key that is not there recalls nothing.
+fn recall_of(value: &[u8]) -> Option<MessageId> {
+    if value.is_empty() {
+        return Some(MessageId::ZERO);
+    }
+    std::str::from_utf8(value).ok()?.parse().map(MessageId).ok()
+}

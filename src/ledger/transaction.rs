@@ -1,0 +1,130 @@
+//! Transactions that take effect only if a key still says what it said: `WATCH`, and later `MULTI` … `EXEC`.
+//!
+//! ```text
+//!  one write:  MULTI  ZADD …   SET …    EXEC  WATCH key  GET key
+//!  one read:   +OK    +QUEUED  +QUEUED  […]   +OK        what it says now, for the next transaction
+//! ```
+//!
+//! That is the condition of a script without its price: Redis runs commands of a transaction as if they had come alone,
+//! and a batch through Lua costs it half as much again. What it can't do is look before it writes, so it suits only what
+//! is known to hold as long as the key stands still. `EXEC` ends a watch whatever comes of it, and the next one is set
+//! up behind it in the same write: between two transactions no change goes unseen.
+//!
+//! A [`Guard`] belongs to one connection. When that is lost the watch is gone with it, and with the reply the knowledge
+//! of what took place: the caller then has a script look.
+
+use std::io;
+
+use super::command::command;
+use super::connection::{Connection, Replies, error_of};
+use super::resp::Reply;
+use crate::error::Result;
+
+/// See the module's text.
+pub(super) struct Guard {
+    key: String,
+    seen: Option<Seen>,
+}
+
+/// What the key said when it was put under watch.
+struct Seen {
+    connection: u64,
+    value: Vec<u8>,
+}
+
+impl Guard {
+    /// A guard that watches nothing yet.
+    pub(super) fn new(key: &str) -> Guard {
+        Guard { key: key.to_owned(), seen: None }
+    }
+
+    /// What the key said last, empty if it was not there; `None` while it is not watched on this connection.
+    pub(super) fn value(&self, connection: &Connection) -> Option<&[u8]> {
+        let seen = self.seen.as_ref()?;
+        (connection.number() == Some(seen.connection)).then_some(&seen.value)
+    }
+
+    /// Puts the key under watch and reads it.
+    pub(super) fn arm(&mut self, connection: &mut Connection) -> Result<()> {
+        const DOING: &str = "watching a key";
+        self.seen = None;
+        let key = &self.key;
+        let armed = connection.converse(DOING, |out| watch(key, out), watched)?;
+        self.note(connection, DOING, armed)
+    }
+
+    /// Carries the commands out that `write` writes, `commands` in number, if nobody has written the key since it was
+    /// last read, and has `each` see what became of them, in order. Says whether they were carried out. After an error
+    /// reply they were not; after a failure nobody knows.
+    ///
+    /// Whoever calls this has looked at [`Guard::value`].
+    pub(super) fn transact(
+        &mut self,
+        connection: &mut Connection,
+        doing: &'static str,
+        commands: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+        mut each: impl FnMut(usize, Reply<&[u8]>),
+    ) -> Result<bool> {
+        self.seen = None;
+        let key = &self.key;
+        let (executed, armed) = connection.converse(
+            doing,
+            |out| {
+                command(out, &["MULTI"]);
+                write(out);
+                command(out, &["EXEC"]);
+                watch(key, out);
+            },
+            |replies| {
+                let mut refused = None;
+                for _ in 0..=commands {
+                    if let Reply::Error(text) = replies.next()? {
+                        refused.get_or_insert_with(|| text.to_vec());
+                    }
+                }
+                let executed = match replies.next()? {
+                    Reply::List(count) => {
+                        (0..count).try_for_each(|at| replies.next().map(|reply| each(at, reply)))?;
+                        Ok(true)
+                    }
+                    Reply::Error(text) => Err(refused.unwrap_or_else(|| text.to_vec())),
+                    _ => Ok(false),
+                };
+                Ok((executed, watched(replies)?))
+            },
+        )?;
+        let armed = self.note(connection, doing, armed);
+        let executed = executed.map_err(|text| connection.refusal(doing, error_of(&text)))?;
+        // Without a watch the next transaction is none; whoever arms anew hears why.
+        armed.or_else(|error| if executed { Ok(()) } else { Err(error) })?;
+        Ok(executed)
+    }
+
+    fn note(&mut self, connection: &mut Connection, doing: &'static str, armed: Armed) -> Result<()> {
+        let value = armed.map_err(|text| connection.refusal(doing, error_of(&text)))?;
+        self.seen = connection.number().map(|connection| Seen { connection, value });
+        Ok(())
+    }
+}
+
+/// What a watched key says, or the error reply of watching it.
+type Armed = std::result::Result<Vec<u8>, Vec<u8>>;
+
+fn watch(key: &str, out: &mut Vec<u8>) {
+    command(out, &["WATCH", key]);
+    command(out, &["GET", key]);
+}
+
+fn watched(replies: &mut Replies<'_>) -> io::Result<Armed> {
+    let refused = match replies.next()? {
+        Reply::Error(text) => Some(text.to_vec()),
+        _ => None,
+    };
+    let value = match replies.next()? {
+        Reply::Text(text) => Ok(text.to_vec()),
+        Reply::Error(text) => Err(text.to_vec()),
+        _ => Ok(Vec::new()),
+    };
+    Ok(refused.map_or(value, Err))
+}
