@@ -1,7 +1,7 @@
 //! Which messages in hand are surely this consumer's alone, so that it may record their results without looking.
 //!
-//! The rule is the ledger's: a message above the recall has been handed out at most once (see `ledger/commit.rs`). Here
-//! stand the exceptions, all for what the recall can't know. Pure; owned by the committer.
+//! The rule is the ledger's: what the leader handed over that wrote the recall, and from above it, nobody else has (see
+//! `ledger/commit.rs`). Here stand the exceptions, all for what the recall can't know. Pure; owned by the committer.
 //!
 //! - A message that was delivered before may have its count in Redis, which has to be cleared: never alone.
 //! - When the connection to Redis was lost, it is not known what became of the last batch: all that was received until
@@ -10,6 +10,7 @@
 //!   leader repeats under another id. All that leaders of before hand over is no longer alone.
 
 use crate::id::{Epoch, MessageId};
+use crate::ledger::Recall;
 
 /// Tells one start of a Redis server from another; `None` if it does not let us know.
 pub(super) type Incarnation = Option<String>;
@@ -44,8 +45,8 @@ impl Trust {
     }
 
     /// Whether a message that came from a leader of `epoch`, as delivery number so and so, is this consumer's alone.
-    pub(super) fn is_alone(&self, recall: MessageId, id: MessageId, number: u16, epoch: Epoch) -> bool {
-        number == 1 && id > recall.max(self.floor) && epoch > self.distrusted
+    pub(super) fn is_alone(&self, recall: Recall, id: MessageId, number: u16, epoch: Epoch) -> bool {
+        number == 1 && epoch == recall.epoch && id > recall.up_to.max(self.floor) && epoch > self.distrusted
     }
 }
 
@@ -59,16 +60,21 @@ mod tests {
         trust.connected(server.map(str::to_owned), MessageId(received));
     }
 
+    /// A message from the leader of this epoch, which has recalled up to 10.
     fn alone(trust: &Trust, id: u64, epoch: u64) -> bool {
-        trust.is_alone(MessageId(10), MessageId(id), 1, Epoch(epoch))
+        let recall = Recall { epoch: Epoch(epoch), up_to: MessageId(10) };
+        trust.is_alone(recall, MessageId(id), 1, Epoch(epoch))
     }
 
     #[test]
-    fn first_deliveries_above_the_recall_are_alone() {
+    fn first_deliveries_by_the_leader_that_vouches_are_alone() {
         let mut trust = Trust::default();
         connected(&mut trust, SERVER, 0);
         assert!(alone(&trust, 11, 1) && !alone(&trust, 10, 1));
-        assert!(!trust.is_alone(MessageId(10), MessageId(11), 2, Epoch(1)));
+        let recall = Recall { epoch: Epoch(2), up_to: MessageId(10) };
+        assert!(!trust.is_alone(recall, MessageId(11), 2, Epoch(2)), "it was delivered before");
+        assert!(!trust.is_alone(recall, MessageId(11), 1, Epoch(1)), "an earlier leader handed it over");
+        assert!(!trust.is_alone(recall, MessageId(11), 1, Epoch(3)), "this leader keeps no recall");
     }
 
     #[test]

@@ -2,14 +2,16 @@
 //!
 //! The step is a script, which looks whether the message is still there, or a transaction, which can't look and costs
 //! Redis half. A transaction is right where nobody else can have removed the message. That is what the *recall* is for,
-//! an id in Redis:
+//! an epoch and an id in Redis:
 //!
-//! > A message with an id above the recall has been handed out at most once. So at most one consumer has it in hand.
+//! > Of the messages that the leader of this epoch hands out, those above this id it has handed out once, and no other
+//! > leader ever did. So one consumer has each of them in hand.
 //!
-//! Leaders keep it so: whoever takes the lease raises the recall to the newest pending message, and whoever hands
-//! something out again that a consumer may still have, or buries it, raises it to that in the step that settles what is
-//! to become of it. A consumer watches the key. What it has from above the recall it may commit in a transaction, which
-//! comes to nothing if the recall was written since it was last read; everything else goes through the script.
+//! Leaders keep it so: whoever takes the lease writes its epoch and raises the id to the newest pending message, and
+//! whoever hands something out again that a consumer may still have, or buries it, raises it to that in the step that
+//! settles what is to become of it. A consumer watches the key. What it has from that leader and from above that id it may
+//! commit in a transaction, which comes to nothing if the recall was written since it was last read; everything else goes
+//! through the script. So does all that comes from a leader that does not keep a recall.
 //!
 //! Removing by ranges of scores, the ids need no payload beside them: ids that follow each other without a gap, all of
 //! them in hand, are one range.
@@ -20,8 +22,8 @@ use super::command::{begin, number, word};
 use super::connection::error_of;
 use super::resp::Reply;
 use super::script::ScriptCall;
-use super::{COMMIT, Command, Commit, Ledger, Payload, member, text};
-use crate::error::{Error, Result};
+use super::{COMMIT, Command, Commit, Ledger, Payload, Recall, member, text};
+use crate::error::Result;
 use crate::id::{Epoch, MessageId};
 
 /// What came of a transaction.
@@ -61,8 +63,8 @@ impl Ledger {
         }
     }
 
-    /// The recall as it was last read; `None` while it is not watched.
-    pub fn recall(&self) -> Option<MessageId> {
+    /// The recall as it was last read; `None` if there is none, or while it is not watched.
+    pub fn recall(&self) -> Option<Recall> {
         self.recall.value(&self.connection).and_then(recall_of)
     }
 
@@ -78,15 +80,7 @@ impl Ledger {
 
     /// Begins to watch the recall.
     pub fn watch_recall(&mut self) -> Result<()> {
-        self.recall.arm(&mut self.connection)?;
-        match self.recall() {
-            Some(_) => Ok(()),
-            None => {
-                let got = self.recall.value(&self.connection).map(String::from_utf8_lossy);
-                let (server, got) = (self.connection.server().shown().to_owned(), format!("{got:?}"));
-                Err(Error::Answer { server, doing: "reading the recall", got })
-            }
-        }
+        self.recall.arm(&mut self.connection)
     }
 
     /// Records results of messages that nobody else can have in hand, in a transaction. `None`: the recall was written
@@ -149,10 +143,8 @@ impl Ledger {
     }
 }
 
-/// What the key of the recall says; a key that is not there recalls nothing.
-fn recall_of(value: &[u8]) -> Option<MessageId> {
-    if value.is_empty() {
-        return Some(MessageId::ZERO);
-    }
-    std::str::from_utf8(value).ok()?.parse().map(MessageId).ok()
+/// What the key of the recall says.
+fn recall_of(value: &[u8]) -> Option<Recall> {
+    let (epoch, up_to) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+    Some(Recall { epoch: Epoch(epoch.parse().ok()?), up_to: MessageId(up_to.parse().ok()?) })
 }

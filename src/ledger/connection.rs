@@ -173,7 +173,11 @@ impl Open {
         let mut greeting = Vec::new();
         let mut greetings = 0;
         if let Some((user, password)) = server.credentials() {
-            command(&mut greeting, &["AUTH", &user, &password]);
+            match user {
+                Some(user) => command(&mut greeting, &["AUTH", user, password]),
+                // Not the same as naming the user `default`: that one may need no password, which is then a mistake.
+                None => command(&mut greeting, &["AUTH", password]),
+            }
             greetings += 1;
         }
         if server.database() != 0 {

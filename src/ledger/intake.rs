@@ -1,9 +1,9 @@
 //! Taking messages in: the members added and the cursor moved over them, in one step that carries the leader's epoch.
 //!
-//! The step is a script, which compares the epoch and the cursor, or a transaction under a watch on the epoch, which
-//! costs Redis less. A transaction may follow only on an exchange that succeeded, on the same connection, and after
-//! which the epoch was ours: as long as nobody has written it since, nobody else has moved the cursor. After anything
-//! else (the first batch of a term, a lost reply) the script looks where the cursor is.
+//! The step is a script, which compares the epoch and the cursor, or a transaction under a watch on both, which costs
+//! Redis less. A transaction may follow only on an intake that succeeded on the same connection, and behind which the
+//! epoch was ours: then the cursor stood where we had left it. After anything else (the first batch of a term, a lost
+//! reply, a key that was written) the script looks.
 
 use redis::Value;
 
@@ -85,7 +85,7 @@ impl Ledger {
         }
     }
 
-    /// Says whether the batch is taken; if not, the epoch was written and nothing took place.
+    /// Says whether the batch is taken; if not, the epoch or the cursor was written and nothing took place.
     fn intake_in_transaction(
         &mut self,
         epoch: Epoch,

@@ -41,7 +41,7 @@ pub use self::cursor::{Cursor, Marker, Position};
 pub use self::keys::Keys;
 pub use self::member::{decode as decode_member, encode as encode_member, encoded_len as member_len};
 pub use self::server::Server;
-pub use self::types::{Acquire, Arrival, Commit, Gap, Intake, Page, Pending, Returned, Settled, Verdict};
+pub use self::types::{Acquire, Arrival, Commit, Gap, Intake, Page, Pending, Recall, Returned, Settled, Verdict};
 
 /// A message's body, shared between the ring, the intake and the courier. Those that came together share one allocation.
 pub type Payload = tungstenite::Bytes;
@@ -73,7 +73,7 @@ static GAP: Script = Script::new(include_str!("lua/gap.lua"));
 pub struct Ledger {
     connection: Connection,
     keys: Arc<Keys>,
-    /// Watches the epoch, for a leader's intake.
+    /// Watches the epoch and the cursor, for a leader's intake.
     fence: Guard,
     /// Watches the recall, for a consumer's commits.
     recall: Guard,
@@ -88,7 +88,7 @@ impl Ledger {
     }
 
     fn over(connection: Connection, keys: Arc<Keys>) -> Ledger {
-        let (fence, recall) = (Guard::new(&keys.epoch), Guard::new(&keys.recall));
+        let (fence, recall) = (Guard::new(&[&keys.epoch, &keys.cursor]), Guard::new(&[&keys.recall]));
         Ledger { connection, keys, fence, recall, astray: None }
     }
 

@@ -59,11 +59,10 @@ impl Server {
         }
     }
 
-    /// User and password, if any.
-    pub(super) fn credentials(&self) -> Option<(String, String)> {
+    /// The user, if one is named, and the password, if any.
+    pub(super) fn credentials(&self) -> Option<(Option<&str>, &str)> {
         let settings = self.client.get_connection_info().redis_settings();
-        let password = settings.password()?;
-        Some((settings.username().unwrap_or("default").to_owned(), password.to_owned()))
+        Some((settings.username(), settings.password()?))
     }
 
     /// The number of the database.

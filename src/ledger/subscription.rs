@@ -190,7 +190,9 @@ impl Subscription {
         set.map_err(|error| self.failed("greeting", error))?;
         let name = format!("{CLIENT_NAME_PREFIX}{dispatcher}");
         let hello = match self.server.credentials() {
-            Some((user, password)) => Command::of(&["HELLO", "3", "AUTH", &user, &password, "SETNAME", &name]),
+            Some((user, password)) => {
+                Command::of(&["HELLO", "3", "AUTH", user.unwrap_or("default"), password, "SETNAME", &name])
+            }
             None => Command::of(&["HELLO", "3", "SETNAME", &name]),
         };
         self.send("greeting", &hello.into_bytes())?;

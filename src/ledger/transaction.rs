@@ -1,4 +1,4 @@
-//! Transactions that take effect only if a key still says what it said: `WATCH`, and later `MULTI` … `EXEC`.
+//! Transactions that take effect only if keys still say what they said: `WATCH`, and later `MULTI` … `EXEC`.
 //!
 //! ```text
 //!  one write:  MULTI  ZADD …   SET …    EXEC  WATCH key  GET key
@@ -15,14 +15,15 @@
 
 use std::io;
 
-use super::command::command;
+use super::command::{begin, command, word};
 use super::connection::{Connection, Replies, error_of};
 use super::resp::Reply;
 use crate::error::Result;
 
 /// See the module's text.
 pub(super) struct Guard {
-    key: String,
+    /// The first is read, all are watched.
+    keys: Vec<String>,
     seen: Option<Seen>,
 }
 
@@ -33,28 +34,28 @@ struct Seen {
 }
 
 impl Guard {
-    /// A guard that watches nothing yet.
-    pub(super) fn new(key: &str) -> Guard {
-        Guard { key: key.to_owned(), seen: None }
+    /// A guard that watches nothing yet. What the first of the keys says is known, the others just have to stand still.
+    pub(super) fn new(keys: &[&str]) -> Guard {
+        Guard { keys: keys.iter().map(|key| (*key).to_owned()).collect(), seen: None }
     }
 
-    /// What the key said last, empty if it was not there; `None` while it is not watched on this connection.
+    /// What the first key said last, empty if it was not there; `None` while it is not watched on this connection.
     pub(super) fn value(&self, connection: &Connection) -> Option<&[u8]> {
         let seen = self.seen.as_ref()?;
         (connection.number() == Some(seen.connection)).then_some(&seen.value)
     }
 
-    /// Puts the key under watch and reads it.
+    /// Puts the keys under watch and reads the first.
     pub(super) fn arm(&mut self, connection: &mut Connection) -> Result<()> {
         const DOING: &str = "watching a key";
         self.seen = None;
-        let key = &self.key;
-        let armed = connection.converse(DOING, |out| watch(key, out), watched)?;
+        let keys = &self.keys;
+        let armed = connection.converse(DOING, |out| watch(keys, out), watched)?;
         self.note(connection, DOING, armed)
     }
 
-    /// Carries the commands out that `write` writes, `commands` in number, if nobody has written the key since it was
-    /// last read, and has `each` see what became of them, in order. Says whether they were carried out. After an error
+    /// Carries the commands out that `write` writes, `commands` in number, if nobody has written a key since the first
+    /// was last read, and has `each` see what became of them, in order. Says whether they were carried out. After an error
     /// reply they were not; after a failure nobody knows.
     ///
     /// Whoever calls this has looked at [`Guard::value`].
@@ -67,14 +68,14 @@ impl Guard {
         mut each: impl FnMut(usize, Reply<&[u8]>),
     ) -> Result<bool> {
         self.seen = None;
-        let key = &self.key;
+        let keys = &self.keys;
         let (executed, armed) = connection.converse(
             doing,
             |out| {
                 command(out, &["MULTI"]);
                 write(out);
                 command(out, &["EXEC"]);
-                watch(key, out);
+                watch(keys, out);
             },
             |replies| {
                 let mut refused = None;
@@ -111,9 +112,11 @@ impl Guard {
 /// What a watched key says, or the error reply of watching it.
 type Armed = std::result::Result<Vec<u8>, Vec<u8>>;
 
-fn watch(key: &str, out: &mut Vec<u8>) {
-    command(out, &["WATCH", key]);
-    command(out, &["GET", key]);
+fn watch(keys: &[String], out: &mut Vec<u8>) {
+    begin(out, 1 + keys.len());
+    word(out, "WATCH");
+    keys.iter().for_each(|key| word(out, key));
+    command(out, &["GET", &keys[0]]);
 }
 
 fn watched(replies: &mut Replies<'_>) -> io::Result<Armed> {

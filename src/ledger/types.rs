@@ -33,6 +33,15 @@ pub enum Acquire {
     },
 }
 
+/// What a leader vouches for: of the messages that it hands out itself, those above `up_to` have one holder each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recall {
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// The highest id of a message that more than one consumer may have in hand.
+    pub up_to: MessageId,
+}
+
 /// The answer to an intake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intake {

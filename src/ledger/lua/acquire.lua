@@ -27,7 +27,7 @@ redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], epoch)
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. epoch, 'PX', ARGV[2])
 -- Whatever earlier leaders handed out may go out again from here on.
-if newest and math.ceil(tonumber(newest)) > (tonumber(redis.call('GET', KEYS[5])) or 0) then
-  redis.call('SET', KEYS[5], string.format('%.0f', math.ceil(tonumber(newest))))
-end
+local recall = tonumber(string.match(redis.call('GET', KEYS[5]) or '', ' (%d+)$')) or 0
+recall = math.max(recall, math.ceil(tonumber(newest or '0')))
+redis.call('SET', KEYS[5], epoch .. ' ' .. string.format('%.0f', recall))
 return {'acquired', epoch, cursor, newest}
