@@ -138,8 +138,8 @@ struct Trouble {
 enum Watch {
     /// The recall is not watched yet.
     None,
-    /// It was, or could not be, on this connection.
-    Tried(u64),
+    /// It was, or could not be, on this connection, last for the leader of this epoch.
+    Tried(u64, Epoch),
     /// A transaction has removed something else than its batch: none is used any more.
     Broken,
 }
@@ -227,12 +227,14 @@ impl Worker {
         stats.recorded.add(recorded);
         stats.scripted.add(recorded);
         stats.dropped.add(others.len() - recorded.min(others.len()));
+        // If that was a new connection: what is handed over from here on is above what it leaves in doubt.
+        self.watch_recall(batch);
         true
     }
 
     /// What of a batch is this consumer's alone, and all others.
     fn sort_out<'a>(&mut self, batch: &'a [Finished]) -> (Vec<&'a Finished>, Vec<&'a Finished>) {
-        self.watch_recall();
+        self.watch_recall(batch);
         let Some(recall) = self.ledger.recall().filter(|_| self.watch != Watch::Broken) else {
             return (Vec::new(), batch.iter().collect());
         };
@@ -292,21 +294,28 @@ impl Worker {
         self.insist(messages.len(), |worker| worker.ledger.put_back(&messages)).map(|()| left)
     }
 
-    /// Watches the recall, if it is not watched on the present connection. What comes of it is no trouble: all goes through
-    /// the script then, and that finds out what Redis lacks.
-    fn watch_recall(&mut self) {
+    /// Watches the recall, if it was not watched on the present connection since the leader took over that the batch came
+    /// from. What comes of it is no trouble: all goes through the script then, and that finds out what Redis lacks.
+    fn watch_recall(&mut self, batch: &[Finished]) {
         let Some(connection) = self.ledger.connection_number() else { return };
-        if self.watch == Watch::Broken || self.watch == Watch::Tried(connection) {
-            return;
-        }
-        let outcome = self.ledger.incarnation().and_then(|server| self.ledger.watch_recall().map(|()| server));
+        // A leader writes its recall before anybody hears of it.
+        let epoch = batch.iter().map(|finished| finished.epoch).max().unwrap_or_default();
+        let known = match self.watch {
+            Watch::Broken => return,
+            Watch::Tried(at, of) if at == connection && of >= epoch => return,
+            Watch::Tried(at, _) => at == connection,
+            Watch::None => false,
+        };
+        let looked = if known { Ok(None) } else { self.ledger.incarnation().map(Some) };
+        let outcome = looked.and_then(|looked| self.ledger.watch_recall().map(|()| looked));
         match outcome {
-            Ok(server) => self.trust.connected(server, self.desk.highest().1),
+            Ok(Some(server)) => self.trust.connected(server, self.desk.highest().1),
+            Ok(None) => {}
             Err(error) => {
-                warn!("event=no-transactions reason={} note=\"the script does as well, more slowly\"", Quoted(error))
+                warn!("event=no-transactions reason={} note=\"the script does as well, more slowly\"", Quoted(error));
             }
         }
-        self.watch = Watch::Tried(connection);
+        self.watch = Watch::Tried(connection, epoch);
     }
 
     /// Does something until it is done; `None` if it was given up.
@@ -346,7 +355,7 @@ impl Worker {
 
     fn all_is_well(&mut self) {
         // Before a new connection has been looked at it is not known whether this is still the same server.
-        if self.ledger.connection_number().map(Watch::Tried) == Some(self.watch) {
+        if matches!(self.watch, Watch::Tried(at, _) if Some(at) == self.ledger.connection_number()) {
             self.trust.answered(self.desk.highest().0);
         }
         let stats = self.desk.stats();

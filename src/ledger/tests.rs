@@ -3,6 +3,8 @@
 use super::*;
 use crate::local::{RedisOptions, RedisServer};
 
+mod transactions;
+
 const TTL: Duration = Duration::from_secs(60);
 
 struct Fixture {

@@ -50,7 +50,15 @@ impl Guard {
         const DOING: &str = "watching a key";
         self.seen = None;
         let keys = &self.keys;
-        let armed = connection.converse(DOING, |out| watch(keys, out), watched)?;
+        let armed = connection.converse(
+            DOING,
+            |out| {
+                // What was written since an earlier watch would still count.
+                command(out, &["UNWATCH"]);
+                watch(keys, out);
+            },
+            |replies| replies.next().map(drop).and_then(|()| watched(replies)),
+        )?;
         self.note(connection, DOING, armed)
     }
 

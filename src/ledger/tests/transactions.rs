@@ -1,0 +1,194 @@
+//! Transactions: what they do, and that they do nothing once somebody has written what they rest on.
+
+use super::*;
+
+const NOTHING_UNSTORED: Option<(Vec<MessageId>, String)> = None;
+
+/// A leader, and what it has taken in.
+fn led(f: &mut Fixture, ids: &[u64]) -> Epoch {
+    let Acquire::Acquired { epoch, .. } =
+        f.ledger.acquire(&DispatcherId::generate("a"), TTL, Epoch(0), true).expect("it is free")
+    else {
+        panic!("nobody else has it")
+    };
+    f.pend(epoch, ids);
+    epoch
+}
+
+/// Another connection to the same server.
+fn other(f: &Fixture) -> Ledger {
+    Ledger::new(f.redis.server(), Arc::new(Keys::new("messages")), Duration::from_secs(10))
+}
+
+/// Results and pending messages.
+fn counts(f: &mut Fixture) -> (i64, i64) {
+    (f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"]))
+}
+
+fn record(ledger: &mut Ledger, ids: &[u64]) -> Option<Recorded> {
+    let batch: Vec<Commit> = ids.iter().map(|id| commit(*id)).collect();
+    ledger.commit_sole(0, &batch.iter().collect::<Vec<_>>()).expect("redis answers")
+}
+
+#[test]
+fn batches_are_recorded_one_after_the_other() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1, 2, 3, 5, 8, 9]);
+    let mut consumer = other(&f);
+    consumer.watch_recall().expect("it is watched");
+    assert_eq!(consumer.recall(), Some(Recall { epoch, up_to: MessageId(0) }));
+    assert_eq!(record(&mut consumer, &[1, 2, 3, 5]), Some(Recorded { removed: 4, unstored: NOTHING_UNSTORED }));
+    // The watch was renewed behind the first.
+    let nothing_to_store = Commit { id: MessageId(8), fields: Words::default() };
+    let recorded = consumer.commit_sole(1_000, &[&nothing_to_store, &commit(9)]).expect("redis answers");
+    assert_eq!(recorded, Some(Recorded { removed: 2, unstored: NOTHING_UNSTORED }));
+    assert_eq!(counts(&mut f), (5, 0));
+}
+
+#[test]
+fn what_is_settled_meanwhile_is_not_recorded() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1, 2, 3]);
+    let mut consumer = other(&f);
+    consumer.watch_recall().expect("it is watched");
+    // One that a consumer has let go of is nobody else's.
+    let nacked = Returned { let_go: true, ..returned(3, Verdict::Failed, 1) };
+    f.ledger.settle(epoch, 5, &[nacked]).expect("it leads");
+    assert!(record(&mut consumer, &[1]).is_some());
+    f.ledger.settle(epoch, 5, &[returned(2, Verdict::Lost, 1)]).expect("it leads");
+    assert_eq!(record(&mut consumer, &[2]), None);
+    assert_eq!(counts(&mut f), (1, 2));
+    assert_eq!(consumer.recall(), Some(Recall { epoch, up_to: MessageId(2) }), "it was read anew");
+    // It never falls.
+    f.ledger.settle(epoch, 5, &[returned(1, Verdict::Unused, 1)]).expect("it leads");
+    consumer.watch_recall().expect("it is watched");
+    assert_eq!(consumer.recall(), Some(Recall { epoch, up_to: MessageId(2) }));
+}
+
+#[test]
+fn a_new_leader_recalls_all_that_is_pending() {
+    let mut f = fixture();
+    led(&mut f, &[1, 2]);
+    let mut consumer = other(&f);
+    consumer.watch_recall().expect("it is watched");
+    let epoch = led(&mut f, &[3]);
+    assert_eq!(record(&mut consumer, &[1]), None);
+    assert_eq!(consumer.recall(), Some(Recall { epoch, up_to: MessageId(2) }));
+    assert_eq!(counts(&mut f), (0, 3));
+    f.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    let mut full = other(&f);
+    assert!(full.acquire(&DispatcherId::generate("b"), TTL, Epoch(0), true).is_ok(), "a full Redis gets its leader");
+    let epoch = full.recall_now().epoch;
+    f.ledger.settle(epoch, 5, &[returned(3, Verdict::Lost, 1)]).expect("and has its messages settled");
+    assert_eq!(full.recall_now().up_to, MessageId(3));
+}
+
+impl Ledger {
+    fn recall_now(&mut self) -> Recall {
+        self.watch_recall().expect("it is watched");
+        self.recall().expect("there is one")
+    }
+}
+
+#[test]
+fn a_breach_shows() {
+    let mut f = fixture();
+    led(&mut f, &[1, 2, 3]);
+    let mut consumer = other(&f);
+    consumer.watch_recall().expect("it is watched");
+    f.number(&["ZREMRANGEBYSCORE", "messages:pending", "2", "2"]);
+    assert_eq!(record(&mut consumer, &[1, 2, 3]), Some(Recorded { removed: 2, unstored: NOTHING_UNSTORED }));
+}
+
+#[test]
+fn results_that_could_not_be_stored_are_named_and_their_messages_put_back() {
+    let mut f = fixture();
+    led(&mut f, &[1, 2]);
+    let mut consumer = other(&f);
+    consumer.watch_recall().expect("it is watched");
+    f.run(&["SET", "messages:processed", "mine"]);
+    let Recorded { removed, unstored } = record(&mut consumer, &[1, 2]).expect("nobody has written the recall");
+    let (ids, reason) = unstored.expect("a string takes no entries");
+    assert_eq!((removed, ids), (2, vec![MessageId(1), MessageId(2)]));
+    assert!(reason.contains("WRONGTYPE"), "{reason}");
+    consumer.put_back(&[(MessageId(1), b"x"[..].into()), (MessageId(2), b"x"[..].into())]).expect("there is room");
+    f.run(&["DEL", "messages:processed"]);
+    assert_eq!(consumer.commit(None, 0, &[commit(1), commit(2)]).expect("redis answers"), 2);
+}
+
+#[test]
+fn full_memory_refuses_a_transaction_whole() {
+    let mut f = fixture();
+    led(&mut f, &[1]);
+    let mut consumer = other(&f);
+    consumer.watch_recall().expect("it is watched");
+    f.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    let one = commit(1);
+    let error = consumer.commit_sole(0, &[&one]).expect_err("there is no memory");
+    assert_eq!(error.redis_code(), Some("OOM"));
+    f.run(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(counts(&mut f), (0, 1));
+    assert!(record(&mut consumer, &[1]).is_some(), "the watch stands");
+}
+
+#[test]
+fn a_watch_ends_with_its_connection() {
+    let mut f = fixture();
+    led(&mut f, &[1]);
+    let mut consumer = other(&f);
+    consumer.watch_recall().expect("it is watched");
+    f.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let one = commit(1);
+    assert!(consumer.commit_sole(0, &[&one]).is_err());
+    assert_eq!(consumer.recall(), None);
+    assert_eq!(consumer.commit(None, 0, &[one]).expect("it connects again"), 1);
+    assert_eq!(consumer.recall(), None, "another connection watches nothing");
+}
+
+#[test]
+fn an_intake_in_a_transaction_is_fenced_like_the_script() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1]);
+    // The first went through the script, these do not: Redis has seen it no more often.
+    f.run(&["CONFIG", "RESETSTAT"]);
+    f.pend(epoch, &[2]);
+    f.pend(epoch, &[3]);
+    let Value::BulkString(calls) = f.run(&["INFO", "commandstats"]) else { panic!("a text") };
+    assert!(!String::from_utf8_lossy(&calls).contains("cmdstat_evalsha"), "it went through the script");
+    let before = f.ledger.cursor().expect("redis answers");
+    other(&f).acquire(&DispatcherId::generate("b"), TTL, Epoch(0), true).expect("nobody is subscribed");
+    let batch = [arrival(4, b"x")];
+    let error = f.ledger.intake(epoch, before.as_ref(), &cursor("m", 4, 4), &batch).expect_err("another leads");
+    assert!(matches!(error, Error::Fenced { .. }), "{error}");
+    assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.ledger.cursor().unwrap()), (3, before));
+}
+
+#[test]
+fn an_intake_sees_a_cursor_that_somebody_moved() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1]);
+    f.pend(epoch, &[2]);
+    let before = f.ledger.cursor().expect("redis answers");
+    other(&f).connection().query("testing", Command::of(&["DEL", "messages:cursor"])).expect("redis answers");
+    let taken = f.ledger.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &[arrival(3, b"x")]);
+    assert_eq!(taken.expect("it leads"), Intake::Moved(None));
+    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
+}
+
+#[test]
+fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1]);
+    f.pend(epoch, &[2]);
+    let before = f.ledger.cursor().expect("redis answers");
+    f.run(&["SET", "messages:pending", "mine"]);
+    let (next, batch) = (cursor("m", 3, 3), [arrival(3, b"x")]);
+    for _ in 0..2 {
+        let error = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
+        assert!(error.to_string().contains("messages:pending is a string"), "{error}");
+        assert_eq!(f.ledger.cursor().expect("redis answers"), before);
+    }
+    f.run(&["DEL", "messages:pending"]);
+    assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken);
+    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
+}

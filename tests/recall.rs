@@ -1,0 +1,206 @@
+//! The recall: a consumer records without looking only what a leader vouches for, and only as long as it does.
+//!
+//! The leader is scripted, so that the moment is known at which something changes behind the consumer's back.
+
+mod support;
+
+use crossbeam_channel::{Sender, bounded};
+use oncecast::id::{Epoch, MessageId};
+use oncecast::local::RedisServer;
+use oncecast::wire::Frame;
+use oncecast::{Consumer, Delivery, Outcome};
+
+use support::running_consumer::RunningConsumer;
+use support::scripted_dispatcher::ScriptedDispatcher;
+use support::{lasting_redis_server, pend, redis_server, run_on, wait_until};
+
+/// A consumer whose handler waits for a permit for each message, and has had one for message 1: its committer watches
+/// the recall that the leader of epoch 5 keeps.
+struct Fixture {
+    redis: RedisServer,
+    consumer: RunningConsumer,
+    leader: ScriptedDispatcher,
+    permits: Sender<()>,
+}
+
+fn fixture(redis: RedisServer) -> Fixture {
+    let (permits, gate) = bounded::<()>(100);
+    let handler = move |delivery: &Delivery<'_>| {
+        gate.recv()?;
+        Ok(Outcome::new().field("body", delivery.payload()))
+    };
+    let builder = Consumer::builder().redis_url(redis.url()).listen("127.0.0.1:0").concurrency(1).prefetch(8);
+    let consumer = RunningConsumer::start(builder.handler(handler));
+    recall(&redis, 5, 0);
+    let leader = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut fixture = Fixture { redis, consumer, leader, permits };
+    fixture.hand_over(1, 1);
+    fixture.finish(1);
+    assert_eq!(fixture.figures(), (1, 0, 0), "the first goes without the script");
+    fixture
+}
+
+fn recall(redis: &RedisServer, epoch: u64, up_to: u64) {
+    run_on::<()>(redis, &["SET", "messages:recall", &format!("{epoch} {up_to}")]);
+}
+
+impl Fixture {
+    /// Makes a message pending and hands it over, and waits until it is in hand.
+    fn hand_over(&mut self, id: u64, delivery: u16) {
+        pend(&self.redis, id, "x");
+        let held = self.consumer.stats.held();
+        self.leader.send(&[Frame::Process { id: MessageId(id), delivery, body: b"x" }]);
+        wait_until("it to be in hand", || (self.consumer.stats.held() == held + 1).then_some(()));
+    }
+
+    /// Lets the handler return, and waits for the ACK.
+    fn finish(&mut self, id: u64) {
+        self.permits.send(()).expect("the handler waits");
+        self.leader.expect_acks(&[id]);
+    }
+
+    /// Somebody else records it.
+    fn remove(&self, id: u64) {
+        let id = id.to_string();
+        assert_eq!(run_on::<u64>(&self.redis, &["ZREMRANGEBYSCORE", "messages:pending", &id, &id]), 1);
+    }
+
+    /// How many were recorded, by script and dropped.
+    fn figures(&self) -> (u64, u64, u64) {
+        let stats = &self.consumer.stats;
+        (stats.recorded.get(), stats.scripted.get(), stats.dropped.get())
+    }
+
+    fn results(&self) -> u64 {
+        run_on(&self.redis, &["XLEN", "messages:processed"])
+    }
+}
+
+#[test]
+fn what_is_recalled_while_it_is_in_hand_is_looked_up() {
+    let mut f = fixture(redis_server());
+    f.hand_over(2, 1);
+    // The leader gives it to another consumer, which records it.
+    recall(&f.redis, 5, 2);
+    f.remove(2);
+    f.finish(2);
+    assert_eq!((f.figures(), f.results()), ((1, 0, 1), 1));
+    // What it hands out after that is vouched for again.
+    f.hand_over(3, 1);
+    f.finish(3);
+    assert_eq!((f.figures(), f.results()), ((2, 0, 1), 2));
+}
+
+#[test]
+fn what_was_recalled_before_it_came_is_looked_up() {
+    let mut f = fixture(redis_server());
+    recall(&f.redis, 5, 3);
+    f.hand_over(2, 1);
+    f.finish(2);
+    f.hand_over(3, 1);
+    f.remove(3);
+    f.finish(3);
+    assert_eq!((f.figures(), f.results()), ((2, 1, 1), 2));
+}
+
+#[test]
+fn a_later_delivery_is_looked_up_and_its_count_cleared() {
+    let mut f = fixture(redis_server());
+    run_on::<()>(&f.redis, &["HSET", "messages:attempts", "2", "2"]);
+    f.hand_over(2, 2);
+    f.finish(2);
+    assert_eq!((f.figures(), f.results()), ((2, 1, 0), 2));
+    assert!(!run_on::<bool>(&f.redis, &["EXISTS", "messages:attempts"]), "its count is left");
+}
+
+#[test]
+fn what_another_leader_hands_over_is_looked_up_until_it_vouches_for_it() {
+    let mut f = fixture(redis_server());
+    f.leader = ScriptedDispatcher::lead(f.consumer.address, 6, &[]);
+    f.hand_over(2, 1);
+    f.remove(2);
+    f.finish(2);
+    assert_eq!((f.figures(), f.results()), ((1, 0, 1), 1));
+    recall(&f.redis, 7, 2);
+    f.leader = ScriptedDispatcher::lead(f.consumer.address, 7, &[]);
+    f.hand_over(3, 1);
+    f.finish(3);
+    assert_eq!((f.figures(), f.results()), ((2, 0, 1), 2));
+}
+
+#[test]
+fn what_was_in_hand_when_the_connection_was_lost_is_looked_up() {
+    let mut f = fixture(redis_server());
+    f.hand_over(2, 1);
+    let skip = &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+    assert!(run_on::<u64>(&f.redis, skip) > 0);
+    // As if its transaction had been carried out and the reply got lost.
+    f.remove(2);
+    f.finish(2);
+    assert_eq!((f.figures(), f.results()), ((1, 0, 1), 1));
+    f.hand_over(3, 1);
+    f.finish(3);
+    assert_eq!((f.figures(), f.results()), ((2, 0, 1), 2));
+}
+
+#[test]
+fn after_a_restart_of_redis_only_later_leaders_are_trusted() {
+    let mut f = fixture(lasting_redis_server());
+    f.redis.kill().expect("it is ours");
+    f.redis.start_again().expect("it starts again");
+    // It may have lost a recall, or the intake of what is on its way from this leader.
+    for id in [2, 3] {
+        f.hand_over(id, 1);
+        f.finish(id);
+    }
+    assert_eq!((f.figures(), f.results()), ((3, 2, 0), 3));
+    recall(&f.redis, 6, 3);
+    f.leader = ScriptedDispatcher::lead(f.consumer.address, 6, &[]);
+    f.hand_over(4, 1);
+    f.finish(4);
+    assert_eq!((f.figures(), f.results()), ((4, 2, 0), 4));
+}
+
+#[test]
+fn a_breach_is_counted_and_ends_transactions() {
+    let mut f = fixture(redis_server());
+    f.hand_over(2, 1);
+    // Nobody may do this without a recall.
+    f.remove(2);
+    f.finish(2);
+    assert_eq!(f.consumer.stats.breaches.get(), 1);
+    f.hand_over(3, 1);
+    f.remove(3);
+    f.finish(3);
+    f.hand_over(4, 1);
+    f.finish(4);
+    assert_eq!((f.figures(), f.results()), ((3, 1, 1), 3));
+}
+
+#[test]
+fn a_result_that_redis_refuses_in_a_transaction_is_not_lost() {
+    let mut f = fixture(redis_server());
+    run_on::<()>(&f.redis, &["DEL", "messages:processed"]);
+    run_on::<()>(&f.redis, &["SET", "messages:processed", "mine"]);
+    f.hand_over(2, 1);
+    f.permits.send(()).expect("the handler waits");
+    wait_until("the trouble to be seen", || (f.consumer.stats.redis_errors.get() > 0).then_some(()));
+    assert_eq!(run_on::<u64>(&f.redis, &["ZCARD", "messages:pending"]), 1, "its message is put back");
+    run_on::<()>(&f.redis, &["DEL", "messages:processed"]);
+    f.leader.expect_acks(&[2]);
+    assert_eq!((f.results(), f.consumer.stats.breaches.get()), (1, 0));
+}
+
+#[test]
+fn epochs_of_the_frames_count_and_not_the_newest_heard_of() {
+    let mut f = fixture(redis_server());
+    f.hand_over(2, 1);
+    // The next leader vouches for what it hands out itself, not for what this consumer had before.
+    recall(&f.redis, 6, 1);
+    f.leader = ScriptedDispatcher::connect(f.consumer.address);
+    f.leader.send(&[Frame::Lead { epoch: Epoch(6), group: "messages" }]);
+    assert_eq!((f.leader.next().as_str(), f.leader.next().as_str()), ("READY", "HELD 2"));
+    f.remove(2);
+    f.finish(2);
+    assert_eq!((f.figures(), f.results()), ((1, 0, 1), 1));
+}
