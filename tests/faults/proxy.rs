@@ -22,8 +22,8 @@ pub struct Proxy {
 
 struct Shared {
     redis: String,
-    /// What a request whose reply may be lost contains.
-    needle: &'static [u8],
+    /// A request whose reply may be lost contains one of these.
+    needles: [&'static [u8]; 2],
     /// Which of them lose it.
     dice: Mutex<Dice>,
     lost: AtomicU64,
@@ -36,14 +36,14 @@ struct Dice {
 }
 
 impl Proxy {
-    /// One of `one_in` requests that contain `needle` loses its reply; each is a command of its own with one reply.
-    pub fn start(redis: &str, needle: &'static [u8], random: fastrand::Rng, one_in: u64) -> Proxy {
+    /// One of `one_in` requests that contain one of `needles` loses its reply, or what has not come of its replies.
+    pub fn start(redis: &str, needles: [&'static [u8]; 2], random: fastrand::Rng, one_in: u64) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("it listens");
         listener.set_nonblocking(true).expect("our own socket");
         let shared = Arc::new(Shared {
             redis: redis.to_owned(),
-            needle,
+            needles,
             dice: Mutex::new(Dice { random, one_in }),
             lost: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -114,14 +114,16 @@ impl Shared {
         let mut tail: Vec<u8> = Vec::new();
         self.copy(client, redis, |bytes| {
             tail.extend_from_slice(bytes);
-            if tail.windows(self.needle.len()).any(|window| window == self.needle) {
+            let found = |needle: &&[u8]| tail.windows(needle.len()).any(|window| window == *needle);
+            if self.needles.iter().any(found) {
                 tail.clear();
                 let Dice { random, one_in } = &mut *self.dice.lock();
                 if random.u64(0..*one_in) == 0 {
                     doomed.store(true, Ordering::SeqCst);
                 }
             }
-            tail.drain(..tail.len().saturating_sub(self.needle.len() - 1));
+            let longest = self.needles.iter().map(|needle| needle.len()).max().unwrap_or(0);
+            tail.drain(..tail.len().saturating_sub(longest.saturating_sub(1)));
             true
         });
     }

@@ -489,6 +489,8 @@ fn leader_of(cluster: &mut Cluster, dispatchers: &[Watched]) -> usize {
 
 /// The keys of the script that takes messages in, as they stand in a call.
 const INTAKE_KEYS: &[u8] = b"messages:cursor\r\n$16\r\nmessages:pending\r\n$13\r\nmessages:dead\r\n";
+/// The end of a transaction; dispatchers take in with it, and consumers record.
+const EXEC: &[u8] = b"$4\r\nEXEC\r\n";
 /// The keys of the script that records results.
 const COMMIT_KEYS: &[u8] = b"messages:pending\r\n$18\r\nmessages:processed\r\n";
 
@@ -500,7 +502,7 @@ fn row_22_reply_to_the_intake_lost() {
     let mut cluster = Cluster::start(options(0, 3, "", "")).unwrap();
     let connection = &mut client_of(&mut cluster);
     let address = format!("127.0.0.1:{}", cluster.redis().port());
-    let proxy = Proxy::start(&address, INTAKE_KEYS, fastrand::Rng::with_seed(this.random.u64(..)), 5);
+    let proxy = Proxy::start(&address, [INTAKE_KEYS, EXEC], fastrand::Rng::with_seed(this.random.u64(..)), 5);
     let addresses: Vec<String> = (0..3).map(|number| cluster.address(number).to_string()).collect();
     let behind_the_proxy = |name: &str| {
         let command = programs().command("oncecast-dispatcher").expect("the program is built");
@@ -540,7 +542,7 @@ fn row_22_reply_to_the_commit_lost() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).unwrap();
     let connection = &mut client_of(&mut cluster);
     let address = format!("127.0.0.1:{}", cluster.redis().port());
-    let proxy = Proxy::start(&address, COMMIT_KEYS, fastrand::Rng::with_seed(this.random.u64(..)), 5);
+    let proxy = Proxy::start(&address, [COMMIT_KEYS, EXEC], fastrand::Rng::with_seed(this.random.u64(..)), 5);
     let listen = format!("127.0.0.1:{}", oncecast::local::ports::free_port().unwrap());
     let mut command = programs().command("oncecast-consumer").expect("the program is built");
     command.args(["--redis-url", &proxy.url(), "--listen", &listen, "--consumer-id", "unlucky"]);
