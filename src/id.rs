@@ -2,7 +2,9 @@
 //!
 //! Newtypes, so that an epoch is never taken for a message id. Pure values; any thread may use them.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The largest id: sorted-set scores are doubles, which are exact up to 2^53.
@@ -29,6 +31,38 @@ impl MessageId {
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A map from messages, for what is looked up once or more for each of them.
+///
+/// Hashed by one multiplication: the standard hasher would be a good part of what a message costs, for a safety that is
+/// not needed here. Ids are numbers that a leader gave out, and whoever may name others, a consumer, is trusted with more
+/// than our time.
+pub type IdMap<V> = HashMap<MessageId, V, BuildHasherDefault<IdHasher>>;
+
+/// A set of messages; see [`IdMap`].
+pub type IdSet = HashSet<MessageId, BuildHasherDefault<IdHasher>>;
+
+/// The hasher of an [`IdMap`]; only for ids.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write_u64(&mut self, id: u64) {
+        /// Odd, and without a pattern: 2^64 divided by the golden ratio.
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        // The map takes the place from the low bits and a tag from the high ones: folded, all depend on the whole id.
+        let product = u128::from(id) * u128::from(FACTOR);
+        self.0 = (product as u64) ^ ((product >> 64) as u64);
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an id is one u64");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -74,6 +108,8 @@ pub fn wall_clock_us() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::Hash;
+
     use super::*;
 
     #[test]
@@ -88,6 +124,29 @@ mod tests {
     #[test]
     fn a_mad_clock_does_not_leave_the_exact_range() {
         assert!(MessageId::ZERO.next(u64::MAX).0 < MAX_MESSAGE_ID);
+    }
+
+    /// The low bits say the place in a map, the high ones the tag that is compared there.
+    #[test]
+    fn ids_spread_over_a_map_however_they_follow_each_other() {
+        const PLACES: u64 = 4_096;
+        let first = 1_764_000_000_000_000;
+        for step in [1, 2, 5, 8, 1_000, 1 << 12, 1 << 16, 1_000_000] {
+            let hashes: Vec<u64> = (0..PLACES)
+                .map(|number| {
+                    let mut hasher = IdHasher::default();
+                    MessageId(first + number * step).hash(&mut hasher);
+                    hasher.finish()
+                })
+                .collect();
+            let most_at = |part: &dyn Fn(u64) -> u64, parts: u64| {
+                let mut counts = vec![0; parts as usize];
+                hashes.iter().for_each(|hash| counts[part(*hash) as usize] += 1);
+                counts.into_iter().max().expect("there are parts")
+            };
+            assert!(most_at(&|hash| hash % PLACES, PLACES) <= 16, "places, step {step}");
+            assert!(most_at(&|hash| hash >> 57, 128) <= 128, "tags, step {step}");
+        }
     }
 
     #[test]

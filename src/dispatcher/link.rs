@@ -3,7 +3,6 @@
 //! The socket never blocks. What cannot be written at once stays in the WebSocket's buffer, which is bounded because a
 //! consumer is given no more than its prefetch and no more than [`LINK_BYTES`].
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tungstenite::{Bytes, Message, WebSocket};
 
 use super::dialer::NewLink;
 use super::stats::LinkFigures;
-use crate::id::MessageId;
+use crate::id::{IdMap, MessageId};
 use crate::ledger::Pending;
 use crate::wire::{ErrorCode, Frame, ReadyFlags};
 
@@ -34,7 +33,7 @@ pub(super) struct Link {
     pub(super) figures: Arc<LinkFigures>,
     socket: WebSocket<TcpStream>,
     prefetch: u32,
-    held: HashMap<MessageId, Held>,
+    held: IdMap<Held>,
     held_bytes: usize,
     /// The suspect that it was given, if it has not let go of it.
     suspect: Option<MessageId>,
@@ -115,7 +114,7 @@ impl Link {
             last_heard: now,
             socket: new.socket,
             prefetch: new.prefetch,
-            held: HashMap::new(),
+            held: IdMap::default(),
             held_bytes: 0,
             suspect: None,
             chunk: Vec::new(),

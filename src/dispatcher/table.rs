@@ -9,11 +9,11 @@
 //! Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time: a message that
 //! kills its consumer again and again then takes no neighbour with it to the dead letters.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::budget::{Budget, Share};
-use crate::id::MessageId;
+use crate::id::{IdMap, MessageId};
 use crate::ledger::Pending;
 
 /// The most messages a leader has in its hands; beyond it they wait in Redis alone.
@@ -94,7 +94,7 @@ pub(super) struct Next {
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Table {
-    known: HashMap<MessageId, Whereabouts>,
+    known: IdMap<Whereabouts>,
     suspects: VecDeque<Again>,
     again: VecDeque<Again>,
     ready: VecDeque<Pending>,
