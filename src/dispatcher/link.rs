@@ -131,9 +131,17 @@ impl Link {
 
     /// Whether it may be given a message of `bytes`.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        !self.draining
-            && self.held.len() < self.prefetch as usize
-            && (self.held.is_empty() || self.held_bytes + bytes <= LINK_BYTES)
+        !self.draining && self.room() > 0 && (self.held.is_empty() || self.held_bytes + bytes <= LINK_BYTES)
+    }
+
+    /// How many more messages it may be given.
+    pub(super) fn room(&self) -> usize {
+        (self.prefetch as usize).saturating_sub(self.held.len())
+    }
+
+    /// Whether it may be given this message, and does not still have it in hand: else another link may be better.
+    pub(super) fn is_natural_for(&self, message: &Pending) -> bool {
+        self.has_room(message.payload.len()) && !self.has_in_hand(message)
     }
 
     /// Whether it has a suspect in hand: it is not given another one then.
@@ -146,8 +154,9 @@ impl Link {
         self.suspect = Some(id);
     }
 
-    pub(super) fn holds(&self, id: MessageId) -> bool {
-        self.held.contains_key(&id)
+    /// Whether it still has a message in hand that goes out again.
+    pub(super) fn has_in_hand(&self, message: &Pending) -> bool {
+        message.delivery > 1 && self.held.contains_key(&message.id)
     }
 
     pub(super) fn held_len(&self) -> usize {
@@ -332,7 +341,7 @@ fn is_transient(kind: ErrorKind) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::TcpListener;
 
     use tungstenite::protocol::{Role, WebSocketConfig};
@@ -340,7 +349,7 @@ mod tests {
     use super::*;
 
     /// A link with a small buffer, and its peer, which reads only what the test reads.
-    fn link(prefetch: u32) -> (Link, TcpStream) {
+    pub(in crate::dispatcher) fn link(prefetch: u32) -> (Link, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
         let (peer, _) = listener.accept().expect("it connects");
@@ -359,7 +368,7 @@ mod tests {
         (Link::new(new, 1), peer)
     }
 
-    fn message(id: u64, bytes: usize) -> Pending {
+    pub(in crate::dispatcher) fn message(id: u64, bytes: usize) -> Pending {
         Pending { id: MessageId(id), delivery: 1, payload: vec![b'x'; bytes].into() }
     }
 
