@@ -318,7 +318,9 @@ impl Link {
     }
 
     fn write_chunk(&mut self) -> Result<(), Failure> {
-        let chunk = std::mem::take(&mut self.chunk);
+        // The next is about as large as this one.
+        let room = Vec::with_capacity(self.chunk.len().min(CHUNK_BYTES));
+        let chunk = std::mem::replace(&mut self.chunk, room);
         self.write(Message::Binary(chunk.into()))
     }
 
