@@ -3,7 +3,8 @@
 //! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by the
 //! courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id, since
 //! what goes out again is read from Redis again. It waits in a queue of its own, which is served first: however many new
-//! messages there are, none of those that were accepted before starves behind them.
+//! messages there are, none of those that were accepted before starves behind them. Small payloads that came together
+//! share an allocation; it goes with the last of them, and they leave in the order in which they came.
 //!
 //! A message whose consumer is lost at its second delivery or a later one is a *suspect*: it may be what kills consumers.
 //! Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time: a message that
