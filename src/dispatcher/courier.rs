@@ -1,8 +1,8 @@
 //! The courier: hands messages to consumers and hears what became of them.
 //!
 //! One thread, one loop, no blocking call but the wait: it reads the links, hears the redistributor and ingest, hands
-//! out what waits to the consumer with the lowest share of its prefetch in use, and tends the links. A consumer that
-//! does not read fills its own share and nothing else. It never talks to Redis: what needs Redis is a task for the
+//! out what waits, in runs, to the consumer with the lowest share of its prefetch in use, and tends the links. A consumer
+//! that does not read fills its own share and nothing else. It never talks to Redis: what needs Redis is a task for the
 //! redistributor, and ingest never waits for it, since what does not fit into memory is left to the sorted set.
 
 use std::collections::{HashSet, VecDeque};

@@ -106,13 +106,13 @@ fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
     let mut rig = Rig::new(&[1_000, 1_000]);
     hand_out(&mut rig.courier, 1..=1);
     assert_eq!(held(&rig.courier), [1, 0]);
-    // The other link is freer only for the first: then both are as free as each other.
+    // Both are as free as each other now, and it is the turn of the first.
     hand_out(&mut rig.courier, 2..=2);
     let link = rig.courier.links[0].as_mut().expect("it stands");
     assert_eq!(link.detach_overdue(Duration::ZERO, Instant::now()).len(), 1);
     let budget = Budget::new(1 << 20);
     let again = |id: u64, delivery| Again::new(Pending { delivery, ..message(id, 1) }, None::<Loss>, &budget);
-    for (id, delivery) in [(10, 1), (11, 1), (1, 2), (12, 1)] {
+    for (id, delivery) in [(10, 1), (1, 2), (11, 1), (12, 1)] {
         rig.courier.table.set_away(MessageId(id));
         assert!(rig.courier.table.readmit(again(id, delivery)));
     }
