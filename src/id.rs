@@ -2,7 +2,9 @@
 //!
 //! Newtypes, so that an epoch is never taken for a message id. Pure values; any thread may use them.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The largest id: sorted-set scores are doubles, which are exact up to 2^53.
@@ -29,6 +31,43 @@ impl MessageId {
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A map from messages, for what is looked up once or more for each of them.
+///
+/// Hashed for what ids are: numbers that rise with time. Messages that follow each other come and go together, so they lie
+/// side by side, and what was touched for one is in the cache for the next. With many in hand that counts for more than
+/// the arithmetic: the standard hasher, and any good one, has the memory fetched anew for each. It gives no safety against
+/// ids that were picked to collide; whoever may name ids, a consumer, is trusted with more than our time.
+pub type IdMap<V> = HashMap<MessageId, V, BuildHasherDefault<IdHasher>>;
+
+/// A set of messages; see [`IdMap`].
+pub type IdSet = HashSet<MessageId, BuildHasherDefault<IdHasher>>;
+
+/// The hasher of an [`IdMap`]; only for ids.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write_u64(&mut self, id: u64) {
+        /// Odd, and without a pattern: 2^64 divided by the golden ratio.
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        /// 65 ms. Each such time begins at a place of its own, so that what recurs by the clock does not meet there.
+        const TIME_BITS: u32 = 16;
+        /// The map compares the high bits of the hash before it compares ids, and takes the place from the low ones.
+        const TAG: u64 = 0x7f << 57;
+        let begin = (id >> TIME_BITS).wrapping_mul(FACTOR) >> 32;
+        let tag = id.wrapping_mul(FACTOR) & TAG;
+        self.0 = tag | (id.wrapping_add(begin) & !TAG);
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an id is one u64");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -74,6 +113,8 @@ pub fn wall_clock_us() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::Hash;
+
     use super::*;
 
     #[test]
@@ -88,6 +129,42 @@ mod tests {
     #[test]
     fn a_mad_clock_does_not_leave_the_exact_range() {
         assert!(MessageId::ZERO.next(u64::MAX).0 < MAX_MESSAGE_ID);
+    }
+
+    fn hashes(ids: impl Iterator<Item = u64>) -> Vec<u64> {
+        let hash = |id| {
+            let mut hasher = IdHasher::default();
+            MessageId(id).hash(&mut hasher);
+            hasher.finish()
+        };
+        ids.map(hash).collect()
+    }
+
+    /// The low bits say the place in a map, the high ones the tag that is compared there.
+    #[test]
+    fn ids_spread_over_a_map_however_they_follow_each_other() {
+        const PLACES: u64 = 8_192;
+        let first = 1_764_000_000_000_000;
+        for step in [1, 2, 5, 8, 1_000, 1 << 12, 1 << 16, 1_000_000] {
+            let hashes = hashes((0..PLACES / 2).map(|number| first + number * step));
+            let most_at = |part: &dyn Fn(u64) -> u64, parts: u64| {
+                let mut counts = vec![0; parts as usize];
+                hashes.iter().for_each(|hash| counts[part(*hash) as usize] += 1);
+                counts.into_iter().max().expect("there are parts")
+            };
+            // The map looks at 16 places at once.
+            let most = most_at(&|hash| hash % PLACES / 16, PLACES / 16);
+            assert!(most <= 64, "{most} beside each other, step {step}");
+            let most = most_at(&|hash| hash >> 57, 128);
+            assert!(most <= 128, "{most} with one tag, step {step}");
+        }
+    }
+
+    #[test]
+    fn what_follows_each_other_lies_side_by_side() {
+        let first = 1_764_000_000_000_000 >> 16 << 16;
+        let hashes = hashes(first..first + 1_000);
+        assert!(hashes.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) % (1 << 32) == 1));
     }
 
     #[test]

@@ -8,9 +8,11 @@
 //! them something may be. A segment begins with its first marker, usually this dispatcher's own join marker: messages
 //! that came before it have no name that another dispatcher would understand, and are left to those in sync.
 //!
-//! Bounded in bytes. Entries go when the cursor has been past them for [`RETAIN`], or, at the limit, oldest first;
-//! what is dropped before its intake is counted exactly when the reader comes to it. Weak at: nothing here is on
-//! disk, so a message that only this process had is gone with it.
+//! Bounded in bytes. Entries go when the cursor has been past them for [`RETAIN`], or, at the limit, oldest first; what is
+//! dropped before its intake is counted exactly when the reader comes to it. Small payloads that came together share an
+//! allocation, which goes with the last of them; since entries go in order, one such chunk at most is kept for less than all
+//! that is in it. Weak at: nothing here is on disk, so a message that only this process had is gone
+//! with it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -35,7 +37,7 @@ pub const RETAIN: Duration = Duration::from_secs(3);
 const NOTE_EVERY: Duration = Duration::from_millis(100);
 /// The most segments that are kept; beyond it the oldest goes, with what is in it.
 pub const MAX_SEGMENTS: usize = 64;
-/// What an entry costs beside its payload, about.
+/// What an entry costs beside its payload, about: its place in the queue, and what that has to spare.
 pub const ENTRY_BYTES: usize = 64;
 
 /// A place in this ring: between two messages of a segment.

@@ -4,9 +4,7 @@
 //! memory leaves new arrivals to Redis alone. While there is a backlog new messages queue behind it, so that the order of
 //! intake is kept; when it has been read to its end they go straight on again. Pure; owned by the courier.
 
-use std::collections::HashSet;
-
-use crate::id::MessageId;
+use crate::id::{IdSet, MessageId};
 use crate::ledger::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Page, Pending};
 
 /// See the module's text.
@@ -18,7 +16,7 @@ pub(super) struct Backlog {
     /// The end of the range at the time of the request that is under way.
     requested: Option<MessageId>,
     /// Messages acknowledged while a page was being read: the page may still show them.
-    acked_meanwhile: HashSet<MessageId>,
+    acked_meanwhile: IdSet,
 }
 
 /// A request for a page.
@@ -33,7 +31,7 @@ pub(super) struct PageRequest {
 impl Backlog {
     /// The backlog of a new term: all that was taken in up to `up_to`.
     pub(super) fn new(up_to: MessageId) -> Backlog {
-        Backlog { after: MessageId::ZERO, up_to, requested: None, acked_meanwhile: HashSet::new() }
+        Backlog { after: MessageId::ZERO, up_to, requested: None, acked_meanwhile: IdSet::default() }
     }
 
     /// Whether everything has been read.

@@ -1,8 +1,8 @@
 //! The courier: hands messages to consumers and hears what became of them.
 //!
 //! One thread, one loop, no blocking call but the wait: it reads the links, hears the redistributor and ingest, hands
-//! out what waits to the consumer with the lowest share of its prefetch in use, and tends the links. A consumer that
-//! does not read fills its own share and nothing else. It never talks to Redis: what needs Redis is a task for the
+//! out what waits, in runs, to the consumer with the lowest share of its prefetch in use, and tends the links. A consumer
+//! that does not read fills its own share and nothing else. It never talks to Redis: what needs Redis is a task for the
 //! redistributor, and ingest never waits for it, since what does not fit into memory is left to the sorted set.
 
 use std::collections::{HashSet, VecDeque};
@@ -12,9 +12,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, unbounded};
 
+mod choice;
 mod links;
 mod outcomes;
+#[cfg(test)]
+mod tests;
 
+use self::choice::{choose, run_length};
 use super::Shared;
 use super::backlog::{Backlog, PageRequest};
 use super::dialer::{DialRequests, LinkNews};
@@ -238,29 +242,35 @@ impl Courier {
 
     fn hand_out_of(&mut self, line: Line) {
         let now = Instant::now();
+        let share = self.table.line_len(line).div_ceil(self.links.iter().flatten().count().max(1));
         let (mut sent, mut sent_again) = (0, 0);
         while let Some(first) = self.table.first_ready(line) {
             let Some(index) = choose(&self.links, self.turn, line, first) else { break };
             self.turn = (index + 1) % self.links.len();
-            let Some(Next { message, again, loss }) = self.table.send_first(line, index) else { break };
-            let follows_a_loss = loss.is_some();
-            if let Some(loss) = loss.filter(|_| u32::from(message.delivery) > self.shared.config.max_deliveries) {
-                self.bury(&message, loss);
-                continue;
+            let run = self.links[index].as_ref().map_or(0, |link| run_length(line, link.room(), share));
+            for place in 0..run {
+                let Some(link) = &mut self.links[index] else { break };
+                // The first has just been chosen for this link.
+                let fits = |message: &Pending| place == 0 || link.is_natural_for(message);
+                let Some(Next { message, again, loss }) = self.table.send_first(line, index, fits) else { break };
+                let follows_a_loss = loss.is_some();
+                if let Some(loss) = loss.filter(|_| u32::from(message.delivery) > self.shared.config.max_deliveries) {
+                    self.bury(&message, loss);
+                    continue;
+                }
+                if line == Line::Suspects {
+                    link.note_suspect(message.id);
+                }
+                if let Err(failure) = link.deliver(&message, now) {
+                    self.drop_link(index, &failure);
+                    break;
+                }
+                if follows_a_loss {
+                    self.count(&message);
+                }
+                sent += 1;
+                sent_again += usize::from(again);
             }
-            let Some(link) = &mut self.links[index] else { break };
-            if line == Line::Suspects {
-                link.note_suspect(message.id);
-            }
-            if let Err(failure) = link.deliver(&message, now) {
-                self.drop_link(index, &failure);
-                continue;
-            }
-            if follows_a_loss {
-                self.count(&message);
-            }
-            sent += 1;
-            sent_again += usize::from(again);
         }
         add(&self.shared.stats.dispatched, sent);
         add(&self.shared.stats.redelivered, sent_again);
@@ -305,26 +315,4 @@ impl Courier {
             log::warn!("event=hands-full messages={} in_flight={in_flight} delayed={delayed}", self.table.len());
         }
     }
-}
-
-/// The link with room that uses the lowest share of its prefetch; the search begins at `turn`, and the first of equals
-/// is taken. A link that still has the message in hand is the last choice, and one that has a suspect takes no other.
-fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &Pending) -> Option<usize> {
-    let order = (turn..links.len()).chain(0..turn);
-    let mut best: Option<(usize, &Link, bool)> = None;
-    for index in order {
-        let takes =
-            |link: &&Link| link.has_room(message.payload.len()) && !(line == Line::Suspects && link.has_suspect());
-        let Some(link) = links[index].as_ref().filter(takes) else { continue };
-        let again = message.delivery > 1 && link.holds(message.id);
-        let better = match best {
-            None => true,
-            Some((_, other, other_again)) if again == other_again => link.is_freer_than(other),
-            Some((_, _, other_again)) => other_again,
-        };
-        if better {
-            best = Some((index, link, again));
-        }
-    }
-    best.map(|(index, ..)| index)
 }

@@ -3,7 +3,6 @@
 //! The socket never blocks. What cannot be written at once stays in the WebSocket's buffer, which is bounded because a
 //! consumer is given no more than its prefetch and no more than [`LINK_BYTES`].
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tungstenite::{Bytes, Message, WebSocket};
 
 use super::dialer::NewLink;
 use super::stats::LinkFigures;
-use crate::id::MessageId;
+use crate::id::{IdMap, MessageId};
 use crate::ledger::Pending;
 use crate::wire::{ErrorCode, Frame, ReadyFlags};
 
@@ -34,7 +33,7 @@ pub(super) struct Link {
     pub(super) figures: Arc<LinkFigures>,
     socket: WebSocket<TcpStream>,
     prefetch: u32,
-    held: HashMap<MessageId, Held>,
+    held: IdMap<Held>,
     held_bytes: usize,
     /// The suspect that it was given, if it has not let go of it.
     suspect: Option<MessageId>,
@@ -115,7 +114,7 @@ impl Link {
             last_heard: now,
             socket: new.socket,
             prefetch: new.prefetch,
-            held: HashMap::new(),
+            held: IdMap::default(),
             held_bytes: 0,
             suspect: None,
             chunk: Vec::new(),
@@ -132,9 +131,17 @@ impl Link {
 
     /// Whether it may be given a message of `bytes`.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        !self.draining
-            && self.held.len() < self.prefetch as usize
-            && (self.held.is_empty() || self.held_bytes + bytes <= LINK_BYTES)
+        !self.draining && self.room() > 0 && (self.held.is_empty() || self.held_bytes + bytes <= LINK_BYTES)
+    }
+
+    /// How many more messages it may be given.
+    pub(super) fn room(&self) -> usize {
+        (self.prefetch as usize).saturating_sub(self.held.len())
+    }
+
+    /// Whether it may be given this message, and does not still have it in hand: else another link may be better.
+    pub(super) fn is_natural_for(&self, message: &Pending) -> bool {
+        self.has_room(message.payload.len()) && !self.has_in_hand(message)
     }
 
     /// Whether it has a suspect in hand: it is not given another one then.
@@ -147,8 +154,9 @@ impl Link {
         self.suspect = Some(id);
     }
 
-    pub(super) fn holds(&self, id: MessageId) -> bool {
-        self.held.contains_key(&id)
+    /// Whether it still has a message in hand that goes out again.
+    pub(super) fn has_in_hand(&self, message: &Pending) -> bool {
+        message.delivery > 1 && self.held.contains_key(&message.id)
     }
 
     pub(super) fn held_len(&self) -> usize {
@@ -310,7 +318,9 @@ impl Link {
     }
 
     fn write_chunk(&mut self) -> Result<(), Failure> {
-        let chunk = std::mem::take(&mut self.chunk);
+        // The next is about as large as this one.
+        let room = Vec::with_capacity(self.chunk.len().min(CHUNK_BYTES));
+        let chunk = std::mem::replace(&mut self.chunk, room);
         self.write(Message::Binary(chunk.into()))
     }
 
@@ -333,7 +343,7 @@ fn is_transient(kind: ErrorKind) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::TcpListener;
 
     use tungstenite::protocol::{Role, WebSocketConfig};
@@ -341,7 +351,7 @@ mod tests {
     use super::*;
 
     /// A link with a small buffer, and its peer, which reads only what the test reads.
-    fn link(prefetch: u32) -> (Link, TcpStream) {
+    pub(in crate::dispatcher) fn link(prefetch: u32) -> (Link, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
         let (peer, _) = listener.accept().expect("it connects");
@@ -360,7 +370,7 @@ mod tests {
         (Link::new(new, 1), peer)
     }
 
-    fn message(id: u64, bytes: usize) -> Pending {
+    pub(in crate::dispatcher) fn message(id: u64, bytes: usize) -> Pending {
         Pending { id: MessageId(id), delivery: 1, payload: vec![b'x'; bytes].into() }
     }
 

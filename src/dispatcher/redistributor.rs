@@ -6,7 +6,7 @@
 //! Redis. It also records the results of consumers that have no Redis, and keeps the list of consumers.
 //! Everything it writes is fenced, and does no harm when it is repeated after a lost reply.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use super::stats::add;
 use super::table::{Again, Line, Loss};
 use crate::backoff::exponential;
 use crate::budget::Budget;
-use crate::id::{Epoch, MessageId};
+use crate::id::{Epoch, IdMap, MessageId};
 use crate::ledger::{Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Returned, Settled, Verdict};
 use crate::shutdown::KillSwitch;
 
@@ -229,7 +229,7 @@ impl Redistributor {
             let (seen, unseen) = rest.split_at(looked_at.clamp(1, rest.len()));
             let delayed = &mut self.waiting(line).delayed;
             let seen = seen.iter().filter_map(|entry| Some((entry.1, delayed.remove(entry)?)));
-            let mut seen: HashMap<MessageId, Option<Loss>> = seen.collect();
+            let mut seen: IdMap<Option<Loss>> = seen.collect();
             let back = found.into_iter().map(|message| {
                 let loss = seen.remove(&message.id).flatten();
                 Again::new(message, loss, &budget)

@@ -3,17 +3,19 @@
 //! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by the
 //! courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id, since
 //! what goes out again is read from Redis again. It waits in a queue of its own, which is served first: however many new
-//! messages there are, none of those that were accepted before starves behind them.
+//! messages there are, none of those that were accepted before starves behind them. Small payloads that came together
+//! share an allocation; it goes with the last of them, and they leave in the order in which they came.
 //!
 //! A message whose consumer is lost at its second delivery or a later one is a *suspect*: it may be what kills consumers.
 //! Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time: a message that
 //! kills its consumer again and again then takes no neighbour with it to the dead letters.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crate::budget::{Budget, Share};
-use crate::id::MessageId;
+use crate::id::{IdMap, MessageId};
 use crate::ledger::Pending;
 
 /// The most messages a leader has in its hands; beyond it they wait in Redis alone.
@@ -94,7 +96,7 @@ pub(super) struct Next {
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Table {
-    known: HashMap<MessageId, Whereabouts>,
+    known: IdMap<Whereabouts>,
     suspects: VecDeque<Again>,
     again: VecDeque<Again>,
     ready: VecDeque<Pending>,
@@ -107,9 +109,17 @@ impl Table {
         self.known.len()
     }
 
+    /// How many wait in a line, with those that have been settled while they waited.
+    pub(super) fn line_len(&self, line: Line) -> usize {
+        match line {
+            Line::Suspects => self.suspects.len(),
+            Line::Common => self.again.len() + self.ready.len(),
+        }
+    }
+
     /// How many wait for a consumer.
     pub(super) fn ready_len(&self) -> usize {
-        self.suspects.len() + self.again.len() + self.ready.len()
+        Line::BOTH.into_iter().map(|line| self.line_len(line)).sum()
     }
 
     /// The bytes they take, without those that go out again: these have a budget of their own.
@@ -124,10 +134,8 @@ impl Table {
 
     /// A message that is not known yet waits from now on, behind the others. Says whether it was new.
     pub(super) fn admit(&mut self, message: Pending) -> bool {
-        if self.known.contains_key(&message.id) {
-            return false;
-        }
-        self.known.insert(message.id, Whereabouts::Ready);
+        let Entry::Vacant(unknown) = self.known.entry(message.id) else { return false };
+        unknown.insert(Whereabouts::Ready);
         self.ready_bytes += cost(&message);
         self.ready.push_back(message);
         true
@@ -159,12 +167,21 @@ impl Table {
         self.front(line)
     }
 
-    /// Takes the message that waits first in a line, to send it over `link`.
-    pub(super) fn send_first(&mut self, line: Line, link: usize) -> Option<Next> {
-        self.first_ready(line)?;
-        let next = self.pop(line)?;
-        self.known.insert(next.message.id, Whereabouts::Sent(link));
-        Some(next)
+    /// Takes the message that waits first in a line, to send it over `link`, if that is one that `fits`.
+    pub(super) fn send_first(&mut self, line: Line, link: usize, fits: impl Fn(&Pending) -> bool) -> Option<Next> {
+        while let Some(first) = self.front(line) {
+            let fits = fits(first);
+            let id = first.id;
+            match self.known.get_mut(&id) {
+                Some(whereabouts @ Whereabouts::Ready) if fits => {
+                    *whereabouts = Whereabouts::Sent(link);
+                    return self.pop(line);
+                }
+                Some(Whereabouts::Ready) => return None,
+                _ => drop(self.pop(line)),
+            }
+        }
+        None
     }
 
     /// A consumer says that it holds this message. Says whether it is the one that now counts as having it.
@@ -183,9 +200,9 @@ impl Table {
         self.known.insert(id, Whereabouts::Away);
     }
 
-    /// A message is done.
-    pub(super) fn forget(&mut self, id: MessageId) {
-        self.known.remove(&id);
+    /// A message is done. Says whether it was known.
+    pub(super) fn forget(&mut self, id: MessageId) -> bool {
+        self.known.remove(&id).is_some()
     }
 
     fn front(&self, line: Line) -> Option<&Pending> {
@@ -229,14 +246,14 @@ mod tests {
     }
 
     fn sent(table: &mut Table) -> Option<u64> {
-        table.send_first(Line::Common, 0).map(|next| next.message.id.0)
+        table.send_first(Line::Common, 0, |_| true).map(|next| next.message.id.0)
     }
 
     #[test]
     fn messages_go_out_in_order_and_what_comes_back_goes_first() {
         let mut table = Table::default();
         assert!((1..=3).all(|id| table.admit(message(id))) && !table.admit(message(1)));
-        assert_eq!(table.send_first(Line::Common, 7).map(|next| next.message.id), Some(MessageId(1)));
+        assert_eq!(table.send_first(Line::Common, 7, |_| true).map(|next| next.message.id), Some(MessageId(1)));
         assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(7)));
         assert_eq!(sent(&mut table), Some(2));
         for id in [1, 2] {
@@ -257,6 +274,16 @@ mod tests {
         assert!(table.adopt(MessageId(2), 4));
         assert_eq!(sent(&mut table), Some(3));
         assert!(!table.adopt(MessageId(3), 4), "the first to have it keeps it");
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_stays_first() {
+        let mut table = Table::default();
+        assert!((1..=3).all(|id| table.admit(message(id))));
+        table.forget(MessageId(1));
+        let fits = |message: &Pending| message.id != MessageId(2);
+        assert!(table.send_first(Line::Common, 0, fits).is_none(), "those behind it wait, too");
+        assert_eq!((sent(&mut table), sent(&mut table)), (Some(2), Some(3)));
     }
 
     #[test]
@@ -289,9 +316,9 @@ mod tests {
             table.set_away(MessageId(id));
             table.readmit(Again::new(message(id), loss, &Budget::new(0)));
         }
-        let lost = table.send_first(Line::Common, 0).expect("it waits");
+        let lost = table.send_first(Line::Common, 0, |_| true).expect("it waits");
         assert_eq!((lost.message.delivery, lost.again, lost.loss.is_some()), (2, true, true));
-        let settled = table.send_first(Line::Common, 0).expect("it waits");
+        let settled = table.send_first(Line::Common, 0, |_| true).expect("it waits");
         assert_eq!((settled.message.delivery, settled.again, settled.loss.is_some()), (1, true, false));
     }
 
@@ -306,7 +333,7 @@ mod tests {
         }
         assert_eq!(table.ready_len(), 3);
         assert_eq!([0; 3].map(|_| sent(&mut table)), [Some(1), Some(3), None]);
-        assert_eq!(table.send_first(Line::Suspects, 0).map(|next| next.message.id), Some(MessageId(2)));
+        assert_eq!(table.send_first(Line::Suspects, 0, |_| true).map(|next| next.message.id), Some(MessageId(2)));
         assert_eq!(table.first_ready(Line::Suspects), None);
     }
 }

@@ -160,11 +160,17 @@ fn line_at(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, NotResp> {
     }
 }
 
+/// Lengths and counts. By hand: there are four of them to each message.
 fn number(text: &[u8]) -> Result<u64, NotResp> {
     /// No Redis sends more; keeps sums from overflowing.
-    const MAX: u64 = 1 << 40;
-    let text = std::str::from_utf8(text).map_err(|_| NotResp)?;
-    text.parse().ok().filter(|number| *number <= MAX).ok_or(NotResp)
+    const MAX_DIGITS: usize = 12;
+    if text.is_empty() || text.len() > MAX_DIGITS {
+        return Err(NotResp);
+    }
+    text.iter().try_fold(0, |number, digit| match digit {
+        b'0'..=b'9' => Ok(10 * number + u64::from(digit - b'0')),
+        _ => Err(NotResp),
+    })
 }
 
 fn bulk(bytes: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, NotResp> {
@@ -276,7 +282,18 @@ mod tests {
 
     #[test]
     fn what_is_not_resp_is_refused() {
-        for bytes in [&b"hello\r\n"[..], b"*x\r\n", b"+a\n", b"$99999999999999999999\r\n", b"\r\n", b">3\r\n:1\r\n"] {
+        for bytes in [
+            &b"hello\r\n"[..],
+            b"*x\r\n",
+            b"*\r\n",
+            b"*-2\r\n",
+            b"+a\n",
+            b"$99999999999999999999\r\n",
+            b"\r\n",
+            b">3\r\n:1\r\n",
+            b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$\r\n",
+            b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$+5\r\na\r\nbc\r\n",
+        ] {
             assert_eq!(receive(bytes, 100), Err(NotResp), "{bytes:?}");
         }
         let nested = b"*1\r\n".repeat(20);

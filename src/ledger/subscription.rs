@@ -2,8 +2,9 @@
 //! dispatcher's alive channel, so that all of it comes in the one order in which Redis sends it.
 //!
 //! Owned by the listener's thread. It speaks RESP3 over its own socket, since there a connection with subscriptions may
-//! also PING and PUBLISH, and since each message is taken from the receive buffer without a detour. Nothing is ever
-//! left out: a broken connection is an error, and what came after the break belongs to the next subscription.
+//! also PING and PUBLISH, and since each message is taken from the receive buffer without a detour: small ones that
+//! came together share an allocation (see `gathering`). Nothing is ever left out: a broken connection is an error, and what
+//! came after the break belongs to the next subscription.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -11,6 +12,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod gathering;
+
+use self::gathering::Gathering;
 use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
 use super::server::CONNECT_TIMEOUT;
 use super::stream::Stream;
@@ -110,6 +114,8 @@ pub struct Subscription {
     buffer: Vec<u8>,
     /// The part of the buffer that is filled and not yet taken apart.
     filled: std::ops::Range<usize>,
+    /// What the present read brought.
+    gathering: Gathering,
     /// Bytes of an oversize message still to be skipped.
     skip: u64,
     /// Answers that are still to come to SUBSCRIBE and to the join marker's PUBLISH.
@@ -143,6 +149,7 @@ impl Subscription {
             control: keys.control.clone().into_bytes(),
             buffer: vec![0; BUFFER_BYTES],
             filled: 0..0,
+            gathering: Gathering::default(),
             skip: 0,
             unanswered: SET_UP_ANSWERS,
             warned_of_channel: false,
@@ -216,24 +223,24 @@ impl Subscription {
     }
 
     fn take_apart(&mut self) -> Result<Batch> {
-        let mut batch = Batch::default();
+        let mut released = None;
         loop {
             let skipped = self.skip.min(self.filled.len() as u64);
             self.filled.start += skipped as usize;
             self.skip -= skipped;
             let (received, length) = match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
                 Ok(Some(found)) => found,
-                Ok(None) => return Ok(batch),
+                Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released }),
                 Err(NotResp) => return Err(self.no_resp()),
             };
             match received {
                 Received::Message { channel, payload } if channel == self.published => {
-                    batch.seen.push(Seen::Published(Published::Message(Payload::copy_from_slice(payload))));
+                    self.gathering.push_message(payload);
                 }
                 Received::Message { channel, payload } if channel == self.control => {
                     match std::str::from_utf8(payload).map(str::parse) {
                         Ok(Ok(Notice::Marker(marker, of))) if of.as_bytes() == self.published => {
-                            batch.seen.push(Seen::Marker(marker));
+                            self.gathering.push(Seen::Marker(marker));
                         }
                         Ok(Ok(Notice::Marker(marker, of))) => {
                             if !std::mem::replace(&mut self.warned_of_channel, true) {
@@ -242,17 +249,16 @@ impl Subscription {
                                     Quoted(of)
                                 );
                             }
-                            batch.seen.push(Seen::Elsewhere(marker));
+                            self.gathering.push(Seen::Elsewhere(marker));
                         }
-                        Ok(Ok(Notice::Released(epoch))) => batch.released = Some(epoch),
+                        Ok(Ok(Notice::Released(epoch))) => released = Some(epoch),
                         _ if std::mem::replace(&mut self.warned_of_stranger, true) => {}
                         _ => log::warn!("event=control-ignored reason=\"not a notice\" bytes={}", payload.len()),
                     }
                 }
                 Received::Oversize { channel, excerpt, length, rest } => {
                     if channel == self.published {
-                        let excerpt = Payload::copy_from_slice(&excerpt[..excerpt.len().min(EXCERPT_BYTES)]);
-                        batch.seen.push(Seen::Published(Published::Oversize { excerpt, length }));
+                        self.gathering.push_oversize(&excerpt[..excerpt.len().min(EXCERPT_BYTES)], length);
                     }
                     self.skip = rest;
                 }

@@ -206,7 +206,7 @@ impl Courier {
     fn handle_frame(&mut self, index: usize, frame: Frame<'_>) -> Result<(), (ErrorCode, String)> {
         let Some(link) = &mut self.links[index] else { return Ok(()) };
         match frame {
-            Frame::Ack(ids) if link.flags.commits() => ids.into_iter().for_each(|id| self.acked(index, id)),
+            Frame::Ack(ids) if link.flags.commits() => self.acked(index, &ids),
             Frame::Ack(ids) => {
                 let commits = ids.into_iter().map(|id| Commit { id, fields: Words::default() }).collect();
                 self.commit(index, commits);

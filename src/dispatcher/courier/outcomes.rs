@@ -15,30 +15,39 @@ use crate::wire::REJECT;
 const COMMIT_BYTES: usize = 96;
 
 impl Courier {
-    /// The consumer is done with a message, and it is no longer in the sorted set.
-    pub(super) fn acked(&mut self, index: usize, id: MessageId) {
+    /// The consumer is done with these, and they are no longer in the sorted set.
+    pub(super) fn acked(&mut self, index: usize, ids: &[MessageId]) {
+        let stats = self.shared.clone();
+        let stats = &stats.stats;
+        let now_us = wall_clock_us();
+        let mut acked = 0;
+        // An id is the time of intake, unless the clock was behind; those that follow each other were taken in together.
+        for together in ids.chunk_by(|id, next| id.0.wrapping_add(1) == next.0) {
+            let settled = together.iter().filter(|id| self.settle(index, **id)).count();
+            let latency = Duration::from_micros(now_us.saturating_sub(together[0].0));
+            stats.delivery_latency.observe_many(latency, settled as u64);
+            acked += settled;
+        }
+        add(&stats.acked, acked);
+        if let Some(link) = &self.links[index] {
+            add(&link.figures.acked, acked);
+        }
+        self.acked_unsaid += acked as u64;
+    }
+
+    /// A message is done. Says whether that is news.
+    fn settle(&mut self, index: usize, id: MessageId) -> bool {
         let held = self.links[index].as_mut().and_then(|link| link.let_go(id));
         // Something that went elsewhere meanwhile is acknowledged from there, too; then its place there is free.
         if held.as_ref().is_none_or(Held::is_detached)
             && matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_)))
         {
-            return;
+            return false;
         }
-        let known = held.is_some() || self.table.whereabouts(id).is_some();
-        self.table.forget(id);
+        let known = self.table.forget(id);
         self.backlog.acked(id);
-        if !known {
-            // It was never handed out, or was settled long ago.
-            return;
-        }
-        let stats = &self.shared.stats;
-        add(&stats.acked, 1);
-        // An id is the time of intake, unless the clock was behind.
-        stats.delivery_latency.observe(Duration::from_micros(wall_clock_us().saturating_sub(id.0)));
-        if let Some(link) = &self.links[index] {
-            add(&link.figures.acked, 1);
-        }
-        self.acked_unsaid += 1;
+        // Else it was never handed out, or was settled long ago.
+        known || held.is_some()
     }
 
     pub(super) fn nacked(&mut self, index: usize, id: MessageId, delay_ms: u32, reason: &str) {
@@ -115,7 +124,7 @@ impl Courier {
                     }
                     self.result_bytes -= bytes;
                     if self.links[link].as_ref().is_some_and(|link| link.serial == serial) {
-                        ids.into_iter().for_each(|id| self.acked(link, id));
+                        self.acked(link, &ids);
                     }
                 }
             }

@@ -1,0 +1,145 @@
+//! What one read brought, on its way into few allocations.
+//!
+//! Small payloads that came together share one: they are copied one behind the other, without what the protocol puts
+//! around them, and each is a slice of that *chunk*. So a message costs a count, not an allocation, and what is let go of in
+//! the order in which it came, as the ring does, is freed by the chunk. The price: the slice that stays longest keeps its
+//! whole chunk, which is therefore bounded by [`CHUNK_BYTES`]. What is not small shares nothing, and neither does the
+//! beginning of a message over the limit, which goes another way than the rest. Pure; owned by the listener.
+
+use super::{Published, Seen};
+use crate::ledger::Payload;
+
+/// The most bytes that payloads share, and so the most that the last of them keeps.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Payloads up to this size share: of a chunk at most this much stays empty.
+const SMALL_BYTES: usize = CHUNK_BYTES / 8;
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Gathering {
+    seen: Vec<Seen>,
+    /// The chunk that is being filled. It is copied when it is complete: what is kept has no spare room.
+    chunk: Vec<u8>,
+    /// Whose payloads are in it, in order: their places among what was seen, and their lengths.
+    waiting: Vec<(usize, usize)>,
+}
+
+impl Gathering {
+    /// Something without a payload.
+    pub(super) fn push(&mut self, seen: Seen) {
+        self.seen.push(seen);
+    }
+
+    /// A message.
+    pub(super) fn push_message(&mut self, payload: &[u8]) {
+        let own = if payload.len() > SMALL_BYTES {
+            Payload::copy_from_slice(payload)
+        } else {
+            if self.chunk.len() + payload.len() > CHUNK_BYTES {
+                self.close_chunk();
+            }
+            self.waiting.push((self.seen.len(), payload.len()));
+            self.chunk.extend_from_slice(payload);
+            // Its slice takes this place when the chunk is complete.
+            Payload::new()
+        };
+        self.seen.push(Seen::Published(Published::Message(own)));
+    }
+
+    /// A message over the limit.
+    pub(super) fn push_oversize(&mut self, excerpt: &[u8], length: u64) {
+        let excerpt = Payload::copy_from_slice(excerpt);
+        self.seen.push(Seen::Published(Published::Oversize { excerpt, length }));
+    }
+
+    /// All of it, in order.
+    pub(super) fn finish(&mut self) -> Vec<Seen> {
+        self.close_chunk();
+        // The next read brings about as much as this one.
+        let room = Vec::with_capacity(self.seen.len());
+        std::mem::replace(&mut self.seen, room)
+    }
+
+    fn close_chunk(&mut self) {
+        let mut rest = Payload::copy_from_slice(&self.chunk);
+        self.chunk.clear();
+        for (place, length) in self.waiting.drain(..) {
+            self.seen[place] = Seen::Published(Published::Message(rest.split_to(length)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Epoch;
+    use crate::ledger::Marker;
+
+    fn payloads(seen: &[Seen]) -> Vec<&Payload> {
+        let payload = |seen| match seen {
+            &Seen::Published(Published::Message(ref payload) | Published::Oversize { excerpt: ref payload, .. }) => {
+                Some(payload)
+            }
+            Seen::Marker(_) | Seen::Elsewhere(_) => None,
+        };
+        seen.iter().filter_map(payload).collect()
+    }
+
+    /// How many of them lie right behind the one before.
+    fn sharing(payloads: &[&Payload]) -> usize {
+        payloads.windows(2).filter(|pair| pair[0].as_ptr_range().end == pair[1].as_ptr()).count()
+    }
+
+    #[test]
+    fn what_came_is_given_in_order() {
+        let marker = Seen::Marker(Marker::of_leader(Epoch(1), 1));
+        let message = |payload: &[u8]| Seen::Published(Published::Message(Payload::copy_from_slice(payload)));
+        let large = vec![b'l'; CHUNK_BYTES];
+        let mut gathering = Gathering::default();
+        for round in 0..3 {
+            gathering.push_message(b"a");
+            gathering.push(marker.clone());
+            gathering.push_message(b"");
+            gathering.push_message(&large);
+            gathering.push_oversize(b"beginning", 9_000_000);
+            gathering.push_message(b"b");
+            let oversize = Published::Oversize { excerpt: b"beginning"[..].into(), length: 9_000_000 };
+            let all = [
+                message(b"a"),
+                marker.clone(),
+                message(b""),
+                message(&large),
+                Seen::Published(oversize),
+                message(b"b"),
+            ];
+            assert_eq!(gathering.finish(), all, "{round}");
+            assert_eq!(gathering.finish(), []);
+        }
+    }
+
+    #[test]
+    fn small_messages_share_chunks_of_a_bounded_size() {
+        const BYTES: usize = 1_000;
+        let mut gathering = Gathering::default();
+        (0..200).for_each(|_| gathering.push_message(&[b'x'; BYTES]));
+        let seen = gathering.finish();
+        let chunks = 200_usize.div_ceil(CHUNK_BYTES / BYTES);
+        assert_eq!(payloads(&seen).len(), 200);
+        assert!(sharing(&payloads(&seen)) >= 200 - chunks);
+        assert!(gathering.chunk.capacity() <= 2 * CHUNK_BYTES);
+    }
+
+    /// Else one small message would keep the megabytes that came with it.
+    #[test]
+    fn what_is_not_small_shares_nothing() {
+        let mut gathering = Gathering::default();
+        gathering.push_message(b"a");
+        gathering.push_message(&[b'x'; SMALL_BYTES + 1]);
+        gathering.push_oversize(&[b'x'; 4_096], 9_000_000);
+        gathering.push_message(b"b");
+        let seen = gathering.finish();
+        let [a, large, excerpt, b] = payloads(&seen)[..] else { panic!("{seen:?}") };
+        assert_eq!(sharing(&[a, b]), 1);
+        assert_eq!(sharing(&[a, large, excerpt, b]), 0);
+    }
+}
