@@ -8,8 +8,8 @@ use stateright::{Model, Property};
 use crate::promises;
 use crate::redis::{Answer, Script};
 use crate::ring::{Id, Message, Seen};
-use crate::rules::{Bounds, Rules};
-use crate::world::{Issuer, Phase, Sights, Whereabouts, World};
+use crate::rules::{Bounds, Rule, Rules};
+use crate::world::{Issuer, Phase, Request, Sights, Whereabouts, World};
 
 /// Something that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub enum Action {
     Page(u8),
     HandOut { dispatcher: u8, consumer: u8, id: Id, message: Message },
     Redeliver { dispatcher: u8, id: Id },
+    Bury { dispatcher: u8, id: Id },
+    Arm(u8),
     Finish { consumer: u8, id: Id },
 }
 
@@ -132,10 +134,10 @@ impl Protocol {
         }
         if world.budget.rejections > 0 {
             for (c, consumer) in (0..).zip(&world.consumers) {
-                let running = consumer.held.iter().filter(|(.., committing)| !committing);
+                let running = consumer.held.iter().filter(|held| !held.committing);
                 let heard = consumer.ruler.and_then(|d| world.dispatchers[d as usize].term.as_ref());
                 if heard.is_some_and(|term| term.links & 1 << c != 0) {
-                    actions.extend(running.map(|(id, ..)| Action::Reject { consumer: c, id: *id }));
+                    actions.extend(running.map(|held| Action::Reject { consumer: c, id: held.id }));
                 }
             }
         }
@@ -179,13 +181,21 @@ impl Protocol {
                 let mut mine = world.requests.iter().filter(|sent| sent.issuer == Issuer::Redistributor(d));
                 mine.any(|sent| matches!(sent.script, Script::Bury { id: asked, .. } if asked == id))
             };
-            let away = term.table.iter().filter(|(id, _, at)| *at == Whereabouts::Away && !asked(*id));
-            actions.extend(away.map(|(id, ..)| Action::Redeliver { dispatcher: d, id: *id }));
+            let is_back = |at: &Whereabouts| matches!(at, Whereabouts::Away | Whereabouts::Returned);
+            for (id, ..) in term.table.iter().filter(|(id, _, at)| is_back(at) && !asked(*id)) {
+                actions.push(Action::Redeliver { dispatcher: d, id: *id });
+                let buries = self.bounds.budget.rejections > 0;
+                actions.extend(buries.then_some(Action::Bury { dispatcher: d, id: *id }));
+            }
         }
         for (c, consumer) in (0..).zip(&world.consumers) {
             actions.extend((!consumer.alive).then_some(Action::StartConsumer(c)));
-            let running = consumer.held.iter().filter(|(.., committing)| !committing);
-            actions.extend(running.map(|(id, ..)| Action::Finish { consumer: c, id: *id }));
+            let running = consumer.held.iter().filter(|held| !held.committing);
+            actions.extend(running.map(|held| Action::Finish { consumer: c, id: held.id }));
+            // Its connection carries one thing at a time.
+            let waits = world.requests.iter().any(|sent| sent.issuer == Issuer::Consumer(c));
+            let arms = consumer.alive && consumer.armed.is_none() && !waits;
+            actions.extend(arms.then_some(Action::Arm(c)));
         }
         let abandoned = world.redis.lease.filter(|lease| world.holder_is_subscribed(*lease));
         let abandoned = abandoned.is_some_and(|lease| world.lease_of(lease.dispatcher) != Some(lease));
@@ -216,14 +226,14 @@ impl Protocol {
             Action::Crash(d) => world.crash(d),
             Action::Cut(d) => world.cut(d),
             Action::Pause | Action::ExpireAbandoned => world.redis.lease = None,
-            Action::TimeOut(index) => world.time_out(index),
-            Action::LoseTail => world.lose_tail(),
+            Action::TimeOut(index) => world.time_out(index, rules),
+            Action::LoseTail => world.lose_tail(rules),
             Action::CrashConsumer(c) => world.crash_consumer(c),
             Action::Silence { dispatcher, consumer } => world.drop_link(dispatcher, consumer),
             Action::Subscribe(d) => world.subscribe(d, rules),
             Action::Read(d) => world.read(d, rules),
             Action::Look(d) => world.look(d),
-            Action::Acquire(d) => world.acquire(d),
+            Action::Acquire(d) => world.acquire(d, rules),
             Action::TakeOver(d) => return world.take_over(d, rules),
             Action::Take(d) => return world.take(d, rules),
             Action::Mark(d) => world.mark(d),
@@ -234,8 +244,10 @@ impl Protocol {
             Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
             Action::Page(d) => world.page(d),
             Action::HandOut { dispatcher, consumer, id, message } => world.hand_out(dispatcher, consumer, id, message),
-            Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id),
-            Action::Finish { consumer, id } => world.finish(consumer, id),
+            Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id, rules),
+            Action::Bury { dispatcher, id } => world.bury(dispatcher, id, rules),
+            Action::Arm(c) => world.arm(c),
+            Action::Finish { consumer, id } => world.finish(consumer, id, rules),
         }
         true
     }
@@ -254,10 +266,18 @@ impl World {
         self.seen.stale_refused |= answer == Answer::Stale;
         self.seen.late_commit |= matches!((&request.script, answer), (Script::Commit { .. }, Answer::Gone));
         self.note_filled_in(known);
+        if self.redis.recall != before.recall {
+            self.recall_written(rules);
+        }
+        if self.redis.cursor != before.cursor && rules.has(Rule::IntakeWatchesCursor) {
+            self.intake_written();
+        }
         match (request.issuer, request.script) {
             (Issuer::Ingest(d), _) => self.intake_answered(d, answer, rules),
             (Issuer::Redistributor(d), Script::Bury { id, .. }) => self.buried(d, id, answer),
-            (Issuer::Consumer(c), Script::Commit { id, .. }) => self.committed(c, id),
+            (Issuer::Consumer(c), Script::Commit { id, .. } | Script::CommitExec { id, .. }) => {
+                self.committed(c, id, answer, rules);
+            }
             (Issuer::Nobody, _) => {}
             (issuer, script) => unreachable!("{issuer:?} does not send {script:?}"),
         }
@@ -268,21 +288,60 @@ impl World {
         self.seen.filled_in |= new & self.forgotten != 0;
     }
 
-    /// No answer came in time: it is sent again over a new connection. The first may still arrive.
-    fn time_out(&mut self, index: usize) {
+    /// No answer came in time: it is sent again over a new connection, and what was a transaction as a script. The first
+    /// may still arrive.
+    fn time_out(&mut self, index: usize, rules: Rules) {
         let request = self.requests[index].clone();
         self.requests[index].issuer = Issuer::Nobody;
+        self.requests.retain(|request| request.issuer != Issuer::Nobody || !request.script.is_void());
         self.requests.sort();
         self.requests.dedup();
-        self.send(request.issuer, request.script);
+        let script = self.sent_again(&request, rules);
+        self.send(request.issuer, script);
+    }
+
+    /// What is sent in place of a request whose connection broke.
+    fn sent_again(&mut self, request: &Request, rules: Rules) -> Script {
+        if let Issuer::Consumer(c) = request.issuer {
+            self.lose_connection(c, rules);
+        }
+        match (request.issuer, &request.script) {
+            (Issuer::Consumer(c), Script::CommitExec { id, .. }) => {
+                if !rules.has(Rule::ScriptAfterLostConnection) {
+                    self.arm(c);
+                }
+                self.commit_of(c, *id, rules.has(Rule::RetryRaisesRecall), rules)
+            }
+            (Issuer::Ingest(d), Script::IntakeExec { .. }) => {
+                let accepted = self.is_accepted(d);
+                self.term(d, |term| term.armed = accepted && !rules.has(Rule::RetriedIntakeCompares));
+                self.intake_of(d)
+            }
+            _ => request.script.clone(),
+        }
     }
 
     /// Redis dies and comes back with what is on its disk. All connections break; what waits for an answer asks again, and
     /// who was about to ask for the lease looks again.
-    fn lose_tail(&mut self) {
+    fn lose_tail(&mut self, rules: Rules) {
         self.forgotten |= self.redis.taken & !self.disk.taken;
+        self.disk.recall.current &= !rules.has(Rule::RecallNamesTheTerm);
         self.redis = self.disk.clone();
-        self.requests.retain(|request| request.issuer != Issuer::Nobody);
+        for term in self.dispatchers.iter_mut().filter_map(|dispatcher| dispatcher.term.as_mut()) {
+            term.armed = false;
+        }
+        for c in 0..self.consumers.len() as u8 {
+            self.lose_connection(c, rules);
+            let consumer = &mut self.consumers[c as usize];
+            if !rules.has(Rule::RecallNamesTheTerm) && rules.has(Rule::KnownEpochsDistrusted) {
+                consumer.distrusted = consumer.epoch;
+            }
+        }
+        let waiting: Vec<Request> = self.requests.drain(..).filter(|sent| sent.issuer != Issuer::Nobody).collect();
+        for request in waiting {
+            let script = self.sent_again(&request, rules);
+            self.send(request.issuer, script);
+        }
         for d in 0..self.dispatchers.len() as u8 {
             self.cut(d);
             self.dispatchers[d as usize].looked = None;

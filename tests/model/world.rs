@@ -1,8 +1,8 @@
 //! The state of a run: Redis and its disk, the dispatchers, the consumers, and the requests under way.
 
-use crate::redis::{Lease, Redis, Script};
+use crate::redis::{Lease, Recall, Redis, Script};
 use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Place, Ring, Seen};
-use crate::rules::{Bounds, Budget};
+use crate::rules::{Bounds, Budget, Rule, Rules};
 
 /// Everything there is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -102,6 +102,8 @@ pub struct Term {
     pub advanced: bool,
     /// Whether anything was taken in since the last marker.
     pub unmarked: bool,
+    /// Whether its connection watches what an intake rests on, and nothing of that was written since.
+    pub armed: bool,
     /// The batch that was offered: the cursor and the place after it, and what is in it.
     pub offer: Option<Offer>,
     /// The backlog: all up to this id, until it was read.
@@ -133,7 +135,10 @@ pub enum Phase {
 pub enum Whereabouts {
     Ready,
     Sent(u8),
+    /// It came back, and whoever had it may still have it.
     Away,
+    /// It came back from who had it: a NACK.
+    Returned,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -143,8 +148,23 @@ pub struct Consumer {
     pub epoch: u8,
     /// The dispatcher whose link rules.
     pub ruler: Option<u8>,
-    /// In hand, by id; whether a commit is under way.
-    pub held: Vec<(Id, Message, bool)>,
+    /// What its connection has read of `recall` and watches since. `None`: no connection, or `recall` was written since.
+    pub armed: Option<Recall>,
+    /// Of leaders up to this epoch nothing is trusted: only where [`Rule::RecallNamesTheTerm`] is missing.
+    pub distrusted: u8,
+    /// In hand, by id.
+    pub held: Vec<Held>,
+}
+
+/// A message in a consumer's hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Held {
+    pub id: Id,
+    pub message: Message,
+    /// Whether a commit is under way.
+    pub committing: bool,
+    /// The epoch of the leader it came from; 0: a script has to look whether it is still pending.
+    pub from: u8,
 }
 
 impl World {
@@ -189,6 +209,32 @@ impl World {
         let request = Request { issuer, script };
         let (Ok(place) | Err(place)) = self.requests.binary_search(&request);
         self.requests.insert(place, request);
+    }
+
+    /// Who watches `recall` learns that it was written.
+    pub fn recall_written(&mut self, rules: Rules) {
+        if !rules.has(Rule::CommitWatchesRecall) {
+            return;
+        }
+        self.consumers.iter_mut().for_each(|consumer| consumer.armed = None);
+        self.void(|script| matches!(script, Script::CommitExec { .. }));
+    }
+
+    /// Who watches the epoch or the cursor learns that it was written.
+    pub fn intake_written(&mut self) {
+        self.dispatchers.iter_mut().filter_map(|dispatcher| dispatcher.term.as_mut()).for_each(|term| term.armed = false);
+        self.void(|script| matches!(script, Script::IntakeExec { .. }));
+    }
+
+    /// These transactions will do nothing. Where nobody waits for one it is as if it had never been sent.
+    fn void(&mut self, which: impl Fn(&Script) -> bool) {
+        for request in self.requests.iter_mut().filter(|request| which(&request.script)) {
+            if let Script::CommitExec { clean, .. } | Script::IntakeExec { clean, .. } = &mut request.script {
+                *clean = false;
+            }
+        }
+        self.requests.retain(|request| request.issuer != Issuer::Nobody || !request.script.is_void());
+        self.requests.sort();
     }
 
     /// Nobody waits any more for what these issuers sent.
