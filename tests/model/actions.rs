@@ -6,10 +6,10 @@
 use stateright::{Model, Property};
 
 use crate::promises;
-use crate::redis::{Answer, Script};
+use crate::redis::Script;
 use crate::ring::{Id, Message, Seen};
-use crate::rules::{Bounds, Rule, Rules};
-use crate::world::{Issuer, Phase, Request, Sights, Whereabouts, World};
+use crate::rules::{Bounds, Rules};
+use crate::world::{Issuer, Phase, Sights, Term, Whereabouts, World};
 
 /// Something that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub enum Action {
     LoseTail,
     CrashConsumer(u8),
     Silence { dispatcher: u8, consumer: u8 },
+    PageEarly(u8),
     // Progress.
     Subscribe(u8),
     Read(u8),
@@ -110,6 +111,11 @@ impl Protocol {
                 let linked = dispatcher.term.as_ref().is_some_and(|term| term.links & 1 << c != 0);
                 actions.extend(linked.then_some(Action::Silence { dispatcher: d, consumer: c }));
             }
+        }
+        let links = |term: &Term| term.links.count_ones() as usize;
+        for (d, dispatcher) in (0..).zip(&world.dispatchers).filter(|_| budget.silences > 0) {
+            let early = |term: &Term| term.backlog.is_some() && links(term) < world.consumers.len();
+            actions.extend(dispatcher.term.as_ref().is_some_and(early).then_some(Action::PageEarly(d)));
         }
         let leads = world.redis.lease.is_some_and(|lease| world.lease_of(lease.dispatcher) == Some(lease));
         actions.extend((budget.pauses > 0 && leads).then_some(Action::Pause));
@@ -242,7 +248,7 @@ impl Protocol {
             Action::Vanish(index) => drop(world.requests.remove(index)),
             Action::StartConsumer(c) => world.consumers[c as usize].alive = true,
             Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
-            Action::Page(d) => world.page(d),
+            Action::Page(d) | Action::PageEarly(d) => world.page(d),
             Action::HandOut { dispatcher, consumer, id, message } => world.hand_out(dispatcher, consumer, id, message),
             Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id, rules),
             Action::Bury { dispatcher, id } => world.bury(dispatcher, id, rules),
@@ -250,102 +256,6 @@ impl Protocol {
             Action::Finish { consumer, id } => world.finish(consumer, id, rules),
         }
         true
-    }
-}
-
-impl World {
-    /// Redis carries a script out, and whoever waits for it is answered.
-    fn serve(&mut self, index: usize, rules: Rules) {
-        let request = self.requests.remove(index);
-        let epoch = self.redis.epoch;
-        let known = self.redis.taken;
-        let before = self.redis.clone();
-        let answer = self.redis.run(&request.script, rules);
-        let stale = request.script.epoch().is_some_and(|of| of < epoch);
-        self.seen.stale_write |= stale && self.redis != before;
-        self.seen.stale_refused |= answer == Answer::Stale;
-        self.seen.late_commit |= matches!((&request.script, answer), (Script::Commit { .. }, Answer::Gone));
-        self.note_filled_in(known);
-        if self.redis.recall != before.recall {
-            self.recall_written(rules);
-        }
-        if self.redis.cursor != before.cursor && rules.has(Rule::IntakeWatchesCursor) {
-            self.intake_written();
-        }
-        match (request.issuer, request.script) {
-            (Issuer::Ingest(d), _) => self.intake_answered(d, answer, rules),
-            (Issuer::Redistributor(d), Script::Bury { id, .. }) => self.buried(d, id, answer),
-            (Issuer::Consumer(c), Script::Commit { id, .. } | Script::CommitExec { id, .. }) => {
-                self.committed(c, id, answer, rules);
-            }
-            (Issuer::Nobody, _) => {}
-            (issuer, script) => unreachable!("{issuer:?} does not send {script:?}"),
-        }
-    }
-
-    fn note_filled_in(&mut self, known: u8) {
-        let new = self.redis.taken & !known;
-        self.seen.filled_in |= new & self.forgotten != 0;
-    }
-
-    /// No answer came in time: it is sent again over a new connection, and what was a transaction as a script. The first
-    /// may still arrive.
-    fn time_out(&mut self, index: usize, rules: Rules) {
-        let request = self.requests[index].clone();
-        self.requests[index].issuer = Issuer::Nobody;
-        self.requests.retain(|request| request.issuer != Issuer::Nobody || !request.script.is_void());
-        self.requests.sort();
-        self.requests.dedup();
-        let script = self.sent_again(&request, rules);
-        self.send(request.issuer, script);
-    }
-
-    /// What is sent in place of a request whose connection broke.
-    fn sent_again(&mut self, request: &Request, rules: Rules) -> Script {
-        if let Issuer::Consumer(c) = request.issuer {
-            self.lose_connection(c, rules);
-        }
-        match (request.issuer, &request.script) {
-            (Issuer::Consumer(c), Script::CommitExec { id, .. }) => {
-                if !rules.has(Rule::ScriptAfterLostConnection) {
-                    self.arm(c);
-                }
-                self.commit_of(c, *id, rules.has(Rule::RetryRaisesRecall), rules)
-            }
-            (Issuer::Ingest(d), Script::IntakeExec { .. }) => {
-                let accepted = self.is_accepted(d);
-                self.term(d, |term| term.armed = accepted && !rules.has(Rule::RetriedIntakeCompares));
-                self.intake_of(d)
-            }
-            _ => request.script.clone(),
-        }
-    }
-
-    /// Redis dies and comes back with what is on its disk. All connections break; what waits for an answer asks again, and
-    /// who was about to ask for the lease looks again.
-    fn lose_tail(&mut self, rules: Rules) {
-        self.forgotten |= self.redis.taken & !self.disk.taken;
-        self.disk.recall.current &= !rules.has(Rule::RecallNamesTheTerm);
-        self.redis = self.disk.clone();
-        for term in self.dispatchers.iter_mut().filter_map(|dispatcher| dispatcher.term.as_mut()) {
-            term.armed = false;
-        }
-        for c in 0..self.consumers.len() as u8 {
-            self.lose_connection(c, rules);
-            let consumer = &mut self.consumers[c as usize];
-            if !rules.has(Rule::RecallNamesTheTerm) && rules.has(Rule::KnownEpochsDistrusted) {
-                consumer.distrusted = consumer.epoch;
-            }
-        }
-        let waiting: Vec<Request> = self.requests.drain(..).filter(|sent| sent.issuer != Issuer::Nobody).collect();
-        for request in waiting {
-            let script = self.sent_again(&request, rules);
-            self.send(request.issuer, script);
-        }
-        for d in 0..self.dispatchers.len() as u8 {
-            self.cut(d);
-            self.dispatchers[d as usize].looked = None;
-        }
     }
 }
 
@@ -359,7 +269,7 @@ fn pay(world: &mut World, action: Action) {
         Action::TimeOut(_) => &mut budget.timeouts,
         Action::LoseTail => &mut budget.tail_losses,
         Action::CrashConsumer(_) => &mut budget.consumer_crashes,
-        Action::Silence { .. } => &mut budget.silences,
+        Action::Silence { .. } | Action::PageEarly(_) => &mut budget.silences,
         Action::Reject { .. } => return budget.rejections -= 1,
         Action::Tick => return budget.ticks -= 1,
         _ => return,

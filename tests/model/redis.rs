@@ -106,7 +106,9 @@ impl Script {
     /// The epoch of the leader that sent it.
     pub fn epoch(&self) -> Option<u8> {
         match self {
-            Script::Intake { epoch, .. } | Script::IntakeExec { epoch, .. } | Script::Bury { epoch, .. } => Some(*epoch),
+            Script::Intake { epoch, .. } | Script::IntakeExec { epoch, .. } | Script::Bury { epoch, .. } => {
+                Some(*epoch)
+            }
             Script::Commit { .. } | Script::CommitExec { .. } => None,
         }
     }

@@ -102,7 +102,7 @@ pub struct Budget {
     pub tail_losses: u8,
     /// A consumer is killed; it starts again.
     pub consumer_crashes: u8,
-    /// A leader takes a consumer for dead that is not.
+    /// A leader takes a consumer for dead that is not, or reads the backlog before a consumer has said what it holds.
     pub silences: u8,
     /// A handler wants its message buried. Not a fault.
     pub rejections: u8,

@@ -2,7 +2,7 @@
 
 use crate::redis::{Lease, Recall, Redis, Script};
 use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Place, Ring, Seen};
-use crate::rules::{Bounds, Budget, Rule, Rules};
+use crate::rules::{Bounds, Budget};
 
 /// Everything there is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,14 @@ pub struct Sights {
     pub passed_break: bool,
     /// A batch was offered again that had been taken.
     pub answered_again: bool,
+    /// A result was stored by a transaction.
+    pub stored_unasked: bool,
+    /// A batch was taken in by a transaction.
+    pub taken_unasked: bool,
+    /// A commit as a transaction did nothing.
+    pub commit_void: bool,
+    /// An intake as a transaction did nothing.
+    pub intake_void: bool,
 }
 
 /// Who waits for an answer.
@@ -150,7 +158,7 @@ pub struct Consumer {
     pub ruler: Option<u8>,
     /// What its connection has read of `recall` and watches since. `None`: no connection, or `recall` was written since.
     pub armed: Option<Recall>,
-    /// Of leaders up to this epoch nothing is trusted: only where [`Rule::RecallNamesTheTerm`] is missing.
+    /// Of leaders up to this epoch nothing is trusted: only where `RecallNamesTheTerm` is missing.
     pub distrusted: u8,
     /// In hand, by id.
     pub held: Vec<Held>,
@@ -203,48 +211,6 @@ impl World {
         let marker = self.last_marker | OF_LEADER;
         self.broadcast(Seen::Marker(marker));
         marker
-    }
-
-    pub fn send(&mut self, issuer: Issuer, script: Script) {
-        let request = Request { issuer, script };
-        let (Ok(place) | Err(place)) = self.requests.binary_search(&request);
-        self.requests.insert(place, request);
-    }
-
-    /// Who watches `recall` learns that it was written.
-    pub fn recall_written(&mut self, rules: Rules) {
-        if !rules.has(Rule::CommitWatchesRecall) {
-            return;
-        }
-        self.consumers.iter_mut().for_each(|consumer| consumer.armed = None);
-        self.void(|script| matches!(script, Script::CommitExec { .. }));
-    }
-
-    /// Who watches the epoch or the cursor learns that it was written.
-    pub fn intake_written(&mut self) {
-        self.dispatchers.iter_mut().filter_map(|dispatcher| dispatcher.term.as_mut()).for_each(|term| term.armed = false);
-        self.void(|script| matches!(script, Script::IntakeExec { .. }));
-    }
-
-    /// These transactions will do nothing. Where nobody waits for one it is as if it had never been sent.
-    fn void(&mut self, which: impl Fn(&Script) -> bool) {
-        for request in self.requests.iter_mut().filter(|request| which(&request.script)) {
-            if let Script::CommitExec { clean, .. } | Script::IntakeExec { clean, .. } = &mut request.script {
-                *clean = false;
-            }
-        }
-        self.requests.retain(|request| request.issuer != Issuer::Nobody || !request.script.is_void());
-        self.requests.sort();
-    }
-
-    /// Nobody waits any more for what these issuers sent.
-    pub fn orphan(&mut self, whose: impl Fn(Issuer) -> bool) {
-        for request in self.requests.iter_mut().filter(|request| whose(request.issuer)) {
-            request.issuer = Issuer::Nobody;
-        }
-        self.requests.sort();
-        // What arrives twice arrives as if once: each script does nothing the second time, or may be lost.
-        self.requests.dedup_by(|a, b| a == b && a.issuer == Issuer::Nobody);
     }
 
     /// The lease a dispatcher would hold now.
