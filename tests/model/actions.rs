@@ -6,10 +6,10 @@
 use stateright::{Model, Property};
 
 use crate::promises;
-use crate::redis::{Answer, Script};
+use crate::redis::Script;
 use crate::ring::{Id, Message, Seen};
 use crate::rules::{Bounds, Rules};
-use crate::world::{Issuer, Phase, Sights, Whereabouts, World};
+use crate::world::{Issuer, Phase, Sights, Term, Whereabouts, World};
 
 /// Something that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub enum Action {
     LoseTail,
     CrashConsumer(u8),
     Silence { dispatcher: u8, consumer: u8 },
+    PageEarly(u8),
     // Progress.
     Subscribe(u8),
     Read(u8),
@@ -44,6 +45,8 @@ pub enum Action {
     Page(u8),
     HandOut { dispatcher: u8, consumer: u8, id: Id, message: Message },
     Redeliver { dispatcher: u8, id: Id },
+    Bury { dispatcher: u8, id: Id },
+    Arm(u8),
     Finish { consumer: u8, id: Id },
 }
 
@@ -109,6 +112,11 @@ impl Protocol {
                 actions.extend(linked.then_some(Action::Silence { dispatcher: d, consumer: c }));
             }
         }
+        let links = |term: &Term| term.links.count_ones() as usize;
+        for (d, dispatcher) in (0..).zip(&world.dispatchers).filter(|_| budget.silences > 0) {
+            let early = |term: &Term| term.backlog.is_some() && links(term) < world.consumers.len();
+            actions.extend(dispatcher.term.as_ref().is_some_and(early).then_some(Action::PageEarly(d)));
+        }
         let leads = world.redis.lease.is_some_and(|lease| world.lease_of(lease.dispatcher) == Some(lease));
         actions.extend((budget.pauses > 0 && leads).then_some(Action::Pause));
         if budget.timeouts > 0 {
@@ -132,10 +140,10 @@ impl Protocol {
         }
         if world.budget.rejections > 0 {
             for (c, consumer) in (0..).zip(&world.consumers) {
-                let running = consumer.held.iter().filter(|(.., committing)| !committing);
+                let running = consumer.held.iter().filter(|held| !held.committing);
                 let heard = consumer.ruler.and_then(|d| world.dispatchers[d as usize].term.as_ref());
                 if heard.is_some_and(|term| term.links & 1 << c != 0) {
-                    actions.extend(running.map(|(id, ..)| Action::Reject { consumer: c, id: *id }));
+                    actions.extend(running.map(|held| Action::Reject { consumer: c, id: held.id }));
                 }
             }
         }
@@ -179,13 +187,21 @@ impl Protocol {
                 let mut mine = world.requests.iter().filter(|sent| sent.issuer == Issuer::Redistributor(d));
                 mine.any(|sent| matches!(sent.script, Script::Bury { id: asked, .. } if asked == id))
             };
-            let away = term.table.iter().filter(|(id, _, at)| *at == Whereabouts::Away && !asked(*id));
-            actions.extend(away.map(|(id, ..)| Action::Redeliver { dispatcher: d, id: *id }));
+            let is_back = |at: &Whereabouts| matches!(at, Whereabouts::Away | Whereabouts::Returned);
+            for (id, ..) in term.table.iter().filter(|(id, _, at)| is_back(at) && !asked(*id)) {
+                actions.push(Action::Redeliver { dispatcher: d, id: *id });
+                let buries = self.bounds.budget.rejections > 0;
+                actions.extend(buries.then_some(Action::Bury { dispatcher: d, id: *id }));
+            }
         }
         for (c, consumer) in (0..).zip(&world.consumers) {
             actions.extend((!consumer.alive).then_some(Action::StartConsumer(c)));
-            let running = consumer.held.iter().filter(|(.., committing)| !committing);
-            actions.extend(running.map(|(id, ..)| Action::Finish { consumer: c, id: *id }));
+            let running = consumer.held.iter().filter(|held| !held.committing);
+            actions.extend(running.map(|held| Action::Finish { consumer: c, id: held.id }));
+            // Its connection carries one thing at a time.
+            let waits = world.requests.iter().any(|sent| sent.issuer == Issuer::Consumer(c));
+            let arms = consumer.alive && consumer.armed.is_none() && !waits;
+            actions.extend(arms.then_some(Action::Arm(c)));
         }
         let abandoned = world.redis.lease.filter(|lease| world.holder_is_subscribed(*lease));
         let abandoned = abandoned.is_some_and(|lease| world.lease_of(lease.dispatcher) != Some(lease));
@@ -216,14 +232,14 @@ impl Protocol {
             Action::Crash(d) => world.crash(d),
             Action::Cut(d) => world.cut(d),
             Action::Pause | Action::ExpireAbandoned => world.redis.lease = None,
-            Action::TimeOut(index) => world.time_out(index),
-            Action::LoseTail => world.lose_tail(),
+            Action::TimeOut(index) => world.time_out(index, rules),
+            Action::LoseTail => world.lose_tail(rules),
             Action::CrashConsumer(c) => world.crash_consumer(c),
             Action::Silence { dispatcher, consumer } => world.drop_link(dispatcher, consumer),
             Action::Subscribe(d) => world.subscribe(d, rules),
             Action::Read(d) => world.read(d, rules),
             Action::Look(d) => world.look(d),
-            Action::Acquire(d) => world.acquire(d),
+            Action::Acquire(d) => world.acquire(d, rules),
             Action::TakeOver(d) => return world.take_over(d, rules),
             Action::Take(d) => return world.take(d, rules),
             Action::Mark(d) => world.mark(d),
@@ -232,61 +248,14 @@ impl Protocol {
             Action::Vanish(index) => drop(world.requests.remove(index)),
             Action::StartConsumer(c) => world.consumers[c as usize].alive = true,
             Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
-            Action::Page(d) => world.page(d),
+            Action::Page(d) | Action::PageEarly(d) => world.page(d),
             Action::HandOut { dispatcher, consumer, id, message } => world.hand_out(dispatcher, consumer, id, message),
-            Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id),
-            Action::Finish { consumer, id } => world.finish(consumer, id),
+            Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id, rules),
+            Action::Bury { dispatcher, id } => world.bury(dispatcher, id, rules),
+            Action::Arm(c) => world.arm(c),
+            Action::Finish { consumer, id } => world.finish(consumer, id, rules),
         }
         true
-    }
-}
-
-impl World {
-    /// Redis carries a script out, and whoever waits for it is answered.
-    fn serve(&mut self, index: usize, rules: Rules) {
-        let request = self.requests.remove(index);
-        let epoch = self.redis.epoch;
-        let known = self.redis.taken;
-        let before = self.redis.clone();
-        let answer = self.redis.run(&request.script, rules);
-        let stale = request.script.epoch().is_some_and(|of| of < epoch);
-        self.seen.stale_write |= stale && self.redis != before;
-        self.seen.stale_refused |= answer == Answer::Stale;
-        self.seen.late_commit |= matches!((&request.script, answer), (Script::Commit { .. }, Answer::Gone));
-        self.note_filled_in(known);
-        match (request.issuer, request.script) {
-            (Issuer::Ingest(d), _) => self.intake_answered(d, answer, rules),
-            (Issuer::Redistributor(d), Script::Bury { id, .. }) => self.buried(d, id, answer),
-            (Issuer::Consumer(c), Script::Commit { id, .. }) => self.committed(c, id),
-            (Issuer::Nobody, _) => {}
-            (issuer, script) => unreachable!("{issuer:?} does not send {script:?}"),
-        }
-    }
-
-    fn note_filled_in(&mut self, known: u8) {
-        let new = self.redis.taken & !known;
-        self.seen.filled_in |= new & self.forgotten != 0;
-    }
-
-    /// No answer came in time: it is sent again over a new connection. The first may still arrive.
-    fn time_out(&mut self, index: usize) {
-        let request = self.requests[index].clone();
-        self.requests[index].issuer = Issuer::Nobody;
-        self.requests.sort();
-        self.requests.dedup();
-        self.send(request.issuer, request.script);
-    }
-
-    /// Redis dies and comes back with what is on its disk. All connections break; what waits for an answer asks again, and
-    /// who was about to ask for the lease looks again.
-    fn lose_tail(&mut self) {
-        self.forgotten |= self.redis.taken & !self.disk.taken;
-        self.redis = self.disk.clone();
-        self.requests.retain(|request| request.issuer != Issuer::Nobody);
-        for d in 0..self.dispatchers.len() as u8 {
-            self.cut(d);
-            self.dispatchers[d as usize].looked = None;
-        }
     }
 }
 
@@ -300,7 +269,7 @@ fn pay(world: &mut World, action: Action) {
         Action::TimeOut(_) => &mut budget.timeouts,
         Action::LoseTail => &mut budget.tail_losses,
         Action::CrashConsumer(_) => &mut budget.consumer_crashes,
-        Action::Silence { .. } => &mut budget.silences,
+        Action::Silence { .. } | Action::PageEarly(_) => &mut budget.silences,
         Action::Reject { .. } => return budget.rejections -= 1,
         Action::Tick => return budget.ticks -= 1,
         _ => return,

@@ -3,10 +3,10 @@
 //! A frame between a leader and a consumer is one step: the consumer's desk decides about each under one lock, and of
 //! what was on the way when a link broke nothing is heard again.
 
-use crate::redis::{Answer, Script};
+use crate::redis::{Answer, Recall, Script};
 use crate::ring::{Id, Message};
 use crate::rules::{Rule, Rules};
-use crate::world::{Consumer, Issuer, Term, Whereabouts, World};
+use crate::world::{Consumer, Held, Issuer, Term, Whereabouts, World};
 
 impl World {
     /// A leader connects to a consumer: LEAD, READY, HELD. `false`: refused, or nothing new.
@@ -23,12 +23,10 @@ impl World {
         consumer.epoch = consumer.epoch.max(term.epoch);
         consumer.ruler = Some(d);
         term.links |= 1 << c;
-        for (id, message, _) in &consumer.held {
+        for Held { id, message, .. } in &consumer.held {
             match term.table.iter_mut().find(|(known, ..)| known == id) {
-                Some((_, _, whereabouts @ (Whereabouts::Ready | Whereabouts::Away))) => {
-                    *whereabouts = Whereabouts::Sent(c);
-                }
-                Some(_) => {}
+                Some((_, _, Whereabouts::Sent(_))) => {}
+                Some((.., whereabouts)) => *whereabouts = Whereabouts::Sent(c),
                 None => insert(&mut term.table, (*id, *message, Whereabouts::Sent(c))),
             }
         }
@@ -61,10 +59,17 @@ impl World {
         });
     }
 
-    /// A message that came back is read again, and waits if it is still pending.
-    pub fn redeliver(&mut self, d: u8, id: Id) {
+    /// A message that came back is settled and read again, and waits if it is still pending.
+    pub fn redeliver(&mut self, d: u8, id: Id, rules: Rules) {
         if !self.is_accepted(d) {
             return self.end_term(d);
+        }
+        if self.may_be_in_hand(d, id) && rules.has(Rule::SettleRaisesRecall) {
+            let before = self.redis.recall;
+            self.redis.raise_recall(id);
+            if self.redis.recall != before {
+                self.recall_written(rules);
+            }
         }
         let pending = self.redis.holds(id);
         self.term(d, |term| {
@@ -78,30 +83,71 @@ impl World {
 
     /// A message goes to a consumer, which takes it if the link rules.
     pub fn hand_out(&mut self, d: u8, c: u8, id: Id, message: Message) {
+        let from = self.dispatchers[d as usize].term.as_ref().map_or(0, |term| term.epoch);
         let consumer = &mut self.consumers[c as usize];
         if consumer.ruler != Some(d) {
             return self.drop_link(d, c);
         }
-        if !consumer.held.iter().any(|(held, ..)| *held == id) {
-            consumer.held.push((id, message, false));
+        if !consumer.held.iter().any(|held| held.id == id) {
+            consumer.held.push(Held { id, message, committing: false, from });
             consumer.held.sort_unstable();
         }
         self.term(d, |term| set(term, id, Whereabouts::Sent(c)));
     }
 
     /// The handler is done: the result is on its way to Redis.
-    pub fn finish(&mut self, c: u8, id: Id) {
-        let held = self.consumers[c as usize].held.iter_mut().find(|(held, ..)| *held == id);
-        let (_, message, committing) = held.expect("only what is in hand is finished");
-        *committing = true;
-        let script = Script::Commit { id, message: *message };
+    pub fn finish(&mut self, c: u8, id: Id, rules: Rules) {
+        let script = self.commit_of(c, id, false, rules);
         self.send(Issuer::Consumer(c), script);
     }
 
-    /// The answer to a commit: the ACK goes to the ruler.
-    pub fn committed(&mut self, c: u8, id: Id) {
+    /// How a consumer records a message: as a transaction if it may, which uses up what it has armed.
+    pub fn commit_of(&mut self, c: u8, id: Id, recall: bool, rules: Rules) -> Script {
         let consumer = &mut self.consumers[c as usize];
-        consumer.held.retain(|(held, ..)| *held != id);
+        let held = consumer.held.iter_mut().find(|held| held.id == id).expect("only what is in hand is recorded");
+        let is_of_the_term = |armed: &Recall| match rules.has(Rule::RecallNamesTheTerm) {
+            true => armed.current && armed.epoch == held.from,
+            false => held.from > consumer.distrusted,
+        };
+        let is_trusted = |armed: &Recall| held.from != 0 && id > armed.up_to && is_of_the_term(armed);
+        held.committing = true;
+        let message = held.message;
+        match consumer.armed.as_ref().is_some_and(is_trusted) {
+            true => {
+                consumer.armed = None;
+                Script::CommitExec { id, message, clean: true }
+            }
+            false => {
+                held.from = 0;
+                Script::Commit { id, message, recall }
+            }
+        }
+    }
+
+    /// A consumer watches and reads `recall`.
+    pub fn arm(&mut self, c: u8) {
+        self.consumers[c as usize].armed = Some(self.redis.recall);
+    }
+
+    /// A consumer's connection to Redis broke.
+    pub fn lose_connection(&mut self, c: u8, rules: Rules) {
+        let consumer = &mut self.consumers[c as usize];
+        consumer.armed = None;
+        if rules.has(Rule::ScriptAfterLostConnection) {
+            consumer.held.iter_mut().for_each(|held| held.from = 0);
+        }
+    }
+
+    /// The answer to a commit: the ACK goes to the ruler. With it comes what is armed anew.
+    pub fn committed(&mut self, c: u8, id: Id, answer: Answer, rules: Rules) {
+        self.arm(c);
+        let consumer = &mut self.consumers[c as usize];
+        if answer == Answer::Void {
+            consumer.held.iter_mut().filter(|held| held.id == id).for_each(|held| held.from = 0);
+            let script = self.commit_of(c, id, false, rules);
+            return self.send(Issuer::Consumer(c), script);
+        }
+        consumer.held.retain(|held| held.id != id);
         let Some(d) = consumer.ruler else { return };
         let Some(term) = self.dispatchers[d as usize].term.as_mut() else { return };
         if term.links & 1 << c == 0 {
@@ -111,16 +157,29 @@ impl World {
         term.table.retain(|(known, _, at)| *known != id || matches!(at, Whereabouts::Sent(other) if *other != c));
     }
 
-    /// The handler rejects a message: the ruler has it buried.
+    /// The handler fails: the consumer lets go of the message and says so.
     pub fn reject(&mut self, d: u8, c: u8, id: Id) {
-        self.consumers[c as usize].held.retain(|(held, ..)| *held != id);
+        self.consumers[c as usize].held.retain(|held| held.id != id);
         let Some(term) = self.dispatchers[d as usize].term.as_mut() else { return };
-        let Some((.., message, at)) = term.table.iter_mut().find(|(known, ..)| *known == id) else { return };
+        let Some((.., at)) = term.table.iter_mut().find(|(known, ..)| *known == id) else { return };
         if *at == Whereabouts::Sent(c) {
-            *at = Whereabouts::Away;
-            let script = Script::Bury { epoch: term.epoch, id, message: *message };
-            self.send(Issuer::Redistributor(d), script);
+            *at = Whereabouts::Returned;
         }
+    }
+
+    /// A message came back and is to be buried: its handler said so, or that was its last delivery.
+    pub fn bury(&mut self, d: u8, id: Id, rules: Rules) {
+        let recall = self.may_be_in_hand(d, id) && rules.has(Rule::SettleRaisesRecall);
+        let Some(term) = self.dispatchers[d as usize].term.as_ref() else { return };
+        let Some((_, message, _)) = term.table.iter().find(|(known, ..)| *known == id) else { return };
+        let script = Script::Bury { epoch: term.epoch, id, message: *message, recall };
+        self.send(Issuer::Redistributor(d), script);
+    }
+
+    /// Whether a message that came back may still be in the hands of who had it.
+    fn may_be_in_hand(&self, d: u8, id: Id) -> bool {
+        let term = self.dispatchers[d as usize].term.as_ref();
+        term.is_some_and(|term| term.table.iter().any(|(known, _, at)| *known == id && *at == Whereabouts::Away))
     }
 
     /// The answer to a burial.

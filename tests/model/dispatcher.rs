@@ -1,6 +1,6 @@
 //! The steps of a dispatcher: listener, election, ingest, and the courier with its redistributor.
 
-use crate::redis::{Answer, Lease, Script, key};
+use crate::redis::{Answer, Lease, Recall, Script, key};
 use crate::ring::{Cursor, Id, Message, Resolution, Seen, Standing, Taken};
 use crate::rules::{Rule, Rules};
 use crate::world::{Dispatcher, Issuer, Look, Offer, Phase, Term, Whereabouts, World};
@@ -127,12 +127,26 @@ impl World {
     }
 
     /// Takes the lease if it is still free, and publishes the first marker of the epoch.
-    pub fn acquire(&mut self, d: u8) {
+    pub fn acquire(&mut self, d: u8, rules: Rules) {
         let Some(look) = self.dispatcher(d).looked.take().filter(|_| self.is_free()) else { return };
         self.last_epoch += 1;
         let epoch = self.last_epoch;
         self.redis.epoch = epoch;
         self.redis.lease = Some(Lease { dispatcher: d, dead: false, epoch });
+        if rules.has(Rule::IntakeWatchesEpoch) {
+            self.intake_written();
+        }
+        let before = self.redis.recall;
+        if rules.has(Rule::AcquireRaisesRecall) {
+            let newest = self.redis.pending.last().map_or(0, |(id, _)| *id);
+            self.redis.raise_recall(newest);
+        }
+        if rules.has(Rule::RecallNamesTheTerm) {
+            self.redis.recall = Recall { epoch, current: true, ..self.redis.recall };
+        }
+        if self.redis.recall != before {
+            self.recall_written(rules);
+        }
         let cursor = self.redis.cursor;
         let marker = self.publish_marker();
         let dispatcher = self.dispatcher(d);
@@ -143,6 +157,7 @@ impl World {
             phase: Phase::TakingOver(marker),
             advanced: false,
             unmarked: false,
+            armed: false,
             offer: None,
             backlog: cursor.map(|cursor| cursor.last_id),
             links: 0,
@@ -227,23 +242,34 @@ impl World {
                 let batch: Vec<(Id, Message)> = (first..).zip(messages).collect();
                 let newest = batch.last().map_or(known, |(id, _)| *id);
                 let next = Cursor { position, last_id: newest };
-                let script = Script::Intake {
-                    epoch: term.epoch,
-                    expected: term.cursor.map(key),
-                    next: key(next),
-                    batch: batch.clone(),
-                };
                 term.offer = Some(Offer { next, place, batch });
                 self.last_id = last_id.max(newest);
+                let script = self.intake_of(d);
                 self.send(Issuer::Ingest(d), script);
                 true
             }
         }
     }
 
+    /// How a leader takes in what it offers: as a transaction if it may, which uses up what it has armed.
+    pub fn intake_of(&mut self, d: u8) -> Script {
+        let term = self.dispatcher(d).term.as_mut().expect("who offers something leads");
+        let offer = term.offer.as_ref().expect("something is offered");
+        let (epoch, expected, next, batch) = (term.epoch, term.cursor.map(key), key(offer.next), offer.batch.clone());
+        match std::mem::take(&mut term.armed) {
+            true => Script::IntakeExec { epoch, next, batch, clean: true },
+            false => Script::Intake { epoch, expected, next, batch },
+        }
+    }
+
     /// The answer to an intake.
     pub fn intake_answered(&mut self, d: u8, answer: Answer, rules: Rules) {
+        if answer == Answer::Void {
+            let script = self.intake_of(d);
+            return self.send(Issuer::Ingest(d), script);
+        }
         let tick = self.tick;
+        let accepted = self.is_accepted(d);
         let dispatcher = self.dispatcher(d);
         let term = dispatcher.term.as_mut().expect("who waits for an answer leads");
         let offer = term.offer.take().expect("who waits for an answer has offered something");
@@ -255,6 +281,7 @@ impl World {
         term.phase = Phase::Running { place: offer.place, live_segment };
         term.cursor = Some(offer.next);
         term.advanced = true;
+        term.armed = accepted;
         term.unmarked |= !offer.batch.is_empty();
         term.table.extend(offer.batch.into_iter().map(|(id, message)| (id, message, Whereabouts::Ready)));
         dispatcher.ring.note_cursor(offer.place, tick, rules);

@@ -4,19 +4,21 @@
 //! higher; new ones are always higher than all that are known. What is left out is names that nobody remembers.
 
 use crate::redis::{Redis, Script};
-use crate::ring::{Cursor, OF_LEADER, Seen};
+use crate::ring::{Cursor, Id, OF_LEADER, Seen};
 use crate::rules::{Rule, Rules};
 use crate::world::{Phase, World};
 
 impl World {
     /// Numbers names anew.
     pub fn rename(&mut self, rules: Rules) {
-        let (mut markers, mut epochs, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-        for Redis { epoch, lease, cursor, pending, .. } in [&mut self.redis, &mut self.disk] {
+        let (mut markers, mut epochs, mut ids, mut recalls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for Redis { epoch, lease, cursor, recall, pending, .. } in [&mut self.redis, &mut self.disk] {
             epochs.push(epoch);
             epochs.extend(lease.as_mut().map(|lease| &mut lease.epoch));
             cursor_names(cursor, &mut markers, &mut ids);
             ids.extend(pending.iter_mut().map(|(id, _)| id));
+            epochs.push(&mut recall.epoch);
+            recalls.push(&mut recall.up_to);
         }
         for dispatcher in &mut self.dispatchers {
             markers.push(&mut dispatcher.id);
@@ -44,7 +46,15 @@ impl World {
         }
         for consumer in &mut self.consumers {
             epochs.push(&mut consumer.epoch);
-            ids.extend(consumer.held.iter_mut().map(|(id, ..)| id));
+            epochs.push(&mut consumer.distrusted);
+            for held in &mut consumer.held {
+                epochs.push(&mut held.from);
+                ids.push(&mut held.id);
+            }
+            if let Some(recall) = &mut consumer.armed {
+                epochs.push(&mut recall.epoch);
+                recalls.push(&mut recall.up_to);
+            }
         }
         for request in &mut self.requests {
             match &mut request.script {
@@ -56,13 +66,24 @@ impl World {
                     }
                     ids.extend(batch.iter_mut().map(|(id, _)| id));
                 }
-                Script::Commit { id, .. } => ids.push(id),
+                Script::IntakeExec { epoch, next: (marker, _, last_id), batch, .. } => {
+                    epochs.push(epoch);
+                    markers.push(marker);
+                    ids.push(last_id);
+                    ids.extend(batch.iter_mut().map(|(id, _)| id));
+                }
+                Script::Commit { id, .. } | Script::CommitExec { id, .. } => ids.push(id),
                 Script::Bury { epoch, id, .. } => {
                     epochs.push(epoch);
                     ids.push(id);
                 }
             }
         }
+        // It is only ever asked which ids are higher.
+        for up_to in recalls.iter_mut() {
+            **up_to = ids.iter().map(|id: &&mut Id| **id).filter(|id| *id <= **up_to).max().unwrap_or(0);
+        }
+        ids.extend(recalls);
         self.last_marker = number_anew(markers);
         self.last_epoch = number_anew(epochs);
         // Where ids do not follow the clock, which number comes next matters.

@@ -17,6 +17,10 @@ pub const LATE_COMMIT: &str = "a late commit was dropped";
 pub const STALE_REFUSED: &str = "a stale script was refused";
 pub const PASSED_BREAK: &str = "a leader went on over a break";
 pub const ANSWERED_AGAIN: &str = "a batch was offered again after its answer was lost";
+pub const STORED_UNASKED: &str = "a result was stored by a transaction";
+pub const TAKEN_UNASKED: &str = "a batch was taken in by a transaction";
+pub const COMMIT_VOID: &str = "a commit as a transaction did nothing";
+pub const INTAKE_VOID: &str = "an intake as a transaction did nothing";
 pub const BURIED: &str = "a message was buried";
 
 /// The promises, which hold in every state, and the sights, which some state shows.
@@ -35,6 +39,10 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::sometimes(STALE_REFUSED, |_, world: &World| world.seen.stale_refused),
         Property::sometimes(PASSED_BREAK, |_, world: &World| world.seen.passed_break),
         Property::sometimes(ANSWERED_AGAIN, |_, world: &World| world.seen.answered_again),
+        Property::sometimes(STORED_UNASKED, |_, world: &World| world.seen.stored_unasked),
+        Property::sometimes(TAKEN_UNASKED, |_, world: &World| world.seen.taken_unasked),
+        Property::sometimes(COMMIT_VOID, |_, world: &World| world.seen.commit_void),
+        Property::sometimes(INTAKE_VOID, |_, world: &World| world.seen.intake_void),
         Property::sometimes(BURIED, |_, world: &World| world.redis.dead.contains(&1)),
     ]
 }

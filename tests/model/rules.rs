@@ -32,6 +32,28 @@ pub enum Rule {
     OwedOnceSettled,
     /// Only the eldest goes on over a break in what it has heard.
     EldestPassesBreaks,
+    /// A new leader raises `recall` to all that is pending.
+    AcquireRaisesRecall,
+    /// A leader raises `recall` to what it hands out again or buries although it may still be in somebody's hands.
+    SettleRaisesRecall,
+    /// A commit as a transaction does nothing if `recall` was written since it was read.
+    CommitWatchesRecall,
+    /// What a consumer has in hand when its connection breaks is recorded by the script.
+    ScriptAfterLostConnection,
+    /// A commit that follows one of unknown outcome raises `recall`, so that the first can take place no more.
+    RetryRaisesRecall,
+    /// `recall` names the term that began last and the incarnation of Redis in which it did: only what came from that
+    /// leader, while Redis is still the same, is recorded by a transaction.
+    RecallNamesTheTerm,
+    /// Where that rule is missing, what stands in for it: when Redis has restarted, nothing is trusted that comes from
+    /// leaders of the epochs that the consumer knew.
+    KnownEpochsDistrusted,
+    /// An intake as a transaction does nothing if the epoch was written since it was read.
+    IntakeWatchesEpoch,
+    /// And nothing if the cursor was.
+    IntakeWatchesCursor,
+    /// An intake of unknown outcome is offered again through the script, which compares the cursor.
+    RetriedIntakeCompares,
 }
 
 /// The rules that hold.
@@ -80,7 +102,7 @@ pub struct Budget {
     pub tail_losses: u8,
     /// A consumer is killed; it starts again.
     pub consumer_crashes: u8,
-    /// A leader takes a consumer for dead that is not.
+    /// A leader takes a consumer for dead that is not, or reads the backlog before a consumer has said what it holds.
     pub silences: u8,
     /// A handler wants its message buried. Not a fault.
     pub rejections: u8,

@@ -1,6 +1,6 @@
 //! The state of a run: Redis and its disk, the dispatchers, the consumers, and the requests under way.
 
-use crate::redis::{Lease, Redis, Script};
+use crate::redis::{Lease, Recall, Redis, Script};
 use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Place, Ring, Seen};
 use crate::rules::{Bounds, Budget};
 
@@ -47,6 +47,14 @@ pub struct Sights {
     pub passed_break: bool,
     /// A batch was offered again that had been taken.
     pub answered_again: bool,
+    /// A result was stored by a transaction.
+    pub stored_unasked: bool,
+    /// A batch was taken in by a transaction.
+    pub taken_unasked: bool,
+    /// A commit as a transaction did nothing.
+    pub commit_void: bool,
+    /// An intake as a transaction did nothing.
+    pub intake_void: bool,
 }
 
 /// Who waits for an answer.
@@ -102,6 +110,8 @@ pub struct Term {
     pub advanced: bool,
     /// Whether anything was taken in since the last marker.
     pub unmarked: bool,
+    /// Whether its connection watches what an intake rests on, and nothing of that was written since.
+    pub armed: bool,
     /// The batch that was offered: the cursor and the place after it, and what is in it.
     pub offer: Option<Offer>,
     /// The backlog: all up to this id, until it was read.
@@ -133,7 +143,10 @@ pub enum Phase {
 pub enum Whereabouts {
     Ready,
     Sent(u8),
+    /// It came back, and whoever had it may still have it.
     Away,
+    /// It came back from who had it: a NACK.
+    Returned,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -143,8 +156,23 @@ pub struct Consumer {
     pub epoch: u8,
     /// The dispatcher whose link rules.
     pub ruler: Option<u8>,
-    /// In hand, by id; whether a commit is under way.
-    pub held: Vec<(Id, Message, bool)>,
+    /// What its connection has read of `recall` and watches since. `None`: no connection, or `recall` was written since.
+    pub armed: Option<Recall>,
+    /// Of leaders up to this epoch nothing is trusted: only where `RecallNamesTheTerm` is missing.
+    pub distrusted: u8,
+    /// In hand, by id.
+    pub held: Vec<Held>,
+}
+
+/// A message in a consumer's hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Held {
+    pub id: Id,
+    pub message: Message,
+    /// Whether a commit is under way.
+    pub committing: bool,
+    /// The epoch of the leader it came from; 0: a script has to look whether it is still pending.
+    pub from: u8,
 }
 
 impl World {
@@ -183,22 +211,6 @@ impl World {
         let marker = self.last_marker | OF_LEADER;
         self.broadcast(Seen::Marker(marker));
         marker
-    }
-
-    pub fn send(&mut self, issuer: Issuer, script: Script) {
-        let request = Request { issuer, script };
-        let (Ok(place) | Err(place)) = self.requests.binary_search(&request);
-        self.requests.insert(place, request);
-    }
-
-    /// Nobody waits any more for what these issuers sent.
-    pub fn orphan(&mut self, whose: impl Fn(Issuer) -> bool) {
-        for request in self.requests.iter_mut().filter(|request| whose(request.issuer)) {
-            request.issuer = Issuer::Nobody;
-        }
-        self.requests.sort();
-        // What arrives twice arrives as if once: each script does nothing the second time, or may be lost.
-        self.requests.dedup_by(|a, b| a == b && a.issuer == Issuer::Nobody);
     }
 
     /// The lease a dispatcher would hold now.
