@@ -40,8 +40,11 @@ fn fixture(redis: RedisServer) -> Fixture {
     fixture
 }
 
+/// The leader of this epoch has been elected, or has recalled something.
 fn recall(redis: &RedisServer, epoch: u64, up_to: u64) {
-    run_on::<()>(redis, &["SET", "messages:recall", &format!("{epoch} {up_to}")]);
+    let info: String = run_on(redis, &["INFO", "server"]);
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).expect("it has one");
+    run_on::<()>(redis, &["SET", "messages:recall", &format!("{epoch} {run_id} {up_to}")]);
 }
 
 impl Fixture {
@@ -149,7 +152,8 @@ fn after_a_restart_of_redis_only_later_leaders_are_trusted() {
     let mut f = fixture(lasting_redis_server());
     f.redis.kill().expect("it is ours");
     f.redis.start_again().expect("it starts again");
-    // It may have lost a recall, or the intake of what is on its way from this leader.
+    // It may have lost a recall, or the intake of what is on its way from this leader, and the leader is not up to date.
+    run_on::<()>(&f.redis, &["SET", "messages:recall", "5 before 0"]);
     for id in [2, 3] {
         f.hand_over(id, 1);
         f.finish(id);

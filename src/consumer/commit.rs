@@ -19,7 +19,7 @@ use super::desk::Desk;
 use super::trust::Trust;
 use crate::budget::Share;
 use crate::error::{Error, Result};
-use crate::id::Epoch;
+use crate::id::{Epoch, MessageId};
 use crate::ledger::server_check::{self, ServerWatch};
 use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Payload, Recorded};
 use crate::log::Quoted;
@@ -75,6 +75,7 @@ impl Committer {
             carried: None,
             trust: Trust::default(),
             watch: Watch::None,
+            doubt: None,
             trouble: None,
             server: ServerWatch::default(),
             server_is_new: true,
@@ -120,6 +121,8 @@ struct Worker {
     carried: Option<Finished>,
     trust: Trust,
     watch: Watch,
+    /// The highest id of a transaction of which it is not known whether it took place.
+    doubt: Option<MessageId>,
     trouble: Option<Trouble>,
     server: ServerWatch,
     /// Whether the server's settings are to be looked at: after trouble it may be another one.
@@ -220,9 +223,11 @@ impl Worker {
             return true;
         }
         let outcome = self.insist(batch.len(), |worker| {
-            worker.ledger.commit(None, worker.result_maxlen, others.iter().map(|finished| &finished.commit))
+            let others = others.iter().map(|finished| &finished.commit);
+            worker.ledger.commit(None, worker.result_maxlen, worker.doubt, others)
         });
         let Some(recorded) = outcome else { return false };
+        self.doubt = None;
         let stats = self.desk.stats();
         stats.recorded.add(recorded);
         stats.scripted.add(recorded);
@@ -244,7 +249,7 @@ impl Worker {
         for finished in batch {
             let Finished { commit: Commit { id, .. }, number, epoch, .. } = finished;
             let again = last.replace(*id) == Some(*id);
-            let is_alone = !again && self.trust.is_alone(recall, *id, *number, *epoch);
+            let is_alone = !again && self.trust.is_alone(&recall, *id, *number, *epoch);
             if is_alone { &mut alone } else { &mut others }.push(finished);
         }
         (alone, others)
@@ -261,6 +266,8 @@ impl Worker {
             // The recall has moved: the script looks.
             Ok(None) => return Some(alone.to_vec()),
             Err(error) => {
+                // It may yet take place.
+                self.doubt = commits.last().map(|commit| commit.id);
                 debug!("event=transaction-failed batch={} reason={}", alone.len(), Quoted(error));
                 return Some(alone.to_vec());
             }
@@ -306,10 +313,10 @@ impl Worker {
             Watch::Tried(at, _) => at == connection,
             Watch::None => false,
         };
-        let looked = if known { Ok(None) } else { self.ledger.incarnation().map(Some) };
+        let looked = if known { Ok(None) } else { self.ledger.run_id().map(Some) };
         let outcome = looked.and_then(|looked| self.ledger.watch_recall().map(|()| looked));
         match outcome {
-            Ok(Some(server)) => self.trust.connected(server, self.desk.highest().1),
+            Ok(Some(server)) => self.trust.connected(server, self.desk.highest_id()),
             Ok(None) => {}
             Err(error) => {
                 warn!("event=no-transactions reason={} note=\"the script does as well, more slowly\"", Quoted(error));
@@ -354,10 +361,6 @@ impl Worker {
     }
 
     fn all_is_well(&mut self) {
-        // Before a new connection has been looked at it is not known whether this is still the same server.
-        if matches!(self.watch, Watch::Tried(at, _) if Some(at) == self.ledger.connection_number()) {
-            self.trust.answered(self.desk.highest().0);
-        }
         let stats = self.desk.stats();
         stats.set_redis_up(true);
         stats.set_redis_reconnects(self.ledger.connection().server().reconnects());

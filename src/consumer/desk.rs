@@ -24,7 +24,7 @@ use parking_lot::{Condvar, Mutex};
 use super::handler::HandlerError;
 use super::outbox::Outbox;
 use super::stats::ConsumerStats;
-use crate::id::{Epoch, MessageId};
+use crate::id::{Epoch, IdMap, MessageId};
 use crate::ledger::Payload;
 use crate::wire::{ErrorCode, Frame, ReadyFlags, WireError};
 
@@ -94,7 +94,7 @@ struct State {
     ruler: Option<(LinkId, Arc<Outbox>)>,
     /// The epochs of the connections that have said LEAD.
     epochs: HashMap<LinkId, Epoch>,
-    held: HashMap<MessageId, Held>,
+    held: IdMap<Held>,
     held_bytes: usize,
     /// How many of `held` are given up.
     given_up: usize,
@@ -275,10 +275,9 @@ impl Desk {
         self.after_a_change(state);
     }
 
-    /// The highest epoch seen, and the highest id received.
-    pub(super) fn highest(&self) -> (Epoch, MessageId) {
-        let state = self.state.lock();
-        (state.epoch, state.highest)
+    /// The highest id received.
+    pub(super) fn highest_id(&self) -> MessageId {
+        self.state.lock().highest
     }
 
     /// Reports to this connection, if it rules, what is being worked on. It is refused if another has replaced it.

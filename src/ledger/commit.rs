@@ -2,16 +2,21 @@
 //!
 //! The step is a script, which looks whether the message is still there, or a transaction, which can't look and costs
 //! Redis half. A transaction is right where nobody else can have removed the message. That is what the *recall* is for,
-//! an epoch and an id in Redis:
+//! in Redis:
 //!
 //! > Of the messages that the leader of this epoch hands out, those above this id it has handed out once, and no other
-//! > leader ever did. So one consumer has each of them in hand.
+//! > leader ever did. So one consumer has each of them in hand. All of this as long as Redis has not been started anew:
+//! > then it may have forgotten what it was told last.
 //!
 //! Leaders keep it so: whoever takes the lease writes its epoch and raises the id to the newest pending message, and
 //! whoever hands something out again that a consumer may still have, or buries it, raises it to that in the step that
 //! settles what is to become of it. A consumer watches the key. What it has from that leader and from above that id it may
 //! commit in a transaction, which comes to nothing if the recall was written since it was last read; everything else goes
 //! through the script. So does all that comes from a leader that does not keep a recall.
+//!
+//! A transaction whose outcome is not known may yet arrive, over a connection that was given up, after the script that
+//! repeats it. So that script raises the recall, too, and a transaction that comes later does nothing. `tests/model` goes
+//! through all of this state by state.
 //!
 //! Removing by ranges of scores, the ids need no payload beside them: ids that follow each other without a gap, all of
 //! them in hand, are one range.
@@ -38,19 +43,24 @@ pub struct Recorded {
 impl Ledger {
     /// Records results; those of messages no longer pending are dropped. Gives the number recorded.
     ///
-    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. Repeating the call
-    /// does no harm: what was recorded is no longer pending.
+    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. After a transaction of
+    /// which it is not known whether it took place `raise` is the highest id that was in it. Repeating the call does no
+    /// harm: what was recorded is no longer pending.
     pub fn commit<'a>(
         &mut self,
         epoch: Option<Epoch>,
         result_maxlen: u64,
+        raise: Option<MessageId>,
         batch: impl IntoIterator<Item = &'a Commit>,
     ) -> Result<usize> {
         let keys = self.keys.clone();
-        let keys_used = [keys.pending.as_str(), &keys.processed, &keys.attempts, &keys.epoch];
-        let mut call = ScriptCall::new(&keys_used)
+        // A consumer has no business with the epoch, and need not have a right to it.
+        let keys_used = [keys.pending.as_str(), &keys.processed, &keys.attempts, &keys.recall, &keys.epoch];
+        let keys_used = if epoch.is_some() { &keys_used[..] } else { &keys_used[..4] };
+        let mut call = ScriptCall::new(keys_used)
             .show(epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
-            .show(result_maxlen);
+            .show(result_maxlen)
+            .show(raise.map(|id| id.0.to_string()).unwrap_or_default());
         for Commit { id, fields } in batch {
             call.push_number(id.0);
             call.push_number(fields.len() as u64);
@@ -68,8 +78,8 @@ impl Ledger {
         self.recall.value(&self.connection).and_then(recall_of)
     }
 
-    /// What tells this start of the server from another; `None` if this user may not know.
-    pub fn incarnation(&mut self) -> Result<Option<String>> {
+    /// The server's run id, another one after each of its starts; `None` if this user may not know.
+    pub fn run_id(&mut self) -> Result<Option<String>> {
         let info = match self.connection.query("asking redis who it is", Command::of(&["INFO", "server"])) {
             Err(error) if error.is_denied() => return Ok(None),
             info => info?,
@@ -145,6 +155,7 @@ impl Ledger {
 
 /// What the key of the recall says.
 fn recall_of(value: &[u8]) -> Option<Recall> {
-    let (epoch, up_to) = std::str::from_utf8(value).ok()?.split_once(' ')?;
-    Some(Recall { epoch: Epoch(epoch.parse().ok()?), up_to: MessageId(up_to.parse().ok()?) })
+    let mut words = std::str::from_utf8(value).ok()?.split(' ');
+    let (epoch, server, up_to) = (words.next()?, words.next()?, words.next()?);
+    Some(Recall { epoch: Epoch(epoch.parse().ok()?), server: server.to_owned(), up_to: MessageId(up_to.parse().ok()?) })
 }

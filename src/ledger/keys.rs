@@ -27,8 +27,8 @@ pub struct Keys {
     pub epoch: String,
     /// String: how far the channel has been taken in.
     pub cursor: String,
-    /// String: the epoch of the leader that wrote it, and the highest id of a message that more than one consumer may have
-    /// in hand, `<epoch> <id>`.
+    /// String, `<epoch> <run id of Redis> <id>`: the term that began last, and the highest id of a message that more than one
+    /// consumer may have in hand.
     pub recall: String,
     /// Hash: deliveries of the messages that were delivered more than once, by decimal id.
     pub attempts: String,

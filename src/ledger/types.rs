@@ -34,10 +34,12 @@ pub enum Acquire {
 }
 
 /// What a leader vouches for: of the messages that it hands out itself, those above `up_to` have one holder each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recall {
     /// The leader's epoch.
     pub epoch: Epoch,
+    /// The start of Redis in which that began: its run id. After another start Redis may have forgotten what was promised.
+    pub server: String,
     /// The highest id of a message that more than one consumer may have in hand.
     pub up_to: MessageId,
 }

@@ -1,10 +1,10 @@
 -- Records results: a message that is still pending is removed and its result stored, any other is dropped.
--- KEYS  pending, processed, attempts, epoch
+-- KEYS  pending, processed, attempts, recall, and for a leader epoch
 -- ARGV  epoch of the caller ('' for a consumer, which needs no fence: the removal decides), result limit (0: none),
---       then for each message: id, number of values n, n values (name, value, …); n = 0 stores nothing
+--       id to raise the recall to ('': none), then for each message: id, number of values n, n values (name, value, …); n = 0 stores nothing
 -- Gives the number recorded | {'STALE', epoch}
 if ARGV[1] ~= '' then
-  local epoch = redis.call('GET', KEYS[4])
+  local epoch = redis.call('GET', KEYS[5])
   if epoch ~= ARGV[1] then
     return {'STALE', epoch or ''}
   end
@@ -17,7 +17,7 @@ end
 -- Only redelivered messages have a count, so mostly there is none to clear.
 local counted = redis.call('EXISTS', KEYS[3]) == 1
 local recorded = 0
-local i = 3
+local i = 4
 while i <= #ARGV do
   local id, last = ARGV[i], i + 1 + tonumber(ARGV[i + 1])
   -- The removal comes first: under maxmemory a script whose first write needs no memory may go on.
@@ -36,5 +36,12 @@ while i <= #ARGV do
     end
   end
   i = last + 1
+end
+-- A transaction that was to record the same may yet arrive: it watches the recall.
+if ARGV[3] ~= '' then
+  local term, before = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+ %w+) (%d+)$')
+  if term then
+    redis.call('SET', KEYS[4], string.format('%s %.0f', term, math.max(tonumber(before), tonumber(ARGV[3]))))
+  end
 end
 return recorded

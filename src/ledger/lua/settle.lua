@@ -12,17 +12,18 @@ if kind ~= 'stream' and kind ~= 'none' then
   return redis.error_reply('WRONGTYPE ' .. KEYS[4] .. ' is a ' .. kind .. ', not a stream')
 end
 -- What a consumer may still have goes out again, or is buried: from here on it is not that consumer's alone.
-local recall = tonumber(string.match(redis.call('GET', KEYS[5]) or '', ' (%d+)$')) or 0
-local before = recall
+local term, before = string.match(redis.call('GET', KEYS[5]) or '', '^(%d+ %w+) (%d+)$')
+before = tonumber(before) or 0
+local recall = before
 for i = 3, #ARGV, 6 do
   if ARGV[i + 2] == 'held' then
     recall = math.max(recall, tonumber(ARGV[i]))
   end
 end
-if recall > before then
+if term and recall > before then
   -- Under maxmemory a script whose first write needs no memory may go on.
   redis.call('DEL', KEYS[5])
-  redis.call('SET', KEYS[5], epoch .. ' ' .. string.format('%.0f', recall))
+  redis.call('SET', KEYS[5], string.format('%s %.0f', term, recall))
 end
 local out = {'OK'}
 for i = 3, #ARGV, 6 do

@@ -25,6 +25,11 @@ fn counts(f: &mut Fixture) -> (i64, i64) {
     (f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"]))
 }
 
+/// The epoch of the recall, and up to where.
+fn recall_of(ledger: &Ledger) -> Option<(Epoch, u64)> {
+    ledger.recall().map(|recall| (recall.epoch, recall.up_to.0))
+}
+
 fn record(ledger: &mut Ledger, ids: &[u64]) -> Option<Recorded> {
     let batch: Vec<Commit> = ids.iter().map(|id| commit(*id)).collect();
     ledger.commit_sole(0, &batch.iter().collect::<Vec<_>>()).expect("redis answers")
@@ -36,7 +41,7 @@ fn batches_are_recorded_one_after_the_other() {
     let epoch = led(&mut f, &[1, 2, 3, 5, 8, 9]);
     let mut consumer = other(&f);
     consumer.watch_recall().expect("it is watched");
-    assert_eq!(consumer.recall(), Some(Recall { epoch, up_to: MessageId(0) }));
+    assert_eq!(recall_of(&consumer), Some((epoch, 0)));
     assert_eq!(record(&mut consumer, &[1, 2, 3, 5]), Some(Recorded { removed: 4, unstored: NOTHING_UNSTORED }));
     // The watch was renewed behind the first.
     let nothing_to_store = Commit { id: MessageId(8), fields: Words::default() };
@@ -58,11 +63,11 @@ fn what_is_settled_meanwhile_is_not_recorded() {
     f.ledger.settle(epoch, 5, &[returned(2, Verdict::Lost, 1)]).expect("it leads");
     assert_eq!(record(&mut consumer, &[2]), None);
     assert_eq!(counts(&mut f), (1, 2));
-    assert_eq!(consumer.recall(), Some(Recall { epoch, up_to: MessageId(2) }), "it was read anew");
+    assert_eq!(recall_of(&consumer), Some((epoch, 2)), "it was read anew");
     // It never falls.
     f.ledger.settle(epoch, 5, &[returned(1, Verdict::Unused, 1)]).expect("it leads");
     consumer.watch_recall().expect("it is watched");
-    assert_eq!(consumer.recall(), Some(Recall { epoch, up_to: MessageId(2) }));
+    assert_eq!(recall_of(&consumer), Some((epoch, 2)));
 }
 
 #[test]
@@ -73,7 +78,7 @@ fn a_new_leader_recalls_all_that_is_pending() {
     consumer.watch_recall().expect("it is watched");
     let epoch = led(&mut f, &[3]);
     assert_eq!(record(&mut consumer, &[1]), None);
-    assert_eq!(consumer.recall(), Some(Recall { epoch, up_to: MessageId(2) }));
+    assert_eq!(recall_of(&consumer), Some((epoch, 2)));
     assert_eq!(counts(&mut f), (0, 3));
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let mut full = other(&f);
@@ -88,6 +93,26 @@ impl Ledger {
         self.watch_recall().expect("it is watched");
         self.recall().expect("there is one")
     }
+}
+
+/// The transaction comes to Redis after the script that repeats it, over a connection that was given up.
+#[test]
+fn a_transaction_that_comes_late_does_nothing() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1, 2]);
+    let (mut given_up, mut consumer) = (other(&f), other(&f));
+    given_up.watch_recall().expect("it is watched");
+    assert_eq!(consumer.commit(None, 0, Some(MessageId(2)), &[commit(1), commit(2)]).expect("redis answers"), 2);
+    assert_eq!(record(&mut given_up, &[1, 2]), None);
+    assert_eq!((counts(&mut f), recall_of(&given_up)), ((2, 0), Some((epoch, 2))));
+}
+
+#[test]
+fn the_recall_names_the_start_of_redis() {
+    let mut f = fixture();
+    led(&mut f, &[]);
+    let run_id = f.ledger.run_id().expect("redis answers").expect("nobody forbids it");
+    assert_eq!(f.ledger.recall_now().server, run_id);
 }
 
 #[test]
@@ -113,7 +138,7 @@ fn results_that_could_not_be_stored_are_named_and_their_messages_put_back() {
     assert!(reason.contains("WRONGTYPE"), "{reason}");
     consumer.put_back(&[(MessageId(1), b"x"[..].into()), (MessageId(2), b"x"[..].into())]).expect("there is room");
     f.run(&["DEL", "messages:processed"]);
-    assert_eq!(consumer.commit(None, 0, &[commit(1), commit(2)]).expect("redis answers"), 2);
+    assert_eq!(consumer.commit(None, 0, None, &[commit(1), commit(2)]).expect("redis answers"), 2);
 }
 
 #[test]
@@ -141,7 +166,7 @@ fn a_watch_ends_with_its_connection() {
     let one = commit(1);
     assert!(consumer.commit_sole(0, &[&one]).is_err());
     assert_eq!(consumer.recall(), None);
-    assert_eq!(consumer.commit(None, 0, &[one]).expect("it connects again"), 1);
+    assert_eq!(consumer.commit(None, 0, None, &[one]).expect("it connects again"), 1);
     assert_eq!(consumer.recall(), None, "another connection watches nothing");
 }
 
