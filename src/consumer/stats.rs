@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::commit::COMMITTERS;
 use super::handler::HandlerError;
 use crate::metrics::Histogram;
 use crate::pulse::Pulse;
@@ -58,8 +59,8 @@ pub struct ConsumerStats {
 
     /// The main thread looks at the committer.
     pub(super) main: Pulse,
-    /// The committer's loop turns.
-    pub(super) committer: Pulse,
+    /// The committer's loops turn.
+    pub(super) committers: [Pulse; COMMITTERS],
 
     held: AtomicU64,
     epoch: AtomicU64,
@@ -122,7 +123,7 @@ impl ConsumerStats {
 
     /// Whether its loop does not turn, and not because the whole process stood still.
     pub(super) fn committer_hangs(&self) -> bool {
-        self.committer.is_late() && !self.main.is_late()
+        self.committers.iter().any(Pulse::is_late) && !self.main.is_late()
     }
 
     pub(super) fn set_redis_reconnects(&self, count: u64) {
