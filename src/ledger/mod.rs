@@ -227,17 +227,18 @@ impl Ledger {
         let call = ScriptCall::new(&keys_used).show(epoch).show(after.0).show(up_to.0).show(most).show(most_bytes);
         let reply = self.call("reading the backlog", &PAGE, call)?;
         let parts = self.ok_parts(epoch, "reading the backlog", reply)?;
-        match parts.split_first() {
-            Some((Value::Nil, _)) => Ok(Page { read_up_to: None, messages: Vec::new() }),
-            Some((last, found)) => match text(last).and_then(score) {
-                Some(last) => {
-                    let messages = found.chunks_exact(2).filter_map(pending_of).collect();
-                    Ok(Page { read_up_to: Some(last), messages })
-                }
-                None => self.surprise("reading the backlog", &Value::Array(parts)),
-            },
-            None => self.surprise("reading the backlog", &Value::Array(parts)),
-        }
+        let [last, counts, members @ ..] = parts.as_slice() else {
+            return self.surprise("reading the backlog", &Value::Array(parts));
+        };
+        let read_up_to = match last {
+            Value::Nil => return Ok(Page { read_up_to: None, messages: Vec::new() }),
+            last => text(last).and_then(score),
+        };
+        let Some(read_up_to) = read_up_to else { return self.surprise("reading the backlog", last) };
+        let counts = if let Value::Array(counts) = counts { counts.as_slice() } else { &[] };
+        let counts = counts.iter().chain(std::iter::repeat(&Value::Nil));
+        let messages = members.iter().zip(counts).filter_map(|(member, count)| pending_of(member, count)).collect();
+        Ok(Page { read_up_to: Some(read_up_to), messages })
     }
 
     /// Reads those of `ids` that are still pending, up to about `most_bytes`.
@@ -251,9 +252,10 @@ impl Ledger {
         let reply = self.call("reading messages again", &FETCH, call)?;
         let parts = self.ok_parts(epoch, "reading messages again", reply)?;
         match parts.split_first() {
-            Some((Value::Int(looked_at), found)) => {
-                Ok((*looked_at as usize, found.chunks_exact(2).filter_map(pending_of).collect()))
-            }
+            Some((Value::Int(looked_at), found)) => Ok((
+                *looked_at as usize,
+                found.chunks_exact(2).filter_map(|pair| pending_of(&pair[0], &pair[1])).collect(),
+            )),
             _ => self.surprise("reading messages again", &Value::Array(parts)),
         }
     }
@@ -424,10 +426,10 @@ fn score(text: &str) -> Option<MessageId> {
 }
 
 /// A member and its count of deliveries; `None` for a member that is none of ours.
-fn pending_of(pair: &[Value]) -> Option<Pending> {
-    let Value::BulkString(member) = &pair[0] else { return None };
+fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
+    let Value::BulkString(member) = member else { return None };
     let (id, payload) = member::decode(member)?;
-    Some(Pending { id, delivery: delivery_of(&pair[1]), payload: Payload::copy_from_slice(payload) })
+    Some(Pending { id, delivery: delivery_of(count), payload: Payload::copy_from_slice(payload) })
 }
 
 /// What a message's count of deliveries says; without one it is the first.
