@@ -1,12 +1,12 @@
 //! The committer: records outcomes in Redis, many at a time, and then has them acknowledged.
 //!
-//! Two threads, each with a connection. A batch is what has come in while the ones before were recorded. What is surely this
+//! One thread with one connection. A batch is what has come in while the one before was recorded. What is surely this
 //! consumer's alone goes in a transaction, everything else through a script, which looks; so does what a transaction
 //! left undone. When Redis does not answer, the script is tried again for ever: repeating it is harmless, since what was
 //! recorded is no longer pending. Nothing is acknowledged before Redis has said that it is recorded, by us or by
 //! somebody else.
 //!
-//! Weak at: two batches at a time, so the rate is limited by Redis's round trip and [`MAX_BATCH_MESSAGES`].
+//! Weak at: one batch at a time, so the rate is limited by Redis's round trip and [`MAX_BATCH_MESSAGES`].
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -49,94 +49,68 @@ pub(super) struct Finished {
     pub(super) _share: Share,
 }
 
-/// How many threads record. While Redis works on the batch of one, the other gathers the next.
-pub(super) const COMMITTERS: usize = 2;
-
-/// The committer's threads. They end when the last sender of commits is gone, or when told to give up.
+/// The committer's thread. It ends when the last sender of commits is gone, or when told to give up.
 pub(super) struct Committer {
     /// Dropped: give up what Redis does not take.
     patience: Sender<()>,
     ended: Receiver<()>,
-    threads: Vec<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Committer {
-    /// `ledger` makes a connection of its own for each thread.
     pub(super) fn start(
-        ledger: impl Fn() -> Ledger,
+        ledger: Ledger,
         result_maxlen: u64,
-        desk: &Arc<Desk>,
-        commits: &Receiver<Finished>,
+        desk: Arc<Desk>,
+        commits: Receiver<Finished>,
     ) -> Result<Committer> {
         let (patience, impatience) = bounded(0);
-        let (end, ended) = bounded(COMMITTERS);
-        let start = |number: usize| {
-            let worker = Worker {
-                number,
-                ledger: ledger(),
-                result_maxlen,
-                desk: desk.clone(),
-                commits: commits.clone(),
-                impatience: impatience.clone(),
-                carried: None,
-                trust: Trust::default(),
-                watch: Watch::None,
-                doubt: None,
-                trouble: None,
-                // One look is enough.
-                server: (number == 0).then(ServerWatch::default),
-                server_is_new: true,
-            };
-            let end = End(end.clone());
-            thread::Builder::new().name(format!("commit-{number}")).spawn(move || {
+        let (alive, ended) = bounded(0);
+        let worker = Worker {
+            ledger,
+            result_maxlen,
+            desk,
+            commits,
+            impatience,
+            carried: None,
+            trust: Trust::default(),
+            watch: Watch::None,
+            doubt: None,
+            trouble: None,
+            server: ServerWatch::default(),
+            server_is_new: true,
+        };
+        let thread = thread::Builder::new()
+            .name("commit".to_owned())
+            .spawn(move || {
                 let desk = worker.desk.clone();
                 worker.run();
-                desk.stats().committers[number].rest();
-                drop(end);
+                desk.stats().committer.rest();
+                drop(alive);
             })
-        };
-        let threads = (0..COMMITTERS).map(start).collect::<std::io::Result<_>>();
-        let threads = threads.map_err(Error::io("starting the committer's threads"))?;
-        Ok(Committer { patience, ended, threads })
+            .map_err(Error::io("starting the committer's thread"))?;
+        Ok(Committer { patience, ended, thread })
     }
 
-    /// Says when a thread has ended.
+    /// Disconnected once the thread has ended.
     pub(super) fn ended(&self) -> &Receiver<()> {
         &self.ended
     }
 
-    /// Lets them finish what they have; after `limit` they give up. Says whether all could be joined.
+    /// Lets it finish what it has; after `limit` it gives up. Says whether it could be joined.
     pub(super) fn join(self, limit: Duration) -> bool {
-        let all_end = |deadline: Instant| {
-            loop {
-                match self.ended.recv_deadline(deadline) {
-                    Ok(()) => {}
-                    Err(error) => return error == RecvTimeoutError::Disconnected,
-                }
-            }
-        };
-        all_end(Instant::now() + limit);
+        // Nothing is ever sent: this waits for the sender to go.
+        let _ = self.ended.recv_timeout(limit);
         drop(self.patience);
-        let ended = all_end(Instant::now() + limit);
-        if ended && self.threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count() > 0 {
+        let ended = self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
+        if ended && self.thread.join().is_err() {
             warn!("event=bug thread=commit problem=panicked");
         }
         ended
     }
 }
 
-/// Tells, also by a panic, that a thread has ended.
-struct End(Sender<()>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        // There is room for one of each.
-        let _ = self.0.try_send(());
-    }
-}
-
 struct Worker {
-    number: usize,
     ledger: Ledger,
     result_maxlen: u64,
     desk: Arc<Desk>,
@@ -150,8 +124,7 @@ struct Worker {
     /// The highest id of a transaction of which it is not known whether it took place.
     doubt: Option<MessageId>,
     trouble: Option<Trouble>,
-    /// For the one that looks at the server's settings.
-    server: Option<ServerWatch>,
+    server: ServerWatch,
     /// Whether the server's settings are to be looked at: after trouble it may be another one.
     server_is_new: bool,
 }
@@ -187,7 +160,7 @@ impl Worker {
     fn beat(&self) {
         // At first, and after trouble, a connection has to be opened.
         let settled = self.trouble.is_none() && self.desk.stats().redis_is_up();
-        self.desk.stats().committers[self.number].beat(if settled { TURN_WITHIN } else { OPEN_WITHIN });
+        self.desk.stats().committer.beat(if settled { TURN_WITHIN } else { OPEN_WITHIN });
     }
 
     /// Records until there is nothing more to come: the thread's main loop.
@@ -379,11 +352,9 @@ impl Worker {
             Err(error) => return self.in_trouble(&error, 0),
         }
         // Whatever comes of it is no trouble: were the connection broken, the next check would find it.
-        if let Some(server) = &mut self.server
-            && std::mem::take(&mut self.server_is_new)
-        {
+        if std::mem::take(&mut self.server_is_new) {
             match server_check::check(self.ledger.connection()) {
-                Ok(found) => server.note(found),
+                Ok(found) => self.server.note(found),
                 Err(error) => debug!("event=redis-settings-unknown reason={}", Quoted(error)),
             }
         }
@@ -438,9 +409,8 @@ mod tests {
         let keys = Arc::new(crate::ledger::Keys::new("g"));
         let terms = Terms { group: "g".to_owned(), consumer_id: "c0".to_owned(), prefetch: 1, handler_timeout: None };
         let desk = Arc::new(Desk::new(terms, Arc::default()));
-        let ledger = || Ledger::new(server.clone(), keys.clone(), REPLY_TIMEOUT);
-        let committer = Committer::start(ledger, 0, &desk, &commits).expect("threads");
-        drop(commits);
+        let ledger = Ledger::new(server, keys, REPLY_TIMEOUT);
+        let committer = Committer::start(ledger, 0, desk, commits).expect("a thread");
         assert!(committer.join(Duration::from_millis(200)), "it was left behind");
         drop(stuck);
     }

@@ -143,12 +143,11 @@ impl Consumer {
         // Room for all that may be in hand, so that hardly anyone ever waits to send.
         let (jobs, for_pool) = bounded(settings.prefetch as usize);
         let (commits, for_committer) = bounded(settings.prefetch as usize);
-        let keys = Arc::new(settings.keys.clone());
-        let ledger = || Ledger::new(settings.redis.clone(), keys.clone(), commit::REPLY_TIMEOUT);
-        let committer = Committer::start(ledger, settings.result_maxlen, &desk, &for_committer)?;
+        let ledger = Ledger::new(settings.redis.clone(), Arc::new(settings.keys.clone()), commit::REPLY_TIMEOUT);
+        let committer = Committer::start(ledger, settings.result_maxlen, desk.clone(), for_committer)?;
         let name = Arc::from(settings.consumer_id.as_str());
         let pool = Pool::start(settings.concurrency, handler, name, &desk, &for_pool, &commits)?;
-        drop((for_pool, for_committer, commits));
+        drop((for_pool, commits));
         let mut server = Server::start(listener, desk.clone(), jobs)?;
         info!("event=listening address={local_addr}");
 

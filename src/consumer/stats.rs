@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::commit::COMMITTERS;
 use super::handler::HandlerError;
 use crate::metrics::Histogram;
 use crate::pulse::Pulse;
@@ -59,8 +58,8 @@ pub struct ConsumerStats {
 
     /// The main thread looks at the committer.
     pub(super) main: Pulse,
-    /// The committer's loops turn.
-    pub(super) committers: [Pulse; COMMITTERS],
+    /// The committer's loop turns.
+    pub(super) committer: Pulse,
 
     held: AtomicU64,
     epoch: AtomicU64,
@@ -123,7 +122,7 @@ impl ConsumerStats {
 
     /// Whether its loop does not turn, and not because the whole process stood still.
     pub(super) fn committer_hangs(&self) -> bool {
-        self.committers.iter().any(Pulse::is_late) && !self.main.is_late()
+        self.committer.is_late() && !self.main.is_late()
     }
 
     pub(super) fn set_redis_reconnects(&self, count: u64) {
