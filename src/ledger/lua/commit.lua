@@ -1,7 +1,8 @@
 -- Records results: a message that is still pending is removed and its result stored, any other is dropped.
 -- KEYS  pending, processed, attempts, recall, and for a leader epoch
 -- ARGV  epoch of the caller ('' for a consumer, which needs no fence: the removal decides), result limit (0: none),
---       id to raise the recall to ('': none), then for each message: id, number of values n, n values (name, value, …); n = 0 stores nothing
+--       id to raise the recall to ('' for none), then for each message: id, number of values n, n values
+--       (name, value, …); n = 0 stores nothing
 -- Gives the number recorded | {'STALE', epoch}
 if ARGV[1] ~= '' then
   local epoch = redis.call('GET', KEYS[5])
