@@ -20,7 +20,7 @@ help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
 	@echo 'make chaos   two minutes of faults under load, and a report (ARGS="--seed 7 --duration 10m")'
 	@echo 'make bench   throughput beside a Streams group and a bare relay (ARGS="--latency"); on a machine that does nothing else'
-	@echo 'make micro-bench  what frames, ring and protocol take for each message (ARGS="ring")'
+	@echo 'make micro-bench  what frames, ring, protocol and stamp take for each message (ARGS="ring")'
 	@echo 'make takeovers  how long it takes until the next leader hands out: killed, asked to end, hung'
 	@echo 'make test    run all tests; those that need Redis start a private one'
 	@echo 'make faults  run the fault matrix long; as root with its network rows'

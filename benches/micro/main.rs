@@ -13,6 +13,7 @@ use std::time::Duration;
 mod messages;
 mod resp;
 mod ring;
+mod stamp;
 mod wire;
 
 /// How long each is measured for, at least.
