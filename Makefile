@@ -13,13 +13,14 @@ FUZZ_SECONDS ?= 60
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help demo chaos bench takeovers test faults model check fuzz cargo redis monitoring-check compose-test
+.PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check compose-test
 .PHONY: build man install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
 	@echo 'make chaos   two minutes of faults under load, and a report (ARGS="--seed 7 --duration 10m")'
 	@echo 'make bench   throughput beside a Streams group and a bare relay (ARGS="--latency"); on a machine that does nothing else'
+	@echo 'make micro-bench  what frames, ring, protocol and stamp take for each message (ARGS="ring")'
 	@echo 'make takeovers  how long it takes until the next leader hands out: killed, asked to end, hung'
 	@echo 'make test    run all tests; those that need Redis start a private one'
 	@echo 'make faults  run the fault matrix long; as root with its network rows'
@@ -49,6 +50,9 @@ chaos: cargo redis
 bench: cargo redis
 	cargo build --release --locked --bins
 	@cargo run --quiet --release --locked --bin oncecast -- bench $(ARGS)
+
+micro-bench: cargo
+	cargo bench --locked --bench micro -- $(ARGS)
 
 # Evenly spread messages, so that none of the time is a wait for the next burst.
 takeovers: cargo redis

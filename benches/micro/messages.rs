@@ -1,0 +1,28 @@
+//! The messages that the benchmarks deal in: JSON objects of 53 bytes, as a publisher that names its messages by UUIDs sends.
+
+use oncecast::id::MessageId;
+use oncecast::ledger::Payload;
+
+/// The bytes of a payload.
+pub const PAYLOAD_BYTES: usize = 53;
+
+/// As many as one message of a link or one read of a subscription brings when there is some load.
+pub const BATCH: usize = 256;
+
+/// The `number`th payload.
+pub fn payload(number: u64) -> String {
+    let payload = format!("{{\"message_id\":\"01890a5d-ac96-774b-bcce-{number:012x}\"}}");
+    assert_eq!(payload.len(), PAYLOAD_BYTES);
+    payload
+}
+
+/// So many payloads that share an allocation, as those that came together do.
+pub fn payloads(count: usize) -> Vec<Payload> {
+    let mut rest = Payload::from((0..count as u64).map(payload).collect::<String>());
+    (0..count).map(|_| rest.split_to(PAYLOAD_BYTES)).collect()
+}
+
+/// So many ids that follow each other.
+pub fn ids(count: usize) -> Vec<MessageId> {
+    (0..count as u64).map(|number| MessageId(1_795_641_234_567_890 + number)).collect()
+}

@@ -1,0 +1,75 @@
+//! The handler `stamp`. A delivery can't be made by hand, so a real consumer is handed one, by a dispatcher that is played here, and
+//! its handler works on it over and over. Redis is not needed: nothing is ever recorded.
+
+use std::net::TcpStream;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use oncecast::consumer::stamp;
+use oncecast::id::{Epoch, MessageId};
+use oncecast::wire::Frame;
+use oncecast::{Consumer, Delivery, HandlerError};
+use tungstenite::Message;
+
+use crate::messages::payload;
+
+/// In each step, so that the two switches between threads that it takes, about 20 µs, are a hundredth of it at most.
+const MANY: usize = 10_000;
+
+#[divan::bench]
+fn one_member_of_53_bytes(bencher: Bencher<'_, '_>) {
+    measure(bencher, payload(7));
+}
+
+#[divan::bench]
+fn ten_members(bencher: Bencher<'_, '_>) {
+    const OTHERS: &str = r#""kind":"order","customer":"c-81723","amount":1299,"currency":"EUR","paid":true,"note":null,
+        "lines":[{"sku":"a-1","count":2}, {"sku":"b-7","count":1}],"title":"two \"quoted\" words","at":1795641234.567"#;
+    measure(bencher, payload(7).replace('}', &format!(",{OTHERS}}}")));
+}
+
+/// Runs `stamp` on a payload, in a consumer's handler, as often as the benchmark asks for it.
+fn measure(bencher: Bencher<'_, '_>, payload: String) {
+    let (ask, asked) = bounded(0);
+    let (done, answers) = bounded(0);
+    let consumer = Consumer::builder()
+        // Nobody listens there.
+        .redis_url("redis://127.0.0.1:1")
+        .listen("127.0.0.1:0")
+        .concurrency(1)
+        .handler(move |delivery: &Delivery<'_>| work(delivery, &asked, &done))
+        .bind()
+        .expect("a free port");
+    let address = consumer.local_addr();
+    let shutdown = consumer.shutdown_handle();
+    let consumer = thread::spawn(move || consumer.run());
+
+    let stream = TcpStream::connect(address).expect("the consumer listens");
+    let (mut socket, _) = tungstenite::client(format!("ws://{address}/"), stream).expect("a WebSocket handshake");
+    let mut frames = Frame::Lead { epoch: Epoch(1), group: "messages" }.to_vec();
+    Frame::Process { id: MessageId(1), delivery: 1, body: payload.as_bytes() }.encode(&mut frames);
+    socket.send(Message::Binary(frames.into())).expect("the consumer reads");
+
+    bencher.counter(ItemsCount::new(MANY)).bench_local(|| {
+        ask.send(()).expect("the handler waits");
+        answers.recv().expect("the handler answers");
+    });
+
+    // The handler returns, and the consumer stops at once.
+    drop(ask);
+    shutdown.shutdown();
+    shutdown.shutdown();
+    consumer.join().expect("no panic").expect("a clean end");
+}
+
+fn work(delivery: &Delivery<'_>, asked: &Receiver<()>, done: &Sender<()>) -> Result<oncecast::Outcome, HandlerError> {
+    for () in asked {
+        for _ in 0..MANY {
+            drop(black_box(stamp(black_box(delivery))));
+        }
+        done.send(()).expect("the benchmark waits");
+    }
+    Err(HandlerError::reject("it has served"))
+}
