@@ -13,7 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased};
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
+
+mod recording;
 
 use super::desk::Desk;
 use super::trust::Trust;
@@ -21,7 +23,7 @@ use crate::budget::Share;
 use crate::error::{Error, Result};
 use crate::id::{Epoch, MessageId};
 use crate::ledger::server_check::{self, ServerWatch};
-use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Payload, Recorded};
+use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Payload};
 use crate::log::Quoted;
 use crate::pulse::OPEN_WITHIN;
 
@@ -210,119 +212,6 @@ impl Worker {
             batch.push(finished);
         }
         Next::Batch(batch)
-    }
-
-    /// Records a batch, however long that takes; `false` if it was given up.
-    fn record(&mut self, batch: &[Finished]) -> bool {
-        let (alone, mut others) = self.sort_out(batch);
-        match self.record_alone(&alone) {
-            Some(recorded) => others.extend(recorded),
-            None => return false,
-        }
-        if others.is_empty() {
-            return true;
-        }
-        let outcome = self.insist(batch.len(), |worker| {
-            let others = others.iter().map(|finished| &finished.commit);
-            worker.ledger.commit(None, worker.result_maxlen, worker.doubt, others)
-        });
-        let Some(recorded) = outcome else { return false };
-        self.doubt = None;
-        let stats = self.desk.stats();
-        stats.recorded.add(recorded);
-        stats.scripted.add(recorded);
-        stats.dropped.add(others.len() - recorded.min(others.len()));
-        // If that was a new connection: what is handed over from here on is above what it leaves in doubt.
-        self.watch_recall(batch);
-        true
-    }
-
-    /// What of a batch is this consumer's alone, and all others.
-    fn sort_out<'a>(&mut self, batch: &'a [Finished]) -> (Vec<&'a Finished>, Vec<&'a Finished>) {
-        self.watch_recall(batch);
-        let Some(recall) = self.ledger.recall().filter(|_| self.watch != Watch::Broken) else {
-            return (Vec::new(), batch.iter().collect());
-        };
-        // Two runs of one handler, the first of which had been given up, may end at the same time.
-        let (mut alone, mut others) = (Vec::with_capacity(batch.len()), Vec::new());
-        let mut last = None;
-        for finished in batch {
-            let Finished { commit: Commit { id, .. }, number, epoch, .. } = finished;
-            let again = last.replace(*id) == Some(*id);
-            let is_alone = !again && self.trust.is_alone(&recall, *id, *number, *epoch);
-            if is_alone { &mut alone } else { &mut others }.push(finished);
-        }
-        (alone, others)
-    }
-
-    /// Records what is this consumer's alone, if nothing has changed. Gives what is left to do; `None` if it was given up.
-    fn record_alone<'a>(&mut self, alone: &[&'a Finished]) -> Option<Vec<&'a Finished>> {
-        if alone.is_empty() {
-            return Some(Vec::new());
-        }
-        let commits: Vec<&Commit> = alone.iter().map(|finished| &finished.commit).collect();
-        let Recorded { removed, unstored } = match self.ledger.commit_sole(self.result_maxlen, &commits) {
-            Ok(Some(recorded)) => recorded,
-            // The recall has moved: the script looks.
-            Ok(None) => return Some(alone.to_vec()),
-            Err(error) => {
-                // It may yet take place.
-                self.doubt = commits.last().map(|commit| commit.id);
-                debug!("event=transaction-failed batch={} reason={}", alone.len(), Quoted(error));
-                return Some(alone.to_vec());
-            }
-        };
-        self.all_is_well();
-        let stats = self.desk.stats();
-        if removed != alone.len() {
-            stats.breaches.add(1);
-            self.watch = Watch::Broken;
-            error!(
-                "event=commit-breach batch={} removed={removed} first={} last={} note=\"results may be there twice, or \
-                 somebody else has removed messages from the sorted set; until a restart all goes through the script\"",
-                alone.len(),
-                alone[0].commit.id,
-                alone[alone.len() - 1].commit.id
-            );
-        }
-        let (unstored, reason) = unstored.unwrap_or_default();
-        stats.recorded.add(alone.len() - unstored.len());
-        if unstored.is_empty() {
-            return Some(Vec::new());
-        }
-        let left: Vec<&Finished> =
-            alone.iter().copied().filter(|finished| unstored.binary_search(&finished.commit.id).is_ok()).collect();
-        warn!(
-            "event=results-refused count={} reason={} note=\"the messages are put back\"",
-            left.len(),
-            Quoted(reason)
-        );
-        let messages: Vec<_> = left.iter().map(|finished| (finished.commit.id, finished.payload.clone())).collect();
-        self.insist(messages.len(), |worker| worker.ledger.put_back(&messages)).map(|()| left)
-    }
-
-    /// Watches the recall, if it was not watched on the present connection since the leader took over that the batch came
-    /// from. What comes of it is no trouble: all goes through the script then, and that finds out what Redis lacks.
-    fn watch_recall(&mut self, batch: &[Finished]) {
-        let Some(connection) = self.ledger.connection_number() else { return };
-        // A leader writes its recall before anybody hears of it.
-        let epoch = batch.iter().map(|finished| finished.epoch).max().unwrap_or_default();
-        let known = match self.watch {
-            Watch::Broken => return,
-            Watch::Tried(at, of) if at == connection && of >= epoch => return,
-            Watch::Tried(at, _) => at == connection,
-            Watch::None => false,
-        };
-        let looked = if known { Ok(None) } else { self.ledger.run_id().map(Some) };
-        let outcome = looked.and_then(|looked| self.ledger.watch_recall().map(|()| looked));
-        match outcome {
-            Ok(Some(server)) => self.trust.connected(server, self.desk.highest_id()),
-            Ok(None) => {}
-            Err(error) => {
-                warn!("event=no-transactions reason={} note=\"the script does as well, more slowly\"", Quoted(error));
-            }
-        }
-        self.watch = Watch::Tried(connection, epoch);
     }
 
     /// Does something until it is done; `None` if it was given up.

@@ -12,7 +12,7 @@ mod slow;
 mod summary;
 mod worker;
 
-pub(super) use self::link::{Link, command};
+pub(super) use self::link::Link;
 pub(super) use self::message::read as read_id;
 pub(crate) use self::message::{PAYLOAD_BYTES, USUAL_BYTES};
 pub(super) use self::summary::Summary;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::Stop;
 use super::kind::{Kind, Role};
-use super::parts::{Link, command};
+use super::parts::Link;
 use super::setup::Setup;
 use crate::config::{BenchConfig, LoadCommand};
 use crate::error::Result;
+use crate::ledger::command::command;
 use crate::local::{
     ChildProcess, Cluster, ClusterOptions, ConsumerProgram, Member, Programs, RedisOptions, RedisServer, cluster,
     wait_until,

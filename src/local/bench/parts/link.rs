@@ -188,61 +188,12 @@ pub(in crate::local::bench) fn digits(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| 10 * number + u64::from(byte - b'0')))
 }
 
-/// Appends the beginning of a command of `words` words.
-pub(in crate::local::bench) fn begin(out: &mut Vec<u8>, words: usize) {
-    out.push(b'*');
-    push_number(out, words as u64);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Appends a word of a command.
-pub(in crate::local::bench) fn word(out: &mut Vec<u8>, word: impl AsRef<[u8]>) {
-    let word = word.as_ref();
-    out.push(b'$');
-    push_number(out, word.len() as u64);
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(word);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Appends a whole command.
-pub(in crate::local::bench) fn command(out: &mut Vec<u8>, words: &[&str]) {
-    begin(out, words.len());
-    words.iter().for_each(|each| word(out, each));
-}
-
-/// Appends a number's digits; the formatter of the standard library would cost more than the rest of a word.
-fn push_number(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
     use std::thread;
 
     use super::*;
-
-    #[test]
-    fn commands_are_written_word_by_word() {
-        let mut out = Vec::new();
-        command(&mut out, &["XLEN", "a key of some length"]);
-        assert_eq!(out, b"*2\r\n$4\r\nXLEN\r\n$20\r\na key of some length\r\n");
-        let mut out = Vec::new();
-        [0, 7, 10, u64::MAX].into_iter().for_each(|number| push_number(&mut out, number));
-        assert_eq!(out, b"071018446744073709551615");
-    }
 
     #[test]
     fn digits_are_digits() {

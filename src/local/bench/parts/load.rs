@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::link::{Link, begin, command, word};
+use super::link::Link;
 use super::message::{self, now_us};
 use super::summary::Summary;
 use crate::config::{LoadCommand, LoadConfig};
 use crate::error::{Error, Result};
+use crate::ledger::command::{begin, command, word};
 use crate::local::bench::cpu;
 
 /// Pipelines on their way at the same time, without a rate: the next one is written while the last is answered.

@@ -11,7 +11,8 @@
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::link::{begin, digits, word};
+use super::link::digits;
+use crate::ledger::command::{begin, word};
 
 /// The least and the most that a message may have.
 pub(crate) const PAYLOAD_BYTES: std::ops::RangeInclusive<u64> = 16..=1 << 20;

@@ -6,10 +6,11 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::link::{Link, command};
+use super::link::Link;
 use super::message::{self, now_us};
 use crate::config::ReaderConfig;
 use crate::error::{Error, Result};
+use crate::ledger::command::command;
 use crate::local::bench::histogram::Histogram;
 
 /// How long Redis waits for a new result, in milliseconds.

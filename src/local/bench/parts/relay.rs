@@ -6,10 +6,11 @@
 
 use std::io::Write;
 
-use super::link::{Link, command};
+use super::link::Link;
 use super::message::{PAYLOAD_BYTES, Recorder};
 use crate::config::RelayConfig;
 use crate::error::{Error, Result};
+use crate::ledger::command::command;
 use crate::ledger::resp::{Received, receive};
 
 /// The most results that are written before the replies to the pipeline before are taken.

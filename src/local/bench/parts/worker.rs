@@ -13,10 +13,11 @@
 
 use std::io::Write;
 
-use super::link::{Link, begin, command, word};
+use super::link::Link;
 use super::message::Recorder;
 use crate::config::WorkerConfig;
 use crate::error::{Error, Result};
+use crate::ledger::command::{begin, command, word};
 
 /// How long an idle worker waits before it asks again, in milliseconds.
 const BLOCK_MS: &str = "1000";
