@@ -213,7 +213,7 @@ fn the_script_is_the_consumers_own_and_does_what_is_said() {
             word => word,
         })
         .collect();
-    assert_eq!(call[3..7], [&keys.pending, &keys.processed, &keys.attempts, &keys.recall]);
+    assert_eq!(call[3..6], [&keys.pending, &keys.processed, &keys.attempts]);
     let mut run = |words: &[&str]| {
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {

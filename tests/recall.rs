@@ -209,3 +209,29 @@ fn epochs_of_the_frames_count_and_not_the_newest_heard_of() {
     f.finish(2);
     assert_eq!((f.figures(), f.results()), ((1, 0, 1), 1));
 }
+
+/// As while Redis loads its file: the recall can't be read for a while. What was known of the server before must not be
+/// taken for this one.
+#[test]
+fn a_watch_that_fails_at_first_is_set_later() {
+    let mut f = fixture(lasting_redis_server());
+    let before: String = run_on(&f.redis, &["GET", "messages:recall"]);
+    let before = before.split(' ').nth(1).expect("a run id").to_owned();
+    f.redis.kill().expect("it is ours");
+    f.redis.start_again().expect("it starts again");
+    wait_until("it to connect again", || {
+        (f.consumer.stats.redis_reconnects() > 0 && f.consumer.stats.redis_is_up()).then_some(())
+    });
+    run_on::<()>(&f.redis, &["ACL", "SETUSER", "default", "-get"]);
+    f.hand_over(2, 1);
+    f.finish(2);
+    run_on::<()>(&f.redis, &["ACL", "SETUSER", "default", "+get"]);
+    assert_eq!(f.figures(), (2, 1, 0));
+    // The one that stood before the restart, which may have lost something since.
+    run_on::<()>(&f.redis, &["SET", "messages:recall", &format!("6 {before} 0")]);
+    f.leader = ScriptedDispatcher::lead(f.consumer.address, 6, &[]);
+    f.hand_over(3, 1);
+    f.remove(3);
+    f.finish(3);
+    assert_eq!((f.figures(), f.consumer.stats.breaches.get()), ((2, 1, 1), 0));
+}

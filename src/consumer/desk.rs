@@ -105,7 +105,6 @@ struct State {
 }
 
 struct Held {
-    number: u16,
     run: Run,
     bytes: usize,
     stage: Stage,
@@ -192,8 +191,7 @@ impl Desk {
         let mut refusal = None;
         for (id, number, payload) in messages {
             state.highest = state.highest.max(id);
-            if let Some(held) = state.held.get_mut(&id) {
-                held.number = number;
+            if let Some(held) = state.held.get(&id) {
                 if !matches!(held.stage, Stage::GivenUp) {
                     continue;
                 }
@@ -210,7 +208,7 @@ impl Desk {
             }
             state.last_run += 1;
             let (run, bytes, epoch) = (state.last_run, payload.len(), state.epoch);
-            state.held.insert(id, Held { number, run, bytes, stage: Stage::Queued });
+            state.held.insert(id, Held { run, bytes, stage: Stage::Queued });
             state.held_bytes += bytes;
             jobs.push(Job { id, number, epoch, run, payload });
         }

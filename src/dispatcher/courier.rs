@@ -63,6 +63,8 @@ pub(super) struct CommitTask {
     pub(super) link: usize,
     pub(super) serial: u64,
     pub(super) commits: Vec<Commit>,
+    /// The highest id of what this link was not given, as far as is known: another consumer may have it in hand.
+    pub(super) foreign: Option<MessageId>,
     pub(super) bytes: usize,
 }
 

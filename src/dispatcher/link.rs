@@ -159,6 +159,11 @@ impl Link {
         message.delivery > 1 && self.held.contains_key(&message.id)
     }
 
+    /// Whether the consumer has the message in hand, as far as is known.
+    pub(super) fn holds(&self, id: MessageId) -> bool {
+        self.held.contains_key(&id)
+    }
+
     pub(super) fn held_len(&self) -> usize {
         self.held.len()
     }

@@ -246,7 +246,7 @@ impl Redistributor {
         let ids = task.commits.iter().map(|commit| commit.id).collect();
         for batch in batches(&task.commits) {
             let (ledger, epoch) = (&mut self.ledger, self.epoch);
-            self.retry.until_done(|| ledger.commit(Some(epoch), 0, None, batch))?;
+            self.retry.until_done(|| ledger.commit(Some(epoch), 0, task.foreign, batch))?;
         }
         self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
     }

@@ -4,8 +4,8 @@
 //! Redis half. A transaction is right where nobody else can have removed the message. That is what the *recall* is for,
 //! in Redis:
 //!
-//! > Of the messages that the leader of this epoch hands out, those above this id it has handed out once, and no other
-//! > leader ever did. So one consumer has each of them in hand. All of this as long as Redis has not been started anew:
+//! > Of the messages that the leader of this epoch hands out, those above this id it has handed out once, and no earlier
+//! > leader did. So one consumer has each of them in hand. All of this as long as Redis has not been started anew:
 //! > then it may have forgotten what it was told last.
 //!
 //! Leaders keep it so: whoever takes the lease writes its epoch and raises the id to the newest pending message, and
@@ -27,7 +27,7 @@ use super::command::{begin, number, word};
 use super::connection::error_of;
 use super::resp::Reply;
 use super::script::ScriptCall;
-use super::{COMMIT, Command, Commit, Ledger, Payload, Recall, member, text};
+use super::{COMMIT, Command, Commit, Ledger, PUT_BACK, Payload, Recall, member, text};
 use crate::error::Result;
 use crate::id::{Epoch, MessageId};
 
@@ -54,9 +54,9 @@ impl Ledger {
         batch: impl IntoIterator<Item = &'a Commit>,
     ) -> Result<usize> {
         let keys = self.keys.clone();
-        // A consumer has no business with the epoch, and need not have a right to it.
         let keys_used = [keys.pending.as_str(), &keys.processed, &keys.attempts, &keys.recall, &keys.epoch];
-        let keys_used = if epoch.is_some() { &keys_used[..] } else { &keys_used[..4] };
+        // A consumer needs a right to the recall only if it uses transactions, and none to the epoch.
+        let keys_used = &keys_used[..if epoch.is_some() { 5 } else { 3 + usize::from(raise.is_some()) }];
         let mut call = ScriptCall::new(keys_used)
             .show(epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
             .show(result_maxlen)
@@ -142,14 +142,18 @@ impl Ledger {
         Ok(executed.then_some(Recorded { removed, unstored }))
     }
 
-    /// Puts messages back that were removed and whose results could not be stored.
+    /// Puts messages back that were removed and whose results could not be stored, in the order of their ids. They may be
+    /// handed out again before anybody looks, so that raises the recall.
     pub fn put_back(&mut self, messages: &[(MessageId, Payload)]) -> Result<()> {
+        let keys = self.keys.clone();
+        let highest = messages.last().map_or(MessageId::ZERO, |(id, _)| *id);
+        let mut call = ScriptCall::new(&[&keys.pending, &keys.recall]).show(highest.0);
         let mut member = Vec::new();
-        let zadd = Command::new(2 + 2 * messages.len()).arg("ZADD").arg(&self.keys.pending);
-        let zadd = messages.iter().fold(zadd, |zadd, (id, payload)| {
-            zadd.arg(id.0.to_string()).arg(member::encode(*id, payload, &mut member))
-        });
-        self.connection.query("putting messages back", zadd).map(drop).map_err(|error| self.name_the_key(error))
+        for (id, payload) in messages {
+            call.push_number(id.0);
+            call.push_bytes(member::encode(*id, payload, &mut member));
+        }
+        self.call("putting messages back", &PUT_BACK, call).map(drop)
     }
 }
 

@@ -122,6 +122,10 @@ impl Ledger {
                 }
             },
         )?;
+        if !executed {
+            // Whatever was written: the script has to look first.
+            self.fence.disarm();
+        }
         let Some(failed) = failed else { return Ok(executed) };
         // The key holds something else. The cursor has moved over what is nowhere: back, before anything else.
         let astray = Astray { from: next.clone(), to: expected.cloned() };

@@ -59,6 +59,7 @@ static ACQUIRE: Script = Script::new(include_str!("lua/acquire.lua"));
 static RENEW: Script = Script::new(include_str!("lua/renew.lua"));
 static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 static INTAKE: Script = Script::new(include_str!("lua/intake.lua"));
+static PUT_BACK: Script = Script::new(include_str!("lua/put_back.lua"));
 static REWIND: Script = Script::new(include_str!("lua/rewind.lua"));
 static COMMIT: Script = Script::new(include_str!("lua/commit.lua"));
 static PAGE: Script = Script::new(include_str!("lua/page.lua"));
@@ -88,7 +89,7 @@ impl Ledger {
     }
 
     fn over(connection: Connection, keys: Arc<Keys>) -> Ledger {
-        let (fence, recall) = (Guard::new(&[&keys.epoch, &keys.cursor]), Guard::new(&[&keys.recall]));
+        let (fence, recall) = (Guard::new(&keys.epoch, Some(&keys.cursor)), Guard::new(&keys.recall, None));
         Ledger { connection, keys, fence, recall, astray: None }
     }
 

@@ -8,7 +8,8 @@
 //! That is the condition of a script without its price: Redis runs commands of a transaction as if they had come alone,
 //! and a batch through Lua costs it half as much again. What it can't do is look before it writes, so it suits only what
 //! is known to hold as long as the key stands still. `EXEC` ends a watch whatever comes of it, and the next one is set
-//! up behind it in the same write: between two transactions no change goes unseen.
+//! up behind it in the same write. Between the two somebody else may write: of the key that is read that shows in what it
+//! says, so what is watched beside it must not be written without that one.
 //!
 //! A [`Guard`] belongs to one connection. When that is lost the watch is gone with it, and with the reply the knowledge
 //! of what took place: the caller then has a script look.
@@ -19,11 +20,14 @@ use super::command::{begin, command, word};
 use super::connection::{Connection, Replies, error_of};
 use super::resp::Reply;
 use crate::error::Result;
+use crate::log::Quoted;
 
 /// See the module's text.
 pub(super) struct Guard {
-    /// The first is read, all are watched.
-    keys: Vec<String>,
+    /// Read and watched.
+    key: String,
+    /// Watched only.
+    also: Option<String>,
     seen: Option<Seen>,
 }
 
@@ -34,22 +38,22 @@ struct Seen {
 }
 
 impl Guard {
-    /// A guard that watches nothing yet. What the first of the keys says is known, the others just have to stand still.
-    pub(super) fn new(keys: &[&str]) -> Guard {
-        Guard { keys: keys.iter().map(|key| (*key).to_owned()).collect(), seen: None }
+    /// A guard that watches nothing yet. What `key` says is known, `also` just has to stand still.
+    pub(super) fn new(key: &str, also: Option<&str>) -> Guard {
+        Guard { key: key.to_owned(), also: also.map(str::to_owned), seen: None }
     }
 
-    /// What the first key said last, empty if it was not there; `None` while it is not watched on this connection.
+    /// What the key said last, empty if it was not there; `None` while it is not watched on this connection.
     pub(super) fn value(&self, connection: &Connection) -> Option<&[u8]> {
         let seen = self.seen.as_ref()?;
         (connection.number() == Some(seen.connection)).then_some(&seen.value)
     }
 
-    /// Puts the keys under watch and reads the first.
+    /// Puts the keys under watch and reads the one.
     pub(super) fn arm(&mut self, connection: &mut Connection) -> Result<()> {
         const DOING: &str = "watching a key";
         self.seen = None;
-        let keys = &self.keys;
+        let keys = (self.key.as_str(), self.also.as_deref());
         let armed = connection.converse(
             DOING,
             |out| {
@@ -62,11 +66,9 @@ impl Guard {
         self.note(connection, DOING, armed)
     }
 
-    /// Carries the commands out that `write` writes, `commands` in number, if nobody has written a key since the first
-    /// was last read, and has `each` see what became of them, in order. Says whether they were carried out. After an error
-    /// reply they were not; after a failure nobody knows.
-    ///
-    /// Whoever calls this has looked at [`Guard::value`].
+    /// Carries the commands out that `write` writes, `commands` in number, if nobody has written a key since the one was
+    /// last read, and has `each` see what became of them, in order. Says whether they were carried out; without a watch
+    /// they are not. After an error reply they were not, either; if the connection is gone nobody knows.
     pub(super) fn transact(
         &mut self,
         connection: &mut Connection,
@@ -75,8 +77,11 @@ impl Guard {
         write: impl FnOnce(&mut Vec<u8>),
         mut each: impl FnMut(usize, Reply<&[u8]>),
     ) -> Result<bool> {
+        if self.value(connection).is_none() {
+            return Ok(false);
+        }
         self.seen = None;
-        let keys = &self.keys;
+        let keys = (self.key.as_str(), self.also.as_deref());
         let (executed, armed) = connection.converse(
             doing,
             |out| {
@@ -86,8 +91,12 @@ impl Guard {
                 watch(keys, out);
             },
             |replies| {
+                if let Reply::Error(text) = replies.next()? {
+                    // The rest may have been carried out one by one: as if the reply had been lost.
+                    return Err(io::Error::other(String::from_utf8_lossy(text).into_owned()));
+                }
                 let mut refused = None;
-                for _ in 0..=commands {
+                for _ in 0..commands {
                     if let Reply::Error(text) = replies.next()? {
                         refused.get_or_insert_with(|| text.to_vec());
                     }
@@ -105,9 +114,16 @@ impl Guard {
         )?;
         let armed = self.note(connection, doing, armed);
         let executed = executed.map_err(|text| connection.refusal(doing, error_of(&text)))?;
-        // Without a watch the next transaction is none; whoever arms anew hears why.
-        armed.or_else(|error| if executed { Ok(()) } else { Err(error) })?;
+        if let Err(error) = armed {
+            // Until it is armed anew, which tells why if it can't be, there are no transactions.
+            log::debug!("event=no-watch doing={} reason={}", Quoted(doing), Quoted(error));
+        }
         Ok(executed)
+    }
+
+    /// Watches nothing any more, as far as anybody may rely on it.
+    pub(super) fn disarm(&mut self) {
+        self.seen = None;
     }
 
     fn note(&mut self, connection: &mut Connection, doing: &'static str, armed: Armed) -> Result<()> {
@@ -120,11 +136,11 @@ impl Guard {
 /// What a watched key says, or the error reply of watching it.
 type Armed = std::result::Result<Vec<u8>, Vec<u8>>;
 
-fn watch(keys: &[String], out: &mut Vec<u8>) {
-    begin(out, 1 + keys.len());
+fn watch((key, also): (&str, Option<&str>), out: &mut Vec<u8>) {
+    begin(out, 2 + usize::from(also.is_some()));
     word(out, "WATCH");
-    keys.iter().for_each(|key| word(out, key));
-    command(out, &["GET", &keys[0]]);
+    [Some(key), also].into_iter().flatten().for_each(|key| word(out, key));
+    command(out, &["GET", key]);
 }
 
 fn watched(replies: &mut Replies<'_>) -> io::Result<Armed> {

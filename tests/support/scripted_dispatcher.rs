@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oncecast::id::{Epoch, MessageId};
 use oncecast::wire::{self, Frame};
@@ -110,11 +110,13 @@ impl ScriptedDispatcher {
     }
 
     pub fn next_but_progress(&mut self) -> String {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let frame = self.next();
             if !frame.starts_with("PROGRESS") {
                 return frame;
             }
+            assert!(Instant::now() < deadline, "nothing but PROGRESS for {DEADLINE:?}");
         }
     }
 

@@ -14,6 +14,7 @@ impl Worker {
     /// Records a batch, however long that takes; `false` if it was given up.
     pub(super) fn record(&mut self, batch: &[Finished]) -> bool {
         let (alone, mut others) = self.sort_out(batch);
+        self.beat();
         match self.record_alone(&alone) {
             Some(recorded) => others.extend(recorded),
             None => return false,
@@ -31,6 +32,7 @@ impl Worker {
         stats.recorded.add(recorded);
         stats.scripted.add(recorded);
         stats.dropped.add(others.len() - recorded.min(others.len()));
+        self.beat();
         // If that was a new connection: what is handed over from here on is above what it leaves in doubt.
         self.watch_recall(batch);
         true
@@ -65,8 +67,10 @@ impl Worker {
             // The recall has moved: the script looks.
             Ok(None) => return Some(alone.to_vec()),
             Err(error) => {
-                // It may yet take place.
-                self.doubt = commits.last().map(|commit| commit.id);
+                if self.ledger.connection_number().is_none() {
+                    // It may yet take place.
+                    self.doubt = commits.last().map(|commit| commit.id);
+                }
                 debug!("event=transaction-failed batch={} reason={}", alone.len(), Quoted(error));
                 return Some(alone.to_vec());
             }
@@ -97,7 +101,16 @@ impl Worker {
             Quoted(reason)
         );
         let messages: Vec<_> = left.iter().map(|finished| (finished.commit.id, finished.payload.clone())).collect();
-        self.insist(messages.len(), |worker| worker.ledger.put_back(&messages)).map(|()| left)
+        let back = self.insist(messages.len(), |worker| worker.ledger.put_back(&messages));
+        if back.is_none() {
+            let ids: Vec<String> = messages.iter().map(|(id, _)| id.to_string()).collect();
+            error!(
+                "event=messages-lost count={} ids={} reason=\"removed, and neither recorded nor put back\"",
+                ids.len(),
+                ids.join(",")
+            );
+        }
+        back.map(|()| left)
     }
 
     /// Watches the recall, if it was not watched on the present connection since the leader took over that the batch came
@@ -112,14 +125,20 @@ impl Worker {
             Watch::Tried(at, _) => at == connection,
             Watch::None => false,
         };
-        let looked = if known { Ok(None) } else { self.ledger.run_id().map(Some) };
-        let outcome = looked.and_then(|looked| self.ledger.watch_recall().map(|()| looked));
-        match outcome {
-            Ok(Some(server)) => self.trust.connected(server, self.desk.highest_id()),
-            Ok(None) => {}
-            Err(error) => {
+        // What is known of the server before must not be taken for this one, whatever comes next.
+        if !known {
+            match self.ledger.run_id() {
+                Ok(server) => self.trust.connected(server, self.desk.highest_id()),
+                Err(error) => return debug!("event=no-transactions reason={}", Quoted(error)),
+            }
+        }
+        match self.ledger.watch_recall() {
+            Ok(()) => {}
+            Err(error) if error.is_denied() => {
                 warn!("event=no-transactions reason={} note=\"the script does as well, more slowly\"", Quoted(error));
             }
+            // As while Redis loads its file.
+            Err(error) => return debug!("event=no-transactions reason={}", Quoted(error)),
         }
         self.watch = Watch::Tried(connection, epoch);
     }

@@ -93,13 +93,15 @@ impl Courier {
         let Some(link) = &self.links[index] else { return };
         let serial = link.serial;
         let bytes = commits.iter().map(|commit| commit.bytes() + COMMIT_BYTES).sum();
+        let foreign = commits.iter().map(|commit| commit.id).filter(|id| !link.holds(*id)).max();
         self.result_bytes += bytes;
         match self.outbox.back_mut() {
             Some(Task::Commit(waiting)) if waiting.link == index && waiting.serial == serial => {
                 waiting.commits.extend(commits);
+                waiting.foreign = waiting.foreign.max(foreign);
                 waiting.bytes += bytes;
             }
-            _ => self.outbox.push_back(Task::Commit(CommitTask { link: index, serial, commits, bytes })),
+            _ => self.outbox.push_back(Task::Commit(CommitTask { link: index, serial, commits, foreign, bytes })),
         }
     }
 

@@ -26,9 +26,8 @@ local newest = redis.call('ZREVRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2] or false
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], epoch)
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. epoch, 'PX', ARGV[2])
--- Whatever earlier leaders handed out may go out again from here on.
-local recall = tonumber(string.match(redis.call('GET', KEYS[5]) or '', ' (%d+)$')) or 0
-recall = math.max(recall, math.ceil(tonumber(newest or '0')))
+-- Whatever earlier leaders handed out may go out again from here on. Its type does not matter: it is written anew.
+local recall = math.ceil(tonumber(newest or '0'))
 local info = redis.pcall('INFO', 'server')
 local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 'unknown'
 redis.call('SET', KEYS[5], string.format('%s %s %.0f', epoch, run_id, recall))

@@ -1,5 +1,5 @@
 -- Records results: a message that is still pending is removed and its result stored, any other is dropped.
--- KEYS  pending, processed, attempts, recall, and for a leader epoch
+-- KEYS  pending, processed, attempts; to raise the recall, or for a leader, recall; for a leader epoch
 -- ARGV  epoch of the caller ('' for a consumer, which needs no fence: the removal decides), result limit (0: none),
 --       id to raise the recall to ('' for none), then for each message: id, number of values n, n values
 --       (name, value, …); n = 0 stores nothing

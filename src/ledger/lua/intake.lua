@@ -8,10 +8,15 @@ if epoch ~= ARGV[1] then
   return {'STALE', epoch or ''}
 end
 local cursor = redis.call('GET', KEYS[2]) or ''
-if cursor ~= ARGV[2] then
-  return {'MOVED', cursor}
-end
 local members = tonumber(ARGV[4])
+if cursor ~= ARGV[2] then
+  -- An earlier attempt at this batch moved it? Then its members are there, since nobody has been given one yet. If they are
+  -- not, that was a transaction whose ZADD failed, and its answer got lost: they are added now.
+  local last = ARGV[3 + 2 * members]
+  if cursor ~= ARGV[3] or members == 0 or redis.call('ZCOUNT', KEYS[3], last, last) > 0 then
+    return {'MOVED', cursor}
+  end
+end
 if #ARGV > 4 + 2 * members then
   local kind = redis.call('TYPE', KEYS[4]).ok
   if kind ~= 'stream' and kind ~= 'none' then

@@ -15,7 +15,7 @@ while taken < most and bytes > 0 do
   if #members == 0 then
     break
   end
-  local before = bytes
+  local before, first = bytes, taken
   for i = 1, #members do
     out[taken + 4] = members[i]
     taken, bytes = taken + 1, bytes - #members[i]
@@ -24,7 +24,7 @@ while taken < most and bytes > 0 do
     end
   end
   -- Asked for once a step: a score as text costs Redis more than all else of a message.
-  after = redis.call('ZSCORE', KEYS[2], out[taken + 3])
+  after = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. after, ARGV[3], 'WITHSCORES', 'LIMIT', taken - first - 1, 1)[2]
   out[2] = after
   if (before - bytes) * 4 < bytes then
     step = math.min(step * 2, 256)
@@ -34,7 +34,8 @@ end
 if taken > 0 and redis.call('EXISTS', KEYS[3]) == 1 then
   local ids = {}
   for i = 1, taken do
-    ids[i] = redis.call('ZSCORE', KEYS[2], out[i + 3])
+    -- A foreign member has no id, and no count.
+    ids[i] = string.format('%.0f', tonumber(string.sub(out[i + 3], 1, 16), 16) or 0)
   end
   out[3] = redis.call('HMGET', KEYS[3], unpack(ids))
 end

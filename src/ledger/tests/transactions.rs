@@ -217,3 +217,71 @@ fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
     assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken);
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
 }
+
+/// A transaction whose ZADD failed, and of whose reply nothing came.
+#[test]
+fn an_intake_that_only_moved_its_cursor_is_not_taken_for_done() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1]);
+    let before = f.ledger.cursor().expect("redis answers");
+    let (next, batch) = (cursor("m", 3, 3), [arrival(2, b"x"), arrival(3, b"x")]);
+    f.run(&["SET", "messages:cursor", &next.to_string()]);
+    f.run(&["DEL", "messages:pending"]);
+    f.run(&["SET", "messages:pending", "mine"]);
+    let mut again = other(&f);
+    let error = again.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
+    assert!(error.to_string().contains("messages:pending is a string"), "{error}");
+    f.run(&["DEL", "messages:pending"]);
+    assert_eq!(again.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken);
+    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
+    // And one that was done is not done again.
+    let moved = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
+    assert_eq!(moved, Intake::Moved(Some(next)));
+}
+
+#[test]
+fn what_is_put_back_under_the_next_leader_is_not_recorded_twice() {
+    let mut f = fixture();
+    led(&mut f, &[1, 2]);
+    let mut unlucky = other(&f);
+    unlucky.watch_recall().expect("it is watched");
+    f.run(&["SET", "messages:processed", "mine"]);
+    assert!(record(&mut unlucky, &[2]).is_some_and(|recorded| recorded.unstored.is_some()));
+    // The next leader begins while the message is nowhere.
+    led(&mut f, &[]);
+    let mut next = other(&f);
+    next.watch_recall().expect("it is watched");
+    unlucky.put_back(&[(MessageId(2), b"x"[..].into())]).expect("there is room");
+    f.run(&["DEL", "messages:processed"]);
+    assert_eq!(record(&mut next, &[2]), None);
+    assert_eq!(recall_of(&next).map(|(_, up_to)| up_to), Some(2));
+}
+
+#[test]
+fn an_election_needs_nothing_of_the_recall_before() {
+    let mut f = fixture();
+    f.run(&["LPUSH", "messages:recall", "x"]);
+    f.run(&["ZADD", "messages:pending", "9007199254740992", "foreign"]);
+    let epoch = led(&mut f, &[]);
+    assert_eq!(f.ledger.recall_now().up_to, MessageId(9_007_199_254_740_992));
+    f.run(&["ZREM", "messages:pending", "foreign"]);
+    let later = led(&mut f, &[7]);
+    assert!(later > epoch);
+    assert_eq!(f.ledger.recall_now().up_to, MessageId(0), "what is gone is no longer recalled");
+}
+
+#[test]
+fn without_the_right_to_multi_nothing_counts_as_a_transaction() {
+    let mut f = fixture();
+    led(&mut f, &[1]);
+    f.run(&["ACL", "SETUSER", "u", "on", ">p", "~*", "+@all"]);
+    let url = f.redis.url().replace("redis://", "redis://u:p@");
+    let keys = Arc::new(Keys::new("messages"));
+    let mut consumer = Ledger::new(Server::parse(&url).expect("a URL"), keys, Duration::from_secs(10));
+    consumer.watch_recall().expect("it is watched");
+    f.run(&["ACL", "SETUSER", "u", "-multi"]);
+    let one = commit(1);
+    assert!(consumer.commit_sole(0, &[&one]).is_err());
+    assert_eq!(consumer.connection_number(), None, "what took place is unknown");
+    assert_eq!(consumer.commit_sole(0, &[&one]).expect("nothing was sent"), None, "there is no watch");
+}

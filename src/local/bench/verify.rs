@@ -1,8 +1,9 @@
 //! Compares the results of a run with what was sent: each message must be there once, and nothing else.
 
-use super::parts::{Link, command, read_id};
+use super::parts::{Link, read_id};
 use super::rig::RESULTS;
 use crate::error::Result;
+use crate::ledger::command::command;
 
 /// About how many bytes of results are read at once, and the most results.
 const PAGE_BYTES: usize = 4 << 20;
