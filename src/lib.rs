@@ -15,7 +15,7 @@
 //! |---|---|
 //! | [`id`] | message ids, epochs, dispatcher ids |
 //! | [`wire`] | the frames between dispatcher and consumer: pure encoding and decoding |
-//! | [`ledger`] | everything that knows a Redis key: one script and one typed operation for each thing done there |
+//! | [`ledger`] | everything that knows a Redis key: one typed operation for each thing done there, a script or a transaction |
 //! | [`ring`] | what a dispatcher has seen on the channel; markers, segments, positions |
 //! | [`listener`] | the subscription, in every dispatcher; fills the ring |
 //! | [`lease`] | leadership: taking it, keeping it, and when it may be gone |

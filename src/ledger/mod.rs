@@ -1,7 +1,7 @@
 //! Everything that knows a Redis key: the keys, the scripts, and one typed operation for each thing done with them.
 //!
-//! A [`Ledger`] is one connection and belongs to one thread. Each operation is one script or one command, so that it
-//! happens whole or not at all; those of the leader carry its epoch and are refused with
+//! A [`Ledger`] is one connection and belongs to one thread. Each operation is one script, one transaction or one command, so
+//! that it happens whole or not at all; those of the leader carry its epoch and are refused with
 //! [`Error::Fenced`] once another dispatcher leads. An operation
 //! is never repeated here: after an [`Error::Redis`] its outcome is unknown, and only the caller knows what that means.
 
