@@ -20,7 +20,7 @@ const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 /// How long a member may take to end after SIGTERM: a consumer finishes what it holds.
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
-/// How many ports are tried for a consumer.
+/// How many ports are tried for a consumer, or for where a dispatcher says whether it is ready.
 const PORT_TRIES: usize = 8;
 
 /// See the module's text.
@@ -55,9 +55,11 @@ impl Cluster {
         for number in 0..cluster.options.dispatchers {
             cluster.dispatchers.push(None);
             if cluster.options.readiness {
-                cluster.readiness.push(ports::free_port()?);
+                cluster.readiness.push(0);
+                cluster.find_a_readiness_port(number)?;
+            } else {
+                cluster.start_member(Member::Dispatcher(number))?;
             }
-            cluster.start_member(Member::Dispatcher(number))?;
         }
         Ok(cluster)
     }
@@ -276,6 +278,27 @@ impl Cluster {
             let last = tries.next().is_none_or(|this| this == PORT_TRIES);
             self.ports[number] = ports::free_port()?;
             match self.launch_consumer(number) {
+                Err(error) if !last && is_port_taken(&error) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Starts a dispatcher for the first time, with a port to say on whether it is ready that nobody else takes before it.
+    fn find_a_readiness_port(&mut self, number: usize) -> Result<()> {
+        let mut tries = 1..=PORT_TRIES;
+        loop {
+            let last = tries.next().is_none_or(|this| this == PORT_TRIES);
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free_port()?));
+            self.readiness[number] = address.port();
+            self.start_member(Member::Dispatcher(number))?;
+            let process = self.process(Member::Dispatcher(number))?;
+            let listens = wait_until(LISTEN_LIMIT, format!("d{number} to listen on {address}"), || {
+                process.must_run()?;
+                Ok(TcpStream::connect_timeout(&address, CONNECT_LIMIT).ok().map(drop))
+            });
+            // Another program may have answered in its stead.
+            match listens.and_then(|()| process.must_run()) {
                 Err(error) if !last && is_port_taken(&error) => {}
                 outcome => return outcome,
             }
