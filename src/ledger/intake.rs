@@ -30,28 +30,35 @@ impl Ledger {
         if self.astray.is_some() {
             return self.rewind(epoch);
         }
-        if self.may_transact(epoch, batch) {
+        if self.may_transact(epoch, expected, batch) {
             match self.intake_in_transaction(epoch, expected, next, batch) {
                 // A refused transaction has changed nothing; what it was refused for may not hold for the script.
                 Ok(None) => {}
-                Ok(Some(taken)) => return Ok(taken),
+                Ok(Some(taken)) => {
+                    self.vouch(&taken, next);
+                    return Ok(taken);
+                }
                 Err(error) if self.connection.number().is_none() => return Err(error),
                 Err(error) => log::debug!("event=transaction-refused reason={}", crate::log::Quoted(error)),
             }
         }
         self.vouched = None;
         let taken = self.intake_by_script(epoch, expected, next, batch)?;
-        if taken == Intake::Taken {
-            self.vouched = self.connection.number();
-        }
+        self.vouch(&taken, next);
         Ok(taken)
+    }
+
+    fn vouch(&mut self, taken: &Intake, next: &Cursor) {
+        let number = self.connection.number().filter(|_| *taken == Intake::Taken);
+        self.vouched = number.map(|number| (number, next.clone()));
     }
 
     /// Whether a transaction may take this batch in: the last intake succeeded on this connection, and the epoch is still
     /// ours, so the cursor is where that left it.
-    fn may_transact(&mut self, epoch: Epoch, batch: &[Arrival]) -> bool {
+    fn may_transact(&mut self, epoch: Epoch, expected: Option<&Cursor>, batch: &[Arrival]) -> bool {
         let is_plain = batch.iter().all(|arrival| arrival.refused.is_none());
-        if !is_plain || self.vouched.is_none() || self.vouched != self.connection.number() {
+        let Some((number, cursor)) = &self.vouched else { return false };
+        if !is_plain || Some(*number) != self.connection.number() || expected != Some(cursor) {
             return false;
         }
         if self.fence.value(&self.connection).is_none()

@@ -32,7 +32,7 @@ use redis::Value;
 use self::intake::Astray;
 use self::overview::Lease;
 use self::script::{Script, ScriptCall};
-use self::transaction::Guard;
+use self::transaction::{Guard, Guarded};
 use crate::error::{Error, Result};
 use crate::id::{DispatcherId, Epoch, MessageId};
 
@@ -93,8 +93,8 @@ pub struct Ledger {
     fence: Guard,
     /// Watches the recall, for a consumer's commits.
     recall: Guard,
-    /// The number of the connection on which the last intake succeeded, if it did.
-    vouched: Option<u64>,
+    /// The number of the connection on which the last intake succeeded, if it did, and the cursor that it left.
+    vouched: Option<(u64, Cursor)>,
     /// What an intake left to be put right.
     astray: Option<Astray>,
 }
@@ -106,7 +106,16 @@ impl Ledger {
     }
 
     fn over(connection: Connection, keys: Arc<Keys>) -> Ledger {
-        let (fence, recall) = (Guard::new(&keys.epoch, Some(&keys.cursor)), Guard::new(&keys.recall, None));
+        let fence = Guard::new(Guarded {
+            key: keys.epoch.clone(),
+            also: Some(keys.cursor.clone()),
+            written: (keys.pending.clone(), "zset"),
+        });
+        let recall = Guard::new(Guarded {
+            key: keys.recall.clone(),
+            also: None,
+            written: (keys.processed.clone(), "stream"),
+        });
         Ledger { connection, keys, fence, recall, vouched: None, astray: None }
     }
 

@@ -1,9 +1,9 @@
 //! Transactions that take effect only if keys still say what they said: `WATCH`, `MULTI`, and later commands and `EXEC`.
 //!
 //! ```text
-//!  one write:  ZADD …   SET …    EXEC  WATCH key  GET key                    MULTI
-//!  one read:   +QUEUED  +QUEUED  […]   +OK        what it says now, for the  +OK, so that the next commands are queued
-//!                                                 next transaction
+//!  one write:  ZADD …   SET …    EXEC  WATCH key  GET key, TYPE of what is written   MULTI
+//!  one read:   +QUEUED  +QUEUED  […]   +OK        what they say now, for the         +OK, so that the next commands are
+//!                                                 next transaction                   queued
 //! ```
 //!
 //! That is the condition of a script without its price: Redis runs commands of a transaction as if they had come alone,
@@ -35,14 +35,22 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// See the module's text.
 pub(super) struct Guard {
-    /// Read and watched.
-    key: String,
-    /// Watched only.
-    also: Option<String>,
+    keys: Guarded,
     seen: Option<Seen>,
     /// When Redis refused a transaction, if it did.
     refused: Option<Instant>,
     said: bool,
+}
+
+/// What a transaction rests on.
+pub(super) struct Guarded {
+    /// Read and watched.
+    pub(super) key: String,
+    /// Watched only.
+    pub(super) also: Option<String>,
+    /// A key that it writes, and the type that this must have: a transaction can't look, and is not rolled back where one
+    /// of its commands is refused for that. Not watched, since others write it all the time.
+    pub(super) written: (String, &'static str),
 }
 
 /// What the key said when it was put under watch.
@@ -53,9 +61,9 @@ struct Seen {
 }
 
 impl Guard {
-    /// A guard that watches nothing yet. What `key` says is known, `also` just has to stand still.
-    pub(super) fn new(key: &str, also: Option<&str>) -> Guard {
-        Guard { key: key.to_owned(), also: also.map(str::to_owned), seen: None, refused: None, said: false }
+    /// A guard that watches nothing yet.
+    pub(super) fn new(keys: Guarded) -> Guard {
+        Guard { keys, seen: None, refused: None, said: false }
     }
 
     /// What the key said last, empty if it was not there; `None` while it is not watched on this connection.
@@ -72,15 +80,15 @@ impl Guard {
         if self.refused.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
             return Ok(());
         }
-        let keys = (self.key.as_str(), self.also.as_deref());
+        let keys = &self.keys;
         let armed = connection.converse(
             DOING,
             |out| {
                 // What was written since an earlier watch would still count.
                 command(out, &["UNWATCH"]);
-                open(keys, out);
+                keys.open(out);
             },
-            |replies| replies.next().map(drop).and_then(|()| opened(replies)),
+            |replies| replies.next().map(drop).and_then(|()| keys.opened(replies)),
         )?;
         self.note(connection, DOING, armed);
         Ok(())
@@ -101,13 +109,13 @@ impl Guard {
             return Ok(false);
         }
         self.seen = None;
-        let keys = (self.key.as_str(), self.also.as_deref());
+        let keys = &self.keys;
         let (executed, armed) = connection.conclude(
             doing,
             |out| {
                 write(out);
                 command(out, &["EXEC"]);
-                open(keys, out);
+                keys.open(out);
             },
             |replies| {
                 let mut refused = None;
@@ -124,7 +132,7 @@ impl Guard {
                     Reply::Error(text) => Err(refused.unwrap_or_else(|| text.to_vec())),
                     _ => Ok(false),
                 };
-                Ok((executed, opened(replies)?))
+                Ok((executed, keys.opened(replies)?))
             },
         )?;
         self.note(connection, doing, armed);
@@ -174,27 +182,40 @@ struct Opened {
     value: std::result::Result<Vec<u8>, Vec<u8>>,
 }
 
-fn open((key, also): (&str, Option<&str>), out: &mut Vec<u8>) {
-    begin(out, 2 + usize::from(also.is_some()));
-    word(out, "WATCH");
-    [Some(key), also].into_iter().flatten().for_each(|key| word(out, key));
-    command(out, &["GET", key]);
-    command(out, &["MULTI"]);
-}
-
-fn opened(replies: &mut Replies<'_>) -> io::Result<Opened> {
-    let mut refused = None;
-    if let Reply::Error(text) = replies.next()? {
-        refused = Some(text.to_vec());
+impl Guarded {
+    fn open(&self, out: &mut Vec<u8>) {
+        begin(out, 2 + usize::from(self.also.is_some()));
+        word(out, "WATCH");
+        [Some(&self.key), self.also.as_ref()].into_iter().flatten().for_each(|key| word(out, key));
+        command(out, &["GET", &self.key]);
+        command(out, &["TYPE", &self.written.0]);
+        command(out, &["MULTI"]);
     }
-    let value = match replies.next()? {
-        Reply::Text(text) => Ok(text.to_vec()),
-        Reply::Error(text) => Err(text.to_vec()),
-        _ => Ok(Vec::new()),
-    };
-    let (multi, unopened) = match replies.next()? {
-        Reply::Error(text) => (false, Some(text.to_vec())),
-        _ => (true, None),
-    };
-    Ok(Opened { multi, value: refused.or(unopened).map_or(value, Err) })
+
+    fn opened(&self, replies: &mut Replies<'_>) -> io::Result<Opened> {
+        let mut refused = None;
+        let mut note = |text: &[u8]| drop(refused.get_or_insert_with(|| text.to_vec()));
+        if let Reply::Error(text) = replies.next()? {
+            note(text);
+        }
+        let mut value = Vec::new();
+        match replies.next()? {
+            Reply::Text(text) => value = text.to_vec(),
+            Reply::Error(text) => note(text),
+            _ => {}
+        }
+        match replies.next()? {
+            Reply::Error(text) => note(text),
+            Reply::Text(kind) if kind == b"none" || kind == self.written.1.as_bytes() => {}
+            _ => note(b"WRONGTYPE Operation against a key holding the wrong kind of value"),
+        }
+        let multi = match replies.next()? {
+            Reply::Error(text) => {
+                note(text);
+                false
+            }
+            _ => true,
+        };
+        Ok(Opened { multi, value: refused.map_or(Ok(value), Err) })
+    }
 }

@@ -58,7 +58,7 @@ end
 if own == nil then
   own = counted_on(ARGV[1])
 end
-local answer = {held and 'held' or 'vacant', own and 1 or 0, now, cursor, held and lease, foreign}
+local answer = {held and 'held' or 'vacant', own and 1 or 0, now, cursor, held and lease or false, foreign}
 if held or ARGV[5] ~= '1' then
   return answer
 end

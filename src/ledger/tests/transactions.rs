@@ -204,8 +204,10 @@ fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1]);
     f.pend(epoch, &[2]);
-    let before = f.ledger.cursor().expect("redis answers");
-    f.run(&["SET", "messages:pending", "mine"]);
+    let before = Some(cursor("m", 1, 2));
+    // The type was right when the transaction was opened.
+    f.ledger.fence.arm(&mut f.ledger.connection).expect("redis answers");
+    other(&f).connection().query("testing", Command::of(&["SET", "messages:pending", "mine"])).expect("redis answers");
     let (next, batch) = (cursor("m", 3, 3), [arrival(3, b"x")]);
     let rewound = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
     assert!(matches!(&rewound, Intake::Rewound(reason) if reason.contains("messages:pending is a string")), "{rewound:?}");
@@ -248,12 +250,12 @@ fn what_is_put_back_under_the_next_leader_is_not_recorded_twice() {
     unlucky.watch_recall().expect("it is watched");
     f.run(&["SET", "messages:processed", "mine"]);
     assert!(record(&mut unlucky, &[2]).is_some_and(|recorded| recorded.unstored.is_some()));
+    f.run(&["DEL", "messages:processed"]);
     // The next leader begins while the message is nowhere.
     led(&mut f, &[]);
     let mut next = other(&f);
     next.watch_recall().expect("it is watched");
     unlucky.put_back(1, &[(MessageId(2), b"x"[..].into())]).expect("there is room");
-    f.run(&["DEL", "messages:processed"]);
     assert_eq!(record(&mut next, &[2]), None);
     assert_eq!(recall_of(&next).map(|(_, up_to)| up_to), Some(2));
 }
