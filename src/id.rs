@@ -101,8 +101,8 @@ impl DispatcherId {
     /// Whether a text has the form of a dispatcher's id.
     pub fn is_one(text: &str) -> bool {
         let suffix = text.rsplit_once('-').map(|(_, suffix)| suffix);
-        let made_here =
-            suffix.is_some_and(|suffix| suffix.len() == 6 && suffix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+        let made_here = suffix
+            .is_some_and(|suffix| suffix.len() == 6 && suffix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
         made_here && DispatcherId::may_be_named(text)
     }
 

@@ -126,10 +126,7 @@ mod tests {
             ("OOM command not allowed when used memory > 'maxmemory'. script: 43, on @user_script:1.", Refusal::Memory),
             (&wrapped("Unknown Redis command called from Lua script"), Refusal::UnknownCommand),
             ("ERR Unknown command called from script script: on @user_script:1.", Refusal::UnknownCommand),
-            (
-                "ERR unknown command 'ZADD', with args beginning with: '-READONLY' 'OOM' ",
-                Refusal::UnknownCommand,
-            ),
+            ("ERR unknown command 'ZADD', with args beginning with: '-READONLY' 'OOM' ", Refusal::UnknownCommand),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Refusal::WrongType),
             (&wrapped("WRONGTYPE Operation against a key holding the wrong kind of value"), Refusal::WrongType),
             ("MISCONF Redis is configured to save RDB snapshots, but", Refusal::Disk),

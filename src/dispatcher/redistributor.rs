@@ -133,9 +133,7 @@ impl Redistributor {
         let (ledger, epoch) = (&mut self.ledger, self.epoch);
         match task {
             Task::Page(request) => self.read_page(request),
-            Task::Returned(returned) => {
-                returned.chunks(MAX_SETTLED).try_for_each(|returned| self.settle(returned))
-            }
+            Task::Returned(returned) => returned.chunks(MAX_SETTLED).try_for_each(|returned| self.settle(returned)),
             Task::Count(sent) => sent
                 .chunks(MAX_BATCH_MESSAGES)
                 .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
@@ -176,7 +174,11 @@ impl Redistributor {
 
     /// A message that can't be read from Redis.
     fn bury_unreadable(&mut self, id: MessageId, reason: &str) -> Result<(), Killed> {
-        log::warn!("event=too-large id={id} moved_to={} reason={}", self.ledger.keys().dead, crate::log::Quoted(reason));
+        log::warn!(
+            "event=too-large id={id} moved_to={} reason={}",
+            self.ledger.keys().dead,
+            crate::log::Quoted(reason)
+        );
         self.bury(id, format!("it can't be read from Redis: {reason}").into())
     }
 
@@ -320,7 +322,8 @@ impl Redistributor {
                 self.commit_parts(second, foreign, splitter)
             }
             Carried::TooLarge(reason) => {
-                let bury = |commit: &Commit| self.bury(commit.id, format!("its result can't be stored: {reason}").into());
+                let bury =
+                    |commit: &Commit| self.bury(commit.id, format!("its result can't be stored: {reason}").into());
                 batch.iter().try_for_each(bury)
             }
         }

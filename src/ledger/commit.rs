@@ -168,9 +168,8 @@ impl Ledger {
         let keys = self.keys.clone();
         let highest = messages.last().map_or(MessageId::ZERO, |(id, _)| *id);
         let done = format!("{}{nonce:016x}", keys.put_back_prefix);
-        let mut call = ScriptCall::new(&[&keys.pending, &keys.recall, &done])
-            .show(REMEMBER_PUT_BACK.as_millis())
-            .show(highest.0);
+        let mut call =
+            ScriptCall::new(&[&keys.pending, &keys.recall, &done]).show(REMEMBER_PUT_BACK.as_millis()).show(highest.0);
         let mut member = Vec::new();
         for (id, payload) in messages {
             call.push_number(id.0);

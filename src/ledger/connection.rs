@@ -297,7 +297,11 @@ impl Replies<'_> {
                     let start = self.0.filled.start;
                     self.0.filled.start += length;
                     let reply = reply.of(&self.0.buffer[start..]);
-                    return if let Reply::Error(text) = reply { HungUp::check(text).map(|()| reply) } else { Ok(reply) };
+                    return if let Reply::Error(text) = reply {
+                        HungUp::check(text).map(|()| reply)
+                    } else {
+                        Ok(reply)
+                    };
                 }
                 None => self.0.receive()?,
             }

@@ -44,7 +44,9 @@ pub use self::keys::{GROUP_FORM, Keys, is_group};
 pub use self::member::{decode as decode_member, encode as encode_member, encoded_len as member_len};
 pub use self::server::Server;
 pub use self::split::{Split, Splitter};
-pub use self::types::{Acquire, Arrival, Attempt, Commit, Gap, Intake, Page, Pending, Recall, Returned, Settled, Verdict};
+pub use self::types::{
+    Acquire, Arrival, Attempt, Commit, Gap, Intake, Page, Pending, Recall, Returned, Settled, Verdict,
+};
 
 /// A message's body, shared between the ring, the intake and the courier. Those that came together share one allocation.
 pub type Payload = tungstenite::Bytes;
@@ -111,11 +113,8 @@ impl Ledger {
             also: Some(keys.cursor.clone()),
             written: (keys.pending.clone(), "zset"),
         });
-        let recall = Guard::new(Guarded {
-            key: keys.recall.clone(),
-            also: None,
-            written: (keys.processed.clone(), "stream"),
-        });
+        let recall =
+            Guard::new(Guarded { key: keys.recall.clone(), also: None, written: (keys.processed.clone(), "stream") });
         Ledger { connection, keys, fence, recall, vouched: None, astray: None }
     }
 

@@ -65,11 +65,10 @@ mod tests {
     #[test]
     fn what_redis_names_too_large_is_halved_down_to_the_one_message() {
         let large = refused("Protocol error: invalid bulk length");
-        assert_eq!([1_000, 2, 1].map(|count| Splitter::default().judge(&large, count)), [
-            Split::Halve,
-            Split::Halve,
-            Split::TooLarge
-        ]);
+        assert_eq!(
+            [1_000, 2, 1].map(|count| Splitter::default().judge(&large, count)),
+            [Split::Halve, Split::Halve, Split::TooLarge]
+        );
     }
 
     #[test]

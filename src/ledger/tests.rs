@@ -259,7 +259,10 @@ fn a_result_is_recorded_once() {
     assert_eq!(f.ledger.commit(None, 0, None, &[commit(1), commit(1), commit(3)]).unwrap().recorded, 1);
     assert_eq!(f.ledger.commit(None, 0, None, &[commit(1)]).unwrap().recorded, 0);
     assert_eq!(
-        f.ledger.commit(Some(epoch), 0, None, &[Commit { id: MessageId(2), fields: Words::default() }]).unwrap().recorded,
+        f.ledger
+            .commit(Some(epoch), 0, None, &[Commit { id: MessageId(2), fields: Words::default() }])
+            .unwrap()
+            .recorded,
         1
     );
     assert_eq!((f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"])), (1, 0));

@@ -100,7 +100,10 @@ fn a_transaction_that_comes_late_does_nothing() {
     let epoch = led(&mut f, &[1, 2]);
     let (mut given_up, mut consumer) = (other(&f), other(&f));
     given_up.watch_recall().expect("it is watched");
-    assert_eq!(consumer.commit(None, 0, Some(MessageId(2)), &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
+    assert_eq!(
+        consumer.commit(None, 0, Some(MessageId(2)), &[commit(1), commit(2)]).expect("redis answers").recorded,
+        2
+    );
     assert_eq!(record(&mut given_up, &[1, 2]), None);
     assert_eq!((counts(&mut f), recall_of(&given_up)), ((2, 0), Some((epoch, 2))));
 }
@@ -210,7 +213,10 @@ fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
     other(&f).connection().query("testing", Command::of(&["SET", "messages:pending", "mine"])).expect("redis answers");
     let (next, batch) = (cursor("m", 3, 3), [arrival(3, b"x")]);
     let rewound = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
-    assert!(matches!(&rewound, Intake::Rewound(reason) if reason.contains("messages:pending is a string")), "{rewound:?}");
+    assert!(
+        matches!(&rewound, Intake::Rewound(reason) if reason.contains("messages:pending is a string")),
+        "{rewound:?}"
+    );
     assert_eq!(f.ledger.cursor().expect("redis answers"), before);
     // From then on the script looks.
     let error = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
@@ -315,7 +321,11 @@ fn a_right_that_is_taken_away_between_two_transactions_lets_the_first_one_be_the
         }
         assert_eq!(counts(&mut f), (0, 3), "without {right} nothing took place");
         assert!(epoch > Epoch(0));
-        assert_eq!(consumer.commit(None, 0, None, &[commit(1)]).expect("the script does as well").recorded, 1, "{right}");
+        assert_eq!(
+            consumer.commit(None, 0, None, &[commit(1)]).expect("the script does as well").recorded,
+            1,
+            "{right}"
+        );
     }
 }
 
