@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::ledger::Ledger;
 use crate::ledger::reading::{Pair, Reader, Stream};
 use crate::log::Quoted;
+use crate::refusal::Refusal;
 
 mod fingerprints;
 mod report;
@@ -236,9 +237,8 @@ impl Auditor {
 
 /// Whether the trouble may be over soon, unlike a wrong password or a key of another type.
 fn may_pass(error: &Error) -> bool {
-    let Error::Redis { source, .. } = error else { return false };
-    let lasting = matches!(error.redis_code(), Some("WRONGTYPE" | "WRONGPASS" | "NOAUTH" | "NOPERM"));
-    !lasting && source.kind() != redis::ErrorKind::AuthenticationFailed
+    let lasting = error.is_denied() || error.refusal() == Some(Refusal::WrongType);
+    matches!(error, Error::Redis { .. }) && !lasting
 }
 
 fn field<'a>(fields: &'a [Pair], name: &str) -> Option<&'a [u8]> {

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::config::ConfigError;
 use crate::id::Epoch;
+use crate::refusal::Refusal;
 
 /// What went wrong, by what it makes us do.
 #[derive(Error)]
@@ -91,18 +92,31 @@ impl Error {
 
     /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights have changed.
     pub fn is_denied(&self) -> bool {
-        let refused =
-            matches!(self, Error::Redis { source, .. } if source.kind() == redis::ErrorKind::AuthenticationFailed);
-        refused || matches!(self.redis_code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+        self.refusal().is_some_and(Refusal::is_denial)
     }
 
-    /// The prefix of Redis's error reply (`WRONGTYPE`, `OOM`, …), if it was one.
-    pub fn redis_code(&self) -> Option<&str> {
+    /// Why Redis refused, if it answered with an error.
+    pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Error::Redis { source, .. } => source.code(),
+            Error::Redis { source, .. } => refusal_of(source),
             _ => None,
         }
     }
+
+    /// Whether the connection ended while a command was under way, without a reply.
+    pub fn is_broken_off(&self) -> bool {
+        let Error::Redis { doing, source, .. } = self else { return false };
+        *doing != CONNECTING && source.is_io_error() && source.is_connection_dropped()
+    }
+}
+
+/// What is being done while a connection is opened, as an [`Error::Redis`] says it.
+pub const CONNECTING: &str = "connecting";
+
+/// Why Redis refused, if this is an error reply.
+pub fn refusal_of(error: &redis::RedisError) -> Option<Refusal> {
+    let code = error.code()?;
+    Some(Refusal::of(&format!("{code} {}", error.detail().unwrap_or_default())))
 }
 
 /// The library's result type.

@@ -10,6 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The largest id: sorted-set scores are doubles, which are exact up to 2^53.
 pub const MAX_MESSAGE_ID: u64 = (1 << 53) - 1;
 
+/// The largest id that is believed. Ids follow the clock, which stays below half of [`MAX_MESSAGE_ID`]; a higher one was
+/// made by somebody else, and going on from there could run out of ids.
+pub const MAX_BELIEVED_ID: u64 = (1 << 53) / 4 * 3;
+
 /// A message's id: the time of its intake in microseconds since 1970, made strictly increasing.
 ///
 /// Unique within a group, ordered by intake, and below 2^53 so that it is also the message's score.
@@ -92,6 +96,19 @@ impl DispatcherId {
     /// The id of a process that starts now.
     pub fn generate(name: &str) -> DispatcherId {
         DispatcherId(format!("{name}-{:06x}", fastrand::u32(..1 << 24)))
+    }
+
+    /// Whether a text has the form of a dispatcher's id.
+    pub fn is_one(text: &str) -> bool {
+        let suffix = text.rsplit_once('-').map(|(_, suffix)| suffix);
+        let made_here = suffix
+            .is_some_and(|suffix| suffix.len() == 6 && suffix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+        made_here && DispatcherId::may_be_named(text)
+    }
+
+    /// Whether a dispatcher's name may begin like this: what lies under `alive:` belongs to the group `<group>:alive`.
+    pub fn may_be_named(name: &str) -> bool {
+        !name.starts_with("alive:")
     }
 
     /// The id as text.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::id::{DispatcherId, Epoch};
-use crate::ledger::{Acquire, Ledger};
+use crate::ledger::overview::Lease as Held;
+use crate::ledger::{Acquire, Attempt, Ledger};
 
 /// The longest wait for a reply: what is asked is asked again, and meanwhile nothing else is heard.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,9 +23,9 @@ pub struct Lease {
     term: Option<Term>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Term {
-    epoch: Epoch,
+    held: Held,
     /// From here on the lease may be gone.
     expires: Instant,
     /// When to renew next.
@@ -47,26 +48,26 @@ impl Lease {
     }
 
     /// Tries to take it; with `may_take` false it only looks. `floor` is the highest epoch heard of.
-    pub fn acquire(&mut self, floor: Epoch, may_take: bool) -> Result<Acquire> {
+    pub fn acquire(&mut self, floor: Epoch, may_take: bool) -> Result<Attempt> {
         self.ledger.connection().set_timeout(TRY_TIMEOUT);
         let asked = Instant::now();
-        let answer = self.ledger.acquire(&self.id, self.ttl, floor, may_take)?;
-        if let Acquire::Acquired { epoch, .. } = answer {
-            self.term = Some(self.term_from(epoch, asked));
+        let attempt = self.ledger.acquire(&self.id, self.ttl, floor, may_take)?;
+        if let Acquire::Acquired { lease, .. } = &attempt.answer {
+            self.term = Some(self.term_from(lease.clone(), asked));
         }
-        Ok(answer)
+        Ok(attempt)
     }
 
     /// Renews it; waits for the answer no longer than the lease is surely ours, and not for long.
     pub fn renew(&mut self) -> Result<Renewal> {
-        let Some(term) = self.term else { return Ok(Renewal::Lost) };
+        let Some(term) = self.term.clone() else { return Ok(Renewal::Lost) };
         let asked = Instant::now();
         let left = term.expires.saturating_duration_since(asked).clamp(LEAST_TIMEOUT, TRY_TIMEOUT);
         self.ledger.connection().set_timeout(left);
         // Whatever comes of it, the next attempt is not at once.
-        self.term = Some(Term { renew: asked + self.ttl / 10, ..term });
-        if self.ledger.renew(&self.id, term.epoch, self.ttl)? {
-            self.term = Some(self.term_from(term.epoch, asked));
+        self.term = Some(Term { renew: asked + self.ttl / 10, ..term.clone() });
+        if self.ledger.renew(&term.held, self.ttl)? {
+            self.term = Some(self.term_from(term.held, asked));
             Ok(Renewal::Kept)
         } else {
             self.term = None;
@@ -81,30 +82,30 @@ impl Lease {
 
     /// Gives a lease back that stands in our name although we do not lead: the answer to taking it or to giving it back
     /// got lost.
-    pub fn release_stray(&mut self, epoch: Epoch) -> Result<bool> {
-        self.ledger.release(&self.id, epoch)
+    pub fn release_stray(&mut self, stray: &Held) -> Result<bool> {
+        self.ledger.release(stray)
     }
 
     /// Gives it back, if it is still ours.
     pub fn release(&mut self) -> Result<bool> {
         let Some(term) = self.term.take() else { return Ok(false) };
         self.ledger.connection().set_timeout(self.ttl.min(TRY_TIMEOUT));
-        self.ledger.release(&self.id, term.epoch)
+        self.ledger.release(&term.held)
     }
 
     /// How long until the next renewal is due.
     pub fn renew_in(&self) -> Duration {
-        self.term.map_or(Duration::ZERO, |term| term.renew.saturating_duration_since(Instant::now()))
+        self.term.as_ref().map_or(Duration::ZERO, |term| term.renew.saturating_duration_since(Instant::now()))
     }
 
     /// From when on by our own clock the lease may be gone.
     pub fn expires(&self) -> Instant {
-        self.term.map_or_else(Instant::now, |term| term.expires)
+        self.term.as_ref().map_or_else(Instant::now, |term| term.expires)
     }
 
-    fn term_from(&self, epoch: Epoch, asked: Instant) -> Term {
+    fn term_from(&self, held: Held, asked: Instant) -> Term {
         // The margin is for clocks that run at different speeds and for the time the kill switch needs to be heard.
         let margin = self.ttl / 10;
-        Term { epoch, expires: asked + self.ttl - margin, renew: asked + self.ttl / 3 }
+        Term { held, expires: asked + self.ttl - margin, renew: asked + self.ttl / 3 }
     }
 }

@@ -17,7 +17,7 @@
 //! | [`wire`] | the frames between dispatcher and consumer: pure encoding and decoding |
 //! | [`ledger`] | everything that knows a Redis key: one typed operation for each thing done there, a script or a transaction |
 //! | [`ring`] | what a dispatcher has seen on the channel; markers, segments, positions |
-//! | [`listener`] | the subscription, in every dispatcher; fills the ring |
+//! | [`listener`], [`hearing`] | the subscription, in every dispatcher; fills the ring; whether it hears what it should |
 //! | [`lease`] | leadership: taking it, keeping it, and when it may be gone |
 //! | [`dispatcher`] | the election, and a term's three workers: ingest, courier, redistributor |
 //! | [`consumer`] | the library people build consumers with: server, desk, handlers, commit |
@@ -28,7 +28,7 @@
 //! | [`local`] | a whole cluster on this machine, struck by faults or measured if wanted: `demo`, `chaos`, `bench`, the tests |
 //! | [`metrics`], [`log`] | what the programs tell their operator: numbers, whether they are ready, lines |
 //! | [`pulse`], [`supervision`] | which loops turn, and what systemd hears of it |
-//! | [`config`], [`error`] | settings, checked once; errors, by what they make us do |
+//! | [`config`], [`error`], [`refusal`] | settings, checked once; errors, by what they make us do; why Redis refuses |
 //! | [`backoff`], [`budget`], [`rate`] | waiting between attempts; bytes kept in memory; events per second |
 //!
 //! # What always holds
@@ -48,6 +48,7 @@ pub mod config;
 pub mod consumer;
 pub mod dispatcher;
 pub mod error;
+pub mod hearing;
 pub mod id;
 pub mod lease;
 pub mod ledger;
@@ -58,6 +59,7 @@ pub mod metrics;
 pub mod publisher;
 pub mod pulse;
 pub mod rate;
+pub mod refusal;
 pub mod ring;
 pub mod shutdown;
 pub mod status;

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
+use crate::hearing::Hearing;
 use crate::id::Epoch;
 use crate::ledger::Marker;
 use crate::ledger::subscription::{Channels, Seen, Subscription};
@@ -41,15 +42,28 @@ const READ_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released(pub Epoch);
 
-/// Figures for logs and metrics.
+/// What the listener hears, for the election and the metrics.
 #[derive(Debug, Default)]
 pub struct ListenerStats {
     /// How often the subscription was made.
     pub subscriptions: AtomicU64,
     /// The highest epoch heard of on the control channel.
     pub highest_epoch: AtomicU64,
+    /// Markers that were ignored: no dispatcher can have published them here and now.
+    pub markers_ignored: AtomicU64,
     /// Its loop turns.
     pub pulse: Pulse,
+    /// Whether leaders' markers come through.
+    pub hearing: Hearing,
+    /// The subscription that is to be made anew, by its number.
+    unwanted: AtomicU64,
+}
+
+impl ListenerStats {
+    /// Has subscription number so and so made anew, if it is still the present one.
+    pub fn renew_subscription(&self, number: u64) {
+        self.unwanted.store(number, Ordering::Release);
+    }
 }
 
 /// The handle: stops and joins the thread when dropped.
@@ -144,18 +158,22 @@ impl Worker {
         let mut asked: Option<Instant> = None;
         while !self.stopped() {
             self.stats.pulse.beat(READ_WITHIN);
+            if self.stats.unwanted.load(Ordering::Acquire) == self.stats.subscriptions.load(Ordering::Relaxed) {
+                return Err(Error::Failed("it is made anew, since it may be with another server".to_owned()));
+            }
             match subscription.read()? {
-                Some(batch) => {
+                Some(mut batch) => {
                     heard = Instant::now();
                     asked = None;
-                    self.note_epochs(&batch.seen);
+                    self.judge_markers(&mut batch.seen);
                     if !joined && batch.seen.iter().any(|seen| matches!(seen, Seen::Marker(marker) if marker == join)) {
                         joined = true;
                         backoff.reset();
                         log::info!("event=subscribed channel={} marker={join}", Quoted(&self.channels.published));
                     }
                     if !batch.seen.is_empty() {
-                        self.ring.append(batch.seen);
+                        let ignored = self.ring.append(batch.seen);
+                        self.note_ignored(ignored);
                     }
                     if let Some(epoch) = batch.released {
                         // A full channel already holds the same news.
@@ -177,13 +195,32 @@ impl Worker {
         Ok(())
     }
 
-    fn note_epochs(&self, seen: &[Seen]) {
-        for seen in seen {
-            if let Seen::Marker(marker) = seen
-                && let Some((epoch, _)) = marker.leader_place()
-            {
+    /// Anybody may publish on the control channel. An epoch follows the clock of Redis: one that is far ahead of it was made
+    /// up, and would make every real one look old.
+    fn judge_markers(&self, seen: &mut Vec<Seen>) {
+        let before = seen.len();
+        let hearing = &self.stats.hearing;
+        seen.retain(|seen| {
+            let Seen::Marker(marker) = seen else { return true };
+            let Some((epoch, number)) = marker.leader_place() else { return true };
+            let plausible = hearing.is_plausible(epoch);
+            if plausible {
                 self.stats.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
+                hearing.note_marker(epoch, number);
             }
+            plausible
+        });
+        self.note_ignored(before - seen.len());
+    }
+
+    fn note_ignored(&self, markers: usize) {
+        let before = self.stats.markers_ignored.fetch_add(markers as u64, Ordering::Relaxed);
+        if markers > 0 && before == 0 {
+            log::warn!(
+                "event=marker-ignored markers={markers} problem=\"somebody published a marker on {} that no leader can have \
+                 published, or one that is known\"",
+                self.channels.keys.control
+            );
         }
     }
 

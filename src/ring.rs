@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::id::Epoch;
 use crate::ledger::subscription::{Published, Seen};
 use crate::ledger::{Cursor, Marker, Position};
 
@@ -27,7 +28,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub use self::resolve::{Resolution, Standing};
+pub use self::resolve::{CURSOR_LOST, Resolution, Standing};
 use self::segment::Segment;
 
 /// How long entries stay after the cursor has passed them: Redis with `appendfsync everysec` may come back with a
@@ -128,6 +129,8 @@ struct State {
     noted: VecDeque<(Instant, u64)>,
     seen: u64,
     overrun: u64,
+    /// The highest marker of a leader that was seen.
+    highest: Option<(Epoch, u64)>,
     /// How often somebody asked the reader to look up.
     wakes: u64,
 }
@@ -145,6 +148,7 @@ impl Ring {
             noted: VecDeque::new(),
             seen: 0,
             overrun: 0,
+            highest: None,
             wakes: 0,
         };
         Ring { state: Mutex::new(state), changed: Condvar::new(), limit_bytes }
@@ -170,15 +174,22 @@ impl Ring {
         self.changed.notify_all();
     }
 
-    /// Appends what the listener saw, in order.
-    pub fn append(&self, seen: impl IntoIterator<Item = Seen>) {
+    /// Appends what the listener saw, in order. Gives the number of markers that it ignored: known ones, and leaders' that
+    /// do not rise, by which a place would get a second name.
+    pub fn append(&self, seen: impl IntoIterator<Item = Seen>) -> usize {
         let mut state = self.state.lock();
+        let mut ignored = 0;
         for seen in seen {
-            state.append(seen);
+            if state.is_stray(&seen) {
+                ignored += 1;
+            } else {
+                state.append(seen);
+            }
         }
         state.keep_to(self.limit_bytes);
         drop(state);
         self.changed.notify_all();
+        ignored
     }
 
     /// Finds a cursor in this ring. `None`: there is no subscription, or its first marker has not come yet.
@@ -281,6 +292,11 @@ impl Place {
     pub fn sequence(self) -> u64 {
         self.next
     }
+
+    /// The place so many messages further on in its segment.
+    pub fn after(self, messages: usize) -> Place {
+        Place { next: self.next + messages as u64, ..self }
+    }
 }
 
 impl State {
@@ -300,11 +316,22 @@ impl State {
         }
     }
 
+    fn is_stray(&self, seen: &Seen) -> bool {
+        let Seen::Marker(marker) = seen else { return false };
+        match marker.leader_place() {
+            Some(place) => self.highest >= Some(place),
+            None => self.segments.iter().any(|segment| segment.find(marker).is_some()),
+        }
+    }
+
     fn append(&mut self, seen: Seen) {
         let tail = self.tail();
         let Some(segment) = self.segments.back_mut().filter(|segment| !segment.ended) else { return };
         match seen {
-            Seen::Marker(marker) => segment.mark(marker, tail),
+            Seen::Marker(marker) => {
+                self.highest = self.highest.max(marker.leader_place());
+                segment.mark(marker, tail);
+            }
             Seen::Published(published) if segment.is_anchored() => {
                 self.seen += 1;
                 self.bytes += cost(&published);
@@ -394,9 +421,13 @@ impl State {
         let first = (place.next - self.base) as usize;
         let available = (end - place.next) as usize;
         let mut bytes = 0;
+        // What can't be delivered is taken alone: it is buried, in a step of its own.
+        let mut alone = false;
         let fits = |published: &&Published| {
-            let fits = bytes == 0 || bytes + cost(published) <= limits.bytes;
+            let oversize = matches!(published, Published::Oversize { .. });
+            let fits = bytes == 0 || (bytes + cost(published) <= limits.bytes && !alone && !oversize);
             bytes += cost(published);
+            alone |= oversize;
             fits
         };
         let last = first + available.min(limits.messages);

@@ -30,12 +30,16 @@ pub enum Reason {
     NotEldest,
     /// All that was heard before a break is taken in, and another dispatcher may hold more of it.
     BeforeBreak,
+    /// Our own markers do not come back over our subscription: what is published, others have.
+    Deaf,
+    /// Redis no longer has what was taken in: the set of pending messages has vanished.
+    PendingLost,
     /// A worker could not go on.
     WorkerFailed,
 }
 
 impl Reason {
-    const ALL: [Reason; 9] = [
+    const ALL: [Reason; 11] = [
         Reason::Shutdown,
         Reason::LeaseLost,
         Reason::LeaseExpired,
@@ -44,6 +48,8 @@ impl Reason {
         Reason::CursorMoved,
         Reason::NotEldest,
         Reason::BeforeBreak,
+        Reason::Deaf,
+        Reason::PendingLost,
         Reason::WorkerFailed,
     ];
 }
@@ -59,6 +65,8 @@ impl fmt::Display for Reason {
             Reason::CursorMoved => "cursor-moved",
             Reason::NotEldest => "not-eldest",
             Reason::BeforeBreak => "before-break",
+            Reason::Deaf => "deaf",
+            Reason::PendingLost => "pending-lost",
             Reason::WorkerFailed => "worker-failed",
         })
     }

@@ -12,7 +12,8 @@ use super::bench::parts::{self, BenchPart};
 use super::bench::{self, BenchConfig};
 use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, HEALTHCHECK, PUBLISHER, STATUS, WITNESS};
 use super::{ConfigError, Environment, Values, is_host_port, is_plain_name, quoted};
-use crate::ledger::{Keys, Server};
+use crate::id::DispatcherId;
+use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
 use crate::local::trial::plan::{Fault, Plan, Target};
 use crate::metrics::healthcheck::Question;
 use crate::wire;
@@ -220,8 +221,8 @@ pub fn dispatcher(
             channel,
             consumers: consumer_addresses(&values)?,
             name: match values.text("dispatcher-id")? {
-                Some(name) if is_plain_name(&name) => name,
-                Some(name) => return Err(ConfigError::new("dispatcher-id", quoted(&name), PLAIN_NAME)),
+                Some(name) if is_plain_name(&name) && DispatcherId::may_be_named(&name) => name,
+                Some(name) => return Err(ConfigError::new("dispatcher-id", quoted(&name), DISPATCHER_NAME)),
                 None => default_name(),
             },
             lease_ttl,
@@ -396,6 +397,7 @@ fn chaos(values: &Values<'_>) -> Result<ChaosConfig, ConfigError> {
     })
 }
 
+const DISPATCHER_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @, not beginning with alive:";
 const PLAIN_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @";
 
 /// Parses a command line and checks the values; `--help` and `--version` are no errors.
@@ -446,12 +448,13 @@ fn common(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
     let redis = Server::parse(&url)
         .map_err(|problem| ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL))?;
     let group = values.required("group", "a name")?;
-    if group.len() > 256 || group.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(ConfigError::new("group", quoted(&group), "at most 256 bytes without spaces"));
+    if !is_group(&group) {
+        return Err(ConfigError::new("group", quoted(&group), GROUP_FORM));
     }
     let declared = values.settings.iter().any(|setting| setting.name == "metrics-addr");
     let metrics_addr = if declared { metrics_addr(values)? } else { None };
-    Ok(CommonConfig { redis, keys: Keys::new(&group), log_level: log_level(values)?, metrics_addr })
+    let keys = Keys::in_database(&group, redis.database());
+    Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics_addr })
 }
 
 fn metrics_addr(values: &Values<'_>) -> Result<Option<String>, ConfigError> {

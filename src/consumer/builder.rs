@@ -9,7 +9,7 @@ use super::handler::Handler;
 use super::{Consumer, Settings, stamp};
 use crate::config::{ConfigError, ConsumerConfig};
 use crate::error::{Error, Result};
-use crate::ledger::{Keys, Server};
+use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
 use crate::shutdown::shutdown_channel;
 use crate::wire;
 
@@ -149,7 +149,9 @@ impl ConsumerBuilder {
         limited("concurrency", concurrency, MAX_CONCURRENCY)?;
         let prefetch = self.prefetch.unwrap_or(2 * concurrency as u32);
         limited("prefetch", prefetch as usize, wire::MAX_IDS)?;
-        named("group", &self.group)?;
+        if !is_group(&self.group) {
+            return Err(ConfigError::new("group", format_args!("{:?}", self.group), GROUP_FORM).into());
+        }
         let handler = self.handler.ok_or_else(|| ConfigError::missing("handler", "a handler"))?;
 
         let listening = || format!("listening on {} (--listen / ONCECAST_LISTEN)", self.listen);
@@ -160,8 +162,8 @@ impl ConsumerBuilder {
             self.consumer_id.unwrap_or_else(|| if any_port { local_addr.to_string() } else { self.listen });
         named("consumer-id", &consumer_id)?;
         let settings = Settings {
+            keys: Keys::in_database(&self.group, redis.database()),
             redis,
-            keys: Keys::new(&self.group),
             consumer_id,
             concurrency,
             prefetch,
@@ -232,6 +234,7 @@ mod tests {
         assert!(error(builder().concurrency(0)).contains("--concurrency"));
         assert!(error(builder().prefetch(0)).contains("--prefetch"));
         assert!(error(builder().group("a b")).contains("--group"));
+        assert!(error(builder().group("a@3")).contains("--group"));
         assert!(error(builder().redis_url("http://x")).contains("--redis-url"));
     }
 

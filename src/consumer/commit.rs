@@ -77,6 +77,7 @@ impl Committer {
             carried: None,
             trust: Trust::default(),
             watch: Watch::None,
+            refused: Vec::new(),
             doubt: None,
             trouble: None,
             server: ServerWatch::default(),
@@ -123,6 +124,8 @@ struct Worker {
     carried: Option<Finished>,
     trust: Trust,
     watch: Watch,
+    /// Messages of the present batch whose results can't be recorded.
+    refused: Vec<MessageId>,
     /// The highest id of a transaction of which it is not known whether it took place.
     doubt: Option<MessageId>,
     trouble: Option<Trouble>,
@@ -178,7 +181,9 @@ impl Worker {
                     if !self.record(&batch) {
                         return;
                     }
-                    self.desk.ack(batch.iter().map(|finished| finished.commit.id));
+                    let refused = std::mem::take(&mut self.refused);
+                    let recorded = batch.iter().map(|finished| finished.commit.id);
+                    self.desk.ack(recorded.filter(|id| !refused.contains(id)));
                 }
                 Next::Check => self.check(),
                 Next::End => return,
@@ -240,6 +245,8 @@ impl Worker {
             Ok(_) => self.all_is_well(),
             Err(error) => return self.in_trouble(&error, 0),
         }
+        // The question has ended the watch.
+        self.watch_recall(&[]);
         // Whatever comes of it is no trouble: were the connection broken, the next check would find it.
         if std::mem::take(&mut self.server_is_new) {
             match server_check::check(self.ledger.connection()) {

@@ -275,6 +275,14 @@ impl Desk {
         self.after_a_change(state);
     }
 
+    /// The result of a message can't be recorded, whichever run it came from.
+    pub(super) fn refuse(&self, id: MessageId, error: HandlerError) {
+        let run = self.state.lock().held.get(&id).map(|held| held.run);
+        if let Some(run) = run {
+            self.fail(id, run, error);
+        }
+    }
+
     /// These are recorded, by us or by somebody else before: the ACK goes to the ruler, if there is one.
     pub(super) fn ack(&self, ids: impl Iterator<Item = MessageId>) {
         let mut guard = self.state.lock();

@@ -29,6 +29,7 @@ use crate::error::{Error, Result as LedgerResult};
 use crate::id::Epoch;
 use crate::ledger::{Keys, Ledger, MOST_EPOCH_BYTES, Server};
 use crate::log::Quoted;
+use crate::refusal::Refusal as Refused;
 use crate::wire::ErrorCode;
 
 /// How long one question may take. A dispatcher waits 3 s for the answer to its LEAD.
@@ -61,7 +62,7 @@ impl Epochs {
     /// - It does not answer, loads its file, or does not know our password. Then this consumer can't record results, either,
     ///   and what it was handed would only wait here. The dispatcher is refused; it gives the messages to others and tries
     ///   again within a second. What is in hand already stays in hand.
-    /// - It answers, but this user may not read the key, as with the rights that earlier versions asked for. Such a consumer
+    /// - It answers, but has no such command, or this user may not read the key, as with the rights that earlier versions asked for. Such a consumer
     ///   works, and an upgrade must not stop it: the dispatcher is believed, as it was before, and the log says so once.
     pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), Refusal> {
         let refuse = |code, text| {
@@ -78,13 +79,15 @@ impl Epochs {
         drop(ledger);
         let found = match &outcome {
             Ok(text) => Found::of(text),
-            Err(error) if error.redis_code() == Some("WRONGTYPE") => Found::NoString,
-            // Without a connection it was the greeting that was refused: then nothing can be recorded.
-            Err(error) if answered && error.redis_code() == Some("NOPERM") => {
-                self.say_unchecked(error);
-                return Ok(());
-            }
-            Err(error) => return refuse(ErrorCode::Unavailable, format!("epoch {epoch} can't be looked up: {error}")),
+            Err(error) => match error.refusal() {
+                Some(Refused::WrongType) => Found::NoString,
+                // Without a connection it was the greeting that was refused: then nothing can be recorded.
+                Some(Refused::Right | Refused::UnknownCommand) if answered => {
+                    self.say_unchecked(error);
+                    return Ok(());
+                }
+                _ => return refuse(ErrorCode::Unavailable, format!("epoch {epoch} can't be looked up: {error}")),
+            },
         };
         if self.said_unchecked.swap(false, Ordering::Relaxed) {
             info!("event=epoch-checked-again key={}", Quoted(&self.key));

@@ -4,6 +4,7 @@
 //! term ends when Redis or our own clock says that the lease is gone, when a worker says so, or when the program is
 //! asked to stop. Who goes first when the lease is free is said in `precedence`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::id::{Epoch, MessageId};
 use crate::lease::{Lease, Renewal};
-use crate::ledger::{Acquire, Cursor, Ledger};
+use crate::ledger::{Acquire, Attempt, Cursor, Ledger};
 use crate::listener::Released;
 use crate::log::Quoted;
 use crate::pulse::OPEN_WITHIN;
@@ -32,6 +33,21 @@ const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// The pause after a term that a failure of our own ended: what failed once may fail again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A term that was shorter than this did nothing for anybody.
+const SHORT_TERM: Duration = Duration::from_secs(1);
+/// How many short terms in a row are put up with before there is a pause.
+const SHORT_TERMS: u32 = 1;
+/// The pauses between short terms.
+const SHORT_TERM_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How long markers may stay unheard at least: see [`Hearing`](crate::hearing::Hearing).
+const LEAST_UNHEARD: Duration = Duration::from_secs(2);
+/// How often a leader looks whether its markers come back, at least.
+const HEAR_EVERY: Duration = Duration::from_millis(500);
+
+/// The most foreign values that are remembered to have been logged.
+const MAX_SAID: usize = 64;
 
 /// How long the end of a term takes at most.
 const TERM_END_WITHIN: Duration = Duration::from_secs(30);
@@ -48,11 +64,27 @@ pub(super) struct Election {
     connected: bool,
     /// Since when the lease has been free while we may not take it.
     vacant: Option<Vacancy>,
+    /// Whether our subscription is counted on the server that our commands reach.
+    counted: Counted,
+    /// Foreign values that were logged.
+    said: HashSet<(String, String)>,
+}
+
+/// Whether a dispatcher's subscription is counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Yes,
+    /// It was not, and is made anew: the next connection may lead to the right server.
+    Retried,
+    /// Nor is the new one: that is how this Redis is reached, and leases end by their time alone.
+    No,
 }
 
 /// A term that begins.
 pub(super) struct Elected {
     pub(super) epoch: Epoch,
+    /// Whether the key of the cursor held something that is none: how far earlier leaders came is lost.
+    pub(super) cursor_lost: bool,
     /// How far earlier leaders came.
     pub(super) cursor: Option<Cursor>,
     /// No earlier leader gave out a higher id, and no message that is pending has one.
@@ -107,16 +139,30 @@ impl Election {
             backoff: Backoff::for_leadership(),
             connected: false,
             vacant: None,
+            counted: Counted::Yes,
+            said: HashSet::new(),
         }
     }
 
     /// The main loop: standby, leader, standby, … until asked to stop.
     pub(super) fn run(mut self) -> Result<()> {
+        let (first, most) = SHORT_TERM_PAUSE;
+        let mut backoff = Backoff::new(first, most);
+        let mut short_terms = 0;
         loop {
             match self.stand_by() {
                 Standby::Elected(elected) => {
+                    let began = Instant::now();
                     let reason = self.lead(elected)?;
-                    let pause = if reason == Reason::WorkerFailed { FAILURE_PAUSE } else { Duration::ZERO };
+                    short_terms = if began.elapsed() < SHORT_TERM { short_terms + 1 } else { 0 };
+                    let pause = match reason {
+                        Reason::WorkerFailed => FAILURE_PAUSE,
+                        _ if short_terms > SHORT_TERMS => backoff.next_wait(),
+                        _ => Duration::ZERO,
+                    };
+                    if short_terms == 0 {
+                        backoff.reset();
+                    }
                     if reason == Reason::Shutdown || self.requests.receiver().recv_timeout(pause).is_ok() {
                         return Ok(());
                     }
@@ -175,12 +221,23 @@ impl Election {
 
     fn try_once(&mut self) -> Result<Look> {
         let floor = Epoch(self.shared.listener.highest_epoch.load(Ordering::Relaxed));
+        let subscription = self.shared.listener.subscriptions.load(Ordering::Relaxed);
+        let segment = self.shared.ring.live_segment();
         // Look first: whether we may take it depends on the cursor that stands now.
-        let seen = self.lease.acquire(floor, false)?;
+        let attempt = self.lease.acquire(floor, false)?;
+        self.note_foreign(&attempt);
+        self.shared.listener.hearing.note_redis_clock(attempt.redis_ms);
+        if segment.is_some() && segment == self.shared.ring.live_segment() {
+            self.note_counted(attempt.counted, subscription);
+        }
+        let seen = attempt.answer;
         let (free, cursor) = match &seen {
             Acquire::Held { cursor, .. } => (false, cursor),
             Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. } => (true, cursor),
         };
+        if !free && segment.is_some() {
+            self.hear_leader(cursor.as_ref(), subscription);
+        }
         let segment = self.shared.ring.live_segment();
         let resolution = self.shared.ring.resolve(cursor.as_ref());
         let in_sync = resolution.filter(|resolution| resolution.standing == Standing::InSync);
@@ -189,9 +246,9 @@ impl Election {
             self.shared.ring.note_cursor(resolution.place, Instant::now());
             self.shared.note_id(cursor.last_id);
         }
-        if let Acquire::Held { holder, epoch, .. } = &seen
-            && holder == self.shared.id.as_str()
-            && self.lease.release_stray(*epoch)?
+        if let Acquire::Held { lease, .. } = &seen
+            && lease.holder == self.shared.id.as_str()
+            && self.lease.release_stray(lease)?
         {
             log::info!("event=lease-released stray=true");
         }
@@ -205,14 +262,77 @@ impl Election {
         let eldest = self.is_eldest(resolution.standing)?;
         let right = precedence::right(resolution.standing, eldest, vacant_for, self.shared.config.lease_ttl);
         let Some(right) = right else { return Ok(Look::Vacant) };
-        match self.lease.acquire(floor, true)? {
-            Acquire::Acquired { epoch, cursor, newest } => {
+        let attempt = self.lease.acquire(floor, true)?;
+        self.note_foreign(&attempt);
+        let is_cursor = |(key, _): &(String, String)| *key == self.shared.config.common.keys.cursor;
+        let cursor_lost = attempt.foreign.iter().any(is_cursor);
+        match attempt.answer {
+            Acquire::Acquired { lease, cursor, newest } => {
                 self.vacant = None;
                 let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
-                Ok(Look::Elected(Elected { epoch, cursor, last_id, right, segment }))
+                Ok(Look::Elected(Elected { epoch: lease.epoch, cursor, cursor_lost, last_id, right, segment }))
             }
             Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(Look::Held),
         }
+    }
+
+    /// Says once what keys hold that no dispatcher can have written.
+    fn note_foreign(&mut self, attempt: &Attempt) {
+        if self.said.len() > MAX_SAID {
+            self.said.clear();
+        }
+        for (key, value) in &attempt.foreign {
+            if self.said.insert((key.clone(), value.clone())) {
+                log::warn!(
+                    "event=foreign-value key={} holds={} note=\"no dispatcher has written this; it is ignored, and replaced \
+                     where a leader writes that key; find out who did, or choose another --group\"",
+                    Quoted(key),
+                    Quoted(value)
+                );
+            }
+        }
+    }
+
+    /// Where our own subscription is not counted, it is with another server than our commands, or something between
+    /// forwards what is published: nothing can be learnt of other dispatchers then.
+    fn note_counted(&mut self, counted: bool, subscription: u64) {
+        let before = self.counted;
+        self.counted = match (counted, before) {
+            (true, _) => Counted::Yes,
+            (false, Counted::Yes) => Counted::Retried,
+            (false, _) => Counted::No,
+        };
+        if self.counted == before {
+            return;
+        }
+        match self.counted {
+            Counted::Yes => log::info!("event=counted-again"),
+            Counted::Retried => self.renew_subscription(subscription, "not-counted"),
+            Counted::No => log::warn!(
+                "event=not-counted setting=redis-url problem=\"PUBSUB NUMSUB does not count this dispatcher's subscription: \
+                 commands and subscription reach two servers (a proxy, a cluster's node, a replica); a dead leader is \
+                 replaced only when its lease has run out\""
+            ),
+        }
+    }
+
+    /// A standby that sees the cursor move and hears no leader's marker listens to another server than the leader.
+    fn hear_leader(&mut self, cursor: Option<&Cursor>, subscription: u64) {
+        let cursor = cursor.map(Cursor::to_string).unwrap_or_default();
+        if self.shared.listener.hearing.is_deaf_standby(cursor, self.unheard_limit()) {
+            self.renew_subscription(subscription, "the cursor moves, and no leader's marker is heard");
+        }
+    }
+
+    fn renew_subscription(&self, subscription: u64, reason: &str) {
+        log::warn!("event=deaf reason={} note=\"the subscription is made anew\"", Quoted(reason));
+        self.shared.listener.hearing.begin_anew();
+        self.shared.listener.renew_subscription(subscription);
+    }
+
+    /// How long leaders' markers may stay unheard.
+    fn unheard_limit(&self) -> Duration {
+        self.shared.config.lease_ttl.max(LEAST_UNHEARD)
     }
 
     /// Whether all other dispatchers are younger; one in sync need not know.
@@ -242,8 +362,13 @@ impl Election {
                 return Err(error);
             }
         };
-        let reason = self.hold(&kill, &ends);
+        let subscription = self.shared.listener.subscriptions.load(Ordering::Relaxed);
+        let reason = self.hold(epoch, &kill, &ends);
         kill.set(reason);
+        if reason == Reason::Deaf {
+            self.renew_subscription(subscription, "our own markers do not come back");
+        }
+        self.shared.listener.hearing.begin_anew();
         // The workers finish what they are at, and at a clean end take in what has arrived.
         self.shared.pulses.election.beat(TERM_END_WITHIN);
         let outcome = term.stop();
@@ -264,17 +389,24 @@ impl Election {
     }
 
     /// Renews the lease until the term has to end.
-    fn hold(&mut self, kill: &KillSwitch, ends: &Receiver<()>) -> Reason {
+    fn hold(&mut self, epoch: Epoch, kill: &KillSwitch, ends: &Receiver<()>) -> Reason {
         let mut backoff = Backoff::for_redis();
         loop {
             if let Some(reason) = kill.reason() {
                 return reason;
             }
-            self.beat(self.lease.renew_in());
+            if self.shared.listener.hearing.is_deaf_leader(epoch, self.unheard_limit()) {
+                return Reason::Deaf;
+            }
+            let wait = self.lease.renew_in().min(HEAR_EVERY);
+            self.beat(wait);
             select_biased! {
                 recv(self.requests.receiver()) -> _ => return Reason::Shutdown,
                 recv(ends) -> _ => return kill.reason().unwrap_or(Reason::WorkerFailed),
-                recv(after(self.lease.renew_in())) -> _ => {}
+                recv(after(wait)) -> _ => {}
+            }
+            if !self.lease.renew_in().is_zero() {
+                continue;
             }
             match self.lease.renew() {
                 Ok(Renewal::Kept) => {

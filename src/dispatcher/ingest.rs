@@ -16,21 +16,24 @@ use super::Shared;
 use super::election::Elected;
 use super::health::{STEP_WITHIN, TURN_WITHIN};
 use super::precedence::Right;
-use super::retry::{Killed, Retry};
+use super::retry::{Carried, Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
 use crate::id::{Epoch, MessageId, wall_clock_us};
+use crate::ledger::resp::EXCERPT_BYTES;
 use crate::ledger::subscription::Published;
 use crate::ledger::{
-    Arrival, Cursor, Gap, Intake, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Pending, Position,
+    Arrival, Cursor, Gap, Intake, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Pending, Position, Splitter,
 };
 use crate::log::Quoted;
-use crate::ring::{Limits, Place, Standing, Taken};
+use crate::ring::{CURSOR_LOST, Limits, Place, Standing, Taken};
 use crate::shutdown::{KillSwitch, Reason};
 use crate::wire::MAX_BODY_BYTES;
 
 /// How often a marker is published while there is traffic.
 const MARKER_EVERY: Duration = Duration::from_millis(100);
+/// How often a marker is published otherwise: the others hear by it that this leader reaches them, and it hears that itself.
+const IDLE_MARKER_EVERY: Duration = Duration::from_secs(1);
 /// How long one look into the ring waits; also how soon the kill switch is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long the marker that opens the epoch may take to come back before another is published.
@@ -47,6 +50,8 @@ pub(super) struct Ingest {
     waker: Waker,
     /// The cursor as Redis has it.
     cursor: Option<Cursor>,
+    /// Whether its key held something else when this term began.
+    cursor_lost: bool,
     /// The last id given out.
     last_id: MessageId,
     /// What may be taken in.
@@ -71,7 +76,7 @@ impl Ingest {
         courier: Sender<Vec<Pending>>,
         waker: Waker,
     ) -> Ingest {
-        let Elected { epoch, cursor, last_id, right, segment } = elected;
+        let Elected { epoch, cursor, cursor_lost, last_id, right, segment } = elected;
         Ingest {
             shared: shared.clone(),
             epoch,
@@ -83,6 +88,7 @@ impl Ingest {
             elected_in: segment,
             advanced: false,
             cursor,
+            cursor_lost,
             markers: 0,
             marked: Instant::now(),
             unmarked: false,
@@ -106,7 +112,7 @@ impl Ingest {
         while !self.kill.is_set() {
             self.shared.pulses.ingest.beat(TURN_WITHIN);
             let mut outcome = self.step(place, live_segment, Instant::now() + PATIENCE);
-            if self.unmarked && self.marked.elapsed() >= MARKER_EVERY {
+            if self.marked.elapsed() >= if self.unmarked { MARKER_EVERY } else { IDLE_MARKER_EVERY } {
                 outcome = outcome.and_then(|()| self.publish_marker().map(drop));
             }
             if let Err(killed) = outcome {
@@ -123,11 +129,12 @@ impl Ingest {
         match self.shared.ring.take(*place, known, LIMITS, deadline) {
             Taken::Nothing => {}
             Taken::Batch { messages, place: following, position } => {
-                self.take_in(messages, position)?;
+                self.take_in(*place, messages, position)?;
                 self.shared.ring.note_cursor(following, Instant::now());
                 *place = following;
             }
             Taken::Overrun { lost, place: following, position } => {
+                self.pass_an_overrun()?;
                 let end = position.map_or("unknown".to_owned(), |position| position.to_string());
                 self.record_gap("ring-overrun", self.cursor_text(), end, Some(lost))?;
                 *place = following;
@@ -176,7 +183,8 @@ impl Ingest {
         if matches!(found.standing, Standing::Beyond | Standing::Fresh) {
             self.pass_a_break()?;
         }
-        if let Some(reason) = found.gap {
+        let lost = self.cursor_lost.then_some(CURSOR_LOST);
+        if let Some(reason) = found.gap.or(lost) {
             let end = self.shared.ring.position(found.place);
             let end = end.map_or_else(|| "unknown".to_owned(), |position| position.to_string());
             self.record_gap(reason, self.cursor_text(), end, None)?;
@@ -207,8 +215,18 @@ impl Ingest {
         Err(Killed)
     }
 
-    /// Takes a batch in, and hands it on.
-    fn take_in(&mut self, messages: Vec<Published>, position: Position) -> Result<(), Killed> {
+    /// What follows in the ring comes after messages that it dropped for lack of memory. A dispatcher with more of it, or one
+    /// that was taken for slower, may hold them: it goes first, as at a break, unless there is nobody else.
+    fn pass_an_overrun(&mut self) -> Result<(), Killed> {
+        let (ledger, own) = (&mut self.ledger, &self.shared.id);
+        if self.retry.until_done(|| ledger.other_dispatchers(own))?.is_empty() {
+            return Ok(());
+        }
+        self.pass_a_break().inspect_err(|Killed| log::warn!("event=overrun note=\"another dispatcher may hold more\""))
+    }
+
+    /// Takes in the messages that follow `place`, and hands them on.
+    fn take_in(&mut self, place: Place, messages: Vec<Published>, position: Position) -> Result<(), Killed> {
         let now_us = wall_clock_us();
         let mut last_id = self.last_id;
         let batch: Vec<Arrival> = messages
@@ -218,14 +236,57 @@ impl Ingest {
                 arrival(last_id, published)
             })
             .collect();
-        let next = Cursor { position, last_id };
-        self.offer(&next, &batch)?;
+        self.take_in_parts(place, batch, Cursor { position, last_id }, &mut Splitter::default())
+    }
+
+    /// Takes a batch in, whole, or in halves where it can't be carried whole; a message that can't be carried at all is
+    /// buried.
+    fn take_in_parts(
+        &mut self,
+        place: Place,
+        mut batch: Vec<Arrival>,
+        next: Cursor,
+        splitter: &mut Splitter,
+    ) -> Result<(), Killed> {
+        match self.offer(&next, &batch, splitter)? {
+            Carried::Done(()) => self.note_taken(batch, next),
+            Carried::Halve => {
+                let middle = place.after(batch.len() / 2);
+                let rest = batch.split_off(batch.len() / 2);
+                let Some(position) = self.shared.ring.position(middle) else {
+                    // Its marker is gone: the next term finds another name for that place.
+                    self.kill.set(Reason::CursorMoved);
+                    return Err(Killed);
+                };
+                let last_id = batch.last().map_or(self.last_id, |arrival| arrival.id);
+                self.take_in_parts(place, batch, Cursor { position, last_id }, splitter)?;
+                self.take_in_parts(middle, rest, next, splitter)?;
+            }
+            Carried::TooLarge(reason) => {
+                for arrival in &mut batch {
+                    log::warn!(
+                        "event=too-large id={} bytes={} moved_to={} reason={}",
+                        arrival.id,
+                        arrival.payload.len(),
+                        self.ledger.keys().dead,
+                        Quoted(&reason)
+                    );
+                    *arrival = without_its_end(arrival, &reason);
+                }
+                self.take_in_parts(place, batch, next, &mut Splitter::default())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch is in Redis: moves on and hands it to the courier.
+    fn note_taken(&mut self, batch: Vec<Arrival>, next: Cursor) {
         self.advanced = true;
-        self.last_id = last_id;
-        self.shared.note_id(last_id);
+        self.last_id = next.last_id;
+        self.shared.note_id(next.last_id);
         self.cursor = Some(next);
         if batch.is_empty() {
-            return Ok(());
+            return;
         }
         self.unmarked = true;
         let refused = batch.iter().filter(|arrival| arrival.refused.is_some()).count();
@@ -239,22 +300,30 @@ impl Ingest {
         }
         let deliverable = batch.into_iter().filter(|arrival| arrival.refused.is_none());
         self.hand_on(deliverable.map(|Arrival { id, payload, .. }| Pending { id, delivery: 1, payload }).collect());
-        Ok(())
     }
 
-    /// Offers a batch to Redis until it is known to have been taken.
-    fn offer(&mut self, next: &Cursor, batch: &[Arrival]) -> Result<(), Killed> {
-        let (ledger, expected) = (&mut self.ledger, self.cursor.as_ref());
-        match self.retry.until_done(|| ledger.intake(self.epoch, expected, next, batch))? {
-            Intake::Taken => Ok(()),
+    /// Offers a batch to Redis until it is known to have been taken, or to be too large.
+    fn offer(&mut self, next: &Cursor, batch: &[Arrival], splitter: &mut Splitter) -> Result<Carried<()>, Killed> {
+        let (epoch, expected) = (self.epoch, self.cursor.as_ref());
+        let attempt = |ledger: &mut Ledger| ledger.intake(epoch, expected, next, batch);
+        match self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)? {
+            Carried::Done(Intake::Taken) => Ok(Carried::Done(())),
             // It was taken before, and the reply got lost.
-            Intake::Moved(Some(cursor)) if cursor == *next => Ok(()),
-            Intake::Moved(found) => {
+            Carried::Done(Intake::Moved(Some(cursor))) if cursor == *next => Ok(Carried::Done(())),
+            // Also where a larger batch was taken after all of which this one is a part.
+            Carried::Done(Intake::Moved(found)) => {
                 let found = found.map_or("none".to_owned(), |cursor| cursor.to_string());
                 log::warn!("event=cursor-moved expected={} found={}", Quoted(self.cursor_text()), Quoted(found));
                 self.kill.set(Reason::CursorMoved);
                 Err(Killed)
             }
+            Carried::Done(Intake::Rewound(reason)) => {
+                log::error!("event=intake-refused messages={} reason={}", batch.len(), Quoted(reason));
+                self.kill.set(Reason::WorkerFailed);
+                Err(Killed)
+            }
+            Carried::Halve => Ok(Carried::Halve),
+            Carried::TooLarge(reason) => Ok(Carried::TooLarge(reason)),
         }
     }
 
@@ -274,10 +343,14 @@ impl Ingest {
     fn publish_marker(&mut self) -> Result<Marker, Killed> {
         let (ledger, markers, epoch) = (&mut self.ledger, &mut self.markers, self.epoch);
         let channel = &self.shared.config.channel;
+        let hearing = &self.shared.listener.hearing;
         let marker = self.retry.until_done(|| {
-            let marker = Marker::of_leader(epoch, *markers);
+            let number = *markers;
+            let marker = Marker::of_leader(epoch, number);
             *markers += 1;
-            ledger.publish_marker(epoch, &marker, channel).map(|()| marker)
+            hearing.expect_marker(epoch, number);
+            let published = ledger.publish_marker(epoch, &marker, channel).map(|()| marker);
+            published.inspect_err(|_| hearing.forget_marker(epoch, number))
         })?;
         self.marked = Instant::now();
         self.unmarked = false;
@@ -330,6 +403,16 @@ fn arrival(id: MessageId, published: Published) -> Arrival {
             );
             Arrival { id, payload: excerpt, refused: Some(reason) }
         }
+    }
+}
+
+/// A message that can't be carried whole, as it is buried.
+fn without_its_end(arrival: &Arrival, reason: &str) -> Arrival {
+    let length = arrival.payload.len();
+    Arrival {
+        id: arrival.id,
+        payload: arrival.payload.slice(..length.min(EXCERPT_BYTES)),
+        refused: Some(format!("payload of {length} bytes can't be stored, only its beginning is kept: {reason}")),
     }
 }
 

@@ -13,17 +13,20 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::Shared;
+use super::backlog::PageRequest;
 use super::courier::{CommitTask, News, Task};
 use super::health::TURN_WITHIN;
 use super::link::ADOPTED;
-use super::retry::{Killed, Retry};
+use super::retry::{Carried, Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
 use super::table::{Again, Line, Loss};
 use crate::backoff::exponential;
 use crate::budget::Budget;
 use crate::id::{Epoch, IdMap, MessageId};
-use crate::ledger::{Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Returned, Settled, Verdict};
+use crate::ledger::{
+    Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_SETTLED, Returned, Settled, Splitter, Verdict, batches,
+};
 use crate::shutdown::KillSwitch;
 
 /// The longest wait: how soon the kill switch is noticed.
@@ -129,20 +132,59 @@ impl Redistributor {
     fn carry_out(&mut self, task: Task) -> Result<(), Killed> {
         let (ledger, epoch) = (&mut self.ledger, self.epoch);
         match task {
-            Task::Page(request) => {
-                let read = || ledger.page(epoch, request.after, request.up_to, request.messages, request.bytes);
-                let page = self.retry.until_done(read)?;
-                self.tell(News::Page(page))
-            }
-            Task::Returned(returned) => {
-                returned.chunks(MAX_BATCH_MESSAGES).try_for_each(|returned| self.settle(returned))
-            }
+            Task::Page(request) => self.read_page(request),
+            Task::Returned(returned) => returned.chunks(MAX_SETTLED).try_for_each(|returned| self.settle(returned)),
             Task::Count(sent) => sent
                 .chunks(MAX_BATCH_MESSAGES)
                 .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
             Task::Commit(task) => self.commit(task),
-            Task::Members(members) => self.retry.until_done(|| ledger.set_consumers(epoch, &members)),
+            Task::Members(members) => match ledger.set_consumers(epoch, &members) {
+                // It is for onlookers, and made anew with the next change: nothing waits for it.
+                Err(error) if error.refusal().is_some() => {
+                    log::warn!("event=consumers-not-listed error={}", crate::log::Quoted(&error));
+                    Ok(())
+                }
+                Ok(()) => Ok(()),
+                Err(_) => self.retry.until_done(|| ledger.set_consumers(epoch, &members)),
+            },
         }
+    }
+
+    /// Reads the backlog on. Where a reply is too large to come through it is asked for less, and a message that can't be
+    /// read even alone is buried: Redis copies it, nobody has to read it.
+    fn read_page(&mut self, request: PageRequest) -> Result<(), Killed> {
+        let PageRequest { after, up_to, mut messages, mut bytes } = request;
+        let epoch = self.epoch;
+        let mut splitter = Splitter::default();
+        let reason = loop {
+            let read = |ledger: &mut Ledger| ledger.page(epoch, after, up_to, messages, bytes);
+            match self.retry.carry(&mut self.ledger, &mut splitter, messages, read)? {
+                Carried::Done(page) => return self.tell(News::Page(page)),
+                Carried::Halve => (messages, bytes) = (messages / 2, (bytes / 2).max(1)),
+                Carried::TooLarge(reason) => break reason,
+            }
+        };
+        let ledger = &mut self.ledger;
+        let first = self.retry.until_done(|| ledger.page(epoch, after, up_to, 1, 0))?;
+        if let Some(id) = first.read_up_to {
+            self.bury_unreadable(id, &reason)?;
+        }
+        self.tell(News::Page(first))
+    }
+
+    /// A message that can't be read from Redis.
+    fn bury_unreadable(&mut self, id: MessageId, reason: &str) -> Result<(), Killed> {
+        log::warn!(
+            "event=too-large id={id} moved_to={} reason={}",
+            self.ledger.keys().dead,
+            crate::log::Quoted(reason)
+        );
+        self.bury(id, format!("it can't be read from Redis: {reason}").into())
+    }
+
+    fn bury(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {
+        let verdict = Verdict::Rejected;
+        self.settle(&[(Returned { id, verdict, delivery: ADOPTED, let_go: false, consumer: "".into(), reason }, 0)])
     }
 
     /// Counts or buries messages that came back, and sets the time for what goes out again.
@@ -221,11 +263,25 @@ impl Redistributor {
         let mut due: Vec<(Instant, MessageId)> = due.copied().collect();
         due.sort_unstable_by_key(|(_, id)| *id);
         let mut rest = due.as_slice();
+        let (mut most, mut splitter) = (FETCH_MESSAGES, Splitter::default());
         while !rest.is_empty() && budget.free_bytes() > 0 {
-            let ids: Vec<MessageId> = rest.iter().map(|(_, id)| *id).collect();
+            let ids: Vec<MessageId> = rest.iter().take(most).map(|(_, id)| *id).collect();
             let bytes = budget.free_bytes().min(MAX_BATCH_BYTES);
-            let (ledger, epoch) = (&mut self.ledger, self.epoch);
-            let (looked_at, found) = self.retry.until_done(|| ledger.fetch(epoch, &ids, bytes))?;
+            let epoch = self.epoch;
+            let fetch = |ledger: &mut Ledger| ledger.fetch(epoch, &ids, bytes);
+            let (looked_at, found) = match self.retry.carry(&mut self.ledger, &mut splitter, ids.len(), fetch)? {
+                Carried::Done(fetched) => fetched,
+                Carried::Halve => {
+                    most = ids.len() / 2;
+                    continue;
+                }
+                Carried::TooLarge(reason) => {
+                    self.waiting(line).delayed.remove(&rest[0]);
+                    self.bury_unreadable(ids[0], &reason)?;
+                    rest = &rest[1..];
+                    continue;
+                }
+            };
             let (seen, unseen) = rest.split_at(looked_at.clamp(1, rest.len()));
             let delayed = &mut self.waiting(line).delayed;
             let seen = seen.iter().filter_map(|entry| Some((entry.1, delayed.remove(entry)?)));
@@ -244,11 +300,33 @@ impl Redistributor {
 
     fn commit(&mut self, task: CommitTask) -> Result<(), Killed> {
         let ids = task.commits.iter().map(|commit| commit.id).collect();
-        for batch in batches(&task.commits) {
-            let (ledger, epoch) = (&mut self.ledger, self.epoch);
-            self.retry.until_done(|| ledger.commit(Some(epoch), 0, task.foreign, batch))?;
+        for batch in batches(&task.commits, |commit| commit) {
+            self.commit_parts(batch, task.foreign, &mut Splitter::default())?;
         }
         self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
+    }
+
+    fn commit_parts(
+        &mut self,
+        batch: &[Commit],
+        foreign: Option<MessageId>,
+        splitter: &mut Splitter,
+    ) -> Result<(), Killed> {
+        let epoch = self.epoch;
+        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, foreign, batch);
+        match self.retry.carry(&mut self.ledger, splitter, batch.len(), commit)? {
+            Carried::Done(_) => Ok(()),
+            Carried::Halve => {
+                let (first, second) = batch.split_at(batch.len() / 2);
+                self.commit_parts(first, foreign, splitter)?;
+                self.commit_parts(second, foreign, splitter)
+            }
+            Carried::TooLarge(reason) => {
+                let bury =
+                    |commit: &Commit| self.bury(commit.id, format!("its result can't be stored: {reason}").into());
+                batch.iter().try_for_each(bury)
+            }
+        }
     }
 
     fn tell(&mut self, mut news: News) -> Result<(), Killed> {
@@ -274,20 +352,6 @@ fn backoff(delivery: u16) -> Duration {
     }
 }
 
-/// Cuts results into what one script takes.
-fn batches(commits: &[Commit]) -> impl Iterator<Item = &[Commit]> {
-    let mut bytes = commits.first().map_or(0, Commit::bytes);
-    let together = move |_: &Commit, next: &Commit| {
-        bytes += next.bytes();
-        let together = bytes <= MAX_BATCH_BYTES;
-        if !together {
-            bytes = next.bytes();
-        }
-        together
-    };
-    commits.chunk_by(together).flat_map(|chunk| chunk.chunks(MAX_BATCH_MESSAGES))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,15 +361,5 @@ mod tests {
         assert_eq!(backoff(2), Duration::ZERO);
         assert!(backoff(3) >= Duration::from_millis(75) && backoff(3) <= Duration::from_millis(125));
         assert!(backoff(u16::MAX) <= Duration::from_secs(38));
-    }
-
-    #[test]
-    fn results_are_cut_by_number_and_by_bytes() {
-        let commit =
-            |bytes: usize| Commit { id: MessageId(1), fields: [&[][..], &vec![0; bytes]].into_iter().collect() };
-        let small: Vec<_> = (0..2_500).map(|_| commit(1)).collect();
-        assert_eq!(batches(&small).map(<[_]>::len).collect::<Vec<_>>(), [1_000, 1_000, 500]);
-        let large: Vec<_> = (0..3).map(|_| commit(MAX_BATCH_BYTES)).collect();
-        assert_eq!(batches(&large).map(<[_]>::len).collect::<Vec<_>>(), [1, 1, 1]);
     }
 }

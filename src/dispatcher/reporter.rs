@@ -184,7 +184,7 @@ impl Worker {
         let report = self.report().to_json().to_string();
         let reported = self.ledger.report(&self.shared.id, &report, REPORT_TTL);
         // A server that refuses to write may be read all the same; of one that can't be reached nothing more is asked.
-        self.unreachable = reported.as_ref().is_err_and(|error| error.redis_code().is_none());
+        self.unreachable = reported.as_ref().is_err_and(|error| error.refusal().is_none());
         let looked = match &reported {
             Err(error) if self.unreachable => Err(error.to_string()),
             _ => self.onlooker.look().map_err(|error| error.to_string()),

@@ -7,6 +7,7 @@ use super::health::TURN_WITHIN;
 use super::stats::add;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
+use crate::ledger::{Ledger, Split, Splitter};
 use crate::log::Quoted;
 use crate::pulse::{OPEN_WITHIN, Pulse};
 use crate::shutdown::{KillSwitch, Reason};
@@ -14,6 +15,15 @@ use crate::shutdown::{KillSwitch, Reason};
 /// The term is over; why is in the kill switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Killed;
+
+/// What came of carrying a batch.
+pub(super) enum Carried<T> {
+    Done(T),
+    /// It is to be tried in two halves.
+    Halve,
+    /// It is one message, which is too large, for this reason.
+    TooLarge(String),
+}
 
 /// A worker's patience.
 pub(super) struct Retry {
@@ -54,14 +64,46 @@ impl Retry {
             self.pulse.beat(if self.connected { TURN_WITHIN } else { OPEN_WITHIN });
             match attempt() {
                 Ok(value) => {
-                    self.connected = true;
-                    if self.backoff.reset() {
-                        log::info!("event=redis-recovered worker={}", self.worker);
-                    }
+                    self.note_success();
                     return Ok(value);
                 }
                 Err(error) => self.bear(error)?,
             }
+        }
+    }
+
+    /// Like [`until_done`](Retry::until_done), for a batch of so many messages of which one may be too large to be carried.
+    pub(super) fn carry<T>(
+        &mut self,
+        ledger: &mut Ledger,
+        splitter: &mut Splitter,
+        messages: usize,
+        mut attempt: impl FnMut(&mut Ledger) -> Result<T>,
+    ) -> Result<Carried<T>, Killed> {
+        loop {
+            self.pulse.beat(if self.connected { TURN_WITHIN } else { OPEN_WITHIN });
+            let error = match attempt(ledger) {
+                Ok(value) => {
+                    self.note_success();
+                    return Ok(Carried::Done(value));
+                }
+                Err(error) => error,
+            };
+            match splitter.judge(&error, messages) {
+                Split::Halve => return Ok(Carried::Halve),
+                Split::TooLarge => return Ok(Carried::TooLarge(error.to_string())),
+                // A message is not held responsible for a connection that carries nothing at all.
+                Split::Retry if messages <= 1 && !ledger.is_answered() => *splitter = Splitter::default(),
+                Split::Retry => {}
+            }
+            self.bear(error)?;
+        }
+    }
+
+    fn note_success(&mut self) {
+        self.connected = true;
+        if self.backoff.reset() {
+            log::info!("event=redis-recovered worker={}", self.worker);
         }
     }
 

@@ -21,15 +21,29 @@
 //! Removing by ranges of scores, the ids need no payload beside them: ids that follow each other without a gap, all of
 //! them in hand, are one range.
 
+use std::time::Duration;
+
 use redis::Value;
 
 use super::command::{begin, number, word};
 use super::connection::error_of;
 use super::resp::Reply;
 use super::script::ScriptCall;
-use super::{COMMIT, Command, Commit, Ledger, PUT_BACK, Payload, Recall, member, text};
+use super::{
+    COMMIT, Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_BATCH_WORDS, PUT_BACK, Payload, Recall,
+    member, text,
+};
 use crate::error::Result;
 use crate::id::{Epoch, MessageId};
+
+/// What came of a script.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// How many results were recorded.
+    pub recorded: usize,
+    /// Messages that were not pending: nothing was stored for them.
+    pub gone: Vec<MessageId>,
+}
 
 /// What came of a transaction.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +55,7 @@ pub struct Recorded {
 }
 
 impl Ledger {
-    /// Records results; those of messages no longer pending are dropped. Gives the number recorded.
+    /// Records results; those of messages no longer pending are dropped.
     ///
     /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. After a transaction of
     /// which it is not known whether it took place `raise` is the highest id that was in it. Repeating the call does no
@@ -52,7 +66,7 @@ impl Ledger {
         result_maxlen: u64,
         raise: Option<MessageId>,
         batch: impl IntoIterator<Item = &'a Commit>,
-    ) -> Result<usize> {
+    ) -> Result<Committed> {
         let keys = self.keys.clone();
         let keys_used = [keys.pending.as_str(), &keys.processed, &keys.attempts, &keys.recall, &keys.epoch];
         // A consumer needs a right to the recall only if it uses transactions, and none to the epoch.
@@ -67,8 +81,11 @@ impl Ledger {
             call.push_words(fields);
         }
         let reply = self.call("recording results", &COMMIT, call)?;
-        match reply {
-            Value::Int(recorded) => Ok(recorded as usize),
+        match &reply {
+            Value::Array(parts) if let Some((Value::Int(recorded), gone)) = parts.split_first() => Ok(Committed {
+                recorded: (*recorded).try_into().unwrap_or(0),
+                gone: gone.iter().filter_map(|id| text(id)?.parse().ok().map(MessageId)).collect(),
+            }),
             _ => self.fenced(epoch.unwrap_or_default(), "recording results", &reply),
         }
     }
@@ -144,10 +161,15 @@ impl Ledger {
 
     /// Puts messages back that were removed and whose results could not be stored, in the order of their ids. They may be
     /// handed out again before anybody looks, so that raises the recall.
-    pub fn put_back(&mut self, messages: &[(MessageId, Payload)]) -> Result<()> {
+    ///
+    /// All attempts for the same messages name one `nonce` that nobody else names: it is done once, however late a copy of
+    /// the call may arrive.
+    pub fn put_back(&mut self, nonce: u64, messages: &[(MessageId, Payload)]) -> Result<()> {
         let keys = self.keys.clone();
         let highest = messages.last().map_or(MessageId::ZERO, |(id, _)| *id);
-        let mut call = ScriptCall::new(&[&keys.pending, &keys.recall]).show(highest.0);
+        let done = format!("{}{nonce:016x}", keys.put_back_prefix);
+        let mut call =
+            ScriptCall::new(&[&keys.pending, &keys.recall, &done]).show(REMEMBER_PUT_BACK.as_millis()).show(highest.0);
         let mut member = Vec::new();
         for (id, payload) in messages {
             call.push_number(id.0);
@@ -157,9 +179,55 @@ impl Ledger {
     }
 }
 
+/// For how long it is remembered that messages were put back: longer than a call can be under way.
+const REMEMBER_PUT_BACK: Duration = Duration::from_secs(24 * 3600);
+
+/// Cuts results into what one script takes, in messages, bytes and words.
+pub fn batches<T>(results: &[T], commit: impl Fn(&T) -> &Commit) -> impl Iterator<Item = &[T]> {
+    let size = move |result: &T| (commit(result).bytes(), 2 + commit(result).fields.len());
+    let (mut messages, (mut bytes, mut words)) = (1, results.first().map_or((0, 0), &size));
+    let together = move |_: &T, next: &T| {
+        let (next_bytes, next_words) = size(next);
+        (messages, bytes, words) = (messages + 1, bytes + next_bytes, words + next_words);
+        let together = messages <= MAX_BATCH_MESSAGES && bytes <= MAX_BATCH_BYTES && words <= MAX_BATCH_WORDS;
+        if !together {
+            (messages, bytes, words) = (1, next_bytes, next_words);
+        }
+        together
+    };
+    results.chunk_by(together)
+}
+
 /// What the key of the recall says.
 fn recall_of(value: &[u8]) -> Option<Recall> {
     let mut words = std::str::from_utf8(value).ok()?.split(' ');
     let (epoch, server, up_to) = (words.next()?, words.next()?, words.next()?);
     Some(Recall { epoch: Epoch(epoch.parse().ok()?), server: server.to_owned(), up_to: MessageId(up_to.parse().ok()?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Words;
+
+    fn commit(values: usize, bytes: usize) -> Commit {
+        Commit { id: MessageId(1), fields: (0..values).map(|_| vec![0; bytes]).collect::<Words>() }
+    }
+
+    fn lengths(commits: &[Commit]) -> Vec<usize> {
+        batches(commits, |commit| commit).map(<[_]>::len).collect()
+    }
+
+    #[test]
+    fn results_are_cut_by_number_by_bytes_and_by_words() {
+        assert_eq!(lengths(&[]), [0; 0]);
+        let small: Vec<_> = (0..2_500).map(|_| commit(1, 1)).collect();
+        assert_eq!(lengths(&small), [1_000, 1_000, 500]);
+        let large: Vec<_> = (0..3).map(|_| commit(2, MAX_BATCH_BYTES / 2)).collect();
+        assert_eq!(lengths(&large), [1, 1, 1]);
+        let wide: Vec<_> = (0..100).map(|_| commit(98, 1)).collect();
+        assert_eq!(lengths(&wide), [39, 39, 22]);
+        let widest = [commit(2 * MAX_BATCH_WORDS, 0), commit(2, 1), commit(2, 1)];
+        assert_eq!(lengths(&widest), [1, 2]);
+    }
 }

@@ -3,6 +3,9 @@
 //! Owned by one thread. It never repeats a command by itself, except a script that Redis said it did not have:
 //! whether a command may be repeated is known only to the caller. Commands go out in one write, and replies are read into
 //! one buffer; those of a hot path are taken apart there, all others are left to the `redis` package.
+//!
+//! A transaction may be left open between two conversations (see `transaction`): the next one that does not continue it
+//! closes it first.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -15,7 +18,8 @@ use super::resp::{self, NotResp, Reply};
 use super::script::{Script, ScriptCall};
 use super::server::{CONNECT_TIMEOUT, Server};
 use super::stream::Stream;
-use crate::error::{Error, Result};
+use crate::error::{CONNECTING, Error, Result, refusal_of};
+use crate::refusal::Refusal;
 
 /// The receive buffer while replies are small.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -27,6 +31,8 @@ pub struct Connection {
     timeout: Duration,
     /// How many were opened so far; whoever keeps something of a connection keeps this beside it.
     opened: u64,
+    /// How many transactions were opened so far.
+    transactions: u64,
     /// Commands being written.
     out: Vec<u8>,
 }
@@ -34,7 +40,7 @@ pub struct Connection {
 impl Connection {
     /// A connection that will wait at most `timeout` for each reply. Opens nothing yet.
     pub fn new(server: Server, timeout: Duration) -> Connection {
-        Connection { server, open: None, timeout, opened: 0, out: Vec::new() }
+        Connection { server, open: None, timeout, opened: 0, transactions: 0, out: Vec::new() }
     }
 
     /// The server it talks to.
@@ -92,7 +98,7 @@ impl Connection {
         call.write("EVALSHA", digest, &mut self.out);
         match self.ask(doing) {
             // Loaded and called in one step: between two of them it could be forgotten again.
-            Err(error) if error.redis_code() == Some("NOSCRIPT") => {
+            Err(error) if error.refusal() == Some(Refusal::NoScript) => {
                 self.out.clear();
                 call.write("EVAL", script.text, &mut self.out);
                 self.ask(doing)
@@ -114,10 +120,37 @@ impl Connection {
         self.exchange(doing, read)
     }
 
+    /// The number of the transaction that stands open, behind `MULTI`; each has another one.
+    pub(super) fn transaction(&self) -> Option<u64> {
+        self.open.as_ref()?.transaction
+    }
+
+    /// `MULTI` was answered with OK in the conversation that has just ended. Gives the transaction's number.
+    pub(super) fn note_transaction(&mut self) -> Option<u64> {
+        let open = self.open.as_mut()?;
+        self.transactions += 1;
+        open.transaction = Some(self.transactions);
+        open.transaction
+    }
+
+    /// Like [`converse`](Connection::converse), within the transaction that stands open: it ends with `EXEC`, which
+    /// `write` writes.
+    pub(super) fn conclude<T>(
+        &mut self,
+        doing: &'static str,
+        write: impl FnOnce(&mut Vec<u8>),
+        read: impl FnOnce(&mut Replies<'_>) -> io::Result<T>,
+    ) -> Result<T> {
+        if let Some(open) = &mut self.open {
+            open.transaction = None;
+        }
+        self.converse(doing, write, read)
+    }
+
     /// An error reply as an error. A server that is no primary any more stays one that can't be written to: behind its
     /// address may be another, so the connection ends.
     pub(super) fn refusal(&mut self, doing: &'static str, error: RedisError) -> Error {
-        if matches!(error.code(), Some("READONLY" | "MASTERDOWN")) {
+        if refusal_of(&error) == Some(Refusal::Replica) {
             self.open = None;
         }
         self.server.error(doing, error)
@@ -145,11 +178,17 @@ impl Connection {
             }
         };
         open.settle();
-        let outcome = open.stream.write_all(&self.out).and_then(|()| read(&mut Replies(open)));
+        let outcome = open.leave_transaction().and_then(|()| match open.stream.write_all(&self.out) {
+            Ok(()) => read(&mut Replies(open)),
+            Err(error) => Err(open.last_words().unwrap_or(error)),
+        });
         outcome.map_err(|error| {
             // After a timeout or an interruption the reply may still come: it must not meet the next command.
             self.open = None;
-            self.server.error(doing, error.into())
+            match error.downcast::<HungUp>() {
+                Ok(HungUp(text)) => self.server.error(doing, error_of(&text)),
+                Err(error) => self.server.error(doing, error.into()),
+            }
         })
     }
 }
@@ -160,6 +199,8 @@ struct Open {
     buffer: Vec<u8>,
     /// The part of the buffer that was received and not yet taken.
     filled: Range<usize>,
+    /// The number of the transaction that stands open.
+    transaction: Option<u64>,
 }
 
 impl Open {
@@ -167,9 +208,9 @@ impl Open {
         let connect = || {
             let stream = Stream::connect(&server.address(), timeout.min(CONNECT_TIMEOUT))?;
             stream.set_read_timeout(timeout)?;
-            Ok(Open { stream, buffer: vec![0; BUFFER_BYTES], filled: 0..0 })
+            Ok(Open { stream, buffer: vec![0; BUFFER_BYTES], filled: 0..0, transaction: None })
         };
-        let mut open = connect().map_err(|error: io::Error| server.error("connecting", error.into()))?;
+        let mut open = connect().map_err(|error: io::Error| server.error(CONNECTING, error.into()))?;
         let mut greeting = Vec::new();
         let mut greetings = 0;
         if let Some((user, password)) = server.credentials() {
@@ -188,9 +229,9 @@ impl Open {
             .stream
             .write_all(&greeting)
             .and_then(|()| (0..greetings).map(|_| Replies(&mut open).value()).collect());
-        let replies = replies.map_err(|error| server.error("connecting", error.into()))?;
+        let replies = replies.map_err(|error| server.error(CONNECTING, error.into()))?;
         for reply in replies {
-            reply.extract_error().map_err(|error| server.error("connecting", error))?;
+            reply.extract_error().map_err(|error| server.error(CONNECTING, error))?;
         }
         Ok(open)
     }
@@ -202,6 +243,28 @@ impl Open {
         if self.filled.is_empty() && self.buffer.len() > BUFFER_BYTES {
             self.buffer = vec![0; BUFFER_BYTES];
         }
+    }
+
+    /// Ends a transaction that stands open and has no commands. `EXEC` needs no right beyond those that a transaction
+    /// needs anyhow, and ends its watch, too.
+    fn leave_transaction(&mut self) -> io::Result<()> {
+        if self.transaction.take().is_none() {
+            return Ok(());
+        }
+        let mut exec = Vec::new();
+        command(&mut exec, &["EXEC"]);
+        self.stream.write_all(&exec)?;
+        match Replies(self).next()? {
+            // Nothing, since there were no commands; nil where a watched key was written; EXECABORT where it is refused.
+            Reply::List(0) | Reply::Nil => Ok(()),
+            Reply::Error(text) if text.starts_with(b"EXECABORT") => Ok(()),
+            other => Err(io::Error::other(format!("a transaction can't be left: {other:?}"))),
+        }
+    }
+
+    /// What the server said before it hung up, if it said anything: why it would not read a command.
+    fn last_words(&mut self) -> Option<io::Error> {
+        Replies(self).next().err().filter(|error| error.get_ref().is_some_and(|inner| inner.is::<HungUp>()))
     }
 
     fn received(&self) -> &[u8] {
@@ -233,7 +296,12 @@ impl Replies<'_> {
                 Some((reply, length)) => {
                     let start = self.0.filled.start;
                     self.0.filled.start += length;
-                    return Ok(reply.of(&self.0.buffer[start..]));
+                    let reply = reply.of(&self.0.buffer[start..]);
+                    return if let Reply::Error(text) = reply {
+                        HungUp::check(text).map(|()| reply)
+                    } else {
+                        Ok(reply)
+                    };
                 }
                 None => self.0.receive()?,
             }
@@ -248,11 +316,33 @@ impl Replies<'_> {
                 None => self.0.receive()?,
             }
         };
+        if let Some(text) = self.0.received()[..length].strip_prefix(b"-") {
+            HungUp::check(text.trim_ascii_end())?;
+        }
         let value = redis::parse_redis_value(&self.0.received()[..length]);
         self.0.filled.start += length;
         value.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
     }
 }
+
+/// The server would not read a command, which it says once before it closes the connection: a word of it is larger than
+/// `proto-max-bulk-len` allows. Neither that command nor one behind it was carried out.
+#[derive(Debug)]
+struct HungUp(Vec<u8>);
+
+impl HungUp {
+    fn check(text: &[u8]) -> io::Result<()> {
+        if text.starts_with(b"ERR Protocol error") { Err(io::Error::other(HungUp(text.to_vec()))) } else { Ok(()) }
+    }
+}
+
+impl std::fmt::Display for HungUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl std::error::Error for HungUp {}
 
 /// An error reply as the `redis` package tells it.
 pub(super) fn error_of(text: &[u8]) -> RedisError {

@@ -16,7 +16,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// Beside the usual ones `WRONGTYPE` if the key holds no string, and `NOPERM` if this user may not read it.
+    /// Beside the usual ones a refusal of the type if the key holds no string, and of a right if this user may not read it.
     pub fn epoch_text(&mut self) -> Result<Vec<u8>> {
         const DOING: &str = "reading the epoch";
         // Not GET: what stands there may have 512 MB.

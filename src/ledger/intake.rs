@@ -18,7 +18,8 @@ use crate::id::Epoch;
 const DOING: &str = "taking messages in";
 
 impl Ledger {
-    /// Takes a batch in and moves the cursor from `expected` to `next`, in one step.
+    /// Takes a batch in and moves the cursor from `expected` to `next`, in one step. A message that can't be delivered is a
+    /// batch of its own.
     pub fn intake(
         &mut self,
         epoch: Epoch,
@@ -26,22 +27,46 @@ impl Ledger {
         next: &Cursor,
         batch: &[Arrival],
     ) -> Result<Intake> {
-        if let Some(astray) = self.astray.clone() {
-            self.rewind(epoch, &astray)?;
+        if self.astray.is_some() {
+            return self.rewind(epoch);
         }
-        let is_plain = batch.iter().all(|arrival| arrival.refused.is_none());
-        let is_ours = self.fence.value(&self.connection).is_some_and(|said| said == epoch.to_string().as_bytes());
-        if is_plain && is_ours && self.intake_in_transaction(epoch, expected, next, batch)? {
-            return Ok(Intake::Taken);
+        if self.may_transact(epoch, expected, batch) {
+            match self.intake_in_transaction(epoch, expected, next, batch) {
+                // A refused transaction has changed nothing; what it was refused for may not hold for the script.
+                Ok(None) => {}
+                Ok(Some(taken)) => {
+                    self.vouch(&taken, next);
+                    return Ok(taken);
+                }
+                Err(error) if self.connection.number().is_none() => return Err(error),
+                Err(error) => log::debug!("event=transaction-refused reason={}", crate::log::Quoted(error)),
+            }
         }
+        self.vouched = None;
         let taken = self.intake_by_script(epoch, expected, next, batch)?;
-        if taken == Intake::Taken
+        self.vouch(&taken, next);
+        Ok(taken)
+    }
+
+    fn vouch(&mut self, taken: &Intake, next: &Cursor) {
+        let number = self.connection.number().filter(|_| *taken == Intake::Taken);
+        self.vouched = number.map(|number| (number, next.clone()));
+    }
+
+    /// Whether a transaction may take this batch in: the last intake succeeded on this connection, and the epoch is still
+    /// ours, so the cursor is where that left it.
+    fn may_transact(&mut self, epoch: Epoch, expected: Option<&Cursor>, batch: &[Arrival]) -> bool {
+        let is_plain = batch.iter().all(|arrival| arrival.refused.is_none());
+        let Some((number, cursor)) = &self.vouched else { return false };
+        if !is_plain || Some(*number) != self.connection.number() || expected != Some(cursor) {
+            return false;
+        }
+        if self.fence.value(&self.connection).is_none()
             && let Err(error) = self.fence.arm(&mut self.connection)
         {
-            // The script does as well.
-            log::debug!("event=no-watch reason={}", crate::log::Quoted(error));
+            log::debug!("event=no-transaction reason={}", crate::log::Quoted(error));
         }
-        Ok(taken)
+        self.fence.value(&self.connection).is_some_and(|said| said == epoch.to_string().as_bytes())
     }
 
     fn intake_by_script(
@@ -53,22 +78,24 @@ impl Ledger {
     ) -> Result<Intake> {
         let keys = self.keys.clone();
         let keys_used = [keys.epoch.as_str(), &keys.cursor, &keys.pending, &keys.dead];
-        let deliverable = || batch.iter().filter(|arrival| arrival.refused.is_none());
         let mut call = ScriptCall::new(&keys_used)
             .show(epoch)
             .show(expected.map(Cursor::to_string).unwrap_or_default())
-            .show(next)
-            .show(deliverable().count());
+            .show(next);
         let mut member = Vec::new();
-        for Arrival { id, payload, .. } in deliverable() {
-            call.push_number(id.0);
-            call.push_bytes(member::encode(*id, payload, &mut member));
-        }
         for Arrival { id, payload, refused } in batch {
-            if let Some(reason) = refused {
-                call.push_shown(id);
-                call.push_bytes(reason);
-                call.push_bytes(payload);
+            match refused {
+                None => {
+                    call.push_number(id.0);
+                    call.push_bytes(member::encode(*id, payload, &mut member));
+                }
+                Some(reason) => {
+                    assert_eq!(batch.len(), 1, "a message that can't be delivered is a batch of its own");
+                    call.push_bytes("dead");
+                    call.push_shown(id);
+                    call.push_bytes(reason);
+                    call.push_bytes(payload);
+                }
             }
         }
         let reply = self.call(DOING, &INTAKE, call)?;
@@ -85,14 +112,14 @@ impl Ledger {
         }
     }
 
-    /// Says whether the batch is taken; if not, the epoch or the cursor was written and nothing took place.
+    /// `None`: the epoch or the cursor was written, and nothing took place.
     fn intake_in_transaction(
         &mut self,
         epoch: Epoch,
         expected: Option<&Cursor>,
         next: &Cursor,
         batch: &[Arrival],
-    ) -> Result<bool> {
+    ) -> Result<Option<Intake>> {
         let keys = &self.keys;
         let added = usize::from(!batch.is_empty());
         let mut failed = None;
@@ -125,26 +152,28 @@ impl Ledger {
         if !executed {
             // Whatever was written: the script has to look first.
             self.fence.disarm();
+            return Ok(None);
         }
-        let Some(failed) = failed else { return Ok(executed) };
+        let Some(failed) = failed else { return Ok(Some(Intake::Taken)) };
         // The key holds something else. The cursor has moved over what is nowhere: back, before anything else.
-        let astray = Astray { from: next.clone(), to: expected.cloned() };
-        self.astray = Some(astray.clone());
-        self.rewind(epoch, &astray)?;
         let refusal = self.connection.refusal(DOING, error_of(&failed));
-        Err(self.name_the_key(refusal))
+        let reason = self.name_the_key(refusal).to_string();
+        self.astray = Some(Astray { from: next.clone(), to: expected.cloned(), reason });
+        self.rewind(epoch).map(Some)
     }
 
-    /// Moves the cursor back.
-    fn rewind(&mut self, epoch: Epoch, astray: &Astray) -> Result<()> {
+    /// Moves the cursor back that went astray.
+    fn rewind(&mut self, epoch: Epoch) -> Result<Intake> {
         let keys = self.keys.clone();
+        let Some(Astray { from, to, reason }) = self.astray.clone() else { return Ok(Intake::Taken) };
+        self.vouched = None;
         let call = ScriptCall::new(&[&keys.epoch, &keys.cursor])
             .show(epoch)
-            .show(&astray.from)
-            .show(astray.to.as_ref().map(Cursor::to_string).unwrap_or_default());
+            .show(&from)
+            .show(to.as_ref().map(Cursor::to_string).unwrap_or_default());
         self.call_for_ok(epoch, "moving the cursor back", &REWIND, call)?;
         self.astray = None;
-        Ok(())
+        Ok(Intake::Rewound(reason))
     }
 }
 
@@ -153,4 +182,5 @@ impl Ledger {
 pub(super) struct Astray {
     from: Cursor,
     to: Option<Cursor>,
+    reason: String,
 }

@@ -30,20 +30,38 @@ pub struct Keys {
     /// String, `<epoch> <run id of Redis> <id>`: the term that began last, and the highest id of a message that more than one
     /// consumer may have in hand.
     pub recall: String,
+    /// Prefix of strings that expire after a day: each stands for messages that were put back, so that it is done once.
+    pub put_back_prefix: String,
     /// Hash: deliveries of the messages that were delivered more than once, by decimal id.
     pub attempts: String,
     /// Stream, capped: stretches of the channel that may have been missed.
     pub gaps: String,
 }
 
+/// What [`is_group`] asks for, in words.
+pub const GROUP_FORM: &str = "1 to 256 bytes without spaces, not ending in @ and a number (that names a database)";
+
+/// Whether a group may have this name: no two groups, in whatever database, then share a key or a channel.
+pub fn is_group(name: &str) -> bool {
+    let plain = !name.chars().any(|c| c.is_whitespace() || c.is_control());
+    let database = name.rsplit_once('@').is_some_and(|(_, number)| number.bytes().all(|b| b.is_ascii_digit()));
+    plain && !database && (1..=256).contains(&name.len())
+}
+
 impl Keys {
-    /// The keys of the group `group`.
+    /// The keys of the group `group` in database 0.
     pub fn new(group: &str) -> Keys {
+        Keys::in_database(group, 0)
+    }
+
+    /// The keys of the group `group` in a database. Pub/Sub knows no databases: the channels carry its number.
+    pub fn in_database(group: &str, database: i64) -> Keys {
         let key = |suffix: &str| format!("{group}:{suffix}");
+        let place = if database == 0 { group.to_owned() } else { format!("{group}@{database}") };
         Keys {
             group: group.to_owned(),
-            control: key("control"),
-            alive_prefix: key("alive:"),
+            control: format!("{place}:control"),
+            alive_prefix: format!("{place}:alive:"),
             status_prefix: key("status:"),
             pending: key("pending"),
             processed: key("processed"),
@@ -53,6 +71,7 @@ impl Keys {
             epoch: key("epoch"),
             cursor: key("cursor"),
             recall: key("recall"),
+            put_back_prefix: key("put-back:"),
             attempts: key("attempts"),
             gaps: key("gaps"),
         }

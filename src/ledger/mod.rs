@@ -19,6 +19,7 @@ pub mod resp;
 mod script;
 mod server;
 pub mod server_check;
+mod split;
 mod stream;
 pub mod subscription;
 mod transaction;
@@ -30,20 +31,24 @@ use std::time::Duration;
 use redis::Value;
 
 use self::intake::Astray;
+use self::overview::Lease;
 use self::script::{Script, ScriptCall};
-use self::transaction::Guard;
+use self::transaction::{Guard, Guarded};
 use crate::error::{Error, Result};
 use crate::id::{DispatcherId, Epoch, MessageId};
 
 pub use self::command::{Command, Words};
-pub use self::commit::Recorded;
+pub use self::commit::{Committed, Recorded, batches};
 pub use self::connection::Connection;
 pub use self::cursor::{Cursor, Marker, Position};
 pub use self::epoch::MOST_EPOCH_BYTES;
-pub use self::keys::Keys;
+pub use self::keys::{GROUP_FORM, Keys, is_group};
 pub use self::member::{decode as decode_member, encode as encode_member, encoded_len as member_len};
 pub use self::server::Server;
-pub use self::types::{Acquire, Arrival, Commit, Gap, Intake, Page, Pending, Recall, Returned, Settled, Verdict};
+pub use self::split::{Split, Splitter};
+pub use self::types::{
+    Acquire, Arrival, Attempt, Commit, Gap, Intake, Page, Pending, Recall, Returned, Settled, Verdict,
+};
 
 /// A message's body, shared between the ring, the intake and the courier. Those that came together share one allocation.
 pub type Payload = tungstenite::Bytes;
@@ -52,21 +57,33 @@ pub type Payload = tungstenite::Bytes;
 pub const MAX_BATCH_MESSAGES: usize = 1_000;
 /// The most payload bytes one script carries, if it has more than one message.
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
+/// The most words that a command has, if it is about more than one message: there are services and proxies that refuse
+/// more than 4,000.
+pub const MAX_BATCH_WORDS: usize = 3_900;
+/// The most messages that one call settles: each takes six words.
+pub const MAX_SETTLED: usize = MAX_BATCH_WORDS / 6;
 /// The most values one result has; Lua's `unpack` takes 7999.
 pub const MAX_RESULT_FIELDS: usize = 3_900;
 /// How many entries the record of gaps keeps.
 pub const MAX_GAPS: usize = 10_000;
 
-static ACQUIRE: Script = Script::new(include_str!("lua/acquire.lua"));
+/// A script that relies on `lua/steps.lua`.
+macro_rules! with_steps {
+    ($file:literal) => {
+        Script::new(concat!(include_str!("lua/steps.lua"), include_str!($file)))
+    };
+}
+
+static ACQUIRE: Script = with_steps!("lua/acquire.lua");
 static RENEW: Script = Script::new(include_str!("lua/renew.lua"));
 static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
-static INTAKE: Script = Script::new(include_str!("lua/intake.lua"));
-static PUT_BACK: Script = Script::new(include_str!("lua/put_back.lua"));
+static INTAKE: Script = with_steps!("lua/intake.lua");
+static PUT_BACK: Script = with_steps!("lua/put_back.lua");
 static REWIND: Script = Script::new(include_str!("lua/rewind.lua"));
-static COMMIT: Script = Script::new(include_str!("lua/commit.lua"));
+static COMMIT: Script = with_steps!("lua/commit.lua");
 static PAGE: Script = Script::new(include_str!("lua/page.lua"));
-static FETCH: Script = Script::new(include_str!("lua/fetch.lua"));
-static SETTLE: Script = Script::new(include_str!("lua/settle.lua"));
+static FETCH: Script = with_steps!("lua/fetch.lua");
+static SETTLE: Script = with_steps!("lua/settle.lua");
 static COUNT: Script = Script::new(include_str!("lua/count.lua"));
 static CONSUMERS: Script = Script::new(include_str!("lua/consumers.lua"));
 static MARKER: Script = Script::new(include_str!("lua/marker.lua"));
@@ -80,6 +97,8 @@ pub struct Ledger {
     fence: Guard,
     /// Watches the recall, for a consumer's commits.
     recall: Guard,
+    /// The number of the connection on which the last intake succeeded, if it did, and the cursor that it left.
+    vouched: Option<(u64, Cursor)>,
     /// What an intake left to be put right.
     astray: Option<Astray>,
 }
@@ -91,8 +110,14 @@ impl Ledger {
     }
 
     fn over(connection: Connection, keys: Arc<Keys>) -> Ledger {
-        let (fence, recall) = (Guard::new(&keys.epoch, Some(&keys.cursor)), Guard::new(&keys.recall, None));
-        Ledger { connection, keys, fence, recall, astray: None }
+        let fence = Guard::new(Guarded {
+            key: keys.epoch.clone(),
+            also: Some(keys.cursor.clone()),
+            written: (keys.pending.clone(), "zset"),
+        });
+        let recall =
+            Guard::new(Guarded { key: keys.recall.clone(), also: None, written: (keys.processed.clone(), "stream") });
+        Ledger { connection, keys, fence, recall, vouched: None, astray: None }
     }
 
     /// The group's keys.
@@ -110,10 +135,17 @@ impl Ledger {
         &mut self.connection
     }
 
+    /// Whether the server answers: also with a refusal.
+    pub fn is_answered(&mut self) -> bool {
+        let answer = self.connection.query("asking whether it is there", Command::of(&["PING"]));
+        answer.map_or_else(|error| error.refusal().is_some(), |_| true)
+    }
+
     /// Tries to take the lease; with `may_take` false it only looks.
     ///
     /// `floor` is the highest epoch the caller has heard of: the new one is above it even if Redis lost its own count.
-    pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Acquire> {
+    pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Attempt> {
+        const DOING: &str = "trying for the lease";
         let keys = self.keys.clone();
         let keys_used = [keys.leader.as_str(), &keys.epoch, &keys.cursor, &keys.pending, &keys.recall];
         let call = ScriptCall::new(&keys_used)
@@ -122,46 +154,55 @@ impl Ledger {
             .bytes(&keys.alive_prefix)
             .show(floor)
             .bytes(if may_take { "1" } else { "0" });
-        let reply = self.call("trying for the lease", &ACQUIRE, call)?;
-        let Value::Array(parts) = &reply else { return self.surprise("trying for the lease", &reply) };
-        let [verdict, detail, cursor, newest @ ..] = parts.as_slice() else {
-            return self.surprise("trying for the lease", &reply);
-        };
-        let cursor = self.cursor_of(cursor)?;
-        match (text(verdict), text(detail)) {
-            (Some("acquired"), Some(epoch)) => match epoch.parse() {
-                Ok(epoch) => {
-                    let newest = newest.first().and_then(text).and_then(score);
-                    Ok(Acquire::Acquired { epoch: Epoch(epoch), cursor, newest })
-                }
-                Err(_) => self.surprise("trying for the lease", &reply),
-            },
-            (Some("vacant"), _) => Ok(Acquire::Vacant { cursor }),
-            (Some("held"), Some(lease)) => {
-                let (holder, epoch) = lease.split_once(' ').unwrap_or((lease, ""));
-                Ok(Acquire::Held { holder: holder.to_owned(), epoch: Epoch(epoch.parse().unwrap_or(0)), cursor })
-            }
-            _ => self.surprise("trying for the lease", &reply),
+        let reply = self.call(DOING, &ACQUIRE, call)?;
+        match self.attempt_of(&reply)? {
+            Some(attempt) => Ok(attempt),
+            None => self.surprise(DOING, &reply),
         }
     }
 
+    fn attempt_of(&self, reply: &Value) -> Result<Option<Attempt>> {
+        let Value::Array(parts) = reply else { return Ok(None) };
+        let [verdict, Value::Int(counted), Value::Int(now_ms), cursor, lease, Value::Array(foreign), rest @ ..] =
+            parts.as_slice()
+        else {
+            return Ok(None);
+        };
+        let cursor = self.cursor_of(cursor)?;
+        let lease = text(lease).and_then(Lease::parse);
+        let answer = match (text(verdict), lease, rest) {
+            (Some("acquired"), Some(lease), [_, newest]) => {
+                Acquire::Acquired { lease, cursor, newest: text(newest).and_then(score) }
+            }
+            (Some("vacant"), ..) => Acquire::Vacant { cursor },
+            (Some("held"), Some(lease), _) => Acquire::Held { lease, cursor },
+            _ => return Ok(None),
+        };
+        let shown = |value: &Value| match value {
+            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            other => format!("{other:?}"),
+        };
+        let foreign = foreign.chunks_exact(2).map(|pair| (shown(&pair[0]), shown(&pair[1]))).collect();
+        Ok(Some(Attempt { answer, counted: *counted == 1, redis_ms: (*now_ms).try_into().unwrap_or(0), foreign }))
+    }
+
     /// Prolongs the lease; `false` if it is not ours any more.
-    pub fn renew(&mut self, id: &DispatcherId, epoch: Epoch, ttl: Duration) -> Result<bool> {
+    pub fn renew(&mut self, lease: &Lease, ttl: Duration) -> Result<bool> {
         let keys = self.keys.clone();
         let keys_used = [keys.leader.as_str()];
-        let call = ScriptCall::new(&keys_used).show(format_args!("{id} {epoch}")).show(ttl.as_millis());
+        let call = ScriptCall::new(&keys_used).show(lease).show(ttl.as_millis());
         let reply = self.call("renewing the lease", &RENEW, call)?;
         Ok(reply == Value::Int(1))
     }
 
     /// Gives the lease back and tells the standbys; `false` if it was not ours any more.
-    pub fn release(&mut self, id: &DispatcherId, epoch: Epoch) -> Result<bool> {
+    pub fn release(&mut self, lease: &Lease) -> Result<bool> {
         let keys = self.keys.clone();
         let keys_used = [keys.leader.as_str(), &keys.consumers];
         let call = ScriptCall::new(&keys_used)
-            .show(format_args!("{id} {epoch}"))
+            .show(lease)
             .bytes(&keys.control)
-            .show(subscription::Notice::Released(epoch));
+            .show(subscription::Notice::Released(lease.epoch));
         let reply = self.call("releasing the lease", &RELEASE, call)?;
         Ok(reply == Value::Int(1))
     }
@@ -182,7 +223,8 @@ impl Ledger {
         let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
         let Value::Array(channels) = &reply else { return self.surprise(DOING, &reply) };
         let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
-        Ok(ids.map(str::to_owned).collect())
+        // The pattern also finds channels of a group that is called `<this group>:alive`.
+        Ok(ids.filter(|id| DispatcherId::is_one(id)).map(str::to_owned).collect())
     }
 
     /// Says how a dispatcher is, for onlookers; forgotten after `ttl` unless said again.
@@ -216,7 +258,7 @@ impl Ledger {
 
     /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
     ///
-    /// At least one message is given if there is one, however large.
+    /// At least one message is given if there is one, however large; with `most_bytes` 0 none, only where the first one is.
     pub fn page(
         &mut self,
         epoch: Epoch,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
 use super::subscription::Notice;
 use super::{Command, Cursor, Marker, Position, decode_member, encode_member, member_len};
-use crate::id::{Epoch, MAX_MESSAGE_ID, MessageId};
+use crate::id::{Epoch, MAX_BELIEVED_ID, MessageId};
 
 /// Small, so that oversize messages come up.
 const LIMIT: u64 = 40;
@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn cursors_read_back(marker in marker(), offset: u64, last_id in 0..=MAX_MESSAGE_ID) {
+    fn cursors_read_back(marker in marker(), offset: u64, last_id in 0..=MAX_BELIEVED_ID) {
         let cursor = Cursor { position: Position { marker, offset }, last_id: MessageId(last_id) };
         prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
     }

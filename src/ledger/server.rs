@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use redis::{Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, Value};
 
-use crate::error::Error;
+use crate::error::{CONNECTING, Error, refusal_of};
+use crate::refusal::Refusal;
 
 /// How long opening a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -66,7 +67,7 @@ impl Server {
     }
 
     /// The number of the database.
-    pub(super) fn database(&self) -> i64 {
+    pub fn database(&self) -> i64 {
         self.client.get_connection_info().redis_settings().db()
     }
 
@@ -77,18 +78,25 @@ impl Server {
 
     /// Wraps a failure of the client library, with a hint where we know what to do.
     pub(super) fn error(&self, doing: &'static str, source: RedisError) -> Error {
-        let hint = match (source.kind(), source.code()) {
-            (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
-                " (check user and password in --redis-url / ONCECAST_REDIS_URL)"
+        let hint = match (source.kind(), refusal_of(&source)) {
+            (_, Some(Refusal::Login)) => " (check user and password in --redis-url / ONCECAST_REDIS_URL)",
+            (_, Some(Refusal::Right)) => {
+                " (the user in --redis-url / ONCECAST_REDIS_URL lacks a right; ACL LOG shows which)"
             }
-            (_, Some("NOPERM")) => " (the user in --redis-url / ONCECAST_REDIS_URL lacks a right)",
-            (_, Some("OOM")) => " (Redis is at its maxmemory; raise it or make room)",
-            (_, Some("READONLY")) => " (--redis-url / ONCECAST_REDIS_URL names a replica; it must name the primary)",
+            (_, Some(Refusal::Memory)) => " (Redis is at its maxmemory; raise it or make room)",
+            (_, Some(Refusal::Replica)) => {
+                " (--redis-url / ONCECAST_REDIS_URL names a replica; it must name the primary)"
+            }
+            (_, Some(Refusal::Disk)) => " (Redis can't write to its disk; its log says why)",
+            (_, Some(Refusal::UnknownCommand)) => " (the server lacks a command: it was renamed, or is older than 6.2)",
+            (_, Some(Refusal::StreamExhausted)) => {
+                " (someone added an entry with the highest id there is: rename or delete that stream)"
+            }
             (ErrorKind::Io, _) if source.is_connection_refusal() => {
                 " (is Redis running there? the address is --redis-url / ONCECAST_REDIS_URL)"
             }
             (ErrorKind::Io, _) if source.is_timeout() => " (no answer in time: is the server hung, or far away?)",
-            _ if matches!(doing, "connecting" | "greeting") => " (the address is --redis-url / ONCECAST_REDIS_URL)",
+            _ if matches!(doing, CONNECTING | "greeting") => " (the address is --redis-url / ONCECAST_REDIS_URL)",
             _ => "",
         };
         Error::Redis { server: self.shown.clone(), doing, hint: hint.to_owned(), source }

@@ -13,6 +13,7 @@ use redis::Value;
 use super::{Command, Connection, text};
 use crate::error::Result;
 use crate::log::Quoted;
+use crate::refusal::Refusal;
 
 /// The least that Redis must hold for a subscriber that is behind: as much as the dispatcher's own ring by default.
 ///
@@ -154,7 +155,7 @@ fn if_allowed(replies: Result<Vec<Value>>) -> Result<Option<Vec<Value>>> {
     match replies {
         Ok(replies) => Ok(Some(replies)),
         // A user without the right; a command that was renamed, or that the service does not have.
-        Err(error) if matches!(error.redis_code(), Some("NOPERM" | "ERR")) => {
+        Err(error) if matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand | Refusal::Other)) => {
             debug!("event=redis-settings-unknown reason={}", Quoted(error));
             Ok(None)
         }

@@ -1,7 +1,8 @@
 //! Each operation against a real Redis of its own.
 
+use super::subscription::{Channels, Seen, Subscription};
 use super::*;
-use crate::local::{RedisOptions, RedisServer};
+use crate::local::{RedisOptions, RedisServer, wait_until};
 
 mod transactions;
 
@@ -36,6 +37,42 @@ impl Fixture {
         Epoch(epoch)
     }
 
+    /// A dispatcher's subscription, which stands.
+    fn listen(&self, id: &DispatcherId) -> Subscription {
+        let channels = Channels {
+            server: self.redis.server(),
+            keys: Arc::new(Keys::new("messages")),
+            published: "messages:published".to_owned(),
+            dispatcher: id.clone(),
+        };
+        let join = Marker::of_join(id, 1);
+        let mut subscription = Subscription::open(&channels, &join, Duration::from_secs(10)).unwrap();
+        let mut seen = Vec::new();
+        while seen.is_empty() {
+            seen = subscription.read().unwrap().expect("the join marker comes back").seen;
+        }
+        assert_eq!(seen, [Seen::Marker(join)]);
+        subscription
+    }
+
+    /// The lease that this dispatcher gets, which is subscribed meanwhile, and for as long as the subscription is kept.
+    fn acquire_and_listen(&mut self, id: &DispatcherId, floor: Epoch) -> (Lease, Subscription) {
+        let subscription = self.listen(id);
+        // Redis may not have noticed yet that the subscription of an earlier holder is gone.
+        let lease = wait_until(Duration::from_secs(10), "the lease is free", || {
+            match self.ledger.acquire(id, TTL, floor, true)?.answer {
+                Acquire::Acquired { lease, .. } => Ok(Some(lease)),
+                _ => Ok(None),
+            }
+        });
+        (lease.expect("it gets the lease"), subscription)
+    }
+
+    /// The same of a dispatcher that is gone at once.
+    fn acquire(&mut self, id: &DispatcherId, floor: Epoch) -> Lease {
+        self.acquire_and_listen(id, floor).0
+    }
+
     /// Takes in one message for each id, in epoch and behind the cursor that stands.
     fn pend(&mut self, epoch: Epoch, ids: &[u64]) {
         let batch: Vec<Arrival> = ids.iter().map(|id| arrival(*id, b"x")).collect();
@@ -65,15 +102,15 @@ fn returned(id: u64, verdict: Verdict, delivery: u16) -> Returned {
 fn one_holder_and_rising_epochs() {
     let mut f = fixture();
     let (a, b) = (DispatcherId::generate("a"), DispatcherId::generate("b"));
-    assert_eq!(f.ledger.acquire(&a, TTL, Epoch(0), false).unwrap(), Acquire::Vacant { cursor: None });
-    let Acquire::Acquired { epoch: first, .. } = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap() else { panic!() };
+    assert_eq!(f.ledger.acquire(&a, TTL, Epoch(0), false).unwrap().answer, Acquire::Vacant { cursor: None });
+    let first = f.acquire(&a, Epoch(0));
     // Nobody is subscribed to a's alive channel: its lease counts for nothing.
-    let Acquire::Acquired { epoch: second, .. } = f.ledger.acquire(&b, TTL, Epoch(0), true).unwrap() else { panic!() };
-    assert!(second > first);
-    assert!(!f.ledger.renew(&a, first, TTL).unwrap());
-    assert!(f.ledger.renew(&b, second, TTL).unwrap());
-    assert!(!f.ledger.release(&a, first).unwrap());
-    assert!(f.ledger.release(&b, second).unwrap());
+    let second = f.acquire(&b, Epoch(0));
+    assert!(second.epoch > first.epoch && !second.by_time);
+    assert!(!f.ledger.renew(&first, TTL).unwrap());
+    assert!(f.ledger.renew(&second, TTL).unwrap());
+    assert!(!f.ledger.release(&first).unwrap());
+    assert!(f.ledger.release(&second).unwrap());
     assert_eq!(f.number(&["EXISTS", "messages:leader"]), 0);
 }
 
@@ -81,25 +118,13 @@ fn one_holder_and_rising_epochs() {
 fn a_lease_stands_while_its_holder_is_subscribed() {
     let mut f = fixture();
     let (a, b) = (DispatcherId::generate("a"), DispatcherId::generate("b"));
-    let channels = subscription::Channels {
-        server: f.redis.server(),
-        keys: Arc::new(Keys::new("messages")),
-        published: "messages:published".to_owned(),
-        dispatcher: a.clone(),
-    };
-    let join = Marker::of_join(&a, 1);
-    let mut subscription = subscription::Subscription::open(&channels, &join, Duration::from_secs(10)).unwrap();
-    let mut seen = Vec::new();
-    while seen.is_empty() {
-        seen = subscription.read().unwrap().expect("the join marker comes back").seen;
-    }
-    assert_eq!(seen, [subscription::Seen::Marker(join)]);
-    let Acquire::Acquired { epoch, .. } = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap() else { panic!() };
-    let held = Acquire::Held { holder: a.to_string(), epoch, cursor: None };
-    assert_eq!(f.ledger.acquire(&b, TTL, Epoch(0), true).unwrap(), held);
+    let (lease, subscription) = f.acquire_and_listen(&a, Epoch(0));
+    let _heard = f.listen(&b);
+    let held = Acquire::Held { lease, cursor: None };
+    assert_eq!(f.ledger.acquire(&b, TTL, Epoch(0), true).unwrap().answer, held);
     drop(subscription);
     let taken = crate::local::wait_until(Duration::from_secs(10), "the lease is free", || {
-        let answer = f.ledger.acquire(&b, TTL, Epoch(0), true)?;
+        let answer = f.ledger.acquire(&b, TTL, Epoch(0), true)?.answer;
         Ok(matches!(answer, Acquire::Acquired { .. }).then_some(()))
     });
     taken.unwrap();
@@ -109,13 +134,13 @@ fn a_lease_stands_while_its_holder_is_subscribed() {
 fn epochs_never_go_back() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
-    let ahead = crate::id::wall_clock_us();
+    let ahead = crate::id::wall_clock_us() / 1_000 + 3_600_000;
     f.epoch(ahead);
-    let Acquire::Acquired { epoch, .. } = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap() else { panic!() };
-    assert_eq!(epoch, Epoch(ahead + 1), "the clock is behind the epoch");
+    let lease = f.acquire(&a, Epoch(0));
+    assert_eq!(lease.epoch, Epoch(ahead + 1), "the clock is behind the epoch");
     f.run(&["FLUSHALL"]);
-    let Acquire::Acquired { epoch, .. } = f.ledger.acquire(&a, TTL, Epoch(ahead + 7), true).unwrap() else { panic!() };
-    assert_eq!(epoch, Epoch(ahead + 8), "the caller remembers what Redis forgot");
+    let lease = f.acquire(&a, Epoch(ahead + 7));
+    assert_eq!(lease.epoch, Epoch(ahead + 8), "the caller remembers what Redis forgot");
 }
 
 #[test]
@@ -124,12 +149,16 @@ fn intake_moves_members_and_cursor_together() {
     let epoch = f.epoch(5);
     let next = cursor("m", 3, 12);
     let refused = Arrival { refused: Some("too large".to_owned()), ..arrival(12, b"beginning") };
-    let batch = [arrival(10, b""), arrival(11, b"\0\xff:"), refused];
-    assert_eq!(f.ledger.intake(epoch, None, &next, &batch).unwrap(), Intake::Taken);
-    assert_eq!(f.ledger.cursor().unwrap(), Some(next.clone()));
-    assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.number(&["XLEN", "messages:dead"])), (2, 1));
-    // Offered again, after a lost reply: nothing happens, and the cursor tells that it was taken.
-    assert_eq!(f.ledger.intake(epoch, None, &next, &batch).unwrap(), Intake::Moved(Some(next.clone())));
+    let batches = [vec![arrival(10, b""), arrival(11, b"\0\xff:")], vec![refused]];
+    let cursors = [None, Some(cursor("m", 2, 11)), Some(next.clone())];
+    for (batch, between) in batches.iter().zip(cursors.windows(2)) {
+        let [before, Some(next)] = between else { panic!("a batch ends at a cursor") };
+        assert_eq!(f.ledger.intake(epoch, before.as_ref(), next, batch).unwrap(), Intake::Taken);
+        assert_eq!(f.ledger.cursor().unwrap(), Some(next.clone()));
+        // Offered again, after a lost reply: nothing happens, and the cursor tells that it was taken.
+        let again = f.ledger.intake(epoch, before.as_ref(), next, batch);
+        assert_eq!(again.unwrap(), Intake::Moved(Some(next.clone())));
+    }
     assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.number(&["XLEN", "messages:dead"])), (2, 1));
     let page = f.ledger.page(epoch, MessageId::ZERO, MessageId(99), 10, 1000).unwrap();
     let payloads: Vec<_> = page.messages.iter().map(|message| (message.id.0, message.payload.to_vec())).collect();
@@ -143,7 +172,7 @@ fn a_full_batch_fits_into_one_script() {
     let ids: Vec<u64> = (1..=MAX_BATCH_MESSAGES as u64).collect();
     f.pend(epoch, &ids);
     let commits: Vec<Commit> = ids.iter().map(|id| commit(*id)).collect();
-    assert_eq!(f.ledger.commit(None, 0, None, &commits).unwrap(), MAX_BATCH_MESSAGES);
+    assert_eq!(f.ledger.commit(None, 0, None, &commits).unwrap().recorded, MAX_BATCH_MESSAGES);
 }
 
 #[test]
@@ -152,7 +181,7 @@ fn the_widest_result_fits_into_one_script() {
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
     let fields = (0..MAX_RESULT_FIELDS).flat_map(|n| [n.to_string(), String::new()]).collect();
-    assert_eq!(f.ledger.commit(None, 10, None, &[Commit { id: MessageId(1), fields }]).unwrap(), 1);
+    assert_eq!(f.ledger.commit(None, 10, None, &[Commit { id: MessageId(1), fields }]).unwrap().recorded, 1);
 }
 
 #[test]
@@ -218,7 +247,7 @@ fn a_new_leader_learns_the_highest_pending_id() {
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 7, 3]);
     let a = DispatcherId::generate("a");
-    let answer = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap();
+    let answer = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap().answer;
     assert!(matches!(answer, Acquire::Acquired { newest: Some(MessageId(7)), .. }), "{answer:?}");
 }
 
@@ -227,10 +256,13 @@ fn a_result_is_recorded_once() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2]);
-    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1), commit(1), commit(3)]).unwrap(), 1);
-    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1)]).unwrap(), 0);
+    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1), commit(1), commit(3)]).unwrap().recorded, 1);
+    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1)]).unwrap().recorded, 0);
     assert_eq!(
-        f.ledger.commit(Some(epoch), 0, None, &[Commit { id: MessageId(2), fields: Words::default() }]).unwrap(),
+        f.ledger
+            .commit(Some(epoch), 0, None, &[Commit { id: MessageId(2), fields: Words::default() }])
+            .unwrap()
+            .recorded,
         1
     );
     assert_eq!((f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"])), (1, 0));
@@ -241,7 +273,7 @@ fn a_score_that_two_members_share_loses_no_result() {
     // No leader makes such members; a restored dump or a hand at the keyboard may.
     let mut f = fixture();
     f.run(&["ZADD", "messages:pending", "1", "0000000000000001:x", "1", "0000000000000001:y"]);
-    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1)]).unwrap(), 1);
+    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1)]).unwrap().recorded, 1);
     assert_eq!((f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"])), (1, 0));
 }
 
@@ -278,7 +310,7 @@ fn full_memory_stops_the_intake_but_not_the_commit() {
     let error = f.ledger.intake(epoch, before.as_ref(), &next, &[arrival(2, b"x")]).expect_err("there is no memory");
     assert!(error.is_retryable() && error.to_string().contains("maxmemory"), "{error}");
     assert_eq!(f.ledger.cursor().unwrap(), before);
-    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1)]).unwrap(), 1);
+    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1)]).unwrap().recorded, 1);
     assert_eq!(f.number(&["XLEN", "messages:processed"]), 1);
 }
 
@@ -286,18 +318,19 @@ fn full_memory_stops_the_intake_but_not_the_commit() {
 fn full_memory_keeps_no_group_from_its_leader_and_no_message_from_being_settled() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
-    let Acquire::Acquired { epoch, .. } = f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap() else { panic!() };
+    let lease = f.acquire(&a, Epoch(0));
+    let epoch = lease.epoch;
     f.pend(epoch, &[1, 2]);
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
-    assert!(f.ledger.renew(&a, epoch, TTL).unwrap());
+    assert!(f.ledger.renew(&lease, TTL).unwrap());
     let batch = [returned(1, Verdict::Failed, 1), returned(2, Verdict::Rejected, 1)];
     assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap(), [Settled::Again(2), Settled::Buried]);
     let dispatcher = a.clone();
     let gap = Gap { reason: "test", dispatcher, begin: String::new(), end: String::new(), count: Some(1) };
     f.ledger.record_gap(epoch, &gap).unwrap();
     f.ledger.set_consumers(epoch, &["c0".to_owned()]).unwrap();
-    f.ledger.release(&a, epoch).unwrap();
-    assert!(matches!(f.ledger.acquire(&a, TTL, Epoch(0), true).unwrap(), Acquire::Acquired { .. }));
+    f.ledger.release(&lease).unwrap();
+    f.acquire(&a, Epoch(0));
 }
 
 #[test]
@@ -306,7 +339,7 @@ fn a_dead_letter_key_of_the_wrong_type_stops_the_whole_intake() {
     let epoch = f.epoch(5);
     f.run(&["SET", "messages:dead", "mine"]);
     let refused = Arrival { refused: Some("too large".to_owned()), ..arrival(2, b"beginning") };
-    let error = f.ledger.intake(epoch, None, &cursor("m", 2, 2), &[arrival(1, b"x"), refused]).expect_err("a string");
+    let error = f.ledger.intake(epoch, None, &cursor("m", 2, 2), &[refused]).expect_err("a string");
     assert!(error.to_string().contains("messages:dead is a string"), "{error}");
     assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.ledger.cursor().unwrap()), (0, None));
 }
@@ -334,7 +367,7 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     f.ledger.settle(epoch, 3, &[returned(3, Verdict::Failed, 1)]).unwrap();
     let (looked_at, found) = f.ledger.fetch(epoch, &[MessageId(1), MessageId(3)], 1000).unwrap();
     assert_eq!((looked_at, found.len(), found[0].delivery), (2, 1, 2));
-    assert_eq!(f.ledger.commit(None, 0, None, &[commit(3)]).unwrap(), 1);
+    assert_eq!(f.ledger.commit(None, 0, None, &[commit(3)]).unwrap().recorded, 1);
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "the count goes with the message");
 }
 

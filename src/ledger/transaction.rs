@@ -1,73 +1,101 @@
-//! Transactions that take effect only if keys still say what they said: `WATCH`, and later `MULTI` … `EXEC`.
+//! Transactions that take effect only if keys still say what they said: `WATCH`, `MULTI`, and later commands and `EXEC`.
 //!
 //! ```text
-//!  one write:  MULTI  ZADD …   SET …    EXEC  WATCH key  GET key
-//!  one read:   +OK    +QUEUED  +QUEUED  […]   +OK        what it says now, for the next transaction
+//!  one write:  ZADD …   SET …    EXEC  WATCH key  GET key, TYPE of what is written   MULTI
+//!  one read:   +QUEUED  +QUEUED  […]   +OK        what they say now, for the         +OK, so that the next commands are
+//!                                                 next transaction                   queued
 //! ```
 //!
 //! That is the condition of a script without its price: Redis runs commands of a transaction as if they had come alone,
 //! and a batch through Lua costs it half as much again. What it can't do is look before it writes, so it suits only what
-//! is known to hold as long as the key stands still. `EXEC` ends a watch whatever comes of it, and the next one is set
-//! up behind it in the same write. Between the two somebody else may write: of the key that is read that shows in what it
-//! says, so what is watched beside it must not be written without that one.
+//! is known to hold as long as the key stands still. `EXEC` ends a watch whatever comes of it, and the next transaction is
+//! opened behind it in the same write. Between the two somebody else may write: of the key that is read that shows in what
+//! it says, so what is watched beside it must not be written without that one.
+//!
+//! No command is sent before Redis has confirmed `MULTI`: where a user lacks that right, commands sent behind it would be
+//! carried out one by one, and unwatched. Where a right is missing there are no transactions for [`RETRY_AFTER`], which is
+//! said once, and the caller uses its script.
 //!
 //! A [`Guard`] belongs to one connection. When that is lost the watch is gone with it, and with the reply the knowledge
-//! of what took place: the caller then has a script look.
+//! of what took place: the caller then has a script look. Anything else that is said on the connection leaves the
+//! transaction, and the guard has to be armed anew.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use super::command::{begin, command, word};
 use super::connection::{Connection, Replies, error_of};
 use super::resp::Reply;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::Quoted;
+use crate::refusal::Refusal;
+
+/// How long no transaction is tried after one was refused: rights may have been given since.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// See the module's text.
 pub(super) struct Guard {
-    /// Read and watched.
-    key: String,
-    /// Watched only.
-    also: Option<String>,
+    keys: Guarded,
     seen: Option<Seen>,
+    /// When Redis refused a transaction, if it did.
+    refused: Option<Instant>,
+    said: bool,
+}
+
+/// What a transaction rests on.
+pub(super) struct Guarded {
+    /// Read and watched.
+    pub(super) key: String,
+    /// Watched only.
+    pub(super) also: Option<String>,
+    /// A key that it writes, and the type that this must have: a transaction can't look, and is not rolled back where one
+    /// of its commands is refused for that. Not watched, since others write it all the time.
+    pub(super) written: (String, &'static str),
 }
 
 /// What the key said when it was put under watch.
 struct Seen {
-    connection: u64,
+    /// The number of the transaction that was opened behind that.
+    transaction: u64,
     value: Vec<u8>,
 }
 
 impl Guard {
-    /// A guard that watches nothing yet. What `key` says is known, `also` just has to stand still.
-    pub(super) fn new(key: &str, also: Option<&str>) -> Guard {
-        Guard { key: key.to_owned(), also: also.map(str::to_owned), seen: None }
+    /// A guard that watches nothing yet.
+    pub(super) fn new(keys: Guarded) -> Guard {
+        Guard { keys, seen: None, refused: None, said: false }
     }
 
     /// What the key said last, empty if it was not there; `None` while it is not watched on this connection.
     pub(super) fn value(&self, connection: &Connection) -> Option<&[u8]> {
         let seen = self.seen.as_ref()?;
-        (connection.number() == Some(seen.connection)).then_some(&seen.value)
+        (connection.transaction() == Some(seen.transaction)).then_some(&seen.value)
     }
 
-    /// Puts the keys under watch and reads the one.
+    /// Puts the keys under watch, reads the one and opens a transaction. Where Redis refuses that it is not an error: then
+    /// nothing is watched.
     pub(super) fn arm(&mut self, connection: &mut Connection) -> Result<()> {
-        const DOING: &str = "watching a key";
+        const DOING: &str = "opening a transaction";
         self.seen = None;
-        let keys = (self.key.as_str(), self.also.as_deref());
+        if self.refused.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
+            return Ok(());
+        }
+        let keys = &self.keys;
         let armed = connection.converse(
             DOING,
             |out| {
                 // What was written since an earlier watch would still count.
                 command(out, &["UNWATCH"]);
-                watch(keys, out);
+                keys.open(out);
             },
-            |replies| replies.next().map(drop).and_then(|()| watched(replies)),
+            |replies| replies.next().map(drop).and_then(|()| keys.opened(replies)),
         )?;
-        self.note(connection, DOING, armed)
+        self.note(connection, DOING, armed);
+        Ok(())
     }
 
-    /// Carries the commands out that `write` writes, `commands` in number, if nobody has written a key since the one was
-    /// last read, and has `each` see what became of them, in order. Says whether they were carried out; without a watch
+    /// Executes the commands that `write` writes, `commands` in number, unless a watched key was written since it was
+    /// last read, and has `each` see what became of them, in order. Says whether they were executed; without a watch
     /// they are not. After an error reply they were not, either; if the connection is gone nobody knows.
     pub(super) fn transact(
         &mut self,
@@ -81,20 +109,15 @@ impl Guard {
             return Ok(false);
         }
         self.seen = None;
-        let keys = (self.key.as_str(), self.also.as_deref());
-        let (executed, armed) = connection.converse(
+        let keys = &self.keys;
+        let (executed, armed) = connection.conclude(
             doing,
             |out| {
-                command(out, &["MULTI"]);
                 write(out);
                 command(out, &["EXEC"]);
-                watch(keys, out);
+                keys.open(out);
             },
             |replies| {
-                if let Reply::Error(text) = replies.next()? {
-                    // The rest may have been carried out one by one: as if the reply had been lost.
-                    return Err(io::Error::other(String::from_utf8_lossy(text).into_owned()));
-                }
                 let mut refused = None;
                 for _ in 0..commands {
                     if let Reply::Error(text) = replies.next()? {
@@ -109,16 +132,15 @@ impl Guard {
                     Reply::Error(text) => Err(refused.unwrap_or_else(|| text.to_vec())),
                     _ => Ok(false),
                 };
-                Ok((executed, watched(replies)?))
+                Ok((executed, keys.opened(replies)?))
             },
         )?;
-        let armed = self.note(connection, doing, armed);
-        let executed = executed.map_err(|text| connection.refusal(doing, error_of(&text)))?;
-        if let Err(error) = armed {
-            // Until it is armed anew, which tells why if it can't be, there are no transactions.
-            log::debug!("event=no-watch doing={} reason={}", Quoted(doing), Quoted(error));
-        }
-        Ok(executed)
+        self.note(connection, doing, armed);
+        executed.map_err(|text| {
+            let error = connection.refusal(doing, error_of(&text));
+            self.note_refusal(&error);
+            error
+        })
     }
 
     /// Watches nothing any more, as far as anybody may rely on it.
@@ -126,32 +148,74 @@ impl Guard {
         self.seen = None;
     }
 
-    fn note(&mut self, connection: &mut Connection, doing: &'static str, armed: Armed) -> Result<()> {
-        let value = armed.map_err(|text| connection.refusal(doing, error_of(&text)))?;
-        self.seen = connection.number().map(|connection| Seen { connection, value });
-        Ok(())
+    fn note(&mut self, connection: &mut Connection, doing: &'static str, Opened { multi, value }: Opened) {
+        // Also where the watch was refused: whatever is said next has to leave the transaction first.
+        let transaction = multi.then(|| connection.note_transaction()).flatten();
+        match (value, transaction) {
+            (Ok(value), Some(transaction)) => self.seen = Some(Seen { transaction, value }),
+            (Err(text), _) => {
+                let error = connection.refusal(doing, error_of(&text));
+                self.note_refusal(&error);
+            }
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Where a right is missing the next transaction would be refused as well.
+    fn note_refusal(&mut self, error: &Error) {
+        if !matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand)) {
+            return log::debug!("event=no-transaction reason={}", Quoted(error));
+        }
+        self.refused = Some(Instant::now());
+        self.seen = None;
+        if !std::mem::replace(&mut self.said, true) {
+            log::warn!("event=no-transactions reason={} note=\"scripts do the same, more slowly\"", Quoted(error));
+        }
     }
 }
 
-/// What a watched key says, or the error reply of watching it.
-type Armed = std::result::Result<Vec<u8>, Vec<u8>>;
-
-fn watch((key, also): (&str, Option<&str>), out: &mut Vec<u8>) {
-    begin(out, 2 + usize::from(also.is_some()));
-    word(out, "WATCH");
-    [Some(key), also].into_iter().flatten().for_each(|key| word(out, key));
-    command(out, &["GET", key]);
+/// What came of opening a transaction.
+struct Opened {
+    /// Whether commands are queued from now on.
+    multi: bool,
+    /// What the watched key says, or the first error reply.
+    value: std::result::Result<Vec<u8>, Vec<u8>>,
 }
 
-fn watched(replies: &mut Replies<'_>) -> io::Result<Armed> {
-    let refused = match replies.next()? {
-        Reply::Error(text) => Some(text.to_vec()),
-        _ => None,
-    };
-    let value = match replies.next()? {
-        Reply::Text(text) => Ok(text.to_vec()),
-        Reply::Error(text) => Err(text.to_vec()),
-        _ => Ok(Vec::new()),
-    };
-    Ok(refused.map_or(value, Err))
+impl Guarded {
+    fn open(&self, out: &mut Vec<u8>) {
+        begin(out, 2 + usize::from(self.also.is_some()));
+        word(out, "WATCH");
+        [Some(&self.key), self.also.as_ref()].into_iter().flatten().for_each(|key| word(out, key));
+        command(out, &["GET", &self.key]);
+        command(out, &["TYPE", &self.written.0]);
+        command(out, &["MULTI"]);
+    }
+
+    fn opened(&self, replies: &mut Replies<'_>) -> io::Result<Opened> {
+        let mut refused = None;
+        let mut note = |text: &[u8]| drop(refused.get_or_insert_with(|| text.to_vec()));
+        if let Reply::Error(text) = replies.next()? {
+            note(text);
+        }
+        let mut value = Vec::new();
+        match replies.next()? {
+            Reply::Text(text) => value = text.to_vec(),
+            Reply::Error(text) => note(text),
+            _ => {}
+        }
+        match replies.next()? {
+            Reply::Error(text) => note(text),
+            Reply::Text(kind) if kind == b"none" || kind == self.written.1.as_bytes() => {}
+            _ => note(b"WRONGTYPE Operation against a key holding the wrong kind of value"),
+        }
+        let multi = match replies.next()? {
+            Reply::Error(text) => {
+                note(text);
+                false
+            }
+            _ => true,
+        };
+        Ok(Opened { multi, value: refused.map_or(Ok(value), Err) })
+    }
 }

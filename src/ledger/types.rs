@@ -2,16 +2,30 @@
 
 use std::sync::Arc;
 
+use super::overview::Lease;
 use super::{Cursor, Payload, Words};
 use crate::id::{DispatcherId, Epoch, MessageId};
+
+/// What came of an attempt to take the lease, and what was seen by the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The answer.
+    pub answer: Acquire,
+    /// Whether this server counts a subscriber of the caller's own alive channel.
+    pub counted: bool,
+    /// The server's clock, in milliseconds since 1970.
+    pub redis_ms: u64,
+    /// Keys, and what they hold that no dispatcher can have written.
+    pub foreign: Vec<(String, String)>,
+}
 
 /// The answer to an attempt to take the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acquire {
     /// It is ours now.
     Acquired {
-        /// The epoch that begins.
-        epoch: Epoch,
+        /// The lease, with the epoch that begins.
+        lease: Lease,
         /// How far earlier leaders came.
         cursor: Option<Cursor>,
         /// The highest id of a message that is pending.
@@ -24,10 +38,8 @@ pub enum Acquire {
     },
     /// Somebody else leads.
     Held {
-        /// Who leads.
-        holder: String,
-        /// In which epoch.
-        epoch: Epoch,
+        /// Who leads, and in which epoch.
+        lease: Lease,
         /// How far it has come.
         cursor: Option<Cursor>,
     },
@@ -51,6 +63,9 @@ pub enum Intake {
     Taken,
     /// The cursor is not the one expected; nothing was changed.
     Moved(Option<Cursor>),
+    /// The members were refused, for this reason, in a transaction that moved the cursor, which has been moved back. The
+    /// term has to end: a copy of that last step that arrives late must be one of an earlier epoch.
+    Rewound(String),
 }
 
 /// A message that is taken in.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use redis::{ErrorKind, Value};
+use redis::Value;
 
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
@@ -124,7 +124,7 @@ impl Link {
                 Ok(Outcome::Receivers(receivers))
             }
             Err(error) => {
-                let refused = error.redis_code().is_some();
+                let refused = error.refusal().is_some();
                 self.state = if refused { State::Trying } else { State::Down };
                 self.failed(error)?;
                 Ok(if refused && count == 1 { Outcome::NotPublished } else { Outcome::Unknown })
@@ -166,12 +166,7 @@ impl Link {
 
 /// Whether it is the settings that are wrong, and waiting is unlikely to help.
 fn is_refusal(error: &Error) -> bool {
-    let kind = match error {
-        Error::Redis { source, .. } => Some(source.kind()),
-        _ => None,
-    };
-    kind == Some(ErrorKind::AuthenticationFailed)
-        || matches!(error.redis_code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
+    error.is_denied()
 }
 
 fn receivers(reply: &Value) -> Option<u64> {

@@ -30,7 +30,7 @@ pub enum Standing {
 /// No dispatcher was subscribed, or none that lives.
 const NOT_SUBSCRIBED: &str = "not-subscribed";
 /// Redis has lost the cursor, and who knows what else.
-const CURSOR_LOST: &str = "cursor-lost";
+pub const CURSOR_LOST: &str = "cursor-lost";
 
 impl State {
     /// Finds a cursor. `None`: there is no subscription, or its first marker has not come yet.

@@ -217,23 +217,42 @@ fn a_ring_that_lost_what_follows_the_cursor_is_not_in_sync() {
 }
 
 #[test]
+fn a_marker_that_is_known_or_does_not_rise_names_no_place() {
+    let leaders = |epoch, number| Marker::of_leader(crate::id::Epoch(epoch), number);
+    let join = Marker::of_join(&crate::id::DispatcherId::generate("d0"), 1);
+    let ring = Ring::new(1 << 20);
+    ring.begin_segment();
+    assert_eq!(ring.append([Seen::Marker(join.clone()), Seen::Marker(leaders(7, 3))]), 0);
+    let before = ring.tail();
+    for stray in [join, leaders(7, 3), leaders(7, 2), leaders(6, 9)] {
+        assert_eq!(ring.append([published("x"), Seen::Marker(stray.clone())]), 1, "{stray}");
+        let position = Position { marker: stray, offset: 0 };
+        let cursor = Cursor { position, last_id: crate::id::MessageId(1) };
+        let place = ring.resolve(Some(&cursor)).expect("it is live").place;
+        assert!(place.sequence() <= before, "the place it named has not moved");
+    }
+    assert_eq!(ring.append([Seen::Marker(leaders(8, 0))]), 0);
+}
+
+#[test]
 fn the_eldest_has_seen_all_others_join() {
-    let join = |name: &str| Marker::of_join(&crate::id::DispatcherId::generate(name), 1);
-    let (ours, other) = (join("d0"), join("d1"));
+    let own = crate::id::DispatcherId::generate("d0");
+    let ours = |number| Marker::of_join(&own, number);
+    let other = Marker::of_join(&crate::id::DispatcherId::generate("d1"), 1);
     let others = [other.joined().expect("a join marker").to_owned()];
     let ring = Ring::new(1 << 20);
     assert!(!ring.is_eldest(&[]), "not subscribed");
     ring.begin_segment();
-    ring.append([Seen::Marker(ours.clone())]);
+    ring.append([Seen::Marker(ours(1))]);
     assert!(ring.is_eldest(&[]) && !ring.is_eldest(&others));
     ring.append([Seen::Marker(other.clone())]);
     assert!(ring.is_eldest(&others));
     ring.begin_segment();
-    ring.append([Seen::Marker(ours.clone()), Seen::Elsewhere(other)]);
+    ring.append([Seen::Marker(ours(2)), Seen::Elsewhere(other)]);
     assert!(ring.is_eldest(&others), "it listens to another channel, and is younger all the same");
     ring.end_segment();
     ring.begin_segment();
-    ring.append([Seen::Marker(ours)]);
+    ring.append([Seen::Marker(ours(3))]);
     assert!(!ring.is_eldest(&others), "the other's subscription has stood for longer now");
 }
 

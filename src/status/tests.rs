@@ -5,7 +5,7 @@ use crate::id::{Epoch, MessageId};
 /// Looked at two seconds after 1970 began.
 fn status() -> Status {
     let snapshot = Snapshot {
-        lease: Some(Lease { holder: "d0-5f3a9c".into(), epoch: Epoch(17) }),
+        lease: Some(Lease { holder: "d0-5f3a9c".into(), epoch: Epoch(17), by_time: false }),
         lease_left: Some(Duration::from_millis(1_400)),
         epoch: Epoch(17),
         dispatchers: 2,

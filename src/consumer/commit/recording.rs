@@ -7,7 +7,8 @@
 use log::{debug, error, warn};
 
 use super::{Finished, Watch, Worker};
-use crate::ledger::{Commit, Recorded};
+use crate::consumer::handler::HandlerError;
+use crate::ledger::{Commit, Committed, Recorded, Split, Splitter, batches};
 use crate::log::Quoted;
 
 impl Worker {
@@ -22,20 +23,63 @@ impl Worker {
         if others.is_empty() {
             return true;
         }
-        let outcome = self.insist(batch.len(), |worker| {
-            let others = others.iter().map(|finished| &finished.commit);
-            worker.ledger.commit(None, worker.result_maxlen, worker.doubt, others)
-        });
-        let Some(recorded) = outcome else { return false };
+        for part in batches(&others, |finished| &finished.commit) {
+            if !self.record_looking(part, &mut Splitter::default()) {
+                return false;
+            }
+        }
         self.doubt = None;
-        let stats = self.desk.stats();
-        stats.recorded.add(recorded);
-        stats.scripted.add(recorded);
-        stats.dropped.add(others.len() - recorded.min(others.len()));
         self.beat();
         // If that was a new connection: what is handed over from here on is above what it leaves in doubt.
         self.watch_recall(batch);
         true
+    }
+
+    /// Records results by the script, which looks; in halves where they can't be carried together. `false` if it was given
+    /// up. A result that can't be carried at all fails its message for good: another attempt would bring the same.
+    fn record_looking(&mut self, part: &[&Finished], splitter: &mut Splitter) -> bool {
+        let outcome = self.insist(part.len(), |worker| {
+            let commits = part.iter().map(|finished| &finished.commit);
+            match worker.ledger.commit(None, worker.result_maxlen, worker.doubt, commits) {
+                Ok(committed) => Ok(Ok(committed)),
+                Err(error) => match splitter.judge(&error, part.len()) {
+                    Split::Retry => {
+                        if part.len() == 1 && !worker.ledger.is_answered() {
+                            *splitter = Splitter::default();
+                        }
+                        Err(error)
+                    }
+                    split => Ok(Err((split, error))),
+                },
+            }
+        });
+        match outcome {
+            None => false,
+            Some(Ok(committed)) => {
+                self.note_committed(part, &committed);
+                true
+            }
+            Some(Err((Split::Halve, _))) => {
+                let (first, second) = part.split_at(part.len() / 2);
+                self.record_looking(first, splitter) && self.record_looking(second, splitter)
+            }
+            Some(Err((_, error))) => {
+                for finished in part {
+                    let id = finished.commit.id;
+                    warn!("event=too-large id={id} bytes={} reason={}", finished.commit.bytes(), Quoted(&error));
+                    self.refused.push(id);
+                    self.desk.refuse(id, HandlerError::reject(format!("its result can't be stored: {error}")));
+                }
+                true
+            }
+        }
+    }
+
+    fn note_committed(&self, part: &[&Finished], committed: &Committed) {
+        let stats = self.desk.stats();
+        stats.recorded.add(committed.recorded);
+        stats.scripted.add(committed.recorded);
+        stats.dropped.add(part.len() - committed.recorded.min(part.len()));
     }
 
     /// What of a batch is this consumer's alone, and all others.
@@ -101,7 +145,8 @@ impl Worker {
             Quoted(reason)
         );
         let messages: Vec<_> = left.iter().map(|finished| (finished.commit.id, finished.payload.clone())).collect();
-        let back = self.insist(messages.len(), |worker| worker.ledger.put_back(&messages));
+        let nonce = fastrand::u64(..);
+        let back = self.insist(messages.len(), |worker| worker.ledger.put_back(nonce, &messages));
         if back.is_none() {
             let ids: Vec<String> = messages.iter().map(|(id, _)| id.to_string()).collect();
             error!(
@@ -115,13 +160,14 @@ impl Worker {
 
     /// Watches the recall, if it was not watched on the present connection since the leader took over that the batch came
     /// from. What comes of it is no trouble: all goes through the script then, and that finds out what Redis lacks.
-    fn watch_recall(&mut self, batch: &[Finished]) {
+    pub(super) fn watch_recall(&mut self, batch: &[Finished]) {
         let Some(connection) = self.ledger.connection_number() else { return };
         // A leader writes its recall before anybody hears of it.
         let epoch = batch.iter().map(|finished| finished.epoch).max().unwrap_or_default();
         let known = match self.watch {
             Watch::Broken => return,
-            Watch::Tried(at, of) if at == connection && of >= epoch => return,
+            // Anything else that was said on the connection ends the watch.
+            Watch::Tried(at, of) if at == connection && of >= epoch && self.ledger.recall().is_some() => return,
             Watch::Tried(at, _) => at == connection,
             Watch::None => false,
         };
@@ -129,16 +175,11 @@ impl Worker {
         if !known {
             match self.ledger.run_id() {
                 Ok(server) => self.trust.connected(server, self.desk.highest_id()),
-                Err(error) => return debug!("event=no-transactions reason={}", Quoted(error)),
+                Err(error) => return debug!("event=no-transaction reason={}", Quoted(error)),
             }
         }
-        match self.ledger.watch_recall() {
-            Ok(()) => {}
-            Err(error) if error.is_denied() => {
-                warn!("event=no-transactions reason={} note=\"the script does as well, more slowly\"", Quoted(error));
-            }
-            // As while Redis loads its file.
-            Err(error) => return debug!("event=no-transactions reason={}", Quoted(error)),
+        if let Err(error) = self.ledger.watch_recall() {
+            return debug!("event=no-transaction reason={}", Quoted(error));
         }
         self.watch = Watch::Tried(connection, epoch);
     }

@@ -12,7 +12,7 @@ for i = 3, #ARGV do
   if bytes <= 0 then
     break
   end
-  local member = redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[i], ARGV[i])[1]
+  local member = ours(redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[i], ARGV[i], 'LIMIT', 0, 16), ARGV[i])
   if member then
     out[#out + 1] = member
     out[#out + 1] = redis.call('HGET', KEYS[3], ARGV[i])

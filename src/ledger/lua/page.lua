@@ -2,13 +2,17 @@
 -- KEYS  epoch, pending, attempts
 -- ARGV  my epoch, after id, up to id, most messages, most bytes
 -- Gives {'OK', score read up to or false if the range is empty, numbers of the next deliveries or false, member, …}
---     | {'STALE', epoch}. At least one message is given if there is one.
+--     | {'STALE', epoch}. At least one message is given if there is one, but none if no bytes are asked for: then only
+--     where the first one is.
 local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[1] then
   return {'STALE', epoch or ''}
 end
 local after, most, bytes = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local out, taken, step = {'OK', false, false}, 0, 8
+if bytes == 0 then
+  out[2] = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. after, ARGV[3], 'WITHSCORES', 'LIMIT', 0, 1)[2] or false
+end
 -- In growing steps: the sizes are not known before, and one step of large payloads must stay small.
 while taken < most and bytes > 0 do
   local members = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. after, ARGV[3], 'LIMIT', 0, math.min(step, most - taken))

@@ -1,10 +1,19 @@
 -- Puts messages back whose results Redis refused after they were removed. Meanwhile a leader may have taken them for done,
 -- or a new one may have begun without them: they may go out to somebody else.
--- KEYS  pending, recall
--- ARGV  the highest id, then score and member for each message, in order
-redis.call('ZADD', KEYS[1], unpack(ARGV, 2))
-local term, before = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+ %w+) (%d+)$')
-if term then
-  redis.call('SET', KEYS[2], string.format('%s %.0f', term, math.max(tonumber(before), tonumber(ARGV[1]))))
+--
+-- Done once for each nonce: a call that comes late, after another has put the messages back and their results were recorded,
+-- would make them pending again.
+-- KEYS  pending, recall, the nonce's key
+-- ARGV  how long the nonce is remembered in ms, the highest id, then score and member for each message, in order
+prove_removal(KEYS[1])
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  return 'OK'
 end
+redis.call('ZADD', KEYS[1], 'XX', 'GT', '-inf', '')
+local recall = raised(KEYS[2], tonumber(ARGV[2]))
+redis.call('SET', KEYS[3], '', 'PX', ARGV[1])
+if recall then
+  redis.call('SET', KEYS[2], recall)
+end
+redis.call('ZADD', KEYS[1], unpack(ARGV, 3))
 return 'OK'

@@ -7,8 +7,9 @@ if epoch ~= ARGV[1] then
   return {'STALE', epoch or ''}
 end
 if redis.call('GET', KEYS[2]) == ARGV[2] then
-  redis.call('DEL', KEYS[2])
-  if ARGV[3] ~= '' then
+  if ARGV[3] == '' then
+    redis.call('DEL', KEYS[2])
+  else
     redis.call('SET', KEYS[2], ARGV[3])
   end
 end

@@ -7,43 +7,26 @@ local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[1] then
   return {'STALE', epoch or ''}
 end
-local kind = redis.call('TYPE', KEYS[4]).ok
-if kind ~= 'stream' and kind ~= 'none' then
-  return redis.error_reply('WRONGTYPE ' .. KEYS[4] .. ' is a ' .. kind .. ', not a stream')
-end
--- What a consumer may still have goes out again, or is buried: from here on it is not that consumer's alone.
-local term, before = string.match(redis.call('GET', KEYS[5]) or '', '^(%d+ %w+) (%d+)$')
-before = tonumber(before) or 0
-local recall = before
-for i = 3, #ARGV, 6 do
-  if ARGV[i + 2] == 'held' then
-    recall = math.max(recall, tonumber(ARGV[i]))
-  end
-end
-if term and recall > before then
-  -- Under maxmemory a script whose first write needs no memory may go on.
-  redis.call('DEL', KEYS[5])
-  redis.call('SET', KEYS[5], string.format('%s %.0f', term, recall))
-end
-local out = {'OK'}
+local out, counts, buried, gone, recall = {'OK'}, {}, {}, {''}, 0
 for i = 3, #ARGV, 6 do
   local id, verdict = ARGV[i], ARGV[i + 1]
-  local member = redis.call('ZRANGEBYSCORE', KEYS[2], id, id)[1]
-  -- Counted from the delivery's own number, so that a repeated call counts it once.
+  -- Counted from the delivery's own number, so that a repeated call counts it once, and one that comes late lowers nothing.
   local deliveries = tonumber(ARGV[i + 3])
-  if not member then
-    redis.call('HDEL', KEYS[3], id)
+  -- What a consumer may still have goes out again, or is buried: from here on it is not that consumer's alone.
+  if ARGV[i + 2] == 'held' then
+    recall = math.max(recall, tonumber(id))
+  end
+  if redis.call('ZCOUNT', KEYS[2], id, id) == 0 then
+    gone[#gone + 1] = id
     out[#out + 1] = 0
   elseif verdict == 'rejected' or (verdict == 'failed' and deliveries >= tonumber(ARGV[2])) then
-    redis.call('ZREMRANGEBYSCORE', KEYS[2], id, id)
-    redis.call('XADD', KEYS[4], '*', 'id', string.sub(member, 1, 16), 'payload', string.sub(member, 18),
-      'reason', ARGV[i + 5], 'deliveries', deliveries, 'consumer', ARGV[i + 4])
-    redis.call('HDEL', KEYS[3], id)
+    buried[#buried + 1] = i
     out[#out + 1] = -1
   elseif verdict == 'failed' then
-    -- Under maxmemory a script whose first write needs no memory may go on.
-    redis.call('HDEL', KEYS[3], id)
-    redis.call('HSET', KEYS[3], id, deliveries + 1)
+    if (tonumber(redis.call('HGET', KEYS[3], id)) or 0) <= deliveries then
+      counts[#counts + 1] = id
+      counts[#counts + 1] = deliveries + 1
+    end
     out[#out + 1] = deliveries + 1
   elseif verdict == 'lost' then
     -- Whoever has it may come back with it: it counts when it goes out again.
@@ -52,4 +35,26 @@ for i = 3, #ARGV, 6 do
     out[#out + 1] = deliveries
   end
 end
+-- Settling goes on when Redis is full.
+prove_removal(KEYS[2])
+redis.call('HDEL', KEYS[3], '')
+recall = raised(KEYS[5], recall)
+if #counts > 0 then
+  redis.call('HSET', KEYS[3], unpack(counts))
+end
+if recall then
+  redis.call('SET', KEYS[5], recall)
+end
+for _, i in ipairs(buried) do
+  local id = ARGV[i]
+  local member = ours(redis.call('ZRANGEBYSCORE', KEYS[2], id, id, 'LIMIT', 0, 16), id)
+  if member then
+    -- Refused it leaves its message pending: the removal comes after it, and is proven.
+    redis.call('XADD', KEYS[4], '*', 'id', string.sub(member, 1, 16), 'payload', string.sub(member, 18),
+      'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3], 'consumer', ARGV[i + 4])
+  end
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], id, id)
+  redis.call('HDEL', KEYS[3], id)
+end
+redis.call('HDEL', KEYS[3], unpack(gone))
 return out

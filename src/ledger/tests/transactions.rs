@@ -1,16 +1,13 @@
 //! Transactions: what they do, and that they do nothing once somebody has written what they rest on.
 
 use super::*;
+use crate::refusal::Refusal;
 
 const NOTHING_UNSTORED: Option<(Vec<MessageId>, String)> = None;
 
 /// A leader, and what it has taken in.
 fn led(f: &mut Fixture, ids: &[u64]) -> Epoch {
-    let Acquire::Acquired { epoch, .. } =
-        f.ledger.acquire(&DispatcherId::generate("a"), TTL, Epoch(0), true).expect("it is free")
-    else {
-        panic!("nobody else has it")
-    };
+    let Lease { epoch, .. } = f.acquire(&DispatcherId::generate("a"), Epoch(0));
     f.pend(epoch, ids);
     epoch
 }
@@ -82,8 +79,9 @@ fn a_new_leader_recalls_all_that_is_pending() {
     assert_eq!(counts(&mut f), (0, 3));
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let mut full = other(&f);
-    assert!(full.acquire(&DispatcherId::generate("b"), TTL, Epoch(0), true).is_ok(), "a full Redis gets its leader");
-    let epoch = full.recall_now().epoch;
+    let before = epoch;
+    let Lease { epoch, .. } = f.acquire(&DispatcherId::generate("b"), Epoch(0));
+    assert!(epoch > before && full.recall_now().epoch == epoch, "a full Redis gets its leader");
     f.ledger.settle(epoch, 5, &[returned(3, Verdict::Lost, 1)]).expect("and has its messages settled");
     assert_eq!(full.recall_now().up_to, MessageId(3));
 }
@@ -102,7 +100,10 @@ fn a_transaction_that_comes_late_does_nothing() {
     let epoch = led(&mut f, &[1, 2]);
     let (mut given_up, mut consumer) = (other(&f), other(&f));
     given_up.watch_recall().expect("it is watched");
-    assert_eq!(consumer.commit(None, 0, Some(MessageId(2)), &[commit(1), commit(2)]).expect("redis answers"), 2);
+    assert_eq!(
+        consumer.commit(None, 0, Some(MessageId(2)), &[commit(1), commit(2)]).expect("redis answers").recorded,
+        2
+    );
     assert_eq!(record(&mut given_up, &[1, 2]), None);
     assert_eq!((counts(&mut f), recall_of(&given_up)), ((2, 0), Some((epoch, 2))));
 }
@@ -136,9 +137,9 @@ fn results_that_could_not_be_stored_are_named_and_their_messages_put_back() {
     let (ids, reason) = unstored.expect("a string takes no entries");
     assert_eq!((removed, ids), (2, vec![MessageId(1), MessageId(2)]));
     assert!(reason.contains("WRONGTYPE"), "{reason}");
-    consumer.put_back(&[(MessageId(1), b"x"[..].into()), (MessageId(2), b"x"[..].into())]).expect("there is room");
+    consumer.put_back(1, &[(MessageId(1), b"x"[..].into()), (MessageId(2), b"x"[..].into())]).expect("there is room");
     f.run(&["DEL", "messages:processed"]);
-    assert_eq!(consumer.commit(None, 0, None, &[commit(1), commit(2)]).expect("redis answers"), 2);
+    assert_eq!(consumer.commit(None, 0, None, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn full_memory_refuses_a_transaction_whole() {
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let one = commit(1);
     let error = consumer.commit_sole(0, &[&one]).expect_err("there is no memory");
-    assert_eq!(error.redis_code(), Some("OOM"));
+    assert_eq!(error.refusal(), Some(Refusal::Memory));
     f.run(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(counts(&mut f), (0, 1));
     assert!(record(&mut consumer, &[1]).is_some(), "the watch stands");
@@ -166,7 +167,7 @@ fn a_watch_ends_with_its_connection() {
     let one = commit(1);
     assert!(consumer.commit_sole(0, &[&one]).is_err());
     assert_eq!(consumer.recall(), None);
-    assert_eq!(consumer.commit(None, 0, None, &[one]).expect("it connects again"), 1);
+    assert_eq!(consumer.commit(None, 0, None, &[one]).expect("it connects again").recorded, 1);
     assert_eq!(consumer.recall(), None, "another connection watches nothing");
 }
 
@@ -180,8 +181,8 @@ fn an_intake_in_a_transaction_is_fenced_like_the_script() {
     f.pend(epoch, &[3]);
     let Value::BulkString(calls) = f.run(&["INFO", "commandstats"]) else { panic!("a text") };
     assert!(!String::from_utf8_lossy(&calls).contains("cmdstat_evalsha"), "it went through the script");
-    let before = f.ledger.cursor().expect("redis answers");
-    other(&f).acquire(&DispatcherId::generate("b"), TTL, Epoch(0), true).expect("nobody is subscribed");
+    let before = Some(cursor("m", 1, 3));
+    f.acquire_by_another(Epoch(0));
     let batch = [arrival(4, b"x")];
     let error = f.ledger.intake(epoch, before.as_ref(), &cursor("m", 4, 4), &batch).expect_err("another leads");
     assert!(matches!(error, Error::Fenced { .. }), "{error}");
@@ -193,7 +194,8 @@ fn an_intake_sees_a_cursor_that_somebody_moved() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1]);
     f.pend(epoch, &[2]);
-    let before = f.ledger.cursor().expect("redis answers");
+    // On the leader's own connection a question would end the watch.
+    let before = Some(cursor("m", 1, 2));
     other(&f).connection().query("testing", Command::of(&["DEL", "messages:cursor"])).expect("redis answers");
     let taken = f.ledger.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &[arrival(3, b"x")]);
     assert_eq!(taken.expect("it leads"), Intake::Moved(None));
@@ -205,14 +207,21 @@ fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1]);
     f.pend(epoch, &[2]);
-    let before = f.ledger.cursor().expect("redis answers");
-    f.run(&["SET", "messages:pending", "mine"]);
+    let before = Some(cursor("m", 1, 2));
+    // The type was right when the transaction was opened.
+    f.ledger.fence.arm(&mut f.ledger.connection).expect("redis answers");
+    other(&f).connection().query("testing", Command::of(&["SET", "messages:pending", "mine"])).expect("redis answers");
     let (next, batch) = (cursor("m", 3, 3), [arrival(3, b"x")]);
-    for _ in 0..2 {
-        let error = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
-        assert!(error.to_string().contains("messages:pending is a string"), "{error}");
-        assert_eq!(f.ledger.cursor().expect("redis answers"), before);
-    }
+    let rewound = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
+    assert!(
+        matches!(&rewound, Intake::Rewound(reason) if reason.contains("messages:pending is a string")),
+        "{rewound:?}"
+    );
+    assert_eq!(f.ledger.cursor().expect("redis answers"), before);
+    // From then on the script looks.
+    let error = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
+    assert!(error.to_string().contains("messages:pending is a string"), "{error}");
+    assert_eq!(f.ledger.cursor().expect("redis answers"), before);
     f.run(&["DEL", "messages:pending"]);
     assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken);
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
@@ -247,12 +256,12 @@ fn what_is_put_back_under_the_next_leader_is_not_recorded_twice() {
     unlucky.watch_recall().expect("it is watched");
     f.run(&["SET", "messages:processed", "mine"]);
     assert!(record(&mut unlucky, &[2]).is_some_and(|recorded| recorded.unstored.is_some()));
+    f.run(&["DEL", "messages:processed"]);
     // The next leader begins while the message is nowhere.
     led(&mut f, &[]);
     let mut next = other(&f);
     next.watch_recall().expect("it is watched");
-    unlucky.put_back(&[(MessageId(2), b"x"[..].into())]).expect("there is room");
-    f.run(&["DEL", "messages:processed"]);
+    unlucky.put_back(1, &[(MessageId(2), b"x"[..].into())]).expect("there is room");
     assert_eq!(record(&mut next, &[2]), None);
     assert_eq!(recall_of(&next).map(|(_, up_to)| up_to), Some(2));
 }
@@ -263,25 +272,85 @@ fn an_election_needs_nothing_of_the_recall_before() {
     f.run(&["LPUSH", "messages:recall", "x"]);
     f.run(&["ZADD", "messages:pending", "9007199254740992", "foreign"]);
     let epoch = led(&mut f, &[]);
-    assert_eq!(f.ledger.recall_now().up_to, MessageId(9_007_199_254_740_992));
-    f.run(&["ZREM", "messages:pending", "foreign"]);
+    assert_eq!(f.ledger.recall_now().up_to, MessageId(0), "what is none of ours counts for nothing");
     let later = led(&mut f, &[7]);
     assert!(later > epoch);
     assert_eq!(f.ledger.recall_now().up_to, MessageId(0), "what is gone is no longer recalled");
 }
 
+/// A user of its own, whose rights the test changes; it has all of them at first.
+fn with_rights(f: &mut Fixture) -> Ledger {
+    f.run(&["ACL", "SETUSER", "u", "on", ">p", "~*", "&*", "+@all"]);
+    let url = f.redis.url().replace("redis://", "redis://u:p@");
+    Ledger::new(Server::parse(&url).expect("a URL"), Arc::new(Keys::new("messages")), Duration::from_secs(10))
+}
+
 #[test]
-fn without_the_right_to_multi_nothing_counts_as_a_transaction() {
+fn without_the_right_to_a_transaction_nothing_is_sent_as_one() {
+    for right in ["multi", "exec", "watch", "get"] {
+        let mut f = fixture();
+        led(&mut f, &[1]);
+        let mut consumer = with_rights(&mut f);
+        f.run(&["ACL", "SETUSER", "u", &format!("-{right}")]);
+        consumer.watch_recall().expect("redis answers");
+        let one = commit(1);
+        match consumer.commit_sole(0, &[&one]) {
+            Ok(recorded) => assert_eq!(recorded, None, "there is no watch without {right}"),
+            Err(error) => assert_eq!(error.refusal(), Some(Refusal::Right), "{right}"),
+        }
+        assert_eq!(counts(&mut f), (0, 1), "without {right} nothing took place");
+        assert_eq!(consumer.commit(None, 0, None, &[one]).expect("the script does as well").recorded, 1, "{right}");
+    }
+}
+
+/// Commands behind a MULTI that was refused would be carried out one by one.
+#[test]
+fn a_right_that_is_taken_away_between_two_transactions_lets_the_first_one_be_the_last() {
+    for right in ["multi", "exec", "watch"] {
+        let mut f = fixture();
+        led(&mut f, &[1, 2, 3]);
+        let mut consumer = with_rights(&mut f);
+        consumer.watch_recall().expect("redis answers");
+        f.run(&["ACL", "SETUSER", "u", &format!("-{right}")]);
+        // Another leader begins: what is sent now must not count.
+        let epoch = led(&mut f, &[]);
+        for id in [1, 2] {
+            let one = commit(id);
+            let outcome = consumer.commit_sole(0, &[&one]);
+            assert!(!matches!(outcome, Ok(Some(_))), "without {right}: {outcome:?}");
+        }
+        assert_eq!(counts(&mut f), (0, 3), "without {right} nothing took place");
+        assert!(epoch > Epoch(0));
+        assert_eq!(
+            consumer.commit(None, 0, None, &[commit(1)]).expect("the script does as well").recorded,
+            1,
+            "{right}"
+        );
+    }
+}
+
+#[test]
+fn messages_are_put_back_once_however_late_a_copy_of_the_call_arrives() {
     let mut f = fixture();
     led(&mut f, &[1]);
-    f.run(&["ACL", "SETUSER", "u", "on", ">p", "~*", "+@all"]);
-    let url = f.redis.url().replace("redis://", "redis://u:p@");
-    let keys = Arc::new(Keys::new("messages"));
-    let mut consumer = Ledger::new(Server::parse(&url).expect("a URL"), keys, Duration::from_secs(10));
-    consumer.watch_recall().expect("it is watched");
-    f.run(&["ACL", "SETUSER", "u", "-multi"]);
-    let one = commit(1);
-    assert!(consumer.commit_sole(0, &[&one]).is_err());
-    assert_eq!(consumer.connection_number(), None, "what took place is unknown");
-    assert_eq!(consumer.commit_sole(0, &[&one]).expect("nothing was sent"), None, "there is no watch");
+    let messages = [(MessageId(1), Payload::copy_from_slice(b"x"))];
+    f.number(&["ZREMRANGEBYSCORE", "messages:pending", "1", "1"]);
+    f.ledger.put_back(7, &messages).expect("there is room");
+    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1)]).expect("redis answers").recorded, 1);
+    // The first attempt, over a connection that was given up.
+    other(&f).put_back(7, &messages).expect("redis answers");
+    assert_eq!(counts(&mut f), (1, 0), "a message that is recorded stays so");
+}
+
+impl Fixture {
+    fn acquire_by_another(&mut self, floor: Epoch) {
+        let id = DispatcherId::generate("b");
+        let _subscription = self.listen(&id);
+        let mut ledger = other(self);
+        let acquired = wait_until(Duration::from_secs(10), "the lease is free", || {
+            let answer = ledger.acquire(&id, TTL, floor, true)?.answer;
+            Ok(matches!(answer, Acquire::Acquired { .. }).then_some(()))
+        });
+        acquired.expect("it gets the lease");
+    }
 }

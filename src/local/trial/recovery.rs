@@ -74,7 +74,7 @@ mod tests {
     use crate::id::Epoch;
 
     fn snapshot(holder: &str, epoch: u64, cursor: &str, processed: u64) -> Snapshot {
-        let lease = Some(Lease { holder: holder.to_owned(), epoch: Epoch(epoch) });
+        let lease = Some(Lease { holder: holder.to_owned(), epoch: Epoch(epoch), by_time: false });
         Snapshot { lease, cursor: cursor.parse().ok(), processed, ..Snapshot::default() }
     }
 
@@ -82,7 +82,8 @@ mod tests {
     fn only_a_result_of_the_new_leaders_intake_ends_a_take_over() {
         let killed_at = Instant::now();
         let at = |ms| killed_at + Duration::from_millis(ms);
-        let mut recovery = Recovery::of_leader(Lease { holder: "d0-a".into(), epoch: Epoch(7) }, killed_at);
+        let mut recovery =
+            Recovery::of_leader(Lease { holder: "d0-a".into(), epoch: Epoch(7), by_time: false }, killed_at);
         // Consumers still finish what the killed leader had handed out.
         assert_eq!(recovery.observe(at(1), &snapshot("d0-a", 7, "7.3 5 10", 15)), None);
         assert_eq!(recovery.observe(at(2), &Snapshot { lease: None, ..snapshot("", 0, "", 16) }), None);
@@ -97,7 +98,8 @@ mod tests {
     fn a_paused_leader_that_goes_on_needs_no_successor() {
         let paused_at = Instant::now();
         let at = |ms| paused_at + Duration::from_millis(ms);
-        let mut recovery = Recovery::of_leader(Lease { holder: "d0-a".into(), epoch: Epoch(7) }, paused_at);
+        let mut recovery =
+            Recovery::of_leader(Lease { holder: "d0-a".into(), epoch: Epoch(7), by_time: false }, paused_at);
         assert_eq!(recovery.observe(at(5), &snapshot("d0-a", 7, "7.3 5 10", 15)), None);
         recovery.goes_on(15);
         assert_eq!(recovery.observe(at(500), &snapshot("d0-a", 7, "7.3 5 10", 15)), None);

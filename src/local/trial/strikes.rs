@@ -137,7 +137,7 @@ impl Strikes {
         } else if strike.fault == Fault::Cut {
             let Some(id) = cut(view, strike, &lease)? else { return Ok(None) };
             let led = id == lease.holder;
-            let name = Lease { holder: id, epoch: lease.epoch }.name().to_owned();
+            let name = Lease { holder: id, ..lease.clone() }.name().to_owned();
             let role = if led { ", which leads" } else { "" };
             let said = format!("redis closes the subscription of {name}{role}");
             (name, led, if led { Recovery::of_leader(lease, now) } else { anybody }, said)

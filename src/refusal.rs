@@ -1,0 +1,145 @@
+//! Why Redis refuses a command, read from the text of its error reply. Pure.
+//!
+//! The code is not always the first word: Redis 6.2 wraps what a script's command was refused for (`ERR Error running
+//! script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't …`), `EXEC` says `EXECABORT Transaction
+//! discarded because of: NOPERM …`, and a script's missing right has a sentence instead of a code. Limitation: a sentence
+//! that no tested version says is [`Refusal::Other`].
+
+/// Why a command was refused, as far as it makes a difference to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// User or password are wrong or missing (`NOAUTH`, `WRONGPASS`).
+    Login,
+    /// The user lacks a right to a command, a key or a channel (`NOPERM`).
+    Right,
+    /// The server does not have the command: it was renamed, or the server is too old.
+    UnknownCommand,
+    /// The memory is full (`OOM`).
+    Memory,
+    /// The server is a replica (`READONLY`, `MASTERDOWN`).
+    Replica,
+    /// The server can't write to its disk (`MISCONF`).
+    Disk,
+    /// Too few replicas are connected (`NOREPLICAS`).
+    Replicas,
+    /// A key holds another type (`WRONGTYPE`).
+    WrongType,
+    /// A stream has no higher id left.
+    StreamExhausted,
+    /// The server is loading its file, or busy with a script (`LOADING`, `BUSY`).
+    NotNow,
+    /// The server does not have the script (`NOSCRIPT`).
+    NoScript,
+    /// A cluster's node is not responsible, or not able (`MOVED`, `ASK`, `CROSSSLOT`, `CLUSTERDOWN`, `TRYAGAIN`).
+    Cluster,
+    /// The command is larger than the server, or something before it, allows.
+    TooLarge,
+    /// Anything else.
+    Other,
+}
+
+/// Sentences, in small letters. They come before the codes, since they may repeat names or arguments that look like one.
+const SENTENCES: &[(&str, Refusal)] = &[
+    ("unknown command", Refusal::UnknownCommand),
+    ("unknown redis command", Refusal::UnknownCommand),
+    // A script's command, in 7.0 and later and in 6.2.
+    ("acl failure in script", Refusal::Right),
+    ("can't run this command or subcommand", Refusal::Right),
+    ("has exhausted the last possible id", Refusal::StreamExhausted),
+    ("invalid bulk length", Refusal::TooLarge),
+    ("invalid multibulk length", Refusal::TooLarge),
+    ("too big", Refusal::TooLarge),
+    ("too large", Refusal::TooLarge),
+    ("too long", Refusal::TooLarge),
+    ("too many arguments", Refusal::TooLarge),
+    ("too many results to unpack", Refusal::TooLarge),
+    ("exceeds maximum allowed size", Refusal::TooLarge),
+    ("exceeds the maximum", Refusal::TooLarge),
+];
+
+const CODES: &[(&str, Refusal)] = &[
+    ("NOAUTH", Refusal::Login),
+    ("WRONGPASS", Refusal::Login),
+    ("NOPERM", Refusal::Right),
+    ("OOM", Refusal::Memory),
+    ("READONLY", Refusal::Replica),
+    ("MASTERDOWN", Refusal::Replica),
+    ("MISCONF", Refusal::Disk),
+    ("NOREPLICAS", Refusal::Replicas),
+    ("WRONGTYPE", Refusal::WrongType),
+    ("LOADING", Refusal::NotNow),
+    ("BUSY", Refusal::NotNow),
+    ("NOSCRIPT", Refusal::NoScript),
+    ("MOVED", Refusal::Cluster),
+    ("ASK", Refusal::Cluster),
+    ("CROSSSLOT", Refusal::Cluster),
+    ("CLUSTERDOWN", Refusal::Cluster),
+    ("TRYAGAIN", Refusal::Cluster),
+];
+
+impl Refusal {
+    /// Reads the text of an error reply, its leading `-` left out or not.
+    pub fn of(text: &str) -> Refusal {
+        let small = text.to_ascii_lowercase();
+        let sentence = SENTENCES.iter().find(|(sentence, _)| small.contains(sentence));
+        sentence.map(|(_, refusal)| *refusal).or_else(|| code_in(text)).unwrap_or(Refusal::Other)
+    }
+
+    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights have changed.
+    pub fn is_denial(self) -> bool {
+        matches!(self, Refusal::Login | Refusal::Right)
+    }
+}
+
+/// The first code at the beginning, behind a `-` or behind a colon.
+fn code_in(text: &str) -> Option<Refusal> {
+    let mut before = ":";
+    for word in text.split(' ') {
+        let bare = word.trim_start_matches('-');
+        let at_its_place = before.ends_with(':') || bare.len() < word.len();
+        if let Some((_, refusal)) = CODES.iter().find(|(code, _)| at_its_place && *code == bare.trim_end_matches(':')) {
+            return Some(*refusal);
+        }
+        before = word;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Redis 6.2, 7.0 and 8.2 and Valkey 8.1 and 9.1 say.
+    #[test]
+    fn a_refusal_is_recognised_wherever_its_code_stands() {
+        const WRAPPED: &str = "ERR Error running script (call to f_4344): @user_script:1: @user_script: 1: ";
+        let wrapped = |text: &str| format!("{WRAPPED}{text}");
+        for (text, refusal) in [
+            ("NOPERM this user has no permissions to run the 'multi' command or its subcommand", Refusal::Right),
+            ("EXECABORT Transaction discarded because of: NOPERM User u has no permissions", Refusal::Right),
+            ("ERR ACL failure in script: User OOM has no permissions to run the 'zadd' command", Refusal::Right),
+            (&wrapped("The user executing the script can't run this command or subcommand"), Refusal::Right),
+            (&wrapped("-READONLY You can't write against a read only replica."), Refusal::Replica),
+            ("READONLY You can't write against a read only replica. script: on @user_script:1.", Refusal::Replica),
+            ("-READONLY You can't write against a read only replica.", Refusal::Replica),
+            (&wrapped("-OOM command not allowed when used memory > 'maxmemory'."), Refusal::Memory),
+            ("OOM command not allowed when used memory > 'maxmemory'. script: 43, on @user_script:1.", Refusal::Memory),
+            (&wrapped("Unknown Redis command called from Lua script"), Refusal::UnknownCommand),
+            ("ERR Unknown command called from script script: on @user_script:1.", Refusal::UnknownCommand),
+            ("ERR unknown command 'ZADD', with args beginning with: '-READONLY' 'OOM' ", Refusal::UnknownCommand),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Refusal::WrongType),
+            (&wrapped("WRONGTYPE Operation against a key holding the wrong kind of value"), Refusal::WrongType),
+            ("MISCONF Redis is configured to save RDB snapshots, but", Refusal::Disk),
+            ("ERR The stream has exhausted the last possible ID, unable to add more items", Refusal::StreamExhausted),
+            ("ERR Protocol error: invalid bulk length", Refusal::TooLarge),
+            ("ERR too many arguments", Refusal::TooLarge),
+            ("NOSCRIPT No matching script. Please use EVAL.", Refusal::NoScript),
+            ("MOVED 3999 127.0.0.1:6381", Refusal::Cluster),
+            ("ERR max number of clients reached", Refusal::Other),
+            ("ERR the group OOM is unhappy", Refusal::Other),
+            ("", Refusal::Other),
+        ] {
+            assert_eq!(Refusal::of(text), refusal, "{text}");
+        }
+    }
+}
