@@ -160,13 +160,13 @@ error_codes! {
     Malformed = 4,
     /// A valid frame at the wrong time or in the wrong direction.
     Unexpected = 5,
-    /// The sender's epoch is older than one the receiver has seen.
+    /// The sender's epoch is older than one the receiver has seen, or not the one that its Redis names.
     Stale = 6,
     /// LEAD named another group.
     Group = 7,
     /// More messages in hand than the prefetch allows.
     OverPrefetch = 8,
-    /// Too many connections, or the receiver is stopping.
+    /// The receiver could not ask Redis whether the sender's epoch is true.
     Unavailable = 9,
     /// The connection was replaced by a newer one of the same epoch.
     Replaced = 10,

@@ -348,8 +348,6 @@ fn nobody_may_do_the_work_of_another() {
                 &["PUBLISH", "messages:control", "released 7"],
                 &["PUBLISH", CHANNEL, "x"],
                 &["SUBSCRIBE", CHANNEL],
-                &["SET", "messages:epoch", "8"],
-                &["EVAL", leaders_work, "1", "messages:epoch"],
                 &["EVAL", "return redis.call('TYPE', KEYS[1])", "1", "messages:leader"],
                 &["XADD", "messages:dead", "*", "a", "b"],
                 &["DEL", "messages:pending"],
@@ -403,4 +401,28 @@ fn nobody_may_do_the_work_of_another() {
     }
     let epoch: String = run(admin, &["GET", "messages:epoch"]);
     assert_eq!(epoch, "7");
+}
+
+/// What the document recommends where Redis can tell reading a key from writing it.
+#[test]
+fn from_redis_7_on_consumers_need_not_be_able_to_write_the_epoch() {
+    const READ: &str = "%R~messages:epoch";
+    assert!(DOCUMENT.contains(&format!("`{READ}` for `~messages:epoch`")));
+    let users = users();
+    let server = server_with(&users);
+    if server.version().expect("it answers").starts_with("redis 6.") {
+        return;
+    }
+    let admin = &mut client(&server.url());
+    let () = run(admin, &["SET", "messages:epoch", "7"]);
+    let narrow = |word: &&'static str| if *word == "~messages:epoch" { READ } else { word };
+    let () = run(admin, &users[CONSUMER].line.iter().map(narrow).collect::<Vec<_>>());
+    let connection = &mut client(&url_of(&server, CONSUMER, &users[CONSUMER]));
+    let epoch: String = run(connection, &["GETRANGE", "messages:epoch", "0", "-1"]);
+    assert_eq!(epoch, "7");
+    let script = "return redis.call('SET', KEYS[1], '8')";
+    for words in [&["SET", "messages:epoch", "8"][..], &["EVAL", script, "1", "messages:epoch"]] {
+        let reply: redis::RedisResult<redis::Value> = redis::cmd(words[0]).arg(&words[1..]).query(connection);
+        assert!(reply.is_err(), "{words:?}: {reply:?}");
+    }
 }

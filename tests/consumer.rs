@@ -11,11 +11,12 @@ use oncecast::id::{Epoch, MessageId};
 use oncecast::local::{ChildProcess, RedisServer, Signal, ports};
 use oncecast::wire::{Frame, HEADER_BYTES, REJECT};
 use oncecast::{Consumer, ConsumerBuilder, Delivery, HandlerError, Outcome};
+use parking_lot::Mutex;
 use tungstenite::Message;
 
 use support::running_consumer::RunningConsumer;
 use support::scripted_dispatcher::ScriptedDispatcher;
-use support::{DEADLINE, lasting_redis_server, pend, programs, redis_server, run_on, wait_until};
+use support::{DEADLINE, elect, lasting_redis_server, pend, programs, redis_server, run_on, wait_until};
 
 fn process(id: u64, body: &str) -> Frame<'_> {
     Frame::Process { id: MessageId(id), delivery: 1, body: body.as_bytes() }
@@ -69,6 +70,7 @@ fn a_message_is_recorded_removed_and_acknowledged() {
     let redis = redis_server();
     let consumer =
         RunningConsumer::start(consumer_of(&redis).consumer_id("c0").prefetch(8).handler(oncecast::consumer::stamp));
+    elect(&redis, 5);
     let mut peer = ScriptedDispatcher::connect(consumer.address);
     peer.send(&[Frame::Lead { epoch: Epoch(5), group: "messages" }]);
     let mut bytes = peer.next_message();
@@ -104,7 +106,7 @@ fn a_message_is_recorded_removed_and_acknowledged() {
 fn what_is_not_pending_is_acknowledged_and_not_stored() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::consumer::stamp));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "late")]);
     peer.expect_acks(&[1]);
     assert!(entries(&redis).is_empty());
@@ -115,7 +117,7 @@ fn what_is_not_pending_is_acknowledged_and_not_stored() {
 fn an_outcome_without_fields_stores_nothing() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(|_: &Delivery<'_>| Ok(Outcome::new())));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 1, "x");
     peer.send(&[process(1, "x")]);
     peer.expect_acks(&[1]);
@@ -127,12 +129,12 @@ fn the_higher_epoch_rules_and_inherits_what_is_in_hand() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(4).handler(handler));
-    let mut old = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut old = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 1, "one");
     old.send(&[process(1, "one")]);
     wait_until("the message to be in hand", || (consumer.stats.held() == 1).then_some(()));
 
-    let mut new = ScriptedDispatcher::lead(consumer.address, 6, &[1]);
+    let mut new = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[1]);
     old.send(&[process(2, "two")]);
     old.expect_error(6);
     let mut late = ScriptedDispatcher::connect(consumer.address);
@@ -152,8 +154,8 @@ fn the_higher_epoch_rules_and_inherits_what_is_in_hand() {
 fn a_replaced_leader_that_has_nothing_to_send_is_told_as_well() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::consumer::stamp));
-    let mut old = ScriptedDispatcher::lead(consumer.address, 5, &[]);
-    let _new = ScriptedDispatcher::lead(consumer.address, 6, &[]);
+    let mut old = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
+    let _new = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     old.expect_error(6);
 }
 
@@ -162,7 +164,7 @@ fn work_outlives_its_connection() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).prefetch(4).handler(handler));
-    let mut first = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut first = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 1, "one");
     pend(&redis, 2, "two");
     first.send(&[process(1, "one"), process(2, "two")]);
@@ -172,7 +174,7 @@ fn work_outlives_its_connection() {
     permits.send(()).expect("handlers live");
     wait_until("one to be recorded", || (consumer.stats.held() == 1).then_some(()));
     let left = if entries(&redis) == [["body=one"]] { 2 } else { 1 };
-    let mut second = ScriptedDispatcher::lead(consumer.address, 5, &[left]);
+    let mut second = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[left]);
     permits.send(()).expect("handlers live");
     second.expect_acks(&[left]);
     assert_eq!((entries(&redis).len(), pending(&redis)), (2, 0));
@@ -183,7 +185,7 @@ fn slow_work_is_reported_each_second_and_on_every_ping() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(handler));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "slow")]);
     assert_eq!(peer.next(), "PROGRESS 1");
     assert_eq!(peer.next(), "PROGRESS 1");
@@ -204,11 +206,11 @@ fn a_handler_past_its_time_is_no_longer_reported_and_its_late_result_counts() {
     let (permits, handler) = gated();
     let consumer =
         RunningConsumer::start(consumer_of(&redis).handler_timeout(Duration::from_millis(100)).handler(handler));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 1, "slow");
     peer.send(&[process(1, "slow")]);
     wait_until("it to be given up", || (consumer.stats.timed_out.get() == 1).then_some(()));
-    let mut next = ScriptedDispatcher::lead(consumer.address, 6, &[]);
+    let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     permits.send(()).expect("handlers live");
     next.expect_acks(&[1]);
     assert_eq!(entries(&redis), [["body=slow"]]);
@@ -226,7 +228,7 @@ fn failures_say_when_to_deliver_again_and_why() {
         _ => Ok(Outcome::new().field("delivery", delivery.number().to_string())),
     };
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(1).prefetch(10).handler(handler));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 6, "fine");
     let bodies = ["retry", "later", "reject", "panic", "error"];
     let frames: Vec<_> = bodies.iter().zip(1..).map(|(body, id)| process(id, body)).collect();
@@ -252,14 +254,14 @@ fn a_failure_that_nobody_hears_is_told_to_the_next_leader() {
         Err(HandlerError::retry("no luck"))
     };
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(handler));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "x")]);
     wait_until("it to be in hand", || (consumer.stats.held() == 1).then_some(()));
     drop(peer);
     wait_until("the connection to be gone", || (consumer.stats.ruling_epoch() == 0).then_some(()));
     permits.send(()).expect("handlers live");
     wait_until("it to fail", || (consumer.stats.retried.get() == 1).then_some(()));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 6, &[1]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[1]);
     assert_eq!(peer.next(), "NACK 1 0 no luck");
     wait_until("nothing to be in hand", || (consumer.stats.held() == 0).then_some(()));
 }
@@ -269,12 +271,12 @@ fn more_than_the_prefetch_costs_the_connection() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(2).handler(handler));
-    let mut greedy = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut greedy = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     greedy.send(&[process(1, "x"), process(2, "x")]);
     wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
     greedy.send(&[process(3, "x")]);
     greedy.expect_error(8);
-    let mut modest = ScriptedDispatcher::lead(consumer.address, 5, &[1, 2]);
+    let mut modest = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[1, 2]);
     permits.send(()).and(permits.send(())).expect("handlers live");
     modest.expect_acks(&[1, 2]);
 }
@@ -283,7 +285,7 @@ fn more_than_the_prefetch_costs_the_connection() {
 fn garbage_closes_its_own_socket_and_nothing_else() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(100).handler(oncecast::consumer::stamp));
-    let mut ruler = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut ruler = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     let lead = |epoch| Frame::Lead { epoch: Epoch(epoch), group: "messages" }.to_vec();
     let binary = |bytes: &[u8]| Message::binary(bytes.to_vec());
     let cases = [
@@ -318,7 +320,7 @@ fn garbage_closes_its_own_socket_and_nothing_else() {
     // The ruler's own mistakes cost no more than its connection, either.
     ruler.send_message(Message::binary(b"\x01\x00\0\0\0\x05short".to_vec()));
     ruler.expect_error(4);
-    ScriptedDispatcher::lead(consumer.address, 5, &[]).send(&[process(2, "x")]);
+    ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]).send(&[process(2, "x")]);
     wait_until("it to be dropped", || (consumer.stats.dropped.get() == 1).then_some(()));
 }
 
@@ -326,10 +328,10 @@ fn garbage_closes_its_own_socket_and_nothing_else() {
 fn silent_strangers_do_not_keep_a_dispatcher_out() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::consumer::stamp));
-    let mut ruler = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut ruler = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     let silent: Vec<_> =
         (0..100).map(|_| std::net::TcpStream::connect(consumer.address).expect("it listens")).collect();
-    let mut next = ScriptedDispatcher::lead(consumer.address, 6, &[]);
+    let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     next.send(&[process(1, "x")]);
     next.expect_acks(&[1]);
     ruler.expect_error(6);
@@ -343,12 +345,12 @@ fn a_dispatcher_that_does_not_read_delays_nobody() {
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(1_000).handler(handler));
     let ids: Vec<u64> = (1..=1_000).collect();
-    let mut stalled = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut stalled = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     stalled.send(&ids.iter().map(|id| process(*id, "x")).collect::<Vec<_>>());
     wait_until("all to be in hand", || (consumer.stats.held() == 1_000).then_some(()));
     stalled.ping_until_stalled();
     let started = Instant::now();
-    let mut next = ScriptedDispatcher::lead(consumer.address, 6, &ids);
+    let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &ids);
     ids.iter().for_each(|_| permits.send(()).expect("handlers live"));
     next.expect_acks(&ids);
     // A committer that waited for the stalled socket would wait for its write timeout, five seconds.
@@ -364,7 +366,7 @@ fn a_stopped_and_continued_program_keeps_its_connections() {
     let mut program = program(&["--listen", &listen, "--redis-url", &redis.url()]);
     let address = ([127, 0, 0, 1], port).into();
     wait_until("it to listen", || std::net::TcpStream::connect(address).is_ok().then_some(()));
-    let mut peer = ScriptedDispatcher::lead(address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, address, 5, &[]);
     for id in 1..=3 {
         program.signal(Signal::SIGSTOP).expect("it runs");
         wait_until("it to be stopped", || {
@@ -383,7 +385,7 @@ fn a_stopped_and_continued_program_keeps_its_connections() {
 fn results_survive_a_restart_of_redis() {
     let mut redis = lasting_redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(600).handler(oncecast::consumer::stamp));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     let ids: Vec<u64> = (1..=500).collect();
     ids.iter().for_each(|id| pend(&redis, *id, "x"));
     redis.kill().expect("it is ours");
@@ -402,10 +404,10 @@ fn it_starts_without_redis() {
     let mut redis = lasting_redis_server();
     redis.kill().expect("it is ours");
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::consumer::stamp));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
     wait_until("the trouble to be seen", || (consumer.stats.redis_errors.get() > 0).then_some(()));
-    peer.send(&[process(1, "x")]);
     redis.start_again().expect("it starts again");
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
+    peer.send(&[process(1, "x")]);
     peer.expect_acks(&[1]);
 }
 
@@ -420,7 +422,7 @@ fn a_stopping_consumer_finishes_what_it_has_in_hand() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(handler));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 1, "one");
     peer.send(&[process(1, "one")]);
     wait_until("it to be in hand", || (consumer.stats.held() == 1).then_some(()));
@@ -441,7 +443,7 @@ fn a_second_request_stops_at_once_and_a_stuck_handler_does_not_hinder() {
     let (permits, handler) = gated();
     let patient = consumer_of(&redis).drain_timeout(10 * DEADLINE);
     let consumer = RunningConsumer::start(patient.handler(handler));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "stuck")]);
     wait_until("it to be in hand", || (consumer.stats.held() == 1).then_some(()));
     consumer.handle.shutdown();
@@ -460,24 +462,29 @@ fn leadership_moves_to_and_fro_and_every_message_is_recorded_once() {
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(4).prefetch(10_000).handler(handler));
     let bodies: Vec<String> = (0..LEADERS * EACH).map(|id| id.to_string()).collect();
     (1..).zip(&bodies).for_each(|(id, body)| pend(&redis, id, body));
-    let bodies = Arc::new(bodies);
-    let leaders: Vec<_> = (0..LEADERS)
-        .map(|leader| {
-            let (bodies, address) = (bodies.clone(), consumer.address);
-            std::thread::spawn(move || {
+    let newest = Mutex::new(1);
+    std::thread::scope(|scope| {
+        for leader in 0..LEADERS {
+            let (bodies, newest, redis, address) = (&bodies, &newest, &redis, consumer.address);
+            scope.spawn(move || {
                 // Some come too late, some are replaced half-way: all keep sending until they are thrown out.
                 let mut peer = ScriptedDispatcher::connect(address);
-                peer.try_send(&[Frame::Lead { epoch: Epoch(1 + leader / 2), group: "messages" }]);
+                let mut elections = newest.lock();
+                *elections += u64::from(leader % 2 == 0);
+                let epoch = Epoch(*elections);
+                elect(redis, epoch.0);
+                drop(elections);
+                peer.try_send(&[Frame::Lead { epoch, group: "messages" }]);
                 for id in 1 + leader * EACH..=(leader + 1) * EACH {
                     if !peer.try_send(&[process(id, &bodies[id as usize - 1])]) {
                         return;
                     }
                 }
-            })
-        })
-        .collect();
-    leaders.into_iter().for_each(|leader| leader.join().expect("a leader ends"));
+            });
+        }
+    });
     // The last leader sends the whole backlog again.
+    elect(&redis, 100);
     let mut last = ScriptedDispatcher::connect(consumer.address);
     last.send(&[Frame::Lead { epoch: Epoch(100), group: "messages" }]);
     assert_eq!(last.next(), "READY");
@@ -507,7 +514,7 @@ fn sigterm_drains_the_program_and_it_ends_with_0() {
     let mut program = program(&["--listen", &listen, "--redis-url", &redis.url(), "--consumer-id", "c7"]);
     let address = ([127, 0, 0, 1], port).into();
     wait_until("it to listen", || std::net::TcpStream::connect(address).is_ok().then_some(()));
-    let mut peer = ScriptedDispatcher::lead(address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, address, 5, &[]);
     pend(&redis, 1, "x");
     redis.kill().expect("it is ours");
     peer.send(&[process(1, "x")]);
@@ -552,8 +559,8 @@ fn results_that_redis_does_not_take_fill_no_memory_and_are_recorded_later() {
     let builder = consumer_of(&redis).concurrency(2).prefetch(MESSAGES as u32).handler(handler);
     let consumer = RunningConsumer::start(builder);
     (1..=MESSAGES).for_each(|id| pend(&redis, id, "x"));
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     redis.kill().expect("it is ours");
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
     peer.send(&(1..=MESSAGES).map(|id| process(id, "x")).collect::<Vec<_>>());
     // A little less than 16 times 4 MiB fit into 64 MiB; one more waits with each thread.
     let runs = || runs.load(Ordering::Relaxed);
@@ -567,11 +574,12 @@ fn results_that_redis_does_not_take_fill_no_memory_and_are_recorded_later() {
 
 #[test]
 fn handlers_that_wait_for_redis_do_not_hold_up_the_end() {
+    let mut redis = redis_server();
     let (runs, handler) = large_results();
-    let builder = Consumer::builder().redis_url("redis://127.0.0.1:1").listen("127.0.0.1:0");
-    let builder = builder.drain_timeout(Duration::from_millis(100));
+    let builder = consumer_of(&redis).drain_timeout(Duration::from_millis(100));
     let consumer = RunningConsumer::start(builder.concurrency(3).prefetch(30).handler(handler));
-    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
+    redis.kill().expect("it is ours");
     peer.send(&(1..=30).map(|id| process(id, "x")).collect::<Vec<_>>());
     wait_until("the handlers to wait", || (runs.load(Ordering::Relaxed) == 18).then_some(()));
     consumer.stop();
@@ -606,5 +614,9 @@ fn the_wrong_password_is_told_and_not_fatal() {
         Consumer::builder().redis_url(url).listen("127.0.0.1:0").handler(oncecast::consumer::stamp),
     );
     wait_until("the trouble to be seen", || (consumer.stats.redis_errors.get() >= 3).then_some(()));
-    ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    // Nor does it take work whose results it can't record.
+    elect(&redis, 5);
+    let mut peer = ScriptedDispatcher::connect(consumer.address);
+    peer.send(&[Frame::Lead { epoch: Epoch(5), group: "messages" }]);
+    peer.expect_error(9);
 }

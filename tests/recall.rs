@@ -12,7 +12,7 @@ use oncecast::{Consumer, Delivery, Outcome};
 
 use support::running_consumer::RunningConsumer;
 use support::scripted_dispatcher::ScriptedDispatcher;
-use support::{lasting_redis_server, pend, redis_server, run_on, wait_until};
+use support::{elect, lasting_redis_server, pend, redis_server, run_on, wait_until};
 
 /// A consumer whose handler waits for a permit for each message, and has had one for message 1: its committer watches
 /// the recall that the leader of epoch 5 keeps.
@@ -32,7 +32,7 @@ fn fixture(redis: RedisServer) -> Fixture {
     let builder = Consumer::builder().redis_url(redis.url()).listen("127.0.0.1:0").concurrency(1).prefetch(8);
     let consumer = RunningConsumer::start(builder.handler(handler));
     recall(&redis, 5, 0);
-    let leader = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    let leader = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     let mut fixture = Fixture { redis, consumer, leader, permits };
     fixture.hand_over(1, 1);
     fixture.finish(1);
@@ -120,13 +120,13 @@ fn a_later_delivery_is_looked_up_and_its_count_cleared() {
 #[test]
 fn what_another_leader_hands_over_is_looked_up_until_it_vouches_for_it() {
     let mut f = fixture(redis_server());
-    f.leader = ScriptedDispatcher::lead(f.consumer.address, 6, &[]);
+    f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 6, &[]);
     f.hand_over(2, 1);
     f.remove(2);
     f.finish(2);
     assert_eq!((f.figures(), f.results()), ((1, 0, 1), 1));
     recall(&f.redis, 7, 2);
-    f.leader = ScriptedDispatcher::lead(f.consumer.address, 7, &[]);
+    f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 7, &[]);
     f.hand_over(3, 1);
     f.finish(3);
     assert_eq!((f.figures(), f.results()), ((2, 0, 1), 2));
@@ -160,7 +160,7 @@ fn after_a_restart_of_redis_only_later_leaders_are_trusted() {
     }
     assert_eq!((f.figures(), f.results()), ((3, 2, 0), 3));
     recall(&f.redis, 6, 3);
-    f.leader = ScriptedDispatcher::lead(f.consumer.address, 6, &[]);
+    f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 6, &[]);
     f.hand_over(4, 1);
     f.finish(4);
     assert_eq!((f.figures(), f.results()), ((4, 2, 0), 4));
@@ -202,6 +202,7 @@ fn epochs_of_the_frames_count_and_not_the_newest_heard_of() {
     f.hand_over(2, 1);
     // The next leader vouches for what it hands out itself, not for what this consumer had before.
     recall(&f.redis, 6, 1);
+    elect(&f.redis, 6);
     f.leader = ScriptedDispatcher::connect(f.consumer.address);
     f.leader.send(&[Frame::Lead { epoch: Epoch(6), group: "messages" }]);
     assert_eq!((f.leader.next().as_str(), f.leader.next().as_str()), ("READY", "HELD 2"));
@@ -229,7 +230,7 @@ fn a_watch_that_fails_at_first_is_set_later() {
     assert_eq!(f.figures(), (2, 1, 0));
     // The one that stood before the restart, which may have lost something since.
     run_on::<()>(&f.redis, &["SET", "messages:recall", &format!("6 {before} 0")]);
-    f.leader = ScriptedDispatcher::lead(f.consumer.address, 6, &[]);
+    f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 6, &[]);
     f.hand_over(3, 1);
     f.remove(3);
     f.finish(3);

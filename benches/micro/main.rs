@@ -4,7 +4,7 @@
 //! make micro-bench ARGS="ring"
 //! ```
 //!
-//! Each measures one function alone, with no Redis and, but for `stamp`, with no socket near it. So they tell whether a change made
+//! Each measures one function alone and, but for `stamp`, with no Redis and no socket near it. So they tell whether a change made
 //! that function faster or slower on one machine, and not what a cluster does: that is what `oncecast bench` is for. Nothing is
 //! compared with a limit, since the numbers are those of the machine and of what else it does.
 

@@ -1,5 +1,5 @@
 //! The handler `stamp`. A delivery can't be made by hand, so a real consumer is handed one, by a dispatcher that is played here, and
-//! its handler works on it over and over. Redis is not needed: nothing is ever recorded.
+//! its handler works on it over and over. Redis is asked for the dispatcher's epoch, and nothing is ever recorded.
 
 use std::net::TcpStream;
 use std::thread;
@@ -9,6 +9,8 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use oncecast::consumer::stamp;
 use oncecast::id::{Epoch, MessageId};
+use oncecast::ledger::Command;
+use oncecast::local::{RedisOptions, RedisServer};
 use oncecast::wire::Frame;
 use oncecast::{Consumer, Delivery, HandlerError};
 use tungstenite::Message;
@@ -34,9 +36,11 @@ fn ten_members(bencher: Bencher<'_, '_>) {
 fn measure(bencher: Bencher<'_, '_>, payload: String) {
     let (ask, asked) = bounded(0);
     let (done, answers) = bounded(0);
+    let redis = RedisServer::start(RedisOptions::default()).expect("a private Redis starts");
+    let epoch = Command::of(&["SET", "messages:epoch", "1"]);
+    redis.connection().query("being elected", epoch).expect("it answers");
     let consumer = Consumer::builder()
-        // Nobody listens there.
-        .redis_url("redis://127.0.0.1:1")
+        .redis_url(redis.url())
         .listen("127.0.0.1:0")
         .concurrency(1)
         .handler(move |delivery: &Delivery<'_>| work(delivery, &asked, &done))

@@ -128,7 +128,29 @@ impl Desk {
         &self.stats
     }
 
-    /// LEAD: this connection rules from now on, or is refused. Gives the number of messages in hand.
+    /// Whether LEAD names an epoch that has to be confirmed before [`lead`](Desk::lead): a higher one than was seen so far.
+    /// Refused is what `lead` would refuse as well.
+    pub(super) fn is_news(&self, epoch: Epoch, group: &str) -> Result<bool, Refusal> {
+        let state = self.state.lock();
+        self.check_lead(&state, epoch, group)?;
+        // Before the first leader there is no epoch, not the epoch 0.
+        Ok(epoch > state.epoch || state.epoch == Epoch::default())
+    }
+
+    fn check_lead(&self, state: &State, epoch: Epoch, group: &str) -> Result<(), Refusal> {
+        if group != self.terms.group {
+            let text = format!("this consumer works for group {:?}, not {group:?}", self.terms.group);
+            return Err(Refusal::new(ErrorCode::Group, text));
+        }
+        if epoch < state.epoch {
+            let text = format!("epoch {epoch} is over, this consumer has seen epoch {}", state.epoch);
+            return Err(Refusal::new(ErrorCode::Stale, text));
+        }
+        Ok(())
+    }
+
+    /// LEAD with an epoch that is true: this connection rules from now on, or is refused. Gives the number of messages in
+    /// hand.
     pub(super) fn lead(
         &self,
         link: LinkId,
@@ -137,15 +159,8 @@ impl Desk {
         group: &str,
         now: Instant,
     ) -> Result<usize, Refusal> {
-        if group != self.terms.group {
-            let text = format!("this consumer works for group {:?}, not {group:?}", self.terms.group);
-            return Err(Refusal::new(ErrorCode::Group, text));
-        }
         let mut state = self.state.lock();
-        if epoch < state.epoch {
-            let text = format!("epoch {epoch} is over, this consumer has seen epoch {}", state.epoch);
-            return Err(Refusal::new(ErrorCode::Stale, text));
-        }
+        self.check_lead(&state, epoch, group)?;
         state.epochs.insert(link, epoch);
         let newer = state.ruler.as_ref().is_some_and(|(ruler, _)| epoch == state.epoch && *ruler > link);
         if newer {

@@ -24,6 +24,11 @@ pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<Metrics
     metrics.counter("handler_timeouts", "Handlers that ran too long", read(|stats| &stats.timed_out));
     metrics.counter("bad_frames", "Frames from dispatchers that were none", read(|stats| &stats.bad_frames));
     metrics.counter("stale_refused", "Connections refused for their old epoch", read(|stats| &stats.stale));
+    metrics.counter(
+        "leads_unconfirmed",
+        "Dispatchers whose epoch Redis did not confirm",
+        read(|stats| &stats.unconfirmed),
+    );
     metrics.counter("redis_errors", "Commits that Redis did not take", read(|stats| &stats.redis_errors));
     let gauge = |pick: fn(&ConsumerStats) -> u64| {
         let stats = stats.clone();

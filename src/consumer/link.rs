@@ -21,8 +21,10 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
 use super::desk::{Desk, Job, LinkId, Refusal};
+use super::epochs::Epochs;
 use super::outbox::{MAX_OUTBOX_BYTES, Next, Outbox};
 use super::socket::Socket;
+use crate::id::Epoch;
 use crate::log::Quoted;
 use crate::wire::{self, ErrorCode, Frame};
 
@@ -46,6 +48,7 @@ pub(super) struct Link {
     /// Set once the peer has said LEAD.
     pub(super) greeted: Arc<AtomicBool>,
     pub(super) desk: Arc<Desk>,
+    pub(super) epochs: Arc<Epochs>,
     pub(super) jobs: Sender<Job>,
 }
 
@@ -144,7 +147,7 @@ impl Link {
                     messages.push((id, delivery, body));
                 }
                 Frame::Lead { epoch, group } if !self.is_greeted() => {
-                    let held = self.desk.lead(self.id, &self.outbox, epoch, group, Instant::now())?;
+                    let held = self.lead(epoch, group)?;
                     self.greeted.store(true, Ordering::Release);
                     reader.set_config(|config| *config = limits(wire::MAX_WS_MESSAGE_BYTES));
                     reader.get_mut().set_read_deadline(None).map_err(|error| End::Gone(error.to_string()))?;
@@ -168,6 +171,15 @@ impl Link {
             self.desk.wait_for_room(self.id);
         }
         Ok(())
+    }
+
+    /// LEAD. Redis is asked before the desk is, since under the desk's lock everybody else would wait for it; what
+    /// changes meanwhile the desk sees.
+    fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, Refusal> {
+        if self.desk.is_news(epoch, group)? {
+            self.epochs.confirm(epoch)?;
+        }
+        self.desk.lead(self.id, &self.outbox, epoch, group, Instant::now())
     }
 
     fn is_greeted(&self) -> bool {
@@ -197,8 +209,12 @@ impl Link {
         match end {
             End::Refused(Refusal { code, text }) => {
                 if self.outbox.close(Some(&Frame::Error { code: *code, text })) {
-                    let over = matches!(code, ErrorCode::Stale | ErrorCode::Replaced);
-                    if over { &stats.stale } else { &stats.bad_frames }.add(1);
+                    match code {
+                        ErrorCode::Stale | ErrorCode::Replaced => stats.stale.add(1),
+                        // Nothing is wrong with the dispatcher, and who could not be asked has counted it.
+                        ErrorCode::Unavailable => {}
+                        _ => stats.bad_frames.add(1),
+                    }
                 }
                 let (peer, code, reason) = (self.peer, code.code(), Quoted(text));
                 warn!("event=connection-refused peer={peer} code={code} ruled={ruled} reason={reason}");

@@ -8,8 +8,8 @@
 //!
 //! In reading order: `handler` is what a user writes, [`stamp`] the built-in one; `builder` checks the settings;
 //! this file starts and stops the rest. `server` accepts connections and owns their threads, `link` is one connection,
-//! `socket` and `outbox` are what its two threads share; `desk` decides who may hand messages over and where answers
-//! go; `pool` runs handlers, `commit` records what they give.
+//! `socket` and `outbox` are what its two threads share; `epochs` asks Redis whether a new leader's epoch is true; `desk`
+//! decides who may hand messages over and where answers go; `pool` runs handlers, `commit` records what they give.
 //!
 //! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
 //! for one message the first is recorded and the others dropped; everything accepted is answered, to the dispatcher that
@@ -19,6 +19,7 @@
 mod builder;
 mod commit;
 mod desk;
+mod epochs;
 mod exposition;
 mod handler;
 mod link;
@@ -39,6 +40,7 @@ use log::{info, warn};
 
 use self::commit::Committer;
 use self::desk::{Desk, Terms};
+use self::epochs::Epochs;
 use self::pool::Pool;
 use self::server::Server;
 use crate::error::{Error, Result};
@@ -143,12 +145,14 @@ impl Consumer {
         // Room for all that may be in hand, so that hardly anyone ever waits to send.
         let (jobs, for_pool) = bounded(settings.prefetch as usize);
         let (commits, for_committer) = bounded(settings.prefetch as usize);
-        let ledger = Ledger::new(settings.redis.clone(), Arc::new(settings.keys.clone()), commit::REPLY_TIMEOUT);
+        let keys = Arc::new(settings.keys.clone());
+        let epochs = Arc::new(Epochs::new(settings.redis.clone(), keys.clone(), stats.clone()));
+        let ledger = Ledger::new(settings.redis.clone(), keys, commit::REPLY_TIMEOUT);
         let committer = Committer::start(ledger, settings.result_maxlen, desk.clone(), for_committer)?;
         let name = Arc::from(settings.consumer_id.as_str());
         let pool = Pool::start(settings.concurrency, handler, name, &desk, &for_pool, &commits)?;
         drop((for_pool, commits));
-        let mut server = Server::start(listener, desk.clone(), jobs)?;
+        let mut server = Server::start(listener, desk.clone(), epochs, jobs)?;
         info!("event=listening address={local_addr}");
 
         let mut supervisor = Supervisor::from_environment();

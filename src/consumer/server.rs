@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use polling::{Event, Events, Poller};
 
 use super::desk::{Desk, Job, LinkId};
+use super::epochs::Epochs;
 use super::link::Link;
 use super::outbox::Outbox;
 use super::socket::Socket;
@@ -60,7 +61,12 @@ impl LinkHandle {
 
 impl Server {
     /// Starts accepting.
-    pub(super) fn start(listener: TcpListener, desk: Arc<Desk>, jobs: Sender<Job>) -> Result<Server> {
+    pub(super) fn start(
+        listener: TcpListener,
+        desk: Arc<Desk>,
+        epochs: Arc<Epochs>,
+        jobs: Sender<Job>,
+    ) -> Result<Server> {
         let poller = Arc::new(Poller::new().map_err(Error::io("watching the listener"))?);
         let (stopping, links) = (Arc::new(AtomicBool::new(false)), Links::default());
         let (ended, all_ended) = bounded(0);
@@ -70,6 +76,7 @@ impl Server {
             stopping: stopping.clone(),
             links: links.clone(),
             desk,
+            epochs,
             jobs,
             ended,
             last_link: 0,
@@ -117,6 +124,7 @@ struct Acceptor {
     stopping: Arc<AtomicBool>,
     links: Links,
     desk: Arc<Desk>,
+    epochs: Arc<Epochs>,
     jobs: Sender<Job>,
     ended: Sender<()>,
     last_link: LinkId,
@@ -190,6 +198,7 @@ impl Acceptor {
             outbox: Arc::default(),
             greeted: Arc::default(),
             desk: self.desk.clone(),
+            epochs: self.epochs.clone(),
             jobs: self.jobs.clone(),
         };
         let (outbox, greeted, ended) = (link.outbox.clone(), link.greeted.clone(), self.ended.clone());

@@ -46,8 +46,10 @@ pub struct ConsumerStats {
     pub timed_out: Counter,
     /// Sockets closed because of bytes that are no frames, frames that have no place, or no LEAD in time.
     pub bad_frames: Counter,
-    /// Connections refused or ended because their dispatcher's epoch is over.
+    /// Connections refused or ended because their dispatcher's epoch is over, or not the one that Redis names.
     pub stale: Counter,
+    /// Connections refused because Redis did not confirm their dispatcher's epoch, or could not be asked.
+    pub unconfirmed: Counter,
     /// Sockets that ended before a dispatcher had introduced itself: no handshake, gone again, too many at once.
     pub strangers: Counter,
     /// Times that Redis could not record results, retries included.

@@ -9,6 +9,7 @@ pub mod command;
 mod commit;
 mod connection;
 mod cursor;
+mod epoch;
 mod intake;
 mod keys;
 mod member;
@@ -40,6 +41,7 @@ pub use self::command::{Command, Words};
 pub use self::commit::{Committed, Recorded, batches};
 pub use self::connection::Connection;
 pub use self::cursor::{Cursor, Marker, Position};
+pub use self::epoch::MOST_EPOCH_BYTES;
 pub use self::keys::{GROUP_FORM, Keys, is_group};
 pub use self::member::{decode as decode_member, encode as encode_member, encoded_len as member_len};
 pub use self::server::Server;
@@ -282,6 +284,17 @@ impl Ledger {
         let counts = counts.iter().chain(std::iter::repeat(&Value::Nil));
         let messages = members.iter().zip(counts).filter_map(|(member, count)| pending_of(member, count)).collect();
         Ok(Page { read_up_to: Some(read_up_to), messages })
+    }
+
+    /// Whether a message is pending.
+    pub fn is_pending(&mut self, id: MessageId) -> Result<bool> {
+        const DOING: &str = "looking for a pending message";
+        let score = id.0.to_string();
+        let count = Command::of(&["ZCOUNT", &self.keys.pending, &score, &score]);
+        match self.connection.query(DOING, count).map_err(|error| self.name_the_key(error))? {
+            Value::Int(count) => Ok(count > 0),
+            other => self.surprise(DOING, &other),
+        }
     }
 
     /// Reads those of `ids` that are still pending, up to about `most_bytes`.

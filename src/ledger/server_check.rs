@@ -36,7 +36,7 @@ pub enum Warning {
         /// At how many bytes a subscriber is cut off.
         bytes: u64,
     },
-    /// Keys may be evicted.
+    /// Keys may be evicted: with a policy `allkeys-…` any, with `volatile-…` those with an expiry.
     Eviction {
         /// The setting `maxmemory-policy`.
         policy: String,
@@ -74,16 +74,19 @@ impl fmt::Display for Warning {
                 "client-output-buffer-limit pubsub is {limits}: Redis cuts off a dispatcher that is {bytes} bytes behind, \
                  which then misses messages; set it to 256mb 128mb 60"
             ),
-            Warning::Eviction { policy, maxmemory: 0 } => write!(
-                f,
-                "maxmemory-policy is {policy}: once maxmemory is set, Redis removes pending messages and results to make \
-                 room; set it to noeviction"
-            ),
-            Warning::Eviction { policy, maxmemory } => write!(
-                f,
-                "maxmemory-policy is {policy}: at {maxmemory} bytes (maxmemory) Redis removes pending messages and \
-                 results to make room; set it to noeviction"
-            ),
+            Warning::Eviction { policy, maxmemory } => {
+                let when = match maxmemory {
+                    0 => "once maxmemory is set".to_owned(),
+                    bytes => format!("at {bytes} bytes (maxmemory)"),
+                };
+                let what = if takes_only_what_expires(policy) {
+                    "Redis may remove the lease and the dispatchers' reports to make room: leadership moves for no reason, \
+                     though no message is lost; noeviction avoids that"
+                } else {
+                    "Redis removes pending messages and results to make room; set it to noeviction"
+                };
+                write!(f, "maxmemory-policy is {policy}: {when} {what}")
+            }
             Warning::Replica { primary, writable } => {
                 let fate = if *writable { "undone when it next synchronises" } else { "refused" };
                 write!(
@@ -102,6 +105,11 @@ impl fmt::Display for Warning {
             ),
         }
     }
+}
+
+/// Of the group's keys only the lease and the reports expire.
+fn takes_only_what_expires(policy: &str) -> bool {
+    policy.starts_with("volatile-")
 }
 
 /// What endangers our promises, and what is worth knowing. Two round trips.

@@ -95,6 +95,11 @@ pub fn run_on<T: FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
     run(&mut client(&server.url()), words)
 }
 
+/// Makes this the newest epoch of the group `messages`, as a dispatcher does that is elected: consumers believe no other.
+pub fn elect(server: &RedisServer, epoch: u64) {
+    run_on::<()>(server, &["SET", "messages:epoch", &epoch.to_string()]);
+}
+
 /// Makes a message of the group `messages` pending.
 pub fn pend(server: &RedisServer, id: u64, payload: &str) {
     let member = format!("{id:016x}:{payload}");

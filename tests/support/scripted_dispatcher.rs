@@ -8,10 +8,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use oncecast::id::{Epoch, MessageId};
+use oncecast::local::RedisServer;
 use oncecast::wire::{self, Frame};
 use tungstenite::{Message, WebSocket};
 
-use super::DEADLINE;
+use super::{DEADLINE, elect};
 
 /// See the module's text.
 pub struct ScriptedDispatcher {
@@ -28,7 +29,13 @@ impl ScriptedDispatcher {
         ScriptedDispatcher { socket, frames: VecDeque::new() }
     }
 
-    /// Connects, leads, and hears READY and that these are held.
+    /// Is elected, and leads.
+    pub fn elected(redis: &RedisServer, address: SocketAddr, epoch: u64, held: &[u64]) -> ScriptedDispatcher {
+        elect(redis, epoch);
+        ScriptedDispatcher::lead(address, epoch, held)
+    }
+
+    /// Connects, leads, and hears READY and that these are held. The consumer must know the epoch, or find it in its Redis.
     pub fn lead(address: SocketAddr, epoch: u64, held: &[u64]) -> ScriptedDispatcher {
         let mut dispatcher = ScriptedDispatcher::connect(address);
         dispatcher.send(&[Frame::Lead { epoch: Epoch(epoch), group: "messages" }]);

@@ -57,6 +57,24 @@ fn a_policy_is_a_danger_before_there_is_a_limit() {
 }
 
 #[test]
+fn a_policy_that_takes_no_messages_is_told_from_one_that_does() {
+    let text = |policy: &str, maxmemory| Warning::Eviction { policy: policy.to_owned(), maxmemory }.to_string();
+    for policy in ["allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-of-a-later-version", "unknown"] {
+        for maxmemory in [0, 1 << 20] {
+            let text = text(policy, maxmemory);
+            assert!(text.contains("removes pending messages and results") && text.contains("set it to"), "{text}");
+        }
+    }
+    for policy in ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"] {
+        let text = text(policy, 1 << 20);
+        for part in [policy, "at 1048576 bytes", "the lease", "leadership moves", "no message is lost", "noeviction"] {
+            assert!(text.contains(part), "no {part} in {text}");
+        }
+        assert!(!text.contains("pending"), "{text}");
+    }
+}
+
+#[test]
 fn good_settings_and_unknown_ones_are_no_danger() {
     assert_eq!(judge(&HashMap::new(), &HashMap::new()), []);
     let config = map(&[

@@ -1,0 +1,208 @@
+//! Asks Redis whether an epoch was given out, before the dispatcher that claims it is believed.
+//!
+//! A consumer remembers the highest epoch and refuses all lower ones, so whoever connects first and names a huge number
+//! would keep every true leader out. And a consumer whose Redis URL names another server or database than its dispatchers'
+//! would run their messages and drop the results, since in its Redis nothing is pending. Both come to light here: an
+//! epoch is believed only if `<group>:epoch` in the consumer's own Redis says the same.
+//!
+//! The reading threads of the links ask, one at a time, over a connection that serves nothing else: the committer's may be
+//! waiting for a reply. It is opened when it is first needed and then kept, so that at a change of leader the question
+//! costs one round trip.
+//!
+//! Guarantees: an answer within [`QUESTION_LIMIT`], the wait for other askers included; whoever asks holds no lock but the
+//! one in here. Of what the key holds a bounded part is read, and shown in a bounded and harmless form.
+//!
+//! Limitations: resolving a host name has the system's limits, which may be longer. A user that may not read the key is
+//! believed whatever it is told, see [`Epochs::confirm`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use parking_lot::Mutex;
+
+use super::desk::Refusal;
+use super::stats::ConsumerStats;
+use crate::error::{Error, Result as LedgerResult};
+use crate::id::Epoch;
+use crate::ledger::{Keys, Ledger, MOST_EPOCH_BYTES, Server};
+use crate::log::Quoted;
+use crate::refusal::Refusal as Refused;
+use crate::wire::ErrorCode;
+
+/// How long one question may take. A dispatcher waits 3 s for the answer to its LEAD.
+const QUESTION_LIMIT: Duration = Duration::from_secs(2);
+/// What may have to be waited for, one after the other: the connection, AUTH, SELECT, and the answer.
+const MOST_WAITS: u32 = 4;
+
+/// See the module's text.
+pub(super) struct Epochs {
+    key: String,
+    place: String,
+    ledger: Mutex<Ledger>,
+    stats: Arc<ConsumerStats>,
+    /// It was said that the key can't be read.
+    said_unchecked: AtomicBool,
+}
+
+impl Epochs {
+    /// Opens nothing yet.
+    pub(super) fn new(server: Server, keys: Arc<Keys>, stats: Arc<ConsumerStats>) -> Epochs {
+        let key = keys.epoch.clone();
+        let ledger = Ledger::new(server, keys, QUESTION_LIMIT / MOST_WAITS);
+        Epochs { key, place: ledger.place(), ledger: Mutex::new(ledger), stats, said_unchecked: AtomicBool::new(false) }
+    }
+
+    /// Whether this epoch is the newest that Redis knows of. If not, the refusal says what is wrong and what to do.
+    ///
+    /// What if Redis can't be asked?
+    ///
+    /// - It does not answer, loads its file, or does not know our password. Then this consumer can't record results, either,
+    ///   and what it was handed would only wait here. The dispatcher is refused; it gives the messages to others and tries
+    ///   again within a second. What is in hand already stays in hand.
+    /// - It answers, but has no such command, or this user may not read the key, as with the rights that earlier versions asked for. Such a consumer
+    ///   works, and an upgrade must not stop it: the dispatcher is believed, as it was before, and the log says so once.
+    pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), Refusal> {
+        let refuse = |code, text| {
+            self.stats.unconfirmed.add(1);
+            Err(Refusal::new(code, text))
+        };
+        let deadline = Instant::now() + QUESTION_LIMIT;
+        let Some(mut ledger) = self.ledger.try_lock_until(deadline) else {
+            let text = format!("epoch {epoch} can't be looked up: {} keeps others waiting", self.place);
+            return refuse(ErrorCode::Unavailable, text);
+        };
+        let outcome = ask(&mut ledger, deadline);
+        let answered = ledger.connection_number().is_some();
+        drop(ledger);
+        let found = match &outcome {
+            Ok(text) => Found::of(text),
+            Err(error) => match error.refusal() {
+                Some(Refused::WrongType) => Found::NoString,
+                // Without a connection it was the greeting that was refused: then nothing can be recorded.
+                Some(Refused::Right | Refused::UnknownCommand) if answered => {
+                    self.say_unchecked(error);
+                    return Ok(());
+                }
+                _ => return refuse(ErrorCode::Unavailable, format!("epoch {epoch} can't be looked up: {error}")),
+            },
+        };
+        if self.said_unchecked.swap(false, Ordering::Relaxed) {
+            info!("event=epoch-checked-again key={}", Quoted(&self.key));
+        }
+        if found == Found::Epoch(epoch) {
+            return Ok(());
+        }
+        let (place, key) = (&self.place, &self.key);
+        let advice = match found {
+            Found::Epoch(newest) if newest > epoch => "a later leader has taken over; if not: ",
+            _ => "",
+        };
+        refuse(
+            ErrorCode::Stale,
+            format!(
+                "epoch {epoch} is not in {place}: {key} {found} ({advice}does this consumer have the dispatchers' \
+                 --redis-url?)"
+            ),
+        )
+    }
+
+    fn say_unchecked(&self, error: &Error) {
+        if !self.said_unchecked.swap(true, Ordering::Relaxed) {
+            warn!(
+                "event=epoch-unchecked reason={} note=\"dispatchers are believed whatever epoch they name; give this \
+                 consumer's user +getrange and ~{}\"",
+                Quoted(error),
+                self.key
+            );
+        }
+    }
+}
+
+/// Reads the key. A connection that was closed while nobody used it is made anew.
+fn ask(ledger: &mut Ledger, deadline: Instant) -> LedgerResult<Vec<u8>> {
+    let mut try_once = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A socket takes no timeout of zero.
+        ledger.connection().set_timeout((left / MOST_WAITS).max(Duration::from_millis(1)));
+        let old = ledger.connection_number();
+        let outcome = ledger.epoch_text();
+        let broke = old.is_some() && ledger.connection_number().is_none();
+        (outcome, broke)
+    };
+    match try_once() {
+        // After a timeout Redis hangs, most likely; the dispatcher comes again at once, and then the connection is new.
+        (Err(error), true) if !is_timeout(&error) => try_once().0,
+        (outcome, _) => outcome,
+    }
+}
+
+fn is_timeout(error: &Error) -> bool {
+    matches!(error, Error::Redis { source, .. } if source.is_timeout())
+}
+
+/// What the key of the epoch holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Found<'a> {
+    Nothing,
+    Epoch(Epoch),
+    /// Something that is no epoch.
+    Other(&'a [u8]),
+    /// Something that is not even a string.
+    NoString,
+}
+
+impl Found<'_> {
+    fn of(text: &[u8]) -> Found<'_> {
+        if text.is_empty() {
+            return Found::Nothing;
+        }
+        // The parser of numbers would take a sign.
+        let digits = text.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(text).ok()).flatten();
+        let plain = digits.filter(|digits| *digits == "0" || !digits.starts_with('0'));
+        plain.and_then(|digits| digits.parse().ok()).map_or(Found::Other(text), |number| Found::Epoch(Epoch(number)))
+    }
+}
+
+impl fmt::Display for Found<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Found::Nothing => f.write_str("is not there"),
+            Found::Epoch(epoch) => write!(f, "says {epoch}"),
+            Found::Other(text) => {
+                let shown = &text[..text.len().min(MOST_EPOCH_BYTES - 1)];
+                let cut = if shown.len() < text.len() { "…" } else { "" };
+                write!(f, "holds \"{}\"{cut}, which is no epoch", shown.escape_ascii())
+            }
+            Found::NoString => f.write_str("holds no string, so it is not ours"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_decimal_numbers_are_epochs() {
+        assert_eq!(Found::of(b""), Found::Nothing);
+        assert_eq!(Found::of(b"0"), Found::Epoch(Epoch(0)));
+        assert_eq!(Found::of(b"1790000000123"), Found::Epoch(Epoch(1_790_000_000_123)));
+        assert_eq!(Found::of(b"18446744073709551615"), Found::Epoch(Epoch(u64::MAX)));
+        for text in ["+7", "-7", " 7", "7\n", "07", "7.0", "0x7", "18446744073709551616", "\u{667}"] {
+            assert_eq!(Found::of(text.as_bytes()), Found::Other(text.as_bytes()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_others_have_written_is_shown_harmlessly_and_cut() {
+        let shown = Found::of(b"a\"\r\n\x1b[31m\xff").to_string();
+        assert_eq!(shown, r#"holds "a\"\r\n\x1b[31m\xff", which is no epoch"#);
+        let full = "x".repeat(64);
+        assert_eq!(Found::of(full.as_bytes()).to_string(), format!("holds \"{full}\", which is no epoch"));
+        let more = "x".repeat(MOST_EPOCH_BYTES);
+        assert_eq!(Found::of(more.as_bytes()).to_string(), format!("holds \"{full}\"…, which is no epoch"));
+    }
+}

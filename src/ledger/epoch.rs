@@ -1,0 +1,36 @@
+//! What the key of a group's epoch holds, for whoever was told an epoch and wants to know whether it was given out.
+//!
+//! Belongs to the owner of the [`Ledger`], like everything that goes over its connection. It only reads. The value is
+//! given as it is found: the key may be another program's.
+
+use redis::Value;
+
+use super::{Command, Ledger};
+use crate::error::Result;
+
+/// The most bytes of the value that are read. An epoch has 20 digits at most.
+pub const MOST_EPOCH_BYTES: usize = 65;
+
+impl Ledger {
+    /// The first [`MOST_EPOCH_BYTES`] of what the key of the epoch holds; nothing if there is no such key. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// Beside the usual ones a refusal of the type if the key holds no string, and of a right if this user may not read it.
+    pub fn epoch_text(&mut self) -> Result<Vec<u8>> {
+        const DOING: &str = "reading the epoch";
+        // Not GET: what stands there may have 512 MB.
+        let last = (MOST_EPOCH_BYTES - 1).to_string();
+        let range = Command::of(&["GETRANGE", &self.keys.epoch, "0", &last]);
+        match self.connection.query(DOING, range)? {
+            Value::BulkString(text) => Ok(text),
+            other => self.surprise(DOING, &other),
+        }
+    }
+
+    /// Which database of which server this is, for people.
+    pub fn place(&self) -> String {
+        let server = self.connection.server();
+        format!("redis {} database {}", server.shown(), server.database())
+    }
+}
