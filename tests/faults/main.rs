@@ -15,10 +15,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod censor;
 mod consumer;
 mod dispatchers;
 mod garbage;
+mod keys;
 mod leader;
+mod limits;
 #[cfg(target_os = "linux")]
 mod namespaces;
 #[cfg(target_os = "linux")]

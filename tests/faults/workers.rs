@@ -125,6 +125,12 @@ impl Workers {
         fs::write(self.folder.join(GATE), "").expect("the folder is ours");
     }
 
+    /// Has gated messages that come from now on wait until it is opened again.
+    pub fn shut_gate(&self) {
+        // It may never have been opened.
+        let _ = fs::remove_file(self.folder.join(GATE));
+    }
+
     /// How often a handler began on each message, by the id in its payload.
     pub fn runs(&self) -> BTreeMap<String, usize> {
         self.noted().into_iter().fold(BTreeMap::new(), |mut runs, (_, name)| {
