@@ -21,12 +21,13 @@ use super::retry::{Carried, Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
 use super::table::{Again, Line, Loss};
-use crate::backoff::exponential;
+use crate::backoff::{Backoff, exponential};
 use crate::budget::Budget;
+use crate::error::Error;
 use crate::id::{Epoch, IdMap, MessageId};
 use crate::ledger::{
-    Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_SETTLED, Returned, Settled, Splitter, Verdict,
-    batches,
+    Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_SETTLED, Returned, Settled, Settlement, Splitter,
+    Verdict, batches,
 };
 use crate::shutdown::{KillSwitch, Reason};
 
@@ -55,6 +56,7 @@ pub(super) struct Redistributor {
     /// Suspects wait for much longer than others: neither takes the room of the other.
     suspects: Waiting,
     common: Waiting,
+    unburied: Unburied,
     /// Messages buried since that was last said, and when it was.
     buried: (usize, Option<Instant>),
 }
@@ -86,6 +88,43 @@ impl Waiting {
 
 /// Pending messages have vanished.
 pub(super) const PENDING_LOST: &str = "pending-lost";
+/// How often it is tried again to bury what Redis refused.
+const BURY_EVERY: Duration = Duration::from_secs(1);
+
+/// Messages that Redis refuses as dead letters: they stay pending, in our hands, and hold up no others. Bounded by what the
+/// courier has in its hands.
+struct Unburied {
+    letters: Vec<Returned>,
+    tried: Instant,
+    backoff: Backoff,
+}
+
+impl Default for Unburied {
+    fn default() -> Unburied {
+        Unburied { letters: Vec::new(), tried: Instant::now(), backoff: Backoff::for_redis() }
+    }
+}
+
+impl Unburied {
+    /// Those that are to be tried now.
+    fn due(&mut self) -> Vec<Returned> {
+        if self.tried.elapsed() < BURY_EVERY { Vec::new() } else { std::mem::take(&mut self.letters) }
+    }
+
+    /// A batch was settled; says why a letter was refused, at first and then from time to time, and that it is over.
+    fn note(&mut self, refused: Option<&Error>) {
+        self.tried = Instant::now();
+        if let Some(error) = refused {
+            if self.backoff.should_say() {
+                let messages = self.letters.len();
+                log::warn!("event=dead-letters-refused messages={messages} error={}", crate::log::Quoted(error));
+            }
+        } else if self.letters.is_empty() && self.backoff.reset() {
+            log::info!("event=redis-recovered worker=redistributor");
+        }
+    }
+}
+
 /// How often it is said that messages were buried.
 const SAY_BURIED_EVERY: Duration = Duration::from_secs(1);
 
@@ -112,6 +151,7 @@ impl Redistributor {
             waker,
             suspects: waiting(),
             common: waiting(),
+            unburied: Unburied::default(),
             buried: (0, None),
         }
     }
@@ -128,6 +168,7 @@ impl Redistributor {
                 Err(RecvTimeoutError::Disconnected) => return Err(Killed),
             }
             Line::BOTH.into_iter().try_for_each(|line| self.send_due(line))?;
+            self.bury_again()?;
         }
         Err(Killed)
     }
@@ -208,6 +249,13 @@ impl Redistributor {
         self.bury(id, format!("it can't be read from Redis: {reason}").into())
     }
 
+    /// Tries again what Redis refused to take as dead letters.
+    fn bury_again(&mut self) -> Result<(), Killed> {
+        let letters = self.unburied.due();
+        let returned: Vec<_> = letters.into_iter().map(|letter| (letter, 0)).collect();
+        returned.chunks(MAX_SETTLED).try_for_each(|returned| self.settle(returned))
+    }
+
     fn bury(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {
         let verdict = Verdict::Rejected;
         self.settle(&[(Returned { id, verdict, delivery: ADOPTED, let_go: false, consumer: "".into(), reason }, 0)])
@@ -218,7 +266,7 @@ impl Redistributor {
         let mut batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
         self.find_numbers(&mut batch)?;
         let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.config.max_deliveries);
-        let settled = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
+        let Settlement { settled, refused } = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
         let now = Instant::now();
         let mut done = Vec::new();
         let mut buried = 0;
@@ -229,6 +277,7 @@ impl Redistributor {
                     buried += 1;
                     done.push(returned.id);
                 }
+                Settled::Unburied => self.unburied.letters.push(returned.clone()),
                 Settled::Again(delivery) => {
                     let wait = match (asked_ms, returned.verdict) {
                         (0, Verdict::Failed | Verdict::Lost) => backoff(delivery),
@@ -242,6 +291,7 @@ impl Redistributor {
                 }
             }
         }
+        self.unburied.note(refused.as_ref());
         add(&self.shared.stats.buried, buried);
         self.buried.0 += buried;
         if buried > 0 && self.buried.1.is_none_or(|said| said.elapsed() >= SAY_BURIED_EVERY) {

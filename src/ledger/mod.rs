@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use redis::Value;
 
+use self::connection::error_of;
 use self::intake::Astray;
 use self::overview::Lease;
 use self::script::{Script, ScriptCall};
@@ -47,7 +48,7 @@ pub use self::member::{decode as decode_member, encode as encode_member, encoded
 pub use self::server::Server;
 pub use self::split::{Split, Splitter};
 pub use self::types::{
-    Acquire, Arrival, Attempt, Commit, Gap, Intake, Page, Pending, Recall, Returned, Settled, Verdict,
+    Acquire, Arrival, Attempt, Commit, Gap, Intake, Page, Pending, Recall, Returned, Settled, Settlement, Verdict,
 };
 
 /// A message's body, shared between the ring, the intake and the courier. Those that came together share one allocation.
@@ -326,7 +327,8 @@ impl Ledger {
 
     /// Settles messages that came back: counts failed deliveries, and buries what has had its last. Repeating the call
     /// does no harm: deliveries are counted by their numbers.
-    pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[Returned]) -> Result<Vec<Settled>> {
+    pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[Returned]) -> Result<Settlement> {
+        const DOING: &str = "settling returned messages";
         let keys = self.keys.clone();
         let keys_used = [keys.epoch.as_str(), &keys.pending, &keys.attempts, &keys.dead, &keys.recall];
         let mut call = ScriptCall::new(&keys_used).show(epoch).show(max_deliveries);
@@ -338,21 +340,30 @@ impl Ledger {
             call.push_bytes(consumer.as_bytes());
             call.push_bytes(reason.as_bytes());
         }
-        let reply = self.call("settling returned messages", &SETTLE, call)?;
-        let parts = self.ok_parts(epoch, "settling returned messages", reply)?;
-        let settled: Option<Vec<_>> = parts
+        let reply = self.call(DOING, &SETTLE, call)?;
+        let parts = self.ok_parts(epoch, DOING, reply)?;
+        let (outcomes, refused) = parts.split_at(batch.len().min(parts.len()));
+        let settled: Option<Vec<_>> = outcomes
             .iter()
             .map(|part| match part {
                 Value::Int(0) => Some(Settled::Gone),
                 Value::Int(-1) => Some(Settled::Buried),
+                Value::Int(-2) => Some(Settled::Unburied),
                 Value::Int(delivery) => Some(Settled::Again((*delivery).clamp(1, u16::MAX.into()) as u16)),
                 _ => None,
             })
             .collect();
-        match settled {
-            Some(settled) if settled.len() == batch.len() => Ok(settled),
-            _ => self.surprise("settling returned messages", &Value::Array(parts)),
-        }
+        let Some(settled) = settled.filter(|settled| settled.len() == batch.len()) else {
+            return self.surprise(DOING, &Value::Array(parts));
+        };
+        let refused = match refused {
+            [Value::BulkString(text)] => {
+                let refusal = self.connection.refusal(DOING, error_of(text.strip_prefix(b"-").unwrap_or(text)));
+                Some(self.name_the_key(refusal))
+            }
+            _ => None,
+        };
+        Ok(Settlement { settled, refused })
     }
 
     /// The numbers that the present deliveries of these messages have, as far as they were counted.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, Value};
@@ -20,6 +20,8 @@ pub struct Server {
     shown: String,
     /// Counted by all connections to it, in all clones.
     reconnects: Arc<AtomicU64>,
+    /// It was said, in any clone, that it refuses transactions.
+    said_no_transactions: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -38,7 +40,7 @@ impl Server {
             _ => return Err("only TCP and Unix sockets are supported".to_owned()),
         };
         let client = Client::open(info).map_err(|error| error.to_string())?;
-        Ok(Server { client, shown, reconnects: Arc::default() })
+        Ok(Server { client, shown, reconnects: Arc::default(), said_no_transactions: Arc::default() })
     }
 
     /// How often a connection was made anew after it had failed.
@@ -69,6 +71,11 @@ impl Server {
     /// The number of the database.
     pub fn database(&self) -> i64 {
         self.client.get_connection_info().redis_settings().db()
+    }
+
+    /// Whether it is now said for the first time that transactions are refused.
+    pub(super) fn says_no_transactions(&self) -> bool {
+        !self.said_no_transactions.swap(true, Ordering::Relaxed)
     }
 
     /// A connection was made anew.

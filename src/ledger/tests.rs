@@ -324,7 +324,7 @@ fn full_memory_keeps_no_group_from_its_leader_and_no_message_from_being_settled(
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     assert!(f.ledger.renew(&lease, TTL).unwrap());
     let batch = [returned(1, Verdict::Failed, 1), returned(2, Verdict::Rejected, 1)];
-    assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap(), [Settled::Again(2), Settled::Buried]);
+    assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap().settled, [Settled::Again(2), Settled::Buried]);
     let dispatcher = a.clone();
     let gap = Gap { reason: "test", dispatcher, begin: String::new(), end: String::new(), count: Some(1) };
     f.ledger.record_gap(epoch, &gap).unwrap();
@@ -349,7 +349,8 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2, 3]);
-    let mut settle = |verdict, id, delivery| f.ledger.settle(epoch, 3, &[returned(id, verdict, delivery)]).unwrap()[0];
+    let mut settle =
+        |verdict, id, delivery| f.ledger.settle(epoch, 3, &[returned(id, verdict, delivery)]).unwrap().settled[0];
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2));
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2), "a repeated call counts once");
     assert_eq!(settle(Verdict::Unused, 1, 2), Settled::Again(2));
@@ -364,7 +365,7 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     for part in ["0000000000000001", "because", "deliveries", "'3'", "c0"] {
         assert!(entry.contains(&part.replace('\'', "")), "{part}: {entry}");
     }
-    f.ledger.settle(epoch, 3, &[returned(3, Verdict::Failed, 1)]).unwrap();
+    f.ledger.settle(epoch, 3, &[returned(3, Verdict::Failed, 1)]).unwrap().settled;
     let (looked_at, found) = f.ledger.fetch(epoch, &[MessageId(1), MessageId(3)], 1000).unwrap();
     assert_eq!((looked_at, found.len(), found[0].delivery), (2, 1, 2));
     assert_eq!(f.ledger.commit(None, 0, None, &[commit(3)]).unwrap().recorded, 1);
@@ -376,7 +377,7 @@ fn deliveries_are_counted_when_they_go_out_and_only_of_what_is_pending() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2]);
-    assert_eq!(f.ledger.settle(epoch, 1, &[returned(1, Verdict::Lost, 1)]).unwrap(), [Settled::Again(2)]);
+    assert_eq!(f.ledger.settle(epoch, 1, &[returned(1, Verdict::Lost, 1)]).unwrap().settled, [Settled::Again(2)]);
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "whoever has it may come back with it");
     for _ in 0..2 {
         f.ledger.count_deliveries(epoch, &[(MessageId(1), 2), (MessageId(7), 2)]).unwrap();

@@ -39,7 +39,6 @@ pub(super) struct Guard {
     seen: Option<Seen>,
     /// When Redis refused a transaction, if it did.
     refused: Option<Instant>,
-    said: bool,
 }
 
 /// What a transaction rests on.
@@ -63,7 +62,7 @@ struct Seen {
 impl Guard {
     /// A guard that watches nothing yet.
     pub(super) fn new(keys: Guarded) -> Guard {
-        Guard { keys, seen: None, refused: None, said: false }
+        Guard { keys, seen: None, refused: None }
     }
 
     /// What the key said last, empty if it was not there; `None` while it is not watched on this connection.
@@ -138,7 +137,7 @@ impl Guard {
         self.note(connection, doing, armed);
         executed.map_err(|text| {
             let error = connection.refusal(doing, error_of(&text));
-            self.note_refusal(&error);
+            self.note_refusal(connection, &error);
             error
         })
     }
@@ -155,20 +154,20 @@ impl Guard {
             (Ok(value), Some(transaction)) => self.seen = Some(Seen { transaction, value }),
             (Err(text), _) => {
                 let error = connection.refusal(doing, error_of(&text));
-                self.note_refusal(&error);
+                self.note_refusal(connection, &error);
             }
             (Ok(_), None) => {}
         }
     }
 
     /// Where a right is missing the next transaction would be refused as well.
-    fn note_refusal(&mut self, error: &Error) {
+    fn note_refusal(&mut self, connection: &Connection, error: &Error) {
         if !matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand)) {
             return log::debug!("event=no-transaction reason={}", Quoted(error));
         }
         self.refused = Some(Instant::now());
         self.seen = None;
-        if !std::mem::replace(&mut self.said, true) {
+        if connection.server().says_no_transactions() {
             log::warn!("event=no-transactions reason={} note=\"scripts do the same, more slowly\"", Quoted(error));
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::overview::Lease;
 use super::{Cursor, Payload, Words};
+use crate::error::Error;
 use crate::id::{DispatcherId, Epoch, MessageId};
 
 /// What came of an attempt to take the lease, and what was seen by the way.
@@ -158,6 +159,15 @@ pub struct Returned {
     pub reason: Arc<str>,
 }
 
+/// What came of settling a batch.
+#[derive(Debug)]
+pub struct Settlement {
+    /// For each message, in order.
+    pub settled: Vec<Settled>,
+    /// Why a dead letter was refused, if one was.
+    pub refused: Option<Error>,
+}
+
 /// What is to be done with a message that came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -165,6 +175,8 @@ pub enum Settled {
     Gone,
     /// It is in the dead letters now.
     Buried,
+    /// It should be in the dead letters, but Redis refused that; it is still pending.
+    Unburied,
     /// It goes out again, as delivery number so and so.
     Again(u16),
 }

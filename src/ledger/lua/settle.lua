@@ -2,7 +2,8 @@
 -- KEYS  epoch, pending, attempts, dead, recall
 -- ARGV  my epoch, most deliveries, then for each message: id, verdict ('failed' | 'lost' | 'unused' | 'rejected'),
 --       whether its consumer has let go of it ('let-go' | 'held'), number of the delivery, consumer, reason
--- Gives {'OK', next delivery for each: 0 = no longer pending, -1 = buried now} | {'STALE', epoch}
+-- Gives {'OK', next delivery for each: 0 = no longer pending, -1 = buried now, -2 = still pending, since its letter was
+-- refused; then why one was refused, if one was} | {'STALE', epoch}
 local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[1] then
   return {'STALE', epoch or ''}
@@ -45,16 +46,25 @@ end
 if recall then
   redis.call('SET', KEYS[5], recall)
 end
+local refused
 for _, i in ipairs(buried) do
   local id = ARGV[i]
   local member = ours(redis.call('ZRANGEBYSCORE', KEYS[2], id, id, 'LIMIT', 0, 16), id)
-  if member then
-    -- Refused it leaves its message pending: the removal comes after it, and is proven.
-    redis.call('XADD', KEYS[4], '*', 'id', string.sub(member, 1, 16), 'payload', string.sub(member, 18),
+  if member and not refused then
+    -- Refused it leaves its message pending, and keeps none of the others: the removal comes after it, and is proven.
+    local letter = redis.pcall('XADD', KEYS[4], '*', 'id', string.sub(member, 1, 16), 'payload', string.sub(member, 18),
       'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3], 'consumer', ARGV[i + 4])
+    refused = type(letter) == 'table' and letter.err
   end
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], id, id)
-  redis.call('HDEL', KEYS[3], id)
+  if member and refused then
+    out[2 + (i - 3) / 6] = -2
+  else
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], id, id)
+    redis.call('HDEL', KEYS[3], id)
+  end
 end
 redis.call('HDEL', KEYS[3], unpack(gone))
+if refused then
+  out[#out + 1] = refused
+end
 return out
