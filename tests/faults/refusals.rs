@@ -412,10 +412,13 @@ fn taken_under_load(command: &str) {
         let victim = this.random.usize(..2);
         let leader = group.leader(connection);
         let log = group.dispatchers[leader].process.stderr().clone();
-        let seen = log.count();
-        wait_until("it to be linked to both", || {
-            (run::<usize>(connection, &["LLEN", "messages:consumers"]) == 2).then_some(())
+        let linked = format!("event=consumer-linked consumer=w{victim}");
+        wait_until("it to be linked to the consumer in this term", || {
+            let lines = log.all();
+            let term = lines.iter().rposition(|line| line.contains("event=elected"))?;
+            lines[term..].iter().any(|line| line.contains(&linked)).then_some(())
         });
+        let seen = log.count();
         group.workers.process(victim).signal(Signal::SIGSTOP).unwrap();
         let lost = format!("event=consumer-lost consumer=w{victim}");
         log.wait_for_after(seen, &lost, DEADLINE).expect("its silence is noticed");
