@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use oncecast::ledger::{Command, Connection, Server};
 use oncecast::local::{ChildProcess, Cluster, ClusterOptions, Programs, RedisOptions, RedisServer, Signal};
+use oncecast::refusal::Refusal;
 use redis::Value;
 
 use support::{DEADLINE, redis_server, wait_until};
@@ -50,7 +51,7 @@ fn a_password_is_required_and_given() {
     let url = format!("redis://127.0.0.1:{}", server.port());
     let mut stranger = Connection::new(Server::parse(&url).expect("a valid URL"), DEADLINE);
     let refused = stranger.query("setting a key", Command::of(&["SET", "key", "value"]));
-    assert_eq!(refused.expect_err("no password was given").redis_code(), Some("NOAUTH"));
+    assert_eq!(refused.expect_err("no password was given").refusal(), Some(Refusal::Login));
 }
 
 #[test]

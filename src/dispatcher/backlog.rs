@@ -15,6 +15,8 @@ pub(super) struct Backlog {
     up_to: MessageId,
     /// The end of the range at the time of the request that is under way.
     requested: Option<MessageId>,
+    /// A message of this term that is in the range, if there is one: taken in, and given to nobody.
+    witness: Option<MessageId>,
     /// Messages acknowledged while a page was being read: the page may still show them.
     acked_meanwhile: IdSet,
 }
@@ -31,7 +33,7 @@ pub(super) struct PageRequest {
 impl Backlog {
     /// The backlog of a new term: all that was taken in up to `up_to`.
     pub(super) fn new(up_to: MessageId) -> Backlog {
-        Backlog { after: MessageId::ZERO, up_to, requested: None, acked_meanwhile: IdSet::default() }
+        Backlog { after: MessageId::ZERO, up_to, requested: None, witness: None, acked_meanwhile: IdSet::default() }
     }
 
     /// Whether everything has been read.
@@ -45,6 +47,12 @@ impl Backlog {
             self.after = MessageId(id.0 - 1);
         }
         self.up_to = id;
+        self.witness.get_or_insert(id);
+    }
+
+    /// A message that this leader took in, nobody was given, and that has not been read: it must be in Redis.
+    pub(super) fn witness(&self) -> Option<MessageId> {
+        self.witness
     }
 
     /// The next page to read, if there is one and none is being read.
@@ -72,6 +80,7 @@ impl Backlog {
     pub(super) fn arrived(&mut self, page: Page) -> impl Iterator<Item = Pending> {
         let requested = self.requested.take().unwrap_or(self.after);
         self.after = page.read_up_to.unwrap_or(requested).max(self.after);
+        self.witness.take_if(|witness| *witness <= self.after);
         let acked = std::mem::take(&mut self.acked_meanwhile);
         page.messages.into_iter().filter(move |message| !acked.contains(&message.id))
     }
@@ -113,6 +122,9 @@ mod tests {
         backlog.extend(MessageId(9));
         assert_eq!(ids(backlog.arrived(page(&[]))), [0; 0]);
         assert!(!backlog.is_empty());
+        assert_eq!(backlog.witness(), None, "what was read is in memory");
+        backlog.extend(MessageId(11));
+        assert_eq!(backlog.witness(), Some(MessageId(11)));
         assert_eq!(backlog.request(100).map(|request| request.after), Some(MessageId(7)));
     }
 

@@ -41,6 +41,8 @@ const ROLL_CALL: Duration = Duration::from_millis(500);
 const ARRIVALS_PER_ROUND: usize = 8;
 /// How often it is said that no more messages are taken in hand.
 const SAY_FULL_EVERY: Duration = Duration::from_secs(10);
+/// How often it is asked whether what waits is still in Redis.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The backlog is read on when fewer messages than this wait.
 const READY_LOW: usize = 4_000;
 
@@ -56,6 +58,10 @@ pub(super) enum Task {
     Commit(CommitTask),
     /// These consumers are linked now.
     Members(Vec<String>),
+    /// Look whether this message is pending: nobody was given it.
+    Look(MessageId),
+    /// This message was taken in and given to nobody, and Redis no longer has it.
+    Vanished(MessageId),
 }
 
 /// Results to record, and whose places they free.
@@ -76,6 +82,8 @@ pub(super) enum News {
     Back(Vec<Again>),
     /// These are done or buried.
     Done(Vec<MessageId>),
+    /// This one is not pending.
+    Missing(MessageId),
     /// Results were recorded.
     Committed { link: usize, serial: u64, ids: Vec<MessageId>, bytes: usize },
 }
@@ -104,6 +112,10 @@ pub(super) struct Courier {
     roll_called: bool,
     table: Table,
     backlog: Backlog,
+    /// The last id that earlier leaders gave out.
+    inherited: MessageId,
+    /// When it was last asked whether what waits is still in Redis.
+    looked: Instant,
     /// Tasks that the redistributor has no room for yet. Bounded by what the links may hold.
     outbox: VecDeque<Task>,
     result_bytes: usize,
@@ -153,6 +165,8 @@ impl Courier {
             roll_called: false,
             table: Table::default(),
             backlog: Backlog::new(backlog_end),
+            inherited: backlog_end,
+            looked: now,
             outbox: VecDeque::new(),
             result_bytes: 0,
             serials: 0,
@@ -185,6 +199,7 @@ impl Courier {
             self.hand_out();
             self.flush_links();
             self.tend_links();
+            self.look_for_what_waits();
             self.pass_tasks_on();
             self.show();
         }
@@ -234,6 +249,25 @@ impl Courier {
             if let Some(request) = self.backlog.request(room) {
                 self.outbox.push_back(Task::Page(request));
             }
+        }
+    }
+
+    /// Redis may have evicted the pending messages, or somebody deleted them: then what waits here would be handed out for
+    /// nothing. A message that this leader took in and gave to nobody can't have been removed by anybody who may.
+    fn look_for_what_waits(&mut self) {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        self.looked = Instant::now();
+        if let Some(witness) = self.table.first_new(self.inherited).or(self.backlog.witness()) {
+            self.outbox.push_back(Task::Look(witness));
+        }
+    }
+
+    pub(super) fn missing(&mut self, id: MessageId) {
+        // Meanwhile it may have been given to somebody, who recorded its result.
+        if self.table.is_new(id) || self.backlog.witness() == Some(id) {
+            self.outbox.push_back(Task::Vanished(id));
         }
     }
 

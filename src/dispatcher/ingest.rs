@@ -129,9 +129,10 @@ impl Ingest {
         match self.shared.ring.take(*place, known, LIMITS, deadline) {
             Taken::Nothing => {}
             Taken::Batch { messages, place: following, position } => {
-                self.take_in(*place, messages, position)?;
-                self.shared.ring.note_cursor(following, Instant::now());
-                *place = following;
+                if self.take_in(place, messages, position)? {
+                    self.shared.ring.note_cursor(following, Instant::now());
+                    *place = following;
+                }
             }
             Taken::Overrun { lost, place: following, position } => {
                 self.pass_an_overrun()?;
@@ -225,8 +226,9 @@ impl Ingest {
         self.pass_a_break().inspect_err(|Killed| log::warn!("event=overrun note=\"another dispatcher may hold more\""))
     }
 
-    /// Takes in the messages that follow `place`, and hands them on.
-    fn take_in(&mut self, place: Place, messages: Vec<Published>, position: Position) -> Result<(), Killed> {
+    /// Takes in the messages that follow `place`, moves that on, and hands them on. `false`: not all were taken in; the rest
+    /// has to be taken from the ring again.
+    fn take_in(&mut self, place: &mut Place, messages: Vec<Published>, position: Position) -> Result<bool, Killed> {
         let now_us = wall_clock_us();
         let mut last_id = self.last_id;
         let batch: Vec<Arrival> = messages
@@ -236,20 +238,28 @@ impl Ingest {
                 arrival(last_id, published)
             })
             .collect();
-        self.take_in_parts(place, batch, Cursor { position, last_id }, &mut Splitter::default())
+        let all = self.take_in_parts(place, batch, Cursor { position, last_id }, &mut Splitter::default())?;
+        // No id is given out twice, and no cursor is written twice: a copy of a step that was undone may yet arrive.
+        self.last_id = last_id;
+        Ok(all)
     }
 
     /// Takes a batch in, whole, or in halves where it can't be carried whole; a message that can't be carried at all is
     /// buried.
     fn take_in_parts(
         &mut self,
-        place: Place,
+        place: &mut Place,
         mut batch: Vec<Arrival>,
         next: Cursor,
         splitter: &mut Splitter,
-    ) -> Result<(), Killed> {
+    ) -> Result<bool, Killed> {
         match self.offer(&next, &batch, splitter)? {
-            Carried::Done(()) => self.note_taken(batch, next),
+            Carried::Done(false) => Ok(false),
+            Carried::Done(true) => {
+                *place = place.after(batch.len());
+                self.note_taken(batch, next);
+                Ok(true)
+            }
             Carried::Halve => {
                 let middle = place.after(batch.len() / 2);
                 let rest = batch.split_off(batch.len() / 2);
@@ -259,8 +269,8 @@ impl Ingest {
                     return Err(Killed);
                 };
                 let last_id = batch.last().map_or(self.last_id, |arrival| arrival.id);
-                self.take_in_parts(place, batch, Cursor { position, last_id }, splitter)?;
-                self.take_in_parts(middle, rest, next, splitter)?;
+                Ok(self.take_in_parts(place, batch, Cursor { position, last_id }, splitter)?
+                    && self.take_in_parts(place, rest, next, splitter)?)
             }
             Carried::TooLarge(reason) => {
                 for arrival in &mut batch {
@@ -273,10 +283,9 @@ impl Ingest {
                     );
                     *arrival = without_its_end(arrival, &reason);
                 }
-                self.take_in_parts(place, batch, next, &mut Splitter::default())?;
+                self.take_in_parts(place, batch, next, &mut Splitter::default())
             }
         }
-        Ok(())
     }
 
     /// A batch is in Redis: moves on and hands it to the courier.
@@ -302,14 +311,15 @@ impl Ingest {
         self.hand_on(deliverable.map(|Arrival { id, payload, .. }| Pending { id, delivery: 1, payload }).collect());
     }
 
-    /// Offers a batch to Redis until it is known to have been taken, or to be too large.
-    fn offer(&mut self, next: &Cursor, batch: &[Arrival], splitter: &mut Splitter) -> Result<Carried<()>, Killed> {
+    /// Offers a batch to Redis until it is known to have been taken, or to be too large. `Done(false)`: it was refused, and
+    /// may be offered again only with other ids.
+    fn offer(&mut self, next: &Cursor, batch: &[Arrival], splitter: &mut Splitter) -> Result<Carried<bool>, Killed> {
         let (epoch, expected) = (self.epoch, self.cursor.as_ref());
         let attempt = |ledger: &mut Ledger| ledger.intake(epoch, expected, next, batch);
         match self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)? {
-            Carried::Done(Intake::Taken) => Ok(Carried::Done(())),
+            Carried::Done(Intake::Taken) => Ok(Carried::Done(true)),
             // It was taken before, and the reply got lost.
-            Carried::Done(Intake::Moved(Some(cursor))) if cursor == *next => Ok(Carried::Done(())),
+            Carried::Done(Intake::Moved(Some(cursor))) if cursor == *next => Ok(Carried::Done(true)),
             // Also where a larger batch was taken after all of which this one is a part.
             Carried::Done(Intake::Moved(found)) => {
                 let found = found.map_or("none".to_owned(), |cursor| cursor.to_string());
@@ -318,9 +328,8 @@ impl Ingest {
                 Err(Killed)
             }
             Carried::Done(Intake::Rewound(reason)) => {
-                log::error!("event=intake-refused messages={} reason={}", batch.len(), Quoted(reason));
-                self.kill.set(Reason::WorkerFailed);
-                Err(Killed)
+                log::warn!("event=redis-trouble worker=ingest messages={} error={}", batch.len(), Quoted(reason));
+                Ok(Carried::Done(false))
             }
             Carried::Halve => Ok(Carried::Halve),
             Carried::TooLarge(reason) => Ok(Carried::TooLarge(reason)),

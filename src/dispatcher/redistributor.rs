@@ -25,9 +25,10 @@ use crate::backoff::exponential;
 use crate::budget::Budget;
 use crate::id::{Epoch, IdMap, MessageId};
 use crate::ledger::{
-    Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_SETTLED, Returned, Settled, Splitter, Verdict, batches,
+    Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_SETTLED, Returned, Settled, Splitter, Verdict,
+    batches,
 };
-use crate::shutdown::KillSwitch;
+use crate::shutdown::{KillSwitch, Reason};
 
 /// The longest wait: how soon the kill switch is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -138,6 +139,11 @@ impl Redistributor {
                 .chunks(MAX_BATCH_MESSAGES)
                 .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
             Task::Commit(task) => self.commit(task),
+            Task::Look(id) => match self.retry.until_done(|| ledger.is_pending(id))? {
+                true => Ok(()),
+                false => self.tell(News::Missing(id)),
+            },
+            Task::Vanished(id) => self.record_loss(id),
             Task::Members(members) => match ledger.set_consumers(epoch, &members) {
                 // It is for onlookers, and made anew with the next change: nothing waits for it.
                 Err(error) if error.refusal().is_some() => {
@@ -170,6 +176,25 @@ impl Redistributor {
             self.bury_unreadable(id, &reason)?;
         }
         self.tell(News::Page(first))
+    }
+
+    /// The pending messages have vanished: which ones beside this is not known, nor what else has gone. The next term begins
+    /// with what Redis has.
+    fn record_loss(&mut self, id: MessageId) -> Result<(), Killed> {
+        const REASON: &str = "pending-lost";
+        let (begin, end) = (format!("id {id}"), format!("epoch {}", self.epoch));
+        let pending = &self.ledger.keys().pending;
+        log::warn!(
+            "event=gap reason={REASON} begin={} count=unknown problem=\"a message that nobody was given has gone from \
+             {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
+            crate::log::Quoted(&begin)
+        );
+        add(&self.shared.stats.gaps, 1);
+        let gap = Gap { reason: REASON, dispatcher: self.shared.id.clone(), begin, end, count: None };
+        let (ledger, epoch) = (&mut self.ledger, self.epoch);
+        self.retry.until_done(|| ledger.record_gap(epoch, &gap))?;
+        self.kill.set(Reason::PendingLost);
+        Err(Killed)
     }
 
     /// A message that can't be read from Redis.

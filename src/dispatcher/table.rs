@@ -141,6 +141,18 @@ impl Table {
         true
     }
 
+    /// The first message after `since` that waits for its first delivery, if there is one.
+    pub(super) fn first_new(&self, since: MessageId) -> Option<MessageId> {
+        let is_new = |message: &&Pending| message.id > since && message.delivery == 1;
+        let waits = |message: &&Pending| self.known.get(&message.id) == Some(&Whereabouts::Ready);
+        self.ready.iter().filter(is_new).find(waits).map(|message| message.id)
+    }
+
+    /// Whether a message waits for its first delivery.
+    pub(super) fn is_new(&self, id: MessageId) -> bool {
+        self.first_new(MessageId(id.0 - 1)) == Some(id)
+    }
+
     /// A message comes back from the redistributor and waits again, before all new ones. One that is no longer away
     /// has been acknowledged or turned up at a consumer meanwhile. Says whether it waits.
     pub(super) fn readmit(&mut self, again: Again) -> bool {

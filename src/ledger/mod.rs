@@ -80,7 +80,7 @@ static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 static INTAKE: Script = with_steps!("lua/intake.lua");
 static PUT_BACK: Script = with_steps!("lua/put_back.lua");
 static REWIND: Script = Script::new(include_str!("lua/rewind.lua"));
-static COMMIT: Script = with_steps!("lua/commit.lua");
+static COMMIT: Script = Script::new(include_str!("lua/commit.lua"));
 static PAGE: Script = Script::new(include_str!("lua/page.lua"));
 static FETCH: Script = with_steps!("lua/fetch.lua");
 static SETTLE: Script = with_steps!("lua/settle.lua");
@@ -284,6 +284,17 @@ impl Ledger {
         let counts = counts.iter().chain(std::iter::repeat(&Value::Nil));
         let messages = members.iter().zip(counts).filter_map(|(member, count)| pending_of(member, count)).collect();
         Ok(Page { read_up_to: Some(read_up_to), messages })
+    }
+
+    /// Whether a message is pending.
+    pub fn is_pending(&mut self, id: MessageId) -> Result<bool> {
+        const DOING: &str = "looking for a pending message";
+        let score = id.0.to_string();
+        let count = Command::of(&["ZCOUNT", &self.keys.pending, &score, &score]);
+        match self.connection.query(DOING, count).map_err(|error| self.name_the_key(error))? {
+            Value::Int(count) => Ok(count > 0),
+            other => self.surprise(DOING, &other),
+        }
     }
 
     /// Reads those of `ids` that are still pending, up to about `most_bytes`.

@@ -194,7 +194,9 @@ impl Guarded {
 
     fn opened(&self, replies: &mut Replies<'_>) -> io::Result<Opened> {
         let mut refused = None;
-        let mut note = |text: &[u8]| drop(refused.get_or_insert_with(|| text.to_vec()));
+        let mut note = |text: &[u8]| {
+            refused.get_or_insert_with(|| text.to_vec());
+        };
         if let Reply::Error(text) = replies.next()? {
             note(text);
         }

@@ -63,8 +63,8 @@ pub enum Intake {
     Taken,
     /// The cursor is not the one expected; nothing was changed.
     Moved(Option<Cursor>),
-    /// The members were refused, for this reason, in a transaction that moved the cursor, which has been moved back. The
-    /// term has to end: a copy of that last step that arrives late must be one of an earlier epoch.
+    /// The members were refused, for this reason, in a transaction that moved the cursor, which has been moved back. That
+    /// cursor must not be written again, nor its ids used: a copy of the last step may arrive late.
     Rewound(String),
 }
 

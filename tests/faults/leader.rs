@@ -9,12 +9,13 @@ use oncecast::id::wall_clock_us;
 use oncecast::local::{ChildProcess, Cluster, Lease, Member, Signal};
 use oncecast::wire::ErrorCode;
 
+use crate::dispatchers::Watched;
 use crate::run::{Run, assert_l0};
-use crate::support::load::Load;
+use crate::support::load::{Load, Sent};
 use crate::support::peer::{Heard, Line};
 use crate::support::{
-    DEADLINE, bare_cluster, client_of, cluster_of, dispatcher, options, run as run_command, state, stream, threads,
-    wait_for_another_leader, wait_until, wait_until_in_sync,
+    DEADLINE, bare_cluster, client_of, cluster_of, dispatcher, options, publish, publish_payloads, run as run_command,
+    state, stream, threads, wait_for_another_leader, wait_for_intake, wait_until, wait_until_in_sync,
 };
 use crate::workers::Workers;
 
@@ -433,4 +434,51 @@ fn row_25_rolling_restart() {
     let twice: Vec<(String, usize)> = workers.runs().into_iter().filter(|(_, runs)| *runs > 1).collect();
     assert_eq!(twice, [], "no handler is run twice; roll calls: {roll_calls:?}");
     run.say(format_args!("from the release to the first result of a message published after it: {}", shown(times)));
+}
+
+/// Row 36: Redis is full for so long that the leader's ring is, too. A standby with a larger one holds what the leader had
+/// to drop, so it is the one to take it in.
+#[test]
+fn row_36_ring_of_the_leader_overruns_and_not_the_standbys() {
+    /// The least that a ring may have.
+    const SMALL_BYTES: u64 = 32 << 20;
+    const PAYLOAD_BYTES: usize = 20_000;
+    let mut run = Run::of("row_36");
+    let mut cluster = Cluster::start(options(0, 2, "", "")).expect("Redis and the consumers start");
+    let connection = &mut client_of(&mut cluster);
+    let start = |cluster: &mut Cluster, name: &str, bytes: u64| {
+        Watched::start(cluster, name, 2, &format!("--lease-ttl-ms 1000 --ring-bytes {bytes}"))
+    };
+    let small = start(&mut cluster, "small", SMALL_BYTES);
+    wait_until("it to lead", || (small.figure("oncecast_leader")? == 1).then_some(()));
+    let large = start(&mut cluster, "large", 8 * SMALL_BYTES);
+    wait_until_in_sync(connection, 2);
+    let before = run.random.u64(1..300);
+    publish(connection, "m", 0..before);
+    wait_for_intake(connection);
+    assert_eq!(small.figure("oncecast_leader"), Some(1), "the one with the small ring leads");
+
+    let () = run_command(connection, &["CONFIG", "SET", "maxmemory", "1"]);
+    let end = before + run.scale(SMALL_BYTES * 5 / 4, SMALL_BYTES * 3) / PAYLOAD_BYTES as u64;
+    let pad = "x".repeat(PAYLOAD_BYTES);
+    let mut next = before;
+    while next < end {
+        let burst = next..(next + 50).min(end);
+        let payloads = burst.clone().map(|n| format!("{{\"message_id\":\"m{n}\",\"pad\":\"{pad}\"}}"));
+        assert_eq!(publish_payloads(connection, payloads), 2);
+        next = burst.end;
+        // Nobody is to be cut off for being slow.
+        wait_until("both to have heard it", || {
+            let heard =
+                |one: &Watched| one.figure("oncecast_messages_published_total").map(|heard| heard >= next - before);
+            (heard(&small)? && heard(&large)?).then_some(())
+        });
+    }
+    let () = run_command(connection, &["CONFIG", "SET", "maxmemory", "0"]);
+    let sent = Sent { owed: (0..end).map(|n| format!("m{n}")).collect(), ..Sent::default() };
+    assert_l0(connection, &sent);
+    assert_no_gap(connection);
+    wait_until("the one with the large ring to have led", || {
+        large.process.stderr().all().iter().any(|line| line.contains("event=elected")).then_some(())
+    });
 }

@@ -15,17 +15,24 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod censor;
 mod consumer;
 mod dispatchers;
 mod garbage;
+mod keys;
 mod leader;
+mod limits;
 #[cfg(target_os = "linux")]
 mod namespaces;
 #[cfg(target_os = "linux")]
 mod network;
 mod proxy;
 mod redis;
+mod refusals;
+mod router;
 mod run;
+mod servers;
 mod subscription;
+mod users;
 mod watch;
 mod workers;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use oncecast::local;
 
 use crate::support::load::Sent;
-use crate::support::{recorded_ids, state, stream, wait_for_intake};
+use crate::support::{recorded_ids_of, state_of, stream, wait_for_intake_of};
 
 /// A seed to repeat a failure with.
 const SEED: &str = "ONCECAST_SEED";
@@ -60,15 +60,21 @@ impl Drop for Run {
 /// Of the messages whose `PUBLISH` brought no answer, and of those that nobody heard, each may have been recorded, but
 /// not twice.
 pub fn assert_l0(connection: &mut redis::Connection, sent: &Sent) {
+    assert_l0_of("messages", connection, sent);
+}
+
+/// The same for a group by its name.
+pub fn assert_l0_of(group: &str, connection: &mut redis::Connection, sent: &Sent) {
+    let (dead, gaps) = (format!("{group}:dead"), format!("{group}:gaps"));
     // Otherwise what nobody is owed could make up for what is still on its way.
-    wait_for_intake(connection);
+    wait_for_intake_of(group, connection);
     // Whether it came to that is judged below, by what is there.
     let _ = local::wait_until(DRAIN_LIMIT, "the drain", || {
-        let (pending, processed, dead) = state(connection);
+        let (pending, processed, dead) = state_of(group, connection);
         Ok((pending == 0 && processed + dead >= sent.owed.len()).then_some(()))
     });
-    let recorded = count(recorded_ids(connection));
-    let buried = count(stream(connection, "messages:dead").into_iter().filter_map(|entry| {
+    let recorded = count(recorded_ids_of(group, connection));
+    let buried = count(stream(connection, &dead).into_iter().filter_map(|entry| {
         let payload = entry.get("payload")?;
         let id = payload.strip_prefix("{\"message_id\":\"")?.strip_suffix("\"}")?;
         Some(id.to_owned())
@@ -78,14 +84,14 @@ pub fn assert_l0(connection: &mut redis::Connection, sent: &Sent) {
     let lost = Named::of(owed.iter().filter(|id| !recorded.contains_key(**id) && !buried.contains_key(**id)));
     let twice = Named::of(recorded.iter().filter(|(_, times)| **times > 1).map(|(id, _)| id));
     let foreign = Named::of(recorded.keys().chain(buried.keys()).filter(|id| !known(id)));
-    let (pending, ..) = state(connection);
+    let (pending, ..) = state_of(group, connection);
     assert!(
         lost.0 + twice.0 + foreign.0 + pending == 0,
         "of {} owed messages: lost {lost:?}, recorded twice {twice:?}, never published {foreign:?}, {pending} pending; \
          {} dead letters; gaps {:?}",
         owed.len(),
         buried.len(),
-        stream(connection, "messages:gaps"),
+        stream(connection, &gaps),
     );
 }
 

@@ -6,16 +6,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use oncecast::consumer::stamp;
 use oncecast::local::{self, ChildProcess, Cluster, ports};
-use oncecast::{Consumer, Delivery};
+use oncecast::{Consumer, Delivery, HandlerError};
 
 use crate::support::DEADLINE;
+use crate::support::load::number;
 
 /// A message with this in its id kills the process that works on it.
 pub const POISON: &str = "poison";
@@ -25,6 +26,8 @@ pub const SLOW: &str = "slow";
 const SLOW_WORK: Duration = Duration::from_millis(5);
 /// A message with this in its id waits until the gate is opened.
 pub const GATED: &str = "gated";
+/// Of the messages whose ids begin with this, one in forty is rejected, and another fails the first time.
+pub const MIXED: &str = "mixed";
 
 /// The process's settings.
 const REDIS_URL: &str = "FAULTS_WORKER_REDIS_URL";
@@ -49,8 +52,14 @@ pub struct Workers {
 impl Workers {
     /// Of so many handler threads each, for the cluster's group. What they note goes with the cluster's server.
     pub fn new(cluster: &mut Cluster, count: usize, concurrency: usize) -> Workers {
+        let url = cluster.redis().url();
+        Workers::of(&url, cluster.redis().folder(), count, concurrency)
+    }
+
+    /// The same, for the group at a URL; what they note is in a folder.
+    pub fn of(url: &str, folder: &Path, count: usize, concurrency: usize) -> Workers {
         let port = |_| format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
-        let (url, folder) = (cluster.redis().url(), cluster.redis().folder().to_owned());
+        let (url, folder) = (url.to_owned(), folder.to_owned());
         let addresses = (0..count).map(port).collect();
         Workers { addresses, processes: (0..count).map(|_| None).collect(), url, folder, concurrency }
     }
@@ -77,6 +86,11 @@ impl Workers {
         command.env(REDIS_URL, &self.url).env(LISTEN, &self.addresses[number]).env(ID, name);
         command.env(CONCURRENCY, self.concurrency.to_string()).env(FOLDER, &self.folder);
         command
+    }
+
+    /// Fails if one that was started has ended.
+    pub fn must_run(&mut self) {
+        self.processes.iter_mut().flatten().for_each(|process| process.must_run().unwrap());
     }
 
     /// One that was started.
@@ -109,6 +123,12 @@ impl Workers {
     /// Lets gated messages go on, those that come later as well.
     pub fn open_gate(&self) {
         fs::write(self.folder.join(GATE), "").expect("the folder is ours");
+    }
+
+    /// Has gated messages that come from now on wait until it is opened again.
+    pub fn shut_gate(&self) {
+        // It may never have been opened.
+        let _ = fs::remove_file(self.folder.join(GATE));
     }
 
     /// How often a handler began on each message, by the id in its payload.
@@ -150,6 +170,13 @@ fn worker() {
         (&notes).write_all(format!("{} {name}\n", delivery.id()).as_bytes())?;
         if name.contains(POISON) {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)?;
+        }
+        if name.starts_with(MIXED) {
+            match (number(name) % 40, delivery.number()) {
+                (0, _) => return Err(HandlerError::reject("a test rejects it")),
+                (1, 1) => return Err(HandlerError::retry("a test fails it once")),
+                _ => {}
+            }
         }
         if name.contains(SLOW) {
             thread::sleep(SLOW_WORK);

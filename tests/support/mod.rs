@@ -28,7 +28,7 @@ use oncecast::local::{
 };
 use oncecast::shutdown::ShutdownHandle;
 use oncecast::{ConsumerBuilder, ConsumerStats};
-use redis::FromRedisValue;
+use redis::{ConnectionLike, FromRedisValue};
 
 /// How long something that must happen may take on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -187,7 +187,12 @@ pub fn raw_stream(connection: &mut redis::Connection, key: &str) -> Vec<Fields> 
 
 /// The field `message_id` of each result, in the order in which they were recorded.
 pub fn recorded_ids(connection: &mut redis::Connection) -> Vec<String> {
-    let entries = stream(connection, "messages:processed");
+    recorded_ids_of("messages", connection)
+}
+
+/// The same for a group by its name.
+pub fn recorded_ids_of(group: &str, connection: &mut redis::Connection) -> Vec<String> {
+    let entries = stream(connection, &format!("{group}:processed"));
     entries.into_iter().filter_map(|mut entry| entry.remove("message_id")).collect()
 }
 
@@ -235,14 +240,15 @@ pub fn wait_until_done(connection: &mut redis::Connection, messages: usize) {
 
 /// How many messages are pending, recorded and buried.
 pub fn state(connection: &mut redis::Connection) -> (usize, usize, usize) {
+    state_of("messages", connection)
+}
+
+/// The same for a group by its name.
+pub fn state_of(group: &str, connection: &mut redis::Connection) -> (usize, usize, usize) {
     let mut pipeline = redis::pipe();
-    pipeline
-        .cmd("ZCARD")
-        .arg("messages:pending")
-        .cmd("XLEN")
-        .arg("messages:processed")
-        .cmd("XLEN")
-        .arg("messages:dead");
+    for (command, key) in [("ZCARD", "pending"), ("XLEN", "processed"), ("XLEN", "dead")] {
+        pipeline.cmd(command).arg(format!("{group}:{key}"));
+    }
     pipeline.query(connection).expect("Redis answers")
 }
 
@@ -269,17 +275,25 @@ pub fn subscribers(connection: &mut redis::Connection) -> u64 {
 /// Publishes markers as a joining dispatcher does: all dispatchers see each at the same place among the messages, and
 /// the leader's cursor comes by it.
 pub fn wait_for_intake(connection: &mut redis::Connection) {
+    wait_for_intake_of("messages", connection);
+}
+
+/// The same for a group by its name, in the connection's database.
+pub fn wait_for_intake_of(group: &str, connection: &mut redis::Connection) {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let onlooker = DispatcherId::generate("onlooker");
+    let mut channels = vec![format!("{group}:control")];
+    // Pub/Sub knows no databases, so groups in others than the first may say theirs.
+    if connection.get_db() != 0 {
+        channels.push(format!("{group}@{}:control", connection.get_db()));
+    }
     wait_until("the cursor to come by a new marker", || {
         let marker = Marker::of_join(&onlooker, NUMBER.fetch_add(1, Ordering::Relaxed));
-        let () = run(
-            connection,
-            &["PUBLISH", "messages:control", &Notice::Marker(marker.clone(), CHANNEL.to_owned()).to_string()],
-        );
+        let notice = Notice::Marker(marker.clone(), CHANNEL.to_owned()).to_string();
+        channels.iter().for_each(|channel| run(connection, &["PUBLISH", channel, &notice]));
         let until = Instant::now() + Duration::from_millis(90);
         while Instant::now() < until {
-            let cursor: Option<String> = run(connection, &["GET", "messages:cursor"]);
+            let cursor: Option<String> = run(connection, &["GET", &format!("{group}:cursor")]);
             if cursor.is_some_and(|cursor| cursor.starts_with(&format!("{marker} "))) {
                 return Some(());
             }

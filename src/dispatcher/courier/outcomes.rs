@@ -119,6 +119,7 @@ impl Courier {
                     }
                 }
                 News::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
+                News::Missing(id) => self.missing(id),
                 News::Committed { link, serial, ids, bytes } => {
                     if self.result_bytes >= MAX_RESULT_BYTES {
                         // Links were not read: there may be something in their buffers, where the poller does not see it.

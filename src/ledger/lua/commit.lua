@@ -10,16 +10,20 @@ if ARGV[1] ~= '' then
     return {'STALE', epoch or ''}
   end
 end
-prove_removal(KEYS[1])
+-- A script is not rolled back, and any command may be refused. So what can't be undone is proven first, by forms that change
+-- nothing, and comes last. This also lets the script go on when Redis is full: its first write needs no memory.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], 1, 0)
 -- Only redelivered messages have a count, so mostly there is none to clear.
 local counted = redis.call('EXISTS', KEYS[3]) == 1
 if counted then
   redis.call('HDEL', KEYS[3], '')
 end
 -- A transaction that was to record the same may yet arrive: it watches the recall.
-local recall = ARGV[3] ~= '' and raised(KEYS[4], tonumber(ARGV[3]))
-if recall then
-  redis.call('SET', KEYS[4], recall)
+if ARGV[3] ~= '' then
+  local term, before = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+ %w+) (%d+)$')
+  if term and tonumber(before) < tonumber(ARGV[3]) then
+    redis.call('SET', KEYS[4], term .. ' ' .. ARGV[3])
+  end
 end
 local out = {0}
 local i = 4

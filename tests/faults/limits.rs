@@ -1,0 +1,203 @@
+//! Rows about what can't be carried: an argument, a command or an answer is larger than the server, or what stands before
+//! it, lets pass.
+
+use std::collections::HashMap;
+
+use oncecast::local::{Cluster, RedisOptions, Signal};
+use oncecast::wire::MAX_BODY_BYTES;
+use oncecast::{Consumer, Delivery};
+
+use crate::censor::{Censor, Refusal};
+use crate::dispatchers::Watched;
+use crate::run::{Run, assert_l0};
+use crate::support::load::Sent;
+use crate::support::{
+    OwnConsumer, bare_cluster, client_of, options, programs, publish, publish_payloads, run, state, stream,
+    wait_for_intake, wait_until, wait_until_in_sync,
+};
+use crate::workers::{GATED, Workers};
+
+/// The largest payload that Redis takes with `proto-max-bulk-len 1mb`, but for a few bytes.
+const LARGE_BYTES: usize = 1_048_570;
+
+/// A server with these lines in its configuration.
+fn configured(config: &[(&str, &str)]) -> Cluster {
+    let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let redis = RedisOptions { config, ..RedisOptions::default() };
+    let options = oncecast::local::ClusterOptions { redis, ..options(0, 0, "", "") };
+    Cluster::start(options).expect("a private Redis starts")
+}
+
+fn dispatcher(url: &str, name: &str, addresses: &[String], args: &str) -> Watched {
+    let command = programs().command("oncecast-dispatcher").expect("the program is built");
+    Watched::spawn(command, name, url, addresses, "127.0.0.1", args)
+}
+
+/// A payload of so many bytes in all.
+fn payload(id: &str, bytes: usize) -> String {
+    let empty = format!("{{\"message_id\":\"{id}\",\"pad\":\"\"}}").len();
+    format!("{{\"message_id\":\"{id}\",\"pad\":\"{}\"}}", "x".repeat(bytes - empty))
+}
+
+fn names(prefix: &str, numbers: std::ops::Range<u64>) -> Vec<String> {
+    numbers.map(|n| format!("{prefix}{n}")).collect()
+}
+
+/// Fails unless these were done, and `large`, which is done or lies in the dead letters with a reason, whole or in part.
+fn assert_done_or_isolated(connection: &mut redis::Connection, small: Vec<String>, large: &str) {
+    let is_large = |letter: &HashMap<String, String>| {
+        letter.get("payload").is_some_and(|payload| payload.starts_with(&format!("{{\"message_id\":\"{large}\"")))
+    };
+    let recorded = |connection: &mut redis::Connection| {
+        let results = stream(connection, "messages:processed");
+        results.iter().filter(|result| result.get("message_id").is_some_and(|id| id == large)).count()
+    };
+    let mut letters = Vec::new();
+    wait_until(format!("{large} to be recorded or buried"), || {
+        letters = stream(connection, "messages:dead").into_iter().filter(is_large).collect();
+        (letters.len() + recorded(connection) > 0).then_some(())
+    });
+    let mut sent = Sent { owed: small, ..Sent::default() };
+    // What a letter holds of it need not be all.
+    sent.uncertain.insert(large.to_owned());
+    assert_l0(connection, &sent);
+    assert_eq!(letters.len() + recorded(connection), 1, "it ends once");
+    assert!(letters.iter().all(|letter| !letter["reason"].is_empty()), "it is said why");
+}
+
+/// Row 38: Redis takes no argument that is much longer than a megabyte. A member is its payload and an id, so one that
+/// could just be published can't be taken in.
+#[test]
+fn row_38_member_too_long() {
+    let mut this = Run::of("row_38_member_too_long");
+    let mut cluster = configured(&[("proto-max-bulk-len", "1mb")]);
+    let connection = &mut client_of(&mut cluster);
+    let mut workers = Workers::new(&mut cluster, 1, 2);
+    workers.start(0);
+    let url = cluster.redis().url();
+    let _dispatchers = ["d0", "d1"].map(|name| dispatcher(&url, name, &workers.addresses, ""));
+    wait_until_in_sync(connection, 2);
+    let before = this.random.u64(1..200);
+    publish(connection, "m", 0..before);
+    publish_payloads(connection, [payload("large", LARGE_BYTES)]);
+    publish(connection, "m", before..before + 200);
+    assert_done_or_isolated(connection, names("m", 0..before + 200), "large");
+    publish(connection, "later", 0..200);
+    let small = [names("m", 0..before + 200), names("later", 0..200)].concat();
+    assert_done_or_isolated(connection, small, "large");
+    workers.must_run();
+}
+
+/// Row 38: Redis gives a client up that has so much to read. A new leader reads what waits, and among it is one message that
+/// can't be read.
+#[test]
+fn row_38_message_of_the_backlog_too_long_to_read() {
+    let mut this = Run::of("row_38_message_of_the_backlog_too_long_to_read");
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let mut workers = Workers::new(&mut cluster, 1, 2);
+    let url = cluster.redis().url();
+    let mut first = dispatcher(&url, "d0", &workers.addresses, "");
+    wait_until_in_sync(connection, 1);
+    let before = this.random.u64(0..10);
+    publish(connection, "m", 0..before);
+    publish_payloads(connection, [payload("large", MAX_BODY_BYTES)]);
+    publish(connection, "m", before..10);
+    wait_for_intake(connection);
+    assert_eq!(state(connection).0, 11);
+    // What it has in memory it need not read.
+    first.process.kill().unwrap();
+    let () = run(connection, &["CONFIG", "SET", "client-output-buffer-limit", "normal 2mb 2mb 0"]);
+    workers.start(0);
+    let _second = dispatcher(&url, "d1", &workers.addresses, "");
+    wait_until("the small ones to be done", || (state(connection).1 >= 10).then_some(()));
+    wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));
+    publish(connection, "later", 0..200);
+    wait_until("what comes later to be done", || (state(connection).1 >= 210).then_some(()));
+    // The test reads the letter, or the result, as it is.
+    let () = run(connection, &["CONFIG", "SET", "client-output-buffer-limit", "normal 0 0 0"]);
+    assert_done_or_isolated(connection, [names("m", 0..10), names("later", 0..200)].concat(), "large");
+    workers.must_run();
+}
+
+/// Row 38: something before Redis lets no command of 4,000 words pass. After a stall the batches are as large as they get.
+fn too_many_words(row: &'static str, refusal: Refusal) {
+    /// As many as a consumer has in hand.
+    const HELD: u64 = 1_000;
+    let mut this = Run::of(row);
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let censor = Censor::to(&format!("127.0.0.1:{}", cluster.redis().port()), 3_999, refusal);
+    let mut workers = Workers::of(&censor.url(), cluster.redis().folder(), 1, 8);
+    workers.start(0);
+    let start = |name| dispatcher(&censor.url(), name, &workers.addresses, "--lease-ttl-ms 1000");
+    let mut dispatchers = ["d0", "d1"].map(start);
+    wait_until_in_sync(connection, 2);
+    let mut owed = Vec::new();
+    for round in 0..this.scale(2, 10) {
+        let held = format!("{GATED}{round}-");
+        workers.shut_gate();
+        publish(connection, &held, 0..HELD);
+        wait_until("all to be in the consumer's hands", || {
+            (workers.noted().len() as u64 >= 8
+                && dispatchers.iter().filter_map(Watched::in_flight).sum::<u64>() >= HELD)
+                .then_some(())
+        });
+        // While the leader hangs or is gone, much is published, and the next one lets the consumer's results be recorded one by one.
+        let lease: String = run(connection, &["GET", "messages:leader"]);
+        let leader =
+            dispatchers.iter().position(|one| lease.starts_with(&format!("{}-", one.name()))).expect("it leads");
+        dispatchers[leader].process.signal(Signal::SIGSTOP).unwrap();
+        let waiting = format!("m{round}-");
+        let messages = this.random.u64(2_000..4_000);
+        publish(connection, &waiting, 0..messages);
+        wait_until("the other to lead", || {
+            let now: Option<String> = run(connection, &["GET", "messages:leader"]);
+            (now? != lease).then_some(())
+        });
+        // Results pile up while Redis keeps the first of them waiting.
+        let () = run(connection, &["CLIENT", "PAUSE", "700", "WRITE"]);
+        workers.open_gate();
+        owed.extend([names(&held, 0..HELD), names(&waiting, 0..messages)].concat());
+        wait_until("all to be done", || (state(connection).1 >= owed.len()).then_some(()));
+        dispatchers[leader].process.signal(Signal::SIGCONT).unwrap();
+        wait_until_in_sync(connection, 2);
+    }
+    this.say(format_args!("{} commands were refused", censor.refused()));
+    assert_l0(connection, &Sent { owed, ..Sent::default() });
+    assert_eq!(stream(connection, "messages:dead"), [], "each of them can be carried, alone or with others");
+    workers.must_run();
+}
+
+#[test]
+fn row_38_too_many_words_answered_with_an_error() {
+    too_many_words("row_38_too_many_words_answered_with_an_error", Refusal::Error);
+}
+
+#[test]
+fn row_38_too_many_words_close_the_connection() {
+    too_many_words("row_38_too_many_words_close_the_connection", Refusal::Close);
+}
+
+/// Row 38: a handler makes a result that Redis does not take.
+#[test]
+fn row_38_result_too_long() {
+    let mut this = Run::of("row_38_result_too_long");
+    let mut cluster = configured(&[("proto-max-bulk-len", "1mb")]);
+    let connection = &mut client_of(&mut cluster);
+    let handler = |delivery: &Delivery<'_>| {
+        let outcome = oncecast::consumer::stamp(delivery)?;
+        let is_large = delivery.payload().starts_with(b"{\"message_id\":\"large");
+        Ok(if is_large { outcome.field("pad", "x".repeat(2 << 20)) } else { outcome })
+    };
+    let url = cluster.redis().url();
+    let builder = Consumer::builder().redis_url(url.clone()).listen("127.0.0.1:0").consumer_id("own");
+    let consumer = OwnConsumer::start(builder.concurrency(4).prefetch(256).handler(handler));
+    let _dispatchers = ["d0", "d1"].map(|name| dispatcher(&url, name, std::slice::from_ref(&consumer.address), ""));
+    wait_until_in_sync(connection, 2);
+    let before = this.random.u64(1..200);
+    publish(connection, "m", 0..before);
+    publish(connection, "large", 0..1);
+    publish(connection, "m", before..before + 300);
+    assert_done_or_isolated(connection, names("m", 0..before + 300), "large0");
+}

@@ -1,0 +1,448 @@
+//! Rows about what Redis refuses: a command of a step, for lack of a right or of memory, for the sake of a key's type or of a
+//! stream's last id, or since it has become a replica; and transactions as such.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use oncecast::local::{self, Cluster, Signal, ports};
+
+use crate::dispatchers::Watched;
+use crate::run::{Run, assert_l0};
+use crate::support::load::{Load, Sent};
+use crate::support::{
+    DEADLINE, bare_cluster, client_of, programs, publish, run, state, stream, subscription_of, wait_for_intake,
+    wait_until, wait_until_in_sync,
+};
+use crate::users::{self, CONSUMER, DISPATCHER};
+use crate::workers::{MIXED, Workers};
+
+/// How long a command that may not be asked for is waited for.
+const REFUSAL_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// Two dispatchers and two consumers, each with the user and the rights that the documentation gives it.
+struct Group {
+    dispatchers: Vec<Watched>,
+    workers: Workers,
+    cluster: Cluster,
+}
+
+impl Group {
+    fn start(dispatcher_args: &str) -> (Group, redis::Connection) {
+        Group::start_without(&[], dispatcher_args)
+    }
+
+    /// One whose programs lack these commands from the beginning.
+    fn start_without(taken: &[&str], dispatcher_args: &str) -> (Group, redis::Connection) {
+        let mut cluster = bare_cluster();
+        let mut connection = client_of(&mut cluster);
+        users::make(&mut connection);
+        for command in taken {
+            [DISPATCHER, CONSUMER].into_iter().for_each(|user| users::take(&mut connection, user, command));
+        }
+        let port = cluster.redis().port();
+        let mut workers = Workers::of(&users::url_of(CONSUMER, port), cluster.redis().folder(), 2, 4);
+        (0..2).for_each(|number| workers.start(number));
+        let url = users::url_of(DISPATCHER, port);
+        let start = |name| {
+            let command = programs().command("oncecast-dispatcher").expect("the program is built");
+            Watched::spawn(command, name, &url, &workers.addresses, "127.0.0.1", dispatcher_args)
+        };
+        let dispatchers = ["d0", "d1"].map(start).into();
+        wait_until_in_sync(&mut connection, 2);
+        (Group { dispatchers, workers, cluster }, connection)
+    }
+
+    fn load(&mut self, per_second: u64) -> Load {
+        Load::start(&self.cluster.redis().url(), MIXED, per_second)
+    }
+
+    /// The dispatcher that leads, once one does.
+    fn leader(&self, connection: &mut redis::Connection) -> usize {
+        wait_until("one of the dispatchers to lead", || {
+            let lease: Option<String> = run(connection, &["GET", "messages:leader"]);
+            let lease = lease?;
+            self.dispatchers.iter().position(|one| lease.starts_with(&format!("{}-", one.name())))
+        })
+    }
+
+    /// Cuts the leader's subscription, so that the other has to take over.
+    fn unseat(&self, connection: &mut redis::Connection) {
+        let leader = self.leader(connection);
+        let id = subscription_of(connection, self.dispatchers[leader].process.pid());
+        assert_eq!(run::<usize>(connection, &["CLIENT", "KILL", "ID", &id]), 1);
+    }
+
+    /// Everything is as it was started: nobody has ended.
+    fn assert_l0(&mut self, connection: &mut redis::Connection, sent: &Sent) {
+        assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "one was subscribed all the time");
+        assert_l0(connection, sent);
+        assert_buried_once(connection);
+        self.dispatchers.iter_mut().for_each(|dispatcher| dispatcher.process.must_run().unwrap());
+        self.workers.must_run();
+    }
+}
+
+/// Fails if a message is twice in the dead letters, or there and in the results.
+fn assert_buried_once(connection: &mut redis::Connection) {
+    let payloads = stream(connection, "messages:dead").into_iter().filter_map(|mut letter| letter.remove("payload"));
+    let recorded = stream(connection, "messages:processed").into_iter();
+    let recorded = recorded.filter_map(|result| Some(format!("{{\"message_id\":\"{}\"}}", result.get("message_id")?)));
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    payloads.chain(recorded).for_each(|payload| *seen.entry(payload).or_default() += 1);
+    let twice: Vec<_> = seen.into_iter().filter(|(_, times)| *times > 1).take(5).collect();
+    assert_eq!(twice, [], "a message ends once");
+}
+
+/// Waits until a message that is published after this call is done.
+fn wait_for_new_work(connection: &mut redis::Connection, load: &Load) {
+    let first = load.first_unpublished();
+    wait_until(format!("the result of message {first} or a later one"), || {
+        let mut range = redis::cmd("XREVRANGE");
+        range.arg("messages:processed").arg("+").arg("-").arg("COUNT").arg(50);
+        let newest: Vec<(String, HashMap<String, String>)> = range.query(connection).ok()?;
+        let number =
+            |fields: &HashMap<String, String>| fields.get("message_id")?.strip_prefix(MIXED)?.parse::<u64>().ok();
+        newest.iter().any(|(_, fields)| number(fields).is_some_and(|number| number >= first)).then_some(())
+    });
+}
+
+/// Waits until Redis has refused something with this error since it last forgot its counts.
+fn wait_until_refused(connection: &mut redis::Connection, error: &str) {
+    wait_until(format!("{error} to be answered"), || {
+        let info: String = run(connection, &["INFO", "errorstats"]);
+        info.contains(&format!("errorstat_{error}:")).then_some(())
+    });
+}
+
+/// Takes each of these commands away from a user in turn, while messages go on being published, and gives it back.
+fn refuse_each(this: &mut Run, user: &str, commands: &[&str]) {
+    let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
+    let connection = &mut connection;
+    let load = group.load(this.scale(600, 1_500));
+    load.wait_for_more(100);
+    let mut unasked = Vec::new();
+    for command in commands {
+        wait_until_in_sync(connection, 2);
+        users::take(connection, user, command);
+        let () = run(connection, &["SCRIPT", "FLUSH"]);
+        // What only a new leader asks for, and what consumers ask for only under a new one.
+        if this.random.bool() {
+            group.unseat(connection);
+        }
+        let seen = local::wait_until(REFUSAL_LIMIT, "a refusal", || {
+            Ok((!users::refused(connection, user).is_empty()).then_some(()))
+        });
+        if seen.is_err() {
+            unasked.push(*command);
+        }
+        load.wait_for_more(this.random.u64(20..150));
+        users::give_back(connection, user);
+        wait_for_new_work(connection, &load);
+    }
+    let sent = load.stop();
+    this.say(format_args!("{} owed; not asked for, and so not refused: {unasked:?}", sent.owed.len()));
+    assert!(unasked.len() < commands.len(), "nothing was refused, so this shows nothing");
+    group.assert_l0(connection, &sent);
+}
+
+/// A seeded choice of them; all of them in a long run.
+fn chosen<'a>(this: &mut Run, from: &[&'a str], short: usize) -> Vec<&'a str> {
+    let mut commands = from.to_vec();
+    this.random.shuffle(&mut commands);
+    commands.truncate(this.scale(short as u64, from.len() as u64) as usize);
+    commands
+}
+
+#[test]
+fn row_28_a_command_refused_to_dispatchers_that_write() {
+    let mut this = Run::of("row_28_a_command_refused_to_dispatchers_that_write");
+    let writes = [
+        "zadd",
+        "set",
+        "xadd",
+        "zremrangebyscore",
+        "publish",
+        "hset",
+        "hdel",
+        "pexpire",
+        "del",
+        "rpush",
+        "evalsha",
+        "eval",
+    ];
+    let commands = chosen(&mut this, &writes, writes.len());
+    refuse_each(&mut this, DISPATCHER, &commands);
+}
+
+#[test]
+fn row_28_a_command_refused_to_dispatchers_that_look() {
+    let mut this = Run::of("row_28_a_command_refused_to_dispatchers_that_look");
+    let looks = [
+        "get",
+        "exists",
+        "type",
+        "mget",
+        "time",
+        "info",
+        "pubsub|numsub",
+        "zcard",
+        "zcount",
+        "zrange",
+        "zrevrange",
+        "zrangebyscore",
+        "hget",
+        "hmget",
+        "pttl",
+        "lrange",
+        "xlen",
+        "xtrim",
+        "xrevrange",
+        "script|load",
+        "ping",
+        "subscribe",
+    ];
+    let commands = chosen(&mut this, &looks, 8);
+    refuse_each(&mut this, DISPATCHER, &commands);
+}
+
+#[test]
+fn row_28_a_command_refused_to_consumers() {
+    let mut this = Run::of("row_28_a_command_refused_to_consumers");
+    let all = [
+        "xadd",
+        "zremrangebyscore",
+        "hdel",
+        "evalsha",
+        "eval",
+        "exists",
+        "type",
+        "set",
+        "zadd",
+        "get",
+        "info",
+        "ping",
+        "script|load",
+    ];
+    let commands = chosen(&mut this, &all, all.len());
+    refuse_each(&mut this, CONSUMER, &commands);
+}
+
+/// Row 28: what a handler rejects can't be written down; then it must not be taken away, either.
+#[test]
+fn row_28_a_dead_letter_refused() {
+    let this = Run::of("row_28_a_dead_letter_refused");
+    let messages = this.scale(400, 4_000);
+    let (mut group, mut connection) = Group::start("");
+    let connection = &mut connection;
+    users::take(connection, DISPATCHER, "xadd");
+    publish(connection, MIXED, 0..messages);
+    wait_until("a dead letter to be refused", || {
+        users::refused(connection, DISPATCHER).contains(&"xadd".to_owned()).then_some(())
+    });
+    let rejected = (messages / 40) as usize;
+    wait_until("all but the rejected ones to be done", || {
+        (state(connection).1 == messages as usize - rejected).then_some(())
+    });
+    assert_eq!(state(connection), (rejected, messages as usize - rejected, 0), "none is taken away without its letter");
+    users::give_back(connection, DISPATCHER);
+    wait_until("the dead letters", || (state(connection).2 == rejected).then_some(()));
+    let sent = Sent { owed: (0..messages).map(|n| format!("{MIXED}{n}")).collect(), ..Sent::default() };
+    group.assert_l0(connection, &sent);
+}
+
+/// Row 28: a full Redis refuses some commands of a step and would take others.
+#[test]
+fn row_28_memory_full_under_mixed_load() {
+    let mut this = Run::of("row_28_memory_full_under_mixed_load");
+    let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
+    let connection = &mut connection;
+    let load = group.load(1_000);
+    for _ in 0..this.scale(3, 20) {
+        wait_until_in_sync(connection, 2);
+        load.wait_for_more(this.random.u64(50..400));
+        let () = run(connection, &["CONFIG", "RESETSTAT"]);
+        let () = run(connection, &["CONFIG", "SET", "maxmemory", "1"]);
+        wait_until_refused(connection, "OOM");
+        load.wait_for_more(this.random.u64(50..400));
+        if this.random.bool() {
+            group.unseat(connection);
+            load.wait_for_more(this.random.u64(50..400));
+        }
+        let () = run(connection, &["CONFIG", "SET", "maxmemory", "0"]);
+        wait_for_new_work(connection, &load);
+    }
+    let sent = load.stop();
+    group.assert_l0(connection, &sent);
+}
+
+/// Row 28: a server that has become a replica refuses every write, and then takes them again.
+#[test]
+fn row_28_server_demoted_and_promoted() {
+    let mut this = Run::of("row_28_server_demoted_and_promoted");
+    let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
+    let connection = &mut connection;
+    let nobody = ports::free_port().expect("a free port").to_string();
+    let load = group.load(1_000);
+    for _ in 0..this.scale(3, 20) {
+        wait_until_in_sync(connection, 2);
+        load.wait_for_more(this.random.u64(50..400));
+        let () = run(connection, &["CONFIG", "RESETSTAT"]);
+        let () = run(connection, &["REPLICAOF", "127.0.0.1", &nobody]);
+        wait_until_refused(connection, "READONLY");
+        load.wait_for_more(this.random.u64(20..600));
+        let () = run(connection, &["REPLICAOF", "NO", "ONE"]);
+        wait_for_new_work(connection, &load);
+    }
+    let sent = load.stop();
+    group.assert_l0(connection, &sent);
+}
+
+/// Puts something else in a stream's place while messages go on being published, waits until Redis has refused to add to
+/// it, and puts the stream back.
+fn replace_streams(this: &mut Run, by: &[&str], error: &str) {
+    let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
+    let connection = &mut connection;
+    let load = group.load(800);
+    for key in ["messages:processed", "messages:dead"].repeat(this.scale(2, 10) as usize) {
+        wait_until_in_sync(connection, 2);
+        wait_until("the stream to be there", || run::<bool>(connection, &["EXISTS", key]).then_some(()));
+        load.wait_for_more(this.random.u64(50..400));
+        let () = run(connection, &["CONFIG", "RESETSTAT"]);
+        let words: Vec<&str> = by.iter().map(|word| if *word == "KEY" { key } else { *word }).collect();
+        let mut away = redis::pipe();
+        away.atomic().cmd("RENAME").arg(key).arg("aside");
+        away.cmd(words[0]).arg(&words[1..]);
+        let () = away.query(connection).expect("it can be renamed");
+        wait_until_refused(connection, error);
+        load.wait_for_more(this.random.u64(20..400));
+        if this.random.bool() {
+            group.unseat(connection);
+            load.wait_for_more(this.random.u64(20..400));
+        }
+        let mut back = redis::pipe();
+        back.atomic().cmd("RENAME").arg(key).arg("no-stream").cmd("RENAME").arg("aside").arg(key);
+        let () = back.query(connection).expect("it can be renamed");
+        wait_for_new_work(connection, &load);
+    }
+    let sent = load.stop();
+    group.assert_l0(connection, &sent);
+}
+
+#[test]
+fn row_28_results_and_dead_letters_replaced_by_a_string() {
+    let mut this = Run::of("row_28_results_and_dead_letters_replaced_by_a_string");
+    replace_streams(&mut this, &["SET", "KEY", "x"], "WRONGTYPE");
+}
+
+#[test]
+fn row_28_last_id_of_a_stream_used() {
+    let mut this = Run::of("row_28_last_id_of_a_stream_used");
+    let last = "18446744073709551615-18446744073709551615";
+    // XADD says ERR, as it does of nothing else here.
+    replace_streams(&mut this, &["XADD", "KEY", last, "a", "b"], "ERR");
+}
+
+/// What a program has said of doing without transactions.
+fn said(log: &local::lines::Lines) -> usize {
+    log.all().iter().filter(|line| line.contains("event=no-transactions")).count()
+}
+
+/// Row 29: without one of the rights that a transaction takes, scripts do the same work.
+fn without_from_the_start(command: &str) {
+    let this = Run::of("row_29_transactions_refused_from_the_start");
+    let (mut group, mut connection) = Group::start_without(&[command], "--lease-ttl-ms 1000");
+    let connection = &mut connection;
+    let load = group.load(this.scale(1_000, 3_000));
+    for _ in 0..this.scale(4, 20) {
+        load.wait_for_more(200);
+        wait_for_intake(connection);
+        wait_for_new_work(connection, &load);
+    }
+    let leader = group.leader(connection);
+    let sent = load.stop();
+    group.assert_l0(connection, &sent);
+    assert_eq!(
+        said(group.dispatchers[leader].process.stderr()),
+        1,
+        "the leader says once that it can't use transactions"
+    );
+    assert!(said(group.dispatchers[1 - leader].process.stderr()) <= 1);
+    let by_consumers = [0, 1].map(|number| said(group.workers.process(number).stderr()));
+    assert_eq!(by_consumers, [1, 1], "each consumer says it once");
+}
+
+#[test]
+fn row_29_multi_refused_from_the_start() {
+    without_from_the_start("multi");
+}
+
+#[test]
+fn row_29_exec_refused_from_the_start() {
+    without_from_the_start("exec");
+}
+
+#[test]
+fn row_29_watch_refused_from_the_start() {
+    without_from_the_start("watch");
+}
+
+/// Row 29: the right goes while all are at work, and somebody who hangs still has a transaction under way.
+fn taken_under_load(command: &str) {
+    let mut this = Run::of("row_29_transactions_refused_under_load");
+    let (mut group, mut connection) = Group::start("--lease-ttl-ms 800 --link-timeout-ms 700");
+    let connection = &mut connection;
+    let load = group.load(1_000);
+    load.wait_for_more(300);
+    [DISPATCHER, CONSUMER].into_iter().for_each(|user| users::take(connection, user, command));
+    wait_for_new_work(connection, &load);
+    for _ in 0..this.scale(2, 10) {
+        wait_until_in_sync(connection, 2);
+        load.wait_for_more(this.random.u64(50..300));
+        // The leader hangs for longer than its lease: what it then does must come to nothing.
+        let leader = group.leader(connection);
+        let lease: String = run(connection, &["GET", "messages:leader"]);
+        group.dispatchers[leader].process.signal(Signal::SIGSTOP).unwrap();
+        wait_until("the other to lead", || {
+            let now: Option<String> = run(connection, &["GET", "messages:leader"]);
+            (now? != lease).then_some(())
+        });
+        load.wait_for_more(this.random.u64(50..500));
+        group.dispatchers[leader].process.signal(Signal::SIGCONT).unwrap();
+        // A consumer hangs until its messages are another's.
+        let victim = this.random.usize(..2);
+        let leader = group.leader(connection);
+        let log = group.dispatchers[leader].process.stderr().clone();
+        let seen = log.count();
+        wait_until("it to be linked to both", || {
+            (run::<usize>(connection, &["LLEN", "messages:consumers"]) == 2).then_some(())
+        });
+        group.workers.process(victim).signal(Signal::SIGSTOP).unwrap();
+        let lost = format!("event=consumer-lost consumer=w{victim}");
+        log.wait_for_after(seen, &lost, DEADLINE).expect("its silence is noticed");
+        load.wait_for_more(this.random.u64(50..500));
+        group.workers.process(victim).signal(Signal::SIGCONT).unwrap();
+        wait_for_new_work(connection, &load);
+    }
+    let sent = load.stop();
+    group.assert_l0(connection, &sent);
+    let by_dispatchers = [0, 1].map(|number| said(group.dispatchers[number].process.stderr()));
+    let by_consumers = [0, 1].map(|number| said(group.workers.process(number).stderr()));
+    this.say(format_args!("said by dispatchers {by_dispatchers:?}, by consumers {by_consumers:?}"));
+    let once = |times: &usize| *times == 1;
+    assert!(by_dispatchers.iter().all(once) && by_consumers.iter().all(once), "each says it once, not for each batch");
+}
+
+#[test]
+fn row_29_multi_refused_under_load() {
+    taken_under_load("multi");
+}
+
+#[test]
+fn row_29_exec_refused_under_load() {
+    taken_under_load("exec");
+}
+
+#[test]
+fn row_29_watch_refused_under_load() {
+    taken_under_load("watch");
+}

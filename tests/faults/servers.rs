@@ -1,0 +1,311 @@
+//! Rows about which server, and which of its databases, each connection leads to.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use oncecast::local::folder::PrivateFolder;
+use oncecast::local::{ChildProcess, Cluster, RedisOptions, RedisServer, ports};
+
+use crate::dispatchers::Watched;
+use crate::router::{Kind, Router};
+use crate::run::{Run, assert_l0, assert_l0_of};
+use crate::support::load::Load;
+use crate::support::{
+    DEADLINE, bare_cluster, client, client_of, programs, publish, redis_server, run, stream, subscribers,
+    subscription_of, wait_for_intake, wait_for_intake_of, wait_until, wait_until_in_sync,
+};
+use crate::workers::Workers;
+
+const LEASE_TTL: Duration = Duration::from_millis(1_000);
+const ARGS: &str = "--lease-ttl-ms 1000";
+
+fn address_of(server: &RedisServer) -> String {
+    format!("127.0.0.1:{}", server.port())
+}
+
+fn dispatcher(name: &str, url: &str, addresses: &[String], args: &str) -> Watched {
+    let command = programs().command("oncecast-dispatcher").expect("the program is built");
+    Watched::spawn(command, name, url, addresses, "127.0.0.1", args)
+}
+
+/// How many terms have begun, all dispatchers together.
+fn terms(dispatchers: &[Watched]) -> usize {
+    let begun = |one: &Watched| one.process.stderr().all().iter().filter(|line| line.contains("event=elected")).count();
+    dispatchers.iter().map(begun).sum()
+}
+
+/// Which of them leads, by its lease.
+fn leader_of(connection: &mut redis::Connection, group: &str, dispatchers: &[Watched]) -> usize {
+    wait_until("one of the dispatchers to lead", || {
+        let lease: Option<String> = run(connection, &["GET", &format!("{group}:leader")]);
+        let lease = lease?;
+        dispatchers.iter().position(|one| lease.starts_with(&format!("{}-", one.name())))
+    })
+}
+
+/// Row 30: behind one address there is another server now, and an empty one. Commands reach it, since their connections were
+/// cut; the subscriptions stand where they stood, and nobody publishes there any more.
+fn moved_to_another_server(row: &'static str, count: usize) {
+    let mut this = Run::of(row);
+    let mut cluster = bare_cluster();
+    let other = redis_server();
+    let router = Router::to(&address_of(cluster.redis()));
+    let mut workers = Workers::of(&router.url(), cluster.redis().folder(), 2, 2);
+    (0..2).for_each(|number| workers.start(number));
+    let start = |number: usize| dispatcher(&format!("d{number}"), &router.url(), &workers.addresses, ARGS);
+    let dispatchers: Vec<Watched> = (0..count).map(start).collect();
+    let before = &mut client_of(&mut cluster);
+    wait_until_in_sync(before, count as u64);
+    let load = Load::start(&cluster.redis().url(), "before", 1_000);
+    load.wait_for_more(this.random.u64(200..1_000));
+    assert_l0(before, &load.stop());
+
+    let begun = terms(&dispatchers);
+    [Kind::Commands, Kind::Subscription].into_iter().for_each(|kind| router.route(kind, &address_of(&other)));
+    router.cut(Kind::Commands);
+    let moved = Instant::now();
+    let after = &mut client(&other.url());
+    let load = Load::start(&other.url(), "after", this.scale(1_000, 3_000));
+    wait_until("all dispatchers to be subscribed where messages are published", || {
+        (subscribers(after) == count as u64).then_some(())
+    });
+    let healed = moved.elapsed();
+    wait_until_in_sync(after, count as u64);
+    load.wait_for_more(this.random.u64(500..1_000));
+    let (begun, took) = (terms(&dispatchers) - begun, moved.elapsed());
+    let sent = load.stop();
+    this.say(format_args!(
+        "subscribed there after {} ms; {begun} terms in {} ms; {} unheard",
+        healed.as_millis(),
+        took.as_millis(),
+        sent.unheard.len()
+    ));
+    assert_l0(after, &sent);
+    // Each dispatcher may lead deaf once, and each may have to resign once.
+    let most = 2 * count + took.as_secs() as usize;
+    assert!(begun <= most, "{begun} terms in {took:?} are a storm; the lease lasts {LEASE_TTL:?}");
+    workers.must_run();
+}
+
+#[test]
+fn row_30_moved_to_another_server_one_dispatcher() {
+    moved_to_another_server("row_30_moved_to_another_server_one_dispatcher", 1);
+}
+
+#[test]
+fn row_30_moved_to_another_server_two_dispatchers() {
+    moved_to_another_server("row_30_moved_to_another_server_two_dispatchers", 2);
+}
+
+/// Row 30: the commands go to a primary, the subscriptions to its replica, which is told what is published on the primary. So
+/// the server that keeps the lease counts no subscriber of anybody.
+#[test]
+fn row_30_subscribed_at_a_replica() {
+    let mut this = Run::of("row_30_subscribed_at_a_replica");
+    let configured = |config: &[(&str, &str)]| {
+        let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        RedisServer::start(RedisOptions { config, ..RedisOptions::default() }).expect("a private Redis starts")
+    };
+    let primary = configured(&[("repl-diskless-sync-delay", "0")]);
+    let replica = configured(&[("replicaof", &format!("127.0.0.1 {}", primary.port()))]);
+    let (connection, hearing) = (&mut client(&primary.url()), &mut client(&replica.url()));
+    wait_until("the replica to follow", || {
+        let info: String = run(hearing, &["INFO", "replication"]);
+        info.contains("master_link_status:up").then_some(())
+    });
+    let router = Router::to(&address_of(&primary));
+    router.route(Kind::Subscription, &address_of(&replica));
+    let mut workers = Workers::of(&primary.url(), primary.folder(), 2, 2);
+    (0..2).for_each(|number| workers.start(number));
+    let start = |name| dispatcher(name, &router.url(), &workers.addresses, "--lease-ttl-ms 1500");
+    let mut dispatchers: Vec<Watched> = ["d0", "d1"].map(start).into();
+    wait_until("both to be subscribed", || (subscribers(hearing) == 2).then_some(()));
+    wait_for_intake(connection);
+
+    let load = Load::start(&primary.url(), "m", 1_000);
+    // The first term may have begun before its dispatcher knew how it stands.
+    let begun = terms(&dispatchers);
+    load.wait_for_more(4_000);
+    let storm = terms(&dispatchers) - begun;
+    wait_for_intake(connection);
+    for round in 0..this.scale(1, 10) {
+        let leader = leader_of(connection, "messages", &dispatchers);
+        let lease: String = run(connection, &["GET", "messages:leader"]);
+        load.wait_for_more(this.random.u64(100..500));
+        dispatchers[leader].process.kill().unwrap();
+        let killed = Instant::now();
+        wait_until("the other to lead", || {
+            let now: Option<String> = run(connection, &["GET", "messages:leader"]);
+            (now? != lease).then_some(())
+        });
+        this.say(format_args!("the next leader came {} ms after the kill", killed.elapsed().as_millis()));
+        dispatchers[leader] = start(["d2", "d3"][round as usize % 2]);
+        wait_until("both to be subscribed", || (subscribers(hearing) == 2).then_some(()));
+        wait_for_intake(connection);
+    }
+    let mut sent = load.stop();
+    // The primary counts none of those who hear them.
+    sent.owed.append(&mut sent.unheard);
+    assert_l0(connection, &sent);
+    assert!(storm <= 2, "{storm} terms within some seconds, although nothing happened");
+    workers.must_run();
+}
+
+/// Row 31: one of two consumers records its results somewhere else.
+fn consumer_elsewhere(row: &'static str, elsewhere: impl FnOnce(&RedisServer) -> String) {
+    let mut this = Run::of(row);
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let apart = PrivateFolder::create("worker").expect("a folder");
+    let mut workers = Workers::new(&mut cluster, 1, 2);
+    workers.start(0);
+    let mut wrong = Workers::of(&elsewhere(cluster.redis()), apart.path(), 1, 2);
+    wrong.start(0);
+    let addresses = [&workers.addresses[..], &wrong.addresses[..]].concat();
+    let url = cluster.redis().url();
+    let dispatchers = ["d0", "d1"].map(|name| dispatcher(name, &url, &addresses, ARGS));
+    wait_until_in_sync(connection, 2);
+    let load = Load::start(&url, "m", this.scale(1_000, 3_000));
+    load.wait_for_more(this.random.u64(1_000..2_000));
+    let leader = leader_of(connection, "messages", &dispatchers);
+    let said = dispatchers[leader].process.stderr().wait_for("messages:epoch", DEADLINE);
+    let sent = load.stop();
+    assert!(sent.uncertain.is_empty() && sent.unheard.is_empty());
+    // A message that the wrong one had would be pending for ever.
+    let runs = wrong.runs();
+    assert!(runs.is_empty(), "{} messages were run for nothing", runs.len());
+    assert_l0(connection, &sent);
+    let said = said.expect("the leader says what the consumer found");
+    assert!(said.contains("code=6") || said.contains("Stale") || said.contains("stale"), "{said}");
+    wrong.must_run();
+}
+
+#[test]
+fn row_31_consumer_in_another_database() {
+    consumer_elsewhere("row_31_consumer_in_another_database", |server| format!("{}/5", server.url()));
+}
+
+#[test]
+fn row_31_consumer_at_another_server() {
+    let other = redis_server();
+    consumer_elsewhere("row_31_consumer_at_another_server", |_| other.url());
+}
+
+/// One of two groups that listen to one channel of one server.
+struct Group {
+    name: &'static str,
+    dispatchers: Vec<Watched>,
+    consumer: ChildProcess,
+    addresses: Vec<String>,
+    url: String,
+    connection: redis::Connection,
+}
+
+impl Group {
+    fn start(cluster: &mut Cluster, name: &'static str, database: u8, members: [&str; 2]) -> Group {
+        let url = format!("{}/{database}", cluster.redis().url());
+        let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+        let mut command = programs().command("oncecast-consumer").expect("the program is built");
+        command.args(["--redis-url", &url, "--group", name, "--listen", &listen, "--consumer-id", "c0"]);
+        let consumer = ChildProcess::spawn("c0", command).expect("the consumer starts");
+        consumer.wait_for_line("event=listening", DEADLINE).expect("it listens");
+        let mut connection = client(&url);
+        let addresses = vec![listen];
+        let dispatchers = members.map(|member| start_of(name, member, &url, &addresses)).into();
+        wait_for_intake_of(name, &mut connection);
+        Group { name, dispatchers, consumer, addresses, url, connection }
+    }
+
+    fn epoch(&mut self) -> String {
+        run(&mut self.connection, &["GET", &format!("{}:epoch", self.name)])
+    }
+
+    /// The names of the dispatchers that `oncecast status` shows.
+    fn shown(&self) -> Vec<String> {
+        let mut command = programs().command("oncecast").expect("the program is built");
+        command.args(["status", "--json", "--redis-url", &self.url, "--group", self.name]);
+        let output = command.output().expect("it runs");
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let members = status["dispatchers"].as_array().expect("a list").iter();
+        let mut names: Vec<String> =
+            members.map(|one| one["name"].as_str().expect("each has a name").to_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn start_of(group: &str, member: &str, url: &str, addresses: &[String]) -> Watched {
+    // Nobody but the lease's end or a cut connection makes room for another.
+    dispatcher(member, url, addresses, &format!("--group {group} --lease-ttl-ms 5000"))
+}
+
+/// Row 32: what happens in one of two groups is nothing to the other.
+fn side_by_side(row: &'static str, troubled: (&'static str, u8), quiet: (&'static str, u8)) {
+    let mut this = Run::of(row);
+    let mut cluster = bare_cluster();
+    let mut quiet = Group::start(&mut cluster, quiet.0, quiet.1, ["e0", "e1"]);
+    let mut troubled = Group::start(&mut cluster, troubled.0, troubled.1, ["d0", "d1"]);
+    let admin = &mut client_of(&mut cluster);
+    let all_subscribed = |admin: &mut redis::Connection| {
+        wait_until("all to be subscribed", || (subscribers(admin) == 4).then_some(()));
+    };
+    all_subscribed(admin);
+    let epoch = quiet.epoch();
+    let load = Load::start(&cluster.redis().url(), "m", 1_000);
+    let mut members = BTreeMap::from([("e", vec!["e0".to_owned(), "e1".to_owned()])]);
+    for round in 0..this.scale(2, 10) {
+        wait_for_intake_of(troubled.name, &mut troubled.connection);
+        load.wait_for_more(this.random.u64(100..400));
+        let leader = leader_of(&mut troubled.connection, troubled.name, &troubled.dispatchers);
+        let id = subscription_of(admin, troubled.dispatchers[leader].process.pid());
+        assert_eq!(run::<usize>(admin, &["CLIENT", "KILL", "ID", &id]), 1);
+        all_subscribed(admin);
+        wait_for_intake_of(troubled.name, &mut troubled.connection);
+        load.wait_for_more(this.random.u64(100..400));
+        let leader = leader_of(&mut troubled.connection, troubled.name, &troubled.dispatchers);
+        troubled.dispatchers[leader].process.kill().unwrap();
+        let name = format!("d{}", round + 2);
+        troubled.dispatchers[leader] = start_of(troubled.name, &name, &troubled.url, &troubled.addresses);
+        all_subscribed(admin);
+    }
+    let mut names: Vec<String> = troubled.dispatchers.iter().map(|one| one.name().to_owned()).collect();
+    names.sort();
+    members.insert("d", names);
+    load.wait_for_more(300);
+    let sent = load.stop();
+    assert!(sent.uncertain.is_empty() && sent.unheard.is_empty());
+    for group in [&mut quiet, &mut troubled] {
+        assert_l0_of(group.name, &mut group.connection, &sent);
+        group.consumer.must_run().unwrap();
+        assert_eq!(stream(&mut group.connection, &format!("{}:gaps", group.name)), [], "one in sync was there");
+    }
+    assert_eq!(quiet.epoch(), epoch, "the other group's leader leads on in its epoch");
+    assert_eq!(quiet.shown(), members["e"], "its own dispatchers and no others");
+    // One that was killed may still be shown until its report expires.
+    wait_until("the group's own dispatchers alone to be shown", || (troubled.shown() == members["d"]).then_some(()));
+
+    // All its subscriptions at once: whoever is the eldest of this group goes on, and waits for nobody of the other.
+    let ids: Vec<String> = troubled.dispatchers.iter().map(|one| subscription_of(admin, one.process.pid())).collect();
+    for id in &ids {
+        assert_eq!(run::<usize>(admin, &["CLIENT", "KILL", "ID", id]), 1);
+    }
+    all_subscribed(admin);
+    wait_for_intake_of(troubled.name, &mut troubled.connection);
+    publish(admin, "last", 0..200);
+    let mut owed = sent;
+    owed.owed.extend((0..200).map(|n| format!("last{n}")));
+    for group in [&mut quiet, &mut troubled] {
+        assert_l0_of(group.name, &mut group.connection, &owed);
+    }
+    assert_eq!(quiet.epoch(), epoch);
+}
+
+#[test]
+fn row_32_one_name_in_two_databases() {
+    side_by_side("row_32_one_name_in_two_databases", ("messages", 3), ("messages", 4));
+}
+
+#[test]
+fn row_32_a_name_that_begins_with_the_other() {
+    side_by_side("row_32_a_name_that_begins_with_the_other", ("messages", 0), ("messages:alive", 0));
+}

@@ -1,0 +1,55 @@
+//! The users of docs/OPERATIONS.md, with their rights, which a test takes away and gives back.
+
+use std::collections::HashMap;
+
+use crate::support::run;
+
+const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
+
+/// The users that programs have.
+pub const DISPATCHER: &str = "oncecast-dispatcher";
+pub const CONSUMER: &str = "oncecast-consumer";
+
+/// The line that makes a user.
+fn line_of(user: &str) -> Vec<&'static str> {
+    let block =
+        DOCUMENT.split("```acl\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of kind acl");
+    let mut lines = block.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.find(|line| line.get(2) == Some(&user)).expect("each program has a user")
+}
+
+/// Makes the users of dispatchers and consumers, each with all its rights.
+pub fn make(admin: &mut redis::Connection) {
+    [DISPATCHER, CONSUMER].into_iter().for_each(|user| give_back(admin, user));
+}
+
+/// The URL of a server on this machine for a user.
+pub fn url_of(user: &str, port: u16) -> String {
+    let password = line_of(user).into_iter().find_map(|word| word.strip_prefix('>')).expect("each has a password");
+    format!("redis://{user}:{password}@127.0.0.1:{port}")
+}
+
+/// Takes a command away from a user, and forgets what was refused until now.
+pub fn take(admin: &mut redis::Connection, user: &str, command: &str) {
+    let () = run(admin, &["ACL", "LOG", "RESET"]);
+    // Not every server knows rights to subcommands: it goes with the whole command.
+    let command = command.split('|').next().unwrap_or(command);
+    let () = run(admin, &["ACL", "SETUSER", user, &format!("-{command}")]);
+}
+
+/// Gives a user all its rights.
+pub fn give_back(admin: &mut redis::Connection, user: &str) {
+    let () = run(admin, &line_of(user));
+}
+
+/// Which commands a user has been refused since one was taken away.
+pub fn refused(admin: &mut redis::Connection, user: &str) -> Vec<String> {
+    // Entries of the log are lists of names and values.
+    let log: Vec<HashMap<String, redis::Value>> = run(admin, &["ACL", "LOG"]);
+    let word = |entry: &HashMap<String, redis::Value>, name: &str| match entry.get(name) {
+        Some(redis::Value::BulkString(text)) => String::from_utf8_lossy(text).into_owned(),
+        _ => String::new(),
+    };
+    let of_user = log.iter().filter(|entry| word(entry, "username") == user && word(entry, "reason") == "command");
+    of_user.map(|entry| word(entry, "object")).collect()
+}
