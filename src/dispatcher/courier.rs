@@ -114,6 +114,8 @@ pub(super) struct Courier {
     backlog: Backlog,
     /// The last id that earlier leaders gave out.
     inherited: MessageId,
+    /// A message that nobody has been given yet, whoever led.
+    witness: Option<MessageId>,
     /// When it was last asked whether what waits is still in Redis.
     looked: Instant,
     /// Tasks that the redistributor has no room for yet. Bounded by what the links may hold.
@@ -140,11 +142,11 @@ pub(super) struct Courier {
 }
 
 impl Courier {
-    /// `backlog_end` is the last id that earlier leaders gave out.
+    /// What earlier leaders left: the last id that they gave out, and a message that nobody was given.
     pub(super) fn new(
         shared: &Arc<Shared>,
         epoch: Epoch,
-        backlog_end: MessageId,
+        (backlog_end, witness): (MessageId, Option<MessageId>),
         kill: KillSwitch,
         sockets: Sockets,
         channels: CourierChannels,
@@ -167,7 +169,9 @@ impl Courier {
             backlog: Backlog::new(backlog_end),
             inherited: backlog_end,
             looked: now,
-            outbox: VecDeque::new(),
+            // Before the first page is read.
+            outbox: witness.map(Task::Look).into_iter().collect(),
+            witness,
             result_bytes: 0,
             serials: 0,
             turn: 0,
@@ -203,6 +207,7 @@ impl Courier {
             self.pass_tasks_on();
             self.show();
         }
+        *self.shared.witness.lock() = self.waiting().map(|witness| (self.epoch, witness));
         self.links.iter_mut().flatten().for_each(|link| self.sockets.remove(link.stream()));
         set(&self.shared.stats.ready, 0);
         set(&self.shared.stats.behind, 0);
@@ -259,14 +264,21 @@ impl Courier {
             return;
         }
         self.looked = Instant::now();
-        if let Some(witness) = self.table.first_new(self.inherited).or(self.backlog.witness()) {
+        self.witness = None;
+        if let Some(witness) = self.waiting() {
             self.outbox.push_back(Task::Look(witness));
         }
     }
 
+    /// A message that this leader took in and gave to nobody.
+    fn waiting(&self) -> Option<MessageId> {
+        self.table.first_new(self.inherited).or(self.backlog.witness())
+    }
+
     pub(super) fn missing(&mut self, id: MessageId) {
-        // Meanwhile it may have been given to somebody, who recorded its result.
-        if self.table.is_new(id) || self.backlog.witness() == Some(id) {
+        // Meanwhile it may have been given to somebody, who recorded its result. What earlier leaders left is given to nobody
+        // before this answer has come: it was the first question.
+        if self.table.is_new(id) || self.backlog.witness() == Some(id) || self.witness == Some(id) {
             self.outbox.push_back(Task::Vanished(id));
         }
     }

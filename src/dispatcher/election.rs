@@ -15,6 +15,7 @@ use super::Shared;
 use super::dialer::DialRequests;
 use super::health::ELECTION_TURN_WITHIN;
 use super::precedence::{self, Right};
+use super::redistributor::PENDING_LOST;
 use super::stats::set;
 use super::term::Term;
 use crate::backoff::Backoff;
@@ -25,7 +26,7 @@ use crate::ledger::{Acquire, Attempt, Cursor, Ledger};
 use crate::listener::Released;
 use crate::log::Quoted;
 use crate::pulse::OPEN_WITHIN;
-use crate::ring::Standing;
+use crate::ring::{CURSOR_LOST, Standing};
 use crate::shutdown::{KillSwitch, Reason, ShutdownRequests};
 
 /// How often a standby tries for the lease.
@@ -83,8 +84,10 @@ enum Counted {
 /// A term that begins.
 pub(super) struct Elected {
     pub(super) epoch: Epoch,
-    /// Whether the key of the cursor held something that is none: how far earlier leaders came is lost.
-    pub(super) cursor_lost: bool,
+    /// The reason of a gap, if keys have vanished or held what no dispatcher writes.
+    pub(super) lost: Option<&'static str>,
+    /// A message that this dispatcher took in when it led last, that it gave to nobody, and after which nobody else has led.
+    pub(super) witness: Option<MessageId>,
     /// How far earlier leaders came.
     pub(super) cursor: Option<Cursor>,
     /// No earlier leader gave out a higher id, and no message that is pending has one.
@@ -267,10 +270,19 @@ impl Election {
         let is_cursor = |(key, _): &(String, String)| *key == self.shared.config.common.keys.cursor;
         let cursor_lost = attempt.foreign.iter().any(is_cursor);
         match attempt.answer {
-            Acquire::Acquired { lease, cursor, newest } => {
+            Acquire::Acquired { lease, cursor, newest, before } => {
                 self.vacant = None;
                 let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
-                Ok(Look::Elected(Elected { epoch: lease.epoch, cursor, cursor_lost, last_id, right, segment }))
+                // Whoever writes a cursor has written an epoch before.
+                let lost = match (cursor_lost, &cursor, before) {
+                    (true, ..) => Some(CURSOR_LOST),
+                    (false, Some(_), None) => Some(PENDING_LOST),
+                    _ => None,
+                };
+                let witness = self.shared.witness.lock().take();
+                let witness = witness.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
+                let epoch = lease.epoch;
+                Ok(Look::Elected(Elected { epoch, cursor, lost, witness, last_id, right, segment }))
             }
             Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(Look::Held),
         }

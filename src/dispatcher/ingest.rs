@@ -50,8 +50,10 @@ pub(super) struct Ingest {
     waker: Waker,
     /// The cursor as Redis has it.
     cursor: Option<Cursor>,
-    /// Whether its key held something else when this term began.
-    cursor_lost: bool,
+    /// Whether it has vanished from Redis, and is to be written anew.
+    vanished: bool,
+    /// The reason of a gap, if keys had vanished when this term began.
+    lost: Option<&'static str>,
     /// The last id given out.
     last_id: MessageId,
     /// What may be taken in.
@@ -76,7 +78,7 @@ impl Ingest {
         courier: Sender<Vec<Pending>>,
         waker: Waker,
     ) -> Ingest {
-        let Elected { epoch, cursor, cursor_lost, last_id, right, segment } = elected;
+        let Elected { epoch, cursor, lost, last_id, right, segment, .. } = elected;
         Ingest {
             shared: shared.clone(),
             epoch,
@@ -87,8 +89,9 @@ impl Ingest {
             right,
             elected_in: segment,
             advanced: false,
+            vanished: false,
             cursor,
-            cursor_lost,
+            lost,
             markers: 0,
             marked: Instant::now(),
             unmarked: false,
@@ -184,8 +187,7 @@ impl Ingest {
         if matches!(found.standing, Standing::Beyond | Standing::Fresh) {
             self.pass_a_break()?;
         }
-        let lost = self.cursor_lost.then_some(CURSOR_LOST);
-        if let Some(reason) = found.gap.or(lost) {
+        if let Some(reason) = found.gap.or(self.lost) {
             let end = self.shared.ring.position(found.place);
             let end = end.map_or_else(|| "unknown".to_owned(), |position| position.to_string());
             self.record_gap(reason, self.cursor_text(), end, None)?;
@@ -290,6 +292,7 @@ impl Ingest {
 
     /// A batch is in Redis: moves on and hands it to the courier.
     fn note_taken(&mut self, batch: Vec<Arrival>, next: Cursor) {
+        self.vanished = false;
         self.advanced = true;
         self.last_id = next.last_id;
         self.shared.note_id(next.last_id);
@@ -314,12 +317,23 @@ impl Ingest {
     /// Offers a batch to Redis until it is known to have been taken, or to be too large. `Done(false)`: it was refused, and
     /// may be offered again only with other ids.
     fn offer(&mut self, next: &Cursor, batch: &[Arrival], splitter: &mut Splitter) -> Result<Carried<bool>, Killed> {
-        let (epoch, expected) = (self.epoch, self.cursor.as_ref());
+        let (epoch, mut expected) = (self.epoch, self.cursor.as_ref());
+        if self.vanished {
+            expected = None;
+        }
         let attempt = |ledger: &mut Ledger| ledger.intake(epoch, expected, next, batch);
         match self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)? {
             Carried::Done(Intake::Taken) => Ok(Carried::Done(true)),
             // It was taken before, and the reply got lost.
             Carried::Done(Intake::Moved(Some(cursor))) if cursor == *next => Ok(Carried::Done(true)),
+            // The key has vanished, or somebody wrote something else there, while Redis went on: nobody but this leader moves the
+            // cursor, so where it was is known.
+            Carried::Done(Intake::Moved(None)) if self.ledger.is_uninterrupted() && !self.vanished => {
+                let cursor = self.cursor_text();
+                self.record_gap(CURSOR_LOST, cursor.clone(), cursor, None)?;
+                self.vanished = true;
+                self.offer(next, batch, splitter)
+            }
             // Also where a larger batch was taken after all of which this one is a part.
             Carried::Done(Intake::Moved(found)) => {
                 let found = found.map_or("none".to_owned(), |cursor| cursor.to_string());

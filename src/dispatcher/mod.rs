@@ -37,6 +37,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, select};
+use parking_lot::Mutex;
 
 use self::dialer::Dialers;
 use self::election::Election;
@@ -73,6 +74,8 @@ pub struct Shared {
     pub board: Board,
     /// The highest message id that this process has heard of.
     highest_id: AtomicU64,
+    /// When this dispatcher led last: its epoch, and a message that it took in and gave to nobody. Redis must have it.
+    witness: Mutex<Option<(Epoch, MessageId)>>,
 }
 
 /// How long a worker waits for a reply of Redis, at most: what it asks may be asked again.
@@ -122,6 +125,7 @@ impl Dispatcher {
             pulses: Pulses::default(),
             board: Board::default(),
             highest_id: AtomicU64::new(0),
+            witness: Mutex::default(),
         };
         Dispatcher { shared: Arc::new(shared) }
     }

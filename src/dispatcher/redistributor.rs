@@ -84,6 +84,8 @@ impl Waiting {
     }
 }
 
+/// Pending messages have vanished.
+pub(super) const PENDING_LOST: &str = "pending-lost";
 /// How often it is said that messages were buried.
 const SAY_BURIED_EVERY: Duration = Duration::from_secs(1);
 
@@ -181,16 +183,15 @@ impl Redistributor {
     /// The pending messages have vanished: which ones beside this is not known, nor what else has gone. The next term begins
     /// with what Redis has.
     fn record_loss(&mut self, id: MessageId) -> Result<(), Killed> {
-        const REASON: &str = "pending-lost";
         let (begin, end) = (format!("id {id}"), format!("epoch {}", self.epoch));
         let pending = &self.ledger.keys().pending;
         log::warn!(
-            "event=gap reason={REASON} begin={} count=unknown problem=\"a message that nobody was given has gone from \
+            "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that nobody was given has gone from \
              {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
             crate::log::Quoted(&begin)
         );
         add(&self.shared.stats.gaps, 1);
-        let gap = Gap { reason: REASON, dispatcher: self.shared.id.clone(), begin, end, count: None };
+        let gap = Gap { reason: PENDING_LOST, dispatcher: self.shared.id.clone(), begin, end, count: None };
         let (ledger, epoch) = (&mut self.ledger, self.epoch);
         self.retry.until_done(|| ledger.record_gap(epoch, &gap))?;
         self.kill.set(Reason::PendingLost);

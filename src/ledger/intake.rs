@@ -50,6 +50,7 @@ impl Ledger {
 
     fn vouch(&mut self, taken: &Intake, next: &Cursor) {
         let number = self.connection.number().filter(|_| *taken == Intake::Taken);
+        self.taken_on = number.or(self.taken_on);
         self.vouched = number.map(|number| (number, next.clone()));
     }
 

@@ -99,6 +99,8 @@ pub struct Ledger {
     recall: Guard,
     /// The number of the connection on which the last intake succeeded, if it did, and the cursor that it left.
     vouched: Option<(u64, Cursor)>,
+    /// The number of the connection on which an intake last succeeded.
+    taken_on: Option<u64>,
     /// What an intake left to be put right.
     astray: Option<Astray>,
 }
@@ -117,7 +119,7 @@ impl Ledger {
         });
         let recall =
             Guard::new(Guarded { key: keys.recall.clone(), also: None, written: (keys.processed.clone(), "stream") });
-        Ledger { connection, keys, fence, recall, vouched: None, astray: None }
+        Ledger { connection, keys, fence, recall, vouched: None, taken_on: None, astray: None }
     }
 
     /// The group's keys.
@@ -128,6 +130,11 @@ impl Ledger {
     /// The number of the connection that is open; `None` if none is.
     pub fn connection_number(&self) -> Option<u64> {
         self.connection.number()
+    }
+
+    /// Whether the connection has stood since the last intake that succeeded: so Redis has not started anew since.
+    pub fn is_uninterrupted(&self) -> bool {
+        self.taken_on.is_some() && self.taken_on == self.connection.number()
     }
 
     /// The connection, for commands on no key of the group.
@@ -171,8 +178,9 @@ impl Ledger {
         let cursor = self.cursor_of(cursor)?;
         let lease = text(lease).and_then(Lease::parse);
         let answer = match (text(verdict), lease, rest) {
-            (Some("acquired"), Some(lease), [_, newest]) => {
-                Acquire::Acquired { lease, cursor, newest: text(newest).and_then(score) }
+            (Some("acquired"), Some(lease), [newest, before]) => {
+                let before = text(before).and_then(|epoch| epoch.parse().ok()).map(Epoch);
+                Acquire::Acquired { lease, cursor, newest: text(newest).and_then(score), before }
             }
             (Some("vacant"), ..) => Acquire::Vacant { cursor },
             (Some("held"), Some(lease), _) => Acquire::Held { lease, cursor },

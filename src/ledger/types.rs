@@ -30,6 +30,8 @@ pub enum Acquire {
         cursor: Option<Cursor>,
         /// The highest id of a message that is pending.
         newest: Option<MessageId>,
+        /// The epoch before, if its key said one.
+        before: Option<Epoch>,
     },
     /// It is free, but the caller only looked.
     Vacant {

@@ -34,7 +34,7 @@ impl Rig {
         };
         let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
         let sockets = Sockets::new().expect("a poller");
-        let mut courier = Courier::new(shared, Epoch(1), MessageId::ZERO, kill, sockets, channels);
+        let mut courier = Courier::new(shared, Epoch(1), (MessageId::ZERO, None), kill, sockets, channels);
         let (links, peers) = prefetches.iter().map(|prefetch| link(*prefetch)).unzip::<_, _, Vec<_>, _>();
         courier.links = links.into_iter().map(Some).collect();
         Rig { courier, _peers: peers, _dialers: dialers }

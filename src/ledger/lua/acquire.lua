@@ -4,7 +4,7 @@
 --       '1' if the caller may take a free lease now ('0': it only looks)
 -- Gives {verdict, counted, time in ms, cursor, lease that stands, foreign values, …}, where the verdict is 'acquired',
 -- 'vacant' or 'held', counted says whether the caller's own alive channel has a subscriber on this server, and the foreign
--- values are a list of key, value, …; then for 'acquired' the epoch and the highest pending id or false.
+-- values are a list of key, value, …; then for 'acquired' the highest pending id or false, and the epoch before or false.
 local DAY_MS = 86400000
 local foreign = {}
 local function note(key, value)
@@ -76,6 +76,7 @@ for key, text in pairs({[KEYS[2]] = before or '0', ['the control channel'] = ARG
   end
 end
 epoch = string.format('%.0f', epoch)
+before = before and epoch_in(before) and before or false
 
 -- The newest message. What strangers added above it counts for nothing, however much that is.
 local newest = false
@@ -106,6 +107,6 @@ redis.call('SET', KEYS[5], string.format('%s %s %.0f', epoch, run_id, tonumber(n
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. epoch .. (own and '' or ' ttl'), 'PX', ARGV[2])
 answer[1] = 'acquired'
 answer[5] = ARGV[1] .. ' ' .. epoch .. (own and '' or ' ttl')
-answer[7] = epoch
-answer[8] = newest
+answer[7] = newest
+answer[8] = before
 return answer

@@ -14,7 +14,10 @@ local MOST_ID = 6755399441055744
 -- The cursor as a dispatcher would read it; nil for anything else, which counts as none.
 local function cursor_in(text)
   local marker, offset, id = string.match(text or '', '^([!-~]+) (%d+) (%d+)$')
-  local plain = marker and #marker <= 160 and #offset <= 15 and #id <= 16 and tonumber(id) <= MOST_ID
+  -- A leader's marker is its epoch and a number.
+  local epoch, count = string.match(marker or '', '^(%d+)%.(%d+)$')
+  local plain = marker and #marker <= 160 and (not epoch or #epoch <= 15 and #count <= 15)
+    and #offset <= 15 and #id <= 16 and tonumber(id) <= MOST_ID
     and not string.find(offset .. ' ' .. id, '%f[%d]0%d')
   return plain and text or nil
 end
