@@ -113,6 +113,31 @@ fn what_is_not_pending_is_acknowledged_and_not_stored() {
     assert_eq!(consumer.stats.dropped.get(), 1);
 }
 
+/// As when somebody has deleted the set of pending messages.
+#[test]
+fn first_deliveries_that_are_not_pending_are_told_of_once_and_then_in_sum() {
+    let redis = redis_server();
+    let port = ports::free_port().expect("a free port");
+    let listen = format!("127.0.0.1:{port}");
+    let program = program(&["--listen", &listen, "--redis-url", &redis.url(), "--prefetch", "1000"]);
+    let address = ([127, 0, 0, 1], port).into();
+    wait_until("it to listen", || std::net::TcpStream::connect(address).is_ok().then_some(()));
+    let mut peer = ScriptedDispatcher::elected(&redis, address, 5, &[]);
+    peer.send(&[process(1, "gone")]);
+    peer.expect_acks(&[1]);
+    let line =
+        program.wait_for_line("event=not-pending count=1 example=0000000000000001 ", DEADLINE).expect("it tells");
+    assert!(line.contains("level=warn") && line.contains("--redis-url"), "{line}");
+    for id in 2..=500 {
+        peer.send(&[process(id, "gone")]);
+    }
+    peer.expect_acks(&(2..=500).collect::<Vec<_>>());
+    // Also when nothing more comes.
+    program.wait_for_line("event=not-pending count=499 example=", DEADLINE).expect("it tells of the others");
+    let lines = program.stderr().all();
+    assert_eq!(lines.iter().filter(|line| line.contains("event=not-pending")).count(), 2, "{lines:?}");
+}
+
 #[test]
 fn an_outcome_without_fields_stores_nothing() {
     let redis = redis_server();

@@ -12,7 +12,7 @@ use oncecast::{Consumer, Delivery, Outcome};
 
 use support::running_consumer::RunningConsumer;
 use support::scripted_dispatcher::ScriptedDispatcher;
-use support::{elect, lasting_redis_server, pend, redis_server, run_on, wait_until};
+use support::{client, elect, lasting_redis_server, pend, redis_server, run, run_on, wait_until};
 
 /// A consumer whose handler waits for a permit for each message, and has had one for message 1: its committer watches
 /// the recall that the leader of epoch 5 keeps.
@@ -115,6 +115,63 @@ fn a_later_delivery_is_looked_up_and_its_count_cleared() {
     f.finish(2);
     assert_eq!((f.figures(), f.results()), ((2, 1, 0), 2));
     assert!(!run_on::<bool>(&f.redis, &["EXISTS", "messages:attempts"]), "its count is left");
+}
+
+/// Somebody has removed them by hand, or they were never in this Redis.
+#[test]
+fn first_deliveries_that_are_not_pending_are_counted_unless_the_recall_explains_it() {
+    let mut f = fixture(redis_server());
+    let counted = |f: &Fixture| f.consumer.stats.not_pending.get();
+    // Another consumer had it as well.
+    recall(&f.redis, 5, 2);
+    f.hand_over(2, 1);
+    f.remove(2);
+    f.finish(2);
+    // A later delivery: an earlier one may have ended well.
+    f.hand_over(3, 2);
+    f.remove(3);
+    f.finish(3);
+    assert_eq!((f.figures(), counted(&f)), ((1, 0, 2), 0));
+    // Without the recall nothing explains it.
+    run_on::<()>(&f.redis, &["DEL", "messages:recall"]);
+    f.hand_over(4, 1);
+    f.remove(4);
+    f.finish(4);
+    assert_eq!((f.figures(), counted(&f)), ((1, 0, 3), 1));
+    // Nor where the leader vouches for it, and the script looks all the same.
+    recall(&f.redis, 6, 4);
+    f.hand_over(5, 1);
+    f.remove(5);
+    f.finish(5);
+    assert_eq!((f.figures(), counted(&f), f.consumer.stats.breaches.get()), ((1, 0, 4), 2, 0));
+}
+
+/// The reply to the step that recorded it got lost: that it is not pending at the next attempt is our own doing.
+#[test]
+fn what_a_consumer_may_have_recorded_itself_is_not_counted() {
+    let mut f = fixture(redis_server());
+    let admin = &mut client(&f.redis.url());
+    // First by a transaction, then by the script.
+    for id in [2, 3] {
+        f.hand_over(id, 1);
+        let () = run(admin, &["CLIENT", "PAUSE", "600000", "WRITE"]);
+        f.permits.send(()).expect("the handler waits");
+        let waiting = wait_until("the result to be on its way", || {
+            let clients: String = run(admin, &["CLIENT", "LIST"]);
+            let line = clients.lines().find(|line| line.contains(" flags=b "))?;
+            line.split(' ').find_map(|word| word.strip_prefix("id=")).map(str::to_owned)
+        });
+        // All in one go: nobody else comes between.
+        let mut lost = redis::pipe();
+        lost.cmd("CLIENT").arg("KILL").arg("ID").arg(waiting).ignore();
+        lost.cmd("CLIENT").arg("UNPAUSE").ignore();
+        lost.cmd("ZREMRANGEBYSCORE").arg("messages:pending").arg(id).arg(id);
+        let removed: Vec<u64> = lost.query(admin).expect("Redis answers");
+        assert_eq!(removed, [1]);
+        f.leader.expect_acks(&[id]);
+        run_on::<()>(&f.redis, &["DEL", "messages:recall"]);
+    }
+    assert_eq!((f.figures(), f.consumer.stats.not_pending.get()), ((1, 0, 2), 0));
 }
 
 #[test]

@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select_biased};
 use log::{debug, info, warn};
 
+mod not_pending;
 mod recording;
 
+use self::not_pending::NotPending;
 use super::desk::Desk;
 use super::trust::Trust;
 use crate::budget::Share;
@@ -78,6 +80,9 @@ impl Committer {
             trust: Trust::default(),
             watch: Watch::None,
             refused: Vec::new(),
+            gone: Vec::new(),
+            unsure: false,
+            not_pending: NotPending::default(),
             doubt: None,
             trouble: None,
             server: ServerWatch::default(),
@@ -126,6 +131,11 @@ struct Worker {
     watch: Watch,
     /// Messages of the present batch whose results can't be recorded.
     refused: Vec<MessageId>,
+    /// First deliveries of the present batch that were not pending.
+    gone: Vec<MessageId>,
+    /// Something of the present batch may have been recorded without our hearing of it.
+    unsure: bool,
+    not_pending: NotPending,
     /// The highest id of a transaction of which it is not known whether it took place.
     doubt: Option<MessageId>,
     trouble: Option<Trouble>,
@@ -245,6 +255,7 @@ impl Worker {
             Ok(_) => self.all_is_well(),
             Err(error) => return self.in_trouble(&error, 0),
         }
+        self.say_not_pending();
         // The question has ended the watch.
         self.watch_recall(&[]);
         // Whatever comes of it is no trouble: were the connection broken, the next check would find it.

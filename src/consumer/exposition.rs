@@ -16,6 +16,11 @@ pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<Metrics
     metrics.counter("messages_received", "Messages accepted from dispatchers", read(|stats| &stats.received));
     metrics.counter("results_recorded", "Results recorded", read(|stats| &stats.recorded));
     metrics.counter("results_dropped", "Results somebody else had recorded", read(|stats| &stats.dropped));
+    metrics.counter(
+        "first_deliveries_not_pending",
+        "First deliveries that were not pending any more",
+        read(|stats| &stats.not_pending),
+    );
     metrics.counter("results_scripted", "Results recorded by script", read(|stats| &stats.scripted));
     metrics.counter("commit_breaches", "Transactions that removed something else", read(|stats| &stats.breaches));
     metrics.counter("messages_retried", "Messages that failed and go out again", read(|stats| &stats.retried));

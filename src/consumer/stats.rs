@@ -32,6 +32,8 @@ pub struct ConsumerStats {
     pub recorded: Counter,
     /// Outcomes that were not recorded because the message was no longer pending: somebody else was first.
     pub dropped: Counter,
+    /// Of these, the ones that were delivered for the first time and that no other consumer should have had.
+    pub not_pending: Counter,
     /// Of those recorded, the ones that went through the script and not in a transaction.
     pub scripted: Counter,
     /// Transactions that removed something else than their batch. Results may be there twice.

@@ -4,6 +4,8 @@
 //! Nothing is ever recorded by two of them: the script looks whether a message is still pending, and a transaction is used
 //! only where it need not. What it rests on stands in `ledger/commit.rs`.
 
+use std::time::Instant;
+
 use log::{debug, error, warn};
 
 use super::{Finished, Watch, Worker};
@@ -14,6 +16,7 @@ use crate::log::Quoted;
 impl Worker {
     /// Records a batch, however long that takes; `false` if it was given up.
     pub(super) fn record(&mut self, batch: &[Finished]) -> bool {
+        self.unsure = false;
         let (alone, mut others) = self.sort_out(batch);
         self.beat();
         match self.record_alone(&alone) {
@@ -32,6 +35,7 @@ impl Worker {
         self.beat();
         // If that was a new connection: what is handed over from here on is above what it leaves in doubt.
         self.watch_recall(batch);
+        self.count_not_pending();
         true
     }
 
@@ -42,15 +46,19 @@ impl Worker {
             let commits = part.iter().map(|finished| &finished.commit);
             match worker.ledger.commit(None, worker.result_maxlen, worker.doubt, commits) {
                 Ok(committed) => Ok(Ok(committed)),
-                Err(error) => match splitter.judge(&error, part.len()) {
-                    Split::Retry => {
-                        if part.len() == 1 && !worker.ledger.is_answered() {
-                            *splitter = Splitter::default();
+                Err(error) => {
+                    // Without a reply it may have taken place.
+                    worker.unsure |= error.refusal().is_none();
+                    match splitter.judge(&error, part.len()) {
+                        Split::Retry => {
+                            if part.len() == 1 && !worker.ledger.is_answered() {
+                                *splitter = Splitter::default();
+                            }
+                            Err(error)
                         }
-                        Err(error)
+                        split => Ok(Err((split, error))),
                     }
-                    split => Ok(Err((split, error))),
-                },
+                }
             }
         });
         match outcome {
@@ -75,11 +83,40 @@ impl Worker {
         }
     }
 
-    fn note_committed(&self, part: &[&Finished], committed: &Committed) {
+    fn note_committed(&mut self, part: &[&Finished], committed: &Committed) {
+        let first = |finished: &&&Finished| finished.number == 1 && committed.gone.contains(&finished.commit.id);
+        if !committed.gone.is_empty() {
+            self.gone.extend(part.iter().filter(first).map(|finished| finished.commit.id));
+        }
         let stats = self.desk.stats();
         stats.recorded.add(committed.recorded);
         stats.scripted.add(committed.recorded);
         stats.dropped.add(part.len() - committed.recorded.min(part.len()));
+    }
+
+    /// Counts first deliveries that were not pending, where nothing explains it: not what this consumer may have recorded
+    /// itself, in a step whose reply got lost, and not what more than one consumer may have in hand, as the recall tells.
+    fn count_not_pending(&mut self) {
+        let mut gone = std::mem::take(&mut self.gone);
+        if self.unsure {
+            return;
+        }
+        if let Some(recall) = self.ledger.recall() {
+            gone.retain(|id| *id > recall.up_to);
+        }
+        self.desk.stats().not_pending.add(gone.len());
+        self.not_pending.add(&gone);
+        self.say_not_pending();
+    }
+
+    pub(super) fn say_not_pending(&mut self) {
+        if let Some((count, example)) = self.not_pending.due(Instant::now()) {
+            warn!(
+                "event=not-pending count={count} example={example} note=\"delivered for the first time, and not pending any \
+                 more: their results were dropped. Somebody has removed messages or keys, or this consumer does not have the \
+                 dispatchers' --redis-url\""
+            );
+        }
     }
 
     /// What of a batch is this consumer's alone, and all others.
@@ -114,6 +151,7 @@ impl Worker {
                 if self.ledger.connection_number().is_none() {
                     // It may yet take place.
                     self.doubt = commits.last().map(|commit| commit.id);
+                    self.unsure = true;
                 }
                 debug!("event=transaction-failed batch={} reason={}", alone.len(), Quoted(error));
                 return Some(alone.to_vec());
