@@ -95,7 +95,10 @@ impl Cause {
     pub(super) fn refuses(&self, step: &Step) -> Option<bool> {
         match self {
             Cause::Full => Some(step.needs == Needs::Room),
-            Cause::Replica | Cause::Disk | Cause::Replicas => Some(step.needs != Needs::Nothing),
+            Cause::Replica | Cause::Disk => Some(step.needs != Needs::Nothing),
+            // The first versions of 6.2 let a script write all the same.
+            Cause::Replicas if step.needs != Needs::Nothing => None,
+            Cause::Replicas => Some(false),
             _ => None,
         }
     }
