@@ -25,7 +25,7 @@ mod steps;
 mod world;
 
 use self::causes::Cause;
-use self::steps::{Caller, Came, Step, steps};
+use self::steps::{Caller, Came, NO_RESULT, Step, steps};
 use self::world::{STATES, Snapshot, State, World};
 
 /// A step as it goes where nothing is refused.
@@ -40,7 +40,16 @@ impl Undisturbed {
         let mut caller = begin(world, step, state);
         let before = world.snapshot();
         let Came::Done(answer) = (step.call)(&mut caller) else { panic!("nothing is refused") };
-        Undisturbed { answer, before, after: world.snapshot() }
+        let after = world.snapshot();
+        let places = before.places(step.messages).into_iter().zip(after.places(step.messages));
+        for (id, (before, after)) in step.messages.iter().zip(places) {
+            assert!(
+                before == after || *id == NO_RESULT && after == 0,
+                "{}: message {id} is in {after} places",
+                step.name
+            );
+        }
+        Undisturbed { answer, before, after }
     }
 
     fn without_precautions(&self) -> Undisturbed {
@@ -149,6 +158,12 @@ fn without_a_right_to_a_command() {
 #[test]
 fn without_a_right_to_a_key() {
     assert_eq!(check_all(causes::keys, |_| ()), [].into());
+}
+
+#[test]
+fn without_a_right_to_a_command_on_a_key() {
+    // Few commands are given on each key.
+    check_all(causes::commands_by_key, |_| ());
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(super) enum Cause {
     Command(String),
     /// The user has no right to a key.
     Key(String),
+    /// The user has no right to give a command on a key.
+    CommandOn(String, String),
     /// The user has no right to any channel.
     Channels,
     /// A key holds another type.
@@ -40,6 +42,13 @@ pub(super) fn commands(step: &Step, _: &World) -> Vec<Cause> {
 /// Each key that the user may not use, and the channels.
 pub(super) fn keys(_: &Step, world: &World) -> Vec<Cause> {
     world.all_keys().into_iter().map(Cause::Key).chain([Cause::Channels]).collect()
+}
+
+/// Each command of a step that the user may give on all keys but one. Only where a user can have such rights.
+pub(super) fn commands_by_key(step: &Step, world: &World) -> Vec<Cause> {
+    let keys = if world.has_selectors { world.all_keys() } else { Vec::new() };
+    let of = |name: &'static str| keys.iter().map(move |key| Cause::CommandOn(name.to_owned(), key.clone()));
+    step.all_commands().into_iter().flat_map(of).collect()
 }
 
 /// Each key that holds what it must not hold. That a message was put back is told by a key of any type.
@@ -74,10 +83,14 @@ impl Cause {
                 world.run(&["ACL", "SETUSER", "u", &format!("-{}", name.to_lowercase())]);
             }
             Cause::Key(without) => {
-                let keys = world.all_keys().into_iter().filter(|key| key != without).map(|key| format!("~{key}"));
-                let keys: Vec<String> = keys.collect();
+                let keys = all_but(world, without);
                 let words = ["ACL", "SETUSER", "u", "resetkeys"].into_iter().chain(keys.iter().map(String::as_str));
                 world.run(&words.collect::<Vec<_>>());
+            }
+            Cause::CommandOn(name, key) => {
+                let name = name.to_lowercase();
+                let selector = format!("(+{name} {})", all_but(world, key).join(" "));
+                world.run(&["ACL", "SETUSER", "u", &format!("-{name}"), &selector]);
             }
             Cause::Channels => drop(world.run(&["ACL", "SETUSER", "u", "resetchannels"])),
             Cause::Type(key) => foreign = Some(replace(world, key, other_type(world.type_of(key)))),
@@ -94,6 +107,7 @@ impl Cause {
     /// Whether the step must be refused, where that is known of the step.
     pub(super) fn refuses(&self, step: &Step) -> Option<bool> {
         match self {
+            Cause::Command(name) if step.insists_on.contains(&name.as_str()) => Some(true),
             Cause::Full => Some(step.needs == Needs::Room),
             Cause::Replica | Cause::Disk => Some(step.needs != Needs::Nothing),
             // The first versions of 6.2 let a script write all the same.
@@ -106,7 +120,7 @@ impl Cause {
     /// How the error must be recognised, and what its text must say.
     pub(super) fn recognised(&self, world: &World) -> (Refusal, String) {
         let (refusal, text) = match self {
-            Cause::Command(_) | Cause::Key(_) | Cause::Channels => {
+            Cause::Command(_) | Cause::Key(_) | Cause::CommandOn(..) | Cause::Channels => {
                 (Refusal::Right, "lacks a right; ACL LOG shows which")
             }
             Cause::Type(key) => {
@@ -129,6 +143,7 @@ impl Begun<'_> {
         match self.cause {
             Cause::Command(_) => drop(world.run(&["ACL", "SETUSER", "u", "+@all"])),
             Cause::Key(_) => drop(world.run(&["ACL", "SETUSER", "u", "allkeys"])),
+            Cause::CommandOn(..) => drop(world.run(&["ACL", "SETUSER", "u", "clearselectors", "+@all"])),
             Cause::Channels => drop(world.run(&["ACL", "SETUSER", "u", "allchannels"])),
             Cause::Type(key) | Cause::Exhausted(key) => {
                 // A step may overwrite or delete what it finds; then that stays so.
@@ -151,6 +166,11 @@ impl Begun<'_> {
 /// A command, without its key, that makes something of another type.
 fn other_type(kind: &str) -> &'static [&'static str] {
     if kind == "string" { &["RPUSH", "foreign"] } else { &["SET", "foreign"] }
+}
+
+/// Patterns of all keys but one.
+fn all_but(world: &World, key: &str) -> Vec<String> {
+    world.all_keys().into_iter().filter(|other| other != key).map(|other| format!("~{other}")).collect()
 }
 
 /// Puts something in a key's place and what it held aside.

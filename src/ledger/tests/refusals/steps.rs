@@ -16,6 +16,8 @@ pub(super) struct Step {
     /// Commands that it sends outside of its script.
     commands: &'static [&'static str],
     pub(super) needs: Needs,
+    /// Commands that it does not use here, and without which it must not take place all the same.
+    pub(super) insists_on: &'static [&'static str],
     /// What is done to the state before it begins.
     pub(super) begins_with: &'static [&'static [&'static str]],
     /// What the caller has done before.
@@ -78,7 +80,7 @@ pub(super) fn steps() -> Vec<Step> {
         script("intake", &INTAKE, |c| c.intake(Some(6), &[7, 8])).needs_room(),
         script("intake for the first time", &INTAKE, |c| c.intake(None, &[7, 8])).begins_with(NO_CURSOR).needs_room(),
         script("intake of nothing", &INTAKE, |c| c.intake(Some(6), &[])).needs_room(),
-        script("intake of a dead letter", &INTAKE, |c| c.intake_dead(7)).needs_room(),
+        script("intake of a dead letter", &INTAKE, |c| c.intake_dead(7)).needs_room().insists_on(&["ZADD"]),
         script("intake of what was moved over", &INTAKE, |c| c.intake(Some(6), &[7, 8])).begins_with(MOVED_OVER).needs_room(),
         intake("intake in a transaction", |c| c.intake(Some(8), &[9, 10])).after(|c| c.taken(6, &[7, 8])),
         intake("intake of nothing in a transaction", |c| c.intake(Some(8), &[])).after(|c| c.taken(6, &[7, 8])),
@@ -88,15 +90,15 @@ pub(super) fn steps() -> Vec<Step> {
         script("rewind to nothing", &REWIND, |c| c.rewind(None)),
         commit("commit", |c| c.commit(None, 0, None, &[1, 2, 3])),
         commit("commit with a limit", |c| c.commit(None, LIMIT, None, &[1, 2, 3])),
-        commit("commit of what has no result or is gone", |c| c.commit(None, 0, None, &[1, NO_RESULT + 4, 2, 900])),
-        commit("commit without results", |c| c.commit(None, 0, None, &[NO_RESULT + 1, NO_RESULT + 4])),
-        commit("commit that raises the recall", |c| c.commit(None, 0, Some(MessageId(4)), &[NO_RESULT + 1, 2, 4])),
+        commit("commit of what has no result or is gone", |c| c.commit(None, 0, None, &[1, NO_RESULT, 2, 900])),
+        commit("commit without results", |c| c.commit(None, 0, None, &[NO_RESULT])),
+        commit("commit that raises the recall", |c| c.commit(None, 0, Some(MessageId(4)), &[NO_RESULT, 1, 2])),
         commit("commit without a recall", |c| c.commit(None, 0, Some(MessageId(4)), &[1, 2])).begins_with(NO_RECALL),
-        commit("commit by a leader", |c| c.commit(Some(MINE), LIMIT, None, &[NO_RESULT + 1, 2, 3])),
+        commit("commit by a leader", |c| c.commit(Some(MINE), LIMIT, None, &[NO_RESULT, 2, 3])),
         commit("commit by a leader that raises the recall", |c| c.commit(Some(MINE), 0, Some(MessageId(3)), &[1, 2, 3])),
-        sole("commit in a transaction", |c| c.watch_and_commit_sole(0, &[1, 2, 4])),
-        sole("commit in a transaction that is open", |c| c.commit_sole(0, &[1, 2, 4])).after(|c| c.ledger.watch_recall()),
-        sole("commit in an open transaction with a limit", |c| c.commit_sole(LIMIT, &[1, 2, 4])).after(|c| c.ledger.watch_recall()),
+        sole("commit in a transaction", |c| c.watch_and_commit_sole(0, &[1, 2, NO_RESULT])),
+        sole("commit in a transaction that is open", |c| c.commit_sole(0, &[1, 2, NO_RESULT])).after(|c| c.ledger.watch_recall()),
+        sole("commit in an open transaction with a limit", |c| c.commit_sole(LIMIT, &[1, 2, NO_RESULT])).after(|c| c.ledger.watch_recall()),
         script("put back", &PUT_BACK, Caller::put_back).begins_with(REMOVED),
         script("put back without a recall", &PUT_BACK, Caller::put_back).begins_with(NO_RECALL),
         script("put back when nothing is pending", &PUT_BACK, Caller::put_back).begins_with(&[&["DEL", "messages:pending"]]),
@@ -133,8 +135,8 @@ const MOVED_OVER: &[&[&str]] = &[&["SET", "messages:cursor", "m 8 8"]];
 const REMOVED: &[&[&str]] = &[&["ZREMRANGEBYSCORE", "messages:pending", "5", "6"]];
 const COUNTED: [(MessageId, u16); 3] = [(MessageId(1), 3), (MessageId(3), 2), (MessageId(900), 2)];
 
-/// Added to the id of a message whose commit stores nothing.
-const NO_RESULT: u64 = 1 << 20;
+/// The message whose commit stores nothing.
+pub(super) const NO_RESULT: u64 = 4;
 const HELD: bool = false;
 const FREE: bool = true;
 /// Id, verdict, number of the delivery, whether its consumer has let go of it.
@@ -154,7 +156,7 @@ const MAX_DELIVERIES: u32 = 3;
 
 fn command(name: &'static str, commands: &'static [&'static str], call: fn(&mut Caller) -> Came) -> Step {
     let (script, needs, warm_up) = (None, Needs::Writing, (|_| Ok(())) as fn(&mut Caller) -> Result<()>);
-    Step { name, script, commands, needs, begins_with: &[], warm_up, call, again: call, messages: &[] }
+    Step { name, script, commands, needs, insists_on: &[], begins_with: &[], warm_up, call, again: call, messages: &[] }
 }
 
 fn script(name: &'static str, script: &'static Script, call: fn(&mut Caller) -> Came) -> Step {
@@ -174,7 +176,7 @@ fn commit(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
 fn sole(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
     const COMMANDS: &[&str] = &["UNWATCH", "WATCH", "GET", "TYPE", "MULTI", "ZREMRANGEBYSCORE", "XADD", "EXEC"];
     let again = |c: &mut Caller| match c.put_back_what_is_owed() {
-        Ok(()) => c.commit(None, 0, None, &[1, NO_RESULT + 2, 4]),
+        Ok(()) => c.commit(None, 0, None, &[1, 2, NO_RESULT]),
         Err(error) => Came::Refused(error),
     };
     Step { again, commands: COMMANDS, ..commit(name, call).needs_room() }.begins_with(&[&["DEL", "messages:attempts"]])
@@ -187,6 +189,10 @@ fn settle(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
 impl Step {
     fn begins_with(self, begins_with: &'static [&'static [&'static str]]) -> Step {
         Step { begins_with, ..self }
+    }
+
+    fn insists_on(self, insists_on: &'static [&'static str]) -> Step {
+        Step { insists_on, ..self }
     }
 
     fn after(self, warm_up: fn(&mut Caller) -> Result<()>) -> Step {
@@ -291,10 +297,9 @@ impl Caller {
         }
     }
 
-    /// Commits in a transaction, of 2 without a result. What could not be stored is put back, as a consumer does.
+    /// Commits in a transaction. What could not be stored is put back, as a consumer does.
     fn commit_sole(&mut self, maxlen: u64, ids: &[u64]) -> Came {
-        let ids: Vec<u64> = ids.iter().map(|id| if *id == 2 { NO_RESULT + 2 } else { *id }).collect();
-        let batch = commits(&ids);
+        let batch = commits(ids);
         match self.ledger.commit_sole(maxlen, &batch.iter().collect::<Vec<_>>()) {
             Ok(Some(Recorded { unstored: Some((ids, reason)), .. })) => {
                 self.owed = ids.into_iter().map(|id| (id, payload(id.0))).collect();
@@ -349,9 +354,9 @@ fn payload(id: u64) -> Payload {
 }
 
 fn commits(ids: &[u64]) -> Vec<Commit> {
-    let of = |id: &u64| match id.checked_sub(NO_RESULT) {
-        Some(id) => Commit { id: MessageId(id), fields: Words::default() },
-        None => super::super::commit(*id),
+    let of = |id: &u64| match *id {
+        NO_RESULT => Commit { id: MessageId(NO_RESULT), fields: Words::default() },
+        id => super::super::commit(id),
     };
     ids.iter().map(of).collect()
 }

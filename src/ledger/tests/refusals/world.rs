@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) admin: Connection,
     pub(super) keys: Keys,
     pub(super) id: DispatcherId,
+    /// Whether a user can have rights to commands on some keys alone: from 7.0 on.
+    pub(super) has_selectors: bool,
     run_id: String,
 }
 
@@ -54,10 +56,12 @@ impl World {
         let mut admin = redis.connection();
         let user = ["ACL", "SETUSER", "u", "on", ">p", "allkeys", "allchannels", "+@all"];
         admin.query("testing", Command::of(&user)).expect("the administrator may make a user");
+        let selector = ["ACL", "SETUSER", "selected", "(+get ~key)"];
+        let has_selectors = admin.query("testing", Command::of(&selector)).is_ok();
         let info = admin.query("testing", Command::of(&["INFO", "server"])).expect("redis answers");
         let run_id = text(&info).and_then(|info| info.split_once("run_id:")?.1.lines().next().map(str::to_owned));
         let run_id = run_id.expect("a server has a run id");
-        World { redis, admin, keys: Keys::new("messages"), id: id.clone(), run_id }
+        World { redis, admin, keys: Keys::new("messages"), id: id.clone(), has_selectors, run_id }
     }
 
     /// Carries a command out with all rights.
@@ -240,6 +244,12 @@ impl Snapshot {
             taken.extend(its.into_iter().map(|item| [vec![key.clone()], item].concat()));
         }
         taken
+    }
+
+    /// In how many places each of these messages is: pending, with a result, or a dead letter.
+    pub(super) fn places(&self, messages: &[u64]) -> Vec<usize> {
+        let (of_each, _) = self.clone().split(messages);
+        of_each.iter().map(|items| items.iter().filter(|item| !item[0].ends_with(":attempts")).count()).collect()
     }
 
     /// All but what is raised or remembered when something is put right: that does no harm.
