@@ -44,7 +44,7 @@ const SENTENCES: &[(&str, Refusal)] = &[
     ("unknown redis command", Refusal::UnknownCommand),
     // A script's command, in 7.0 and later and in 6.2.
     ("acl failure in script", Refusal::Right),
-    ("can't run this command or subcommand", Refusal::Right),
+    ("the user executing the script can't", Refusal::Right),
     ("has exhausted the last possible id", Refusal::StreamExhausted),
     ("invalid bulk length", Refusal::TooLarge),
     ("invalid multibulk length", Refusal::TooLarge),
@@ -119,6 +119,10 @@ mod tests {
             ("EXECABORT Transaction discarded because of: NOPERM User u has no permissions", Refusal::Right),
             ("ERR ACL failure in script: User OOM has no permissions to run the 'zadd' command", Refusal::Right),
             (&wrapped("The user executing the script can't run this command or subcommand"), Refusal::Right),
+            (
+                "The user executing the script can't publish to the channel mentioned in the command script: 9, on @user_script:7.",
+                Refusal::Right,
+            ),
             (&wrapped("-READONLY You can't write against a read only replica."), Refusal::Replica),
             ("READONLY You can't write against a read only replica. script: on @user_script:1.", Refusal::Replica),
             ("-READONLY You can't write against a read only replica.", Refusal::Replica),

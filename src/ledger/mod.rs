@@ -116,10 +116,13 @@ impl Ledger {
         let fence = Guard::new(Guarded {
             key: keys.epoch.clone(),
             also: Some(keys.cursor.clone()),
-            written: (keys.pending.clone(), "zset"),
+            written: vec![(keys.pending.clone(), "zset")],
         });
-        let recall =
-            Guard::new(Guarded { key: keys.recall.clone(), also: None, written: (keys.processed.clone(), "stream") });
+        let recall = Guard::new(Guarded {
+            key: keys.recall.clone(),
+            also: None,
+            written: vec![(keys.pending.clone(), "zset"), (keys.processed.clone(), "stream")],
+        });
         Ledger { connection, keys, fence, recall, vouched: None, taken_on: None, astray: None }
     }
 

@@ -4,6 +4,7 @@ use super::subscription::{Channels, Seen, Subscription};
 use super::*;
 use crate::local::{RedisOptions, RedisServer, wait_until};
 
+mod refusals;
 mod transactions;
 
 const TTL: Duration = Duration::from_secs(60);

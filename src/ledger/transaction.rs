@@ -47,9 +47,9 @@ pub(super) struct Guarded {
     pub(super) key: String,
     /// Watched only.
     pub(super) also: Option<String>,
-    /// A key that it writes, and the type that this must have: a transaction can't look, and is not rolled back where one
-    /// of its commands is refused for that. Not watched, since others write it all the time.
-    pub(super) written: (String, &'static str),
+    /// Keys that it writes, and the type that each must have: a transaction can't look, and is not rolled back where one
+    /// of its commands is refused for that. Not watched, since others write them all the time.
+    pub(super) written: Vec<(String, &'static str)>,
 }
 
 /// What the key said when it was put under watch.
@@ -187,7 +187,7 @@ impl Guarded {
         word(out, "WATCH");
         [Some(&self.key), self.also.as_ref()].into_iter().flatten().for_each(|key| word(out, key));
         command(out, &["GET", &self.key]);
-        command(out, &["TYPE", &self.written.0]);
+        self.written.iter().for_each(|(key, _)| command(out, &["TYPE", key]));
         command(out, &["MULTI"]);
     }
 
@@ -205,10 +205,12 @@ impl Guarded {
             Reply::Error(text) => note(text),
             _ => {}
         }
-        match replies.next()? {
-            Reply::Error(text) => note(text),
-            Reply::Text(kind) if kind == b"none" || kind == self.written.1.as_bytes() => {}
-            _ => note(b"WRONGTYPE Operation against a key holding the wrong kind of value"),
+        for (_, wanted) in &self.written {
+            match replies.next()? {
+                Reply::Error(text) => note(text),
+                Reply::Text(kind) if kind == b"none" || kind == wanted.as_bytes() => {}
+                _ => note(b"WRONGTYPE Operation against a key holding the wrong kind of value"),
+            }
         }
         let multi = match replies.next()? {
             Reply::Error(text) => {

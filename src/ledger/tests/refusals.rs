@@ -1,0 +1,213 @@
+//! Whole or not at all: any command of a step may be refused, for any reason, and then the step has not happened.
+//!
+//! Two tables are multiplied: the [`steps`], each in two states of the group, and the [`causes`], which are generated from
+//! a step's commands and from the group's keys. Of each pair is demanded:
+//!
+//! - Refused, the step has changed nothing; of one with several messages each message's part is as before or done.
+//! - The error is recognised, and says what to do.
+//! - With the cause gone the same call brings what it would have brought at once.
+//! - What takes place in spite of the cause is the whole step.
+//!
+//! A transaction can't look. What is refused within one that was open before is taken back, by a step of its own, which may
+//! be refused as well: see [`pairs`]. `ONCECAST_TEST_REDIS_SERVER` names another server to try all of this with.
+//!
+//! Limitation: what is published is not looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::refusal::Refusal;
+
+mod causes;
+mod pairs;
+mod renamed;
+mod steps;
+mod world;
+
+use self::causes::Cause;
+use self::steps::{Caller, Came, NO_RESULT, Step, steps};
+use self::world::{STATES, Snapshot, State, World};
+
+/// A step as it goes where nothing is refused.
+struct Undisturbed {
+    answer: String,
+    before: Snapshot,
+    after: Snapshot,
+}
+
+impl Undisturbed {
+    fn of(world: &mut World, step: &Step, state: State) -> Undisturbed {
+        let mut caller = begin(world, step, state);
+        let before = world.snapshot();
+        let Came::Done(answer) = (step.call)(&mut caller) else { panic!("nothing is refused") };
+        let after = world.snapshot();
+        let places = before.places(step.messages).into_iter().zip(after.places(step.messages));
+        for (id, (before, after)) in step.messages.iter().zip(places) {
+            assert!(
+                before == after || *id == NO_RESULT && after == 0,
+                "{}: message {id} is in {after} places",
+                step.name
+            );
+        }
+        Undisturbed { answer, before, after }
+    }
+
+    fn without_precautions(&self) -> Undisturbed {
+        let [before, after] = [&self.before, &self.after].map(|snapshot| snapshot.clone().without_precautions());
+        Undisturbed { answer: self.answer.clone(), before, after }
+    }
+
+    /// The step was refused: it has not happened, or parts of it have, each of them whole.
+    fn assert_whole(&self, step: &Step, now: &Snapshot, case: &str) {
+        let [before, now, after] =
+            [&self.before, now, &self.after].map(|snapshot| snapshot.clone().split(step.messages));
+        let mut any_done = false;
+        for (at, id) in step.messages.iter().enumerate() {
+            let (before, now, after) = (&before.0[at], &now.0[at], &after.0[at]);
+            assert!(now == before || now == after, "{case}: message {id}: {before:?} became {now:?}, not {after:?}");
+            any_done |= now != before;
+        }
+        // What is raised before the messages' parts may stay raised without them, never the other way round.
+        let may_stay = !any_done && now.1 == before.1 || !step.messages.is_empty() && now.1 == after.1;
+        assert!(may_stay, "{case}: the rest: {:#?} became {:#?}, not {:#?}", before.1, now.1, after.1);
+    }
+}
+
+/// The step's state, and who is about to call.
+fn begin(world: &mut World, step: &Step, state: State) -> Caller {
+    world.set_up(step, state);
+    let mut caller = world.caller();
+    (step.warm_up)(&mut caller).unwrap_or_else(|error| panic!("{}: {error}", step.name));
+    caller
+}
+
+/// One pair. Says whether the step was refused.
+fn check(world: &mut World, step: &Step, state: State, cause: &Cause, undisturbed: &Undisturbed) -> bool {
+    let case = format!("{} ({state:?}), {cause:?}", step.name);
+    let mut caller = begin(world, step, state);
+    let begun = cause.begin(world);
+    let came = (step.call)(&mut caller);
+    begun.end(world);
+    let now = world.snapshot();
+    if let Came::Done(answer) = came {
+        assert_eq!(answer, undisturbed.answer, "{case}");
+        assert_eq!(now, undisturbed.after, "{case}");
+        return false;
+    }
+    if let Came::Breach = came {
+        // Whoever takes the pending messages away while a transaction is open can't be told from one who settles them.
+        assert_eq!(*cause, Cause::Type(world.keys.pending.clone()), "{case}");
+        return true;
+    }
+    let is_taken_back = if let Came::TakenBack(reason) = &came {
+        let code = match cause {
+            Cause::Type(_) => "WRONGTYPE",
+            Cause::Exhausted(_) => "exhausted",
+            _ => panic!("{case}: that could have been seen before anything took place"),
+        };
+        assert!(reason.contains(code), "{case}: {reason}");
+        true
+    } else {
+        false
+    };
+    if let Came::Refused(error) = came {
+        let (refusal, text) = cause.recognised(world);
+        assert_eq!(error.refusal(), Some(refusal), "{case}: {error}");
+        assert!(error.to_string().contains(&text), "{case}: {error}");
+    }
+    if is_taken_back {
+        undisturbed.without_precautions().assert_whole(step, &now.without_precautions(), &case);
+    } else {
+        undisturbed.assert_whole(step, &now, &case);
+    }
+    assert!(matches!((step.again)(&mut caller), Came::Done(_)), "{case}: it is refused when the cause has gone");
+    let mut ends = [world.snapshot(), undisturbed.after.clone()];
+    if is_taken_back {
+        ends = ends.map(Snapshot::without_precautions);
+    }
+    assert_eq!(ends[0], ends[1], "{case}: repeated");
+    true
+}
+
+/// Tries each step with each cause that `causes` makes of it. Gives the causes that refused none.
+fn check_all(causes: fn(&Step, &World) -> Vec<Cause>, prepare: fn(&mut World)) -> BTreeSet<Cause> {
+    let world = &mut World::start(&DispatcherId::generate("a"), &[]);
+    prepare(world);
+    let mut refusals: BTreeMap<Cause, u32> = BTreeMap::new();
+    for (step, state) in steps().iter().flat_map(|step| STATES.map(|state| (step, state))) {
+        let undisturbed = Undisturbed::of(world, step, state);
+        for cause in causes(step, world) {
+            let is_refused = check(world, step, state, &cause, &undisturbed);
+            if let Some(must) = cause.refuses(step) {
+                assert_eq!(is_refused, must, "{} ({state:?}), {cause:?}", step.name);
+            }
+            *refusals.entry(cause).or_default() += u32::from(is_refused);
+        }
+    }
+    println!("how many steps were refused: {refusals:?}");
+    refusals.into_iter().filter_map(|(cause, count)| (count == 0).then_some(cause)).collect()
+}
+
+#[test]
+fn without_a_right_to_a_command() {
+    let needless = check_all(causes::commands, |_| ());
+    // Which start of the server it is may stay unknown, and a watch also ends with its transaction.
+    assert_eq!(needless, ["INFO", "UNWATCH"].map(|name| Cause::Command(name.to_owned())).into());
+}
+
+#[test]
+fn without_a_right_to_a_key() {
+    assert_eq!(check_all(causes::keys, |_| ()), [].into());
+}
+
+#[test]
+fn without_a_right_to_a_command_on_a_key() {
+    // Few commands are given on each key.
+    check_all(causes::commands_by_key, |_| ());
+}
+
+#[test]
+fn with_a_key_that_holds_something_else() {
+    assert_eq!(check_all(causes::types, |_| ()), [].into());
+}
+
+#[test]
+fn on_a_server_that_takes_no_writes() {
+    assert_eq!(check_all(causes::conditions, World::fail_to_save), [].into());
+}
+
+#[test]
+fn without_the_right_to_load_a_script() {
+    let mut world = World::start(&DispatcherId::generate("a"), &[]);
+    let steps = steps();
+    let renew = steps.iter().find(|step| step.name == "renew").expect("it is in the table");
+    let mut caller = begin(&mut world, renew, State::Used);
+    let before = world.snapshot();
+    let lease = format!("{} 5", world.id);
+    // One that was never loaded, by anybody in this process.
+    let script = Script::new(RENEW.text);
+    let mut call = || {
+        caller.ledger.connection.call(
+            "testing",
+            &script,
+            &ScriptCall::new(&["messages:leader"]).bytes(&lease).show(9_000),
+        )
+    };
+    world.run(&["ACL", "SETUSER", "u", "-script"]);
+    assert_eq!(call().expect_err("it may not").refusal(), Some(Refusal::Right));
+    assert_eq!(world.snapshot(), before);
+    world.run(&["ACL", "SETUSER", "u", "+@all"]);
+    assert_eq!(call().expect("it may"), Value::Int(1));
+}
+
+/// A new script without a row would not be tried.
+#[test]
+fn every_script_has_a_step() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/lua");
+    for entry in std::fs::read_dir(folder).expect("the scripts' folder") {
+        let path = entry.expect("it is read").path();
+        let text = std::fs::read_to_string(&path).expect("it is a text");
+        let is_called = steps().iter().any(|step| step.calls(&text));
+        assert!(is_called || path.ends_with("steps.lua"), "{} has no row in the table of steps", path.display());
+    }
+}

@@ -1,0 +1,183 @@
+//! What Redis may refuse a command for. None of these is picked for a step: they are made from the step's commands and the
+//! group's keys.
+
+use super::steps::{Needs, Step};
+use super::world::{Held, World};
+use crate::refusal::Refusal;
+
+/// Where what a key held is kept meanwhile.
+const ASIDE: &str = "aside";
+const HIGHEST: &str = "18446744073709551615-18446744073709551615";
+
+/// A cause that begins and ends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// The user has no right to a command.
+    Command(String),
+    /// The user has no right to a key.
+    Key(String),
+    /// The user has no right to give a command on a key.
+    CommandOn(String, String),
+    /// The user has no right to any channel.
+    Channels,
+    /// A key holds another type.
+    Type(String),
+    /// A stream has no higher id.
+    Exhausted(String),
+    /// The memory is full.
+    Full,
+    /// The server is a replica.
+    Replica,
+    /// The server can't write to its disk.
+    Disk,
+    /// Too few replicas are there.
+    Replicas,
+}
+
+/// Each command of a step that the user may not give.
+pub(super) fn commands(step: &Step, _: &World) -> Vec<Cause> {
+    step.all_commands().into_iter().map(|name| Cause::Command(name.to_owned())).collect()
+}
+
+/// Each key that the user may not use, and the channels.
+pub(super) fn keys(_: &Step, world: &World) -> Vec<Cause> {
+    world.all_keys().into_iter().map(Cause::Key).chain([Cause::Channels]).collect()
+}
+
+/// Each command of a step that the user may give on all keys but one. Only where a user can have such rights.
+pub(super) fn commands_by_key(step: &Step, world: &World) -> Vec<Cause> {
+    let keys = if world.has_selectors { world.all_keys() } else { Vec::new() };
+    let of = |name: &'static str| keys.iter().map(move |key| Cause::CommandOn(name.to_owned(), key.clone()));
+    step.all_commands().into_iter().flat_map(of).collect()
+}
+
+/// Each key that holds what it must not hold. That a message was put back is told by a key of any type.
+pub(super) fn types(_: &Step, world: &World) -> Vec<Cause> {
+    let types = world.keys.types();
+    let keys = || types.iter().map(|(key, _)| (*key).to_owned());
+    let streams = types.iter().filter(|(_, kind)| *kind == "stream").map(|(key, _)| (*key).to_owned());
+    keys().map(Cause::Type).chain(streams.map(Cause::Exhausted)).collect()
+}
+
+/// What the whole server is in.
+pub(super) fn conditions(_: &Step, _: &World) -> Vec<Cause> {
+    vec![Cause::Full, Cause::Replica, Cause::Disk, Cause::Replicas]
+}
+
+/// A cause that has begun.
+pub(super) struct Begun<'a> {
+    cause: &'a Cause,
+    /// What was put in a key's place.
+    foreign: Option<Held>,
+}
+
+impl Cause {
+    pub(super) fn begin(&self, world: &mut World) -> Begun<'_> {
+        let mut foreign = None;
+        match self {
+            Cause::Command(name) => {
+                // The text of a script is sent only where the server does not have it.
+                if name == "EVAL" {
+                    world.run(&["SCRIPT", "FLUSH"]);
+                }
+                world.run(&["ACL", "SETUSER", "u", &format!("-{}", name.to_lowercase())]);
+            }
+            Cause::Key(without) => {
+                let keys = all_but(world, without);
+                let words = ["ACL", "SETUSER", "u", "resetkeys"].into_iter().chain(keys.iter().map(String::as_str));
+                world.run(&words.collect::<Vec<_>>());
+            }
+            Cause::CommandOn(name, key) => {
+                let name = name.to_lowercase();
+                let selector = format!("(+{name} {})", all_but(world, key).join(" "));
+                world.run(&["ACL", "SETUSER", "u", &format!("-{name}"), &selector]);
+            }
+            Cause::Channels => drop(world.run(&["ACL", "SETUSER", "u", "resetchannels"])),
+            Cause::Type(key) => foreign = Some(replace(world, key, other_type(world.type_of(key)))),
+            Cause::Exhausted(key) => foreign = Some(replace(world, key, &["XADD", HIGHEST, "f", "v"])),
+            Cause::Full => drop(world.run(&["CONFIG", "SET", "maxmemory", "1"])),
+            Cause::Replica => drop(world.run(&["REPLICAOF", "127.0.0.1", "1"])),
+            // A save that failed counts only where saves are wanted; see `World::fail_to_save`.
+            Cause::Disk => drop(world.run(&["CONFIG", "SET", "save", "3600 1000000"])),
+            Cause::Replicas => drop(world.run(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
+        }
+        Begun { cause: self, foreign }
+    }
+
+    /// Whether the step must be refused, where that is known of the step.
+    pub(super) fn refuses(&self, step: &Step) -> Option<bool> {
+        match self {
+            Cause::Command(name) if step.insists_on.contains(&name.as_str()) => Some(true),
+            Cause::Full => Some(step.needs == Needs::Room),
+            Cause::Replica | Cause::Disk => Some(step.needs != Needs::Nothing),
+            // The first versions of 6.2 let a script write all the same.
+            Cause::Replicas if step.needs != Needs::Nothing => None,
+            Cause::Replicas => Some(false),
+            _ => None,
+        }
+    }
+
+    /// How the error must be recognised, and what its text must say.
+    pub(super) fn recognised(&self, world: &World) -> (Refusal, String) {
+        let (refusal, text) = match self {
+            Cause::Command(_) | Cause::Key(_) | Cause::CommandOn(..) | Cause::Channels => {
+                (Refusal::Right, "lacks a right; ACL LOG shows which")
+            }
+            Cause::Type(key) => {
+                let (wanted, kind) =
+                    (world.type_of(key), if world.type_of(key) == "string" { "list" } else { "string" });
+                return (Refusal::WrongType, format!("{key} is a {kind}, it must be a {wanted}"));
+            }
+            Cause::Exhausted(_) => (Refusal::StreamExhausted, "rename or delete that stream"),
+            Cause::Full => (Refusal::Memory, "maxmemory; raise it or make room"),
+            Cause::Replica => (Refusal::Replica, "must name the primary"),
+            Cause::Disk => (Refusal::Disk, "its log says why"),
+            Cause::Replicas => (Refusal::Replicas, "NOREPLICAS"),
+        };
+        (refusal, text.to_owned())
+    }
+}
+
+impl Begun<'_> {
+    pub(super) fn end(self, world: &mut World) {
+        match self.cause {
+            Cause::Command(_) => drop(world.run(&["ACL", "SETUSER", "u", "+@all"])),
+            Cause::Key(_) => drop(world.run(&["ACL", "SETUSER", "u", "allkeys"])),
+            Cause::CommandOn(..) => drop(world.run(&["ACL", "SETUSER", "u", "clearselectors", "+@all"])),
+            Cause::Channels => drop(world.run(&["ACL", "SETUSER", "u", "allchannels"])),
+            Cause::Type(key) | Cause::Exhausted(key) => {
+                // A step may overwrite or delete what it finds; then that stays so.
+                if world.held(key) == self.foreign {
+                    world.run(&["DEL", key]);
+                    if world.held(ASIDE).is_some() {
+                        world.run(&["RENAME", ASIDE, key]);
+                    }
+                }
+                world.run(&["DEL", ASIDE]);
+            }
+            Cause::Full => drop(world.run(&["CONFIG", "SET", "maxmemory", "0"])),
+            Cause::Replica => drop(world.run(&["REPLICAOF", "NO", "ONE"])),
+            Cause::Disk => drop(world.run(&["CONFIG", "SET", "save", ""])),
+            Cause::Replicas => drop(world.run(&["CONFIG", "SET", "min-replicas-to-write", "0"])),
+        }
+    }
+}
+
+/// A command, without its key, that makes something of another type.
+fn other_type(kind: &str) -> &'static [&'static str] {
+    if kind == "string" { &["RPUSH", "foreign"] } else { &["SET", "foreign"] }
+}
+
+/// Patterns of all keys but one.
+fn all_but(world: &World, key: &str) -> Vec<String> {
+    world.all_keys().into_iter().filter(|other| other != key).map(|other| format!("~{other}")).collect()
+}
+
+/// Puts something in a key's place and what it held aside.
+fn replace(world: &mut World, key: &str, by: &[&str]) -> Held {
+    if world.held(key).is_some() {
+        world.run(&["RENAME", key, ASIDE]);
+    }
+    world.run(&[&by[..1], &[key], &by[1..]].concat());
+    world.held(key).expect("it was just made")
+}

@@ -1,0 +1,362 @@
+//! The table of steps: every script and every transaction of the ledger, in each of its forms. A row is one step.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use super::*;
+
+/// The nonce of what is put back.
+pub(super) const NONCE: u64 = 7;
+const LIMIT: u64 = 1_000;
+
+/// One step: how it begins, how it is called, and what it depends on.
+pub(super) struct Step {
+    pub(super) name: &'static str,
+    script: Option<&'static Script>,
+    /// Commands that it sends outside of its script.
+    commands: &'static [&'static str],
+    pub(super) needs: Needs,
+    /// Commands that it does not use here, and without which it must not take place all the same.
+    pub(super) insists_on: &'static [&'static str],
+    /// What is done to the state before it begins.
+    pub(super) begins_with: &'static [&'static [&'static str]],
+    /// What the caller has done before.
+    pub(super) warm_up: fn(&mut Caller) -> Result<()>,
+    pub(super) call: fn(&mut Caller) -> Came,
+    /// How it is repeated.
+    pub(super) again: fn(&mut Caller) -> Came,
+    /// The messages each of which is done by itself. None: the step is one.
+    pub(super) messages: &'static [u64],
+}
+
+/// What a step can't do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// It reads.
+    Nothing,
+    /// It writes, and goes on when Redis is full.
+    Writing,
+    /// It writes what a full Redis has no room for.
+    Room,
+}
+
+/// What came of a step.
+pub(super) enum Came {
+    /// It took place, with this answer.
+    Done(String),
+    /// It was a transaction, and somebody had written what it rests on.
+    Nothing,
+    /// A part of it took place and was taken back, for this reason.
+    TakenBack(String),
+    /// It took place without removing its messages, and says so.
+    Breach,
+    /// Redis refused it.
+    Refused(Error),
+}
+
+fn came<T: Debug>(outcome: Result<T>) -> Came {
+    outcome.map_or_else(Came::Refused, |answer| Came::Done(format!("{answer:?}")))
+}
+
+/// Who calls.
+pub(super) struct Caller {
+    pub(super) ledger: Ledger,
+    id: DispatcherId,
+    /// What it has removed and must put back.
+    owed: Vec<(MessageId, Payload)>,
+}
+
+const MINE: Epoch = Epoch(5);
+
+#[rustfmt::skip]
+pub(super) fn steps() -> Vec<Step> {
+    vec![
+        script("acquire", &ACQUIRE, |c| c.acquire(true)).begins_with(&[&["DEL", "messages:leader"]]),
+        script("acquire for the first time", &ACQUIRE, |c| c.acquire(true)).begins_with(NOTHING),
+        script("acquire, only looking", &ACQUIRE, |c| c.acquire(false)).begins_with(&[&["DEL", "messages:leader"]]).reads(),
+        script("acquire while another leads", &ACQUIRE, |c| c.acquire(true)).begins_with(LED).reads(),
+        script("renew", &RENEW, |c| came(c.ledger.renew(&c.lease(), TTL))),
+        script("release", &RELEASE, |c| came(c.ledger.release(&c.lease()))),
+        script("intake", &INTAKE, |c| c.intake(Some(6), &[7, 8])).needs_room(),
+        script("intake for the first time", &INTAKE, |c| c.intake(None, &[7, 8])).begins_with(NO_CURSOR).needs_room(),
+        script("intake of nothing", &INTAKE, |c| c.intake(Some(6), &[])).needs_room(),
+        script("intake of a dead letter", &INTAKE, |c| c.intake_dead(7)).needs_room().insists_on(&["ZADD"]),
+        script("intake of what was moved over", &INTAKE, |c| c.intake(Some(6), &[7, 8])).begins_with(MOVED_OVER).needs_room(),
+        intake("intake in a transaction", |c| c.intake(Some(8), &[9, 10])).after(|c| c.taken(6, &[7, 8])),
+        intake("intake of nothing in a transaction", |c| c.intake(Some(8), &[])).after(|c| c.taken(6, &[7, 8])),
+        intake("intake in a transaction that is open", |c| c.intake(Some(8), &[9, 10])).after(Caller::intake_is_open),
+        intake("intake of nothing in a transaction that is open", |c| c.intake(Some(8), &[])).after(Caller::intake_is_open),
+        script("rewind", &REWIND, |c| c.rewind(Some(4))).needs_room(),
+        script("rewind to nothing", &REWIND, |c| c.rewind(None)),
+        commit("commit", |c| c.commit(None, 0, None, &[1, 2, 3])),
+        commit("commit with a limit", |c| c.commit(None, LIMIT, None, &[1, 2, 3])),
+        commit("commit of what has no result or is gone", |c| c.commit(None, 0, None, &[1, NO_RESULT, 2, 900])),
+        commit("commit without results", |c| c.commit(None, 0, None, &[NO_RESULT])),
+        commit("commit that raises the recall", |c| c.commit(None, 0, Some(MessageId(4)), &[NO_RESULT, 1, 2])),
+        commit("commit without a recall", |c| c.commit(None, 0, Some(MessageId(4)), &[1, 2])).begins_with(NO_RECALL),
+        commit("commit by a leader", |c| c.commit(Some(MINE), LIMIT, None, &[NO_RESULT, 2, 3])),
+        commit("commit by a leader that raises the recall", |c| c.commit(Some(MINE), 0, Some(MessageId(3)), &[1, 2, 3])),
+        sole("commit in a transaction", |c| c.watch_and_commit_sole(0, &[1, 2, NO_RESULT])),
+        sole("commit in a transaction that is open", |c| c.commit_sole(0, &[1, 2, NO_RESULT])).after(|c| c.ledger.watch_recall()),
+        sole("commit in an open transaction with a limit", |c| c.commit_sole(LIMIT, &[1, 2, NO_RESULT])).after(|c| c.ledger.watch_recall()),
+        script("put back", &PUT_BACK, Caller::put_back).begins_with(REMOVED),
+        script("put back without a recall", &PUT_BACK, Caller::put_back).begins_with(NO_RECALL),
+        script("put back when nothing is pending", &PUT_BACK, Caller::put_back).begins_with(&[&["DEL", "messages:pending"]]),
+        settle("settle everything", |c| c.settle(ALL_VERDICTS)),
+        settle("settle what consumers let go of", |c| c.settle(&LET_GO)),
+        settle("settle without a recall", |c| c.settle(ALL_VERDICTS)).begins_with(NO_RECALL),
+        settle("settle what failed", |c| c.settle(&[(3, Verdict::Failed, 1, HELD)])),
+        settle("settle what failed for the last time", |c| c.settle(&[(2, Verdict::Failed, 3, HELD)])),
+        settle("settle what was rejected", |c| c.settle(&[(1, Verdict::Rejected, 2, HELD)])),
+        settle("settle what was lost", |c| c.settle(&[(1, Verdict::Lost, 2, HELD)])),
+        settle("settle what was not used", |c| c.settle(&[(1, Verdict::Unused, 2, HELD)])),
+        settle("settle what is gone", |c| c.settle(&[(900, Verdict::Failed, 1, HELD)])),
+        settle("settle what was not used and let go of", |c| c.settle(&[(1, Verdict::Unused, 2, FREE)])),
+        script("count deliveries", &COUNT, |c| came(c.ledger.count_deliveries(MINE, &COUNTED))),
+        script("list the consumers", &CONSUMERS, |c| came(c.ledger.set_consumers(MINE, &["c0", "c1"].map(str::to_owned)))),
+        script("list no consumers", &CONSUMERS, |c| came(c.ledger.set_consumers(MINE, &[]))),
+        script("record a gap", &GAP, Caller::record_gap),
+        script("publish a marker", &MARKER, |c| came(c.ledger.publish_marker(MINE, &Marker::of_leader(MINE, 1), "c"))).reads(),
+        script("page", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000))).reads(),
+        script("page without bytes", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 0))).reads(),
+        script("fetch", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000))).reads(),
+        command("deliveries", &["HMGET"], |c| came(c.ledger.deliveries(&[1, 2, 900].map(MessageId)))).reads(),
+        command("cursor", &["GET"], |c| came(c.ledger.cursor())).reads(),
+        command("report", &["SET"], |c| came(c.ledger.report(&c.id, "busy", TTL))).needs_room(),
+        command("end reports", &["DEL"], |c| came(c.ledger.end_reports(&c.id))),
+    ]
+}
+
+const NOTHING: &[&[&str]] = &[&["FLUSHALL"]];
+const LED: &[&[&str]] = &[&["SET", "messages:leader", "b-000000 5 ttl", "PX", "60000"]];
+const NO_CURSOR: &[&[&str]] = &[&["DEL", "messages:cursor"]];
+const NO_RECALL: &[&[&str]] = &[&["DEL", "messages:recall"]];
+const MOVED_OVER: &[&[&str]] = &[&["SET", "messages:cursor", "m 8 8"]];
+const REMOVED: &[&[&str]] = &[&["ZREMRANGEBYSCORE", "messages:pending", "5", "6"]];
+const COUNTED: [(MessageId, u16); 3] = [(MessageId(1), 3), (MessageId(3), 2), (MessageId(900), 2)];
+
+/// The message whose commit stores nothing.
+pub(super) const NO_RESULT: u64 = 4;
+const HELD: bool = false;
+const FREE: bool = true;
+/// Id, verdict, number of the delivery, whether its consumer has let go of it.
+type Settling = (u64, Verdict, u16, bool);
+const ALL_VERDICTS: &[Settling] = &[
+    (1, Verdict::Failed, 2, HELD),
+    (2, Verdict::Failed, 3, HELD),
+    (3, Verdict::Rejected, 1, HELD),
+    (4, Verdict::Lost, 2, HELD),
+    (5, Verdict::Unused, 1, FREE),
+    (6, Verdict::Failed, 1, FREE),
+    (900, Verdict::Failed, 1, HELD),
+];
+const LET_GO: [Settling; 3] =
+    [(1, Verdict::Failed, 2, FREE), (2, Verdict::Failed, 3, FREE), (3, Verdict::Rejected, 1, FREE)];
+const MAX_DELIVERIES: u32 = 3;
+
+fn command(name: &'static str, commands: &'static [&'static str], call: fn(&mut Caller) -> Came) -> Step {
+    let (script, needs, warm_up) = (None, Needs::Writing, (|_| Ok(())) as fn(&mut Caller) -> Result<()>);
+    Step { name, script, commands, needs, insists_on: &[], begins_with: &[], warm_up, call, again: call, messages: &[] }
+}
+
+fn script(name: &'static str, script: &'static Script, call: fn(&mut Caller) -> Came) -> Step {
+    Step { script: Some(script), ..command(name, &["EVALSHA", "EVAL"], call) }
+}
+
+fn intake(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
+    const COMMANDS: &[&str] = &["EVALSHA", "EVAL", "UNWATCH", "WATCH", "GET", "TYPE", "MULTI", "ZADD", "SET", "EXEC"];
+    Step { commands: COMMANDS, ..script(name, &INTAKE, call).needs_room() }
+}
+
+fn commit(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
+    Step { messages: &[1, 2, 3, 4, 900], ..script(name, &COMMIT, call) }
+}
+
+/// A commit in a transaction; the script repeats it.
+fn sole(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
+    const COMMANDS: &[&str] = &["UNWATCH", "WATCH", "GET", "TYPE", "MULTI", "ZREMRANGEBYSCORE", "XADD", "EXEC"];
+    let again = |c: &mut Caller| match c.put_back_what_is_owed() {
+        Ok(()) => c.commit(None, 0, None, &[1, 2, NO_RESULT]),
+        Err(error) => Came::Refused(error),
+    };
+    Step { again, commands: COMMANDS, ..commit(name, call).needs_room() }.begins_with(&[&["DEL", "messages:attempts"]])
+}
+
+fn settle(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
+    Step { messages: &[1, 2, 3, 4, 5, 6, 900], ..script(name, &SETTLE, call) }
+}
+
+impl Step {
+    fn begins_with(self, begins_with: &'static [&'static [&'static str]]) -> Step {
+        Step { begins_with, ..self }
+    }
+
+    fn insists_on(self, insists_on: &'static [&'static str]) -> Step {
+        Step { insists_on, ..self }
+    }
+
+    fn after(self, warm_up: fn(&mut Caller) -> Result<()>) -> Step {
+        Step { warm_up, ..self }
+    }
+
+    fn reads(self) -> Step {
+        Step { needs: Needs::Nothing, ..self }
+    }
+
+    fn needs_room(self) -> Step {
+        Step { needs: Needs::Room, ..self }
+    }
+
+    /// Every command that it may send.
+    pub(super) fn all_commands(&self) -> BTreeSet<&'static str> {
+        let in_script = self.script.map(|script| commands_in(script.text)).unwrap_or_default();
+        in_script.into_iter().chain(self.commands.iter().copied()).collect()
+    }
+
+    /// Whether it calls the script with this text, if it calls one.
+    pub(super) fn calls(&self, text: &str) -> bool {
+        self.script.is_some_and(|script| script.text.ends_with(text))
+    }
+}
+
+/// The commands that a script calls.
+fn commands_in(text: &'static str) -> Vec<&'static str> {
+    let calls = text.split("redis.").skip(1).map(|call| {
+        let name = call.strip_prefix("call('").or_else(|| call.strip_prefix("pcall('"));
+        name.and_then(|name| name.split('\'').next()).expect("a script names its commands where it calls them")
+    });
+    calls.collect()
+}
+
+impl Caller {
+    pub(super) fn new(ledger: Ledger, id: DispatcherId) -> Caller {
+        Caller { ledger, id, owed: Vec::new() }
+    }
+
+    fn lease(&self) -> Lease {
+        Lease { holder: self.id.to_string(), epoch: MINE, by_time: false }
+    }
+
+    fn acquire(&mut self, may_take: bool) -> Came {
+        let attempt = self.ledger.acquire(&self.id, TTL, Epoch(0), may_take);
+        came(attempt.map(|attempt| match attempt.answer {
+            // Its epoch follows the clock.
+            Acquire::Acquired { cursor, newest, .. } => format!("acquired {cursor:?} {newest:?}"),
+            other => format!("{other:?}"),
+        }))
+    }
+
+    /// Takes messages in behind a cursor, which tells the last one.
+    fn intake(&mut self, cursor_at: Option<u64>, ids: &[u64]) -> Came {
+        let batch: Vec<Arrival> = ids.iter().map(|id| arrival(*id, b"x")).collect();
+        self.take(cursor_at, ids.last().copied().unwrap_or(99), &batch)
+    }
+
+    fn intake_dead(&mut self, id: u64) -> Came {
+        let refused = Arrival { refused: Some("too large".to_owned()), ..arrival(id, b"beginning") };
+        self.take(Some(6), id, &[refused])
+    }
+
+    fn take(&mut self, cursor_at: Option<u64>, next: u64, batch: &[Arrival]) -> Came {
+        let expected = cursor_at.map(|at| cursor("m", at, at));
+        match self.ledger.intake(MINE, expected.as_ref(), &cursor("m", next, next), batch) {
+            Ok(Intake::Rewound(reason)) => Came::TakenBack(reason),
+            outcome => came(outcome),
+        }
+    }
+
+    /// Has taken messages in, so that a transaction may follow.
+    fn taken(&mut self, cursor_at: u64, ids: &[u64]) -> Result<()> {
+        match self.intake(Some(cursor_at), ids) {
+            Came::Refused(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn intake_is_open(&mut self) -> Result<()> {
+        self.taken(6, &[7, 8])?;
+        self.ledger.fence.arm(&mut self.ledger.connection)
+    }
+
+    /// Moves the cursor back from where it stands.
+    fn rewind(&mut self, to: Option<u64>) -> Came {
+        let to = to.map(|at| cursor("m", at, at).to_string()).unwrap_or_default();
+        let call = ScriptCall::new(&["messages:epoch", "messages:cursor"]).show(MINE).show("m 6 6").bytes(to);
+        came(self.ledger.call_for_ok(MINE, "testing", &REWIND, call))
+    }
+
+    fn commit(&mut self, epoch: Option<Epoch>, maxlen: u64, raise: Option<MessageId>, ids: &[u64]) -> Came {
+        let committed = self.ledger.commit(epoch, maxlen, raise, &commits(ids));
+        came(committed.map(|Committed { recorded, gone }| told(recorded, &gone)))
+    }
+
+    fn watch_and_commit_sole(&mut self, maxlen: u64, ids: &[u64]) -> Came {
+        match self.ledger.watch_recall() {
+            Ok(()) => self.commit_sole(maxlen, ids),
+            Err(error) => Came::Refused(error),
+        }
+    }
+
+    /// Commits in a transaction. What could not be stored is put back, as a consumer does.
+    fn commit_sole(&mut self, maxlen: u64, ids: &[u64]) -> Came {
+        let batch = commits(ids);
+        match self.ledger.commit_sole(maxlen, &batch.iter().collect::<Vec<_>>()) {
+            Ok(Some(Recorded { unstored: Some((ids, reason)), .. })) => {
+                self.owed = ids.into_iter().map(|id| (id, payload(id.0))).collect();
+                self.put_back_what_is_owed().map_or_else(Came::Refused, |()| Came::TakenBack(reason))
+            }
+            Ok(Some(Recorded { removed, .. })) if removed == ids.len() => came(Ok(told(removed, &[]))),
+            Ok(Some(_)) => Came::Breach,
+            Ok(None) => Came::Nothing,
+            Err(error) => Came::Refused(error),
+        }
+    }
+
+    /// Whether something took place that it has yet to take back.
+    pub(super) fn owes(&self) -> bool {
+        !self.owed.is_empty() || self.ledger.astray.is_some()
+    }
+
+    fn put_back_what_is_owed(&mut self) -> Result<()> {
+        if !self.owed.is_empty() {
+            self.ledger.put_back(NONCE, &self.owed)?;
+            self.owed.clear();
+        }
+        Ok(())
+    }
+
+    fn put_back(&mut self) -> Came {
+        came(self.ledger.put_back(NONCE, &[5, 6].map(|id| (MessageId(id), payload(id)))))
+    }
+
+    fn settle(&mut self, batch: &[Settling]) -> Came {
+        let batch: Vec<Returned> = batch
+            .iter()
+            .map(|(id, verdict, delivery, let_go)| Returned { let_go: *let_go, ..returned(*id, *verdict, *delivery) })
+            .collect();
+        came(self.ledger.settle(MINE, MAX_DELIVERIES, &batch))
+    }
+
+    fn record_gap(&mut self) -> Came {
+        let (begin, end) = ("m 0 1".to_owned(), "m 7".to_owned());
+        let gap = Gap { reason: "test", dispatcher: self.id.clone(), begin, end, count: Some(7) };
+        came(self.ledger.record_gap(MINE, &gap))
+    }
+}
+
+fn told(recorded: usize, gone: &[MessageId]) -> String {
+    format!("recorded {recorded}, gone {gone:?}")
+}
+
+/// The payload that this message has in the state that a step begins in.
+fn payload(id: u64) -> Payload {
+    format!("x{id}").into_bytes().into()
+}
+
+fn commits(ids: &[u64]) -> Vec<Commit> {
+    let of = |id: &u64| match *id {
+        NO_RESULT => Commit { id: MessageId(NO_RESULT), fields: Words::default() },
+        id => super::super::commit(id),
+    };
+    ids.iter().map(of).collect()
+}

@@ -1,0 +1,271 @@
+//! A server of its own with a group in a known state, and everything that it holds as one comparable value.
+
+use std::collections::BTreeMap;
+
+use super::steps::Step;
+use super::*;
+
+/// What a group holds whose leader has taken in six messages, of which nothing is known yet.
+const BARE: &[&[&str]] = &[
+    &["SET", "messages:epoch", "5"],
+    &["SET", "messages:cursor", "m 6 6"],
+    &["SET", "messages:recall", "5 R 0"],
+    &["ZADD", "messages:pending", "1", "0000000000000001:x1", "2", "0000000000000002:x2"],
+    &["ZADD", "messages:pending", "3", "0000000000000003:x3", "4", "0000000000000004:x4"],
+    &["ZADD", "messages:pending", "5", "0000000000000005:x5", "6", "0000000000000006:x6"],
+    &["SET", "somebody else's", "1"],
+];
+
+/// What there is besides when it has been at work for a while.
+const USED: &[&[&str]] = &[
+    &["XADD", "messages:processed", "1-1", "message_id", "900"],
+    &["XADD", "messages:dead", "1-1", "id", "0000000000000385", "reason", "because"],
+    &["XADD", "messages:gaps", "1-1", "reason", "another", "epoch", "4"],
+    &["RPUSH", "messages:consumers", "c8", "c9"],
+    &["HSET", "messages:attempts", "1", "2", "2", "3", "4", "2"],
+];
+
+/// The state in which a step begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State {
+    /// There are no keys but those that a group begins with.
+    Bare,
+    /// All keys are there.
+    Used,
+}
+
+pub(super) const STATES: [State; 2] = [State::Bare, State::Used];
+
+/// See the module's text.
+pub(super) struct World {
+    pub(super) redis: RedisServer,
+    pub(super) admin: Connection,
+    pub(super) keys: Keys,
+    pub(super) id: DispatcherId,
+    /// Whether a user can have rights to commands on some keys alone: from 7.0 on.
+    pub(super) has_selectors: bool,
+    run_id: String,
+}
+
+impl World {
+    pub(super) fn start(id: &DispatcherId, config: &[(&str, &str)]) -> World {
+        let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let program = std::env::var_os("ONCECAST_TEST_REDIS_SERVER").map(Into::into);
+        let redis = RedisServer::start(RedisOptions { program, config, ..RedisOptions::default() });
+        let redis = redis.expect("a private server starts");
+        let mut admin = redis.connection();
+        let user = ["ACL", "SETUSER", "u", "on", ">p", "allkeys", "allchannels", "+@all"];
+        admin.query("testing", Command::of(&user)).expect("the administrator may make a user");
+        let selector = ["ACL", "SETUSER", "selected", "(+get ~key)"];
+        let has_selectors = admin.query("testing", Command::of(&selector)).is_ok();
+        let info = admin.query("testing", Command::of(&["INFO", "server"])).expect("redis answers");
+        let run_id = text(&info).and_then(|info| info.split_once("run_id:")?.1.lines().next().map(str::to_owned));
+        let run_id = run_id.expect("a server has a run id");
+        World { redis, admin, keys: Keys::new("messages"), id: id.clone(), has_selectors, run_id }
+    }
+
+    /// Carries a command out with all rights.
+    pub(super) fn run(&mut self, words: &[&str]) -> Value {
+        let carried_out = self.admin.query("testing", Command::of(words));
+        carried_out.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    fn run_all(&mut self, commands: Vec<Command>) -> Vec<Value> {
+        self.admin.pipeline("testing", commands).expect("the administrator may do everything")
+    }
+
+    /// Nothing is left of what was before, and the step can begin.
+    pub(super) fn set_up(&mut self, step: &Step, state: State) {
+        let lease = format!("{} 5", self.id);
+        let status = format!("{}{}", self.keys.status_prefix, self.id);
+        let used = if matches!(state, State::Used) { USED } else { &[] };
+        let mut commands =
+            vec![Command::of(&["FLUSHALL"]), Command::of(&["SET", &self.keys.leader, &lease, "PX", "60000"])];
+        if !used.is_empty() {
+            commands.push(Command::of(&["SET", &status, "idle", "PX", "60000"]));
+        }
+        commands.extend([BARE, used, step.begins_with].concat().into_iter().map(Command::of));
+        self.run_all(commands);
+    }
+
+    /// One who calls the ledger, as a user whose rights can be taken away.
+    pub(super) fn caller(&self) -> Caller {
+        let url = self.redis.url().replace("redis://", "redis://u:p@");
+        let server = Server::parse(&url).expect("it is a URL");
+        let ledger = Ledger::new(server, Arc::new(self.keys.clone()), Duration::from_secs(10));
+        Caller::new(ledger, self.id.clone())
+    }
+
+    /// The keys that a right can be missing for.
+    pub(super) fn all_keys(&self) -> Vec<String> {
+        let status = format!("{}{}", self.keys.status_prefix, self.id);
+        let put_back = format!("{}{:016x}", self.keys.put_back_prefix, steps::NONCE);
+        self.keys.types().iter().map(|(key, _)| (*key).to_owned()).chain([status, put_back]).collect()
+    }
+
+    /// The type that a key of the group must have.
+    pub(super) fn type_of(&self, key: &str) -> &'static str {
+        let kind = self.keys.types().into_iter().find_map(|(name, kind)| (name == key).then_some(kind));
+        kind.expect("it is one of the group's keys")
+    }
+
+    /// What Redis says a command is like: `write`, `readonly`, …
+    pub(super) fn flags_of(&mut self, command: &str) -> Vec<String> {
+        let told = self.run(&["COMMAND", "INFO", command]);
+        texts(&parts(&parts(&told)[0])[2])
+    }
+
+    /// Has a save fail, which Redis remembers until one succeeds: the file that it would write is a folder.
+    pub(super) fn fail_to_save(&mut self) {
+        std::fs::create_dir_all(self.redis.folder().join("dump.rdb/in the way")).expect("it is a folder of ours");
+        self.run(&["BGSAVE"]);
+        let failed = wait_until(Duration::from_secs(10), "a save has failed", || {
+            let info = self.run(&["INFO", "persistence"]);
+            Ok(text(&info).is_some_and(|info| info.contains("rdb_last_bgsave_status:err")).then_some(()))
+        });
+        failed.expect("redis can't replace a folder by a file");
+    }
+
+    /// What a key holds; `None` if it is not there.
+    pub(super) fn held(&mut self, key: &str) -> Option<Held> {
+        self.all_held(vec![key.to_owned()]).0.remove(key)
+    }
+
+    /// What the server holds.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        let keys = texts(&self.run(&["KEYS", "*"]));
+        self.all_held(keys)
+    }
+
+    fn all_held(&mut self, keys: Vec<String>) -> Snapshot {
+        let asked = keys.iter().flat_map(|key| [Command::of(&["TYPE", key]), Command::of(&["PTTL", key])]);
+        let told = self.run_all(asked.collect());
+        let there: Vec<(String, &str, bool)> = keys
+            .into_iter()
+            .zip(told.chunks_exact(2))
+            .map(|(key, told)| (key, text(&told[0]).expect("a type"), told[1] != Value::Int(-1)))
+            .filter(|(_, kind, _)| *kind != "none")
+            .collect();
+        let read = there.iter().map(|(key, kind, _)| match *kind {
+            "string" => Command::of(&["GET", key]),
+            "list" => Command::of(&["LRANGE", key, "0", "-1"]),
+            "zset" => Command::of(&["ZRANGE", key, "0", "-1", "WITHSCORES"]),
+            "hash" => Command::of(&["HGETALL", key]),
+            "stream" => Command::of(&["XRANGE", key, "-", "+"]),
+            other => panic!("nobody makes a {other}"),
+        });
+        let contents = self.run_all(read.collect());
+        let held = there.into_iter().zip(&contents).map(|((key, kind, expires), content)| {
+            (key, Held { kind: kind.to_owned(), expires, items: self.items(kind, content) })
+        });
+        Snapshot(held.collect())
+    }
+
+    /// The parts of what a key holds, without what differs from run to run.
+    fn items(&self, kind: &str, content: &Value) -> Vec<Vec<String>> {
+        let pairs = |words: Vec<String>| words.chunks_exact(2).map(<[_]>::to_vec).collect::<Vec<_>>();
+        match (kind, content) {
+            ("string", value) => {
+                vec![text(value).expect("a text").split(' ').map(|word| self.timeless(word)).collect()]
+            }
+            ("list", list) => vec![texts(list)],
+            ("stream", Value::Array(entries)) => entries.iter().map(|entry| texts(&parts(entry)[1])).collect(),
+            (_, words) => {
+                let mut pairs = pairs(texts(words));
+                pairs.sort();
+                pairs
+            }
+        }
+    }
+
+    /// Epochs follow the clock; which start of the server it is need not be known.
+    fn timeless(&self, word: &str) -> String {
+        let is_time = word.len() == 13 && word.bytes().all(|byte| byte.is_ascii_digit());
+        let is_run = word == "unknown" || word == self.run_id;
+        if is_time {
+            "<epoch>".to_owned()
+        } else if is_run {
+            "<run>".to_owned()
+        } else {
+            word.to_owned()
+        }
+    }
+
+    /// Takes over all that another server holds.
+    pub(super) fn take_over(&mut self, from: &mut World) {
+        let keys = texts(&from.run(&["KEYS", "*"]));
+        let asked = keys.iter().flat_map(|key| [Command::of(&["DUMP", key]), Command::of(&["PTTL", key])]);
+        let told = from.run_all(asked.collect());
+        let mut commands = vec![Command::of(&["FLUSHALL"])];
+        for (key, told) in keys.iter().zip(told.chunks_exact(2)) {
+            let [Value::BulkString(dump), Value::Int(left)] = told else { panic!("{key}: {told:?}") };
+            let left = (*left).max(0).to_string();
+            commands.push(Command::new(4).arg("RESTORE").arg(key).arg(left).arg(dump));
+        }
+        self.run_all(commands);
+    }
+}
+
+/// What one key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) kind: String,
+    expires: bool,
+    /// Members with their scores, fields with their values, entries, …
+    items: Vec<Vec<String>>,
+}
+
+/// What a server holds, by key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Snapshot(BTreeMap<String, Held>);
+
+impl Snapshot {
+    /// What there is of some messages, each by itself, and all the rest.
+    pub(super) fn split(mut self, messages: &[u64]) -> (Vec<Vec<Vec<String>>>, Snapshot) {
+        let of_each = messages.iter().map(|id| self.take(*id)).collect();
+        self.0.retain(|_, held| !held.items.is_empty());
+        (of_each, self)
+    }
+
+    /// Takes out what there is of a message: its member, its count, its results and dead letters.
+    fn take(&mut self, id: u64) -> Vec<Vec<String>> {
+        let (decimal, hex) = (id.to_string(), format!("{id:016x}"));
+        let mut taken = Vec::new();
+        for (key, held) in &mut self.0 {
+            let kind = held.kind.clone();
+            let is_its = |item: &Vec<String>| match kind.as_str() {
+                "zset" => item[1] == decimal,
+                "hash" => item[0] == decimal,
+                "stream" => item[..2] == ["message_id", &decimal] || item[..2] == ["id", &hex],
+                _ => false,
+            };
+            let its: Vec<Vec<String>>;
+            (its, held.items) = std::mem::take(&mut held.items).into_iter().partition(is_its);
+            taken.extend(its.into_iter().map(|item| [vec![key.clone()], item].concat()));
+        }
+        taken
+    }
+
+    /// In how many places each of these messages is: pending, with a result, or a dead letter.
+    pub(super) fn places(&self, messages: &[u64]) -> Vec<usize> {
+        let (of_each, _) = self.clone().split(messages);
+        of_each.iter().map(|items| items.iter().filter(|item| !item[0].ends_with(":attempts")).count()).collect()
+    }
+
+    /// All but what is raised or remembered when something is put right: that does no harm.
+    pub(super) fn without_precautions(mut self) -> Snapshot {
+        self.0.retain(|key, _| !key.ends_with(":recall") && !key.contains(":put-back:"));
+        self
+    }
+}
+
+fn parts(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(parts) => parts,
+        other => panic!("not a list: {other:?}"),
+    }
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    parts(value).iter().map(|part| text(part).expect("a text").to_owned()).collect()
+}
