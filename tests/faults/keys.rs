@@ -75,6 +75,38 @@ fn row_33_pending_set_renamed() {
     pending_set_vanishes("row_33_pending_set_renamed", &["RENAME", "messages:pending", "aside"]);
 }
 
+/// Row 33: it goes while consumers work on what is in it. Only what was published until then may be lost.
+#[test]
+fn row_33_pending_set_deleted_under_load() {
+    let mut this = Run::of("row_33_pending_set_deleted_under_load");
+    let mut cluster = cluster_of(options(2, 2, "--lease-ttl-ms 1000", ""));
+    let connection = &mut client_of(&mut cluster);
+    let load = Load::start(&cluster.redis().url(), "m", 2_000);
+    let mut forgiven = Vec::new();
+    for _ in 0..this.scale(4, 30) {
+        wait_until_in_sync(connection, 2);
+        load.wait_for_more(100);
+        let begin = load.first_unpublished();
+        // Not to be lost: these are done before.
+        wait_for_intake(connection);
+        wait_until("what was published before to be done", || {
+            let oldest: Vec<String> = run(connection, &["ZRANGE", "messages:pending", "0", "0"]);
+            let oldest = oldest.first().and_then(|member| Some(number(member.split('"').nth(3)?)));
+            oldest.is_none_or(|oldest| oldest >= begin).then_some(())
+        });
+        load.wait_for_more(this.random.u64(1..300));
+        let () = run(connection, &["DEL", "messages:pending"]);
+        wait_until_in_sync(connection, 2);
+        forgiven.push(begin..load.first_unpublished());
+    }
+    load.wait_for_more(300);
+    let mut sent = load.stop();
+    forgiven.iter().for_each(|numbers| sent.forgive(numbers));
+    this.say(format_args!("{} owed, {} in question", sent.owed.len(), sent.uncertain.len()));
+    assert_l0(connection, &sent);
+    cluster.must_run().unwrap();
+}
+
 /// Row 33: Redis is told to make room by throwing keys away, and the set is what takes the room.
 #[test]
 fn row_33_pending_set_evicted() {
@@ -227,6 +259,17 @@ impl Told {
         }
     }
 
+    /// Takes the lease away, and waits a while for another one: with what it was told the group may be unable to.
+    fn begin_another_term(&mut self) {
+        const LIMIT: Duration = Duration::from_millis(1_500);
+        let lease: Option<Vec<u8>> = run(&mut self.connection, &["GET", "messages:leader"]);
+        let () = run(&mut self.connection, &["DEL", "messages:leader"]);
+        let _ = local::wait_until(LIMIT, "another lease", || {
+            let now: Option<Vec<u8>> = run(&mut self.connection, &["GET", "messages:leader"]);
+            Ok((now.is_some() && now != lease).then_some(()))
+        });
+    }
+
     fn logs(&mut self) -> String {
         let logs = DISPATCHERS.map(|member| {
             let process = self.cluster.process(member).unwrap();
@@ -277,7 +320,10 @@ fn tell_each(row: &'static str, this: &mut Run, told: Vec<(Vec<String>, Option<V
         let what = shown(&words);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let _: redis::Value = run(&mut group.connection, &words);
-        // Whether it does any harm, and when, is the group's.
+        // Whether it does any harm, and when, is the group's; some is only looked at by a new leader.
+        if this.random.bool() {
+            group.begin_another_term();
+        }
         load.wait_for_more(this.random.u64(50..200));
         if let Some(repair) = repair {
             let _: redis::Value = run(&mut group.connection, &repair.iter().map(String::as_str).collect::<Vec<_>>());

@@ -244,6 +244,8 @@ fn row_28_a_dead_letter_refused() {
         (state(connection).1 == messages as usize - rejected).then_some(())
     });
     assert_eq!(state(connection), (rejected, messages as usize - rejected, 0), "none is taken away without its letter");
+    let said = |one: &Watched| one.process.stderr().all().iter().any(|line| line.contains("NOPERM"));
+    wait_until("the reason to be said", || group.dispatchers.iter().any(said).then_some(()));
     users::give_back(connection, DISPATCHER);
     wait_until("the dead letters", || (state(connection).2 == rejected).then_some(()));
     let sent = Sent { owed: (0..messages).map(|n| format!("{MIXED}{n}")).collect(), ..Sent::default() };

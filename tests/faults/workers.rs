@@ -153,6 +153,16 @@ impl Workers {
     }
 }
 
+impl Drop for Workers {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for process in self.processes.iter().flatten() {
+                eprintln!("{}'s log:{}", process.name(), process.stderr().tail(10));
+            }
+        }
+    }
+}
+
 /// Not a test: the main function of the process.
 #[test]
 #[ignore = "it is the consumer process of other tests"]
