@@ -11,7 +11,7 @@ fn what_an_open_transaction_has_done_is_taken_back_however_late() {
     world.fail_to_save();
     let Keys { pending, processed, .. } = world.keys.clone();
     let mut owed = 0;
-    for step in steps().iter().filter(|step| step.name.contains("transaction that is open")) {
+    for step in steps().iter().filter(|step| step.is_open) {
         let firsts = if step.messages.is_empty() {
             vec![Cause::Type(pending.clone())]
         } else {

@@ -20,6 +20,8 @@ pub(super) struct Step {
     pub(super) insists_on: &'static [&'static str],
     /// What is done to the state before it begins.
     pub(super) begins_with: &'static [&'static [&'static str]],
+    /// Whether what the caller has done before has left a transaction open.
+    pub(super) is_open: bool,
     /// What the caller has done before.
     pub(super) warm_up: fn(&mut Caller) -> Result<()>,
     pub(super) call: fn(&mut Caller) -> Came,
@@ -84,8 +86,8 @@ pub(super) fn steps() -> Vec<Step> {
         script("intake of what was moved over", &INTAKE, |c| c.intake(Some(6), &[7, 8])).begins_with(MOVED_OVER).needs_room(),
         intake("intake in a transaction", |c| c.intake(Some(8), &[9, 10])).after(|c| c.taken(6, &[7, 8])),
         intake("intake of nothing in a transaction", |c| c.intake(Some(8), &[])).after(|c| c.taken(6, &[7, 8])),
-        intake("intake in a transaction that is open", |c| c.intake(Some(8), &[9, 10])).after(Caller::intake_is_open),
-        intake("intake of nothing in a transaction that is open", |c| c.intake(Some(8), &[])).after(Caller::intake_is_open),
+        intake("intake in a transaction that is open", |c| c.intake(Some(8), &[9, 10])).open_after(Caller::open_intake),
+        intake("intake of nothing in a transaction that is open", |c| c.intake(Some(8), &[])).open_after(Caller::open_intake),
         script("rewind", &REWIND, |c| c.rewind(Some(4))).needs_room(),
         script("rewind to nothing", &REWIND, |c| c.rewind(None)),
         commit("commit", |c| c.commit(None, 0, None, &[1, 2, 3])),
@@ -97,8 +99,8 @@ pub(super) fn steps() -> Vec<Step> {
         commit("commit by a leader", |c| c.commit(Some(MINE), LIMIT, None, &[NO_RESULT, 2, 3])),
         commit("commit by a leader that raises the recall", |c| c.commit(Some(MINE), 0, Some(MessageId(3)), &[1, 2, 3])),
         sole("commit in a transaction", |c| c.watch_and_commit_sole(0, &[1, 2, NO_RESULT])),
-        sole("commit in a transaction that is open", |c| c.commit_sole(0, &[1, 2, NO_RESULT])).after(|c| c.ledger.watch_recall()),
-        sole("commit in an open transaction with a limit", |c| c.commit_sole(LIMIT, &[1, 2, NO_RESULT])).after(|c| c.ledger.watch_recall()),
+        sole("commit in a transaction that is open", |c| c.commit_sole(0, &[1, 2, NO_RESULT])).open_after(|c| c.ledger.watch_recall()),
+        sole("commit in a transaction that is open, with a limit", |c| c.commit_sole(LIMIT, &[1, 2, NO_RESULT])).open_after(|c| c.ledger.watch_recall()),
         script("put back", &PUT_BACK, Caller::put_back).begins_with(REMOVED),
         script("put back without a recall", &PUT_BACK, Caller::put_back).begins_with(NO_RECALL),
         script("put back when nothing is pending", &PUT_BACK, Caller::put_back).begins_with(&[&["DEL", "messages:pending"]]),
@@ -156,7 +158,19 @@ const MAX_DELIVERIES: u32 = 3;
 
 fn command(name: &'static str, commands: &'static [&'static str], call: fn(&mut Caller) -> Came) -> Step {
     let (script, needs, warm_up) = (None, Needs::Writing, (|_| Ok(())) as fn(&mut Caller) -> Result<()>);
-    Step { name, script, commands, needs, insists_on: &[], begins_with: &[], warm_up, call, again: call, messages: &[] }
+    Step {
+        name,
+        script,
+        commands,
+        needs,
+        insists_on: &[],
+        begins_with: &[],
+        is_open: false,
+        warm_up,
+        call,
+        again: call,
+        messages: &[],
+    }
 }
 
 fn script(name: &'static str, script: &'static Script, call: fn(&mut Caller) -> Came) -> Step {
@@ -197,6 +211,10 @@ impl Step {
 
     fn after(self, warm_up: fn(&mut Caller) -> Result<()>) -> Step {
         Step { warm_up, ..self }
+    }
+
+    fn open_after(self, warm_up: fn(&mut Caller) -> Result<()>) -> Step {
+        Step { is_open: true, ..self.after(warm_up) }
     }
 
     fn reads(self) -> Step {
@@ -273,7 +291,7 @@ impl Caller {
         }
     }
 
-    fn intake_is_open(&mut self) -> Result<()> {
+    fn open_intake(&mut self) -> Result<()> {
         self.taken(6, &[7, 8])?;
         self.ledger.fence.arm(&mut self.ledger.connection)
     }
