@@ -352,7 +352,11 @@ impl Caller {
             .iter()
             .map(|(id, verdict, delivery, let_go)| Returned { let_go: *let_go, ..returned(*id, *verdict, *delivery) })
             .collect();
-        came(self.ledger.settle(MINE, MAX_DELIVERIES, &batch))
+        match self.ledger.settle(MINE, MAX_DELIVERIES, &batch) {
+            // The other messages of the batch are settled.
+            Ok(Settlement { refused: Some(error), .. }) => Came::Refused(error),
+            settled => came(settled),
+        }
     }
 
     fn record_gap(&mut self) -> Came {
