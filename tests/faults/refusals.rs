@@ -239,12 +239,19 @@ fn row_28_a_dead_letter_refused() {
     wait_until("a dead letter to be refused", || {
         users::refused(connection, DISPATCHER).contains(&"xadd".to_owned()).then_some(())
     });
-    let rejected = (messages / 40) as usize;
-    wait_until("all but the rejected ones to be done", || {
-        (state(connection).1 == messages as usize - rejected).then_some(())
-    });
-    assert_eq!(state(connection), (rejected, messages as usize - rejected, 0), "none is taken away without its letter");
-    let said = |one: &Watched| one.process.stderr().all().iter().any(|line| line.contains("NOPERM"));
+    // What is to go out again may wait behind them.
+    let (messages, rejected) = (messages as usize, (messages / 40) as usize);
+    wait_until("the others to be done", || (state(connection).1 >= messages - 2 * rejected).then_some(()));
+    let (pending, processed, dead) = state(connection);
+    // One that is recorded between the two looks is counted twice.
+    assert!(
+        pending + processed >= messages && dead == 0,
+        "none is taken away without its letter: {pending}, {processed}, {dead}"
+    );
+    // In a script's error Redis need not say which kind it is.
+    let denied = ["NOPERM", "no permissions", "can't run this command"];
+    let said =
+        |one: &Watched| one.process.stderr().all().iter().any(|line| denied.iter().any(|words| line.contains(words)));
     wait_until("the reason to be said", || group.dispatchers.iter().any(said).then_some(()));
     users::give_back(connection, DISPATCHER);
     wait_until("the dead letters", || (state(connection).2 == rejected).then_some(()));
@@ -350,8 +357,8 @@ fn said(log: &local::lines::Lines) -> usize {
 }
 
 /// Row 29: without one of the rights that a transaction takes, scripts do the same work.
-fn without_from_the_start(command: &str) {
-    let this = Run::of("row_29_transactions_refused_from_the_start");
+fn without_from_the_start(row: &'static str, command: &str) {
+    let this = Run::of(row);
     let (mut group, mut connection) = Group::start_without(&[command], "--lease-ttl-ms 1000");
     let connection = &mut connection;
     let load = group.load(this.scale(1_000, 3_000));
@@ -375,22 +382,22 @@ fn without_from_the_start(command: &str) {
 
 #[test]
 fn row_29_multi_refused_from_the_start() {
-    without_from_the_start("multi");
+    without_from_the_start("row_29_multi_refused_from_the_start", "multi");
 }
 
 #[test]
 fn row_29_exec_refused_from_the_start() {
-    without_from_the_start("exec");
+    without_from_the_start("row_29_exec_refused_from_the_start", "exec");
 }
 
 #[test]
 fn row_29_watch_refused_from_the_start() {
-    without_from_the_start("watch");
+    without_from_the_start("row_29_watch_refused_from_the_start", "watch");
 }
 
 /// Row 29: the right goes while all are at work, and somebody who hangs still has a transaction under way.
-fn taken_under_load(command: &str) {
-    let mut this = Run::of("row_29_transactions_refused_under_load");
+fn taken_under_load(row: &'static str, command: &str) {
+    let mut this = Run::of(row);
     let (mut group, mut connection) = Group::start("--lease-ttl-ms 800 --link-timeout-ms 700");
     let connection = &mut connection;
     let load = group.load(1_000);
@@ -439,15 +446,15 @@ fn taken_under_load(command: &str) {
 
 #[test]
 fn row_29_multi_refused_under_load() {
-    taken_under_load("multi");
+    taken_under_load("row_29_multi_refused_under_load", "multi");
 }
 
 #[test]
 fn row_29_exec_refused_under_load() {
-    taken_under_load("exec");
+    taken_under_load("row_29_exec_refused_under_load", "exec");
 }
 
 #[test]
 fn row_29_watch_refused_under_load() {
-    taken_under_load("watch");
+    taken_under_load("row_29_watch_refused_under_load", "watch");
 }

@@ -76,7 +76,8 @@ pub fn assert_l0_of(group: &str, connection: &mut redis::Connection, sent: &Sent
     let recorded = count(recorded_ids_of(group, connection));
     let buried = count(stream(connection, &dead).into_iter().filter_map(|entry| {
         let payload = entry.get("payload")?;
-        let id = payload.strip_prefix("{\"message_id\":\"")?.strip_suffix("\"}")?;
+        // Something may stand behind it, and a letter may hold the beginning alone.
+        let (id, _) = payload.strip_prefix("{\"message_id\":\"")?.split_once('"')?;
         Some(id.to_owned())
     }));
     let owed: BTreeSet<&String> = sent.owed.iter().collect();

@@ -58,8 +58,8 @@ fn moved_to_another_server(row: &'static str, count: usize) {
     wait_until_in_sync(before, count as u64);
     let load = Load::start(&cluster.redis().url(), "before", 1_000);
     load.wait_for_more(this.random.u64(200..1_000));
-    let left = load.stop();
-    assert_l0(before, &left);
+    let earlier = load.stop();
+    assert_l0(before, &earlier);
 
     let begun = terms(&dispatchers);
     [Kind::Commands, Kind::Subscription].into_iter().for_each(|kind| router.route(kind, &address_of(&other)));
@@ -75,8 +75,8 @@ fn moved_to_another_server(row: &'static str, count: usize) {
     load.wait_for_more(this.random.u64(500..1_000));
     let (begun, took) = (terms(&dispatchers) - begun, moved.elapsed());
     let mut sent = load.stop();
-    // The other server knows nothing of it: what came just before may be taken in there once more.
-    sent.uncertain.extend(left.owed);
+    // To those who hear it last the other server is one that has forgotten: they may take in what it does not know.
+    sent.uncertain.extend(earlier.owed);
     this.say(format_args!(
         "subscribed there after {} ms; {begun} terms in {} ms; {} unheard",
         healed.as_millis(),
