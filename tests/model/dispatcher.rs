@@ -20,17 +20,20 @@ impl World {
     }
 
     /// A new process, or a subscription made anew: the join marker goes out in the same breath.
-    pub fn subscribe(&mut self, d: u8, rules: Rules) {
+    pub fn subscribe(&mut self, d: u8, server: u8, rules: Rules) {
         self.last_marker += 1;
         let marker = self.last_marker;
+        let commands = self.front;
         let dispatcher = self.dispatcher(d);
         if !dispatcher.alive {
-            *dispatcher = Dispatcher { alive: true, id: marker, ..Dispatcher::default() };
+            *dispatcher = Dispatcher { alive: true, id: marker, commands, ..Dispatcher::default() };
         }
         dispatcher.subscribed = true;
+        dispatcher.listens = server;
+        dispatcher.retried &= dispatcher.commands != server;
         dispatcher.ring.begin_segment(rules);
         let id = dispatcher.id;
-        self.broadcast(Seen::Join(marker, id));
+        self.broadcast(Seen::Join(marker, id), server);
     }
 
     /// The subscription drops; what was sent and not read is lost.
@@ -79,21 +82,20 @@ impl World {
         }
     }
 
-    /// Whether the lease is free: none stands, or its holder is gone.
-    fn is_free(&self) -> bool {
-        self.redis.lease.is_none_or(|lease| !self.holder_is_subscribed(lease))
-    }
-
     /// Whether a dispatcher that looks now sees that it may take the lease.
     pub fn may_acquire(&self, d: u8, rules: Rules) -> bool {
         let dispatcher = &self.dispatchers[d as usize];
-        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked.is_some() || !self.is_free() {
+        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked.is_some() || !self.is_free(d, rules) {
             return false;
         }
         let Some(mine) = self.wait(d, rules).filter(|mine| *mine != HOPELESS) else { return false };
         // It waits longer than who can do more needs: all that was sent has been read, and nobody would go before it.
         let yields = |(other, e): (&Dispatcher, u8)| {
-            e == d || !other.alive || other.inbox.is_empty() && self.wait(e, rules).is_some_and(|wait| wait >= mine)
+            let is_late = self.is_stuck(e) && !rules.has(Rule::MovingOnesGoFirst);
+            e == d
+                || !other.alive
+                || is_late
+                || other.inbox.is_empty() && self.wait(e, rules).is_some_and(|wait| wait >= mine)
         };
         mine == 0 || !rules.has(Rule::OthersFirst) || self.dispatchers.iter().zip(0..).all(yields)
     }
@@ -112,9 +114,7 @@ impl World {
 
     /// Whether all others that are subscribed have joined after this one.
     fn is_eldest(&self, d: u8, rules: Rules) -> bool {
-        let others = (0..).zip(&self.dispatchers).filter(|(e, other)| *e != d && other.subscribed);
-        !rules.has(Rule::EldestPassesBreaks)
-            || self.dispatchers[d as usize].ring.is_eldest(others.map(|(_, other)| other.id))
+        !rules.has(Rule::EldestPassesBreaks) || self.dispatchers[d as usize].ring.is_eldest(self.others(d))
     }
 
     /// A standby looks, and sees that it may take the lease.
@@ -128,11 +128,16 @@ impl World {
 
     /// Takes the lease if it is still free, and publishes the first marker of the epoch.
     pub fn acquire(&mut self, d: u8, rules: Rules) {
-        let Some(look) = self.dispatcher(d).looked.take().filter(|_| self.is_free()) else { return };
+        let Some(look) = self.dispatcher(d).looked.take() else { return };
+        if !self.is_free(d, rules) {
+            return;
+        }
+        self.seen.usurped |= self.lease_is_sound();
+        let by_time = !self.is_counted(d) && rules.has(Rule::UncountedByTime);
         self.last_epoch += 1;
         let epoch = self.last_epoch;
         self.redis.epoch = epoch;
-        self.redis.lease = Some(Lease { dispatcher: d, dead: false, epoch });
+        self.redis.lease = Some(Lease { dispatcher: d, dead: false, epoch, by_time });
         if rules.has(Rule::IntakeWatchesEpoch) {
             self.intake_written();
         }
@@ -148,13 +153,15 @@ impl World {
             self.recall_written(rules);
         }
         let cursor = self.redis.cursor;
-        let marker = self.publish_marker();
+        let marker = self.publish_marker(d);
         let dispatcher = self.dispatcher(d);
         dispatcher.term = Some(Term {
             epoch,
             cursor,
             look,
             phase: Phase::TakingOver(marker),
+            by_time,
+            moved: false,
             advanced: false,
             unmarked: false,
             armed: false,
@@ -191,7 +198,7 @@ impl World {
         }
         let Some(live_segment) = live_segment else { return false };
         if rules.has(Rule::MarkerBarrier) && !dispatcher.ring.has_seen(marker) {
-            if dispatcher.inbox.contains(&Seen::Marker(marker)) {
+            if dispatcher.inbox.contains(&Seen::Marker(marker)) || !self.hears_itself(d) {
                 return false;
             }
             // It went down with the old subscription: another is published.
@@ -199,16 +206,20 @@ impl World {
                 self.end_term(d);
                 return true;
             }
-            let marker = self.publish_marker();
+            let marker = self.publish_marker(d);
             self.term(d, |term| term.phase = Phase::TakingOver(marker));
             return true;
         }
+        let dispatcher = self.dispatcher(d);
         let Some(Resolution { place, standing }) = dispatcher.ring.resolve(cursor) else { return false };
         let has_yielded = dispatcher.term.as_ref().is_some_and(|term| has_yielded(term, rules));
         let passes = matches!(standing, Standing::Beyond | Standing::Fresh);
         if passes && !(has_yielded && self.is_eldest(d, rules)) {
             self.end_term(d);
             return true;
+        }
+        if standing == Standing::Beyond {
+            self.record_gap(d, place);
         }
         self.term(d, |term| term.phase = Phase::Running { place, live_segment });
         true
@@ -218,21 +229,27 @@ impl World {
     pub fn take(&mut self, d: u8, rules: Rules) -> bool {
         let last_id = self.last_id;
         let eldest = self.is_eldest(d, rules);
+        let alone = self.others(d).next().is_none();
         let dispatcher = self.dispatcher(d);
         let Some(term) = dispatcher.term.as_mut().filter(|term| term.offer.is_none()) else { return false };
         let Phase::Running { place, live_segment } = term.phase else { return false };
         match dispatcher.ring.take(place, term.cursor.map(|cursor| cursor.position)) {
             Taken::Nothing => false,
-            Taken::Overrun(place) => {
-                term.phase = Phase::Running { place, live_segment };
+            Taken::Overrun(following)
+                if alone || eldest && has_yielded(term, rules) || !rules.has(Rule::OverrunLikeABreak) =>
+            {
+                term.phase = Phase::Running { place: following, live_segment };
+                self.record_gap(d, following);
+                self.seen.passed_overrun = true;
                 true
             }
             Taken::Break(following) if place.segment < live_segment && eldest && has_yielded(term, rules) => {
                 term.phase = Phase::Running { place: following, live_segment };
+                self.record_gap(d, following);
                 self.seen.passed_break = true;
                 true
             }
-            Taken::Break(_) | Taken::Ended => {
+            Taken::Overrun(_) | Taken::Break(_) | Taken::Ended => {
                 self.end_term(d);
                 true
             }
@@ -242,7 +259,7 @@ impl World {
                 let batch: Vec<(Id, Message)> = (first..).zip(messages).collect();
                 let newest = batch.last().map_or(known, |(id, _)| *id);
                 let next = Cursor { position, last_id: newest };
-                term.offer = Some(Offer { next, place, batch });
+                term.offer = Some(Offer { next, place, batch, doubt: None });
                 self.last_id = last_id.max(newest);
                 let script = self.intake_of(d);
                 self.send(Issuer::Ingest(d), script);
@@ -258,15 +275,51 @@ impl World {
         let (epoch, expected, next, batch) = (term.epoch, term.cursor.map(key), key(offer.next), offer.batch.clone());
         match std::mem::take(&mut term.armed) {
             true => Script::IntakeExec { epoch, next, batch, clean: true },
-            false => Script::Intake { epoch, expected, next, batch },
+            false => Script::Intake { epoch, expected, next, batch, doubt: offer.doubt },
         }
+    }
+
+    /// The outcome of the transaction that takes in what is offered is not known: it is offered under another cursor.
+    pub fn doubt(&mut self, d: u8, rules: Rules) {
+        let given_out = self.last_id;
+        let mut newest = 0;
+        self.term(d, |term| {
+            let offer = term.offer.as_mut().expect("something is offered");
+            offer.doubt = Some(key(offer.next));
+            let last_id = if rules.has(Rule::IdsFollowTheClock) { given_out } else { offer.next.last_id };
+            offer.next.last_id = last_id + 1;
+            newest = offer.next.last_id;
+        });
+        self.last_id = given_out.max(newest);
+    }
+
+    /// The cursor moved over a batch whose members were refused: back, before anything else.
+    fn rewind(&mut self, d: u8) {
+        let term = self.dispatcher(d).term.as_ref().expect("who waits for an answer leads");
+        let offer = term.offer.as_ref().expect("who waits for an answer has offered something");
+        let (epoch, moved, back) = (term.epoch, key(offer.next), term.cursor.map(key));
+        let script = Script::Rewind { epoch, moved, back, batch: offer.batch.clone() };
+        self.send(Issuer::Ingest(d), script);
+    }
+
+    /// The answer to that.
+    pub fn rewound(&mut self, d: u8, answer: Answer, rules: Rules) {
+        if answer != Answer::Done || rules.has(Rule::RewindEndsTerm) {
+            return self.end_term(d);
+        }
+        let script = self.intake_of(d);
+        self.send(Issuer::Ingest(d), script);
     }
 
     /// The answer to an intake.
     pub fn intake_answered(&mut self, d: u8, answer: Answer, rules: Rules) {
-        if answer == Answer::Void {
-            let script = self.intake_of(d);
-            return self.send(Issuer::Ingest(d), script);
+        match answer {
+            Answer::Void | Answer::Refused => {
+                let script = self.intake_of(d);
+                return self.send(Issuer::Ingest(d), script);
+            }
+            Answer::Partly => return self.rewind(d),
+            _ => {}
         }
         let tick = self.tick;
         let accepted = self.is_accepted(d);
@@ -293,7 +346,7 @@ impl World {
         if !self.is_accepted(d) {
             return self.end_term(d);
         }
-        self.publish_marker();
+        self.publish_marker(d);
         self.term(d, |term| term.unmarked = false);
     }
 
