@@ -11,7 +11,7 @@
 //!
 //! *Drained* is judged in states at rest: where no program has anything left to do, all that is owed must be recorded.
 //! That is sounder here than stateright's `eventually`, which judges one path to each state and passes over a path that
-//! ends in a cycle. That the programs do come to rest is [`the_programs_come_to_rest`].
+//! ends in a cycle. That the programs do come to rest is [`rest`].
 //!
 //! Abstracted, so this cannot see it: time (a lease runs out when the budget says so; "three seconds" is a tick; who is
 //! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes, limits and overruns;
@@ -30,8 +30,7 @@
 //! ONCECAST_LONG=1 cargo test --release --test model          larger bounds: minutes, and gigabytes of memory
 //! ```
 
-use std::collections::{BTreeSet, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
@@ -40,12 +39,14 @@ mod actions;
 mod courier;
 mod dispatcher;
 mod faults;
+mod intake;
 mod names;
 mod overruns;
 mod promises;
 mod redis;
 mod refusals;
 mod requests;
+mod rest;
 mod ring;
 mod rules;
 mod servers;
@@ -56,7 +57,6 @@ use actions::{Action, Protocol};
 use promises::*;
 use rules::{Bounds, Budget, Rule, Rules};
 use servers::Servers;
-use world::World;
 
 /// Set: larger bounds.
 const LONG: &str = "ONCECAST_LONG";
@@ -197,63 +197,6 @@ fn promises_are_kept_when_redis_loses_its_tail() {
         let alone = Bounds { dispatchers: 1, ..bounds(2, 1, budget) };
         assert_kept("a lost tail on the way to the result", alone);
     }
-}
-
-/// No state is followed by itself if only the programs act: with no more faults they come to rest.
-#[test]
-fn the_programs_come_to_rest() {
-    for bounds in [bounds(0, 1, LEADERS), bounds(1, 1, LEADERS), bounds(0, 1, TAIL_LOSS)] {
-        assert!(!goes_in_circles(bounds, Rules::ALL));
-    }
-}
-
-/// Whether the programs can go round in a circle without ever coming to rest.
-fn goes_in_circles(bounds: Bounds, rules: Rules) -> bool {
-    let protocol = Protocol { bounds, rules, watched: false, after: &[] };
-    let first = protocol.at_rest();
-    let mut known = HashSet::from([hash(&first)]);
-    let mut waiting = vec![first];
-    let mut resting = HashSet::new();
-    while let Some(world) = waiting.pop() {
-        let next = protocol.next_states(&world).into_iter().filter(|next| known.insert(hash(next)));
-        waiting.extend(next);
-        if let Some(circle) = follow_to_rest(&protocol, world, &mut resting) {
-            println!("{rules:?}: the programs go round in a circle: {circle:#?}");
-            return true;
-        }
-    }
-    println!("{} states, each on the way to rest", known.len());
-    false
-}
-
-/// Follows all that the programs can do from here. `resting` are states that were followed before. Gives a state that is
-/// followed by itself.
-fn follow_to_rest(protocol: &Protocol, world: World, resting: &mut HashSet<u64>) -> Option<World> {
-    let mut on_path = HashSet::from([hash(&world)]);
-    let mut path = vec![(hash(&world), protocol.progress_from(&world))];
-    while let Some((at, ahead)) = path.last_mut() {
-        let Some(next) = ahead.pop() else {
-            on_path.remove(at);
-            resting.insert(*at);
-            path.pop();
-            continue;
-        };
-        let name = hash(&next);
-        if on_path.contains(&name) {
-            return Some(next);
-        }
-        if !resting.contains(&name) {
-            on_path.insert(name);
-            path.push((name, protocol.progress_from(&next)));
-        }
-    }
-    None
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[test]

@@ -10,10 +10,10 @@
 
 use crate::actions::Action;
 use crate::promises::*;
+use crate::rest::goes_in_circles;
 use crate::rules::{Bounds, Budget, Rule, Rules};
 use crate::{
     NO_FAULTS, assert_broken, assert_broken_after, assert_kept, assert_kept_after, assert_seen, bounds, find_broken,
-    goes_in_circles,
 };
 
 /// A command that changes something.

@@ -90,6 +90,8 @@ pub enum Rule {
     MovingOnesGoFirst,
     /// A leader that comes to messages its ring dropped resigns as it does before a break.
     OverrunLikeABreak,
+    /// It resigns even if it sees no other dispatcher: one that holds more may be about to subscribe anew.
+    OverrunWaitsForOthers,
 }
 
 /// The rules that hold.
