@@ -4,7 +4,8 @@
 //! *rules* are right in all runs, within bounds: leases and epochs, markers, positions and the cursor, takeover, intake,
 //! hand-out, commit and acknowledgement, intake and commit both as scripts and as transactions without a condition; with dispatchers and consumers that die, leaders that hang and do not know
 //! that they were replaced, scripts and transactions that arrive late, answers that get lost, subscriptions that break, and a Redis that
-//! comes back without its last seconds. The module [`promises`] says what must hold in every state.
+//! comes back without its last seconds. Smaller worlds add commands that are refused ([`refusals`]), two servers
+//! ([`servers`]) and rings that are full ([`overruns`]). The module [`promises`] says what must hold in every state.
 //!
 //! Each rule can be taken away ([`rules::Rule`]); a test for each shows that a promise then breaks. A model that no
 //! missing rule can break would prove nothing.
@@ -14,16 +15,16 @@
 //! ends in a cycle. That the programs do come to rest is [`rest`].
 //!
 //! Abstracted, so this cannot see it: time (a lease runs out when the budget says so; "three seconds" is a tick; who is
-//! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes, limits and overruns;
+//! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes and limits;
 //! batches and pages are as large as what is there, but each message is committed by itself; nothing spills from memory;
 //! frames between leader and consumer are one step; delays and counts of redeliveries (whether what comes back goes out
-//! again or is buried is open each time); a wiped Redis; keys of a wrong type; consumers without Redis; clocks that go
+//! again or is buried is open each time); a wiped Redis; consumers without Redis; clocks that go
 //! back. A consumer remembers of a broken connection which messages it had in hand, not the highest id it was ever handed,
 //! so that it uses the script less often here than in the code. The code is not run: `ring.rs`,
 //! `dispatcher.rs` and `redis.rs` here follow `src/ring`, `src/dispatcher` and `src/ledger/lua` by hand.
 //!
 //! The state of a run is [`world::World`]; what can happen is listed in [`actions`], what comes of it stands in
-//! [`dispatcher`], [`courier`], [`requests`] and [`redis`]. What transactions rest on is tested in [`transactions`].
+//! [`dispatcher`], [`intake`], [`courier`], [`requests`] and [`redis`]. What transactions rest on is tested in [`transactions`].
 //!
 //! ```text
 //! cargo test --test model -- --nocapture                     with the number of states
