@@ -5,11 +5,14 @@
 
 use stateright::{Model, Property};
 
+use crate::faults::pay;
 use crate::promises;
 use crate::redis::Script;
+use crate::refusals::Refusal;
 use crate::ring::{Id, Message, Seen};
 use crate::rules::{Bounds, Rules};
-use crate::world::{Issuer, Phase, Sights, Term, Whereabouts, World};
+use crate::servers::Servers;
+use crate::world::{Issuer, Phase, Sights, Whereabouts, World};
 
 /// Something that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +31,17 @@ pub enum Action {
     CrashConsumer(u8),
     Silence { dispatcher: u8, consumer: u8 },
     PageEarly(u8),
+    Refuse(Refusal),
+    Switch,
+    Overrun(u8),
     // Progress.
+    Allow,
     Subscribe(u8),
+    SubscribeAt(u8, u8),
+    MoveCommands(u8),
+    Uncounted(u8),
+    DeafLeader(u8),
+    DeafStandby(u8),
     Read(u8),
     Look(u8),
     Acquire(u8),
@@ -99,37 +111,6 @@ impl Protocol {
         actions.into_iter().filter_map(|action| self.next_state(world, action)).collect()
     }
 
-    fn faults(&self, world: &World, actions: &mut Vec<Action>) {
-        let budget = &world.budget;
-        if budget.faults == 0 {
-            return;
-        }
-        for (d, dispatcher) in (0..).zip(&world.dispatchers).filter(|(_, dispatcher)| dispatcher.alive) {
-            actions.extend((budget.crashes > 0).then_some(Action::Crash(d)));
-            actions.extend((budget.cuts > 0 && dispatcher.subscribed).then_some(Action::Cut(d)));
-            for c in (0..world.consumers.len() as u8).filter(|_| budget.silences > 0) {
-                let linked = dispatcher.term.as_ref().is_some_and(|term| term.links & 1 << c != 0);
-                actions.extend(linked.then_some(Action::Silence { dispatcher: d, consumer: c }));
-            }
-        }
-        let links = |term: &Term| term.links.count_ones() as usize;
-        for (d, dispatcher) in (0..).zip(&world.dispatchers).filter(|_| budget.silences > 0) {
-            let early = |term: &Term| term.backlog.is_some() && links(term) < world.consumers.len();
-            actions.extend(dispatcher.term.as_ref().is_some_and(early).then_some(Action::PageEarly(d)));
-        }
-        let leads = world.redis.lease.is_some_and(|lease| world.lease_of(lease.dispatcher) == Some(lease));
-        actions.extend((budget.pauses > 0 && leads).then_some(Action::Pause));
-        if budget.timeouts > 0 {
-            let waited_for = world.requests.iter().enumerate().filter(|(_, sent)| sent.issuer != Issuer::Nobody);
-            actions.extend(waited_for.map(|(index, _)| Action::TimeOut(index)));
-        }
-        actions.extend((budget.tail_losses > 0).then_some(Action::LoseTail));
-        if budget.consumer_crashes > 0 {
-            let alive = (0..).zip(&world.consumers).filter(|(_, consumer)| consumer.alive);
-            actions.extend(alive.map(|(c, _)| Action::CrashConsumer(c)));
-        }
-    }
-
     fn inputs(&self, world: &World, actions: &mut Vec<Action>) {
         actions.extend((world.published < self.bounds.messages).then_some(Action::Publish));
         actions.extend((world.budget.ticks > 0).then_some(Action::Tick));
@@ -149,14 +130,27 @@ impl Protocol {
         }
     }
 
-    fn progress(&self, world: &World, actions: &mut Vec<Action>) {
+    /// What the programs do by themselves.
+    pub fn progress(&self, world: &World, actions: &mut Vec<Action>) {
         for (index, request) in world.requests.iter().enumerate() {
             actions.push(Action::Serve(index));
             actions.extend((request.issuer == Issuer::Nobody).then_some(Action::Vanish(index)));
         }
+        actions.extend(world.refused.map(|_| Action::Allow));
         for (d, dispatcher) in (0..).zip(&world.dispatchers) {
-            actions.extend((!dispatcher.subscribed).then_some(Action::Subscribe(d)));
+            match world.servers {
+                _ if dispatcher.subscribed => {}
+                Servers::One | Servers::Failover => actions.push(Action::Subscribe(d)),
+                Servers::Forwarding => actions.extend([Action::SubscribeAt(d, 0), Action::SubscribeAt(d, 1)]),
+            }
             actions.extend((!dispatcher.inbox.is_empty()).then_some(Action::Read(d)));
+            actions.extend((dispatcher.alive && dispatcher.commands != world.front).then_some(Action::MoveCommands(d)));
+            if world.is_stuck(d) {
+                continue;
+            }
+            actions.extend(world.is_to_subscribe_anew(d, self.rules).then_some(Action::Uncounted(d)));
+            actions.extend(world.is_deaf_leader(d, self.rules).then_some(Action::DeafLeader(d)));
+            actions.extend(world.is_deaf_standby(d, self.rules).then_some(Action::DeafStandby(d)));
             actions.extend(world.may_acquire(d, self.rules).then_some(Action::Look(d)));
             actions.extend(dispatcher.looked.map(|_| Action::Acquire(d)));
             let Some(term) = &dispatcher.term else { continue };
@@ -203,7 +197,8 @@ impl Protocol {
             let arms = consumer.alive && consumer.armed.is_none() && !waits;
             actions.extend(arms.then_some(Action::Arm(c)));
         }
-        let abandoned = world.redis.lease.filter(|lease| world.holder_is_subscribed(*lease));
+        let stands = |lease: &_| world.holder_is_subscribed(*lease) || world.servers != Servers::One;
+        let abandoned = world.redis.lease.filter(stands);
         let abandoned = abandoned.is_some_and(|lease| world.lease_of(lease.dispatcher) != Some(lease));
         actions.extend(abandoned.then_some(Action::ExpireAbandoned));
     }
@@ -213,7 +208,7 @@ impl Protocol {
         let rules = self.rules;
         match action {
             Action::Publish => {
-                world.broadcast(Seen::Message(world.published));
+                world.broadcast(Seen::Message(world.published), world.front);
                 world.published += 1;
             }
             Action::Tick => {
@@ -236,7 +231,19 @@ impl Protocol {
             Action::LoseTail => world.lose_tail(rules),
             Action::CrashConsumer(c) => world.crash_consumer(c),
             Action::Silence { dispatcher, consumer } => world.drop_link(dispatcher, consumer),
-            Action::Subscribe(d) => world.subscribe(d, rules),
+            Action::Refuse(refusal) => world.refused = Some(refusal),
+            Action::Allow => world.refused = None,
+            Action::Switch => world.front = 1 - world.front,
+            Action::Overrun(d) => world.overrun(d),
+            Action::Subscribe(d) => world.subscribe(d, world.front, rules),
+            Action::SubscribeAt(d, server) => world.subscribe(d, server, rules),
+            Action::MoveCommands(d) => world.move_commands(d),
+            Action::Uncounted(d) => world.subscribe_anew(d),
+            Action::DeafLeader(d) => {
+                world.end_term(d);
+                world.cut(d);
+            }
+            Action::DeafStandby(d) => world.cut(d),
             Action::Read(d) => world.read(d, rules),
             Action::Look(d) => world.look(d),
             Action::Acquire(d) => world.acquire(d, rules),
@@ -244,7 +251,12 @@ impl Protocol {
             Action::Take(d) => return world.take(d, rules),
             Action::Mark(d) => world.mark(d),
             Action::Renew(d) => world.end_term(d),
-            Action::Serve(index) => world.serve(index, rules),
+            Action::Serve(index) => {
+                let before = world.refused.map(|_| world.clone());
+                world.serve(index, rules);
+                // What is refused and has done nothing waits.
+                return before.is_none_or(|before| World { seen: world.seen, ..before } != *world);
+            }
             Action::Vanish(index) => drop(world.requests.remove(index)),
             Action::StartConsumer(c) => world.consumers[c as usize].alive = true,
             Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
@@ -257,25 +269,6 @@ impl Protocol {
         }
         true
     }
-}
-
-/// Takes the price of a fault from what is left.
-fn pay(world: &mut World, action: Action) {
-    let budget = &mut world.budget;
-    let price = match action {
-        Action::Crash(_) => &mut budget.crashes,
-        Action::Cut(_) => &mut budget.cuts,
-        Action::Pause => &mut budget.pauses,
-        Action::TimeOut(_) => &mut budget.timeouts,
-        Action::LoseTail => &mut budget.tail_losses,
-        Action::CrashConsumer(_) => &mut budget.consumer_crashes,
-        Action::Silence { .. } | Action::PageEarly(_) => &mut budget.silences,
-        Action::Reject { .. } => return budget.rejections -= 1,
-        Action::Tick => return budget.ticks -= 1,
-        _ => return,
-    };
-    *price -= 1;
-    budget.faults -= 1;
 }
 
 impl Model for Protocol {
@@ -303,6 +296,7 @@ impl Model for Protocol {
             next.seen = Sights {
                 stale_write: next.seen.stale_write,
                 stale_delivery: next.seen.stale_delivery,
+                usurped: next.seen.usurped,
                 ..Sights::default()
             };
             next.forgotten = 0;

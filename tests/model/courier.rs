@@ -142,10 +142,10 @@ impl World {
     pub fn committed(&mut self, c: u8, id: Id, answer: Answer, rules: Rules) {
         self.arm(c);
         let consumer = &mut self.consumers[c as usize];
-        if answer == Answer::Void {
-            consumer.held.iter_mut().filter(|held| held.id == id).for_each(|held| held.from = 0);
-            let script = self.commit_of(c, id, false, rules);
-            return self.send(Issuer::Consumer(c), script);
+        match answer {
+            Answer::Void | Answer::Refused => return self.commit_looking(c, id, rules),
+            Answer::Partly => return self.put_back(c, id),
+            _ => {}
         }
         consumer.held.retain(|held| held.id != id);
         let Some(d) = consumer.ruler else { return };
@@ -155,6 +155,22 @@ impl World {
         }
         // What counts as being at another consumer is acknowledged from there.
         term.table.retain(|(known, _, at)| *known != id || matches!(at, Whereabouts::Sent(other) if *other != c));
+    }
+
+    /// A transaction did nothing, or its message is put back: the script looks.
+    pub fn commit_looking(&mut self, c: u8, id: Id, rules: Rules) {
+        let consumer = &mut self.consumers[c as usize];
+        consumer.held.iter_mut().filter(|held| held.id == id).for_each(|held| held.from = 0);
+        let script = self.commit_of(c, id, false, rules);
+        self.send(Issuer::Consumer(c), script);
+    }
+
+    /// A message was removed and its result refused.
+    fn put_back(&mut self, c: u8, id: Id) {
+        let held = self.consumers[c as usize].held.iter().find(|held| held.id == id);
+        let message = held.expect("only what is in hand is recorded").message;
+        self.last_nonce += 1;
+        self.send(Issuer::Consumer(c), Script::PutBack { id, message, nonce: self.last_nonce });
     }
 
     /// The handler fails: the consumer lets go of the message and says so.

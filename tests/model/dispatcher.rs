@@ -1,36 +1,35 @@
-//! The steps of a dispatcher: listener, election, ingest, and the courier with its redistributor.
+//! The steps of a dispatcher: listener, election, and takeover. What follows is in [`crate::intake`] and
+//! [`crate::courier`].
 
-use crate::redis::{Answer, Lease, Recall, Script, key};
-use crate::ring::{Cursor, Id, Message, Resolution, Seen, Standing, Taken};
+use crate::intake::has_yielded;
+use crate::redis::{Lease, Recall};
+use crate::ring::{Resolution, Seen, Standing};
 use crate::rules::{Rule, Rules};
-use crate::world::{Dispatcher, Issuer, Look, Offer, Phase, Term, Whereabouts, World};
-
-/// Whether a term may go on over a break, as far as it is about those that hold more of what lies before it: they have had
-/// their time before it began, and nothing has changed since.
-fn has_yielded(term: &Term, rules: Rules) -> bool {
-    term.look.yielded && !term.advanced || !rules.has(Rule::RestBeforeBreaks)
-}
+use crate::world::{Dispatcher, Issuer, Look, Phase, Term, World};
 
 /// A wait that ends only if the elders hang.
 const HOPELESS: u8 = 4;
 
 impl World {
-    fn dispatcher(&mut self, d: u8) -> &mut Dispatcher {
+    pub fn dispatcher(&mut self, d: u8) -> &mut Dispatcher {
         &mut self.dispatchers[d as usize]
     }
 
     /// A new process, or a subscription made anew: the join marker goes out in the same breath.
-    pub fn subscribe(&mut self, d: u8, rules: Rules) {
+    pub fn subscribe(&mut self, d: u8, server: u8, rules: Rules) {
         self.last_marker += 1;
         let marker = self.last_marker;
+        let commands = self.front;
         let dispatcher = self.dispatcher(d);
         if !dispatcher.alive {
-            *dispatcher = Dispatcher { alive: true, id: marker, ..Dispatcher::default() };
+            *dispatcher = Dispatcher { alive: true, id: marker, commands, ..Dispatcher::default() };
         }
         dispatcher.subscribed = true;
+        dispatcher.listens = server;
+        dispatcher.retried &= dispatcher.commands != server;
         dispatcher.ring.begin_segment(rules);
         let id = dispatcher.id;
-        self.broadcast(Seen::Join(marker, id));
+        self.broadcast(Seen::Join(marker, id), server);
     }
 
     /// The subscription drops; what was sent and not read is lost.
@@ -79,21 +78,20 @@ impl World {
         }
     }
 
-    /// Whether the lease is free: none stands, or its holder is gone.
-    fn is_free(&self) -> bool {
-        self.redis.lease.is_none_or(|lease| !self.holder_is_subscribed(lease))
-    }
-
     /// Whether a dispatcher that looks now sees that it may take the lease.
     pub fn may_acquire(&self, d: u8, rules: Rules) -> bool {
         let dispatcher = &self.dispatchers[d as usize];
-        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked.is_some() || !self.is_free() {
+        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked.is_some() || !self.is_free(d, rules) {
             return false;
         }
         let Some(mine) = self.wait(d, rules).filter(|mine| *mine != HOPELESS) else { return false };
         // It waits longer than who can do more needs: all that was sent has been read, and nobody would go before it.
         let yields = |(other, e): (&Dispatcher, u8)| {
-            e == d || !other.alive || other.inbox.is_empty() && self.wait(e, rules).is_some_and(|wait| wait >= mine)
+            let is_late = self.is_stuck(e) && !rules.has(Rule::MovingOnesGoFirst);
+            e == d
+                || !other.alive
+                || is_late
+                || other.inbox.is_empty() && self.wait(e, rules).is_some_and(|wait| wait >= mine)
         };
         mine == 0 || !rules.has(Rule::OthersFirst) || self.dispatchers.iter().zip(0..).all(yields)
     }
@@ -111,10 +109,8 @@ impl World {
     }
 
     /// Whether all others that are subscribed have joined after this one.
-    fn is_eldest(&self, d: u8, rules: Rules) -> bool {
-        let others = (0..).zip(&self.dispatchers).filter(|(e, other)| *e != d && other.subscribed);
-        !rules.has(Rule::EldestPassesBreaks)
-            || self.dispatchers[d as usize].ring.is_eldest(others.map(|(_, other)| other.id))
+    pub fn is_eldest(&self, d: u8, rules: Rules) -> bool {
+        !rules.has(Rule::EldestPassesBreaks) || self.dispatchers[d as usize].ring.is_eldest(self.others(d))
     }
 
     /// A standby looks, and sees that it may take the lease.
@@ -128,11 +124,16 @@ impl World {
 
     /// Takes the lease if it is still free, and publishes the first marker of the epoch.
     pub fn acquire(&mut self, d: u8, rules: Rules) {
-        let Some(look) = self.dispatcher(d).looked.take().filter(|_| self.is_free()) else { return };
+        let Some(look) = self.dispatcher(d).looked.take() else { return };
+        if !self.is_free(d, rules) {
+            return;
+        }
+        self.seen.usurped |= self.lease_is_sound();
+        let by_time = !self.is_counted(d) && rules.has(Rule::UncountedByTime);
         self.last_epoch += 1;
         let epoch = self.last_epoch;
         self.redis.epoch = epoch;
-        self.redis.lease = Some(Lease { dispatcher: d, dead: false, epoch });
+        self.redis.lease = Some(Lease { dispatcher: d, dead: false, epoch, by_time });
         if rules.has(Rule::IntakeWatchesEpoch) {
             self.intake_written();
         }
@@ -148,13 +149,15 @@ impl World {
             self.recall_written(rules);
         }
         let cursor = self.redis.cursor;
-        let marker = self.publish_marker();
+        let marker = self.publish_marker(d);
         let dispatcher = self.dispatcher(d);
         dispatcher.term = Some(Term {
             epoch,
             cursor,
             look,
             phase: Phase::TakingOver(marker),
+            by_time,
+            moved: false,
             advanced: false,
             unmarked: false,
             armed: false,
@@ -191,7 +194,7 @@ impl World {
         }
         let Some(live_segment) = live_segment else { return false };
         if rules.has(Rule::MarkerBarrier) && !dispatcher.ring.has_seen(marker) {
-            if dispatcher.inbox.contains(&Seen::Marker(marker)) {
+            if dispatcher.inbox.contains(&Seen::Marker(marker)) || !self.hears_itself(d) {
                 return false;
             }
             // It went down with the old subscription: another is published.
@@ -199,10 +202,11 @@ impl World {
                 self.end_term(d);
                 return true;
             }
-            let marker = self.publish_marker();
+            let marker = self.publish_marker(d);
             self.term(d, |term| term.phase = Phase::TakingOver(marker));
             return true;
         }
+        let dispatcher = self.dispatcher(d);
         let Some(Resolution { place, standing }) = dispatcher.ring.resolve(cursor) else { return false };
         let has_yielded = dispatcher.term.as_ref().is_some_and(|term| has_yielded(term, rules));
         let passes = matches!(standing, Standing::Beyond | Standing::Fresh);
@@ -210,82 +214,11 @@ impl World {
             self.end_term(d);
             return true;
         }
+        if standing == Standing::Beyond {
+            self.record_gap(d, place);
+        }
         self.term(d, |term| term.phase = Phase::Running { place, live_segment });
         true
-    }
-
-    /// Ingest reads on and offers what it finds. `false`: there is nothing.
-    pub fn take(&mut self, d: u8, rules: Rules) -> bool {
-        let last_id = self.last_id;
-        let eldest = self.is_eldest(d, rules);
-        let dispatcher = self.dispatcher(d);
-        let Some(term) = dispatcher.term.as_mut().filter(|term| term.offer.is_none()) else { return false };
-        let Phase::Running { place, live_segment } = term.phase else { return false };
-        match dispatcher.ring.take(place, term.cursor.map(|cursor| cursor.position)) {
-            Taken::Nothing => false,
-            Taken::Overrun(place) => {
-                term.phase = Phase::Running { place, live_segment };
-                true
-            }
-            Taken::Break(following) if place.segment < live_segment && eldest && has_yielded(term, rules) => {
-                term.phase = Phase::Running { place: following, live_segment };
-                self.seen.passed_break = true;
-                true
-            }
-            Taken::Break(_) | Taken::Ended => {
-                self.end_term(d);
-                true
-            }
-            Taken::Batch { messages, place, position } => {
-                let known = term.cursor.map_or(0, |cursor| cursor.last_id);
-                let first = 1 + if rules.has(Rule::IdsFollowTheClock) { last_id } else { known };
-                let batch: Vec<(Id, Message)> = (first..).zip(messages).collect();
-                let newest = batch.last().map_or(known, |(id, _)| *id);
-                let next = Cursor { position, last_id: newest };
-                term.offer = Some(Offer { next, place, batch });
-                self.last_id = last_id.max(newest);
-                let script = self.intake_of(d);
-                self.send(Issuer::Ingest(d), script);
-                true
-            }
-        }
-    }
-
-    /// How a leader takes in what it offers: as a transaction if it may, which uses up what it has armed.
-    pub fn intake_of(&mut self, d: u8) -> Script {
-        let term = self.dispatcher(d).term.as_mut().expect("who offers something leads");
-        let offer = term.offer.as_ref().expect("something is offered");
-        let (epoch, expected, next, batch) = (term.epoch, term.cursor.map(key), key(offer.next), offer.batch.clone());
-        match std::mem::take(&mut term.armed) {
-            true => Script::IntakeExec { epoch, next, batch, clean: true },
-            false => Script::Intake { epoch, expected, next, batch },
-        }
-    }
-
-    /// The answer to an intake.
-    pub fn intake_answered(&mut self, d: u8, answer: Answer, rules: Rules) {
-        if answer == Answer::Void {
-            let script = self.intake_of(d);
-            return self.send(Issuer::Ingest(d), script);
-        }
-        let tick = self.tick;
-        let accepted = self.is_accepted(d);
-        let dispatcher = self.dispatcher(d);
-        let term = dispatcher.term.as_mut().expect("who waits for an answer leads");
-        let offer = term.offer.take().expect("who waits for an answer has offered something");
-        let before = matches!(answer, Answer::Moved(Some(cursor)) if cursor == offer.next);
-        if answer != Answer::Done && !before {
-            return self.end_term(d);
-        }
-        let Phase::Running { live_segment, .. } = term.phase else { unreachable!("only then something is offered") };
-        term.phase = Phase::Running { place: offer.place, live_segment };
-        term.cursor = Some(offer.next);
-        term.advanced = true;
-        term.armed = accepted;
-        term.unmarked |= !offer.batch.is_empty();
-        term.table.extend(offer.batch.into_iter().map(|(id, message)| (id, message, Whereabouts::Ready)));
-        dispatcher.ring.note_cursor(offer.place, tick, rules);
-        self.seen.answered_again |= before;
     }
 
     /// A marker of the leader's, when something came since the last.
@@ -293,7 +226,7 @@ impl World {
         if !self.is_accepted(d) {
             return self.end_term(d);
         }
-        self.publish_marker();
+        self.publish_marker(d);
         self.term(d, |term| term.unmarked = false);
     }
 

@@ -4,34 +4,34 @@
 //! *rules* are right in all runs, within bounds: leases and epochs, markers, positions and the cursor, takeover, intake,
 //! hand-out, commit and acknowledgement, intake and commit both as scripts and as transactions without a condition; with dispatchers and consumers that die, leaders that hang and do not know
 //! that they were replaced, scripts and transactions that arrive late, answers that get lost, subscriptions that break, and a Redis that
-//! comes back without its last seconds. The module [`promises`] says what must hold in every state.
+//! comes back without its last seconds. Smaller worlds add commands that are refused ([`refusals`]), two servers
+//! ([`servers`]) and rings that are full ([`overruns`]). The module [`promises`] says what must hold in every state.
 //!
 //! Each rule can be taken away ([`rules::Rule`]); a test for each shows that a promise then breaks. A model that no
 //! missing rule can break would prove nothing.
 //!
 //! *Drained* is judged in states at rest: where no program has anything left to do, all that is owed must be recorded.
 //! That is sounder here than stateright's `eventually`, which judges one path to each state and passes over a path that
-//! ends in a cycle. That the programs do come to rest is [`the_programs_come_to_rest`].
+//! ends in a cycle. That the programs do come to rest is [`rest`].
 //!
 //! Abstracted, so this cannot see it: time (a lease runs out when the budget says so; "three seconds" is a tick; who is
-//! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes, limits and overruns;
+//! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes and limits;
 //! batches and pages are as large as what is there, but each message is committed by itself; nothing spills from memory;
 //! frames between leader and consumer are one step; delays and counts of redeliveries (whether what comes back goes out
-//! again or is buried is open each time); a wiped Redis; keys of a wrong type; consumers without Redis; clocks that go
+//! again or is buried is open each time); a wiped Redis; consumers without Redis; clocks that go
 //! back. A consumer remembers of a broken connection which messages it had in hand, not the highest id it was ever handed,
 //! so that it uses the script less often here than in the code. The code is not run: `ring.rs`,
 //! `dispatcher.rs` and `redis.rs` here follow `src/ring`, `src/dispatcher` and `src/ledger/lua` by hand.
 //!
 //! The state of a run is [`world::World`]; what can happen is listed in [`actions`], what comes of it stands in
-//! [`dispatcher`], [`courier`], [`requests`] and [`redis`]. What transactions rest on is tested in [`transactions`].
+//! [`dispatcher`], [`intake`], [`courier`], [`requests`] and [`redis`]. What transactions rest on is tested in [`transactions`].
 //!
 //! ```text
 //! cargo test --test model -- --nocapture                     with the number of states
 //! ONCECAST_LONG=1 cargo test --release --test model          larger bounds: minutes, and gigabytes of memory
 //! ```
 
-use std::collections::{BTreeSet, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
@@ -39,26 +39,33 @@ use stateright::{Checker, HasDiscoveries, Model};
 mod actions;
 mod courier;
 mod dispatcher;
+mod faults;
+mod intake;
 mod names;
+mod overruns;
 mod promises;
 mod redis;
+mod refusals;
 mod requests;
+mod rest;
 mod ring;
 mod rules;
+mod servers;
 mod transactions;
 mod world;
 
 use actions::{Action, Protocol};
 use promises::*;
 use rules::{Bounds, Budget, Rule, Rules};
-use world::World;
+use servers::Servers;
 
 /// Set: larger bounds.
 const LONG: &str = "ONCECAST_LONG";
 
 /// Two dispatchers; without consumers the way of a message ends in the sorted set.
 fn bounds(consumers: usize, messages: u8, budget: Budget) -> Bounds {
-    Bounds { dispatchers: 2, consumers, messages, budget }
+    let (refusals, servers, gaps) = (&[] as &[_], Servers::One, false);
+    Bounds { dispatchers: 2, consumers, messages, budget, refusals, servers, gaps }
 }
 
 /// Faults of dispatchers and of their connections.
@@ -85,6 +92,9 @@ const NO_FAULTS: Budget = Budget {
     tail_losses: 0,
     consumer_crashes: 0,
     silences: 0,
+    refusals: 0,
+    switches: 0,
+    overruns: 0,
     rejections: 0,
     ticks: 0,
 };
@@ -106,9 +116,10 @@ fn assert_kept_after(after: &'static [Action], name: &str, bounds: Bounds) {
         checker.max_depth() - 1,
         began.elapsed().as_secs_f64()
     );
-    for promise in [ONE_RESULT, NONE_LOST, FENCED, DRAINED] {
+    for promise in PROMISES {
         if let Some(path) = checker.discovery(promise) {
-            panic!("{name}: broken is \"{promise}\" by {:#?}", path.into_actions());
+            let steps: Vec<String> = path.into_actions().iter().map(|action| format!("    {action:?}\n")).collect();
+            panic!("{name}: broken is \"{promise}\" by\n{}", steps.concat());
         }
     }
     // Nothing bounds the search but the budget: it ended because there was nothing new any more.
@@ -187,50 +198,6 @@ fn promises_are_kept_when_redis_loses_its_tail() {
         let alone = Bounds { dispatchers: 1, ..bounds(2, 1, budget) };
         assert_kept("a lost tail on the way to the result", alone);
     }
-}
-
-/// No state is followed by itself if only the programs act: with no more faults they come to rest.
-#[test]
-fn the_programs_come_to_rest() {
-    for bounds in [bounds(0, 1, LEADERS), bounds(1, 1, LEADERS), bounds(0, 1, TAIL_LOSS)] {
-        let protocol = Protocol { bounds, rules: Rules::ALL, watched: false, after: &[] };
-        let first = protocol.at_rest();
-        let mut known = HashSet::from([hash(&first)]);
-        let mut waiting = vec![first];
-        let mut resting = HashSet::new();
-        while let Some(world) = waiting.pop() {
-            let next = protocol.next_states(&world).into_iter().filter(|next| known.insert(hash(next)));
-            waiting.extend(next);
-            follow_to_rest(&protocol, world, &mut resting);
-        }
-        println!("{} states, each on the way to rest", known.len());
-    }
-}
-
-/// Follows all that the programs can do from here. `resting` are states that were followed before.
-fn follow_to_rest(protocol: &Protocol, world: World, resting: &mut HashSet<u64>) {
-    let mut on_path = HashSet::from([hash(&world)]);
-    let mut path = vec![(hash(&world), protocol.progress_from(&world))];
-    while let Some((at, ahead)) = path.last_mut() {
-        let Some(next) = ahead.pop() else {
-            on_path.remove(at);
-            resting.insert(*at);
-            path.pop();
-            continue;
-        };
-        let name = hash(&next);
-        assert!(!on_path.contains(&name), "the programs go round in a circle: {next:#?}");
-        if !resting.contains(&name) {
-            on_path.insert(name);
-            path.push((name, protocol.progress_from(&next)));
-        }
-    }
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[test]

@@ -40,6 +40,10 @@ impl World {
                 markers.push(&mut offer.next.position.marker);
                 ids.push(&mut offer.next.last_id);
                 ids.extend(offer.batch.iter_mut().map(|(id, _)| id));
+                if let Some((marker, _, last_id)) = &mut offer.doubt {
+                    markers.push(marker);
+                    ids.push(last_id);
+                }
             }
             ids.extend(&mut term.backlog);
             ids.extend(term.table.iter_mut().map(|(id, ..)| id));
@@ -58,9 +62,9 @@ impl World {
         }
         for request in &mut self.requests {
             match &mut request.script {
-                Script::Intake { epoch, expected, next, batch } => {
+                Script::Intake { epoch, expected, next, batch, doubt } => {
                     epochs.push(epoch);
-                    for (marker, _, last_id) in expected.iter_mut().chain([next]) {
+                    for (marker, _, last_id) in expected.iter_mut().chain([next]).chain(doubt) {
                         markers.push(marker);
                         ids.push(last_id);
                     }
@@ -72,7 +76,15 @@ impl World {
                     ids.push(last_id);
                     ids.extend(batch.iter_mut().map(|(id, _)| id));
                 }
-                Script::Commit { id, .. } | Script::CommitExec { id, .. } => ids.push(id),
+                Script::Rewind { epoch, moved, back, batch } => {
+                    epochs.push(epoch);
+                    for (marker, _, last_id) in back.iter_mut().chain([moved]) {
+                        markers.push(marker);
+                        ids.push(last_id);
+                    }
+                    ids.extend(batch.iter_mut().map(|(id, _)| id));
+                }
+                Script::Commit { id, .. } | Script::CommitExec { id, .. } | Script::PutBack { id, .. } => ids.push(id),
                 Script::Bury { epoch, id, .. } => {
                     epochs.push(epoch);
                     ids.push(id);

@@ -3,13 +3,20 @@
 use stateright::Property;
 
 use crate::actions::Protocol;
+use crate::redis::Script;
 use crate::ring::Message;
-use crate::world::{Phase, World};
+use crate::world::{Issuer, Phase, World};
 
 pub const ONE_RESULT: &str = "P1: no message is recorded twice";
 pub const NONE_LOST: &str = "P2: what is owed is recorded, pending, or in the ring of a dispatcher ahead of the cursor";
 pub const FENCED: &str = "P4: nothing stale takes effect";
 pub const DRAINED: &str = "at rest all that is owed is recorded";
+pub const LEASE_STANDS: &str =
+    "a lease is taken only from a holder that is gone, deaf or moved, or when its time is over";
+pub const NOT_SILENT: &str = "P6: at rest what was not taken in lies in a recorded gap";
+pub const ALL_HEAR: &str = "at rest every dispatcher hears what is published";
+/// All that must hold in every state.
+pub const PROMISES: [&str; 7] = [ONE_RESULT, NONE_LOST, FENCED, DRAINED, LEASE_STANDS, NOT_SILENT, ALL_HEAR];
 
 pub const TAKEOVER: &str = "another dispatcher has taken over and taken a message in";
 pub const FILLED_IN: &str = "a ring has filled in what Redis had lost";
@@ -21,6 +28,10 @@ pub const STORED_UNASKED: &str = "a result was stored by a transaction";
 pub const TAKEN_UNASKED: &str = "a batch was taken in by a transaction";
 pub const COMMIT_VOID: &str = "a commit as a transaction did nothing";
 pub const INTAKE_VOID: &str = "an intake as a transaction did nothing";
+pub const PUT_BACK: &str = "a removed message was put back";
+pub const REFUSED: &str = "a command was refused";
+pub const PASSED_OVERRUN: &str = "a leader went on over messages that its ring had dropped";
+pub const GAP: &str = "a gap was recorded";
 pub const BURIED: &str = "a message was buried";
 
 /// The promises, which hold in every state, and the sights, which some state shows.
@@ -30,6 +41,9 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::always(NONE_LOST, |_, world: &World| messages(world).all(|message| is_safe(world, message))),
         Property::always(FENCED, |_, world: &World| !world.seen.stale_write && !world.seen.stale_delivery),
         Property::always(DRAINED, |protocol, world| is_drained(world) || !protocol.is_at_rest(world)),
+        Property::always(LEASE_STANDS, |_, world: &World| !world.seen.usurped),
+        Property::always(NOT_SILENT, |protocol, world| is_accounted_for(world) || !protocol.is_at_rest(world)),
+        Property::always(ALL_HEAR, |protocol, world| all_hear(world) || !protocol.is_at_rest(world)),
         Property::sometimes(TAKEOVER, |_, world: &World| {
             let leader = world.dispatchers.iter().skip(1).find_map(|dispatcher| dispatcher.term.as_ref());
             leader.is_some_and(|term| matches!(term.phase, Phase::Running { .. }) && term.advanced && term.unmarked)
@@ -43,6 +57,10 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::sometimes(TAKEN_UNASKED, |_, world: &World| world.seen.taken_unasked),
         Property::sometimes(COMMIT_VOID, |_, world: &World| world.seen.commit_void),
         Property::sometimes(INTAKE_VOID, |_, world: &World| world.seen.intake_void),
+        Property::sometimes(PUT_BACK, |_, world: &World| !world.redis.put_back.is_empty()),
+        Property::sometimes(REFUSED, |_, world: &World| world.seen.refused),
+        Property::sometimes(PASSED_OVERRUN, |_, world: &World| world.seen.passed_overrun),
+        Property::sometimes(GAP, |_, world: &World| world.gaps.is_some_and(|gaps| gaps != 0)),
         Property::sometimes(BURIED, |_, world: &World| world.redis.dead.contains(&1)),
     ]
 }
@@ -52,9 +70,9 @@ fn messages(world: &World) -> impl Iterator<Item = Message> {
 }
 
 /// What Redis has taken in it has in one form or another. What else is owed is still in the ring of one that lives, where
-/// the next leader will find it.
+/// the next leader will find it. Or whoever was told of a refusal is about to set it right.
 fn is_safe(world: &World, message: Message) -> bool {
-    if world.redis.has(message) {
+    if world.redis.has(message) || is_set_right(world, message) {
         return true;
     }
     let taken = world.redis.taken & 1 << message != 0;
@@ -63,6 +81,25 @@ fn is_safe(world: &World, message: Message) -> bool {
         place.zip(world.place_of(d)).is_some_and(|(place, from)| from <= place)
     };
     !taken && (!world.is_owed(message) || (0..world.dispatchers.len() as u8).any(ahead))
+}
+
+fn is_set_right(world: &World, message: Message) -> bool {
+    let is_in = |batch: &[(_, Message)]| batch.iter().any(|(_, of)| *of == message);
+    let sets_right = |script: &Script| match script {
+        Script::PutBack { message: of, .. } => *of == message,
+        Script::Rewind { batch, .. } | Script::Intake { batch, doubt: Some(_), .. } => is_in(batch),
+        _ => false,
+    };
+    world.requests.iter().any(|sent| sent.issuer != Issuer::Nobody && sets_right(&sent.script))
+}
+
+fn is_accounted_for(world: &World) -> bool {
+    let Some(gaps) = world.gaps else { return true };
+    messages(world).all(|message| world.redis.has(message) || gaps & 1 << message != 0)
+}
+
+fn all_hear(world: &World) -> bool {
+    (0..).zip(&world.dispatchers).all(|(d, dispatcher)| dispatcher.subscribed && world.hears(d, world.front))
 }
 
 fn is_drained(world: &World) -> bool {

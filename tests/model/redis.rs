@@ -1,5 +1,7 @@
-//! Redis's keys and the scripts on them, each in one step, as in `src/ledger/lua`.
+//! Redis's keys and the scripts on them, each in one step, as in `src/ledger/lua`. Where a command is refused, what came
+//! before it in its script stays done.
 
+use crate::refusals::{Command, Refusal};
 use crate::ring::{Cursor, Id, Message};
 use crate::rules::{Rule, Rules};
 
@@ -16,6 +18,8 @@ pub struct Redis {
     pub results: Vec<u8>,
     /// For each message, its dead letters.
     pub dead: Vec<u8>,
+    /// The nonces with which messages were put back.
+    pub put_back: Vec<u8>,
     /// No key: which messages have been taken in, as far as Redis can know.
     pub taken: u8,
 }
@@ -27,6 +31,8 @@ pub struct Lease {
     /// Its id is one that will not come again.
     pub dead: bool,
     pub epoch: u8,
+    /// Only time ends it: its holder's subscription was not counted.
+    pub by_time: bool,
 }
 
 /// What may be recorded without asking whether it is still pending: what has an id above, and was handed out in this term.
@@ -43,39 +49,27 @@ pub struct Recall {
 /// A script or a transaction that was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Script {
+    /// With `doubt`: the cursor that a transaction of unknown outcome would have written for the same batch.
     Intake {
         epoch: u8,
         expected: Option<CursorKey>,
         next: CursorKey,
         batch: Vec<(Id, Message)>,
+        doubt: Option<CursorKey>,
     },
     /// The intake as a transaction: nothing is compared, but it does nothing if one of the keys that its connection
     /// watches was written since.
-    IntakeExec {
-        epoch: u8,
-        next: CursorKey,
-        batch: Vec<(Id, Message)>,
-        clean: bool,
-    },
+    IntakeExec { epoch: u8, next: CursorKey, batch: Vec<(Id, Message)>, clean: bool },
     /// With `recall`: of unknown outcome was a transaction before it, which must not take place any more.
-    Commit {
-        id: Id,
-        message: Message,
-        recall: bool,
-    },
+    Commit { id: Id, message: Message, recall: bool },
     /// The commit as a transaction: the result is stored whether or not the message is pending.
-    CommitExec {
-        id: Id,
-        message: Message,
-        clean: bool,
-    },
+    CommitExec { id: Id, message: Message, clean: bool },
     /// With `recall`: somebody may still have it in hand.
-    Bury {
-        epoch: u8,
-        id: Id,
-        message: Message,
-        recall: bool,
-    },
+    Bury { epoch: u8, id: Id, message: Message, recall: bool },
+    /// Puts back what was removed and whose result was refused.
+    PutBack { id: Id, message: Message, nonce: u8 },
+    /// Moves the cursor back over a batch whose members were refused.
+    Rewind { epoch: u8, moved: CursorKey, back: Option<CursorKey>, batch: Vec<(Id, Message)> },
 }
 
 /// A cursor as text, for the comparison.
@@ -100,16 +94,40 @@ pub enum Answer {
     Void,
     /// The cursor is here, not where the leader left it.
     Moved(Option<Cursor>),
+    /// A command was refused.
+    Refused,
+    /// A transaction was executed but for one command: a message was removed and its result refused, or the cursor moved
+    /// and the members refused.
+    Partly,
 }
 
 impl Script {
     /// The epoch of the leader that sent it.
     pub fn epoch(&self) -> Option<u8> {
         match self {
-            Script::Intake { epoch, .. } | Script::IntakeExec { epoch, .. } | Script::Bury { epoch, .. } => {
-                Some(*epoch)
-            }
-            Script::Commit { .. } | Script::CommitExec { .. } => None,
+            Script::Intake { epoch, .. }
+            | Script::IntakeExec { epoch, .. }
+            | Script::Bury { epoch, .. }
+            | Script::Rewind { epoch, .. } => Some(*epoch),
+            Script::Commit { .. } | Script::CommitExec { .. } | Script::PutBack { .. } => None,
+        }
+    }
+
+    pub fn is_transaction(&self) -> bool {
+        matches!(self, Script::IntakeExec { .. } | Script::CommitExec { .. })
+    }
+
+    /// Whether it is a transaction that is discarded because a command of it is refused.
+    fn is_discarded(&self, refused: Option<Refusal>, rules: Rules) -> bool {
+        let Some(Refusal { command, inside }) = refused else { return false };
+        match self {
+            _ if command == Command::Multi => self.is_transaction() && rules.has(Rule::MultiConfirmed),
+            Script::CommitExec { .. } => !inside && matches!(command, Command::XAdd | Command::ZRem),
+            Script::IntakeExec { batch, .. } => match command {
+                Command::ZAdd => !inside && !batch.is_empty(),
+                _ => !inside && command == Command::Set,
+            },
+            _ => false,
         }
     }
 
@@ -130,63 +148,164 @@ impl Redis {
             pending: Vec::new(),
             results: none.clone(),
             dead: none,
+            put_back: Vec::new(),
             taken: 0,
         }
     }
 
-    pub fn run(&mut self, script: &Script, rules: Rules) -> Answer {
-        if script.is_void() {
+    pub fn run(&mut self, script: &Script, refused: Option<Refusal>, rules: Rules) -> Answer {
+        let refuses = |command| refused.is_some_and(|refusal| refusal.command == command);
+        if script.is_discarded(refused, rules) {
+            return Answer::Refused;
+        }
+        // Without MULTI the commands are carried out one by one, and nothing watches.
+        if script.is_void() && !refuses(Command::Multi) {
             return Answer::Void;
         }
-        let compares = !matches!(script, Script::IntakeExec { .. });
-        if rules.has(Rule::Fence) && compares && script.epoch().is_some_and(|epoch| epoch != self.epoch) {
+        if rules.has(Rule::Fence) && !script.is_transaction() && script.epoch().is_some_and(|of| of != self.epoch) {
             return Answer::Stale;
         }
         match script {
-            Script::Intake { expected, next, batch, .. } => {
-                if rules.has(Rule::CursorCompare) && self.cursor.map(key) != *expected {
-                    return Answer::Moved(self.cursor);
+            Script::Intake { next, batch, .. } => match self.compare(script, rules) {
+                Err(moved) => moved,
+                Ok(is_there) => self.take_in(if is_there { &[] } else { batch }, *next, &refuses, rules),
+            },
+            Script::IntakeExec { next, batch, .. } => {
+                let added = batch.is_empty() || !refuses(Command::ZAdd);
+                self.add(if added { batch } else { &[] });
+                if refuses(Command::Set) {
+                    return Answer::Refused;
                 }
-                self.take_in(batch, *next)
+                self.cursor = Some(cursor(*next));
+                if added { Answer::Done } else { Answer::Partly }
             }
-            Script::IntakeExec { next, batch, .. } => self.take_in(batch, *next),
             Script::Commit { id, message, recall } => {
                 if *recall {
                     self.raise_recall(*id);
                 }
-                // By the id alone: the score is all the script knows.
-                let removed = self.remove(*id);
-                if removed || !rules.has(Rule::RemovalGatesResult) {
+                if !rules.has(Rule::RemovalGatesResult) && !self.holds(*id) {
                     self.results[*message as usize] += 1;
                 }
-                if removed { Answer::Done } else { Answer::Gone }
+                self.replace(*id, &refuses, rules, |redis| redis.results[*message as usize] += 1)
             }
             Script::CommitExec { id, message, .. } => {
-                self.remove(*id);
+                if !refuses(Command::ZRem) {
+                    self.remove(*id);
+                }
+                if refuses(Command::XAdd) {
+                    return Answer::Partly;
+                }
                 self.results[*message as usize] += 1;
-                Answer::Done
+                if refuses(Command::ZRem) { Answer::Refused } else { Answer::Done }
             }
             Script::Bury { id, message, recall, .. } => {
                 if *recall {
                     self.raise_recall(*id);
                 }
-                if !self.remove(*id) {
-                    return Answer::Gone;
-                }
-                self.dead[*message as usize] += 1;
+                self.replace(*id, &refuses, rules, |redis| redis.dead[*message as usize] += 1)
+            }
+            Script::PutBack { nonce, .. } if rules.has(Rule::PutBackOnce) && self.put_back.contains(nonce) => {
+                Answer::Done
+            }
+            Script::PutBack { .. } if refuses(Command::ZAdd) => Answer::Refused,
+            Script::PutBack { id, message, nonce } => {
+                self.put_back.push(*nonce);
+                self.add(&[(*id, *message)]);
+                self.raise_recall(*id);
+                Answer::Done
+            }
+            Script::Rewind { moved, .. } if self.cursor.map(key) != Some(*moved) => Answer::Done,
+            Script::Rewind { .. } if refuses(Command::Set) => Answer::Refused,
+            Script::Rewind { back, .. } => {
+                self.cursor = back.map(cursor);
                 Answer::Done
             }
         }
     }
 
-    fn take_in(&mut self, batch: &[(Id, Message)], next: CursorKey) -> Answer {
+    /// Whether the members of a batch are there already, and only the cursor is to be moved; or where the cursor is
+    /// instead.
+    fn compare(&self, script: &Script, rules: Rules) -> Result<bool, Answer> {
+        let Script::Intake { expected, next, batch, doubt, .. } = script else {
+            unreachable!("only an intake compares")
+        };
+        let at = self.cursor.map(key);
+        let is_there = batch.last().is_none_or(|(id, _)| self.holds(*id));
+        match rules.has(Rule::DoubtNamesItsOwnCursor) {
+            _ if at == *expected || !rules.has(Rule::CursorCompare) => Ok(false),
+            true if doubt.is_some() && at == *doubt => Ok(is_there || !rules.has(Rule::DoubtLooksForMembers)),
+            false if at == Some(*next) && !is_there => Ok(false),
+            _ => Err(Answer::Moved(self.cursor)),
+        }
+    }
+
+    fn take_in(
+        &mut self,
+        batch: &[(Id, Message)],
+        next: CursorKey,
+        refuses: &impl Fn(Command) -> bool,
+        rules: Rules,
+    ) -> Answer {
+        if rules.has(Rule::CursorProven) && refuses(Command::Set) {
+            return Answer::Refused;
+        }
+        let refused = !batch.is_empty() && refuses(Command::ZAdd);
+        if !rules.has(Rule::CursorMovedLast) && !refuses(Command::Set) {
+            self.cursor = Some(cursor(next));
+        }
+        if refused {
+            return Answer::Refused;
+        }
+        self.add(batch);
+        if refuses(Command::Set) {
+            return Answer::Refused;
+        }
+        self.cursor = Some(cursor(next));
+        Answer::Done
+    }
+
+    fn add(&mut self, batch: &[(Id, Message)]) {
         for (id, message) in batch {
             if let Err(place) = self.pending.binary_search(&(*id, *message)) {
                 self.pending.insert(place, (*id, *message));
             }
             self.taken |= 1 << message;
         }
-        self.cursor = Some(cursor(next));
+    }
+
+    /// Stores what a pending message has become, and removes it. By the id alone: the score is all the scripts know.
+    fn replace(
+        &mut self,
+        id: Id,
+        refuses: &impl Fn(Command) -> bool,
+        rules: Rules,
+        store: impl FnOnce(&mut Redis),
+    ) -> Answer {
+        if rules.has(Rule::RemovalProven) && refuses(Command::ZRem) {
+            return Answer::Refused;
+        }
+        if !self.holds(id) {
+            return Answer::Gone;
+        }
+        if rules.has(Rule::ResultBeforeRemoval) {
+            if refuses(Command::XAdd) {
+                return Answer::Refused;
+            }
+            store(self);
+            if refuses(Command::ZRem) {
+                return Answer::Refused;
+            }
+            self.remove(id);
+        } else {
+            if refuses(Command::ZRem) {
+                return Answer::Refused;
+            }
+            self.remove(id);
+            if refuses(Command::XAdd) {
+                return Answer::Refused;
+            }
+            store(self);
+        }
         Answer::Done
     }
 
@@ -199,10 +318,8 @@ impl Redis {
         self.pending.iter().any(|(pending, _)| *pending == id)
     }
 
-    fn remove(&mut self, id: Id) -> bool {
-        let before = self.pending.len();
+    fn remove(&mut self, id: Id) {
         self.pending.retain(|(pending, _)| *pending != id);
-        self.pending.len() < before
     }
 
     /// How often a message is recorded, as a result or as a dead letter.

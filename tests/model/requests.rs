@@ -61,16 +61,16 @@ impl World {
         let epoch = self.redis.epoch;
         let known = self.redis.taken;
         let before = self.redis.clone();
-        let answer = self.redis.run(&request.script, rules);
+        let answer = self.redis.run(&request.script, self.refused, rules);
         let stale = request.script.epoch().is_some_and(|of| of < epoch);
         self.seen.stale_write |= stale && self.redis != before;
         self.seen.stale_refused |= answer == Answer::Stale;
         self.seen.late_commit |= matches!((&request.script, answer), (Script::Commit { .. }, Answer::Gone));
         match (&request.script, answer) {
             (Script::CommitExec { .. }, Answer::Void) => self.seen.commit_void = true,
-            (Script::CommitExec { .. }, _) => self.seen.stored_unasked = true,
+            (Script::CommitExec { .. }, Answer::Done) => self.seen.stored_unasked = true,
             (Script::IntakeExec { .. }, Answer::Void) => self.seen.intake_void = true,
-            (Script::IntakeExec { .. }, _) => self.seen.taken_unasked = true,
+            (Script::IntakeExec { .. }, Answer::Done) => self.seen.taken_unasked = true,
             _ => {}
         }
         self.note_filled_in(known);
@@ -80,13 +80,17 @@ impl World {
         if self.redis.cursor != before.cursor && rules.has(Rule::IntakeWatchesCursor) {
             self.intake_written();
         }
+        self.seen.refused |= answer == Answer::Refused;
         match (request.issuer, request.script) {
+            (Issuer::Nobody, _) => {}
+            (issuer, script) if answer == Answer::Refused && !script.is_transaction() => self.send(issuer, script),
+            (Issuer::Ingest(d), Script::Rewind { .. }) => self.rewound(d, answer, rules),
             (Issuer::Ingest(d), _) => self.intake_answered(d, answer, rules),
             (Issuer::Redistributor(d), Script::Bury { id, .. }) => self.buried(d, id, answer),
             (Issuer::Consumer(c), Script::Commit { id, .. } | Script::CommitExec { id, .. }) => {
                 self.committed(c, id, answer, rules);
             }
-            (Issuer::Nobody, _) => {}
+            (Issuer::Consumer(c), Script::PutBack { id, .. }) => self.commit_looking(c, id, rules),
             (issuer, script) => unreachable!("{issuer:?} does not send {script:?}"),
         }
     }
@@ -123,6 +127,9 @@ impl World {
             (Issuer::Ingest(d), Script::IntakeExec { .. }) => {
                 let accepted = self.is_accepted(d);
                 self.term(d, |term| term.armed = accepted && !rules.has(Rule::RetriedIntakeCompares));
+                if rules.has(Rule::RetriedIntakeCompares) && rules.has(Rule::DoubtNamesItsOwnCursor) {
+                    self.doubt(d, rules);
+                }
                 self.intake_of(d)
             }
             _ => request.script.clone(),

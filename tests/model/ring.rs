@@ -1,4 +1,5 @@
-//! What a dispatcher has seen: the rules of `oncecast::ring`, without its locks, clocks and byte limits.
+//! What a dispatcher has seen: the rules of `oncecast::ring`, without its locks, clocks and byte limits: its oldest message
+//! is dropped when the budget says so.
 //!
 //! Places, segments, resolution and reading follow that module line for line, so that a change there should be made
 //! here, too. Time is a tick of the model; a cursor that was seen in an earlier tick can no longer be rolled back.
@@ -152,6 +153,17 @@ impl Ring {
             Seen::Message(message) if segment.is_anchored() => self.entries.push(message),
             Seen::Message(_) => {}
         }
+    }
+
+    /// Drops the oldest message for lack of memory.
+    pub fn overrun(&mut self) -> Option<Message> {
+        let dropped = (!self.entries.is_empty()).then(|| self.entries.remove(0));
+        self.base += u8::from(dropped.is_some());
+        dropped
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub fn tail(&self) -> u8 {

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::refusals::Refusal;
+use crate::servers::Servers;
+
 /// A rule of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -54,23 +57,58 @@ pub enum Rule {
     IntakeWatchesCursor,
     /// An intake of unknown outcome is offered again through the script, which compares the cursor.
     RetriedIntakeCompares,
+    /// A step stores the result or the dead letter first and removes the message after that.
+    ResultBeforeRemoval,
+    /// Before it stores anything, a step proves by a form that changes nothing that it may remove.
+    RemovalProven,
+    /// Before it adds members, an intake proves by a form that changes nothing that it may move the cursor.
+    CursorProven,
+    /// An intake moves the cursor after it has added the members.
+    CursorMovedLast,
+    /// The commands of a transaction are sent only once MULTI was confirmed.
+    MultiConfirmed,
+    /// A removed message is put back once for each nonce, however many copies of that call arrive.
+    PutBackOnce,
+    /// A leader that had to rewind the cursor ends its term.
+    RewindEndsTerm,
+    /// An intake that repeats a transaction of unknown outcome moves the cursor to a name of its own.
+    DoubtNamesItsOwnCursor,
+    /// Such an intake adds the members if the transaction moved the cursor without adding them.
+    DoubtLooksForMembers,
+    /// Whether the holder of the lease is subscribed is judged only where the caller's own subscription is counted.
+    OwnCounted,
+    /// A dispatcher whose subscription is not counted writes into its lease that only time ends it.
+    UncountedByTime,
+    /// A standby whose subscription is not counted subscribes anew, once.
+    UncountedSubscribesAnew,
+    /// A leader whose own markers do not come back drops its subscription and resigns.
+    DeafLeaderResigns,
+    /// A standby that sees the cursor move and hears no leader's marker subscribes anew.
+    DeafStandbySubscribesAnew,
+    /// Not of the code but of the model: whoever is to go first for a free lease is waited for, even while its commands
+    /// do not go to the server that took over.
+    MovingOnesGoFirst,
+    /// A leader that comes to messages its ring dropped resigns as it does before a break.
+    OverrunLikeABreak,
+    /// It resigns even if it sees no other dispatcher: one that holds more may be about to subscribe anew.
+    OverrunWaitsForOthers,
 }
 
 /// The rules that hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    missing: [Option<Rule>; 2],
+    missing: [Option<Rule>; 3],
 }
 
 impl Rules {
-    pub const ALL: Rules = Rules { missing: [None; 2] };
+    pub const ALL: Rules = Rules { missing: [None; 3] };
 
     pub fn without(rule: Rule) -> Rules {
-        Rules { missing: [Some(rule), None] }
+        Rules { missing: [Some(rule), None, None] }
     }
 
     pub fn and_without(self, rule: Rule) -> Rules {
-        Rules { missing: [self.missing[0], Some(rule)] }
+        Rules { missing: [Some(rule), self.missing[0], self.missing[1]] }
     }
 
     pub fn has(self, rule: Rule) -> bool {
@@ -104,6 +142,12 @@ pub struct Budget {
     pub consumer_crashes: u8,
     /// A leader takes a consumer for dead that is not, or reads the backlog before a consumer has said what it holds.
     pub silences: u8,
+    /// Redis refuses a command from now on, until it is allowed again.
+    pub refusals: u8,
+    /// New connections lead to the other server; those that stand are not cut.
+    pub switches: u8,
+    /// A ring drops its oldest message for lack of memory.
+    pub overruns: u8,
     /// A handler wants its message buried. Not a fault.
     pub rejections: u8,
     /// Time passes, so that all written so far is on disk and known to be. Not a fault.
@@ -117,4 +161,9 @@ pub struct Bounds {
     pub consumers: usize,
     pub messages: u8,
     pub budget: Budget,
+    /// What may be refused, where the budget has refusals.
+    pub refusals: &'static [Refusal],
+    pub servers: Servers,
+    /// Whether recorded gaps are remembered, which makes more states of one.
+    pub gaps: bool,
 }

@@ -1,8 +1,10 @@
 //! The state of a run: Redis and its disk, the dispatchers, the consumers, and the requests under way.
 
-use crate::redis::{Lease, Recall, Redis, Script};
+use crate::redis::{CursorKey, Lease, Recall, Redis, Script};
+use crate::refusals::Refusal;
 use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Place, Ring, Seen};
 use crate::rules::{Bounds, Budget};
+use crate::servers::Servers;
 
 /// Everything there is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +18,14 @@ pub struct World {
     pub last_id: Id,
     pub last_marker: Marker,
     pub published: u8,
+    pub last_nonce: u8,
+    /// What Redis refuses now.
+    pub refused: Option<Refusal>,
+    pub servers: Servers,
+    /// The server to which new connections lead.
+    pub front: u8,
+    /// The messages that lie in a gap that was recorded; `None` where gaps are not remembered.
+    pub gaps: Option<u8>,
     pub dispatchers: Vec<Dispatcher>,
     pub consumers: Vec<Consumer>,
     /// Scripts on their way to Redis, sorted. They come from different connections: any may be the next.
@@ -45,6 +55,8 @@ pub struct Sights {
     pub late_commit: bool,
     /// A leader went on over a break of its subscription.
     pub passed_break: bool,
+    /// A leader went on over messages that its ring had dropped.
+    pub passed_overrun: bool,
     /// A batch was offered again that had been taken.
     pub answered_again: bool,
     /// A result was stored by a transaction.
@@ -55,6 +67,10 @@ pub struct Sights {
     pub commit_void: bool,
     /// An intake as a transaction did nothing.
     pub intake_void: bool,
+    /// A command was refused.
+    pub refused: bool,
+    /// The lease was taken although its holder lived, heard what is published, and was where it had been.
+    pub usurped: bool,
 }
 
 /// Who waits for an answer.
@@ -80,6 +96,12 @@ pub struct Dispatcher {
     /// The name of this process.
     pub id: u8,
     pub subscribed: bool,
+    /// The server that its subscription is on.
+    pub listens: u8,
+    /// The server that its commands go to.
+    pub commands: u8,
+    /// It has subscribed anew because it was not counted.
+    pub retried: bool,
     /// What Redis has sent and the listener has not read.
     pub inbox: Vec<Seen>,
     pub ring: Ring,
@@ -106,6 +128,10 @@ pub struct Term {
     /// What it saw when it went for the lease.
     pub look: Look,
     pub phase: Phase,
+    /// Its lease says that only time ends it.
+    pub by_time: bool,
+    /// Its commands go to another server than when it took the lease.
+    pub moved: bool,
     /// Whether anything was taken in.
     pub advanced: bool,
     /// Whether anything was taken in since the last marker.
@@ -127,6 +153,8 @@ pub struct Offer {
     pub next: Cursor,
     pub place: Place,
     pub batch: Vec<(Id, Message)>,
+    /// What the cursor says if a transaction of unknown outcome has taken it in.
+    pub doubt: Option<CursorKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,6 +215,11 @@ impl World {
             last_id: 0,
             last_marker: 0,
             published: 0,
+            last_nonce: 0,
+            refused: None,
+            servers: bounds.servers,
+            front: 0,
+            gaps: bounds.gaps.then_some(0),
             dispatchers: vec![Dispatcher::default(); bounds.dispatchers],
             consumers: vec![Consumer { alive: true, ..Consumer::default() }; bounds.consumers],
             requests: Vec::new(),
@@ -198,25 +231,27 @@ impl World {
         }
     }
 
-    /// Puts something on the channel: it goes to all that are subscribed now.
-    pub fn broadcast(&mut self, seen: Seen) {
-        for dispatcher in self.dispatchers.iter_mut().filter(|dispatcher| dispatcher.subscribed) {
-            dispatcher.inbox.push(seen);
+    /// Puts something on the channel by this server: it goes to all that are subscribed there now.
+    pub fn broadcast(&mut self, seen: Seen, server: u8) {
+        for d in 0..self.dispatchers.len() as u8 {
+            if self.dispatchers[d as usize].subscribed && self.hears(d, server) {
+                self.dispatchers[d as usize].inbox.push(seen);
+            }
         }
     }
 
     /// Publishes a leader's next marker.
-    pub fn publish_marker(&mut self) -> Marker {
+    pub fn publish_marker(&mut self, d: u8) -> Marker {
         self.last_marker += 1;
         let marker = self.last_marker | OF_LEADER;
-        self.broadcast(Seen::Marker(marker));
+        self.broadcast(Seen::Marker(marker), self.dispatchers[d as usize].commands);
         marker
     }
 
     /// The lease a dispatcher would hold now.
     pub fn lease_of(&self, dispatcher: u8) -> Option<Lease> {
         let term = self.dispatchers[dispatcher as usize].term.as_ref();
-        term.map(|term| Lease { dispatcher, dead: false, epoch: term.epoch })
+        term.map(|term| Lease { dispatcher, dead: false, epoch: term.epoch, by_time: term.by_time })
     }
 
     /// Whether the holder of the lease is subscribed to its alive channel.
