@@ -103,10 +103,15 @@ impl Error {
         }
     }
 
+    /// Whether there was no connection to send a command over: so it was not carried out.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Error::Redis { doing, .. } if *doing == CONNECTING)
+    }
+
     /// Whether the connection ended while a command was under way, without a reply.
     pub fn is_broken_off(&self) -> bool {
-        let Error::Redis { doing, source, .. } = self else { return false };
-        *doing != CONNECTING && source.is_io_error() && source.is_connection_dropped()
+        let Error::Redis { source, .. } = self else { return false };
+        !self.is_unsent() && source.is_io_error() && source.is_connection_dropped()
     }
 }
 

@@ -219,12 +219,8 @@ impl Ingest {
     }
 
     /// What follows in the ring comes after messages that it dropped for lack of memory. A dispatcher with more of it, or one
-    /// that was taken for slower, may hold them: it goes first, as at a break, unless there is nobody else.
+    /// whose reading was not held up, may hold them: it goes first, as at a break.
     fn pass_an_overrun(&mut self) -> Result<(), Killed> {
-        let (ledger, own) = (&mut self.ledger, &self.shared.id);
-        if self.retry.until_done(|| ledger.other_dispatchers(own))?.is_empty() {
-            return Ok(());
-        }
         self.pass_a_break().inspect_err(|Killed| log::warn!("event=overrun note=\"another dispatcher may hold more\""))
     }
 
@@ -242,7 +238,7 @@ impl Ingest {
             .collect();
         let all = self.take_in_parts(place, batch, Cursor { position, last_id }, &mut Splitter::default())?;
         // No id is given out twice, and no cursor is written twice: a copy of a step that was undone may yet arrive.
-        self.last_id = last_id;
+        self.last_id = self.last_id.max(last_id);
         Ok(all)
     }
 
@@ -256,10 +252,10 @@ impl Ingest {
         splitter: &mut Splitter,
     ) -> Result<bool, Killed> {
         match self.offer(&next, &batch, splitter)? {
-            Carried::Done(false) => Ok(false),
-            Carried::Done(true) => {
+            Carried::Done(None) => Ok(false),
+            Carried::Done(Some(cursor)) => {
                 *place = place.after(batch.len());
-                self.note_taken(batch, next);
+                self.note_taken(batch, cursor);
                 Ok(true)
             }
             Carried::Halve => {
@@ -314,18 +310,21 @@ impl Ingest {
         self.hand_on(deliverable.map(|Arrival { id, payload, .. }| Pending { id, delivery: 1, payload }).collect());
     }
 
-    /// Offers a batch to Redis until it is known to have been taken, or to be too large. `Done(false)`: it was refused, and
+    /// Offers a batch to Redis until it is known to have been taken, or to be too large. `Done(None)`: it was refused, and
     /// may be offered again only with other ids.
-    fn offer(&mut self, next: &Cursor, batch: &[Arrival], splitter: &mut Splitter) -> Result<Carried<bool>, Killed> {
+    fn offer(
+        &mut self,
+        next: &Cursor,
+        batch: &[Arrival],
+        splitter: &mut Splitter,
+    ) -> Result<Carried<Option<Cursor>>, Killed> {
         let (epoch, mut expected) = (self.epoch, self.cursor.as_ref());
         if self.vanished {
             expected = None;
         }
         let attempt = |ledger: &mut Ledger| ledger.intake(epoch, expected, next, batch);
         match self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)? {
-            Carried::Done(Intake::Taken) => Ok(Carried::Done(true)),
-            // It was taken before, and the reply got lost.
-            Carried::Done(Intake::Moved(Some(cursor))) if cursor == *next => Ok(Carried::Done(true)),
+            Carried::Done(Intake::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
             // The key has vanished, or somebody wrote something else there, while Redis went on: nobody but this leader moves the
             // cursor, so where it was is known.
             Carried::Done(Intake::Moved(None)) if self.ledger.is_uninterrupted() && !self.vanished => {
@@ -334,7 +333,6 @@ impl Ingest {
                 self.vanished = true;
                 self.offer(next, batch, splitter)
             }
-            // Also where a larger batch was taken after all of which this one is a part.
             Carried::Done(Intake::Moved(found)) => {
                 let found = found.map_or("none".to_owned(), |cursor| cursor.to_string());
                 log::warn!("event=cursor-moved expected={} found={}", Quoted(self.cursor_text()), Quoted(found));
@@ -343,7 +341,7 @@ impl Ingest {
             }
             Carried::Done(Intake::Rewound(reason)) => {
                 log::warn!("event=redis-trouble worker=ingest messages={} error={}", batch.len(), Quoted(reason));
-                Ok(Carried::Done(false))
+                Ok(Carried::Done(None))
             }
             Carried::Halve => Ok(Carried::Halve),
             Carried::TooLarge(reason) => Ok(Carried::TooLarge(reason)),

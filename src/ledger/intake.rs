@@ -4,6 +4,10 @@
 //! Redis less. A transaction may follow only on an intake that succeeded on the same connection, and behind which the
 //! epoch was ours: then the cursor stood where we had left it. After anything else (the first batch of a term, a lost
 //! reply, a key that was written) the script looks.
+//!
+//! An attempt whose reply got lost may take effect at any time, or never. Each further attempt at the same batch therefore
+//! writes another cursor, and knows those of the attempts before it: it recognises what they did, and whichever of them
+//! arrives after it finds a cursor that it doesn't know.
 
 use redis::Value;
 
@@ -13,13 +17,16 @@ use super::resp::Reply;
 use super::script::ScriptCall;
 use super::{Arrival, Cursor, INTAKE, Intake, Ledger, REWIND, member, text};
 use crate::error::Result;
-use crate::id::Epoch;
+use crate::id::{Epoch, MessageId};
+
+/// The most attempts at a batch that are remembered; an older one that took effect shows as a cursor that has moved.
+const MAX_DOUBTS: usize = 16;
 
 const DOING: &str = "taking messages in";
 
 impl Ledger {
-    /// Takes a batch in and moves the cursor from `expected` to `next`, in one step. A message that can't be delivered is a
-    /// batch of its own.
+    /// Takes a batch in and moves the cursor from `expected` to `next`, in one step; to one with a higher last id if an
+    /// earlier attempt may have written that. A message that can't be delivered is a batch of its own.
     pub fn intake(
         &mut self,
         epoch: Epoch,
@@ -30,7 +37,26 @@ impl Ledger {
         if self.astray.is_some() {
             return self.rewind(epoch);
         }
-        if self.may_transact(epoch, expected, batch) {
+        let last_id = MessageId(next.last_id.0 + self.doubts.len() as u64);
+        let next = &Cursor { last_id, ..next.clone() };
+        let taken = self.attempt(epoch, expected, next, batch);
+        match &taken {
+            Err(error) if error.refusal().is_none() && !error.is_unsent() => {
+                if self.doubts.len() == MAX_DOUBTS {
+                    // The first may be a transaction of which a part was refused; of the others any is like any other.
+                    self.doubts.remove(1);
+                }
+                self.doubts.push(next.clone());
+            }
+            // This attempt has done nothing.
+            Err(_) => {}
+            Ok(_) => self.doubts.clear(),
+        }
+        taken
+    }
+
+    fn attempt(&mut self, epoch: Epoch, expected: Option<&Cursor>, next: &Cursor, batch: &[Arrival]) -> Result<Intake> {
+        if self.doubts.is_empty() && self.may_transact(epoch, expected, batch) {
             match self.intake_in_transaction(epoch, expected, next, batch) {
                 // A refused transaction has changed nothing; what it was refused for may not hold for the script.
                 Ok(None) => {}
@@ -49,7 +75,7 @@ impl Ledger {
     }
 
     fn vouch(&mut self, taken: &Intake, next: &Cursor) {
-        let number = self.connection.number().filter(|_| *taken == Intake::Taken);
+        let number = self.connection.number().filter(|_| matches!(taken, Intake::Taken(_)));
         self.taken_on = number.or(self.taken_on);
         self.vouched = number.map(|number| (number, next.clone()));
     }
@@ -82,7 +108,9 @@ impl Ledger {
         let mut call = ScriptCall::new(&keys_used)
             .show(epoch)
             .show(expected.map(Cursor::to_string).unwrap_or_default())
-            .show(next);
+            .show(next)
+            .show(self.doubts.len());
+        self.doubts.iter().for_each(|doubt| call.push_shown(doubt));
         let mut member = Vec::new();
         for Arrival { id, payload, refused } in batch {
             match refused {
@@ -108,7 +136,7 @@ impl Ledger {
                 }
                 _ => self.fenced(epoch, DOING, &reply),
             },
-            _ if text(&reply) == Some("OK") => Ok(Intake::Taken),
+            _ if text(&reply) == Some("OK") => Ok(Intake::Taken(next.clone())),
             _ => self.surprise(DOING, &reply),
         }
     }
@@ -155,7 +183,7 @@ impl Ledger {
             self.fence.disarm();
             return Ok(None);
         }
-        let Some(failed) = failed else { return Ok(Some(Intake::Taken)) };
+        let Some(failed) = failed else { return Ok(Some(Intake::Taken(next.clone()))) };
         // The key holds something else. The cursor has moved over what is nowhere: back, before anything else.
         let refusal = self.connection.refusal(DOING, error_of(&failed));
         let reason = self.name_the_key(refusal).to_string();
@@ -166,7 +194,7 @@ impl Ledger {
     /// Moves the cursor back that went astray.
     fn rewind(&mut self, epoch: Epoch) -> Result<Intake> {
         let keys = self.keys.clone();
-        let Some(Astray { from, to, reason }) = self.astray.clone() else { return Ok(Intake::Taken) };
+        let Some(Astray { from, to, reason }) = self.astray.clone() else { return Ok(Intake::Moved(None)) };
         self.vouched = None;
         let call = ScriptCall::new(&[&keys.epoch, &keys.cursor])
             .show(epoch)

@@ -102,6 +102,8 @@ pub struct Ledger {
     vouched: Option<(u64, Cursor)>,
     /// The number of the connection on which an intake last succeeded.
     taken_on: Option<u64>,
+    /// Cursors that attempts at the present batch may have written: their outcome is unknown.
+    doubts: Vec<Cursor>,
     /// What an intake left to be put right.
     astray: Option<Astray>,
 }
@@ -123,7 +125,7 @@ impl Ledger {
             also: None,
             written: vec![(keys.pending.clone(), "zset"), (keys.processed.clone(), "stream")],
         });
-        Ledger { connection, keys, fence, recall, vouched: None, taken_on: None, astray: None }
+        Ledger { connection, keys, fence, recall, vouched: None, taken_on: None, doubts: Vec::new(), astray: None }
     }
 
     /// The group's keys.

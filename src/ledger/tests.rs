@@ -79,7 +79,7 @@ impl Fixture {
         let batch: Vec<Arrival> = ids.iter().map(|id| arrival(*id, b"x")).collect();
         let before = self.ledger.cursor().expect("the cursor is read");
         let next = cursor("m", ids.len() as u64, ids.last().copied().unwrap_or_default());
-        assert_eq!(self.ledger.intake(epoch, before.as_ref(), &next, &batch).unwrap(), Intake::Taken);
+        assert_eq!(self.ledger.intake(epoch, before.as_ref(), &next, &batch).unwrap(), Intake::Taken(next));
     }
 }
 
@@ -154,7 +154,7 @@ fn intake_moves_members_and_cursor_together() {
     let cursors = [None, Some(cursor("m", 2, 11)), Some(next.clone())];
     for (batch, between) in batches.iter().zip(cursors.windows(2)) {
         let [before, Some(next)] = between else { panic!("a batch ends at a cursor") };
-        assert_eq!(f.ledger.intake(epoch, before.as_ref(), next, batch).unwrap(), Intake::Taken);
+        assert_eq!(f.ledger.intake(epoch, before.as_ref(), next, batch).unwrap(), Intake::Taken(next.clone()));
         assert_eq!(f.ledger.cursor().unwrap(), Some(next.clone()));
         // Offered again, after a lost reply: nothing happens, and the cursor tells that it was taken.
         let again = f.ledger.intake(epoch, before.as_ref(), next, batch);
@@ -366,7 +366,7 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     for part in ["0000000000000001", "because", "deliveries", "'3'", "c0"] {
         assert!(entry.contains(&part.replace('\'', "")), "{part}: {entry}");
     }
-    f.ledger.settle(epoch, 3, &[returned(3, Verdict::Failed, 1)]).unwrap().settled;
+    f.ledger.settle(epoch, 3, &[returned(3, Verdict::Failed, 1)]).unwrap();
     let (looked_at, found) = f.ledger.fetch(epoch, &[MessageId(1), MessageId(3)], 1000).unwrap();
     assert_eq!((looked_at, found.len(), found[0].delivery), (2, 1, 2));
     assert_eq!(f.ledger.commit(None, 0, None, &[commit(3)]).unwrap().recorded, 1);

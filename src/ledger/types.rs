@@ -62,8 +62,8 @@ pub struct Recall {
 /// The answer to an intake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intake {
-    /// The batch is in the sorted set and the cursor has moved.
-    Taken,
+    /// The batch is in the sorted set, and the cursor is this one.
+    Taken(Cursor),
     /// The cursor is not the one expected; nothing was changed.
     Moved(Option<Cursor>),
     /// The members were refused, for this reason, in a transaction that moved the cursor, which has been moved back. That

@@ -223,7 +223,7 @@ fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
     assert!(error.to_string().contains("messages:pending is a string"), "{error}");
     assert_eq!(f.ledger.cursor().expect("redis answers"), before);
     f.run(&["DEL", "messages:pending"]);
-    assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken);
+    assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(next));
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
 }
 
@@ -238,14 +238,32 @@ fn an_intake_that_only_moved_its_cursor_is_not_taken_for_done() {
     f.run(&["DEL", "messages:pending"]);
     f.run(&["SET", "messages:pending", "mine"]);
     let mut again = other(&f);
+    again.doubts.push(next.clone());
+    let after = Cursor { last_id: MessageId(next.last_id.0 + 1), ..next.clone() };
     let error = again.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
     assert!(error.to_string().contains("messages:pending is a string"), "{error}");
     f.run(&["DEL", "messages:pending"]);
-    assert_eq!(again.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken);
+    assert_eq!(again.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(after.clone()));
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
     // And one that was done is not done again.
     let moved = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
-    assert_eq!(moved, Intake::Moved(Some(next)));
+    assert_eq!(moved, Intake::Moved(Some(after)));
+}
+
+/// The first attempt arrives after the second, which was done, and after the result.
+#[test]
+fn an_intake_that_comes_late_does_nothing() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1]);
+    let before = f.ledger.cursor().expect("redis answers");
+    let (next, batch) = (cursor("m", 2, 2), [arrival(2, b"x")]);
+    let mut second = other(&f);
+    second.doubts.push(next.clone());
+    assert!(matches!(second.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(_)));
+    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
+    let late = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
+    assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
+    assert_eq!(counts(&mut f), (2, 0));
 }
 
 #[test]
