@@ -143,14 +143,18 @@ fn by_a_pause_of_redis_longer_than_the_lease() {
 }
 
 #[test]
-fn by_the_loss_of_the_cursor() {
+fn by_a_cursor_that_somebody_moved() {
     let mut cluster = cluster_of(options(2, 2, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
     let process = cluster.process(leader).unwrap();
     let workers = wait_until("the leader's three workers", || found(process, &WORKERS));
-    let () = run(connection, &["DEL", "messages:cursor"]);
+    // The same place, as another leader would write it.
+    let cursor: String = run(connection, &["GET", "messages:cursor"]);
+    let (place, last_id) = cursor.rsplit_once(' ').expect("three words");
+    let moved = format!("{place} {}", last_id.parse::<u64>().expect("a number") + 1);
+    let () = run(connection, &["SET", "messages:cursor", &moved]);
     support::publish(connection, "m", 0..10);
     let ended = process.wait_for_line("event=term-ended", DEADLINE).expect("the term ends");
     assert!(ended.contains("reason=cursor-moved"), "{ended}");
