@@ -12,6 +12,9 @@ use crate::id::{DispatcherId, Epoch, MAX_BELIEVED_ID, MessageId};
 /// The longest marker that is accepted: a dispatcher id and a number.
 pub const MAX_MARKER_BYTES: usize = 160;
 
+/// The most digits that the epoch and the number of a leader's marker have.
+const MAX_NUMBER_DIGITS: usize = 15;
+
 /// A word published on the control channel to name a place in the stream. Unique; has no spaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Marker(Arc<str>);
@@ -50,7 +53,14 @@ impl FromStr for Marker {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Marker, ()> {
-        let good = !text.is_empty() && text.len() <= MAX_MARKER_BYTES && text.bytes().all(|b| b.is_ascii_graphic());
+        let plain = !text.is_empty() && text.len() <= MAX_MARKER_BYTES && text.bytes().all(|b| b.is_ascii_graphic());
+        // A leader's marker with longer numbers was made up, and `lua/steps.lua` takes no cursor that names one.
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let long = |part: &str| part.len() > MAX_NUMBER_DIGITS;
+        let made_up = text
+            .rsplit_once('.')
+            .is_some_and(|(epoch, number)| is_number(epoch) && is_number(number) && (long(epoch) || long(number)));
+        let good = plain && !made_up;
         if good { Ok(Marker(text.into())) } else { Err(()) }
     }
 }
@@ -138,6 +148,16 @@ mod tests {
         assert_eq!((join.joined(), join.leader_place()), (Some(dispatcher.as_str()), None));
         let leader = Marker::of_leader(Epoch(17), 4);
         assert_eq!((leader.joined(), leader.leader_place()), (None, Some((Epoch(17), 4))));
+    }
+
+    #[test]
+    fn a_leaders_marker_with_numbers_that_no_leader_reaches_is_none() {
+        let longest = "9".repeat(MAX_NUMBER_DIGITS);
+        assert!(format!("{longest}.{longest}").parse::<Marker>().is_ok());
+        for made_up in [format!("{longest}9.1"), format!("1.{longest}9"), format!("1.{}", u64::MAX)] {
+            assert_eq!(made_up.parse::<Marker>(), Err(()), "{made_up}");
+        }
+        assert!(format!("d-{longest}9.1").parse::<Marker>().is_ok(), "a dispatcher's name is free");
     }
 
     #[test]

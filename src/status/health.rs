@@ -42,6 +42,13 @@ impl Status {
         if leader.is_some() && !standbys.any(|standby| standby.report.as_ref().is_some_and(|report| report.in_sync)) {
             notes.push("no standby is in sync: nobody could take over at once".to_owned());
         }
+        if self.leader().is_some_and(|leader| leader.by_time) {
+            notes.push(
+                "the leader's subscription is not counted on this server (event=not-counted): if it dies, others wait until its \
+                 lease has run out"
+                    .to_owned(),
+            );
+        }
         if let Some(report) = self.leaders_report() {
             if !report.consumers.is_empty() && !report.missing.is_empty() {
                 notes.push(format!("consumers that are not connected{}", tried(&report.missing)));

@@ -23,6 +23,7 @@ impl Status {
                 "id": leader.holder,
                 "name": leader.name(),
                 "epoch": leader.epoch.0,
+                "by_time": leader.by_time,
                 "lease_left_ms": self.snapshot.lease_left.unwrap_or_default().as_millis() as u64,
             })
         });

@@ -80,7 +80,7 @@ fn it_says_the_same_as_json() {
     assert_eq!(json["health"], "ok");
     assert_eq!(
         json["leader"],
-        serde_json::json!({"id": "d0-5f3a9c", "name": "d0", "epoch": 17, "lease_left_ms": 1400})
+        serde_json::json!({"id": "d0-5f3a9c", "name": "d0", "epoch": 17, "by_time": false, "lease_left_ms": 1400})
     );
     assert_eq!(json["dispatchers"][1]["role"], "standby");
     assert_eq!(json["dispatchers"][1]["in_sync"], true);
@@ -151,4 +151,12 @@ fn what_is_worth_knowing_is_no_problem() {
     assert!(status.to_string().contains("\nredis         the server's version is 6.0: "), "{status}");
     assert_eq!(status.to_json()["redis_warnings"].as_array().map(Vec::len), Some(1));
     assert_eq!(status.exit_code(), 0);
+}
+
+#[test]
+fn a_lease_that_ends_by_its_time_alone_is_noted() {
+    let mut status = status();
+    status.snapshot.lease.as_mut().expect("somebody leads").by_time = true;
+    assert!(status.problems().is_empty(), "it works");
+    assert!(status.notes().iter().any(|note| note.contains("event=not-counted")), "{:?}", status.notes());
 }
