@@ -218,3 +218,38 @@ fn a_standby_that_does_not_notice_that_it_is_deaf_stays_so() {
     let bounds = two(Servers::Failover, 1, SWITCH);
     find_broken(&[], rules.and_without(Rule::DeafStandbySubscribesAnew), ALL_HEAR, bounds);
 }
+
+/// A limit, which the documentation names: who is subscribed is asked of the server that counts only its own, so that the
+/// eldest may be taken for absent.
+#[test]
+fn an_elder_that_is_not_counted_is_passed_over() {
+    const APART: &[Action] = &[
+        Action::Switch,
+        Action::MoveCommands(0),
+        Action::MoveCommands(1),
+        Action::Uncounted(1),
+        Action::SubscribeAt(1, 1),
+        Action::Read(0),
+        Action::Take(0),
+        Action::Serve(0),
+        Action::Read(1),
+        Action::Look(1),
+        Action::Acquire(1),
+        Action::Read(0),
+        Action::Take(0),
+        Action::Renew(0),
+        Action::Uncounted(0),
+        Action::SubscribeAt(0, 0),
+        Action::Publish,
+        Action::Read(0),
+        Action::Read(0),
+        Action::Read(1),
+        Action::Read(1),
+        Action::Read(1),
+        Action::TakeOver(1),
+        Action::Take(1),
+        Action::Crash(1),
+    ];
+    let budget = Budget { faults: 2, crashes: 1, ..SWITCH };
+    find_broken(APART, Rules::ALL, NONE_LOST, two(Servers::Forwarding, 1, budget));
+}
