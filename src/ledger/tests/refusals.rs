@@ -119,11 +119,14 @@ fn check(world: &mut World, step: &Step, state: State, cause: &Cause, undisturbe
         assert!(error.to_string().contains(&text), "{case}: {error}");
     }
     if is_taken_back {
-        undisturbed.without_precautions().assert_whole(step, &now.without_precautions(), &case);
+        undisturbed.without_precautions().assert_whole(step, &now.clone().without_precautions(), &case);
     } else {
         undisturbed.assert_whole(step, &now, &case);
     }
-    assert!(matches!((step.again)(&mut caller), Came::Done(_)), "{case}: it is refused when the cause has gone");
+    let Came::Done(answer) = (step.again)(&mut caller) else { panic!("{case}: it is refused when the cause has gone") };
+    if now == undisturbed.before {
+        assert_eq!(answer, undisturbed.answer, "{case}: repeated");
+    }
     let mut ends = [world.snapshot(), undisturbed.after.clone()];
     if is_taken_back {
         ends = ends.map(Snapshot::without_precautions);
