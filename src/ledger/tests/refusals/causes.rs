@@ -1,5 +1,5 @@
-//! What Redis may refuse a command for. None of these is picked for a step: they are made from the step's commands and the
-//! group's keys.
+//! Why Redis may refuse a command. No cause is picked for a step: they are generated from the commands of the step and the
+//! keys of the group.
 
 use super::steps::{Needs, Step};
 use super::world::{Held, World};
@@ -16,7 +16,7 @@ pub(super) enum Cause {
     Command(String),
     /// The user has no right to a key.
     Key(String),
-    /// The user has no right to give a command on a key.
+    /// The user has no right to give a command on one of the keys.
     CommandOn(String, String),
     /// The user has no right to any channel.
     Channels,
@@ -44,11 +44,11 @@ pub(super) fn keys(_: &Step, world: &World) -> Vec<Cause> {
     world.all_keys().into_iter().map(Cause::Key).chain([Cause::Channels]).collect()
 }
 
-/// Each command of a step that the user may give on all keys but one. Only where a user can have such rights.
+/// Each command of a step that writes and that the user may give on all keys but one. Only where a user can have such rights.
 pub(super) fn commands_by_key(step: &Step, world: &World) -> Vec<Cause> {
     let keys = if world.has_selectors { world.all_keys() } else { Vec::new() };
     let of = |name: &'static str| keys.iter().map(move |key| Cause::CommandOn(name.to_owned(), key.clone()));
-    step.all_commands().into_iter().flat_map(of).collect()
+    step.all_commands().into_iter().filter(|name| world.writing.contains(*name)).flat_map(of).collect()
 }
 
 /// Each key that holds what it must not hold. That a message was put back is told by a key of any type.

@@ -1,7 +1,7 @@
-//! A transaction that was open when a key became another, so that a part of it takes place and has to be taken back; and at
-//! the same time each other cause, which may refuse that, too.
+//! Two causes at once: a key is replaced while a transaction is open, so that a part of the transaction takes place and has
+//! to be taken back, and another cause may refuse to have it taken back.
 //!
-//! The caller then owes it. Once all causes have gone it has to come to what would have been without them.
+//! The caller remembers what it owes. Once both causes are gone, the same call leads to the state of an undisturbed run.
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! A server of its own with a group in a known state, and everything that it holds as one comparable value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::steps::Step;
 use super::*;
@@ -44,6 +44,8 @@ pub(super) struct World {
     pub(super) id: DispatcherId,
     /// Whether a user can have rights to commands on some keys alone: from 7.0 on.
     pub(super) has_selectors: bool,
+    /// The commands that write, in capitals.
+    pub(super) writing: BTreeSet<String>,
     run_id: String,
 }
 
@@ -58,10 +60,13 @@ impl World {
         admin.query("testing", Command::of(&user)).expect("the administrator may make a user");
         let selector = ["ACL", "SETUSER", "selected", "(+get ~key)"];
         let has_selectors = admin.query("testing", Command::of(&selector)).is_ok();
+        let commands = admin.query("testing", Command::of(&["COMMAND"])).expect("redis tells its commands");
+        let writing = parts(&commands).iter().map(parts).filter(|of| texts(&of[2]).iter().any(|flag| flag == "write"));
+        let writing = writing.filter_map(|of| text(&of[0]).map(str::to_uppercase)).collect();
         let info = admin.query("testing", Command::of(&["INFO", "server"])).expect("redis answers");
         let run_id = text(&info).and_then(|info| info.split_once("run_id:")?.1.lines().next().map(str::to_owned));
         let run_id = run_id.expect("a server has a run id");
-        World { redis, admin, keys: Keys::new("messages"), id: id.clone(), has_selectors, run_id }
+        World { redis, admin, keys: Keys::new("messages"), id: id.clone(), has_selectors, writing, run_id }
     }
 
     /// Carries a command out with all rights.
@@ -107,12 +112,6 @@ impl World {
     pub(super) fn type_of(&self, key: &str) -> &'static str {
         let kind = self.keys.types().into_iter().find_map(|(name, kind)| (name == key).then_some(kind));
         kind.expect("it is one of the group's keys")
-    }
-
-    /// What Redis says a command is like: `write`, `readonly`, …
-    pub(super) fn flags_of(&mut self, command: &str) -> Vec<String> {
-        let told = self.run(&["COMMAND", "INFO", command]);
-        texts(&parts(&parts(&told)[0])[2])
     }
 
     /// Has a save fail, which Redis remembers until one succeeds: the file that it would write is a folder.
