@@ -1,7 +1,7 @@
 //! Everything that knows a Redis key: the keys, the scripts, and one typed operation for each thing done with them.
 //!
 //! A [`Ledger`] is one connection and belongs to one thread. Each operation is one script, one transaction or one command, so
-//! that it happens whole or not at all; those of the leader carry its epoch and are refused with
+//! that it happens whole or not at all (how, see `lua/steps.lua`); those of the leader carry its epoch and are refused with
 //! [`Error::Fenced`] once another dispatcher leads. An operation
 //! is never repeated here: after an [`Error::Redis`] its outcome is unknown, and only the caller knows what that means.
 
@@ -12,6 +12,7 @@ mod cursor;
 mod epoch;
 mod intake;
 mod keys;
+mod leadership;
 mod member;
 pub mod overview;
 pub mod reading;
@@ -32,7 +33,6 @@ use redis::Value;
 
 use self::connection::error_of;
 use self::intake::Astray;
-use self::overview::Lease;
 use self::script::{Script, ScriptCall};
 use self::transaction::{Guard, Guarded};
 use crate::error::{Error, Result};
@@ -154,93 +154,6 @@ impl Ledger {
         answer.map_or_else(|error| error.refusal().is_some(), |_| true)
     }
 
-    /// Tries to take the lease; with `may_take` false it only looks.
-    ///
-    /// `floor` is the highest epoch the caller has heard of: the new one is above it even if Redis lost its own count.
-    pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Attempt> {
-        const DOING: &str = "trying for the lease";
-        let keys = self.keys.clone();
-        let keys_used = [keys.leader.as_str(), &keys.epoch, &keys.cursor, &keys.pending, &keys.recall];
-        let call = ScriptCall::new(&keys_used)
-            .bytes(id.as_str())
-            .show(ttl.as_millis())
-            .bytes(&keys.alive_prefix)
-            .show(floor)
-            .bytes(if may_take { "1" } else { "0" });
-        let reply = self.call(DOING, &ACQUIRE, call)?;
-        match self.attempt_of(&reply)? {
-            Some(attempt) => Ok(attempt),
-            None => self.surprise(DOING, &reply),
-        }
-    }
-
-    fn attempt_of(&self, reply: &Value) -> Result<Option<Attempt>> {
-        let Value::Array(parts) = reply else { return Ok(None) };
-        let [verdict, Value::Int(counted), Value::Int(now_ms), cursor, lease, Value::Array(foreign), rest @ ..] =
-            parts.as_slice()
-        else {
-            return Ok(None);
-        };
-        let cursor = self.cursor_of(cursor)?;
-        let lease = text(lease).and_then(Lease::parse);
-        let answer = match (text(verdict), lease, rest) {
-            (Some("acquired"), Some(lease), [newest, before]) => {
-                let before = text(before).and_then(|epoch| epoch.parse().ok()).map(Epoch);
-                Acquire::Acquired { lease, cursor, newest: text(newest).and_then(score), before }
-            }
-            (Some("vacant"), ..) => Acquire::Vacant { cursor },
-            (Some("held"), Some(lease), _) => Acquire::Held { lease, cursor },
-            _ => return Ok(None),
-        };
-        let shown = |value: &Value| match value {
-            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            other => format!("{other:?}"),
-        };
-        let foreign = foreign.chunks_exact(2).map(|pair| (shown(&pair[0]), shown(&pair[1]))).collect();
-        Ok(Some(Attempt { answer, counted: *counted == 1, redis_ms: (*now_ms).try_into().unwrap_or(0), foreign }))
-    }
-
-    /// Prolongs the lease; `false` if it is not ours any more.
-    pub fn renew(&mut self, lease: &Lease, ttl: Duration) -> Result<bool> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.leader.as_str()];
-        let call = ScriptCall::new(&keys_used).show(lease).show(ttl.as_millis());
-        let reply = self.call("renewing the lease", &RENEW, call)?;
-        Ok(reply == Value::Int(1))
-    }
-
-    /// Gives the lease back and tells the standbys; `false` if it was not ours any more.
-    pub fn release(&mut self, lease: &Lease) -> Result<bool> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.leader.as_str(), &keys.consumers];
-        let call = ScriptCall::new(&keys_used)
-            .show(lease)
-            .bytes(&keys.control)
-            .show(subscription::Notice::Released(lease.epoch));
-        let reply = self.call("releasing the lease", &RELEASE, call)?;
-        Ok(reply == Value::Int(1))
-    }
-
-    /// The ids of the other dispatchers that are subscribed now.
-    pub fn other_dispatchers(&mut self, own: &DispatcherId) -> Result<Vec<String>> {
-        let mut ids = self.dispatchers()?;
-        ids.retain(|id| id != own.as_str());
-        Ok(ids)
-    }
-
-    /// The ids of all dispatchers that are subscribed now.
-    fn dispatchers(&mut self) -> Result<Vec<String>> {
-        const DOING: &str = "looking for the dispatchers";
-        // In a pattern the characters of a group's name must stand for themselves.
-        let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
-        let pattern: String = self.keys.alive_prefix.chars().map(literal).collect::<String>() + "*";
-        let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
-        let Value::Array(channels) = &reply else { return self.surprise(DOING, &reply) };
-        let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
-        // The pattern also finds channels of a group that is called `<this group>:alive`.
-        Ok(ids.filter(|id| DispatcherId::is_one(id)).map(str::to_owned).collect())
-    }
-
     /// Says how a dispatcher is, for onlookers; forgotten after `ttl` unless said again.
     pub fn report(&mut self, id: &DispatcherId, report: &str, ttl: Duration) -> Result<()> {
         let key = format!("{}{id}", self.keys.status_prefix);
@@ -252,15 +165,6 @@ impl Ledger {
     pub fn end_reports(&mut self, id: &DispatcherId) -> Result<()> {
         let key = format!("{}{id}", self.keys.status_prefix);
         self.connection.query("ending the reports", Command::of(&["DEL", &key])).map(drop)
-    }
-
-    /// Publishes a leader's marker among the messages of `channel`, on the control channel.
-    pub fn publish_marker(&mut self, epoch: Epoch, marker: &Marker, channel: &str) -> Result<()> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.epoch.as_str()];
-        let notice = subscription::Notice::Marker(marker.clone(), channel.to_owned());
-        let call = ScriptCall::new(&keys_used).show(epoch).bytes(&keys.control).show(notice);
-        self.call_for_ok(epoch, "publishing a marker", &MARKER, call)
     }
 
     /// How far the channel has been taken in.

@@ -1,5 +1,6 @@
 //! Each operation against a real Redis of its own.
 
+use super::overview::Lease;
 use super::subscription::{Channels, Seen, Subscription};
 use super::*;
 use crate::local::{RedisOptions, RedisServer, wait_until};

@@ -1,0 +1,109 @@
+//! Leadership in Redis: taking the lease, keeping it, giving it back; who else is subscribed; and a leader's markers.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::overview::Lease;
+use super::script::ScriptCall;
+use super::{ACQUIRE, Acquire, Attempt, Command, Ledger, MARKER, Marker, RELEASE, RENEW, score, subscription, text};
+use crate::error::Result;
+use crate::id::{DispatcherId, Epoch};
+
+impl Ledger {
+    /// Tries to take the lease; with `may_take` false it only looks.
+    ///
+    /// `floor` is the highest epoch the caller has heard of: the new one is above it even if Redis lost its own count.
+    pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Attempt> {
+        const DOING: &str = "trying for the lease";
+        let keys = self.keys.clone();
+        let keys_used = [keys.leader.as_str(), &keys.epoch, &keys.cursor, &keys.pending, &keys.recall];
+        let call = ScriptCall::new(&keys_used)
+            .bytes(id.as_str())
+            .show(ttl.as_millis())
+            .bytes(&keys.alive_prefix)
+            .show(floor)
+            .bytes(if may_take { "1" } else { "0" });
+        let reply = self.call(DOING, &ACQUIRE, call)?;
+        match self.attempt_of(&reply)? {
+            Some(attempt) => Ok(attempt),
+            None => self.surprise(DOING, &reply),
+        }
+    }
+
+    fn attempt_of(&self, reply: &Value) -> Result<Option<Attempt>> {
+        let Value::Array(parts) = reply else { return Ok(None) };
+        let [verdict, Value::Int(counted), Value::Int(now_ms), cursor, lease, Value::Array(foreign), rest @ ..] =
+            parts.as_slice()
+        else {
+            return Ok(None);
+        };
+        let cursor = self.cursor_of(cursor)?;
+        let lease = text(lease).and_then(Lease::parse);
+        let answer = match (text(verdict), lease, rest) {
+            (Some("acquired"), Some(lease), [newest, before]) => {
+                let before = text(before).and_then(|epoch| epoch.parse().ok()).map(Epoch);
+                Acquire::Acquired { lease, cursor, newest: text(newest).and_then(score), before }
+            }
+            (Some("vacant"), ..) => Acquire::Vacant { cursor },
+            (Some("held"), Some(lease), _) => Acquire::Held { lease, cursor },
+            _ => return Ok(None),
+        };
+        let shown = |value: &Value| match value {
+            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            other => format!("{other:?}"),
+        };
+        let foreign = foreign.chunks_exact(2).map(|pair| (shown(&pair[0]), shown(&pair[1]))).collect();
+        Ok(Some(Attempt { answer, counted: *counted == 1, redis_ms: (*now_ms).try_into().unwrap_or(0), foreign }))
+    }
+
+    /// Prolongs the lease; `false` if it is not ours any more.
+    pub fn renew(&mut self, lease: &Lease, ttl: Duration) -> Result<bool> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.leader.as_str()];
+        let call = ScriptCall::new(&keys_used).show(lease).show(ttl.as_millis());
+        let reply = self.call("renewing the lease", &RENEW, call)?;
+        Ok(reply == Value::Int(1))
+    }
+
+    /// Gives the lease back and tells the standbys; `false` if it was not ours any more.
+    pub fn release(&mut self, lease: &Lease) -> Result<bool> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.leader.as_str(), &keys.consumers];
+        let call = ScriptCall::new(&keys_used)
+            .show(lease)
+            .bytes(&keys.control)
+            .show(subscription::Notice::Released(lease.epoch));
+        let reply = self.call("releasing the lease", &RELEASE, call)?;
+        Ok(reply == Value::Int(1))
+    }
+
+    /// The ids of the other dispatchers that are subscribed now.
+    pub fn other_dispatchers(&mut self, own: &DispatcherId) -> Result<Vec<String>> {
+        let mut ids = self.dispatchers()?;
+        ids.retain(|id| id != own.as_str());
+        Ok(ids)
+    }
+
+    /// The ids of all dispatchers that are subscribed now.
+    pub(super) fn dispatchers(&mut self) -> Result<Vec<String>> {
+        const DOING: &str = "looking for the dispatchers";
+        // In a pattern the characters of a group's name must stand for themselves.
+        let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
+        let pattern: String = self.keys.alive_prefix.chars().map(literal).collect::<String>() + "*";
+        let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
+        let Value::Array(channels) = &reply else { return self.surprise(DOING, &reply) };
+        let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
+        // The pattern also finds channels of a group that is called `<this group>:alive`.
+        Ok(ids.filter(|id| DispatcherId::is_one(id)).map(str::to_owned).collect())
+    }
+
+    /// Publishes a leader's marker among the messages of `channel`, on the control channel.
+    pub fn publish_marker(&mut self, epoch: Epoch, marker: &Marker, channel: &str) -> Result<()> {
+        let keys = self.keys.clone();
+        let keys_used = [keys.epoch.as_str()];
+        let notice = subscription::Notice::Marker(marker.clone(), channel.to_owned());
+        let call = ScriptCall::new(&keys_used).show(epoch).bytes(&keys.control).show(notice);
+        self.call_for_ok(epoch, "publishing a marker", &MARKER, call)
+    }
+}
