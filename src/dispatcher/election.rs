@@ -4,7 +4,6 @@
 //! term ends when Redis or our own clock says that the lease is gone, when a worker says so, or when the program is
 //! asked to stop. Who goes first when the lease is free is said in `precedence`.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use super::Shared;
 use super::dialer::DialRequests;
 use super::health::ELECTION_TURN_WITHIN;
 use super::precedence::{self, Right};
+use super::reach::Reach;
 use super::redistributor::PENDING_LOST;
 use super::stats::set;
 use super::term::Term;
@@ -22,7 +22,7 @@ use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::id::{Epoch, MessageId};
 use crate::lease::{Lease, Renewal};
-use crate::ledger::{Acquire, Attempt, Cursor, Ledger};
+use crate::ledger::{Acquire, Cursor, Ledger};
 use crate::listener::Released;
 use crate::log::Quoted;
 use crate::pulse::OPEN_WITHIN;
@@ -42,13 +42,8 @@ const SHORT_TERMS: u32 = 1;
 /// The pauses between short terms.
 const SHORT_TERM_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How long markers may stay unheard at least: see [`Hearing`](crate::hearing::Hearing).
-const LEAST_UNHEARD: Duration = Duration::from_secs(2);
 /// How often a leader looks whether its markers come back, at least.
 const HEAR_EVERY: Duration = Duration::from_millis(500);
-
-/// The most foreign values that are remembered to have been logged.
-const MAX_SAID: usize = 64;
 
 /// How long the end of a term takes at most.
 const TERM_END_WITHIN: Duration = Duration::from_secs(30);
@@ -65,20 +60,7 @@ pub(super) struct Election {
     connected: bool,
     /// Since when the lease has been free while we may not take it.
     vacant: Option<Vacancy>,
-    /// Whether our subscription is counted on the server that our commands reach.
-    counted: Counted,
-    /// Foreign values that were logged.
-    said: HashSet<(String, String)>,
-}
-
-/// Whether a dispatcher's subscription is counted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Counted {
-    Yes,
-    /// It was not, and is made anew: the next connection may lead to the right server.
-    Retried,
-    /// Nor is the new one: that is how this Redis is reached, and leases end by their time alone.
-    No,
+    reach: Reach,
 }
 
 /// A term that begins.
@@ -133,6 +115,7 @@ impl Election {
         let ttl = shared.config.lease_ttl;
         let ledger = Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), ttl);
         let lease = Lease::new(ledger, shared.id.clone(), ttl);
+        let reach = Reach::new(&shared);
         Election {
             shared,
             lease,
@@ -142,8 +125,7 @@ impl Election {
             backoff: Backoff::for_leadership(),
             connected: false,
             vacant: None,
-            counted: Counted::Yes,
-            said: HashSet::new(),
+            reach,
         }
     }
 
@@ -228,10 +210,10 @@ impl Election {
         let segment = self.shared.ring.live_segment();
         // Look first: whether we may take it depends on the cursor that stands now.
         let attempt = self.lease.acquire(floor, false)?;
-        self.note_foreign(&attempt);
+        self.reach.note_foreign(&attempt);
         self.shared.listener.hearing.note_redis_clock(attempt.redis_ms);
         if segment.is_some() && segment == self.shared.ring.live_segment() {
-            self.note_counted(attempt.counted, subscription);
+            self.reach.note_counted(attempt.counted, subscription);
         }
         let seen = attempt.answer;
         let (free, cursor) = match &seen {
@@ -239,7 +221,7 @@ impl Election {
             Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. } => (true, cursor),
         };
         if !free && segment.is_some() {
-            self.hear_leader(cursor.as_ref(), subscription);
+            self.reach.hear_leader(cursor.as_ref(), subscription);
         }
         let segment = self.shared.ring.live_segment();
         let resolution = self.shared.ring.resolve(cursor.as_ref());
@@ -266,7 +248,7 @@ impl Election {
         let right = precedence::right(resolution.standing, eldest, vacant_for, self.shared.config.lease_ttl);
         let Some(right) = right else { return Ok(Look::Vacant) };
         let attempt = self.lease.acquire(floor, true)?;
-        self.note_foreign(&attempt);
+        self.reach.note_foreign(&attempt);
         let is_cursor = |(key, _): &(String, String)| *key == self.shared.config.common.keys.cursor;
         let cursor_lost = attempt.foreign.iter().any(is_cursor);
         match attempt.answer {
@@ -286,65 +268,6 @@ impl Election {
             }
             Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(Look::Held),
         }
-    }
-
-    /// Says once what keys hold that no dispatcher can have written.
-    fn note_foreign(&mut self, attempt: &Attempt) {
-        if self.said.len() > MAX_SAID {
-            self.said.clear();
-        }
-        for (key, value) in &attempt.foreign {
-            if self.said.insert((key.clone(), value.clone())) {
-                log::warn!(
-                    "event=foreign-value key={} holds={} note=\"no dispatcher has written this; it is ignored, and replaced \
-                     where a leader writes that key; find out who did, or choose another --group\"",
-                    Quoted(key),
-                    Quoted(value)
-                );
-            }
-        }
-    }
-
-    /// Where our own subscription is not counted, it is with another server than our commands, or something between
-    /// forwards what is published: nothing can be learnt of other dispatchers then.
-    fn note_counted(&mut self, counted: bool, subscription: u64) {
-        let before = self.counted;
-        self.counted = match (counted, before) {
-            (true, _) => Counted::Yes,
-            (false, Counted::Yes) => Counted::Retried,
-            (false, _) => Counted::No,
-        };
-        if self.counted == before {
-            return;
-        }
-        match self.counted {
-            Counted::Yes => log::info!("event=counted-again"),
-            Counted::Retried => self.renew_subscription(subscription, "not-counted"),
-            Counted::No => log::warn!(
-                "event=not-counted setting=redis-url problem=\"PUBSUB NUMSUB does not count this dispatcher's subscription: \
-                 commands and subscription reach two servers (a proxy, a cluster's node, a replica); a dead leader is \
-                 replaced only when its lease has run out\""
-            ),
-        }
-    }
-
-    /// A standby that sees the cursor move and hears no leader's marker listens to another server than the leader.
-    fn hear_leader(&mut self, cursor: Option<&Cursor>, subscription: u64) {
-        let cursor = cursor.map(Cursor::to_string).unwrap_or_default();
-        if self.shared.listener.hearing.is_deaf_standby(cursor, self.unheard_limit()) {
-            self.renew_subscription(subscription, "the cursor moves, and no leader's marker is heard");
-        }
-    }
-
-    fn renew_subscription(&self, subscription: u64, reason: &str) {
-        log::warn!("event=deaf reason={} note=\"the subscription is made anew\"", Quoted(reason));
-        self.shared.listener.hearing.begin_anew();
-        self.shared.listener.renew_subscription(subscription);
-    }
-
-    /// How long leaders' markers may stay unheard.
-    fn unheard_limit(&self) -> Duration {
-        self.shared.config.lease_ttl.max(LEAST_UNHEARD)
     }
 
     /// Whether all other dispatchers are younger; one in sync need not know.
@@ -378,7 +301,7 @@ impl Election {
         let reason = self.hold(epoch, &kill, &ends);
         kill.set(reason);
         if reason == Reason::Deaf {
-            self.renew_subscription(subscription, "our own markers do not come back");
+            self.reach.renew_subscription(subscription, "our own markers do not come back");
         }
         self.shared.listener.hearing.begin_anew();
         // The workers finish what they are at, and at a clean end take in what has arrived.
@@ -407,7 +330,7 @@ impl Election {
             if let Some(reason) = kill.reason() {
                 return reason;
             }
-            if self.shared.listener.hearing.is_deaf_leader(epoch, self.unheard_limit()) {
+            if self.reach.is_deaf_leader(epoch) {
                 return Reason::Deaf;
             }
             let wait = self.lease.renew_in().min(HEAR_EVERY);

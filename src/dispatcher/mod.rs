@@ -23,6 +23,7 @@ mod health;
 mod ingest;
 mod link;
 mod precedence;
+mod reach;
 mod redistributor;
 mod reporter;
 mod retry;
