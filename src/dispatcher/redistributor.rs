@@ -56,7 +56,10 @@ pub(super) struct Redistributor {
     /// Suspects wait for much longer than others: neither takes the room of the other.
     suspects: Waiting,
     common: Waiting,
-    unburied: Unburied,
+    /// Messages that Redis refuses as dead letters: they stay pending, in our hands. Bounded by what the courier has there.
+    unburied: Refused<Returned>,
+    /// Lists of consumers that Redis refused.
+    unlisted: Refused<Vec<String>>,
     /// Messages buried since that was last said, and when it was.
     buried: (usize, Option<Instant>),
 }
@@ -88,39 +91,39 @@ impl Waiting {
 
 /// Pending messages have vanished.
 pub(super) const PENDING_LOST: &str = "pending-lost";
-/// How often it is tried again to bury what Redis refused.
-const BURY_EVERY: Duration = Duration::from_secs(1);
+/// How often what Redis refused is tried again.
+const TRY_EVERY: Duration = Duration::from_secs(1);
 
-/// Messages that Redis refuses as dead letters: they stay pending, in our hands, and hold up no others. Bounded by what the
-/// courier has in its hands.
-struct Unburied {
-    letters: Vec<Returned>,
+/// What Redis refuses, and what nothing else waits for: it is tried again from time to time.
+struct Refused<T> {
+    waiting: Vec<T>,
     tried: Instant,
     backoff: Backoff,
 }
 
-impl Default for Unburied {
-    fn default() -> Unburied {
-        Unburied { letters: Vec::new(), tried: Instant::now(), backoff: Backoff::for_redis() }
+impl<T> Default for Refused<T> {
+    fn default() -> Refused<T> {
+        Refused { waiting: Vec::new(), tried: Instant::now(), backoff: Backoff::for_redis() }
     }
 }
 
-impl Unburied {
-    /// Those that are to be tried now.
-    fn due(&mut self) -> Vec<Returned> {
-        if self.tried.elapsed() < BURY_EVERY { Vec::new() } else { std::mem::take(&mut self.letters) }
+impl<T> Refused<T> {
+    /// What is to be tried now.
+    fn due(&mut self) -> Vec<T> {
+        if self.tried.elapsed() < TRY_EVERY { Vec::new() } else { std::mem::take(&mut self.waiting) }
     }
 
-    /// A batch was settled; says why a letter was refused, at first and then from time to time, and that it is over.
-    fn note(&mut self, refused: Option<&Error>) {
+    /// Something was tried. Says why it was refused, at first and then from time to time, and that it is over.
+    fn note(&mut self, refused: Option<&Error>, event: impl FnOnce() -> String) {
         self.tried = Instant::now();
-        if let Some(error) = refused {
-            if self.backoff.should_say() {
-                let messages = self.letters.len();
-                log::warn!("event=dead-letters-refused messages={messages} error={}", crate::log::Quoted(error));
+        match refused {
+            Some(error) if self.backoff.should_say() => {
+                log::warn!("{} error={}", event(), crate::log::Quoted(error));
             }
-        } else if self.letters.is_empty() && self.backoff.reset() {
-            log::info!("event=redis-recovered worker=redistributor");
+            None if self.waiting.is_empty() && self.backoff.reset() => {
+                log::info!("event=redis-recovered worker=redistributor");
+            }
+            _ => {}
         }
     }
 }
@@ -151,7 +154,8 @@ impl Redistributor {
             waker,
             suspects: waiting(),
             common: waiting(),
-            unburied: Unburied::default(),
+            unburied: Refused::default(),
+            unlisted: Refused::default(),
             buried: (0, None),
         }
     }
@@ -168,7 +172,7 @@ impl Redistributor {
                 Err(RecvTimeoutError::Disconnected) => return Err(Killed),
             }
             Line::BOTH.into_iter().try_for_each(|line| self.send_due(line))?;
-            self.bury_again()?;
+            self.try_refused()?;
         }
         Err(Killed)
     }
@@ -187,16 +191,26 @@ impl Redistributor {
                 false => self.tell(News::Missing(id)),
             },
             Task::Vanished(id) => self.record_loss(id),
-            Task::Members(members) => match ledger.set_consumers(epoch, &members) {
-                // It is for onlookers, and made anew with the next change: nothing waits for it.
-                Err(error) if error.refusal().is_some() => {
-                    log::warn!("event=consumers-not-listed error={}", crate::log::Quoted(&error));
-                    Ok(())
-                }
-                Ok(()) => Ok(()),
-                Err(_) => self.retry.until_done(|| ledger.set_consumers(epoch, &members)),
-            },
+            Task::Members(members) => self.list(members),
         }
+    }
+
+    /// Writes the list of consumers. It is for onlookers: where Redis refuses it nothing waits for it.
+    fn list(&mut self, members: Vec<String>) -> Result<(), Killed> {
+        // Only the newest list counts.
+        self.unlisted.waiting.clear();
+        let (ledger, epoch) = (&mut self.ledger, self.epoch);
+        let mut refused = None;
+        self.retry.until_done(|| match ledger.set_consumers(epoch, &members) {
+            Err(error) if error.refusal().is_some() => {
+                refused = Some(error);
+                Ok(())
+            }
+            listed => listed,
+        })?;
+        self.unlisted.note(refused.as_ref(), || format!("event=consumers-not-listed consumers={}", members.len()));
+        self.unlisted.waiting.extend(refused.map(|_| members));
+        Ok(())
     }
 
     /// Reads the backlog on. Where a reply is too large to come through it is asked for less, and a message that can't be
@@ -249,11 +263,12 @@ impl Redistributor {
         self.bury(id, format!("it can't be read from Redis: {reason}").into())
     }
 
-    /// Tries again what Redis refused to take as dead letters.
-    fn bury_again(&mut self) -> Result<(), Killed> {
+    /// Tries again what Redis refused and nothing else has to wait for.
+    fn try_refused(&mut self) -> Result<(), Killed> {
         let letters = self.unburied.due();
         let returned: Vec<_> = letters.into_iter().map(|letter| (letter, 0)).collect();
-        returned.chunks(MAX_SETTLED).try_for_each(|returned| self.settle(returned))
+        returned.chunks(MAX_SETTLED).try_for_each(|returned| self.settle(returned))?;
+        self.unlisted.due().pop().map_or(Ok(()), |members| self.list(members))
     }
 
     fn bury(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {
@@ -277,7 +292,7 @@ impl Redistributor {
                     buried += 1;
                     done.push(returned.id);
                 }
-                Settled::Unburied => self.unburied.letters.push(returned.clone()),
+                Settled::Unburied => self.unburied.waiting.push(returned.clone()),
                 Settled::Again(delivery) => {
                     let wait = match (asked_ms, returned.verdict) {
                         (0, Verdict::Failed | Verdict::Lost) => backoff(delivery),
@@ -291,7 +306,8 @@ impl Redistributor {
                 }
             }
         }
-        self.unburied.note(refused.as_ref());
+        let letters = self.unburied.waiting.len();
+        self.unburied.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
         add(&self.shared.stats.buried, buried);
         self.buried.0 += buried;
         if buried > 0 && self.buried.1.is_none_or(|said| said.elapsed() >= SAY_BURIED_EVERY) {

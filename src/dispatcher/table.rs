@@ -150,7 +150,7 @@ impl Table {
 
     /// Whether a message waits for its first delivery.
     pub(super) fn is_new(&self, id: MessageId) -> bool {
-        self.first_new(MessageId(id.0 - 1)) == Some(id)
+        self.first_new(MessageId(id.0.saturating_sub(1))) == Some(id)
     }
 
     /// A message comes back from the redistributor and waits again, before all new ones. One that is no longer away

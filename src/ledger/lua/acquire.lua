@@ -85,7 +85,8 @@ for place = 0, 255 do
   if not member then
     break
   end
-  if tonumber(score) <= MOST_ID and ours({member}, score) then
+  local id = tonumber(score)
+  if id >= 0 and id <= MOST_ID and ours({member}, id) then
     newest = score
     break
   end
