@@ -431,3 +431,19 @@ fn errors_name_the_server_and_the_setting() {
     let error = ledger(&format!("redis://127.0.0.1:{free}")).cursor().expect_err("nobody listens").to_string();
     assert!(error.contains(&format!("127.0.0.1:{free}")) && error.contains("--redis-url"), "{error}");
 }
+
+#[test]
+fn an_epoch_that_is_gone_is_told_from_one_that_is_not_ours() {
+    let mut f = fixture();
+    let a = DispatcherId::generate("a");
+    let mut before = |f: &mut Fixture| match f.ledger.acquire(&a, TTL, Epoch(0), true).expect("redis answers").answer {
+        Acquire::Acquired { before, .. } => before,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(before(&mut f), None);
+    for (text, expected) in [("1700000000000", 1_700_000_000_000), ("inf", 0), ("", 0), ("9007199254740992", 0)] {
+        f.run(&["SET", "messages:epoch", text]);
+        f.run(&["DEL", "messages:leader"]);
+        assert_eq!(before(&mut f), Some(Epoch(expected)), "{text:?}");
+    }
+}
