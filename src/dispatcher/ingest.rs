@@ -259,6 +259,11 @@ impl Ingest {
                 Ok(true)
             }
             Carried::Halve => {
+                if let Some(cursor) = self.find_taken(&batch)? {
+                    *place = place.after(batch.len());
+                    self.note_taken(batch, cursor);
+                    return Ok(true);
+                }
                 let middle = place.after(batch.len() / 2);
                 let rest = batch.split_off(batch.len() / 2);
                 let Some(position) = self.shared.ring.position(middle) else {
@@ -282,6 +287,38 @@ impl Ingest {
                     *arrival = without_its_end(arrival, &reason);
                 }
                 self.take_in_parts(place, batch, next, &mut Splitter::default())
+            }
+        }
+    }
+
+    /// Before a batch is offered in halves: whether an attempt at the whole of it has taken effect after all. The cursor would
+    /// go back otherwise. Gives the cursor then, which has been moved on, so that an attempt that arrives late finds none that
+    /// it knows. One that takes effect after this look shows as a cursor that has moved.
+    fn find_taken(&mut self, batch: &[Arrival]) -> Result<Option<Cursor>, Killed> {
+        let doubts = self.ledger.take_doubts();
+        if doubts.is_empty() {
+            return Ok(None);
+        }
+        let ledger = &mut self.ledger;
+        let Some(found) = self.retry.until_done(|| ledger.cursor())?.filter(|found| doubts.contains(found)) else {
+            return Ok(None);
+        };
+        if let Some(last) = batch.iter().rev().find(|arrival| arrival.refused.is_none())
+            && !self.retry.until_done(|| ledger.is_pending(last.id))?
+        {
+            // A transaction that moved the cursor, and whose members were refused: the next attempt moves it back first.
+            self.ledger.note_astray(found, self.cursor.clone());
+            return Ok(None);
+        }
+        // More than any attempt has added.
+        let last_id = MessageId(found.last_id.0 + doubts.len() as u64 + 1);
+        let next = Cursor { last_id, ..found.clone() };
+        self.cursor = Some(found);
+        match self.offer(&next, &[], &mut Splitter::default())? {
+            Carried::Done(Some(cursor)) => Ok(Some(cursor)),
+            _ => {
+                self.kill.set(Reason::CursorMoved);
+                Err(Killed)
             }
         }
     }

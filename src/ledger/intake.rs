@@ -191,6 +191,12 @@ impl Ledger {
         self.rewind(epoch).map(Some)
     }
 
+    /// The cursor was moved over messages that are not in Redis: the next attempt moves it back.
+    pub fn note_astray(&mut self, from: Cursor, to: Option<Cursor>) {
+        let reason = "the members were refused, and the reply was lost".to_owned();
+        self.astray = Some(Astray { from, to, reason });
+    }
+
     /// Moves the cursor back that went astray.
     fn rewind(&mut self, epoch: Epoch) -> Result<Intake> {
         let keys = self.keys.clone();

@@ -37,6 +37,7 @@ use self::script::{Script, ScriptCall};
 use self::transaction::{Guard, Guarded};
 use crate::error::{Error, Result};
 use crate::id::{DispatcherId, Epoch, MessageId};
+use crate::refusal::Refusal;
 
 pub use self::command::{Command, Words};
 pub use self::commit::{Committed, Recorded, batches};
@@ -174,6 +175,11 @@ impl Ledger {
         self.cursor_of(&reply)
     }
 
+    /// Takes the cursors that attempts at the present batch may have written: what came of them is looked up otherwise.
+    pub fn take_doubts(&mut self) -> Vec<Cursor> {
+        std::mem::take(&mut self.doubts)
+    }
+
     /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
     ///
     /// At least one message is given if there is one, however large; with `most_bytes` 0 none, only where the first one is.
@@ -268,7 +274,7 @@ impl Ledger {
         let refused = match refused {
             [Value::BulkString(text)] => {
                 let refusal = self.connection.refusal(DOING, error_of(text.strip_prefix(b"-").unwrap_or(text)));
-                Some(self.name_the_key(refusal))
+                Some(self.name_the_key(name_the_command(refusal, Some("XADD"))))
             }
             _ => None,
         };
@@ -334,7 +340,11 @@ impl Ledger {
     }
 
     fn call(&mut self, doing: &'static str, script: &Script, call: ScriptCall) -> Result<Value> {
-        self.connection.call(doing, script, &call).map_err(|error| self.name_the_key(error))
+        self.connection.call(doing, script, &call).map_err(|error| {
+            let command = script::command_at(script.text, &error.to_string());
+            let error = name_the_command(error, command.as_deref());
+            self.name_the_key(error)
+        })
     }
 
     fn call_for_ok(&mut self, epoch: Epoch, doing: &'static str, script: &Script, call: ScriptCall) -> Result<()> {
@@ -392,6 +402,23 @@ impl Ledger {
     fn surprise<T>(&self, doing: &'static str, reply: &Value) -> Result<T> {
         Err(self.connection.server().surprise(doing, reply))
     }
+}
+
+/// Says which right is missing, or which command.
+fn name_the_command(error: Error, command: Option<&str>) -> Error {
+    let (refusal, Some(command)) = (error.refusal(), command) else { return error };
+    let Error::Redis { server, doing, source, hint } = error else { return error };
+    let hint = match refusal {
+        Some(Refusal::Right) => format!(
+            " (the user in --redis-url / ONCECAST_REDIS_URL lacks a right: +{}, or its key; ACL LOG shows which)",
+            command.to_lowercase()
+        ),
+        Some(Refusal::UnknownCommand) => {
+            format!(" (the server lacks a command, {command}: it was renamed, or is older than 6.2)")
+        }
+        _ => hint,
+    };
+    Error::Redis { server, doing, source, hint }
 }
 
 /// A string of any kind, if it is UTF-8.

@@ -17,6 +17,16 @@ impl Script {
     }
 }
 
+/// The command of a script that an error is about: servers before 7.2 don't name it, but they say the line.
+pub(super) fn command_at(script: &str, error: &str) -> Option<String> {
+    const PLACE: &str = "@user_script:";
+    let after = &error[error.find(PLACE)? + PLACE.len()..];
+    let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+    let line = script.lines().nth(after[..digits].parse::<usize>().ok()?.checked_sub(1)?)?;
+    let call = ["redis.call('", "redis.pcall('"].into_iter().find_map(|call| line.split(call).nth(1))?;
+    call.split('\'').next().map(str::to_owned)
+}
+
 /// The keys and arguments of a script call.
 pub(super) struct ScriptCall {
     keys: usize,
@@ -62,5 +72,24 @@ impl ScriptCall {
         word(out, script);
         number(out, self.keys as u64);
         out.extend_from_slice(self.words.bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_was_refused_is_found_by_its_line() {
+        let script = "local a = 1\nredis.call('XADD', KEYS[1])\nreturn a";
+        for error in [
+            "ERR Error running script (call to f_43): @user_script:2: @user_script: 2: The user executing the script can't",
+            "The user executing the script can't run this command or subcommand script: 43, on @user_script:2.",
+        ] {
+            assert_eq!(command_at(script, error).as_deref(), Some("XADD"), "{error}");
+        }
+        for error in ["on @user_script:1.", "on @user_script:99.", "on @user_script:0.", "@user_script:", "OOM"] {
+            assert_eq!(command_at(script, error), None, "{error}");
+        }
     }
 }

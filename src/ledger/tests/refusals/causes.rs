@@ -121,7 +121,7 @@ impl Cause {
     pub(super) fn recognised(&self, world: &World) -> (Refusal, String) {
         let (refusal, text) = match self {
             Cause::Command(_) | Cause::Key(_) | Cause::CommandOn(..) | Cause::Channels => {
-                (Refusal::Right, "lacks a right; ACL LOG shows which")
+                (Refusal::Right, "lacks a right")
             }
             Cause::Type(key) => {
                 let (wanted, kind) =
