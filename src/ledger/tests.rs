@@ -436,7 +436,7 @@ fn errors_name_the_server_and_the_setting() {
 fn an_epoch_that_is_gone_is_told_from_one_that_is_not_ours() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
-    let mut before = |f: &mut Fixture| match f.ledger.acquire(&a, TTL, Epoch(0), true).expect("redis answers").answer {
+    let before = |f: &mut Fixture| match f.ledger.acquire(&a, TTL, Epoch(0), true).expect("redis answers").answer {
         Acquire::Acquired { before, .. } => before,
         other => panic!("{other:?}"),
     };
