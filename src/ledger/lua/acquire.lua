@@ -4,8 +4,8 @@
 --       '1' if the caller may take a free lease now ('0': it only looks)
 -- Gives {verdict, counted, time in ms, cursor, lease that stands, foreign values, …}, where the verdict is 'acquired',
 -- 'vacant' or 'held', counted says whether the caller's own alive channel has a subscriber on this server, and the foreign
--- values are a list of key, value, …; then for 'acquired' the highest pending id or false, and the epoch before: '0' if that was none
--- of ours, false if it was not there.
+-- values are a list of key, value, …; then for 'acquired' the highest pending id or false, and the epoch before: '0' if that was
+-- none of ours, false if it was not there.
 local DAY_MS = 86400000
 local foreign = {}
 local function note(key, value)
