@@ -179,6 +179,8 @@ fn work_in_hand_is_not_run_again_when_leadership_moves() {
     let lease = cluster.wait_for(DEADLINE, "d0 to lead", |_, snapshot| snapshot.lease.clone()).unwrap();
     let second = dispatcher(&cluster, "d1", &reversed, "");
     wait_until_in_sync(connection, 2);
+    // Whoever is linked first would be handed more.
+    wait_until("both consumers to be linked", || ruled_by(lease.epoch).then_some(()));
     publish_payloads(connection, (0..10).map(|n| format!("held{n}")));
     // Three run at each consumer and the others wait there for a thread.
     wait_until("ten messages to be in hand", || (received() == 10).then_some(()));
