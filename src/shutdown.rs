@@ -34,12 +34,14 @@ pub enum Reason {
     Deaf,
     /// Redis no longer has what was taken in: the set of pending messages has vanished.
     PendingLost,
+    /// A consumer has seen a higher epoch than ours.
+    EpochBehind,
     /// A worker could not go on.
     WorkerFailed,
 }
 
 impl Reason {
-    const ALL: [Reason; 11] = [
+    const ALL: [Reason; 12] = [
         Reason::Shutdown,
         Reason::LeaseLost,
         Reason::LeaseExpired,
@@ -50,6 +52,7 @@ impl Reason {
         Reason::BeforeBreak,
         Reason::Deaf,
         Reason::PendingLost,
+        Reason::EpochBehind,
         Reason::WorkerFailed,
     ];
 }
@@ -67,6 +70,7 @@ impl fmt::Display for Reason {
             Reason::BeforeBreak => "before-break",
             Reason::Deaf => "deaf",
             Reason::PendingLost => "pending-lost",
+            Reason::EpochBehind => "epoch-behind",
             Reason::WorkerFailed => "worker-failed",
         })
     }

@@ -172,6 +172,20 @@ error_codes! {
     Replaced = 10,
 }
 
+/// How the text of an ERROR 6 begins that tells a leader which epoch was seen.
+const SEEN: &str = "seen ";
+
+/// The text of an ERROR 6 for a leader that Redis confirms, and that is behind what was seen all the same.
+pub fn seen_text(seen: Epoch, why: &str) -> String {
+    format!("{SEEN}{seen}: {why}")
+}
+
+/// The epoch that such a [text](seen_text) names.
+pub fn seen_epoch(text: &str) -> Option<Epoch> {
+    let (number, _) = text.strip_prefix(SEEN)?.split_once(": ")?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok().map(Epoch))?
+}
+
 /// Why bytes are not a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum WireError {

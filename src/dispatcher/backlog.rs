@@ -55,6 +55,11 @@ impl Backlog {
         self.witness
     }
 
+    /// Whether a message may be in the part that is still to be read.
+    pub(super) fn covers(&self, id: MessageId) -> bool {
+        self.after < id && id <= self.up_to
+    }
+
     /// The next page to read, if there is one and none is being read.
     pub(super) fn request(&mut self, bytes: usize) -> Option<PageRequest> {
         if self.is_empty() || self.requested.is_some() {

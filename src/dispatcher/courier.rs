@@ -56,6 +56,8 @@ pub(super) enum Task {
     Count(Vec<(MessageId, u16)>),
     /// Record these for a consumer without Redis.
     Commit(CommitTask),
+    /// Look whether these are pending: a consumer says that it has them in hand.
+    Verify(Claims),
     /// These consumers are linked now.
     Members(Vec<String>),
     /// Look whether this message is pending: nobody was given it.
@@ -69,9 +71,14 @@ pub(super) struct CommitTask {
     pub(super) link: usize,
     pub(super) serial: u64,
     pub(super) commits: Vec<Commit>,
-    /// The highest id of what this link was not given, as far as is known: another consumer may have it in hand.
-    pub(super) foreign: Option<MessageId>,
     pub(super) bytes: usize,
+}
+
+/// Messages that a consumer named in HELD.
+pub(super) struct Claims {
+    pub(super) link: usize,
+    pub(super) serial: u64,
+    pub(super) ids: Vec<MessageId>,
 }
 
 /// What the redistributor tells the courier.
@@ -84,6 +91,8 @@ pub(super) enum News {
     Done(Vec<MessageId>),
     /// This one is not pending.
     Missing(MessageId),
+    /// Of what a consumer named these are not pending.
+    NotPending(Claims),
     /// Results were recorded.
     Committed { link: usize, serial: u64, ids: Vec<MessageId>, bytes: usize },
 }
@@ -165,7 +174,7 @@ impl Courier {
             answered: vec![false; consumers],
             began: now,
             roll_called: false,
-            table: Table::default(),
+            table: Table::new(backlog_end),
             backlog: Backlog::new(backlog_end),
             inherited: backlog_end,
             looked: now,
@@ -188,7 +197,7 @@ impl Courier {
 
     /// The main loop of the worker.
     pub(super) fn run(mut self) -> Result<()> {
-        (0..self.links.len()).for_each(|index| self.dial(index));
+        (0..self.links.len()).for_each(|index| self.dial(index, None));
         self.list_members();
         while !self.kill.is_set() {
             self.shared.pulses.courier.beat(TURN_WITHIN);
@@ -272,7 +281,7 @@ impl Courier {
 
     /// A message that this leader took in and gave to nobody.
     fn waiting(&self) -> Option<MessageId> {
-        self.table.first_new(self.inherited).or(self.backlog.witness())
+        self.table.first_new().or(self.backlog.witness())
     }
 
     pub(super) fn missing(&mut self, id: MessageId) {
@@ -284,8 +293,18 @@ impl Courier {
     }
 
     fn hand_out(&mut self) {
+        self.give_stuck_places_away();
         // The suspects are older. They never hold up the others.
         Line::BOTH.into_iter().for_each(|line| self.hand_out_of(line));
+    }
+
+    /// Where nobody has a free place, and nobody works on anything, what is overdue would keep its places for ever. So they are
+    /// given away, and the messages go out again: to be done at last, or to end as dead letters.
+    fn give_stuck_places_away(&mut self) {
+        let asked = |link: &&mut Link| !link.draining;
+        if self.table.ready_len() > 0 && self.links.iter_mut().flatten().filter(asked).all(|link| link.is_stuck()) {
+            self.links.iter_mut().flatten().filter(asked).for_each(|link| link.places.free_overdue());
+        }
     }
 
     fn hand_out_of(&mut self, line: Line) {
@@ -295,7 +314,7 @@ impl Courier {
         while let Some(first) = self.table.first_ready(line) {
             let Some(index) = choose(&self.links, self.turn, line, first) else { break };
             self.turn = (index + 1) % self.links.len();
-            let run = self.links[index].as_ref().map_or(0, |link| run_length(line, link.room(), share));
+            let run = self.links[index].as_ref().map_or(0, |link| run_length(line, link.places.room(), share));
             for place in 0..run {
                 let Some(link) = &mut self.links[index] else { break };
                 // The first has just been chosen for this link.
@@ -342,8 +361,9 @@ impl Courier {
         let stats = &self.shared.stats;
         let mut in_flight = 0;
         for link in self.links.iter().flatten() {
-            in_flight += link.held_len();
-            set(&link.figures.in_flight, link.held_len() as u64);
+            in_flight += link.places.taken();
+            set(&link.figures.in_flight, link.places.taken() as u64);
+            set(&link.figures.overdue, link.places.left() as u64);
         }
         set(&stats.behind, (!self.backlog.is_empty()).into());
         set(&stats.ready, self.table.ready_len() as u64);

@@ -4,31 +4,32 @@
 //! A dialer lives as long as the program and works when it is asked to: once for each link that a term needs, for ever
 //! until it stands or the term is over.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use socket2::{SockRef, TcpKeepalive};
-use tungstenite::protocol::WebSocketConfig;
-use tungstenite::{HandshakeError, Message, WebSocket};
+use tungstenite::WebSocket;
 
 use super::Shared;
-use super::link::LINK_BYTES;
+use super::greeting::{self, Greeted};
 use super::sockets::Waker;
+use super::stream::Stream;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
-use crate::id::{Epoch, MessageId};
+use crate::id::Epoch;
 use crate::log::Quoted;
-use crate::shutdown::KillSwitch;
-use crate::wire::{self, Frame, ReadyFlags};
+use crate::shutdown::{KillSwitch, Reason};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the consumer may take to answer LEAD.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often one consumer can have a higher epoch taken.
+const RAISE_EVERY: Duration = Duration::from_secs(60);
 /// The wait after the first failure; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 /// The longest wait between attempts.
@@ -44,6 +45,8 @@ pub(super) struct Dial {
     pub(super) kill: KillSwitch,
     pub(super) news: Sender<LinkNews>,
     pub(super) waker: Waker,
+    /// The connection before, if there is something on it that the consumer should read before it is closed.
+    pub(super) farewell: Option<WebSocket<Stream>>,
 }
 
 /// What a dialer tells the courier. The number is the consumer's place in the settings.
@@ -57,13 +60,7 @@ pub(super) enum LinkNews {
 /// A link on which the consumer has answered.
 pub(super) struct NewLink {
     pub(super) index: usize,
-    pub(super) socket: WebSocket<TcpStream>,
-    pub(super) consumer: String,
-    pub(super) prefetch: u32,
-    pub(super) flags: ReadyFlags,
-    pub(super) held: Vec<MessageId>,
-    /// Frames that came in the same message after HELD.
-    pub(super) leftover: Vec<u8>,
+    pub(super) greeted: Greeted,
 }
 
 /// Where links are asked for. The last of the clones to go ends the dialers.
@@ -94,7 +91,7 @@ impl Dialers {
         let mut threads = Vec::new();
         for (index, address) in shared.config.consumers.iter().enumerate() {
             let (request, asked) = bounded(1);
-            let dialer = Dialer { index, address: address.clone(), shared: shared.clone(), asked: asked.clone() };
+            let dialer = Dialer { index, address: address.clone(), shared: shared.clone(), asked: asked.clone(), raised: None };
             let thread = thread::Builder::new()
                 .name(format!("dialer-{index}"))
                 .stack_size(STACK_BYTES)
@@ -127,16 +124,44 @@ struct Dialer {
     address: String,
     shared: Arc<Shared>,
     asked: Receiver<Dial>,
+    /// When this consumer last had a higher epoch taken.
+    raised: Option<Instant>,
 }
 
 /// Why a link did not come about.
-type Refusal = Box<dyn std::error::Error>;
+enum Refusal {
+    /// Nobody listens there.
+    Absent(io::Error),
+    /// Nothing came of the attempt to connect.
+    Unreachable(io::Error),
+    /// The consumer was reached.
+    Greeting(greeting::Refusal),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Absent(error) | Refusal::Unreachable(error) => error.fmt(f),
+            Refusal::Greeting(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Refusal {
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Refusal::Absent(error),
+            _ => Refusal::Unreachable(error),
+        }
+    }
+}
 
 impl Dialer {
-    fn run(self) {
+    fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
         let mut last_up: Option<(Epoch, Instant)> = None;
-        while let Ok(dial) = self.asked.recv() {
+        while let Ok(mut dial) = self.asked.recv() {
+            dial.farewell.take().map(greeting::say_goodbye);
             // A new term begins afresh: its roll call waits only so long for what consumers hold.
             if last_up.is_none_or(|(epoch, up)| epoch != dial.epoch || up.elapsed() >= SETTLED_AFTER) {
                 backoff.reset();
@@ -151,7 +176,7 @@ impl Dialer {
     }
 
     /// Tries until the link stands or the term is over. Says whether it stands.
-    fn dial(&self, dial: &Dial, backoff: &mut Backoff) -> bool {
+    fn dial(&mut self, dial: &Dial, backoff: &mut Backoff) -> bool {
         let mut said_absent = false;
         while !dial.kill.is_set() {
             match self.connect(dial) {
@@ -167,12 +192,13 @@ impl Dialer {
                             Quoted(&refusal)
                         );
                     }
-                    // Any other failure may pass, and then the consumer says what it has in hand.
-                    let absent = refusal
-                        .downcast_ref::<io::Error>()
-                        .is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused);
-                    if absent && !std::mem::replace(&mut said_absent, true) {
-                        self.tell(dial, LinkNews::Absent(self.index));
+                    match refusal {
+                        Refusal::Absent(_) if !std::mem::replace(&mut said_absent, true) => {
+                            self.tell(dial, LinkNews::Absent(self.index));
+                        }
+                        Refusal::Greeting(refusal) => self.learn(dial, refusal.seen_epoch()),
+                        // It may pass, and then the consumer says what it has in hand.
+                        Refusal::Absent(_) | Refusal::Unreachable(_) => {}
                     }
                 }
             }
@@ -190,77 +216,41 @@ impl Dialer {
         }
     }
 
-    fn connect(&self, dial: &Dial) -> Result<NewLink, Refusal> {
-        let stream = self.open()?;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(64 << 10)
-            .write_buffer_size(256 << 10)
-            // What may be in flight on a link, and room for frames without a body.
-            .max_write_buffer_size(2 * LINK_BYTES + wire::MAX_WS_MESSAGE_BYTES)
-            .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))
-            .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
-        let uri = format!("ws://{}/", self.address);
-        let (mut socket, _) =
-            tungstenite::client::client_with_config(uri, stream, Some(config)).map_err(|error| match error {
-                HandshakeError::Interrupted(_) => {
-                    format!("WebSocket handshake: no answer for {} s", GREETING_TIMEOUT.as_secs())
-                }
-                HandshakeError::Failure(error) => format!("WebSocket handshake: {error}"),
-            })?;
-        let group = &self.shared.config.common.keys.group;
-        let lead = Frame::Lead { epoch: dial.epoch, group };
-        socket.send(Message::Binary(lead.to_vec().into()))?;
-        let link = self.greet(socket, dial)?;
-        link.socket.get_ref().set_nonblocking(true)?;
-        Ok(link)
+    /// The consumer has seen a higher epoch than Redis gives out: Redis has lost some of its data and its clock is behind. Then
+    /// no leader would ever be accepted there, so the epoch is taken for the floor of the next, as if it had been heard from a
+    /// leader, and the term ends.
+    fn learn(&mut self, dial: &Dial, seen: Option<Epoch>) {
+        let Some(seen) = seen.filter(|seen| *seen > dial.epoch) else { return };
+        let plausible = self.shared.listener.hearing.is_plausible(seen);
+        if !plausible || self.raised.is_some_and(|raised| raised.elapsed() < RAISE_EVERY) {
+            return;
+        }
+        self.raised = Some(Instant::now());
+        log::warn!("event=epoch-behind epoch={} seen={seen} address={}", dial.epoch, self.address);
+        self.shared.listener.highest_epoch.fetch_max(seen.0, Ordering::Relaxed);
+        dial.kill.set(Reason::EpochBehind);
     }
 
-    fn open(&self) -> Result<TcpStream, Refusal> {
-        let mut last: Refusal = "the name has no address".into();
+    fn connect(&self, dial: &Dial) -> Result<NewLink, Refusal> {
+        let group = &self.shared.config.common.keys.group;
+        let greeted = greeting::greet(self.open()?, &self.address, dial.epoch, group, &dial.kill);
+        greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(Refusal::Greeting)
+    }
+
+    fn open(&self) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
         for address in self.address.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
-                    stream.set_write_timeout(Some(GREETING_TIMEOUT))?;
                     SockRef::from(&stream)
                         .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)))?;
                     return Ok(stream);
                 }
-                Err(error) => last = error.into(),
+                Err(error) => last = error,
             }
         }
         Err(last)
-    }
-
-    /// Reads READY and HELD.
-    fn greet(&self, mut socket: WebSocket<TcpStream>, dial: &Dial) -> Result<NewLink, Refusal> {
-        let deadline = Instant::now() + GREETING_TIMEOUT;
-        let mut ready = None;
-        while Instant::now() < deadline && !dial.kill.is_set() {
-            let message = match socket.read() {
-                Ok(Message::Binary(message)) => message,
-                Ok(Message::Ping(_) | Message::Pong(_)) => continue,
-                Ok(_) => return Err("it sent no frames".into()),
-                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let mut frames = wire::frames(&message);
-            while let Some(frame) = frames.next() {
-                match (frame?, ready.take()) {
-                    (Frame::Ready { prefetch, flags, consumer }, None) if prefetch > 0 => {
-                        ready = Some((prefetch.min(wire::MAX_IDS as u32), flags, consumer.to_owned()));
-                    }
-                    (Frame::Held(held), Some((prefetch, flags, consumer))) => {
-                        let leftover = frames.rest().to_vec();
-                        return Ok(NewLink { index: self.index, socket, consumer, prefetch, flags, held, leftover });
-                    }
-                    (Frame::Error { code, text }, _) => return Err(format!("it refused: {code}: {text}").into()),
-                    (other, _) => return Err(format!("{} is not the answer to LEAD", other.name()).into()),
-                }
-            }
-        }
-        Err("no answer to LEAD".into())
     }
 }
 
@@ -269,11 +259,13 @@ mod tests {
     use std::net::TcpListener;
 
     use crossbeam_channel::unbounded;
+    use tungstenite::Message;
 
     use super::*;
     use crate::config::{self, Parsed};
     use crate::dispatcher::Dispatcher;
     use crate::dispatcher::sockets::Sockets;
+    use crate::wire::{Frame, ReadyFlags};
 
     /// Greets each dispatcher that connects and leaves at once, for as long as the test runs. Gives its address.
     fn fickle_consumer() -> String {
@@ -301,7 +293,7 @@ mod tests {
         let dial = |epoch| {
             let asked = Instant::now();
             let kill = KillSwitch::until(asked + Duration::from_secs(3600));
-            let dial = Dial { epoch: Epoch(epoch), kill, news: news.clone(), waker: sockets.waker() };
+            let dial = Dial { epoch: Epoch(epoch), kill, news: news.clone(), waker: sockets.waker(), farewell: None };
             dialers.requests().request(0, dial);
             while !matches!(links.recv().expect("the dialer lives"), LinkNews::Up(_)) {}
             asked.elapsed()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::stats::LinkFigures;
 use super::{DispatcherStats, Shared, health};
 use crate::error::Result;
 use crate::metrics::{Metrics, MetricsServer, Site};
@@ -43,12 +44,23 @@ pub(super) fn serve(address: &str, shared: &Arc<Shared>) -> Result<MetricsServer
     metrics.counter("gaps", "Gaps recorded", read(|shared| &shared.stats.gaps));
     metrics.counter("fenced_writes", "Writes refused by a newer epoch", read(|shared| &shared.stats.fenced));
     metrics.counter("bad_frames", "Frames from consumers that were none", read(|shared| &shared.stats.bad_frames));
+    metrics.counter(
+        "stray_answers",
+        "Answers of consumers for messages that they do not have in hand",
+        read(|shared| &shared.stats.stray_answers),
+    );
     metrics.counter("links_made", "Links made to consumers", read(|shared| &shared.stats.links_made));
     metrics.counter("links_lost", "Links to consumers lost", read(|shared| &shared.stats.links_lost));
     let one = shared.clone();
     metrics.gauge("consumers", "Consumers linked now", move || one.stats.linked.lock().len() as u64);
     let one = shared.clone();
-    metrics.gauges("in_flight", "Messages at consumers now, while leader", "consumer", move || in_flight(&one.stats));
+    metrics.gauges("in_flight", "Messages at consumers now, while leader", "consumer", move || {
+        by_consumer(&one.stats, |link| &link.in_flight)
+    });
+    let one = shared.clone();
+    metrics.gauges("overdue", "Messages that consumers no longer report, while leader", "consumer", move || {
+        by_consumer(&one.stats, |link| &link.overdue)
+    });
     metrics.gauge("ready", "Messages waiting in memory for a consumer now", read(|shared| &shared.stats.ready));
     metrics.counter("subscriptions", "Subscriptions made", read(|shared| &shared.listener.subscriptions));
     let ring = |pick: fn(crate::ring::RingStats) -> u64| {
@@ -96,10 +108,10 @@ fn group_figures(metrics: &mut Metrics, shared: &Arc<Shared>) {
 }
 
 /// By consumer; two links to one consumer, which can't last, are one number.
-fn in_flight(stats: &DispatcherStats) -> Vec<(String, u64)> {
+fn by_consumer(stats: &DispatcherStats, figure: fn(&LinkFigures) -> &AtomicU64) -> Vec<(String, u64)> {
     let mut sums = BTreeMap::<String, u64>::new();
     for link in stats.linked.lock().iter() {
-        *sums.entry(link.consumer.to_string()).or_default() += link.in_flight.load(Ordering::Relaxed);
+        *sums.entry(link.consumer.to_string()).or_default() += figure(link).load(Ordering::Relaxed);
     }
     sums.into_iter().collect()
 }

@@ -3,7 +3,6 @@
 //! The socket never blocks. What cannot be written at once stays in the WebSocket's buffer, which is bounded because a
 //! consumer is given no more than its prefetch and no more than [`LINK_BYTES`].
 
-use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,15 +12,24 @@ use tungstenite::error::ProtocolError;
 use tungstenite::{Bytes, Message, WebSocket};
 
 use super::dialer::NewLink;
+use super::greeting::Greeted;
+use super::places::{Held, Places};
 use super::stats::LinkFigures;
-use crate::id::{IdMap, MessageId};
+use super::strays::Strays;
+use super::stream::{Stream, is_transient};
+use crate::id::MessageId;
 use crate::ledger::Pending;
-use crate::wire::{ErrorCode, Frame, ReadyFlags};
+use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// The most payload bytes at one consumer, if it has more than one message.
 pub(super) const LINK_BYTES: usize = 16 << 20;
 /// Frames are gathered into WebSocket messages of about this size.
 const CHUNK_BYTES: usize = 128 << 10;
+
+/// Results of one consumer without Redis that may wait to be recorded; beyond it the link is not read.
+const LINK_RESULT_BYTES: usize = 4 << 20;
+/// The same for all consumers together.
+const MAX_RESULT_BYTES: usize = 32 << 20;
 
 /// See the module's text.
 pub(super) struct Link {
@@ -31,10 +39,11 @@ pub(super) struct Link {
     pub(super) draining: bool,
     pub(super) last_heard: Instant,
     pub(super) figures: Arc<LinkFigures>,
-    socket: WebSocket<TcpStream>,
-    prefetch: u32,
-    held: IdMap<Held>,
-    held_bytes: usize,
+    pub(super) places: Places,
+    pub(super) strays: Strays,
+    /// Bytes of results that it has sent and that wait to be recorded.
+    pub(super) result_bytes: usize,
+    socket: WebSocket<Stream>,
     /// The suspect that it was given, if it has not let go of it.
     suspect: Option<MessageId>,
     /// Frames not yet given to the socket.
@@ -43,40 +52,11 @@ pub(super) struct Link {
     unflushed: bool,
     /// Whether the socket's buffer is waiting for the peer.
     congested: bool,
+    /// How many bytes the system had taken when it last took some, or when nothing was waiting, and when that was.
+    progress: (u64, Instant),
     /// What the poller watches the socket for: reading, writing.
     watched: (bool, bool),
     last_ping: Instant,
-}
-
-/// Stands for the number of a delivery that was adopted: only Redis knows it.
-pub(super) const ADOPTED: u16 = 0;
-
-/// A message in a consumer's hands.
-pub(super) struct Held {
-    /// The number of its delivery, or [`ADOPTED`].
-    pub(super) delivery: u16,
-    bytes: usize,
-    /// When the consumer was given it or last said that it is working on it.
-    reported: Instant,
-    place: Place,
-}
-
-/// Where a message in a consumer's hands counts as being. Its place there is taken in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// There.
-    Here,
-    /// At the consumer of another link, which had it before this one said that it has it.
-    Elsewhere,
-    /// Given up: the consumer no longer reported it.
-    Overdue,
-}
-
-impl Held {
-    /// Whether it counts as being somewhere else.
-    pub(super) fn is_detached(&self) -> bool {
-        self.place != Place::Here
-    }
 }
 
 /// What reading a link brought.
@@ -97,46 +77,64 @@ pub(super) type Failure = String;
 impl Link {
     pub(super) fn new(new: NewLink, serial: u64) -> Link {
         let now = Instant::now();
-        let consumer: Arc<str> = new.consumer.into();
+        let Greeted { socket, consumer, prefetch, flags, .. } = new.greeted;
+        let consumer: Arc<str> = consumer.into();
         let figures = LinkFigures {
             consumer: consumer.clone(),
             index: new.index,
-            prefetch: new.prefetch,
+            prefetch,
             in_flight: AtomicU64::new(0),
+            overdue: AtomicU64::new(0),
             acked: AtomicU64::new(0),
         };
         Link {
             serial,
             consumer,
             figures: Arc::new(figures),
-            flags: new.flags,
+            flags,
             draining: false,
             last_heard: now,
-            socket: new.socket,
-            prefetch: new.prefetch,
-            held: IdMap::default(),
-            held_bytes: 0,
+            places: Places::new(prefetch),
+            strays: Strays::new(prefetch, now),
+            result_bytes: 0,
+            socket,
             suspect: None,
             chunk: Vec::new(),
             unflushed: false,
             congested: false,
+            progress: (0, now),
             watched: (true, false),
             last_ping: now,
         }
     }
 
     pub(super) fn stream(&self) -> &TcpStream {
-        self.socket.get_ref()
+        self.socket.get_ref().tcp()
+    }
+
+    /// The connection, for whoever closes it in order.
+    pub(super) fn into_socket(self) -> WebSocket<Stream> {
+        self.socket
     }
 
     /// Whether it may be given a message of `bytes`.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        !self.draining && self.room() > 0 && (self.held.is_empty() || self.held_bytes + bytes <= LINK_BYTES)
+        let fits = self.places.taken() == 0 || self.places.bytes() + bytes <= LINK_BYTES;
+        !self.draining && self.places.room() > 0 && fits
     }
 
-    /// How many more messages it may be given.
-    pub(super) fn room(&self) -> usize {
-        (self.prefetch as usize).saturating_sub(self.held.len())
+    /// Whether it can be given nothing more, and works on nothing, as far as is known.
+    pub(super) fn is_stuck(&self) -> bool {
+        // With less than this there is room for any message.
+        const FULL_BYTES: usize = LINK_BYTES - wire::MAX_BODY_BYTES;
+        self.places.is_idle() && (self.places.room() == 0 || self.places.bytes() > FULL_BYTES)
+    }
+
+    /// Whether it may bring more results: those that wait to be recorded hold up this link alone, and where there are too many
+    /// in all, those links that brought some.
+    pub(super) fn is_read(&self, all_result_bytes: usize) -> bool {
+        let most = if all_result_bytes < MAX_RESULT_BYTES { LINK_RESULT_BYTES } else { 1 };
+        self.result_bytes < most
     }
 
     /// Whether it may be given this message, and does not still have it in hand: else another link may be better.
@@ -156,28 +154,19 @@ impl Link {
 
     /// Whether it still has a message in hand that goes out again.
     pub(super) fn has_in_hand(&self, message: &Pending) -> bool {
-        message.delivery > 1 && self.held.contains_key(&message.id)
-    }
-
-    /// Whether the consumer has the message in hand, as far as is known.
-    pub(super) fn holds(&self, id: MessageId) -> bool {
-        self.held.contains_key(&id)
-    }
-
-    pub(super) fn held_len(&self) -> usize {
-        self.held.len()
+        message.delivery > 1 && self.places.get(message.id).is_some()
     }
 
     /// Whether it is using a lower share of its prefetch than `other`.
     pub(super) fn is_freer_than(&self, other: &Link) -> bool {
-        (self.held.len() as u64 * u64::from(other.prefetch)) < (other.held.len() as u64 * u64::from(self.prefetch))
+        let weigh = |one: &Places, other: &Places| one.taken() as u64 * u64::from(other.prefetch());
+        weigh(&self.places, &other.places) < weigh(&other.places, &self.places)
     }
 
     /// Gives the consumer a message.
     pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), Failure> {
-        // Held first: if the link fails below, the message comes back with the others.
-        let bytes = message.payload.len();
-        self.hold(message.id, Held { delivery: message.delivery, bytes, reported: now, place: Place::Here });
+        // First: if the link fails below, the message comes back with the others.
+        self.places.give(message.id, message.delivery, message.payload.len(), now);
         let frame = Frame::Process { id: message.id, delivery: message.delivery, body: &message.payload };
         if !self.chunk.is_empty() && self.chunk.len() + message.payload.len() > CHUNK_BYTES {
             self.write_chunk()?;
@@ -186,73 +175,38 @@ impl Link {
         Ok(())
     }
 
-    /// Notes a message that the consumer said it has in hand, and whether it counts as being there from now on.
-    pub(super) fn adopt(&mut self, id: MessageId, here: bool) {
-        let place = if here { Place::Here } else { Place::Elsewhere };
-        self.hold(id, Held { delivery: ADOPTED, bytes: 0, reported: Instant::now(), place });
-    }
-
-    /// Where it counted as being it is no longer: from now on it is here, if this consumer has it in hand.
-    pub(super) fn inherit(&mut self, id: MessageId) -> bool {
-        match self.held.get_mut(&id) {
-            Some(held) if held.place == Place::Elsewhere => {
-                held.place = Place::Here;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn hold(&mut self, id: MessageId, held: Held) {
-        self.held_bytes += held.bytes;
-        if let Some(before) = self.held.insert(id, held) {
-            self.held_bytes -= before.bytes;
-        }
-    }
-
-    /// The consumer no longer has the message.
-    pub(super) fn let_go(&mut self, id: MessageId) -> Option<Held> {
-        let held = self.held.remove(&id)?;
-        self.held_bytes -= held.bytes;
+    /// The consumer has answered for a message: its place is free. `None`: it had none.
+    pub(super) fn answer(&mut self, id: MessageId) -> Option<Held> {
+        let held = self.places.answer(id)?;
         self.suspect.take_if(|suspect| *suspect == id);
         Some(held)
     }
 
-    /// The consumer works on these.
-    pub(super) fn progress(&mut self, ids: &[MessageId], now: Instant) {
-        for id in ids {
-            if let Some(held) = self.held.get_mut(id) {
-                held.reported = now;
-            }
-        }
-    }
-
-    /// Messages that the consumer has not reported for `limit`. They take their places, but count as being elsewhere.
-    pub(super) fn detach_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
+    /// Messages that the consumer has not reported for `limit`.
+    pub(super) fn take_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
         if self.congested {
-            // It may not have been sent yet; whether the peer reads at all is seen by its pongs.
+            // It may not have been sent yet; whether the peer reads at all is judged by `reads_nothing`.
             return Vec::new();
         }
-        let overdue = |held: &Held| !held.is_detached() && now.saturating_duration_since(held.reported) >= limit;
-        let overdue = self.held.iter_mut().filter(|(_, held)| overdue(held));
-        let overdue: Vec<_> = overdue
-            .map(|(id, held)| {
-                held.place = Place::Overdue;
-                (*id, held.delivery)
-            })
-            .collect();
+        let overdue = self.places.expire(limit, now);
         // One that hangs for ever must not keep all others waiting.
         self.suspect.take_if(|suspect| overdue.iter().any(|(id, _)| id == suspect));
         overdue
     }
 
+    /// Whether something has waited to be written for `limit`, and the peer has read none of it.
+    pub(super) fn reads_nothing(&mut self, limit: Duration, now: Instant) -> bool {
+        let written = self.socket.get_ref().written_bytes();
+        if !self.congested || written != self.progress.0 {
+            self.progress = (written, now);
+        }
+        now.saturating_duration_since(self.progress.1) >= limit
+    }
+
     /// Everything that the consumer had and that counts as being there.
     pub(super) fn take_attached(&mut self) -> Vec<(MessageId, u16)> {
-        self.held_bytes = 0;
-        let mut all: Vec<_> =
-            self.held.drain().filter(|(_, held)| !held.is_detached()).map(|(id, held)| (id, held.delivery)).collect();
-        all.sort_unstable();
-        all
+        self.suspect = None;
+        self.places.take_attached()
     }
 
     /// Reads what has come.
@@ -316,8 +270,7 @@ impl Link {
         };
         if was_congested && !self.congested {
             // Only now has the peer got everything.
-            let now = Instant::now();
-            self.held.values_mut().for_each(|held| held.reported = now);
+            self.places.received(Instant::now());
         }
         Ok(())
     }
@@ -343,10 +296,6 @@ impl Link {
     }
 }
 
-fn is_transient(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::net::TcpListener;
@@ -360,11 +309,11 @@ pub(super) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
         let (peer, _) = listener.accept().expect("it connects");
-        stream.set_nonblocking(true).expect("a socket");
         let config = WebSocketConfig::default().write_buffer_size(0);
+        let mut stream = Stream::with_deadline(stream, Instant::now());
+        stream.unblock().expect("a socket");
         let socket = WebSocket::from_raw_socket(stream, Role::Client, Some(config));
-        let new = NewLink {
-            index: 0,
+        let greeted = Greeted {
             socket,
             consumer: "c0".to_owned(),
             prefetch,
@@ -372,7 +321,7 @@ pub(super) mod tests {
             held: Vec::new(),
             leftover: Vec::new(),
         };
-        (Link::new(new, 1), peer)
+        (Link::new(NewLink { index: 0, greeted }, 1), peer)
     }
 
     pub(in crate::dispatcher) fn message(id: u64, bytes: usize) -> Pending {
@@ -407,36 +356,32 @@ pub(super) mod tests {
             link.flush().expect("the peer is there");
         }
         let much_later = now + Duration::from_secs(3600);
-        assert_eq!(link.detach_overdue(Duration::from_secs(1), much_later), []);
+        assert_eq!(link.take_overdue(Duration::from_secs(1), much_later), []);
         assert_eq!(link.change_of_watch(true), Some((true, true)));
         assert_eq!(link.change_of_watch(true), None);
         drop(peer);
     }
 
     #[test]
-    fn a_place_is_free_when_its_message_is_let_go() {
-        let (mut link, _peer) = link(2);
-        let now = Instant::now();
-        for id in [1, 2] {
-            assert!(link.has_room(1));
-            link.deliver(&message(id, 1), now).expect("the peer is there");
+    fn a_peer_is_given_up_when_something_waits_and_it_has_read_nothing_for_long() {
+        let (mut link, mut peer) = link(10_000);
+        let (now, limit) = (Instant::now(), Duration::from_secs(6));
+        let mut last = 0;
+        while !link.congested {
+            last += 1;
+            link.deliver(&message(last, CHUNK_BYTES), now).expect("the peer is there");
+            link.flush().expect("the peer is there");
+            assert!(!link.reads_nothing(limit, now + limit), "nothing waited until now");
         }
-        assert!(!link.has_room(1));
-        let mut overdue = link.detach_overdue(Duration::ZERO, now);
-        overdue.sort_unstable();
-        assert_eq!(overdue, [(MessageId(1), 1), (MessageId(2), 1)]);
-        assert!(!link.has_room(1), "what is overdue keeps its place");
-        assert!(link.let_go(MessageId(1)).is_some_and(|held| held.is_detached()));
-        assert!(link.has_room(1));
-        assert!(!link.inherit(MessageId(2)), "what is overdue is given up");
-        assert_eq!(link.take_attached(), [], "what is overdue counts as being elsewhere");
-    }
-
-    #[test]
-    fn what_it_has_beside_another_is_its_own_when_the_other_is_gone() {
-        let (mut link, _peer) = link(2);
-        link.adopt(MessageId(1), false);
-        assert!(link.inherit(MessageId(1)) && !link.inherit(MessageId(1)) && !link.inherit(MessageId(2)));
-        assert_eq!(link.take_attached(), [(MessageId(1), ADOPTED)]);
+        assert!(!link.reads_nothing(limit, now + limit), "it has only just begun to wait");
+        assert!(link.reads_nothing(limit, now + 2 * limit + Duration::from_secs(1)));
+        // It reads something, and more can be written.
+        let before = link.progress.0;
+        let mut read = vec![0; CHUNK_BYTES];
+        while link.socket.get_ref().written_bytes() == before {
+            std::io::Read::read_exact(&mut peer, &mut read).expect("there is more");
+            link.flush().expect("the peer is there");
+        }
+        assert!(!link.reads_nothing(limit, now + 3 * limit));
     }
 }

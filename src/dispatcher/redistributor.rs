@@ -14,9 +14,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::Shared;
 use super::backlog::PageRequest;
-use super::courier::{CommitTask, News, Task};
+use super::courier::{Claims, CommitTask, News, Task};
 use super::health::TURN_WITHIN;
-use super::link::ADOPTED;
+use super::places::ADOPTED;
 use super::retry::{Carried, Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
@@ -186,6 +186,7 @@ impl Redistributor {
                 .chunks(MAX_BATCH_MESSAGES)
                 .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
             Task::Commit(task) => self.commit(task),
+            Task::Verify(claims) => self.verify(claims),
             Task::Look(id) => match self.retry.until_done(|| ledger.is_pending(id))? {
                 true => Ok(()),
                 false => self.tell(News::Missing(id)),
@@ -193,6 +194,17 @@ impl Redistributor {
             Task::Vanished(id) => self.record_loss(id),
             Task::Members(members) => self.list(members),
         }
+    }
+
+    /// Looks which of the messages that a consumer named are pending.
+    fn verify(&mut self, claims: Claims) -> Result<(), Killed> {
+        let Claims { link, serial, ids } = claims;
+        let mut missing = Vec::new();
+        for ids in ids.chunks(MAX_BATCH_MESSAGES) {
+            let ledger = &mut self.ledger;
+            missing.extend(self.retry.until_done(|| ledger.not_pending(ids))?);
+        }
+        self.tell(News::NotPending(Claims { link, serial, ids: missing }))
     }
 
     /// Writes the list of consumers. It is for onlookers: where Redis refuses it nothing waits for it.
@@ -393,25 +405,20 @@ impl Redistributor {
     fn commit(&mut self, task: CommitTask) -> Result<(), Killed> {
         let ids = task.commits.iter().map(|commit| commit.id).collect();
         for batch in batches(&task.commits, |commit| commit) {
-            self.commit_parts(batch, task.foreign, &mut Splitter::default())?;
+            self.commit_parts(batch, &mut Splitter::default())?;
         }
         self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
     }
 
-    fn commit_parts(
-        &mut self,
-        batch: &[Commit],
-        foreign: Option<MessageId>,
-        splitter: &mut Splitter,
-    ) -> Result<(), Killed> {
+    fn commit_parts(&mut self, batch: &[Commit], splitter: &mut Splitter) -> Result<(), Killed> {
         let epoch = self.epoch;
-        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, foreign, batch);
+        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, None, batch);
         match self.retry.carry(&mut self.ledger, splitter, batch.len(), commit)? {
             Carried::Done(_) => Ok(()),
             Carried::Halve => {
                 let (first, second) = batch.split_at(batch.len() / 2);
-                self.commit_parts(first, foreign, splitter)?;
-                self.commit_parts(second, foreign, splitter)
+                self.commit_parts(first, splitter)?;
+                self.commit_parts(second, splitter)
             }
             Carried::TooLarge(reason) => {
                 let bury =

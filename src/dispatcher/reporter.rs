@@ -213,6 +213,7 @@ impl Worker {
         let consumer = |link: &Arc<LinkFigures>| ConsumerReport {
             id: link.consumer.to_string(),
             in_flight: get(&link.in_flight),
+            overdue: get(&link.overdue),
             prefetch: link.prefetch.into(),
             acked_per_s: by_consumer.get(&link.consumer).copied().unwrap_or_default(),
         };

@@ -55,6 +55,8 @@ stats! {
     fenced,
     /// Bad frames from consumers.
     bad_frames,
+    /// Answers for messages that had no place at the consumer they came from.
+    stray_answers,
     /// Links to consumers that were made.
     links_made,
     /// Links to consumers that were lost.
@@ -94,6 +96,8 @@ pub struct LinkFigures {
     pub prefetch: u32,
     /// Messages in its hands.
     pub in_flight: AtomicU64,
+    /// Messages that it has left without a word: those of now, and those since it last answered for one.
+    pub overdue: AtomicU64,
     /// Messages that it acknowledged.
     pub acked: AtomicU64,
 }

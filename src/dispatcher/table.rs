@@ -26,6 +26,8 @@ const ENTRY_BYTES: usize = 96;
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whereabouts {
+    /// Waiting here for its first delivery, by any leader: nobody can have it in hand.
+    New,
     /// Waiting for a consumer, here.
     Ready,
     /// At the consumer of this link.
@@ -69,6 +71,12 @@ impl Line {
     }
 }
 
+impl Whereabouts {
+    fn waits(self) -> bool {
+        matches!(self, Whereabouts::New | Whereabouts::Ready)
+    }
+}
+
 impl Again {
     /// `message` as it was read from Redis. A delivery that was lost is not counted there yet.
     pub(super) fn new(mut message: Pending, loss: Option<Loss>, budget: &Budget) -> Again {
@@ -94,8 +102,9 @@ pub(super) struct Next {
 }
 
 /// See the module's text.
-#[derive(Default)]
 pub(super) struct Table {
+    /// The last id that earlier leaders gave out: what is above it nobody but this leader has handed out.
+    inherited: MessageId,
     known: IdMap<Whereabouts>,
     suspects: VecDeque<Again>,
     again: VecDeque<Again>,
@@ -104,6 +113,18 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// Nothing is known; earlier leaders gave out ids up to `inherited`.
+    pub(super) fn new(inherited: MessageId) -> Table {
+        Table {
+            inherited,
+            known: IdMap::default(),
+            suspects: VecDeque::new(),
+            again: VecDeque::new(),
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+        }
+    }
+
     /// How many messages are known.
     pub(super) fn len(&self) -> usize {
         self.known.len()
@@ -135,22 +156,20 @@ impl Table {
     /// A message that is not known yet waits from now on, behind the others. Says whether it was new.
     pub(super) fn admit(&mut self, message: Pending) -> bool {
         let Entry::Vacant(unknown) = self.known.entry(message.id) else { return false };
-        unknown.insert(Whereabouts::Ready);
+        unknown.insert(if message.id > self.inherited { Whereabouts::New } else { Whereabouts::Ready });
         self.ready_bytes += cost(&message);
         self.ready.push_back(message);
         true
     }
 
-    /// The first message after `since` that waits for its first delivery, if there is one.
-    pub(super) fn first_new(&self, since: MessageId) -> Option<MessageId> {
-        let is_new = |message: &&Pending| message.id > since && message.delivery == 1;
-        let waits = |message: &&Pending| self.known.get(&message.id) == Some(&Whereabouts::Ready);
-        self.ready.iter().filter(is_new).find(waits).map(|message| message.id)
+    /// The first message that waits for its first delivery, if there is one.
+    pub(super) fn first_new(&self) -> Option<MessageId> {
+        self.ready.iter().map(|message| message.id).find(|id| self.is_new(*id))
     }
 
     /// Whether a message waits for its first delivery.
     pub(super) fn is_new(&self, id: MessageId) -> bool {
-        self.first_new(MessageId(id.0.saturating_sub(1))) == Some(id)
+        self.whereabouts(id) == Some(Whereabouts::New)
     }
 
     /// A message comes back from the redistributor and waits again, before all new ones. One that is no longer away
@@ -171,7 +190,7 @@ impl Table {
     pub(super) fn first_ready(&mut self, line: Line) -> Option<&Pending> {
         // Those that were acknowledged or adopted while they waited are passed over.
         while let Some(first) = self.front(line) {
-            if self.known.get(&first.id) == Some(&Whereabouts::Ready) {
+            if self.known.get(&first.id).is_some_and(|whereabouts| whereabouts.waits()) {
                 break;
             }
             self.pop(line);
@@ -185,26 +204,20 @@ impl Table {
             let fits = fits(first);
             let id = first.id;
             match self.known.get_mut(&id) {
-                Some(whereabouts @ Whereabouts::Ready) if fits => {
+                Some(whereabouts) if whereabouts.waits() && fits => {
                     *whereabouts = Whereabouts::Sent(link);
                     return self.pop(line);
                 }
-                Some(Whereabouts::Ready) => return None,
+                Some(whereabouts) if whereabouts.waits() => return None,
                 _ => drop(self.pop(line)),
             }
         }
         None
     }
 
-    /// A consumer says that it holds this message. Says whether it is the one that now counts as having it.
-    pub(super) fn adopt(&mut self, id: MessageId, link: usize) -> bool {
-        match self.whereabouts(id) {
-            Some(Whereabouts::Sent(_)) => false,
-            None | Some(Whereabouts::Ready | Whereabouts::Away) => {
-                self.known.insert(id, Whereabouts::Sent(link));
-                true
-            }
-        }
+    /// This message is at the consumer of a link, which has said so.
+    pub(super) fn adopt(&mut self, id: MessageId, link: usize) {
+        self.known.insert(id, Whereabouts::Sent(link));
     }
 
     /// A message goes to the redistributor.
@@ -263,7 +276,7 @@ mod tests {
 
     #[test]
     fn messages_go_out_in_order_and_what_comes_back_goes_first() {
-        let mut table = Table::default();
+        let mut table = Table::new(MessageId::ZERO);
         assert!((1..=3).all(|id| table.admit(message(id))) && !table.admit(message(1)));
         assert_eq!(table.send_first(Line::Common, 7, |_| true).map(|next| next.message.id), Some(MessageId(1)));
         assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(7)));
@@ -278,19 +291,31 @@ mod tests {
 
     #[test]
     fn what_was_done_or_adopted_while_it_waited_is_not_sent() {
-        let mut table = Table::default();
+        let mut table = Table::new(MessageId::ZERO);
         for id in 1..=3 {
             table.admit(message(id));
         }
         table.forget(MessageId(1));
-        assert!(table.adopt(MessageId(2), 4));
+        table.adopt(MessageId(2), 4);
         assert_eq!(sent(&mut table), Some(3));
-        assert!(!table.adopt(MessageId(3), 4), "the first to have it keeps it");
+    }
+
+    #[test]
+    fn only_what_this_leader_took_in_and_gave_to_nobody_is_new() {
+        let mut table = Table::new(MessageId(1));
+        for id in 1..=3 {
+            table.admit(message(id));
+        }
+        assert_eq!((table.is_new(MessageId(1)), table.first_new()), (false, Some(MessageId(2))));
+        assert_eq!([1, 2].map(|_| sent(&mut table)), [Some(1), Some(2)]);
+        table.set_away(MessageId(2));
+        assert!(table.readmit(again(2)));
+        assert_eq!((table.is_new(MessageId(2)), table.first_new()), (false, Some(MessageId(3))));
     }
 
     #[test]
     fn a_message_that_does_not_fit_stays_first() {
-        let mut table = Table::default();
+        let mut table = Table::new(MessageId::ZERO);
         assert!((1..=3).all(|id| table.admit(message(id))));
         table.forget(MessageId(1));
         let fits = |message: &Pending| message.id != MessageId(2);
@@ -300,7 +325,7 @@ mod tests {
 
     #[test]
     fn what_turned_up_elsewhere_does_not_come_back() {
-        let mut table = Table::default();
+        let mut table = Table::new(MessageId::ZERO);
         table.set_away(MessageId(1));
         table.adopt(MessageId(1), 0);
         assert!(!table.readmit(again(1)));
@@ -311,7 +336,7 @@ mod tests {
     #[test]
     fn what_goes_out_again_has_its_share_of_the_budget_until_it_leaves() {
         let budget = Budget::new(1_000);
-        let mut table = Table::default();
+        let mut table = Table::new(MessageId::ZERO);
         table.set_away(MessageId(1));
         assert!(table.readmit(Again::new(message(1), None, &budget)));
         assert!(!table.readmit(Again::new(message(2), None, &budget)), "it is not known");
@@ -322,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_delivery_that_was_lost_counts_with_the_next() {
-        let mut table = Table::default();
+        let mut table = Table::new(MessageId::ZERO);
         let loss = Loss { consumer: "c0".into(), reason: "the connection dropped".into() };
         for (id, loss) in [(1, Some(loss)), (2, None)] {
             table.set_away(MessageId(id));
@@ -336,7 +361,7 @@ mod tests {
 
     #[test]
     fn suspects_wait_in_a_line_of_their_own() {
-        let mut table = Table::default();
+        let mut table = Table::new(MessageId::ZERO);
         let loss = || Some(Loss { consumer: "c0".into(), reason: "the connection dropped".into() });
         // Lost at its first delivery, lost at its second, failed at its second.
         for (id, delivery, loss) in [(1, 1, loss()), (2, 2, loss()), (3, 3, None)] {

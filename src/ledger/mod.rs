@@ -212,13 +212,27 @@ impl Ledger {
 
     /// Whether a message is pending.
     pub fn is_pending(&mut self, id: MessageId) -> Result<bool> {
-        const DOING: &str = "looking for a pending message";
-        let score = id.0.to_string();
-        let count = Command::of(&["ZCOUNT", &self.keys.pending, &score, &score]);
-        match self.connection.query(DOING, count).map_err(|error| self.name_the_key(error))? {
-            Value::Int(count) => Ok(count > 0),
-            other => self.surprise(DOING, &other),
+        self.not_pending(&[id]).map(|missing| missing.is_empty())
+    }
+
+    /// Those of `ids` that are not pending.
+    pub fn not_pending(&mut self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+        const DOING: &str = "looking for pending messages";
+        let count = |id: &MessageId| {
+            let score = id.0.to_string();
+            Command::of(&["ZCOUNT", &self.keys.pending, &score, &score])
+        };
+        let counts = ids.iter().map(count).collect();
+        let counts = self.connection.pipeline(DOING, counts).map_err(|error| self.name_the_key(error))?;
+        let mut missing = Vec::new();
+        for (id, count) in ids.iter().zip(counts) {
+            match count {
+                Value::Int(0) => missing.push(*id),
+                Value::Int(_) => {}
+                other => return self.surprise(DOING, &other),
+            }
         }
+        Ok(missing)
     }
 
     /// Reads those of `ids` that are still pending, up to about `most_bytes`.

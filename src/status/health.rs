@@ -22,6 +22,12 @@ impl Status {
             )),
             (Some(leader), Some(report)) => {
                 problems.extend(report.trouble.iter().map(|trouble| format!("{}: {trouble}", leader.holder)));
+                for consumer in report.consumers.iter().filter(|consumer| consumer.overdue > 0) {
+                    problems.push(format!(
+                        "consumer {} no longer reports {} message(s) that it was given: does its handler hang?",
+                        consumer.id, consumer.overdue
+                    ));
+                }
                 if report.consumers.is_empty() {
                     problems.push(format!("no consumer is connected{}", tried(&report.missing)));
                 }

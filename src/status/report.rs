@@ -58,6 +58,8 @@ pub struct ConsumerReport {
     pub id: String,
     /// Messages in its hands.
     pub in_flight: u64,
+    /// Messages that it was given and no longer reports.
+    pub overdue: u64,
     /// The most messages that it takes in hand.
     pub prefetch: u64,
     /// Messages that it acknowledges per second.
@@ -135,6 +137,7 @@ impl ConsumerReport {
         json!({
             "id": self.id,
             "in_flight": self.in_flight,
+            "overdue": self.overdue,
             "prefetch": self.prefetch,
             "acked_per_s": tenths(self.acked_per_s),
         })
@@ -144,6 +147,7 @@ impl ConsumerReport {
         ConsumerReport {
             id: text_of(&consumer["id"]),
             in_flight: count_of(&consumer["in_flight"]),
+            overdue: count_of(&consumer["overdue"]),
             prefetch: count_of(&consumer["prefetch"]),
             acked_per_s: number_of(&consumer["acked_per_s"]),
         }
@@ -184,7 +188,7 @@ mod tests {
             ready: 7,
             behind: true,
             rates: Rates { published: 1.5, taken_in: 2.0, dispatched: 3.0, acked: 4.0, redelivered: 5.0 },
-            consumers: vec![ConsumerReport { id: "c0".into(), in_flight: 12, prefetch: 1_024, acked_per_s: 8_666.6 }],
+            consumers: vec![ConsumerReport { id: "c0".into(), in_flight: 12, overdue: 1, prefetch: 1_024, acked_per_s: 8_666.6 }],
             missing: vec!["10.0.0.1:6969".into()],
             agreement: "0f".into(),
         };

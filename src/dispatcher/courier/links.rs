@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tungstenite::Bytes;
+use tungstenite::{Bytes, WebSocket};
 
-use super::{Courier, PATIENCE, Task};
+use super::{Claims, Courier, PATIENCE, Task};
 use crate::dispatcher::dialer::{Dial, LinkNews, NewLink};
 use crate::dispatcher::link::{Failure, Incoming, Link};
+use crate::dispatcher::places::Place;
 use crate::dispatcher::sockets::Readiness;
 use crate::dispatcher::stats::add;
+use crate::dispatcher::stream::Stream;
+use crate::dispatcher::table::Whereabouts;
 use crate::error::Result;
 use crate::id::MessageId;
 use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict, Words};
@@ -18,12 +21,14 @@ use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
 
 /// Messages read from one link in one round of the loop.
 const READS_PER_ROUND: usize = 64;
-/// Results of consumers without Redis that may wait to be recorded; beyond it no link is read.
-pub(super) const MAX_RESULT_BYTES: usize = 32 << 20;
+/// Bytes read from one link in one round, and the rest of one message: none keeps the others waiting for long.
+const READ_BYTES_PER_ROUND: usize = 1 << 20;
 
 impl Courier {
-    pub(super) fn dial(&self, index: usize) {
+    /// Asks for a link. The connection before, if there is one, is closed in order first.
+    pub(super) fn dial(&self, index: usize, farewell: Option<WebSocket<Stream>>) {
         let dial = Dial {
+            farewell,
             epoch: self.epoch,
             kill: self.kill.clone(),
             news: self.link_news.0.clone(),
@@ -42,17 +47,14 @@ impl Courier {
         Ok(())
     }
 
-    fn add_link(&mut self, new: NewLink) -> Result<()> {
+    fn add_link(&mut self, mut new: NewLink) -> Result<()> {
         let index = new.index;
         self.serials += 1;
-        let leftover = new.leftover.clone();
-        let held = new.held.clone();
+        let leftover = std::mem::take(&mut new.greeted.leftover);
+        let held = std::mem::take(&mut new.greeted.held);
         let mut link = Link::new(new, self.serials);
         self.sockets.add(link.stream(), index)?;
-        for id in &held {
-            let adopted = self.table.adopt(*id, index);
-            link.adopt(*id, adopted);
-        }
+        self.believe(index, &mut link, &held);
         self.compare_names(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
@@ -68,6 +70,59 @@ impl Courier {
         // What came with the answer is in the WebSocket's buffer, where the poller does not see it.
         self.unread.push(index);
         Ok(())
+    }
+
+    /// HELD: gives places to what the consumer says it has in hand, as far as that may be true.
+    fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) {
+        let now = Instant::now();
+        let mut claims = Vec::new();
+        for id in held {
+            let place = match self.table.whereabouts(*id) {
+                // Nobody was given it.
+                Some(Whereabouts::New) => None,
+                None if self.is_untouched(*id) => None,
+                // The first to have it keeps it.
+                Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
+                Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
+                // What this leader has handed out and knows no more is done.
+                None if *id > self.inherited => Some(Place::NotPending),
+                // Where an earlier leader has handed it out Redis knows whether it is done.
+                None => {
+                    claims.push(*id);
+                    Some(Place::Here)
+                }
+            };
+            match place {
+                None => {
+                    add(&self.shared.stats.stray_answers, 1);
+                    // It has only just come: the link is not closed for that.
+                    link.strays.note(*id, now);
+                }
+                Some(place) => link.places.claim(*id, place, now),
+            }
+            if place == Some(Place::Here) {
+                self.table.adopt(*id, index);
+            }
+        }
+        if !claims.is_empty() {
+            self.outbox.push_back(Task::Verify(Claims { link: index, serial: link.serial, ids: claims }));
+        }
+    }
+
+    /// Whether this leader took a message in and left it to Redis.
+    fn is_untouched(&self, id: MessageId) -> bool {
+        id > self.inherited && self.backlog.covers(id)
+    }
+
+    /// Of what a consumer named in HELD these are not pending: they are done, or were made up.
+    pub(super) fn disbelieve(&mut self, Claims { link, serial, ids }: Claims) {
+        let Some(link) = self.links[link].as_mut().filter(|link| link.serial == serial) else { return };
+        let now = Instant::now();
+        for id in ids {
+            if link.places.vacate(id, now) {
+                self.table.forget(id);
+            }
+        }
     }
 
     /// Two links to one consumer can't last: for the consumer the newer one replaces the other, which is made again and
@@ -90,7 +145,13 @@ impl Courier {
     }
 
     pub(super) fn drop_link(&mut self, index: usize, why: &str) {
+        self.end_link(index, why, false);
+    }
+
+    /// `told`: the peer was told why, and should be able to read it.
+    fn end_link(&mut self, index: usize, why: &str, told: bool) {
         let Some(mut link) = self.links[index].take() else { return };
+        say_strays(link.strays.rest(), &link.consumer);
         self.sockets.remove(link.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
         let mut held = link.take_attached();
@@ -109,12 +170,12 @@ impl Courier {
         held.retain(|(id, _)| !self.is_inherited(*id));
         self.give_back(&link.consumer, held, verdict, &reason);
         self.list_members();
-        self.dial(index);
+        self.dial(index, told.then(|| link.into_socket()));
     }
 
     /// Whether another consumer that is linked has it in hand as well; then that one now counts as having it.
     fn is_inherited(&mut self, id: MessageId) -> bool {
-        let heir = self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.inherit(id)));
+        let heir = self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.places.inherit(id)));
         if let Some(heir) = heir {
             self.table.set_away(id);
             self.table.adopt(id, heir);
@@ -158,23 +219,29 @@ impl Courier {
     }
 
     fn read_link(&mut self, index: usize) -> Result<(), Failure> {
+        let mut read_bytes = 0;
         for _ in 0..READS_PER_ROUND {
-            let Some(link) = &mut self.links[index] else { return Ok(()) };
-            if self.result_bytes >= MAX_RESULT_BYTES {
+            let Some(link) = self.links[index].as_mut().filter(|link| link.is_read(self.result_bytes)) else {
                 return Ok(());
-            }
+            };
             let incoming = link.read()?;
             if !matches!(incoming, Incoming::Nothing) {
                 link.last_heard = Instant::now();
             }
             match incoming {
-                Incoming::Frames(bytes) => self.handle_frames(index, bytes),
+                Incoming::Frames(bytes) => {
+                    read_bytes += bytes.len();
+                    self.handle_frames(index, bytes);
+                }
                 Incoming::Alive => {}
                 Incoming::Bad(code, problem) => {
                     self.bad_frame(index, code, &problem);
                     return Ok(());
                 }
                 Incoming::Nothing => return Ok(()),
+            }
+            if read_bytes >= READ_BYTES_PER_ROUND {
+                break;
             }
         }
         self.unread.push(index);
@@ -200,29 +267,28 @@ impl Courier {
         if let Some(link) = &mut self.links[index] {
             link.complain(code, problem);
         }
-        self.drop_link(index, problem);
+        self.end_link(index, problem, true);
     }
 
     fn handle_frame(&mut self, index: usize, frame: Frame<'_>) -> Result<(), (ErrorCode, String)> {
         let Some(link) = &mut self.links[index] else { return Ok(()) };
         match frame {
-            Frame::Ack(ids) if link.flags.commits() => self.acked(index, &ids),
+            Frame::Ack(ids) if link.flags.commits() => self.acked(index, &ids)?,
             Frame::Ack(ids) => {
-                let commits = ids.into_iter().map(|id| Commit { id, fields: Words::default() }).collect();
-                self.commit(index, commits);
+                self.commit(index, ids.into_iter().map(|id| Commit { id, fields: Words::default() }))?;
             }
             Frame::Result { id, fields } if fields.len() <= MAX_RESULT_FIELDS => {
                 let fields = fields.iter().flat_map(|Field { name, value }| [name, value]).collect();
-                self.commit(index, vec![Commit { id, fields }]);
+                self.commit(index, [Commit { id, fields }])?;
             }
             Frame::Result { id, fields } => {
                 let reason = format!("a result of {} fields, at most {MAX_RESULT_FIELDS} can be stored", fields.len());
-                self.nacked(index, id, REJECT, &reason);
+                self.nacked(index, id, REJECT, &reason)?;
             }
-            Frame::Nack { id, delay_ms, reason } => self.nacked(index, id, delay_ms, reason),
-            Frame::Progress(ids) => link.progress(&ids, Instant::now()),
+            Frame::Nack { id, delay_ms, reason } => self.nacked(index, id, delay_ms, reason)?,
+            Frame::Progress(ids) => link.places.report(&ids, Instant::now()),
             Frame::Drain => {
-                log::info!("event=consumer-draining consumer={} held={}", Quoted(&link.consumer), link.held_len());
+                log::info!("event=consumer-draining consumer={} held={}", Quoted(&link.consumer), link.places.taken());
                 link.draining = true;
             }
             Frame::Error { code, text } => {
@@ -238,10 +304,10 @@ impl Courier {
 
     /// Puts on the wire what was gathered, and has the poller watch for what each link waits for.
     pub(super) fn flush_links(&mut self) {
-        let readable = self.result_bytes < MAX_RESULT_BYTES;
         for index in 0..self.links.len() {
             let Some(link) = &mut self.links[index] else { continue };
             let flushed = link.flush();
+            let readable = link.is_read(self.result_bytes);
             let watched = match link.change_of_watch(readable) {
                 Some((readable, writable)) => self.sockets.watch(link.stream(), index, readable, writable),
                 None => Ok(()),
@@ -261,17 +327,20 @@ impl Courier {
             return;
         }
         self.tended = now;
-        // After a pause of this process what came meanwhile is read first; while no link is read none is silent.
-        let judge = since < timeout / 2 && self.result_bytes < MAX_RESULT_BYTES;
+        // After a pause of this process what came meanwhile is read first.
+        let judge = since < timeout / 2;
         for index in 0..self.links.len() {
             let Some(link) = &mut self.links[index] else { continue };
-            if !judge {
+            say_strays(link.strays.due(now), &link.consumer);
+            if !judge || !link.is_read(self.result_bytes) {
                 link.last_heard = now;
             }
             // Unread links have something to say.
             let silent = now.saturating_duration_since(link.last_heard) >= timeout && !self.unread.contains(&index);
             let outcome = if silent {
                 Err(format!("nothing came for {} ms", timeout.as_millis()))
+            } else if link.reads_nothing(2 * timeout, now) {
+                Err(format!("it has read nothing for {} ms", 2 * timeout.as_millis()))
             } else {
                 link.ping_if_due(timeout / 3, now)
             };
@@ -279,7 +348,7 @@ impl Courier {
                 self.drop_link(index, &failure);
                 continue;
             }
-            let overdue = link.detach_overdue(2 * timeout, now);
+            let overdue = link.take_overdue(2 * timeout, now);
             if !overdue.is_empty() {
                 let consumer = link.consumer.clone();
                 let verdict = if link.draining { Verdict::Unused } else { Verdict::Failed };
@@ -287,5 +356,15 @@ impl Courier {
                 self.give_back(&consumer, overdue, verdict, "the consumer no longer reported it");
             }
         }
+    }
+}
+
+fn say_strays(strays: Option<(usize, MessageId)>, consumer: &str) {
+    if let Some((answers, id)) = strays {
+        log::warn!(
+            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these messages, or has \
+             answered for them before\"",
+            Quoted(consumer)
+        );
     }
 }

@@ -1,66 +1,128 @@
 //! What became of messages: acknowledged, handed back, recorded by the redistributor, or going out again.
+//!
+//! Only a [place](crate::dispatcher::places) at a consumer answers. What it says of any other message is a stray answer, which
+//! changes nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::links::MAX_RESULT_BYTES;
 use super::{CommitTask, Courier, News, Task};
-use crate::dispatcher::link::Held;
+use crate::dispatcher::places::{ADOPTED, Held, Place};
 use crate::dispatcher::stats::add;
+use crate::dispatcher::strays;
 use crate::dispatcher::table::{Loss, Whereabouts};
 use crate::id::{MessageId, wall_clock_us};
 use crate::ledger::{Commit, Pending, Returned, Verdict};
-use crate::wire::REJECT;
+use crate::wire::{ErrorCode, REJECT};
 
 /// What a result that waits to be recorded costs beside its fields, about.
 const COMMIT_BYTES: usize = 96;
 
+/// What a consumer did wrong.
+type Mistake = (ErrorCode, String);
+
 impl Courier {
-    /// The consumer is done with these, and they are no longer in the sorted set.
-    pub(super) fn acked(&mut self, index: usize, ids: &[MessageId]) {
-        let stats = self.shared.clone();
-        let stats = &stats.stats;
+    /// The consumer is done with these, and says that they are no longer in the sorted set.
+    pub(super) fn acked(&mut self, index: usize, ids: &[MessageId]) -> Result<(), Mistake> {
+        let mut outcome = Ok(());
+        let mut settled = Vec::with_capacity(ids.len());
+        for id in ids {
+            let held = self.links[index].as_mut().and_then(|link| link.answer(*id));
+            match held {
+                Some(held) if self.settle(index, *id, held) => settled.push(*id),
+                Some(_) => {}
+                None => outcome = outcome.and(self.stray(index, *id)),
+            }
+        }
+        self.note_settled(index, &settled);
+        outcome
+    }
+
+    /// The results of these were recorded for the consumer.
+    fn recorded(&mut self, index: usize, ids: &[MessageId]) {
+        let mut settled = Vec::with_capacity(ids.len());
+        for id in ids {
+            if self.links[index].as_mut().and_then(|link| link.answer(*id)).is_some() {
+                self.forget(*id);
+                settled.push(*id);
+            }
+        }
+        self.note_settled(index, &settled);
+    }
+
+    fn note_settled(&mut self, index: usize, ids: &[MessageId]) {
         let now_us = wall_clock_us();
-        let mut acked = 0;
         // An id is the time of intake, unless the clock was behind; those that follow each other were taken in together.
         for together in ids.chunk_by(|id, next| id.0.wrapping_add(1) == next.0) {
-            let settled = together.iter().filter(|id| self.settle(index, **id)).count();
             let latency = Duration::from_micros(now_us.saturating_sub(together[0].0));
-            stats.delivery_latency.observe_many(latency, settled as u64);
-            acked += settled;
+            self.shared.stats.delivery_latency.observe_many(latency, together.len() as u64);
         }
-        add(&stats.acked, acked);
+        add(&self.shared.stats.acked, ids.len());
         if let Some(link) = &self.links[index] {
-            add(&link.figures.acked, acked);
+            add(&link.figures.acked, ids.len());
         }
-        self.acked_unsaid += acked as u64;
+        self.acked_unsaid += ids.len() as u64;
     }
 
-    /// A message is done. Says whether that is news.
-    fn settle(&mut self, index: usize, id: MessageId) -> bool {
-        let held = self.links[index].as_mut().and_then(|link| link.let_go(id));
-        // Something that went elsewhere meanwhile is acknowledged from there, too; then its place there is free.
-        if held.as_ref().is_none_or(Held::is_detached)
-            && matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_)))
-        {
-            return false;
+    /// A consumer that records its results itself is done with a message. Says whether the message is settled by that.
+    fn settle(&mut self, index: usize, id: MessageId, held: Held) -> bool {
+        match held.place {
+            // From there it is settled, too.
+            Place::Elsewhere | Place::NotPending => return false,
+            Place::Overdue if matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_))) => return false,
+            // It was not given this message by us. Were its word taken, a message that is still pending would be forgotten.
+            Place::Here if held.delivery == ADOPTED => self.ask_whether_done(index, id),
+            Place::Here | Place::Overdue | Place::Recording => self.forget(id),
         }
-        let known = self.table.forget(id);
+        true
+    }
+
+    fn forget(&mut self, id: MessageId) {
+        self.table.forget(id);
         self.backlog.acked(id);
-        // Else it was never handed out, or was settled long ago.
-        known || held.is_some()
     }
 
-    pub(super) fn nacked(&mut self, index: usize, id: MessageId, delay_ms: u32, reason: &str) {
-        let Some(link) = &mut self.links[index] else { return };
-        // One that counts as being elsewhere is settled from there.
-        let Some(held) = link.let_go(id).filter(|held| !held.is_detached()) else { return };
-        let verdict = if delay_ms == REJECT { Verdict::Rejected } else { Verdict::Failed };
-        let delay_ms = if delay_ms == REJECT { 0 } else { delay_ms };
+    /// Has Redis looked at: a message that is still pending goes out again, uncounted.
+    fn ask_whether_done(&mut self, index: usize, id: MessageId) {
+        let Some(link) = &self.links[index] else { return };
         let consumer = link.consumer.clone();
-        self.give_back_one(
-            Returned { id, verdict, delivery: held.delivery, let_go: true, consumer, reason: reason.into() },
-            delay_ms,
+        let reason = "acknowledged, and still pending".into();
+        let verdict = Verdict::Unused;
+        self.give_back_one(Returned { id, verdict, delivery: ADOPTED, let_go: true, consumer, reason }, 0);
+    }
+
+    /// An answer for a message without a place at this consumer.
+    fn stray(&mut self, index: usize, id: MessageId) -> Result<(), Mistake> {
+        add(&self.shared.stats.stray_answers, 1);
+        let Some(link) = &mut self.links[index] else { return Ok(()) };
+        if link.strays.note(id, Instant::now()) {
+            return Ok(());
+        }
+        let problem = format!(
+            "answers for messages that it does not have in hand, such as {id}: more than {} a second",
+            strays::PER_SECOND
         );
+        Err((ErrorCode::Unexpected, problem))
+    }
+
+    pub(super) fn nacked(&mut self, index: usize, id: MessageId, delay_ms: u32, reason: &str) -> Result<(), Mistake> {
+        let Some(link) = &mut self.links[index] else { return Ok(()) };
+        // While its result is being recorded it has answered.
+        let recording = link.places.get(id).is_some_and(|held| held.place == Place::Recording);
+        let Some(held) = (!recording).then(|| link.answer(id)).flatten() else { return self.stray(index, id) };
+        if held.place != Place::Here {
+            // It is settled from elsewhere.
+            return Ok(());
+        }
+        let verdict = match delay_ms {
+            REJECT => Verdict::Rejected,
+            // It hands back what it has not begun.
+            0 if link.draining && reason.is_empty() => Verdict::Unused,
+            _ => Verdict::Failed,
+        };
+        let delay_ms = if delay_ms == REJECT { 0 } else { delay_ms };
+        let (consumer, reason) = (link.consumer.clone(), reason.into());
+        self.give_back_one(Returned { id, verdict, delivery: held.delivery, let_go: true, consumer, reason }, delay_ms);
+        Ok(())
     }
 
     fn give_back_one(&mut self, returned: Returned, delay_ms: u32) {
@@ -89,19 +151,45 @@ impl Courier {
     }
 
     /// Has results recorded for a consumer that has no Redis; its places are free when that is done.
-    pub(super) fn commit(&mut self, index: usize, commits: Vec<Commit>) {
-        let Some(link) = &self.links[index] else { return };
+    pub(super) fn commit(
+        &mut self,
+        index: usize,
+        results: impl IntoIterator<Item = Commit>,
+    ) -> Result<(), Mistake> {
+        let mut outcome = Ok(());
+        let mut commits = Vec::new();
+        let mut bytes = 0;
+        for result in results {
+            let Some(link) = &mut self.links[index] else { return Ok(()) };
+            match link.places.get(result.id).map(|held| held.place) {
+                // Whoever else has it now has it from us, after this one was given up: whoever comes first is recorded.
+                Some(Place::Here | Place::Overdue) => {
+                    link.places.record(result.id);
+                    bytes += result.bytes() + COMMIT_BYTES;
+                    commits.push(result);
+                }
+                // The other one's result counts: of this one only the consumer's own word says that it has the message at all.
+                Some(Place::Elsewhere | Place::NotPending) => drop(link.answer(result.id)),
+                Some(Place::Recording) | None => outcome = outcome.and(self.stray(index, result.id)),
+            }
+        }
+        if !commits.is_empty() {
+            self.record(index, commits, bytes);
+        }
+        outcome
+    }
+
+    fn record(&mut self, index: usize, commits: Vec<Commit>, bytes: usize) {
+        let Some(link) = &mut self.links[index] else { return };
         let serial = link.serial;
-        let bytes = commits.iter().map(|commit| commit.bytes() + COMMIT_BYTES).sum();
-        let foreign = commits.iter().map(|commit| commit.id).filter(|id| !link.holds(*id)).max();
+        link.result_bytes += bytes;
         self.result_bytes += bytes;
         match self.outbox.back_mut() {
             Some(Task::Commit(waiting)) if waiting.link == index && waiting.serial == serial => {
                 waiting.commits.extend(commits);
-                waiting.foreign = waiting.foreign.max(foreign);
                 waiting.bytes += bytes;
             }
-            _ => self.outbox.push_back(Task::Commit(CommitTask { link: index, serial, commits, foreign, bytes })),
+            _ => self.outbox.push_back(Task::Commit(CommitTask { link: index, serial, commits, bytes })),
         }
     }
 
@@ -120,14 +208,15 @@ impl Courier {
                 }
                 News::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
                 News::Missing(id) => self.missing(id),
-                News::Committed { link, serial, ids, bytes } => {
-                    if self.result_bytes >= MAX_RESULT_BYTES {
-                        // Links were not read: there may be something in their buffers, where the poller does not see it.
-                        self.unread = (0..self.links.len()).collect();
-                    }
+                News::NotPending(claims) => self.disbelieve(claims),
+                News::Committed { link: index, serial, ids, bytes } => {
+                    // A link that was not read may have something in its buffer, where the poller does not see it.
+                    let waits = |index: &usize| self.links[*index].as_ref().is_some_and(|link| !link.is_read(self.result_bytes));
+                    self.unread.extend((0..self.links.len()).filter(waits));
                     self.result_bytes -= bytes;
-                    if self.links[link].as_ref().is_some_and(|link| link.serial == serial) {
-                        self.acked(link, &ids);
+                    if let Some(link) = self.links[index].as_mut().filter(|link| link.serial == serial) {
+                        link.result_bytes -= bytes;
+                        self.recorded(index, &ids);
                     }
                 }
             }

@@ -42,7 +42,7 @@ impl Rig {
 }
 
 fn held(courier: &Courier) -> Vec<usize> {
-    courier.links.iter().flatten().map(Link::held_len).collect()
+    courier.links.iter().flatten().map(|link| link.places.taken()).collect()
 }
 
 fn hand_out(courier: &mut Courier, ids: std::ops::RangeInclusive<u64>) {
@@ -109,7 +109,7 @@ fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
     // Both are as free as each other now, and it is the turn of the first.
     hand_out(&mut rig.courier, 2..=2);
     let link = rig.courier.links[0].as_mut().expect("it stands");
-    assert_eq!(link.detach_overdue(Duration::ZERO, Instant::now()).len(), 1);
+    assert_eq!(link.take_overdue(Duration::ZERO, Instant::now()).len(), 1);
     let budget = Budget::new(1 << 20);
     let again = |id: u64, delivery| Again::new(Pending { delivery, ..message(id, 1) }, None::<Loss>, &budget);
     for (id, delivery) in [(10, 1), (1, 2), (11, 1), (12, 1)] {
