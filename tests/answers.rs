@@ -95,11 +95,12 @@ fn a_place_answers_once() {
     let mut line = peer.accept(8);
     let connection = &mut group.client();
     let id = publish_to(&mut line, connection, "one");
-    line.send(&[result(id, "first"), result(id, "second"), Frame::Ack(vec![id]), Frame::Nack {
-        id,
-        delay_ms: REJECT,
-        reason: "after all",
-    }]);
+    line.send(&[
+        result(id, "first"),
+        result(id, "second"),
+        Frame::Ack(vec![id]),
+        Frame::Nack { id, delay_ms: REJECT, reason: "after all" },
+    ]);
     wait_until_done(connection, 1);
     let id = publish_to(&mut line, connection, "two");
     line.send(&[result(id, "first")]);

@@ -46,7 +46,11 @@ fn a_consumer_that_greets_badly_is_told_what_was_wrong() {
         (Message::Binary(vec![9, 4, 0, 0, 0, 0].into()), ErrorCode::Version, "version 9"),
         (message(&[Frame::Held(Vec::new())]), ErrorCode::Unexpected, "HELD where READY is expected"),
         (message(&[ready(1, "c"), ready(1, "c")]), ErrorCode::Unexpected, "READY where HELD is expected"),
-        (message(&[ready(1, "c"), Frame::Ack(vec![MessageId(1)])]), ErrorCode::Unexpected, "ACK where HELD is expected"),
+        (
+            message(&[ready(1, "c"), Frame::Ack(vec![MessageId(1)])]),
+            ErrorCode::Unexpected,
+            "ACK where HELD is expected",
+        ),
         (message(&[ready(0, "c"), Frame::Held(Vec::new())]), ErrorCode::Malformed, "prefetch of 0"),
         (message(&[ready(1, ""), Frame::Held(Vec::new())]), ErrorCode::Malformed, "consumer id"),
         (message(&[ready(1, &long), Frame::Held(Vec::new())]), ErrorCode::Malformed, "consumer id"),
@@ -65,7 +69,7 @@ fn a_consumer_that_greets_badly_is_told_what_was_wrong() {
 #[test]
 fn a_greeting_that_trickles_meets_one_deadline_and_is_told_so() {
     let (slow, silent) = (Peer::bind("slow"), Peer::bind("silent"));
-    let mut group = Scripted::start(&[&slow, &silent], "");
+    let group = Scripted::start(&[&slow, &silent], "");
     let (mut slow_line, mut silent_line) = (slow.accept_only(), silent.accept_only());
     let began = Instant::now();
     let dripper = thread::spawn(move || {

@@ -188,7 +188,13 @@ mod tests {
             ready: 7,
             behind: true,
             rates: Rates { published: 1.5, taken_in: 2.0, dispatched: 3.0, acked: 4.0, redelivered: 5.0 },
-            consumers: vec![ConsumerReport { id: "c0".into(), in_flight: 12, overdue: 1, prefetch: 1_024, acked_per_s: 8_666.6 }],
+            consumers: vec![ConsumerReport {
+                id: "c0".into(),
+                in_flight: 12,
+                overdue: 1,
+                prefetch: 1_024,
+                acked_per_s: 8_666.6,
+            }],
             missing: vec!["10.0.0.1:6969".into()],
             agreement: "0f".into(),
         };

@@ -24,7 +24,8 @@ fn status() -> Status {
         end: "17.1 0 5".into(),
         count: "7".into(),
     };
-    let consumer = |id: &str, in_flight| ConsumerReport { id: id.into(), in_flight, overdue: 0, prefetch: 64, acked_per_s: 10.0 };
+    let consumer =
+        |id: &str, in_flight| ConsumerReport { id: id.into(), in_flight, overdue: 0, prefetch: 64, acked_per_s: 10.0 };
     let standby = Report { version: "0.1.0".into(), in_sync: true, uptime_s: 2.0, ring_bytes: 64, ..Report::default() };
     let leader = Report {
         leads: true,
