@@ -59,7 +59,14 @@ pub(super) const DISPATCHER: &[Setting] = &[
         Text("3000"),
         "A consumer that is silent for this long is given up, and its messages go to others",
     ),
-    Setting::new("max-deliveries", "N", Text("5"), "A message that fails this many times goes to the dead letters"),
+    Setting::new("max-deliveries", "N", Text("8"), "A message that fails this many times goes to the dead letters"),
+    Setting::new(
+        "retry",
+        "POLICY",
+        Text("exponential:200ms..5m*4"),
+        "How long a message that failed waits for its next delivery, if its handler asked for no delay: \
+         exponential:FIRST..MOST*FACTOR, fixed:WAIT, or none. With 8 deliveries the default rides out about ten minutes",
+    ),
     Setting::new(
         "ring-bytes",
         "BYTES",
