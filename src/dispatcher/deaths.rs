@@ -66,7 +66,7 @@ mod tests {
         let mut deaths = Deaths::default();
         let begin = Instant::now();
         let times = (0..1_000_000).map(|n| begin + Duration::from_millis(n));
-        let last = times.clone().last().expect("there are some");
+        let last = times.clone().next_back().expect("there are some");
         times.for_each(|now| deaths.note(1, now));
         assert!(deaths.slots.len() as u64 <= DEATHS_WINDOW.as_secs() / SLOT.as_secs() + 2);
         let recent = Duration::from_millis(deaths.recent(last));
