@@ -325,8 +325,8 @@ Shows how a group stands: who leads, what is connected, what is pending, and wha
 
 A gap is a stretch of the channel that no dispatcher may have heard; the newest are shown, all are in <group>:gaps.
 What needs attention now is called a problem: no leader, a leader that can't take in, no consumer, a message that is
-pending for longer than --max-age, ten dead letters or more within ten minutes. Notes are worth knowing: no standby in sync, recent gaps, dead letters. Settings of Redis
-that endanger what is promised are shown beside them.",
+pending for longer than --max-age, ten dead letters or more within ten minutes. Notes are worth knowing: no
+standby in sync, recent gaps, dead letters. Settings of Redis that endanger what is promised are shown beside them.",
         "\
 Examples:
   oncecast status --group orders
