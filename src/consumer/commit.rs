@@ -84,6 +84,7 @@ impl Committer {
             unsure: false,
             not_pending: NotPending::default(),
             doubt: None,
+            asked: Instant::now(),
             trouble: None,
             server: ServerWatch::default(),
             server_is_new: true,
@@ -138,6 +139,8 @@ struct Worker {
     not_pending: NotPending,
     /// The highest id of a transaction of which it is not known whether it took place.
     doubt: Option<MessageId>,
+    /// When Redis was first asked for something that it has not done yet.
+    asked: Instant,
     trouble: Option<Trouble>,
     server: ServerWatch,
     /// Whether the server's settings are to be looked at: after trouble it may be another one.
@@ -250,7 +253,15 @@ impl Worker {
         }
     }
 
+    /// Redis is asked for something.
+    fn note_question(&mut self) {
+        if self.trouble.is_none() {
+            self.asked = Instant::now();
+        }
+    }
+
     fn check(&mut self) {
+        self.note_question();
         match self.ledger.connection().query("asking whether it is there", Command::of(&["PING"])) {
             Ok(_) => self.all_is_well(),
             Err(error) => return self.in_trouble(&error, 0),
@@ -272,6 +283,7 @@ impl Worker {
         stats.set_redis_up(true);
         stats.set_redis_reconnects(self.ledger.connection().server().reconnects());
         if let Some(trouble) = self.trouble.take() {
+            self.desk.redis_answers(Instant::now());
             let (after_ms, attempts) = (trouble.since.elapsed().as_millis(), trouble.attempts);
             info!("event=redis-recovered after_ms={after_ms} attempts={attempts}");
         }
@@ -291,6 +303,7 @@ impl Worker {
             let (held, for_ms) = (stats.held(), (now - trouble.since).as_millis());
             warn!("event=redis-trouble for_ms={for_ms} batch={waiting} held={held} reason={}", Quoted(error));
         }
+        self.desk.redis_fails(self.asked, now);
     }
 }
 
@@ -314,8 +327,7 @@ mod tests {
         let port = crate::local::ports::free_port().expect("a free port");
         let server = crate::ledger::Server::parse(&format!("redis://127.0.0.1:{port}")).expect("a URL");
         let keys = Arc::new(crate::ledger::Keys::new("g"));
-        let terms = Terms { group: "g".to_owned(), consumer_id: "c0".to_owned(), prefetch: 1, handler_timeout: None };
-        let desk = Arc::new(Desk::new(terms, Arc::default()));
+        let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
         let ledger = Ledger::new(server, keys, REPLY_TIMEOUT);
         let committer = Committer::start(ledger, 0, desk, commits).expect("a thread");
         assert!(committer.join(Duration::from_millis(200)), "it was left behind");

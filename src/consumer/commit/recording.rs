@@ -17,6 +17,7 @@ impl Worker {
     /// Records a batch, however long that takes; `false` if it was given up.
     pub(super) fn record(&mut self, batch: &[Finished]) -> bool {
         self.unsure = false;
+        self.note_question();
         let (alone, mut others) = self.sort_out(batch);
         self.beat();
         match self.record_alone(&alone) {
