@@ -19,7 +19,7 @@ mod not_pending;
 mod recording;
 
 use self::not_pending::NotPending;
-use super::desk::Desk;
+use super::desk::{Desk, LinkId};
 use super::trust::Trust;
 use crate::budget::Share;
 use crate::error::{Error, Result};
@@ -47,9 +47,10 @@ pub(super) struct Finished {
     pub(super) commit: Commit,
     /// The message, to put it back if need be.
     pub(super) payload: Payload,
-    /// The number of its delivery, and the epoch of the leader that it came from.
+    /// The number of its delivery, and the epoch and the connection of the leader that it came from.
     pub(super) number: u16,
     pub(super) epoch: Epoch,
+    pub(super) link: LinkId,
     pub(super) _share: Share,
 }
 
@@ -83,6 +84,7 @@ impl Committer {
             gone: Vec::new(),
             unsure: false,
             not_pending: NotPending::default(),
+            breaches: NotPending::default(),
             doubt: None,
             asked: Instant::now(),
             trouble: None,
@@ -132,11 +134,13 @@ struct Worker {
     watch: Watch,
     /// Messages of the present batch whose results can't be recorded.
     refused: Vec<MessageId>,
-    /// First deliveries of the present batch that were not pending.
-    gone: Vec<MessageId>,
+    /// First deliveries of the present batch that were not pending, and the connections that they came over.
+    gone: Vec<(MessageId, LinkId)>,
     /// Something of the present batch may have been recorded without our hearing of it.
     unsure: bool,
     not_pending: NotPending,
+    /// The same of what transactions recorded.
+    breaches: NotPending,
     /// The highest id of a transaction of which it is not known whether it took place.
     doubt: Option<MessageId>,
     /// When Redis was first asked for something that it has not done yet.
@@ -155,14 +159,12 @@ struct Trouble {
 }
 
 /// How it stands with transactions.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Watch {
     /// The recall is not watched yet.
     None,
     /// It was, or could not be, on this connection, last for the leader of this epoch.
     Tried(u64, Epoch),
-    /// A transaction has removed something else than its batch: none is used any more.
-    Broken,
 }
 
 /// What there is to do.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::debug;
 use parking_lot::{Condvar, Mutex};
 
 mod ability;
@@ -127,6 +128,8 @@ struct Ruler {
     outbox: Arc<Outbox>,
     /// It was told DRAIN: it hands nothing more over.
     told: bool,
+    /// A message that it handed over was found pending.
+    proven: bool,
 }
 
 impl Desk {
@@ -206,7 +209,7 @@ impl Desk {
         let in_hand = state.hand.ids();
         let count = in_hand.len();
         outbox.put(&Frame::Held(in_hand));
-        let ruler = state.ruler.insert(Ruler { link, outbox: outbox.clone(), told: false });
+        let ruler = state.ruler.insert(Ruler { link, outbox: outbox.clone(), told: false, proven: false });
         self.stats.set_ruling_epoch(epoch.0);
         let takes_nothing = state.draining || state.ability.is_unable();
         if takes_nothing {
@@ -253,7 +256,7 @@ impl Desk {
                 let text = format!("more messages than the prefetch of {}", self.terms.prefetch);
                 return Err(Refusal::new(ErrorCode::OverPrefetch, text));
             }
-            state.hand.take(id, number, payload, epoch);
+            state.hand.take(id, number, payload, epoch, link);
             taken += 1;
         }
         self.stats.received.add(taken);
@@ -357,6 +360,24 @@ impl Desk {
             ruler.outbox.put(&Frame::Progress(in_hand));
         }
         Ok(())
+    }
+
+    /// A message that this connection handed over was pending: whoever speaks there knows what is in Redis.
+    pub(super) fn prove(&self, link: LinkId) {
+        self.note_proof(link, true);
+    }
+
+    /// A message that this connection handed over was not pending, and nothing explains it.
+    pub(super) fn doubt(&self, link: LinkId) {
+        self.note_proof(link, false);
+    }
+
+    fn note_proof(&self, link: LinkId, proven: bool) {
+        let mut state = self.state.lock();
+        if let Some(ruler) = state.ruler.as_mut().filter(|ruler| ruler.link == link && ruler.proven != proven) {
+            ruler.proven = proven;
+            debug!("event=dispatcher-proven link={link} proven={proven}");
+        }
     }
 
     /// The connection is gone. Says whether it was the ruler.

@@ -130,9 +130,10 @@ impl Worker {
                     let commit = Commit { id: job.id, fields: outcome.fields };
                     // The message stays in hand meanwhile, and is reported as such.
                     let share = self.unrecorded.wait_for(commit.bytes() + RESULT_COST_BYTES);
-                    let Job { payload, number, epoch, .. } = job;
-                    let sent = share
-                        .map(|share| self.commits.send(Finished { commit, payload, number, epoch, _share: share }));
+                    let Job { payload, number, epoch, link, .. } = job;
+                    let sent = share.map(|share| {
+                        self.commits.send(Finished { commit, payload, number, epoch, link, _share: share })
+                    });
                     if !matches!(sent, Some(Ok(()))) {
                         // The pool is halted, or the committer was told to stop: what is not recorded goes to another
                         // consumer.

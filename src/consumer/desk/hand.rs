@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::LinkId;
 use crate::consumer::handler::HandlerError;
 use crate::id::{Epoch, IdMap, MessageId};
 use crate::ledger::Payload;
@@ -18,8 +19,9 @@ use crate::ledger::Payload;
 pub(in crate::consumer) struct Job {
     pub(in crate::consumer) id: MessageId,
     pub(in crate::consumer) number: u16,
-    /// Whose leader handed it over.
+    /// Whose leader handed it over, and on which connection.
     pub(in crate::consumer) epoch: Epoch,
+    pub(in crate::consumer) link: LinkId,
     pub(in crate::consumer) run: Run,
     pub(in crate::consumer) payload: Payload,
 }
@@ -128,13 +130,13 @@ impl Hand {
 
     /// Takes a message in hand that is not, and queues it. An earlier run that was given up goes on, but from here on only
     /// its success counts.
-    pub(super) fn take(&mut self, id: MessageId, number: u16, payload: Payload, epoch: Epoch) {
+    pub(super) fn take(&mut self, id: MessageId, number: u16, payload: Payload, epoch: Epoch, link: LinkId) {
         self.remove(id);
         self.last_run += 1;
         let (run, bytes) = (self.last_run, payload.len());
         self.held.insert(id, Held { run, bytes, stage: Stage::Queued });
         self.bytes += bytes;
-        self.queue.push_back(Job { id, number, epoch, run, payload });
+        self.queue.push_back(Job { id, number, epoch, link, run, payload });
     }
 
     /// Forgets the last `count` that were taken.
