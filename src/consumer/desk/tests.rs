@@ -310,6 +310,23 @@ fn without_redis_what_has_begun_stays_in_hand_and_is_answered_later() {
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD"]);
 }
 
+/// After an outage the leader may be back before the committer has asked again.
+#[test]
+fn a_leader_whose_epoch_redis_has_just_confirmed_gives_the_committer_its_time_anew() {
+    let desk = desk(4);
+    lead(&desk, 1, 5);
+    desk.leave(1);
+    let now = Instant::now();
+    desk.redis_fails(now.checked_sub(Duration::from_secs(6)).expect("not just booted"), now);
+    assert!(desk.stats().is_unable());
+    // Nobody has asked Redis about an epoch that was known.
+    assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD", "DRAIN"]);
+    let next = lead(&desk, 3, 6);
+    assert_eq!(said(&next), ["READY 4 true c0", "HELD"]);
+    desk.report(3, now + Duration::from_secs(6)).expect("it rules");
+    assert_eq!(said(&next), ["DRAIN"]);
+}
+
 #[test]
 fn work_that_takes_long_does_not_keep_a_consumer_drained_that_can_work_again() {
     let desk = Desk::new(Terms { prefetch: 4, ..Terms::of_tests(2) }, Arc::default());
