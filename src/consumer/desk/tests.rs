@@ -1,4 +1,7 @@
+use super::work::MAX_HELD_BYTES;
 use super::*;
+use crate::consumer::handler::HandlerError;
+use crate::ledger::Payload;
 use crate::wire::{self, REJECT};
 
 const A: MessageId = MessageId(1);
