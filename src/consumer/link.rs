@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, info, warn};
 use tungstenite::error::CapacityError;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
-use super::desk::{Desk, Job, LinkId, Refusal};
+use super::desk::{Desk, LinkId, Refusal};
 use super::epochs::Epochs;
 use super::outbox::{MAX_OUTBOX_BYTES, Next, Outbox};
 use super::socket::Socket;
@@ -49,7 +49,6 @@ pub(super) struct Link {
     pub(super) greeted: Arc<AtomicBool>,
     pub(super) desk: Arc<Desk>,
     pub(super) epochs: Arc<Epochs>,
-    pub(super) jobs: Sender<Job>,
 }
 
 /// Why a connection ends.
@@ -164,10 +163,7 @@ impl Link {
             }
         }
         if !messages.is_empty() {
-            for job in self.desk.accept(self.id, messages, Instant::now())? {
-                // The channel has room for all that may be in hand; it closes when the consumer stops.
-                self.jobs.send(job).map_err(|_| End::Gone("the consumer stops".to_owned()))?;
-            }
+            self.desk.accept(self.id, messages, Instant::now())?;
             self.desk.wait_for_room(self.id);
         }
         Ok(())

@@ -15,7 +15,7 @@ use log::warn;
 use parking_lot::Mutex;
 use polling::{Event, Events, Poller};
 
-use super::desk::{Desk, Job, LinkId};
+use super::desk::{Desk, LinkId};
 use super::epochs::Epochs;
 use super::link::Link;
 use super::outbox::Outbox;
@@ -61,12 +61,7 @@ impl LinkHandle {
 
 impl Server {
     /// Starts accepting.
-    pub(super) fn start(
-        listener: TcpListener,
-        desk: Arc<Desk>,
-        epochs: Arc<Epochs>,
-        jobs: Sender<Job>,
-    ) -> Result<Server> {
+    pub(super) fn start(listener: TcpListener, desk: Arc<Desk>, epochs: Arc<Epochs>) -> Result<Server> {
         let poller = Arc::new(Poller::new().map_err(Error::io("watching the listener"))?);
         let (stopping, links) = (Arc::new(AtomicBool::new(false)), Links::default());
         let (ended, all_ended) = bounded(0);
@@ -77,7 +72,6 @@ impl Server {
             links: links.clone(),
             desk,
             epochs,
-            jobs,
             ended,
             last_link: 0,
         };
@@ -89,8 +83,14 @@ impl Server {
         Ok(Server { poller, stopping, links, acceptor: Some(acceptor), all_ended })
     }
 
+    /// Closes the listener, lets the connections write what they still have, closes them, and joins their threads.
+    pub(super) fn close(mut self, limit: Duration) {
+        self.stop_accepting();
+        self.close_links(limit);
+    }
+
     /// Closes the listener. Connections stay.
-    pub(super) fn stop_accepting(&mut self) {
+    fn stop_accepting(&mut self) {
         self.stopping.store(true, Ordering::Release);
         if let Err(error) = self.poller.notify() {
             warn!("event=bug thread=accept problem={}", Quoted(error));
@@ -100,8 +100,7 @@ impl Server {
         }
     }
 
-    /// Lets the connections write what they still have, closes them, and joins their threads.
-    pub(super) fn close_links(self, limit: Duration) {
+    fn close_links(self, limit: Duration) {
         let links: Vec<_> = self.links.lock().drain(..).collect();
         for link in &links {
             link.outbox.close(None);
@@ -125,7 +124,6 @@ struct Acceptor {
     links: Links,
     desk: Arc<Desk>,
     epochs: Arc<Epochs>,
-    jobs: Sender<Job>,
     ended: Sender<()>,
     last_link: LinkId,
 }
@@ -199,7 +197,6 @@ impl Acceptor {
             greeted: Arc::default(),
             desk: self.desk.clone(),
             epochs: self.epochs.clone(),
-            jobs: self.jobs.clone(),
         };
         let (outbox, greeted, ended) = (link.outbox.clone(), link.greeted.clone(), self.ended.clone());
         let thread = thread::Builder::new().name(format!("read-{}", link.id)).spawn(move || {

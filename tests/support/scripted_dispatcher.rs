@@ -146,6 +146,23 @@ impl ScriptedDispatcher {
         self.expect_close();
     }
 
+    /// Reads ACKs and PROGRESS, and then a goodbye.
+    pub fn expect_close_after_acks(&mut self) {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Binary(message)) => {
+                    self.frames.extend(wire::frames(&message).map(|frame| shown(frame.expect("a good frame"))));
+                }
+                Ok(Message::Close(_)) => break,
+                Ok(Message::Pong(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        let is_answer = |frame: &String| frame.starts_with("ACK") || frame.starts_with("PROGRESS");
+        assert!(self.frames.iter().all(is_answer), "{:?}", self.frames);
+        self.expect_close();
+    }
+
     /// Reads nothing more than a goodbye.
     pub fn expect_close(&mut self) {
         loop {
