@@ -39,8 +39,10 @@ use stateright::{Checker, HasDiscoveries, Model};
 mod actions;
 mod courier;
 mod dispatcher;
+mod draining;
 mod faults;
 mod intake;
+mod liars;
 mod names;
 mod overruns;
 mod promises;
@@ -65,7 +67,7 @@ const LONG: &str = "ONCECAST_LONG";
 /// Two dispatchers; without consumers the way of a message ends in the sorted set.
 fn bounds(consumers: usize, messages: u8, budget: Budget) -> Bounds {
     let (refusals, servers, gaps) = (&[] as &[_], Servers::One, false);
-    Bounds { dispatchers: 2, consumers, messages, budget, refusals, servers, gaps }
+    Bounds { dispatchers: 2, consumers, messages, budget, refusals, servers, lies: &[], prefetch: u8::MAX, gaps }
 }
 
 /// Faults of dispatchers and of their connections.
@@ -95,7 +97,10 @@ const NO_FAULTS: Budget = Budget {
     refusals: 0,
     switches: 0,
     overruns: 0,
+    lies: 0,
     rejections: 0,
+    drains: 0,
+    stops: 0,
     ticks: 0,
 };
 
