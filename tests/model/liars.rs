@@ -12,6 +12,7 @@
 //! Not here: a consumer that changes Redis itself, as whoever commits may; and the limits of how often a link may lie.
 
 use crate::actions::{Action, Protocol};
+use crate::draining::ELECTED;
 use crate::promises::*;
 use crate::redis::{Answer, Script};
 use crate::ring::{Id, Message};
@@ -28,7 +29,9 @@ pub enum Lie {
     Ack,
     /// ACK for what has a place there and is not recorded.
     AckInPlace,
+    /// NACK for anything.
     Nack,
+    /// RESULT for anything.
     Result,
     /// A consumer forgets a message, and answers nothing.
     Silence,
@@ -134,7 +137,12 @@ impl World {
         let consumer = &mut self.consumers[c as usize];
         let held = consumer.held.iter().find(|held| held.id == id).copied();
         let place = self.dispatchers[d as usize].term.as_ref().is_some_and(|term| term.has_place(c, id));
-        if held.is_some_and(|held| held.committing) || place != (lie == Lie::AckInPlace) && lie_is_ack(lie) {
+        let is_told = match lie {
+            Lie::Ack => !place,
+            Lie::AckInPlace => place,
+            _ => true,
+        };
+        if !is_told || held.is_some_and(|held| held.committing) {
             return false;
         }
         consumer.held.retain(|held| held.id != id);
@@ -203,11 +211,9 @@ impl World {
 /// What a consumer may name in HELD that it does not have.
 fn names(world: &World, c: u8, actions: &mut Vec<Action>) {
     let lacks = |id: Id| !world.consumers[c as usize].held.iter().any(|held| held.id == id);
-    let ids = world.redis.pending.iter().copied().chain([(NONE, 0)]).filter(|(id, _)| lacks(*id));
-    let ids: Vec<_> = ids.collect();
     for (d, _) in (0..).zip(&world.dispatchers).filter(|(_, dispatcher)| dispatcher.term.is_some()) {
-        let named = |(id, message): &_| Action::Name { dispatcher: d, consumer: c, id: *id, message: *message };
-        actions.extend(ids.iter().map(named));
+        let ids = world.redis.pending.iter().copied().chain([(NONE, 0)]).filter(|(id, _)| lacks(*id));
+        actions.extend(ids.map(|(id, message)| Action::Name { dispatcher: d, consumer: c, id, message }));
     }
 }
 
@@ -222,10 +228,6 @@ fn answers(world: &World, lie: Lie, c: u8, actions: &mut Vec<Action>) {
     }
 }
 
-fn lie_is_ack(lie: Lie) -> bool {
-    matches!(lie, Lie::Ack | Lie::AckInPlace)
-}
-
 const LIE: Budget = Budget { faults: 1, lies: 1, ..NO_FAULTS };
 
 /// A message waits for a consumer.
@@ -238,22 +240,6 @@ const WAITS: &[Action] = &[
     Action::Mark(0),
     Action::Read(0),
     Action::Read(1),
-];
-
-/// A consumer has a message in hand; the leader hangs, and the other dispatcher has been elected.
-const ELECTED: &[Action] = &[
-    Action::Publish,
-    Action::Read(0),
-    Action::Read(1),
-    Action::Take(0),
-    Action::Serve(0),
-    Action::Mark(0),
-    Action::Read(0),
-    Action::Read(1),
-    Action::HandOut { dispatcher: 0, consumer: 0, id: 1, message: 0 },
-    Action::Pause,
-    Action::Look(1),
-    Action::Acquire(1),
 ];
 
 /// All that does no harm.

@@ -44,9 +44,9 @@ pub fn all() -> Vec<Property<Protocol>> {
     vec![
         Property::always(ONE_RESULT, |_, world: &World| messages(world).all(|message| world.redis.times(message) <= 1)),
         Property::always(NONE_LOST, |_, world: &World| messages(world).all(|message| is_safe(world, message))),
-        Property::always(NOT_TWICE, |protocol, world| !is_run_twice(world) || is_twice_allowed(protocol)),
-        Property::always(NOT_DEAD_UNUSED, |protocol, world| {
-            is_failed(protocol, world) || !world.redis.dead.contains(&1)
+        Property::always(NOT_TWICE, |protocol, world| is_twice_allowed(protocol) || !is_run_twice(world)),
+        Property::always(NOT_DEAD_UNUSED, |protocol, world: &World| {
+            !world.redis.dead.contains(&1) || is_failed(protocol, world)
         }),
         Property::always(FENCED, |_, world: &World| !world.seen.stale_write && !world.seen.stale_delivery),
         Property::always(DRAINED, |protocol, world| is_drained(world) || !protocol.is_at_rest(world)),
