@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use stateright::Model;
 
-use crate::actions::{Action, Protocol};
+use crate::actions::Protocol;
 use crate::rules::{Bounds, Rules};
 use crate::world::World;
 use crate::{LEADERS, TAIL_LOSS, bounds};
@@ -20,13 +20,8 @@ fn the_programs_come_to_rest() {
 
 /// Whether the programs can go round in a circle without ever coming to rest.
 pub fn goes_in_circles(bounds: Bounds, rules: Rules) -> bool {
-    goes_in_circles_after(&[], bounds, rules)
-}
-
-/// The same, where that would be too much: begins after these actions.
-pub fn goes_in_circles_after(after: &'static [Action], bounds: Bounds, rules: Rules) -> bool {
-    let protocol = Protocol { bounds, rules, watched: false, after };
-    let first = protocol.init_states().remove(0);
+    let protocol = Protocol { bounds, rules, watched: false, after: &[] };
+    let first = protocol.at_rest();
     let mut known = HashSet::from([hash(&first)]);
     let mut waiting = vec![first];
     let mut resting = HashSet::new();
