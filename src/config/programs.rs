@@ -10,8 +10,10 @@ use log::LevelFilter;
 
 use super::bench::parts::{self, BenchPart};
 use super::bench::{self, BenchConfig};
+use super::channel;
+use super::suggestion;
 use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, HEALTHCHECK, PUBLISHER, STATUS, WITNESS};
-use super::{ConfigError, Environment, Values, is_host_port, is_plain_name, quoted};
+use super::{ConfigError, Environment, Values, check_host_port, is_plain_name, quoted};
 use crate::id::DispatcherId;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
 use crate::local::trial::plan::{Fault, Plan, Target};
@@ -212,13 +214,9 @@ pub fn dispatcher(
     read(tables::dispatcher(), arguments, environment, |matches| {
         let values = Values { matches, settings: DISPATCHER, environment };
         let common = common(&values)?;
-        let channel = values.required("channel", "a channel's name")?;
-        if channel == common.keys.control || channel.starts_with(&common.keys.alive_prefix) {
-            return Err(ConfigError::new("channel", quoted(&channel), "a channel that the group does not use itself"));
-        }
         let lease_ttl = values.millis("lease-ttl-ms", 100, 600_000)?;
         Ok(DispatcherConfig {
-            channel,
+            channel: channel(&values, &common.keys)?,
             consumers: consumer_addresses(&values)?,
             name: match values.text("dispatcher-id")? {
                 Some(name) if is_plain_name(&name) && DispatcherId::may_be_named(&name) => name,
@@ -248,8 +246,8 @@ pub fn consumer(
 
 pub(super) fn consumer_of(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
     let listen = values.required("listen", "an address, host:port")?;
-    if !is_host_port(&listen) && !listen.ends_with(":0") {
-        return Err(ConfigError::new("listen", quoted(&listen), "an address, host:port"));
+    if !listen.ends_with(":0") {
+        check_host_port("listen", &listen, "an address, host:port")?;
     }
     let cores = || thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     Ok(ConsumerConfig {
@@ -281,7 +279,7 @@ pub fn publisher(
         let common = common(&values)?;
         let random_prefix = || format!("{:08x}-", fastrand::u32(..));
         Ok(PublisherConfig {
-            channel: values.required("channel", "a channel's name")?,
+            channel: channel(&values, &common.keys)?,
             count: values.optional_number("count", 1, u64::MAX >> 1)?,
             duration: values.duration("duration")?,
             rate: values.optional_number("rate", 1, 100_000_000)?,
@@ -382,13 +380,23 @@ fn chaos(values: &Values<'_>) -> Result<ChaosConfig, ConfigError> {
         outage: duration("outage")?,
     };
     if plan.strikes().is_empty() {
-        let takes = "at most two thirds of --duration, so that something happens";
-        return Err(ConfigError::new("every", format_args!("{:?}", plan.every), takes));
+        let Plan { every, duration, .. } = plan;
+        // The one that was given is to blame.
+        return Err(match values.is_given("every") {
+            true => {
+                let takes = format!("at most two thirds of --duration ({duration:?}), so that something happens");
+                ConfigError::new("every", format_args!("{every:?}"), takes)
+            }
+            false => {
+                let takes = format!("at least one and a half times --every ({every:?}), so that something happens");
+                ConfigError::new("duration", format_args!("{duration:?}"), takes)
+            }
+        });
     }
     Ok(ChaosConfig {
         redis_server: values.text("redis-server")?.map(PathBuf::from),
-        dispatchers: values.number("dispatchers", 2, 64)? as usize,
-        consumers: values.number("consumers", 1, 64)? as usize,
+        dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
+        consumers: values.number("consumer-count", 1, 64)? as usize,
         rate,
         batch: Some(batch).filter(|batch| *batch > 0),
         plan,
@@ -407,7 +415,8 @@ fn read<T>(
     environment: Environment<'_>,
     check: impl FnOnce(&clap::ArgMatches) -> Result<T, ConfigError>,
 ) -> Result<Parsed<T>, clap::Error> {
-    match command.try_get_matches_from_mut(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match command.try_get_matches_from_mut(&arguments) {
         Ok(matches) => match parsed(&matches, environment, check) {
             Ok(parsed) => Ok(parsed),
             Err(error) => {
@@ -420,7 +429,7 @@ fn read<T>(
             }
         },
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
-        Err(error) => Err(error),
+        Err(error) => Err(suggestion::completed(error, &command, &arguments)),
     }
 }
 
@@ -445,8 +454,11 @@ fn common(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
     const URL: &str = "redis://[user:password@]host[:port][/db] or redis+unix:///path";
     let url = values.required("redis-url", URL)?;
     // The value is not repeated: it may hold a password.
-    let redis = Server::parse(&url)
+    let mut redis = Server::parse(&url)
         .map_err(|problem| ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL))?;
+    if !values.is_given("redis-url") {
+        redis = redis.by_default();
+    }
     let group = values.required("group", "a name")?;
     if !is_group(&group) {
         return Err(ConfigError::new("group", quoted(&group), GROUP_FORM));
@@ -457,12 +469,27 @@ fn common(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
     Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics_addr })
 }
 
+/// The channel that the setting names.
+pub(super) fn channel_name(values: &Values<'_>) -> Result<String, ConfigError> {
+    let text = values.required("channel", "a channel's name")?;
+    channel::exact_name(&text).map_err(|takes| ConfigError::new("channel", quoted(&text), takes))
+}
+
+/// The channel that users publish on.
+fn channel(values: &Values<'_>, keys: &Keys) -> Result<String, ConfigError> {
+    let channel = channel_name(values)?;
+    if channel == keys.control || channel.starts_with(&keys.alive_prefix) {
+        return Err(ConfigError::new("channel", quoted(&channel), "a channel that the group does not use itself"));
+    }
+    Ok(channel)
+}
+
 fn metrics_addr(values: &Values<'_>) -> Result<Option<String>, ConfigError> {
     match values.text("metrics-addr")?.filter(|address| address != "off") {
-        Some(address) if !is_host_port(&address) => {
-            Err(ConfigError::new("metrics-addr", quoted(&address), "an address, host:port, or off"))
+        Some(address) => {
+            check_host_port("metrics-addr", &address, "an address, host:port, or off").map(|()| Some(address))
         }
-        address => Ok(address),
+        None => Ok(None),
     }
 }
 
@@ -477,9 +504,7 @@ fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
     const MAX_CONSUMERS: usize = 1_024;
     let text = values.required("consumers", TAKES)?;
     let addresses: Vec<String> = text.split(',').map(|address| address.trim().to_owned()).collect();
-    if let Some(bad) = addresses.iter().find(|address| !is_host_port(address)) {
-        return Err(ConfigError::new("consumers", format_args!("{bad:?} in {text:?}"), TAKES));
-    }
+    addresses.iter().try_for_each(|address| check_host_port("consumers", address, TAKES))?;
     if let Some(twice) = addresses.iter().enumerate().find(|(i, address)| addresses[..*i].contains(address)) {
         return Err(ConfigError::new("consumers", format_args!("{:?} twice", twice.1), TAKES));
     }
