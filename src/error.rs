@@ -120,8 +120,12 @@ pub const CONNECTING: &str = "connecting";
 
 /// Why Redis refused, if this is an error reply.
 pub fn refusal_of(error: &redis::RedisError) -> Option<Refusal> {
-    let code = error.code()?;
-    Some(Refusal::of(&format!("{code} {}", error.detail().unwrap_or_default())))
+    reply_text(error).map(|text| Refusal::of(&text))
+}
+
+/// The text of an error reply, if this is one.
+pub fn reply_text(error: &redis::RedisError) -> Option<String> {
+    Some(format!("{} {}", error.code()?, error.detail().unwrap_or_default()))
 }
 
 /// The library's result type.
