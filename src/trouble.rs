@@ -1,8 +1,8 @@
 //! One trouble is told once, however many parts of a program meet it.
 //!
 //! A server that is not there, or does not let us in, is met by every thread with a connection of its own. The first one
-//! tells it and goes on to tell it now and then; the others are silent while it does. Only failures to open a connection are
-//! put together: what breaks one that stood concerns the part that used it.
+//! tells it and goes on to tell it now and then; the others are silent while it does. Only failures to open a connection and
+//! missing logins are put together: what breaks a connection that stood concerns the part that used it.
 //!
 //! Any thread may ask; the mutex is held for a comparison.
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::backoff::SAY_EVERY;
 use crate::error::Error;
 use crate::log::Quoted;
+use crate::refusal::Refusal;
 
 /// Whoever has not repeated a trouble for so long has overcome it, or is gone.
 const TOLD_FOR: Duration = SAY_EVERY.saturating_mul(2);
@@ -29,12 +30,16 @@ struct Told {
 }
 
 impl Troubles {
-    /// Logs that `part` has met `error`: as `event`, or as `redis-trouble` without a connection, unless another part has.
+    /// Logs that `part` has met `error`: as `event`; as `redis-trouble` if it is met by all parts alike,
+    /// unless another part has.
     pub fn tell(&self, part: &'static str, event: &'static str, error: &Error) {
-        if !error.is_unsent() {
-            log::warn!("event={event} error={}", Quoted(error));
-        } else if self.is_news(part, error.to_string(), Instant::now()) {
-            log::warn!("event=redis-trouble error={}", Quoted(error));
+        match common_cause(error) {
+            None => log::warn!("event={event} error={}", Quoted(error)),
+            Some(cause) => {
+                if self.is_news(part, cause, Instant::now()) {
+                    log::warn!("event=redis-trouble error={}", Quoted(error));
+                }
+            }
         }
     }
 
@@ -48,6 +53,15 @@ impl Troubles {
         }
         !known
     }
+}
+
+/// What keeps all parts from their work alike, if that is what is wrong.
+fn common_cause(error: &Error) -> Option<String> {
+    if error.refusal() == Some(Refusal::Login) {
+        // Each command has words of its own for it.
+        return Some("login".to_owned());
+    }
+    error.is_unsent().then(|| error.to_string())
 }
 
 #[cfg(test)]

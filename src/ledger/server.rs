@@ -163,6 +163,9 @@ impl Server {
             Refusal::Login if text.contains("without any password") => {
                 "the server has no password: leave it out of --redis-url / ONCECAST_REDIS_URL"
             }
+            Refusal::Login if self.is_anonymous() => {
+                "it wants a password: name it in --redis-url / ONCECAST_REDIS_URL, with the user if it is not the default one"
+            }
             Refusal::Login => {
                 "check user and password in --redis-url / ONCECAST_REDIS_URL; special characters in them must be \
                  percent-encoded"
@@ -192,6 +195,11 @@ impl Server {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+
+    fn is_anonymous(&self) -> bool {
+        let settings = self.client.get_connection_info().redis_settings();
+        settings.username().is_none() && settings.password().is_none()
     }
 
     fn named_by(&self) -> &'static str {

@@ -16,6 +16,7 @@ mod gathering;
 
 use self::gathering::Gathering;
 use super::command::command;
+use super::connection::error_of;
 use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
 use super::server::{CONNECT_TIMEOUT, not_redis};
 use super::stream::Stream;
@@ -312,8 +313,6 @@ impl Subscription {
     }
 
     fn refused(&self, doing: &'static str, text: &[u8]) -> Error {
-        let text = String::from_utf8_lossy(text).into_owned();
-        let (code, detail) = text.split_once(' ').unwrap_or((&text, ""));
-        self.server.error(doing, redis::make_extension_error(code.to_owned(), Some(detail.to_owned())))
+        self.server.error(doing, error_of(text))
     }
 }
