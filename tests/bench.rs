@@ -134,7 +134,7 @@ fn a_worker_records_what_it_acknowledges_and_survives_odd_messages() {
     let mut command = programs().command("oncecast").expect("the program is built");
     let port = server.port().to_string();
     command.args(["bench-worker", "--port", &port, "--stream", "s", "--stream-group", "g", "--results", "r"]);
-    command.args(["--name", "w7", "--batch", "2"]);
+    command.args(["--name", "w7", "--worker-batch", "2"]);
     let mut worker = ChildProcess::spawn("worker", command).expect("it starts");
     wait_until("three results", || (run_on::<u64>(&server, &["XLEN", "r"]) == 3).then_some(()));
     worker.must_run().expect("it goes on");
