@@ -12,7 +12,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::Ipv6Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
@@ -214,6 +214,14 @@ impl Values<'_> {
         }
     }
 
+    /// The path of a file or folder, or of a program.
+    fn path(&self, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        match self.text(name)? {
+            Some(text) if text.is_empty() => Err(ConfigError::new(name, "nothing", "a path")),
+            path => Ok(path.map(PathBuf::from)),
+        }
+    }
+
     /// A duration such as `30s`, `500ms`, `2m`; a bare number means seconds.
     fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
@@ -228,8 +236,12 @@ impl Values<'_> {
         };
         let seconds = number.parse::<f64>().unwrap_or(f64::NAN) * scale;
         match Duration::try_from_secs_f64(seconds) {
-            Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
-            _ => Err(ConfigError::new(name, quoted(&text), "a duration above zero such as 500ms, 30s or 2m")),
+            Ok(duration) if !duration.is_zero() && duration <= MAX_DURATION => Ok(Some(duration)),
+            _ => Err(ConfigError::new(
+                name,
+                quoted(&text),
+                "a duration above zero such as 500ms, 30s or 2m, at most 8760h",
+            )),
         }
     }
 }
@@ -243,8 +255,15 @@ fn accepted(setting: &Setting, given: String) -> Result<String, ConfigError> {
     Err(ConfigError::new(setting.name, "a URL with a user or password (not repeated here)", takes))
 }
 
+/// The longest duration that a setting takes: a year. Sums of a few of them don't overflow.
+const MAX_DURATION: Duration = Duration::from_secs(8_760 * 3_600);
+
+/// The most bytes of a value that an error repeats.
+const MAX_QUOTED_BYTES: usize = 100;
+
 fn quoted(text: &str) -> String {
-    format!("{text:?}")
+    let shown = &text[..text.floor_char_boundary(MAX_QUOTED_BYTES)];
+    if shown.len() < text.len() { format!("{shown:?}… ({} bytes)", text.len()) } else { format!("{text:?}") }
 }
 
 /// Adds settings to a command, in order.
@@ -277,7 +296,7 @@ fn mistake_in_host_port(text: &str) -> Option<&'static str> {
 /// A [`ConfigError`] if the setting `name` got something that is no `host:port`.
 fn check_host_port(name: &'static str, text: &str, takes: &str) -> Result<(), ConfigError> {
     mistake_in_host_port(text)
-        .map_or(Ok(()), |mistake| Err(ConfigError::new(name, format_args!("{text:?} ({mistake})"), takes)))
+        .map_or(Ok(()), |mistake| Err(ConfigError::new(name, format_args!("{} ({mistake})", quoted(text)), takes)))
 }
 
 #[cfg(test)]

@@ -101,9 +101,10 @@ impl Refusal {
             .unwrap_or(Refusal::Other)
     }
 
-    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights have changed.
+    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights, or the settings, have
+    /// changed.
     pub fn is_denial(self) -> bool {
-        matches!(self, Refusal::Login | Refusal::Right)
+        matches!(self, Refusal::Login | Refusal::Right | Refusal::Database)
     }
 }
 

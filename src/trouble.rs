@@ -1,8 +1,8 @@
 //! One trouble is told once, however many parts of a program meet it.
 //!
 //! A server that is not there, or does not let us in, is met by every thread with a connection of its own. The first one
-//! tells it and goes on to tell it now and then; the others are silent while it does. Only failures to open a connection and
-//! missing logins are put together: what breaks a connection that stood concerns the part that used it.
+//! tells it and goes on to tell it now and then; the others are silent while it does. Only failures to open a connection, and
+//! to get a first answer on it, are put together: what breaks a connection that stood concerns the part that used it.
 //!
 //! Any thread may ask; the mutex is held for a comparison.
 
@@ -60,6 +60,9 @@ fn common_cause(error: &Error) -> Option<String> {
     if error.refusal() == Some(Refusal::Login) {
         // Each command has words of its own for it.
         return Some("login".to_owned());
+    }
+    if error.is_unanswered() {
+        return Some("no answer".to_owned());
     }
     error.is_unsent().then(|| error.to_string())
 }

@@ -157,9 +157,9 @@ pub(super) fn bench(matches: &ArgMatches, environment: Environment<'_>) -> Resul
         rates: rates(values, if quick { "1000" } else { "1000,10000,50000" })?,
         time,
         append_only: values.is_on("append-only")?,
-        json: values.text("json-file")?.map(PathBuf::from),
-        svg: values.text("svg-file")?.map(PathBuf::from),
-        redis_server: values.text("redis-server")?.map(PathBuf::from),
+        json: values.path("json-file")?,
+        svg: values.path("svg-file")?,
+        redis_server: values.path("redis-server")?,
         log_level: log_level(values)?,
     })
 }

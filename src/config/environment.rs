@@ -8,7 +8,7 @@
 //! in which there is nobody else. So `/run/secrets` is left out, and so is a file in a folder that others can't enter, as
 //! those of systemd's credentials are.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +30,7 @@ const MOUNTED_SECRETS: &str = "/run/secrets/";
 pub fn warnings(variables: &[(OsString, OsString)]) -> Vec<String> {
     let known = Known::new();
     let texts = || variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value)));
-    let unknown = texts().filter(|(name, _)| known.is_odd(name)).map(|(name, _)| {
+    let unknown = texts().filter(|(name, value)| known.is_odd(name, value)).map(|(name, _)| {
         let shown = &name[..name.floor_char_boundary(MOST_NAME_BYTES)];
         let meant = nearest(PREFIX, shown, known.names()).map_or("no program has such a setting".to_owned(), |meant| {
             format!("no program has such a setting; did you mean {meant}?")
@@ -67,18 +67,20 @@ impl Known {
         self.variables.iter().chain(&self.files).map(String::as_str)
     }
 
-    fn is_odd(&self, name: &str) -> bool {
-        name.starts_with(PREFIX) && !self.names().any(|known| known == name) && !is_of_kubernetes(name)
+    fn is_odd(&self, name: &str, value: &OsStr) -> bool {
+        name.starts_with(PREFIX) && !self.names().any(|known| known == name) && !is_of_kubernetes(name, value)
     }
 }
 
 /// Of a service `oncecast-x` it tells every container the address, as `ONCECAST_X_SERVICE_HOST` and in more forms.
-fn is_of_kubernetes(name: &str) -> bool {
-    let address = ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| name.contains(protocol));
+fn is_of_kubernetes(name: &str, value: &OsStr) -> bool {
+    let is_address =
+        ["tcp://", "udp://", "sctp://"].iter().any(|begin| value.as_encoded_bytes().starts_with(begin.as_bytes()));
+    let is_part = ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| name.contains(protocol)) && name.contains("_PORT_");
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
-        || name.ends_with("_PORT")
-        || name.contains("_PORT_") && address
+        || name.ends_with("_PORT") && is_address
+        || is_part
 }
 
 /// Whether every user of the machine can read this file.
@@ -124,9 +126,11 @@ mod tests {
             ("ONCECAST_SERVICE_HOST", "10.0.0.1"),
             ("ONCECAST_CONSUMER_PORT", "tcp://10.0.0.1:6969"),
             ("ONCECAST_PORT_6969_TCP_ADDR", "10.0.0.1"),
+            ("ONCECAST_METRICS_PORT", "9464"),
             ("PATH", "/bin"),
         ]);
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert!(found[3].contains("variable=ONCECAST_METRICS_PORT "), "no address: {found:?}");
         assert!(found[0].contains("variable=ONCECAST_CONSUMER ") && found[0].contains("mean ONCECAST_CONSUMERS?"));
         assert!(found[1].contains("variable=ONCECAST_GROUP_FILE "), "a file only for secrets: {found:?}");
         assert!(found[2].contains("no program has such a setting") && !found[2].contains("mean"), "{found:?}");

@@ -246,9 +246,9 @@ pub fn consumer(
 
 pub(super) fn consumer_of(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
     let listen = values.required("listen", "an address, host:port")?;
-    if !listen.ends_with(":0") {
-        check_host_port("listen", &listen, "an address, host:port")?;
-    }
+    // Port 0 takes any free one.
+    let any_port = listen.strip_suffix(":0").map(|host| format!("{host}:1"));
+    check_host_port("listen", any_port.as_deref().unwrap_or(&listen), "an address, host:port")?;
     let cores = || thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     Ok(ConsumerConfig {
         common: common(values)?,
@@ -293,7 +293,7 @@ pub fn publisher(
                 }
                 None => random_prefix(),
             },
-            ids_file: values.text("ids-file")?.map(PathBuf::from),
+            ids_file: values.path("ids-file")?,
             common,
         })
     })
@@ -310,14 +310,14 @@ pub fn tool(
             Ok(ToolConfig::Audit(Box::new(AuditConfig {
                 common: common(&values)?,
                 expect: values.optional_number("expect", 0, u64::MAX >> 1)?,
-                ids: values.text("ids")?.map(PathBuf::from),
+                ids: values.path("ids")?,
                 id_field: values.required("id-field", "a field's name")?,
             })))
         }
         Some(("demo", matches)) => {
             let values = Values { matches, settings: DEMO, environment };
             Ok(ToolConfig::Demo(DemoConfig {
-                redis_server: values.text("redis-server")?.map(PathBuf::from),
+                redis_server: values.path("redis-server")?,
                 rate: values.number("rate", 1, 1_000_000)?,
                 duration: values.duration("duration")?.expect("the setting has a default"),
                 log_level: log_level(&values)?,
@@ -337,7 +337,7 @@ pub fn tool(
         }
         Some(("witness", matches)) => {
             let values = Values { matches, settings: WITNESS, environment };
-            let journals = values.required("journals", "a folder")?.into();
+            let journals = PathBuf::from(values.required("journals", "a folder")?);
             Ok(ToolConfig::Witness(Box::new(WitnessConfig { consumer: consumer_of(&values)?, journals })))
         }
         Some(("bench", matches)) => {
@@ -379,30 +379,42 @@ fn chaos(values: &Values<'_>) -> Result<ChaosConfig, ConfigError> {
         least_outage: duration("least-outage")?,
         outage: duration("outage")?,
     };
-    if plan.strikes().is_empty() {
-        let Plan { every, duration, .. } = plan;
-        // The one that was given is to blame.
-        return Err(match values.is_given("every") {
-            true => {
-                let takes = format!("at most two thirds of --duration ({duration:?}), so that something happens");
-                ConfigError::new("every", format_args!("{every:?}"), takes)
-            }
-            false => {
-                let takes = format!("at least one and a half times --every ({every:?}), so that something happens");
-                ConfigError::new("duration", format_args!("{duration:?}"), takes)
-            }
-        });
-    }
+    check_times(&plan, values)?;
     Ok(ChaosConfig {
-        redis_server: values.text("redis-server")?.map(PathBuf::from),
+        redis_server: values.path("redis-server")?,
         dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
         consumers: values.number("consumer-count", 1, 64)? as usize,
         rate,
         batch: Some(batch).filter(|batch| *batch > 0),
         plan,
-        report: values.text("report")?.map(PathBuf::from),
+        report: values.path("report")?,
         log_level: log_level(values)?,
     })
+}
+
+/// The faults must fit into the run, at least one and not too many. Of the two times the one that was given is to blame.
+fn check_times(plan: &Plan, values: &Values<'_>) -> Result<(), ConfigError> {
+    /// They are drawn before it begins.
+    const MOST_STRIKES: u128 = 1_000_000;
+    let Plan { every, duration, .. } = plan;
+    let blame_every = values.is_given("every");
+    let (too_many, too_few) = match blame_every {
+        true => (
+            format!("at least a millionth of --duration ({duration:?})"),
+            format!("at most two thirds of --duration ({duration:?}), so that something happens"),
+        ),
+        false => (
+            format!("at most a million times --every ({every:?})"),
+            format!("at least one and a half times --every ({every:?}), so that something happens"),
+        ),
+    };
+    let takes = match duration.as_nanos() / every.as_nanos() {
+        faults if faults > MOST_STRIKES => too_many,
+        _ if *every + *every / 2 > *duration => too_few,
+        _ => return Ok(()),
+    };
+    let (name, got) = if blame_every { ("every", every) } else { ("duration", duration) };
+    Err(ConfigError::new(name, format_args!("{got:?}"), takes))
 }
 
 const DISPATCHER_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @, not beginning with alive:";
@@ -506,7 +518,7 @@ fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
     let addresses: Vec<String> = text.split(',').map(|address| address.trim().to_owned()).collect();
     addresses.iter().try_for_each(|address| check_host_port("consumers", address, TAKES))?;
     if let Some(twice) = addresses.iter().enumerate().find(|(i, address)| addresses[..*i].contains(address)) {
-        return Err(ConfigError::new("consumers", format_args!("{:?} twice", twice.1), TAKES));
+        return Err(ConfigError::new("consumers", format_args!("{} twice", quoted(twice.1)), TAKES));
     }
     if addresses.len() > MAX_CONSUMERS {
         return Err(ConfigError::new(

@@ -241,6 +241,8 @@ fn what_was_not_given_is_not_to_blame() {
     let chaos =
         |line: &str| tool(words(&format!("oncecast chaos {line}")), &no_environment).expect_err(line).to_string();
     assert!(chaos("--duration 5s").contains("--duration (ONCECAST_DURATION): got 5s"));
+    assert!(chaos("--every 0.000001ms").contains("--every (ONCECAST_EVERY): got 1ns, takes at least a millionth"));
+    assert!(chaos("--duration 8760h").contains("--duration (ONCECAST_DURATION): got"));
     assert!(chaos("--every 10m").contains("--every (ONCECAST_EVERY): got 600s"));
     assert!(chaos("--every 10s --duration 5s").contains("--every (ONCECAST_EVERY): got 10s"));
 }
@@ -253,4 +255,82 @@ fn a_slip_in_a_flag_is_recognised() {
     assert!(slip("oncecast status --wacth").contains("'--watch'"));
     assert!(slip("oncecast statsu").contains("'status'"));
     assert!(!slip("oncecast wit").contains("witness"), "hidden");
+}
+
+#[test]
+fn absurd_values_are_taken_or_refused_in_bounds() {
+    let long = "x".repeat(1 << 20);
+    let absurd = [
+        "",
+        " ",
+        "-1",
+        "0",
+        "-0",
+        "1e3",
+        "nan",
+        "inf",
+        "99999999999999999999",
+        "18446744073709551615",
+        "5124095576030431h",
+        "0.0000000001ms",
+        "x\ny\u{1b}[31m",
+        "ü€𝄞",
+        ",",
+        ",,,",
+        ":",
+        ":0",
+        "[::]:0",
+        "h:",
+        "a:1,",
+        "\\",
+        "*",
+        "%",
+        "@",
+        "://",
+        "/",
+        "../..",
+        "off",
+        "yes",
+        "redis://",
+        "redis+unix:///",
+        &long,
+    ];
+    for table in tables::all() {
+        let program: Vec<&str> = match table {
+            _ if std::ptr::eq(table, tables::DISPATCHER) => vec!["d"],
+            _ if std::ptr::eq(table, tables::CONSUMER) => vec!["c"],
+            _ if std::ptr::eq(table, tables::PUBLISHER) => vec!["p"],
+            _ if std::ptr::eq(table, tables::AUDIT) => vec!["oncecast", "audit"],
+            _ if std::ptr::eq(table, tables::STATUS) => vec!["oncecast", "status"],
+            _ if std::ptr::eq(table, tables::DEMO) => vec!["oncecast", "demo"],
+            _ if std::ptr::eq(table, tables::CHAOS) => vec!["oncecast", "chaos"],
+            _ if std::ptr::eq(table, bench::BENCH) => vec!["oncecast", "bench"],
+            // Nobody types these.
+            _ => continue,
+        };
+        for setting in table {
+            for value in absurd {
+                let environment = |variable: &str| match variable {
+                    _ if variable == variable_of(setting.name) => Some(OsString::from(value)),
+                    "ONCECAST_CONSUMERS" => Some("a:1".into()),
+                    _ => None,
+                };
+                let line: Vec<OsString> = program.iter().map(OsString::from).collect();
+                let outcome = match program[..] {
+                    ["d"] => dispatcher(line, &environment).map(drop),
+                    ["c"] => consumer(line, &environment).map(drop),
+                    ["p"] => publisher(line, &environment).map(drop),
+                    _ => tool(line, &environment).map(drop),
+                };
+                let Err(error) = outcome else { continue };
+                let text = error.to_string();
+                assert!(
+                    text.contains(&format!("--{} (ONCECAST_", setting.name)),
+                    "{} {value:.20?}: {text:.500}",
+                    setting.name
+                );
+                assert!(text.len() < 1_500 && !text.contains('\u{1b}'), "{} {value:.20?}: {text:.500}", setting.name);
+            }
+        }
+    }
 }

@@ -10,7 +10,7 @@ use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisError, Value};
 
 use super::command::command;
 use super::url::mistake_in;
-use crate::error::{CONNECTING, Error, reply_text};
+use crate::error::{CONNECTING, Error, NO_ANSWER, reply_text};
 use crate::refusal::{self, Refusal};
 
 /// How long opening a connection may take.
@@ -134,9 +134,7 @@ impl Server {
         if !broke && !speaks_tls(&error) {
             return self.error(doing, error.into());
         }
-        let hint = " (it answers nothing to plain Redis commands: is this a port for TLS? TLS is not supported; use a tunnel \
-                    on this machine)";
-        Error::Redis { server: self.shown.clone(), doing, hint: hint.to_owned(), source: error.into() }
+        Error::Redis { server: self.shown.clone(), doing, hint: NO_ANSWER.to_owned(), source: error.into() }
     }
 
     fn hint(&self, doing: &'static str, source: &RedisError) -> Option<String> {

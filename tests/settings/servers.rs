@@ -142,6 +142,7 @@ fn one_trouble_is_told_once_and_nothing_is_subscribed() {
         (format!("redis://:wrong@127.0.0.1:{}", locked.port()), "check user and password"),
         (format!("redis://:needless@127.0.0.1:{}", open.port()), "the server has no password"),
         (format!("redis://127.0.0.1:{}/99", open.port()), "names database 99"),
+        (format!("redis://{}", server(Does::Resets)), "port for TLS?"),
     ];
     // All at once: each is watched until it repeats itself.
     let mut programs: Vec<(ChildProcess, &str)> =
