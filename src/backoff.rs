@@ -12,7 +12,7 @@ pub struct Backoff {
 }
 
 /// How often lasting trouble is logged.
-const SAY_EVERY: Duration = Duration::from_secs(5);
+pub const SAY_EVERY: Duration = Duration::from_secs(5);
 
 impl Backoff {
     /// Waits of `first`, then twice as long each time, up to `most`.

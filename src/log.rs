@@ -11,12 +11,12 @@
 //! them, `panics` makes lines of panics.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use simplelog::{ConfigBuilder, WriteLogger};
 
 use self::queue::{Importance, Queue, QueueWriter};
@@ -38,6 +38,9 @@ static CONTEXT: Context = Context { instance: RwLock::new(String::new()), role: 
 
 /// Where the lines go; made when the first is to be written.
 static OUTPUT: OnceLock<Output> = OnceLock::new();
+
+/// Warnings from before the log began.
+static HELD_BACK: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Context {
     instance: RwLock<String>,
@@ -61,7 +64,13 @@ pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Ru
     log::set_boxed_logger(Box::new(lines)).map_err(|error| Error::Failed(format!("starting the log: {error}")))?;
     log::set_max_level(level);
     panics::install();
+    std::mem::take(&mut *HELD_BACK.lock()).into_iter().for_each(|warning| log::warn!("{warning}"));
     Ok(Running(()))
+}
+
+/// Keeps a warning until the log begins: what is wrong with the settings is known before.
+pub fn hold_back(warning: String) {
+    HELD_BACK.lock().push(warning);
 }
 
 /// Says what the process is now; from here on each line shows it.
@@ -84,7 +93,8 @@ pub fn fail(program: &str, problem: impl fmt::Display) {
             output.queue.push(Importance::Urgent, message.into_bytes());
             output.queue.flush(FLUSH_LIMIT);
         }
-        Err(_) => eprintln!("{text}"),
+        // Standard error may be closed, and there is nowhere else to say it.
+        Err(_) => drop(writeln!(io::stderr(), "{text}")),
     }
 }
 

@@ -4,7 +4,7 @@
 //! dispatchers leave in Redis once a second. Nothing here is of one moment: the values are read one after the other,
 //! and reports are up to a second old.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, select};
@@ -16,6 +16,7 @@ use crate::ledger::overview::{self, GroupView, Lease, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::{self, Warning};
 use crate::ledger::{Connection, Keys};
+use crate::output::{self, Reader};
 use crate::shutdown::shutdown_channel;
 
 mod health;
@@ -189,33 +190,26 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
     let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age);
     if !config.watch {
         let status = onlooker.look()?;
-        print(&mut io::stdout(), config.json, &status)?;
-        return Ok(status.exit_code());
+        return output::print(shown(config.json, &status)).map(|_| status.exit_code());
     }
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
-    let mut out = io::stdout();
-    let screen = !config.json && out.is_terminal();
+    let screen = !config.json && io::stdout().is_terminal();
+    // On a screen from the top left corner, when it is empty; elsewhere with an empty line between two looks.
+    let (before, after_it) = match (screen, config.json) {
+        (true, _) => ("\x1b[H\x1b[2J", ""),
+        (false, true) => ("", ""),
+        (false, false) => ("", "\n"),
+    };
     loop {
-        if screen {
-            // From the top left corner, on an empty screen.
-            write!(out, "\x1b[H\x1b[2J").map_err(output_failed())?;
-        }
-        let outcome = match onlooker.look() {
-            Ok(status) => {
-                print(&mut out, config.json, &status)?;
-                Ok(status.exit_code())
-            }
-            Err(error) => {
-                // In the place of the figures, which would look like those of now.
-                let shown =
-                    if config.json { failure_as_json(config, &error) } else { format!("status unknown: {error}") };
-                writeln!(out, "{shown}").and_then(|()| out.flush()).map_err(output_failed())?;
-                Err(error)
-            }
+        let (text, outcome) = match onlooker.look() {
+            Ok(status) => (shown(config.json, &status), Ok(status.exit_code())),
+            // In the place of the figures, which would look like those of now.
+            Err(error) if config.json => (failure_as_json(config, &error) + "\n", Err(error)),
+            Err(error) => (format!("status unknown: {error}\n"), Err(error)),
         };
-        if !config.json && !screen {
-            writeln!(out).map_err(output_failed())?;
+        if output::print(format_args!("{before}{text}{after_it}"))? == Reader::Gone {
+            return outcome;
         }
         select! {
             recv(requests.receiver()) -> _ => return outcome,
@@ -228,13 +222,8 @@ fn failure_as_json(config: &StatusConfig, error: &Error) -> String {
     failure_to_json(&config.common.keys.group, &error.to_string()).to_string()
 }
 
-fn print(out: &mut impl Write, json: bool, status: &Status) -> Result<()> {
-    let written = if json { writeln!(out, "{}", status.to_json()) } else { write!(out, "{status}") };
-    written.and_then(|()| out.flush()).map_err(output_failed())
-}
-
-fn output_failed() -> impl FnOnce(io::Error) -> Error {
-    Error::io("writing to standard output")
+fn shown(json: bool, status: &Status) -> String {
+    if json { format!("{}\n", status.to_json()) } else { status.to_string() }
 }
 
 #[cfg(test)]

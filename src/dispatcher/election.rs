@@ -188,7 +188,7 @@ impl Election {
                     set(&self.shared.stats.redis_connected, 0);
                     set(&self.shared.stats.in_sync, 0);
                     if self.backoff.should_say() {
-                        log::warn!("event=redis-trouble error={}", Quoted(&error));
+                        self.shared.troubles.tell("election", "redis-trouble", &error);
                     }
                     self.backoff.next_wait()
                 }

@@ -185,20 +185,24 @@ impl Worker {
         let reported = self.ledger.report(&self.shared.id, &report, REPORT_TTL);
         // A server that refuses to write may be read all the same; of one that can't be reached nothing more is asked.
         self.unreachable = reported.as_ref().is_err_and(|error| error.refusal().is_none());
+        let mut failure = None;
         let looked = match &reported {
             Err(error) if self.unreachable => Err(error.to_string()),
-            _ => self.onlooker.look().map_err(|error| error.to_string()),
+            _ => self.onlooker.look().map_err(|error| {
+                let text = error.to_string();
+                failure = Some(error);
+                text
+            }),
         };
-        let failure = reported.err().map(|error| error.to_string()).or_else(|| looked.as_ref().err().cloned());
         if let Ok(status) = &looked {
             self.settings.note(status.settings.clone());
         }
         *self.shared.board.seen.lock() = Some(looked);
-        match failure {
+        match reported.err().or(failure) {
             None => drop(self.backoff.reset()),
             Some(failure) => {
                 if self.backoff.should_say() {
-                    log::warn!("event=not-reported error={}", Quoted(failure));
+                    self.shared.troubles.tell("reporter", "not-reported", &failure);
                 }
             }
         }

@@ -122,7 +122,10 @@ impl Retry {
             return Err(Killed);
         }
         if self.backoff.should_say() {
-            log::warn!("event=redis-trouble worker={} error={}", self.worker, Quoted(&error));
+            match error.is_unsent() {
+                true => self.shared.troubles.tell(self.worker, "redis-trouble", &error),
+                false => log::warn!("event=redis-trouble worker={} error={}", self.worker, Quoted(&error)),
+            }
         }
         if self.kill.wait(self.backoff.next_wait()) { Err(Killed) } else { Ok(()) }
     }

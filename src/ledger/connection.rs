@@ -16,7 +16,7 @@ use redis::{RedisError, Value};
 use super::command::{Command, command};
 use super::resp::{self, NotResp, Reply};
 use super::script::{Script, ScriptCall};
-use super::server::{CONNECT_TIMEOUT, Server};
+use super::server::{CONNECT_TIMEOUT, Server, not_redis};
 use super::stream::Stream;
 use crate::error::{CONNECTING, Error, Result, refusal_of};
 use crate::refusal::Refusal;
@@ -182,11 +182,13 @@ impl Connection {
             Ok(()) => read(&mut Replies(open)),
             Err(error) => Err(open.last_words().unwrap_or(error)),
         });
+        let answered = open.answered;
         outcome.map_err(|error| {
             // After a timeout or an interruption the reply may still come: it must not meet the next command.
             self.open = None;
             match error.downcast::<HungUp>() {
                 Ok(HungUp(text)) => self.server.error(doing, error_of(&text)),
+                Err(error) if !answered => self.server.unanswered(doing, error),
                 Err(error) => self.server.error(doing, error.into()),
             }
         })
@@ -201,6 +203,8 @@ struct Open {
     filled: Range<usize>,
     /// The number of the transaction that stands open.
     transaction: Option<u64>,
+    /// Whether the server has ever said a word.
+    answered: bool,
 }
 
 impl Open {
@@ -208,28 +212,16 @@ impl Open {
         let connect = || {
             let stream = Stream::connect(&server.address(), timeout.min(CONNECT_TIMEOUT))?;
             stream.set_read_timeout(timeout)?;
-            Ok(Open { stream, buffer: vec![0; BUFFER_BYTES], filled: 0..0, transaction: None })
+            Ok(Open { stream, buffer: vec![0; BUFFER_BYTES], filled: 0..0, transaction: None, answered: false })
         };
         let mut open = connect().map_err(|error: io::Error| server.error(CONNECTING, error.into()))?;
         let mut greeting = Vec::new();
-        let mut greetings = 0;
-        if let Some((user, password)) = server.credentials() {
-            match user {
-                Some(user) => command(&mut greeting, &["AUTH", user, password]),
-                // Not the same as naming the user `default`: that one may need no password, which is then a mistake.
-                None => command(&mut greeting, &["AUTH", password]),
-            }
-            greetings += 1;
-        }
-        if server.database() != 0 {
-            command(&mut greeting, &["SELECT", &server.database().to_string()]);
-            greetings += 1;
-        }
+        let greetings = server.greet(&mut greeting);
         let replies: io::Result<Vec<Value>> = open
             .stream
             .write_all(&greeting)
             .and_then(|()| (0..greetings).map(|_| Replies(&mut open).value()).collect());
-        let replies = replies.map_err(|error| server.error(CONNECTING, error.into()))?;
+        let replies = replies.map_err(|error| server.unanswered(CONNECTING, error))?;
         for reply in replies {
             reply.extract_error().map_err(|error| server.error(CONNECTING, error))?;
         }
@@ -292,8 +284,9 @@ impl Replies<'_> {
     /// The next one, if it has no parts; of one that has, its head.
     pub(super) fn next(&mut self) -> io::Result<Reply<&[u8]>> {
         loop {
-            match resp::reply(self.0.received()).map_err(not_resp)? {
+            match resp::reply(self.0.received()).map_err(|NotResp| not_redis(self.0.received()))? {
                 Some((reply, length)) => {
+                    self.0.answered = true;
                     let start = self.0.filled.start;
                     self.0.filled.start += length;
                     let reply = reply.of(&self.0.buffer[start..]);
@@ -311,11 +304,12 @@ impl Replies<'_> {
     /// The next one, whole.
     fn value(&mut self) -> io::Result<Value> {
         let length = loop {
-            match resp::whole(self.0.received()).map_err(not_resp)? {
+            match resp::whole(self.0.received()).map_err(|NotResp| not_redis(self.0.received()))? {
                 Some(length) => break length,
                 None => self.0.receive()?,
             }
         };
+        self.0.answered = true;
         if let Some(text) = self.0.received()[..length].strip_prefix(b"-") {
             HungUp::check(text.trim_ascii_end())?;
         }
@@ -348,8 +342,4 @@ impl std::error::Error for HungUp {}
 pub(super) fn error_of(text: &[u8]) -> RedisError {
     let told = redis::parse_redis_value(&[b"-", text, b"\r\n"].concat()).and_then(Value::extract_error);
     told.err().unwrap_or_else(|| (redis::ErrorKind::UnexpectedReturnType, "an error without a text").into())
-}
-
-fn not_resp(NotResp: NotResp) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, "this is no Redis")
 }

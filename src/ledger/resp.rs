@@ -156,6 +156,8 @@ fn line_at(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, NotResp> {
         Some(end) if end >= 2 && rest[end - 1] == b'\r' => Ok(Some((rest[0], &rest[1..end - 1], at + end + 1))),
         Some(_) => Err(NotResp),
         None if rest.len() >= MAX_LINE_BYTES => Err(NotResp),
+        // Such as a TLS alert, behind which no line end may ever come.
+        None if rest.first().is_some_and(u8::is_ascii_control) => Err(NotResp),
         None => Ok(None),
     }
 }
@@ -290,6 +292,7 @@ mod tests {
             b"+a\n",
             b"$99999999999999999999\r\n",
             b"\r\n",
+            b"\x15\x03\x03\x00\x02\x02\x46",
             b">3\r\n:1\r\n",
             b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$\r\n",
             b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$+5\r\na\r\nbc\r\n",

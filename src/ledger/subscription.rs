@@ -15,11 +15,13 @@ use std::time::Duration;
 mod gathering;
 
 use self::gathering::Gathering;
+use super::command::command;
+use super::connection::error_of;
 use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
-use super::server::CONNECT_TIMEOUT;
+use super::server::{CONNECT_TIMEOUT, not_redis};
 use super::stream::Stream;
 use super::{Command, Keys, Marker, Payload, Server};
-use crate::error::{Error, Result};
+use crate::error::{CONNECTING, Error, Result};
 use crate::id::{DispatcherId, Epoch};
 use crate::log::Quoted;
 use crate::wire::MAX_BODY_BYTES;
@@ -140,7 +142,7 @@ impl Subscription {
     pub fn open(channels: &Channels, join: &Marker, patience: Duration) -> Result<Subscription> {
         let server = channels.server.clone();
         let stream = Stream::connect(&server.address(), CONNECT_TIMEOUT)
-            .map_err(|error| server.error("connecting", error.into()))?;
+            .map_err(|error| server.error(CONNECTING, error.into()))?;
         let keys = &channels.keys;
         let mut subscription = Subscription {
             stream,
@@ -191,33 +193,44 @@ impl Subscription {
         self.send("pinging", &Command::of(&["PING"]).into_bytes())
     }
 
-    /// Switches to RESP3, with user and password if there are any, and says whose connection it is.
+    /// Logs in, chooses the database, switches to RESP3, and says whose connection it is. Channels know no databases; but a
+    /// database that the commands can't use is a wrong setting, and must not look like a subscription that works.
     fn greet(&mut self, dispatcher: &DispatcherId) -> Result<()> {
         let set = self.stream.set_read_timeout(CONNECT_TIMEOUT);
-        set.map_err(|error| self.failed("greeting", error))?;
-        let name = format!("{CLIENT_NAME_PREFIX}{dispatcher}");
-        let hello = match self.server.credentials() {
-            Some((user, password)) => {
-                Command::of(&["HELLO", "3", "AUTH", user.unwrap_or("default"), password, "SETNAME", &name])
-            }
-            None => Command::of(&["HELLO", "3", "SETNAME", &name]),
-        };
-        self.send("greeting", &hello.into_bytes())?;
+        set.map_err(|error| self.failed(CONNECTING, error))?;
+        let mut greeting = Vec::new();
+        let answers = self.server.greet(&mut greeting) + 1;
+        command(&mut greeting, &["HELLO", "3", "SETNAME", &format!("{CLIENT_NAME_PREFIX}{dispatcher}")]);
+        self.stream.write_all(&greeting).map_err(|error| self.server.unanswered(CONNECTING, error))?;
+        for answered in 0..answers {
+            self.take_answer(answered > 0)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one answer to the greeting and takes it.
+    fn take_answer(&mut self, answered: bool) -> Result<()> {
         loop {
-            match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
-                Ok(Some((Received::Error(text), _))) => return Err(self.refused("greeting", text)),
+            let received = &self.buffer[self.filled.clone()];
+            match receive(received, MAX_BODY_BYTES as u64) {
+                Ok(Some((Received::Error(text), _))) => return Err(self.refused(CONNECTING, text)),
                 Ok(Some((_, length))) => {
                     self.filled.start += length;
                     return Ok(());
                 }
                 Ok(None) => {}
-                Err(NotResp) => return Err(self.no_resp()),
+                Err(NotResp) => return Err(self.server.unanswered(CONNECTING, not_redis(received))),
             }
             match self.stream.read(&mut self.buffer[self.filled.end..]) {
-                Ok(0) => return Err(self.failed("greeting", ErrorKind::UnexpectedEof.into())),
-                Ok(count) => self.filled.end += count,
+                Ok(count) if count > 0 => self.filled.end += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed("greeting", error)),
+                outcome => {
+                    let error = outcome.err().unwrap_or_else(|| ErrorKind::UnexpectedEof.into());
+                    return Err(match answered {
+                        true => self.failed(CONNECTING, error),
+                        false => self.server.unanswered(CONNECTING, error),
+                    });
+                }
             }
         }
     }
@@ -231,7 +244,10 @@ impl Subscription {
             let (received, length) = match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released }),
-                Err(NotResp) => return Err(self.no_resp()),
+                Err(NotResp) => {
+                    let error = not_redis(&self.buffer[self.filled.clone()]);
+                    return Err(self.failed("reading the subscription", error));
+                }
             };
             match received {
                 Received::Message { channel, payload } if channel == self.published => {
@@ -297,13 +313,6 @@ impl Subscription {
     }
 
     fn refused(&self, doing: &'static str, text: &[u8]) -> Error {
-        let text = String::from_utf8_lossy(text).into_owned();
-        let (code, detail) = text.split_once(' ').unwrap_or((&text, ""));
-        let hint = if text.contains("unknown command") { " (Redis 6.2 or newer is needed)" } else { "" };
-        self.server.error(doing, redis::make_extension_error(code.to_owned(), Some(format!("{detail}{hint}"))))
-    }
-
-    fn no_resp(&self) -> Error {
-        self.failed("reading the subscription", io::Error::new(ErrorKind::InvalidData, "this is no Redis"))
+        self.server.error(doing, error_of(text))
     }
 }

@@ -81,6 +81,8 @@ impl Courier {
                 // Nobody was given it.
                 Some(Whereabouts::New) => None,
                 None if self.is_untouched(*id) => None,
+                // Named twice.
+                Some(Whereabouts::Sent(link)) if link == index => continue,
                 // The first to have it keeps it.
                 Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
                 Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
