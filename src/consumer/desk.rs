@@ -5,8 +5,8 @@
 //! the ruling connection's [`Outbox`].
 //!
 //! Guarantees, each because it happens under the one lock:
-//! - Only one connection *rules*: that of the highest epoch seen, and of those the latest. Whatever any other hands over
-//!   is refused.
+//! - Only one connection *rules*: that of the highest epoch seen, and of those the latest, unless an earlier one is proven
+//!   and lives (see `rivals`). Whatever any other hands over is refused.
 //! - HELD lists all that was accepted from earlier rulers and has not been answered; each of these is answered to the
 //!   new ruler or to a later one.
 //! - A message in hand is not run a second time, unless its earlier run was given up.
@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
+mod rivals;
+
+use self::rivals::Standing;
+pub(super) use self::rivals::{Claim, outlived};
 use super::handler::HandlerError;
 use super::outbox::Outbox;
 use super::stats::ConsumerStats;
@@ -92,6 +96,8 @@ struct State {
     /// The highest id received.
     highest: MessageId,
     ruler: Option<(LinkId, Arc<Outbox>)>,
+    /// What is known of the ruler.
+    standing: Standing,
     /// The epochs of the connections that have said LEAD.
     epochs: HashMap<LinkId, Epoch>,
     held: IdMap<Held>,
@@ -128,27 +134,6 @@ impl Desk {
         &self.stats
     }
 
-    /// Whether LEAD names an epoch that has to be confirmed before [`lead`](Desk::lead): a higher one than was seen so far.
-    /// Refused is what `lead` would refuse as well.
-    pub(super) fn is_news(&self, epoch: Epoch, group: &str) -> Result<bool, Refusal> {
-        let state = self.state.lock();
-        self.check_lead(&state, epoch, group)?;
-        // Before the first leader there is no epoch, not the epoch 0.
-        Ok(epoch > state.epoch || state.epoch == Epoch::default())
-    }
-
-    fn check_lead(&self, state: &State, epoch: Epoch, group: &str) -> Result<(), Refusal> {
-        if group != self.terms.group {
-            let text = format!("this consumer works for group {:?}, not {group:?}", self.terms.group);
-            return Err(Refusal::new(ErrorCode::Group, text));
-        }
-        if epoch < state.epoch {
-            let text = format!("epoch {epoch} is over, this consumer has seen epoch {}", state.epoch);
-            return Err(Refusal::new(ErrorCode::Stale, text));
-        }
-        Ok(())
-    }
-
     /// LEAD with an epoch that is true: this connection rules from now on, or is refused. Gives the number of messages in
     /// hand.
     pub(super) fn lead(
@@ -166,8 +151,11 @@ impl Desk {
         if newer {
             state.check_rule(link)?;
         }
+        state.check_rival(epoch)?;
         state.epoch = epoch;
-        state.ruler = Some((link, outbox.clone()));
+        let replaced = state.ruler.replace((link, outbox.clone()));
+        state.standing = Standing::default();
+        self.close_replaced(&state, replaced);
         self.stats.set_ruling_epoch(epoch.0);
         state.give_up_the_slow(self.terms.handler_timeout, now, &self.stats);
         outbox.put(&Frame::Ready {
@@ -322,6 +310,7 @@ impl Desk {
         state.epochs.remove(&link);
         if ruled {
             state.ruler = None;
+            state.standing = Standing::default();
             self.stats.set_ruling_epoch(0);
         }
         self.after_a_change(&state);
@@ -358,10 +347,7 @@ impl State {
                 let text = format!("this connection was replaced by a newer one of the same epoch {}", self.epoch);
                 Err(Refusal::new(ErrorCode::Replaced, text))
             }
-            _ => {
-                let text = format!("this connection was replaced, by one of epoch {}", self.epoch);
-                Err(Refusal::new(ErrorCode::Stale, text))
-            }
+            _ => Err(Refusal::new(ErrorCode::Stale, "this connection was replaced by that of a later leader")),
         }
     }
 
