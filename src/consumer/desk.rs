@@ -401,4 +401,4 @@ impl HandlerError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -41,6 +41,8 @@ pub(super) enum Kind {
     Stranger,
     /// A connection was not accepted.
     NotAccepted,
+    /// A connection was ended so that enough files are left.
+    FewFiles,
     /// A connection rules.
     Rules,
     /// A connection that had said LEAD ended.
@@ -52,13 +54,14 @@ pub(super) enum Kind {
 impl Kind {
     fn event(self) -> &'static str {
         match self {
-            Kind::Handshake(_) => "handshake-refused",
-            Kind::Refused(_) => "connection-refused",
-            Kind::Stranger => "stranger-left",
-            Kind::NotAccepted => "accept-failed",
-            Kind::Rules => "dispatcher-rules",
-            Kind::Left => "dispatcher-left",
-            Kind::WriteFailed => "write-failed",
+            Kind::Handshake(_) => "event=handshake-refused",
+            Kind::Refused(_) => "event=connection-refused",
+            Kind::Stranger => "event=stranger-left",
+            Kind::NotAccepted => "event=accept-failed",
+            Kind::FewFiles => "event=files-short",
+            Kind::Rules => "event=dispatcher-rules",
+            Kind::Left => "event=dispatcher-left",
+            Kind::WriteFailed => "event=write-failed",
         }
     }
 
@@ -131,7 +134,7 @@ struct Line {
 
 impl Line {
     fn say(&self) {
-        log!(self.kind.level(), "event={} count={} {}", self.kind.event(), self.count, self.example);
+        log!(self.kind.level(), "{} count={} {}", self.kind.event(), self.count, self.example);
     }
 }
 

@@ -326,9 +326,11 @@ impl Acceptor {
     fn admit(&mut self, socket: Socket, peer: SocketAddr) -> io::Result<()> {
         let regular = self.common.regulars.has(peer.ip());
         while !self.has_spare_files() {
+            let reason = "there are too few files (LimitNOFILE, ulimit -n)";
             if !self.make_room(regular) {
-                return Err(io::Error::other("there are too few files (LimitNOFILE, ulimit -n)"));
+                return Err(io::Error::other(reason));
             }
+            self.common.refusals.note(Kind::FewFiles, format_args!("reason={}", Quoted(reason)), Instant::now());
         }
         let mut links = self.links.lock();
         match Room::for_one_more(&self.places(&links), regular) {
@@ -373,54 +375,4 @@ fn evict(links: &mut Vec<LinkHandle>, index: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Places as letters: left, closing, stranger, known (a regular), rules.
-    fn places(text: &str) -> Vec<Place> {
-        let place = |letter| match letter {
-            'c' => Place::Closing,
-            'l' => Place::Left,
-            's' => Place::SilentStranger,
-            'k' => Place::SilentRegular,
-            'r' => Place::Rules,
-            other => panic!("{other}"),
-        };
-        text.chars().map(place).collect()
-    }
-
-    fn room(text: &str, regular: bool) -> Room {
-        Room::for_one_more(&places(text), regular)
-    }
-
-    #[test]
-    fn places_are_left_in_order() {
-        let full = |first: &str| format!("{first}{}", "r".repeat(MAX_SOCKETS - first.len()));
-        assert_eq!(room("rss", false), Room::Free);
-        assert_eq!(room(&full("rskscs"), false), Room::After(4), "what is being closed goes first");
-        assert_eq!(room(&full("rkrss"), false), Room::After(3), "then the oldest silent stranger");
-        assert_eq!(room(&full("rkrk"), false), Room::None, "no stranger takes the place of a regular");
-        assert_eq!(room(&full("rkrk"), true), Room::After(1));
-        assert_eq!(room(&full("r"), true), Room::None, "who rules never goes");
-        assert_eq!(room(&full("l"), true), Room::Free);
-        assert_eq!(room(&format!("s{}", "l".repeat(2 * MAX_SOCKETS)), true), Room::None, "threads are bounded, too");
-    }
-
-    #[test]
-    fn a_share_is_kept_for_regulars() {
-        let crowd = format!("r{}", "s".repeat(MAX_SOCKETS - KEPT_PLACES));
-        assert_eq!(room(&crowd, false), Room::After(1));
-        assert_eq!(room(&crowd, true), Room::Free);
-    }
-
-    #[test]
-    fn the_last_addresses_that_ruled_are_remembered() {
-        let regulars = Regulars::default();
-        let address = |last: usize| IpAddr::from([10, 0, 0, last as u8]);
-        (0..MAX_REGULARS).for_each(|last| regulars.add(address(last)));
-        regulars.add(address(0));
-        regulars.add(address(100));
-        assert!(regulars.has(address(0)) && regulars.has(address(100)) && !regulars.has(address(1)));
-        assert_eq!(regulars.0.lock().len(), MAX_REGULARS);
-    }
-}
+mod tests;

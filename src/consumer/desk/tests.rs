@@ -6,7 +6,7 @@ const B: MessageId = MessageId(2);
 const C: MessageId = MessageId(3);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) fn desk(prefetch: u32) -> Desk {
+pub(in crate::consumer) fn desk(prefetch: u32) -> Desk {
     let terms = Terms { group: "g".to_owned(), consumer_id: "c0".to_owned(), prefetch, handler_timeout: Some(TIMEOUT) };
     Desk::new(terms, Arc::default())
 }
