@@ -72,7 +72,9 @@ impl Inlet {
     /// A message was received in whole.
     pub(super) fn message_is_whole(&mut self) {
         self.unfinished_bytes = 0;
-        self.permit = None;
+        if self.permit.take().is_some() {
+            self.socket.set_reads_much(false);
+        }
     }
 
     fn check_deadline(&self) -> io::Result<()> {
@@ -99,6 +101,7 @@ impl Inlet {
             }
         }
         self.permit = Some(Permit(self.permits.1.clone()));
+        self.socket.set_reads_much(true);
         Ok(())
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Socket {
     writing: Arc<Mutex<()>>,
     /// What the peer sends from now on is of no interest.
     read_no_more: Arc<AtomicBool>,
+    /// The reader is in the midst of a large message.
+    reads_much: Arc<AtomicBool>,
 }
 
 impl Socket {
@@ -39,7 +41,8 @@ impl Socket {
         tcp.set_read_timeout(Some(SLICE))?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
         SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-        Ok(Socket { tcp: Arc::new(tcp), writing: Arc::default(), read_no_more: Arc::default() })
+        let (read_no_more, reads_much) = (Arc::default(), Arc::default());
+        Ok(Socket { tcp: Arc::new(tcp), writing: Arc::default(), read_no_more, reads_much })
     }
 
     /// Has the reader come back soon, whatever the peer sends.
@@ -50,6 +53,16 @@ impl Socket {
     /// Whether the reader is to come back.
     pub(super) fn is_read_no_more(&self) -> bool {
         self.read_no_more.load(Ordering::Acquire)
+    }
+
+    /// The reader says whether it is in the midst of a large message.
+    pub(super) fn set_reads_much(&self, much: bool) {
+        self.reads_much.store(much, Ordering::Release);
+    }
+
+    /// Whether the reader is in the midst of a large message.
+    pub(super) fn reads_much(&self) -> bool {
+        self.reads_much.load(Ordering::Acquire)
     }
 
     /// Ends both directions: whoever reads or writes comes back with an error at once.

@@ -79,7 +79,12 @@ impl Writer {
         if let Err(error) = written {
             debug!("event=close-failed link={} reason={}", self.link, Quoted(error));
         }
-        self.endpoint.get_ref().finish_writing();
+        let socket = self.endpoint.get_ref();
+        socket.finish_writing();
+        if socket.reads_much() && self.common.desk.ruler() != Some(self.link) {
+            // It was replaced. What it has half received is given back at once, and so is its thread's part of the heap.
+            socket.shutdown();
+        }
         // The peer closes its side on this, and the reader sees that. A peer that does not is cut off.
         if self.reader_ended.recv_timeout(LINGER) == Err(RecvTimeoutError::Timeout) {
             self.endpoint.get_ref().shutdown();
