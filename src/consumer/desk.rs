@@ -5,8 +5,8 @@
 //! put into the ruling connection's [`Outbox`].
 //!
 //! Guarantees, each because it happens under the one lock:
-//! - Only one connection *rules*: that of the highest epoch seen, and of those the latest. Whatever any other hands over
-//!   is refused.
+//! - Only one connection *rules*: that of the highest epoch seen, and of those the latest, unless an earlier one is proven
+//!   and lives (see `rivals`). Whatever any other hands over is refused.
 //! - HELD lists all that was accepted from earlier rulers and has not been answered; each of these is answered to the
 //!   new ruler or to a later one.
 //! - A message in hand is not run a second time, unless its earlier run was given up.
@@ -20,17 +20,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::debug;
 use parking_lot::{Condvar, Mutex};
 
 mod ability;
 mod absence;
 mod hand;
+mod rivals;
 mod work;
 
 use self::ability::Ability;
 use self::hand::Hand;
 pub(super) use self::hand::Job;
+use self::rivals::Standing;
+pub(super) use self::rivals::{Claim, outlived};
 use super::outbox::Outbox;
 use super::stats::ConsumerStats;
 use crate::id::{Epoch, MessageId};
@@ -124,8 +126,7 @@ struct Ruler {
     outbox: Arc<Outbox>,
     /// It was told DRAIN: it hands nothing more over.
     told: bool,
-    /// A message that it handed over was found pending.
-    proven: bool,
+    standing: Standing,
 }
 
 impl Desk {
@@ -150,27 +151,6 @@ impl Desk {
         &self.stats
     }
 
-    /// Whether LEAD names an epoch that has to be confirmed before [`lead`](Desk::lead): a higher one than was seen so far.
-    /// Refused is what `lead` would refuse as well.
-    pub(super) fn is_news(&self, epoch: Epoch, group: &str) -> Result<bool, Refusal> {
-        let state = self.state.lock();
-        self.check_lead(&state, epoch, group)?;
-        // Before the first leader there is no epoch, not the epoch 0.
-        Ok(epoch > state.epoch || state.epoch == Epoch::default())
-    }
-
-    fn check_lead(&self, state: &State, epoch: Epoch, group: &str) -> Result<(), Refusal> {
-        if group != self.terms.group {
-            let text = format!("this consumer works for group {:?}, not {group:?}", self.terms.group);
-            return Err(Refusal::new(ErrorCode::Group, text));
-        }
-        if epoch < state.epoch {
-            let text = format!("epoch {epoch} is over, this consumer has seen epoch {}", state.epoch);
-            return Err(Refusal::new(ErrorCode::Stale, text));
-        }
-        Ok(())
-    }
-
     /// LEAD with an epoch that is true: this connection rules from now on, or is refused. Gives the number of messages in
     /// hand.
     pub(super) fn lead(
@@ -189,13 +169,16 @@ impl Desk {
         if newer {
             state.check_rule(link)?;
         }
+        state.check_rival(epoch)?;
         if epoch > state.epoch {
             // Redis has confirmed it a moment ago.
             state.ability.redis_was_heard(now);
         }
         state.epoch = epoch;
         // Nothing of what follows is for the one before.
-        state.ruler = None;
+        if let Some(replaced) = state.ruler.take() {
+            self.close_replaced(state, &replaced);
+        }
         self.look_at(state, now);
         outbox.put(&Frame::Ready {
             prefetch: self.terms.prefetch,
@@ -205,7 +188,7 @@ impl Desk {
         let in_hand = state.hand.ids();
         let count = in_hand.len();
         outbox.put(&Frame::Held(in_hand));
-        let ruler = state.ruler.insert(Ruler { link, outbox: outbox.clone(), told: false, proven: false });
+        let ruler = state.ruler.insert(Ruler { link, outbox: outbox.clone(), told: false, standing: Standing::New });
         self.stats.set_ruling_epoch(epoch.0);
         let takes_nothing = state.draining || state.ability.is_unable();
         if takes_nothing {
@@ -239,24 +222,6 @@ impl Desk {
             ruler.outbox.put(&Frame::Progress(in_hand));
         }
         Ok(())
-    }
-
-    /// A message that this connection handed over was pending: whoever speaks there knows what is in Redis.
-    pub(super) fn prove(&self, link: LinkId) {
-        self.note_proof(link, true);
-    }
-
-    /// A message that this connection handed over was not pending, and nothing explains it.
-    pub(super) fn doubt(&self, link: LinkId) {
-        self.note_proof(link, false);
-    }
-
-    fn note_proof(&self, link: LinkId, proven: bool) {
-        let mut state = self.state.lock();
-        if let Some(ruler) = state.ruler.as_mut().filter(|ruler| ruler.link == link && ruler.proven != proven) {
-            ruler.proven = proven;
-            debug!("event=dispatcher-proven link={link} proven={proven}");
-        }
     }
 
     /// The connection is gone. Says whether it was the ruler.
@@ -307,10 +272,7 @@ impl State {
                 let text = format!("this connection was replaced by a newer one of the same epoch {}", self.epoch);
                 Err(Refusal::new(ErrorCode::Replaced, text))
             }
-            _ => {
-                let text = format!("this connection was replaced, by one of epoch {}", self.epoch);
-                Err(Refusal::new(ErrorCode::Stale, text))
-            }
+            _ => Err(Refusal::new(ErrorCode::Stale, "this connection was replaced by that of a later leader")),
         }
     }
 }
@@ -324,4 +286,4 @@ impl Ruler {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -34,6 +34,7 @@ pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<Metrics
     metrics.counter("handler_panics", "Handlers that panicked", read(|stats| &stats.panicked));
     metrics.counter("handler_timeouts", "Handlers that ran too long", read(|stats| &stats.timed_out));
     metrics.counter("bad_frames", "Frames from dispatchers that were none", read(|stats| &stats.bad_frames));
+    metrics.counter("strangers", "Connections that ended before a LEAD", read(|stats| &stats.strangers));
     metrics.counter("stale_refused", "Connections refused for their old epoch", read(|stats| &stats.stale));
     metrics.counter(
         "leads_unconfirmed",

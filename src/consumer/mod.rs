@@ -7,8 +7,9 @@
 //! ```
 //!
 //! In reading order: `handler` is what a user writes, [`stamp`] the built-in one; `builder` checks the settings;
-//! this file starts and stops the rest. `server` accepts connections and owns their threads, `link` is one connection,
-//! `socket` and `outbox` are what its two threads share; `epochs` asks Redis whether a new leader's epoch is true; `desk`
+//! this file starts and stops the rest. `server` accepts connections and owns their threads, `refusals` bounds what
+//! strangers cost; `link` is one connection, which begins with a `handshake`; `inlet` is its reading side, `socket` and
+//! `outbox` are what its two threads share; `epochs` asks Redis whether a new leader's epoch is true; `desk`
 //! decides who may hand messages over and where answers go; `pool` runs handlers, `commit` records what they give.
 //!
 //! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
@@ -22,9 +23,12 @@ mod desk;
 mod epochs;
 mod exposition;
 mod handler;
+mod handshake;
+mod inlet;
 mod link;
 mod outbox;
 mod pool;
+mod refusals;
 mod server;
 mod socket;
 mod stamp;

@@ -33,6 +33,7 @@ mod refusals;
 mod router;
 mod run;
 mod servers;
+mod strangers;
 mod subscription;
 mod users;
 mod watch;
