@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use oncecast::Consumer;
 use oncecast::id::{Epoch, MessageId};
 use oncecast::local::{ChildProcess, RedisServer};
-use oncecast::wire::{Frame, MAX_TEXT_BYTES, MAX_WS_MESSAGE_BYTES};
+use oncecast::wire::{Frame, MAX_TEXT_BYTES, MAX_WS_MESSAGE_BYTES, ReadyFlags};
 use tungstenite::{Message, WebSocket};
 
 use support::running_consumer::RunningConsumer;
@@ -34,6 +34,28 @@ fn program(redis: &RedisServer) -> (ChildProcess, SocketAddr) {
     let line = program.wait_for_line("event=listening address=", DEADLINE).expect("it listens");
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
     (program, address.and_then(|address| address.parse().ok()).expect("an address"))
+}
+
+/// A proven leader keeps its place by this.
+#[test]
+fn a_dispatcher_answers_pings() {
+    let redis = redis_server();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mut command = programs().command("oncecast-dispatcher").expect("it is built");
+    let address = listener.local_addr().expect("bound").to_string();
+    command.args(["--redis-url", &redis.url(), "--consumers", &address, "--dispatcher-id", "d0"]);
+    let _dispatcher = ChildProcess::spawn("d0", command).expect("it starts");
+    let (stream, _) = listener.accept().expect("it connects");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+    let mut socket = tungstenite::accept(stream).expect("a handshake");
+    assert!(matches!(socket.read(), Ok(Message::Binary(_))), "it leads");
+    let ready = Frame::Ready { prefetch: 8, flags: ReadyFlags(0), consumer: "c" }.to_vec();
+    socket.send(Message::binary([ready, Frame::Held(Vec::new()).to_vec()].concat())).expect("it is read");
+    for number in 0..3_u64 {
+        let said = number.to_be_bytes().to_vec();
+        socket.send(Message::Ping(said.clone().into())).expect("it is read");
+        while socket.read().expect("a pong in time") != Message::Pong(said.clone().into()) {}
+    }
 }
 
 /// All that comes back for a request.

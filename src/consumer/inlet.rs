@@ -82,7 +82,7 @@ impl Inlet {
             return Err(ErrorKind::TimedOut.into());
         }
         if self.socket.is_read_no_more() {
-            return Err(ErrorKind::ConnectionAborted.into());
+            return Err(io::Error::new(ErrorKind::ConnectionAborted, "it was closed here"));
         }
         Ok(())
     }
