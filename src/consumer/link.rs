@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 use log::{debug, warn};
 use tungstenite::error::CapacityError;
 use tungstenite::protocol::{Role, WebSocketConfig};
@@ -24,7 +24,7 @@ use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 mod writer;
 
 use self::writer::Writer;
-use super::desk::{Claim, Desk, Job, LinkId, Refusal, outlived};
+use super::desk::{Claim, Desk, LinkId, Refusal, outlived};
 use super::epochs::Epochs;
 use super::handshake::{self, Failed};
 use super::inlet::{Inlet, MAX_SMALL_BYTES, Permits};
@@ -48,7 +48,6 @@ const LINGER: Duration = Duration::from_millis(500);
 pub(super) struct Common {
     pub(super) desk: Arc<Desk>,
     pub(super) epochs: Arc<Epochs>,
-    pub(super) jobs: Sender<Job>,
     pub(super) refusals: Refusals,
     pub(super) permits: Permits,
     pub(super) regulars: Regulars,
@@ -217,10 +216,7 @@ impl Link {
             }
         }
         if !messages.is_empty() {
-            for job in self.desk().accept(self.id, messages, Instant::now())? {
-                // The channel has room for all that may be in hand; it closes when the consumer stops.
-                self.common.jobs.send(job).map_err(|_| End::Gone("the consumer stops".to_owned()))?;
-            }
+            self.desk().accept(self.id, messages, Instant::now())?;
             self.desk().wait_for_room(self.id);
         }
         Ok(())
@@ -291,7 +287,7 @@ impl Link {
                     let now = Instant::now();
                     let mut reason = reason.as_str();
                     if closed_here && !ruled {
-                        reason = "it was replaced";
+                        reason = "closed here: it was replaced, or is to be made anew";
                         // This can be repeated, too.
                         self.common.refusals.charge(now);
                     }

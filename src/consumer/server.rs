@@ -20,7 +20,7 @@ use log::warn;
 use parking_lot::Mutex;
 use polling::{Event, Events, Poller};
 
-use super::desk::{Desk, Job, LinkId};
+use super::desk::{Desk, LinkId};
 use super::epochs::Epochs;
 use super::inlet::Permits;
 use super::link::{Common, Link};
@@ -161,12 +161,7 @@ impl Regulars {
 
 impl Server {
     /// Starts accepting.
-    pub(super) fn start(
-        listener: TcpListener,
-        desk: Arc<Desk>,
-        epochs: Arc<Epochs>,
-        jobs: Sender<Job>,
-    ) -> Result<Server> {
+    pub(super) fn start(listener: TcpListener, desk: Arc<Desk>, epochs: Arc<Epochs>) -> Result<Server> {
         let poller = Arc::new(Poller::new().map_err(Error::io("watching the listener"))?);
         let (stopping, links) = (Arc::new(AtomicBool::new(false)), Links::default());
         let (ended, all_ended) = bounded(0);
@@ -178,7 +173,6 @@ impl Server {
             common: Arc::new(Common {
                 desk,
                 epochs,
-                jobs,
                 refusals: Refusals::new(Instant::now()),
                 permits: Permits::new(),
                 regulars: Regulars::default(),
@@ -194,8 +188,14 @@ impl Server {
         Ok(Server { poller, stopping, links, acceptor: Some(acceptor), all_ended })
     }
 
+    /// Closes the listener, lets the connections write what they still have, closes them, and joins their threads.
+    pub(super) fn close(mut self, limit: Duration) {
+        self.stop_accepting();
+        self.close_links(limit);
+    }
+
     /// Closes the listener. Connections stay.
-    pub(super) fn stop_accepting(&mut self) {
+    fn stop_accepting(&mut self) {
         self.stopping.store(true, Ordering::Release);
         if let Err(error) = self.poller.notify() {
             warn!("event=bug thread=accept problem={}", Quoted(error));
@@ -205,8 +205,7 @@ impl Server {
         }
     }
 
-    /// Lets the connections write what they still have, closes them, and joins their threads.
-    pub(super) fn close_links(self, limit: Duration) {
+    fn close_links(self, limit: Duration) {
         let links: Vec<_> = self.links.lock().drain(..).collect();
         for link in &links {
             link.outbox.close(None);

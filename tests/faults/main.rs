@@ -18,6 +18,7 @@ mod support;
 mod censor;
 mod consumer;
 mod dispatchers;
+mod drains;
 mod garbage;
 mod keys;
 mod leader;

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::{Desk, LinkId, Refusal, State};
+use super::{Desk, LinkId, Refusal, Ruler, State};
 use crate::consumer::outbox::Outbox;
 use crate::consumer::refusals::Shown;
 use crate::id::Epoch;
@@ -27,17 +27,6 @@ pub(in crate::consumer) enum Claim {
     Higher,
     /// It is lower than this one.
     Lower(Epoch),
-}
-
-/// What is known of the ruler.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Standing {
-    #[default]
-    New,
-    /// A message that it handed over was pending.
-    Proven,
-    /// It did not answer when a rival came.
-    Silent,
 }
 
 impl Desk {
@@ -72,35 +61,25 @@ impl Desk {
     /// The connection that rules, if it may keep another one of this epoch out by living.
     pub(in crate::consumer) fn rival(&self, epoch: Epoch) -> Option<(LinkId, Arc<Outbox>)> {
         let state = self.state.lock();
-        let kept_out = epoch == state.epoch && state.standing == Standing::Proven;
-        state.ruler.clone().filter(|_| kept_out)
-    }
-
-    /// A message that this connection handed over was pending: whoever speaks there knows what is in Redis.
-    #[allow(dead_code, reason = "it is the committer that finds this out, and does not say so yet")]
-    pub(in crate::consumer) fn prove(&self, link: LinkId) {
-        let mut state = self.state.lock();
-        if state.standing == Standing::New && state.check_rule(link).is_ok() {
-            state.standing = Standing::Proven;
-        }
+        let ruler = state.ruler.as_ref().filter(|ruler| epoch == state.epoch && ruler.keeps_its_place());
+        ruler.map(|ruler| (ruler.link, ruler.outbox.clone()))
     }
 
     /// This connection did not answer in time.
     pub(in crate::consumer) fn note_silence(&self, link: LinkId) {
-        let mut state = self.state.lock();
-        if state.check_rule(link).is_ok() {
-            state.standing = Standing::Silent;
+        if let Some(ruler) = self.state.lock().ruler.as_mut().filter(|ruler| ruler.link == link) {
+            ruler.silent = true;
         }
     }
 
     /// The connection that rules.
     pub(in crate::consumer) fn ruler(&self) -> Option<LinkId> {
-        self.state.lock().ruler.as_ref().map(|(link, _)| *link)
+        self.state.lock().ruler.as_ref().map(|ruler| ruler.link)
     }
 
     /// Tells a connection that it was replaced, and closes it: it can do nothing any more but cost memory and a place.
-    pub(super) fn close_replaced(&self, state: &State, replaced: Option<(LinkId, Arc<Outbox>)>) {
-        let Some((link, outbox)) = replaced else { return };
+    pub(super) fn close_replaced(&self, state: &State, replaced: Option<Ruler>) {
+        let Some(Ruler { link, outbox, .. }) = replaced else { return };
         if let Err(Refusal { code, text }) = state.check_rule(link)
             && outbox.close(Some(&Frame::Error { code, text: &text }))
         {
@@ -112,10 +91,16 @@ impl Desk {
 impl State {
     /// Refuses an epoch whose leader is here already.
     pub(super) fn check_rival(&self, epoch: Epoch) -> Result<(), Refusal> {
-        if self.ruler.is_some() && epoch == self.epoch && self.standing == Standing::Proven {
+        if epoch == self.epoch && self.ruler.as_ref().is_some_and(Ruler::keeps_its_place) {
             return Err(outlived(epoch));
         }
         Ok(())
+    }
+}
+
+impl Ruler {
+    fn keeps_its_place(&self) -> bool {
+        self.proven && !self.silent
     }
 }
 

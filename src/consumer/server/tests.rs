@@ -76,9 +76,7 @@ impl Running {
         let epochs = Arc::new(Epochs::new(redis, Arc::new(Keys::new("g")), Arc::default()));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
-        // Nothing is handed over.
-        let (jobs, _) = bounded(1);
-        let server = Server::start(listener, desk.clone(), epochs, jobs).expect("it starts");
+        let server = Server::start(listener, desk.clone(), epochs).expect("it starts");
         Running { server: Some(server), desk, address }
     }
 
@@ -102,9 +100,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            server.stop_accepting();
-            server.close_links(Duration::ZERO);
+        if let Some(server) = self.server.take() {
+            server.close(Duration::ZERO);
         }
     }
 }
