@@ -82,7 +82,7 @@ impl Inlet {
             return Err(ErrorKind::TimedOut.into());
         }
         if self.socket.is_read_no_more() {
-            return Err(ErrorKind::ConnectionAborted.into());
+            return Err(io::Error::new(ErrorKind::ConnectionAborted, "it was closed here"));
         }
         Ok(())
     }
@@ -184,9 +184,7 @@ mod tests {
             .collect();
         let mut bring = |(inlet, _, peer): &mut (Inlet, Socket, std::net::TcpStream)| {
             peer.write_all(&[0; MAX_SMALL_BYTES]).expect("it is buffered");
-            while inlet.unfinished_bytes < MAX_SMALL_BYTES {
-                inlet.read(&mut buffer).expect("it came");
-            }
+            inlet.read_exact(&mut buffer).expect("it came");
             peer.write_all(b"x").expect("it is buffered");
         };
         links.iter_mut().for_each(&mut bring);

@@ -287,7 +287,7 @@ impl Link {
                     let now = Instant::now();
                     let mut reason = reason.as_str();
                     if closed_here && !ruled {
-                        reason = "it was replaced";
+                        reason = "closed here: it was replaced, or is to be made anew";
                         // This can be repeated, too.
                         self.common.refusals.charge(now);
                     }

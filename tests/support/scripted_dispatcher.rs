@@ -85,6 +85,8 @@ impl ScriptedDispatcher {
                 Message::Binary(message) => {
                     self.frames.extend(wire::frames(&message).map(|frame| shown(frame.expect("a good frame"))));
                 }
+                // It is answered with the next read.
+                Message::Ping(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -101,7 +103,7 @@ impl ScriptedDispatcher {
         loop {
             match self.socket.read().expect("a message in time") {
                 Message::Binary(bytes) => return bytes.to_vec(),
-                Message::Pong(_) => {}
+                Message::Ping(_) | Message::Pong(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -167,7 +169,7 @@ impl ScriptedDispatcher {
     pub fn expect_close(&mut self) {
         loop {
             match self.socket.read() {
-                Ok(Message::Close(_) | Message::Pong(_)) => {}
+                Ok(Message::Close(_) | Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(other) => panic!("{other:?}"),
                 Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     panic!("it stays open")
