@@ -189,13 +189,31 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
-/// A value of a log line, quoted if it has spaces or quotes in it.
+/// A text from elsewhere that stays in its line and can't steer a terminal: control characters, line ends of any kind and
+/// marks that turn the direction of writing are shown escaped, as `\n` or `\u{1b}`.
+pub struct Escaped<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.to_string().chars().try_for_each(|c| match is_plain(c) {
+            true => write!(f, "{c}"),
+            false => write!(f, "{}", c.escape_debug()),
+        })
+    }
+}
+
+/// Whether a character is shown as itself and nothing else.
+pub fn is_plain(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().eq([c])
+}
+
+/// A value of a log line, quoted if it has spaces or quotes in it, or anything that must be escaped.
 pub struct Quoted<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Quoted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
-        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=') {
+        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || !is_plain(c) || c == '"' || c == '=') {
             write!(f, "{text:?}")
         } else {
             f.write_str(&text)
@@ -219,5 +237,16 @@ mod tests {
         assert_eq!(Quoted("a:1").to_string(), "a:1");
         assert_eq!(Quoted("a \"b\"\n").to_string(), r#""a \"b\"\n""#);
         assert_eq!(Quoted("").to_string(), "\"\"");
+    }
+
+    #[test]
+    fn nothing_from_elsewhere_leaves_its_line_or_steers_a_terminal() {
+        let hostile = "a\u{1b}[31m\n\r\u{7f}\u{9b}2J\u{202e}\u{2028}\u{2066}\u{feff}é\"'\\";
+        let escaped = r#"a\u{1b}[31m\n\r\u{7f}\u{9b}2J\u{202e}\u{2028}\u{2066}\u{feff}é"'\"#;
+        assert_eq!(Escaped(hostile).to_string(), escaped);
+        for c in hostile.chars().filter(|c| !c.is_ascii_graphic() && *c != 'é') {
+            assert!(!Quoted(format!("a{c}b")).to_string().contains(c), "{c:?}");
+        }
+        assert_eq!(Escaped("c0 of \"orders\"").to_string(), "c0 of \"orders\"");
     }
 }

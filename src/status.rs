@@ -4,6 +4,7 @@
 //! dispatchers leave in Redis once a second. Nothing here is of one moment: the values are read one after the other,
 //! and reports are up to a second old.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -12,17 +13,18 @@ use crossbeam_channel::{after, select};
 use crate::config::StatusConfig;
 use crate::error::{Error, Result};
 use crate::id::wall_clock_us;
-use crate::ledger::overview::{self, GroupView, Lease, Snapshot};
+use crate::ledger::overview::{self, GroupView, Lease, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::{self, Warning};
 use crate::ledger::{Connection, Keys};
+use crate::log::Escaped;
 use crate::shutdown::shutdown_channel;
 
 mod health;
 pub mod report;
 mod show;
 
-pub use self::show::failure_to_json;
+pub use self::show::{failure_to_json, json_text};
 
 use self::report::{Rates, Report};
 
@@ -48,6 +50,8 @@ pub struct Status {
     pub now_us: u64,
     /// What Redis holds of it.
     pub snapshot: Snapshot,
+    /// What could not be looked at, since Redis refuses the command.
+    pub refused: BTreeSet<Part>,
     /// The dispatchers that are subscribed.
     pub members: Vec<Member>,
     /// Its newest gaps, the newest first.
@@ -94,6 +98,11 @@ impl Status {
         self.members.iter().find(|member| member.id == leader.holder)?.report.as_ref().filter(|report| report.leads)
     }
 
+    /// A figure, unless Redis refuses the command that it needs.
+    pub fn known<T>(&self, part: Part, figure: T) -> Option<T> {
+        (!self.refused.contains(&part)).then_some(figure)
+    }
+
     /// How long the oldest pending message has been so.
     pub fn oldest_age(&self) -> Option<Duration> {
         self.snapshot.oldest.map(|oldest| Duration::from_micros(self.now_us.saturating_sub(oldest.0)))
@@ -107,8 +116,9 @@ impl Status {
     /// Pending messages that are in Redis alone, about; `None` if no leader reports.
     pub fn spilled(&self) -> Option<u64> {
         let report = self.leaders_report()?;
+        let pending = self.known(Part::Pending, self.snapshot.pending)?;
         let in_flight: u64 = report.consumers.iter().map(|consumer| consumer.in_flight).sum();
-        Some(if report.behind { self.snapshot.pending.saturating_sub(in_flight + report.ready) } else { 0 })
+        Some(if report.behind { pending.saturating_sub(in_flight + report.ready) } else { 0 })
     }
 
     /// 0 if all is well.
@@ -150,6 +160,7 @@ impl Onlooker {
             group: self.view.keys().group.clone(),
             now_us: wall_clock_us(),
             snapshot,
+            refused: self.view.refused().clone(),
             members,
             gaps,
             settings,
@@ -193,8 +204,11 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
             }
             Err(error) => {
                 // In the place of the figures, which would look like those of now.
-                let shown =
-                    if config.json { failure_as_json(config, &error) } else { format!("status unknown: {error}") };
+                let shown = if config.json {
+                    failure_as_json(config, &error)
+                } else {
+                    Escaped(format!("status unknown: {error}")).to_string()
+                };
                 writeln!(out, "{shown}").and_then(|()| out.flush()).map_err(output_failed())?;
                 Err(error)
             }
@@ -210,11 +224,11 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
 }
 
 fn failure_as_json(config: &StatusConfig, error: &Error) -> String {
-    failure_to_json(&config.common.keys.group, &error.to_string()).to_string()
+    json_text(&failure_to_json(&config.common.keys.group, &error.to_string()))
 }
 
 fn print(out: &mut impl Write, json: bool, status: &Status) -> Result<()> {
-    let written = if json { writeln!(out, "{}", status.to_json()) } else { write!(out, "{status}") };
+    let written = if json { writeln!(out, "{}", json_text(&status.to_json())) } else { write!(out, "{status}") };
     written.and_then(|()| out.flush()).map_err(output_failed())
 }
 

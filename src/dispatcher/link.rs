@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use tungstenite::error::ProtocolError;
@@ -102,6 +102,7 @@ impl Link {
             consumer: consumer.clone(),
             index: new.index,
             prefetch: new.prefetch,
+            draining: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             acked: AtomicU64::new(0),
         };

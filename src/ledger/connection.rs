@@ -72,12 +72,17 @@ impl Connection {
 
     /// Sends commands in one write and returns their replies in order; the first error reply is an `Err`.
     pub fn pipeline(&mut self, doing: &'static str, commands: Vec<Command>) -> Result<Vec<Value>> {
+        self.pipeline_each(doing, commands)?.into_iter().collect()
+    }
+
+    /// Like [`pipeline`](Connection::pipeline), with the outcome of each command by itself.
+    pub fn pipeline_each(&mut self, doing: &'static str, commands: Vec<Command>) -> Result<Vec<Result<Value>>> {
         let count = commands.len();
         self.out.clear();
         commands.into_iter().for_each(|command| self.out.extend_from_slice(&command.into_bytes()));
         let replies =
             self.exchange(doing, |replies| (0..count).map(|_| replies.value()).collect::<io::Result<Vec<_>>>())?;
-        replies.into_iter().map(|reply| self.checked(doing, reply)).collect()
+        Ok(replies.into_iter().map(|reply| self.checked(doing, reply)).collect())
     }
 
     /// Calls a script; sends its text where the server does not have it, which is safe as it then did not run.

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 pub struct Report {
     /// The program's version.
     pub version: String,
+    /// The channel that it listens to.
+    pub channel: String,
     /// Whether it leads.
     pub leads: bool,
     /// The epoch of its present or last term.
@@ -56,6 +58,10 @@ pub struct Rates {
 pub struct ConsumerReport {
     /// Its id.
     pub id: String,
+    /// Where it is, as the dispatcher's settings say.
+    pub address: String,
+    /// Whether it is about to stop: it finishes what it has in hand, and is given nothing more.
+    pub draining: bool,
     /// Messages in its hands.
     pub in_flight: u64,
     /// The most messages that it takes in hand.
@@ -69,6 +75,7 @@ impl Report {
     pub fn to_json(&self) -> Value {
         json!({
             "version": self.version,
+            "channel": self.channel,
             "leads": self.leads,
             "epoch": self.epoch,
             "in_sync": self.in_sync,
@@ -90,6 +97,7 @@ impl Report {
         let list = |name: &str| report[name].as_array().map(Vec::as_slice).unwrap_or_default();
         Some(Report {
             version: text_of(&report["version"]),
+            channel: text_of(&report["channel"]),
             leads: report["leads"].as_bool().unwrap_or_default(),
             epoch: count_of(&report["epoch"]),
             in_sync: report["in_sync"].as_bool().unwrap_or_default(),
@@ -134,6 +142,8 @@ impl ConsumerReport {
     pub fn to_json(&self) -> Value {
         json!({
             "id": self.id,
+            "address": self.address,
+            "draining": self.draining,
             "in_flight": self.in_flight,
             "prefetch": self.prefetch,
             "acked_per_s": tenths(self.acked_per_s),
@@ -143,6 +153,8 @@ impl ConsumerReport {
     fn read(consumer: &Value) -> ConsumerReport {
         ConsumerReport {
             id: text_of(&consumer["id"]),
+            address: text_of(&consumer["address"]),
+            draining: consumer["draining"].as_bool().unwrap_or_default(),
             in_flight: count_of(&consumer["in_flight"]),
             prefetch: count_of(&consumer["prefetch"]),
             acked_per_s: number_of(&consumer["acked_per_s"]),
@@ -175,6 +187,7 @@ mod tests {
     fn it_reads_back() {
         let report = Report {
             version: "0.1.0".into(),
+            channel: "messages:published".into(),
             leads: true,
             epoch: 1_764_086_400_000,
             in_sync: true,
@@ -184,7 +197,14 @@ mod tests {
             ready: 7,
             behind: true,
             rates: Rates { published: 1.5, taken_in: 2.0, dispatched: 3.0, acked: 4.0, redelivered: 5.0 },
-            consumers: vec![ConsumerReport { id: "c0".into(), in_flight: 12, prefetch: 1_024, acked_per_s: 8_666.6 }],
+            consumers: vec![ConsumerReport {
+                id: "c0".into(),
+                address: "10.0.0.2:6969".into(),
+                draining: true,
+                in_flight: 12,
+                prefetch: 1_024,
+                acked_per_s: 8_666.6,
+            }],
             missing: vec!["10.0.0.1:6969".into()],
             agreement: "0f".into(),
         };
@@ -195,6 +215,9 @@ mod tests {
     fn one_from_another_version_is_read_as_far_as_it_goes() {
         let report = Report::parse(r#"{"leads":true,"epoch":"later a text","more":[1]}"#).expect("an object");
         assert_eq!(report, Report { leads: true, ..Report::default() });
+        let older = Report::parse(r#"{"consumers":[{"id":"c0","in_flight":1,"prefetch":2}]}"#).expect("an object");
+        let consumer = ConsumerReport { id: "c0".into(), in_flight: 1, prefetch: 2, ..ConsumerReport::default() };
+        assert_eq!((older.consumers, older.channel.as_str()), (vec![consumer], ""));
         assert_eq!(Report::parse("[]"), None);
         assert_eq!(Report::parse("no JSON"), None);
     }
