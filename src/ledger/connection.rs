@@ -14,7 +14,7 @@ use std::time::Duration;
 use redis::{RedisError, Value};
 
 use super::command::{Command, command};
-use super::resp::{self, NotResp, Reply};
+use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
 use super::script::{Script, ScriptCall};
 use super::server::{CONNECT_TIMEOUT, Server};
 use super::stream::Stream;
@@ -277,8 +277,15 @@ impl Open {
     }
 
     fn receive(&mut self) -> io::Result<()> {
+        if self.filled.end == self.buffer.len() && self.filled.start > 0 {
+            self.buffer.copy_within(self.filled.clone(), 0);
+            self.filled = 0..self.filled.len();
+        }
         if self.filled.end == self.buffer.len() {
-            self.buffer.resize(2 * self.buffer.len(), 0);
+            if self.buffer.len() >= MAX_REPLY_BYTES {
+                return Err(unreadable(Unreadable::TooLarge));
+            }
+            self.buffer.resize((2 * self.buffer.len()).min(MAX_REPLY_BYTES), 0);
         }
         match self.stream.read(&mut self.buffer[self.filled.end..])? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
@@ -297,7 +304,7 @@ impl Replies<'_> {
     /// The next one, if it has no parts; of one that has, its head.
     pub(super) fn next(&mut self) -> io::Result<Reply<&[u8]>> {
         loop {
-            match resp::reply(self.0.received()).map_err(not_resp)? {
+            match resp::reply(self.0.received()).map_err(unreadable)? {
                 Some((reply, length)) => {
                     let start = self.0.filled.start;
                     self.0.filled.start += length;
@@ -316,7 +323,7 @@ impl Replies<'_> {
     /// The next one, whole.
     fn value(&mut self) -> io::Result<Value> {
         let length = loop {
-            match resp::whole(self.0.received()).map_err(not_resp)? {
+            match resp::whole(self.0.received()).map_err(unreadable)? {
                 Some(length) => break length,
                 None => self.0.receive()?,
             }
@@ -330,8 +337,9 @@ impl Replies<'_> {
     }
 }
 
-/// The server would not read a command, which it says once before it closes the connection: a word of it is larger than
-/// `proto-max-bulk-len` allows. Neither that command nor one behind it was carried out.
+/// The last reply of a connection: the server would not read a command, which it says once before it hangs up, since a word
+/// of it is larger than `proto-max-bulk-len` allows; neither that command nor one behind it was carried out. Or the reply is
+/// too large for us to read, which stands here as if the server had said it.
 #[derive(Debug)]
 struct HungUp(Vec<u8>);
 
@@ -355,6 +363,11 @@ pub(super) fn error_of(text: &[u8]) -> RedisError {
     told.err().unwrap_or_else(|| (redis::ErrorKind::UnexpectedReturnType, "an error without a text").into())
 }
 
-fn not_resp(NotResp: NotResp) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, "this is no Redis")
+fn unreadable(why: Unreadable) -> io::Error {
+    match why {
+        Unreadable::NotResp => io::Error::new(ErrorKind::InvalidData, "this is no Redis"),
+        Unreadable::TooLarge => io::Error::other(HungUp(format!(
+            "ERR the reply is too large: more than {MAX_REPLY_BYTES} bytes or {MAX_REPLY_VALUES} values, the most that is read"
+        ).into_bytes())),
+    }
 }
