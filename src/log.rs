@@ -15,7 +15,8 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+pub use log::LevelFilter;
+use log::{Level, Log, Metadata, Record};
 use parking_lot::RwLock;
 use simplelog::{ConfigBuilder, WriteLogger};
 
@@ -72,7 +73,9 @@ pub fn set_role(role: &'static str, epoch: Epoch) {
 /// Tells on standard error why `program` can't go on, whatever is logged; for the last thing before its end. A service whose
 /// log has begun says so in a line like the others; a tool, whose instance is the program itself, in words.
 pub fn fail(program: &str, problem: impl fmt::Display) {
+    // A problem may have lines of its own, and hold what a server has said.
     let text = format!("{program}: {problem}");
+    let text = text.split('\n').map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n");
     let instance = CONTEXT.instance.read().clone();
     match output() {
         Ok(output) => {

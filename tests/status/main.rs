@@ -1,6 +1,9 @@
 //! `oncecast status` and what a dispatcher serves at its metrics address tell how a group really is.
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod looks;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
