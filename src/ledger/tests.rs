@@ -143,6 +143,33 @@ fn a_reply_that_grows_too_large_is_refused_and_its_parts_can_be_read() {
     assert_eq!(fetched.len(), 1);
 }
 
+/// What is larger than the receive buffer may be is never held as a whole, on whatever channel it comes.
+#[test]
+fn a_huge_message_is_skipped_and_the_subscription_goes_on() {
+    use super::subscription::Published;
+    const HUGE_BYTES: usize = 48 << 20;
+    let mut f = fixture();
+    f.run(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"]);
+    let mut subscription = f.listen(&DispatcherId::generate("d0"));
+    let huge = "x".repeat(HUGE_BYTES);
+    for (channel, payload) in
+        [("messages:published", huge.as_str()), ("messages:control", huge.as_str()), ("messages:published", "small")]
+    {
+        f.run(&["PUBLISH", channel, payload]);
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.extend(subscription.read().expect("it stands").expect("more comes").seen);
+    }
+    let [Seen::Published(Published::Oversize { excerpt, length }), Seen::Published(Published::Message(small))] =
+        &seen[..]
+    else {
+        panic!("{seen:?}");
+    };
+    assert!(*length == HUGE_BYTES as u64 && huge.as_bytes().starts_with(excerpt));
+    assert_eq!(small[..], b"small"[..]);
+}
+
 fn arrival(id: u64, payload: &[u8]) -> Arrival {
     Arrival { id: MessageId(id), payload: Payload::copy_from_slice(payload), refused: None }
 }
