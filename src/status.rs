@@ -12,7 +12,7 @@ use crossbeam_channel::{after, select};
 
 use crate::config::StatusConfig;
 use crate::error::{Error, Result};
-use crate::id::wall_clock_us;
+use crate::id::{MessageId, wall_clock_us};
 use crate::ledger::overview::{self, GroupView, Lease, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::{self, Warning};
@@ -130,6 +130,8 @@ impl Status {
 /// Looks at one group, again and again, through one connection.
 pub struct Onlooker {
     view: GroupView,
+    /// Whether the oldest pending message is known from reports.
+    relies_on_reports: bool,
     max_age: Duration,
     /// What was found in the server's settings, and when; nothing since the last failure.
     settings: Option<(Vec<Warning>, Instant)>,
@@ -138,7 +140,13 @@ pub struct Onlooker {
 impl Onlooker {
     /// Opens nothing yet.
     pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> Onlooker {
-        Onlooker { view: GroupView::new(connection, keys), max_age, settings: None }
+        Onlooker { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None }
+    }
+
+    /// The same for a user that may only read, and call no scripts: the age of the oldest pending message is known from the
+    /// dispatchers' reports. If there are none, the message is read.
+    pub fn without_scripts(self) -> Onlooker {
+        Onlooker { view: self.view.without_scripts(), relies_on_reports: true, ..self }
     }
 
     /// How the group stands now.
@@ -152,8 +160,14 @@ impl Onlooker {
     }
 
     fn try_to_look(&mut self) -> Result<Status> {
-        let snapshot = self.view.snapshot()?;
-        let members = self.view.members(&snapshot)?.into_iter().map(Member::new).collect();
+        let mut snapshot = self.view.snapshot()?;
+        let members: Vec<Member> = self.view.members(&snapshot)?.into_iter().map(Member::new).collect();
+        let any = snapshot.pending > 0 || self.view.refused().contains(&Part::Pending);
+        if self.relies_on_reports && any {
+            // The latest look is that which has seen the most go.
+            let reported = members.iter().filter_map(|member| member.report.as_ref()?.oldest).max().map(MessageId);
+            snapshot.oldest = reported.map_or_else(|| self.view.oldest_read_whole(), |oldest| Ok(Some(oldest)))?;
+        }
         let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
         let settings = self.settings()?.to_vec();
         Ok(Status {
@@ -182,7 +196,7 @@ impl Onlooker {
 /// Shows how a group stands, once or until interrupted. The exit code tells the health that was seen last.
 pub fn run(config: &StatusConfig) -> Result<u8> {
     let connection = Connection::new(config.common.redis.clone(), REPLY_TIME);
-    let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age);
+    let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age).without_scripts();
     if !config.watch {
         let status = onlooker.look()?;
         print(&mut io::stdout(), config.json, &status)?;

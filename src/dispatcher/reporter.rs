@@ -227,6 +227,7 @@ impl Worker {
             trouble: health::ready(&shared).err(),
             uptime_s: self.began.elapsed().as_secs_f64(),
             ring_bytes: shared.ring.stats().bytes as u64,
+            oldest: shared.board.read(|status| status.snapshot.oldest).flatten().map(|oldest| oldest.0),
             ready: get(&stats.ready),
             behind: get(&stats.behind) == 1,
             rates: *rates,

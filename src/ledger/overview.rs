@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use redis::Value;
 
+mod part;
+
+pub use self::part::Part;
 use super::reading::RecordedGap;
 use super::{Command, Connection, Cursor, Keys, Ledger, member, text};
 use crate::error::{Error, Result};
@@ -77,78 +80,6 @@ pub struct Snapshot {
     pub publish_calls: u64,
 }
 
-/// A part of a look that is left out when Redis refuses the command that it needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// Who leads.
-    Lease,
-    /// How long the lease lasts.
-    LeaseLeft,
-    /// The highest epoch.
-    Epoch,
-    /// The number of subscribed dispatchers.
-    Subscribers,
-    /// How far the channel has been taken in.
-    Cursor,
-    /// The number of results.
-    Results,
-    /// The number of pending messages.
-    Pending,
-    /// The oldest pending message.
-    Oldest,
-    /// The number of dead letters.
-    Dead,
-    /// The number of gaps.
-    Gaps,
-    /// The consumers' ids.
-    Consumers,
-    /// Which dispatchers are subscribed.
-    Members,
-    /// What the dispatchers report.
-    Reports,
-    /// The newest gaps.
-    RecentGaps,
-}
-
-impl Part {
-    /// The command that it needs.
-    pub fn command(self) -> &'static str {
-        match self {
-            Part::Lease | Part::Epoch | Part::Cursor => "GET",
-            Part::LeaseLeft => "PTTL",
-            Part::Subscribers => "PUBSUB NUMSUB",
-            Part::Results | Part::Dead | Part::Gaps => "XLEN",
-            Part::Pending => "ZCARD",
-            Part::Oldest => "ZRANGE",
-            Part::Consumers => "LRANGE",
-            Part::Members => "PUBSUB CHANNELS",
-            Part::Reports => "MGET",
-            Part::RecentGaps => "XREVRANGE",
-        }
-    }
-}
-
-impl std::fmt::Display for Part {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Part::Lease => "the leader",
-            Part::LeaseLeft => "the time left of the lease",
-            Part::Epoch => "the epoch",
-            Part::Subscribers => "the number of dispatchers",
-            Part::Cursor => "the cursor",
-            Part::Results => "the number of results",
-            Part::Pending => "the number of pending messages",
-            Part::Oldest => "the age of the oldest pending message",
-            Part::Dead => "the number of dead letters",
-            Part::Gaps => "the number of gaps",
-            Part::Consumers => "the list of consumers",
-            Part::Members => "the dispatchers other than the leader",
-            Part::Reports => "the dispatchers' reports",
-            Part::RecentGaps => "the newest gaps",
-        })
-    }
-}
-
 /// A dispatcher that is subscribed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
@@ -165,8 +96,8 @@ pub struct GroupView {
     known: Known,
     /// What the last look had to leave out.
     refused: BTreeSet<Part>,
-    /// The connection on which this user may not call scripts.
-    no_scripts: Option<u64>,
+    /// Whether the oldest pending message is looked for.
+    seeks_oldest: bool,
 }
 
 /// Gives the first bytes of the oldest member, which hold its id: the payload behind it may have megabytes.
@@ -187,8 +118,14 @@ impl GroupView {
             ledger: Ledger::over(connection, Arc::new(keys)),
             known: Known::default(),
             refused: BTreeSet::new(),
-            no_scripts: None,
+            seeks_oldest: true,
         }
+    }
+
+    /// The same for a user that may call no scripts: snapshots are without the oldest message, see
+    /// [`oldest_read_whole`](GroupView::oldest_read_whole).
+    pub fn without_scripts(self) -> GroupView {
+        GroupView { seeks_oldest: false, ..self }
     }
 
     /// The connection, for commands of one's own.
@@ -285,7 +222,6 @@ impl GroupView {
             (Part::Cursor, Command::of(&["GET", &keys.cursor])),
             (Part::Results, Command::of(&["XLEN", &keys.processed])),
             (Part::Pending, Command::of(&["ZCARD", &keys.pending])),
-            (Part::Oldest, self.oldest()),
             (Part::Dead, Command::of(&["XLEN", &keys.dead])),
             (Part::Gaps, Command::of(&["XLEN", &keys.gaps])),
             (Part::Consumers, Command::of(&["LRANGE", &keys.consumers, "0", "-1"])),
@@ -294,14 +230,33 @@ impl GroupView {
         let outcomes = self.ledger.connection.pipeline_each(DOING, commands)?;
         self.refused.clear();
         let mut replies = Vec::with_capacity(parts.len());
-        for (part, mut outcome) in parts.into_iter().zip(outcomes) {
-            if part == Part::Oldest && self.may_call_scripts() && outcome.as_ref().is_err_and(is_refused) {
-                self.no_scripts = self.ledger.connection.number();
-                outcome = self.ledger.connection.query(DOING, self.oldest());
-            }
+        for (part, outcome) in parts.into_iter().zip(outcomes) {
             replies.push(self.allowed(part, outcome)?.unwrap_or(Value::Nil));
         }
-        read(&replies).ok_or_else(|| Error::Failed(format!("looking at the group: unexpected answers {replies:?}")))
+        let snapshot = read(&replies);
+        let snapshot =
+            snapshot.ok_or_else(|| Error::Failed(format!("looking at the group: unexpected answers {replies:?}")))?;
+        let oldest =
+            if self.seeks_oldest { self.oldest(Command::of(&["EVAL", OLDEST, "1", &keys.pending]))? } else { None };
+        Ok(Snapshot { oldest, ..snapshot })
+    }
+
+    /// The id of the oldest pending message, read with its whole payload.
+    pub fn oldest_read_whole(&mut self) -> Result<Option<MessageId>> {
+        let command = Command::of(&["ZRANGE", &self.ledger.keys.pending, "0", "0"]);
+        self.oldest(command)
+    }
+
+    fn oldest(&mut self, command: Command) -> Result<Option<MessageId>> {
+        let reply = self.ledger.connection.query("looking for the oldest message", command);
+        let member = match self.allowed(Part::Oldest, reply)? {
+            Some(Value::Array(members)) => members.into_iter().next(),
+            member => member,
+        };
+        Ok(match member {
+            Some(Value::BulkString(member)) => member::decode(&member).map(|(id, _)| id),
+            _ => None,
+        })
     }
 
     /// The same with the calls of PUBLISH, for which Redis has to list the figures of all its commands.
@@ -310,19 +265,6 @@ impl GroupView {
         let stats =
             self.ledger.connection.query("counting what was published", Command::of(&["INFO", "commandstats"]))?;
         Ok(Snapshot { publish_calls: text(&stats).and_then(publish_calls).unwrap_or(0), ..snapshot })
-    }
-
-    /// Asks for the beginning of the oldest member; where scripts are refused, for the whole of it.
-    fn oldest(&self) -> Command {
-        let pending = self.ledger.keys.pending.as_str();
-        match self.may_call_scripts() {
-            true => Command::of(&["EVAL", OLDEST, "1", pending]),
-            false => Command::of(&["ZRANGE", pending, "0", "0"]),
-        }
-    }
-
-    fn may_call_scripts(&self) -> bool {
-        self.no_scripts.is_none() || self.no_scripts != self.ledger.connection.number()
     }
 }
 
@@ -333,18 +275,9 @@ fn is_refused(error: &Error) -> bool {
 
 /// Nil stands for what was left out.
 fn read(replies: &[Value]) -> Option<Snapshot> {
-    let [lease, lease_left, epoch, dispatchers, cursor, processed, pending, oldest, dead, gaps, consumers] = replies
-    else {
+    let [lease, lease_left, epoch, dispatchers, cursor, processed, pending, dead, gaps, consumers] = replies else {
         return None;
     };
-    let oldest = match oldest {
-        Value::Array(members) => members.first(),
-        member => Some(member),
-    };
-    let oldest = oldest.and_then(|member| match member {
-        Value::BulkString(member) => member::decode(member).map(|(id, _)| id),
-        _ => None,
-    });
     Some(Snapshot {
         lease: text(lease).and_then(Lease::parse),
         lease_left: count(lease_left).map(Duration::from_millis),
@@ -353,7 +286,7 @@ fn read(replies: &[Value]) -> Option<Snapshot> {
         cursor: text(cursor).and_then(|cursor| cursor.parse().ok()),
         processed: length(processed)?,
         pending: length(pending)?,
-        oldest,
+        oldest: None,
         dead: length(dead)?,
         gaps: length(gaps)?,
         consumers: list(consumers)?.iter().filter_map(text).map(str::to_owned).collect(),

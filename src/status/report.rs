@@ -24,6 +24,8 @@ pub struct Report {
     pub uptime_s: f64,
     /// Bytes used by its ring.
     pub ring_bytes: u64,
+    /// The id of the oldest pending message, when it last looked.
+    pub oldest: Option<u64>,
     /// Messages in memory that wait for a consumer.
     pub ready: u64,
     /// Whether some pending messages are in Redis alone.
@@ -82,6 +84,7 @@ impl Report {
             "trouble": self.trouble,
             "uptime_s": self.uptime_s,
             "ring_bytes": self.ring_bytes,
+            "oldest": self.oldest,
             "ready": self.ready,
             "behind": self.behind,
             "rates": self.rates.to_json(),
@@ -104,6 +107,7 @@ impl Report {
             trouble: report["trouble"].as_str().map(str::to_owned),
             uptime_s: number_of(&report["uptime_s"]),
             ring_bytes: count_of(&report["ring_bytes"]),
+            oldest: report["oldest"].as_u64(),
             ready: count_of(&report["ready"]),
             behind: report["behind"].as_bool().unwrap_or_default(),
             rates: Rates::read(&report["rates"]),
@@ -194,6 +198,7 @@ mod tests {
             trouble: Some("a \"quoted\" reason".into()),
             uptime_s: 12.3,
             ring_bytes: 4_096,
+            oldest: Some(1_764_086_400_000_000),
             ready: 7,
             behind: true,
             rates: Rates { published: 1.5, taken_in: 2.0, dispatched: 3.0, acked: 4.0, redelivered: 5.0 },

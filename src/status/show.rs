@@ -56,8 +56,8 @@ impl Status {
 
     /// The channel that the group listens to, as the leader says, or else any dispatcher.
     fn channel(&self) -> Option<&str> {
-        let reports = self.members.iter().filter_map(|member| member.report.as_ref());
-        let channel = &self.leaders_report().or_else(|| reports.last())?.channel;
+        let mut reports = self.members.iter().filter_map(|member| member.report.as_ref());
+        let channel = &self.leaders_report().or_else(|| reports.next_back())?.channel;
         // A dispatcher of an older version does not say.
         (!channel.is_empty()).then_some(channel)
     }

@@ -228,7 +228,7 @@ fn keyspace_events_of_its_own_keys_feed_no_group() {
         let () = run(connection, &words);
         // A set's second ZADD of the same score changes nothing, and tells of nothing.
         let more = u64::from(!channel.ends_with(":zadd"));
-        wait_until("the second result", || (results(connection) >= 1 + more).then_some(()));
+        wait_until("the second result", || (results(connection) > more).then_some(()));
         let seen = |connection: &mut redis::Connection| {
             let cursor: String = run(connection, &["GET", "messages:cursor"]);
             (results(connection), cursor.rsplit(' ').next().map(str::to_owned))
