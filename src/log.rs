@@ -1,6 +1,6 @@
 //! Log lines: `time=… level=… instance=… role=… epoch=… event=… key=value…` on standard error.
 //!
-//! Only the programs set this up; whoever uses the library has a logger of their own. simplelog does the filtering and
+//! The programs set this up. Whoever uses the library may do so, too, or install a logger of their own. simplelog does the filtering and
 //! the writing, into a queue that the thread `log` empties, so logging never waits: a standard error that nobody reads
 //! stalls nobody. Lines are for events that matter to an operator, never one for each message.
 //!
@@ -46,7 +46,7 @@ struct Context {
     role: RwLock<(&'static str, Epoch)>,
 }
 
-/// Starts logging, once for a process. Panics are logged from here on.
+/// Starts logging, once for a process: lines of this library and no other. Panics are logged from here on.
 ///
 /// Keep what this gives until the end: then the last lines are waited for.
 pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Running> {
