@@ -145,9 +145,7 @@ impl Worker {
                 self.listen(subscription, &join, &mut backoff)
             });
             if let Err(error) = outcome {
-                if backoff.should_say() {
-                    self.troubles.tell("listener", "subscription-down", &error);
-                }
+                self.troubles.tell("listener", "subscription-down", &error, &mut backoff);
                 self.pause(backoff.next_wait());
             }
         }

@@ -1,7 +1,7 @@
 //! One trouble is told once, however many parts of a program meet it.
 //!
 //! A server that is not there, or does not let us in, is met by every thread with a connection of its own. The first one
-//! tells it and goes on to tell it now and then; the others are silent while it does. Only failures to open a connection, and
+//! tells it, at growing intervals; the others are silent for as long as it meets it. Only failures to open a connection, and
 //! to get a first answer on it, are put together: what breaks a connection that stood concerns the part that used it.
 //!
 //! Any thread may ask; the mutex is held for a comparison.
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::backoff::SAY_EVERY;
+use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::log::Quoted;
 use crate::refusal::Refusal;
 
-/// Whoever has not repeated a trouble for so long has overcome it, or is gone.
-const TOLD_FOR: Duration = SAY_EVERY.saturating_mul(2);
+/// Whoever has not met a trouble again for so long has overcome it, or is gone.
+const TOLD_FOR: Duration = Duration::from_secs(10);
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -30,28 +30,28 @@ struct Told {
 }
 
 impl Troubles {
-    /// Logs that `part` has met `error`: as `event`; as `redis-trouble` if it is met by all parts alike,
-    /// unless another part has.
-    pub fn tell(&self, part: &'static str, event: &'static str, error: &Error) {
-        match common_cause(error) {
-            None => log::warn!("event={event} error={}", Quoted(error)),
-            Some(cause) => {
-                if self.is_news(part, cause, Instant::now()) {
-                    log::warn!("event=redis-trouble error={}", Quoted(error));
-                }
-            }
+    /// `part` has met `error`, as often as it has failed. It is logged when `backoff` says that it is time: as `event`, or, if
+    /// it is met by all parts alike, as `redis-trouble`, and then by one part.
+    pub fn tell(&self, part: &'static str, event: &'static str, error: &Error, backoff: &mut Backoff) {
+        let (event, ours) = match common_cause(error) {
+            None => (event, true),
+            Some(cause) => ("redis-trouble", self.is_ours(part, cause, Instant::now())),
+        };
+        if ours && backoff.should_say() {
+            log::warn!("event={event} error={}", Quoted(error));
         }
     }
 
-    fn is_news(&self, part: &'static str, what: String, now: Instant) -> bool {
+    /// Whether no other part tells it.
+    fn is_ours(&self, part: &'static str, what: String, now: Instant) -> bool {
         let mut told = self.0.lock();
-        let known = told.as_ref().is_some_and(|told| {
+        let by_another = told.as_ref().is_some_and(|told| {
             told.what == what && told.by != part && now.saturating_duration_since(told.at) < TOLD_FOR
         });
-        if !known {
+        if !by_another {
             *told = Some(Told { what, by: part, at: now });
         }
-        !known
+        !by_another
     }
 }
 
@@ -75,12 +75,13 @@ mod tests {
     fn one_part_tells_it_until_it_tells_no_more() {
         let troubles = Troubles::default();
         let begin = Instant::now();
-        let is_news = |part, what: &str, after| troubles.is_news(part, what.to_owned(), begin + after);
-        assert!(is_news("election", "refused", Duration::ZERO));
-        assert!(!is_news("listener", "refused", Duration::ZERO));
-        assert!(is_news("election", "refused", SAY_EVERY), "it goes on");
-        assert!(!is_news("listener", "refused", TOLD_FOR));
-        assert!(is_news("listener", "refused", SAY_EVERY + TOLD_FOR), "the other one is silent");
-        assert!(is_news("election", "wrong password", SAY_EVERY + TOLD_FOR), "another trouble");
+        let second = Duration::from_secs(1);
+        let is_ours = |part, what: &str, after| troubles.is_ours(part, what.to_owned(), begin + after);
+        assert!(is_ours("election", "refused", Duration::ZERO));
+        assert!(!is_ours("listener", "refused", Duration::ZERO));
+        assert!(is_ours("election", "refused", TOLD_FOR), "it goes on, whether or not it says so");
+        assert!(!is_ours("listener", "refused", TOLD_FOR + second));
+        assert!(is_ours("listener", "refused", 2 * TOLD_FOR + second), "the other one is silent");
+        assert!(is_ours("election", "wrong password", 2 * TOLD_FOR + second), "another trouble");
     }
 }

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
 
 fn run(config: ConsumerConfig) -> Result<u8> {
     let log_level = config.common.log_level;
-    let consumer = ConsumerBuilder::from(config).bind()?;
+    let consumer = ConsumerBuilder::from(config).systemd_service(true).bind()?;
     let _log = oncecast::log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
     consumer.run().map(|()| 0)

@@ -55,6 +55,7 @@ use crate::supervision::{Condition, LOOK_WITHIN, Supervisor};
 
 pub use self::builder::ConsumerBuilder;
 pub use self::handler::{Delivery, Handler, HandlerError, Outcome};
+pub(crate) use self::stamp::outcome_of;
 pub use self::stamp::stamp;
 pub use self::stats::{ConsumerStats, Counter};
 
@@ -90,6 +91,7 @@ struct Settings {
     result_maxlen: u64,
     drain_timeout: Duration,
     metrics_addr: Option<String>,
+    service: bool,
 }
 
 /// How the time of normal work ended.
@@ -164,7 +166,7 @@ impl Consumer {
         let server = Server::start(listener, desk.clone(), epochs)?;
         info!("event=listening address={local_addr}");
 
-        let mut supervisor = Supervisor::from_environment();
+        let mut supervisor = if settings.service { Supervisor::from_environment() } else { Supervisor::unnoticed() };
         let ended = work(&shutdown.1, &desk, committer.ended(), pool.ended(), &mut supervisor);
 
         stats.set_stopping();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use redis::{RedisError, Value};
 
 use super::command::{Command, command};
-use super::resp::{self, NotResp, Reply};
+use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
 use super::script::{Script, ScriptCall};
 use super::server::{CONNECT_TIMEOUT, Server, not_redis};
 use super::stream::Stream;
@@ -72,12 +72,17 @@ impl Connection {
 
     /// Sends commands in one write and returns their replies in order; the first error reply is an `Err`.
     pub fn pipeline(&mut self, doing: &'static str, commands: Vec<Command>) -> Result<Vec<Value>> {
+        self.pipeline_each(doing, commands)?.into_iter().collect()
+    }
+
+    /// Like [`pipeline`](Connection::pipeline), with the outcome of each command by itself.
+    pub fn pipeline_each(&mut self, doing: &'static str, commands: Vec<Command>) -> Result<Vec<Result<Value>>> {
         let count = commands.len();
         self.out.clear();
         commands.into_iter().for_each(|command| self.out.extend_from_slice(&command.into_bytes()));
         let replies =
             self.exchange(doing, |replies| (0..count).map(|_| replies.value()).collect::<io::Result<Vec<_>>>())?;
-        replies.into_iter().map(|reply| self.checked(doing, reply)).collect()
+        Ok(replies.into_iter().map(|reply| self.checked(doing, reply)).collect())
     }
 
     /// Calls a script; sends its text where the server does not have it, which is safe as it then did not run.
@@ -264,8 +269,15 @@ impl Open {
     }
 
     fn receive(&mut self) -> io::Result<()> {
+        if self.filled.end == self.buffer.len() && self.filled.start > 0 {
+            self.buffer.copy_within(self.filled.clone(), 0);
+            self.filled = 0..self.filled.len();
+        }
         if self.filled.end == self.buffer.len() {
-            self.buffer.resize(2 * self.buffer.len(), 0);
+            if self.buffer.len() >= MAX_REPLY_BYTES {
+                return Err(unreadable(Unreadable::TooLarge, self.received()));
+            }
+            self.buffer.resize((2 * self.buffer.len()).min(MAX_REPLY_BYTES), 0);
         }
         match self.stream.read(&mut self.buffer[self.filled.end..])? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
@@ -284,7 +296,7 @@ impl Replies<'_> {
     /// The next one, if it has no parts; of one that has, its head.
     pub(super) fn next(&mut self) -> io::Result<Reply<&[u8]>> {
         loop {
-            match resp::reply(self.0.received()).map_err(|NotResp| not_redis(self.0.received()))? {
+            match resp::reply(self.0.received()).map_err(|why| unreadable(why, self.0.received()))? {
                 Some((reply, length)) => {
                     self.0.answered = true;
                     let start = self.0.filled.start;
@@ -304,7 +316,7 @@ impl Replies<'_> {
     /// The next one, whole.
     fn value(&mut self) -> io::Result<Value> {
         let length = loop {
-            match resp::whole(self.0.received()).map_err(|NotResp| not_redis(self.0.received()))? {
+            match resp::whole(self.0.received()).map_err(|why| unreadable(why, self.0.received()))? {
                 Some(length) => break length,
                 None => self.0.receive()?,
             }
@@ -319,8 +331,9 @@ impl Replies<'_> {
     }
 }
 
-/// The server would not read a command, which it says once before it closes the connection: a word of it is larger than
-/// `proto-max-bulk-len` allows. Neither that command nor one behind it was carried out.
+/// The last reply of a connection: the server would not read a command, which it says once before it hangs up, since a word
+/// of it is larger than `proto-max-bulk-len` allows; neither that command nor one behind it was carried out. Or the reply is
+/// too large for us to read, which stands here as if the server had said it.
 #[derive(Debug)]
 struct HungUp(Vec<u8>);
 
@@ -342,4 +355,13 @@ impl std::error::Error for HungUp {}
 pub(super) fn error_of(text: &[u8]) -> RedisError {
     let told = redis::parse_redis_value(&[b"-", text, b"\r\n"].concat()).and_then(Value::extract_error);
     told.err().unwrap_or_else(|| (redis::ErrorKind::UnexpectedReturnType, "an error without a text").into())
+}
+
+fn unreadable(why: Unreadable, received: &[u8]) -> io::Error {
+    match why {
+        Unreadable::NotResp => not_redis(received),
+        Unreadable::TooLarge => io::Error::other(HungUp(format!(
+            "ERR the reply is too large: more than {MAX_REPLY_BYTES} bytes or {MAX_REPLY_VALUES} values, the most that is read"
+        ).into_bytes())),
+    }
 }

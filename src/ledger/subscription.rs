@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod gathering;
+mod own_events;
 
 use self::gathering::Gathering;
+use self::own_events::OwnEvents;
 use super::command::command;
 use super::connection::error_of;
-use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
+use super::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
 use super::server::{CONNECT_TIMEOUT, not_redis};
 use super::stream::Stream;
 use super::{Command, Keys, Marker, Payload, Server};
@@ -124,6 +126,8 @@ pub struct Subscription {
     unanswered: usize,
     /// Whether it was said that a dispatcher of the group listens to another channel.
     warned_of_channel: bool,
+    /// Which messages tell of the group's own keys.
+    own_events: Option<OwnEvents>,
     /// Whether it was said that somebody publishes on the control channel what is no notice: that may be each second.
     warned_of_stranger: bool,
 }
@@ -136,6 +140,8 @@ pub const CLIENT_NAME_PREFIX: &str = "oncecast:";
 
 /// The receive buffer while messages are small.
 const BUFFER_BYTES: usize = 256 << 10;
+/// The receive buffer at most: room for the largest message, and the channel's name before it.
+const MAX_BUFFER_BYTES: usize = 2 * MAX_BODY_BYTES;
 
 impl Subscription {
     /// Connects, subscribes, and publishes the join marker in the same breath. `patience` is how long a read waits.
@@ -154,6 +160,7 @@ impl Subscription {
             gathering: Gathering::default(),
             skip: 0,
             unanswered: SET_UP_ANSWERS,
+            own_events: OwnEvents::on(&channels.published, keys, channels.server.database()),
             warned_of_channel: false,
             warned_of_stranger: false,
         };
@@ -175,7 +182,7 @@ impl Subscription {
     ///
     /// A pong or a confirmation is an empty batch.
     pub fn read(&mut self) -> Result<Option<Batch>> {
-        self.make_room();
+        self.make_room()?;
         let count = match self.stream.read(&mut self.buffer[self.filled.end..]) {
             Ok(0) => return Err(self.failed("reading the subscription", ErrorKind::UnexpectedEof.into())),
             Ok(count) => count,
@@ -219,7 +226,7 @@ impl Subscription {
                     return Ok(());
                 }
                 Ok(None) => {}
-                Err(NotResp) => return Err(self.server.unanswered(CONNECTING, not_redis(received))),
+                Err(why) => return Err(self.unreadable(CONNECTING, why)),
             }
             match self.stream.read(&mut self.buffer[self.filled.end..]) {
                 Ok(count) if count > 0 => self.filled.end += count,
@@ -244,12 +251,11 @@ impl Subscription {
             let (received, length) = match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released }),
-                Err(NotResp) => {
-                    let error = not_redis(&self.buffer[self.filled.clone()]);
-                    return Err(self.failed("reading the subscription", error));
-                }
+                Err(why) => return Err(self.unreadable("reading the subscription", why)),
             };
             match received {
+                // Before it is counted, by what all dispatchers of the group have in common: so all count the same.
+                Received::Message { channel, payload } if channel == self.published && self.is_own_event(payload) => {}
                 Received::Message { channel, payload } if channel == self.published => {
                     self.gathering.push_message(payload);
                 }
@@ -289,8 +295,12 @@ impl Subscription {
         }
     }
 
+    fn is_own_event(&self, payload: &[u8]) -> bool {
+        self.own_events.as_ref().is_some_and(|own| own.tells(payload))
+    }
+
     /// Moves what is left to the front, and grows the buffer for a message that is larger than it.
-    fn make_room(&mut self) {
+    fn make_room(&mut self) -> Result<()> {
         if self.filled.start > 0 {
             self.buffer.copy_within(self.filled.clone(), 0);
             self.filled = 0..self.filled.len();
@@ -299,9 +309,13 @@ impl Subscription {
             self.buffer = vec![0; BUFFER_BYTES];
         }
         if self.filled.end == self.buffer.len() {
-            // Bounded: a message over MAX_BODY_BYTES is reported by its head and skipped.
+            // A message over MAX_BODY_BYTES is reported by its head and skipped: this is something else.
+            if self.buffer.len() >= MAX_BUFFER_BYTES {
+                return Err(self.unreadable("reading the subscription", Unreadable::TooLarge));
+            }
             self.buffer.resize(2 * self.buffer.len(), 0);
         }
+        Ok(())
     }
 
     fn send(&mut self, doing: &'static str, bytes: &[u8]) -> Result<()> {
@@ -314,5 +328,18 @@ impl Subscription {
 
     fn refused(&self, doing: &'static str, text: &[u8]) -> Error {
         self.server.error(doing, error_of(text))
+    }
+
+    fn unreadable(&self, doing: &'static str, why: Unreadable) -> Error {
+        let error = match why {
+            Unreadable::NotResp => not_redis(&self.buffer[self.filled.clone()]),
+            Unreadable::TooLarge => {
+                let problem = format!(
+                    "what it sends is no message and too large: more than {MAX_BUFFER_BYTES} bytes, the most that is read"
+                );
+                io::Error::new(ErrorKind::InvalidData, problem)
+            }
+        };
+        if doing == CONNECTING { self.server.unanswered(doing, error) } else { self.failed(doing, error) }
     }
 }

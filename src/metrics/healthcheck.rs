@@ -71,7 +71,7 @@ pub fn ask(address: &str, question: Question, within: Duration) -> std::result::
         _ => format!("{address}: {error}"),
     };
     let socket = connect(address, deadline).map_err(explained)?;
-    let mut socket = Deadlined { socket, deadline };
+    let mut socket = Deadlined { socket: &socket, deadline };
     let path = question.path();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).map_err(explained)?;
@@ -110,7 +110,7 @@ fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
 }
 
 /// Reads until the answer is whole, the peer closes, or it is too long.
-fn read_answer(socket: &mut Deadlined) -> io::Result<Vec<u8>> {
+fn read_answer(socket: &mut Deadlined<'_>) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; MAX_ANSWER_BYTES];
     let mut length = 0;
     while length < answer.len() && !is_whole(&answer[..length]) {

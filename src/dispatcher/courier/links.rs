@@ -1,6 +1,7 @@
 //! The courier's links: asked for, taken over from the dialers, read, flushed, tended and dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tungstenite::{Bytes, WebSocket};
@@ -292,6 +293,7 @@ impl Courier {
             Frame::Drain => {
                 log::info!("event=consumer-draining consumer={} held={}", Quoted(&link.consumer), link.places.taken());
                 link.draining = true;
+                link.figures.draining.store(true, Ordering::Relaxed);
             }
             Frame::Error { code, text } => {
                 let failure = format!("it refused: {code}: {text}");
