@@ -355,3 +355,19 @@ fn a_watch_that_fails_at_first_is_set_later() {
     f.finish(4);
     assert_eq!((f.figures(), f.consumer.stats.breaches.get()), ((3, 3, 1), 0));
 }
+
+/// A stranger that knows the epoch hands over what the leader has handed to another consumer, which would record it without
+/// looking.
+#[test]
+fn what_a_stranger_hands_over_is_not_recorded_again_by_who_has_it_from_the_leader() {
+    let mut f = fixture(redis_server());
+    // The leader has handed this to the consumer of the fixture, whose handler is at it.
+    f.hand_over(2, 1);
+    let builder = Consumer::builder().redis_url(f.redis.url()).listen("127.0.0.1:0").concurrency(1).prefetch(8);
+    let other = RunningConsumer::start(builder.handler(|_: &Delivery<'_>| Ok(Outcome::new().field("by", "other"))));
+    let mut stranger = ScriptedDispatcher::lead(other.address, 5, &[]);
+    stranger.send(&[Frame::Process { id: MessageId(2), delivery: 1, body: b"x" }]);
+    stranger.expect_acks(&[2]);
+    f.finish(2);
+    assert_eq!((f.results(), f.consumer.stats.breaches.get(), f.consumer.stats.dropped.get()), (2, 0, 1));
+}

@@ -57,6 +57,11 @@ impl Trust {
         self.proven.remove(&link)
     }
 
+    /// Whether a message that came over this connection was pending, and none since that should have been was not.
+    pub(super) fn is_proven(&self, link: LinkId) -> bool {
+        self.proven.contains(&link)
+    }
+
     /// Whether a message that a leader of `epoch` handed over on `link`, as delivery number so and so, is this consumer's
     /// alone.
     pub(super) fn is_alone(&self, recall: &Recall, id: MessageId, number: u16, epoch: Epoch, link: LinkId) -> bool {

@@ -27,8 +27,8 @@ use crate::budget::Budget;
 use crate::error::Error;
 use crate::id::{Epoch, IdMap, MessageId};
 use crate::ledger::{
-    Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_SETTLED, Returned, Settled, Settlement, Splitter,
-    Verdict, batches,
+    Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_SETTLED, Raise, Returned, Settled, Settlement,
+    Splitter, Verdict, batches,
 };
 use crate::shutdown::{KillSwitch, Reason};
 
@@ -424,7 +424,7 @@ impl Redistributor {
 
     fn commit_parts(&mut self, batch: &[Commit], splitter: &mut Splitter) -> Result<(), Killed> {
         let epoch = self.epoch;
-        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, None, batch);
+        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, Raise::Nothing, batch);
         match self.retry.carry(&mut self.ledger, splitter, batch.len(), commit)? {
             Carried::Done(_) => Ok(()),
             Carried::Halve => {

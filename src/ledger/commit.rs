@@ -15,7 +15,8 @@
 //! through the script. So does all that comes from a leader that does not keep a recall.
 //!
 //! A transaction whose outcome is not known may yet arrive, over a connection that was given up, after the script that
-//! repeats it. So that script raises the recall, too, and a transaction that comes later does nothing. `tests/model` goes
+//! repeats it. So that script raises the recall, too, and a transaction that comes later does nothing. And whoever hands a
+//! message over may not be the leader: a consumer that does not know yet raises the recall to what it records. `tests/model` goes
 //! through all of this state by state.
 //!
 //! Removing by ranges of scores, the ids need no payload beside them: ids that follow each other without a gap, all of
@@ -35,6 +36,19 @@ use super::{
 };
 use crate::error::Result;
 use crate::id::{Epoch, MessageId};
+
+/// To what a script that records results raises the recall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Raise {
+    /// It leaves it alone.
+    #[default]
+    Nothing,
+    /// To this: the highest id of a transaction of which it is not known whether it took place.
+    To(MessageId),
+    /// To the highest message that it records: who handed that over may not have been the leader, and somebody else may have it
+    /// from the leader.
+    Recorded,
+}
 
 /// What came of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,24 +71,27 @@ pub struct Recorded {
 impl Ledger {
     /// Records results; those of messages no longer pending are dropped.
     ///
-    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. After a transaction of
-    /// which it is not known whether it took place `raise` is the highest id that was in it. Repeating the call does no
+    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. Repeating the call does no
     /// harm: what was recorded is no longer pending.
     pub fn commit<'a>(
         &mut self,
         epoch: Option<Epoch>,
         result_maxlen: u64,
-        raise: Option<MessageId>,
+        raise: Raise,
         batch: impl IntoIterator<Item = &'a Commit>,
     ) -> Result<Committed> {
         let keys = self.keys.clone();
         let keys_used = [keys.pending.as_str(), &keys.processed, &keys.attempts, &keys.recall, &keys.epoch];
         // A consumer needs a right to the recall only if it uses transactions, and none to the epoch.
-        let keys_used = &keys_used[..if epoch.is_some() { 5 } else { 3 + usize::from(raise.is_some()) }];
+        let keys_used = &keys_used[..if epoch.is_some() { 5 } else { 3 + usize::from(raise != Raise::Nothing) }];
         let mut call = ScriptCall::new(keys_used)
             .show(epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
             .show(result_maxlen)
-            .show(raise.map(|id| id.0.to_string()).unwrap_or_default());
+            .show(match raise {
+                Raise::Nothing => String::new(),
+                Raise::To(id) => id.0.to_string(),
+                Raise::Recorded => "recorded".to_owned(),
+            });
         for Commit { id, fields } in batch {
             call.push_number(id.0);
             call.push_number(fields.len() as u64);

@@ -41,7 +41,7 @@ use crate::id::{DispatcherId, Epoch, MessageId};
 use crate::refusal::Refusal;
 
 pub use self::command::{Command, Words};
-pub use self::commit::{Committed, Recorded, batches};
+pub use self::commit::{Committed, Raise, Recorded, batches};
 pub use self::connection::Connection;
 pub use self::cursor::{Cursor, Marker, Position};
 pub use self::epoch::MOST_EPOCH_BYTES;

@@ -13,7 +13,7 @@ use super::{Finished, Watch, Worker};
 use crate::consumer::desk::LinkId;
 use crate::consumer::handler::HandlerError;
 use crate::id::MessageId;
-use crate::ledger::{Commit, Committed, Recorded, Split, Splitter, batches};
+use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches};
 use crate::log::Quoted;
 
 impl Worker {
@@ -22,6 +22,8 @@ impl Worker {
         self.unsure = false;
         self.note_question();
         let (alone, mut others) = self.sort_out(batch);
+        // Where nobody may use transactions nobody need be made to look, and this user may not write the recall.
+        let watched = self.ledger.recall().is_some();
         self.beat();
         match self.record_alone(&alone) {
             Some(recorded) => others.extend(recorded),
@@ -30,9 +32,15 @@ impl Worker {
         if others.is_empty() {
             return true;
         }
-        for part in batches(&others, |finished| &finished.commit) {
-            if !self.record_looking(part, &mut Splitter::default()) {
-                return false;
+        // Whoever speaks there may not be the leader, and somebody else may have the message from the leader: he has to look, too.
+        let (proven, unproven): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|finished| self.trust.is_proven(finished.link));
+        let raise = if watched { Raise::Recorded } else { Raise::Nothing };
+        for (others, raise) in [(unproven, raise), (proven, self.doubt.map_or(Raise::Nothing, Raise::To))] {
+            for part in batches(&others, |finished| &finished.commit) {
+                if !self.record_looking(part, raise, &mut Splitter::default()) {
+                    return false;
+                }
             }
         }
         self.doubt = None;
@@ -45,10 +53,10 @@ impl Worker {
 
     /// Records results by the script, which looks; in halves where they can't be carried together. `false` if it was given
     /// up. A result that can't be carried at all fails its message for good: another attempt would bring the same.
-    fn record_looking(&mut self, part: &[&Finished], splitter: &mut Splitter) -> bool {
+    fn record_looking(&mut self, part: &[&Finished], raise: Raise, splitter: &mut Splitter) -> bool {
         let outcome = self.insist(part.len(), |worker| {
             let commits = part.iter().map(|finished| &finished.commit);
-            match worker.ledger.commit(None, worker.result_maxlen, worker.doubt, commits) {
+            match worker.ledger.commit(None, worker.result_maxlen, raise, commits) {
                 Ok(committed) => Ok(Ok(committed)),
                 Err(error) => {
                     // Without a reply it may have taken place.
@@ -73,7 +81,7 @@ impl Worker {
             }
             Some(Err((Split::Halve, _))) => {
                 let (first, second) = part.split_at(part.len() / 2);
-                self.record_looking(first, splitter) && self.record_looking(second, splitter)
+                self.record_looking(first, raise, splitter) && self.record_looking(second, raise, splitter)
             }
             Some(Err((_, error))) => {
                 for finished in part {

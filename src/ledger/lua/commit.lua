@@ -1,7 +1,8 @@
 -- Records results: a message that is still pending is removed and its result stored, any other is dropped.
 -- KEYS  pending, processed, attempts; to raise the recall, or for a leader, recall; for a leader epoch
 -- ARGV  epoch of the caller ('' for a consumer, which needs no fence: the removal decides), result limit (0: none),
---       id to raise the recall to ('' for none), then for each message: id, number of values n, n values
+--       id to raise the recall to ('' for none, 'recorded' for the highest of those recorded here),
+--       then for each message: id, number of values n, n values
 --       (name, value, …); n = 0 stores nothing
 -- Gives {number recorded, ids that were not pending, …} | {'STALE', epoch}
 if ARGV[1] ~= '' then
@@ -18,11 +19,21 @@ local counted = redis.call('EXISTS', KEYS[3]) == 1
 if counted then
   redis.call('HDEL', KEYS[3], '')
 end
+local raise = tonumber(ARGV[3]) or 0
+if ARGV[3] == 'recorded' then
+  local i = 4
+  while i <= #ARGV do
+    if tonumber(ARGV[i]) > raise and redis.call('ZCOUNT', KEYS[1], ARGV[i], ARGV[i]) > 0 then
+      raise = tonumber(ARGV[i])
+    end
+    i = i + 2 + tonumber(ARGV[i + 1])
+  end
+end
 -- A transaction that was to record the same may yet arrive: it watches the recall.
-if ARGV[3] ~= '' then
+if raise > 0 then
   local term, before = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+ %w+) (%d+)$')
-  if term and tonumber(before) < tonumber(ARGV[3]) then
-    redis.call('SET', KEYS[4], term .. ' ' .. ARGV[3])
+  if term and tonumber(before) < raise then
+    redis.call('SET', KEYS[4], string.format('%s %.0f', term, raise))
   end
 end
 local out = {0}

@@ -101,7 +101,7 @@ fn a_transaction_that_comes_late_does_nothing() {
     let (mut given_up, mut consumer) = (other(&f), other(&f));
     given_up.watch_recall().expect("it is watched");
     assert_eq!(
-        consumer.commit(None, 0, Some(MessageId(2)), &[commit(1), commit(2)]).expect("redis answers").recorded,
+        consumer.commit(None, 0, Raise::To(MessageId(2)), &[commit(1), commit(2)]).expect("redis answers").recorded,
         2
     );
     assert_eq!(record(&mut given_up, &[1, 2]), None);
@@ -139,7 +139,7 @@ fn results_that_could_not_be_stored_are_named_and_their_messages_put_back() {
     assert!(reason.contains("WRONGTYPE"), "{reason}");
     consumer.put_back(1, &[(MessageId(1), b"x"[..].into()), (MessageId(2), b"x"[..].into())]).expect("there is room");
     f.run(&["DEL", "messages:processed"]);
-    assert_eq!(consumer.commit(None, 0, None, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
+    assert_eq!(consumer.commit(None, 0, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_watch_ends_with_its_connection() {
     let one = commit(1);
     assert!(consumer.commit_sole(0, &[&one]).is_err());
     assert_eq!(consumer.recall(), None);
-    assert_eq!(consumer.commit(None, 0, None, &[one]).expect("it connects again").recorded, 1);
+    assert_eq!(consumer.commit(None, 0, Raise::Nothing, &[one]).expect("it connects again").recorded, 1);
     assert_eq!(consumer.recall(), None, "another connection watches nothing");
 }
 
@@ -260,7 +260,7 @@ fn an_intake_that_comes_late_does_nothing() {
     let mut second = other(&f);
     second.doubts.push(next.clone());
     assert!(matches!(second.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(_)));
-    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
+    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
     let late = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
     assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
     assert_eq!(counts(&mut f), (2, 0));
@@ -317,7 +317,11 @@ fn without_the_right_to_a_transaction_nothing_is_sent_as_one() {
             Err(error) => assert_eq!(error.refusal(), Some(Refusal::Right), "{right}"),
         }
         assert_eq!(counts(&mut f), (0, 1), "without {right} nothing took place");
-        assert_eq!(consumer.commit(None, 0, None, &[one]).expect("the script does as well").recorded, 1, "{right}");
+        assert_eq!(
+            consumer.commit(None, 0, Raise::Nothing, &[one]).expect("the script does as well").recorded,
+            1,
+            "{right}"
+        );
     }
 }
 
@@ -340,7 +344,7 @@ fn a_right_that_is_taken_away_between_two_transactions_lets_the_first_one_be_the
         assert_eq!(counts(&mut f), (0, 3), "without {right} nothing took place");
         assert!(epoch > Epoch(0));
         assert_eq!(
-            consumer.commit(None, 0, None, &[commit(1)]).expect("the script does as well").recorded,
+            consumer.commit(None, 0, Raise::Nothing, &[commit(1)]).expect("the script does as well").recorded,
             1,
             "{right}"
         );
@@ -354,7 +358,7 @@ fn messages_are_put_back_once_however_late_a_copy_of_the_call_arrives() {
     let messages = [(MessageId(1), Payload::copy_from_slice(b"x"))];
     f.number(&["ZREMRANGEBYSCORE", "messages:pending", "1", "1"]);
     f.ledger.put_back(7, &messages).expect("there is room");
-    assert_eq!(f.ledger.commit(None, 0, None, &[commit(1)]).expect("redis answers").recorded, 1);
+    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).expect("redis answers").recorded, 1);
     // The first attempt, over a connection that was given up.
     other(&f).put_back(7, &messages).expect("redis answers");
     assert_eq!(counts(&mut f), (1, 0), "a message that is recorded stays so");

@@ -90,14 +90,15 @@ pub(super) fn steps() -> Vec<Step> {
         intake("intake of nothing in a transaction that is open", |c| c.intake(Some(8), &[])).open_after(Caller::open_intake),
         script("rewind", &REWIND, |c| c.rewind(Some(4))).needs_room(),
         script("rewind to nothing", &REWIND, |c| c.rewind(None)),
-        commit("commit", |c| c.commit(None, 0, None, &[1, 2, 3])),
-        commit("commit with a limit", |c| c.commit(None, LIMIT, None, &[1, 2, 3])),
-        commit("commit of what has no result or is gone", |c| c.commit(None, 0, None, &[1, NO_RESULT, 2, 900])),
-        commit("commit without results", |c| c.commit(None, 0, None, &[NO_RESULT])),
-        commit("commit that raises the recall", |c| c.commit(None, 0, Some(MessageId(4)), &[NO_RESULT, 1, 2])),
-        commit("commit without a recall", |c| c.commit(None, 0, Some(MessageId(4)), &[1, 2])).begins_with(NO_RECALL),
-        commit("commit by a leader", |c| c.commit(Some(MINE), LIMIT, None, &[NO_RESULT, 2, 3])),
-        commit("commit by a leader that raises the recall", |c| c.commit(Some(MINE), 0, Some(MessageId(3)), &[1, 2, 3])),
+        commit("commit", |c| c.commit(None, 0, Raise::Nothing, &[1, 2, 3])),
+        commit("commit with a limit", |c| c.commit(None, LIMIT, Raise::Nothing, &[1, 2, 3])),
+        commit("commit of what has no result or is gone", |c| c.commit(None, 0, Raise::Nothing, &[1, NO_RESULT, 2, 900])),
+        commit("commit without results", |c| c.commit(None, 0, Raise::Nothing, &[NO_RESULT])),
+        commit("commit that raises the recall", |c| c.commit(None, 0, Raise::To(MessageId(4)), &[NO_RESULT, 1, 2])),
+        commit("commit that raises the recall to what it records", |c| c.commit(None, 0, Raise::Recorded, &[NO_RESULT, 1, 900])),
+        commit("commit without a recall", |c| c.commit(None, 0, Raise::To(MessageId(4)), &[1, 2])).begins_with(NO_RECALL),
+        commit("commit by a leader", |c| c.commit(Some(MINE), LIMIT, Raise::Nothing, &[NO_RESULT, 2, 3])),
+        commit("commit by a leader that raises the recall", |c| c.commit(Some(MINE), 0, Raise::To(MessageId(3)), &[1, 2, 3])),
         sole("commit in a transaction", |c| c.watch_and_commit_sole(0, &[1, 2, NO_RESULT])),
         sole("commit in a transaction that is open", |c| c.commit_sole(0, &[1, 2, NO_RESULT])).open_after(|c| c.ledger.watch_recall()),
         sole("commit in a transaction that is open, with a limit", |c| c.commit_sole(LIMIT, &[1, 2, NO_RESULT])).open_after(|c| c.ledger.watch_recall()),
@@ -190,7 +191,7 @@ fn commit(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
 fn sole(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
     const COMMANDS: &[&str] = &["UNWATCH", "WATCH", "GET", "TYPE", "MULTI", "ZREMRANGEBYSCORE", "XADD", "EXEC"];
     let again = |c: &mut Caller| match c.put_back_what_is_owed() {
-        Ok(()) => c.commit(None, 0, None, &[1, 2, NO_RESULT]),
+        Ok(()) => c.commit(None, 0, Raise::Nothing, &[1, 2, NO_RESULT]),
         Err(error) => Came::Refused(error),
     };
     Step { again, commands: COMMANDS, ..commit(name, call).needs_room() }.begins_with(&[&["DEL", "messages:attempts"]])
@@ -309,7 +310,7 @@ impl Caller {
         came(self.ledger.call_for_ok(MINE, "testing", &REWIND, call))
     }
 
-    fn commit(&mut self, epoch: Option<Epoch>, maxlen: u64, raise: Option<MessageId>, ids: &[u64]) -> Came {
+    fn commit(&mut self, epoch: Option<Epoch>, maxlen: u64, raise: Raise, ids: &[u64]) -> Came {
         let committed = self.ledger.commit(epoch, maxlen, raise, &commits(ids));
         came(committed.map(|Committed { recorded, gone }| told(recorded, &gone)))
     }
