@@ -35,7 +35,7 @@ use crate::id::Epoch;
 use crate::ledger::{Keys, Ledger, MOST_EPOCH_BYTES, Server};
 use crate::log::Quoted;
 use crate::refusal::Refusal as Refused;
-use crate::wire::ErrorCode;
+use crate::wire::{self, ErrorCode};
 
 /// How long one question may take. A dispatcher waits 3 s for the answer to its LEAD.
 const QUESTION_LIMIT: Duration = Duration::from_secs(2);
@@ -125,14 +125,14 @@ impl Epochs {
     /// beyond what was seen: the refusal begins with `seen <decimal>: `. Nobody else is told.
     pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch) -> Refusal {
         match self.judge(epoch) {
-            Verdict::Newest => Refusal::new(
-                ErrorCode::Stale,
-                format!(
-                    "seen {seen}: epoch {epoch} is the newest in {}, but this consumer has seen a later one; was Redis \
-                     emptied, or did its clock go back?",
+            Verdict::Newest => {
+                let why = format!(
+                    "epoch {epoch} is the newest in {}, but this consumer has seen a later one; was Redis emptied, or did its \
+                     clock go back?",
                     self.place
-                ),
-            ),
+                );
+                Refusal::new(ErrorCode::Stale, wire::seen_text(seen, &why))
+            }
             Verdict::Unchecked => {
                 Refusal::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here"))
             }

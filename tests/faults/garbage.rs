@@ -60,8 +60,8 @@ fn send_garbage(socket: &mut WebSocket<TcpStream>, kind: Garbage, random: &mut f
     // The other side may have closed by the time the last of it is sent.
     let _ = match kind {
         Garbage::BadWebSocket => {
-            // Reserved bits are set: no frame begins like that.
-            let bytes = [vec![0xf2], random_bytes(random, 1..2_000)].concat();
+            // Reserved bits are set: no frame begins like that, once its head is there.
+            let bytes = [vec![0xf2], random_bytes(random, 16..2_000)].concat();
             socket.get_mut().write_all(&bytes)
         }
         Garbage::HugeWebSocket => {

@@ -1,18 +1,27 @@
 //! Rows about strangers: whoever reaches a port, and is nobody of the group.
 
-use std::io::Read;
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use oncecast::id::{Epoch, MessageId};
 use oncecast::local::{ChildProcess, ports};
+use oncecast::wire::{Field, Frame, ReadyFlags};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::{Message, WebSocket};
 
 use crate::dispatchers::Watched;
 use crate::run::{Run, assert_l0};
 use crate::support::load::Load;
 use crate::support::{
-    DEADLINE, bare_cluster, client_of, programs, run as run_command, state, wait_until, wait_until_in_sync,
+    DEADLINE, bare_cluster, client_of, dispatcher as start_dispatcher, programs, run as run_command, state, wait_until,
+    wait_until_in_sync,
 };
+use crate::workers::Workers;
 
 /// So few files that the consumer works and strangers can use them up: its own are some 15.
 const FILES: u32 = 32;
@@ -81,4 +90,152 @@ fn row_39_strangers_use_up_the_files() {
     let refused = consumer.stderr().all().iter().filter(|line| line.contains("event=files-short")).count();
     this.say(format_args!("{refused} lines about files"));
     leader.process.must_run().expect("it lives");
+}
+
+/// Does something again and again, in threads of its own, until the guard is dropped.
+struct Strangers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Strangers {
+    fn start(acts: Vec<Box<dyn FnMut() + Send>>) -> Strangers {
+        let stop = Arc::new(AtomicBool::new(false));
+        let act = |mut act: Box<dyn FnMut() + Send>| {
+            let stop = stop.clone();
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    act();
+                }
+            })
+        };
+        let threads = acts.into_iter().map(act).collect();
+        Strangers { stop, threads }
+    }
+}
+
+impl Drop for Strangers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // One that panicked has been shown.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// As long as a stranger waits for anything.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Connects to a consumer; `origin` is what a browser would add.
+fn connect(address: &str, origin: Option<&'static str>) -> Option<WebSocket<TcpStream>> {
+    let stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut request = format!("ws://{address}/").into_client_request().ok()?;
+    if let Some(origin) = origin {
+        request.headers_mut().insert("Origin", origin.parse().ok()?);
+    }
+    tungstenite::client(request, stream).ok().map(|(socket, _)| socket)
+}
+
+/// Says frames and reads until the other side closes or is silent.
+fn say(socket: &mut WebSocket<TcpStream>, frames: &[Frame<'_>]) {
+    let bytes: Vec<u8> = frames.iter().flat_map(Frame::to_vec).collect();
+    if socket.send(Message::binary(bytes)).is_ok() {
+        while socket.read().is_ok() {}
+    }
+}
+
+/// A web page, a peer with the highest epoch there is, and one that has learned the true one and makes up messages.
+fn at_a_consumer(address: &str, epoch: u64, random: fastrand::Rng) -> Vec<Box<dyn FnMut() + Send>> {
+    let [page, highest, forger] = [0; 3].map(|_| address.to_owned());
+    let mut random = random;
+    let lead = |epoch| Frame::Lead { epoch: Epoch(epoch), group: "messages" };
+    vec![
+        Box::new(move || {
+            let socket = connect(&page, Some("https://example.com"));
+            assert!(socket.is_none(), "a page was let in");
+        }),
+        Box::new(move || {
+            if let Some(mut socket) = connect(&highest, None) {
+                say(&mut socket, &[lead(u64::MAX)]);
+            }
+        }),
+        Box::new(move || {
+            let forged = |_| Frame::Process { id: MessageId(random.u64(1..1 << 52)), delivery: 1, body: FORGED };
+            let frames: Vec<_> = std::iter::once(lead(epoch)).chain((0..8).map(forged)).collect();
+            if let Some(mut socket) = connect(&forger, None) {
+                say(&mut socket, &frames);
+            }
+        }),
+    ]
+}
+
+/// What a stranger hands over: were it recorded, it would be a message that nobody published.
+const FORGED: &[u8] = b"{\"message_id\":\"forged\"}";
+
+/// A consumer that answers at full speed for messages that it was never given, and claims that it has them.
+fn at_a_dispatcher(listener: TcpListener, mut random: fastrand::Rng) -> Vec<Box<dyn FnMut() + Send>> {
+    listener.set_nonblocking(true).expect("our own socket");
+    vec![Box::new(move || {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("accepting: {error}"),
+        };
+        stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(PATIENCE))).expect("our own socket");
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        let mut ids = |count| (0..count).map(|_| MessageId(random.u64(1..1 << 52))).collect::<Vec<_>>();
+        let greeting =
+            [Frame::Ready { prefetch: 1, flags: ReadyFlags::COMMITS, consumer: "junk" }, Frame::Held(ids(1_000))];
+        let mut send = |frames: &[Frame<'_>]| {
+            socket.send(Message::binary(frames.iter().flat_map(Frame::to_vec).collect::<Vec<_>>())).is_ok()
+        };
+        if !send(&greeting) {
+            return;
+        }
+        loop {
+            let result = |id| Frame::Result { id, fields: vec![Field { name: b"message_id", value: b"forged" }] };
+            let results = ids(100).into_iter().map(result).collect::<Vec<_>>();
+            if !send(&[Frame::Ack(ids(1_000)), Frame::Progress(ids(1_000))]) || !send(&results) {
+                return;
+            }
+        }
+    })]
+}
+
+/// Row 34: strangers at a consumer and at a dispatcher do all they can. The true leader goes on, and so does the work.
+#[test]
+fn row_34_strangers_on_links() {
+    let mut this = Run::of("row_34_strangers_on_links");
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let mut workers = Workers::new(&mut cluster, 2, 2);
+    (0..2).for_each(|number| workers.start(number));
+    let junk = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addresses = [workers.addresses.clone(), vec![junk.local_addr().expect("it is bound").to_string()]].concat();
+    // What the junk consumer happens to be given counts as lost.
+    let mut process = start_dispatcher(&cluster, "d0", &addresses, "--max-deliveries 1000");
+    wait_until_in_sync(connection, 1);
+    let lease: String = run_command(connection, &["GET", "messages:leader"]);
+    let epoch: u64 = run_command(connection, &["GET", "messages:epoch"]);
+    let load = Load::start(&cluster.redis().url(), "m", 600);
+    // Until the leader has proven itself.
+    wait_until("some to be done", || (state(connection).1 > 200).then_some(()));
+    let acts =
+        [at_a_consumer(&workers.addresses[0], epoch, this.random.fork()), at_a_dispatcher(junk, this.random.fork())];
+    let strangers = Strangers::start(acts.into_iter().flatten().collect());
+    let (published, done) = (load.first_unpublished(), state(connection).1);
+    load.wait_for_more(this.scale(3_000, 30_000));
+    let (published, done) = (load.first_unpublished() - published, state(connection).1 - done);
+    drop(strangers);
+    this.say(format_args!("{done} done while {published} were published"));
+    assert!(10 * done as u64 >= 8 * published, "{done} of {published}");
+    assert_l0(connection, &load.stop());
+    let now: String = run_command(connection, &["GET", "messages:leader"]);
+    assert_eq!(now, lease, "the leader goes on leading");
+    process.must_run().expect("it lives");
+    process.wait_for_line("event=stray-answers consumer=junk", DEADLINE).expect("they are counted");
+    workers.must_run();
+    assert_eq!(state(connection).2, 0);
 }
