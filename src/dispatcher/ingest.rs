@@ -360,7 +360,14 @@ impl Ingest {
             expected = None;
         }
         let attempt = |ledger: &mut Ledger| ledger.intake(epoch, expected, next, batch);
-        match self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)? {
+        let carried = if batch.iter().any(|arrival| arrival.refused.is_some()) {
+            // Nothing smaller could be sent in its stead: whatever it is refused for is waited out.
+            let ledger = &mut self.ledger;
+            Carried::Done(self.retry.until_done(|| attempt(ledger))?)
+        } else {
+            self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)?
+        };
+        match carried {
             Carried::Done(Intake::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
             // The key has vanished, or somebody wrote something else there, while Redis went on: nobody but this leader moves the
             // cursor, so where it was is known.

@@ -42,20 +42,17 @@ impl Worker {
     /// Records results by the script, which looks; in halves where they can't be carried together. `false` if it was given
     /// up. A result that can't be carried at all fails its message for good: another attempt would bring the same.
     fn record_looking(&mut self, part: &[&Finished], splitter: &mut Splitter) -> bool {
+        splitter.begin(part.len());
         let outcome = self.insist(part.len(), |worker| {
             let commits = part.iter().map(|finished| &finished.commit);
             match worker.ledger.commit(None, worker.result_maxlen, worker.doubt, commits) {
                 Ok(committed) => Ok(Ok(committed)),
                 Err(error) => {
-                    // Without a reply it may have taken place.
-                    worker.unsure |= error.refusal().is_none();
-                    match splitter.judge(&error, part.len()) {
-                        Split::Retry => {
-                            if part.len() == 1 && !worker.ledger.is_answered() {
-                                *splitter = Splitter::default();
-                            }
-                            Err(error)
-                        }
+                    // Without a reply it may have taken place, and what stood before a refused result is recorded.
+                    worker.unsure |= !error.is_unsent();
+                    worker.beat();
+                    match splitter.judge(&error, part.len(), || worker.ledger.is_answered()) {
+                        Split::Retry => Err(error),
                         split => Ok(Err((split, error))),
                     }
                 }
