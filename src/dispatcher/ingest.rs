@@ -417,8 +417,12 @@ impl Ingest {
             let marker = Marker::of_leader(epoch, number);
             *markers += 1;
             hearing.expect_marker(epoch, number);
-            let published = ledger.publish_marker(epoch, &marker, channel).map(|()| marker);
-            published.inspect_err(|_| hearing.forget_marker(epoch, number))
+            let published = ledger.publish_marker(epoch, &marker, channel);
+            match published {
+                Ok(()) => hearing.confirm_marker(epoch, number),
+                Err(_) => hearing.forget_marker(epoch, number),
+            }
+            published.map(|()| marker)
         })?;
         self.marked = Instant::now();
         self.unmarked = false;
