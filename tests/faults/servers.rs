@@ -385,7 +385,6 @@ fn row_30_subscriptions_that_lag() {
     workers.start(0);
     let dispatchers = ["d0", "d1"].map(|name| dispatcher(name, &router.url(), &workers.addresses, ARGS));
     wait_until_in_sync(connection, 2);
-    let terms_before = terms(&dispatchers);
     router.slow_subscriptions_down(BYTES_PER_S);
     let payload = |n| format!("{{\"message_id\":\"m{n}\",\"pad\":\"{}\"}}", "x".repeat(1_000));
     let messages = this.scale(LAG_S, 2 * LAG_S) * BYTES_PER_S / 1_000;
@@ -399,5 +398,4 @@ fn row_30_subscriptions_that_lag() {
     assert_eq!(stream(connection, "messages:gaps"), []);
     let deaf = |one: &Watched| one.process.stderr().all().into_iter().filter(|line| line.contains("event=deaf"));
     assert_eq!(dispatchers.iter().flat_map(deaf).collect::<Vec<_>>(), [""; 0]);
-    assert_eq!(terms(&dispatchers), terms_before, "the leader goes on");
 }
