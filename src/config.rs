@@ -191,20 +191,8 @@ impl Values<'_> {
     /// A duration such as `30s`, `500ms`, `2m`; a bare number means seconds.
     fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let scale = match unit {
-            "ms" => 0.001,
-            "" | "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => f64::NAN,
-        };
-        let seconds = number.parse::<f64>().unwrap_or(f64::NAN) * scale;
-        match Duration::try_from_secs_f64(seconds) {
-            Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
-            _ => Err(ConfigError::new(name, quoted(&text), "a duration above zero such as 500ms, 30s or 2m")),
-        }
+        let takes = "a duration above zero such as 500ms, 30s or 2m";
+        crate::duration::parse(&text).map(Some).ok_or_else(|| ConfigError::new(name, quoted(&text), takes))
     }
 }
 

@@ -30,6 +30,7 @@
 //! | [`pulse`], [`supervision`] | which loops turn, and what systemd hears of it |
 //! | [`config`], [`error`], [`refusal`] | settings, checked once; errors, by what they make us do; why Redis refuses |
 //! | [`backoff`], [`budget`], [`rate`] | waiting between attempts; bytes kept in memory; events per second |
+//! | [`retry_policy`], [`duration`] | when a message that failed is delivered again; durations as people write them |
 //!
 //! # What always holds
 //!
@@ -47,6 +48,7 @@ pub mod budget;
 pub mod config;
 pub mod consumer;
 pub mod dispatcher;
+pub mod duration;
 pub mod error;
 pub mod hearing;
 pub mod id;
@@ -60,6 +62,7 @@ pub mod publisher;
 pub mod pulse;
 pub mod rate;
 pub mod refusal;
+pub mod retry_policy;
 pub mod ring;
 pub mod shutdown;
 pub mod status;

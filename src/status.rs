@@ -36,6 +36,10 @@ const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 pub const SHOWN_GAPS: usize = 10;
 /// How long a message may be pending before that needs attention, unless set otherwise.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
+/// So many dead letters within [`DEATHS_WINDOW`] need attention. The alert `OncecastManyDeadLetters` has the same numbers.
+pub const MANY_DEATHS: u64 = 10;
+/// The window in which dead letters are counted.
+pub const DEATHS_WINDOW: Duration = Duration::from_secs(600);
 /// The exit code for a group that needs attention.
 pub const NEEDS_ATTENTION: u8 = 3;
 
@@ -108,7 +112,18 @@ impl Status {
     pub fn spilled(&self) -> Option<u64> {
         let report = self.leaders_report()?;
         let in_flight: u64 = report.consumers.iter().map(|consumer| consumer.in_flight).sum();
-        Some(if report.behind { self.snapshot.pending.saturating_sub(in_flight + report.ready) } else { 0 })
+        let known = in_flight + report.ready + report.delayed;
+        Some(if report.behind { self.snapshot.pending.saturating_sub(known) } else { 0 })
+    }
+
+    /// Messages that failed and wait for their next delivery; `None` if no leader reports.
+    pub fn delayed(&self) -> Option<u64> {
+        self.leaders_report().map(|report| report.delayed)
+    }
+
+    /// Messages that became dead letters within [`DEATHS_WINDOW`], as far as the dispatchers that made them still run.
+    pub fn recent_deaths(&self) -> u64 {
+        self.members.iter().filter_map(|member| member.report.as_ref()).map(|report| report.recent_deaths).sum()
     }
 
     /// 0 if all is well.

@@ -7,27 +7,19 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use oncecast::id::MessageId;
-use oncecast::local::{ChildProcess, Cluster, Member, ports};
+use oncecast::local::{Member, ports};
 use oncecast::wire::{ErrorCode, Field, Frame, REJECT};
 use oncecast::{Consumer, Delivery, Outcome};
 use tungstenite::Message;
 
 use support::load::Load;
 use support::peer::{Heard, Line, Peer};
+use support::scripted_group::{Scripted, wait_until_listed};
 use support::{
     DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, occurrences, options,
     publish, publish_payloads, recorded_ids, resident_bytes, run, state, stream, wait_for_intake, wait_until,
     wait_until_done, wait_until_in_sync,
 };
-
-fn listed(connection: &mut redis::Connection) -> BTreeSet<String> {
-    run(connection, &["LRANGE", "messages:consumers", "0", "-1"])
-}
-
-fn wait_until_listed(connection: &mut redis::Connection, names: &[&str]) {
-    let wanted: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    wait_until(format!("messages:consumers to be {wanted:?}"), || (listed(connection) == wanted).then_some(()));
-}
 
 fn results_of(connection: &mut redis::Connection, consumer: &str) -> usize {
     occurrences(&stream(connection, "messages:processed"), "consumer_id").get(consumer).copied().unwrap_or(0)
@@ -89,32 +81,6 @@ fn a_consumer_that_is_asked_to_stop_under_load_fails_no_message() {
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
     assert_eq!(state(connection).2, 0, "what a stopping consumer hands back does not count as failed");
-}
-
-/// A group whose one dispatcher is told the addresses of scripted consumers.
-struct Scripted {
-    // Before the server that it uses.
-    dispatcher: ChildProcess,
-    cluster: Cluster,
-}
-
-impl Scripted {
-    fn start(peers: &[&Peer], args: &str) -> Scripted {
-        let cluster = bare_cluster();
-        let addresses: Vec<String> = peers.iter().map(|peer| peer.address()).collect();
-        let dispatcher = dispatcher(&cluster, "d0", &addresses, args);
-        Scripted { dispatcher, cluster }
-    }
-
-    fn client(&mut self) -> redis::Connection {
-        let mut connection = client_of(&mut self.cluster);
-        wait_until_in_sync(&mut connection, 1);
-        connection
-    }
-
-    fn epoch(&mut self) -> u64 {
-        run(&mut client_of(&mut self.cluster), &["GET", "messages:epoch"])
-    }
 }
 
 #[test]

@@ -139,9 +139,10 @@ fn two_addresses_of_one_consumer_are_told_and_do_no_harm() {
 
 #[test]
 fn a_message_that_kills_its_consumer_each_time_is_buried_at_last() {
+    // The policy's waits are for messages that failed: that a consumer is lost delays its messages only a little.
     let mut cluster = bare_cluster();
     let peer = Peer::bind("victim");
-    let _dispatcher = dispatcher(&cluster, "d0", &[peer.address()], "--max-deliveries 3");
+    let _dispatcher = dispatcher(&cluster, "d0", &[peer.address()], "--max-deliveries 3 --retry fixed:10m");
     let mut line = peer.accept(8);
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);

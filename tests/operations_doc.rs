@@ -1,5 +1,5 @@
-//! docs/OPERATIONS.md names what there is: events of the log, alerts, settings that Redis takes. Its users and their rights
-//! are tried in `acl.rs`.
+//! docs/OPERATIONS.md names what there is: events of the log, alerts, settings that Redis takes, times until a dead letter.
+//! Its users and their rights are tried in `acl.rs`.
 
 mod support;
 
@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use oncecast::local::{RedisOptions, RedisServer};
+use oncecast::retry_policy::RetryPolicy;
 
 use support::run_on;
 
@@ -75,4 +76,23 @@ fn it_says_what_to_do_about_each_alert() {
         headings.filter(|rest| !rest.starts_with([',', ' '])).map(|rest| format!("Oncecast{rest}")).collect();
     assert!(alerts.len() >= 10, "{alerts:?}");
     assert_eq!(headings.iter().map(String::as_str).collect::<BTreeSet<_>>(), alerts);
+}
+
+#[test]
+fn the_times_until_a_dead_letter_are_those_of_the_policies() {
+    let (_, table) =
+        DOCUMENT.split_once("| `--retry` | `--max-deliveries` | waits | dead letter after |\n").expect("a table");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim_matches([' ', '`'])).collect())
+        .collect();
+    assert!(rows.len() >= 4, "{rows:?}");
+    for row in rows {
+        let policy: RetryPolicy = row[0].parse().expect("a policy");
+        let dead_after = policy.dead_after(row[1].parse().expect("a number")).as_secs_f64();
+        let stated = row[3].split_once(" s").map_or("0", |(seconds, _)| seconds);
+        assert_eq!(stated.parse::<f64>().expect(row[3]), dead_after, "{row:?}");
+    }
 }

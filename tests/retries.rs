@@ -4,17 +4,19 @@
 mod support;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use oncecast::local::{ChildProcess, Cluster};
+use oncecast::status::MANY_DEATHS;
 use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::Mutex;
 
 use support::{
-    OwnConsumer, assert_each_once, bare_cluster, client_of, dispatcher, most_resident_bytes, publish_payloads, run,
-    state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
+    DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, dispatcher, most_resident_bytes,
+    publish_payloads, run, state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
 };
 
 /// When each message was run, and as which delivery.
@@ -178,11 +180,12 @@ fn a_rejected_message_is_a_dead_letter_at_once() {
 
 #[test]
 fn the_last_delivery_that_is_allowed_makes_a_dead_letter() {
-    let (group, mut connection) = Group::start("--max-deliveries 3", |payload, delivery| match payload {
-        "never" => Err(HandlerError::retry(format!("failed at delivery {delivery}"))),
-        "just in time" if delivery < 3 => Err(HandlerError::retry("not yet")),
-        _ => Ok(()),
-    });
+    let (group, mut connection) =
+        Group::start("--max-deliveries 3 --retry exponential:50ms..1s*4", |payload, delivery| match payload {
+            "never" => Err(HandlerError::retry(format!("failed at delivery {delivery}"))),
+            "just in time" if delivery < 3 => Err(HandlerError::retry("not yet")),
+            _ => Ok(()),
+        });
     publish_payloads(&mut connection, ["never", "just in time", "good"]);
     wait_until_done(&mut connection, 3);
     assert_eq!(state(&mut connection), (0, 2, 1));
@@ -191,10 +194,114 @@ fn the_last_delivery_that_is_allowed_makes_a_dead_letter() {
     let letter = stream(&mut connection, "messages:dead").remove(0);
     assert_eq!((letter["payload"].as_str(), letter["deliveries"].as_str()), ("never", "3"));
     assert_eq!(letter["reason"], "failed at delivery 3", "the last reason");
-    // Backoff: the second delivery goes out at once, the third a little later.
     let runs = group.runs_of("never");
-    assert!(runs[2].0 - runs[1].0 >= Duration::from_millis(75), "no backoff before the third delivery");
+    assert!(runs[1].0 - runs[0].0 >= Duration::from_millis(50), "no wait before the second delivery");
+    assert!(runs[2].0 - runs[1].0 >= Duration::from_millis(200), "no longer wait before the third");
     assert_eq!(counted(&mut connection), HashMap::new());
+}
+
+#[test]
+fn a_downstream_that_is_away_for_a_while_buries_nothing() {
+    let back = Arc::new(AtomicBool::new(false));
+    let downstream = back.clone();
+    let (group, mut connection) = Group::start("", move |_, _| match downstream.load(Ordering::Relaxed) {
+        true => Ok(()),
+        false => Err(HandlerError::retry("the database is away")),
+    });
+    let line = group.dispatcher.wait_for_line("event=retry-policy", DEADLINE).expect("it is told");
+    assert!(line.ends_with("retry=exponential:200ms..5m*4 max_deliveries=8 dead_after_s=573"), "{line}");
+    let all = names("m", 100);
+    publish_payloads(&mut connection, &all);
+    wait_until("each to have failed three times", || {
+        let runs = group.runs.lock();
+        (runs.len() == 100 && runs.values().all(|runs| runs.len() >= 3)).then_some(())
+    });
+    back.store(true, Ordering::Relaxed);
+    wait_until_done(&mut connection, 100);
+    assert_each_once(&mut connection, &all);
+    for payload in &all {
+        let runs = group.runs_of(payload);
+        let waits = [runs[1].0 - runs[0].0, runs[2].0 - runs[1].0];
+        assert!(waits[0] >= Duration::from_millis(200) && waits[1] >= Duration::from_millis(800), "{waits:?}");
+    }
+}
+
+#[test]
+fn the_delay_that_a_handler_asks_for_goes_before_the_policy() {
+    let (group, mut connection) = Group::start("--retry fixed:10m", |_, delivery| match delivery {
+        1..4 => Err(HandlerError::retry_after(Duration::from_millis(20), "soon")),
+        _ => Ok(()),
+    });
+    publish_payloads(&mut connection, ["soon"]);
+    wait_until_done(&mut connection, 1);
+    assert_eq!(group.numbers("soon"), [1, 2, 3, 4]);
+}
+
+#[test]
+fn without_a_wait_a_message_fails_as_often_as_it_may_at_once() {
+    let judge = |_: &str, _| Err(HandlerError::retry("never"));
+    let (group, mut connection) = Group::start("--retry none --max-deliveries 100", judge);
+    publish_payloads(&mut connection, ["never"]);
+    wait_until_done(&mut connection, 1);
+    assert_eq!((state(&mut connection), group.runs_of("never").len()), ((0, 0, 1), 100));
+}
+
+#[test]
+fn dead_letters_are_told_at_once_with_how_many_why_and_which() {
+    let (group, mut connection) = Group::start("", |payload, _| match payload {
+        "odd" => Err(HandlerError::reject("an odd one")),
+        payload if payload.starts_with("bad") => Err(HandlerError::reject("no such customer")),
+        _ => Ok(()),
+    });
+    let all = [names("bad", 13), vec!["odd".to_owned()], names("good", 20)].concat();
+    publish_payloads(&mut connection, &all);
+    wait_until_done(&mut connection, all.len());
+    let reason_of: HashMap<String, String> = stream(&mut connection, "messages:dead")
+        .into_iter()
+        .map(|mut letter| (letter.remove("id").expect("an id"), letter.remove("reason").expect("a reason")))
+        .collect();
+    // Nothing follows that could push the lines out.
+    let told = wait_until("all to be told", || {
+        let mut told: HashMap<String, usize> = HashMap::new();
+        for line in group.dispatcher.stderr().all().iter().filter(|line| line.contains("event=dead-letters ")) {
+            let (_, rest) = line.split_once("messages=").expect("how many");
+            let (count, rest) = rest.split_once(" stream=messages:dead reason=\"").expect("where");
+            let (reason, example) = rest.split_once("\" example=").expect("why and which");
+            assert_eq!(reason_of.get(example).map(String::as_str), Some(reason), "{line}");
+            *told.entry(reason.to_owned()).or_default() += count.parse::<usize>().expect("a number");
+        }
+        (told.values().sum::<usize>() == 14).then_some(told)
+    });
+    assert_eq!(told, HashMap::from([("no such customer".to_owned(), 13), ("an odd one".to_owned(), 1)]));
+}
+
+#[test]
+fn many_deaths_in_a_short_time_are_a_problem() {
+    let (group, mut connection) = Group::start("", |payload, _| match payload.starts_with("bad") {
+        true => Err(HandlerError::reject("no such customer")),
+        false => Ok(()),
+    });
+    let problems = |cluster: &Cluster| {
+        let mut command = support::programs().command("oncecast").expect("the program is built");
+        command.args(["status", "--json", "--redis-url", &cluster.redis_url()]);
+        let output = command.output().expect("it runs");
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), status["recent_deaths"].as_u64(), status["problems"].to_string())
+    };
+    let few = MANY_DEATHS as usize - 1;
+    publish_payloads(&mut connection, names("bad", few));
+    wait_until_done(&mut connection, few);
+    let told = |count: u64, cluster: &Cluster| {
+        wait_until(format!("{count} deaths to be reported"), || {
+            Some(problems(cluster)).filter(|(_, deaths, _)| *deaths == Some(count))
+        })
+    };
+    let (code, _, shown) = told(few as u64, &group.cluster);
+    assert_eq!((code, shown.as_str()), (Some(0), "[]"));
+    publish_payloads(&mut connection, ["bad enough"]);
+    let (code, _, shown) = told(MANY_DEATHS, &group.cluster);
+    assert_eq!(code, Some(3));
+    assert!(shown.contains("messages that became dead letters in the last 10 minutes: 10; look at their"), "{shown}");
 }
 
 #[test]
@@ -236,7 +343,8 @@ fn a_handler_that_hangs_is_given_up_and_its_message_goes_on() {
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("tester");
     let builder = builder.concurrency(2).prefetch(8).handler_timeout(Duration::from_millis(300)).handler(handler);
     let consumer = OwnConsumer::start(builder);
-    let _dispatcher = dispatcher(&cluster, "d0", std::slice::from_ref(&consumer.address), "--link-timeout-ms 400");
+    let _dispatcher =
+        dispatcher(&cluster, "d0", std::slice::from_ref(&consumer.address), "--link-timeout-ms 400 --retry fixed:2s");
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);
     publish_payloads(connection, ["hangs", "good"]);
@@ -244,6 +352,10 @@ fn a_handler_that_hangs_is_given_up_and_its_message_goes_on() {
     let entries = stream(connection, "messages:processed");
     let hung = entries.iter().find(|entry| entry["message_id"] == "hangs").expect("its result");
     assert_eq!(hung["delivery"], "2", "the second run's");
+    // Twice the link timeout until it is overdue, and then the policy's wait.
+    let hangs = runs.lock()["hangs"].clone();
+    let waited = hangs[1].0 - hangs[0].0;
+    assert!(waited >= Duration::from_millis(2_500), "came back after {waited:?}");
     drop(release);
     wait_until("the late result to be dropped", || (consumer.stats.dropped.get() == 1).then_some(()));
     // First commit wins: the late one changes nothing.

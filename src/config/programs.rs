@@ -16,6 +16,7 @@ use crate::id::DispatcherId;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
 use crate::local::trial::plan::{Fault, Plan, Target};
 use crate::metrics::healthcheck::Question;
+use crate::retry_policy::RetryPolicy;
 use crate::wire;
 
 /// What a command line asks for.
@@ -59,6 +60,8 @@ pub struct DispatcherConfig {
     pub link_timeout: Duration,
     /// How many failed deliveries make a dead letter.
     pub max_deliveries: u32,
+    /// How long a message that failed waits for its next delivery.
+    pub retry: RetryPolicy,
     /// The ring's limit.
     pub ring_bytes: usize,
     /// The limit of the messages waiting for a consumer.
@@ -228,6 +231,7 @@ pub fn dispatcher(
             lease_ttl,
             link_timeout: values.millis("link-timeout-ms", 100, 600_000)?,
             max_deliveries: values.number("max-deliveries", 1, 10_000)? as u32,
+            retry: retry_policy(&values)?,
             // Each must hold a few of the largest messages.
             ring_bytes: values.number("ring-bytes", 4 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
             ready_bytes: values.number("ready-bytes", 2 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
@@ -470,6 +474,11 @@ pub(super) fn log_level(values: &Values<'_>) -> Result<LevelFilter, ConfigError>
     const LEVELS: &str = "off, error, warn, info, debug or trace";
     let text = values.required("log-level", LEVELS)?;
     text.parse().map_err(|_| ConfigError::new("log-level", quoted(&text), LEVELS))
+}
+
+fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {
+    let text = values.required("retry", "none, to deliver again at once")?;
+    text.parse().map_err(|takes| ConfigError::new("retry", quoted(&text), takes))
 }
 
 fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {

@@ -59,7 +59,14 @@ pub(super) const DISPATCHER: &[Setting] = &[
         Text("3000"),
         "A consumer that is silent for this long is given up, and its messages go to others",
     ),
-    Setting::new("max-deliveries", "N", Text("5"), "A message that fails this many times goes to the dead letters"),
+    Setting::new("max-deliveries", "N", Text("8"), "A message that fails this many times goes to the dead letters"),
+    Setting::new(
+        "retry",
+        "POLICY",
+        Text("exponential:200ms..5m*4"),
+        "How long a message that failed waits for its next delivery, if its handler asked for no delay: \
+         exponential:FIRST..MOST*FACTOR, fixed:WAIT, or none. With 8 deliveries the default rides out about ten minutes",
+    ),
     Setting::new(
         "ring-bytes",
         "BYTES",
@@ -318,8 +325,8 @@ Shows how a group stands: who leads, what is connected, what is pending, and wha
 
 A gap is a stretch of the channel that no dispatcher may have heard; the newest are shown, all are in <group>:gaps.
 What needs attention now is called a problem: no leader, a leader that can't take in, no consumer, a message that is
-pending for longer than --max-age. Notes are worth knowing: no standby in sync, recent gaps, dead letters. Settings of Redis
-that endanger what is promised are shown beside them.",
+pending for longer than --max-age, ten dead letters or more within ten minutes. Notes are worth knowing: no
+standby in sync, recent gaps, dead letters. Settings of Redis that endanger what is promised are shown beside them.",
         "\
 Examples:
   oncecast status --group orders

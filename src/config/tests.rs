@@ -29,7 +29,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.consumers, ["127.0.0.1:6969", "[::1]:7000", "host_a:1"]);
     assert_eq!(config.lease_ttl, Duration::from_millis(2000));
     assert_eq!(config.link_timeout, Duration::from_millis(3000));
-    assert_eq!(config.max_deliveries, 5);
+    assert_eq!((config.max_deliveries, config.retry.to_string().as_str()), (8, "exponential:200ms..5m*4"));
     assert_eq!(config.common.metrics_addr, None);
     let Ok(Parsed::Run(config)) = consumer(words("c"), &no_environment) else { panic!("no settings are required") };
     assert_eq!((config.listen.as_str(), config.consumer_id.as_str()), ("127.0.0.1:6969", "127.0.0.1:6969"));
@@ -71,6 +71,7 @@ fn a_bad_value_names_the_setting_what_it_got_and_what_it_takes() {
         ("d --consumers a:1 --ring-bytes 1", &["--ring-bytes", "\"1\""]),
         ("d --consumers a:1 --log-level loud", &["--log-level", "\"loud\"", "info"]),
         ("d --consumers a:1 --metrics-addr 9000", &["--metrics-addr", "\"9000\"", "host:port"]),
+        ("d --consumers a:1 --retry exponential:5m..1s*2", &["--retry", "exponential:5m..1s*2", "not longer"]),
         ("d --consumers a:1 --dispatcher-id d/0", &["--dispatcher-id", "\"d/0\""]),
         ("d --consumers a:1 --channel messages:control", &["--channel", "messages:control"]),
     ] {

@@ -104,7 +104,7 @@ pub struct HandlerError {
 const BY_BACKOFF: u32 = 0;
 
 impl HandlerError {
-    /// Deliver the message again, after a delay that grows with each failure; after the last delivery that is allowed
+    /// Deliver the message again, after the wait that the dispatcher's `--retry` sets; after the last delivery that is allowed
     /// it goes to the dead letters.
     pub fn retry(reason: impl Into<String>) -> HandlerError {
         HandlerError { delay_ms: BY_BACKOFF, reason: reason.into() }

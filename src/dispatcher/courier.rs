@@ -220,6 +220,7 @@ impl Courier {
         self.links.iter_mut().flatten().for_each(|link| self.sockets.remove(link.stream()));
         set(&self.shared.stats.ready, 0);
         set(&self.shared.stats.behind, 0);
+        set(&self.shared.stats.full, 0);
         Ok(())
     }
 
@@ -376,6 +377,7 @@ impl Courier {
                 self.table.ready_len()
             );
         }
+        set(&stats.full, (self.table.len() >= MAX_TRACKED).into());
         // Messages that wait for their time are in hand, too: with enough of them nothing else moves.
         if self.table.len() >= MAX_TRACKED && self.said_full.is_none_or(|said| said.elapsed() >= SAY_FULL_EVERY) {
             self.said_full = Some(Instant::now());

@@ -91,7 +91,8 @@ impl Dialers {
         let mut threads = Vec::new();
         for (index, address) in shared.config.consumers.iter().enumerate() {
             let (request, asked) = bounded(1);
-            let dialer = Dialer { index, address: address.clone(), shared: shared.clone(), asked: asked.clone(), raised: None };
+            let dialer =
+                Dialer { index, address: address.clone(), shared: shared.clone(), asked: asked.clone(), raised: None };
             let thread = thread::Builder::new()
                 .name(format!("dialer-{index}"))
                 .stack_size(STACK_BYTES)

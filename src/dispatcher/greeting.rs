@@ -166,7 +166,10 @@ fn name_of(consumer: &str) -> Result<String, Refusal> {
         return Ok(consumer.to_owned());
     }
     let shown: String = consumer.chars().take(32).collect();
-    Err(broken(format!("READY: the consumer id {} is not 1 to {MAX_CONSUMER_ID_BYTES} bytes without spaces", Quoted(shown))))
+    Err(broken(format!(
+        "READY: the consumer id {} is not 1 to {MAX_CONSUMER_ID_BYTES} bytes without spaces",
+        Quoted(shown)
+    )))
 }
 
 fn prefetch_of(prefetch: u32) -> Result<u32, Refusal> {

@@ -340,6 +340,7 @@ impl Ingest {
         let refused = batch.iter().filter(|arrival| arrival.refused.is_some()).count();
         add(&self.shared.stats.taken_in, batch.len());
         add(&self.shared.stats.oversize, refused);
+        self.shared.stats.deaths.lock().note(refused, Instant::now());
         if refused > 0 {
             log::warn!(
                 "event=oversize messages={refused} limit_bytes={MAX_BODY_BYTES} moved_to={}",

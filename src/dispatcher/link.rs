@@ -363,6 +363,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn results_that_wait_hold_up_the_link_that_brought_them_and_no_other() {
+        let ((mut one, _peer), (mut other, _other_peer)) = (link(10), link(10));
+        one.result_bytes = LINK_RESULT_BYTES;
+        assert!(!one.is_read(LINK_RESULT_BYTES) && other.is_read(LINK_RESULT_BYTES));
+        one.result_bytes = 1;
+        other.result_bytes = 0;
+        assert!(!one.is_read(MAX_RESULT_BYTES), "too many in all: whoever brought some waits");
+        assert!(other.is_read(MAX_RESULT_BYTES), "and whoever brought none may bring one message");
+    }
+
+    #[test]
     fn a_peer_is_given_up_when_something_waits_and_it_has_read_nothing_for_long() {
         let (mut link, mut peer) = link(10_000);
         let (now, limit) = (Instant::now(), Duration::from_secs(6));

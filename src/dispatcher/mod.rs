@@ -15,7 +15,9 @@
 //! since the lease counts as abandoned once the listener's connection is closed.
 
 mod backlog;
+mod burials;
 mod courier;
+mod deaths;
 mod dialer;
 mod election;
 mod exposition;
@@ -151,6 +153,9 @@ impl Dispatcher {
             Quoted(&shared.config.channel),
             shared.config.consumers.len()
         );
+        let (retry, max_deliveries) = (shared.config.retry, shared.config.max_deliveries);
+        let dead_after_s = retry.dead_after(max_deliveries).as_secs_f64();
+        log::info!("event=retry-policy retry={retry} max_deliveries={max_deliveries} dead_after_s={dead_after_s}");
         if shared.config.channel.contains(['*', '?', '[']) {
             log::warn!(
                 "event=no-pattern channel={} setting=channel problem=\"it looks like a pattern; it is taken for the name of \

@@ -14,12 +14,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::Shared;
 use super::backlog::PageRequest;
+use super::burials::{Burial, Burials};
 use super::courier::{Claims, CommitTask, News, Task};
 use super::health::TURN_WITHIN;
 use super::places::ADOPTED;
 use super::retry::{Carried, Killed, Retry};
 use super::sockets::Waker;
-use super::stats::add;
+use super::stats::{add, set};
 use super::table::{Again, Line, Loss};
 use crate::backoff::{Backoff, exponential};
 use crate::budget::Budget;
@@ -33,9 +34,9 @@ use crate::shutdown::{KillSwitch, Reason};
 
 /// The longest wait: how soon the kill switch is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// The wait before the third delivery; each later one waits twice as long.
+/// After a lost link, the wait before the third delivery; each later one waits twice as long.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// The longest wait before a delivery, if the consumer did not ask for another.
+/// After a lost link, the longest wait.
 const MOST_BACKOFF: Duration = Duration::from_secs(30);
 /// Messages read again at once.
 const FETCH_MESSAGES: usize = 256;
@@ -60,14 +61,14 @@ pub(super) struct Redistributor {
     unburied: Refused<Returned>,
     /// Lists of consumers that Redis refused.
     unlisted: Refused<Vec<String>>,
-    /// Messages buried since that was last said, and when it was.
-    buried: (usize, Option<Instant>),
+    /// Messages buried that the log does not tell of yet.
+    burials: Burials,
 }
 
 /// What waits for its time, or for room.
 struct Waiting {
-    /// Bounded by what the courier has in its hands.
-    delayed: BTreeMap<(Instant, MessageId), Option<Loss>>,
+    /// Bounded by what the courier has in its hands. There may be very many, of which few were lost: hence the box.
+    delayed: BTreeMap<(Instant, MessageId), Option<Box<Loss>>>,
     /// For the payloads of what goes out again.
     budget: Budget,
 }
@@ -128,9 +129,6 @@ impl<T> Refused<T> {
     }
 }
 
-/// How often it is said that messages were buried.
-const SAY_BURIED_EVERY: Duration = Duration::from_secs(1);
-
 impl Redistributor {
     pub(super) fn new(
         shared: &Arc<Shared>,
@@ -156,12 +154,21 @@ impl Redistributor {
             common: waiting(),
             unburied: Refused::default(),
             unlisted: Refused::default(),
-            buried: (0, None),
+            burials: Burials::default(),
         }
     }
 
-    /// The main loop of the worker.
+    /// Works until the term ends.
     pub(super) fn run(mut self) -> Result<(), Killed> {
+        let ended = self.work();
+        let untold = self.burials.take();
+        self.tell_of(untold);
+        set(&self.shared.stats.delayed, 0);
+        ended
+    }
+
+    /// The main loop of the worker.
+    fn work(&mut self) -> Result<(), Killed> {
         while !self.kill.is_set() {
             self.shared.pulses.redistributor.beat(TURN_WITHIN);
             let next = self.suspects.next().into_iter().chain(self.common.next()).min();
@@ -173,8 +180,19 @@ impl Redistributor {
             }
             Line::BOTH.into_iter().try_for_each(|line| self.send_due(line))?;
             self.try_refused()?;
+            set(&self.shared.stats.delayed, (self.suspects.delayed.len() + self.common.delayed.len()) as u64);
+            let due = self.burials.due(Instant::now());
+            self.tell_of(due);
         }
         Err(Killed)
+    }
+
+    fn tell_of(&self, burials: Vec<Burial>) {
+        let dead = &self.ledger.keys().dead;
+        for Burial { messages, reason, example } in burials {
+            let reason = crate::log::Quoted(reason);
+            log::warn!("event=dead-letters messages={messages} stream={dead} reason={reason} example={example}");
+        }
     }
 
     fn carry_out(&mut self, task: Task) -> Result<(), Killed> {
@@ -297,40 +315,34 @@ impl Redistributor {
         let now = Instant::now();
         let mut done = Vec::new();
         let mut buried = 0;
+        let retry = self.shared.config.retry;
         for ((returned, asked_ms), settled) in returned.iter().zip(settled) {
             match settled {
                 Settled::Gone => done.push(returned.id),
                 Settled::Buried => {
                     buried += 1;
+                    self.burials.note(returned.id, &returned.reason, now);
                     done.push(returned.id);
                 }
                 Settled::Unburied => self.unburied.waiting.push(returned.clone()),
                 Settled::Again(delivery) => {
                     let wait = match (asked_ms, returned.verdict) {
-                        (0, Verdict::Failed | Verdict::Lost) => backoff(delivery),
+                        (0, Verdict::Failed) => retry.wait_with_jitter(delivery, fastrand::f64()),
+                        (0, Verdict::Lost) => backoff(delivery),
                         (0, _) => Duration::ZERO,
                         (asked_ms, _) => Duration::from_millis(u64::from(*asked_ms)),
                     };
                     let loss = (returned.verdict == Verdict::Lost)
                         .then(|| Loss { consumer: returned.consumer.clone(), reason: returned.reason.clone() });
                     let line = Line::of(loss.as_ref(), delivery.saturating_add(1));
-                    self.waiting(line).delayed.insert((now + wait, returned.id), loss);
+                    self.waiting(line).delayed.insert((now + wait, returned.id), loss.map(Box::new));
                 }
             }
         }
         let letters = self.unburied.waiting.len();
         self.unburied.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
         add(&self.shared.stats.buried, buried);
-        self.buried.0 += buried;
-        if buried > 0 && self.buried.1.is_none_or(|said| said.elapsed() >= SAY_BURIED_EVERY) {
-            let buried = std::mem::take(&mut self.buried.0);
-            self.buried.1 = Some(now);
-            let dead = &self.ledger.keys().dead;
-            log::warn!(
-                "event=dead-letters messages={buried} stream={dead} reason={}",
-                crate::log::Quoted(&batch[0].reason)
-            );
-        }
+        self.shared.stats.deaths.lock().note(buried, now);
         self.tell(News::Done(done))
     }
 
@@ -389,10 +401,10 @@ impl Redistributor {
             let (seen, unseen) = rest.split_at(looked_at.clamp(1, rest.len()));
             let delayed = &mut self.waiting(line).delayed;
             let seen = seen.iter().filter_map(|entry| Some((entry.1, delayed.remove(entry)?)));
-            let mut seen: IdMap<Option<Loss>> = seen.collect();
+            let mut seen: IdMap<Option<Box<Loss>>> = seen.collect();
             let back = found.into_iter().map(|message| {
                 let loss = seen.remove(&message.id).flatten();
-                Again::new(message, loss, &budget)
+                Again::new(message, loss.map(|loss| *loss), &budget)
             });
             let back = back.collect();
             self.tell(News::Done(seen.into_keys().collect()))?;
@@ -443,7 +455,8 @@ impl Redistributor {
     }
 }
 
-/// How long a message waits before the delivery with this number: the second goes out at once.
+/// How long a message whose delivery was lost waits before the one with this number: the second goes out at once. That a
+/// consumer is lost says little of its messages; those that kill consumers are few, and have a line of their own.
 fn backoff(delivery: u16) -> Duration {
     match delivery.checked_sub(3) {
         None => Duration::ZERO,

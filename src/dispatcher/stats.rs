@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::deaths::Deaths;
 use crate::metrics::Histogram;
 
 macro_rules! stats {
@@ -18,6 +19,8 @@ macro_rules! stats {
             pub delivery_latency: Histogram,
             /// The consumers linked now.
             pub linked: Mutex<Vec<Arc<LinkFigures>>>,
+            /// Messages that became dead letters lately.
+            pub deaths: Mutex<Deaths>,
         }
     };
 }
@@ -65,6 +68,10 @@ stats! {
     ready,
     /// 1 while some pending messages are in Redis alone.
     behind,
+    /// Messages that wait for their time to go out again now.
+    delayed,
+    /// 1 while as many messages are tracked as may be.
+    full,
 }
 
 impl DispatcherStats {

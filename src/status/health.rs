@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Status;
+use super::{DEATHS_WINDOW, MANY_DEATHS, Status};
 
 /// The addresses where nobody could be reached.
 fn tried(addresses: &[String]) -> String {
@@ -28,6 +28,13 @@ impl Status {
                         consumer.id, consumer.overdue
                     ));
                 }
+                if report.full {
+                    problems.push(format!(
+                        "the leader tracks as many messages as it may, and {} of them wait for another delivery: new ones \
+                         wait in Redis until some are done (event=hands-full)",
+                        report.delayed
+                    ));
+                }
                 if report.consumers.is_empty() {
                     problems.push(format!("no consumer is connected{}", tried(&report.missing)));
                 }
@@ -35,7 +42,21 @@ impl Status {
         }
         if let Some(age) = self.oldest_age().filter(|age| *age > self.max_age) {
             let (age, most) = (age.as_secs_f64(), self.max_age.as_secs_f64());
-            problems.push(format!("the oldest message is pending for {age:.1} s, more than {most:.1} s"));
+            let delayed = self.delayed().filter(|delayed| *delayed > 0);
+            let delayed = delayed.map(|delayed| format!(" ({delayed} failed and wait for another delivery)"));
+            problems.push(format!(
+                "the oldest message is pending for {age:.1} s, more than {most:.1} s{}",
+                delayed.unwrap_or_default()
+            ));
+        }
+        if self.recent_deaths() >= MANY_DEATHS {
+            problems.push(format!(
+                "messages that became dead letters in the last {} minutes: {}; look at their reasons in the stream {}:dead \
+                 (newest first: XREVRANGE)",
+                DEATHS_WINDOW.as_secs() / 60,
+                self.recent_deaths(),
+                self.group
+            ));
         }
         problems
     }

@@ -26,6 +26,12 @@ pub struct Report {
     pub ready: u64,
     /// Whether some pending messages are in Redis alone.
     pub behind: bool,
+    /// Messages that failed and wait for their next delivery.
+    pub delayed: u64,
+    /// Whether it tracks as many messages as it may, so that others wait in Redis alone.
+    pub full: bool,
+    /// Messages that it made dead letters within the window.
+    pub recent_deaths: u64,
     /// What it did in the last second.
     pub rates: Rates,
     /// The consumers it is linked to.
@@ -79,6 +85,9 @@ impl Report {
             "ring_bytes": self.ring_bytes,
             "ready": self.ready,
             "behind": self.behind,
+            "delayed": self.delayed,
+            "full": self.full,
+            "recent_deaths": self.recent_deaths,
             "rates": self.rates.to_json(),
             "missing": self.missing,
             "agreement": self.agreement,
@@ -100,6 +109,9 @@ impl Report {
             ring_bytes: count_of(&report["ring_bytes"]),
             ready: count_of(&report["ready"]),
             behind: report["behind"].as_bool().unwrap_or_default(),
+            delayed: count_of(&report["delayed"]),
+            full: report["full"].as_bool().unwrap_or_default(),
+            recent_deaths: count_of(&report["recent_deaths"]),
             rates: Rates::read(&report["rates"]),
             consumers: list("consumers").iter().map(ConsumerReport::read).collect(),
             missing: list("missing").iter().map(text_of).collect(),
@@ -187,8 +199,17 @@ mod tests {
             ring_bytes: 4_096,
             ready: 7,
             behind: true,
+            delayed: 8,
+            full: true,
+            recent_deaths: 9,
             rates: Rates { published: 1.5, taken_in: 2.0, dispatched: 3.0, acked: 4.0, redelivered: 5.0 },
-            consumers: vec![ConsumerReport { id: "c0".into(), in_flight: 12, overdue: 1, prefetch: 1_024, acked_per_s: 8_666.6 }],
+            consumers: vec![ConsumerReport {
+                id: "c0".into(),
+                in_flight: 12,
+                overdue: 1,
+                prefetch: 1_024,
+                acked_per_s: 8_666.6,
+            }],
             missing: vec!["10.0.0.1:6969".into()],
             agreement: "0f".into(),
         };

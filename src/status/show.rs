@@ -42,7 +42,9 @@ impl Status {
             "oldest_age_s": self.oldest_age().map(|age| (age.as_secs_f64() * 1e3).round() / 1e3),
             "spilled": self.spilled(),
             "results": self.snapshot.processed,
+            "delayed": self.delayed(),
             "dead_letters": self.snapshot.dead,
+            "recent_deaths": self.recent_deaths(),
             "gaps": self.snapshot.gaps,
             "recent_gaps": self.gaps.iter().map(gap_to_json).collect::<Value>(),
             "rates": self.rates().map(Rates::to_json),
@@ -112,8 +114,10 @@ impl fmt::Display for Status {
         let age = self.oldest_age().map(|age| format!(", the oldest for {:.1} s", age.as_secs_f64()));
         let spilled = self.spilled().filter(|spilled| *spilled > 0);
         let spilled = spilled.map(|spilled| format!(", about {spilled} in Redis alone"));
-        let pending = self.snapshot.pending;
-        line("pending", format!("{pending}{}{}", age.unwrap_or_default(), spilled.unwrap_or_default()))?;
+        let delayed = self.delayed().filter(|delayed| *delayed > 0);
+        let delayed = delayed.map(|delayed| format!(", {delayed} waiting for another delivery"));
+        let notes: String = [age, spilled, delayed].into_iter().flatten().collect();
+        line("pending", format!("{}{notes}", self.snapshot.pending))?;
         line("per second", self.rates().map_or_else(|| UNKNOWN.to_owned(), Rates::in_words))?;
         line("results", self.snapshot.processed.to_string())?;
         line("dead letters", self.snapshot.dead.to_string())?;

@@ -24,7 +24,8 @@ fn status() -> Status {
         end: "17.1 0 5".into(),
         count: "7".into(),
     };
-    let consumer = |id: &str, in_flight| ConsumerReport { id: id.into(), in_flight, overdue: 0, prefetch: 64, acked_per_s: 10.0 };
+    let consumer =
+        |id: &str, in_flight| ConsumerReport { id: id.into(), in_flight, overdue: 0, prefetch: 64, acked_per_s: 10.0 };
     let standby = Report { version: "0.1.0".into(), in_sync: true, uptime_s: 2.0, ring_bytes: 64, ..Report::default() };
     let leader = Report {
         leads: true,
@@ -114,6 +115,27 @@ fn what_is_wrong_is_named_and_changes_the_exit_code() {
         make(&mut status);
         assert_eq!((status.problems(), status.exit_code()), (vec![expected.to_owned()], NEEDS_ATTENTION));
     }
+    let mut dying = status();
+    leaders_report(&mut dying).recent_deaths = MANY_DEATHS - 1;
+    assert_eq!(dying.exit_code(), 0, "a few are no problem");
+    dying.members[1].report.as_mut().expect("it reports").recent_deaths = 1;
+    let expected = "messages that became dead letters in the last 10 minutes: 10; look at their reasons in the stream \
+                    messages:dead (newest first: XREVRANGE)";
+    assert_eq!(dying.problems(), [expected], "a former leader's count, too");
+    let mut full = status();
+    leaders_report(&mut full).full = true;
+    leaders_report(&mut full).delayed = 20;
+    let expected = "the leader tracks as many messages as it may, and 20 of them wait for another delivery: new ones wait in \
+                    Redis until some are done (event=hands-full)";
+    assert_eq!(full.problems(), [expected]);
+    assert_eq!(full.spilled(), Some(0), "the leader knows of those that wait");
+    full.max_age = Duration::from_secs(1);
+    let last = full.problems().pop().expect("it is old");
+    assert!(last.ends_with("more than 1.0 s (20 failed and wait for another delivery)"), "{last}");
+    assert!(
+        full.to_string().contains("\npending       30, the oldest for 1.5 s, 20 waiting for another delivery\n"),
+        "{full}"
+    );
     let mut stuck = status();
     leaders_report(&mut stuck).trouble = Some("it takes nothing in".to_owned());
     assert_eq!(stuck.problems(), ["d0-5f3a9c: it takes nothing in"]);

@@ -11,6 +11,7 @@ pub mod peer;
 pub mod proxy;
 pub mod running_consumer;
 pub mod scripted_dispatcher;
+pub mod scripted_group;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -252,14 +253,20 @@ pub fn state_of(group: &str, connection: &mut redis::Connection) -> (usize, usiz
     pipeline.query(connection).expect("Redis answers")
 }
 
+/// What `oncecast status` shows, and its exit code: 0, or 3 if something needs attention.
+pub fn status(redis_url: &str) -> (String, i32) {
+    let mut command = programs().command("oncecast").expect("the program is built");
+    let output = command.args(["status", "--redis-url", redis_url]).output().expect("it runs");
+    match output.status.code() {
+        Some(code @ (0 | 3)) => (String::from_utf8_lossy(&output.stdout).into_owned(), code),
+        _ => panic!("oncecast status: {output:?}"),
+    }
+}
+
 /// Fails unless `oncecast status` shows a gap with this reason, and this count.
 pub fn assert_status_shows_gap(cluster: &Cluster, reason: &str, count: &str) {
-    let mut command = programs().command("oncecast").expect("the program is built");
-    command.args(["status", "--redis-url", &cluster.redis_url()]);
-    let output = command.output().expect("it runs");
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     // Whether something needs attention just now is another matter.
-    assert!(matches!(output.status.code(), Some(0 | 3)), "{output:?}");
+    let (shown, _) = status(&cluster.redis_url());
     let is_it = |line: &str| line.contains(&format!(" {reason}, ")) && line.ends_with(&format!("messages: {count}"));
     assert!(shown.lines().any(is_it), "{reason} {count} is not in\n{shown}");
 }

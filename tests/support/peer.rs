@@ -51,6 +51,18 @@ impl Peer {
 
     /// Accepts a dispatcher and answers its LEAD with READY and an empty HELD, as a consumer without Redis.
     pub fn accept(&self, prefetch: u32) -> Line {
+        self.accept_with(prefetch, ReadyFlags(0), &[])
+    }
+
+    /// Accepts a dispatcher and answers its LEAD with READY and HELD.
+    pub fn accept_with(&self, prefetch: u32, flags: ReadyFlags, held: &[MessageId]) -> Line {
+        let mut line = self.accept_only();
+        line.send(&[Frame::Ready { prefetch, flags, consumer: self.name }, Frame::Held(held.to_vec())]);
+        line
+    }
+
+    /// Accepts a dispatcher, and leaves its LEAD without an answer.
+    pub fn accept_only(&self) -> Line {
         let deadline = Instant::now() + DEADLINE;
         let stream = loop {
             match self.listener.accept() {
@@ -64,7 +76,6 @@ impl Peer {
         let socket = tungstenite::accept(stream).expect("a WebSocket handshake");
         let mut line = Line::new(socket);
         assert!(matches!(line.next(), Heard::Lead(_)), "the first frame is LEAD");
-        line.send(&[Frame::Ready { prefetch, flags: ReadyFlags(0), consumer: self.name }, Frame::Held(Vec::new())]);
         line
     }
 }
@@ -97,8 +108,18 @@ impl Line {
         self.send_raw(Message::Binary(bytes.into()));
     }
 
+    /// The socket itself.
+    pub fn tcp(&mut self) -> &mut TcpStream {
+        self.socket.get_mut()
+    }
+
     pub fn send_raw(&mut self, message: Message) {
         self.socket.send(message).expect("the other side reads");
+    }
+
+    /// Sends a message; `false` if the connection has ended.
+    pub fn try_send_raw(&mut self, message: Message) -> bool {
+        self.socket.send(message).is_ok()
     }
 
     /// The next frame; the end of the connection is one, too.

@@ -151,11 +151,7 @@ impl Courier {
     }
 
     /// Has results recorded for a consumer that has no Redis; its places are free when that is done.
-    pub(super) fn commit(
-        &mut self,
-        index: usize,
-        results: impl IntoIterator<Item = Commit>,
-    ) -> Result<(), Mistake> {
+    pub(super) fn commit(&mut self, index: usize, results: impl IntoIterator<Item = Commit>) -> Result<(), Mistake> {
         let mut outcome = Ok(());
         let mut commits = Vec::new();
         let mut bytes = 0;
@@ -211,7 +207,9 @@ impl Courier {
                 News::NotPending(claims) => self.disbelieve(claims),
                 News::Committed { link: index, serial, ids, bytes } => {
                     // A link that was not read may have something in its buffer, where the poller does not see it.
-                    let waits = |index: &usize| self.links[*index].as_ref().is_some_and(|link| !link.is_read(self.result_bytes));
+                    let waits = |index: &usize| {
+                        self.links[*index].as_ref().is_some_and(|link| !link.is_read(self.result_bytes))
+                    };
                     self.unread.extend((0..self.links.len()).filter(waits));
                     self.result_bytes -= bytes;
                     if let Some(link) = self.links[index].as_mut().filter(|link| link.serial == serial) {
