@@ -182,10 +182,14 @@ impl Ledger {
 /// For how long it is remembered that messages were put back: longer than a call can be under way.
 const REMEMBER_PUT_BACK: Duration = Duration::from_secs(24 * 3600);
 
-/// Cuts results into what one script takes, in messages, bytes and words.
+/// Cuts results into what one script takes.
 pub fn batches<T>(results: &[T], commit: impl Fn(&T) -> &Commit) -> impl Iterator<Item = &[T]> {
-    let size = move |result: &T| (commit(result).bytes(), 2 + commit(result).fields.len());
-    let (mut messages, (mut bytes, mut words)) = (1, results.first().map_or((0, 0), &size));
+    parts(results, move |result: &T| (commit(result).bytes(), 2 + commit(result).fields.len()))
+}
+
+/// Cuts what is to be sent, of each message so many bytes and words, into what one script takes, in messages, bytes and words.
+pub fn parts<T>(all: &[T], size: impl Fn(&T) -> (usize, usize)) -> impl Iterator<Item = &[T]> {
+    let (mut messages, (mut bytes, mut words)) = (1, all.first().map_or((0, 0), &size));
     let together = move |_: &T, next: &T| {
         let (next_bytes, next_words) = size(next);
         (messages, bytes, words) = (messages + 1, bytes + next_bytes, words + next_words);
@@ -195,7 +199,7 @@ pub fn batches<T>(results: &[T], commit: impl Fn(&T) -> &Commit) -> impl Iterato
         }
         together
     };
-    results.chunk_by(together)
+    all.chunk_by(together)
 }
 
 /// What the key of the recall says.

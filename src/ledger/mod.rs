@@ -40,7 +40,7 @@ use crate::id::{DispatcherId, Epoch, MessageId};
 use crate::refusal::Refusal;
 
 pub use self::command::{Command, Words};
-pub use self::commit::{Committed, Recorded, batches};
+pub use self::commit::{Committed, Recorded, batches, parts};
 pub use self::connection::Connection;
 pub use self::cursor::{Cursor, Marker, Position};
 pub use self::epoch::MOST_EPOCH_BYTES;
@@ -62,8 +62,6 @@ pub const MAX_BATCH_BYTES: usize = 1 << 20;
 /// The most words that a command has, if it is about more than one message: there are services and proxies that refuse
 /// more than 4,000.
 pub const MAX_BATCH_WORDS: usize = 3_900;
-/// The most messages that one call settles: each takes six words.
-pub const MAX_SETTLED: usize = MAX_BATCH_WORDS / 6;
 /// The most values one result has; Lua's `unpack` takes 7999.
 pub const MAX_RESULT_FIELDS: usize = 3_900;
 /// How many entries the record of gaps keeps.

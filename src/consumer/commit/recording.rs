@@ -10,7 +10,7 @@ use log::{debug, error, warn};
 
 use super::{Finished, Watch, Worker};
 use crate::consumer::handler::HandlerError;
-use crate::ledger::{Commit, Committed, Recorded, Split, Splitter, batches};
+use crate::ledger::{Commit, Committed, Recorded, Split, Splitter, batches, parts};
 use crate::log::Quoted;
 
 impl Worker {
@@ -180,17 +180,21 @@ impl Worker {
             Quoted(reason)
         );
         let messages: Vec<_> = left.iter().map(|finished| (finished.commit.id, finished.payload.clone())).collect();
-        let nonce = fastrand::u64(..);
-        let back = self.insist(messages.len(), |worker| worker.ledger.put_back(nonce, &messages));
-        if back.is_none() {
-            let ids: Vec<String> = messages.iter().map(|(id, _)| id.to_string()).collect();
-            error!(
-                "event=messages-lost count={} ids={} reason=\"removed, and neither recorded nor put back\"",
-                ids.len(),
-                ids.join(",")
-            );
+        let mut rest = messages.as_slice();
+        while let Some(part) = parts(rest, |(_, payload)| (payload.len(), 2)).next() {
+            let nonce = fastrand::u64(..);
+            if self.insist(part.len(), |worker| worker.ledger.put_back(nonce, part)).is_none() {
+                let ids: Vec<String> = rest.iter().map(|(id, _)| id.to_string()).collect();
+                error!(
+                    "event=messages-lost count={} ids={} reason=\"removed, and neither recorded nor put back\"",
+                    ids.len(),
+                    ids.join(",")
+                );
+                return None;
+            }
+            rest = &rest[part.len()..];
         }
-        back.map(|()| left)
+        Some(left)
     }
 
     /// Watches the recall, if it was not watched on the present connection since the leader took over that the batch came
