@@ -8,7 +8,7 @@
 //! > leader did. So one consumer has each of them in hand. All of this as long as Redis has not been started anew:
 //! > then it may have forgotten what it was told last.
 //!
-//! Leaders keep it so: whoever takes the lease writes its epoch and the id of the newest pending message, and
+//! Leaders keep it so: whoever takes the lease writes its epoch and the highest id that was taken in, and
 //! whoever hands something out again that a consumer may still have, or buries it, raises it to that in the step that
 //! settles what is to become of it. A consumer watches the key. What it has from that leader and from above that id it may
 //! commit in a transaction, which comes to nothing if the recall was written since it was last read; everything else goes
