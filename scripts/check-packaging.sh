@@ -36,6 +36,7 @@ expected() {
         echo "644 $1/share/doc/oncecast/$file"
     done
     find docs -maxdepth 1 -type f | while read -r file; do echo "644 $1/share/doc/oncecast/$file"; done
+    for file in alerts.yml alerts_test.yml oncecast.json; do echo "644 $1/share/oncecast/monitoring/$file"; done
     echo '640 etc/oncecast/dispatcher.env'
     echo '640 etc/oncecast/consumer.env'
 }

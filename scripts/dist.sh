@@ -26,11 +26,12 @@ when=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 name=oncecast-$version-$arch-linux
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/$name/bin" "$work/$name/docs" dist
+mkdir -p "$work/$name/bin" "$work/$name/docs" "$work/$name/monitoring" dist
 for program in oncecast oncecast-dispatcher oncecast-consumer oncecast-publisher; do
     install -m 755 "$built/$program" "$work/$name/bin/"
 done
 cp -R systemd man README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT "$work/$name/"
+cp docker/prometheus/alerts.yml docker/prometheus/alerts_test.yml docker/grafana/dashboards/oncecast.json "$work/$name/monitoring/"
 find docs -maxdepth 1 -type f -exec cp {} "$work/$name/docs/" \;
 install -m 755 scripts/install.sh "$work/$name/install.sh"
 chmod -R u=rwX,go=rX "$work/$name"

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Puts what was built in its place, or takes it away again: programs, units, manual pages, documents, settings.
+# Puts what was built in its place, or takes it away again: programs, units, manual pages, documents, settings, and what
+# Prometheus and Grafana need.
 #
 #     install.sh install|uninstall        PREFIX=/usr/local  DESTDIR=  BUILT=folder with the programs
 #
@@ -17,6 +18,7 @@ programs='oncecast oncecast-dispatcher oncecast-consumer oncecast-publisher'
 bin=$root$prefix/bin
 man=$root$prefix/share/man/man1
 documents=$root$prefix/share/doc/oncecast
+shared=$root$prefix/share/oncecast
 units=$root$prefix/lib/systemd/system
 settings=$root/etc/oncecast
 
@@ -54,6 +56,12 @@ install_all() {
     put 644 "$documents" "$here/README.md" "$here/CHANGELOG.md" "$here"/LICENSE-* "$here"/systemd/*.env.example
     # In a folder of their own, so that the links between them hold.
     find "$here/docs" -maxdepth 1 -type f | while read -r file; do put 644 "$documents/docs" "$file"; done
+    # In the source tree they lie where compose.yml has them.
+    if [ -d "$here/monitoring" ]; then
+        put 644 "$shared/monitoring" "$here"/monitoring/*
+    else
+        put 644 "$shared/monitoring" "$here"/docker/prometheus/alerts*.yml "$here"/docker/grafana/dashboards/oncecast.json
+    fi
     for unit in "$here"/systemd/*.service; do
         mkdir -p "$units"
         sed "s#=/usr/bin/oncecast#=$prefix/bin/oncecast#" "$unit" >"$units/${unit##*/}"
@@ -74,7 +82,9 @@ uninstall_all() {
     for program in $programs; do rm -f "$bin/$program"; done
     for page in "$here"/man/*.1; do rm -f "$man/${page##*/}"; done
     for unit in "$here"/systemd/*.service; do rm -f "$units/${unit##*/}"; done
-    rm -rf "$documents"
+    rm -rf "$documents" "$shared/monitoring"
+    # What else is there is somebody else's.
+    rmdir "$shared" 2>/dev/null || true
     reload
     echo "removed from $root$prefix; the settings are still in $settings"
 }

@@ -16,10 +16,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::backoff::Backoff;
 use crate::config::{AuditConfig, ConfigError};
+use crate::consumer::outcome_of;
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
 use crate::ledger::reading::{Pair, Reader, Stream};
@@ -168,7 +167,7 @@ impl Auditor {
     ) {
         for payload in payloads {
             match id_in_payload(payload, &self.id_field) {
-                Some(id) => prints.push(fingerprint(id.as_bytes())),
+                Some(id) => prints.push(fingerprint(&id)),
                 None => report.unnamed += 1,
             }
         }
@@ -237,7 +236,7 @@ impl Auditor {
 
 /// Whether the trouble may be over soon, unlike a wrong password or a key of another type.
 fn may_pass(error: &Error) -> bool {
-    let lasting = error.is_denied() || error.refusal() == Some(Refusal::WrongType);
+    let lasting = error.is_denied() || matches!(error.refusal(), Some(Refusal::WrongType | Refusal::TooLarge));
     matches!(error, Error::Redis { .. }) && !lasting
 }
 
@@ -245,12 +244,10 @@ fn field<'a>(fields: &'a [Pair], name: &str) -> Option<&'a [u8]> {
     fields.iter().find(|(found, _)| found == name.as_bytes()).map(|(_, value)| &value[..])
 }
 
-/// The id in a payload that was not processed, as it would be recorded: text as it is, anything else as compact JSON.
-fn id_in_payload(payload: &[u8], id_field: &str) -> Option<String> {
-    match serde_json::from_slice::<Value>(payload).ok()?.get(id_field)? {
-        Value::String(id) => Some(id.clone()),
-        other => Some(other.to_string()),
-    }
+/// The id in a payload that was not processed, as the handler `stamp` would record it.
+pub(crate) fn id_in_payload(payload: &[u8], id_field: &str) -> Option<Vec<u8>> {
+    let outcome = outcome_of(payload);
+    outcome.fields().find(|(name, _)| *name == id_field.as_bytes()).map(|(_, id)| id.to_vec())
 }
 
 /// The fingerprints of the ids in a file, sorted, each once.

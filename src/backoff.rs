@@ -8,11 +8,14 @@ pub struct Backoff {
     first: Duration,
     most: Duration,
     failures: u32,
-    said: Option<Instant>,
+    /// When the trouble was logged last, and how often so far.
+    said: Option<(Instant, u32)>,
 }
 
-/// How often lasting trouble is logged.
-const SAY_EVERY: Duration = Duration::from_secs(5);
+/// Lasting trouble is logged again after this time, then after twice as long each time…
+const SAY_AGAIN: Duration = Duration::from_secs(5);
+/// … up to this.
+const SAY_AT_LEAST_EVERY: Duration = Duration::from_secs(3_600);
 
 impl Backoff {
     /// Waits of `first`, then twice as long each time, up to `most`.
@@ -37,11 +40,12 @@ impl Backoff {
         wait
     }
 
-    /// Whether this failure should be logged: the first one, and then one every few seconds.
+    /// Whether this failure should be logged: the first one, then one at growing intervals, at last one each hour.
     pub fn should_say(&mut self) -> bool {
-        let due = self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY);
+        let times = self.said.map_or(0, |(_, times)| times);
+        let due = self.said.is_none_or(|(said, times)| said.elapsed() >= say_again_after(times));
         if due {
-            self.said = Some(Instant::now());
+            self.said = Some((Instant::now(), times.saturating_add(1)));
         }
         due
     }
@@ -51,6 +55,11 @@ impl Backoff {
         self.failures = 0;
         self.said.take().is_some()
     }
+}
+
+/// How long trouble that was logged so often is not logged again.
+fn say_again_after(times: u32) -> Duration {
+    SAY_AGAIN.saturating_mul(1 << times.saturating_sub(1).min(20)).min(SAY_AT_LEAST_EVERY)
 }
 
 /// `first` doubled `doublings` times, at most `most`, give or take a quarter.
@@ -72,6 +81,13 @@ mod tests {
         }
         assert!(!backoff.reset());
         assert!(backoff.next_wait() < Duration::from_millis(126));
+    }
+
+    #[test]
+    fn lasting_trouble_is_said_at_growing_intervals_and_then_hourly() {
+        let intervals: Vec<u64> = (1..13).map(|times| say_again_after(times).as_secs()).collect();
+        assert_eq!(intervals, [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600]);
+        assert_eq!(say_again_after(u32::MAX), SAY_AT_LEAST_EVERY);
     }
 
     #[test]

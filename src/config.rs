@@ -4,19 +4,32 @@
 //! `ONCECAST_SOME_NAME_FILE`. A flag wins over the variable, the variable over the file. A value that can't be used
 //! stops the program before it does anything, with a [`ConfigError`] that names the setting, what it got and what it
 //! takes.
+//!
+//! What is odd but no reason to stop is in [`warnings`]: variables that no program knows, and secret files that everybody can
+//! read. A variable means the same to all programs, so one file of them may serve all. A URL with a password is shown
+//! nowhere, and only a secret setting takes one.
 
 use std::ffi::OsString;
 use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 
+use crate::ledger::mistake_in_port;
+use crate::mask::{is_url_with_login, masked};
+
 mod bench;
+mod channel;
+mod environment;
 mod programs;
+mod suggestion;
 mod tables;
 
 pub use self::bench::parts::{BenchPart, LoadCommand, LoadConfig, ReaderConfig, RelayConfig, SlowConfig, WorkerConfig};
 pub use self::bench::{BenchConfig, BenchParts};
+pub use self::environment::warnings;
 pub use self::programs::{
     AuditConfig, ChaosConfig, CommonConfig, ConsumerConfig, DemoConfig, DispatcherConfig, HealthcheckConfig, Parsed,
     PublisherConfig, StatusConfig, ToolConfig, WitnessConfig, consumer, dispatcher, publisher, tool,
@@ -33,7 +46,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// The setting `name` got something it can't use.
     pub fn new(name: &'static str, got: impl fmt::Display, takes: impl fmt::Display) -> ConfigError {
-        ConfigError { name, problem: format!("got {got}, takes {takes}") }
+        ConfigError { name, problem: format!("got {}, takes {takes}", masked(&got.to_string())) }
     }
 
     /// The setting `name` must be given.
@@ -109,8 +122,11 @@ impl Setting {
     }
 }
 
+/// What the names of all variables begin with.
+const PREFIX: &str = "ONCECAST_";
+
 fn variable_of(name: &str) -> String {
-    format!("ONCECAST_{}", name.to_uppercase().replace('-', "_"))
+    format!("{PREFIX}{}", name.to_uppercase().replace('-', "_"))
 }
 
 /// Where variables come from: the environment, or a test's table.
@@ -134,26 +150,36 @@ impl Values<'_> {
         let setting =
             self.settings.iter().find(|setting| setting.name == name).expect("only declared settings are read");
         if let Some(given) = self.matches.get_one::<String>(name) {
-            return Ok(Some(given.clone()));
+            return accepted(setting, given.clone()).map(Some);
         }
         let variable = variable_of(name);
         // An empty variable counts as not given: that is how Compose and systemd files leave one out.
         if let Some(given) = (self.environment)(&variable).filter(|given| !given.is_empty()) {
             let given = given.into_string().map_err(|_| ConfigError::new(name, "bytes that are not UTF-8", "text"))?;
-            return Ok(Some(given));
+            return accepted(setting, given).map(Some);
         }
         let file = (self.environment)(&format!("{variable}_FILE")).filter(|path| setting.secret && !path.is_empty());
         if let Some(path) = file {
-            let content = std::fs::read_to_string(&path).map_err(|error| {
-                let got = format!("{variable}_FILE={}: {error}", path.display());
-                ConfigError::new(name, got, "a file that can be read")
-            })?;
-            return Ok(Some(content.trim_end_matches(['\r', '\n']).to_owned()));
+            return environment::read_secret(Path::new(&path)).map(Some).map_err(|problem| {
+                let got = match path.to_string_lossy() {
+                    // Read as a path, and shown by the system's error, it would be no secret any more.
+                    value if value.contains("://") => format!("a URL in {variable}_FILE"),
+                    path => format!("{variable}_FILE={path}: {problem}"),
+                };
+                ConfigError::new(name, got, "the path of a file with one line that can be read")
+            });
         }
         match setting.default {
             Default::Text(text) => Ok(Some(text.to_owned())),
             Default::Required | Default::Found(_) => Ok(None),
         }
+    }
+
+    /// Whether somebody has given it, so that it may be to blame.
+    fn is_given(&self, name: &'static str) -> bool {
+        let variable = variable_of(name);
+        let set = |variable: &str| (self.environment)(variable).is_some_and(|value| !value.is_empty());
+        self.matches.contains_id(name) || set(&variable) || set(&format!("{variable}_FILE"))
     }
 
     fn required(&self, name: &'static str, takes: &str) -> Result<String, ConfigError> {
@@ -188,16 +214,41 @@ impl Values<'_> {
         }
     }
 
+    /// The path of a file or folder, or of a program.
+    fn path(&self, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        match self.text(name)? {
+            Some(text) if text.is_empty() => Err(ConfigError::new(name, "nothing", "a path")),
+            path => Ok(path.map(PathBuf::from)),
+        }
+    }
+
     /// A duration such as `30s`, `500ms`, `2m`; a bare number means seconds.
     fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        let takes = "a duration above zero such as 500ms, 30s or 2m";
-        crate::duration::parse(&text).map(Some).ok_or_else(|| ConfigError::new(name, quoted(&text), takes))
+        let takes = "a duration above zero such as 500ms, 30s or 2m, at most 8760h";
+        let duration = crate::duration::parse(&text).filter(|duration| *duration <= MAX_DURATION);
+        duration.map(Some).ok_or_else(|| ConfigError::new(name, quoted(&text), takes))
     }
 }
 
+/// A value as it was given, if it may be repeated.
+fn accepted(setting: &Setting, given: String) -> Result<String, ConfigError> {
+    if setting.secret || !is_url_with_login(&given) {
+        return Ok(given);
+    }
+    let takes = "no URL with a login, which would be shown; that of Redis is --redis-url / ONCECAST_REDIS_URL_FILE";
+    Err(ConfigError::new(setting.name, "a URL with a user or password (not repeated here)", takes))
+}
+
+/// The longest duration that a setting takes: a year. Sums of a few of them don't overflow.
+const MAX_DURATION: Duration = Duration::from_secs(8_760 * 3_600);
+
+/// The most bytes of a value that an error repeats.
+const MAX_QUOTED_BYTES: usize = 100;
+
 fn quoted(text: &str) -> String {
-    format!("{text:?}")
+    let shown = &text[..text.floor_char_boundary(MAX_QUOTED_BYTES)];
+    if shown.len() < text.len() { format!("{shown:?}… ({} bytes)", text.len()) } else { format!("{text:?}") }
 }
 
 /// Adds settings to a command, in order.
@@ -210,16 +261,27 @@ fn is_plain_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:[]@".contains(&b))
 }
 
-/// `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.
-fn is_host_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    let good_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
+/// What is wrong with `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.
+fn mistake_in_host_port(text: &str) -> Option<&'static str> {
+    if text.contains("://") {
+        return Some("an address is no URL: leave out what stands before the host");
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return Some("the port is missing") };
+    let mistake_in_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => None,
+        Some(_) => Some("there is no IPv6 address in the brackets"),
+        None if host.is_empty() => Some("the host is missing"),
+        None if host.contains(':') => Some("an IPv6 address must stand in brackets: [::1]:6969"),
+        None if host.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) => None,
+        None => Some("a host's name has letters, digits and . _ - only"),
     };
-    let good_port = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
-    good_host && good_port && (bracketed || !host.contains(':'))
+    mistake_in_host.or_else(|| mistake_in_port(port))
+}
+
+/// A [`ConfigError`] if the setting `name` got something that is no `host:port`.
+fn check_host_port(name: &'static str, text: &str, takes: &str) -> Result<(), ConfigError> {
+    mistake_in_host_port(text)
+        .map_or(Ok(()), |mistake| Err(ConfigError::new(name, format_args!("{} ({mistake})", quoted(text)), takes)))
 }
 
 #[cfg(test)]

@@ -108,12 +108,21 @@ impl Error {
         matches!(self, Error::Redis { doing, .. } if [CONNECTING, LOADING_A_SCRIPT].contains(doing))
     }
 
+    /// Whether the server ended the connection before it had said a word.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Error::Redis { hint, .. } if hint == NO_ANSWER)
+    }
+
     /// Whether the connection ended while a command was under way, without a reply.
     pub fn is_broken_off(&self) -> bool {
         let Error::Redis { source, .. } = self else { return false };
         !self.is_unsent() && source.is_io_error() && source.is_connection_dropped()
     }
 }
+
+/// What is said of a server that ends a connection before it has said a word.
+pub(crate) const NO_ANSWER: &str = " (it answers nothing to plain Redis commands: is this a port for TLS? TLS is not supported; use a \
+                             tunnel on this machine)";
 
 /// What is being done while a connection is opened, as an [`Error::Redis`] says it.
 pub const CONNECTING: &str = "connecting";
@@ -123,8 +132,12 @@ pub const LOADING_A_SCRIPT: &str = "loading a script";
 
 /// Why Redis refused, if this is an error reply.
 pub fn refusal_of(error: &redis::RedisError) -> Option<Refusal> {
-    let code = error.code()?;
-    Some(Refusal::of(&format!("{code} {}", error.detail().unwrap_or_default())))
+    reply_text(error).map(|text| Refusal::of(&text))
+}
+
+/// The text of an error reply, if this is one.
+pub fn reply_text(error: &redis::RedisError) -> Option<String> {
+    Some(format!("{} {}", error.code()?, error.detail().unwrap_or_default()))
 }
 
 /// The library's result type.

@@ -28,8 +28,10 @@
 //! | [`local`] | a whole cluster on this machine, struck by faults or measured if wanted: `demo`, `chaos`, `bench`, the tests |
 //! | [`metrics`], [`log`] | what the programs tell their operator: numbers, whether they are ready, lines |
 //! | [`pulse`], [`supervision`] | which loops turn, and what systemd hears of it |
+//! | [`program`], [`output`] | what every `main` does, and standard output |
 //! | [`config`], [`error`], [`refusal`] | settings, checked once; errors, by what they make us do; why Redis refuses |
-//! | [`backoff`], [`budget`], [`rate`] | waiting between attempts; bytes kept in memory; events per second |
+//! | [`mask`] | passwords in URLs are shown nowhere |
+//! | [`backoff`], [`trouble`], [`budget`], [`rate`] | waiting between attempts; one trouble told once; bytes kept in memory; events per second |
 //! | [`retry_policy`], [`duration`] | when a message that failed is delivered again; durations as people write them |
 //!
 //! # What always holds
@@ -57,7 +59,10 @@ pub mod ledger;
 pub mod listener;
 pub mod local;
 pub mod log;
+pub mod mask;
 pub mod metrics;
+pub mod output;
+pub mod program;
 pub mod publisher;
 pub mod pulse;
 pub mod rate;
@@ -67,6 +72,7 @@ pub mod ring;
 pub mod shutdown;
 pub mod status;
 pub mod supervision;
+pub mod trouble;
 pub mod wire;
 
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerStats, Delivery, Handler, HandlerError, Outcome};

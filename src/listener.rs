@@ -21,6 +21,7 @@ use crate::ledger::subscription::{Channels, Seen, Subscription};
 use crate::log::Quoted;
 use crate::pulse::{OPEN_WITHIN, Pulse};
 use crate::ring::Ring;
+use crate::trouble::Troubles;
 
 /// How long one read waits; also how soon a stop is noticed.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -86,10 +87,11 @@ impl Listener {
         channels: Channels,
         ring: Arc<Ring>,
         stats: Arc<ListenerStats>,
+        troubles: Arc<Troubles>,
         released: Sender<Released>,
     ) -> Result<Listener> {
         let stop = Arc::new(Stop::default());
-        let worker = Worker { channels, ring, stats, released, stop: stop.clone() };
+        let worker = Worker { channels, ring, stats, troubles, released, stop: stop.clone() };
         let thread = thread::Builder::new()
             .name("listener".to_owned())
             .spawn(move || worker.run())
@@ -124,6 +126,7 @@ struct Worker {
     channels: Channels,
     ring: Arc<Ring>,
     stats: Arc<ListenerStats>,
+    troubles: Arc<Troubles>,
     released: Sender<Released>,
     stop: Arc<Stop>,
 }
@@ -142,9 +145,7 @@ impl Worker {
                 self.listen(subscription, &join, &mut backoff)
             });
             if let Err(error) = outcome {
-                if backoff.should_say() {
-                    log::warn!("event=subscription-down error={}", Quoted(&error));
-                }
+                self.troubles.tell("listener", "subscription-down", &error, &mut backoff);
                 self.pause(backoff.next_wait());
             }
         }

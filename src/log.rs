@@ -1,6 +1,6 @@
 //! Log lines: `time=… level=… instance=… role=… epoch=… event=… key=value…` on standard error.
 //!
-//! Only the programs set this up; whoever uses the library has a logger of their own. simplelog does the filtering and
+//! The programs set this up. Whoever uses the library may do so, too, or install a logger of their own. simplelog does the filtering and
 //! the writing, into a queue that the thread `log` empties, so logging never waits: a standard error that nobody reads
 //! stalls nobody. Lines are for events that matter to an operator, never one for each message.
 //!
@@ -11,12 +11,13 @@
 //! them, `panics` makes lines of panics.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
-use parking_lot::RwLock;
+pub use log::LevelFilter;
+use log::{Level, Log, Metadata, Record};
+use parking_lot::{Mutex, RwLock};
 use simplelog::{ConfigBuilder, WriteLogger};
 
 use self::queue::{Importance, Queue, QueueWriter};
@@ -39,13 +40,16 @@ static CONTEXT: Context = Context { instance: RwLock::new(String::new()), role: 
 /// Where the lines go; made when the first is to be written.
 static OUTPUT: OnceLock<Output> = OnceLock::new();
 
+/// Warnings from before the log began.
+static HELD_BACK: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 struct Context {
     instance: RwLock<String>,
     // Together, so that no line has the role of one moment and the epoch of another.
     role: RwLock<(&'static str, Epoch)>,
 }
 
-/// Starts logging, once for a process. Panics are logged from here on.
+/// Starts logging, once for a process: lines of this library and no other. Panics are logged from here on.
 ///
 /// Keep what this gives until the end: then the last lines are waited for.
 pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Running> {
@@ -61,7 +65,13 @@ pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Ru
     log::set_boxed_logger(Box::new(lines)).map_err(|error| Error::Failed(format!("starting the log: {error}")))?;
     log::set_max_level(level);
     panics::install();
+    std::mem::take(&mut *HELD_BACK.lock()).into_iter().for_each(|warning| log::warn!("{warning}"));
     Ok(Running(()))
+}
+
+/// Keeps a warning until the log begins: what is wrong with the settings is known before.
+pub fn hold_back(warning: String) {
+    HELD_BACK.lock().push(warning);
 }
 
 /// Says what the process is now; from here on each line shows it.
@@ -72,7 +82,9 @@ pub fn set_role(role: &'static str, epoch: Epoch) {
 /// Tells on standard error why `program` can't go on, whatever is logged; for the last thing before its end. A service whose
 /// log has begun says so in a line like the others; a tool, whose instance is the program itself, in words.
 pub fn fail(program: &str, problem: impl fmt::Display) {
+    // A problem may have lines of its own, and hold what a server has said.
     let text = format!("{program}: {problem}");
+    let text = text.split('\n').map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n");
     let instance = CONTEXT.instance.read().clone();
     match output() {
         Ok(output) => {
@@ -84,7 +96,8 @@ pub fn fail(program: &str, problem: impl fmt::Display) {
             output.queue.push(Importance::Urgent, message.into_bytes());
             output.queue.flush(FLUSH_LIMIT);
         }
-        Err(_) => eprintln!("{text}"),
+        // Standard error may be closed, and there is nowhere else to say it.
+        Err(_) => drop(writeln!(io::stderr(), "{text}")),
     }
 }
 
@@ -189,13 +202,31 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
-/// A value of a log line, quoted if it has spaces or quotes in it.
+/// A text from elsewhere that stays in its line and can't steer a terminal: control characters, line ends of any kind and
+/// marks that turn the direction of writing are shown escaped, as `\n` or `\u{1b}`.
+pub struct Escaped<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.to_string().chars().try_for_each(|c| match is_plain(c) {
+            true => write!(f, "{c}"),
+            false => write!(f, "{}", c.escape_debug()),
+        })
+    }
+}
+
+/// Whether a character is shown as itself and nothing else.
+pub fn is_plain(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().eq([c])
+}
+
+/// A value of a log line, quoted if it has spaces or quotes in it, or anything that must be escaped.
 pub struct Quoted<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Quoted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
-        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=') {
+        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || !is_plain(c) || c == '"' || c == '=') {
             write!(f, "{text:?}")
         } else {
             f.write_str(&text)
@@ -219,5 +250,16 @@ mod tests {
         assert_eq!(Quoted("a:1").to_string(), "a:1");
         assert_eq!(Quoted("a \"b\"\n").to_string(), r#""a \"b\"\n""#);
         assert_eq!(Quoted("").to_string(), "\"\"");
+    }
+
+    #[test]
+    fn nothing_from_elsewhere_leaves_its_line_or_steers_a_terminal() {
+        let hostile = "a\u{1b}[31m\n\r\u{7f}\u{9b}2J\u{202e}\u{2028}\u{2066}\u{feff}é\"'\\";
+        let escaped = r#"a\u{1b}[31m\n\r\u{7f}\u{9b}2J\u{202e}\u{2028}\u{2066}\u{feff}é"'\"#;
+        assert_eq!(Escaped(hostile).to_string(), escaped);
+        for c in hostile.chars().filter(|c| !c.is_ascii_graphic() && *c != 'é') {
+            assert!(!Quoted(format!("a{c}b")).to_string().contains(c), "{c:?}");
+        }
+        assert_eq!(Escaped("c0 of \"orders\"").to_string(), "c0 of \"orders\"");
     }
 }

@@ -12,6 +12,10 @@ pub enum Refusal {
     Login,
     /// The user lacks a right to a command, a key or a channel (`NOPERM`).
     Right,
+    /// The server does not have the database, or has no databases (`SELECT`).
+    Database,
+    /// The server does not speak the protocol that was asked for (`NOPROTO`).
+    Protocol,
     /// The server does not have the command: it was renamed, or the server is too old.
     UnknownCommand,
     /// The memory is full (`OOM`).
@@ -42,6 +46,14 @@ pub enum Refusal {
 const SENTENCES: &[(&str, Refusal)] = &[
     ("unknown command", Refusal::UnknownCommand),
     ("unknown redis command", Refusal::UnknownCommand),
+    // A password where none is needed.
+    ("without any password configured", Refusal::Login),
+    ("db index is out of range", Refusal::Database),
+    ("invalid db index", Refusal::Database),
+    ("select is not allowed in cluster mode", Refusal::Database),
+    // A script's keys, in a cluster.
+    ("do not hash to the same slot", Refusal::Cluster),
+    ("non local key in a cluster node", Refusal::Cluster),
     // A script's command, in 7.0 and later and in 6.2.
     ("acl failure in script", Refusal::Right),
     ("the user executing the script can't", Refusal::Right),
@@ -61,6 +73,7 @@ const CODES: &[(&str, Refusal)] = &[
     ("NOAUTH", Refusal::Login),
     ("WRONGPASS", Refusal::Login),
     ("NOPERM", Refusal::Right),
+    ("NOPROTO", Refusal::Protocol),
     ("OOM", Refusal::Memory),
     ("READONLY", Refusal::Replica),
     ("MASTERDOWN", Refusal::Replica),
@@ -82,23 +95,48 @@ impl Refusal {
     pub fn of(text: &str) -> Refusal {
         let small = text.to_ascii_lowercase();
         let sentence = SENTENCES.iter().find(|(sentence, _)| small.contains(sentence));
-        sentence.map(|(_, refusal)| *refusal).or_else(|| code_in(text)).unwrap_or(Refusal::Other)
+        sentence
+            .map(|(_, refusal)| *refusal)
+            .or_else(|| code_in(text).map(|(_, refusal)| refusal))
+            .unwrap_or(Refusal::Other)
     }
 
-    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights have changed.
+    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights, or the settings, have
+    /// changed.
     pub fn is_denial(self) -> bool {
-        matches!(self, Refusal::Login | Refusal::Right)
+        matches!(self, Refusal::Login | Refusal::Right | Refusal::Database)
     }
 }
 
+/// The name of the command that the server does not have, if it says it: `unknown command 'ZADD', with args …`.
+pub fn unknown_command(text: &str) -> Option<&str> {
+    const BEFORE: &str = "unknown command ";
+    let at = text.to_ascii_lowercase().find(BEFORE)? + BEFORE.len();
+    // 6.2 puts it in backquotes.
+    let (quote, rest) = text[at..].split_at_checked(1).filter(|(quote, _)| ["'", "`"].contains(quote))?;
+    let name = &rest[..rest.find(quote)?];
+    (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())).then_some(name)
+}
+
+/// The address of the node that has the keys, of `MOVED <slot> <address>`; without a host it is a port of the same one.
+pub fn moved_to(text: &str) -> Option<&str> {
+    let mut words = text.split(' ').skip_while(|word| word.trim_start_matches('-') != "MOVED");
+    words.nth(2).filter(|address| !address.is_empty())
+}
+
+/// The code of an error, wherever it stands; `None` if it has none that we know.
+pub fn code(text: &str) -> Option<&'static str> {
+    code_in(text).map(|(code, _)| code)
+}
+
 /// The first code at the beginning, behind a `-` or behind a colon.
-fn code_in(text: &str) -> Option<Refusal> {
+fn code_in(text: &str) -> Option<(&'static str, Refusal)> {
     let mut before = ":";
     for word in text.split(' ') {
         let bare = word.trim_start_matches('-');
         let at_its_place = before.ends_with(':') || bare.len() < word.len();
-        if let Some((_, refusal)) = CODES.iter().find(|(code, _)| at_its_place && *code == bare.trim_end_matches(':')) {
-            return Some(*refusal);
+        if let Some(known) = CODES.iter().find(|(code, _)| at_its_place && *code == bare.trim_end_matches(':')) {
+            return Some(*known);
         }
         before = word;
     }
@@ -139,11 +177,32 @@ mod tests {
             ("ERR too many arguments", Refusal::TooLarge),
             ("NOSCRIPT No matching script. Please use EVAL.", Refusal::NoScript),
             ("MOVED 3999 127.0.0.1:6381", Refusal::Cluster),
+            ("CROSSSLOT Keys in request don't hash to the same slot", Refusal::Cluster),
+            ("ERR Script attempted to access keys that do not hash to the same slot script: 9", Refusal::Cluster),
+            ("NOPROTO unsupported protocol version", Refusal::Protocol),
+            ("ERR DB index is out of range", Refusal::Database),
+            ("ERR SELECT is not allowed in cluster mode", Refusal::Database),
+            (
+                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+                Refusal::Login,
+            ),
             ("ERR max number of clients reached", Refusal::Other),
             ("ERR the group OOM is unhappy", Refusal::Other),
             ("", Refusal::Other),
         ] {
             assert_eq!(Refusal::of(text), refusal, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_refusal_names_is_found() {
+        assert_eq!(unknown_command("ERR unknown command 'ZADD', with args beginning with: 'k' "), Some("ZADD"));
+        assert_eq!(unknown_command("ERR unknown command `hello`, with args beginning with: `3`, "), Some("hello"));
+        assert_eq!(unknown_command("ERR Unknown command called from script script: on @user_script:1."), None);
+        assert_eq!(unknown_command("ERR unknown command '"), None);
+        assert_eq!(moved_to("MOVED 3999 127.0.0.1:6381"), Some("127.0.0.1:6381"));
+        assert_eq!(moved_to("ERR Error running script: -MOVED 3999 :6381"), Some(":6381"));
+        assert_eq!((moved_to("MOVED 3999"), moved_to("CROSSSLOT Keys")), (None, None));
+        assert_eq!((code("CROSSSLOT Keys"), code("ERR what")), (Some("CROSSSLOT"), None));
     }
 }

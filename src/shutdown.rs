@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
+mod signals;
+
 /// Why a term of leadership ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -177,11 +179,10 @@ impl ShutdownHandle {
         let _ = self.0.try_send(());
     }
 
-    /// Passes SIGTERM, SIGINT and SIGHUP on. Once for a process.
+    /// Passes SIGTERM, SIGINT and SIGHUP on, but for SIGINT and SIGHUP that were ignored at the start. Once for a process.
     pub fn on_signals(&self) -> crate::error::Result<()> {
         let handle = self.clone();
-        ctrlc::set_handler(move || handle.shutdown())
-            .map_err(|error| crate::error::Error::Failed(format!("catching signals: {error}")))
+        signals::catch(move || handle.shutdown())
     }
 }
 

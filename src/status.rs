@@ -4,25 +4,28 @@
 //! dispatchers leave in Redis once a second. Nothing here is of one moment: the values are read one after the other,
 //! and reports are up to a second old.
 
-use std::io::{self, IsTerminal, Write};
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, select};
 
 use crate::config::StatusConfig;
 use crate::error::{Error, Result};
-use crate::id::wall_clock_us;
-use crate::ledger::overview::{self, GroupView, Lease, Snapshot};
+use crate::id::{MessageId, wall_clock_us};
+use crate::ledger::overview::{self, GroupView, Lease, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::{self, Warning};
 use crate::ledger::{Connection, Keys};
+use crate::log::Escaped;
+use crate::output::{self, Reader};
 use crate::shutdown::shutdown_channel;
 
 mod health;
 pub mod report;
 mod show;
 
-pub use self::show::failure_to_json;
+pub use self::show::{failure_to_json, json_text};
 
 use self::report::{Rates, Report};
 
@@ -52,6 +55,8 @@ pub struct Status {
     pub now_us: u64,
     /// What Redis holds of it.
     pub snapshot: Snapshot,
+    /// What could not be looked at, since Redis refuses the command.
+    pub refused: BTreeSet<Part>,
     /// The dispatchers that are subscribed.
     pub members: Vec<Member>,
     /// Its newest gaps, the newest first.
@@ -98,6 +103,11 @@ impl Status {
         self.members.iter().find(|member| member.id == leader.holder)?.report.as_ref().filter(|report| report.leads)
     }
 
+    /// A figure, unless Redis refuses the command that it needs.
+    pub fn known<T>(&self, part: Part, figure: T) -> Option<T> {
+        (!self.refused.contains(&part)).then_some(figure)
+    }
+
     /// How long the oldest pending message has been so.
     pub fn oldest_age(&self) -> Option<Duration> {
         self.snapshot.oldest.map(|oldest| Duration::from_micros(self.now_us.saturating_sub(oldest.0)))
@@ -111,9 +121,10 @@ impl Status {
     /// Pending messages that are in Redis alone, about; `None` if no leader reports.
     pub fn spilled(&self) -> Option<u64> {
         let report = self.leaders_report()?;
+        let pending = self.known(Part::Pending, self.snapshot.pending)?;
         let in_flight: u64 = report.consumers.iter().map(|consumer| consumer.in_flight).sum();
         let known = in_flight + report.ready + report.delayed;
-        Some(if report.behind { self.snapshot.pending.saturating_sub(known) } else { 0 })
+        Some(if report.behind { pending.saturating_sub(known) } else { 0 })
     }
 
     /// Messages that failed and wait for their next delivery; `None` if no leader reports.
@@ -135,6 +146,8 @@ impl Status {
 /// Looks at one group, again and again, through one connection.
 pub struct Onlooker {
     view: GroupView,
+    /// Whether the oldest pending message is known from reports.
+    relies_on_reports: bool,
     max_age: Duration,
     /// What was found in the server's settings, and when; nothing since the last failure.
     settings: Option<(Vec<Warning>, Instant)>,
@@ -143,7 +156,13 @@ pub struct Onlooker {
 impl Onlooker {
     /// Opens nothing yet.
     pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> Onlooker {
-        Onlooker { view: GroupView::new(connection, keys), max_age, settings: None }
+        Onlooker { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None }
+    }
+
+    /// The same for a user that may only read, and call no scripts: the age of the oldest pending message is known from the
+    /// dispatchers' reports. If there are none, the message is read.
+    pub fn without_scripts(self) -> Onlooker {
+        Onlooker { view: self.view.without_scripts(), relies_on_reports: true, ..self }
     }
 
     /// How the group stands now.
@@ -157,14 +176,21 @@ impl Onlooker {
     }
 
     fn try_to_look(&mut self) -> Result<Status> {
-        let snapshot = self.view.snapshot()?;
-        let members = self.view.members(&snapshot)?.into_iter().map(Member::new).collect();
+        let mut snapshot = self.view.snapshot()?;
+        let members: Vec<Member> = self.view.members(&snapshot)?.into_iter().map(Member::new).collect();
+        let any = snapshot.pending > 0 || self.view.refused().contains(&Part::Pending);
+        if self.relies_on_reports && any {
+            // The latest look is that which has seen the most go.
+            let reported = members.iter().filter_map(|member| member.report.as_ref()?.oldest).max().map(MessageId);
+            snapshot.oldest = reported.map_or_else(|| self.view.oldest_read_whole(), |oldest| Ok(Some(oldest)))?;
+        }
         let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
         let settings = self.settings()?.to_vec();
         Ok(Status {
             group: self.view.keys().group.clone(),
             now_us: wall_clock_us(),
             snapshot,
+            refused: self.view.refused().clone(),
             members,
             gaps,
             settings,
@@ -186,36 +212,29 @@ impl Onlooker {
 /// Shows how a group stands, once or until interrupted. The exit code tells the health that was seen last.
 pub fn run(config: &StatusConfig) -> Result<u8> {
     let connection = Connection::new(config.common.redis.clone(), REPLY_TIME);
-    let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age);
+    let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age).without_scripts();
     if !config.watch {
         let status = onlooker.look()?;
-        print(&mut io::stdout(), config.json, &status)?;
-        return Ok(status.exit_code());
+        return output::print(shown(config.json, &status)).map(|_| status.exit_code());
     }
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
-    let mut out = io::stdout();
-    let screen = !config.json && out.is_terminal();
+    let screen = !config.json && io::stdout().is_terminal();
+    // On a screen from the top left corner, when it is empty; elsewhere with an empty line between two looks.
+    let (before, after_it) = match (screen, config.json) {
+        (true, _) => ("\x1b[H\x1b[2J", ""),
+        (false, true) => ("", ""),
+        (false, false) => ("", "\n"),
+    };
     loop {
-        if screen {
-            // From the top left corner, on an empty screen.
-            write!(out, "\x1b[H\x1b[2J").map_err(output_failed())?;
-        }
-        let outcome = match onlooker.look() {
-            Ok(status) => {
-                print(&mut out, config.json, &status)?;
-                Ok(status.exit_code())
-            }
-            Err(error) => {
-                // In the place of the figures, which would look like those of now.
-                let shown =
-                    if config.json { failure_as_json(config, &error) } else { format!("status unknown: {error}") };
-                writeln!(out, "{shown}").and_then(|()| out.flush()).map_err(output_failed())?;
-                Err(error)
-            }
+        let (text, outcome) = match onlooker.look() {
+            Ok(status) => (shown(config.json, &status), Ok(status.exit_code())),
+            // In the place of the figures, which would look like those of now.
+            Err(error) if config.json => (failure_as_json(config, &error) + "\n", Err(error)),
+            Err(error) => (format!("{}\n", Escaped(format!("status unknown: {error}"))), Err(error)),
         };
-        if !config.json && !screen {
-            writeln!(out).map_err(output_failed())?;
+        if output::print(format_args!("{before}{text}{after_it}"))? == Reader::Gone {
+            return outcome;
         }
         select! {
             recv(requests.receiver()) -> _ => return outcome,
@@ -225,16 +244,11 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
 }
 
 fn failure_as_json(config: &StatusConfig, error: &Error) -> String {
-    failure_to_json(&config.common.keys.group, &error.to_string()).to_string()
+    json_text(&failure_to_json(&config.common.keys.group, &error.to_string()))
 }
 
-fn print(out: &mut impl Write, json: bool, status: &Status) -> Result<()> {
-    let written = if json { writeln!(out, "{}", status.to_json()) } else { write!(out, "{status}") };
-    written.and_then(|()| out.flush()).map_err(output_failed())
-}
-
-fn output_failed() -> impl FnOnce(io::Error) -> Error {
-    Error::io("writing to standard output")
+fn shown(json: bool, status: &Status) -> String {
+    if json { format!("{}\n", json_text(&status.to_json())) } else { status.to_string() }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The watch over a running program: which of its loops hang, and what systemd is told.
 //!
 //! The main thread of a program calls [`Supervisor::report`] at each tick. Where systemd started the program
-//! (`$NOTIFY_SOCKET` is set) it hears `READY=1` once the program can do its job for the first time, `STATUS=` whenever
+//! (`$NOTIFY_SOCKET` is set), and the service is all that runs in it ([`Supervisor::from_environment`]), systemd hears `READY=1` once the program can do its job for the first time, `STATUS=` whenever
 //! that changes, `WATCHDOG=1` as long as every loop turns, more time to start while it waits for others, and `STOPPING=1`. A program that hangs stops feeding the
 //! watchdog, and systemd restarts it. Elsewhere a loop that hangs is only logged.
 
@@ -37,6 +37,8 @@ pub struct Condition {
 #[derive(Debug)]
 pub struct Supervisor {
     ticks: Receiver<Instant>,
+    /// Whether systemd is told.
+    notifies: bool,
     said_ready: bool,
     said_hung: Option<&'static str>,
     said_status: String,
@@ -46,7 +48,13 @@ impl Supervisor {
     /// One for this process, as its environment says.
     pub fn from_environment() -> Supervisor {
         let every = sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |limit| LOOK_EVERY.min(limit / FEEDS));
-        Supervisor { ticks: tick(every), said_ready: false, said_hung: None, said_status: String::new() }
+        Supervisor { ticks: tick(every), notifies: true, ..Supervisor::unnoticed() }
+    }
+
+    /// One that only logs: for a service inside of somebody else's program, who speaks to systemd or does not.
+    pub fn unnoticed() -> Supervisor {
+        let ticks = tick(LOOK_EVERY);
+        Supervisor { ticks, notifies: false, said_ready: false, said_hung: None, said_status: String::new() }
     }
 
     /// When to report.
@@ -77,7 +85,7 @@ impl Supervisor {
             states.push(NotifyState::Status(&status));
         }
         if !states.is_empty() {
-            notify(&states);
+            self.notify(&states);
         }
         self.said_status = status;
         if hung != self.said_hung {
@@ -91,13 +99,15 @@ impl Supervisor {
 
     /// The program has begun to stop.
     pub fn stopping(&self) {
-        notify(&[NotifyState::Stopping]);
+        self.notify(&[NotifyState::Stopping]);
     }
-}
 
-/// Tells systemd, if it listens.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::debug!("event=not-notified error={}", crate::log::Quoted(error));
+    /// Tells systemd, if it listens.
+    fn notify(&self, states: &[NotifyState<'_>]) {
+        if self.notifies
+            && let Err(error) = sd_notify::notify(states)
+        {
+            log::debug!("event=not-notified error={}", crate::log::Quoted(error));
+        }
     }
 }

@@ -321,6 +321,12 @@ fn each_program_can_do_its_work_with_its_rights_and_needs_them_all() {
     assert!(amiss.is_empty(), "refused: {amiss:?}");
 
     drop((dispatchers, program));
+    // Without a dispatcher's report the oldest message is looked for by the tool itself.
+    wait_until("nobody to be subscribed", || (subscribers(admin) == 0).then_some(()));
+    let () = run(admin, &["ZADD", "messages:pending", "1", "0000000000000001:from long ago"]);
+    let status = programs.tool(&["status"]);
+    let shown = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(shown.contains("the oldest message is pending for") && status.stderr.is_empty(), "{status:?}");
     let calls = calls.end();
     for (name, user) in &programs.users {
         let mut called = calls.get(*name).cloned().unwrap_or_default();

@@ -44,7 +44,7 @@ fn assert_gone(children: &BTreeMap<u32, String>) {
 fn quick_measures_everything_once_and_writes_it_down() {
     let folder = PrivateFolder::create("bench").expect("a folder");
     let (json, svg) = (folder.path().join("bench.json"), folder.path().join("bench.svg"));
-    let files = format!("--json {} --svg {}", json.display(), svg.display());
+    let files = format!("--json-file {} --svg-file {}", json.display(), svg.display());
     let mut bench = bench(&format!("--quick --messages 2000 --rates 200 --time 200ms {files}"));
     let status = bench.wait(9 * DEADLINE).expect("it ends");
     let shown = bench.stdout().all().join("\n");
@@ -134,7 +134,7 @@ fn a_worker_records_what_it_acknowledges_and_survives_odd_messages() {
     let mut command = programs().command("oncecast").expect("the program is built");
     let port = server.port().to_string();
     command.args(["bench-worker", "--port", &port, "--stream", "s", "--stream-group", "g", "--results", "r"]);
-    command.args(["--name", "w7", "--batch", "2"]);
+    command.args(["--name", "w7", "--worker-batch", "2"]);
     let mut worker = ChildProcess::spawn("worker", command).expect("it starts");
     wait_until("three results", || (run_on::<u64>(&server, &["XLEN", "r"]) == 3).then_some(()));
     worker.must_run().expect("it goes on");
@@ -157,7 +157,7 @@ fn settings_that_cannot_be_used_are_named() {
         ("--payload 8", "--payload (ONCECAST_PAYLOAD)"),
         ("--latency --payload 20", "--payload (ONCECAST_PAYLOAD): got 20, takes at least 53 bytes"),
         ("--latency --rates 0", "--rates (ONCECAST_RATES): got \"0\""),
-        ("--json /nowhere/bench.json", "/nowhere/bench.json"),
+        ("--json-file /nowhere/bench.json", "/nowhere/bench.json"),
     ] {
         let mut bench = bench(options);
         let status = bench.wait(DEADLINE).expect("it ends");

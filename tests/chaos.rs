@@ -74,7 +74,10 @@ fn settings_that_cannot_be_used_are_named() {
     for (options, part) in [
         ("--faults kill,burn", "--faults (ONCECAST_FAULTS): got \"burn\", takes some of kill, pause, terminate"),
         ("--target nobody", "--target (ONCECAST_TARGET): got \"nobody\", takes any, leader, dispatcher, consumer"),
-        ("--dispatchers 1", "--dispatchers (ONCECAST_DISPATCHERS): got \"1\", takes a whole number from 2 to 64"),
+        (
+            "--dispatcher-count 1",
+            "--dispatcher-count (ONCECAST_DISPATCHER_COUNT): got \"1\", takes a whole number from 2 to 64",
+        ),
         ("--every 0s", "--every (ONCECAST_EVERY)"),
         ("--report /proc/nowhere", "--report (ONCECAST_REPORT): /proc/nowhere"),
     ] {

@@ -160,7 +160,8 @@ fn the_higher_epoch_rules_and_inherits_what_is_in_hand() {
     wait_until("the message to be in hand", || (consumer.stats.held() == 1).then_some(()));
 
     let mut new = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[1]);
-    old.send(&[process(2, "two")]);
+    // It may see that it is closed.
+    old.try_send(&[process(2, "two")]);
     old.expect_error(6);
     let mut late = ScriptedDispatcher::connect(consumer.address);
     late.send(&[Frame::Lead { epoch: Epoch(5), group: "messages" }]);
@@ -248,14 +249,15 @@ fn failures_say_when_to_deliver_again_and_why() {
         b"retry" => Err(HandlerError::retry("no luck")),
         b"later" => Err(HandlerError::retry_after(Duration::from_secs(3), "too early")),
         b"reject" => Err(HandlerError::reject("never")),
+        b"silent" => Err(HandlerError::retry("")),
         b"panic" => panic!("a bug in {}", "a handler"),
         b"error" => Ok("seven".parse::<u64>().map(|_| Outcome::new())?),
         _ => Ok(Outcome::new().field("delivery", delivery.number().to_string())),
     };
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(1).prefetch(10).handler(handler));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
-    pend(&redis, 6, "fine");
-    let bodies = ["retry", "later", "reject", "panic", "error"];
+    pend(&redis, 7, "fine");
+    let bodies = ["retry", "later", "reject", "panic", "error", "silent"];
     let frames: Vec<_> = bodies.iter().zip(1..).map(|(body, id)| process(id, body)).collect();
     peer.send(&frames);
     assert_eq!(peer.next_but_progress(), "NACK 1 0 no luck");
@@ -263,11 +265,12 @@ fn failures_say_when_to_deliver_again_and_why() {
     assert_eq!(peer.next_but_progress(), format!("NACK 3 {REJECT} never"));
     assert_eq!(peer.next_but_progress(), "NACK 4 0 handler panicked: a bug in a handler");
     assert_eq!(peer.next_but_progress(), "NACK 5 0 invalid digit found in string");
-    peer.send(&[Frame::Process { id: MessageId(6), delivery: 3, body: b"fine" }]);
-    peer.expect_acks(&[6]);
+    assert_eq!(peer.next_but_progress(), "NACK 6 0 the handler gave no reason", "an empty one means that none began");
+    peer.send(&[Frame::Process { id: MessageId(7), delivery: 3, body: b"fine" }]);
+    peer.expect_acks(&[7]);
     assert_eq!(entries(&redis), [["delivery=3"]]);
     let stats = &consumer.stats;
-    assert_eq!((stats.retried.get(), stats.rejected.get(), stats.panicked.get()), (4, 1, 1));
+    assert_eq!((stats.retried.get(), stats.rejected.get(), stats.panicked.get()), (5, 1, 1));
 }
 
 #[test]
@@ -443,23 +446,69 @@ fn expect_refused(address: std::net::SocketAddr) {
 }
 
 #[test]
-fn a_stopping_consumer_finishes_what_it_has_in_hand() {
+fn a_stopping_consumer_finishes_what_it_has_in_hand_and_answers_a_new_leader_meanwhile() {
     let redis = redis_server();
     let (permits, handler) = gated();
-    let consumer = RunningConsumer::start(consumer_of(&redis).handler(handler));
+    let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).handler(handler));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 1, "one");
-    peer.send(&[process(1, "one")]);
-    wait_until("it to be in hand", || (consumer.stats.held() == 1).then_some(()));
+    pend(&redis, 2, "two");
+    peer.send(&[process(1, "one"), process(2, "two")]);
+    wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
     consumer.handle.shutdown();
     assert_eq!(peer.next_but_progress(), "DRAIN");
-    expect_refused(consumer.address);
-    peer.send(&[process(2, "too late")]);
+    peer.send(&[process(3, "too late")]);
+    peer.sync();
+    // The leader is stopped as well, and the next one comes.
+    let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[1, 2]);
+    assert_eq!(next.next(), "DRAIN");
+    peer.expect_error(6);
+    next.send(&[process(4, "too late")]);
     permits.send(()).expect("handlers live");
-    peer.expect_acks(&[1]);
-    peer.expect_close();
+    wait_until("one to be recorded", || (entries(&redis).len() == 1).then_some(()));
+    let left = if entries(&redis) == [["body=one"]] { 2 } else { 1 };
+    next.expect_acks(&[3 - left]);
+    // And one more, which finds what is left.
+    let mut last = ScriptedDispatcher::elected(&redis, consumer.address, 7, &[left]);
+    assert_eq!(last.next(), "DRAIN");
+    permits.send(()).expect("handlers live");
+    last.expect_acks(&[left]);
+    last.expect_close();
+    let address = consumer.address;
     consumer.stop();
-    assert_eq!(entries(&redis), [["body=one"]]);
+    expect_refused(address);
+    assert_eq!((entries(&redis).len(), pending(&redis)), (2, 0));
+}
+
+/// What is on its way to Redis when the time is over is acknowledged, if Redis takes it in the time that threads have to
+/// end, and a leader that comes in that time is answered.
+#[test]
+fn a_drain_that_is_cut_short_closes_its_connections_after_the_last_answers() {
+    let redis = redis_server();
+    let (permits, handler) = gated();
+    let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).handler(handler));
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
+    pend(&redis, 1, "one");
+    pend(&redis, 2, "two");
+    peer.send(&[process(1, "one"), process(2, "two")]);
+    wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
+    let admin = &mut support::client(&redis.url());
+    let () = support::run(admin, &["CLIENT", "PAUSE", "600000", "WRITE"]);
+    permits.send(()).expect("handlers live");
+    wait_until("the result to be on its way", || {
+        let clients: String = support::run(admin, &["CLIENT", "LIST"]);
+        clients.contains(" flags=b ").then_some(())
+    });
+    consumer.handle.shutdown();
+    assert_eq!(peer.next_but_progress(), "DRAIN");
+    consumer.handle.shutdown();
+    let () = support::run(admin, &["CLIENT", "UNPAUSE"]);
+    let acked = peer.next_but_progress();
+    assert!(acked == "ACK 1" || acked == "ACK 2", "{acked}");
+    peer.expect_close_after_acks();
+    consumer.stop();
+    assert_eq!((entries(&redis).len(), pending(&redis)), (1, 1));
+    drop(permits);
 }
 
 #[test]
@@ -563,6 +612,76 @@ fn a_port_in_use_and_a_bad_setting_have_their_exit_codes() {
     let address = taken.local_addr().expect("bound").to_string();
     expect_end(program(&["--listen", &address]), 1, &[&address, "--listen", "ONCECAST_LISTEN"]);
     expect_end(program(&["--prefetch", "0"]), 2, &["--prefetch"]);
+}
+
+/// All handler threads hang on messages whose time is over: what is queued behind them goes back, not begun.
+#[test]
+fn a_consumer_whose_handlers_are_all_given_up_hands_back_what_is_queued_and_returns_when_one_does() {
+    let redis = redis_server();
+    let (permits, handler) = gated();
+    let builder = consumer_of(&redis).concurrency(1).prefetch(8).handler_timeout(Duration::from_millis(100));
+    let consumer = RunningConsumer::start(builder.handler(handler));
+    (1..=4).for_each(|id| pend(&redis, id, "x"));
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
+    peer.send(&[process(1, "stuck"), process(2, "x"), process(3, "x")]);
+    let frames: Vec<String> = (0..3).map(|_| peer.next_but_progress()).collect();
+    assert_eq!(frames, ["DRAIN", "NACK 2 0 ", "NACK 3 0 "]);
+    wait_until("it to be not ready", || consumer.stats.ready().is_err().then_some(()));
+    // Sent before DRAIN was read.
+    peer.send(&[process(4, "x")]);
+    assert_eq!(peer.next(), "NACK 4 0 ", "nothing is reported, either");
+    // A new leader hears the same.
+    let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
+    assert_eq!(next.next(), "DRAIN");
+
+    permits.send(()).expect("handlers live");
+    next.expect_close_after_acks();
+    wait_until("the late result to be recorded", || (consumer.stats.held() == 0).then_some(()));
+    let mut again = ScriptedDispatcher::lead(consumer.address, 6, &[]);
+    (2..=4).for_each(|_| permits.send(()).expect("handlers live"));
+    again.send(&[process(2, "x"), process(3, "x"), process(4, "x")]);
+    again.expect_acks(&[2, 3, 4]);
+    assert!(consumer.stats.ready().is_ok());
+    assert_eq!((entries(&redis).len(), pending(&redis), consumer.stats.handed_back.get()), (4, 0, 3));
+}
+
+/// It reaches the leader and not Redis: it keeps what it has begun, hands back the rest, and takes nothing more.
+#[test]
+fn a_consumer_that_does_not_reach_redis_hands_back_what_it_has_not_begun() {
+    let mut redis = lasting_redis_server();
+    let (permits, handler) = gated();
+    let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).prefetch(50).handler(handler));
+    (1..=40).for_each(|id| pend(&redis, id, "x"));
+    let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
+    peer.send(&(1..=40).map(|id| process(id, "x")).collect::<Vec<_>>());
+    wait_until("all to be in hand", || (consumer.stats.held() == 40).then_some(()));
+    redis.kill().expect("it is ours");
+    // One result waits for Redis, and two handlers are at work.
+    permits.send(()).expect("handlers live");
+    assert_eq!(peer.next_but_progress(), "DRAIN");
+    let mut back: Vec<String> = (0..37).map(|_| peer.next_but_progress()).collect();
+    back.sort();
+    let mut expected: Vec<String> = (4..=40).map(|id| format!("NACK {id} 0 ")).collect();
+    expected.sort();
+    assert_eq!(back, expected);
+    assert_eq!(peer.next(), "PROGRESS 1 2 3");
+    // The same leader connects anew.
+    let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[1, 2, 3]);
+    assert_eq!(peer.next(), "DRAIN");
+    assert!(consumer.stats.is_unable() && consumer.stats.ready().is_err());
+
+    redis.start_again().expect("it starts again");
+    let first = peer.next_but_progress();
+    assert!(first == "ACK 1" || first == "ACK 2", "{first}");
+    wait_until("it to be well", || consumer.stats.ready().is_ok().then_some(()));
+    // What is in hand would go to others if it closed the connection now.
+    permits.send(()).and(permits.send(())).expect("handlers live");
+    peer.expect_close_after_acks();
+    let mut again = ScriptedDispatcher::lead(consumer.address, 5, &[]);
+    again.send(&(4..=40).map(|id| process(id, "x")).collect::<Vec<_>>());
+    (4..=40).for_each(|_| permits.send(()).expect("handlers live"));
+    again.expect_acks(&(4..=40).collect::<Vec<_>>());
+    assert_eq!((entries(&redis).len(), pending(&redis)), (40, 0));
 }
 
 /// A handler whose results have 4 MiB each; it tells how often it ran, and lives as long as a thread runs it.

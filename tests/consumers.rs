@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use oncecast::id::MessageId;
-use oncecast::local::{Member, ports};
+use oncecast::local::{ChildProcess, Cluster, Member, ports};
 use oncecast::wire::{ErrorCode, Field, Frame, REJECT};
 use oncecast::{Consumer, Delivery, Outcome};
 use tungstenite::Message;
 
 use support::load::Load;
 use support::peer::{Heard, Line, Peer};
+use support::proxy::Proxy;
 use support::scripted_group::{Scripted, wait_until_listed};
 use support::{
     DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, occurrences, options,
@@ -280,6 +281,85 @@ fn a_drain_moves_new_messages_elsewhere_and_its_leftovers_uncounted() {
     staying_line.send(&[Frame::Ack(vec![id])]);
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));
     assert_eq!(state(connection).2, 0);
+}
+
+/// A consumer of a group, with a handler that waits until the sender of the gate is dropped.
+fn gated_consumer(
+    name: &str,
+    url: String,
+    address: &str,
+) -> (crossbeam_channel::Sender<()>, oncecast::ConsumerBuilder) {
+    let (gate, waiting) = crossbeam_channel::bounded::<()>(0);
+    let handler = move |delivery: &Delivery<'_>| {
+        let _ = waiting.recv();
+        Ok(Outcome::new().field("message_id", delivery.payload()))
+    };
+    (gate, Consumer::builder().redis_url(url).listen(address).consumer_id(name).concurrency(1).handler(handler))
+}
+
+/// A group with one dispatcher, told the addresses of two consumers that do not run yet.
+fn group_of_two() -> (ChildProcess, Cluster, redis::Connection, [String; 2]) {
+    let mut cluster = bare_cluster();
+    let addresses = [0, 1].map(|_| format!("127.0.0.1:{}", ports::free_port().unwrap()));
+    let dispatcher = dispatcher(&cluster, "d0", &addresses, "--link-timeout-ms 1000");
+    let mut connection = client_of(&mut cluster);
+    wait_until_in_sync(&mut connection, 1);
+    (dispatcher, cluster, connection, addresses)
+}
+
+fn quick_consumer(cluster: &mut Cluster, address: &str) -> OwnConsumer {
+    let handler = |delivery: &Delivery<'_>| Ok(Outcome::new().field("message_id", delivery.payload()));
+    let builder = Consumer::builder().redis_url(cluster.redis().url()).listen(address).consumer_id("quick");
+    OwnConsumer::start(builder.concurrency(1).prefetch(8).handler(handler))
+}
+
+#[test]
+fn what_waits_behind_a_handler_that_hangs_is_done_by_others() {
+    let (_dispatcher, mut cluster, mut connection, addresses) = group_of_two();
+    let connection = &mut connection;
+    let (gate, builder) = gated_consumer("stuck", cluster.redis().url(), &addresses[0]);
+    let _stuck = OwnConsumer::start(builder.prefetch(8).handler_timeout(Duration::from_millis(300)));
+    wait_until_listed(connection, &["stuck"]);
+    publish_payloads(connection, (0..8).map(|n| n.to_string()));
+    wait_until("all to be taken in", || (state(connection).0 == 8).then_some(()));
+    let _quick = quick_consumer(&mut cluster, &addresses[1]);
+    // The one that hangs as well: it is overdue.
+    wait_until_done(connection, 8);
+    drop(gate);
+    // It takes its part again.
+    wait_until_listed(connection, &["quick", "stuck"]);
+    publish_payloads(connection, (8..100).map(|n| n.to_string()));
+    wait_until_done(connection, 100);
+    assert_each_once(connection, &(0..100).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_waits_at_a_consumer_that_does_not_reach_redis_is_done_by_others() {
+    let (dispatcher, mut cluster, mut connection, addresses) = group_of_two();
+    let connection = &mut connection;
+    let redis = cluster.redis().url();
+    let target = redis.trim_start_matches("redis://").split('/').next().unwrap().to_owned();
+    let proxy = Proxy::to(&target);
+    let near = proxy.address.clone();
+    let (gate, builder) = gated_consumer("cut", format!("redis://{near}"), &addresses[0]);
+    let _cut = OwnConsumer::start(builder.prefetch(50));
+    wait_until_listed(connection, &["cut"]);
+    publish_payloads(connection, (0..50).map(|n| n.to_string()));
+    wait_until("all to be taken in", || (state(connection).0 == 50).then_some(()));
+    let _quick = quick_consumer(&mut cluster, &addresses[1]);
+    wait_until_listed(connection, &["cut", "quick"]);
+    drop(proxy);
+    dispatcher.wait_for_line("event=consumer-draining consumer=cut", DEADLINE).unwrap();
+    wait_until("all but what has begun", || (state(connection).1 == 49).then_some(()));
+    assert_eq!(state(connection).0, 1);
+
+    let _proxy = Proxy::at(&near, &target);
+    drop(gate);
+    wait_until_done(connection, 50);
+    wait_until_listed(connection, &["cut", "quick"]);
+    publish_payloads(connection, (50..200).map(|n| n.to_string()));
+    wait_until_done(connection, 200);
+    assert_each_once(connection, &(0..200).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 #[test]

@@ -110,16 +110,37 @@ fn a_forged_epoch_is_refused_and_the_true_leader_goes_on() {
     deliver(&mut leader, 1);
     for (forged, epoch) in (0..20).zip([u64::MAX, 6].into_iter().cycle()) {
         let text = answer(consumer.address, epoch);
-        assert_refused(&text, 6, &[&format!("epoch {epoch} is not in redis"), "messages:epoch says 5"]);
+        assert_refused(&text, 6, &[&format!("epoch {epoch} is not in redis"), "messages:epoch names another epoch"]);
+        assert!(!text.contains(" 5"), "whoever has proven nothing is told no epoch: {text}");
         deliver(&mut leader, 2 + forged);
     }
     assert_eq!(consumer.stats.ruling_epoch(), 5, "the leader's connection stood all the time");
-    assert_refused(&answer(consumer.address, 4), 6, &["epoch 4 is over", "has seen epoch 5"]);
+    // A lower one is refused in the same words: they don't tell whether the true one is higher.
+    let [lower, higher] = [4, 6].map(|epoch| answer(consumer.address, epoch).replace(&format!("epoch {epoch} "), ""));
+    assert_eq!(lower, higher);
     // It is not remembered, either: the next leaders' epochs are lower.
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     deliver(&mut next, 30);
     leader.expect_error(6);
-    assert_eq!(consumer.stats.unconfirmed.get(), 22);
+    assert_eq!(consumer.stats.unconfirmed.get(), 23);
+}
+
+/// Redis came back with an older clock, or was emptied: who is elected then would be refused for ever.
+#[test]
+fn a_leader_that_redis_vouches_for_is_told_what_was_seen() {
+    let redis = redis_server();
+    let consumer = RunningConsumer::start(consumer_at(&redis.url()));
+    let _leader = ScriptedDispatcher::elected(&redis, consumer.address, 1_790_000_000_123, &[]);
+    run_on::<()>(&redis, &["DEL", "messages:epoch"]);
+    elect(&redis, 7);
+    let text = answer(consumer.address, 7);
+    assert_refused(&text, 6, &["epoch 7 is the newest in redis"]);
+    assert!(text.starts_with("ERROR 6 seen 1790000000123: "), "{text}");
+    for epoch in [6, 8, 1_790_000_000_122, 1_790_000_000_124] {
+        let text = answer(consumer.address, epoch);
+        assert_refused(&text, 6, &[&format!("epoch {epoch} is not in redis")]);
+        assert!(!text.contains("1790000000123") && !text.contains(" 7"), "{text}");
+    }
 }
 
 #[test]
@@ -127,7 +148,7 @@ fn one_that_was_replaced_before_it_came_is_told_so() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     elect(&redis, 7);
-    assert_refused(&answer(consumer.address, 6), 6, &["messages:epoch says 7", "a later leader has taken over"]);
+    assert_refused(&answer(consumer.address, 6), 6, &["messages:epoch names another epoch", "later leader"]);
     assert_eq!(answer(consumer.address, 7), "READY");
 }
 
@@ -139,6 +160,7 @@ fn while_redis_is_away_a_leader_is_put_off() {
     elect(&redis, 6);
     redis.kill().expect("it is ours");
     assert_refused(&answer(consumer.address, 6), 9, &["epoch 6", "--redis-url"]);
+    assert_refused(&answer(consumer.address, 4), 9, &["epoch 4"]);
     // What it has seen it has seen.
     drop(first);
     assert_eq!(answer(consumer.address, 5), "READY");
@@ -230,6 +252,9 @@ fn a_user_that_may_not_read_the_key_works_as_before_and_is_warned_once() {
     for part in ["no permissions", "+getrange", "~messages:epoch"] {
         assert!(line.contains(part), "no {part} in {line}");
     }
+    // What no Redis can have given out is not believed, and lower ones are refused.
+    assert_refused(&answer(address, u64::MAX), 6, &["more than a day ahead"]);
+    assert_refused(&answer(address, 6), 6, &["epoch 6 is over"]);
     // With the right it asks from the next leader on.
     let () = run(admin, &["ACL", "SETUSER", "oncecast-consumer", "+getrange", "~messages:epoch"]);
     assert_refused(&answer(address, 8), 6, &["messages:epoch is not there"]);

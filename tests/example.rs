@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
 
+use oncecast::local::folder::PrivateFolder;
 use oncecast::local::{ChildProcess, ports};
 
 use support::{
@@ -32,6 +35,12 @@ fn the_smallest_consumer_records_what_its_closure_makes() {
     let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     let mut command = Command::new(built_example());
     command.env("ONCECAST_REDIS_URL", cluster.redis().url()).env("ONCECAST_LISTEN", &listen);
+    // Whether its program speaks to systemd is that program's own affair.
+    let folder = PrivateFolder::create("example").expect("a folder");
+    let notified = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&notified).expect("a new socket");
+    systemd.set_nonblocking(true).expect("our own socket");
+    command.env("NOTIFY_SOCKET", &notified).env("WATCHDOG_USEC", "3000000").env_remove("WATCHDOG_PID");
     let mut smallest = ChildProcess::spawn("smallest", command).expect("it starts");
     let _dispatcher = dispatcher(&cluster, "d0", &[listen], "");
     wait_until_in_sync(connection, 1);
@@ -42,6 +51,12 @@ fn the_smallest_consumer_records_what_its_closure_makes() {
     shouted.sort();
     assert_eq!(shouted, ["HELLO", "WORLD"]);
     assert_eq!(smallest.stop(DEADLINE).expect("it ends on SIGTERM").code(), Some(0));
+    let said = systemd.recv(&mut [0; 4096]);
+    assert_eq!(said.expect_err("nothing was said").kind(), ErrorKind::WouldBlock);
+    let logged = smallest.stderr().tail(100);
+    for event in ["event=listening", "event=stopped"] {
+        assert!(logged.contains(event), "{event} is not logged:\n{logged}");
+    }
 }
 
 #[test]

@@ -26,12 +26,37 @@ fn pages_of(command: &clap::Command, pages: &mut BTreeMap<String, String>) {
         line => line.trim_end().to_owned(),
     };
     let page: String = page.lines().map(|text| line(text) + "\n").collect();
+    let page = without_help(&page);
     pages.insert(format!("{name}.1"), page);
     for subcommand in command.get_subcommands().filter(|command| !command.is_hide_set()) {
         if subcommand.get_name() != "help" {
             pages_of(subcommand, pages);
         }
     }
+}
+
+/// The page without the entry of the subcommand `help`, for which the generator names a page that there is not.
+fn without_help(page: &str) -> String {
+    let mut lines = page.lines().peekable();
+    let mut kept = String::new();
+    while let Some(line) = lines.next() {
+        if line == ".TP" && lines.peek().is_some_and(|named| named.ends_with("\\-help(1)")) {
+            // Its name and its text.
+            lines.next();
+            lines.next();
+            continue;
+        }
+        kept += line;
+        kept.push('\n');
+    }
+    kept
+}
+
+/// The pages that a page refers to, as `name(1)`.
+fn referred(page: &str) -> Vec<String> {
+    let plain = page.replace('\\', "");
+    let words = plain.split(|c: char| c.is_whitespace() || c == ',');
+    words.filter_map(|word| word.strip_suffix("(1)")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -61,6 +86,12 @@ fn the_manual_pages_are_those_of_the_command_lines() {
     for (name, page) in &pages {
         assert_eq!(&found[name], page, "man/{name} is not what --help says; `make man` writes it anew");
     }
+    for (name, page) in &pages {
+        for other in referred(page) {
+            assert!(pages.contains_key(&format!("{other}.1")), "man/{name} refers to {other}(1), which there is not");
+        }
+    }
+    assert!(referred(&pages["oncecast.1"]).len() >= 6, "{:?}", referred(&pages["oncecast.1"]));
     // Catches a generator that leaves settings out.
     assert!(pages["oncecast-dispatcher.1"].contains("ONCECAST_CONSUMERS"));
     assert!(pages["oncecast-audit.1"].contains("ONCECAST_EXPECT"));

@@ -68,15 +68,18 @@ fn a_replica_is_found_also_one_that_takes_writes() {
 }
 
 #[test]
-fn a_server_that_does_not_tell_is_not_complained_about() {
+fn a_server_that_does_not_tell_is_noted_and_not_complained_about() {
+    let not_told = |command| Warning::NotTold { command };
     let bad = [("maxmemory-policy", "allkeys-lru"), ("rename-command", "CONFIG \"\"")];
-    assert_eq!(found_at(&server_with(&bad)), [], "CONFIG has another name");
+    let renamed = check(&mut server_with(&bad).connection()).expect("the server answers");
+    assert_eq!(renamed, [not_told("CONFIG GET")], "CONFIG has another name");
+    assert!(not_told("CONFIG GET").is_note());
     let server = badly_configured();
     let () = run_on(&server, &["ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config", "-info"]);
     let url = server.url().replace("redis://", "redis://app:secret@");
     let app = oncecast::ledger::Server::parse(&url).expect("a URL");
     let mut connection = oncecast::ledger::Connection::new(app, DEADLINE);
-    assert_eq!(check(&mut connection).expect("it refuses, but it answers"), []);
+    assert_eq!(check(&mut connection).expect("it refuses, but it answers"), ["CONFIG GET", "INFO"].map(not_told));
 }
 
 #[test]

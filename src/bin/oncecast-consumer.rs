@@ -2,34 +2,19 @@
 
 use std::process::ExitCode;
 
-use oncecast::config::{self, ConsumerConfig, Parsed};
+use oncecast::config::{self, ConsumerConfig};
 use oncecast::consumer::ConsumerBuilder;
 use oncecast::error::Result;
-use oncecast::metrics::healthcheck;
+use oncecast::program;
 
 fn main() -> ExitCode {
-    let config = match config::consumer(std::env::args_os(), &config::environment) {
-        Ok(Parsed::Run(config)) => config,
-        Ok(Parsed::Healthcheck(config)) => return ExitCode::from(healthcheck::run(&config)),
-        Ok(Parsed::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => error.exit(),
-    };
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            oncecast::log::fail("oncecast-consumer", &error);
-            ExitCode::from(error.exit_code())
-        }
-    }
+    program::main("oncecast-consumer", config::consumer, run)
 }
 
-fn run(config: ConsumerConfig) -> Result<()> {
+fn run(config: ConsumerConfig) -> Result<u8> {
     let log_level = config.common.log_level;
-    let consumer = ConsumerBuilder::from(config).bind()?;
+    let consumer = ConsumerBuilder::from(config).systemd_service(true).bind()?;
     let _log = oncecast::log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
-    consumer.run()
+    consumer.run().map(|()| 0)
 }

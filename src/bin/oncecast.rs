@@ -2,27 +2,12 @@
 
 use std::process::ExitCode;
 
-use oncecast::config::{self, Parsed, ToolConfig};
+use oncecast::config::{self, ToolConfig};
 use oncecast::error::Result;
-use oncecast::metrics::healthcheck;
-use oncecast::{audit, local, log, status};
+use oncecast::{audit, local, log, output, program, status};
 
 fn main() -> ExitCode {
-    match config::tool(std::env::args_os(), &config::environment) {
-        Ok(Parsed::Run(config)) => match run(config) {
-            Ok(code) => ExitCode::from(code),
-            Err(error) => {
-                log::fail("oncecast", &error);
-                ExitCode::from(error.exit_code())
-            }
-        },
-        Ok(Parsed::Healthcheck(config)) => ExitCode::from(healthcheck::run(&config)),
-        Ok(Parsed::Print(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => error.exit(),
-    }
+    program::main("oncecast", config::tool, run)
 }
 
 /// Gives the exit code of a run in which nothing failed.
@@ -31,8 +16,7 @@ fn run(config: ToolConfig) -> Result<u8> {
         ToolConfig::Audit(config) => {
             let _log = log::init(config.common.log_level, "oncecast", "audit")?;
             let report = audit::audit(&config)?;
-            print!("{report}");
-            Ok(report.exit_code())
+            output::print(&report).map(|_| report.exit_code())
         }
         ToolConfig::Status(config) => {
             let _log = log::init(config.common.log_level, "oncecast", "status")?;

@@ -60,7 +60,7 @@ pub struct BenchParts {
     pub sweep: bool,
 }
 
-const BENCH: &[Setting] = &[
+pub(super) const BENCH: &[Setting] = &[
     Setting::switch(
         "latency",
         "Measure how long it takes from publishing to the recorded result, instead of throughput",
@@ -101,8 +101,8 @@ const BENCH: &[Setting] = &[
     ),
     Setting::new("kinds", "LIST", Text("oncecast,streams,relay"), "What is measured"),
     Setting::switch("append-only", "Have Redis keep an append-only file, written out every second"),
-    Setting::new("json", "FILE", Found("none"), "Write the numbers to this file"),
-    Setting::new("svg", "FILE", Found("none"), "Write a picture to this file"),
+    Setting::new("json-file", "FILE", Found("none"), "Write the numbers to this file"),
+    Setting::new("svg-file", "FILE", Found("none"), "Write a picture to this file"),
     REDIS_SERVER,
     LOG_LEVEL,
 ];
@@ -121,7 +121,7 @@ program, which for streams calls XADD where it calls PUBLISH for the others. Aft
 what was sent: if one is missing or there twice, that is the end.",
         "\
 Examples:
-  oncecast bench --json bench.json --svg bench.svg
+  oncecast bench --json-file bench.json --svg-file bench.svg
   oncecast bench --latency --rates 1000,10000
   oncecast bench --sweep --kinds oncecast,streams --time 5s
 
@@ -157,9 +157,9 @@ pub(super) fn bench(matches: &ArgMatches, environment: Environment<'_>) -> Resul
         rates: rates(values, if quick { "1000" } else { "1000,10000,50000" })?,
         time,
         append_only: values.is_on("append-only")?,
-        json: values.text("json")?.map(PathBuf::from),
-        svg: values.text("svg")?.map(PathBuf::from),
-        redis_server: values.text("redis-server")?.map(PathBuf::from),
+        json: values.path("json-file")?,
+        svg: values.path("svg-file")?,
+        redis_server: values.path("redis-server")?,
         log_level: log_level(values)?,
     })
 }

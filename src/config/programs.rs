@@ -10,8 +10,10 @@ use log::LevelFilter;
 
 use super::bench::parts::{self, BenchPart};
 use super::bench::{self, BenchConfig};
+use super::channel;
+use super::suggestion;
 use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, HEALTHCHECK, PUBLISHER, STATUS, WITNESS};
-use super::{ConfigError, Environment, Values, is_host_port, is_plain_name, quoted};
+use super::{ConfigError, Environment, Values, check_host_port, is_plain_name, quoted};
 use crate::id::DispatcherId;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
 use crate::local::trial::plan::{Fault, Plan, Target};
@@ -215,13 +217,9 @@ pub fn dispatcher(
     read(tables::dispatcher(), arguments, environment, |matches| {
         let values = Values { matches, settings: DISPATCHER, environment };
         let common = common(&values)?;
-        let channel = values.required("channel", "a channel's name")?;
-        if channel == common.keys.control || channel.starts_with(&common.keys.alive_prefix) {
-            return Err(ConfigError::new("channel", quoted(&channel), "a channel that the group does not use itself"));
-        }
         let lease_ttl = values.millis("lease-ttl-ms", 100, 600_000)?;
         Ok(DispatcherConfig {
-            channel,
+            channel: channel(&values, &common.keys)?,
             consumers: consumer_addresses(&values)?,
             name: match values.text("dispatcher-id")? {
                 Some(name) if is_plain_name(&name) && DispatcherId::may_be_named(&name) => name,
@@ -252,9 +250,9 @@ pub fn consumer(
 
 pub(super) fn consumer_of(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
     let listen = values.required("listen", "an address, host:port")?;
-    if !is_host_port(&listen) && !listen.ends_with(":0") {
-        return Err(ConfigError::new("listen", quoted(&listen), "an address, host:port"));
-    }
+    // Port 0 takes any free one.
+    let any_port = listen.strip_suffix(":0").map(|host| format!("{host}:1"));
+    check_host_port("listen", any_port.as_deref().unwrap_or(&listen), "an address, host:port")?;
     let cores = || thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     Ok(ConsumerConfig {
         common: common(values)?,
@@ -285,7 +283,7 @@ pub fn publisher(
         let common = common(&values)?;
         let random_prefix = || format!("{:08x}-", fastrand::u32(..));
         Ok(PublisherConfig {
-            channel: values.required("channel", "a channel's name")?,
+            channel: channel(&values, &common.keys)?,
             count: values.optional_number("count", 1, u64::MAX >> 1)?,
             duration: values.duration("duration")?,
             rate: values.optional_number("rate", 1, 100_000_000)?,
@@ -299,7 +297,7 @@ pub fn publisher(
                 }
                 None => random_prefix(),
             },
-            ids_file: values.text("ids-file")?.map(PathBuf::from),
+            ids_file: values.path("ids-file")?,
             common,
         })
     })
@@ -316,14 +314,14 @@ pub fn tool(
             Ok(ToolConfig::Audit(Box::new(AuditConfig {
                 common: common(&values)?,
                 expect: values.optional_number("expect", 0, u64::MAX >> 1)?,
-                ids: values.text("ids")?.map(PathBuf::from),
+                ids: values.path("ids")?,
                 id_field: values.required("id-field", "a field's name")?,
             })))
         }
         Some(("demo", matches)) => {
             let values = Values { matches, settings: DEMO, environment };
             Ok(ToolConfig::Demo(DemoConfig {
-                redis_server: values.text("redis-server")?.map(PathBuf::from),
+                redis_server: values.path("redis-server")?,
                 rate: values.number("rate", 1, 1_000_000)?,
                 duration: values.duration("duration")?.expect("the setting has a default"),
                 log_level: log_level(&values)?,
@@ -343,7 +341,7 @@ pub fn tool(
         }
         Some(("witness", matches)) => {
             let values = Values { matches, settings: WITNESS, environment };
-            let journals = values.required("journals", "a folder")?.into();
+            let journals = PathBuf::from(values.required("journals", "a folder")?);
             Ok(ToolConfig::Witness(Box::new(WitnessConfig { consumer: consumer_of(&values)?, journals })))
         }
         Some(("bench", matches)) => {
@@ -385,20 +383,42 @@ fn chaos(values: &Values<'_>) -> Result<ChaosConfig, ConfigError> {
         least_outage: duration("least-outage")?,
         outage: duration("outage")?,
     };
-    if plan.strikes().is_empty() {
-        let takes = "at most two thirds of --duration, so that something happens";
-        return Err(ConfigError::new("every", format_args!("{:?}", plan.every), takes));
-    }
+    check_times(&plan, values)?;
     Ok(ChaosConfig {
-        redis_server: values.text("redis-server")?.map(PathBuf::from),
-        dispatchers: values.number("dispatchers", 2, 64)? as usize,
-        consumers: values.number("consumers", 1, 64)? as usize,
+        redis_server: values.path("redis-server")?,
+        dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
+        consumers: values.number("consumer-count", 1, 64)? as usize,
         rate,
         batch: Some(batch).filter(|batch| *batch > 0),
         plan,
-        report: values.text("report")?.map(PathBuf::from),
+        report: values.path("report")?,
         log_level: log_level(values)?,
     })
+}
+
+/// The faults must fit into the run, at least one and not too many. Of the two times the one that was given is to blame.
+fn check_times(plan: &Plan, values: &Values<'_>) -> Result<(), ConfigError> {
+    /// They are drawn before it begins.
+    const MOST_STRIKES: u128 = 1_000_000;
+    let Plan { every, duration, .. } = plan;
+    let blame_every = values.is_given("every");
+    let (too_many, too_few) = match blame_every {
+        true => (
+            format!("at least a millionth of --duration ({duration:?})"),
+            format!("at most two thirds of --duration ({duration:?}), so that something happens"),
+        ),
+        false => (
+            format!("at most a million times --every ({every:?})"),
+            format!("at least one and a half times --every ({every:?}), so that something happens"),
+        ),
+    };
+    let takes = match duration.as_nanos() / every.as_nanos() {
+        faults if faults > MOST_STRIKES => too_many,
+        _ if *every + *every / 2 > *duration => too_few,
+        _ => return Ok(()),
+    };
+    let (name, got) = if blame_every { ("every", every) } else { ("duration", duration) };
+    Err(ConfigError::new(name, format_args!("{got:?}"), takes))
 }
 
 const DISPATCHER_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @, not beginning with alive:";
@@ -411,7 +431,8 @@ fn read<T>(
     environment: Environment<'_>,
     check: impl FnOnce(&clap::ArgMatches) -> Result<T, ConfigError>,
 ) -> Result<Parsed<T>, clap::Error> {
-    match command.try_get_matches_from_mut(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match command.try_get_matches_from_mut(&arguments) {
         Ok(matches) => match parsed(&matches, environment, check) {
             Ok(parsed) => Ok(parsed),
             Err(error) => {
@@ -424,7 +445,7 @@ fn read<T>(
             }
         },
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.to_string())),
-        Err(error) => Err(error),
+        Err(error) => Err(suggestion::completed(error, &command, &arguments)),
     }
 }
 
@@ -449,8 +470,11 @@ fn common(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
     const URL: &str = "redis://[user:password@]host[:port][/db] or redis+unix:///path";
     let url = values.required("redis-url", URL)?;
     // The value is not repeated: it may hold a password.
-    let redis = Server::parse(&url)
+    let mut redis = Server::parse(&url)
         .map_err(|problem| ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL))?;
+    if !values.is_given("redis-url") {
+        redis = redis.by_default();
+    }
     let group = values.required("group", "a name")?;
     if !is_group(&group) {
         return Err(ConfigError::new("group", quoted(&group), GROUP_FORM));
@@ -461,12 +485,27 @@ fn common(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
     Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics_addr })
 }
 
+/// The channel that the setting names.
+pub(super) fn channel_name(values: &Values<'_>) -> Result<String, ConfigError> {
+    let text = values.required("channel", "a channel's name")?;
+    channel::exact_name(&text).map_err(|takes| ConfigError::new("channel", quoted(&text), takes))
+}
+
+/// The channel that users publish on.
+fn channel(values: &Values<'_>, keys: &Keys) -> Result<String, ConfigError> {
+    let channel = channel_name(values)?;
+    if channel == keys.control || channel.starts_with(&keys.alive_prefix) {
+        return Err(ConfigError::new("channel", quoted(&channel), "a channel that the group does not use itself"));
+    }
+    Ok(channel)
+}
+
 fn metrics_addr(values: &Values<'_>) -> Result<Option<String>, ConfigError> {
     match values.text("metrics-addr")?.filter(|address| address != "off") {
-        Some(address) if !is_host_port(&address) => {
-            Err(ConfigError::new("metrics-addr", quoted(&address), "an address, host:port, or off"))
+        Some(address) => {
+            check_host_port("metrics-addr", &address, "an address, host:port, or off").map(|()| Some(address))
         }
-        address => Ok(address),
+        None => Ok(None),
     }
 }
 
@@ -486,11 +525,9 @@ fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
     const MAX_CONSUMERS: usize = 1_024;
     let text = values.required("consumers", TAKES)?;
     let addresses: Vec<String> = text.split(',').map(|address| address.trim().to_owned()).collect();
-    if let Some(bad) = addresses.iter().find(|address| !is_host_port(address)) {
-        return Err(ConfigError::new("consumers", format_args!("{bad:?} in {text:?}"), TAKES));
-    }
+    addresses.iter().try_for_each(|address| check_host_port("consumers", address, TAKES))?;
     if let Some(twice) = addresses.iter().enumerate().find(|(i, address)| addresses[..*i].contains(address)) {
-        return Err(ConfigError::new("consumers", format_args!("{:?} twice", twice.1), TAKES));
+        return Err(ConfigError::new("consumers", format_args!("{} twice", quoted(twice.1)), TAKES));
     }
     if addresses.len() > MAX_CONSUMERS {
         return Err(ConfigError::new(

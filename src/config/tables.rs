@@ -22,7 +22,7 @@ const CHANNEL: Setting = Setting::new(
     "channel",
     "NAME",
     Text("messages:published"),
-    "The channel that users publish on: one name, no pattern",
+    "The channel that users publish on: one name, no pattern. Put a backslash before each * ? [ ] \\ in it",
 );
 pub(super) const LOG_LEVEL: Setting =
     Setting::new("log-level", "LEVEL", Text("info"), "off, error, warn, info, debug or trace");
@@ -219,8 +219,8 @@ pub(super) const CHAOS: &[Setting] = &[
         "The longest time that a process is away or paused; at most half the time between two faults",
     ),
     Setting::new("seed", "N", Found("random"), "Draws the same faults again"),
-    Setting::new("dispatchers", "N", Text("2"), "How many dispatchers; one alone could not go on for another"),
-    Setting::new("consumers", "N", Text("3"), "How many consumers"),
+    Setting::new("dispatcher-count", "N", Text("2"), "How many dispatchers; one alone could not go on for another"),
+    Setting::new("consumer-count", "N", Text("3"), "How many consumers"),
     Setting::new(
         "report",
         "DIR",
@@ -230,6 +230,12 @@ pub(super) const CHAOS: &[Setting] = &[
     REDIS_SERVER,
     LOG_LEVEL,
 ];
+
+/// The settings of all programs and subcommands. A name has one meaning in all of them, since its variable may be set for all.
+pub(super) fn all() -> impl Iterator<Item = &'static [Setting]> {
+    let own = [DISPATCHER, CONSUMER, WITNESS, PUBLISHER, AUDIT, STATUS, HEALTHCHECK, DEMO, CHAOS, bench::BENCH];
+    own.into_iter().chain(bench::parts::TABLES)
+}
 
 /// What is said below the settings of every program.
 const COMMON_HELP: &str = "\

@@ -61,7 +61,9 @@ fn a_bad_value_names_the_setting_what_it_got_and_what_it_takes() {
     for (line, parts) in [
         ("d", &["--consumers", "ONCECAST_CONSUMERS", "required", "host:port"][..]),
         ("d --consumers a:1,nonsense", &["--consumers", "\"nonsense\"", "host:port"]),
-        ("d --consumers a:1,b:70000", &["--consumers", "\"b:70000\""]),
+        ("d --consumers a:1,b:70000", &["--consumers", "\"b:70000\"", "over 65535"]),
+        ("d --consumers redis://a:1", &["--consumers", "no URL"]),
+        ("d --consumers ::1:6969", &["--consumers", "brackets"]),
         ("d --consumers a:1,,b:2", &["--consumers", "\"\""]),
         ("d --consumers a:1,a:1", &["--consumers", "\"a:1\" twice"]),
         (
@@ -155,4 +157,181 @@ fn a_switch_is_on_by_its_flag_or_by_its_variable() {
     assert_eq!((json("oncecast status", "true"), json("oncecast status", "no")), (Ok(true), Ok(false)));
     let error = json("oncecast status", "maybe").expect_err("neither");
     assert!(error.contains("--json (ONCECAST_JSON)") && error.contains("yes or no"), "{error}");
+}
+
+#[test]
+fn one_name_has_one_meaning_in_all_programs() {
+    let mut seen: Vec<&Setting> = Vec::new();
+    for setting in tables::all().flatten() {
+        match seen.iter().find(|known| known.name == setting.name) {
+            Some(known) => assert_eq!(
+                (known.value, known.switch, known.secret),
+                (setting.value, setting.switch, setting.secret),
+                "ONCECAST_* is set for all programs: --{}",
+                setting.name
+            ),
+            None => seen.push(setting),
+        }
+    }
+}
+
+#[test]
+fn a_pattern_is_no_channel_unless_it_is_escaped() {
+    let error = dispatcher_error("d --consumers a:1 --channel orders.*");
+    assert!(error.contains("--channel (ONCECAST_CHANNEL)") && error.contains(r"write \*"), "{error}");
+    let set = |variable: &str| (variable == "ONCECAST_CHANNEL").then(|| OsString::from(r"orders.\*"));
+    assert_eq!(dispatcher_config("d --consumers a:1", &set).channel, "orders.*");
+    match publisher(words("p"), &set) {
+        Ok(Parsed::Run(config)) => assert_eq!(config.channel, "orders.*"),
+        other => panic!("{other:?}"),
+    }
+    let relay = r"oncecast bench-relay --port 1 --results r --name n --channel";
+    for (channel, good) in [("a?", false), (r"a\?", true)] {
+        assert_eq!(tool(words(&format!("{relay} {channel}")), &no_environment).is_ok(), good, "{channel}");
+        assert_eq!(publisher(words(&format!("p --channel {channel}")), &no_environment).is_ok(), good, "{channel}");
+    }
+    let error = dispatcher_error(r"d --consumers a:1 --group a* --channel a\*:control");
+    assert!(error.contains("the group does not use itself"), "by its real name: {error}");
+}
+
+/// Every setting of every program with every value; those that take it are listed by `takes`.
+#[test]
+fn a_url_with_a_password_is_taken_by_the_setting_for_it_alone_and_never_repeated() {
+    let url = "redis://app:s3cret@h:1";
+    for (program, settings) in [
+        ("oncecast-dispatcher", tables::DISPATCHER),
+        ("oncecast-consumer", tables::CONSUMER),
+        ("oncecast-publisher", tables::PUBLISHER),
+        ("audit", tables::AUDIT),
+        ("status", tables::STATUS),
+        ("demo", tables::DEMO),
+        ("chaos", tables::CHAOS),
+        ("bench", bench::BENCH),
+    ] {
+        let read = |line: &str, environment: Environment<'_>| match program {
+            "oncecast-dispatcher" => dispatcher(words(&format!("d --consumers a:1 {line}")), environment).map(drop),
+            "oncecast-consumer" => consumer(words(&format!("c {line}")), environment).map(drop),
+            "oncecast-publisher" => publisher(words(&format!("p {line}")), environment).map(drop),
+            name => tool(words(&format!("oncecast {name} {line}")), environment).map(drop),
+        };
+        for setting in settings.iter().filter(|setting| !setting.secret) {
+            let variable = variable_of(setting.name);
+            let name = setting.name;
+            let set = |asked: &str| (asked == variable).then(|| OsString::from(url));
+            let by_flag = (name != "consumers").then(|| read(&format!("--{name} {url}"), &no_environment));
+            let by_variable = (name != "consumers").then(|| read("", &set));
+            for outcome in [by_flag, by_variable].into_iter().flatten() {
+                let error = outcome.expect_err(name).to_string();
+                assert!(!error.contains("s3cret"), "{program} --{name}: {error}");
+                let named = setting.switch || error.contains(&format!("--{name} ({variable})"));
+                assert!(named && error.contains("not repeated") || setting.switch, "{program} --{name}: {error}");
+            }
+        }
+        let error = read(url, &no_environment).expect_err("a stray word").to_string();
+        assert!(!error.contains("s3cret"), "{program}: {error}");
+    }
+    let error = dispatcher_error(&format!("d --consumers b:1,{url}"));
+    assert!(error.contains("not repeated") && !error.contains("s3cret"), "{error}");
+    let file = |variable: &str| (variable == "ONCECAST_REDIS_URL_FILE").then(|| OsString::from(url));
+    let error = consumer(words("c"), &file).expect_err("no path").to_string();
+    assert!(error.contains("a URL in ONCECAST_REDIS_URL_FILE") && !error.contains("s3cret"), "{error}");
+}
+
+#[test]
+fn what_was_not_given_is_not_to_blame() {
+    let chaos =
+        |line: &str| tool(words(&format!("oncecast chaos {line}")), &no_environment).expect_err(line).to_string();
+    assert!(chaos("--duration 5s").contains("--duration (ONCECAST_DURATION): got 5s"));
+    assert!(chaos("--every 0.000001ms").contains("--every (ONCECAST_EVERY): got 1ns, takes at least a millionth"));
+    assert!(chaos("--duration 8760h").contains("--duration (ONCECAST_DURATION): got"));
+    assert!(chaos("--every 10m").contains("--every (ONCECAST_EVERY): got 600s"));
+    assert!(chaos("--every 10s --duration 5s").contains("--every (ONCECAST_EVERY): got 10s"));
+}
+
+#[test]
+fn a_slip_in_a_flag_is_recognised() {
+    let slip = |line: &str| tool(words(line), &no_environment).expect_err(line).to_string();
+    let error = dispatcher_error("d --consumer a:1");
+    assert!(error.contains("'--consumers'"), "{error}");
+    assert!(slip("oncecast status --wacth").contains("'--watch'"));
+    assert!(slip("oncecast statsu").contains("'status'"));
+    assert!(!slip("oncecast wit").contains("witness"), "hidden");
+}
+
+#[test]
+fn absurd_values_are_taken_or_refused_in_bounds() {
+    let long = "x".repeat(1 << 20);
+    let absurd = [
+        "",
+        " ",
+        "-1",
+        "0",
+        "-0",
+        "1e3",
+        "nan",
+        "inf",
+        "99999999999999999999",
+        "18446744073709551615",
+        "5124095576030431h",
+        "0.0000000001ms",
+        "x\ny\u{1b}[31m",
+        "ü€𝄞",
+        ",",
+        ",,,",
+        ":",
+        ":0",
+        "[::]:0",
+        "h:",
+        "a:1,",
+        "\\",
+        "*",
+        "%",
+        "@",
+        "://",
+        "/",
+        "../..",
+        "off",
+        "yes",
+        "redis://",
+        "redis+unix:///",
+        &long,
+    ];
+    for table in tables::all() {
+        let program: Vec<&str> = match table {
+            _ if std::ptr::eq(table, tables::DISPATCHER) => vec!["d"],
+            _ if std::ptr::eq(table, tables::CONSUMER) => vec!["c"],
+            _ if std::ptr::eq(table, tables::PUBLISHER) => vec!["p"],
+            _ if std::ptr::eq(table, tables::AUDIT) => vec!["oncecast", "audit"],
+            _ if std::ptr::eq(table, tables::STATUS) => vec!["oncecast", "status"],
+            _ if std::ptr::eq(table, tables::DEMO) => vec!["oncecast", "demo"],
+            _ if std::ptr::eq(table, tables::CHAOS) => vec!["oncecast", "chaos"],
+            _ if std::ptr::eq(table, bench::BENCH) => vec!["oncecast", "bench"],
+            // Nobody types these.
+            _ => continue,
+        };
+        for setting in table {
+            for value in absurd {
+                let environment = |variable: &str| match variable {
+                    _ if variable == variable_of(setting.name) => Some(OsString::from(value)),
+                    "ONCECAST_CONSUMERS" => Some("a:1".into()),
+                    _ => None,
+                };
+                let line: Vec<OsString> = program.iter().map(OsString::from).collect();
+                let outcome = match program[..] {
+                    ["d"] => dispatcher(line, &environment).map(drop),
+                    ["c"] => consumer(line, &environment).map(drop),
+                    ["p"] => publisher(line, &environment).map(drop),
+                    _ => tool(line, &environment).map(drop),
+                };
+                let Err(error) = outcome else { continue };
+                let text = error.to_string();
+                assert!(
+                    text.contains(&format!("--{} (ONCECAST_", setting.name)),
+                    "{} {value:.20?}: {text:.500}",
+                    setting.name
+                );
+                assert!(text.len() < 1_500 && !text.contains('\u{1b}'), "{} {value:.20?}: {text:.500}", setting.name);
+            }
+        }
+    }
 }

@@ -32,6 +32,7 @@ pub struct ConsumerBuilder {
     result_maxlen: u64,
     drain_timeout: Duration,
     metrics_addr: Option<String>,
+    service: bool,
     handler: Option<Arc<dyn Handler>>,
 }
 
@@ -49,6 +50,7 @@ impl Default for ConsumerBuilder {
             result_maxlen: 0,
             drain_timeout: DRAIN_TIMEOUT,
             metrics_addr: None,
+            service: false,
             handler: None,
         }
     }
@@ -123,6 +125,14 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Whether this consumer is what systemd started this process for: then systemd is told when it is ready, how it is, and
+    /// that it stops, and its watchdog is fed. Default: no, since that is up to the program around it. `oncecast-consumer`
+    /// does.
+    pub fn systemd_service(mut self, is_one: bool) -> Self {
+        self.service = is_one;
+        self
+    }
+
     /// What is done with a message: a closure `|delivery: &Delivery| -> Result<Outcome, HandlerError>`, the built-in
     /// [`stamp`], or any other [`Handler`]. Must be given.
     pub fn handler(mut self, handler: impl Handler) -> Self {
@@ -171,6 +181,7 @@ impl ConsumerBuilder {
             result_maxlen: self.result_maxlen,
             drain_timeout: self.drain_timeout,
             metrics_addr: self.metrics_addr,
+            service: self.service,
         };
         Ok(Consumer { settings, handler, listener, local_addr, stats: Arc::default(), shutdown: shutdown_channel() })
     }

@@ -19,7 +19,7 @@ mod not_pending;
 mod recording;
 
 use self::not_pending::NotPending;
-use super::desk::Desk;
+use super::desk::{Desk, LinkId};
 use super::trust::Trust;
 use crate::budget::Share;
 use crate::error::{Error, Result};
@@ -47,9 +47,10 @@ pub(super) struct Finished {
     pub(super) commit: Commit,
     /// The message, to put it back if need be.
     pub(super) payload: Payload,
-    /// The number of its delivery, and the epoch of the leader that it came from.
+    /// The number of its delivery, and the epoch and the connection of the leader that it came from.
     pub(super) number: u16,
     pub(super) epoch: Epoch,
+    pub(super) link: LinkId,
     pub(super) _share: Share,
 }
 
@@ -83,7 +84,9 @@ impl Committer {
             gone: Vec::new(),
             unsure: false,
             not_pending: NotPending::default(),
+            breaches: NotPending::default(),
             doubt: None,
+            asked: Instant::now(),
             trouble: None,
             server: ServerWatch::default(),
             server_is_new: true,
@@ -131,13 +134,17 @@ struct Worker {
     watch: Watch,
     /// Messages of the present batch whose results can't be recorded.
     refused: Vec<MessageId>,
-    /// First deliveries of the present batch that were not pending.
-    gone: Vec<MessageId>,
+    /// First deliveries of the present batch that were not pending, and the connections that they came over.
+    gone: Vec<(MessageId, LinkId)>,
     /// Something of the present batch may have been recorded without our hearing of it.
     unsure: bool,
     not_pending: NotPending,
+    /// The same of what transactions recorded.
+    breaches: NotPending,
     /// The highest id of a transaction of which it is not known whether it took place.
     doubt: Option<MessageId>,
+    /// When Redis was first asked for something that it has not done yet.
+    asked: Instant,
     trouble: Option<Trouble>,
     server: ServerWatch,
     /// Whether the server's settings are to be looked at: after trouble it may be another one.
@@ -152,14 +159,12 @@ struct Trouble {
 }
 
 /// How it stands with transactions.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Watch {
     /// The recall is not watched yet.
     None,
     /// It was, or could not be, on this connection, last for the leader of this epoch.
     Tried(u64, Epoch),
-    /// A transaction has removed something else than its batch: none is used any more.
-    Broken,
 }
 
 /// What there is to do.
@@ -250,7 +255,15 @@ impl Worker {
         }
     }
 
+    /// Redis is asked for something.
+    fn note_question(&mut self) {
+        if self.trouble.is_none() {
+            self.asked = Instant::now();
+        }
+    }
+
     fn check(&mut self) {
+        self.note_question();
         match self.ledger.connection().query("asking whether it is there", Command::of(&["PING"])) {
             Ok(_) => self.all_is_well(),
             Err(error) => return self.in_trouble(&error, 0),
@@ -272,6 +285,7 @@ impl Worker {
         stats.set_redis_up(true);
         stats.set_redis_reconnects(self.ledger.connection().server().reconnects());
         if let Some(trouble) = self.trouble.take() {
+            self.desk.redis_answers(Instant::now());
             let (after_ms, attempts) = (trouble.since.elapsed().as_millis(), trouble.attempts);
             info!("event=redis-recovered after_ms={after_ms} attempts={attempts}");
         }
@@ -291,6 +305,7 @@ impl Worker {
             let (held, for_ms) = (stats.held(), (now - trouble.since).as_millis());
             warn!("event=redis-trouble for_ms={for_ms} batch={waiting} held={held} reason={}", Quoted(error));
         }
+        self.desk.redis_fails(self.asked, now);
     }
 }
 
@@ -314,8 +329,7 @@ mod tests {
         let port = crate::local::ports::free_port().expect("a free port");
         let server = crate::ledger::Server::parse(&format!("redis://127.0.0.1:{port}")).expect("a URL");
         let keys = Arc::new(crate::ledger::Keys::new("g"));
-        let terms = Terms { group: "g".to_owned(), consumer_id: "c0".to_owned(), prefetch: 1, handler_timeout: None };
-        let desk = Arc::new(Desk::new(terms, Arc::default()));
+        let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
         let ledger = Ledger::new(server, keys, REPLY_TIMEOUT);
         let committer = Committer::start(ledger, 0, desk, commits).expect("a thread");
         assert!(committer.join(Duration::from_millis(200)), "it was left behind");
@@ -332,15 +346,15 @@ mod tests {
             run(&["ZADD", "g:pending", id, &format!("{id:0>16}:x")]);
         }
         run(&["XADD", "g:processed", "18446744073709551615-18446744073709551614", "a", "b"]);
-        let terms = Terms { group: "g".to_owned(), consumer_id: "c0".to_owned(), prefetch: 1, handler_timeout: None };
-        let desk = Arc::new(Desk::new(terms, Arc::default()));
+        let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
         let (finished, commits) = bounded(2);
         let share = crate::budget::Budget::new(1_000);
         for id in [1, 2] {
             let fields = ["message_id", "m"].into_iter().collect();
             let commit = Commit { id: MessageId(id), fields };
             let (payload, _share) = (Payload::copy_from_slice(b"x"), share.take(1));
-            finished.send(Finished { commit, payload, number: 1, epoch: Epoch(1), _share }).expect("there is room");
+            let one = Finished { commit, payload, number: 1, epoch: Epoch(1), link: 1, _share };
+            finished.send(one).expect("there is room");
         }
         let ledger = Ledger::new(redis.server(), Arc::new(crate::ledger::Keys::new("g")), REPLY_TIMEOUT);
         let committer = Committer::start(ledger, 0, desk.clone(), commits).expect("a thread");

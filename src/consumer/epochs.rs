@@ -5,15 +5,19 @@
 //! would run their messages and drop the results, since in its Redis nothing is pending. Both come to light here: an
 //! epoch is believed only if `<group>:epoch` in the consumer's own Redis says the same.
 //!
-//! The reading threads of the links ask, one at a time, over a connection that serves nothing else: the committer's may be
-//! waiting for a reply. It is opened when it is first needed and then kept, so that at a change of leader the question
-//! costs one round trip.
+//! The reading threads of the links ask over a connection that serves nothing else: the committer's may be waiting for a
+//! reply. It is opened when it is first needed and then kept, so that at a change of leader the question costs one round
+//! trip. One question is under way at a time, and its answer is for all who asked for it before it was put: however many
+//! strangers ask, nobody waits for more than two round trips.
 //!
-//! Guarantees: an answer within [`QUESTION_LIMIT`], the wait for other askers included; whoever asks holds no lock but the
-//! one in here. Of what the key holds a bounded part is read, and shown in a bounded and harmless form.
+//! No refusal names an epoch that its receiver did not name itself, or says whether a lower or a higher one is true. Only
+//! whoever names the newest epoch of Redis is told of the one that this consumer has seen.
+//!
+//! Guarantees: an answer within [`QUESTION_LIMIT`], the wait for other askers included; whoever asks holds no lock meanwhile
+//! but that of the connection. Of what the key holds a bounded part is read, and shown in a bounded and harmless form.
 //!
 //! Limitations: resolving a host name has the system's limits, which may be longer. A user that may not read the key is
-//! believed whatever it is told, see [`Epochs::confirm`].
+//! believed whatever plausible epoch it is told, see [`Epochs::confirm`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,11 +25,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::desk::Refusal;
 use super::stats::ConsumerStats;
 use crate::error::{Error, Result as LedgerResult};
+use crate::hearing::Hearing;
 use crate::id::Epoch;
 use crate::ledger::{Keys, Ledger, MOST_EPOCH_BYTES, Server};
 use crate::log::Quoted;
@@ -42,9 +47,40 @@ pub(super) struct Epochs {
     key: String,
     place: String,
     ledger: Mutex<Ledger>,
+    questions: Mutex<Questions>,
+    answered: Condvar,
     stats: Arc<ConsumerStats>,
     /// It was said that the key can't be read.
     said_unchecked: AtomicBool,
+}
+
+/// Questions are numbered from 1.
+#[derive(Default)]
+struct Questions {
+    asked: u64,
+    under_way: bool,
+    /// The latest answer, with the number of its question.
+    answer: Option<(u64, Arc<Answer>)>,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+enum Answer {
+    /// The key holds this.
+    Text(Vec<u8>),
+    /// The key holds no string.
+    NoString,
+    /// Redis answers, but not this question.
+    Denied,
+    /// Redis can't be asked, for this reason.
+    Unavailable(String),
+}
+
+/// What follows for an epoch.
+enum Verdict {
+    Newest,
+    Unchecked,
+    No(Refusal),
 }
 
 impl Epochs {
@@ -52,55 +88,79 @@ impl Epochs {
     pub(super) fn new(server: Server, keys: Arc<Keys>, stats: Arc<ConsumerStats>) -> Epochs {
         let key = keys.epoch.clone();
         let ledger = Ledger::new(server, keys, QUESTION_LIMIT / MOST_WAITS);
-        Epochs { key, place: ledger.place(), ledger: Mutex::new(ledger), stats, said_unchecked: AtomicBool::new(false) }
+        let (place, ledger) = (ledger.place(), Mutex::new(ledger));
+        let (questions, answered, said_unchecked) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Epochs { key, place, ledger, questions, answered, stats, said_unchecked }
     }
 
-    /// Whether this epoch is the newest that Redis knows of. If not, the refusal says what is wrong and what to do.
+    /// Whether this epoch, which is higher than all seen before, is the newest that Redis knows of. If not, the refusal says
+    /// what is wrong and what to do.
     ///
     /// What if Redis can't be asked?
     ///
     /// - It does not answer, loads its file, or does not know our password. Then this consumer can't record results, either,
     ///   and what it was handed would only wait here. The dispatcher is refused; it gives the messages to others and tries
     ///   again within a second. What is in hand already stays in hand.
-    /// - It answers, but has no such command, or this user may not read the key, as with the rights that earlier versions asked for. Such a consumer
-    ///   works, and an upgrade must not stop it: the dispatcher is believed, as it was before, and the log says so once.
+    /// - It answers, but has no such command, or this user may not read the key, as with the rights that earlier versions
+    ///   asked for. Such a consumer works, and an upgrade must not stop it: the dispatcher is believed, as it was before,
+    ///   unless its epoch is far ahead of the clock, and the log says so once.
     pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), Refusal> {
-        let refuse = |code, text| {
-            self.stats.unconfirmed.add(1);
-            Err(Refusal::new(code, text))
+        let refusal = match self.judge(epoch) {
+            Verdict::Newest => return Ok(()),
+            Verdict::Unchecked if Hearing::default().is_plausible(epoch) => return Ok(()),
+            Verdict::Unchecked => {
+                let text =
+                    format!("epoch {epoch} is more than a day ahead of this consumer's clock: no Redis gave it out");
+                Refusal::new(ErrorCode::Stale, text)
+            }
+            Verdict::No(refusal) => refusal,
         };
-        let deadline = Instant::now() + QUESTION_LIMIT;
-        let Some(mut ledger) = self.ledger.try_lock_until(deadline) else {
-            let text = format!("epoch {epoch} can't be looked up: {} keeps others waiting", self.place);
-            return refuse(ErrorCode::Unavailable, text);
-        };
-        let outcome = ask(&mut ledger, deadline);
-        let answered = ledger.connection_number().is_some();
-        drop(ledger);
-        let found = match &outcome {
-            Ok(text) => Found::of(text),
-            Err(error) => match error.refusal() {
-                Some(Refused::WrongType) => Found::NoString,
-                // Without a connection it was the greeting that was refused: then nothing can be recorded.
-                Some(Refused::Right | Refused::UnknownCommand) if answered => {
-                    self.say_unchecked(error);
-                    return Ok(());
-                }
-                _ => return refuse(ErrorCode::Unavailable, format!("epoch {epoch} can't be looked up: {error}")),
-            },
-        };
-        if self.said_unchecked.swap(false, Ordering::Relaxed) {
-            info!("event=epoch-checked-again key={}", Quoted(&self.key));
+        self.stats.unconfirmed.add(1);
+        Err(refusal)
+    }
+
+    /// What to tell a leader whose epoch is lower than the highest that was `seen`.
+    ///
+    /// If it is the newest one in Redis, then Redis came back with an older clock or was emptied, and the leader has to go
+    /// beyond what was seen: the refusal begins with `seen <decimal>: `. Nobody else is told.
+    pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch) -> Refusal {
+        match self.judge(epoch) {
+            Verdict::Newest => Refusal::new(
+                ErrorCode::Stale,
+                format!(
+                    "seen {seen}: epoch {epoch} is the newest in {}, but this consumer has seen a later one; was Redis \
+                     emptied, or did its clock go back?",
+                    self.place
+                ),
+            ),
+            Verdict::Unchecked => {
+                Refusal::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here"))
+            }
+            Verdict::No(refusal) => refusal,
         }
+    }
+
+    fn judge(&self, epoch: Epoch) -> Verdict {
+        let deadline = Instant::now() + QUESTION_LIMIT;
+        let no = |code, text| Verdict::No(Refusal::new(code, text));
+        let Some(answer) = self.answer(deadline) else {
+            let text = format!("epoch {epoch} can't be looked up: {} keeps others waiting", self.place);
+            return no(ErrorCode::Unavailable, text);
+        };
+        let found = match &*answer {
+            Answer::Text(text) => Found::of(text),
+            Answer::NoString => Found::NoString,
+            Answer::Denied => return Verdict::Unchecked,
+            Answer::Unavailable(error) => {
+                return no(ErrorCode::Unavailable, format!("epoch {epoch} can't be looked up: {error}"));
+            }
+        };
         if found == Found::Epoch(epoch) {
-            return Ok(());
+            return Verdict::Newest;
         }
         let (place, key) = (&self.place, &self.key);
-        let advice = match found {
-            Found::Epoch(newest) if newest > epoch => "a later leader has taken over; if not: ",
-            _ => "",
-        };
-        refuse(
+        let advice = if matches!(found, Found::Epoch(_)) { "if no later leader has taken over: " } else { "" };
+        no(
             ErrorCode::Stale,
             format!(
                 "epoch {epoch} is not in {place}: {key} {found} ({advice}does this consumer have the dispatchers' \
@@ -109,11 +169,62 @@ impl Epochs {
         )
     }
 
+    /// The answer to a question that was put after this call. `None`: the others took too long.
+    fn answer(&self, deadline: Instant) -> Option<Arc<Answer>> {
+        let mut questions = self.questions.lock();
+        // One that is under way may have been answered before whoever asks now had written its epoch.
+        let mine = questions.asked + 1;
+        loop {
+            if let Some((_, answer)) = questions.answer.as_ref().filter(|(number, _)| *number >= mine) {
+                return Some(answer.clone());
+            }
+            if questions.under_way {
+                if self.answered.wait_until(&mut questions, deadline).timed_out() {
+                    return None;
+                }
+                continue;
+            }
+            questions.asked += 1;
+            questions.under_way = true;
+            let number = questions.asked;
+            drop(questions);
+            let answer = Arc::new(self.ask(deadline));
+            questions = self.questions.lock();
+            questions.under_way = false;
+            questions.answer = Some((number, answer));
+            self.answered.notify_all();
+        }
+    }
+
+    /// Puts the question.
+    fn ask(&self, deadline: Instant) -> Answer {
+        let mut ledger = self.ledger.lock();
+        let outcome = ask(&mut ledger, deadline);
+        let answered = ledger.connection_number().is_some();
+        drop(ledger);
+        let answer = match outcome {
+            Ok(text) => Answer::Text(text),
+            Err(error) => match error.refusal() {
+                Some(Refused::WrongType) => Answer::NoString,
+                // Without a connection it was the greeting that was refused: then nothing can be recorded.
+                Some(Refused::Right | Refused::UnknownCommand) if answered => {
+                    self.say_unchecked(&error);
+                    Answer::Denied
+                }
+                _ => Answer::Unavailable(error.to_string()),
+            },
+        };
+        if matches!(answer, Answer::Text(_) | Answer::NoString) && self.said_unchecked.swap(false, Ordering::Relaxed) {
+            info!("event=epoch-checked-again key={}", Quoted(&self.key));
+        }
+        answer
+    }
+
     fn say_unchecked(&self, error: &Error) {
         if !self.said_unchecked.swap(true, Ordering::Relaxed) {
             warn!(
-                "event=epoch-unchecked reason={} note=\"dispatchers are believed whatever epoch they name; give this \
-                 consumer's user +getrange and ~{}\"",
+                "event=epoch-unchecked reason={} note=\"dispatchers are believed whatever epoch they name, up to a day \
+                 ahead of the clock; give this consumer's user +getrange and ~{}\"",
                 Quoted(error),
                 self.key
             );
@@ -170,7 +281,8 @@ impl fmt::Display for Found<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Found::Nothing => f.write_str("is not there"),
-            Found::Epoch(epoch) => write!(f, "says {epoch}"),
+            // Not which: whoever named a wrong one has proven nothing.
+            Found::Epoch(_) => f.write_str("names another epoch"),
             Found::Other(text) => {
                 let shown = &text[..text.len().min(MOST_EPOCH_BYTES - 1)];
                 let cut = if shown.len() < text.len() { "…" } else { "" };

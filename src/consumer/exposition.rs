@@ -6,7 +6,8 @@ use super::stats::{ConsumerStats, Counter};
 use crate::error::Result;
 use crate::metrics::{Metrics, MetricsServer, Site};
 
-/// Serves `/metrics`, `/healthz` and `/readyz`. Ready is a consumer that can record results; the reason if not is told.
+/// Serves `/metrics`, `/healthz` and `/readyz`. Ready is a consumer that can run handlers and record results;
+/// the reason if not is told.
 pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<MetricsServer> {
     let mut metrics = Metrics::new();
     let read = |pick: fn(&ConsumerStats) -> &Counter| {
@@ -25,9 +26,15 @@ pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<Metrics
     metrics.counter("commit_breaches", "Transactions that removed something else", read(|stats| &stats.breaches));
     metrics.counter("messages_retried", "Messages that failed and go out again", read(|stats| &stats.retried));
     metrics.counter("messages_rejected", "Messages the handler rejected", read(|stats| &stats.rejected));
+    metrics.counter(
+        "messages_handed_back",
+        "Messages handed back, not begun, by a consumer that could not work",
+        read(|stats| &stats.handed_back),
+    );
     metrics.counter("handler_panics", "Handlers that panicked", read(|stats| &stats.panicked));
     metrics.counter("handler_timeouts", "Handlers that ran too long", read(|stats| &stats.timed_out));
     metrics.counter("bad_frames", "Frames from dispatchers that were none", read(|stats| &stats.bad_frames));
+    metrics.counter("strangers", "Connections that ended before a LEAD", read(|stats| &stats.strangers));
     metrics.counter("stale_refused", "Connections refused for their old epoch", read(|stats| &stats.stale));
     metrics.counter(
         "leads_unconfirmed",
@@ -42,6 +49,11 @@ pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<Metrics
     metrics.gauge("held", "Messages in hand", gauge(ConsumerStats::held));
     metrics.gauge("ruling_epoch", "The epoch of the dispatcher that rules", gauge(ConsumerStats::ruling_epoch));
     metrics.gauge("redis_connected", "1 if Redis answered last", gauge(|stats| stats.redis_is_up().into()));
+    metrics.gauge(
+        "unable",
+        "1 if it accepts no messages because it could not work",
+        gauge(|stats| stats.is_unable().into()),
+    );
     let read = stats.clone();
     metrics.counter("redis_reconnects", "Connections to Redis made anew", move || read.redis_reconnects());
     let read = stats.clone();

@@ -92,8 +92,8 @@ impl Outcome {
 
 /// Why a message was not done, and what is to become of it.
 ///
-/// Every error converts into a [`retry`](HandlerError::retry), so that `?` does the usual thing. For that to be
-/// possible, this type is no [`std::error::Error`] itself.
+/// Every error, and every text, converts into a [`retry`](HandlerError::retry), so that `?` does the usual thing and
+/// `Err("why".into())` works. For that to be possible, this type is no [`std::error::Error`] itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HandlerError {
     pub(super) delay_ms: u32,
@@ -132,9 +132,10 @@ impl HandlerError {
     }
 }
 
-impl<E: std::error::Error> From<E> for HandlerError {
-    /// A retry whose reason is the error with all its causes.
+impl<E: Into<Box<dyn std::error::Error>>> From<E> for HandlerError {
+    /// A retry whose reason is the text, or the error with all its causes.
     fn from(error: E) -> HandlerError {
+        let error = error.into();
         let mut reason = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -184,6 +185,18 @@ mod tests {
         assert_eq!(outcome.fields().collect::<Vec<_>>(), [(&b"double"[..], &b"42"[..]), (b"by", b"c")]);
         let error = takes(double, b"x").expect_err("no number");
         assert_eq!((error.delay_ms, error.reason()), (0, "invalid digit found in string"));
+    }
+
+    #[test]
+    fn a_plain_text_is_a_reason() {
+        let refuse = |delivery: &Delivery<'_>| match delivery.payload() {
+            b"text" => Err("no stock".into()),
+            b"string" => Err(format!("no {}", "stock"))?,
+            _ => Err(Box::<dyn std::error::Error>::from("no stock").into()),
+        };
+        for payload in [&b"text"[..], b"string", b"box"] {
+            assert_eq!(takes(refuse, payload), Err(HandlerError::retry("no stock")));
+        }
     }
 
     #[test]

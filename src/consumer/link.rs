@@ -2,10 +2,12 @@
 //!
 //! Reading blocks, so it needs a thread of its own; so does writing, since a dispatcher that does not read must not
 //! stall the committer. A mistake of the peer costs this connection and nothing else: it gets an ERROR and is closed.
+//! Until it rules, a connection is a stranger's, for all we know: its messages are small, and it has a deadline.
 //!
-//! Weak at: bodies are not copied, so one message in hand keeps all bytes alive that came with it, if these are not more
-//! than [`SHARED_BYTES`]. A connection costs two threads; their number is limited by the server.
+//! Limitations: bodies are not copied, so one message in hand keeps all bytes alive that came with it, if these are not
+//! more than [`SHARED_BYTES`]. A connection costs two threads; their number is limited by the server.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,31 +15,43 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use log::{debug, info, warn};
+use crossbeam_channel::bounded;
+use log::{debug, warn};
 use tungstenite::error::CapacityError;
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
-use super::desk::{Desk, Job, LinkId, Refusal};
+mod writer;
+
+use self::writer::Writer;
+use super::desk::{Claim, Desk, LinkId, Refusal, outlived};
 use super::epochs::Epochs;
-use super::outbox::{MAX_OUTBOX_BYTES, Next, Outbox};
+use super::handshake::{self, Failed};
+use super::inlet::{Inlet, MAX_SMALL_BYTES, Permits};
+use super::outbox::{MAX_OUTBOX_BYTES, Outbox};
+use super::refusals::{Example, Kind, Refusals, Shown};
+use super::server::Regulars;
 use super::socket::Socket;
 use crate::id::Epoch;
-use crate::log::Quoted;
 use crate::wire::{self, ErrorCode, Frame};
 
 /// How long a peer may take from its connection to its LEAD.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest message of a peer that has not introduced itself.
-const MAX_GREETING_BYTES: usize = 64 << 10;
-/// How often the ruler hears what is being worked on: a third of a dispatcher's default link timeout.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a connection that rules may take to answer a ping when another one of its epoch wants its place.
+const ALIVE_LIMIT: Duration = Duration::from_millis(500);
 /// The largest WebSocket message whose bodies are not copied: what dispatchers send together, about.
 const SHARED_BYTES: usize = 256 << 10;
 /// How long a closed connection waits for its peer to close, too.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// What all connections share.
+pub(super) struct Common {
+    pub(super) desk: Arc<Desk>,
+    pub(super) epochs: Arc<Epochs>,
+    pub(super) refusals: Refusals,
+    pub(super) permits: Permits,
+    pub(super) regulars: Regulars,
+}
 
 /// See the module's text.
 pub(super) struct Link {
@@ -47,9 +61,7 @@ pub(super) struct Link {
     pub(super) outbox: Arc<Outbox>,
     /// Set once the peer has said LEAD.
     pub(super) greeted: Arc<AtomicBool>,
-    pub(super) desk: Arc<Desk>,
-    pub(super) epochs: Arc<Epochs>,
-    pub(super) jobs: Sender<Job>,
+    pub(super) common: Arc<Common>,
 }
 
 /// Why a connection ends.
@@ -75,19 +87,19 @@ impl Link {
     }
 
     fn serve(&mut self) {
-        let greeting_deadline = Instant::now() + GREETING_TIMEOUT;
-        let Some(mut reader) = self.handshake(greeting_deadline) else {
-            self.desk.stats().strangers.add(1);
-            debug!("event=stranger-left peer={}", self.peer);
-            return;
-        };
+        let mut inlet = Inlet::new(self.socket.clone(), Instant::now() + GREETING_TIMEOUT, self.common.permits.clone());
+        if let Err(failed) = handshake::accept(&mut inlet) {
+            return self.turn_away(failed);
+        }
+        let mut reader = WebSocket::from_raw_socket(inlet, Role::Server, Some(limits(MAX_SMALL_BYTES)));
         let (reading, reader_ended) = bounded(0);
         let writer = Writer {
             link: self.id,
+            peer: self.peer,
             greeted: self.greeted.clone(),
             outbox: self.outbox.clone(),
-            endpoint: WebSocket::from_raw_socket(self.socket.clone(), Role::Server, Some(limits(MAX_GREETING_BYTES))),
-            desk: self.desk.clone(),
+            endpoint: WebSocket::from_raw_socket(self.socket.clone(), Role::Server, Some(limits(MAX_SMALL_BYTES))),
+            common: self.common.clone(),
             reader_ended,
         };
         let writer = thread::Builder::new().name(format!("write-{}", self.id)).spawn(move || writer.run());
@@ -95,6 +107,8 @@ impl Link {
             Ok(_) => self.read(&mut reader),
             Err(error) => End::Gone(format!("starting a thread: {error}")),
         };
+        // What it has half received is of no use any more.
+        drop(reader);
         self.goodbye(&end);
         drop(reading);
         if let Ok(writer) = writer
@@ -105,23 +119,59 @@ impl Link {
         self.socket.linger(LINGER);
     }
 
-    fn handshake(&mut self, deadline: Instant) -> Option<WebSocket<Socket>> {
-        self.socket.set_read_deadline(Some(deadline)).ok()?;
-        tungstenite::accept_with_config(self.socket.clone(), Some(limits(MAX_GREETING_BYTES))).ok()
+    /// Ends a connection whose handshake was none.
+    fn turn_away(&self, failed: Failed) {
+        self.outbox.close(None);
+        self.desk().stats().strangers.add(1);
+        match failed {
+            Failed::Rejected(rejection) => {
+                self.useless(
+                    Kind::Handshake(rejection.status),
+                    format_args!("status={}", rejection.status),
+                    rejection.text,
+                );
+                self.socket.finish_writing();
+                self.socket.linger(LINGER);
+            }
+            // As of whoever looks if the port is open.
+            Failed::Gone(_, 0) if !self.socket.is_read_no_more() => {
+                self.common.refusals.charge(Instant::now());
+                debug!("event=stranger-left peer={}", self.peer);
+            }
+            Failed::Gone(error, _) => self.useless(Kind::Stranger, format_args!(""), &error.to_string()),
+        }
+    }
+
+    /// Notes that the connection was of no use.
+    fn useless(&self, kind: Kind, details: fmt::Arguments<'_>, reason: &str) {
+        let now = Instant::now();
+        self.common.refusals.charge(now);
+        self.common.refusals.note(kind, Example { peer: self.peer, details, reason }, now);
+    }
+
+    fn desk(&self) -> &Desk {
+        &self.common.desk
     }
 
     /// Reads and obeys until the connection ends: the link's main loop.
-    fn read(&self, reader: &mut WebSocket<Socket>) -> End {
+    fn read(&self, reader: &mut WebSocket<Inlet>) -> End {
         loop {
             let outcome = match reader.read() {
-                Ok(Message::Binary(message)) => self.obey(reader, &message),
+                Ok(Message::Binary(message)) => {
+                    reader.get_mut().message_is_whole();
+                    self.obey(reader, &message)
+                }
                 // The peer wonders whether we live: say also what we work on, its time limits may be short.
                 Ok(Message::Ping(_)) => {
                     if self.is_greeted() {
-                        self.desk.report(self.id, Instant::now()).map_err(End::from)
+                        self.desk().report(self.id, Instant::now()).map_err(End::from)
                     } else {
                         Ok(())
                     }
+                }
+                Ok(Message::Pong(said)) => {
+                    self.outbox.note_pong(&said);
+                    Ok(())
                 }
                 Ok(Message::Text(_)) => {
                     Err(Refusal::new(ErrorCode::Malformed, "a text message; frames are binary").into())
@@ -136,7 +186,7 @@ impl Link {
     }
 
     /// Does what the frames of one message say; all of them must be frames before the first is obeyed.
-    fn obey(&self, reader: &mut WebSocket<Socket>, message: &Bytes) -> Result<(), End> {
+    fn obey(&self, reader: &mut WebSocket<Inlet>, message: &Bytes) -> Result<(), End> {
         let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(Refusal::from)?;
         let mut messages = Vec::with_capacity(frames.len());
         for frame in frames {
@@ -150,12 +200,14 @@ impl Link {
                     let held = self.lead(epoch, group)?;
                     self.greeted.store(true, Ordering::Release);
                     reader.set_config(|config| *config = limits(wire::MAX_WS_MESSAGE_BYTES));
-                    reader.get_mut().set_read_deadline(None).map_err(|error| End::Gone(error.to_string()))?;
+                    reader.get_mut().trust();
+                    self.common.regulars.add(self.peer.ip());
                     crate::log::set_role("consumer", epoch);
-                    info!("event=dispatcher-rules peer={} ruling_epoch={epoch} held={held}", self.peer);
+                    let example = format_args!("peer={} ruling_epoch={epoch} held={held}", self.peer);
+                    self.common.refusals.note(Kind::Rules, example, Instant::now());
                 }
                 Frame::Error { code, text } => {
-                    return Err(End::Gone(format!("the dispatcher says {code}: {text}")));
+                    return Err(End::Gone(format!("the dispatcher says {code}: {}", Shown(text))));
                 }
                 frame => {
                     let text = format!("{} has no place here", frame.name());
@@ -164,22 +216,28 @@ impl Link {
             }
         }
         if !messages.is_empty() {
-            for job in self.desk.accept(self.id, messages, Instant::now())? {
-                // The channel has room for all that may be in hand; it closes when the consumer stops.
-                self.jobs.send(job).map_err(|_| End::Gone("the consumer stops".to_owned()))?;
-            }
-            self.desk.wait_for_room(self.id);
+            self.desk().accept(self.id, messages, Instant::now())?;
+            self.desk().wait_for_room(self.id);
         }
         Ok(())
     }
 
-    /// LEAD. Redis is asked before the desk is, since under the desk's lock everybody else would wait for it; what
-    /// changes meanwhile the desk sees.
+    /// LEAD. Redis and a rival are asked before the desk is, since under the desk's lock everybody else would wait for them;
+    /// what changes meanwhile the desk sees.
     fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, Refusal> {
-        if self.desk.is_news(epoch, group)? {
-            self.epochs.confirm(epoch)?;
+        let desk = self.desk();
+        match desk.claim(epoch, group)? {
+            Claim::Known => {}
+            Claim::Higher => self.common.epochs.confirm(epoch)?,
+            Claim::Lower(seen) => return Err(self.common.epochs.refuse_lower(epoch, seen)),
         }
-        self.desk.lead(self.id, &self.outbox, epoch, group, Instant::now())
+        if let Some((rival, outbox)) = desk.rival(epoch) {
+            if outbox.answers(ALIVE_LIMIT) {
+                return Err(outlived(epoch));
+            }
+            desk.note_silence(rival);
+        }
+        desk.lead(self.id, &self.outbox, epoch, group, Instant::now())
     }
 
     fn is_greeted(&self) -> bool {
@@ -193,6 +251,7 @@ impl Link {
             }
             WsError::Capacity(CapacityError::MessageTooLong { .. }) => ErrorCode::TooLarge,
             // The end of a stream without a goodbye.
+            _ if self.outbox.is_closing() => return End::Gone("it was closed here".to_owned()),
             WsError::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
                 return End::Gone("the connection dropped".to_owned());
             }
@@ -204,8 +263,8 @@ impl Link {
 
     /// Leaves the desk, tells the peer why, counts and logs it.
     fn goodbye(&self, end: &End) {
-        let stats = self.desk.stats();
-        let ruled = self.desk.leave(self.id);
+        let stats = self.desk().stats();
+        let ruled = self.desk().leave(self.id);
         match end {
             End::Refused(Refusal { code, text }) => {
                 if self.outbox.close(Some(&Frame::Error { code: *code, text })) {
@@ -216,15 +275,24 @@ impl Link {
                         _ => stats.bad_frames.add(1),
                     }
                 }
-                let (peer, code, reason) = (self.peer, code.code(), Quoted(text));
-                warn!("event=connection-refused peer={peer} code={code} ruled={ruled} reason={reason}");
+                let code = code.code();
+                self.useless(Kind::Refused(code), format_args!("code={code} ruled={ruled}"), text);
             }
             End::Gone(reason) => {
-                self.outbox.close(None);
-                if self.is_greeted() {
-                    info!("event=dispatcher-left peer={} ruled={ruled} reason={}", self.peer, Quoted(reason));
-                } else {
+                let closed_here = !self.outbox.close(None);
+                if !self.is_greeted() {
                     stats.strangers.add(1);
+                    self.useless(Kind::Stranger, format_args!(""), reason);
+                } else {
+                    let now = Instant::now();
+                    let mut reason = reason.as_str();
+                    if closed_here && !ruled {
+                        reason = "closed here: it was replaced, or is to be made anew";
+                        // This can be repeated, too.
+                        self.common.refusals.charge(now);
+                    }
+                    let example = Example { peer: self.peer, details: format_args!("ruled={ruled}"), reason };
+                    self.common.refusals.note(Kind::Left, example, now);
                 }
             }
         }
@@ -240,64 +308,4 @@ fn limits(max_message_bytes: usize) -> WebSocketConfig {
         .max_write_buffer_size(2 * MAX_OUTBOX_BYTES)
         .max_message_size(Some(max_message_bytes))
         .max_frame_size(Some(max_message_bytes))
-}
-
-/// Writes what is in a connection's outbox.
-struct Writer {
-    link: LinkId,
-    greeted: Arc<AtomicBool>,
-    outbox: Arc<Outbox>,
-    endpoint: WebSocket<Socket>,
-    desk: Arc<Desk>,
-    /// Disconnected when the reader has ended.
-    reader_ended: Receiver<()>,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let mut tick = Instant::now() + REPORT_INTERVAL;
-        loop {
-            if Instant::now() >= tick {
-                tick = Instant::now() + REPORT_INTERVAL;
-                self.report();
-            }
-            let written = match self.outbox.next(tick) {
-                Next::Tick => Ok(()),
-                Next::Write(frames) => self.endpoint.send(Message::binary(frames)),
-                Next::Close(frames) => return self.close(frames),
-                Next::Abort => Err(WsError::WriteBufferFull(Box::new(Message::Close(None)))),
-            };
-            if let Err(error) = written {
-                warn!("event=write-failed link={} reason={}", self.link, Quoted(error));
-                // The reader comes back at once and says goodbye.
-                return self.endpoint.get_ref().shutdown();
-            }
-        }
-    }
-
-    fn report(&self) {
-        if !self.greeted.load(Ordering::Acquire) {
-            return;
-        }
-        if let Err(Refusal { code, text }) = self.desk.report(self.link, Instant::now())
-            && self.outbox.close(Some(&Frame::Error { code, text: &text }))
-        {
-            // Whoever was replaced learns it within a second, even if it has nothing to send.
-            self.desk.stats().stale.add(1);
-        }
-    }
-
-    fn close(mut self, frames: Vec<u8>) {
-        let written = if frames.is_empty() { Ok(()) } else { self.endpoint.send(Message::binary(frames)) };
-        let goodbye = CloseFrame { code: CloseCode::Away, reason: "".into() };
-        let written = written.and_then(|()| self.endpoint.close(Some(goodbye)));
-        if let Err(error) = written {
-            debug!("event=close-failed link={} reason={}", self.link, Quoted(error));
-        }
-        self.endpoint.get_ref().finish_writing();
-        // The peer closes its side on this, and the reader sees that. A peer that does not is cut off.
-        if self.reader_ended.recv_timeout(LINGER) == Err(RecvTimeoutError::Timeout) {
-            self.endpoint.get_ref().shutdown();
-        }
-    }
 }

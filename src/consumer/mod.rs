@@ -1,14 +1,15 @@
 //! The consumer: a WebSocket server that runs a handler on each message it is handed and records each outcome once.
 //!
 //! ```text
-//!  dispatcher ──► read-N ──PROCESS──► desk ──► jobs ──► handler-N ──outcome──► commit ──► Redis
-//!      ▲                               │                    │                    │
-//!      └───────── write-N ◄── outbox ◄─┴──── NACK ◄─────────┴───────── ACK ◄─────┘
+//!  dispatcher ──► read-N ──PROCESS──► desk ──► handler-N ──outcome──► commit ──► Redis
+//!      ▲                               │           │                    │
+//!      └───────── write-N ◄── outbox ◄─┴── NACK ◄──┴───────── ACK ◄─────┘
 //! ```
 //!
 //! In reading order: `handler` is what a user writes, [`stamp`] the built-in one; `builder` checks the settings;
-//! this file starts and stops the rest. `server` accepts connections and owns their threads, `link` is one connection,
-//! `socket` and `outbox` are what its two threads share; `epochs` asks Redis whether a new leader's epoch is true; `desk`
+//! this file starts and stops the rest. `server` accepts connections and owns their threads, `refusals` bounds what
+//! strangers cost; `link` is one connection, which begins with a `handshake`; `inlet` is its reading side, `socket` and
+//! `outbox` are what its two threads share; `epochs` asks Redis whether a new leader's epoch is true; `desk`
 //! decides who may hand messages over and where answers go; `pool` runs handlers, `commit` records what they give.
 //!
 //! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
@@ -22,9 +23,12 @@ mod desk;
 mod epochs;
 mod exposition;
 mod handler;
+mod handshake;
+mod inlet;
 mod link;
 mod outbox;
 mod pool;
+mod refusals;
 mod server;
 mod socket;
 mod stamp;
@@ -51,11 +55,16 @@ use crate::supervision::{Condition, LOOK_WITHIN, Supervisor};
 
 pub use self::builder::ConsumerBuilder;
 pub use self::handler::{Delivery, Handler, HandlerError, Outcome};
+pub(crate) use self::stamp::outcome_of;
 pub use self::stamp::stamp;
 pub use self::stats::{ConsumerStats, Counter};
 
 /// How often the rate of messages is logged while there are any.
 const RATE_INTERVAL: Duration = Duration::from_secs(3);
+/// How often a consumer that stops looks what has changed with time.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long Redis may take no results before the consumer accepts nothing more and hands back what it has not begun.
+const REDIS_LIMIT: Duration = Duration::from_secs(5);
 /// How long connections may take to close when the consumer stops.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long threads that should have nothing left to do may take to end.
@@ -82,6 +91,7 @@ struct Settings {
     result_maxlen: u64,
     drain_timeout: Duration,
     metrics_addr: Option<String>,
+    service: bool,
 }
 
 /// How the time of normal work ended.
@@ -138,40 +148,41 @@ impl Consumer {
                 group: settings.keys.group.clone(),
                 consumer_id: settings.consumer_id.clone(),
                 prefetch: settings.prefetch,
+                concurrency: settings.concurrency,
                 handler_timeout: settings.handler_timeout,
+                redis_limit: REDIS_LIMIT,
             },
             stats.clone(),
         ));
         // Room for all that may be in hand, so that hardly anyone ever waits to send.
-        let (jobs, for_pool) = bounded(settings.prefetch as usize);
         let (commits, for_committer) = bounded(settings.prefetch as usize);
         let keys = Arc::new(settings.keys.clone());
         let epochs = Arc::new(Epochs::new(settings.redis.clone(), keys.clone(), stats.clone()));
         let ledger = Ledger::new(settings.redis.clone(), keys, commit::REPLY_TIMEOUT);
         let committer = Committer::start(ledger, settings.result_maxlen, desk.clone(), for_committer)?;
         let name = Arc::from(settings.consumer_id.as_str());
-        let pool = Pool::start(settings.concurrency, handler, name, &desk, &for_pool, &commits)?;
-        drop((for_pool, commits));
-        let mut server = Server::start(listener, desk.clone(), epochs, jobs)?;
+        let pool = Pool::start(settings.concurrency, handler, name, &desk, &commits)?;
+        drop(commits);
+        let server = Server::start(listener, desk.clone(), epochs)?;
         info!("event=listening address={local_addr}");
 
-        let mut supervisor = Supervisor::from_environment();
-        let ended = work(&shutdown.1, &stats, committer.ended(), pool.ended(), &mut supervisor);
+        let mut supervisor = if settings.service { Supervisor::from_environment() } else { Supervisor::unnoticed() };
+        let ended = work(&shutdown.1, &desk, committer.ended(), pool.ended(), &mut supervisor);
 
         stats.set_stopping();
         supervisor.stopping();
-        server.stop_accepting();
         let drained = match ended {
             Ended::Asked => drain(&desk, &shutdown.1, settings.drain_timeout),
-            Ended::Broken(_) => false,
+            Ended::Broken(_) => {
+                desk.drain();
+                false
+            }
         };
-        if !drained {
-            // Handlers that are running may finish, but nothing new is begun.
-            pool.halt();
-        }
-        server.close_links(CLOSE_LIMIT);
+        // Until nothing is in hand any more, or what is left is given up, dispatchers may come and are answered: a new leader
+        // that found nobody here would give others what this consumer is at work on. So the server goes last.
         let stuck = pool.join(JOIN_LIMIT);
         let committed = committer.join(JOIN_LIMIT);
+        server.close(CLOSE_LIMIT);
         drop(metrics);
         report_stop(&stats, drained, stuck, committed);
         match ended {
@@ -184,12 +195,12 @@ impl Consumer {
 /// The time of normal work: waits for the request to stop; meanwhile it says how the consumer is and logs the rate.
 fn work(
     requests: &ShutdownRequests,
-    stats: &ConsumerStats,
+    desk: &Desk,
     committer_ended: &Receiver<()>,
     pool_ended: &Receiver<()>,
     supervisor: &mut Supervisor,
 ) -> Ended {
-    let ticks = tick(RATE_INTERVAL);
+    let (stats, ticks) = (desk.stats(), tick(RATE_INTERVAL));
     let (mut last_received, mut last_processed, mut last_tick) = (0, 0, Instant::now());
     loop {
         select_biased! {
@@ -197,6 +208,7 @@ fn work(
             recv(committer_ended) -> _ => return Ended::Broken("committer"),
             recv(pool_ended) -> _ => return Ended::Broken("handler threads"),
             recv(supervisor.ticks()) -> _ => {
+                desk.look(Instant::now());
                 supervisor.report(&condition(stats));
                 stats.main.beat(LOOK_WITHIN);
                 continue;
@@ -233,10 +245,15 @@ fn condition(stats: &ConsumerStats) -> Condition {
 fn drain(desk: &Desk, requests: &ShutdownRequests, limit: Duration) -> bool {
     info!("event=draining held={} limit_ms={}", desk.stats().held(), limit.as_millis());
     let drained = desk.drain();
-    select_biased! {
-        recv(drained) -> _ => true,
-        recv(requests.receiver()) -> _ => false,
-        recv(after(limit)) -> _ => false,
+    let (limit, ticks) = (after(limit), tick(LOOK_INTERVAL));
+    loop {
+        select_biased! {
+            recv(drained) -> _ => return true,
+            recv(requests.receiver()) -> _ => return false,
+            recv(limit) -> _ => return false,
+            // A handler may run out of its time meanwhile.
+            recv(ticks) -> _ => desk.look(Instant::now()),
+        }
     }
 }
 

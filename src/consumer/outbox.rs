@@ -2,8 +2,10 @@
 //!
 //! Putting something in never waits for the peer, so it may be done under the desk's lock: a dispatcher that does not
 //! read delays nobody. The bytes that wait for it are limited; past the limit the connection is given up.
+//!
+//! Whether the peer lives is [found out](Outbox::answers) here, too: the writer sends a ping, and the reader notes the pong.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -16,7 +18,10 @@ pub(super) const MAX_OUTBOX_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     state: Mutex<State>,
+    /// For the writer.
     changed: Condvar,
+    /// For those who wait for a sign of life.
+    answered: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +33,15 @@ struct State {
     closing: bool,
     /// The peer does not read: nothing is written any more.
     overrun: bool,
+    pings: Pings,
+}
+
+/// Pings that ask for a sign of life, numbered from 1.
+#[derive(Debug, Default)]
+struct Pings {
+    asked: u64,
+    written: u64,
+    answered: u64,
 }
 
 /// What the writer has to do.
@@ -35,6 +49,8 @@ struct State {
 pub(super) enum Next {
     /// Write these frames as one message.
     Write(Vec<u8>),
+    /// Write a ping that says this.
+    Ping([u8; 8]),
     /// The deadline has come.
     Tick,
     /// Write these frames, then close.
@@ -65,7 +81,43 @@ impl Outbox {
         }
         let was_closing = std::mem::replace(&mut self.state.lock().closing, true);
         self.changed.notify_one();
+        self.answered.notify_all();
         !was_closing
+    }
+
+    /// Whether the socket is to be closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.state.lock().closing
+    }
+
+    /// Whether the peer answers a ping that is sent now within `limit`.
+    pub(super) fn answers(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.state.lock();
+        // A ping that is not written yet will do for all who ask meanwhile.
+        if state.pings.asked == state.pings.written {
+            state.pings.asked += 1;
+            self.changed.notify_one();
+        }
+        let number = state.pings.asked;
+        while state.pings.answered < number && !state.closing {
+            if self.answered.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        state.pings.answered >= number
+    }
+
+    /// The peer has sent a pong that says this.
+    pub(super) fn note_pong(&self, said: &[u8]) {
+        let mut state = self.state.lock();
+        if let Ok(number) = said.try_into().map(u64::from_be_bytes)
+            && number <= state.pings.written
+            && number > state.pings.answered
+        {
+            state.pings.answered = number;
+            self.answered.notify_all();
+        }
     }
 
     /// Waits for something to do, at most until `tick`.
@@ -78,6 +130,10 @@ impl Outbox {
             }
             if state.closing {
                 return Next::Close(std::mem::take(&mut state.frames));
+            }
+            if state.pings.written < state.pings.asked {
+                state.pings.written = state.pings.asked;
+                return Next::Ping(state.pings.asked.to_be_bytes());
             }
             if !state.frames.is_empty() {
                 return Next::Write(std::mem::take(&mut state.frames));
@@ -131,6 +187,38 @@ mod tests {
         assert_eq!(outbox.next(soon()), Next::Write(progress.to_vec()));
         outbox.put(&progress);
         assert_eq!(outbox.next(soon()), Next::Write(progress.to_vec()));
+    }
+
+    /// What the writer is to ping with, once it is asked to.
+    fn next_ping(outbox: &Outbox) -> [u8; 8] {
+        loop {
+            if let Next::Ping(number) = outbox.next(soon()) {
+                return number;
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_lives_that_answers_the_ping_sent_now() {
+        const LONG: Duration = Duration::from_secs(60);
+        let outbox = Outbox::default();
+        assert!(!outbox.answers(Duration::ZERO), "nothing was written");
+        let first = next_ping(&outbox);
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| outbox.answers(LONG));
+            let second = next_ping(&outbox);
+            outbox.note_pong(&first);
+            outbox.note_pong(b"?");
+            outbox.note_pong(&u64::MAX.to_be_bytes());
+            assert!(!asking.is_finished(), "these were pongs to something else");
+            outbox.note_pong(&second);
+            assert!(asking.join().expect("no panic"));
+            // Whoever is closed does not answer any more.
+            let asking = scope.spawn(|| outbox.answers(LONG));
+            next_ping(&outbox);
+            outbox.close(None);
+            assert!(!asking.join().expect("no panic"));
+        });
     }
 
     #[test]

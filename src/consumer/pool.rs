@@ -9,7 +9,6 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,9 +30,9 @@ const MAX_UNRECORDED_BYTES: usize = 64 << 20;
 /// What such a result takes beside its names and values, about.
 const RESULT_COST_BYTES: usize = 96;
 
-/// The handler threads. They end when the last sender of jobs is gone, or when halted.
+/// The handler threads. They end when halted; so does the handle's end.
 pub(super) struct Pool {
-    halted: Arc<AtomicBool>,
+    desk: Arc<Desk>,
     unrecorded: Budget,
     /// Disconnected when all threads have ended.
     all_ended: Receiver<()>,
@@ -47,21 +46,18 @@ impl Pool {
         handler: Arc<dyn Handler>,
         consumer_id: Arc<str>,
         desk: &Arc<Desk>,
-        jobs: &Receiver<Job>,
         commits: &Sender<Finished>,
     ) -> Result<Pool> {
-        let halted = Arc::new(AtomicBool::new(false));
         let unrecorded = Budget::new(MAX_UNRECORDED_BYTES);
         let (ended, all_ended) = bounded(0);
         let threads = (0..concurrency)
             .map(|number| {
                 let worker = Worker {
+                    number,
                     handler: handler.clone(),
                     consumer_id: consumer_id.clone(),
                     desk: desk.clone(),
-                    jobs: jobs.clone(),
                     commits: commits.clone(),
-                    halted: halted.clone(),
                     unrecorded: unrecorded.clone(),
                 };
                 let ended = ended.clone();
@@ -71,8 +67,10 @@ impl Pool {
                 })
             })
             .collect::<std::io::Result<_>>()
+            // Those that were started wait for work.
+            .inspect_err(|_| desk.close())
             .map_err(Error::io("starting the handler threads (--concurrency / ONCECAST_CONCURRENCY)"))?;
-        Ok(Pool { halted, unrecorded, all_ended, threads })
+        Ok(Pool { desk: desk.clone(), unrecorded, all_ended, threads })
     }
 
     /// Disconnected once all threads have ended.
@@ -82,17 +80,18 @@ impl Pool {
 
     /// Starts nothing more, and gives up results for which there is no room.
     pub(super) fn halt(&self) {
-        self.halted.store(true, Ordering::Release);
+        self.desk.close();
         self.unrecorded.close();
     }
 
-    /// Joins the threads; those whose handler does not return within `limit` are left behind. Gives their number.
-    pub(super) fn join(self, limit: Duration) -> usize {
+    /// Halts and joins the threads; those whose handler does not return within `limit` are left behind. Gives their number.
+    pub(super) fn join(mut self, limit: Duration) -> usize {
+        self.halt();
         // Nothing is ever sent: this waits for the last sender to go.
         let all_ended = self.all_ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
         // A thread that has dropped its sender may not count as finished yet, but will in a moment.
         let has_ended = |thread: &JoinHandle<()>| all_ended || thread.is_finished();
-        let (ended, stuck): (Vec<_>, Vec<_>) = self.threads.into_iter().partition(has_ended);
+        let (ended, stuck): (Vec<_>, Vec<_>) = std::mem::take(&mut self.threads).into_iter().partition(has_ended);
         for thread in ended {
             if thread.join().is_err() {
                 warn!("event=bug thread=handler problem=panicked");
@@ -102,34 +101,39 @@ impl Pool {
     }
 }
 
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
 struct Worker {
+    number: usize,
     handler: Arc<dyn Handler>,
     consumer_id: Arc<str>,
     desk: Arc<Desk>,
-    jobs: Receiver<Job>,
     commits: Sender<Finished>,
-    halted: Arc<AtomicBool>,
     unrecorded: Budget,
 }
 
 impl Worker {
+    /// Runs the handler on one message after the other: the thread's main loop.
     fn run(self) {
-        for job in &self.jobs {
-            if self.halted.load(Ordering::Acquire) {
-                return;
-            }
+        while let Some(job) = self.desk.next(self.number) {
             let began = Instant::now();
-            self.desk.begin(job.id, job.run, began);
             let outcome = self.handle(&job);
-            self.desk.stats().handler_duration.observe(began.elapsed());
+            let ended = Instant::now();
+            self.desk.stats().handler_duration.observe(ended - began);
             match outcome {
                 Ok(outcome) => {
+                    self.desk.returned(self.number, ended);
                     let commit = Commit { id: job.id, fields: outcome.fields };
                     // The message stays in hand meanwhile, and is reported as such.
                     let share = self.unrecorded.wait_for(commit.bytes() + RESULT_COST_BYTES);
-                    let Job { payload, number, epoch, .. } = job;
-                    let sent = share
-                        .map(|share| self.commits.send(Finished { commit, payload, number, epoch, _share: share }));
+                    let Job { payload, number, epoch, link, .. } = job;
+                    let sent = share.map(|share| {
+                        self.commits.send(Finished { commit, payload, number, epoch, link, _share: share })
+                    });
                     if !matches!(sent, Some(Ok(()))) {
                         // The pool is halted, or the committer was told to stop: what is not recorded goes to another
                         // consumer.
@@ -138,7 +142,9 @@ impl Worker {
                 }
                 Err(error) => {
                     self.desk.stats().set_last_failure(&error);
+                    // Before the thread counts as free: then the ruler may be dismissed.
                     self.desk.fail(job.id, job.run, error);
+                    self.desk.returned(self.number, ended);
                 }
             }
         }
@@ -194,15 +200,12 @@ mod tests {
 
     #[test]
     fn threads_that_have_nothing_to_do_are_not_left_behind() {
-        let terms = Terms { group: "g".to_owned(), consumer_id: "c0".to_owned(), prefetch: 1, handler_timeout: None };
-        let desk = Arc::new(Desk::new(terms, Arc::default()));
         let handler: Arc<dyn Handler> = Arc::new(|_: &Delivery<'_>| Ok(Outcome::new()));
         // Often: the moment between a thread's last act and its end is short.
         for _ in 0..200 {
-            let (jobs, for_pool) = bounded(1);
+            let desk = Arc::new(Desk::new(Terms::of_tests(2), Arc::default()));
             let (commits, _committed) = bounded(1);
-            let pool = Pool::start(2, handler.clone(), "c0".into(), &desk, &for_pool, &commits).expect("threads");
-            drop(jobs);
+            let pool = Pool::start(2, handler.clone(), "c0".into(), &desk, &commits).expect("threads");
             assert_eq!(pool.join(Duration::from_secs(20)), 0);
         }
     }

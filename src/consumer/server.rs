@@ -1,32 +1,49 @@
 //! Accepts dispatchers' connections and owns their threads.
 //!
-//! One thread accepts. The number of connections is limited, those that have not introduced themselves included: when
-//! the limit is reached, the oldest of these makes room, so that no crowd of silent strangers keeps a dispatcher out.
+//! One thread accepts. The number of connections is limited, those that have not introduced themselves included, and no
+//! crowd of strangers keeps a dispatcher out. Where a place is needed, or the system has no more files or threads to give,
+//! somebody makes room (see [`Place`]): connections that are being closed first, then the oldest of those that have
+//! not said LEAD. The one that rules never does. A share of the places is kept for addresses that ruled before.
+//!
+//! Limitation: where strangers come from a dispatcher's own address, as on loopback, nothing is kept for it.
 
+use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 use parking_lot::Mutex;
 use polling::{Event, Events, Poller};
 
-use super::desk::{Desk, Job, LinkId};
+use super::desk::{Desk, LinkId};
 use super::epochs::Epochs;
-use super::link::Link;
+use super::inlet::Permits;
+use super::link::{Common, Link};
 use super::outbox::Outbox;
+use super::refusals::{Kind, Refusals};
 use super::socket::Socket;
 use crate::error::{Error, Result};
 use crate::log::Quoted;
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;
+/// How many of these are kept for addresses that ruled before.
+const KEPT_PLACES: usize = 8;
+/// The most addresses that are remembered for having ruled.
+const MAX_REGULARS: usize = 16;
 /// How long the accepting thread leaves the listener alone when the system has no more files or threads to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long it waits for the end of a connection that has to make room.
+const EVICTION_LIMIT: Duration = Duration::from_millis(50);
+/// How often it looks after connections that have ended, and logs what is left over.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Files that strangers must leave: Redis is asked over one, and results are recorded over another, when these are made anew.
+const SPARE_FILES: usize = 4;
 
 /// The accepting thread and the connections.
 pub(super) struct Server {
@@ -41,15 +58,33 @@ pub(super) struct Server {
 type Links = Arc<Mutex<Vec<LinkHandle>>>;
 
 struct LinkHandle {
+    id: LinkId,
+    regular: bool,
     socket: Socket,
     outbox: Arc<Outbox>,
     greeted: Arc<AtomicBool>,
+    /// It had to make room, and its thread has not ended yet.
+    left: bool,
+    /// Disconnected when its thread has nothing left to do.
+    ended: Receiver<()>,
     thread: JoinHandle<()>,
 }
 
 impl LinkHandle {
     fn is_greeted(&self) -> bool {
         self.greeted.load(Ordering::Acquire)
+    }
+
+    fn place(&self, ruler: Option<LinkId>) -> Place {
+        match () {
+            () if self.left => Place::Left,
+            () if ruler == Some(self.id) => Place::Rules,
+            () if self.outbox.is_closing() => Place::Closing,
+            // Between its LEAD and the moment in which it rules or is closed.
+            () if self.is_greeted() => Place::Rules,
+            () if self.regular => Place::SilentRegular,
+            () => Place::SilentStranger,
+        }
     }
 
     fn join(self) {
@@ -59,14 +94,74 @@ impl LinkHandle {
     }
 }
 
+/// What has a place, in the order in which they have to leave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// It takes no place any more.
+    Left,
+    /// It was replaced or refused.
+    Closing,
+    /// It has not said LEAD.
+    SilentStranger,
+    /// It has not said LEAD, but its address ruled before.
+    SilentRegular,
+    Rules,
+}
+
+/// Who has to leave so that one more gets in, of places in the order of their arrival.
+///
+/// A stranger finds no place where only those are left that are kept, and never takes that of a regular.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    Free,
+    After(usize),
+    None,
+}
+
+impl Room {
+    fn for_one_more(places: &[Place], regular: bool) -> Room {
+        let count = |is: fn(&Place) -> bool| places.iter().filter(|place| is(place)).count();
+        let strangers = count(|place| *place == Place::SilentStranger);
+        let taken = count(|place| *place != Place::Left);
+        if places.len() >= 2 * MAX_SOCKETS {
+            // The threads of those that left hang.
+            Room::None
+        } else if taken < MAX_SOCKETS && (regular || strangers < MAX_SOCKETS - KEPT_PLACES) {
+            Room::Free
+        } else {
+            Room::after_the_first(places, regular)
+        }
+    }
+
+    fn after_the_first(places: &[Place], regular: bool) -> Room {
+        let last = if regular { Place::SilentRegular } else { Place::SilentStranger };
+        let leaving = places.iter().enumerate().filter(|(_, place)| (Place::Closing..=last).contains(place));
+        leaving.min_by_key(|(_, place)| **place).map_or(Room::None, |(index, _)| Room::After(index))
+    }
+}
+
+/// The addresses that ruled last.
+#[derive(Debug, Default)]
+pub(super) struct Regulars(Mutex<Vec<IpAddr>>);
+
+impl Regulars {
+    pub(super) fn add(&self, address: IpAddr) {
+        let mut addresses = self.0.lock();
+        addresses.retain(|known| *known != address);
+        addresses.push(address);
+        if addresses.len() > MAX_REGULARS {
+            addresses.remove(0);
+        }
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        self.0.lock().contains(&address)
+    }
+}
+
 impl Server {
     /// Starts accepting.
-    pub(super) fn start(
-        listener: TcpListener,
-        desk: Arc<Desk>,
-        epochs: Arc<Epochs>,
-        jobs: Sender<Job>,
-    ) -> Result<Server> {
+    pub(super) fn start(listener: TcpListener, desk: Arc<Desk>, epochs: Arc<Epochs>) -> Result<Server> {
         let poller = Arc::new(Poller::new().map_err(Error::io("watching the listener"))?);
         let (stopping, links) = (Arc::new(AtomicBool::new(false)), Links::default());
         let (ended, all_ended) = bounded(0);
@@ -75,9 +170,13 @@ impl Server {
             poller: poller.clone(),
             stopping: stopping.clone(),
             links: links.clone(),
-            desk,
-            epochs,
-            jobs,
+            common: Arc::new(Common {
+                desk,
+                epochs,
+                refusals: Refusals::new(Instant::now()),
+                permits: Permits::new(),
+                regulars: Regulars::default(),
+            }),
             ended,
             last_link: 0,
         };
@@ -89,8 +188,14 @@ impl Server {
         Ok(Server { poller, stopping, links, acceptor: Some(acceptor), all_ended })
     }
 
+    /// Closes the listener, lets the connections write what they still have, closes them, and joins their threads.
+    pub(super) fn close(mut self, limit: Duration) {
+        self.stop_accepting();
+        self.close_links(limit);
+    }
+
     /// Closes the listener. Connections stay.
-    pub(super) fn stop_accepting(&mut self) {
+    fn stop_accepting(&mut self) {
         self.stopping.store(true, Ordering::Release);
         if let Err(error) = self.poller.notify() {
             warn!("event=bug thread=accept problem={}", Quoted(error));
@@ -100,8 +205,7 @@ impl Server {
         }
     }
 
-    /// Lets the connections write what they still have, closes them, and joins their threads.
-    pub(super) fn close_links(self, limit: Duration) {
+    fn close_links(self, limit: Duration) {
         let links: Vec<_> = self.links.lock().drain(..).collect();
         for link in &links {
             link.outbox.close(None);
@@ -123,9 +227,7 @@ struct Acceptor {
     poller: Arc<Poller>,
     stopping: Arc<AtomicBool>,
     links: Links,
-    desk: Arc<Desk>,
-    epochs: Arc<Epochs>,
-    jobs: Sender<Job>,
+    common: Arc<Common>,
     ended: Sender<()>,
     last_link: LinkId,
 }
@@ -142,53 +244,102 @@ impl Acceptor {
     fn run(mut self) {
         let mut events = Events::new();
         while !self.stopping.load(Ordering::Acquire) {
+            self.reap();
+            self.common.refusals.say_the_rest(false, Instant::now());
+            if let Some(pause) = self.common.refusals.pause(Instant::now()) {
+                self.wait(&mut events, Event::none(0), pause);
+                continue;
+            }
             match self.listener.accept() {
                 Ok((tcp, peer)) => {
                     if let Err(error) = Socket::new(tcp).and_then(|socket| self.admit(socket, peer)) {
-                        warn!("event=connection-lost peer={peer} reason={}", Quoted(error));
+                        self.complain(format_args!("peer={peer} "), &error);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(&mut events, None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(&mut events, Event::readable(0), HOUSEKEEPING);
+                }
                 // Of a connection that was closed before it was accepted, or of a signal.
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
                 }
                 Err(error) => {
-                    warn!("event=accept-failed reason={}", Quoted(error));
-                    self.wait(&mut events, Some(ACCEPT_PAUSE));
+                    self.complain(format_args!(""), &error);
+                    // As if a stranger had come: somebody has to leave, or nobody ever comes in.
+                    if !self.make_room(false) {
+                        self.wait(&mut events, Event::none(0), ACCEPT_PAUSE);
+                    }
                 }
             }
         }
+        self.common.refusals.say_the_rest(true, Instant::now());
         if let Err(error) = self.poller.delete(&self.listener) {
             warn!("event=bug thread=accept problem={}", Quoted(error));
         }
     }
 
-    /// Waits for a connection, for the order to stop, or for `pause` alone if there is one.
-    fn wait(&self, events: &mut Events, pause: Option<Duration>) {
+    /// Waits for a connection, if there is interest, or for the order to stop.
+    fn wait(&self, events: &mut Events, interest: Event, limit: Duration) {
         events.clear();
-        let interest = if pause.is_some() { Event::none(0) } else { Event::readable(0) };
-        let waited = self.poller.modify(&self.listener, interest).and_then(|()| self.poller.wait(events, pause));
+        let waited = self.poller.modify(&self.listener, interest).and_then(|()| self.poller.wait(events, Some(limit)));
         if let Err(error) = waited {
-            warn!("event=accept-failed reason={}", Quoted(error));
+            self.complain(format_args!(""), &error);
             // The poller itself fails, so it can't do the waiting; without a pause this would spin.
             thread::sleep(ACCEPT_PAUSE);
         }
     }
 
+    fn complain(&self, peer: fmt::Arguments<'_>, error: &io::Error) {
+        self.common.refusals.note(Kind::NotAccepted, format_args!("{peer}reason={}", Quoted(error)), Instant::now());
+    }
+
+    /// Joins the threads of connections that have ended, which closes their sockets.
+    fn reap(&self) {
+        let ended: Vec<_> = self.links.lock().extract_if(.., |link| link.thread.is_finished()).collect();
+        ended.into_iter().for_each(LinkHandle::join);
+    }
+
+    /// Has the first one leave that has to; `false` if nobody has.
+    fn make_room(&self, regular: bool) -> bool {
+        let mut links = self.links.lock();
+        match Room::after_the_first(&self.places(&links), regular) {
+            Room::After(index) => {
+                evict(&mut links, index);
+                true
+            }
+            Room::Free | Room::None => false,
+        }
+    }
+
+    fn places(&self, links: &[LinkHandle]) -> Vec<Place> {
+        let ruler = self.common.desk.ruler();
+        links.iter().map(|link| link.place(ruler)).collect()
+    }
+
+    /// Whether the system has some more files to give.
+    fn has_spare_files(&self) -> bool {
+        let spare: io::Result<Vec<_>> = (0..SPARE_FILES).map(|_| self.listener.try_clone()).collect();
+        spare.is_ok()
+    }
+
     /// Starts a thread for a connection, making room for it first.
     fn admit(&mut self, socket: Socket, peer: SocketAddr) -> io::Result<()> {
-        let mut links = self.links.lock();
-        for ended in links.extract_if(.., |link| link.thread.is_finished()) {
-            ended.join();
+        let regular = self.common.regulars.has(peer.ip());
+        while !self.has_spare_files() {
+            let reason = "there are too few files (LimitNOFILE, ulimit -n)";
+            if !self.make_room(regular) {
+                return Err(io::Error::other(reason));
+            }
+            self.common.refusals.note(Kind::FewFiles, format_args!("reason={}", Quoted(reason)), Instant::now());
         }
-        if links.len() >= MAX_SOCKETS {
-            let Some(oldest) = links.iter().position(|link| !link.is_greeted()) else {
-                self.desk.stats().strangers.add(1);
-                return Err(io::Error::other(format!("{MAX_SOCKETS} dispatchers are connected already")));
-            };
-            let oldest = links.remove(oldest);
-            oldest.socket.shutdown();
-            oldest.join();
+        let mut links = self.links.lock();
+        match Room::for_one_more(&self.places(&links), regular) {
+            Room::Free => {}
+            Room::After(index) => evict(&mut links, index),
+            Room::None => {
+                self.common.desk.stats().strangers.add(1);
+                self.common.refusals.charge(Instant::now());
+                return Err(io::Error::other(format!("{} places are taken", links.len())));
+            }
         }
         self.last_link += 1;
         let link = Link {
@@ -197,16 +348,30 @@ impl Acceptor {
             socket: socket.clone(),
             outbox: Arc::default(),
             greeted: Arc::default(),
-            desk: self.desk.clone(),
-            epochs: self.epochs.clone(),
-            jobs: self.jobs.clone(),
+            common: self.common.clone(),
         };
-        let (outbox, greeted, ended) = (link.outbox.clone(), link.greeted.clone(), self.ended.clone());
-        let thread = thread::Builder::new().name(format!("read-{}", link.id)).spawn(move || {
+        let (id, outbox, greeted) = (link.id, link.outbox.clone(), link.greeted.clone());
+        let (alive, ended) = bounded::<()>(0);
+        let all_ended = self.ended.clone();
+        let thread = thread::Builder::new().name(format!("read-{id}")).spawn(move || {
             link.run();
-            drop(ended);
+            drop((alive, all_ended));
         })?;
-        links.push(LinkHandle { socket, outbox, greeted, thread });
+        links.push(LinkHandle { id, regular, socket, outbox, greeted, left: false, ended, thread });
         Ok(())
     }
 }
+
+/// Has a connection make room. Whoever waits for Redis meanwhile is not waited for.
+fn evict(links: &mut Vec<LinkHandle>, index: usize) {
+    let link = &mut links[index];
+    link.socket.stop_reading();
+    link.socket.shutdown();
+    link.left = true;
+    if link.ended.recv_timeout(EVICTION_LIMIT) == Err(RecvTimeoutError::Disconnected) {
+        links.remove(index).join();
+    }
+}
+
+#[cfg(test)]
+mod tests;

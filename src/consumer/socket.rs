@@ -1,15 +1,18 @@
 //! A TCP socket that two WebSocket endpoints share: one reads (and writes pongs), the other writes.
 //!
 //! Each write is done whole under one lock, and tungstenite hands over whole frames, so frames of the two never mix.
-//! No call lasts for ever: writes have a deadline, and so has reading until a peer has introduced itself.
+//! No call lasts for ever: writes have a deadline, and a read comes back soon, with or without bytes (see `inlet`).
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
+
+use super::inlet::SLICE;
 
 /// How long a peer may take to read what is written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,8 +27,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Socket {
     tcp: Arc<TcpStream>,
     writing: Arc<Mutex<()>>,
-    /// When reading has to be over with; belongs to the one reader.
-    read_deadline: Option<Instant>,
+    /// What the peer sends from now on is of no interest.
+    read_no_more: Arc<AtomicBool>,
+    /// The reader is in the midst of a large message.
+    reads_much: Arc<AtomicBool>,
 }
 
 impl Socket {
@@ -33,15 +38,31 @@ impl Socket {
         tcp.set_nonblocking(false)?;
         tcp.set_nodelay(true)?;
         tcp.set_write_timeout(Some(WRITE_SLICE))?;
+        tcp.set_read_timeout(Some(SLICE))?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
         SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-        Ok(Socket { tcp: Arc::new(tcp), writing: Arc::default(), read_deadline: None })
+        let (read_no_more, reads_much) = (Arc::default(), Arc::default());
+        Ok(Socket { tcp: Arc::new(tcp), writing: Arc::default(), read_no_more, reads_much })
     }
 
-    /// Reading fails from `deadline` on; `None`: never.
-    pub(super) fn set_read_deadline(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        self.read_deadline = deadline;
-        if deadline.is_none() { self.tcp.set_read_timeout(None) } else { Ok(()) }
+    /// Has the reader come back soon, whatever the peer sends.
+    pub(super) fn stop_reading(&self) {
+        self.read_no_more.store(true, Ordering::Release);
+    }
+
+    /// Whether the reader is to come back.
+    pub(super) fn is_read_no_more(&self) -> bool {
+        self.read_no_more.load(Ordering::Acquire)
+    }
+
+    /// The reader says whether it is in the midst of a large message.
+    pub(super) fn set_reads_much(&self, much: bool) {
+        self.reads_much.store(much, Ordering::Release);
+    }
+
+    /// Whether the reader is in the midst of a large message.
+    pub(super) fn reads_much(&self) -> bool {
+        self.reads_much.load(Ordering::Acquire)
     }
 
     /// Ends both directions: whoever reads or writes comes back with an error at once.
@@ -59,30 +80,23 @@ impl Socket {
     ///
     /// Closing a socket with unread bytes makes the system reset the connection, and the peer might never see the
     /// ERROR that was written last.
-    pub(super) fn linger(&mut self, limit: Duration) {
+    pub(super) fn linger(&self, limit: Duration) {
         let mut discarded = [0; 4096];
-        if self.set_read_deadline(Some(Instant::now() + limit)).is_ok() {
-            while matches!(self.read(&mut discarded), Ok(1..)) {}
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            match (&*self.tcp).read(&mut discarded) {
+                Ok(1..) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                Ok(0) | Err(_) => return,
+            }
         }
     }
 }
 
 impl Read for Socket {
+    /// Reads what is there; waits for it no longer than a [`SLICE`].
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(deadline) = self.read_deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                self.tcp.set_read_timeout(Some(left))?;
-            }
-            match (&*self.tcp).read(buffer) {
-                // Of a stopped and continued process, or of a timeout that came a moment early: look again.
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-                outcome => return outcome,
-            }
-        }
+        (&*self.tcp).read(buffer)
     }
 }
 
@@ -119,33 +133,16 @@ impl Socket {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::TcpListener;
 
     use super::*;
 
-    fn pair() -> (Socket, TcpStream) {
+    /// A socket and its peer.
+    pub(in crate::consumer) fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
         (Socket::new(listener.accept().expect("it connected").0).expect("options"), peer)
-    }
-
-    #[test]
-    fn a_dripping_peer_meets_the_deadline() {
-        let (mut socket, mut peer) = pair();
-        let started = Instant::now();
-        socket.set_read_deadline(Some(started + Duration::from_millis(300))).expect("set");
-        let dripper = std::thread::spawn(move || {
-            // Ends when the other side is closed.
-            while peer.write_all(b"x").is_ok() {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
-        let mut byte = [0];
-        while socket.read(&mut byte).is_ok() {}
-        assert!((Duration::from_millis(300)..Duration::from_secs(3)).contains(&started.elapsed()));
-        drop(socket);
-        dripper.join().expect("it ended");
     }
 
     #[test]

@@ -21,11 +21,16 @@ const BESIDE_BYTES: usize = 128;
 
 /// The fields of the JSON object (`message_id` first), `random_property` (8 random hex digits) and `consumer_id`.
 pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
-    let payload = delivery.payload();
-    let fields = object_fields(payload).unwrap_or_else(|| ["payload".as_bytes(), payload].into_iter().collect());
-    Ok(Outcome { fields }
+    Ok(outcome_of(delivery.payload())
         .field(RANDOM_PROPERTY, hex_digits(fastrand::u32(..)))
         .field(CONSUMER_ID, delivery.consumer_id()))
+}
+
+/// What is recorded of a payload itself: the members of a JSON object, or else the whole in the field `payload`. The audit
+/// reads ids by it, too.
+pub(crate) fn outcome_of(payload: &[u8]) -> Outcome {
+    let whole = || ["payload".as_bytes(), payload].into_iter().collect();
+    Outcome { fields: object_fields(payload).unwrap_or_else(whole) }
 }
 
 /// The members of a JSON object; `None` if the payload is none, or has more than one result may hold.
@@ -140,6 +145,8 @@ fn compact(json: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::id::MessageId;
 
@@ -198,6 +205,34 @@ mod tests {
         assert_eq!(fields(object(MAX_RESULT_FIELDS - 2)).len(), MAX_RESULT_FIELDS - 1);
         let over = object(MAX_RESULT_FIELDS - 1);
         assert_eq!(fields(&over), [format!("payload={over}"), "consumer_id=c0".into()]);
+    }
+
+    /// JSON values as they may be sent: numbers of any form, deep nesting, white space, escapes.
+    fn json() -> impl Strategy<Value = String> {
+        let number = "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?";
+        let text = "\"([a-z é]|\\\\u00e9|\\\\ud800|\\\\\"|\\\\n){0,6}\"";
+        let nested = (0..300_usize, prop_oneof![Just(("[", "]")), Just(("{\"a\":", "}"))])
+            .prop_map(|(depth, (open, close))| format!("{}1 {}", open.repeat(depth), close.repeat(depth)));
+        prop_oneof![number, text, nested, Just("null".to_owned()), Just("[1, { } ]".to_owned())]
+    }
+
+    proptest! {
+        /// The audit compares what is pending with what is recorded: both must read one id of one payload.
+        #[test]
+        fn the_audit_reads_the_ids_that_are_recorded(
+            members in prop::collection::vec(("(message_id|payload|consumer_id|a|\\\\u0061)", json()), 0..4),
+            cut in 0..3_usize,
+        ) {
+            let members: Vec<_> = members.iter().map(|(name, value)| format!(" \"{name}\" : {value}")).collect();
+            let mut object = format!("{{{}}}", members.join(","));
+            object.truncate(object.floor_char_boundary(object.len() - cut));
+            let delivery = Delivery { id: MessageId(7), number: 1, payload: object.as_bytes(), consumer_id: "c0" };
+            let recorded = stamp(&delivery).expect("never fails");
+            for field in ["message_id", "payload", "a", "b"] {
+                let id = recorded.fields().find(|(name, _)| *name == field.as_bytes()).map(|(_, id)| id.to_vec());
+                prop_assert_eq!(crate::audit::id_in_payload(object.as_bytes(), field), id, "{} of {}", field, object);
+            }
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct ConsumerStats {
     pub retried: Counter,
     /// Messages that the handler rejected.
     pub rejected: Counter,
+    /// Messages handed back because this consumer could not work; no handler had begun on them.
+    pub handed_back: Counter,
     /// Handlers that panicked; these count as retried, too.
     pub panicked: Counter,
     /// Handlers that ran longer than the handler timeout.
@@ -70,6 +72,7 @@ pub struct ConsumerStats {
     redis_up: AtomicBool,
     stopping: AtomicBool,
     reconnects: AtomicU64,
+    unable: Mutex<Option<String>>,
     last_failure: Mutex<Option<String>>,
 }
 
@@ -94,7 +97,7 @@ impl ConsumerStats {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    /// Whether it can do its job: record results. The error says what is missing.
+    /// Whether it can do its job: run handlers and record results. The error says what is missing.
     pub fn ready(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             Err("it is stopping".to_owned())
@@ -103,8 +106,13 @@ impl ConsumerStats {
         } else if !self.redis_is_up() {
             Err("Redis does not take results (--redis-url); see the log".to_owned())
         } else {
-            Ok(())
+            self.unable.lock().clone().map_or(Ok(()), Err)
         }
+    }
+
+    /// Whether it accepts no messages, because it could not begin on them or not record what comes of it.
+    pub fn is_unable(&self) -> bool {
+        self.unable.lock().is_some()
     }
 
     /// Messages that are off this consumer's hands in one way or another.
@@ -114,6 +122,10 @@ impl ConsumerStats {
 
     pub(super) fn set_held(&self, held: usize) {
         self.held.store(held as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_unable(&self, reason: Option<String>) {
+        *self.unable.lock() = reason;
     }
 
     pub(super) fn set_ruling_epoch(&self, epoch: u64) {

@@ -4,12 +4,21 @@
 //! as Redis is still the one that was told (see `ledger/commit.rs`). Pure; owned by the committer. Beside the rule stands
 //! what the recall can't know:
 //!
+//! - Whoever hands messages over may be a stranger who makes up their ids. A connection is *proven* once the script has found a
+//!   message that came over it pending, and only what came over a proven one is recorded without looking. The proof is void
+//!   once a message turns out not to have been pending and nothing explains it.
 //! - A message that was delivered before may have its count in Redis, which has to be cleared: the script does.
 //! - When the connection to Redis was lost, it is not known what became of the last batch: all that was received until
 //!   then goes through the script.
 
+use std::collections::BTreeSet;
+
+use super::desk::LinkId;
 use crate::id::{Epoch, MessageId};
 use crate::ledger::Recall;
+
+/// The most proven connections that are remembered: more than there can be, results of some that have ended included.
+const MAX_PROVEN: usize = 128;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -20,6 +29,8 @@ pub(super) struct Trust {
     connected: bool,
     /// Messages up to here are not alone.
     floor: MessageId,
+    /// The connections whose messages were found pending.
+    proven: BTreeSet<LinkId>,
 }
 
 impl Trust {
@@ -31,9 +42,26 @@ impl Trust {
         self.server = server;
     }
 
-    /// Whether a message that came from a leader of `epoch`, as delivery number so and so, is this consumer's alone.
-    pub(super) fn is_alone(&self, recall: &Recall, id: MessageId, number: u16, epoch: Epoch) -> bool {
+    /// A message that came over this connection was pending. Says whether that is news.
+    pub(super) fn prove(&mut self, link: LinkId) -> bool {
+        let news = self.proven.insert(link);
+        if self.proven.len() > MAX_PROVEN {
+            // The oldest: their numbers rise.
+            self.proven.pop_first();
+        }
+        news
+    }
+
+    /// One was not, and should have been. Says whether that is news.
+    pub(super) fn doubt(&mut self, link: LinkId) -> bool {
+        self.proven.remove(&link)
+    }
+
+    /// Whether a message that a leader of `epoch` handed over on `link`, as delivery number so and so, is this consumer's
+    /// alone.
+    pub(super) fn is_alone(&self, recall: &Recall, id: MessageId, number: u16, epoch: Epoch, link: LinkId) -> bool {
         number == 1
+            && self.proven.contains(&link)
             && epoch == recall.epoch
             && self.server.as_deref() == Some(&recall.server)
             && id > recall.up_to.max(self.floor)
@@ -44,16 +72,19 @@ impl Trust {
 mod tests {
     use super::*;
 
+    const LINK: LinkId = 7;
+
     fn trust(server: Option<&str>) -> Trust {
         let mut trust = Trust::default();
         trust.connected(server.map(str::to_owned), MessageId(0));
+        trust.prove(LINK);
         trust
     }
 
     /// Message `id`, while the leader of epoch 2 has recalled up to 10 at server `a`.
     fn alone(trust: &Trust, id: u64, number: u16, epoch: u64) -> bool {
         let recall = Recall { epoch: Epoch(2), server: "a".to_owned(), up_to: MessageId(10) };
-        trust.is_alone(&recall, MessageId(id), number, Epoch(epoch))
+        trust.is_alone(&recall, MessageId(id), number, Epoch(epoch), LINK)
     }
 
     #[test]
@@ -76,5 +107,19 @@ mod tests {
         let mut trust = trust(Some("a"));
         trust.connected(Some("a".to_owned()), MessageId(20));
         assert!(!alone(&trust, 20, 1, 2) && alone(&trust, 21, 1, 2));
+    }
+    #[test]
+    fn only_what_came_over_a_proven_connection_is_alone() {
+        let mut trust = trust(Some("a"));
+        assert!(!trust.prove(LINK) && trust.doubt(LINK) && !trust.doubt(LINK));
+        assert!(!alone(&trust, 11, 1, 2));
+        trust.prove(LINK + 1);
+        assert!(!alone(&trust, 11, 1, 2), "that was another one");
+        assert!(trust.prove(LINK) && alone(&trust, 11, 1, 2));
+        (100..100 + MAX_PROVEN as u64).for_each(|link| {
+            trust.prove(link);
+        });
+        assert!(!alone(&trust, 11, 1, 2), "old ones are forgotten");
+        assert_eq!(trust.proven.len(), MAX_PROVEN);
     }
 }

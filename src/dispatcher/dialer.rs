@@ -4,9 +4,10 @@
 //! A dialer lives as long as the program and works when it is asked to: once for each link that a term needs, for ever
 //! until it stands or the term is over.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
@@ -91,8 +92,8 @@ impl Dialers {
         let mut threads = Vec::new();
         for (index, address) in shared.config.consumers.iter().enumerate() {
             let (request, asked) = bounded(1);
-            let dialer =
-                Dialer { index, address: address.clone(), shared: shared.clone(), asked: asked.clone(), raised: None };
+            let (address, shared, said_unused) = (address.clone(), shared.clone(), Cell::new(false));
+            let dialer = Dialer { index, address, said_unused, shared, asked: asked.clone(), raised: None };
             let thread = thread::Builder::new()
                 .name(format!("dialer-{index}"))
                 .stack_size(STACK_BYTES)
@@ -120,9 +121,22 @@ impl Drop for Dialers {
     }
 }
 
+/// The addresses of a name that get no link, if there are any. One of each kind, IPv4 and IPv6, may be the same consumer's.
+fn unused(used: SocketAddr, all: &[SocketAddr]) -> Option<String> {
+    let mut others: Vec<&SocketAddr> = all.iter().filter(|address| **address != used).collect();
+    others.sort();
+    others.dedup();
+    let same_kind = others.iter().filter(|address| address.is_ipv4() == used.is_ipv4()).count();
+    let other_kind = others.len() - same_kind;
+    let several = same_kind > 0 || other_kind > 1;
+    several.then(|| others.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+}
+
 struct Dialer {
     index: usize,
     address: String,
+    /// Whether it was said that the name has addresses that get no link.
+    said_unused: Cell<bool>,
     shared: Arc<Shared>,
     asked: Receiver<Dial>,
     /// When this consumer last had a higher epoch taken.
@@ -162,7 +176,9 @@ impl Dialer {
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
         let mut last_up: Option<(Epoch, Instant)> = None;
         while let Ok(mut dial) = self.asked.recv() {
-            dial.farewell.take().map(greeting::say_goodbye);
+            if let Some(farewell) = dial.farewell.take() {
+                greeting::say_goodbye(farewell);
+            }
             // A new term begins afresh: its roll call waits only so long for what consumers hold.
             if last_up.is_none_or(|(epoch, up)| epoch != dial.epoch || up.elapsed() >= SETTLED_AFTER) {
                 backoff.reset();
@@ -240,9 +256,19 @@ impl Dialer {
 
     fn open(&self) -> io::Result<TcpStream> {
         let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        for address in self.address.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+        let addresses: Vec<SocketAddr> = self.address.to_socket_addrs()?.collect();
+        for address in &addresses {
+            match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
                 Ok(stream) => {
+                    if let Some(unused) = unused(*address, &addresses)
+                        && !self.said_unused.replace(true)
+                    {
+                        log::warn!(
+                            "event=addresses-unused consumer={} used={address} unused={unused} setting=consumers \
+                             problem=\"a name stands for one consumer; list each address by itself\"",
+                            self.address
+                        );
+                    }
                     stream.set_nodelay(true)?;
                     SockRef::from(&stream)
                         .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)))?;
@@ -282,6 +308,20 @@ mod tests {
             }
         });
         address
+    }
+
+    #[test]
+    fn addresses_that_get_no_link_are_named() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let of = |all: &[&str]| {
+            let all: Vec<SocketAddr> = all.iter().map(|text| address(text)).collect();
+            unused(all[0], &all)
+        };
+        assert_eq!(of(&["10.0.0.1:1"]), None);
+        assert_eq!(of(&["[::1]:1", "127.0.0.1:1"]), None, "one machine, most likely");
+        assert_eq!(of(&["10.0.0.1:1", "10.0.0.1:1"]), None, "the same");
+        assert_eq!(of(&["10.0.0.1:1", "10.0.0.3:1", "10.0.0.2:1"]).as_deref(), Some("10.0.0.2:1,10.0.0.3:1"));
+        assert!(of(&["[::1]:1", "10.0.0.1:1", "10.0.0.2:1"]).is_some(), "two IPv4 addresses");
     }
 
     #[test]

@@ -187,9 +187,7 @@ impl Election {
                     self.vacant = None;
                     set(&self.shared.stats.redis_connected, 0);
                     set(&self.shared.stats.in_sync, 0);
-                    if self.backoff.should_say() {
-                        log::warn!("event=redis-trouble error={}", Quoted(&error));
-                    }
+                    self.shared.troubles.tell("election", "redis-trouble", &error, &mut self.backoff);
                     self.backoff.next_wait()
                 }
             };

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::stats::LinkFigures;
 use super::{DispatcherStats, Shared, health};
 use crate::error::Result;
+use crate::ledger::overview::Part;
 use crate::metrics::{Metrics, MetricsServer, Site};
 use crate::status::Status;
 
@@ -91,19 +92,27 @@ pub(super) fn serve(address: &str, shared: &Arc<Shared>) -> Result<MetricsServer
 /// What every dispatcher reads from Redis once a second. Over several dispatchers these are to be compared, not added.
 /// What the last look did not bring is left out.
 fn group_figures(metrics: &mut Metrics, shared: &Arc<Shared>) {
-    let mut add = |name, help, pick: fn(&Status) -> f64| {
+    let mut add = |name, help, pick: fn(&Status) -> Option<f64>| {
         let shared = shared.clone();
-        metrics.known(name, help, move || shared.board.read(pick));
+        metrics.known(name, help, move || shared.board.read(pick).flatten());
     };
-    add("pending", "Messages without a result, in Redis", |status| status.snapshot.pending as f64);
-    add("results", "Entries in the result stream", |status| status.snapshot.processed as f64);
-    add("dead_letters", "Entries in the stream of dead letters", |status| status.snapshot.dead as f64);
-    add("recorded_gaps", "Entries in the record of gaps", |status| status.snapshot.gaps as f64);
+    add("pending", "Messages without a result, in Redis", |status| {
+        status.known(Part::Pending, status.snapshot.pending as f64)
+    });
+    add("results", "Entries in the result stream", |status| {
+        status.known(Part::Results, status.snapshot.processed as f64)
+    });
+    add("dead_letters", "Entries in the stream of dead letters", |status| {
+        status.known(Part::Dead, status.snapshot.dead as f64)
+    });
+    add("recorded_gaps", "Entries in the record of gaps", |status| {
+        status.known(Part::Gaps, status.snapshot.gaps as f64)
+    });
     add("redis_warnings", "Settings of Redis that endanger what is promised", |status| {
-        status.redis_warnings().len() as f64
+        Some(status.redis_warnings().len() as f64)
     });
     add("oldest_pending_age_seconds", "How long the oldest pending message has been so", |status| {
-        status.oldest_age().unwrap_or_default().as_secs_f64()
+        status.known(Part::Oldest, status.oldest_age().unwrap_or_default().as_secs_f64())
     });
 }
 

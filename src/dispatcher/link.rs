@@ -5,7 +5,7 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use tungstenite::error::ProtocolError;
@@ -83,6 +83,7 @@ impl Link {
             consumer: consumer.clone(),
             index: new.index,
             prefetch,
+            draining: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             overdue: AtomicU64::new(0),
             acked: AtomicU64::new(0),

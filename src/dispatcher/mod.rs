@@ -59,6 +59,7 @@ use crate::log::Quoted;
 use crate::ring::Ring;
 use crate::shutdown::ShutdownRequests;
 use crate::supervision::{LOOK_WITHIN, Supervisor};
+use crate::trouble::Troubles;
 
 pub use self::health::Pulses;
 pub use self::reporter::Board;
@@ -80,6 +81,8 @@ pub struct Shared {
     pub pulses: Pulses,
     /// How the group stands, as this dispatcher last saw it.
     pub board: Board,
+    /// What is wrong with the way to Redis.
+    pub troubles: Arc<Troubles>,
     /// The highest message id that this process has heard of.
     highest_id: AtomicU64,
     /// When this dispatcher led last: its epoch, and a message that it took in and gave to nobody. Redis must have it.
@@ -132,6 +135,7 @@ impl Dispatcher {
             stats: DispatcherStats::default(),
             pulses: Pulses::default(),
             board: Board::default(),
+            troubles: Arc::default(),
             highest_id: AtomicU64::new(0),
             witness: Mutex::default(),
         };
@@ -157,13 +161,6 @@ impl Dispatcher {
         let (retry, max_deliveries) = (shared.config.retry, shared.config.max_deliveries);
         let dead_after_s = retry.dead_after(max_deliveries).as_secs_f64();
         log::info!("event=retry-policy retry={retry} max_deliveries={max_deliveries} dead_after_s={dead_after_s}");
-        if shared.config.channel.contains(['*', '?', '[']) {
-            log::warn!(
-                "event=no-pattern channel={} setting=channel problem=\"it looks like a pattern; it is taken for the name of \
-                 one channel\"",
-                Quoted(&shared.config.channel)
-            );
-        }
         let metrics_addr = shared.config.common.metrics_addr.as_deref();
         let metrics = metrics_addr.map(|address| exposition::serve(address, &shared)).transpose()?;
         let channels = Channels {
@@ -173,7 +170,8 @@ impl Dispatcher {
             dispatcher: shared.id.clone(),
         };
         let (released, released_news) = bounded(1);
-        let listener = Listener::start(channels, shared.ring.clone(), shared.listener.clone(), released)?;
+        let listener =
+            Listener::start(channels, shared.ring.clone(), shared.listener.clone(), shared.troubles.clone(), released)?;
         let dialers = Dialers::start(&shared)?;
         let reporter = Reporter::start(&shared)?;
         let election = Election::new(shared.clone(), dialers.requests(), released_news, requests);

@@ -24,7 +24,7 @@ use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Ledger};
 use crate::log::Quoted;
 use crate::status::report::{ConsumerReport, Rates, Report};
-use crate::status::{MAX_AGE, Onlooker, Status, failure_to_json};
+use crate::status::{MAX_AGE, Onlooker, Status, failure_to_json, json_text};
 
 /// How often it reports and looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -32,8 +32,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 /// Rates are of no shorter time than this.
 const LEAST_SPAN: Duration = Duration::from_millis(500);
-/// The most missing consumers that are named.
-const SHOWN_MISSING: usize = 10;
 /// How long a report stands.
 const REPORT_TTL: Duration = Duration::from_secs(5);
 
@@ -79,7 +77,7 @@ impl Board {
             }
         };
         shown["served_by"] = Value::from(shared.id.as_str());
-        shown.to_string()
+        json_text(&shown)
     }
 }
 
@@ -185,22 +183,22 @@ impl Worker {
         let reported = self.ledger.report(&self.shared.id, &report, REPORT_TTL);
         // A server that refuses to write may be read all the same; of one that can't be reached nothing more is asked.
         self.unreachable = reported.as_ref().is_err_and(|error| error.refusal().is_none());
+        let mut failure = None;
         let looked = match &reported {
             Err(error) if self.unreachable => Err(error.to_string()),
-            _ => self.onlooker.look().map_err(|error| error.to_string()),
+            _ => self.onlooker.look().map_err(|error| {
+                let text = error.to_string();
+                failure = Some(error);
+                text
+            }),
         };
-        let failure = reported.err().map(|error| error.to_string()).or_else(|| looked.as_ref().err().cloned());
         if let Ok(status) = &looked {
             self.settings.note(status.settings.clone());
         }
         *self.shared.board.seen.lock() = Some(looked);
-        match failure {
+        match reported.err().or(failure) {
             None => drop(self.backoff.reset()),
-            Some(failure) => {
-                if self.backoff.should_say() {
-                    log::warn!("event=not-reported error={}", Quoted(failure));
-                }
-            }
+            Some(failure) => self.shared.troubles.tell("reporter", "not-reported", &failure, &mut self.backoff),
         }
     }
 
@@ -212,6 +210,8 @@ impl Worker {
         let (rates, by_consumer) = &self.rates;
         let consumer = |link: &Arc<LinkFigures>| ConsumerReport {
             id: link.consumer.to_string(),
+            address: shared.config.consumers.get(link.index).cloned().unwrap_or_default(),
+            draining: link.draining.load(Ordering::Relaxed),
             in_flight: get(&link.in_flight),
             overdue: get(&link.overdue),
             prefetch: link.prefetch.into(),
@@ -220,6 +220,7 @@ impl Worker {
         let stats = &shared.stats;
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            channel: shared.config.channel.clone(),
             leads: get(&stats.leading) == 1,
             epoch: get(&stats.epoch),
             // A leader is where the others have to come to.
@@ -227,6 +228,7 @@ impl Worker {
             trouble: health::ready(&shared).err(),
             uptime_s: self.began.elapsed().as_secs_f64(),
             ring_bytes: shared.ring.stats().bytes as u64,
+            oldest: shared.board.read(|status| status.snapshot.oldest).flatten().map(|oldest| oldest.0),
             ready: get(&stats.ready),
             behind: get(&stats.behind) == 1,
             delayed: get(&stats.delayed),
@@ -244,7 +246,7 @@ impl Worker {
         let addresses = self.shared.config.consumers.iter().enumerate();
         let missing = addresses.filter(|(index, _)| !linked.iter().any(|link| link.index == *index));
         let leads = get(&self.shared.stats.leading) == 1;
-        missing.filter(|_| leads).map(|(_, address)| address.clone()).take(SHOWN_MISSING).collect()
+        missing.filter(|_| leads).map(|(_, address)| address.clone()).collect()
     }
 
     fn compute_rates(&mut self, linked: &[Arc<LinkFigures>]) {

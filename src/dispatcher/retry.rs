@@ -121,7 +121,9 @@ impl Retry {
             self.kill.set(Reason::WorkerFailed);
             return Err(Killed);
         }
-        if self.backoff.should_say() {
+        if error.is_unsent() {
+            self.shared.troubles.tell(self.worker, "redis-trouble", &error, &mut self.backoff);
+        } else if self.backoff.should_say() {
             log::warn!("event=redis-trouble worker={} error={}", self.worker, Quoted(&error));
         }
         if self.kill.wait(self.backoff.next_wait()) { Err(Killed) } else { Ok(()) }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -101,6 +101,8 @@ pub struct LinkFigures {
     pub index: usize,
     /// The most messages that it takes in hand.
     pub prefetch: u32,
+    /// Whether it is about to stop.
+    pub draining: AtomicBool,
     /// Messages in its hands.
     pub in_flight: AtomicU64,
     /// Messages that it has left without a word: those of now, and those since it last answered for one.

@@ -14,9 +14,9 @@ use std::time::Duration;
 use redis::{RedisError, Value};
 
 use super::command::{Command, command};
-use super::resp::{self, NotResp, Reply};
+use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
 use super::script::{Script, ScriptCall};
-use super::server::{CONNECT_TIMEOUT, Server};
+use super::server::{CONNECT_TIMEOUT, Server, not_redis};
 use super::stream::Stream;
 use crate::error::{CONNECTING, Error, LOADING_A_SCRIPT, Result, refusal_of};
 use crate::refusal::Refusal;
@@ -72,12 +72,17 @@ impl Connection {
 
     /// Sends commands in one write and returns their replies in order; the first error reply is an `Err`.
     pub fn pipeline(&mut self, doing: &'static str, commands: Vec<Command>) -> Result<Vec<Value>> {
+        self.pipeline_each(doing, commands)?.into_iter().collect()
+    }
+
+    /// Like [`pipeline`](Connection::pipeline), with the outcome of each command by itself.
+    pub fn pipeline_each(&mut self, doing: &'static str, commands: Vec<Command>) -> Result<Vec<Result<Value>>> {
         let count = commands.len();
         self.out.clear();
         commands.into_iter().for_each(|command| self.out.extend_from_slice(&command.into_bytes()));
         let replies =
             self.exchange(doing, |replies| (0..count).map(|_| replies.value()).collect::<io::Result<Vec<_>>>())?;
-        replies.into_iter().map(|reply| self.checked(doing, reply)).collect()
+        Ok(replies.into_iter().map(|reply| self.checked(doing, reply)).collect())
     }
 
     /// Calls a script; sends its text where the server does not have it, which is safe as it then did not run.
@@ -182,11 +187,13 @@ impl Connection {
             Ok(()) => read(&mut Replies(open)),
             Err(error) => Err(open.last_words().unwrap_or(error)),
         });
+        let answered = open.answered;
         outcome.map_err(|error| {
             // After a timeout or an interruption the reply may still come: it must not meet the next command.
             self.open = None;
             match error.downcast::<HungUp>() {
                 Ok(HungUp(text)) => self.server.error(doing, error_of(&text)),
+                Err(error) if !answered => self.server.unanswered(doing, error),
                 Err(error) => self.server.error(doing, error.into()),
             }
         })
@@ -201,6 +208,8 @@ struct Open {
     filled: Range<usize>,
     /// The number of the transaction that stands open.
     transaction: Option<u64>,
+    /// Whether the server has ever said a word.
+    answered: bool,
 }
 
 impl Open {
@@ -208,28 +217,16 @@ impl Open {
         let connect = || {
             let stream = Stream::connect(&server.address(), timeout.min(CONNECT_TIMEOUT))?;
             stream.set_read_timeout(timeout)?;
-            Ok(Open { stream, buffer: vec![0; BUFFER_BYTES], filled: 0..0, transaction: None })
+            Ok(Open { stream, buffer: vec![0; BUFFER_BYTES], filled: 0..0, transaction: None, answered: false })
         };
         let mut open = connect().map_err(|error: io::Error| server.error(CONNECTING, error.into()))?;
         let mut greeting = Vec::new();
-        let mut greetings = 0;
-        if let Some((user, password)) = server.credentials() {
-            match user {
-                Some(user) => command(&mut greeting, &["AUTH", user, password]),
-                // Not the same as naming the user `default`: that one may need no password, which is then a mistake.
-                None => command(&mut greeting, &["AUTH", password]),
-            }
-            greetings += 1;
-        }
-        if server.database() != 0 {
-            command(&mut greeting, &["SELECT", &server.database().to_string()]);
-            greetings += 1;
-        }
+        let greetings = server.greet(&mut greeting);
         let replies: io::Result<Vec<Value>> = open
             .stream
             .write_all(&greeting)
             .and_then(|()| (0..greetings).map(|_| Replies(&mut open).value()).collect());
-        let replies = replies.map_err(|error| server.error(CONNECTING, error.into()))?;
+        let replies = replies.map_err(|error| server.unanswered(CONNECTING, error))?;
         for reply in replies {
             reply.extract_error().map_err(|error| server.error(CONNECTING, error))?;
         }
@@ -272,8 +269,15 @@ impl Open {
     }
 
     fn receive(&mut self) -> io::Result<()> {
+        if self.filled.end == self.buffer.len() && self.filled.start > 0 {
+            self.buffer.copy_within(self.filled.clone(), 0);
+            self.filled = 0..self.filled.len();
+        }
         if self.filled.end == self.buffer.len() {
-            self.buffer.resize(2 * self.buffer.len(), 0);
+            if self.buffer.len() >= MAX_REPLY_BYTES {
+                return Err(unreadable(Unreadable::TooLarge, self.received()));
+            }
+            self.buffer.resize((2 * self.buffer.len()).min(MAX_REPLY_BYTES), 0);
         }
         match self.stream.read(&mut self.buffer[self.filled.end..])? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
@@ -292,8 +296,9 @@ impl Replies<'_> {
     /// The next one, if it has no parts; of one that has, its head.
     pub(super) fn next(&mut self) -> io::Result<Reply<&[u8]>> {
         loop {
-            match resp::reply(self.0.received()).map_err(not_resp)? {
+            match resp::reply(self.0.received()).map_err(|why| unreadable(why, self.0.received()))? {
                 Some((reply, length)) => {
+                    self.0.answered = true;
                     let start = self.0.filled.start;
                     self.0.filled.start += length;
                     let reply = reply.of(&self.0.buffer[start..]);
@@ -311,11 +316,12 @@ impl Replies<'_> {
     /// The next one, whole.
     fn value(&mut self) -> io::Result<Value> {
         let length = loop {
-            match resp::whole(self.0.received()).map_err(not_resp)? {
+            match resp::whole(self.0.received()).map_err(|why| unreadable(why, self.0.received()))? {
                 Some(length) => break length,
                 None => self.0.receive()?,
             }
         };
+        self.0.answered = true;
         if let Some(text) = self.0.received()[..length].strip_prefix(b"-") {
             HungUp::check(text.trim_ascii_end())?;
         }
@@ -325,8 +331,9 @@ impl Replies<'_> {
     }
 }
 
-/// The server would not read a command, which it says once before it closes the connection: a word of it is larger than
-/// `proto-max-bulk-len` allows. Neither that command nor one behind it was carried out.
+/// The last reply of a connection: the server would not read a command, which it says once before it hangs up, since a word
+/// of it is larger than `proto-max-bulk-len` allows; neither that command nor one behind it was carried out. Or the reply is
+/// too large for us to read, which stands here as if the server had said it.
 #[derive(Debug)]
 struct HungUp(Vec<u8>);
 
@@ -350,6 +357,11 @@ pub(super) fn error_of(text: &[u8]) -> RedisError {
     told.err().unwrap_or_else(|| (redis::ErrorKind::UnexpectedReturnType, "an error without a text").into())
 }
 
-fn not_resp(NotResp: NotResp) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, "this is no Redis")
+fn unreadable(why: Unreadable, received: &[u8]) -> io::Error {
+    match why {
+        Unreadable::NotResp => not_redis(received),
+        Unreadable::TooLarge => io::Error::other(HungUp(format!(
+            "ERR the reply is too large: more than {MAX_REPLY_BYTES} bytes or {MAX_REPLY_VALUES} values, the most that is read"
+        ).into_bytes())),
+    }
 }

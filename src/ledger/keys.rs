@@ -77,6 +77,17 @@ impl Keys {
         }
     }
 
+    /// Whether a key is the group's. A new key of a later version would be no key of the group to an earlier one: they would
+    /// not agree which keyspace events to leave out (`subscription::own_events`).
+    pub(super) fn is_own(&self, key: &[u8]) -> bool {
+        let begins = |prefix: &str| key.starts_with(prefix.as_bytes());
+        // Most keys are others'.
+        key.starts_with(self.group.as_bytes())
+            && (self.types().iter().any(|(own, _)| own.as_bytes() == key)
+                || begins(&self.status_prefix)
+                || begins(&self.put_back_prefix))
+    }
+
     /// Each key with the type it must have, to name the one that has another.
     pub(super) fn types(&self) -> [(&str, &'static str); 10] {
         [

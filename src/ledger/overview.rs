@@ -1,16 +1,23 @@
 //! A group as an onlooker sees it: one round trip for all that a view, a wait or a measurement needs.
 //!
-//! Read-only. The values are read one after the other, in the order of [`Snapshot`]'s fields, not in one step.
+//! Read-only. The values are read one after the other, in the order of [`Snapshot`]'s fields, not in one step. Where Redis
+//! refuses a command, because the user lacks the right or the command was renamed, what needs it is left out and named
+//! ([`GroupView::refused`]); the rest is read all the same.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 
+mod part;
+
+pub use self::part::Part;
 use super::reading::RecordedGap;
 use super::{Command, Connection, Cursor, Keys, Ledger, member, text};
 use crate::error::{Error, Result};
 use crate::id::{Epoch, MessageId};
+use crate::refusal::Refusal;
 
 /// Who leads, as the key `<group>:leader` says: `<dispatcher id> <epoch>`, or `<dispatcher id> <epoch> ttl`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +76,7 @@ pub struct Snapshot {
     pub gaps: u64,
     /// The ids of the consumers that the leader is connected to.
     pub consumers: Vec<String>,
-    /// Calls of PUBLISH on this server since it started, on any channel.
+    /// Calls of PUBLISH on this server since it started, on any channel; see [`GroupView::snapshot_with_publishes`].
     pub publish_calls: u64,
 }
 
@@ -87,7 +94,14 @@ pub struct GroupView {
     ledger: Ledger,
     /// The dispatchers that were found last.
     known: Known,
+    /// What the last look had to leave out.
+    refused: BTreeSet<Part>,
+    /// Whether the oldest pending message is looked for.
+    seeks_oldest: bool,
 }
+
+/// Gives the first bytes of the oldest member, which hold its id: the payload behind it may have megabytes.
+const OLDEST: &str = "return string.sub(redis.call('ZRANGE', KEYS[1], 0, 0)[1] or '', 1, 17)";
 
 /// Looking for all dispatchers walks through all channels of the server: it is done only when it might bring something.
 #[derive(Default)]
@@ -100,7 +114,18 @@ struct Known {
 impl GroupView {
     /// Looks at the group with these keys. Opens nothing yet.
     pub fn new(connection: Connection, keys: Keys) -> GroupView {
-        GroupView { ledger: Ledger::over(connection, Arc::new(keys)), known: Known::default() }
+        GroupView {
+            ledger: Ledger::over(connection, Arc::new(keys)),
+            known: Known::default(),
+            refused: BTreeSet::new(),
+            seeks_oldest: true,
+        }
+    }
+
+    /// The same for a user that may call no scripts: snapshots are without the oldest message, see
+    /// [`oldest_read_whole`](GroupView::oldest_read_whole).
+    pub fn without_scripts(self) -> GroupView {
+        GroupView { seeks_oldest: false, ..self }
     }
 
     /// The connection, for commands of one's own.
@@ -113,19 +138,37 @@ impl GroupView {
         &self.ledger.keys
     }
 
+    /// What had to be left out since the last [`snapshot`](GroupView::snapshot) began, that one included.
+    pub fn refused(&self) -> &BTreeSet<Part> {
+        &self.refused
+    }
+
     /// The dispatchers that are subscribed, and what they last reported, in the order of their ids. `snapshot` is a look of
-    /// just now.
+    /// just now. If Redis does not say who is subscribed, the leader alone is taken to be.
     pub fn members(&mut self, snapshot: &Snapshot) -> Result<Vec<Member>> {
         let leader = snapshot.lease.as_ref().map(|lease| &lease.holder);
-        let changed = self.known.subscribed != snapshot.dispatchers
+        let changed = self.refused.contains(&Part::Subscribers)
+            || self.known.subscribed != snapshot.dispatchers
             || leader.is_some_and(|leader| !self.known.ids.contains(leader))
             || !self.all_are_there()?;
         if changed {
-            let mut ids = self.ledger.dispatchers()?;
+            let found = self.ledger.dispatchers();
+            let mut ids = self.allowed(Part::Members, found)?.unwrap_or_else(|| leader.cloned().into_iter().collect());
             ids.sort_unstable();
             self.known = Known { ids, subscribed: snapshot.dispatchers };
         }
         self.reports()
+    }
+
+    /// What Redis gave; `None`, and noted, if it refuses the command.
+    fn allowed<T>(&mut self, part: Part, outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Err(error) if is_refused(&error) => {
+                self.refused.insert(part);
+                Ok(None)
+            }
+            outcome => outcome.map(Some),
+        }
     }
 
     fn all_are_there(&mut self) -> Result<bool> {
@@ -149,68 +192,118 @@ impl GroupView {
         }
         let keys = ids.iter().map(|id| format!("{}{id}", self.ledger.keys.status_prefix));
         let command = keys.fold(Command::new(1 + ids.len()).arg("MGET"), |command, key| command.arg(key));
-        let reply = self.ledger.connection.query(DOING, command)?;
-        let Value::Array(reports) = &reply else { return self.ledger.surprise(DOING, &reply) };
-        let members = ids.iter().zip(reports);
-        Ok(members.map(|(id, report)| Member { id: id.clone(), report: text(report).map(str::to_owned) }).collect())
+        let reply = self.ledger.connection.query(DOING, command);
+        let reports = match self.allowed(Part::Reports, reply)? {
+            Some(Value::Array(reports)) => reports,
+            Some(reply) => return self.ledger.surprise(DOING, &reply),
+            None => Vec::new(),
+        };
+        let report = |at| reports.get(at).and_then(text).map(str::to_owned);
+        let members = self.known.ids.iter().enumerate();
+        Ok(members.map(|(at, id)| Member { id: id.clone(), report: report(at) }).collect())
     }
 
     /// The newest gaps that were recorded, the newest first.
     pub fn newest_gaps(&mut self, most: usize) -> Result<Vec<RecordedGap>> {
-        self.ledger.newest_gaps(most)
+        let found = self.ledger.newest_gaps(most);
+        Ok(self.allowed(Part::RecentGaps, found)?.unwrap_or_default())
     }
 
     /// How it looks now.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
+        const DOING: &str = "looking at the group";
         let keys = self.ledger.keys.clone();
-        let commands = vec![
-            Command::of(&["GET", &keys.leader]),
-            Command::of(&["PTTL", &keys.leader]),
-            Command::of(&["GET", &keys.epoch]),
+        let parts = [
+            (Part::Lease, Command::of(&["GET", &keys.leader])),
+            (Part::LeaseLeft, Command::of(&["PTTL", &keys.leader])),
+            (Part::Epoch, Command::of(&["GET", &keys.epoch])),
             // Only dispatchers subscribe to it.
-            Command::of(&["PUBSUB", "NUMSUB", &keys.control]),
-            Command::of(&["GET", &keys.cursor]),
-            Command::of(&["XLEN", &keys.processed]),
-            Command::of(&["ZCARD", &keys.pending]),
-            Command::of(&["ZRANGE", &keys.pending, "0", "0"]),
-            Command::of(&["XLEN", &keys.dead]),
-            Command::of(&["XLEN", &keys.gaps]),
-            Command::of(&["LRANGE", &keys.consumers, "0", "-1"]),
-            Command::of(&["INFO", "commandstats"]),
+            (Part::Subscribers, Command::of(&["PUBSUB", "NUMSUB", &keys.control])),
+            (Part::Cursor, Command::of(&["GET", &keys.cursor])),
+            (Part::Results, Command::of(&["XLEN", &keys.processed])),
+            (Part::Pending, Command::of(&["ZCARD", &keys.pending])),
+            (Part::Dead, Command::of(&["XLEN", &keys.dead])),
+            (Part::Gaps, Command::of(&["XLEN", &keys.gaps])),
+            (Part::Consumers, Command::of(&["LRANGE", &keys.consumers, "0", "-1"])),
         ];
-        let replies = self.ledger.connection.pipeline("looking at the group", commands)?;
-        read(&replies).ok_or_else(|| Error::Failed(format!("looking at the group: unexpected answers {replies:?}")))
+        let (parts, commands): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let outcomes = self.ledger.connection.pipeline_each(DOING, commands)?;
+        self.refused.clear();
+        let mut replies = Vec::with_capacity(parts.len());
+        for (part, outcome) in parts.into_iter().zip(outcomes) {
+            replies.push(self.allowed(part, outcome)?.unwrap_or(Value::Nil));
+        }
+        let snapshot = read(&replies);
+        let snapshot =
+            snapshot.ok_or_else(|| Error::Failed(format!("looking at the group: unexpected answers {replies:?}")))?;
+        let oldest =
+            if self.seeks_oldest { self.oldest(Command::of(&["EVAL", OLDEST, "1", &keys.pending]))? } else { None };
+        Ok(Snapshot { oldest, ..snapshot })
+    }
+
+    /// The id of the oldest pending message, read with its whole payload.
+    pub fn oldest_read_whole(&mut self) -> Result<Option<MessageId>> {
+        let command = Command::of(&["ZRANGE", &self.ledger.keys.pending, "0", "0"]);
+        self.oldest(command)
+    }
+
+    fn oldest(&mut self, command: Command) -> Result<Option<MessageId>> {
+        let reply = self.ledger.connection.query("looking for the oldest message", command);
+        let member = match self.allowed(Part::Oldest, reply)? {
+            Some(Value::Array(members)) => members.into_iter().next(),
+            member => member,
+        };
+        Ok(match member {
+            Some(Value::BulkString(member)) => member::decode(&member).map(|(id, _)| id),
+            _ => None,
+        })
+    }
+
+    /// The same with the calls of PUBLISH, for which Redis has to list the figures of all its commands.
+    pub fn snapshot_with_publishes(&mut self) -> Result<Snapshot> {
+        let snapshot = self.snapshot()?;
+        let stats =
+            self.ledger.connection.query("counting what was published", Command::of(&["INFO", "commandstats"]))?;
+        Ok(Snapshot { publish_calls: text(&stats).and_then(publish_calls).unwrap_or(0), ..snapshot })
     }
 }
 
+/// Whether Redis refuses the command to this user, or does not have it.
+fn is_refused(error: &Error) -> bool {
+    matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand))
+}
+
+/// Nil stands for what was left out.
 fn read(replies: &[Value]) -> Option<Snapshot> {
-    let [lease, lease_left, epoch, dispatchers, cursor, processed, pending, oldest, dead, gaps, consumers, stats] =
-        replies
-    else {
+    let [lease, lease_left, epoch, dispatchers, cursor, processed, pending, dead, gaps, consumers] = replies else {
         return None;
     };
-    let (Value::Array(dispatchers), Value::Array(oldest), Value::Array(consumers)) = (dispatchers, oldest, consumers)
-    else {
-        return None;
-    };
-    let oldest = oldest.first().and_then(|member| match member {
-        Value::BulkString(member) => member::decode(member).map(|(id, _)| id),
-        _ => None,
-    });
     Some(Snapshot {
         lease: text(lease).and_then(Lease::parse),
         lease_left: count(lease_left).map(Duration::from_millis),
         epoch: Epoch(text(epoch).and_then(|epoch| epoch.parse().ok()).unwrap_or_default()),
-        dispatchers: count(dispatchers.get(1)?)?,
+        dispatchers: list(dispatchers)?.get(1).map_or(Some(0), count)?,
         cursor: text(cursor).and_then(|cursor| cursor.parse().ok()),
-        processed: count(processed)?,
-        pending: count(pending)?,
-        oldest,
-        dead: count(dead)?,
-        gaps: count(gaps)?,
-        consumers: consumers.iter().filter_map(text).map(str::to_owned).collect(),
-        publish_calls: text(stats).and_then(publish_calls).unwrap_or(0),
+        processed: length(processed)?,
+        pending: length(pending)?,
+        oldest: None,
+        dead: length(dead)?,
+        gaps: length(gaps)?,
+        consumers: list(consumers)?.iter().filter_map(text).map(str::to_owned).collect(),
+        publish_calls: 0,
     })
+}
+
+fn list(value: &Value) -> Option<&[Value]> {
+    match value {
+        Value::Array(values) => Some(values),
+        Value::Nil => Some(&[]),
+        _ => None,
+    }
+}
+
+fn length(value: &Value) -> Option<u64> {
+    if *value == Value::Nil { Some(0) } else { count(value) }
 }
 
 /// A number that is not negative: PTTL says by negative ones that there is no such key.

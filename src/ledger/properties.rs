@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
+use super::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
 use super::subscription::Notice;
 use super::{Command, Cursor, Marker, Position, decode_member, encode_member, member_len};
 use crate::id::{Epoch, MAX_BELIEVED_ID, MessageId};
@@ -136,6 +136,6 @@ proptest! {
         push[0] = b'>';
         let whole = Received::Message { channel: &channel, payload: &payload };
         prop_assert_eq!(receive(&push, LIMIT), Ok(Some((whole, push.len()))));
-        prop_assert_eq!(receive(&push[..place.index(push.len())], LIMIT), Ok::<_, NotResp>(None));
+        prop_assert_eq!(receive(&push[..place.index(push.len())], LIMIT), Ok::<_, Unreadable>(None));
     }
 }

@@ -1,14 +1,16 @@
 //! Reading a group's streams and backlog page by page, for tools: changes nothing and needs no lease.
 //!
 //! Pages start small and grow while they stay well below [`PAGE_BYTES`]: the sizes of the entries are not known before.
-//! Where a stretch of tiny entries is followed by huge ones, one page may be much larger than that.
+//! Where a stretch of tiny entries is followed by huge ones, one page may be much larger than that; one that is too large to
+//! be read is asked for again with half the entries.
 
 use redis::Value;
 
 use super::{Ledger, MAX_BATCH_MESSAGES, Payload, member, text};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::MessageId;
 use crate::ledger::Command;
+use crate::refusal::Refusal;
 
 /// The most entries on a page.
 pub const PAGE_ENTRIES: usize = MAX_BATCH_MESSAGES;
@@ -64,6 +66,15 @@ impl Reader {
     /// The beginning of the next range.
     fn begin(&self, first: &str) -> String {
         self.after.as_ref().map_or_else(|| first.to_owned(), |after| format!("({after}"))
+    }
+
+    /// Has fewer entries asked for, if that may help against this error.
+    fn shrinks(&mut self, error: &Error) -> bool {
+        let shrinks = self.entries > 1 && error.refusal() == Some(Refusal::TooLarge);
+        if shrinks {
+            self.entries /= 2;
+        }
+        shrinks
     }
 
     fn read(&mut self, last: String, bytes: usize) {
@@ -131,8 +142,13 @@ impl Ledger {
             Stream::Processed => &self.keys.processed,
             Stream::Dead => &self.keys.dead,
         };
-        let range = Command::of(&["XRANGE", key, &reader.begin("-"), "+", "COUNT", &reader.entries.to_string()]);
-        let reply = self.connection.query(DOING, range).map_err(|error| self.name_the_key(error))?;
+        let reply = loop {
+            let range = Command::of(&["XRANGE", key, &reader.begin("-"), "+", "COUNT", &reader.entries.to_string()]);
+            match self.connection.query(DOING, range) {
+                Err(error) if reader.shrinks(&error) => {}
+                reply => break reply.map_err(|error| self.name_the_key(error))?,
+            }
+        };
         let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
         let mut bytes = 0;
         let mut last = None;
@@ -153,9 +169,14 @@ impl Ledger {
     /// that are none of ours are passed over.
     pub fn read_pending(&mut self, reader: &mut Reader) -> Result<Option<Vec<(MessageId, Payload)>>> {
         const DOING: &str = "reading the backlog";
-        let (begin, count) = (reader.begin("-inf"), reader.entries.to_string());
-        let words = ["ZRANGEBYSCORE", &self.keys.pending, &begin, "+inf", "WITHSCORES", "LIMIT", "0", &count];
-        let reply = self.connection.query(DOING, Command::of(&words)).map_err(|error| self.name_the_key(error))?;
+        let reply = loop {
+            let (begin, count) = (reader.begin("-inf"), reader.entries.to_string());
+            let words = ["ZRANGEBYSCORE", &self.keys.pending, &begin, "+inf", "WITHSCORES", "LIMIT", "0", &count];
+            match self.connection.query(DOING, Command::of(&words)) {
+                Err(error) if reader.shrinks(&error) => {}
+                reply => break reply.map_err(|error| self.name_the_key(error))?,
+            }
+        };
         let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
         let pairs = found.chunks_exact(2);
         let Some(last) = pairs.clone().last().and_then(|pair| text(&pair[1])) else { return Ok(None) };

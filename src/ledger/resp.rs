@@ -33,14 +33,27 @@ pub enum Received<'a> {
 /// How much of a message over the limit must have come before it is reported.
 pub const EXCERPT_BYTES: usize = 4 << 10;
 
-/// The bytes are not RESP3.
+/// The most bytes that one reply may have. What is asked for is about a megabyte and one message or result, which has 12 MiB at
+/// most; a page of a stream is asked for again with fewer entries.
+pub const MAX_REPLY_BYTES: usize = 32 << 20;
+/// The most values that one reply may have: each takes some 50 bytes of memory, and as few as four in the reply.
+pub const MAX_REPLY_VALUES: usize = 256 << 10;
+
+/// Why bytes can't be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotResp;
+pub enum Unreadable {
+    /// They are not RESP3.
+    NotResp,
+    /// They begin something larger than we ever ask for: more than [`MAX_REPLY_BYTES`] or [`MAX_REPLY_VALUES`].
+    TooLarge,
+}
+
+pub use self::Unreadable::{NotResp, TooLarge};
 
 /// Takes the first value off `bytes`: it and its length, or `None` if more bytes are needed.
 ///
 /// A message of more than `limit` bytes is reported as soon as its beginning has come: it need not be held whole.
-pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>, NotResp> {
+pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>, Unreadable> {
     let Some((kind, text, after)) = line(bytes)? else { return Ok(None) };
     if kind == b'-' {
         return Ok(Some((Received::Error(text), after)));
@@ -52,7 +65,7 @@ pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>
             return message(bytes, after, channel, limit);
         }
     }
-    Ok(skip(bytes, 0, MAX_DEPTH)?.map(|after| (Received::Other, after)))
+    Ok(whole(bytes)?.map(|after| (Received::Other, after)))
 }
 
 /// A reply without parts, or the head of one with parts, as RESP2 has them. Its text is a `T`.
@@ -87,7 +100,7 @@ impl Placed {
 }
 
 /// Takes the first reply, or its head, off `bytes`: it and its length, or `None` if more bytes are needed.
-pub fn reply(bytes: &[u8]) -> Result<Option<(Placed, usize)>, NotResp> {
+pub fn reply(bytes: &[u8]) -> Result<Option<(Placed, usize)>, Unreadable> {
     let Some((kind, text, after)) = line(bytes)? else { return Ok(None) };
     let reply = match kind {
         b'+' => Reply::Text(1..1 + text.len()),
@@ -97,9 +110,9 @@ pub fn reply(bytes: &[u8]) -> Result<Option<(Placed, usize)>, NotResp> {
             None => Reply::Number(number(text)? as i64),
         },
         b'$' | b'*' if text == b"-1" => Reply::Nil,
-        b'*' => Reply::List(number(text)? as usize),
+        b'*' => Reply::List(limited(text, MAX_REPLY_VALUES)?),
         b'$' => {
-            let end = after + number(text)? as usize;
+            let end = after + limited(text, MAX_REPLY_BYTES)?;
             return Ok((bytes.len() >= end + 2).then_some((Reply::Text(after..end), end + 2)));
         }
         _ => return Err(NotResp),
@@ -108,8 +121,8 @@ pub fn reply(bytes: &[u8]) -> Result<Option<(Placed, usize)>, NotResp> {
 }
 
 /// Where the first reply ends, with all its parts; `None` if more bytes are needed.
-pub fn whole(bytes: &[u8]) -> Result<Option<usize>, NotResp> {
-    skip(bytes, 0, MAX_DEPTH)
+pub fn whole(bytes: &[u8]) -> Result<Option<usize>, Unreadable> {
+    skip(bytes, 0, MAX_DEPTH, &mut { MAX_REPLY_VALUES })
 }
 
 /// How deep arrays and maps may nest in a reply that is passed over.
@@ -120,7 +133,7 @@ fn message<'a>(
     at: usize,
     channel: &'a [u8],
     limit: u64,
-) -> Result<Option<(Received<'a>, usize)>, NotResp> {
+) -> Result<Option<(Received<'a>, usize)>, Unreadable> {
     let Some((b'$', text, start)) = line_at(bytes, at)? else {
         return if bytes.len() > at && bytes[at] != b'$' { Err(NotResp) } else { Ok(None) };
     };
@@ -144,11 +157,11 @@ fn message<'a>(
 type Line<'a> = (u8, &'a [u8], usize);
 
 /// The first line, if it is whole.
-fn line(bytes: &[u8]) -> Result<Option<Line<'_>>, NotResp> {
+fn line(bytes: &[u8]) -> Result<Option<Line<'_>>, Unreadable> {
     line_at(bytes, 0)
 }
 
-fn line_at(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, NotResp> {
+fn line_at(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, Unreadable> {
     /// Lengths and error texts are short; a longer line is something else.
     const MAX_LINE_BYTES: usize = 64 << 10;
     let rest = &bytes[at..];
@@ -156,12 +169,14 @@ fn line_at(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, NotResp> {
         Some(end) if end >= 2 && rest[end - 1] == b'\r' => Ok(Some((rest[0], &rest[1..end - 1], at + end + 1))),
         Some(_) => Err(NotResp),
         None if rest.len() >= MAX_LINE_BYTES => Err(NotResp),
+        // Such as a TLS alert, behind which no line end may ever come.
+        None if rest.first().is_some_and(u8::is_ascii_control) => Err(NotResp),
         None => Ok(None),
     }
 }
 
 /// Lengths and counts. By hand: there are four of them to each message.
-fn number(text: &[u8]) -> Result<u64, NotResp> {
+fn number(text: &[u8]) -> Result<u64, Unreadable> {
     /// No Redis sends more; keeps sums from overflowing.
     const MAX_DIGITS: usize = 12;
     if text.is_empty() || text.len() > MAX_DIGITS {
@@ -173,34 +188,41 @@ fn number(text: &[u8]) -> Result<u64, NotResp> {
     })
 }
 
-fn bulk(bytes: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, NotResp> {
+/// A length or count that must not be above a limit.
+fn limited(text: &[u8], most: usize) -> Result<usize, Unreadable> {
+    let number = number(text)?;
+    if number > most as u64 { Err(TooLarge) } else { Ok(number as usize) }
+}
+
+fn bulk(bytes: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, Unreadable> {
     let Some((kind, text, start)) = line_at(bytes, at)? else { return Ok(None) };
     if kind != b'$' {
         return Err(NotResp);
     }
-    let end = start + number(text)? as usize;
+    let end = start + limited(text, MAX_REPLY_BYTES)?;
     Ok((bytes.len() >= end + 2).then(|| (&bytes[start..end], end + 2)))
 }
 
-/// Where the value at `at` ends, whatever it is.
-fn skip(bytes: &[u8], at: usize, depth: usize) -> Result<Option<usize>, NotResp> {
+/// Where the value at `at` ends, whatever it is. `left` is how many values it may have.
+fn skip(bytes: &[u8], at: usize, depth: usize, left: &mut usize) -> Result<Option<usize>, Unreadable> {
     let Some((kind, text, mut after)) = line_at(bytes, at)? else { return Ok(None) };
     let values = match kind {
         b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => 0,
         b'$' | b'=' | b'!' if text != b"-1" => {
-            let end = after + number(text)? as usize + 2;
+            let end = after + limited(text, MAX_REPLY_BYTES)? + 2;
             return Ok((bytes.len() >= end).then_some(end));
         }
         b'*' | b'$' if text == b"-1" => 0,
-        b'*' | b'~' | b'>' => number(text)?,
-        b'%' | b'|' => 2 * number(text)?,
+        b'*' | b'~' | b'>' => limited(text, *left)?,
+        b'%' | b'|' => 2 * limited(text, *left / 2)?,
         _ => return Err(NotResp),
     };
+    *left -= values;
     if values > 0 && depth == 0 {
         return Err(NotResp);
     }
     for _ in 0..values {
-        match skip(bytes, after, depth - 1)? {
+        match skip(bytes, after, depth - 1, left)? {
             Some(end) => after = end,
             None => return Ok(None),
         }
@@ -290,6 +312,7 @@ mod tests {
             b"+a\n",
             b"$99999999999999999999\r\n",
             b"\r\n",
+            b"\x15\x03\x03\x00\x02\x02\x46",
             b">3\r\n:1\r\n",
             b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$\r\n",
             b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$+5\r\na\r\nbc\r\n",
@@ -298,5 +321,21 @@ mod tests {
         }
         let nested = b"*1\r\n".repeat(20);
         assert_eq!(receive(&nested, 100), Err(NotResp));
+    }
+
+    /// By its head: nothing of it has to come first.
+    #[test]
+    fn what_is_larger_than_anything_asked_for_is_refused() {
+        let bulk = |bytes: usize| format!("${bytes}\r\n").into_bytes();
+        for whole in [whole, |bytes: &[u8]| reply(bytes).map(|reply| reply.map(|(_, length)| length))] {
+            assert_eq!(whole(&bulk(MAX_REPLY_BYTES)), Ok(None));
+            assert_eq!(whole(&bulk(MAX_REPLY_BYTES + 1)), Err(TooLarge));
+            assert_eq!(whole(&bulk(600_000_000)), Err(TooLarge));
+            assert_eq!(whole(format!("*{}\r\n", MAX_REPLY_VALUES + 1).as_bytes()), Err(TooLarge));
+        }
+        let lists = format!("*2\r\n*{0}\r\n{1}*{0}\r\n", MAX_REPLY_VALUES / 2, "_\r\n".repeat(MAX_REPLY_VALUES / 2));
+        assert_eq!(whole(lists.as_bytes()), Err(TooLarge), "all values of a reply count");
+        assert_eq!(whole(format!("%{}\r\n", MAX_REPLY_VALUES).as_bytes()), Err(TooLarge));
+        assert_eq!(receive(&bulk(600_000_000), 100), Err(TooLarge));
     }
 }

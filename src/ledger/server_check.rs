@@ -1,8 +1,8 @@
 //! Looks for settings of the Redis server that endanger what we promise, and says what to set instead.
 //!
-//! Reads only: `CONFIG GET` and `INFO`. A server that does not let us (a managed one, or a user without the right) is
-//! not complained about: then nothing is known, and nothing is said. Weak at: the limits are about a server with the load
-//! that the README measures; one with larger messages may need more than what passes here.
+//! Reads only: `CONFIG GET` and `INFO`. Of a server that does not let us (a managed one, or a user without the right) a note
+//! says that its settings are not known. Limitation: the limits are about a server with the load that the README measures;
+//! one with larger messages may need more than what passes here.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,6 +23,9 @@ pub const LEAST_PUBSUB_BUFFER_BYTES: u64 = 64 << 20;
 /// A soft limit that may be passed for at least so long cuts nobody off whom the hard one would not: who is behind for
 /// longer than this does not read at all.
 const PATIENT_SOFT_LIMIT_S: u64 = 30;
+/// The two commands that tell about the server.
+const CONFIG_GET: &str = "CONFIG GET";
+const INFO: &str = "INFO";
 /// The oldest version we use the commands of.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
 
@@ -57,12 +60,17 @@ pub enum Warning {
     },
     /// What was stored may be gone after a restart; see [`Warning::is_note`].
     NoAppendOnlyFile,
+    /// The server refuses a command to this user, or does not have it, so that nothing is known of some settings.
+    NotTold {
+        /// The command.
+        command: &'static str,
+    },
 }
 
 impl Warning {
     /// Whether it only says what can't be expected, and may well be meant so.
     pub fn is_note(&self) -> bool {
-        matches!(self, Warning::NoAppendOnlyFile)
+        matches!(self, Warning::NoAppendOnlyFile | Warning::NotTold { .. })
     }
 }
 
@@ -103,6 +111,13 @@ impl fmt::Display for Warning {
                 "appendonly is no: a restart of Redis loses pending messages and results since its last snapshot; set it \
                  to yes to keep them",
             ),
+            Warning::NotTold { command } => {
+                let unknown = match *command {
+                    INFO => "its version and whether it is a replica",
+                    _ => "maxmemory-policy, client-output-buffer-limit and appendonly",
+                };
+                write!(f, "Redis refuses {command} to this user, or does not have it; not checked: {unknown}")
+            }
         }
     }
 }
@@ -122,10 +137,13 @@ pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
     // Each by itself: only Redis 7 takes several patterns or sections at once.
     let config = ["maxmemory*", "client-output-buffer-limit", "appendonly"];
     let config = config.iter().map(|pattern| Command::of(&["CONFIG", "GET", pattern])).collect();
-    let config = if_allowed(connection.pipeline(READING, config))?.unwrap_or_default();
+    let config = if_allowed(connection.pipeline(READING, config))?;
     let info = ["replication", "server"].iter().map(|section| Command::of(&["INFO", section])).collect();
-    let info = if_allowed(connection.pipeline(READING, info))?.unwrap_or_default();
-    Ok(judge(&pairs(&config), &fields(&info)))
+    let info = if_allowed(connection.pipeline(READING, info))?;
+    let not_told = [(CONFIG_GET, config.is_none()), (INFO, info.is_none())].into_iter().filter(|(_, refused)| *refused);
+    let not_told = not_told.map(|(command, _)| Warning::NotTold { command }).collect::<Vec<_>>();
+    let found = judge(&pairs(&config.unwrap_or_default()), &fields(&info.unwrap_or_default()));
+    Ok([found, not_told].concat())
 }
 
 /// Hears what was found again and again, and logs what is new.

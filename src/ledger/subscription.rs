@@ -14,13 +14,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod gathering;
+mod own_events;
 
 use self::gathering::Gathering;
-use super::resp::{EXCERPT_BYTES, NotResp, Received, receive};
-use super::server::CONNECT_TIMEOUT;
+use self::own_events::OwnEvents;
+use super::command::command;
+use super::connection::error_of;
+use super::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
+use super::server::{CONNECT_TIMEOUT, not_redis};
 use super::stream::Stream;
 use super::{Command, Keys, Marker, Payload, Server};
-use crate::error::{Error, Result};
+use crate::error::{CONNECTING, Error, Result};
 use crate::id::{DispatcherId, Epoch};
 use crate::log::Quoted;
 use crate::wire::MAX_BODY_BYTES;
@@ -127,6 +131,8 @@ pub struct Subscription {
     pings: VecDeque<u64>,
     /// Whether it was said that a dispatcher of the group listens to another channel.
     warned_of_channel: bool,
+    /// Which messages tell of the group's own keys.
+    own_events: Option<OwnEvents>,
     /// Whether it was said that somebody publishes on the control channel what is no notice: that may be each second.
     warned_of_stranger: bool,
 }
@@ -139,13 +145,15 @@ pub const CLIENT_NAME_PREFIX: &str = "oncecast:";
 
 /// The receive buffer while messages are small.
 const BUFFER_BYTES: usize = 256 << 10;
+/// The receive buffer at most: room for the largest message, and the channel's name before it.
+const MAX_BUFFER_BYTES: usize = 2 * MAX_BODY_BYTES;
 
 impl Subscription {
     /// Connects, subscribes, and publishes the join marker in the same breath. `patience` is how long a read waits.
     pub fn open(channels: &Channels, join: &Marker, patience: Duration) -> Result<Subscription> {
         let server = channels.server.clone();
         let stream = Stream::connect(&server.address(), CONNECT_TIMEOUT)
-            .map_err(|error| server.error("connecting", error.into()))?;
+            .map_err(|error| server.error(CONNECTING, error.into()))?;
         let keys = &channels.keys;
         let mut subscription = Subscription {
             stream,
@@ -158,6 +166,7 @@ impl Subscription {
             skip: 0,
             unanswered: SET_UP_ANSWERS,
             pings: VecDeque::new(),
+            own_events: OwnEvents::on(&channels.published, keys, channels.server.database()),
             warned_of_channel: false,
             warned_of_stranger: false,
         };
@@ -179,7 +188,7 @@ impl Subscription {
     ///
     /// A confirmation is an empty batch.
     pub fn read(&mut self) -> Result<Option<Batch>> {
-        self.make_room();
+        self.make_room()?;
         let count = match self.stream.read(&mut self.buffer[self.filled.end..]) {
             Ok(0) => return Err(self.failed("reading the subscription", ErrorKind::UnexpectedEof.into())),
             Ok(count) => count,
@@ -199,33 +208,44 @@ impl Subscription {
         self.send("pinging", &Command::of(&["PING"]).into_bytes())
     }
 
-    /// Switches to RESP3, with user and password if there are any, and says whose connection it is.
+    /// Logs in, chooses the database, switches to RESP3, and says whose connection it is. Channels know no databases; but a
+    /// database that the commands can't use is a wrong setting, and must not look like a subscription that works.
     fn greet(&mut self, dispatcher: &DispatcherId) -> Result<()> {
         let set = self.stream.set_read_timeout(CONNECT_TIMEOUT);
-        set.map_err(|error| self.failed("greeting", error))?;
-        let name = format!("{CLIENT_NAME_PREFIX}{dispatcher}");
-        let hello = match self.server.credentials() {
-            Some((user, password)) => {
-                Command::of(&["HELLO", "3", "AUTH", user.unwrap_or("default"), password, "SETNAME", &name])
-            }
-            None => Command::of(&["HELLO", "3", "SETNAME", &name]),
-        };
-        self.send("greeting", &hello.into_bytes())?;
+        set.map_err(|error| self.failed(CONNECTING, error))?;
+        let mut greeting = Vec::new();
+        let answers = self.server.greet(&mut greeting) + 1;
+        command(&mut greeting, &["HELLO", "3", "SETNAME", &format!("{CLIENT_NAME_PREFIX}{dispatcher}")]);
+        self.stream.write_all(&greeting).map_err(|error| self.server.unanswered(CONNECTING, error))?;
+        for answered in 0..answers {
+            self.take_answer(answered > 0)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one answer to the greeting and takes it.
+    fn take_answer(&mut self, answered: bool) -> Result<()> {
         loop {
-            match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
-                Ok(Some((Received::Error(text), _))) => return Err(self.refused("greeting", text)),
+            let received = &self.buffer[self.filled.clone()];
+            match receive(received, MAX_BODY_BYTES as u64) {
+                Ok(Some((Received::Error(text), _))) => return Err(self.refused(CONNECTING, text)),
                 Ok(Some((_, length))) => {
                     self.filled.start += length;
                     return Ok(());
                 }
                 Ok(None) => {}
-                Err(NotResp) => return Err(self.no_resp()),
+                Err(why) => return Err(self.unreadable(CONNECTING, why)),
             }
             match self.stream.read(&mut self.buffer[self.filled.end..]) {
-                Ok(0) => return Err(self.failed("greeting", ErrorKind::UnexpectedEof.into())),
-                Ok(count) => self.filled.end += count,
+                Ok(count) if count > 0 => self.filled.end += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed("greeting", error)),
+                outcome => {
+                    let error = outcome.err().unwrap_or_else(|| ErrorKind::UnexpectedEof.into());
+                    return Err(match answered {
+                        true => self.failed(CONNECTING, error),
+                        false => self.server.unanswered(CONNECTING, error),
+                    });
+                }
             }
         }
     }
@@ -239,9 +259,11 @@ impl Subscription {
             let (received, length) = match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released, answered }),
-                Err(NotResp) => return Err(self.no_resp()),
+                Err(why) => return Err(self.unreadable("reading the subscription", why)),
             };
             match received {
+                // Before it is counted, by what all dispatchers of the group have in common: so all count the same.
+                Received::Message { channel, payload } if channel == self.published && self.is_own_event(payload) => {}
                 Received::Message { channel, payload } if channel == self.published => {
                     self.gathering.push_message(payload);
                 }
@@ -284,8 +306,12 @@ impl Subscription {
         }
     }
 
+    fn is_own_event(&self, payload: &[u8]) -> bool {
+        self.own_events.as_ref().is_some_and(|own| own.tells(payload))
+    }
+
     /// Moves what is left to the front, and grows the buffer for a message that is larger than it.
-    fn make_room(&mut self) {
+    fn make_room(&mut self) -> Result<()> {
         if self.filled.start > 0 {
             self.buffer.copy_within(self.filled.clone(), 0);
             self.filled = 0..self.filled.len();
@@ -294,9 +320,13 @@ impl Subscription {
             self.buffer = vec![0; BUFFER_BYTES];
         }
         if self.filled.end == self.buffer.len() {
-            // Bounded: a message over MAX_BODY_BYTES is reported by its head and skipped.
+            // A message over MAX_BODY_BYTES is reported by its head and skipped: this is something else.
+            if self.buffer.len() >= MAX_BUFFER_BYTES {
+                return Err(self.unreadable("reading the subscription", Unreadable::TooLarge));
+            }
             self.buffer.resize(2 * self.buffer.len(), 0);
         }
+        Ok(())
     }
 
     fn send(&mut self, doing: &'static str, bytes: &[u8]) -> Result<()> {
@@ -308,13 +338,19 @@ impl Subscription {
     }
 
     fn refused(&self, doing: &'static str, text: &[u8]) -> Error {
-        let text = String::from_utf8_lossy(text).into_owned();
-        let (code, detail) = text.split_once(' ').unwrap_or((&text, ""));
-        let hint = if text.contains("unknown command") { " (Redis 6.2 or newer is needed)" } else { "" };
-        self.server.error(doing, redis::make_extension_error(code.to_owned(), Some(format!("{detail}{hint}"))))
+        self.server.error(doing, error_of(text))
     }
 
-    fn no_resp(&self) -> Error {
-        self.failed("reading the subscription", io::Error::new(ErrorKind::InvalidData, "this is no Redis"))
+    fn unreadable(&self, doing: &'static str, why: Unreadable) -> Error {
+        let error = match why {
+            Unreadable::NotResp => not_redis(&self.buffer[self.filled.clone()]),
+            Unreadable::TooLarge => {
+                let problem = format!(
+                    "what it sends is no message and too large: more than {MAX_BUFFER_BYTES} bytes, the most that is read"
+                );
+                io::Error::new(ErrorKind::InvalidData, problem)
+            }
+        };
+        if doing == CONNECTING { self.server.unanswered(doing, error) } else { self.failed(doing, error) }
     }
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::local::{RedisOptions, RedisServer, wait_until};
 
 mod refusals;
+mod sizes;
 mod transactions;
 
 const TTL: Duration = Duration::from_secs(60);

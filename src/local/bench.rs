@@ -69,24 +69,25 @@ pub fn run(config: &BenchConfig) -> Result<u8> {
     let files = [&config.json, &config.svg].map(|path| path.as_deref().map(create).transpose());
     let [json, svg] = files;
     let (json, svg) = (json?, svg?);
-    let mut bench = Bench { config, screen: Screen::stdout(), requests };
-    match bench.run() {
+    let mut bench = Bench { config, screen: Screen::stdout(handle), requests };
+    let code = match bench.run() {
         Ok(found) => {
             json.map(|file| file.write(&format!("{:#}\n", found.json()))).transpose()?;
             svg.map(|file| file.write(&chart::svg(&found.title, &found.groups()))).transpose()?;
-            Ok(0)
+            0
         }
         Err(Stop::Asked) => {
             bench.screen.line("  interrupted; every process has ended");
-            Ok(0)
+            0
         }
         Err(Stop::Breach(breach)) => {
             let breach = bench.screen.paint(Tone::Bad, &breach);
             bench.screen.line(&format!("  {breach}"));
-            Ok(BREACH)
+            BREACH
         }
-        Err(Stop::Failed(error)) => Err(error),
-    }
+        Err(Stop::Failed(error)) => return Err(error),
+    };
+    bench.screen.ended(code)
 }
 
 /// All that was measured.

@@ -17,7 +17,7 @@ mod report;
 pub fn run(config: &ChaosConfig) -> Result<u8> {
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
-    let mut screen = Screen::stdout();
+    let mut screen = Screen::stdout(handle);
     screen.line("");
     let seed = config.plan.seed;
     screen.line(&format!("  {}  seed {seed}", screen.paint(Tone::Strong, "oncecast chaos")));
@@ -46,7 +46,7 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
         log_level: config.log_level,
     };
     let planned = trial.strikes.len();
-    let Some(findings) = trial.run(&mut screen, &requests)? else { return Ok(0) };
+    let Some(findings) = trial.run(&mut screen, &requests)? else { return screen.ended(0) };
     let report = Report { config, planned, runs: journal::count(journals.path())?, findings: &findings };
     report.lines(&screen).iter().for_each(|line| screen.line(line));
     if let Some(folder) = &config.report {
@@ -54,5 +54,5 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
         screen.line(&format!("  {}", written.display()));
         screen.line("");
     }
-    Ok(findings.audit.exit_code())
+    screen.ended(findings.audit.exit_code())
 }

@@ -19,7 +19,7 @@ const OUTAGE: Duration = Duration::from_secs(3);
 pub fn run(config: &DemoConfig) -> Result<u8> {
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
-    let mut screen = Screen::stdout();
+    let mut screen = Screen::stdout(handle);
     screen.line("");
     screen.line(&format!(
         "  {}  one command, one machine, nothing else running",
@@ -43,7 +43,7 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
         id_prefix: "demo-",
         log_level: config.log_level,
     };
-    let Some(findings) = trial.run(&mut screen, &requests)? else { return Ok(0) };
+    let Some(findings) = trial.run(&mut screen, &requests)? else { return screen.ended(0) };
     Verdict(&findings).lines(&screen).iter().for_each(|line| screen.line(line));
-    Ok(findings.audit.exit_code())
+    screen.ended(findings.audit.exit_code())
 }

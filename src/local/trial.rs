@@ -83,7 +83,7 @@ impl Trial {
         }
         self.introduce(screen, &mut cluster)?;
         let folder = PrivateFolder::create("trial")?;
-        let before = cluster.view().snapshot()?;
+        let before = cluster.view().snapshot_with_publishes()?;
         let publisher = self.publisher(&cluster, &folder)?;
         let mut watch = Watch::new(&self, &before, cluster, publisher, screen, requests);
         let published = watch.run();

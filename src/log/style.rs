@@ -1,5 +1,6 @@
 //! What a line looks like: with the time for a terminal or a file, with a priority for systemd's journal.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -11,6 +12,7 @@ use log::Level;
 use super::queue::MAX_LINE_BYTES;
 use super::{CONTEXT, Timestamp};
 use crate::id::wall_clock_us;
+use crate::mask::masked;
 
 /// Where systemd says to which journal stream it has connected a service's output: `device:inode`.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
@@ -47,6 +49,9 @@ impl Style {
             Style::Plain => format!("time={} {rest}", Timestamp(wall_clock_us())),
             Style::Journal => format!("<{}>{rest}", priority(level)),
         };
+        if let Cow::Owned(masked) = masked(&line) {
+            line = masked;
+        }
         // Whatever comes after a line break would be a line of its own, without all this.
         if line.contains('\n') {
             line = line.replace('\n', "\\n");
@@ -60,6 +65,7 @@ impl Style {
 
     /// A text of one or more lines as it is, for a person.
     pub(super) fn message(self, level: Level, text: &str) -> String {
+        let text = masked(text);
         match self {
             Style::Plain => format!("{text}\n"),
             Style::Journal => text.lines().map(|line| format!("<{}>{line}\n", priority(level))).collect(),

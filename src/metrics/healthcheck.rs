@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::http::Deadlined;
 use crate::config::HealthcheckConfig;
+use crate::error::Result;
+use crate::output;
 
 /// How long the program may take to answer.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -47,17 +49,13 @@ impl fmt::Display for Question {
 }
 
 /// The subcommand `healthcheck`: asks, prints the answer, and gives the exit code: 0 for yes, 1 for no.
-pub fn run(config: &HealthcheckConfig) -> u8 {
+pub fn run(config: &HealthcheckConfig) -> Result<u8> {
     let HealthcheckConfig { address, question } = config;
     match ask(address, *question, ANSWER_LIMIT) {
-        Ok(()) => {
-            // A reader that is gone misses nothing: the exit code says it, too.
-            let _ = writeln!(io::stdout(), "{question}");
-            0
-        }
+        Ok(()) => output::print(format_args!("{question}\n")).map(|_| 0),
         Err(reason) => {
             let _ = writeln!(io::stderr(), "not {question}: {reason}");
-            1
+            Ok(1)
         }
     }
 }
@@ -65,7 +63,7 @@ pub fn run(config: &HealthcheckConfig) -> u8 {
 /// Asks the program that serves its metrics at `address`, `host:port`; the error is the reason why not.
 ///
 /// An address that stands for all of a machine's own (`0.0.0.0`, `[::]`) is asked at the loopback address.
-pub fn ask(address: &str, question: Question, within: Duration) -> Result<(), String> {
+pub fn ask(address: &str, question: Question, within: Duration) -> std::result::Result<(), String> {
     let deadline = Instant::now() + within;
     let explained = |error: io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("{address} does not answer within {within:?}"),
@@ -73,7 +71,7 @@ pub fn ask(address: &str, question: Question, within: Duration) -> Result<(), St
         _ => format!("{address}: {error}"),
     };
     let socket = connect(address, deadline).map_err(explained)?;
-    let mut socket = Deadlined { socket, deadline };
+    let mut socket = Deadlined { socket: &socket, deadline };
     let path = question.path();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).map_err(explained)?;
@@ -112,7 +110,7 @@ fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
 }
 
 /// Reads until the answer is whole, the peer closes, or it is too long.
-fn read_answer(socket: &mut Deadlined) -> io::Result<Vec<u8>> {
+fn read_answer(socket: &mut Deadlined<'_>) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; MAX_ANSWER_BYTES];
     let mut length = 0;
     while length < answer.len() && !is_whole(&answer[..length]) {
@@ -144,7 +142,7 @@ enum No {
     Unclear(String),
 }
 
-fn verdict(answer: &[u8]) -> Result<(), No> {
+fn verdict(answer: &[u8]) -> std::result::Result<(), No> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let begin = match response.parse(answer) {
@@ -170,7 +168,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     /// What asking a server that says `answer` and closes comes to.
-    fn asked(answer: &'static [u8]) -> Result<(), String> {
+    fn asked(answer: &'static [u8]) -> std::result::Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
         let server = thread::spawn(move || {
@@ -187,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_answer_of_our_own_server_is_understood() {
-        let ready = |verdict: Result<(), String>| move || verdict.clone();
+        let ready = |verdict: std::result::Result<(), String>| move || verdict.clone();
         let server = MetricsServer::start("127.0.0.1:0", Site::new(Metrics::new(), ready(Ok(())))).unwrap();
         assert_eq!(ask(&server.address().to_string(), Question::Ready, PATIENCE), Ok(()));
         let server =

@@ -1,10 +1,10 @@
-//! A small HTTP server for `/metrics`, `/healthz`, `/readyz` and what else a program shows: GET only, one request on a
-//! connection, all bounded.
+//! A small HTTP server for `/metrics`, `/healthz`, `/readyz` and what else a program shows: GET and HEAD only, one request on
+//! a connection, all bounded.
 //!
-//! One thread accepts, and a short-lived thread answers each connection; while [`MAX_CONNECTIONS`] of them are busy the
-//! others wait in the kernel's queue. A connection gets [`REQUEST_TIME`] for everything, however slowly its bytes
-//! come, so a peer that never finishes costs one place for that long and nothing else. There is no TLS and no
-//! password: the address belongs on a private network.
+//! One thread accepts, and a short-lived thread answers each connection. A connection gets [`REQUEST_TIME`] for everything,
+//! reading, answering and closing, however slowly its peer sends or reads. At most [`MAX_CONNECTIONS`] are open: to make room
+//! for another the oldest is closed, since what answers at once, `/healthz` above all, must not wait for peers that are slow.
+//! There is no TLS and no password: the address belongs on a private network.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,14 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use parking_lot::{Condvar, Mutex};
 
 use super::Site;
 use crate::error::{Error, Result};
 use crate::log::Quoted;
 
-/// Connections answered at the same time.
-pub const MAX_CONNECTIONS: usize = 8;
+/// Connections open at the same time.
+pub const MAX_CONNECTIONS: usize = 64;
+/// A connection has at least this long before it is closed to make room for another. Answers take a few milliseconds.
+const LEAST_TIME: Duration = Duration::from_millis(100);
 /// The largest request, its headers included.
 pub const MAX_REQUEST_BYTES: usize = 8 << 10;
 /// How long one connection may take, from accepting to closing.
@@ -96,38 +98,70 @@ struct Acceptor {
     site: Site,
 }
 
-/// A place among the connections; given back when dropped.
-struct Place(Sender<()>);
+/// The connections that are open.
+#[derive(Default)]
+struct Connections {
+    open: Mutex<Vec<Open>>,
+    ended: Condvar,
+}
 
-impl Drop for Place {
+struct Open {
+    since: Instant,
+    socket: Arc<TcpStream>,
+}
+
+impl Connections {
+    /// Waits for a free place. If none becomes free, the oldest connection is closed, once it has had its least time.
+    fn make_room(&self) {
+        let mut open = self.open.lock();
+        while open.len() >= MAX_CONNECTIONS {
+            let oldest = open.iter().min_by_key(|open| open.since).expect("some are open");
+            if oldest.since.elapsed() >= LEAST_TIME {
+                // Its thread wakes up and gives the place back. A peer that is gone already has no objection.
+                let _ = oldest.socket.shutdown(Shutdown::Both);
+            }
+            self.ended.wait_for(&mut open, LEAST_TIME);
+        }
+    }
+
+    fn begin(&self, socket: TcpStream) -> Connection<'_> {
+        let socket = Arc::new(socket);
+        self.open.lock().push(Open { since: Instant::now(), socket: socket.clone() });
+        Connection { all: self, socket }
+    }
+}
+
+/// One of them; its place is free again when it is dropped.
+struct Connection<'a> {
+    all: &'a Connections,
+    socket: Arc<TcpStream>,
+}
+
+impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        // The channel has room for all places.
-        let _ = self.0.try_send(());
+        self.all.open.lock().retain(|open| !Arc::ptr_eq(&open.socket, &self.socket));
+        self.all.ended.notify_all();
     }
 }
 
 impl Acceptor {
-    /// The main loop: waits for a free place, then for a connection.
+    /// The main loop: waits for a connection, and makes room for it.
     fn run(self) {
-        let (free, places) = bounded::<()>(MAX_CONNECTIONS);
-        (0..MAX_CONNECTIONS).for_each(|_| free.send(()).expect("the channel has room for all places"));
-        let site = &self.site;
+        let (connections, site) = (&Connections::default(), &self.site);
         // The scope joins the threads of all connections, none of which outlives its deadline.
         thread::scope(|scope| {
             loop {
-                places.recv().expect("a sender is kept here");
                 let accepted = self.listener.accept();
                 if self.stopping.load(Ordering::Acquire) {
                     return;
                 }
-                let place = Place(free.clone());
+                connections.make_room();
                 let answering = accepted.and_then(|(socket, _)| {
-                    let answer = move || {
-                        let _place = place;
-                        serve(socket, site);
-                    };
+                    let connection = connections.begin(socket);
+                    let answer = move || serve(&connection.socket, site);
                     thread::Builder::new().name("metrics-request".to_owned()).spawn_scoped(scope, answer).map(drop)
                 });
+                // Without descriptors, say: those of connections come back by their deadlines, others by and by.
                 if let Err(error) = answering {
                     log::debug!("event=metrics-refused error={}", Quoted(error));
                     thread::sleep(ACCEPT_PAUSE);
@@ -143,17 +177,20 @@ struct Response {
     status: &'static str,
     kind: &'static str,
     body: String,
+    /// Whether only the head was asked for.
+    head: bool,
 }
 
 impl Response {
     fn plain(status: &'static str, body: impl Into<String>) -> Response {
-        Response { status, kind: PLAIN, body: body.into() + "\n" }
+        Response { status, kind: PLAIN, body: body.into() + "\n", head: false }
     }
 
     fn into_bytes(self) -> Vec<u8> {
-        let Response { status, kind, body } = self;
-        let allow = if status.starts_with("405") { "Allow: GET\r\n" } else { "" };
+        let Response { status, kind, body, head } = self;
+        let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
         let length = body.len();
+        let body = if head { "" } else { &body };
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
              Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: {CONTENT_POLICY}\r\n\
@@ -164,7 +201,7 @@ impl Response {
 }
 
 /// Answers one connection.
-fn serve(socket: TcpStream, site: &Site) {
+fn serve(socket: &TcpStream, site: &Site) {
     let mut socket = Deadlined { socket, deadline: Instant::now() + REQUEST_TIME };
     // A peer that is gone or too slow gets nothing, and needs nobody's attention.
     let Ok(response) = read_request(&mut socket, site) else { return };
@@ -183,7 +220,7 @@ fn serve(socket: TcpStream, site: &Site) {
 }
 
 /// Reads up to the end of the headers and finds the answer. Whatever follows the first request is not looked at.
-fn read_request(socket: &mut Deadlined, site: &Site) -> io::Result<Response> {
+fn read_request(socket: &mut Deadlined<'_>, site: &Site) -> io::Result<Response> {
     let mut request = [0; MAX_REQUEST_BYTES];
     let mut length = 0;
     loop {
@@ -212,22 +249,40 @@ fn answer(bytes: &[u8], site: &Site) -> Option<Response> {
         }
         Err(error) => return Some(Response::plain("400 Bad Request", error.to_string())),
     }
-    if request.method != Some("GET") {
-        return Some(Response::plain("405 Method Not Allowed", "only GET"));
-    }
-    let path = request.path.unwrap_or_default();
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let head = match request.method {
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Some(Response::plain("405 Method Not Allowed", "only GET and HEAD")),
+    };
+    let path = path_of(request.path.unwrap_or_default());
     // What the program gave us may panic: that is its answer's problem alone.
-    Some(catch_unwind(AssertUnwindSafe(|| page(path, site))).unwrap_or_else(|_| {
+    let response = catch_unwind(AssertUnwindSafe(|| page(path, site))).unwrap_or_else(|_| {
         log::error!("event=metrics-panic path={}", Quoted(path));
         Response::plain("500 Internal Server Error", "reading the numbers failed")
-    }))
+    });
+    Some(Response { head, ..response })
+}
+
+/// The path of a request's target, which names the host as well if a proxy is meant: `http://host/metrics?name=x`.
+fn path_of(target: &str) -> &str {
+    let scheme = ["http://", "https://"]
+        .into_iter()
+        .find(|scheme| target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme)));
+    let path = match scheme {
+        Some(scheme) => {
+            let rest = &target[scheme.len()..];
+            rest.find(['/', '?']).map_or("", |at| &rest[at..])
+        }
+        None => target,
+    };
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    if scheme.is_some() && path.is_empty() { "/" } else { path }
 }
 
 fn page(path: &str, site: &Site) -> Response {
     match path {
         "/metrics" => match site.metrics.text() {
-            Ok(body) => Response { status: "200 OK", kind: OPENMETRICS, body },
+            Ok(body) => Response { status: "200 OK", kind: OPENMETRICS, body, head: false },
             Err(_) => Response::plain("500 Internal Server Error", "writing the numbers failed"),
         },
         "/healthz" => Response::plain("200 OK", "ok"),
@@ -236,7 +291,7 @@ fn page(path: &str, site: &Site) -> Response {
             Err(reason) => Response::plain("503 Service Unavailable", reason),
         },
         _ => match site.pages.iter().find(|(known, ..)| *known == path) {
-            Some((_, kind, page)) => Response { status: "200 OK", kind, body: page() },
+            Some((_, kind, page)) => Response { status: "200 OK", kind, body: page(), head: false },
             None => {
                 let more: String = site.pages.iter().map(|(path, ..)| format!(", {path}")).collect();
                 Response::plain("404 Not Found", format!("there is /metrics, /healthz, /readyz{more}"))
@@ -246,19 +301,19 @@ fn page(path: &str, site: &Site) -> Response {
 }
 
 /// A socket whose reads and writes all end by one deadline.
-pub(super) struct Deadlined {
-    pub(super) socket: TcpStream,
+pub(super) struct Deadlined<'a> {
+    pub(super) socket: &'a TcpStream,
     pub(super) deadline: Instant,
 }
 
-impl Deadlined {
+impl Deadlined<'_> {
     fn left(&self) -> io::Result<Option<Duration>> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
     }
 }
 
-impl Read for Deadlined {
+impl Read for Deadlined<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             self.socket.set_read_timeout(self.left()?)?;
@@ -271,7 +326,7 @@ impl Read for Deadlined {
     }
 }
 
-impl Write for Deadlined {
+impl Write for Deadlined<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // write_all() repeats after an interruption, and each turn looks at the deadline again.
         self.socket.set_write_timeout(self.left()?)?;

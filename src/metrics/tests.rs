@@ -116,17 +116,41 @@ fn the_three_pages_and_their_types() {
     assert!(page.contains("\r\nContent-Type: text/html\r\n") && page.ends_with("\r\n\r\n<p>"), "{page}");
     assert!(page.contains("\r\nContent-Security-Policy: default-src 'none';"), "{page}");
     assert!(get(&server, "/").ends_with("there is /metrics, /healthz, /readyz, /page\n"));
-    for path in ["/", "/metrics/", "/../healthz", "*"] {
-        assert_eq!(status(&get(&server, path)), "404", "{path}");
+    for path in ["/", "/metrics/", "/../healthz", "*", "http://", "ftp://x/healthz", "http://x?/healthz", "é"] {
+        assert!(["404", "400"].contains(&status(&get(&server, path))), "{path}");
     }
+}
+
+/// As a proxy is asked, which a server has to understand as well.
+#[test]
+fn a_target_may_name_the_host() {
+    let server = serve(Metrics::new());
+    for target in ["http://x/healthz", "HTTP://x:9100/healthz?a=http://y/", "https://[::1]/healthz"] {
+        assert!(get(&server, target).ends_with("\r\n\r\nok\n"), "{target}");
+    }
+    for target in ["http://x", "http://x/", "http://x?name=y"] {
+        assert!(get(&server, target).ends_with("there is /metrics, /healthz, /readyz\n"), "{target}");
+    }
+}
+
+#[test]
+fn head_gets_what_get_gets_without_the_body() {
+    let server = serve(Metrics::new());
+    for path in ["/healthz", "/readyz", "/nowhere"] {
+        let (head, body) =
+            get(&server, path).split_once("\r\n\r\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        assert!(!body.is_empty() && head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+        assert_eq!(ask(&server, format!("HEAD {path} HTTP/1.1\r\n\r\n").as_bytes()), head + "\r\n\r\n");
+    }
+    assert_eq!(status(&ask(&server, b"HEAD /metrics HTTP/1.1\r\n\r\n")), "200");
 }
 
 #[test]
 fn anything_but_a_small_get_is_refused() {
     let server = serve(Metrics::new());
-    for method in ["POST", "HEAD", "DELETE", "OPTIONS"] {
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
         let answer = ask(&server, format!("{method} /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").as_bytes());
-        assert!(status(&answer) == "405" && answer.contains("\r\nAllow: GET\r\n"), "{answer}");
+        assert!(status(&answer) == "405" && answer.contains("\r\nAllow: GET, HEAD\r\n"), "{answer}");
     }
     for garbage in [&b"\0\x01\x02"[..], b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\xff\xfe"]
     {
@@ -160,14 +184,14 @@ fn a_request_in_pieces_is_answered() {
 }
 
 #[test]
-fn peers_that_never_finish_delay_others_no_longer_than_their_time() {
+fn peers_that_never_finish_make_room_for_others() {
     let server = serve(Metrics::new());
     let begin = Instant::now();
-    // Three rounds of places, all taken by peers that say a little, nothing, or are gone.
+    // Three times as many as there are places: peers that say a little, nothing, or are gone.
     let slow: Vec<TcpStream> = (0..3 * MAX_CONNECTIONS)
         .map(|number| {
             let mut socket = connect(&server);
-            socket.write_all(&b"GET /healthz HTTP/1.1\r\nHost: x"[..number]).unwrap();
+            socket.write_all(&b"GET /healthz HTTP/1.1\r\nHost: x"[..number % 20]).unwrap();
             if number % 3 == 0 {
                 socket.shutdown(Shutdown::Write).unwrap();
             }
@@ -176,10 +200,30 @@ fn peers_that_never_finish_delay_others_no_longer_than_their_time() {
         .collect();
     assert_eq!(status(&get(&server, "/healthz")), "200");
     let waited = begin.elapsed();
-    assert!(waited < 3 * REQUEST_TIME + Duration::from_secs(1), "{waited:?}");
-    for socket in slow {
-        assert_eq!(rest(socket), "");
+    assert!(waited < 2 * REQUEST_TIME, "{waited:?}: it has waited for the time of two rounds to be over");
+    for mut socket in slow {
+        // Closed or reset.
+        assert_eq!(socket.read(&mut [0]).unwrap_or(0), 0);
     }
+}
+
+#[test]
+fn peers_that_do_not_read_make_room_for_others() {
+    let server = serve(Metrics::new());
+    // Whether an answer fits into the sockets' buffers or not: its peer is waited for.
+    let deaf: Vec<TcpStream> = (0..MAX_CONNECTIONS)
+        .map(|_| {
+            let mut socket = connect(&server);
+            socket.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+            // It has answered, or begun to.
+            socket.peek(&mut [0]).unwrap();
+            socket
+        })
+        .collect();
+    let begin = Instant::now();
+    assert_eq!(status(&get(&server, "/healthz")), "200");
+    assert!(begin.elapsed() < REQUEST_TIME, "{:?}: it has waited for their time to be over", begin.elapsed());
+    drop(deaf);
 }
 
 #[test]

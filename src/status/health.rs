@@ -1,12 +1,22 @@
 //! What is wrong with a group, in words: problems, which need somebody's attention, and notes, which are worth knowing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{DEATHS_WINDOW, MANY_DEATHS, Status};
+use crate::ledger::overview::Part;
+
+/// The most addresses that one sentence names.
+const SHOWN_ADDRESSES: usize = 10;
 
 /// The addresses where nobody could be reached.
 fn tried(addresses: &[String]) -> String {
-    if addresses.is_empty() { String::new() } else { format!(": {}", addresses.join(", ")) }
+    let shown = &addresses[..addresses.len().min(SHOWN_ADDRESSES)];
+    match addresses.len() - shown.len() {
+        0 if shown.is_empty() => String::new(),
+        0 => format!(": {}", shown.join(", ")),
+        more => format!(": {} and {more} more", shown.join(", ")),
+    }
 }
 
 impl Status {
@@ -14,8 +24,14 @@ impl Status {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         match (self.leader(), self.leaders_report()) {
-            (None, _) if self.members.is_empty() => problems.push("no dispatcher is subscribed".to_owned()),
+            (None, _) if self.refused.contains(&Part::Lease) => problems
+                .push("nobody can say who leads, since Redis refuses GET to this user or does not have it".to_owned()),
+            (None, _) if self.members.is_empty() && !self.refused.contains(&Part::Members) => {
+                problems.push("no dispatcher is subscribed".to_owned())
+            }
             (None, _) => problems.push("nobody leads".to_owned()),
+            // What needs the reports is left out, and a note says so.
+            (Some(_), None) if self.refused.contains(&Part::Reports) => {}
             (Some(leader), None) => problems.push(format!(
                 "the leader {} does not report: it has just begun, or hangs, or Redis does not take it (is it full?)",
                 leader.holder
@@ -63,10 +79,14 @@ impl Status {
 
     /// What is worth knowing, and needs nobody at once.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes = self.omissions();
         let leader = self.leader().map(|leader| &leader.holder);
         let mut standbys = self.members.iter().filter(|member| Some(&member.id) != leader);
-        if leader.is_some() && !standbys.any(|standby| standby.report.as_ref().is_some_and(|report| report.in_sync)) {
+        let reports = self.known(Part::Reports, ()).and_then(|()| self.known(Part::Members, ()));
+        if leader.is_some()
+            && reports.is_some()
+            && !standbys.any(|standby| standby.report.as_ref().is_some_and(|report| report.in_sync))
+        {
             notes.push("no standby is in sync: nobody could take over at once".to_owned());
         }
         if self.leader().is_some_and(|leader| leader.by_time) {
@@ -98,5 +118,24 @@ impl Status {
             notes.push(format!("dead letters: {}, in the stream {}:dead", self.snapshot.dead, self.group));
         }
         notes
+    }
+
+    /// What is left out, by the command that is refused.
+    fn omissions(&self) -> Vec<String> {
+        let mut by_command: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for part in self.refused.iter().filter(|part| part.is_shown()) {
+            by_command.entry(part.command()).or_default().push(part.to_string());
+        }
+        let note = |(command, parts): (&str, Vec<String>)| {
+            format!("Redis refuses {command} to this user, or does not have it; left out: {}", parts.join(", "))
+        };
+        by_command.into_iter().map(note).collect()
+    }
+}
+
+impl Part {
+    /// Whether a status would show it.
+    fn is_shown(self) -> bool {
+        !matches!(self, Part::Cursor | Part::Consumers | Part::Subscribers)
     }
 }

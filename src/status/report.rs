@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 pub struct Report {
     /// The program's version.
     pub version: String,
+    /// The channel that it listens to.
+    pub channel: String,
     /// Whether it leads.
     pub leads: bool,
     /// The epoch of its present or last term.
@@ -22,6 +24,8 @@ pub struct Report {
     pub uptime_s: f64,
     /// Bytes used by its ring.
     pub ring_bytes: u64,
+    /// The id of the oldest pending message, when it last looked.
+    pub oldest: Option<u64>,
     /// Messages in memory that wait for a consumer.
     pub ready: u64,
     /// Whether some pending messages are in Redis alone.
@@ -62,6 +66,10 @@ pub struct Rates {
 pub struct ConsumerReport {
     /// Its id.
     pub id: String,
+    /// Where it is, as the dispatcher's settings say.
+    pub address: String,
+    /// Whether it is about to stop: it finishes what it has in hand, and is given nothing more.
+    pub draining: bool,
     /// Messages in its hands.
     pub in_flight: u64,
     /// Messages that it was given and no longer reports.
@@ -77,12 +85,14 @@ impl Report {
     pub fn to_json(&self) -> Value {
         json!({
             "version": self.version,
+            "channel": self.channel,
             "leads": self.leads,
             "epoch": self.epoch,
             "in_sync": self.in_sync,
             "trouble": self.trouble,
             "uptime_s": self.uptime_s,
             "ring_bytes": self.ring_bytes,
+            "oldest": self.oldest,
             "ready": self.ready,
             "behind": self.behind,
             "delayed": self.delayed,
@@ -101,12 +111,14 @@ impl Report {
         let list = |name: &str| report[name].as_array().map(Vec::as_slice).unwrap_or_default();
         Some(Report {
             version: text_of(&report["version"]),
+            channel: text_of(&report["channel"]),
             leads: report["leads"].as_bool().unwrap_or_default(),
             epoch: count_of(&report["epoch"]),
             in_sync: report["in_sync"].as_bool().unwrap_or_default(),
             trouble: report["trouble"].as_str().map(str::to_owned),
             uptime_s: number_of(&report["uptime_s"]),
             ring_bytes: count_of(&report["ring_bytes"]),
+            oldest: report["oldest"].as_u64(),
             ready: count_of(&report["ready"]),
             behind: report["behind"].as_bool().unwrap_or_default(),
             delayed: count_of(&report["delayed"]),
@@ -148,6 +160,8 @@ impl ConsumerReport {
     pub fn to_json(&self) -> Value {
         json!({
             "id": self.id,
+            "address": self.address,
+            "draining": self.draining,
             "in_flight": self.in_flight,
             "overdue": self.overdue,
             "prefetch": self.prefetch,
@@ -158,6 +172,8 @@ impl ConsumerReport {
     fn read(consumer: &Value) -> ConsumerReport {
         ConsumerReport {
             id: text_of(&consumer["id"]),
+            address: text_of(&consumer["address"]),
+            draining: consumer["draining"].as_bool().unwrap_or_default(),
             in_flight: count_of(&consumer["in_flight"]),
             overdue: count_of(&consumer["overdue"]),
             prefetch: count_of(&consumer["prefetch"]),
@@ -191,12 +207,14 @@ mod tests {
     fn it_reads_back() {
         let report = Report {
             version: "0.1.0".into(),
+            channel: "messages:published".into(),
             leads: true,
             epoch: 1_764_086_400_000,
             in_sync: true,
             trouble: Some("a \"quoted\" reason".into()),
             uptime_s: 12.3,
             ring_bytes: 4_096,
+            oldest: Some(1_764_086_400_000_000),
             ready: 7,
             behind: true,
             delayed: 8,
@@ -205,6 +223,8 @@ mod tests {
             rates: Rates { published: 1.5, taken_in: 2.0, dispatched: 3.0, acked: 4.0, redelivered: 5.0 },
             consumers: vec![ConsumerReport {
                 id: "c0".into(),
+                address: "10.0.0.2:6969".into(),
+                draining: true,
                 in_flight: 12,
                 overdue: 1,
                 prefetch: 1_024,
@@ -220,6 +240,9 @@ mod tests {
     fn one_from_another_version_is_read_as_far_as_it_goes() {
         let report = Report::parse(r#"{"leads":true,"epoch":"later a text","more":[1]}"#).expect("an object");
         assert_eq!(report, Report { leads: true, ..Report::default() });
+        let older = Report::parse(r#"{"consumers":[{"id":"c0","in_flight":1,"prefetch":2}]}"#).expect("an object");
+        let consumer = ConsumerReport { id: "c0".into(), in_flight: 1, prefetch: 2, ..ConsumerReport::default() };
+        assert_eq!((older.consumers, older.channel.as_str()), (vec![consumer], ""));
         assert_eq!(Report::parse("[]"), None);
         assert_eq!(Report::parse("no JSON"), None);
     }

@@ -1,3 +1,7 @@
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use super::report::ConsumerReport;
 use super::*;
 use crate::id::{Epoch, MessageId};
@@ -24,9 +28,23 @@ fn status() -> Status {
         end: "17.1 0 5".into(),
         count: "7".into(),
     };
-    let consumer =
-        |id: &str, in_flight| ConsumerReport { id: id.into(), in_flight, overdue: 0, prefetch: 64, acked_per_s: 10.0 };
-    let standby = Report { version: "0.1.0".into(), in_sync: true, uptime_s: 2.0, ring_bytes: 64, ..Report::default() };
+    let consumer = |id: &str, in_flight| ConsumerReport {
+        id: id.into(),
+        address: format!("{id}.example:6969"),
+        draining: id == "c1",
+        in_flight,
+        overdue: 0,
+        prefetch: 64,
+        acked_per_s: 10.0,
+    };
+    let standby = Report {
+        version: "0.1.0".into(),
+        channel: "orders".into(),
+        in_sync: true,
+        uptime_s: 2.0,
+        ring_bytes: 64,
+        ..Report::default()
+    };
     let leader = Report {
         leads: true,
         epoch: 17,
@@ -41,6 +59,7 @@ fn status() -> Status {
         group: "messages".into(),
         now_us: 2_000_000,
         snapshot,
+        refused: BTreeSet::new(),
         members: vec![member("d0-5f3a9c", leader), member("d1-77aa01", standby)],
         gaps: vec![gap],
         settings: Vec::new(),
@@ -57,13 +76,14 @@ fn it_reads_well() {
     let expected = "\
 group         messages: ok
 note          gaps in the last hour: 1
+channel       orders
 leader        d0-5f3a9c, epoch 17, lease for 1400 ms more
 dispatchers   2
   d0-5f3a9c   leader, version 0.1.0, up for 2 s, ring 64 bytes
   d1-77aa01   standby, in sync, version 0.1.0, up for 2 s, ring 64 bytes
 consumers     2
-  c0          3 of 64 in flight, 10 per second
-  c1          5 of 64 in flight, 10 per second
+  c0          c0.example:6969 linked, 3 of 64 in flight, 10 per second
+  c1          c1.example:6969 draining, 5 of 64 in flight, 10 per second
 pending       30, the oldest for 1.5 s, about 18 in Redis alone
 per second    published 21, taken in 0, dispatched 0, acknowledged 20, again 0
 results       40
@@ -85,11 +105,95 @@ fn it_says_the_same_as_json() {
     );
     assert_eq!(json["dispatchers"][1]["role"], "standby");
     assert_eq!(json["dispatchers"][1]["in_sync"], true);
-    assert_eq!(json["consumers"][1]["in_flight"], 5);
+    assert_eq!(json["channel"], "orders");
+    let consumer = |id: &str, state, in_flight, draining| {
+        serde_json::json!({
+            "id": id, "address": format!("{id}.example:6969"), "state": state, "draining": draining,
+            "in_flight": in_flight, "prefetch": 64, "acked_per_s": 10.0,
+        })
+    };
+    assert_eq!(
+        json["consumers"],
+        Value::from(vec![consumer("c0", "linked", 3, false), consumer("c1", "draining", 5, true)])
+    );
     assert_eq!((&json["pending"], &json["spilled"], &json["oldest_age_s"]), (&30.into(), &18.into(), &1.5.into()));
     assert_eq!(json["rates"]["acked"], 20.0);
     assert_eq!(json["recent_gaps"][0]["reason"], "ring-overrun");
     assert_eq!(json["time"], "1970-01-01T00:00:02.000Z");
+}
+
+#[test]
+fn an_address_without_a_consumer_is_shown_with_its_state() {
+    let mut status = status();
+    leaders_report(&mut status).missing.push("a:1".to_owned());
+    assert!(status.to_string().contains("\n  -           a:1 unreachable\n"), "{status}");
+    assert_eq!(status.to_json()["consumers"][2], serde_json::json!({"address": "a:1", "state": "unreachable"}));
+}
+
+#[test]
+fn what_comes_from_redis_stays_in_its_line_and_steers_no_terminal() {
+    const HOSTILE: &str = "x\u{1b}[2J\nproblem       forged\u{202e}\u{2028}\u{9b}";
+    let clean = status().to_string().lines().count();
+    let mut status = status();
+    let holder = format!("{HOSTILE}-5f3a9c");
+    status.snapshot.lease.as_mut().expect("somebody leads").holder = holder.clone();
+    status.members[0].id = holder;
+    status.gaps[0].reason = HOSTILE.to_owned();
+    status.gaps[0].dispatcher = HOSTILE.to_owned();
+    status.gaps[0].count = HOSTILE.to_owned();
+    let report = leaders_report(&mut status);
+    report.consumers[0].address = HOSTILE.to_owned();
+    for text in [&mut report.version, &mut report.channel, &mut report.consumers[0].id] {
+        *text = HOSTILE.to_owned();
+    }
+    report.trouble = Some(HOSTILE.to_owned());
+    report.missing = vec![HOSTILE.to_owned()];
+    status.settings.push(Warning::OldVersion { version: HOSTILE.to_owned() });
+    let steering = |c: char| c != '\n' && !crate::log::is_plain(c);
+    let text = status.to_string();
+    // One line more for each of: the problem, consumers that are not connected, and that address, the warning; and
+    // dispatchers now disagree about nothing.
+    assert_eq!((text.lines().count(), text.contains(steering)), (clean + 4, false), "{text}");
+    let json = json_text(&status.to_json());
+    assert!(!json.contains(|c| !crate::log::is_plain(c)), "{json}");
+    assert_eq!(serde_json::from_str::<Value>(&json).expect("it is JSON"), status.to_json());
+}
+
+#[test]
+fn long_ids_are_cut_in_the_middle_and_keep_the_columns() {
+    let mut status = status();
+    let id = format!("worker-{}-eu-1", "x".repeat(200));
+    leaders_report(&mut status).consumers[0].id = id;
+    let text = status.to_string();
+    let lines = text.lines().filter(|line| line.contains(" in flight, ") || line.contains(", version "));
+    let columns: BTreeSet<_> = lines
+        .map(|line| {
+            let at = line.find(".example").map(|at| line[..at].rfind(' ').expect("a column") + 1);
+            let at = at.or_else(|| line.find("leader, ")).or_else(|| line.find("standby, ")).expect("what it is");
+            line[..at].chars().count()
+        })
+        .collect();
+    assert_eq!(columns.len(), 1, "{text}");
+    assert!(text.contains("\n  worker-xxxxxxxxxxxx…xxxxxxxxxxxxxx-eu-1 c0.example:6969 "), "{text}");
+}
+
+#[test]
+fn what_redis_refuses_is_left_out_and_said() {
+    let mut status = status();
+    status.refused = BTreeSet::from([Part::Pending, Part::Gaps, Part::Results, Part::LeaseLeft, Part::Consumers]);
+    let json = status.to_json();
+    for name in ["pending", "gaps", "results", "spilled"] {
+        assert!(json[name].is_null(), "{name}: {json}");
+    }
+    assert!(json["leader"]["lease_left_ms"].is_null() && json["dead_letters"] == 0, "{json}");
+    let note =
+        "Redis refuses XLEN to this user, or does not have it; left out: the number of results, the number of gaps";
+    assert!(status.notes().iter().any(|told| told == note), "{:?}", status.notes());
+    assert!(status.to_string().contains("\npending       unknown, see the note above\n"), "{status}");
+    assert_eq!(status.exit_code(), 0);
+    status.refused = BTreeSet::from([Part::Lease]);
+    status.snapshot.lease = None;
+    assert_eq!(status.exit_code(), NEEDS_ATTENTION, "{status}");
 }
 
 #[test]

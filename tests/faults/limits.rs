@@ -13,7 +13,7 @@ use crate::router::{Kind, Router};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    OwnConsumer, bare_cluster, client_of, options, programs, publish, publish_payloads, run, state, stream,
+    OwnConsumer, bare_cluster, client_of, options, pend, programs, publish, publish_payloads, run, state, stream,
     wait_for_intake, wait_until, wait_until_in_sync,
 };
 use crate::workers::{GATED, Workers};
@@ -254,4 +254,24 @@ fn row_38_dead_letter_refused_as_well() {
     censor.forbid(None);
     assert_done_or_isolated(connection, names("m", 0..100), "forbidden0");
     leader.process.must_run().unwrap();
+}
+
+/// Somebody has put something among the pending messages that is larger than any reply that is read. It is buried without
+/// being read, and the rest goes on.
+#[test]
+fn a_foreign_member_larger_than_any_reply_is_buried() {
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let mut workers = Workers::new(&mut cluster, 1, 2);
+    workers.start(0);
+    let large = payload("large", 40 << 20);
+    pend(cluster.redis(), 1_000_000, &large);
+    pend(cluster.redis(), 1_000_001, "{\"message_id\":\"small0\"}");
+    let _dispatcher = dispatcher(&cluster.redis().url(), "d0", &workers.addresses, "");
+    wait_until("the large one to be buried and the small one done", || (state(connection) == (0, 1, 1)).then_some(()));
+    let reason: Vec<(String, Vec<String>)> = run(connection, &["XRANGE", "messages:dead", "-", "+"]);
+    let fields = &reason[0].1;
+    let at = fields.iter().position(|name| name == "reason").expect("a letter has a reason");
+    assert!(fields[at + 1].contains("too large"), "{}", fields[at + 1]);
+    workers.must_run();
 }

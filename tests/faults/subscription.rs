@@ -196,3 +196,49 @@ fn row_11_output_buffer_overrun_of_the_leader() {
     assert_l0(connection, &sent);
     assert_eq!(stream(connection, "messages:gaps"), [], "the other read over it");
 }
+
+/// A group that listens to the events of its own database writes keys for each event that it takes in. None of these writes
+/// is taken for a message, on whatever channel of this kind it listens.
+#[test]
+fn keyspace_events_of_its_own_keys_feed_no_group() {
+    for (channel, change) in [
+        ("__keyevent@0__:set", ["SET", "foreign", "1"]),
+        ("__keyevent@0__:zadd", ["SADD", "foreign", "1"]),
+        ("__keyspace@0__:foreign", ["SET", "foreign", "2"]),
+    ] {
+        let config = vec![("notify-keyspace-events".to_owned(), "KEA".to_owned())];
+        let mut cluster = no_dispatchers(2, RedisOptions { config, ..RedisOptions::default() });
+        let connection = &mut client_of(&mut cluster);
+        let args = format!("--channel {channel}");
+        let mut dispatchers: Vec<Watched> =
+            (0..2).map(|number| Watched::start(&mut cluster, &format!("d{number}"), 2, &args)).collect();
+        wait_until("both to listen", || {
+            let counts: (String, u64) = run(connection, &["PUBSUB", "NUMSUB", channel]);
+            (counts.1 == 2).then_some(())
+        });
+        dispatchers.iter().for_each(Watched::wait_until_ready);
+        let change = if channel.ends_with(":zadd") { ["ZADD", "foreign", "1 x"].to_vec() } else { change.to_vec() };
+        let words: Vec<&str> = change.iter().flat_map(|word| word.split(' ')).collect();
+        let () = run(connection, &words);
+        let results = |connection: &mut redis::Connection| run::<u64>(connection, &["XLEN", "messages:processed"]);
+        wait_until("its result", || (results(connection) >= 1).then_some(()));
+        // Whatever its intake, its result and another term have written has come by once the next event is done.
+        dispatchers.remove(0).process.stop(DEADLINE).expect("it ends");
+        wait_until("the other to be ready", || dispatchers[0].ready().ok());
+        let () = run(connection, &words);
+        // A set's second ZADD of the same score changes nothing, and tells of nothing.
+        let more = u64::from(!channel.ends_with(":zadd"));
+        wait_until("the second result", || (results(connection) > more).then_some(()));
+        let seen = |connection: &mut redis::Connection| {
+            let cursor: String = run(connection, &["GET", "messages:cursor"]);
+            (results(connection), cursor.rsplit(' ').next().map(str::to_owned))
+        };
+        let (count, last_id) = seen(connection);
+        // The cursor goes on with the leader's markers; its last id only with messages.
+        let markers = |connection: &mut redis::Connection| run::<String>(connection, &["GET", "messages:cursor"]);
+        let before = markers(connection);
+        wait_until("another marker", || (markers(connection) != before).then_some(()));
+        assert_eq!(seen(connection), (count, last_id), "{channel}");
+        assert_eq!(count, 1 + more, "{channel}: one result of each foreign event");
+    }
+}

@@ -6,13 +6,14 @@
 use stateright::{Model, Property};
 
 use crate::faults::pay;
+use crate::liars::Lie;
 use crate::promises;
 use crate::redis::Script;
 use crate::refusals::Refusal;
 use crate::ring::{Id, Message, Seen};
 use crate::rules::{Bounds, Rules};
 use crate::servers::Servers;
-use crate::world::{Issuer, Phase, Sights, Whereabouts, World};
+use crate::world::{Issuer, Phase, Return, Sights, Whereabouts, World};
 
 /// Something that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum Action {
     Tick,
     Poll(u8),
     Reject { consumer: u8, id: Id },
+    Drain(u8),
+    Stop(u8),
     // Faults.
     Crash(u8),
     Cut(u8),
@@ -34,6 +37,10 @@ pub enum Action {
     Refuse(Refusal),
     Switch,
     Overrun(u8),
+    Name { dispatcher: u8, consumer: u8, id: Id, message: Message },
+    Answer { lie: Lie, dispatcher: u8, consumer: u8, id: Id, message: Message },
+    Forget { consumer: u8, id: Id },
+    Forge { consumer: u8, id: Id, message: Message },
     // Progress.
     Allow,
     Subscribe(u8),
@@ -60,6 +67,10 @@ pub enum Action {
     Bury { dispatcher: u8, id: Id },
     Arm(u8),
     Finish { consumer: u8, id: Id },
+    HearDrain { dispatcher: u8, consumer: u8 },
+    HandBack { consumer: u8, id: Id },
+    Leave(u8),
+    Overdue { dispatcher: u8, consumer: u8, id: Id },
 }
 
 /// The protocol under some rules, within some bounds.
@@ -119,6 +130,7 @@ impl Protocol {
             let standbys = (0..).zip(&world.dispatchers).filter(|(_, standby)| standby.alive && standby.term.is_none());
             actions.extend(standbys.map(|(d, _)| Action::Poll(d)));
         }
+        self.stops(world, actions);
         if world.budget.rejections > 0 {
             for (c, consumer) in (0..).zip(&world.consumers) {
                 let running = consumer.held.iter().filter(|held| !held.committing);
@@ -165,12 +177,14 @@ impl Protocol {
             let mut unlinked = 0;
             for (c, consumer) in (0..).zip(&world.consumers).filter(|(_, consumer)| consumer.alive) {
                 if term.links & 1 << c == 0 {
-                    unlinked += 1;
-                    actions.push(Action::Link { dispatcher: d, consumer: c });
+                    if consumer.answers(self.rules) {
+                        unlinked += 1;
+                        actions.push(Action::Link { dispatcher: d, consumer: c });
+                    }
                     continue;
                 }
                 for (id, message, at) in &term.table {
-                    if *at == Whereabouts::Ready {
+                    if *at == Whereabouts::Ready && self.may_be_given(term, c) {
                         actions.push(Action::HandOut { dispatcher: d, consumer: c, id: *id, message: *message });
                     }
                 }
@@ -179,17 +193,19 @@ impl Protocol {
             actions.extend((term.backlog.is_some() && unlinked == 0).then_some(Action::Page(d)));
             let asked = |id: Id| {
                 let mut mine = world.requests.iter().filter(|sent| sent.issuer == Issuer::Redistributor(d));
-                mine.any(|sent| matches!(sent.script, Script::Bury { id: asked, .. } if asked == id))
+                mine.any(|sent| {
+                    matches!(sent.script, Script::Bury { id: asked, .. } | Script::Record { id: asked, .. } if asked == id)
+                })
             };
-            let is_back = |at: &Whereabouts| matches!(at, Whereabouts::Away | Whereabouts::Returned);
-            for (id, ..) in term.table.iter().filter(|(id, _, at)| is_back(at) && !asked(*id)) {
+            for (id, _, at) in term.table.iter().filter(|(id, ..)| !asked(*id)) {
+                let Whereabouts::Back(Return { counted, .. }) = at else { continue };
                 actions.push(Action::Redeliver { dispatcher: d, id: *id });
-                let buries = self.bounds.budget.rejections > 0;
+                let buries = *counted && self.bounds.budget.rejections > 0;
                 actions.extend(buries.then_some(Action::Bury { dispatcher: d, id: *id }));
             }
         }
         for (c, consumer) in (0..).zip(&world.consumers) {
-            actions.extend((!consumer.alive).then_some(Action::StartConsumer(c)));
+            actions.extend((!consumer.alive && !consumer.draining).then_some(Action::StartConsumer(c)));
             let running = consumer.held.iter().filter(|held| !held.committing);
             actions.extend(running.map(|held| Action::Finish { consumer: c, id: held.id }));
             // Its connection carries one thing at a time.
@@ -197,6 +213,8 @@ impl Protocol {
             let arms = consumer.alive && consumer.armed.is_none() && !waits;
             actions.extend(arms.then_some(Action::Arm(c)));
         }
+        self.drained(world, actions);
+        self.overdue(world, actions);
         let stands = |lease: &_| world.holder_is_subscribed(*lease) || world.servers != Servers::One;
         let abandoned = world.redis.lease.filter(stands);
         let abandoned = abandoned.is_some_and(|lease| world.lease_of(lease.dispatcher) != Some(lease));
@@ -224,6 +242,8 @@ impl Protocol {
                 let ruler = world.consumers[consumer as usize].ruler.expect("only with a ruler");
                 world.reject(ruler, consumer, id);
             }
+            Action::Drain(c) => world.consumers[c as usize].draining = true,
+            Action::Stop(d) => world.stop(d),
             Action::Crash(d) => world.crash(d),
             Action::Cut(d) => world.cut(d),
             Action::Pause | Action::ExpireAbandoned => world.redis.lease = None,
@@ -235,6 +255,14 @@ impl Protocol {
             Action::Allow => world.refused = None,
             Action::Switch => world.front = 1 - world.front,
             Action::Overrun(d) => world.overrun(d),
+            Action::Name { dispatcher, consumer, id, message } => {
+                return world.name(dispatcher, consumer, id, message, rules);
+            }
+            Action::Answer { lie, dispatcher, consumer, id, message } => {
+                return world.answer(lie, dispatcher, consumer, id, message, rules);
+            }
+            Action::Forget { consumer, id } => world.consumers[consumer as usize].held.retain(|held| held.id != id),
+            Action::Forge { consumer, id, message } => world.forge(consumer, id, message, rules),
             Action::Subscribe(d) => world.subscribe(d, world.front, rules),
             Action::SubscribeAt(d, server) => world.subscribe(d, server, rules),
             Action::MoveCommands(d) => world.move_commands(d),
@@ -266,6 +294,10 @@ impl Protocol {
             Action::Bury { dispatcher, id } => world.bury(dispatcher, id, rules),
             Action::Arm(c) => world.arm(c),
             Action::Finish { consumer, id } => world.finish(consumer, id, rules),
+            Action::HearDrain { dispatcher, consumer } => world.hear_drain(dispatcher, consumer),
+            Action::HandBack { consumer, id } => world.hand_back(consumer, id, rules),
+            Action::Leave(c) => world.leave(c, rules),
+            Action::Overdue { dispatcher, consumer, id } => world.overdue(dispatcher, consumer, id),
         }
         true
     }

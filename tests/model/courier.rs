@@ -6,14 +6,14 @@
 use crate::redis::{Answer, Recall, Script};
 use crate::ring::{Id, Message};
 use crate::rules::{Rule, Rules};
-use crate::world::{Consumer, Held, Issuer, Term, Whereabouts, World};
+use crate::world::{Consumer, Held, Issuer, LOST, RETURNED, Return, Term, Whereabouts, World};
 
 impl World {
     /// A leader connects to a consumer: LEAD, READY, HELD. `false`: refused, or nothing new.
     pub fn link(&mut self, d: u8, c: u8, rules: Rules) -> bool {
         let consumer = &mut self.consumers[c as usize];
         let Some(term) = self.dispatchers[d as usize].term.as_mut() else { return false };
-        if !consumer.alive || term.links & 1 << c != 0 {
+        if !consumer.answers(rules) || term.links & 1 << c != 0 {
             return false;
         }
         if term.epoch < consumer.epoch && rules.has(Rule::ConsumersFence) {
@@ -23,22 +23,37 @@ impl World {
         consumer.epoch = consumer.epoch.max(term.epoch);
         consumer.ruler = Some(d);
         term.links |= 1 << c;
-        for Held { id, message, .. } in &consumer.held {
-            match term.table.iter_mut().find(|(known, ..)| known == id) {
-                Some((_, _, Whereabouts::Sent(_))) => {}
-                Some((.., whereabouts)) => *whereabouts = Whereabouts::Sent(c),
-                None => insert(&mut term.table, (*id, *message, Whereabouts::Sent(c))),
-            }
+        for Held { id, message, .. } in self.consumers[c as usize].held.clone() {
+            self.adopt(d, c, id, message, rules);
         }
         true
     }
 
-    /// A leader's link to a consumer is gone: what was there goes out again.
+    /// A consumer says that it has a message in hand. What counts as being at another one stays there.
+    pub fn adopt(&mut self, d: u8, c: u8, id: Id, message: Message, rules: Rules) {
+        let is_pending = self.redis.holds(id) || !rules.has(Rule::HeldIsPending);
+        self.term(d, |term| {
+            let newest = term.cursor.map_or(0, |cursor| cursor.last_id);
+            if !is_pending || id > newest && rules.has(Rule::HeldIsTakenIn) {
+                return;
+            }
+            match term.table.iter_mut().find(|(known, ..)| *known == id) {
+                Some((_, _, Whereabouts::Sent(_))) => {}
+                Some((.., whereabouts)) => *whereabouts = Whereabouts::Sent(c),
+                None => insert(&mut term.table, (id, message, Whereabouts::Sent(c))),
+            }
+        });
+    }
+
+    /// A leader's link to a consumer is gone: what was there goes out again, uncounted if it was draining.
     pub fn drop_link(&mut self, d: u8, c: u8) {
         if let Some(term) = self.dispatchers[d as usize].term.as_mut() {
+            let back = Whereabouts::Back(Return { counted: term.drains & 1 << c == 0, ..LOST });
             term.links &= !(1 << c);
+            term.drains &= !(1 << c);
+            term.overdue.retain(|(at, _)| *at != c);
             for (.., whereabouts) in term.table.iter_mut().filter(|(.., at)| *at == Whereabouts::Sent(c)) {
-                *whereabouts = Whereabouts::Away;
+                *whereabouts = back;
             }
         }
     }
@@ -88,11 +103,15 @@ impl World {
         if consumer.ruler != Some(d) {
             return self.drop_link(d, c);
         }
-        if !consumer.held.iter().any(|held| held.id == id) {
-            consumer.held.push(Held { id, message, committing: false, from });
-            consumer.held.sort_unstable();
+        // What was sent before DRAIN was read is not accepted.
+        if !consumer.draining {
+            consumer.take(Held { id, message, committing: false, from, proven: true });
         }
-        self.term(d, |term| set(term, id, Whereabouts::Sent(c)));
+        let prefetch = self.prefetch;
+        self.term(d, |term| {
+            term.give_overdue_place(c, id, prefetch);
+            set(term, id, Whereabouts::Sent(c));
+        });
     }
 
     /// The handler is done: the result is on its way to Redis.
@@ -119,6 +138,7 @@ impl World {
             }
             false => {
                 held.from = 0;
+                let recall = recall || !held.proven && rules.has(Rule::UnprovenRaisesRecall);
                 Script::Commit { id, message, recall }
             }
         }
@@ -153,8 +173,7 @@ impl World {
         if term.links & 1 << c == 0 {
             return;
         }
-        // What counts as being at another consumer is acknowledged from there.
-        term.table.retain(|(known, _, at)| *known != id || matches!(at, Whereabouts::Sent(other) if *other != c));
+        term.settle(c, id);
     }
 
     /// A transaction did nothing, or its message is put back: the script looks.
@@ -179,7 +198,7 @@ impl World {
         let Some(term) = self.dispatchers[d as usize].term.as_mut() else { return };
         let Some((.., at)) = term.table.iter_mut().find(|(known, ..)| *known == id) else { return };
         if *at == Whereabouts::Sent(c) {
-            *at = Whereabouts::Returned;
+            *at = Whereabouts::Back(RETURNED);
         }
     }
 
@@ -195,7 +214,8 @@ impl World {
     /// Whether a message that came back may still be in the hands of who had it.
     fn may_be_in_hand(&self, d: u8, id: Id) -> bool {
         let term = self.dispatchers[d as usize].term.as_ref();
-        term.is_some_and(|term| term.table.iter().any(|(known, _, at)| *known == id && *at == Whereabouts::Away))
+        let is_away = |at: &Whereabouts| matches!(at, Whereabouts::Back(Return { let_go: false, .. }));
+        term.is_some_and(|term| term.table.iter().any(|(known, _, at)| *known == id && is_away(at)))
     }
 
     /// The answer to a burial.
@@ -218,12 +238,35 @@ impl World {
     }
 }
 
+impl Consumer {
+    /// Whether it answers a leader that connects.
+    pub fn answers(&self, rules: Rules) -> bool {
+        self.alive && (!self.draining || rules.has(Rule::DrainingAnswers))
+    }
+
+    /// Takes a message in hand, once.
+    pub fn take(&mut self, new: Held) {
+        if !self.held.iter().any(|held| held.id == new.id) {
+            self.held.push(new);
+            self.held.sort_unstable();
+        }
+    }
+}
+
+impl Term {
+    /// A message is done. What counts as being at another consumer is acknowledged from there.
+    pub fn settle(&mut self, c: u8, id: Id) {
+        self.overdue.retain(|place| *place != (c, id));
+        self.table.retain(|(known, _, at)| *known != id || matches!(at, Whereabouts::Sent(other) if *other != c));
+    }
+}
+
 fn insert(table: &mut Vec<(Id, Message, Whereabouts)>, entry: (Id, Message, Whereabouts)) {
     let place = table.partition_point(|(id, ..)| *id < entry.0);
     table.insert(place, entry);
 }
 
-fn set(term: &mut Term, id: Id, whereabouts: Whereabouts) {
+pub fn set(term: &mut Term, id: Id, whereabouts: Whereabouts) {
     if let Some((.., at)) = term.table.iter_mut().find(|(known, ..)| *known == id) {
         *at = whereabouts;
     }

@@ -164,6 +164,8 @@ impl World {
             offer: None,
             backlog: cursor.map(|cursor| cursor.last_id),
             links: 0,
+            drains: 0,
+            overdue: Vec::new(),
             table: Vec::new(),
         });
     }

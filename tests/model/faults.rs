@@ -39,6 +39,7 @@ impl Protocol {
             actions.extend(self.bounds.refusals.iter().copied().map(Action::Refuse));
         }
         actions.extend((budget.switches > 0).then_some(Action::Switch));
+        self.lies(world, actions);
     }
 }
 
@@ -56,6 +57,9 @@ pub fn pay(world: &mut World, action: Action) {
         Action::Switch => &mut budget.switches,
         Action::Overrun(_) => &mut budget.overruns,
         Action::Silence { .. } | Action::PageEarly(_) => &mut budget.silences,
+        Action::Name { .. } | Action::Answer { .. } | Action::Forget { .. } | Action::Forge { .. } => &mut budget.lies,
+        Action::Drain(_) => return budget.drains -= 1,
+        Action::Stop(_) => return budget.stops -= 1,
         Action::Reject { .. } => return budget.rejections -= 1,
         Action::Tick => return budget.ticks -= 1,
         _ => return,

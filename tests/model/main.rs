@@ -5,7 +5,7 @@
 //! hand-out, commit and acknowledgement, intake and commit both as scripts and as transactions without a condition; with dispatchers and consumers that die, leaders that hang and do not know
 //! that they were replaced, scripts and transactions that arrive late, answers that get lost, subscriptions that break, and a Redis that
 //! comes back without its last seconds. Smaller worlds add commands that are refused ([`refusals`]), two servers
-//! ([`servers`]) and rings that are full ([`overruns`]). The module [`promises`] says what must hold in every state.
+//! ([`servers`]), rings that are full ([`overruns`]), stops ([`draining`]) and lies ([`liars`]). The module [`promises`] says what must hold in every state.
 //!
 //! Each rule can be taken away ([`rules::Rule`]); a test for each shows that a promise then breaks. A model that no
 //! missing rule can break would prove nothing.
@@ -18,8 +18,8 @@
 //! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes and limits;
 //! batches and pages are as large as what is there, but each message is committed by itself; nothing spills from memory;
 //! frames between leader and consumer are one step; delays and counts of redeliveries (whether what comes back goes out
-//! again or is buried is open each time); a wiped Redis; consumers without Redis; clocks that go
-//! back. A consumer remembers of a broken connection which messages it had in hand, not the highest id it was ever handed,
+//! again or is buried is open each time); a wiped Redis; clocks that go back;
+//! consumers without Redis, but as senders of RESULT ([`liars`]). A consumer remembers of a broken connection which messages it had in hand, not the highest id it was ever handed,
 //! so that it uses the script less often here than in the code. The code is not run: `ring.rs`,
 //! `dispatcher.rs` and `redis.rs` here follow `src/ring`, `src/dispatcher` and `src/ledger/lua` by hand.
 //!
@@ -39,8 +39,10 @@ use stateright::{Checker, HasDiscoveries, Model};
 mod actions;
 mod courier;
 mod dispatcher;
+mod draining;
 mod faults;
 mod intake;
+mod liars;
 mod names;
 mod overruns;
 mod promises;
@@ -65,7 +67,7 @@ const LONG: &str = "ONCECAST_LONG";
 /// Two dispatchers; without consumers the way of a message ends in the sorted set.
 fn bounds(consumers: usize, messages: u8, budget: Budget) -> Bounds {
     let (refusals, servers, gaps) = (&[] as &[_], Servers::One, false);
-    Bounds { dispatchers: 2, consumers, messages, budget, refusals, servers, gaps }
+    Bounds { dispatchers: 2, consumers, messages, budget, refusals, servers, lies: &[], prefetch: u8::MAX, gaps }
 }
 
 /// Faults of dispatchers and of their connections.
@@ -95,7 +97,10 @@ const NO_FAULTS: Budget = Budget {
     refusals: 0,
     switches: 0,
     overruns: 0,
+    lies: 0,
     rejections: 0,
+    drains: 0,
+    stops: 0,
     ticks: 0,
 };
 

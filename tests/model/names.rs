@@ -47,6 +47,7 @@ impl World {
             }
             ids.extend(&mut term.backlog);
             ids.extend(term.table.iter_mut().map(|(id, ..)| id));
+            ids.extend(term.overdue.iter_mut().map(|(_, id)| id));
         }
         for consumer in &mut self.consumers {
             epochs.push(&mut consumer.epoch);
@@ -85,7 +86,7 @@ impl World {
                     ids.extend(batch.iter_mut().map(|(id, _)| id));
                 }
                 Script::Commit { id, .. } | Script::CommitExec { id, .. } | Script::PutBack { id, .. } => ids.push(id),
-                Script::Bury { epoch, id, .. } => {
+                Script::Bury { epoch, id, .. } | Script::Record { epoch, id, .. } => {
                     epochs.push(epoch);
                     ids.push(id);
                 }

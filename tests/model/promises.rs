@@ -5,7 +5,8 @@ use stateright::Property;
 use crate::actions::Protocol;
 use crate::redis::Script;
 use crate::ring::Message;
-use crate::world::{Issuer, Phase, World};
+use crate::rules::Budget;
+use crate::world::{Consumer, Issuer, Phase, World};
 
 pub const ONE_RESULT: &str = "P1: no message is recorded twice";
 pub const NONE_LOST: &str = "P2: what is owed is recorded, pending, or in the ring of a dispatcher ahead of the cursor";
@@ -14,9 +15,12 @@ pub const DRAINED: &str = "at rest all that is owed is recorded";
 pub const LEASE_STANDS: &str =
     "a lease is taken only from a holder that is gone, deaf or moved, or when its time is over";
 pub const NOT_SILENT: &str = "P6: at rest what was not taken in lies in a recorded gap";
+pub const NOT_TWICE: &str = "P3: what a consumer has in hand no other is given when the leader changes";
+pub const NOT_DEAD_UNUSED: &str = "no message is dead that no handler rejected and no consumer was lost with";
 pub const ALL_HEAR: &str = "at rest every dispatcher hears what is published";
 /// All that must hold in every state.
-pub const PROMISES: [&str; 7] = [ONE_RESULT, NONE_LOST, FENCED, DRAINED, LEASE_STANDS, NOT_SILENT, ALL_HEAR];
+pub const PROMISES: [&str; 9] =
+    [ONE_RESULT, NONE_LOST, NOT_TWICE, FENCED, DRAINED, NOT_DEAD_UNUSED, LEASE_STANDS, NOT_SILENT, ALL_HEAR];
 
 pub const TAKEOVER: &str = "another dispatcher has taken over and taken a message in";
 pub const FILLED_IN: &str = "a ring has filled in what Redis had lost";
@@ -33,12 +37,17 @@ pub const REFUSED: &str = "a command was refused";
 pub const PASSED_OVERRUN: &str = "a leader went on over messages that its ring had dropped";
 pub const GAP: &str = "a gap was recorded";
 pub const BURIED: &str = "a message was buried";
+pub const DRAINED_AWAY: &str = "a consumer has drained and gone while another dispatcher leads";
 
 /// The promises, which hold in every state, and the sights, which some state shows.
 pub fn all() -> Vec<Property<Protocol>> {
     vec![
         Property::always(ONE_RESULT, |_, world: &World| messages(world).all(|message| world.redis.times(message) <= 1)),
         Property::always(NONE_LOST, |_, world: &World| messages(world).all(|message| is_safe(world, message))),
+        Property::always(NOT_TWICE, |protocol, world| is_twice_allowed(protocol) || !is_run_twice(world)),
+        Property::always(NOT_DEAD_UNUSED, |protocol, world: &World| {
+            !world.redis.dead.contains(&1) || is_failed(protocol, world)
+        }),
         Property::always(FENCED, |_, world: &World| !world.seen.stale_write && !world.seen.stale_delivery),
         Property::always(DRAINED, |protocol, world| is_drained(world) || !protocol.is_at_rest(world)),
         Property::always(LEASE_STANDS, |_, world: &World| !world.seen.usurped),
@@ -61,6 +70,10 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::sometimes(REFUSED, |_, world: &World| world.seen.refused),
         Property::sometimes(PASSED_OVERRUN, |_, world: &World| world.seen.passed_overrun),
         Property::sometimes(GAP, |_, world: &World| world.gaps.is_some_and(|gaps| gaps != 0)),
+        Property::sometimes(DRAINED_AWAY, |_, world: &World| {
+            let gone = world.consumers.iter().any(|consumer| consumer.draining && !consumer.alive);
+            gone && world.redis.lease.is_some_and(|lease| lease.dispatcher == 1)
+        }),
         Property::sometimes(BURIED, |_, world: &World| world.redis.dead.contains(&1)),
     ]
 }
@@ -91,6 +104,27 @@ fn is_set_right(world: &World, message: Message) -> bool {
         _ => false,
     };
     world.requests.iter().any(|sent| sent.issuer != Issuer::Nobody && sets_right(&sent.script))
+}
+
+fn is_run_twice(world: &World) -> bool {
+    let in_hand = |message| {
+        let has = |consumer: &&Consumer| consumer.held.iter().any(|held| held.message == message);
+        world.consumers.iter().filter(has).count()
+    };
+    messages(world).any(|message| in_hand(message) > 1)
+}
+
+/// Nothing is promised where a leader takes a consumer for dead that is not, a consumer lies, or Redis forgets.
+fn is_twice_allowed(protocol: &Protocol) -> bool {
+    let budget = protocol.bounds.budget;
+    budget.silences + budget.lies + budget.tail_losses > 0
+}
+
+/// Whether a handler has rejected something, or a leader may have lost a consumer.
+fn is_failed(protocol: &Protocol, world: &World) -> bool {
+    let (had, has) = (protocol.bounds.budget, world.budget);
+    let spent = |of: fn(&Budget) -> u8| of(&had) - of(&has);
+    spent(|budget| budget.rejections + budget.consumer_crashes + budget.silences + budget.lies) > 0
 }
 
 fn is_accounted_for(world: &World) -> bool {

@@ -66,6 +66,8 @@ pub enum Script {
     CommitExec { id: Id, message: Message, clean: bool },
     /// With `recall`: somebody may still have it in hand.
     Bury { epoch: u8, id: Id, message: Message, recall: bool },
+    /// The result of a consumer without Redis, recorded by the leader.
+    Record { epoch: u8, id: Id, message: Message, consumer: u8 },
     /// Puts back what was removed and whose result was refused.
     PutBack { id: Id, message: Message, nonce: u8 },
     /// Moves the cursor back over a batch whose members were refused.
@@ -108,6 +110,7 @@ impl Script {
             Script::Intake { epoch, .. }
             | Script::IntakeExec { epoch, .. }
             | Script::Bury { epoch, .. }
+            | Script::Record { epoch, .. }
             | Script::Rewind { epoch, .. } => Some(*epoch),
             Script::Commit { .. } | Script::CommitExec { .. } | Script::PutBack { .. } => None,
         }
@@ -203,6 +206,9 @@ impl Redis {
                     self.raise_recall(*id);
                 }
                 self.replace(*id, &refuses, rules, |redis| redis.dead[*message as usize] += 1)
+            }
+            Script::Record { id, message, .. } => {
+                self.replace(*id, &refuses, rules, |redis| redis.results[*message as usize] += 1)
             }
             Script::PutBack { nonce, .. } if rules.has(Rule::PutBackOnce) && self.put_back.contains(nonce) => {
                 Answer::Done

@@ -87,6 +87,7 @@ impl World {
             (Issuer::Ingest(d), Script::Rewind { .. }) => self.rewound(d, answer, rules),
             (Issuer::Ingest(d), _) => self.intake_answered(d, answer, rules),
             (Issuer::Redistributor(d), Script::Bury { id, .. }) => self.buried(d, id, answer),
+            (Issuer::Redistributor(d), Script::Record { id, consumer, .. }) => self.recorded(d, consumer, id, answer),
             (Issuer::Consumer(c), Script::Commit { id, .. } | Script::CommitExec { id, .. }) => {
                 self.committed(c, id, answer, rules);
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::liars::Lie;
 use crate::refusals::Refusal;
 use crate::servers::Servers;
 
@@ -92,6 +93,26 @@ pub enum Rule {
     OverrunLikeABreak,
     /// It resigns even if it sees no other dispatcher: one that holds more may be about to subscribe anew.
     OverrunWaitsForOthers,
+    /// A draining consumer answers new leaders until it has nothing in hand.
+    DrainingAnswers,
+    /// What a draining consumer has not begun on is handed back uncounted.
+    UnbegunIsUncounted,
+    /// What was sent to a draining consumer before its DRAIN was read goes back when the link closes.
+    UnreadDrainGivesBack,
+    /// Only a place at this consumer answers: a message that it was given or has named in HELD, and has not answered.
+    OnlyPlacesAnswer,
+    /// An id in HELD takes a place only if Redis holds it pending.
+    HeldIsPending,
+    /// And only if its leader knows that it was taken in: while it does not, it may take it in once more.
+    HeldIsTakenIn,
+    /// What a consumer no longer reports goes out again.
+    OverdueGoesOut,
+    /// The place of what is overdue is given away when no other consumer has a free one.
+    OverduePlaceIsGivenAway,
+    /// What came over a link that has not been proven is recorded by the script, which looks.
+    UnprovenLooks,
+    /// And that script raises `recall`: the leader that has the message may have given it, or give it, to somebody else.
+    UnprovenRaisesRecall,
 }
 
 /// The rules that hold.
@@ -148,8 +169,14 @@ pub struct Budget {
     pub switches: u8,
     /// A ring drops its oldest message for lack of memory.
     pub overruns: u8,
+    /// A consumer says something untrue, or a stranger speaks in the leader's place.
+    pub lies: u8,
     /// A handler wants its message buried. Not a fault.
     pub rejections: u8,
+    /// A consumer is asked to stop, and stays away when it has drained. Not a fault.
+    pub drains: u8,
+    /// A dispatcher is asked to stop; it starts again. Not a fault.
+    pub stops: u8,
     /// Time passes, so that all written so far is on disk and known to be. Not a fault.
     pub ticks: u8,
 }
@@ -164,6 +191,10 @@ pub struct Bounds {
     /// What may be refused, where the budget has refusals.
     pub refusals: &'static [Refusal],
     pub servers: Servers,
+    /// What may be said that is not true, where the budget has lies.
+    pub lies: &'static [Lie],
+    /// The most messages at a consumer.
+    pub prefetch: u8,
     /// Whether recorded gaps are remembered, which makes more states of one.
     pub gaps: bool,
 }

@@ -22,6 +22,8 @@ pub struct World {
     /// What Redis refuses now.
     pub refused: Option<Refusal>,
     pub servers: Servers,
+    /// The most messages at a consumer.
+    pub prefetch: u8,
     /// The server to which new connections lead.
     pub front: u8,
     /// The messages that lie in a gap that was recorded; `None` where gaps are not remembered.
@@ -144,6 +146,10 @@ pub struct Term {
     pub backlog: Option<Id>,
     /// The consumers it has a link to.
     pub links: u8,
+    /// Those of them that have said DRAIN.
+    pub drains: u8,
+    /// The places of what a consumer no longer reported: taken, while the message goes elsewhere.
+    pub overdue: Vec<(u8, Id)>,
     /// The messages in its hands, by id.
     pub table: Vec<(Id, Message, Whereabouts)>,
 }
@@ -171,11 +177,23 @@ pub enum Phase {
 pub enum Whereabouts {
     Ready,
     Sent(u8),
-    /// It came back, and whoever had it may still have it.
-    Away,
-    /// It came back from who had it: a NACK.
-    Returned,
+    /// It came back.
+    Back(Return),
 }
+
+/// How a message came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Return {
+    /// Whoever had it said so, and has it no longer.
+    pub let_go: bool,
+    /// That delivery counts.
+    pub counted: bool,
+}
+
+/// The link was lost, or the consumer no longer reported it.
+pub const LOST: Return = Return { let_go: false, counted: true };
+/// A NACK.
+pub const RETURNED: Return = Return { let_go: true, counted: true };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Consumer {
@@ -188,6 +206,8 @@ pub struct Consumer {
     pub armed: Option<Recall>,
     /// Of leaders up to this epoch nothing is trusted: only where `RecallNamesTheTerm` is missing.
     pub distrusted: u8,
+    /// It was asked to stop: it takes nothing new, and is gone when it has nothing in hand.
+    pub draining: bool,
     /// In hand, by id.
     pub held: Vec<Held>,
 }
@@ -201,6 +221,8 @@ pub struct Held {
     pub committing: bool,
     /// The epoch of the leader it came from; 0: a script has to look whether it is still pending.
     pub from: u8,
+    /// Whether it came over a link that was proven.
+    pub proven: bool,
 }
 
 impl World {
@@ -218,6 +240,7 @@ impl World {
             last_nonce: 0,
             refused: None,
             servers: bounds.servers,
+            prefetch: bounds.prefetch,
             front: 0,
             gaps: bounds.gaps.then_some(0),
             dispatchers: vec![Dispatcher::default(); bounds.dispatchers],

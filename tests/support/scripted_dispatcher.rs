@@ -85,6 +85,8 @@ impl ScriptedDispatcher {
                 Message::Binary(message) => {
                     self.frames.extend(wire::frames(&message).map(|frame| shown(frame.expect("a good frame"))));
                 }
+                // It is answered with the next read.
+                Message::Ping(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -101,7 +103,7 @@ impl ScriptedDispatcher {
         loop {
             match self.socket.read().expect("a message in time") {
                 Message::Binary(bytes) => return bytes.to_vec(),
-                Message::Pong(_) => {}
+                Message::Ping(_) | Message::Pong(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -146,11 +148,28 @@ impl ScriptedDispatcher {
         self.expect_close();
     }
 
+    /// Reads ACKs and PROGRESS, and then a goodbye.
+    pub fn expect_close_after_acks(&mut self) {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Binary(message)) => {
+                    self.frames.extend(wire::frames(&message).map(|frame| shown(frame.expect("a good frame"))));
+                }
+                Ok(Message::Close(_)) => break,
+                Ok(Message::Pong(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        let is_answer = |frame: &String| frame.starts_with("ACK") || frame.starts_with("PROGRESS");
+        assert!(self.frames.iter().all(is_answer), "{:?}", self.frames);
+        self.expect_close();
+    }
+
     /// Reads nothing more than a goodbye.
     pub fn expect_close(&mut self) {
         loop {
             match self.socket.read() {
-                Ok(Message::Close(_) | Message::Pong(_)) => {}
+                Ok(Message::Close(_) | Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(other) => panic!("{other:?}"),
                 Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     panic!("it stays open")

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use crate::config::Default::{Found, Required, Text};
-use crate::config::programs::{ConsumerConfig, consumer_of};
+use crate::config::programs::{ConsumerConfig, channel_name, consumer_of};
 use crate::config::{ConfigError, Environment, Setting, Values, quoted, tables};
 use crate::local::bench::PAYLOAD_BYTES;
 
@@ -128,18 +128,27 @@ const LOAD: &[Setting] = &[
     Setting::new("window", "N", Text("50000"), "How far to be ahead of what is done with"),
     Setting::new("payload", "BYTES", Text("53"), "The size of a message"),
 ];
-const WORKER: &[Setting] =
-    &[PORT, STREAM, GROUP, RESULTS, NAME, Setting::new("batch", "N", Text("256"), "The most messages of a batch")];
+const WORKER: &[Setting] = &[
+    PORT,
+    STREAM,
+    GROUP,
+    RESULTS,
+    NAME,
+    Setting::new("worker-batch", "N", Text("256"), "The most messages of a batch"),
+];
 const RELAY: &[Setting] =
     &[PORT, Setting::new("channel", "NAME", Required, "The channel with the messages"), RESULTS, NAME];
 const READER: &[Setting] = &[
     PORT,
     RESULTS,
-    Setting::new("count", "N", Required, "How many results there will be"),
+    Setting::new("result-count", "N", Required, "How many results there will be"),
     Setting::new("skip", "N", Text("0"), "How many of them, at first, are not measured"),
 ];
 const SLOW: &[Setting] =
     &tables::consumer_and(Setting::new("handler-takes-ms", "MS", Required, "How long the handler takes for a message"));
+
+/// All of them.
+pub(in crate::config) const TABLES: [&[Setting]; 5] = [LOAD, WORKER, RELAY, READER, SLOW];
 
 const LOAD_NAME: &str = "bench-load";
 const WORKER_NAME: &str = "bench-worker";
@@ -182,14 +191,14 @@ pub(in crate::config) fn part(
                 group: values.required("stream-group", "a name")?,
                 results: values.required("results", "a key")?,
                 name: values.required("name", "a name")?,
-                batch: values.number("batch", 1, 100_000)?,
+                batch: values.number("worker-batch", 1, 100_000)?,
             })
         }
         RELAY_NAME => {
             let values = values(RELAY);
             BenchPart::Relay(RelayConfig {
                 port: port(&values)?,
-                channel: values.required("channel", "a channel")?,
+                channel: channel_name(&values)?,
                 results: values.required("results", "a key")?,
                 name: values.required("name", "a name")?,
             })
@@ -197,8 +206,8 @@ pub(in crate::config) fn part(
         READER_NAME => {
             let values = values(READER);
             let results = values.required("results", "a key")?;
-            let count = values.optional_number("count", 1, u64::MAX >> 1)?;
-            let count = count.ok_or_else(|| ConfigError::missing("count", "a number"))?;
+            let count = values.optional_number("result-count", 1, u64::MAX >> 1)?;
+            let count = count.ok_or_else(|| ConfigError::missing("result-count", "a number"))?;
             let skip = values.number("skip", 0, count - 1)?;
             BenchPart::Reader(ReaderConfig { port: port(&values)?, results, count, skip })
         }

@@ -1,7 +1,8 @@
 //! Counts messages that were not pending any more although they were delivered for the first time, and says so now and then.
 //!
 //! One such message is nothing: somebody else was first. Many mean that this consumer looks into another Redis than the one
-//! that its dispatchers keep messages in, or that somebody has removed the messages. Owned by the committer.
+//! that its dispatchers keep messages in, or that somebody has removed the messages. Owned by the committer, which has one for
+//! what the script found and one for what was recorded without looking.
 //!
 //! Guarantees: the first is told at once, all later ones in sum, at most one line in [`SAY_EVERY`]. Limitation: what was not
 //! told yet when the consumer stops is told by the counter alone.
@@ -22,12 +23,10 @@ pub(super) struct NotPending {
 }
 
 impl NotPending {
-    /// There are so many more.
-    pub(super) fn add(&mut self, ids: &[MessageId]) {
-        if let Some(first) = ids.first() {
-            let (count, example) = self.unsaid.unwrap_or((0, *first));
-            self.unsaid = Some((count + ids.len(), example));
-        }
+    /// There are so many more, and this is one of them.
+    pub(super) fn add(&mut self, count: usize, example: MessageId) {
+        let (before, example) = self.unsaid.unwrap_or((0, example));
+        self.unsaid = Some((before + count, example));
     }
 
     /// How many to tell of now, and one of them.
@@ -47,12 +46,10 @@ mod tests {
     fn the_first_is_told_at_once_and_the_others_in_sum() {
         let (mut told, began) = (NotPending::default(), Instant::now());
         assert_eq!(told.due(began), None);
-        told.add(&[]);
-        assert_eq!(told.due(began), None);
-        told.add(&[MessageId(7)]);
+        told.add(1, MessageId(7));
         assert_eq!(told.due(began), Some((1, MessageId(7))));
-        told.add(&[MessageId(8), MessageId(9)]);
-        told.add(&[MessageId(10)]);
+        told.add(2, MessageId(8));
+        told.add(1, MessageId(10));
         assert_eq!(told.due(began + SAY_EVERY / 2), None);
         assert_eq!(told.due(began + SAY_EVERY), Some((3, MessageId(8))));
         assert_eq!(told.due(began + 2 * SAY_EVERY), None);

@@ -4,12 +4,15 @@
 //! Nothing is ever recorded by two of them: the script looks whether a message is still pending, and a transaction is used
 //! only where it need not. What it rests on stands in `ledger/commit.rs`.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use log::{debug, error, warn};
 
 use super::{Finished, Watch, Worker};
+use crate::consumer::desk::LinkId;
 use crate::consumer::handler::HandlerError;
+use crate::id::MessageId;
 use crate::ledger::{Commit, Committed, Recorded, Split, Splitter, batches, parts};
 use crate::log::Quoted;
 
@@ -17,6 +20,7 @@ impl Worker {
     /// Records a batch, however long that takes; `false` if it was given up.
     pub(super) fn record(&mut self, batch: &[Finished]) -> bool {
         self.unsure = false;
+        self.note_question();
         let (alone, mut others) = self.sort_out(batch);
         self.beat();
         match self.record_alone(&alone) {
@@ -81,9 +85,15 @@ impl Worker {
     }
 
     fn note_committed(&mut self, part: &[&Finished], committed: &Committed) {
-        let first = |finished: &&&Finished| finished.number == 1 && committed.gone.contains(&finished.commit.id);
-        if !committed.gone.is_empty() {
-            self.gone.extend(part.iter().filter(first).map(|finished| finished.commit.id));
+        let gone: HashSet<MessageId> = committed.gone.iter().copied().collect();
+        for Finished { commit, number, link, .. } in part {
+            if !gone.contains(&commit.id) {
+                if self.trust.prove(*link) {
+                    self.desk.prove(*link);
+                }
+            } else if *number == 1 {
+                self.gone.push((commit.id, *link));
+            }
         }
         let stats = self.desk.stats();
         stats.recorded.add(committed.recorded);
@@ -99,19 +109,37 @@ impl Worker {
             return;
         }
         if let Some(recall) = self.ledger.recall() {
-            gone.retain(|id| *id > recall.up_to);
+            gone.retain(|(id, _)| *id > recall.up_to);
         }
-        self.desk.stats().not_pending.add(gone.len());
-        self.not_pending.add(&gone);
+        if let Some((example, _)) = gone.first() {
+            self.desk.stats().not_pending.add(gone.len());
+            self.not_pending.add(gone.len(), *example);
+            gone.iter().for_each(|(_, link)| self.doubt(*link));
+        }
         self.say_not_pending();
     }
 
+    /// What comes over this connection is looked up until one of its messages is found pending.
+    fn doubt(&mut self, link: LinkId) {
+        if self.trust.doubt(link) {
+            self.desk.doubt(link);
+        }
+    }
+
     pub(super) fn say_not_pending(&mut self) {
-        if let Some((count, example)) = self.not_pending.due(Instant::now()) {
+        let now = Instant::now();
+        if let Some((count, example)) = self.not_pending.due(now) {
             warn!(
                 "event=not-pending count={count} example={example} note=\"delivered for the first time, and not pending any \
                  more: their results were dropped. Somebody has removed messages or keys, or this consumer does not have the \
                  dispatchers' --redis-url\""
+            );
+        }
+        if let Some((count, example)) = self.breaches.due(now) {
+            error!(
+                "event=commit-breach count={count} example={example} note=\"recorded without looking, and not pending any \
+                 more: results may be there twice, or of messages that never were. Somebody has removed messages, or hands over \
+                 some of his own; what comes over that connection is looked up until one of its messages is found pending\""
             );
         }
     }
@@ -119,16 +147,16 @@ impl Worker {
     /// What of a batch is this consumer's alone, and all others.
     fn sort_out<'a>(&mut self, batch: &'a [Finished]) -> (Vec<&'a Finished>, Vec<&'a Finished>) {
         self.watch_recall(batch);
-        let Some(recall) = self.ledger.recall().filter(|_| self.watch != Watch::Broken) else {
+        let Some(recall) = self.ledger.recall() else {
             return (Vec::new(), batch.iter().collect());
         };
         // Two runs of one handler, the first of which had been given up, may end at the same time.
         let (mut alone, mut others) = (Vec::with_capacity(batch.len()), Vec::new());
         let mut last = None;
         for finished in batch {
-            let Finished { commit: Commit { id, .. }, number, epoch, .. } = finished;
+            let Finished { commit: Commit { id, .. }, number, epoch, link, .. } = finished;
             let again = last.replace(*id) == Some(*id);
-            let is_alone = !again && self.trust.is_alone(&recall, *id, *number, *epoch);
+            let is_alone = !again && self.trust.is_alone(&recall, *id, *number, *epoch, *link);
             if is_alone { &mut alone } else { &mut others }.push(finished);
         }
         (alone, others)
@@ -155,18 +183,10 @@ impl Worker {
             }
         };
         self.all_is_well();
-        let stats = self.desk.stats();
         if removed != alone.len() {
-            stats.breaches.add(1);
-            self.watch = Watch::Broken;
-            error!(
-                "event=commit-breach batch={} removed={removed} first={} last={} note=\"results may be there twice, or \
-                 somebody else has removed messages from the sorted set; until a restart all goes through the script\"",
-                alone.len(),
-                alone[0].commit.id,
-                alone[alone.len() - 1].commit.id
-            );
+            self.note_breach(alone, removed);
         }
+        let stats = self.desk.stats();
         let (unstored, reason) = unstored.unwrap_or_default();
         stats.recorded.add(alone.len() - unstored.len());
         if unstored.is_empty() {
@@ -197,6 +217,17 @@ impl Worker {
         Some(left)
     }
 
+    /// A transaction did not remove what it should have. Which of its messages that was it does not say, so all connections are
+    /// in doubt that they came over.
+    fn note_breach(&mut self, alone: &[&Finished], removed: usize) {
+        let stats = self.desk.stats();
+        stats.breaches.add(1);
+        stats.not_pending.add(alone.len().saturating_sub(removed));
+        self.breaches.add(alone.len().abs_diff(removed), alone[0].commit.id);
+        alone.iter().for_each(|finished| self.doubt(finished.link));
+        self.say_not_pending();
+    }
+
     /// Watches the recall, if it was not watched on the present connection since the leader took over that the batch came
     /// from. What comes of it is no trouble: all goes through the script then, and that finds out what Redis lacks.
     pub(super) fn watch_recall(&mut self, batch: &[Finished]) {
@@ -204,7 +235,6 @@ impl Worker {
         // A leader writes its recall before anybody hears of it.
         let epoch = batch.iter().map(|finished| finished.epoch).max().unwrap_or_default();
         let known = match self.watch {
-            Watch::Broken => return,
             // Anything else that was said on the connection ends the watch.
             Watch::Tried(at, of) if at == connection && of >= epoch && self.ledger.recall().is_some() => return,
             Watch::Tried(at, _) => at == connection,

@@ -1,4 +1,7 @@
+use super::work::MAX_HELD_BYTES;
 use super::*;
+use crate::consumer::handler::HandlerError;
+use crate::ledger::Payload;
 use crate::wire::{self, REJECT};
 
 const A: MessageId = MessageId(1);
@@ -6,13 +9,17 @@ const B: MessageId = MessageId(2);
 const C: MessageId = MessageId(3);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-fn desk(prefetch: u32) -> Desk {
-    let terms = Terms { group: "g".to_owned(), consumer_id: "c0".to_owned(), prefetch, handler_timeout: Some(TIMEOUT) };
+pub(in crate::consumer) fn desk(prefetch: u32) -> Desk {
+    desk_of(1, prefetch)
+}
+
+fn desk_of(concurrency: usize, prefetch: u32) -> Desk {
+    let terms = Terms { prefetch, handler_timeout: Some(TIMEOUT), ..Terms::of_tests(concurrency) };
     Desk::new(terms, Arc::default())
 }
 
 /// The frames in an outbox as text, lists sorted.
-fn said(outbox: &Outbox) -> Vec<String> {
+pub(super) fn said(outbox: &Outbox) -> Vec<String> {
     let list = |mut ids: Vec<MessageId>| {
         ids.sort();
         ids.iter().map(|id| format!(" {}", id.0)).collect::<String>()
@@ -30,18 +37,23 @@ fn said(outbox: &Outbox) -> Vec<String> {
 }
 
 /// A new connection that leads in this epoch.
-fn lead(desk: &Desk, link: LinkId, epoch: u64) -> Arc<Outbox> {
+pub(super) fn lead(desk: &Desk, link: LinkId, epoch: u64) -> Arc<Outbox> {
     let outbox = Arc::new(Outbox::default());
     desk.lead(link, &outbox, Epoch(epoch), "g", Instant::now()).expect("epochs rise");
     outbox
 }
 
-fn accept(desk: &Desk, link: LinkId, ids: &[MessageId]) -> Vec<Job> {
+fn accept(desk: &Desk, link: LinkId, ids: &[MessageId]) {
     let messages = ids.iter().map(|id| (*id, 1, Payload::from_static(b"body"))).collect();
-    desk.accept(link, messages, Instant::now()).expect("this link rules")
+    desk.accept(link, messages, Instant::now()).expect("this link rules");
 }
 
-fn refusal<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> ErrorCode {
+/// What the first handler thread is given next.
+fn begin(desk: &Desk) -> Job {
+    desk.next(0).expect("it is not closed")
+}
+
+pub(super) fn refusal<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> ErrorCode {
     outcome.expect_err("it must be refused").code
 }
 
@@ -50,13 +62,13 @@ fn a_leader_hears_ready_and_what_is_held() {
     let desk = desk(4);
     let first = lead(&desk, 1, 5);
     assert_eq!(said(&first), ["READY 4 true c0", "HELD"]);
-    let jobs = accept(&desk, 1, &[A, B]);
-    assert_eq!(jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [A, B]);
+    accept(&desk, 1, &[A, B]);
+    assert_eq!([begin(&desk).id, begin(&desk).id], [A, B]);
     let second = lead(&desk, 2, 6);
     assert_eq!(said(&second), ["READY 4 true c0", "HELD 1 2"]);
     desk.ack([A].into_iter());
     assert_eq!(said(&second), ["ACK 1"]);
-    assert!(said(&first).is_empty(), "the old leader hears nothing any more");
+    assert_eq!(said(&first), ["ERROR"], "the old leader hears nothing else any more");
 }
 
 #[test]
@@ -84,10 +96,13 @@ fn only_the_newest_leader_of_the_highest_epoch_rules() {
 fn what_is_in_hand_is_not_run_twice() {
     let desk = desk(2);
     lead(&desk, 1, 5);
-    assert_eq!(accept(&desk, 1, &[A, A]).len(), 1);
+    accept(&desk, 1, &[A, A]);
     lead(&desk, 2, 6);
-    assert!(accept(&desk, 2, &[A]).is_empty());
+    accept(&desk, 2, &[A]);
     assert_eq!(desk.stats().received.get(), 1);
+    begin(&desk);
+    accept(&desk, 2, &[A, B]);
+    assert_eq!(begin(&desk).id, B);
 }
 
 #[test]
@@ -99,14 +114,16 @@ fn more_than_the_prefetch_is_refused_whole() {
     assert_eq!(refusal(desk.accept(1, two, Instant::now())), ErrorCode::OverPrefetch);
     desk.leave(1);
     assert_eq!(said(&lead(&desk, 2, 5))[1], "HELD 1");
-    assert_eq!(accept(&desk, 2, &[B]).len(), 1);
+    accept(&desk, 2, &[B]);
+    assert_eq!([begin(&desk).id, begin(&desk).id], [A, B], "nothing is left of what was refused");
 }
 
 #[test]
 fn acks_without_a_ruler_are_dropped_and_nacks_kept() {
     let desk = desk(4);
     lead(&desk, 1, 5);
-    let jobs = accept(&desk, 1, &[A, B, C]);
+    accept(&desk, 1, &[A, B, C]);
+    let jobs = [begin(&desk), begin(&desk), begin(&desk)];
     desk.leave(1);
     desk.ack([A].into_iter());
     desk.fail(B, jobs[1].run, HandlerError::reject("bad"));
@@ -134,11 +151,11 @@ fn only_the_ruler_hears_of_progress() {
 
 #[test]
 fn a_handler_past_its_time_is_given_up_and_may_run_again() {
-    let desk = desk(1);
+    let desk = desk_of(2, 1);
     let outbox = lead(&desk, 1, 5);
-    let slow = &accept(&desk, 1, &[A])[0];
+    accept(&desk, 1, &[A]);
+    let slow = desk.next(0).expect("it is not closed");
     let start = Instant::now();
-    desk.begin(A, slow.run, start);
     desk.report(1, start + TIMEOUT / 2).expect("it rules");
     assert_eq!(said(&outbox)[2], "PROGRESS 1");
     desk.report(1, start + TIMEOUT).expect("it rules");
@@ -147,7 +164,8 @@ fn a_handler_past_its_time_is_given_up_and_may_run_again() {
     // Its place is free, although its thread is not.
     accept(&desk, 1, &[B]);
     desk.ack([B].into_iter());
-    let again = &accept(&desk, 1, &[A])[0];
+    accept(&desk, 1, &[A]);
+    let again = desk.next(1).expect("it is not closed");
     assert_ne!(again.run, slow.run);
     desk.fail(A, slow.run, HandlerError::retry("late"));
     assert_eq!(said(&outbox), ["ACK 2"], "only the success of a given-up run counts");
@@ -160,27 +178,30 @@ fn a_handler_past_its_time_is_given_up_and_may_run_again() {
 
 #[test]
 fn a_late_failure_of_a_given_up_handler_is_still_told() {
-    let desk = desk(1);
+    let desk = desk_of(2, 1);
     let outbox = lead(&desk, 1, 5);
-    let run = accept(&desk, 1, &[A])[0].run;
+    accept(&desk, 1, &[A]);
+    let run = begin(&desk).run;
     let start = Instant::now();
-    desk.begin(A, run, start);
     desk.report(1, start + TIMEOUT).expect("it rules");
     desk.leave(1);
     desk.fail(A, run, HandlerError::retry("late"));
     said(&outbox);
     assert_eq!(said(&lead(&desk, 2, 5))[1..], ["HELD 1", "NACK 1 0 late"]);
-    assert_eq!(accept(&desk, 2, &[B]).len(), 1);
+    accept(&desk, 2, &[B]);
+    assert_eq!(desk.next(1).expect("it is not closed").id, B);
 }
 
 #[test]
 fn draining_accepts_nothing_and_ends_when_nothing_is_in_hand() {
     let desk = desk(4);
     let first = lead(&desk, 1, 5);
-    let jobs = accept(&desk, 1, &[A, B]);
+    accept(&desk, 1, &[A, B]);
+    let jobs = [begin(&desk), begin(&desk)];
     let drained = desk.drain();
     assert_eq!(said(&first)[2], "DRAIN");
-    assert!(accept(&desk, 1, &[C]).is_empty());
+    accept(&desk, 1, &[C]);
+    assert_eq!(desk.stats().received.get(), 2);
     desk.ack([A].into_iter());
     assert!(drained.try_recv().is_err());
     // A leader that comes now is told as well.
@@ -203,6 +224,7 @@ fn a_reader_waits_while_too_many_bytes_are_in_hand() {
     lead(&desk, 1, 5);
     let large = Payload::from(vec![0; MAX_HELD_BYTES + 1]);
     desk.accept(1, vec![(A, 1, large.clone())], Instant::now()).expect("it rules");
+    begin(&desk);
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| desk.wait_for_room(1));
         desk.ack([A].into_iter());
@@ -212,4 +234,155 @@ fn a_reader_waits_while_too_many_bytes_are_in_hand() {
         lead(&desk, 2, 5);
         waiter.join().expect("it came back");
     });
+}
+
+/// Lets all that runs run out of its time; gives the moment.
+fn give_up(desk: &Desk, link: LinkId) -> Instant {
+    let late = Instant::now() + TIMEOUT;
+    desk.report(link, late).expect("it rules");
+    late
+}
+
+#[test]
+fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
+    let desk = desk_of(2, 4);
+    let outbox = lead(&desk, 1, 5);
+    accept(&desk, 1, &[A, B, C]);
+    let first = desk.next(0).expect("it is not closed");
+    said(&outbox);
+    give_up(&desk, 1);
+    assert_eq!(said(&outbox), ["PROGRESS 2 3"], "one thread is left");
+    assert_eq!(desk.next(1).expect("it is not closed").id, B);
+    let late = give_up(&desk, 1);
+    assert_eq!(said(&outbox), ["DRAIN", "NACK 3 0 "]);
+    assert!(desk.stats().ready().is_err() && desk.stats().is_unable());
+    // Sent before DRAIN was read.
+    accept(&desk, 1, &[C, MessageId(4)]);
+    assert_eq!(said(&outbox), ["NACK 3 0 ", "NACK 4 0 "]);
+    assert_eq!(desk.stats().handed_back.get(), 3);
+
+    // The first handler returns after all: the connection closes, and the next one hears the full prefetch.
+    desk.returned(0, late);
+    assert_eq!(outbox.next(late), crate::consumer::outbox::Next::Close(Vec::new()));
+    assert!(!desk.stats().is_unable());
+    accept(&desk, 1, &[C]);
+    assert!(desk.report(1, late).is_ok(), "it is closed, not refused");
+    let next = lead(&desk, 2, 5);
+    assert_eq!(said(&next), ["READY 4 true c0", "HELD"]);
+    desk.ack([first.id].into_iter());
+    assert_eq!(said(&next), ["ACK 1"], "its late result counts");
+    accept(&desk, 2, &[C]);
+    assert_eq!(desk.next(0).expect("it is not closed").id, C);
+}
+
+#[test]
+fn a_leader_that_comes_to_a_consumer_that_cannot_work_hears_so() {
+    let desk = desk(4);
+    lead(&desk, 1, 5);
+    accept(&desk, 1, &[A, B]);
+    begin(&desk);
+    desk.leave(1);
+    desk.look(Instant::now() + TIMEOUT);
+    assert!(desk.stats().is_unable());
+    // Nobody was there to take what is queued.
+    assert_eq!(said(&lead(&desk, 2, 6)), ["READY 4 true c0", "HELD 2", "DRAIN", "NACK 2 0 "]);
+}
+
+#[test]
+fn without_redis_what_has_begun_stays_in_hand_and_is_answered_later() {
+    let desk = desk(4);
+    let outbox = lead(&desk, 1, 5);
+    accept(&desk, 1, &[A, B]);
+    begin(&desk);
+    desk.returned(0, Instant::now());
+    said(&outbox);
+    let since = Instant::now();
+    desk.redis_fails(since, since + Duration::from_secs(4));
+    assert_eq!(said(&outbox), [""; 0]);
+    desk.report(1, since + Duration::from_secs(5)).expect("it rules");
+    assert_eq!(said(&outbox), ["DRAIN", "NACK 2 0 ", "PROGRESS 1"]);
+    // However long that takes: its handler has returned.
+    desk.report(1, since + 10 * TIMEOUT).expect("it rules");
+    assert_eq!(said(&outbox), ["PROGRESS 1"]);
+    let back = since + 11 * TIMEOUT;
+    desk.redis_answers(back);
+    assert_eq!(said(&outbox), [""; 0], "what is in hand would go to others at once");
+    desk.ack([A].into_iter());
+    let ack = Frame::Ack(vec![A]).to_vec();
+    assert_eq!(outbox.next(back), crate::consumer::outbox::Next::Close(ack));
+    assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD"]);
+}
+
+/// After an outage the leader may be back before the committer has asked again.
+#[test]
+fn a_leader_whose_epoch_redis_has_just_confirmed_gives_the_committer_its_time_anew() {
+    let desk = desk(4);
+    lead(&desk, 1, 5);
+    desk.leave(1);
+    let now = Instant::now();
+    desk.redis_fails(now.checked_sub(Duration::from_secs(6)).expect("not just booted"), now);
+    assert!(desk.stats().is_unable());
+    // Nobody has asked Redis about an epoch that was known.
+    assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD", "DRAIN"]);
+    let next = lead(&desk, 3, 6);
+    assert_eq!(said(&next), ["READY 4 true c0", "HELD"]);
+    desk.report(3, now + Duration::from_secs(6)).expect("it rules");
+    assert_eq!(said(&next), ["DRAIN"]);
+}
+
+#[test]
+fn work_that_takes_long_does_not_keep_a_consumer_drained_that_can_work_again() {
+    let desk = Desk::new(Terms { prefetch: 4, ..Terms::of_tests(2) }, Arc::default());
+    let outbox = lead(&desk, 1, 5);
+    accept(&desk, 1, &[A]);
+    let job = begin(&desk);
+    let since = Instant::now();
+    desk.redis_fails(since, since + Duration::from_secs(5));
+    desk.redis_answers(since + Duration::from_secs(6));
+    desk.report(1, since + Duration::from_secs(15)).expect("it rules");
+    assert_eq!(desk.stats().ruling_epoch(), 5);
+    desk.look(since + Duration::from_secs(16));
+    assert_eq!(desk.stats().ruling_epoch(), 0);
+    assert!(matches!(outbox.next(since), crate::consumer::outbox::Next::Close(_)));
+    desk.fail(A, job.run, HandlerError::retry(""));
+    assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD 1", "NACK 1 0 the handler gave no reason"]);
+}
+
+#[test]
+fn a_stopping_consumer_that_cannot_work_hands_back_what_is_queued_and_keeps_its_connection() {
+    let desk = desk(4);
+    let outbox = lead(&desk, 1, 5);
+    accept(&desk, 1, &[A, B]);
+    begin(&desk);
+    let drained = desk.drain();
+    said(&outbox);
+    let late = give_up(&desk, 1);
+    assert_eq!(said(&outbox), ["NACK 2 0 "], "DRAIN was said");
+    assert!(drained.try_recv().is_ok());
+    desk.returned(0, late);
+    assert_eq!(desk.stats().ruling_epoch(), 5);
+}
+
+#[test]
+fn handlers_and_hand_backs_never_share_a_message() {
+    const MESSAGES: u64 = 20_000;
+    let desk = Desk::new(Terms { prefetch: 60_000, ..Terms::of_tests(2) }, Arc::default());
+    let outbox = lead(&desk, 1, 5);
+    let (since, later) = (Instant::now(), Instant::now() + Duration::from_secs(5));
+    let (run, back) = std::thread::scope(|scope| {
+        let handlers = [0, 1].map(|thread| {
+            let desk = &desk;
+            scope.spawn(move || std::iter::from_fn(|| desk.next(thread)).map(|job| job.id.0).collect::<Vec<_>>())
+        });
+        let ids: Vec<_> = (1..=MESSAGES).map(MessageId).collect();
+        ids.chunks(100).for_each(|ids| accept(&desk, 1, ids));
+        desk.redis_fails(since, later);
+        let nacked = |frame: &str| frame.strip_prefix("NACK ")?.split(' ').next()?.parse().ok();
+        let back: Vec<u64> = said(&outbox).iter().filter_map(|frame| nacked(frame)).collect();
+        desk.close();
+        (handlers.map(|handler| handler.join().expect("no panic")).concat(), back)
+    });
+    let mut all = [run, back].concat();
+    all.sort_unstable();
+    assert_eq!(all, (1..=MESSAGES).collect::<Vec<_>>());
 }

@@ -1,6 +1,7 @@
 //! The courier's links: asked for, taken over from the dialers, read, flushed, tended and dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tungstenite::{Bytes, WebSocket};
@@ -81,6 +82,8 @@ impl Courier {
                 // Nobody was given it.
                 Some(Whereabouts::New) => None,
                 None if self.is_untouched(*id) => None,
+                // Named twice.
+                Some(Whereabouts::Sent(link)) if link == index => continue,
                 // The first to have it keeps it.
                 Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
                 Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
@@ -290,6 +293,7 @@ impl Courier {
             Frame::Drain => {
                 log::info!("event=consumer-draining consumer={} held={}", Quoted(&link.consumer), link.places.taken());
                 link.draining = true;
+                link.figures.draining.store(true, Ordering::Relaxed);
             }
             Frame::Error { code, text } => {
                 let failure = format!("it refused: {code}: {text}");

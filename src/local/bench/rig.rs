@@ -163,7 +163,7 @@ impl Rig {
     /// The command that starts the process that measures latency.
     pub(super) fn reader(&mut self, count: u64, skip: u64) -> Result<std::process::Command> {
         let (count, skip) = (count.to_string(), skip.to_string());
-        self.part("bench-reader", &["--results", RESULTS, "--count", &count, "--skip", &skip])
+        self.part("bench-reader", &["--results", RESULTS, "--result-count", &count, "--skip", &skip])
     }
 
     /// Every process with what it does, but those that [`Rig::load`] and [`Rig::reader`] start.
@@ -208,8 +208,18 @@ impl Rig {
     fn worker(&mut self, number: usize) -> Result<ChildProcess> {
         let name = format!("w{number}");
         let batch = (WORKER_BATCH_BYTES / self.setup.payload as u64).clamp(1, self.setup.worker_batch).to_string();
-        let own =
-            ["--stream", STREAM, "--stream-group", GROUP, "--results", RESULTS, "--name", &name, "--batch", &batch];
+        let own = [
+            "--stream",
+            STREAM,
+            "--stream-group",
+            GROUP,
+            "--results",
+            RESULTS,
+            "--name",
+            &name,
+            "--worker-batch",
+            &batch,
+        ];
         let command = self.part("bench-worker", &own)?;
         ChildProcess::spawn(&name, command)
     }

@@ -76,7 +76,7 @@ impl Report<'_> {
         let faults: Vec<&str> = plan.faults.iter().map(|fault| fault.name()).collect();
         format!(
             "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} --faults {} --target {} \
-             --dispatchers {dispatchers} --consumers {consumers}",
+             --dispatcher-count {dispatchers} --consumer-count {consumers}",
             plan.seed,
             time(plan.duration),
             batch.unwrap_or(0),

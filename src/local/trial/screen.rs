@@ -1,10 +1,14 @@
 //! The demonstration's screen: a block that is drawn again and again at the bottom, and lines that stay above it.
 //!
 //! On a terminal the block is redrawn in place; elsewhere there is no block, and a plain line now and then takes its
-//! part. A screen that can't be written to is no reason to stop: the exit code says what came of it.
+//! part. A screen that can't be written to any more ends the run, as if it had been interrupted.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
+
+use crate::error::Result;
+use crate::output;
+use crate::shutdown::ShutdownHandle;
 
 const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";
@@ -58,14 +62,18 @@ pub struct Screen<W: Write = io::Stdout> {
     colour: bool,
     /// Lines of the block that stand at the bottom now.
     drawn: usize,
+    /// Why nothing can be written any more.
+    failure: Option<io::Error>,
+    /// Whom to ask to stop then.
+    run: ShutdownHandle,
 }
 
 impl Screen {
-    /// The process's standard output.
-    pub fn stdout() -> Screen {
+    /// The process's standard output. If it can't be written to, `run` is asked to stop.
+    pub fn stdout(run: ShutdownHandle) -> Screen {
         let set = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
         let terminal = io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-        Screen { out: io::stdout(), terminal, colour: terminal && !set("NO_COLOR"), drawn: 0 }
+        Screen { out: io::stdout(), terminal, colour: terminal && !set("NO_COLOR"), drawn: 0, failure: None, run }
     }
 }
 
@@ -101,6 +109,11 @@ impl<W: Write> Screen<W> {
         self.write(&text);
     }
 
+    /// The exit code of a run that came to `code`; an error if what it said could not be written.
+    pub fn ended(self, code: u8) -> Result<u8> {
+        self.failure.map_or(Ok(code), |error| output::judge(Err(error)).map(|_| code))
+    }
+
     /// Takes the block away.
     pub fn wipe(&mut self) {
         let wiped = self.wiped();
@@ -116,7 +129,12 @@ impl<W: Write> Screen<W> {
     }
 
     fn write(&mut self, text: &str) {
-        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        if self.failure.is_none()
+            && let Err(error) = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush())
+        {
+            self.failure = Some(error);
+            self.run.shutdown();
+        }
     }
 
     fn block(&self, frame: &Frame) -> String {
@@ -165,6 +183,33 @@ pub fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shutdown::shutdown_channel;
+
+    /// Takes one write.
+    struct Once(bool);
+
+    impl Write for Once {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if std::mem::replace(&mut self.0, true) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(bytes.len()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_screen_that_cannot_be_written_to_ends_the_run_once() {
+        let (run, requests) = shutdown_channel();
+        let mut screen = Screen { out: Once(false), terminal: false, colour: false, drawn: 0, failure: None, run };
+        screen.line("begin");
+        assert!(requests.receiver().try_recv().is_err());
+        screen.line("lost");
+        screen.line("lost, too");
+        assert!(requests.receiver().try_recv().is_ok(), "it is interrupted");
+        assert!(requests.receiver().try_recv().is_err(), "a second request would mean: at once");
+        assert!(screen.ended(0).expect_err("somebody waits for it").to_string().contains("standard output"));
+    }
 
     fn frame() -> Frame {
         Frame {
@@ -179,7 +224,8 @@ mod tests {
     }
 
     fn shown(terminal: bool, use_it: impl Fn(&mut Screen<Vec<u8>>)) -> String {
-        let mut screen = Screen { out: Vec::new(), terminal, colour: false, drawn: 0 };
+        let (run, _) = shutdown_channel();
+        let mut screen = Screen { out: Vec::new(), terminal, colour: false, drawn: 0, failure: None, run };
         use_it(&mut screen);
         String::from_utf8(screen.out).unwrap()
     }

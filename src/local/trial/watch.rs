@@ -88,7 +88,7 @@ impl<'a> Watch<'a> {
             }
             self.cluster.must_run()?;
             let now = Instant::now();
-            let snapshot = match self.view.snapshot() {
+            let snapshot = match self.view.snapshot_with_publishes() {
                 Ok(snapshot) => snapshot,
                 // A pause of this process, Ctrl-Z say, breaks the connection off; the next look opens another.
                 Err(_) if now.duration_since(self.answered) < ANSWER_LIMIT => continue,

@@ -22,6 +22,7 @@ use crate::config::{LoadCommand, LoadConfig};
 use crate::error::{Error, Result};
 use crate::ledger::command::{begin, command, word};
 use crate::local::bench::cpu;
+use crate::output;
 
 /// Pipelines on their way at the same time, without a rate: the next one is written while the last is answered.
 const PIPELINES: u64 = 2;
@@ -68,8 +69,7 @@ pub(in crate::local::bench) fn run(config: LoadConfig) -> Result<()> {
     let replies = reader.join().map_err(|_| Error::Failed("the thread replies panicked".to_owned()))?;
     // What went wrong there is why the load could not go on.
     replies?;
-    println!("{}", summary?.line());
-    Ok(())
+    output::print(format_args!("{}\n", summary?.line())).map(drop)
 }
 
 /// A pipeline that has gone out.

@@ -3,7 +3,6 @@
 //! So a latency includes the way to the reader: a wake-up and a reply more than until the result is recorded. The
 //! stream's own ids are no use for it, as they count milliseconds.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::link::Link;
@@ -12,6 +11,7 @@ use crate::config::ReaderConfig;
 use crate::error::{Error, Result};
 use crate::ledger::command::command;
 use crate::local::bench::histogram::Histogram;
+use crate::output;
 
 /// How long Redis waits for a new result, in milliseconds.
 const BLOCK_MS: &str = "1000";
@@ -23,8 +23,7 @@ const QUIET_LIMIT: Duration = Duration::from_secs(30);
 /// Reads so many results, and prints the histogram.
 pub(in crate::local::bench) fn run(config: &ReaderConfig) -> Result<()> {
     let mut link = Link::connect(config.port)?;
-    println!("ready");
-    std::io::stdout().flush().map_err(Error::io("writing to standard output"))?;
+    output::print("ready\n")?;
     let mut histogram = Histogram::default();
     let mut last = "0-0".to_owned();
     let mut out = Vec::new();
@@ -45,7 +44,7 @@ pub(in crate::local::bench) fn run(config: &ReaderConfig) -> Result<()> {
         last = page(&mut link, &mut skip, &mut histogram)?;
         heard = Instant::now();
     }
-    histogram.lines().for_each(|line| println!("{line}"));
+    output::print(histogram.lines().map(|line| format!("{line}\n")).collect::<String>())?;
     Ok(())
 }
 

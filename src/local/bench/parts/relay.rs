@@ -4,14 +4,13 @@
 //! taken when the next one is about to go out. Nothing is kept, acknowledged or handed to anybody, and what comes while
 //! it is away is lost.
 
-use std::io::Write;
-
 use super::link::Link;
 use super::message::{PAYLOAD_BYTES, Recorder};
 use crate::config::RelayConfig;
 use crate::error::{Error, Result};
 use crate::ledger::command::command;
 use crate::ledger::resp::{Received, receive};
+use crate::output;
 
 /// The most results that are written before the replies to the pipeline before are taken.
 const MAX_BATCH: usize = 1_000;
@@ -46,8 +45,7 @@ pub(in crate::local::bench) fn run(config: &RelayConfig) -> Result<()> {
                     greetings -= 1;
                     if greetings == 0 {
                         // Whoever started it waits for this.
-                        println!("ready");
-                        std::io::stdout().flush().map_err(Error::io("writing to standard output"))?;
+                        output::print("ready\n")?;
                     }
                 }
                 other => return Err(Error::Failed(format!("the subscription brought {other:?}"))),

@@ -11,13 +11,12 @@
 //! run, always in its favour: entries stay in the stream (removing or trimming them costs Redis more than keeping them),
 //! nobody looks for entries of workers that died, and only the messages of the comparison are understood.
 
-use std::io::Write;
-
 use super::link::Link;
 use super::message::Recorder;
 use crate::config::WorkerConfig;
 use crate::error::{Error, Result};
 use crate::ledger::command::{begin, command, word};
+use crate::output;
 
 /// How long an idle worker waits before it asks again, in milliseconds.
 const BLOCK_MS: &str = "1000";
@@ -30,8 +29,7 @@ pub(in crate::local::bench) fn run(config: &WorkerConfig) -> Result<()> {
     ask(&mut out, config);
     link.send(&out)?;
     // Whoever started it waits for this. The group gives it messages from now on.
-    println!("ready");
-    std::io::stdout().flush().map_err(Error::io("writing to standard output"))?;
+    output::print("ready\n")?;
     let mut committed = 0;
     loop {
         out.clear();

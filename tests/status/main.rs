@@ -1,6 +1,9 @@
 //! `oncecast status` and what a dispatcher serves at its metrics address tell how a group really is.
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod looks;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -61,8 +64,8 @@ fn a_group_at_work_is_shown_as_it_is() {
     let json = wait_until("all of it to be shown", || {
         let json = status_json(&cluster);
         let synced = json["dispatchers"].as_array()?.iter().filter(|one| one["in_sync"] == true).count();
-        (json["consumers"].as_array()?.len() == 2 && synced == 2 && json["notes"].as_array()?.len() == 1)
-            .then_some(json)
+        let linked = json["consumers"].as_array()?.iter().filter(|one| one["state"] == "linked").count();
+        (linked == 2 && synced == 2 && json["notes"].as_array()?.len() == 1).then_some(json)
     });
     assert_eq!((&json["health"], &json["problems"]), (&"ok".into(), &serde_json::json!([])), "{json}");
     assert!(json["notes"][0].as_str().is_some_and(|note| note.starts_with("appendonly is no")), "{json}");

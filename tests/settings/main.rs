@@ -1,18 +1,22 @@
-//! Settings and surroundings: a bad setting stops a program with a message that helps; a Redis that is away, locked or
-//! full of foreign keys stops none, is told in the log, and costs no message. One that dies or is full: `faults/redis.rs`.
+//! What a person meets who starts the programs. Here: a bad setting stops a program with a message that helps.
+//!
+//! `output` and `signals` are about what a shell does to programs, `servers` about what is said of a Redis that can't be used,
+//! `surroundings` about one that is away, locked or full of foreign keys, which costs no message. One that dies or is full:
+//! `faults/redis.rs`.
 
+#[path = "../support/mod.rs"]
 mod support;
 
+mod output;
+mod servers;
+mod signals;
+mod surroundings;
+
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
-use std::time::Duration;
 
-use oncecast::local::{ChildProcess, Cluster, Member, RedisOptions, RedisServer, ports};
-
-use support::{
-    DEADLINE, assert_each_once, client, client_of, cluster, programs, publish, run, subscribers, wait_for_intake,
-    wait_until_done, wait_until_in_sync,
-};
+use support::programs;
 
 /// Runs a program that ends by itself, with variables `NAME=value` before its arguments.
 fn ended(line: &str) -> (Option<i32>, String) {
@@ -34,6 +38,7 @@ fn a_bad_setting_stops_the_program_and_is_named() {
         ("oncecast-dispatcher", &["--consumers", "ONCECAST_CONSUMERS", "required"]),
         ("oncecast-dispatcher --consumers nonsense", &["--consumers", "ONCECAST_CONSUMERS", "nonsense"]),
         ("oncecast-dispatcher --consumers h:1,h:1", &["--consumers", "ONCECAST_CONSUMERS", "h:1", "twice"]),
+        ("oncecast-dispatcher --consumers redis://:pw@h:1", &["--consumers", "ONCECAST_CONSUMERS", "not repeated"]),
         ("oncecast-dispatcher --consumers h:1, --group g", &["--consumers", "ONCECAST_CONSUMERS"]),
         ("ONCECAST_CONSUMERS=h:x oncecast-dispatcher", &["--consumers", "ONCECAST_CONSUMERS", "h:x"]),
         ("oncecast-dispatcher --consumers h:1 --redis-url http://h", &["--redis-url", "ONCECAST_REDIS_URL"]),
@@ -62,6 +67,20 @@ fn a_bad_setting_stops_the_program_and_is_named() {
         ("oncecast-publisher --count 0", &["--count", "ONCECAST_COUNT"]),
         ("oncecast-publisher --duration never", &["--duration", "ONCECAST_DURATION", "never"]),
         ("oncecast audit --expect some", &["--expect", "ONCECAST_EXPECT", "some"]),
+        ("oncecast-dispatcher --consumers h:70000", &["--consumers", "h:70000", "over 65535"]),
+        ("oncecast-dispatcher --consumers h", &["--consumers", "the port is missing"]),
+        ("oncecast-dispatcher --consumers h:1 --channel orders.*", &["--channel", "ONCECAST_CHANNEL", r"write \*"]),
+        ("ONCECAST_CHANNEL=a? oncecast-dispatcher --consumers h:1", &["--channel", r"write \?"]),
+        ("oncecast-publisher --channel [ab]", &["--channel", r"write \["]),
+        ("ONCECAST_CHANNEL=orders.* oncecast-publisher", &["--channel", r"write \*"]),
+        ("oncecast-consumer --redis-url redis://app@h", &["--redis-url", "user without a password"]),
+        ("oncecast-consumer --redis-url h:6379", &["--redis-url", "scheme is missing"]),
+        ("oncecast status --redis-url redis://h:70000", &["--redis-url", "over 65535"]),
+        ("oncecast status --redis-url redis://:a#b@h", &["--redis-url", "percent-encoded"]),
+        ("oncecast status --redis-url redis://h?db=1", &["--redis-url", "unknown parameter", "db"]),
+        ("oncecast chaos --consumers 3", &["--consumers"]),
+        ("oncecast-dispatcher --consumer h:1", &["--consumer'", "'--consumers'"]),
+        ("oncecast statsu", &["statsu", "'status'"]),
         ("oncecast-dispatcher --no-such-flag", &["--no-such-flag"]),
         ("oncecast-consumer --no-such-flag 1", &["--no-such-flag"]),
         ("oncecast-publisher --no-such-flag", &["--no-such-flag"]),
@@ -84,6 +103,12 @@ fn a_secret_is_never_repeated() {
         "ONCECAST_REDIS_URL=redis://user:s3cret@h:99999 oncecast-consumer",
         "ONCECAST_REDIS_URL=rediss://user:s3cret@h oncecast-publisher --help",
         "ONCECAST_REDIS_URL=http://:s3cret@h oncecast audit",
+        "ONCECAST_REDIS_URL=redis://s3cret@h oncecast status",
+        "oncecast status --redis-url redis://:1/s3cret@h",
+        "oncecast status redis://:s3cret@h",
+        "oncecast-publisher --group redis://:s3cret@h",
+        "ONCECAST_REDIS_URL_FILE=redis://:s3cret@h oncecast-consumer",
+        "ONCECAST_REDIS_RUL=redis://:s3cret@h oncecast status --redis-url redis://127.0.0.1:1",
     ] {
         let (_, output) = ended(line);
         assert!(!output.contains("s3cret"), "{line}: {output}");
@@ -157,110 +182,17 @@ fn a_port_in_use_ends_the_consumer_and_is_named() {
     }
 }
 
-/// The members' logs must each get a line with all of these parts.
-fn wait_for_lines(cluster: &mut Cluster, members: &[Member], event: &str, parts: &[&str]) {
-    for member in members {
-        let line = cluster.process(*member).unwrap().wait_for_line(event, DEADLINE).unwrap();
-        for part in parts {
-            assert!(line.contains(part), "{member}: no {part} in: {line}");
-        }
-    }
-}
-
 #[test]
-fn programs_start_without_redis_say_so_and_recover() {
-    let mut cluster = cluster(2, 2);
-    let members = cluster.running();
-    for member in &members {
-        cluster.kill_member(*member).unwrap();
-    }
-    cluster.redis().stop().unwrap();
-    for member in &members {
-        cluster.start_member(*member).unwrap();
-    }
-    wait_for_lines(&mut cluster, &members, "event=redis-trouble", &["--redis-url", "ONCECAST_REDIS_URL"]);
-    for member in &members {
-        cluster.process(*member).unwrap().must_run().unwrap();
-    }
-    cluster.redis().start_again().unwrap();
-    cluster.wait_for_leader(DEADLINE).unwrap();
-    cluster.wait_for_consumers(DEADLINE).unwrap();
-    let connection = &mut client_of(&mut cluster);
-    wait_until_in_sync(connection, 2);
-    publish(connection, "m", 0..500);
-    wait_until_done(connection, 500);
-    assert_each_once(connection, &(0..500).map(|n| format!("m{n}")).collect::<Vec<_>>());
-}
-
-#[test]
-fn a_wrong_password_is_told_and_no_program_gives_up() {
-    let redis = RedisOptions { password: Some("right".to_owned()), ..RedisOptions::default() };
-    let server = RedisServer::start(redis).unwrap();
-    let address = format!("127.0.0.1:{}", ports::free_port().unwrap());
-    for url in [format!("redis://127.0.0.1:{}", server.port()), format!("redis://:wrong@127.0.0.1:{}", server.port())] {
-        let start = |program: &str, args: &[&str]| {
-            let mut command = programs().command(program).unwrap();
-            command.args(["--redis-url", &url]).args(args);
-            ChildProcess::spawn(program, command).unwrap()
-        };
-        let mut consumer = start("oncecast-consumer", &["--listen", &address]);
-        let mut dispatcher = start("oncecast-dispatcher", &["--consumers", &address]);
-        for process in [&mut consumer, &mut dispatcher] {
-            let line = process.wait_for_line("level=warn", DEADLINE).unwrap();
-            assert!(line.contains("--redis-url") && line.contains("password"), "{}: {line}", process.name());
-            let events = ["event=redis-trouble", "event=subscription-down", "event=not-reported"];
-            assert!(events.iter().any(|event| line.contains(event)), "{line}");
-            process.must_run().unwrap();
-            assert!(process.stop(DEADLINE).unwrap().success(), "and it ends in order");
-            let log = process.stderr().all().join("\n");
-            assert!(!log.contains("panicked at") && !log.contains("wrong@"), "{log}");
-        }
-    }
-    assert_eq!(subscribers(&mut client(&server.url())), 0);
-}
-
-#[test]
-fn a_result_key_of_the_wrong_type_is_named_and_loses_nothing() {
-    let mut cluster = cluster(2, 2);
-    let connection = &mut client_of(&mut cluster);
-    wait_until_in_sync(connection, 2);
-    let () = run(connection, &["SET", "messages:processed", "something else"]);
-    publish(connection, "m", 0..200);
-    let consumers = [Member::Consumer(0), Member::Consumer(1)];
-    wait_for_lines(&mut cluster, &consumers, "event=redis-trouble", &["messages:processed", "stream"]);
-    wait_for_intake(connection);
-    assert_eq!(
-        run::<usize>(connection, &["ZCARD", "messages:pending"]),
-        200,
-        "nothing is removed that is not recorded"
-    );
-    let () = run(connection, &["DEL", "messages:processed"]);
-    wait_until_done(connection, 200);
-    assert_each_once(connection, &(0..200).map(|n| format!("m{n}")).collect::<Vec<_>>());
-}
-
-#[test]
-fn a_pending_key_of_the_wrong_type_is_named_and_loses_nothing() {
-    let mut cluster = cluster(2, 2);
-    let connection = &mut client_of(&mut cluster);
-    wait_until_in_sync(connection, 2);
-    let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
-    let () = run(connection, &["SET", "messages:pending", "something else"]);
-    publish(connection, "m", 0..200);
-    wait_for_lines(&mut cluster, &[leader], "event=redis-trouble", &["messages:pending", "zset"]);
-    let () = run(connection, &["DEL", "messages:pending"]);
-    wait_until_done(connection, 200);
-    assert_each_once(connection, &(0..200).map(|n| format!("m{n}")).collect::<Vec<_>>());
-    assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease, "no reason to change the leader");
-}
-
-#[test]
-fn programs_end_in_order_while_redis_is_away() {
-    let mut cluster = cluster(2, 2);
-    cluster.redis().kill().unwrap();
-    let members = cluster.running();
-    for member in members {
-        // Catches a stop that waits for a Redis that does not come back.
-        cluster.stop_member(member, Duration::from_secs(9)).unwrap_or_else(|error| panic!("{error}"));
-    }
+fn odd_variables_and_exposed_secrets_are_warned_of() {
+    let file = std::env::temp_dir().join(format!("oncecast-exposed-{}", std::process::id()));
+    std::fs::write(&file, "redis://127.0.0.1:1").expect("a file");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("our own");
+    let (code, output) =
+        ended(&format!("ONCECAST_REDIS_URL_FILE={} ONCECAST_GRUOP=g ONCECAST_RATE=7 oncecast status", file.display()));
+    std::fs::remove_file(&file).expect("our own");
+    assert_eq!(code, Some(1), "nobody listens there: {output}");
+    let lines: Vec<&str> = output.lines().filter(|line| line.contains("level=warn")).collect();
+    assert_eq!(lines.len(), 2, "{output}");
+    assert!(lines[0].contains("variable=ONCECAST_GRUOP") && lines[0].contains("ONCECAST_GROUP?"), "{output}");
+    assert!(lines[1].contains("event=secret-exposed variable=ONCECAST_REDIS_URL_FILE"), "{output}");
 }

@@ -1,0 +1,132 @@
+//! Whether a consumer can work: begin on what it is handed, and record what comes of it.
+//!
+//! Pure; a part of the desk's state. It is *unable* while every handler thread is on a run that was given up, and while
+//! Redis has taken nothing from the committer for a time. Guarantee: each begin and each end is told once. It needs the whole
+//! time of trouble again before it is unable for Redis again, so a Redis that stutters makes it no more often.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Ability {
+    redis_limit: Duration,
+    /// While Redis does not take what the committer offers: when it last took something.
+    silent_since: Option<Instant>,
+    unable: Option<(Unable, Instant)>,
+}
+
+/// Why a consumer can't work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unable {
+    /// No handler thread is left.
+    Handlers,
+    /// Redis takes no results.
+    Redis,
+}
+
+impl fmt::Display for Unable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unable::Handlers => "all handler threads are on messages that were given up (--handler-timeout-ms)",
+            Unable::Redis => "Redis does not take results (--redis-url)",
+        })
+    }
+}
+
+/// What has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// From now on it is unable.
+    Begun(Unable),
+    /// It is able again, after so long.
+    Ended(Unable, Duration),
+}
+
+impl Ability {
+    /// Able. Redis may take nothing for `redis_limit`.
+    pub(super) fn new(redis_limit: Duration) -> Ability {
+        Ability { redis_limit, silent_since: None, unable: None }
+    }
+
+    pub(super) fn is_unable(&self) -> bool {
+        self.unable.is_some()
+    }
+
+    /// Redis did not take something; `since` is when it last did.
+    pub(super) fn redis_fails(&mut self, since: Instant) {
+        self.silent_since.get_or_insert(since);
+    }
+
+    /// Redis takes what the committer offers.
+    pub(super) fn redis_answers(&mut self) {
+        self.silent_since = None;
+    }
+
+    /// Redis has answered somebody else: the committer is about to find that out, and gets its time anew.
+    pub(super) fn redis_was_heard(&mut self, now: Instant) {
+        if let Some(since) = &mut self.silent_since {
+            *since = now;
+        }
+    }
+
+    /// Whether it is able now. Says what has changed.
+    pub(super) fn judge(&mut self, is_stuck: bool, now: Instant) -> Option<Change> {
+        let silent = self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= self.redis_limit);
+        let reason = match (is_stuck, silent) {
+            (true, _) => Some(Unable::Handlers),
+            (_, true) => Some(Unable::Redis),
+            _ => None,
+        };
+        match (self.unable, reason) {
+            (None, Some(reason)) => {
+                self.unable = Some((reason, now));
+                Some(Change::Begun(reason))
+            }
+            (Some((reason, since)), None) => {
+                self.unable = None;
+                Some(Change::Ended(reason, now.saturating_duration_since(since)))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn redis_may_be_away_for_a_while_and_each_time_anew() {
+        let (mut ability, start) = (Ability::new(LIMIT), Instant::now());
+        assert_eq!(ability.judge(false, start + 2 * LIMIT), None, "it has nothing to ask");
+        ability.redis_fails(start);
+        // Later attempts change nothing.
+        ability.redis_fails(start + LIMIT / 2);
+        assert_eq!(ability.judge(false, start + LIMIT - Duration::from_millis(1)), None);
+        assert_eq!(ability.judge(false, start + LIMIT), Some(Change::Begun(Unable::Redis)));
+        assert_eq!(ability.judge(false, start + 2 * LIMIT), None);
+        ability.redis_answers();
+        assert_eq!(ability.judge(false, start + 3 * LIMIT), Some(Change::Ended(Unable::Redis, 2 * LIMIT)));
+        ability.redis_fails(start + 3 * LIMIT);
+        assert_eq!(ability.judge(false, start + 3 * LIMIT + LIMIT / 2), None);
+        ability.redis_was_heard(start + 4 * LIMIT);
+        assert_eq!(ability.judge(false, start + 4 * LIMIT), None);
+        assert_eq!(ability.judge(false, start + 5 * LIMIT), Some(Change::Begun(Unable::Redis)));
+    }
+
+    #[test]
+    fn it_is_able_again_only_when_both_are_well() {
+        let (mut ability, now) = (Ability::new(LIMIT), Instant::now());
+        assert_eq!(ability.judge(true, now), Some(Change::Begun(Unable::Handlers)));
+        ability.redis_fails(now);
+        assert_eq!(ability.judge(false, now + LIMIT), None);
+        assert!(ability.is_unable());
+        ability.redis_answers();
+        assert_eq!(ability.judge(false, now + LIMIT), Some(Change::Ended(Unable::Handlers, LIMIT)));
+        ability.redis_was_heard(now + LIMIT);
+        assert_eq!(ability.judge(false, now + 3 * LIMIT), None, "it was not in trouble");
+    }
+}

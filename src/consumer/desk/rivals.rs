@@ -1,0 +1,196 @@
+//! Which of several connections rules: what is asked before LEAD is obeyed, and what becomes of who is replaced.
+//!
+//! A higher epoch that Redis has confirmed replaces any other connection. Of one epoch there is one leader, so a second
+//! connection is either the same leader, whose first one is dead, or somebody else. It replaces the first, unless that one is
+//! *proven*, which means that a message it handed over was found pending, and *lives*, which means that it answers a
+//! ping. Otherwise whoever learns the epoch could take a leader's place again and again.
+//!
+//! Nobody waits for the pong under the desk's lock: the newcomer's thread asks for the [rival](Desk::rival), waits, and notes
+//! its [silence](Desk::note_silence). Who was found silent once is not proven again.
+//!
+//! Limitation: a ruler whose socket is not read because too many bytes are in hand counts as silent.
+
+use std::sync::Arc;
+
+use super::{Desk, LinkId, Refusal, Ruler, State};
+use crate::consumer::outbox::Outbox;
+use crate::consumer::refusals::Shown;
+use crate::id::Epoch;
+use crate::wire::{ErrorCode, Frame};
+
+/// How LEAD's epoch compares with what was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consumer) enum Claim {
+    /// It is the highest one seen.
+    Known,
+    /// It is higher, or the first.
+    Higher,
+    /// It is lower than this one.
+    Lower(Epoch),
+}
+
+/// What is known of the ruler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    #[default]
+    New,
+    /// A message that it handed over was pending.
+    Proven,
+    /// It did not answer when a rival came.
+    Silent,
+}
+
+impl Desk {
+    /// What LEAD claims. Anything but a known epoch has to be looked up before [`lead`](Desk::lead) is called.
+    pub(in crate::consumer) fn claim(&self, epoch: Epoch, group: &str) -> Result<Claim, Refusal> {
+        let state = self.state.lock();
+        self.check_group(group)?;
+        Ok(match state.epoch {
+            // Before the first leader there is no epoch, not the epoch 0.
+            seen if epoch > seen || seen == Epoch::default() => Claim::Higher,
+            seen if epoch < seen => Claim::Lower(seen),
+            _ => Claim::Known,
+        })
+    }
+
+    pub(super) fn check_lead(&self, state: &State, epoch: Epoch, group: &str) -> Result<(), Refusal> {
+        self.check_group(group)?;
+        if epoch < state.epoch {
+            return Err(Refusal::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here")));
+        }
+        Ok(())
+    }
+
+    fn check_group(&self, group: &str) -> Result<(), Refusal> {
+        if group != self.terms.group {
+            let text = format!("this consumer works for group {}, not {}", Shown(&self.terms.group), Shown(group));
+            return Err(Refusal::new(ErrorCode::Group, text));
+        }
+        Ok(())
+    }
+
+    /// The connection that rules, if it may keep another one of this epoch out by living.
+    pub(in crate::consumer) fn rival(&self, epoch: Epoch) -> Option<(LinkId, Arc<Outbox>)> {
+        let state = self.state.lock();
+        let ruler = state.ruler.as_ref().filter(|ruler| epoch == state.epoch && ruler.standing == Standing::Proven)?;
+        Some((ruler.link, ruler.outbox.clone()))
+    }
+
+    /// A message that this connection handed over was pending: whoever speaks there knows what is in Redis.
+    pub(in crate::consumer) fn prove(&self, link: LinkId) {
+        self.note_standing(link, |standing| standing == Standing::New, Standing::Proven);
+    }
+
+    /// A message that this connection handed over was not pending, and nothing explains it.
+    pub(in crate::consumer) fn doubt(&self, link: LinkId) {
+        self.note_standing(link, |standing| standing == Standing::Proven, Standing::New);
+    }
+
+    /// This connection did not answer in time.
+    pub(in crate::consumer) fn note_silence(&self, link: LinkId) {
+        self.note_standing(link, |_| true, Standing::Silent);
+    }
+
+    fn note_standing(&self, link: LinkId, from: impl Fn(Standing) -> bool, to: Standing) {
+        let mut state = self.state.lock();
+        if let Some(ruler) = state.ruler.as_mut().filter(|ruler| ruler.link == link && from(ruler.standing)) {
+            ruler.standing = to;
+        }
+    }
+
+    /// The connection that rules.
+    pub(in crate::consumer) fn ruler(&self) -> Option<LinkId> {
+        self.state.lock().ruler.as_ref().map(|ruler| ruler.link)
+    }
+
+    /// Tells a connection that it was replaced, and closes it: it can do nothing any more but cost memory and a place.
+    pub(super) fn close_replaced(&self, state: &State, replaced: &Ruler) {
+        if let Err(Refusal { code, text }) = state.check_rule(replaced.link)
+            && replaced.outbox.close(Some(&Frame::Error { code, text: &text }))
+        {
+            self.stats.stale.add(1);
+        }
+    }
+}
+
+impl State {
+    /// Refuses an epoch whose leader is here already.
+    pub(super) fn check_rival(&self, epoch: Epoch) -> Result<(), Refusal> {
+        match &self.ruler {
+            Some(ruler) if epoch == self.epoch && ruler.standing == Standing::Proven => Err(outlived(epoch)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a connection is told that comes while another one of the same epoch rules and lives.
+pub(in crate::consumer) fn outlived(epoch: Epoch) -> Refusal {
+    let text = format!(
+        "another connection of epoch {epoch} rules here and is alive (is this consumer listed under two addresses?)"
+    );
+    Refusal::new(ErrorCode::Replaced, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::tests::{desk, lead, refusal, said};
+    use super::*;
+
+    fn lead_again(desk: &Desk, link: LinkId, epoch: u64) -> Result<usize, Refusal> {
+        desk.lead(link, &Arc::default(), Epoch(epoch), "g", Instant::now())
+    }
+
+    #[test]
+    fn a_claim_is_compared_with_what_was_seen() {
+        let desk = desk(4);
+        assert_eq!(desk.claim(Epoch(0), "g"), Ok(Claim::Higher));
+        lead(&desk, 1, 5);
+        assert_eq!(desk.claim(Epoch(5), "g"), Ok(Claim::Known));
+        assert_eq!(desk.claim(Epoch(6), "g"), Ok(Claim::Higher));
+        assert_eq!(desk.claim(Epoch(4), "g"), Ok(Claim::Lower(Epoch(5))));
+        let error = desk.claim(Epoch(5), &"x\n".repeat(1_000)).expect_err("another group");
+        assert!(error.code == ErrorCode::Group && error.text.len() < 200 && !error.text.contains('\n'), "{error:?}");
+    }
+
+    #[test]
+    fn who_is_replaced_is_told_at_once_and_learns_no_epoch() {
+        let desk = desk(4);
+        let outboxes = [(1, 5), (2, 5), (3, 678)].map(|(link, epoch)| lead(&desk, link, epoch));
+        let texts: Vec<_> =
+            outboxes.iter().map(|outbox| String::from_utf8_lossy(&outbox.take()).into_owned()).collect();
+        assert!(texts[0].contains("newer one of the same epoch 5"), "{texts:?}");
+        assert!(texts[1].contains("later leader") && !texts[1].contains("678"), "{texts:?}");
+        assert!(outboxes[0].is_closing() && outboxes[1].is_closing() && !outboxes[2].is_closing());
+        assert_eq!(desk.stats().stale.get(), 2);
+        assert_eq!(desk.ruler(), Some(3));
+        let error = lead_again(&desk, 4, 7).expect_err("it is over");
+        assert!(error.code == ErrorCode::Stale && !error.text.contains("678"), "{error:?}");
+    }
+
+    #[test]
+    fn a_proven_ruler_is_replaced_when_it_was_silent_or_by_a_later_leader() {
+        let desk = desk(4);
+        lead(&desk, 1, 5);
+        assert!(desk.rival(Epoch(5)).is_none(), "nothing speaks for it");
+        let ruler = lead(&desk, 2, 5);
+        desk.prove(1);
+        assert!(desk.rival(Epoch(5)).is_none(), "it was another one that was proven");
+        desk.prove(2);
+        assert_eq!(desk.rival(Epoch(5)).map(|(link, _)| link), Some(2));
+        assert!(desk.rival(Epoch(6)).is_none());
+        assert_eq!(refusal(lead_again(&desk, 3, 5)), ErrorCode::Replaced);
+        desk.note_silence(2);
+        desk.prove(2);
+        assert!(desk.rival(Epoch(5)).is_none(), "its old messages do not make it live");
+        assert_eq!(lead_again(&desk, 3, 5), Ok(0));
+        assert_eq!(said(&ruler).last().map(String::as_str), Some("ERROR"));
+        // Who comes next begins anew, and so does whoever comes after an end.
+        desk.prove(3);
+        assert_eq!(lead_again(&desk, 4, 6), Ok(0));
+        desk.prove(4);
+        desk.leave(4);
+        assert_eq!(lead_again(&desk, 5, 6), Ok(0));
+    }
+}

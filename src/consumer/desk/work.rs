@@ -1,0 +1,143 @@
+//! The way of a message through the consumer: accepted, begun, failed or recorded, and answered.
+//!
+//! Readers wait here while too much is in hand, handler threads while nothing is.
+
+use std::time::Instant;
+
+use super::absence::NOT_BEGUN;
+use super::hand::{Failure, Job, Run};
+use super::{Desk, LinkId, Refusal, State};
+use crate::consumer::handler::HandlerError;
+use crate::id::MessageId;
+use crate::ledger::Payload;
+use crate::wire::{ErrorCode, Frame};
+
+/// The most payload bytes in hand before the ruler's socket is no longer read. Prefetch limits only their number.
+pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
+
+impl Desk {
+    /// PROCESS, some at a time: takes the messages in hand, for the handlers to run.
+    pub(in crate::consumer) fn accept(
+        &self,
+        link: LinkId,
+        messages: Vec<(MessageId, u16, Payload)>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if state.dismissed == Some(link) {
+            return Ok(());
+        }
+        state.check_rule(link)?;
+        if state.ruler.as_ref().is_some_and(|ruler| ruler.told) {
+            self.pass_back(state, messages);
+            return Ok(());
+        }
+        let (mut taken, epoch) = (0, state.epoch);
+        for (id, number, payload) in messages {
+            state.highest = state.highest.max(id);
+            if state.hand.has(id) {
+                continue;
+            }
+            if state.hand.places() >= self.terms.prefetch as usize {
+                self.give_up_the_slow(state, now);
+            }
+            if state.hand.places() >= self.terms.prefetch as usize {
+                // All or nothing: the connection closes, and what it brought goes back with it.
+                state.hand.take_back(taken);
+                let text = format!("more messages than the prefetch of {}", self.terms.prefetch);
+                return Err(Refusal::new(ErrorCode::OverPrefetch, text));
+            }
+            state.hand.take(id, number, payload, epoch, link);
+            taken += 1;
+        }
+        self.stats.received.add(taken);
+        self.after_a_change(state);
+        for _ in 0..taken {
+            if !self.work.notify_one() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits while more bytes are in hand than one process should hold, as long as the connection rules and may hand over.
+    pub(in crate::consumer) fn wait_for_room(&self, link: LinkId) {
+        let mut state = self.state.lock();
+        let hands_over = |state: &State| matches!(&state.ruler, Some(ruler) if ruler.link == link && !ruler.told);
+        while state.hand.bytes() > MAX_HELD_BYTES && hands_over(&state) {
+            self.room.wait(&mut state);
+        }
+    }
+
+    /// Waits for a message for a handler thread. `None`: nothing more is begun.
+    pub(in crate::consumer) fn next(&self, thread: usize) -> Option<Job> {
+        let mut state = self.state.lock();
+        while !state.closed {
+            if let Some(job) = state.hand.begin(thread, Instant::now()) {
+                return Some(job);
+            }
+            self.work.wait(&mut state);
+        }
+        None
+    }
+
+    /// A handler has returned; needed only where there is a handler timeout.
+    pub(in crate::consumer) fn returned(&self, thread: usize, now: Instant) {
+        if self.terms.handler_timeout.is_none() {
+            return;
+        }
+        let mut guard = self.state.lock();
+        guard.hand.end(thread);
+        if guard.ability.is_unable() {
+            self.judge(&mut guard, now);
+        }
+    }
+
+    /// Handlers begin nothing more.
+    pub(in crate::consumer) fn close(&self) {
+        self.state.lock().closed = true;
+        self.work.notify_all();
+    }
+
+    /// A handler failed: the NACK goes to the ruler, or waits for one.
+    pub(in crate::consumer) fn fail(&self, id: MessageId, run: Run, error: HandlerError) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let counter = if error.is_reject() { &self.stats.rejected } else { &self.stats.retried };
+        match (state.hand.fail(id, run, error, state.ruler.is_some()), &state.ruler) {
+            (Failure::Void, _) => return,
+            (Failure::Told(error), Some(ruler)) => ruler.outbox.put(&error.nack(id)),
+            _ => {}
+        }
+        counter.add(1);
+        self.after_a_change(state);
+    }
+
+    /// The result of a message can't be recorded, whichever run it came from.
+    pub(in crate::consumer) fn refuse(&self, id: MessageId, error: HandlerError) {
+        let run = self.state.lock().hand.run_of(id);
+        if let Some(run) = run {
+            self.fail(id, run, error);
+        }
+    }
+
+    /// These are recorded, by us or by somebody else before: the ACK goes to the ruler, if there is one.
+    pub(in crate::consumer) fn ack(&self, ids: impl Iterator<Item = MessageId>) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let done: Vec<_> = ids.filter(|id| state.hand.remove(*id)).collect();
+        if let Some(ruler) = state.ruler.as_ref().filter(|_| !done.is_empty()) {
+            ruler.outbox.put(&Frame::Ack(done));
+        }
+        self.after_a_change(state);
+    }
+}
+
+impl HandlerError {
+    pub(super) fn nack(&self, id: MessageId) -> Frame<'_> {
+        // A handler has begun, whatever it says.
+        let reason = if self.reason == NOT_BEGUN { "the handler gave no reason" } else { &self.reason };
+        Frame::Nack { id, delay_ms: self.delay_ms, reason }
+    }
+}

@@ -1,0 +1,201 @@
+//! The reading side of a connection: a blocking stream that ends when it should.
+//!
+//! Owned by the link's reading thread. A read comes back when the greeting's deadline has passed, and within [`SLICE`] after
+//! the link was told to [stop reading](Socket::stop_reading), so that a connection that was replaced does not keep what it
+//! has half received.
+//!
+//! Unfinished messages of all links share one budget. The WebSocket's own limit keeps each at 64 KiB until its link rules;
+//! beyond that a link needs one of [`LARGE_MESSAGES`] permits. Only one link rules, so it waits only until those it replaced
+//! have let theirs go.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::socket::Socket;
+
+/// How often a blocked read looks at the clock and at the order to stop.
+pub(super) const SLICE: Duration = Duration::from_millis(100);
+/// The largest message of a peer that does not rule, and the most of an unfinished one that needs no permit.
+pub(super) const MAX_SMALL_BYTES: usize = 64 << 10;
+/// The most unfinished messages beyond that, of all links together.
+const LARGE_MESSAGES: usize = 2;
+/// How long a link waits for a permit before its connection is given up.
+const PERMIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// The permits for large messages. Clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Permits(Sender<()>, Receiver<()>);
+
+impl Permits {
+    pub(super) fn new() -> Permits {
+        let (taken, given_back) = bounded(LARGE_MESSAGES);
+        Permits(taken, given_back)
+    }
+}
+
+/// A permit, given back when dropped.
+#[derive(Debug)]
+struct Permit(Receiver<()>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // Ours is in there.
+        let _ = self.0.try_recv();
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Inlet {
+    socket: Socket,
+    /// When reading has to be over with.
+    deadline: Option<Instant>,
+    permits: Permits,
+    permit: Option<Permit>,
+    /// Bytes read since the last message was whole.
+    unfinished_bytes: usize,
+}
+
+impl Inlet {
+    /// Reading fails from `deadline` on, until the peer is [trusted](Inlet::trust).
+    pub(super) fn new(socket: Socket, deadline: Instant, permits: Permits) -> Inlet {
+        Inlet { socket, deadline: Some(deadline), permits, permit: None, unfinished_bytes: 0 }
+    }
+
+    /// The link rules: it may be silent, and its messages may be large.
+    pub(super) fn trust(&mut self) {
+        self.deadline = None;
+    }
+
+    /// A message was received in whole.
+    pub(super) fn message_is_whole(&mut self) {
+        self.unfinished_bytes = 0;
+        if self.permit.take().is_some() {
+            self.socket.set_reads_much(false);
+        }
+    }
+
+    fn check_deadline(&self) -> io::Result<()> {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        if self.socket.is_read_no_more() {
+            return Err(io::Error::new(ErrorKind::ConnectionAborted, "it was closed here"));
+        }
+        Ok(())
+    }
+
+    /// Waits for a permit, if what is read next needs one.
+    fn wait_for_permit(&mut self) -> io::Result<()> {
+        // Before LEAD only pings can make this much.
+        if self.permit.is_some() || self.deadline.is_some() || self.unfinished_bytes < MAX_SMALL_BYTES {
+            return Ok(());
+        }
+        let limit = Instant::now() + PERMIT_LIMIT;
+        while self.permits.0.send_timeout((), SLICE).is_err() {
+            self.check_deadline()?;
+            if Instant::now() >= limit {
+                return Err(io::Error::other("too many large messages are on their way"));
+            }
+        }
+        self.permit = Some(Permit(self.permits.1.clone()));
+        self.socket.set_reads_much(true);
+        Ok(())
+    }
+}
+
+impl Read for Inlet {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait_for_permit()?;
+        loop {
+            self.check_deadline()?;
+            match self.socket.read(buffer) {
+                // Of a stopped and continued process, or the slice is over: look again.
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                outcome => {
+                    self.unfinished_bytes += outcome.as_ref().map_or(0, |count| *count);
+                    return outcome;
+                }
+            }
+        }
+    }
+}
+
+impl Write for Inlet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket::tests::pair;
+    use super::*;
+
+    fn inlet(socket: &Socket, permits: &Permits) -> Inlet {
+        Inlet::new(socket.clone(), Instant::now() + Duration::from_secs(60), permits.clone())
+    }
+
+    #[test]
+    fn a_dripping_peer_meets_the_deadline() {
+        let (socket, mut peer) = pair();
+        let started = Instant::now();
+        let mut inlet = Inlet::new(socket.clone(), started + Duration::from_millis(300), Permits::new());
+        let dripper = std::thread::spawn(move || {
+            // Ends when the other side is closed.
+            while peer.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let mut byte = [0];
+        while inlet.read(&mut byte).is_ok() {}
+        assert!((Duration::from_millis(300)..Duration::from_secs(3)).contains(&started.elapsed()));
+        drop((inlet, socket));
+        dripper.join().expect("it ended");
+    }
+
+    #[test]
+    fn whoever_is_to_stop_reading_stops() {
+        let (socket, _peer) = pair();
+        let mut inlet = inlet(&socket, &Permits::new());
+        inlet.trust();
+        let reader = std::thread::spawn(move || inlet.read(&mut [0]).expect_err("nothing comes").kind());
+        socket.stop_reading();
+        assert_eq!(reader.join().expect("no panic"), ErrorKind::ConnectionAborted);
+    }
+
+    #[test]
+    fn large_messages_need_permits_which_come_back() {
+        let permits = Permits::new();
+        let mut buffer = vec![0; MAX_SMALL_BYTES];
+        let mut links: Vec<_> = (0..=LARGE_MESSAGES)
+            .map(|_| {
+                let (socket, peer) = pair();
+                let mut inlet = inlet(&socket, &permits);
+                inlet.trust();
+                (inlet, socket, peer)
+            })
+            .collect();
+        let mut bring = |(inlet, _, peer): &mut (Inlet, Socket, std::net::TcpStream)| {
+            peer.write_all(&[0; MAX_SMALL_BYTES]).expect("it is buffered");
+            inlet.read_exact(&mut buffer).expect("it came");
+            peer.write_all(b"x").expect("it is buffered");
+        };
+        links.iter_mut().for_each(&mut bring);
+        let (mut last, socket, _peer) = links.pop().expect("there are some");
+        for (inlet, ..) in &mut links {
+            assert_eq!(inlet.read(&mut [0; 2]).expect("there are permits"), 1);
+        }
+        // The one more gets in when one of the others has its message.
+        let waiting = std::thread::spawn(move || last.read(&mut [0; 2]).map_err(|error| error.kind()));
+        links[0].0.message_is_whole();
+        assert_eq!(waiting.join().expect("no panic"), Ok(1));
+        drop(socket);
+    }
+}

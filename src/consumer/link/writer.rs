@@ -1,0 +1,93 @@
+//! The writing side of a connection: a thread that writes what is in its outbox, and reports each second.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use log::debug;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
+
+use super::{Common, LINGER};
+use crate::consumer::desk::{LinkId, Refusal};
+use crate::consumer::outbox::{Next, Outbox};
+use crate::consumer::refusals::{Example, Kind};
+use crate::consumer::socket::Socket;
+use crate::log::Quoted;
+use crate::wire::Frame;
+
+/// How often the ruler hears what is being worked on: a third of a dispatcher's default link timeout.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// See the module's text.
+pub(super) struct Writer {
+    pub(super) link: LinkId,
+    pub(super) peer: SocketAddr,
+    pub(super) greeted: Arc<AtomicBool>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) endpoint: WebSocket<Socket>,
+    pub(super) common: Arc<Common>,
+    /// Disconnected when the reader has ended.
+    pub(super) reader_ended: Receiver<()>,
+}
+
+impl Writer {
+    /// Writes until the outbox is closed or nothing can be written: the thread's main loop.
+    pub(super) fn run(mut self) {
+        let mut tick = Instant::now() + REPORT_INTERVAL;
+        loop {
+            if Instant::now() >= tick {
+                tick = Instant::now() + REPORT_INTERVAL;
+                self.report();
+            }
+            let written = match self.outbox.next(tick) {
+                Next::Tick => Ok(()),
+                Next::Ping(number) => self.endpoint.send(Message::Ping(Bytes::copy_from_slice(&number))),
+                Next::Write(frames) => self.endpoint.send(Message::binary(frames)),
+                Next::Close(frames) => return self.close(frames),
+                Next::Abort => Err(WsError::WriteBufferFull(Box::new(Message::Close(None)))),
+            };
+            if let Err(error) = written {
+                let reason = &error.to_string();
+                let example = Example { peer: self.peer, details: format_args!("link={}", self.link), reason };
+                self.common.refusals.note(Kind::WriteFailed, example, Instant::now());
+                // The reader comes back at once and says goodbye.
+                return self.endpoint.get_ref().shutdown();
+            }
+        }
+    }
+
+    fn report(&self) {
+        if !self.greeted.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(Refusal { code, text }) = self.common.desk.report(self.link, Instant::now())
+            && self.outbox.close(Some(&Frame::Error { code, text: &text }))
+        {
+            self.common.desk.stats().stale.add(1);
+        }
+    }
+
+    fn close(mut self, frames: Vec<u8>) {
+        self.endpoint.get_ref().stop_reading();
+        let written = if frames.is_empty() { Ok(()) } else { self.endpoint.send(Message::binary(frames)) };
+        let goodbye = CloseFrame { code: CloseCode::Away, reason: "".into() };
+        let written = written.and_then(|()| self.endpoint.close(Some(goodbye)));
+        if let Err(error) = written {
+            debug!("event=close-failed link={} reason={}", self.link, Quoted(error));
+        }
+        let socket = self.endpoint.get_ref();
+        socket.finish_writing();
+        if socket.reads_much() && self.common.desk.ruler() != Some(self.link) {
+            // It was replaced. What it has half received is given back at once, and so is its thread's part of the heap.
+            socket.shutdown();
+        }
+        // The peer closes its side on this, and the reader sees that. A peer that does not is cut off.
+        if self.reader_ended.recv_timeout(LINGER) == Err(RecvTimeoutError::Timeout) {
+            self.endpoint.get_ref().shutdown();
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What is turned away, and what else strangers can cause as often as they like: logged in sum, and paid for in time.
+//!
+//! Whoever reaches the port can connect thousands of times in a second. So each kind of event has a few log lines at once and
+//! then one in a second, which says how many there were and shows the latest. And each connection that was of no use costs
+//! a token: when these are used up, the accepting thread waits until there are new ones. Connections that rule cost nothing,
+//! so in normal operation nobody waits.
+//!
+//! Any thread notes; the accepting thread says what is left over. The clock is passed in.
+//!
+//! Limitation: while accepting is paced, a true dispatcher waits with the strangers in the system's queue.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use log::{Level, log};
+use parking_lot::Mutex;
+
+use crate::log::Quoted;
+
+/// Log lines of a kind at once.
+const LINES_AT_ONCE: u32 = 5;
+/// Log lines of a kind for each second after that.
+const LINES_PER_S: f64 = 1.0;
+/// Useless connections at once.
+const USELESS_AT_ONCE: u32 = 64;
+/// Useless connections for each second after that.
+const USELESS_PER_S: f64 = 200.0;
+/// The most bytes of a text from a peer that are shown, in the log or in an ERROR.
+pub(super) const MAX_SHOWN_BYTES: usize = 64;
+
+/// What is logged in sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// A handshake was answered with this HTTP status.
+    Handshake(u16),
+    /// A connection was ended with an ERROR of this code.
+    Refused(u16),
+    /// A connection ended before LEAD.
+    Stranger,
+    /// A connection was not accepted.
+    NotAccepted,
+    /// A connection was ended so that enough files are left.
+    FewFiles,
+    /// A connection rules.
+    Rules,
+    /// A connection that had said LEAD ended.
+    Left,
+    /// Nothing could be written to a connection.
+    WriteFailed,
+}
+
+impl Kind {
+    fn event(self) -> &'static str {
+        match self {
+            Kind::Handshake(_) => "event=handshake-refused",
+            Kind::Refused(_) => "event=connection-refused",
+            Kind::Stranger => "event=stranger-left",
+            Kind::NotAccepted => "event=accept-failed",
+            Kind::FewFiles => "event=files-short",
+            Kind::Rules => "event=dispatcher-rules",
+            Kind::Left => "event=dispatcher-left",
+            Kind::WriteFailed => "event=write-failed",
+        }
+    }
+
+    fn level(self) -> Level {
+        match self {
+            Kind::Rules | Kind::Left | Kind::Stranger => Level::Info,
+            _ => Level::Warn,
+        }
+    }
+}
+
+/// A connection and what became of it, as a part of a log line.
+pub(super) struct Example<'a> {
+    pub(super) peer: SocketAddr,
+    /// `key=value` pairs, or nothing.
+    pub(super) details: fmt::Arguments<'a>,
+    pub(super) reason: &'a str,
+}
+
+impl fmt::Display for Example<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gap = if self.details.as_str() == Some("") { "" } else { " " };
+        write!(f, "peer={}{gap}{} reason={}", self.peer, self.details, Quoted(self.reason))
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    sums: Mutex<Sums>,
+    useless: Mutex<Bucket>,
+}
+
+impl Refusals {
+    pub(super) fn new(now: Instant) -> Refusals {
+        let useless = Bucket::new(USELESS_AT_ONCE, USELESS_PER_S, now);
+        Refusals { sums: Mutex::default(), useless: Mutex::new(useless) }
+    }
+
+    /// Notes an event, and logs it unless there were too many of its kind.
+    pub(super) fn note(&self, kind: Kind, example: impl fmt::Display, now: Instant) {
+        let line = self.sums.lock().note(kind, example.to_string(), now);
+        line.iter().for_each(Line::say);
+    }
+
+    /// Logs what is left over and may be said by now; or all of it.
+    pub(super) fn say_the_rest(&self, all: bool, now: Instant) {
+        let lines = self.sums.lock().rest(all, now);
+        lines.iter().for_each(Line::say);
+    }
+
+    /// A connection was of no use.
+    pub(super) fn charge(&self, now: Instant) {
+        self.useless.lock().charge(now);
+    }
+
+    /// How long nothing should be accepted.
+    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
+        Some(self.useless.lock().debt(now)).filter(|pause| !pause.is_zero())
+    }
+}
+
+/// So many events of a kind, and the latest of them.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    kind: Kind,
+    count: u64,
+    example: String,
+}
+
+impl Line {
+    fn say(&self) {
+        log!(self.kind.level(), "{} count={} {}", self.kind.event(), self.count, self.example);
+    }
+}
+
+/// The events of each kind that were not logged yet. The kinds are few, so this is bounded.
+#[derive(Debug, Default)]
+struct Sums(BTreeMap<Kind, Sum>);
+
+#[derive(Debug)]
+struct Sum {
+    lines: Bucket,
+    count: u64,
+    example: String,
+}
+
+impl Sums {
+    fn note(&mut self, kind: Kind, example: String, now: Instant) -> Option<Line> {
+        let new = || Sum { lines: Bucket::new(LINES_AT_ONCE, LINES_PER_S, now), count: 0, example: String::new() };
+        let sum = self.0.entry(kind).or_insert_with(new);
+        sum.count += 1;
+        sum.example = example;
+        sum.lines.take(now).then(|| sum.line(kind))
+    }
+
+    fn rest(&mut self, all: bool, now: Instant) -> Vec<Line> {
+        let sums = self.0.iter_mut().filter(|(_, sum)| sum.count > 0);
+        sums.filter_map(|(kind, sum)| (all || sum.lines.take(now)).then(|| sum.line(*kind))).collect()
+    }
+}
+
+impl Sum {
+    fn line(&mut self, kind: Kind) -> Line {
+        Line { kind, count: std::mem::take(&mut self.count), example: std::mem::take(&mut self.example) }
+    }
+}
+
+/// Tokens that come back with time.
+#[derive(Debug)]
+struct Bucket {
+    most: f64,
+    per_s: f64,
+    /// Negative: a debt.
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(most: u32, per_s: f64, now: Instant) -> Bucket {
+        Bucket { most: most.into(), per_s, tokens: most.into(), at: now }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.at);
+        self.at = self.at.max(now);
+        self.tokens = (self.tokens + elapsed.as_secs_f64() * self.per_s).min(self.most);
+    }
+
+    /// Takes a token if there is one.
+    fn take(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        let there = self.tokens >= 1.0;
+        if there {
+            self.tokens -= 1.0;
+        }
+        there
+    }
+
+    /// Takes a token, there or not.
+    fn charge(&mut self, now: Instant) {
+        self.refill(now);
+        self.tokens -= 1.0;
+    }
+
+    /// How long it takes to pay what was taken and not there.
+    fn debt(&mut self, now: Instant) -> Duration {
+        self.refill(now);
+        Duration::from_secs_f64((-self.tokens).max(0.0) / self.per_s)
+    }
+}
+
+/// A text from a peer: quoted, control characters escaped, and cut.
+pub(super) struct Shown<'a>(pub(super) &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.0[..self.0.floor_char_boundary(MAX_SHOWN_BYTES)];
+        let cut = if shown.len() < self.0.len() { "…" } else { "" };
+        write!(f, "{shown:?}{cut}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn many_events_of_a_kind_are_a_line_a_second_with_their_number_and_the_latest() {
+        let (mut sums, start) = (Sums::default(), Instant::now());
+        let lines: Vec<_> =
+            (0..1_000).filter_map(|number| sums.note(Kind::Refused(6), format!("number={number}"), start)).collect();
+        assert_eq!(lines.len(), LINES_AT_ONCE as usize);
+        assert!(lines.iter().all(|line| line.count == 1));
+        assert_eq!(sums.rest(false, start), []);
+        // Another kind is not concerned.
+        assert!(sums.note(Kind::Left, "x".to_owned(), start).is_some());
+        let rest = Line { kind: Kind::Refused(6), count: 995, example: "number=999".to_owned() };
+        assert_eq!(sums.rest(false, start + SECOND), [rest]);
+        assert_eq!(sums.note(Kind::Refused(6), "one more".to_owned(), start + SECOND), None);
+        let last = Line { kind: Kind::Refused(6), count: 1, example: "one more".to_owned() };
+        assert_eq!(sums.rest(true, start + SECOND), [last]);
+        assert_eq!(sums.rest(true, start + 2 * SECOND), []);
+        // After a quiet time there are several at once again.
+        let later = start + 60 * SECOND;
+        assert!((0..LINES_AT_ONCE).all(|_| sums.note(Kind::Refused(6), String::new(), later).is_some()));
+    }
+
+    #[test]
+    fn useless_connections_are_paid_for_in_time() {
+        let start = Instant::now();
+        let refusals = Refusals::new(start);
+        (0..USELESS_AT_ONCE).for_each(|_| refusals.charge(start));
+        assert_eq!(refusals.pause(start), None);
+        (0..20).for_each(|_| refusals.charge(start));
+        assert_eq!(refusals.pause(start), Some(SECOND / 10));
+        assert_eq!(refusals.pause(start + SECOND / 20), Some(SECOND / 20));
+        assert_eq!(refusals.pause(start + SECOND / 10), None);
+        // What was not used is not saved up.
+        (0..=USELESS_AT_ONCE).for_each(|_| refusals.charge(start + 60 * SECOND));
+        assert!(refusals.pause(start + 60 * SECOND).is_some());
+    }
+
+    #[test]
+    fn texts_of_peers_are_cut_and_harmless() {
+        assert_eq!(Shown("a\"\r\n\x1b[31m").to_string(), r#""a\"\r\n\u{1b}[31m""#);
+        assert_eq!(Shown(&"é".repeat(100)).to_string(), format!("\"{}\"…", "é".repeat(32)));
+        assert_eq!(Shown(&format!("x{}", "é".repeat(100))).to_string(), format!("\"x{}\"…", "é".repeat(31)));
+    }
+}

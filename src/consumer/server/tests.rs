@@ -1,0 +1,172 @@
+use std::net::TcpStream;
+use std::sync::atomic::AtomicUsize;
+
+use tungstenite::{Message, WebSocket};
+
+use super::super::desk::tests::desk;
+use super::*;
+use crate::id::Epoch;
+use crate::ledger::{Keys, Server as RedisServer};
+use crate::wire::{self, Frame};
+
+const EPOCH: Epoch = Epoch(5);
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Places as letters: left, closing, stranger, known (a regular), rules.
+fn places(text: &str) -> Vec<Place> {
+    let place = |letter| match letter {
+        'c' => Place::Closing,
+        'l' => Place::Left,
+        's' => Place::SilentStranger,
+        'k' => Place::SilentRegular,
+        'r' => Place::Rules,
+        other => panic!("{other}"),
+    };
+    text.chars().map(place).collect()
+}
+
+fn room(text: &str, regular: bool) -> Room {
+    Room::for_one_more(&places(text), regular)
+}
+
+#[test]
+fn places_are_left_in_order() {
+    let full = |first: &str| format!("{first}{}", "r".repeat(MAX_SOCKETS - first.len()));
+    assert_eq!(room("rss", false), Room::Free);
+    assert_eq!(room(&full("rskscs"), false), Room::After(4), "what is being closed goes first");
+    assert_eq!(room(&full("rkrss"), false), Room::After(3), "then the oldest silent stranger");
+    assert_eq!(room(&full("rkrk"), false), Room::None, "no stranger takes the place of a regular");
+    assert_eq!(room(&full("rkrk"), true), Room::After(1));
+    assert_eq!(room(&full("r"), true), Room::None, "who rules never goes");
+    assert_eq!(room(&full("l"), true), Room::Free);
+    assert_eq!(room(&format!("s{}", "l".repeat(2 * MAX_SOCKETS)), true), Room::None, "threads are bounded, too");
+}
+
+#[test]
+fn a_share_is_kept_for_regulars() {
+    let crowd = format!("r{}", "s".repeat(MAX_SOCKETS - KEPT_PLACES));
+    assert_eq!(room(&crowd, false), Room::After(1));
+    assert_eq!(room(&crowd, true), Room::Free);
+}
+
+#[test]
+fn the_last_addresses_that_ruled_are_remembered() {
+    let regulars = Regulars::default();
+    let address = |last: usize| IpAddr::from([10, 0, 0, last as u8]);
+    (0..MAX_REGULARS).for_each(|last| regulars.add(address(last)));
+    regulars.add(address(0));
+    regulars.add(address(100));
+    assert!(regulars.has(address(0)) && regulars.has(address(100)) && !regulars.has(address(1)));
+    assert_eq!(regulars.0.lock().len(), MAX_REGULARS);
+}
+
+/// A server whose desk has seen epoch 5, so that it need not ask any Redis.
+struct Running {
+    server: Option<Server>,
+    desk: Arc<Desk>,
+    address: SocketAddr,
+}
+
+impl Running {
+    fn start() -> Running {
+        let desk = Arc::new(desk(16));
+        desk.lead(0, &Arc::default(), EPOCH, "g", Instant::now()).expect("it is the first");
+        desk.leave(0);
+        let redis = RedisServer::parse("redis://127.0.0.1:1").expect("a URL");
+        let epochs = Arc::new(Epochs::new(redis, Arc::new(Keys::new("g")), Arc::default()));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let server = Server::start(listener, desk.clone(), epochs).expect("it starts");
+        Running { server: Some(server), desk, address }
+    }
+
+    /// A connection that has said LEAD.
+    fn lead(&self) -> WebSocket<TcpStream> {
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+        let (mut socket, _) = tungstenite::client(format!("ws://{}/", self.address), stream).expect("a handshake");
+        socket.send(Message::binary(Frame::Lead { epoch: EPOCH, group: "g" }.to_vec())).expect("it is read");
+        socket
+    }
+
+    /// One that rules and is proven.
+    fn proven(&self) -> WebSocket<TcpStream> {
+        let mut socket = self.lead();
+        assert_eq!(answer(&mut socket), "READY");
+        self.desk.prove(self.desk.ruler().expect("it rules"));
+        socket
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.close(Duration::ZERO);
+        }
+    }
+}
+
+/// The first frame that comes.
+fn answer(socket: &mut WebSocket<TcpStream>) -> String {
+    loop {
+        match socket.read().expect("an answer in time") {
+            Message::Binary(message) => {
+                match wire::frames(&message).next().expect("there is one").expect("it is one") {
+                    Frame::Error { code, text } => return format!("ERROR {} {text}", code.code()),
+                    frame => return frame.name().to_owned(),
+                }
+            }
+            Message::Ping(_) | Message::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Reads, and so answers pings, until the other side ends it.
+fn live(mut socket: WebSocket<TcpStream>) -> JoinHandle<()> {
+    thread::spawn(move || while socket.read().is_ok() {})
+}
+
+#[test]
+fn a_proven_ruler_that_lives_keeps_its_place_and_a_silent_one_loses_it() {
+    let running = Running::start();
+    let ruler = running.proven();
+    let rules = running.desk.ruler();
+    let stream = ruler.get_ref().try_clone().expect("a second handle");
+    let living = live(ruler);
+    let text = answer(&mut running.lead());
+    assert!(text.starts_with("ERROR 10 another connection of epoch 5 rules here and is alive"), "{text}");
+    assert_eq!(running.desk.ruler(), rules);
+    // Its leader's machine is gone, and the leader comes again: nobody answers for the old connection.
+    stream.shutdown(std::net::Shutdown::Both).expect("it is open");
+    living.join().expect("no panic");
+    let mut half_open = running.proven();
+    let began = Instant::now();
+    let mut again = running.lead();
+    assert_eq!(answer(&mut again), "READY");
+    assert!(began.elapsed() < DEADLINE / 4, "it took {:?}", began.elapsed());
+    // READY and HELD may have come in two messages.
+    let told = (0..2).map(|_| answer(&mut half_open)).find(|told| told.starts_with("ERROR"));
+    assert!(told.as_ref().is_some_and(|told| told.starts_with("ERROR 10 ")), "{told:?}");
+}
+
+#[test]
+fn a_storm_of_the_true_epoch_does_not_move_a_proven_ruler() {
+    let running = Running::start();
+    let ruler = running.proven();
+    let rules = running.desk.ruler();
+    let _living = live(ruler);
+    let refused = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let text = answer(&mut running.lead());
+                    assert!(text.starts_with("ERROR 10 "), "{text}");
+                    refused.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!((running.desk.ruler(), refused.into_inner()), (rules, 200));
+}

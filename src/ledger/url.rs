@@ -1,0 +1,229 @@
+//! What is wrong with a Redis URL, in words. Pure.
+//!
+//! The `redis` package says of most mistakes only that there is one, and takes some URLs for something else than they look
+//! like: of `redis://app@host` it forgets the user, and `redis://pass#word@host` is a host `pass` to it. Whatever passes here
+//! means what it says. No part of a URL is repeated that may belong to a password: only a port and a parameter behind the
+//! last `@`.
+
+/// What is wrong with `url`, if anything is.
+pub(super) fn mistake_in(url: &str) -> Option<String> {
+    if url.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        return Some("it has a space or a line break; in a password write a space as %20 (percent-encoded)".to_owned());
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Some(without_scheme(url));
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "redis" | "valkey" => in_address(rest),
+        "rediss" | "valkeys" => Some("TLS is not supported; use a tunnel on this machine".to_owned()),
+        "unix" | "redis+unix" | "valkey+unix" => in_path(rest),
+        _ if url.starts_with(['"', '\'']) => Some("it begins with a quotation mark; leave the marks out".to_owned()),
+        // A scheme holds no secret, but what stands in its place may.
+        _ => Some("its scheme must be redis:// or redis+unix://".to_owned()),
+    }
+}
+
+fn without_scheme(url: &str) -> String {
+    let begins = |scheme: &str| url.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
+    if begins("redis:") || begins("valkey:") {
+        "two slashes must follow the scheme: redis://".to_owned()
+    } else if url.starts_with('/') {
+        "the scheme is missing; for the path of a Unix socket put redis+unix:// before it".to_owned()
+    } else {
+        "the scheme is missing; put redis:// before it".to_owned()
+    }
+}
+
+/// `[user:password@]host[:port][/db]`.
+fn in_address(rest: &str) -> Option<String> {
+    let (login, behind) = match rest.rsplit_once('@') {
+        Some((login, behind)) => (Some(login), behind),
+        None => (None, rest),
+    };
+    login.and_then(in_login).or_else(|| in_place(behind))
+}
+
+/// `user:password`, `user:` or `:password`.
+fn in_login(login: &str) -> Option<String> {
+    if login.contains(['/', '?', '#']) {
+        return Some(
+            "a / ? or # stands before the @; in user and password write them as %2F %3F %23 (percent-encoded), and % as %25"
+                .to_owned(),
+        );
+    }
+    if has_bare_percent(login) {
+        return Some("a % before the @ is not followed by two hexadecimal digits; write % as %25".to_owned());
+    }
+    if !login.contains(':') {
+        return Some(
+            "before the @ stands a user without a password: write user:password@, :password@ if it is a password, or \
+             user:@ for a user who needs none"
+                .to_owned(),
+        );
+    }
+    (login == ":").then(|| "neither a user nor a password stands before the @; leave the @ out".to_owned())
+}
+
+/// Whether a percent sign encodes nothing.
+fn has_bare_percent(text: &str) -> bool {
+    let encodes = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    text.split('%').skip(1).any(|rest| !encodes(rest))
+}
+
+/// `host[:port][/db]`.
+fn in_place(place: &str) -> Option<String> {
+    if place.contains('#') {
+        return Some("a # stands behind the address; in a password write it as %23 (percent-encoded)".to_owned());
+    }
+    let (place, parameters) = place.split_once('?').unwrap_or((place, ""));
+    if !parameters.is_empty() {
+        return Some(format!("it has an unknown parameter, {:?}: none is known", name_of(parameters)));
+    }
+    let (address, database) = place.split_once('/').unwrap_or((place, ""));
+    let (host, port) = match address.rsplit_once(':') {
+        // The colons of an IPv6 address in brackets.
+        Some((_, port)) if port.ends_with(']') => (address, None),
+        Some((host, port)) => (host, Some(port)),
+        None => (address, None),
+    };
+    if host.contains(':') && !host.starts_with('[') {
+        return Some("the host has a colon; put an IPv6 address in brackets, as in redis://[::1]:6379".to_owned());
+    }
+    if host.is_empty() {
+        return Some("the host is missing".to_owned());
+    }
+    port.and_then(in_port).or_else(|| in_database(database.trim_end_matches('/')))
+}
+
+fn in_port(port: &str) -> Option<String> {
+    let mistake = mistake_in_port(port)?;
+    let in_password = !port.is_empty() && !port.bytes().all(|byte| byte.is_ascii_digit());
+    let hint = if in_password { "; in user and password, percent-encode special characters" } else { "" };
+    Some(format!("{mistake}{hint}"))
+}
+
+/// What is wrong with a port that is to be connected to. The port is not repeated: it may be a piece of a password.
+pub(crate) fn mistake_in_port(port: &str) -> Option<&'static str> {
+    if port.is_empty() {
+        return Some("the port is missing behind the colon");
+    }
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some("the port is no number");
+    }
+    match port.parse::<u16>() {
+        Ok(0) => Some("the port must not be 0"),
+        Ok(_) => None,
+        Err(_) => Some("the port is over 65535"),
+    }
+}
+
+fn in_database(database: &str) -> Option<String> {
+    let good = database.is_empty() || database.bytes().all(|byte| byte.is_ascii_digit()) && database.len() <= 9;
+    (!good).then(|| "the database behind the / must be a number, as in redis://host/1".to_owned())
+}
+
+/// `/path[?db=N&user=USER&pass=PASSWORD]`.
+fn in_path(rest: &str) -> Option<String> {
+    const KNOWN: [&str; 3] = ["db", "user", "pass"];
+    let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    if !path.starts_with('/') {
+        return Some("a path must follow, as in redis+unix:///run/redis.sock".to_owned());
+    }
+    if rest.contains('#') {
+        return Some("it has a #; write it as %23 (percent-encoded)".to_owned());
+    }
+    let pairs = || parameters.split('&').filter(|pair| !pair.is_empty());
+    let value = |name: &str| pairs().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    if let Some(pair) = pairs().find(|pair| !KNOWN.contains(&pair.split('=').next().unwrap_or_default())) {
+        // Without its value, which may be secret. An unknown one may also be the rest of a password with an & in it.
+        let name = if value("pass").is_some() { "one".to_owned() } else { format!("{:?}", name_of(pair)) };
+        return Some(format!("it has an unknown parameter, {name}: known are db, user and pass; write an & as %26"));
+    }
+    if value("user").is_some() && value("pass").is_none() {
+        return Some(
+            "it has a user without a password: add &pass=PASSWORD, or &pass= for a user who needs none".to_owned(),
+        );
+    }
+    value("db").and_then(in_database).map(|_| "the database, db=, must be a number".to_owned())
+}
+
+fn name_of(parameters: &str) -> &str {
+    parameters.split(['=', '&']).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_named() {
+        for (url, part) in [
+            ("", "scheme is missing"),
+            ("redis://:my secret@host", "%20"),
+            ("redis://host\nredis://other", "line break"),
+            ("host:6379", "put redis:// before it"),
+            ("/run/redis.sock", "redis+unix://"),
+            ("redis:host", "two slashes"),
+            ("Redis:/host", "two slashes"),
+            ("http://host", "must be redis:// or redis+unix://"),
+            ("\"redis://host\"", "quotation mark"),
+            ("rediss://host", "TLS is not supported"),
+            ("redis://", "host is missing"),
+            ("redis:///1", "host is missing"),
+            ("redis://:secret@", "host is missing"),
+            ("redis://app@host", "user without a password"),
+            ("redis://@host", "user without a password"),
+            ("redis://:@host", "leave the @ out"),
+            ("redis://:pass/word@host", "%2F"),
+            ("redis://:pass?word@host", "%3F"),
+            ("redis://pass#word@host", "%23"),
+            ("redis://:100%@host", "write % as %25"),
+            ("redis://:50%zz@host", "write % as %25"),
+            ("redis://host:70000", "over 65535"),
+            ("redis://:pw@host:99999999999999999999/1", "over 65535"),
+            ("redis://host:0", "must not be 0"),
+            ("redis://host:", "port is missing"),
+            ("redis://host:x", "port is no number"),
+            ("redis://pass:word", "port is no number"),
+            ("redis://::1", "brackets"),
+            ("redis://host/x", "database"),
+            ("redis://host/-1", "database"),
+            ("redis://host/1/2", "database"),
+            ("redis://host#x", "%23"),
+            ("redis://host?timeout=3", "\"timeout\""),
+            ("redis+unix://run/redis.sock", "path must follow"),
+            ("redis+unix:///run/redis.sock?db=x", "number"),
+            ("redis+unix:///run/redis.sock?user=u", "user without a password"),
+            ("redis+unix:///run/redis.sock?dd=1", "\"dd\""),
+            ("redis+unix:///run/redis.sock?pass=a&b", "%26"),
+        ] {
+            let mistake = mistake_in(url).unwrap_or_else(|| panic!("nothing is said of {url}"));
+            assert!(mistake.contains(part), "{url}: {mistake}");
+            assert!(
+                !mistake.contains("pass#") && !mistake.contains("secret") && !mistake.contains("\"b\""),
+                "{mistake}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_good_url_has_none() {
+        for url in [
+            "redis://host",
+            "redis://host/",
+            "redis://host:6379/15",
+            "REDIS://10.0.0.1",
+            "valkey://host",
+            "redis://[::1]:6379/1",
+            "redis://[::1]",
+            "redis://:p@ss:word%23@host",
+            "redis://app:@host",
+            "redis://app:secret@host:1/2",
+            "redis+unix:///run/redis.sock",
+            "unix:///run/redis.sock?db=3&user=u&pass=p%26",
+            "redis+unix:///run/redis.sock?user=u&pass=",
+        ] {
+            assert_eq!(mistake_in(url), None, "{url}");
+        }
+    }
+}
