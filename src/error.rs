@@ -103,9 +103,9 @@ impl Error {
         }
     }
 
-    /// Whether there was no connection to send a command over: so it was not carried out.
+    /// Whether there was no connection to send a command over, or its script could not be loaded: so it was not carried out.
     pub fn is_unsent(&self) -> bool {
-        matches!(self, Error::Redis { doing, .. } if *doing == CONNECTING)
+        matches!(self, Error::Redis { doing, .. } if [CONNECTING, LOADING_A_SCRIPT].contains(doing))
     }
 
     /// Whether the server ended the connection before it had said a word.
@@ -126,6 +126,9 @@ pub(crate) const NO_ANSWER: &str = " (it answers nothing to plain Redis commands
 
 /// What is being done while a connection is opened, as an [`Error::Redis`] says it.
 pub const CONNECTING: &str = "connecting";
+
+/// What is being done before a script is called for the first time, as an [`Error::Redis`] says it.
+pub const LOADING_A_SCRIPT: &str = "loading a script";
 
 /// Why Redis refused, if this is an error reply.
 pub fn refusal_of(error: &redis::RedisError) -> Option<Refusal> {

@@ -157,16 +157,26 @@ impl Worker {
         let mut joined = false;
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
+        let hearing = &self.stats.hearing;
+        hearing.begin_anew();
+        let mut probe = hearing.probe();
         while !self.stopped() {
             self.stats.pulse.beat(READ_WITHIN);
             if self.stats.unwanted.load(Ordering::Acquire) == self.stats.subscriptions.load(Ordering::Relaxed) {
                 return Err(Error::Failed("it is made anew, since it may be with another server".to_owned()));
+            }
+            if hearing.probe() != probe {
+                probe = hearing.probe();
+                subscription.ping(probe)?;
             }
             match subscription.read()? {
                 Some(mut batch) => {
                     heard = Instant::now();
                     asked = None;
                     self.judge_markers(&mut batch.seen);
+                    if let Some(probe) = batch.answered {
+                        hearing.note_answer(probe);
+                    }
                     if !joined && batch.seen.iter().any(|seen| matches!(seen, Seen::Marker(marker) if marker == join)) {
                         joined = true;
                         backoff.reset();
@@ -187,7 +197,7 @@ impl Worker {
                     return Err(Error::Failed(silence));
                 }
                 None if asked.is_none() && heard.elapsed() >= PING_AFTER => {
-                    subscription.ping()?;
+                    subscription.ping(probe)?;
                     asked = Some(Instant::now());
                 }
                 None => {}

@@ -336,6 +336,40 @@ mod tests {
         drop(stuck);
     }
 
+    /// A stream that is full in the middle of a batch: what was recorded before is no longer pending when it is tried again.
+    #[test]
+    fn what_was_recorded_before_a_refusal_is_nothing_to_wonder_at() {
+        let redis = crate::local::RedisServer::start(crate::local::RedisOptions::default()).expect("a private Redis");
+        let mut admin = crate::ledger::Connection::new(redis.server(), REPLY_TIMEOUT);
+        let mut run = |words: &[&str]| admin.query("testing", Command::of(words)).expect("redis answers");
+        for id in ["1", "2"] {
+            run(&["ZADD", "g:pending", id, &format!("{id:0>16}:x")]);
+        }
+        run(&["XADD", "g:processed", "18446744073709551615-18446744073709551614", "a", "b"]);
+        let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
+        let (finished, commits) = bounded(2);
+        let share = crate::budget::Budget::new(1_000);
+        for id in [1, 2] {
+            let fields = ["message_id", "m"].into_iter().collect();
+            let commit = Commit { id: MessageId(id), fields };
+            let (payload, _share) = (Payload::copy_from_slice(b"x"), share.take(1));
+            let one = Finished { commit, payload, number: 1, epoch: Epoch(1), link: 1, _share };
+            finished.send(one).expect("there is room");
+        }
+        let ledger = Ledger::new(redis.server(), Arc::new(crate::ledger::Keys::new("g")), REPLY_TIMEOUT);
+        let committer = Committer::start(ledger, 0, desk.clone(), commits).expect("a thread");
+        let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+            let limit = Duration::from_secs(10);
+            crate::local::wait_until(limit, what, || Ok(is_so().then_some(()))).expect("it comes to that");
+        };
+        wait("the second is refused", &|| desk.stats().redis_errors.get() > 0);
+        run(&["DEL", "g:processed"]);
+        wait("both are done", &|| desk.stats().recorded.get() + desk.stats().dropped.get() == 2);
+        drop(finished);
+        assert!(committer.join(Duration::from_secs(10)));
+        assert_eq!(desk.stats().not_pending.get(), 0);
+    }
+
     #[test]
     fn pauses_grow_and_are_bounded() {
         let now = Instant::now();

@@ -176,7 +176,9 @@ impl Dialer {
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
         let mut last_up: Option<(Epoch, Instant)> = None;
         while let Ok(mut dial) = self.asked.recv() {
-            dial.farewell.take().map(greeting::say_goodbye);
+            if let Some(farewell) = dial.farewell.take() {
+                greeting::say_goodbye(farewell);
+            }
             // A new term begins afresh: its roll call waits only so long for what consumers hold.
             if last_up.is_none_or(|(epoch, up)| epoch != dial.epoch || up.elapsed() >= SETTLED_AFTER) {
                 backoff.reset();

@@ -259,10 +259,14 @@ impl Ingest {
                 Ok(true)
             }
             Carried::Halve => {
-                if let Some(cursor) = self.find_taken(&batch)? {
-                    *place = place.after(batch.len());
-                    self.note_taken(batch, cursor);
-                    return Ok(true);
+                match self.find_taken(&batch)? {
+                    Found::Nothing => {}
+                    Found::Undone => return Ok(false),
+                    Found::Taken(cursor) => {
+                        *place = place.after(batch.len());
+                        self.note_taken(batch, cursor);
+                        return Ok(true);
+                    }
                 }
                 let middle = place.after(batch.len() / 2);
                 let rest = batch.split_off(batch.len() / 2);
@@ -292,30 +296,29 @@ impl Ingest {
     }
 
     /// Before a batch is offered in halves: whether an attempt at the whole of it has taken effect after all. The cursor would
-    /// go back otherwise. Gives the cursor then, which has been moved on, so that an attempt that arrives late finds none that
-    /// it knows. One that takes effect after this look shows as a cursor that has moved.
-    fn find_taken(&mut self, batch: &[Arrival]) -> Result<Option<Cursor>, Killed> {
+    /// go back otherwise. It has been moved on then, so that an attempt that arrives late finds none that it knows. One that
+    /// takes effect after this look shows as a cursor that has moved.
+    fn find_taken(&mut self, batch: &[Arrival]) -> Result<Found, Killed> {
         let doubts = self.ledger.take_doubts();
         if doubts.is_empty() {
-            return Ok(None);
+            return Ok(Found::Nothing);
         }
         let ledger = &mut self.ledger;
         let Some(found) = self.retry.until_done(|| ledger.cursor())?.filter(|found| doubts.contains(found)) else {
-            return Ok(None);
+            return Ok(Found::Nothing);
         };
         if let Some(last) = batch.iter().rev().find(|arrival| arrival.refused.is_none())
             && !self.retry.until_done(|| ledger.is_pending(last.id))?
         {
-            // A transaction that moved the cursor, and whose members were refused: the next attempt moves it back first.
-            self.ledger.note_astray(found, self.cursor.clone());
-            return Ok(None);
+            // A transaction that moved the cursor, and whose members were refused: back, before anything else can happen.
+            let (epoch, to) = (self.epoch, self.cursor.as_ref());
+            self.retry.until_done(|| ledger.rewind(epoch, &found, to))?;
+            return Ok(Found::Undone);
         }
-        // More than any attempt has added.
-        let last_id = MessageId(found.last_id.0 + doubts.len() as u64 + 1);
-        let next = Cursor { last_id, ..found.clone() };
-        self.cursor = Some(found);
-        match self.offer(&next, &[], &mut Splitter::default())? {
-            Carried::Done(Some(cursor)) => Ok(Some(cursor)),
+        self.cursor = Some(found.clone());
+        // It says a higher last id than any attempt.
+        match self.offer(&found, &[], &mut Splitter::default())? {
+            Carried::Done(Some(cursor)) => Ok(Found::Taken(cursor)),
             _ => {
                 self.kill.set(Reason::CursorMoved);
                 Err(Killed)
@@ -361,7 +364,14 @@ impl Ingest {
             expected = None;
         }
         let attempt = |ledger: &mut Ledger| ledger.intake(epoch, expected, next, batch);
-        match self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)? {
+        let carried = if batch.iter().any(|arrival| arrival.refused.is_some()) {
+            // Nothing smaller could be sent in its stead: whatever it is refused for is waited out.
+            let ledger = &mut self.ledger;
+            Carried::Done(self.retry.until_done(|| attempt(ledger))?)
+        } else {
+            self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)?
+        };
+        match carried {
             Carried::Done(Intake::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
             // The key has vanished, or somebody wrote something else there, while Redis went on: nobody but this leader moves the
             // cursor, so where it was is known.
@@ -408,8 +418,12 @@ impl Ingest {
             let marker = Marker::of_leader(epoch, number);
             *markers += 1;
             hearing.expect_marker(epoch, number);
-            let published = ledger.publish_marker(epoch, &marker, channel).map(|()| marker);
-            published.inspect_err(|_| hearing.forget_marker(epoch, number))
+            let published = ledger.publish_marker(epoch, &marker, channel);
+            match published {
+                Ok(()) => hearing.confirm_marker(epoch, number),
+                Err(_) => hearing.forget_marker(epoch, number),
+            }
+            published.map(|()| marker)
         })?;
         self.marked = Instant::now();
         self.unmarked = false;
@@ -450,6 +464,16 @@ impl Ingest {
     fn cursor_text(&self) -> String {
         self.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string)
     }
+}
+
+/// What came of attempts of unknown outcome.
+enum Found {
+    /// None of them has taken effect.
+    Nothing,
+    /// A part of one had taken effect, and was taken back: the batch may be offered again only with other ids.
+    Undone,
+    /// One has taken effect, and the cursor is here now.
+    Taken(Cursor),
 }
 
 /// A published message as it is taken in.

@@ -29,6 +29,7 @@ mod places;
 mod precedence;
 mod reach;
 mod redistributor;
+mod refused;
 mod reporter;
 mod retry;
 mod sockets;

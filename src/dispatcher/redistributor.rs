@@ -18,17 +18,17 @@ use super::burials::{Burial, Burials};
 use super::courier::{Claims, CommitTask, News, Task};
 use super::health::TURN_WITHIN;
 use super::places::ADOPTED;
+use super::refused::Refused;
 use super::retry::{Carried, Killed, Retry};
 use super::sockets::Waker;
 use super::stats::{add, set};
 use super::table::{Again, Line, Loss};
-use crate::backoff::{Backoff, exponential};
+use crate::backoff::exponential;
 use crate::budget::Budget;
-use crate::error::Error;
 use crate::id::{Epoch, IdMap, MessageId};
 use crate::ledger::{
-    Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_SETTLED, Raise, Returned, Settled, Settlement,
-    Splitter, Verdict, batches,
+    Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Raise, Returned, Settled, Settlement, Splitter, Verdict,
+    batches, parts,
 };
 use crate::shutdown::{KillSwitch, Reason};
 
@@ -57,7 +57,7 @@ pub(super) struct Redistributor {
     /// Suspects wait for much longer than others: neither takes the room of the other.
     suspects: Waiting,
     common: Waiting,
-    /// Messages that Redis refuses as dead letters: they stay pending, in our hands. Bounded by what the courier has there.
+    /// Messages that Redis refuses as dead letters: they stay pending, in our hands.
     unburied: Refused<Returned>,
     /// Lists of consumers that Redis refused.
     unlisted: Refused<Vec<String>>,
@@ -92,42 +92,6 @@ impl Waiting {
 
 /// Pending messages have vanished.
 pub(super) const PENDING_LOST: &str = "pending-lost";
-/// How often what Redis refused is tried again.
-const TRY_EVERY: Duration = Duration::from_secs(1);
-
-/// What Redis refuses, and what nothing else waits for: it is tried again from time to time.
-struct Refused<T> {
-    waiting: Vec<T>,
-    tried: Instant,
-    backoff: Backoff,
-}
-
-impl<T> Default for Refused<T> {
-    fn default() -> Refused<T> {
-        Refused { waiting: Vec::new(), tried: Instant::now(), backoff: Backoff::for_redis() }
-    }
-}
-
-impl<T> Refused<T> {
-    /// What is to be tried now.
-    fn due(&mut self) -> Vec<T> {
-        if self.tried.elapsed() < TRY_EVERY { Vec::new() } else { std::mem::take(&mut self.waiting) }
-    }
-
-    /// Something was tried. Says why it was refused, at first and then from time to time, and that it is over.
-    fn note(&mut self, refused: Option<&Error>, event: impl FnOnce() -> String) {
-        self.tried = Instant::now();
-        match refused {
-            Some(error) if self.backoff.should_say() => {
-                log::warn!("{} error={}", event(), crate::log::Quoted(error));
-            }
-            None if self.waiting.is_empty() && self.backoff.reset() => {
-                log::info!("event=redis-recovered worker=redistributor");
-            }
-            _ => {}
-        }
-    }
-}
 
 impl Redistributor {
     pub(super) fn new(
@@ -199,7 +163,7 @@ impl Redistributor {
         let (ledger, epoch) = (&mut self.ledger, self.epoch);
         match task {
             Task::Page(request) => self.read_page(request),
-            Task::Returned(returned) => returned.chunks(MAX_SETTLED).try_for_each(|returned| self.settle(returned)),
+            Task::Returned(returned) => parts(&returned, size).try_for_each(|returned| self.settle(returned)),
             Task::Count(sent) => sent
                 .chunks(MAX_BATCH_MESSAGES)
                 .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
@@ -227,8 +191,6 @@ impl Redistributor {
 
     /// Writes the list of consumers. It is for onlookers: where Redis refuses it nothing waits for it.
     fn list(&mut self, members: Vec<String>) -> Result<(), Killed> {
-        // Only the newest list counts.
-        self.unlisted.waiting.clear();
         let (ledger, epoch) = (&mut self.ledger, self.epoch);
         let mut refused = None;
         self.retry.until_done(|| match ledger.set_consumers(epoch, &members) {
@@ -238,8 +200,8 @@ impl Redistributor {
             }
             listed => listed,
         })?;
+        self.unlisted.keep(refused.is_some().then(|| members.clone()));
         self.unlisted.note(refused.as_ref(), || format!("event=consumers-not-listed consumers={}", members.len()));
-        self.unlisted.waiting.extend(refused.map(|_| members));
         Ok(())
     }
 
@@ -293,11 +255,18 @@ impl Redistributor {
         self.bury(id, format!("it can't be read from Redis: {reason}").into())
     }
 
-    /// Tries again what Redis refused and nothing else has to wait for.
+    /// Tries again what Redis refused and nothing else has to wait for: of many letters no more than what shows that they are
+    /// refused still.
     fn try_refused(&mut self) -> Result<(), Killed> {
-        let letters = self.unburied.due();
-        let returned: Vec<_> = letters.into_iter().map(|letter| (letter, 0)).collect();
-        returned.chunks(MAX_SETTLED).try_for_each(|returned| self.settle(returned))?;
+        let returned: Vec<_> = self.unburied.due().into_iter().map(|letter| (letter, 0)).collect();
+        let mut rest = returned.as_slice();
+        while let Some(part) = parts(rest, size).next().filter(|_| self.unburied.len() == 0) {
+            self.settle(part)?;
+            rest = &rest[part.len()..];
+        }
+        if !rest.is_empty() {
+            self.unburied.put_back(rest.iter().map(|(letter, _)| letter.clone()));
+        }
         self.unlisted.due().pop().map_or(Ok(()), |members| self.list(members))
     }
 
@@ -324,7 +293,7 @@ impl Redistributor {
                     self.burials.note(returned.id, &returned.reason, now);
                     done.push(returned.id);
                 }
-                Settled::Unburied => self.unburied.waiting.push(returned.clone()),
+                Settled::Unburied => self.unburied.keep(returned.clone()),
                 Settled::Again(delivery) => {
                     let wait = match (asked_ms, returned.verdict) {
                         (0, Verdict::Failed) => retry.wait_with_jitter(delivery, fastrand::f64()),
@@ -339,7 +308,7 @@ impl Redistributor {
                 }
             }
         }
-        let letters = self.unburied.waiting.len();
+        let letters = self.unburied.len();
         self.unburied.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
         add(&self.shared.stats.buried, buried);
         self.shared.stats.deaths.lock().note(buried, now);
@@ -453,6 +422,11 @@ impl Redistributor {
             }
         }
     }
+}
+
+/// What a message takes in the step that settles it: bytes, and words.
+fn size((returned, _): &(Returned, u32)) -> (usize, usize) {
+    (returned.consumer.len() + returned.reason.len(), Returned::WORDS)
 }
 
 /// How long a message whose delivery was lost waits before the one with this number: the second goes out at once. That a

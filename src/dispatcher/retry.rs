@@ -80,6 +80,7 @@ impl Retry {
         messages: usize,
         mut attempt: impl FnMut(&mut Ledger) -> Result<T>,
     ) -> Result<Carried<T>, Killed> {
+        splitter.begin(messages);
         loop {
             self.pulse.beat(if self.connected { TURN_WITHIN } else { OPEN_WITHIN });
             let error = match attempt(ledger) {
@@ -89,11 +90,10 @@ impl Retry {
                 }
                 Err(error) => error,
             };
-            match splitter.judge(&error, messages) {
+            self.pulse.beat(OPEN_WITHIN);
+            match splitter.judge(&error, messages, || ledger.is_answered()) {
                 Split::Halve => return Ok(Carried::Halve),
                 Split::TooLarge => return Ok(Carried::TooLarge(error.to_string())),
-                // A message is not held responsible for a connection that carries nothing at all.
-                Split::Retry if messages <= 1 && !ledger.is_answered() => *splitter = Splitter::default(),
                 Split::Retry => {}
             }
             self.bear(error)?;

@@ -8,7 +8,7 @@
 //! > leader did. So one consumer has each of them in hand. All of this as long as Redis has not been started anew:
 //! > then it may have forgotten what it was told last.
 //!
-//! Leaders keep it so: whoever takes the lease writes its epoch and the id of the newest pending message, and
+//! Leaders keep it so: whoever takes the lease writes its epoch and the highest id that was taken in, and
 //! whoever hands something out again that a consumer may still have, or buries it, raises it to that in the step that
 //! settles what is to become of it. A consumer watches the key. What it has from that leader and from above that id it may
 //! commit in a transaction, which comes to nothing if the recall was written since it was last read; everything else goes
@@ -199,10 +199,14 @@ impl Ledger {
 /// For how long it is remembered that messages were put back: longer than a call can be under way.
 const REMEMBER_PUT_BACK: Duration = Duration::from_secs(24 * 3600);
 
-/// Cuts results into what one script takes, in messages, bytes and words.
+/// Cuts results into what one script takes.
 pub fn batches<T>(results: &[T], commit: impl Fn(&T) -> &Commit) -> impl Iterator<Item = &[T]> {
-    let size = move |result: &T| (commit(result).bytes(), 2 + commit(result).fields.len());
-    let (mut messages, (mut bytes, mut words)) = (1, results.first().map_or((0, 0), &size));
+    parts(results, move |result: &T| (commit(result).bytes(), 2 + commit(result).fields.len()))
+}
+
+/// Cuts what is to be sent, of each message so many bytes and words, into what one script takes, in messages, bytes and words.
+pub fn parts<T>(all: &[T], size: impl Fn(&T) -> (usize, usize)) -> impl Iterator<Item = &[T]> {
+    let (mut messages, (mut bytes, mut words)) = (1, all.first().map_or((0, 0), &size));
     let together = move |_: &T, next: &T| {
         let (next_bytes, next_words) = size(next);
         (messages, bytes, words) = (messages + 1, bytes + next_bytes, words + next_words);
@@ -212,7 +216,7 @@ pub fn batches<T>(results: &[T], commit: impl Fn(&T) -> &Commit) -> impl Iterato
         }
         together
     };
-    results.chunk_by(together)
+    all.chunk_by(together)
 }
 
 /// What the key of the recall says.

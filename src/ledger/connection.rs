@@ -18,7 +18,7 @@ use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
 use super::script::{Script, ScriptCall};
 use super::server::{CONNECT_TIMEOUT, Server, not_redis};
 use super::stream::Stream;
-use crate::error::{CONNECTING, Error, Result, refusal_of};
+use crate::error::{CONNECTING, Error, LOADING_A_SCRIPT, Result, refusal_of};
 use crate::refusal::Refusal;
 
 /// The receive buffer while replies are small.
@@ -91,11 +91,11 @@ impl Connection {
             Some(digest) => digest,
             None => {
                 let load = Command::of(&["SCRIPT", "LOAD", script.text]);
-                match self.query("loading a script", load)? {
+                match self.query(LOADING_A_SCRIPT, load)? {
                     Value::BulkString(digest) => {
                         script.digest.get_or_init(|| String::from_utf8_lossy(&digest).into_owned())
                     }
-                    other => return Err(self.server.surprise("loading a script", &other)),
+                    other => return Err(self.server.surprise(LOADING_A_SCRIPT, &other)),
                 }
             }
         };

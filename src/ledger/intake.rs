@@ -7,7 +7,8 @@
 //!
 //! An attempt whose reply got lost may take effect at any time, or never. Each further attempt at the same batch therefore
 //! writes another cursor, and knows those of the attempts before it: it recognises what they did, and whichever of them
-//! arrives after it finds a cursor that it doesn't know.
+//! arrives after it finds a cursor that it doesn't know. Once there is such an attempt, what is written later says a higher
+//! last id than any cursor that it or another one knows; also what is written for a part of the batch.
 
 use redis::Value;
 
@@ -15,7 +16,7 @@ use super::command::{begin, number, word};
 use super::connection::error_of;
 use super::resp::Reply;
 use super::script::ScriptCall;
-use super::{Arrival, Cursor, INTAKE, Intake, Ledger, REWIND, member, text};
+use super::{Arrival, Cursor, INTAKE, Intake, Ledger, REWIND, WITHDRAW, member, text};
 use crate::error::Result;
 use crate::id::{Epoch, MessageId};
 
@@ -26,7 +27,7 @@ const DOING: &str = "taking messages in";
 
 impl Ledger {
     /// Takes a batch in and moves the cursor from `expected` to `next`, in one step; to one with a higher last id if an
-    /// earlier attempt may have written that. A message that can't be delivered is a batch of its own.
+    /// earlier attempt may have written, or may yet write, such a one. A message that can't be delivered is a batch of its own.
     pub fn intake(
         &mut self,
         epoch: Epoch,
@@ -35,9 +36,10 @@ impl Ledger {
         batch: &[Arrival],
     ) -> Result<Intake> {
         if self.astray.is_some() {
-            return self.rewind(epoch);
+            return self.undo(epoch);
         }
-        let last_id = MessageId(next.last_id.0 + self.doubts.len() as u64);
+        let spent = self.doubts.last().map(|doubt| doubt.last_id).max(self.spent);
+        let last_id = spent.filter(|spent| *spent >= next.last_id).map_or(next.last_id, |spent| MessageId(spent.0 + 1));
         let next = &Cursor { last_id, ..next.clone() };
         let taken = self.attempt(epoch, expected, next, batch);
         match &taken {
@@ -50,9 +52,17 @@ impl Ledger {
             }
             // This attempt has done nothing.
             Err(_) => {}
-            Ok(_) => self.doubts.clear(),
+            Ok(_) => drop(self.take_doubts()),
         }
         taken
+    }
+
+    /// Takes the cursors that attempts at the present batch may have written: what came of them is looked up otherwise, or is
+    /// known. None of them is written again.
+    pub fn take_doubts(&mut self) -> Vec<Cursor> {
+        let doubts = std::mem::take(&mut self.doubts);
+        self.spent = doubts.last().map(|doubt| doubt.last_id).max(self.spent);
+        doubts
     }
 
     fn attempt(&mut self, epoch: Epoch, expected: Option<&Cursor>, next: &Cursor, batch: &[Arrival]) -> Result<Intake> {
@@ -151,7 +161,7 @@ impl Ledger {
     ) -> Result<Option<Intake>> {
         let keys = &self.keys;
         let added = usize::from(!batch.is_empty());
-        let mut failed = None;
+        let (mut unadded, mut unmoved) = (None, None);
         let executed = self.fence.transact(
             &mut self.connection,
             DOING,
@@ -172,9 +182,9 @@ impl Ledger {
                 word(out, &keys.cursor);
                 word(out, next.to_string());
             },
-            |_, reply| {
+            |at, reply| {
                 if let Reply::Error(text) = reply {
-                    failed = Some(text.to_vec());
+                    *if at < added { &mut unadded } else { &mut unmoved } = Some(text.to_vec());
                 }
             },
         )?;
@@ -183,39 +193,61 @@ impl Ledger {
             self.fence.disarm();
             return Ok(None);
         }
-        let Some(failed) = failed else { return Ok(Some(Intake::Taken(next.clone()))) };
-        // The key holds something else. The cursor has moved over what is nowhere: back, before anything else.
-        let refusal = self.connection.refusal(DOING, error_of(&failed));
+        let part = match (&unadded, &unmoved, batch) {
+            (None, None, _) => return Ok(Some(Intake::Taken(next.clone()))),
+            // The key holds something else. The cursor has moved over what is nowhere: back, before anything else.
+            (Some(_), None, _) => Part::Cursor { from: next.clone(), to: expected.cloned() },
+            // The right was taken away in this moment. What was added counts as not taken in: away with it.
+            (None, Some(_), [first, ..]) => Part::Members { first: first.id, last: batch[batch.len() - 1].id },
+            // Nothing took place, and the script says why.
+            (_, Some(_), _) => return Ok(None),
+        };
+        let refusal = self.connection.refusal(DOING, error_of(unadded.or(unmoved).as_deref().unwrap_or_default()));
         let reason = self.name_the_key(refusal).to_string();
-        self.astray = Some(Astray { from: next.clone(), to: expected.cloned(), reason });
-        self.rewind(epoch).map(Some)
+        self.astray = Some(Astray { part, reason });
+        self.undo(epoch).map(Some)
     }
 
-    /// The cursor was moved over messages that are not in Redis: the next attempt moves it back.
-    pub fn note_astray(&mut self, from: Cursor, to: Option<Cursor>) {
-        let reason = "the members were refused, and the reply was lost".to_owned();
-        self.astray = Some(Astray { from, to, reason });
-    }
-
-    /// Moves the cursor back that went astray.
-    fn rewind(&mut self, epoch: Epoch) -> Result<Intake> {
-        let keys = self.keys.clone();
-        let Some(Astray { from, to, reason }) = self.astray.clone() else { return Ok(Intake::Moved(None)) };
+    /// The cursor was moved over messages that are not in Redis: back with it. Repeating the call does no harm.
+    pub fn rewind(&mut self, epoch: Epoch, from: &Cursor, to: Option<&Cursor>) -> Result<()> {
         self.vouched = None;
+        let keys = self.keys.clone();
         let call = ScriptCall::new(&[&keys.epoch, &keys.cursor])
             .show(epoch)
-            .show(&from)
-            .show(to.as_ref().map(Cursor::to_string).unwrap_or_default());
-        self.call_for_ok(epoch, "moving the cursor back", &REWIND, call)?;
+            .show(from)
+            .show(to.map(Cursor::to_string).unwrap_or_default());
+        self.call_for_ok(epoch, "moving the cursor back", &REWIND, call)
+    }
+
+    /// Takes back what a transaction did of an intake.
+    fn undo(&mut self, epoch: Epoch) -> Result<Intake> {
+        let Some(Astray { part, reason }) = self.astray.clone() else { return Ok(Intake::Moved(None)) };
+        match part {
+            Part::Cursor { from, to } => self.rewind(epoch, &from, to.as_ref())?,
+            Part::Members { first, last } => {
+                self.vouched = None;
+                let keys = self.keys.clone();
+                let call = ScriptCall::new(&[&keys.epoch, &keys.pending]).show(epoch).show(first.0).show(last.0);
+                self.call_for_ok(epoch, "taking members back", &WITHDRAW, call)?;
+            }
+        }
         self.astray = None;
         Ok(Intake::Rewound(reason))
     }
 }
 
-/// A cursor that moved over messages which could not be added.
+/// A transaction of which only a part took place.
 #[derive(Clone)]
 pub(super) struct Astray {
-    from: Cursor,
-    to: Option<Cursor>,
+    part: Part,
     reason: String,
+}
+
+/// What did.
+#[derive(Clone)]
+enum Part {
+    /// The cursor moved over messages which could not be added.
+    Cursor { from: Cursor, to: Option<Cursor> },
+    /// Messages were added, and the cursor could not be moved over them: the ids of the first and the last.
+    Members { first: MessageId, last: MessageId },
 }

@@ -41,7 +41,7 @@ use crate::id::{DispatcherId, Epoch, MessageId};
 use crate::refusal::Refusal;
 
 pub use self::command::{Command, Words};
-pub use self::commit::{Committed, Raise, Recorded, batches};
+pub use self::commit::{Committed, Raise, Recorded, batches, parts};
 pub use self::connection::Connection;
 pub use self::cursor::{Cursor, Marker, Position};
 pub use self::epoch::MOST_EPOCH_BYTES;
@@ -64,8 +64,6 @@ pub const MAX_BATCH_BYTES: usize = 1 << 20;
 /// The most words that a command has, if it is about more than one message: there are services and proxies that refuse
 /// more than 4,000.
 pub const MAX_BATCH_WORDS: usize = 3_900;
-/// The most messages that one call settles: each takes six words.
-pub const MAX_SETTLED: usize = MAX_BATCH_WORDS / 6;
 /// The most values one result has; Lua's `unpack` takes 7999.
 pub const MAX_RESULT_FIELDS: usize = 3_900;
 /// How many entries the record of gaps keeps.
@@ -84,6 +82,7 @@ static RELEASE: Script = Script::new(include_str!("lua/release.lua"));
 static INTAKE: Script = with_steps!("lua/intake.lua");
 static PUT_BACK: Script = with_steps!("lua/put_back.lua");
 static REWIND: Script = Script::new(include_str!("lua/rewind.lua"));
+static WITHDRAW: Script = Script::new(include_str!("lua/withdraw.lua"));
 static COMMIT: Script = Script::new(include_str!("lua/commit.lua"));
 static PAGE: Script = Script::new(include_str!("lua/page.lua"));
 static FETCH: Script = with_steps!("lua/fetch.lua");
@@ -107,6 +106,8 @@ pub struct Ledger {
     taken_on: Option<u64>,
     /// Cursors that attempts at the present batch may have written: their outcome is unknown.
     doubts: Vec<Cursor>,
+    /// The highest last id of cursors that earlier attempts of unknown outcome may have written or may yet write.
+    spent: Option<MessageId>,
     /// What an intake left to be put right.
     astray: Option<Astray>,
 }
@@ -128,7 +129,17 @@ impl Ledger {
             also: None,
             written: vec![(keys.pending.clone(), "zset"), (keys.processed.clone(), "stream")],
         });
-        Ledger { connection, keys, fence, recall, vouched: None, taken_on: None, doubts: Vec::new(), astray: None }
+        Ledger {
+            connection,
+            keys,
+            fence,
+            recall,
+            vouched: None,
+            taken_on: None,
+            doubts: Vec::new(),
+            spent: None,
+            astray: None,
+        }
     }
 
     /// The group's keys.
@@ -170,16 +181,11 @@ impl Ledger {
         self.connection.query("ending the reports", Command::of(&["DEL", &key])).map(drop)
     }
 
-    /// How far the channel has been taken in.
+    /// How far the channel has been taken in. What no dispatcher can have written counts as not there.
     pub fn cursor(&mut self) -> Result<Option<Cursor>> {
         let get = Command::of(&["GET", &self.keys.cursor]);
         let reply = self.connection.query("reading the cursor", get).map_err(|error| self.name_the_key(error))?;
-        self.cursor_of(&reply)
-    }
-
-    /// Takes the cursors that attempts at the present batch may have written: what came of them is looked up otherwise.
-    pub fn take_doubts(&mut self) -> Vec<Cursor> {
-        std::mem::take(&mut self.doubts)
+        Ok(text(&reply).and_then(|cursor| cursor.parse().ok()))
     }
 
     /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.

@@ -2,8 +2,11 @@
 //!
 //! A server, or a proxy or service before it, may not carry a command or a reply of some size: too many words, one word too
 //! long, a reply above an output limit. Some say so, some only hang up. A batch is halved until what can't be carried stands
-//! alone; all else goes through. Limitation: a message alone is given up only after Redis has named its size, or has hung up
-//! [`BREAKS`] times in a row while everything else works; the caller makes sure of the latter.
+//! alone; all else goes through.
+//!
+//! A connection that ends says nothing of a size if the server can't be reached at all: behind a proxy an outage looks just
+//! like that. So an end counts only if another command is answered after it. Limitation: a message alone is given up only
+//! after Redis has named its size, or after [`BREAKS`] such ends in a row.
 
 use crate::error::Error;
 use crate::refusal::Refusal;
@@ -22,17 +25,25 @@ pub enum Split {
     TooLarge,
 }
 
-/// Judges one batch's failures; a new one for each batch.
+/// Judges the failures of one batch, in as many parts as it is tried; a new one for each batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Splitter {
     breaks: u32,
 }
 
 impl Splitter {
-    /// A batch of so many messages failed like this.
-    pub fn judge(&mut self, error: &Error, messages: usize) -> Split {
+    /// A part of the batch, of so many messages, is going to be tried. A message alone is judged by what happens to it: what
+    /// happened to the batch that it was in is held against none of them.
+    pub fn begin(&mut self, messages: usize) {
+        if messages <= 1 {
+            self.breaks = 0;
+        }
+    }
+
+    /// So many messages failed like this. `is_answered` asks whether the server answers at all.
+    pub fn judge(&mut self, error: &Error, messages: usize, is_answered: impl FnOnce() -> bool) -> Split {
         let named = error.refusal() == Some(Refusal::TooLarge);
-        self.breaks = if error.is_broken_off() { self.breaks + 1 } else { 0 };
+        self.breaks = if error.is_broken_off() && is_answered() { self.breaks + 1 } else { 0 };
         match messages {
             // Once is what a restart of Redis looks like.
             2.. if named || self.breaks > 1 => Split::Halve,
@@ -49,6 +60,7 @@ mod tests {
     use redis::make_extension_error;
 
     use super::*;
+    use crate::error::{CONNECTING, LOADING_A_SCRIPT};
 
     fn error(doing: &'static str, source: redis::RedisError) -> Error {
         Error::Redis { server: "s".to_owned(), doing, hint: String::new(), source }
@@ -66,7 +78,7 @@ mod tests {
     fn what_redis_names_too_large_is_halved_down_to_the_one_message() {
         let large = refused("Protocol error: invalid bulk length");
         assert_eq!(
-            [1_000, 2, 1].map(|count| Splitter::default().judge(&large, count)),
+            [1_000, 2, 1].map(|count| Splitter::default().judge(&large, count, || true)),
             [Split::Halve, Split::Halve, Split::TooLarge]
         );
     }
@@ -74,21 +86,41 @@ mod tests {
     #[test]
     fn a_lost_connection_is_held_against_a_batch_only_when_it_is_lost_again() {
         let mut splitter = Splitter::default();
-        assert_eq!(splitter.judge(&hung_up("recording"), 8), Split::Retry);
-        assert_eq!(splitter.judge(&hung_up("recording"), 8), Split::Halve);
+        assert_eq!(splitter.judge(&hung_up("recording"), 8, || true), Split::Retry);
+        assert_eq!(splitter.judge(&hung_up("recording"), 8, || true), Split::Halve);
+        // What the batch went through counts for its halves, and for no message that is alone.
+        splitter.begin(4);
+        assert_eq!(splitter.judge(&hung_up("recording"), 4, || true), Split::Halve);
+        for _ in 0..2 {
+            splitter.begin(1);
+            let judged: Vec<Split> = (0..BREAKS).map(|_| splitter.judge(&hung_up("recording"), 1, || true)).collect();
+            assert_eq!(judged.iter().filter(|split| **split == Split::Retry).count() as u32, BREAKS - 1);
+            assert_eq!(judged.last(), Some(&Split::TooLarge));
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_waited_for() {
+        let mut splitter = Splitter::default();
+        for round in 0..4 * BREAKS {
+            // It comes back now and then, for a moment.
+            let is_back = round % 2 == 0;
+            assert_eq!(splitter.judge(&hung_up("recording"), 8, || is_back), Split::Retry);
+        }
         let mut alone = Splitter::default();
-        let judged: Vec<Split> = (0..BREAKS).map(|_| alone.judge(&hung_up("recording"), 1)).collect();
-        assert_eq!(judged.iter().filter(|split| **split == Split::Retry).count() as u32, BREAKS - 1);
-        assert_eq!(judged.last(), Some(&Split::TooLarge));
+        for round in 0..4 * BREAKS {
+            let is_back = round % BREAKS != 0;
+            assert_eq!(alone.judge(&hung_up("recording"), 1, || is_back), Split::Retry);
+        }
     }
 
     #[test]
     fn other_trouble_is_waited_out() {
         let mut splitter = Splitter::default();
         for _ in 0..2 * BREAKS {
-            for trouble in [refused("max number of clients reached"), hung_up("connecting")] {
-                assert_eq!(splitter.judge(&trouble, 1_000), Split::Retry);
-                assert_eq!(splitter.judge(&trouble, 1), Split::Retry);
+            for trouble in [refused("max number of clients reached"), hung_up(CONNECTING), hung_up(LOADING_A_SCRIPT)] {
+                assert_eq!(splitter.judge(&trouble, 1_000, || true), Split::Retry);
+                assert_eq!(splitter.judge(&trouble, 1, || true), Split::Retry);
             }
         }
     }

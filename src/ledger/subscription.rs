@@ -6,6 +6,7 @@
 //! came together share an allocation (see `gathering`). Nothing is ever left out: a broken connection is an error, and what
 //! came after the break belongs to the next subscription.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::str::FromStr;
@@ -107,6 +108,8 @@ pub struct Batch {
     pub seen: Vec<Seen>,
     /// The epoch whose leader has given the lease back, if one said so.
     pub released: Option<Epoch>,
+    /// What the last ping said that was answered, if one was.
+    pub answered: Option<u64>,
 }
 
 /// See the module's text.
@@ -124,6 +127,8 @@ pub struct Subscription {
     skip: u64,
     /// Answers that are still to come to SUBSCRIBE and to the join marker's PUBLISH.
     unanswered: usize,
+    /// What pings said whose pongs have not come, in order. Bounded by the listener, which sends few.
+    pings: VecDeque<u64>,
     /// Whether it was said that a dispatcher of the group listens to another channel.
     warned_of_channel: bool,
     /// Which messages tell of the group's own keys.
@@ -160,6 +165,7 @@ impl Subscription {
             gathering: Gathering::default(),
             skip: 0,
             unanswered: SET_UP_ANSWERS,
+            pings: VecDeque::new(),
             own_events: OwnEvents::on(&channels.published, keys, channels.server.database()),
             warned_of_channel: false,
             warned_of_stranger: false,
@@ -180,7 +186,7 @@ impl Subscription {
 
     /// Waits for something to come and takes apart what has come. `None`: nothing within the patience.
     ///
-    /// A pong or a confirmation is an empty batch.
+    /// A confirmation is an empty batch.
     pub fn read(&mut self) -> Result<Option<Batch>> {
         self.make_room()?;
         let count = match self.stream.read(&mut self.buffer[self.filled.end..]) {
@@ -195,8 +201,10 @@ impl Subscription {
         self.take_apart().map(Some)
     }
 
-    /// Asks for a sign of life; the pong comes as an empty batch.
-    pub fn ping(&mut self) -> Result<()> {
+    /// Asks for a sign of life. When the answer has come, and so has all that was published before Redis read the ping, a
+    /// batch says this number.
+    pub fn ping(&mut self, number: u64) -> Result<()> {
+        self.pings.push_back(number);
         self.send("pinging", &Command::of(&["PING"]).into_bytes())
     }
 
@@ -243,14 +251,14 @@ impl Subscription {
     }
 
     fn take_apart(&mut self) -> Result<Batch> {
-        let mut released = None;
+        let (mut released, mut answered) = (None, None);
         loop {
             let skipped = self.skip.min(self.filled.len() as u64);
             self.filled.start += skipped as usize;
             self.skip -= skipped;
             let (received, length) = match receive(&self.buffer[self.filled.clone()], MAX_BODY_BYTES as u64) {
                 Ok(Some(found)) => found,
-                Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released }),
+                Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released, answered }),
                 Err(why) => return Err(self.unreadable("reading the subscription", why)),
             };
             match received {
@@ -288,7 +296,10 @@ impl Subscription {
                     return Err(self.refused("subscribing", text));
                 }
                 // Redis may refuse a PING for the state of its disk or while it loads: it lives all the same.
-                Received::Error(_) | Received::Other => self.unanswered = self.unanswered.saturating_sub(1),
+                Received::Error(_) | Received::Other => match self.unanswered {
+                    0 => answered = self.pings.pop_front().or(answered),
+                    _ => self.unanswered -= 1,
+                },
                 Received::Message { .. } => {}
             }
             self.filled.start += length;

@@ -159,6 +159,11 @@ pub struct Returned {
     pub reason: Arc<str>,
 }
 
+impl Returned {
+    /// How many words one has in the command that settles it.
+    pub const WORDS: usize = 6;
+}
+
 /// What came of settling a batch.
 #[derive(Debug)]
 pub struct Settlement {

@@ -1,10 +1,13 @@
-//! A proxy before Redis that refuses commands of more than so many words, as some services and proxies do.
+//! A proxy before Redis that refuses commands of more than so many words, or with a forbidden one, as some services and
+//! proxies do.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
 
 /// What becomes of a command that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ struct Shared {
     target: String,
     most_words: u64,
     refusal: Refusal,
+    /// A command that contains this is refused.
+    forbidden: Mutex<Option<&'static [u8]>>,
     refused: AtomicU64,
     stop: AtomicBool,
 }
@@ -42,13 +47,25 @@ impl Censor {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it listens").to_string();
         let (refused, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-        let shared = Arc::new(Shared { target: target.to_owned(), most_words, refusal, refused, stop });
+        let shared = Arc::new(Shared {
+            target: target.to_owned(),
+            most_words,
+            refusal,
+            forbidden: Mutex::default(),
+            refused,
+            stop,
+        });
         let accepting = shared.clone();
         Censor { address, shared, acceptor: Some(thread::spawn(move || accepting.accept(&listener))) }
     }
 
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
+    }
+
+    /// From now on commands that contain this are refused; with `None` none is for what it contains.
+    pub fn forbid(&self, forbidden: Option<&'static [u8]>) {
+        *self.shared.forbidden.lock() = forbidden;
     }
 
     /// How many commands were refused.
@@ -110,7 +127,8 @@ impl Shared {
                 // With the end of its line.
                 commands.by_ref().take(length + 2).read_to_end(&mut command)?;
             }
-            if words <= self.most_words {
+            let is_forbidden = self.forbidden.lock().is_some_and(|word| find(&command, word).is_some());
+            if words <= self.most_words && !is_forbidden {
                 far.write_all(&command)?;
                 continue;
             }

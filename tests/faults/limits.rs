@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 
-use oncecast::local::{Cluster, RedisOptions, Signal};
+use oncecast::local::{Cluster, RedisOptions, Signal, ports};
 use oncecast::wire::MAX_BODY_BYTES;
 use oncecast::{Consumer, Delivery};
 
 use crate::censor::{Censor, Refusal};
 use crate::dispatchers::Watched;
+use crate::router::{Kind, Router};
 use crate::run::{Run, assert_l0};
-use crate::support::load::Sent;
+use crate::support::load::{Load, Sent};
 use crate::support::{
     OwnConsumer, bare_cluster, client_of, options, pend, programs, publish, publish_payloads, run, state, stream,
     wait_for_intake, wait_until, wait_until_in_sync,
@@ -198,6 +199,61 @@ fn row_38_result_too_long() {
     publish(connection, "large", 0..1);
     publish(connection, "m", before..before + 300);
     assert_done_or_isolated(connection, names("m", 0..before + 300), "large0");
+}
+
+/// Row 38: for a moment there is no server behind what accepts connections, and closes them. That is no matter of size.
+#[test]
+fn row_38_outage_behind_a_proxy() {
+    let mut this = Run::of("row_38_outage_behind_a_proxy");
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let address = format!("127.0.0.1:{}", cluster.redis().port());
+    let nobody = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+    let routers = [Router::to(&address), Router::to(&address)];
+    let mut workers = Workers::of(&routers[0].url(), cluster.redis().folder(), 2, 4);
+    (0..2).for_each(|number| workers.start(number));
+    let dispatchers = ["d0", "d1"].map(|name| dispatcher(&routers[1].url(), name, &workers.addresses, ""));
+    wait_until_in_sync(connection, 2);
+    let load = Load::start(&cluster.redis().url(), "m", this.scale(5_000, 10_000));
+    for _ in 0..this.scale(2, 10) {
+        for router in &routers {
+            load.wait_for_more(this.random.u64(1_000..2_000));
+            let before = router.closed();
+            router.route(Kind::Commands, &nobody);
+            router.cut(Kind::Commands);
+            wait_until("all of them to have tried again, and again", || (router.closed() >= before + 40).then_some(()));
+            router.route(Kind::Commands, &address);
+        }
+    }
+    let sent = load.stop();
+    assert_l0(connection, &sent);
+    assert_eq!(stream(connection, "messages:dead"), [], "each of them can be carried");
+    drop(dispatchers);
+    workers.must_run();
+}
+
+/// Row 38: what stands before Redis does not even let the letter pass that says so.
+#[test]
+fn row_38_dead_letter_refused_as_well() {
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let censor = Censor::to(&format!("127.0.0.1:{}", cluster.redis().port()), 100_000, Refusal::Error);
+    censor.forbid(Some(b"forbidden"));
+    let mut workers = Workers::new(&mut cluster, 1, 2);
+    workers.start(0);
+    let mut leader = dispatcher(&censor.url(), "d0", &workers.addresses, "");
+    wait_until_in_sync(connection, 1);
+    publish(connection, "m", 0..50);
+    publish(connection, "forbidden", 0..1);
+    publish(connection, "m", 50..100);
+    // A batch is halved six times at most.
+    wait_until("the letter to have been refused more than once", || (censor.refused() >= 12).then_some(()));
+    let isolated = || leader.process.stderr().all().iter().filter(|line| line.contains("event=too-large")).count();
+    assert_eq!(isolated(), 1, "it has been found once, and is waited for");
+    assert_eq!(state(connection).1, 50, "what came before it is done");
+    censor.forbid(None);
+    assert_done_or_isolated(connection, names("m", 0..100), "forbidden0");
+    leader.process.must_run().unwrap();
 }
 
 /// Somebody has put something among the pending messages that is larger than any reply that is read. It is buried without

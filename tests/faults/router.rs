@@ -1,11 +1,12 @@
 //! A TCP proxy before several servers: each new connection goes where connections of its kind go at that time, and stays
-//! there.
+//! there. Where nobody listens it is accepted and closed. Subscriptions may be slow.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -30,6 +31,10 @@ struct Shared {
     targets: Mutex<(String, String)>,
     /// Both ends of each connection, whatever has become of it.
     open: Mutex<Vec<(Kind, TcpStream)>>,
+    /// How many connections were closed, since nobody listens where they lead.
+    closed: AtomicU64,
+    /// How much comes over a subscription in a second; 0: as much as there is.
+    subscription_bytes_per_s: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -39,7 +44,13 @@ impl Router {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it listens").to_string();
         let targets = Mutex::new((target.to_owned(), target.to_owned()));
-        let shared = Arc::new(Shared { targets, open: Mutex::default(), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            targets,
+            open: Mutex::default(),
+            closed: AtomicU64::new(0),
+            subscription_bytes_per_s: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
         let accepting = shared.clone();
         Router { address, shared, acceptor: Some(thread::spawn(move || accepting.accept(&listener))) }
     }
@@ -55,6 +66,16 @@ impl Router {
             Kind::Commands => target.clone_into(&mut targets.0),
             Kind::Subscription => target.clone_into(&mut targets.1),
         }
+    }
+
+    /// How many connections were accepted and closed, since nobody listens where they lead.
+    pub fn closed(&self) -> u64 {
+        self.shared.closed.load(Ordering::Relaxed)
+    }
+
+    /// From now on no more than this comes over each subscription in a second.
+    pub fn slow_subscriptions_down(&self, bytes_per_s: u64) {
+        self.shared.subscription_bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
     }
 
     /// Breaks every connection of this kind that there is now.
@@ -98,25 +119,42 @@ impl Shared {
     }
 
     /// Passes a connection on until it ends.
-    fn connect(&self, near: &TcpStream) {
+    fn connect(self: Arc<Self>, near: &TcpStream) {
         let Some(kind) = kind_of(near) else { return };
         let target = match (kind, &*self.targets.lock()) {
             (Kind::Commands, (target, _)) | (Kind::Subscription, (_, target)) => target.clone(),
         };
         // Its end tells the client that nobody is there.
-        let Ok(far) = TcpStream::connect(&target) else { return drop(near.shutdown(Shutdown::Both)) };
-        self.open.lock().extend([near, &far].map(|stream| (kind, clone(stream))));
-        let pump = |from: &TcpStream, to: &TcpStream| {
-            let (mut from, mut to) = (clone(from), clone(to));
-            move || {
-                // However it ends, both sides are told.
-                let _ = io::copy(&mut from, &mut to);
-                let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
-            }
+        let Ok(far) = TcpStream::connect(&target) else {
+            self.closed.fetch_add(1, Ordering::Relaxed);
+            return drop(near.shutdown(Shutdown::Both));
         };
-        let answers = thread::spawn(pump(&far, near));
-        pump(near, &far)();
+        self.open.lock().extend([near, &far].map(|stream| (kind, clone(stream))));
+        let (from, to, this) = (clone(&far), clone(near), self.clone());
+        let answers = thread::spawn(move || {
+            // However it ends, both sides are told.
+            let _ = this.answer(kind, &from, &to);
+            let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
+        });
+        let _ = io::copy(&mut &*near, &mut &far);
+        let _ = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
         let _ = answers.join();
+    }
+
+    /// Copies what the server says, of a subscription as slowly as it is wanted.
+    fn answer(&self, kind: Kind, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        let mut buffer = vec![0; 16 << 10];
+        loop {
+            let count = from.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            to.write_all(&buffer[..count])?;
+            let bytes_per_s = self.subscription_bytes_per_s.load(Ordering::Relaxed);
+            if kind == Kind::Subscription && bytes_per_s > 0 {
+                thread::sleep(Duration::from_secs_f64(count as f64 / bytes_per_s as f64));
+            }
+        }
     }
 }
 

@@ -9,10 +9,10 @@ use oncecast::local::{ChildProcess, Cluster, RedisOptions, RedisServer, ports};
 use crate::dispatchers::Watched;
 use crate::router::{Kind, Router};
 use crate::run::{Run, assert_l0, assert_l0_of};
-use crate::support::load::Load;
+use crate::support::load::{Load, Sent};
 use crate::support::{
-    DEADLINE, bare_cluster, client, client_of, programs, publish, redis_server, run, stream, subscribers,
-    subscription_of, wait_for_intake, wait_for_intake_of, wait_until, wait_until_in_sync,
+    DEADLINE, bare_cluster, client, client_of, programs, publish, publish_payloads, redis_server, run, state, stream,
+    subscribers, subscription_of, wait_for_intake, wait_for_intake_of, wait_until, wait_until_in_sync,
 };
 use crate::workers::Workers;
 
@@ -367,4 +367,35 @@ fn row_32_one_name_in_two_databases() {
 #[test]
 fn row_32_a_name_that_begins_with_the_other() {
     side_by_side("row_32_a_name_that_begins_with_the_other", ("messages", 0), ("messages:alive", 0));
+}
+
+/// Row 30: subscriptions that bring much less than is published are behind, not with another server. Redis keeps what they
+/// have not brought yet: that would be lost if they were made anew.
+#[test]
+fn row_30_subscriptions_that_lag() {
+    /// How much a subscription brings.
+    const BYTES_PER_S: u64 = 1_000_000;
+    /// How far the subscriptions are behind: longer than markers may stay unheard.
+    const LAG_S: u64 = 6;
+    let this = Run::of("row_30_subscriptions_that_lag");
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let router = Router::to(&address_of(cluster.redis()));
+    let mut workers = Workers::new(&mut cluster, 1, 2);
+    workers.start(0);
+    let dispatchers = ["d0", "d1"].map(|name| dispatcher(name, &router.url(), &workers.addresses, ARGS));
+    wait_until_in_sync(connection, 2);
+    router.slow_subscriptions_down(BYTES_PER_S);
+    let payload = |n| format!("{{\"message_id\":\"m{n}\",\"pad\":\"{}\"}}", "x".repeat(1_000));
+    let messages = this.scale(LAG_S, 2 * LAG_S) * BYTES_PER_S / 1_000;
+    for begin in (0..messages).step_by(100) {
+        let receivers = publish_payloads(connection, (begin..begin + 100).map(payload));
+        assert_eq!(receivers, 2, "both are subscribed");
+    }
+    let owed: Vec<String> = (0..messages).map(|n| format!("m{n}")).collect();
+    wait_until("all to be done", || (state(connection).1 >= owed.len()).then_some(()));
+    assert_l0(connection, &Sent { owed, ..Sent::default() });
+    assert_eq!(stream(connection, "messages:gaps"), []);
+    let deaf = |one: &Watched| one.process.stderr().all().into_iter().filter(|line| line.contains("event=deaf"));
+    assert_eq!(dispatchers.iter().flat_map(deaf).collect::<Vec<_>>(), [""; 0]);
 }

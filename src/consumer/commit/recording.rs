@@ -13,7 +13,7 @@ use super::{Finished, Watch, Worker};
 use crate::consumer::desk::LinkId;
 use crate::consumer::handler::HandlerError;
 use crate::id::MessageId;
-use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches};
+use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches, parts};
 use crate::log::Quoted;
 
 impl Worker {
@@ -54,20 +54,17 @@ impl Worker {
     /// Records results by the script, which looks; in halves where they can't be carried together. `false` if it was given
     /// up. A result that can't be carried at all fails its message for good: another attempt would bring the same.
     fn record_looking(&mut self, part: &[&Finished], raise: Raise, splitter: &mut Splitter) -> bool {
+        splitter.begin(part.len());
         let outcome = self.insist(part.len(), |worker| {
             let commits = part.iter().map(|finished| &finished.commit);
             match worker.ledger.commit(None, worker.result_maxlen, raise, commits) {
                 Ok(committed) => Ok(Ok(committed)),
                 Err(error) => {
-                    // Without a reply it may have taken place.
-                    worker.unsure |= error.refusal().is_none();
-                    match splitter.judge(&error, part.len()) {
-                        Split::Retry => {
-                            if part.len() == 1 && !worker.ledger.is_answered() {
-                                *splitter = Splitter::default();
-                            }
-                            Err(error)
-                        }
+                    // Without a reply it may have taken place, and what stood before a refused result is recorded.
+                    worker.unsure |= !error.is_unsent();
+                    worker.beat();
+                    match splitter.judge(&error, part.len(), || worker.ledger.is_answered()) {
+                        Split::Retry => Err(error),
                         split => Ok(Err((split, error))),
                     }
                 }
@@ -211,17 +208,21 @@ impl Worker {
             Quoted(reason)
         );
         let messages: Vec<_> = left.iter().map(|finished| (finished.commit.id, finished.payload.clone())).collect();
-        let nonce = fastrand::u64(..);
-        let back = self.insist(messages.len(), |worker| worker.ledger.put_back(nonce, &messages));
-        if back.is_none() {
-            let ids: Vec<String> = messages.iter().map(|(id, _)| id.to_string()).collect();
-            error!(
-                "event=messages-lost count={} ids={} reason=\"removed, and neither recorded nor put back\"",
-                ids.len(),
-                ids.join(",")
-            );
+        let mut rest = messages.as_slice();
+        while let Some(part) = parts(rest, |(_, payload)| (payload.len(), 2)).next() {
+            let nonce = fastrand::u64(..);
+            if self.insist(part.len(), |worker| worker.ledger.put_back(nonce, part)).is_none() {
+                let ids: Vec<String> = rest.iter().map(|(id, _)| id.to_string()).collect();
+                error!(
+                    "event=messages-lost count={} ids={} reason=\"removed, and neither recorded nor put back\"",
+                    ids.len(),
+                    ids.join(",")
+                );
+                return None;
+            }
+            rest = &rest[part.len()..];
         }
-        back.map(|()| left)
+        Some(left)
     }
 
     /// A transaction did not remove what it should have. Which of its messages that was it does not say, so all connections are

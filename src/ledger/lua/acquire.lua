@@ -80,7 +80,7 @@ epoch = string.format('%.0f', epoch)
 -- Not there is another thing than not ours.
 before = before and (epoch_in(before) and before or '0')
 
--- The newest message. What strangers added above it counts for nothing, however much that is.
+-- The newest message. What strangers added above it counts for nothing.
 local newest = false
 for place = 0, 255 do
   local member, score = unpack(redis.call('ZREVRANGE', KEYS[4], place, place, 'WITHSCORES'))
@@ -106,7 +106,9 @@ end
 local info = redis.pcall('INFO', 'server')
 local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 'unknown'
 redis.call('SET', KEYS[2], epoch)
-redis.call('SET', KEYS[5], string.format('%s %s %.0f', epoch, run_id, tonumber(newest or '0')))
+-- Behind many strangers the newest message is not found; the cursor knows how far ids have come.
+local reached = math.max(tonumber(newest or '0'), tonumber(string.match(cursor or '', '%d+$') or '0'))
+redis.call('SET', KEYS[5], string.format('%s %s %.0f', epoch, run_id, reached))
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. epoch .. (own and '' or ' ttl'), 'PX', ARGV[2])
 answer[1] = 'acquired'
 answer[5] = ARGV[1] .. ' ' .. epoch .. (own and '' or ' ttl')

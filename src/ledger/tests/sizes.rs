@@ -33,8 +33,8 @@ fn a_reply_that_is_larger_than_anything_asked_for_ends_the_connection() {
         let text = error.to_string();
         assert_eq!(error.refusal(), Some(Refusal::TooLarge), "{text}");
         assert!(text.contains(&MAX_REPLY_BYTES.to_string()) && text.contains(&MAX_REPLY_VALUES.to_string()), "{text}");
-        assert_eq!(Splitter::default().judge(&error, 2), Split::Halve);
-        assert_eq!(Splitter::default().judge(&error, 1), Split::TooLarge);
+        assert_eq!(Splitter::default().judge(&error, 2, || true), Split::Halve);
+        assert_eq!(Splitter::default().judge(&error, 1, || true), Split::TooLarge);
         peer.join().expect("the connection was closed");
     }
 }

@@ -266,6 +266,119 @@ fn an_intake_that_comes_late_does_nothing() {
     assert_eq!(counts(&mut f), (2, 0));
 }
 
+/// Two attempts at a batch were cut off, and it was taken in by halves. The second attempt arrives when the results are there:
+/// it must not take the cursor for what the first one left.
+#[test]
+fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1]);
+    let before = f.ledger.cursor().expect("redis answers");
+    let batch = [2, 3, 4, 5].map(|id| arrival(id, b"x"));
+    let whole = cursor("m", 5, 5);
+    let first_attempts = [whole.clone(), cursor("m", 5, 6)];
+    let mut leader = other(&f);
+    leader.doubts = first_attempts.to_vec();
+    leader.take_doubts();
+    let middle = leader.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &batch[..2]).expect("it leads");
+    let Intake::Taken(middle) = middle else { panic!("{middle:?}") };
+    let end = leader.intake(epoch, Some(&middle), &whole, &batch[2..]).expect("it leads");
+    assert!(matches!(&end, Intake::Taken(end) if !first_attempts.contains(end)), "{end:?}");
+    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[1, 2, 3, 4].map(commit)).expect("redis answers").recorded, 4);
+    let mut late = other(&f);
+    late.doubts = vec![whole.clone()];
+    let late = late.intake(epoch, before.as_ref(), &whole, &batch).expect("it leads");
+    assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
+    assert_eq!(counts(&mut f), (4, 1));
+}
+
+/// However many attempts at a batch get no answer, none knows the cursor that a later one writes.
+#[test]
+fn each_attempt_without_an_answer_writes_a_cursor_of_its_own() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1]);
+    let before = f.ledger.cursor().expect("redis answers");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("redis://{}", silent.local_addr().expect("it listens"));
+    let hangs_up = std::thread::spawn(move || (0..40).for_each(|_| drop(silent.accept().map(swallow))));
+    let keys = Arc::new(Keys::new("messages"));
+    let mut leader = Ledger::new(Server::parse(&url).expect("a URL"), keys, Duration::from_secs(10));
+    let mut written = Vec::new();
+    for _ in 0..40 {
+        let error = leader.intake(epoch, before.as_ref(), &cursor("m", 2, 2), &[arrival(2, b"x")]);
+        assert!(error.expect_err("it is cut off").is_broken_off());
+        written.extend(leader.doubts.last().cloned());
+    }
+    hangs_up.join().expect("it does not panic");
+    assert!(written.is_sorted_by(|one, next| one.last_id < next.last_id), "{written:?}");
+}
+
+/// Reads a little, as one that goes away in the middle of a command.
+fn swallow((mut stream, _): (std::net::TcpStream, std::net::SocketAddr)) {
+    let _ = std::io::Read::read(&mut stream, &mut [0; 64]);
+}
+
+/// The right to write the cursor is taken away between the transaction's commands and their execution.
+#[test]
+fn an_intake_whose_cursor_is_refused_leaves_no_members_behind() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1]);
+    let before = f.ledger.cursor().expect("redis answers");
+    f.run(&["ACL", "SETUSER", "u", "on", ">p", "~*", "&*", "+@all"]);
+    let (relay, go_on) = until_told(f.redis.port());
+    let url = format!("redis://u:p@{relay}");
+    let keys = Arc::new(Keys::new("messages"));
+    let mut leader = Ledger::new(Server::parse(&url).expect("a URL"), keys, Duration::from_secs(10));
+    let between = leader.intake(epoch, before.as_ref(), &cursor("m", 2, 2), &[arrival(2, b"x")]).expect("it leads");
+    let Intake::Taken(between) = between else { panic!("{between:?}") };
+    let intake = std::thread::spawn(move || {
+        let rewound = leader.intake(epoch, Some(&between), &cursor("m", 4, 4), &[3, 4].map(|id| arrival(id, b"x")));
+        (rewound, between)
+    });
+    wait_until(Duration::from_secs(10), "both commands are queued", || {
+        let Value::BulkString(clients) = f.run(&["CLIENT", "LIST"]) else { panic!("a text") };
+        Ok(String::from_utf8_lossy(&clients).contains("multi=2").then_some(()))
+    })
+    .expect("they come");
+    f.run(&["ACL", "SETUSER", "u", "-set"]);
+    go_on.send(()).expect("it waits");
+    let (rewound, between) = intake.join().expect("it does not panic");
+    assert!(matches!(rewound, Ok(Intake::Rewound(_))), "{rewound:?}");
+    assert_eq!(f.ledger.cursor().expect("redis answers"), Some(between));
+    assert_eq!(counts(&mut f), (0, 2), "what was added is gone: it will be taken in under other ids");
+}
+
+/// A relay before a server that holds back each `EXEC` until it is told to go on; by then all before it is there. Serves one
+/// connection.
+fn until_told(port: u16) -> (std::net::SocketAddr, crossbeam_channel::Sender<()>) {
+    use std::io::{Read, Write};
+    const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it listens");
+    let (go_on, told) = crossbeam_channel::bounded(0);
+    std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut near, _) = listener.accept()?;
+        let mut far = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        let (mut from, mut to) = (far.try_clone()?, near.try_clone()?);
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let mut buffer = [0; 4_096];
+        loop {
+            let count = near.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            let read = &buffer[..count];
+            let held = read.windows(EXEC.len()).position(|part| part == EXEC).filter(|at| *at > 0).unwrap_or(count);
+            far.write_all(&read[..held])?;
+            if held < count {
+                // Disconnected: the test is over.
+                let _ = told.recv();
+            }
+            far.write_all(&read[held..])?;
+        }
+    });
+    (address, go_on)
+}
+
 #[test]
 fn what_is_put_back_under_the_next_leader_is_not_recorded_twice() {
     let mut f = fixture();
@@ -275,7 +388,8 @@ fn what_is_put_back_under_the_next_leader_is_not_recorded_twice() {
     f.run(&["SET", "messages:processed", "mine"]);
     assert!(record(&mut unlucky, &[2]).is_some_and(|recorded| recorded.unstored.is_some()));
     f.run(&["DEL", "messages:processed"]);
-    // The next leader begins while the message is nowhere.
+    // The next leader begins while the message is nowhere, and the cursor does not tell of it either.
+    f.run(&["DEL", "messages:cursor"]);
     led(&mut f, &[]);
     let mut next = other(&f);
     next.watch_recall().expect("it is watched");
@@ -294,6 +408,24 @@ fn an_election_needs_nothing_of_the_recall_before() {
     let later = led(&mut f, &[7]);
     assert!(later > epoch);
     assert_eq!(f.ledger.recall_now().up_to, MessageId(0), "what is gone is no longer recalled");
+}
+
+#[test]
+fn however_many_strangers_there_are_the_recall_reaches_what_was_taken_in() {
+    let mut f = fixture();
+    led(&mut f, &[1, 7]);
+    for stranger in 0..300 {
+        f.run(&["ZADD", "messages:pending", "6000000000000000", &format!("stranger {stranger}")]);
+    }
+    led(&mut f, &[]);
+    assert_eq!(f.ledger.recall_now().up_to, MessageId(7));
+}
+
+#[test]
+fn a_cursor_that_is_none_of_ours_counts_as_none() {
+    let mut f = fixture();
+    f.run(&["SET", "messages:cursor", "somebody's"]);
+    assert_eq!(f.ledger.cursor().expect("redis answers"), None);
 }
 
 /// A user of its own, whose rights the test changes; it has all of them at first.

@@ -90,6 +90,7 @@ pub(super) fn steps() -> Vec<Step> {
         intake("intake of nothing in a transaction that is open", |c| c.intake(Some(8), &[])).open_after(Caller::open_intake),
         script("rewind", &REWIND, |c| c.rewind(Some(4))).needs_room(),
         script("rewind to nothing", &REWIND, |c| c.rewind(None)),
+        script("withdraw members", &WITHDRAW, Caller::withdraw),
         commit("commit", |c| c.commit(None, 0, Raise::Nothing, &[1, 2, 3])),
         commit("commit with a limit", |c| c.commit(None, LIMIT, Raise::Nothing, &[1, 2, 3])),
         commit("commit of what has no result or is gone", |c| c.commit(None, 0, Raise::Nothing, &[1, NO_RESULT, 2, 900])),
@@ -308,6 +309,12 @@ impl Caller {
         let to = to.map(|at| cursor("m", at, at).to_string()).unwrap_or_default();
         let call = ScriptCall::new(&["messages:epoch", "messages:cursor"]).show(MINE).show("m 6 6").bytes(to);
         came(self.ledger.call_for_ok(MINE, "testing", &REWIND, call))
+    }
+
+    /// Removes members for which the cursor was not moved.
+    fn withdraw(&mut self) -> Came {
+        let call = ScriptCall::new(&["messages:epoch", "messages:pending"]).show(MINE).show(5).show(6);
+        came(self.ledger.call_for_ok(MINE, "testing", &WITHDRAW, call))
     }
 
     fn commit(&mut self, epoch: Option<Epoch>, maxlen: u64, raise: Raise, ids: &[u64]) -> Came {
