@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_counts_as_elsewhere_and_is_not_reported_leaves() {
-        let (mut places, now) = with(1, 1..=0);
+        let (mut places, now) = (Places::new(1), Instant::now());
         places.claim(MessageId(5), Place::Elsewhere, now);
         assert_eq!((places.expire(LIMIT, now + LIMIT), places.room()), (vec![], 1));
     }

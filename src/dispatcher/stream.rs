@@ -125,8 +125,8 @@ mod tests {
         });
         let mut byte = [0];
         let error = loop {
-            match stream.read(&mut byte) {
-                Ok(_) => {}
+            match stream.read_exact(&mut byte) {
+                Ok(()) => {}
                 Err(error) => break error,
             }
         };
