@@ -217,7 +217,9 @@ fn a_consumer_that_swallows_messages_swallows_no_more_than_its_prefetch() {
     let connection = &mut group.client();
     wait_until_listed(connection, &["good", "swallower"]);
     let mut swallowed = BTreeSet::new();
-    let mut published = 0;
+    // As many as both have room for.
+    publish_payloads(connection, (0..4).map(|n| n.to_string()));
+    let mut published = 4;
     // Until long after what it has is overdue.
     let overdue = std::time::Instant::now() + Duration::from_secs(3);
     while std::time::Instant::now() < overdue {

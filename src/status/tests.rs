@@ -109,7 +109,7 @@ fn it_says_the_same_as_json() {
     let consumer = |id: &str, state, in_flight, draining| {
         serde_json::json!({
             "id": id, "address": format!("{id}.example:6969"), "state": state, "draining": draining,
-            "in_flight": in_flight, "prefetch": 64, "acked_per_s": 10.0,
+            "in_flight": in_flight, "overdue": 0, "prefetch": 64, "acked_per_s": 10.0,
         })
     };
     assert_eq!(

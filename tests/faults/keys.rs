@@ -526,6 +526,13 @@ fn row_37_keys_of_another_type() {
         load.wait_for_more(this.random.u64(10..100));
         let key = format!("messages:{key}");
         let seen = DISPATCHERS.map(|member| group.cluster.process(member).unwrap().stderr().count());
+        // A transaction that is open when the pending messages are replaced records results without removing their messages, which
+        // is one of the limits: so nobody has a message in hand in that moment.
+        let quiet = key.ends_with("pending").then(|| load.hold());
+        if quiet.is_some() {
+            wait_for_intake(&mut group.connection);
+            wait_until("nothing to be pending", || (state(&mut group.connection).0 == 0).then_some(()));
+        }
         let mut change = redis::pipe();
         change.atomic();
         let there: bool = run(&mut group.connection, &["EXISTS", &key]);
@@ -535,6 +542,7 @@ fn row_37_keys_of_another_type() {
         let other = if key.ends_with("consumers") { "SADD" } else { "RPUSH" };
         change.cmd(other).arg(&key).arg("absurd");
         let () = change.query(&mut group.connection).expect("it can be replaced");
+        drop(quiet);
         load.wait_for_more(this.random.u64(100..200));
         // Some are not touched until something goes wrong, and some a leader writes anew.
         let touched = ["leader", "epoch", "cursor", "pending"].iter().any(|one| key.ends_with(one));
