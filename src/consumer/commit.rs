@@ -85,6 +85,7 @@ impl Committer {
             unsure: false,
             not_pending: NotPending::default(),
             breaches: NotPending::default(),
+            raised: None,
             doubt: None,
             asked: Instant::now(),
             trouble: None,
@@ -141,6 +142,8 @@ struct Worker {
     not_pending: NotPending,
     /// The same of what transactions recorded.
     breaches: NotPending,
+    /// To what the present batch has raised the recall, as far as that is known.
+    raised: Option<MessageId>,
     /// The highest id of a transaction of which it is not known whether it took place.
     doubt: Option<MessageId>,
     /// When Redis was first asked for something that it has not done yet.

@@ -72,6 +72,8 @@ pub(super) struct CommitTask {
     pub(super) serial: u64,
     pub(super) commits: Vec<Commit>,
     pub(super) bytes: usize,
+    /// Some of these the consumer only said that it had in hand.
+    pub(super) adopted: bool,
 }
 
 /// Messages that a consumer named in HELD.
@@ -133,6 +135,8 @@ pub(super) struct Courier {
     serials: u64,
     /// Where the search for the freest link begins, so that ties go in turn.
     turn: usize,
+    /// How far the stray answers of each consumer's last link are paid for.
+    debts: Vec<Option<Instant>>,
     /// Links to read on although their socket shows nothing new.
     unread: Vec<usize>,
     tended: Instant,
@@ -184,6 +188,7 @@ impl Courier {
             result_bytes: 0,
             serials: 0,
             turn: 0,
+            debts: vec![None; consumers],
             unread: Vec::new(),
             tended: now,
             patience: PATIENCE.min(shared.config.link_timeout / 10),

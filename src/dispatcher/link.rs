@@ -195,6 +195,13 @@ impl Link {
         overdue
     }
 
+    /// What it has said lately was not heard: it counts as having reported, and read, everything.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.places.received(now);
+        self.progress.1 = now;
+    }
+
     /// Whether something has waited to be written for `limit`, and the peer has read none of it.
     pub(super) fn reads_nothing(&mut self, limit: Duration, now: Instant) -> bool {
         let written = self.socket.get_ref().written_bytes();

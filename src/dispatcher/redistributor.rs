@@ -303,7 +303,7 @@ impl Redistributor {
                     };
                     let loss = (returned.verdict == Verdict::Lost)
                         .then(|| Loss { consumer: returned.consumer.clone(), reason: returned.reason.clone() });
-                    let line = Line::of(loss.as_ref(), delivery.saturating_add(1));
+                    let line = Line::of(loss.as_ref(), delivery);
                     self.waiting(line).delayed.insert((now + wait, returned.id), loss.map(Box::new));
                 }
             }
@@ -385,21 +385,22 @@ impl Redistributor {
 
     fn commit(&mut self, task: CommitTask) -> Result<(), Killed> {
         let ids = task.commits.iter().map(|commit| commit.id).collect();
+        let raise = if task.adopted { Raise::Recorded } else { Raise::Nothing };
         for batch in batches(&task.commits, |commit| commit) {
-            self.commit_parts(batch, &mut Splitter::default())?;
+            self.commit_parts(batch, raise, &mut Splitter::default())?;
         }
         self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
     }
 
-    fn commit_parts(&mut self, batch: &[Commit], splitter: &mut Splitter) -> Result<(), Killed> {
+    fn commit_parts(&mut self, batch: &[Commit], raise: Raise, splitter: &mut Splitter) -> Result<(), Killed> {
         let epoch = self.epoch;
-        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, Raise::Nothing, batch);
+        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, raise, batch);
         match self.retry.carry(&mut self.ledger, splitter, batch.len(), commit)? {
             Carried::Done(_) => Ok(()),
             Carried::Halve => {
                 let (first, second) = batch.split_at(batch.len() / 2);
-                self.commit_parts(first, splitter)?;
-                self.commit_parts(second, splitter)
+                self.commit_parts(first, raise, splitter)?;
+                self.commit_parts(second, raise, splitter)
             }
             Carried::TooLarge(reason) => {
                 let bury =

@@ -41,6 +41,16 @@ impl Strays {
         self.paid_at - now <= self.burst
     }
 
+    /// How far they are paid for: the consumer's next link goes on from there.
+    pub(super) fn paid_at(&self) -> Instant {
+        self.paid_at
+    }
+
+    /// The last link of this consumer left a debt.
+    pub(super) fn owe(&mut self, paid_at: Option<Instant>) {
+        self.paid_at = self.paid_at.max(paid_at.unwrap_or(self.paid_at));
+    }
+
     /// How many there were since that was last asked, and one of their messages, if it is time to say so.
     pub(super) fn due(&mut self, now: Instant) -> Option<(usize, MessageId)> {
         if self.said.is_some_and(|said| now.saturating_duration_since(said) < SAY_EVERY) {

@@ -44,6 +44,15 @@ impl Status {
                         consumer.id, consumer.overdue
                     ));
                 }
+                let others =
+                    self.members.iter().filter_map(|member| Some((&member.id, &member.report.as_ref()?.channel)));
+                for (id, channel) in others.filter(|(_, channel)| !channel.is_empty() && **channel != report.channel) {
+                    problems.push(format!(
+                        "{id} listens to the channel {channel}, and the leader to {}: what is published on the other one is not \
+                         taken in (--channel / ONCECAST_CHANNEL)",
+                        report.channel
+                    ));
+                }
                 if report.full {
                     problems.push(format!(
                         "the leader tracks as many messages as it may, and {} of them wait for another delivery: new ones \

@@ -4,7 +4,7 @@
 //! Nothing is ever recorded by two of them: the script looks whether a message is still pending, and a transaction is used
 //! only where it need not. What it rests on stands in `ledger/commit.rs`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
 use log::{debug, error, warn};
@@ -15,6 +15,7 @@ use crate::consumer::handler::HandlerError;
 use crate::id::MessageId;
 use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches, parts};
 use crate::log::Quoted;
+use crate::refusal::Refusal;
 
 impl Worker {
     /// Records a batch, however long that takes; `false` if it was given up.
@@ -22,8 +23,11 @@ impl Worker {
         self.unsure = false;
         self.note_question();
         let (alone, mut others) = self.sort_out(batch);
-        // Where nobody may use transactions nobody need be made to look, and this user may not write the recall.
-        let watched = self.ledger.recall().is_some();
+        // Without a connection it is not known what the recall says. Where it can't be watched over one, this user may not write it.
+        let recall = self.ledger.recall();
+        let may_raise = recall.is_some() || self.ledger.connection_number().is_none();
+        let before = recall.map(|recall| recall.up_to);
+        self.raised = None;
         self.beat();
         match self.record_alone(&alone) {
             Some(recorded) => others.extend(recorded),
@@ -35,7 +39,7 @@ impl Worker {
         // Whoever speaks there may not be the leader, and somebody else may have the message from the leader: he has to look, too.
         let (proven, unproven): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|finished| self.trust.is_proven(finished.link));
-        let raise = if watched { Raise::Recorded } else { Raise::Nothing };
+        let raise = if may_raise { Raise::Recorded } else { Raise::Nothing };
         for (others, raise) in [(unproven, raise), (proven, self.doubt.map_or(Raise::Nothing, Raise::To))] {
             for part in batches(&others, |finished| &finished.commit) {
                 if !self.record_looking(part, raise, &mut Splitter::default()) {
@@ -47,7 +51,7 @@ impl Worker {
         self.beat();
         // If that was a new connection: what is handed over from here on is above what it leaves in doubt.
         self.watch_recall(batch);
-        self.count_not_pending();
+        self.count_not_pending(before);
         true
     }
 
@@ -55,6 +59,7 @@ impl Worker {
     /// up. A result that can't be carried at all fails its message for good: another attempt would bring the same.
     fn record_looking(&mut self, part: &[&Finished], raise: Raise, splitter: &mut Splitter) -> bool {
         splitter.begin(part.len());
+        let mut raise = raise;
         let outcome = self.insist(part.len(), |worker| {
             let commits = part.iter().map(|finished| &finished.commit);
             match worker.ledger.commit(None, worker.result_maxlen, raise, commits) {
@@ -63,6 +68,10 @@ impl Worker {
                     // Without a reply it may have taken place, and what stood before a refused result is recorded.
                     worker.unsure |= !error.is_unsent();
                     worker.beat();
+                    if raise == Raise::Recorded && error.refusal() == Some(Refusal::Right) {
+                        // It may be the recall that this user may not write.
+                        raise = Raise::Nothing;
+                    }
                     match splitter.judge(&error, part.len(), || worker.ledger.is_answered()) {
                         Split::Retry => Err(error),
                         split => Ok(Err((split, error))),
@@ -73,6 +82,12 @@ impl Worker {
         match outcome {
             None => false,
             Some(Ok(committed)) => {
+                let recorded = |finished: &&&Finished| !committed.gone.contains(&finished.commit.id);
+                if raise == Raise::Recorded
+                    && let Some(last) = part.iter().rfind(recorded)
+                {
+                    self.raised = self.raised.max(Some(last.commit.id));
+                }
                 self.note_committed(part, &committed);
                 true
             }
@@ -94,15 +109,17 @@ impl Worker {
 
     fn note_committed(&mut self, part: &[&Finished], committed: &Committed) {
         let gone: HashSet<MessageId> = committed.gone.iter().copied().collect();
-        for Finished { commit, number, link, .. } in part {
-            if !gone.contains(&commit.id) {
-                if self.trust.prove(*link) {
-                    self.desk.prove(*link);
-                }
-            } else if *number == 1 {
-                self.gone.push((commit.id, *link));
+        let missing = part.iter().filter(|finished| finished.number == 1 && gone.contains(&finished.commit.id));
+        let missing: Vec<_> = missing.map(|finished| (finished.commit.id, finished.link)).collect();
+        // One message that was pending proves nothing where others were made up.
+        let honest = part.iter().filter(|finished| !gone.contains(&finished.commit.id)).map(|finished| finished.link);
+        let honest: BTreeSet<LinkId> = honest.filter(|link| missing.iter().all(|(_, other)| other != link)).collect();
+        for link in honest {
+            if self.trust.prove(link) {
+                self.desk.prove(link);
             }
         }
+        self.gone.extend(missing);
         let stats = self.desk.stats();
         stats.recorded.add(committed.recorded);
         stats.scripted.add(committed.recorded);
@@ -111,13 +128,16 @@ impl Worker {
 
     /// Counts first deliveries that were not pending, where nothing explains it: not what this consumer may have recorded
     /// itself, in a step whose reply got lost, and not what more than one consumer may have in hand, as the recall tells.
-    fn count_not_pending(&mut self) {
+    fn count_not_pending(&mut self, before: Option<MessageId>) {
         let mut gone = std::mem::take(&mut self.gone);
         if self.unsure {
             return;
         }
-        if let Some(recall) = self.ledger.recall() {
-            gone.retain(|(id, _)| *id > recall.up_to);
+        let now = self.ledger.recall().map(|recall| recall.up_to);
+        // What this step has raised it to explains nothing.
+        let explained = if now == self.raised { before.or(now) } else { now };
+        if let Some(up_to) = explained {
+            gone.retain(|(id, _)| *id > up_to);
         }
         if let Some((example, _)) = gone.first() {
             self.desk.stats().not_pending.add(gone.len());

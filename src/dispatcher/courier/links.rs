@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tungstenite::{Bytes, WebSocket};
 
+use super::outcomes::{Mistake, note_stray};
 use super::{Claims, Courier, PATIENCE, Task};
 use crate::dispatcher::dialer::{Dial, LinkNews, NewLink};
 use crate::dispatcher::link::{Failure, Incoming, Link};
@@ -13,7 +14,7 @@ use crate::dispatcher::places::Place;
 use crate::dispatcher::sockets::Readiness;
 use crate::dispatcher::stats::add;
 use crate::dispatcher::stream::Stream;
-use crate::dispatcher::table::Whereabouts;
+use crate::dispatcher::table::{MAX_TRACKED, Whereabouts};
 use crate::error::Result;
 use crate::id::MessageId;
 use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict, Words};
@@ -55,7 +56,8 @@ impl Courier {
         let held = std::mem::take(&mut new.greeted.held);
         let mut link = Link::new(new, self.serials);
         self.sockets.add(link.stream(), index)?;
-        self.believe(index, &mut link, &held);
+        link.strays.owe(self.debts[index]);
+        let believed = self.believe(index, &mut link, &held);
         self.compare_names(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
@@ -67,6 +69,10 @@ impl Courier {
         self.links[index] = Some(link);
         self.answered[index] = true;
         self.list_members();
+        if let Err((code, problem)) = believed {
+            self.bad_frame(index, code, &problem);
+            return Ok(());
+        }
         self.handle_frames(index, leftover.into());
         // What came with the answer is in the WebSocket's buffer, where the poller does not see it.
         self.unread.push(index);
@@ -74,9 +80,10 @@ impl Courier {
     }
 
     /// HELD: gives places to what the consumer says it has in hand, as far as that may be true.
-    fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) {
+    fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
         let now = Instant::now();
         let mut claims = Vec::new();
+        let mut outcome = Ok(());
         for id in held {
             let place = match self.table.whereabouts(*id) {
                 // Nobody was given it.
@@ -89,19 +96,19 @@ impl Courier {
                 Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
                 // What this leader has handed out and knows no more is done.
                 None if *id > self.inherited => Some(Place::NotPending),
+                // There is no room for more; it may be handed to somebody else when it is read from Redis.
+                None if self.table.len() >= MAX_TRACKED => None,
                 // Where an earlier leader has handed it out Redis knows whether it is done.
                 None => {
                     claims.push(*id);
                     Some(Place::Here)
                 }
             };
-            match place {
-                None => {
-                    add(&self.shared.stats.stray_answers, 1);
-                    // It has only just come: the link is not closed for that.
-                    link.strays.note(*id, now);
-                }
-                Some(place) => link.places.claim(*id, place, now),
+            if let Some(place) = place {
+                link.places.claim(*id, place, now);
+            }
+            if matches!(place, None | Some(Place::NotPending)) {
+                outcome = outcome.and(note_stray(&self.shared.stats, link, *id));
             }
             if place == Some(Place::Here) {
                 self.table.adopt(*id, index);
@@ -110,6 +117,7 @@ impl Courier {
         if !claims.is_empty() {
             self.outbox.push_back(Task::Verify(Claims { link: index, serial: link.serial, ids: claims }));
         }
+        outcome
     }
 
     /// Whether this leader took a message in and left it to Redis.
@@ -118,13 +126,18 @@ impl Courier {
     }
 
     /// Of what a consumer named in HELD these are not pending: they are done, or were made up.
-    pub(super) fn disbelieve(&mut self, Claims { link, serial, ids }: Claims) {
-        let Some(link) = self.links[link].as_mut().filter(|link| link.serial == serial) else { return };
+    pub(super) fn disbelieve(&mut self, Claims { link: index, serial, ids }: Claims) {
+        let Some(link) = self.links[index].as_mut().filter(|link| link.serial == serial) else { return };
         let now = Instant::now();
+        let mut outcome = Ok(());
         for id in ids {
             if link.places.vacate(id, now) {
                 self.table.forget(id);
+                outcome = outcome.and(note_stray(&self.shared.stats, link, id));
             }
+        }
+        if let Err((code, problem)) = outcome {
+            self.bad_frame(index, code, &problem);
         }
     }
 
@@ -155,6 +168,7 @@ impl Courier {
     fn end_link(&mut self, index: usize, why: &str, told: bool) {
         let Some(mut link) = self.links[index].take() else { return };
         say_strays(link.strays.rest(), &link.consumer);
+        self.debts[index] = Some(link.strays.paid_at());
         self.sockets.remove(link.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
         let mut held = link.take_attached();
@@ -170,20 +184,29 @@ impl Courier {
         );
         add(&self.shared.stats.links_lost, 1);
         let reason = format!("the link to the consumer was lost: {why}");
-        held.retain(|(id, _)| !self.is_inherited(*id));
+        self.bequeath(&mut held);
         self.give_back(&link.consumer, held, verdict, &reason);
         self.list_members();
         self.dial(index, told.then(|| link.into_socket()));
     }
 
-    /// Whether another consumer that is linked has it in hand as well; then that one now counts as having it.
-    fn is_inherited(&mut self, id: MessageId) -> bool {
-        let heir = self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.places.inherit(id)));
-        if let Some(heir) = heir {
-            self.table.set_away(id);
-            self.table.adopt(id, heir);
+    /// What another consumer that is linked has in hand as well counts as being there from now on. Only its own word says so: Redis
+    /// is asked whether the message is pending, and whatever it answers makes others look (see `outcomes`).
+    fn bequeath(&mut self, held: &mut Vec<(MessageId, u16)>) {
+        let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.len()];
+        held.retain(|(id, _)| {
+            let heir =
+                self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.places.inherit(*id)));
+            if let Some(heir) = heir {
+                self.table.adopt(*id, heir);
+                inherited[heir].push(*id);
+            }
+            heir.is_none()
+        });
+        for (link, ids) in inherited.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
+            let Some(serial) = self.links[link].as_ref().map(|link| link.serial) else { continue };
+            self.outbox.push_back(Task::Verify(Claims { link, serial, ids }));
         }
-        heir.is_some()
     }
 
     /// Hands messages that brought no result to the redistributor.
@@ -273,7 +296,7 @@ impl Courier {
         self.end_link(index, problem, true);
     }
 
-    fn handle_frame(&mut self, index: usize, frame: Frame<'_>) -> Result<(), (ErrorCode, String)> {
+    fn handle_frame(&mut self, index: usize, frame: Frame<'_>) -> Result<(), Mistake> {
         let Some(link) = &mut self.links[index] else { return Ok(()) };
         match frame {
             Frame::Ack(ids) if link.flags.commits() => self.acked(index, &ids)?,
@@ -336,8 +359,12 @@ impl Courier {
         for index in 0..self.links.len() {
             let Some(link) = &mut self.links[index] else { continue };
             say_strays(link.strays.due(now), &link.consumer);
-            if !judge || !link.is_read(self.result_bytes) {
+            if !judge {
                 link.last_heard = now;
+            }
+            if !link.is_read(self.result_bytes) {
+                // It is we who don't listen: none of its silence is held against it.
+                link.excuse(now);
             }
             // Unread links have something to say.
             let silent = now.saturating_duration_since(link.last_heard) >= timeout && !self.unread.contains(&index);

@@ -1,13 +1,16 @@
 //! What became of messages: acknowledged, handed back, recorded by the redistributor, or going out again.
 //!
 //! Only a [place](crate::dispatcher::places) at a consumer answers. What it says of any other message is a stray answer, which
-//! changes nothing.
+//! changes nothing. A place that rests on the consumer's word alone, since it named the message in HELD, answers as well; but
+//! somebody else may have the message from this leader. So the step that settles such a message raises the recall, and whoever
+//! would record it without looking has to look.
 
 use std::time::{Duration, Instant};
 
 use super::{CommitTask, Courier, News, Task};
+use crate::dispatcher::link::Link;
 use crate::dispatcher::places::{ADOPTED, Held, Place};
-use crate::dispatcher::stats::add;
+use crate::dispatcher::stats::{DispatcherStats, add};
 use crate::dispatcher::strays;
 use crate::dispatcher::table::{Loss, Whereabouts};
 use crate::id::{MessageId, wall_clock_us};
@@ -18,7 +21,20 @@ use crate::wire::{ErrorCode, REJECT};
 const COMMIT_BYTES: usize = 96;
 
 /// What a consumer did wrong.
-type Mistake = (ErrorCode, String);
+pub(super) type Mistake = (ErrorCode, String);
+
+/// Notes something that a consumer has said of a message that it was not given.
+pub(super) fn note_stray(stats: &DispatcherStats, link: &mut Link, id: MessageId) -> Result<(), Mistake> {
+    add(&stats.stray_answers, 1);
+    if link.strays.note(id, Instant::now()) {
+        return Ok(());
+    }
+    let problem = format!(
+        "answers for messages that it does not have in hand, such as {id}: more than {} a second",
+        strays::PER_SECOND
+    );
+    Err((ErrorCode::Unexpected, problem))
+}
 
 impl Courier {
     /// The consumer is done with these, and says that they are no longer in the sorted set.
@@ -87,21 +103,12 @@ impl Courier {
         let consumer = link.consumer.clone();
         let reason = "acknowledged, and still pending".into();
         let verdict = Verdict::Unused;
-        self.give_back_one(Returned { id, verdict, delivery: ADOPTED, let_go: true, consumer, reason }, 0);
+        self.give_back_one(Returned { id, verdict, delivery: ADOPTED, let_go: false, consumer, reason }, 0);
     }
 
     /// An answer for a message without a place at this consumer.
     fn stray(&mut self, index: usize, id: MessageId) -> Result<(), Mistake> {
-        add(&self.shared.stats.stray_answers, 1);
-        let Some(link) = &mut self.links[index] else { return Ok(()) };
-        if link.strays.note(id, Instant::now()) {
-            return Ok(());
-        }
-        let problem = format!(
-            "answers for messages that it does not have in hand, such as {id}: more than {} a second",
-            strays::PER_SECOND
-        );
-        Err((ErrorCode::Unexpected, problem))
+        self.links[index].as_mut().map_or(Ok(()), |link| note_stray(&self.shared.stats, link, id))
     }
 
     pub(super) fn nacked(&mut self, index: usize, id: MessageId, delay_ms: u32, reason: &str) -> Result<(), Mistake> {
@@ -121,7 +128,8 @@ impl Courier {
         };
         let delay_ms = if delay_ms == REJECT { 0 } else { delay_ms };
         let (consumer, reason) = (link.consumer.clone(), reason.into());
-        self.give_back_one(Returned { id, verdict, delivery: held.delivery, let_go: true, consumer, reason }, delay_ms);
+        let let_go = held.delivery != ADOPTED;
+        self.give_back_one(Returned { id, verdict, delivery: held.delivery, let_go, consumer, reason }, delay_ms);
         Ok(())
     }
 
@@ -154,13 +162,15 @@ impl Courier {
     pub(super) fn commit(&mut self, index: usize, results: impl IntoIterator<Item = Commit>) -> Result<(), Mistake> {
         let mut outcome = Ok(());
         let mut commits = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut adopted) = (0, false);
         for result in results {
             let Some(link) = &mut self.links[index] else { return Ok(()) };
-            match link.places.get(result.id).map(|held| held.place) {
+            let held = link.places.get(result.id).copied();
+            match held.map(|held| held.place) {
                 // Whoever else has it now has it from us, after this one was given up: whoever comes first is recorded.
                 Some(Place::Here | Place::Overdue) => {
                     link.places.record(result.id);
+                    adopted |= held.is_some_and(|held| held.delivery == ADOPTED);
                     bytes += result.bytes() + COMMIT_BYTES;
                     commits.push(result);
                 }
@@ -170,12 +180,12 @@ impl Courier {
             }
         }
         if !commits.is_empty() {
-            self.record(index, commits, bytes);
+            self.record(index, commits, bytes, adopted);
         }
         outcome
     }
 
-    fn record(&mut self, index: usize, commits: Vec<Commit>, bytes: usize) {
+    fn record(&mut self, index: usize, commits: Vec<Commit>, bytes: usize, adopted: bool) {
         let Some(link) = &mut self.links[index] else { return };
         let serial = link.serial;
         link.result_bytes += bytes;
@@ -184,8 +194,9 @@ impl Courier {
             Some(Task::Commit(waiting)) if waiting.link == index && waiting.serial == serial => {
                 waiting.commits.extend(commits);
                 waiting.bytes += bytes;
+                waiting.adopted |= adopted;
             }
-            _ => self.outbox.push_back(Task::Commit(CommitTask { link: index, serial, commits, bytes })),
+            _ => self.outbox.push_back(Task::Commit(CommitTask { link: index, serial, commits, bytes, adopted })),
         }
     }
 
