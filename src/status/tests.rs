@@ -151,9 +151,9 @@ fn what_comes_from_redis_stays_in_its_line_and_steers_no_terminal() {
     status.settings.push(Warning::OldVersion { version: HOSTILE.to_owned() });
     let steering = |c: char| c != '\n' && !crate::log::is_plain(c);
     let text = status.to_string();
-    // One line more for each of: the problem, consumers that are not connected, and that address, the warning; and
-    // dispatchers now disagree about nothing.
-    assert_eq!((text.lines().count(), text.contains(steering)), (clean + 4, false), "{text}");
+    // One line more for each of: the problem, that of the channels, consumers that are not connected, and that address, the
+    // warning; and dispatchers now disagree about nothing else.
+    assert_eq!((text.lines().count(), text.contains(steering)), (clean + 5, false), "{text}");
     let json = json_text(&status.to_json());
     assert!(!json.contains(|c| !crate::log::is_plain(c)), "{json}");
     assert_eq!(serde_json::from_str::<Value>(&json).expect("it is JSON"), status.to_json());
@@ -252,6 +252,21 @@ fn what_only_a_leader_knows_is_unknown_without_one() {
     let json = status.to_json();
     assert!(json["rates"].is_null() && json["spilled"].is_null(), "{json}");
     assert!(status.to_string().contains("per second    unknown, since no leader reports\n"), "{status}");
+}
+
+#[test]
+fn dispatchers_of_two_channels_are_a_problem() {
+    let mut status = status();
+    leaders_report(&mut status).channel = "invoices".to_owned();
+    let problems = status.problems();
+    assert!(
+        problems[0].starts_with("d1-77aa01 listens to the channel orders, and the leader to invoices"),
+        "{problems:?}"
+    );
+    // One built before this does not say.
+    leaders_report(&mut status).channel = "orders".to_owned();
+    status.members[1].report.as_mut().expect("it reports").channel = String::new();
+    assert_eq!(status.problems(), [""; 0]);
 }
 
 #[test]
