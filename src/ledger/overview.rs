@@ -268,9 +268,9 @@ impl GroupView {
     }
 }
 
-/// Whether Redis refuses the command to this user, or does not have it.
+/// Whether Redis refuses the command to this user, does not have it, or finds something else in the key.
 fn is_refused(error: &Error) -> bool {
-    matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand))
+    matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand | Refusal::WrongType))
 }
 
 /// Nil stands for what was left out.

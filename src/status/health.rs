@@ -25,7 +25,7 @@ impl Status {
         let mut problems = Vec::new();
         match (self.leader(), self.leaders_report()) {
             (None, _) if self.refused.contains(&Part::Lease) => problems
-                .push("nobody can say who leads, since Redis refuses GET to this user or does not have it".to_owned()),
+                .push("nobody can say who leads, since Redis refuses GET (no right, no such command, or a key of another type)".to_owned()),
             (None, _) if self.members.is_empty() && !self.refused.contains(&Part::Members) => {
                 problems.push("no dispatcher is subscribed".to_owned())
             }
@@ -136,7 +136,8 @@ impl Status {
             by_command.entry(part.command()).or_default().push(part.to_string());
         }
         let note = |(command, parts): (&str, Vec<String>)| {
-            format!("Redis refuses {command} to this user, or does not have it; left out: {}", parts.join(", "))
+            let parts = parts.join(", ");
+            format!("Redis refuses {command} (no right, no such command, or a key of another type); left out: {parts}")
         };
         by_command.into_iter().map(note).collect()
     }

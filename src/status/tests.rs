@@ -186,8 +186,7 @@ fn what_redis_refuses_is_left_out_and_said() {
         assert!(json[name].is_null(), "{name}: {json}");
     }
     assert!(json["leader"]["lease_left_ms"].is_null() && json["dead_letters"] == 0, "{json}");
-    let note =
-        "Redis refuses XLEN to this user, or does not have it; left out: the number of results, the number of gaps";
+    let note = "Redis refuses XLEN (no right, no such command, or a key of another type); left out: the number of results, the number of gaps";
     assert!(status.notes().iter().any(|told| told == note), "{:?}", status.notes());
     assert!(status.to_string().contains("\npending       unknown, see the note above\n"), "{status}");
     assert_eq!(status.exit_code(), 0);
