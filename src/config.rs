@@ -266,7 +266,9 @@ fn mistake_in_host_port(text: &str) -> Option<&'static str> {
     if text.contains("://") {
         return Some("an address is no URL: leave out what stands before the host");
     }
-    let Some((host, port)) = text.rsplit_once(':') else { return Some("the port is missing") };
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Some(if text.parse::<u16>().is_ok() { "the host is missing" } else { "the port is missing" });
+    };
     let mistake_in_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => None,
         Some(_) => Some("there is no IPv6 address in the brackets"),
@@ -280,6 +282,10 @@ fn mistake_in_host_port(text: &str) -> Option<&'static str> {
 
 /// A [`ConfigError`] if the setting `name` got something that is no `host:port`.
 fn check_host_port(name: &'static str, text: &str, takes: &str) -> Result<(), ConfigError> {
+    if text.contains('@') {
+        // It may be a password.
+        return Err(ConfigError::new(name, "an address with a user or password (not repeated here)", takes));
+    }
     mistake_in_host_port(text)
         .map_or(Ok(()), |mistake| Err(ConfigError::new(name, format_args!("{} ({mistake})", quoted(text)), takes)))
 }
