@@ -1,7 +1,8 @@
 //! The smallest consumer: records each message in capital letters. Needs a Redis and a dispatcher.
-use oncecast::{Consumer, Delivery, Outcome, log};
+use oncecast::process::log;
+use oncecast::{Consumer, Delivery, Outcome};
 
-fn main() -> Result<(), oncecast::error::Error> {
+fn main() -> Result<(), oncecast::base::error::Error> {
     let _log = log::init(log::LevelFilter::Info, "smallest", "consumer")?;
     let setting = |name: &str, default: &str| std::env::var(name).unwrap_or(default.to_owned());
     let consumer = Consumer::builder()

@@ -13,26 +13,14 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`id`] | message ids, epochs, dispatcher ids |
+//! | [`base`] | ids, errors, durations, waiting, counting: what everything stands on |
 //! | [`wire`] | the frames between dispatcher and consumer: pure encoding and decoding |
 //! | [`ledger`] | everything that knows a Redis key: one typed operation for each thing done there, a script or a transaction |
-//! | [`ring`] | what a dispatcher has seen on the channel; markers, segments, positions |
-//! | [`listener`], [`hearing`] | the subscription, in every dispatcher; fills the ring; whether it hears what it should |
-//! | [`lease`] | leadership: taking it, keeping it, and when it may be gone |
-//! | [`dispatcher`] | the election, and a term's three workers: ingest, courier, redistributor |
 //! | [`consumer`] | the library people build consumers with: server, desk, handlers, commit |
-//! | [`shutdown`] | the kill switch of a term, and requests to stop a program |
-//! | [`publisher`] | load for tests and demonstrations |
-//! | [`audit`] | counts results: lost, foreign, recorded twice |
-//! | [`status`] | how a group stands |
-//! | [`local`] | a whole cluster on this machine, struck by faults or measured if wanted: `demo`, `chaos`, `bench`, the tests |
-//! | [`metrics`], [`log`] | what the programs tell their operator: numbers, whether they are ready, lines |
-//! | [`pulse`], [`supervision`] | which loops turn, and what systemd hears of it |
-//! | [`program`], [`output`] | what every `main` does, and standard output |
-//! | [`config`], [`error`], [`refusal`] | settings, checked once; errors, by what they make us do; why Redis refuses |
-//! | [`mask`] | passwords in URLs are shown nowhere |
-//! | [`backoff`], [`trouble`], [`budget`], [`rate`] | waiting between attempts; one trouble told once; bytes kept in memory; events per second |
-//! | [`retry_policy`], [`duration`] | when a message that failed is delivered again; durations as people write them |
+//! | [`lane`] | a group's way from Redis to its consumers: subscription, ring, lease, election, and a term's three workers |
+//! | [`process`] | what every program has: settings, log, metrics, supervision, standard output |
+//! | [`programs`] | publisher, `audit`, `status` |
+//! | [`lab`] | a whole cluster on this machine, struck by faults or measured if wanted: `demo`, `chaos`, `bench`, the tests |
 //!
 //! # What always holds
 //!
@@ -44,35 +32,13 @@
 //! 5. Every queue, buffer, batch and frame has a named limit; a backlog lives in Redis.
 //! 6. What cannot be kept is counted, logged and recorded as a gap.
 
-pub mod audit;
-pub mod backoff;
-pub mod budget;
-pub mod config;
+pub mod base;
 pub mod consumer;
-pub mod dispatcher;
-pub mod duration;
-pub mod error;
-pub mod hearing;
-pub mod id;
-pub mod lease;
+pub mod lab;
+pub mod lane;
 pub mod ledger;
-pub mod listener;
-pub mod local;
-pub mod log;
-pub mod mask;
-pub mod metrics;
-pub mod output;
-pub mod program;
-pub mod publisher;
-pub mod pulse;
-pub mod rate;
-pub mod refusal;
-pub mod retry_policy;
-pub mod ring;
-pub mod shutdown;
-pub mod status;
-pub mod supervision;
-pub mod trouble;
+pub mod process;
+pub mod programs;
 pub mod wire;
 
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerStats, Delivery, Handler, HandlerError, Outcome};

@@ -19,7 +19,7 @@ use std::fmt;
 use byteorder::{BigEndian, ByteOrder, WriteBytesExt};
 use thiserror::Error;
 
-use crate::id::{Epoch, MessageId};
+use crate::base::id::{Epoch, MessageId};
 
 /// The version of the protocol, the first byte of each frame.
 pub const VERSION: u8 = 1;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use oncecast::local::{ChildProcess, RedisServer};
+use oncecast::lab::{ChildProcess, RedisServer};
 use oncecast::wire::{Field, Frame};
 use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::Mutex;
@@ -289,7 +289,7 @@ fn each_program_can_do_its_work_with_its_rights_and_needs_them_all() {
     wait_until("the gap to be recorded", || (!stream(admin, "messages:gaps").is_empty()).then_some(()));
 
     // Load by the publisher, looked at by the operator.
-    let folder = oncecast::local::folder::PrivateFolder::create("acl").expect("a folder");
+    let folder = oncecast::lab::folder::PrivateFolder::create("acl").expect("a folder");
     let ids = folder.path().join("ids").display().to_string();
     let mut publisher = programs.start(PUBLISHER, "p", &["--rate", "1000", "--duration", "2s", "--ids-file", &ids]);
     let ended = publisher.wait(DEADLINE).expect("it ends");

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use oncecast::id::MessageId;
+use oncecast::base::id::MessageId;
 use oncecast::wire::{ErrorCode, Field, Frame, REJECT, ReadyFlags};
 use redis::Connection;
 
@@ -113,7 +113,7 @@ fn a_place_answers_once() {
 fn messages_that_are_not_pending_take_no_places_although_held_names_them() {
     let peer = Peer::bind("liar");
     let mut group = Scripted::start(&[&peer], QUICK);
-    let now = MessageId(oncecast::id::wall_clock_us());
+    let now = MessageId(oncecast::base::id::wall_clock_us());
     let far = |id: u64| MessageId(now.0 + 3_600_000_000 + id);
     let held: Vec<MessageId> = (1..=4).map(MessageId).chain((1..=4).map(far)).collect();
     // To a new leader, and to one that has led for a while.

@@ -7,10 +7,10 @@ use std::fmt::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oncecast::audit::{AuditReport, audit};
-use oncecast::config::{self, AuditConfig, Parsed, ToolConfig};
-use oncecast::error::Error;
-use oncecast::local::RedisServer;
+use oncecast::base::error::Error;
+use oncecast::lab::RedisServer;
+use oncecast::process::config::{self, AuditConfig, Parsed, ToolConfig};
+use oncecast::programs::audit::{AuditReport, audit};
 
 use support::{client, pend, redis_server, run_on};
 

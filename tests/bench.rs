@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
-use oncecast::local::folder::PrivateFolder;
-use oncecast::local::{ChildProcess, Signal};
+use oncecast::lab::folder::PrivateFolder;
+use oncecast::lab::{ChildProcess, Signal};
 use serde_json::Value;
 
 use support::{DEADLINE, programs, redis_server, run, run_on, wait_until};

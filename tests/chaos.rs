@@ -5,8 +5,8 @@ mod support;
 use std::fs;
 use std::process::Command;
 
-use oncecast::local::folder::PrivateFolder;
-use oncecast::local::{ChildProcess, Signal};
+use oncecast::lab::folder::PrivateFolder;
+use oncecast::lab::{ChildProcess, Signal};
 
 use support::{DEADLINE, programs};
 

@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oncecast::id::Epoch;
+use oncecast::base::id::Epoch;
+use oncecast::lab::{Cluster, ClusterOptions, Member, Programs, Signal};
 use oncecast::ledger::Command;
-use oncecast::local::{Cluster, ClusterOptions, Member, Programs, Signal};
 
 use support::DEADLINE;
 

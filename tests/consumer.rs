@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use oncecast::id::{Epoch, MessageId};
-use oncecast::local::{ChildProcess, RedisServer, Signal, ports};
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lab::{ChildProcess, RedisServer, Signal, ports};
 use oncecast::wire::{Frame, HEADER_BYTES, REJECT};
 use oncecast::{Consumer, ConsumerBuilder, Delivery, HandlerError, Outcome};
 use parking_lot::Mutex;

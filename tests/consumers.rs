@@ -6,8 +6,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use oncecast::id::MessageId;
-use oncecast::local::{ChildProcess, Cluster, Member, ports};
+use oncecast::base::id::MessageId;
+use oncecast::lab::{ChildProcess, Cluster, Member, ports};
 use oncecast::wire::{ErrorCode, Field, Frame, REJECT};
 use oncecast::{Consumer, Delivery, Outcome};
 use tungstenite::Message;

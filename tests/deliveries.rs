@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use oncecast::local::{ChildProcess, Cluster, ports};
+use oncecast::lab::{ChildProcess, Cluster, ports};
 use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::Mutex;
 

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
-use oncecast::local::{ChildProcess, Signal};
+use oncecast::lab::{ChildProcess, Signal};
 
 use support::{DEADLINE, programs, wait_until};
 

@@ -6,8 +6,8 @@ mod support;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use oncecast::id::{Epoch, MessageId};
-use oncecast::local::{ChildProcess, RedisServer, Signal};
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lab::{ChildProcess, RedisServer, Signal};
 use oncecast::wire::Frame;
 use oncecast::{Consumer, ConsumerBuilder};
 

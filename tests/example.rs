@@ -7,8 +7,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
 
-use oncecast::local::folder::PrivateFolder;
-use oncecast::local::{ChildProcess, ports};
+use oncecast::lab::folder::PrivateFolder;
+use oncecast::lab::{ChildProcess, ports};
 
 use support::{
     DEADLINE, bare_cluster, client_of, dispatcher, publish_payloads, stream, wait_until_done, wait_until_in_sync,

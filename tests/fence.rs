@@ -5,8 +5,8 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use oncecast::id::{Epoch, MessageId};
-use oncecast::local::{Member, Signal};
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lab::{Member, Signal};
 use oncecast::wire::{ErrorCode, Frame};
 use oncecast::{Consumer, Delivery, Outcome};
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use oncecast::local::{Member, Signal};
+use oncecast::lab::{Member, Signal};
 
 use support::{
     CHANNEL, DEADLINE, assert_each_once, assert_status_shows_gap, client_of, cluster_of, dispatcher, options, publish,

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oncecast::id::{Epoch, MessageId, wall_clock_us};
+use oncecast::base::id::{Epoch, MessageId, wall_clock_us};
 use oncecast::wire::{ErrorCode, Field, Frame, ReadyFlags};
 use redis::Connection;
 use tungstenite::Message;

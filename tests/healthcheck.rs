@@ -5,7 +5,7 @@ mod support;
 
 use std::process::Output;
 
-use oncecast::local::{ChildProcess, Cluster, RedisServer, ports};
+use oncecast::lab::{ChildProcess, Cluster, RedisServer, ports};
 
 use support::{DEADLINE, bare_cluster, programs, redis_server, wait_until};
 
@@ -87,10 +87,10 @@ fn a_program_that_hangs_is_not_alive() {
     let args = format!("--metrics-addr {address}");
     let mut process = support::dispatcher(&cluster, "d0", &["127.0.0.1:1".to_owned()], &args);
     process.wait_for_line("event=metrics-listening", DEADLINE).expect("it listens");
-    process.signal(oncecast::local::Signal::SIGSTOP).expect("it runs");
+    process.signal(oncecast::lab::Signal::SIGSTOP).expect("it runs");
     let (code, output) = ended("oncecast-dispatcher healthcheck --alive", &address);
     assert_eq!((code, output), (Some(1), format!("not alive: {address} does not answer within 2s\n")));
-    process.signal(oncecast::local::Signal::SIGCONT).expect("it runs");
+    process.signal(oncecast::lab::Signal::SIGCONT).expect("it runs");
     wait_until("it to answer again", || {
         (ended("oncecast-dispatcher healthcheck --alive", &address).0 == Some(0)).then_some(())
     });

@@ -6,9 +6,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use oncecast::id::Epoch;
-use oncecast::local::lines::Lines;
-use oncecast::local::{ChildProcess, Cluster, Lease, Member, Signal};
+use oncecast::base::id::Epoch;
+use oncecast::lab::lines::Lines;
+use oncecast::lab::{ChildProcess, Cluster, Lease, Member, Signal};
 use oncecast::wire::{ErrorCode, Frame};
 
 use support::load::Load;

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::process::Command as Program;
 use std::time::Duration;
 
+use oncecast::base::refusal::Refusal;
+use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Programs, RedisOptions, RedisServer, Signal};
 use oncecast::ledger::{Command, Connection, Server};
-use oncecast::local::{ChildProcess, Cluster, ClusterOptions, Programs, RedisOptions, RedisServer, Signal};
-use oncecast::refusal::Refusal;
 use redis::Value;
 
 use support::{DEADLINE, redis_server, wait_until};

@@ -15,7 +15,7 @@ use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oncecast::local::{Cluster, Lease, Member, ports};
+use oncecast::lab::{Cluster, Lease, Member, ports};
 
 use support::load::Load;
 use support::{
@@ -263,7 +263,7 @@ fn each_line_says_who_what_and_in_which_epoch() {
 #[test]
 #[ignore = "run by panics_are_lines, as a process of its own"]
 fn panics() {
-    let _log = oncecast::log::init(log::LevelFilter::Info, "c0", "consumer").expect("it is the first");
+    let _log = oncecast::process::log::init(log::LevelFilter::Info, "c0", "consumer").expect("it is the first");
     let worker = thread::Builder::new().name("worker".to_owned());
     let worker = worker.spawn(|| {
         for number in 0..100 {

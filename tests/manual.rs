@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use clap_mangen::Man;
-use oncecast::config::{self, Parsed};
+use oncecast::process::config::{self, Parsed};
 
 /// The page of a command and those of its subcommands, by file name.
 fn pages_of(command: &clap::Command, pages: &mut BTreeMap<String, String>) {

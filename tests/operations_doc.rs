@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
-use oncecast::local::{RedisOptions, RedisServer};
-use oncecast::retry_policy::RetryPolicy;
+use oncecast::lab::{RedisOptions, RedisServer};
+use oncecast::lane::retry_policy::RetryPolicy;
 
 use support::run_on;
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use oncecast::local::{Cluster, ClusterOptions, Member, RedisOptions, Signal};
+use oncecast::lab::{Cluster, ClusterOptions, Member, RedisOptions, Signal};
 
 use support::{
     DEADLINE, assert_each_once, assert_status_shows_gap, client_of, cluster_of, options, publish, run, stream,

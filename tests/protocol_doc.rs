@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::HashMap;
 
-use oncecast::id::{Epoch, MessageId};
+use oncecast::base::id::{Epoch, MessageId};
 use oncecast::ledger::subscription::Notice;
 use oncecast::ledger::{Cursor, Keys, MAX_RESULT_FIELDS, decode_member};
 use oncecast::wire::{self, ErrorCode, Frame, WireError};

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use oncecast::local::{RedisServer, ports};
+use oncecast::lab::{RedisServer, ports};
 
 use support::{CHANNEL, DEADLINE, client, redis_server, run_on, wait_until};
 
@@ -290,7 +290,7 @@ fn wrong_settings_and_files_are_refused_at_the_start() {
     assert!(end.code == 1 && end.log.contains("--ids-file /no/such/place"), "{end:?}");
     // Its ids would not fit on one line each.
     let arguments = ["oncecast-publisher", "--id-prefix", "a\nb"].map(OsString::from);
-    let error = oncecast::config::publisher(arguments, &|_| None).unwrap_err().to_string();
+    let error = oncecast::process::config::publisher(arguments, &|_| None).unwrap_err().to_string();
     assert!(error.contains("--id-prefix") && error.contains("without control characters"), "{error}");
 }
 

@@ -6,8 +6,8 @@
 mod support;
 
 use crossbeam_channel::{Sender, bounded};
-use oncecast::id::{Epoch, MessageId};
-use oncecast::local::RedisServer;
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lab::RedisServer;
 use oncecast::wire::Frame;
 use oncecast::{Consumer, Delivery, Outcome};
 

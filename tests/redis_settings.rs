@@ -5,8 +5,8 @@ mod support;
 
 use std::process::Command;
 
+use oncecast::lab::{ChildProcess, RedisOptions, RedisServer, ports};
 use oncecast::ledger::server_check::{Warning, check};
-use oncecast::local::{ChildProcess, RedisOptions, RedisServer, ports};
 
 use support::{DEADLINE, programs, redis_server, run_on, wait_until};
 

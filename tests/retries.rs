@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oncecast::local::{ChildProcess, Cluster};
-use oncecast::status::MANY_DEATHS;
+use oncecast::lab::{ChildProcess, Cluster};
+use oncecast::programs::status::MANY_DEATHS;
 use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::Mutex;
 

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use oncecast::Consumer;
-use oncecast::id::{Epoch, MessageId};
-use oncecast::local::{ChildProcess, RedisServer};
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lab::{ChildProcess, RedisServer};
 use oncecast::wire::{Frame, MAX_TEXT_BYTES, MAX_WS_MESSAGE_BYTES, ReadyFlags};
 use tungstenite::{Message, WebSocket};
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
-use oncecast::local::{ChildProcess, Cluster, Signal, ports};
+use oncecast::lab::{ChildProcess, Cluster, Signal, ports};
 
 use support::{DEADLINE, client_of, options, programs, publish, redis_server, threads, wait_until_done};
 

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oncecast::id::Epoch;
-use oncecast::local::{ChildProcess, Cluster, ClusterOptions, Lease, Member, RedisOptions, Signal};
+use oncecast::base::id::Epoch;
+use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Lease, Member, RedisOptions, Signal};
 use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::{Condvar, Mutex};
 

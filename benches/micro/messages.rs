@@ -1,6 +1,6 @@
 //! The messages that the benchmarks deal in: JSON objects of 53 bytes, as a publisher that names its messages by UUIDs sends.
 
-use oncecast::id::MessageId;
+use oncecast::base::id::MessageId;
 use oncecast::ledger::Payload;
 
 /// The bytes of a payload.

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use oncecast::id::{Epoch, MessageId};
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lane::ring::{Limits, RETAIN, Resolution, Ring, Standing, Taken};
 use oncecast::ledger::subscription::{Published, Seen};
 use oncecast::ledger::{Cursor, Marker, Payload, Position};
-use oncecast::ring::{Limits, RETAIN, Resolution, Ring, Standing, Taken};
 
 use crate::messages::{BATCH, payloads};
 

@@ -2,7 +2,7 @@
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use oncecast::id::MessageId;
+use oncecast::base::id::MessageId;
 use oncecast::ledger::Payload;
 use oncecast::wire::{Frame, frames};
 

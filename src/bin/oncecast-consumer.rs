@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use oncecast::config::{self, ConsumerConfig};
+use oncecast::base::error::Result;
 use oncecast::consumer::ConsumerBuilder;
-use oncecast::error::Result;
-use oncecast::program;
+use oncecast::process::config::{self, ConsumerConfig};
+use oncecast::process::program;
 
 fn main() -> ExitCode {
     program::main("oncecast-consumer", config::consumer, run)
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
 fn run(config: ConsumerConfig) -> Result<u8> {
     let log_level = config.common.log_level;
     let consumer = ConsumerBuilder::from(config).systemd_service(true).bind()?;
-    let _log = oncecast::log::init(log_level, consumer.consumer_id(), "consumer")?;
+    let _log = oncecast::process::log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
     consumer.run().map(|()| 0)
 }

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use oncecast::config::{self, PublisherConfig};
-use oncecast::error::Result;
-use oncecast::shutdown::shutdown_channel;
-use oncecast::{log, output, program, publisher};
+use oncecast::base::error::Result;
+use oncecast::base::shutdown::shutdown_channel;
+use oncecast::process::config::{self, PublisherConfig};
+use oncecast::process::{log, output, program};
+use oncecast::programs::publisher;
 
 fn main() -> ExitCode {
     program::main("oncecast-publisher", config::publisher, run)

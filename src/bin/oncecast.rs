@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use oncecast::config::{self, ToolConfig};
-use oncecast::error::Result;
-use oncecast::{audit, local, log, output, program, status};
+use oncecast::base::error::Result;
+use oncecast::lab;
+use oncecast::process::config::{self, ToolConfig};
+use oncecast::process::{log, output, program};
+use oncecast::programs::{audit, status};
 
 fn main() -> ExitCode {
     program::main("oncecast", config::tool, run)
@@ -24,17 +26,17 @@ fn run(config: ToolConfig) -> Result<u8> {
         }
         ToolConfig::Chaos(config) => {
             let _log = log::init(config.log_level, "oncecast", "chaos")?;
-            local::chaos::run(&config)
+            lab::chaos::run(&config)
         }
-        ToolConfig::Witness(config) => local::witness::run(*config).map(|()| 0),
-        ToolConfig::BenchPart(part) => local::bench::run_part(*part).map(|()| 0),
+        ToolConfig::Witness(config) => lab::witness::run(*config).map(|()| 0),
+        ToolConfig::BenchPart(part) => lab::bench::run_part(*part).map(|()| 0),
         ToolConfig::Bench(config) => {
             let _log = log::init(config.log_level, "oncecast", "bench")?;
-            local::bench::run(&config)
+            lab::bench::run(&config)
         }
         ToolConfig::Demo(config) => {
             let _log = log::init(config.log_level, "oncecast", "demo")?;
-            local::demo::run(&config)
+            lab::demo::run(&config)
         }
     }
 }

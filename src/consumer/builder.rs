@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::handler::Handler;
 use super::{Consumer, Settings, stamp};
-use crate::config::{ConfigError, ConsumerConfig};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::shutdown::shutdown_channel;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
-use crate::shutdown::shutdown_channel;
+use crate::process::config::{ConfigError, ConsumerConfig};
 use crate::wire;
 
 /// The most handler threads.

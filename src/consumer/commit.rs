@@ -21,13 +21,13 @@ mod recording;
 use self::not_pending::NotPending;
 use super::desk::{Desk, LinkId};
 use super::trust::Trust;
-use crate::budget::Share;
-use crate::error::{Error, Result};
-use crate::id::{Epoch, MessageId};
+use crate::base::budget::Share;
+use crate::base::error::{Error, Result};
+use crate::base::id::{Epoch, MessageId};
+use crate::base::pulse::OPEN_WITHIN;
 use crate::ledger::server_check::{self, ServerWatch};
 use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Payload};
-use crate::log::Quoted;
-use crate::pulse::OPEN_WITHIN;
+use crate::process::log::Quoted;
 
 /// How long Redis may take to answer.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -329,7 +329,7 @@ mod tests {
     fn it_gives_up_although_somebody_may_yet_send_something() {
         // As when a handler hangs: its thread keeps its sender for ever.
         let (stuck, commits) = bounded(1);
-        let port = crate::local::ports::free_port().expect("a free port");
+        let port = crate::lab::ports::free_port().expect("a free port");
         let server = crate::ledger::Server::parse(&format!("redis://127.0.0.1:{port}")).expect("a URL");
         let keys = Arc::new(crate::ledger::Keys::new("g"));
         let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
@@ -342,7 +342,7 @@ mod tests {
     /// A stream that is full in the middle of a batch: what was recorded before is no longer pending when it is tried again.
     #[test]
     fn what_was_recorded_before_a_refusal_is_nothing_to_wonder_at() {
-        let redis = crate::local::RedisServer::start(crate::local::RedisOptions::default()).expect("a private Redis");
+        let redis = crate::lab::RedisServer::start(crate::lab::RedisOptions::default()).expect("a private Redis");
         let mut admin = crate::ledger::Connection::new(redis.server(), REPLY_TIMEOUT);
         let mut run = |words: &[&str]| admin.query("testing", Command::of(words)).expect("redis answers");
         for id in ["1", "2"] {
@@ -351,7 +351,7 @@ mod tests {
         run(&["XADD", "g:processed", "18446744073709551615-18446744073709551614", "a", "b"]);
         let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
         let (finished, commits) = bounded(2);
-        let share = crate::budget::Budget::new(1_000);
+        let share = crate::base::budget::Budget::new(1_000);
         for id in [1, 2] {
             let fields = ["message_id", "m"].into_iter().collect();
             let commit = Commit { id: MessageId(id), fields };
@@ -363,7 +363,7 @@ mod tests {
         let committer = Committer::start(ledger, 0, desk.clone(), commits).expect("a thread");
         let wait = |what: &str, is_so: &dyn Fn() -> bool| {
             let limit = Duration::from_secs(10);
-            crate::local::wait_until(limit, what, || Ok(is_so().then_some(()))).expect("it comes to that");
+            crate::lab::wait_until(limit, what, || Ok(is_so().then_some(()))).expect("it comes to that");
         };
         wait("the second is refused", &|| desk.stats().redis_errors.get() > 0);
         run(&["DEL", "g:processed"]);

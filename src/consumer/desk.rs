@@ -35,7 +35,7 @@ use self::rivals::Standing;
 pub(super) use self::rivals::{Claim, outlived};
 use super::outbox::Outbox;
 use super::stats::ConsumerStats;
-use crate::id::{Epoch, MessageId};
+use crate::base::id::{Epoch, MessageId};
 use crate::wire::{ErrorCode, Frame, ReadyFlags, WireError};
 
 /// One connection, numbered in the order of their arrival.

@@ -29,12 +29,12 @@ use parking_lot::{Condvar, Mutex};
 
 use super::desk::Refusal;
 use super::stats::ConsumerStats;
-use crate::error::{Error, Result as LedgerResult};
-use crate::hearing::Hearing;
-use crate::id::Epoch;
+use crate::base::error::{Error, Result as LedgerResult};
+use crate::base::id::Epoch;
+use crate::base::refusal::Refusal as Refused;
+use crate::lane::hearing::Hearing;
 use crate::ledger::{Keys, Ledger, MOST_EPOCH_BYTES, Server};
-use crate::log::Quoted;
-use crate::refusal::Refusal as Refused;
+use crate::process::log::Quoted;
 use crate::wire::{self, ErrorCode};
 
 /// How long one question may take. A dispatcher waits 3 s for the answer to its LEAD.

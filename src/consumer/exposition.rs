@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::stats::{ConsumerStats, Counter};
-use crate::error::Result;
-use crate::metrics::{Metrics, MetricsServer, Site};
+use crate::base::error::Result;
+use crate::process::metrics::{Metrics, MetricsServer, Site};
 
 /// Serves `/metrics`, `/healthz` and `/readyz`. Ready is a consumer that can run handlers and record results;
 /// the reason if not is told.

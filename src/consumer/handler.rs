@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::id::MessageId;
+use crate::base::id::MessageId;
 use crate::ledger::Words;
 use crate::wire;
 

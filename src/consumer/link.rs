@@ -32,7 +32,7 @@ use super::outbox::{MAX_OUTBOX_BYTES, Outbox};
 use super::refusals::{Example, Kind, Refusals, Shown};
 use super::server::Regulars;
 use super::socket::Socket;
-use crate::id::Epoch;
+use crate::base::id::Epoch;
 use crate::wire::{self, ErrorCode, Frame};
 
 /// How long a peer may take from its connection to its LEAD.
@@ -202,7 +202,7 @@ impl Link {
                     reader.set_config(|config| *config = limits(wire::MAX_WS_MESSAGE_BYTES));
                     reader.get_mut().trust();
                     self.common.regulars.add(self.peer.ip());
-                    crate::log::set_role("consumer", epoch);
+                    crate::process::log::set_role("consumer", epoch);
                     let example = format_args!("peer={} ruling_epoch={epoch} held={held}", self.peer);
                     self.common.refusals.note(Kind::Rules, example, Instant::now());
                 }

@@ -47,11 +47,11 @@ use self::desk::{Desk, Terms};
 use self::epochs::Epochs;
 use self::pool::Pool;
 use self::server::Server;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
 use crate::ledger::{Keys, Ledger, Server as RedisServer};
-use crate::log::Quoted;
-use crate::shutdown::{ShutdownHandle, ShutdownRequests};
-use crate::supervision::{Condition, LOOK_WITHIN, Supervisor};
+use crate::process::log::Quoted;
+use crate::process::supervision::{Condition, LOOK_WITHIN, Supervisor};
 
 pub use self::builder::ConsumerBuilder;
 pub use self::handler::{Delivery, Handler, HandlerError, Outcome};

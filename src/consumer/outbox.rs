@@ -158,7 +158,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::id::MessageId;
+    use crate::base::id::MessageId;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(1)

@@ -18,8 +18,8 @@ use log::warn;
 use super::commit::Finished;
 use super::desk::{Desk, Job};
 use super::handler::{Delivery, Handler, HandlerError, Outcome};
-use crate::budget::Budget;
-use crate::error::{Error, Result};
+use crate::base::budget::Budget;
+use crate::base::error::{Error, Result};
 use crate::ledger::{Commit, MAX_RESULT_FIELDS};
 use crate::wire;
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use log::{Level, log};
 use parking_lot::Mutex;
 
-use crate::log::Quoted;
+use crate::process::log::Quoted;
 
 /// Log lines of a kind at once.
 const LINES_AT_ONCE: u32 = 5;

@@ -27,8 +27,8 @@ use super::link::{Common, Link};
 use super::outbox::Outbox;
 use super::refusals::{Kind, Refusals};
 use super::socket::Socket;
-use crate::error::{Error, Result};
-use crate::log::Quoted;
+use crate::base::error::{Error, Result};
+use crate::process::log::Quoted;
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;

@@ -148,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::MessageId;
+    use crate::base::id::MessageId;
 
     /// The fields as `name=value`, without the random one.
     fn fields(payload: impl AsRef<[u8]>) -> Vec<String> {
@@ -230,7 +230,7 @@ mod tests {
             let recorded = stamp(&delivery).expect("never fails");
             for field in ["message_id", "payload", "a", "b"] {
                 let id = recorded.fields().find(|(name, _)| *name == field.as_bytes()).map(|(_, id)| id.to_vec());
-                prop_assert_eq!(crate::audit::id_in_payload(object.as_bytes(), field), id, "{} of {}", field, object);
+                prop_assert_eq!(crate::programs::audit::id_in_payload(object.as_bytes(), field), id, "{} of {}", field, object);
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::handler::HandlerError;
-use crate::metrics::Histogram;
-use crate::pulse::Pulse;
+use crate::base::pulse::Pulse;
+use crate::process::metrics::Histogram;
 
 /// A number that only rises.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 
 use super::desk::LinkId;
-use crate::id::{Epoch, MessageId};
+use crate::base::id::{Epoch, MessageId};
 use crate::ledger::Recall;
 
 /// The most proven connections that are remembered: more than there can be, results of some that have ended included.

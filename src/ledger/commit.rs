@@ -34,8 +34,8 @@ use super::{
     COMMIT, Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_BATCH_WORDS, PUT_BACK, Payload, Recall,
     member, text,
 };
-use crate::error::Result;
-use crate::id::{Epoch, MessageId};
+use crate::base::error::Result;
+use crate::base::id::{Epoch, MessageId};
 
 /// To what a script that records results raises the recall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

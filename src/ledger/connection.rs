@@ -18,8 +18,8 @@ use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
 use super::script::{Script, ScriptCall};
 use super::server::{CONNECT_TIMEOUT, Server, not_redis};
 use super::stream::Stream;
-use crate::error::{CONNECTING, Error, LOADING_A_SCRIPT, Result, refusal_of};
-use crate::refusal::Refusal;
+use crate::base::error::{CONNECTING, Error, LOADING_A_SCRIPT, Result, refusal_of};
+use crate::base::refusal::Refusal;
 
 /// The receive buffer while replies are small.
 const BUFFER_BYTES: usize = 64 << 10;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::id::{DispatcherId, Epoch, MAX_BELIEVED_ID, MessageId};
+use crate::base::id::{DispatcherId, Epoch, MAX_BELIEVED_ID, MessageId};
 
 /// The longest marker that is accepted: a dispatcher id and a number.
 pub const MAX_MARKER_BYTES: usize = 160;

@@ -6,7 +6,7 @@
 use redis::Value;
 
 use super::{Command, Ledger};
-use crate::error::Result;
+use crate::base::error::Result;
 
 /// The most bytes of the value that are read. An epoch has 20 digits at most.
 pub const MOST_EPOCH_BYTES: usize = 65;

@@ -17,8 +17,8 @@ use super::connection::error_of;
 use super::resp::Reply;
 use super::script::ScriptCall;
 use super::{Arrival, Cursor, INTAKE, Intake, Ledger, REWIND, WITHDRAW, member, text};
-use crate::error::Result;
-use crate::id::{Epoch, MessageId};
+use crate::base::error::Result;
+use crate::base::id::{Epoch, MessageId};
 
 /// The most attempts at a batch that are remembered; an older one that took effect shows as a cursor that has moved.
 const MAX_DOUBTS: usize = 16;
@@ -75,7 +75,7 @@ impl Ledger {
                     return Ok(taken);
                 }
                 Err(error) if self.connection.number().is_none() => return Err(error),
-                Err(error) => log::debug!("event=transaction-refused reason={}", crate::log::Quoted(error)),
+                Err(error) => log::debug!("event=transaction-refused reason={}", crate::process::log::Quoted(error)),
             }
         }
         self.vouched = None;
@@ -101,7 +101,7 @@ impl Ledger {
         if self.fence.value(&self.connection).is_none()
             && let Err(error) = self.fence.arm(&mut self.connection)
         {
-            log::debug!("event=no-transaction reason={}", crate::log::Quoted(error));
+            log::debug!("event=no-transaction reason={}", crate::process::log::Quoted(error));
         }
         self.fence.value(&self.connection).is_some_and(|said| said == epoch.to_string().as_bytes())
     }

@@ -7,8 +7,8 @@ use redis::Value;
 use super::overview::Lease;
 use super::script::ScriptCall;
 use super::{ACQUIRE, Acquire, Attempt, Command, Ledger, MARKER, Marker, RELEASE, RENEW, score, subscription, text};
-use crate::error::Result;
-use crate::id::{DispatcherId, Epoch};
+use crate::base::error::Result;
+use crate::base::id::{DispatcherId, Epoch};
 
 impl Ledger {
     /// Tries to take the lease; with `may_take` false it only looks.

@@ -2,7 +2,7 @@
 //!
 //! The id in front keeps equal payloads apart and makes a member readable; it is also the score.
 
-use crate::id::MessageId;
+use crate::base::id::MessageId;
 
 /// Bytes before the payload: 16 digits and a colon.
 const PREFIX_BYTES: usize = 17;

@@ -36,9 +36,9 @@ use self::connection::error_of;
 use self::intake::Astray;
 use self::script::{Script, ScriptCall};
 use self::transaction::{Guard, Guarded};
-use crate::error::{Error, Result};
-use crate::id::{DispatcherId, Epoch, MessageId};
-use crate::refusal::Refusal;
+use crate::base::error::{Error, Result};
+use crate::base::id::{DispatcherId, Epoch, MessageId};
+use crate::base::refusal::Refusal;
 
 pub use self::command::{Command, Words};
 pub use self::commit::{Committed, Raise, Recorded, batches, parts};

@@ -15,9 +15,9 @@ mod part;
 pub use self::part::Part;
 use super::reading::RecordedGap;
 use super::{Command, Connection, Cursor, Keys, Ledger, member, text};
-use crate::error::{Error, Result};
-use crate::id::{Epoch, MessageId};
-use crate::refusal::Refusal;
+use crate::base::error::{Error, Result};
+use crate::base::id::{Epoch, MessageId};
+use crate::base::refusal::Refusal;
 
 /// Who leads, as the key `<group>:leader` says: `<dispatcher id> <epoch>`, or `<dispatcher id> <epoch> ttl`.
 #[derive(Clone, Debug, PartialEq, Eq)]

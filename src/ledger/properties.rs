@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
 use super::subscription::Notice;
 use super::{Command, Cursor, Marker, Position, decode_member, encode_member, member_len};
-use crate::id::{Epoch, MAX_BELIEVED_ID, MessageId};
+use crate::base::id::{Epoch, MAX_BELIEVED_ID, MessageId};
 
 /// Small, so that oversize messages come up.
 const LIMIT: u64 = 40;

@@ -7,10 +7,10 @@
 use redis::Value;
 
 use super::{Ledger, MAX_BATCH_MESSAGES, Payload, member, text};
-use crate::error::{Error, Result};
-use crate::id::MessageId;
+use crate::base::error::{Error, Result};
+use crate::base::id::MessageId;
+use crate::base::refusal::Refusal;
 use crate::ledger::Command;
-use crate::refusal::Refusal;
 
 /// The most entries on a page.
 pub const PAGE_ENTRIES: usize = MAX_BATCH_MESSAGES;

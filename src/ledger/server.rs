@@ -10,8 +10,8 @@ use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisError, Value};
 
 use super::command::command;
 use super::url::mistake_in;
-use crate::error::{CONNECTING, Error, NO_ANSWER, reply_text};
-use crate::refusal::{self, Refusal};
+use crate::base::error::{CONNECTING, Error, NO_ANSWER, reply_text};
+use crate::base::refusal::{self, Refusal};
 
 /// How long opening a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -11,9 +11,9 @@ use log::{debug, info, warn};
 use redis::Value;
 
 use super::{Command, Connection, text};
-use crate::error::Result;
-use crate::log::Quoted;
-use crate::refusal::Refusal;
+use crate::base::error::Result;
+use crate::base::refusal::Refusal;
+use crate::process::log::Quoted;
 
 /// The least that Redis must hold for a subscriber that is behind: as much as the dispatcher's own ring by default.
 ///
@@ -131,7 +131,7 @@ fn takes_only_what_expires(policy: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`Error::Redis`](crate::error::Error::Redis) if the server can't be asked now. That it refuses to tell is no error.
+/// [`Error::Redis`](crate::base::error::Error::Redis) if the server can't be asked now. That it refuses to tell is no error.
 pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
     const READING: &str = "reading Redis's settings";
     // Each by itself: only Redis 7 takes several patterns or sections at once.

@@ -8,8 +8,8 @@
 //! like that. So an end counts only if another command is answered after it. Limitation: a message alone is given up only
 //! after Redis has named its size, or after [`BREAKS`] such ends in a row.
 
-use crate::error::Error;
-use crate::refusal::Refusal;
+use crate::base::error::Error;
+use crate::base::refusal::Refusal;
 
 /// How often in a row a connection must end without a reply before that is held against a message that was alone.
 const BREAKS: u32 = 5;
@@ -60,7 +60,7 @@ mod tests {
     use redis::make_extension_error;
 
     use super::*;
-    use crate::error::{CONNECTING, LOADING_A_SCRIPT};
+    use crate::base::error::{CONNECTING, LOADING_A_SCRIPT};
 
     fn error(doing: &'static str, source: redis::RedisError) -> Error {
         Error::Redis { server: "s".to_owned(), doing, hint: String::new(), source }

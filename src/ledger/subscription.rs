@@ -24,9 +24,9 @@ use super::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
 use super::server::{CONNECT_TIMEOUT, not_redis};
 use super::stream::Stream;
 use super::{Command, Keys, Marker, Payload, Server};
-use crate::error::{CONNECTING, Error, Result};
-use crate::id::{DispatcherId, Epoch};
-use crate::log::Quoted;
+use crate::base::error::{CONNECTING, Error, Result};
+use crate::base::id::{DispatcherId, Epoch};
+use crate::process::log::Quoted;
 use crate::wire::MAX_BODY_BYTES;
 
 /// A message on the control channel.

@@ -3,7 +3,7 @@
 use super::overview::Lease;
 use super::subscription::{Channels, Seen, Subscription};
 use super::*;
-use crate::local::{RedisOptions, RedisServer, wait_until};
+use crate::lab::{RedisOptions, RedisServer, wait_until};
 
 mod refusals;
 mod sizes;
@@ -126,7 +126,7 @@ fn a_lease_stands_while_its_holder_is_subscribed() {
     let held = Acquire::Held { lease, cursor: None };
     assert_eq!(f.ledger.acquire(&b, TTL, Epoch(0), true).unwrap().answer, held);
     drop(subscription);
-    let taken = crate::local::wait_until(Duration::from_secs(10), "the lease is free", || {
+    let taken = crate::lab::wait_until(Duration::from_secs(10), "the lease is free", || {
         let answer = f.ledger.acquire(&b, TTL, Epoch(0), true)?.answer;
         Ok(matches!(answer, Acquire::Acquired { .. }).then_some(()))
     });
@@ -137,7 +137,7 @@ fn a_lease_stands_while_its_holder_is_subscribed() {
 fn epochs_never_go_back() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
-    let ahead = crate::id::wall_clock_us() / 1_000 + 3_600_000;
+    let ahead = crate::base::id::wall_clock_us() / 1_000 + 3_600_000;
     f.epoch(ahead);
     let lease = f.acquire(&a, Epoch(0));
     assert_eq!(lease.epoch, Epoch(ahead + 1), "the clock is behind the epoch");
@@ -428,7 +428,7 @@ fn errors_name_the_server_and_the_setting() {
     let wrong = format!("redis://:wrong@127.0.0.1:{}", redis.port());
     let error = ledger(&wrong).cursor().expect_err("the password is wrong").to_string();
     assert!(error.contains("--redis-url") && error.contains("password") && !error.contains("wrong@"), "{error}");
-    let free = crate::local::ports::free_port().unwrap();
+    let free = crate::lab::ports::free_port().unwrap();
     let error = ledger(&format!("redis://127.0.0.1:{free}")).cursor().expect_err("nobody listens").to_string();
     assert!(error.contains(&format!("127.0.0.1:{free}")) && error.contains("--redis-url"), "{error}");
 }

@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 use super::command::{begin, command, word};
 use super::connection::{Connection, Replies, error_of};
 use super::resp::Reply;
-use crate::error::{Error, Result};
-use crate::log::Quoted;
-use crate::refusal::Refusal;
+use crate::base::error::{Error, Result};
+use crate::base::refusal::Refusal;
+use crate::process::log::Quoted;
 
 /// How long no transaction is tried after one was refused: rights may have been given since.
 const RETRY_AFTER: Duration = Duration::from_secs(30);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::overview::Lease;
 use super::{Cursor, Payload, Words};
-use crate::error::Error;
-use crate::id::{DispatcherId, Epoch, MessageId};
+use crate::base::error::Error;
+use crate::base::id::{DispatcherId, Epoch, MessageId};
 
 /// What came of an attempt to take the lease, and what was seen by the way.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use oncecast::local::{ChildProcess, Cluster, Member, Signal};
+use oncecast::lab::{ChildProcess, Cluster, Member, Signal};
 
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
-use oncecast::local::{ChildProcess, Cluster, ports};
+use oncecast::lab::{ChildProcess, Cluster, ports};
 
 use crate::support::{DEADLINE, programs, wait_until};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oncecast::local::{ChildProcess, Cluster, Signal};
+use oncecast::lab::{ChildProcess, Cluster, Signal};
 
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use oncecast::id::Epoch;
-use oncecast::local::Member;
+use oncecast::base::id::Epoch;
+use oncecast::lab::Member;
 use oncecast::wire::{self, Frame, ReadyFlags};
 use tungstenite::{Message, WebSocket};
 

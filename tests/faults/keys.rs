@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
-use oncecast::id::wall_clock_us;
-use oncecast::local::{self, ChildProcess, Cluster, ClusterOptions, Member, RedisOptions};
+use oncecast::base::id::wall_clock_us;
+use oncecast::lab::{self, ChildProcess, Cluster, ClusterOptions, Member, RedisOptions};
 
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent, number};
@@ -184,7 +184,7 @@ fn row_33_cursor_vanishes() {
         });
         wait_until_in_sync(connection, 2);
         // A leader that has not looked meanwhile knows its place, and nothing is amiss.
-        let recorded = local::wait_until(DEADLINE, "the loss to be recorded, or the same leader to go on", || {
+        let recorded = lab::wait_until(DEADLINE, "the loss to be recorded, or the same leader to go on", || {
             let grown = stream(connection, "messages:gaps").len() > gaps;
             Ok((grown || self::epoch(connection) == epoch).then_some(grown))
         });
@@ -282,7 +282,7 @@ impl Told {
     fn wait_for_new_work(&mut self, load: &Load, after: &str) {
         let first = load.first_unpublished();
         let connection = &mut self.connection;
-        let done = local::wait_until(DEADLINE, format!("message {first} to be done after {after}"), || {
+        let done = lab::wait_until(DEADLINE, format!("message {first} to be done after {after}"), || {
             let mut range = redis::cmd("XREVRANGE");
             range.arg("messages:processed").arg("+").arg("-").arg("COUNT").arg(50);
             let newest: Vec<(String, HashMap<String, String>)> = range.query(connection).expect("Redis answers");
@@ -300,7 +300,7 @@ impl Told {
         const LIMIT: Duration = Duration::from_millis(1_500);
         let lease: Option<Vec<u8>> = run(&mut self.connection, &["GET", "messages:leader"]);
         let () = run(&mut self.connection, &["DEL", "messages:leader"]);
-        let _ = local::wait_until(LIMIT, "another lease", || {
+        let _ = lab::wait_until(LIMIT, "another lease", || {
             let now: Option<Vec<u8>> = run(&mut self.connection, &["GET", "messages:leader"]);
             Ok((now.is_some() && now != lease).then_some(()))
         });
@@ -548,7 +548,7 @@ fn row_37_keys_of_another_type() {
         let touched = ["leader", "epoch", "cursor", "pending"].iter().any(|one| key.ends_with(one));
         let mut told = false;
         let wait = if touched { DEADLINE } else { Duration::ZERO };
-        let found = local::wait_until(wait, format!("{key} to be named in a log"), || {
+        let found = lab::wait_until(wait, format!("{key} to be named in a log"), || {
             let lines = DISPATCHERS.iter().zip(seen).flat_map(|(member, seen)| {
                 let log = group.cluster.process(*member).unwrap().stderr();
                 log.wait_for_after(seen, &key, Duration::ZERO).ok()
@@ -594,7 +594,7 @@ fn row_37_absurd_values_before_the_start() {
         workers.start(0);
         let args = "--lease-ttl-ms 800";
         let dispatchers = ["d0", "d1"].map(|name| dispatcher(&cluster, name, &workers.addresses, args));
-        let subscribed = local::wait_until(DEADLINE, format!("one to lead, after{told}"), || {
+        let subscribed = lab::wait_until(DEADLINE, format!("one to lead, after{told}"), || {
             let elected =
                 |process: &ChildProcess| process.stderr().all().iter().any(|line| line.contains("event=elected"));
             Ok(dispatchers.iter().any(elected).then_some(()))

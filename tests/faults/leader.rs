@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oncecast::id::wall_clock_us;
-use oncecast::local::{ChildProcess, Cluster, Lease, Member, Signal};
+use oncecast::base::id::wall_clock_us;
+use oncecast::lab::{ChildProcess, Cluster, Lease, Member, Signal};
 use oncecast::wire::ErrorCode;
 
 use crate::dispatchers::Watched;

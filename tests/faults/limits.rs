@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use oncecast::local::{Cluster, RedisOptions, Signal, ports};
+use oncecast::lab::{Cluster, RedisOptions, Signal, ports};
 use oncecast::wire::MAX_BODY_BYTES;
 use oncecast::{Consumer, Delivery};
 
@@ -25,7 +25,7 @@ const LARGE_BYTES: usize = 1_048_570;
 fn configured(config: &[(&str, &str)]) -> Cluster {
     let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let redis = RedisOptions { config, ..RedisOptions::default() };
-    let options = oncecast::local::ClusterOptions { redis, ..options(0, 0, "", "") };
+    let options = oncecast::lab::ClusterOptions { redis, ..options(0, 0, "", "") };
     Cluster::start(options).expect("a private Redis starts")
 }
 

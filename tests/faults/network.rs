@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use oncecast::lab::{ChildProcess, GroupView, Lease, RedisOptions, RedisServer, ports};
 use oncecast::ledger::Keys;
-use oncecast::local::{ChildProcess, GroupView, Lease, RedisOptions, RedisServer, ports};
 use oncecast::{Consumer, Delivery, Outcome};
 
 use crate::dispatchers::Watched;
@@ -101,7 +101,7 @@ impl Site {
     /// Waits until one leads and the others could.
     fn wait_until_converged(&self) {
         let limit = CONVERGENCE_LIMIT + DEADLINE;
-        let converged = oncecast::local::wait_until(limit, "one to lead and the others to be ready", || {
+        let converged = oncecast::lab::wait_until(limit, "one to lead and the others to be ready", || {
             let leaders = self.dispatchers.iter().filter(|one| one.figure("oncecast_leader") == Some(1)).count();
             Ok((leaders == 1 && self.dispatchers.iter().all(|one| one.ready().is_ok())).then_some(()))
         });

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use oncecast::local::{ChildProcess, Cluster, ClusterOptions, Lease, Member, RedisOptions, Signal};
+use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Lease, Member, RedisOptions, Signal};
 
 use crate::dispatchers::Watched;
 use crate::proxy::Proxy;
@@ -543,7 +543,7 @@ fn row_22_reply_to_the_commit_lost() {
     let connection = &mut client_of(&mut cluster);
     let address = format!("127.0.0.1:{}", cluster.redis().port());
     let proxy = Proxy::start(&address, [COMMIT_KEYS, EXEC], fastrand::Rng::with_seed(this.random.u64(..)), 5);
-    let listen = format!("127.0.0.1:{}", oncecast::local::ports::free_port().unwrap());
+    let listen = format!("127.0.0.1:{}", oncecast::lab::ports::free_port().unwrap());
     let mut command = programs().command("oncecast-consumer").expect("the program is built");
     command.args(["--redis-url", &proxy.url(), "--listen", &listen, "--consumer-id", "unlucky"]);
     let consumer = ChildProcess::spawn("unlucky", command).unwrap();

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use oncecast::local::{self, Cluster, Signal, ports};
+use oncecast::lab::{self, Cluster, Signal, ports};
 
 use crate::dispatchers::Watched;
 use crate::run::{Run, assert_l0};
@@ -129,7 +129,7 @@ fn refuse_each(this: &mut Run, user: &str, commands: &[&str]) {
         if this.random.bool() {
             group.unseat(connection);
         }
-        let seen = local::wait_until(REFUSAL_LIMIT, "a refusal", || {
+        let seen = lab::wait_until(REFUSAL_LIMIT, "a refusal", || {
             Ok((!users::refused(connection, user).is_empty()).then_some(()))
         });
         if seen.is_err() {
@@ -352,7 +352,7 @@ fn row_28_last_id_of_a_stream_used() {
 }
 
 /// What a program has said of doing without transactions.
-fn said(log: &local::lines::Lines) -> usize {
+fn said(log: &lab::lines::Lines) -> usize {
     log.all().iter().filter(|line| line.contains("event=no-transactions")).count()
 }
 

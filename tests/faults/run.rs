@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
-use oncecast::local;
+use oncecast::lab;
 
 use crate::support::load::Sent;
 use crate::support::{recorded_ids_of, state_of, stream, wait_for_intake_of};
@@ -69,7 +69,7 @@ pub fn assert_l0_of(group: &str, connection: &mut redis::Connection, sent: &Sent
     // Otherwise what nobody is owed could make up for what is still on its way.
     wait_for_intake_of(group, connection);
     // Whether it came to that is judged below, by what is there.
-    let _ = local::wait_until(DRAIN_LIMIT, "the drain", || {
+    let _ = lab::wait_until(DRAIN_LIMIT, "the drain", || {
         let (pending, processed, dead) = state_of(group, connection);
         Ok((pending == 0 && processed + dead >= sent.owed.len()).then_some(()))
     });

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use oncecast::local::folder::PrivateFolder;
-use oncecast::local::{ChildProcess, Cluster, RedisOptions, RedisServer, ports};
+use oncecast::lab::folder::PrivateFolder;
+use oncecast::lab::{ChildProcess, Cluster, RedisOptions, RedisServer, ports};
 
 use crate::dispatchers::Watched;
 use crate::router::{Kind, Router};

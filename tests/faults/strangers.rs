@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use oncecast::id::{Epoch, MessageId};
-use oncecast::local::{ChildProcess, ports};
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lab::{ChildProcess, ports};
 use oncecast::wire::{Field, Frame, ReadyFlags};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use oncecast::local::{Cluster, ClusterOptions, GroupView, Lease, Member, RedisOptions, Signal};
+use oncecast::lab::{Cluster, ClusterOptions, GroupView, Lease, Member, RedisOptions, Signal};
 
 use crate::dispatchers::Watched;
 use crate::run::{Run, assert_l0};

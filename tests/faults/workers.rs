@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use oncecast::consumer::stamp;
-use oncecast::local::{self, ChildProcess, Cluster, ports};
+use oncecast::lab::{self, ChildProcess, Cluster, ports};
 use oncecast::{Consumer, Delivery, HandlerError};
 
 use crate::support::DEADLINE;
@@ -68,7 +68,7 @@ impl Workers {
     pub fn start(&mut self, number: usize) {
         let name = format!("w{number}");
         let what = format!("{name} to listen on {}", self.addresses[number]);
-        let started = local::wait_until(DEADLINE, what, || {
+        let started = lab::wait_until(DEADLINE, what, || {
             let process = ChildProcess::spawn(&name, self.command(number, &name))?;
             match process.wait_for_line("event=listening", DEADLINE) {
                 Ok(_) => Ok(Some(process)),
@@ -200,8 +200,8 @@ fn worker() {
     let consumer = Consumer::builder().redis_url(url).listen(setting(LISTEN)).consumer_id(setting(ID));
     // As many as the program takes.
     let consumer = consumer.concurrency(concurrency).prefetch(1_024).handler(handler).bind().expect("a free port");
-    let _log =
-        oncecast::log::init(log::LevelFilter::Info, consumer.consumer_id(), "consumer").expect("the first logger");
+    let _log = oncecast::process::log::init(log::LevelFilter::Info, consumer.consumer_id(), "consumer")
+        .expect("the first logger");
     consumer.shutdown_handle().on_signals().expect("the first handler of signals");
     consumer.run().expect("a clean end");
 }

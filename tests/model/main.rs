@@ -21,7 +21,7 @@
 //! again or is buried is open each time); a wiped Redis; clocks that go back;
 //! consumers without Redis, but as senders of RESULT ([`liars`]). A consumer remembers of a broken connection which messages it had in hand, not the highest id it was ever handed,
 //! so that it uses the script less often here than in the code. The code is not run: `ring.rs`,
-//! `dispatcher.rs` and `redis.rs` here follow `src/ring`, `src/dispatcher` and `src/ledger/lua` by hand.
+//! `dispatcher.rs` and `redis.rs` here follow `src/lane/ring`, `src/lane` and `src/ledger/lua` by hand.
 //!
 //! The state of a run is [`world::World`]; what can happen is listed in [`actions`], what comes of it stands in
 //! [`dispatcher`], [`intake`], [`courier`], [`requests`] and [`redis`]. What transactions rest on is tested in [`transactions`].

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oncecast::local::{ChildProcess, Cluster, Signal, ports};
+use oncecast::lab::{ChildProcess, Cluster, Signal, ports};
 
 use crate::prometheus::get;
 use crate::support::{bare_cluster, client, publish_payloads, run, wait_until};

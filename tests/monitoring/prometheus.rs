@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use oncecast::local::folder::PrivateFolder;
-use oncecast::local::{ChildProcess, ports, wait_until as wait_within};
+use oncecast::lab::folder::PrivateFolder;
+use oncecast::lab::{ChildProcess, ports, wait_until as wait_within};
 use serde_json::Value;
 
 use crate::support::{DEADLINE, wait_until};

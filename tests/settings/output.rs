@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
 
-use oncecast::local::{RedisServer, ports};
+use oncecast::lab::{RedisServer, ports};
 
 use crate::support::{DEADLINE, programs, redis_server, wait_until};
 
@@ -104,7 +104,7 @@ fn a_health_check_prints_its_answer_or_fails() {
     let [metrics, listen] = [0; 2].map(|_| format!("127.0.0.1:{}", ports::free_port().expect("a free port")));
     let mut command = programs().command("oncecast-consumer").expect("it is built");
     command.args(["--redis-url", &redis.url(), "--listen", &listen, "--metrics-addr", &metrics]);
-    let _consumer = oncecast::local::ChildProcess::spawn("consumer", command).expect("it starts");
+    let _consumer = oncecast::lab::ChildProcess::spawn("consumer", command).expect("it starts");
     let check = format!("oncecast-consumer healthcheck --alive --metrics-addr {metrics}");
     wait_until("the consumer to be there", || ended(&check, &redis, Stdio::piped()).status.success().then_some(()));
     assert_eq!(ended(&check, &redis, full()).status.code(), Some(1));

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use oncecast::local::{ChildProcess, RedisOptions, RedisServer, ports};
+use oncecast::lab::{ChildProcess, RedisOptions, RedisServer, ports};
 use socket2::SockRef;
 
 use crate::support::{DEADLINE, programs, redis_server, run_on, wait_until};

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use oncecast::local::{ChildProcess, ports};
+use oncecast::lab::{ChildProcess, ports};
 
 use crate::support::{DEADLINE, programs, redis_server, wait_until};
 

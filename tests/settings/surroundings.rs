@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use oncecast::local::{ChildProcess, Cluster, Member, RedisOptions, RedisServer, ports};
+use oncecast::lab::{ChildProcess, Cluster, Member, RedisOptions, RedisServer, ports};
 
 use crate::support::{
     DEADLINE, assert_each_once, client, client_of, cluster, programs, publish, run, subscribers, wait_for_intake,

@@ -6,9 +6,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use oncecast::lab::{ChildProcess, Cluster, ports};
 use oncecast::ledger::{Connection, Keys};
-use oncecast::local::{ChildProcess, Cluster, ports};
-use oncecast::status::{MAX_AGE, Onlooker};
+use oncecast::programs::status::{MAX_AGE, Onlooker};
 use serde_json::Value;
 
 use crate::support::{

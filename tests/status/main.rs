@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
-use oncecast::local::{ChildProcess, Cluster, Member, Signal, ports};
+use oncecast::lab::{ChildProcess, Cluster, Member, Signal, ports};
 use serde_json::Value;
 
 use support::{

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use oncecast::local::{Cluster, ClusterOptions, Member, RedisOptions};
+use oncecast::lab::{Cluster, ClusterOptions, Member, RedisOptions};
 use serde_json::json;
 
 use support::browser::{Browser, Page, Screen};

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use oncecast::metrics::{Metrics, MetricsServer, Site};
+use oncecast::process::metrics::{Metrics, MetricsServer, Site};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 /// The page under test.
-pub const PAGE: &str = include_str!("../../src/status/page.html");
+pub const PAGE: &str = include_str!("../../src/programs/status/page.html");
 /// The end of a time that goes on by itself.
 const RUNNING: &str = ".000Z";
 

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use oncecast::local::ChildProcess;
-use oncecast::local::folder::PrivateFolder;
+use oncecast::lab::ChildProcess;
+use oncecast::lab::folder::PrivateFolder;
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 

@@ -21,13 +21,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use oncecast::id::DispatcherId;
+use oncecast::base::id::DispatcherId;
+use oncecast::base::shutdown::ShutdownHandle;
+use oncecast::lab::{self, ChildProcess, Cluster, ClusterOptions, Lease, Member, Programs, RedisOptions, RedisServer};
 use oncecast::ledger::Marker;
 use oncecast::ledger::subscription::Notice;
-use oncecast::local::{
-    self, ChildProcess, Cluster, ClusterOptions, Lease, Member, Programs, RedisOptions, RedisServer,
-};
-use oncecast::shutdown::ShutdownHandle;
 use oncecast::{ConsumerBuilder, ConsumerStats};
 use redis::{ConnectionLike, FromRedisValue};
 
@@ -73,7 +71,9 @@ pub fn cluster_of(options: ClusterOptions) -> Cluster {
     let mut attempt = start();
     for _ in 0..2 {
         match &attempt {
-            Err(error @ oncecast::error::Error::Failed(_)) if error.to_string().contains("Address already in use") => {
+            Err(error @ oncecast::base::error::Error::Failed(_))
+                if error.to_string().contains("Address already in use") =>
+            {
                 attempt = start();
             }
             _ => break,
@@ -144,7 +144,7 @@ pub fn occurrences(entries: &[HashMap<String, String>], field: &str) -> HashMap<
 
 /// Looks at `condition` until it gives a value; panics after [`DEADLINE`] saying what did not happen.
 pub fn wait_until<T>(what: impl fmt::Display, mut condition: impl FnMut() -> Option<T>) -> T {
-    match local::wait_until(DEADLINE, what, || Ok(condition())) {
+    match lab::wait_until(DEADLINE, what, || Ok(condition())) {
         Ok(value) => value,
         Err(error) => panic!("{error}"),
     }
@@ -231,7 +231,7 @@ pub fn assert_each_once_but<'a>(
 pub fn wait_until_done(connection: &mut redis::Connection, messages: usize) {
     let mut seen = (0, 0, 0);
     let what = format!("{messages} messages to be done and none pending");
-    let done = local::wait_until(DEADLINE, &what, || {
+    let done = lab::wait_until(DEADLINE, &what, || {
         seen = state(connection);
         let (pending, processed, dead) = seen;
         Ok((pending == 0 && processed + dead >= messages).then_some(()))

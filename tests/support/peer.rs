@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use oncecast::id::{Epoch, MessageId};
+use oncecast::base::id::{Epoch, MessageId};
 use oncecast::wire::{self, ErrorCode, Frame, ReadyFlags};
 use tungstenite::{Message, WebSocket};
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use oncecast::shutdown::ShutdownHandle;
+use oncecast::base::shutdown::ShutdownHandle;
 use oncecast::{ConsumerBuilder, ConsumerStats};
 
 use super::wait_until;
@@ -14,7 +14,7 @@ pub struct RunningConsumer {
     pub address: SocketAddr,
     pub stats: Arc<ConsumerStats>,
     pub handle: ShutdownHandle,
-    thread: Option<JoinHandle<oncecast::error::Result<()>>>,
+    thread: Option<JoinHandle<oncecast::base::error::Result<()>>>,
 }
 
 impl RunningConsumer {

@@ -7,8 +7,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use oncecast::id::{Epoch, MessageId};
-use oncecast::local::RedisServer;
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lab::RedisServer;
 use oncecast::wire::{self, Frame};
 use tungstenite::{Message, WebSocket};
 

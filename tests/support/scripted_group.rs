@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use oncecast::local::{ChildProcess, Cluster};
+use oncecast::lab::{ChildProcess, Cluster};
 
 use super::peer::Peer;
 use super::{bare_cluster, client_of, dispatcher, run, wait_until, wait_until_in_sync};

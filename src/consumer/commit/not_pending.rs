@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::MessageId;
+use crate::base::id::MessageId;
 
 /// How often it is said.
 const SAY_EVERY: Duration = Duration::from_secs(10);

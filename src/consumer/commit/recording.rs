@@ -10,12 +10,12 @@ use std::time::Instant;
 use log::{debug, error, warn};
 
 use super::{Finished, Watch, Worker};
+use crate::base::id::MessageId;
+use crate::base::refusal::Refusal;
 use crate::consumer::desk::LinkId;
 use crate::consumer::handler::HandlerError;
-use crate::id::MessageId;
 use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches, parts};
-use crate::log::Quoted;
-use crate::refusal::Refusal;
+use crate::process::log::Quoted;
 
 impl Worker {
     /// Records a batch, however long that takes; `false` if it was given up.

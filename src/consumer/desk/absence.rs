@@ -10,9 +10,9 @@ use log::{info, warn};
 
 use super::ability::Change;
 use super::{Desk, State};
-use crate::id::MessageId;
+use crate::base::id::MessageId;
 use crate::ledger::Payload;
-use crate::log::Quoted;
+use crate::process::log::Quoted;
 use crate::wire::Frame;
 
 /// How long a consumer that can work again waits for what it has in hand before it asks for more. Longer work may then be

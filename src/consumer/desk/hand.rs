@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::LinkId;
+use crate::base::id::{Epoch, IdMap, MessageId};
 use crate::consumer::handler::HandlerError;
-use crate::id::{Epoch, IdMap, MessageId};
 use crate::ledger::Payload;
 
 /// A message for the pool.

@@ -13,9 +13,9 @@
 use std::sync::Arc;
 
 use super::{Desk, LinkId, Refusal, Ruler, State};
+use crate::base::id::Epoch;
 use crate::consumer::outbox::Outbox;
 use crate::consumer::refusals::Shown;
-use crate::id::Epoch;
 use crate::wire::{ErrorCode, Frame};
 
 /// How LEAD's epoch compares with what was seen.

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::absence::NOT_BEGUN;
 use super::hand::{Failure, Job, Run};
 use super::{Desk, LinkId, Refusal, State};
+use crate::base::id::MessageId;
 use crate::consumer::handler::HandlerError;
-use crate::id::MessageId;
 use crate::ledger::Payload;
 use crate::wire::{ErrorCode, Frame};
 

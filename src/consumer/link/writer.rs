@@ -16,7 +16,7 @@ use crate::consumer::desk::{LinkId, Refusal};
 use crate::consumer::outbox::{Next, Outbox};
 use crate::consumer::refusals::{Example, Kind};
 use crate::consumer::socket::Socket;
-use crate::log::Quoted;
+use crate::process::log::Quoted;
 use crate::wire::Frame;
 
 /// How often the ruler hears what is being worked on: a third of a dispatcher's default link timeout.

@@ -5,7 +5,7 @@ use tungstenite::{Message, WebSocket};
 
 use super::super::desk::tests::desk;
 use super::*;
-use crate::id::Epoch;
+use crate::base::id::Epoch;
 use crate::ledger::{Keys, Server as RedisServer};
 use crate::wire::{self, Frame};
 

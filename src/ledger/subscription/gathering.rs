@@ -72,7 +72,7 @@ impl Gathering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Epoch;
+    use crate::base::id::Epoch;
     use crate::ledger::Marker;
 
     fn payloads(seen: &[Seen]) -> Vec<&Payload> {

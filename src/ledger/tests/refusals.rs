@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::refusal::Refusal;
+use crate::base::refusal::Refusal;
 
 mod causes;
 mod pairs;

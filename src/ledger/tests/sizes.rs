@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use super::super::resp::{MAX_REPLY_BYTES, MAX_REPLY_VALUES};
 use super::super::subscription::Published;
 use super::*;
-use crate::refusal::Refusal;
+use crate::base::refusal::Refusal;
 use crate::wire::MAX_BODY_BYTES;
 
 /// A server that answers whatever is said to it with these bytes, once, and then waits until the peer hangs up.

@@ -1,7 +1,7 @@
 //! Transactions: what they do, and that they do nothing once somebody has written what they rest on.
 
 use super::*;
-use crate::refusal::Refusal;
+use crate::base::refusal::Refusal;
 
 const NOTHING_UNSTORED: Option<(Vec<MessageId>, String)> = None;
 

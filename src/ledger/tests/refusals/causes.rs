@@ -3,7 +3,7 @@
 
 use super::steps::{Needs, Step};
 use super::world::{Held, World};
-use crate::refusal::Refusal;
+use crate::base::refusal::Refusal;
 
 /// Where what a key held is kept meanwhile.
 const ASIDE: &str = "aside";

@@ -1,0 +1,13 @@
+//! What everything else stands on: ids, errors, durations, waiting, counting. Nothing here knows Redis, sockets or threads of others.
+
+pub mod backoff;
+pub mod budget;
+pub mod duration;
+pub mod error;
+pub mod id;
+pub mod mask;
+pub mod pulse;
+pub mod rate;
+pub mod refusal;
+pub mod shutdown;
+pub mod trouble;

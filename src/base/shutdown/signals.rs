@@ -1,0 +1,47 @@
+//! The signals that ask a program to end. One that was ignored when the program started stays ignored.
+//!
+//! `nohup` ignores SIGHUP, and a shell script ignores SIGINT for what it starts with `&`: whoever did that wants the program
+//! to outlive the terminal. SIGTERM is always heard, since it is how services and containers are stopped.
+//!
+//! Limitation: `ctrlc` installs its handler for all three at once, so a signal that arrives in the microseconds before the
+//! ignored ones are put back is heard.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+use nix::libc;
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+use crate::base::error::{Error, Result};
+
+/// Calls `ask` at each SIGTERM, SIGINT and SIGHUP, but for those that are ignored. Once for a process.
+pub(super) fn catch(ask: impl FnMut() + Send + 'static) -> Result<()> {
+    let mut ignored = Vec::new();
+    for signal in [Signal::SIGINT, Signal::SIGHUP] {
+        if is_ignored(signal).map_err(Error::io(format!("looking whether {signal} is ignored")))? {
+            ignored.push(signal);
+        }
+    }
+    ctrlc::set_handler(ask).map_err(|error| Error::Failed(format!("catching signals: {error}")))?;
+    ignored.into_iter().try_for_each(ignore)
+}
+
+#[allow(unsafe_code, reason = "nix can't look at a signal's handler without setting another")]
+fn is_ignored(signal: Signal) -> io::Result<bool> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action nothing is changed; the present one is written to memory of its own type.
+    let outcome = unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), action.as_mut_ptr()) };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has succeeded, so it has written the action.
+    let action = unsafe { action.assume_init() };
+    Ok(action.sa_sigaction == libc::SIG_IGN)
+}
+
+#[allow(unsafe_code, reason = "a handler could run at any place; ignoring runs none")]
+fn ignore(which: Signal) -> Result<()> {
+    // SAFETY: no function is installed that could be called.
+    let outcome = unsafe { signal(which, SigHandler::SigIgn) };
+    outcome.map(drop).map_err(|error| Error::Failed(format!("ignoring {which} again: {error}")))
+}

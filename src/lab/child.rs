@@ -1,0 +1,181 @@
+//! One child process: its output kept, its signals, its end.
+//!
+//! Each child leads a process group of its own, so that Ctrl-C in a terminal reaches only us and we stop the children
+//! in order; SIGKILL goes to the whole group, so that a child of the child does not outlive it. Dropping a
+//! [`ChildProcess`] kills it and waits for its end.
+
+use std::fmt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{kill, killpg};
+use nix::unistd::Pid;
+
+use super::lines::Lines;
+use super::wait_until;
+use crate::base::error::{Error, Result};
+
+pub use nix::sys::signal::Signal;
+
+/// How long a process may take to vanish after SIGKILL; longer only if it hangs in the kernel.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the rest of its output may take to be read after its end.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(1);
+/// How many lines of its output an error about a child shows.
+const SHOWN_LINES: usize = 20;
+
+/// See the module's text.
+pub struct ChildProcess {
+    name: String,
+    child: Child,
+    ended: Option<ExitStatus>,
+    stdout: Lines,
+    stderr: Lines,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl ChildProcess {
+    /// Starts `command` with nothing on its standard input and both outputs kept; `name` is what errors call it.
+    pub fn spawn(name: &str, mut command: Command) -> Result<ChildProcess> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(Error::io(format!("starting {name} ({})", command.get_program().display())))?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = stdout.zip(stderr).expect("both outputs are piped");
+        // From here on an early return drops the process, and thereby kills it.
+        let (empty, none) = (Lines::default(), Vec::new());
+        let mut process = ChildProcess {
+            name: name.to_owned(),
+            child,
+            ended: None,
+            stdout: empty.clone(),
+            stderr: empty,
+            readers: none,
+        };
+        let (lines, reader) = Lines::read(format!("{name}-stdout"), stdout)?;
+        process.stdout = lines;
+        process.readers.push(reader);
+        let (lines, reader) = Lines::read(format!("{name}-stderr"), stderr)?;
+        process.stderr = lines;
+        process.readers.push(reader);
+        Ok(process)
+    }
+
+    /// What errors call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote on standard output.
+    pub fn stdout(&self) -> &Lines {
+        &self.stdout
+    }
+
+    /// What it wrote on standard error: its log.
+    pub fn stderr(&self) -> &Lines {
+        &self.stderr
+    }
+
+    /// The first line of its log that contains `part`, waiting for it if need be.
+    pub fn wait_for_line(&self, part: &str, within: Duration) -> Result<String> {
+        self.stderr.wait_for(part, within).map_err(|error| Error::Failed(format!("{}: {error}", self.name)))
+    }
+
+    /// How it ended, if it has; then what it wrote has been read.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().map_err(Error::io(format!("asking for the end of {}", self.name)))?;
+            if self.ended.is_some() {
+                [&self.stdout, &self.stderr].into_iter().for_each(|output| output.wait_for_end(OUTPUT_LIMIT));
+            }
+        }
+        Ok(self.ended)
+    }
+
+    /// An error with the end of its log, if it has ended.
+    pub fn must_run(&mut self) -> Result<()> {
+        match self.ended()? {
+            None => Ok(()),
+            Some(status) => Err(self.failure(format_args!("ended with {}", shown(status)))),
+        }
+    }
+
+    /// Waits for its end, and until what it wrote has been read.
+    pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
+        wait_until(within, what, || self.ended())
+    }
+
+    /// Sends a signal; nothing happens if it has ended.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.ended()?.is_some() {
+            return Ok(());
+        }
+        let pid = Pid::from_raw(self.pid().cast_signed());
+        // SIGKILL also to what it forked. Not yet waited for, so neither id can belong to somebody else.
+        let sent = if signal == Signal::SIGKILL { killpg(pid, signal) } else { kill(pid, signal) };
+        match sent {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(Error::Io { what: format!("sending {signal} to {}", self.name), source: error.into() }),
+        }
+    }
+
+    /// Sends SIGTERM and waits for its end; after the deadline kills it and says so as an error.
+    pub fn stop(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        // One that was paused would not hear it.
+        self.signal(Signal::SIGCONT)?;
+        self.wait(within).or_else(|_| {
+            self.kill()?;
+            Err(self.failure(format_args!("did not end within {within:?} of SIGTERM and was killed")))
+        })
+    }
+
+    /// Kills it with SIGKILL and waits for its end.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGKILL)?;
+        self.wait(KILL_LIMIT)
+    }
+
+    /// An error about this child, with the end of its log.
+    pub fn failure(&self, problem: impl fmt::Display) -> Error {
+        let mut tail = self.stderr.tail(SHOWN_LINES);
+        if tail.is_empty() {
+            tail = self.stdout.tail(SHOWN_LINES);
+        }
+        let log = if tail.is_empty() { "; it wrote nothing".to_owned() } else { format!("; its last lines:{tail}") };
+        Error::Failed(format!("{} {problem}{log}", self.name))
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        let gone = self.kill().is_ok();
+        // The pipes end with the process; if it could not be killed, waiting for them could take for ever.
+        for reader in self.readers.drain(..).filter(|_| gone) {
+            let _ = reader.join();
+        }
+    }
+}
+
+impl fmt::Debug for ChildProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildProcess").field("name", &self.name).field("pid", &self.pid()).finish_non_exhaustive()
+    }
+}
+
+fn shown(status: ExitStatus) -> String {
+    status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"))
+}

@@ -1,0 +1,218 @@
+//! A private Redis server: a child process with a folder of its own on a free port of 127.0.0.1.
+//!
+//! Nothing is shared with a server that runs anyway: no port, no folder, no configuration file. The folder goes when the
+//! [`RedisServer`] is dropped. A stopped or killed server can be started again on the same port and folder, to
+//! show what survives.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command as Program;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::child::ChildProcess;
+use super::folder::PrivateFolder;
+use super::{ports, programs, wait_until};
+use crate::base::error::{Error, Result};
+use crate::ledger::{Command, Connection, Server};
+
+/// How long a server may take until it answers, loading its file included.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a server may take to end after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long one reply is waited for.
+const REPLY_LIMIT: Duration = Duration::from_secs(2);
+/// How many ports are tried before giving up.
+const PORT_TRIES: usize = 8;
+
+/// How a private server is to be run.
+#[derive(Clone, Debug, Default)]
+pub struct RedisOptions {
+    /// The program; `None`: `redis-server` or `valkey-server` on PATH.
+    pub program: Option<PathBuf>,
+    /// Whether it keeps an append-only file, written out every second, and so survives [`RedisServer::kill`].
+    pub append_only: bool,
+    /// A password that clients must give: letters and digits.
+    pub password: Option<String>,
+    /// More lines for its configuration file: `("appendfsync", "always")`. They win over ours.
+    pub config: Vec<(String, String)>,
+}
+
+/// See the module's text.
+pub struct RedisServer {
+    // Before the folder: a server must be gone before its folder goes.
+    child: Option<ChildProcess>,
+    folder: PrivateFolder,
+    program: PathBuf,
+    options: RedisOptions,
+    port: u16,
+}
+
+/// What came of starting the program on a port.
+enum Launch {
+    Answers,
+    PortTaken,
+}
+
+impl RedisServer {
+    /// Starts a server and waits until it answers.
+    pub fn start(options: RedisOptions) -> Result<RedisServer> {
+        let safe = |password: &String| !password.is_empty() && password.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !options.password.iter().all(safe) {
+            return Err(Error::Failed("a private server's password is made of letters and digits".to_owned()));
+        }
+        let program = programs::redis_server(options.program.as_deref())?;
+        let folder = PrivateFolder::create("redis")?;
+        let mut server = RedisServer { child: None, folder, program, options, port: 0 };
+        for _ in 0..PORT_TRIES {
+            server.port = ports::free_port()?;
+            if let Launch::Answers = server.launch()? {
+                return Ok(server);
+            }
+        }
+        Err(Error::Failed(format!("starting redis: {PORT_TRIES} ports were free and then taken by others")))
+    }
+
+    /// Starts a stopped or killed server again, on the same port with what its folder holds.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.child = None;
+        // Whoever took the port may go again: a connection of the former server that is still closing, for one.
+        let what = format!("port {} of the stopped redis to be free again", self.port);
+        wait_until(START_LIMIT, what, || {
+            Ok(match self.launch()? {
+                Launch::Answers => Some(()),
+                Launch::PortTaken => None,
+            })
+        })
+    }
+
+    /// Stops the server in order, with SIGTERM.
+    pub fn stop(&mut self) -> Result<()> {
+        match &mut self.child {
+            Some(child) => child.stop(STOP_LIMIT).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills the server with SIGKILL; what it had not written to its file is lost.
+    pub fn kill(&mut self) -> Result<()> {
+        match &mut self.child {
+            Some(child) => child.kill().map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The process, to pause it or to see whether it runs; the last one if the server was stopped.
+    pub fn process(&mut self) -> Option<&mut ChildProcess> {
+        self.child.as_mut()
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its folder, with the append-only file if it keeps one.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its URL, with the password if it has one.
+    pub fn url(&self) -> String {
+        match &self.options.password {
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
+            None => format!("redis://127.0.0.1:{}", self.port),
+        }
+    }
+
+    /// Where it is, for a [`Connection`] or a [`Ledger`](crate::ledger::Ledger).
+    pub fn server(&self) -> Server {
+        Server::parse(&self.url()).expect("port and password are such that the URL is valid")
+    }
+
+    /// A connection of its own, which opens when it is first used, and again after a restart.
+    pub fn connection(&self) -> Connection {
+        Connection::new(self.server(), REPLY_LIMIT)
+    }
+
+    /// The server's version, such as `redis 7.0.15` or `valkey 8.0.1`.
+    pub fn version(&self) -> Result<String> {
+        let info = info(&mut self.connection())?;
+        let of = |name: &str| field(&info, name).map(str::to_owned);
+        Ok(match of("valkey_version") {
+            Some(version) => format!("valkey {version}"),
+            None => format!("redis {}", of("redis_version").unwrap_or_default()),
+        })
+    }
+
+    fn launch(&mut self) -> Result<Launch> {
+        let mut connection = self.connection();
+        let mut command = Program::new(&self.program);
+        command.arg(self.write_config()?).current_dir(self.folder());
+        let child = self.child.insert(ChildProcess::spawn("redis", command)?);
+        let pid = child.pid().to_string();
+        let what = format!("{} to answer on port {}", self.program.display(), self.port);
+        let answer = wait_until(START_LIMIT, what, || {
+            if child.ended()?.is_some() {
+                let taken = child.stdout().all().iter().any(|line| line.contains("Address already in use"));
+                return if taken { Ok(Some(Launch::PortTaken)) } else { Err(child.failure("did not start")) };
+            }
+            // Another server may have been faster on this port: the one that answers must be our child.
+            let Ok(info) = info(&mut connection) else { return Ok(None) };
+            if field(&info, "process_id") != Some(pid.as_str()) {
+                return Ok(Some(Launch::PortTaken));
+            }
+            let pong = connection.query("asking whether redis is there", Command::of(&["PING"]));
+            Ok(pong.is_ok().then_some(Launch::Answers))
+        });
+        match answer {
+            Ok(Launch::Answers) => Ok(Launch::Answers),
+            Ok(Launch::PortTaken) => {
+                self.child = None;
+                Ok(Launch::PortTaken)
+            }
+            Err(error) if child.ended()?.is_some() => Err(error),
+            Err(error) => Err(child.failure(format_args!("did not start: {error}"))),
+        }
+    }
+
+    /// Writes the configuration file. A file, because the password must not stand in the list of processes.
+    fn write_config(&self) -> Result<PathBuf> {
+        let path = self.folder().join("redis.conf");
+        let append_only = if self.options.append_only { "yes" } else { "no" };
+        let mut text = format!(
+            "bind 127.0.0.1\nport {}\ndir \"{}\"\ndaemonize no\nlogfile \"\"\nsave \"\"\nappendonly {append_only}\n\
+             client-output-buffer-limit pubsub 256mb 128mb 60\n",
+            self.port,
+            self.folder().display(),
+        );
+        if let Some(password) = &self.options.password {
+            text.push_str(&format!("requirepass {password}\n"));
+        }
+        for (name, value) in &self.options.config {
+            text.push_str(&format!("{name} {value}\n"));
+        }
+        let write = || {
+            let options = &mut fs::OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())
+        };
+        write().map_err(Error::io(format!("writing {}", path.display())))?;
+        Ok(path)
+    }
+}
+
+fn info(connection: &mut Connection) -> Result<String> {
+    match connection.query("asking redis who it is", Command::of(&["INFO", "server"]))? {
+        Value::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+        Value::VerbatimString { text, .. } => Ok(text),
+        other => Err(Error::Failed(format!("INFO answered {other:?}"))),
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+}

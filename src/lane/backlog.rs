@@ -1,0 +1,146 @@
+//! The part of the sorted set that is in no memory: a range of ids still to be read, in order.
+//!
+//! Two things make such a range, and it is the same for both: a new leader finds what earlier ones left, and a full
+//! memory leaves new arrivals to Redis alone. While there is a backlog new messages queue behind it, so that the order of
+//! intake is kept; when it has been read to its end they go straight on again. Pure; owned by the courier.
+
+use crate::base::id::{IdSet, MessageId};
+use crate::ledger::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Page, Pending};
+
+/// See the module's text.
+pub(super) struct Backlog {
+    /// Everything up to here has been read.
+    after: MessageId,
+    /// The range ends here.
+    up_to: MessageId,
+    /// The end of the range at the time of the request that is under way.
+    requested: Option<MessageId>,
+    /// A message of this term that is in the range, if there is one: taken in, and given to nobody.
+    witness: Option<MessageId>,
+    /// Messages acknowledged while a page was being read: the page may still show them.
+    acked_meanwhile: IdSet,
+}
+
+/// A request for a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageRequest {
+    pub(super) after: MessageId,
+    pub(super) up_to: MessageId,
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+impl Backlog {
+    /// The backlog of a new term: all that was taken in up to `up_to`.
+    pub(super) fn new(up_to: MessageId) -> Backlog {
+        Backlog { after: MessageId::ZERO, up_to, requested: None, witness: None, acked_meanwhile: IdSet::default() }
+    }
+
+    /// Whether everything has been read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.after >= self.up_to
+    }
+
+    /// A message has been taken in and is left to Redis. Ids must rise.
+    pub(super) fn extend(&mut self, id: MessageId) {
+        if self.is_empty() && self.requested.is_none() {
+            self.after = MessageId(id.0 - 1);
+        }
+        self.up_to = id;
+        self.witness.get_or_insert(id);
+    }
+
+    /// A message that this leader took in, nobody was given, and that has not been read: it must be in Redis.
+    pub(super) fn witness(&self) -> Option<MessageId> {
+        self.witness
+    }
+
+    /// Whether a message may be in the part that is still to be read.
+    pub(super) fn covers(&self, id: MessageId) -> bool {
+        self.after < id && id <= self.up_to
+    }
+
+    /// The next page to read, if there is one and none is being read.
+    pub(super) fn request(&mut self, bytes: usize) -> Option<PageRequest> {
+        if self.is_empty() || self.requested.is_some() {
+            return None;
+        }
+        self.requested = Some(self.up_to);
+        Some(PageRequest {
+            after: self.after,
+            up_to: self.up_to,
+            messages: MAX_BATCH_MESSAGES,
+            bytes: bytes.min(MAX_BATCH_BYTES),
+        })
+    }
+
+    /// A message was acknowledged.
+    pub(super) fn acked(&mut self, id: MessageId) {
+        if self.requested.is_some() && id > self.after {
+            self.acked_meanwhile.insert(id);
+        }
+    }
+
+    /// A page has been read. Gives its messages but for those acknowledged since it was asked for.
+    pub(super) fn arrived(&mut self, page: Page) -> impl Iterator<Item = Pending> {
+        let requested = self.requested.take().unwrap_or(self.after);
+        self.after = page.read_up_to.unwrap_or(requested).max(self.after);
+        self.witness.take_if(|witness| *witness <= self.after);
+        let acked = std::mem::take(&mut self.acked_meanwhile);
+        page.messages.into_iter().filter(move |message| !acked.contains(&message.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(ids: &[u64]) -> Page {
+        let messages = ids.iter().map(|id| Pending { id: MessageId(*id), delivery: 1, payload: b"x"[..].into() });
+        Page { read_up_to: ids.last().map(|id| MessageId(*id)), messages: messages.collect() }
+    }
+
+    fn ids(messages: impl Iterator<Item = Pending>) -> Vec<u64> {
+        messages.map(|message| message.id.0).collect()
+    }
+
+    #[test]
+    fn it_is_read_page_by_page_to_its_end() {
+        let mut backlog = Backlog::new(MessageId(10));
+        let request = backlog.request(100).expect("there is something to read");
+        assert_eq!((request.after, request.up_to), (MessageId(0), MessageId(10)));
+        assert_eq!(backlog.request(100), None, "one at a time");
+        assert_eq!(ids(backlog.arrived(page(&[3, 4]))), [3, 4]);
+        assert_eq!(backlog.request(100).map(|request| request.after), Some(MessageId(4)));
+        assert_eq!(ids(backlog.arrived(page(&[]))), [0; 0]);
+        assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_to_redis_is_read_later() {
+        let mut backlog = Backlog::new(MessageId(0));
+        assert!(backlog.is_empty());
+        backlog.extend(MessageId(7));
+        let request = backlog.request(100).expect("there is something to read");
+        assert_eq!((request.after, request.up_to), (MessageId(6), MessageId(7)));
+        // More comes while the page is being read: an empty page ends only what was asked for.
+        backlog.extend(MessageId(9));
+        assert_eq!(ids(backlog.arrived(page(&[]))), [0; 0]);
+        assert!(!backlog.is_empty());
+        assert_eq!(backlog.witness(), None, "what was read is in memory");
+        backlog.extend(MessageId(11));
+        assert_eq!(backlog.witness(), Some(MessageId(11)));
+        assert_eq!(backlog.request(100).map(|request| request.after), Some(MessageId(7)));
+    }
+
+    #[test]
+    fn what_was_acknowledged_meanwhile_is_left_out() {
+        let mut backlog = Backlog::new(MessageId(10));
+        backlog.acked(MessageId(2));
+        backlog.request(100);
+        backlog.acked(MessageId(4));
+        assert_eq!(ids(backlog.arrived(page(&[2, 3, 4]))), [2, 3]);
+        backlog.request(100);
+        assert_eq!(ids(backlog.arrived(page(&[5]))), [5]);
+    }
+}

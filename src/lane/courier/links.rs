@@ -1,0 +1,401 @@
+//! The courier's links: asked for, taken over from the dialers, read, flushed, tended and dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tungstenite::{Bytes, WebSocket};
+
+use super::outcomes::{Mistake, note_stray};
+use super::{Claims, Courier, PATIENCE, Task};
+use crate::base::error::Result;
+use crate::base::id::MessageId;
+use crate::lane::dialer::{Dial, LinkNews, NewLink};
+use crate::lane::link::{Failure, Incoming, Link};
+use crate::lane::places::Place;
+use crate::lane::sockets::Readiness;
+use crate::lane::stats::add;
+use crate::lane::stream::Stream;
+use crate::lane::table::{MAX_TRACKED, Whereabouts};
+use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict, Words};
+use crate::process::log::Quoted;
+use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
+
+/// Messages read from one link in one round of the loop.
+const READS_PER_ROUND: usize = 64;
+/// Bytes read from one link in one round, and the rest of one message: none keeps the others waiting for long.
+const READ_BYTES_PER_ROUND: usize = 1 << 20;
+
+impl Courier {
+    /// Asks for a link. The connection before, if there is one, is closed in order first.
+    pub(super) fn dial(&self, index: usize, farewell: Option<WebSocket<Stream>>) {
+        let dial = Dial {
+            farewell,
+            epoch: self.epoch,
+            kill: self.kill.clone(),
+            news: self.link_news.0.clone(),
+            waker: self.sockets.waker(),
+        };
+        self.channels.dial.request(index, dial);
+    }
+
+    pub(super) fn hear_links(&mut self) -> Result<()> {
+        while let Ok(news) = self.link_news.1.try_recv() {
+            match news {
+                LinkNews::Up(link) => self.add_link(*link)?,
+                LinkNews::Absent(index) => self.answered[index] = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_link(&mut self, mut new: NewLink) -> Result<()> {
+        let index = new.index;
+        self.serials += 1;
+        let leftover = std::mem::take(&mut new.greeted.leftover);
+        let held = std::mem::take(&mut new.greeted.held);
+        let mut link = Link::new(new, self.serials);
+        self.sockets.add(link.stream(), index)?;
+        link.strays.owe(self.debts[index]);
+        let believed = self.believe(index, &mut link, &held);
+        self.compare_names(index, &link.consumer);
+        log::info!(
+            "event=consumer-linked consumer={} address={} held={}",
+            Quoted(&link.consumer),
+            self.shared.config.consumers[index],
+            held.len()
+        );
+        add(&self.shared.stats.links_made, 1);
+        self.links[index] = Some(link);
+        self.answered[index] = true;
+        self.list_members();
+        if let Err((code, problem)) = believed {
+            self.bad_frame(index, code, &problem);
+            return Ok(());
+        }
+        self.handle_frames(index, leftover.into());
+        // What came with the answer is in the WebSocket's buffer, where the poller does not see it.
+        self.unread.push(index);
+        Ok(())
+    }
+
+    /// HELD: gives places to what the consumer says it has in hand, as far as that may be true.
+    fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
+        let now = Instant::now();
+        let mut claims = Vec::new();
+        let mut outcome = Ok(());
+        for id in held {
+            let place = match self.table.whereabouts(*id) {
+                // Nobody was given it.
+                Some(Whereabouts::New) => None,
+                None if self.is_untouched(*id) => None,
+                // Named twice.
+                Some(Whereabouts::Sent(link)) if link == index => continue,
+                // The first to have it keeps it.
+                Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
+                Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
+                // What this leader has handed out and knows no more is done.
+                None if *id > self.inherited => Some(Place::NotPending),
+                // There is no room for more; it may be handed to somebody else when it is read from Redis.
+                None if self.table.len() >= MAX_TRACKED => None,
+                // Where an earlier leader has handed it out Redis knows whether it is done.
+                None => {
+                    claims.push(*id);
+                    Some(Place::Here)
+                }
+            };
+            if let Some(place) = place {
+                link.places.claim(*id, place, now);
+            }
+            if matches!(place, None | Some(Place::NotPending)) {
+                outcome = outcome.and(note_stray(&self.shared.stats, link, *id));
+            }
+            if place == Some(Place::Here) {
+                self.table.adopt(*id, index);
+            }
+        }
+        if !claims.is_empty() {
+            self.outbox.push_back(Task::Verify(Claims { link: index, serial: link.serial, ids: claims }));
+        }
+        outcome
+    }
+
+    /// Whether this leader took a message in and left it to Redis.
+    fn is_untouched(&self, id: MessageId) -> bool {
+        id > self.inherited && self.backlog.covers(id)
+    }
+
+    /// Of what a consumer named in HELD these are not pending: they are done, or were made up.
+    pub(super) fn disbelieve(&mut self, Claims { link: index, serial, ids }: Claims) {
+        let Some(link) = self.links[index].as_mut().filter(|link| link.serial == serial) else { return };
+        let now = Instant::now();
+        let mut outcome = Ok(());
+        for id in ids {
+            if link.places.vacate(id, now) {
+                self.table.forget(id);
+                outcome = outcome.and(note_stray(&self.shared.stats, link, id));
+            }
+        }
+        if let Err((code, problem)) = outcome {
+            self.bad_frame(index, code, &problem);
+        }
+    }
+
+    /// Two links to one consumer can't last: for the consumer the newer one replaces the other, which is made again and
+    /// replaces it in its turn. Nothing is lost by that, but little gets on.
+    fn compare_names(&mut self, index: usize, consumer: &Arc<str>) {
+        let same = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.consumer == *consumer);
+        let Some(other) = (0..self.links.len()).find(|other| *other != index && same(&self.links[*other])) else {
+            return;
+        };
+        if self.said_same.insert(consumer.clone()) {
+            let addresses = &self.shared.config.consumers;
+            log::warn!(
+                "event=same-consumer consumer={} addresses={},{} setting=consumers problem=\"two addresses lead to one \
+                 consumer, or two consumers have one --consumer-id\"",
+                Quoted(consumer),
+                addresses[other],
+                addresses[index]
+            );
+        }
+    }
+
+    pub(super) fn drop_link(&mut self, index: usize, why: &str) {
+        self.end_link(index, why, false);
+    }
+
+    /// `told`: the peer was told why, and should be able to read it.
+    fn end_link(&mut self, index: usize, why: &str, told: bool) {
+        let Some(mut link) = self.links[index].take() else { return };
+        say_strays(link.strays.rest(), &link.consumer);
+        self.debts[index] = Some(link.strays.paid_at());
+        self.sockets.remove(link.stream());
+        let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
+        let mut held = link.take_attached();
+        // One that is stopping has said so.
+        let level = if link.draining { log::Level::Info } else { log::Level::Warn };
+        log::log!(
+            level,
+            "event=consumer-lost consumer={} draining={} held={} reason={}",
+            Quoted(&link.consumer),
+            link.draining,
+            held.len(),
+            Quoted(why)
+        );
+        add(&self.shared.stats.links_lost, 1);
+        let reason = format!("the link to the consumer was lost: {why}");
+        self.bequeath(&mut held);
+        self.give_back(&link.consumer, held, verdict, &reason);
+        self.list_members();
+        self.dial(index, told.then(|| link.into_socket()));
+    }
+
+    /// What another consumer that is linked has in hand as well counts as being there from now on. Only its own word says so: Redis
+    /// is asked whether the message is pending, and whatever it answers makes others look (see `outcomes`).
+    fn bequeath(&mut self, held: &mut Vec<(MessageId, u16)>) {
+        let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.len()];
+        held.retain(|(id, _)| {
+            let heir =
+                self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.places.inherit(*id)));
+            if let Some(heir) = heir {
+                self.table.adopt(*id, heir);
+                inherited[heir].push(*id);
+            }
+            heir.is_none()
+        });
+        for (link, ids) in inherited.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
+            let Some(serial) = self.links[link].as_ref().map(|link| link.serial) else { continue };
+            self.outbox.push_back(Task::Verify(Claims { link, serial, ids }));
+        }
+    }
+
+    /// Hands messages that brought no result to the redistributor.
+    fn give_back(&mut self, consumer: &Arc<str>, ids: Vec<(MessageId, u16)>, verdict: Verdict, reason: &str) {
+        let reason: Arc<str> = reason.into();
+        let returned = ids.into_iter().map(|(id, delivery)| {
+            self.table.set_away(id);
+            (Returned { id, verdict, delivery, let_go: false, consumer: consumer.clone(), reason: reason.clone() }, 0)
+        });
+        let returned: Vec<_> = returned.collect();
+        if !returned.is_empty() {
+            self.outbox.push_back(Task::Returned(returned));
+        }
+    }
+
+    pub(super) fn list_members(&mut self) {
+        let members: Vec<String> = self.links.iter().flatten().map(|link| link.consumer.to_string()).collect();
+        *self.shared.stats.linked.lock() = self.links.iter().flatten().map(|link| link.figures.clone()).collect();
+        self.shared.board.hurry();
+        // Only the newest list counts.
+        self.outbox.retain(|task| !matches!(task, Task::Members(_)));
+        self.outbox.push_back(Task::Members(members));
+    }
+
+    pub(super) fn read_links(&mut self, ready: &[Readiness]) {
+        let again = std::mem::take(&mut self.unread);
+        let readable = ready.iter().filter(|socket| socket.readable).map(|socket| socket.key);
+        let mut keys: Vec<usize> = readable.chain(again).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        for index in keys {
+            if let Err(failure) = self.read_link(index) {
+                self.drop_link(index, &failure);
+            }
+        }
+    }
+
+    fn read_link(&mut self, index: usize) -> Result<(), Failure> {
+        let mut read_bytes = 0;
+        for _ in 0..READS_PER_ROUND {
+            let Some(link) = self.links[index].as_mut().filter(|link| link.is_read(self.result_bytes)) else {
+                return Ok(());
+            };
+            let incoming = link.read()?;
+            if !matches!(incoming, Incoming::Nothing) {
+                link.last_heard = Instant::now();
+            }
+            match incoming {
+                Incoming::Frames(bytes) => {
+                    read_bytes += bytes.len();
+                    self.handle_frames(index, bytes);
+                }
+                Incoming::Alive => {}
+                Incoming::Bad(code, problem) => {
+                    self.bad_frame(index, code, &problem);
+                    return Ok(());
+                }
+                Incoming::Nothing => return Ok(()),
+            }
+            if read_bytes >= READ_BYTES_PER_ROUND {
+                break;
+            }
+        }
+        self.unread.push(index);
+        Ok(())
+    }
+
+    fn handle_frames(&mut self, index: usize, bytes: Bytes) {
+        for frame in wire::frames(&bytes) {
+            let outcome = match frame {
+                Ok(frame) => self.handle_frame(index, frame),
+                Err(error) => Err((error.code(), error.to_string())),
+            };
+            if let Err((code, problem)) = outcome {
+                self.bad_frame(index, code, &problem);
+                return;
+            }
+        }
+    }
+
+    /// A mistake of the peer's costs this link.
+    fn bad_frame(&mut self, index: usize, code: ErrorCode, problem: &str) {
+        add(&self.shared.stats.bad_frames, 1);
+        if let Some(link) = &mut self.links[index] {
+            link.complain(code, problem);
+        }
+        self.end_link(index, problem, true);
+    }
+
+    fn handle_frame(&mut self, index: usize, frame: Frame<'_>) -> Result<(), Mistake> {
+        let Some(link) = &mut self.links[index] else { return Ok(()) };
+        match frame {
+            Frame::Ack(ids) if link.flags.commits() => self.acked(index, &ids)?,
+            Frame::Ack(ids) => {
+                self.commit(index, ids.into_iter().map(|id| Commit { id, fields: Words::default() }))?;
+            }
+            Frame::Result { id, fields } if fields.len() <= MAX_RESULT_FIELDS => {
+                let fields = fields.iter().flat_map(|Field { name, value }| [name, value]).collect();
+                self.commit(index, [Commit { id, fields }])?;
+            }
+            Frame::Result { id, fields } => {
+                let reason = format!("a result of {} fields, at most {MAX_RESULT_FIELDS} can be stored", fields.len());
+                self.nacked(index, id, REJECT, &reason)?;
+            }
+            Frame::Nack { id, delay_ms, reason } => self.nacked(index, id, delay_ms, reason)?,
+            Frame::Progress(ids) => link.places.report(&ids, Instant::now()),
+            Frame::Drain => {
+                log::info!("event=consumer-draining consumer={} held={}", Quoted(&link.consumer), link.places.taken());
+                link.draining = true;
+                link.figures.draining.store(true, Ordering::Relaxed);
+            }
+            Frame::Error { code, text } => {
+                let failure = format!("it refused: {code}: {text}");
+                self.drop_link(index, &failure);
+            }
+            Frame::Process { .. } | Frame::Lead { .. } | Frame::Ready { .. } | Frame::Held(_) => {
+                return Err((ErrorCode::Unexpected, format!("{} is not expected now", frame.name())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts on the wire what was gathered, and has the poller watch for what each link waits for.
+    pub(super) fn flush_links(&mut self) {
+        for index in 0..self.links.len() {
+            let Some(link) = &mut self.links[index] else { continue };
+            let flushed = link.flush();
+            let readable = link.is_read(self.result_bytes);
+            let watched = match link.change_of_watch(readable) {
+                Some((readable, writable)) => self.sockets.watch(link.stream(), index, readable, writable),
+                None => Ok(()),
+            };
+            if let Err(failure) = flushed.and_then(|()| watched.map_err(|error| error.to_string())) {
+                self.drop_link(index, &failure);
+            }
+        }
+    }
+
+    /// Pings, and gives up what is silent.
+    pub(super) fn tend_links(&mut self) {
+        let timeout = self.shared.config.link_timeout;
+        let now = Instant::now();
+        let since = now.duration_since(self.tended);
+        if since < (timeout / 20).min(PATIENCE) {
+            return;
+        }
+        self.tended = now;
+        // After a pause of this process what came meanwhile is read first.
+        let judge = since < timeout / 2;
+        for index in 0..self.links.len() {
+            let Some(link) = &mut self.links[index] else { continue };
+            say_strays(link.strays.due(now), &link.consumer);
+            if !judge {
+                link.last_heard = now;
+            }
+            if !link.is_read(self.result_bytes) {
+                // It is we who don't listen: none of its silence is held against it.
+                link.excuse(now);
+            }
+            // Unread links have something to say.
+            let silent = now.saturating_duration_since(link.last_heard) >= timeout && !self.unread.contains(&index);
+            let outcome = if silent {
+                Err(format!("nothing came for {} ms", timeout.as_millis()))
+            } else if link.reads_nothing(2 * timeout, now) {
+                Err(format!("it has read nothing for {} ms", 2 * timeout.as_millis()))
+            } else {
+                link.ping_if_due(timeout / 3, now)
+            };
+            if let Err(failure) = outcome {
+                self.drop_link(index, &failure);
+                continue;
+            }
+            let overdue = link.take_overdue(2 * timeout, now);
+            if !overdue.is_empty() {
+                let consumer = link.consumer.clone();
+                let verdict = if link.draining { Verdict::Unused } else { Verdict::Failed };
+                log::warn!("event=overdue consumer={} messages={}", Quoted(&consumer), overdue.len());
+                self.give_back(&consumer, overdue, verdict, "the consumer no longer reported it");
+            }
+        }
+    }
+}
+
+fn say_strays(strays: Option<(usize, MessageId)>, consumer: &str) {
+    if let Some((answers, id)) = strays {
+        log::warn!(
+            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these messages, or has \
+             answered for them before\"",
+            Quoted(consumer)
+        );
+    }
+}

@@ -1,0 +1,133 @@
+use std::net::TcpStream;
+
+use crossbeam_channel::bounded;
+
+use super::choice::MAX_RUN;
+use super::*;
+use crate::base::budget::Budget;
+use crate::lane::Dispatcher;
+use crate::lane::dialer::Dialers;
+use crate::lane::link::tests::{link, message};
+use crate::lane::table::{Loss, Whereabouts};
+use crate::process::config::{self, Parsed};
+
+/// A courier with links to peers that read nothing. In the order in which they must go.
+struct Rig {
+    courier: Courier,
+    _peers: Vec<TcpStream>,
+    _dialers: Dialers,
+}
+
+impl Rig {
+    fn new(prefetches: &[u32]) -> Rig {
+        let addresses: Vec<String> = (1..=prefetches.len()).map(|port| format!("127.0.0.1:{port}")).collect();
+        let args = ["oncecast-dispatcher", "--consumers", &addresses.join(",")].map(std::ffi::OsString::from);
+        let Ok(Parsed::Run(config)) = config::dispatcher(args, &|_| None) else { panic!("good settings") };
+        let dispatcher = Dispatcher::new(config);
+        let shared = dispatcher.shared();
+        let dialers = Dialers::start(shared).expect("threads");
+        let channels = CourierChannels {
+            arrivals: bounded(1).1,
+            news: bounded(1).1,
+            tasks: bounded(1).0,
+            dial: dialers.requests(),
+        };
+        let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
+        let sockets = Sockets::new().expect("a poller");
+        let mut courier = Courier::new(shared, Epoch(1), (MessageId::ZERO, None), kill, sockets, channels);
+        let (links, peers) = prefetches.iter().map(|prefetch| link(*prefetch)).unzip::<_, _, Vec<_>, _>();
+        courier.links = links.into_iter().map(Some).collect();
+        Rig { courier, _peers: peers, _dialers: dialers }
+    }
+}
+
+fn held(courier: &Courier) -> Vec<usize> {
+    courier.links.iter().flatten().map(|link| link.places.taken()).collect()
+}
+
+fn hand_out(courier: &mut Courier, ids: std::ops::RangeInclusive<u64>) {
+    ids.for_each(|id| assert!(courier.table.admit(message(id, 1))));
+    courier.hand_out();
+}
+
+/// Where the first so many messages are, and how many in a row go to the same place.
+fn runs(courier: &Courier, ids: std::ops::RangeInclusive<u64>) -> Vec<(usize, usize)> {
+    let at = |id| match courier.table.whereabouts(MessageId(id)) {
+        Some(Whereabouts::Sent(link)) => link,
+        other => panic!("{id} is {other:?}"),
+    };
+    let places: Vec<usize> = ids.map(at).collect();
+    places.chunk_by(|one, next| one == next).map(|run| (run[0], run.len())).collect()
+}
+
+#[test]
+fn messages_that_follow_each_other_go_out_in_runs() {
+    let mut rig = Rig::new(&[1_000, 1_000]);
+    hand_out(&mut rig.courier, 1..=400);
+    assert_eq!(runs(&rig.courier, 1..=192), [(0, 64), (1, 64), (0, 64)]);
+    let held = held(&rig.courier);
+    assert!(held[0].abs_diff(held[1]) <= MAX_RUN, "{held:?}");
+}
+
+#[test]
+fn small_prefetches_are_filled_evenly() {
+    for (prefetches, messages) in [(&[4, 4, 4][..], 6), (&[16; 3], 24), (&[2, 20], 11), (&[1, 1, 1, 1], 3)] {
+        let mut rig = Rig::new(prefetches);
+        hand_out(&mut rig.courier, 1..=messages);
+        let shares =
+            held(&rig.courier).into_iter().zip(prefetches).map(|(held, prefetch)| held as f64 / f64::from(*prefetch));
+        let (least, most) = shares.fold((1.0_f64, 0.0_f64), |(least, most), share| (least.min(share), most.max(share)));
+        let one = 1.0 / f64::from(prefetches[0]);
+        assert!(most - least <= one, "{prefetches:?}: {:?}", held(&rig.courier));
+    }
+}
+
+#[test]
+fn a_few_messages_at_once_are_dealt_out_to_all() {
+    let mut rig = Rig::new(&[1_000; 4]);
+    hand_out(&mut rig.courier, 1..=10);
+    assert_eq!(held(&rig.courier).iter().max(), Some(&3), "{:?}", held(&rig.courier));
+    assert_eq!(held(&rig.courier).iter().min(), Some(&1));
+    let mut rig = Rig::new(&[1_000; 4]);
+    (1..=4).for_each(|id| hand_out(&mut rig.courier, id..=id));
+    assert_eq!(held(&rig.courier), [1; 4]);
+}
+
+#[test]
+fn a_run_ends_where_the_link_is_full() {
+    let mut rig = Rig::new(&[20]);
+    hand_out(&mut rig.courier, 1..=30);
+    assert_eq!((held(&rig.courier), rig.courier.table.ready_len()), (vec![20], 10));
+}
+
+/// It goes to a link that has let go of it, if there is one.
+#[test]
+fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
+    let mut rig = Rig::new(&[1_000, 1_000]);
+    hand_out(&mut rig.courier, 1..=1);
+    assert_eq!(held(&rig.courier), [1, 0]);
+    // Both are as free as each other now, and it is the turn of the first.
+    hand_out(&mut rig.courier, 2..=2);
+    let link = rig.courier.links[0].as_mut().expect("it stands");
+    assert_eq!(link.take_overdue(Duration::ZERO, Instant::now()).len(), 1);
+    let budget = Budget::new(1 << 20);
+    let again = |id: u64, delivery| Again::new(Pending { delivery, ..message(id, 1) }, None::<Loss>, &budget);
+    for (id, delivery) in [(10, 1), (1, 2), (11, 1), (12, 1)] {
+        rig.courier.table.set_away(MessageId(id));
+        assert!(rig.courier.table.readmit(again(id, delivery)));
+    }
+    rig.courier.hand_out();
+    assert_eq!(rig.courier.table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(1)));
+    let link = rig.courier.links[0].as_ref().expect("it stands");
+    assert!(link.has_in_hand(&Pending { delivery: 2, ..message(1, 1) }), "its place there is taken");
+}
+
+#[test]
+fn runs_are_bounded() {
+    let run = |room, share| run_length(Line::Common, room, share);
+    assert_eq!(
+        [run(10_000, 10_000), run(80, 10_000), run(10_000, 5), run(1, 10_000), run(10_000, 0)],
+        [64, 10, 5, 1, 1]
+    );
+    assert_eq!(run_length(Line::Suspects, 10_000, 10_000), 1);
+}

@@ -1,0 +1,347 @@
+//! The dialers: a thread for each consumer that connects, greets it and hands the link to the courier.
+//!
+//! Names, connects and handshakes may block for seconds; here they delay nobody, neither the courier nor each other.
+//! A dialer lives as long as the program and works when it is asked to: once for each link that a term needs, for ever
+//! until it stands or the term is over.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use socket2::{SockRef, TcpKeepalive};
+use tungstenite::WebSocket;
+
+use super::Shared;
+use super::greeting::{self, Greeted};
+use super::sockets::Waker;
+use super::stream::Stream;
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::base::id::Epoch;
+use crate::base::shutdown::{KillSwitch, Reason};
+use crate::process::log::Quoted;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often one consumer can have a higher epoch taken.
+const RAISE_EVERY: Duration = Duration::from_secs(60);
+/// The wait after the first failure; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+/// The longest wait between attempts.
+const MOST_WAIT: Duration = Duration::from_secs(1);
+/// A link that stood for this long was a good one: after it the next is tried at once.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+/// A dialer's stack; it does little.
+const STACK_BYTES: usize = 256 << 10;
+
+/// A request for a link, for one term.
+pub(super) struct Dial {
+    pub(super) epoch: Epoch,
+    pub(super) kill: KillSwitch,
+    pub(super) news: Sender<LinkNews>,
+    pub(super) waker: Waker,
+    /// The connection before, if there is something on it that the consumer should read before it is closed.
+    pub(super) farewell: Option<WebSocket<Stream>>,
+}
+
+/// What a dialer tells the courier. The number is the consumer's place in the settings.
+pub(super) enum LinkNews {
+    /// The link stands.
+    Up(Box<NewLink>),
+    /// Nobody listens there now, so nothing is in hand there; the dialer goes on.
+    Absent(usize),
+}
+
+/// A link on which the consumer has answered.
+pub(super) struct NewLink {
+    pub(super) index: usize,
+    pub(super) greeted: Greeted,
+}
+
+/// Where links are asked for. The last of the clones to go ends the dialers.
+#[derive(Clone)]
+pub(super) struct DialRequests(Arc<[(Sender<Dial>, Receiver<Dial>)]>);
+
+impl DialRequests {
+    /// Asks for a link to the consumer at this place in the settings.
+    pub(super) fn request(&self, index: usize, mut dial: Dial) {
+        let (sender, receiver) = &self.0[index];
+        // A dialer that is still busy for an old term may have a request of another old term waiting: the newest counts.
+        while let Err(TrySendError::Full(unsent)) = sender.try_send(dial) {
+            let _ = receiver.try_recv();
+            dial = unsent;
+        }
+    }
+}
+
+/// The handle: ends and joins the threads when dropped.
+pub(super) struct Dialers {
+    requests: Option<DialRequests>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Dialers {
+    pub(super) fn start(shared: &Arc<Shared>) -> Result<Dialers> {
+        let mut requests = Vec::new();
+        let mut threads = Vec::new();
+        for (index, address) in shared.config.consumers.iter().enumerate() {
+            let (request, asked) = bounded(1);
+            let (address, shared, said_unused) = (address.clone(), shared.clone(), Cell::new(false));
+            let dialer = Dialer { index, address, said_unused, shared, asked: asked.clone(), raised: None };
+            let thread = thread::Builder::new()
+                .name(format!("dialer-{index}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || dialer.run())
+                .map_err(Error::io(format!("starting the thread dialer-{index}")))?;
+            requests.push((request, asked));
+            threads.push(thread);
+        }
+        Ok(Dialers { requests: Some(DialRequests(requests.into())), threads })
+    }
+
+    pub(super) fn requests(&self) -> DialRequests {
+        self.requests.clone().expect("they go only with the handle")
+    }
+}
+
+impl Drop for Dialers {
+    fn drop(&mut self) {
+        self.requests = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("event=panic thread=dialer");
+            }
+        }
+    }
+}
+
+/// The addresses of a name that get no link, if there are any. One of each kind, IPv4 and IPv6, may be the same consumer's.
+fn unused(used: SocketAddr, all: &[SocketAddr]) -> Option<String> {
+    let mut others: Vec<&SocketAddr> = all.iter().filter(|address| **address != used).collect();
+    others.sort();
+    others.dedup();
+    let same_kind = others.iter().filter(|address| address.is_ipv4() == used.is_ipv4()).count();
+    let other_kind = others.len() - same_kind;
+    let several = same_kind > 0 || other_kind > 1;
+    several.then(|| others.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+}
+
+struct Dialer {
+    index: usize,
+    address: String,
+    /// Whether it was said that the name has addresses that get no link.
+    said_unused: Cell<bool>,
+    shared: Arc<Shared>,
+    asked: Receiver<Dial>,
+    /// When this consumer last had a higher epoch taken.
+    raised: Option<Instant>,
+}
+
+/// Why a link did not come about.
+enum Refusal {
+    /// Nobody listens there.
+    Absent(io::Error),
+    /// Nothing came of the attempt to connect.
+    Unreachable(io::Error),
+    /// The consumer was reached.
+    Greeting(greeting::Refusal),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Absent(error) | Refusal::Unreachable(error) => error.fmt(f),
+            Refusal::Greeting(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Refusal {
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Refusal::Absent(error),
+            _ => Refusal::Unreachable(error),
+        }
+    }
+}
+
+impl Dialer {
+    fn run(mut self) {
+        let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
+        let mut last_up: Option<(Epoch, Instant)> = None;
+        while let Ok(mut dial) = self.asked.recv() {
+            if let Some(farewell) = dial.farewell.take() {
+                greeting::say_goodbye(farewell);
+            }
+            // A new term begins afresh: its roll call waits only so long for what consumers hold.
+            if last_up.is_none_or(|(epoch, up)| epoch != dial.epoch || up.elapsed() >= SETTLED_AFTER) {
+                backoff.reset();
+            } else if dial.kill.wait(backoff.next_wait()) {
+                // A link that was lost as soon as it stood is not made again at once.
+                continue;
+            }
+            if self.dial(&dial, &mut backoff) {
+                last_up = Some((dial.epoch, Instant::now()));
+            }
+        }
+    }
+
+    /// Tries until the link stands or the term is over. Says whether it stands.
+    fn dial(&mut self, dial: &Dial, backoff: &mut Backoff) -> bool {
+        let mut said_absent = false;
+        while !dial.kill.is_set() {
+            match self.connect(dial) {
+                Ok(link) => {
+                    self.tell(dial, LinkNews::Up(Box::new(link)));
+                    return true;
+                }
+                Err(refusal) => {
+                    if backoff.should_say() {
+                        log::warn!(
+                            "event=consumer-unreachable address={} setting=consumers error={}",
+                            self.address,
+                            Quoted(&refusal)
+                        );
+                    }
+                    match refusal {
+                        Refusal::Absent(_) if !std::mem::replace(&mut said_absent, true) => {
+                            self.tell(dial, LinkNews::Absent(self.index));
+                        }
+                        Refusal::Greeting(refusal) => self.learn(dial, refusal.seen_epoch()),
+                        // It may pass, and then the consumer says what it has in hand.
+                        Refusal::Absent(_) | Refusal::Unreachable(_) => {}
+                    }
+                }
+            }
+            if dial.kill.wait(backoff.next_wait()) {
+                break;
+            }
+        }
+        false
+    }
+
+    /// The courier may have ended meanwhile, with its term.
+    fn tell(&self, dial: &Dial, news: LinkNews) {
+        if dial.news.send(news).is_ok() {
+            dial.waker.wake();
+        }
+    }
+
+    /// The consumer has seen a higher epoch than Redis gives out: Redis has lost some of its data and its clock is behind. Then
+    /// no leader would ever be accepted there, so the epoch is taken for the floor of the next, as if it had been heard from a
+    /// leader, and the term ends.
+    fn learn(&mut self, dial: &Dial, seen: Option<Epoch>) {
+        let Some(seen) = seen.filter(|seen| *seen > dial.epoch) else { return };
+        let plausible = self.shared.listener.hearing.is_plausible(seen);
+        if !plausible || self.raised.is_some_and(|raised| raised.elapsed() < RAISE_EVERY) {
+            return;
+        }
+        self.raised = Some(Instant::now());
+        log::warn!("event=epoch-behind epoch={} seen={seen} address={}", dial.epoch, self.address);
+        self.shared.listener.highest_epoch.fetch_max(seen.0, Ordering::Relaxed);
+        dial.kill.set(Reason::EpochBehind);
+    }
+
+    fn connect(&self, dial: &Dial) -> Result<NewLink, Refusal> {
+        let group = &self.shared.config.common.keys.group;
+        let greeted = greeting::greet(self.open()?, &self.address, dial.epoch, group, &dial.kill);
+        greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(Refusal::Greeting)
+    }
+
+    fn open(&self) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        let addresses: Vec<SocketAddr> = self.address.to_socket_addrs()?.collect();
+        for address in &addresses {
+            match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
+                Ok(stream) => {
+                    if let Some(unused) = unused(*address, &addresses)
+                        && !self.said_unused.replace(true)
+                    {
+                        log::warn!(
+                            "event=addresses-unused consumer={} used={address} unused={unused} setting=consumers \
+                             problem=\"a name stands for one consumer; list each address by itself\"",
+                            self.address
+                        );
+                    }
+                    stream.set_nodelay(true)?;
+                    SockRef::from(&stream)
+                        .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)))?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use crossbeam_channel::unbounded;
+    use tungstenite::Message;
+
+    use super::*;
+    use crate::lane::Dispatcher;
+    use crate::lane::sockets::Sockets;
+    use crate::process::config::{self, Parsed};
+    use crate::wire::{Frame, ReadyFlags};
+
+    /// Greets each dispatcher that connects and leaves at once, for as long as the test runs. Gives its address.
+    fn fickle_consumer() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut socket = tungstenite::accept(stream.expect("a connection")).expect("a handshake");
+                socket.read().expect("LEAD");
+                let ready = Frame::Ready { prefetch: 1, flags: ReadyFlags::COMMITS, consumer: "c0" };
+                let answer = [ready.to_vec(), Frame::Held(Vec::new()).to_vec()].concat();
+                socket.send(Message::Binary(answer.into())).expect("the dispatcher reads");
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn addresses_that_get_no_link_are_named() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let of = |all: &[&str]| {
+            let all: Vec<SocketAddr> = all.iter().map(|text| address(text)).collect();
+            unused(all[0], &all)
+        };
+        assert_eq!(of(&["10.0.0.1:1"]), None);
+        assert_eq!(of(&["[::1]:1", "127.0.0.1:1"]), None, "one machine, most likely");
+        assert_eq!(of(&["10.0.0.1:1", "10.0.0.1:1"]), None, "the same");
+        assert_eq!(of(&["10.0.0.1:1", "10.0.0.3:1", "10.0.0.2:1"]).as_deref(), Some("10.0.0.2:1,10.0.0.3:1"));
+        assert!(of(&["[::1]:1", "10.0.0.1:1", "10.0.0.2:1"]).is_some(), "two IPv4 addresses");
+    }
+
+    #[test]
+    fn a_new_term_does_not_wait_for_the_links_that_an_older_one_lost() {
+        let args = ["oncecast-dispatcher", "--consumers", &fickle_consumer()].map(std::ffi::OsString::from);
+        let Ok(Parsed::Run(config)) = config::dispatcher(args, &|_| None) else { panic!("good settings") };
+        let dialers = Dialers::start(Dispatcher::new(config).shared()).expect("a thread");
+        let sockets = Sockets::new().expect("a poller");
+        let (news, links) = unbounded();
+        let dial = |epoch| {
+            let asked = Instant::now();
+            let kill = KillSwitch::until(asked + Duration::from_secs(3600));
+            let dial = Dial { epoch: Epoch(epoch), kill, news: news.clone(), waker: sockets.waker(), farewell: None };
+            dialers.requests().request(0, dial);
+            while !matches!(links.recv().expect("the dialer lives"), LinkNews::Up(_)) {}
+            asked.elapsed()
+        };
+        // Each link is lost as soon as it stands, so each waits longer than the one before.
+        while dial(1) < Duration::from_millis(400) {}
+        let took = dial(2);
+        assert!(took < Duration::from_millis(400), "a new leader waited {took:?}: it would miss the roll call");
+    }
+}

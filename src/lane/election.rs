@@ -1,0 +1,379 @@
+//! The election: competes for the lease, leads while it holds it, and goes back to competing.
+//!
+//! [`Election::run`] is the main loop of the dispatcher. Its thread owns the lease and the kill switch of the term: a
+//! term ends when Redis or our own clock says that the lease is gone, when a worker says so, or when the program is
+//! asked to stop. Who goes first when the lease is free is said in `precedence`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, after, select_biased};
+
+use super::Shared;
+use super::dialer::DialRequests;
+use super::health::ELECTION_TURN_WITHIN;
+use super::precedence::{self, Right};
+use super::reach::Reach;
+use super::redistributor::PENDING_LOST;
+use super::stats::set;
+use super::term::Term;
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::base::id::{Epoch, MessageId};
+use crate::base::pulse::OPEN_WITHIN;
+use crate::base::shutdown::{KillSwitch, Reason, ShutdownRequests};
+use crate::lane::lease::{Lease, Renewal};
+use crate::lane::listener::Released;
+use crate::lane::ring::{CURSOR_LOST, Standing};
+use crate::ledger::{Acquire, Cursor, Ledger};
+use crate::process::log::Quoted;
+
+/// How often a standby tries for the lease.
+const TRY_EVERY: Duration = Duration::from_millis(50);
+
+/// The pause after a term that a failure of our own ended: what failed once may fail again.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A term that was shorter than this did nothing for anybody.
+const SHORT_TERM: Duration = Duration::from_secs(1);
+/// How many short terms in a row are put up with before there is a pause.
+const SHORT_TERMS: u32 = 1;
+/// The pauses between short terms.
+const SHORT_TERM_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How often a leader looks whether its markers come back, at least.
+const HEAR_EVERY: Duration = Duration::from_millis(500);
+
+/// How long the end of a term takes at most.
+const TERM_END_WITHIN: Duration = Duration::from_secs(30);
+
+/// See the module's text.
+pub(super) struct Election {
+    shared: Arc<Shared>,
+    lease: Lease,
+    dial: DialRequests,
+    released: Receiver<Released>,
+    requests: ShutdownRequests,
+    backoff: Backoff,
+    /// Whether Redis answered last: else the next turn may have to open a connection first.
+    connected: bool,
+    /// Since when the lease has been free while we may not take it.
+    vacant: Option<Vacancy>,
+    reach: Reach,
+}
+
+/// A term that begins.
+pub(super) struct Elected {
+    pub(super) epoch: Epoch,
+    /// The reason of a gap, if keys have vanished or held what no dispatcher writes.
+    pub(super) lost: Option<&'static str>,
+    /// A message that this dispatcher took in when it led last, that it gave to nobody, and after which nobody else has led.
+    pub(super) witness: Option<MessageId>,
+    /// How far earlier leaders came.
+    pub(super) cursor: Option<Cursor>,
+    /// No earlier leader gave out a higher id, and no message that is pending has one.
+    pub(super) last_id: MessageId,
+    /// What may be taken in.
+    pub(super) right: Right,
+    /// The segment of the ring that was live when it was seen that this one may lead.
+    pub(super) segment: u64,
+}
+
+/// A time in which nobody led, all of it seen by one subscription and without trouble in between.
+#[derive(Clone, Copy)]
+struct Vacancy {
+    segment: u64,
+    since: Instant,
+}
+
+/// What one try for the lease brings.
+enum Look {
+    Elected(Elected),
+    /// Somebody leads.
+    Held,
+    /// Nobody leads, and it is not our turn.
+    Vacant,
+}
+
+/// What a standby comes to.
+enum Standby {
+    Elected(Elected),
+    Stop,
+    /// The listener has ended.
+    Deaf,
+}
+
+impl Election {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        dial: DialRequests,
+        released: Receiver<Released>,
+        requests: ShutdownRequests,
+    ) -> Election {
+        let common = &shared.config.common;
+        let ttl = shared.config.lease_ttl;
+        let ledger = Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), ttl);
+        let lease = Lease::new(ledger, shared.id.clone(), ttl);
+        let reach = Reach::new(&shared);
+        Election {
+            shared,
+            lease,
+            dial,
+            released,
+            requests,
+            backoff: Backoff::for_leadership(),
+            connected: false,
+            vacant: None,
+            reach,
+        }
+    }
+
+    /// The main loop: standby, leader, standby, … until asked to stop.
+    pub(super) fn run(mut self) -> Result<()> {
+        let (first, most) = SHORT_TERM_PAUSE;
+        let mut backoff = Backoff::new(first, most);
+        let mut short_terms = 0;
+        loop {
+            match self.stand_by() {
+                Standby::Elected(elected) => {
+                    let began = Instant::now();
+                    let reason = self.lead(elected)?;
+                    short_terms = if began.elapsed() < SHORT_TERM { short_terms + 1 } else { 0 };
+                    let pause = match reason {
+                        Reason::WorkerFailed => FAILURE_PAUSE,
+                        _ if short_terms > SHORT_TERMS => backoff.next_wait(),
+                        _ => Duration::ZERO,
+                    };
+                    if short_terms == 0 {
+                        backoff.reset();
+                    }
+                    if reason == Reason::Shutdown || self.requests.receiver().recv_timeout(pause).is_ok() {
+                        return Ok(());
+                    }
+                }
+                Standby::Stop => return Ok(()),
+                Standby::Deaf => return Err(Error::Failed("the thread listener ended, which is a bug".to_owned())),
+            }
+        }
+    }
+
+    /// Tries for the lease until it is ours.
+    fn stand_by(&mut self) -> Standby {
+        crate::process::log::set_role("standby", Epoch::default());
+        set(&self.shared.stats.leading, 0);
+        let mut wait = Duration::ZERO;
+        loop {
+            self.beat(wait);
+            select_biased! {
+                recv(self.requests.receiver()) -> _ => return Standby::Stop,
+                recv(self.released) -> news => if news.is_err() { return Standby::Deaf },
+                recv(after(wait)) -> _ => {}
+            }
+            wait = match self.try_once() {
+                Ok(Look::Elected(elected)) => {
+                    self.all_is_well();
+                    return Standby::Elected(elected);
+                }
+                Ok(Look::Held) => {
+                    self.all_is_well();
+                    TRY_EVERY
+                }
+                // Whether the lease could be taken is not known yet: a replica answers, too.
+                Ok(Look::Vacant) => TRY_EVERY,
+                Err(error) => {
+                    self.connected = false;
+                    // Those who are waited for are cut off, too.
+                    self.vacant = None;
+                    set(&self.shared.stats.redis_connected, 0);
+                    set(&self.shared.stats.in_sync, 0);
+                    self.shared.troubles.tell("election", "redis-trouble", &error, &mut self.backoff);
+                    self.backoff.next_wait()
+                }
+            };
+        }
+    }
+
+    fn all_is_well(&mut self) {
+        self.connected = true;
+        set(&self.shared.stats.redis_connected, 1);
+        if self.backoff.reset() {
+            log::info!("event=redis-recovered");
+        }
+    }
+
+    fn try_once(&mut self) -> Result<Look> {
+        let floor = Epoch(self.shared.listener.highest_epoch.load(Ordering::Relaxed));
+        let subscription = self.shared.listener.subscriptions.load(Ordering::Relaxed);
+        let segment = self.shared.ring.live_segment();
+        // Look first: whether we may take it depends on the cursor that stands now.
+        let attempt = self.lease.acquire(floor, false)?;
+        self.reach.note_foreign(&attempt);
+        self.shared.listener.hearing.note_redis_clock(attempt.redis_ms);
+        if segment.is_some() && segment == self.shared.ring.live_segment() {
+            self.reach.note_counted(attempt.counted, subscription);
+        }
+        let seen = attempt.answer;
+        let (free, cursor) = match &seen {
+            Acquire::Held { cursor, .. } => (false, cursor),
+            Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. } => (true, cursor),
+        };
+        if !free && segment.is_some() {
+            self.reach.hear_leader(cursor.as_ref(), subscription);
+        }
+        let segment = self.shared.ring.live_segment();
+        let resolution = self.shared.ring.resolve(cursor.as_ref());
+        let in_sync = resolution.filter(|resolution| resolution.standing == Standing::InSync);
+        set(&self.shared.stats.in_sync, in_sync.is_some().into());
+        if let (Some(resolution), Some(cursor)) = (in_sync, cursor) {
+            self.shared.ring.note_cursor(resolution.place, Instant::now());
+            self.shared.note_id(cursor.last_id);
+        }
+        if let Acquire::Held { lease, .. } = &seen
+            && lease.holder == self.shared.id.as_str()
+            && self.lease.release_stray(lease)?
+        {
+            log::info!("event=lease-released stray=true");
+        }
+        let (Some(resolution), Some(segment), true) = (resolution, segment, free) else {
+            self.vacant = None;
+            return Ok(if free { Look::Vacant } else { Look::Held });
+        };
+        let vacant = self.vacant.filter(|vacant| vacant.segment == segment);
+        let vacant_for =
+            self.vacant.insert(vacant.unwrap_or(Vacancy { segment, since: Instant::now() })).since.elapsed();
+        let eldest = self.is_eldest(resolution.standing)?;
+        let right = precedence::right(resolution.standing, eldest, vacant_for, self.shared.config.lease_ttl);
+        let Some(right) = right else { return Ok(Look::Vacant) };
+        let attempt = self.lease.acquire(floor, true)?;
+        self.reach.note_foreign(&attempt);
+        let is_cursor = |(key, _): &(String, String)| *key == self.shared.config.common.keys.cursor;
+        let cursor_lost = attempt.foreign.iter().any(is_cursor);
+        match attempt.answer {
+            Acquire::Acquired { lease, cursor, newest, before } => {
+                self.vacant = None;
+                let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
+                // Whoever writes a cursor has written an epoch before.
+                let lost = match (cursor_lost, &cursor, before) {
+                    (true, ..) => Some(CURSOR_LOST),
+                    (false, Some(_), None) => Some(PENDING_LOST),
+                    _ => None,
+                };
+                let witness = self.shared.witness.lock().take();
+                let witness = witness.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
+                let epoch = lease.epoch;
+                Ok(Look::Elected(Elected { epoch, cursor, lost, witness, last_id, right, segment }))
+            }
+            Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(Look::Held),
+        }
+    }
+
+    /// Whether all other dispatchers are younger; one in sync need not know.
+    fn is_eldest(&mut self, standing: Standing) -> Result<bool> {
+        Ok(standing != Standing::InSync && self.shared.ring.is_eldest(&self.lease.other_dispatchers()?))
+    }
+
+    /// Leads for one term. Gives the reason of its end.
+    fn lead(&mut self, elected: Elected) -> Result<Reason> {
+        let epoch = elected.epoch;
+        crate::process::log::set_role("leader", epoch);
+        let stats = &self.shared.stats;
+        set(&stats.epoch, epoch.0);
+        // It has to show that it can take in.
+        self.shared.pulses.intake.owe();
+        set(&stats.leading, 1);
+        self.shared.board.hurry();
+        stats.terms.fetch_add(1, Ordering::Relaxed);
+        let cursor = elected.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string);
+        log::info!("event=elected cursor={}", Quoted(cursor));
+        let kill = KillSwitch::until(self.lease.expires());
+        let (ended, ends) = crossbeam_channel::bounded(1);
+        let term = match Term::start(&self.shared, elected, &self.dial, kill.clone(), ended) {
+            Ok(term) => term,
+            Err(error) => {
+                self.give_back();
+                return Err(error);
+            }
+        };
+        let subscription = self.shared.listener.subscriptions.load(Ordering::Relaxed);
+        let reason = self.hold(epoch, &kill, &ends);
+        kill.set(reason);
+        if reason == Reason::Deaf {
+            self.reach.renew_subscription(subscription, "our own markers do not come back");
+        }
+        self.shared.listener.hearing.begin_anew();
+        // The workers finish what they are at, and at a clean end take in what has arrived.
+        self.shared.pulses.election.beat(TERM_END_WITHIN);
+        let outcome = term.stop();
+        self.shared.pulses.intake.rest();
+        // Its links are closed, however the courier ended.
+        self.shared.stats.linked.lock().clear();
+        // What was so before the term says nothing about now: a break may have ended it. The next look tells.
+        set(&self.shared.stats.in_sync, 0);
+        set(&self.shared.stats.leading, 0);
+        self.shared.board.hurry();
+        log::info!("event=term-ended reason={reason}");
+        match outcome {
+            Ok(()) | Err(Error::Fenced { .. }) => {}
+            Err(error) => log::error!("event=worker-failed error={}", Quoted(&error)),
+        }
+        self.give_back();
+        Ok(reason)
+    }
+
+    /// Renews the lease until the term has to end.
+    fn hold(&mut self, epoch: Epoch, kill: &KillSwitch, ends: &Receiver<()>) -> Reason {
+        let mut backoff = Backoff::for_redis();
+        loop {
+            if let Some(reason) = kill.reason() {
+                return reason;
+            }
+            if self.reach.is_deaf_leader(epoch) {
+                return Reason::Deaf;
+            }
+            let wait = self.lease.renew_in().min(HEAR_EVERY);
+            self.beat(wait);
+            select_biased! {
+                recv(self.requests.receiver()) -> _ => return Reason::Shutdown,
+                recv(ends) -> _ => return kill.reason().unwrap_or(Reason::WorkerFailed),
+                recv(after(wait)) -> _ => {}
+            }
+            if !self.lease.renew_in().is_zero() {
+                continue;
+            }
+            match self.lease.renew() {
+                Ok(Renewal::Kept) => {
+                    self.connected = true;
+                    set(&self.shared.stats.redis_connected, 1);
+                    kill.prolong(self.lease.expires());
+                    if backoff.reset() {
+                        log::info!("event=redis-recovered");
+                    }
+                }
+                Ok(Renewal::Lost) => return Reason::LeaseLost,
+                Err(error) => {
+                    self.connected = false;
+                    set(&self.shared.stats.redis_connected, 0);
+                    if backoff.should_say() {
+                        log::warn!("event=renewal-failed error={}", Quoted(&error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The loop turns, after `wait` and some questions to Redis again.
+    fn beat(&self, wait: Duration) {
+        let asking = if self.connected { ELECTION_TURN_WITHIN } else { OPEN_WITHIN };
+        self.shared.pulses.election.beat(wait + asking);
+    }
+
+    fn give_back(&mut self) {
+        match self.lease.release() {
+            Ok(true) => log::info!("event=lease-released"),
+            Ok(false) => {}
+            // It runs out by itself.
+            Err(error) => log::warn!("event=release-failed error={}", Quoted(&error)),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! How a link begins: the WebSocket handshake, LEAD, and the consumer's READY and HELD, with one deadline for all of it.
+//!
+//! A consumer that does something else is told what by an ERROR, and waited for a moment, so that it can read that.
+//! Nothing of it is believed before HELD: what it says to LEAD may be that it has seen a higher epoch.
+
+use std::fmt;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use tungstenite::error::ProtocolError;
+use tungstenite::protocol::WebSocketConfig;
+use tungstenite::{Error as WsError, HandshakeError, Message, WebSocket};
+
+use super::link::LINK_BYTES;
+use super::stream::{Stream, is_transient};
+use crate::base::id::{Epoch, MessageId};
+use crate::base::shutdown::KillSwitch;
+use crate::process::log::Quoted;
+use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
+
+/// How long all of it may take, from the connection to HELD.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection that is closed for a mistake of the consumer's waits for it to read why.
+const LINGER: Duration = Duration::from_millis(500);
+/// The longest consumer id, in bytes.
+const MAX_CONSUMER_ID_BYTES: usize = 256;
+
+/// What a consumer has said at the beginning.
+pub(super) struct Greeted {
+    pub(super) socket: WebSocket<Stream>,
+    pub(super) consumer: String,
+    pub(super) prefetch: u32,
+    pub(super) flags: ReadyFlags,
+    pub(super) held: Vec<MessageId>,
+    /// Frames that came in the same message after HELD.
+    pub(super) leftover: Vec<u8>,
+}
+
+/// Why there is no link.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// There was no handshake.
+    Handshake(String),
+    /// The consumer has refused LEAD.
+    Told(ErrorCode, String),
+    /// The consumer did not keep to the protocol, and was told so.
+    Broken(ErrorCode, String),
+    /// The connection ended.
+    Gone(String),
+}
+
+impl Refusal {
+    /// The higher epoch that the consumer has seen, if it says so.
+    pub(super) fn seen_epoch(&self) -> Option<Epoch> {
+        match self {
+            Refusal::Told(ErrorCode::Stale, text) => wire::seen_epoch(text),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Handshake(problem) => write!(f, "WebSocket handshake: {problem}"),
+            Refusal::Told(code, text) => write!(f, "it refused: {code}: {text}"),
+            Refusal::Broken(_, problem) => write!(f, "{problem}"),
+            Refusal::Gone(problem) => write!(f, "{problem} before HELD"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Makes a link of a connection to `address`; it does not block from then on.
+pub(super) fn greet(
+    tcp: TcpStream,
+    address: &str,
+    epoch: Epoch,
+    group: &str,
+    kill: &KillSwitch,
+) -> Result<Greeted, Refusal> {
+    let stream = Stream::with_deadline(tcp, Instant::now() + GREETING_TIMEOUT);
+    let config = WebSocketConfig::default()
+        .read_buffer_size(64 << 10)
+        .write_buffer_size(256 << 10)
+        // What may be in flight on a link, and room for frames without a body.
+        .max_write_buffer_size(2 * LINK_BYTES + wire::MAX_WS_MESSAGE_BYTES)
+        .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))
+        .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
+    let (mut socket, _) = tungstenite::client::client_with_config(format!("ws://{address}/"), stream, Some(config))
+        .map_err(|error| match error {
+            // A stream with a deadline says that it is over, not that it would block.
+            HandshakeError::Interrupted(_) => Refusal::Handshake("interrupted".to_owned()),
+            HandshakeError::Failure(error) if is_late(&error) => Refusal::Handshake(too_late()),
+            HandshakeError::Failure(error) => Refusal::Handshake(error.to_string()),
+        })?;
+    let greeted = socket
+        .send(Message::Binary(Frame::Lead { epoch, group }.to_vec().into()))
+        .map_err(refusal_of)
+        .and_then(|()| hear(&mut socket, kill));
+    match greeted {
+        Ok((consumer, prefetch, flags, held, leftover)) => {
+            socket.get_mut().unblock().map_err(|error| Refusal::Gone(error.to_string()))?;
+            Ok(Greeted { socket, consumer, prefetch, flags, held, leftover })
+        }
+        Err(refusal) => {
+            if let Refusal::Broken(code, text) = &refusal {
+                let error = Frame::Error { code: *code, text };
+                if socket.get_mut().block_until(Instant::now() + LINGER).is_ok() {
+                    // The connection ends in any case.
+                    let _ = socket.write(Message::Binary(error.to_vec().into()));
+                    say_goodbye(socket);
+                }
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// Writes what waits to be written, and closes the connection once the consumer has read it or has had its time.
+pub(super) fn say_goodbye(mut socket: WebSocket<Stream>) {
+    if socket.get_mut().block_until(Instant::now() + LINGER).is_ok() && socket.flush().is_ok() {
+        socket.get_mut().linger();
+    }
+}
+
+type Answer = (String, u32, ReadyFlags, Vec<MessageId>, Vec<u8>);
+
+/// Reads READY and HELD.
+fn hear(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<Answer, Refusal> {
+    let mut ready = None;
+    while !kill.is_set() {
+        let message = match socket.read() {
+            Ok(Message::Binary(message)) => message,
+            Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+            Ok(Message::Text(_)) => return Err(broken("a text message; frames are binary")),
+            Ok(_) => return Err(Refusal::Gone("it closed the connection".to_owned())),
+            Err(error) => return Err(refusal_of(error)),
+        };
+        let mut frames = wire::frames(&message);
+        while let Some(frame) = frames.next() {
+            let frame = frame.map_err(|error| Refusal::Broken(error.code(), error.to_string()))?;
+            match (frame, ready.take()) {
+                (Frame::Ready { prefetch, flags, consumer }, None) => {
+                    ready = Some((name_of(consumer)?, prefetch_of(prefetch)?, flags));
+                }
+                (Frame::Held(held), Some((consumer, prefetch, flags))) => {
+                    return Ok((consumer, prefetch, flags, held, frames.rest().to_vec()));
+                }
+                (Frame::Error { code, text }, _) => return Err(Refusal::Told(code, text.to_owned())),
+                (other, before) => {
+                    let wanted = if before.is_none() { "READY" } else { "HELD" };
+                    let problem = format!("{} where {wanted} is expected", other.name());
+                    return Err(Refusal::Broken(ErrorCode::Unexpected, problem));
+                }
+            }
+        }
+    }
+    Err(Refusal::Gone("the term ended".to_owned()))
+}
+
+fn name_of(consumer: &str) -> Result<String, Refusal> {
+    let plain = !consumer.chars().any(|c| c.is_whitespace() || c.is_control());
+    if plain && (1..=MAX_CONSUMER_ID_BYTES).contains(&consumer.len()) {
+        return Ok(consumer.to_owned());
+    }
+    let shown: String = consumer.chars().take(32).collect();
+    Err(broken(format!(
+        "READY: the consumer id {} is not 1 to {MAX_CONSUMER_ID_BYTES} bytes without spaces",
+        Quoted(shown)
+    )))
+}
+
+fn prefetch_of(prefetch: u32) -> Result<u32, Refusal> {
+    if prefetch == 0 {
+        return Err(broken("READY: a prefetch of 0; send DRAIN to be given nothing"));
+    }
+    Ok(prefetch.min(wire::MAX_IDS as u32))
+}
+
+fn broken(problem: impl Into<String>) -> Refusal {
+    Refusal::Broken(ErrorCode::Malformed, problem.into())
+}
+
+fn refusal_of(error: WsError) -> Refusal {
+    match error {
+        error if is_late(&error) => Refusal::Broken(ErrorCode::Unexpected, too_late()),
+        WsError::Io(error) => Refusal::Gone(error.to_string()),
+        WsError::Capacity(error) => Refusal::Broken(ErrorCode::TooLarge, error.to_string()),
+        // The end of a stream without a goodbye.
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            Refusal::Gone("the connection dropped".to_owned())
+        }
+        WsError::Protocol(error) => Refusal::Broken(ErrorCode::Malformed, error.to_string()),
+        error => Refusal::Gone(error.to_string()),
+    }
+}
+
+fn is_late(error: &WsError) -> bool {
+    matches!(error, WsError::Io(error) if is_transient(error.kind()))
+}
+
+fn too_late() -> String {
+    format!("no READY and HELD within {} s of the connection", GREETING_TIMEOUT.as_secs())
+}

@@ -1,0 +1,406 @@
+//! A link: the connection to one consumer as the courier sees it, with what the consumer has in its hands.
+//!
+//! The socket never blocks. What cannot be written at once stays in the WebSocket's buffer, which is bounded because a
+//! consumer is given no more than its prefetch and no more than [`LINK_BYTES`].
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
+
+use tungstenite::error::ProtocolError;
+use tungstenite::{Bytes, Message, WebSocket};
+
+use super::dialer::NewLink;
+use super::greeting::Greeted;
+use super::places::{Held, Places};
+use super::stats::LinkFigures;
+use super::strays::Strays;
+use super::stream::{Stream, is_transient};
+use crate::base::id::MessageId;
+use crate::ledger::Pending;
+use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
+
+/// The most payload bytes at one consumer, if it has more than one message.
+pub(super) const LINK_BYTES: usize = 16 << 20;
+/// Frames are gathered into WebSocket messages of about this size.
+const CHUNK_BYTES: usize = 128 << 10;
+
+/// Results of one consumer without Redis that may wait to be recorded; beyond it the link is not read.
+const LINK_RESULT_BYTES: usize = 4 << 20;
+/// The same for all consumers together.
+const MAX_RESULT_BYTES: usize = 32 << 20;
+
+/// See the module's text.
+pub(super) struct Link {
+    pub(super) serial: u64,
+    pub(super) consumer: Arc<str>,
+    pub(super) flags: ReadyFlags,
+    pub(super) draining: bool,
+    pub(super) last_heard: Instant,
+    pub(super) figures: Arc<LinkFigures>,
+    pub(super) places: Places,
+    pub(super) strays: Strays,
+    /// Bytes of results that it has sent and that wait to be recorded.
+    pub(super) result_bytes: usize,
+    socket: WebSocket<Stream>,
+    /// The suspect that it was given, if it has not let go of it.
+    suspect: Option<MessageId>,
+    /// Frames not yet given to the socket.
+    chunk: Vec<u8>,
+    /// Whether something was given to the socket since it was flushed.
+    unflushed: bool,
+    /// Whether the socket's buffer is waiting for the peer.
+    congested: bool,
+    /// How many bytes the system had taken when it last took some, or when nothing was waiting, and when that was.
+    progress: (u64, Instant),
+    /// What the poller watches the socket for: reading, writing.
+    watched: (bool, bool),
+    last_ping: Instant,
+}
+
+/// What reading a link brought.
+pub(super) enum Incoming {
+    /// Frames.
+    Frames(Bytes),
+    /// A sign of life.
+    Alive,
+    /// Something that is no frame.
+    Bad(ErrorCode, String),
+    /// Nothing more for now.
+    Nothing,
+}
+
+/// Why a link ends.
+pub(super) type Failure = String;
+
+impl Link {
+    pub(super) fn new(new: NewLink, serial: u64) -> Link {
+        let now = Instant::now();
+        let Greeted { socket, consumer, prefetch, flags, .. } = new.greeted;
+        let consumer: Arc<str> = consumer.into();
+        let figures = LinkFigures {
+            consumer: consumer.clone(),
+            index: new.index,
+            prefetch,
+            draining: AtomicBool::new(false),
+            in_flight: AtomicU64::new(0),
+            overdue: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
+        };
+        Link {
+            serial,
+            consumer,
+            figures: Arc::new(figures),
+            flags,
+            draining: false,
+            last_heard: now,
+            places: Places::new(prefetch),
+            strays: Strays::new(prefetch, now),
+            result_bytes: 0,
+            socket,
+            suspect: None,
+            chunk: Vec::new(),
+            unflushed: false,
+            congested: false,
+            progress: (0, now),
+            watched: (true, false),
+            last_ping: now,
+        }
+    }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        self.socket.get_ref().tcp()
+    }
+
+    /// The connection, for whoever closes it in order.
+    pub(super) fn into_socket(self) -> WebSocket<Stream> {
+        self.socket
+    }
+
+    /// Whether it may be given a message of `bytes`.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        let fits = self.places.taken() == 0 || self.places.bytes() + bytes <= LINK_BYTES;
+        !self.draining && self.places.room() > 0 && fits
+    }
+
+    /// Whether it can be given nothing more, and works on nothing, as far as is known.
+    pub(super) fn is_stuck(&self) -> bool {
+        // With less than this there is room for any message.
+        const FULL_BYTES: usize = LINK_BYTES - wire::MAX_BODY_BYTES;
+        self.places.is_idle() && (self.places.room() == 0 || self.places.bytes() > FULL_BYTES)
+    }
+
+    /// Whether it may bring more results: those that wait to be recorded hold up this link alone, and where there are too many
+    /// in all, those links that brought some.
+    pub(super) fn is_read(&self, all_result_bytes: usize) -> bool {
+        let most = if all_result_bytes < MAX_RESULT_BYTES { LINK_RESULT_BYTES } else { 1 };
+        self.result_bytes < most
+    }
+
+    /// Whether it may be given this message, and does not still have it in hand: else another link may be better.
+    pub(super) fn is_natural_for(&self, message: &Pending) -> bool {
+        self.has_room(message.payload.len()) && !self.has_in_hand(message)
+    }
+
+    /// Whether it has a suspect in hand: it is not given another one then.
+    pub(super) fn has_suspect(&self) -> bool {
+        self.suspect.is_some()
+    }
+
+    /// The message that it is given next is a suspect.
+    pub(super) fn note_suspect(&mut self, id: MessageId) {
+        self.suspect = Some(id);
+    }
+
+    /// Whether it still has a message in hand that goes out again.
+    pub(super) fn has_in_hand(&self, message: &Pending) -> bool {
+        message.delivery > 1 && self.places.get(message.id).is_some()
+    }
+
+    /// Whether it is using a lower share of its prefetch than `other`.
+    pub(super) fn is_freer_than(&self, other: &Link) -> bool {
+        let weigh = |one: &Places, other: &Places| one.taken() as u64 * u64::from(other.prefetch());
+        weigh(&self.places, &other.places) < weigh(&other.places, &self.places)
+    }
+
+    /// Gives the consumer a message.
+    pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), Failure> {
+        // First: if the link fails below, the message comes back with the others.
+        self.places.give(message.id, message.delivery, message.payload.len(), now);
+        let frame = Frame::Process { id: message.id, delivery: message.delivery, body: &message.payload };
+        if !self.chunk.is_empty() && self.chunk.len() + message.payload.len() > CHUNK_BYTES {
+            self.write_chunk()?;
+        }
+        frame.encode(&mut self.chunk);
+        Ok(())
+    }
+
+    /// The consumer has answered for a message: its place is free. `None`: it had none.
+    pub(super) fn answer(&mut self, id: MessageId) -> Option<Held> {
+        let held = self.places.answer(id)?;
+        self.suspect.take_if(|suspect| *suspect == id);
+        Some(held)
+    }
+
+    /// Messages that the consumer has not reported for `limit`.
+    pub(super) fn take_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
+        if self.congested {
+            // It may not have been sent yet; whether the peer reads at all is judged by `reads_nothing`.
+            return Vec::new();
+        }
+        let overdue = self.places.expire(limit, now);
+        // One that hangs for ever must not keep all others waiting.
+        self.suspect.take_if(|suspect| overdue.iter().any(|(id, _)| id == suspect));
+        overdue
+    }
+
+    /// What it has said lately was not heard: it counts as having reported, and read, everything.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.places.received(now);
+        self.progress.1 = now;
+    }
+
+    /// Whether something has waited to be written for `limit`, and the peer has read none of it.
+    pub(super) fn reads_nothing(&mut self, limit: Duration, now: Instant) -> bool {
+        let written = self.socket.get_ref().written_bytes();
+        if !self.congested || written != self.progress.0 {
+            self.progress = (written, now);
+        }
+        now.saturating_duration_since(self.progress.1) >= limit
+    }
+
+    /// Everything that the consumer had and that counts as being there.
+    pub(super) fn take_attached(&mut self) -> Vec<(MessageId, u16)> {
+        self.suspect = None;
+        self.places.take_attached()
+    }
+
+    /// Reads what has come.
+    pub(super) fn read(&mut self) -> Result<Incoming, Failure> {
+        match self.socket.read() {
+            Ok(Message::Binary(frames)) => Ok(Incoming::Frames(frames)),
+            Ok(Message::Ping(_) | Message::Pong(_)) => Ok(Incoming::Alive),
+            Ok(Message::Text(_)) => {
+                Ok(Incoming::Bad(ErrorCode::Malformed, "a text message; frames are binary".to_owned()))
+            }
+            Ok(Message::Close(_) | Message::Frame(_)) => Err("it closed the connection".to_owned()),
+            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => Ok(Incoming::Nothing),
+            Err(error @ tungstenite::Error::Capacity(_)) => Ok(Incoming::Bad(ErrorCode::TooLarge, error.to_string())),
+            // The end of a stream without a goodbye.
+            Err(tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+                Err("the connection dropped".to_owned())
+            }
+            Err(error @ tungstenite::Error::Protocol(_)) => Ok(Incoming::Bad(ErrorCode::Malformed, error.to_string())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What the poller must watch the socket for from now on, if that is not what it does.
+    pub(super) fn change_of_watch(&mut self, readable: bool) -> Option<(bool, bool)> {
+        let wanted = (readable, self.congested);
+        let changed = self.watched != wanted;
+        self.watched = wanted;
+        changed.then_some(wanted)
+    }
+
+    /// Asks for a pong if one is due.
+    pub(super) fn ping_if_due(&mut self, every: Duration, now: Instant) -> Result<(), Failure> {
+        if now.duration_since(self.last_ping) < every {
+            return Ok(());
+        }
+        self.last_ping = now;
+        self.write(Message::Ping(Bytes::new()))
+    }
+
+    /// Says what the peer did wrong; the caller then drops the link.
+    pub(super) fn complain(&mut self, code: ErrorCode, text: &str) {
+        let frame = Frame::Error { code, text }.to_vec();
+        // The link ends in any case.
+        let _ = self.write(Message::Binary(frame.into())).and_then(|()| self.flush());
+    }
+
+    /// Puts what was gathered on the wire, as far as the socket takes it.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        if !self.chunk.is_empty() {
+            self.write_chunk()?;
+        }
+        if !self.unflushed && !self.congested {
+            return Ok(());
+        }
+        self.unflushed = false;
+        let was_congested = self.congested;
+        self.congested = match self.socket.flush() {
+            Ok(()) => false,
+            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => true,
+            Err(error) => return Err(error.to_string()),
+        };
+        if was_congested && !self.congested {
+            // Only now has the peer got everything.
+            self.places.received(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn write_chunk(&mut self) -> Result<(), Failure> {
+        // The next is about as large as this one.
+        let room = Vec::with_capacity(self.chunk.len().min(CHUNK_BYTES));
+        let chunk = std::mem::replace(&mut self.chunk, room);
+        self.write(Message::Binary(chunk.into()))
+    }
+
+    fn write(&mut self, message: Message) -> Result<(), Failure> {
+        self.unflushed = true;
+        match self.socket.write(message) {
+            Ok(()) => Ok(()),
+            // It is in the buffer all the same.
+            Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => {
+                self.congested = true;
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::net::TcpListener;
+
+    use tungstenite::protocol::{Role, WebSocketConfig};
+
+    use super::*;
+
+    /// A link with a small buffer, and its peer, which reads only what the test reads.
+    pub(in crate::lane) fn link(prefetch: u32) -> (Link, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        let (peer, _) = listener.accept().expect("it connects");
+        let config = WebSocketConfig::default().write_buffer_size(0);
+        let mut stream = Stream::with_deadline(stream, Instant::now());
+        stream.unblock().expect("a socket");
+        let socket = WebSocket::from_raw_socket(stream, Role::Client, Some(config));
+        let greeted = Greeted {
+            socket,
+            consumer: "c0".to_owned(),
+            prefetch,
+            flags: ReadyFlags::COMMITS,
+            held: Vec::new(),
+            leftover: Vec::new(),
+        };
+        (Link::new(NewLink { index: 0, greeted }, 1), peer)
+    }
+
+    pub(in crate::lane) fn message(id: u64, bytes: usize) -> Pending {
+        Pending { id: MessageId(id), delivery: 1, payload: vec![b'x'; bytes].into() }
+    }
+
+    #[test]
+    fn what_a_broken_link_could_not_send_comes_back_with_the_rest() {
+        let (mut link, peer) = link(10_000);
+        drop(peer);
+        let mut last = 0;
+        // The first writes may succeed: the system takes them before it hears that nobody is there.
+        while last < 9_000 {
+            last += 1;
+            if link.deliver(&message(last, CHUNK_BYTES), Instant::now()).is_err() {
+                break;
+            }
+        }
+        assert!(last < 9_000, "writing to nobody fails at last");
+        let back: Vec<u64> = link.take_attached().iter().map(|(id, _)| id.0).collect();
+        assert_eq!(back, (1..=last).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_not_sent_yet_is_not_overdue() {
+        let (mut link, peer) = link(10_000);
+        let now = Instant::now();
+        let mut last = 0;
+        while !link.congested {
+            last += 1;
+            link.deliver(&message(last, CHUNK_BYTES), now).expect("the peer is there");
+            link.flush().expect("the peer is there");
+        }
+        let much_later = now + Duration::from_secs(3600);
+        assert_eq!(link.take_overdue(Duration::from_secs(1), much_later), []);
+        assert_eq!(link.change_of_watch(true), Some((true, true)));
+        assert_eq!(link.change_of_watch(true), None);
+        drop(peer);
+    }
+
+    #[test]
+    fn results_that_wait_hold_up_the_link_that_brought_them_and_no_other() {
+        let ((mut one, _peer), (mut other, _other_peer)) = (link(10), link(10));
+        one.result_bytes = LINK_RESULT_BYTES;
+        assert!(!one.is_read(LINK_RESULT_BYTES) && other.is_read(LINK_RESULT_BYTES));
+        one.result_bytes = 1;
+        other.result_bytes = 0;
+        assert!(!one.is_read(MAX_RESULT_BYTES), "too many in all: whoever brought some waits");
+        assert!(other.is_read(MAX_RESULT_BYTES), "and whoever brought none may bring one message");
+    }
+
+    #[test]
+    fn a_peer_is_given_up_when_something_waits_and_it_has_read_nothing_for_long() {
+        let (mut link, mut peer) = link(10_000);
+        let (now, limit) = (Instant::now(), Duration::from_secs(6));
+        let mut last = 0;
+        while !link.congested {
+            last += 1;
+            link.deliver(&message(last, CHUNK_BYTES), now).expect("the peer is there");
+            link.flush().expect("the peer is there");
+            assert!(!link.reads_nothing(limit, now + limit), "nothing waited until now");
+        }
+        assert!(!link.reads_nothing(limit, now + limit), "it has only just begun to wait");
+        assert!(link.reads_nothing(limit, now + 2 * limit + Duration::from_secs(1)));
+        // It reads something, and more can be written.
+        let before = link.progress.0;
+        let mut read = vec![0; CHUNK_BYTES];
+        while link.socket.get_ref().written_bytes() == before {
+            std::io::Read::read_exact(&mut peer, &mut read).expect("there is more");
+            link.flush().expect("the peer is there");
+        }
+        assert!(!link.reads_nothing(limit, now + 3 * limit));
+    }
+}

@@ -1,0 +1,248 @@
+//! The listener: one thread in every dispatcher, leader or standby, that reads the subscription into the ring.
+//!
+//! It does nothing else, so that Redis never has to hold messages back for it: a subscriber that reads too slowly is
+//! cut off. Silence is failure: when nothing comes it asks for a pong, and a connection that does not even bring that
+//! is dropped and made anew, which begins a new segment of the ring.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex};
+
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::base::id::Epoch;
+use crate::base::pulse::{OPEN_WITHIN, Pulse};
+use crate::base::trouble::Troubles;
+use crate::lane::hearing::Hearing;
+use crate::lane::ring::Ring;
+use crate::ledger::Marker;
+use crate::ledger::subscription::{Channels, Seen, Subscription};
+use crate::process::log::Quoted;
+
+/// How long one read waits; also how soon a stop is noticed.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// When nothing has come for this long, a pong is asked for.
+const PING_AFTER: Duration = Duration::from_secs(1);
+/// When the pong has not come for this long either, the connection is dead.
+const DEAD_AFTER: Duration = Duration::from_millis(1_700);
+/// How soon a dead connection must be seen. Each of the two times is noticed up to a [`PATIENCE`] late.
+const SEEN_WITHIN: Duration = Duration::from_secs(3);
+const _: () = assert!(
+    PING_AFTER.as_millis() + DEAD_AFTER.as_millis() + 2 * PATIENCE.as_millis() <= SEEN_WITHIN.as_millis(),
+    "a dead subscription would be seen too late"
+);
+
+/// How long one read and what is done with it takes.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the listener hears that the election should know at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released(pub Epoch);
+
+/// What the listener hears, for the election and the metrics.
+#[derive(Debug, Default)]
+pub struct ListenerStats {
+    /// How often the subscription was made.
+    pub subscriptions: AtomicU64,
+    /// The highest epoch heard of on the control channel.
+    pub highest_epoch: AtomicU64,
+    /// Markers that were ignored: no dispatcher can have published them here and now.
+    pub markers_ignored: AtomicU64,
+    /// Its loop turns.
+    pub pulse: Pulse,
+    /// Whether leaders' markers come through.
+    pub hearing: Hearing,
+    /// The subscription that is to be made anew, by its number.
+    unwanted: AtomicU64,
+}
+
+impl ListenerStats {
+    /// Has subscription number so and so made anew, if it is still the present one.
+    pub fn renew_subscription(&self, number: u64) {
+        self.unwanted.store(number, Ordering::Release);
+    }
+}
+
+/// The handle: stops and joins the thread when dropped.
+pub struct Listener {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The request to stop; a condition, so that a wait between attempts ends at once.
+#[derive(Default)]
+struct Stop {
+    asked: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Listener {
+    /// Starts listening into `ring`. The election is told on `released` when a leader gives its lease back.
+    pub fn start(
+        channels: Channels,
+        ring: Arc<Ring>,
+        stats: Arc<ListenerStats>,
+        troubles: Arc<Troubles>,
+        released: Sender<Released>,
+    ) -> Result<Listener> {
+        let stop = Arc::new(Stop::default());
+        let worker = Worker { channels, ring, stats, troubles, released, stop: stop.clone() };
+        let thread = thread::Builder::new()
+            .name("listener".to_owned())
+            .spawn(move || worker.run())
+            .map_err(Error::io("starting the thread listener"))?;
+        Ok(Listener { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.asked.store(true, Ordering::Release);
+        drop(self.stop.lock.lock());
+        self.stop.changed.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("event=panic thread=listener");
+        }
+    }
+}
+
+/// Ends the ring's segment with the subscription, even by a panic: what comes later has no place in it.
+struct SegmentEnd<'a>(&'a Ring);
+
+impl Drop for SegmentEnd<'_> {
+    fn drop(&mut self) {
+        self.0.end_segment();
+    }
+}
+
+struct Worker {
+    channels: Channels,
+    ring: Arc<Ring>,
+    stats: Arc<ListenerStats>,
+    troubles: Arc<Troubles>,
+    released: Sender<Released>,
+    stop: Arc<Stop>,
+}
+
+impl Worker {
+    fn run(self) {
+        let mut backoff = Backoff::for_leadership();
+        while !self.stopped() {
+            self.stats.pulse.beat(OPEN_WITHIN);
+            let number = self.stats.subscriptions.load(Ordering::Relaxed) + 1;
+            let join = Marker::of_join(&self.channels.dispatcher, number);
+            let outcome = Subscription::open(&self.channels, &join, PATIENCE).and_then(|subscription| {
+                self.stats.subscriptions.store(number, Ordering::Relaxed);
+                self.ring.begin_segment();
+                let _segment = SegmentEnd(&self.ring);
+                self.listen(subscription, &join, &mut backoff)
+            });
+            if let Err(error) = outcome {
+                self.troubles.tell("listener", "subscription-down", &error, &mut backoff);
+                self.pause(backoff.next_wait());
+            }
+        }
+        self.stats.pulse.rest();
+    }
+
+    /// Reads until the subscription fails or the program stops.
+    fn listen(&self, mut subscription: Subscription, join: &Marker, backoff: &mut Backoff) -> Result<()> {
+        let mut joined = false;
+        let mut heard = Instant::now();
+        let mut asked: Option<Instant> = None;
+        let hearing = &self.stats.hearing;
+        hearing.begin_anew();
+        let mut probe = hearing.probe();
+        while !self.stopped() {
+            self.stats.pulse.beat(READ_WITHIN);
+            if self.stats.unwanted.load(Ordering::Acquire) == self.stats.subscriptions.load(Ordering::Relaxed) {
+                return Err(Error::Failed("it is made anew, since it may be with another server".to_owned()));
+            }
+            if hearing.probe() != probe {
+                probe = hearing.probe();
+                subscription.ping(probe)?;
+            }
+            match subscription.read()? {
+                Some(mut batch) => {
+                    heard = Instant::now();
+                    asked = None;
+                    self.judge_markers(&mut batch.seen);
+                    if let Some(probe) = batch.answered {
+                        hearing.note_answer(probe);
+                    }
+                    if !joined && batch.seen.iter().any(|seen| matches!(seen, Seen::Marker(marker) if marker == join)) {
+                        joined = true;
+                        backoff.reset();
+                        log::info!("event=subscribed channel={} marker={join}", Quoted(&self.channels.published));
+                    }
+                    if !batch.seen.is_empty() {
+                        let ignored = self.ring.append(batch.seen);
+                        self.note_ignored(ignored);
+                    }
+                    if let Some(epoch) = batch.released {
+                        // A full channel already holds the same news.
+                        let _ = self.released.try_send(Released(epoch));
+                    }
+                }
+                // Judged only when a read found nothing: after a pause of this process what came meanwhile is read first.
+                None if asked.is_some_and(|asked| asked.elapsed() >= DEAD_AFTER) => {
+                    let silence = format!("nothing came for {} ms, not even a pong", heard.elapsed().as_millis());
+                    return Err(Error::Failed(silence));
+                }
+                None if asked.is_none() && heard.elapsed() >= PING_AFTER => {
+                    subscription.ping(probe)?;
+                    asked = Some(Instant::now());
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Anybody may publish on the control channel. An epoch follows the clock of Redis: one that is far ahead of it was made
+    /// up, and would make every real one look old.
+    fn judge_markers(&self, seen: &mut Vec<Seen>) {
+        let before = seen.len();
+        let hearing = &self.stats.hearing;
+        seen.retain(|seen| {
+            let Seen::Marker(marker) = seen else { return true };
+            let Some((epoch, number)) = marker.leader_place() else { return true };
+            let plausible = hearing.is_plausible(epoch);
+            if plausible {
+                self.stats.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
+                hearing.note_marker(epoch, number);
+            }
+            plausible
+        });
+        self.note_ignored(before - seen.len());
+    }
+
+    fn note_ignored(&self, markers: usize) {
+        let before = self.stats.markers_ignored.fetch_add(markers as u64, Ordering::Relaxed);
+        if markers > 0 && before == 0 {
+            log::warn!(
+                "event=marker-ignored markers={markers} problem=\"somebody published a marker on {} that no leader can have \
+                 published, or one that is known\"",
+                self.channels.keys.control
+            );
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.asked.load(Ordering::Acquire)
+    }
+
+    fn pause(&self, wait: Duration) {
+        let mut guard = self.stop.lock.lock();
+        if !self.stopped() {
+            self.stop.changed.wait_for(&mut guard, wait);
+        }
+    }
+}

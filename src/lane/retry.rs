@@ -1,0 +1,131 @@
+//! What a worker of a term does when Redis fails it: wait a little and try again, until the term ends.
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::health::TURN_WITHIN;
+use super::stats::add;
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::base::pulse::{OPEN_WITHIN, Pulse};
+use crate::base::shutdown::{KillSwitch, Reason};
+use crate::ledger::{Ledger, Split, Splitter};
+use crate::process::log::Quoted;
+
+/// The term is over; why is in the kill switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Killed;
+
+/// What came of carrying a batch.
+pub(super) enum Carried<T> {
+    Done(T),
+    /// It is to be tried in two halves.
+    Halve,
+    /// It is one message, which is too large, for this reason.
+    TooLarge(String),
+}
+
+/// A worker's patience.
+pub(super) struct Retry {
+    shared: Arc<Shared>,
+    kill: KillSwitch,
+    worker: &'static str,
+    /// The worker's.
+    pulse: Arc<Pulse>,
+    /// Whether the last attempt succeeded: else the next may have to open a connection first.
+    connected: bool,
+    /// Whether the term ends when Redis denies this dispatcher what it asks.
+    gives_way: bool,
+    backoff: Backoff,
+}
+
+impl Retry {
+    pub(super) fn new(shared: &Arc<Shared>, kill: KillSwitch, worker: &'static str, pulse: &Arc<Pulse>) -> Retry {
+        Retry {
+            shared: shared.clone(),
+            kill,
+            worker,
+            pulse: pulse.clone(),
+            connected: false,
+            gives_way: false,
+            backoff: Backoff::for_redis(),
+        }
+    }
+
+    /// For a worker without which there is no leading: where Redis denies this dispatcher what it asks, the term ends.
+    pub(super) fn giving_way(self) -> Retry {
+        Retry { gives_way: true, ..self }
+    }
+
+    /// Repeats `attempt` until it succeeds or the term ends. Only for what does no harm when it happens twice: an
+    /// attempt that failed may have been carried out.
+    pub(super) fn until_done<T>(&mut self, mut attempt: impl FnMut() -> Result<T>) -> Result<T, Killed> {
+        loop {
+            self.pulse.beat(if self.connected { TURN_WITHIN } else { OPEN_WITHIN });
+            match attempt() {
+                Ok(value) => {
+                    self.note_success();
+                    return Ok(value);
+                }
+                Err(error) => self.bear(error)?,
+            }
+        }
+    }
+
+    /// Like [`until_done`](Retry::until_done), for a batch of so many messages of which one may be too large to be carried.
+    pub(super) fn carry<T>(
+        &mut self,
+        ledger: &mut Ledger,
+        splitter: &mut Splitter,
+        messages: usize,
+        mut attempt: impl FnMut(&mut Ledger) -> Result<T>,
+    ) -> Result<Carried<T>, Killed> {
+        splitter.begin(messages);
+        loop {
+            self.pulse.beat(if self.connected { TURN_WITHIN } else { OPEN_WITHIN });
+            let error = match attempt(ledger) {
+                Ok(value) => {
+                    self.note_success();
+                    return Ok(Carried::Done(value));
+                }
+                Err(error) => error,
+            };
+            self.pulse.beat(OPEN_WITHIN);
+            match splitter.judge(&error, messages, || ledger.is_answered()) {
+                Split::Halve => return Ok(Carried::Halve),
+                Split::TooLarge => return Ok(Carried::TooLarge(error.to_string())),
+                Split::Retry => {}
+            }
+            self.bear(error)?;
+        }
+    }
+
+    fn note_success(&mut self) {
+        self.connected = true;
+        if self.backoff.reset() {
+            log::info!("event=redis-recovered worker={}", self.worker);
+        }
+    }
+
+    fn bear(&mut self, error: Error) -> Result<(), Killed> {
+        if let Error::Fenced { .. } = error {
+            add(&self.shared.stats.fenced, 1);
+            log::warn!("event=fenced worker={} error={}", self.worker, Quoted(&error));
+            self.kill.set(Reason::Fenced);
+            return Err(Killed);
+        }
+        self.connected = false;
+        if self.gives_way && error.is_denied() {
+            // The lease is renewed on a connection that may be older than the change of rights: others may be let in.
+            log::error!("event=denied worker={} error={}", self.worker, Quoted(&error));
+            self.kill.set(Reason::WorkerFailed);
+            return Err(Killed);
+        }
+        if error.is_unsent() {
+            self.shared.troubles.tell(self.worker, "redis-trouble", &error, &mut self.backoff);
+        } else if self.backoff.should_say() {
+            log::warn!("event=redis-trouble worker={} error={}", self.worker, Quoted(&error));
+        }
+        if self.kill.wait(self.backoff.next_wait()) { Err(Killed) } else { Ok(()) }
+    }
+}

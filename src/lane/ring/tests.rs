@@ -1,0 +1,423 @@
+use super::*;
+use crate::base::id::{Epoch, MessageId};
+
+const LIMITS: Limits = Limits { messages: 100, bytes: 1 << 20 };
+
+fn published(text: &str) -> Seen {
+    Seen::Published(Published::Message(text.to_owned().into()))
+}
+
+fn marker(number: u64) -> Marker {
+    Marker::of_leader(Epoch(1), number)
+}
+
+fn at(number: u64, offset: u64) -> Cursor {
+    Cursor { position: Position { marker: marker(number), offset }, last_id: MessageId(1) }
+}
+
+/// `m0 a b m1 c`, live.
+fn ring() -> Ring {
+    let ring = Ring::new(1 << 20);
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0)), published("a"), published("b"), Seen::Marker(marker(1)), published("c")]);
+    ring
+}
+
+/// What the ring finds; `None`: no cursor.
+fn found(ring: &Ring, cursor: Option<Cursor>) -> Resolution {
+    ring.resolve(cursor.as_ref()).expect("the ring has a place")
+}
+
+fn place(ring: &Ring, cursor: Cursor) -> Place {
+    found(ring, Some(cursor)).place
+}
+
+fn standing(ring: &Ring, cursor: Cursor) -> Standing {
+    found(ring, Some(cursor)).standing
+}
+
+fn now(ring: &Ring, place: Place) -> Taken {
+    ring.take(place, None, LIMITS, Instant::now())
+}
+
+fn texts(taken: &Taken) -> String {
+    let Taken::Batch { messages, .. } = taken else { panic!("{taken:?}") };
+    let text = |message: &Published| match message {
+        Published::Message(payload) => String::from_utf8_lossy(payload).into_owned(),
+        Published::Oversize { .. } => "oversize".to_owned(),
+    };
+    messages.iter().map(text).collect::<Vec<_>>().join(" ")
+}
+
+/// Everything that a reader meets from `place` on, in order.
+fn read_all(ring: &Ring, mut place: Place) -> Vec<String> {
+    let mut met = Vec::new();
+    let mut known = None;
+    loop {
+        match ring.take(place, known.as_ref(), LIMITS, Instant::now()) {
+            Taken::Nothing => return met,
+            Taken::Ended => {
+                met.push("ended".to_owned());
+                return met;
+            }
+            taken @ Taken::Batch { .. } => {
+                let text = texts(&taken);
+                let Taken::Batch { place: next, position, .. } = taken else { unreachable!() };
+                (place, known) = (next, Some(position));
+                met.extend(Some(text).filter(|text| !text.is_empty()));
+            }
+            Taken::Overrun { lost, place: next, .. } => {
+                met.push(format!("lost {lost}"));
+                place = next;
+            }
+            Taken::Break { place: next, marker } => {
+                met.push(format!("break at {marker}"));
+                place = next;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cursor_is_found_whichever_marker_names_it() {
+    let ring = ring();
+    for (cursor, rest) in [(at(0, 0), "a b c"), (at(0, 1), "b c"), (at(0, 2), "c"), (at(1, 0), "c")] {
+        let found = found(&ring, Some(cursor));
+        assert_eq!((found.standing, found.gap), (Standing::InSync, None));
+        assert_eq!(texts(&now(&ring, found.place)), rest);
+    }
+    assert_eq!(read_all(&ring, place(&ring, at(1, 1))), [""; 0]);
+}
+
+#[test]
+fn a_position_is_named_by_the_last_marker_before_it() {
+    let ring = ring();
+    let start = place(&ring, at(0, 0));
+    let limits = Limits { messages: 1, ..LIMITS };
+    let Taken::Batch { place: second, position, .. } = ring.take(start, None, limits, Instant::now()) else { panic!() };
+    assert_eq!(position, at(0, 1).position);
+    let Taken::Batch { position, .. } = ring.take(second, None, limits, Instant::now()) else { panic!() };
+    assert_eq!(position, at(1, 0).position, "the marker that lies at the very place");
+}
+
+#[test]
+fn a_newer_name_for_the_same_place_is_something_new() {
+    let ring = ring();
+    let end = place(&ring, at(1, 1));
+    let known = at(1, 1).position;
+    assert_eq!(ring.take(end, Some(&known), LIMITS, Instant::now()), Taken::Nothing);
+    ring.append([Seen::Marker(marker(2))]);
+    let taken = ring.take(end, Some(&known), LIMITS, Instant::now());
+    assert_eq!(taken, Taken::Batch { messages: Vec::new(), place: end, position: at(2, 0).position });
+}
+
+#[test]
+fn a_batch_keeps_its_limits_but_always_holds_one_message() {
+    let ring = ring();
+    let start = found(&ring, None).place;
+    assert_eq!(texts(&ring.take(start, None, Limits { messages: 2, ..LIMITS }, Instant::now())), "a b");
+    assert_eq!(texts(&ring.take(start, None, Limits { bytes: 0, ..LIMITS }, Instant::now())), "a");
+}
+
+#[test]
+fn messages_before_the_first_marker_have_no_name_and_are_left_out() {
+    let ring = Ring::new(1 << 20);
+    ring.append([published("nobody listens")]);
+    assert_eq!(ring.resolve(None), None);
+    ring.begin_segment();
+    ring.append([published("x")]);
+    assert_eq!(ring.resolve(None), None);
+    ring.append([Seen::Marker(marker(7)), published("y")]);
+    assert_eq!(texts(&now(&ring, found(&ring, None).place)), "y");
+}
+
+#[test]
+fn a_marker_never_seen_means_that_something_may_be_missing() {
+    let ring = ring();
+    let found = found(&ring, Some(at(9, 0)));
+    assert_eq!((found.standing, found.gap), (Standing::Beyond, Some("not-subscribed")));
+    assert_eq!(texts(&now(&ring, found.place)), "a b c");
+}
+
+#[test]
+fn after_a_break_the_rest_of_the_old_segment_comes_first() {
+    let ring = ring();
+    ring.end_segment();
+    assert_eq!(ring.resolve(Some(&at(0, 1))), None);
+    ring.begin_segment();
+    ring.append([published("unnamed"), Seen::Marker(marker(5)), published("d")]);
+    let behind = found(&ring, Some(at(0, 1)));
+    assert_eq!((behind.standing, behind.gap), (Standing::Continues, None));
+    assert_eq!(read_all(&ring, behind.place), ["b c", "break at 1.5", "d"]);
+    assert_eq!(standing(&ring, at(1, 1)), Standing::Beyond, "nothing of the old segment is left to take in");
+    // A cursor in the break: all of the old segment has been taken in.
+    let missed = found(&ring, Some(at(1, 2)));
+    assert_eq!((missed.standing, missed.gap), (Standing::Beyond, Some("not-subscribed")));
+    assert_eq!(read_all(&ring, missed.place), ["d"]);
+    // A marker that only others saw lies in the break or before all we have: the old segment may have been taken in.
+    assert_eq!(read_all(&ring, place(&ring, at(4, 0))), ["d"]);
+    assert_eq!(standing(&ring, at(5, 1)), Standing::InSync);
+}
+
+#[test]
+fn a_cursor_older_than_all_that_is_kept_lies_before_its_beginning() {
+    let ring = Ring::new(3 * (ENTRY_BYTES + 1));
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(3)), published("a"), published("b"), Seen::Marker(marker(4)), published("c")]);
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(7)), published("d")]);
+    // Redis came back with a cursor of long ago, and the old segment has lost its first message.
+    let found = found(&ring, Some(at(1, 5)));
+    assert_eq!((found.standing, found.gap), (Standing::Beyond, Some("not-subscribed")));
+    assert_eq!(read_all(&ring, found.place), ["b c", "break at 1.7", "d"]);
+    let joined = Marker::of_join(&crate::base::id::DispatcherId::generate("d0"), 1);
+    let unordered = Cursor { position: Position { marker: joined, offset: 0 }, last_id: MessageId(1) };
+    assert_eq!(read_all(&ring, place(&ring, unordered)), ["d"], "where nothing is known nothing is taken twice");
+}
+
+/// Somebody else may have heard what came while the subscription was broken for the first time.
+#[test]
+fn what_follows_a_missed_stretch_is_no_continuation() {
+    let ring = ring();
+    for (first, text) in [(3, "d"), (5, "e")] {
+        ring.end_segment();
+        ring.begin_segment();
+        ring.append([Seen::Marker(marker(first)), published(text)]);
+    }
+    for cursor in [at(1, 3), at(2, 0)] {
+        let found = found(&ring, Some(cursor));
+        assert_eq!((found.standing, found.gap), (Standing::Beyond, Some("not-subscribed")));
+        assert_eq!(read_all(&ring, found.place), ["d", "break at 1.5", "e"]);
+    }
+}
+
+#[test]
+fn segments_are_bounded_and_what_goes_with_the_oldest_is_counted() {
+    let ring = ring();
+    let start = place(&ring, at(0, 1));
+    for number in 0..2 * MAX_SEGMENTS as u64 {
+        ring.end_segment();
+        ring.begin_segment();
+        ring.append([Seen::Marker(marker(10 + number)), published("x")]);
+    }
+    assert_eq!(ring.state.lock().segments.len(), MAX_SEGMENTS);
+    assert_eq!(ring.stats().messages, MAX_SEGMENTS);
+    assert_eq!(ring.stats().overrun, 3 + MAX_SEGMENTS as u64);
+    assert_eq!(ring.take(start, None, LIMITS, Instant::now()), Taken::Ended);
+}
+
+#[test]
+fn a_ring_that_lost_what_follows_the_cursor_is_not_in_sync() {
+    let ring = Ring::new(2 * (ENTRY_BYTES + 1));
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0)), published("a"), published("b"), published("c")]);
+    assert_eq!(standing(&ring, at(0, 0)), Standing::Beyond);
+    assert_eq!(standing(&ring, at(0, 1)), Standing::InSync);
+}
+
+#[test]
+fn a_marker_that_is_known_or_does_not_rise_names_no_place() {
+    let leaders = |epoch, number| Marker::of_leader(crate::base::id::Epoch(epoch), number);
+    let join = Marker::of_join(&crate::base::id::DispatcherId::generate("d0"), 1);
+    let ring = Ring::new(1 << 20);
+    ring.begin_segment();
+    assert_eq!(ring.append([Seen::Marker(join.clone()), Seen::Marker(leaders(7, 3))]), 0);
+    let before = ring.tail();
+    for stray in [join, leaders(7, 3), leaders(7, 2), leaders(6, 9)] {
+        assert_eq!(ring.append([published("x"), Seen::Marker(stray.clone())]), 1, "{stray}");
+        let position = Position { marker: stray, offset: 0 };
+        let cursor = Cursor { position, last_id: crate::base::id::MessageId(1) };
+        let place = ring.resolve(Some(&cursor)).expect("it is live").place;
+        assert!(place.sequence() <= before, "the place it named has not moved");
+    }
+    assert_eq!(ring.append([Seen::Marker(leaders(8, 0))]), 0);
+}
+
+#[test]
+fn the_eldest_has_seen_all_others_join() {
+    let own = crate::base::id::DispatcherId::generate("d0");
+    let ours = |number| Marker::of_join(&own, number);
+    let other = Marker::of_join(&crate::base::id::DispatcherId::generate("d1"), 1);
+    let others = [other.joined().expect("a join marker").to_owned()];
+    let ring = Ring::new(1 << 20);
+    assert!(!ring.is_eldest(&[]), "not subscribed");
+    ring.begin_segment();
+    ring.append([Seen::Marker(ours(1))]);
+    assert!(ring.is_eldest(&[]) && !ring.is_eldest(&others));
+    ring.append([Seen::Marker(other.clone())]);
+    assert!(ring.is_eldest(&others));
+    ring.begin_segment();
+    ring.append([Seen::Marker(ours(2)), Seen::Elsewhere(other)]);
+    assert!(ring.is_eldest(&others), "it listens to another channel, and is younger all the same");
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker(ours(3))]);
+    assert!(!ring.is_eldest(&others), "the other's subscription has stood for longer now");
+}
+
+#[test]
+fn a_reader_at_the_end_of_a_segment_that_ended_is_told() {
+    let ring = ring();
+    let start = found(&ring, None).place;
+    ring.end_segment();
+    assert_eq!(read_all(&ring, start), ["a b c", "ended"]);
+}
+
+#[test]
+fn a_subscription_without_a_marker_leaves_no_trace() {
+    let ring = ring();
+    let start = found(&ring, None).place;
+    for _ in 0..3 {
+        ring.begin_segment();
+        ring.append([published("unnamed")]);
+        ring.end_segment();
+    }
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(8))]);
+    assert_eq!(read_all(&ring, start), ["a b c", "break at 1.8"]);
+}
+
+#[test]
+fn at_the_limit_the_oldest_go_and_are_counted_exactly() {
+    let ring = Ring::new(3 * (ENTRY_BYTES + 1));
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0)), published("a")]);
+    let start = found(&ring, None).place;
+    ring.append(["b", "c", "d", "e"].map(published));
+    assert_eq!(ring.stats().overrun, 2);
+    assert!(ring.stats().bytes <= 3 * (ENTRY_BYTES + 1));
+    assert_eq!(read_all(&ring, start), ["lost 2", "c d e"]);
+    assert_eq!(read_all(&ring, place(&ring, at(0, 1))), ["lost 1", "c d e"]);
+    assert_eq!(read_all(&ring, place(&ring, at(0, 2))), ["c d e"]);
+}
+
+#[test]
+fn what_the_cursor_has_passed_is_no_loss_at_the_limit() {
+    let ring = Ring::new(3 * (ENTRY_BYTES + 1));
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0)), published("a"), published("b"), published("c")]);
+    ring.note_cursor(place(&ring, at(0, 2)), Instant::now());
+    ring.append([published("d"), published("e")]);
+    assert_eq!(ring.stats().overrun, 0);
+    ring.append([published("f")]);
+    assert_eq!(ring.stats().overrun, 1);
+}
+
+#[test]
+fn entries_stay_until_the_cursor_has_been_past_them_for_long() {
+    let ring = ring();
+    let began = Instant::now();
+    ring.note_cursor(place(&ring, at(0, 1)), began);
+    ring.note_cursor(place(&ring, at(1, 1)), began + Duration::from_secs(1));
+    assert_eq!(ring.stats().messages, 3);
+    ring.note_cursor(place(&ring, at(1, 1)), began + RETAIN);
+    assert_eq!(ring.stats().messages, 2, "what the cursor passed three seconds ago may go");
+    assert_eq!(standing(&ring, at(0, 1)), Standing::InSync);
+    ring.note_cursor(place(&ring, at(1, 1)), began + RETAIN + Duration::from_secs(1));
+    assert_eq!(ring.stats().messages, 0);
+    assert_eq!(standing(&ring, at(1, 1)), Standing::InSync, "the cursor itself is still known");
+}
+
+/// Redis came back with an older cursor and stood still for long; what is taken in anew may be lost anew.
+#[test]
+fn what_was_known_of_the_cursor_before_a_break_lets_nothing_go() {
+    let ring = ring();
+    let began = Instant::now();
+    ring.note_cursor(place(&ring, at(1, 1)), began);
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(2)), published("d")]);
+    let later = began + 2 * RETAIN;
+    ring.note_cursor(place(&ring, at(1, 1)), later);
+    ring.note_cursor(place(&ring, at(2, 1)), later);
+    assert_eq!(ring.stats().messages, 4, "the cursor has been there for no time yet");
+    ring.note_cursor(place(&ring, at(2, 1)), later + RETAIN);
+    assert_eq!(ring.stats().messages, 0);
+}
+
+#[test]
+fn what_lies_behind_a_cursor_that_went_back_is_kept() {
+    let ring = Ring::new(1 << 20);
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(0))]);
+    ring.append((0..3_000).map(|n| published(&n.to_string())));
+    let began = Instant::now();
+    ring.note_cursor(place(&ring, at(0, 3_000)), began);
+    // Redis has lost the last of its data, and a new leader goes on from the older cursor, a batch at a time.
+    let later = began + RETAIN + Duration::from_secs(5);
+    for offset in [1_000, 2_000, 3_000] {
+        let start = place(&ring, at(0, offset - 1_000));
+        let taken = ring.take(start, None, Limits { messages: 1_000, ..LIMITS }, Instant::now());
+        assert!(texts(&taken).starts_with(&(offset - 1_000).to_string()), "nothing is missing");
+        ring.note_cursor(place(&ring, at(0, offset)), later);
+    }
+    assert_eq!(ring.stats().messages, 3_000);
+}
+
+#[test]
+fn a_wake_ends_a_wait() {
+    let ring = std::sync::Arc::new(ring());
+    let end = place(&ring, at(1, 1));
+    let (waits, waiting) = crossbeam_channel::bounded(1);
+    let reader = std::thread::spawn({
+        let ring = ring.clone();
+        move || {
+            waits.send(()).expect("the test listens");
+            ring.take(end, Some(&at(1, 1).position), LIMITS, Instant::now() + Duration::from_secs(3600))
+        }
+    });
+    waiting.recv().expect("the reader is about to wait");
+    while !reader.is_finished() {
+        ring.wake();
+        std::thread::yield_now();
+    }
+    assert_eq!(reader.join().expect("the reader does not panic"), Taken::Nothing);
+}
+
+#[test]
+fn without_a_cursor_it_begins_where_the_cursor_was_last_known() {
+    let ring = ring();
+    let fresh = found(&ring, None);
+    assert_eq!(
+        (fresh.standing, fresh.gap, texts(&now(&ring, fresh.place))),
+        (Standing::Fresh, None, "a b c".to_owned())
+    );
+    let noted = Instant::now();
+    ring.note_cursor(place(&ring, at(0, 1)), noted);
+    // A moment later: known all the same.
+    ring.note_cursor(place(&ring, at(0, 2)), noted);
+    let lost = found(&ring, None);
+    assert_eq!((lost.standing, lost.gap), (Standing::InSync, Some("cursor-lost")));
+    assert_eq!(texts(&now(&ring, lost.place)), "c");
+    // What was not taken in before a break comes before what was heard after it, and the break is told.
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker(marker(5)), published("d")]);
+    assert_eq!(found(&ring, None).standing, Standing::Continues);
+    assert_eq!(read_all(&ring, found(&ring, None).place), ["c", "break at 1.5", "d"]);
+    ring.note_cursor(place(&ring, at(1, 1)), noted);
+    assert_eq!(found(&ring, None).standing, Standing::Beyond);
+    assert_eq!(read_all(&ring, found(&ring, None).place), ["break at 1.5", "d"]);
+}
+
+#[test]
+fn a_wait_for_a_marker_ends_when_the_subscription_does() {
+    let ring = ring();
+    assert_eq!(ring.wait_for_marker(&marker(1), Instant::now()), Some(0));
+    assert_eq!(ring.wait_for_marker(&marker(2), Instant::now()), None);
+    ring.end_segment();
+    assert_eq!(ring.wait_for_marker(&marker(1), Instant::now() + Duration::from_secs(3600)), None);
+}
+
+#[test]
+fn what_is_appended_wakes_the_reader() {
+    let ring = std::sync::Arc::new(ring());
+    let end = place(&ring, at(1, 1));
+    let reader = std::thread::spawn({
+        let ring = ring.clone();
+        move || ring.take(end, Some(&at(1, 1).position), LIMITS, Instant::now() + Duration::from_secs(60))
+    });
+    ring.append([published("d")]);
+    assert_eq!(texts(&reader.join().expect("the reader does not panic")), "d");
+}

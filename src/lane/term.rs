@@ -1,0 +1,133 @@
+//! A term of leadership: three workers, the channels between them, and the order in which they start and stop.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::courier::{Courier, CourierChannels};
+use super::dialer::DialRequests;
+use super::election::Elected;
+use super::ingest::Ingest;
+use super::redistributor::Redistributor;
+use super::sockets::{Sockets, Waker};
+use super::{REPLY_LIMIT, Shared};
+use crate::base::error::{Error, Result};
+use crate::base::shutdown::{KillSwitch, Reason};
+use crate::ledger::Ledger;
+
+/// Batches between ingest and courier; each has at most `MAX_BATCH_MESSAGES` messages and about `MAX_BATCH_BYTES`.
+const ARRIVAL_BATCHES: usize = 8;
+/// Tasks for the redistributor that wait in its channel; more wait in the courier.
+const TASKS: usize = 64;
+/// News from the redistributor that wait for the courier.
+const NEWS: usize = 64;
+
+/// A running term. Ends by [`stop`](Term::stop), after the kill switch has been set.
+pub(super) struct Term {
+    shared: Arc<Shared>,
+    waker: Waker,
+    workers: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Term {
+    /// Starts the workers. `ended` is told when one of them ends by itself.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        elected: Elected,
+        dial: &DialRequests,
+        kill: KillSwitch,
+        ended: Sender<()>,
+    ) -> Result<Term> {
+        let ledger = || {
+            let common = &shared.config.common;
+            let reply_limit = shared.config.lease_ttl.min(REPLY_LIMIT);
+            Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), reply_limit)
+        };
+        let sockets = Sockets::new()?;
+        let waker = sockets.waker();
+        let (arrivals, arriving) = bounded(ARRIVAL_BATCHES);
+        let (tasks, to_do) = bounded(TASKS);
+        let (news, heard) = bounded(NEWS);
+        // All that earlier leaders took in is backlog; what comes now is not.
+        let Elected { epoch, last_id: backlog_end, witness, .. } = elected;
+        let channels = CourierChannels { arrivals: arriving, news: heard, tasks, dial: dial.clone() };
+        let courier = Courier::new(shared, epoch, (backlog_end, witness), kill.clone(), sockets, channels);
+        let redistributor = Redistributor::new(shared, epoch, kill.clone(), ledger(), to_do, news, waker.clone());
+        let ingest = Ingest::new(shared, elected, kill.clone(), ledger(), arrivals, waker.clone());
+        let mut term = Term { shared: shared.clone(), waker, workers: Vec::with_capacity(3) };
+        let started = term
+            .spawn("courier", &kill, &ended, move || courier.run())
+            .and_then(|()| term.spawn("redistributor", &kill, &ended, move || redistributor.run().or(Ok(()))))
+            .and_then(|()| term.spawn("ingest", &kill, &ended, move || ingest.run().or(Ok(()))));
+        if let Err(error) = started {
+            kill.set(Reason::WorkerFailed);
+            // The first error counts; the workers only stop.
+            let _ = term.stop();
+            return Err(error);
+        }
+        Ok(term)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        kill: &KillSwitch,
+        ended: &Sender<()>,
+        work: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let guard = Guard { name, shared: self.shared.clone(), kill: kill.clone(), ended: ended.clone() };
+        let worker = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let guard = guard;
+                let outcome = work();
+                if let Err(error) = &outcome {
+                    guard.kill.set(if matches!(error, Error::Fenced { .. }) {
+                        Reason::Fenced
+                    } else {
+                        Reason::WorkerFailed
+                    });
+                }
+                outcome
+            })
+            .map_err(Error::io(format!("starting the thread {name}")))?;
+        self.workers.push(worker);
+        Ok(())
+    }
+
+    /// Waits for the workers, all of which have been told to stop; the first error is returned.
+    pub(super) fn stop(self) -> Result<()> {
+        self.shared.ring.wake();
+        self.waker.wake();
+        let mut first = Ok(());
+        for worker in self.workers {
+            let name = worker.thread().name().unwrap_or("worker").to_owned();
+            let outcome = worker.join().unwrap_or_else(|_| Err(Error::Failed(format!("the thread {name} panicked"))));
+            if first.is_ok() {
+                first = outcome;
+            }
+        }
+        first
+    }
+}
+
+/// Ends the term when its worker ends, even by a panic.
+struct Guard {
+    name: &'static str,
+    shared: Arc<Shared>,
+    kill: KillSwitch,
+    ended: Sender<()>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.kill.set(Reason::WorkerFailed) {
+            log::error!("event=worker-ended worker={}", self.name);
+        }
+        // From here on nothing is expected of it.
+        self.shared.pulses.of(self.name).rest();
+        // A full channel has told it already.
+        let _ = self.ended.try_send(());
+    }
+}

@@ -1,0 +1,310 @@
+//! The lines on their way to standard error, and the thread `log` that writes them.
+//!
+//! Whoever logs only puts a line here and never waits: a standard error that nobody reads blocks the writer alone. The
+//! queue has room for [`MAX_QUEUED_LINES`] and [`MAX_QUEUED_BYTES`]; what finds none is dropped and counted, and a line
+//! tells the count at the place where the dropped ones would have stood. A quarter of the room is kept for warnings and
+//! errors, so that a flood of details does not crowd them out.
+//!
+//! The writer is not joined: it may be blocked for good. [`Queue::flush`] gives it time instead. Weak at: lines that are
+//! still here when the process is killed are lost.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// The most lines that wait to be written.
+pub const MAX_QUEUED_LINES: usize = 4_096;
+/// The most bytes of lines that wait to be written.
+pub const MAX_QUEUED_BYTES: usize = 1 << 20;
+/// The longest line; the rest of a longer one is cut off.
+pub const MAX_LINE_BYTES: usize = 8 << 10;
+/// The pause before a terminal that another program has made non-blocking is tried again.
+const WRITE_AGAIN: Duration = Duration::from_millis(10);
+
+/// How much of the queue a line may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Importance {
+    /// All but a quarter.
+    Routine,
+    /// All of it.
+    Urgent,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// There is something to write.
+    filled: Condvar,
+    /// Everything is written.
+    idle: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Entry>,
+    lines: usize,
+    bytes: usize,
+    /// Lines dropped after the last entry.
+    dropped: u64,
+    /// Whether the writer is at work on an entry.
+    writing: bool,
+}
+
+/// What is written next.
+#[derive(Debug, PartialEq)]
+enum Entry {
+    /// Text with its line end.
+    Line(Vec<u8>),
+    /// So many lines had no room.
+    Dropped(u64),
+}
+
+impl Queue {
+    /// Starts the thread `log`, which writes to `out`; `told` makes the line that tells how many were dropped.
+    pub(super) fn start(
+        out: impl Write + Send + 'static,
+        told: impl Fn(u64) -> Vec<u8> + Send + 'static,
+    ) -> io::Result<Arc<Queue>> {
+        let queue = Arc::new(Queue::default());
+        let writer = Writer { queue: queue.clone(), out, told };
+        thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
+        Ok(queue)
+    }
+
+    /// Puts a line, its end included, in the queue, or drops and counts it.
+    pub(super) fn push(&self, importance: Importance, line: Vec<u8>) {
+        let mut state = self.state.lock();
+        if state.has_room(importance, line.len()) {
+            let dropped = std::mem::take(&mut state.dropped);
+            if dropped > 0 {
+                state.entries.push_back(Entry::Dropped(dropped));
+            }
+            state.lines += 1;
+            state.bytes += line.len();
+            state.entries.push_back(Entry::Line(line));
+        } else {
+            state.dropped += 1;
+        }
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Waits until everything is written, at most `limit`. Says whether it is.
+    pub(super) fn flush(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.state.lock();
+        while !state.is_idle() {
+            if self.idle.wait_until(&mut state, deadline).timed_out() {
+                return state.is_idle();
+            }
+        }
+        true
+    }
+
+    /// Waits for the next entry; what was taken before is written.
+    fn next(&self) -> Entry {
+        let mut state = self.state.lock();
+        state.writing = false;
+        loop {
+            if let Some(entry) = state.take() {
+                state.writing = true;
+                return entry;
+            }
+            self.idle.notify_all();
+            self.filled.wait(&mut state);
+        }
+    }
+}
+
+impl State {
+    fn has_room(&self, importance: Importance, bytes: usize) -> bool {
+        let (lines, most) = match importance {
+            Importance::Urgent => (MAX_QUEUED_LINES, MAX_QUEUED_BYTES),
+            Importance::Routine => (MAX_QUEUED_LINES / 4 * 3, MAX_QUEUED_BYTES / 4 * 3),
+        };
+        self.lines < lines && self.bytes + bytes <= most
+    }
+
+    fn take(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front().or_else(|| match std::mem::take(&mut self.dropped) {
+            0 => None,
+            dropped => Some(Entry::Dropped(dropped)),
+        })?;
+        if let Entry::Line(line) = &entry {
+            self.lines -= 1;
+            self.bytes -= line.len();
+        }
+        Some(entry)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.entries.is_empty() && self.dropped == 0 && !self.writing
+    }
+}
+
+struct Writer<W, T> {
+    queue: Arc<Queue>,
+    out: W,
+    told: T,
+}
+
+impl<W: Write, T: Fn(u64) -> Vec<u8>> Writer<W, T> {
+    /// The main loop of the thread `log`. It ends with the process.
+    fn run(mut self) {
+        loop {
+            let line = match self.queue.next() {
+                Entry::Line(line) => line,
+                Entry::Dropped(lines) => (self.told)(lines),
+            };
+            self.write(&line);
+        }
+    }
+
+    /// Writes a line in one go where the system allows it, since programs may share one standard error.
+    fn write(&mut self, mut rest: &[u8]) {
+        while !rest.is_empty() {
+            match self.out.write(rest) {
+                Ok(0) => return,
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(WRITE_AGAIN),
+                // Nobody is left to read it, and there is nowhere else to say so.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Gathers what simplelog writes and puts each line into the queue whole.
+#[derive(Debug)]
+pub(super) struct QueueWriter {
+    queue: Arc<Queue>,
+    importance: Importance,
+    begun: Vec<u8>,
+}
+
+impl QueueWriter {
+    pub(super) fn new(queue: Arc<Queue>, importance: Importance) -> QueueWriter {
+        QueueWriter { queue, importance, begun: Vec::new() }
+    }
+}
+
+impl Write for QueueWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.begun.extend_from_slice(bytes);
+        if self.begun.ends_with(b"\n") {
+            self.queue.push(self.importance, std::mem::take(&mut self.begun));
+        }
+        Ok(bytes.len())
+    }
+
+    /// Nothing to do: whole lines are in the queue already, and waiting for them is [`Queue::flush`]'s part.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// Takes one write for each permit.
+    struct Gate(Receiver<()>, Sender<String>);
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Once the test is over nothing blocks any more.
+            let _ = self.0.recv();
+            let _ = self.1.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gated() -> (Arc<Queue>, Sender<()>, Receiver<String>) {
+        let (permits, permitted) = bounded(0);
+        let (sender, written) = unbounded();
+        let told = |lines| format!("dropped {lines}\n").into_bytes();
+        (Queue::start(Gate(permitted, sender), told).expect("a thread"), permits, written)
+    }
+
+    fn wait_until_blocked(queue: &Queue) {
+        let blocked = || Ok(queue.state.lock().writing.then_some(()));
+        crate::lab::wait_until(SOON, "the writer to be blocked", blocked).expect("it takes the first line");
+    }
+
+    #[test]
+    fn a_blocked_writer_holds_up_nobody_and_the_dropped_lines_are_told() {
+        let (queue, permits, written) = gated();
+        queue.push(Importance::Routine, b"first\n".to_vec());
+        wait_until_blocked(&queue);
+        let room = MAX_QUEUED_LINES / 4 * 3;
+        for number in 0..room + 5 {
+            queue.push(Importance::Routine, format!("{number}\n").into_bytes());
+        }
+        queue.push(Importance::Urgent, b"an error\n".to_vec());
+        for _ in 0..7 {
+            queue.push(Importance::Routine, b"more\n".to_vec());
+        }
+        assert!(!queue.flush(Duration::from_millis(1)), "a flush does not wait for ever");
+        drop(permits);
+        assert!(queue.flush(SOON));
+        let written: Vec<String> = written.try_iter().collect();
+        assert_eq!(written.len(), 1 + room + 3);
+        assert_eq!(written[0], "first\n");
+        assert_eq!(written[room], format!("{}\n", room - 1));
+        assert_eq!(written[room + 1..], ["dropped 5\n", "an error\n", "dropped 7\n"]);
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let (queue, permits, written) = gated();
+        queue.push(Importance::Urgent, b"first\n".to_vec());
+        wait_until_blocked(&queue);
+        let line = || vec![b'x'; MAX_LINE_BYTES];
+        for _ in 0..MAX_QUEUED_BYTES / MAX_LINE_BYTES {
+            queue.push(Importance::Urgent, line());
+        }
+        queue.push(Importance::Urgent, b"!".to_vec());
+        assert_eq!(queue.state.lock().bytes, MAX_QUEUED_BYTES);
+        drop(permits);
+        assert!(queue.flush(SOON));
+        assert_eq!(written.try_iter().last().as_deref(), Some("dropped 1\n"));
+        assert_eq!(queue.state.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_flush_waits_for_the_line_that_is_being_written() {
+        let (queue, permits, written) = gated();
+        queue.push(Importance::Routine, b"only\n".to_vec());
+        wait_until_blocked(&queue);
+        assert!(!queue.flush(Duration::from_millis(1)), "it is not written yet");
+        permits.send(()).expect("the writer waits for it");
+        assert!(queue.flush(SOON));
+        assert_eq!(written.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn pieces_become_whole_lines() {
+        let (queue, permits, written) = gated();
+        drop(permits);
+        let mut writer = QueueWriter::new(queue.clone(), Importance::Routine);
+        for piece in ["event=", "x", "\n"] {
+            writer.write_all(piece.as_bytes()).expect("it takes every write");
+        }
+        assert!(queue.flush(SOON));
+        assert_eq!(written.try_iter().collect::<Vec<_>>(), ["event=x\n"]);
+    }
+}

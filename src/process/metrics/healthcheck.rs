@@ -1,0 +1,245 @@
+//! The other side of `/healthz` and `/readyz`: asks a program on this machine how it is, for images without a shell and
+//! for scripts.
+//!
+//! One GET on the caller's thread, ended by a deadline however slowly the answer comes, and bounded in memory. Weak at:
+//! a host name is looked up by the system, which has time limits of its own; addresses need no look-up.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use super::http::Deadlined;
+use crate::base::error::Result;
+use crate::process::config::HealthcheckConfig;
+use crate::process::output;
+
+/// How long the program may take to answer.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// The largest answer, its headers included.
+const MAX_ANSWER_BYTES: usize = 8 << 10;
+/// The most headers an answer may have.
+const MAX_HEADERS: usize = 32;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Whether it runs: `/healthz`.
+    Alive,
+    /// Whether it can do its job: `/readyz`.
+    Ready,
+}
+
+impl Question {
+    fn path(self) -> &'static str {
+        match self {
+            Question::Alive => "/healthz",
+            Question::Ready => "/readyz",
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Question::Alive => "alive",
+            Question::Ready => "ready",
+        })
+    }
+}
+
+/// The subcommand `healthcheck`: asks, prints the answer, and gives the exit code: 0 for yes, 1 for no.
+pub fn run(config: &HealthcheckConfig) -> Result<u8> {
+    let HealthcheckConfig { address, question } = config;
+    match ask(address, *question, ANSWER_LIMIT) {
+        Ok(()) => output::print(format_args!("{question}\n")).map(|_| 0),
+        Err(reason) => {
+            let _ = writeln!(io::stderr(), "not {question}: {reason}");
+            Ok(1)
+        }
+    }
+}
+
+/// Asks the program that serves its metrics at `address`, `host:port`; the error is the reason why not.
+///
+/// An address that stands for all of a machine's own (`0.0.0.0`, `[::]`) is asked at the loopback address.
+pub fn ask(address: &str, question: Question, within: Duration) -> std::result::Result<(), String> {
+    let deadline = Instant::now() + within;
+    let explained = |error: io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("{address} does not answer within {within:?}"),
+        ErrorKind::ConnectionRefused => format!("nothing listens on {address}"),
+        _ => format!("{address}: {error}"),
+    };
+    let socket = connect(address, deadline).map_err(explained)?;
+    let mut socket = Deadlined { socket: &socket, deadline };
+    let path = question.path();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).map_err(explained)?;
+    let answer = read_answer(&mut socket).map_err(explained)?;
+    verdict(&answer).map_err(|problem| match problem {
+        No::Said(reason) => reason,
+        No::Unclear(what) => format!("{address}{path} answers {what}"),
+    })
+}
+
+fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
+    let mut outcome = Err(io::Error::new(ErrorKind::NotFound, "the name has no address"));
+    for found in address.to_socket_addrs()?.flat_map(reachable) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        outcome = TcpStream::connect_timeout(&found, left);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Where what listens on an address can be reached from this machine.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    let (v4, v6): (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    let hosts = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => vec![v4],
+        // Whether it takes IPv4, too, is the system's setting; a machine may have no IPv6 loopback.
+        IpAddr::V6(ip) if ip.is_unspecified() => vec![v6, v4],
+        ip => vec![ip],
+    };
+    hosts.into_iter().map(|host| SocketAddr::new(host, address.port())).collect()
+}
+
+/// Reads until the answer is whole, the peer closes, or it is too long.
+fn read_answer(socket: &mut Deadlined<'_>) -> io::Result<Vec<u8>> {
+    let mut answer = vec![0; MAX_ANSWER_BYTES];
+    let mut length = 0;
+    while length < answer.len() && !is_whole(&answer[..length]) {
+        match socket.read(&mut answer[length..]) {
+            Ok(0) => break,
+            Ok(got) => length += got,
+            Err(error) => return Err(error),
+        }
+    }
+    answer.truncate(length);
+    Ok(answer)
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let Ok(httparse::Status::Complete(begin)) = response.parse(answer) else { return false };
+    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() - begin >= length)
+}
+
+/// Why an answer is no yes.
+#[derive(Debug, PartialEq)]
+enum No {
+    /// The program's own reason.
+    Said(String),
+    /// It is not one of our programs that answers, or it is in trouble.
+    Unclear(String),
+}
+
+fn verdict(answer: &[u8]) -> std::result::Result<(), No> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let begin = match response.parse(answer) {
+        Ok(httparse::Status::Complete(begin)) => begin,
+        _ => return Err(No::Unclear("something that is not HTTP".to_owned())),
+    };
+    let body = String::from_utf8_lossy(&answer[begin..]).trim().to_owned();
+    match response.code {
+        Some(200) => Ok(()),
+        Some(503) if !body.is_empty() => Err(No::Said(body)),
+        code => Err(No::Unclear(format!("{} {body}", code.unwrap_or_default()).trim().to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::process::metrics::{Metrics, MetricsServer, Site};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// What asking a server that says `answer` and closes comes to.
+    fn asked(answer: &'static [u8]) -> std::result::Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let server = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("it is asked");
+            // Read first: closing with bytes unread would reset the connection.
+            let mut request = [0; 1024];
+            let _ = socket.read(&mut request);
+            let _ = socket.write_all(answer);
+        });
+        let outcome = ask(&address, Question::Ready, PATIENCE);
+        server.join().expect("it does not panic");
+        outcome.map_err(|reason| reason.replace(&address, "HERE"))
+    }
+
+    #[test]
+    fn the_answer_of_our_own_server_is_understood() {
+        let ready = |verdict: std::result::Result<(), String>| move || verdict.clone();
+        let server = MetricsServer::start("127.0.0.1:0", Site::new(Metrics::new(), ready(Ok(())))).unwrap();
+        assert_eq!(ask(&server.address().to_string(), Question::Ready, PATIENCE), Ok(()));
+        let server =
+            MetricsServer::start("0.0.0.0:0", Site::new(Metrics::new(), ready(Err("not subscribed".into())))).unwrap();
+        let address = server.address().to_string();
+        assert!(address.starts_with("0.0.0.0:"));
+        assert_eq!(ask(&address, Question::Ready, PATIENCE), Err("not subscribed".to_owned()));
+        assert_eq!(ask(&address, Question::Alive, PATIENCE), Ok(()));
+    }
+
+    #[test]
+    fn other_answers_are_told() {
+        assert_eq!(asked(b"HTTP/1.1 200 OK\r\n\r\n"), Ok(()));
+        for (answer, reason) in [
+            (&b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\nnobody"[..], "HERE/readyz answers 404 nobody"),
+            (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "HERE/readyz answers 503"),
+            (b"SSH-2.0-OpenSSH\r\n", "HERE/readyz answers something that is not HTTP"),
+            (b"", "HERE/readyz answers something that is not HTTP"),
+        ] {
+            assert_eq!(asked(answer), Err(reason.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let reason = ask(&address, Question::Ready, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(reason, format!("{address} does not answer within 50ms"));
+        drop(listener);
+        let reason = ask(&address, Question::Ready, PATIENCE).unwrap_err();
+        assert_eq!(reason, format!("nothing listens on {address}"));
+    }
+
+    #[test]
+    fn an_answer_without_end_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let server = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("it is asked");
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            // Until the other side has had enough.
+            while socket.write_all(&[b'x'; 1024]).is_ok() {}
+        });
+        assert_eq!(ask(&address, Question::Ready, PATIENCE), Ok(()));
+        server.join().expect("it does not panic");
+    }
+
+    #[test]
+    fn all_addresses_of_a_machine_mean_its_loopback() {
+        let of = |address: &str| reachable(address.parse().expect("an address"));
+        let shown = |address| of(address).iter().map(SocketAddr::to_string).collect::<Vec<_>>();
+        assert_eq!(shown("0.0.0.0:9"), ["127.0.0.1:9"]);
+        assert_eq!(shown("[::]:9"), ["[::1]:9", "127.0.0.1:9"]);
+        assert_eq!(shown("10.0.0.1:9"), ["10.0.0.1:9"]);
+    }
+}

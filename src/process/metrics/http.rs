@@ -1,0 +1,339 @@
+//! A small HTTP server for `/metrics`, `/healthz`, `/readyz` and what else a program shows: GET and HEAD only, one request on
+//! a connection, all bounded.
+//!
+//! One thread accepts, and a short-lived thread answers each connection. A connection gets [`REQUEST_TIME`] for everything,
+//! reading, answering and closing, however slowly its peer sends or reads. At most [`MAX_CONNECTIONS`] are open: to make room
+//! for another the oldest is closed, since what answers at once, `/healthz` above all, must not wait for peers that are slow.
+//! There is no TLS and no password: the address belongs on a private network.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Site;
+use crate::base::error::{Error, Result};
+use crate::process::log::Quoted;
+
+/// Connections open at the same time.
+pub const MAX_CONNECTIONS: usize = 64;
+/// A connection has at least this long before it is closed to make room for another. Answers take a few milliseconds.
+const LEAST_TIME: Duration = Duration::from_millis(100);
+/// The largest request, its headers included.
+pub const MAX_REQUEST_BYTES: usize = 8 << 10;
+/// How long one connection may take, from accepting to closing.
+pub const REQUEST_TIME: Duration = Duration::from_secs(2);
+/// The most headers a request may have.
+const MAX_HEADERS: usize = 64;
+/// How much of what a refused peer still sends is read, so that it sees the answer and not a reset.
+const MAX_DRAINED_BYTES: usize = 256 << 10;
+/// How long accepting rests after the system refused a socket or a thread.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+/// Pages are whole in themselves, and speak to nobody but the server they came from.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                              connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
+
+/// The server; stops when it is dropped.
+#[derive(Debug)]
+pub struct MetricsServer {
+    address: SocketAddr,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MetricsServer {
+    /// Listens on `address` and serves from now on.
+    pub fn start(address: &str, site: Site) -> Result<MetricsServer> {
+        let refused = || Error::io(format!("listening on {address} (--metrics-addr / ONCECAST_METRICS_ADDR)"));
+        let listener = TcpListener::bind(address).map_err(refused())?;
+        let bound = listener.local_addr().map_err(refused())?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let acceptor = Acceptor { listener, stopping: stopping.clone(), site };
+        let thread = thread::Builder::new()
+            .name("metrics".to_owned())
+            .spawn(move || acceptor.run())
+            .map_err(Error::io("starting the metrics thread"))?;
+        log::info!("event=metrics-listening address={bound}");
+        Ok(MetricsServer { address: bound, stopping, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for MetricsServer {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        // The thread waits for a connection: give it one.
+        let host = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let woken = TcpStream::connect_timeout(&SocketAddr::new(host, self.address.port()), REQUEST_TIME);
+        match (woken, self.thread.take()) {
+            (Ok(_), Some(thread)) => {
+                // Its own panics are caught; there is nothing else to report.
+                let _ = thread.join();
+            }
+            (Err(error), _) => log::warn!("event=metrics-not-stopped error={}", Quoted(error)),
+            (Ok(_), None) => {}
+        }
+    }
+}
+
+struct Acceptor {
+    listener: TcpListener,
+    stopping: Arc<AtomicBool>,
+    site: Site,
+}
+
+/// The connections that are open.
+#[derive(Default)]
+struct Connections {
+    open: Mutex<Vec<Open>>,
+    ended: Condvar,
+}
+
+struct Open {
+    since: Instant,
+    socket: Arc<TcpStream>,
+}
+
+impl Connections {
+    /// Waits for a free place. If none becomes free, the oldest connection is closed, once it has had its least time.
+    fn make_room(&self) {
+        let mut open = self.open.lock();
+        while open.len() >= MAX_CONNECTIONS {
+            let oldest = open.iter().min_by_key(|open| open.since).expect("some are open");
+            if oldest.since.elapsed() >= LEAST_TIME {
+                // Its thread wakes up and gives the place back. A peer that is gone already has no objection.
+                let _ = oldest.socket.shutdown(Shutdown::Both);
+            }
+            self.ended.wait_for(&mut open, LEAST_TIME);
+        }
+    }
+
+    fn begin(&self, socket: TcpStream) -> Connection<'_> {
+        let socket = Arc::new(socket);
+        self.open.lock().push(Open { since: Instant::now(), socket: socket.clone() });
+        Connection { all: self, socket }
+    }
+}
+
+/// One of them; its place is free again when it is dropped.
+struct Connection<'a> {
+    all: &'a Connections,
+    socket: Arc<TcpStream>,
+}
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        self.all.open.lock().retain(|open| !Arc::ptr_eq(&open.socket, &self.socket));
+        self.all.ended.notify_all();
+    }
+}
+
+impl Acceptor {
+    /// The main loop: waits for a connection, and makes room for it.
+    fn run(self) {
+        let (connections, site) = (&Connections::default(), &self.site);
+        // The scope joins the threads of all connections, none of which outlives its deadline.
+        thread::scope(|scope| {
+            loop {
+                let accepted = self.listener.accept();
+                if self.stopping.load(Ordering::Acquire) {
+                    return;
+                }
+                connections.make_room();
+                let answering = accepted.and_then(|(socket, _)| {
+                    let connection = connections.begin(socket);
+                    let answer = move || serve(&connection.socket, site);
+                    thread::Builder::new().name("metrics-request".to_owned()).spawn_scoped(scope, answer).map(drop)
+                });
+                // Without descriptors, say: those of connections come back by their deadlines, others by and by.
+                if let Err(error) = answering {
+                    log::debug!("event=metrics-refused error={}", Quoted(error));
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        });
+    }
+}
+
+/// What goes back.
+#[derive(Debug, PartialEq)]
+struct Response {
+    status: &'static str,
+    kind: &'static str,
+    body: String,
+    /// Whether only the head was asked for.
+    head: bool,
+}
+
+impl Response {
+    fn plain(status: &'static str, body: impl Into<String>) -> Response {
+        Response { status, kind: PLAIN, body: body.into() + "\n", head: false }
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        let Response { status, kind, body, head } = self;
+        let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
+        let length = body.len();
+        let body = if head { "" } else { &body };
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: {CONTENT_POLICY}\r\n\
+             Connection: close\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+}
+
+/// Answers one connection.
+fn serve(socket: &TcpStream, site: &Site) {
+    let mut socket = Deadlined { socket, deadline: Instant::now() + REQUEST_TIME };
+    // A peer that is gone or too slow gets nothing, and needs nobody's attention.
+    let Ok(response) = read_request(&mut socket, site) else { return };
+    if socket.write_all(&response.into_bytes()).is_err() || socket.socket.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    // Closing with bytes unread would reset the connection, and the peer might never see the answer.
+    let mut drained = 0;
+    let mut rest = [0; 4096];
+    while drained < MAX_DRAINED_BYTES {
+        match socket.read(&mut rest) {
+            Ok(0) | Err(_) => return,
+            Ok(got) => drained += got,
+        }
+    }
+}
+
+/// Reads up to the end of the headers and finds the answer. Whatever follows the first request is not looked at.
+fn read_request(socket: &mut Deadlined<'_>, site: &Site) -> io::Result<Response> {
+    let mut request = [0; MAX_REQUEST_BYTES];
+    let mut length = 0;
+    loop {
+        if let Some(response) = answer(&request[..length], site) {
+            return Ok(response);
+        }
+        if length == request.len() {
+            return Ok(Response::plain("431 Request Header Fields Too Large", "the request is too large"));
+        }
+        match socket.read(&mut request[length..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            got => length += got,
+        }
+    }
+}
+
+/// The answer to a request, or `None` while it isn't complete.
+fn answer(bytes: &[u8], site: &Site) -> Option<Response> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return None,
+        Err(httparse::Error::TooManyHeaders) => {
+            return Some(Response::plain("431 Request Header Fields Too Large", "too many headers"));
+        }
+        Err(error) => return Some(Response::plain("400 Bad Request", error.to_string())),
+    }
+    let head = match request.method {
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Some(Response::plain("405 Method Not Allowed", "only GET and HEAD")),
+    };
+    let path = path_of(request.path.unwrap_or_default());
+    // What the program gave us may panic: that is its answer's problem alone.
+    let response = catch_unwind(AssertUnwindSafe(|| page(path, site))).unwrap_or_else(|_| {
+        log::error!("event=metrics-panic path={}", Quoted(path));
+        Response::plain("500 Internal Server Error", "reading the numbers failed")
+    });
+    Some(Response { head, ..response })
+}
+
+/// The path of a request's target, which names the host as well if a proxy is meant: `http://host/metrics?name=x`.
+fn path_of(target: &str) -> &str {
+    let scheme = ["http://", "https://"]
+        .into_iter()
+        .find(|scheme| target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme)));
+    let path = match scheme {
+        Some(scheme) => {
+            let rest = &target[scheme.len()..];
+            rest.find(['/', '?']).map_or("", |at| &rest[at..])
+        }
+        None => target,
+    };
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    if scheme.is_some() && path.is_empty() { "/" } else { path }
+}
+
+fn page(path: &str, site: &Site) -> Response {
+    match path {
+        "/metrics" => match site.metrics.text() {
+            Ok(body) => Response { status: "200 OK", kind: OPENMETRICS, body, head: false },
+            Err(_) => Response::plain("500 Internal Server Error", "writing the numbers failed"),
+        },
+        "/healthz" => Response::plain("200 OK", "ok"),
+        "/readyz" => match (site.ready)() {
+            Ok(()) => Response::plain("200 OK", "ready"),
+            Err(reason) => Response::plain("503 Service Unavailable", reason),
+        },
+        _ => match site.pages.iter().find(|(known, ..)| *known == path) {
+            Some((_, kind, page)) => Response { status: "200 OK", kind, body: page(), head: false },
+            None => {
+                let more: String = site.pages.iter().map(|(path, ..)| format!(", {path}")).collect();
+                Response::plain("404 Not Found", format!("there is /metrics, /healthz, /readyz{more}"))
+            }
+        },
+    }
+}
+
+/// A socket whose reads and writes all end by one deadline.
+pub(super) struct Deadlined<'a> {
+    pub(super) socket: &'a TcpStream,
+    pub(super) deadline: Instant,
+}
+
+impl Deadlined<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Deadlined<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.socket.set_read_timeout(self.left()?)?;
+            match self.socket.read(buffer) {
+                // A process that was stopped and continued sees this; the deadline still holds.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Write for Deadlined<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // write_all() repeats after an interruption, and each turn looks at the deadline again.
+        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}

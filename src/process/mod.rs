@@ -1,0 +1,8 @@
+//! What every program has, whatever it does: settings, log, metrics, supervision by systemd, standard output.
+
+pub mod config;
+pub mod log;
+pub mod metrics;
+pub mod output;
+pub mod program;
+pub mod supervision;

@@ -1,0 +1,279 @@
+//! The audit: is every message recorded, and none twice?
+//!
+//! Reads the whole result stream, page by page, on the caller's thread. Of each id only a 128-bit fingerprint is kept,
+//! 16 bytes, so that ten million results need about 160 MB; with a file of ids as much again for those. The texts of
+//! the few ids that are shown as examples are found by a second reading.
+//!
+//! The backlog is read first, then the dead letters, then the results: that is the way messages go, so one that moves
+//! on meanwhile is met at least once. Weak at: a message put back from the dead letters during the audit may be missed;
+//! a fingerprint is no proof, but two of ten million ids share one by a chance of less than 1 in 10^24.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::base::refusal::Refusal;
+use crate::consumer::outcome_of;
+use crate::ledger::Ledger;
+use crate::ledger::reading::{Pair, Reader, Stream};
+use crate::process::config::{AuditConfig, ConfigError};
+use crate::process::log::Quoted;
+
+mod fingerprints;
+mod report;
+
+use self::fingerprints::{Fingerprint, Walk, fingerprint, repeated};
+
+pub use self::report::AuditReport;
+
+/// The most ids of a kind that are shown.
+pub const MAX_EXAMPLES: usize = 10;
+/// How long Redis may be away before the audit gives up.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a reply is waited for.
+const REPLY_TIME: Duration = Duration::from_secs(10);
+/// The waits between tries while Redis is away.
+const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How often a long audit says how far it is.
+const REPORT_EVERY: Duration = Duration::from_secs(3);
+
+/// Counts what a group has recorded, and compares it with what there must be, if that is known.
+pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
+    if config.expect.is_some() && config.ids.is_some() {
+        return Err(ConfigError::new("expect", "a number beside --ids", "a number if there is no --ids").into());
+    }
+    let owed = config.ids.as_deref().map(read_owed).transpose()?;
+    let keys = Arc::new(config.common.keys.clone());
+    let ledger = Ledger::new(config.common.redis.clone(), keys, REPLY_TIME);
+    let mut auditor = Auditor { ledger, id_field: config.id_field.clone(), reported: Instant::now() };
+    let mut report = AuditReport::default();
+    // The order matters, see above.
+    let others = auditor.read_unrecorded(config.expect.is_some() || owed.is_some(), &mut report)?;
+    let mut recorded = auditor.read_results(&mut report)?;
+    recorded.sort_unstable();
+    let mut wanted = Wanted::default();
+    for (print, times) in repeated(&recorded) {
+        report.twice += 1;
+        report.extra += times - 1;
+        wanted.add(Kind::Twice, print);
+    }
+    recorded.dedup();
+    report.distinct = recorded.len() as u64;
+    if report.entries > 0 && report.without_id == report.entries {
+        // Saying "nothing twice" of entries that can't be told apart would be no lie, but no help.
+        return Err(Error::Failed(format!(
+            "none of the {} results has a field {:?}: name the field with the id by --id-field",
+            report.entries, config.id_field
+        )));
+    }
+    if let Some(owed) = owed {
+        let (mut among_recorded, mut among_others) = (Walk::new(&recorded), Walk::new(&others));
+        let lost = owed.iter().filter(|print| !(among_recorded.has(**print) | among_others.has(**print)));
+        report.lost = Some(lost.inspect(|print| wanted.add(Kind::Lost, **print)).count() as u64);
+        let mut among_owed = Walk::new(&owed);
+        let foreign = recorded.iter().filter(|print| !among_owed.has(**print));
+        report.foreign = Some(foreign.inspect(|print| wanted.add(Kind::Foreign, **print)).count() as u64);
+    } else if let Some(expect) = config.expect {
+        let mut among_recorded = Walk::new(&recorded);
+        let elsewhere = others.iter().filter(|print| !among_recorded.has(**print)).count() as u64;
+        let found = report.distinct + elsewhere;
+        report.lost = Some(expect.saturating_sub(found));
+        report.foreign = Some(found.saturating_sub(expect));
+    }
+    drop((recorded, others));
+    auditor.find_examples(config.ids.as_deref(), wanted, &mut report)?;
+    Ok(report)
+}
+
+/// The kinds of ids that are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Twice,
+    Foreign,
+    Lost,
+}
+
+/// Fingerprints whose texts are to be shown.
+#[derive(Default)]
+struct Wanted(BTreeMap<(Kind, Fingerprint), Option<String>>);
+
+impl Wanted {
+    fn add(&mut self, kind: Kind, print: Fingerprint) {
+        if self.0.keys().filter(|(other, _)| *other == kind).count() < MAX_EXAMPLES {
+            self.0.insert((kind, print), None);
+        }
+    }
+
+    /// Whether all texts are found of which `of` is true.
+    fn is_found(&self, of: fn(Kind) -> bool) -> bool {
+        self.0.iter().all(|((kind, _), text)| text.is_some() || !of(*kind))
+    }
+
+    fn offer(&mut self, id: &[u8]) {
+        let print = fingerprint(id);
+        for kind in [Kind::Twice, Kind::Foreign, Kind::Lost] {
+            if let Some(text) = self.0.get_mut(&(kind, print)) {
+                text.get_or_insert_with(|| String::from_utf8_lossy(id).into_owned());
+            }
+        }
+    }
+
+    fn texts(&self, kind: Kind) -> Vec<String> {
+        let mut texts: Vec<String> =
+            self.0.iter().filter(|((of, _), _)| *of == kind).filter_map(|(_, text)| text.clone()).collect();
+        texts.sort_unstable();
+        texts
+    }
+}
+
+/// Reads through one connection.
+struct Auditor {
+    ledger: Ledger,
+    id_field: String,
+    reported: Instant,
+}
+
+impl Auditor {
+    /// Counts the backlog and the dead letters; if `ids` is set, also gives the fingerprints of their ids, sorted.
+    fn read_unrecorded(&mut self, ids: bool, report: &mut AuditReport) -> Result<Vec<Fingerprint>> {
+        report.pending = self.patiently(Ledger::count_pending)?;
+        let mut prints = Vec::new();
+        let mut reader = Reader::default();
+        while ids && let Some(page) = self.patiently(|ledger| ledger.read_pending(&mut reader))? {
+            self.add_payloads(page.iter().map(|(_, payload)| &payload[..]), &mut prints, report);
+        }
+        report.dead = self.patiently(Ledger::count_dead)?;
+        let mut reader = Reader::default();
+        while ids && let Some(page) = self.patiently(|ledger| ledger.read_stream(Stream::Dead, &mut reader))? {
+            let payloads = page.iter().map(|fields| field(fields, "payload").unwrap_or_default());
+            self.add_payloads(payloads, &mut prints, report);
+        }
+        prints.sort_unstable();
+        prints.dedup();
+        Ok(prints)
+    }
+
+    fn add_payloads<'a>(
+        &self,
+        payloads: impl Iterator<Item = &'a [u8]>,
+        prints: &mut Vec<Fingerprint>,
+        report: &mut AuditReport,
+    ) {
+        for payload in payloads {
+            match id_in_payload(payload, &self.id_field) {
+                Some(id) => prints.push(fingerprint(&id)),
+                None => report.unnamed += 1,
+            }
+        }
+    }
+
+    /// Counts the results and gives the fingerprints of their ids, in order of recording.
+    fn read_results(&mut self, report: &mut AuditReport) -> Result<Vec<Fingerprint>> {
+        let mut reader = Reader::default();
+        // A list that grows by doubling would need up to three times its size for a moment.
+        let count = self.patiently(Ledger::count_results)?;
+        let mut prints = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
+        while let Some(page) = self.patiently(|ledger| ledger.read_stream(Stream::Processed, &mut reader))? {
+            for fields in &page {
+                report.entries += 1;
+                match field(fields, &self.id_field) {
+                    Some(id) => prints.push(fingerprint(id)),
+                    None => report.without_id += 1,
+                }
+            }
+            if self.reported.elapsed() >= REPORT_EVERY {
+                self.reported = Instant::now();
+                log::info!("event=audit-reading entries={}", report.entries);
+            }
+        }
+        Ok(prints)
+    }
+
+    /// Reads once more for the texts of a few ids.
+    fn find_examples(&mut self, owed: Option<&Path>, mut wanted: Wanted, report: &mut AuditReport) -> Result<()> {
+        let in_results = |kind| kind != Kind::Lost;
+        let mut reader = Reader::default();
+        while !wanted.is_found(in_results)
+            && let Some(page) = self.patiently(|ledger| ledger.read_stream(Stream::Processed, &mut reader))?
+        {
+            page.iter().filter_map(|fields| field(fields, &self.id_field)).for_each(|id| wanted.offer(id));
+        }
+        if let Some(path) = owed {
+            each_owed(path, |id| {
+                wanted.offer(id);
+                !wanted.is_found(|kind| kind == Kind::Lost)
+            })?;
+        }
+        report.twice_examples = wanted.texts(Kind::Twice);
+        report.lost_examples = wanted.texts(Kind::Lost);
+        report.foreign_examples = wanted.texts(Kind::Foreign);
+        Ok(())
+    }
+
+    /// Asks again while Redis is away, but not for longer than [`PATIENCE`]. Everything here only reads.
+    fn patiently<T>(&mut self, mut ask: impl FnMut(&mut Ledger) -> Result<T>) -> Result<T> {
+        let mut backoff = Backoff::new(RETRY_WAIT.0, RETRY_WAIT.1);
+        let begin = Instant::now();
+        loop {
+            match ask(&mut self.ledger) {
+                Err(error) if may_pass(&error) && begin.elapsed() < PATIENCE => {
+                    if backoff.should_say() {
+                        log::warn!("event=redis-trouble error={}", Quoted(error));
+                    }
+                    thread::sleep(backoff.next_wait());
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Whether the trouble may be over soon, unlike a wrong password or a key of another type.
+fn may_pass(error: &Error) -> bool {
+    let lasting = error.is_denied() || matches!(error.refusal(), Some(Refusal::WrongType | Refusal::TooLarge));
+    matches!(error, Error::Redis { .. }) && !lasting
+}
+
+fn field<'a>(fields: &'a [Pair], name: &str) -> Option<&'a [u8]> {
+    fields.iter().find(|(found, _)| found == name.as_bytes()).map(|(_, value)| &value[..])
+}
+
+/// The id in a payload that was not processed, as the handler `stamp` would record it.
+pub(crate) fn id_in_payload(payload: &[u8], id_field: &str) -> Option<Vec<u8>> {
+    let outcome = outcome_of(payload);
+    outcome.fields().find(|(name, _)| *name == id_field.as_bytes()).map(|(_, id)| id.to_vec())
+}
+
+/// The fingerprints of the ids in a file, sorted, each once.
+fn read_owed(path: &Path) -> Result<Vec<Fingerprint>> {
+    let mut prints = Vec::new();
+    each_owed(path, |id| {
+        prints.push(fingerprint(id));
+        true
+    })?;
+    prints.sort_unstable();
+    prints.dedup();
+    Ok(prints)
+}
+
+/// Gives each line of a file to `take`, without empty ones, until that says no.
+fn each_owed(path: &Path, mut take: impl FnMut(&[u8]) -> bool) -> Result<()> {
+    let failed = || Error::io(format!("--ids {}: reading", path.display()));
+    let mut file = BufReader::new(File::open(path).map_err(failed())?);
+    let mut line = Vec::new();
+    while file.read_until(b'\n', &mut line).map_err(failed())? > 0 {
+        let id = line.strip_suffix(b"\n").unwrap_or(&line);
+        let id = id.strip_suffix(b"\r").unwrap_or(id);
+        if !id.is_empty() && !take(id) {
+            break;
+        }
+        line.clear();
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! The load: publishes `{"message_id":"<prefix><number>"}` messages and makes sure that somebody received each.
+//!
+//! One thread, the caller's. Messages go out in bounded pipelines of `PUBLISH`; each reply says how many subscribers got
+//! the message. One that nobody got is published again, with the same id, until somebody does. One whose reply was
+//! lost with the connection is *unknown*: publishing it again might make two messages of it, so it is counted and left.
+//!
+//! Weak at: "received" means that Redis had a subscriber to send to, whoever that was; a message may still be lost on
+//! the way to it. Two runs with one `--id-prefix` publish the same ids.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, never};
+
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::base::shutdown::ShutdownRequests;
+use crate::process::config::PublisherConfig;
+use crate::process::log::Quoted;
+
+mod link;
+mod messages;
+mod pace;
+mod stats;
+
+use self::link::{Link, Outcome};
+use self::messages::{IdsFile, Messages};
+use self::pace::Pace;
+use self::stats::Stats;
+
+/// The most messages that wait for a subscriber; while so many wait, no new ones are published.
+pub const MAX_WAITING: usize = 10_000;
+/// How long after the run's end messages that nobody received are still retried.
+pub const GRACE: Duration = Duration::from_secs(10);
+/// How often the rate is logged and the file of ids is written out.
+const REPORT_EVERY: Duration = Duration::from_secs(3);
+/// The waits between two retries while nobody receives.
+const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Summary {
+    /// Distinct ids that at least one subscriber received.
+    pub published: u64,
+    /// Ids that nobody received.
+    pub unreceived: u64,
+    /// Publishes that repeated an id.
+    pub retried: u64,
+    /// Ids whose reply was lost: somebody may have received them.
+    pub unknown: u64,
+    /// What each id starts with.
+    pub id_prefix: String,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What ended the run before its time.
+    pub failure: Option<Error>,
+}
+
+impl Summary {
+    /// 0 if all went well, 1 if something stayed unreceived or ended the run.
+    pub fn exit_code(&self) -> u8 {
+        self.failure.as_ref().map_or(u8::from(self.unreceived > 0), Error::exit_code)
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { published, unreceived, retried, unknown, id_prefix, elapsed, .. } = self;
+        let seconds = elapsed.as_secs_f64();
+        let rate = *published as f64 / seconds.max(1e-9);
+        let id_prefix = Quoted(id_prefix);
+        write!(
+            f,
+            "published={published} unreceived={unreceived} retried={retried} unknown={unknown} \
+             id_prefix={id_prefix} seconds={seconds:.3} rate={rate:.0}"
+        )
+    }
+}
+
+/// Publishes until the count or the time is reached, or it is asked to stop.
+///
+/// An error means that it could not start; what goes wrong later is in the summary.
+pub fn run(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summary> {
+    let ids = config.ids_file.as_deref().map(IdsFile::create).transpose()?;
+    let stats = Arc::new(Stats::default());
+    let _server = config.common.metrics_addr.as_deref().map(|address| stats::serve(address, &stats)).transpose()?;
+    let begin = Instant::now();
+    log::info!(
+        "event=publisher-started redis={} channel={} id_prefix={}",
+        Quoted(config.common.redis.shown()),
+        Quoted(&config.channel),
+        Quoted(&config.id_prefix)
+    );
+    let publisher = Publisher {
+        link: Link::new(config.common.redis.clone(), begin),
+        messages: Messages::new(&config.channel, &config.id_prefix),
+        pace: Pace::new(config.rate, config.batch, begin),
+        count: config.count.unwrap_or(u64::MAX),
+        end: config.duration.and_then(|duration| begin.checked_add(duration)),
+        finish_by: None,
+        next: 0,
+        waiting: VecDeque::new(),
+        retry_at: begin,
+        retry_wait: Backoff::new(RETRY_WAIT.0, RETRY_WAIT.1),
+        silent: false,
+        ids,
+        stats,
+        report: Report { at: begin, published: 0 },
+        stop: requests.receiver().clone(),
+        begin,
+    };
+    // On a thread of its own: signals interrupt the main thread, and a reply that is interrupted there would be unknown.
+    let thread = thread::Builder::new().name("publish".to_owned()).spawn(move || publisher.run(config.id_prefix));
+    let summary = thread.map_err(Error::io("starting the thread publish"))?.join();
+    summary.map_err(|_| Error::Failed("the thread publish panicked".to_owned()))
+}
+
+/// See the module's text.
+struct Publisher {
+    link: Link,
+    messages: Messages,
+    pace: Pace,
+    /// How many messages there are to be.
+    count: u64,
+    /// When no new ones are published any more.
+    end: Option<Instant>,
+    /// Set once no new ones are published: until when the waiting ones are retried.
+    finish_by: Option<Instant>,
+    /// The number of the next new message.
+    next: u64,
+    /// Messages that nobody received yet, oldest first.
+    waiting: VecDeque<u64>,
+    retry_at: Instant,
+    retry_wait: Backoff,
+    /// Whether the last publish reached nobody.
+    silent: bool,
+    ids: Option<IdsFile>,
+    stats: Arc<Stats>,
+    report: Report,
+    stop: Receiver<()>,
+    begin: Instant,
+}
+
+struct Report {
+    at: Instant,
+    published: u64,
+}
+
+impl Publisher {
+    fn run(mut self, id_prefix: String) -> Summary {
+        let mut failure = self.publish_all().err();
+        if let Some(ids) = &mut self.ids
+            && let Err(error) = ids.flush()
+        {
+            failure.get_or_insert(error);
+        }
+        Summary {
+            published: self.stats.published.load(Ordering::Relaxed),
+            unreceived: self.waiting.len() as u64,
+            retried: self.stats.retried.load(Ordering::Relaxed),
+            unknown: self.stats.unknown.load(Ordering::Relaxed),
+            id_prefix,
+            elapsed: self.begin.elapsed(),
+            failure,
+        }
+    }
+
+    /// The main loop: publishes what is due, then waits for what comes next.
+    fn publish_all(&mut self) -> Result<()> {
+        loop {
+            let now = Instant::now();
+            self.report(now)?;
+            if self.is_over(now)? {
+                return Ok(());
+            }
+            let wait_until = self.publish_due(now)?;
+            // A stop is looked for in every turn, also while there is always something due.
+            match self.stop.recv_deadline(wait_until) {
+                Ok(()) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Nobody is left who could ask.
+                Err(RecvTimeoutError::Disconnected) => self.stop = never(),
+            }
+        }
+    }
+
+    /// Publishes one pipeline of what is due. Gives the time until which there is nothing to do.
+    fn publish_due(&mut self, now: Instant) -> Result<Instant> {
+        let connected = self.link.connect(now);
+        self.stats.connected.store(matches!(connected, Ok(true)), Ordering::Relaxed);
+        if !connected? {
+            return Ok(self.soonest(now, [self.link.retry_at()]));
+        }
+        let (numbers, repeated) = self.take_due(now);
+        if numbers.is_empty() {
+            return Ok(self.nothing_until(now));
+        }
+        let outcome = self.link.publish(self.messages.commands(&numbers), now)?;
+        let answered = Instant::now();
+        if !matches!(outcome, Outcome::NotPublished) {
+            self.stats.retried.fetch_add(repeated as u64, Ordering::Relaxed);
+        }
+        match outcome {
+            Outcome::Receivers(receivers) => self.tally(&numbers, &receivers, answered)?,
+            Outcome::NotPublished => numbers.iter().rev().for_each(|number| self.waiting.push_front(*number)),
+            Outcome::Unknown => {
+                self.stats.unknown.fetch_add(numbers.len() as u64, Ordering::Relaxed);
+                log::warn!("event=outcome-unknown messages={} note=\"not published again\"", numbers.len());
+            }
+        }
+        self.stats.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
+        Ok(answered)
+    }
+
+    /// Takes the numbers of one pipeline, those that wait first; also says how many of them were published before.
+    fn take_due(&mut self, now: Instant) -> (Vec<u64>, usize) {
+        let room = self.link.room().min(self.messages.most_in_a_pipeline());
+        let repeated = if now >= self.retry_at { room.min(self.waiting.len()) } else { 0 };
+        let mut numbers: Vec<u64> = self.waiting.drain(..repeated).collect();
+        if self.finish_by.is_none() {
+            // All of them may come back unreceived.
+            let space = MAX_WAITING.saturating_sub(self.waiting.len() + repeated).min(room - repeated);
+            let new = self.pace.due(now).min(self.count - self.next).min(space as u64);
+            numbers.extend(self.next..self.next + new);
+            self.next += new;
+            self.pace.went_out(new, now, fastrand::u64);
+        }
+        (numbers, repeated)
+    }
+
+    fn tally(&mut self, numbers: &[u64], receivers: &[u64], now: Instant) -> Result<()> {
+        let mut unreceived = 0;
+        for (number, receivers) in numbers.iter().zip(receivers) {
+            if *receivers == 0 {
+                unreceived += 1;
+                self.waiting.push_back(*number);
+            } else if let Some(ids) = &mut self.ids {
+                ids.write(&self.messages, *number)?;
+            }
+        }
+        let received = numbers.len() - unreceived;
+        self.stats.published.fetch_add(received as u64, Ordering::Relaxed);
+        self.stats.receivers.fetch_add(receivers.iter().sum(), Ordering::Relaxed);
+        if received > 0 {
+            self.retry_wait.reset();
+        }
+        if unreceived > 0 {
+            self.retry_at = now + self.retry_wait.next_wait();
+        }
+        if (received == 0) != self.silent {
+            self.silent = received == 0;
+            match self.silent {
+                true => log::warn!("event=nobody-received waiting={} note=\"is published again\"", self.waiting.len()),
+                false => log::info!("event=received-again waiting={}", self.waiting.len()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the run is over; an error if Redis was never there.
+    fn is_over(&mut self, now: Instant) -> Result<bool> {
+        let ended = self.next == self.count || self.end.is_some_and(|end| now >= end);
+        if !ended {
+            return Ok(false);
+        }
+        let finish_by = *self.finish_by.get_or_insert(now + GRACE);
+        if !self.waiting.is_empty() && now < finish_by {
+            return Ok(false);
+        }
+        self.link.never_reached().map_or(Ok(true), Err)
+    }
+
+    /// Until when there is nothing to publish.
+    fn nothing_until(&self, now: Instant) -> Instant {
+        let retry = if self.waiting.is_empty() { None } else { Some(self.retry_at) };
+        let full = self.waiting.len() >= MAX_WAITING;
+        let new = if self.finish_by.is_some() || full { None } else { Some(self.pace.next(now)) };
+        self.soonest(now, retry.into_iter().chain(new))
+    }
+
+    /// The first of these times and of those at which the loop has to look in any case.
+    fn soonest(&self, now: Instant, times: impl IntoIterator<Item = Instant>) -> Instant {
+        let always = [Some(self.report.at + REPORT_EVERY), self.finish_by.or(self.end)];
+        always.into_iter().flatten().chain(times).min().unwrap_or(now)
+    }
+
+    fn report(&mut self, now: Instant) -> Result<()> {
+        let elapsed = now.saturating_duration_since(self.report.at);
+        if elapsed < REPORT_EVERY {
+            return Ok(());
+        }
+        let published = self.stats.published.load(Ordering::Relaxed);
+        let rate = (published - self.report.published) as f64 / elapsed.as_secs_f64();
+        if published > self.report.published || !self.waiting.is_empty() {
+            log::info!("event=rate messages_per_s={rate:.0} published={published} waiting={}", self.waiting.len());
+        }
+        self.report = Report { at: now, published };
+        self.ids.as_mut().map_or(Ok(()), IdsFile::flush)
+    }
+}

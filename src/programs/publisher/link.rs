@@ -1,0 +1,177 @@
+//! The publisher's connection: opened again after a failure, with backoff, and tried with one message first.
+//!
+//! An error reply to one message says for sure that it was not published. In a longer pipeline some messages may have
+//! been published before the error, so after any trouble a single message goes first.
+
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::ledger::{Command, Connection, Server};
+use crate::process::log::Quoted;
+
+/// How long a reply is waited for.
+const REPLY_TIME: Duration = Duration::from_secs(5);
+/// The waits between two tries to connect.
+const CONNECT_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// A wrong password or a missing right may be a matter of order at the start; after this time it is an error.
+const REFUSED_TIME: Duration = Duration::from_secs(10);
+/// How often trouble that goes on is logged.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// What became of a pipeline.
+#[derive(Debug, PartialEq)]
+pub(super) enum Outcome {
+    /// The number of subscribers that each message reached.
+    Receivers(Vec<u64>),
+    /// None of the messages was published.
+    NotPublished,
+    /// Each of the messages may have been published.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Down,
+    /// Connected, and nothing published since.
+    Trying,
+    Up,
+}
+
+/// See the module's text.
+pub(super) struct Link {
+    connection: Connection,
+    state: State,
+    backoff: Backoff,
+    retry_at: Instant,
+    trouble: Option<Trouble>,
+    /// Whether Redis ever answered.
+    reached: bool,
+}
+
+struct Trouble {
+    since: Instant,
+    refused_since: Option<Instant>,
+    complained_at: Instant,
+    last: String,
+}
+
+impl Link {
+    pub(super) fn new(server: Server, now: Instant) -> Link {
+        Link {
+            connection: Connection::new(server, REPLY_TIME),
+            state: State::Down,
+            backoff: Backoff::new(CONNECT_WAIT.0, CONNECT_WAIT.1),
+            retry_at: now,
+            trouble: None,
+            reached: false,
+        }
+    }
+
+    /// Connects unless connected, if it is time for it; says whether messages can be published now.
+    ///
+    /// An error means that there is no use in going on.
+    pub(super) fn connect(&mut self, now: Instant) -> Result<bool> {
+        if now < self.retry_at {
+            return Ok(false);
+        }
+        if self.state == State::Down {
+            match self.connection.query("connecting", Command::of(&["PING"])) {
+                Ok(_) => {
+                    self.state = State::Trying;
+                    self.reached = true;
+                }
+                Err(error) => {
+                    self.failed(error)?;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// When to try again, after [`Link::connect`] said no.
+    pub(super) fn retry_at(&self) -> Instant {
+        self.retry_at
+    }
+
+    /// The most messages of the next pipeline.
+    pub(super) fn room(&self) -> usize {
+        if self.state == State::Up { usize::MAX } else { 1 }
+    }
+
+    /// Publishes.
+    pub(super) fn publish(&mut self, commands: Vec<Command>, now: Instant) -> Result<Outcome> {
+        let count = commands.len();
+        let replies = self.connection.pipeline("publishing", commands).and_then(|replies| {
+            let receivers: Option<Vec<u64>> = replies.iter().map(receivers).collect();
+            receivers.filter(|receivers| receivers.len() == count).ok_or_else(|| Error::Answer {
+                server: self.connection.server().shown().to_owned(),
+                doing: "publishing",
+                got: "something else than numbers of receivers".to_owned(),
+            })
+        });
+        match replies {
+            Ok(receivers) => {
+                self.state = State::Up;
+                self.backoff.reset();
+                if let Some(trouble) = self.trouble.take() {
+                    let down_ms = now.saturating_duration_since(trouble.since).as_millis();
+                    log::info!("event=redis-works-again down_ms={down_ms}");
+                }
+                Ok(Outcome::Receivers(receivers))
+            }
+            Err(error) => {
+                let refused = error.refusal().is_some();
+                self.state = if refused { State::Trying } else { State::Down };
+                self.failed(error)?;
+                Ok(if refused && count == 1 { Outcome::NotPublished } else { Outcome::Unknown })
+            }
+        }
+    }
+
+    /// The error of a run in which Redis never answered.
+    pub(super) fn never_reached(&self) -> Option<Error> {
+        let last = self.trouble.as_ref().filter(|_| !self.reached)?;
+        Some(Error::Failed(format!("nothing was published: {}", last.last)))
+    }
+
+    /// Plans the next try, and logs the trouble at its begin and then from time to time.
+    fn failed(&mut self, error: Error) -> Result<()> {
+        let now = Instant::now();
+        let wait = self.backoff.next_wait();
+        self.retry_at = now + wait;
+        let begins = self.trouble.is_none();
+        let trouble = self.trouble.get_or_insert_with(|| Trouble {
+            since: now,
+            refused_since: None,
+            complained_at: now,
+            last: String::new(),
+        });
+        trouble.last = error.to_string();
+        trouble.refused_since = if is_refusal(&error) { trouble.refused_since.or(Some(now)) } else { None };
+        if trouble.refused_since.is_some_and(|since| now.duration_since(since) >= REFUSED_TIME) {
+            return Err(error);
+        }
+        if begins || now.duration_since(trouble.complained_at) >= COMPLAIN_EVERY {
+            trouble.complained_at = now;
+            let down_ms = now.duration_since(trouble.since).as_millis();
+            log::warn!("event=redis-trouble down_ms={down_ms} error={}", Quoted(error));
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is the settings that are wrong, and waiting is unlikely to help.
+fn is_refusal(error: &Error) -> bool {
+    error.is_denied()
+}
+
+fn receivers(reply: &Value) -> Option<u64> {
+    match reply {
+        Value::Int(receivers) => u64::try_from(*receivers).ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,279 @@
+//! A group's status as text for people and as JSON for programs and the status page.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::report::{ConsumerReport, Rates, tenths};
+use super::{Member, SHOWN_GAPS, Status};
+use crate::base::id::{MessageId, wall_clock_us};
+use crate::ledger::Cursor;
+use crate::ledger::overview::Part;
+use crate::ledger::reading::RecordedGap;
+use crate::process::log::{Escaped, Quoted, Timestamp, is_plain};
+
+/// Only a leader knows it.
+const UNKNOWN: &str = "unknown, since no leader reports";
+/// Stands for what Redis refuses; a note says which command.
+const REFUSED: &str = "unknown, see the note above";
+
+impl Status {
+    /// The same as the text, by name.
+    pub fn to_json(&self) -> Value {
+        let problems = self.problems();
+        let leader = self.leader().map(|leader| {
+            json!({
+                "id": leader.holder,
+                "name": leader.name(),
+                "epoch": leader.epoch.0,
+                "by_time": leader.by_time,
+                "lease_left_ms": self.lease_left_ms(),
+            })
+        });
+        let snapshot = &self.snapshot;
+        json!({
+            "group": self.group,
+            "channel": self.channel(),
+            "time": Timestamp(self.now_us).to_string(),
+            "health": if problems.is_empty() { "ok" } else { "attention" },
+            "problems": problems,
+            "notes": self.notes(),
+            "leader": leader,
+            "epoch": self.known(Part::Epoch, snapshot.epoch.0),
+            "dispatchers": self.members.iter().map(Member::to_json).collect::<Value>(),
+            "consumers": self.consumers_to_json(),
+            "pending": self.known(Part::Pending, snapshot.pending),
+            "oldest_age_s": self.oldest_age().map(|age| (age.as_secs_f64() * 1e3).round() / 1e3),
+            "spilled": self.spilled(),
+            "results": self.known(Part::Results, snapshot.processed),
+            "delayed": self.delayed(),
+            "dead_letters": self.known(Part::Dead, snapshot.dead),
+            "recent_deaths": self.recent_deaths(),
+            "gaps": self.known(Part::Gaps, snapshot.gaps),
+            "recent_gaps": self.known(Part::RecentGaps, self.gaps.iter().map(gap_to_json).collect::<Value>()),
+            "rates": self.rates().map(Rates::to_json),
+            "redis_warnings": self.redis_warnings(),
+        })
+    }
+
+    /// The channel that the group listens to, as the leader says, or else any dispatcher.
+    fn channel(&self) -> Option<&str> {
+        let mut reports = self.members.iter().filter_map(|member| member.report.as_ref());
+        let channel = &self.leaders_report().or_else(|| reports.next_back())?.channel;
+        // A dispatcher of an older version does not say.
+        (!channel.is_empty()).then_some(channel)
+    }
+
+    fn lease_left_ms(&self) -> Option<u64> {
+        let left = self.snapshot.lease_left.unwrap_or_default();
+        self.known(Part::LeaseLeft, left.as_millis() as u64)
+    }
+
+    /// Those that are linked, and the addresses where none is.
+    fn consumers_to_json(&self) -> Value {
+        let Some(report) = self.leaders_report() else { return json!([]) };
+        let linked = report.consumers.iter().map(|consumer| {
+            let mut json = consumer.to_json();
+            json["state"] = state_of(consumer).into();
+            json
+        });
+        let missing = report.missing.iter().map(|address| json!({"address": address, "state": UNREACHABLE}));
+        linked.chain(missing).collect()
+    }
+}
+
+/// The state of an address that no consumer is linked at.
+const UNREACHABLE: &str = "unreachable";
+
+/// The state of a consumer that is linked.
+fn state_of(consumer: &ConsumerReport) -> &'static str {
+    if consumer.draining { "draining" } else { "linked" }
+}
+
+/// JSON on one line, in which no character steers the terminal that it may be shown on.
+pub fn json_text(json: &Value) -> String {
+    let text = json.to_string();
+    if text.chars().all(is_plain) {
+        return text;
+    }
+    // Such a character can only be in a string.
+    let escape = |c: char| match is_plain(c) {
+        true => c.to_string(),
+        false => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    };
+    text.chars().map(escape).collect()
+}
+
+/// What there is to say of a group that can't be looked at.
+pub fn failure_to_json(group: &str, problem: &str) -> Value {
+    json!({
+        "group": group,
+        "time": Timestamp(wall_clock_us()).to_string(),
+        "health": "attention",
+        "problems": [problem],
+    })
+}
+
+impl Member {
+    fn to_json(&self) -> Value {
+        let report = self.report.clone().unwrap_or_default();
+        json!({
+            "id": self.id,
+            "name": self.name(),
+            "version": report.version,
+            "role": if report.leads { "leader" } else { "standby" },
+            "epoch": report.epoch,
+            "in_sync": report.in_sync,
+            "uptime_s": tenths(report.uptime_s),
+            "ring_bytes": report.ring_bytes,
+            "reporting": self.report.is_some(),
+        })
+    }
+}
+
+/// When the last message before a gap was taken in.
+fn begun(cursor: &str) -> Option<Timestamp> {
+    let last_id = cursor.parse::<Cursor>().ok()?.last_id;
+    (last_id > MessageId::ZERO).then_some(Timestamp(last_id.0))
+}
+
+fn gap_to_json(gap: &RecordedGap) -> Value {
+    json!({
+        "time": Timestamp(gap.at_ms * 1_000).to_string(),
+        "since": begun(&gap.begin).map(|since| since.to_string()),
+        "reason": gap.reason,
+        "dispatcher": gap.dispatcher,
+        "messages": gap.count,
+    })
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problems = self.problems();
+        // Ids are of any length: the column is as wide as it must be for all that are shown whole.
+        let width = self.names().map(|name| name.chars().count()).max().unwrap_or(0).max(NAME_COLUMNS);
+        // Whatever comes from Redis stays in its line.
+        let mut line = |name: &str, text: String| writeln!(f, "{name:<width$} {}", Escaped(text));
+        let health = if problems.is_empty() { "ok" } else { "needs attention" };
+        line("group", format!("{}: {health}", self.group))?;
+        problems.into_iter().try_for_each(|problem| line("problem", problem))?;
+        self.notes().into_iter().try_for_each(|note| line("note", note))?;
+        self.redis_warnings().into_iter().try_for_each(|warning| line("redis", warning))?;
+        line(
+            "channel",
+            self.channel().map_or_else(|| "unknown, since no dispatcher reports it".to_owned(), str::to_owned),
+        )?;
+        line("leader", self.leader_in_words())?;
+        line("dispatchers", self.members.len().to_string())?;
+        for member in &self.members {
+            line(&name_of(&member.id), member.in_words())?;
+        }
+        self.show_consumers(&mut line)?;
+        let or_unknown = |part, count: u64| self.known(part, count.to_string()).unwrap_or_else(|| REFUSED.to_owned());
+        line("pending", self.pending_in_words())?;
+        line("per second", self.rates().map_or_else(|| UNKNOWN.to_owned(), Rates::in_words))?;
+        line("results", or_unknown(Part::Results, self.snapshot.processed))?;
+        line("dead letters", or_unknown(Part::Dead, self.snapshot.dead))?;
+        line("gaps", or_unknown(Part::Gaps, self.snapshot.gaps))?;
+        for RecordedGap { at_ms, reason, dispatcher, begin, count, .. } in &self.gaps {
+            let at = Timestamp(at_ms * 1_000);
+            let since = begun(begin).map_or_else(|| "an unknown time".to_owned(), |since| since.to_string());
+            let gap = format!("{at} {reason}, found by {dispatcher}: published since {since}, messages: {count}");
+            writeln!(f, "  {}", Escaped(gap))?;
+        }
+        let more = self.snapshot.gaps.saturating_sub(SHOWN_GAPS as u64);
+        if more > 0 {
+            writeln!(f, "  and {more} older ones in the stream {}:gaps", self.group)?;
+        }
+        Ok(())
+    }
+}
+
+/// The column of names where none is longer.
+const NAME_COLUMNS: usize = 13;
+/// The longest id that is shown whole.
+const MAX_ID_CHARS: usize = 40;
+
+/// A dispatcher or consumer as the name of a line; a long id is cut in the middle, since ids differ at their ends.
+fn name_of(id: &str) -> String {
+    let shown: Vec<char> = Quoted(id).to_string().chars().collect();
+    if shown.len() <= MAX_ID_CHARS {
+        return format!("  {}", shown.iter().collect::<String>());
+    }
+    let half = (MAX_ID_CHARS - 1) / 2;
+    let [head, tail] = [&shown[..half], &shown[shown.len() - half..]].map(|part| part.iter().collect::<String>());
+    format!("  {head}…{tail}")
+}
+
+impl Rates {
+    fn in_words(self) -> String {
+        let Rates { published, taken_in, dispatched, acked, redelivered } = self;
+        format!(
+            "published {published:.0}, taken in {taken_in:.0}, dispatched {dispatched:.0}, acknowledged {acked:.0}, \
+             again {redelivered:.0}"
+        )
+    }
+}
+
+impl Status {
+    fn names(&self) -> impl Iterator<Item = String> {
+        let members = self.members.iter().map(|member| name_of(&member.id));
+        let consumers = self.leaders_report().into_iter().flat_map(|report| &report.consumers);
+        members.chain(consumers.map(|consumer| name_of(&consumer.id)))
+    }
+
+    fn leader_in_words(&self) -> String {
+        let last_epoch = || self.known(Part::Epoch, self.snapshot.epoch.to_string());
+        match (self.leader(), &self.snapshot.lease) {
+            (Some(leader), _) => {
+                let left = self.lease_left_ms().map(|left| format!(", lease for {left} ms more"));
+                format!("{}, epoch {}{}", leader.holder, leader.epoch, left.unwrap_or_default())
+            }
+            (None, Some(lease)) => format!("none; {}, the last, is gone", lease.holder),
+            (None, None) if self.refused.contains(&Part::Lease) => REFUSED.to_owned(),
+            (None, None) => format!("none; the last epoch was {}", last_epoch().unwrap_or_else(|| REFUSED.to_owned())),
+        }
+    }
+
+    fn pending_in_words(&self) -> String {
+        let Some(pending) = self.known(Part::Pending, self.snapshot.pending) else { return REFUSED.to_owned() };
+        let age = self.oldest_age().map(|age| format!(", the oldest for {:.1} s", age.as_secs_f64()));
+        let spilled = self.spilled().filter(|spilled| *spilled > 0);
+        let spilled = spilled.map(|spilled| format!(", about {spilled} in Redis alone"));
+        let delayed = self.delayed().filter(|delayed| *delayed > 0);
+        let delayed = delayed.map(|delayed| format!(", {delayed} waiting for another delivery"));
+        let notes: String = [age, spilled, delayed].into_iter().flatten().collect();
+        format!("{pending}{notes}")
+    }
+
+    fn show_consumers(&self, line: &mut impl FnMut(&str, String) -> fmt::Result) -> fmt::Result {
+        let Some(report) = self.leaders_report() else {
+            return line("consumers", UNKNOWN.to_owned());
+        };
+        line("consumers", report.consumers.len().to_string())?;
+        for consumer in &report.consumers {
+            let (in_flight, prefetch, rate) = (consumer.in_flight, consumer.prefetch, consumer.acked_per_s);
+            let state = state_of(consumer);
+            let place = if consumer.address.is_empty() { String::new() } else { format!("{} ", consumer.address) };
+            line(
+                &name_of(&consumer.id),
+                format!("{place}{state}, {in_flight} of {prefetch} in flight, {rate:.0} per second"),
+            )?;
+        }
+        report.missing.iter().try_for_each(|address| line("  -", format!("{address} {UNREACHABLE}")))
+    }
+}
+
+impl Member {
+    fn in_words(&self) -> String {
+        let Some(report) = &self.report else { return "does not report".to_owned() };
+        let role = if report.leads { "leader" } else { "standby" };
+        let sync = match (&report.trouble, report.leads, report.in_sync) {
+            (Some(trouble), ..) => format!(", {trouble}"),
+            (None, false, true) => ", in sync".to_owned(),
+            (None, ..) => String::new(),
+        };
+        let (uptime, ring) = (report.uptime_s, report.ring_bytes);
+        format!("{role}{sync}, version {}, up for {uptime:.0} s, ring {ring} bytes", report.version)
+    }
+}
