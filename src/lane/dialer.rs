@@ -24,8 +24,8 @@ use super::stream::Stream;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::id::Epoch;
-use crate::base::shutdown::{KillSwitch, Reason};
 use crate::base::text::Quoted;
+use crate::lane::kill_switch::{KillSwitch, Reason};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

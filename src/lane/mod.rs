@@ -15,8 +15,8 @@
 //! since the lease counts as abandoned once the listener's connection is closed.
 
 mod backlog;
-mod burials;
 mod courier;
+mod dead_letters;
 mod deaths;
 mod dialer;
 mod election;
@@ -25,6 +25,7 @@ mod greeting;
 mod health;
 pub mod hearing;
 mod ingest;
+mod kill_switch;
 pub mod lease;
 mod link;
 pub mod listener;
