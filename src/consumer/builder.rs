@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::handler::Handler;
 use super::{Consumer, Settings, stamp};
 use crate::base::error::{Error, Result};
+use crate::base::setting::ConfigError;
 use crate::base::shutdown::shutdown_channel;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
-use crate::process::config::{ConfigError, ConsumerConfig};
+use crate::process::config::ConsumerConfig;
 use crate::wire;
 
 /// The most handler threads.
