@@ -27,6 +27,7 @@ use crate::base::id::Epoch;
 
 mod panics;
 mod queue;
+pub mod settings;
 mod style;
 
 pub use self::queue::{MAX_LINE_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_LINES};

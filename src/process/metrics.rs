@@ -20,6 +20,7 @@ pub mod healthcheck;
 mod histogram;
 mod http;
 mod process;
+pub mod settings;
 mod site;
 
 pub use self::histogram::{Distribution, Histogram};
