@@ -34,6 +34,11 @@ impl<'a> Values<'a> {
         Values { matches, settings, environment }
     }
 
+    /// Whether the command at hand has this setting.
+    pub fn has(&self, setting: &Setting) -> bool {
+        self.settings.iter().any(|own| own.name == setting.name)
+    }
+
     /// The text given for a setting, or its default.
     pub fn text(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
         let setting =
@@ -163,4 +168,3 @@ pub fn check_host_port(name: &'static str, text: &str, takes: &str) -> Result<()
     mistake_in_host_port(text)
         .map_or(Ok(()), |mistake| Err(ConfigError::new(name, format_args!("{} ({mistake})", quoted(text)), takes)))
 }
-

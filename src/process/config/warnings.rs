@@ -145,7 +145,10 @@ mod tests {
         chmod(&folder, 0o755);
         chmod(&file, 0o644);
         let found_now = found();
-        assert!(found_now.len() == 1 && found_now[0].contains("secret-exposed") && found_now[0].contains("chmod o-r"), "{found_now:?}");
+        assert!(
+            found_now.len() == 1 && found_now[0].contains("secret-exposed") && found_now[0].contains("chmod o-r"),
+            "{found_now:?}"
+        );
         assert!(!found_now[0].contains("s3cret"));
         chmod(&file, 0o640);
         assert!(found().is_empty(), "others can't");
