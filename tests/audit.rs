@@ -8,15 +8,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use oncecast::base::error::Error;
+use oncecast::cli::{self, Parsed, ToolConfig};
 use oncecast::lab::RedisServer;
-use oncecast::process::config::{self, AuditConfig, Parsed, ToolConfig};
+use oncecast::programs::audit::settings::AuditConfig;
 use oncecast::programs::audit::{AuditReport, audit};
 
 use support::{client, pend, redis_server, run_on};
 
 fn config(url: &str, options: &str) -> AuditConfig {
     let line = format!("oncecast audit --redis-url {url} {options}");
-    match config::tool(line.split_whitespace().map(OsString::from), &|_| None).unwrap() {
+    match cli::TOOL.parse(line.split_whitespace().map(OsString::from), &|_| None).unwrap() {
         Parsed::Run(ToolConfig::Audit(config)) => *config,
         other => panic!("{other:?}"),
     }

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use clap_mangen::Man;
-use oncecast::process::config::{self, Parsed};
+use oncecast::cli::{self, Parsed};
 
 /// The page of a command and those of its subcommands, by file name.
 fn pages_of(command: &clap::Command, pages: &mut BTreeMap<String, String>) {
@@ -62,7 +62,7 @@ fn referred(page: &str) -> Vec<String> {
 #[test]
 fn the_manual_pages_are_those_of_the_command_lines() {
     let mut pages = BTreeMap::new();
-    for mut command in config::command_lines() {
+    for mut command in cli::command_lines() {
         command.build();
         pages_of(&command, &mut pages);
     }
@@ -122,7 +122,7 @@ fn the_settings_files_explain_each_setting_and_show_its_default() {
     const CONSUMER: &str = include_str!("../systemd/consumer.env.example");
     // Of these there is no text that could be shown.
     const FOUND: [&str; 5] = ["required", "host name and pid", "off", "the listen address", "number of cores"];
-    let [dispatcher, consumer, ..] = config::command_lines();
+    let [dispatcher, consumer, ..] = cli::command_lines();
     for (command, file) in [(dispatcher, DISPATCHER), (consumer, CONSUMER)] {
         let (settings, explained) = (settings(&command), explained(file));
         assert!(settings.len() > 8, "the help is read: {settings:?}");
@@ -138,9 +138,9 @@ fn the_settings_files_explain_each_setting_and_show_its_default() {
     }
     // With all of it in force the programs would start.
     let shown = explained(DISPATCHER);
-    let read = config::dispatcher([OsString::from("-")], &|name| shown.get(name).map(OsString::from));
+    let read = cli::DISPATCHER.parse([OsString::from("-")], &|name| shown.get(name).map(OsString::from));
     assert!(matches!(read, Ok(Parsed::Run(_))), "{read:?}");
     let shown = explained(CONSUMER);
-    let read = config::consumer([OsString::from("-")], &|name| shown.get(name).map(OsString::from));
+    let read = cli::CONSUMER.parse([OsString::from("-")], &|name| shown.get(name).map(OsString::from));
     assert!(matches!(read, Ok(Parsed::Run(_))), "{read:?}");
 }

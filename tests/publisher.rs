@@ -290,7 +290,7 @@ fn wrong_settings_and_files_are_refused_at_the_start() {
     assert!(end.code == 1 && end.log.contains("--ids-file /no/such/place"), "{end:?}");
     // Its ids would not fit on one line each.
     let arguments = ["oncecast-publisher", "--id-prefix", "a\nb"].map(OsString::from);
-    let error = oncecast::process::config::publisher(arguments, &|_| None).unwrap_err().to_string();
+    let error = oncecast::cli::PUBLISHER.parse(arguments, &|_| None).unwrap_err().to_string();
     assert!(error.contains("--id-prefix") && error.contains("without control characters"), "{error}");
 }
 

@@ -64,8 +64,8 @@ use crate::base::trouble::Troubles;
 use crate::lane::listener::{Listener, ListenerStats};
 use crate::lane::ring::Ring;
 use crate::ledger::subscription::Channels;
-use crate::process::config::DispatcherConfig;
 use crate::process::supervision::{LOOK_WITHIN, Supervisor};
+use crate::programs::dispatcher::settings::DispatcherConfig;
 
 pub use self::health::Pulses;
 pub use self::reporter::Board;

@@ -1,13 +1,15 @@
-//! The processes that `oncecast bench` starts and that are none of our programs: hidden subcommands of `oncecast`.
+//! The settings of the processes that `oncecast bench` starts and that are none of our programs.
 
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 
-use crate::lab::bench::PAYLOAD_BYTES;
+use super::message::PAYLOAD_BYTES;
+use crate::base::setting::ConfigError;
 use crate::process::config::Default::{Found, Required, Text};
-use crate::process::config::programs::{ConsumerConfig, channel_name, consumer_of};
-use crate::process::config::{ConfigError, Environment, Setting, Values, quoted, tables};
+use crate::process::config::{self, Environment, Setting, Values, quoted};
+use crate::programs::common::channel_name;
+use crate::programs::consumer::settings::{ConsumerConfig, consumer_and, read_values};
 
 /// A process of a comparison.
 #[derive(Clone, Debug)]
@@ -145,10 +147,10 @@ const READER: &[Setting] = &[
     Setting::new("skip", "N", Text("0"), "How many of them, at first, are not measured"),
 ];
 const SLOW: &[Setting] =
-    &tables::consumer_and(Setting::new("handler-takes-ms", "MS", Required, "How long the handler takes for a message"));
+    &consumer_and(Setting::new("handler-takes-ms", "MS", Required, "How long the handler takes for a message"));
 
-/// All of them.
-pub(in crate::process::config) const TABLES: [&[Setting]; 5] = [LOAD, WORKER, RELAY, READER, SLOW];
+/// The settings of all of them.
+pub const TABLES: [&[Setting]; 5] = [LOAD, WORKER, RELAY, READER, SLOW];
 
 const LOAD_NAME: &str = "bench-load";
 const WORKER_NAME: &str = "bench-worker";
@@ -156,10 +158,10 @@ const RELAY_NAME: &str = "bench-relay";
 const READER_NAME: &str = "bench-reader";
 const SLOW_NAME: &str = "bench-consumer";
 
-/// The command lines of the processes it starts.
-pub(in crate::process::config) fn hidden_commands() -> [Command; 5] {
+/// Their subcommands, which are hidden.
+pub fn commands() -> [Command; 5] {
     let hidden = |name, about, settings| {
-        tables::command(name, about, "oncecast bench starts it; there is no other use for it.", settings).hide(true)
+        config::command(name, about, "oncecast bench starts it; there is no other use for it.", settings).hide(true)
     };
     [
         hidden(LOAD_NAME, "Sends the messages of a comparison.", LOAD),
@@ -175,12 +177,8 @@ pub(in crate::process::config) fn hidden_commands() -> [Command; 5] {
 }
 
 /// Reads the settings of a process of a comparison; `None` for any other subcommand.
-pub(in crate::process::config) fn part(
-    name: &str,
-    matches: &ArgMatches,
-    environment: Environment<'_>,
-) -> Result<Option<BenchPart>, ConfigError> {
-    let values = |settings| Values { matches, settings, environment };
+pub fn read(name: &str, matches: &ArgMatches, environment: Environment<'_>) -> Result<Option<BenchPart>, ConfigError> {
+    let values = |settings| Values::new(matches, settings, environment);
     let part = match name {
         LOAD_NAME => BenchPart::Load(load(&values(LOAD))?),
         WORKER_NAME => {
@@ -215,7 +213,7 @@ pub(in crate::process::config) fn part(
             let values = values(SLOW);
             let takes = values.optional_number("handler-takes-ms", 0, 60_000)?;
             let takes = takes.ok_or_else(|| ConfigError::missing("handler-takes-ms", "milliseconds"))?;
-            let consumer = consumer_of(&values)?;
+            let consumer = read_values(&values)?;
             BenchPart::Slow(Box::new(SlowConfig { consumer, handler_takes: Duration::from_millis(takes) }))
         }
         _ => return Ok(None),

@@ -1,4 +1,4 @@
-//! `oncecast bench`: what it takes.
+//! The settings of `oncecast bench`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 use log::LevelFilter;
 
-use super::Default::{Found, Text};
-use super::programs::log_level;
-use super::tables::{self, LOG_LEVEL, REDIS_SERVER};
-use super::{ConfigError, Environment, Setting, Values, quoted};
-use crate::lab::bench::{Kind, PAYLOAD_BYTES, USUAL_BYTES};
-
-pub(super) mod parts;
+use super::kind::Kind;
+use super::parts::{PAYLOAD_BYTES, USUAL_BYTES};
+use crate::base::setting::ConfigError;
+use crate::lab::settings::REDIS_SERVER;
+use crate::process::config::Default::{Found, Text};
+use crate::process::config::{self, Environment, Setting, Values, quoted};
+use crate::process::log::settings::{LOG_LEVEL, log_level};
 
 /// The settings of `oncecast bench`.
 #[derive(Clone, Debug)]
@@ -60,7 +60,8 @@ pub struct BenchParts {
     pub sweep: bool,
 }
 
-pub(super) const BENCH: &[Setting] = &[
+/// All of them, as `--help` lists them.
+pub const SETTINGS: &[Setting] = &[
     Setting::switch(
         "latency",
         "Measure how long it takes from publishing to the recorded result, instead of throughput",
@@ -107,9 +108,9 @@ pub(super) const BENCH: &[Setting] = &[
     LOG_LEVEL,
 ];
 
-/// The command line of `oncecast bench`.
-pub(super) fn command() -> Command {
-    tables::command(
+/// The definition of the subcommand.
+pub fn command() -> Command {
+    config::command(
         "bench",
         "\
 Measures Oncecast beside a native Redis Streams group and a bare relay, in one run, each with processes and a Redis of its own.
@@ -128,13 +129,13 @@ Examples:
 Times say something only on a machine that does nothing else.
 Exit codes: 0 measured, or interrupted, 3 a result was missing or recorded twice, 1 something could not be started, 2 wrong
 settings.",
-        BENCH,
+        SETTINGS,
     )
 }
 
-/// Reads the settings of `oncecast bench`.
-pub(super) fn bench(matches: &ArgMatches, environment: Environment<'_>) -> Result<BenchConfig, ConfigError> {
-    let values = &Values { matches, settings: BENCH, environment };
+/// Reads and checks the settings.
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<BenchConfig, ConfigError> {
+    let values = &Values::new(matches, SETTINGS, environment);
     let quick = values.is_on("quick")?;
     let (latency, sweep) = (values.is_on("latency")?, values.is_on("sweep")?);
     let throughput = quick || !(latency || sweep);

@@ -1,5 +1,11 @@
+use std::ffi::OsString;
+use std::time::Duration;
+
 use super::*;
-use crate::process::metrics::healthcheck::Question;
+use crate::base::setting::variable_of;
+use crate::process::config::Environment;
+use crate::process::metrics::healthcheck::{Check, Question};
+use crate::programs::dispatcher::settings::DispatcherConfig;
 
 fn no_environment(_: &str) -> Option<OsString> {
     None
@@ -10,11 +16,11 @@ fn words(line: &str) -> Vec<OsString> {
 }
 
 fn dispatcher_error(line: &str) -> String {
-    dispatcher(words(line), &no_environment).expect_err(line).to_string()
+    DISPATCHER.parse(words(line), &no_environment).expect_err(line).to_string()
 }
 
 fn dispatcher_config(line: &str, environment: Environment<'_>) -> DispatcherConfig {
-    match dispatcher(words(line), environment).expect(line) {
+    match DISPATCHER.parse(words(line), environment).expect(line) {
         Parsed::Run(config) => config,
         other => panic!("{other:?}"),
     }
@@ -31,7 +37,9 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.link_timeout, Duration::from_millis(3000));
     assert_eq!((config.max_deliveries, config.retry.to_string().as_str()), (8, "exponential:200ms..5m*4"));
     assert_eq!(config.common.metrics_addr, None);
-    let Ok(Parsed::Run(config)) = consumer(words("c"), &no_environment) else { panic!("no settings are required") };
+    let Ok(Parsed::Run(config)) = CONSUMER.parse(words("c"), &no_environment) else {
+        panic!("no settings are required")
+    };
     assert_eq!((config.listen.as_str(), config.consumer_id.as_str()), ("127.0.0.1:6969", "127.0.0.1:6969"));
     assert_eq!((config.handler_timeout, config.result_maxlen), (None, 0));
 }
@@ -97,7 +105,7 @@ fn a_bad_url_is_refused_without_showing_its_password() {
 
 #[test]
 fn help_shows_each_setting_with_its_variable_and_no_value_of_it() {
-    let Ok(Parsed::Print(help)) = dispatcher(words("d --help"), &|_| Some("redis://:hunter2@h".into())) else {
+    let Ok(Parsed::Print(help)) = DISPATCHER.parse(words("d --help"), &|_| Some("redis://:hunter2@h".into())) else {
         panic!("--help is no error")
     };
     for part in ["--consumers", "ONCECAST_CONSUMERS", "ONCECAST_REDIS_URL_FILE", "default: 2000", "required"] {
@@ -108,7 +116,7 @@ fn help_shows_each_setting_with_its_variable_and_no_value_of_it() {
 
 #[test]
 fn durations_have_units() {
-    let run = |line: &str| match publisher(words(line), &no_environment) {
+    let run = |line: &str| match PUBLISHER.parse(words(line), &no_environment) {
         Ok(Parsed::Run(config)) => Ok(config.duration),
         Ok(other) => panic!("{other:?}"),
         Err(error) => Err(error.to_string()),
@@ -124,15 +132,15 @@ fn durations_have_units() {
 
 #[test]
 fn a_health_check_needs_the_metrics_address_alone() {
-    let asked = |line: &str, environment: Environment<'_>| match dispatcher(words(line), environment) {
-        Ok(Parsed::Healthcheck(HealthcheckConfig { address, question })) => Ok((address, question)),
+    let asked = |line: &str, environment: Environment<'_>| match DISPATCHER.parse(words(line), environment) {
+        Ok(Parsed::Healthcheck(Question { address, check })) => Ok((address, check)),
         Ok(other) => panic!("{other:?}"),
         Err(error) => Err((error.exit_code(), error.to_string())),
     };
     let set = |variable: &str| (variable == "ONCECAST_METRICS_ADDR").then(|| "0.0.0.0:9100".into());
-    let all = ("0.0.0.0:9100".to_owned(), Question::Ready);
+    let all = ("0.0.0.0:9100".to_owned(), Check::Ready);
     assert_eq!(asked("d healthcheck", &set), Ok(all));
-    let named = ("h:1".to_owned(), Question::Alive);
+    let named = ("h:1".to_owned(), Check::Alive);
     assert_eq!(asked("d healthcheck --alive --metrics-addr h:1", &set), Ok(named));
     let off = |variable: &str| (variable == "ONCECAST_METRICS_ADDR").then(|| "off".into());
     for environment in [&no_environment as Environment<'_>, &off] {
@@ -147,7 +155,7 @@ fn a_health_check_needs_the_metrics_address_alone() {
 fn a_switch_is_on_by_its_flag_or_by_its_variable() {
     let json = |line: &str, variable: &'static str| {
         let environment = move |name: &str| (name == "ONCECAST_JSON").then(|| variable.into());
-        match tool(words(line), &environment) {
+        match TOOL.parse(words(line), &environment) {
             Ok(Parsed::Run(ToolConfig::Status(config))) => Ok(config.json),
             Err(error) => Err(error.to_string()),
             other => panic!("{other:?}"),
@@ -164,7 +172,7 @@ fn a_switch_is_on_by_its_flag_or_by_its_variable() {
 #[test]
 fn one_name_has_one_meaning_in_all_programs() {
     let mut seen: Vec<&Setting> = Vec::new();
-    for setting in tables::all().flatten() {
+    for setting in tables().flatten() {
         match seen.iter().find(|known| known.name == setting.name) {
             Some(known) => assert_eq!(
                 (known.value, known.switch, known.secret),
@@ -183,14 +191,18 @@ fn a_pattern_is_no_channel_unless_it_is_escaped() {
     assert!(error.contains("--channel (ONCECAST_CHANNEL)") && error.contains(r"write \*"), "{error}");
     let set = |variable: &str| (variable == "ONCECAST_CHANNEL").then(|| OsString::from(r"orders.\*"));
     assert_eq!(dispatcher_config("d --consumers a:1", &set).channel, "orders.*");
-    match publisher(words("p"), &set) {
+    match PUBLISHER.parse(words("p"), &set) {
         Ok(Parsed::Run(config)) => assert_eq!(config.channel, "orders.*"),
         other => panic!("{other:?}"),
     }
     let relay = r"oncecast bench-relay --port 1 --results r --name n --channel";
     for (channel, good) in [("a?", false), (r"a\?", true)] {
-        assert_eq!(tool(words(&format!("{relay} {channel}")), &no_environment).is_ok(), good, "{channel}");
-        assert_eq!(publisher(words(&format!("p --channel {channel}")), &no_environment).is_ok(), good, "{channel}");
+        assert_eq!(TOOL.parse(words(&format!("{relay} {channel}")), &no_environment).is_ok(), good, "{channel}");
+        assert_eq!(
+            PUBLISHER.parse(words(&format!("p --channel {channel}")), &no_environment).is_ok(),
+            good,
+            "{channel}"
+        );
     }
     let error = dispatcher_error(r"d --consumers a:1 --group a* --channel a\*:control");
     assert!(error.contains("the group does not use itself"), "by its real name: {error}");
@@ -201,20 +213,22 @@ fn a_pattern_is_no_channel_unless_it_is_escaped() {
 fn a_url_with_a_password_is_taken_by_the_setting_for_it_alone_and_never_repeated() {
     let url = "redis://app:s3cret@h:1";
     for (program, settings) in [
-        ("oncecast-dispatcher", tables::DISPATCHER),
-        ("oncecast-consumer", tables::CONSUMER),
-        ("oncecast-publisher", tables::PUBLISHER),
-        ("audit", tables::AUDIT),
-        ("status", tables::STATUS),
-        ("demo", tables::DEMO),
-        ("chaos", tables::CHAOS),
-        ("bench", bench::BENCH),
+        ("oncecast-dispatcher", dispatcher::SETTINGS),
+        ("oncecast-consumer", consumer::SETTINGS),
+        ("oncecast-publisher", publisher::SETTINGS),
+        ("audit", audit::SETTINGS),
+        ("status", status::SETTINGS),
+        ("demo", demo::SETTINGS),
+        ("chaos", chaos::SETTINGS),
+        ("bench", bench::SETTINGS),
     ] {
         let read = |line: &str, environment: Environment<'_>| match program {
-            "oncecast-dispatcher" => dispatcher(words(&format!("d --consumers a:1 {line}")), environment).map(drop),
-            "oncecast-consumer" => consumer(words(&format!("c {line}")), environment).map(drop),
-            "oncecast-publisher" => publisher(words(&format!("p {line}")), environment).map(drop),
-            name => tool(words(&format!("oncecast {name} {line}")), environment).map(drop),
+            "oncecast-dispatcher" => {
+                DISPATCHER.parse(words(&format!("d --consumers a:1 {line}")), environment).map(drop)
+            }
+            "oncecast-consumer" => CONSUMER.parse(words(&format!("c {line}")), environment).map(drop),
+            "oncecast-publisher" => PUBLISHER.parse(words(&format!("p {line}")), environment).map(drop),
+            name => TOOL.parse(words(&format!("oncecast {name} {line}")), environment).map(drop),
         };
         for setting in settings.iter().filter(|setting| !setting.secret) {
             let variable = variable_of(setting.name);
@@ -235,14 +249,14 @@ fn a_url_with_a_password_is_taken_by_the_setting_for_it_alone_and_never_repeated
     let error = dispatcher_error(&format!("d --consumers b:1,{url}"));
     assert!(error.contains("not repeated") && !error.contains("s3cret"), "{error}");
     let file = |variable: &str| (variable == "ONCECAST_REDIS_URL_FILE").then(|| OsString::from(url));
-    let error = consumer(words("c"), &file).expect_err("no path").to_string();
+    let error = CONSUMER.parse(words("c"), &file).expect_err("no path").to_string();
     assert!(error.contains("a URL in ONCECAST_REDIS_URL_FILE") && !error.contains("s3cret"), "{error}");
 }
 
 #[test]
 fn what_was_not_given_is_not_to_blame() {
     let chaos =
-        |line: &str| tool(words(&format!("oncecast chaos {line}")), &no_environment).expect_err(line).to_string();
+        |line: &str| TOOL.parse(words(&format!("oncecast chaos {line}")), &no_environment).expect_err(line).to_string();
     assert!(chaos("--duration 5s").contains("--duration (ONCECAST_DURATION): got 5s"));
     assert!(chaos("--every 0.000001ms").contains("--every (ONCECAST_EVERY): got 1ns, takes at least a millionth"));
     assert!(chaos("--duration 8760h").contains("--duration (ONCECAST_DURATION): got"));
@@ -252,7 +266,7 @@ fn what_was_not_given_is_not_to_blame() {
 
 #[test]
 fn a_slip_in_a_flag_is_recognised() {
-    let slip = |line: &str| tool(words(line), &no_environment).expect_err(line).to_string();
+    let slip = |line: &str| TOOL.parse(words(line), &no_environment).expect_err(line).to_string();
     let error = dispatcher_error("d --consumer a:1");
     assert!(error.contains("'--consumers'"), "{error}");
     assert!(slip("oncecast status --wacth").contains("'--watch'"));
@@ -298,16 +312,16 @@ fn absurd_values_are_taken_or_refused_in_bounds() {
         "redis+unix:///",
         &long,
     ];
-    for table in tables::all() {
+    for table in tables() {
         let program: Vec<&str> = match table {
-            _ if std::ptr::eq(table, tables::DISPATCHER) => vec!["d"],
-            _ if std::ptr::eq(table, tables::CONSUMER) => vec!["c"],
-            _ if std::ptr::eq(table, tables::PUBLISHER) => vec!["p"],
-            _ if std::ptr::eq(table, tables::AUDIT) => vec!["oncecast", "audit"],
-            _ if std::ptr::eq(table, tables::STATUS) => vec!["oncecast", "status"],
-            _ if std::ptr::eq(table, tables::DEMO) => vec!["oncecast", "demo"],
-            _ if std::ptr::eq(table, tables::CHAOS) => vec!["oncecast", "chaos"],
-            _ if std::ptr::eq(table, bench::BENCH) => vec!["oncecast", "bench"],
+            _ if std::ptr::eq(table, dispatcher::SETTINGS) => vec!["d"],
+            _ if std::ptr::eq(table, consumer::SETTINGS) => vec!["c"],
+            _ if std::ptr::eq(table, publisher::SETTINGS) => vec!["p"],
+            _ if std::ptr::eq(table, audit::SETTINGS) => vec!["oncecast", "audit"],
+            _ if std::ptr::eq(table, status::SETTINGS) => vec!["oncecast", "status"],
+            _ if std::ptr::eq(table, demo::SETTINGS) => vec!["oncecast", "demo"],
+            _ if std::ptr::eq(table, chaos::SETTINGS) => vec!["oncecast", "chaos"],
+            _ if std::ptr::eq(table, bench::SETTINGS) => vec!["oncecast", "bench"],
             // Nobody types these.
             _ => continue,
         };
@@ -320,10 +334,10 @@ fn absurd_values_are_taken_or_refused_in_bounds() {
                 };
                 let line: Vec<OsString> = program.iter().map(OsString::from).collect();
                 let outcome = match program[..] {
-                    ["d"] => dispatcher(line, &environment).map(drop),
-                    ["c"] => consumer(line, &environment).map(drop),
-                    ["p"] => publisher(line, &environment).map(drop),
-                    _ => tool(line, &environment).map(drop),
+                    ["d"] => DISPATCHER.parse(line, &environment).map(drop),
+                    ["c"] => CONSUMER.parse(line, &environment).map(drop),
+                    ["p"] => PUBLISHER.parse(line, &environment).map(drop),
+                    _ => TOOL.parse(line, &environment).map(drop),
                 };
                 let Err(error) = outcome else { continue };
                 let text = error.to_string();
