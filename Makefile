@@ -112,7 +112,7 @@ cargo-deb: cargo
 	@command -v cargo-deb >/dev/null || { echo 'cargo-deb is missing: cargo install cargo-deb' >&2; exit 1; }
 
 man: cargo
-	ONCECAST_WRITE_MAN=1 cargo test --locked --quiet --test manual --test docs
+	ONCECAST_WRITE_MAN=1 cargo test --locked --quiet --test integration documents::
 
 # The pages of docs/ as a site, in target/book.
 book:
