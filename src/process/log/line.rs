@@ -10,13 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use log::Level;
 
 use super::queue::MAX_LINE_BYTES;
-use super::{INSTANCE, Timestamp};
+use super::timestamp::Timestamp;
 use crate::base::id::wall_clock_us;
 use crate::base::log_context;
 use crate::base::mask::masked;
 use crate::base::text::Quoted;
 
-/// Where systemd says to which journal stream it has connected a service's output: `device:inode`.
+/// The variable in which systemd names the journal stream to which it has connected a service's output: `device:inode`.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
 /// Who reads the lines.
@@ -24,15 +24,20 @@ const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 pub(super) enum Style {
     /// A person, a file, a collector: each line begins with its time.
     Plain,
-    /// systemd's journal, which notes the time itself: each line begins with its priority, `<3>` to `<7>`.
+    /// systemd's journal, which records the time itself: each line begins with its priority, `<3>` to `<7>`.
     Journal,
 }
 
 impl Style {
+    /// Standard error as a file of its own: a thread that is blocked in writing to it holds no lock that others wait for.
+    pub(super) fn standard_error() -> io::Result<File> {
+        Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
+    }
+
     /// The style for an output.
     ///
-    /// The variable alone says nothing: a program that a service has started inherits it, and may have its output
-    /// elsewhere. So what it names is compared with the output, as systemd.exec(5) has it.
+    /// The variable alone is not enough: a program that a service has started inherits it, and its output may go
+    /// elsewhere. So the stream it names is compared with the output, as systemd.exec(5) recommends.
     pub(super) fn of(output: &File) -> Style {
         let named = std::env::var(JOURNAL_STREAM).ok();
         let metadata = output.metadata().ok();
@@ -40,14 +45,12 @@ impl Style {
         if named.is_some() && named == ours { Style::Journal } else { Style::Plain }
     }
 
-    /// One line without its end: the time or priority, what the process is, and `text`.
-    pub(super) fn line(self, level: Level, text: fmt::Arguments<'_>) -> String {
+    /// One line: the time or priority, what logs it, and `text`.
+    pub(super) fn line(self, level: Level, instance: &str, text: fmt::Arguments<'_>) -> String {
         let name = level.as_str().to_ascii_lowercase();
         let context = log_context::current();
         let (role, epoch) = context.role();
         let lane = context.lane().map_or(String::new(), |lane| format!(" lane={}", Quoted(lane)));
-        // Copied: showing the text may take a while, and may log.
-        let instance = INSTANCE.read().clone();
         let rest = format_args!("level={name} instance={instance}{lane} role={role} epoch={epoch} {text}");
         let mut line = match self {
             Style::Plain => format!("time={} {rest}", Timestamp(wall_clock_us())),
@@ -56,7 +59,7 @@ impl Style {
         if let Cow::Owned(masked) = masked(&line) {
             line = masked;
         }
-        // Whatever comes after a line break would be a line of its own, without all this.
+        // What follows a line break would be a line of its own, without the rest.
         if line.contains('\n') {
             line = line.replace('\n', "\\n");
         }
@@ -64,6 +67,7 @@ impl Style {
             line.truncate(line.floor_char_boundary(MAX_LINE_BYTES - 1 - CUT.len()));
             line.push_str(CUT);
         }
+        line.push('\n');
         line
     }
 
@@ -90,11 +94,6 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Standard error as a file of its own: whoever is blocked in writing to it holds no lock that others wait for.
-pub(super) fn standard_error() -> io::Result<File> {
-    Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,21 +101,22 @@ mod tests {
     #[test]
     fn a_line_begins_with_its_time_or_its_priority() {
         let text = format_args!("event=x");
-        let plain = Style::Plain.line(Level::Warn, text);
-        assert!(plain.starts_with("time=20") && plain.contains("Z level=warn instance="), "{plain}");
-        assert!(plain.ends_with(" event=x"), "{plain}");
+        let plain = Style::Plain.line(Level::Warn, "d0", text);
+        assert!(plain.starts_with("time=20") && plain.contains("Z level=warn instance=d0 role="), "{plain}");
+        assert!(plain.ends_with(" event=x\n"), "{plain}");
         for (level, begin) in [(Level::Error, "<3>level=error "), (Level::Warn, "<4>"), (Level::Info, "<6>")] {
-            let line = Style::Journal.line(level, text);
+            let line = Style::Journal.line(level, "d0", text);
             assert!(line.starts_with(begin) && !line.contains("time="), "{line}");
         }
-        assert!(Style::Journal.line(Level::Trace, text).starts_with("<7>"));
+        assert!(Style::Journal.line(Level::Trace, "d0", text).starts_with("<7>"));
     }
 
     #[test]
     fn a_line_is_one_line_and_bounded() {
-        let line = Style::Plain.line(Level::Info, format_args!("event=x reason=a\nb{}", "ü".repeat(MAX_LINE_BYTES)));
-        assert!(line.contains("reason=a\\nb") && line.ends_with("ü…"));
-        assert!((MAX_LINE_BYTES - 4..MAX_LINE_BYTES).contains(&line.len()), "{}", line.len());
+        let line =
+            Style::Plain.line(Level::Info, "d0", format_args!("event=x reason=a\nb{}", "ü".repeat(MAX_LINE_BYTES)));
+        assert!(line.contains("reason=a\\nb") && line.ends_with("ü…\n"));
+        assert!((MAX_LINE_BYTES - 3..=MAX_LINE_BYTES).contains(&line.len()), "{}", line.len());
     }
 
     #[test]
