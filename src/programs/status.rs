@@ -16,6 +16,7 @@ use crate::base::shutdown::shutdown_channel;
 use crate::ledger::overview::{self, GroupView, Lease, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::{self, Warning};
+use crate::lane::DEATHS_WINDOW;
 use crate::ledger::{Connection, Keys};
 use crate::process::config::StatusConfig;
 use crate::process::log::Escaped;
@@ -41,8 +42,6 @@ pub const SHOWN_GAPS: usize = 10;
 pub const MAX_AGE: Duration = Duration::from_secs(60);
 /// So many dead letters within [`DEATHS_WINDOW`] need attention. The alert `OncecastManyDeadLetters` has the same numbers.
 pub const MANY_DEATHS: u64 = 10;
-/// The window in which dead letters are counted.
-pub const DEATHS_WINDOW: Duration = Duration::from_secs(600);
 /// The exit code for a group that needs attention.
 pub const NEEDS_ATTENTION: u8 = 3;
 

@@ -1,100 +1,181 @@
 //! What a dispatcher serves at its metrics address: its figures, whether it can do its job, and the status page.
+//!
+//! Figures of a lane have the label `lane` where the process has several.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::stats::LinkFigures;
-use super::{DispatcherStats, Shared, health};
+use super::health;
+use super::hosted::{Host, HostedLane};
 use crate::base::error::Result;
+use crate::lane::ring::RingStats;
+use crate::lane::{LaneStats, LinkFigures, Shared};
 use crate::ledger::overview::Part;
-use crate::process::metrics::{Metrics, MetricsServer, Site};
+use crate::process::metrics::{Kind, Labels, Metrics, MetricsServer, Number, Site};
 use crate::programs::status::Status;
 
 /// One page for everybody: it asks for `/status.json` again and again.
-const STATUS_PAGE: &str = include_str!("../programs/status/page.html");
+const STATUS_PAGE: &str = include_str!("../status/page.html");
 
 /// Serves `/metrics`, `/healthz`, `/readyz`, and the status page at `/`.
-pub(super) fn serve(address: &str, shared: &Arc<Shared>) -> Result<MetricsServer> {
-    let mut metrics = Metrics::new();
-    let read = |pick: fn(&Shared) -> &AtomicU64| {
-        let shared = shared.clone();
-        move || pick(&shared).load(Ordering::Relaxed)
-    };
-    metrics.gauge("leader", "1 while this dispatcher leads", read(|shared| &shared.stats.leading));
-    metrics.gauge("leader_epoch", "The epoch of the present or last term", read(|shared| &shared.stats.epoch));
-    metrics.gauge("in_sync", "1 while this dispatcher could take over at once", read(|shared| &shared.stats.in_sync));
-    metrics.gauge("redis_connected", "1 if Redis answered last", read(|shared| &shared.stats.redis_connected));
-    metrics.counter("leader_changes", "Terms begun by this dispatcher", read(|shared| &shared.stats.terms));
-    metrics.counter("messages_taken_in", "Messages taken in", read(|shared| &shared.stats.taken_in));
-    metrics.counter("messages_oversize", "Messages refused for their size", read(|shared| &shared.stats.oversize));
-    metrics.counter("messages_dispatched", "Messages sent to consumers", read(|shared| &shared.stats.dispatched));
-    metrics.counter("messages_acked", "Messages acknowledged", read(|shared| &shared.stats.acked));
-    metrics.counter("messages_redelivered", "Messages that went out again", read(|shared| &shared.stats.redelivered));
-    metrics.counter(
-        "messages_dead_lettered",
-        "Messages moved to the dead letters",
-        read(|shared| &shared.stats.buried),
-    );
-    metrics.counter(
-        "messages_spilled",
-        "Messages left to Redis for lack of memory",
-        read(|shared| &shared.stats.spilled),
-    );
-    metrics.counter("messages_read_back", "Messages read back from Redis", read(|shared| &shared.stats.read_back));
-    metrics.counter("gaps", "Gaps recorded", read(|shared| &shared.stats.gaps));
-    metrics.counter("fenced_writes", "Writes refused by a newer epoch", read(|shared| &shared.stats.fenced));
-    metrics.counter("bad_frames", "Frames from consumers that were none", read(|shared| &shared.stats.bad_frames));
-    metrics.counter(
-        "stray_answers",
-        "Answers of consumers for messages that they do not have in hand",
-        read(|shared| &shared.stats.stray_answers),
-    );
-    metrics.counter("links_made", "Links made to consumers", read(|shared| &shared.stats.links_made));
-    metrics.counter("links_lost", "Links to consumers lost", read(|shared| &shared.stats.links_lost));
-    let one = shared.clone();
-    metrics.gauge("consumers", "Consumers linked now", move || one.stats.linked.lock().len() as u64);
-    let one = shared.clone();
-    metrics.gauges("in_flight", "Messages at consumers now, while leader", "consumer", move || {
-        by_consumer(&one.stats, |link| &link.in_flight)
-    });
-    let one = shared.clone();
-    metrics.gauges("overdue", "Messages that consumers no longer report, while leader", "consumer", move || {
-        by_consumer(&one.stats, |link| &link.overdue)
-    });
-    metrics.gauge("ready", "Messages waiting in memory for a consumer now", read(|shared| &shared.stats.ready));
-    metrics.counter("subscriptions", "Subscriptions made", read(|shared| &shared.listener.subscriptions));
-    let ring = |pick: fn(crate::lane::ring::RingStats) -> u64| {
-        let ring = shared.ring.clone();
-        move || pick(ring.stats())
-    };
-    metrics.gauge("ring_bytes", "Bytes used by the ring", ring(|stats| stats.bytes as u64));
-    metrics.counter("messages_published", "Messages seen on the channel", ring(|stats| stats.seen));
-    metrics.counter(
-        "messages_overrun",
-        "Messages dropped at the ring's limit before their intake",
-        ring(|stats| stats.overrun),
-    );
-    let one = shared.clone();
-    metrics.counter("redis_reconnects", "Connections to Redis made anew", move || one.config.common.redis.reconnects());
-    let one = shared.clone();
-    metrics.histogram("delivery_latency_seconds", "From a message's intake to its ACK", move || {
-        one.stats.delivery_latency.read()
-    });
-    group_figures(&mut metrics, shared);
-    let (readiness, status) = (shared.clone(), shared.clone());
-    let site = Site::new(metrics, move || health::ready(&readiness))
+pub(super) fn serve(address: &str, host: &Arc<Host>) -> Result<MetricsServer> {
+    let (readiness, status) = (host.clone(), host.clone());
+    let site = Site::new(metrics(host), move || health::ready(&readiness))
         .page("/", "text/html; charset=utf-8", || STATUS_PAGE.to_owned())
-        .page("/status.json", "application/json", move || status.board.json(&status));
+        // That of the first lane: a page for each is needed once there can be several.
+        .page("/status.json", "application/json", move || {
+            let HostedLane { lane, board } = &status.lanes[0];
+            board.json(&lane.settings.keys.group, &status.id)
+        });
     MetricsServer::start(address, site)
 }
 
+/// All figures of the process.
+pub(super) fn metrics(host: &Arc<Host>) -> Metrics {
+    let mut metrics = Metrics::new();
+    let mut lanes = LaneMetrics { metrics: &mut metrics, host };
+    leadership(&mut lanes);
+    messages(&mut lanes);
+    links(&mut lanes);
+    subscription(&mut lanes);
+    group_figures(&mut lanes);
+    metrics
+}
+
+/// Adds figures of every lane.
+struct LaneMetrics<'a> {
+    metrics: &'a mut Metrics,
+    host: &'a Arc<Host>,
+}
+
+impl LaneMetrics<'_> {
+    fn counter(&mut self, name: &'static str, help: &'static str, pick: fn(&LaneStats) -> &AtomicU64) {
+        self.number(Kind::Counter, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &'static str, pick: fn(&LaneStats) -> &AtomicU64) {
+        self.number(Kind::Gauge, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
+    }
+
+    /// A number for each lane, unless it is not known.
+    fn number(
+        &mut self,
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        pick: impl Fn(&HostedLane) -> Option<Number> + Send + Sync + 'static,
+    ) {
+        self.series(kind, name, help, move |hosted| pick(hosted).map(|number| (Labels::new(), number)).into_iter());
+    }
+
+    /// Numbers with labels of their own for each lane.
+    fn series<S: Iterator<Item = (Labels, Number)>>(
+        &mut self,
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        pick: impl Fn(&HostedLane) -> S + Send + Sync + 'static,
+    ) {
+        let host = self.host.clone();
+        self.metrics.series(kind, name, help, move || {
+            let of_lane = |hosted| {
+                let labelled = |(labels, number)| (lane_label(hosted).into_iter().chain(labels).collect(), number);
+                pick(hosted).map(labelled).collect::<Vec<_>>()
+            };
+            host.lanes.iter().flat_map(of_lane).collect()
+        });
+    }
+}
+
+/// None where the lane is alone.
+fn lane_label(hosted: &HostedLane) -> Option<(&'static str, String)> {
+    hosted.lane.settings.name.as_ref().map(|name| ("lane", name.clone()))
+}
+
+fn leadership(lanes: &mut LaneMetrics<'_>) {
+    lanes.gauge("leader", "1 while this dispatcher leads", |stats| &stats.leading);
+    lanes.gauge("leader_epoch", "The epoch of the present or last term", |stats| &stats.epoch);
+    lanes.gauge("in_sync", "1 while this dispatcher could take over at once", |stats| &stats.in_sync);
+    lanes.gauge("redis_connected", "1 if Redis answered the last request", |stats| &stats.redis_connected);
+    lanes.counter("leader_changes", "Terms begun by this dispatcher", |stats| &stats.terms);
+    lanes.counter("gaps", "Gaps recorded", |stats| &stats.gaps);
+    lanes.counter("fenced_writes", "Writes refused because of a newer epoch", |stats| &stats.fenced);
+}
+
+fn messages(lanes: &mut LaneMetrics<'_>) {
+    lanes.counter("messages_taken_in", "Published messages stored in Redis", |stats| &stats.taken_in);
+    lanes.counter("messages_oversize", "Messages refused for their size", |stats| &stats.oversize);
+    lanes.counter("messages_dispatched", "Deliveries to consumers, redeliveries included", |stats| &stats.dispatched);
+    lanes.counter("messages_acked", "Messages acknowledged", |stats| &stats.acked);
+    lanes.counter("messages_redelivered", "Redeliveries", |stats| &stats.redelivered);
+    lanes.counter("messages_dead_lettered", "Messages moved to the dead letters", |stats| &stats.dead_lettered);
+    lanes.counter("messages_spilled", "Messages left in Redis because memory was full", |stats| &stats.spilled);
+    lanes.counter("messages_read_back", "Messages read back from Redis", |stats| &stats.read_back);
+    lanes.gauge("ready", "Messages waiting in memory for a consumer now", |stats| &stats.ready);
+    lanes.number(
+        Kind::Histogram,
+        "delivery_latency_seconds",
+        "Time from a message's intake to its acknowledgement",
+        |hosted| Some(Number::Times(hosted.lane.stats.delivery_latency.read())),
+    );
+}
+
+fn links(lanes: &mut LaneMetrics<'_>) {
+    lanes.counter("bad_frames", "Malformed or unexpected frames from consumers", |stats| &stats.bad_frames);
+    lanes.counter("stray_answers", "Answers for messages that the consumer does not hold", |stats| {
+        &stats.stray_answers
+    });
+    lanes.counter("links_made", "Connections to consumers made", |stats| &stats.links_made);
+    lanes.counter("links_lost", "Connections to consumers lost", |stats| &stats.links_lost);
+    lanes.number(Kind::Gauge, "consumers", "Consumers connected now", |hosted| {
+        Some(Number::Whole(hosted.lane.stats.linked.lock().len() as u64))
+    });
+    lanes.series(Kind::Gauge, "in_flight", "Messages at consumers now, while leader", |hosted| {
+        by_consumer(&hosted.lane.stats, |link| &link.in_flight)
+    });
+    lanes.series(Kind::Gauge, "overdue", "Messages that consumers no longer report, while leader", |hosted| {
+        by_consumer(&hosted.lane.stats, |link| &link.overdue)
+    });
+}
+
+fn subscription(lanes: &mut LaneMetrics<'_>) {
+    let of = |pick: fn(&Shared) -> u64| move |hosted: &HostedLane| Some(Number::Whole(pick(&hosted.lane)));
+    let ring = |pick: fn(RingStats) -> u64| {
+        move |hosted: &HostedLane| Some(Number::Whole(pick(hosted.lane.ring.stats())))
+    };
+    lanes.number(
+        Kind::Counter,
+        "subscriptions",
+        "Subscriptions made",
+        of(|lane| lane.listener.subscriptions.load(Ordering::Relaxed)),
+    );
+    lanes.number(Kind::Gauge, "ring_bytes", "Bytes used by the ring", ring(|stats| stats.bytes as u64));
+    lanes.number(
+        Kind::Counter,
+        "messages_published",
+        "Messages received on the channel",
+        ring(|stats| stats.seen),
+    );
+    lanes.number(
+        Kind::Counter,
+        "messages_overrun",
+        "Messages dropped at the ring's limit before they were stored",
+        ring(|stats| stats.overrun),
+    );
+    lanes.number(
+        Kind::Counter,
+        "redis_reconnects",
+        "Connections to Redis made anew",
+        of(|lane| lane.settings.redis.reconnects()),
+    );
+}
+
 /// What every dispatcher reads from Redis once a second. Over several dispatchers these are to be compared, not added.
-/// What the last look did not bring is left out.
-fn group_figures(metrics: &mut Metrics, shared: &Arc<Shared>) {
+/// What the last check did not bring is left out.
+fn group_figures(lanes: &mut LaneMetrics<'_>) {
     let mut add = |name, help, pick: fn(&Status) -> Option<f64>| {
-        let shared = shared.clone();
-        metrics.known(name, help, move || shared.board.read(pick).flatten());
+        lanes.number(Kind::Gauge, name, help, move |hosted| hosted.board.read(pick).flatten().map(Number::Real));
     };
     add("pending", "Messages without a result, in Redis", |status| {
         status.known(Part::Pending, status.snapshot.pending as f64)
@@ -108,19 +189,23 @@ fn group_figures(metrics: &mut Metrics, shared: &Arc<Shared>) {
     add("recorded_gaps", "Entries in the record of gaps", |status| {
         status.known(Part::Gaps, status.snapshot.gaps as f64)
     });
-    add("redis_warnings", "Settings of Redis that endanger what is promised", |status| {
+    add("redis_warnings", "Settings of Redis that endanger the guarantees", |status| {
         Some(status.redis_warnings().len() as f64)
     });
-    add("oldest_pending_age_seconds", "How long the oldest pending message has been so", |status| {
+    add("oldest_pending_age_seconds", "Age of the oldest pending message", |status| {
         status.known(Part::Oldest, status.oldest_age().unwrap_or_default().as_secs_f64())
     });
 }
 
 /// By consumer; two links to one consumer, which can't last, are one number.
-fn by_consumer(stats: &DispatcherStats, figure: fn(&LinkFigures) -> &AtomicU64) -> Vec<(String, u64)> {
+fn by_consumer(stats: &LaneStats, figure: fn(&LinkFigures) -> &AtomicU64) -> impl Iterator<Item = (Labels, Number)> {
     let mut sums = BTreeMap::<String, u64>::new();
     for link in stats.linked.lock().iter() {
-        *sums.entry(link.consumer.to_string()).or_default() += figure(link).load(Ordering::Relaxed);
+        *sums.entry(link.consumer.to_string()).or_default() += get(figure(link));
     }
-    sums.into_iter().collect()
+    sums.into_iter().map(|(consumer, sum)| (vec![("consumer", consumer)], Number::Whole(sum)))
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
