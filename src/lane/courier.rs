@@ -19,11 +19,11 @@ mod outcomes;
 mod tests;
 
 use self::choice::{choose, run_length};
-use super::shared::Shared;
 use super::backlog::{Backlog, PageRequest};
 use super::dialer::{DialRequests, LinkNews};
-use super::pulses::ITERATION_WITHIN;
 use super::link::Link;
+use super::pulses::ITERATION_WITHIN;
+use super::shared::Shared;
 use super::sockets::Sockets;
 use super::stats::{add, set};
 use super::table::{Again, Line, MAX_TRACKED, Next, Table};

@@ -17,9 +17,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use socket2::{SockRef, TcpKeepalive};
 use tungstenite::WebSocket;
 
-use super::shared::Shared;
 use super::greeting;
 use super::link::NewLink;
+use super::shared::Shared;
 use super::sockets::Waker;
 use super::stream::Stream;
 use crate::base::backoff::Backoff;

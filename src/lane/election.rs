@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select_biased};
 
-use super::shared::Shared;
 use super::dialer::DialRequests;
 use super::elected::{Elected, PENDING_LOST};
-use super::pulses::ELECTION_ITERATION_WITHIN;
 use super::precedence;
+use super::pulses::ELECTION_ITERATION_WITHIN;
 use super::reach::Reach;
+use super::shared::Shared;
 use super::stats::set;
 use super::term::Term;
 use crate::base::backoff::Backoff;

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 
-use super::shared::Shared;
 use super::elected::Elected;
-use super::pulses::{ITERATION_WITHIN, STEP_WITHIN, TermWorker};
 use super::precedence::Right;
+use super::pulses::{ITERATION_WITHIN, STEP_WITHIN, TermWorker};
 use super::retry::{Carried, Killed, Retry};
+use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::add;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};

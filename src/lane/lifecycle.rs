@@ -14,6 +14,7 @@ use super::listener::Listener;
 use super::shared::Shared;
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::{ShutdownHandle, shutdown_channel};
+use crate::base::text::Quoted;
 use crate::ledger::subscription::Channels;
 
 /// A group's way from Redis to its consumers. Dropped: stops, and waits until it has ended.
@@ -82,7 +83,7 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.stop();
         if let Err(error) = self.end() {
-            log::error!("event=lane-failed error={}", crate::base::text::Quoted(error));
+            log::error!("event=lane-failed error={}", Quoted(error));
         }
     }
 }

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
-use super::shared::Shared;
 use super::backlog::PageRequest;
 use super::courier::{Claims, CommitTask, News, Task};
 use super::dead_letters::{DeadLetterLog, DeadLetters};
-use super::pulses::{ITERATION_WITHIN, TermWorker};
 use super::elected::PENDING_LOST;
 use super::places::ADOPTED;
+use super::pulses::{ITERATION_WITHIN, TermWorker};
 use super::refused::Refused;
 use super::retry::{Carried, Killed, Retry};
+use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::{add, set};
 use super::table::{Again, Line, Loss};

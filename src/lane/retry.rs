@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::shared::Shared;
 use super::pulses::{ITERATION_WITHIN, TermWorker};
+use super::shared::Shared;
 use super::stats::add;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};

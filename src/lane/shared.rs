@@ -138,11 +138,6 @@ impl fmt::Debug for Shared {
     }
 }
 
-fn last_id_before(&self, known: Option<MessageId>) -> MessageId {
-        last_id_before(known, MessageId(self.highest_id.load(Ordering::Relaxed)), wall_clock_us())
-    }
-}
-
 fn last_id_before(known: Option<MessageId>, heard_of: MessageId, now_us: u64) -> MessageId {
     /// More than a leader gives out between two checks, by a clock that is not too far ahead.
     const LEFT_OUT: u64 = 10_000_000;

@@ -12,8 +12,8 @@ use super::elected::Elected;
 use super::ingest::Ingest;
 use super::pulses::TermWorker;
 use super::redistributor::Redistributor;
-use super::sockets::{Sockets, Waker};
 use super::shared::Shared;
+use super::sockets::{Sockets, Waker};
 use crate::base::error::{Error, Result};
 use crate::lane::kill_switch::{KillSwitch, Reason};
 

@@ -13,22 +13,23 @@ use crossbeam_channel::{after, select};
 use crate::base::error::{Error, Result};
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::base::shutdown::shutdown_channel;
+use crate::base::text::Escaped;
 use crate::ledger::overview::{self, GroupView, Lease, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::{self, Warning};
-use crate::lane::DEATHS_WINDOW;
 use crate::ledger::{Connection, Keys};
-use crate::process::config::StatusConfig;
-use crate::process::log::Escaped;
+use crate::process::log;
 use crate::process::output::{self, Reader};
 
 mod health;
 pub mod report;
+pub mod settings;
 mod show;
 
 pub use self::show::{failure_to_json, json_text};
 
 use self::report::{Rates, Report};
+use self::settings::StatusConfig;
 
 /// How long a reply is waited for.
 const REPLY_TIME: Duration = Duration::from_secs(5);
@@ -40,7 +41,7 @@ const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 pub const SHOWN_GAPS: usize = 10;
 /// How long a message may be pending before that needs attention, unless set otherwise.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
-/// So many dead letters within [`DEATHS_WINDOW`] need attention. The alert `OncecastManyDeadLetters` has the same numbers.
+/// So many dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) need attention. The alert `OncecastManyDeadLetters` has the same numbers.
 pub const MANY_DEATHS: u64 = 10;
 /// The exit code for a group that needs attention.
 pub const NEEDS_ATTENTION: u8 = 3;
@@ -131,7 +132,7 @@ impl Status {
         self.leaders_report().map(|report| report.delayed)
     }
 
-    /// Messages that became dead letters within [`DEATHS_WINDOW`], as far as the dispatchers that made them still run.
+    /// Messages that became dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW), as far as the dispatchers that made them still run.
     pub fn recent_deaths(&self) -> u64 {
         self.members.iter().filter_map(|member| member.report.as_ref()).map(|report| report.recent_deaths).sum()
     }
@@ -210,6 +211,7 @@ impl Onlooker {
 
 /// Shows how a group stands, once or until interrupted. The exit code tells the health that was seen last.
 pub fn run(config: &StatusConfig) -> Result<u8> {
+    let _log = log::init(config.common.log_level, "oncecast", "status")?;
     let connection = Connection::new(config.common.redis.clone(), REPLY_TIME);
     let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age).without_scripts();
     if !config.watch {

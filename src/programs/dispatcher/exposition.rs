@@ -66,22 +66,24 @@ impl LaneMetrics<'_> {
         help: &'static str,
         pick: impl Fn(&HostedLane) -> Option<Number> + Send + Sync + 'static,
     ) {
-        self.series(kind, name, help, move |hosted| pick(hosted).map(|number| (Labels::new(), number)).into_iter());
+        self.series(kind, name, help, move |hosted| {
+            pick(hosted).map(|number| (Labels::new(), number)).into_iter().collect()
+        });
     }
 
     /// Numbers with labels of their own for each lane.
-    fn series<S: Iterator<Item = (Labels, Number)>>(
+    fn series(
         &mut self,
         kind: Kind,
         name: &'static str,
         help: &'static str,
-        pick: impl Fn(&HostedLane) -> S + Send + Sync + 'static,
+        pick: impl Fn(&HostedLane) -> Vec<(Labels, Number)> + Send + Sync + 'static,
     ) {
         let host = self.host.clone();
         self.metrics.series(kind, name, help, move || {
             let of_lane = |hosted| {
                 let labelled = |(labels, number)| (lane_label(hosted).into_iter().chain(labels).collect(), number);
-                pick(hosted).map(labelled).collect::<Vec<_>>()
+                pick(hosted).into_iter().map(labelled).collect::<Vec<_>>()
             };
             host.lanes.iter().flat_map(of_lane).collect()
         });
@@ -123,9 +125,8 @@ fn messages(lanes: &mut LaneMetrics<'_>) {
 
 fn links(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("bad_frames", "Malformed or unexpected frames from consumers", |stats| &stats.bad_frames);
-    lanes.counter("stray_answers", "Answers for messages that the consumer does not hold", |stats| {
-        &stats.stray_answers
-    });
+    lanes
+        .counter("stray_answers", "Answers for messages that the consumer does not hold", |stats| &stats.stray_answers);
     lanes.counter("links_made", "Connections to consumers made", |stats| &stats.links_made);
     lanes.counter("links_lost", "Connections to consumers lost", |stats| &stats.links_lost);
     lanes.number(Kind::Gauge, "consumers", "Consumers connected now", |hosted| {
@@ -141,9 +142,8 @@ fn links(lanes: &mut LaneMetrics<'_>) {
 
 fn subscription(lanes: &mut LaneMetrics<'_>) {
     let of = |pick: fn(&Shared) -> u64| move |hosted: &HostedLane| Some(Number::Whole(pick(&hosted.lane)));
-    let ring = |pick: fn(RingStats) -> u64| {
-        move |hosted: &HostedLane| Some(Number::Whole(pick(hosted.lane.ring.stats())))
-    };
+    let ring =
+        |pick: fn(RingStats) -> u64| move |hosted: &HostedLane| Some(Number::Whole(pick(hosted.lane.ring.stats())));
     lanes.number(
         Kind::Counter,
         "subscriptions",
@@ -151,12 +151,7 @@ fn subscription(lanes: &mut LaneMetrics<'_>) {
         of(|lane| lane.listener.subscriptions.load(Ordering::Relaxed)),
     );
     lanes.number(Kind::Gauge, "ring_bytes", "Bytes used by the ring", ring(|stats| stats.bytes as u64));
-    lanes.number(
-        Kind::Counter,
-        "messages_published",
-        "Messages received on the channel",
-        ring(|stats| stats.seen),
-    );
+    lanes.number(Kind::Counter, "messages_published", "Messages received on the channel", ring(|stats| stats.seen));
     lanes.number(
         Kind::Counter,
         "messages_overrun",
@@ -198,12 +193,12 @@ fn group_figures(lanes: &mut LaneMetrics<'_>) {
 }
 
 /// By consumer; two links to one consumer, which can't last, are one number.
-fn by_consumer(stats: &LaneStats, figure: fn(&LinkFigures) -> &AtomicU64) -> impl Iterator<Item = (Labels, Number)> {
+fn by_consumer(stats: &LaneStats, figure: fn(&LinkFigures) -> &AtomicU64) -> Vec<(Labels, Number)> {
     let mut sums = BTreeMap::<String, u64>::new();
     for link in stats.linked.lock().iter() {
         *sums.entry(link.consumer.to_string()).or_default() += get(figure(link));
     }
-    sums.into_iter().map(|(consumer, sum)| (vec![("consumer", consumer)], Number::Whole(sum)))
+    sums.into_iter().map(|(consumer, sum)| (vec![("consumer", consumer)], Number::Whole(sum))).collect()
 }
 
 fn get(counter: &AtomicU64) -> u64 {

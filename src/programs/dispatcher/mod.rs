@@ -1,4 +1,4 @@
-//! The dispatcher: the process that runs a lane, reports on it, and tells systemd and Prometheus how it is.
+//! `oncecast-dispatcher`: the process that runs a lane, reports on it, and tells systemd and Prometheus how it is.
 //!
 //! ```text
 //!  main ── signals, supervision, ordered shutdown          service
@@ -14,5 +14,6 @@ mod hosted;
 mod rates;
 mod reporter;
 mod service;
+pub mod settings;
 
-pub use self::service::Dispatcher;
+pub use self::service::run;

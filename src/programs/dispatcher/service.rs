@@ -7,72 +7,60 @@ use crossbeam_channel::{bounded, select};
 use super::board::Board;
 use super::hosted::{Host, HostedLane};
 use super::reporter::Reporter;
+use super::settings::DispatcherConfig;
 use super::{exposition, health};
 use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch};
 use crate::base::log_context::{self, Context};
 use crate::base::pulse::Pulse;
-use crate::base::shutdown::ShutdownRequests;
+use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
 use crate::base::text::Quoted;
 use crate::lane::{self, Lane, ProcessHandles};
-use crate::process::config::DispatcherConfig;
 use crate::process::supervision::{LOOK_WITHIN, Supervisor};
 
-/// A dispatcher that has not started yet.
-pub struct Dispatcher {
-    config: DispatcherConfig,
-    id: DispatcherId,
+/// Runs the dispatcher until it is asked to stop. Returns the exit code.
+pub fn run(config: DispatcherConfig) -> Result<u8> {
+    let id = DispatcherId::generate(&config.name);
+    let _log = crate::process::log::init(config.common.log_level, id.as_str(), "starting")?;
+    let (handle, requests) = shutdown_channel();
+    handle.on_signals()?;
+    let metrics_addr = config.common.metrics_addr.clone();
+    let host = Arc::new(host(id, vec![lane_settings(config)]));
+    run_lanes(&host, metrics_addr.as_deref(), &requests).map(|()| 0)
 }
 
-impl Dispatcher {
-    /// A dispatcher with these settings and a new id.
-    pub fn new(config: DispatcherConfig) -> Dispatcher {
-        let id = DispatcherId::generate(&config.name);
-        Dispatcher { config, id }
-    }
-
-    /// The id of this process.
-    pub fn id(&self) -> &DispatcherId {
-        &self.id
-    }
-
-    /// Runs until asked to stop. A Redis that can't be reached is no reason to end.
-    pub fn run(self, requests: ShutdownRequests) -> Result<()> {
-        let Dispatcher { config, id } = self;
-        let metrics_addr = config.common.metrics_addr.clone();
-        let lanes = vec![lane_settings(config)];
-        let host = Arc::new(host(id, lanes));
-        host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
-        let metrics = metrics_addr.map(|address| exposition::serve(&address, &host)).transpose()?;
-        let (ended, ends) = bounded(host.lanes.len());
-        let start = |hosted: &HostedLane| Lane::start(&hosted.lane, ended.clone());
-        let lanes: Vec<Lane> = host.lanes.iter().map(start).collect::<Result<_>>()?;
-        let reporters: Vec<Reporter> =
-            (0..host.lanes.len()).map(|lane| Reporter::start(&host, lane)).collect::<Result<_>>()?;
-        let mut supervisor = Supervisor::from_environment();
-        let mut running = lanes.len();
-        // The main loop: until all lanes have ended. One that ends by itself, which is a failure, ends the others.
-        while running > 0 {
-            select! {
-                recv(ends) -> _ => {
-                    running -= 1;
-                    lanes.iter().for_each(Lane::stop);
-                }
-                recv(requests.receiver()) -> _ => lanes.iter().for_each(Lane::stop),
-                recv(supervisor.ticks()) -> _ => supervisor.report(&health::condition(&host)),
+/// Runs until asked to stop. A Redis that can't be reached is no reason to end.
+fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: &ShutdownRequests) -> Result<()> {
+    host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
+    let metrics = metrics_addr.map(|address| exposition::serve(address, host)).transpose()?;
+    let (ended, ends) = bounded(host.lanes.len());
+    let start = |hosted: &HostedLane| Lane::start(&hosted.lane, ended.clone());
+    let lanes: Vec<Lane> = host.lanes.iter().map(start).collect::<Result<_>>()?;
+    let reporters: Vec<Reporter> =
+        (0..host.lanes.len()).map(|lane| Reporter::start(host, lane)).collect::<Result<_>>()?;
+    let mut supervisor = Supervisor::from_environment();
+    let mut running = lanes.len();
+    // The main loop: until all lanes have ended. One that ends by itself, which is a failure, ends the others.
+    while running > 0 {
+        select! {
+            recv(ends) -> _ => {
+                running -= 1;
+                lanes.iter().for_each(Lane::stop);
             }
-            host.main.beat(LOOK_WITHIN);
+            recv(requests.receiver()) -> _ => lanes.iter().for_each(Lane::stop),
+            recv(supervisor.ticks()) -> _ => supervisor.report(&health::condition(host)),
         }
-        supervisor.stopping();
-        drop(reporters);
-        let outcomes: Vec<Result<()>> = lanes.into_iter().map(Lane::join).collect();
-        drop(metrics);
-        for hosted in &host.lanes {
-            hosted.lane.log.set("stopped", Epoch::default());
-            log_context::within(&hosted.lane.log, || log::info!("event=stopped {}", hosted.lane.stats.summary()));
-        }
-        outcomes.into_iter().collect()
+        host.main.beat(LOOK_WITHIN);
     }
+    supervisor.stopping();
+    drop(reporters);
+    let outcomes: Vec<Result<()>> = lanes.into_iter().map(Lane::join).collect();
+    drop(metrics);
+    for hosted in &host.lanes {
+        hosted.lane.log.set("stopped", Epoch::default());
+        log_context::within(&hosted.lane.log, || log::info!("event=stopped {}", hosted.lane.stats.summary()));
+    }
+    outcomes.into_iter().collect()
 }
 
 /// The settings of the process's only lane.
