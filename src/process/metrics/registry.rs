@@ -9,7 +9,7 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -25,6 +25,54 @@ mod site;
 pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
 pub use self::site::Site;
 pub use crate::base::histogram::{Distribution, Histogram};
+
+/// The labels of a number: names and values.
+pub type Labels = Vec<(&'static str, String)>;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only rises while the program runs.
+    Counter,
+    /// It rises and falls.
+    Gauge,
+    /// It is a distribution of times.
+    Histogram,
+}
+
+/// The value of a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Number {
+    /// Of a counter or a gauge.
+    Whole(u64),
+    /// Of a gauge.
+    Real(f64),
+    /// Of a histogram, in seconds.
+    Times(Distribution),
+}
+
+impl Kind {
+    fn metric_type(self) -> MetricType {
+        match self {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+        }
+    }
+}
+
+impl Number {
+    fn encode(self, kind: Kind, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match (kind, self) {
+            (Kind::Counter, Number::Whole(number)) => ConstCounter::new(number).encode(encoder),
+            (_, Number::Whole(number)) => ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)).encode(encoder),
+            (_, Number::Real(number)) => ConstGauge::new(number).encode(encoder),
+            (_, Number::Times(Distribution { sum, count, buckets })) => {
+                encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+            }
+        }
+    }
+}
 
 /// The numbers of one program.
 #[derive(Debug)]
@@ -50,37 +98,26 @@ impl Metrics {
 
     /// Adds a number that rises and falls. `name` without `oncecast_`.
     pub fn gauge(&mut self, name: &'static str, help: &'static str, read: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.add(name, help, MetricType::Gauge, move |encoder| {
-            ConstGauge::new(i64::try_from(read()).unwrap_or(i64::MAX)).encode(encoder)
-        });
+        self.add(name, help, MetricType::Gauge, move |encoder| Number::Whole(read()).encode(Kind::Gauge, encoder));
     }
 
-    /// Adds a number that rises and falls, and is left out while it is not known.
-    pub fn known(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        read: impl Fn() -> Option<f64> + Send + Sync + 'static,
-    ) {
-        self.add(name, help, MetricType::Gauge, move |encoder| {
-            read().map_or(Ok(()), |number| ConstGauge::new(number).encode(encoder))
-        });
-    }
-
-    /// Adds a number for each value of a label, such as the messages in flight by consumer.
+    /// Adds a metric with a number for each set of labels, such as the messages in flight by consumer. A number without
+    /// labels is alone. Numbers that are not known now are left out.
     ///
-    /// The values must be few, and must not vanish for a counter.
-    pub fn gauges(
+    /// The sets of labels must be few, and must not vanish for a counter.
+    pub fn series(
         &mut self,
+        kind: Kind,
         name: &'static str,
         help: &'static str,
-        label: &'static str,
-        read: impl Fn() -> Vec<(String, u64)> + Send + Sync + 'static,
+        read: impl Fn() -> Vec<(Labels, Number)> + Send + Sync + 'static,
     ) {
-        self.add(name, help, MetricType::Gauge, move |mut encoder| {
-            for (value, number) in read() {
-                let number = i64::try_from(number).unwrap_or(i64::MAX);
-                ConstGauge::new(number).encode(encoder.encode_family(&[(label, value)])?)?;
+        self.add(name, help, kind.metric_type(), move |mut encoder| {
+            for (labels, number) in read() {
+                if labels.is_empty() {
+                    return number.encode(kind, encoder);
+                }
+                number.encode(kind, encoder.encode_family(&labels)?)?;
             }
             Ok(())
         });
@@ -93,9 +130,8 @@ impl Metrics {
         help: &'static str,
         read: impl Fn() -> Distribution + Send + Sync + 'static,
     ) {
-        self.add(name, help, MetricType::Histogram, move |mut encoder| {
-            let Distribution { sum, count, buckets } = read();
-            encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        self.add(name, help, MetricType::Histogram, move |encoder| {
+            Number::Times(read()).encode(Kind::Histogram, encoder)
         });
     }
 
@@ -108,7 +144,7 @@ impl Metrics {
 
     fn add<F>(&mut self, name: &'static str, help: &'static str, kind: MetricType, encode: F)
     where
-        F: Fn(prometheus_client::encoding::MetricEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
+        F: Fn(MetricEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
     {
         let name = format!("oncecast_{name}");
         self.registry.register_collector(Box::new(ReadCollector { name, help, kind, encode }));
@@ -137,7 +173,7 @@ impl<F> fmt::Debug for ReadCollector<F> {
 
 impl<F> Collector for ReadCollector<F>
 where
-    F: Fn(prometheus_client::encoding::MetricEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
+    F: Fn(MetricEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
 {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         (self.encode)(encoder.encode_descriptor(&self.name, self.help, None, self.kind)?)

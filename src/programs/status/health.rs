@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{DEATHS_WINDOW, MANY_DEATHS, Status};
+use super::{MANY_DEATHS, Status};
+use crate::lane::DEATHS_WINDOW;
 use crate::ledger::overview::Part;
 
 /// The most addresses that one sentence names.

@@ -41,10 +41,8 @@ const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 pub const SHOWN_GAPS: usize = 10;
 /// How long a message may be pending before that needs attention, unless set otherwise.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
-/// So many dead letters within [`DEATHS_WINDOW`] need attention. The alert `OncecastManyDeadLetters` has the same numbers.
+/// So many dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) need attention. The alert `OncecastManyDeadLetters` has the same numbers.
 pub const MANY_DEATHS: u64 = 10;
-/// The window in which dead letters are counted.
-pub const DEATHS_WINDOW: Duration = Duration::from_secs(600);
 /// The exit code for a group that needs attention.
 pub const NEEDS_ATTENTION: u8 = 3;
 
@@ -134,7 +132,7 @@ impl Status {
         self.leaders_report().map(|report| report.delayed)
     }
 
-    /// Messages that became dead letters within [`DEATHS_WINDOW`], as far as the dispatchers that made them still run.
+    /// Messages that became dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW), as far as the dispatchers that made them still run.
     pub fn recent_deaths(&self) -> u64 {
         self.members.iter().filter_map(|member| member.report.as_ref()).map(|report| report.recent_deaths).sum()
     }
