@@ -14,6 +14,7 @@ use super::channel;
 use super::suggestion;
 use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, HEALTHCHECK, PUBLISHER, STATUS, WITNESS};
 use super::{ConfigError, Environment, Values, check_host_port, is_plain_name, quoted};
+use crate::base::hint::ChosenBy;
 use crate::base::id::DispatcherId;
 use crate::lab::trial::plan::{Fault, Plan, Target};
 use crate::lane::retry_policy::RetryPolicy;
@@ -466,14 +467,18 @@ fn parsed<T>(
     }
 }
 
+/// What the URL is called in errors.
+const REDIS_URL: &str = "--redis-url / ONCECAST_REDIS_URL";
+
 fn common(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
     const URL: &str = "redis://[user:password@]host[:port][/db] or redis+unix:///path";
     let url = values.required("redis-url", URL)?;
     // The value is not repeated: it may hold a password.
     let mut redis = Server::parse(&url)
-        .map_err(|problem| ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL))?;
+        .map_err(|problem| ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL))?
+        .chosen(ChosenBy::Setting(REDIS_URL));
     if !values.is_given("redis-url") {
-        redis = redis.by_default();
+        redis = redis.chosen(ChosenBy::Default(REDIS_URL));
     }
     let group = values.required("group", "a name")?;
     if !is_group(&group) {
