@@ -34,7 +34,8 @@ pub use self::members::{ClusterOptions, ConsumerProgram, Member};
 pub use self::programs::Programs;
 pub use self::redis::{RedisOptions, RedisServer};
 pub use self::trial::Trial;
-pub use crate::ledger::overview::{GroupView, Lease, Snapshot};
+pub use crate::ledger::Lease;
+pub use crate::ledger::overview::{GroupView, Snapshot};
 
 /// The pause between two looks at a condition: the first, and the longest it grows to.
 const FIRST_POLL: Duration = Duration::from_millis(1);
