@@ -36,8 +36,8 @@ pub fn command_lines() -> [Command; 4] {
     [dispatcher::command(), consumer::command(), publisher::command(), tool::command()]
 }
 
-/// The settings of all programs and subcommands. A name has the same meaning in all of them, since its variable may be set
-/// for all.
+/// The settings of all programs and subcommands. A name has the same meaning in all of them, since its variable may be
+/// set for all.
 fn tables() -> impl Iterator<Item = &'static [Setting]> {
     let own = [
         dispatcher::SETTINGS,

@@ -29,7 +29,8 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// Standard error as a file of its own: a thread that is blocked in writing to it holds no lock that others wait for.
+    /// Standard error as a file of its own: a thread that is blocked in writing to it holds no lock that others wait
+    /// for.
     pub(super) fn standard_error() -> io::Result<File> {
         Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
     }

@@ -1,10 +1,4 @@
-//! What a program tells its operator in numbers: a registry that reads the program's own counters when it is asked.
-//!
-//! The product keeps plain atomics and knows no metrics library; it hands [`Metrics`] a closure for each number. The
-//! closures run on a thread of the [`MetricsServer`], so they must be quick and must not wait.
-//!
-//! Names get the prefix `oncecast_`, counters the suffix `_total`. The numbers of the process itself come from
-//! `/proc` and are left out where there is none.
+//! The numbers of a program, and their text.
 
 use std::fmt;
 
@@ -16,15 +10,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-pub mod healthcheck;
-mod http;
-mod process;
-pub mod settings;
-mod site;
-
-pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
-pub use self::site::Site;
-pub use crate::base::histogram::{Distribution, Histogram};
+use super::process::ProcessCollector;
+use crate::base::histogram::Distribution;
 
 /// The labels of a number: names and values.
 pub type Labels = Vec<(&'static str, String)>;
@@ -84,7 +71,7 @@ impl Metrics {
     /// Numbers of the process and the build; a program adds its own.
     pub fn new() -> Metrics {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(process::ProcessCollector));
+        registry.register_collector(Box::new(ProcessCollector));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("oncecast_build", "The version of this program", build);
         Metrics { registry }
@@ -179,6 +166,3 @@ where
         (self.encode)(encoder.encode_descriptor(&self.name, self.help, None, self.kind)?)
     }
 }
-
-#[cfg(test)]
-mod tests;

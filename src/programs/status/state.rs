@@ -1,51 +1,21 @@
-//! How a group stands: `oncecast status`, and the page that each dispatcher shows.
-//!
-//! An [`Onlooker`] only reads. What it sees comes from two sources: the group's keys, and the reports that the
-//! dispatchers leave in Redis once a second. Nothing here is of one moment: the values are read one after the other,
-//! and reports are up to a second old.
+//! The state of a group, as one look at Redis finds it. Plain values.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{after, select};
-
-use crate::base::error::{Error, Result};
-use crate::base::id::{MessageId, wall_clock_us};
-use crate::base::shutdown::shutdown_channel;
-use crate::base::text::Escaped;
+use super::report::{Rates, Report};
 use crate::ledger::Lease;
-use crate::ledger::overview::{self, GroupView, Part, Snapshot};
+use crate::ledger::overview::{self, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
-use crate::ledger::server_check::{self, Warning};
-use crate::ledger::{Connection, Keys};
-use crate::process::log;
-use crate::process::output::{self, Reader};
+use crate::ledger::server_check::Warning;
 
-mod health;
-pub mod report;
-pub mod settings;
-mod show;
-
-pub use self::show::{failure_to_json, json_text};
-
-use self::report::{Rates, Report};
-use self::settings::StatusConfig;
-
-/// How long a reply is waited for.
-const REPLY_TIME: Duration = Duration::from_secs(5);
-/// How often `--watch` looks.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// How often the server's settings are looked at.
-const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 /// The most gaps that are shown.
 pub const SHOWN_GAPS: usize = 10;
 /// How long a message may be pending before that needs attention, unless set otherwise.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
-/// So many dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) need attention. The alert `OncecastManyDeadLetters` has the same numbers.
+/// So many dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) need attention. The alert
+/// `OncecastManyDeadLetters` has the same numbers.
 pub const MANY_DEATHS: u64 = 10;
-/// The exit code for a group that needs attention.
-pub const NEEDS_ATTENTION: u8 = 3;
 
 /// How a group stands.
 #[derive(Clone, Debug)]
@@ -78,7 +48,7 @@ pub struct Member {
 }
 
 impl Member {
-    fn new(member: overview::Member) -> Member {
+    pub(super) fn new(member: overview::Member) -> Member {
         Member { id: member.id, report: member.report.as_deref().and_then(Report::parse) }
     }
 
@@ -99,7 +69,8 @@ impl Status {
         self.settings.iter().filter(|warning| !warning.is_note()).map(Warning::to_string).collect()
     }
 
-    fn leaders_report(&self) -> Option<&Report> {
+    /// The report of the leader, if there is one and it reports.
+    pub fn leaders_report(&self) -> Option<&Report> {
         let leader = self.leader()?;
         self.members.iter().find(|member| member.id == leader.holder)?.report.as_ref().filter(|report| report.leads)
     }
@@ -137,121 +108,4 @@ impl Status {
     pub fn recent_deaths(&self) -> u64 {
         self.members.iter().filter_map(|member| member.report.as_ref()).map(|report| report.recent_deaths).sum()
     }
-
-    /// 0 if all is well.
-    pub fn exit_code(&self) -> u8 {
-        if self.problems().is_empty() { 0 } else { NEEDS_ATTENTION }
-    }
 }
-
-/// Looks at one group, again and again, through one connection.
-pub struct Onlooker {
-    view: GroupView,
-    /// Whether the oldest pending message is known from reports.
-    relies_on_reports: bool,
-    max_age: Duration,
-    /// What was found in the server's settings, and when; nothing since the last failure.
-    settings: Option<(Vec<Warning>, Instant)>,
-}
-
-impl Onlooker {
-    /// Opens nothing yet.
-    pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> Onlooker {
-        Onlooker { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None }
-    }
-
-    /// The same for a user that may only read, and call no scripts: the age of the oldest pending message is known from the
-    /// dispatchers' reports. If there are none, the message is read.
-    pub fn without_scripts(self) -> Onlooker {
-        Onlooker { view: self.view.without_scripts(), relies_on_reports: true, ..self }
-    }
-
-    /// How the group stands now.
-    pub fn look(&mut self) -> Result<Status> {
-        let status = self.try_to_look();
-        if status.is_err() {
-            // Behind the address may be another server next time.
-            self.settings = None;
-        }
-        status
-    }
-
-    fn try_to_look(&mut self) -> Result<Status> {
-        let mut snapshot = self.view.snapshot()?;
-        let members: Vec<Member> = self.view.members(&snapshot)?.into_iter().map(Member::new).collect();
-        let any = snapshot.pending > 0 || self.view.refused().contains(&Part::Pending);
-        if self.relies_on_reports && any {
-            // The latest look is that which has seen the most go.
-            let reported = members.iter().filter_map(|member| member.report.as_ref()?.oldest).max().map(MessageId);
-            snapshot.oldest = reported.map_or_else(|| self.view.oldest_read_whole(), |oldest| Ok(Some(oldest)))?;
-        }
-        let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
-        let settings = self.settings()?.to_vec();
-        Ok(Status {
-            group: self.view.keys().group.clone(),
-            now_us: wall_clock_us(),
-            snapshot,
-            refused: self.view.refused().clone(),
-            members,
-            gaps,
-            settings,
-            max_age: self.max_age,
-        })
-    }
-
-    /// What is to be said of the server's settings, looked at now or not long ago.
-    fn settings(&mut self) -> Result<&[Warning]> {
-        let fresh = self.settings.take().filter(|(_, looked)| looked.elapsed() < SETTINGS_EVERY);
-        let settings = match fresh {
-            Some(settings) => settings,
-            None => (server_check::check(self.view.connection())?, Instant::now()),
-        };
-        Ok(&self.settings.insert(settings).0)
-    }
-}
-
-/// Shows how a group stands, once or until interrupted. The exit code tells the health that was seen last.
-pub fn run(config: &StatusConfig) -> Result<u8> {
-    let _log = log::init(config.common.log_level, "oncecast", "status")?;
-    let connection = Connection::new(config.common.redis.clone(), REPLY_TIME);
-    let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age).without_scripts();
-    if !config.watch {
-        let status = onlooker.look()?;
-        return output::print(shown(config.json, &status)).map(|_| status.exit_code());
-    }
-    let (handle, requests) = shutdown_channel();
-    handle.on_signals()?;
-    let screen = !config.json && io::stdout().is_terminal();
-    // On a screen from the top left corner, when it is empty; elsewhere with an empty line between two looks.
-    let (before, after_it) = match (screen, config.json) {
-        (true, _) => ("\x1b[H\x1b[2J", ""),
-        (false, true) => ("", ""),
-        (false, false) => ("", "\n"),
-    };
-    loop {
-        let (text, outcome) = match onlooker.look() {
-            Ok(status) => (shown(config.json, &status), Ok(status.exit_code())),
-            // In the place of the figures, which would look like those of now.
-            Err(error) if config.json => (failure_as_json(config, &error) + "\n", Err(error)),
-            Err(error) => (format!("{}\n", Escaped(format!("status unknown: {error}"))), Err(error)),
-        };
-        if output::print(format_args!("{before}{text}{after_it}"))? == Reader::Gone {
-            return outcome;
-        }
-        select! {
-            recv(requests.receiver()) -> _ => return outcome,
-            recv(after(WATCH_EVERY)) -> _ => {}
-        }
-    }
-}
-
-fn failure_as_json(config: &StatusConfig, error: &Error) -> String {
-    json_text(&failure_to_json(&config.common.keys.group, &error.to_string()))
-}
-
-fn shown(json: bool, status: &Status) -> String {
-    if json { format!("{}\n", json_text(&status.to_json())) } else { status.to_string() }
-}
-
-#[cfg(test)]
-mod tests;
