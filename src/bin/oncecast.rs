@@ -28,7 +28,7 @@ fn run(config: ToolConfig) -> Result<u8> {
             let _log = log::init(config.log_level, "oncecast", "chaos")?;
             lab::chaos::run(&config)
         }
-        ToolConfig::Witness(config) => lab::witness::run(*config).map(|()| 0),
+        ToolConfig::Witness(config) => lab::chaos::consumer::run(*config).map(|()| 0),
         ToolConfig::BenchPart(part) => lab::bench::run_part(*part).map(|()| 0),
         ToolConfig::Bench(config) => {
             let _log = log::init(config.log_level, "oncecast", "bench")?;

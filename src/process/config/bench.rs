@@ -10,7 +10,7 @@ use super::Default::{Found, Text};
 use super::programs::log_level;
 use super::tables::{self, LOG_LEVEL, REDIS_SERVER};
 use super::{ConfigError, Environment, Setting, Values, quoted};
-use crate::lab::bench::{Kind, PAYLOAD_BYTES, USUAL_BYTES};
+use crate::lab::bench::{Contender, PAYLOAD_BYTES, USUAL_BYTES};
 
 pub(super) mod parts;
 
@@ -22,7 +22,7 @@ pub struct BenchConfig {
     /// Whether all of it is to be short.
     pub quick: bool,
     /// What is compared.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<Contender>,
     /// How often the throughput of each kind is measured.
     pub rounds: usize,
     /// Messages of a round.
@@ -164,11 +164,11 @@ pub(super) fn bench(matches: &ArgMatches, environment: Environment<'_>) -> Resul
     })
 }
 
-fn kinds(values: &Values<'_>) -> Result<Vec<Kind>, ConfigError> {
+fn kinds(values: &Values<'_>) -> Result<Vec<Contender>, ConfigError> {
     let text = values.required("kinds", "what is measured")?;
-    let names = Kind::ALL.map(Kind::name).join(", ");
-    let kind = |word: &str| Kind::ALL.into_iter().find(|kind| kind.name() == word.trim());
-    let kinds: Vec<Kind> = text
+    let names = Contender::ALL.map(Contender::name).join(", ");
+    let kind = |word: &str| Contender::ALL.into_iter().find(|kind| kind.name() == word.trim());
+    let kinds: Vec<Contender> = text
         .split(',')
         .map(|word| kind(word).ok_or_else(|| ConfigError::new("kinds", quoted(word), format_args!("some of {names}"))))
         .collect::<Result<_, _>>()?;

@@ -15,7 +15,7 @@ use super::suggestion;
 use super::tables::{self, AUDIT, CHAOS, CONSUMER, DEMO, DISPATCHER, HEALTHCHECK, PUBLISHER, STATUS, WITNESS};
 use super::{ConfigError, Environment, Values, check_host_port, is_plain_name, quoted};
 use crate::base::id::DispatcherId;
-use crate::lab::trial::plan::{Fault, Plan, Target};
+use crate::lab::experiment::plan::{Fault, Plan, Target};
 use crate::lane::retry_policy::RetryPolicy;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
 use crate::process::metrics::healthcheck::Question;

@@ -1,4 +1,4 @@
-//! A consumer whose handler takes its time: `stamp`, after a wait that stands for the work of real life.
+//! A consumer with a slow handler: it sleeps, in place of real work, and then calls `stamp`.
 
 use std::thread;
 

@@ -1,36 +1,36 @@
-//! What a load has come to, as its last line of output. Pure.
+//! The summary of a load, as its last line of output. Pure.
 
-/// What came of a load.
+/// The counts and times of a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in crate::lab::bench) struct Summary {
     /// Messages sent.
     pub(in crate::lab::bench) sent: u64,
-    /// Messages that no subscriber received.
+    /// Messages that had no subscriber.
     pub(in crate::lab::bench) unreceived: u64,
-    /// Results recorded between the first message and the last, and how long that took.
-    pub(in crate::lab::bench) recorded_meanwhile: u64,
+    /// Results recorded while messages were sent, and how long sending took.
+    pub(in crate::lab::bench) recorded_while_sending: u64,
     pub(in crate::lab::bench) sending_us: u64,
-    /// Results recorded in the end, whoever's message they are of, and how long it took until the last.
+    /// All results in the stream at the end, and the time from the first message until the last result.
     pub(in crate::lab::bench) recorded: u64,
     pub(in crate::lab::bench) elapsed_us: u64,
-    /// The load's own CPU time.
+    /// The CPU time of the load process.
     pub(in crate::lab::bench) cpu_us: u64,
 }
 
 impl Summary {
-    /// As the program prints it, and as [`Summary::read`] takes it.
+    /// The summary as a line of text.
     pub(super) fn line(&self) -> String {
-        let Summary { sent, unreceived, recorded_meanwhile, sending_us, recorded, elapsed_us, cpu_us } = self;
-        format!("{sent} {unreceived} {recorded_meanwhile} {sending_us} {recorded} {elapsed_us} {cpu_us}")
+        let Summary { sent, unreceived, recorded_while_sending, sending_us, recorded, elapsed_us, cpu_us } = self;
+        format!("{sent} {unreceived} {recorded_while_sending} {sending_us} {recorded} {elapsed_us} {cpu_us}")
     }
 
-    /// Reads the last line of the program's output.
+    /// Parses what [`Summary::line`] returned.
     pub(in crate::lab::bench) fn read(line: &str) -> Option<Summary> {
         let numbers: Vec<u64> = line.split(' ').map(|number| number.parse().ok()).collect::<Option<_>>()?;
-        let [sent, unreceived, recorded_meanwhile, sending_us, recorded, elapsed_us, cpu_us] = numbers[..] else {
+        let [sent, unreceived, recorded_while_sending, sending_us, recorded, elapsed_us, cpu_us] = numbers[..] else {
             return None;
         };
-        Some(Summary { sent, unreceived, recorded_meanwhile, sending_us, recorded, elapsed_us, cpu_us })
+        Some(Summary { sent, unreceived, recorded_while_sending, sending_us, recorded, elapsed_us, cpu_us })
     }
 }
 
@@ -43,7 +43,7 @@ mod tests {
         let summary = Summary {
             sent: 1,
             unreceived: 2,
-            recorded_meanwhile: 3,
+            recorded_while_sending: 3,
             sending_us: 4,
             recorded: 5,
             elapsed_us: 6,
