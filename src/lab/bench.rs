@@ -15,11 +15,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use self::context::{Abort, Context};
+use self::settings::BenchConfig;
 use super::console::{Console, Tone};
 use super::numbers::grouped;
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::shutdown_channel;
-use crate::process::config::BenchConfig;
+use crate::process::log;
 
 mod chart;
 mod contender;
@@ -30,20 +31,21 @@ mod latency;
 mod processes;
 mod rig;
 mod run;
+pub mod settings;
 mod setup;
 mod sweep;
 mod throughput;
 mod verify;
 
-pub use self::contender::Contender;
-pub use self::processes::run as run_part;
-pub(crate) use self::processes::{PAYLOAD_BYTES, USUAL_BYTES};
+pub use self::processes::run as run_process;
+pub use self::processes::settings as process_settings;
 
 /// The exit code if a message was lost or a result is wrong.
 const VIOLATION_EXIT_CODE: u8 = 3;
 
 /// Measures, and prints and writes the figures. Returns the exit code.
 pub fn run(config: &BenchConfig) -> Result<u8> {
+    let _log = log::init(config.log_level, "oncecast", "bench")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     // Created before the measurements, so that a path that can't be written is noticed at once.
@@ -113,9 +115,9 @@ fn measure(context: &mut Context<'_>) -> Result<Figures, Abort> {
     Ok(Figures {
         title,
         machine: machine(config, &redis, cores),
-        throughput: config.parts.throughput.then(|| throughput::measure(context)).transpose()?,
-        latency: config.parts.latency.then(|| latency::measure(context)).transpose()?,
-        sweep: config.parts.sweep.then(|| sweep::measure(context)).transpose()?,
+        throughput: config.measured.throughput.then(|| throughput::measure(context)).transpose()?,
+        latency: config.measured.latency.then(|| latency::measure(context)).transpose()?,
+        sweep: config.measured.sweep.then(|| sweep::measure(context)).transpose()?,
     })
 }
 

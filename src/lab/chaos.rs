@@ -2,6 +2,7 @@
 //! [journal](crate::lab::journal), so that handler runs are counted across every kill.
 
 use self::report::Report;
+use self::settings::ChaosConfig;
 use super::cluster::{ClusterOptions, ConsumerProgram};
 use super::console::{Console, Tone};
 use super::experiment::Experiment;
@@ -11,15 +12,17 @@ use super::programs::Programs;
 use super::redis::RedisOptions;
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
-use crate::process::config::ChaosConfig;
+use crate::process::log;
 
 mod chart;
 pub mod consumer;
 mod page;
 mod report;
+pub mod settings;
 
 /// Runs it with the programs in this one's folder. Returns the exit code.
 pub fn run(config: &ChaosConfig) -> Result<u8> {
+    let _log = log::init(config.log_level, "oncecast", "chaos")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     let mut console = Console::stdout(handle);
@@ -39,7 +42,7 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
             consumers: config.consumers,
             consumer_program: ConsumerProgram {
                 name: "oncecast".to_owned(),
-                arguments: ["witness", "--journals", &folder].map(str::to_owned).to_vec(),
+                arguments: ["chaos-consumer", "--journals", &folder].map(str::to_owned).to_vec(),
             },
             ..ClusterOptions::new(Programs::beside_this_one()?)
         },

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use self::settings::DemoConfig;
 use super::cluster::ClusterOptions;
 use super::console::{Console, Tone};
 use super::experiment::Experiment;
@@ -11,8 +12,9 @@ use super::programs::Programs;
 use super::redis::RedisOptions;
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
-use crate::process::config::DemoConfig;
+use crate::process::log;
 
+pub mod settings;
 mod summary;
 
 /// The longest time until the killed leader is restarted.
@@ -20,6 +22,7 @@ const OUTAGE: Duration = Duration::from_secs(3);
 
 /// Runs the demonstration with the programs in this one's folder. Returns the exit code.
 pub fn run(config: &DemoConfig) -> Result<u8> {
+    let _log = log::init(config.log_level, "oncecast", "demo")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     let mut console = Console::stdout(handle);

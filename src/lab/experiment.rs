@@ -19,8 +19,9 @@ use super::console::{Console, Tone};
 use super::folder::PrivateFolder;
 use crate::base::error::Result;
 use crate::base::shutdown::ShutdownRequests;
-use crate::process::config::{AuditConfig, CommonConfig};
+use crate::programs::audit::settings::AuditConfig;
 use crate::programs::audit::{AuditReport, audit};
+use crate::programs::common::CommonConfig;
 
 pub mod injector;
 pub mod plan;

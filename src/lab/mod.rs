@@ -22,6 +22,7 @@ pub mod ports;
 pub mod programs;
 pub mod readiness;
 pub mod redis;
+mod settings;
 pub mod wait;
 
 pub use self::child::{ChildProcess, Signal};

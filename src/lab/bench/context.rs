@@ -1,9 +1,9 @@
 //! What every measurement of a bench needs, and why one ends early.
 
+use super::settings::BenchConfig;
 use crate::base::error::Error;
 use crate::base::shutdown::ShutdownRequests;
 use crate::lab::console::Console;
-use crate::process::config::BenchConfig;
 
 /// The settings, the console, and requests to stop.
 pub(super) struct Context<'a> {

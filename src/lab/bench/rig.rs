@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::contender::{Contender, Role};
 use super::context::Abort;
 use super::processes::RawConnection;
+use super::processes::settings::LoadCommand;
+use super::settings::BenchConfig;
 use super::setup::Setup;
 use crate::base::error::Result;
 use crate::base::shutdown::ShutdownRequests;
@@ -17,7 +19,6 @@ use crate::lab::programs::Programs;
 use crate::lab::redis::{RedisOptions, RedisServer};
 use crate::lab::wait::wait_until;
 use crate::ledger::command::command;
-use crate::process::config::{BenchConfig, LoadCommand};
 
 /// How long processes may take to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);

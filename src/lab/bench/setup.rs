@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::contender::Contender;
-use crate::process::config::BenchConfig;
+use super::settings::BenchConfig;
 
 /// What is started, and the size of its messages.
 #[derive(Clone, Copy, Debug)]

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::contender::Contender;
 use super::rig::Rig;
 use super::run::{run_load, measure as measure_run};
+use super::settings::BenchConfig;
 use super::setup::Setup;
 use super::chart;
 use super::context::{Abort, Context};
 use crate::base::error::Result;
 use crate::lab::numbers::{grouped, rounded};
-use crate::process::config::BenchConfig;
 
 /// The throughput at all points.
 pub(super) struct Sweep {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
+use super::settings::ChaosConfig;
 use crate::lab::console::{Console, Tone};
 use crate::lab::experiment::Findings;
 use crate::lab::experiment::injector::InjectedFault;
 use crate::lab::journal::Runs;
 use crate::lab::numbers::grouped;
-use crate::process::config::ChaosConfig;
 
 /// See the module's text.
 pub(super) struct Report<'a> {

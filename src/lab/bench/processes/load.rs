@@ -18,11 +18,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::raw_connection::RawConnection;
 use super::message::{self, now_us};
+use super::settings::{LoadCommand, LoadConfig};
 use super::summary::Summary;
 use crate::base::error::{Error, Result};
 use crate::lab::bench::cpu;
 use crate::ledger::command::{begin, command, word};
-use crate::process::config::{LoadCommand, LoadConfig};
 use crate::process::output;
 
 /// How many pipelines are in flight without a rate: the next is written while the last is being answered.

@@ -6,10 +6,10 @@
 
 use super::raw_connection::RawConnection;
 use super::message::{PAYLOAD_BYTES, ResultWriter};
+use super::settings::RelayConfig;
 use crate::base::error::{Error, Result};
 use crate::ledger::command::command;
 use crate::ledger::resp::{Received, receive};
-use crate::process::config::RelayConfig;
 use crate::process::output;
 
 /// The most results in a pipeline.

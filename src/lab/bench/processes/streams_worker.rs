@@ -13,9 +13,9 @@
 
 use super::raw_connection::RawConnection;
 use super::message::ResultWriter;
+use super::settings::WorkerConfig;
 use crate::base::error::{Error, Result};
 use crate::ledger::command::{begin, command, word};
-use crate::process::config::WorkerConfig;
 use crate::process::output;
 
 /// How long Redis waits for messages before it answers, in milliseconds.
