@@ -8,9 +8,9 @@ use clap::Command;
 
 use crate::base::error::Result;
 use crate::lab::bench::{process_settings, settings as bench};
+use crate::lab::chaos::consumer::settings as chaos_consumer;
 use crate::lab::chaos::settings as chaos;
 use crate::lab::demo::settings as demo;
-use crate::lab::chaos::consumer::settings as chaos_consumer;
 use crate::process::config::Setting;
 use crate::process::metrics::healthcheck;
 use crate::process::program::{self, CommandLine};

@@ -96,7 +96,8 @@ impl ChildProcess {
     /// Its exit status, once it has exited and its output has been read.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
-            self.ended = self.child.try_wait().map_err(Error::io(format!("asking for the exit status of {}", self.name)))?;
+            self.ended =
+                self.child.try_wait().map_err(Error::io(format!("asking for the exit status of {}", self.name)))?;
             if self.ended.is_some() {
                 [&self.stdout, &self.stderr].into_iter().for_each(|output| output.wait_for_end(OUTPUT_LIMIT));
             }

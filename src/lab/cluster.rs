@@ -78,9 +78,9 @@ impl Cluster {
     pub fn start_node(&mut self, node: Node) -> Result<()> {
         let process = match node {
             Node::Dispatcher(number) => self.launch_dispatcher(number)?,
-            Node::Consumer(number) => launch::on_former_port(self.address(number), |address| {
-                self.launch_consumer(number, address)
-            })?,
+            Node::Consumer(number) => {
+                launch::on_former_port(self.address(number), |address| self.launch_consumer(number, address))?
+            }
         };
         *self.slot(node) = Some(process);
         Ok(())

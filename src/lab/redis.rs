@@ -63,7 +63,9 @@ impl RedisServer {
     pub fn start(options: RedisOptions) -> Result<RedisServer> {
         let safe = |password: &String| !password.is_empty() && password.bytes().all(|b| b.is_ascii_alphanumeric());
         if !options.password.iter().all(safe) {
-            return Err(Error::Failed("the password of a private server must consist of letters and digits".to_owned()));
+            return Err(Error::Failed(
+                "the password of a private server must consist of letters and digits".to_owned(),
+            ));
         }
         let program = programs::redis_server(options.program.as_deref())?;
         let folder = PrivateFolder::create("redis")?;

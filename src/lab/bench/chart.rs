@@ -103,8 +103,14 @@ mod tests {
 
     #[test]
     fn bars_are_as_long_as_their_values_and_stay_in_the_chart() {
-        let bar = |contender: Contender, value: f64| Bar { contender, label: "a<b".into(), value, spread: Some((value, 2.0 * value)) };
-        let bars = vec![bar(Contender::Oncecast, 100_000.0), bar(Contender::Relay, 50_000.0), bar(Contender::Streams, 0.0)];
+        let bar = |contender: Contender, value: f64| Bar {
+            contender,
+            label: "a<b".into(),
+            value,
+            spread: Some((value, 2.0 * value)),
+        };
+        let bars =
+            vec![bar(Contender::Oncecast, 100_000.0), bar(Contender::Relay, 50_000.0), bar(Contender::Streams, 0.0)];
         let group = Group { title: "t & t".into(), unit: "/s", digits: 0, bars };
         let svg = svg("title", &[group]);
         let width = |class: &str| {

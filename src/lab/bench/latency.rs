@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::histogram::Histogram;
+use super::chart;
 use super::contender::Contender;
+use super::context::{Abort, Context};
+use super::histogram::Histogram;
 use super::rig::Rig;
 use super::run::{measure as measure_run, wait_for_end};
 use super::setup::Setup;
-use super::chart;
-use super::context::{Abort, Context};
 use crate::base::error::Result;
 use crate::lab::child::ChildProcess;
 use crate::lab::numbers::{grouped, rounded};
@@ -78,12 +78,14 @@ fn ms(micros: u64) -> f64 {
 
 impl Point {
     fn line(&self) -> String {
-        let shares: String = PERCENTILES.iter().map(|(_, share)| format!(" {:>9.2}", ms(self.times.percentile(*share)))).collect();
+        let shares: String =
+            PERCENTILES.iter().map(|(_, share)| format!(" {:>9.2}", ms(self.times.percentile(*share)))).collect();
         format!("{:9} {:>9}{shares} {:>9.2}", self.contender.name(), grouped(self.rate), ms(self.times.most_us()))
     }
 
     fn json(&self) -> Value {
-        let shares = PERCENTILES.map(|(name, share)| (name.to_owned(), json!(rounded(ms(self.times.percentile(share))))));
+        let shares =
+            PERCENTILES.map(|(name, share)| (name.to_owned(), json!(rounded(ms(self.times.percentile(share))))));
         json!({
             "kind": self.contender.name(),
             "messages_per_s": self.rate,

@@ -63,7 +63,11 @@ impl Rig {
     }
 
     /// Starts everything except the consumers.
-    pub(super) fn start_without_consumers(setup: Setup, config: &BenchConfig, requests: &ShutdownRequests) -> Result<Rig, Abort> {
+    pub(super) fn start_without_consumers(
+        setup: Setup,
+        config: &BenchConfig,
+        requests: &ShutdownRequests,
+    ) -> Result<Rig, Abort> {
         let mut rig = Rig::start_servers(setup, config, requests)?;
         if let Processes::Oncecast(cluster) = &mut rig.processes {
             for number in 0..setup.consumers {

@@ -50,7 +50,12 @@ impl Measurement {
 }
 
 /// Runs a load to its end and measures it. `first` messages were sent before.
-pub(super) fn measure(rig: &mut Rig, load: Command, first: u64, requests: &ShutdownRequests) -> Result<Measurement, Abort> {
+pub(super) fn measure(
+    rig: &mut Rig,
+    load: Command,
+    first: u64,
+    requests: &ShutdownRequests,
+) -> Result<Measurement, Abort> {
     let before = cpu_times(rig)?;
     let summary = run_load(rig, load, requests)?;
     let after = cpu_times(rig)?;
@@ -97,7 +102,11 @@ pub(super) fn run_load(rig: &mut Rig, load: Command, requests: &ShutdownRequests
 }
 
 /// Waits until a process has ended successfully. All others must keep running.
-pub(super) fn wait_for_end(rig: &mut Rig, process: &mut ChildProcess, requests: &ShutdownRequests) -> Result<(), Abort> {
+pub(super) fn wait_for_end(
+    rig: &mut Rig,
+    process: &mut ChildProcess,
+    requests: &ShutdownRequests,
+) -> Result<(), Abort> {
     let mut asked = false;
     let what = format!("the end of {}", process.name());
     let ended = wait_until(RUN_LIMIT, what, || {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::chart;
 use super::contender::Contender;
+use super::context::{Abort, Context};
 use super::rig::Rig;
-use super::run::{run_load, measure as measure_run};
+use super::run::{measure as measure_run, run_load};
 use super::settings::BenchConfig;
 use super::setup::Setup;
-use super::chart;
-use super::context::{Abort, Context};
 use crate::base::error::Result;
 use crate::lab::numbers::{grouped, rounded};
 
@@ -185,8 +185,12 @@ impl Sweep {
                 true => point.contender.name().to_owned(),
                 false => format!("{}{} {}", grouped(point.value), point.unit, point.contender.name()),
             };
-            let bar =
-                |point: &Point| chart::Bar { contender: point.contender, label: label(point), value: point.per_s, spread: None };
+            let bar = |point: &Point| chart::Bar {
+                contender: point.contender,
+                label: label(point),
+                value: point.per_s,
+                spread: None,
+            };
             let by = if sizes { points[0].label() } else { points[0].axis.to_owned() };
             let title = format!("messages/s by {by}");
             chart::Group { title, unit: "/s", digits: 0, bars: points.iter().map(bar).collect() }

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::contender::{Contender, Role};
-use super::rig::Rig;
-use super::run::{Measurement, run_load, idle as idle_share, measure as measure_run};
-use super::setup::Setup;
 use super::chart;
+use super::contender::{Contender, Role};
 use super::context::{Abort, Context};
+use super::rig::Rig;
+use super::run::{Measurement, idle as idle_share, measure as measure_run, run_load};
+use super::setup::Setup;
 use crate::base::error::{Error, Result};
 use crate::lab::numbers::{grouped, median, rounded};
 use crate::ledger::Command;
@@ -51,7 +51,8 @@ pub(super) fn measure(context: &mut Context<'_>) -> Result<Throughput, Abort> {
     }
     for row in &mut rows {
         row.idle = measure_idle(context, row.contender)?;
-        row.memory = if row.contender == Contender::Relay { None } else { Some(measure_memory(context, row.contender)?) };
+        row.memory =
+            if row.contender == Contender::Relay { None } else { Some(measure_memory(context, row.contender)?) };
     }
     let throughput = Throughput { rows };
     throughput.lines().iter().for_each(|line| context.line(line));

@@ -44,7 +44,11 @@ impl Recoveries {
         let ms = |time: Option<Duration>| time.map_or("not seen".to_owned(), milliseconds);
         let unseen = if self.unseen > 0 { format!("  not seen in {}", self.unseen) } else { String::new() };
         let (kind, count) = (&self.kind, self.times.len() + self.unseen);
-        format!("    {kind:<22}{count:>4} ×  median {:>9}  longest {:>9}{unseen}", ms(self.median()), ms(self.longest()))
+        format!(
+            "    {kind:<22}{count:>4} ×  median {:>9}  longest {:>9}{unseen}",
+            ms(self.median()),
+            ms(self.longest())
+        )
     }
 }
 

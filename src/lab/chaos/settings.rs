@@ -6,8 +6,8 @@ use clap::{ArgMatches, Command};
 use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
-use crate::lab::settings::REDIS_SERVER;
 use crate::lab::experiment::plan::{Fault, Plan, Target};
+use crate::lab::settings::REDIS_SERVER;
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::{LOG_LEVEL, log_level};

@@ -282,8 +282,13 @@ mod tests {
     #[test]
     fn only_nodes_that_fit_the_target_are_chosen() {
         let running = [Node::Dispatcher(0), Node::Dispatcher(1), Node::Consumer(0), Node::Consumer(2)];
-        let planned =
-            |target, pick| PlannedFault { at: Duration::ZERO, fault: Fault::Kill, target, outage: Duration::ZERO, pick };
+        let planned = |target, pick| PlannedFault {
+            at: Duration::ZERO,
+            fault: Fault::Kill,
+            target,
+            outage: Duration::ZERO,
+            pick,
+        };
         let chosen = |target, pick| choose(&planned(target, pick), Node::Dispatcher(1), &running);
         for pick in 0..8 {
             assert_eq!(chosen(Target::Leader, pick), Some(Node::Dispatcher(1)));

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::raw_connection::RawConnection;
 use super::message::{self, now_us};
+use super::raw_connection::RawConnection;
 use super::settings::{LoadCommand, LoadConfig};
 use super::summary::Summary;
 use crate::base::error::{Error, Result};
@@ -42,7 +42,7 @@ const COUNT_EVERY: Duration = Duration::from_millis(1);
 const QUIET_LIMIT: Duration = Duration::from_secs(20);
 
 /// Sends the messages, waits for the results, and prints the summary.
-pub(in crate::lab::bench) fn run(config: LoadConfig) -> Result<()> {
+pub(crate) fn run(config: LoadConfig) -> Result<()> {
     let connection = RawConnection::connect(config.port)?;
     let writer = connection.writer()?;
     let (sent, pipelines) = bounded(MAX_UNANSWERED);

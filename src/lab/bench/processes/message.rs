@@ -65,7 +65,7 @@ fn push_digits(out: &mut Vec<u8>, number: u64, width: usize) {
 }
 
 /// Parses the number and the time in a result's `message_id` or `payload`.
-pub(in crate::lab::bench) fn read(id: &[u8]) -> Option<(u64, Option<u64>)> {
+pub(crate) fn read(id: &[u8]) -> Option<(u64, Option<u64>)> {
     let Some(rest) = id.strip_prefix(PREFIX) else {
         // A short message contains no time.
         let all_digits = id.iter().all(u8::is_ascii_digit);

@@ -19,7 +19,7 @@ const REPLY_LIMIT: Duration = Duration::from_secs(30);
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// See the module's text.
-pub(in crate::lab::bench) struct RawConnection {
+pub(crate) struct RawConnection {
     stream: TcpStream,
     buffer: Vec<u8>,
     /// Where the next reply begins, and where the bytes read end.
@@ -29,7 +29,7 @@ pub(in crate::lab::bench) struct RawConnection {
 
 impl RawConnection {
     /// Connects to the server on this port of 127.0.0.1.
-    pub(in crate::lab::bench) fn connect(port: u16) -> Result<RawConnection> {
+    pub(crate) fn connect(port: u16) -> Result<RawConnection> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let connect = || {
             let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
@@ -53,12 +53,12 @@ impl RawConnection {
     }
 
     /// Sends commands.
-    pub(in crate::lab::bench) fn send(&mut self, commands: &[u8]) -> Result<()> {
+    pub(crate) fn send(&mut self, commands: &[u8]) -> Result<()> {
         self.stream.write_all(commands).map_err(Error::io("writing to redis"))
     }
 
     /// Discards the replies taken so far. Ranges returned before are invalid afterwards.
-    pub(in crate::lab::bench) fn discard_taken(&mut self) {
+    pub(crate) fn discard_taken(&mut self) {
         self.buffer.copy_within(self.next..self.end, 0);
         self.end -= self.next;
         self.next = 0;
@@ -93,12 +93,12 @@ impl RawConnection {
     }
 
     /// The bytes of a range.
-    pub(in crate::lab::bench) fn bytes(&self, range: &Range<usize>) -> &[u8] {
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
         &self.buffer[range.clone()]
     }
 
     /// Takes an integer.
-    pub(in crate::lab::bench) fn integer(&mut self) -> Result<u64> {
+    pub(crate) fn integer(&mut self) -> Result<u64> {
         let (kind, text) = self.line()?;
         if kind != b':' {
             return Err(self.unexpected(kind, &text));
@@ -107,7 +107,7 @@ impl RawConnection {
     }
 
     /// Takes a bulk string and returns its range.
-    pub(in crate::lab::bench) fn string(&mut self) -> Result<Range<usize>> {
+    pub(crate) fn string(&mut self) -> Result<Range<usize>> {
         let (kind, text) = self.line()?;
         if kind != b'$' {
             return Err(self.unexpected(kind, &text));
@@ -117,7 +117,7 @@ impl RawConnection {
     }
 
     /// Takes the header of an array and returns its length; `None` for a null array.
-    pub(in crate::lab::bench) fn array(&mut self) -> Result<Option<usize>> {
+    pub(crate) fn array(&mut self) -> Result<Option<usize>> {
         let (kind, text) = self.line()?;
         match (kind, self.bytes(&text)) {
             (b'*', b"-1") => Ok(None),
@@ -127,7 +127,7 @@ impl RawConnection {
     }
 
     /// Takes `count` replies that are simple strings, such as `+QUEUED`, integers or bulk strings, and ignores their values.
-    pub(in crate::lab::bench) fn skip_ok(&mut self, count: usize) -> Result<()> {
+    pub(crate) fn skip_ok(&mut self, count: usize) -> Result<()> {
         for _ in 0..count {
             let (kind, text) = self.line()?;
             match kind {
@@ -179,7 +179,7 @@ impl RawConnection {
 }
 
 /// Parses decimal digits.
-pub(in crate::lab::bench) fn digits(text: &[u8]) -> Option<u64> {
+pub(crate) fn digits(text: &[u8]) -> Option<u64> {
     /// More might not fit into 64 bits.
     const MAX_DIGITS: usize = 19;
     if text.is_empty() || text.len() > MAX_DIGITS {

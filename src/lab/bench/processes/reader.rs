@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::raw_connection::RawConnection;
 use super::message::{self, now_us};
+use super::raw_connection::RawConnection;
 use super::settings::ReaderConfig;
 use crate::base::error::{Error, Result};
 use crate::lab::bench::histogram::Histogram;
@@ -21,7 +21,7 @@ const PAGE: &str = "1000";
 const QUIET_LIMIT: Duration = Duration::from_secs(30);
 
 /// Reads the expected number of results and prints the histogram.
-pub(in crate::lab::bench) fn run(config: &ReaderConfig) -> Result<()> {
+pub(crate) fn run(config: &ReaderConfig) -> Result<()> {
     let mut connection = RawConnection::connect(config.port)?;
     output::print("ready\n")?;
     let mut histogram = Histogram::default();

@@ -4,8 +4,8 @@
 //! replies are read just before the next pipeline is sent. Nothing is stored, acknowledged or delivered to another
 //! process, and messages published while the relay does not run are lost.
 
-use super::raw_connection::RawConnection;
 use super::message::{PAYLOAD_BYTES, ResultWriter};
+use super::raw_connection::RawConnection;
 use super::settings::RelayConfig;
 use crate::base::error::{Error, Result};
 use crate::ledger::command::command;
@@ -16,7 +16,7 @@ use crate::process::output;
 const MAX_BATCH: usize = 1_000;
 
 /// Relays until it is killed: the relay's main loop.
-pub(in crate::lab::bench) fn run(config: &RelayConfig) -> Result<()> {
+pub(crate) fn run(config: &RelayConfig) -> Result<()> {
     let mut subscription = RawConnection::connect(config.port)?;
     let mut results = RawConnection::connect(config.port)?;
     let mut out = Vec::new();
@@ -33,7 +33,9 @@ pub(in crate::lab::bench) fn run(config: &RelayConfig) -> Result<()> {
         let mut batch = 0;
         while batch < MAX_BATCH {
             let received = receive(subscription.unparsed(), *PAYLOAD_BYTES.end());
-            let Some((received, length)) = received.map_err(|_| Error::Failed("the reply is not valid RESP".to_owned()))? else {
+            let Some((received, length)) =
+                received.map_err(|_| Error::Failed("the reply is not valid RESP".to_owned()))?
+            else {
                 break;
             };
             match received {

@@ -177,7 +177,11 @@ pub fn commands() -> [Command; 5] {
 }
 
 /// Reads the settings of a process of a comparison; `None` for any other subcommand.
-pub fn read(name: &str, matches: &ArgMatches, environment: Environment<'_>) -> Result<Option<BenchProcess>, ConfigError> {
+pub fn read(
+    name: &str,
+    matches: &ArgMatches,
+    environment: Environment<'_>,
+) -> Result<Option<BenchProcess>, ConfigError> {
     let values = |settings| Values::new(matches, settings, environment);
     let part = match name {
         LOAD_NAME => BenchProcess::Load(load(&values(LOAD))?),

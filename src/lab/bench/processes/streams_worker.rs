@@ -11,8 +11,8 @@
 //! all in its favour: entries stay in the stream (trimming costs Redis more than keeping them), entries of workers that
 //! died are not claimed, and it parses only the messages of the comparison.
 
-use super::raw_connection::RawConnection;
 use super::message::ResultWriter;
+use super::raw_connection::RawConnection;
 use super::settings::WorkerConfig;
 use crate::base::error::{Error, Result};
 use crate::ledger::command::{begin, command, word};
@@ -22,7 +22,7 @@ use crate::process::output;
 const BLOCK_MS: &str = "1000";
 
 /// Works until it is killed: the worker's main loop.
-pub(in crate::lab::bench) fn run(config: &WorkerConfig) -> Result<()> {
+pub(crate) fn run(config: &WorkerConfig) -> Result<()> {
     let mut connection = RawConnection::connect(config.port)?;
     let writer = ResultWriter::new(&config.results, &config.name);
     let (mut ack, mut results, mut out) = (Vec::new(), Vec::new(), Vec::new());
@@ -85,8 +85,17 @@ fn request(out: &mut Vec<u8>, config: &WorkerConfig) {
     command(
         out,
         &[
-            "XREADGROUP", "GROUP", &config.group, &config.name, "COUNT", &batch, "BLOCK", BLOCK_MS, "STREAMS",
-            &config.stream, ">",
+            "XREADGROUP",
+            "GROUP",
+            &config.group,
+            &config.name,
+            "COUNT",
+            &batch,
+            "BLOCK",
+            BLOCK_MS,
+            "STREAMS",
+            &config.stream,
+            ">",
         ],
     );
 }

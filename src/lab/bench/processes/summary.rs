@@ -2,19 +2,19 @@
 
 /// The counts and times of a load.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(in crate::lab::bench) struct Summary {
+pub(crate) struct Summary {
     /// Messages sent.
-    pub(in crate::lab::bench) sent: u64,
+    pub(crate) sent: u64,
     /// Messages that had no subscriber.
-    pub(in crate::lab::bench) unreceived: u64,
+    pub(crate) unreceived: u64,
     /// Results recorded while messages were sent, and how long sending took.
-    pub(in crate::lab::bench) recorded_while_sending: u64,
-    pub(in crate::lab::bench) sending_us: u64,
+    pub(crate) recorded_while_sending: u64,
+    pub(crate) sending_us: u64,
     /// All results in the stream at the end, and the time from the first message until the last result.
-    pub(in crate::lab::bench) recorded: u64,
-    pub(in crate::lab::bench) elapsed_us: u64,
+    pub(crate) recorded: u64,
+    pub(crate) elapsed_us: u64,
     /// The CPU time of the load process.
-    pub(in crate::lab::bench) cpu_us: u64,
+    pub(crate) cpu_us: u64,
 }
 
 impl Summary {
@@ -25,7 +25,7 @@ impl Summary {
     }
 
     /// Parses what [`Summary::line`] returned.
-    pub(in crate::lab::bench) fn read(line: &str) -> Option<Summary> {
+    pub(crate) fn read(line: &str) -> Option<Summary> {
         let numbers: Vec<u64> = line.split(' ').map(|number| number.parse().ok()).collect::<Option<_>>()?;
         let [sent, unreceived, recorded_while_sending, sending_us, recorded, elapsed_us, cpu_us] = numbers[..] else {
             return None;
