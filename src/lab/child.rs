@@ -1,8 +1,8 @@
 //! One child process: its output, signals to it, and its exit.
 //!
-//! Each child leads a process group of its own, so that Ctrl-C in a terminal reaches only this process, which then stops
-//! its children in order. SIGKILL is sent to the whole group, so that no grandchild is left. Dropping a [`ChildProcess`]
-//! kills it and waits for its exit.
+//! Each child leads a process group of its own, so that Ctrl-C in a terminal reaches only this process, which then
+//! stops its children in order. SIGKILL is sent to the whole group, so that no grandchild is left. Dropping a
+//! [`ChildProcess`] kills it and waits for its exit.
 
 use std::fmt;
 use std::os::unix::process::CommandExt;

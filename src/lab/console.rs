@@ -1,7 +1,7 @@
 //! The output of `demo`, `chaos` and `bench`: lines, and below them a block that shows the progress.
 //!
-//! On a terminal the block is redrawn in place. Elsewhere a plain line each second replaces it. If standard output can't
-//! be written to any more, the run is asked to stop, as if it had been interrupted.
+//! On a terminal the block is redrawn in place. Elsewhere a plain line each second replaces it. If standard output
+//! can't be written to any more, the run is asked to stop, as if it had been interrupted.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;

@@ -2,8 +2,8 @@
 //! audited. `oncecast demo` runs one with a single fault, `oncecast chaos` one with many.
 //!
 //! Everything runs in the caller's thread. [`Run::drive`](self::run::Run::drive) is the main loop. Every process is
-//! stopped in any case: in order after the run and on Ctrl-C; with SIGKILL after an error, at a second Ctrl-C, or when a
-//! process does not exit in time.
+//! stopped in any case: in order after the run and on Ctrl-C; with SIGKILL after an error, at a second Ctrl-C, or when
+//! a process does not exit in time.
 
 use std::time::Duration;
 

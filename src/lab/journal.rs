@@ -1,8 +1,8 @@
 //! A journal of handler runs: for each run the message and the number of its delivery. It survives the death of its
 //! process.
 //!
-//! Each run is one write of 8 bytes to the end of a file, before the handler does anything, so a run is recorded even if
-//! SIGKILL ends the process right after. Many threads may write to one journal.
+//! Each run is one write of 8 bytes to the end of a file, before the handler does anything, so a run is recorded even
+//! if SIGKILL ends the process right after. Many threads may write to one journal.
 //!
 //! Limitations: a crash of the machine may lose entries.
 

@@ -1,8 +1,8 @@
 //! A private Redis server: a child process with a folder of its own on a free port of 127.0.0.1.
 //!
 //! It shares nothing with other servers on this machine: no port, no folder, no configuration file. Dropping the
-//! [`RedisServer`] stops the process and removes the folder. A stopped or killed server can be started again on the same
-//! port and folder, to see what survives.
+//! [`RedisServer`] stops the process and removes the folder. A stopped or killed server can be started again on the
+//! same port and folder, to see what survives.
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! Throughput as one parameter varies: the number of dispatchers or consumers, the size of messages, the backlog, or the
-//! time that a handler takes.
+//! Throughput as one parameter varies: the number of dispatchers or consumers, the size of messages, the backlog, or
+//! the time that a handler takes.
 
 use std::time::Duration;
 

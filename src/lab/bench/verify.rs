@@ -1,5 +1,5 @@
-//! Compares the results of a run with the messages sent: each message must have exactly one result, and there must be no
-//! other results.
+//! Compares the results of a run with the messages sent: each message must have exactly one result, and there must be
+//! no other results.
 
 use super::processes::{RawConnection, read_id};
 use super::rig::RESULTS;

@@ -67,8 +67,8 @@ fn html(report: &Report<'_>, svg: &str) -> String {
     ];
     table(&mut html, &["", ""], rows.map(|(name, value)| vec![name.to_owned(), value]));
     html.push_str(
-        "<p>Repeated handler runs and redeliveries are expected: when a consumer dies or is disconnected, another consumer \
-         processes its messages again. Only one result is recorded for each message.</p><h2>Faults</h2>",
+        "<p>Repeated handler runs and redeliveries are expected: when a consumer dies or is disconnected, another \
+         consumer processes its messages again. Only one result is recorded for each message.</p><h2>Faults</h2>",
     );
     let faults = findings.faults.iter().enumerate().map(|(number, fault)| {
         let target = &fault.target;

@@ -1,8 +1,8 @@
 //! The time from a fault until results resume. Pure: it is fed one snapshot after another.
 //!
-//! Results of messages that were in flight at the fault do not count. So three things must be seen in this order: a newer
-//! epoch, if the leader was hit; a change of the cursor, so messages were stored; and more results than then. When a
-//! leader was only paused, any result after it resumed counts as well.
+//! Results of messages that were in flight at the fault do not count. So three things must be seen in this order: a
+//! newer epoch, if the leader was hit; a change of the cursor, so messages were stored; and more results than then.
+//! When a leader was only paused, any result after it resumed counts as well.
 //!
 //! Limitations: the measured time is too long by up to the time between two snapshots, and by the wait for the next
 //! message where few are published or they come in bursts.

@@ -1,10 +1,10 @@
-//! The load of a run, the same program for all contenders: it sends messages with `PUBLISH`, or with `XADD` to a Streams
-//! group.
+//! The load of a run, the same program for all contenders: it sends messages with `PUBLISH`, or with `XADD` to a
+//! Streams group.
 //!
-//! Without a rate it sends as fast as Redis accepts messages, but is never more than a window ahead of the results: each
-//! pipeline ends with a command that counts them. So all processes keep up during the run, and no buffer overflows.
-//! With a rate, each message carries the time at which it was due, even if it is sent late because Redis was busy. That
-//! corrects for coordinated omission.
+//! Without a rate it sends as fast as Redis accepts messages, but is never more than a window ahead of the results:
+//! each pipeline ends with a command that counts them. So all processes keep up during the run, and no buffer
+//! overflows. With a rate, each message carries the time at which it was due, even if it is sent late because Redis was
+//! busy. That corrects for coordinated omission.
 //!
 //! Two threads: the caller's writes, another reads the replies. The run ends when every result is recorded, or when no
 //! new one has come for a while.

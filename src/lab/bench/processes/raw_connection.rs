@@ -126,7 +126,8 @@ impl RawConnection {
         }
     }
 
-    /// Takes `count` replies that are simple strings, such as `+QUEUED`, integers or bulk strings, and ignores their values.
+    /// Takes `count` replies that are simple strings, such as `+QUEUED`, integers or bulk strings, and ignores their
+    /// values.
     pub(crate) fn skip_ok(&mut self, count: usize) -> Result<()> {
         for _ in 0..count {
             let (kind, text) = self.line()?;

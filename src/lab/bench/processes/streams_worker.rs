@@ -1,15 +1,15 @@
-//! A worker of the peer: a consumer of a native Redis Streams group. It acknowledges a message and records its result in one
-//! transaction.
+//! A worker of the peer: a consumer of a native Redis Streams group. It acknowledges a message and records its result
+//! in one transaction.
 //!
 //! ```text
 //!  one write:   MULTI  XACK stream group <ids…>  XADD results …  (for each)  EXEC  XREADGROUP … COUNT n BLOCK …
 //!  one read:    +OK    +QUEUED …                                             […]   the next batch
 //! ```
 //!
-//! One connection and one thread. The same write commits a batch and requests the next, so a batch costs one round trip,
-//! and while one worker builds results Redis serves the others. It is cheaper than a worker in production in three ways,
-//! all in its favour: entries stay in the stream (trimming costs Redis more than keeping them), entries of workers that
-//! died are not claimed, and it parses only the messages of the comparison.
+//! One connection and one thread. The same write commits a batch and requests the next, so a batch costs one round
+//! trip, and while one worker builds results Redis serves the others. It is cheaper than a worker in production in
+//! three ways, all in its favour: entries stay in the stream (trimming costs Redis more than keeping them), entries of
+//! workers that died are not claimed, and it parses only the messages of the comparison.
 
 use super::message::ResultWriter;
 use super::raw_connection::RawConnection;

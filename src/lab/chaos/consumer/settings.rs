@@ -1,4 +1,4 @@
-//! The settings of a consumer that keeps a journal.
+//! The settings of a consumer for chaos experiments.
 
 use std::path::PathBuf;
 
@@ -9,12 +9,12 @@ use crate::process::config::Default::Required;
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::programs::consumer::settings::{ConsumerConfig, consumer_and, read_values};
 
-/// The settings of a consumer that keeps a journal.
+/// The settings of a consumer for chaos experiments.
 #[derive(Clone, Debug)]
 pub struct ChaosConsumerConfig {
-    /// What every consumer takes.
+    /// The settings of every consumer.
     pub consumer: ConsumerConfig,
-    /// The folder with the journals; this consumer's has its id as its name.
+    /// The folder for journals. The file of this consumer has its id as its name.
     pub journals: PathBuf,
 }
 
@@ -26,8 +26,8 @@ pub const SETTINGS: &[Setting] =
 pub fn command() -> Command {
     config::command(
         "chaos-consumer",
-        "A consumer that keeps a journal of its handler's runs. Trials start it; there is no other use for it.",
-        "The settings are those of oncecast-consumer.",
+        "A consumer that keeps a journal of its handler's runs. For internal use: oncecast chaos starts it.",
+        "The other settings are those of oncecast-consumer.",
         SETTINGS,
     )
 }
