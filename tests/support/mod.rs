@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use oncecast::base::id::DispatcherId;
 use oncecast::base::shutdown::ShutdownHandle;
-use oncecast::lab::{self, ChildProcess, Cluster, ClusterOptions, Lease, Member, Programs, RedisOptions, RedisServer};
+use oncecast::lab::{self, ChildProcess, Cluster, ClusterOptions, Lease, Node, Programs, RedisOptions, RedisServer};
 use oncecast::ledger::Marker;
 use oncecast::ledger::subscription::Notice;
 use oncecast::{ConsumerBuilder, ConsumerStats};
@@ -320,7 +320,7 @@ pub fn wait_until_in_sync(connection: &mut redis::Connection, dispatchers: u64) 
 }
 
 /// Waits until somebody else than `before` leads; gives who, and the lease.
-pub fn wait_for_another_leader(cluster: &mut Cluster, before: &Lease) -> (Member, Lease) {
+pub fn wait_for_another_leader(cluster: &mut Cluster, before: &Lease) -> (Node, Lease) {
     let other = cluster.wait_for(DEADLINE, "another dispatcher to lead", |cluster, snapshot| {
         let lease = snapshot.lease.clone().filter(|lease| lease.holder != before.holder)?;
         Some((cluster.leader(snapshot)?, lease))

@@ -1,10 +1,9 @@
-//! What a cluster is made of, and what its processes are called. Plain values.
+//! What a cluster consists of. Plain values.
 
-use std::fmt;
+use crate::lab::programs::Programs;
+use crate::lab::redis::RedisOptions;
 
-use super::{Programs, RedisOptions};
-
-/// What a cluster is made of.
+/// What a cluster consists of.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
     /// Where our programs are.
@@ -13,13 +12,13 @@ pub struct ClusterOptions {
     pub redis: RedisOptions,
     /// The group's name.
     pub group: String,
-    /// How many dispatchers.
+    /// The number of dispatchers.
     pub dispatchers: usize,
-    /// How many consumers.
+    /// The number of consumers.
     pub consumers: usize,
-    /// What is started as a consumer.
+    /// The program that is started as a consumer.
     pub consumer_program: ConsumerProgram,
-    /// Whether dispatchers say if they are ready, for [`Cluster::is_ready`](super::Cluster::is_ready).
+    /// Whether dispatchers serve `/readyz`, for [`Cluster::is_ready`](crate::lab::Cluster::is_ready).
     pub readiness: bool,
     /// More arguments for each dispatcher.
     pub dispatcher_args: Vec<String>,
@@ -44,12 +43,12 @@ impl ClusterOptions {
     }
 }
 
-/// One of our programs that takes a consumer's settings.
+/// One of our programs that accepts a consumer's settings.
 #[derive(Clone, Debug)]
 pub struct ConsumerProgram {
     /// Its name.
     pub name: String,
-    /// What comes before the settings.
+    /// Arguments before the settings.
     pub arguments: Vec<String>,
 }
 
@@ -57,23 +56,5 @@ impl Default for ConsumerProgram {
     /// `oncecast-consumer`.
     fn default() -> ConsumerProgram {
         ConsumerProgram { name: "oncecast-consumer".to_owned(), arguments: Vec::new() }
-    }
-}
-
-/// One of the cluster's processes, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Member {
-    /// `d0`, `d1`, …
-    Dispatcher(usize),
-    /// `c0`, `c1`, …
-    Consumer(usize),
-}
-
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Member::Dispatcher(number) => write!(f, "d{number}"),
-            Member::Consumer(number) => write!(f, "c{number}"),
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! A consumer whose handler takes its time: `stamp`, after a wait that stands for the work of real life.
+//! A consumer with a slow handler: it sleeps, in place of real work, and then calls `stamp`.
 
 use std::thread;
 
@@ -8,7 +8,7 @@ use crate::consumer::{ConsumerBuilder, Delivery, stamp};
 use crate::programs;
 
 /// Runs the consumer until it is asked to stop.
-pub(in crate::lab::bench) fn run(config: SlowConfig) -> Result<()> {
+pub(crate) fn run(config: SlowConfig) -> Result<()> {
     let log_level = config.consumer.common.log_level;
     let takes = config.handler_takes;
     let builder = ConsumerBuilder::from(config.consumer).handler(move |delivery: &Delivery<'_>| {

@@ -1,16 +1,17 @@
-//! What was seen during a trial: the counts over time, and the most memory each process took.
+//! Records of an experiment: the counts over time, and the peak memory of each process.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use crate::lab::{Cluster, Snapshot};
+use crate::lab::cluster::Cluster;
+use crate::ledger::overview::Snapshot;
 
-/// About the most samples that are kept.
+/// Roughly the most samples that are kept.
 const MAX_SAMPLES: u32 = 2_000;
-/// The shortest time between two.
+/// The shortest time between two samples.
 const LEAST_STEP: Duration = Duration::from_millis(100);
-/// The stretch of time that rates are taken over.
+/// The period over which rates are computed.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The counts at one time.
@@ -22,7 +23,7 @@ pub struct Sample {
     pub published: u64,
     /// Results recorded so far.
     pub processed: u64,
-    /// Messages taken in and not yet done.
+    /// Messages stored and not yet processed.
     pub pending: u64,
 }
 
@@ -31,16 +32,16 @@ pub struct Sample {
 pub struct Timeline {
     /// In order of time.
     pub samples: Vec<Sample>,
-    /// The most resident memory of each process in bytes, over all its lives, by its name.
+    /// The peak resident memory of each process in bytes, across restarts, by its name.
     pub peaks: BTreeMap<String, u64>,
     step: Duration,
     markers: Markers,
-    /// Calls of PUBLISH before it: they are not of this trial.
+    /// Calls of PUBLISH before the experiment.
     before: u64,
 }
 
 impl Timeline {
-    /// For a trial that takes about this long, before which the group looked like this.
+    /// For an experiment of about this duration. `before` is the group's state before it.
     pub(super) fn new(duration: Duration, before: &Snapshot) -> Timeline {
         let step = (duration / MAX_SAMPLES).max(LEAST_STEP);
         let mut markers = Markers::default();
@@ -48,7 +49,7 @@ impl Timeline {
         Timeline { samples: Vec::new(), peaks: BTreeMap::new(), step, markers, before }
     }
 
-    /// Takes a look into account; `false` if the last was only a moment ago.
+    /// Adds a sample; `false` if the last one is too recent.
     pub(super) fn add(&mut self, at: Duration, snapshot: &Snapshot) -> bool {
         let calls = snapshot.publish_calls.saturating_sub(self.markers.count(snapshot));
         if self.samples.last().is_some_and(|last| at < last.at + self.step) {
@@ -60,7 +61,7 @@ impl Timeline {
         true
     }
 
-    /// Messages published and processed per second, over the last second or the last two looks.
+    /// Messages published and processed per second, over the last second or the last two samples.
     pub(super) fn rates(&self) -> (u64, u64) {
         let [before @ .., last] = self.samples.as_slice() else { return (0, 0) };
         let recent = |sample: &&Sample| sample.at + WINDOW >= last.at;
@@ -70,8 +71,8 @@ impl Timeline {
         (rate(first.published, last.published), rate(first.processed, last.processed))
     }
 
-    /// Takes the memory of all processes that run into account.
-    pub(super) fn look_at_memory(&mut self, cluster: &mut Cluster) {
+    /// Updates the peaks with the memory of all processes that run.
+    pub(super) fn sample_memory(&mut self, cluster: &mut Cluster) {
         for (name, pid) in cluster.processes() {
             if let Some(bytes) = peak_memory(pid) {
                 let peak = self.peaks.entry(name).or_default();
@@ -81,10 +82,10 @@ impl Timeline {
     }
 }
 
-/// How many markers leaders have published: they are among the calls of PUBLISH, and the cursor says their number.
+/// How many markers leaders have published. They count as calls of PUBLISH; the cursor holds their number.
 #[derive(Clone, Debug, Default)]
 struct Markers {
-    /// Those of earlier epochs.
+    /// Markers of earlier epochs.
     before: u64,
     epoch: String,
     in_epoch: u64,
@@ -104,7 +105,7 @@ impl Markers {
     }
 }
 
-/// The most resident memory that a running process ever had, in bytes.
+/// The peak resident memory of a running process in bytes.
 fn peak_memory(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -119,22 +120,22 @@ mod tests {
     fn markers_are_not_counted_as_messages() {
         let mut timeline = Timeline::new(Duration::from_secs(10), &Snapshot::default());
         assert_eq!(timeline.rates(), (0, 0));
-        let mut look = |ms, cursor: &str, publish_calls, processed| {
+        let mut sample = |ms, cursor: &str, publish_calls, processed| {
             let cursor = Some(cursor.parse().expect("a cursor"));
             let snapshot = Snapshot { cursor, publish_calls, processed, ..Snapshot::default() };
             timeline.add(Duration::from_millis(ms), &snapshot);
             timeline.rates()
         };
-        assert_eq!(look(0, "7.4 0 1", 5, 0), (0, 0));
-        assert_eq!(look(500, "7.9 3 2", 110, 90), (200, 180));
-        assert_eq!(look(550, "7.9 9 3", 150, 99), (200, 180), "a moment later nothing is added");
-        assert_eq!(look(1_000, "8.0 0 3", 211, 200), (200, 200));
-        // A second later the first look no longer counts.
-        assert_eq!(look(1_500, "8.5 0 4", 216, 200), (100, 110));
+        assert_eq!(sample(0, "7.4 0 1", 5, 0), (0, 0));
+        assert_eq!(sample(500, "7.9 3 2", 110, 90), (200, 180));
+        assert_eq!(sample(550, "7.9 9 3", 150, 99), (200, 180), "too soon after the last: nothing is added");
+        assert_eq!(sample(1_000, "8.0 0 3", 211, 200), (200, 200));
+        // A second later the first sample no longer counts.
+        assert_eq!(sample(1_500, "8.5 0 4", 216, 200), (100, 110));
     }
 
     #[test]
-    fn this_process_has_taken_some_memory() {
+    fn this_process_uses_memory() {
         assert!(peak_memory(std::process::id()).is_some_and(|bytes| bytes > 100_000));
         assert_eq!(peak_memory(u32::MAX), None);
     }

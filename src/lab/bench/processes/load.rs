@@ -1,12 +1,13 @@
-//! The load of a run, the same for all kinds: `PUBLISH` for those that listen to a channel, `XADD` for a Streams group.
+//! The load of a run, the same program for all contenders: it sends messages with `PUBLISH`, or with `XADD` to a
+//! Streams group.
 //!
-//! Without a rate as fast as Redis takes it, but never more than a window ahead of the results: each pipeline also asks
-//! how many there are. So the run is sustained by all that take part, and nobody's buffers overflow.
-//! With a rate each message has a time at which it is due, and carries it; one that goes out late because Redis was busy
-//! carries it all the same. That is what corrects for coordinated omission.
+//! Without a rate it sends as fast as Redis accepts messages, but is never more than a window ahead of the results:
+//! each pipeline ends with a command that counts them. So all processes keep up during the run, and no buffer
+//! overflows. With a rate, each message carries the time at which it was due, even if it is sent late because Redis was
+//! busy. That corrects for coordinated omission.
 //!
-//! Two threads: the caller's writes, another takes the replies. The run ends when every result is recorded, or when none
-//! has come for a while.
+//! Two threads: the caller's writes, another reads the replies. The run ends when every result is recorded, or when no
+//! new one has come for a while.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::link::Link;
 use super::message::{self, now_us};
+use super::raw_connection::RawConnection;
 use super::settings::{LoadCommand, LoadConfig};
 use super::summary::Summary;
 use crate::base::error::{Error, Result};
@@ -24,32 +25,32 @@ use crate::lab::bench::cpu;
 use crate::ledger::command::{begin, command, word};
 use crate::process::output;
 
-/// Pipelines on their way at the same time, without a rate: the next one is written while the last is answered.
+/// How many pipelines are in flight without a rate: the next is written while the last is being answered.
 const PIPELINES: u64 = 2;
-/// The most messages and bytes of a pipeline.
+/// The most messages and bytes in a pipeline.
 const MAX_MESSAGES: u64 = 500;
 const MAX_BYTES: u64 = 512 << 10;
 /// The most bytes that the window may hold: as much as a dispatcher keeps by default, and a half.
 const MAX_WINDOW_BYTES: u64 = 32 << 20;
-/// Pipelines that may wait for their replies with a rate.
+/// How many pipelines may be in flight with a rate.
 const MAX_UNANSWERED: usize = 100_000;
-/// With a rate, messages that are due within this time go out together.
+/// With a rate, messages that are due within this time are sent together.
 const TICK: Duration = Duration::from_micros(100);
-/// Between two looks at the results, while there is nothing to send.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// No new result for this long: those that are missing will not come.
+/// The interval at which results are counted while there is nothing to send.
+const COUNT_EVERY: Duration = Duration::from_millis(1);
+/// After this long without a new result, missing results will not come any more.
 const QUIET_LIMIT: Duration = Duration::from_secs(20);
 
-/// Sends, waits for the results, and prints the summary.
-pub(in crate::lab::bench) fn run(config: LoadConfig) -> Result<()> {
-    let link = Link::connect(config.port)?;
-    let writer = link.writer()?;
+/// Sends the messages, waits for the results, and prints the summary.
+pub(crate) fn run(config: LoadConfig) -> Result<()> {
+    let connection = RawConnection::connect(config.port)?;
+    let writer = connection.writer()?;
     let (sent, pipelines) = bounded(MAX_UNANSWERED);
     let (answers, answered) = bounded(MAX_UNANSWERED);
     let command = config.command;
     let reader = thread::Builder::new()
         .name("replies".to_owned())
-        .spawn(move || take_replies(link, command, &pipelines, &answers))
+        .spawn(move || take_replies(connection, command, &pipelines, &answers))
         .map_err(Error::io("starting the thread replies"))?;
     let load = Load {
         batch: (MAX_BYTES / config.payload as u64).clamp(1, MAX_MESSAGES),
@@ -65,29 +66,29 @@ pub(in crate::lab::bench) fn run(config: LoadConfig) -> Result<()> {
         answered,
     };
     let summary = load.run();
-    // The load is gone, and with it the sender that the thread waits for.
+    // The load has been dropped, and with it the sender, so the thread ends.
     let replies = reader.join().map_err(|_| Error::Failed("the thread replies panicked".to_owned()))?;
-    // What went wrong there is why the load could not go on.
+    // An error of that thread is the cause of an error of the load.
     replies?;
     output::print(format_args!("{}\n", summary?.line())).map(drop)
 }
 
-/// A pipeline that has gone out.
+/// A pipeline that was sent.
 struct Pipeline {
     messages: usize,
-    /// Whether it is asked how many results there are, at the end.
+    /// Whether it ends with the command that counts the results.
     counted: bool,
 }
 
-/// What was answered to a pipeline.
+/// The replies to a pipeline.
 struct Answer {
     unreceived: u64,
     recorded: Option<u64>,
 }
 
-/// Takes replies until there are no more pipelines to come.
+/// Reads the replies to all pipelines.
 fn take_replies(
-    mut link: Link,
+    mut connection: RawConnection,
     command: LoadCommand,
     pipelines: &Receiver<Pipeline>,
     answers: &Sender<Answer>,
@@ -96,12 +97,12 @@ fn take_replies(
         let mut unreceived = 0;
         for _ in 0..pipeline.messages {
             match command {
-                LoadCommand::Publish => unreceived += u64::from(link.integer()? == 0),
-                LoadCommand::Xadd => link.pass(1)?,
+                LoadCommand::Publish => unreceived += u64::from(connection.integer()? == 0),
+                LoadCommand::Xadd => connection.skip_ok(1)?,
             }
         }
-        let recorded = if pipeline.counted { Some(link.integer()?) } else { None };
-        link.settle();
+        let recorded = if pipeline.counted { Some(connection.integer()?) } else { None };
+        connection.discard_taken();
         if answers.send(Answer { unreceived, recorded }).is_err() {
             return Ok(());
         }
@@ -112,7 +113,7 @@ fn take_replies(
 struct Load {
     config: LoadConfig,
     batch: u64,
-    /// How far the numbers sent may be ahead of the results.
+    /// How far the number of messages sent may be ahead of the number of results.
     window: u64,
     writer: TcpStream,
     out: Vec<u8>,
@@ -120,7 +121,7 @@ struct Load {
     sent: Sender<Pipeline>,
     answered: Receiver<Answer>,
     unanswered: u64,
-    /// How many results there were when last asked.
+    /// The number of results at the last count.
     recorded: u64,
     summary: Summary,
 }
@@ -135,7 +136,7 @@ impl Load {
             None => self.send_all(begin)?,
         }
         self.count()?;
-        self.summary.recorded_meanwhile = self.recorded - before;
+        self.summary.recorded_while_sending = self.recorded - before;
         self.summary.sending_us = begin.elapsed().as_micros() as u64;
         self.wait_for_results()?;
         self.summary.recorded = self.recorded;
@@ -144,7 +145,7 @@ impl Load {
         Ok(self.summary)
     }
 
-    /// Sends as fast as it goes: the main loop without a rate.
+    /// Sends as fast as possible: the main loop without a rate.
     fn send_all(&mut self, begin: Instant) -> Result<()> {
         let is_over = |load: &Load| {
             load.summary.sent >= load.config.count || load.config.duration.is_some_and(|time| begin.elapsed() >= time)
@@ -154,7 +155,7 @@ impl Load {
             let ahead = (self.config.first + self.summary.sent).saturating_sub(self.recorded);
             let batch = self.batch.min(self.window / 2).min(self.config.count - self.summary.sent);
             if ahead + batch > self.window {
-                thread::sleep(LOOK_EVERY);
+                thread::sleep(COUNT_EVERY);
                 self.count()?;
                 if quiet.is_over(self.recorded) {
                     return Ok(());
@@ -193,18 +194,18 @@ impl Load {
         }
     }
 
-    /// Waits until all is recorded, or for as long as something comes.
+    /// Waits until all results are recorded, or until no new one comes.
     fn wait_for_results(&mut self) -> Result<()> {
         let all = self.config.first + self.summary.sent;
         let mut quiet = Quiet::new(self.recorded);
         while self.recorded < all && !quiet.is_over(self.recorded) {
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(COUNT_EVERY);
             self.count()?;
         }
         Ok(())
     }
 
-    /// Sends one pipeline.
+    /// Sends a pipeline of messages.
     fn send(&mut self, batch: u64, time_us: impl Fn(u64) -> u64, counted: bool) -> Result<()> {
         for number in 0..batch {
             let (id, bytes) = (self.config.first + self.summary.sent + number, self.config.payload);
@@ -229,7 +230,7 @@ impl Load {
         self.flush(batch as usize, counted)
     }
 
-    /// Asks how many results there are, once everything before is answered.
+    /// Counts the results, after all pipelines are answered.
     fn count(&mut self) -> Result<()> {
         self.flush(0, true)?;
         while self.unanswered > 0 {
@@ -243,8 +244,8 @@ impl Load {
             let words: Vec<&str> = self.config.progress.split(' ').collect();
             command(&mut self.out, &words);
         }
-        // First: the replies may come before the write returns.
-        self.sent.send(Pipeline { messages, counted }).map_err(|_| ended())?;
+        // Before the write: replies may come before it returns.
+        self.sent.send(Pipeline { messages, counted }).map_err(|_| reader_ended())?;
         self.unanswered += 1;
         self.writer.write_all(&self.out).map_err(Error::io("writing to redis"))?;
         self.out.clear();
@@ -252,7 +253,7 @@ impl Load {
     }
 
     fn take_answer(&mut self) -> Result<()> {
-        let answer = self.answered.recv().map_err(|_| ended())?;
+        let answer = self.answered.recv().map_err(|_| reader_ended())?;
         self.note(&answer);
         Ok(())
     }
@@ -264,11 +265,11 @@ impl Load {
     }
 }
 
-fn ended() -> Error {
+fn reader_ended() -> Error {
     Error::Failed("the thread replies has ended".to_owned())
 }
 
-/// Whether a count has stood still for too long.
+/// Whether a count has not changed for too long.
 struct Quiet {
     last: u64,
     since: Instant,

@@ -13,7 +13,7 @@ use crate::programs::consumer::settings::{ConsumerConfig, consumer_and, read_val
 
 /// A process of a comparison.
 #[derive(Clone, Debug)]
-pub enum BenchPart {
+pub enum BenchProcess {
     /// Sends the messages.
     Load(LoadConfig),
     /// Is a consumer of a Streams group.
@@ -122,12 +122,12 @@ const LOAD: &[Setting] = &[
     PORT,
     Setting::new("command", "NAME", Required, "publish or xadd"),
     Setting::new("key", "KEY", Required, "The channel or the stream"),
-    Setting::new("progress", "WORDS", Required, "The command that says how many messages are done with"),
+    Setting::new("progress", "WORDS", Required, "The command that counts the messages processed or stored"),
     Setting::new("first", "N", Text("0"), "The number of the first message"),
     Setting::new("count", "N", Found("no limit"), "The most messages"),
     Setting::new("duration", "TIME", Found("no limit"), "When to stop sending"),
-    Setting::new("rate", "N", Found("as fast as it goes"), "Messages per second"),
-    Setting::new("window", "N", Text("50000"), "How far to be ahead of what is done with"),
+    Setting::new("rate", "N", Found("as fast as possible"), "Messages per second"),
+    Setting::new("window", "N", Text("50000"), "How many messages to be ahead of that count"),
     Setting::new("payload", "BYTES", Text("53"), "The size of a message"),
 ];
 const WORKER: &[Setting] = &[
@@ -136,7 +136,7 @@ const WORKER: &[Setting] = &[
     GROUP,
     RESULTS,
     NAME,
-    Setting::new("worker-batch", "N", Text("256"), "The most messages of a batch"),
+    Setting::new("worker-batch", "N", Text("256"), "The most messages in a batch"),
 ];
 const RELAY: &[Setting] =
     &[PORT, Setting::new("channel", "NAME", Required, "The channel with the messages"), RESULTS, NAME];
@@ -144,7 +144,7 @@ const READER: &[Setting] = &[
     PORT,
     RESULTS,
     Setting::new("result-count", "N", Required, "How many results there will be"),
-    Setting::new("skip", "N", Text("0"), "How many of them, at first, are not measured"),
+    Setting::new("skip", "N", Text("0"), "How many of the first are not measured"),
 ];
 const SLOW: &[Setting] =
     &consumer_and(Setting::new("handler-takes-ms", "MS", Required, "How long the handler takes for a message"));
@@ -161,29 +161,29 @@ const SLOW_NAME: &str = "bench-consumer";
 /// Their subcommands, which are hidden.
 pub fn commands() -> [Command; 5] {
     let hidden = |name, about, settings| {
-        config::command(name, about, "oncecast bench starts it; there is no other use for it.", settings).hide(true)
+        config::command(name, about, "For internal use: oncecast bench starts it.", settings).hide(true)
     };
     [
         hidden(LOAD_NAME, "Sends the messages of a comparison.", LOAD),
         hidden(WORKER_NAME, "A consumer of a Streams group in a comparison.", WORKER),
-        hidden(RELAY_NAME, "A relay without a promise in a comparison.", RELAY),
+        hidden(RELAY_NAME, "A relay without guarantees in a comparison.", RELAY),
         hidden(READER_NAME, "Measures latency in a comparison.", READER),
-        hidden(
-            SLOW_NAME,
-            "A consumer with a handler that takes its time. Other settings are oncecast-consumer's.",
-            SLOW,
-        ),
+        hidden(SLOW_NAME, "A consumer with a slow handler. Its other settings are those of oncecast-consumer.", SLOW),
     ]
 }
 
 /// Reads the settings of a process of a comparison; `None` for any other subcommand.
-pub fn read(name: &str, matches: &ArgMatches, environment: Environment<'_>) -> Result<Option<BenchPart>, ConfigError> {
+pub fn read(
+    name: &str,
+    matches: &ArgMatches,
+    environment: Environment<'_>,
+) -> Result<Option<BenchProcess>, ConfigError> {
     let values = |settings| Values::new(matches, settings, environment);
     let part = match name {
-        LOAD_NAME => BenchPart::Load(load(&values(LOAD))?),
+        LOAD_NAME => BenchProcess::Load(load(&values(LOAD))?),
         WORKER_NAME => {
             let values = values(WORKER);
-            BenchPart::Worker(WorkerConfig {
+            BenchProcess::Worker(WorkerConfig {
                 port: port(&values)?,
                 stream: values.required("stream", "a key")?,
                 group: values.required("stream-group", "a name")?,
@@ -194,7 +194,7 @@ pub fn read(name: &str, matches: &ArgMatches, environment: Environment<'_>) -> R
         }
         RELAY_NAME => {
             let values = values(RELAY);
-            BenchPart::Relay(RelayConfig {
+            BenchProcess::Relay(RelayConfig {
                 port: port(&values)?,
                 channel: channel_name(&values)?,
                 results: values.required("results", "a key")?,
@@ -207,14 +207,14 @@ pub fn read(name: &str, matches: &ArgMatches, environment: Environment<'_>) -> R
             let count = values.optional_number("result-count", 1, u64::MAX >> 1)?;
             let count = count.ok_or_else(|| ConfigError::missing("result-count", "a number"))?;
             let skip = values.number("skip", 0, count - 1)?;
-            BenchPart::Reader(ReaderConfig { port: port(&values)?, results, count, skip })
+            BenchProcess::Reader(ReaderConfig { port: port(&values)?, results, count, skip })
         }
         SLOW_NAME => {
             let values = values(SLOW);
             let takes = values.optional_number("handler-takes-ms", 0, 60_000)?;
             let takes = takes.ok_or_else(|| ConfigError::missing("handler-takes-ms", "milliseconds"))?;
             let consumer = read_values(&values)?;
-            BenchPart::Slow(Box::new(SlowConfig { consumer, handler_takes: Duration::from_millis(takes) }))
+            BenchProcess::Slow(Box::new(SlowConfig { consumer, handler_takes: Duration::from_millis(takes) }))
         }
         _ => return Ok(None),
     };

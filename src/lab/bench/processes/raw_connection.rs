@@ -1,8 +1,8 @@
-//! A connection to Redis for programs whose own cost must not count: whole batches go out in one write, and replies are
-//! taken apart in the buffer that they were read into.
+//! A connection to Redis for processes whose own cost should be low: a batch of commands is one write, and replies are
+//! parsed in the buffer into which they were read.
 //!
-//! Owned by one thread. Text that was read stays where it is until [`Link::settle`], so a caller may keep its place and
-//! look at it later. Whatever goes wrong ends the program: a comparison in which one had to connect again is none.
+//! Owned by one thread. Strings are returned as ranges of the buffer, valid until [`RawConnection::discard_taken`]. Any
+//! error ends the process: a comparison in which a contender had to reconnect would be invalid.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,25 +11,25 @@ use std::time::Duration;
 
 use crate::base::error::{Error, Result};
 
-/// How long opening a connection may take.
+/// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// How long Redis may be silent while a reply is owed.
+/// How long to wait for a reply.
 const REPLY_LIMIT: Duration = Duration::from_secs(30);
-/// The buffer's size at first: a batch of small messages.
+/// The initial size of the buffer: a batch of small messages.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// See the module's text.
-pub(in crate::lab::bench) struct Link {
+pub(crate) struct RawConnection {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Where the next value begins, and where what has been read ends.
+    /// Where the next reply begins, and where the bytes read end.
     next: usize,
     end: usize,
 }
 
-impl Link {
+impl RawConnection {
     /// Connects to the server on this port of 127.0.0.1.
-    pub(in crate::lab::bench) fn connect(port: u16) -> Result<Link> {
+    pub(crate) fn connect(port: u16) -> Result<RawConnection> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let connect = || {
             let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
@@ -39,42 +39,42 @@ impl Link {
             Ok(stream)
         };
         let stream = connect().map_err(Error::io(format!("connecting to redis on {address}")))?;
-        Ok(Link { stream, buffer: vec![0; BUFFER_BYTES], next: 0, end: 0 })
+        Ok(RawConnection { stream, buffer: vec![0; BUFFER_BYTES], next: 0, end: 0 })
     }
 
-    /// A second handle on the connection, for a thread that only writes.
+    /// A second handle to the connection, for a thread that only writes.
     pub(super) fn writer(&self) -> Result<TcpStream> {
         self.stream.try_clone().map_err(Error::io("sharing a connection to redis"))
     }
 
-    /// Lets it wait for as long as it takes until something comes.
-    pub(super) fn wait_for_ever(&self) -> Result<()> {
+    /// Makes it wait for data without a time limit.
+    pub(super) fn disable_timeout(&self) -> Result<()> {
         self.stream.set_read_timeout(None).map_err(Error::io("setting a timeout"))
     }
 
     /// Sends commands.
-    pub(in crate::lab::bench) fn send(&mut self, commands: &[u8]) -> Result<()> {
+    pub(crate) fn send(&mut self, commands: &[u8]) -> Result<()> {
         self.stream.write_all(commands).map_err(Error::io("writing to redis"))
     }
 
-    /// Forgets what has been taken; texts that were read before are gone.
-    pub(in crate::lab::bench) fn settle(&mut self) {
+    /// Discards the replies taken so far. Ranges returned before are invalid afterwards.
+    pub(crate) fn discard_taken(&mut self) {
         self.buffer.copy_within(self.next..self.end, 0);
         self.end -= self.next;
         self.next = 0;
     }
 
-    /// What has been read and not taken.
-    pub(super) fn waiting(&self) -> &[u8] {
+    /// The bytes read but not taken.
+    pub(super) fn unparsed(&self) -> &[u8] {
         &self.buffer[self.next..self.end]
     }
 
-    /// Takes so many bytes of what has been read.
+    /// Takes so many of the bytes read.
     pub(super) fn take(&mut self, bytes: usize) {
         self.next += bytes;
     }
 
-    /// Reads more, waiting for it.
+    /// Waits for more bytes and reads them.
     pub(super) fn read_more(&mut self) -> Result<()> {
         if self.end == self.buffer.len() {
             self.buffer.resize(2 * self.buffer.len(), 0);
@@ -92,42 +92,43 @@ impl Link {
         }
     }
 
-    /// The bytes of a text that was read since the buffer was last settled.
-    pub(in crate::lab::bench) fn text(&self, place: &Range<usize>) -> &[u8] {
-        &self.buffer[place.clone()]
+    /// The bytes of a range.
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        &self.buffer[range.clone()]
     }
 
-    /// Takes a whole number.
-    pub(in crate::lab::bench) fn integer(&mut self) -> Result<u64> {
+    /// Takes an integer.
+    pub(crate) fn integer(&mut self) -> Result<u64> {
         let (kind, text) = self.line()?;
         if kind != b':' {
-            return Err(self.surprise(kind, &text));
+            return Err(self.unexpected(kind, &text));
         }
         self.number(&text)
     }
 
-    /// Takes a text; gives its place.
-    pub(in crate::lab::bench) fn bulk(&mut self) -> Result<Range<usize>> {
+    /// Takes a bulk string and returns its range.
+    pub(crate) fn string(&mut self) -> Result<Range<usize>> {
         let (kind, text) = self.line()?;
         if kind != b'$' {
-            return Err(self.surprise(kind, &text));
+            return Err(self.unexpected(kind, &text));
         }
         let length = self.number(&text)? as usize;
         self.body(length)
     }
 
-    /// Takes the beginning of a list; gives its length. `None`: there is no list.
-    pub(in crate::lab::bench) fn list(&mut self) -> Result<Option<usize>> {
+    /// Takes the header of an array and returns its length; `None` for a null array.
+    pub(crate) fn array(&mut self) -> Result<Option<usize>> {
         let (kind, text) = self.line()?;
-        match (kind, self.text(&text)) {
+        match (kind, self.bytes(&text)) {
             (b'*', b"-1") => Ok(None),
             (b'*', _) => Ok(Some(self.number(&text)? as usize)),
-            _ => Err(self.surprise(kind, &text)),
+            _ => Err(self.unexpected(kind, &text)),
         }
     }
 
-    /// Takes `count` replies that say no more than that all is well, such as `+QUEUED`, or hold one text or number.
-    pub(in crate::lab::bench) fn pass(&mut self, count: usize) -> Result<()> {
+    /// Takes `count` replies that are simple strings, such as `+QUEUED`, integers or bulk strings, and ignores their
+    /// values.
+    pub(crate) fn skip_ok(&mut self, count: usize) -> Result<()> {
         for _ in 0..count {
             let (kind, text) = self.line()?;
             match kind {
@@ -136,18 +137,18 @@ impl Link {
                     let length = self.number(&text)? as usize;
                     self.body(length)?;
                 }
-                _ => return Err(self.surprise(kind, &text)),
+                _ => return Err(self.unexpected(kind, &text)),
             }
         }
         Ok(())
     }
 
-    /// Takes a line: its kind, and the place of the rest.
+    /// Takes a line and returns its first byte and the range of the rest.
     fn line(&mut self) -> Result<(u8, Range<usize>)> {
-        let mut looked_at = self.next;
+        let mut searched = self.next;
         loop {
-            if let Some(end) = self.buffer[looked_at..self.end].iter().position(|byte| *byte == b'\n') {
-                let end = looked_at + end;
+            if let Some(end) = self.buffer[searched..self.end].iter().position(|byte| *byte == b'\n') {
+                let end = searched + end;
                 let line = self.next..end + 1;
                 if line.len() < 3 {
                     return Err(Error::Failed("redis sent an empty line".to_owned()));
@@ -155,32 +156,32 @@ impl Link {
                 self.next = line.end;
                 return Ok((self.buffer[line.start], line.start + 1..end - 1));
             }
-            looked_at = self.end;
+            searched = self.end;
             self.read_more()?;
         }
     }
 
     fn body(&mut self, length: usize) -> Result<Range<usize>> {
-        let place = self.next..self.next + length;
-        while self.end < place.end + 2 {
+        let range = self.next..self.next + length;
+        while self.end < range.end + 2 {
             self.read_more()?;
         }
-        self.next = place.end + 2;
-        Ok(place)
+        self.next = range.end + 2;
+        Ok(range)
     }
 
-    fn number(&self, place: &Range<usize>) -> Result<u64> {
-        digits(self.text(place)).ok_or_else(|| self.surprise(b':', place))
+    fn number(&self, range: &Range<usize>) -> Result<u64> {
+        digits(self.bytes(range)).ok_or_else(|| self.unexpected(b':', range))
     }
 
-    fn surprise(&self, kind: u8, text: &Range<usize>) -> Error {
-        Error::Failed(format!("redis answered {}{}", char::from(kind), String::from_utf8_lossy(self.text(text))))
+    fn unexpected(&self, kind: u8, text: &Range<usize>) -> Error {
+        Error::Failed(format!("redis answered {}{}", char::from(kind), String::from_utf8_lossy(self.bytes(text))))
     }
 }
 
-/// A number of decimal digits and nothing else.
-pub(in crate::lab::bench) fn digits(text: &[u8]) -> Option<u64> {
-    /// More would not fit.
+/// Parses decimal digits.
+pub(crate) fn digits(text: &[u8]) -> Option<u64> {
+    /// More might not fit into 64 bits.
     const MAX_DIGITS: usize = 19;
     if text.is_empty() || text.len() > MAX_DIGITS {
         return None;
@@ -196,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_are_digits() {
+    fn only_digits_are_numbers() {
         assert_eq!(digits(b"0042"), Some(42));
         for text in [&b""[..], b"-1", b"4 2", b"99999999999999999999"] {
             assert_eq!(digits(text), None, "{text:?}");
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_taken_however_they_are_cut() {
+    fn replies_are_parsed_however_they_are_split() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("it listens").port();
         let server = thread::spawn(move || {
@@ -212,16 +213,16 @@ mod tests {
             let replies = b"+OK\r\n:12\r\n*2\r\n$5\r\na\r\nbc\r\n$0\r\n\r\n*-1\r\n-ERR no\r\n";
             replies.iter().for_each(|byte| peer.write_all(&[*byte]).expect("it takes a byte"));
         });
-        let mut link = Link::connect(port).expect("it connects");
-        link.pass(1).expect("all is well");
-        assert_eq!(link.integer().expect("a number"), 12);
-        link.settle();
-        assert_eq!(link.list().expect("a list"), Some(2));
-        let (first, second) = (link.bulk().expect("a text"), link.bulk().expect("a text"));
-        assert_eq!((link.text(&first), link.text(&second)), (&b"a\r\nbc"[..], &b""[..]));
-        assert_eq!(link.list().expect("none"), None);
-        assert_eq!(link.pass(1).expect_err("an error").to_string(), "redis answered -ERR no");
-        assert!(link.integer().expect_err("the end").to_string().contains("closed the connection"));
+        let mut connection = RawConnection::connect(port).expect("it connects");
+        connection.skip_ok(1).expect("+OK");
+        assert_eq!(connection.integer().expect("a number"), 12);
+        connection.discard_taken();
+        assert_eq!(connection.array().expect("an array"), Some(2));
+        let (first, second) = (connection.string().expect("a string"), connection.string().expect("a string"));
+        assert_eq!((connection.bytes(&first), connection.bytes(&second)), (&b"a\r\nbc"[..], &b""[..]));
+        assert_eq!(connection.array().expect("none"), None);
+        assert_eq!(connection.skip_ok(1).expect_err("an error").to_string(), "redis answered -ERR no");
+        assert!(connection.integer().expect_err("the end").to_string().contains("closed the connection"));
         server.join().expect("it has sent all");
     }
 }

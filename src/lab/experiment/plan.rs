@@ -1,28 +1,28 @@
-//! What is to happen to a cluster and when: a list of strikes, drawn from a seed. Pure.
+//! The plan of an experiment: which fault is injected when, drawn from a seed. Pure.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What is done to a process.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL; it is started again after the outage.
+    /// A process is killed with SIGKILL, and started again after the outage.
     Kill,
-    /// SIGSTOP, and SIGCONT after the outage.
+    /// A process is paused with SIGSTOP, and resumed with SIGCONT after the outage.
     Pause,
-    /// SIGTERM; it is started again after the outage.
+    /// A process is told to exit with SIGTERM, and started again after the outage.
     Terminate,
-    /// Redis closes the connection of a dispatcher's subscription. No process is touched.
+    /// Redis closes the connection of a dispatcher's subscription.
     Cut,
-    /// Redis carries out nothing that writes for the time of the outage.
+    /// Redis holds back all writes for the time of the outage.
     Stall,
 }
 
 impl Fault {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Fault; 5] = [Fault::Kill, Fault::Pause, Fault::Terminate, Fault::Cut, Fault::Stall];
 
-    /// The word for it in settings and reports.
+    /// Its name in settings and reports.
     pub fn name(self) -> &'static str {
         match self {
             Fault::Kill => "kill",
@@ -32,11 +32,6 @@ impl Fault {
             Fault::Stall => "stall",
         }
     }
-
-    /// Whether it is done to a member of the cluster, rather than in Redis.
-    pub fn strikes_a_member(self) -> bool {
-        matches!(self, Fault::Kill | Fault::Pause | Fault::Terminate)
-    }
 }
 
 impl fmt::Display for Fault {
@@ -45,12 +40,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Who may be struck.
+/// The nodes that a fault may hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Any dispatcher or consumer.
     Any,
-    /// The dispatcher that leads at that time.
+    /// The dispatcher that leads when the fault is injected.
     Leader,
     /// Any dispatcher.
     Dispatcher,
@@ -59,10 +54,10 @@ pub enum Target {
 }
 
 impl Target {
-    /// All of them.
+    /// All targets.
     pub const ALL: [Target; 4] = [Target::Any, Target::Leader, Target::Dispatcher, Target::Consumer];
 
-    /// The word for it in settings and reports.
+    /// Its name in settings and reports.
     pub fn name(self) -> &'static str {
         match self {
             Target::Any => "any",
@@ -73,49 +68,49 @@ impl Target {
     }
 }
 
-/// One strike.
+/// A fault to inject.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strike {
-    /// When, after publishing began. Later if the cluster is not whole again by then.
+pub struct PlannedFault {
+    /// When, after publishing began; later if the cluster is not yet healthy again.
     pub at: Duration,
-    /// What.
+    /// The kind of fault.
     pub fault: Fault,
-    /// Whom.
+    /// The nodes it may hit.
     pub target: Target,
     /// How long it lasts.
     pub outage: Duration,
-    /// Chooses among several that may be struck.
+    /// Selects one of several that it may hit.
     pub pick: u64,
 }
 
-/// How strikes are drawn.
+/// The parameters from which faults are drawn.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The seed; the same one draws the same strikes.
+    /// The seed; the same one draws the same faults.
     pub seed: u64,
-    /// The time from one strike to the next.
+    /// The time from one fault to the next.
     pub every: Duration,
-    /// How long there are strikes.
+    /// How long faults are injected.
     pub duration: Duration,
-    /// What may happen.
+    /// The kinds of faults to draw from.
     pub faults: Vec<Fault>,
-    /// Whom it may happen to.
+    /// The nodes they may hit.
     pub target: Target,
     /// The shortest outage.
     pub least_outage: Duration,
-    /// The longest outage. At most half of `every` in any case, so that one is over before the next begins.
+    /// The longest outage; limited to half of `every`, so that it ends before the next fault.
     pub outage: Duration,
 }
 
 impl Plan {
-    /// Draws the strikes: the first after `every`, none in the last half of `every`.
-    pub fn strikes(&self) -> Vec<Strike> {
+    /// Draws the faults: the first after `every`, none in the last half of `every`.
+    pub fn draw(&self) -> Vec<PlannedFault> {
         let mut random = fastrand::Rng::with_seed(self.seed);
         let longest = self.outage.min(self.every / 2);
         let shortest = self.least_outage.min(longest);
         let times = (1..).map(|number| self.every * number).take_while(|at| *at + self.every / 2 <= self.duration);
         times
-            .map(|at| Strike {
+            .map(|at| PlannedFault {
                 at,
                 fault: self.faults[random.usize(..self.faults.len())],
                 target: self.target,
@@ -143,18 +138,18 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_draws_the_same_strikes_again() {
-        assert_eq!(plan(7).strikes(), plan(7).strikes());
-        assert_ne!(plan(7).strikes(), plan(8).strikes());
+    fn a_seed_draws_the_same_faults_again() {
+        assert_eq!(plan(7).draw(), plan(7).draw());
+        assert_ne!(plan(7).draw(), plan(8).draw());
     }
 
     #[test]
-    fn each_outage_is_over_before_the_next_strike() {
+    fn each_outage_ends_before_the_next_fault() {
         for seed in 0..100 {
-            let strikes = plan(seed).strikes();
-            assert_eq!(strikes.len(), 7);
-            assert!(strikes.iter().all(|strike| strike.outage <= Duration::from_secs(6)));
-            let quick = Plan { every: Duration::from_secs(1), ..plan(seed) }.strikes();
+            let faults = plan(seed).draw();
+            assert_eq!(faults.len(), 7);
+            assert!(faults.iter().all(|fault| fault.outage <= Duration::from_secs(6)));
+            let quick = Plan { every: Duration::from_secs(1), ..plan(seed) }.draw();
             assert!(quick.windows(2).all(|two| two[0].at + two[0].outage <= two[1].at));
         }
     }

@@ -1,4 +1,4 @@
-//! The settings of a consumer that keeps a journal.
+//! The settings of a consumer for chaos experiments.
 
 use std::path::PathBuf;
 
@@ -9,12 +9,12 @@ use crate::process::config::Default::Required;
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::programs::consumer::settings::{ConsumerConfig, consumer_and, read_values};
 
-/// The settings of a consumer that keeps a journal.
+/// The settings of a consumer for chaos experiments.
 #[derive(Clone, Debug)]
-pub struct WitnessConfig {
-    /// What every consumer takes.
+pub struct ChaosConsumerConfig {
+    /// The settings of every consumer.
     pub consumer: ConsumerConfig,
-    /// The folder with the journals; this consumer's has its id as its name.
+    /// The folder for journals. The file of this consumer has its id as its name.
     pub journals: PathBuf,
 }
 
@@ -25,16 +25,16 @@ pub const SETTINGS: &[Setting] =
 /// The definition of the subcommand.
 pub fn command() -> Command {
     config::command(
-        "witness",
-        "A consumer that keeps a journal of its handler's runs. Trials start it; there is no other use for it.",
-        "The settings are those of oncecast-consumer.",
+        "chaos-consumer",
+        "A consumer that keeps a journal of its handler's runs. For internal use: oncecast chaos starts it.",
+        "The other settings are those of oncecast-consumer.",
         SETTINGS,
     )
 }
 
 /// Reads and checks the settings.
-pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<WitnessConfig, ConfigError> {
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosConsumerConfig, ConfigError> {
     let values = &Values::new(matches, SETTINGS, environment);
     let journals = PathBuf::from(values.required("journals", "a folder")?);
-    Ok(WitnessConfig { consumer: read_values(values)?, journals })
+    Ok(ChaosConsumerConfig { consumer: read_values(values)?, journals })
 }
