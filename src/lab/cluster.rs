@@ -14,7 +14,8 @@ use super::redis::RedisServer;
 use super::wait::wait_until;
 use crate::base::error::{Error, Result};
 use crate::ledger::Keys;
-use crate::ledger::overview::{GroupView, Lease, Snapshot};
+use crate::ledger::Lease;
+use crate::ledger::overview::{GroupView, Snapshot};
 
 mod launch;
 mod node;

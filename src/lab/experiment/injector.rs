@@ -15,7 +15,8 @@ use crate::base::error::{Error, Result};
 use crate::lab::child::{ChildProcess, Signal};
 use crate::lab::cluster::{Cluster, Node};
 use crate::ledger::Command;
-use crate::ledger::overview::{GroupView, Lease, Snapshot};
+use crate::ledger::Lease;
+use crate::ledger::overview::{GroupView, Snapshot};
 use crate::ledger::subscription::CLIENT_NAME_PREFIX;
 
 /// How long a process may take to exit after SIGTERM: a consumer finishes the messages it holds.

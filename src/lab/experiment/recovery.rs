@@ -10,7 +10,8 @@
 use std::time::{Duration, Instant};
 
 use crate::ledger::Cursor;
-use crate::ledger::overview::{Lease, Snapshot};
+use crate::ledger::Lease;
+use crate::ledger::overview::Snapshot;
 
 /// See the module's text.
 #[derive(Debug)]

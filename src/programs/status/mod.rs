@@ -12,7 +12,7 @@ pub use self::health::NEEDS_ATTENTION;
 pub use self::onlooker::Onlooker;
 pub use self::run::run;
 pub use self::show::{failure_to_json, json_text};
-pub use self::state::{DEATHS_WINDOW, MANY_DEATHS, MAX_AGE, Member, SHOWN_GAPS, Status};
+pub use self::state::{MANY_DEATHS, MAX_AGE, Member, SHOWN_GAPS, Status};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::report::{ConsumerReport, Rates, Report};
 use super::*;
 use crate::base::id::{Epoch, MessageId};
-use crate::ledger::overview::{Lease, Part, Snapshot};
+use crate::ledger::Lease;
+use crate::ledger::overview::{Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::Warning;
 

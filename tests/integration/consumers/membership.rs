@@ -15,7 +15,7 @@ use crate::support::peer::{Heard, Line, Peer};
 use crate::support::proxy::Proxy;
 use crate::support::scripted_group::{Scripted, wait_until_listed};
 use crate::support::{
-    DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, occurrences, options,
+    DEADLINE, RunningConsumer, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, occurrences, options,
     publish, publish_payloads, recorded_ids, resident_bytes, run, state, stream, wait_for_intake, wait_until,
     wait_until_done, wait_until_in_sync,
 };
@@ -309,10 +309,10 @@ fn group_of_two() -> (ChildProcess, Cluster, redis::Connection, [String; 2]) {
     (dispatcher, cluster, connection, addresses)
 }
 
-fn quick_consumer(cluster: &mut Cluster, address: &str) -> OwnConsumer {
+fn quick_consumer(cluster: &mut Cluster, address: &str) -> RunningConsumer {
     let handler = |delivery: &Delivery<'_>| Ok(Outcome::new().field("message_id", delivery.payload()));
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen(address).consumer_id("quick");
-    OwnConsumer::start(builder.concurrency(1).prefetch(8).handler(handler))
+    RunningConsumer::start(builder.concurrency(1).prefetch(8).handler(handler))
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn what_waits_behind_a_handler_that_hangs_is_done_by_others() {
     let (_dispatcher, mut cluster, mut connection, addresses) = group_of_two();
     let connection = &mut connection;
     let (gate, builder) = gated_consumer("stuck", cluster.redis().url(), &addresses[0]);
-    let _stuck = OwnConsumer::start(builder.prefetch(8).handler_timeout(Duration::from_millis(300)));
+    let _stuck = RunningConsumer::start(builder.prefetch(8).handler_timeout(Duration::from_millis(300)));
     wait_until_listed(connection, &["stuck"]);
     publish_payloads(connection, (0..8).map(|n| n.to_string()));
     wait_until("all to be taken in", || (state(connection).0 == 8).then_some(()));
@@ -344,7 +344,7 @@ fn what_waits_at_a_consumer_that_does_not_reach_redis_is_done_by_others() {
     let proxy = Proxy::to(&target);
     let near = proxy.address.clone();
     let (gate, builder) = gated_consumer("cut", format!("redis://{near}"), &addresses[0]);
-    let _cut = OwnConsumer::start(builder.prefetch(50));
+    let _cut = RunningConsumer::start(builder.prefetch(50));
     wait_until_listed(connection, &["cut"]);
     publish_payloads(connection, (0..50).map(|n| n.to_string()));
     wait_until("all to be taken in", || (state(connection).0 == 50).then_some(()));
@@ -383,7 +383,7 @@ fn more_than_fits_into_memory_waits_in_redis_and_goes_out_in_order() {
     let resident = resident_bytes(dispatcher.pid());
     let handler = |delivery: &Delivery<'_>| Ok(Outcome::new().field("message_id", &delivery.payload()[..4]));
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen(&address).consumer_id("late");
-    let _consumer = OwnConsumer::start(builder.concurrency(1).prefetch(50).handler(handler));
+    let _consumer = RunningConsumer::start(builder.concurrency(1).prefetch(50).handler(handler));
     // While the backlog is read back and there is room in memory at times: new ones must not overtake it.
     for chunk in 0..20 {
         publish_payloads(connection, (0..25).map(|n| format!("{:04}", MESSAGES + 25 * chunk + n)));

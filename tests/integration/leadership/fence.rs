@@ -11,7 +11,7 @@ use oncecast::{Consumer, Delivery, Outcome};
 use crate::support::load::Load;
 use crate::support::peer::{Heard, Line};
 use crate::support::{
-    DEADLINE, OwnConsumer, assert_each_once, client_of, cluster_of, elect, options, redis_server, stream,
+    DEADLINE, RunningConsumer, assert_each_once, client_of, cluster_of, elect, options, redis_server, stream,
     wait_for_another_leader, wait_until_done, wait_until_in_sync,
 };
 
@@ -63,12 +63,12 @@ fn work_from_a_leader_that_was_replaced_is_not_begun() {
     let server = redis_server();
     let handler = |_: &Delivery<'_>| Ok(Outcome::new().field("message_id", "ran"));
     let builder = Consumer::builder().redis_url(server.url()).listen("127.0.0.1:0").consumer_id("c");
-    let consumer = OwnConsumer::start(builder.handler(handler));
+    let consumer = RunningConsumer::start(builder.handler(handler));
     elect(&server, 5);
-    let mut old = Line::lead(&consumer.address, Epoch(5));
+    let mut old = Line::lead(&consumer.address.to_string(), Epoch(5));
     assert!(matches!(old.next(), Heard::Ready { .. }) && matches!(old.next(), Heard::Ids("HELD", _)));
     elect(&server, 6);
-    let mut new = Line::lead(&consumer.address, Epoch(6));
+    let mut new = Line::lead(&consumer.address.to_string(), Epoch(6));
     assert!(matches!(new.next(), Heard::Ready { .. }) && matches!(new.next(), Heard::Ids("HELD", _)));
     old.send(&[Frame::Process { id: MessageId(1), delivery: 1, body: b"late" }]);
     assert!(matches!(old.next(), Heard::Error(ErrorCode::Stale, _)), "work from the past is refused");

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::support::load::Load;
 use crate::support::{
-    DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, cluster, cluster_of, dispatcher, options,
+    DEADLINE, RunningConsumer, assert_each_once, bare_cluster, client_of, cluster, cluster_of, dispatcher, options,
     publish, publish_payloads, run, stream, subscribers, wait_for_another_leader, wait_until, wait_until_done,
     wait_until_in_sync,
 };
@@ -162,11 +162,11 @@ fn work_in_hand_is_not_run_again_when_leadership_moves() {
         let door = door.clone();
         let handler = move |delivery: &Delivery<'_>| door.handle(delivery);
         let builder = Consumer::builder().redis_url(&url).listen("127.0.0.1:0").consumer_id(name);
-        OwnConsumer::start(builder.concurrency(3).prefetch(8).handler(handler))
+        RunningConsumer::start(builder.concurrency(3).prefetch(8).handler(handler))
     });
     // Opened also when the test fails: handlers that wait cannot be joined.
     let _opener = Opener(door.clone());
-    let addresses = consumers.each_ref().map(|consumer| consumer.address.clone());
+    let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
     // In the other order: a new leader that knew nothing would hand each message to the other consumer.
     let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
@@ -227,9 +227,9 @@ fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
             Ok(Outcome::new().field("message_id", payload))
         };
         let builder = Consumer::builder().redis_url(&url).listen("127.0.0.1:0").consumer_id(name);
-        OwnConsumer::start(builder.concurrency(4).prefetch(8).handler(handler))
+        RunningConsumer::start(builder.concurrency(4).prefetch(8).handler(handler))
     });
-    let addresses = consumers.each_ref().map(|consumer| consumer.address.clone());
+    let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
     // In the other order: a new leader that knew nothing would hand each message to the other consumer.
     let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
@@ -244,7 +244,7 @@ fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
     for _ in 0..2 {
         let lease = wait_until("a leader that is linked to both consumers", || {
             let lease = view.snapshot().ok()?.lease?;
-            let linked = |consumer: &OwnConsumer| consumer.stats.ruling_epoch() == lease.epoch.0;
+            let linked = |consumer: &RunningConsumer| consumer.stats.ruling_epoch() == lease.epoch.0;
             consumers.iter().all(linked).then_some(lease)
         });
         dispatchers.remove(lease.name()).expect("the lease goes with its holder").kill().unwrap();

@@ -2,13 +2,13 @@
 
 mod looks;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use oncecast::lab::{ChildProcess, Cluster, Node, Signal, ports};
 use serde_json::Value;
 
+use crate::support::http::get;
 use crate::support::{
     DEADLINE, client_of, cluster, options, pend, programs, publish, run, wait_until, wait_until_done,
     wait_until_in_sync,
@@ -25,17 +25,6 @@ fn status(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
 
 fn status_json(cluster: &Cluster) -> Value {
     serde_json::from_str(&status(cluster, &["--json"]).1).expect("JSON")
-}
-
-/// Answers of a program's metrics address: the status code and the body; `None` if it does not answer.
-fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE / 10).ok()?;
-    stream.set_read_timeout(Some(DEADLINE / 10)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
 }
 
 /// Another dispatcher of the cluster, with a metrics address.
