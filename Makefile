@@ -13,8 +13,8 @@ FUZZ_SECONDS ?= 60
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check compose-test
-.PHONY: build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
+.PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
+.PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'

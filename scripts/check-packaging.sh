@@ -1,6 +1,7 @@
 #!/bin/sh
-# Checks the output of `make dist`, `make install` and `make deb`: unpacks it, installs it into temporary folders without
-# cargo, and checks names, modes and contents. Needs dist/ from scripts/dist.sh. Without cargo-deb the package is skipped.
+# Checks the output of `make dist`, `make install` and `make deb`: unpacks it, installs it into temporary folders
+# without cargo, and checks names, modes and contents. Needs dist/ from scripts/dist.sh. Without cargo-deb the package
+# is skipped.
 set -eu
 cd "$(dirname "$0")/.."
 export LC_ALL=C

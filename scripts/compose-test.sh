@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests compose.yml: builds the image, starts the system, publishes, and meanwhile stops, kills or crashes dispatchers and
-# consumers at random, as Pumba does, and starts them again. At the end every message must be recorded, and none twice.
-# Prints `skipped: …` and exits with 0 if no container engine can run.
+# Tests compose.yml: builds the image, starts the system, publishes, and meanwhile stops, kills or crashes dispatchers
+# and consumers at random, as Pumba does, and starts them again. At the end every message must be recorded, and none
+# twice. Prints `skipped: …` and exits with 0 if no container engine can run.
 #
 #     SEED=7 DURATION=120 EVERY=5 PUBLISH='--batch 10000' scripts/compose-test.sh
 #

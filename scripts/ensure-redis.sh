@@ -42,7 +42,8 @@ first_of() {
 install_one() {
     if have apt-get; then
         # The source that can't be reached may not be the one that is needed.
-        as_root apt-get update || echo 'ensure-redis: apt-get update failed, continuing with the known package lists' >&2
+        as_root apt-get update ||
+            echo 'ensure-redis: apt-get update failed, continuing with the known package lists' >&2
         first_of 'env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends' \
             redis-server valkey-server
     elif have dnf; then

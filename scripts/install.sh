@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs or uninstalls the programs, units, manual pages, documents, settings, and the files for Prometheus and Grafana.
+# Installs or uninstalls the programs, units, manual pages, documents, settings, and the files for Prometheus and
+# Grafana.
 #
 #     install.sh install|uninstall        PREFIX=/usr/local  DESTDIR=  BUILT=folder with the programs
 #

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the monitoring files: that they are valid, that each alert fires when it should, and that Prometheus gets data from
-# a real cluster for every query of the dashboard. What can't be checked here prints `skipped: …`.
+# Checks the monitoring files: that they are valid, that each alert fires when it should, and that Prometheus gets data
+# from a real cluster for every query of the dashboard. What can't be checked here prints `skipped: …`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,8 @@ stop_service() {
 if [ "$(id -u)" -eq 0 ] && have apt-get; then
     if ! have promtool || ! have prometheus; then
         echo 'installing prometheus'
-        apt-get update >/dev/null || echo 'monitoring-check: apt-get update failed, continuing with the known package lists' >&2
+        apt-get update >/dev/null ||
+            echo 'monitoring-check: apt-get update failed, continuing with the known package lists' >&2
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends prometheus >/dev/null && stop_service
     fi
     have_yaml ||

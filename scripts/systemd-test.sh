@@ -1,8 +1,8 @@
 #!/bin/bash
 # Boots systemd in a container, installs the archive of `make dist` there, and tests the units: they start and report
-# readiness, are restarted when killed, are ended by the watchdog when they hang, and are restarted one by one under load.
-# At the end nothing may be lost or recorded twice. Needs root, systemd-nspawn and debootstrap; the first time also a
-# network, for a small Debian that is kept in target/. If something is missing, the test is skipped.
+# readiness, are restarted when killed, are ended by the watchdog when they hang, and are restarted one by one under
+# load. At the end nothing may be lost or recorded twice. Needs root, systemd-nspawn and debootstrap; the first time
+# also a network, for a small Debian that is kept in target/. If something is missing, the test is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -133,7 +133,8 @@ inside systemctl start redis-server
 # shellcheck disable=SC2086
 systemctl_soon start $consumers $dispatchers || fail 'they did not start'
 until_true 10 'the group to be well' is_well
-property oncecast-dispatcher@a StatusText | grep -q -E 'leads|standby' || fail 'its status does not say leads or standby'
+property oncecast-dispatcher@a StatusText | grep -q -E 'leads|standby' ||
+    fail 'its status does not say leads or standby'
 main=$(property oncecast-dispatcher@a MainPID)
 inside grep -q '^CapEff:.0*$' "/proc/$main/status" || fail 'it has capabilities'
 [ "$(inside ps -o uid= -p "$main")" -gt 60000 ] || fail 'it does not run as a dynamic user'
