@@ -28,7 +28,7 @@ fn found(ring: &Ring, cursor: Option<Cursor>) -> Resolution {
     ring.resolve(cursor.as_ref()).expect("the ring has a place")
 }
 
-fn place(ring: &Ring, cursor: Cursor) -> Place {
+fn place(ring: &Ring, cursor: Cursor) -> RingPlace {
     found(ring, Some(cursor)).place
 }
 
@@ -36,7 +36,7 @@ fn standing(ring: &Ring, cursor: Cursor) -> Standing {
     found(ring, Some(cursor)).standing
 }
 
-fn now(ring: &Ring, place: Place) -> Taken {
+fn now(ring: &Ring, place: RingPlace) -> Taken {
     ring.take(place, None, LIMITS, Instant::now())
 }
 
@@ -50,7 +50,7 @@ fn texts(taken: &Taken) -> String {
 }
 
 /// Everything that a reader meets from `place` on, in order.
-fn read_all(ring: &Ring, mut place: Place) -> Vec<String> {
+fn read_all(ring: &Ring, mut place: RingPlace) -> Vec<String> {
     let mut met = Vec::new();
     let mut known = None;
     loop {
