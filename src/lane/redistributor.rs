@@ -31,8 +31,8 @@ use crate::base::log_sum::Sum;
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::ledger::{
-    Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Raise, Returned, Settled, Settlement, Splitter, Verdict,
-    batches, parts,
+    Commit, Gap, Hold, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Raise, Returned, Settled, Settlement, Splitter,
+    Verdict, batches, parts,
 };
 
 /// The longest wait: how soon the kill switch is noticed.
@@ -268,7 +268,7 @@ impl Redistributor {
 
     fn bury(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {
         let verdict = Verdict::Rejected;
-        self.settle(&[(Returned { id, verdict, delivery: ADOPTED, let_go: false, consumer: "".into(), reason }, 0)])
+        self.settle(&[(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer: "".into(), reason }, 0)])
     }
 
     /// Counts or buries messages that came back, and sets the time for what goes out again.
@@ -284,12 +284,12 @@ impl Redistributor {
         for ((returned, asked_ms), settled) in returned.iter().zip(settled) {
             match settled {
                 Settled::Gone => done.push(returned.id),
-                Settled::Buried => {
+                Settled::DeadLettered => {
                     buried += 1;
                     self.dead_letters.note(returned.id, &returned.reason, now);
                     done.push(returned.id);
                 }
-                Settled::Unburied => self.unburied.keep(returned.clone()),
+                Settled::Refused => self.unburied.keep(returned.clone()),
                 Settled::Again(delivery) => {
                     let wait = match (asked_ms, returned.verdict) {
                         (0, Verdict::Failed) => retry.wait_with_jitter(delivery, fastrand::f64()),

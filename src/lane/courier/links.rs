@@ -19,7 +19,7 @@ use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
 use crate::lane::stream::Stream;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
-use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict, Words};
+use crate::ledger::{Commit, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
 use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
 
 /// Messages read from one link in one round of the loop.
@@ -214,7 +214,17 @@ impl Courier {
         let reason: Arc<str> = reason.into();
         let returned = ids.into_iter().map(|(id, delivery)| {
             self.table.set_away(id);
-            (Returned { id, verdict, delivery, let_go: false, consumer: consumer.clone(), reason: reason.clone() }, 0)
+            (
+                Returned {
+                    id,
+                    verdict,
+                    delivery,
+                    hold: Hold::Held,
+                    consumer: consumer.clone(),
+                    reason: reason.clone(),
+                },
+                0,
+            )
         });
         let returned: Vec<_> = returned.collect();
         if !returned.is_empty() {

@@ -14,7 +14,7 @@ use crate::lane::places::{ADOPTED, Held, Place};
 use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, Whereabouts};
-use crate::ledger::{Commit, Pending, Returned, Verdict};
+use crate::ledger::{Commit, Hold, Pending, Returned, Verdict};
 use crate::wire::{ErrorCode, REJECT};
 
 /// What a result that waits to be recorded costs beside its fields, about.
@@ -103,7 +103,7 @@ impl Courier {
         let consumer = link.consumer.clone();
         let reason = "acknowledged, and still pending".into();
         let verdict = Verdict::Unused;
-        self.give_back_one(Returned { id, verdict, delivery: ADOPTED, let_go: false, consumer, reason }, 0);
+        self.give_back_one(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer, reason }, 0);
     }
 
     /// An answer for a message without a place at this consumer.
@@ -128,8 +128,8 @@ impl Courier {
         };
         let delay_ms = if delay_ms == REJECT { 0 } else { delay_ms };
         let (consumer, reason) = (link.consumer.clone(), reason.into());
-        let let_go = held.delivery != ADOPTED;
-        self.give_back_one(Returned { id, verdict, delivery: held.delivery, let_go, consumer, reason }, delay_ms);
+        let hold = if held.delivery == ADOPTED { Hold::Held } else { Hold::Released };
+        self.give_back_one(Returned { id, verdict, delivery: held.delivery, hold, consumer, reason }, delay_ms);
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl Courier {
     pub(super) fn bury(&mut self, message: &Pending, loss: Loss) {
         let (id, delivery) = (message.id, message.delivery - 1);
         let Loss { consumer, reason } = loss;
-        let returned = Returned { id, verdict: Verdict::Failed, delivery, let_go: false, consumer, reason };
+        let returned = Returned { id, verdict: Verdict::Failed, delivery, hold: Hold::Held, consumer, reason };
         self.give_back_one(returned, 0);
     }
 
