@@ -34,6 +34,7 @@
 //! 6. What cannot be kept is counted, logged and recorded as a gap.
 
 pub mod base;
+pub mod cli;
 pub mod consumer;
 pub mod lab;
 pub mod lane;

@@ -18,7 +18,7 @@ use crate::base::failure::Failure;
 use crate::base::hint::Hint;
 use crate::base::id::Epoch;
 use crate::base::refusal::Refusal;
-use crate::process::config::ConfigError;
+use crate::base::setting::ConfigError;
 
 /// What went wrong, by what it makes us do.
 #[derive(Error)]

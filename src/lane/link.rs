@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use tungstenite::error::ProtocolError;
 use tungstenite::{Bytes, Message, WebSocket};
 
-use super::dialer::NewLink;
 use super::greeting::Greeted;
-use super::places::{Held, Places};
+use super::places::{Held, LINK_BYTES, Places};
 use super::stats::LinkFigures;
 use super::strays::Strays;
 use super::stream::{Stream, is_transient};
@@ -21,8 +20,6 @@ use crate::base::id::MessageId;
 use crate::ledger::Pending;
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
-/// The most payload bytes at one consumer, if it has more than one message.
-pub(super) const LINK_BYTES: usize = 16 << 20;
 /// Frames are gathered into WebSocket messages of about this size.
 const CHUNK_BYTES: usize = 128 << 10;
 
@@ -30,6 +27,13 @@ const CHUNK_BYTES: usize = 128 << 10;
 const LINK_RESULT_BYTES: usize = 4 << 20;
 /// The same for all consumers together.
 const MAX_RESULT_BYTES: usize = 32 << 20;
+
+/// A link on which the consumer has answered.
+pub(super) struct NewLink {
+    /// The consumer's place in the settings.
+    pub(super) index: usize,
+    pub(super) greeted: Greeted,
+}
 
 /// See the module's text.
 pub(super) struct Link {
@@ -75,7 +79,8 @@ pub(super) enum Incoming {
 pub(super) type Failure = String;
 
 impl Link {
-    pub(super) fn new(new: NewLink, serial: u64) -> Link {
+    /// `strays_paid_until` is what the stray answers of the consumer's last link left behind.
+    pub(super) fn new(new: NewLink, serial: u64, strays_paid_until: Option<Instant>) -> Link {
         let now = Instant::now();
         let Greeted { socket, consumer, prefetch, flags, .. } = new.greeted;
         let consumer: Arc<str> = consumer.into();
@@ -96,7 +101,7 @@ impl Link {
             draining: false,
             last_heard: now,
             places: Places::new(prefetch),
-            strays: Strays::new(prefetch, now),
+            strays: Strays::new(prefetch, strays_paid_until, now),
             result_bytes: 0,
             socket,
             suspect: None,
@@ -329,7 +334,7 @@ pub(super) mod tests {
             held: Vec::new(),
             leftover: Vec::new(),
         };
-        (Link::new(NewLink { index: 0, greeted }, 1), peer)
+        (Link::new(NewLink { index: 0, greeted }, 1, None), peer)
     }
 
     pub(in crate::lane) fn message(id: u64, bytes: usize) -> Pending {

@@ -12,21 +12,24 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
-use super::Shared;
 use super::backlog::PageRequest;
-use super::burials::{Burial, Burials};
 use super::courier::{Claims, CommitTask, News, Task};
-use super::health::TURN_WITHIN;
+use super::dead_letters::{DeadLetterLog, DeadLetters};
+use super::elected::PENDING_LOST;
 use super::places::ADOPTED;
+use super::pulses::{ITERATION_WITHIN, TermWorker};
 use super::refused::Refused;
 use super::retry::{Carried, Killed, Retry};
+use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::{add, set};
 use super::table::{Again, Line, Loss};
 use crate::base::backoff::exponential;
 use crate::base::budget::Budget;
 use crate::base::id::{Epoch, IdMap, MessageId};
-use crate::base::shutdown::{KillSwitch, Reason};
+use crate::base::log_sum::Sum;
+use crate::base::text::Quoted;
+use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::ledger::{
     Commit, Gap, Hold, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Raise, Returned, Settled, Settlement, Splitter,
     Verdict, batches, parts,
@@ -61,8 +64,8 @@ pub(super) struct Redistributor {
     unburied: Refused<Returned>,
     /// Lists of consumers that Redis refused.
     unlisted: Refused<Vec<String>>,
-    /// Messages buried that the log does not tell of yet.
-    burials: Burials,
+    /// Dead letters that are not logged yet.
+    dead_letters: DeadLetterLog,
 }
 
 /// What waits for its time, or for room.
@@ -90,9 +93,6 @@ impl Waiting {
     }
 }
 
-/// Pending messages have vanished.
-pub(super) const PENDING_LOST: &str = "pending-lost";
-
 impl Redistributor {
     pub(super) fn new(
         shared: &Arc<Shared>,
@@ -103,8 +103,8 @@ impl Redistributor {
         news: Sender<News>,
         waker: Waker,
     ) -> Redistributor {
-        let retry = Retry::new(shared, kill.clone(), "redistributor", &shared.pulses.redistributor);
-        let waiting = || Waiting::new(shared.config.ready_bytes / AGAIN_PART);
+        let retry = Retry::new(shared, kill.clone(), TermWorker::Redistributor);
+        let waiting = || Waiting::new(shared.settings.ready_bytes / AGAIN_PART);
         Redistributor {
             shared: shared.clone(),
             epoch,
@@ -118,15 +118,15 @@ impl Redistributor {
             common: waiting(),
             unburied: Refused::default(),
             unlisted: Refused::default(),
-            burials: Burials::default(),
+            dead_letters: DeadLetterLog::default(),
         }
     }
 
     /// Works until the term ends.
     pub(super) fn run(mut self) -> Result<(), Killed> {
         let ended = self.work();
-        let untold = self.burials.take();
-        self.tell_of(untold);
+        let rest = self.dead_letters.rest();
+        self.log_dead_letters(rest);
         set(&self.shared.stats.delayed, 0);
         ended
     }
@@ -134,7 +134,7 @@ impl Redistributor {
     /// The main loop of the worker.
     fn work(&mut self) -> Result<(), Killed> {
         while !self.kill.is_set() {
-            self.shared.pulses.redistributor.beat(TURN_WITHIN);
+            self.shared.pulses.redistributor.beat(ITERATION_WITHIN);
             let next = self.suspects.next().into_iter().chain(self.common.next()).min();
             let next = next.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()));
             match self.tasks.recv_timeout(next.min(PATIENCE)) {
@@ -145,16 +145,16 @@ impl Redistributor {
             Line::BOTH.into_iter().try_for_each(|line| self.send_due(line))?;
             self.try_refused()?;
             set(&self.shared.stats.delayed, (self.suspects.delayed.len() + self.common.delayed.len()) as u64);
-            let due = self.burials.due(Instant::now());
-            self.tell_of(due);
+            let due = self.dead_letters.due(Instant::now());
+            self.log_dead_letters(due);
         }
         Err(Killed)
     }
 
-    fn tell_of(&self, burials: Vec<Burial>) {
+    fn log_dead_letters(&self, letters: Vec<DeadLetters>) {
         let dead = &self.ledger.keys().dead;
-        for Burial { messages, reason, example } in burials {
-            let reason = crate::base::text::Quoted(reason);
+        for (reason, Sum { count: messages, example }) in letters {
+            let reason = Quoted(reason);
             log::warn!("event=dead-letters messages={messages} stream={dead} reason={reason} example={example}");
         }
     }
@@ -235,7 +235,7 @@ impl Redistributor {
         log::warn!(
             "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that nobody was given has gone from \
              {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
-            crate::base::text::Quoted(&begin)
+            Quoted(&begin)
         );
         add(&self.shared.stats.gaps, 1);
         let gap = Gap { reason: PENDING_LOST, dispatcher: self.shared.id.clone(), begin, end, count: None };
@@ -247,11 +247,7 @@ impl Redistributor {
 
     /// A message that can't be read from Redis.
     fn bury_unreadable(&mut self, id: MessageId, reason: &str) -> Result<(), Killed> {
-        log::warn!(
-            "event=too-large id={id} moved_to={} reason={}",
-            self.ledger.keys().dead,
-            crate::base::text::Quoted(reason)
-        );
+        log::warn!("event=too-large id={id} moved_to={} reason={}", self.ledger.keys().dead, Quoted(reason));
         self.bury(id, format!("it can't be read from Redis: {reason}").into())
     }
 
@@ -279,18 +275,18 @@ impl Redistributor {
     fn settle(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
         let mut batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
         self.find_numbers(&mut batch)?;
-        let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.config.max_deliveries);
+        let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.settings.max_deliveries);
         let Settlement { settled, refused } = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
         let now = Instant::now();
         let mut done = Vec::new();
         let mut buried = 0;
-        let retry = self.shared.config.retry;
+        let retry = self.shared.settings.retry;
         for ((returned, asked_ms), settled) in returned.iter().zip(settled) {
             match settled {
                 Settled::Gone => done.push(returned.id),
                 Settled::DeadLettered => {
                     buried += 1;
-                    self.burials.note(returned.id, &returned.reason, now);
+                    self.dead_letters.note(returned.id, &returned.reason, now);
                     done.push(returned.id);
                 }
                 Settled::Refused => self.unburied.keep(returned.clone()),
@@ -310,7 +306,7 @@ impl Redistributor {
         }
         let letters = self.unburied.len();
         self.unburied.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
-        add(&self.shared.stats.buried, buried);
+        add(&self.shared.stats.dead_lettered, buried);
         self.shared.stats.deaths.lock().note(buried, now);
         self.tell(News::Done(done))
     }
@@ -412,7 +408,7 @@ impl Redistributor {
 
     fn tell(&mut self, mut news: News) -> Result<(), Killed> {
         loop {
-            self.shared.pulses.redistributor.beat(TURN_WITHIN);
+            self.shared.pulses.redistributor.beat(ITERATION_WITHIN);
             match self.news.send_timeout(news, PATIENCE) {
                 Ok(()) => {
                     self.waker.wake();

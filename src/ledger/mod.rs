@@ -58,7 +58,6 @@ pub use self::types::{
     Acquire, Arrival, Attempt, Commit, Committed, Gap, Hold, Intake, Page, Pending, Raise, Recall, Recorded, Returned,
     Settled, Settlement, Verdict,
 };
-pub(crate) use self::url::mistake_in_port;
 
 #[cfg(test)]
 mod properties;

@@ -10,9 +10,10 @@ use super::outcomes::{Mistake, note_stray};
 use super::{Claims, Courier, PATIENCE, Task};
 use crate::base::error::Result;
 use crate::base::id::MessageId;
+use crate::base::log_sum::Sum;
 use crate::base::text::Quoted;
-use crate::lane::dialer::{Dial, LinkNews, NewLink};
-use crate::lane::link::{Failure, Incoming, Link};
+use crate::lane::dialer::{Dial, LinkNews};
+use crate::lane::link::{Failure, Incoming, Link, NewLink};
 use crate::lane::places::Place;
 use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
@@ -54,15 +55,14 @@ impl Courier {
         self.serials += 1;
         let leftover = std::mem::take(&mut new.greeted.leftover);
         let held = std::mem::take(&mut new.greeted.held);
-        let mut link = Link::new(new, self.serials);
+        let mut link = Link::new(new, self.serials, self.debts[index]);
         self.sockets.add(link.stream(), index)?;
-        link.strays.owe(self.debts[index]);
         let believed = self.believe(index, &mut link, &held);
         self.compare_names(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
             Quoted(&link.consumer),
-            self.shared.config.consumers[index],
+            self.shared.settings.consumers[index],
             held.len()
         );
         add(&self.shared.stats.links_made, 1);
@@ -149,7 +149,7 @@ impl Courier {
             return;
         };
         if self.said_same.insert(consumer.clone()) {
-            let addresses = &self.shared.config.consumers;
+            let addresses = &self.shared.settings.consumers;
             log::warn!(
                 "event=same-consumer consumer={} addresses={},{} setting=consumers problem=\"two addresses lead to one \
                  consumer, or two consumers have one --consumer-id\"",
@@ -167,8 +167,8 @@ impl Courier {
     /// `told`: the peer was told why, and should be able to read it.
     fn end_link(&mut self, index: usize, why: &str, told: bool) {
         let Some(mut link) = self.links[index].take() else { return };
-        say_strays(link.strays.rest(), &link.consumer);
-        self.debts[index] = Some(link.strays.paid_at());
+        log_strays(link.strays.rest(), &link.consumer);
+        self.debts[index] = Some(link.strays.paid_until());
         self.sockets.remove(link.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
         let mut held = link.take_attached();
@@ -235,7 +235,7 @@ impl Courier {
     pub(super) fn list_members(&mut self) {
         let members: Vec<String> = self.links.iter().flatten().map(|link| link.consumer.to_string()).collect();
         *self.shared.stats.linked.lock() = self.links.iter().flatten().map(|link| link.figures.clone()).collect();
-        self.shared.board.hurry();
+        self.shared.note_change();
         // Only the newest list counts.
         self.outbox.retain(|task| !matches!(task, Task::Members(_)));
         self.outbox.push_back(Task::Members(members));
@@ -357,7 +357,7 @@ impl Courier {
 
     /// Pings, and gives up what is silent.
     pub(super) fn tend_links(&mut self) {
-        let timeout = self.shared.config.link_timeout;
+        let timeout = self.shared.settings.link_timeout;
         let now = Instant::now();
         let since = now.duration_since(self.tended);
         if since < (timeout / 20).min(PATIENCE) {
@@ -368,7 +368,7 @@ impl Courier {
         let judge = since < timeout / 2;
         for index in 0..self.links.len() {
             let Some(link) = &mut self.links[index] else { continue };
-            say_strays(link.strays.due(now), &link.consumer);
+            log_strays(link.strays.due(now), &link.consumer);
             if !judge {
                 link.last_heard = now;
             }
@@ -400,8 +400,8 @@ impl Courier {
     }
 }
 
-fn say_strays(strays: Option<(usize, MessageId)>, consumer: &str) {
-    if let Some((answers, id)) = strays {
+fn log_strays(strays: Option<Sum<MessageId>>, consumer: &str) {
+    if let Some(Sum { count: answers, example: id }) = strays {
         log::warn!(
             "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these messages, or has \
              answered for them before\"",

@@ -11,7 +11,7 @@ use super::{CommitTask, Courier, News, Task};
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::lane::link::Link;
 use crate::lane::places::{ADOPTED, Held, Place};
-use crate::lane::stats::{DispatcherStats, add};
+use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, Whereabouts};
 use crate::ledger::{Commit, Hold, Pending, Returned, Verdict};
@@ -24,7 +24,7 @@ const COMMIT_BYTES: usize = 96;
 pub(super) type Mistake = (ErrorCode, String);
 
 /// Notes something that a consumer has said of a message that it was not given.
-pub(super) fn note_stray(stats: &DispatcherStats, link: &mut Link, id: MessageId) -> Result<(), Mistake> {
+pub(super) fn note_stray(stats: &LaneStats, link: &mut Link, id: MessageId) -> Result<(), Mistake> {
     add(&stats.stray_answers, 1);
     if link.strays.note(id, Instant::now()) {
         return Ok(());
