@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use parking_lot::{Condvar, Mutex};
 
-use super::desk::Refusal;
+use super::peer::Refusal;
 use super::stats::ConsumerStats;
 use crate::base::error::{Error, Result as LedgerResult};
 use crate::base::id::Epoch;

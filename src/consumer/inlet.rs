@@ -1,6 +1,6 @@
 //! The reading side of a connection: a blocking stream that ends when it should.
 //!
-//! Owned by the link's reading thread. A read comes back when the greeting's deadline has passed, and within [`SLICE`] after
+//! Owned by the link's reading thread. A read comes back when the greeting's deadline has passed, and within [`READ_SLICE`] after
 //! the link was told to [stop reading](Socket::stop_reading), so that a connection that was replaced does not keep what it
 //! has half received.
 //!
@@ -13,10 +13,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::socket::Socket;
+use super::socket::{READ_SLICE, Socket};
 
-/// How often a blocked read looks at the clock and at the order to stop.
-pub(super) const SLICE: Duration = Duration::from_millis(100);
 /// The largest message of a peer that does not rule, and the most of an unfinished one that needs no permit.
 pub(super) const MAX_SMALL_BYTES: usize = 64 << 10;
 /// The most unfinished messages beyond that, of all links together.
@@ -94,7 +92,7 @@ impl Inlet {
             return Ok(());
         }
         let limit = Instant::now() + PERMIT_LIMIT;
-        while self.permits.0.send_timeout((), SLICE).is_err() {
+        while self.permits.0.send_timeout((), READ_SLICE).is_err() {
             self.check_deadline()?;
             if Instant::now() >= limit {
                 return Err(io::Error::other("too many large messages are on their way"));

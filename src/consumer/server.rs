@@ -2,14 +2,14 @@
 //!
 //! One thread accepts. The number of connections is limited, those that have not introduced themselves included, and no
 //! crowd of strangers keeps a dispatcher out. Where a place is needed, or the system has no more files or threads to give,
-//! somebody makes room (see [`Place`]): connections that are being closed first, then the oldest of those that have
+//! somebody makes room (see [`Rank`]): connections that are being closed first, then the oldest of those that have
 //! not said LEAD. The one that rules never does. A share of the places is kept for addresses that ruled before.
 //!
 //! Limitation: where strangers come from a dispatcher's own address, as on loopback, nothing is kept for it.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -20,22 +20,21 @@ use log::warn;
 use parking_lot::Mutex;
 use polling::{Event, Events, Poller};
 
-use super::desk::{Desk, LinkId};
-use super::epochs::Epochs;
+use super::error::{Error, Result};
 use super::inlet::Permits;
-use super::link::{Common, Link};
+use super::lane::Lane;
+use super::link::{Common, DispatcherLink};
 use super::outbox::Outbox;
+use super::peer::LinkId;
 use super::refusals::{Kind, Refusals};
+use super::regulars::Regulars;
 use super::socket::Socket;
-use crate::base::error::{Error, Result};
 use crate::process::log::Quoted;
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;
 /// How many of these are kept for addresses that ruled before.
 const KEPT_PLACES: usize = 8;
-/// The most addresses that are remembered for having ruled.
-const MAX_REGULARS: usize = 16;
 /// How long the accepting thread leaves the listener alone when the system has no more files or threads to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long it waits for the end of a connection that has to make room.
@@ -75,15 +74,15 @@ impl LinkHandle {
         self.greeted.load(Ordering::Acquire)
     }
 
-    fn place(&self, ruler: Option<LinkId>) -> Place {
+    fn rank(&self, ruler: Option<LinkId>) -> Rank {
         match () {
-            () if self.left => Place::Left,
-            () if ruler == Some(self.id) => Place::Rules,
-            () if self.outbox.is_closing() => Place::Closing,
+            () if self.left => Rank::Left,
+            () if ruler == Some(self.id) => Rank::Rules,
+            () if self.outbox.is_closing() => Rank::Closing,
             // Between its LEAD and the moment in which it rules or is closed.
-            () if self.is_greeted() => Place::Rules,
-            () if self.regular => Place::SilentRegular,
-            () => Place::SilentStranger,
+            () if self.is_greeted() => Rank::Rules,
+            () if self.regular => Rank::SilentRegular,
+            () => Rank::SilentStranger,
         }
     }
 
@@ -96,7 +95,7 @@ impl LinkHandle {
 
 /// What has a place, in the order in which they have to leave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Rank {
     /// It takes no place any more.
     Left,
     /// It was replaced or refused.
@@ -119,10 +118,10 @@ enum Room {
 }
 
 impl Room {
-    fn for_one_more(places: &[Place], regular: bool) -> Room {
-        let count = |is: fn(&Place) -> bool| places.iter().filter(|place| is(place)).count();
-        let strangers = count(|place| *place == Place::SilentStranger);
-        let taken = count(|place| *place != Place::Left);
+    fn for_one_more(places: &[Rank], regular: bool) -> Room {
+        let count = |is: fn(&Rank) -> bool| places.iter().filter(|place| is(place)).count();
+        let strangers = count(|place| *place == Rank::SilentStranger);
+        let taken = count(|place| *place != Rank::Left);
         if places.len() >= 2 * MAX_SOCKETS {
             // The threads of those that left hang.
             Room::None
@@ -133,36 +132,17 @@ impl Room {
         }
     }
 
-    fn after_the_first(places: &[Place], regular: bool) -> Room {
-        let last = if regular { Place::SilentRegular } else { Place::SilentStranger };
-        let leaving = places.iter().enumerate().filter(|(_, place)| (Place::Closing..=last).contains(place));
+    fn after_the_first(places: &[Rank], regular: bool) -> Room {
+        let last = if regular { Rank::SilentRegular } else { Rank::SilentStranger };
+        let leaving = places.iter().enumerate().filter(|(_, place)| (Rank::Closing..=last).contains(place));
         leaving.min_by_key(|(_, place)| **place).map_or(Room::None, |(index, _)| Room::After(index))
-    }
-}
-
-/// The addresses that ruled last.
-#[derive(Debug, Default)]
-pub(super) struct Regulars(Mutex<Vec<IpAddr>>);
-
-impl Regulars {
-    pub(super) fn add(&self, address: IpAddr) {
-        let mut addresses = self.0.lock();
-        addresses.retain(|known| *known != address);
-        addresses.push(address);
-        if addresses.len() > MAX_REGULARS {
-            addresses.remove(0);
-        }
-    }
-
-    fn has(&self, address: IpAddr) -> bool {
-        self.0.lock().contains(&address)
     }
 }
 
 impl Server {
     /// Starts accepting.
-    pub(super) fn start(listener: TcpListener, desk: Arc<Desk>, epochs: Arc<Epochs>) -> Result<Server> {
-        let poller = Arc::new(Poller::new().map_err(Error::io("watching the listener"))?);
+    pub(super) fn start(listener: TcpListener, lane: Arc<Lane>) -> Result<Server> {
+        let poller = Arc::new(Poller::new().map_err(Error::start("watching the listener"))?);
         let (stopping, links) = (Arc::new(AtomicBool::new(false)), Links::default());
         let (ended, all_ended) = bounded(0);
         let acceptor = Acceptor {
@@ -171,8 +151,7 @@ impl Server {
             stopping: stopping.clone(),
             links: links.clone(),
             common: Arc::new(Common {
-                desk,
-                epochs,
+                lane,
                 refusals: Refusals::new(Instant::now()),
                 permits: Permits::new(),
                 regulars: Regulars::default(),
@@ -180,11 +159,11 @@ impl Server {
             ended,
             last_link: 0,
         };
-        acceptor.watch().map_err(Error::io("watching the listener"))?;
+        acceptor.watch().map_err(Error::start("watching the listener"))?;
         let acceptor = thread::Builder::new()
             .name("accept".to_owned())
             .spawn(move || acceptor.run())
-            .map_err(Error::io("starting the accepting thread"))?;
+            .map_err(Error::start("starting the accepting thread"))?;
         Ok(Server { poller, stopping, links, acceptor: Some(acceptor), all_ended })
     }
 
@@ -310,9 +289,9 @@ impl Acceptor {
         }
     }
 
-    fn places(&self, links: &[LinkHandle]) -> Vec<Place> {
-        let ruler = self.common.desk.ruler();
-        links.iter().map(|link| link.place(ruler)).collect()
+    fn places(&self, links: &[LinkHandle]) -> Vec<Rank> {
+        let ruler = self.common.lane.desk.ruler();
+        links.iter().map(|link| link.rank(ruler)).collect()
     }
 
     /// Whether the system has some more files to give.
@@ -336,13 +315,13 @@ impl Acceptor {
             Room::Free => {}
             Room::After(index) => evict(&mut links, index),
             Room::None => {
-                self.common.desk.stats().strangers.add(1);
+                self.common.lane.desk.stats().strangers.add(1);
                 self.common.refusals.charge(Instant::now());
                 return Err(io::Error::other(format!("{} places are taken", links.len())));
             }
         }
         self.last_link += 1;
-        let link = Link {
+        let link = DispatcherLink {
             id: self.last_link,
             peer,
             socket: socket.clone(),

@@ -1,39 +1,4 @@
-//! The consumer: a WebSocket server that runs a handler on each message it is handed and records each outcome once.
-//!
-//! ```text
-//!  dispatcher ──► read-N ──PROCESS──► desk ──► handler-N ──outcome──► commit ──► Redis
-//!      ▲                               │           │                    │
-//!      └───────── write-N ◄── outbox ◄─┴── NACK ◄──┴───────── ACK ◄─────┘
-//! ```
-//!
-//! In reading order: `handler` is what a user writes, [`stamp`] the built-in one; `builder` checks the settings;
-//! this file starts and stops the rest. `server` accepts connections and owns their threads, `refusals` bounds what
-//! strangers cost; `link` is one connection, which begins with a `handshake`; `inlet` is its reading side, `socket` and
-//! `outbox` are what its two threads share; `epochs` asks Redis whether a new leader's epoch is true; `desk`
-//! decides who may hand messages over and where answers go; `pool` runs handlers, `commit` records what they give.
-//!
-//! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
-//! for one message the first is recorded and the others dropped; everything accepted is answered, to the dispatcher that
-//! rules by then. Everything that can grow has a limit: connections (`server`), messages in hand (prefetch), their
-//! bytes (`desk`), what waits for Redis (`pool`) and for a socket (`outbox`).
-
-mod builder;
-mod commit;
-mod desk;
-mod epochs;
-mod exposition;
-mod handler;
-mod handshake;
-mod inlet;
-mod link;
-mod outbox;
-mod pool;
-mod refusals;
-mod server;
-mod socket;
-mod stamp;
-mod stats;
-mod trust;
+//! A consumer's life: what is started, in which order it stops, and the main loop between.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -42,56 +7,50 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, bounded, select_biased, tick};
 use log::{info, warn};
 
-use self::commit::Committer;
-use self::desk::{Desk, Terms};
-use self::epochs::Epochs;
-use self::pool::Pool;
-use self::server::Server;
-use crate::base::error::{Error, Result};
+use super::commit::Committer;
+use super::desk::{Desk, Terms};
+use super::error::{Error, Result};
+use super::handler::Handler;
+use super::lane::Lane;
+use super::observer::{LOOK_WITHIN, LogOnly, Observer};
+use super::pool::Pool;
+use super::server::Server;
+use super::stats::ConsumerStats;
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
-use crate::ledger::{Keys, Ledger, Server as RedisServer};
+use crate::ledger::{Keys, Server as RedisServer};
 use crate::process::log::Quoted;
-use crate::process::supervision::{Condition, LOOK_WITHIN, Supervisor};
-
-pub use self::builder::ConsumerBuilder;
-pub use self::handler::{Delivery, Handler, HandlerError, Outcome};
-pub(crate) use self::stamp::outcome_of;
-pub use self::stamp::stamp;
-pub use self::stats::{ConsumerStats, Counter};
 
 /// How often the rate of messages is logged while there are any.
 const RATE_INTERVAL: Duration = Duration::from_secs(3);
-/// How often a consumer that stops looks what has changed with time.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long Redis may take no results before the consumer accepts nothing more and hands back what it has not begun.
+/// How often a consumer that stops checks what has changed with time.
+const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long Redis may take no results before the consumer accepts nothing more and gives back what it has not begun.
 const REDIS_LIMIT: Duration = Duration::from_secs(5);
 /// How long connections may take to close when the consumer stops.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long threads that should have nothing left to do may take to end.
 const JOIN_LIMIT: Duration = Duration::from_millis(500);
 
-/// A consumer that listens and is ready to [`run`](Consumer::run).
+/// A consumer that listens and is ready to [`run`](Consumer::run). [`Consumer::builder`] makes one.
 pub struct Consumer {
-    settings: Settings,
-    handler: Arc<dyn Handler>,
-    listener: TcpListener,
-    local_addr: SocketAddr,
-    stats: Arc<ConsumerStats>,
-    shutdown: (ShutdownHandle, ShutdownRequests),
+    pub(super) settings: Settings,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) listener: TcpListener,
+    pub(super) local_addr: SocketAddr,
+    pub(super) stats: Arc<ConsumerStats>,
+    pub(super) shutdown: (ShutdownHandle, ShutdownRequests),
 }
 
 /// What the builder has checked.
-struct Settings {
-    redis: RedisServer,
-    keys: Keys,
-    consumer_id: String,
-    concurrency: usize,
-    prefetch: u32,
-    handler_timeout: Option<Duration>,
-    result_maxlen: u64,
-    drain_timeout: Duration,
-    metrics_addr: Option<String>,
-    service: bool,
+pub(super) struct Settings {
+    pub(super) redis: RedisServer,
+    pub(super) keys: Keys,
+    pub(super) consumer_id: String,
+    pub(super) concurrency: usize,
+    pub(super) prefetch: u32,
+    pub(super) handler_timeout: Option<Duration>,
+    pub(super) result_maxlen: u64,
+    pub(super) drain_timeout: Duration,
 }
 
 /// How the time of normal work ended.
@@ -100,37 +59,51 @@ enum Ended {
     Broken(&'static str),
 }
 
-impl Consumer {
-    /// The settings, each with a default; only the handler must be given.
-    pub fn builder() -> ConsumerBuilder {
-        ConsumerBuilder::default()
-    }
+/// All that runs, in the order in which it stops.
+struct Running {
+    pool: Pool,
+    committer: Committer,
+    server: Server,
+    lane: Arc<Lane>,
+}
 
-    /// Where it listens; tells the port if port 0 was asked for.
+impl Consumer {
+    /// The address that it listens on, with the port that was found if port 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// The name it introduces itself with.
+    /// The name that dispatchers know it by, and that [`Delivery::consumer_id`](crate::Delivery::consumer_id) gives.
     pub fn consumer_id(&self) -> &str {
         &self.settings.consumer_id
     }
 
-    /// What it counts; stays readable while it runs and after.
+    /// What it counts; readable while it runs and after.
     pub fn stats(&self) -> Arc<ConsumerStats> {
         self.stats.clone()
     }
 
-    /// Asks it to stop: it finishes what it has in hand, for at most the drain timeout. Asked again it stops at once.
+    /// Stops it from another thread: it finishes the messages that it holds, for at most the drain timeout. Asked a second
+    /// time, it stops at once.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.shutdown.0.clone()
     }
 
-    /// Serves dispatchers until it is asked to stop. The order of start and stop is all here.
+    /// Serves dispatchers until it is asked to stop. Blocks; the work is done by threads of its own.
     ///
-    /// Redis need not be there: what it does not take is kept and tried again. A handler that does not return in time
-    /// is left behind on its thread. The error says which part of the consumer could not be started or broke.
+    /// Redis need not be there: results that it does not take are kept and tried again. A handler that does not return
+    /// in time when the consumer stops is left behind on its thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`] for a thread that could not be started, [`Error::Failed`] for one that ended on its own.
     pub fn run(self) -> Result<()> {
+        self.run_with(&mut LogOnly::default())
+    }
+
+    /// The same, with somebody who looks how it is.
+    #[doc(hidden)]
+    pub fn run_with(self, observer: &mut dyn Observer) -> Result<()> {
         let Consumer { settings, handler, listener, local_addr, stats, shutdown } = self;
         let consumer_id = Quoted(&settings.consumer_id);
         info!(
@@ -140,112 +113,114 @@ impl Consumer {
             settings.concurrency,
             settings.prefetch
         );
-        // First, since an address in use is what most often goes wrong here, and nothing has to be stopped yet.
-        let metrics_addr = settings.metrics_addr.as_deref();
-        let metrics = metrics_addr.map(|address| exposition::serve(address, &stats)).transpose()?;
-        let desk = Arc::new(Desk::new(
-            Terms {
-                group: settings.keys.group.clone(),
-                consumer_id: settings.consumer_id.clone(),
-                prefetch: settings.prefetch,
-                concurrency: settings.concurrency,
-                handler_timeout: settings.handler_timeout,
-                redis_limit: REDIS_LIMIT,
-            },
-            stats.clone(),
-        ));
-        // Room for all that may be in hand, so that hardly anyone ever waits to send.
-        let (commits, for_committer) = bounded(settings.prefetch as usize);
-        let keys = Arc::new(settings.keys.clone());
-        let epochs = Arc::new(Epochs::new(settings.redis.clone(), keys.clone(), stats.clone()));
-        let ledger = Ledger::new(settings.redis.clone(), keys, commit::REPLY_TIMEOUT);
-        let committer = Committer::start(ledger, settings.result_maxlen, desk.clone(), for_committer)?;
-        let name = Arc::from(settings.consumer_id.as_str());
-        let pool = Pool::start(settings.concurrency, handler, name, &desk, &commits)?;
-        drop(commits);
-        let server = Server::start(listener, desk.clone(), epochs)?;
+        let drain_timeout = settings.drain_timeout;
+        let running = Running::start(settings, handler, listener, stats)?;
         info!("event=listening address={local_addr}");
-
-        let mut supervisor = if settings.service { Supervisor::from_environment() } else { Supervisor::unnoticed() };
-        let ended = work(&shutdown.1, &desk, committer.ended(), pool.ended(), &mut supervisor);
-
-        stats.set_stopping();
-        supervisor.stopping();
-        let drained = match ended {
-            Ended::Asked => drain(&desk, &shutdown.1, settings.drain_timeout),
-            Ended::Broken(_) => {
-                desk.drain();
-                false
-            }
-        };
-        // Until nothing is in hand any more, or what is left is given up, dispatchers may come and are answered: a new leader
-        // that found nobody here would give others what this consumer is at work on. So the server goes last.
-        let stuck = pool.join(JOIN_LIMIT);
-        let committed = committer.join(JOIN_LIMIT);
-        server.close(CLOSE_LIMIT);
-        drop(metrics);
-        report_stop(&stats, drained, stuck, committed);
+        let ended = running.work(&shutdown.1, observer);
+        running.lane.desk.stats().set_stopping();
+        observer.stopping();
+        running.stop(&ended, &shutdown.1, drain_timeout);
         match ended {
             Ended::Asked => Ok(()),
-            Ended::Broken(part) => Err(Error::Failed(format!("the consumer's {part} ended, which is a bug"))),
+            Ended::Broken(part) => Err(Error::Failed { part }),
         }
     }
 }
 
-/// The time of normal work: waits for the request to stop; meanwhile it says how the consumer is and logs the rate.
-fn work(
-    requests: &ShutdownRequests,
-    desk: &Desk,
-    committer_ended: &Receiver<()>,
-    pool_ended: &Receiver<()>,
-    supervisor: &mut Supervisor,
-) -> Ended {
-    let (stats, ticks) = (desk.stats(), tick(RATE_INTERVAL));
-    let (mut last_received, mut last_processed, mut last_tick) = (0, 0, Instant::now());
-    loop {
-        select_biased! {
-            recv(requests.receiver()) -> _ => return Ended::Asked,
-            recv(committer_ended) -> _ => return Ended::Broken("committer"),
-            recv(pool_ended) -> _ => return Ended::Broken("handler threads"),
-            recv(supervisor.ticks()) -> _ => {
-                desk.look(Instant::now());
-                supervisor.report(&condition(stats));
-                stats.main.beat(LOOK_WITHIN);
-                continue;
+impl Running {
+    fn start(
+        settings: Settings,
+        handler: Arc<dyn Handler>,
+        listener: TcpListener,
+        stats: Arc<ConsumerStats>,
+    ) -> Result<Running> {
+        let Settings { redis, keys, consumer_id, concurrency, prefetch, handler_timeout, result_maxlen, .. } = settings;
+        let name = Arc::from(consumer_id.as_str());
+        let group = keys.group.clone();
+        let terms = Terms { group, consumer_id, prefetch, concurrency, handler_timeout, redis_limit: REDIS_LIMIT };
+        let lane = Arc::new(Lane::new(redis, keys, terms, stats));
+        // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
+        let (commits, for_committer) = bounded(prefetch as usize);
+        let committer = lane.start_committer(result_maxlen, for_committer)?;
+        let pool = Pool::start(concurrency, handler, name, &lane.desk, &commits)?;
+        let server = Server::start(listener, lane.clone())?;
+        Ok(Running { pool, committer, server, lane })
+    }
+
+    /// The time of normal work, until the request to stop: the main loop.
+    fn work(&self, requests: &ShutdownRequests, observer: &mut dyn Observer) -> Ended {
+        let stats = self.lane.desk.stats();
+        let (looks, ticks) = (tick(observer.look_every()), tick(RATE_INTERVAL));
+        let mut rate = Rate::new();
+        loop {
+            select_biased! {
+                recv(requests.receiver()) -> _ => return Ended::Asked,
+                recv(self.committer.ended()) -> _ => return Ended::Broken("committer"),
+                recv(self.pool.ended()) -> _ => return Ended::Broken("handler threads"),
+                recv(looks) -> _ => {
+                    self.lane.desk.look(Instant::now());
+                    observer.look(stats);
+                    stats.main.beat(LOOK_WITHIN);
+                }
+                recv(ticks) -> _ => rate.log(stats),
             }
-            recv(ticks) -> _ => {}
         }
-        let (received, processed, elapsed) = (stats.received.get(), stats.processed(), last_tick.elapsed());
-        let rate = (processed - last_processed) as f64 / elapsed.as_secs_f64();
+    }
+
+    /// The order of the stop is all here.
+    ///
+    /// Until nothing is held any more, or what is left is given up, dispatchers may connect and are answered: a new leader
+    /// that found no consumer here would give others what this one is working on. So the server goes last.
+    fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
+        let Running { pool, committer, server, lane } = self;
+        let drained = match ended {
+            Ended::Asked => drain(&lane.desk, requests, drain_timeout),
+            Ended::Broken(_) => {
+                lane.desk.drain();
+                false
+            }
+        };
+        let stuck = pool.join(JOIN_LIMIT);
+        let committed = committer.join(JOIN_LIMIT);
+        server.close(CLOSE_LIMIT);
+        report_stop(lane.desk.stats(), drained, stuck, committed);
+    }
+}
+
+/// The rate of messages, for the log.
+struct Rate {
+    received: u64,
+    processed: u64,
+    at: Instant,
+}
+
+impl Rate {
+    fn new() -> Rate {
+        Rate { received: 0, processed: 0, at: Instant::now() }
+    }
+
+    /// Logs what came since the last call, if anything did.
+    fn log(&mut self, stats: &ConsumerStats) {
+        let before = std::mem::replace(
+            self,
+            Rate { received: stats.received.get(), processed: stats.processed(), at: Instant::now() },
+        );
+        let per_s = (self.processed - before.processed) as f64 / before.at.elapsed().as_secs_f64();
         let failure = stats.take_last_failure();
-        if received > last_received || processed > last_processed || failure.is_some() {
-            info!("event=rate processed_per_s={rate:.0} {}", Totals(stats));
+        if self.received > before.received || self.processed > before.processed || failure.is_some() {
+            info!("event=rate processed_per_s={per_s:.0} {}", Totals(stats));
         }
         if let Some(failure) = failure {
             warn!("event=handler-failed sample={}", Quoted(failure));
         }
-        (last_received, last_processed, last_tick) = (received, processed, Instant::now());
     }
 }
 
-/// How the consumer is, for whoever watches over it. Handlers are not watched: they may take their time.
-fn condition(stats: &ConsumerStats) -> Condition {
-    Condition {
-        ready: stats.ready(),
-        hung: stats.committer_hangs().then_some("committer"),
-        waits: false,
-        doing: match stats.ruling_epoch() {
-            0 => "waits for a dispatcher".to_owned(),
-            epoch => format!("serves the dispatcher of epoch {epoch}"),
-        },
-    }
-}
-
-/// Finishes what is in hand; `false` if that took too long or was to stop at once.
+/// Finishes what is held; `false` if that took too long or was to stop at once.
 fn drain(desk: &Desk, requests: &ShutdownRequests, limit: Duration) -> bool {
     info!("event=draining held={} limit_ms={}", desk.stats().held(), limit.as_millis());
     let drained = desk.drain();
-    let (limit, ticks) = (after(limit), tick(LOOK_INTERVAL));
+    let (limit, ticks) = (after(limit), tick(DRAIN_CHECK_INTERVAL));
     loop {
         select_biased! {
             recv(drained) -> _ => return true,

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::inlet::SLICE;
-
+/// How often a blocked read looks at the clock and at the order to stop.
+pub(super) const READ_SLICE: Duration = Duration::from_millis(100);
 /// How long a peer may take to read what is written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a blocked write looks at the clock.
@@ -38,7 +38,7 @@ impl Socket {
         tcp.set_nonblocking(false)?;
         tcp.set_nodelay(true)?;
         tcp.set_write_timeout(Some(WRITE_SLICE))?;
-        tcp.set_read_timeout(Some(SLICE))?;
+        tcp.set_read_timeout(Some(READ_SLICE))?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
         SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
         let (read_no_more, reads_much) = (Arc::default(), Arc::default());
@@ -94,7 +94,7 @@ impl Socket {
 }
 
 impl Read for Socket {
-    /// Reads what is there; waits for it no longer than a [`SLICE`].
+    /// Reads what is there; waits for it no longer than a [`READ_SLICE`].
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (&*self.tcp).read(buffer)
     }

@@ -21,18 +21,16 @@ use tungstenite::error::CapacityError;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
-mod writer;
-
-use self::writer::Writer;
-use super::desk::{Claim, Desk, LinkId, Refusal, outlived};
-use super::epochs::Epochs;
-use super::handshake::{self, Failed};
-use super::inlet::{Inlet, MAX_SMALL_BYTES, Permits};
-use super::outbox::{MAX_OUTBOX_BYTES, Outbox};
-use super::refusals::{Example, Kind, Refusals, Shown};
-use super::server::Regulars;
-use super::socket::Socket;
+use super::common::{Common, LINGER};
+use super::writer::Writer;
 use crate::base::id::Epoch;
+use crate::consumer::desk::{Claim, Desk, outlived};
+use crate::consumer::handshake::{self, Failed};
+use crate::consumer::inlet::{Inlet, MAX_SMALL_BYTES};
+use crate::consumer::outbox::{MAX_OUTBOX_BYTES, Outbox};
+use crate::consumer::peer::{LinkId, Refusal};
+use crate::consumer::refusals::{Example, Kind, Shown};
+use crate::consumer::socket::Socket;
 use crate::wire::{self, ErrorCode, Frame};
 
 /// How long a peer may take from its connection to its LEAD.
@@ -41,27 +39,15 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const ALIVE_LIMIT: Duration = Duration::from_millis(500);
 /// The largest WebSocket message whose bodies are not copied: what dispatchers send together, about.
 const SHARED_BYTES: usize = 256 << 10;
-/// How long a closed connection waits for its peer to close, too.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// What all connections share.
-pub(super) struct Common {
-    pub(super) desk: Arc<Desk>,
-    pub(super) epochs: Arc<Epochs>,
-    pub(super) refusals: Refusals,
-    pub(super) permits: Permits,
-    pub(super) regulars: Regulars,
-}
-
 /// See the module's text.
-pub(super) struct Link {
-    pub(super) id: LinkId,
-    pub(super) peer: SocketAddr,
-    pub(super) socket: Socket,
-    pub(super) outbox: Arc<Outbox>,
+pub(in crate::consumer) struct DispatcherLink {
+    pub(in crate::consumer) id: LinkId,
+    pub(in crate::consumer) peer: SocketAddr,
+    pub(in crate::consumer) socket: Socket,
+    pub(in crate::consumer) outbox: Arc<Outbox>,
     /// Set once the peer has said LEAD.
-    pub(super) greeted: Arc<AtomicBool>,
-    pub(super) common: Arc<Common>,
+    pub(in crate::consumer) greeted: Arc<AtomicBool>,
+    pub(in crate::consumer) common: Arc<Common>,
 }
 
 /// Why a connection ends.
@@ -78,9 +64,9 @@ impl From<Refusal> for End {
     }
 }
 
-impl Link {
+impl DispatcherLink {
     /// Serves the connection until it ends.
-    pub(super) fn run(mut self) {
+    pub(in crate::consumer) fn run(mut self) {
         self.serve();
         // The server holds the socket, too: letting go of ours does not close it.
         self.socket.shutdown();
@@ -150,7 +136,7 @@ impl Link {
     }
 
     fn desk(&self) -> &Desk {
-        &self.common.desk
+        &self.common.lane.desk
     }
 
     /// Reads and obeys until the connection ends: the link's main loop.
@@ -202,7 +188,7 @@ impl Link {
                     reader.set_config(|config| *config = limits(wire::MAX_WS_MESSAGE_BYTES));
                     reader.get_mut().trust();
                     self.common.regulars.add(self.peer.ip());
-                    crate::process::log::set_role("consumer", epoch);
+                    self.common.lane.note_ruler(epoch);
                     let example = format_args!("peer={} ruling_epoch={epoch} held={held}", self.peer);
                     self.common.refusals.note(Kind::Rules, example, Instant::now());
                 }
@@ -228,8 +214,8 @@ impl Link {
         let desk = self.desk();
         match desk.claim(epoch, group)? {
             Claim::Known => {}
-            Claim::Higher => self.common.epochs.confirm(epoch)?,
-            Claim::Lower(seen) => return Err(self.common.epochs.refuse_lower(epoch, seen)),
+            Claim::Higher => self.common.lane.epochs.confirm(epoch)?,
+            Claim::Lower(seen) => return Err(self.common.lane.epochs.refuse_lower(epoch, seen)),
         }
         if let Some((rival, outbox)) = desk.rival(epoch) {
             if outbox.answers(ALIVE_LIMIT) {

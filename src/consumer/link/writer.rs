@@ -11,9 +11,9 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
-use super::{Common, LINGER};
-use crate::consumer::desk::{LinkId, Refusal};
+use super::common::{Common, LINGER};
 use crate::consumer::outbox::{Next, Outbox};
+use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::refusals::{Example, Kind};
 use crate::consumer::socket::Socket;
 use crate::process::log::Quoted;
@@ -64,10 +64,10 @@ impl Writer {
         if !self.greeted.load(Ordering::Acquire) {
             return;
         }
-        if let Err(Refusal { code, text }) = self.common.desk.report(self.link, Instant::now())
+        if let Err(Refusal { code, text }) = self.common.lane.desk.report(self.link, Instant::now())
             && self.outbox.close(Some(&Frame::Error { code, text: &text }))
         {
-            self.common.desk.stats().stale.add(1);
+            self.common.lane.desk.stats().stale.add(1);
         }
     }
 
@@ -81,7 +81,7 @@ impl Writer {
         }
         let socket = self.endpoint.get_ref();
         socket.finish_writing();
-        if socket.reads_much() && self.common.desk.ruler() != Some(self.link) {
+        if socket.reads_much() && self.common.lane.desk.ruler() != Some(self.link) {
             // It was replaced. What it has half received is given back at once, and so is its thread's part of the heap.
             socket.shutdown();
         }

@@ -1,0 +1,27 @@
+//! The addresses of dispatchers that ruled last, so that the server can keep places for them.
+
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+
+/// The most addresses that are remembered for having ruled.
+const MAX_REGULARS: usize = 16;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Regulars(Mutex<Vec<IpAddr>>);
+
+impl Regulars {
+    pub(super) fn add(&self, address: IpAddr) {
+        let mut addresses = self.0.lock();
+        addresses.retain(|known| *known != address);
+        addresses.push(address);
+        if addresses.len() > MAX_REGULARS {
+            addresses.remove(0);
+        }
+    }
+
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        self.0.lock().contains(&address)
+    }
+}
