@@ -25,7 +25,7 @@ use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::id::Epoch;
 use crate::base::shutdown::{KillSwitch, Reason};
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -15,7 +15,7 @@ use super::link::LINK_BYTES;
 use super::stream::{Stream, is_transient};
 use crate::base::id::{Epoch, MessageId};
 use crate::base::shutdown::KillSwitch;
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// How long all of it may take, from the connection to HELD.

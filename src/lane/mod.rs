@@ -58,12 +58,12 @@ use self::reporter::Reporter;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DispatcherId, Epoch, MessageId, wall_clock_us};
 use crate::base::shutdown::ShutdownRequests;
+use crate::base::text::Quoted;
 use crate::base::trouble::Troubles;
 use crate::lane::listener::{Listener, ListenerStats};
 use crate::lane::ring::Ring;
 use crate::ledger::subscription::Channels;
 use crate::process::config::DispatcherConfig;
-use crate::process::log::Quoted;
 use crate::process::supervision::{LOOK_WITHIN, Supervisor};
 
 pub use self::health::Pulses;

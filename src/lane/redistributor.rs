@@ -154,7 +154,7 @@ impl Redistributor {
     fn tell_of(&self, burials: Vec<Burial>) {
         let dead = &self.ledger.keys().dead;
         for Burial { messages, reason, example } in burials {
-            let reason = crate::process::log::Quoted(reason);
+            let reason = crate::base::text::Quoted(reason);
             log::warn!("event=dead-letters messages={messages} stream={dead} reason={reason} example={example}");
         }
     }
@@ -235,7 +235,7 @@ impl Redistributor {
         log::warn!(
             "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that nobody was given has gone from \
              {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
-            crate::process::log::Quoted(&begin)
+            crate::base::text::Quoted(&begin)
         );
         add(&self.shared.stats.gaps, 1);
         let gap = Gap { reason: PENDING_LOST, dispatcher: self.shared.id.clone(), begin, end, count: None };
@@ -250,7 +250,7 @@ impl Redistributor {
         log::warn!(
             "event=too-large id={id} moved_to={} reason={}",
             self.ledger.keys().dead,
-            crate::process::log::Quoted(reason)
+            crate::base::text::Quoted(reason)
         );
         self.bury(id, format!("it can't be read from Redis: {reason}").into())
     }

@@ -10,6 +10,7 @@ use super::outcomes::{Mistake, note_stray};
 use super::{Claims, Courier, PATIENCE, Task};
 use crate::base::error::Result;
 use crate::base::id::MessageId;
+use crate::base::text::Quoted;
 use crate::lane::dialer::{Dial, LinkNews, NewLink};
 use crate::lane::link::{Failure, Incoming, Link};
 use crate::lane::places::Place;
@@ -18,7 +19,6 @@ use crate::lane::stats::add;
 use crate::lane::stream::Stream;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
 use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict, Words};
-use crate::process::log::Quoted;
 use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
 
 /// Messages read from one link in one round of the loop.
