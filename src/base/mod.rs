@@ -1,5 +1,6 @@
 //! What everything else stands on: ids, errors, durations, waiting, counting. Nothing here knows Redis, sockets or threads of others.
 
+pub mod address;
 pub mod backoff;
 pub mod budget;
 pub mod duration;
@@ -11,6 +12,7 @@ pub mod mask;
 pub mod pulse;
 pub mod rate;
 pub mod refusal;
+pub mod setting;
 pub mod shutdown;
 pub mod text;
 pub mod trouble;

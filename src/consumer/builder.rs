@@ -78,7 +78,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The consumer group: 1 to 200 bytes, without spaces. Default: `messages`.
+    /// The consumer group, the same as the dispatchers': 1 to 256 bytes without spaces. Default: `messages`.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = group.into();
         self
@@ -90,7 +90,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The name that dispatchers know it by: 1 to 256 bytes, without spaces. Default: the listen address.
+    /// The name that dispatchers know it by: 1 to 256 bytes without spaces. Default: the listen address.
     pub fn consumer_id(mut self, id: impl Into<String>) -> Self {
         self.consumer_id = Some(id.into());
         self
@@ -102,7 +102,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The most messages held at a time, those that wait for a handler or for Redis included: 1 to 65535. Default: twice
+    /// The most messages held at a time, those that wait for a handler or for Redis included: 1 to 65536. Default: twice
     /// the concurrency, which suits slow handlers; quick ones want more.
     pub fn prefetch(mut self, messages: u32) -> Self {
         self.prefetch = Some(messages);

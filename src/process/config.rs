@@ -10,15 +10,14 @@
 //! nowhere, and only a secret setting takes one.
 
 use std::ffi::OsString;
-use std::fmt;
-use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 
-use crate::base::mask::{is_url_with_login, masked};
-use crate::ledger::mistake_in_port;
+use crate::base::address::mistake_in_host_port;
+use crate::base::mask::is_url_with_login;
+use crate::base::setting::{ConfigError, PREFIX, variable_of};
 
 mod bench;
 mod channel;
@@ -34,26 +33,6 @@ pub use self::programs::{
     AuditConfig, ChaosConfig, CommonConfig, ConsumerConfig, DemoConfig, DispatcherConfig, HealthcheckConfig, Parsed,
     PublisherConfig, StatusConfig, ToolConfig, WitnessConfig, consumer, dispatcher, publisher, tool,
 };
-
-/// A setting that is missing or has a value that can't be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{name} ({variable}): {problem}", variable = variable_of(name))]
-pub struct ConfigError {
-    name: &'static str,
-    problem: String,
-}
-
-impl ConfigError {
-    /// The setting `name` got something it can't use.
-    pub fn new(name: &'static str, got: impl fmt::Display, takes: impl fmt::Display) -> ConfigError {
-        ConfigError { name, problem: format!("got {}, takes {takes}", masked(&got.to_string())) }
-    }
-
-    /// The setting `name` must be given.
-    pub fn missing(name: &'static str, takes: impl fmt::Display) -> ConfigError {
-        ConfigError { name, problem: format!("is required, takes {takes}") }
-    }
-}
 
 /// The command lines of all programs, subcommands included, for the manual pages.
 pub fn command_lines() -> [Command; 4] {
@@ -120,13 +99,6 @@ impl Setting {
             false => arg.value_name(self.value).allow_hyphen_values(true),
         }
     }
-}
-
-/// What the names of all variables begin with.
-const PREFIX: &str = "ONCECAST_";
-
-fn variable_of(name: &str) -> String {
-    format!("{PREFIX}{}", name.to_uppercase().replace('-', "_"))
 }
 
 /// Where variables come from: the environment, or a test's table.
@@ -259,25 +231,6 @@ fn with_settings(command: Command, settings: &[Setting]) -> Command {
 /// A name that may stand in a lease or a marker: no spaces, no control characters.
 fn is_plain_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:[]@".contains(&b))
-}
-
-/// What is wrong with `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.
-fn mistake_in_host_port(text: &str) -> Option<&'static str> {
-    if text.contains("://") {
-        return Some("an address is no URL: leave out what stands before the host");
-    }
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Some(if text.parse::<u16>().is_ok() { "the host is missing" } else { "the port is missing" });
-    };
-    let mistake_in_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => None,
-        Some(_) => Some("there is no IPv6 address in the brackets"),
-        None if host.is_empty() => Some("the host is missing"),
-        None if host.contains(':') => Some("an IPv6 address must stand in brackets: [::1]:6969"),
-        None if host.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) => None,
-        None => Some("a host's name has letters, digits and . _ - only"),
-    };
-    mistake_in_host.or_else(|| mistake_in_port(port))
 }
 
 /// A [`ConfigError`] if the setting `name` got something that is no `host:port`.
