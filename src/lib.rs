@@ -32,13 +32,28 @@
 //! 5. Every queue, buffer, batch and frame has a named limit; a backlog lives in Redis.
 //! 6. What cannot be kept is counted, logged and recorded as a gap.
 
+// Reachable for the programs and the tests of this package. Unstable: any release may change it.
+#[doc(hidden)]
 pub mod base;
+#[doc(hidden)]
 pub mod consumer;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
 pub mod lab;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
 pub mod lane;
+#[doc(hidden)]
 pub mod ledger;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
 pub mod process;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
 pub mod programs;
+#[doc(hidden)]
 pub mod wire;
 
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerStats, Delivery, Handler, HandlerError, Outcome};
+pub use base::id::MessageId;
+pub use base::shutdown::ShutdownHandle;
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerStats, Delivery, Error, Handler, HandlerError, Outcome};

@@ -23,7 +23,7 @@ use support::{
 const ANSWER_LIMIT: Duration = Duration::from_millis(2_500);
 
 fn consumer_at(url: &str) -> ConsumerBuilder {
-    Consumer::builder().redis_url(url).listen("127.0.0.1:0").handler(oncecast::consumer::stamp)
+    Consumer::builder().redis_url(url).listen("127.0.0.1:0").handler(oncecast::programs::consumer::stamp)
 }
 
 /// What LEAD with this epoch is answered with, in time.
@@ -67,15 +67,15 @@ fn assert_nothing_is_handed_to(redis: &RedisServer, consumer_url: &str, place: &
     for part in [place, "messages:epoch is not there", "--redis-url"] {
         assert!(line.contains(part), "no {part} in {line}");
     }
-    wait_until("it to try again", || (consumer.stats.unconfirmed.get() >= 3).then_some(()));
-    assert_eq!((consumer.stats.received.get(), consumer.stats.ruling_epoch()), (0, 0));
+    wait_until("it to try again", || (consumer.stats.unconfirmed() >= 3).then_some(()));
+    assert_eq!((consumer.stats.received(), consumer.stats.ruling_epoch()), (0, 0));
     wait_until("all messages to be pending", || (state(connection) == (10, 0, 0)).then_some(()));
     // One that was given the right place takes its port, and all is well.
     let address = consumer.address;
     consumer.stop();
     let right = RunningConsumer::start(consumer_at(&redis.url()).listen(address.to_string()));
     wait_until("all to be recorded", || (state(connection) == (0, 10, 0)).then_some(()));
-    assert_eq!(right.stats.unconfirmed.get(), 0);
+    assert_eq!(right.stats.unconfirmed(), 0);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_forged_epoch_is_refused_and_the_true_leader_goes_on() {
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     deliver(&mut next, 30);
     leader.expect_error(6);
-    assert_eq!(consumer.stats.unconfirmed.get(), 23);
+    assert_eq!(consumer.stats.unconfirmed(), 23);
 }
 
 /// Redis came back with an older clock, or was emptied: who is elected then would be refused for ever.
@@ -171,7 +171,7 @@ fn while_redis_is_away_a_leader_is_put_off() {
     redis.start_again().expect("it starts again");
     elect(&redis, 7);
     assert_eq!(answer(consumer.address, 7), "READY");
-    assert_eq!((consumer.stats.unconfirmed.get(), consumer.stats.bad_frames.get()), (1, 0));
+    assert_eq!((consumer.stats.unconfirmed(), consumer.stats.bad_frames()), (1, 0));
 }
 
 /// A Redis that takes connections and says nothing holds up whoever names a new epoch, for less time than a dispatcher
@@ -287,5 +287,5 @@ fn the_connection_for_questions_is_kept() {
     proxy.cut();
     elect(&redis, 20);
     assert_eq!(answer(consumer.address, 20), "READY");
-    assert_eq!(consumer.stats.unconfirmed.get(), 0);
+    assert_eq!(consumer.stats.unconfirmed(), 0);
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
+#[cfg(feature = "signals")]
 mod signals;
 
 /// Why a term of leadership ends.
@@ -180,6 +181,8 @@ impl ShutdownHandle {
     }
 
     /// Passes SIGTERM, SIGINT and SIGHUP on, but for SIGINT and SIGHUP that were ignored at the start. Once for a process.
+    #[cfg(feature = "signals")]
+    #[doc(hidden)]
     pub fn on_signals(&self) -> crate::base::error::Result<()> {
         let handle = self.clone();
         signals::catch(move || handle.shutdown())

@@ -40,6 +40,12 @@ pub struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
+    /// One that no dispatcher has sent.
+    #[doc(hidden)]
+    pub fn new(id: MessageId, number: u16, payload: &'a [u8], consumer_id: &'a str) -> Delivery<'a> {
+        Delivery { id, number, payload, consumer_id }
+    }
+
     /// The message's id: unique in its group, the same in each delivery.
     pub fn id(&self) -> MessageId {
         self.id
@@ -74,6 +80,12 @@ impl Outcome {
     /// No fields yet.
     pub fn new() -> Outcome {
         Outcome::default()
+    }
+
+    /// Names and values in turn.
+    #[doc(hidden)]
+    pub fn from_words(fields: Words) -> Outcome {
+        Outcome { fields }
     }
 
     /// Adds a field: text or bytes.

@@ -13,6 +13,7 @@ use super::epochs::Epochs;
 use super::error::Result;
 use super::stats::ConsumerStats;
 use crate::base::id::Epoch;
+use crate::base::log_context::Context;
 use crate::ledger::{Keys, Ledger, Server};
 
 /// See the module's text. Its committer is beside it: that thread has an owner, while all threads share the rest.
@@ -39,6 +40,6 @@ impl Lane {
 
     /// The leader of this epoch rules from now on; the log lines of the lane's threads show it.
     pub(super) fn note_ruler(&self, epoch: Epoch) {
-        crate::process::log::set_role("consumer", epoch);
+        Context::of_process().set("consumer", epoch);
     }
 }

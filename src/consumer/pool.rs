@@ -69,7 +69,7 @@ impl Pool {
             .collect::<std::io::Result<_>>()
             // Those that were started wait for work.
             .inspect_err(|_| desk.close())
-            .map_err(Error::start("starting the handler threads (see `concurrency`)"))?;
+            .map_err(Error::start("starting the handler threads (a lower `concurrency` may do)"))?;
         Ok(Pool { desk: desk.clone(), unrecorded, all_ended, threads })
     }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use log::{Level, log};
 use parking_lot::Mutex;
 
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 
 /// Log lines of a kind at once.
 const LINES_AT_ONCE: u32 = 5;

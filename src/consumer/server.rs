@@ -29,7 +29,7 @@ use super::peer::LinkId;
 use super::refusals::{Kind, Refusals};
 use super::regulars::Regulars;
 use super::socket::Socket;
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;

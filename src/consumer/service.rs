@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, after, bounded, select_biased, tick};
+use crossbeam_channel::{after, bounded, select_biased, tick};
 use log::{info, warn};
 
 use super::commit::Committer;
@@ -17,8 +17,8 @@ use super::pool::Pool;
 use super::server::Server;
 use super::stats::ConsumerStats;
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
+use crate::base::text::Quoted;
 use crate::ledger::{Keys, Server as RedisServer};
-use crate::process::log::Quoted;
 
 /// How often the rate of messages is logged while there are any.
 const RATE_INTERVAL: Duration = Duration::from_secs(3);
@@ -87,6 +87,18 @@ impl Consumer {
     /// time, it stops at once.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.shutdown.0.clone()
+    }
+
+    /// Has SIGTERM, SIGINT and SIGHUP stop it, except SIGINT and SIGHUP if they were ignored when the process started. For
+    /// one consumer of a process. Needs the feature `signals`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`] if signals are caught by something else in this process, or can't be.
+    #[cfg(feature = "signals")]
+    pub fn stop_on_signals(&self) -> Result<()> {
+        let caught = self.shutdown.0.on_signals();
+        caught.map_err(|error| Error::start("catching signals")(std::io::Error::other(error.to_string())))
     }
 
     /// Serves dispatchers until it is asked to stop. Blocks; the work is done by threads of its own.

@@ -3,20 +3,17 @@
 
 use super::journal::Journal;
 use crate::base::error::Result;
-use crate::consumer::{ConsumerBuilder, Delivery, stamp};
+use crate::consumer::Delivery;
 use crate::process::config::WitnessConfig;
+use crate::process::supervision::Supervisor;
+use crate::programs::consumer::{run_handler, stamp};
 
 /// Runs the consumer until it is asked to stop.
 pub fn run(config: WitnessConfig) -> Result<()> {
-    let log_level = config.consumer.common.log_level;
     let journal = Journal::open(&config.journals.join(&config.consumer.consumer_id))?;
-    let consumer = ConsumerBuilder::from(config.consumer)
-        .handler(move |delivery: &Delivery<'_>| {
-            journal.note(delivery.id(), delivery.number())?;
-            stamp(delivery)
-        })
-        .bind()?;
-    let _log = crate::process::log::init(log_level, consumer.consumer_id(), "consumer")?;
-    consumer.shutdown_handle().on_signals()?;
-    consumer.run()
+    let handler = move |delivery: &Delivery<'_>| {
+        journal.note(delivery.id(), delivery.number())?;
+        stamp(delivery)
+    };
+    run_handler(config.consumer, handler, Supervisor::unnoticed)
 }

@@ -75,7 +75,7 @@ impl Ledger {
                     return Ok(taken);
                 }
                 Err(error) if self.connection.number().is_none() => return Err(error),
-                Err(error) => log::debug!("event=transaction-refused reason={}", crate::process::log::Quoted(error)),
+                Err(error) => log::debug!("event=transaction-refused reason={}", crate::base::text::Quoted(error)),
             }
         }
         self.vouched = None;
@@ -101,7 +101,7 @@ impl Ledger {
         if self.fence.value(&self.connection).is_none()
             && let Err(error) = self.fence.arm(&mut self.connection)
         {
-            log::debug!("event=no-transaction reason={}", crate::process::log::Quoted(error));
+            log::debug!("event=no-transaction reason={}", crate::base::text::Quoted(error));
         }
         self.fence.value(&self.connection).is_some_and(|said| said == epoch.to_string().as_bytes())
     }

@@ -13,7 +13,7 @@ use redis::Value;
 use super::{Command, Connection, text};
 use crate::base::error::Result;
 use crate::base::refusal::Refusal;
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 
 /// The least that Redis must hold for a subscriber that is behind: as much as the dispatcher's own ring by default.
 ///

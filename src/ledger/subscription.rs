@@ -26,7 +26,7 @@ use super::stream::Stream;
 use super::{Command, Keys, Marker, Payload, Server};
 use crate::base::error::{CONNECTING, Error, Result};
 use crate::base::id::{DispatcherId, Epoch};
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 use crate::wire::MAX_BODY_BYTES;
 
 /// A message on the control channel.

@@ -28,7 +28,7 @@ use super::connection::{Connection, Replies, error_of};
 use super::resp::Reply;
 use crate::base::error::{Error, Result};
 use crate::base::refusal::Refusal;
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 
 /// How long no transaction is tried after one was refused: rights may have been given since.
 const RETRY_AFTER: Duration = Duration::from_secs(30);

@@ -20,11 +20,11 @@ use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::refusal::Refusal;
 use crate::base::setting::ConfigError;
-use crate::consumer::outcome_of;
 use crate::ledger::Ledger;
 use crate::ledger::reading::{Pair, Reader, Stream};
 use crate::process::config::AuditConfig;
 use crate::process::log::Quoted;
+use crate::programs::consumer::outcome_of;
 
 mod fingerprints;
 mod report;

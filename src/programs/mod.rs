@@ -1,5 +1,6 @@
-//! The programs that are not a service of their own: the publisher, `audit` and `status`.
+//! The programs: the consumer, the publisher, `audit` and `status`.
 
 pub mod audit;
+pub mod consumer;
 pub mod publisher;
 pub mod status;

@@ -11,12 +11,12 @@ use crate::base::budget::Share;
 use crate::base::error::{Error, Result};
 use crate::base::id::{Epoch, MessageId};
 use crate::base::pulse::OPEN_WITHIN;
+use crate::base::text::Quoted;
 use crate::consumer::desk::Desk;
 use crate::consumer::peer::LinkId;
 use crate::consumer::trust::Trust;
 use crate::ledger::server_check::{self, ServerWatch};
 use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Payload};
-use crate::process::log::Quoted;
 
 /// How long Redis may take to answer.
 pub(in crate::consumer) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);

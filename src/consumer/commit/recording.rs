@@ -12,10 +12,10 @@ use log::{debug, error, warn};
 use super::recorder::{Finished, Recorder, Watch};
 use crate::base::id::MessageId;
 use crate::base::refusal::Refusal;
+use crate::base::text::Quoted;
 use crate::consumer::handler::HandlerError;
 use crate::consumer::peer::LinkId;
 use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches, parts};
-use crate::process::log::Quoted;
 
 impl Recorder {
     /// Records a batch, however long that takes; `false` if it was given up.

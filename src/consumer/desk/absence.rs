@@ -11,8 +11,8 @@ use log::{info, warn};
 use super::ability::Change;
 use super::state::{Desk, DeskState};
 use crate::base::id::MessageId;
+use crate::base::text::Quoted;
 use crate::ledger::Payload;
-use crate::process::log::Quoted;
 use crate::wire::Frame;
 
 /// How long a consumer that can work again waits for what it has in hand before it asks for more. Longer work may then be

@@ -12,11 +12,11 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
 use super::common::{Common, LINGER};
+use crate::base::text::Quoted;
 use crate::consumer::outbox::{Next, Outbox};
 use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::refusals::{Example, Kind};
 use crate::consumer::socket::Socket;
-use crate::process::log::Quoted;
 use crate::wire::Frame;
 
 /// How often the ruler hears what is being worked on: a third of a dispatcher's default link timeout.

@@ -3,20 +3,17 @@
 use std::thread;
 
 use crate::base::error::Result;
-use crate::consumer::{ConsumerBuilder, Delivery, stamp};
+use crate::consumer::Delivery;
 use crate::process::config::SlowConfig;
+use crate::process::supervision::Supervisor;
+use crate::programs::consumer::{run_handler, stamp};
 
 /// Runs the consumer until it is asked to stop.
 pub(in crate::lab::bench) fn run(config: SlowConfig) -> Result<()> {
-    let log_level = config.consumer.common.log_level;
     let takes = config.handler_takes;
-    let consumer = ConsumerBuilder::from(config.consumer)
-        .handler(move |delivery: &Delivery<'_>| {
-            thread::sleep(takes);
-            stamp(delivery)
-        })
-        .bind()?;
-    let _log = crate::process::log::init(log_level, consumer.consumer_id(), "consumer")?;
-    consumer.shutdown_handle().on_signals()?;
-    consumer.run()
+    let handler = move |delivery: &Delivery<'_>| {
+        thread::sleep(takes);
+        stamp(delivery)
+    };
+    run_handler(config.consumer, handler, Supervisor::unnoticed)
 }

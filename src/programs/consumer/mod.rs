@@ -1,0 +1,154 @@
+//! The program `oncecast-consumer`: a consumer with the built-in handler `stamp`, and the process around it, which is
+//! settings, log, signals, metrics and systemd.
+
+mod exposition;
+mod stamp;
+
+use std::time::Duration;
+
+use crate::base::error::{Error, Result};
+use crate::base::setting::{ConfigError, variable_of};
+use crate::consumer::observer::Observer;
+use crate::consumer::{self, Consumer, ConsumerBuilder, ConsumerStats, Handler};
+use crate::process::config::ConsumerConfig;
+use crate::process::log;
+use crate::process::supervision::{Condition, Supervisor};
+
+pub use self::stamp::{outcome_of, stamp};
+
+/// Runs a consumer with these settings and the built-in handler until a signal asks it to stop.
+pub fn run(config: ConsumerConfig) -> Result<()> {
+    // The only handler that the setting takes.
+    debug_assert_eq!(config.handler, "stamp");
+    run_handler(config, stamp, Supervisor::from_environment)
+}
+
+/// The same with another handler, and with a supervisor made once the consumer listens.
+pub fn run_handler(
+    config: ConsumerConfig,
+    handler: impl Handler,
+    supervisor: impl FnOnce() -> Supervisor,
+) -> Result<()> {
+    let (log_level, metrics_addr) = (config.common.log_level, config.common.metrics_addr.clone());
+    let consumer = builder(config).handler(handler).bind().map_err(as_flags)?;
+    let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
+    consumer.shutdown_handle().on_signals()?;
+    let _metrics = metrics_addr.map(|address| exposition::serve(&address, &consumer.stats())).transpose()?;
+    consumer.run_with(&mut Supervised(supervisor())).map_err(as_flags)
+}
+
+/// The settings of the program as those of the library.
+fn builder(config: ConsumerConfig) -> ConsumerBuilder {
+    // The default id is the listen address; with port 0 that is known only once it listens.
+    let consumer_id = Some(config.consumer_id).filter(|id| *id != config.listen);
+    let builder = Consumer::builder()
+        .redis_server(config.common.redis)
+        .group(config.common.keys.group)
+        .listen(config.listen)
+        .concurrency(config.concurrency)
+        .prefetch(config.prefetch)
+        .handler_timeout(config.handler_timeout)
+        .result_maxlen(config.result_maxlen);
+    match consumer_id {
+        Some(id) => builder.consumer_id(id),
+        None => builder,
+    }
+}
+
+/// Names the flag and the variable where the library names a method of its builder.
+fn as_flags(error: consumer::Error) -> Error {
+    match error {
+        consumer::Error::Setting { setting, got, takes } => {
+            let flag = flag_of(setting);
+            got.map_or_else(|| ConfigError::missing(flag, &takes), |got| ConfigError::new(flag, got, &takes)).into()
+        }
+        consumer::Error::Listen { address, source } => {
+            let flag = "listen";
+            Error::Io { what: format!("listening on {address} (--{flag} / {})", variable_of(flag)), source }
+        }
+        consumer::Error::Start { doing, source } => Error::Io { what: doing.to_owned(), source },
+        failed @ consumer::Error::Failed { .. } => Error::Failed(failed.to_string()),
+    }
+}
+
+/// The flag of a builder's method.
+fn flag_of(setting: &str) -> &'static str {
+    match setting {
+        "redis_url" => "redis-url",
+        "group" => "group",
+        "consumer_id" => "consumer-id",
+        "concurrency" => "concurrency",
+        "prefetch" => "prefetch",
+        _ => "handler",
+    }
+}
+
+/// Passes on to the supervisor how the consumer is.
+struct Supervised(Supervisor);
+
+impl Observer for Supervised {
+    fn look_every(&self) -> Duration {
+        self.0.interval()
+    }
+
+    fn look(&mut self, stats: &ConsumerStats) {
+        self.0.report(&condition(stats));
+    }
+
+    fn stopping(&mut self) {
+        self.0.stopping();
+    }
+}
+
+/// How the consumer is. Its handlers are not watched: they may take their time.
+fn condition(stats: &ConsumerStats) -> Condition {
+    Condition {
+        ready: stats.ready(),
+        hung: stats.committer_hangs().then_some("committer"),
+        waits: false,
+        doing: match stats.ruling_epoch() {
+            0 => "waits for a dispatcher".to_owned(),
+            epoch => format!("serves the dispatcher of epoch {epoch}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::{Delivery, Outcome};
+
+    fn error(builder: ConsumerBuilder) -> Error {
+        let handler = |_: &Delivery<'_>| Ok(Outcome::new());
+        as_flags(builder.listen("127.0.0.1:0").handler(handler).bind().err().expect("a setting is bad"))
+    }
+
+    #[test]
+    fn settings_are_named_as_flags_and_variables() {
+        for (builder, begin) in [
+            (Consumer::builder().concurrency(0), "--concurrency (ONCECAST_CONCURRENCY): got 0, takes a whole number"),
+            (Consumer::builder().prefetch(0), "--prefetch (ONCECAST_PREFETCH): got 0, takes "),
+            (Consumer::builder().group("a@3"), "--group (ONCECAST_GROUP): got \"a@3\", takes "),
+            (Consumer::builder().consumer_id(""), "--consumer-id (ONCECAST_CONSUMER_ID): got \"\", takes "),
+            (Consumer::builder().redis_url("x"), "--redis-url (ONCECAST_REDIS_URL): got a URL that can't be used"),
+        ] {
+            let error = error(builder);
+            assert!(error.to_string().starts_with(begin), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+        let no_handler = as_flags(Consumer::builder().bind().err().expect("it is missing"));
+        assert_eq!(no_handler.to_string(), "--handler (ONCECAST_HANDLER): is required, takes a handler");
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_its_flag() {
+        let handler = |_: &Delivery<'_>| Ok(Outcome::new());
+        let first = Consumer::builder().listen("127.0.0.1:0").handler(handler).bind().expect("a free port");
+        let address = first.local_addr().to_string();
+        let second = Consumer::builder().listen(&address).handler(handler).bind();
+        let error = as_flags(second.err().expect("it is in use"));
+        let begin = format!("listening on {address} (--listen / ONCECAST_LISTEN): ");
+        assert!(error.to_string().starts_with(&begin), "{error}");
+        assert_eq!(error.exit_code(), 1);
+    }
+}
