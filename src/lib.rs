@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`base`] | ids, errors, durations, waiting, counting: what everything stands on |
 //! | [`wire`] | the frames between dispatcher and consumer: pure encoding and decoding |
+//! | [`net`] | the one place that makes sockets: connecting, accepting, deadlines |
 //! | [`ledger`] | everything that knows a Redis key: one typed operation for each thing done there, a script or a transaction |
 //! | [`consumer`] | the library people build consumers with: server, desk, handlers, commit |
 //! | [`lane`] | a group's way from Redis to its consumers: subscription, ring, lease, election, and a term's three workers |
@@ -45,6 +46,8 @@ pub mod lab;
 pub mod lane;
 #[doc(hidden)]
 pub mod ledger;
+#[doc(hidden)]
+pub mod net;
 #[cfg(feature = "programs")]
 #[doc(hidden)]
 pub mod process;

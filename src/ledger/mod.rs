@@ -21,7 +21,6 @@ mod script;
 mod server;
 pub mod server_check;
 mod split;
-mod stream;
 pub mod subscription;
 mod transaction;
 mod types;
