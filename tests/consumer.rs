@@ -734,23 +734,11 @@ fn handlers_that_wait_for_redis_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_consumer_that_cannot_serve_its_metrics_does_not_serve_dispatchers_either() {
+fn a_program_that_cannot_serve_its_metrics_does_not_serve_dispatchers_either() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let metrics_addr = taken.local_addr().expect("bound").to_string();
-    let builder = Consumer::builder().redis_url("redis://127.0.0.1:1").listen("127.0.0.1:0").consumer_id("c0");
-    let handler_lives = Arc::new(());
-    let handlers_own = handler_lives.clone();
-    let handler = move |_: &Delivery<'_>| {
-        let _ = &handlers_own;
-        Ok(Outcome::new())
-    };
-    let consumer = builder.metrics_addr(&metrics_addr).handler(handler).bind().expect("a free port");
-    let address = consumer.local_addr();
-    let error = consumer.run().expect_err("its address is in use").to_string();
-    assert!(error.contains("--metrics-addr") && error.contains(&metrics_addr), "{error}");
-    // Whoever embeds the library goes on: nothing may be left that takes messages or runs handlers.
-    expect_refused(address);
-    assert_eq!(Arc::strong_count(&handler_lives), 1, "handler threads are left");
+    let program = program(&["--listen", "127.0.0.1:0", "--metrics-addr", &metrics_addr]);
+    expect_end(program, 1, &["--metrics-addr", &metrics_addr]);
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Server {
     }
 
     /// Notes that nobody has named this server: it is the default, and no setting is to blame.
-    pub(crate) fn by_default(mut self) -> Server {
+    pub fn by_default(mut self) -> Server {
         self.is_default = true;
         self
     }
