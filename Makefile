@@ -111,7 +111,7 @@ cargo-deb: cargo
 	@command -v cargo-deb >/dev/null || { echo 'cargo-deb is missing: cargo install cargo-deb' >&2; exit 1; }
 
 man: cargo
-	ONCECAST_WRITE_MAN=1 cargo test --locked --quiet --test manual
+	ONCECAST_WRITE_MAN=1 cargo test --locked --quiet --test integration manual::
 
 check-systemd:
 	@sh scripts/check-systemd.sh

@@ -36,6 +36,9 @@
 // Reachable for the programs and the tests of this package. Unstable: any release may change it.
 #[doc(hidden)]
 pub mod base;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
+pub mod cli;
 #[doc(hidden)]
 pub mod consumer;
 #[cfg(feature = "programs")]

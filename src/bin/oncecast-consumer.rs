@@ -1,10 +1,10 @@
-//! `oncecast-consumer`: works on messages with a built-in handler. All it does is in `oncecast::programs::consumer`.
+//! `oncecast-consumer`: processes messages with a built-in handler.
 
 use std::process::ExitCode;
 
-use oncecast::process::{config, program};
+use oncecast::cli;
 use oncecast::programs::consumer;
 
 fn main() -> ExitCode {
-    program::main("oncecast-consumer", config::consumer, |config| consumer::run(config).map(|()| 0))
+    cli::main(&cli::CONSUMER, consumer::run)
 }

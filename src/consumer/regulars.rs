@@ -25,3 +25,19 @@ impl Regulars {
         self.0.lock().contains(&address)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_addresses_that_ruled_are_remembered() {
+        let regulars = Regulars::default();
+        let address = |last: usize| IpAddr::from([10, 0, 0, last as u8]);
+        (0..MAX_REGULARS).for_each(|last| regulars.add(address(last)));
+        regulars.add(address(0));
+        regulars.add(address(100));
+        assert!(regulars.has(address(0)) && regulars.has(address(100)) && !regulars.has(address(1)));
+        assert_eq!(regulars.0.lock().len(), MAX_REGULARS);
+    }
+}

@@ -1,12 +1,14 @@
 //! A consumer that keeps a [journal](super::journal) of its handler's runs, for trials: the programs' own counts die with
 //! them. Apart from that it is `oncecast-consumer` with the handler `stamp`.
 
+pub mod settings;
+
+use self::settings::WitnessConfig;
 use super::journal::Journal;
 use crate::base::error::Result;
 use crate::consumer::Delivery;
-use crate::process::config::WitnessConfig;
 use crate::process::supervision::Supervisor;
-use crate::programs::consumer::{run_handler, stamp};
+use crate::programs::consumer::{serve, stamp};
 
 /// Runs the consumer until it is asked to stop.
 pub fn run(config: WitnessConfig) -> Result<()> {
@@ -15,5 +17,5 @@ pub fn run(config: WitnessConfig) -> Result<()> {
         journal.note(delivery.id(), delivery.number())?;
         stamp(delivery)
     };
-    run_handler(config.consumer, handler, Supervisor::unnoticed)
+    serve(config.consumer, handler, Supervisor::unnoticed())
 }

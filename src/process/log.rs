@@ -28,6 +28,7 @@ use crate::base::log_context::Context;
 
 mod panics;
 mod queue;
+pub mod settings;
 mod style;
 
 pub use self::queue::{MAX_LINE_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_LINES};

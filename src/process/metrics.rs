@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 pub mod healthcheck;
 mod http;
 mod process;
+pub mod settings;
 mod site;
 
 pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};

@@ -1,6 +1,9 @@
-//! The programs: the consumer, the publisher, `audit` and `status`.
+//! The programs: dispatcher, consumer, publisher, `audit` and `status`. The settings of each stand beside it.
 
 pub mod audit;
+mod channel;
+pub mod common;
 pub mod consumer;
+pub mod dispatcher;
 pub mod publisher;
 pub mod status;

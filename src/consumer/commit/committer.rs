@@ -62,8 +62,11 @@ impl Committer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::recorder::REPLY_TIMEOUT;
     use super::*;
+    use crate::base::id::{Epoch, MessageId};
     use crate::consumer::desk::Terms;
+    use crate::ledger::{Command, Commit, Payload};
 
     #[test]
     fn it_gives_up_although_somebody_may_yet_send_something() {

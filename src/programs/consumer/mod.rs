@@ -2,57 +2,36 @@
 //! settings, log, signals, metrics and systemd.
 
 mod exposition;
+pub mod settings;
 mod stamp;
 
 use std::time::Duration;
 
+use self::settings::ConsumerConfig;
 use crate::base::error::{Error, Result};
 use crate::base::setting::{ConfigError, variable_of};
 use crate::consumer::observer::Observer;
-use crate::consumer::{self, Consumer, ConsumerBuilder, ConsumerStats, Handler};
-use crate::process::config::ConsumerConfig;
+use crate::consumer::{self, ConsumerBuilder, ConsumerStats, Handler};
 use crate::process::log;
 use crate::process::supervision::{Condition, Supervisor};
 
 pub use self::stamp::{outcome_of, stamp};
 
-/// Runs a consumer with these settings and the built-in handler until a signal asks it to stop.
-pub fn run(config: ConsumerConfig) -> Result<()> {
-    // The only handler that the setting takes.
+/// Runs a consumer with the built-in handler until a signal asks it to stop. Gives the exit code.
+pub fn run(config: ConsumerConfig) -> Result<u8> {
+    // The only one that the setting takes.
     debug_assert_eq!(config.handler, "stamp");
-    run_handler(config, stamp, Supervisor::from_environment)
+    serve(config, stamp, Supervisor::from_environment()).map(|()| 0)
 }
 
-/// The same with another handler, and with a supervisor made once the consumer listens.
-pub fn run_handler(
-    config: ConsumerConfig,
-    handler: impl Handler,
-    supervisor: impl FnOnce() -> Supervisor,
-) -> Result<()> {
+/// Runs a consumer with the log, the signals, the metrics and the supervision of a program.
+pub fn serve(config: ConsumerConfig, handler: impl Handler, supervisor: Supervisor) -> Result<()> {
     let (log_level, metrics_addr) = (config.common.log_level, config.common.metrics_addr.clone());
-    let consumer = builder(config).handler(handler).bind().map_err(as_flags)?;
+    let consumer = ConsumerBuilder::from(config).handler(handler).bind().map_err(as_flags)?;
     let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
     let _metrics = metrics_addr.map(|address| exposition::serve(&address, &consumer.stats())).transpose()?;
-    consumer.run_with(&mut Supervised(supervisor())).map_err(as_flags)
-}
-
-/// The settings of the program as those of the library.
-fn builder(config: ConsumerConfig) -> ConsumerBuilder {
-    // The default id is the listen address; with port 0 that is known only once it listens.
-    let consumer_id = Some(config.consumer_id).filter(|id| *id != config.listen);
-    let builder = Consumer::builder()
-        .redis_server(config.common.redis)
-        .group(config.common.keys.group)
-        .listen(config.listen)
-        .concurrency(config.concurrency)
-        .prefetch(config.prefetch)
-        .handler_timeout(config.handler_timeout)
-        .result_maxlen(config.result_maxlen);
-    match consumer_id {
-        Some(id) => builder.consumer_id(id),
-        None => builder,
-    }
+    consumer.run_with(&mut Supervised(supervisor)).map_err(as_flags)
 }
 
 /// Names the flag and the variable where the library names a method of its builder.
@@ -116,7 +95,7 @@ fn condition(stats: &ConsumerStats) -> Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::{Delivery, Outcome};
+    use crate::consumer::{Consumer, Delivery, Outcome};
 
     fn error(builder: ConsumerBuilder) -> Error {
         let handler = |_: &Delivery<'_>| Ok(Outcome::new());

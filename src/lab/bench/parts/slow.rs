@@ -2,11 +2,11 @@
 
 use std::thread;
 
+use super::settings::SlowConfig;
 use crate::base::error::Result;
 use crate::consumer::Delivery;
-use crate::process::config::SlowConfig;
 use crate::process::supervision::Supervisor;
-use crate::programs::consumer::{run_handler, stamp};
+use crate::programs::consumer::{serve, stamp};
 
 /// Runs the consumer until it is asked to stop.
 pub(in crate::lab::bench) fn run(config: SlowConfig) -> Result<()> {
@@ -15,5 +15,5 @@ pub(in crate::lab::bench) fn run(config: SlowConfig) -> Result<()> {
         thread::sleep(takes);
         stamp(delivery)
     };
-    run_handler(config.consumer, handler, Supervisor::unnoticed)
+    serve(config.consumer, handler, Supervisor::unnoticed())
 }

@@ -1,0 +1,6 @@
+//! What the documents say is so.
+
+mod acl;
+mod manual;
+mod operations_doc;
+mod protocol_doc;
