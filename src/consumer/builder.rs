@@ -1,6 +1,5 @@
 //! The settings of a consumer, and the step from them to one that listens.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use super::handler::Handler;
 use super::service::{Consumer, Settings};
 use crate::base::shutdown::shutdown_channel;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
+use crate::net::Listener;
 use crate::wire;
 
 /// The most handler threads.
@@ -155,8 +155,8 @@ impl ConsumerBuilder {
         };
 
         let listening = |source| Error::Listen { address: self.listen.clone(), source };
-        let listener = TcpListener::bind(&self.listen).map_err(listening)?;
-        let local_addr = listener.local_addr().map_err(listening)?;
+        let listener = Listener::bind(&self.listen).map_err(listening)?;
+        let local_addr = listener.address().map_err(listening)?;
         let any_port = self.listen.ends_with(":0");
         let consumer_id =
             self.consumer_id.unwrap_or_else(|| if any_port { local_addr.to_string() } else { self.listen });

@@ -163,7 +163,7 @@ impl Epochs {
             ErrorCode::Stale,
             format!(
                 "epoch {epoch} is not in {place}: {key} {found} ({advice}does this consumer have the dispatchers' \
-                 --redis-url?)"
+                 Redis URL?)"
             ),
         )
     }

@@ -9,16 +9,15 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use log::warn;
 use parking_lot::Mutex;
-use polling::{Event, Events, Poller};
 
 use super::error::{Error, Result};
 use super::inlet::Permits;
@@ -30,6 +29,7 @@ use super::refusals::{Kind, Refusals};
 use super::regulars::Regulars;
 use super::socket::Socket;
 use crate::base::text::Quoted;
+use crate::net::{Listener, NotAccepted, Reader};
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;
@@ -46,10 +46,11 @@ const SPARE_FILES: usize = 4;
 
 /// The accepting thread and the connections.
 pub(super) struct Server {
-    poller: Arc<Poller>,
-    stopping: Arc<AtomicBool>,
+    listener: Arc<Listener>,
+    /// Dropped: accept nothing more.
+    accepting: Sender<()>,
     links: Links,
-    acceptor: Option<JoinHandle<()>>,
+    acceptor: JoinHandle<()>,
     /// Disconnected when all links have ended.
     all_ended: Receiver<()>,
 }
@@ -141,14 +142,14 @@ impl Room {
 
 impl Server {
     /// Starts accepting.
-    pub(super) fn start(listener: TcpListener, lane: Arc<Lane>) -> Result<Server> {
-        let poller = Arc::new(Poller::new().map_err(Error::start("watching the listener"))?);
-        let (stopping, links) = (Arc::new(AtomicBool::new(false)), Links::default());
+    pub(super) fn start(listener: Listener, lane: Arc<Lane>) -> Result<Server> {
+        listener.set_wait(HOUSEKEEPING).map_err(Error::start("setting up the listener"))?;
+        let (listener, links) = (Arc::new(listener), Links::default());
+        let (accepting, stopping) = bounded(0);
         let (ended, all_ended) = bounded(0);
         let acceptor = Acceptor {
-            listener,
-            poller: poller.clone(),
-            stopping: stopping.clone(),
+            listener: listener.clone(),
+            stopping,
             links: links.clone(),
             common: Arc::new(Common {
                 lane,
@@ -159,52 +160,44 @@ impl Server {
             ended,
             last_link: 0,
         };
-        acceptor.watch().map_err(Error::start("watching the listener"))?;
         let acceptor = thread::Builder::new()
             .name("accept".to_owned())
             .spawn(move || acceptor.run())
             .map_err(Error::start("starting the accepting thread"))?;
-        Ok(Server { poller, stopping, links, acceptor: Some(acceptor), all_ended })
+        Ok(Server { listener, accepting, links, acceptor, all_ended })
     }
 
     /// Closes the listener, lets the connections write what they still have, closes them, and joins their threads.
-    pub(super) fn close(mut self, limit: Duration) {
-        self.stop_accepting();
-        self.close_links(limit);
-    }
-
-    /// Closes the listener. Connections stay.
-    fn stop_accepting(&mut self) {
-        self.stopping.store(true, Ordering::Release);
-        if let Err(error) = self.poller.notify() {
-            warn!("event=bug thread=accept problem={}", Quoted(error));
-        }
-        if self.acceptor.take().is_some_and(|acceptor| acceptor.join().is_err()) {
+    pub(super) fn close(self, limit: Duration) {
+        drop(self.accepting);
+        self.listener.close();
+        if self.acceptor.join().is_err() {
             warn!("event=bug thread=accept problem=panicked");
         }
+        close_links(&self.links, &self.all_ended, limit);
     }
+}
 
-    fn close_links(self, limit: Duration) {
-        let links: Vec<_> = self.links.lock().drain(..).collect();
-        for link in &links {
-            link.outbox.close(None);
-            if !link.is_greeted() {
-                link.socket.shutdown();
-            }
-        }
-        // Nothing is ever sent: this waits for the last sender to go.
-        let _ = self.all_ended.recv_timeout(limit);
-        for link in links {
+fn close_links(links: &Links, all_ended: &Receiver<()>, limit: Duration) {
+    let links: Vec<_> = links.lock().drain(..).collect();
+    for link in &links {
+        link.outbox.close(None);
+        if !link.is_greeted() {
             link.socket.shutdown();
-            link.join();
         }
+    }
+    // Nothing is ever sent: this waits for the last sender to go.
+    let _ = all_ended.recv_timeout(limit);
+    for link in links {
+        link.socket.shutdown();
+        link.join();
     }
 }
 
 struct Acceptor {
-    listener: TcpListener,
-    poller: Arc<Poller>,
-    stopping: Arc<AtomicBool>,
+    listener: Arc<Listener>,
+    /// Disconnected: accept nothing more.
+    stopping: Receiver<()>,
     links: Links,
     common: Arc<Common>,
     ended: Sender<()>,
@@ -212,59 +205,44 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    #[allow(unsafe_code, reason = "the poller does not own what it watches")]
-    fn watch(&self) -> io::Result<()> {
-        self.listener.set_nonblocking(true)?;
-        // SAFETY: the listener is a field beside the poller's handle, and `run` deletes it before it is dropped.
-        unsafe { self.poller.add(&self.listener, Event::readable(0)) }
-    }
-
     /// Accepts until it is told to stop: the thread's main loop.
     fn run(mut self) {
-        let mut events = Events::new();
-        while !self.stopping.load(Ordering::Acquire) {
+        while !self.is_stopping() {
             self.reap();
             self.common.refusals.say_the_rest(false, Instant::now());
             if let Some(pause) = self.common.refusals.pause(Instant::now()) {
-                self.wait(&mut events, Event::none(0), pause);
+                self.pause(pause);
                 continue;
             }
             match self.listener.accept() {
-                Ok((tcp, peer)) => {
-                    if let Err(error) = Socket::new(tcp).and_then(|socket| self.admit(socket, peer)) {
+                Ok((stream, peer)) => {
+                    let admitted = Socket::new(stream).and_then(|(socket, reader)| self.admit(socket, reader, peer));
+                    if let Err(error) = admitted {
                         self.complain(format_args!("peer={peer} "), &error);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(&mut events, Event::readable(0), HOUSEKEEPING);
-                }
-                // Of a connection that was closed before it was accepted, or of a signal.
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
-                }
-                Err(error) => {
+                Err(NotAccepted::Nothing | NotAccepted::Passing(_)) => {}
+                Err(NotAccepted::Exhausted(_)) if self.is_stopping() => {}
+                Err(NotAccepted::Exhausted(error)) => {
                     self.complain(format_args!(""), &error);
-                    // As if a stranger had come: somebody has to leave, or nobody ever comes in.
+                    // As if a stranger had come: a connection has to leave, or none ever gets in.
                     if !self.make_room(false) {
-                        self.wait(&mut events, Event::none(0), ACCEPT_PAUSE);
+                        self.pause(ACCEPT_PAUSE);
                     }
                 }
             }
         }
         self.common.refusals.say_the_rest(true, Instant::now());
-        if let Err(error) = self.poller.delete(&self.listener) {
-            warn!("event=bug thread=accept problem={}", Quoted(error));
-        }
     }
 
-    /// Waits for a connection, if there is interest, or for the order to stop.
-    fn wait(&self, events: &mut Events, interest: Event, limit: Duration) {
-        events.clear();
-        let waited = self.poller.modify(&self.listener, interest).and_then(|()| self.poller.wait(events, Some(limit)));
-        if let Err(error) = waited {
-            self.complain(format_args!(""), &error);
-            // The poller itself fails, so it can't do the waiting; without a pause this would spin.
-            thread::sleep(ACCEPT_PAUSE);
-        }
+    fn is_stopping(&self) -> bool {
+        self.stopping.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Accepts nothing for a while, unless it is told to stop.
+    fn pause(&self, limit: Duration) {
+        // Nothing is ever sent.
+        let _ = self.stopping.recv_timeout(limit);
     }
 
     fn complain(&self, peer: fmt::Arguments<'_>, error: &io::Error) {
@@ -294,16 +272,10 @@ impl Acceptor {
         links.iter().map(|link| link.rank(ruler)).collect()
     }
 
-    /// Whether the system has some more files to give.
-    fn has_spare_files(&self) -> bool {
-        let spare: io::Result<Vec<_>> = (0..SPARE_FILES).map(|_| self.listener.try_clone()).collect();
-        spare.is_ok()
-    }
-
     /// Starts a thread for a connection, making room for it first.
-    fn admit(&mut self, socket: Socket, peer: SocketAddr) -> io::Result<()> {
+    fn admit(&mut self, socket: Socket, reader: Reader, peer: SocketAddr) -> io::Result<()> {
         let regular = self.common.regulars.has(peer.ip());
-        while !self.has_spare_files() {
+        while !self.listener.has_spare_files(SPARE_FILES) {
             let reason = "there are too few files (LimitNOFILE, ulimit -n)";
             if !self.make_room(regular) {
                 return Err(io::Error::other(reason));
@@ -333,7 +305,7 @@ impl Acceptor {
         let (alive, ended) = bounded::<()>(0);
         let all_ended = self.ended.clone();
         let thread = thread::Builder::new().name(format!("read-{id}")).spawn(move || {
-            link.run();
+            link.run(reader);
             drop((alive, all_ended));
         })?;
         links.push(LinkHandle { id, regular, socket, outbox, greeted, left: false, ended, thread });

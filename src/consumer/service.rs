@@ -1,6 +1,6 @@
 //! A consumer's life: what is started, in which order it stops, and the main loop between.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use super::stats::ConsumerStats;
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
 use crate::base::text::Quoted;
 use crate::ledger::{Keys, Server as RedisServer};
+use crate::net::Listener;
 
 /// How often the rate of messages is logged while there are any.
 const RATE_INTERVAL: Duration = Duration::from_secs(3);
@@ -35,7 +36,7 @@ const JOIN_LIMIT: Duration = Duration::from_millis(500);
 pub struct Consumer {
     pub(super) settings: Settings,
     pub(super) handler: Arc<dyn Handler>,
-    pub(super) listener: TcpListener,
+    pub(super) listener: Listener,
     pub(super) local_addr: SocketAddr,
     pub(super) stats: Arc<ConsumerStats>,
     pub(super) shutdown: (ShutdownHandle, ShutdownRequests),
@@ -143,7 +144,7 @@ impl Running {
     fn start(
         settings: Settings,
         handler: Arc<dyn Handler>,
-        listener: TcpListener,
+        listener: Listener,
         stats: Arc<ConsumerStats>,
     ) -> Result<Running> {
         let Settings { redis, keys, consumer_id, concurrency, prefetch, handler_timeout, result_maxlen, .. } = settings;

@@ -160,7 +160,7 @@ impl Recorder {
             warn!(
                 "event=not-pending count={count} example={example} note=\"delivered for the first time, and not pending any \
                  more: their results were dropped. Somebody has removed messages or keys, or this consumer does not have the \
-                 dispatchers' --redis-url\""
+                 dispatchers' Redis URL\""
             );
         }
         if let Some((count, example)) = self.breaches.due(now) {

@@ -31,6 +31,7 @@ use crate::consumer::outbox::{MAX_OUTBOX_BYTES, Outbox};
 use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::refusals::{Example, Kind, Shown};
 use crate::consumer::socket::Socket;
+use crate::net::Reader;
 use crate::wire::{self, ErrorCode, Frame};
 
 /// How long a peer may take from its connection to its LEAD.
@@ -66,16 +67,17 @@ impl From<Refusal> for End {
 
 impl DispatcherLink {
     /// Serves the connection until it ends.
-    pub(in crate::consumer) fn run(mut self) {
-        self.serve();
-        // The server holds the socket, too: letting go of ours does not close it.
+    pub(in crate::consumer) fn run(self, reader: Reader) {
+        self.serve(reader);
+        // The server holds the socket, too: dropping ours does not close it.
         self.socket.shutdown();
     }
 
-    fn serve(&mut self) {
-        let mut inlet = Inlet::new(self.socket.clone(), Instant::now() + GREETING_TIMEOUT, self.common.permits.clone());
+    fn serve(&self, reader: Reader) {
+        let deadline = Instant::now() + GREETING_TIMEOUT;
+        let mut inlet = Inlet::new(reader, self.socket.clone(), deadline, self.common.permits.clone());
         if let Err(failed) = handshake::accept(&mut inlet) {
-            return self.turn_away(failed);
+            return self.turn_away(inlet, failed);
         }
         let mut reader = WebSocket::from_raw_socket(inlet, Role::Server, Some(limits(MAX_SMALL_BYTES)));
         let (reading, reader_ended) = bounded(0);
@@ -94,7 +96,7 @@ impl DispatcherLink {
             Err(error) => End::Gone(format!("starting a thread: {error}")),
         };
         // What it has half received is of no use any more.
-        drop(reader);
+        let mut reader = reader.into_inner().into_reader();
         self.goodbye(&end);
         drop(reading);
         if let Ok(writer) = writer
@@ -102,11 +104,11 @@ impl DispatcherLink {
         {
             warn!("event=bug thread=write-{} problem=panicked", self.id);
         }
-        self.socket.linger(LINGER);
+        reader.linger(Instant::now() + LINGER, usize::MAX);
     }
 
-    /// Ends a connection whose handshake was none.
-    fn turn_away(&self, failed: Failed) {
+    /// Ends a connection whose handshake failed.
+    fn turn_away(&self, inlet: Inlet, failed: Failed) {
         self.outbox.close(None);
         self.desk().stats().strangers.add(1);
         match failed {
@@ -117,7 +119,7 @@ impl DispatcherLink {
                     rejection.text,
                 );
                 self.socket.finish_writing();
-                self.socket.linger(LINGER);
+                inlet.into_reader().linger(Instant::now() + LINGER, usize::MAX);
             }
             // As of whoever looks if the port is open.
             Failed::Gone(_, 0) if !self.socket.is_read_no_more() => {

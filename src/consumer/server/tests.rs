@@ -64,8 +64,8 @@ impl Running {
         let desk = lane.desk.clone();
         desk.lead(0, &Arc::default(), EPOCH, "g", Instant::now()).expect("it is the first");
         desk.leave(0);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
+        let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.address().expect("bound");
         let server = Server::start(listener, lane).expect("it starts");
         Running { server: Some(server), desk, address }
     }

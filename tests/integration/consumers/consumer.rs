@@ -126,7 +126,7 @@ fn first_deliveries_that_are_not_pending_are_told_of_once_and_then_in_sum() {
     peer.expect_acks(&[1]);
     let line =
         program.wait_for_line("event=not-pending count=1 example=0000000000000001 ", DEADLINE).expect("it tells");
-    assert!(line.contains("level=warn") && line.contains("--redis-url"), "{line}");
+    assert!(line.contains("level=warn") && line.contains("Redis URL"), "{line}");
     for id in 2..=500 {
         peer.send(&[process(id, "gone")]);
     }

@@ -62,7 +62,7 @@ fn assert_nothing_is_handed_to(redis: &RedisServer, consumer_url: &str, place: &
     wait_until_in_sync(connection, 1);
     assert_eq!(publish(connection, "m", 0..10), 1);
     let line = dispatcher.wait_for_line("event=consumer-unreachable", DEADLINE).expect("it is refused");
-    for part in [place, "messages:epoch is not there", "--redis-url"] {
+    for part in [place, "messages:epoch is not there", "Redis URL"] {
         assert!(line.contains(part), "no {part} in {line}");
     }
     wait_until("it to try again", || (consumer.stats.unconfirmed() >= 3).then_some(()));
@@ -157,7 +157,7 @@ fn while_redis_is_away_a_leader_is_put_off() {
     let first = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     elect(&redis, 6);
     redis.kill().expect("it is ours");
-    assert_refused(&answer(consumer.address, 6), 9, &["epoch 6", "--redis-url"]);
+    assert_refused(&answer(consumer.address, 6), 9, &["epoch 6", "Redis URL"]);
     assert_refused(&answer(consumer.address, 4), 9, &["epoch 4"]);
     // What it has seen it has seen.
     drop(first);
@@ -210,7 +210,7 @@ fn whatever_else_the_key_holds_is_no_epoch() {
         (huge.as_str(), &format!("holds \"{}\"…, which is no epoch", &huge[..64])),
     ] {
         run_on::<()>(&redis, &["SET", "messages:epoch", value]);
-        assert_refused(&answer(consumer.address, 5), 6, &[shown, "--redis-url"]);
+        assert_refused(&answer(consumer.address, 5), 6, &[shown, "Redis URL"]);
     }
     run_on::<()>(&redis, &["DEL", "messages:epoch"]);
     run_on::<()>(&redis, &["RPUSH", "messages:epoch", "5"]);
