@@ -10,7 +10,9 @@ use std::fmt;
 use log::{debug, info, warn};
 use redis::Value;
 
-use super::{Command, Connection, text};
+use super::command::Command;
+use super::connection::Connection;
+use super::value::text;
 use crate::base::error::Result;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
