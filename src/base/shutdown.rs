@@ -27,7 +27,8 @@ impl ShutdownHandle {
         let _ = self.0.try_send(());
     }
 
-    /// Passes SIGTERM, SIGINT and SIGHUP on, but for SIGINT and SIGHUP that were ignored at the start. Once for a process.
+    /// Passes SIGTERM, SIGINT and SIGHUP on, but for SIGINT and SIGHUP that were ignored at the start. Once for a
+    /// process.
     #[cfg(feature = "signals")]
     #[doc(hidden)]
     pub fn on_signals(&self) -> crate::base::error::Result<()> {

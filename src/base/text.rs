@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A text from outside that stays on its line and can't control a terminal: control characters, line ends of any kind and
-/// marks that change the direction of writing are shown escaped, as `\n` or `\u{1b}`.
+/// A text from outside that stays on its line and can't control a terminal: control characters, line ends of any kind
+/// and marks that change the direction of writing are shown escaped, as `\n` or `\u{1b}`.
 pub struct Escaped<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
@@ -18,6 +18,15 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
 /// Whether a character is shown as itself and nothing else.
 pub fn is_plain(c: char) -> bool {
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().eq([c])
+}
+
+/// The beginning of a text, of at most so many bytes: no character is cut in two.
+pub fn beginning(text: &str, most_bytes: usize) -> &str {
+    let mut end = text.len().min(most_bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// A value of a log line, quoted if it contains spaces, quotes, or anything that must be escaped.
@@ -37,6 +46,12 @@ impl<T: fmt::Display> fmt::Display for Quoted<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_beginning_ends_between_characters() {
+        let beginnings = [0, 1, 2, 3, 4, 9].map(|most_bytes| beginning("aéé", most_bytes));
+        assert_eq!(beginnings, ["", "a", "a", "aé", "aé", "aéé"]);
+    }
 
     #[test]
     fn values_with_spaces_are_quoted() {

@@ -13,6 +13,7 @@ use crate::base::error::{Error, Step};
 use crate::base::failure::Failure;
 use crate::base::hint::{ChosenBy, Hint, Setting};
 use crate::base::refusal::{self, Refusal};
+use crate::base::text::beginning;
 use crate::net::{self, Address, Keepalive, Stream, Wait};
 
 /// How long opening a connection may take.
@@ -122,7 +123,7 @@ impl Server {
     /// A failure as an error, with a hint where we know what to do.
     pub(super) fn error(&self, step: impl Into<Step>, source: impl Into<Failure>) -> Error {
         let (step, source) = (step.into(), source.into());
-        let hint = self.hint(step, &source);
+        let hint = self.hint(step, &source).map(Box::new);
         Error::Redis { server: self.shown.clone(), step, hint, source }
     }
 
@@ -139,7 +140,7 @@ impl Server {
             return self.error(step, error);
         }
         let (server, step) = (self.shown.clone(), step.into());
-        Error::Redis { server, step, hint: Some(Hint::NoAnswer), source: error.into() }
+        Error::Redis { server, step, hint: Some(Box::new(Hint::NoAnswer)), source: error.into() }
     }
 
     fn hint(&self, step: Step, source: &Failure) -> Option<Hint> {
@@ -193,7 +194,7 @@ impl Server {
     /// A reply of a form that is not expected.
     pub(super) fn surprise(&self, step: impl Into<Step>, got: &Value) -> Error {
         let mut got = format!("{got:?}");
-        got.truncate(got.floor_char_boundary(200));
+        got.truncate(beginning(&got, 200).len());
         Error::Answer { server: self.shown.clone(), step: step.into(), got }
     }
 }

@@ -149,6 +149,7 @@ mod tests {
 
     use super::*;
     use crate::base::id::MessageId;
+    use crate::base::text::beginning;
 
     /// The fields as `name=value`, without the random one.
     fn fields(payload: impl AsRef<[u8]>) -> Vec<String> {
@@ -224,7 +225,7 @@ mod tests {
         ) {
             let members: Vec<_> = members.iter().map(|(name, value)| format!(" \"{name}\" : {value}")).collect();
             let mut object = format!("{{{}}}", members.join(","));
-            object.truncate(object.floor_char_boundary(object.len() - cut));
+            object.truncate(beginning(&object, object.len() - cut).len());
             let delivery = Delivery::new(MessageId(7), 1, object.as_bytes(), "c0");
             let recorded = stamp(&delivery).expect("never fails");
             for field in ["message_id", "payload", "a", "b"] {
