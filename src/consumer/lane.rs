@@ -20,6 +20,8 @@ use crate::ledger::{Keys, Ledger, Server};
 pub(super) struct Lane {
     pub(super) desk: Arc<Desk>,
     pub(super) epochs: Epochs,
+    /// What the log lines of the lane's threads show. Each of these threads enters it.
+    pub(super) context: Context,
     redis: Server,
     keys: Arc<Keys>,
 }
@@ -29,17 +31,17 @@ impl Lane {
     pub(super) fn new(redis: Server, keys: Keys, terms: Terms, stats: Arc<ConsumerStats>) -> Lane {
         let keys = Arc::new(keys);
         let epochs = Epochs::new(redis.clone(), keys.clone(), stats.clone());
-        Lane { desk: Arc::new(Desk::new(terms, stats)), epochs, redis, keys }
+        Lane { desk: Arc::new(Desk::new(terms, stats)), epochs, context: Context::new("consumer"), redis, keys }
     }
 
     /// Starts to record what comes over this channel.
     pub(super) fn start_committer(&self, result_maxlen: u64, commits: Receiver<Finished>) -> Result<Committer> {
         let ledger = Ledger::new(self.redis.clone(), self.keys.clone(), REPLY_TIMEOUT);
-        Committer::start(ledger, result_maxlen, self.desk.clone(), commits)
+        Committer::start(ledger, result_maxlen, self.desk.clone(), &self.context, commits)
     }
 
     /// The leader of this epoch rules from now on; the log lines of the lane's threads show it.
     pub(super) fn note_ruler(&self, epoch: Epoch) {
-        Context::of_process().set("consumer", epoch);
+        self.context.set("consumer", epoch);
     }
 }

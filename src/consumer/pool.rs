@@ -20,6 +20,7 @@ use super::desk::{Desk, Job};
 use super::error::{Error, Result};
 use super::handler::{Delivery, Handler, HandlerError, Outcome};
 use crate::base::budget::Budget;
+use crate::base::log_context;
 use crate::ledger::{Commit, MAX_RESULT_FIELDS};
 use crate::wire;
 
@@ -49,6 +50,8 @@ impl Pool {
         commits: &Sender<Finished>,
     ) -> Result<Pool> {
         let unrecorded = Budget::new(MAX_UNRECORDED_BYTES);
+        // The threads work for the lane of whoever starts them.
+        let context = log_context::current();
         let (ended, all_ended) = bounded(0);
         let threads = (0..concurrency)
             .map(|number| {
@@ -60,8 +63,9 @@ impl Pool {
                     commits: commits.clone(),
                     unrecorded: unrecorded.clone(),
                 };
-                let ended = ended.clone();
+                let (ended, context) = (ended.clone(), context.clone());
                 thread::Builder::new().name(format!("handler-{number}")).spawn(move || {
+                    log_context::enter(&context);
                     worker.run();
                     drop(ended);
                 })

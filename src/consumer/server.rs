@@ -28,6 +28,7 @@ use super::peer::LinkId;
 use super::refusals::{Kind, Refusals};
 use super::regulars::Regulars;
 use super::socket::Socket;
+use crate::base::log_context;
 use crate::base::text::Quoted;
 use crate::net::{Listener, NotAccepted, Reader};
 
@@ -207,6 +208,7 @@ struct Acceptor {
 impl Acceptor {
     /// Accepts until it is told to stop: the thread's main loop.
     fn run(mut self) {
+        log_context::enter(&self.common.lane.context);
         while !self.is_stopping() {
             self.reap();
             self.common.refusals.say_the_rest(false, Instant::now());

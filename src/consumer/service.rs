@@ -16,6 +16,7 @@ use super::observer::{LOOK_WITHIN, LogOnly, Observer};
 use super::pool::Pool;
 use super::server::Server;
 use super::stats::ConsumerStats;
+use crate::base::log_context;
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
 use crate::base::text::Quoted;
 use crate::ledger::{Keys, Server as RedisServer};
@@ -117,6 +118,13 @@ impl Consumer {
     /// The same, with somebody who looks how it is.
     #[doc(hidden)]
     pub fn run_with(self, observer: &mut dyn Observer) -> Result<()> {
+        let before = log_context::current();
+        let outcome = self.serve(observer);
+        log_context::enter(&before);
+        outcome
+    }
+
+    fn serve(self, observer: &mut dyn Observer) -> Result<()> {
         let Consumer { settings, handler, listener, local_addr, stats, shutdown } = self;
         let consumer_id = Quoted(&settings.consumer_id);
         info!(
@@ -152,6 +160,7 @@ impl Running {
         let group = keys.group.clone();
         let terms = Terms { group, consumer_id, prefetch, concurrency, handler_timeout, redis_limit: REDIS_LIMIT };
         let lane = Arc::new(Lane::new(redis, keys, terms, stats));
+        log_context::enter(&lane.context);
         // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 
 use super::recorder::{Finished, Recorder};
+use crate::base::log_context::{self, Context};
 use crate::consumer::desk::Desk;
 use crate::consumer::error::{Error, Result};
 use crate::ledger::Ledger;
@@ -25,14 +26,17 @@ impl Committer {
         ledger: Ledger,
         result_maxlen: u64,
         desk: Arc<Desk>,
+        context: &Context,
         commits: Receiver<Finished>,
     ) -> Result<Committer> {
         let (patience, impatience) = bounded(0);
         let (alive, ended) = bounded(0);
         let recorder = Recorder::new(ledger, result_maxlen, desk, commits, impatience);
+        let context = context.clone();
         let thread = thread::Builder::new()
             .name("commit".to_owned())
             .spawn(move || {
+                log_context::enter(&context);
                 let desk = recorder.desk.clone();
                 recorder.run();
                 desk.stats().committer.rest();
@@ -77,7 +81,7 @@ mod tests {
         let keys = Arc::new(crate::ledger::Keys::new("g"));
         let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
         let ledger = Ledger::new(server, keys, REPLY_TIMEOUT);
-        let committer = Committer::start(ledger, 0, desk, commits).expect("a thread");
+        let committer = Committer::start(ledger, 0, desk, &Context::of_process(), commits).expect("a thread");
         assert!(committer.join(Duration::from_millis(200)), "it was left behind");
         drop(stuck);
     }
@@ -103,7 +107,7 @@ mod tests {
             finished.send(one).expect("there is room");
         }
         let ledger = Ledger::new(redis.server(), Arc::new(crate::ledger::Keys::new("g")), REPLY_TIMEOUT);
-        let committer = Committer::start(ledger, 0, desk.clone(), commits).expect("a thread");
+        let committer = Committer::start(ledger, 0, desk.clone(), &Context::of_process(), commits).expect("a thread");
         let wait = |what: &str, is_so: &dyn Fn() -> bool| {
             let limit = Duration::from_secs(10);
             crate::lab::wait_until(limit, what, || Ok(is_so().then_some(()))).expect("it comes to that");

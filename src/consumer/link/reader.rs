@@ -24,6 +24,7 @@ use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 use super::common::{Common, LINGER};
 use super::writer::Writer;
 use crate::base::id::Epoch;
+use crate::base::log_context;
 use crate::consumer::desk::{Claim, Desk, outlived};
 use crate::consumer::handshake::{self, Failed};
 use crate::consumer::inlet::{Inlet, MAX_SMALL_BYTES};
@@ -68,6 +69,7 @@ impl From<Refusal> for End {
 impl DispatcherLink {
     /// Serves the connection until it ends.
     pub(in crate::consumer) fn run(self, reader: Reader) {
+        log_context::enter(&self.common.lane.context);
         self.serve(reader);
         // The server holds the socket, too: dropping ours does not close it.
         self.socket.shutdown();

@@ -12,6 +12,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
 use super::common::{Common, LINGER};
+use crate::base::log_context;
 use crate::base::text::Quoted;
 use crate::consumer::outbox::{Next, Outbox};
 use crate::consumer::peer::{LinkId, Refusal};
@@ -37,6 +38,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until the outbox is closed or nothing can be written: the thread's main loop.
     pub(super) fn run(mut self) {
+        log_context::enter(&self.common.lane.context);
         let mut tick = Instant::now() + REPORT_INTERVAL;
         loop {
             if Instant::now() >= tick {
