@@ -48,7 +48,7 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn new(member: overview::Member) -> Member {
+    pub(super) fn new(member: overview::DispatcherReport) -> Member {
         Member { id: member.id, report: member.report.as_deref().and_then(Report::parse) }
     }
 
