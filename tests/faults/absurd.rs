@@ -272,13 +272,13 @@ fn row_37_markers_repeated() {
             let () = run(&mut group.connection, &["PUBLISH", "messages:control", &notice]);
         }
         let (member, lease) = group.cluster.wait_for_leader(DEADLINE).unwrap();
-        group.cluster.kill_member(member).unwrap();
+        group.cluster.kill_node(member).unwrap();
         let next = group.cluster.wait_for(DEADLINE, "another leader", |_, snapshot| {
             snapshot.lease.clone().filter(|next| next.epoch > lease.epoch)
         });
         next.unwrap();
         group.wait_for_new_work(&load, "repeated markers");
-        group.cluster.start_member(member).unwrap();
+        group.cluster.start_node(member).unwrap();
     }
     let sent = load.stop();
     group.assert_l0(&sent);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use oncecast::lab::{self, Cluster, ClusterOptions, Member, RedisOptions};
+use oncecast::lab::{self, Cluster, ClusterOptions, Node, RedisOptions};
 
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent, number};
@@ -12,7 +12,7 @@ use crate::support::{
     wait_until, wait_until_in_sync,
 };
 
-pub const DISPATCHERS: [Member; 2] = [Member::Dispatcher(0), Member::Dispatcher(1)];
+pub const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 
 /// Two days: clocks and what is already ahead of them are forgiven so much.
 pub const AHEAD_MS: u64 = 2 * 24 * 3_600_000;
@@ -44,7 +44,7 @@ pub fn waiting(this: &mut Run) -> (Cluster, redis::Connection, u64) {
     let mut cluster = cluster_of(options(2, 1, "--lease-ttl-ms 1000", ""));
     let mut connection = client_of(&mut cluster);
     wait_until_in_sync(&mut connection, 2);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
+    cluster.kill_node(Node::Consumer(0)).unwrap();
     let messages = this.random.u64(100..1_000);
     publish(&mut connection, "waiting", 0..messages);
     wait_for_intake(&mut connection);
@@ -56,7 +56,7 @@ pub fn waiting(this: &mut Run) -> (Cluster, redis::Connection, u64) {
 /// be.
 pub fn assert_goes_on(cluster: &mut Cluster, connection: &mut redis::Connection, waiting: u64) {
     publish(connection, "later", 0..300);
-    cluster.start_member(Member::Consumer(0)).unwrap();
+    cluster.start_node(Node::Consumer(0)).unwrap();
     let uncertain = ids("waiting", 0..waiting).into_iter().collect();
     let sent = Sent { owed: ids("later", 0..300), uncertain, ..Sent::default() };
     assert_l0(connection, &sent);
@@ -139,7 +139,7 @@ fn row_33_pending_set_evicted() {
     let mut cluster = cluster_of(ClusterOptions { redis, ..options(2, 1, "--lease-ttl-ms 1000", "") });
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
+    cluster.kill_node(Node::Consumer(0)).unwrap();
     let messages = this.random.u64(2_000..3_000);
     let pad = "x".repeat(2_000);
     let payloads = (0..messages).map(|n| format!("{{\"message_id\":\"waiting{n}\",\"pad\":\"{pad}\"}}"));

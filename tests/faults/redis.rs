@@ -3,7 +3,7 @@
 use std::thread::{self};
 use std::time::Duration;
 
-use oncecast::lab::{Cluster, ClusterOptions, Lease, Member, RedisOptions};
+use oncecast::lab::{Cluster, ClusterOptions, Lease, Node, RedisOptions};
 
 use crate::dispatchers::Watched;
 use crate::run::{Run, assert_l0};
@@ -14,7 +14,7 @@ use crate::support::{
 };
 use crate::watch::Watch;
 
-pub const DISPATCHERS: [Member; 2] = [Member::Dispatcher(0), Member::Dispatcher(1)];
+pub const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 
 pub fn with_redis(redis: RedisOptions, options: ClusterOptions) -> ClusterOptions {
     ClusterOptions { redis, ..options }
@@ -153,12 +153,12 @@ fn row_17_memory_full() {
     let connection = &mut client_of(&mut cluster);
     let mut dispatchers: Vec<Watched> =
         ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, 2, "--lease-ttl-ms 1000")).into();
-    let consumers = [Member::Consumer(0), Member::Consumer(1)];
+    let consumers = [Node::Consumer(0), Node::Consumer(1)];
     let mut end = 0;
     for _ in 0..this.scale(2, 10) {
         wait_until_in_sync(connection, 2);
         // These are taken in and wait for a consumer.
-        consumers.iter().for_each(|consumer| cluster.kill_member(*consumer).unwrap());
+        consumers.iter().for_each(|consumer| cluster.kill_node(*consumer).unwrap());
         let (begin, pending) = (end, end + this.random.u64(1..2_000));
         publish(connection, "m", begin..pending);
         wait_for_intake(connection);
@@ -191,7 +191,7 @@ fn row_17_memory_full() {
             dispatchers[leader] = Watched::start(&mut cluster, &name, 2, "--lease-ttl-ms 1000");
             leader = other;
         }
-        consumers.iter().for_each(|consumer| cluster.start_member(*consumer).unwrap());
+        consumers.iter().for_each(|consumer| cluster.start_node(*consumer).unwrap());
         wait_until("what is pending to be recorded in spite of it", || {
             (state(connection) == (0, pending as usize, 0)).then_some(())
         });

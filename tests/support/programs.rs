@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Lease, Member, Programs, RedisOptions, RedisServer};
+use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Lease, Node, Programs, RedisOptions, RedisServer};
 
 use super::waiting::DEADLINE;
 
@@ -79,7 +79,7 @@ pub fn dispatcher(cluster: &Cluster, name: &str, addresses: &[String], args: &st
 }
 
 /// Waits until somebody else than `before` leads; gives who, and the lease.
-pub fn wait_for_another_leader(cluster: &mut Cluster, before: &Lease) -> (Member, Lease) {
+pub fn wait_for_another_leader(cluster: &mut Cluster, before: &Lease) -> (Node, Lease) {
     let other = cluster.wait_for(DEADLINE, "another dispatcher to lead", |cluster, snapshot| {
         let lease = snapshot.lease.clone().filter(|lease| lease.holder != before.holder)?;
         Some((cluster.leader(snapshot)?, lease))

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use oncecast::base::id::MessageId;
-use oncecast::lab::{ChildProcess, Cluster, Member, ports};
+use oncecast::lab::{ChildProcess, Cluster, Node, ports};
 use oncecast::wire::{ErrorCode, Field, Frame, REJECT};
 use oncecast::{Consumer, Delivery, Outcome};
 use tungstenite::Message;
@@ -29,12 +29,12 @@ fn a_restarted_consumer_is_listed_and_used_again() {
     let mut cluster = cluster_of(options(2, 3, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_listed(connection, &["c0", "c1", "c2"]);
-    cluster.kill_member(Member::Consumer(1)).unwrap();
+    cluster.kill_node(Node::Consumer(1)).unwrap();
     wait_until_listed(connection, &["c0", "c2"]);
     publish(connection, "without", 0..300);
     wait_until_done(connection, 300);
     assert_eq!(results_of(connection, "c1"), 0);
-    cluster.start_member(Member::Consumer(1)).unwrap();
+    cluster.start_node(Node::Consumer(1)).unwrap();
     wait_until_listed(connection, &["c0", "c1", "c2"]);
     publish(connection, "with", 0..300);
     wait_until_done(connection, 600);
@@ -42,8 +42,8 @@ fn a_restarted_consumer_is_listed_and_used_again() {
     // A change of leader rewrites the list; who is dead by then is not in it.
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
     wait_until_in_sync(connection, 2);
-    cluster.kill_member(leader).unwrap();
-    cluster.kill_member(Member::Consumer(2)).unwrap();
+    cluster.kill_node(leader).unwrap();
+    cluster.kill_node(Node::Consumer(2)).unwrap();
     crate::support::wait_for_another_leader(&mut cluster, &lease);
     wait_until_listed(connection, &["c0", "c1"]);
 }
@@ -52,10 +52,10 @@ fn a_restarted_consumer_is_listed_and_used_again() {
 fn one_at_a_time_goes_in_order() {
     let mut cluster = cluster_of(options(2, 1, "", "--concurrency 1 --prefetch 1"));
     let connection = &mut client_of(&mut cluster);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
+    cluster.kill_node(Node::Consumer(0)).unwrap();
     publish(connection, "m", 0..500);
     wait_for_intake(connection);
-    cluster.start_member(Member::Consumer(0)).unwrap();
+    cluster.start_node(Node::Consumer(0)).unwrap();
     publish(connection, "m", 500..1_000);
     wait_until_done(connection, 1_000);
     assert_eq!(recorded_ids(connection), (0..1_000).map(|n| format!("m{n}")).collect::<Vec<_>>());
@@ -69,12 +69,12 @@ fn a_consumer_that_is_asked_to_stop_under_load_fails_no_message() {
     let load = Load::start(&cluster.redis().url(), "m", 4_000);
     for consumer in [0, 1] {
         load.wait_for_more(1_000);
-        let log = cluster.process(Member::Consumer(consumer)).unwrap().stderr().clone();
-        cluster.stop_member(Member::Consumer(consumer), DEADLINE).expect("exit code 0");
+        let log = cluster.process(Node::Consumer(consumer)).unwrap().stderr().clone();
+        cluster.stop_node(Node::Consumer(consumer), DEADLINE).expect("exit code 0");
         let line = log.wait_for("event=stopped", DEADLINE).unwrap();
         assert!(line.contains("drained=true") && line.contains("held=0"), "{line}");
         load.wait_for_more(1_000);
-        cluster.start_member(Member::Consumer(consumer)).unwrap();
+        cluster.start_node(Node::Consumer(consumer)).unwrap();
     }
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());

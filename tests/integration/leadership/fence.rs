@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use oncecast::base::id::{Epoch, MessageId};
-use oncecast::lab::{Member, Signal};
+use oncecast::lab::{Node, Signal};
 use oncecast::wire::{ErrorCode, Frame};
 use oncecast::{Consumer, Delivery, Outcome};
 
@@ -21,14 +21,14 @@ fn a_paused_standby_disturbs_nobody_and_keeps_up() {
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
-    let standby = if leader == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let standby = if leader == Node::Dispatcher(0) { Node::Dispatcher(1) } else { Node::Dispatcher(0) };
     let load = Load::start(&cluster.redis().url(), "m", 1_500);
     cluster.signal(standby, Signal::SIGSTOP).unwrap();
     load.wait_for_more(3_000);
     cluster.signal(standby, Signal::SIGCONT).unwrap();
     wait_until_in_sync(connection, 2);
     assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease);
-    cluster.kill_member(leader).unwrap();
+    cluster.kill_node(leader).unwrap();
     wait_for_another_leader(&mut cluster, &lease);
     load.wait_for_more(500);
     let sent = load.stop();
@@ -99,7 +99,7 @@ fn no_epoch_is_given_to_two_dispatchers() {
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
-    let lines = [0, 1, 2].map(|number| cluster.process(Member::Dispatcher(number)).unwrap().stderr().all());
+    let lines = [0, 1, 2].map(|number| cluster.process(Node::Dispatcher(number)).unwrap().stderr().all());
     let elected: Vec<&str> = lines
         .iter()
         .flatten()
