@@ -68,7 +68,7 @@ fn first_deliveries_that_are_not_pending_are_told_of_once_and_then_in_sum() {
     let redis = redis_server();
     let port = ports::free_port().expect("a free port");
     let listen = format!("127.0.0.1:{port}");
-    let program = program(&["--listen", &listen, "--redis-url", &redis.url(), "--prefetch", "1000"]);
+    let mut program = program(&["--listen", &listen, "--redis-url", &redis.url(), "--prefetch", "1000"]);
     let address = ([127, 0, 0, 1], port).into();
     wait_until("it to listen", || std::net::TcpStream::connect(address).is_ok().then_some(()));
     let mut peer = ScriptedDispatcher::elected(&redis, address, 5, &[]);
@@ -83,6 +83,8 @@ fn first_deliveries_that_are_not_pending_are_told_of_once_and_then_in_sum() {
     peer.expect_acks(&(2..=500).collect::<Vec<_>>());
     // Also when nothing more comes.
     program.wait_for_line("event=not-pending count=499 example=", DEADLINE).expect("it tells of the others");
+    // Once it has ended, its whole log has been read.
+    program.stop(DEADLINE).expect("it ends");
     let lines = program.stderr().all();
     assert_eq!(lines.iter().filter(|line| line.contains("event=not-pending")).count(), 2, "{lines:?}");
 }

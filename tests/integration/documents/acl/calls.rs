@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use oncecast::lab::RedisServer;
@@ -12,9 +10,11 @@ use oncecast::lab::RedisServer;
 use super::users::OPERATOR;
 use crate::support::{client, run};
 
+/// Ends the reading.
+const LAST: &str = "the-last-call";
+
 /// A running MONITOR; ended on drop.
 pub struct Calls {
-    stop: Arc<AtomicBool>,
     socket: TcpStream,
     thread: Option<JoinHandle<BTreeMap<String, BTreeSet<String>>>>,
 }
@@ -25,15 +25,14 @@ impl Calls {
         socket.write_all(b"MONITOR\r\n").expect("Redis reads");
         let mut lines = BufReader::new(socket.try_clone().expect("a second handle")).lines();
         assert_eq!(lines.next().expect("an answer").expect("text"), "+OK");
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, url) = (stop.clone(), server.url());
+        let url = server.url();
         let thread = thread::spawn(move || {
             let mut admin = client(&url);
             let mut users: HashMap<String, String> = HashMap::new();
             let mut calls: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
             let mut caller = String::new();
             while let Some(Ok(line)) = lines.next()
-                && !stopped.load(Ordering::Relaxed)
+                && !line.contains(LAST)
             {
                 let (source, call) = source_and_call(&line);
                 if call == "client|list" {
@@ -42,6 +41,10 @@ impl Calls {
                 // What a script calls follows the call of the script at once.
                 if source != "lua" {
                     caller = source;
+                    // One that greets is new, and may have the address of one that is gone.
+                    if call == "hello" {
+                        users.remove(&caller);
+                    }
                     // A connection is the default user's until it has said whose it is.
                     if users.get(&caller).is_none_or(|user| user == "default") {
                         users.extend(addresses_and_users(&mut admin));
@@ -53,25 +56,21 @@ impl Calls {
             }
             calls
         });
-        Calls { stop, socket, thread: Some(thread) }
+        Calls { socket, thread: Some(thread) }
     }
 
     /// All calls until now.
-    pub fn end(mut self) -> BTreeMap<String, BTreeSet<String>> {
-        self.close();
+    pub fn end(mut self, admin: &mut redis::Connection) -> BTreeMap<String, BTreeSet<String>> {
+        // MONITOR may be behind: it is read up to this call.
+        let _: String = run(admin, &["ECHO", LAST]);
         self.thread.take().expect("it ends once").join().expect("each line is understood")
-    }
-
-    fn close(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // It may be gone already.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 }
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        self.close();
+        // Redis may be gone already.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 }
 

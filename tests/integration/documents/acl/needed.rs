@@ -256,7 +256,7 @@ fn each_program_can_do_its_work_with_its_rights_and_needs_them_all() {
     group.assert_nothing_was_refused();
     group.look_without_dispatchers();
     drop(program);
-    let calls = calls.end();
+    let calls = calls.end(&mut group.admin);
     for (name, user) in &group.users {
         assert_called_what_it_may(name, user, calls.get(*name));
     }
