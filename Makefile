@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check compose-test
-.PHONY: build man install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
+.PHONY: build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
@@ -35,7 +35,8 @@ help:
 	@echo 'make deb     a Debian package of the same in dist/ (cargo install cargo-deb)'
 	@echo 'make check-systemd, check-packaging  the units; what install, dist and deb make'
 	@echo 'make systemd-test  boot a systemd in a container, and watch the units under load; as root'
-	@echo 'make man     write the manual pages anew after a change of a command line'
+	@echo 'make man     write the manual pages and docs/SETTINGS.md anew after a change of a command line'
+	@echo 'make book    build docs/ as a site, in target/book (cargo install mdbook)'
 	@echo
 	@echo 'all that need Redis install redis-server with the package manager if there is none.'
 
@@ -111,7 +112,12 @@ cargo-deb: cargo
 	@command -v cargo-deb >/dev/null || { echo 'cargo-deb is missing: cargo install cargo-deb' >&2; exit 1; }
 
 man: cargo
-	ONCECAST_WRITE_MAN=1 cargo test --locked --quiet --test manual
+	ONCECAST_WRITE_MAN=1 cargo test --locked --quiet --test integration documents::
+
+# The pages of docs/ as a site, in target/book.
+book:
+	@command -v mdbook >/dev/null || { echo 'mdbook is missing: cargo install mdbook' >&2; exit 1; }
+	mdbook build
 
 check-systemd:
 	@sh scripts/check-systemd.sh

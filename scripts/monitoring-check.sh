@@ -92,8 +92,8 @@ fi
 
 # The dashboard's JSON is read by these tests.
 if have prometheus; then
-    cargo test --locked --test monitoring -- --include-ignored
+    cargo test --locked --test integration monitoring:: -- --include-ignored
 else
     skip 'queries: prometheus is missing'
-    cargo test --locked --test monitoring
+    cargo test --locked --test integration monitoring::
 fi

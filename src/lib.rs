@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`base`] | ids, errors, durations, waiting, counting: what everything stands on |
 //! | [`wire`] | the frames between dispatcher and consumer: pure encoding and decoding |
+//! | [`net`] | the one place that makes sockets: connecting, accepting, deadlines |
 //! | [`ledger`] | everything that knows a Redis key: one typed operation for each thing done there, a script or a transaction |
 //! | [`consumer`] | the library people build consumers with: server, desk, handlers, commit |
 //! | [`lane`] | a group's way from Redis to its consumers: subscription, ring, lease, election, and a term's three workers |
@@ -33,10 +34,12 @@
 //! 6. What cannot be kept is counted, logged and recorded as a gap.
 
 pub mod base;
+pub mod cli;
 pub mod consumer;
 pub mod lab;
 pub mod lane;
 pub mod ledger;
+pub mod net;
 pub mod process;
 pub mod programs;
 pub mod wire;

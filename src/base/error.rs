@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::base::id::Epoch;
 use crate::base::refusal::Refusal;
-use crate::process::config::ConfigError;
+use crate::base::setting::ConfigError;
 
 /// What went wrong, by what it makes us do.
 #[derive(Error)]

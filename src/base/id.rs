@@ -79,6 +79,15 @@ impl Hasher for IdHasher {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
+impl Epoch {
+    /// Whether Redis can have given out this epoch when its clock said `now_ms`, in milliseconds since 1970: epochs follow
+    /// that clock, and one far ahead of it was made up.
+    pub fn is_plausible(self, now_ms: u64) -> bool {
+        const MOST_AHEAD_MS: u64 = 24 * 3600 * 1000;
+        self.0 <= now_ms.saturating_add(MOST_AHEAD_MS)
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

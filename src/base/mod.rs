@@ -1,13 +1,20 @@
 //! What everything else stands on: ids, errors, durations, waiting, counting. Nothing here knows Redis, sockets or threads of others.
 
+pub mod address;
 pub mod backoff;
 pub mod budget;
 pub mod duration;
 pub mod error;
+pub mod histogram;
 pub mod id;
+pub mod log_context;
+pub mod log_sum;
 pub mod mask;
 pub mod pulse;
 pub mod rate;
+pub mod rate_limit;
 pub mod refusal;
+pub mod setting;
 pub mod shutdown;
+pub mod text;
 pub mod trouble;

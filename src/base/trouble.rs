@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::base::backoff::Backoff;
 use crate::base::error::Error;
 use crate::base::refusal::Refusal;
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 
 /// Whoever has not met a trouble again for so long has overcome it, or is gone.
 const TOLD_FOR: Duration = Duration::from_secs(10);

@@ -6,11 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::handler::Handler;
-use super::{Consumer, Settings, stamp};
+use super::{Consumer, Settings};
 use crate::base::error::{Error, Result};
+use crate::base::setting::ConfigError;
 use crate::base::shutdown::shutdown_channel;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
-use crate::process::config::{ConfigError, ConsumerConfig};
 use crate::wire;
 
 /// The most handler threads.
@@ -19,7 +19,7 @@ const MAX_CONCURRENCY: usize = 4_096;
 /// containers are given.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// The settings of a consumer; from [`Consumer::builder`], or from a [`ConsumerConfig`].
+/// The settings of a consumer; made by [`Consumer::builder`].
 pub struct ConsumerBuilder {
     redis_url: String,
     redis: Option<Server>,
@@ -134,7 +134,7 @@ impl ConsumerBuilder {
     }
 
     /// What is done with a message: a closure `|delivery: &Delivery| -> Result<Outcome, HandlerError>`, the built-in
-    /// [`stamp`], or any other [`Handler`]. Must be given.
+    /// [`stamp`](super::stamp), or any other [`Handler`]. Must be given.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Some(Arc::new(handler));
         self
@@ -184,30 +184,6 @@ impl ConsumerBuilder {
             service: self.service,
         };
         Ok(Consumer { settings, handler, listener, local_addr, stats: Arc::default(), shutdown: shutdown_channel() })
-    }
-}
-
-impl From<ConsumerConfig> for ConsumerBuilder {
-    /// The settings of the program `oncecast-consumer`.
-    fn from(config: ConsumerConfig) -> ConsumerBuilder {
-        // The default id is the listen address; with port 0 that is known only once it listens.
-        let consumer_id = Some(config.consumer_id).filter(|id| *id != config.listen);
-        ConsumerBuilder {
-            redis: Some(config.common.redis),
-            group: config.common.keys.group,
-            listen: config.listen,
-            consumer_id,
-            concurrency: Some(config.concurrency),
-            prefetch: Some(config.prefetch),
-            handler_timeout: config.handler_timeout,
-            result_maxlen: config.result_maxlen,
-            metrics_addr: config.common.metrics_addr,
-            handler: match config.handler.as_str() {
-                "stamp" => Some(Arc::new(stamp)),
-                _ => None,
-            },
-            ..ConsumerBuilder::default()
-        }
     }
 }
 

@@ -12,10 +12,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use self::settings::BenchConfig;
 use super::trial::screen::{Screen, Tone, grouped};
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
-use crate::process::config::BenchConfig;
+use crate::process::log;
 
 mod chart;
 mod cpu;
@@ -25,6 +26,7 @@ mod latency;
 mod parts;
 mod rig;
 mod run;
+pub mod settings;
 mod setup;
 mod sweep;
 mod throughput;
@@ -32,7 +34,7 @@ mod verify;
 
 pub use self::kind::Kind;
 pub use self::parts::run as run_part;
-pub(crate) use self::parts::{PAYLOAD_BYTES, USUAL_BYTES};
+pub use self::parts::settings as part_settings;
 
 /// The exit code where a result is missing or there twice.
 const BREACH: u8 = 3;
@@ -63,6 +65,7 @@ struct Bench<'a> {
 
 /// Measures, and prints what it finds. Gives the program's exit code.
 pub fn run(config: &BenchConfig) -> Result<u8> {
+    let _log = log::init(config.log_level, "oncecast", "bench")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     // Now, and not when all has been measured.

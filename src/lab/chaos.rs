@@ -2,19 +2,22 @@
 //! [trial](super::trial) whose consumers keep a journal, so that handler runs are counted across every kill.
 
 use self::report::Report;
+use self::settings::ChaosConfig;
 use super::folder::PrivateFolder;
 use super::trial::screen::{Screen, Tone};
 use super::{ClusterOptions, ConsumerProgram, Programs, RedisOptions, Trial, journal};
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
-use crate::process::config::ChaosConfig;
+use crate::process::log;
 
 mod chart;
 mod page;
 mod report;
+pub mod settings;
 
 /// Runs it on the screen, with the programs beside this one. Gives the program's exit code.
 pub fn run(config: &ChaosConfig) -> Result<u8> {
+    let _log = log::init(config.log_level, "oncecast", "chaos")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     let mut screen = Screen::stdout(handle);

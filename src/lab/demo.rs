@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use self::settings::DemoConfig;
 use self::verdict::Verdict;
 use super::trial::plan::{Fault, Strike, Target};
 use super::trial::screen::{Screen, Tone};
 use super::{ClusterOptions, Programs, RedisOptions, Trial};
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
-use crate::process::config::DemoConfig;
+use crate::process::log;
 
+pub mod settings;
 mod verdict;
 
 /// The longest time that the killed leader stays away.
@@ -17,6 +19,7 @@ const OUTAGE: Duration = Duration::from_secs(3);
 
 /// Runs the demonstration on the screen, with the programs beside this one. Gives the program's exit code.
 pub fn run(config: &DemoConfig) -> Result<u8> {
+    let _log = log::init(config.log_level, "oncecast", "demo")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     let mut screen = Screen::stdout(handle);

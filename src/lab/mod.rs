@@ -18,6 +18,7 @@ pub mod ports;
 pub mod programs;
 pub mod readiness;
 pub mod redis;
+mod settings;
 pub mod trial;
 pub mod witness;
 

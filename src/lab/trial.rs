@@ -17,8 +17,9 @@ use super::folder::PrivateFolder;
 use super::{ChildProcess, Cluster, ClusterOptions, Member};
 use crate::base::error::Result;
 use crate::base::shutdown::ShutdownRequests;
-use crate::process::config::{AuditConfig, CommonConfig};
+use crate::programs::audit::settings::AuditConfig;
 use crate::programs::audit::{AuditReport, audit};
+use crate::programs::common::CommonConfig;
 
 pub mod plan;
 pub mod recovery;

@@ -30,7 +30,7 @@ use super::table::{Again, Line, MAX_TRACKED, Next, Table};
 use crate::base::error::Result;
 use crate::base::id::{Epoch, MessageId};
 use crate::base::rate::Rate;
-use crate::base::shutdown::KillSwitch;
+use crate::lane::kill_switch::KillSwitch;
 use crate::ledger::{Commit, Page, Pending, Returned};
 
 /// The longest wait: how soon timers and the kill switch are looked at.

@@ -24,8 +24,8 @@ use super::stream::Stream;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::id::Epoch;
-use crate::base::shutdown::{KillSwitch, Reason};
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
+use crate::lane::kill_switch::{KillSwitch, Reason};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -289,9 +289,9 @@ mod tests {
     use tungstenite::Message;
 
     use super::*;
+    use crate::cli::{self, Parsed};
     use crate::lane::Dispatcher;
     use crate::lane::sockets::Sockets;
-    use crate::process::config::{self, Parsed};
     use crate::wire::{Frame, ReadyFlags};
 
     /// Greets each dispatcher that connects and leaves at once, for as long as the test runs. Gives its address.
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_new_term_does_not_wait_for_the_links_that_an_older_one_lost() {
         let args = ["oncecast-dispatcher", "--consumers", &fickle_consumer()].map(std::ffi::OsString::from);
-        let Ok(Parsed::Run(config)) = config::dispatcher(args, &|_| None) else { panic!("good settings") };
+        let Ok(Parsed::Run(config)) = cli::DISPATCHER.parse(args, &|_| None) else { panic!("good settings") };
         let dialers = Dialers::start(Dispatcher::new(config).shared()).expect("a thread");
         let sockets = Sockets::new().expect("a poller");
         let (news, links) = unbounded();

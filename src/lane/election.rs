@@ -22,12 +22,13 @@ use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::id::{Epoch, MessageId};
 use crate::base::pulse::OPEN_WITHIN;
-use crate::base::shutdown::{KillSwitch, Reason, ShutdownRequests};
+use crate::base::shutdown::ShutdownRequests;
+use crate::base::text::Quoted;
+use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::lane::lease::{Lease, Renewal};
 use crate::lane::listener::Released;
 use crate::lane::ring::{CURSOR_LOST, Standing};
 use crate::ledger::{Acquire, Cursor, Ledger};
-use crate::process::log::Quoted;
 
 /// How often a standby tries for the lease.
 const TRY_EVERY: Duration = Duration::from_millis(50);

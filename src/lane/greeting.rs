@@ -14,8 +14,8 @@ use tungstenite::{Error as WsError, HandshakeError, Message, WebSocket};
 use super::link::LINK_BYTES;
 use super::stream::{Stream, is_transient};
 use crate::base::id::{Epoch, MessageId};
-use crate::base::shutdown::KillSwitch;
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
+use crate::lane::kill_switch::KillSwitch;
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// How long all of it may take, from the connection to HELD.

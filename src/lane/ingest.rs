@@ -20,14 +20,14 @@ use super::retry::{Carried, Killed, Retry};
 use super::sockets::Waker;
 use super::stats::add;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
-use crate::base::shutdown::{KillSwitch, Reason};
+use crate::base::text::Quoted;
+use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::lane::ring::{CURSOR_LOST, Limits, Place, Standing, Taken};
 use crate::ledger::resp::EXCERPT_BYTES;
 use crate::ledger::subscription::Published;
 use crate::ledger::{
     Arrival, Cursor, Gap, Intake, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Pending, Position, Splitter,
 };
-use crate::process::log::Quoted;
 use crate::wire::MAX_BODY_BYTES;
 
 /// How often a marker is published while there is traffic.

@@ -75,7 +75,8 @@ pub(super) enum Incoming {
 pub(super) type Failure = String;
 
 impl Link {
-    pub(super) fn new(new: NewLink, serial: u64) -> Link {
+    /// `strays_paid_until` is what the stray answers of the consumer's last link left behind.
+    pub(super) fn new(new: NewLink, serial: u64, strays_paid_until: Option<Instant>) -> Link {
         let now = Instant::now();
         let Greeted { socket, consumer, prefetch, flags, .. } = new.greeted;
         let consumer: Arc<str> = consumer.into();
@@ -96,7 +97,7 @@ impl Link {
             draining: false,
             last_heard: now,
             places: Places::new(prefetch),
-            strays: Strays::new(prefetch, now),
+            strays: Strays::new(prefetch, strays_paid_until, now),
             result_bytes: 0,
             socket,
             suspect: None,
@@ -329,7 +330,7 @@ pub(super) mod tests {
             held: Vec::new(),
             leftover: Vec::new(),
         };
-        (Link::new(NewLink { index: 0, greeted }, 1), peer)
+        (Link::new(NewLink { index: 0, greeted }, 1, None), peer)
     }
 
     pub(in crate::lane) fn message(id: u64, bytes: usize) -> Pending {

@@ -16,12 +16,12 @@ use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::id::Epoch;
 use crate::base::pulse::{OPEN_WITHIN, Pulse};
+use crate::base::text::Quoted;
 use crate::base::trouble::Troubles;
 use crate::lane::hearing::Hearing;
 use crate::lane::ring::Ring;
 use crate::ledger::Marker;
 use crate::ledger::subscription::{Channels, Seen, Subscription};
-use crate::process::log::Quoted;
 
 /// How long one read waits; also how soon a stop is noticed.
 const PATIENCE: Duration = Duration::from_millis(100);

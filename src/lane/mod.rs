@@ -15,8 +15,8 @@
 //! since the lease counts as abandoned once the listener's connection is closed.
 
 mod backlog;
-mod burials;
 mod courier;
+mod dead_letters;
 mod deaths;
 mod dialer;
 mod election;
@@ -25,6 +25,7 @@ mod greeting;
 mod health;
 pub mod hearing;
 mod ingest;
+mod kill_switch;
 pub mod lease;
 mod link;
 pub mod listener;
@@ -58,13 +59,13 @@ use self::reporter::Reporter;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DispatcherId, Epoch, MessageId, wall_clock_us};
 use crate::base::shutdown::ShutdownRequests;
+use crate::base::text::Quoted;
 use crate::base::trouble::Troubles;
 use crate::lane::listener::{Listener, ListenerStats};
 use crate::lane::ring::Ring;
 use crate::ledger::subscription::Channels;
-use crate::process::config::DispatcherConfig;
-use crate::process::log::Quoted;
 use crate::process::supervision::{LOOK_WITHIN, Supervisor};
+use crate::programs::dispatcher::settings::DispatcherConfig;
 
 pub use self::health::Pulses;
 pub use self::reporter::Board;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::Shared;
 use crate::base::id::Epoch;
+use crate::base::text::Quoted;
 use crate::ledger::{Attempt, Cursor};
-use crate::process::log::Quoted;
 
 /// How long markers may stay unheard at least: see [`Hearing`](crate::lane::hearing::Hearing).
 const LEAST_UNHEARD: Duration = Duration::from_secs(2);

@@ -14,8 +14,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::Shared;
 use super::backlog::PageRequest;
-use super::burials::{Burial, Burials};
 use super::courier::{Claims, CommitTask, News, Task};
+use super::dead_letters::{DeadLetterLog, DeadLetters};
 use super::health::TURN_WITHIN;
 use super::places::ADOPTED;
 use super::refused::Refused;
@@ -26,7 +26,9 @@ use super::table::{Again, Line, Loss};
 use crate::base::backoff::exponential;
 use crate::base::budget::Budget;
 use crate::base::id::{Epoch, IdMap, MessageId};
-use crate::base::shutdown::{KillSwitch, Reason};
+use crate::base::log_sum::Sum;
+use crate::base::text::Quoted;
+use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::ledger::{
     Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Raise, Returned, Settled, Settlement, Splitter, Verdict,
     batches, parts,
@@ -61,8 +63,8 @@ pub(super) struct Redistributor {
     unburied: Refused<Returned>,
     /// Lists of consumers that Redis refused.
     unlisted: Refused<Vec<String>>,
-    /// Messages buried that the log does not tell of yet.
-    burials: Burials,
+    /// Dead letters that are not logged yet.
+    dead_letters: DeadLetterLog,
 }
 
 /// What waits for its time, or for room.
@@ -118,15 +120,15 @@ impl Redistributor {
             common: waiting(),
             unburied: Refused::default(),
             unlisted: Refused::default(),
-            burials: Burials::default(),
+            dead_letters: DeadLetterLog::default(),
         }
     }
 
     /// Works until the term ends.
     pub(super) fn run(mut self) -> Result<(), Killed> {
         let ended = self.work();
-        let untold = self.burials.take();
-        self.tell_of(untold);
+        let rest = self.dead_letters.rest();
+        self.log_dead_letters(rest);
         set(&self.shared.stats.delayed, 0);
         ended
     }
@@ -145,16 +147,16 @@ impl Redistributor {
             Line::BOTH.into_iter().try_for_each(|line| self.send_due(line))?;
             self.try_refused()?;
             set(&self.shared.stats.delayed, (self.suspects.delayed.len() + self.common.delayed.len()) as u64);
-            let due = self.burials.due(Instant::now());
-            self.tell_of(due);
+            let due = self.dead_letters.due(Instant::now());
+            self.log_dead_letters(due);
         }
         Err(Killed)
     }
 
-    fn tell_of(&self, burials: Vec<Burial>) {
+    fn log_dead_letters(&self, letters: Vec<DeadLetters>) {
         let dead = &self.ledger.keys().dead;
-        for Burial { messages, reason, example } in burials {
-            let reason = crate::process::log::Quoted(reason);
+        for (reason, Sum { count: messages, example }) in letters {
+            let reason = Quoted(reason);
             log::warn!("event=dead-letters messages={messages} stream={dead} reason={reason} example={example}");
         }
     }
@@ -235,7 +237,7 @@ impl Redistributor {
         log::warn!(
             "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that nobody was given has gone from \
              {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
-            crate::process::log::Quoted(&begin)
+            Quoted(&begin)
         );
         add(&self.shared.stats.gaps, 1);
         let gap = Gap { reason: PENDING_LOST, dispatcher: self.shared.id.clone(), begin, end, count: None };
@@ -247,11 +249,7 @@ impl Redistributor {
 
     /// A message that can't be read from Redis.
     fn bury_unreadable(&mut self, id: MessageId, reason: &str) -> Result<(), Killed> {
-        log::warn!(
-            "event=too-large id={id} moved_to={} reason={}",
-            self.ledger.keys().dead,
-            crate::process::log::Quoted(reason)
-        );
+        log::warn!("event=too-large id={id} moved_to={} reason={}", self.ledger.keys().dead, Quoted(reason));
         self.bury(id, format!("it can't be read from Redis: {reason}").into())
     }
 
@@ -290,7 +288,7 @@ impl Redistributor {
                 Settled::Gone => done.push(returned.id),
                 Settled::Buried => {
                     buried += 1;
-                    self.burials.note(returned.id, &returned.reason, now);
+                    self.dead_letters.note(returned.id, &returned.reason, now);
                     done.push(returned.id);
                 }
                 Settled::Unburied => self.unburied.keep(returned.clone()),

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::base::backoff::Backoff;
 use crate::base::error::Error;
+use crate::base::text::Quoted;
 use crate::ledger::Returned;
-use crate::process::log::Quoted;
 
 /// How often what Redis refused is tried again.
 const TRY_EVERY: Duration = Duration::from_secs(1);

@@ -19,10 +19,10 @@ use super::stats::LinkFigures;
 use super::{REPLY_LIMIT, Shared};
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
+use crate::base::text::Quoted;
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Ledger};
-use crate::process::config::DispatcherConfig;
-use crate::process::log::Quoted;
+use crate::programs::dispatcher::settings::DispatcherConfig;
 use crate::programs::status::report::{ConsumerReport, Rates, Report};
 use crate::programs::status::{MAX_AGE, Onlooker, Status, failure_to_json, json_text};
 

@@ -8,9 +8,9 @@ use super::stats::add;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::pulse::{OPEN_WITHIN, Pulse};
-use crate::base::shutdown::{KillSwitch, Reason};
+use crate::base::text::Quoted;
+use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::ledger::{Ledger, Split, Splitter};
-use crate::process::log::Quoted;
 
 /// The term is over; why is in the kill switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::deaths::Deaths;
-use crate::process::metrics::Histogram;
+use crate::base::histogram::Histogram;
 
 macro_rules! stats {
     ($($(#[$doc:meta])+ $name:ident,)+) => {

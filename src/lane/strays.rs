@@ -1,81 +1,61 @@
 //! Stray answers: those for messages that have no place at the consumer they came from. They change nothing.
 //!
-//! An honest consumer sends some, when it answers late for what was given up or is at work elsewhere by now. But they cost
-//! the leader time that the others need. So there is a burst, and beyond it so many a second; the link of a consumer that sends
-//! more is closed. They are logged in sum.
+//! A correct consumer sends some, when it answers late for what was given up or is processed elsewhere by now. But they
+//! cost the leader time that the others need. So there is a burst and a rate; the link of a consumer that sends more is
+//! closed. They are logged in sum.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::base::id::MessageId;
+use crate::base::log_sum::{LogSum, Pace, Sum};
+use crate::base::rate_limit::RateLimit;
 
-/// How many a second are put up with.
+/// How many a second are tolerated.
 pub(super) const PER_SECOND: u32 = 100;
-/// The burst beside the prefetch: all that a consumer has in hand may be late together.
+/// The burst beside the prefetch: answers for everything that a consumer holds may be late together.
 const BURST: u32 = 1_000;
-/// How often they are logged.
-const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// The stray answers of one link.
 #[derive(Debug)]
 pub(super) struct Strays {
-    /// Each answer costs a hundredth of a second; this is how far what came is paid for.
-    paid_at: Instant,
-    burst: Duration,
-    unsaid: usize,
-    example: MessageId,
-    said: Option<Instant>,
+    limit: RateLimit,
+    log: LogSum<MessageId>,
 }
 
 impl Strays {
-    /// Those of a consumer with this prefetch.
-    pub(super) fn new(prefetch: u32, now: Instant) -> Strays {
-        let burst = cost(prefetch.saturating_add(BURST));
-        Strays { paid_at: now, burst, unsaid: 0, example: MessageId::ZERO, said: None }
+    /// Those of a consumer with this prefetch. `paid_until` is what its last link left behind.
+    pub(super) fn new(prefetch: u32, paid_until: Option<Instant>, now: Instant) -> Strays {
+        let mut limit = RateLimit::new(prefetch.saturating_add(BURST), PER_SECOND, now);
+        limit.carry_over(paid_until.unwrap_or(now));
+        Strays { limit, log: LogSum::new(Pace::Lines { at_once: 1, per_s: 1 }, now) }
     }
 
-    /// There was one, for this message. Says whether it is put up with.
+    /// There was one, for this message. Returns whether it is tolerated.
     pub(super) fn note(&mut self, id: MessageId, now: Instant) -> bool {
-        self.unsaid += 1;
-        self.example = id;
-        self.paid_at = self.paid_at.max(now) + cost(1);
-        self.paid_at - now <= self.burst
+        self.log.add(id, now);
+        self.limit.charge(now)
     }
 
-    /// How far they are paid for: the consumer's next link goes on from there.
-    pub(super) fn paid_at(&self) -> Instant {
-        self.paid_at
+    /// How far they are paid for: the consumer's next link continues from there.
+    pub(super) fn paid_until(&self) -> Instant {
+        self.limit.paid_until()
     }
 
-    /// The last link of this consumer left a debt.
-    pub(super) fn owe(&mut self, paid_at: Option<Instant>) {
-        self.paid_at = self.paid_at.max(paid_at.unwrap_or(self.paid_at));
+    /// What is to be logged now.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Sum<MessageId>> {
+        self.log.due(now)
     }
 
-    /// How many there were since that was last asked, and one of their messages, if it is time to say so.
-    pub(super) fn due(&mut self, now: Instant) -> Option<(usize, MessageId)> {
-        if self.said.is_some_and(|said| now.saturating_duration_since(said) < SAY_EVERY) {
-            return None;
-        }
-        let rest = self.rest()?;
-        self.said = Some(now);
-        Some(rest)
+    /// What has not been logged yet.
+    pub(super) fn rest(&mut self) -> Option<Sum<MessageId>> {
+        self.log.rest()
     }
-
-    /// The same, whatever the time.
-    pub(super) fn rest(&mut self) -> Option<(usize, MessageId)> {
-        match std::mem::take(&mut self.unsaid) {
-            0 => None,
-            count => Some((count, self.example)),
-        }
-    }
-}
-
-fn cost(answers: u32) -> Duration {
-    Duration::from_secs(1) / PER_SECOND * answers
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -83,27 +63,29 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_so_many_a_second() {
         let now = Instant::now();
-        let mut strays = Strays::new(10, now);
+        let mut strays = Strays::new(10, None, now);
         assert!((0..1_010).all(|id| strays.note(MessageId(id), now)));
         assert!(!strays.note(MessageId(1), now));
-        let mut strays = Strays::new(10, now);
+        assert!(!Strays::new(10, Some(strays.paid_until()), now).note(MessageId(1), now), "the next link owes it");
+        let mut strays = Strays::new(10, None, now);
         for n in 0..60 {
             assert!((0..100).all(|id| strays.note(MessageId(id), now + n * SECOND)), "for as long as it likes");
         }
-        assert!(Strays::new(u32::MAX, now).note(MessageId(1), now));
+        assert!(Strays::new(u32::MAX, None, now).note(MessageId(1), now));
     }
 
     #[test]
-    fn they_are_said_in_sum() {
+    fn they_are_logged_in_sum() {
         let now = Instant::now();
-        let mut strays = Strays::new(10, now);
+        let mut strays = Strays::new(10, None, now);
+        let line = |count, id| Some(Sum { count, example: MessageId(id) });
         assert_eq!(strays.due(now), None);
         strays.note(MessageId(1), now);
-        assert_eq!(strays.due(now), Some((1, MessageId(1))));
+        assert_eq!(strays.due(now), line(1, 1));
         strays.note(MessageId(2), now);
         strays.note(MessageId(3), now);
-        assert_eq!((strays.due(now), strays.due(now + SECOND)), (None, Some((2, MessageId(3)))));
+        assert_eq!((strays.due(now), strays.due(now + SECOND)), (None, line(2, 3)));
         strays.note(MessageId(4), now);
-        assert_eq!((strays.rest(), strays.rest()), (Some((1, MessageId(4))), None));
+        assert_eq!((strays.rest(), strays.rest()), (line(1, 4), None));
     }
 }

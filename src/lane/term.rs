@@ -13,7 +13,7 @@ use super::redistributor::Redistributor;
 use super::sockets::{Sockets, Waker};
 use super::{REPLY_LIMIT, Shared};
 use crate::base::error::{Error, Result};
-use crate::base::shutdown::{KillSwitch, Reason};
+use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::ledger::Ledger;
 
 /// Batches between ingest and courier; each has at most `MAX_BATCH_MESSAGES` messages and about `MAX_BATCH_BYTES`.

@@ -7,7 +7,7 @@
 //! A transaction may be left open between two conversations (see `transaction`): the next one that does not continue it
 //! closes it first.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use super::command::{Command, command};
 use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
 use super::script::{Script, ScriptCall};
 use super::server::{CONNECT_TIMEOUT, Server, not_redis};
-use super::stream::Stream;
 use crate::base::error::{CONNECTING, Error, LOADING_A_SCRIPT, Result, refusal_of};
 use crate::base::refusal::Refusal;
+use crate::net::{Stream, Wait};
 
 /// The receive buffer while replies are small.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -56,8 +56,8 @@ impl Connection {
     /// Changes how long a reply is waited for.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
-        if let Some(open) = &self.open
-            && open.stream.set_read_timeout(timeout).is_err()
+        if let Some(open) = &mut self.open
+            && open.stream.set_read_wait(Wait::Each(timeout)).is_err()
         {
             self.open = None;
         }
@@ -215,8 +215,8 @@ struct Open {
 impl Open {
     fn new(server: &Server, timeout: Duration) -> Result<Open> {
         let connect = || {
-            let stream = Stream::connect(&server.address(), timeout.min(CONNECT_TIMEOUT))?;
-            stream.set_read_timeout(timeout)?;
+            let mut stream = server.connect(timeout.min(CONNECT_TIMEOUT))?;
+            stream.set_read_wait(Wait::Each(timeout))?;
             Ok(Open { stream, buffer: vec![0; BUFFER_BYTES], filled: 0..0, transaction: None, answered: false })
         };
         let mut open = connect().map_err(|error: io::Error| server.error(CONNECTING, error.into()))?;

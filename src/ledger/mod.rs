@@ -21,7 +21,6 @@ mod script;
 mod server;
 pub mod server_check;
 mod split;
-mod stream;
 pub mod subscription;
 mod transaction;
 mod types;
@@ -52,7 +51,6 @@ pub use self::split::{Split, Splitter};
 pub use self::types::{
     Acquire, Arrival, Attempt, Commit, Gap, Intake, Page, Pending, Recall, Returned, Settled, Settlement, Verdict,
 };
-pub(crate) use self::url::mistake_in_port;
 
 /// A message's body, shared between the ring, the intake and the courier. Those that came together share one allocation.
 pub type Payload = tungstenite::Bytes;

@@ -1,7 +1,6 @@
 //! Where Redis is, and how errors of a server are told: with its address, never with its password.
 
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,14 +11,19 @@ use super::command::command;
 use super::url::mistake_in;
 use crate::base::error::{CONNECTING, Error, NO_ANSWER, reply_text};
 use crate::base::refusal::{self, Refusal};
+use crate::net::{self, Address, Keepalive, Stream, Wait};
 
 /// How long opening a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A server that vanished without a word is noticed after this time and a few probes.
+const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(5), every: Duration::from_secs(1) };
 
 /// A Redis server, from the setting `redis-url`.
 #[derive(Clone)]
 pub struct Server {
     client: Client,
+    address: Address,
     shown: String,
     /// Counted by all connections to it, in all clones.
     reconnects: Arc<AtomicU64>,
@@ -38,16 +42,16 @@ impl Server {
             return Err(mistake);
         }
         let info = url.into_connection_info().map_err(|error| error.to_string())?;
-        let shown = match info.addr() {
-            ConnectionAddr::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
-            ConnectionAddr::Unix(path) => path.display().to_string(),
+        let address = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => Address::Tcp { host: host.clone(), port: *port },
+            ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
             _ => return Err("only TCP and Unix sockets are supported".to_owned()),
         };
         let client = Client::open(info).map_err(|error| error.to_string())?;
         Ok(Server {
             client,
-            shown,
+            shown: address.to_string(),
+            address,
             reconnects: Arc::default(),
             is_default: false,
             said_no_transactions: Arc::default(),
@@ -64,13 +68,12 @@ impl Server {
         &self.shown
     }
 
-    /// Host and port, or the path of a Unix socket.
-    pub(super) fn address(&self) -> Address {
-        match self.client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(host, port) => Address::Tcp(host.clone(), *port),
-            ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-            _ => unreachable!("parse() lets no other address pass"),
-        }
+    /// Opens a socket to it, within `limit`, which each write has as well. The owner sets how long reading waits.
+    pub(super) fn connect(&self, limit: Duration) -> io::Result<Stream> {
+        let mut stream = net::connect(&self.address, limit)?;
+        stream.set_keepalive(KEEPALIVE)?;
+        stream.set_write_wait(Wait::Each(limit))?;
+        Ok(stream)
     }
 
     /// Notes that nobody has named this server: it is the default, and no setting is to blame.
@@ -258,11 +261,4 @@ impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Server").field(&self.shown).finish()
     }
-}
-
-/// Where a server listens.
-#[derive(Clone, Debug)]
-pub(super) enum Address {
-    Tcp(String, u16),
-    Unix(PathBuf),
 }

@@ -1,8 +1,8 @@
 //! Looks for settings of the Redis server that endanger what we promise, and says what to set instead.
 //!
-//! Reads only: `CONFIG GET` and `INFO`. Of a server that does not let us (a managed one, or a user without the right) a note
-//! says that its settings are not known. Limitation: the limits are about a server with the load that the README measures;
-//! one with larger messages may need more than what passes here.
+//! Reads only: `CONFIG GET` and `INFO`. If a server refuses them (a managed one, or a user without the right), a note
+//! says that its settings are not known. Limitation: the limits suit a server with the load that docs/PERFORMANCE.md
+//! measures; one with larger messages may need more than what passes here.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use super::command::command;
 use super::connection::error_of;
 use super::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
 use super::server::{CONNECT_TIMEOUT, not_redis};
-use super::stream::Stream;
 use super::{Command, Keys, Marker, Payload, Server};
 use crate::base::error::{CONNECTING, Error, Result};
 use crate::base::id::{DispatcherId, Epoch};
+use crate::net::{Stream, Wait};
 use crate::process::log::Quoted;
 use crate::wire::MAX_BODY_BYTES;
 
@@ -152,8 +152,7 @@ impl Subscription {
     /// Connects, subscribes, and publishes the join marker in the same breath. `patience` is how long a read waits.
     pub fn open(channels: &Channels, join: &Marker, patience: Duration) -> Result<Subscription> {
         let server = channels.server.clone();
-        let stream = Stream::connect(&server.address(), CONNECT_TIMEOUT)
-            .map_err(|error| server.error(CONNECTING, error.into()))?;
+        let stream = server.connect(CONNECT_TIMEOUT).map_err(|error| server.error(CONNECTING, error.into()))?;
         let keys = &channels.keys;
         let mut subscription = Subscription {
             stream,
@@ -179,7 +178,7 @@ impl Subscription {
             &Notice::Marker(join.clone(), channels.published.clone()).to_string(),
         ]);
         subscription.send("subscribing", &[subscribe.into_bytes(), publish.into_bytes()].concat())?;
-        let set = subscription.stream.set_read_timeout(patience);
+        let set = subscription.stream.set_read_wait(Wait::Each(patience));
         set.map_err(|error| subscription.server.error("subscribing", error.into()))?;
         Ok(subscription)
     }
@@ -211,7 +210,7 @@ impl Subscription {
     /// Logs in, chooses the database, switches to RESP3, and says whose connection it is. Channels know no databases; but a
     /// database that the commands can't use is a wrong setting, and must not look like a subscription that works.
     fn greet(&mut self, dispatcher: &DispatcherId) -> Result<()> {
-        let set = self.stream.set_read_timeout(CONNECT_TIMEOUT);
+        let set = self.stream.set_read_wait(Wait::Each(CONNECT_TIMEOUT));
         set.map_err(|error| self.failed(CONNECTING, error))?;
         let mut greeting = Vec::new();
         let answers = self.server.greet(&mut greeting) + 1;

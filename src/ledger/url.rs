@@ -5,6 +5,8 @@
 //! means what it says. No part of a URL is repeated that may belong to a password: only a port and a parameter behind the
 //! last `@`.
 
+use crate::base::address::mistake_in_port;
+
 /// What is wrong with `url`, if anything is.
 pub(super) fn mistake_in(url: &str) -> Option<String> {
     if url.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
@@ -100,21 +102,6 @@ fn in_port(port: &str) -> Option<String> {
     let in_password = !port.is_empty() && !port.bytes().all(|byte| byte.is_ascii_digit());
     let hint = if in_password { "; in user and password, percent-encode special characters" } else { "" };
     Some(format!("{mistake}{hint}"))
-}
-
-/// What is wrong with a port that is to be connected to. The port is not repeated: it may be a piece of a password.
-pub(crate) fn mistake_in_port(port: &str) -> Option<&'static str> {
-    if port.is_empty() {
-        return Some("the port is missing behind the colon");
-    }
-    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some("the port is no number");
-    }
-    match port.parse::<u16>() {
-        Ok(0) => Some("the port must not be 0"),
-        Ok(_) => None,
-        Err(_) => Some("the port is over 65535"),
-    }
 }
 
 fn in_database(database: &str) -> Option<String> {

@@ -24,18 +24,21 @@ use self::queue::{Importance, Queue, QueueWriter};
 use self::style::Style;
 use crate::base::error::{Error, Result};
 use crate::base::id::Epoch;
+use crate::base::log_context::Context;
 
 mod panics;
 mod queue;
+pub mod settings;
 mod style;
 
 pub use self::queue::{MAX_LINE_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_LINES};
+pub use crate::base::text::{Escaped, Quoted, is_plain};
 
 /// How long a program that ends waits for its last lines to be written.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// What every line says about the process. One for a process, like the logger itself.
-static CONTEXT: Context = Context { instance: RwLock::new(String::new()), role: RwLock::new(("starting", Epoch(0))) };
+/// What every line says of the process. One for a process, like the logger itself.
+static INSTANCE: RwLock<String> = RwLock::new(String::new());
 
 /// Where the lines go; made when the first is to be written.
 static OUTPUT: OnceLock<Output> = OnceLock::new();
@@ -43,17 +46,11 @@ static OUTPUT: OnceLock<Output> = OnceLock::new();
 /// Warnings from before the log began.
 static HELD_BACK: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-struct Context {
-    instance: RwLock<String>,
-    // Together, so that no line has the role of one moment and the epoch of another.
-    role: RwLock<(&'static str, Epoch)>,
-}
-
 /// Starts logging, once for a process: lines of this library and no other. Panics are logged from here on.
 ///
 /// Keep what this gives until the end: then the last lines are waited for.
 pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Running> {
-    *CONTEXT.instance.write() = instance.to_owned();
+    *INSTANCE.write() = instance.to_owned();
     set_role(role, Epoch::default());
     let output = output().map_err(Error::io("starting the thread log"))?;
     let lines = KeyValueLines {
@@ -76,7 +73,7 @@ pub fn hold_back(warning: String) {
 
 /// Says what the process is now; from here on each line shows it.
 pub fn set_role(role: &'static str, epoch: Epoch) {
-    *CONTEXT.role.write() = (role, epoch);
+    Context::of_process().set(role, epoch);
 }
 
 /// Tells on standard error why `program` can't go on, whatever is logged; for the last thing before its end. A service whose
@@ -85,7 +82,7 @@ pub fn fail(program: &str, problem: impl fmt::Display) {
     // A problem may have lines of its own, and hold what a server has said.
     let text = format!("{program}: {problem}");
     let text = text.split('\n').map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n");
-    let instance = CONTEXT.instance.read().clone();
+    let instance = INSTANCE.read().clone();
     match output() {
         Ok(output) => {
             let message = if instance.is_empty() || instance == program {
@@ -202,38 +199,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
-/// A text from elsewhere that stays in its line and can't steer a terminal: control characters, line ends of any kind and
-/// marks that turn the direction of writing are shown escaped, as `\n` or `\u{1b}`.
-pub struct Escaped<T>(pub T);
-
-impl<T: fmt::Display> fmt::Display for Escaped<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.to_string().chars().try_for_each(|c| match is_plain(c) {
-            true => write!(f, "{c}"),
-            false => write!(f, "{}", c.escape_debug()),
-        })
-    }
-}
-
-/// Whether a character is shown as itself and nothing else.
-pub fn is_plain(c: char) -> bool {
-    matches!(c, '"' | '\'' | '\\') || c.escape_debug().eq([c])
-}
-
-/// A value of a log line, quoted if it has spaces or quotes in it, or anything that must be escaped.
-pub struct Quoted<T>(pub T);
-
-impl<T: fmt::Display> fmt::Display for Quoted<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string();
-        if text.is_empty() || text.contains(|c: char| c.is_whitespace() || !is_plain(c) || c == '"' || c == '=') {
-            write!(f, "{text:?}")
-        } else {
-            f.write_str(&text)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,23 +208,5 @@ mod tests {
         assert_eq!(civil(0), (1970, 1, 1));
         assert_eq!(civil(11_016), (2000, 2, 29));
         assert_eq!(civil(20_780), (2026, 11, 23));
-    }
-
-    #[test]
-    fn values_with_spaces_are_quoted() {
-        assert_eq!(Quoted("a:1").to_string(), "a:1");
-        assert_eq!(Quoted("a \"b\"\n").to_string(), r#""a \"b\"\n""#);
-        assert_eq!(Quoted("").to_string(), "\"\"");
-    }
-
-    #[test]
-    fn nothing_from_elsewhere_leaves_its_line_or_steers_a_terminal() {
-        let hostile = "a\u{1b}[31m\n\r\u{7f}\u{9b}2J\u{202e}\u{2028}\u{2066}\u{feff}é\"'\\";
-        let escaped = r#"a\u{1b}[31m\n\r\u{7f}\u{9b}2J\u{202e}\u{2028}\u{2066}\u{feff}é"'\"#;
-        assert_eq!(Escaped(hostile).to_string(), escaped);
-        for c in hostile.chars().filter(|c| !c.is_ascii_graphic() && *c != 'é') {
-            assert!(!Quoted(format!("a{c}b")).to_string().contains(c), "{c:?}");
-        }
-        assert_eq!(Escaped("c0 of \"orders\"").to_string(), "c0 of \"orders\"");
     }
 }

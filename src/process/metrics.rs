@@ -17,14 +17,14 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 pub mod healthcheck;
-mod histogram;
 mod http;
 mod process;
+pub mod settings;
 mod site;
 
-pub use self::histogram::{Distribution, Histogram};
 pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
 pub use self::site::Site;
+pub use crate::base::histogram::{Distribution, Histogram};
 
 /// The numbers of one program.
 #[derive(Debug)]

@@ -107,7 +107,7 @@ impl Supervisor {
         if self.notifies
             && let Err(error) = sd_notify::notify(states)
         {
-            log::debug!("event=not-notified error={}", crate::process::log::Quoted(error));
+            log::debug!("event=not-notified error={}", crate::base::text::Quoted(error));
         }
     }
 }

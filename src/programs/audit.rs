@@ -19,16 +19,19 @@ use std::time::{Duration, Instant};
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::refusal::Refusal;
+use crate::base::setting::ConfigError;
+use crate::base::text::Quoted;
 use crate::consumer::outcome_of;
 use crate::ledger::Ledger;
 use crate::ledger::reading::{Pair, Reader, Stream};
-use crate::process::config::{AuditConfig, ConfigError};
-use crate::process::log::Quoted;
+use crate::process::{log as process_log, output};
 
 mod fingerprints;
 mod report;
+pub mod settings;
 
 use self::fingerprints::{Fingerprint, Walk, fingerprint, repeated};
+use self::settings::AuditConfig;
 
 pub use self::report::AuditReport;
 
@@ -42,6 +45,13 @@ const REPLY_TIME: Duration = Duration::from_secs(10);
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How often a long audit says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
+
+/// The subcommand: audits, prints the report and gives the exit code.
+pub fn run(config: &AuditConfig) -> Result<u8> {
+    let _log = process_log::init(config.common.log_level, "oncecast", "audit")?;
+    let report = audit(config)?;
+    output::print(&report).map(|_| report.exit_code())
+}
 
 /// Counts what a group has recorded, and compares it with what there must be, if that is known.
 pub fn audit(config: &AuditConfig) -> Result<AuditReport> {

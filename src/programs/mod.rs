@@ -1,5 +1,9 @@
-//! The programs that are not a service of their own: the publisher, `audit` and `status`.
+//! The programs: dispatcher, consumer, publisher, `audit` and `status`. The settings of each stand beside it.
 
 pub mod audit;
+mod channel;
+pub mod common;
+pub mod consumer;
+pub mod dispatcher;
 pub mod publisher;
 pub mod status;

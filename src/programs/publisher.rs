@@ -18,18 +18,20 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, never};
 
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
-use crate::base::shutdown::ShutdownRequests;
-use crate::process::config::PublisherConfig;
-use crate::process::log::Quoted;
+use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
+use crate::base::text::Quoted;
+use crate::process::{log as process_log, output};
 
 mod link;
 mod messages;
 mod pace;
+pub mod settings;
 mod stats;
 
 use self::link::{Link, Outcome};
 use self::messages::{IdsFile, Messages};
 use self::pace::Pace;
+use self::settings::PublisherConfig;
 use self::stats::Stats;
 
 /// The most messages that wait for a subscriber; while so many wait, no new ones are published.
@@ -81,10 +83,23 @@ impl fmt::Display for Summary {
     }
 }
 
+/// The program: publishes until it is done or asked to stop, prints the totals and gives the exit code.
+pub fn run(config: PublisherConfig) -> Result<u8> {
+    let _log = process_log::init(config.common.log_level, "publisher", "publisher")?;
+    let (handle, requests) = shutdown_channel();
+    handle.on_signals()?;
+    let summary = publish(config, &requests)?;
+    let printed = output::print(format_args!("{summary}\n"));
+    if let Some(failure) = &summary.failure {
+        process_log::fail("oncecast-publisher", failure);
+    }
+    printed.map(|_| summary.exit_code())
+}
+
 /// Publishes until the count or the time is reached, or it is asked to stop.
 ///
 /// An error means that it could not start; what goes wrong later is in the summary.
-pub fn run(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summary> {
+fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summary> {
     let ids = config.ids_file.as_deref().map(IdsFile::create).transpose()?;
     let stats = Arc::new(Stats::default());
     let _server = config.common.metrics_addr.as_deref().map(|address| stats::serve(address, &stats)).transpose()?;

@@ -13,21 +13,23 @@ use crossbeam_channel::{after, select};
 use crate::base::error::{Error, Result};
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::base::shutdown::shutdown_channel;
+use crate::base::text::Escaped;
 use crate::ledger::overview::{self, GroupView, Lease, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::{self, Warning};
 use crate::ledger::{Connection, Keys};
-use crate::process::config::StatusConfig;
-use crate::process::log::Escaped;
+use crate::process::log;
 use crate::process::output::{self, Reader};
 
 mod health;
 pub mod report;
+pub mod settings;
 mod show;
 
 pub use self::show::{failure_to_json, json_text};
 
 use self::report::{Rates, Report};
+use self::settings::StatusConfig;
 
 /// How long a reply is waited for.
 const REPLY_TIME: Duration = Duration::from_secs(5);
@@ -211,6 +213,7 @@ impl Onlooker {
 
 /// Shows how a group stands, once or until interrupted. The exit code tells the health that was seen last.
 pub fn run(config: &StatusConfig) -> Result<u8> {
+    let _log = log::init(config.common.log_level, "oncecast", "status")?;
     let connection = Connection::new(config.common.redis.clone(), REPLY_TIME);
     let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age).without_scripts();
     if !config.watch {

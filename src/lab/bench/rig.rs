@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::Stop;
 use super::kind::{Kind, Role};
 use super::parts::Link;
+use super::parts::settings::LoadCommand;
+use super::settings::BenchConfig;
 use super::setup::Setup;
 use crate::base::error::Result;
 use crate::base::shutdown::ShutdownRequests;
@@ -15,7 +17,6 @@ use crate::lab::{
     wait_until,
 };
 use crate::ledger::command::command;
-use crate::process::config::{BenchConfig, LoadCommand};
 
 /// How long processes may take until they are ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);

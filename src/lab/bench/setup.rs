@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::kind::Kind;
-use crate::process::config::BenchConfig;
+use super::settings::BenchConfig;
 
 /// What is to be started.
 #[derive(Clone, Copy, Debug)]

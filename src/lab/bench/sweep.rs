@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::kind::Kind;
 use super::rig::Rig;
 use super::run::{carry_out, measure as measure_run};
+use super::settings::BenchConfig;
 use super::setup::Setup;
 use super::{Bench, Stop, chart, rounded};
 use crate::base::error::Result;
 use crate::lab::trial::screen::grouped;
-use crate::process::config::BenchConfig;
 
 /// What was measured.
 pub(super) struct Sweep {

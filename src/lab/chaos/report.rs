@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
+use super::settings::ChaosConfig;
 use crate::lab::journal::Runs;
 use crate::lab::trial::Findings;
 use crate::lab::trial::screen::{Screen, Tone, grouped};
 use crate::lab::trial::strikes::Struck;
-use crate::process::config::ChaosConfig;
 
 /// See the module's text.
 pub(super) struct Report<'a> {

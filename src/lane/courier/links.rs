@@ -10,6 +10,8 @@ use super::outcomes::{Mistake, note_stray};
 use super::{Claims, Courier, PATIENCE, Task};
 use crate::base::error::Result;
 use crate::base::id::MessageId;
+use crate::base::log_sum::Sum;
+use crate::base::text::Quoted;
 use crate::lane::dialer::{Dial, LinkNews, NewLink};
 use crate::lane::link::{Failure, Incoming, Link};
 use crate::lane::places::Place;
@@ -18,7 +20,6 @@ use crate::lane::stats::add;
 use crate::lane::stream::Stream;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
 use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict, Words};
-use crate::process::log::Quoted;
 use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
 
 /// Messages read from one link in one round of the loop.
@@ -54,9 +55,8 @@ impl Courier {
         self.serials += 1;
         let leftover = std::mem::take(&mut new.greeted.leftover);
         let held = std::mem::take(&mut new.greeted.held);
-        let mut link = Link::new(new, self.serials);
+        let mut link = Link::new(new, self.serials, self.debts[index]);
         self.sockets.add(link.stream(), index)?;
-        link.strays.owe(self.debts[index]);
         let believed = self.believe(index, &mut link, &held);
         self.compare_names(index, &link.consumer);
         log::info!(
@@ -167,8 +167,8 @@ impl Courier {
     /// `told`: the peer was told why, and should be able to read it.
     fn end_link(&mut self, index: usize, why: &str, told: bool) {
         let Some(mut link) = self.links[index].take() else { return };
-        say_strays(link.strays.rest(), &link.consumer);
-        self.debts[index] = Some(link.strays.paid_at());
+        log_strays(link.strays.rest(), &link.consumer);
+        self.debts[index] = Some(link.strays.paid_until());
         self.sockets.remove(link.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
         let mut held = link.take_attached();
@@ -358,7 +358,7 @@ impl Courier {
         let judge = since < timeout / 2;
         for index in 0..self.links.len() {
             let Some(link) = &mut self.links[index] else { continue };
-            say_strays(link.strays.due(now), &link.consumer);
+            log_strays(link.strays.due(now), &link.consumer);
             if !judge {
                 link.last_heard = now;
             }
@@ -390,8 +390,8 @@ impl Courier {
     }
 }
 
-fn say_strays(strays: Option<(usize, MessageId)>, consumer: &str) {
-    if let Some((answers, id)) = strays {
+fn log_strays(strays: Option<Sum<MessageId>>, consumer: &str) {
+    if let Some(Sum { count: answers, example: id }) = strays {
         log::warn!(
             "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these messages, or has \
              answered for them before\"",

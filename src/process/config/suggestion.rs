@@ -1,4 +1,4 @@
-//! What was meant by a name that nobody knows, and errors of the command line that say it. Pure.
+//! Which known name is most like an unknown one, and errors of the command line that suggest it. Pure.
 
 use std::ffi::OsString;
 
@@ -40,7 +40,7 @@ fn distance(a: &str, b: &str) -> usize {
 const MOST_BYTES: usize = 64;
 
 /// The error of a command line, with the flag or subcommand that was meant, and without what may be a password.
-pub(super) fn completed(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
+pub fn completed(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
     let text = |error: &clap::Error, kind| match error.get(kind) {
         Some(ContextValue::String(text)) if text.len() <= MOST_BYTES => Some(text.clone()),
         _ => None,

@@ -10,9 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use log::Level;
 
 use super::queue::MAX_LINE_BYTES;
-use super::{CONTEXT, Timestamp};
+use super::{INSTANCE, Timestamp};
 use crate::base::id::wall_clock_us;
+use crate::base::log_context;
 use crate::base::mask::masked;
+use crate::base::text::Quoted;
 
 /// Where systemd says to which journal stream it has connected a service's output: `device:inode`.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
@@ -41,10 +43,12 @@ impl Style {
     /// One line without its end: the time or priority, what the process is, and `text`.
     pub(super) fn line(self, level: Level, text: fmt::Arguments<'_>) -> String {
         let name = level.as_str().to_ascii_lowercase();
-        let (role, epoch) = *CONTEXT.role.read();
+        let context = log_context::current();
+        let (role, epoch) = context.role();
+        let lane = context.lane().map_or(String::new(), |lane| format!(" lane={}", Quoted(lane)));
         // Copied: showing the text may take a while, and may log.
-        let instance = CONTEXT.instance.read().clone();
-        let rest = format_args!("level={name} instance={instance} role={role} epoch={epoch} {text}");
+        let instance = INSTANCE.read().clone();
+        let rest = format_args!("level={name} instance={instance}{lane} role={role} epoch={epoch} {text}");
         let mut line = match self {
             Style::Plain => format!("time={} {rest}", Timestamp(wall_clock_us())),
             Style::Journal => format!("<{}>{rest}", priority(level)),

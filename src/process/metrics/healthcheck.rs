@@ -9,9 +9,14 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
 use super::http::Deadlined;
+use super::settings::metrics_addr;
 use crate::base::error::Result;
-use crate::process::config::HealthcheckConfig;
+use crate::base::setting::ConfigError;
+use crate::process::config::Default::Required;
+use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::output;
 
 /// How long the program may take to answer.
@@ -21,40 +26,92 @@ const MAX_ANSWER_BYTES: usize = 8 << 10;
 /// The most headers an answer may have.
 const MAX_HEADERS: usize = 32;
 
-/// What is asked.
+/// What is asked of which program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Where the program serves its metrics, `host:port`.
+    pub address: String,
+    /// Which of its answers is wanted.
+    pub check: Check,
+}
+
+/// What a program can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum Check {
     /// Whether it runs: `/healthz`.
     Alive,
     /// Whether it can do its job: `/readyz`.
     Ready,
 }
 
-impl Question {
+impl Check {
     fn path(self) -> &'static str {
         match self {
-            Question::Alive => "/healthz",
-            Question::Ready => "/readyz",
+            Check::Alive => "/healthz",
+            Check::Ready => "/readyz",
         }
     }
 }
 
-impl fmt::Display for Question {
+impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Question::Alive => "alive",
-            Question::Ready => "ready",
+            Check::Alive => "alive",
+            Check::Ready => "ready",
         })
     }
 }
 
-/// The subcommand `healthcheck`: asks, prints the answer, and gives the exit code: 0 for yes, 1 for no.
-pub fn run(config: &HealthcheckConfig) -> Result<u8> {
-    let HealthcheckConfig { address, question } = config;
-    match ask(address, *question, ANSWER_LIMIT) {
-        Ok(()) => output::print(format_args!("{question}\n")).map(|_| 0),
+/// The name of the subcommand.
+pub const NAME: &str = "healthcheck";
+/// Its flag.
+const ALIVE: &str = "alive";
+
+/// Its settings.
+pub const SETTINGS: &[Setting] = &[Setting::new(
+    "metrics-addr",
+    "HOST:PORT",
+    Required,
+    "Where the program serves /healthz and /readyz: its own --metrics-addr; 0.0.0.0 and [::] mean this machine",
+)];
+
+/// The subcommand's definition.
+pub fn command() -> Command {
+    let about = "\
+Asks the program that runs on this machine whether it is ready.
+
+Ready is a dispatcher that leads or could take over at once, a consumer that can record results, and a publisher that is
+connected to Redis. Meant for the health checks of containers, which need no shell and no other program for it.";
+    let after = "\
+Example, in a Compose file whose service sets ONCECAST_METRICS_ADDR:
+  healthcheck: { test: [CMD, oncecast-dispatcher, healthcheck] }
+
+Exit codes: 0 it is, 1 it is not or does not answer within 2 s, 2 wrong settings.";
+    config::command(NAME, about, after, SETTINGS).arg(
+        Arg::new(ALIVE)
+            .long(ALIVE)
+            .action(ArgAction::SetTrue)
+            .help("Ask whether it runs (/healthz), not whether it can do its job (/readyz)"),
+    )
+}
+
+/// Reads the subcommand's settings.
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> std::result::Result<Question, ConfigError> {
+    let values = Values::new(matches, SETTINGS, environment);
+    let check = if matches.get_flag(ALIVE) { Check::Alive } else { Check::Ready };
+    match metrics_addr(&values)? {
+        Some(address) => Ok(Question { address, check }),
+        None => Err(ConfigError::missing("metrics-addr", "the --metrics-addr of the program to ask, host:port")),
+    }
+}
+
+/// Asks, prints the answer, and gives the exit code: 0 for yes, 1 for no.
+pub fn run(question: &Question) -> Result<u8> {
+    let check = question.check;
+    match ask(&question.address, check, ANSWER_LIMIT) {
+        Ok(()) => output::print(format_args!("{check}\n")).map(|_| 0),
         Err(reason) => {
-            let _ = writeln!(io::stderr(), "not {question}: {reason}");
+            let _ = writeln!(io::stderr(), "not {check}: {reason}");
             Ok(1)
         }
     }
@@ -63,7 +120,7 @@ pub fn run(config: &HealthcheckConfig) -> Result<u8> {
 /// Asks the program that serves its metrics at `address`, `host:port`; the error is the reason why not.
 ///
 /// An address that stands for all of a machine's own (`0.0.0.0`, `[::]`) is asked at the loopback address.
-pub fn ask(address: &str, question: Question, within: Duration) -> std::result::Result<(), String> {
+pub fn ask(address: &str, check: Check, within: Duration) -> std::result::Result<(), String> {
     let deadline = Instant::now() + within;
     let explained = |error: io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("{address} does not answer within {within:?}"),
@@ -72,7 +129,7 @@ pub fn ask(address: &str, question: Question, within: Duration) -> std::result::
     };
     let socket = connect(address, deadline).map_err(explained)?;
     let mut socket = Deadlined { socket: &socket, deadline };
-    let path = question.path();
+    let path = check.path();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).map_err(explained)?;
     let answer = read_answer(&mut socket).map_err(explained)?;
@@ -178,7 +235,7 @@ mod tests {
             let _ = socket.read(&mut request);
             let _ = socket.write_all(answer);
         });
-        let outcome = ask(&address, Question::Ready, PATIENCE);
+        let outcome = ask(&address, Check::Ready, PATIENCE);
         server.join().expect("it does not panic");
         outcome.map_err(|reason| reason.replace(&address, "HERE"))
     }
@@ -187,13 +244,13 @@ mod tests {
     fn the_answer_of_our_own_server_is_understood() {
         let ready = |verdict: std::result::Result<(), String>| move || verdict.clone();
         let server = MetricsServer::start("127.0.0.1:0", Site::new(Metrics::new(), ready(Ok(())))).unwrap();
-        assert_eq!(ask(&server.address().to_string(), Question::Ready, PATIENCE), Ok(()));
+        assert_eq!(ask(&server.address().to_string(), Check::Ready, PATIENCE), Ok(()));
         let server =
             MetricsServer::start("0.0.0.0:0", Site::new(Metrics::new(), ready(Err("not subscribed".into())))).unwrap();
         let address = server.address().to_string();
         assert!(address.starts_with("0.0.0.0:"));
-        assert_eq!(ask(&address, Question::Ready, PATIENCE), Err("not subscribed".to_owned()));
-        assert_eq!(ask(&address, Question::Alive, PATIENCE), Ok(()));
+        assert_eq!(ask(&address, Check::Ready, PATIENCE), Err("not subscribed".to_owned()));
+        assert_eq!(ask(&address, Check::Alive, PATIENCE), Ok(()));
     }
 
     #[test]
@@ -213,10 +270,10 @@ mod tests {
     fn a_server_that_says_nothing_is_not_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let reason = ask(&address, Question::Ready, Duration::from_millis(50)).unwrap_err();
+        let reason = ask(&address, Check::Ready, Duration::from_millis(50)).unwrap_err();
         assert_eq!(reason, format!("{address} does not answer within 50ms"));
         drop(listener);
-        let reason = ask(&address, Question::Ready, PATIENCE).unwrap_err();
+        let reason = ask(&address, Check::Ready, PATIENCE).unwrap_err();
         assert_eq!(reason, format!("nothing listens on {address}"));
     }
 
@@ -230,7 +287,7 @@ mod tests {
             // Until the other side has had enough.
             while socket.write_all(&[b'x'; 1024]).is_ok() {}
         });
-        assert_eq!(ask(&address, Question::Ready, PATIENCE), Ok(()));
+        assert_eq!(ask(&address, Check::Ready, PATIENCE), Ok(()));
         server.join().expect("it does not panic");
     }
 

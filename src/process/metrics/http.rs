@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Site;
 use crate::base::error::{Error, Result};
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 
 /// Connections open at the same time.
 pub const MAX_CONNECTIONS: usize = 64;

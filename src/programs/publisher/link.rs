@@ -9,8 +9,8 @@ use redis::Value;
 
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
+use crate::base::text::Quoted;
 use crate::ledger::{Command, Connection, Server};
-use crate::process::log::Quoted;
 
 /// How long a reply is waited for.
 const REPLY_TIME: Duration = Duration::from_secs(5);

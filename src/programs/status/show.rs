@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use super::report::{ConsumerReport, Rates, tenths};
 use super::{Member, SHOWN_GAPS, Status};
 use crate::base::id::{MessageId, wall_clock_us};
+use crate::base::text::{Escaped, Quoted, is_plain};
 use crate::ledger::Cursor;
 use crate::ledger::overview::Part;
 use crate::ledger::reading::RecordedGap;
-use crate::process::log::{Escaped, Quoted, Timestamp, is_plain};
+use crate::process::log::Timestamp;
 
 /// Only a leader knows it.
 const UNKNOWN: &str = "unknown, since no leader reports";

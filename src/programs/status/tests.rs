@@ -149,13 +149,13 @@ fn what_comes_from_redis_stays_in_its_line_and_steers_no_terminal() {
     report.trouble = Some(HOSTILE.to_owned());
     report.missing = vec![HOSTILE.to_owned()];
     status.settings.push(Warning::OldVersion { version: HOSTILE.to_owned() });
-    let steering = |c: char| c != '\n' && !crate::process::log::is_plain(c);
+    let steering = |c: char| c != '\n' && !crate::base::text::is_plain(c);
     let text = status.to_string();
     // One line more for each of: the problem, that of the channels, consumers that are not connected, and that address, the
     // warning; and dispatchers now disagree about nothing else.
     assert_eq!((text.lines().count(), text.contains(steering)), (clean + 5, false), "{text}");
     let json = json_text(&status.to_json());
-    assert!(!json.contains(|c| !crate::process::log::is_plain(c)), "{json}");
+    assert!(!json.contains(|c| !crate::base::text::is_plain(c)), "{json}");
     assert_eq!(serde_json::from_str::<Value>(&json).expect("it is JSON"), status.to_json());
 }
 

@@ -17,11 +17,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::link::Link;
 use super::message::{self, now_us};
+use super::settings::{LoadCommand, LoadConfig};
 use super::summary::Summary;
 use crate::base::error::{Error, Result};
 use crate::lab::bench::cpu;
 use crate::ledger::command::{begin, command, word};
-use crate::process::config::{LoadCommand, LoadConfig};
 use crate::process::output;
 
 /// Pipelines on their way at the same time, without a rate: the next one is written while the last is answered.

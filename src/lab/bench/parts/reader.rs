@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::link::Link;
 use super::message::{self, now_us};
+use super::settings::ReaderConfig;
 use crate::base::error::{Error, Result};
 use crate::lab::bench::histogram::Histogram;
 use crate::ledger::command::command;
-use crate::process::config::ReaderConfig;
 use crate::process::output;
 
 /// How long Redis waits for a new result, in milliseconds.

@@ -6,10 +6,10 @@
 
 use super::link::Link;
 use super::message::{PAYLOAD_BYTES, Recorder};
+use super::settings::RelayConfig;
 use crate::base::error::{Error, Result};
 use crate::ledger::command::command;
 use crate::ledger::resp::{Received, receive};
-use crate::process::config::RelayConfig;
 use crate::process::output;
 
 /// The most results that are written before the replies to the pipeline before are taken.

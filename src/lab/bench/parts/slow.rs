@@ -2,21 +2,18 @@
 
 use std::thread;
 
+use super::settings::SlowConfig;
 use crate::base::error::Result;
 use crate::consumer::{ConsumerBuilder, Delivery, stamp};
-use crate::process::config::SlowConfig;
+use crate::programs;
 
 /// Runs the consumer until it is asked to stop.
 pub(in crate::lab::bench) fn run(config: SlowConfig) -> Result<()> {
     let log_level = config.consumer.common.log_level;
     let takes = config.handler_takes;
-    let consumer = ConsumerBuilder::from(config.consumer)
-        .handler(move |delivery: &Delivery<'_>| {
-            thread::sleep(takes);
-            stamp(delivery)
-        })
-        .bind()?;
-    let _log = crate::process::log::init(log_level, consumer.consumer_id(), "consumer")?;
-    consumer.shutdown_handle().on_signals()?;
-    consumer.run()
+    let builder = ConsumerBuilder::from(config.consumer).handler(move |delivery: &Delivery<'_>| {
+        thread::sleep(takes);
+        stamp(delivery)
+    });
+    programs::consumer::serve(builder, log_level)
 }

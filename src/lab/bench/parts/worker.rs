@@ -13,9 +13,9 @@
 
 use super::link::Link;
 use super::message::Recorder;
+use super::settings::WorkerConfig;
 use crate::base::error::{Error, Result};
 use crate::ledger::command::{begin, command, word};
-use crate::process::config::WorkerConfig;
 use crate::process::output;
 
 /// How long an idle worker waits before it asks again, in milliseconds.

@@ -1,0 +1,116 @@
+//! Events that may come thousands of times a second, logged in sum: how many, and one of them as an example.
+//!
+//! A thread adds events as they come, and asks from time to time whether a line is due. Pure; time is passed in.
+
+use std::time::{Duration, Instant};
+
+use super::rate_limit::RateLimit;
+
+/// When events become a line.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// The first lines at once, later ones at a rate.
+    Lines {
+        /// Lines at once.
+        at_once: u32,
+        /// Lines a second after that.
+        per_s: u32,
+    },
+    /// A line is due this long after the first event that it counts.
+    Gather(Duration),
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct LogSum<T> {
+    limit: Limit,
+    /// What no line tells of yet.
+    sum: Option<Sum<T>>,
+}
+
+/// What a line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sum<T> {
+    /// How many events.
+    pub count: u64,
+    /// The latest of them.
+    pub example: T,
+}
+
+#[derive(Debug)]
+enum Limit {
+    Lines(RateLimit),
+    /// How long, and since when.
+    Gather(Duration, Instant),
+}
+
+impl<T> LogSum<T> {
+    /// Nothing has happened yet.
+    pub fn new(pace: Pace, now: Instant) -> LogSum<T> {
+        let limit = match pace {
+            Pace::Lines { at_once, per_s } => Limit::Lines(RateLimit::new(at_once, per_s, now)),
+            Pace::Gather(time) => Limit::Gather(time, now),
+        };
+        LogSum { limit, sum: None }
+    }
+
+    /// Counts an event.
+    pub fn add(&mut self, example: T, now: Instant) {
+        if let (Limit::Gather(_, since), None) = (&mut self.limit, &self.sum) {
+            *since = now;
+        }
+        let count = self.sum.take().map_or(0, |sum| sum.count) + 1;
+        self.sum = Some(Sum { count, example });
+    }
+
+    /// What is to be logged now, if anything is.
+    pub fn due(&mut self, now: Instant) -> Option<Sum<T>> {
+        self.sum.as_ref()?;
+        let due = match &mut self.limit {
+            Limit::Lines(lines) => lines.take(now),
+            Limit::Gather(time, since) => now.saturating_duration_since(*since) >= *time,
+        };
+        if due { self.sum.take() } else { None }
+    }
+
+    /// What no line tells of yet, due or not.
+    pub fn rest(&mut self) -> Option<Sum<T>> {
+        self.sum.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_few_lines_come_at_once_and_then_one_a_second() {
+        let start = Instant::now();
+        let mut sum = LogSum::new(Pace::Lines { at_once: 5, per_s: 1 }, start);
+        assert_eq!(sum.due(start), None);
+        let mut note = |number, now| {
+            sum.add(number, now);
+            sum.due(now)
+        };
+        let lines: Vec<_> = (0..1_000).filter_map(|number| note(number, start)).collect();
+        assert_eq!(lines.iter().map(|line| line.count).collect::<Vec<_>>(), [1; 5]);
+        assert_eq!(note(1_000, start + SECOND), Some(Sum { count: 996, example: 1_000 }));
+        assert_eq!(note(1_001, start + SECOND), None);
+        assert_eq!((sum.rest(), sum.rest()), (Some(Sum { count: 1, example: 1_001 }), None));
+    }
+
+    #[test]
+    fn what_is_gathered_is_due_a_time_after_its_first_event() {
+        let start = Instant::now();
+        let mut sum = LogSum::new(Pace::Gather(SECOND), start);
+        for later in [10, 11] {
+            sum.add(later, start + later * SECOND / 10);
+        }
+        assert_eq!(sum.due(start + SECOND + SECOND / 2), None, "the time counts from the first");
+        assert_eq!(sum.due(start + 2 * SECOND), Some(Sum { count: 2, example: 11 }));
+        sum.add(12, start + 3 * SECOND);
+        assert_eq!(sum.due(start + 3 * SECOND), None, "a new time begins");
+    }
+}

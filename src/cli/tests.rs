@@ -1,0 +1,353 @@
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::*;
+use crate::base::setting::variable_of;
+use crate::process::config::Environment;
+use crate::process::metrics::healthcheck::{Check, Question};
+use crate::programs::dispatcher::settings::DispatcherConfig;
+
+fn no_environment(_: &str) -> Option<OsString> {
+    None
+}
+
+fn words(line: &str) -> Vec<OsString> {
+    line.split_whitespace().map(OsString::from).collect()
+}
+
+fn dispatcher_error(line: &str) -> String {
+    DISPATCHER.parse(words(line), &no_environment).expect_err(line).to_string()
+}
+
+fn dispatcher_config(line: &str, environment: Environment<'_>) -> DispatcherConfig {
+    match DISPATCHER.parse(words(line), environment).expect(line) {
+        Parsed::Run(config) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = dispatcher_config("d --consumers 127.0.0.1:6969,[::1]:7000,host_a:1", &no_environment);
+    assert_eq!(config.common.redis.shown(), "127.0.0.1:6379");
+    assert_eq!(config.common.keys.pending, "messages:pending");
+    assert_eq!(config.channel, "messages:published");
+    assert_eq!(config.consumers, ["127.0.0.1:6969", "[::1]:7000", "host_a:1"]);
+    assert_eq!(config.lease_ttl, Duration::from_millis(2000));
+    assert_eq!(config.link_timeout, Duration::from_millis(3000));
+    assert_eq!((config.max_deliveries, config.retry.to_string().as_str()), (8, "exponential:200ms..5m*4"));
+    assert_eq!(config.common.metrics_addr, None);
+    let Ok(Parsed::Run(config)) = CONSUMER.parse(words("c"), &no_environment) else {
+        panic!("no settings are required")
+    };
+    assert_eq!((config.listen.as_str(), config.consumer_id.as_str()), ("127.0.0.1:6969", "127.0.0.1:6969"));
+    assert_eq!((config.handler_timeout, config.result_maxlen), (None, 0));
+}
+
+#[test]
+fn a_flag_wins_over_the_variable_and_the_variable_over_the_file() {
+    let file = std::env::temp_dir().join(format!("oncecast-url-{}", std::process::id()));
+    std::fs::write(&file, "redis://:secret@10.0.0.3:1\n").unwrap();
+    let path = file.clone().into_os_string();
+    let from_file = move |variable: &str| match variable {
+        "ONCECAST_CONSUMERS" => Some("a:1".into()),
+        "ONCECAST_REDIS_URL_FILE" => Some(path.clone()),
+        _ => None,
+    };
+    let from_both = |variable: &str| match variable {
+        "ONCECAST_REDIS_URL" => Some("redis://10.0.0.2:1".into()),
+        other => from_file(other),
+    };
+    assert_eq!(dispatcher_config("d", &from_file).common.redis.shown(), "10.0.0.3:1");
+    assert_eq!(dispatcher_config("d", &from_both).common.redis.shown(), "10.0.0.2:1");
+    assert_eq!(dispatcher_config("d --redis-url redis://10.0.0.1:1", &from_both).common.redis.shown(), "10.0.0.1:1");
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_bad_value_names_the_setting_what_it_got_and_what_it_takes() {
+    for (line, parts) in [
+        ("d", &["--consumers", "ONCECAST_CONSUMERS", "required", "host:port"][..]),
+        ("d --consumers a:1,nonsense", &["--consumers", "\"nonsense\"", "host:port"]),
+        ("d --consumers a:1,b:70000", &["--consumers", "\"b:70000\"", "over 65535"]),
+        ("d --consumers redis://a:1", &["--consumers", "no URL"]),
+        ("d --consumers ::1:6969", &["--consumers", "brackets"]),
+        ("d --consumers 6969", &["--consumers", "the host is missing"]),
+        ("d --consumers user:secret@h:6969", &["--consumers", "not repeated"]),
+        ("d --consumers a:1,,b:2", &["--consumers", "\"\""]),
+        ("d --consumers a:1,a:1", &["--consumers", "\"a:1\" twice"]),
+        (
+            "d --consumers a:1 --lease-ttl-ms soon",
+            &["--lease-ttl-ms", "ONCECAST_LEASE_TTL_MS", "\"soon\"", "100 to 600000"],
+        ),
+        ("d --consumers a:1 --ring-bytes 1", &["--ring-bytes", "\"1\""]),
+        ("d --consumers a:1 --log-level loud", &["--log-level", "\"loud\"", "info"]),
+        ("d --consumers a:1 --metrics-addr 9000", &["--metrics-addr", "\"9000\"", "host:port"]),
+        ("d --consumers a:1 --retry exponential:5m..1s*2", &["--retry", "exponential:5m..1s*2", "not longer"]),
+        ("d --consumers a:1 --dispatcher-id d/0", &["--dispatcher-id", "\"d/0\""]),
+        ("d --consumers a:1 --channel messages:control", &["--channel", "messages:control"]),
+    ] {
+        let message = dispatcher_error(line);
+        for part in parts {
+            assert!(message.contains(part), "{line}: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_url_is_refused_without_showing_its_password() {
+    for url in ["redis://:hunter2@host:port/", "http://:hunter2@host:1", "rediss://:hunter2@host:1"] {
+        let message = dispatcher_error(&format!("d --consumers a:1 --redis-url {url}"));
+        assert!(message.contains("--redis-url") && message.contains("ONCECAST_REDIS_URL"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
+fn help_shows_each_setting_with_its_variable_and_no_value_of_it() {
+    let Ok(Parsed::Print(help)) = DISPATCHER.parse(words("d --help"), &|_| Some("redis://:hunter2@h".into())) else {
+        panic!("--help is no error")
+    };
+    for part in ["--consumers", "ONCECAST_CONSUMERS", "ONCECAST_REDIS_URL_FILE", "default: 2000", "required"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    assert!(!help.contains("hunter2"));
+}
+
+#[test]
+fn durations_have_units() {
+    let run = |line: &str| match PUBLISHER.parse(words(line), &no_environment) {
+        Ok(Parsed::Run(config)) => Ok(config.duration),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    };
+    assert_eq!(run("p"), Ok(None));
+    assert_eq!(run("p --duration 1500ms"), Ok(Some(Duration::from_millis(1500))));
+    assert_eq!(run("p --duration 2m"), Ok(Some(Duration::from_secs(120))));
+    assert_eq!(run("p --duration 3"), Ok(Some(Duration::from_secs(3))));
+    for bad in ["0s", "-1s", "1 s", "s", "5 years", "nan", "inf", "1e9"] {
+        assert!(run(&format!("p --duration={}", bad.replace(' ', "_"))).unwrap_err().contains("--duration"), "{bad}");
+    }
+}
+
+#[test]
+fn a_health_check_needs_the_metrics_address_alone() {
+    let asked = |line: &str, environment: Environment<'_>| match DISPATCHER.parse(words(line), environment) {
+        Ok(Parsed::Healthcheck(Question { address, check })) => Ok((address, check)),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err((error.exit_code(), error.to_string())),
+    };
+    let set = |variable: &str| (variable == "ONCECAST_METRICS_ADDR").then(|| "0.0.0.0:9100".into());
+    let all = ("0.0.0.0:9100".to_owned(), Check::Ready);
+    assert_eq!(asked("d healthcheck", &set), Ok(all));
+    let named = ("h:1".to_owned(), Check::Alive);
+    assert_eq!(asked("d healthcheck --alive --metrics-addr h:1", &set), Ok(named));
+    let off = |variable: &str| (variable == "ONCECAST_METRICS_ADDR").then(|| "off".into());
+    for environment in [&no_environment as Environment<'_>, &off] {
+        let (code, message) = asked("d healthcheck", environment).unwrap_err();
+        assert!(code == 2 && message.contains("--metrics-addr (ONCECAST_METRICS_ADDR)"), "{message}");
+    }
+    assert!(asked("d healthcheck --metrics-addr nonsense", &set).unwrap_err().1.contains("\"nonsense\""));
+    assert!(asked("d --consumers h:1 healthcheck", &set).is_err(), "a setting that would not be looked at");
+}
+
+#[test]
+fn a_switch_is_on_by_its_flag_or_by_its_variable() {
+    let json = |line: &str, variable: &'static str| {
+        let environment = move |name: &str| (name == "ONCECAST_JSON").then(|| variable.into());
+        match TOOL.parse(words(line), &environment) {
+            Ok(Parsed::Run(ToolConfig::Status(config))) => Ok(config.json),
+            Err(error) => Err(error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(json("oncecast status", ""), Ok(false));
+    assert_eq!(json("oncecast status --json", ""), Ok(true));
+    assert_eq!(json("oncecast status --json", "no"), Ok(true), "a flag wins");
+    assert_eq!((json("oncecast status", "true"), json("oncecast status", "no")), (Ok(true), Ok(false)));
+    let error = json("oncecast status", "maybe").expect_err("neither");
+    assert!(error.contains("--json (ONCECAST_JSON)") && error.contains("yes or no"), "{error}");
+}
+
+#[test]
+fn one_name_has_one_meaning_in_all_programs() {
+    let mut seen: Vec<&Setting> = Vec::new();
+    for setting in tables().flatten() {
+        match seen.iter().find(|known| known.name == setting.name) {
+            Some(known) => assert_eq!(
+                (known.value, known.switch, known.secret),
+                (setting.value, setting.switch, setting.secret),
+                "ONCECAST_* is set for all programs: --{}",
+                setting.name
+            ),
+            None => seen.push(setting),
+        }
+    }
+}
+
+#[test]
+fn a_pattern_is_no_channel_unless_it_is_escaped() {
+    let error = dispatcher_error("d --consumers a:1 --channel orders.*");
+    assert!(error.contains("--channel (ONCECAST_CHANNEL)") && error.contains(r"write \*"), "{error}");
+    let set = |variable: &str| (variable == "ONCECAST_CHANNEL").then(|| OsString::from(r"orders.\*"));
+    assert_eq!(dispatcher_config("d --consumers a:1", &set).channel, "orders.*");
+    match PUBLISHER.parse(words("p"), &set) {
+        Ok(Parsed::Run(config)) => assert_eq!(config.channel, "orders.*"),
+        other => panic!("{other:?}"),
+    }
+    let relay = r"oncecast bench-relay --port 1 --results r --name n --channel";
+    for (channel, good) in [("a?", false), (r"a\?", true)] {
+        assert_eq!(TOOL.parse(words(&format!("{relay} {channel}")), &no_environment).is_ok(), good, "{channel}");
+        assert_eq!(
+            PUBLISHER.parse(words(&format!("p --channel {channel}")), &no_environment).is_ok(),
+            good,
+            "{channel}"
+        );
+    }
+    let error = dispatcher_error(r"d --consumers a:1 --group a* --channel a\*:control");
+    assert!(error.contains("the group does not use itself"), "by its real name: {error}");
+}
+
+/// Every setting of every program with every value; those that take it are listed by `takes`.
+#[test]
+fn a_url_with_a_password_is_taken_by_the_setting_for_it_alone_and_never_repeated() {
+    let url = "redis://app:s3cret@h:1";
+    for (program, settings) in [
+        ("oncecast-dispatcher", dispatcher::SETTINGS),
+        ("oncecast-consumer", consumer::SETTINGS),
+        ("oncecast-publisher", publisher::SETTINGS),
+        ("audit", audit::SETTINGS),
+        ("status", status::SETTINGS),
+        ("demo", demo::SETTINGS),
+        ("chaos", chaos::SETTINGS),
+        ("bench", bench::SETTINGS),
+    ] {
+        let read = |line: &str, environment: Environment<'_>| match program {
+            "oncecast-dispatcher" => {
+                DISPATCHER.parse(words(&format!("d --consumers a:1 {line}")), environment).map(drop)
+            }
+            "oncecast-consumer" => CONSUMER.parse(words(&format!("c {line}")), environment).map(drop),
+            "oncecast-publisher" => PUBLISHER.parse(words(&format!("p {line}")), environment).map(drop),
+            name => TOOL.parse(words(&format!("oncecast {name} {line}")), environment).map(drop),
+        };
+        for setting in settings.iter().filter(|setting| !setting.secret) {
+            let variable = variable_of(setting.name);
+            let name = setting.name;
+            let set = |asked: &str| (asked == variable).then(|| OsString::from(url));
+            let by_flag = (name != "consumers").then(|| read(&format!("--{name} {url}"), &no_environment));
+            let by_variable = (name != "consumers").then(|| read("", &set));
+            for outcome in [by_flag, by_variable].into_iter().flatten() {
+                let error = outcome.expect_err(name).to_string();
+                assert!(!error.contains("s3cret"), "{program} --{name}: {error}");
+                let named = setting.switch || error.contains(&format!("--{name} ({variable})"));
+                assert!(named && error.contains("not repeated") || setting.switch, "{program} --{name}: {error}");
+            }
+        }
+        let error = read(url, &no_environment).expect_err("a stray word").to_string();
+        assert!(!error.contains("s3cret"), "{program}: {error}");
+    }
+    let error = dispatcher_error(&format!("d --consumers b:1,{url}"));
+    assert!(error.contains("not repeated") && !error.contains("s3cret"), "{error}");
+    let file = |variable: &str| (variable == "ONCECAST_REDIS_URL_FILE").then(|| OsString::from(url));
+    let error = CONSUMER.parse(words("c"), &file).expect_err("no path").to_string();
+    assert!(error.contains("a URL in ONCECAST_REDIS_URL_FILE") && !error.contains("s3cret"), "{error}");
+}
+
+#[test]
+fn what_was_not_given_is_not_to_blame() {
+    let chaos =
+        |line: &str| TOOL.parse(words(&format!("oncecast chaos {line}")), &no_environment).expect_err(line).to_string();
+    assert!(chaos("--duration 5s").contains("--duration (ONCECAST_DURATION): got 5s"));
+    assert!(chaos("--every 0.000001ms").contains("--every (ONCECAST_EVERY): got 1ns, takes at least a millionth"));
+    assert!(chaos("--duration 8760h").contains("--duration (ONCECAST_DURATION): got"));
+    assert!(chaos("--every 10m").contains("--every (ONCECAST_EVERY): got 600s"));
+    assert!(chaos("--every 10s --duration 5s").contains("--every (ONCECAST_EVERY): got 10s"));
+}
+
+#[test]
+fn a_slip_in_a_flag_is_recognised() {
+    let slip = |line: &str| TOOL.parse(words(line), &no_environment).expect_err(line).to_string();
+    let error = dispatcher_error("d --consumer a:1");
+    assert!(error.contains("'--consumers'"), "{error}");
+    assert!(slip("oncecast status --wacth").contains("'--watch'"));
+    assert!(slip("oncecast statsu").contains("'status'"));
+    assert!(!slip("oncecast wit").contains("witness"), "hidden");
+}
+
+#[test]
+fn absurd_values_are_taken_or_refused_in_bounds() {
+    let long = "x".repeat(1 << 20);
+    let absurd = [
+        "",
+        " ",
+        "-1",
+        "0",
+        "-0",
+        "1e3",
+        "nan",
+        "inf",
+        "99999999999999999999",
+        "18446744073709551615",
+        "5124095576030431h",
+        "0.0000000001ms",
+        "x\ny\u{1b}[31m",
+        "ü€𝄞",
+        ",",
+        ",,,",
+        ":",
+        ":0",
+        "[::]:0",
+        "h:",
+        "a:1,",
+        "\\",
+        "*",
+        "%",
+        "@",
+        "://",
+        "/",
+        "../..",
+        "off",
+        "yes",
+        "redis://",
+        "redis+unix:///",
+        &long,
+    ];
+    for table in tables() {
+        let program: Vec<&str> = match table {
+            _ if std::ptr::eq(table, dispatcher::SETTINGS) => vec!["d"],
+            _ if std::ptr::eq(table, consumer::SETTINGS) => vec!["c"],
+            _ if std::ptr::eq(table, publisher::SETTINGS) => vec!["p"],
+            _ if std::ptr::eq(table, audit::SETTINGS) => vec!["oncecast", "audit"],
+            _ if std::ptr::eq(table, status::SETTINGS) => vec!["oncecast", "status"],
+            _ if std::ptr::eq(table, demo::SETTINGS) => vec!["oncecast", "demo"],
+            _ if std::ptr::eq(table, chaos::SETTINGS) => vec!["oncecast", "chaos"],
+            _ if std::ptr::eq(table, bench::SETTINGS) => vec!["oncecast", "bench"],
+            // Nobody types these.
+            _ => continue,
+        };
+        for setting in table {
+            for value in absurd {
+                let environment = |variable: &str| match variable {
+                    _ if variable == variable_of(setting.name) => Some(OsString::from(value)),
+                    "ONCECAST_CONSUMERS" => Some("a:1".into()),
+                    _ => None,
+                };
+                let line: Vec<OsString> = program.iter().map(OsString::from).collect();
+                let outcome = match program[..] {
+                    ["d"] => DISPATCHER.parse(line, &environment).map(drop),
+                    ["c"] => CONSUMER.parse(line, &environment).map(drop),
+                    ["p"] => PUBLISHER.parse(line, &environment).map(drop),
+                    _ => TOOL.parse(line, &environment).map(drop),
+                };
+                let Err(error) = outcome else { continue };
+                let text = error.to_string();
+                assert!(
+                    text.contains(&format!("--{} (ONCECAST_", setting.name)),
+                    "{} {value:.20?}: {text:.500}",
+                    setting.name
+                );
+                assert!(text.len() < 1_500 && !text.contains('\u{1b}'), "{} {value:.20?}: {text:.500}", setting.name);
+            }
+        }
+    }
+}

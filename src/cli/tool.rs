@@ -1,0 +1,85 @@
+//! The operator's tool, `oncecast`: its subcommands.
+
+use clap::{ArgMatches, Command};
+
+use crate::base::error::Result;
+use crate::base::setting::ConfigError;
+use crate::lab::bench::part_settings::{self, BenchPart};
+use crate::lab::bench::settings::BenchConfig;
+use crate::lab::chaos::settings::ChaosConfig;
+use crate::lab::demo::settings::DemoConfig;
+use crate::lab::witness::settings::WitnessConfig;
+use crate::lab::{bench, chaos, demo, witness};
+use crate::process::config::Environment;
+use crate::process::metrics::healthcheck;
+use crate::process::program::CommandLine;
+use crate::programs::audit::settings::AuditConfig;
+use crate::programs::status::settings::StatusConfig;
+use crate::programs::{audit, status};
+
+/// The tool's command line.
+pub const TOOL: CommandLine<ToolConfig> = CommandLine { command, read };
+
+/// A subcommand of `oncecast`, with its settings.
+#[derive(Clone, Debug)]
+pub enum ToolConfig {
+    /// Count the results.
+    Audit(Box<AuditConfig>),
+    /// Show the state of a group.
+    Status(Box<StatusConfig>),
+    /// Show a whole cluster at work.
+    Demo(DemoConfig),
+    /// Test a whole cluster with faults.
+    Chaos(Box<ChaosConfig>),
+    /// Be a consumer of a trial.
+    Witness(Box<WitnessConfig>),
+    /// Measure.
+    Bench(Box<BenchConfig>),
+    /// Be a process of a comparison.
+    BenchPart(Box<BenchPart>),
+}
+
+pub(super) fn command() -> Command {
+    Command::new("oncecast")
+        .about("Looks after Oncecast: consumer groups for Redis Pub/Sub.")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(audit::settings::command())
+        .subcommand(status::settings::command())
+        .subcommand(demo::settings::command())
+        .subcommand(chaos::settings::command())
+        .subcommand(bench::settings::command())
+        .subcommand(healthcheck::command())
+        .subcommand(witness::settings::command().hide(true))
+        .subcommands(part_settings::commands())
+}
+
+fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig, ConfigError> {
+    let (name, matches) = matches.subcommand().expect("clap demands a subcommand");
+    Ok(match name {
+        "audit" => ToolConfig::Audit(Box::new(audit::settings::read(matches, environment)?)),
+        "status" => ToolConfig::Status(Box::new(status::settings::read(matches, environment)?)),
+        "demo" => ToolConfig::Demo(demo::settings::read(matches, environment)?),
+        "chaos" => ToolConfig::Chaos(Box::new(chaos::settings::read(matches, environment)?)),
+        "witness" => ToolConfig::Witness(Box::new(witness::settings::read(matches, environment)?)),
+        "bench" => ToolConfig::Bench(Box::new(bench::settings::read(matches, environment)?)),
+        part => {
+            let part = part_settings::read(part, matches, environment)?;
+            ToolConfig::BenchPart(Box::new(part.expect("clap accepts no other subcommand")))
+        }
+    })
+}
+
+/// Runs a subcommand; gives the exit code if nothing failed.
+pub fn run_tool(config: ToolConfig) -> Result<u8> {
+    match config {
+        ToolConfig::Audit(config) => audit::run(&config),
+        ToolConfig::Status(config) => status::run(&config),
+        ToolConfig::Demo(config) => demo::run(&config),
+        ToolConfig::Chaos(config) => chaos::run(&config),
+        ToolConfig::Bench(config) => bench::run(&config),
+        ToolConfig::Witness(config) => witness::run(*config).map(|()| 0),
+        ToolConfig::BenchPart(part) => bench::run_part(*part).map(|()| 0),
+    }
+}

@@ -1,0 +1,188 @@
+//! The settings of `oncecast bench`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgMatches, Command};
+use log::LevelFilter;
+
+use super::kind::Kind;
+use super::parts::{PAYLOAD_BYTES, USUAL_BYTES};
+use crate::base::setting::ConfigError;
+use crate::lab::settings::REDIS_SERVER;
+use crate::process::config::Default::{Found, Text};
+use crate::process::config::{self, Environment, Setting, Values, quoted};
+use crate::process::log::settings::{LOG_LEVEL, log_level};
+
+/// The settings of `oncecast bench`.
+#[derive(Clone, Debug)]
+pub struct BenchConfig {
+    /// What is measured.
+    pub parts: BenchParts,
+    /// Whether all of it is to be short.
+    pub quick: bool,
+    /// What is compared.
+    pub kinds: Vec<Kind>,
+    /// How often the throughput of each kind is measured.
+    pub rounds: usize,
+    /// Messages of a round.
+    pub messages: u64,
+    /// Bytes of a message, unless they are what is varied.
+    pub payload: usize,
+    /// How far the publisher may be ahead of the results.
+    pub window: u64,
+    /// The most messages of a batch of a worker of the Streams group.
+    pub worker_batch: u64,
+    /// Messages per second at which latency is measured.
+    pub rates: Vec<u64>,
+    /// How long each latency, each point of a sweep, and idleness is measured.
+    pub time: Duration,
+    /// Whether Redis keeps an append-only file.
+    pub append_only: bool,
+    /// Where the numbers go.
+    pub json: Option<PathBuf>,
+    /// Where the picture goes.
+    pub svg: Option<PathBuf>,
+    /// The Redis server program, if it was named.
+    pub redis_server: Option<PathBuf>,
+    /// What is logged.
+    pub log_level: LevelFilter,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BenchParts {
+    /// Messages per second, CPU and memory.
+    pub throughput: bool,
+    /// From the time a message was to be sent to its result.
+    pub latency: bool,
+    /// Throughput over consumers, sizes, backlogs and times of the handler.
+    pub sweep: bool,
+}
+
+/// All of them, as `--help` lists them.
+pub const SETTINGS: &[Setting] = &[
+    Setting::switch(
+        "latency",
+        "Measure how long it takes from publishing to the recorded result, instead of throughput",
+    ),
+    Setting::switch(
+        "sweep",
+        "Measure throughput over the number of consumers, the size of messages, the backlog and the time a handler takes, \
+         instead",
+    ),
+    Setting::switch("quick", "Measure all three for a moment each, to see that it works"),
+    Setting::new(
+        "rounds",
+        "N",
+        Found("3, with --quick 1"),
+        "How often the throughput of each kind is measured, in turn",
+    ),
+    Setting::new("messages", "N", Found("2000000, with --quick 20000"), "Messages of a round"),
+    Setting::new("payload", "BYTES", Text("53"), "The size of a message, from 16 bytes; latency needs 53 for the time"),
+    Setting::new(
+        "window",
+        "N",
+        Text("50000"),
+        "How many messages the publisher may be ahead of the results: it is held back, so that all kinds are measured \
+         while they keep up",
+    ),
+    Setting::new(
+        "worker-batch",
+        "N",
+        Text("256"),
+        "The most messages that a worker of the Streams group takes at once",
+    ),
+    Setting::new("rates", "LIST", Found("1000,10000,50000, with --quick 1000"), "Messages per second for --latency"),
+    Setting::new(
+        "time",
+        "TIME",
+        Found("10s, with --quick 1s"),
+        "How long each latency, each point of a sweep, and idleness is measured",
+    ),
+    Setting::new("kinds", "LIST", Text("oncecast,streams,relay"), "What is measured"),
+    Setting::switch("append-only", "Have Redis keep an append-only file, written out every second"),
+    Setting::new("json-file", "FILE", Found("none"), "Write the numbers to this file"),
+    Setting::new("svg-file", "FILE", Found("none"), "Write a picture to this file"),
+    REDIS_SERVER,
+    LOG_LEVEL,
+];
+
+/// The definition of the subcommand.
+pub fn command() -> Command {
+    config::command(
+        "bench",
+        "\
+Measures Oncecast beside a native Redis Streams group and a bare relay, in one run, each with processes and a Redis of its own.
+
+oncecast: 2 dispatchers and 3 consumers. streams: 3 workers of a consumer group, which acknowledge a message and record its
+result in one transaction, as strong a promise for the result; in their favour nothing is ever trimmed or claimed. relay: a
+subscriber that records results and promises nothing, the floor of cost. All of them get their messages from the same
+program, which for streams calls XADD where it calls PUBLISH for the others. After each run the results are compared with
+what was sent: if one is missing or there twice, that is the end.",
+        "\
+Examples:
+  oncecast bench --json-file bench.json --svg-file bench.svg
+  oncecast bench --latency --rates 1000,10000
+  oncecast bench --sweep --kinds oncecast,streams --time 5s
+
+Times say something only on a machine that does nothing else.
+Exit codes: 0 measured, or interrupted, 3 a result was missing or recorded twice, 1 something could not be started, 2 wrong
+settings.",
+        SETTINGS,
+    )
+}
+
+/// Reads and checks the settings.
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<BenchConfig, ConfigError> {
+    let values = &Values::new(matches, SETTINGS, environment);
+    let quick = values.is_on("quick")?;
+    let (latency, sweep) = (values.is_on("latency")?, values.is_on("sweep")?);
+    let throughput = quick || !(latency || sweep);
+    let parts = BenchParts { throughput, latency: latency || quick, sweep: sweep || quick };
+    let payload = values.number("payload", *PAYLOAD_BYTES.start(), *PAYLOAD_BYTES.end())? as usize;
+    if parts.latency && payload < USUAL_BYTES {
+        let takes = format!("at least {USUAL_BYTES} bytes for latency: a message carries its time");
+        return Err(ConfigError::new("payload", payload, takes));
+    }
+    let time = values.duration("time")?.unwrap_or(Duration::from_secs(if quick { 1 } else { 10 }));
+    Ok(BenchConfig {
+        parts,
+        quick,
+        kinds: kinds(values)?,
+        rounds: values.optional_number("rounds", 1, 1_000)?.unwrap_or(if quick { 1 } else { 3 }) as usize,
+        messages: values.optional_number("messages", 1, 100_000_000)?.unwrap_or(if quick { 20_000 } else { 2_000_000 }),
+        payload,
+        window: values.number("window", 2, 10_000_000)?,
+        worker_batch: values.number("worker-batch", 1, 100_000)?,
+        rates: rates(values, if quick { "1000" } else { "1000,10000,50000" })?,
+        time,
+        append_only: values.is_on("append-only")?,
+        json: values.path("json-file")?,
+        svg: values.path("svg-file")?,
+        redis_server: values.path("redis-server")?,
+        log_level: log_level(values)?,
+    })
+}
+
+fn kinds(values: &Values<'_>) -> Result<Vec<Kind>, ConfigError> {
+    let text = values.required("kinds", "what is measured")?;
+    let names = Kind::ALL.map(Kind::name).join(", ");
+    let kind = |word: &str| Kind::ALL.into_iter().find(|kind| kind.name() == word.trim());
+    let kinds: Vec<Kind> = text
+        .split(',')
+        .map(|word| kind(word).ok_or_else(|| ConfigError::new("kinds", quoted(word), format_args!("some of {names}"))))
+        .collect::<Result<_, _>>()?;
+    let twice = kinds.iter().enumerate().find(|(number, kind)| kinds[..*number].contains(kind));
+    match twice {
+        Some((_, kind)) => Err(ConfigError::new("kinds", format_args!("{} twice", kind.name()), "each at most once")),
+        None => Ok(kinds),
+    }
+}
+
+fn rates(values: &Values<'_>, default: &str) -> Result<Vec<u64>, ConfigError> {
+    let text = values.text("rates")?.unwrap_or_else(|| default.to_owned());
+    let rate = |word: &str| word.trim().parse().ok().filter(|rate| (1..=1_000_000).contains(rate));
+    let takes = "whole numbers from 1 to 1000000, separated by commas";
+    text.split(',').map(|word| rate(word).ok_or_else(|| ConfigError::new("rates", quoted(word), takes))).collect()
+}

@@ -1,0 +1,168 @@
+//! The settings of `oncecast chaos`.
+
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Command};
+use log::LevelFilter;
+
+use crate::base::setting::ConfigError;
+use crate::lab::settings::REDIS_SERVER;
+use crate::lab::trial::plan::{Fault, Plan, Target};
+use crate::process::config::Default::{Found, Text};
+use crate::process::config::{self, Environment, Setting, Values, quoted};
+use crate::process::log::settings::{LOG_LEVEL, log_level};
+
+/// The settings of `oncecast chaos`.
+#[derive(Clone, Debug)]
+pub struct ChaosConfig {
+    /// The Redis server program, if it was named.
+    pub redis_server: Option<PathBuf>,
+    /// How many dispatchers.
+    pub dispatchers: usize,
+    /// How many consumers.
+    pub consumers: usize,
+    /// Messages per second.
+    pub rate: u64,
+    /// Messages in a burst; `None`: evenly spread.
+    pub batch: Option<u64>,
+    /// What happens, and for how long.
+    pub plan: Plan,
+    /// The folder for the report, if there is to be one.
+    pub report: Option<PathBuf>,
+    /// What is logged.
+    pub log_level: LevelFilter,
+}
+
+/// All of them, as `--help` lists them.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new("duration", "TIME", Text("120s"), "How long to publish"),
+    Setting::new("rate", "N", Text("26000"), "Messages published per second"),
+    Setting::new(
+        "batch",
+        "N",
+        Found("10000 from 20000 messages per second on, else 0"),
+        "Publish in bursts of N; 0: evenly spread",
+    ),
+    Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
+    Setting::new(
+        "faults",
+        "LIST",
+        Text("kill,pause,terminate"),
+        "What happens: kill (SIGKILL), pause (SIGSTOP, later SIGCONT), terminate (SIGTERM), cut (Redis closes a \
+         dispatcher's subscription), stall (Redis writes nothing for a while)",
+    ),
+    Setting::new(
+        "target",
+        "WHOM",
+        Text("any"),
+        "Who is struck: any, leader, dispatcher, consumer; stall strikes Redis, and cut only dispatchers",
+    ),
+    Setting::new("least-outage", "TIME", Text("100ms"), "The shortest time that a process is away or paused"),
+    Setting::new(
+        "outage",
+        "TIME",
+        Text("6s"),
+        "The longest time that a process is away or paused; at most half the time between two faults",
+    ),
+    Setting::new("seed", "N", Found("random"), "Draws the same faults again"),
+    Setting::new("dispatcher-count", "N", Text("2"), "How many dispatchers; one alone could not go on for another"),
+    Setting::new("consumer-count", "N", Text("3"), "How many consumers"),
+    Setting::new(
+        "report",
+        "DIR",
+        Found("none"),
+        "Write index.html with a picture of the run, and the picture alone, timeline.svg, to this folder",
+    ),
+    REDIS_SERVER,
+    LOG_LEVEL,
+];
+
+/// The definition of the subcommand.
+pub fn command() -> Command {
+    config::command(
+        "chaos",
+        "\
+Strikes a whole cluster under load with faults at random: processes are killed, stopped for a while, or asked to end.
+
+Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits until the cluster is whole again after
+the last one, so every message that anybody received must come out once. At the end the results are audited, and the
+report says how long it took after each fault until results flowed again, how often a handler ran more than once for a
+message, and how much memory each process took.",
+        "\
+Examples:
+  oncecast chaos --duration 10m --report chaos-report
+  oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
+
+Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
+wrong settings.",
+        SETTINGS,
+    )
+}
+
+/// Reads and checks the settings.
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosConfig, ConfigError> {
+    let values = &Values::new(matches, SETTINGS, environment);
+    let names = |all: &[&str]| all.join(", ");
+    let faults = values.required("faults", "faults separated by commas")?;
+    let fault = |word: &str| Fault::ALL.into_iter().find(|fault| fault.name() == word.trim());
+    let faults = faults.split(',').map(|word| {
+        let takes = || format!("some of {}, separated by commas", names(&Fault::ALL.map(Fault::name)));
+        fault(word).ok_or_else(|| ConfigError::new("faults", quoted(word), takes()))
+    });
+    let target = values.required("target", "whom to strike")?;
+    let target = Target::ALL
+        .into_iter()
+        .find(|known| known.name() == target)
+        .ok_or_else(|| ConfigError::new("target", quoted(&target), names(&Target::ALL.map(Target::name))))?;
+    let duration = |name| Ok(values.duration(name)?.expect("the setting has a default"));
+    /// From here on bursts of the usual size come at least twice a second.
+    const BURSTS_FROM: u64 = 20_000;
+    const BURST: u64 = 10_000;
+    let rate = values.number("rate", 1, 1_000_000)?;
+    let batch = values.optional_number("batch", 0, 1_000_000)?.unwrap_or(if rate < BURSTS_FROM { 0 } else { BURST });
+    let plan = Plan {
+        seed: values.optional_number("seed", 0, u64::MAX)?.unwrap_or_else(|| fastrand::u64(..1 << 32)),
+        every: duration("every")?,
+        duration: duration("duration")?,
+        faults: faults.collect::<Result<_, _>>()?,
+        target,
+        least_outage: duration("least-outage")?,
+        outage: duration("outage")?,
+    };
+    check_times(&plan, values)?;
+    Ok(ChaosConfig {
+        redis_server: values.path("redis-server")?,
+        dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
+        consumers: values.number("consumer-count", 1, 64)? as usize,
+        rate,
+        batch: Some(batch).filter(|batch| *batch > 0),
+        plan,
+        report: values.path("report")?,
+        log_level: log_level(values)?,
+    })
+}
+
+/// The faults must fit into the run, at least one and not too many. Of the two times the one that was given is to blame.
+fn check_times(plan: &Plan, values: &Values<'_>) -> Result<(), ConfigError> {
+    /// They are drawn before it begins.
+    const MOST_STRIKES: u128 = 1_000_000;
+    let Plan { every, duration, .. } = plan;
+    let blame_every = values.is_given("every");
+    let (too_many, too_few) = match blame_every {
+        true => (
+            format!("at least a millionth of --duration ({duration:?})"),
+            format!("at most two thirds of --duration ({duration:?}), so that something happens"),
+        ),
+        false => (
+            format!("at most a million times --every ({every:?})"),
+            format!("at least one and a half times --every ({every:?}), so that something happens"),
+        ),
+    };
+    let takes = match duration.as_nanos() / every.as_nanos() {
+        faults if faults > MOST_STRIKES => too_many,
+        _ if *every + *every / 2 > *duration => too_few,
+        _ => return Ok(()),
+    };
+    let (name, got) = if blame_every { ("every", every) } else { ("duration", duration) };
+    Err(ConfigError::new(name, format_args!("{got:?}"), takes))
+}

@@ -1,0 +1,63 @@
+//! The settings of `oncecast demo`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgMatches, Command};
+use log::LevelFilter;
+
+use crate::base::setting::ConfigError;
+use crate::lab::settings::REDIS_SERVER;
+use crate::process::config::Default::Text;
+use crate::process::config::{self, Environment, Setting, Values};
+use crate::process::log::settings::{LOG_LEVEL, log_level};
+
+/// The settings of `oncecast demo`.
+#[derive(Clone, Debug)]
+pub struct DemoConfig {
+    /// The Redis server program, if it was named.
+    pub redis_server: Option<PathBuf>,
+    /// Messages per second.
+    pub rate: u64,
+    /// How long to publish.
+    pub duration: Duration,
+    /// What is logged.
+    pub log_level: LevelFilter,
+}
+
+/// All of them, as `--help` lists them.
+pub const SETTINGS: &[Setting] = &[
+    REDIS_SERVER,
+    Setting::new("rate", "N", Text("2000"), "Messages published per second"),
+    Setting::new("duration", "TIME", Text("10s"), "How long to publish"),
+    LOG_LEVEL,
+];
+
+/// The definition of the subcommand.
+pub fn command() -> Command {
+    config::command(
+        "demo",
+        "\
+Starts a private Redis, 2 dispatchers, 3 consumers and a publisher, kills the leader once, and audits the results.
+
+Needs nothing but a redis-server or valkey-server on this machine, and leaves nothing behind.",
+        "\
+Example:
+  oncecast demo --rate 20000 --duration 30s
+
+Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
+wrong settings.",
+        SETTINGS,
+    )
+}
+
+/// Reads and checks the settings.
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DemoConfig, ConfigError> {
+    let values = &Values::new(matches, SETTINGS, environment);
+    Ok(DemoConfig {
+        redis_server: values.path("redis-server")?,
+        rate: values.number("rate", 1, 1_000_000)?,
+        duration: values.duration("duration")?.expect("the setting has a default"),
+        log_level: log_level(values)?,
+    })
+}

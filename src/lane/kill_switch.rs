@@ -1,0 +1,208 @@
+//! The kill switch: one atomic, set once with a reason, checked by every worker of a term.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// Why a term of leadership ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// The program was asked to stop.
+    Shutdown = 1,
+    /// Redis says that the lease is somebody else's.
+    LeaseLost,
+    /// By our own clock the lease may have run out.
+    LeaseExpired,
+    /// A script was refused: a newer epoch has begun.
+    Fenced,
+    /// Our own subscription dropped: what is published now, others have.
+    SubscriptionLost,
+    /// The cursor is not where we put it: Redis lost a part of its data.
+    CursorMoved,
+    /// What comes next was heard after a break, and another dispatcher has heard more of it.
+    NotEldest,
+    /// All that was heard before a break is taken in, and another dispatcher may hold more of it.
+    BeforeBreak,
+    /// Our own markers do not come back over our subscription: what is published, others have.
+    Deaf,
+    /// Redis no longer has what was taken in: the set of pending messages has vanished.
+    PendingLost,
+    /// A consumer has seen a higher epoch than ours.
+    EpochBehind,
+    /// A worker could not go on.
+    WorkerFailed,
+}
+
+impl Reason {
+    const ALL: [Reason; 12] = [
+        Reason::Shutdown,
+        Reason::LeaseLost,
+        Reason::LeaseExpired,
+        Reason::Fenced,
+        Reason::SubscriptionLost,
+        Reason::CursorMoved,
+        Reason::NotEldest,
+        Reason::BeforeBreak,
+        Reason::Deaf,
+        Reason::PendingLost,
+        Reason::EpochBehind,
+        Reason::WorkerFailed,
+    ];
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Shutdown => "shutdown",
+            Reason::LeaseLost => "lease-lost",
+            Reason::LeaseExpired => "lease-expired",
+            Reason::Fenced => "fenced",
+            Reason::SubscriptionLost => "subscription-lost",
+            Reason::CursorMoved => "cursor-moved",
+            Reason::NotEldest => "not-eldest",
+            Reason::BeforeBreak => "before-break",
+            Reason::Deaf => "deaf",
+            Reason::PendingLost => "pending-lost",
+            Reason::EpochBehind => "epoch-behind",
+            Reason::WorkerFailed => "worker-failed",
+        })
+    }
+}
+
+/// See the module's text. Clones are the same switch.
+#[derive(Clone, Debug)]
+pub struct KillSwitch(Arc<Switch>);
+
+#[derive(Debug)]
+struct Switch {
+    reason: AtomicU8,
+    made: Instant,
+    /// When it sets itself unless it is prolonged, in microseconds after `made`.
+    expires_us: AtomicU64,
+    // For those who wait for something else meanwhile, such as the next attempt.
+    lock: Mutex<()>,
+    set: Condvar,
+}
+
+impl KillSwitch {
+    /// A switch that sets itself at `expires`, for [`Reason::LeaseExpired`], unless it is prolonged: a worker that was paused
+    /// finds it set, even before the election has checked.
+    pub fn until(expires: Instant) -> KillSwitch {
+        let switch = KillSwitch(Arc::new(Switch {
+            reason: AtomicU8::new(0),
+            made: Instant::now(),
+            expires_us: AtomicU64::new(0),
+            lock: Mutex::new(()),
+            set: Condvar::new(),
+        }));
+        switch.prolong(expires);
+        switch
+    }
+
+    /// Moves the time at which it sets itself.
+    pub fn prolong(&self, expires: Instant) {
+        let after = expires.saturating_duration_since(self.0.made);
+        self.0.expires_us.store(after.as_micros() as u64, Ordering::Release);
+    }
+
+    /// Sets the switch; the first reason stays. Says whether this was the first.
+    pub fn set(&self, reason: Reason) -> bool {
+        let first = self.0.reason.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if first {
+            // Whoever looked before the store and is about to wait holds the lock until it does.
+            drop(self.0.lock.lock());
+            self.0.set.notify_all();
+        }
+        first
+    }
+
+    /// Why the term ends, if it does.
+    pub fn reason(&self) -> Option<Reason> {
+        self.is_set();
+        let set = self.0.reason.load(Ordering::Acquire);
+        Reason::ALL.into_iter().find(|reason| *reason as u8 == set)
+    }
+
+    /// Whether the term ends.
+    pub fn is_set(&self) -> bool {
+        if self.0.reason.load(Ordering::Acquire) != 0 {
+            return true;
+        }
+        let expired = self.0.made.elapsed().as_micros() as u64 >= self.0.expires_us.load(Ordering::Acquire);
+        if expired {
+            self.set(Reason::LeaseExpired);
+        }
+        expired
+    }
+
+    /// Waits until the switch is set, at most `limit`. Says whether it is.
+    pub fn wait(&self, limit: Duration) -> bool {
+        if !self.is_set() {
+            // Only the bare atomic is looked at under the lock: `set` takes it.
+            let mut guard = self.0.lock.lock();
+            if self.0.reason.load(Ordering::Acquire) == 0 {
+                self.0.set.wait_for(&mut guard, limit);
+            }
+        }
+        self.is_set()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    #[test]
+    fn the_first_reason_stays() {
+        let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(kill.reason(), None);
+        assert!(kill.clone().set(Reason::Fenced));
+        assert!(!kill.set(Reason::Shutdown));
+        assert_eq!(kill.reason(), Some(Reason::Fenced));
+    }
+
+    #[test]
+    fn it_sets_itself_when_its_time_is_over() {
+        let kill = KillSwitch::until(Instant::now());
+        assert_eq!(kill.reason(), Some(Reason::LeaseExpired));
+        let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
+        assert!(!kill.is_set());
+        kill.prolong(Instant::now());
+        assert!(kill.clone().is_set());
+    }
+
+    #[test]
+    fn whoever_waits_finds_that_its_time_is_over() {
+        let kill = KillSwitch::until(Instant::now() + Duration::from_millis(5));
+        let (done, is_done) = bounded(1);
+        // On a thread of its own, so that a wait that never ends fails the test.
+        std::thread::spawn(move || done.send(kill.wait(Duration::from_millis(50))));
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(20)), Ok(true));
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_switch_is_set() {
+        let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
+        let waiter = std::thread::spawn({
+            let kill = kill.clone();
+            move || kill.wait(Duration::from_secs(3600))
+        });
+        kill.set(Reason::Shutdown);
+        assert!(waiter.join().expect("it ends"));
+    }
+
+    #[test]
+    fn every_reason_reads_back() {
+        for reason in Reason::ALL {
+            let kill = KillSwitch::until(Instant::now() + Duration::from_secs(3600));
+            kill.set(reason);
+            assert_eq!(kill.reason(), Some(reason));
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Connecting, with one deadline for all addresses that a name has.
+//!
+//! Runs on the caller's thread. Limitation: a name is looked up by the system, which has time limits of its own; an address
+//! needs no look-up.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::address::Address;
+use super::stream::Stream;
+
+/// Connects to where something listens, within `limit` after the name was looked up.
+pub fn connect(address: &Address, limit: Duration) -> io::Result<Stream> {
+    match address {
+        Address::Tcp { host, port } => {
+            let found: Vec<SocketAddr> = (host.as_str(), *port).to_socket_addrs()?.collect();
+            connect_any(&found, Instant::now() + limit).map(|(stream, _)| stream)
+        }
+        Address::Unix(path) => Stream::over_unix(connect_unix(path, limit)?),
+    }
+}
+
+/// The addresses of `host:port`, in the order in which to try them.
+pub fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    address.to_socket_addrs().map(Iterator::collect)
+}
+
+/// Connects to the first of these addresses that accepts, until `deadline`: each gets an equal share of the time that is left,
+/// so that one that is silent leaves some to the next. Gives the address as well.
+pub fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> io::Result<(Stream, SocketAddr)> {
+    let mut last = io::Error::new(ErrorKind::NotFound, "the host name has no address");
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        match TcpStream::connect_timeout(address, left / (addresses.len() - tried) as u32) {
+            Ok(tcp) => return Ok((Stream::over_tcp(tcp)?, *address)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Connecting to a Unix socket waits while its backlog is full, as long as a write may wait.
+fn connect_unix(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(limit))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn the_first_address_that_accepts_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let open = listener.local_addr().expect("it is bound");
+        let closed = {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            listener.local_addr().expect("it is bound")
+        };
+        let (_, used) = connect_any(&[closed, open], Instant::now() + LIMIT).expect("the second one listens");
+        assert_eq!(used, open);
+        let refused = connect_any(&[closed], Instant::now() + LIMIT).expect_err("nothing listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(connect_any(&[], Instant::now() + LIMIT).expect_err("no address").kind(), ErrorKind::NotFound);
+        assert_eq!(connect_any(&[open], Instant::now()).expect_err("no time").kind(), ErrorKind::TimedOut);
+        let address = Address::Tcp { host: "localhost".to_owned(), port: open.port() };
+        connect(&address, LIMIT).expect("by name");
+        assert_eq!(resolve(&open.to_string()).expect("an address"), [open]);
+    }
+
+    /// A listener whose backlog is full does not answer any more: it stands for an address where packets get lost.
+    fn silent() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");
+        socket.listen(0).expect("it listens");
+        let listener: TcpListener = socket.into();
+        let address = listener.local_addr().expect("it is bound");
+        let mut waiting = Vec::new();
+        while let Ok(tcp) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            waiting.push(tcp);
+        }
+        (listener, waiting, address)
+    }
+
+    #[test]
+    fn a_silent_address_leaves_time_to_the_next() {
+        let (_listener, _waiting, silent) = silent();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let open = listener.local_addr().expect("it is bound");
+        let began = Instant::now();
+        let (_, used) = connect_any(&[silent, open], began + Duration::from_secs(1)).expect("the second one listens");
+        assert_eq!(used, open);
+        assert!(began.elapsed() >= Duration::from_millis(400), "the first was given its share");
+        let began = Instant::now();
+        let late = connect_any(&[silent, silent], began + Duration::from_millis(400)).expect_err("nothing answers");
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
+        assert!((Duration::from_millis(300)..LIMIT).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn unix_sockets_are_connected_by_path() {
+        let path = std::env::temp_dir().join(format!("oncecast-net-{}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).expect("a free path");
+        let connected = connect(&Address::Unix(path.clone()), LIMIT);
+        drop(listener);
+        let refused = connect(&Address::Unix(path.clone()), LIMIT).map(drop);
+        std::fs::remove_file(&path).expect("it was made here");
+        connected.expect("it listens");
+        assert_eq!(refused.expect_err("nothing listens").kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(connect(&Address::Unix(path), LIMIT).expect_err("no file").kind(), ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,139 @@
+//! Listening and accepting. A failure to accept is sorted by what the accepting thread does about it.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use super::stream::Stream;
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub struct Listener(TcpListener);
+
+/// Why no connection was accepted.
+#[derive(Debug)]
+pub enum NotAccepted {
+    /// No connection is waiting, and the listener does not block.
+    Nothing,
+    /// A connection ended before it was accepted, or a signal came: accept again at once.
+    Passing(io::Error),
+    /// The system gives no socket, mostly for want of files (`EMFILE`, `ENFILE`) or memory. The connection stays in the queue, so
+    /// accepting again at once would spin: pause, or close something first.
+    Exhausted(io::Error),
+}
+
+impl fmt::Display for NotAccepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotAccepted::Nothing => f.write_str("no connection is waiting"),
+            NotAccepted::Passing(error) | NotAccepted::Exhausted(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for NotAccepted {}
+
+impl From<io::Error> for NotAccepted {
+    fn from(error: io::Error) -> NotAccepted {
+        match error.kind() {
+            ErrorKind::WouldBlock => NotAccepted::Nothing,
+            // Linux also gives what the network says of the connection that is accepted.
+            ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::NetworkDown
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable => NotAccepted::Passing(error),
+            _ => NotAccepted::Exhausted(error),
+        }
+    }
+}
+
+impl Listener {
+    /// Listens on `host:port`; port 0 has the system choose one.
+    pub fn bind(address: &str) -> io::Result<Listener> {
+        TcpListener::bind(address).map(Listener)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// From now on [`accept`](Listener::accept) does not wait for a connection.
+    pub fn unblock(&self) -> io::Result<()> {
+        self.0.set_nonblocking(true)
+    }
+
+    /// Accepts a connection, which blocks whether or not the listener does. Gives the peer's address as well.
+    pub fn accept(&self) -> Result<(Stream, SocketAddr), NotAccepted> {
+        let (tcp, peer) = self.0.accept()?;
+        // The peer may be gone already.
+        let prepared = tcp.set_nonblocking(false).and_then(|()| Stream::over_tcp(tcp));
+        Ok((prepared.map_err(NotAccepted::Passing)?, peer))
+    }
+
+    /// Whether the system has `files` more files to give.
+    pub fn has_spare_files(&self, files: usize) -> bool {
+        (0..files).map(|_| self.0.try_clone()).collect::<io::Result<Vec<_>>>().is_ok()
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Listener {
+        Listener(listener)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_accepted_with_its_address_and_blocks() {
+        let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+        listener.unblock().expect("our own socket");
+        assert!(matches!(listener.accept(), Err(NotAccepted::Nothing)));
+        let mut peer = TcpStream::connect(listener.address().expect("it is bound")).expect("it listens");
+        let (mut stream, address) = loop {
+            match listener.accept() {
+                Ok(accepted) => break accepted,
+                Err(NotAccepted::Nothing) => std::thread::yield_now(),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        assert_eq!(address, peer.local_addr().expect("it is connected"));
+        let reader = std::thread::spawn(move || {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).map(|()| byte)
+        });
+        peer.write_all(b"x").expect("it is buffered");
+        assert_eq!(reader.join().expect("no panic").expect("it waited"), *b"x");
+    }
+
+    #[test]
+    fn failures_are_sorted_by_what_to_do() {
+        let of = |code| NotAccepted::from(io::Error::from_raw_os_error(code));
+        // ENFILE and EMFILE.
+        assert!(matches!(of(23), NotAccepted::Exhausted(_)) && matches!(of(24), NotAccepted::Exhausted(_)));
+        let passing = NotAccepted::from(io::Error::from(ErrorKind::ConnectionAborted));
+        assert!(matches!(passing, NotAccepted::Passing(_)));
+        assert!(Listener::bind("127.0.0.1:0").expect("a free port").has_spare_files(4));
+    }
+}

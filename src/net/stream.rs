@@ -1,0 +1,312 @@
+//! A connection: one value to read and write, or two halves for two threads.
+//!
+//! What the halves share has no state that a call changes, so neither waits for the other. Reading and writing have each their
+//! own [`Wait`]; only whether the socket blocks at all is common to both, and set on the whole stream.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::{SockRef, TcpKeepalive};
+
+use super::raw::Raw;
+
+/// How long a call waits until it can read or write something. When that is over it fails with [`ErrorKind::TimedOut`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// As long as it takes.
+    Forever,
+    /// Each call at most for so long. A signal ends a call early, with [`ErrorKind::Interrupted`].
+    Each(Duration),
+    /// All calls together until then: also a peer that sends a byte now and then meets it.
+    Until(Instant),
+    /// Not at all: the call fails with [`ErrorKind::WouldBlock`].
+    Never,
+}
+
+/// When a peer that has vanished without a word is noticed.
+#[derive(Clone, Copy, Debug)]
+pub struct Keepalive {
+    /// The silence after which the first probe is sent.
+    pub after: Duration,
+    /// The time between two probes.
+    pub every: Duration,
+}
+
+/// A connection. See the module's text.
+#[derive(Debug)]
+pub struct Stream {
+    reader: Reader,
+    writer: Writer,
+}
+
+/// The half of a stream that reads.
+#[derive(Debug)]
+pub struct Reader {
+    closer: Closer,
+    wait: Wait,
+}
+
+/// The half of a stream that writes.
+#[derive(Debug)]
+pub struct Writer {
+    closer: Closer,
+    wait: Wait,
+    written_bytes: u64,
+}
+
+/// Ends a connection from any thread. The socket itself is closed when its halves and closers are gone.
+#[derive(Clone, Debug)]
+pub struct Closer(Arc<Raw>);
+
+impl Stream {
+    /// A stream over a connected TCP socket that blocks. Small writes go out at once.
+    pub fn over_tcp(tcp: TcpStream) -> io::Result<Stream> {
+        tcp.set_nodelay(true)?;
+        Stream::over(Raw::Tcp(tcp))
+    }
+
+    /// A stream over a connected Unix socket that blocks.
+    pub fn over_unix(unix: UnixStream) -> io::Result<Stream> {
+        Stream::over(Raw::Unix(unix))
+    }
+
+    fn over(raw: Raw) -> io::Result<Stream> {
+        raw.set_read_timeout(None)?;
+        raw.set_write_timeout(None)?;
+        let closer = Closer(Arc::new(raw));
+        let reader = Reader { closer: closer.clone(), wait: Wait::Forever };
+        Ok(Stream { reader, writer: Writer { closer, wait: Wait::Forever, written_bytes: 0 } })
+    }
+
+    /// Has the system look after a silent peer. A Unix socket needs nothing of the kind.
+    pub fn set_keepalive(&self, Keepalive { after, every }: Keepalive) -> io::Result<()> {
+        match &*self.reader.closer.0 {
+            Raw::Tcp(tcp) => {
+                let keepalive = TcpKeepalive::new().with_time(after).with_interval(every);
+                SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+            }
+            Raw::Unix(_) => Ok(()),
+        }
+    }
+
+    /// How long reading and writing wait.
+    pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.reader.closer.0.set_nonblocking(wait == Wait::Never)?;
+        self.reader.set_wait(wait)?;
+        self.writer.set_wait(wait)
+    }
+
+    /// How long reading waits, of a stream that blocks.
+    pub fn set_read_wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.reader.set_wait(wait)
+    }
+
+    /// How long writing waits, of a stream that blocks.
+    pub fn set_write_wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.writer.set_wait(wait)
+    }
+
+    /// Bytes that the system has taken, in all.
+    pub fn written_bytes(&self) -> u64 {
+        self.writer.written_bytes
+    }
+
+    /// The two halves, for two threads.
+    pub fn split(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
+    }
+
+    /// Something that ends the connection from another thread.
+    pub fn closer(&self) -> Closer {
+        self.reader.closer.clone()
+    }
+
+    /// Ends both directions.
+    pub fn shutdown(&self) {
+        self.reader.closer.shutdown();
+    }
+
+    /// Closes in order: says that nothing more is written, then reads until the peer has closed, too; see
+    /// [`Reader::linger`].
+    pub fn linger(&mut self, deadline: Instant, most_bytes: usize) {
+        self.reader.closer.finish_writing();
+        self.reader.linger(deadline, most_bytes);
+    }
+}
+
+impl Reader {
+    /// How long reading waits. [`Wait::Never`] is for whole streams.
+    pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.wait = wait;
+        match each(wait) {
+            Some(timeout) => self.closer.0.set_read_timeout(timeout),
+            None => Ok(()),
+        }
+    }
+
+    /// Something that ends the connection from another thread.
+    pub fn closer(&self) -> Closer {
+        self.closer.clone()
+    }
+
+    /// Ends both directions.
+    pub fn shutdown(&self) {
+        self.closer.shutdown();
+    }
+
+    /// Reads and discards until the peer has closed, `deadline` has come, or it has sent `most_bytes`.
+    ///
+    /// Closing a socket with unread bytes makes the system reset the connection, and the peer might never see what was
+    /// written last.
+    pub fn linger(&mut self, deadline: Instant, most_bytes: usize) {
+        let mut discarded = [0; 16 << 10];
+        let mut left = most_bytes;
+        // A socket that does not block must for this.
+        let _ = self.closer.0.set_nonblocking(false);
+        self.wait = Wait::Until(deadline);
+        while left > 0 {
+            match self.read(&mut discarded) {
+                Ok(count @ 1..) => left = left.saturating_sub(count),
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Writer {
+    /// How long writing waits. [`Wait::Never`] is for whole streams.
+    pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.wait = wait;
+        match each(wait) {
+            Some(timeout) => self.closer.0.set_write_timeout(timeout),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes that the system has taken, in all.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Something that ends the connection from another thread.
+    pub fn closer(&self) -> Closer {
+        self.closer.clone()
+    }
+
+    /// Ends both directions.
+    pub fn shutdown(&self) {
+        self.closer.shutdown();
+    }
+}
+
+impl Closer {
+    /// Ends both directions: whatever reads or writes comes back at once.
+    pub fn shutdown(&self) {
+        // It may be closed already, which is what is wanted.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+
+    /// Says that nothing more is written; the peer sees the end of what it reads.
+    pub fn finish_writing(&self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+}
+
+/// The socket's own timeout, where it is set once for many calls.
+fn each(wait: Wait) -> Option<Option<Duration>> {
+    match wait {
+        Wait::Forever => Some(None),
+        Wait::Each(limit) => Some(Some(limit)),
+        // Set before each call.
+        Wait::Until(_) => None,
+        // The timeout of a socket that does not block is not looked at.
+        Wait::Never => None,
+    }
+}
+
+/// Does something that may wait, for as long as `wait` says.
+fn within<T>(
+    wait: Wait,
+    set_timeout: impl Fn(Option<Duration>) -> io::Result<()>,
+    mut act: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let Wait::Until(deadline) = wait else {
+        return act().map_err(|error| match error.kind() {
+            // What a timeout of the socket gives.
+            ErrorKind::WouldBlock if wait != Wait::Never => ErrorKind::TimedOut.into(),
+            _ => error,
+        });
+    };
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        set_timeout(Some(left))?;
+        match act() {
+            Err(error) if is_transient(error.kind()) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether an error of a stream says no more than that there is nothing to do now: the connection is as good as before.
+pub fn is_transient(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let raw = &*self.closer.0;
+        within(self.wait, |timeout| raw.set_read_timeout(timeout), || raw.read(buffer))
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let raw = &*self.closer.0;
+        let written = within(self.wait, |timeout| raw.set_write_timeout(timeout), || raw.write(bytes))?;
+        self.written_bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// For a poller.
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.closer.0.as_fd()
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;

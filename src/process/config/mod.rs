@@ -1,0 +1,25 @@
+//! How a setting is read: flags, their environment variables and secret files, checked once at start.
+//!
+//! Each setting `--some-name` may also be given as `ONCECAST_SOME_NAME`; a secret also as the path of a file in
+//! `ONCECAST_SOME_NAME_FILE`. A flag wins over the variable, the variable over the file. A value that can't be used
+//! stops the program before it does anything, with a [`ConfigError`](crate::base::setting::ConfigError) that names the
+//! setting, its value and what it takes.
+//!
+//! Which settings there are is written beside what they configure; nothing here knows them.
+//!
+//! [`warnings`] reports what is odd but no reason to stop: variables that no program knows, and secret files that everybody
+//! can read. A variable has the same meaning for all programs, so one file of variables may serve all. A URL with a password
+//! is shown nowhere, and only a secret setting takes one.
+
+mod command;
+mod secret;
+mod setting;
+mod suggestion;
+mod values;
+mod warnings;
+
+pub use self::command::command;
+pub use self::setting::{Default, Setting};
+pub use self::suggestion::completed;
+pub use self::values::{Environment, PLAIN_NAME, Values, check_host_port, environment, is_plain_name, quoted};
+pub use self::warnings::warnings;

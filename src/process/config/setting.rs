@@ -1,0 +1,70 @@
+//! What a setting is: its name, its value, its default and its help.
+
+use clap::Arg;
+
+use crate::base::setting::variable_of;
+
+/// One setting, as `--help` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub(crate) name: &'static str,
+    pub(crate) value: &'static str,
+    pub(super) default: Default,
+    help: &'static str,
+    pub(crate) secret: bool,
+    /// Given or not, without a value.
+    pub(crate) switch: bool,
+}
+
+/// What a setting is if it is not given.
+#[derive(Clone, Copy, Debug)]
+pub enum Default {
+    /// It has to be given.
+    Required,
+    /// This text.
+    Text(&'static str),
+    /// No text: the program finds the value itself, as described.
+    Found(&'static str),
+}
+
+impl Setting {
+    /// A setting with a value, whose placeholder in `--help` is `value`.
+    pub const fn new(name: &'static str, value: &'static str, default: Default, help: &'static str) -> Setting {
+        Setting { name, value, default, help, secret: false, switch: false }
+    }
+
+    /// A setting that is given or not.
+    pub const fn switch(name: &'static str, help: &'static str) -> Setting {
+        Setting { name, value: "", default: Default::Found("no"), help, secret: false, switch: true }
+    }
+
+    /// The same setting, whose value must not be shown and may be read from a file.
+    pub const fn secret(mut self) -> Setting {
+        self.secret = true;
+        self
+    }
+
+    /// The setting as a flag.
+    pub(super) fn arg(&self) -> Arg {
+        let variable = variable_of(self.name);
+        let default = match self.default {
+            Default::Required => "required".to_owned(),
+            Default::Text(text) => format!("default: {text}"),
+            Default::Found(how) => format!("default: {how}"),
+        };
+        let file =
+            if self.secret { format!(", or the path of a file with it in {variable}_FILE") } else { String::new() };
+        // We read the variable, not clap: --help must not show its value.
+        let arg =
+            Arg::new(self.name).long(self.name).help(format!("{}\n[{default}] [env: {variable}{file}]", self.help));
+        match self.switch {
+            // The word after it is not taken for its value.
+            true => arg
+                .action(clap::ArgAction::Set)
+                .num_args(0)
+                .value_parser(clap::value_parser!(String))
+                .default_missing_value("yes"),
+            false => arg.value_name(self.value).allow_hyphen_values(true),
+        }
+    }
+}

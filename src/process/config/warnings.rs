@@ -1,0 +1,160 @@
+//! What is odd about the environment, though no reason to stop: variables that no program knows, and secret files that
+//! everybody can read.
+//!
+//! A variable that another program knows is fine: one file of variables may serve all programs. So are the names that
+//! Kubernetes makes up for a service called `oncecast…`.
+//!
+//! A secret file that everybody can read causes a warning and is used: platforms mount secrets that way into containers
+//! without other users. Files under `/run/secrets` cause no warning, and neither do files in a folder that others can't
+//! enter, such as those of systemd's credentials.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use super::secret::is_exposed;
+use super::setting::Setting;
+use super::suggestion::nearest;
+use crate::base::setting::{PREFIX, variable_of};
+use crate::base::text::Quoted;
+
+/// The most unknown variables that are reported, and the most bytes of a name that are shown.
+const MAX_UNKNOWN: usize = 10;
+const MAX_NAME_BYTES: usize = 64;
+
+/// What is odd about these variables, one line of the log each. `settings` are those of all programs.
+pub fn warnings<'a>(
+    variables: &[(OsString, OsString)],
+    settings: impl IntoIterator<Item = &'a Setting>,
+) -> Vec<String> {
+    let known = Known::new(settings);
+    let texts = || variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value)));
+    let unknown = texts().filter(|(name, value)| known.is_odd(name, value)).map(|(name, _)| {
+        let shown = &name[..name.floor_char_boundary(MAX_NAME_BYTES)];
+        let meant = nearest(PREFIX, shown, known.names()).map_or("no program has such a setting".to_owned(), |meant| {
+            format!("no program has such a setting; did you mean {meant}?")
+        });
+        format!("event=variable-unknown variable={} problem={}", Quoted(shown), Quoted(meant))
+    });
+    let exposed = texts().filter(|(name, value)| known.files.iter().any(|file| file == name) && !value.is_empty());
+    let exposed = exposed.filter(|(_, path)| is_exposed(Path::new(path))).map(|(name, path)| {
+        let advice =
+            format!("every user of this machine can read this secret; chmod o-r {}", Path::new(path).display());
+        format!("event=secret-exposed variable={name} problem={}", Quoted(advice))
+    });
+    unknown.take(MAX_UNKNOWN).chain(exposed).collect()
+}
+
+/// The names of all variables of all programs.
+struct Known {
+    variables: Vec<String>,
+    /// Those that name the file of a secret.
+    files: Vec<String>,
+}
+
+impl Known {
+    fn new<'a>(settings: impl IntoIterator<Item = &'a Setting>) -> Known {
+        let mut known = Known { variables: Vec::new(), files: Vec::new() };
+        for setting in settings {
+            let variable = variable_of(setting.name);
+            if setting.secret {
+                known.files.push(format!("{variable}_FILE"));
+            }
+            known.variables.push(variable);
+        }
+        known
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().chain(&self.files).map(String::as_str)
+    }
+
+    fn is_odd(&self, name: &str, value: &OsStr) -> bool {
+        name.starts_with(PREFIX) && !self.names().any(|known| known == name) && !is_of_kubernetes(name, value)
+    }
+}
+
+/// Whether Kubernetes sets this variable: it gives containers the address of a service `oncecast-x` as
+/// `ONCECAST_X_SERVICE_HOST` and in other forms.
+fn is_of_kubernetes(name: &str, value: &OsStr) -> bool {
+    let is_address =
+        ["tcp://", "udp://", "sctp://"].iter().any(|begin| value.as_encoded_bytes().starts_with(begin.as_bytes()));
+    let is_part = ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| name.contains(protocol)) && name.contains("_PORT_");
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT") && is_address
+        || is_part
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::setting::Default::Text;
+    use super::*;
+
+    const SETTINGS: &[Setting] = &[
+        Setting::new("consumers", "LIST", Text(""), ""),
+        Setting::new("group", "NAME", Text(""), ""),
+        Setting::new("rate", "N", Text(""), ""),
+        Setting::new("metrics-addr", "HOST:PORT", Text(""), ""),
+        Setting::new("redis-url", "URL", Text(""), "").secret(),
+    ];
+
+    fn of(variables: &[(&str, &str)]) -> Vec<String> {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        warnings(&variables, SETTINGS)
+    }
+
+    #[test]
+    fn a_variable_that_no_program_knows_is_reported_with_the_nearest_name() {
+        let found = of(&[
+            ("ONCECAST_CONSUMER", "a:1"),
+            ("ONCECAST_GROUP_FILE", "x"),
+            ("ONCECAST_NONSENSE", "s3cret"),
+            ("ONCECAST_RATE", "another program's"),
+            ("ONCECAST_SERVICE_HOST", "10.0.0.1"),
+            ("ONCECAST_CONSUMER_PORT", "tcp://10.0.0.1:6969"),
+            ("ONCECAST_PORT_6969_TCP_ADDR", "10.0.0.1"),
+            ("ONCECAST_METRICS_PORT", "9464"),
+            ("PATH", "/bin"),
+        ]);
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert!(found[3].contains("variable=ONCECAST_METRICS_PORT "), "no address: {found:?}");
+        assert!(found[0].contains("variable=ONCECAST_CONSUMER ") && found[0].contains("mean ONCECAST_CONSUMERS?"));
+        assert!(found[1].contains("variable=ONCECAST_GROUP_FILE "), "a file only for secrets: {found:?}");
+        assert!(found[2].contains("no program has such a setting") && !found[2].contains("mean"), "{found:?}");
+        assert!(!found.concat().contains("s3cret"));
+    }
+
+    #[test]
+    fn of_many_unknown_variables_some_are_found() {
+        let names: Vec<String> = (0..100).map(|number| format!("ONCECAST_{}{number}", "X".repeat(100))).collect();
+        let found = of(&names.iter().map(|name| (name.as_str(), "")).collect::<Vec<_>>());
+        assert!(found.len() == MAX_UNKNOWN && found.iter().all(|line| line.len() < 200), "{found:?}");
+    }
+
+    #[test]
+    fn a_secret_that_everybody_can_read_is_found() {
+        let folder = std::env::temp_dir().join(format!("oncecast-secret-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a new folder");
+        let file = folder.join("url");
+        fs::write(&file, "redis://:s3cret@h\n").expect("a file");
+        let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("our own");
+        let found = || of(&[("ONCECAST_REDIS_URL_FILE", &file.display().to_string())]);
+        chmod(&folder, 0o755);
+        chmod(&file, 0o644);
+        let found_now = found();
+        assert!(
+            found_now.len() == 1 && found_now[0].contains("secret-exposed") && found_now[0].contains("chmod o-r"),
+            "{found_now:?}"
+        );
+        assert!(!found_now[0].contains("s3cret"));
+        chmod(&file, 0o640);
+        assert!(found().is_empty(), "others can't");
+        chmod(&file, 0o644);
+        chmod(&folder, 0o700);
+        assert!(found().is_empty(), "others can't come near it");
+        fs::remove_dir_all(&folder).expect("our own");
+    }
+}

@@ -1,0 +1,85 @@
+//! Settings that several programs have: the Redis server, the group, the channel.
+
+use log::LevelFilter;
+
+use super::channel::exact_name;
+use crate::base::setting::ConfigError;
+use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
+use crate::process::config::Default::Text;
+use crate::process::config::{Setting, Values, quoted};
+use crate::process::log::settings::log_level;
+use crate::process::metrics::settings::{METRICS_ADDR, metrics_addr};
+
+const URL_FORM: &str = "redis://[user:password@]host[:port][/db] or redis+unix:///path";
+
+/// The Redis server.
+pub const REDIS_URL: Setting = Setting::new(
+    "redis-url",
+    "URL",
+    Text("redis://127.0.0.1:6379"),
+    "The Redis server: redis://[user:password@]host[:port][/db] or redis+unix:///path",
+)
+.secret();
+/// The consumer group.
+pub const GROUP: Setting = Setting::new(
+    "group",
+    "NAME",
+    Text("messages"),
+    "The consumer group; every key in Redis starts with it. Put braces around it for Redis Cluster",
+);
+/// The channel with the group's messages.
+pub const CHANNEL: Setting = Setting::new(
+    "channel",
+    "NAME",
+    Text("messages:published"),
+    "The channel that users publish on: one name, no pattern. Put a backslash before each * ? [ ] \\ in it",
+);
+
+/// What every program takes.
+#[derive(Clone, Debug)]
+pub struct CommonConfig {
+    /// The Redis server.
+    pub redis: Server,
+    /// The group's keys.
+    pub keys: Keys,
+    /// What is logged.
+    pub log_level: LevelFilter,
+    /// Where metrics are served, if they are.
+    pub metrics_addr: Option<String>,
+}
+
+impl CommonConfig {
+    /// Reads what the program at hand takes of it: not every program serves metrics.
+    pub fn read(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
+        let url = values.required("redis-url", URL_FORM)?;
+        // The value is not repeated: it may hold a password.
+        let mut redis = Server::parse(&url).map_err(|problem| {
+            ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL_FORM)
+        })?;
+        if !values.is_given("redis-url") {
+            redis = redis.by_default();
+        }
+        let group = values.required("group", "a name")?;
+        if !is_group(&group) {
+            return Err(ConfigError::new("group", quoted(&group), GROUP_FORM));
+        }
+        let metrics_addr = if values.has(&METRICS_ADDR) { metrics_addr(values)? } else { None };
+        let keys = Keys::in_database(&group, redis.database());
+        Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics_addr })
+    }
+}
+
+/// Reads a channel's name.
+pub fn channel_name(values: &Values<'_>) -> Result<String, ConfigError> {
+    let text = values.required("channel", "a channel's name")?;
+    exact_name(&text).map_err(|takes| ConfigError::new("channel", quoted(&text), takes))
+}
+
+/// Reads the name of the channel that users publish on, which is none of the group's own.
+pub fn published_channel(values: &Values<'_>, keys: &Keys) -> Result<String, ConfigError> {
+    let channel = channel_name(values)?;
+    if channel == keys.control || channel.starts_with(&keys.alive_prefix) {
+        return Err(ConfigError::new("channel", quoted(&channel), "a channel that the group does not use itself"));
+    }
+    Ok(channel)
+}

@@ -1,0 +1,151 @@
+//! The settings of the consumer program.
+
+use std::thread;
+use std::time::Duration;
+
+use clap::{ArgMatches, Command};
+
+use crate::base::setting::ConfigError;
+use crate::consumer::{ConsumerBuilder, stamp};
+use crate::process::config::Default::{Found, Text};
+use crate::process::config::{Environment, PLAIN_NAME, Setting, Values, check_host_port, is_plain_name, quoted};
+use crate::process::log::settings::LOG_LEVEL;
+use crate::process::metrics::settings::METRICS_ADDR;
+use crate::process::program::{self, CommandLine};
+use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::wire;
+
+/// The settings of a consumer.
+#[derive(Clone, Debug)]
+pub struct ConsumerConfig {
+    /// What every program takes.
+    pub common: CommonConfig,
+    /// Where it listens, `host:port`.
+    pub listen: String,
+    /// Its name.
+    pub consumer_id: String,
+    /// Handlers at the same time.
+    pub concurrency: usize,
+    /// The most messages in hand.
+    pub prefetch: u32,
+    /// The built-in handler's name.
+    pub handler: String,
+    /// When a handler is given up; `None`: never.
+    pub handler_timeout: Option<Duration>,
+    /// About how many results are kept; 0: all.
+    pub result_maxlen: u64,
+}
+
+/// All of them, as `--help` lists them.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new("listen", "HOST:PORT", Text("127.0.0.1:6969"), "Where dispatchers connect"),
+    REDIS_URL,
+    GROUP,
+    Setting::new("consumer-id", "NAME", Found("the listen address"), "This consumer's name, recorded with each result"),
+    Setting::new("concurrency", "N", Found("number of cores"), "Handlers that run at the same time"),
+    Setting::new(
+        "prefetch",
+        "N",
+        Text("1024"),
+        "The most messages in hand at once; small for slow handlers, so that none waits here while others idle",
+    ),
+    Setting::new(
+        "handler",
+        "NAME",
+        Text("stamp"),
+        "What is done with a message: stamp (adds random_property and consumer_id)",
+    ),
+    Setting::new(
+        "handler-timeout-ms",
+        "MS",
+        Text("0"),
+        "A handler that runs longer is given up and its message goes to another consumer; 0: never",
+    ),
+    Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
+    LOG_LEVEL,
+    METRICS_ADDR,
+];
+
+/// The consumer's settings and one more, for consumers with another handler.
+pub const fn consumer_and(one_more: Setting) -> [Setting; SETTINGS.len() + 1] {
+    let mut settings = [one_more; SETTINGS.len() + 1];
+    let mut number = 0;
+    while number < SETTINGS.len() {
+        settings[number] = SETTINGS[number];
+        number += 1;
+    }
+    settings
+}
+
+/// The program's command line.
+pub const COMMAND_LINE: CommandLine<ConsumerConfig> = CommandLine { command, read };
+
+/// Its definition.
+pub fn command() -> Command {
+    let about = "\
+Works on the messages that dispatchers hand it, and stores each result once, in the stream <group>:processed.
+
+This program has one built-in handler, for trying things out and for tests. For work of your own write a consumer with
+the library: a handler is a closure.";
+    let after = "\
+Example:
+  oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
+
+Ends on SIGTERM or SIGINT: asks for no more, finishes what it has in hand for up to 7 s, and hands the rest back. A
+second signal ends it at once.
+Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
+    program::service("oncecast-consumer", about, after, SETTINGS)
+}
+
+/// Reads and checks the settings.
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ConsumerConfig, ConfigError> {
+    let values = &Values::new(matches, SETTINGS, environment);
+    read_values(values)
+}
+
+/// Reads and checks a consumer's settings among others.
+pub fn read_values(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
+    let listen = values.required("listen", "an address, host:port")?;
+    // Port 0 takes any free one.
+    let any_port = listen.strip_suffix(":0").map(|host| format!("{host}:1"));
+    check_host_port("listen", any_port.as_deref().unwrap_or(&listen), "an address, host:port")?;
+    let cores = || thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    Ok(ConsumerConfig {
+        common: CommonConfig::read(values)?,
+        consumer_id: match values.text("consumer-id")? {
+            Some(id) if is_plain_name(&id) => id,
+            Some(id) => return Err(ConfigError::new("consumer-id", quoted(&id), PLAIN_NAME)),
+            None => listen.clone(),
+        },
+        listen,
+        concurrency: values.optional_number("concurrency", 1, 4_096)?.unwrap_or_else(cores) as usize,
+        prefetch: values.number("prefetch", 1, wire::MAX_IDS as u64)? as u32,
+        handler: match values.required("handler", "stamp")? {
+            handler if handler == "stamp" => handler,
+            other => return Err(ConfigError::new("handler", quoted(&other), "stamp")),
+        },
+        handler_timeout: Some(values.millis("handler-timeout-ms", 0, 86_400_000)?).filter(|limit| !limit.is_zero()),
+        result_maxlen: values.number("result-maxlen", 0, u64::MAX >> 11)?,
+    })
+}
+
+impl From<ConsumerConfig> for ConsumerBuilder {
+    fn from(config: ConsumerConfig) -> ConsumerBuilder {
+        let mut builder = ConsumerBuilder::default()
+            .redis_server(config.common.redis)
+            .group(config.common.keys.group)
+            .concurrency(config.concurrency)
+            .prefetch(config.prefetch)
+            .handler_timeout(config.handler_timeout)
+            .result_maxlen(config.result_maxlen)
+            .handler(stamp);
+        // The default id is the listen address; with port 0 that is known only once it listens.
+        if config.consumer_id != config.listen {
+            builder = builder.consumer_id(config.consumer_id);
+        }
+        if let Some(address) = config.common.metrics_addr {
+            builder = builder.metrics_addr(address);
+        }
+        builder.listen(config.listen)
+    }
+}

@@ -1,0 +1,174 @@
+//! The settings of a dispatcher.
+
+use std::time::Duration;
+
+use clap::{ArgMatches, Command};
+
+use crate::base::id::DispatcherId;
+use crate::base::setting::ConfigError;
+use crate::lane::retry_policy::RetryPolicy;
+use crate::process::config::Default::{Found, Required, Text};
+use crate::process::config::{Environment, Setting, Values, check_host_port, is_plain_name, quoted};
+use crate::process::log::settings::LOG_LEVEL;
+use crate::process::metrics::settings::METRICS_ADDR;
+use crate::process::program::{self, CommandLine};
+use crate::programs::common::{CHANNEL, CommonConfig, GROUP, REDIS_URL, published_channel};
+use crate::wire;
+
+/// The settings of a dispatcher.
+#[derive(Clone, Debug)]
+pub struct DispatcherConfig {
+    /// What every program takes.
+    pub common: CommonConfig,
+    /// The channel that users publish on.
+    pub channel: String,
+    /// The consumers' addresses, `host:port`, at least one, all different.
+    pub consumers: Vec<String>,
+    /// The name part of the dispatcher's id.
+    pub name: String,
+    /// How long the lease lasts.
+    pub lease_ttl: Duration,
+    /// How long a link may be silent.
+    pub link_timeout: Duration,
+    /// How many failed deliveries make a dead letter.
+    pub max_deliveries: u32,
+    /// How long a message that failed waits for its next delivery.
+    pub retry: RetryPolicy,
+    /// The ring's limit.
+    pub ring_bytes: usize,
+    /// The limit of the messages waiting for a consumer.
+    pub ready_bytes: usize,
+}
+
+/// All of them, as `--help` lists them.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new("consumers", "HOST:PORT,…", Required, "The addresses of the consumers, separated by commas"),
+    REDIS_URL,
+    GROUP,
+    CHANNEL,
+    Setting::new(
+        "dispatcher-id",
+        "NAME",
+        Found("host name and pid"),
+        "The name part of this dispatcher's id; a random suffix is added at each start",
+    ),
+    Setting::new(
+        "lease-ttl-ms",
+        "MS",
+        Text("2000"),
+        "How long the lease on leadership lasts unless renewed: a hung leader is replaced after this time",
+    ),
+    Setting::new(
+        "link-timeout-ms",
+        "MS",
+        Text("3000"),
+        "A consumer that is silent for this long is given up, and its messages go to others",
+    ),
+    Setting::new("max-deliveries", "N", Text("8"), "A message that fails this many times goes to the dead letters"),
+    Setting::new(
+        "retry",
+        "POLICY",
+        Text("exponential:200ms..5m*4"),
+        "How long a message that failed waits for its next delivery, if its handler asked for no delay: \
+         exponential:FIRST..MOST*FACTOR, fixed:WAIT, or none. With 8 deliveries the default rides out about ten minutes",
+    ),
+    Setting::new(
+        "ring-bytes",
+        "BYTES",
+        Text("67108864"),
+        "Memory for messages seen on the channel and not yet known to be taken in",
+    ),
+    Setting::new(
+        "ready-bytes",
+        "BYTES",
+        Text("33554432"),
+        "Memory for messages waiting for a free consumer; beyond it they wait in Redis alone",
+    ),
+    LOG_LEVEL,
+    METRICS_ADDR,
+];
+
+const MAX_CONSUMERS: usize = 1_024;
+const ADDRESSES: &str = "addresses separated by commas, host:port,host:port";
+const DISPATCHER_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @, not beginning with alive:";
+
+/// The program's command line.
+pub const COMMAND_LINE: CommandLine<DispatcherConfig> = CommandLine { command, read };
+
+/// Its definition.
+pub fn command() -> Command {
+    let about = "\
+Takes in the messages published on a Redis channel, and hands each of them to one consumer.
+
+Start two or more with the same group, channel and consumers: one leads, the others follow the channel and go on within
+milliseconds when it dies. A consumer or a Redis that can't be reached is tried again for ever.";
+    let after = "\
+Example:
+  oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers 10.0.0.11:6969,10.0.0.12:6969
+
+Ends on SIGTERM or SIGINT: takes in what has arrived and hands leadership over.
+Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
+    program::service("oncecast-dispatcher", about, after, SETTINGS).override_usage(
+        "oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]\n       oncecast-dispatcher healthcheck [OPTIONS]",
+    )
+}
+
+/// Reads and checks the settings.
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DispatcherConfig, ConfigError> {
+    let values = &Values::new(matches, SETTINGS, environment);
+    let common = CommonConfig::read(values)?;
+    Ok(DispatcherConfig {
+        channel: published_channel(values, &common.keys)?,
+        consumers: consumer_addresses(values)?,
+        name: match values.text("dispatcher-id")? {
+            Some(name) if is_plain_name(&name) && DispatcherId::may_be_named(&name) => name,
+            Some(name) => return Err(ConfigError::new("dispatcher-id", quoted(&name), DISPATCHER_NAME)),
+            None => default_name(),
+        },
+        lease_ttl: values.millis("lease-ttl-ms", 100, 600_000)?,
+        link_timeout: values.millis("link-timeout-ms", 100, 600_000)?,
+        max_deliveries: values.number("max-deliveries", 1, 10_000)? as u32,
+        retry: retry_policy(values)?,
+        // Each must hold a few of the largest messages.
+        ring_bytes: values.number("ring-bytes", 4 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
+        ready_bytes: values.number("ready-bytes", 2 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
+        common,
+    })
+}
+
+fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {
+    let text = values.required("retry", "none, to deliver again at once")?;
+    text.parse().map_err(|takes| ConfigError::new("retry", quoted(&text), takes))
+}
+
+fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {
+    let text = values.required("consumers", ADDRESSES)?;
+    let addresses: Vec<String> = text.split(',').map(|address| address.trim().to_owned()).collect();
+    addresses.iter().try_for_each(|address| check_host_port("consumers", address, ADDRESSES))?;
+    if let Some(twice) = addresses.iter().enumerate().find(|(i, address)| addresses[..*i].contains(address)) {
+        return Err(ConfigError::new("consumers", format_args!("{} twice", quoted(twice.1)), ADDRESSES));
+    }
+    if addresses.len() > MAX_CONSUMERS {
+        return Err(ConfigError::new(
+            "consumers",
+            format_args!("{} addresses", addresses.len()),
+            format_args!("at most {MAX_CONSUMERS}"),
+        ));
+    }
+    Ok(addresses)
+}
+
+/// The host's name and the process id.
+fn default_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_default();
+    let mut host: String =
+        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.' || *c == '-').collect();
+    host.truncate(40);
+    if host.is_empty() {
+        host.push_str("dispatcher");
+    }
+    format!("{host}-{}", std::process::id())
+}

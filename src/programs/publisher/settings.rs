@@ -1,0 +1,110 @@
+//! The settings of the publisher.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgMatches, Command};
+
+use crate::base::setting::ConfigError;
+use crate::process::config::Default::Found;
+use crate::process::config::{Environment, Setting, Values, quoted};
+use crate::process::log::settings::LOG_LEVEL;
+use crate::process::metrics::settings::METRICS_ADDR;
+use crate::process::program::{self, CommandLine};
+use crate::programs::common::{CHANNEL, CommonConfig, GROUP, REDIS_URL, published_channel};
+
+/// The settings of the publisher.
+#[derive(Clone, Debug)]
+pub struct PublisherConfig {
+    /// What every program takes.
+    pub common: CommonConfig,
+    /// Where it publishes.
+    pub channel: String,
+    /// Stop after so many messages.
+    pub count: Option<u64>,
+    /// Stop after so long.
+    pub duration: Option<Duration>,
+    /// Messages per second.
+    pub rate: Option<u64>,
+    /// Messages in a burst.
+    pub batch: Option<u64>,
+    /// What each id starts with.
+    pub id_prefix: String,
+    /// Where the ids of received messages are written, if they are.
+    pub ids_file: Option<PathBuf>,
+}
+
+/// All of them, as `--help` lists them.
+pub const SETTINGS: &[Setting] = &[
+    REDIS_URL,
+    GROUP,
+    CHANNEL,
+    Setting::new("count", "N", Found("no limit"), "Stop after this many messages"),
+    Setting::new(
+        "duration",
+        "TIME",
+        Found("no limit"),
+        "Stop after this time: one number and a unit, such as 500ms, 30s or 2m",
+    ),
+    Setting::new("rate", "N", Found("as fast as it goes"), "Messages per second, evenly spread"),
+    Setting::new(
+        "batch",
+        "N",
+        Found("none"),
+        "Publish in bursts of N with a random pause of 0.1 to 0.5 s in between; with --rate the pauses keep to the rate",
+    ),
+    Setting::new("id-prefix", "TEXT", Found("random"), "What each message_id starts with"),
+    Setting::new(
+        "ids-file",
+        "PATH",
+        Found("none"),
+        "Write the id of each message that somebody received to this file, one on each line, for oncecast audit --ids",
+    ),
+    LOG_LEVEL,
+    METRICS_ADDR,
+];
+
+/// The program's command line.
+pub const COMMAND_LINE: CommandLine<PublisherConfig> = CommandLine { command, read };
+
+/// Its definition.
+pub fn command() -> Command {
+    let about = "\
+Publishes messages {\"message_id\":\"…\"} with ids that are all different, and says how many nobody received.
+
+A message that nobody received is published again with the same id, for up to 10 s after the end of the run. One whose reply
+was lost is not: it may have come through, and is counted as unknown. Two runs with one --id-prefix publish the same ids.";
+    let after = "\
+Examples:
+  oncecast-publisher --rate 2000 --duration 30s
+  oncecast-publisher --batch 10000 --duration 2m --ids-file ids.txt && oncecast audit --ids ids.txt
+
+The last line of its output has the totals: published=… unreceived=… retried=… unknown=… id_prefix=… seconds=… rate=…
+Exit codes: 0 clean, 1 failure while running or messages that nobody received, 2 wrong settings.";
+    program::service("oncecast-publisher", about, after, SETTINGS)
+}
+
+/// Reads and checks the settings.
+pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<PublisherConfig, ConfigError> {
+    let values = &Values::new(matches, SETTINGS, environment);
+    let common = CommonConfig::read(values)?;
+    let random_prefix = || format!("{:08x}-", fastrand::u32(..));
+    Ok(PublisherConfig {
+        channel: published_channel(values, &common.keys)?,
+        count: values.optional_number("count", 1, u64::MAX >> 1)?,
+        duration: values.duration("duration")?,
+        rate: values.optional_number("rate", 1, 100_000_000)?,
+        batch: values.optional_number("batch", 1, 1_000_000)?,
+        id_prefix: match values.text("id-prefix")? {
+            // A line break would split the line in a file of ids.
+            Some(prefix) if prefix.len() <= 256 && !prefix.contains(char::is_control) => prefix,
+            Some(prefix) => {
+                let takes = "at most 256 bytes without control characters";
+                return Err(ConfigError::new("id-prefix", quoted(&prefix), takes));
+            }
+            None => random_prefix(),
+        },
+        ids_file: values.path("ids-file")?,
+        common,
+    })
+}

@@ -1,0 +1,171 @@
+//! How a link begins and what ends it: a consumer that greets badly or slowly, that reads nothing, or that has seen a higher
+//! epoch than Redis gives out.
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use oncecast::base::id::{Epoch, MessageId, wall_clock_us};
+use oncecast::wire::{ErrorCode, Field, Frame, ReadyFlags};
+use redis::Connection;
+use tungstenite::Message;
+
+use crate::support::peer::{Heard, Line, Peer};
+use crate::support::scripted_group::{Scripted, wait_until_listed};
+use crate::support::{DEADLINE, publish_payloads, run, state, wait_until, wait_until_done};
+
+fn ready(prefetch: u32, consumer: &str) -> Frame<'_> {
+    Frame::Ready { prefetch, flags: ReadyFlags(0), consumer }
+}
+
+fn message(frames: &[Frame<'_>]) -> Message {
+    let mut bytes = Vec::new();
+    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    Message::Binary(bytes.into())
+}
+
+/// The ERROR that ended the connection.
+fn told(line: &mut Line) -> (ErrorCode, String) {
+    let rest = line.rest();
+    match rest.as_slice() {
+        [Heard::Error(code, text)] => (*code, text.clone()),
+        other => panic!("expected one ERROR, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_consumer_that_greets_badly_is_told_what_was_wrong() {
+    let peer = Peer::bind("rude");
+    let group = Scripted::start(&[&peer], "");
+    let long = "x".repeat(257);
+    let greetings = [
+        (Message::Text("READY".into()), ErrorCode::Malformed, "text message"),
+        (Message::Binary(vec![1, 4, 0, 0].into()), ErrorCode::Malformed, "cut short"),
+        (Message::Binary(vec![9, 4, 0, 0, 0, 0].into()), ErrorCode::Version, "version 9"),
+        (message(&[Frame::Held(Vec::new())]), ErrorCode::Unexpected, "HELD where READY is expected"),
+        (message(&[ready(1, "c"), ready(1, "c")]), ErrorCode::Unexpected, "READY where HELD is expected"),
+        (
+            message(&[ready(1, "c"), Frame::Ack(vec![MessageId(1)])]),
+            ErrorCode::Unexpected,
+            "ACK where HELD is expected",
+        ),
+        (message(&[ready(0, "c"), Frame::Held(Vec::new())]), ErrorCode::Malformed, "prefetch of 0"),
+        (message(&[ready(1, ""), Frame::Held(Vec::new())]), ErrorCode::Malformed, "consumer id"),
+        (message(&[ready(1, &long), Frame::Held(Vec::new())]), ErrorCode::Malformed, "consumer id"),
+        (message(&[ready(1, "a\x1b[31m"), Frame::Held(Vec::new())]), ErrorCode::Malformed, "consumer id"),
+    ];
+    for (greeting, code, text) in greetings {
+        let mut line = peer.accept_only();
+        line.send_raw(greeting.clone());
+        let (told_code, told_text) = told(&mut line);
+        assert_eq!(told_code, code, "{greeting:?}");
+        assert!(told_text.contains(text) && told_text.len() < 200, "{greeting:?}: {told_text}");
+    }
+    drop(group);
+}
+
+#[test]
+fn a_greeting_that_trickles_meets_one_deadline_and_is_told_so() {
+    let (slow, silent) = (Peer::bind("slow"), Peer::bind("silent"));
+    let group = Scripted::start(&[&slow, &silent], "");
+    let (mut slow_line, mut silent_line) = (slow.accept_only(), silent.accept_only());
+    let began = Instant::now();
+    let dripper = thread::spawn(move || {
+        // A WebSocket frame of 125 bytes whose last byte never comes in time.
+        let _ = slow_line.tcp().write_all(&[0x82, 125]);
+        while slow_line.tcp().write_all(&[1]).is_ok() {
+            if let Some(heard) = slow_line.next_within(Duration::from_millis(50)) {
+                return heard;
+            }
+        }
+        Heard::Closed
+    });
+    let (code, text) = told(&mut silent_line);
+    assert_eq!((code, text.as_str()), (ErrorCode::Unexpected, "no READY and HELD within 3 s of the connection"));
+    assert!(matches!(dripper.join().unwrap(), Heard::Error(ErrorCode::Unexpected, _)));
+    assert!(began.elapsed() < Duration::from_secs(6), "both were told after {:?}", began.elapsed());
+    group.dispatcher.wait_for_line("error=\"no READY and HELD within 3 s of the connection\"", DEADLINE).unwrap();
+}
+
+#[test]
+fn a_peer_that_pings_and_reads_nothing_loses_its_link() {
+    let (deaf, good) = (Peer::bind("deaf"), Peer::bind("good"));
+    let mut group = Scripted::start(&[&deaf, &good], "--link-timeout-ms 2000");
+    let mut deaf_line = deaf.accept(1_000);
+    let mut good_line = good.accept(1_000);
+    let connection = &mut group.client();
+    wait_until_listed(connection, &["deaf", "good"]);
+    // It says that it lives, and even that it works, and reads nothing.
+    let pinging = thread::spawn(move || {
+        let mut ping = || deaf_line.try_send_raw(Message::Ping(Vec::new().into()));
+        while ping() {
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    // More than fits into the sockets' buffers.
+    let payloads: Vec<String> = (0..500).map(|n| format!("{n:03}{}", "x".repeat(60_000))).collect();
+    publish_payloads(connection, &payloads);
+    while state(connection).0 > 0 {
+        if let Some(Heard::Process { id, .. }) = good_line.next_within(Duration::from_millis(50)) {
+            good_line.send(&[Frame::Ack(vec![id])]);
+        }
+    }
+    group.dispatcher.wait_for_line("reason=\"it has read nothing for 4000 ms\"", DEADLINE).unwrap();
+    pinging.join().unwrap();
+}
+
+fn epoch(connection: &mut Connection) -> u64 {
+    run(connection, &["GET", "messages:epoch"])
+}
+
+/// Refuses the next dispatcher as a consumer does that has seen this epoch.
+fn refuse(peer: &Peer, text: &str) {
+    let mut line = peer.accept_only();
+    line.send(&[Frame::Error { code: ErrorCode::Stale, text }]);
+    while !matches!(line.next(), Heard::Closed) {}
+}
+
+#[test]
+fn a_leader_learns_of_a_higher_epoch_from_its_consumers_within_bounds() {
+    let peer = Peer::bind("witness");
+    let mut group = Scripted::start(&[&peer], "");
+    let connection = &mut group.client();
+    let before = epoch(connection);
+    let now_ms = wall_clock_us() / 1_000;
+    // None of these can have been given out, or is higher, or is told by the word that tells it.
+    let (far, old) = (now_ms + 100 * 3_600 * 1_000, before - 1);
+    for text in [
+        format!("seen {}: it is over", u64::MAX),
+        format!("seen {far}: it is over"),
+        format!("seen {old}: it is over"),
+        format!("this consumer has seen epoch {}", now_ms + 1_000),
+        "seen : it is over".to_owned(),
+        "seen +5: it is over".to_owned(),
+    ] {
+        refuse(&peer, &text);
+    }
+    let mut line = peer.accept_only();
+    line.send(&[ready(1, "witness"), Frame::Held(Vec::new())]);
+    publish_payloads(connection, ["1"]);
+    let (id, ..) = line.next_message();
+    line.send(&[Frame::Result { id, fields: vec![Field { name: b"n", value: b"1" }] }]);
+    wait_until_done(connection, 1);
+    assert_eq!(epoch(connection), before, "none of these ended the term");
+    drop(line);
+    // This one may be: Redis came back with an older clock.
+    let seen = Epoch(now_ms + 3_600 * 1_000);
+    refuse(&peer, &oncecast::wire::seen_text(seen, "it is over"));
+    wait_until("a term above what was seen", || (epoch(connection) > seen.0).then_some(()));
+    group.dispatcher.wait_for_line("event=term-ended reason=epoch-behind", DEADLINE).unwrap();
+    // Not again and again.
+    let raised = epoch(connection);
+    for n in 0..3 {
+        refuse(&peer, &oncecast::wire::seen_text(Epoch(raised + 1_000 + n), "it is over"));
+    }
+    let mut line = peer.accept(1);
+    publish_payloads(connection, ["2"]);
+    let (id, ..) = line.next_message();
+    line.send(&[Frame::Result { id, fields: vec![Field { name: b"n", value: b"2" }] }]);
+    wait_until_done(connection, 2);
+    assert_eq!(epoch(connection), raised);
+}

@@ -1,0 +1,197 @@
+//! What counts as a delivery: a message that goes out once more, or a failure that a consumer tells; not a link that breaks
+//! while the work goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use oncecast::lab::{ChildProcess, Cluster, ports};
+use oncecast::{Consumer, Delivery, HandlerError, Outcome};
+use parking_lot::Mutex;
+
+use crate::support::peer::Peer;
+use crate::support::proxy::Proxy;
+use crate::support::{
+    DEADLINE, OwnConsumer, bare_cluster, client_of, dispatcher, publish_payloads, run, state, stream, wait_until,
+    wait_until_done, wait_until_in_sync,
+};
+
+/// More than a message may be delivered.
+const CUTS: usize = 6;
+
+/// A consumer whose handler waits for a permit, and its server.
+struct Worker {
+    permits: Sender<Result<(), HandlerError>>,
+    /// The numbers of the deliveries that were run.
+    runs: Arc<Mutex<Vec<u16>>>,
+    consumer: OwnConsumer,
+    cluster: Cluster,
+}
+
+impl Worker {
+    fn start() -> Worker {
+        let mut cluster = bare_cluster();
+        let (permits, gate) = bounded(8);
+        let runs = Arc::new(Mutex::new(Vec::new()));
+        let noted = runs.clone();
+        let handler = move |delivery: &Delivery<'_>| {
+            noted.lock().push(delivery.number());
+            gate.recv()??;
+            Ok(Outcome::new().field("body", delivery.payload()))
+        };
+        let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("worker");
+        let consumer = OwnConsumer::start(builder.concurrency(2).prefetch(8).handler(handler));
+        Worker { permits, runs, consumer, cluster }
+    }
+
+    fn dispatcher(&self, addresses: &[String], args: &str) -> ChildProcess {
+        dispatcher(&self.cluster, "d0", addresses, args)
+    }
+
+    /// A connection, after the dispatcher has become leader.
+    fn client(&mut self) -> redis::Connection {
+        let mut connection = client_of(&mut self.cluster);
+        wait_until_in_sync(&mut connection, 1);
+        connection
+    }
+
+    fn wait_for_runs(&self, count: usize) {
+        wait_until(format!("{count} runs"), || (self.runs.lock().len() == count).then_some(()));
+    }
+}
+
+/// Waits until the consumer is linked and says that it has one message in hand, then cuts the link, so many times.
+fn cut_while_held(proxy: &Proxy, dispatcher: &ChildProcess, times: usize) {
+    let log = dispatcher.stderr();
+    for _ in 0..times {
+        let seen = log.count();
+        proxy.cut();
+        let linked = log.wait_for_after(seen, "event=consumer-linked", DEADLINE).expect("it is linked again");
+        assert!(linked.contains(" held=1"), "{linked}");
+    }
+}
+
+#[test]
+fn breaking_links_do_not_bury_what_a_live_consumer_works_on() {
+    // With one delivery allowed, and with the usual number.
+    for args in ["--max-deliveries 1", ""] {
+        let mut worker = Worker::start();
+        let proxy = Proxy::to(&worker.consumer.address);
+        let dispatcher = worker.dispatcher(std::slice::from_ref(&proxy.address), args);
+        let connection = &mut worker.client();
+        publish_payloads(connection, ["slow"]);
+        worker.wait_for_runs(1);
+        cut_while_held(&proxy, &dispatcher, CUTS);
+        worker.permits.send(Ok(())).expect("the handler waits");
+        wait_until_done(connection, 1);
+        assert_eq!(state(connection), (0, 1, 0), "{args}: it is recorded and no dead letter");
+        assert_eq!(*worker.runs.lock(), [1], "{args}: it ran once");
+        assert_eq!(run::<usize>(connection, &["EXISTS", "messages:attempts"]), 0);
+    }
+}
+
+#[test]
+fn a_failure_after_broken_links_is_the_first_that_counts() {
+    let mut worker = Worker::start();
+    let proxy = Proxy::to(&worker.consumer.address);
+    let dispatcher = worker.dispatcher(std::slice::from_ref(&proxy.address), "--max-deliveries 2");
+    let connection = &mut worker.client();
+    publish_payloads(connection, ["slow"]);
+    worker.wait_for_runs(1);
+    cut_while_held(&proxy, &dispatcher, 3);
+    worker.permits.send(Err(HandlerError::retry("not yet"))).expect("the handler waits");
+    worker.wait_for_runs(2);
+    assert_eq!(run::<Vec<u16>>(connection, &["HVALS", "messages:attempts"]), [2]);
+    cut_while_held(&proxy, &dispatcher, 3);
+    worker.permits.send(Err(HandlerError::retry("never"))).expect("the handler waits");
+    wait_until_done(connection, 1);
+    let letter = stream(connection, "messages:dead").remove(0);
+    assert_eq!((letter["reason"].as_str(), letter["deliveries"].as_str()), ("never", "2"));
+    assert_eq!(*worker.runs.lock(), [1, 2]);
+}
+
+#[test]
+fn two_addresses_of_one_consumer_are_told_and_do_no_harm() {
+    let mut worker = Worker::start();
+    let other = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+    let addresses = [worker.consumer.address.clone(), other];
+    let dispatcher = worker.dispatcher(&addresses, "--max-deliveries 1 --link-timeout-ms 300");
+    let connection = &mut worker.client();
+    publish_payloads(connection, ["slow"]);
+    worker.wait_for_runs(1);
+    let log = dispatcher.stderr();
+    let _proxy = Proxy::at(&addresses[1], &worker.consumer.address);
+    let line = log.wait_for("event=same-consumer", DEADLINE).expect("it is told");
+    for part in ["consumer=worker", &addresses[0], &addresses[1], "setting=consumers", "--consumer-id"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    // Each time one link replaces the other, the message is at stake.
+    for _ in 0..CUTS {
+        log.wait_for_after(log.count(), "event=consumer-lost", DEADLINE).expect("one replaces the other");
+    }
+    worker.permits.send(Ok(())).expect("the handler waits");
+    wait_until_done(connection, 1);
+    assert_eq!((state(connection), worker.runs.lock().clone()), ((0, 1, 0), vec![1]));
+    assert_eq!(log.all().iter().filter(|line| line.contains("event=same-consumer")).count(), 1, "told once");
+}
+
+#[test]
+fn a_message_that_kills_its_consumer_each_time_is_buried_at_last() {
+    // The policy's waits are for messages that failed: that a consumer is lost delays its messages only a little.
+    let mut cluster = bare_cluster();
+    let peer = Peer::bind("victim");
+    let _dispatcher = dispatcher(&cluster, "d0", &[peer.address()], "--max-deliveries 3 --retry fixed:10m");
+    let mut line = peer.accept(8);
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 1);
+    publish_payloads(connection, ["poison"]);
+    for number in 1..=3 {
+        let (id, delivery, body) = line.next_message();
+        assert_eq!((delivery, body.as_str()), (number, "poison"));
+        if number > 1 {
+            wait_until("the delivery to be counted", || {
+                let counted: Option<u16> = run(connection, &["HGET", "messages:attempts", &id.0.to_string()]);
+                (counted == Some(number)).then_some(())
+            });
+        }
+        drop(line);
+        line = peer.accept(8);
+    }
+    wait_until_done(connection, 1);
+    let letter = stream(connection, "messages:dead").remove(0);
+    assert_eq!((letter["payload"].as_str(), letter["deliveries"].as_str()), ("poison", "3"));
+    assert_eq!(letter["consumer"], "victim");
+    assert!(letter["reason"].starts_with("the link to the consumer was lost"), "{}", letter["reason"]);
+    assert_eq!(line.next_within(Duration::from_millis(50)), None, "it is not delivered once more");
+    assert_eq!(run::<usize>(connection, &["EXISTS", "messages:attempts"]), 0);
+}
+
+#[test]
+fn work_that_two_consumers_have_goes_on_at_the_one_that_is_left() {
+    let mut worker = Worker::start();
+    let proxy = Proxy::to(&worker.consumer.address);
+    let other = Peer::bind("other");
+    let dispatcher = worker.dispatcher(&[proxy.address.clone(), other.address()], "--max-deliveries 2");
+    // Full, so that the worker gets it.
+    let mut other_line = other.accept(1);
+    let connection = &mut worker.client();
+    dispatcher.wait_for_line("event=consumer-linked consumer=worker", DEADLINE).expect("it is linked");
+    publish_payloads(connection, ["a", "b"]);
+    worker.wait_for_runs(1);
+    let (others, ..) = other_line.next_message();
+    let seen = dispatcher.stderr().count();
+    other_line.send(&[oncecast::wire::Frame::Ack(vec![others])]);
+    wait_until("one to be done", || (state(connection).0 == 1).then_some(()));
+    proxy.cut();
+    // Sent to the other one as well, while the worker comes back with it.
+    let (_, delivery, _) = other_line.next_message();
+    assert_eq!(delivery, 2);
+    let linked = dispatcher.stderr().wait_for_after(seen, "event=consumer-linked consumer=worker", DEADLINE);
+    assert!(linked.as_ref().is_ok_and(|line| line.contains("held=1")), "{linked:?}");
+    drop(other_line);
+    dispatcher.wait_for_line("event=consumer-lost consumer=other", DEADLINE).expect("it is gone");
+    worker.permits.send(Ok(())).expect("the handler waits");
+    wait_until_done(connection, 1);
+    assert_eq!(state(connection).2, 0, "its last delivery was lost, but not the work");
+    assert_eq!(*worker.runs.lock(), [1]);
+}

@@ -1,0 +1,92 @@
+//! What only one dispatcher has heard is not lost when another could lead, whatever Redis has lost meanwhile.
+
+use oncecast::lab::{Cluster, ClusterOptions, Member, RedisOptions, Signal};
+
+use crate::support::{
+    DEADLINE, assert_each_once, assert_status_shows_gap, client_of, cluster_of, options, publish, run, stream,
+    subscribers, wait_until, wait_until_done, wait_until_in_sync,
+};
+
+const D0: Member = Member::Dispatcher(0);
+const D1: Member = Member::Dispatcher(1);
+
+/// `d0` alone has heard messages that it could not take in; Redis dies; `d1` starts, and is back before `d0` is.
+///
+/// With a long TTL `d1` waits long enough for `d0`, however busy the machine is.
+fn back_before_the_one_that_knows(append_only: bool) -> Cluster {
+    let config = vec![("appendfsync".to_owned(), "no".to_owned())];
+    let redis = RedisOptions { append_only, config, ..RedisOptions::default() };
+    let mut cluster = cluster_of(ClusterOptions { redis, ..options(2, 2, "--lease-ttl-ms 20000", "") });
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 2);
+    cluster.kill_member(D1).unwrap();
+    wait_until("d0 to be alone", || (subscribers(connection) == 1).then_some(()));
+    cluster
+        .wait_for(DEADLINE, "d0 to lead", |cluster, seen| cluster.leader(seen).filter(|leader| *leader == D0))
+        .unwrap();
+    publish(connection, "before", 0..300);
+    wait_until_done(connection, 300);
+    // Taking in needs memory.
+    let () = run(connection, &["CONFIG", "SET", "maxmemory", "1"]);
+    publish(connection, "heard", 0..300);
+    // Redis answers PUBLISH before it sends the message on: with the next answer it has.
+    let () = run(connection, &["PING"]);
+    cluster.process(D0).unwrap().wait_for_line("OOM", DEADLINE).expect("the intake is refused");
+    cluster.redis().kill().unwrap();
+    cluster.signal(D0, Signal::SIGSTOP).unwrap();
+    cluster.start_member(D1).unwrap();
+    cluster.redis().start_again().unwrap();
+    let connection = &mut client_of(&mut cluster);
+    wait_until("d1 to be back", || (subscribers(connection) == 1).then_some(()));
+    cluster.signal(D0, Signal::SIGCONT).unwrap();
+    wait_until("both to be back", || (subscribers(connection) == 2).then_some(()));
+    publish(connection, "after", 0..300);
+    cluster
+}
+
+fn owed(prefixes: &[&str]) -> Vec<String> {
+    prefixes.iter().flat_map(|prefix| (0..300).map(move |n| format!("{prefix}{n}"))).collect()
+}
+
+#[test]
+fn who_has_heard_what_follows_the_cursor_takes_it_in_first() {
+    let mut cluster = back_before_the_one_that_knows(true);
+    let connection = &mut client_of(&mut cluster);
+    wait_until_done(connection, 900);
+    assert_each_once(connection, &owed(&["before", "heard", "after"]));
+    let gaps = stream(connection, "messages:gaps");
+    assert!(!gaps.is_empty(), "what was published while Redis was away is nobody's to know");
+}
+
+#[test]
+fn who_remembers_the_cursor_goes_first_when_redis_comes_back_empty() {
+    let mut cluster = back_before_the_one_that_knows(false);
+    let connection = &mut client_of(&mut cluster);
+    wait_until_done(connection, 600);
+    assert_each_once(connection, &owed(&["heard", "after"]));
+    let gaps = stream(connection, "messages:gaps");
+    assert!(gaps.iter().any(|gap| gap["reason"] == "cursor-lost"), "{gaps:?}");
+    assert_status_shows_gap(&cluster, "cursor-lost", "unknown");
+}
+
+/// Redis never loses the cursor alone, but an operator may. Only the leader itself knows exactly where it was.
+#[test]
+fn a_backlog_outlives_the_cursor() {
+    let mut cluster = cluster_of(options(1, 1, "", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 1);
+    cluster.stop_member(Member::Consumer(0), DEADLINE).unwrap();
+    publish(connection, "before", 0..300);
+    wait_until("all to be pending", || {
+        let pending: u64 = run(connection, &["ZCARD", "messages:pending"]);
+        (pending == 300).then_some(())
+    });
+    let () = run(connection, &["DEL", "messages:cursor"]);
+    publish(connection, "after", 0..300);
+    wait_until("the gap to be told", || {
+        stream(connection, "messages:gaps").iter().any(|gap| gap["reason"] == "cursor-lost").then_some(())
+    });
+    cluster.start_member(Member::Consumer(0)).unwrap();
+    wait_until_done(connection, 600);
+    assert_each_once(connection, &owed(&["before", "after"]));
+}

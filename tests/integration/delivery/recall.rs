@@ -1,0 +1,371 @@
+//! The recall: a consumer records without looking only what a leader vouches for, and only as long as it does; and only
+//! what came over a connection of which it has seen that its messages are pending.
+//!
+//! The leader is scripted, so that the moment is known at which something changes behind the consumer's back.
+
+use crossbeam_channel::{Sender, bounded};
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lab::RedisServer;
+use oncecast::wire::Frame;
+use oncecast::{Consumer, Delivery, Outcome};
+
+use crate::support::running_consumer::RunningConsumer;
+use crate::support::scripted_dispatcher::ScriptedDispatcher;
+use crate::support::{client, elect, lasting_redis_server, pend, redis_server, run, run_on, wait_until};
+
+/// A consumer whose handler waits for a permit for each message, and has had one for message 1: its committer watches
+/// the recall that the leader of epoch 5 keeps, and has found a message of this leader pending.
+struct Fixture {
+    redis: RedisServer,
+    consumer: RunningConsumer,
+    leader: ScriptedDispatcher,
+    permits: Sender<()>,
+}
+
+fn fixture(redis: RedisServer) -> Fixture {
+    let (permits, gate) = bounded::<()>(100);
+    let handler = move |delivery: &Delivery<'_>| {
+        gate.recv()?;
+        Ok(Outcome::new().field("body", delivery.payload()))
+    };
+    let builder = Consumer::builder().redis_url(redis.url()).listen("127.0.0.1:0").concurrency(1).prefetch(8);
+    let consumer = RunningConsumer::start(builder.handler(handler));
+    recall(&redis, 5, 0);
+    let leader = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
+    let mut fixture = Fixture { redis, consumer, leader, permits };
+    fixture.hand_over(1, 1);
+    fixture.finish(1);
+    assert_eq!(fixture.figures(), (1, 1, 0), "the first is looked up");
+    fixture
+}
+
+/// The leader of this epoch has been elected, or has recalled something.
+fn recall(redis: &RedisServer, epoch: u64, up_to: u64) {
+    let info: String = run_on(redis, &["INFO", "server"]);
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).expect("it has one");
+    run_on::<()>(redis, &["SET", "messages:recall", &format!("{epoch} {run_id} {up_to}")]);
+}
+
+impl Fixture {
+    /// Makes a message pending and hands it over, and waits until it is in hand.
+    fn hand_over(&mut self, id: u64, delivery: u16) {
+        pend(&self.redis, id, "x");
+        // The ACK of the one before may come a moment before it counts as gone.
+        wait_until("the hands to be empty", || (self.consumer.stats.held() == 0).then_some(()));
+        self.leader.send(&[Frame::Process { id: MessageId(id), delivery, body: b"x" }]);
+        wait_until("it to be in hand", || (self.consumer.stats.held() == 1).then_some(()));
+    }
+
+    /// Lets the handler return, and waits for the ACK.
+    fn finish(&mut self, id: u64) {
+        self.permits.send(()).expect("the handler waits");
+        self.leader.expect_acks(&[id]);
+    }
+
+    /// Somebody else records it.
+    fn remove(&self, id: u64) {
+        let id = id.to_string();
+        assert_eq!(run_on::<u64>(&self.redis, &["ZREMRANGEBYSCORE", "messages:pending", &id, &id]), 1);
+    }
+
+    /// How many were recorded, by script and dropped.
+    fn figures(&self) -> (u64, u64, u64) {
+        let stats = &self.consumer.stats;
+        (stats.recorded.get(), stats.scripted.get(), stats.dropped.get())
+    }
+
+    fn results(&self) -> u64 {
+        run_on(&self.redis, &["XLEN", "messages:processed"])
+    }
+}
+
+#[test]
+fn what_is_recalled_while_it_is_in_hand_is_looked_up() {
+    let mut f = fixture(redis_server());
+    f.hand_over(2, 1);
+    // The leader gives it to another consumer, which records it.
+    recall(&f.redis, 5, 2);
+    f.remove(2);
+    f.finish(2);
+    assert_eq!((f.figures(), f.results()), ((1, 1, 1), 1));
+    // What it hands out after that is vouched for again.
+    f.hand_over(3, 1);
+    f.finish(3);
+    assert_eq!((f.figures(), f.results()), ((2, 1, 1), 2));
+}
+
+#[test]
+fn what_was_recalled_before_it_came_is_looked_up() {
+    let mut f = fixture(redis_server());
+    recall(&f.redis, 5, 3);
+    f.hand_over(2, 1);
+    f.finish(2);
+    f.hand_over(3, 1);
+    f.remove(3);
+    f.finish(3);
+    assert_eq!((f.figures(), f.results()), ((2, 2, 1), 2));
+}
+
+#[test]
+fn a_later_delivery_is_looked_up_and_its_count_cleared() {
+    let mut f = fixture(redis_server());
+    run_on::<()>(&f.redis, &["HSET", "messages:attempts", "2", "2"]);
+    f.hand_over(2, 2);
+    f.finish(2);
+    assert_eq!((f.figures(), f.results()), ((2, 2, 0), 2));
+    assert!(!run_on::<bool>(&f.redis, &["EXISTS", "messages:attempts"]), "its count is left");
+}
+
+/// Somebody has removed them by hand, or they were never in this Redis.
+#[test]
+fn first_deliveries_that_are_not_pending_are_counted_unless_the_recall_explains_it() {
+    let mut f = fixture(redis_server());
+    let counted = |f: &Fixture| f.consumer.stats.not_pending.get();
+    // Another consumer had it as well.
+    recall(&f.redis, 5, 2);
+    f.hand_over(2, 1);
+    f.remove(2);
+    f.finish(2);
+    // A later delivery: an earlier one may have ended well.
+    f.hand_over(3, 2);
+    f.remove(3);
+    f.finish(3);
+    assert_eq!((f.figures(), counted(&f)), ((1, 1, 2), 0));
+    // Without the recall nothing explains it.
+    run_on::<()>(&f.redis, &["DEL", "messages:recall"]);
+    f.hand_over(4, 1);
+    f.remove(4);
+    f.finish(4);
+    assert_eq!((f.figures(), counted(&f)), ((1, 1, 3), 1));
+    // Nor where the leader vouches for it, and the script looks all the same.
+    recall(&f.redis, 6, 4);
+    f.hand_over(5, 1);
+    f.remove(5);
+    f.finish(5);
+    assert_eq!((f.figures(), counted(&f), f.consumer.stats.breaches.get()), ((1, 1, 4), 2, 0));
+}
+
+/// The reply to the step that recorded it got lost: that it is not pending at the next attempt is our own doing.
+#[test]
+fn what_a_consumer_may_have_recorded_itself_is_not_counted() {
+    let mut f = fixture(redis_server());
+    let admin = &mut client(&f.redis.url());
+    // First by a transaction, then by the script.
+    for id in [2, 3] {
+        f.hand_over(id, 1);
+        let () = run(admin, &["CLIENT", "PAUSE", "600000", "WRITE"]);
+        f.permits.send(()).expect("the handler waits");
+        let waiting = wait_until("the result to be on its way", || {
+            let clients: String = run(admin, &["CLIENT", "LIST"]);
+            let line = clients.lines().find(|line| line.contains(" flags=b "))?;
+            line.split(' ').find_map(|word| word.strip_prefix("id=")).map(str::to_owned)
+        });
+        // All in one go: nobody else comes between.
+        let mut lost = redis::pipe();
+        lost.cmd("CLIENT").arg("KILL").arg("ID").arg(waiting).ignore();
+        lost.cmd("CLIENT").arg("UNPAUSE").ignore();
+        lost.cmd("ZREMRANGEBYSCORE").arg("messages:pending").arg(id).arg(id);
+        let removed: Vec<u64> = lost.query(admin).expect("Redis answers");
+        assert_eq!(removed, [1]);
+        f.leader.expect_acks(&[id]);
+        run_on::<()>(&f.redis, &["DEL", "messages:recall"]);
+    }
+    assert_eq!((f.figures(), f.consumer.stats.not_pending.get()), ((1, 1, 2), 0));
+}
+
+#[test]
+fn what_another_leader_hands_over_is_looked_up_until_it_vouches_for_it() {
+    let mut f = fixture(redis_server());
+    f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 6, &[]);
+    f.hand_over(2, 1);
+    f.finish(2);
+    f.hand_over(3, 1);
+    f.remove(3);
+    f.finish(3);
+    assert_eq!((f.figures(), f.results()), ((2, 2, 1), 2));
+    recall(&f.redis, 7, 3);
+    f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 7, &[]);
+    for id in [4, 5] {
+        f.hand_over(id, 1);
+        f.finish(id);
+    }
+    assert_eq!((f.figures(), f.results()), ((4, 3, 1), 4), "the first is looked up");
+}
+
+#[test]
+fn what_was_in_hand_when_the_connection_was_lost_is_looked_up() {
+    let mut f = fixture(redis_server());
+    f.hand_over(2, 1);
+    let skip = &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+    assert!(run_on::<u64>(&f.redis, skip) > 0);
+    // As if its transaction had been carried out and the reply got lost.
+    f.remove(2);
+    f.finish(2);
+    assert_eq!((f.figures(), f.results()), ((1, 1, 1), 1));
+    for id in [3, 4] {
+        f.hand_over(id, 1);
+        f.finish(id);
+    }
+    let (recorded, scripted, dropped) = f.figures();
+    assert_eq!((recorded, dropped, f.results(), f.consumer.stats.breaches.get()), (3, 1, 3, 0));
+    // The first of them is looked up as well if the loss was noticed before the transaction: then nothing explains that
+    // message 2 was not pending.
+    assert!(scripted <= 2, "{scripted} were looked up");
+}
+
+#[test]
+fn after_a_restart_of_redis_only_later_leaders_are_trusted() {
+    let mut f = fixture(lasting_redis_server());
+    f.redis.kill().expect("it is ours");
+    f.redis.start_again().expect("it starts again");
+    // It may have lost a recall, or the intake of what is on its way from this leader, and the leader is not up to date.
+    run_on::<()>(&f.redis, &["SET", "messages:recall", "5 before 0"]);
+    for id in [2, 3] {
+        f.hand_over(id, 1);
+        f.finish(id);
+    }
+    assert_eq!((f.figures(), f.results()), ((3, 3, 0), 3));
+    recall(&f.redis, 6, 3);
+    f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 6, &[]);
+    for id in [4, 5] {
+        f.hand_over(id, 1);
+        f.finish(id);
+    }
+    assert_eq!((f.figures(), f.results()), ((5, 4, 0), 5));
+}
+
+#[test]
+fn a_breach_is_counted_and_what_follows_it_is_looked_up_until_something_is_pending() {
+    let mut f = fixture(redis_server());
+    f.hand_over(2, 1);
+    // Nobody may do this without a recall.
+    f.remove(2);
+    f.finish(2);
+    let counted = |f: &Fixture| (f.consumer.stats.breaches.get(), f.consumer.stats.not_pending.get());
+    assert_eq!(counted(&f), (1, 1));
+    f.hand_over(3, 1);
+    f.remove(3);
+    f.finish(3);
+    f.hand_over(4, 1);
+    f.finish(4);
+    assert_eq!((f.figures(), f.results()), ((3, 2, 1), 3));
+    f.hand_over(5, 1);
+    f.finish(5);
+    assert_eq!((f.figures(), f.results(), counted(&f)), ((4, 2, 1), 4, (1, 2)));
+}
+
+/// Ids above the recall, in the epoch that keeps it: as if they were the leader's own first deliveries.
+#[test]
+fn a_connection_that_makes_up_its_messages_records_nothing() {
+    let f = fixture(redis_server());
+    let mut stranger = ScriptedDispatcher::lead(f.consumer.address, 5, &[]);
+    for id in [100, 101, 102] {
+        f.permits.send(()).expect("the handler lives");
+        stranger.send(&[Frame::Process { id: MessageId(id), delivery: 1, body: b"made up" }]);
+        stranger.expect_acks(&[id]);
+    }
+    let stats = &f.consumer.stats;
+    assert_eq!((f.figures(), f.results()), ((1, 1, 3), 1));
+    assert_eq!((stats.not_pending.get(), stats.breaches.get()), (3, 0));
+}
+
+#[test]
+fn under_load_only_the_first_batch_of_a_connection_is_looked_up() {
+    const BATCH: u64 = 1_000;
+    let redis = redis_server();
+    let handler = |_: &Delivery<'_>| Ok(Outcome::new().field("x", "x"));
+    let builder = Consumer::builder().redis_url(redis.url()).listen("127.0.0.1:0").concurrency(2).prefetch(60_000);
+    let consumer = RunningConsumer::start(builder.handler(handler));
+    recall(&redis, 5, 0);
+    let mut leader = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
+    let ids: Vec<u64> = (1..=20 * BATCH).collect();
+    for ids in ids.chunks(100) {
+        let members = ids.iter().map(|id| (*id, format!("{id:016x}:x"))).collect::<Vec<_>>();
+        let mut add = redis::cmd("ZADD");
+        add.arg("messages:pending");
+        members.iter().for_each(|(id, member)| {
+            add.arg(id).arg(member);
+        });
+        add.exec(&mut client(&redis.url())).expect("Redis answers");
+        leader.send(
+            &ids.iter().map(|id| Frame::Process { id: MessageId(*id), delivery: 1, body: b"x" }).collect::<Vec<_>>(),
+        );
+    }
+    leader.expect_acks(&ids);
+    let stats = &consumer.stats;
+    assert_eq!((stats.recorded.get(), stats.dropped.get(), stats.breaches.get()), (20 * BATCH, 0, 0));
+    assert!((1..=BATCH).contains(&stats.scripted.get()), "{} were looked up", stats.scripted.get());
+}
+
+#[test]
+fn a_result_that_redis_refuses_in_a_transaction_is_not_lost() {
+    let mut f = fixture(redis_server());
+    run_on::<()>(&f.redis, &["DEL", "messages:processed"]);
+    run_on::<()>(&f.redis, &["SET", "messages:processed", "mine"]);
+    f.hand_over(2, 1);
+    f.permits.send(()).expect("the handler waits");
+    wait_until("the trouble to be seen", || (f.consumer.stats.redis_errors.get() > 0).then_some(()));
+    assert_eq!(run_on::<u64>(&f.redis, &["ZCARD", "messages:pending"]), 1, "its message is put back");
+    run_on::<()>(&f.redis, &["DEL", "messages:processed"]);
+    f.leader.expect_acks(&[2]);
+    assert_eq!((f.results(), f.consumer.stats.breaches.get()), (1, 0));
+}
+
+#[test]
+fn epochs_of_the_frames_count_and_not_the_newest_heard_of() {
+    let mut f = fixture(redis_server());
+    f.hand_over(2, 1);
+    // The next leader vouches for what it hands out itself, not for what this consumer had before.
+    recall(&f.redis, 6, 1);
+    elect(&f.redis, 6);
+    f.leader = ScriptedDispatcher::connect(f.consumer.address);
+    f.leader.send(&[Frame::Lead { epoch: Epoch(6), group: "messages" }]);
+    assert_eq!((f.leader.next().as_str(), f.leader.next().as_str()), ("READY", "HELD 2"));
+    f.remove(2);
+    f.finish(2);
+    assert_eq!((f.figures(), f.results()), ((1, 1, 1), 1));
+}
+
+/// As while Redis loads its file: the recall can't be read for a while. What was known of the server before must not be
+/// taken for this one.
+#[test]
+fn a_watch_that_fails_at_first_is_set_later() {
+    let mut f = fixture(lasting_redis_server());
+    let before: String = run_on(&f.redis, &["GET", "messages:recall"]);
+    let before = before.split(' ').nth(1).expect("a run id").to_owned();
+    f.redis.kill().expect("it is ours");
+    f.redis.start_again().expect("it starts again");
+    wait_until("it to connect again", || {
+        (f.consumer.stats.redis_reconnects() > 0 && f.consumer.stats.redis_is_up()).then_some(())
+    });
+    run_on::<()>(&f.redis, &["ACL", "SETUSER", "default", "-get"]);
+    f.hand_over(2, 1);
+    f.finish(2);
+    run_on::<()>(&f.redis, &["ACL", "SETUSER", "default", "+get"]);
+    assert_eq!(f.figures(), (2, 2, 0));
+    // The one that stood before the restart, which may have lost something since.
+    run_on::<()>(&f.redis, &["SET", "messages:recall", &format!("6 {before} 0")]);
+    f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 6, &[]);
+    f.hand_over(3, 1);
+    f.finish(3);
+    f.hand_over(4, 1);
+    f.remove(4);
+    f.finish(4);
+    assert_eq!((f.figures(), f.consumer.stats.breaches.get()), ((3, 3, 1), 0));
+}
+
+/// A stranger that knows the epoch hands over what the leader has handed to another consumer, which would record it without
+/// looking.
+#[test]
+fn what_a_stranger_hands_over_is_not_recorded_again_by_who_has_it_from_the_leader() {
+    let mut f = fixture(redis_server());
+    // The leader has handed this to the consumer of the fixture, whose handler is at it.
+    f.hand_over(2, 1);
+    let builder = Consumer::builder().redis_url(f.redis.url()).listen("127.0.0.1:0").concurrency(1).prefetch(8);
+    let other = RunningConsumer::start(builder.handler(|_: &Delivery<'_>| Ok(Outcome::new().field("by", "other"))));
+    let mut stranger = ScriptedDispatcher::lead(other.address, 5, &[]);
+    stranger.send(&[Frame::Process { id: MessageId(2), delivery: 1, body: b"x" }]);
+    stranger.expect_acks(&[2]);
+    f.finish(2);
+    assert_eq!((f.results(), f.consumer.stats.breaches.get(), f.consumer.stats.dropped.get()), (2, 0, 1));
+}

@@ -1,0 +1,87 @@
+//! `oncecast chaos` as a user runs it: it strikes, recovers, judges, and writes its report.
+
+use std::fs;
+use std::process::Command;
+
+use oncecast::lab::folder::PrivateFolder;
+use oncecast::lab::{ChildProcess, Signal};
+
+use crate::support::{DEADLINE, programs};
+
+fn chaos(options: &str) -> ChildProcess {
+    let mut command = programs().command("oncecast").expect("the program is built");
+    command.arg("chaos").args(options.split_whitespace());
+    ChildProcess::spawn("chaos", command).expect("it starts")
+}
+
+/// Runs it to its end, which must be a clean one; gives what it showed.
+fn clean(options: &str) -> Vec<String> {
+    let mut chaos = chaos(options);
+    let status = chaos.wait(4 * DEADLINE).expect("it ends");
+    let shown = chaos.stdout().all();
+    assert_eq!(status.code(), Some(0), "{shown:#?} {:#?}", chaos.stderr().all());
+    shown
+}
+
+#[test]
+fn faults_are_carried_out_and_nothing_is_lost_or_doubled() {
+    let folder = PrivateFolder::create("report").expect("a folder");
+    let report = folder.path().join("made/for/it");
+    let faults = "--faults kill,pause,terminate,cut,stall --seed 4";
+    let shown =
+        clean(&format!("--duration 7s --rate 2000 --batch 500 --every 1s {faults} --report {}", report.display()));
+    let text = shown.join("\n");
+    assert!(text.contains("published 14,000 = processed 14,000   lost 0   recorded twice 0"), "{text}");
+    assert!(text.contains("handler runs 14,") && text.contains("most memory: c0 "), "{text}");
+    assert!(text.contains("until results flowed again"), "{text}");
+    let again = shown.iter().find(|line| line.contains("oncecast chaos --seed 4 ")).expect("the command to repeat it");
+    let words = again.split_whitespace().skip(1);
+    let parsed = Command::new(env!("CARGO_BIN_EXE_oncecast")).args(words).arg("--help").output().expect("it runs");
+    assert!(parsed.status.success(), "{again}");
+
+    let page = fs::read_to_string(report.join("index.html")).expect("a page");
+    assert!(page.contains("<svg") && page.contains("lost 0, recorded twice 0"), "{page}");
+    for outside in ["src=", "href=", "url(", "@import"] {
+        assert!(!page.contains(outside), "the page needs nothing else: {outside}");
+    }
+    let svg = fs::read_to_string(report.join("timeline.svg")).expect("a picture");
+    let faults = shown.iter().find_map(|line| line.trim().split_once(" faults of ")?.0.parse::<usize>().ok());
+    assert!(faults.is_some_and(|faults| faults > 0), "{text}");
+    assert_eq!(Some(svg.matches("<circle").count()), faults, "each fault is marked");
+}
+
+#[test]
+fn killed_leaders_are_replaced_and_the_times_are_shown() {
+    let text =
+        clean("--duration 6s --rate 1000 --batch 0 --every 1s --target leader --faults kill --seed 1").join("\n");
+    assert!(text.contains("kill leader") && text.contains("has taken over: its first result came"), "{text}");
+}
+
+#[test]
+fn ctrl_c_ends_it_even_while_a_process_is_stopped() {
+    let mut chaos = chaos("--duration 60s --rate 500 --every 2s --outage 1s --faults pause --seed 1");
+    chaos.stdout().wait_for("stopped by SIGSTOP", DEADLINE).expect("a process is stopped");
+    chaos.signal(Signal::SIGINT).expect("it runs");
+    let status = chaos.wait(2 * DEADLINE).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{:#?}", chaos.stdout().all());
+    assert!(chaos.stdout().all().iter().any(|line| line.contains("every process has ended")));
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_named() {
+    for (options, part) in [
+        ("--faults kill,burn", "--faults (ONCECAST_FAULTS): got \"burn\", takes some of kill, pause, terminate"),
+        ("--target nobody", "--target (ONCECAST_TARGET): got \"nobody\", takes any, leader, dispatcher, consumer"),
+        (
+            "--dispatcher-count 1",
+            "--dispatcher-count (ONCECAST_DISPATCHER_COUNT): got \"1\", takes a whole number from 2 to 64",
+        ),
+        ("--every 0s", "--every (ONCECAST_EVERY)"),
+        ("--report /proc/nowhere", "--report (ONCECAST_REPORT): /proc/nowhere"),
+    ] {
+        let mut chaos = chaos(options);
+        let status = chaos.wait(DEADLINE).expect("it ends");
+        let said = chaos.stderr().tail(20);
+        assert!(matches!(status.code(), Some(1 | 2)) && said.contains(part), "{options}: {status} {said}");
+    }
+}

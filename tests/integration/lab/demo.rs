@@ -1,0 +1,90 @@
+//! `oncecast demo` as a user runs it: it ends with a verdict, and whatever happens it leaves no process behind.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
+use oncecast::lab::{ChildProcess, Signal};
+
+use crate::support::{DEADLINE, programs, wait_until};
+
+fn demo(options: &str) -> ChildProcess {
+    let mut command = programs().command("oncecast").expect("the program is built");
+    command.arg("demo").args(options.split_whitespace());
+    ChildProcess::spawn("demo", command).expect("it starts")
+}
+
+/// The children of a process: id and name.
+fn children(pid: u32) -> BTreeMap<u32, String> {
+    let processes = std::fs::read_dir("/proc").expect("there is a /proc");
+    let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter_map(|id| {
+        // `pid (name) state parent …`; the name may hold anything but comes first.
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let (head, tail) = stat.rsplit_once(')')?;
+        let parent: u32 = tail.split_whitespace().nth(1)?.parse().ok()?;
+        (parent == pid).then(|| (id, head.split_once('(').map_or("", |(_, name)| name).to_owned()))
+    })
+    .collect()
+}
+
+/// Waits until Redis, two dispatchers, three consumers and the publisher run.
+fn whole_cluster(demo: &ChildProcess) -> BTreeMap<u32, String> {
+    wait_until("seven children", || Some(children(demo.pid())).filter(|children| children.len() == 7))
+}
+
+fn assert_gone(children: &BTreeMap<u32, String>) {
+    for (id, name) in children {
+        // Another process may have the id by now.
+        let now = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+        assert_ne!(now.trim(), name, "{id} is left behind");
+    }
+}
+
+#[test]
+fn it_ends_with_nothing_lost_and_nothing_twice_and_one_leader_killed() {
+    let mut demo = demo("--rate 500 --duration 6s");
+    let children = whole_cluster(&demo);
+    let status = demo.wait(3 * DEADLINE).expect("it ends");
+    let shown = demo.stdout().all();
+    assert_eq!(status.code(), Some(0), "{shown:?}");
+    let verdict = shown.iter().rev().find(|line| line.contains("published")).expect("there is a verdict");
+    let words: Vec<&str> = verdict.split_whitespace().collect();
+    assert!(words.len() > 4 && words[2] == "=" && words[1] == words[4], "published = processed: {verdict}");
+    assert!(verdict.contains("lost 0") && verdict.contains("recorded twice 0"), "{verdict}");
+    assert!(verdict.contains("take-over") && verdict.contains(" ms"), "{verdict}");
+    assert!(shown.iter().any(|line| line.contains("killed with SIGKILL")), "{shown:?}");
+    assert_gone(&children);
+}
+
+#[test]
+fn ctrl_c_ends_it_in_order() {
+    let mut demo = demo("--rate 100 --duration 10m");
+    let children = whole_cluster(&demo);
+    demo.signal(Signal::SIGINT).expect("it runs");
+    let status = demo.wait(DEADLINE).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{:?}", demo.stdout().all());
+    assert_gone(&children);
+}
+
+#[test]
+fn a_child_that_fails_ends_it_and_is_named() {
+    let mut demo = demo("--rate 100 --duration 10m");
+    let children = whole_cluster(&demo);
+    let (victim, _) = children.iter().find(|(_, name)| name.starts_with("oncecast-consum")).expect("a consumer");
+    let killed = Command::new("kill").args(["-9", &victim.to_string()]).status().expect("kill is there");
+    assert!(killed.success());
+    let status = demo.wait(DEADLINE).expect("it ends");
+    let said = demo.stderr().all().join("\n");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("c0") || said.contains("c1") || said.contains("c2"), "{said}");
+    assert_gone(&children);
+}
+
+#[test]
+fn without_a_redis_server_it_says_how_to_get_one() {
+    let mut command = programs().command("oncecast").expect("the program is built");
+    let output = command.arg("demo").env("PATH", "/nonexistent").stdin(Stdio::null()).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("redis-server") && said.contains("install"), "{said}");
+}

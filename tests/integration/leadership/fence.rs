@@ -1,0 +1,113 @@
+//! Fenced: what comes from a leader that was replaced changes nothing, and a standby that was paused disturbs nobody. What
+//! a paused leader does is in `faults/leader.rs`.
+
+use std::collections::BTreeSet;
+
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::lab::{Member, Signal};
+use oncecast::wire::{ErrorCode, Frame};
+use oncecast::{Consumer, Delivery, Outcome};
+
+use crate::support::load::Load;
+use crate::support::peer::{Heard, Line};
+use crate::support::{
+    DEADLINE, OwnConsumer, assert_each_once, client_of, cluster_of, elect, options, redis_server, stream,
+    wait_for_another_leader, wait_until_done, wait_until_in_sync,
+};
+
+#[test]
+fn a_paused_standby_disturbs_nobody_and_keeps_up() {
+    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 500", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 2);
+    let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
+    let standby = if leader == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let load = Load::start(&cluster.redis().url(), "m", 1_500);
+    cluster.signal(standby, Signal::SIGSTOP).unwrap();
+    load.wait_for_more(3_000);
+    cluster.signal(standby, Signal::SIGCONT).unwrap();
+    wait_until_in_sync(connection, 2);
+    assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease);
+    cluster.kill_member(leader).unwrap();
+    wait_for_another_leader(&mut cluster, &lease);
+    load.wait_for_more(500);
+    let sent = load.stop();
+    wait_until_done(connection, sent.owed.len());
+    // Catches a listener that gives up what it had, or takes its own silence for the connection's, after a pause.
+    assert_each_once(connection, &sent.owed);
+    assert_eq!(stream(connection, "messages:gaps"), []);
+}
+
+#[test]
+fn consumers_of_a_running_group_refuse_a_lower_epoch_and_work_on() {
+    let mut cluster = cluster_of(options(2, 2, "", ""));
+    let connection = &mut client_of(&mut cluster);
+    let (_, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
+    for consumer in 0..2 {
+        let mut stale = Line::lead(&cluster.address(consumer).to_string(), Epoch(lease.epoch.0 - 1));
+        match stale.next() {
+            // A stranger does not learn the true epoch.
+            Heard::Error(ErrorCode::Stale, text) => assert!(!text.contains(&lease.epoch.to_string()), "{text}"),
+            other => panic!("a stale LEAD was answered with {other:?}"),
+        }
+        assert_eq!(stale.rest(), [], "the connection is closed");
+    }
+    assert_eq!(crate::support::publish(connection, "m", 0..100), 2);
+    wait_until_done(connection, 100);
+    // Catches a consumer that lets go of its leader for a stranger.
+    assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease);
+}
+
+#[test]
+fn work_from_a_leader_that_was_replaced_is_not_begun() {
+    let server = redis_server();
+    let handler = |_: &Delivery<'_>| Ok(Outcome::new().field("message_id", "ran"));
+    let builder = Consumer::builder().redis_url(server.url()).listen("127.0.0.1:0").consumer_id("c");
+    let consumer = OwnConsumer::start(builder.handler(handler));
+    elect(&server, 5);
+    let mut old = Line::lead(&consumer.address, Epoch(5));
+    assert!(matches!(old.next(), Heard::Ready { .. }) && matches!(old.next(), Heard::Ids("HELD", _)));
+    elect(&server, 6);
+    let mut new = Line::lead(&consumer.address, Epoch(6));
+    assert!(matches!(new.next(), Heard::Ready { .. }) && matches!(new.next(), Heard::Ids("HELD", _)));
+    old.send(&[Frame::Process { id: MessageId(1), delivery: 1, body: b"late" }]);
+    assert!(matches!(old.next(), Heard::Error(ErrorCode::Stale, _)), "work from the past is refused");
+    assert_eq!(old.rest(), []);
+    new.send(&[Frame::Process { id: MessageId(2), delivery: 1, body: b"now" }]);
+    assert_eq!(new.next(), Heard::Ids("ACK", vec![MessageId(2)]));
+    // Both were sent, one was begun.
+    assert_eq!(consumer.stats.received.get(), 1);
+}
+
+/// What a leader takes in carries its epoch, and is refused in any other: so two dispatchers never take in in one epoch if
+/// none is given out twice.
+#[test]
+fn no_epoch_is_given_to_two_dispatchers() {
+    let mut cluster = cluster_of(options(3, 2, "--lease-ttl-ms 500", ""));
+    let connection = &mut client_of(&mut cluster);
+    wait_until_in_sync(connection, 3);
+    let load = Load::start(&cluster.redis().url(), "m", 1_000);
+    let (mut leader, mut lease) = cluster.wait_for_leader(DEADLINE).unwrap();
+    for _ in 0..4 {
+        load.wait_for_more(200);
+        cluster.signal(leader, Signal::SIGSTOP).unwrap();
+        let next = wait_for_another_leader(&mut cluster, &lease);
+        load.wait_for_more(200);
+        cluster.signal(leader, Signal::SIGCONT).unwrap();
+        (leader, lease) = next;
+    }
+    let sent = load.stop();
+    wait_until_done(connection, sent.owed.len());
+    assert_each_once(connection, &sent.owed);
+    let lines = [0, 1, 2].map(|number| cluster.process(Member::Dispatcher(number)).unwrap().stderr().all());
+    let elected: Vec<&str> = lines
+        .iter()
+        .flatten()
+        .filter_map(|line| {
+            let epoch = line.split_whitespace().find_map(|word| word.strip_prefix("epoch="));
+            epoch.filter(|_| line.contains(" event=elected "))
+        })
+        .collect();
+    let epochs: BTreeSet<&str> = elected.iter().copied().collect();
+    assert!(elected.len() >= 5 && epochs.len() == elected.len(), "{elected:?}");
+}

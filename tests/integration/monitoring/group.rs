@@ -1,0 +1,104 @@
+//! A group whose processes have the names that prometheus.yml knows, and what happens to them.
+
+use std::collections::BTreeMap;
+
+use oncecast::lab::{ChildProcess, Cluster, Signal, ports};
+
+use crate::monitoring::prometheus::get;
+use crate::support::{bare_cluster, client, publish_payloads, run, wait_until};
+
+/// The processes that prometheus.yml names, each with figures on a port of its own.
+pub struct Group {
+    // Processes before the server, so that they end before it.
+    processes: BTreeMap<&'static str, ChildProcess>,
+    pub ports: BTreeMap<&'static str, u16>,
+    listens: Vec<u16>,
+    cluster: Cluster,
+}
+
+const DISPATCHERS: [&str; 2] = ["dispatcher-0", "dispatcher-1"];
+const CONSUMERS: [&str; 3] = ["consumer-0", "consumer-1", "consumer-2"];
+
+impl Group {
+    pub fn start() -> Group {
+        let port = |_: &&str| ports::free_port().expect("a free port");
+        let names = DISPATCHERS.into_iter().chain(CONSUMERS).chain(["publisher"]);
+        let ports = names.map(|name| (name, port(&name))).collect();
+        let listens = CONSUMERS.iter().map(port).collect();
+        let mut group = Group { processes: BTreeMap::new(), ports, listens, cluster: bare_cluster() };
+        CONSUMERS.into_iter().chain(DISPATCHERS).for_each(|name| group.launch(name));
+        wait_until("a dispatcher to lead and all to be linked", || {
+            let links = DISPATCHERS.iter().filter_map(|name| group.figure(name, "oncecast_consumers"));
+            (links.sum::<f64>() == 3.0).then_some(())
+        });
+        group.launch("publisher");
+        group
+    }
+
+    fn launch(&mut self, name: &'static str) {
+        let metrics = format!("127.0.0.1:{}", self.ports[name]);
+        let listens: Vec<String> = self.listens.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let (program, arguments) = match name.split_once('-') {
+            Some(("dispatcher", _)) => {
+                ("oncecast-dispatcher", format!("--dispatcher-id {name} --consumers {}", listens.join(",")))
+            }
+            Some((_, number)) => {
+                let number: usize = number.parse().expect("a consumer has a number");
+                ("oncecast-consumer", format!("--consumer-id {name} --listen {}", listens[number]))
+            }
+            None => ("oncecast-publisher", "--rate 2000".to_owned()),
+        };
+        let mut command = self.cluster.command(program).expect("the programs are built");
+        command.args(arguments.split(' ')).args(["--metrics-addr", &metrics]);
+        self.processes.insert(name, ChildProcess::spawn(name, command).expect("it starts"));
+    }
+
+    /// A figure as the process itself tells it, labels included in its name.
+    fn figure(&self, instance: &str, name: &str) -> Option<f64> {
+        let text = get(self.ports[instance], "/metrics")?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// The dispatcher that leads.
+    fn leader(&self) -> &'static str {
+        wait_until("a dispatcher to lead", || {
+            DISPATCHERS.into_iter().find(|name| self.figure(name, "oncecast_leader") == Some(1.0))
+        })
+    }
+
+    /// A consumer hangs with messages in hand: once its link is given up they go to others.
+    pub fn redeliver(&mut self) {
+        let hung = self.processes.get_mut("consumer-2").expect("it runs");
+        hung.signal(Signal::SIGSTOP).expect("it stops");
+        wait_until("its messages to go out again", || {
+            let again = DISPATCHERS.iter().filter_map(|name| self.figure(name, "oncecast_messages_redelivered_total"));
+            (again.sum::<f64>() > 0.0).then_some(())
+        });
+        self.processes.get_mut("consumer-2").expect("it runs").kill().expect("it dies");
+        self.launch("consumer-2");
+    }
+
+    /// A message that is too large becomes a dead letter.
+    pub fn bury(&mut self) {
+        let connection = &mut client(&self.cluster.redis_url());
+        let heard = publish_payloads(connection, ["x".repeat((8 << 20) + 1)]);
+        assert_eq!(heard, 2, "both dispatchers hear it");
+        wait_until("a dead letter", || {
+            let dead: u64 = run(connection, &["XLEN", "messages:dead"]);
+            (dead == 1).then_some(())
+        });
+    }
+
+    /// The leader dies, the other leads, and the former one comes back.
+    pub fn change_leader(&mut self) {
+        let former = self.leader();
+        self.processes.get_mut(former).expect("it runs").kill().expect("it dies");
+        self.processes.remove(former);
+        let next = self.leader();
+        assert_ne!(former, next);
+        self.launch(former);
+        wait_until("the former leader to be in sync", || {
+            (self.figure(former, "oncecast_in_sync") == Some(1.0)).then_some(())
+        });
+    }
+}

@@ -1,0 +1,122 @@
+//! Settings of the Redis server that endanger what is promised are found and told, once, with what to set; a server that
+//! does not let its settings be read is not complained about.
+
+use std::process::Command;
+
+use oncecast::lab::{ChildProcess, RedisOptions, RedisServer, ports};
+use oncecast::ledger::server_check::{Warning, check};
+
+use crate::support::{DEADLINE, programs, redis_server, run_on, wait_until};
+
+fn server_with(config: &[(&str, &str)]) -> RedisServer {
+    let config = config.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    RedisServer::start(RedisOptions { config, ..RedisOptions::default() }).expect("a private Redis starts")
+}
+
+fn badly_configured() -> RedisServer {
+    server_with(&[
+        ("client-output-buffer-limit", "pubsub 32mb 8mb 60"),
+        ("maxmemory", "100mb"),
+        ("maxmemory-policy", "allkeys-lru"),
+    ])
+}
+
+fn found_at(server: &RedisServer) -> Vec<Warning> {
+    let mut found = check(&mut server.connection()).expect("the server answers");
+    // Private servers keep nothing, and it says so.
+    found.retain(|warning| !warning.is_note());
+    found
+}
+
+fn consumer_of(server: &RedisServer, args: &[&str]) -> ChildProcess {
+    let mut command: Command = programs().command("oncecast-consumer").expect("the program is built");
+    let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+    command.args(["--redis-url", &server.url(), "--listen", &listen]).args(args);
+    ChildProcess::spawn("oncecast-consumer", command).expect("the consumer starts")
+}
+
+#[test]
+fn good_settings_are_no_danger() {
+    assert_eq!(found_at(&redis_server()), []);
+}
+
+#[test]
+fn dangerous_settings_are_found() {
+    let found = found_at(&badly_configured());
+    let eviction = Warning::Eviction { policy: "allkeys-lru".to_owned(), maxmemory: 100 << 20 };
+    let limits = "33554432 8388608 60".to_owned();
+    assert_eq!(found, [eviction, Warning::PubSubBuffer { limits, bytes: 32 << 20 }]);
+}
+
+#[test]
+fn a_replica_is_found_also_one_that_takes_writes() {
+    let primary = redis_server();
+    let address = format!("127.0.0.1:{}", primary.port());
+    let replica = server_with(&[("replicaof", &address.replace(':', " "))]);
+    wait_until("the replica to follow", || {
+        let info: String = run_on(&replica, &["INFO", "replication"]);
+        info.contains("master_link_status:up").then_some(())
+    });
+    assert_eq!(found_at(&replica), [Warning::Replica { primary: address.clone(), writable: false }]);
+    let () = run_on(&replica, &["CONFIG", "SET", "replica-read-only", "no"]);
+    assert_eq!(found_at(&replica), [Warning::Replica { primary: address, writable: true }]);
+    let () = run_on(&replica, &["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(found_at(&replica), [], "it is a primary now");
+    assert_eq!(found_at(&primary), []);
+}
+
+#[test]
+fn a_server_that_does_not_tell_is_noted_and_not_complained_about() {
+    let not_told = |command| Warning::NotTold { command };
+    let bad = [("maxmemory-policy", "allkeys-lru"), ("rename-command", "CONFIG \"\"")];
+    let renamed = check(&mut server_with(&bad).connection()).expect("the server answers");
+    assert_eq!(renamed, [not_told("CONFIG GET")], "CONFIG has another name");
+    assert!(not_told("CONFIG GET").is_note());
+    let server = badly_configured();
+    let () = run_on(&server, &["ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config", "-info"]);
+    let url = server.url().replace("redis://", "redis://app:secret@");
+    let app = oncecast::ledger::Server::parse(&url).expect("a URL");
+    let mut connection = oncecast::ledger::Connection::new(app, DEADLINE);
+    assert_eq!(check(&mut connection).expect("it refuses, but it answers"), ["CONFIG GET", "INFO"].map(not_told));
+}
+
+#[test]
+fn a_server_that_is_away_is_an_error() {
+    let mut server = badly_configured();
+    let mut connection = server.connection();
+    server.stop().expect("it ends");
+    check(&mut connection).expect_err("nobody answers");
+}
+
+#[test]
+fn a_consumer_tells_each_danger_once_and_looks_again_after_a_restart() {
+    const POLICY: &str = "maxmemory-policy is allkeys-lru";
+    const BUFFER: &str = "client-output-buffer-limit pubsub is 33554432 8388608 60";
+    let mut server = badly_configured();
+    // Until it starts again, and reads its file.
+    let () = run_on(&server, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let mut consumer = consumer_of(&server, &[]);
+    let line = consumer.wait_for_line(BUFFER, DEADLINE).expect("it tells");
+    assert!(line.contains("level=warn") && line.contains("event=redis-setting warning="), "{line}");
+    server.stop().expect("it ends");
+    consumer.wait_for_line("event=redis-trouble", DEADLINE).expect("it notices");
+    server.start_again().expect("it starts");
+    consumer.wait_for_line(POLICY, DEADLINE).expect("it looks again");
+    assert!(consumer.stop(DEADLINE).expect("it ends").success());
+    let log = consumer.stderr().all();
+    for danger in [POLICY, BUFFER] {
+        assert_eq!(log.iter().filter(|line| line.contains(danger)).count(), 1, "{danger}: {log:?}");
+    }
+}
+
+#[test]
+fn a_consumer_that_may_not_look_says_nothing_and_works() {
+    let server = badly_configured();
+    let () = run_on(&server, &["ACL", "SETUSER", "default", "-config", "-info"]);
+    let mut consumer = consumer_of(&server, &["--log-level", "debug"]);
+    let line = consumer.wait_for_line("event=redis-settings-unknown", DEADLINE).expect("at debug it says so");
+    assert!(line.contains("level=debug"), "{line}");
+    assert!(consumer.stop(DEADLINE).expect("it ends").success());
+    let log = consumer.stderr().all();
+    assert!(!log.iter().any(|line| line.contains("level=warn")), "{log:?}");
+}

@@ -1,0 +1,241 @@
+//! What a look at a group brings where Redis refuses some of its commands, what it costs, and that a metrics port survives.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use oncecast::lab::{ChildProcess, Cluster, ports};
+use oncecast::ledger::{Connection, Keys};
+use oncecast::programs::status::{MAX_AGE, Onlooker};
+use serde_json::Value;
+
+use crate::programs::status::{get, status, status_json};
+use crate::support::{
+    CHANNEL, DEADLINE, client_of, cluster, options, pend, programs, publish, run, wait_until, wait_until_done,
+    wait_until_in_sync,
+};
+
+/// A user that may do everything but one thing.
+fn status_without(cluster: &mut Cluster, command: &str, args: &[&str]) -> (i32, String) {
+    let mut redis = client_of(cluster);
+    let rights: Vec<&str> = ["~*", "&*", "+@all"].into_iter().chain(command.split(' ')).collect();
+    let () = run(&mut redis, &[&["ACL", "SETUSER", "looker", "reset", "on", ">secret"][..], &rights].concat());
+    let url = format!("redis://looker:secret@127.0.0.1:{}", cluster.redis().port());
+    let mut tool = programs().command("oncecast").expect("the program is built");
+    let output = tool.args(["status", "--redis-url", &url]).args(args).output().expect("it runs");
+    assert!(output.stderr.is_empty(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code().expect("it ends by itself"), String::from_utf8(output.stdout).expect("text"))
+}
+
+#[test]
+fn what_a_key_of_another_type_hides_is_left_out_and_the_rest_is_shown() {
+    let mut cluster = Cluster::start(options(0, 0, "", "")).expect("a private Redis starts");
+    let mut redis = client_of(&mut cluster);
+    for (key, field) in [("processed", "results"), ("dead", "dead_letters"), ("gaps", "gaps"), ("pending", "pending")] {
+        let key = format!("messages:{key}");
+        let () = run(&mut redis, &["SET", &key, "somebody else's"]);
+        let (_, text) = status_without(&mut cluster, "+get", &["--json"]);
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        assert!(json[field].is_null() && json["epoch"].is_number(), "{key}: {json}");
+        assert!(json["notes"].to_string().contains("a key of another type"), "{key}: {json}");
+        let () = run(&mut redis, &["DEL", &key]);
+    }
+}
+
+#[test]
+fn what_a_user_may_not_ask_for_is_left_out_and_the_rest_is_shown() {
+    let mut cluster = cluster(2, 1);
+    let mut redis = client_of(&mut cluster);
+    wait_until_in_sync(&mut redis, 2);
+    publish(&mut redis, "m", 0..3);
+    wait_until_done(&mut redis, 3);
+    pend(cluster.redis(), 1, "from long ago");
+    wait_until("a report that tells of the consumer and of the old message", || {
+        let json: Value = serde_json::from_str(&status_without(&mut cluster, "-zrange", &["--json"]).1).ok()?;
+        (json["consumers"][0]["state"] == "linked" && json["oldest_age_s"].is_number()).then_some(())
+    });
+    let whole = status_json(&cluster);
+    // What is left out without each command that a look uses, and what must be there all the same.
+    let cases: [(&str, &[&str], &str); 14] = [
+        ("-get", &["epoch", "rates", "spilled"], "GET"),
+        ("-pttl", &[], "PTTL"),
+        ("-xlen", &["results", "dead_letters", "gaps"], "XLEN"),
+        ("-zcard", &["pending", "spilled"], "ZCARD"),
+        ("-zrange", &[], ""),
+        ("-zrange -mget", &["oldest_age_s", "rates", "spilled", "channel"], "ZRANGE"),
+        ("-lrange", &[], ""),
+        ("-xrevrange", &["recent_gaps"], "XREVRANGE"),
+        ("-pubsub", &[], "PUBSUB CHANNELS"),
+        ("-mget", &["rates", "spilled", "channel"], "MGET"),
+        ("-info", &[], "INFO"),
+        ("-config", &[], "CONFIG GET"),
+        ("-eval", &[], ""),
+        ("-client", &[], ""),
+    ];
+    for (command, missing, named) in cases {
+        let (_, text) = status_without(&mut cluster, command, &["--json"]);
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        for name in [
+            "epoch",
+            "results",
+            "dead_letters",
+            "gaps",
+            "pending",
+            "spilled",
+            "oldest_age_s",
+            "recent_gaps",
+            "rates",
+            "channel",
+        ] {
+            assert_eq!(
+                json[name].is_null(),
+                missing.contains(&name),
+                "{command}: {name} in {json}\nwith all rights {whole}"
+            );
+        }
+        let notes = json["notes"].to_string();
+        assert!(named.is_empty() || notes.contains(&format!("Redis refuses {named} ")), "{command}: {notes}");
+        assert!(command == "-get" || json["leader"]["id"] == whole["leader"]["id"], "{command}: {json}");
+        let (_, text) = status_without(&mut cluster, command, &[]);
+        assert!(text.starts_with("group         messages: "), "{command}: {text}");
+        assert_eq!(text.contains("nobody can say who leads"), command == "-get", "{command}: {text}");
+        let shows_age = text.contains("the oldest message is pending for");
+        assert_eq!(shows_age, command != "-zrange -mget", "{command}: {text}");
+    }
+}
+
+/// A dispatcher works without the rights that only its looks need, and its page and gauges show the rest.
+#[test]
+fn a_dispatcher_that_may_not_ask_for_everything_shows_the_rest() {
+    let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let mut redis = client_of(&mut cluster);
+    let rights = ["~*", "&*", "+@all", "-info", "-config", "-xlen", "-xrevrange"];
+    let () = run(&mut redis, &[&["ACL", "SETUSER", "looker", "reset", "on", ">secret"][..], &rights].concat());
+    let url = format!("redis://looker:secret@127.0.0.1:{}", cluster.redis().port());
+    let address = SocketAddr::from(([127, 0, 0, 1], ports::free_port().expect("a free port")));
+    let mut command = programs().command("oncecast-dispatcher").expect("the program is built");
+    command.args(["--dispatcher-id", "d0", "--consumers", &cluster.address(0).to_string(), "--redis-url", &url]);
+    command.args(["--metrics-addr", &address.to_string()]);
+    let _dispatcher = ChildProcess::spawn("d0", command).expect("it starts");
+    wait_until("its page to show the group", || {
+        let json: Value = serde_json::from_str(&get(address, "/status.json")?.1).ok()?;
+        let notes = json["notes"].to_string();
+        let told = ["INFO", "CONFIG GET", "XLEN", "XREVRANGE"]
+            .iter()
+            .all(|name| notes.contains(&format!("Redis refuses {name} ")));
+        (json["leader"]["name"] == "d0" && json["health"] == "ok" && json["pending"] == 0 && told).then_some(())
+    });
+    let text = get(address, "/metrics").expect("it answers").1;
+    for (name, shown) in
+        [("pending", true), ("oldest_pending_age_seconds", true), ("results", false), ("recorded_gaps", false)]
+    {
+        let gauge = format!("oncecast_{name} ");
+        assert_eq!(text.lines().any(|line| line.starts_with(&gauge)), shown, "{name}: {text}");
+    }
+}
+
+/// Whatever a server says, it does not steer the terminal.
+#[test]
+fn an_error_of_redis_is_shown_escaped() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("redis://{}", listener.local_addr().expect("it is bound"));
+    let server = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("the tool connects");
+        assert!(socket.read(&mut [0; 4096]).expect("it asks") > 0);
+        socket.write_all("-ERR \u{1b}[2J\u{202e}no\r\n".repeat(20).as_bytes()).expect("it reads");
+    });
+    let mut tool = programs().command("oncecast").expect("the program is built");
+    let output = tool.args(["status", "--redis-url", &url]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("\\u{1b}[2J\\u{202e}no") && !said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+    server.join().expect("it was asked");
+}
+
+#[test]
+fn the_age_of_the_oldest_costs_nothing_of_its_payload() {
+    const LARGE_BYTES: usize = 8 << 20;
+    let mut cluster = Cluster::start(options(0, 0, "", "")).expect("it starts");
+    let mut redis = client_of(&mut cluster);
+    pend(cluster.redis(), 1, &"x".repeat(LARGE_BYTES));
+    let sent = |redis: &mut redis::Connection| {
+        let info: String = run(redis, &["INFO", "stats"]);
+        let line = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+        line.and_then(|bytes| bytes.trim().parse::<usize>().ok()).expect("Redis counts them")
+    };
+    let connection = Connection::new(cluster.redis().server(), DEADLINE);
+    let mut onlooker = Onlooker::new(connection, Keys::new("messages"), MAX_AGE);
+    let before = sent(&mut redis);
+    for _ in 0..3 {
+        let status = onlooker.look().expect("Redis answers");
+        assert!(status.oldest_age().expect("one is pending") > Duration::from_secs(1_000_000));
+    }
+    let bytes = sent(&mut redis) - before;
+    assert!(bytes < LARGE_BYTES / 8, "three looks took {bytes} bytes");
+    // The tool, which calls no scripts, relies on a dispatcher's looks.
+    let report = r#"{"leads":true,"oldest":1}"#;
+    let () = run(&mut redis, &["SET", "messages:leader", "d0-000000 7"]);
+    let () = run(&mut redis, &["SET", "messages:status:d0-000000", report]);
+    let mut subscriber = client_of(&mut cluster);
+    let () = run(&mut subscriber, &["SUBSCRIBE", "messages:alive:d0-000000", "messages:control"]);
+    let before = sent(&mut redis);
+    assert!(status_json(&cluster)["oldest_age_s"].as_f64().expect("one is pending") > 1_000_000.0);
+    let bytes = sent(&mut redis) - before;
+    assert!(bytes < LARGE_BYTES / 8, "one look took {bytes} bytes");
+}
+
+#[test]
+fn each_consumer_is_shown_with_its_address_and_state() {
+    let cluster = Cluster::start(options(0, 2, "", "")).expect("it starts");
+    let nobody = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+    let consumers = [cluster.address(0).to_string(), nobody.clone()];
+    let mut command: Command = cluster.command("oncecast-dispatcher").expect("the program is built");
+    command.args(["--dispatcher-id", "d0", "--consumers", &consumers.join(",")]);
+    let _dispatcher = ChildProcess::spawn("d0", command).expect("it starts");
+    let json = wait_until("one to be linked", || {
+        let json = status_json(&cluster);
+        (json["consumers"][0]["state"] == "linked").then_some(json)
+    });
+    assert_eq!(json["channel"], CHANNEL, "{json}");
+    assert_eq!(json["consumers"][0]["address"], consumers[0], "{json}");
+    assert_eq!(json["consumers"][1], serde_json::json!({"address": nobody, "state": "unreachable"}), "{json}");
+    let (_, text) = status(&cluster, &[]);
+    assert!(text.contains(&format!("{} linked, 0 of ", consumers[0])), "{text}");
+    assert!(text.contains(&format!("{nobody} unreachable\n")), "{text}");
+    assert!(text.contains(&format!("channel       {}\n", CHANNEL)), "{text}");
+}
+
+#[test]
+fn a_metrics_port_without_descriptors_answers_again_when_there_are_some() {
+    let address = SocketAddr::from(([127, 0, 0, 1], ports::free_port().expect("a free port")));
+    let program = programs().command("oncecast-dispatcher").expect("the program is built");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 32; exec \"$0\" \"$@\""]).arg(program.get_program());
+    // Its Redis is not there.
+    let redis = format!("redis://127.0.0.1:{}", ports::free_port().expect("a free port"));
+    command.args(["--dispatcher-id", "d0", "--consumers", "127.0.0.1:1", "--redis-url", &redis]);
+    command.args(["--metrics-addr", &address.to_string()]);
+    let dispatcher = ChildProcess::spawn("d0", command).expect("it starts");
+    let alive = || (get(address, "/healthz")?.0 == 200).then_some(());
+    wait_until("it to answer", alive);
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", dispatcher.pid())).expect("it runs");
+        let fields: Vec<i64> =
+            stat.rsplit(')').next().expect("fields").split(' ').filter_map(|f| f.parse().ok()).collect();
+        // utime and stime, behind the state, which is no number.
+        fields[10] + fields[11]
+    };
+    let before = ticks();
+    let silent: Vec<TcpStream> =
+        (0..100).filter_map(|_| TcpStream::connect_timeout(&address, DEADLINE / 10).ok()).collect();
+    assert!(silent.len() > 32);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", dispatcher.pid())).expect("it runs").count();
+    wait_until("it to have no descriptors left", || (descriptors() >= 32).then_some(()));
+    // All of them are closed by their deadlines, one round after the other.
+    wait_until("it to answer while they are there", alive);
+    drop(silent);
+    wait_until("it to answer again", alive);
+    let spent = ticks() - before;
+    assert!(spent < 200, "it has worked for {spent} hundredths of a second");
+}

@@ -1,0 +1,211 @@
+//! What systemd hears from the programs, and that a program which hangs is found out.
+
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+use oncecast::lab::{ChildProcess, Cluster, Signal, ports};
+
+use crate::support::{DEADLINE, client_of, options, programs, publish, redis_server, threads, wait_until_done};
+
+/// Listens in systemd's place, on a thread of its own: who does not listen holds the program up. Ends on drop.
+struct Manager {
+    path: PathBuf,
+    messages: Receiver<String>,
+    listener: Option<JoinHandle<()>>,
+    /// All that was said so far.
+    heard: String,
+}
+
+impl Manager {
+    fn listen(test: &str) -> Manager {
+        let path = std::env::temp_dir().join(format!("oncecast-notify-{test}-{}", std::process::id()));
+        let socket = UnixDatagram::bind(&path).expect("a new socket");
+        let (sender, messages) = unbounded();
+        let listener = std::thread::spawn(move || {
+            let mut text = [0; 4096];
+            while let Ok(length @ 1..) = socket.recv(&mut text) {
+                let text = String::from_utf8(text[..length].to_vec()).expect("text");
+                // Whoever has dropped the manager wants to hear nothing more.
+                let _ = sender.send(text);
+            }
+        });
+        Manager { path, messages, listener: Some(listener), heard: String::new() }
+    }
+
+    /// Has a program report here, and say every second at least that it is alive.
+    fn supervise(&self, command: &mut Command) {
+        command.env("NOTIFY_SOCKET", &self.path).env("WATCHDOG_USEC", "3000000").env_remove("WATCHDOG_PID");
+    }
+
+    /// What a program says next, within a time.
+    fn hear(&mut self, within: Duration) -> Option<String> {
+        let text = self.messages.recv_timeout(within).ok()?;
+        self.heard += &text;
+        Some(text)
+    }
+
+    /// Listens until a line with `part` has come.
+    fn wait_for(&mut self, part: &str) {
+        let began = Instant::now();
+        while !self.heard.lines().any(|line| line.contains(part)) {
+            assert!(began.elapsed() < DEADLINE, "{part} was not said, but\n{}", self.heard);
+            self.hear(DEADLINE / 10);
+        }
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        // An empty message ends the listener.
+        let ended = UnixDatagram::unbound().and_then(|socket| socket.send_to(&[], &self.path));
+        if ended.is_ok()
+            && let Some(listener) = self.listener.take()
+        {
+            let _ = listener.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A dispatcher of the cluster, supervised.
+fn supervised_dispatcher(cluster: &Cluster, manager: &Manager) -> ChildProcess {
+    let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
+    command.args(["--dispatcher-id", "d0", "--consumers", &cluster.address(0).to_string()]);
+    manager.supervise(&mut command);
+    ChildProcess::spawn("d0", command).expect("it starts")
+}
+
+#[test]
+fn a_dispatcher_is_ready_once_it_could_lead_and_says_what_it_does() {
+    let mut manager = Manager::listen("dispatcher");
+    let cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let mut dispatcher = supervised_dispatcher(&cluster, &manager);
+    manager.wait_for("READY=1");
+    manager.wait_for("STATUS=leads with epoch ");
+    manager.wait_for("WATCHDOG=1");
+    dispatcher.signal(Signal::SIGTERM).expect("it runs");
+    manager.wait_for("STOPPING=1");
+    assert_eq!(dispatcher.wait(DEADLINE).expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn without_redis_nobody_is_ready_but_everybody_is_alive() {
+    for program in ["oncecast-dispatcher", "oncecast-consumer"] {
+        let mut manager = Manager::listen(program);
+        let mut redis = redis_server();
+        redis.kill().expect("it runs");
+        let mut command = programs().command(program).expect("the program is built");
+        let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+        let own = if program == "oncecast-consumer" { "--listen" } else { "--consumers" };
+        command.args(["--redis-url", &redis.url(), own, &listen]);
+        manager.supervise(&mut command);
+        let _child = ChildProcess::spawn(program, command).expect("it starts");
+        manager.wait_for("STATUS=not ready: ");
+        manager.wait_for("WATCHDOG=1");
+        assert!(!manager.heard.contains("READY=1"), "{}", manager.heard);
+        redis.start_again().expect("it starts again");
+        manager.wait_for("READY=1");
+    }
+}
+
+#[test]
+fn a_consumer_says_when_it_stops() {
+    let mut manager = Manager::listen("consumer");
+    let redis = redis_server();
+    let mut command = programs().command("oncecast-consumer").expect("the program is built");
+    command.args(["--redis-url", &redis.url(), "--listen"]);
+    command.arg(format!("127.0.0.1:{}", ports::free_port().expect("a free port")));
+    manager.supervise(&mut command);
+    let mut consumer = ChildProcess::spawn("c0", command).expect("it starts");
+    manager.wait_for("READY=1");
+    consumer.signal(Signal::SIGTERM).expect("it runs");
+    manager.wait_for("STOPPING=1");
+    assert_eq!(consumer.wait(DEADLINE).expect("it ends").code(), Some(0));
+}
+
+/// A process that stands still for a while, or a Redis that does, is no loop that hangs.
+#[test]
+fn pauses_are_no_hangs() {
+    let mut manager = Manager::listen("pauses");
+    let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let mut dispatcher = supervised_dispatcher(&cluster, &manager);
+    manager.wait_for("STATUS=leads with epoch ");
+    // Longer than a turn of a worker may take.
+    dispatcher.signal(Signal::SIGSTOP).expect("it runs");
+    std::thread::sleep(Duration::from_secs(10));
+    dispatcher.signal(Signal::SIGCONT).expect("it is stopped");
+    cluster.redis().process().expect("it runs").signal(Signal::SIGSTOP).expect("it runs");
+    dispatcher.wait_for_line("event=redis-trouble", DEADLINE).expect("it is seen");
+    std::thread::sleep(Duration::from_secs(10));
+    cluster.redis().process().expect("it runs").signal(Signal::SIGCONT).expect("it is stopped");
+    dispatcher.wait_for_line("event=redis-recovered", DEADLINE).expect("it is seen");
+    while manager.hear(Duration::from_millis(1)).is_some() {}
+    let log = dispatcher.stderr().tail(1_000);
+    assert!(!manager.heard.contains("hangs") && !log.contains("event=hung"), "{log}\n{}", manager.heard);
+}
+
+/// Redis by a name that nobody resolves: the system's resolver asks a name server that is silent, for longer than any turn
+/// of a loop may take. Needs root, for a namespace with its own `/etc/resolv.conf` and for port 53.
+#[test]
+fn a_name_that_is_looked_up_for_long_is_no_hang() {
+    let unshared = Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
+    let silent = UdpSocket::bind("127.0.0.57:53").ok().filter(|_| unshared);
+    let Some(silent) = silent else {
+        println!("SKIPPED a_name_that_is_looked_up_for_long_is_no_hang: needs root");
+        return;
+    };
+    let settings = std::env::temp_dir().join(format!("oncecast-resolv-{}", std::process::id()));
+    std::fs::write(&settings, "nameserver 127.0.0.57\noptions timeout:25 attempts:1\n").expect("a new file");
+    let mut manager = Manager::listen("names");
+    let program = programs().command("oncecast-dispatcher").expect("the program is built");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]).arg(&settings);
+    command.arg(program.get_program()).args(["--consumers", "127.0.0.1:1", "--redis-url", "redis://redis.example"]);
+    manager.supervise(&mut command);
+    let dispatcher = ChildProcess::spawn("d0", command).expect("it starts");
+    dispatcher.wait_for_line("event=redis-trouble", 3 * DEADLINE).expect("the look-up ends");
+    let asked = silent.recv(&mut [0; 512]);
+    assert!(asked.is_ok(), "the silent name server was asked");
+    manager.wait_for("WATCHDOG=1");
+    let log = dispatcher.stderr().tail(1_000);
+    assert!(!manager.heard.contains("hangs") && !log.contains("event=hung"), "{log}\n{}", manager.heard);
+    let _ = std::fs::remove_file(&settings);
+}
+
+/// Holds one thread of a leader up, as a debugger would.
+fn hold_up(name: &'static str) {
+    let mut manager = Manager::listen(name);
+    let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let dispatcher = supervised_dispatcher(&cluster, &manager);
+    let mut redis = client_of(&mut cluster);
+    manager.wait_for("STATUS=leads with epoch ");
+    publish(&mut redis, name, 0..10);
+    wait_until_done(&mut redis, 10);
+    let thread = threads(dispatcher.pid())[name];
+    let thread = Pid::from_raw(thread.try_into().expect("a thread's id"));
+    ptrace::seize(thread, ptrace::Options::empty()).expect("a child's thread");
+    ptrace::interrupt(thread).expect("it runs");
+    dispatcher.wait_for_line(&format!("event=hung loop={name}"), DEADLINE).expect("it is found out");
+    // What was said before is in the socket still.
+    manager.wait_for(&format!("STATUS=the loop {name} hangs"));
+    let later = manager.hear(Duration::from_millis(2_500));
+    assert_eq!(later, None, "{name}: the watchdog is fed on");
+    // Else the process could not end before this thread does.
+    ptrace::detach(thread, None).expect("it is held up");
+}
+
+#[test]
+fn a_loop_that_hangs_is_named_and_the_watchdog_is_no_longer_fed() {
+    std::thread::scope(|scope| {
+        for name in ["ingest", "courier", "redistributor", "listener", "election"] {
+            scope.spawn(move || hold_up(name));
+        }
+    });
+}

@@ -1,0 +1,242 @@
+//! How the page draws what it is told, with a stand-in for the dispatcher: states that a real one seldom gets into.
+
+use serde_json::{Value, json};
+
+use crate::status_page::stand_in::{PAGE, StandIn};
+use crate::status_page::{PHONE, assert_fits, assert_no_complaint};
+use crate::support::browser::{Browser, Page, Screen};
+use crate::support::wait_until;
+
+/// What it may weigh: it is served by a dispatcher, and read by people.
+const MAX_PAGE_BYTES: usize = 26 << 10;
+
+/// The lowest contrast of a text with what is behind it that WCAG calls readable.
+const CONTRAST: &str = "(() => {
+    const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+    const light = colour => {
+        const [r, g, b] = numbers(colour).map(n => (n /= 255) <= 0.04045 ? n / 12.92 : ((n + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = node => {
+        const colour = getComputedStyle(node).backgroundColor;
+        return numbers(colour)[3] === 0 ? behind(node.parentElement) : colour;
+    };
+    const ownText = node => [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim());
+    const found = [];
+    for (const node of document.body.querySelectorAll('*:not(svg *, script, style, noscript)')) {
+        if (!ownText(node) || !node.checkVisibility()) continue;
+        const [a, b] = [light(getComputedStyle(node).color), light(behind(node))];
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < 4.5) found.push(`${node.textContent}: ${contrast}`);
+    }
+    return found;
+})()";
+
+fn status() -> Value {
+    json!({
+        "group": "messages", "time": "2026-11-25T16:00:00.000Z", "health": "ok", "problems": [], "notes": [],
+        "leader": { "id": "d0-5f3a9c", "name": "d0", "epoch": 1_764_086_400_000_u64, "lease_left_ms": 1400 },
+        "epoch": 1_764_086_400_000_u64,
+        "dispatchers": [
+            { "id": "d0-5f3a9c", "name": "d0", "version": "0.1.0", "role": "leader", "epoch": 1_764_086_400_000_u64,
+              "in_sync": true, "uptime_s": 12.3, "ring_bytes": 4096, "reporting": true },
+            { "id": "d1-77aa01", "name": "d1", "version": "0.1.0", "role": "standby", "epoch": 1_764_086_400_000_u64,
+              "in_sync": false, "uptime_s": 7500.0, "ring_bytes": 10, "reporting": true },
+        ],
+        "consumers": [
+            { "id": "c10", "address": "h:2", "state": "draining", "in_flight": 0, "prefetch": 1024, "acked_per_s": 0.0 },
+            { "address": "h:3", "state": "unreachable" },
+            { "id": "c9", "address": "h:1", "state": "linked", "in_flight": 512, "prefetch": 1024, "acked_per_s": 8666.0 },
+        ],
+        "pending": 120, "oldest_age_s": 0.004, "spilled": 0, "results": 1_234_567, "dead_letters": 0, "gaps": 0,
+        "recent_gaps": [],
+        "rates": { "published": 26000.0, "taken_in": 26000.0, "dispatched": 26000.0, "acked": 8666.4, "redelivered": 0.5 },
+        "redis_warnings": [], "served_by": "d1-77aa01",
+    })
+}
+
+/// The page with a status on it.
+fn shown(browser: &mut Browser, status: &Value) -> (StandIn, Page) {
+    let (stand_in, mut page) = (StandIn::start(status), browser.page());
+    page.open(&stand_in.url);
+    page.wait_for("(document.querySelector('#pending')?.textContent ?? '–') !== '–'");
+    (stand_in, page)
+}
+
+#[test]
+fn it_is_one_small_file_that_names_no_other() {
+    assert!(PAGE.len() <= MAX_PAGE_BYTES, "{} bytes", PAGE.len());
+    // The name of SVG's language is no address.
+    let addresses = PAGE.replace("http://www.w3.org/2000/svg", "").replace("https", "http");
+    assert!(!addresses.contains("http:") && !addresses.contains("@import"), "it names another site");
+    assert!(!addresses.contains("innerHTML") && !addresses.contains("insertAdjacentHTML"), "texts must stay texts");
+}
+
+/// Without this, a page that complains of nothing would prove nothing.
+#[test]
+fn what_goes_wrong_on_a_page_is_heard() {
+    let Some(mut browser) = Browser::start() else { return };
+    let (_stand_in, mut page) = shown(&mut browser, &status());
+    assert_no_complaint(&mut page);
+    page.eval("setTimeout(() => { throw new Error('thrown on purpose') })");
+    page.eval("console.error('said on purpose')");
+    page.eval("document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.2:9/from-elsewhere.png' }))");
+    for part in ["thrown on purpose", "said on purpose", "from-elsewhere.png' violates"] {
+        let heard = |page: &mut Page| page.complaints().iter().any(|complaint| complaint.contains(part)).then_some(());
+        wait_until(part, || heard(&mut page));
+    }
+}
+
+#[test]
+fn numbers_and_words_read_as_people_write_them() {
+    let Some(mut browser) = Browser::start() else { return };
+    let (stand_in, mut page) = shown(&mut browser, &status());
+    let texts = [
+        ("group", "messages"),
+        ("server", "Oncecast group, seen by d1-77aa01, a standby,"),
+        ("clock", "at 16:00:00 UTC"),
+        ("health-text", "all is well"),
+        ("leader-id", "d0-5f3a9c"),
+        ("epoch", "1764086400000"),
+        ("lease", "1.4\u{202f}s more"),
+        ("oldest", "4\u{202f}ms"),
+        ("results", "1\u{202f}234\u{202f}567"),
+        ("rate-published", "26\u{202f}000"),
+        ("rate-acked", "8\u{202f}666"),
+        ("rate-redelivered", "0.5"),
+    ];
+    for (id, text) in texts {
+        assert_eq!(page.text(id), text, "{id}");
+    }
+    let rows = "[...document.querySelectorAll('#dispatchers tr, #consumers tr')].map(row => \
+                [...row.cells].map(cell => cell.textContent.trim()).join('|'))";
+    let expected = json!([
+        "d0-5f3a9c leader|✓ yes|12\u{202f}s|4.0\u{202f}KiB|0.1.0",
+        "d1-77aa01 standby · this page|✗ no|2\u{202f}h 5\u{202f}min|10\u{202f}B|0.1.0",
+        // c9 before c10.
+        "c9 h:1|512|1\u{202f}024|8\u{202f}666",
+        "c10 h:2 · draining|0|1\u{202f}024|0",
+        "h:3 unreachable|–|–|–",
+    ]);
+    assert_eq!(page.eval(rows), expected);
+    assert_eq!(page.eval("document.querySelector('#consumers .bar i').style.width"), "50%");
+
+    let mut next = status();
+    next["oldest_age_s"] = json!(200);
+    next["consumers"] = json!([]);
+    stand_in.say(&next);
+    page.wait_for_text("oldest", "3\u{202f}min");
+    page.wait_for("document.querySelectorAll('#consumers tr').length === 0");
+    page.wait_for("document.body.innerText.includes('None is connected.')");
+    assert_no_complaint(&mut page);
+}
+
+#[test]
+fn what_is_wrong_is_told_in_words_and_stays_text() {
+    let Some(mut browser) = Browser::start() else { return };
+    let evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";
+    let mut bad = status();
+    for name in ["problems", "notes", "redis_warnings"] {
+        bad[name] = json!([format!("{name} {evil}")]);
+    }
+    // Told once, though it is also a note.
+    bad["notes"] = json!([bad["redis_warnings"][0], bad["notes"][0]]);
+    bad["health"] = json!("attention");
+    bad["group"] = json!(evil);
+    bad["leader"]["id"] = json!(evil);
+    bad["served_by"] = json!(evil);
+    bad["consumers"][0]["id"] = json!(evil);
+    bad["dispatchers"][0]["id"] = json!(evil);
+    bad["dispatchers"][1] = json!({ "id": "d9-000000", "role": "standby", "reporting": false });
+    bad["recent_gaps"] = json!([{ "time": evil, "reason": evil, "dispatcher": evil, "messages": "" }]);
+    let (stand_in, mut page) = shown(&mut browser, &bad);
+    let told = page.eval("[...document.querySelectorAll('#notes li')].map(line => line.textContent)");
+    let expected = [("Problem", "problems"), ("Redis", "redis_warnings"), ("Note", "notes")];
+    assert_eq!(told, json!(expected.map(|(word, name)| format!("{word}{name} {evil}"))));
+    assert_eq!(page.text("health-text"), "needs attention");
+    assert_eq!(page.text("leader-id"), evil);
+    assert_eq!(page.eval("document.querySelectorAll('img').length"), 0);
+    assert_eq!(page.eval("document.querySelectorAll('script').length"), 1);
+    assert_eq!(page.eval("document.title"), json!(format!("(!) {evil} · Oncecast")));
+    page.wait_for("document.querySelector('#gaps tr').textContent.includes('unknown')");
+    page.wait_for("document.querySelector('#dispatchers').textContent.includes('silent')");
+    for dark in [false, true] {
+        assert_fits(&mut page, Screen { dark, ..PHONE });
+    }
+
+    // Nobody leads, so nobody says how fast it goes: that must not look as if nothing went.
+    let mut leaderless = status();
+    leaderless["leader"] = Value::Null;
+    leaderless["consumers"] = json!([]);
+    leaderless["oldest_age_s"] = Value::Null;
+    for rate in leaderless["rates"].as_object_mut().expect("an object").values_mut() {
+        *rate = json!(0.0);
+    }
+    stand_in.say(&leaderless);
+    page.wait_for_text("leader-id", "nobody leads");
+    assert_eq!((page.text("rate-acked"), page.text("oldest")), ("–".into(), "–".into()));
+    page.wait_for("document.body.innerText.includes('Not known: no leader reports.')");
+    assert!(page.eval("document.querySelector('#gaps-card').hidden").as_bool().expect("a truth"));
+    assert_no_complaint(&mut page);
+}
+
+#[test]
+fn what_is_not_current_is_shown_as_the_past() {
+    let Some(mut browser) = Browser::start() else { return };
+    let (stand_in, mut page) = shown(&mut browser, &status());
+    stand_in.say(&json!({
+        "group": "messages", "time": "2026-11-25T16:00:05.000Z", "health": "attention", "served_by": "d1-77aa01",
+        "problems": ["redis://127.0.0.1:6379 does not answer: connection refused"],
+    }));
+    page.wait_for("document.querySelector('#notes').textContent.includes('redis://127.0.0.1:6379 does not answer')");
+    page.wait_for("document.body.classList.contains('stale')");
+    page.wait_for("document.querySelector('#clock').textContent.includes('ago')");
+    assert_eq!(page.text("pending"), "120", "the last that was known");
+    assert_eq!(page.text("health-text"), "needs attention");
+    stand_in.say(&status());
+    page.wait_for("!document.body.classList.contains('stale')");
+    page.wait_for_text("clock", "at 16:00:00 UTC");
+
+    let mut old = status();
+    old["time"] = json!("2026-11-25T16:00:07.500Z");
+    stand_in.say(&old);
+    page.wait_for("document.body.classList.contains('stale')");
+    page.wait_for_text("health-text", "not known");
+    stand_in.say(&status());
+    page.wait_for_text("health-text", "all is well");
+    assert_no_complaint(&mut page);
+
+    stand_in.say(&json!("an answer that is no status"));
+    page.wait_for("document.querySelector('#silence-text').textContent.includes('is not its status: 200')");
+    stand_in.say(&status());
+    page.wait_for("document.querySelector('#silence').hidden");
+    assert_no_complaint(&mut page);
+    drop(stand_in);
+    page.wait_for_text("silence-text", "This dispatcher does not answer.");
+    page.wait_for("document.querySelector('#silence-age').textContent.includes('Last seen')");
+    page.wait_for_text("health-text", "not known");
+}
+
+#[test]
+fn each_text_can_be_read_in_light_and_dark() {
+    let Some(mut browser) = Browser::start() else { return };
+    let mut all = status();
+    all["health"] = json!("attention");
+    all["problems"] = json!(["no consumer is connected"]);
+    all["notes"] = json!(["no standby is in sync"]);
+    all["recent_gaps"] = json!([{ "time": "2026-11-25T16:00:00.000Z", "reason": "ring-overrun", "dispatcher": "d0-5f3a9c",
+                                  "messages": "7" }]);
+    let (stand_in, mut page) = shown(&mut browser, &status());
+    let mut next = all.clone();
+    next["leader"] = json!({ "id": "d1-77aa01", "name": "d1", "epoch": 1_764_086_500_000_u64, "lease_left_ms": 2000 });
+    for status in [&all, &next] {
+        stand_in.say(status);
+        page.wait_for_text("leader-id", status["leader"]["id"].as_str().expect("a text"));
+        page.wait_for("document.querySelectorAll('#notes li').length === 2");
+        for dark in [false, true] {
+            assert_fits(&mut page, Screen { width: 1100, height: 900, dark });
+            assert_eq!(page.eval(CONTRAST), json!([]), "dark: {dark}");
+        }
+    }
+    assert_eq!(page.text("changes").trim(), "116:00:00 d1-77aa01 leads, after d0-5f3a9c");
+}

@@ -1,0 +1,162 @@
+//! The status page of a dispatcher, in a real browser: it is true under load, while leaders die and while Redis is away.
+
+mod drawing;
+mod stand_in;
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use oncecast::lab::{Cluster, ClusterOptions, Member, RedisOptions};
+use serde_json::json;
+
+use crate::support::browser::{Browser, Page, Screen};
+use crate::support::load::Load;
+use crate::support::{DEADLINE, client_of, cluster_of, programs, wait_for_another_leader, wait_until_in_sync};
+
+/// A file for a picture of the page, as the README shows it.
+const SCREENSHOT: &str = "ONCECAST_SCREENSHOT";
+/// A quarter of the time that the chart of that picture shows.
+const QUARTER: Duration = Duration::from_secs(31);
+
+const PHONE: Screen = Screen { width: 360, height: 780, dark: false };
+const DESK: Screen = Screen { width: 1100, height: 900, dark: false };
+
+/// Fails if the page has said or been told that something went wrong.
+fn assert_no_complaint(page: &mut Page) {
+    assert_eq!(page.complaints(), [] as [String; 0]);
+}
+
+/// Fails if the page is wider than a screen.
+fn assert_fits(page: &mut Page, screen: Screen) {
+    page.show_on(screen);
+    let widths = page.eval("[document.scrollingElement.scrollWidth, innerWidth]");
+    assert!(widths[0].as_u64() <= widths[1].as_u64() && widths[1] == screen.width, "{widths} on {screen:?}");
+}
+
+/// Dispatchers that serve the page, and a browser; nothing where there is no browser.
+fn start(redis: RedisOptions) -> Option<(Browser, Cluster)> {
+    let browser = Browser::start()?;
+    let mut cluster = cluster_of(ClusterOptions { redis, readiness: true, ..ClusterOptions::new(programs()) });
+    wait_until_in_sync(&mut client_of(&mut cluster), 2);
+    Some((browser, cluster))
+}
+
+fn url(cluster: &Cluster, dispatcher: Member) -> String {
+    let Member::Dispatcher(number) = dispatcher else { panic!("{dispatcher} serves no page") };
+    format!("http://{}/", cluster.metrics_address(number).expect("it was given one"))
+}
+
+/// A number that the page shows.
+fn number(page: &mut Page, id: &str) -> f64 {
+    let text = page.text(id).replace('\u{202f}', "");
+    text.parse().unwrap_or(0.0)
+}
+
+#[test]
+fn numbers_move_under_load_and_a_new_leader_is_named() {
+    let Some((mut browser, mut cluster)) = start(RedisOptions::default()) else { return };
+    let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
+    let standby = if leader == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let (mut led, mut followed) = (browser.page(), browser.page());
+    led.open(&url(&cluster, leader));
+    followed.open(&url(&cluster, standby));
+    for page in [&mut led, &mut followed] {
+        page.wait_for_text("leader-id", &lease.holder);
+        page.wait_for_text("epoch", &lease.epoch.0.to_string());
+        page.wait_for("document.querySelectorAll('#dispatchers tr').length === 2");
+        page.wait_for("document.querySelectorAll('#consumers tr').length === 3");
+    }
+    led.wait_for("document.querySelector('#server').textContent.includes(', the leader,')");
+    followed.wait_for("document.querySelector('#server').textContent.includes(', a standby,')");
+
+    let load = Load::start(&cluster.redis_url(), "m", 2_000);
+    for page in [&mut led, &mut followed] {
+        let rates = ["published", "taken-in", "dispatched", "acked"];
+        rates
+            .iter()
+            .for_each(|name| page.wait_for(&format!("+document.querySelector('#rate-{name}').textContent[0] > 0")));
+        let (before, shown) = (number(page, "results"), page.text("results"));
+        page.wait_for(&format!("document.querySelector('#results').textContent !== '{shown}'"));
+        assert!(number(page, "results") > before, "results only grow");
+        page.wait_for("(document.querySelector('#acked').getAttribute('d') ?? '').includes('L')");
+        page.wait_for_text("health-text", "all is well");
+    }
+
+    cluster.kill_member(leader).expect("it runs");
+    let (next, next_lease) = wait_for_another_leader(&mut cluster, &lease);
+    assert_eq!(next, standby);
+    followed.wait_for_text("leader-id", &next_lease.holder);
+    followed.wait_for("document.querySelector('#server').textContent.includes(', the leader,')");
+    followed.wait_for("document.querySelectorAll('#marks circle').length === 1");
+    let change = followed.text("changes");
+    assert!(change.contains(&format!("{} leads, after {}", next_lease.holder, lease.holder)), "{change}");
+    let shown = followed.text("results");
+    followed.wait_for(&format!("document.querySelector('#results').textContent !== '{shown}'"));
+    for screen in [DESK, PHONE, Screen { dark: true, ..DESK }, Screen { dark: true, ..PHONE }] {
+        assert_fits(&mut followed, screen);
+    }
+
+    led.wait_for_text("silence-text", "This dispatcher does not answer.");
+    led.wait_for("document.querySelector('#silence-age').textContent.includes('Last seen')");
+    cluster.start_member(leader).expect("it starts again");
+    led.wait_for("document.querySelector('#silence').hidden");
+    led.wait_for_text("leader-id", &next_lease.holder);
+    led.wait_for("document.querySelector('#server').textContent.includes(', a standby,')");
+    assert!(load.stop().unheard.is_empty());
+
+    assert_no_complaint(&mut followed);
+    for (page, dispatcher) in [(&mut led, leader), (&mut followed, standby)] {
+        let page_url = url(&cluster, dispatcher);
+        let asked: Vec<&String> = page.requests().iter().filter(|url| !url.starts_with("data:")).collect();
+        assert_eq!(asked, [&page_url, &format!("{page_url}status.json")]);
+    }
+    cluster.stop(DEADLINE).expect("everybody ends in order");
+}
+
+#[test]
+fn it_says_that_redis_is_away_and_recovers() {
+    let Some((mut browser, mut cluster)) = start(RedisOptions { append_only: true, ..RedisOptions::default() }) else {
+        return;
+    };
+    let mut page = browser.page();
+    page.open(&url(&cluster, Member::Dispatcher(0)));
+    page.wait_for_text("health-text", "all is well");
+    let address = format!("127.0.0.1:{}", cluster.redis().port());
+    cluster.redis().stop().expect("Redis ends in order");
+    page.wait_for_text("health-text", "needs attention");
+    page.wait_for(&format!("document.querySelector('#notes').textContent.includes('{address}')"));
+    page.wait_for("document.body.classList.contains('stale')");
+    cluster.redis().start_again().expect("Redis starts again");
+    page.wait_for("!document.body.classList.contains('stale')");
+    let (_, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
+    page.wait_for_text("leader-id", &lease.holder);
+    assert_no_complaint(&mut page);
+}
+
+/// Not a test of anything unless a picture is asked for: `ONCECAST_SCREENSHOT=docs/status.png cargo test --test integration status_page`.
+#[test]
+fn a_picture_of_it() {
+    let Some(file) = std::env::var_os(SCREENSHOT) else { return };
+    let Some((mut browser, mut cluster)) = start(RedisOptions::default()) else { return };
+    let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
+    let standby = if leader == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let mut page = browser.page();
+    page.show_on(Screen { dark: true, ..DESK });
+    page.open(&url(&cluster, standby));
+    let load = Load::start(&cluster.redis_url(), "m", 8_000);
+    // A part of what is shown is time itself.
+    thread::sleep(QUARTER);
+    let more = Load::start(&cluster.redis_url(), "n", 6_000);
+    thread::sleep(QUARTER);
+    cluster.kill_member(leader).expect("it runs");
+    wait_for_another_leader(&mut cluster, &lease);
+    cluster.start_member(leader).expect("it starts again");
+    thread::sleep(QUARTER);
+    assert!(more.stop().unheard.is_empty());
+    thread::sleep(QUARTER);
+    page.wait_for_text("health-text", "all is well");
+    std::fs::write(Path::new(&file), page.picture()).expect("the picture's folder is there");
+    assert_eq!(page.eval("document.querySelectorAll('#marks circle').length"), json!(1));
+    assert!(load.stop().unheard.is_empty());
+}
