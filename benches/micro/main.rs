@@ -1,12 +1,13 @@
-//! Micro-benchmarks of what is done for every message and of what a take-over waits for: `make micro-bench`, or one of them with
+//! Micro-benchmarks of the work for every message and of the work that a take-over waits for. `make micro-bench` runs
+//! all, or some of them:
 //!
 //! ```text
 //! make micro-bench ARGS="ring"
 //! ```
 //!
-//! Each measures one function alone and, but for `stamp`, with no Redis and no socket near it. So they tell whether a change made
-//! that function faster or slower on one machine, and not what a cluster does: that is what `oncecast bench` is for. Nothing is
-//! compared with a limit, since the numbers are those of the machine and of what else it does.
+//! Each measures one function and, except `stamp`, uses neither Redis nor a socket. They show whether a change made
+//! that function faster or slower on one machine; `oncecast bench` shows what a cluster does. No result is compared
+//! with a limit, since it depends on the machine and its load.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ mod ring;
 mod stamp;
 mod wire;
 
-/// How long each is measured for, at least.
+/// The least time for which each is measured.
 const MEASURED_FOR: Duration = Duration::from_millis(500);
 
 fn main() {

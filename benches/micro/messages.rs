@@ -1,12 +1,12 @@
-//! The messages that the benchmarks deal in: JSON objects of 53 bytes, as a publisher that names its messages by UUIDs sends.
+//! The messages of the benchmarks: JSON objects of 53 bytes with a UUID as the id.
 
 use oncecast::base::id::MessageId;
 use oncecast::ledger::Payload;
 
-/// The bytes of a payload.
+/// The size of a payload.
 pub const PAYLOAD_BYTES: usize = 53;
 
-/// As many as one message of a link or one read of a subscription brings when there is some load.
+/// The messages in one WebSocket message, or in one read of a subscription, under moderate load.
 pub const BATCH: usize = 256;
 
 /// The `number`th payload.
@@ -16,13 +16,13 @@ pub fn payload(number: u64) -> String {
     payload
 }
 
-/// So many payloads that share an allocation, as those that came together do.
+/// So many payloads that share an allocation, like those that arrive in one read.
 pub fn payloads(count: usize) -> Vec<Payload> {
     let mut rest = Payload::from((0..count as u64).map(payload).collect::<String>());
     (0..count).map(|_| rest.split_to(PAYLOAD_BYTES)).collect()
 }
 
-/// So many ids that follow each other.
+/// So many consecutive ids.
 pub fn ids(count: usize) -> Vec<MessageId> {
     (0..count as u64).map(|number| MessageId(1_795_641_234_567_890 + number)).collect()
 }

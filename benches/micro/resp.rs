@@ -1,4 +1,4 @@
-//! Redis's protocol: reading what a subscription brings, and writing the results of a batch.
+//! The Redis protocol: reading published messages, and writing the results of a batch.
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -29,7 +29,7 @@ fn receive_1000_pushes(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// As a committer does: the fields are words already, from the handler's thread.
+/// As a committer does: the handler's thread has encoded the fields as words already.
 #[divan::bench]
 fn write_1000_xadds(bencher: Bencher<'_, '_>) {
     let fields = |number: u64| -> Words {

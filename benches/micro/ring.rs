@@ -1,4 +1,4 @@
-//! The ring: what every dispatcher does for each message, and how long a new leader looks for the cursor.
+//! The ring: the work of every dispatcher for each message, and the time in which a new leader finds the cursor.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use oncecast::ledger::{Cursor, Marker, Payload, Position};
 use crate::messages::{BATCH, payloads};
 
 const EPOCH: Epoch = Epoch(1_795_641_000_000);
-/// Between two batches, by the cursor's clock: 25,600 messages/s.
+/// The time between two batches by the cursor's clock: 25,600 messages/s.
 const BATCH_EVERY: Duration = Duration::from_millis(10);
 /// A leader publishes a marker every 100 ms.
 const BATCHES_FOR_A_MARKER: u32 = 10;
-/// More than is ever in it.
+/// More than the ring ever holds.
 const RING_BYTES: usize = 1 << 30;
 
 fn published(payload: &Payload) -> Seen {
@@ -35,9 +35,9 @@ fn found(ring: &Ring, cursor: &Cursor) -> Resolution {
     ring.resolve(Some(cursor)).expect("the ring is live")
 }
 
-/// What a leader does with the batches between two markers: each is appended and taken, and what the cursor passed long enough ago
-/// is let go of, which happens about as often as there is a marker. The cursor's clock runs with the batches, so that the ring is
-/// as full as under that load.
+/// A leader's work on the batches between two markers: each is appended and taken, and messages that the cursor passed
+/// long enough ago are released, about once per marker. The cursor's clock advances with the batches, so that the ring
+/// is as full as under that load.
 #[divan::bench]
 fn append_and_take_10_times_256(bencher: Bencher<'_, '_>) {
     let ring = Ring::new(RING_BYTES);
@@ -64,19 +64,19 @@ fn append_and_take_10_times_256(bencher: Bencher<'_, '_>) {
         batches[0].insert(0, marker(markers));
         batches
     };
-    // It is full when the first go.
+    // The ring has its normal size when the first messages are released.
     for _ in 0..2 * RETAIN.as_millis() / (BATCH_EVERY * BATCHES_FOR_A_MARKER).as_millis() {
         next().into_iter().for_each(|batch| drop(step(batch)));
     }
-    assert!(ring.stats().messages < ring.stats().seen as usize, "it lets go");
+    assert!(ring.stats().messages < ring.stats().seen as usize, "messages are released");
     bencher
         .counter(ItemsCount::new(BATCHES_FOR_A_MARKER as usize * BATCH))
         .with_inputs(next)
-        // What was taken is dropped outside the measured time: that is the courier's part.
+        // The messages taken are dropped outside the measured time, since dropping them is not the ring's work.
         .bench_local_values(|batches| batches.into_iter().map(&mut step).collect::<Vec<_>>());
 }
 
-/// What the ring holds where the cursor is looked for.
+/// The messages in the ring in which the cursor is searched.
 const MESSAGES: u64 = 600_000;
 const MESSAGES_FOR_A_MARKER: u64 = 30_000;
 const MESSAGES_OF_A_SEGMENT: u64 = 150_000;
@@ -102,19 +102,20 @@ fn resolve(bencher: Bencher<'_, '_>, cursor: Cursor, expected: Standing) {
     bencher.bench_local(|| black_box(found(&ring, black_box(&cursor))));
 }
 
-/// As a standby that is in sync does with every look at the lease.
+/// As a standby in sync does with every check of the lease.
 #[divan::bench]
 fn resolve_the_newest_of_600000(bencher: Bencher<'_, '_>) {
     resolve(bencher, cursor(LAST_MARKER, MESSAGES_FOR_A_MARKER / 2), Standing::InSync);
 }
 
-/// All markers are looked at.
+/// All markers are compared.
 #[divan::bench]
 fn resolve_the_oldest_of_600000(bencher: Bencher<'_, '_>) {
     resolve(bencher, cursor(0, MESSAGES_FOR_A_MARKER / 2), Standing::Continues);
 }
 
-/// All markers are looked at twice: the second time for one that is later. A marker of an older epoch, that is before all of it.
+/// All markers are compared twice, the second time to find a later one. The cursor's marker is of an older epoch, so it
+/// is before the whole ring.
 #[divan::bench]
 fn resolve_one_before_all_600000(bencher: Bencher<'_, '_>) {
     let marker = Marker::of_leader(Epoch(EPOCH.0 - 1), 7);

@@ -1,5 +1,6 @@
-//! The handler `stamp`. A delivery can't be made by hand, so a real consumer is handed one, by a dispatcher that is played here, and
-//! its handler works on it over and over. Redis is asked for the dispatcher's epoch, and nothing is ever recorded.
+//! The handler `stamp`. Only a consumer can create a delivery, so this file plays a dispatcher that sends one message
+//! to a real consumer, whose handler calls `stamp` again and again. The consumer reads the dispatcher's epoch from
+//! Redis; nothing is recorded.
 
 use std::net::TcpStream;
 use std::thread;
@@ -17,7 +18,7 @@ use tungstenite::Message;
 
 use crate::messages::payload;
 
-/// In each step, so that the two switches between threads that it takes, about 20 µs, are a hundredth of it at most.
+/// Calls in each step. Its two switches between threads, about 20 µs, are at most a hundredth of its time.
 const MANY: usize = 10_000;
 
 #[divan::bench]
@@ -32,7 +33,7 @@ fn ten_members(bencher: Bencher<'_, '_>) {
     measure(bencher, payload(7).replace('}', &format!(",{OTHERS}}}")));
 }
 
-/// Runs `stamp` on a payload, in a consumer's handler, as often as the benchmark asks for it.
+/// Measures `stamp` on a payload, in a consumer's handler.
 fn measure(bencher: Bencher<'_, '_>, payload: String) {
     let (ask, asked) = bounded(0);
     let (done, answers) = bounded(0);

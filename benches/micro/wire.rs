@@ -1,4 +1,5 @@
-//! Frames: what every message costs on its way to a consumer, and the ACK on its way back. Buffers are used again, as links do.
+//! Frames: the cost of a message on its way to a consumer, and of the ACK on its way back. Buffers are reused, as in
+//! the connections of the programs.
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -8,7 +9,7 @@ use oncecast::wire::{Frame, frames};
 
 use crate::messages::{BATCH, ids, payloads};
 
-/// In an ACK.
+/// The ids in an ACK.
 const ACKED: usize = 1_000;
 
 fn encode_processes(messages: &[(MessageId, Payload)], out: &mut Vec<u8>) {

@@ -14,6 +14,8 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::base::failure::Failure;
+use crate::base::hint::Hint;
 use crate::base::id::Epoch;
 use crate::base::refusal::Refusal;
 use crate::base::setting::ConfigError;
@@ -22,24 +24,24 @@ use crate::base::setting::ConfigError;
 #[derive(Error)]
 pub enum Error {
     /// Redis cannot be reached or refuses for now. The outcome of a command in flight is unknown.
-    #[error("redis {server}: {doing}: {source}{hint}")]
+    #[error("redis {server}: {step}: {source}{}", in_brackets(.hint.as_ref()))]
     Redis {
         /// The server's address, without its password.
         server: String,
         /// What was being done.
-        doing: &'static str,
-        /// What to do about it; empty or starting with a space.
-        hint: String,
-        /// The client library's error.
-        source: redis::RedisError,
+        step: Step,
+        /// What to do about it.
+        hint: Option<Hint>,
+        /// The error reply, or what is wrong with the connection.
+        source: Failure,
     },
     /// Redis answered with something this version does not understand.
-    #[error("redis {server}: {doing}: unexpected answer {got}")]
+    #[error("redis {server}: {step}: unexpected answer {got}")]
     Answer {
         /// The server's address, without its password.
         server: String,
         /// What was being done.
-        doing: &'static str,
+        step: Step,
         /// The answer, shortened.
         got: String,
     },
@@ -65,6 +67,33 @@ pub enum Error {
     /// Anything else that ends a program.
     #[error("{0}")]
     Failed(String),
+}
+
+/// What was being done when Redis failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A connection was being opened: no command was sent.
+    Connecting,
+    /// A script was being loaded, before it was called for the first time: it was not run.
+    LoadingScript,
+    /// A command was sent, for this purpose.
+    Command(&'static str),
+}
+
+impl From<&'static str> for Step {
+    fn from(purpose: &'static str) -> Step {
+        Step::Command(purpose)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Connecting => "connecting",
+            Step::LoadingScript => "loading a script",
+            Step::Command(purpose) => purpose,
+        })
+    }
 }
 
 /// The same as its text: that is what a `main` prints that returns it.
@@ -98,46 +127,34 @@ impl Error {
     /// Why Redis refused, if it answered with an error.
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Error::Redis { source, .. } => refusal_of(source),
+            Error::Redis { source, .. } => source.refusal(),
             _ => None,
         }
     }
 
-    /// Whether there was no connection to send a command over, or its script could not be loaded: so it was not carried out.
+    /// Whether there was no connection to send a command over, or its script could not be loaded: so it was not executed.
     pub fn is_unsent(&self) -> bool {
-        matches!(self, Error::Redis { doing, .. } if [CONNECTING, LOADING_A_SCRIPT].contains(doing))
+        matches!(self, Error::Redis { step: Step::Connecting | Step::LoadingScript, .. })
     }
 
-    /// Whether the server ended the connection before it had said a word.
+    /// Whether the server ended the connection before it had answered anything.
     pub fn is_unanswered(&self) -> bool {
-        matches!(self, Error::Redis { hint, .. } if hint == NO_ANSWER)
+        matches!(self, Error::Redis { hint: Some(Hint::NoAnswer), .. })
     }
 
-    /// Whether the connection ended while a command was under way, without a reply.
+    /// Whether Redis did not reply in time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Error::Redis { source, .. } if source.is_timeout())
+    }
+
+    /// Whether the connection ended while a command was in progress, without a reply.
     pub fn is_broken_off(&self) -> bool {
-        let Error::Redis { source, .. } = self else { return false };
-        !self.is_unsent() && source.is_io_error() && source.is_connection_dropped()
+        !self.is_unsent() && matches!(self, Error::Redis { source, .. } if source.is_connection_dropped())
     }
 }
 
-/// What is said of a server that ends a connection before it has said a word.
-pub(crate) const NO_ANSWER: &str = " (it answers nothing to plain Redis commands: is this a port for TLS? TLS is not supported; use a \
-                             tunnel on this machine)";
-
-/// What is being done while a connection is opened, as an [`Error::Redis`] says it.
-pub const CONNECTING: &str = "connecting";
-
-/// What is being done before a script is called for the first time, as an [`Error::Redis`] says it.
-pub const LOADING_A_SCRIPT: &str = "loading a script";
-
-/// Why Redis refused, if this is an error reply.
-pub fn refusal_of(error: &redis::RedisError) -> Option<Refusal> {
-    reply_text(error).map(|text| Refusal::of(&text))
-}
-
-/// The text of an error reply, if this is one.
-pub fn reply_text(error: &redis::RedisError) -> Option<String> {
-    Some(format!("{} {}", error.code()?, error.detail().unwrap_or_default()))
+fn in_brackets(hint: Option<&Hint>) -> String {
+    hint.map_or(String::new(), |hint| format!(" ({hint})"))
 }
 
 /// The library's result type.

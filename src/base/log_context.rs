@@ -68,6 +68,14 @@ pub fn enter(context: &Context) {
     ENTERED.set(Some(context.clone()));
 }
 
+/// Runs `work` in another context, for a thread that works for several.
+pub fn within<T>(context: &Context, work: impl FnOnce() -> T) -> T {
+    let before = ENTERED.replace(Some(context.clone()));
+    let done = work();
+    ENTERED.set(before);
+    done
+}
+
 /// The context of this thread.
 pub fn current() -> Context {
     // A thread that is ending has no thread-locals any more, and may still log.

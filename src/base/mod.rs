@@ -5,6 +5,8 @@ pub mod backoff;
 pub mod budget;
 pub mod duration;
 pub mod error;
+pub mod failure;
+pub mod hint;
 pub mod histogram;
 pub mod id;
 pub mod log_context;

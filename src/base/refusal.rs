@@ -42,12 +42,12 @@ pub enum Refusal {
     Other,
 }
 
-/// Sentences, in small letters. They come before the codes, since they may repeat names or arguments that look like one.
+/// Sentences of errors without a code of their own (`ERR …`), in small letters. They come before codes inside the text, since
+/// such an error may repeat names or arguments that look like a code.
 const SENTENCES: &[(&str, Refusal)] = &[
     ("unknown command", Refusal::UnknownCommand),
     ("unknown redis command", Refusal::UnknownCommand),
-    // A password where none is needed.
-    ("without any password configured", Refusal::Login),
+    (NEEDLESS_PASSWORD, Refusal::Login),
     ("db index is out of range", Refusal::Database),
     ("invalid db index", Refusal::Database),
     ("select is not allowed in cluster mode", Refusal::Database),
@@ -68,6 +68,9 @@ const SENTENCES: &[(&str, Refusal)] = &[
     ("exceeds maximum allowed size", Refusal::TooLarge),
     ("exceeds the maximum", Refusal::TooLarge),
 ];
+
+/// Said of a password where none is needed.
+const NEEDLESS_PASSWORD: &str = "without any password configured";
 
 const CODES: &[(&str, Refusal)] = &[
     ("NOAUTH", Refusal::Login),
@@ -94,9 +97,9 @@ impl Refusal {
     /// Reads the text of an error reply, its leading `-` left out or not.
     pub fn of(text: &str) -> Refusal {
         let small = text.to_ascii_lowercase();
-        let sentence = SENTENCES.iter().find(|(sentence, _)| small.contains(sentence));
-        sentence
-            .map(|(_, refusal)| *refusal)
+        let sentence = || SENTENCES.iter().find(|(sentence, _)| small.contains(sentence)).map(|(_, refusal)| *refusal);
+        leading_code(text)
+            .or_else(sentence)
             .or_else(|| code_in(text).map(|(_, refusal)| refusal))
             .unwrap_or(Refusal::Other)
     }
@@ -106,6 +109,11 @@ impl Refusal {
     pub fn is_denial(self) -> bool {
         matches!(self, Refusal::Login | Refusal::Right | Refusal::Database)
     }
+}
+
+/// Whether a password was sent to a server that has none, which it has no code for.
+pub fn is_needless_password(text: &str) -> bool {
+    text.contains(NEEDLESS_PASSWORD)
 }
 
 /// The name of the command that the server does not have, if it says it: `unknown command 'ZADD', with args …`.
@@ -127,6 +135,12 @@ pub fn moved_to(text: &str) -> Option<&str> {
 /// The code of an error, wherever it stands; `None` if it has none that we know.
 pub fn code(text: &str) -> Option<&'static str> {
     code_in(text).map(|(code, _)| code)
+}
+
+/// The code that an error begins with.
+fn leading_code(text: &str) -> Option<Refusal> {
+    let first = text.trim_start_matches('-').split(' ').next()?;
+    CODES.iter().find(|(code, _)| *code == first).map(|(_, refusal)| *refusal)
 }
 
 /// The first code at the beginning, behind a `-` or behind a colon.
@@ -168,6 +182,7 @@ mod tests {
             ("OOM command not allowed when used memory > 'maxmemory'. script: 43, on @user_script:1.", Refusal::Memory),
             (&wrapped("Unknown Redis command called from Lua script"), Refusal::UnknownCommand),
             ("ERR Unknown command called from script script: on @user_script:1.", Refusal::UnknownCommand),
+            ("NOPERM User too long has no permissions to run the 'get' command", Refusal::Right),
             ("ERR unknown command 'ZADD', with args beginning with: '-READONLY' 'OOM' ", Refusal::UnknownCommand),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Refusal::WrongType),
             (&wrapped("WRONGTYPE Operation against a key holding the wrong kind of value"), Refusal::WrongType),

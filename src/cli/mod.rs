@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use clap::Command;
 
 use crate::base::error::Result;
-use crate::lab::bench::{part_settings, settings as bench};
+use crate::lab::bench::{process_settings, settings as bench};
+use crate::lab::chaos::consumer::settings as chaos_consumer;
 use crate::lab::chaos::settings as chaos;
 use crate::lab::demo::settings as demo;
-use crate::lab::witness::settings as witness;
 use crate::process::config::Setting;
 use crate::process::metrics::healthcheck;
 use crate::process::program::{self, CommandLine};
@@ -36,8 +36,8 @@ pub fn command_lines() -> [Command; 4] {
     [dispatcher::command(), consumer::command(), publisher::command(), tool::command()]
 }
 
-/// The settings of all programs and subcommands. A name has the same meaning in all of them, since its variable may be set
-/// for all.
+/// The settings of all programs and subcommands. A name has the same meaning in all of them, since its variable may be
+/// set for all.
 fn tables() -> impl Iterator<Item = &'static [Setting]> {
     let own = [
         dispatcher::SETTINGS,
@@ -48,10 +48,10 @@ fn tables() -> impl Iterator<Item = &'static [Setting]> {
         demo::SETTINGS,
         chaos::SETTINGS,
         bench::SETTINGS,
-        witness::SETTINGS,
+        chaos_consumer::SETTINGS,
         healthcheck::SETTINGS,
     ];
-    own.into_iter().chain(part_settings::TABLES)
+    own.into_iter().chain(process_settings::TABLES)
 }
 
 #[cfg(test)]

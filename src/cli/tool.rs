@@ -4,12 +4,12 @@ use clap::{ArgMatches, Command};
 
 use crate::base::error::Result;
 use crate::base::setting::ConfigError;
-use crate::lab::bench::part_settings::{self, BenchPart};
+use crate::lab::bench::process_settings::{self, BenchProcess};
 use crate::lab::bench::settings::BenchConfig;
+use crate::lab::chaos::consumer::settings::ChaosConsumerConfig;
 use crate::lab::chaos::settings::ChaosConfig;
 use crate::lab::demo::settings::DemoConfig;
-use crate::lab::witness::settings::WitnessConfig;
-use crate::lab::{bench, chaos, demo, witness};
+use crate::lab::{bench, chaos, demo};
 use crate::process::config::Environment;
 use crate::process::metrics::healthcheck;
 use crate::process::program::CommandLine;
@@ -32,11 +32,11 @@ pub enum ToolConfig {
     /// Test a whole cluster with faults.
     Chaos(Box<ChaosConfig>),
     /// Be a consumer of a trial.
-    Witness(Box<WitnessConfig>),
+    ChaosConsumer(Box<ChaosConsumerConfig>),
     /// Measure.
     Bench(Box<BenchConfig>),
     /// Be a process of a comparison.
-    BenchPart(Box<BenchPart>),
+    BenchProcess(Box<BenchProcess>),
 }
 
 pub(super) fn command() -> Command {
@@ -51,8 +51,8 @@ pub(super) fn command() -> Command {
         .subcommand(chaos::settings::command())
         .subcommand(bench::settings::command())
         .subcommand(healthcheck::command())
-        .subcommand(witness::settings::command().hide(true))
-        .subcommands(part_settings::commands())
+        .subcommand(chaos::consumer::settings::command().hide(true))
+        .subcommands(process_settings::commands())
 }
 
 fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig, ConfigError> {
@@ -62,11 +62,11 @@ fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig
         "status" => ToolConfig::Status(Box::new(status::settings::read(matches, environment)?)),
         "demo" => ToolConfig::Demo(demo::settings::read(matches, environment)?),
         "chaos" => ToolConfig::Chaos(Box::new(chaos::settings::read(matches, environment)?)),
-        "witness" => ToolConfig::Witness(Box::new(witness::settings::read(matches, environment)?)),
+        "chaos-consumer" => ToolConfig::ChaosConsumer(Box::new(chaos::consumer::settings::read(matches, environment)?)),
         "bench" => ToolConfig::Bench(Box::new(bench::settings::read(matches, environment)?)),
         part => {
-            let part = part_settings::read(part, matches, environment)?;
-            ToolConfig::BenchPart(Box::new(part.expect("clap accepts no other subcommand")))
+            let part = process_settings::read(part, matches, environment)?;
+            ToolConfig::BenchProcess(Box::new(part.expect("clap accepts no other subcommand")))
         }
     })
 }
@@ -79,7 +79,7 @@ pub fn run_tool(config: ToolConfig) -> Result<u8> {
         ToolConfig::Demo(config) => demo::run(&config),
         ToolConfig::Chaos(config) => chaos::run(&config),
         ToolConfig::Bench(config) => bench::run(&config),
-        ToolConfig::Witness(config) => witness::run(*config).map(|()| 0),
-        ToolConfig::BenchPart(part) => bench::run_part(*part).map(|()| 0),
+        ToolConfig::ChaosConsumer(config) => chaos::consumer::run(*config).map(|()| 0),
+        ToolConfig::BenchProcess(part) => bench::run_process(*part).map(|()| 0),
     }
 }

@@ -250,7 +250,7 @@ fn ask(ledger: &mut Ledger, deadline: Instant) -> LedgerResult<Vec<u8>> {
 }
 
 fn is_timeout(error: &Error) -> bool {
-    matches!(error, Error::Redis { source, .. } if source.is_timeout())
+    error.is_timeout()
 }
 
 /// What the key of the epoch holds.

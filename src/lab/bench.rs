@@ -1,10 +1,12 @@
-//! `oncecast bench`: how fast it is, beside a native Redis Streams group and a bare relay, in one run.
+//! `oncecast bench`: compares Oncecast with a native Redis Streams group and a bare relay.
 //!
-//! Each run has a Redis and processes of its own, is fed by the same program, and ends with a comparison of the results
-//! with what was sent. One thread, which starts processes and waits; so little that it does not count among them.
+//! Each run has a private Redis and processes of its own and gets its load from the same program. After each run the
+//! results are compared with the messages sent. [`run`] shows the order: throughput, latency, then sweep, each in a
+//! file of its own; all of them start a `Rig` and measure one load on it with `run::measure`. One thread starts the
+//! processes and waits; the CPU time that it uses is negligible.
 //!
-//! Weak at: everything runs on one machine, so each process also takes from the others, and networks cost nothing. What
-//! a quiet machine shows is the cost of a message, and which of the kinds is cheaper.
+//! Limitations: everything runs on one machine, so all processes compete for its cores, and there is no network delay.
+//! On an otherwise idle machine the figures show the cost of a message and the ratio between the contenders.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,18 +14,21 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use self::context::{Abort, Context};
 use self::settings::BenchConfig;
-use super::trial::screen::{Screen, Tone, grouped};
+use super::console::{Console, Tone};
+use super::numbers::grouped;
 use crate::base::error::{Error, Result};
-use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
+use crate::base::shutdown::shutdown_channel;
 use crate::process::log;
 
 mod chart;
+mod contender;
+mod context;
 mod cpu;
 mod histogram;
-mod kind;
 mod latency;
-mod parts;
+mod processes;
 mod rig;
 mod run;
 pub mod settings;
@@ -32,69 +37,43 @@ mod sweep;
 mod throughput;
 mod verify;
 
-pub use self::kind::Kind;
-pub use self::parts::run as run_part;
-pub use self::parts::settings as part_settings;
+pub use self::processes::run as run_process;
+pub use self::processes::settings as process_settings;
 
-/// The exit code where a result is missing or there twice.
-const BREACH: u8 = 3;
+/// The exit code if a message was lost or a result is wrong.
+const VIOLATION_EXIT_CODE: u8 = 3;
 
-/// Why it ends before its time.
-#[derive(Debug)]
-enum Stop {
-    /// A signal.
-    Asked,
-    /// A promise was not kept.
-    Breach(String),
-    /// Something did not work.
-    Failed(Error),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Stop {
-        Stop::Failed(error)
-    }
-}
-
-/// What the parts need.
-struct Bench<'a> {
-    config: &'a BenchConfig,
-    screen: Screen,
-    requests: ShutdownRequests,
-}
-
-/// Measures, and prints what it finds. Gives the program's exit code.
+/// Measures, and prints and writes the figures. Returns the exit code.
 pub fn run(config: &BenchConfig) -> Result<u8> {
     let _log = log::init(config.log_level, "oncecast", "bench")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
-    // Now, and not when all has been measured.
-    let files = [&config.json, &config.svg].map(|path| path.as_deref().map(create).transpose());
-    let [json, svg] = files;
-    let (json, svg) = (json?, svg?);
-    let mut bench = Bench { config, screen: Screen::stdout(handle), requests };
-    let code = match bench.run() {
-        Ok(found) => {
-            json.map(|file| file.write(&format!("{:#}\n", found.json()))).transpose()?;
-            svg.map(|file| file.write(&chart::svg(&found.title, &found.groups()))).transpose()?;
+    // Created before the measurements, so that a path that can't be written is noticed at once.
+    let json = config.json.as_deref().map(Output::create).transpose()?;
+    let svg = config.svg.as_deref().map(Output::create).transpose()?;
+    let mut context = Context { config, console: Console::stdout(handle), requests };
+    let code = match measure(&mut context) {
+        Ok(figures) => {
+            json.map(|file| file.write(&format!("{:#}\n", figures.json()))).transpose()?;
+            svg.map(|file| file.write(&chart::svg(&figures.title, &figures.charts()))).transpose()?;
             0
         }
-        Err(Stop::Asked) => {
-            bench.screen.line("  interrupted; every process has ended");
+        Err(Abort::Interrupted) => {
+            context.line("interrupted; every process has ended");
             0
         }
-        Err(Stop::Breach(breach)) => {
-            let breach = bench.screen.paint(Tone::Bad, &breach);
-            bench.screen.line(&format!("  {breach}"));
-            BREACH
+        Err(Abort::Violation(violation)) => {
+            let violation = context.console.paint(Tone::Bad, &violation);
+            context.line(&violation);
+            VIOLATION_EXIT_CODE
         }
-        Err(Stop::Failed(error)) => return Err(error),
+        Err(Abort::Failed(error)) => return Err(error),
     };
-    bench.screen.ended(code)
+    context.console.finish(code)
 }
 
-/// All that was measured.
-struct Found {
+/// Everything that was measured.
+struct Figures {
     title: String,
     machine: Value,
     throughput: Option<throughput::Throughput>,
@@ -102,7 +81,7 @@ struct Found {
     sweep: Option<sweep::Sweep>,
 }
 
-impl Found {
+impl Figures {
     fn json(&self) -> Value {
         json!({
             "machine": self.machine,
@@ -112,100 +91,67 @@ impl Found {
         })
     }
 
-    fn groups(&self) -> Vec<chart::Group> {
-        let throughput = self.throughput.iter().flat_map(throughput::Throughput::groups);
-        let latency = self.latency.iter().flat_map(latency::Latency::groups);
-        let sweep = self.sweep.iter().flat_map(sweep::Sweep::groups);
+    fn charts(&self) -> Vec<chart::Group> {
+        let throughput = self.throughput.iter().flat_map(throughput::Throughput::charts);
+        let latency = self.latency.iter().flat_map(latency::Latency::charts);
+        let sweep = self.sweep.iter().flat_map(sweep::Sweep::charts);
         throughput.chain(latency).chain(sweep).collect()
     }
 }
 
-impl Bench<'_> {
-    fn run(&mut self) -> std::result::Result<Found, Stop> {
-        let BenchConfig { parts, payload, append_only, .. } = *self.config;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let redis = rig::redis_version(self.config)?;
-        let file = if append_only { "with an append-only file" } else { "without an append-only file" };
-        let title = format!("{redis} {file}, {cores} cores, messages of {} bytes", grouped(payload as u64));
-        let name = self.screen.paint(Tone::Strong, "oncecast bench");
-        self.line("");
-        self.line(&format!("{name}  {title}"));
-        self.line("");
-        let machine = json!({
-            "oncecast": env!("CARGO_PKG_VERSION"),
-            "redis": redis,
-            "append_only": append_only,
-            "cores": cores,
-            "debug_build": cfg!(debug_assertions),
-            "settings": {
-                "payload_bytes": payload,
-                "rounds": self.config.rounds,
-                "messages": self.config.messages,
-                "window": self.config.window,
-                "worker_batch": self.config.worker_batch,
-                "time_s": self.config.time.as_secs_f64(),
-            },
-        });
-        if cfg!(debug_assertions) {
-            self.line("a debug build: the times mean nothing");
-        }
-        Ok(Found {
-            title,
-            machine,
-            throughput: parts.throughput.then(|| throughput::measure(self)).transpose()?,
-            latency: parts.latency.then(|| latency::measure(self)).transpose()?,
-            sweep: parts.sweep.then(|| sweep::measure(self)).transpose()?,
-        })
+fn measure(context: &mut Context<'_>) -> Result<Figures, Abort> {
+    let config = context.config;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let redis = rig::redis_version(config)?;
+    let file = if config.append_only { "with an append-only file" } else { "without an append-only file" };
+    let title = format!("{redis} {file}, {cores} cores, messages of {} bytes", grouped(config.payload as u64));
+    let name = context.console.paint(Tone::Strong, "oncecast bench");
+    context.line("");
+    context.line(&format!("{name}  {title}"));
+    context.line("");
+    if cfg!(debug_assertions) {
+        context.line("This is a debug build: the figures are meaningless.");
     }
-
-    /// Writes a line, indented as everything.
-    fn line(&mut self, text: &str) {
-        let indented = if text.is_empty() { String::new() } else { format!("  {text}") };
-        self.screen.line(&indented);
-    }
+    Ok(Figures {
+        title,
+        machine: machine(config, &redis, cores),
+        throughput: config.measured.throughput.then(|| throughput::measure(context)).transpose()?,
+        latency: config.measured.latency.then(|| latency::measure(context)).transpose()?,
+        sweep: config.measured.sweep.then(|| sweep::measure(context)).transpose()?,
+    })
 }
 
-/// A file to be written in the end.
+fn machine(config: &BenchConfig, redis: &str, cores: usize) -> Value {
+    json!({
+        "oncecast": env!("CARGO_PKG_VERSION"),
+        "redis": redis,
+        "append_only": config.append_only,
+        "cores": cores,
+        "debug_build": cfg!(debug_assertions),
+        "settings": {
+            "payload_bytes": config.payload,
+            "rounds": config.rounds,
+            "messages": config.messages,
+            "window": config.window,
+            "worker_batch": config.worker_batch,
+            "time_s": config.time.as_secs_f64(),
+        },
+    })
+}
+
+/// A file that is written at the end.
 struct Output<'a> {
     path: &'a Path,
     file: File,
 }
 
-fn create(path: &Path) -> Result<Output<'_>> {
-    let file = File::create(path).map_err(Error::io(format!("creating {}", path.display())))?;
-    Ok(Output { path, file })
-}
-
 impl Output<'_> {
+    fn create(path: &Path) -> Result<Output<'_>> {
+        let file = File::create(path).map_err(Error::io(format!("creating {}", path.display())))?;
+        Ok(Output { path, file })
+    }
+
     fn write(mut self, text: &str) -> Result<()> {
         self.file.write_all(text.as_bytes()).map_err(Error::io(format!("writing {}", self.path.display())))
-    }
-}
-
-/// Rounded to three digits after the point, which is more than anything here is exact to.
-fn rounded(number: f64) -> f64 {
-    (number * 1e3).round() / 1e3
-}
-
-/// The middle one; of an even number the mean of the two in the middle. 0 if there are none.
-fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
-    let mut numbers: Vec<f64> = numbers.into_iter().collect();
-    numbers.sort_by(f64::total_cmp);
-    match numbers.len() {
-        0 => 0.0,
-        count if count % 2 == 1 => numbers[count / 2],
-        count => f64::midpoint(numbers[count / 2 - 1], numbers[count / 2]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians_are_in_the_middle() {
-        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median([]), 0.0);
     }
 }

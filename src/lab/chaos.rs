@@ -1,61 +1,66 @@
-//! `oncecast chaos`: two minutes, or as long as it is told, of load and faults drawn from a seed. A
-//! [trial](super::trial) whose consumers keep a journal, so that handler runs are counted across every kill.
+//! `oncecast chaos`: an [experiment](crate::lab::experiment) with faults drawn from a seed. Its consumers keep a
+//! [journal](crate::lab::journal), so that handler runs are counted across every kill.
 
 use self::report::Report;
 use self::settings::ChaosConfig;
+use super::cluster::{ClusterOptions, ConsumerProgram};
+use super::console::{Console, Tone};
+use super::experiment::Experiment;
 use super::folder::PrivateFolder;
-use super::trial::screen::{Screen, Tone};
-use super::{ClusterOptions, ConsumerProgram, Programs, RedisOptions, Trial, journal};
+use super::journal;
+use super::programs::Programs;
+use super::redis::RedisOptions;
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
 use crate::process::log;
 
 mod chart;
+pub mod consumer;
 mod page;
 mod report;
 pub mod settings;
 
-/// Runs it on the screen, with the programs beside this one. Gives the program's exit code.
+/// Runs it with the programs in this one's folder. Returns the exit code.
 pub fn run(config: &ChaosConfig) -> Result<u8> {
     let _log = log::init(config.log_level, "oncecast", "chaos")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
-    let mut screen = Screen::stdout(handle);
-    screen.line("");
-    let seed = config.plan.seed;
-    screen.line(&format!("  {}  seed {seed}", screen.paint(Tone::Strong, "oncecast chaos")));
+    let mut console = Console::stdout(handle);
+    let name = console.paint(Tone::Strong, "oncecast chaos");
+    console.line("");
+    console.line(&format!("  {name}  seed {}", config.plan.seed));
     if let Some(folder) = &config.report {
-        // Now, and not when two minutes have gone by.
+        // Before the run, so that a folder that can't be used is noticed at once.
         page::make_folder(folder)?;
     }
     let journals = PrivateFolder::create("journals")?;
     let folder = journals.path().display().to_string();
-    let trial = Trial {
+    let experiment = Experiment {
         cluster: ClusterOptions {
             redis: RedisOptions { program: config.redis_server.clone(), ..RedisOptions::default() },
             dispatchers: config.dispatchers,
             consumers: config.consumers,
             consumer_program: ConsumerProgram {
                 name: "oncecast".to_owned(),
-                arguments: ["witness", "--journals", &folder].map(str::to_owned).to_vec(),
+                arguments: ["chaos-consumer", "--journals", &folder].map(str::to_owned).to_vec(),
             },
             ..ClusterOptions::new(Programs::beside_this_one()?)
         },
         rate: config.rate,
         batch: config.batch,
         duration: config.plan.duration,
-        strikes: config.plan.strikes(),
+        faults: config.plan.draw(),
         id_prefix: "chaos-",
         log_level: config.log_level,
     };
-    let planned = trial.strikes.len();
-    let Some(findings) = trial.run(&mut screen, &requests)? else { return screen.ended(0) };
+    let planned = experiment.faults.len();
+    let Some(findings) = experiment.run(&mut console, &requests)? else { return console.finish(0) };
     let report = Report { config, planned, runs: journal::count(journals.path())?, findings: &findings };
-    report.lines(&screen).iter().for_each(|line| screen.line(line));
+    report.lines(&console).iter().for_each(|line| console.line(line));
     if let Some(folder) = &config.report {
         let written = page::write(folder, &report)?;
-        screen.line(&format!("  {}", written.display()));
-        screen.line("");
+        console.line(&format!("  {}", written.display()));
+        console.line("");
     }
-    screen.ended(findings.audit.exit_code())
+    console.finish(findings.audit.exit_code())
 }

@@ -1,8 +1,8 @@
-//! One child process: its output kept, its signals, its end.
+//! One child process: its output, signals to it, and its exit.
 //!
-//! Each child leads a process group of its own, so that Ctrl-C in a terminal reaches only us and we stop the children
-//! in order; SIGKILL goes to the whole group, so that a child of the child does not outlive it. Dropping a
-//! [`ChildProcess`] kills it and waits for its end.
+//! Each child leads a process group of its own, so that Ctrl-C in a terminal reaches only this process, which then
+//! stops its children in order. SIGKILL is sent to the whole group, so that no grandchild is left. Dropping a
+//! [`ChildProcess`] kills it and waits for its exit.
 
 use std::fmt;
 use std::os::unix::process::CommandExt;
@@ -15,16 +15,16 @@ use nix::sys::signal::{kill, killpg};
 use nix::unistd::Pid;
 
 use super::lines::Lines;
-use super::wait_until;
+use super::wait::wait_until;
 use crate::base::error::{Error, Result};
 
 pub use nix::sys::signal::Signal;
 
-/// How long a process may take to vanish after SIGKILL; longer only if it hangs in the kernel.
+/// How long a process may take to exit after SIGKILL. Only one that hangs in the kernel takes longer.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// How long the rest of its output may take to be read after its end.
+/// How long reading the rest of its output may take after its exit.
 const OUTPUT_LIMIT: Duration = Duration::from_secs(1);
-/// How many lines of its output an error about a child shows.
+/// How many lines of its output an error shows.
 const SHOWN_LINES: usize = 20;
 
 /// See the module's text.
@@ -38,7 +38,7 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts `command` with nothing on its standard input and both outputs kept; `name` is what errors call it.
+    /// Starts `command` with an empty standard input and keeps both outputs. Errors refer to it by `name`.
     pub fn spawn(name: &str, mut command: Command) -> Result<ChildProcess> {
         let mut child = command
             .stdin(Stdio::null())
@@ -49,7 +49,7 @@ impl ChildProcess {
             .map_err(Error::io(format!("starting {name} ({})", command.get_program().display())))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (stdout, stderr) = stdout.zip(stderr).expect("both outputs are piped");
-        // From here on an early return drops the process, and thereby kills it.
+        // From here on an early return drops the process, which kills it.
         let (empty, none) = (Lines::default(), Vec::new());
         let mut process = ChildProcess {
             name: name.to_owned(),
@@ -68,7 +68,7 @@ impl ChildProcess {
         Ok(process)
     }
 
-    /// What errors call it.
+    /// Its name in errors.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -78,25 +78,26 @@ impl ChildProcess {
         self.child.id()
     }
 
-    /// What it wrote on standard output.
+    /// Its standard output.
     pub fn stdout(&self) -> &Lines {
         &self.stdout
     }
 
-    /// What it wrote on standard error: its log.
+    /// Its standard error: its log.
     pub fn stderr(&self) -> &Lines {
         &self.stderr
     }
 
-    /// The first line of its log that contains `part`, waiting for it if need be.
+    /// Waits for a line of its log that contains `part`. Returns the first.
     pub fn wait_for_line(&self, part: &str, within: Duration) -> Result<String> {
         self.stderr.wait_for(part, within).map_err(|error| Error::Failed(format!("{}: {error}", self.name)))
     }
 
-    /// How it ended, if it has; then what it wrote has been read.
+    /// Its exit status, once it has exited and its output has been read.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
-            self.ended = self.child.try_wait().map_err(Error::io(format!("asking for the end of {}", self.name)))?;
+            self.ended =
+                self.child.try_wait().map_err(Error::io(format!("asking for the exit status of {}", self.name)))?;
             if self.ended.is_some() {
                 [&self.stdout, &self.stderr].into_iter().for_each(|output| output.wait_for_end(OUTPUT_LIMIT));
             }
@@ -104,7 +105,7 @@ impl ChildProcess {
         Ok(self.ended)
     }
 
-    /// An error with the end of its log, if it has ended.
+    /// An error with the end of its log if it has ended.
     pub fn must_run(&mut self) -> Result<()> {
         match self.ended()? {
             None => Ok(()),
@@ -112,19 +113,19 @@ impl ChildProcess {
         }
     }
 
-    /// Waits for its end, and until what it wrote has been read.
+    /// Waits for its exit, and until its output has been read.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
         wait_until(within, what, || self.ended())
     }
 
-    /// Sends a signal; nothing happens if it has ended.
+    /// Sends a signal; does nothing if it has ended.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         if self.ended()?.is_some() {
             return Ok(());
         }
         let pid = Pid::from_raw(self.pid().cast_signed());
-        // SIGKILL also to what it forked. Not yet waited for, so neither id can belong to somebody else.
+        // SIGKILL goes to its own children too. It has not been reaped, so neither id can belong to another process.
         let sent = if signal == Signal::SIGKILL { killpg(pid, signal) } else { kill(pid, signal) };
         match sent {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
@@ -132,10 +133,10 @@ impl ChildProcess {
         }
     }
 
-    /// Sends SIGTERM and waits for its end; after the deadline kills it and says so as an error.
+    /// Sends SIGTERM and waits for its exit. After the deadline it is killed, and that is an error.
     pub fn stop(&mut self, within: Duration) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
-        // One that was paused would not hear it.
+        // A paused process would not act on SIGTERM.
         self.signal(Signal::SIGCONT)?;
         self.wait(within).or_else(|_| {
             self.kill()?;
@@ -143,7 +144,7 @@ impl ChildProcess {
         })
     }
 
-    /// Kills it with SIGKILL and waits for its end.
+    /// Kills it with SIGKILL and waits for its exit.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGKILL)?;
         self.wait(KILL_LIMIT)
@@ -163,7 +164,7 @@ impl ChildProcess {
 impl Drop for ChildProcess {
     fn drop(&mut self) {
         let gone = self.kill().is_ok();
-        // The pipes end with the process; if it could not be killed, waiting for them could take for ever.
+        // The pipes end with the process. If it could not be killed, joining their readers could block for ever.
         for reader in self.readers.drain(..).filter(|_| gone) {
             let _ = reader.join();
         }

@@ -1,34 +1,35 @@
-//! `oncecast demo`: a whole cluster at work, for the eye. A [trial](super::trial) with one strike: the leader is killed.
+//! `oncecast demo`: shows a whole cluster at work. It is an [experiment](crate::lab::experiment) with one fault: the
+//! leader is killed.
 
 use std::time::Duration;
 
 use self::settings::DemoConfig;
-use self::verdict::Verdict;
-use super::trial::plan::{Fault, Strike, Target};
-use super::trial::screen::{Screen, Tone};
-use super::{ClusterOptions, Programs, RedisOptions, Trial};
+use super::cluster::ClusterOptions;
+use super::console::{Console, Tone};
+use super::experiment::Experiment;
+use super::experiment::plan::{Fault, PlannedFault, Target};
+use super::programs::Programs;
+use super::redis::RedisOptions;
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
 use crate::process::log;
 
 pub mod settings;
-mod verdict;
+mod summary;
 
-/// The longest time that the killed leader stays away.
+/// The longest time until the killed leader is restarted.
 const OUTAGE: Duration = Duration::from_secs(3);
 
-/// Runs the demonstration on the screen, with the programs beside this one. Gives the program's exit code.
+/// Runs the demonstration with the programs in this one's folder. Returns the exit code.
 pub fn run(config: &DemoConfig) -> Result<u8> {
     let _log = log::init(config.log_level, "oncecast", "demo")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
-    let mut screen = Screen::stdout(handle);
-    screen.line("");
-    screen.line(&format!(
-        "  {}  one command, one machine, nothing else running",
-        screen.paint(Tone::Strong, "oncecast demo")
-    ));
-    let trial = Trial {
+    let mut console = Console::stdout(handle);
+    let name = console.paint(Tone::Strong, "oncecast demo");
+    console.line("");
+    console.line(&format!("  {name}  a whole cluster on this machine"));
+    let experiment = Experiment {
         cluster: ClusterOptions {
             redis: RedisOptions { program: config.redis_server.clone(), ..RedisOptions::default() },
             ..ClusterOptions::new(Programs::beside_this_one()?)
@@ -36,7 +37,7 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
         rate: config.rate,
         batch: None,
         duration: config.duration,
-        strikes: vec![Strike {
+        faults: vec![PlannedFault {
             at: config.duration * 2 / 5,
             fault: Fault::Kill,
             target: Target::Leader,
@@ -46,7 +47,7 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
         id_prefix: "demo-",
         log_level: config.log_level,
     };
-    let Some(findings) = trial.run(&mut screen, &requests)? else { return screen.ended(0) };
-    Verdict(&findings).lines(&screen).iter().for_each(|line| screen.line(line));
-    screen.ended(findings.audit.exit_code())
+    let Some(findings) = experiment.run(&mut console, &requests)? else { return console.finish(0) };
+    summary::lines(&findings, &console).iter().for_each(|line| console.line(line));
+    console.finish(findings.audit.exit_code())
 }

@@ -1,4 +1,4 @@
-//! A folder for what the processes of a cluster write.
+//! A folder for the files of a cluster's processes.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
 
-/// A folder in the system's folder for temporary files that only we may read; removed on drop.
+/// A folder that only this user may read, in the system's folder for temporary files; removed on drop.
 #[derive(Debug)]
 pub struct PrivateFolder(PathBuf);
 
 impl PrivateFolder {
-    /// A new one, with `what` in its name.
+    /// Creates one with `what` in its name.
     pub fn create(what: &str) -> Result<PrivateFolder> {
         let name = format!("oncecast-{what}-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
@@ -27,7 +27,7 @@ impl PrivateFolder {
 
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
-        // Nothing depends on it being gone, and there is nobody to tell.
+        // Nothing depends on its removal, and a drop cannot return an error.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,7 +1,10 @@
-//! A journal of the runs of a handler: which message was run, in which delivery. It survives the death of its process.
+//! A journal of handler runs: for each run the message and the number of its delivery. It survives the death of its
+//! process.
 //!
-//! A run is one write of 8 bytes to the end of a file, before the work: what was begun is there even if SIGKILL ends
-//! the process the moment after. (A crash of the machine is another matter.) Many threads may write to one journal.
+//! Each run is one write of 8 bytes to the end of a file, before the handler does anything, so a run is recorded even
+//! if SIGKILL ends the process right after. Many threads may write to one journal.
+//!
+//! Limitations: a crash of the machine may lose entries.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -11,49 +14,49 @@ use std::path::Path;
 use crate::base::error::{Error, Result};
 use crate::base::id::{MAX_MESSAGE_ID, MessageId};
 
-/// The delivery's number is kept above the id, which takes 53 bits; higher numbers are all shown as the highest.
+/// The number of the delivery is stored above the 53 bits of the id. Numbers that do not fit are stored as the highest.
 const NUMBER_SHIFT: u32 = 53;
 const MAX_NUMBER: u64 = u64::MAX >> NUMBER_SHIFT;
-/// One run.
+/// The size of an entry.
 const ENTRY_BYTES: usize = 8;
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Journal(File);
 
-/// What journals hold, counted.
+/// Counts of what journals hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Runs {
     /// Runs of the handler.
     pub runs: u64,
-    /// Messages that it ran on.
+    /// Distinct messages.
     pub messages: u64,
-    /// Runs that were not a message's first delivery.
+    /// Runs for a delivery that was not a message's first.
     pub redelivered: u64,
 }
 
 impl Runs {
-    /// Runs beyond one for each message.
-    pub fn above_one(self) -> u64 {
+    /// Runs in excess of one per message.
+    pub fn repeated(self) -> u64 {
         self.runs - self.messages
     }
 }
 
 impl Journal {
-    /// Writes on at the end of the file at `path`.
+    /// Opens the file at `path` to append to it, and creates it if need be.
     pub fn open(path: &Path) -> Result<Journal> {
         let file = OpenOptions::new().create(true).append(true).open(path);
         file.map(Journal).map_err(Error::io(format!("opening {}", path.display())))
     }
 
-    /// Notes that a message is being worked on.
-    pub fn note(&self, id: MessageId, number: u16) -> io::Result<()> {
+    /// Records a run of the handler.
+    pub fn record(&self, id: MessageId, number: u16) -> io::Result<()> {
         let entry = id.0 | u64::from(number).min(MAX_NUMBER) << NUMBER_SHIFT;
         (&self.0).write_all(&entry.to_be_bytes())
     }
 }
 
-/// Counts what is in all journals of a folder.
+/// Counts the entries of all journals in a folder.
 pub fn count(folder: &Path) -> Result<Runs> {
     let failed = |error| Error::io(format!("reading the journals in {}", folder.display()))(error);
     let mut runs = Runs::default();
@@ -81,14 +84,14 @@ mod tests {
         let folder = PrivateFolder::create("journals").expect("a folder");
         let journal = |name: &str| Journal::open(&folder.path().join(name)).expect("a journal");
         let (first, second) = (journal("c0"), journal("c1"));
-        first.note(MessageId(5), 1).expect("written");
-        first.note(MessageId(MAX_MESSAGE_ID), 1).expect("written");
-        second.note(MessageId(5), 2).expect("written");
+        first.record(MessageId(5), 1).expect("written");
+        first.record(MessageId(MAX_MESSAGE_ID), 1).expect("written");
+        second.record(MessageId(5), 2).expect("written");
         drop(first);
-        // A consumer that is started again goes on in its journal.
-        journal("c0").note(MessageId(6), u16::MAX).expect("written");
+        // A consumer that is started again appends to its journal.
+        journal("c0").record(MessageId(6), u16::MAX).expect("written");
         let runs = count(folder.path()).expect("they can be read");
         assert_eq!(runs, Runs { runs: 4, messages: 3, redelivered: 2 });
-        assert_eq!(runs.above_one(), 1);
+        assert_eq!(runs.repeated(), 1);
     }
 }

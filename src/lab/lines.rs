@@ -1,7 +1,7 @@
-//! The last lines a child wrote, and waiting for one of them.
+//! The last lines that a child process wrote, and waiting for one of them.
 //!
-//! One thread reads the child's pipe and ends with it; it never blocks on anything else, so a child is never stalled by
-//! its log. Memory is bounded: the oldest lines go first, over-long ones are cut in pieces.
+//! One thread reads the child's pipe until it ends. It blocks on nothing else, so that a child is never stalled by its
+//! log. Memory is bounded: the oldest lines are dropped, and lines that are too long are split.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -13,9 +13,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::error::{Error, Result};
 
-/// How many lines are kept.
+/// The most lines that are kept.
 pub const MAX_LINES: usize = 4_000;
-/// The longest line; what is longer becomes several.
+/// The longest line; longer ones are split.
 pub const MAX_LINE_BYTES: u64 = 8 * 1024;
 
 /// See the module's text. Clones see the same lines.
@@ -24,14 +24,14 @@ pub struct Lines(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    ring: Mutex<Ring>,
+    kept: Mutex<Kept>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Ring {
-    kept: VecDeque<String>,
-    /// Lines that were kept once and had to go.
+struct Kept {
+    lines: VecDeque<String>,
+    /// How many lines were dropped.
     dropped: u64,
     ended: bool,
 }
@@ -51,69 +51,70 @@ impl Lines {
     fn fill(&self, pipe: impl Read) {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
-        // A pipe that cannot be read is a pipe that has ended.
+        // A pipe that cannot be read is treated as one that has ended.
         while let Ok(1..) = pipe.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
             self.push(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned());
             line.clear();
         }
-        self.0.ring.lock().ended = true;
+        self.0.kept.lock().ended = true;
         self.0.changed.notify_all();
     }
 
     fn push(&self, line: String) {
-        let mut ring = self.0.ring.lock();
-        if ring.kept.len() == MAX_LINES {
-            ring.kept.pop_front();
-            ring.dropped += 1;
+        let mut kept = self.0.kept.lock();
+        if kept.lines.len() == MAX_LINES {
+            kept.lines.pop_front();
+            kept.dropped += 1;
         }
-        ring.kept.push_back(line);
+        kept.lines.push_back(line);
         self.0.changed.notify_all();
     }
 
     /// How many lines there have been so far.
     pub fn count(&self) -> u64 {
-        let ring = self.0.ring.lock();
-        ring.dropped + ring.kept.len() as u64
+        let kept = self.0.kept.lock();
+        kept.dropped + kept.lines.len() as u64
     }
 
-    /// All lines that are kept, oldest first.
+    /// All kept lines, oldest first.
     pub fn all(&self) -> Vec<String> {
-        self.0.ring.lock().kept.iter().cloned().collect()
+        self.0.kept.lock().lines.iter().cloned().collect()
     }
 
-    /// The last `most` lines, indented, each on its own line; a hint for an error's text.
+    /// The last `most` lines for an error's text: each on a line of its own, indented.
     pub fn tail(&self, most: usize) -> String {
-        let ring = self.0.ring.lock();
-        let skipped = ring.kept.len().saturating_sub(most);
-        ring.kept.iter().skip(skipped).map(|line| format!("\n    {line}")).collect()
+        let kept = self.0.kept.lock();
+        let skipped = kept.lines.len().saturating_sub(most);
+        kept.lines.iter().skip(skipped).map(|line| format!("\n    {line}")).collect()
     }
 
-    /// Waits until everything has been read that the child wrote; not for ever, since a child of its own may hold the pipe open.
+    /// Waits until everything that the child wrote has been read. With a limit, since a grandchild may hold the pipe
+    /// open.
     pub(super) fn wait_for_end(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        let mut ring = self.0.ring.lock();
-        while !ring.ended && !self.0.changed.wait_until(&mut ring, deadline).timed_out() {}
+        let mut kept = self.0.kept.lock();
+        while !kept.ended && !self.0.changed.wait_until(&mut kept, deadline).timed_out() {}
     }
 
-    /// The first kept line that contains `part`, waiting for it if need be.
+    /// Waits for a line that contains `part`. Returns the first of those that are kept.
     pub fn wait_for(&self, part: &str, within: Duration) -> Result<String> {
         self.wait_for_after(0, part, within)
     }
 
-    /// The first line that contains `part` after the first `seen` lines (see [`count`](Lines::count)).
+    /// The same, but ignores the first `seen` lines (see [`count`](Lines::count)).
     pub fn wait_for_after(&self, seen: u64, part: &str, within: Duration) -> Result<String> {
         let deadline = Instant::now() + within;
-        let mut ring = self.0.ring.lock();
-        let mut looked_at = seen;
+        let mut kept = self.0.kept.lock();
+        let mut searched = seen;
         loop {
-            let skip = looked_at.saturating_sub(ring.dropped) as usize;
-            if let Some(line) = ring.kept.iter().skip(skip).find(|line| line.contains(part)) {
+            let skip = searched.saturating_sub(kept.dropped) as usize;
+            if let Some(line) = kept.lines.iter().skip(skip).find(|line| line.contains(part)) {
                 return Ok(line.clone());
             }
-            looked_at = ring.dropped + ring.kept.len() as u64;
-            let ended = ring.ended;
-            if ended || self.0.changed.wait_until(&mut ring, deadline).timed_out() {
-                drop(ring);
+            searched = kept.dropped + kept.lines.len() as u64;
+            let ended = kept.ended;
+            if ended || self.0.changed.wait_until(&mut kept, deadline).timed_out() {
+                drop(kept);
                 let why = if ended { "the output ended".to_owned() } else { format!("waited {within:?}") };
                 return Err(Error::Failed(format!("{why} without a line with {part:?}; the last:{}", self.tail(10))));
             }

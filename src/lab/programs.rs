@@ -1,4 +1,4 @@
-//! Where our own programs and the Redis server are found.
+//! Finds our own programs and the Redis server.
 
 use std::env;
 use std::ffi::OsStr;
@@ -20,13 +20,13 @@ impl Programs {
         Programs { folder: folder.into() }
     }
 
-    /// The programs that were built or installed together with the one that runs now.
+    /// The programs in the folder of the one that runs now.
     pub fn beside_this_one() -> Result<Programs> {
         let this = env::current_exe().map_err(Error::io("looking for this program's own file"))?;
         Ok(Programs::in_folder(this.parent().unwrap_or(Path::new("."))))
     }
 
-    /// A command that runs one of them, without the settings in our own environment.
+    /// A command that runs one of them. It does not inherit the settings in our own environment.
     pub fn command(&self, name: &str) -> Result<Command> {
         let path = self.folder.join(name);
         if !path.is_file() {
@@ -47,7 +47,7 @@ impl Programs {
 /// The Redis server's program: the one named, or `redis-server` or `valkey-server` on PATH.
 pub fn redis_server(named: Option<&Path>) -> Result<PathBuf> {
     if let Some(named) = named {
-        // A bare name is looked up like in a shell.
+        // A bare name is searched on PATH, as in a shell.
         let bare = named.components().count() == 1 && !named.is_file();
         let found = if bare { on_path(named) } else { named.is_file().then(|| named.to_owned()) };
         return found.ok_or_else(|| {
@@ -68,7 +68,7 @@ fn on_path(name: &Path) -> Option<PathBuf> {
     env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// How Redis is installed on this platform, by the text of its `/etc/os-release`.
+/// The command that installs Redis on this platform, given the text of its `/etc/os-release`.
 fn install_command(macos: bool, os_release: &str) -> &'static str {
     let families = os_release
         .lines()

@@ -1,49 +1,50 @@
 //! A private Redis server: a child process with a folder of its own on a free port of 127.0.0.1.
 //!
-//! Nothing is shared with a server that runs anyway: no port, no folder, no configuration file. The folder goes when the
-//! [`RedisServer`] is dropped. A stopped or killed server can be started again on the same port and folder, to
-//! show what survives.
+//! It shares nothing with other servers on this machine: no port, no folder, no configuration file. Dropping the
+//! [`RedisServer`] stops the process and removes the folder. A stopped or killed server can be started again on the
+//! same port and folder, to see what survives.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command as Program;
+use std::process;
 use std::time::Duration;
 
 use redis::Value;
 
 use super::child::ChildProcess;
 use super::folder::PrivateFolder;
-use super::{ports, programs, wait_until};
+use super::wait::wait_until;
+use super::{ports, programs};
 use crate::base::error::{Error, Result};
 use crate::ledger::{Command, Connection, Server};
 
-/// How long a server may take until it answers, loading its file included.
+/// How long a server may take until it answers, including the time to load its file.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// How long a server may take to end after SIGTERM.
+/// How long a server may take to exit after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// How long one reply is waited for.
+/// How long to wait for a reply.
 const REPLY_LIMIT: Duration = Duration::from_secs(2);
-/// How many ports are tried before giving up.
+/// How many ports are tried.
 const PORT_TRIES: usize = 8;
 
-/// How a private server is to be run.
+/// The settings of a private server.
 #[derive(Clone, Debug, Default)]
 pub struct RedisOptions {
-    /// The program; `None`: `redis-server` or `valkey-server` on PATH.
+    /// The program; with `None`, `redis-server` or `valkey-server` on PATH.
     pub program: Option<PathBuf>,
-    /// Whether it keeps an append-only file, written out every second, and so survives [`RedisServer::kill`].
+    /// Whether it keeps an append-only file, synced every second, so that its data survive [`RedisServer::kill`].
     pub append_only: bool,
-    /// A password that clients must give: letters and digits.
+    /// The password that clients need: letters and digits.
     pub password: Option<String>,
-    /// More lines for its configuration file: `("appendfsync", "always")`. They win over ours.
+    /// More lines for its configuration file, such as `("appendfsync", "always")`. They override the others.
     pub config: Vec<(String, String)>,
 }
 
 /// See the module's text.
 pub struct RedisServer {
-    // Before the folder: a server must be gone before its folder goes.
+    // Before the folder: the server must have ended before its folder is removed.
     child: Option<ChildProcess>,
     folder: PrivateFolder,
     program: PathBuf,
@@ -51,7 +52,7 @@ pub struct RedisServer {
     port: u16,
 }
 
-/// What came of starting the program on a port.
+/// The outcome of starting the program on a port.
 enum Launch {
     Answers,
     PortTaken,
@@ -62,7 +63,9 @@ impl RedisServer {
     pub fn start(options: RedisOptions) -> Result<RedisServer> {
         let safe = |password: &String| !password.is_empty() && password.bytes().all(|b| b.is_ascii_alphanumeric());
         if !options.password.iter().all(safe) {
-            return Err(Error::Failed("a private server's password is made of letters and digits".to_owned()));
+            return Err(Error::Failed(
+                "the password of a private server must consist of letters and digits".to_owned(),
+            ));
         }
         let program = programs::redis_server(options.program.as_deref())?;
         let folder = PrivateFolder::create("redis")?;
@@ -73,13 +76,13 @@ impl RedisServer {
                 return Ok(server);
             }
         }
-        Err(Error::Failed(format!("starting redis: {PORT_TRIES} ports were free and then taken by others")))
+        Err(Error::Failed(format!("starting redis: {PORT_TRIES} free ports were taken by other programs first")))
     }
 
-    /// Starts a stopped or killed server again, on the same port with what its folder holds.
+    /// Starts a stopped or killed server again, on the same port and folder.
     pub fn start_again(&mut self) -> Result<()> {
         self.child = None;
-        // Whoever took the port may go again: a connection of the former server that is still closing, for one.
+        // What holds the port may release it: a connection of the former server that is still closing, for one.
         let what = format!("port {} of the stopped redis to be free again", self.port);
         wait_until(START_LIMIT, what, || {
             Ok(match self.launch()? {
@@ -97,7 +100,7 @@ impl RedisServer {
         }
     }
 
-    /// Kills the server with SIGKILL; what it had not written to its file is lost.
+    /// Kills the server with SIGKILL. What it had not written to its file is lost.
     pub fn kill(&mut self) -> Result<()> {
         match &mut self.child {
             Some(child) => child.kill().map(drop),
@@ -105,7 +108,7 @@ impl RedisServer {
         }
     }
 
-    /// The process, to pause it or to see whether it runs; the last one if the server was stopped.
+    /// The process, to pause it or to see whether it runs; the last one if the server is stopped.
     pub fn process(&mut self) -> Option<&mut ChildProcess> {
         self.child.as_mut()
     }
@@ -128,12 +131,12 @@ impl RedisServer {
         }
     }
 
-    /// Where it is, for a [`Connection`] or a [`Ledger`](crate::ledger::Ledger).
+    /// Its address, for a [`Connection`] or a [`Ledger`](crate::ledger::Ledger).
     pub fn server(&self) -> Server {
         Server::parse(&self.url()).expect("port and password are such that the URL is valid")
     }
 
-    /// A connection of its own, which opens when it is first used, and again after a restart.
+    /// A new connection. It opens on first use, and again after a restart of the server.
     pub fn connection(&self) -> Connection {
         Connection::new(self.server(), REPLY_LIMIT)
     }
@@ -150,7 +153,7 @@ impl RedisServer {
 
     fn launch(&mut self) -> Result<Launch> {
         let mut connection = self.connection();
-        let mut command = Program::new(&self.program);
+        let mut command = process::Command::new(&self.program);
         command.arg(self.write_config()?).current_dir(self.folder());
         let child = self.child.insert(ChildProcess::spawn("redis", command)?);
         let pid = child.pid().to_string();
@@ -160,7 +163,7 @@ impl RedisServer {
                 let taken = child.stdout().all().iter().any(|line| line.contains("Address already in use"));
                 return if taken { Ok(Some(Launch::PortTaken)) } else { Err(child.failure("did not start")) };
             }
-            // Another server may have been faster on this port: the one that answers must be our child.
+            // Another server may have taken the port first: the one that answers must be our child.
             let Ok(info) = info(&mut connection) else { return Ok(None) };
             if field(&info, "process_id") != Some(pid.as_str()) {
                 return Ok(Some(Launch::PortTaken));
@@ -179,7 +182,7 @@ impl RedisServer {
         }
     }
 
-    /// Writes the configuration file. A file, because the password must not stand in the list of processes.
+    /// Writes the configuration file. On the command line the password would show in the list of processes.
     fn write_config(&self) -> Result<PathBuf> {
         let path = self.folder().join("redis.conf");
         let append_only = if self.options.append_only { "yes" } else { "no" };
@@ -206,7 +209,7 @@ impl RedisServer {
 }
 
 fn info(connection: &mut Connection) -> Result<String> {
-    match connection.query("asking redis who it is", Command::of(&["INFO", "server"]))? {
+    match connection.query("reading the server's version and process id", Command::of(&["INFO", "server"]))? {
         Value::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
         Value::VerbatimString { text, .. } => Ok(text),
         other => Err(Error::Failed(format!("INFO answered {other:?}"))),

@@ -19,11 +19,11 @@ mod outcomes;
 mod tests;
 
 use self::choice::{choose, run_length};
-use super::Shared;
 use super::backlog::{Backlog, PageRequest};
 use super::dialer::{DialRequests, LinkNews};
-use super::health::TURN_WITHIN;
 use super::link::Link;
+use super::pulses::ITERATION_WITHIN;
+use super::shared::Shared;
 use super::sockets::Sockets;
 use super::stats::{add, set};
 use super::table::{Again, Line, MAX_TRACKED, Next, Table};
@@ -164,7 +164,7 @@ impl Courier {
         sockets: Sockets,
         channels: CourierChannels,
     ) -> Courier {
-        let consumers = shared.config.consumers.len();
+        let consumers = shared.settings.consumers.len();
         let now = Instant::now();
         Courier {
             shared: shared.clone(),
@@ -191,7 +191,7 @@ impl Courier {
             debts: vec![None; consumers],
             unread: Vec::new(),
             tended: now,
-            patience: PATIENCE.min(shared.config.link_timeout / 10),
+            patience: PATIENCE.min(shared.settings.link_timeout / 10),
             rate: Rate::new(),
             said_same: HashSet::new(),
             said_full: None,
@@ -205,7 +205,7 @@ impl Courier {
         (0..self.links.len()).for_each(|index| self.dial(index, None));
         self.list_members();
         while !self.kill.is_set() {
-            self.shared.pulses.courier.beat(TURN_WITHIN);
+            self.shared.pulses.courier.beat(ITERATION_WITHIN);
             let patience = if self.unread.is_empty() { self.patience } else { Duration::ZERO };
             let ready = self.sockets.wait(patience)?;
             self.hear_links()?;
@@ -248,7 +248,7 @@ impl Courier {
     }
 
     fn has_room(&self) -> bool {
-        self.table.len() < MAX_TRACKED && self.table.ready_bytes() < self.shared.config.ready_bytes
+        self.table.len() < MAX_TRACKED && self.table.ready_bytes() < self.shared.settings.ready_bytes
     }
 
     /// Everybody who can say what it holds has said it, or has had its time.
@@ -265,7 +265,7 @@ impl Courier {
 
     fn read_backlog(&mut self) {
         if self.roll_called && self.has_room() && self.table.ready_len() < READY_LOW {
-            let room = self.shared.config.ready_bytes - self.table.ready_bytes();
+            let room = self.shared.settings.ready_bytes - self.table.ready_bytes();
             if let Some(request) = self.backlog.request(room) {
                 self.outbox.push_back(Task::Page(request));
             }
@@ -327,7 +327,7 @@ impl Courier {
                 let fits = |message: &Pending| place == 0 || link.is_natural_for(message);
                 let Some(Next { message, again, loss }) = self.table.send_first(line, index, fits) else { break };
                 let follows_a_loss = loss.is_some();
-                if let Some(loss) = loss.filter(|_| u32::from(message.delivery) > self.shared.config.max_deliveries) {
+                if let Some(loss) = loss.filter(|_| u32::from(message.delivery) > self.shared.settings.max_deliveries) {
                     self.bury(&message, loss);
                     continue;
                 }

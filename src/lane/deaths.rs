@@ -5,8 +5,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::programs::status::DEATHS_WINDOW;
-
+/// The window in which dead letters are counted.
+pub const DEATHS_WINDOW: Duration = Duration::from_secs(600);
 /// The parts that the window is counted in.
 const SLOT: Duration = Duration::from_secs(10);
 

@@ -17,12 +17,13 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use socket2::{SockRef, TcpKeepalive};
 use tungstenite::WebSocket;
 
-use super::Shared;
-use super::greeting::{self, Greeted};
+use super::greeting;
+use super::link::NewLink;
+use super::shared::Shared;
 use super::sockets::Waker;
 use super::stream::Stream;
 use crate::base::backoff::Backoff;
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::id::Epoch;
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
@@ -58,14 +59,8 @@ pub(super) enum LinkNews {
     Absent(usize),
 }
 
-/// A link on which the consumer has answered.
-pub(super) struct NewLink {
-    pub(super) index: usize,
-    pub(super) greeted: Greeted,
-}
-
 /// Where links are asked for. The last of the clones to go ends the dialers.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct DialRequests(Arc<[(Sender<Dial>, Receiver<Dial>)]>);
 
 impl DialRequests {
@@ -81,6 +76,7 @@ impl DialRequests {
 }
 
 /// The handle: ends and joins the threads when dropped.
+#[derive(Debug)]
 pub(super) struct Dialers {
     requests: Option<DialRequests>,
     threads: Vec<JoinHandle<()>>,
@@ -90,17 +86,19 @@ impl Dialers {
     pub(super) fn start(shared: &Arc<Shared>) -> Result<Dialers> {
         let mut requests = Vec::new();
         let mut threads = Vec::new();
-        for (index, address) in shared.config.consumers.iter().enumerate() {
+        for (index, address) in shared.settings.consumers.iter().enumerate() {
             let (request, asked) = bounded(1);
-            let (address, shared, said_unused) = (address.clone(), shared.clone(), Cell::new(false));
-            let dialer = Dialer { index, address, said_unused, shared, asked: asked.clone(), raised: None };
-            let thread = thread::Builder::new()
-                .name(format!("dialer-{index}"))
-                .stack_size(STACK_BYTES)
-                .spawn(move || dialer.run())
-                .map_err(Error::io(format!("starting the thread dialer-{index}")))?;
+            let dialer = Dialer {
+                index,
+                address: address.clone(),
+                said_unused: Cell::new(false),
+                shared: shared.clone(),
+                asked: asked.clone(),
+                raised: None,
+            };
+            let stack = thread::Builder::new().stack_size(STACK_BYTES);
+            threads.push(shared.spawn_with(stack, &format!("dialer-{index}"), move || dialer.run())?);
             requests.push((request, asked));
-            threads.push(thread);
         }
         Ok(Dialers { requests: Some(DialRequests(requests.into())), threads })
     }
@@ -249,7 +247,7 @@ impl Dialer {
     }
 
     fn connect(&self, dial: &Dial) -> Result<NewLink, Refusal> {
-        let group = &self.shared.config.common.keys.group;
+        let group = &self.shared.settings.keys.group;
         let greeted = greeting::greet(self.open()?, &self.address, dial.epoch, group, &dial.kill);
         greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(Refusal::Greeting)
     }
@@ -289,9 +287,8 @@ mod tests {
     use tungstenite::Message;
 
     use super::*;
-    use crate::cli::{self, Parsed};
-    use crate::lane::Dispatcher;
     use crate::lane::sockets::Sockets;
+    use crate::lane::tests::lane_of;
     use crate::wire::{Frame, ReadyFlags};
 
     /// Greets each dispatcher that connects and leaves at once, for as long as the test runs. Gives its address.
@@ -326,9 +323,7 @@ mod tests {
 
     #[test]
     fn a_new_term_does_not_wait_for_the_links_that_an_older_one_lost() {
-        let args = ["oncecast-dispatcher", "--consumers", &fickle_consumer()].map(std::ffi::OsString::from);
-        let Ok(Parsed::Run(config)) = cli::DISPATCHER.parse(args, &|_| None) else { panic!("good settings") };
-        let dialers = Dialers::start(Dispatcher::new(config).shared()).expect("a thread");
+        let dialers = Dialers::start(&lane_of(vec![fickle_consumer()])).expect("a thread");
         let sockets = Sockets::new().expect("a poller");
         let (news, links) = unbounded();
         let dial = |epoch| {

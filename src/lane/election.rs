@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select_biased};
 
-use super::Shared;
 use super::dialer::DialRequests;
-use super::health::ELECTION_TURN_WITHIN;
-use super::precedence::{self, Right};
+use super::elected::{Elected, PENDING_LOST};
+use super::precedence;
+use super::pulses::ELECTION_ITERATION_WITHIN;
 use super::reach::Reach;
-use super::redistributor::PENDING_LOST;
+use super::shared::Shared;
 use super::stats::set;
 use super::term::Term;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
-use crate::base::id::{Epoch, MessageId};
+use crate::base::id::Epoch;
 use crate::base::pulse::OPEN_WITHIN;
 use crate::base::shutdown::ShutdownRequests;
 use crate::base::text::Quoted;
@@ -28,7 +28,7 @@ use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::lane::lease::{Lease, Renewal};
 use crate::lane::listener::Released;
 use crate::lane::ring::{CURSOR_LOST, Standing};
-use crate::ledger::{Acquire, Cursor, Ledger};
+use crate::ledger::{Acquire, Cursor};
 
 /// How often a standby tries for the lease.
 const TRY_EVERY: Duration = Duration::from_millis(50);
@@ -64,23 +64,6 @@ pub(super) struct Election {
     reach: Reach,
 }
 
-/// A term that begins.
-pub(super) struct Elected {
-    pub(super) epoch: Epoch,
-    /// The reason of a gap, if keys have vanished or held what no dispatcher writes.
-    pub(super) lost: Option<&'static str>,
-    /// A message that this dispatcher took in when it led last, that it gave to nobody, and after which nobody else has led.
-    pub(super) witness: Option<MessageId>,
-    /// How far earlier leaders came.
-    pub(super) cursor: Option<Cursor>,
-    /// No earlier leader gave out a higher id, and no message that is pending has one.
-    pub(super) last_id: MessageId,
-    /// What may be taken in.
-    pub(super) right: Right,
-    /// The segment of the ring that was live when it was seen that this one may lead.
-    pub(super) segment: u64,
-}
-
 /// A time in which nobody led, all of it seen by one subscription and without trouble in between.
 #[derive(Clone, Copy)]
 struct Vacancy {
@@ -112,10 +95,8 @@ impl Election {
         released: Receiver<Released>,
         requests: ShutdownRequests,
     ) -> Election {
-        let common = &shared.config.common;
-        let ttl = shared.config.lease_ttl;
-        let ledger = Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), ttl);
-        let lease = Lease::new(ledger, shared.id.clone(), ttl);
+        let ttl = shared.settings.lease_ttl;
+        let lease = Lease::new(shared.ledger(ttl), shared.id.clone(), ttl);
         let reach = Reach::new(&shared);
         Election {
             shared,
@@ -161,7 +142,7 @@ impl Election {
 
     /// Tries for the lease until it is ours.
     fn stand_by(&mut self) -> Standby {
-        crate::process::log::set_role("standby", Epoch::default());
+        self.shared.log.set("standby", Epoch::default());
         set(&self.shared.stats.leading, 0);
         let mut wait = Duration::ZERO;
         loop {
@@ -244,11 +225,11 @@ impl Election {
         let vacant_for =
             self.vacant.insert(vacant.unwrap_or(Vacancy { segment, since: Instant::now() })).since.elapsed();
         let eldest = self.is_eldest(resolution.standing)?;
-        let right = precedence::right(resolution.standing, eldest, vacant_for, self.shared.config.lease_ttl);
+        let right = precedence::right(resolution.standing, eldest, vacant_for, self.shared.settings.lease_ttl);
         let Some(right) = right else { return Ok(Look::Vacant) };
         let attempt = self.lease.acquire(floor, true)?;
         self.reach.note_foreign(&attempt);
-        let is_cursor = |(key, _): &(String, String)| *key == self.shared.config.common.keys.cursor;
+        let is_cursor = |(key, _): &(String, String)| *key == self.shared.settings.keys.cursor;
         let cursor_lost = attempt.foreign.iter().any(is_cursor);
         match attempt.answer {
             Acquire::Acquired { lease, cursor, newest, before } => {
@@ -277,13 +258,13 @@ impl Election {
     /// Leads for one term. Gives the reason of its end.
     fn lead(&mut self, elected: Elected) -> Result<Reason> {
         let epoch = elected.epoch;
-        crate::process::log::set_role("leader", epoch);
+        self.shared.log.set("leader", epoch);
         let stats = &self.shared.stats;
         set(&stats.epoch, epoch.0);
         // It has to show that it can take in.
         self.shared.pulses.intake.owe();
         set(&stats.leading, 1);
-        self.shared.board.hurry();
+        self.shared.note_change();
         stats.terms.fetch_add(1, Ordering::Relaxed);
         let cursor = elected.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string);
         log::info!("event=elected cursor={}", Quoted(cursor));
@@ -312,7 +293,7 @@ impl Election {
         // What was so before the term says nothing about now: a break may have ended it. The next look tells.
         set(&self.shared.stats.in_sync, 0);
         set(&self.shared.stats.leading, 0);
-        self.shared.board.hurry();
+        self.shared.note_change();
         log::info!("event=term-ended reason={reason}");
         match outcome {
             Ok(()) | Err(Error::Fenced { .. }) => {}
@@ -365,7 +346,7 @@ impl Election {
 
     /// The loop turns, after `wait` and some questions to Redis again.
     fn beat(&self, wait: Duration) {
-        let asking = if self.connected { ELECTION_TURN_WITHIN } else { OPEN_WITHIN };
+        let asking = if self.connected { ELECTION_ITERATION_WITHIN } else { OPEN_WITHIN };
         self.shared.pulses.election.beat(wait + asking);
     }
 

@@ -11,7 +11,7 @@ use tungstenite::error::ProtocolError;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error as WsError, HandshakeError, Message, WebSocket};
 
-use super::link::LINK_BYTES;
+use super::places::LINK_BYTES;
 use super::stream::{Stream, is_transient};
 use crate::base::id::{Epoch, MessageId};
 use crate::base::text::Quoted;

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 
-use super::Shared;
-use super::election::Elected;
-use super::health::{STEP_WITHIN, TURN_WITHIN};
+use super::elected::Elected;
 use super::precedence::Right;
+use super::pulses::{ITERATION_WITHIN, STEP_WITHIN, TermWorker};
 use super::retry::{Carried, Killed, Retry};
+use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::add;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
@@ -95,7 +95,7 @@ impl Ingest {
             markers: 0,
             marked: Instant::now(),
             unmarked: false,
-            retry: Retry::new(shared, kill.clone(), "ingest", &shared.pulses.ingest).giving_way(),
+            retry: Retry::new(shared, kill.clone(), TermWorker::Ingest).giving_way(),
             kill,
         }
     }
@@ -113,7 +113,7 @@ impl Ingest {
     /// The main loop of the worker.
     fn take_in_all(&mut self, place: &mut Place, live_segment: u64) -> Killed {
         while !self.kill.is_set() {
-            self.shared.pulses.ingest.beat(TURN_WITHIN);
+            self.shared.pulses.ingest.beat(ITERATION_WITHIN);
             let mut outcome = self.step(place, live_segment, Instant::now() + PATIENCE);
             if self.marked.elapsed() >= if self.unmarked { MARKER_EVERY } else { IDLE_MARKER_EVERY } {
                 outcome = outcome.and_then(|()| self.publish_marker().map(drop));
@@ -161,7 +161,7 @@ impl Ingest {
     fn take_over(&mut self) -> Result<(Place, u64), Killed> {
         let began = Instant::now();
         let live_segment = loop {
-            self.shared.pulses.ingest.beat(TURN_WITHIN);
+            self.shared.pulses.ingest.beat(ITERATION_WITHIN);
             let marker = self.publish_marker()?;
             if let Some(segment) = self.shared.ring.wait_for_marker(&marker, Instant::now() + BARRIER_PATIENCE) {
                 break segment;
@@ -399,7 +399,7 @@ impl Ingest {
     /// Hands a batch that is in the sorted set to the courier. If the term ends meanwhile, the next leader finds it there.
     fn hand_on(&mut self, mut batch: Vec<Pending>) {
         while let Err(SendTimeoutError::Timeout(unsent)) = self.courier.send_timeout(batch, PATIENCE) {
-            self.shared.pulses.ingest.beat(TURN_WITHIN);
+            self.shared.pulses.ingest.beat(ITERATION_WITHIN);
             if self.kill.is_set() {
                 return;
             }
@@ -411,7 +411,7 @@ impl Ingest {
     /// Publishes the next marker. A repeated attempt uses a new one: the first may have come through.
     fn publish_marker(&mut self) -> Result<Marker, Killed> {
         let (ledger, markers, epoch) = (&mut self.ledger, &mut self.markers, self.epoch);
-        let channel = &self.shared.config.channel;
+        let channel = &self.shared.settings.channel;
         let hearing = &self.shared.listener.hearing;
         let marker = self.retry.until_done(|| {
             let number = *markers;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch};
-use crate::ledger::overview::Lease as Held;
+use crate::ledger::Lease as Held;
 use crate::ledger::{Acquire, Attempt, Ledger};
 
 /// The longest wait for a reply: what is asked is asked again, and meanwhile nothing else is heard.

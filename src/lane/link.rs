@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use tungstenite::error::ProtocolError;
 use tungstenite::{Bytes, Message, WebSocket};
 
-use super::dialer::NewLink;
 use super::greeting::Greeted;
-use super::places::{Held, Places};
+use super::places::{Held, LINK_BYTES, Places};
 use super::stats::LinkFigures;
 use super::strays::Strays;
 use super::stream::{Stream, is_transient};
@@ -21,8 +20,6 @@ use crate::base::id::MessageId;
 use crate::ledger::Pending;
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
-/// The most payload bytes at one consumer, if it has more than one message.
-pub(super) const LINK_BYTES: usize = 16 << 20;
 /// Frames are gathered into WebSocket messages of about this size.
 const CHUNK_BYTES: usize = 128 << 10;
 
@@ -30,6 +27,13 @@ const CHUNK_BYTES: usize = 128 << 10;
 const LINK_RESULT_BYTES: usize = 4 << 20;
 /// The same for all consumers together.
 const MAX_RESULT_BYTES: usize = 32 << 20;
+
+/// A link on which the consumer has answered.
+pub(super) struct NewLink {
+    /// The consumer's place in the settings.
+    pub(super) index: usize,
+    pub(super) greeted: Greeted,
+}
 
 /// See the module's text.
 pub(super) struct Link {

@@ -5,8 +5,8 @@
 //! is dropped and made anew, which begins a new segment of the ring.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -15,11 +15,12 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::id::Epoch;
-use crate::base::pulse::{OPEN_WITHIN, Pulse};
+use crate::base::pulse::OPEN_WITHIN;
 use crate::base::text::Quoted;
 use crate::base::trouble::Troubles;
-use crate::lane::hearing::Hearing;
+use crate::lane::listener_stats::ListenerStats;
 use crate::lane::ring::Ring;
+use crate::lane::shared::Shared;
 use crate::ledger::Marker;
 use crate::ledger::subscription::{Channels, Seen, Subscription};
 
@@ -41,40 +42,17 @@ const READ_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the listener hears that the election should know at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Released(pub Epoch);
-
-/// What the listener hears, for the election and the metrics.
-#[derive(Debug, Default)]
-pub struct ListenerStats {
-    /// How often the subscription was made.
-    pub subscriptions: AtomicU64,
-    /// The highest epoch heard of on the control channel.
-    pub highest_epoch: AtomicU64,
-    /// Markers that were ignored: no dispatcher can have published them here and now.
-    pub markers_ignored: AtomicU64,
-    /// Its loop turns.
-    pub pulse: Pulse,
-    /// Whether leaders' markers come through.
-    pub hearing: Hearing,
-    /// The subscription that is to be made anew, by its number.
-    unwanted: AtomicU64,
-}
-
-impl ListenerStats {
-    /// Has subscription number so and so made anew, if it is still the present one.
-    pub fn renew_subscription(&self, number: u64) {
-        self.unwanted.store(number, Ordering::Release);
-    }
-}
+pub(super) struct Released(pub Epoch);
 
 /// The handle: stops and joins the thread when dropped.
-pub struct Listener {
+#[derive(Debug)]
+pub(super) struct Listener {
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The request to stop; a condition, so that a wait between attempts ends at once.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Stop {
     asked: AtomicBool,
     lock: Mutex<()>,
@@ -82,20 +60,12 @@ struct Stop {
 }
 
 impl Listener {
-    /// Starts listening into `ring`. The election is told on `released` when a leader gives its lease back.
-    pub fn start(
-        channels: Channels,
-        ring: Arc<Ring>,
-        stats: Arc<ListenerStats>,
-        troubles: Arc<Troubles>,
-        released: Sender<Released>,
-    ) -> Result<Listener> {
+    /// Starts listening into the lane's ring. The election learns on `released` when a leader gives its lease back.
+    pub(super) fn start(shared: &Arc<Shared>, channels: Channels, released: Sender<Released>) -> Result<Listener> {
         let stop = Arc::new(Stop::default());
+        let (ring, stats, troubles) = (shared.ring.clone(), shared.listener.clone(), shared.troubles.clone());
         let worker = Worker { channels, ring, stats, troubles, released, stop: stop.clone() };
-        let thread = thread::Builder::new()
-            .name("listener".to_owned())
-            .spawn(move || worker.run())
-            .map_err(Error::io("starting the thread listener"))?;
+        let thread = shared.spawn("listener", move || worker.run())?;
         Ok(Listener { stop, thread: Some(thread) })
     }
 }
@@ -162,7 +132,7 @@ impl Worker {
         let mut probe = hearing.probe();
         while !self.stopped() {
             self.stats.pulse.beat(READ_WITHIN);
-            if self.stats.unwanted.load(Ordering::Acquire) == self.stats.subscriptions.load(Ordering::Relaxed) {
+            if self.stats.is_unwanted() {
                 return Err(Error::Failed("it is made anew, since it may be with another server".to_owned()));
             }
             if hearing.probe() != probe {

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::base::id::{IdMap, MessageId};
 
+/// The most payload bytes at one consumer, if it has more than one message.
+pub(super) const LINK_BYTES: usize = 16 << 20;
 /// The number of a delivery that was adopted: only Redis knows it.
 pub(super) const ADOPTED: u16 = 0;
 

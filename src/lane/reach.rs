@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Shared;
+use super::shared::Shared;
 use crate::base::id::Epoch;
 use crate::base::text::Quoted;
 use crate::ledger::{Attempt, Cursor};
@@ -104,6 +104,6 @@ impl Reach {
 
     /// How long leaders' markers may stay unheard.
     fn unheard_limit(&self) -> Duration {
-        self.shared.config.lease_ttl.max(LEAST_UNHEARD)
+        self.shared.settings.lease_ttl.max(LEAST_UNHEARD)
     }
 }

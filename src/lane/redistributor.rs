@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
-use super::Shared;
 use super::backlog::PageRequest;
 use super::courier::{Claims, CommitTask, News, Task};
 use super::dead_letters::{DeadLetterLog, DeadLetters};
-use super::health::TURN_WITHIN;
+use super::elected::PENDING_LOST;
 use super::places::ADOPTED;
+use super::pulses::{ITERATION_WITHIN, TermWorker};
 use super::refused::Refused;
 use super::retry::{Carried, Killed, Retry};
+use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::{add, set};
 use super::table::{Again, Line, Loss};
@@ -30,8 +31,8 @@ use crate::base::log_sum::Sum;
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::ledger::{
-    Commit, Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Raise, Returned, Settled, Settlement, Splitter, Verdict,
-    batches, parts,
+    Commit, Gap, Hold, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Raise, Returned, Settled, Settlement, Splitter,
+    Verdict, batches, parts,
 };
 
 /// The longest wait: how soon the kill switch is noticed.
@@ -92,9 +93,6 @@ impl Waiting {
     }
 }
 
-/// Pending messages have vanished.
-pub(super) const PENDING_LOST: &str = "pending-lost";
-
 impl Redistributor {
     pub(super) fn new(
         shared: &Arc<Shared>,
@@ -105,8 +103,8 @@ impl Redistributor {
         news: Sender<News>,
         waker: Waker,
     ) -> Redistributor {
-        let retry = Retry::new(shared, kill.clone(), "redistributor", &shared.pulses.redistributor);
-        let waiting = || Waiting::new(shared.config.ready_bytes / AGAIN_PART);
+        let retry = Retry::new(shared, kill.clone(), TermWorker::Redistributor);
+        let waiting = || Waiting::new(shared.settings.ready_bytes / AGAIN_PART);
         Redistributor {
             shared: shared.clone(),
             epoch,
@@ -136,7 +134,7 @@ impl Redistributor {
     /// The main loop of the worker.
     fn work(&mut self) -> Result<(), Killed> {
         while !self.kill.is_set() {
-            self.shared.pulses.redistributor.beat(TURN_WITHIN);
+            self.shared.pulses.redistributor.beat(ITERATION_WITHIN);
             let next = self.suspects.next().into_iter().chain(self.common.next()).min();
             let next = next.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()));
             match self.tasks.recv_timeout(next.min(PATIENCE)) {
@@ -270,28 +268,28 @@ impl Redistributor {
 
     fn bury(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {
         let verdict = Verdict::Rejected;
-        self.settle(&[(Returned { id, verdict, delivery: ADOPTED, let_go: false, consumer: "".into(), reason }, 0)])
+        self.settle(&[(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer: "".into(), reason }, 0)])
     }
 
     /// Counts or buries messages that came back, and sets the time for what goes out again.
     fn settle(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
         let mut batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
         self.find_numbers(&mut batch)?;
-        let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.config.max_deliveries);
+        let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.settings.max_deliveries);
         let Settlement { settled, refused } = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
         let now = Instant::now();
         let mut done = Vec::new();
         let mut buried = 0;
-        let retry = self.shared.config.retry;
+        let retry = self.shared.settings.retry;
         for ((returned, asked_ms), settled) in returned.iter().zip(settled) {
             match settled {
                 Settled::Gone => done.push(returned.id),
-                Settled::Buried => {
+                Settled::DeadLettered => {
                     buried += 1;
                     self.dead_letters.note(returned.id, &returned.reason, now);
                     done.push(returned.id);
                 }
-                Settled::Unburied => self.unburied.keep(returned.clone()),
+                Settled::Refused => self.unburied.keep(returned.clone()),
                 Settled::Again(delivery) => {
                     let wait = match (asked_ms, returned.verdict) {
                         (0, Verdict::Failed) => retry.wait_with_jitter(delivery, fastrand::f64()),
@@ -308,7 +306,7 @@ impl Redistributor {
         }
         let letters = self.unburied.len();
         self.unburied.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
-        add(&self.shared.stats.buried, buried);
+        add(&self.shared.stats.dead_lettered, buried);
         self.shared.stats.deaths.lock().note(buried, now);
         self.tell(News::Done(done))
     }
@@ -410,7 +408,7 @@ impl Redistributor {
 
     fn tell(&mut self, mut news: News) -> Result<(), Killed> {
         loop {
-            self.shared.pulses.redistributor.beat(TURN_WITHIN);
+            self.shared.pulses.redistributor.beat(ITERATION_WITHIN);
             match self.news.send_timeout(news, PATIENCE) {
                 Ok(()) => {
                     self.waker.wake();

@@ -92,12 +92,12 @@ impl Refused<Returned> {
 mod tests {
     use super::*;
     use crate::base::id::MessageId;
-    use crate::ledger::Verdict;
+    use crate::ledger::{Hold, Verdict};
 
     fn letter(id: u64, reason_bytes: usize) -> Returned {
         let reason = "r".repeat(reason_bytes).into();
         let verdict = Verdict::Rejected;
-        Returned { id: MessageId(id), verdict, delivery: 1, let_go: true, consumer: "c0".into(), reason }
+        Returned { id: MessageId(id), verdict, delivery: 1, hold: Hold::Released, consumer: "c0".into(), reason }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Shared;
-use super::health::TURN_WITHIN;
+use super::pulses::{ITERATION_WITHIN, TermWorker};
+use super::shared::Shared;
 use super::stats::add;
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
@@ -29,9 +29,7 @@ pub(super) enum Carried<T> {
 pub(super) struct Retry {
     shared: Arc<Shared>,
     kill: KillSwitch,
-    worker: &'static str,
-    /// The worker's.
-    pulse: Arc<Pulse>,
+    worker: TermWorker,
     /// Whether the last attempt succeeded: else the next may have to open a connection first.
     connected: bool,
     /// Whether the term ends when Redis denies this dispatcher what it asks.
@@ -40,12 +38,11 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    pub(super) fn new(shared: &Arc<Shared>, kill: KillSwitch, worker: &'static str, pulse: &Arc<Pulse>) -> Retry {
+    pub(super) fn new(shared: &Arc<Shared>, kill: KillSwitch, worker: TermWorker) -> Retry {
         Retry {
             shared: shared.clone(),
             kill,
             worker,
-            pulse: pulse.clone(),
             connected: false,
             gives_way: false,
             backoff: Backoff::for_redis(),
@@ -61,7 +58,7 @@ impl Retry {
     /// attempt that failed may have been carried out.
     pub(super) fn until_done<T>(&mut self, mut attempt: impl FnMut() -> Result<T>) -> Result<T, Killed> {
         loop {
-            self.pulse.beat(if self.connected { TURN_WITHIN } else { OPEN_WITHIN });
+            self.pulse().beat(if self.connected { ITERATION_WITHIN } else { OPEN_WITHIN });
             match attempt() {
                 Ok(value) => {
                     self.note_success();
@@ -82,7 +79,7 @@ impl Retry {
     ) -> Result<Carried<T>, Killed> {
         splitter.begin(messages);
         loop {
-            self.pulse.beat(if self.connected { TURN_WITHIN } else { OPEN_WITHIN });
+            self.pulse().beat(if self.connected { ITERATION_WITHIN } else { OPEN_WITHIN });
             let error = match attempt(ledger) {
                 Ok(value) => {
                     self.note_success();
@@ -90,7 +87,7 @@ impl Retry {
                 }
                 Err(error) => error,
             };
-            self.pulse.beat(OPEN_WITHIN);
+            self.pulse().beat(OPEN_WITHIN);
             match splitter.judge(&error, messages, || ledger.is_answered()) {
                 Split::Halve => return Ok(Carried::Halve),
                 Split::TooLarge => return Ok(Carried::TooLarge(error.to_string())),
@@ -98,6 +95,10 @@ impl Retry {
             }
             self.bear(error)?;
         }
+    }
+
+    fn pulse(&self) -> &Pulse {
+        self.shared.pulses.of(self.worker)
     }
 
     fn note_success(&mut self) {
@@ -122,7 +123,7 @@ impl Retry {
             return Err(Killed);
         }
         if error.is_unsent() {
-            self.shared.troubles.tell(self.worker, "redis-trouble", &error, &mut self.backoff);
+            self.shared.troubles.tell(self.worker.name(), "redis-trouble", &error, &mut self.backoff);
         } else if self.backoff.should_say() {
             log::warn!("event=redis-trouble worker={} error={}", self.worker, Quoted(&error));
         }

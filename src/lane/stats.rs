@@ -13,7 +13,7 @@ macro_rules! stats {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
         /// Counters and gauges, by name.
         #[derive(Debug, Default)]
-        pub struct DispatcherStats {
+        pub struct LaneStats {
             $($(#[$doc])+ pub $name: AtomicU64,)+
             /// From a message's intake to its ACK.
             pub delivery_latency: Histogram,
@@ -47,7 +47,7 @@ stats! {
     /// Messages that went out again.
     redelivered,
     /// Messages moved to the dead letters.
-    buried,
+    dead_lettered,
     /// Messages left to the sorted set because memory was full.
     spilled,
     /// Messages read back from the sorted set.
@@ -74,18 +74,18 @@ stats! {
     full,
 }
 
-impl DispatcherStats {
+impl LaneStats {
     /// The totals, for the last log line.
     pub fn summary(&self) -> impl Display {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         format!(
-            "terms={} taken_in={} dispatched={} acked={} redelivered={} buried={} spilled={} gaps={}",
+            "terms={} taken_in={} dispatched={} acked={} redelivered={} dead_lettered={} spilled={} gaps={}",
             get(&self.terms),
             get(&self.taken_in),
             get(&self.dispatched),
             get(&self.acked),
             get(&self.redelivered),
-            get(&self.buried),
+            get(&self.dead_lettered),
             get(&self.spilled),
             get(&self.gaps)
         )

@@ -1,21 +1,24 @@
 //! A term of leadership: three workers, the channels between them, and the order in which they start and stop.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 
 use super::courier::{Courier, CourierChannels};
 use super::dialer::DialRequests;
-use super::election::Elected;
+use super::elected::Elected;
 use super::ingest::Ingest;
+use super::pulses::TermWorker;
 use super::redistributor::Redistributor;
+use super::shared::Shared;
 use super::sockets::{Sockets, Waker};
-use super::{REPLY_LIMIT, Shared};
 use crate::base::error::{Error, Result};
 use crate::lane::kill_switch::{KillSwitch, Reason};
-use crate::ledger::Ledger;
 
+/// How long a worker waits for a reply of Redis, at most: what it asks may be asked again.
+const REPLY_LIMIT: Duration = Duration::from_secs(2);
 /// Batches between ingest and courier; each has at most `MAX_BATCH_MESSAGES` messages and about `MAX_BATCH_BYTES`.
 const ARRIVAL_BATCHES: usize = 8;
 /// Tasks for the redistributor that wait in its channel; more wait in the courier.
@@ -27,7 +30,7 @@ const NEWS: usize = 64;
 pub(super) struct Term {
     shared: Arc<Shared>,
     waker: Waker,
-    workers: Vec<JoinHandle<Result<()>>>,
+    workers: Vec<(TermWorker, JoinHandle<Result<()>>)>,
 }
 
 impl Term {
@@ -39,11 +42,7 @@ impl Term {
         kill: KillSwitch,
         ended: Sender<()>,
     ) -> Result<Term> {
-        let ledger = || {
-            let common = &shared.config.common;
-            let reply_limit = shared.config.lease_ttl.min(REPLY_LIMIT);
-            Ledger::new(common.redis.clone(), Arc::new(common.keys.clone()), reply_limit)
-        };
+        let ledger = || shared.ledger(shared.settings.lease_ttl.min(REPLY_LIMIT));
         let sockets = Sockets::new()?;
         let waker = sockets.waker();
         let (arrivals, arriving) = bounded(ARRIVAL_BATCHES);
@@ -57,9 +56,9 @@ impl Term {
         let ingest = Ingest::new(shared, elected, kill.clone(), ledger(), arrivals, waker.clone());
         let mut term = Term { shared: shared.clone(), waker, workers: Vec::with_capacity(3) };
         let started = term
-            .spawn("courier", &kill, &ended, move || courier.run())
-            .and_then(|()| term.spawn("redistributor", &kill, &ended, move || redistributor.run().or(Ok(()))))
-            .and_then(|()| term.spawn("ingest", &kill, &ended, move || ingest.run().or(Ok(()))));
+            .spawn(TermWorker::Courier, &kill, &ended, move || courier.run())
+            .and_then(|()| term.spawn(TermWorker::Redistributor, &kill, &ended, move || redistributor.run().or(Ok(()))))
+            .and_then(|()| term.spawn(TermWorker::Ingest, &kill, &ended, move || ingest.run().or(Ok(()))));
         if let Err(error) = started {
             kill.set(Reason::WorkerFailed);
             // The first error counts; the workers only stop.
@@ -71,28 +70,22 @@ impl Term {
 
     fn spawn(
         &mut self,
-        name: &'static str,
+        worker: TermWorker,
         kill: &KillSwitch,
         ended: &Sender<()>,
         work: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let guard = Guard { name, shared: self.shared.clone(), kill: kill.clone(), ended: ended.clone() };
-        let worker = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                let guard = guard;
-                let outcome = work();
-                if let Err(error) = &outcome {
-                    guard.kill.set(if matches!(error, Error::Fenced { .. }) {
-                        Reason::Fenced
-                    } else {
-                        Reason::WorkerFailed
-                    });
-                }
-                outcome
-            })
-            .map_err(Error::io(format!("starting the thread {name}")))?;
-        self.workers.push(worker);
+        let guard = Guard { worker, shared: self.shared.clone(), kill: kill.clone(), ended: ended.clone() };
+        let thread = self.shared.spawn(worker.name(), move || {
+            let guard = guard;
+            let outcome = work();
+            if let Err(error) = &outcome {
+                let fenced = matches!(error, Error::Fenced { .. });
+                guard.kill.set(if fenced { Reason::Fenced } else { Reason::WorkerFailed });
+            }
+            outcome
+        })?;
+        self.workers.push((worker, thread));
         Ok(())
     }
 
@@ -101,9 +94,9 @@ impl Term {
         self.shared.ring.wake();
         self.waker.wake();
         let mut first = Ok(());
-        for worker in self.workers {
-            let name = worker.thread().name().unwrap_or("worker").to_owned();
-            let outcome = worker.join().unwrap_or_else(|_| Err(Error::Failed(format!("the thread {name} panicked"))));
+        for (worker, thread) in self.workers {
+            let panicked = |_| Err(Error::Failed(format!("the thread {worker} panicked")));
+            let outcome = thread.join().unwrap_or_else(panicked);
             if first.is_ok() {
                 first = outcome;
             }
@@ -114,7 +107,7 @@ impl Term {
 
 /// Ends the term when its worker ends, even by a panic.
 struct Guard {
-    name: &'static str,
+    worker: TermWorker,
     shared: Arc<Shared>,
     kill: KillSwitch,
     ended: Sender<()>,
@@ -123,10 +116,10 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if self.kill.set(Reason::WorkerFailed) {
-            log::error!("event=worker-ended worker={}", self.name);
+            log::error!("event=worker-ended worker={}", self.worker);
         }
         // From here on nothing is expected of it.
-        self.shared.pulses.of(self.name).rest();
+        self.shared.pulses.of(self.worker).rest();
         // A full channel has told it already.
         let _ = self.ended.try_send(());
     }

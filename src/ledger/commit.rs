@@ -26,47 +26,17 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::command::{begin, number, word};
-use super::connection::error_of;
+use super::command::{Command, begin, number, word};
+use super::core::Ledger;
+use super::limits::parts;
+use super::member::{self, Payload};
 use super::resp::Reply;
-use super::script::ScriptCall;
-use super::{
-    COMMIT, Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_BATCH_WORDS, PUT_BACK, Payload, Recall,
-    member, text,
-};
+use super::scripts::{CommitCall, PutBackCall};
+use super::types::{Commit, Committed, Raise, Recall, Recorded};
+use super::value::text;
 use crate::base::error::Result;
+use crate::base::failure::Failure;
 use crate::base::id::{Epoch, MessageId};
-
-/// To what a script that records results raises the recall.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Raise {
-    /// It leaves it alone.
-    #[default]
-    Nothing,
-    /// To this: the highest id of a transaction of which it is not known whether it took place.
-    To(MessageId),
-    /// To the highest message that it records: who handed that over may not have been the leader, and somebody else may have it
-    /// from the leader.
-    Recorded,
-}
-
-/// What came of a script.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Committed {
-    /// How many results were recorded.
-    pub recorded: usize,
-    /// Messages that were not pending: nothing was stored for them.
-    pub gone: Vec<MessageId>,
-}
-
-/// What came of a transaction.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// Messages that were removed. Anything but the size of the batch is a breach of what the recall promises.
-    pub removed: usize,
-    /// Messages that were removed and whose results were not stored, with Redis's reason.
-    pub unstored: Option<(Vec<MessageId>, String)>,
-}
 
 impl Ledger {
     /// Records results; those of messages no longer pending are dropped.
@@ -80,30 +50,25 @@ impl Ledger {
         raise: Raise,
         batch: impl IntoIterator<Item = &'a Commit>,
     ) -> Result<Committed> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.pending.as_str(), &keys.processed, &keys.attempts, &keys.recall, &keys.epoch];
+        const DOING: &str = "recording results";
+        let mut call = CommitCall { my_epoch: epoch, result_maxlen, raise_to: raise }.on(&self.keys);
         // A consumer needs a right to the recall only if it uses transactions, and none to the epoch.
-        let keys_used = &keys_used[..if epoch.is_some() { 5 } else { 3 + usize::from(raise != Raise::Nothing) }];
-        let mut call = ScriptCall::new(keys_used)
-            .show(epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
-            .show(result_maxlen)
-            .show(match raise {
-                Raise::Nothing => String::new(),
-                Raise::To(id) => id.0.to_string(),
-                Raise::Recorded => "recorded".to_owned(),
-            });
-        for Commit { id, fields } in batch {
-            call.push_number(id.0);
-            call.push_number(fields.len() as u64);
-            call.push_words(fields);
+        if epoch.is_some() || raise != Raise::Nothing {
+            call = call.key(&self.keys.recall);
         }
-        let reply = self.call("recording results", &COMMIT, call)?;
+        if epoch.is_some() {
+            call = call.key(&self.keys.epoch);
+        }
+        for Commit { id, fields } in batch {
+            call.push((id, fields.len() as u64, fields));
+        }
+        let reply = self.call(DOING, call)?;
         match &reply {
             Value::Array(parts) if let Some((Value::Int(recorded), gone)) = parts.split_first() => Ok(Committed {
                 recorded: (*recorded).try_into().unwrap_or(0),
                 gone: gone.iter().filter_map(|id| text(id)?.parse().ok().map(MessageId)).collect(),
             }),
-            _ => self.fenced(epoch.unwrap_or_default(), "recording results", &reply),
+            _ => self.fenced(epoch.unwrap_or_default(), DOING, &reply),
         }
     }
 
@@ -167,7 +132,7 @@ impl Ledger {
                 Reply::Number(count) => removed += count as usize,
                 Reply::Error(text) if at >= ranges.len() => {
                     unstored.push(stored[at - ranges.len()].id);
-                    reason = error_of(text).to_string();
+                    reason = Failure::of_reply(text).to_string();
                 }
                 _ => {}
             },
@@ -182,17 +147,14 @@ impl Ledger {
     /// All attempts for the same messages name one `nonce` that nobody else names: it is done once, however late a copy of
     /// the call may arrive.
     pub fn put_back(&mut self, nonce: u64, messages: &[(MessageId, Payload)]) -> Result<()> {
-        let keys = self.keys.clone();
         let highest = messages.last().map_or(MessageId::ZERO, |(id, _)| *id);
-        let done = format!("{}{nonce:016x}", keys.put_back_prefix);
-        let mut call =
-            ScriptCall::new(&[&keys.pending, &keys.recall, &done]).show(REMEMBER_PUT_BACK.as_millis()).show(highest.0);
+        let done = format!("{}{nonce:016x}", self.keys.put_back_prefix);
+        let mut call = PutBackCall { remember_ms: REMEMBER_PUT_BACK, highest }.on(&self.keys).key(&done);
         let mut member = Vec::new();
         for (id, payload) in messages {
-            call.push_number(id.0);
-            call.push_bytes(member::encode(*id, payload, &mut member));
+            call.push((id, member::encode(*id, payload, &mut member)));
         }
-        self.call("putting messages back", &PUT_BACK, call).map(drop)
+        self.call("putting messages back", call).map(drop)
     }
 }
 
@@ -202,21 +164,6 @@ const REMEMBER_PUT_BACK: Duration = Duration::from_secs(24 * 3600);
 /// Cuts results into what one script takes.
 pub fn batches<T>(results: &[T], commit: impl Fn(&T) -> &Commit) -> impl Iterator<Item = &[T]> {
     parts(results, move |result: &T| (commit(result).bytes(), 2 + commit(result).fields.len()))
-}
-
-/// Cuts what is to be sent, of each message so many bytes and words, into what one script takes, in messages, bytes and words.
-pub fn parts<T>(all: &[T], size: impl Fn(&T) -> (usize, usize)) -> impl Iterator<Item = &[T]> {
-    let (mut messages, (mut bytes, mut words)) = (1, all.first().map_or((0, 0), &size));
-    let together = move |_: &T, next: &T| {
-        let (next_bytes, next_words) = size(next);
-        (messages, bytes, words) = (messages + 1, bytes + next_bytes, words + next_words);
-        let together = messages <= MAX_BATCH_MESSAGES && bytes <= MAX_BATCH_BYTES && words <= MAX_BATCH_WORDS;
-        if !together {
-            (messages, bytes, words) = (1, next_bytes, next_words);
-        }
-        together
-    };
-    all.chunk_by(together)
 }
 
 /// What the key of the recall says.
@@ -229,7 +176,8 @@ fn recall_of(value: &[u8]) -> Option<Recall> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Words;
+    use crate::ledger::command::Words;
+    use crate::ledger::limits::{MAX_BATCH_BYTES, MAX_BATCH_WORDS};
 
     fn commit(values: usize, bytes: usize) -> Commit {
         Commit { id: MessageId(1), fields: (0..values).map(|_| vec![0; bytes]).collect::<Words>() }

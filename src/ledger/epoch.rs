@@ -5,7 +5,8 @@
 
 use redis::Value;
 
-use super::{Command, Ledger};
+use super::command::Command;
+use super::core::Ledger;
 use crate::base::error::Result;
 
 /// The most bytes of the value that are read. An epoch has 20 digits at most.

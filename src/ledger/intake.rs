@@ -12,20 +12,39 @@
 
 use redis::Value;
 
-use super::command::{begin, number, word};
-use super::connection::error_of;
+use super::attempts::{Astray, DonePart};
+use super::command::{Command, begin, number, word};
+use super::core::Ledger;
+use super::cursor::Cursor;
+use super::member;
 use super::resp::Reply;
-use super::script::ScriptCall;
-use super::{Arrival, Cursor, INTAKE, Intake, Ledger, REWIND, WITHDRAW, member, text};
+use super::scripts::{IntakeCall, RewindCall, WithdrawCall};
+use super::types::{Arrival, Intake};
+use super::value::text;
 use crate::base::error::Result;
-use crate::base::id::{Epoch, MessageId};
-
-/// The most attempts at a batch that are remembered; an older one that took effect shows as a cursor that has moved.
-const MAX_DOUBTS: usize = 16;
+use crate::base::failure::Failure;
+use crate::base::id::Epoch;
+use crate::base::text::Quoted;
 
 const DOING: &str = "taking messages in";
 
 impl Ledger {
+    /// How far the channel has been taken in. What no dispatcher can have written counts as not there.
+    pub fn cursor(&mut self) -> Result<Option<Cursor>> {
+        let get = Command::of(&["GET", &self.keys.cursor]);
+        let reply = self.connection.query("reading the cursor", get).map_err(|error| self.name_the_key(error))?;
+        Ok(text(&reply).and_then(|cursor| cursor.parse().ok()))
+    }
+
+    /// The cursor in a script's reply.
+    pub(super) fn cursor_of(&self, value: &Value) -> Result<Option<Cursor>> {
+        match (value, text(value)) {
+            (Value::Nil, _) => Ok(None),
+            (_, Some(cursor)) if cursor.parse::<Cursor>().is_ok() => Ok(cursor.parse().ok()),
+            _ => self.surprise("reading the cursor", value),
+        }
+    }
+
     /// Takes a batch in and moves the cursor from `expected` to `next`, in one step; to one with a higher last id if an
     /// earlier attempt may have written, or may yet write, such a one. A message that can't be delivered is a batch of its own.
     pub fn intake(
@@ -35,21 +54,13 @@ impl Ledger {
         next: &Cursor,
         batch: &[Arrival],
     ) -> Result<Intake> {
-        if self.astray.is_some() {
+        if self.attempts.astray.is_some() {
             return self.undo(epoch);
         }
-        let spent = self.doubts.last().map(|doubt| doubt.last_id).max(self.spent);
-        let last_id = spent.filter(|spent| *spent >= next.last_id).map_or(next.last_id, |spent| MessageId(spent.0 + 1));
-        let next = &Cursor { last_id, ..next.clone() };
+        let next = &self.attempts.cursor_after(next);
         let taken = self.attempt(epoch, expected, next, batch);
         match &taken {
-            Err(error) if error.refusal().is_none() && !error.is_unsent() => {
-                if self.doubts.len() == MAX_DOUBTS {
-                    // The first may be a transaction of which a part was refused; of the others any is like any other.
-                    self.doubts.remove(1);
-                }
-                self.doubts.push(next.clone());
-            }
+            Err(error) if error.refusal().is_none() && !error.is_unsent() => self.attempts.doubt(next.clone()),
             // This attempt has done nothing.
             Err(_) => {}
             Ok(_) => drop(self.take_doubts()),
@@ -60,13 +71,11 @@ impl Ledger {
     /// Takes the cursors that attempts at the present batch may have written: what came of them is looked up otherwise, or is
     /// known. None of them is written again.
     pub fn take_doubts(&mut self) -> Vec<Cursor> {
-        let doubts = std::mem::take(&mut self.doubts);
-        self.spent = doubts.last().map(|doubt| doubt.last_id).max(self.spent);
-        doubts
+        self.attempts.take_doubts()
     }
 
     fn attempt(&mut self, epoch: Epoch, expected: Option<&Cursor>, next: &Cursor, batch: &[Arrival]) -> Result<Intake> {
-        if self.doubts.is_empty() && self.may_transact(epoch, expected, batch) {
+        if self.attempts.doubts.is_empty() && self.may_transact(epoch, expected, batch) {
             match self.intake_in_transaction(epoch, expected, next, batch) {
                 // A refused transaction has changed nothing; what it was refused for may not hold for the script.
                 Ok(None) => {}
@@ -75,10 +84,10 @@ impl Ledger {
                     return Ok(taken);
                 }
                 Err(error) if self.connection.number().is_none() => return Err(error),
-                Err(error) => log::debug!("event=transaction-refused reason={}", crate::process::log::Quoted(error)),
+                Err(error) => log::debug!("event=transaction-refused reason={}", Quoted(error)),
             }
         }
-        self.vouched = None;
+        self.attempts.vouched = None;
         let taken = self.intake_by_script(epoch, expected, next, batch)?;
         self.vouch(&taken, next);
         Ok(taken)
@@ -86,22 +95,22 @@ impl Ledger {
 
     fn vouch(&mut self, taken: &Intake, next: &Cursor) {
         let number = self.connection.number().filter(|_| matches!(taken, Intake::Taken(_)));
-        self.taken_on = number.or(self.taken_on);
-        self.vouched = number.map(|number| (number, next.clone()));
+        self.attempts.taken_on = number.or(self.attempts.taken_on);
+        self.attempts.vouched = number.map(|number| (number, next.clone()));
     }
 
     /// Whether a transaction may take this batch in: the last intake succeeded on this connection, and the epoch is still
     /// ours, so the cursor is where that left it.
     fn may_transact(&mut self, epoch: Epoch, expected: Option<&Cursor>, batch: &[Arrival]) -> bool {
         let is_plain = batch.iter().all(|arrival| arrival.refused.is_none());
-        let Some((number, cursor)) = &self.vouched else { return false };
+        let Some((number, cursor)) = &self.attempts.vouched else { return false };
         if !is_plain || Some(*number) != self.connection.number() || expected != Some(cursor) {
             return false;
         }
         if self.fence.value(&self.connection).is_none()
             && let Err(error) = self.fence.arm(&mut self.connection)
         {
-            log::debug!("event=no-transaction reason={}", crate::process::log::Quoted(error));
+            log::debug!("event=no-transaction reason={}", Quoted(error));
         }
         self.fence.value(&self.connection).is_some_and(|said| said == epoch.to_string().as_bytes())
     }
@@ -113,31 +122,22 @@ impl Ledger {
         next: &Cursor,
         batch: &[Arrival],
     ) -> Result<Intake> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.epoch.as_str(), &keys.cursor, &keys.pending, &keys.dead];
-        let mut call = ScriptCall::new(&keys_used)
-            .show(epoch)
-            .show(expected.map(Cursor::to_string).unwrap_or_default())
-            .show(next)
-            .show(self.doubts.len());
-        self.doubts.iter().for_each(|doubt| call.push_shown(doubt));
+        let doubts = &self.attempts.doubts;
+        let call = IntakeCall { my_epoch: epoch, expected, next_cursor: next, doubts: doubts.len() as u64 };
+        let mut call = call.on(&self.keys);
+        doubts.iter().for_each(|doubt| call.push(doubt));
         let mut member = Vec::new();
         for Arrival { id, payload, refused } in batch {
             match refused {
-                None => {
-                    call.push_number(id.0);
-                    call.push_bytes(member::encode(*id, payload, &mut member));
-                }
+                None => call.push((id, member::encode(*id, payload, &mut member))),
                 Some(reason) => {
                     assert_eq!(batch.len(), 1, "a message that can't be delivered is a batch of its own");
-                    call.push_bytes("dead");
-                    call.push_shown(id);
-                    call.push_bytes(reason);
-                    call.push_bytes(payload);
+                    call.push("dead");
+                    call.push((id.to_string().as_str(), reason.as_str(), &payload[..]));
                 }
             }
         }
-        let reply = self.call(DOING, &INTAKE, call)?;
+        let reply = self.call(DOING, call)?;
         match &reply {
             Value::Array(parts) => match parts.as_slice() {
                 [verdict, cursor] if text(verdict) == Some("MOVED") => {
@@ -196,58 +196,38 @@ impl Ledger {
         let part = match (&unadded, &unmoved, batch) {
             (None, None, _) => return Ok(Some(Intake::Taken(next.clone()))),
             // The key holds something else. The cursor has moved over what is nowhere: back, before anything else.
-            (Some(_), None, _) => Part::Cursor { from: next.clone(), to: expected.cloned() },
+            (Some(_), None, _) => DonePart::Cursor { from: next.clone(), to: expected.cloned() },
             // The right was taken away in this moment. What was added counts as not taken in: away with it.
-            (None, Some(_), [first, ..]) => Part::Members { first: first.id, last: batch[batch.len() - 1].id },
+            (None, Some(_), [first, ..]) => DonePart::Members { first: first.id, last: batch[batch.len() - 1].id },
             // Nothing took place, and the script says why.
             (_, Some(_), _) => return Ok(None),
         };
-        let refusal = self.connection.refusal(DOING, error_of(unadded.or(unmoved).as_deref().unwrap_or_default()));
+        let failure = Failure::of_reply(unadded.or(unmoved).as_deref().unwrap_or_default());
+        let refusal = self.connection.refusal(DOING, failure);
         let reason = self.name_the_key(refusal).to_string();
-        self.astray = Some(Astray { part, reason });
+        self.attempts.astray = Some(Astray { part, reason });
         self.undo(epoch).map(Some)
     }
 
     /// The cursor was moved over messages that are not in Redis: back with it. Repeating the call does no harm.
     pub fn rewind(&mut self, epoch: Epoch, from: &Cursor, to: Option<&Cursor>) -> Result<()> {
-        self.vouched = None;
-        let keys = self.keys.clone();
-        let call = ScriptCall::new(&[&keys.epoch, &keys.cursor])
-            .show(epoch)
-            .show(from)
-            .show(to.map(Cursor::to_string).unwrap_or_default());
-        self.call_for_ok(epoch, "moving the cursor back", &REWIND, call)
+        self.attempts.vouched = None;
+        let call = RewindCall { my_epoch: epoch, moved: from, before: to }.on(&self.keys);
+        self.call_for_ok(epoch, "moving the cursor back", call)
     }
 
     /// Takes back what a transaction did of an intake.
     fn undo(&mut self, epoch: Epoch) -> Result<Intake> {
-        let Some(Astray { part, reason }) = self.astray.clone() else { return Ok(Intake::Moved(None)) };
+        let Some(Astray { part, reason }) = self.attempts.astray.clone() else { return Ok(Intake::Moved(None)) };
         match part {
-            Part::Cursor { from, to } => self.rewind(epoch, &from, to.as_ref())?,
-            Part::Members { first, last } => {
-                self.vouched = None;
-                let keys = self.keys.clone();
-                let call = ScriptCall::new(&[&keys.epoch, &keys.pending]).show(epoch).show(first.0).show(last.0);
-                self.call_for_ok(epoch, "taking members back", &WITHDRAW, call)?;
+            DonePart::Cursor { from, to } => self.rewind(epoch, &from, to.as_ref())?,
+            DonePart::Members { first, last } => {
+                self.attempts.vouched = None;
+                let call = WithdrawCall { my_epoch: epoch, first, last }.on(&self.keys);
+                self.call_for_ok(epoch, "taking members back", call)?;
             }
         }
-        self.astray = None;
+        self.attempts.astray = None;
         Ok(Intake::Rewound(reason))
     }
-}
-
-/// A transaction of which only a part took place.
-#[derive(Clone)]
-pub(super) struct Astray {
-    part: Part,
-    reason: String,
-}
-
-/// What did.
-#[derive(Clone)]
-enum Part {
-    /// The cursor moved over messages which could not be added.
-    Cursor { from: Cursor, to: Option<Cursor> },
-    /// Messages were added, and the cursor could not be moved over them: the ids of the first and the last.
-    Members { first: MessageId, last: MessageId },
 }

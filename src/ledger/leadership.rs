@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::overview::Lease;
-use super::script::ScriptCall;
-use super::{ACQUIRE, Acquire, Attempt, Command, Ledger, MARKER, Marker, RELEASE, RENEW, score, subscription, text};
+use super::command::Command;
+use super::core::Ledger;
+use super::cursor::Marker;
+use super::lease::Lease;
+use super::notice::Notice;
+use super::scripts::{AcquireCall, MarkerCall, ReleaseCall, RenewCall};
+use super::types::{Acquire, Attempt};
+use super::value::{score, text};
 use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch};
 
@@ -16,15 +21,9 @@ impl Ledger {
     /// `floor` is the highest epoch the caller has heard of: the new one is above it even if Redis lost its own count.
     pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Attempt> {
         const DOING: &str = "trying for the lease";
-        let keys = self.keys.clone();
-        let keys_used = [keys.leader.as_str(), &keys.epoch, &keys.cursor, &keys.pending, &keys.recall];
-        let call = ScriptCall::new(&keys_used)
-            .bytes(id.as_str())
-            .show(ttl.as_millis())
-            .bytes(&keys.alive_prefix)
-            .show(floor)
-            .bytes(if may_take { "1" } else { "0" });
-        let reply = self.call(DOING, &ACQUIRE, call)?;
+        let alive_prefix = &self.keys.alive_prefix;
+        let call = AcquireCall { dispatcher: id, ttl_ms: ttl, alive_prefix, floor, may_take }.on(&self.keys);
+        let reply = self.call(DOING, call)?;
         match self.attempt_of(&reply)? {
             Some(attempt) => Ok(attempt),
             None => self.surprise(DOING, &reply),
@@ -59,22 +58,16 @@ impl Ledger {
 
     /// Prolongs the lease; `false` if it is not ours any more.
     pub fn renew(&mut self, lease: &Lease, ttl: Duration) -> Result<bool> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.leader.as_str()];
-        let call = ScriptCall::new(&keys_used).show(lease).show(ttl.as_millis());
-        let reply = self.call("renewing the lease", &RENEW, call)?;
+        let call = RenewCall { lease, ttl_ms: ttl }.on(&self.keys);
+        let reply = self.call("renewing the lease", call)?;
         Ok(reply == Value::Int(1))
     }
 
     /// Gives the lease back and tells the standbys; `false` if it was not ours any more.
     pub fn release(&mut self, lease: &Lease) -> Result<bool> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.leader.as_str(), &keys.consumers];
-        let call = ScriptCall::new(&keys_used)
-            .show(lease)
-            .bytes(&keys.control)
-            .show(subscription::Notice::Released(lease.epoch));
-        let reply = self.call("releasing the lease", &RELEASE, call)?;
+        let notice = Notice::Released(lease.epoch);
+        let call = ReleaseCall { lease, control_channel: &self.keys.control, notice }.on(&self.keys);
+        let reply = self.call("releasing the lease", call)?;
         Ok(reply == Value::Int(1))
     }
 
@@ -100,10 +93,8 @@ impl Ledger {
 
     /// Publishes a leader's marker among the messages of `channel`, on the control channel.
     pub fn publish_marker(&mut self, epoch: Epoch, marker: &Marker, channel: &str) -> Result<()> {
-        let keys = self.keys.clone();
-        let keys_used = [keys.epoch.as_str()];
-        let notice = subscription::Notice::Marker(marker.clone(), channel.to_owned());
-        let call = ScriptCall::new(&keys_used).show(epoch).bytes(&keys.control).show(notice);
-        self.call_for_ok(epoch, "publishing a marker", &MARKER, call)
+        let notice = Notice::Marker(marker.clone(), channel.to_owned());
+        let call = MarkerCall { my_epoch: epoch, control_channel: &self.keys.control, notice }.on(&self.keys);
+        self.call_for_ok(epoch, "publishing a marker", call)
     }
 }

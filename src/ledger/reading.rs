@@ -6,11 +6,14 @@
 
 use redis::Value;
 
-use super::{Ledger, MAX_BATCH_MESSAGES, Payload, member, text};
+use super::command::Command;
+use super::core::Ledger;
+use super::limits::MAX_BATCH_MESSAGES;
+use super::member::{self, Payload};
+use super::value::text;
 use crate::base::error::{Error, Result};
 use crate::base::id::MessageId;
 use crate::base::refusal::Refusal;
-use crate::ledger::Command;
 
 /// The most entries on a page.
 pub const PAGE_ENTRIES: usize = MAX_BATCH_MESSAGES;

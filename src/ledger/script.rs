@@ -15,63 +15,110 @@ impl Script {
     pub(super) const fn new(text: &'static str) -> Script {
         Script { text, digest: OnceLock::new() }
     }
+
+    /// The command that an error is about: servers before 7.2 don't name it, but they name the line.
+    pub(super) fn command_at(&self, error: &str) -> Option<&'static str> {
+        const PLACE: &str = "@user_script:";
+        let after = &error[error.find(PLACE)? + PLACE.len()..];
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let line = self.text.lines().nth(after[..digits].parse::<usize>().ok()?.checked_sub(1)?)?;
+        let call = ["redis.call('", "redis.pcall('"].into_iter().find_map(|call| line.split(call).nth(1))?;
+        call.split('\'').next()
+    }
 }
 
-/// The command of a script that an error is about: servers before 7.2 don't name it, but they say the line.
-pub(super) fn command_at(script: &str, error: &str) -> Option<String> {
-    const PLACE: &str = "@user_script:";
-    let after = &error[error.find(PLACE)? + PLACE.len()..];
-    let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
-    let line = script.lines().nth(after[..digits].parse::<usize>().ok()?.checked_sub(1)?)?;
-    let call = ["redis.call('", "redis.pcall('"].into_iter().find_map(|call| line.split(call).nth(1))?;
-    call.split('\'').next().map(str::to_owned)
-}
-
-/// The keys and arguments of a script call.
+/// A script with its keys and arguments.
 pub(super) struct ScriptCall {
-    keys: usize,
-    words: Words,
+    pub(super) script: &'static Script,
+    keys: Words,
+    arguments: Words,
 }
 
 impl ScriptCall {
-    pub(super) fn new(keys: &[&str]) -> ScriptCall {
-        ScriptCall { keys: keys.len(), words: keys.iter().collect() }
+    pub(super) fn new(script: &'static Script, keys: &[&str]) -> ScriptCall {
+        ScriptCall { script, keys: keys.iter().collect(), arguments: Words::default() }
     }
 
-    pub(super) fn bytes(mut self, argument: impl AsRef<[u8]>) -> Self {
-        self.words.push(argument);
+    /// Appends a key that the script does not always need.
+    pub(super) fn key(mut self, key: &str) -> Self {
+        self.keys.push(key);
         self
     }
 
-    pub(super) fn push_bytes(&mut self, argument: impl AsRef<[u8]>) {
-        self.words.push(argument);
-    }
-
-    pub(super) fn show(mut self, argument: impl ToString) -> Self {
-        self.push_shown(argument);
-        self
-    }
-
-    pub(super) fn push_shown(&mut self, argument: impl ToString) {
-        self.words.push(argument.to_string());
-    }
-
-    pub(super) fn push_number(&mut self, argument: u64) {
-        self.words.push_number(argument);
-    }
-
-    /// Arguments that are written already.
-    pub(super) fn push_words(&mut self, arguments: &Words) {
-        self.words.append(arguments);
+    /// Appends an argument, or several as a tuple.
+    pub(super) fn push(&mut self, argument: impl Argument) {
+        argument.append(&mut self.arguments);
     }
 
     /// Appends `EVALSHA` with the script's digest, or `EVAL` with its text.
     pub(super) fn write(&self, name: &str, script: &str, out: &mut Vec<u8>) {
-        begin(out, 3 + self.words.len());
+        begin(out, 3 + self.keys.len() + self.arguments.len());
         word(out, name);
         word(out, script);
-        number(out, self.keys as u64);
-        out.extend_from_slice(self.words.bytes());
+        number(out, self.keys.len() as u64);
+        out.extend_from_slice(self.keys.bytes());
+        out.extend_from_slice(self.arguments.bytes());
+    }
+}
+
+/// What a script can be given: a value knows its form.
+pub(super) trait Argument {
+    fn append(&self, words: &mut Words);
+}
+
+impl<A: Argument + ?Sized> Argument for &A {
+    fn append(&self, words: &mut Words) {
+        (**self).append(words);
+    }
+}
+
+/// `None` is an empty word.
+impl<A: Argument> Argument for Option<A> {
+    fn append(&self, words: &mut Words) {
+        match self {
+            Some(argument) => argument.append(words),
+            None => words.push(""),
+        }
+    }
+}
+
+impl Argument for str {
+    fn append(&self, words: &mut Words) {
+        words.push(self);
+    }
+}
+
+impl Argument for [u8] {
+    fn append(&self, words: &mut Words) {
+        words.push(self);
+    }
+}
+
+impl Argument for u64 {
+    fn append(&self, words: &mut Words) {
+        words.push_number(*self);
+    }
+}
+
+/// Words that are written already.
+impl Argument for Words {
+    fn append(&self, words: &mut Words) {
+        words.append(self);
+    }
+}
+
+impl<A: Argument, B: Argument> Argument for (A, B) {
+    fn append(&self, words: &mut Words) {
+        self.0.append(words);
+        self.1.append(words);
+    }
+}
+
+impl<A: Argument, B: Argument, C: Argument> Argument for (A, B, C) {
+    fn append(&self, words: &mut Words) {
+        self.0.append(words);
+        self.1.append(words);
+        self.2.append(words);
     }
 }
 
@@ -81,15 +128,26 @@ mod tests {
 
     #[test]
     fn the_command_that_was_refused_is_found_by_its_line() {
-        let script = "local a = 1\nredis.call('XADD', KEYS[1])\nreturn a";
+        let script = Script::new("local a = 1\nredis.call('XADD', KEYS[1])\nreturn a");
         for error in [
             "ERR Error running script (call to f_43): @user_script:2: @user_script: 2: The user executing the script can't",
             "The user executing the script can't run this command or subcommand script: 43, on @user_script:2.",
         ] {
-            assert_eq!(command_at(script, error).as_deref(), Some("XADD"), "{error}");
+            assert_eq!(script.command_at(error), Some("XADD"), "{error}");
         }
         for error in ["on @user_script:1.", "on @user_script:99.", "on @user_script:0.", "@user_script:", "OOM"] {
-            assert_eq!(command_at(script, error), None, "{error}");
+            assert_eq!(script.command_at(error), None, "{error}");
         }
+    }
+
+    #[test]
+    fn a_call_is_written_with_its_keys_before_its_arguments() {
+        static SCRIPT: Script = Script::new("");
+        let mut call = ScriptCall::new(&SCRIPT, &["a"]);
+        call.push((7, None::<u64>));
+        let mut out = Vec::new();
+        call.key("b").write("EVALSHA", "digest", &mut out);
+        let words = ["EVALSHA", "digest", "2", "a", "b", "7", ""];
+        assert_eq!(out, super::super::command::Command::of(&words).into_bytes());
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisError, Value};
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, Value};
 
 use super::command::command;
 use super::url::mistake_in;
-use crate::base::error::{CONNECTING, Error, NO_ANSWER, reply_text};
+use crate::base::error::{Error, Step};
+use crate::base::failure::Failure;
+use crate::base::hint::{ChosenBy, Hint, Setting};
 use crate::base::refusal::{self, Refusal};
 use crate::net::{self, Address, Keepalive, Stream, Wait};
 
@@ -27,10 +29,9 @@ pub struct Server {
     shown: String,
     /// Counted by all connections to it, in all clones.
     reconnects: Arc<AtomicU64>,
-    /// Nobody has named it.
-    is_default: bool,
-    /// It was said, in any clone, that it refuses transactions.
-    said_no_transactions: Arc<AtomicBool>,
+    chosen: ChosenBy,
+    /// Whether it was logged, by any clone, that it refuses transactions.
+    logged_no_transactions: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -53,8 +54,8 @@ impl Server {
             shown: address.to_string(),
             address,
             reconnects: Arc::default(),
-            is_default: false,
-            said_no_transactions: Arc::default(),
+            chosen: ChosenBy::Setting("the Redis URL"),
+            logged_no_transactions: Arc::default(),
         })
     }
 
@@ -76,10 +77,9 @@ impl Server {
         Ok(stream)
     }
 
-    /// Notes that nobody has named this server: it is the default, and no setting is to blame.
-    pub(crate) fn by_default(mut self) -> Server {
-        self.is_default = true;
-        self
+    /// Notes how this server was chosen, for errors that say what to change.
+    pub fn chosen(self, by: ChosenBy) -> Server {
+        Server { chosen: by, ..self }
     }
 
     /// Appends what every connection says first: the login and the database. Gives the number of replies to it.
@@ -109,9 +109,9 @@ impl Server {
         self.client.get_connection_info().redis_settings().db()
     }
 
-    /// Whether it is now said for the first time that transactions are refused.
-    pub(super) fn says_no_transactions(&self) -> bool {
-        !self.said_no_transactions.swap(true, Ordering::Relaxed)
+    /// Whether it is to be logged that transactions are refused: the first time that this is asked, in any clone.
+    pub(super) fn should_log_no_transactions(&self) -> bool {
+        !self.logged_no_transactions.swap(true, Ordering::Relaxed)
     }
 
     /// A connection was made anew.
@@ -119,14 +119,15 @@ impl Server {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Wraps a failure of the client library, with a hint where we know what to do.
-    pub(super) fn error(&self, doing: &'static str, source: RedisError) -> Error {
-        let hint = self.hint(doing, &source).map_or(String::new(), |hint| format!(" ({hint})"));
-        Error::Redis { server: self.shown.clone(), doing, hint, source }
+    /// A failure as an error, with a hint where we know what to do.
+    pub(super) fn error(&self, step: impl Into<Step>, source: impl Into<Failure>) -> Error {
+        let (step, source) = (step.into(), source.into());
+        let hint = self.hint(step, &source);
+        Error::Redis { server: self.shown.clone(), step, hint, source }
     }
 
-    /// A connection broke on which the server has never said a word.
-    pub(super) fn unanswered(&self, doing: &'static str, error: io::Error) -> Error {
+    /// A connection broke on which the server has never answered.
+    pub(super) fn unanswered(&self, step: impl Into<Step>, error: io::Error) -> Error {
         let broke = matches!(
             error.kind(),
             ErrorKind::UnexpectedEof
@@ -135,67 +136,53 @@ impl Server {
                 | ErrorKind::BrokenPipe
         );
         if !broke && !speaks_tls(&error) {
-            return self.error(doing, error.into());
+            return self.error(step, error);
         }
-        Error::Redis { server: self.shown.clone(), doing, hint: NO_ANSWER.to_owned(), source: error.into() }
+        let (server, step) = (self.shown.clone(), step.into());
+        Error::Redis { server, step, hint: Some(Hint::NoAnswer), source: error.into() }
     }
 
-    fn hint(&self, doing: &'static str, source: &RedisError) -> Option<String> {
-        let text = reply_text(source);
-        let refused = text.as_deref().and_then(|text| self.refusal_hint(text));
-        let told = match source.kind() {
-            _ if refused.is_some() => return refused,
-            redis::ErrorKind::Io if source.is_connection_refusal() => {
-                format!("is Redis running there? {}", self.named_by())
-            }
-            redis::ErrorKind::Io if source.is_timeout() => {
-                "no answer in time: is the server hung, or far away?".to_owned()
-            }
-            _ if doing == CONNECTING => self.named_by().to_owned(),
-            _ => return None,
-        };
-        Some(told)
+    fn hint(&self, step: Step, source: &Failure) -> Option<Hint> {
+        let refused = source.reply_text().and_then(|text| self.hint_about_refusal(&text));
+        refused.or_else(|| match () {
+            () if source.is_connection_refused() => Some(Hint::IsItRunning(self.chosen)),
+            () if source.is_timeout() => Some(Hint::Slow),
+            () if step == Step::Connecting => Some(Hint::Address(self.chosen)),
+            () => None,
+        })
     }
 
     /// What to do about an error reply.
-    fn refusal_hint(&self, text: &str) -> Option<String> {
-        let database = self.database();
-        let hint = match Refusal::of(text) {
-            Refusal::Login if text.contains("without any password") => {
-                "the server has no password: leave it out of --redis-url / ONCECAST_REDIS_URL"
-            }
-            Refusal::Login if self.is_anonymous() => {
-                "it wants a password: name it in --redis-url / ONCECAST_REDIS_URL, with the user if it is not the default one"
-            }
-            Refusal::Login => {
-                "check user and password in --redis-url / ONCECAST_REDIS_URL; special characters in them must be \
-                 percent-encoded"
-            }
-            Refusal::Right => "the user in --redis-url / ONCECAST_REDIS_URL lacks a right; ACL LOG shows which",
-            Refusal::Memory => "Redis is at its maxmemory; raise it or make room",
-            Refusal::Replica => "--redis-url / ONCECAST_REDIS_URL names a replica; it must name the primary",
-            Refusal::Disk => "Redis can't write to its disk; its log says why",
-            Refusal::Database => {
-                return Some(format!(
-                    "--redis-url / ONCECAST_REDIS_URL names database {database}, which the server does not have; a Redis \
-                     Cluster has only database 0"
-                ));
-            }
-            Refusal::Protocol => NEEDS_RESP3,
+    fn hint_about_refusal(&self, text: &str) -> Option<Hint> {
+        let setting = self.setting();
+        Some(match Refusal::of(text) {
+            Refusal::Login if refusal::is_needless_password(text) => Hint::NoPassword(setting),
+            Refusal::Login if self.is_anonymous() => Hint::Password(setting),
+            Refusal::Login => Hint::Login(setting),
+            Refusal::Right => Hint::Right(setting, None),
+            Refusal::Memory => Hint::Memory,
+            Refusal::Replica => Hint::Replica(setting),
+            Refusal::Disk => Hint::Disk,
+            Refusal::Database => Hint::Database(setting, self.database()),
+            Refusal::Protocol => Hint::Resp3,
             Refusal::UnknownCommand => match refusal::unknown_command(text) {
-                Some(name) if name.eq_ignore_ascii_case("HELLO") => NEEDS_RESP3,
-                Some(name) => {
-                    return Some(format!("the server lacks a command, {name}: it was renamed, or is older than 6.2"));
-                }
-                None => "the server lacks a command: it was renamed, or is older than 6.2",
+                Some(name) if name.eq_ignore_ascii_case("HELLO") => Hint::Resp3,
+                name => Hint::Command(name.map(str::to_owned)),
             },
-            Refusal::StreamExhausted => {
-                "someone added an entry with the highest id there is: rename or delete that stream"
-            }
-            Refusal::Cluster => return cluster_hint(text),
+            Refusal::StreamExhausted => Hint::StreamExhausted,
+            Refusal::Cluster => match (refusal::moved_to(text), refusal::code(text)) {
+                (Some(owner), _) => Hint::Moved { setting, owner: owner.to_owned() },
+                (None, Some("ASK" | "TRYAGAIN")) => Hint::Moving,
+                (None, Some("CLUSTERDOWN")) => Hint::ClusterDown,
+                (None, _) => Hint::Slots,
+            },
             _ => return None,
-        };
-        Some(hint.to_owned())
+        })
+    }
+
+    /// What its URL is called where it was set.
+    pub(super) fn setting(&self) -> Setting {
+        self.chosen.setting()
     }
 
     fn is_anonymous(&self) -> bool {
@@ -203,44 +190,12 @@ impl Server {
         settings.username().is_none() && settings.password().is_none()
     }
 
-    fn named_by(&self) -> &'static str {
-        if self.is_default {
-            "it is the default; --redis-url / ONCECAST_REDIS_URL names another"
-        } else {
-            "the address is --redis-url / ONCECAST_REDIS_URL"
-        }
-    }
-
-    pub(super) fn surprise(&self, doing: &'static str, got: &Value) -> Error {
+    /// A reply of a form that is not expected.
+    pub(super) fn surprise(&self, step: impl Into<Step>, got: &Value) -> Error {
         let mut got = format!("{got:?}");
         got.truncate(got.floor_char_boundary(200));
-        Error::Answer { server: self.shown.clone(), doing, got }
+        Error::Answer { server: self.shown.clone(), step: step.into(), got }
     }
-}
-
-const NEEDS_RESP3: &str =
-    "a subscription needs RESP3, the protocol of Redis 6 and newer: an older server or a proxy does not have it";
-
-/// What to do about a node of a cluster that is not responsible.
-fn cluster_hint(text: &str) -> Option<String> {
-    const BRACES: &str = "put braces around the group's name, in every program, so that its keys share a slot: --group \
-                          '{messages}'";
-    if let Some(owner) = refusal::moved_to(text) {
-        let owner = match owner.strip_prefix(':') {
-            Some(port) => format!("port {port} of the same host"),
-            None => owner.to_owned(),
-        };
-        return Some(format!(
-            "this node of the Redis Cluster does not have the group's keys: --redis-url / ONCECAST_REDIS_URL must name \
-             their owner, {owner}; if it names another each time, {BRACES}"
-        ));
-    }
-    let hint = match refusal::code(text) {
-        Some("ASK" | "TRYAGAIN") => "the cluster is moving these keys to another node",
-        Some("CLUSTERDOWN") => "the Redis Cluster is incomplete; CLUSTER INFO shows why",
-        _ => BRACES,
-    };
-    Some(hint.to_owned())
 }
 
 /// Told of bytes that are no RESP because they are TLS.

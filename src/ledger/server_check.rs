@@ -10,10 +10,12 @@ use std::fmt;
 use log::{debug, info, warn};
 use redis::Value;
 
-use super::{Command, Connection, text};
+use super::command::Command;
+use super::connection::Connection;
+use super::value::text;
 use crate::base::error::Result;
 use crate::base::refusal::Refusal;
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 
 /// The least that Redis must hold for a subscriber that is behind: as much as the dispatcher's own ring by default.
 ///

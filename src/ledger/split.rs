@@ -57,21 +57,22 @@ impl Splitter {
 mod tests {
     use std::io;
 
-    use redis::make_extension_error;
-
     use super::*;
-    use crate::base::error::{CONNECTING, LOADING_A_SCRIPT};
+    use crate::base::error::Step;
+    use crate::base::failure::Failure;
 
-    fn error(doing: &'static str, source: redis::RedisError) -> Error {
-        Error::Redis { server: "s".to_owned(), doing, hint: String::new(), source }
+    const RECORDING: Step = Step::Command("recording");
+
+    fn error(step: Step, source: Failure) -> Error {
+        Error::Redis { server: "s".to_owned(), step, hint: None, source }
     }
 
-    fn hung_up(doing: &'static str) -> Error {
-        error(doing, io::Error::from(io::ErrorKind::ConnectionReset).into())
+    fn hung_up(step: Step) -> Error {
+        error(step, io::Error::from(io::ErrorKind::ConnectionReset).into())
     }
 
     fn refused(text: &str) -> Error {
-        error("recording", make_extension_error("ERR".to_owned(), Some(text.to_owned())))
+        error(RECORDING, Failure::of_reply(format!("ERR {text}").as_bytes()))
     }
 
     #[test]
@@ -86,14 +87,14 @@ mod tests {
     #[test]
     fn a_lost_connection_is_held_against_a_batch_only_when_it_is_lost_again() {
         let mut splitter = Splitter::default();
-        assert_eq!(splitter.judge(&hung_up("recording"), 8, || true), Split::Retry);
-        assert_eq!(splitter.judge(&hung_up("recording"), 8, || true), Split::Halve);
+        assert_eq!(splitter.judge(&hung_up(RECORDING), 8, || true), Split::Retry);
+        assert_eq!(splitter.judge(&hung_up(RECORDING), 8, || true), Split::Halve);
         // What the batch went through counts for its halves, and for no message that is alone.
         splitter.begin(4);
-        assert_eq!(splitter.judge(&hung_up("recording"), 4, || true), Split::Halve);
+        assert_eq!(splitter.judge(&hung_up(RECORDING), 4, || true), Split::Halve);
         for _ in 0..2 {
             splitter.begin(1);
-            let judged: Vec<Split> = (0..BREAKS).map(|_| splitter.judge(&hung_up("recording"), 1, || true)).collect();
+            let judged: Vec<Split> = (0..BREAKS).map(|_| splitter.judge(&hung_up(RECORDING), 1, || true)).collect();
             assert_eq!(judged.iter().filter(|split| **split == Split::Retry).count() as u32, BREAKS - 1);
             assert_eq!(judged.last(), Some(&Split::TooLarge));
         }
@@ -105,12 +106,12 @@ mod tests {
         for round in 0..4 * BREAKS {
             // It comes back now and then, for a moment.
             let is_back = round % 2 == 0;
-            assert_eq!(splitter.judge(&hung_up("recording"), 8, || is_back), Split::Retry);
+            assert_eq!(splitter.judge(&hung_up(RECORDING), 8, || is_back), Split::Retry);
         }
         let mut alone = Splitter::default();
         for round in 0..4 * BREAKS {
             let is_back = round % BREAKS != 0;
-            assert_eq!(alone.judge(&hung_up("recording"), 1, || is_back), Split::Retry);
+            assert_eq!(alone.judge(&hung_up(RECORDING), 1, || is_back), Split::Retry);
         }
     }
 
@@ -118,7 +119,9 @@ mod tests {
     fn other_trouble_is_waited_out() {
         let mut splitter = Splitter::default();
         for _ in 0..2 * BREAKS {
-            for trouble in [refused("max number of clients reached"), hung_up(CONNECTING), hung_up(LOADING_A_SCRIPT)] {
+            for trouble in
+                [refused("max number of clients reached"), hung_up(Step::Connecting), hung_up(Step::LoadingScript)]
+            {
                 assert_eq!(splitter.judge(&trouble, 1_000, || true), Split::Retry);
                 assert_eq!(splitter.judge(&trouble, 1, || true), Split::Retry);
             }

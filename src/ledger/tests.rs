@@ -1,8 +1,17 @@
 //! Each operation against a real Redis of its own.
 
-use super::overview::Lease;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::scripts::*;
 use super::subscription::{Channels, Seen, Subscription};
+use super::value::text;
 use super::*;
+use crate::base::error::{Error, Result};
+use crate::base::hint::ChosenBy;
+use crate::base::id::{DispatcherId, Epoch, MessageId};
 use crate::lab::{RedisOptions, RedisServer, wait_until};
 
 mod refusals;
@@ -98,7 +107,7 @@ fn commit(id: u64) -> Commit {
 }
 
 fn returned(id: u64, verdict: Verdict, delivery: u16) -> Returned {
-    Returned { id: MessageId(id), verdict, delivery, let_go: false, consumer: "c0".into(), reason: "because".into() }
+    Returned { id: MessageId(id), verdict, delivery, hold: Hold::Held, consumer: "c0".into(), reason: "because".into() }
 }
 
 #[test]
@@ -327,7 +336,7 @@ fn full_memory_keeps_no_group_from_its_leader_and_no_message_from_being_settled(
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     assert!(f.ledger.renew(&lease, TTL).unwrap());
     let batch = [returned(1, Verdict::Failed, 1), returned(2, Verdict::Rejected, 1)];
-    assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap().settled, [Settled::Again(2), Settled::Buried]);
+    assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap().settled, [Settled::Again(2), Settled::DeadLettered]);
     let dispatcher = a.clone();
     let gap = Gap { reason: "test", dispatcher, begin: String::new(), end: String::new(), count: Some(1) };
     f.ledger.record_gap(epoch, &gap).unwrap();
@@ -359,9 +368,9 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     assert_eq!(settle(Verdict::Unused, 1, 2), Settled::Again(2));
     assert_eq!(settle(Verdict::Lost, 1, 2), Settled::Again(3), "counted when it goes out again");
     assert_eq!(settle(Verdict::Failed, 1, 2), Settled::Again(3));
-    assert_eq!(settle(Verdict::Failed, 1, 3), Settled::Buried);
+    assert_eq!(settle(Verdict::Failed, 1, 3), Settled::DeadLettered);
     assert_eq!(settle(Verdict::Failed, 1, 3), Settled::Gone);
-    assert_eq!(settle(Verdict::Rejected, 2, 1), Settled::Buried);
+    assert_eq!(settle(Verdict::Rejected, 2, 1), Settled::DeadLettered);
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0);
     assert_eq!(f.number(&["XLEN", "messages:dead"]), 2);
     let entry = format!("{:?}", f.run(&["XRANGE", "messages:dead", "-", "+", "COUNT", "1"]));
@@ -422,7 +431,10 @@ fn lost_scripts_are_loaded_again() {
 
 #[test]
 fn errors_name_the_server_and_the_setting() {
-    let ledger = |url: &str| Ledger::new(Server::parse(url).unwrap(), Arc::new(Keys::new("messages")), TTL);
+    let ledger = |url: &str| {
+        let server = Server::parse(url).unwrap().chosen(ChosenBy::Setting("--redis-url"));
+        Ledger::new(server, Arc::new(Keys::new("messages")), TTL)
+    };
     let options = RedisOptions { password: Some("sesame".to_owned()), ..RedisOptions::default() };
     let redis = RedisServer::start(options).unwrap();
     let wrong = format!("redis://:wrong@127.0.0.1:{}", redis.port());

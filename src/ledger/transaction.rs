@@ -24,11 +24,13 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::command::{begin, command, word};
-use super::connection::{Connection, Replies, error_of};
+use super::connection::Connection;
 use super::resp::Reply;
+use super::session::Incoming;
 use crate::base::error::{Error, Result};
+use crate::base::failure::Failure;
 use crate::base::refusal::Refusal;
-use crate::process::log::Quoted;
+use crate::base::text::Quoted;
 
 /// How long no transaction is tried after one was refused: rights may have been given since.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -87,7 +89,7 @@ impl Guard {
                 command(out, &["UNWATCH"]);
                 keys.open(out);
             },
-            |replies| replies.next().map(drop).and_then(|()| keys.opened(replies)),
+            |replies| replies.reply().map(drop).and_then(|()| keys.opened(replies)),
         )?;
         self.note(connection, DOING, armed);
         Ok(())
@@ -119,13 +121,13 @@ impl Guard {
             |replies| {
                 let mut refused = None;
                 for _ in 0..commands {
-                    if let Reply::Error(text) = replies.next()? {
+                    if let Reply::Error(text) = replies.reply()? {
                         refused.get_or_insert_with(|| text.to_vec());
                     }
                 }
-                let executed = match replies.next()? {
+                let executed = match replies.reply()? {
                     Reply::List(count) => {
-                        (0..count).try_for_each(|at| replies.next().map(|reply| each(at, reply)))?;
+                        (0..count).try_for_each(|at| replies.reply().map(|reply| each(at, reply)))?;
                         Ok(true)
                     }
                     Reply::Error(text) => Err(refused.unwrap_or_else(|| text.to_vec())),
@@ -136,7 +138,7 @@ impl Guard {
         )?;
         self.note(connection, doing, armed);
         executed.map_err(|text| {
-            let error = connection.refusal(doing, error_of(&text));
+            let error = connection.refusal(doing, Failure::of_reply(&text));
             self.note_refusal(connection, &error);
             error
         })
@@ -153,7 +155,7 @@ impl Guard {
         match (value, transaction) {
             (Ok(value), Some(transaction)) => self.seen = Some(Seen { transaction, value }),
             (Err(text), _) => {
-                let error = connection.refusal(doing, error_of(&text));
+                let error = connection.refusal(doing, Failure::of_reply(&text));
                 self.note_refusal(connection, &error);
             }
             (Ok(_), None) => {}
@@ -167,7 +169,7 @@ impl Guard {
         }
         self.refused = Some(Instant::now());
         self.seen = None;
-        if connection.server().says_no_transactions() {
+        if connection.server().should_log_no_transactions() {
             log::warn!("event=no-transactions reason={} note=\"scripts do the same, more slowly\"", Quoted(error));
         }
     }
@@ -191,28 +193,28 @@ impl Guarded {
         command(out, &["MULTI"]);
     }
 
-    fn opened(&self, replies: &mut Replies<'_>) -> io::Result<Opened> {
+    fn opened(&self, replies: &mut Incoming) -> io::Result<Opened> {
         let mut refused = None;
         let mut note = |text: &[u8]| {
             refused.get_or_insert_with(|| text.to_vec());
         };
-        if let Reply::Error(text) = replies.next()? {
+        if let Reply::Error(text) = replies.reply()? {
             note(text);
         }
         let mut value = Vec::new();
-        match replies.next()? {
+        match replies.reply()? {
             Reply::Text(text) => value = text.to_vec(),
             Reply::Error(text) => note(text),
             _ => {}
         }
         for (_, wanted) in &self.written {
-            match replies.next()? {
+            match replies.reply()? {
                 Reply::Error(text) => note(text),
                 Reply::Text(kind) if kind == b"none" || kind == wanted.as_bytes() => {}
                 _ => note(b"WRONGTYPE Operation against a key holding the wrong kind of value"),
             }
         }
-        let multi = match replies.next()? {
+        let multi = match replies.reply()? {
             Reply::Error(text) => {
                 note(text);
                 false

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::overview::Lease;
-use super::{Cursor, Payload, Words};
+use super::command::Words;
+use super::cursor::Cursor;
+use super::lease::Lease;
+use super::member::Payload;
 use crate::base::error::Error;
 use crate::base::id::{DispatcherId, Epoch, MessageId};
 
@@ -118,6 +120,37 @@ impl Commit {
     }
 }
 
+/// To what a script that records results raises the recall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Raise {
+    /// It leaves it alone.
+    #[default]
+    Nothing,
+    /// To this: the highest id of a transaction of which it is not known whether it took place.
+    To(MessageId),
+    /// To the highest message that it records: who handed that over may not have been the leader, and somebody else may have it
+    /// from the leader.
+    Recorded,
+}
+
+/// What came of a script.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// How many results were recorded.
+    pub recorded: usize,
+    /// Messages that were not pending: nothing was stored for them.
+    pub gone: Vec<MessageId>,
+}
+
+/// What came of a transaction.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Messages that were removed. Anything but the size of the batch is a breach of what the recall promises.
+    pub removed: usize,
+    /// Messages that were removed and whose results were not stored, with Redis's reason.
+    pub unstored: Option<(Vec<MessageId>, String)>,
+}
+
 /// What became of a delivery that brought no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -127,19 +160,17 @@ pub enum Verdict {
     Lost,
     /// It was handed back unused and does not count.
     Unused,
-    /// The handler wants it buried.
+    /// The handler wants it dead-lettered.
     Rejected,
 }
 
-impl Verdict {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Failed => "failed",
-            Verdict::Lost => "lost",
-            Verdict::Unused => "unused",
-            Verdict::Rejected => "rejected",
-        }
-    }
+/// Whether the consumer that a message came back from may still work on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It has released the message, as with a NACK.
+    Released,
+    /// It may still hold the message, and come back with a result.
+    Held,
 }
 
 /// A message that came back without a result.
@@ -151,8 +182,8 @@ pub struct Returned {
     pub verdict: Verdict,
     /// The number its delivery had.
     pub delivery: u16,
-    /// Whether that consumer has let go of it, as with a NACK. Any other may come back with a result.
-    pub let_go: bool,
+    /// Whether the consumer that had it may still come back with a result.
+    pub hold: Hold,
     /// The consumer that had it.
     pub consumer: Arc<str>,
     /// Why it came back.
@@ -179,9 +210,9 @@ pub enum Settled {
     /// It was no longer pending: somebody recorded it.
     Gone,
     /// It is in the dead letters now.
-    Buried,
+    DeadLettered,
     /// It should be in the dead letters, but Redis refused that; it is still pending.
-    Unburied,
+    Refused,
     /// It goes out again, as delivery number so and so.
     Again(u16),
 }

@@ -1,5 +1,5 @@
-//! Standard output. A reader that has left (`| head`) is no failure: the program ends in silence. One that takes nothing,
-//! such as a full disk, is told on standard error, and the exit code says so.
+//! Standard output. A reader that has left (`| head`) is no failure: the program ends in silence. One that takes
+//! nothing, such as a full disk, is told on standard error, and the exit code says so.
 //!
 //! `print!` does neither: it panics, and what is still in its buffer at the end is lost without a word.
 

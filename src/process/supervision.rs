@@ -1,17 +1,18 @@
 //! The watch over a running program: which of its loops hang, and what systemd is told.
 //!
 //! The main thread of a program calls [`Supervisor::report`] at each tick. Where systemd started the program
-//! (`$NOTIFY_SOCKET` is set), and the service is all that runs in it ([`Supervisor::from_environment`]), systemd hears `READY=1` once the program can do its job for the first time, `STATUS=` whenever
-//! that changes, `WATCHDOG=1` as long as every loop turns, more time to start while it waits for others, and `STOPPING=1`. A program that hangs stops feeding the
-//! watchdog, and systemd restarts it. Elsewhere a loop that hangs is only logged.
+//! (`$NOTIFY_SOCKET` is set), and the service is all that runs in it ([`Supervisor::from_environment`]), systemd hears
+//! `READY=1` once the program can do its job for the first time, `STATUS=` whenever that changes, `WATCHDOG=1` as long
+//! as every loop turns, more time to start while it waits for others, and `STOPPING=1`. A program that hangs stops
+//! feeding the watchdog, and systemd restarts it. Elsewhere a loop that hangs is only logged.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, tick};
 use sd_notify::NotifyState;
 
-/// Within this time the main thread looks again. If it has not, the whole process stood still: then all loops are late, and
-/// nothing is said of them until the next look.
+/// Within this time the main thread looks again. If it has not, the whole process stood still: then all loops are late,
+/// and nothing is said of them until the next look.
 pub const LOOK_WITHIN: Duration = Duration::from_secs(3);
 /// How often a program is looked at, unless systemd's watchdog wants it more often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,7 +1,8 @@
 //! The name of a channel, as a setting gives it. Pure.
 //!
 //! A setting names one channel. What looks like a pattern would be subscribed to by its letters, and nothing would ever
-//! come: so `*`, `?` and `[` are refused unless a backslash before them says that they are meant. As in the patterns of Redis.
+//! come: so `*`, `?` and `[` are refused unless a backslash before them says that they are meant. As in the patterns of
+//! Redis.
 
 /// What may be escaped.
 const ESCAPED: [char; 5] = ['*', '?', '[', ']', '\\'];

@@ -3,6 +3,7 @@
 use log::LevelFilter;
 
 use super::channel::exact_name;
+use crate::base::hint::ChosenBy;
 use crate::base::setting::ConfigError;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
 use crate::process::config::Default::Text;
@@ -48,17 +49,19 @@ pub struct CommonConfig {
     pub metrics_addr: Option<String>,
 }
 
+/// What the URL is called in errors.
+const URL_NAME: &str = "--redis-url / ONCECAST_REDIS_URL";
+
 impl CommonConfig {
     /// Reads what the program at hand takes of it: not every program serves metrics.
     pub fn read(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
         let url = values.required("redis-url", URL_FORM)?;
         // The value is not repeated: it may hold a password.
-        let mut redis = Server::parse(&url).map_err(|problem| {
+        let redis = Server::parse(&url).map_err(|problem| {
             ConfigError::new("redis-url", format_args!("a URL that can't be used ({problem})"), URL_FORM)
         })?;
-        if !values.is_given("redis-url") {
-            redis = redis.by_default();
-        }
+        let chosen = if values.is_given("redis-url") { ChosenBy::Setting } else { ChosenBy::Default };
+        let redis = redis.chosen(chosen(URL_NAME));
         let group = values.required("group", "a name")?;
         if !is_group(&group) {
             return Err(ConfigError::new("group", quoted(&group), GROUP_FORM));

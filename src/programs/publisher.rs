@@ -1,7 +1,7 @@
 //! The load: publishes `{"message_id":"<prefix><number>"}` messages and makes sure that somebody received each.
 //!
-//! One thread, the caller's. Messages go out in bounded pipelines of `PUBLISH`; each reply says how many subscribers got
-//! the message. One that nobody got is published again, with the same id, until somebody does. One whose reply was
+//! One thread, the caller's. Messages go out in bounded pipelines of `PUBLISH`; each reply says how many subscribers
+//! got the message. One that nobody got is published again, with the same id, until somebody does. One whose reply was
 //! lost with the connection is *unknown*: publishing it again might make two messages of it, so it is counted and left.
 //!
 //! Weak at: "received" means that Redis had a subscriber to send to, whoever that was; a message may still be lost on
@@ -128,7 +128,8 @@ fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
         stop: requests.receiver().clone(),
         begin,
     };
-    // On a thread of its own: signals interrupt the main thread, and a reply that is interrupted there would be unknown.
+    // On a thread of its own: signals interrupt the main thread, and a reply that is interrupted there would be
+    // unknown.
     let thread = thread::Builder::new().name("publish".to_owned()).spawn(move || publisher.run(config.id_prefix));
     let summary = thread.map_err(Error::io("starting the thread publish"))?.join();
     summary.map_err(|_| Error::Failed("the thread publish panicked".to_owned()))

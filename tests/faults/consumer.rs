@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use oncecast::lab::{ChildProcess, Cluster, Member, Signal};
+use oncecast::lab::{ChildProcess, Cluster, Node, Signal};
 
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
@@ -236,7 +236,7 @@ fn row_26_no_consumer_at_all() {
     let mut cluster = cluster_of(options(2, 1, "", "--concurrency 1"));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
+    cluster.kill_node(Node::Consumer(0)).unwrap();
     for begin in (0..messages).step_by(CHUNK as usize) {
         assert_eq!(publish(connection, "m", begin..begin + CHUNK), 2);
         // Catches an intake that stops when nobody takes the messages.
@@ -244,13 +244,13 @@ fn row_26_no_consumer_at_all() {
     }
     wait_until("all to be taken in", || (state(connection).0 as u64 == messages).then_some(()));
     let began = Instant::now();
-    cluster.start_member(Member::Consumer(0)).unwrap();
+    cluster.start_node(Node::Consumer(0)).unwrap();
     wait_for_drain(connection, messages);
     let drain_rate = messages as f64 / began.elapsed().as_secs_f64();
     assert_in_order(connection, messages);
     let mut peaks = Vec::new();
     for number in 0..2 {
-        peaks.push(most_resident_bytes(cluster.process(Member::Dispatcher(number)).unwrap().pid()));
+        peaks.push(most_resident_bytes(cluster.process(Node::Dispatcher(number)).unwrap().pid()));
     }
     assert!(peaks.iter().all(|peak| *peak <= LIMIT_BYTES), "the dispatchers took up to {peaks:?} bytes of memory");
     assert_eq!(state(connection), (0, messages as usize, 0));

@@ -1,12 +1,12 @@
 //! Dispatchers that are started one by one and can be asked for their figures.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use oncecast::lab::{ChildProcess, Cluster, ports};
 
-use crate::support::{DEADLINE, programs, wait_until};
+use crate::support::http::get;
+use crate::support::{programs, wait_until};
 
 /// A dispatcher that serves metrics; killed on drop.
 pub struct Watched {
@@ -38,23 +38,27 @@ impl Watched {
 
     /// A counter or gauge, by its name in `/metrics`; `None` if it does not answer.
     pub fn figure(&self, name: &str) -> Option<u64> {
-        let text = self.get("/metrics")?;
+        let text = self.metrics()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Some(line.unwrap_or_else(|| panic!("no figure {name} in {text}")).trim().parse().expect("a number"))
     }
 
+    fn metrics(&self) -> Option<String> {
+        get(self.metrics, "/metrics").map(|(_, text)| text)
+    }
+
     /// Messages that it has at all consumers together.
     pub fn in_flight(&self) -> Option<u64> {
-        let text = self.get("/metrics")?;
+        let text = self.metrics()?;
         let by_consumer = text.lines().filter_map(|line| line.strip_prefix("oncecast_in_flight{")?.split_once("} "));
         Some(by_consumer.map(|(_, number)| number.trim().parse::<u64>().expect("a number")).sum())
     }
 
     /// Whether it could take over at once or leads; if not, why not.
     pub fn ready(&self) -> Result<(), String> {
-        match self.get("/readyz") {
-            Some(answer) if answer.starts_with("HTTP/1.1 200") => Ok(()),
-            Some(answer) => Err(answer),
+        match get(self.metrics, "/readyz") {
+            Some((200, _)) => Ok(()),
+            Some((_, answer)) => Err(answer),
             None => Err("no answer".to_owned()),
         }
     }
@@ -62,15 +66,6 @@ impl Watched {
     /// Waits until it is ready.
     pub fn wait_until_ready(&self) {
         wait_until(format!("{} to be ready", self.name()), || self.ready().ok());
-    }
-
-    fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect_timeout(&self.metrics, DEADLINE / 10).ok()?;
-        stream.set_read_timeout(Some(DEADLINE / 10)).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
     }
 }
 

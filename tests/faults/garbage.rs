@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use oncecast::base::id::Epoch;
-use oncecast::lab::Member;
+use oncecast::lab::Node;
 use oncecast::wire::{self, Frame, ReadyFlags};
 use tungstenite::{Message, WebSocket};
 
@@ -159,7 +159,7 @@ fn row_21_garbage_at_a_consumer() {
     assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease, "the leader goes on leading");
     assert_eq!(state(connection).2, 0);
     for consumer in 0..2 {
-        let log = cluster.process(Member::Consumer(consumer)).unwrap().stderr().all();
+        let log = cluster.process(Node::Consumer(consumer)).unwrap().stderr().all();
         let ruled = |line: &&String| line.contains("event=dispatcher-left") && line.contains("ruled=true");
         assert_eq!(log.iter().find(ruled), None, "the leader's connection stood all the time");
     }

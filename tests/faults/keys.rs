@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use oncecast::base::id::wall_clock_us;
-use oncecast::lab::{self, ChildProcess, Cluster, ClusterOptions, Member, RedisOptions};
+use oncecast::lab::{self, ChildProcess, Cluster, ClusterOptions, Node, RedisOptions};
 
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent, number};
@@ -15,7 +15,7 @@ use crate::support::{
 };
 use crate::workers::Workers;
 
-const DISPATCHERS: [Member; 2] = [Member::Dispatcher(0), Member::Dispatcher(1)];
+const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 /// Two days: clocks and what is already ahead of them are forgiven so much.
 const AHEAD_MS: u64 = 2 * 24 * 3_600_000;
 
@@ -46,7 +46,7 @@ fn waiting(this: &mut Run) -> (Cluster, redis::Connection, u64) {
     let mut cluster = cluster_of(options(2, 1, "--lease-ttl-ms 1000", ""));
     let mut connection = client_of(&mut cluster);
     wait_until_in_sync(&mut connection, 2);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
+    cluster.kill_node(Node::Consumer(0)).unwrap();
     let messages = this.random.u64(100..1_000);
     publish(&mut connection, "waiting", 0..messages);
     wait_for_intake(&mut connection);
@@ -58,7 +58,7 @@ fn waiting(this: &mut Run) -> (Cluster, redis::Connection, u64) {
 /// be.
 fn assert_goes_on(cluster: &mut Cluster, connection: &mut redis::Connection, waiting: u64) {
     publish(connection, "later", 0..300);
-    cluster.start_member(Member::Consumer(0)).unwrap();
+    cluster.start_node(Node::Consumer(0)).unwrap();
     let uncertain = ids("waiting", 0..waiting).into_iter().collect();
     let sent = Sent { owed: ids("later", 0..300), uncertain, ..Sent::default() };
     assert_l0(connection, &sent);
@@ -141,7 +141,7 @@ fn row_33_pending_set_evicted() {
     let mut cluster = cluster_of(ClusterOptions { redis, ..options(2, 1, "--lease-ttl-ms 1000", "") });
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
+    cluster.kill_node(Node::Consumer(0)).unwrap();
     let messages = this.random.u64(2_000..3_000);
     let pad = "x".repeat(2_000);
     let payloads = (0..messages).map(|n| format!("{{\"message_id\":\"waiting{n}\",\"pad\":\"{pad}\"}}"));
@@ -502,13 +502,13 @@ fn row_37_markers_repeated() {
             let () = run(&mut group.connection, &["PUBLISH", "messages:control", &notice]);
         }
         let (member, lease) = group.cluster.wait_for_leader(DEADLINE).unwrap();
-        group.cluster.kill_member(member).unwrap();
+        group.cluster.kill_node(member).unwrap();
         let next = group.cluster.wait_for(DEADLINE, "another leader", |_, snapshot| {
             snapshot.lease.clone().filter(|next| next.epoch > lease.epoch)
         });
         next.unwrap();
         group.wait_for_new_work(&load, "repeated markers");
-        group.cluster.start_member(member).unwrap();
+        group.cluster.start_node(member).unwrap();
     }
     let sent = load.stop();
     group.assert_l0(&sent);

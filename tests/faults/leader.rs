@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use oncecast::base::id::wall_clock_us;
-use oncecast::lab::{ChildProcess, Cluster, Lease, Member, Signal};
+use oncecast::lab::{ChildProcess, Cluster, Lease, Node, Signal};
 use oncecast::wire::ErrorCode;
 
 use crate::dispatchers::Watched;
@@ -26,7 +26,7 @@ const CLOSE_LOOK: Duration = Duration::from_millis(1);
 /// The threads that only a leader has.
 const WORKERS: [&str; 3] = ["ingest", "courier", "redistributor"];
 
-fn leader(cluster: &mut Cluster) -> (Member, Lease) {
+fn leader(cluster: &mut Cluster) -> (Node, Lease) {
     cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads")
 }
 
@@ -84,12 +84,12 @@ fn row_01_leader_killed_under_load() {
         load.wait_for_more(run.random.u64(50..500));
         let (first, lease) = leader(&mut cluster);
         let killed = Instant::now();
-        cluster.kill_member(first).unwrap();
+        cluster.kill_node(first).unwrap();
         times.push(time_to_new_work(connection, &load, killed));
         // Fails when an epoch does not rise.
         let (second, _) = wait_for_another_leader(&mut cluster, &lease);
         assert_ne!(second, first);
-        cluster.start_member(first).unwrap();
+        cluster.start_node(first).unwrap();
     }
     let sent = load.stop();
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "Redis and one dispatcher were there all the time");
@@ -213,7 +213,7 @@ fn row_04_leader_killed_during_replay() {
         // What comes while the leader is paused is in the others' rings and nowhere else.
         cluster.signal(first, Signal::SIGSTOP).unwrap();
         load.wait_for_more(run.random.u64(8_000..12_000));
-        cluster.kill_member(first).unwrap();
+        cluster.kill_node(first).unwrap();
         let mut newer = lease.epoch.0;
         look_closely("a new epoch", || {
             newer = run_command(connection, &["GET", "messages:epoch"]);
@@ -222,14 +222,14 @@ fn row_04_leader_killed_during_replay() {
         // How far into the replay the second kill comes is part of the fault.
         thread::sleep(Duration::from_millis(run.random.u64(0..30)));
         let (second, second_lease) = leader(&mut cluster);
-        cluster.kill_member(second).unwrap();
+        cluster.kill_node(second).unwrap();
         let (pending, processed, dead) = state(connection);
         left.push(load.first_unpublished().saturating_sub((pending + processed + dead) as u64));
         let (third, _) = wait_for_another_leader(&mut cluster, &second_lease);
         assert!(third != first && third != second, "the one that lives takes over");
         load.wait_for_more(200);
-        cluster.start_member(first).unwrap();
-        cluster.start_member(second).unwrap();
+        cluster.start_node(first).unwrap();
+        cluster.start_node(second).unwrap();
     }
     let sent = load.stop();
     assert_l0(connection, &sent);
@@ -248,8 +248,8 @@ fn row_05_chain_of_kills() {
     for _ in 0..run.scale(3, 20) {
         wait_until_in_sync(connection, DISPATCHERS as u64);
         // All are in sync: as long as one of these lives nothing may be lost, whoever leads in between.
-        let mut in_sync: Vec<Member> = (0..DISPATCHERS).map(Member::Dispatcher).collect();
-        let mut dead: Vec<Member> = Vec::new();
+        let mut in_sync: Vec<Node> = (0..DISPATCHERS).map(Node::Dispatcher).collect();
+        let mut dead: Vec<Node> = Vec::new();
         let (mut member, mut lease) = leader(&mut cluster);
         loop {
             in_sync.retain(|other| *other != member);
@@ -258,18 +258,18 @@ fn row_05_chain_of_kills() {
             }
             // A part of the fault: long enough to begin, too short to settle down.
             thread::sleep(Duration::from_millis(200));
-            cluster.kill_member(member).unwrap();
+            cluster.kill_node(member).unwrap();
             kills += 1;
             dead.push(member);
             (member, lease) = wait_for_another_leader(&mut cluster, &lease);
             // One that is restarted may be the next to lead, if it gets in sync that fast.
             if run.random.bool() {
                 let back = dead.swap_remove(run.random.usize(..dead.len()));
-                cluster.start_member(back).unwrap();
+                cluster.start_node(back).unwrap();
             }
         }
         for back in dead {
-            cluster.start_member(back).unwrap();
+            cluster.start_node(back).unwrap();
         }
     }
     let sent = load.stop();

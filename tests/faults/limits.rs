@@ -13,7 +13,7 @@ use crate::router::{Kind, Router};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    OwnConsumer, bare_cluster, client_of, options, pend, programs, publish, publish_payloads, run, state, stream,
+    RunningConsumer, bare_cluster, client_of, options, pend, programs, publish, publish_payloads, run, state, stream,
     wait_for_intake, wait_until, wait_until_in_sync,
 };
 use crate::workers::{GATED, Workers};
@@ -191,8 +191,8 @@ fn row_38_result_too_long() {
     };
     let url = cluster.redis().url();
     let builder = Consumer::builder().redis_url(url.clone()).listen("127.0.0.1:0").consumer_id("own");
-    let consumer = OwnConsumer::start(builder.concurrency(4).prefetch(256).handler(handler));
-    let _dispatchers = ["d0", "d1"].map(|name| dispatcher(&url, name, std::slice::from_ref(&consumer.address), ""));
+    let consumer = RunningConsumer::start(builder.concurrency(4).prefetch(256).handler(handler));
+    let _dispatchers = ["d0", "d1"].map(|name| dispatcher(&url, name, &[consumer.address.to_string()], ""));
     wait_until_in_sync(connection, 2);
     let before = this.random.u64(1..200);
     publish(connection, "m", 0..before);

@@ -15,7 +15,7 @@ use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent, number};
 use crate::support::peer::Peer;
 use crate::support::{
-    DEADLINE, OwnConsumer, bare_cluster, client, client_of, most_resident_bytes, occurrences, programs,
+    DEADLINE, RunningConsumer, bare_cluster, client, client_of, most_resident_bytes, occurrences, programs,
     publish_payloads, recorded_ids, run, state, stream, wait_for_intake, wait_until,
 };
 use crate::watch::Watch;
@@ -297,13 +297,13 @@ fn row_24_links_stopped_and_healed_one_by_one() {
 }
 
 /// A consumer that keeps only the id of what it processes, so that results do not fill Redis.
-fn quick_consumer(url: &str, name: &str) -> OwnConsumer {
+fn quick_consumer(url: &str, name: &str) -> RunningConsumer {
     let handler = |delivery: &Delivery<'_>| {
         let text = String::from_utf8_lossy(delivery.payload()).into_owned();
         let id = text.split('"').nth(3).unwrap_or_default().to_owned();
         Ok(Outcome::new().field("message_id", id))
     };
-    OwnConsumer::start(Consumer::builder().redis_url(url).listen("127.0.0.1:0").consumer_id(name).handler(handler))
+    RunningConsumer::start(Consumer::builder().redis_url(url).listen("127.0.0.1:0").consumer_id(name).handler(handler))
 }
 
 /// Publishes large messages no faster than they are taken in, so that no ring overruns.
@@ -336,7 +336,7 @@ fn row_20_slow_consumer_that_never_reads() {
     let url = cluster.redis().url();
     let quick = ["c0", "c1"].map(|name| quick_consumer(&url, name));
     let slow = Peer::bind("slow");
-    let mut addresses: Vec<String> = quick.iter().map(|consumer| consumer.address.clone()).collect();
+    let mut addresses: Vec<String> = quick.iter().map(|consumer| consumer.address.to_string()).collect();
     let dispatcher = |name: &str, addresses: &[String]| {
         let command = programs().command("oncecast-dispatcher").expect("the program is built");
         Watched::spawn(command, name, &url, addresses, "127.0.0.1", ARGS)
@@ -394,7 +394,7 @@ fn row_20_slow_consumer_over_a_lossy_link() {
     command.args(["--redis-url", &url, "--listen", &address, "--consumer-id", "slow", "--prefetch", "64"]);
     let slow = ChildProcess::spawn("slow", command).expect("the consumer starts");
     slow.wait_for_line("event=listening", DEADLINE).expect("it listens");
-    let mut addresses: Vec<String> = quick.iter().map(|consumer| consumer.address.clone()).collect();
+    let mut addresses: Vec<String> = quick.iter().map(|consumer| consumer.address.to_string()).collect();
     addresses.push(address);
     let command = programs().command("oncecast-dispatcher").expect("the program is built");
     let args = "--ring-bytes 33554432 --ready-bytes 16777216";

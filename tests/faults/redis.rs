@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Lease, Member, RedisOptions, Signal};
+use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Lease, Node, RedisOptions, Signal};
 
 use crate::dispatchers::Watched;
 use crate::proxy::Proxy;
@@ -19,7 +19,7 @@ use crate::support::{
 };
 use crate::watch::Watch;
 
-const DISPATCHERS: [Member; 2] = [Member::Dispatcher(0), Member::Dispatcher(1)];
+const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 
 fn with_redis(redis: RedisOptions, options: ClusterOptions) -> ClusterOptions {
     ClusterOptions { redis, ..options }
@@ -417,12 +417,12 @@ fn row_17_memory_full() {
     let connection = &mut client_of(&mut cluster);
     let mut dispatchers: Vec<Watched> =
         ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, 2, "--lease-ttl-ms 1000")).into();
-    let consumers = [Member::Consumer(0), Member::Consumer(1)];
+    let consumers = [Node::Consumer(0), Node::Consumer(1)];
     let mut end = 0;
     for _ in 0..this.scale(2, 10) {
         wait_until_in_sync(connection, 2);
         // These are taken in and wait for a consumer.
-        consumers.iter().for_each(|consumer| cluster.kill_member(*consumer).unwrap());
+        consumers.iter().for_each(|consumer| cluster.kill_node(*consumer).unwrap());
         let (begin, pending) = (end, end + this.random.u64(1..2_000));
         publish(connection, "m", begin..pending);
         wait_for_intake(connection);
@@ -455,7 +455,7 @@ fn row_17_memory_full() {
             dispatchers[leader] = Watched::start(&mut cluster, &name, 2, "--lease-ttl-ms 1000");
             leader = other;
         }
-        consumers.iter().for_each(|consumer| cluster.start_member(*consumer).unwrap());
+        consumers.iter().for_each(|consumer| cluster.start_node(*consumer).unwrap());
         wait_until("what is pending to be recorded in spite of it", || {
             (state(connection) == (0, pending as usize, 0)).then_some(())
         });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use oncecast::lab::{Cluster, ClusterOptions, GroupView, Lease, Member, RedisOptions, Signal};
+use oncecast::lab::{Cluster, ClusterOptions, GroupView, Lease, Node, RedisOptions, Signal};
 
 use crate::dispatchers::Watched;
 use crate::run::{Run, assert_l0};
@@ -99,7 +99,7 @@ fn row_10_all_subscriptions_killed() {
     }
     assert_status_shows_gap(&cluster, "subscription-break", "unknown");
     let logs = [0, 1].map(|number| {
-        let process = cluster.process(Member::Dispatcher(number)).unwrap();
+        let process = cluster.process(Node::Dispatcher(number)).unwrap();
         process.stderr().all().iter().filter(|line| line.contains("event=gap")).count()
     });
     assert!(logs.iter().sum::<usize>() >= this.scale(3, 20) as usize, "and logged: {logs:?}");

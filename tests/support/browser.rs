@@ -15,7 +15,7 @@ use oncecast::lab::folder::PrivateFolder;
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
-use super::{DEADLINE, wait_until};
+use super::waiting::{DEADLINE, wait_until};
 
 /// How long the browser may take to start on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{CHANNEL, wait_until};
+use super::redis::CHANNEL;
+use super::waiting::wait_until;
 
 /// Bursts in a second.
 const BURSTS_PER_S: u64 = 200;

@@ -7,7 +7,7 @@ use oncecast::base::id::{Epoch, MessageId};
 use oncecast::wire::{self, ErrorCode, Frame, ReadyFlags};
 use tungstenite::{Message, WebSocket};
 
-use super::DEADLINE;
+use super::waiting::DEADLINE;
 
 /// How long one look at a socket takes.
 const LOOK: Duration = Duration::from_millis(10);

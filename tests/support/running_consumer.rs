@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use oncecast::base::shutdown::ShutdownHandle;
 use oncecast::{ConsumerBuilder, ConsumerStats};
 
-use super::wait_until;
+use super::waiting::wait_until;
 
 /// See the module's text.
 pub struct RunningConsumer {

@@ -12,7 +12,8 @@ use oncecast::lab::RedisServer;
 use oncecast::wire::{self, Frame};
 use tungstenite::{Message, WebSocket};
 
-use super::{DEADLINE, elect};
+use super::redis::elect;
+use super::waiting::DEADLINE;
 
 /// See the module's text.
 pub struct ScriptedDispatcher {

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use oncecast::lab::{ChildProcess, Cluster};
 
 use super::peer::Peer;
-use super::{bare_cluster, client_of, dispatcher, run, wait_until, wait_until_in_sync};
+use super::programs::{bare_cluster, dispatcher};
+use super::progress::wait_until_in_sync;
+use super::redis::{client_of, run};
+use super::waiting::wait_until;
 
 /// See the module's text. In the order in which they must go.
 pub struct Scripted {

@@ -1,30 +1,29 @@
-//! A picture of what was measured: bars in groups. SVG that needs nothing else, in the reader's choice of light or dark.
-//! Pure.
+//! The figures as bar charts. An SVG that needs no other file and follows the reader's choice of light or dark. Pure.
 
-use super::kind::Kind;
-use crate::lab::trial::screen::grouped;
+use super::contender::Contender;
+use crate::lab::numbers::grouped;
 
-/// Bars with one scale.
+/// Bars with a common scale.
 pub(super) struct Group {
     pub(super) title: String,
-    /// What stands after a value.
+    /// Shown after each value.
     pub(super) unit: &'static str,
-    /// Digits after the point.
+    /// Decimal places of the values.
     pub(super) digits: usize,
     pub(super) bars: Vec<Bar>,
 }
 
-/// A value.
+/// A bar.
 pub(super) struct Bar {
-    pub(super) kind: Kind,
+    pub(super) contender: Contender,
     pub(super) label: String,
     pub(super) value: f64,
-    /// The least and the most that it was.
+    /// The least and the largest value over all rounds.
     pub(super) spread: Option<(f64, f64)>,
 }
 
 const WIDTH: f64 = 960.0;
-/// Where bars begin, and where the longest ends: its value stands behind it.
+/// Where bars begin, and where the longest ends. Its value follows it.
 const LEFT: f64 = 210.0;
 const RIGHT: f64 = WIDTH - 130.0;
 const TOP: f64 = 60.0;
@@ -40,13 +39,13 @@ font:12px system-ui,sans-serif}\
 text{fill:var(--ink)}.faint{fill:var(--faint)}.title{font-size:16px;font-weight:600}.group{font-weight:600}\
 .oncecast{fill:var(--oncecast)}.streams{fill:var(--streams)}.relay{fill:var(--relay)}.spread{stroke:var(--ink)}";
 
-/// The picture.
+/// The chart.
 pub(super) fn svg(title: &str, groups: &[Group]) -> String {
     let height_of = |group: &Group| TITLE_HEIGHT + BAR_HEIGHT * group.bars.len() as f64 + GAP;
     let height = TOP + groups.iter().map(height_of).sum::<f64>();
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
-         aria-label=\"What was measured, as bars\"><style>{STYLE}</style>\n\
+         aria-label=\"Figures as bars\"><style>{STYLE}</style>\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" style=\"fill:var(--page)\"/>\
          <text class=\"title\" x=\"20\" y=\"34\">{}</text>\n",
         escaped(title)
@@ -74,22 +73,22 @@ fn drawn(group: &Group, top: f64) -> String {
              <rect class=\"{}\" x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>",
             LEFT - 8.0,
             escaped(&bar.label),
-            bar.kind.name(),
+            bar.contender.name(),
             (end - LEFT).max(1.0),
             BAR_HEIGHT - 4.0,
         ));
-        let mut beside = end;
+        let mut text_after = end;
         if let Some((least, most)) = bar.spread {
             let (from, to) = (x(least), x(most));
             svg.push_str(&format!("<path class=\"spread\" d=\"M{from:.1} {middle:.1}H{to:.1}\"/>"));
-            beside = beside.max(to);
+            text_after = text_after.max(to);
         }
         let value = match group.digits {
             0 => grouped(bar.value.round() as u64),
             digits => format!("{:.digits$}", bar.value),
         };
         let unit = group.unit;
-        svg.push_str(&format!("<text x=\"{:.1}\" y=\"{text:.1}\">{value}{unit}</text>\n", beside + 8.0));
+        svg.push_str(&format!("<text x=\"{:.1}\" y=\"{text:.1}\">{value}{unit}</text>\n", text_after + 8.0));
     }
     svg
 }
@@ -103,9 +102,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_are_as_long_as_their_values_and_stay_in_the_picture() {
-        let bar = |kind: Kind, value: f64| Bar { kind, label: "a<b".into(), value, spread: Some((value, 2.0 * value)) };
-        let bars = vec![bar(Kind::Oncecast, 100_000.0), bar(Kind::Relay, 50_000.0), bar(Kind::Streams, 0.0)];
+    fn bars_are_as_long_as_their_values_and_stay_in_the_chart() {
+        let bar = |contender: Contender, value: f64| Bar {
+            contender,
+            label: "a<b".into(),
+            value,
+            spread: Some((value, 2.0 * value)),
+        };
+        let bars =
+            vec![bar(Contender::Oncecast, 100_000.0), bar(Contender::Relay, 50_000.0), bar(Contender::Streams, 0.0)];
         let group = Group { title: "t & t".into(), unit: "/s", digits: 0, bars };
         let svg = svg("title", &[group]);
         let width = |class: &str| {

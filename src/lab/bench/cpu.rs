@@ -1,29 +1,29 @@
-//! How much CPU time processes have used, from `/proc`.
+//! The CPU time that processes have used, from `/proc`.
 
 use std::fs;
 
 use crate::base::error::{Error, Result};
 
-/// The unit of times in `/proc`: `USER_HZ`, which is 100 on every Linux that we run on.
+/// The unit of times in `/proc`: `USER_HZ` is 100 on all architectures that we support.
 const TICK_US: u64 = 10_000;
 
-/// Microseconds that a running process has spent, in the kernel or not.
+/// The CPU time of a running process in microseconds, in user mode and in the kernel.
 pub(super) fn of(pid: u32) -> Result<u64> {
     read(&format!("/proc/{pid}/stat"))
 }
 
-/// Microseconds that this process has spent.
+/// The CPU time of this process in microseconds.
 pub(super) fn of_this_process() -> Result<u64> {
     read("/proc/self/stat")
 }
 
 fn read(path: &str) -> Result<u64> {
     let stat = fs::read_to_string(path).map_err(Error::io(format!("reading {path}")))?;
-    parse(&stat).ok_or_else(|| Error::Failed(format!("{path} is not understood: {stat}")))
+    parse(&stat).ok_or_else(|| Error::Failed(format!("{path} can't be parsed: {stat}")))
 }
 
 fn parse(stat: &str) -> Option<u64> {
-    // The second word is the program's name in parentheses and may hold anything; the rest begins with the third.
+    // The second field is the program's name in parentheses and may contain anything. The rest starts with the third.
     let words: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |number: usize| words.get(number - 3)?.parse::<u64>().ok();
     Some((ticks(14)? + ticks(15)?) * TICK_US)
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_understood_whatever_the_name() {
+    fn times_are_parsed_whatever_the_name_contains() {
         assert_eq!(parse("7 (a) b) S 1 7 7 0 -1 4 9 0 0 0 150 50 0 0 20 0"), Some(2_000_000));
         assert_eq!(parse("7 (a) S 1"), None);
         assert_eq!(parse(""), None);

@@ -1,15 +1,15 @@
-//! A distribution of times with buckets that grow with the time: each is exact to 3 % of it. Pure.
+//! A histogram of times. Its buckets grow with the time, so that each is precise to about 3 %. Pure.
 //!
 //! ```text
-//!  0 … 31 µs       a bucket each
-//!  32 … 63 µs      a bucket each
+//!  0 … 31 µs       one bucket per µs
+//!  32 … 63 µs      one bucket per µs
 //!  64 … 127 µs     32 buckets of 2 µs
 //!  128 … 255 µs    32 buckets of 4 µs, and so on
 //! ```
 
 use std::collections::BTreeMap;
 
-/// 32 buckets for each doubling.
+/// The binary logarithm of the number of buckets for each doubling of the time.
 const BITS: u32 = 5;
 
 /// See the module's text.
@@ -28,18 +28,18 @@ impl Histogram {
         self.most = self.most.max(time_us);
     }
 
-    /// How many times it holds.
+    /// The number of times added.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    /// The longest time, exactly.
+    /// The exact longest time.
     pub(super) fn most_us(&self) -> u64 {
         self.most
     }
 
-    /// The time that this share of all times is not above: 0.5 for the median. 0 if there are none.
-    pub(super) fn at(&self, share: f64) -> u64 {
+    /// The time that this share of all times does not exceed: 0.5 for the median. 0 if there are no times.
+    pub(super) fn percentile(&self, share: f64) -> u64 {
         let rank = (share * self.count as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
         let found = self.counts.iter().find(|(_, count)| {
@@ -49,18 +49,18 @@ impl Histogram {
         found.map_or(self.most, |(bucket, _)| last_of(*bucket).min(self.most))
     }
 
-    /// Each bucket that holds something: the longest time that it is for, and how many there are.
+    /// Each bucket that is not empty: its longest time, and its count.
     pub(super) fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         self.counts.iter().map(|(bucket, count)| (last_of(*bucket), *count))
     }
 
-    /// As text, a line each: first the longest time, then the buckets.
+    /// The histogram as lines of text: first the longest time, then the buckets.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
         let buckets = self.counts.iter().map(|(bucket, count)| format!("{bucket} {count}"));
         std::iter::once(self.most.to_string()).chain(buckets)
     }
 
-    /// Reads what [`Histogram::lines`] gave.
+    /// Parses the lines of [`Histogram::lines`].
     pub(super) fn read<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Histogram> {
         let most = lines.next()?.parse().ok()?;
         let pair = |line: &str| {
@@ -110,11 +110,11 @@ mod tests {
     #[test]
     fn shares_are_counted_from_below() {
         let mut histogram = Histogram::default();
-        assert_eq!(histogram.at(0.5), 0);
+        assert_eq!(histogram.percentile(0.5), 0);
         (1..=1_000).for_each(|time| histogram.add(time));
-        assert!((500..=516).contains(&histogram.at(0.5)));
-        assert!((990..=1_000).contains(&histogram.at(0.99)));
-        assert_eq!((histogram.at(1.0), histogram.most_us(), histogram.at(0.0)), (1_000, 1_000, 1));
+        assert!((500..=516).contains(&histogram.percentile(0.5)));
+        assert!((990..=1_000).contains(&histogram.percentile(0.99)));
+        assert_eq!((histogram.percentile(1.0), histogram.most_us(), histogram.percentile(0.0)), (1_000, 1_000, 1));
     }
 
     #[test]

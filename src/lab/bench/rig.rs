@@ -1,36 +1,38 @@
-//! The processes of one run: a private Redis, and those of the kind that is measured.
+//! The test rig of one run: a private Redis and the processes of one contender.
 //!
-//! All kinds get the same server with the same settings. Dropping a [`Rig`] kills whatever still runs.
+//! All contenders get the same server with the same settings. Dropping a [`Rig`] kills whatever still runs.
 
+use std::process::Command;
 use std::time::Duration;
 
-use super::Stop;
-use super::kind::{Kind, Role};
-use super::parts::Link;
-use super::parts::settings::LoadCommand;
+use super::contender::{Contender, Role};
+use super::context::Abort;
+use super::processes::RawConnection;
+use super::processes::settings::LoadCommand;
 use super::settings::BenchConfig;
 use super::setup::Setup;
 use crate::base::error::Result;
 use crate::base::shutdown::ShutdownRequests;
-use crate::lab::{
-    ChildProcess, Cluster, ClusterOptions, ConsumerProgram, Member, Programs, RedisOptions, RedisServer, cluster,
-    wait_until,
-};
+use crate::lab::child::ChildProcess;
+use crate::lab::cluster::{Cluster, ClusterOptions, ConsumerProgram, Node, STOP_LIMIT};
+use crate::lab::programs::Programs;
+use crate::lab::redis::{RedisOptions, RedisServer};
+use crate::lab::wait::wait_until;
 use crate::ledger::command::command;
 
-/// How long processes may take until they are ready.
+/// How long processes may take to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// The results, of all kinds.
+/// The stream of results, for all contenders.
 pub(super) const RESULTS: &str = "messages:processed";
-/// Where the messages go that are published.
+/// The channel on which messages are published.
 const CHANNEL: &str = "messages:published";
-/// Our backlog.
+/// Oncecast's pending messages.
 const PENDING: &str = "messages:pending";
-/// The peer's messages, and its group.
+/// The stream of messages for the Streams group, and the group's name.
 const STREAM: &str = "messages:stream";
 const GROUP: &str = "workers";
 
-/// About the most bytes of a worker's batch.
+/// Roughly the most bytes in a worker's batch.
 const WORKER_BATCH_BYTES: u64 = 4 << 20;
 
 /// See the module's text.
@@ -41,58 +43,62 @@ pub(super) struct Rig {
 }
 
 enum Processes {
-    Ours(Box<Cluster>),
+    Oncecast(Box<Cluster>),
     Peer {
-        // Before the server, so that they are gone first.
+        // Before the server, so that they are dropped first.
         workers: Vec<ChildProcess>,
         redis: Box<RedisServer>,
     },
 }
 
 impl Rig {
-    /// Starts everything, and waits until all of it is ready.
-    pub(super) fn start(setup: Setup, config: &BenchConfig, requests: &ShutdownRequests) -> Result<Rig, Stop> {
+    /// Starts everything and waits until it is ready.
+    pub(super) fn start(setup: Setup, config: &BenchConfig, requests: &ShutdownRequests) -> Result<Rig, Abort> {
         let mut rig = Rig::start_servers(setup, config, requests)?;
         match &mut rig.processes {
-            Processes::Ours(cluster) => wait_for_consumers(cluster, requests)?,
+            Processes::Oncecast(cluster) => wait_for_consumers(cluster, requests)?,
             Processes::Peer { .. } => rig.start_consumers(requests)?,
         }
         Ok(rig)
     }
 
-    /// Starts everything but the consumers.
-    pub(super) fn start_idle(setup: Setup, config: &BenchConfig, requests: &ShutdownRequests) -> Result<Rig, Stop> {
+    /// Starts everything except the consumers.
+    pub(super) fn start_without_consumers(
+        setup: Setup,
+        config: &BenchConfig,
+        requests: &ShutdownRequests,
+    ) -> Result<Rig, Abort> {
         let mut rig = Rig::start_servers(setup, config, requests)?;
-        if let Processes::Ours(cluster) = &mut rig.processes {
+        if let Processes::Oncecast(cluster) = &mut rig.processes {
             for number in 0..setup.consumers {
-                cluster.stop_member(Member::Consumer(number), cluster::STOP_LIMIT)?;
+                cluster.stop_node(Node::Consumer(number), STOP_LIMIT)?;
             }
         }
         Ok(rig)
     }
 
-    /// Starts what does not take messages off; of ours, all.
-    fn start_servers(setup: Setup, config: &BenchConfig, requests: &ShutdownRequests) -> Result<Rig, Stop> {
+    /// Starts Redis. For Oncecast starts the whole cluster, since dispatchers are only ready with their consumers.
+    fn start_servers(setup: Setup, config: &BenchConfig, requests: &ShutdownRequests) -> Result<Rig, Abort> {
         let programs = Programs::beside_this_one()?;
         let redis = RedisOptions {
             program: config.redis_server.clone(),
             append_only: config.append_only,
             ..RedisOptions::default()
         };
-        let processes = match setup.kind {
-            Kind::Oncecast => {
+        let processes = match setup.contender {
+            Contender::Oncecast => {
                 let mut cluster = Box::new(start_cluster(setup, programs.clone(), redis)?);
-                // Two that are in sync: the standby costs what it costs in production.
-                until(requests, "a leader, and a standby in sync", || {
+                // In sync, so that the standby costs what it costs in production.
+                until(requests, "a leader and standbys in sync", || {
                     cluster.must_run()?;
                     Ok(cluster.is_ready())
                 })?;
-                Processes::Ours(cluster)
+                Processes::Oncecast(cluster)
             }
-            Kind::Streams | Kind::Relay => {
+            Contender::Streams | Contender::Relay => {
                 let redis = Box::new(RedisServer::start(redis)?);
-                if setup.kind == Kind::Streams {
-                    make_group(redis.port())?;
+                if setup.contender == Contender::Streams {
+                    create_group(redis.port())?;
                 }
                 Processes::Peer { workers: Vec::new(), redis }
             }
@@ -100,17 +106,17 @@ impl Rig {
         Ok(Rig { setup, programs, processes })
     }
 
-    /// Starts the consumers, and waits until they can be given messages.
-    pub(super) fn start_consumers(&mut self, requests: &ShutdownRequests) -> Result<(), Stop> {
-        let started = match self.setup.kind {
-            Kind::Relay => vec![self.relay()?],
-            Kind::Streams => (0..self.setup.consumers).map(|number| self.worker(number)).collect::<Result<_>>()?,
-            Kind::Oncecast => Vec::new(),
+    /// Starts the consumers and waits until they can receive messages.
+    pub(super) fn start_consumers(&mut self, requests: &ShutdownRequests) -> Result<(), Abort> {
+        let started = match self.setup.contender {
+            Contender::Relay => vec![self.relay()?],
+            Contender::Streams => (0..self.setup.consumers).map(|number| self.worker(number)).collect::<Result<_>>()?,
+            Contender::Oncecast => Vec::new(),
         };
         match &mut self.processes {
-            Processes::Ours(cluster) => {
+            Processes::Oncecast(cluster) => {
                 for number in 0..self.setup.consumers {
-                    cluster.start_member(Member::Consumer(number))?;
+                    cluster.start_node(Node::Consumer(number))?;
                 }
                 wait_for_consumers(cluster, requests)
             }
@@ -122,7 +128,7 @@ impl Rig {
         }
     }
 
-    /// What it was started as.
+    /// What it was started with.
     pub(super) fn setup(&self) -> Setup {
         self.setup
     }
@@ -130,28 +136,28 @@ impl Rig {
     /// The server.
     pub(super) fn redis(&mut self) -> &mut RedisServer {
         match &mut self.processes {
-            Processes::Ours(cluster) => cluster.redis(),
+            Processes::Oncecast(cluster) => cluster.redis(),
             Processes::Peer { redis, .. } => redis,
         }
     }
 
-    /// The command that starts the load, which counts results.
-    pub(super) fn load(&mut self) -> Result<std::process::Command> {
+    /// A command that starts the load. It ends when all messages have results.
+    pub(super) fn load(&mut self) -> Result<Command> {
         self.load_until(&format!("XLEN {RESULTS}"))
     }
 
-    /// The command that starts the load while nobody takes messages: it counts those that wait.
-    pub(super) fn fill(&mut self) -> Result<std::process::Command> {
-        match self.setup.kind {
-            Kind::Oncecast => self.load_until(&format!("ZCARD {PENDING}")),
-            Kind::Streams | Kind::Relay => self.load_until(&format!("XLEN {STREAM}")),
+    /// A command that starts the load while no consumer runs. It ends when all messages wait for one.
+    pub(super) fn fill(&mut self) -> Result<Command> {
+        match self.setup.contender {
+            Contender::Oncecast => self.load_until(&format!("ZCARD {PENDING}")),
+            Contender::Streams | Contender::Relay => self.load_until(&format!("XLEN {STREAM}")),
         }
     }
 
-    fn load_until(&mut self, progress: &str) -> Result<std::process::Command> {
-        let (sent, key) = match self.setup.kind {
-            Kind::Oncecast | Kind::Relay => (LoadCommand::Publish, CHANNEL),
-            Kind::Streams => (LoadCommand::Xadd, STREAM),
+    fn load_until(&mut self, progress: &str) -> Result<Command> {
+        let (sent, key) = match self.setup.contender {
+            Contender::Oncecast | Contender::Relay => (LoadCommand::Publish, CHANNEL),
+            Contender::Streams => (LoadCommand::Xadd, STREAM),
         };
         let name = match sent {
             LoadCommand::Publish => "publish",
@@ -161,16 +167,16 @@ impl Rig {
         self.part("bench-load", &["--command", name, "--key", key, "--progress", progress, "--payload", &payload])
     }
 
-    /// The command that starts the process that measures latency.
-    pub(super) fn reader(&mut self, count: u64, skip: u64) -> Result<std::process::Command> {
+    /// A command that starts the process that measures latency.
+    pub(super) fn reader(&mut self, count: u64, skip: u64) -> Result<Command> {
         let (count, skip) = (count.to_string(), skip.to_string());
         self.part("bench-reader", &["--results", RESULTS, "--result-count", &count, "--skip", &skip])
     }
 
-    /// Every process with what it does, but those that [`Rig::load`] and [`Rig::reader`] start.
+    /// The roles and process ids of all processes, except those started with [`Rig::load`] and [`Rig::reader`].
     pub(super) fn processes(&mut self) -> Vec<(Role, u32)> {
         match &mut self.processes {
-            Processes::Ours(cluster) => {
+            Processes::Oncecast(cluster) => {
                 let role = |name: &str| match name.as_bytes().first() {
                     Some(b'd') => Role::Dispatchers,
                     Some(b'c') => Role::Consumers,
@@ -185,20 +191,20 @@ impl Rig {
         }
     }
 
-    /// An error if a process has ended, with the end of its log.
+    /// An error with the end of its log if a process has ended.
     pub(super) fn must_run(&mut self) -> Result<()> {
         match &mut self.processes {
-            Processes::Ours(cluster) => cluster.must_run(),
+            Processes::Oncecast(cluster) => cluster.must_run(),
             Processes::Peer { workers, redis } => {
                 workers.iter_mut().chain(redis.process()).try_for_each(ChildProcess::must_run)
             }
         }
     }
 
-    /// Ends everything. Ours must end in order; the peers have nothing to put in order.
+    /// Stops everything. The nodes of Oncecast must stop cleanly; the peers have nothing to clean up.
     pub(super) fn stop(self) -> Result<()> {
         match self.processes {
-            Processes::Ours(cluster) => cluster.stop(cluster::STOP_LIMIT),
+            Processes::Oncecast(cluster) => cluster.stop(STOP_LIMIT),
             Processes::Peer { workers, mut redis } => {
                 drop(workers);
                 redis.stop()
@@ -209,19 +215,8 @@ impl Rig {
     fn worker(&mut self, number: usize) -> Result<ChildProcess> {
         let name = format!("w{number}");
         let batch = (WORKER_BATCH_BYTES / self.setup.payload as u64).clamp(1, self.setup.worker_batch).to_string();
-        let own = [
-            "--stream",
-            STREAM,
-            "--stream-group",
-            GROUP,
-            "--results",
-            RESULTS,
-            "--name",
-            &name,
-            "--worker-batch",
-            &batch,
-        ];
-        let command = self.part("bench-worker", &own)?;
+        let mut command = self.part("bench-worker", &["--stream", STREAM, "--stream-group", GROUP])?;
+        command.args(["--results", RESULTS, "--name", &name, "--worker-batch", &batch]);
         ChildProcess::spawn(&name, command)
     }
 
@@ -230,8 +225,8 @@ impl Rig {
         ChildProcess::spawn("relay", command)
     }
 
-    /// A command that runs one of the processes that are none of our programs.
-    fn part(&mut self, name: &str, arguments: &[&str]) -> Result<std::process::Command> {
+    /// A command that runs one of the [processes of a comparison](super::processes).
+    fn part(&mut self, name: &str, arguments: &[&str]) -> Result<Command> {
         let mut command = self.programs.command("oncecast")?;
         command.args([name, "--port", &self.redis().port().to_string()]).args(arguments);
         Ok(command)
@@ -253,7 +248,7 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
                 .map(str::to_owned)
                 .to_vec(),
         };
-        // As a slow handler wants it: little more in hand than is worked on.
+        // With a slow handler a consumer should hold few messages more than it is working on.
         let prefetch = (4 * concurrency).to_string();
         options
             .consumer_args
@@ -262,35 +257,35 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
     Cluster::start(options)
 }
 
-fn wait_for_consumers(cluster: &mut Cluster, requests: &ShutdownRequests) -> Result<(), Stop> {
+fn wait_for_consumers(cluster: &mut Cluster, requests: &ShutdownRequests) -> Result<(), Abort> {
     let mut view = cluster.view();
     until(requests, "the leader to be connected to all consumers", || {
         cluster.must_run()?;
         let connected = view.snapshot()?.consumers;
-        let is_listed = |number| connected.contains(&Member::Consumer(number).to_string());
+        let is_listed = |number| connected.contains(&Node::Consumer(number).to_string());
         Ok(cluster.is_ready() && (0..cluster.consumers()).all(is_listed))
     })
 }
 
-fn make_group(port: u16) -> Result<()> {
-    let mut link = Link::connect(port)?;
+fn create_group(port: u16) -> Result<()> {
+    let mut connection = RawConnection::connect(port)?;
     let mut out = Vec::new();
     command(&mut out, &["XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM"]);
-    link.send(&out)?;
-    link.pass(1)
+    connection.send(&out)?;
+    connection.skip_ok(1)
 }
 
-/// Waits until something is so, or until we are asked to stop.
-fn until(requests: &ShutdownRequests, what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<(), Stop> {
+/// Waits until a condition holds, or until asked to stop.
+fn until(requests: &ShutdownRequests, what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<(), Abort> {
     let mut asked = false;
     wait_until(READY_LIMIT, what, || {
         asked = requests.receiver().try_recv().is_ok();
-        Ok((asked || is_so()?).then_some(()))
+        Ok((asked || condition()?).then_some(()))
     })?;
-    if asked { Err(Stop::Asked) } else { Ok(()) }
+    if asked { Err(Abort::Interrupted) } else { Ok(()) }
 }
 
-/// The version of the server that runs will have.
+/// The version of the Redis server.
 pub(super) fn redis_version(config: &BenchConfig) -> Result<String> {
     RedisServer::start(RedisOptions { program: config.redis_server.clone(), ..RedisOptions::default() })?.version()
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 use log::LevelFilter;
 
-use super::kind::Kind;
-use super::parts::{PAYLOAD_BYTES, USUAL_BYTES};
+use super::contender::Contender;
+use super::processes::{PAYLOAD_BYTES, USUAL_BYTES};
 use crate::base::setting::ConfigError;
 use crate::lab::settings::REDIS_SERVER;
 use crate::process::config::Default::{Found, Text};
@@ -17,31 +17,31 @@ use crate::process::log::settings::{LOG_LEVEL, log_level};
 /// The settings of `oncecast bench`.
 #[derive(Clone, Debug)]
 pub struct BenchConfig {
-    /// What is measured.
-    pub parts: BenchParts,
-    /// Whether all of it is to be short.
+    /// What to measure.
+    pub measured: Measurements,
+    /// Whether to measure only briefly.
     pub quick: bool,
-    /// What is compared.
-    pub kinds: Vec<Kind>,
+    /// What to compare.
+    pub kinds: Vec<Contender>,
     /// How often the throughput of each kind is measured.
     pub rounds: usize,
-    /// Messages of a round.
+    /// Messages in a round.
     pub messages: u64,
-    /// Bytes of a message, unless they are what is varied.
+    /// The size of a message in bytes, unless it varies.
     pub payload: usize,
     /// How far the publisher may be ahead of the results.
     pub window: u64,
-    /// The most messages of a batch of a worker of the Streams group.
+    /// The most messages in a batch of a worker of the Streams group.
     pub worker_batch: u64,
     /// Messages per second at which latency is measured.
     pub rates: Vec<u64>,
-    /// How long each latency, each point of a sweep, and idleness is measured.
+    /// How long each latency, each point of a sweep, and the idle CPU time is measured.
     pub time: Duration,
     /// Whether Redis keeps an append-only file.
     pub append_only: bool,
-    /// Where the numbers go.
+    /// The file for the figures as JSON.
     pub json: Option<PathBuf>,
-    /// Where the picture goes.
+    /// The file for the chart.
     pub svg: Option<PathBuf>,
     /// The Redis server program, if it was named.
     pub redis_server: Option<PathBuf>,
@@ -51,7 +51,7 @@ pub struct BenchConfig {
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BenchParts {
+pub struct Measurements {
     /// Messages per second, CPU and memory.
     pub throughput: bool,
     /// From the time a message was to be sent to its result.
@@ -62,48 +62,40 @@ pub struct BenchParts {
 
 /// All of them, as `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
-    Setting::switch(
-        "latency",
-        "Measure how long it takes from publishing to the recorded result, instead of throughput",
-    ),
+    Setting::switch("latency", "Measure the time from publishing to the recorded result, instead of throughput"),
     Setting::switch(
         "sweep",
-        "Measure throughput over the number of consumers, the size of messages, the backlog and the time a handler takes, \
-         instead",
+        "Measure throughput as the number of dispatchers or consumers, the size of messages, the backlog or the time a \
+         handler takes varies, instead",
     ),
-    Setting::switch("quick", "Measure all three for a moment each, to see that it works"),
-    Setting::new(
-        "rounds",
-        "N",
-        Found("3, with --quick 1"),
-        "How often the throughput of each kind is measured, in turn",
-    ),
-    Setting::new("messages", "N", Found("2000000, with --quick 20000"), "Messages of a round"),
+    Setting::switch("quick", "Measure all three briefly, to check that everything works"),
+    Setting::new("rounds", "N", Found("3, with --quick 1"), "How often the throughput of each kind is measured"),
+    Setting::new("messages", "N", Found("2000000, with --quick 20000"), "Messages in a round"),
     Setting::new("payload", "BYTES", Text("53"), "The size of a message, from 16 bytes; latency needs 53 for the time"),
     Setting::new(
         "window",
         "N",
         Text("50000"),
-        "How many messages the publisher may be ahead of the results: it is held back, so that all kinds are measured \
+        "How many messages the publisher may be ahead of the results; it waits then, so that all kinds are measured \
          while they keep up",
     ),
     Setting::new(
         "worker-batch",
         "N",
         Text("256"),
-        "The most messages that a worker of the Streams group takes at once",
+        "The most messages that a worker of the Streams group reads at once",
     ),
     Setting::new("rates", "LIST", Found("1000,10000,50000, with --quick 1000"), "Messages per second for --latency"),
     Setting::new(
         "time",
         "TIME",
         Found("10s, with --quick 1s"),
-        "How long each latency, each point of a sweep, and idleness is measured",
+        "How long each latency, each point of a sweep, and the idle CPU time is measured",
     ),
-    Setting::new("kinds", "LIST", Text("oncecast,streams,relay"), "What is measured"),
-    Setting::switch("append-only", "Have Redis keep an append-only file, written out every second"),
-    Setting::new("json-file", "FILE", Found("none"), "Write the numbers to this file"),
-    Setting::new("svg-file", "FILE", Found("none"), "Write a picture to this file"),
+    Setting::new("kinds", "LIST", Text("oncecast,streams,relay"), "What to measure"),
+    Setting::switch("append-only", "Make Redis keep an append-only file, synced every second"),
+    Setting::new("json-file", "FILE", Found("none"), "Write the figures to this file as JSON"),
+    Setting::new("svg-file", "FILE", Found("none"), "Write a chart to this file"),
     REDIS_SERVER,
     LOG_LEVEL,
 ];
@@ -113,22 +105,22 @@ pub fn command() -> Command {
     config::command(
         "bench",
         "\
-Measures Oncecast beside a native Redis Streams group and a bare relay, in one run, each with processes and a Redis of its own.
+Compares Oncecast with a native Redis Streams group and a bare relay, each with a private Redis.
 
-oncecast: 2 dispatchers and 3 consumers. streams: 3 workers of a consumer group, which acknowledge a message and record its
-result in one transaction, as strong a promise for the result; in their favour nothing is ever trimmed or claimed. relay: a
-subscriber that records results and promises nothing, the floor of cost. All of them get their messages from the same
-program, which for streams calls XADD where it calls PUBLISH for the others. After each run the results are compared with
-what was sent: if one is missing or there twice, that is the end.",
+oncecast: 2 dispatchers and 3 consumers. streams: 3 workers of a consumer group. They acknowledge a message and record
+its result in one transaction, which guarantees one result as Oncecast does; in their favour, entries are never trimmed
+or claimed. relay: a subscriber that records results and guarantees nothing, the lower bound of cost. All of them get
+their messages from the same program, which calls XADD for streams and PUBLISH for the others. After each run the
+results are compared with the messages sent. If a result is missing or recorded twice, the bench ends with exit code 3.",
         "\
 Examples:
   oncecast bench --json-file bench.json --svg-file bench.svg
   oncecast bench --latency --rates 1000,10000
   oncecast bench --sweep --kinds oncecast,streams --time 5s
 
-Times say something only on a machine that does nothing else.
-Exit codes: 0 measured, or interrupted, 3 a result was missing or recorded twice, 1 something could not be started, 2 wrong
-settings.",
+The figures are only meaningful on an otherwise idle machine.
+Exit codes: 0 measured, or interrupted, 3 a result was missing or recorded twice, 1 something could not be started, 2
+wrong settings.",
         SETTINGS,
     )
 }
@@ -139,15 +131,15 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<BenchC
     let quick = values.is_on("quick")?;
     let (latency, sweep) = (values.is_on("latency")?, values.is_on("sweep")?);
     let throughput = quick || !(latency || sweep);
-    let parts = BenchParts { throughput, latency: latency || quick, sweep: sweep || quick };
+    let measured = Measurements { throughput, latency: latency || quick, sweep: sweep || quick };
     let payload = values.number("payload", *PAYLOAD_BYTES.start(), *PAYLOAD_BYTES.end())? as usize;
-    if parts.latency && payload < USUAL_BYTES {
+    if measured.latency && payload < USUAL_BYTES {
         let takes = format!("at least {USUAL_BYTES} bytes for latency: a message carries its time");
         return Err(ConfigError::new("payload", payload, takes));
     }
     let time = values.duration("time")?.unwrap_or(Duration::from_secs(if quick { 1 } else { 10 }));
     Ok(BenchConfig {
-        parts,
+        measured,
         quick,
         kinds: kinds(values)?,
         rounds: values.optional_number("rounds", 1, 1_000)?.unwrap_or(if quick { 1 } else { 3 }) as usize,
@@ -165,11 +157,11 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<BenchC
     })
 }
 
-fn kinds(values: &Values<'_>) -> Result<Vec<Kind>, ConfigError> {
+fn kinds(values: &Values<'_>) -> Result<Vec<Contender>, ConfigError> {
     let text = values.required("kinds", "what is measured")?;
-    let names = Kind::ALL.map(Kind::name).join(", ");
-    let kind = |word: &str| Kind::ALL.into_iter().find(|kind| kind.name() == word.trim());
-    let kinds: Vec<Kind> = text
+    let names = Contender::ALL.map(Contender::name).join(", ");
+    let kind = |word: &str| Contender::ALL.into_iter().find(|kind| kind.name() == word.trim());
+    let kinds: Vec<Contender> = text
         .split(',')
         .map(|word| kind(word).ok_or_else(|| ConfigError::new("kinds", quoted(word), format_args!("some of {names}"))))
         .collect::<Result<_, _>>()?;

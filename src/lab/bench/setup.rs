@@ -1,29 +1,29 @@
-//! What a run is made of. Plain values.
+//! The parameters of a run. Plain values.
 
 use std::time::Duration;
 
-use super::kind::Kind;
+use super::contender::Contender;
 use super::settings::BenchConfig;
 
-/// What is to be started.
+/// What is started, and the size of its messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
-    pub(super) kind: Kind,
-    /// Only ours.
+    pub(super) contender: Contender,
+    /// Only for Oncecast.
     pub(super) dispatchers: usize,
     pub(super) consumers: usize,
     pub(super) payload: usize,
-    /// Handlers that take so long, so many at the same time in each consumer; only ours.
+    /// How long a handler takes, and how many run at the same time in each consumer. Only for Oncecast.
     pub(super) handler: Option<(Duration, usize)>,
-    /// The most messages of a worker's batch; only the Streams group's.
+    /// The most messages in a worker's batch. Only for the Streams group.
     pub(super) worker_batch: u64,
 }
 
 impl Setup {
-    /// As in production: a standby, and three consumers.
-    pub(super) fn usual(kind: Kind, config: &BenchConfig) -> Setup {
+    /// As in production: a standby and three consumers.
+    pub(super) fn usual(contender: Contender, config: &BenchConfig) -> Setup {
         Setup {
-            kind,
+            contender,
             dispatchers: 2,
             consumers: 3,
             payload: config.payload,

@@ -1,41 +1,43 @@
-//! How throughput changes with the number of consumers, the size of messages, the backlog, and the time a handler takes.
+//! Throughput as one parameter varies: the number of dispatchers or consumers, the size of messages, the backlog, or
+//! the time that a handler takes.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::kind::Kind;
+use super::chart;
+use super::contender::Contender;
+use super::context::{Abort, Context};
 use super::rig::Rig;
-use super::run::{carry_out, measure as measure_run};
+use super::run::{measure as measure_run, run_load};
 use super::settings::BenchConfig;
 use super::setup::Setup;
-use super::{Bench, Stop, chart, rounded};
 use crate::base::error::Result;
-use crate::lab::trial::screen::grouped;
+use crate::lab::numbers::{grouped, rounded};
 
-/// What was measured.
+/// The throughput at all points.
 pub(super) struct Sweep {
     points: Vec<Point>,
 }
 
-/// One point of it.
+/// The throughput of one contender with one value of a parameter.
 struct Point {
-    /// What is varied.
+    /// The parameter that varies.
     axis: &'static str,
     /// Its value.
-    at: u64,
+    value: u64,
     unit: &'static str,
-    kind: Kind,
+    contender: Contender,
     per_s: f64,
-    /// What would be reached if nothing but the handlers took time.
+    /// The rate that would be reached if only the handlers took time.
     possible: Option<f64>,
 }
 
-/// What is varied, and over which values.
+/// A parameter and its values.
 struct Axis {
     name: &'static str,
     unit: &'static str,
-    kinds: &'static [Kind],
+    contenders: &'static [Contender],
     values: &'static [u64],
     /// With --quick.
     quick: &'static [u64],
@@ -48,71 +50,71 @@ const BACKLOG: &str = "backlog";
 const HANDLER: &str = "handler";
 
 const AXES: [Axis; 5] = [
-    // Each but the first is a standby.
-    Axis { name: DISPATCHERS, unit: "", kinds: &[Kind::Oncecast], values: &[1, 2, 3], quick: &[1] },
+    // All but one are standbys.
+    Axis { name: DISPATCHERS, unit: "", contenders: &[Contender::Oncecast], values: &[1, 2, 3], quick: &[1] },
     Axis {
         name: CONSUMERS,
         unit: "",
-        kinds: &[Kind::Oncecast, Kind::Streams],
+        contenders: &[Contender::Oncecast, Contender::Streams],
         values: &[1, 2, 3, 4, 5, 6],
         quick: &[2],
     },
     Axis {
         name: PAYLOAD,
         unit: " B",
-        kinds: &Kind::ALL,
+        contenders: &Contender::ALL,
         values: &[16, 64, 256, 1_024, 4_096, 16_384, 65_536],
         quick: &[1_024],
     },
-    // The relay has none.
+    // The relay has no backlog.
     Axis {
         name: BACKLOG,
         unit: "",
-        kinds: &[Kind::Oncecast, Kind::Streams],
+        contenders: &[Contender::Oncecast, Contender::Streams],
         values: &[0, 100_000, 1_000_000],
         quick: &[5_000],
     },
-    // The peers work on one message at a time.
-    Axis { name: HANDLER, unit: " ms", kinds: &[Kind::Oncecast], values: &[0, 1, 10], quick: &[1] },
+    // The peers process one message at a time.
+    Axis { name: HANDLER, unit: " ms", contenders: &[Contender::Oncecast], values: &[0, 1, 10], quick: &[1] },
 ];
 
-/// Handlers at the same time in each consumer, where they take time.
+/// How many handlers run at the same time in each consumer, when they take time.
 const CONCURRENCY: usize = 16;
-/// How far the load may be ahead of handlers that take time, in seconds of their work: a backlog that took longer to work
-/// off than was measured would only cost time.
+/// How far the load may be ahead of handlers that take time, in seconds of their work. A larger backlog would only
+/// prolong the run.
 const AHEAD_S: f64 = 0.1;
-/// The most bytes that are sent at a point: results stay in Redis.
+/// The most bytes that are sent for a point, since results stay in Redis.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// Measures it, and prints it.
-pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Sweep, Stop> {
-    let config = bench.config;
-    bench.line(&format!("messages/s over {:?} at each point", config.time));
+/// Measures and prints it.
+pub(super) fn measure(context: &mut Context<'_>) -> Result<Sweep, Abort> {
+    let config = context.config;
+    context.line(&format!("messages/s over {:?} at each point", config.time));
     let mut points = Vec::new();
     for axis in AXES {
         let values = if config.quick { axis.quick } else { axis.values };
         for value in values {
-            for kind in axis.kinds.iter().filter(|kind| config.kinds.contains(kind)) {
-                let point = one_point(bench, &axis, *value, *kind)?;
-                bench.line(&point.line());
+            for contender in axis.contenders.iter().filter(|contender| config.kinds.contains(contender)) {
+                let point = measure_point(context, &axis, *value, *contender)?;
+                context.line(&point.line());
                 points.push(point);
             }
         }
     }
-    bench.line("");
+    context.line("");
     Ok(Sweep { points })
 }
 
-fn one_point(bench: &mut Bench<'_>, axis: &Axis, at: u64, kind: Kind) -> Result<Point, Stop> {
-    let (config, requests) = (bench.config, &bench.requests);
-    let setup = setup(axis.name, at, kind, config);
+fn measure_point(context: &mut Context<'_>, axis: &Axis, value: u64, contender: Contender) -> Result<Point, Abort> {
+    let (config, requests) = (context.config, &context.requests);
+    let setup = setup(axis.name, value, contender, config);
     let mut rig;
     let mut first = 0;
-    if axis.name == BACKLOG && at > 0 {
-        rig = Rig::start_idle(setup, config, requests)?;
+    if axis.name == BACKLOG && value > 0 {
+        rig = Rig::start_without_consumers(setup, config, requests)?;
         let mut fill = rig.fill()?;
-        fill.args(["--count", &at.to_string(), "--window", &config.window.to_string()]);
-        first = carry_out(&mut rig, fill, requests)?.sent;
+        fill.args(["--count", &value.to_string(), "--window", &config.window.to_string()]);
+        first = run_load(&mut rig, fill, requests)?.sent;
         rig.start_consumers(requests)?;
     } else {
         rig = Rig::start(setup, config, requests)?;
@@ -126,42 +128,42 @@ fn one_point(bench: &mut Bench<'_>, axis: &Axis, at: u64, kind: Kind) -> Result<
     load.args(["--window", &window.to_string()]);
     let measured = measure_run(&mut rig, load, first, requests)?;
     rig.stop()?;
-    Ok(Point { axis: axis.name, at, unit: axis.unit, kind, per_s: measured.meanwhile_per_s, possible })
+    Ok(Point { axis: axis.name, value, unit: axis.unit, contender, per_s: measured.per_s_while_sending, possible })
 }
 
-fn setup(axis: &str, at: u64, kind: Kind, config: &BenchConfig) -> Setup {
-    let usual = Setup::usual(kind, config);
+fn setup(axis: &str, value: u64, contender: Contender, config: &BenchConfig) -> Setup {
+    let usual = Setup::usual(contender, config);
     match axis {
-        DISPATCHERS => Setup { dispatchers: at as usize, ..usual },
-        CONSUMERS => Setup { consumers: at as usize, ..usual },
-        PAYLOAD => Setup { payload: at as usize, ..usual },
-        HANDLER => Setup { handler: Some((Duration::from_millis(at), CONCURRENCY)), ..usual },
+        DISPATCHERS => Setup { dispatchers: value as usize, ..usual },
+        CONSUMERS => Setup { consumers: value as usize, ..usual },
+        PAYLOAD => Setup { payload: value as usize, ..usual },
+        HANDLER => Setup { handler: Some((Duration::from_millis(value), CONCURRENCY)), ..usual },
         _ => usual,
     }
 }
 
 impl Point {
-    fn place(&self) -> String {
-        format!("{} {}{}", self.axis, grouped(self.at), self.unit)
+    fn label(&self) -> String {
+        format!("{} {}{}", self.axis, grouped(self.value), self.unit)
     }
 
     fn line(&self) -> String {
-        let (place, kind, per_s) = (self.place(), self.kind.name(), grouped(self.per_s as u64));
+        let (label, name, per_s) = (self.label(), self.contender.name(), grouped(self.per_s as u64));
         let share = self.possible.map(|possible| {
             format!(
-                "  {:.0} % of the {} that the handlers allow",
+                "  {:.0} % of the {}/s that the handlers allow",
                 100.0 * self.per_s / possible,
                 grouped(possible as u64)
             )
         });
-        format!("{place:26} {kind:9} {per_s:>9}/s{}", share.unwrap_or_default())
+        format!("{label:26} {name:9} {per_s:>9}/s{}", share.unwrap_or_default())
     }
 
     fn json(&self) -> Value {
         json!({
             "axis": self.axis,
-            "at": self.at,
-            "kind": self.kind.name(),
+            "at": self.value,
+            "kind": self.contender.name(),
             "messages_per_s": self.per_s.round(),
             "share_of_possible": self.possible.map(|possible| rounded(self.per_s / possible)),
         })
@@ -169,27 +171,31 @@ impl Point {
 }
 
 impl Sweep {
-    /// For the file.
+    /// The figures for the JSON file.
     pub(super) fn json(&self) -> Value {
         self.points.iter().map(Point::json).collect()
     }
 
-    /// For the picture.
-    pub(super) fn groups(&self) -> Vec<chart::Group> {
+    /// The figures for the chart.
+    pub(super) fn charts(&self) -> Vec<chart::Group> {
         let group = |points: &[Point]| {
-            // Sizes differ too much for one scale.
+            // The rates differ too much for a common scale.
             let sizes = points[0].axis == PAYLOAD;
             let label = |point: &Point| match sizes {
-                true => point.kind.name().to_owned(),
-                false => format!("{}{} {}", grouped(point.at), point.unit, point.kind.name()),
+                true => point.contender.name().to_owned(),
+                false => format!("{}{} {}", grouped(point.value), point.unit, point.contender.name()),
             };
-            let bar =
-                |point: &Point| chart::Bar { kind: point.kind, label: label(point), value: point.per_s, spread: None };
-            let by = if sizes { points[0].place() } else { points[0].axis.to_owned() };
+            let bar = |point: &Point| chart::Bar {
+                contender: point.contender,
+                label: label(point),
+                value: point.per_s,
+                spread: None,
+            };
+            let by = if sizes { points[0].label() } else { points[0].axis.to_owned() };
             let title = format!("messages/s by {by}");
             chart::Group { title, unit: "/s", digits: 0, bars: points.iter().map(bar).collect() }
         };
-        let same = |a: &Point, b: &Point| a.axis == b.axis && (a.axis != PAYLOAD || a.at == b.at);
+        let same = |a: &Point, b: &Point| a.axis == b.axis && (a.axis != PAYLOAD || a.value == b.value);
         self.points.chunk_by(same).map(group).collect()
     }
 }

@@ -1,86 +1,87 @@
-//! Compares the results of a run with what was sent: each message must be there once, and nothing else.
+//! Compares the results of a run with the messages sent: each message must have exactly one result, and there must be
+//! no other results.
 
-use super::parts::{Link, read_id};
+use super::processes::{RawConnection, read_id};
 use super::rig::RESULTS;
 use crate::base::error::Result;
 use crate::ledger::command::command;
 
-/// About how many bytes of results are read at once, and the most results.
+/// Roughly the most bytes of results that are read at once, and the most results.
 const PAGE_BYTES: usize = 4 << 20;
 const PAGE: usize = 5_000;
 
-/// What is wrong with the results.
+/// Counts of what is wrong with the results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Faults {
+pub(super) struct Errors {
     /// Messages without a result.
     pub(super) missing: u64,
-    /// Results beyond one for each message.
+    /// Results in excess of one per message.
     pub(super) twice: u64,
-    /// Results of no message.
+    /// Results that belong to no message.
     pub(super) foreign: u64,
 }
 
-/// Reads all results; messages `0 … sent` are owed.
-pub(super) fn results(port: u16, sent: u64, payload: usize) -> Result<Faults> {
-    let mut link = Link::connect(port)?;
+/// Reads all results. There must be one for each of the messages `0..sent`.
+pub(super) fn results(port: u16, sent: u64, payload: usize) -> Result<Errors> {
+    let mut redis = RawConnection::connect(port)?;
     let page = (PAGE_BYTES / payload).clamp(1, PAGE).to_string();
-    let mut seen = Seen::new(sent);
+    let mut tally = Tally::new(sent);
     let mut from = "-".to_owned();
     let mut out = Vec::new();
     loop {
         out.clear();
         command(&mut out, &["XRANGE", RESULTS, &from, "+", "COUNT", &page]);
-        link.send(&out)?;
-        link.settle();
-        let entries = link.list()?.unwrap_or(0);
+        redis.send(&out)?;
+        redis.discard_taken();
+        let entries = redis.array()?.unwrap_or(0);
         if entries == 0 {
-            return Ok(seen.faults());
+            return Ok(tally.errors());
         }
         let mut last = 0..0;
         for _ in 0..entries {
-            link.list()?;
-            last = link.bulk()?;
-            let fields = link.list()?.unwrap_or(0);
+            redis.array()?;
+            last = redis.string()?;
+            let fields = redis.array()?.unwrap_or(0);
             let mut number = None;
             for _ in 0..fields / 2 {
-                let (name, value) = (link.bulk()?, link.bulk()?);
-                if matches!(link.text(&name), b"message_id" | b"payload") {
-                    number = read_id(link.text(&value)).map(|(number, _)| number);
+                let (name, value) = (redis.string()?, redis.string()?);
+                if matches!(redis.bytes(&name), b"message_id" | b"payload") {
+                    number = read_id(redis.bytes(&value)).map(|(number, _)| number);
                 }
             }
-            seen.add(number);
+            tally.add(number);
         }
-        from = format!("({}", String::from_utf8_lossy(link.text(&last)));
+        from = format!("({}", String::from_utf8_lossy(redis.bytes(&last)));
     }
 }
 
 /// A bit for each message.
-struct Seen {
+struct Tally {
     bits: Vec<u64>,
     sent: u64,
-    faults: Faults,
+    errors: Errors,
 }
 
-impl Seen {
-    fn new(sent: u64) -> Seen {
-        Seen { bits: vec![0; sent.div_ceil(64) as usize], sent, faults: Faults { missing: sent, ..Faults::default() } }
+impl Tally {
+    fn new(sent: u64) -> Tally {
+        Tally { bits: vec![0; sent.div_ceil(64) as usize], sent, errors: Errors { missing: sent, ..Errors::default() } }
     }
 
     fn add(&mut self, number: Option<u64>) {
         let Some(number) = number.filter(|number| *number < self.sent) else {
-            self.faults.foreign += 1;
+            self.errors.foreign += 1;
             return;
         };
         let (word, bit) = (&mut self.bits[(number / 64) as usize], 1 << (number % 64));
         match *word & bit {
-            0 => self.faults.missing -= 1,
-            _ => self.faults.twice += 1,
+            0 => self.errors.missing -= 1,
+            _ => self.errors.twice += 1,
         }
         *word |= bit;
     }
 
-    fn faults(&self) -> Faults {
-        self.faults
+    fn errors(&self) -> Errors {
+        self.errors
     }
 }
 
@@ -89,13 +90,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_twice_or_foreign_is_counted() {
-        let mut seen = Seen::new(130);
-        (0..130).filter(|number| *number != 64).for_each(|number| seen.add(Some(number)));
-        assert_eq!(seen.faults(), Faults { missing: 1, ..Faults::default() });
-        [Some(129), Some(129), Some(130), None].into_iter().for_each(|number| seen.add(number));
-        assert_eq!(seen.faults(), Faults { missing: 1, twice: 2, foreign: 2 });
-        seen.add(Some(64));
-        assert_eq!(seen.faults(), Faults { missing: 0, twice: 2, foreign: 2 });
+    fn missing_duplicate_and_foreign_results_are_counted() {
+        let mut tally = Tally::new(130);
+        (0..130).filter(|number| *number != 64).for_each(|number| tally.add(Some(number)));
+        assert_eq!(tally.errors(), Errors { missing: 1, ..Errors::default() });
+        [Some(129), Some(129), Some(130), None].into_iter().for_each(|number| tally.add(number));
+        assert_eq!(tally.errors(), Errors { missing: 1, twice: 2, foreign: 2 });
+        tally.add(Some(64));
+        assert_eq!(tally.errors(), Errors { missing: 0, twice: 2, foreign: 2 });
     }
 }

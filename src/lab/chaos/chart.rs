@@ -1,24 +1,25 @@
-//! A picture of a run: published and processed per second above, pending below, faults marked. SVG that needs nothing
-//! else, in the reader's choice of light or dark. Pure.
+//! A chart of a run: above, messages published and processed per second; below, messages pending; faults are marked. An
+//! SVG that needs no other file and follows the reader's choice of light or dark. Pure.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use super::report::Report;
-use crate::lab::trial::plan::Fault;
-use crate::lab::trial::screen::grouped;
-use crate::lab::trial::timeline::Sample;
+use crate::lab::experiment::injector::InjectedFault;
+use crate::lab::experiment::plan::Fault;
+use crate::lab::experiment::timeline::Sample;
+use crate::lab::numbers::grouped;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = WIDTH - 16.0;
-/// The two plots: top and bottom of each.
+/// The top and the bottom of the two plots.
 const RATES: (f64, f64) = (84.0, 264.0);
 const PENDING: (f64, f64) = (306.0, 396.0);
-/// The stretch of time that a rate is taken over: bursts come a few times a second.
+/// The period over which a rate is computed: with the default settings longer than the time between two bursts.
 const WINDOW: Duration = Duration::from_millis(1_500);
-/// The most points of a line; more could not be told apart.
+/// The most points of a line; more could not be distinguished.
 const MAX_POINTS: usize = 900;
 
 const STYLE: &str = "\
@@ -36,118 +37,158 @@ text{fill:var(--ink)}.faint{fill:var(--faint)}.title{font-size:16px;font-weight:
 /// A point in time and a value there.
 type Point = (Duration, f64);
 
-/// The picture.
+/// The chart.
 pub(super) fn svg(report: &Report<'_>) -> String {
-    let samples = &report.findings.timeline.samples;
+    let (samples, faults) = (&report.findings.timeline.samples, &report.findings.faults);
     let end = samples.last().map_or(Duration::from_secs(1), |last| last.at).max(Duration::from_secs(1));
-    let x = |at: Duration| LEFT + (RIGHT - LEFT) * (at.as_secs_f64() / end.as_secs_f64()).min(1.0);
     let published = thinned(&rates(samples, |sample| sample.published));
     let processed = thinned(&rates(samples, |sample| sample.processed));
     let pending: Vec<Point> = samples.iter().map(|sample| (sample.at, sample.pending as f64)).collect();
     let pending = thinned(&pending);
-    let most_rate = nice_above(most(&published).max(most(&processed)));
-    let most_pending = nice_above(most(&pending));
+    let rate_scale = Scale { end, area: RATES, most: nice_above(most(&published).max(most(&processed))) };
+    let pending_scale = Scale { end, area: PENDING, most: nice_above(most(&pending)) };
+    [
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+             aria-label=\"Messages published, processed and pending over time, with faults\"><style>{STYLE}</style>\
+             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" style=\"fill:var(--page)\"/>\
+             <text class=\"title\" x=\"{LEFT}\" y=\"28\">{}</text>",
+            title(report)
+        ),
+        legend(),
+        outages(faults, &rate_scale),
+        grid(&rate_scale, "messages/s, over 1.5 s"),
+        grid(&pending_scale, "pending: stored and not yet processed"),
+        format!("<path class=\"published\" d=\"{}\"/>", line(&published, &rate_scale)),
+        format!("<path class=\"processed\" d=\"{}\"/>", line(&processed, &rate_scale)),
+        filled(&pending, &pending_scale),
+        fault_marks(faults, &rate_scale),
+        times(&pending_scale),
+        "</svg>\n".to_owned(),
+    ]
+    .concat()
+}
 
-    let mut svg = String::new();
-    let mut add = |part: String| svg.push_str(&part);
-    add(format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
-         aria-label=\"Messages published, processed and pending over time, with faults\"><style>{STYLE}</style>"
-    ));
-    add(format!(
-        "<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" style=\"fill:var(--page)\"/><text class=\"title\" x=\"{LEFT}\" y=\"28\">{}</text>",
-        title(report)
-    ));
-    for (class, name, at) in [
+/// Where points lie in one of the two plots.
+struct Scale {
+    /// The time at the right edge.
+    end: Duration,
+    /// The top and the bottom.
+    area: (f64, f64),
+    /// The value at the top.
+    most: f64,
+}
+
+impl Scale {
+    fn x(&self, at: Duration) -> f64 {
+        LEFT + (RIGHT - LEFT) * (at.as_secs_f64() / self.end.as_secs_f64()).min(1.0)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        let (top, bottom) = self.area;
+        bottom - (bottom - top) * value / self.most
+    }
+}
+
+fn legend() -> String {
+    let lines = [
         ("published", "published/s", LEFT),
         ("processed", "processed/s", LEFT + 130.0),
         ("fault", "fault", LEFT + 260.0),
-    ] {
-        add(format!(
-            "<path class=\"{class}\" d=\"M{at} 50h24\"/><text class=\"faint\" x=\"{}\" y=\"54\">{name}</text>",
-            at + 30.0
-        ));
-    }
-    let band = LEFT + 330.0;
-    add(format!("<rect class=\"outage\" x=\"{band}\" y=\"43\" width=\"24\" height=\"14\"/>"));
-    add(format!("<text class=\"faint\" x=\"{}\" y=\"54\">away or stopped</text>", band + 30.0));
-    for struck in &report.findings.struck {
-        let (from, to) = (x(struck.at), x(struck.at + struck.outage));
-        if struck.fault != Fault::Cut {
-            let width = (to - from).max(1.0);
-            let height = PENDING.1 - RATES.0;
-            add(format!(
-                "<rect class=\"outage\" x=\"{from:.1}\" y=\"{}\" width=\"{width:.1}\" height=\"{height}\"/>",
-                RATES.0
-            ));
-        }
-    }
-    for ((top, bottom), most, name) in
-        [(RATES, most_rate, "messages/s, over 1.5 s"), (PENDING, most_pending, "pending: taken in and not yet done")]
-    {
-        for part in 0..=2 {
-            let y = bottom - (bottom - top) * f64::from(part) / 2.0;
-            let value = grouped((most * f64::from(part) / 2.0) as u64);
-            add(format!("<path class=\"grid\" d=\"M{LEFT} {y}H{RIGHT}\"/>"));
-            add(format!(
-                "<text class=\"faint\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{value}</text>",
-                LEFT - 8.0,
-                y + 4.0
-            ));
-        }
-        add(format!("<text class=\"faint\" x=\"{}\" y=\"{}\">{name}</text>", LEFT + 6.0, top + 15.0));
-    }
-    let line = |points: &[Point], (top, bottom): (f64, f64), most: f64| {
-        points.iter().fold(String::new(), |mut path, (at, value)| {
-            let command = if path.is_empty() { 'M' } else { 'L' };
-            let y = bottom - (bottom - top) * value / most;
-            let _ = write!(path, "{command}{:.1} {y:.1}", x(*at));
-            path
-        })
+    ];
+    let line = |(class, name, at): (&str, &str, f64)| {
+        let text = at + 30.0;
+        format!("<path class=\"{class}\" d=\"M{at} 50h24\"/><text class=\"faint\" x=\"{text}\" y=\"54\">{name}</text>")
     };
-    add(format!("<path class=\"published\" d=\"{}\"/>", line(&published, RATES, most_rate)));
-    add(format!("<path class=\"processed\" d=\"{}\"/>", line(&processed, RATES, most_rate)));
-    if let (Some(first), Some(last)) = (pending.first(), pending.last()) {
-        let area = line(&pending, PENDING, most_pending);
-        let bottom = PENDING.1;
-        add(format!("<path class=\"pending\" d=\"{area}L{:.1} {bottom}L{:.1} {bottom}Z\"/>", x(last.0), x(first.0)));
-    }
-    for (number, struck) in report.findings.struck.iter().enumerate() {
-        let at = x(struck.at);
-        add(format!("<path class=\"fault\" d=\"M{at:.1} {}V{}\"/>", RATES.0 - 6.0, PENDING.1));
-        add(format!("<circle class=\"dot\" cx=\"{at:.1}\" cy=\"{}\" r=\"9\"/>", RATES.0 - 14.0));
-        add(format!(
-            "<text class=\"number\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            RATES.0 - 10.5,
-            number + 1
-        ));
-    }
-    let step = nice_above(end.as_secs_f64() / 10.0).max(1.0);
-    let mut second = 0.0;
-    while second <= end.as_secs_f64() {
-        let at = x(Duration::from_secs_f64(second));
-        add(format!(
-            "<text class=\"faint\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{second} s</text>",
-            PENDING.1 + 20.0
-        ));
-        second += step;
-    }
-    svg.push_str("</svg>\n");
-    svg
+    let band = LEFT + 330.0;
+    let text = band + 30.0;
+    lines.into_iter().map(line).collect::<String>()
+        + &format!(
+            "<rect class=\"outage\" x=\"{band}\" y=\"43\" width=\"24\" height=\"14\"/>\
+             <text class=\"faint\" x=\"{text}\" y=\"54\">down or paused</text>"
+        )
 }
 
-/// The picture's headline.
-pub(super) fn title(report: &Report<'_>) -> String {
+/// A band for each fault that lasts.
+fn outages(faults: &[InjectedFault], scale: &Scale) -> String {
+    let (top, height) = (RATES.0, PENDING.1 - RATES.0);
+    let band = |fault: &InjectedFault| {
+        let from = scale.x(fault.at);
+        let width = (scale.x(fault.at + fault.outage) - from).max(1.0);
+        format!("<rect class=\"outage\" x=\"{from:.1}\" y=\"{top}\" width=\"{width:.1}\" height=\"{height}\"/>")
+    };
+    faults.iter().filter(|fault| fault.fault != Fault::Cut).map(band).collect()
+}
+
+/// A plot's horizontal lines with their values, and its name.
+fn grid(scale: &Scale, name: &str) -> String {
+    let line = |part: i32| {
+        let value = scale.most * f64::from(part) / 2.0;
+        let (y, number) = (scale.y(value), grouped(value as u64));
+        let (x, text) = (LEFT - 8.0, y + 4.0);
+        format!(
+            "<path class=\"grid\" d=\"M{LEFT} {y}H{RIGHT}\"/>\
+             <text class=\"faint\" x=\"{x}\" y=\"{text}\" text-anchor=\"end\">{number}</text>"
+        )
+    };
+    let (x, y) = (LEFT + 6.0, scale.area.0 + 15.0);
+    (0..=2).map(line).collect::<String>() + &format!("<text class=\"faint\" x=\"{x}\" y=\"{y}\">{name}</text>")
+}
+
+fn line(points: &[Point], scale: &Scale) -> String {
+    points.iter().fold(String::new(), |mut path, (at, value)| {
+        let command = if path.is_empty() { 'M' } else { 'L' };
+        let _ = write!(path, "{command}{:.1} {:.1}", scale.x(*at), scale.y(*value));
+        path
+    })
+}
+
+/// The area below a line.
+fn filled(points: &[Point], scale: &Scale) -> String {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return String::new() };
+    let (line, bottom) = (line(points, scale), scale.area.1);
+    let (left, right) = (scale.x(first.0), scale.x(last.0));
+    format!("<path class=\"pending\" d=\"{line}L{right:.1} {bottom}L{left:.1} {bottom}Z\"/>")
+}
+
+/// A dashed line and a number for each fault.
+fn fault_marks(faults: &[InjectedFault], scale: &Scale) -> String {
+    let (top, bottom, circle, text) = (RATES.0 - 6.0, PENDING.1, RATES.0 - 14.0, RATES.0 - 10.5);
+    let mark = |(number, fault): (usize, &InjectedFault)| {
+        let (x, number) = (scale.x(fault.at), number + 1);
+        format!(
+            "<path class=\"fault\" d=\"M{x:.1} {top}V{bottom}\"/>\
+             <circle class=\"dot\" cx=\"{x:.1}\" cy=\"{circle}\" r=\"9\"/>\
+             <text class=\"number\" x=\"{x:.1}\" y=\"{text}\" text-anchor=\"middle\">{number}</text>"
+        )
+    };
+    faults.iter().enumerate().map(mark).collect()
+}
+
+/// The times below the plots.
+fn times(scale: &Scale) -> String {
+    let (end, y) = (scale.end.as_secs_f64(), PENDING.1 + 20.0);
+    let step = nice_above(end / 10.0).max(1.0);
+    let seconds = (0..).map(|number| f64::from(number) * step).take_while(|second| *second <= end);
+    let text = |second: f64| {
+        let x = scale.x(Duration::from_secs_f64(second));
+        format!("<text class=\"faint\" x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{second} s</text>")
+    };
+    seconds.map(text).collect()
+}
+
+/// The chart's title.
+fn title(report: &Report<'_>) -> String {
     format!(
         "{} messages, {} faults: lost {}, recorded twice {}",
         grouped(report.findings.published),
-        report.findings.struck.len(),
+        report.findings.faults.len(),
         grouped(report.lost()),
         grouped(report.findings.audit.twice)
     )
 }
 
-/// The growth of a count per second, over the window that ends at each sample.
+/// The growth of a count per second, over the period that ends at each sample.
 fn rates(samples: &[Sample], count: fn(&Sample) -> u64) -> Vec<Point> {
     let mut first = 0;
     let points = samples.iter().enumerate().skip(1).map(|(number, sample)| {
@@ -161,7 +202,7 @@ fn rates(samples: &[Sample], count: fn(&Sample) -> u64) -> Vec<Point> {
     points.collect()
 }
 
-/// Points so close that they fall together become one: the highest of them, so that no peak is hidden.
+/// Replaces neighbouring points by the highest of them, so that no peak is hidden.
 fn thinned(points: &[Point]) -> Vec<Point> {
     let together = points.len().div_ceil(MAX_POINTS).max(1);
     let highest = |points: &[Point]| points.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
@@ -172,7 +213,7 @@ fn most(points: &[Point]) -> f64 {
     points.iter().map(|point| point.1).fold(0.0, f64::max)
 }
 
-/// 1, 2 or 5 times a power of ten, not below `value`.
+/// The least number not below `value` that is 1, 2 or 5 times a power of ten.
 fn nice_above(value: f64) -> f64 {
     let unit = 10f64.powf(value.max(1.0).log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * unit).find(|nice| *nice >= value).unwrap_or(10.0 * unit)

@@ -1,4 +1,5 @@
-//! The report as a page: the picture, the faults, the memory. One file that needs no other, and the picture alone.
+//! The report as a web page that needs no other file: the chart, the faults, the memory. The chart is also written to a
+//! file of its own.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,7 +9,7 @@ use super::chart;
 use super::report::{Report, megabytes, milliseconds};
 use crate::base::error::{Error, Result};
 use crate::base::id::wall_clock_us;
-use crate::lab::trial::screen::grouped;
+use crate::lab::numbers::grouped;
 use crate::process::log::Timestamp;
 
 const STYLE: &str = "\
@@ -17,10 +18,11 @@ const STYLE: &str = "\
 --bad:#ff7b72}}body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:62rem;\
 margin:2rem auto;padding:0 1rem}svg{width:100%;height:auto}table{border-collapse:collapse;margin:1rem 0 2rem}\
 th,td{text-align:left;padding:.25rem 1.5rem .25rem 0;border-bottom:1px solid var(--grid);\
-font-variant-numeric:tabular-nums;white-space:nowrap}th{color:var(--faint);font-weight:500}.good{color:var(--good)}.bad{color:var(--bad)}\
+font-variant-numeric:tabular-nums;white-space:nowrap}th{color:var(--faint);font-weight:500}\
+.good{color:var(--good)}.bad{color:var(--bad)}\
 code{overflow-wrap:anywhere}";
 
-/// Makes sure that there is such a folder and that files can be written to it.
+/// Creates the folder if need be, and checks that files can be written to it.
 pub(super) fn make_folder(folder: &Path) -> Result<()> {
     let failed = |error| Error::io(format!("--report (ONCECAST_REPORT): {}", folder.display()))(error);
     let probe = folder.join(".oncecast-report");
@@ -29,7 +31,7 @@ pub(super) fn make_folder(folder: &Path) -> Result<()> {
     fs::remove_file(&probe).map_err(failed)
 }
 
-/// Writes the page and the picture. Gives the page's path.
+/// Writes the page and the chart. Returns the path of the page.
 pub(super) fn write(folder: &Path, report: &Report<'_>) -> Result<PathBuf> {
     let svg = chart::svg(report);
     let page = folder.join("index.html");
@@ -56,7 +58,7 @@ fn html(report: &Report<'_>, svg: &str) -> String {
         ("recorded twice", grouped(findings.audit.twice)),
         ("dead letters", grouped(findings.audit.dead)),
         ("handler runs", grouped(report.runs.runs)),
-        ("handler runs above one", grouped(report.runs.above_one())),
+        ("handler runs repeated", grouped(report.runs.repeated())),
         ("redelivered", grouped(report.runs.redelivered)),
         ("from the first message to the last result", format!("{:.1} s", findings.elapsed.as_secs_f64())),
         ("server", findings.redis.clone()),
@@ -65,31 +67,31 @@ fn html(report: &Report<'_>, svg: &str) -> String {
     ];
     table(&mut html, &["", ""], rows.map(|(name, value)| vec![name.to_owned(), value]));
     html.push_str(
-        "<p>Handler runs above one and redeliveries are no fault: a consumer that dies or is given up leaves work that another \
-         does again. Only one result is recorded.</p><h2>Faults</h2>",
+        "<p>Repeated handler runs and redeliveries are expected: when a consumer dies or is disconnected, another \
+         consumer processes its messages again. Only one result is recorded for each message.</p><h2>Faults</h2>",
     );
-    let faults = findings.struck.iter().enumerate().map(|(number, struck)| {
-        let whom = if struck.led { format!("{}, the leader", struck.whom) } else { struck.whom.clone() };
+    let faults = findings.faults.iter().enumerate().map(|(number, fault)| {
+        let target = &fault.target;
         vec![
             (number + 1).to_string(),
-            format!("{:.1} s", struck.at.as_secs_f64()),
-            struck.fault.to_string(),
-            whom,
-            format!("{:.1} s", struck.outage.as_secs_f64()),
-            struck.took.map_or("not seen".to_owned(), milliseconds),
-            struck.leader.clone(),
+            format!("{:.1} s", fault.at.as_secs_f64()),
+            fault.fault.to_string(),
+            if fault.hit_leader { format!("{target}, the leader") } else { target.clone() },
+            format!("{:.1} s", fault.outage.as_secs_f64()),
+            fault.recovery.map_or("not seen".to_owned(), milliseconds),
+            fault.leader_then.clone(),
         ]
     });
-    let head = ["", "at", "fault", "whom", "for", "results flowed again after", "leader then"];
+    let head = ["", "at", "fault", "target", "duration", "results resumed after", "leader then"];
     table(&mut html, &head, faults);
-    html.push_str("<h2>Most memory</h2>");
+    html.push_str("<h2>Peak memory</h2>");
     let peaks = findings.timeline.peaks.iter().map(|(name, bytes)| vec![name.clone(), megabytes(*bytes)]);
     table(&mut html, &["process", "resident"], peaks);
-    let _ = write!(html, "<h2>Again</h2><p><code>{}</code></p></html>", report.command());
+    let _ = write!(html, "<h2>To repeat the run</h2><p><code>{}</code></p></html>", report.command());
     html
 }
 
-/// All texts are of our own making: none needs escaping.
+/// Appends a table. The texts are ours and contain nothing that needs escaping.
 fn table(html: &mut String, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
     let row = |cells: &mut dyn Iterator<Item = &str>, tag: &str| {
         let cells = cells.map(|cell| format!("<{tag}>{cell}</{tag}>")).collect::<String>();

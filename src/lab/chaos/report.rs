@@ -1,47 +1,59 @@
-//! What a run of `oncecast chaos` came to, as the last lines of its screen. Pure.
+//! The findings of `oncecast chaos` as its last lines of output. Pure.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use super::settings::ChaosConfig;
+use crate::lab::console::{Console, Tone};
+use crate::lab::experiment::Findings;
+use crate::lab::experiment::injector::InjectedFault;
 use crate::lab::journal::Runs;
-use crate::lab::trial::Findings;
-use crate::lab::trial::screen::{Screen, Tone, grouped};
-use crate::lab::trial::strikes::Struck;
+use crate::lab::numbers::grouped;
 
 /// See the module's text.
 pub(super) struct Report<'a> {
     pub(super) config: &'a ChaosConfig,
-    /// How many strikes there were to be.
+    /// The number of faults that were planned.
     pub(super) planned: usize,
-    /// What the consumers' journals hold.
+    /// The counts of the consumers' journals.
     pub(super) runs: Runs,
     pub(super) findings: &'a Findings,
 }
 
-/// Strikes of one kind, and the times until results flowed again.
-pub(super) struct Kind {
-    pub(super) name: String,
-    /// In order of length.
-    pub(super) took: Vec<Duration>,
-    /// After how many none were seen.
-    pub(super) unseen: usize,
+/// Faults of one kind that hit the same kind of process, and the times until results resumed.
+struct Recoveries {
+    kind: String,
+    /// Shortest first.
+    times: Vec<Duration>,
+    /// Faults after which results were not seen to resume.
+    unseen: usize,
 }
 
-impl Kind {
-    pub(super) fn median(&self) -> Option<Duration> {
-        let last = self.took.len().checked_sub(1)?;
-        Some((self.took[last / 2] + self.took[last.div_ceil(2)]) / 2)
+impl Recoveries {
+    fn median(&self) -> Option<Duration> {
+        let last = self.times.len().checked_sub(1)?;
+        Some((self.times[last / 2] + self.times[last.div_ceil(2)]) / 2)
     }
 
-    pub(super) fn longest(&self) -> Option<Duration> {
-        self.took.last().copied()
+    fn longest(&self) -> Option<Duration> {
+        self.times.last().copied()
+    }
+
+    fn line(&self) -> String {
+        let ms = |time: Option<Duration>| time.map_or("not seen".to_owned(), milliseconds);
+        let unseen = if self.unseen > 0 { format!("  not seen in {}", self.unseen) } else { String::new() };
+        let (kind, count) = (&self.kind, self.times.len() + self.unseen);
+        format!(
+            "    {kind:<22}{count:>4} ×  median {:>9}  longest {:>9}{unseen}",
+            ms(self.median()),
+            ms(self.longest())
+        )
     }
 }
 
 impl Report<'_> {
-    /// Whether every message that somebody received has one result.
+    /// Whether every message that a subscriber received has exactly one result.
     pub(super) fn is_clean(&self) -> bool {
         self.findings.audit.is_clean()
     }
@@ -50,19 +62,19 @@ impl Report<'_> {
         self.findings.audit.lost.unwrap_or(0)
     }
 
-    /// The strikes by kind.
-    pub(super) fn kinds(&self) -> Vec<Kind> {
-        let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
-        for struck in &self.findings.struck {
-            let name = kind_of(struck);
-            let new = Kind { name: name.clone(), took: Vec::new(), unseen: 0 };
-            let kind = kinds.entry(name).or_insert(new);
-            match struck.took {
-                Some(took) => kind.took.push(took),
-                None => kind.unseen += 1,
+    /// The recoveries by kind of fault.
+    fn recoveries(&self) -> Vec<Recoveries> {
+        let mut kinds: BTreeMap<String, Recoveries> = BTreeMap::new();
+        for fault in &self.findings.faults {
+            let kind = kind_of(fault);
+            let new = Recoveries { kind: kind.clone(), times: Vec::new(), unseen: 0 };
+            let recoveries = kinds.entry(kind).or_insert(new);
+            match fault.recovery {
+                Some(time) => recoveries.times.push(time),
+                None => recoveries.unseen += 1,
             }
         }
-        kinds.values_mut().for_each(|kind| kind.took.sort_unstable());
+        kinds.values_mut().for_each(|kind| kind.times.sort_unstable());
         kinds.into_values().collect()
     }
 
@@ -75,8 +87,8 @@ impl Report<'_> {
         };
         let faults: Vec<&str> = plan.faults.iter().map(|fault| fault.name()).collect();
         format!(
-            "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} --faults {} --target {} \
-             --dispatcher-count {dispatchers} --consumer-count {consumers}",
+            "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} \
+             --faults {} --target {} --dispatcher-count {dispatchers} --consumer-count {consumers}",
             plan.seed,
             time(plan.duration),
             batch.unwrap_or(0),
@@ -88,71 +100,65 @@ impl Report<'_> {
         )
     }
 
-    pub(super) fn lines<W: Write>(&self, screen: &Screen<W>) -> Vec<String> {
-        let Findings { published, struck, timeline, audit, elapsed, .. } = self.findings;
-        let good = |name: &str, number: u64| {
-            let text = format!("{name} {}", grouped(number));
-            screen.paint(if number == 0 { Tone::Good } else { Tone::Bad }, &text)
-        };
-        let equal = if audit.distinct == *published { "=" } else { "≠" };
-        let counts = format!("published {} {equal} processed {}", grouped(*published), grouped(audit.distinct));
-        let mut lines = vec![
-            String::new(),
-            format!(
-                "  {}   {}   {}",
-                screen.paint(Tone::Strong, &counts),
-                good("lost", self.lost()),
-                good("recorded twice", audit.twice)
-            ),
-            format!(
-                "  handler runs {} (above one: {}), redelivered {}, in {:.1} s",
-                grouped(self.runs.runs),
-                grouped(self.runs.above_one()),
-                grouped(self.runs.redelivered),
-                elapsed.as_secs_f64()
-            ),
-            String::new(),
-            format!(
-                "  {} faults of {} planned (each waits until all is well again); until results flowed again:",
-                struck.len(),
-                self.planned
-            ),
-        ];
-        lines.extend(self.kinds().iter().map(|kind| {
-            let ms = |time: Option<Duration>| time.map_or("not seen".to_owned(), milliseconds);
-            let unseen = if kind.unseen > 0 { format!("  in {} not seen", kind.unseen) } else { String::new() };
-            let count = kind.took.len() + kind.unseen;
-            format!(
-                "    {:<22}{count:>4} ×  median {:>9}  longest {:>9}{unseen}",
-                kind.name,
-                ms(kind.median()),
-                ms(kind.longest())
-            )
-        }));
+    pub(super) fn lines<W: Write>(&self, console: &Console<W>) -> Vec<String> {
+        let Findings { faults, timeline, audit, .. } = self.findings;
+        let mut lines = self.counts(console);
+        lines.push(String::new());
+        lines.push(format!(
+            "  {} faults injected of {} planned (each waits until the cluster is healthy); time until results resumed:",
+            faults.len(),
+            self.planned
+        ));
+        lines.extend(self.recoveries().iter().map(Recoveries::line));
         let peaks: Vec<String> =
             timeline.peaks.iter().map(|(name, bytes)| format!("{name} {}", megabytes(*bytes))).collect();
         lines.push(String::new());
-        lines.push(format!("  most memory: {}", peaks.join(", ")));
-        lines.push(format!("  {}", screen.paint(Tone::Faint, &self.command())));
+        lines.push(format!("  peak memory: {}", peaks.join(", ")));
+        lines.push(format!("  {}", console.paint(Tone::Faint, &self.command())));
         lines.push(String::new());
         if !self.is_clean() {
             lines.extend(audit.to_string().lines().map(|line| format!("  {line}")));
-            lines.push(format!("  {}", screen.paint(Tone::Bad, "this must not happen: please report it")));
+            lines.push(format!("  {}", console.paint(Tone::Bad, "This is a bug: please report it.")));
             lines.push(String::new());
         }
         lines
     }
+
+    fn counts<W: Write>(&self, console: &Console<W>) -> Vec<String> {
+        let Findings { published, audit, elapsed, .. } = self.findings;
+        let good_if_zero = |name: &str, number: u64| {
+            console.paint(if number == 0 { Tone::Good } else { Tone::Bad }, &format!("{name} {}", grouped(number)))
+        };
+        let equal = if audit.distinct == *published { "=" } else { "≠" };
+        let counts = format!("published {} {equal} processed {}", grouped(*published), grouped(audit.distinct));
+        vec![
+            String::new(),
+            format!(
+                "  {}   {}   {}",
+                console.paint(Tone::Strong, &counts),
+                good_if_zero("lost", self.lost()),
+                good_if_zero("recorded twice", audit.twice)
+            ),
+            format!(
+                "  handler runs {} (repeated: {}), redelivered {}, in {:.1} s",
+                grouped(self.runs.runs),
+                grouped(self.runs.repeated()),
+                grouped(self.runs.redelivered),
+                elapsed.as_secs_f64()
+            ),
+        ]
+    }
 }
 
-/// What the times of strikes are compared by.
-fn kind_of(struck: &Struck) -> String {
-    let whom = match (struck.led, struck.whom.chars().next()) {
+/// The kind of a fault, by which recovery times are compared.
+fn kind_of(fault: &InjectedFault) -> String {
+    let target = match (fault.hit_leader, fault.target.chars().next()) {
         (true, _) => " leader",
         (false, Some('d')) => " standby",
         (false, Some('c')) => " consumer",
         _ => "",
     };
-    format!("{}{whom}", struck.fault)
+    format!("{}{target}", fault.fault)
 }
 
 pub(super) fn milliseconds(time: Duration) -> String {

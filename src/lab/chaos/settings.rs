@@ -6,8 +6,8 @@ use clap::{ArgMatches, Command};
 use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
+use crate::lab::experiment::plan::{Fault, Plan, Target};
 use crate::lab::settings::REDIS_SERVER;
-use crate::lab::trial::plan::{Fault, Plan, Target};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
@@ -23,9 +23,9 @@ pub struct ChaosConfig {
     pub consumers: usize,
     /// Messages per second.
     pub rate: u64,
-    /// Messages in a burst; `None`: evenly spread.
+    /// Messages in a burst; with `None` they are spread evenly.
     pub batch: Option<u64>,
-    /// What happens, and for how long.
+    /// The faults, and how long to inject them.
     pub plan: Plan,
     /// The folder for the report, if there is to be one.
     pub report: Option<PathBuf>,
@@ -41,37 +41,42 @@ pub const SETTINGS: &[Setting] = &[
         "batch",
         "N",
         Found("10000 from 20000 messages per second on, else 0"),
-        "Publish in bursts of N; 0: evenly spread",
+        "Publish in bursts of N; 0 spreads messages evenly",
     ),
     Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
     Setting::new(
         "faults",
         "LIST",
         Text("kill,pause,terminate"),
-        "What happens: kill (SIGKILL), pause (SIGSTOP, later SIGCONT), terminate (SIGTERM), cut (Redis closes a \
-         dispatcher's subscription), stall (Redis writes nothing for a while)",
+        "The faults to inject: kill (SIGKILL), pause (SIGSTOP, later SIGCONT), terminate (SIGTERM), cut (Redis closes \
+         a dispatcher's subscription), stall (Redis holds back writes for a while)",
     ),
     Setting::new(
         "target",
-        "WHOM",
+        "NODES",
         Text("any"),
-        "Who is struck: any, leader, dispatcher, consumer; stall strikes Redis, and cut only dispatchers",
+        "The nodes to hit: any, leader, dispatcher, consumer. stall always hits Redis, cut only dispatchers",
     ),
-    Setting::new("least-outage", "TIME", Text("100ms"), "The shortest time that a process is away or paused"),
+    Setting::new("least-outage", "TIME", Text("100ms"), "The shortest time that a process is down or paused"),
     Setting::new(
         "outage",
         "TIME",
         Text("6s"),
-        "The longest time that a process is away or paused; at most half the time between two faults",
+        "The longest time that a process is down or paused; at most half the time between two faults",
     ),
-    Setting::new("seed", "N", Found("random"), "Draws the same faults again"),
-    Setting::new("dispatcher-count", "N", Text("2"), "How many dispatchers; one alone could not go on for another"),
+    Setting::new("seed", "N", Found("random"), "The same seed draws the same faults"),
+    Setting::new(
+        "dispatcher-count",
+        "N",
+        Text("2"),
+        "How many dispatchers; with only one there would be no standby to take over",
+    ),
     Setting::new("consumer-count", "N", Text("3"), "How many consumers"),
     Setting::new(
         "report",
         "DIR",
         Found("none"),
-        "Write index.html with a picture of the run, and the picture alone, timeline.svg, to this folder",
+        "Write a report of the run to this folder: index.html, and its chart alone, timeline.svg",
     ),
     REDIS_SERVER,
     LOG_LEVEL,
@@ -82,12 +87,12 @@ pub fn command() -> Command {
     config::command(
         "chaos",
         "\
-Strikes a whole cluster under load with faults at random: processes are killed, stopped for a while, or asked to end.
+Injects random faults into a whole cluster under load: processes are killed, paused, or told to exit.
 
-Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits until the cluster is whole again after
-the last one, so every message that anybody received must come out once. At the end the results are audited, and the
-report says how long it took after each fault until results flowed again, how often a handler ran more than once for a
-message, and how much memory each process took.",
+Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits until the cluster has recovered from
+the last one, so every message that a subscriber received must get exactly one result. At the end the results are
+audited. The report shows how long it took after each fault until results resumed, how often a handler ran more than
+once for a message, and the peak memory of each process.",
         "\
 Examples:
   oncecast chaos --duration 10m --report chaos-report
@@ -109,13 +114,13 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
         let takes = || format!("some of {}, separated by commas", names(&Fault::ALL.map(Fault::name)));
         fault(word).ok_or_else(|| ConfigError::new("faults", quoted(word), takes()))
     });
-    let target = values.required("target", "whom to strike")?;
+    let target = values.required("target", "the nodes to hit")?;
     let target = Target::ALL
         .into_iter()
         .find(|known| known.name() == target)
         .ok_or_else(|| ConfigError::new("target", quoted(&target), names(&Target::ALL.map(Target::name))))?;
     let duration = |name| Ok(values.duration(name)?.expect("the setting has a default"));
-    /// From here on bursts of the usual size come at least twice a second.
+    /// From this rate on, there are at least two bursts a second.
     const BURSTS_FROM: u64 = 20_000;
     const BURST: u64 = 10_000;
     let rate = values.number("rate", 1, 1_000_000)?;
@@ -142,27 +147,27 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     })
 }
 
-/// The faults must fit into the run, at least one and not too many. Of the two times the one that was given is to blame.
+/// At least one fault must fit into the run, and not too many. The error names the setting that was given.
 fn check_times(plan: &Plan, values: &Values<'_>) -> Result<(), ConfigError> {
-    /// They are drawn before it begins.
-    const MOST_STRIKES: u128 = 1_000_000;
+    /// All faults are drawn before the run.
+    const MAX_FAULTS: u128 = 1_000_000;
     let Plan { every, duration, .. } = plan;
-    let blame_every = values.is_given("every");
-    let (too_many, too_few) = match blame_every {
+    let every_given = values.is_given("every");
+    let (too_many, too_few) = match every_given {
         true => (
             format!("at least a millionth of --duration ({duration:?})"),
-            format!("at most two thirds of --duration ({duration:?}), so that something happens"),
+            format!("at most two thirds of --duration ({duration:?}), so that there is at least one fault"),
         ),
         false => (
             format!("at most a million times --every ({every:?})"),
-            format!("at least one and a half times --every ({every:?}), so that something happens"),
+            format!("at least one and a half times --every ({every:?}), so that there is at least one fault"),
         ),
     };
     let takes = match duration.as_nanos() / every.as_nanos() {
-        faults if faults > MOST_STRIKES => too_many,
+        faults if faults > MAX_FAULTS => too_many,
         _ if *every + *every / 2 > *duration => too_few,
         _ => return Ok(()),
     };
-    let (name, got) = if blame_every { ("every", every) } else { ("duration", duration) };
+    let (name, got) = if every_given { ("every", every) } else { ("duration", duration) };
     Err(ConfigError::new(name, format_args!("{got:?}"), takes))
 }

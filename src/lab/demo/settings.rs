@@ -40,7 +40,7 @@ pub fn command() -> Command {
         "\
 Starts a private Redis, 2 dispatchers, 3 consumers and a publisher, kills the leader once, and audits the results.
 
-Needs nothing but a redis-server or valkey-server on this machine, and leaves nothing behind.",
+Needs only redis-server or valkey-server on this machine. Everything it starts or writes is removed at the end.",
         "\
 Example:
   oncecast demo --rate 20000 --duration 30s

@@ -12,14 +12,14 @@ use crate::base::error::Result;
 use crate::base::id::MessageId;
 use crate::base::log_sum::Sum;
 use crate::base::text::Quoted;
-use crate::lane::dialer::{Dial, LinkNews, NewLink};
-use crate::lane::link::{Failure, Incoming, Link};
+use crate::lane::dialer::{Dial, LinkNews};
+use crate::lane::link::{Failure, Incoming, Link, NewLink};
 use crate::lane::places::Place;
 use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
 use crate::lane::stream::Stream;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
-use crate::ledger::{Commit, MAX_RESULT_FIELDS, Returned, Verdict, Words};
+use crate::ledger::{Commit, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
 use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
 
 /// Messages read from one link in one round of the loop.
@@ -62,7 +62,7 @@ impl Courier {
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
             Quoted(&link.consumer),
-            self.shared.config.consumers[index],
+            self.shared.settings.consumers[index],
             held.len()
         );
         add(&self.shared.stats.links_made, 1);
@@ -149,7 +149,7 @@ impl Courier {
             return;
         };
         if self.said_same.insert(consumer.clone()) {
-            let addresses = &self.shared.config.consumers;
+            let addresses = &self.shared.settings.consumers;
             log::warn!(
                 "event=same-consumer consumer={} addresses={},{} setting=consumers problem=\"two addresses lead to one \
                  consumer, or two consumers have one --consumer-id\"",
@@ -214,7 +214,17 @@ impl Courier {
         let reason: Arc<str> = reason.into();
         let returned = ids.into_iter().map(|(id, delivery)| {
             self.table.set_away(id);
-            (Returned { id, verdict, delivery, let_go: false, consumer: consumer.clone(), reason: reason.clone() }, 0)
+            (
+                Returned {
+                    id,
+                    verdict,
+                    delivery,
+                    hold: Hold::Held,
+                    consumer: consumer.clone(),
+                    reason: reason.clone(),
+                },
+                0,
+            )
         });
         let returned: Vec<_> = returned.collect();
         if !returned.is_empty() {
@@ -225,7 +235,7 @@ impl Courier {
     pub(super) fn list_members(&mut self) {
         let members: Vec<String> = self.links.iter().flatten().map(|link| link.consumer.to_string()).collect();
         *self.shared.stats.linked.lock() = self.links.iter().flatten().map(|link| link.figures.clone()).collect();
-        self.shared.board.hurry();
+        self.shared.note_change();
         // Only the newest list counts.
         self.outbox.retain(|task| !matches!(task, Task::Members(_)));
         self.outbox.push_back(Task::Members(members));
@@ -347,7 +357,7 @@ impl Courier {
 
     /// Pings, and gives up what is silent.
     pub(super) fn tend_links(&mut self) {
-        let timeout = self.shared.config.link_timeout;
+        let timeout = self.shared.settings.link_timeout;
         let now = Instant::now();
         let since = now.duration_since(self.tended);
         if since < (timeout / 20).min(PATIENCE) {

@@ -11,10 +11,10 @@ use super::{CommitTask, Courier, News, Task};
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::lane::link::Link;
 use crate::lane::places::{ADOPTED, Held, Place};
-use crate::lane::stats::{DispatcherStats, add};
+use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, Whereabouts};
-use crate::ledger::{Commit, Pending, Returned, Verdict};
+use crate::ledger::{Commit, Hold, Pending, Returned, Verdict};
 use crate::wire::{ErrorCode, REJECT};
 
 /// What a result that waits to be recorded costs beside its fields, about.
@@ -24,7 +24,7 @@ const COMMIT_BYTES: usize = 96;
 pub(super) type Mistake = (ErrorCode, String);
 
 /// Notes something that a consumer has said of a message that it was not given.
-pub(super) fn note_stray(stats: &DispatcherStats, link: &mut Link, id: MessageId) -> Result<(), Mistake> {
+pub(super) fn note_stray(stats: &LaneStats, link: &mut Link, id: MessageId) -> Result<(), Mistake> {
     add(&stats.stray_answers, 1);
     if link.strays.note(id, Instant::now()) {
         return Ok(());
@@ -103,7 +103,7 @@ impl Courier {
         let consumer = link.consumer.clone();
         let reason = "acknowledged, and still pending".into();
         let verdict = Verdict::Unused;
-        self.give_back_one(Returned { id, verdict, delivery: ADOPTED, let_go: false, consumer, reason }, 0);
+        self.give_back_one(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer, reason }, 0);
     }
 
     /// An answer for a message without a place at this consumer.
@@ -128,8 +128,8 @@ impl Courier {
         };
         let delay_ms = if delay_ms == REJECT { 0 } else { delay_ms };
         let (consumer, reason) = (link.consumer.clone(), reason.into());
-        let let_go = held.delivery != ADOPTED;
-        self.give_back_one(Returned { id, verdict, delivery: held.delivery, let_go, consumer, reason }, delay_ms);
+        let hold = if held.delivery == ADOPTED { Hold::Held } else { Hold::Released };
+        self.give_back_one(Returned { id, verdict, delivery: held.delivery, hold, consumer, reason }, delay_ms);
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl Courier {
     pub(super) fn bury(&mut self, message: &Pending, loss: Loss) {
         let (id, delivery) = (message.id, message.delivery - 1);
         let Loss { consumer, reason } = loss;
-        let returned = Returned { id, verdict: Verdict::Failed, delivery, let_go: false, consumer, reason };
+        let returned = Returned { id, verdict: Verdict::Failed, delivery, hold: Hold::Held, consumer, reason };
         self.give_back_one(returned, 0);
     }
 

@@ -5,11 +5,10 @@ use crossbeam_channel::bounded;
 use super::choice::MAX_RUN;
 use super::*;
 use crate::base::budget::Budget;
-use crate::cli::{self, Parsed};
-use crate::lane::Dispatcher;
 use crate::lane::dialer::Dialers;
 use crate::lane::link::tests::{link, message};
 use crate::lane::table::{Loss, Whereabouts};
+use crate::lane::tests::lane_of;
 
 /// A courier with links to peers that read nothing. In the order in which they must go.
 struct Rig {
@@ -21,10 +20,7 @@ struct Rig {
 impl Rig {
     fn new(prefetches: &[u32]) -> Rig {
         let addresses: Vec<String> = (1..=prefetches.len()).map(|port| format!("127.0.0.1:{port}")).collect();
-        let args = ["oncecast-dispatcher", "--consumers", &addresses.join(",")].map(std::ffi::OsString::from);
-        let Ok(Parsed::Run(config)) = cli::DISPATCHER.parse(args, &|_| None) else { panic!("good settings") };
-        let dispatcher = Dispatcher::new(config);
-        let shared = dispatcher.shared();
+        let shared = &lane_of(addresses);
         let dialers = Dialers::start(shared).expect("threads");
         let channels = CourierChannels {
             arrivals: bounded(1).1,

@@ -1,57 +1,61 @@
--- Records results: a message that is still pending is removed and its result stored, any other is dropped.
+-- Records results: a message that is still pending is removed and its result stored; any other is dropped.
 -- KEYS  pending, processed, attempts; to raise the recall, or for a leader, recall; for a leader epoch
--- ARGV  epoch of the caller ('' for a consumer, which needs no fence: the removal decides), result limit (0: none),
---       id to raise the recall to ('' for none, 'recorded' for the highest of those recorded here),
---       then for each message: id, number of values n, n values
---       (name, value, …); n = 0 stores nothing
+-- ARGV  my_epoch: '' for a consumer, which needs no fence: the removal decides
+--       result_maxlen: how many results the stream keeps, 0 for all
+--       raise_to: the id to raise the recall to, '' for none, 'recorded' for the highest of those recorded here
+--       then for each message: id, number of values n, n values (name, value, …); with n = 0 nothing is stored
 -- Gives {number recorded, ids that were not pending, …} | {'STALE', epoch}
-if ARGV[1] ~= '' then
-  local epoch = redis.call('GET', KEYS[5])
-  if epoch ~= ARGV[1] then
+local pending_key, processed_key, attempts_key, recall_key, epoch_key = unpack(KEYS)
+local my_epoch, result_maxlen, raise_to = unpack(ARGV, 1, 3)
+local FIRST = 4
+if my_epoch ~= '' then
+  local epoch = redis.call('GET', epoch_key)
+  if epoch ~= my_epoch then
     return {'STALE', epoch or ''}
   end
 end
--- A script is not rolled back, and any command may be refused. So what can't be undone is proven first, by forms that change
--- nothing, and comes last. This also lets the script go on when Redis is full: its first write needs no memory.
-redis.call('ZREMRANGEBYSCORE', KEYS[1], 1, 0)
--- Only redelivered messages have a count, so mostly there is none to clear.
-local counted = redis.call('EXISTS', KEYS[3]) == 1
+-- Redis does not roll a script back, and it may refuse any command. So each command whose effect can't be undone is first
+-- tried in a form that changes nothing, and is executed last. This also lets the script continue when the memory is full: its
+-- first write needs none.
+redis.call('ZREMRANGEBYSCORE', pending_key, 1, 0)
+-- Only redelivered messages have a count, so usually there is none to clear.
+local counted = redis.call('EXISTS', attempts_key) == 1
 if counted then
-  redis.call('HDEL', KEYS[3], '')
+  redis.call('HDEL', attempts_key, '')
 end
-local raise = tonumber(ARGV[3]) or 0
-if ARGV[3] == 'recorded' then
-  local i = 4
+local raise = tonumber(raise_to) or 0
+if raise_to == 'recorded' then
+  local i = FIRST
   while i <= #ARGV do
-    if tonumber(ARGV[i]) > raise and redis.call('ZCOUNT', KEYS[1], ARGV[i], ARGV[i]) > 0 then
+    if tonumber(ARGV[i]) > raise and redis.call('ZCOUNT', pending_key, ARGV[i], ARGV[i]) > 0 then
       raise = tonumber(ARGV[i])
     end
     i = i + 2 + tonumber(ARGV[i + 1])
   end
 end
--- A transaction that was to record the same may yet arrive: it watches the recall.
+-- A transaction with the same results may still arrive. It watches the recall, so it then does nothing.
 if raise > 0 then
-  local term, before = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+ %w+) (%d+)$')
+  local term, before = string.match(redis.call('GET', recall_key) or '', '^(%d+ %w+) (%d+)$')
   if term and tonumber(before) < raise then
-    redis.call('SET', KEYS[4], string.format('%s %.0f', term, raise))
+    redis.call('SET', recall_key, string.format('%s %.0f', term, raise))
   end
 end
 local out = {0}
-local i = 4
+local i = FIRST
 while i <= #ARGV do
   local id, last = ARGV[i], i + 1 + tonumber(ARGV[i + 1])
-  if redis.call('ZCOUNT', KEYS[1], id, id) > 0 then
+  if redis.call('ZCOUNT', pending_key, id, id) > 0 then
     if last > i + 1 then
-      -- Refused it leaves its message pending: the removal comes after it, and is proven.
-      if ARGV[2] == '0' then
-        redis.call('XADD', KEYS[2], '*', unpack(ARGV, i + 2, last))
+      -- If this is refused, the message stays pending: the removal comes after it, and was tried.
+      if result_maxlen == '0' then
+        redis.call('XADD', processed_key, '*', unpack(ARGV, i + 2, last))
       else
-        redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, i + 2, last))
+        redis.call('XADD', processed_key, 'MAXLEN', '~', result_maxlen, '*', unpack(ARGV, i + 2, last))
       end
     end
-    redis.call('ZREMRANGEBYSCORE', KEYS[1], id, id)
+    redis.call('ZREMRANGEBYSCORE', pending_key, id, id)
     if counted then
-      redis.call('HDEL', KEYS[3], id)
+      redis.call('HDEL', attempts_key, id)
     end
     out[1] = out[1] + 1
   else

@@ -1,23 +1,27 @@
--- Counts deliveries that went out again after a lost link.
+-- Counts deliveries that were repeated after a lost link.
 -- KEYS  epoch, pending, attempts
--- ARGV  my epoch, then for each message: id, number of the delivery
+-- ARGV  my_epoch, then for each message: id, number of the delivery
 -- Gives 'OK' | {'STALE', epoch}
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[1] then
+local epoch_key, pending_key, attempts_key = unpack(KEYS)
+local my_epoch = unpack(ARGV, 1, 1)
+local epoch = redis.call('GET', epoch_key)
+if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
+local FIRST = 2
 local counts = {}
-for i = 2, #ARGV, 2 do
-  -- The count of a message that is done would stay for ever. A call that comes late must not lower one.
-  if redis.call('ZCOUNT', KEYS[2], ARGV[i], ARGV[i]) > 0
-    and (tonumber(redis.call('HGET', KEYS[3], ARGV[i])) or 0) < tonumber(ARGV[i + 1]) then
-    counts[#counts + 1] = ARGV[i]
-    counts[#counts + 1] = ARGV[i + 1]
+for i = FIRST, #ARGV, 2 do
+  local id, delivery = ARGV[i], ARGV[i + 1]
+  -- The count of a message that is done would stay for ever. A call that arrives late must not lower one.
+  if redis.call('ZCOUNT', pending_key, id, id) > 0
+    and (tonumber(redis.call('HGET', attempts_key, id)) or 0) < tonumber(delivery) then
+    counts[#counts + 1] = id
+    counts[#counts + 1] = delivery
   end
 end
 if #counts > 0 then
-  -- Lets a full Redis go on.
-  redis.call('HDEL', KEYS[3], '')
-  redis.call('HSET', KEYS[3], unpack(counts))
+  -- Lets the script continue when the memory is full.
+  redis.call('HDEL', attempts_key, '')
+  redis.call('HSET', attempts_key, unpack(counts))
 end
 return 'OK'

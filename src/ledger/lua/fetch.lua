@@ -1,23 +1,27 @@
 -- Reads chosen messages, those of them that are still pending.
 -- KEYS  epoch, pending, attempts
--- ARGV  my epoch, most bytes, ids
--- Gives {'OK', ids looked at, member, number of its next delivery or false, …} | {'STALE', epoch}
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[1] then
+-- ARGV  my_epoch, most_bytes, then the ids
+-- Gives {'OK', number of ids looked at, member, number of its next delivery or false, …} | {'STALE', epoch}
+local epoch_key, pending_key, attempts_key = unpack(KEYS)
+local my_epoch, most_bytes = unpack(ARGV, 1, 2)
+local epoch = redis.call('GET', epoch_key)
+if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
-local bytes = tonumber(ARGV[2])
+local FIRST = 3
+local bytes = tonumber(most_bytes)
 local out = {'OK', 0}
-for i = 3, #ARGV do
+for i = FIRST, #ARGV do
   if bytes <= 0 then
     break
   end
-  local member = ours(redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[i], ARGV[i], 'LIMIT', 0, 16), ARGV[i])
+  local id = ARGV[i]
+  local member = ours(redis.call('ZRANGEBYSCORE', pending_key, id, id, 'LIMIT', 0, 16), id)
   if member then
     out[#out + 1] = member
-    out[#out + 1] = redis.call('HGET', KEYS[3], ARGV[i])
+    out[#out + 1] = redis.call('HGET', attempts_key, id)
     bytes = bytes - #member
   end
-  out[2] = i - 2
+  out[2] = i - FIRST + 1
 end
 return out

@@ -1,8 +1,12 @@
 -- Publishes a marker, unless a newer epoch has begun: so leaders' markers rise along the stream.
--- KEYS  epoch      ARGV  my epoch, control channel, notice      Gives 'OK' | {'STALE', epoch}
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[1] then
+-- KEYS  epoch
+-- ARGV  my_epoch, control_channel, notice
+-- Gives 'OK' | {'STALE', epoch}
+local epoch_key = unpack(KEYS)
+local my_epoch, control_channel, notice = unpack(ARGV)
+local epoch = redis.call('GET', epoch_key)
+if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
-redis.call('PUBLISH', ARGV[2], ARGV[3])
+redis.call('PUBLISH', control_channel, notice)
 return 'OK'

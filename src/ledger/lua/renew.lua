@@ -1,6 +1,10 @@
 -- Prolongs the lease if it is still the caller's.
--- KEYS  leader      ARGV  lease, TTL in ms      Gives 1 if it was, 0 if not.
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+-- KEYS  leader
+-- ARGV  lease, ttl_ms
+-- Gives 1 if it was, 0 if not
+local leader_key = unpack(KEYS)
+local lease, ttl_ms = unpack(ARGV)
+if redis.call('GET', leader_key) == lease then
+  return redis.call('PEXPIRE', leader_key, ttl_ms)
 end
 return 0

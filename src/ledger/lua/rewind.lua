@@ -1,16 +1,20 @@
--- Moves the cursor back over messages that could not be added; if it is not where they left it, nothing is to be done.
+-- Moves the cursor back over messages that could not be added, if it is still where the failed intake left it.
 -- KEYS  epoch, cursor
--- ARGV  my epoch, the cursor as it was moved, the cursor before that ('' for none)
+-- ARGV  my_epoch
+--       moved: the cursor as it was moved
+--       before: the cursor before that, '' for none
 -- Gives 'OK' | {'STALE', epoch}
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[1] then
+local epoch_key, cursor_key = unpack(KEYS)
+local my_epoch, moved, before = unpack(ARGV)
+local epoch = redis.call('GET', epoch_key)
+if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
-if redis.call('GET', KEYS[2]) == ARGV[2] then
-  if ARGV[3] == '' then
-    redis.call('DEL', KEYS[2])
+if redis.call('GET', cursor_key) == moved then
+  if before == '' then
+    redis.call('DEL', cursor_key)
   else
-    redis.call('SET', KEYS[2], ARGV[3])
+    redis.call('SET', cursor_key, before)
   end
 end
 return 'OK'

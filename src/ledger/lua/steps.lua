@@ -1,17 +1,17 @@
--- Stands before every script that writes: how its step happens whole or not at all.
+-- The beginning of scripts that write several keys: how such a step happens whole or not at all.
 --
 -- Redis does not roll a script back, and it may refuse any command: for a missing right, a renamed command, a key of
 -- another type, a full memory, a server that became a replica. So a script
---   1. looks, and proves what it can't do without, by forms of the same commands on the same keys that change nothing;
---   2. writes what may yet be refused for what the key holds;
---   3. last writes what can't be undone, which has been proven.
--- Under maxmemory Redis refuses a script's first write if that may need memory, and none after it. A proven removal goes
--- first where a full Redis must not hold the step up.
+--   1. reads, and tries each command that it depends on, in a form that changes nothing on the same key;
+--   2. writes what may still be refused for what the key holds;
+--   3. last makes the writes that can't be undone, all of which were tried.
+-- With full memory Redis refuses a script's first write if that may need memory, and none after it. A removal is tried first
+-- where full memory must not stop the step.
 
--- Ids and scores beyond this were not made by us: ids follow the clock, and doubles are exact up to 2^53.
+-- No dispatcher makes ids beyond this: ids follow the clock, and doubles are exact up to 2^53.
 local MOST_ID = 6755399441055744
 
--- The cursor as a dispatcher would read it; nil for anything else, which counts as none.
+-- The text, if it is a cursor that a dispatcher can have written; else nil, which counts as no cursor.
 local function cursor_in(text)
   local marker, offset, id = string.match(text or '', '^([!-~]+) (%d+) (%d+)$')
   -- A leader's marker is its epoch and a number.
@@ -22,15 +22,15 @@ local function cursor_in(text)
   return plain and text or nil
 end
 
-local function prove_removal(pending)
+local function try_removal(pending)
   redis.call('ZREMRANGEBYSCORE', pending, 1, 0)
 end
 
-local function prove_set(key)
+local function try_set(key)
   redis.call('SET', key, '', redis.call('EXISTS', key) == 1 and 'NX' or 'XX')
 end
 
--- The member with this id among those with its score; a stranger may have added others.
+-- The member with this id among those with its score; other programs may have added more.
 local function ours(members, id)
   local prefix = string.format('%016x:', tonumber(id))
   for _, member in ipairs(members) do
@@ -41,12 +41,13 @@ local function ours(members, id)
   return nil
 end
 
--- The recall with its id raised to this one, if there is a recall that does not say so; proves that it can be written.
+-- The recall with its id raised to this one; nil if there is none, or its id is as high already. Tries whether it can be
+-- written.
 local function raised(recall, id)
   local term, before = string.match(redis.call('GET', recall) or '', '^(%d+ %w+) (%d+)$')
   if not term or tonumber(before) >= id then
     return nil
   end
-  prove_set(recall)
+  try_set(recall)
   return string.format('%s %.0f', term, id)
 end

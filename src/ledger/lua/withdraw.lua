@@ -1,9 +1,13 @@
--- Removes members that were added without the cursor being moved over them. Nobody has been given them, and their ids are not
--- used again: a call that comes late finds none.
--- KEYS  epoch, pending      ARGV  my epoch, first id, last id      Gives 'OK' | {'STALE', epoch}
-local epoch = redis.call('GET', KEYS[1])
-if epoch ~= ARGV[1] then
+-- Removes members that were added without the cursor being moved over them. None of them was delivered, and their ids are not
+-- used again: a call that arrives late finds none.
+-- KEYS  epoch, pending
+-- ARGV  my_epoch, first, last (the first and the last id)
+-- Gives 'OK' | {'STALE', epoch}
+local epoch_key, pending_key = unpack(KEYS)
+local my_epoch, first, last = unpack(ARGV)
+local epoch = redis.call('GET', epoch_key)
+if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[2], ARGV[2], ARGV[3])
+redis.call('ZREMRANGEBYSCORE', pending_key, first, last)
 return 'OK'

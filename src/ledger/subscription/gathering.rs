@@ -6,8 +6,8 @@
 //! whole chunk, which is therefore bounded by [`CHUNK_BYTES`]. What is not small shares nothing, and neither does the
 //! beginning of a message over the limit, which goes another way than the rest. Pure; owned by the listener.
 
-use super::{Published, Seen};
-use crate::ledger::Payload;
+use super::seen::{Published, Seen};
+use crate::ledger::member::Payload;
 
 /// The most bytes that payloads share, and so the most that the last of them keeps.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -73,7 +73,7 @@ impl Gathering {
 mod tests {
     use super::*;
     use crate::base::id::Epoch;
-    use crate::ledger::Marker;
+    use crate::ledger::cursor::Marker;
 
     fn payloads(seen: &[Seen]) -> Vec<&Payload> {
         let payload = |seen| match seen {

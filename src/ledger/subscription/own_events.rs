@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::ledger::Keys;
+use crate::ledger::keys::Keys;
 
 /// Which messages of a channel tell of the group's own keys.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl OwnEvents {
     }
 
     /// Whether the message with this payload is one of them.
-    pub(super) fn tells(&self, payload: &[u8]) -> bool {
+    pub(super) fn is_one(&self, payload: &[u8]) -> bool {
         match self {
             OwnEvents::Keys(keys) => keys.is_own(payload),
             OwnEvents::All => true,
@@ -53,7 +53,7 @@ mod tests {
     fn events_of_the_group_s_keys_are_told_from_all_others() {
         let keys = &Arc::new(Keys::in_database("orders", 3));
         let own = |channel: &str, payload: &str| {
-            OwnEvents::on(channel, keys, 3).is_some_and(|own| own.tells(payload.as_bytes()))
+            OwnEvents::on(channel, keys, 3).is_some_and(|own| own.is_one(payload.as_bytes()))
         };
         for key in
             ["pending", "processed", "dead", "consumers", "leader", "epoch", "cursor", "recall", "attempts", "gaps"]

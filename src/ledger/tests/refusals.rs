@@ -17,6 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::script::{Script, ScriptCall};
 use super::*;
 use crate::base::refusal::Refusal;
 
@@ -193,16 +194,12 @@ fn without_the_right_to_load_a_script() {
     let renew = steps.iter().find(|step| step.name == "renew").expect("it is in the table");
     let mut caller = begin(&mut world, renew, State::Used);
     let before = world.snapshot();
-    let lease = format!("{} 5", world.id);
+    let lease = Lease { holder: world.id.to_string(), epoch: Epoch(5), by_time: false };
     // One that was never loaded, by anybody in this process.
-    let script = Script::new(RENEW.text);
-    let mut call = || {
-        caller.ledger.connection.call(
-            "testing",
-            &script,
-            &ScriptCall::new(&["messages:leader"]).bytes(&lease).show(9_000),
-        )
-    };
+    static SCRIPT: Script = Script::new(include_str!("../lua/renew.lua"));
+    let mut renewal = ScriptCall::new(&SCRIPT, &["messages:leader"]);
+    renewal.push((&lease, 9_000));
+    let mut call = || caller.ledger.connection.call("testing", &renewal);
     world.run(&["ACL", "SETUSER", "u", "-script"]);
     assert_eq!(call().expect_err("it may not").refusal(), Some(Refusal::Right));
     assert_eq!(world.snapshot(), before);

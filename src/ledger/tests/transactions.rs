@@ -53,8 +53,8 @@ fn what_is_settled_meanwhile_is_not_recorded() {
     let epoch = led(&mut f, &[1, 2, 3]);
     let mut consumer = other(&f);
     consumer.watch_recall().expect("it is watched");
-    // One that a consumer has let go of is nobody else's.
-    let nacked = Returned { let_go: true, ..returned(3, Verdict::Failed, 1) };
+    // One that its consumer has released is held by no other.
+    let nacked = Returned { hold: Hold::Released, ..returned(3, Verdict::Failed, 1) };
     f.ledger.settle(epoch, 5, &[nacked]).expect("it leads");
     assert!(record(&mut consumer, &[1]).is_some());
     f.ledger.settle(epoch, 5, &[returned(2, Verdict::Lost, 1)]).expect("it leads");
@@ -238,7 +238,7 @@ fn an_intake_that_only_moved_its_cursor_is_not_taken_for_done() {
     f.run(&["DEL", "messages:pending"]);
     f.run(&["SET", "messages:pending", "mine"]);
     let mut again = other(&f);
-    again.doubts.push(next.clone());
+    again.attempts.doubts.push(next.clone());
     let after = Cursor { last_id: MessageId(next.last_id.0 + 1), ..next.clone() };
     let error = again.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
     assert!(error.to_string().contains("messages:pending is a string"), "{error}");
@@ -258,7 +258,7 @@ fn an_intake_that_comes_late_does_nothing() {
     let before = f.ledger.cursor().expect("redis answers");
     let (next, batch) = (cursor("m", 2, 2), [arrival(2, b"x")]);
     let mut second = other(&f);
-    second.doubts.push(next.clone());
+    second.attempts.doubts.push(next.clone());
     assert!(matches!(second.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(_)));
     assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
     let late = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
@@ -277,7 +277,7 @@ fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
     let whole = cursor("m", 5, 5);
     let first_attempts = [whole.clone(), cursor("m", 5, 6)];
     let mut leader = other(&f);
-    leader.doubts = first_attempts.to_vec();
+    leader.attempts.doubts = first_attempts.to_vec();
     leader.take_doubts();
     let middle = leader.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &batch[..2]).expect("it leads");
     let Intake::Taken(middle) = middle else { panic!("{middle:?}") };
@@ -285,7 +285,7 @@ fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
     assert!(matches!(&end, Intake::Taken(end) if !first_attempts.contains(end)), "{end:?}");
     assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[1, 2, 3, 4].map(commit)).expect("redis answers").recorded, 4);
     let mut late = other(&f);
-    late.doubts = vec![whole.clone()];
+    late.attempts.doubts = vec![whole.clone()];
     let late = late.intake(epoch, before.as_ref(), &whole, &batch).expect("it leads");
     assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
     assert_eq!(counts(&mut f), (4, 1));
@@ -306,7 +306,7 @@ fn each_attempt_without_an_answer_writes_a_cursor_of_its_own() {
     for _ in 0..40 {
         let error = leader.intake(epoch, before.as_ref(), &cursor("m", 2, 2), &[arrival(2, b"x")]);
         assert!(error.expect_err("it is cut off").is_broken_off());
-        written.extend(leader.doubts.last().cloned());
+        written.extend(leader.attempts.doubts.last().cloned());
     }
     hangs_up.join().expect("it does not panic");
     assert!(written.is_sorted_by(|one, next| one.last_id < next.last_id), "{written:?}");

@@ -1,5 +1,5 @@
-//! Panics as log lines. The default is to write them to standard error from the thread that panics, which would wait
-//! there if nobody reads; and a line without a level and an instance is one that no collector finds.
+//! Panics as log lines. By default, a panic is written to standard error by the thread that panics, which would wait
+//! there if nobody reads; and no collector finds a line without a level and an instance.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Quoted;
+use crate::base::text::Quoted;
 
-/// The most panics that are told in a [`WINDOW`]: a handler may panic on each message.
-const MOST_TOLD: u64 = 10;
+/// The most panics that are logged in a [`WINDOW`]: a handler may panic on each message.
+const MAX_LOGGED: u64 = 10;
 /// How long panics are counted together.
 const WINDOW: Duration = Duration::from_secs(3);
 
-static TOLD: Mutex<Told> = Mutex::new(Told { since: None, panics: 0 });
+static RECENT: Mutex<Recent> = Mutex::new(Recent { since: None, panics: 0 });
 
 /// The panics of the present window.
-struct Told {
+struct Recent {
     since: Option<Instant>,
     panics: u64,
 }
@@ -26,19 +26,19 @@ struct Told {
 /// From now on panics are logged.
 pub(super) fn install() {
     panic::set_hook(Box::new(|info| {
-        let untold = TOLD.lock().count(Instant::now());
-        match untold {
-            Some(0) => tell(info),
-            Some(untold) => {
-                log::error!("event=panics-untold panics={untold}");
-                tell(info);
+        let suppressed = RECENT.lock().count(Instant::now());
+        match suppressed {
+            Some(0) => log_panic(info),
+            Some(suppressed) => {
+                log::error!("event=panics-suppressed panics={suppressed}");
+                log_panic(info);
             }
             None => {}
         }
     }));
 }
 
-fn tell(info: &PanicHookInfo<'_>) {
+fn log_panic(info: &PanicHookInfo<'_>) {
     let current = thread::current();
     let name = current.name().unwrap_or("unnamed");
     let backtrace = Backtrace::capture();
@@ -49,17 +49,17 @@ fn tell(info: &PanicHookInfo<'_>) {
     }
 }
 
-impl Told {
-    /// Counts a panic; gives how many before it were not told if it is to be told itself.
+impl Recent {
+    /// Counts a panic. `None`: it is suppressed; otherwise it is logged, after so many suppressed ones.
     fn count(&mut self, now: Instant) -> Option<u64> {
         let within = self.since.is_some_and(|since| now.saturating_duration_since(since) < WINDOW);
         if within {
             self.panics += 1;
-            return (self.panics <= MOST_TOLD).then_some(0);
+            return (self.panics <= MAX_LOGGED).then_some(0);
         }
-        let untold = self.panics.saturating_sub(MOST_TOLD);
-        *self = Told { since: Some(now), panics: 1 };
-        Some(untold)
+        let suppressed = self.panics.saturating_sub(MAX_LOGGED);
+        *self = Recent { since: Some(now), panics: 1 };
+        Some(suppressed)
     }
 }
 
@@ -68,12 +68,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_panics_some_are_told_and_the_others_counted() {
-        let mut told = Told { since: None, panics: 0 };
+    fn of_many_panics_some_are_logged_and_the_others_counted() {
+        let mut recent = Recent { since: None, panics: 0 };
         let begin = Instant::now();
-        let all: Vec<Option<u64>> = (0..MOST_TOLD + 3).map(|_| told.count(begin)).collect();
-        assert_eq!(all.iter().filter(|told| **told == Some(0)).count() as u64, MOST_TOLD);
-        assert_eq!(told.count(begin + WINDOW), Some(3));
-        assert_eq!(told.count(begin + WINDOW), Some(0));
+        let all: Vec<Option<u64>> = (0..MAX_LOGGED + 3).map(|_| recent.count(begin)).collect();
+        assert_eq!(all.iter().filter(|suppressed| **suppressed == Some(0)).count() as u64, MAX_LOGGED);
+        assert_eq!(recent.count(begin + WINDOW), Some(3));
+        assert_eq!(recent.count(begin + WINDOW), Some(0));
     }
 }

@@ -1,12 +1,12 @@
 //! The lines on their way to standard error, and the thread `log` that writes them.
 //!
-//! Whoever logs only puts a line here and never waits: a standard error that nobody reads blocks the writer alone. The
-//! queue has room for [`MAX_QUEUED_LINES`] and [`MAX_QUEUED_BYTES`]; what finds none is dropped and counted, and a line
-//! tells the count at the place where the dropped ones would have stood. A quarter of the room is kept for warnings and
-//! errors, so that a flood of details does not crowd them out.
+//! A thread that logs only puts a line here and never waits: a standard error that nobody reads blocks the writer
+//! alone. The queue holds at most [`MAX_QUEUED_LINES`] and [`MAX_QUEUED_BYTES`]. Lines beyond that are dropped and
+//! counted, and a line reports the count in their place. A quarter of the room is kept for warnings and errors, so that
+//! a flood of details does not crowd them out.
 //!
-//! The writer is not joined: it may be blocked for good. [`Queue::flush`] gives it time instead. Weak at: lines that are
-//! still here when the process is killed are lost.
+//! The writer is not joined: it may be blocked for good. [`Queue::flush`] gives it time instead. Limitations: lines
+//! that are still here when the process is killed are lost.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -37,7 +37,7 @@ pub(super) enum Importance {
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    waiting: Mutex<Waiting>,
     /// There is something to write.
     filled: Condvar,
     /// Everything is written.
@@ -45,7 +45,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Waiting {
     entries: VecDeque<Entry>,
     lines: usize,
     bytes: usize,
@@ -65,42 +65,42 @@ enum Entry {
 }
 
 impl Queue {
-    /// Starts the thread `log`, which writes to `out`; `told` makes the line that tells how many were dropped.
+    /// Starts the thread `log`, which writes to `out`; `report` makes the line that reports how many were dropped.
     pub(super) fn start(
         out: impl Write + Send + 'static,
-        told: impl Fn(u64) -> Vec<u8> + Send + 'static,
+        report: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> io::Result<Arc<Queue>> {
         let queue = Arc::new(Queue::default());
-        let writer = Writer { queue: queue.clone(), out, told };
+        let writer = Writer { queue: queue.clone(), out, report };
         thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
         Ok(queue)
     }
 
     /// Puts a line, its end included, in the queue, or drops and counts it.
     pub(super) fn push(&self, importance: Importance, line: Vec<u8>) {
-        let mut state = self.state.lock();
-        if state.has_room(importance, line.len()) {
-            let dropped = std::mem::take(&mut state.dropped);
+        let mut waiting = self.waiting.lock();
+        if waiting.has_room(importance, line.len()) {
+            let dropped = std::mem::take(&mut waiting.dropped);
             if dropped > 0 {
-                state.entries.push_back(Entry::Dropped(dropped));
+                waiting.entries.push_back(Entry::Dropped(dropped));
             }
-            state.lines += 1;
-            state.bytes += line.len();
-            state.entries.push_back(Entry::Line(line));
+            waiting.lines += 1;
+            waiting.bytes += line.len();
+            waiting.entries.push_back(Entry::Line(line));
         } else {
-            state.dropped += 1;
+            waiting.dropped += 1;
         }
-        drop(state);
+        drop(waiting);
         self.filled.notify_one();
     }
 
     /// Waits until everything is written, at most `limit`. Says whether it is.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
-        let mut state = self.state.lock();
-        while !state.is_idle() {
-            if self.idle.wait_until(&mut state, deadline).timed_out() {
-                return state.is_idle();
+        let mut waiting = self.waiting.lock();
+        while !waiting.is_idle() {
+            if self.idle.wait_until(&mut waiting, deadline).timed_out() {
+                return waiting.is_idle();
             }
         }
         true
@@ -108,20 +108,20 @@ impl Queue {
 
     /// Waits for the next entry; what was taken before is written.
     fn next(&self) -> Entry {
-        let mut state = self.state.lock();
-        state.writing = false;
+        let mut waiting = self.waiting.lock();
+        waiting.writing = false;
         loop {
-            if let Some(entry) = state.take() {
-                state.writing = true;
+            if let Some(entry) = waiting.take() {
+                waiting.writing = true;
                 return entry;
             }
             self.idle.notify_all();
-            self.filled.wait(&mut state);
+            self.filled.wait(&mut waiting);
         }
     }
 }
 
-impl State {
+impl Waiting {
     fn has_room(&self, importance: Importance, bytes: usize) -> bool {
         let (lines, most) = match importance {
             Importance::Urgent => (MAX_QUEUED_LINES, MAX_QUEUED_BYTES),
@@ -150,7 +150,7 @@ impl State {
 struct Writer<W, T> {
     queue: Arc<Queue>,
     out: W,
-    told: T,
+    report: T,
 }
 
 impl<W: Write, T: Fn(u64) -> Vec<u8>> Writer<W, T> {
@@ -159,7 +159,7 @@ impl<W: Write, T: Fn(u64) -> Vec<u8>> Writer<W, T> {
         loop {
             let line = match self.queue.next() {
                 Entry::Line(line) => line,
-                Entry::Dropped(lines) => (self.told)(lines),
+                Entry::Dropped(lines) => (self.report)(lines),
             };
             self.write(&line);
         }
@@ -173,39 +173,10 @@ impl<W: Write, T: Fn(u64) -> Vec<u8>> Writer<W, T> {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(WRITE_AGAIN),
-                // Nobody is left to read it, and there is nowhere else to say so.
+                // The reader is gone, and there is no other place to report it.
                 Err(_) => return,
             }
         }
-    }
-}
-
-/// Gathers what simplelog writes and puts each line into the queue whole.
-#[derive(Debug)]
-pub(super) struct QueueWriter {
-    queue: Arc<Queue>,
-    importance: Importance,
-    begun: Vec<u8>,
-}
-
-impl QueueWriter {
-    pub(super) fn new(queue: Arc<Queue>, importance: Importance) -> QueueWriter {
-        QueueWriter { queue, importance, begun: Vec::new() }
-    }
-}
-
-impl Write for QueueWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.begun.extend_from_slice(bytes);
-        if self.begun.ends_with(b"\n") {
-            self.queue.push(self.importance, std::mem::take(&mut self.begun));
-        }
-        Ok(bytes.len())
-    }
-
-    /// Nothing to do: whole lines are in the queue already, and waiting for them is [`Queue::flush`]'s part.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -236,17 +207,17 @@ mod tests {
     fn gated() -> (Arc<Queue>, Sender<()>, Receiver<String>) {
         let (permits, permitted) = bounded(0);
         let (sender, written) = unbounded();
-        let told = |lines| format!("dropped {lines}\n").into_bytes();
-        (Queue::start(Gate(permitted, sender), told).expect("a thread"), permits, written)
+        let report = |lines| format!("dropped {lines}\n").into_bytes();
+        (Queue::start(Gate(permitted, sender), report).expect("a thread"), permits, written)
     }
 
     fn wait_until_blocked(queue: &Queue) {
-        let blocked = || Ok(queue.state.lock().writing.then_some(()));
+        let blocked = || Ok(queue.waiting.lock().writing.then_some(()));
         crate::lab::wait_until(SOON, "the writer to be blocked", blocked).expect("it takes the first line");
     }
 
     #[test]
-    fn a_blocked_writer_holds_up_nobody_and_the_dropped_lines_are_told() {
+    fn a_blocked_writer_stalls_nobody_and_the_dropped_lines_are_reported() {
         let (queue, permits, written) = gated();
         queue.push(Importance::Routine, b"first\n".to_vec());
         wait_until_blocked(&queue);
@@ -278,11 +249,11 @@ mod tests {
             queue.push(Importance::Urgent, line());
         }
         queue.push(Importance::Urgent, b"!".to_vec());
-        assert_eq!(queue.state.lock().bytes, MAX_QUEUED_BYTES);
+        assert_eq!(queue.waiting.lock().bytes, MAX_QUEUED_BYTES);
         drop(permits);
         assert!(queue.flush(SOON));
         assert_eq!(written.try_iter().last().as_deref(), Some("dropped 1\n"));
-        assert_eq!(queue.state.lock().bytes, 0);
+        assert_eq!(queue.waiting.lock().bytes, 0);
     }
 
     #[test]
@@ -294,17 +265,5 @@ mod tests {
         permits.send(()).expect("the writer waits for it");
         assert!(queue.flush(SOON));
         assert_eq!(written.try_iter().count(), 1);
-    }
-
-    #[test]
-    fn pieces_become_whole_lines() {
-        let (queue, permits, written) = gated();
-        drop(permits);
-        let mut writer = QueueWriter::new(queue.clone(), Importance::Routine);
-        for piece in ["event=", "x", "\n"] {
-            writer.write_all(piece.as_bytes()).expect("it takes every write");
-        }
-        assert!(queue.flush(SOON));
-        assert_eq!(written.try_iter().collect::<Vec<_>>(), ["event=x\n"]);
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::http::Deadlined;
+use super::deadlined::Deadlined;
 use super::settings::metrics_addr;
 use crate::base::error::Result;
 use crate::base::setting::ConfigError;

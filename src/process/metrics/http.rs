@@ -1,10 +1,10 @@
-//! A small HTTP server for `/metrics`, `/healthz`, `/readyz` and what else a program shows: GET and HEAD only, one request on
-//! a connection, all bounded.
+//! A small HTTP server for `/metrics`, `/healthz`, `/readyz` and what else a program shows: GET and HEAD only, one
+//! request on a connection, all bounded.
 //!
-//! One thread accepts, and a short-lived thread answers each connection. A connection gets [`REQUEST_TIME`] for everything,
-//! reading, answering and closing, however slowly its peer sends or reads. At most [`MAX_CONNECTIONS`] are open: to make room
-//! for another the oldest is closed, since what answers at once, `/healthz` above all, must not wait for peers that are slow.
-//! There is no TLS and no password: the address belongs on a private network.
+//! One thread accepts, and a short-lived thread answers each connection. A connection gets [`REQUEST_TIME`] for
+//! everything, reading, answering and closing, however slowly its peer sends or reads. At most [`MAX_CONNECTIONS`] are
+//! open: to make room for another the oldest is closed, since what answers at once, `/healthz` above all, must not wait
+//! for peers that are slow. There is no TLS and no password: the address belongs on a private network.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Site;
+use super::deadlined::Deadlined;
+use super::site::Site;
 use crate::base::error::{Error, Result};
 use crate::base::text::Quoted;
 
@@ -297,43 +298,5 @@ fn page(path: &str, site: &Site) -> Response {
                 Response::plain("404 Not Found", format!("there is /metrics, /healthz, /readyz{more}"))
             }
         },
-    }
-}
-
-/// A socket whose reads and writes all end by one deadline.
-pub(super) struct Deadlined<'a> {
-    pub(super) socket: &'a TcpStream,
-    pub(super) deadline: Instant,
-}
-
-impl Deadlined<'_> {
-    fn left(&self) -> io::Result<Option<Duration>> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
-    }
-}
-
-impl Read for Deadlined<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.socket.set_read_timeout(self.left()?)?;
-            match self.socket.read(buffer) {
-                // A process that was stopped and continued sees this; the deadline still holds.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome,
-            }
-        }
-    }
-}
-
-impl Write for Deadlined<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // write_all() repeats after an interruption, and each turn looks at the deadline again.
-        self.socket.set_write_timeout(self.left()?)?;
-        self.socket.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.socket.flush()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Metrics;
+use super::registry::Metrics;
 
 /// Whether the program can do its work now; the reason if not.
 type Ready = dyn Fn() -> std::result::Result<(), String> + Send + Sync;

@@ -51,7 +51,9 @@ fn numbers_are_read_when_they_are_asked_for() {
     metrics.counter("messages_seen", "Messages seen", move || read.load(Ordering::Relaxed));
     let read = seen.clone();
     metrics.gauge("pending", "Messages pending", move || read.load(Ordering::Relaxed));
-    metrics.gauges("in_flight", "In flight", "consumer", || vec![("a:1".to_owned(), 3), ("b\"\n".to_owned(), 0)]);
+    metrics.series(Kind::Gauge, "in_flight", "In flight", || {
+        [("a:1", 3), ("b\"\n", 0)].map(|(name, n)| (vec![("consumer", name.to_owned())], Number::Whole(n))).into()
+    });
     let times = Arc::new(Histogram::default());
     let read = times.clone();
     metrics.histogram("delivery_seconds", "Intake to ACK", move || read.read());
@@ -230,7 +232,9 @@ fn peers_that_do_not_read_make_room_for_others() {
 fn a_peer_that_does_not_read_costs_its_time_alone() {
     let mut metrics = Metrics::new();
     // More than the sockets' buffers hold.
-    metrics.gauges("many", "Many", "n", || (0..500_000).map(|n| (format!("{n:0>40}"), n)).collect());
+    metrics.series(Kind::Gauge, "many", "Many", || {
+        (0..500_000).map(|n| (vec![("n", format!("{n:0>40}"))], Number::Whole(n))).collect()
+    });
     let server = serve(metrics);
     let mut deaf = connect(&server);
     deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();

@@ -1,19 +1,19 @@
-//! `oncecast-dispatcher`: a lane as a service.
+//! `oncecast-dispatcher`: the process that runs a lane, reports on it, and tells systemd and Prometheus how it is.
+//!
+//! ```text
+//!  main ── signals, supervision, ordered shutdown          service
+//!   ├─ a lane ────────── see `lane`
+//!   ├─ reporter ──────── reports once a second how the lane is, and checks the group's status
+//!   └─ metrics ───────── /metrics, /healthz, /readyz, the status page
+//! ```
 
+mod board;
+mod exposition;
+mod health;
+mod hosted;
+mod rates;
+mod reporter;
+mod service;
 pub mod settings;
 
-use self::settings::DispatcherConfig;
-use crate::base::error::Result;
-use crate::base::shutdown::shutdown_channel;
-use crate::lane::Dispatcher;
-use crate::process::log;
-
-/// Runs the dispatcher until it is asked to stop. Gives the exit code.
-pub fn run(config: DispatcherConfig) -> Result<u8> {
-    let level = config.common.log_level;
-    let dispatcher = Dispatcher::new(config);
-    let _log = log::init(level, dispatcher.shared().id.as_str(), "starting")?;
-    let (handle, requests) = shutdown_channel();
-    handle.on_signals()?;
-    dispatcher.run(requests).map(|()| 0)
-}
+pub use self::service::run;

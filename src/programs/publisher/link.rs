@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use crate::base::backoff::Backoff;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, Step};
 use crate::base::text::Quoted;
 use crate::ledger::{Command, Connection, Server};
 
@@ -78,7 +78,7 @@ impl Link {
             return Ok(false);
         }
         if self.state == State::Down {
-            match self.connection.query("connecting", Command::of(&["PING"])) {
+            match self.connection.query(Step::Connecting, Command::of(&["PING"])) {
                 Ok(_) => {
                     self.state = State::Trying;
                     self.reached = true;
@@ -109,7 +109,7 @@ impl Link {
             let receivers: Option<Vec<u64>> = replies.iter().map(receivers).collect();
             receivers.filter(|receivers| receivers.len() == count).ok_or_else(|| Error::Answer {
                 server: self.connection.server().shown().to_owned(),
-                doing: "publishing",
+                step: "publishing".into(),
                 got: "something else than numbers of receivers".to_owned(),
             })
         });

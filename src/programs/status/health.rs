@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{DEATHS_WINDOW, MANY_DEATHS, Status};
+use super::state::{MANY_DEATHS, Member, Status};
+use crate::lane::DEATHS_WINDOW;
 use crate::ledger::overview::Part;
 
+/// The exit code for a group that needs attention.
+pub const NEEDS_ATTENTION: u8 = 3;
 /// The most addresses that one sentence names.
 const SHOWN_ADDRESSES: usize = 10;
 
@@ -109,9 +112,8 @@ impl Status {
             if !report.consumers.is_empty() && !report.missing.is_empty() {
                 notes.push(format!("consumers that are not connected{}", tried(&report.missing)));
             }
-            let disagrees = |member: &&super::Member| {
-                member.report.as_ref().is_some_and(|other| other.agreement != report.agreement)
-            };
+            let disagrees =
+                |member: &&Member| member.report.as_ref().is_some_and(|other| other.agreement != report.agreement);
             let others = self.members.iter().filter(disagrees).map(|member| member.id.as_str());
             notes.extend(others.map(|id| format!("{id} has another --channel or other --consumers than the leader")));
         }
@@ -127,6 +129,11 @@ impl Status {
             notes.push(format!("dead letters: {}, in the stream {}:dead", self.snapshot.dead, self.group));
         }
         notes
+    }
+
+    /// 0 if all is well.
+    pub fn exit_code(&self) -> u8 {
+        if self.problems().is_empty() { 0 } else { NEEDS_ATTENTION }
     }
 
     /// What is left out, by the command that is refused.

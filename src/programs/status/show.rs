@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::report::{ConsumerReport, Rates, tenths};
-use super::{Member, SHOWN_GAPS, Status};
+use super::state::{Member, SHOWN_GAPS, Status};
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::base::text::{Escaped, Quoted, is_plain};
 use crate::ledger::Cursor;

@@ -1,10 +1,15 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::report::ConsumerReport;
+use super::report::{ConsumerReport, Rates, Report};
 use super::*;
 use crate::base::id::{Epoch, MessageId};
+use crate::ledger::Lease;
+use crate::ledger::overview::{Part, Snapshot};
+use crate::ledger::reading::RecordedGap;
+use crate::ledger::server_check::Warning;
 
 /// Looked at two seconds after 1970 began.
 fn status() -> Status {
@@ -151,8 +156,8 @@ fn what_comes_from_redis_stays_in_its_line_and_steers_no_terminal() {
     status.settings.push(Warning::OldVersion { version: HOSTILE.to_owned() });
     let steering = |c: char| c != '\n' && !crate::base::text::is_plain(c);
     let text = status.to_string();
-    // One line more for each of: the problem, that of the channels, consumers that are not connected, and that address, the
-    // warning; and dispatchers now disagree about nothing else.
+    // One line more for each of: the problem, that of the channels, consumers that are not connected, and that address,
+    // the warning; and dispatchers now disagree about nothing else.
     assert_eq!((text.lines().count(), text.contains(steering)), (clean + 5, false), "{text}");
     let json = json_text(&status.to_json());
     assert!(!json.contains(|c| !crate::base::text::is_plain(c)), "{json}");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use oncecast::base::id::MessageId;
-use oncecast::lab::{ChildProcess, Cluster, Member, ports};
+use oncecast::lab::{ChildProcess, Cluster, Node, ports};
 use oncecast::wire::{ErrorCode, Field, Frame, REJECT};
 use oncecast::{Consumer, Delivery, Outcome};
 use tungstenite::Message;
@@ -15,7 +15,7 @@ use crate::support::peer::{Heard, Line, Peer};
 use crate::support::proxy::Proxy;
 use crate::support::scripted_group::{Scripted, wait_until_listed};
 use crate::support::{
-    DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, occurrences, options,
+    DEADLINE, RunningConsumer, assert_each_once, bare_cluster, client_of, cluster_of, dispatcher, occurrences, options,
     publish, publish_payloads, recorded_ids, resident_bytes, run, state, stream, wait_for_intake, wait_until,
     wait_until_done, wait_until_in_sync,
 };
@@ -29,12 +29,12 @@ fn a_restarted_consumer_is_listed_and_used_again() {
     let mut cluster = cluster_of(options(2, 3, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_listed(connection, &["c0", "c1", "c2"]);
-    cluster.kill_member(Member::Consumer(1)).unwrap();
+    cluster.kill_node(Node::Consumer(1)).unwrap();
     wait_until_listed(connection, &["c0", "c2"]);
     publish(connection, "without", 0..300);
     wait_until_done(connection, 300);
     assert_eq!(results_of(connection, "c1"), 0);
-    cluster.start_member(Member::Consumer(1)).unwrap();
+    cluster.start_node(Node::Consumer(1)).unwrap();
     wait_until_listed(connection, &["c0", "c1", "c2"]);
     publish(connection, "with", 0..300);
     wait_until_done(connection, 600);
@@ -42,8 +42,8 @@ fn a_restarted_consumer_is_listed_and_used_again() {
     // A change of leader rewrites the list; who is dead by then is not in it.
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
     wait_until_in_sync(connection, 2);
-    cluster.kill_member(leader).unwrap();
-    cluster.kill_member(Member::Consumer(2)).unwrap();
+    cluster.kill_node(leader).unwrap();
+    cluster.kill_node(Node::Consumer(2)).unwrap();
     crate::support::wait_for_another_leader(&mut cluster, &lease);
     wait_until_listed(connection, &["c0", "c1"]);
 }
@@ -52,10 +52,10 @@ fn a_restarted_consumer_is_listed_and_used_again() {
 fn one_at_a_time_goes_in_order() {
     let mut cluster = cluster_of(options(2, 1, "", "--concurrency 1 --prefetch 1"));
     let connection = &mut client_of(&mut cluster);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
+    cluster.kill_node(Node::Consumer(0)).unwrap();
     publish(connection, "m", 0..500);
     wait_for_intake(connection);
-    cluster.start_member(Member::Consumer(0)).unwrap();
+    cluster.start_node(Node::Consumer(0)).unwrap();
     publish(connection, "m", 500..1_000);
     wait_until_done(connection, 1_000);
     assert_eq!(recorded_ids(connection), (0..1_000).map(|n| format!("m{n}")).collect::<Vec<_>>());
@@ -69,12 +69,12 @@ fn a_consumer_that_is_asked_to_stop_under_load_fails_no_message() {
     let load = Load::start(&cluster.redis().url(), "m", 4_000);
     for consumer in [0, 1] {
         load.wait_for_more(1_000);
-        let log = cluster.process(Member::Consumer(consumer)).unwrap().stderr().clone();
-        cluster.stop_member(Member::Consumer(consumer), DEADLINE).expect("exit code 0");
+        let log = cluster.process(Node::Consumer(consumer)).unwrap().stderr().clone();
+        cluster.stop_node(Node::Consumer(consumer), DEADLINE).expect("exit code 0");
         let line = log.wait_for("event=stopped", DEADLINE).unwrap();
         assert!(line.contains("drained=true") && line.contains("held=0"), "{line}");
         load.wait_for_more(1_000);
-        cluster.start_member(Member::Consumer(consumer)).unwrap();
+        cluster.start_node(Node::Consumer(consumer)).unwrap();
     }
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());
@@ -309,10 +309,10 @@ fn group_of_two() -> (ChildProcess, Cluster, redis::Connection, [String; 2]) {
     (dispatcher, cluster, connection, addresses)
 }
 
-fn quick_consumer(cluster: &mut Cluster, address: &str) -> OwnConsumer {
+fn quick_consumer(cluster: &mut Cluster, address: &str) -> RunningConsumer {
     let handler = |delivery: &Delivery<'_>| Ok(Outcome::new().field("message_id", delivery.payload()));
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen(address).consumer_id("quick");
-    OwnConsumer::start(builder.concurrency(1).prefetch(8).handler(handler))
+    RunningConsumer::start(builder.concurrency(1).prefetch(8).handler(handler))
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn what_waits_behind_a_handler_that_hangs_is_done_by_others() {
     let (_dispatcher, mut cluster, mut connection, addresses) = group_of_two();
     let connection = &mut connection;
     let (gate, builder) = gated_consumer("stuck", cluster.redis().url(), &addresses[0]);
-    let _stuck = OwnConsumer::start(builder.prefetch(8).handler_timeout(Duration::from_millis(300)));
+    let _stuck = RunningConsumer::start(builder.prefetch(8).handler_timeout(Duration::from_millis(300)));
     wait_until_listed(connection, &["stuck"]);
     publish_payloads(connection, (0..8).map(|n| n.to_string()));
     wait_until("all to be taken in", || (state(connection).0 == 8).then_some(()));
@@ -344,7 +344,7 @@ fn what_waits_at_a_consumer_that_does_not_reach_redis_is_done_by_others() {
     let proxy = Proxy::to(&target);
     let near = proxy.address.clone();
     let (gate, builder) = gated_consumer("cut", format!("redis://{near}"), &addresses[0]);
-    let _cut = OwnConsumer::start(builder.prefetch(50));
+    let _cut = RunningConsumer::start(builder.prefetch(50));
     wait_until_listed(connection, &["cut"]);
     publish_payloads(connection, (0..50).map(|n| n.to_string()));
     wait_until("all to be taken in", || (state(connection).0 == 50).then_some(()));
@@ -383,7 +383,7 @@ fn more_than_fits_into_memory_waits_in_redis_and_goes_out_in_order() {
     let resident = resident_bytes(dispatcher.pid());
     let handler = |delivery: &Delivery<'_>| Ok(Outcome::new().field("message_id", &delivery.payload()[..4]));
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen(&address).consumer_id("late");
-    let _consumer = OwnConsumer::start(builder.concurrency(1).prefetch(50).handler(handler));
+    let _consumer = RunningConsumer::start(builder.concurrency(1).prefetch(50).handler(handler));
     // While the backlog is read back and there is room in memory at times: new ones must not overtake it.
     for chunk in 0..20 {
         publish_payloads(connection, (0..25).map(|n| format!("{:04}", MESSAGES + 25 * chunk + n)));

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::support::peer::Peer;
 use crate::support::proxy::Proxy;
 use crate::support::{
-    DEADLINE, OwnConsumer, bare_cluster, client_of, dispatcher, publish_payloads, run, state, stream, wait_until,
+    DEADLINE, RunningConsumer, bare_cluster, client_of, dispatcher, publish_payloads, run, state, stream, wait_until,
     wait_until_done, wait_until_in_sync,
 };
 
@@ -24,7 +24,7 @@ struct Worker {
     permits: Sender<Result<(), HandlerError>>,
     /// The numbers of the deliveries that were run.
     runs: Arc<Mutex<Vec<u16>>>,
-    consumer: OwnConsumer,
+    consumer: RunningConsumer,
     cluster: Cluster,
 }
 
@@ -40,7 +40,7 @@ impl Worker {
             Ok(Outcome::new().field("body", delivery.payload()))
         };
         let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("worker");
-        let consumer = OwnConsumer::start(builder.concurrency(2).prefetch(8).handler(handler));
+        let consumer = RunningConsumer::start(builder.concurrency(2).prefetch(8).handler(handler));
         Worker { permits, runs, consumer, cluster }
     }
 
@@ -76,7 +76,7 @@ fn breaking_links_do_not_bury_what_a_live_consumer_works_on() {
     // With one delivery allowed, and with the usual number.
     for args in ["--max-deliveries 1", ""] {
         let mut worker = Worker::start();
-        let proxy = Proxy::to(&worker.consumer.address);
+        let proxy = Proxy::to(&worker.consumer.address.to_string());
         let dispatcher = worker.dispatcher(std::slice::from_ref(&proxy.address), args);
         let connection = &mut worker.client();
         publish_payloads(connection, ["slow"]);
@@ -93,7 +93,7 @@ fn breaking_links_do_not_bury_what_a_live_consumer_works_on() {
 #[test]
 fn a_failure_after_broken_links_is_the_first_that_counts() {
     let mut worker = Worker::start();
-    let proxy = Proxy::to(&worker.consumer.address);
+    let proxy = Proxy::to(&worker.consumer.address.to_string());
     let dispatcher = worker.dispatcher(std::slice::from_ref(&proxy.address), "--max-deliveries 2");
     let connection = &mut worker.client();
     publish_payloads(connection, ["slow"]);
@@ -114,13 +114,13 @@ fn a_failure_after_broken_links_is_the_first_that_counts() {
 fn two_addresses_of_one_consumer_are_told_and_do_no_harm() {
     let mut worker = Worker::start();
     let other = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
-    let addresses = [worker.consumer.address.clone(), other];
+    let addresses = [worker.consumer.address.to_string(), other];
     let dispatcher = worker.dispatcher(&addresses, "--max-deliveries 1 --link-timeout-ms 300");
     let connection = &mut worker.client();
     publish_payloads(connection, ["slow"]);
     worker.wait_for_runs(1);
     let log = dispatcher.stderr();
-    let _proxy = Proxy::at(&addresses[1], &worker.consumer.address);
+    let _proxy = Proxy::at(&addresses[1], &addresses[0]);
     let line = log.wait_for("event=same-consumer", DEADLINE).expect("it is told");
     for part in ["consumer=worker", &addresses[0], &addresses[1], "setting=consumers", "--consumer-id"] {
         assert!(line.contains(part), "{part}: {line}");
@@ -169,7 +169,7 @@ fn a_message_that_kills_its_consumer_each_time_is_buried_at_last() {
 #[test]
 fn work_that_two_consumers_have_goes_on_at_the_one_that_is_left() {
     let mut worker = Worker::start();
-    let proxy = Proxy::to(&worker.consumer.address);
+    let proxy = Proxy::to(&worker.consumer.address.to_string());
     let other = Peer::bind("other");
     let dispatcher = worker.dispatcher(&[proxy.address.clone(), other.address()], "--max-deliveries 2");
     // Full, so that the worker gets it.

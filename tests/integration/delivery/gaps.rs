@@ -1,6 +1,6 @@
 //! Nothing silent: what cannot be promised is counted, logged and recorded as a gap, and the rest is processed.
 
-use oncecast::lab::{Member, Signal};
+use oncecast::lab::{Node, Signal};
 
 use crate::support::{
     CHANNEL, DEADLINE, assert_each_once, assert_status_shows_gap, client_of, cluster_of, dispatcher, options, publish,
@@ -8,29 +8,29 @@ use crate::support::{
     wait_until_done, wait_until_in_sync,
 };
 
-const DISPATCHERS: [Member; 2] = [Member::Dispatcher(0), Member::Dispatcher(1)];
+const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 
 #[test]
 fn what_was_taken_in_survives_all_dispatchers_and_what_nobody_heard_is_told() {
     let mut cluster = cluster_of(options(2, 1, "", ""));
     let connection = &mut client_of(&mut cluster);
-    cluster.kill_member(Member::Consumer(0)).unwrap();
+    cluster.kill_node(Node::Consumer(0)).unwrap();
     publish(connection, "before", 0..1_000);
     wait_for_intake(connection);
     let cursor: String = run(connection, &["GET", "messages:cursor"]);
     for dispatcher in DISPATCHERS {
-        cluster.kill_member(dispatcher).unwrap();
+        cluster.kill_node(dispatcher).unwrap();
     }
     wait_until("nobody to be subscribed", || {
         let heard: u64 = run(connection, &["PUBLISH", CHANNEL, "{\"message_id\":\"unheard\"}"]);
         (heard == 0).then_some(())
     });
     for dispatcher in DISPATCHERS {
-        cluster.start_member(dispatcher).unwrap();
+        cluster.start_node(dispatcher).unwrap();
     }
     cluster.wait_for_leader(DEADLINE).unwrap();
     wait_until_in_sync(connection, 2);
-    cluster.start_member(Member::Consumer(0)).unwrap();
+    cluster.start_node(Node::Consumer(0)).unwrap();
     publish(connection, "after", 0..1_000);
     wait_until_done(connection, 2_000);
     let owed = ["before", "after"].iter().flat_map(|p| (0..1_000).map(move |n| format!("{p}{n}")));
@@ -57,7 +57,7 @@ fn what_a_full_ring_drops_is_counted_exactly() {
     for chunk in 0..10 {
         publish_payloads(connection, (0..100).map(|n| payload(100 * chunk + n)));
     }
-    cluster.kill_member(leader).unwrap();
+    cluster.kill_node(leader).unwrap();
     let (standby, _) = wait_for_another_leader(&mut cluster, &lease);
     wait_for_intake(connection);
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));
@@ -117,7 +117,7 @@ fn a_leader_on_another_channel_begins_at_its_own_beginning_and_says_so() {
     for n in 0..50 {
         let () = run(connection, &["PUBLISH", "another", &format!("{{\"message_id\":\"two{n}\"}}")]);
     }
-    cluster.stop_member(Member::Dispatcher(0), DEADLINE).unwrap();
+    cluster.stop_node(Node::Dispatcher(0), DEADLINE).unwrap();
     wait_until_done(connection, 250);
     let owed: Vec<String> = (0..200).map(|n| format!("one{n}")).chain((0..50).map(|n| format!("two{n}"))).collect();
     assert_each_once(connection, &owed);

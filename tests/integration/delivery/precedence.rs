@@ -1,14 +1,14 @@
 //! What only one dispatcher has heard is not lost when another could lead, whatever Redis has lost meanwhile.
 
-use oncecast::lab::{Cluster, ClusterOptions, Member, RedisOptions, Signal};
+use oncecast::lab::{Cluster, ClusterOptions, Node, RedisOptions, Signal};
 
 use crate::support::{
     DEADLINE, assert_each_once, assert_status_shows_gap, client_of, cluster_of, options, publish, run, stream,
     subscribers, wait_until, wait_until_done, wait_until_in_sync,
 };
 
-const D0: Member = Member::Dispatcher(0);
-const D1: Member = Member::Dispatcher(1);
+const D0: Node = Node::Dispatcher(0);
+const D1: Node = Node::Dispatcher(1);
 
 /// `d0` alone has heard messages that it could not take in; Redis dies; `d1` starts, and is back before `d0` is.
 ///
@@ -19,7 +19,7 @@ fn back_before_the_one_that_knows(append_only: bool) -> Cluster {
     let mut cluster = cluster_of(ClusterOptions { redis, ..options(2, 2, "--lease-ttl-ms 20000", "") });
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
-    cluster.kill_member(D1).unwrap();
+    cluster.kill_node(D1).unwrap();
     wait_until("d0 to be alone", || (subscribers(connection) == 1).then_some(()));
     cluster
         .wait_for(DEADLINE, "d0 to lead", |cluster, seen| cluster.leader(seen).filter(|leader| *leader == D0))
@@ -34,7 +34,7 @@ fn back_before_the_one_that_knows(append_only: bool) -> Cluster {
     cluster.process(D0).unwrap().wait_for_line("OOM", DEADLINE).expect("the intake is refused");
     cluster.redis().kill().unwrap();
     cluster.signal(D0, Signal::SIGSTOP).unwrap();
-    cluster.start_member(D1).unwrap();
+    cluster.start_node(D1).unwrap();
     cluster.redis().start_again().unwrap();
     let connection = &mut client_of(&mut cluster);
     wait_until("d1 to be back", || (subscribers(connection) == 1).then_some(()));
@@ -75,7 +75,7 @@ fn a_backlog_outlives_the_cursor() {
     let mut cluster = cluster_of(options(1, 1, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);
-    cluster.stop_member(Member::Consumer(0), DEADLINE).unwrap();
+    cluster.stop_node(Node::Consumer(0), DEADLINE).unwrap();
     publish(connection, "before", 0..300);
     wait_until("all to be pending", || {
         let pending: u64 = run(connection, &["ZCARD", "messages:pending"]);
@@ -86,7 +86,7 @@ fn a_backlog_outlives_the_cursor() {
     wait_until("the gap to be told", || {
         stream(connection, "messages:gaps").iter().any(|gap| gap["reason"] == "cursor-lost").then_some(())
     });
-    cluster.start_member(Member::Consumer(0)).unwrap();
+    cluster.start_node(Node::Consumer(0)).unwrap();
     wait_until_done(connection, 600);
     assert_each_once(connection, &owed(&["before", "after"]));
 }

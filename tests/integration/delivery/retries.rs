@@ -13,7 +13,7 @@ use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::Mutex;
 
 use crate::support::{
-    DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, dispatcher, most_resident_bytes,
+    DEADLINE, RunningConsumer, assert_each_once, bare_cluster, client_of, dispatcher, most_resident_bytes,
     publish_payloads, run, state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
 };
 
@@ -23,7 +23,7 @@ type Runs = Arc<Mutex<HashMap<String, Vec<(Instant, u16)>>>>;
 /// A server, a dispatcher and a consumer with a handler of the test's.
 struct Group {
     runs: Runs,
-    consumer: OwnConsumer,
+    consumer: RunningConsumer,
     dispatcher: ChildProcess,
     cluster: Cluster,
 }
@@ -45,8 +45,8 @@ impl Group {
             Ok(Outcome::new().field("message_id", payload))
         };
         let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("tester");
-        let consumer = OwnConsumer::start(builder.concurrency(4).prefetch(64).handler(handler));
-        let dispatcher = dispatcher(&cluster, "d0", std::slice::from_ref(&consumer.address), args);
+        let consumer = RunningConsumer::start(builder.concurrency(4).prefetch(64).handler(handler));
+        let dispatcher = dispatcher(&cluster, "d0", &[consumer.address.to_string()], args);
         let mut connection = client_of(&mut cluster);
         wait_until_in_sync(&mut connection, 1);
         (Group { runs, consumer, dispatcher, cluster }, connection)
@@ -119,7 +119,7 @@ fn a_message_that_waits_for_its_delay_is_not_lost_when_leadership_moves() {
     });
     publish_payloads(&mut connection, ["later"]);
     wait_until("the delivery to be counted", || (!counted(&mut connection).is_empty()).then_some(()));
-    let _second = dispatcher(&group.cluster, "d1", std::slice::from_ref(&group.consumer.address), "");
+    let _second = dispatcher(&group.cluster, "d1", &[group.consumer.address.to_string()], "");
     wait_until_in_sync(&mut connection, 2);
     let Group { dispatcher: mut first, runs, cluster: _cluster, consumer: _consumer } = group;
     first.kill().unwrap();
@@ -340,9 +340,9 @@ fn a_handler_that_hangs_is_given_up_and_its_message_goes_on() {
     };
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("tester");
     let builder = builder.concurrency(2).prefetch(8).handler_timeout(Duration::from_millis(300)).handler(handler);
-    let consumer = OwnConsumer::start(builder);
+    let consumer = RunningConsumer::start(builder);
     let _dispatcher =
-        dispatcher(&cluster, "d0", std::slice::from_ref(&consumer.address), "--link-timeout-ms 400 --retry fixed:2s");
+        dispatcher(&cluster, "d0", &[consumer.address.to_string()], "--link-timeout-ms 400 --retry fixed:2s");
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);
     publish_payloads(connection, ["hangs", "good"]);

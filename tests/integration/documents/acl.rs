@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::support::peer::{Heard, Peer};
 use crate::support::{
-    CHANNEL, DEADLINE, OwnConsumer, client, programs, publish, publish_payloads, redis_server, run, state, stream,
+    CHANNEL, DEADLINE, RunningConsumer, client, programs, publish, publish_payloads, redis_server, run, state, stream,
     subscribers, wait_for_intake, wait_until, wait_until_in_sync,
 };
 
@@ -231,7 +231,7 @@ fn each_program_can_do_its_work_with_its_rights_and_needs_them_all() {
     };
     let own_url = url_of(&programs.server, CONSUMER, &programs.users[CONSUMER]);
     let builder = Consumer::builder().redis_url(own_url).listen("127.0.0.1:0").consumer_id("own");
-    let own = OwnConsumer::start(builder.concurrency(2).prefetch(64).handler(handler));
+    let own = RunningConsumer::start(builder.concurrency(2).prefetch(64).handler(handler));
     let peer = Peer::bind("peer");
     let consumers = format!("{},{}", own.address, peer.address());
     let mut dispatchers = BTreeMap::from([("d0", programs.dispatcher("d0", &consumers))]);

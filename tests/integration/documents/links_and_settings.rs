@@ -200,5 +200,10 @@ fn the_settings_are_those_of_the_command_lines() {
     if std::env::var_os("ONCECAST_WRITE_MAN").is_some() {
         fs::write(&path, &written).expect("the page can be written");
     }
-    assert_eq!(read(&path), written, "docs/SETTINGS.md is not what --help says; `make man` writes it anew");
+    let found = read(&path);
+    let differing = found.lines().zip(written.lines()).find(|(found, written)| found != written);
+    assert!(
+        found == written,
+        "docs/SETTINGS.md is not what --help says; `make man` writes it anew. The first difference: {differing:?}"
+    );
 }

@@ -95,7 +95,7 @@ fn the_manual_pages_are_those_of_the_command_lines() {
     // Catches a generator that leaves settings out.
     assert!(pages["oncecast-dispatcher.1"].contains("ONCECAST_CONSUMERS"));
     assert!(pages["oncecast-audit.1"].contains("ONCECAST_EXPECT"));
-    assert!(!pages.contains_key("oncecast-witness.1"), "what is hidden has no page");
+    assert!(!pages.contains_key("oncecast-chaos-consumer.1"), "what is hidden has no page");
 }
 
 /// The settings that a file explains, with the values it shows for them.

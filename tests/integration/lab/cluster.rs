@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oncecast::base::id::Epoch;
-use oncecast::lab::{Cluster, ClusterOptions, Member, Programs, Signal};
+use oncecast::lab::{Cluster, ClusterOptions, Node, Programs, Signal};
 use oncecast::ledger::Command;
 
 use crate::support::DEADLINE;
@@ -54,24 +54,24 @@ fn listens(cluster: &Cluster, consumer: usize) -> bool {
 fn members_can_be_lost_and_come_back_in_their_place() {
     let programs = StandIns::create("members");
     let mut cluster = programs.cluster();
-    let everybody = [Member::Dispatcher(0), Member::Dispatcher(1), Member::Consumer(0), Member::Consumer(1)];
+    let everybody = [Node::Dispatcher(0), Node::Dispatcher(1), Node::Consumer(0), Node::Consumer(1)];
     assert_eq!(cluster.running(), everybody);
     let addresses = format!("{},{}", cluster.address(0), cluster.address(1));
     let told = format!("--consumers {addresses} --dispatcher-id d1");
-    cluster.process(Member::Dispatcher(1)).unwrap().wait_for_line(&told, DEADLINE).unwrap();
+    cluster.process(Node::Dispatcher(1)).unwrap().wait_for_line(&told, DEADLINE).unwrap();
 
-    cluster.kill_member(Member::Consumer(1)).unwrap();
+    cluster.kill_node(Node::Consumer(1)).unwrap();
     assert!(listens(&cluster, 0) && !listens(&cluster, 1));
     assert_eq!(cluster.running(), everybody[..3]);
     cluster.must_run().expect("who was killed on purpose need not run");
-    assert!(cluster.process(Member::Consumer(1)).unwrap_err().to_string().contains("c1 does not run"));
-    cluster.start_member(Member::Consumer(1)).unwrap();
+    assert!(cluster.process(Node::Consumer(1)).unwrap_err().to_string().contains("c1 does not run"));
+    cluster.start_node(Node::Consumer(1)).unwrap();
     assert!(listens(&cluster, 1));
 
-    cluster.stop_member(Member::Dispatcher(0), DEADLINE).unwrap();
-    cluster.start_member(Member::Dispatcher(0)).unwrap();
-    cluster.process(Member::Dispatcher(0)).unwrap().wait_for_line("dispatcher", DEADLINE).unwrap();
-    cluster.signal(Member::Dispatcher(0), Signal::SIGSTOP).unwrap();
+    cluster.stop_node(Node::Dispatcher(0), DEADLINE).unwrap();
+    cluster.start_node(Node::Dispatcher(0)).unwrap();
+    cluster.process(Node::Dispatcher(0)).unwrap().wait_for_line("dispatcher", DEADLINE).unwrap();
+    cluster.signal(Node::Dispatcher(0), Signal::SIGSTOP).unwrap();
     let (url, consumer) = (cluster.redis().url(), cluster.address(0));
     cluster.stop(DEADLINE).expect("everybody ends in order, also who is paused");
     assert!(TcpStream::connect(consumer).is_err());
@@ -82,7 +82,7 @@ fn members_can_be_lost_and_come_back_in_their_place() {
 fn a_member_that_ends_by_itself_is_an_error_that_names_it() {
     let programs = StandIns::create("loss");
     let mut cluster = programs.cluster();
-    cluster.process(Member::Consumer(0)).unwrap().kill().unwrap();
+    cluster.process(Node::Consumer(0)).unwrap().kill().unwrap();
     let error = cluster.must_run().unwrap_err().to_string();
     assert!(error.contains("c0 ended with signal: 9"), "{error}");
     let error = cluster.wait_for_leader(DEADLINE).unwrap_err().to_string();
@@ -105,7 +105,7 @@ fn the_state_of_the_group_can_be_waited_for() {
     run(&["XADD", &keys.processed, "*", "message_id", "m1"]);
     run(&["ZADD", &keys.pending, "5", "0000000000000005:m2"]);
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
-    assert_eq!((leader, lease.epoch), (Member::Dispatcher(1), Epoch(17)));
+    assert_eq!((leader, lease.epoch), (Node::Dispatcher(1), Epoch(17)));
     cluster.wait_for_consumers(short).expect_err("c1 is not connected");
     run(&["RPUSH", &keys.consumers, "c1"]);
     cluster.wait_for_consumers(DEADLINE).unwrap();
@@ -114,7 +114,7 @@ fn the_state_of_the_group_can_be_waited_for() {
     run(&["DEL", &keys.pending]);
     assert_eq!(cluster.wait_for_results(1, DEADLINE).unwrap().processed, 1);
 
-    cluster.kill_member(Member::Dispatcher(1)).unwrap();
+    cluster.kill_node(Node::Dispatcher(1)).unwrap();
     let snapshot = cluster.view().snapshot().unwrap();
     assert_eq!(cluster.leader(&snapshot), None, "the lease stands longer than its killed holder");
 }

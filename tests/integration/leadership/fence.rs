@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 
 use oncecast::base::id::{Epoch, MessageId};
-use oncecast::lab::{Member, Signal};
+use oncecast::lab::{Node, Signal};
 use oncecast::wire::{ErrorCode, Frame};
 use oncecast::{Consumer, Delivery, Outcome};
 
 use crate::support::load::Load;
 use crate::support::peer::{Heard, Line};
 use crate::support::{
-    DEADLINE, OwnConsumer, assert_each_once, client_of, cluster_of, elect, options, redis_server, stream,
+    DEADLINE, RunningConsumer, assert_each_once, client_of, cluster_of, elect, options, redis_server, stream,
     wait_for_another_leader, wait_until_done, wait_until_in_sync,
 };
 
@@ -21,14 +21,14 @@ fn a_paused_standby_disturbs_nobody_and_keeps_up() {
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
-    let standby = if leader == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let standby = if leader == Node::Dispatcher(0) { Node::Dispatcher(1) } else { Node::Dispatcher(0) };
     let load = Load::start(&cluster.redis().url(), "m", 1_500);
     cluster.signal(standby, Signal::SIGSTOP).unwrap();
     load.wait_for_more(3_000);
     cluster.signal(standby, Signal::SIGCONT).unwrap();
     wait_until_in_sync(connection, 2);
     assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease);
-    cluster.kill_member(leader).unwrap();
+    cluster.kill_node(leader).unwrap();
     wait_for_another_leader(&mut cluster, &lease);
     load.wait_for_more(500);
     let sent = load.stop();
@@ -63,12 +63,12 @@ fn work_from_a_leader_that_was_replaced_is_not_begun() {
     let server = redis_server();
     let handler = |_: &Delivery<'_>| Ok(Outcome::new().field("message_id", "ran"));
     let builder = Consumer::builder().redis_url(server.url()).listen("127.0.0.1:0").consumer_id("c");
-    let consumer = OwnConsumer::start(builder.handler(handler));
+    let consumer = RunningConsumer::start(builder.handler(handler));
     elect(&server, 5);
-    let mut old = Line::lead(&consumer.address, Epoch(5));
+    let mut old = Line::lead(&consumer.address.to_string(), Epoch(5));
     assert!(matches!(old.next(), Heard::Ready { .. }) && matches!(old.next(), Heard::Ids("HELD", _)));
     elect(&server, 6);
-    let mut new = Line::lead(&consumer.address, Epoch(6));
+    let mut new = Line::lead(&consumer.address.to_string(), Epoch(6));
     assert!(matches!(new.next(), Heard::Ready { .. }) && matches!(new.next(), Heard::Ids("HELD", _)));
     old.send(&[Frame::Process { id: MessageId(1), delivery: 1, body: b"late" }]);
     assert!(matches!(old.next(), Heard::Error(ErrorCode::Stale, _)), "work from the past is refused");
@@ -99,7 +99,7 @@ fn no_epoch_is_given_to_two_dispatchers() {
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
-    let lines = [0, 1, 2].map(|number| cluster.process(Member::Dispatcher(number)).unwrap().stderr().all());
+    let lines = [0, 1, 2].map(|number| cluster.process(Node::Dispatcher(number)).unwrap().stderr().all());
     let elected: Vec<&str> = lines
         .iter()
         .flatten()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oncecast::base::id::Epoch;
 use oncecast::lab::lines::Lines;
-use oncecast::lab::{ChildProcess, Cluster, Lease, Member, Signal};
+use oncecast::lab::{ChildProcess, Cluster, Lease, Node, Signal};
 use oncecast::wire::{ErrorCode, Frame};
 
 use crate::support::load::Load;
@@ -38,7 +38,7 @@ fn every_worker_ends(reasons: &[&str], cause: impl FnOnce(&mut Cluster, &mut red
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
-    let standby = if leader == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let standby = if leader == Node::Dispatcher(0) { Node::Dispatcher(1) } else { Node::Dispatcher(0) };
     let process = cluster.process(leader).unwrap();
     let workers = wait_until("the leader's three workers", || found(process, &WORKERS));
     let others = found(process, &OTHERS).expect("listener and election");
@@ -113,8 +113,8 @@ fn holder_log(cluster: &mut Cluster, lease: &Lease) -> Lines {
     cluster.process(holder(lease)).unwrap().stderr().clone()
 }
 
-fn holder(lease: &Lease) -> Member {
-    if lease.name() == "d0" { Member::Dispatcher(0) } else { Member::Dispatcher(1) }
+fn holder(lease: &Lease) -> Node {
+    if lease.name() == "d0" { Node::Dispatcher(0) } else { Node::Dispatcher(1) }
 }
 
 #[test]

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oncecast::base::id::Epoch;
-use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Lease, Member, RedisOptions, Signal};
+use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Lease, Node, RedisOptions, Signal};
 use oncecast::{Consumer, Delivery, HandlerError, Outcome};
 use parking_lot::{Condvar, Mutex};
 
 use crate::support::load::Load;
 use crate::support::{
-    DEADLINE, OwnConsumer, assert_each_once, bare_cluster, client_of, cluster, cluster_of, dispatcher, options,
+    DEADLINE, RunningConsumer, assert_each_once, bare_cluster, client_of, cluster, cluster_of, dispatcher, options,
     publish, publish_payloads, run, stream, subscribers, wait_for_another_leader, wait_until, wait_until_done,
     wait_until_in_sync,
 };
 
-fn leader(cluster: &mut Cluster) -> (Member, Lease) {
+fn leader(cluster: &mut Cluster) -> (Node, Lease) {
     cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads")
 }
 
@@ -34,7 +34,7 @@ fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
     let log = cluster.process(first).unwrap().stderr().clone();
     let load = load(&mut cluster, "m", 3_000);
     load.wait_for_more(2_000);
-    cluster.stop_member(first, DEADLINE).expect("exit code 0 on SIGTERM");
+    cluster.stop_node(first, DEADLINE).expect("exit code 0 on SIGTERM");
     let released = log.wait_for("event=lease-released", DEADLINE);
     released.expect("a leader that stops gives the lease back, and does not only close its connection");
     log.wait_for("event=stopped terms=1", DEADLINE).expect("the last line tells what it has done");
@@ -81,15 +81,15 @@ fn a_restarted_standby_gets_in_sync_and_takes_over_later() {
     let mut cluster = cluster(2, 3);
     let connection = &mut client_of(&mut cluster);
     let (first, lease) = leader(&mut cluster);
-    let standby = if first == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let standby = if first == Node::Dispatcher(0) { Node::Dispatcher(1) } else { Node::Dispatcher(0) };
     let load = load(&mut cluster, "m", 2_000);
     load.wait_for_more(500);
-    cluster.kill_member(standby).unwrap();
+    cluster.kill_node(standby).unwrap();
     load.wait_for_more(500);
-    cluster.start_member(standby).unwrap();
+    cluster.start_node(standby).unwrap();
     wait_until_in_sync(connection, 2);
     load.wait_for_more(500);
-    cluster.kill_member(first).unwrap();
+    cluster.kill_node(first).unwrap();
     let (second, _) = wait_for_another_leader(&mut cluster, &lease);
     assert_eq!(second, standby);
     // Catches a joiner that does not know how far the leader is, and so starts from its own join marker.
@@ -113,7 +113,7 @@ fn after_a_restart_of_redis_what_a_single_dispatcher_heard_is_not_lost() {
     for (round, prefix) in ["a", "b", "c", "d"].into_iter().enumerate() {
         wait_until_in_sync(&mut client_of(&mut cluster), 2);
         cluster.redis().stop().unwrap();
-        let late = Member::Dispatcher(round % 2);
+        let late = Node::Dispatcher(round % 2);
         cluster.signal(late, Signal::SIGSTOP).unwrap();
         cluster.redis().start_again().unwrap();
         let connection = &mut client_of(&mut cluster);
@@ -162,11 +162,11 @@ fn work_in_hand_is_not_run_again_when_leadership_moves() {
         let door = door.clone();
         let handler = move |delivery: &Delivery<'_>| door.handle(delivery);
         let builder = Consumer::builder().redis_url(&url).listen("127.0.0.1:0").consumer_id(name);
-        OwnConsumer::start(builder.concurrency(3).prefetch(8).handler(handler))
+        RunningConsumer::start(builder.concurrency(3).prefetch(8).handler(handler))
     });
     // Opened also when the test fails: handlers that wait cannot be joined.
     let _opener = Opener(door.clone());
-    let addresses = consumers.each_ref().map(|consumer| consumer.address.clone());
+    let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
     // In the other order: a new leader that knew nothing would hand each message to the other consumer.
     let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
@@ -227,9 +227,9 @@ fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
             Ok(Outcome::new().field("message_id", payload))
         };
         let builder = Consumer::builder().redis_url(&url).listen("127.0.0.1:0").consumer_id(name);
-        OwnConsumer::start(builder.concurrency(4).prefetch(8).handler(handler))
+        RunningConsumer::start(builder.concurrency(4).prefetch(8).handler(handler))
     });
-    let addresses = consumers.each_ref().map(|consumer| consumer.address.clone());
+    let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
     // In the other order: a new leader that knew nothing would hand each message to the other consumer.
     let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
@@ -244,7 +244,7 @@ fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
     for _ in 0..2 {
         let lease = wait_until("a leader that is linked to both consumers", || {
             let lease = view.snapshot().ok()?.lease?;
-            let linked = |consumer: &OwnConsumer| consumer.stats.ruling_epoch() == lease.epoch.0;
+            let linked = |consumer: &RunningConsumer| consumer.stats.ruling_epoch() == lease.epoch.0;
             consumers.iter().all(linked).then_some(lease)
         });
         dispatchers.remove(lease.name()).expect("the lease goes with its holder").kill().unwrap();
@@ -264,18 +264,18 @@ fn all_dispatchers_hear_each_message_and_one_takes_it_in() {
     assert_eq!(publish(connection, "a", 0..2_000), 3, "all three hear each message");
     let (first, lease) = leader(&mut cluster);
     let mut logs = vec![cluster.process(first).unwrap().stderr().clone()];
-    cluster.stop_member(first, DEADLINE).unwrap();
+    cluster.stop_node(first, DEADLINE).unwrap();
     let (second, next) = wait_for_another_leader(&mut cluster, &lease);
     assert_eq!(publish(connection, "b", 0..2_000), 2);
     wait_until_done(connection, 4_000);
     let epoch: u64 = run(connection, &["GET", "messages:epoch"]);
     assert_eq!(Epoch(epoch), next.epoch, "the highest epoch given out is the leader's");
     // The leader last: nobody is to take over meanwhile.
-    let mut rest: Vec<Member> = cluster.running().into_iter().filter(|m| matches!(m, Member::Dispatcher(_))).collect();
+    let mut rest: Vec<Node> = cluster.running().into_iter().filter(|m| matches!(m, Node::Dispatcher(_))).collect();
     rest.sort_by_key(|member| *member == second);
     for member in rest {
         logs.push(cluster.process(member).unwrap().stderr().clone());
-        cluster.stop_member(member, DEADLINE).unwrap();
+        cluster.stop_node(member, DEADLINE).unwrap();
     }
     let taken_in: Vec<u64> = logs
         .iter()

@@ -13,7 +13,7 @@ use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oncecast::lab::{Cluster, Lease, Member, ports};
+use oncecast::lab::{Cluster, Lease, Node, ports};
 
 use crate::support::load::Load;
 use crate::support::{
@@ -231,7 +231,7 @@ fn each_line_says_who_what_and_in_which_epoch() {
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (first, before) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
-    cluster.kill_member(first).expect("it runs");
+    cluster.kill_node(first).expect("it runs");
     let (second, after) = wait_for_another_leader(&mut cluster, &before);
     publish(connection, "m", 0..500);
     wait_until_done(connection, 500);
@@ -251,7 +251,7 @@ fn each_line_says_who_what_and_in_which_epoch() {
         }
     }
     assert_eq!(roles, ["starting", "leader", "stopped"]);
-    for consumer in [Member::Consumer(0), Member::Consumer(1)] {
+    for consumer in [Node::Consumer(0), Node::Consumer(1)] {
         let rules = format!("role=consumer epoch={epoch} event=dispatcher-rules");
         let line = cluster.process(consumer).expect("it runs").wait_for_line(&rules, DEADLINE).expect("it says so");
         assert_eq!(value(&line, "instance"), Some(consumer.to_string().as_str()));

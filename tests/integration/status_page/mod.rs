@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use oncecast::lab::{Cluster, ClusterOptions, Member, RedisOptions};
+use oncecast::lab::{Cluster, ClusterOptions, Node, RedisOptions};
 use serde_json::json;
 
 use crate::support::browser::{Browser, Page, Screen};
@@ -42,8 +42,8 @@ fn start(redis: RedisOptions) -> Option<(Browser, Cluster)> {
     Some((browser, cluster))
 }
 
-fn url(cluster: &Cluster, dispatcher: Member) -> String {
-    let Member::Dispatcher(number) = dispatcher else { panic!("{dispatcher} serves no page") };
+fn url(cluster: &Cluster, dispatcher: Node) -> String {
+    let Node::Dispatcher(number) = dispatcher else { panic!("{dispatcher} serves no page") };
     format!("http://{}/", cluster.metrics_address(number).expect("it was given one"))
 }
 
@@ -57,7 +57,7 @@ fn number(page: &mut Page, id: &str) -> f64 {
 fn numbers_move_under_load_and_a_new_leader_is_named() {
     let Some((mut browser, mut cluster)) = start(RedisOptions::default()) else { return };
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
-    let standby = if leader == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let standby = if leader == Node::Dispatcher(0) { Node::Dispatcher(1) } else { Node::Dispatcher(0) };
     let (mut led, mut followed) = (browser.page(), browser.page());
     led.open(&url(&cluster, leader));
     followed.open(&url(&cluster, standby));
@@ -83,7 +83,7 @@ fn numbers_move_under_load_and_a_new_leader_is_named() {
         page.wait_for_text("health-text", "all is well");
     }
 
-    cluster.kill_member(leader).expect("it runs");
+    cluster.kill_node(leader).expect("it runs");
     let (next, next_lease) = wait_for_another_leader(&mut cluster, &lease);
     assert_eq!(next, standby);
     followed.wait_for_text("leader-id", &next_lease.holder);
@@ -99,7 +99,7 @@ fn numbers_move_under_load_and_a_new_leader_is_named() {
 
     led.wait_for_text("silence-text", "This dispatcher does not answer.");
     led.wait_for("document.querySelector('#silence-age').textContent.includes('Last seen')");
-    cluster.start_member(leader).expect("it starts again");
+    cluster.start_node(leader).expect("it starts again");
     led.wait_for("document.querySelector('#silence').hidden");
     led.wait_for_text("leader-id", &next_lease.holder);
     led.wait_for("document.querySelector('#server').textContent.includes(', a standby,')");
@@ -120,7 +120,7 @@ fn it_says_that_redis_is_away_and_recovers() {
         return;
     };
     let mut page = browser.page();
-    page.open(&url(&cluster, Member::Dispatcher(0)));
+    page.open(&url(&cluster, Node::Dispatcher(0)));
     page.wait_for_text("health-text", "all is well");
     let address = format!("127.0.0.1:{}", cluster.redis().port());
     cluster.redis().stop().expect("Redis ends in order");
@@ -140,7 +140,7 @@ fn a_picture_of_it() {
     let Some(file) = std::env::var_os(SCREENSHOT) else { return };
     let Some((mut browser, mut cluster)) = start(RedisOptions::default()) else { return };
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
-    let standby = if leader == Member::Dispatcher(0) { Member::Dispatcher(1) } else { Member::Dispatcher(0) };
+    let standby = if leader == Node::Dispatcher(0) { Node::Dispatcher(1) } else { Node::Dispatcher(0) };
     let mut page = browser.page();
     page.show_on(Screen { dark: true, ..DESK });
     page.open(&url(&cluster, standby));
@@ -149,9 +149,9 @@ fn a_picture_of_it() {
     thread::sleep(QUARTER);
     let more = Load::start(&cluster.redis_url(), "n", 6_000);
     thread::sleep(QUARTER);
-    cluster.kill_member(leader).expect("it runs");
+    cluster.kill_node(leader).expect("it runs");
     wait_for_another_leader(&mut cluster, &lease);
-    cluster.start_member(leader).expect("it starts again");
+    cluster.start_node(leader).expect("it starts again");
     thread::sleep(QUARTER);
     assert!(more.stop().unheard.is_empty());
     thread::sleep(QUARTER);

@@ -107,7 +107,7 @@ pub(super) fn steps() -> Vec<Step> {
         script("put back without a recall", &PUT_BACK, Caller::put_back).begins_with(NO_RECALL),
         script("put back when nothing is pending", &PUT_BACK, Caller::put_back).begins_with(&[&["DEL", "messages:pending"]]),
         settle("settle everything", |c| c.settle(ALL_VERDICTS)),
-        settle("settle what consumers let go of", |c| c.settle(&LET_GO)),
+        settle("settle what consumers have released", |c| c.settle(&RELEASED)),
         settle("settle without a recall", |c| c.settle(ALL_VERDICTS)).begins_with(NO_RECALL),
         settle("settle what failed", |c| c.settle(&[(3, Verdict::Failed, 1, HELD)])),
         settle("settle what failed for the last time", |c| c.settle(&[(2, Verdict::Failed, 3, HELD)])),
@@ -115,7 +115,7 @@ pub(super) fn steps() -> Vec<Step> {
         settle("settle what was lost", |c| c.settle(&[(1, Verdict::Lost, 2, HELD)])),
         settle("settle what was not used", |c| c.settle(&[(1, Verdict::Unused, 2, HELD)])),
         settle("settle what is gone", |c| c.settle(&[(900, Verdict::Failed, 1, HELD)])),
-        settle("settle what was not used and let go of", |c| c.settle(&[(1, Verdict::Unused, 2, FREE)])),
+        settle("settle what was not used and released", |c| c.settle(&[(1, Verdict::Unused, 2, FREE)])),
         script("count deliveries", &COUNT, |c| came(c.ledger.count_deliveries(MINE, &COUNTED))),
         script("list the consumers", &CONSUMERS, |c| came(c.ledger.set_consumers(MINE, &["c0", "c1"].map(str::to_owned)))),
         script("list no consumers", &CONSUMERS, |c| came(c.ledger.set_consumers(MINE, &[]))),
@@ -141,10 +141,10 @@ const COUNTED: [(MessageId, u16); 3] = [(MessageId(1), 3), (MessageId(3), 2), (M
 
 /// The message whose commit stores nothing.
 pub(super) const NO_RESULT: u64 = 4;
-const HELD: bool = false;
-const FREE: bool = true;
-/// Id, verdict, number of the delivery, whether its consumer has let go of it.
-type Settling = (u64, Verdict, u16, bool);
+const HELD: Hold = Hold::Held;
+const FREE: Hold = Hold::Released;
+/// Id, verdict, number of the delivery, whether its consumer may still have it.
+type Settling = (u64, Verdict, u16, Hold);
 const ALL_VERDICTS: &[Settling] = &[
     (1, Verdict::Failed, 2, HELD),
     (2, Verdict::Failed, 3, HELD),
@@ -154,7 +154,7 @@ const ALL_VERDICTS: &[Settling] = &[
     (6, Verdict::Failed, 1, FREE),
     (900, Verdict::Failed, 1, HELD),
 ];
-const LET_GO: [Settling; 3] =
+const RELEASED: [Settling; 3] =
     [(1, Verdict::Failed, 2, FREE), (2, Verdict::Failed, 3, FREE), (3, Verdict::Rejected, 1, FREE)];
 const MAX_DELIVERIES: u32 = 3;
 
@@ -274,7 +274,7 @@ impl Caller {
 
     /// After an attempt of unknown outcome.
     fn intake_again(&mut self) -> Came {
-        self.ledger.doubts = vec![cursor("m", 8, 8)];
+        self.ledger.attempts.doubts = vec![cursor("m", 8, 8)];
         self.intake(Some(6), &[7, 8])
     }
 
@@ -306,15 +306,15 @@ impl Caller {
 
     /// Moves the cursor back from where it stands.
     fn rewind(&mut self, to: Option<u64>) -> Came {
-        let to = to.map(|at| cursor("m", at, at).to_string()).unwrap_or_default();
-        let call = ScriptCall::new(&["messages:epoch", "messages:cursor"]).show(MINE).show("m 6 6").bytes(to);
-        came(self.ledger.call_for_ok(MINE, "testing", &REWIND, call))
+        let (moved, before) = (&cursor("m", 6, 6), to.map(|at| cursor("m", at, at)));
+        let call = RewindCall { my_epoch: MINE, moved, before: before.as_ref() }.on(&self.ledger.keys);
+        came(self.ledger.call_for_ok(MINE, "testing", call))
     }
 
     /// Removes members for which the cursor was not moved.
     fn withdraw(&mut self) -> Came {
-        let call = ScriptCall::new(&["messages:epoch", "messages:pending"]).show(MINE).show(5).show(6);
-        came(self.ledger.call_for_ok(MINE, "testing", &WITHDRAW, call))
+        let call = WithdrawCall { my_epoch: MINE, first: MessageId(5), last: MessageId(6) }.on(&self.ledger.keys);
+        came(self.ledger.call_for_ok(MINE, "testing", call))
     }
 
     fn commit(&mut self, epoch: Option<Epoch>, maxlen: u64, raise: Raise, ids: &[u64]) -> Came {
@@ -346,7 +346,7 @@ impl Caller {
 
     /// Whether something took place that it has yet to take back.
     pub(super) fn owes(&self) -> bool {
-        !self.owed.is_empty() || self.ledger.astray.is_some()
+        !self.owed.is_empty() || self.ledger.attempts.astray.is_some()
     }
 
     fn put_back_what_is_owed(&mut self) -> Result<()> {
@@ -364,7 +364,7 @@ impl Caller {
     fn settle(&mut self, batch: &[Settling]) -> Came {
         let batch: Vec<Returned> = batch
             .iter()
-            .map(|(id, verdict, delivery, let_go)| Returned { let_go: *let_go, ..returned(*id, *verdict, *delivery) })
+            .map(|(id, verdict, delivery, hold)| Returned { hold: *hold, ..returned(*id, *verdict, *delivery) })
             .collect();
         match self.ledger.settle(MINE, MAX_DELIVERIES, &batch) {
             // The other messages of the batch are settled.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use oncecast::lab::{ChildProcess, Cluster, Member, RedisOptions, RedisServer, ports};
+use oncecast::lab::{ChildProcess, Cluster, Node, RedisOptions, RedisServer, ports};
 
 use crate::support::{
     DEADLINE, assert_each_once, client, client_of, cluster, programs, publish, run, subscribers, wait_for_intake,
@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// The members' logs must each get a line with all of these parts.
-fn wait_for_lines(cluster: &mut Cluster, members: &[Member], event: &str, parts: &[&str]) {
+fn wait_for_lines(cluster: &mut Cluster, members: &[Node], event: &str, parts: &[&str]) {
     for member in members {
         let line = cluster.process(*member).unwrap().wait_for_line(event, DEADLINE).unwrap();
         for part in parts {
@@ -24,11 +24,11 @@ fn programs_start_without_redis_say_so_and_recover() {
     let mut cluster = cluster(2, 2);
     let members = cluster.running();
     for member in &members {
-        cluster.kill_member(*member).unwrap();
+        cluster.kill_node(*member).unwrap();
     }
     cluster.redis().stop().unwrap();
     for member in &members {
-        cluster.start_member(*member).unwrap();
+        cluster.start_node(*member).unwrap();
     }
     wait_for_lines(&mut cluster, &members, "event=redis-trouble", &["--redis-url", "ONCECAST_REDIS_URL"]);
     for member in &members {
@@ -78,7 +78,7 @@ fn a_result_key_of_the_wrong_type_is_named_and_loses_nothing() {
     wait_until_in_sync(connection, 2);
     let () = run(connection, &["SET", "messages:processed", "something else"]);
     publish(connection, "m", 0..200);
-    let consumers = [Member::Consumer(0), Member::Consumer(1)];
+    let consumers = [Node::Consumer(0), Node::Consumer(1)];
     wait_for_lines(&mut cluster, &consumers, "event=redis-trouble", &["messages:processed", "stream"]);
     wait_for_intake(connection);
     assert_eq!(
@@ -113,6 +113,6 @@ fn programs_end_in_order_while_redis_is_away() {
     let members = cluster.running();
     for member in members {
         // Catches a stop that waits for a Redis that does not come back.
-        cluster.stop_member(member, Duration::from_secs(9)).unwrap_or_else(|error| panic!("{error}"));
+        cluster.stop_node(member, Duration::from_secs(9)).unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -11,7 +11,8 @@ use oncecast::ledger::{Connection, Keys};
 use oncecast::programs::status::{MAX_AGE, Onlooker};
 use serde_json::Value;
 
-use crate::programs::status::{get, status, status_json};
+use crate::programs::status::{status, status_json};
+use crate::support::http::get;
 use crate::support::{
     CHANNEL, DEADLINE, client_of, cluster, options, pend, programs, publish, run, wait_until, wait_until_done,
     wait_until_in_sync,

@@ -2,13 +2,13 @@
 
 mod looks;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 
-use oncecast::lab::{ChildProcess, Cluster, Member, Signal, ports};
+use oncecast::lab::{ChildProcess, Cluster, Node, Signal, ports};
 use serde_json::Value;
 
+use crate::support::http::get;
 use crate::support::{
     DEADLINE, client_of, cluster, options, pend, programs, publish, run, wait_until, wait_until_done,
     wait_until_in_sync,
@@ -25,17 +25,6 @@ fn status(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
 
 fn status_json(cluster: &Cluster) -> Value {
     serde_json::from_str(&status(cluster, &["--json"]).1).expect("JSON")
-}
-
-/// Answers of a program's metrics address: the status code and the body; `None` if it does not answer.
-fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE / 10).ok()?;
-    stream.set_read_timeout(Some(DEADLINE / 10)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
 }
 
 /// Another dispatcher of the cluster, with a metrics address.
@@ -79,7 +68,7 @@ fn what_needs_attention_is_named_and_told_by_the_exit_code() {
     cluster.wait_for_leader(DEADLINE).expect("a leader");
     cluster.wait_for_consumers(DEADLINE).expect("a consumer");
     wait_until("all to be well", || (status(&cluster, &[]).0 == 0).then_some(()));
-    cluster.kill_member(Member::Consumer(0)).expect("it runs");
+    cluster.kill_node(Node::Consumer(0)).expect("it runs");
     let named = |problem: &str| {
         wait_until(problem, || {
             let (code, text) = status(&cluster, &[]);
@@ -95,13 +84,13 @@ fn what_needs_attention_is_named_and_told_by_the_exit_code() {
     let (code, text) = status(&cluster, &["--max-age", "1ms"]);
     assert!(code == 3 && text.contains("the oldest message is pending for"), "{text}");
     // It no longer reports, and after a while it is not even subscribed.
-    cluster.signal(Member::Dispatcher(0), Signal::SIGSTOP).expect("it runs");
+    cluster.signal(Node::Dispatcher(0), Signal::SIGSTOP).expect("it runs");
     let silent = wait_until("the silence to be seen", || {
         let (code, text) = status(&cluster, &[]);
         (code == 3 && text.contains("does not report")).then_some(text)
     });
     assert!(silent.contains("consumers     unknown"), "{silent}");
-    cluster.kill_member(Member::Dispatcher(0)).expect("it runs");
+    cluster.kill_node(Node::Dispatcher(0)).expect("it runs");
     let (code, text) = status(&cluster, &[]);
     assert!(code == 3 && text.contains("problem       no dispatcher is subscribed"), "{text}");
     assert!(text.contains("leader        none; "), "{text}");
@@ -275,9 +264,9 @@ fn reports_end_with_their_dispatcher() {
     let mut redis = client_of(&mut cluster);
     let reports = |redis: &mut redis::Connection| run::<Vec<String>>(redis, &["KEYS", "messages:status:*"]).len();
     wait_until("both to report", || (reports(&mut redis) == 2).then_some(()));
-    cluster.stop_member(Member::Dispatcher(0), DEADLINE).expect("it stops");
+    cluster.stop_node(Node::Dispatcher(0), DEADLINE).expect("it stops");
     assert_eq!(reports(&mut redis), 1, "one that stops takes its report with it");
-    cluster.kill_member(Member::Dispatcher(1)).expect("it runs");
+    cluster.kill_node(Node::Dispatcher(1)).expect("it runs");
     wait_until("the other to be forgotten", || (reports(&mut redis) == 0).then_some(()));
 }
 

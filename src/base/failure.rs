@@ -1,0 +1,71 @@
+//! What ended a command: an error reply, or trouble with the connection. Wraps the client library's error, so that nothing
+//! outside depends on that library.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use redis::{RedisError, Value};
+
+use super::refusal::Refusal;
+
+/// See the module's text. Displayed as the library words it.
+#[derive(Debug)]
+pub struct Failure(RedisError);
+
+impl Failure {
+    /// An error reply with this text, its leading `-` left out.
+    pub fn of_reply(text: &[u8]) -> Failure {
+        let parsed = redis::parse_redis_value(&[b"-", text, b"\r\n"].concat()).and_then(Value::extract_error);
+        let unnamed = || (redis::ErrorKind::UnexpectedReturnType, "an error without a text").into();
+        Failure(parsed.err().unwrap_or_else(unnamed))
+    }
+
+    /// Wraps the library's error.
+    pub(crate) fn new(error: RedisError) -> Failure {
+        Failure(error)
+    }
+
+    /// The text of the error reply, if it is one.
+    pub fn reply_text(&self) -> Option<String> {
+        Some(format!("{} {}", self.0.code()?, self.0.detail().unwrap_or_default()))
+    }
+
+    /// Why Redis refused, if it is an error reply.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.reply_text().map(|text| Refusal::of(&text))
+    }
+
+    /// Whether nothing came in time.
+    pub fn is_timeout(&self) -> bool {
+        self.0.is_timeout()
+    }
+
+    /// Whether nothing listens at the address.
+    pub fn is_connection_refused(&self) -> bool {
+        self.0.is_io_error() && self.0.is_connection_refusal()
+    }
+
+    /// Whether the connection ended.
+    pub fn is_connection_dropped(&self) -> bool {
+        self.0.is_io_error() && self.0.is_connection_dropped()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure(error.into())
+    }
+}

@@ -1,0 +1,154 @@
+//! What to do about an error of Redis. Pure: each hint is a value, and its text is written in one place.
+
+use std::fmt;
+
+/// What the URL of a Redis server is called where it was set, such as `--redis-url / ONCECAST_REDIS_URL`.
+pub type Setting = &'static str;
+
+/// How a server was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChosenBy {
+    /// By this setting.
+    Setting(Setting),
+    /// By default; this setting chooses another.
+    Default(Setting),
+}
+
+impl ChosenBy {
+    /// The setting's name.
+    pub fn setting(self) -> Setting {
+        match self {
+            ChosenBy::Setting(setting) | ChosenBy::Default(setting) => setting,
+        }
+    }
+}
+
+impl fmt::Display for ChosenBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChosenBy::Setting(setting) => write!(f, "the address is {setting}"),
+            ChosenBy::Default(setting) => write!(f, "it is the default; {setting} names another"),
+        }
+    }
+}
+
+/// What to do about an error of Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Nothing listens at the address.
+    IsItRunning(ChosenBy),
+    /// The connection failed otherwise: check the address.
+    Address(ChosenBy),
+    /// No reply came in time.
+    Slow,
+    /// The server ends a connection before it has answered anything.
+    NoAnswer,
+    /// A password was sent to a server that has none.
+    NoPassword(Setting),
+    /// The server wants a password.
+    Password(Setting),
+    /// User or password are wrong.
+    Login(Setting),
+    /// The user lacks a right; to this command, where it is known.
+    Right(Setting, Option<String>),
+    /// The server lacks a command; this one, where it is known.
+    Command(Option<String>),
+    /// The memory is full.
+    Memory,
+    /// The server is a replica.
+    Replica(Setting),
+    /// The server can't write to its disk.
+    Disk,
+    /// The server does not have this database.
+    Database(Setting, i64),
+    /// The server does not speak RESP3.
+    Resp3,
+    /// A stream has no higher id left.
+    StreamExhausted,
+    /// Another node of the cluster has the group's keys.
+    Moved {
+        /// The setting that must name it.
+        setting: Setting,
+        /// Its address, or `:` and a port of the same host.
+        owner: String,
+    },
+    /// The cluster is moving the group's keys.
+    Moving,
+    /// The cluster is incomplete.
+    ClusterDown,
+    /// The group's keys are in several slots of the cluster.
+    Slots,
+    /// A key holds a value of another type.
+    KeyType {
+        /// The key.
+        key: String,
+        /// What it holds.
+        found: String,
+        /// What it must hold.
+        wanted: &'static str,
+    },
+}
+
+/// Puts a group's keys in one slot.
+const BRACES: &str =
+    "put braces around the group's name, in every program, so that its keys share a slot: --group '{messages}'";
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hint::IsItRunning(chosen) => write!(f, "is Redis running there? {chosen}"),
+            Hint::Address(chosen) => chosen.fmt(f),
+            Hint::Slow => f.write_str("no answer in time: is the server hung, or far away?"),
+            Hint::NoAnswer => f.write_str(
+                "it answers nothing to plain Redis commands: is this a port for TLS? TLS is not supported; use a tunnel \
+                 on this machine",
+            ),
+            Hint::NoPassword(setting) => write!(f, "the server has no password: leave it out of {setting}"),
+            Hint::Password(setting) => {
+                write!(f, "it wants a password: name it in {setting}, with the user if it is not the default one")
+            }
+            Hint::Login(setting) => write!(
+                f,
+                "check user and password in {setting}; special characters in them must be percent-encoded"
+            ),
+            Hint::Right(setting, None) => write!(f, "the user in {setting} lacks a right; ACL LOG shows which"),
+            Hint::Right(setting, Some(command)) => write!(
+                f,
+                "the user in {setting} lacks a right: +{}, or its key; ACL LOG shows which",
+                command.to_lowercase()
+            ),
+            Hint::Command(None) => f.write_str("the server lacks a command: it was renamed, or is older than 6.2"),
+            Hint::Command(Some(command)) => {
+                write!(f, "the server lacks a command, {command}: it was renamed, or is older than 6.2")
+            }
+            Hint::Memory => f.write_str("Redis is at its maxmemory; raise it or make room"),
+            Hint::Replica(setting) => write!(f, "{setting} names a replica; it must name the primary"),
+            Hint::Disk => f.write_str("Redis can't write to its disk; its log says why"),
+            Hint::Database(setting, database) => write!(
+                f,
+                "{setting} names database {database}, which the server does not have; a Redis Cluster has only database 0"
+            ),
+            Hint::Resp3 => f.write_str(
+                "a subscription needs RESP3, the protocol of Redis 6 and newer: an older server or a proxy does not have it",
+            ),
+            Hint::StreamExhausted => {
+                f.write_str("someone added an entry with the highest id there is: rename or delete that stream")
+            }
+            Hint::Moved { setting, owner } => {
+                write!(f, "this node of the Redis Cluster does not have the group's keys: {setting} must name their owner, ")?;
+                match owner.strip_prefix(':') {
+                    Some(port) => write!(f, "port {port} of the same host")?,
+                    None => f.write_str(owner)?,
+                }
+                write!(f, "; if it names another each time, {BRACES}")
+            }
+            Hint::Moving => f.write_str("the cluster is moving these keys to another node"),
+            Hint::ClusterDown => f.write_str("the Redis Cluster is incomplete; CLUSTER INFO shows why"),
+            Hint::Slots => f.write_str(BRACES),
+            Hint::KeyType { key, found, wanted } => write!(
+                f,
+                "key {key} is a {found}, it must be a {wanted}: rename or delete it, or choose another --group"
+            ),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What is compared, and the processes that take part.
+
+/// A system under test. In settings and in the JSON it is called the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Contender {
+    /// Oncecast: dispatchers and consumers; messages are sent with `PUBLISH`.
+    Oncecast,
+    /// A native consumer group of Redis Streams; messages are sent with `XADD`.
+    Streams,
+    /// A subscriber that records results and guarantees nothing.
+    Relay,
+}
+
+impl Contender {
+    /// All of them, in the order in which they are measured.
+    pub const ALL: [Contender; 3] = [Contender::Oncecast, Contender::Streams, Contender::Relay];
+
+    /// Its name in the setting and the JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Contender::Oncecast => "oncecast",
+            Contender::Streams => "streams",
+            Contender::Relay => "relay",
+        }
+    }
+}
+
+/// The role of a process in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Role {
+    /// The server.
+    Redis,
+    /// The load.
+    Publisher,
+    /// Oncecast's leader and its standbys.
+    Dispatchers,
+    /// The processes that record results: consumers, workers, the relay.
+    Consumers,
+}
+
+impl Role {
+    pub(super) const ALL: [Role; 4] = [Role::Redis, Role::Publisher, Role::Dispatchers, Role::Consumers];
+
+    /// Its name in tables and the JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Role::Redis => "redis",
+            Role::Publisher => "publisher",
+            Role::Dispatchers => "dispatchers",
+            Role::Consumers => "consumers",
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a cluster consists of. Plain values.
+
+use crate::lab::programs::Programs;
+use crate::lab::redis::RedisOptions;
+
+/// What a cluster consists of.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Where our programs are.
+    pub programs: Programs,
+    /// The private server.
+    pub redis: RedisOptions,
+    /// The group's name.
+    pub group: String,
+    /// The number of dispatchers.
+    pub dispatchers: usize,
+    /// The number of consumers.
+    pub consumers: usize,
+    /// The program that is started as a consumer.
+    pub consumer_program: ConsumerProgram,
+    /// Whether dispatchers serve `/readyz`, for [`Cluster::is_ready`](crate::lab::Cluster::is_ready).
+    pub readiness: bool,
+    /// More arguments for each dispatcher.
+    pub dispatcher_args: Vec<String>,
+    /// More arguments for each consumer.
+    pub consumer_args: Vec<String>,
+}
+
+impl ClusterOptions {
+    /// Two dispatchers, three consumers, and all settings at their defaults.
+    pub fn new(programs: Programs) -> ClusterOptions {
+        ClusterOptions {
+            programs,
+            redis: RedisOptions::default(),
+            group: "messages".to_owned(),
+            dispatchers: 2,
+            consumers: 3,
+            consumer_program: ConsumerProgram::default(),
+            readiness: false,
+            dispatcher_args: Vec::new(),
+            consumer_args: Vec::new(),
+        }
+    }
+}
+
+/// One of our programs that accepts a consumer's settings.
+#[derive(Clone, Debug)]
+pub struct ConsumerProgram {
+    /// Its name.
+    pub name: String,
+    /// Arguments before the settings.
+    pub arguments: Vec<String>,
+}
+
+impl Default for ConsumerProgram {
+    /// `oncecast-consumer`.
+    fn default() -> ConsumerProgram {
+        ConsumerProgram { name: "oncecast-consumer".to_owned(), arguments: Vec::new() }
+    }
+}

@@ -1,0 +1,193 @@
+//! An experiment: a whole cluster under load, with faults injected, until everything is processed and the results are
+//! audited. `oncecast demo` runs one with a single fault, `oncecast chaos` one with many.
+//!
+//! Everything runs in the caller's thread. [`Run::drive`](self::run::Run::drive) is the main loop. Every process is
+//! stopped in any case: in order after the run and on Ctrl-C; with SIGKILL after an error, at a second Ctrl-C, or when
+//! a process does not exit in time.
+
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use self::injector::InjectedFault;
+use self::plan::PlannedFault;
+use self::run::Run;
+use self::timeline::Timeline;
+use super::child::ChildProcess;
+use super::cluster::{Cluster, ClusterOptions, Node};
+use super::console::{Console, Tone};
+use super::folder::PrivateFolder;
+use crate::base::error::Result;
+use crate::base::shutdown::ShutdownRequests;
+use crate::programs::audit::settings::AuditConfig;
+use crate::programs::audit::{AuditReport, audit};
+use crate::programs::common::CommonConfig;
+
+pub mod injector;
+pub mod plan;
+pub mod recovery;
+mod run;
+pub mod timeline;
+
+/// How long the cluster may take until it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a process may take to exit after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// The cluster, its load, and the faults.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    /// The cluster.
+    pub cluster: ClusterOptions,
+    /// Messages per second.
+    pub rate: u64,
+    /// Messages in a burst; with `None` they are spread evenly.
+    pub batch: Option<u64>,
+    /// How long messages are published.
+    pub duration: Duration,
+    /// The faults to inject meanwhile.
+    pub faults: Vec<PlannedFault>,
+    /// The beginning of each message's id.
+    pub id_prefix: &'static str,
+    /// What the processes log.
+    pub log_level: LevelFilter,
+}
+
+/// The findings of an experiment.
+#[derive(Debug)]
+pub struct Findings {
+    /// Messages that at least one subscriber received.
+    pub published: u64,
+    /// From the first message to the last result.
+    pub elapsed: Duration,
+    /// The faults that were injected, and how long each took to recover from.
+    pub faults: Vec<InjectedFault>,
+    /// The counts over time, and the memory of the processes.
+    pub timeline: Timeline,
+    /// The audit of the results.
+    pub audit: AuditReport,
+    /// The server's version.
+    pub redis: String,
+}
+
+impl Experiment {
+    /// Runs it and shows its progress. Returns `None` if it was asked to stop before the results could be audited.
+    pub fn run(mut self, console: &mut Console, requests: &ShutdownRequests) -> Result<Option<Findings>> {
+        let level = ["--log-level".to_owned(), self.log_level.as_str().to_ascii_lowercase()];
+        self.cluster.dispatcher_args.extend(level.clone());
+        self.cluster.consumer_args.extend(level);
+        self.cluster.readiness = true;
+        let mut cluster = Cluster::start(self.cluster.clone())?;
+        if !self.wait_until_ready(&mut cluster, requests)? {
+            return interrupted(console, cluster, None, requests);
+        }
+        self.introduce(console, &mut cluster)?;
+        let folder = PrivateFolder::create("experiment")?;
+        let before = cluster.view().snapshot_with_publishes()?;
+        let publisher = self.publisher(&cluster, &folder)?;
+        let faults = std::mem::take(&mut self.faults);
+        let mut run = Run::new(self.duration, faults, &before, cluster, publisher, console, requests);
+        let published = run.drive();
+        // Cleared before an error is shown, too.
+        run.console.clear();
+        match published? {
+            Some(published) => self.judge(run, published, &folder).map(Some),
+            None => {
+                let Run { cluster, publisher, console, .. } = run;
+                interrupted(console, cluster, Some(publisher), requests)
+            }
+        }
+    }
+
+    /// Waits until the cluster is ready; `false` if asked to stop.
+    fn wait_until_ready(&self, cluster: &mut Cluster, requests: &ShutdownRequests) -> Result<bool> {
+        cluster.wait_for(READY_LIMIT, "a leader that is connected to all consumers", |cluster, snapshot| {
+            let connected = cluster.leader(snapshot).is_some() && snapshot.consumers.len() == cluster.consumers();
+            if requests.receiver().try_recv().is_ok() {
+                return Some(false);
+            }
+            (connected && cluster.is_ready()).then_some(true)
+        })
+    }
+
+    fn introduce(&self, console: &mut Console, cluster: &mut Cluster) -> Result<()> {
+        let redis = format!("{} on 127.0.0.1:{}, private", cluster.redis().version()?, cluster.redis().port());
+        let bursts = self.batch.map_or(String::new(), |batch| format!(", in bursts of {batch}"));
+        let rate = format!("{} messages per second for {} s{bursts}", self.rate, self.duration.as_secs_f64());
+        let names = |count: usize, node: fn(usize) -> Node| {
+            (0..count).map(|number| node(number).to_string()).collect::<Vec<_>>().join(" ")
+        };
+        console.line("");
+        for (what, detail) in [
+            ("redis", redis),
+            ("dispatchers", names(self.cluster.dispatchers, Node::Dispatcher)),
+            ("consumers", names(self.cluster.consumers, Node::Consumer)),
+            ("publisher", rate),
+        ] {
+            console.line(&format!("  {}{detail}", console.paint(Tone::Faint, &format!("{what:<14}"))));
+        }
+        console.line("");
+        Ok(())
+    }
+
+    fn publisher(&self, cluster: &Cluster, folder: &PrivateFolder) -> Result<ChildProcess> {
+        let mut command = cluster.command("oncecast-publisher")?;
+        let duration = format!("{}ms", self.duration.as_millis().max(1));
+        command.args(["--rate", &self.rate.to_string(), "--duration", &duration, "--id-prefix", self.id_prefix]);
+        if let Some(batch) = self.batch {
+            command.args(["--batch", &batch.to_string()]);
+        }
+        command.arg("--ids-file").arg(folder.path().join("ids"));
+        command.args(["--log-level", &self.log_level.as_str().to_ascii_lowercase()]);
+        ChildProcess::spawn("publisher", command)
+    }
+
+    /// Stops the nodes, so that nothing changes any more, and audits the results.
+    fn judge(&self, run: Run<'_>, published: u64, folder: &PrivateFolder) -> Result<Findings> {
+        let elapsed = run.elapsed();
+        let Run { mut cluster, injector, mut timeline, .. } = run;
+        timeline.sample_memory(&mut cluster);
+        for node in cluster.running() {
+            cluster.stop_node(node, STOP_LIMIT)?;
+        }
+        let common = CommonConfig {
+            redis: cluster.redis().server(),
+            keys: cluster.keys(),
+            log_level: self.log_level,
+            metrics_addr: None,
+        };
+        let ids = Some(folder.path().join("ids"));
+        let audit = audit(&AuditConfig { common, expect: None, ids, id_field: "message_id".to_owned() })?;
+        let redis = cluster.redis().version()?;
+        cluster.redis().stop()?;
+        Ok(Findings { published, elapsed, faults: injector.injected(), timeline, audit, redis })
+    }
+}
+
+fn interrupted(
+    console: &mut Console,
+    cluster: Cluster,
+    publisher: Option<ChildProcess>,
+    requests: &ShutdownRequests,
+) -> Result<Option<Findings>> {
+    console.line("  interrupted: stopping");
+    stop(cluster, publisher, requests)?;
+    console.line("  every process has ended; the results were not audited");
+    Ok(None)
+}
+
+/// Stops everything in order, or at once after another request to stop.
+fn stop(mut cluster: Cluster, publisher: Option<ChildProcess>, requests: &ShutdownRequests) -> Result<()> {
+    let at_once = || requests.receiver().try_recv().is_ok();
+    if let Some(mut publisher) = publisher {
+        publisher.stop(STOP_LIMIT)?;
+    }
+    for node in cluster.running() {
+        if at_once() {
+            // Dropping the cluster kills what is left.
+            return Ok(());
+        }
+        cluster.stop_node(node, STOP_LIMIT)?;
+    }
+    cluster.redis().stop()
+}

@@ -1,0 +1,171 @@
+//! What all parts of a lane share, and what its process may read of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use super::listener_stats::ListenerStats;
+use super::pulses::Pulses;
+use super::ring::Ring;
+use super::settings::Settings;
+use super::stats::LaneStats;
+use crate::base::error::{Error, Result};
+use crate::base::id::{DispatcherId, Epoch, MessageId, wall_clock_us};
+use crate::base::log_context::{self, Context};
+use crate::base::trouble::Troubles;
+use crate::ledger::Ledger;
+
+/// What a process gives to each of its lanes.
+#[derive(Clone, Debug)]
+pub struct ProcessHandles {
+    /// The process's id in the group.
+    pub id: DispatcherId,
+    /// What the lane's log lines show. Not shared with another lane.
+    pub log: Context,
+}
+
+/// See the module's text.
+pub struct Shared {
+    /// The settings.
+    pub settings: Settings,
+    /// The process that runs it.
+    pub id: DispatcherId,
+    /// What was seen on the channel.
+    pub ring: Arc<Ring>,
+    /// Figures of the subscription.
+    pub listener: Arc<ListenerStats>,
+    /// Figures of everything else.
+    pub stats: LaneStats,
+    /// Signs of life of its threads.
+    pub pulses: Pulses,
+    /// What its log lines show.
+    pub log: Context,
+    /// What is wrong with the connections to Redis.
+    pub troubles: Arc<Troubles>,
+    /// The highest message id that this lane knows of.
+    highest_id: AtomicU64,
+    /// What the last term left: its epoch, and a message that it stored and delivered to no consumer. Redis must have it.
+    pub(super) witness: Mutex<Option<(Epoch, MessageId)>>,
+    /// The role or the links have changed.
+    changed: (Sender<()>, Receiver<()>),
+}
+
+impl Shared {
+    /// The state of a lane that has not started yet.
+    pub fn new(settings: Settings, process: ProcessHandles) -> Arc<Shared> {
+        let ring = Arc::new(Ring::new(settings.ring_bytes));
+        Arc::new(Shared {
+            settings,
+            id: process.id,
+            ring,
+            listener: Arc::default(),
+            stats: LaneStats::default(),
+            pulses: Pulses::default(),
+            log: process.log,
+            troubles: Arc::default(),
+            highest_id: AtomicU64::new(0),
+            witness: Mutex::default(),
+            changed: bounded(1),
+        })
+    }
+
+    /// The group's keys on a connection of its own, not opened yet.
+    pub(super) fn ledger(&self, reply_limit: Duration) -> Ledger {
+        Ledger::new(self.settings.redis.clone(), Arc::new(self.settings.keys.clone()), reply_limit)
+    }
+
+    /// Starts a thread of this lane; what it logs shows the lane's role. The name is for people only.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<T>> {
+        self.spawn_with(thread::Builder::new(), name, work)
+    }
+
+    /// The same with a stack of its own size.
+    pub(super) fn spawn_with<T: Send + 'static>(
+        &self,
+        thread: thread::Builder,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<T>> {
+        let name = match &self.settings.name {
+            Some(lane) => format!("{name}-{lane}"),
+            None => name.to_owned(),
+        };
+        let log = self.log.clone();
+        let work = move || {
+            log_context::enter(&log);
+            work()
+        };
+        thread.name(name.clone()).spawn(work).map_err(Error::io(format!("starting the thread {name}")))
+    }
+
+    /// The role or the links have changed: whoever reports on the lane should do so now.
+    pub(super) fn note_change(&self) {
+        // A full channel says the same.
+        let _ = self.changed.0.try_send(());
+    }
+
+    /// Where changes of the role or of the links are announced, to one receiver.
+    pub fn changes(&self) -> &Receiver<()> {
+        &self.changed.1
+    }
+
+    /// This id has been given out.
+    pub(super) fn note_id(&self, id: MessageId) {
+        self.highest_id.fetch_max(id.0, Ordering::Relaxed);
+    }
+
+    /// The id after which a term's ids begin, if Redis says that `known` was the last.
+    ///
+    /// Where Redis has lost some of its data, or our clock is behind another's, ids beyond the known ones may have been
+    /// given out and be at a consumer: a stretch is left out, so that none is used twice.
+    pub(super) fn last_id_before(&self, known: Option<MessageId>) -> MessageId {
+        last_id_before(known, MessageId(self.highest_id.load(Ordering::Relaxed)), wall_clock_us())
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("id", &self.id).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+fn last_id_before(known: Option<MessageId>, heard_of: MessageId, now_us: u64) -> MessageId {
+    /// More than a leader gives out between two checks, by a clock that is not too far ahead.
+    const LEFT_OUT: u64 = 10_000_000;
+    let known = known.unwrap_or(MessageId::ZERO);
+    if heard_of <= known && known.0 < now_us {
+        return known;
+    }
+    MessageId(known.max(heard_of).0.max(now_us) + LEFT_OUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_go_on_after_the_last_known_one() {
+        assert_eq!(last_id_before(None, MessageId::ZERO, 5), MessageId::ZERO);
+        assert_eq!(last_id_before(Some(MessageId(1_000)), MessageId(1_000), 2_000), MessageId(1_000));
+    }
+
+    #[test]
+    fn no_id_comes_back_after_a_loss_or_with_a_clock_that_is_behind() {
+        let second = 1_000_000;
+        assert!(last_id_before(Some(MessageId(1_000)), MessageId::ZERO, 900).0 > 5 * second, "a clock that is behind");
+        assert!(
+            last_id_before(Some(MessageId(1_000)), MessageId(3_000), 5_000).0 > 5 * second,
+            "a cursor that went back"
+        );
+        assert!(last_id_before(None, MessageId(3_000), 5_000).0 > 5 * second, "a cursor that is gone");
+    }
+}

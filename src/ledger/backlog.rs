@@ -1,0 +1,114 @@
+//! Reading the backlog: what a leader reads of the pending messages.
+
+use redis::Value;
+
+use super::command::Command;
+use super::core::Ledger;
+use super::member::{self, Payload};
+use super::scripts::{FetchCall, PageCall};
+use super::types::{Page, Pending};
+use super::value::{score, text};
+use crate::base::error::Result;
+use crate::base::id::{Epoch, MessageId};
+
+impl Ledger {
+    /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
+    ///
+    /// At least one message is given if there is one, however large; with `most_bytes` 0 none, only where the first one is.
+    pub fn page(
+        &mut self,
+        epoch: Epoch,
+        after: MessageId,
+        up_to: MessageId,
+        most: usize,
+        most_bytes: usize,
+    ) -> Result<Page> {
+        const DOING: &str = "reading the backlog";
+        let (most_messages, most_bytes) = (most as u64, most_bytes as u64);
+        let call = PageCall { my_epoch: epoch, after, up_to, most_messages, most_bytes }.on(&self.keys);
+        let reply = self.call(DOING, call)?;
+        let parts = self.ok_parts(epoch, DOING, reply)?;
+        let [last, counts, members @ ..] = parts.as_slice() else {
+            return self.surprise(DOING, &Value::Array(parts));
+        };
+        let read_up_to = match last {
+            Value::Nil => return Ok(Page { read_up_to: None, messages: Vec::new() }),
+            last => text(last).and_then(score),
+        };
+        let Some(read_up_to) = read_up_to else { return self.surprise(DOING, last) };
+        let counts = if let Value::Array(counts) = counts { counts.as_slice() } else { &[] };
+        let counts = counts.iter().chain(std::iter::repeat(&Value::Nil));
+        let messages = members.iter().zip(counts).filter_map(|(member, count)| pending_of(member, count)).collect();
+        Ok(Page { read_up_to: Some(read_up_to), messages })
+    }
+
+    /// Whether a message is pending.
+    pub fn is_pending(&mut self, id: MessageId) -> Result<bool> {
+        self.not_pending(&[id]).map(|missing| missing.is_empty())
+    }
+
+    /// Those of `ids` that are not pending.
+    pub fn not_pending(&mut self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+        const DOING: &str = "looking for pending messages";
+        let count = |id: &MessageId| {
+            let score = id.0.to_string();
+            Command::of(&["ZCOUNT", &self.keys.pending, &score, &score])
+        };
+        let counts = ids.iter().map(count).collect();
+        let counts = self.connection.pipeline(DOING, counts).map_err(|error| self.name_the_key(error))?;
+        let mut missing = Vec::new();
+        for (id, count) in ids.iter().zip(counts) {
+            match count {
+                Value::Int(0) => missing.push(*id),
+                Value::Int(_) => {}
+                other => return self.surprise(DOING, &other),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Reads those of `ids` that are still pending, up to about `most_bytes`.
+    ///
+    /// Gives how many of `ids` were looked at, at least one, and what was found.
+    pub fn fetch(&mut self, epoch: Epoch, ids: &[MessageId], most_bytes: usize) -> Result<(usize, Vec<Pending>)> {
+        const DOING: &str = "reading messages again";
+        let mut call = FetchCall { my_epoch: epoch, most_bytes: most_bytes as u64 }.on(&self.keys);
+        ids.iter().for_each(|id| call.push(id));
+        let reply = self.call(DOING, call)?;
+        let parts = self.ok_parts(epoch, DOING, reply)?;
+        match parts.split_first() {
+            Some((Value::Int(looked_at), found)) => Ok((
+                *looked_at as usize,
+                found.chunks_exact(2).filter_map(|pair| pending_of(&pair[0], &pair[1])).collect(),
+            )),
+            _ => self.surprise(DOING, &Value::Array(parts)),
+        }
+    }
+
+    /// The numbers that the present deliveries of these messages have, as far as they were counted.
+    ///
+    /// Only for what was handed out by an earlier leader: a delivery of one's own has its number with it.
+    pub fn deliveries(&mut self, ids: &[MessageId]) -> Result<Vec<u16>> {
+        const DOING: &str = "reading the counts of deliveries";
+        let ids: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();
+        let words: Vec<&str> =
+            ["HMGET", &self.keys.attempts].into_iter().chain(ids.iter().map(String::as_str)).collect();
+        let reply = self.connection.query(DOING, Command::of(&words)).map_err(|error| self.name_the_key(error))?;
+        match &reply {
+            Value::Array(counts) if counts.len() == ids.len() => Ok(counts.iter().map(delivery_of).collect()),
+            _ => self.surprise(DOING, &reply),
+        }
+    }
+}
+
+/// A member and its count of deliveries; `None` for a foreign member.
+fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
+    let Value::BulkString(member) = member else { return None };
+    let (id, payload) = member::decode(member)?;
+    Some(Pending { id, delivery: delivery_of(count), payload: Payload::copy_from_slice(payload) })
+}
+
+/// A message's count of deliveries; without one it is the first.
+fn delivery_of(count: &Value) -> u16 {
+    text(count).and_then(|count| count.parse().ok()).unwrap_or(1)
+}

@@ -1,0 +1,157 @@
+//! One group's ledger: the connection, the keys, and what the operations have in common.
+//!
+//! The operations themselves are in the files beside this one, each subject in its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::attempts::Attempts;
+use super::command::Command;
+use super::connection::Connection;
+use super::keys::Keys;
+use super::script::ScriptCall;
+use super::server::Server;
+use super::transaction::{Guard, Guarded};
+use super::value::text;
+use crate::base::error::{Error, Result};
+use crate::base::hint::Hint;
+use crate::base::id::Epoch;
+use crate::base::refusal::Refusal;
+
+/// A group's state in Redis, through one connection.
+pub struct Ledger {
+    pub(super) connection: Connection,
+    pub(super) keys: Arc<Keys>,
+    /// Watches the epoch and the cursor, for a leader's intake.
+    pub(super) fence: Guard,
+    /// Watches the recall, for a consumer's commits.
+    pub(super) recall: Guard,
+    /// What is known of earlier intakes.
+    pub(super) attempts: Attempts,
+}
+
+impl Ledger {
+    /// The group's ledger on a server, waiting at most `timeout` for each reply. Opens nothing yet.
+    pub fn new(server: Server, keys: Arc<Keys>, timeout: Duration) -> Ledger {
+        Ledger::over(Connection::new(server, timeout), keys)
+    }
+
+    pub(super) fn over(connection: Connection, keys: Arc<Keys>) -> Ledger {
+        let fence = Guard::new(Guarded {
+            key: keys.epoch.clone(),
+            also: Some(keys.cursor.clone()),
+            written: vec![(keys.pending.clone(), "zset")],
+        });
+        let recall = Guard::new(Guarded {
+            key: keys.recall.clone(),
+            also: None,
+            written: vec![(keys.pending.clone(), "zset"), (keys.processed.clone(), "stream")],
+        });
+        Ledger { connection, keys, fence, recall, attempts: Attempts::default() }
+    }
+
+    /// The group's keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The number of the connection that is open; `None` if none is.
+    pub fn connection_number(&self) -> Option<u64> {
+        self.connection.number()
+    }
+
+    /// Whether the connection is the same as at the last intake that succeeded: then Redis has not restarted since.
+    pub fn is_uninterrupted(&self) -> bool {
+        self.attempts.taken_on.is_some() && self.attempts.taken_on == self.connection.number()
+    }
+
+    /// The connection, for commands on no key of the group.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Whether the server answers: also with a refusal.
+    pub fn is_answered(&mut self) -> bool {
+        let answer = self.connection.query("asking whether it is there", Command::of(&["PING"]));
+        answer.map_or_else(|error| error.refusal().is_some(), |_| true)
+    }
+
+    /// Calls a script. A refusal names the command, and the key whose type is wrong.
+    pub(super) fn call(&mut self, doing: &'static str, call: ScriptCall) -> Result<Value> {
+        self.connection.call(doing, &call).map_err(|error| {
+            let error = match call.script.command_at(&error.to_string()) {
+                Some(command) => name_the_command(error, command),
+                None => error,
+            };
+            self.name_the_key(error)
+        })
+    }
+
+    /// The same for a script that answers with OK.
+    pub(super) fn call_for_ok(&mut self, epoch: Epoch, doing: &'static str, call: ScriptCall) -> Result<()> {
+        let reply = self.call(doing, call)?;
+        if text(&reply) == Some("OK") { Ok(()) } else { self.fenced(epoch, doing, &reply) }
+    }
+
+    /// Redis does not say which key has the wrong type: finds out, so that the error can.
+    pub(super) fn name_the_key(&mut self, error: Error) -> Error {
+        if error.refusal() != Some(Refusal::WrongType) {
+            return error;
+        }
+        let Error::Redis { server, step, source, hint } = error else { return error };
+        let keys = self.keys.clone();
+        let wrong = keys.types().into_iter().find_map(|(key, wanted)| {
+            match self.connection.query("asking for a key's type", Command::of(&["TYPE", key])) {
+                Ok(Value::SimpleString(found)) if found != wanted && found != "none" => {
+                    Some(Hint::KeyType { key: key.to_owned(), found, wanted })
+                }
+                _ => None,
+            }
+        });
+        Error::Redis { server, step, hint: wrong.or(hint), source }
+    }
+
+    /// The values after a leading OK.
+    pub(super) fn ok_parts(&self, epoch: Epoch, doing: &'static str, reply: Value) -> Result<Vec<Value>> {
+        match reply {
+            Value::Array(mut parts) if parts.first().and_then(text) == Some("OK") => {
+                parts.remove(0);
+                Ok(parts)
+            }
+            other => self.fenced(epoch, doing, &other),
+        }
+    }
+
+    pub(super) fn fenced<T>(&self, mine: Epoch, doing: &'static str, reply: &Value) -> Result<T> {
+        match reply {
+            Value::Array(parts) if parts.first().and_then(text) == Some("STALE") => {
+                let found = parts.get(1).and_then(text).unwrap_or_default().to_owned();
+                Err(Error::Fenced { mine, found })
+            }
+            _ => self.surprise(doing, reply),
+        }
+    }
+
+    pub(super) fn surprise<T>(&self, doing: &'static str, reply: &Value) -> Result<T> {
+        Err(self.connection.server().surprise(doing, reply))
+    }
+}
+
+/// Says which right is missing, or which command.
+pub(super) fn name_the_command(error: Error, command: &str) -> Error {
+    let refusal = error.refusal();
+    match error {
+        Error::Redis { server, step, source, hint: Some(Hint::Right(setting, _)) }
+            if refusal == Some(Refusal::Right) =>
+        {
+            let hint = Some(Hint::Right(setting, Some(command.to_owned())));
+            Error::Redis { server, step, source, hint }
+        }
+        Error::Redis { server, step, source, hint: _ } if refusal == Some(Refusal::UnknownCommand) => {
+            Error::Redis { server, step, source, hint: Some(Hint::Command(Some(command.to_owned()))) }
+        }
+        error => error,
+    }
+}

@@ -1,0 +1,50 @@
+//! What a dispatcher writes for people and tools to read: its report, the list of consumers, the gaps.
+
+use std::time::Duration;
+
+use super::command::Command;
+use super::core::Ledger;
+use super::limits::MAX_GAPS;
+use super::scripts::{ConsumersCall, GapCall};
+use super::types::Gap;
+use crate::base::error::Result;
+use crate::base::id::{DispatcherId, Epoch};
+
+impl Ledger {
+    /// Says how a dispatcher is, for onlookers; forgotten after `ttl` unless said again.
+    pub fn report(&mut self, id: &DispatcherId, report: &str, ttl: Duration) -> Result<()> {
+        let key = format!("{}{id}", self.keys.status_prefix);
+        let set = Command::of(&["SET", &key, report, "PX", &ttl.as_millis().to_string()]);
+        self.connection.query("reporting", set).map(drop)
+    }
+
+    /// The dispatcher is gone.
+    pub fn end_reports(&mut self, id: &DispatcherId) -> Result<()> {
+        let key = format!("{}{id}", self.keys.status_prefix);
+        self.connection.query("ending the reports", Command::of(&["DEL", &key])).map(drop)
+    }
+
+    /// Rewrites the list of connected consumers.
+    pub fn set_consumers(&mut self, epoch: Epoch, consumers: &[String]) -> Result<()> {
+        let mut call = ConsumersCall { my_epoch: epoch }.on(&self.keys);
+        consumers.iter().for_each(|consumer| call.push(consumer.as_str()));
+        self.call_for_ok(epoch, "listing the consumers", call)
+    }
+
+    /// Records a gap.
+    pub fn record_gap(&mut self, epoch: Epoch, gap: &Gap) -> Result<()> {
+        let mut call = GapCall { my_epoch: epoch, most_entries: MAX_GAPS as u64 }.on(&self.keys);
+        let count = gap.count.map_or("unknown".to_owned(), |count| count.to_string());
+        for (name, value) in [
+            ("reason", gap.reason),
+            ("dispatcher", gap.dispatcher.as_str()),
+            ("begin", &gap.begin),
+            ("end", &gap.end),
+            ("count", &count),
+        ] {
+            call.push((name, value));
+        }
+        call.push(("epoch", epoch));
+        self.call_for_ok(epoch, "recording a gap", call)
+    }
+}

@@ -1,0 +1,200 @@
+//! The scripts, and for each a call with typed arguments.
+//!
+//! This is the one place that knows in which order a script's keys and arguments are sent; each script reads them in its first
+//! lines by the same names, a key `pending` as `pending_key`, which a test compares. What follows for each message of a batch is
+//! described in the script's own text, and appended by the operation.
+
+use std::time::Duration;
+
+use super::cursor::{Cursor, Marker};
+use super::keys::Keys;
+use super::lease::Lease;
+use super::notice::Notice;
+use super::script::{Argument, Script, ScriptCall};
+use super::types::{Hold, Raise, Verdict};
+use crate::base::id::{DispatcherId, Epoch, MessageId};
+
+/// A script that relies on `lua/steps.lua`.
+macro_rules! with_steps {
+    ($file:literal) => {
+        concat!(include_str!("lua/steps.lua"), include_str!($file))
+    };
+}
+
+/// Defines scripts and their calls: the text, the names of the keys, of which the ones after `then` are appended by the
+/// operation, and the arguments.
+macro_rules! scripts {
+    ($(
+        $script:ident = $text:expr;
+        keys ($($key:ident),+) $(then ($($more:ident),+))?;
+        $call:ident $(<$life:lifetime>)? { $($argument:ident: $kind:ty),+ $(,)? }
+    )+) => {
+        $(
+            pub(super) static $script: Script = Script::new($text);
+
+            pub(super) struct $call $(<$life>)? { $(pub(super) $argument: $kind),+ }
+
+            impl $(<$life>)? $call $(<$life>)? {
+                /// The call on the group's keys.
+                pub(super) fn on(&self, keys: &Keys) -> ScriptCall {
+                    let mut call = ScriptCall::new(&$script, &[$(&keys.$key),+]);
+                    $(call.push(&self.$argument);)+
+                    call
+                }
+            }
+        )+
+
+        /// Of each script its text, its keys and its arguments.
+        #[cfg(test)]
+        fn descriptions() -> Vec<(&'static str, Vec<&'static str>, Vec<&'static str>)> {
+            vec![$((
+                $script.text,
+                vec![$(stringify!($key)),+ $(, $(stringify!($more)),+)?],
+                vec![$(stringify!($argument)),+],
+            )),+]
+        }
+    };
+}
+
+scripts! {
+    ACQUIRE = with_steps!("lua/acquire.lua");
+    keys (leader, epoch, cursor, pending, recall);
+    AcquireCall<'a> { dispatcher: &'a DispatcherId, ttl_ms: Duration, alive_prefix: &'a str, floor: Epoch, may_take: bool }
+
+    RENEW = include_str!("lua/renew.lua");
+    keys (leader);
+    RenewCall<'a> { lease: &'a Lease, ttl_ms: Duration }
+
+    RELEASE = include_str!("lua/release.lua");
+    keys (leader, consumers);
+    ReleaseCall<'a> { lease: &'a Lease, control_channel: &'a str, notice: Notice }
+
+    INTAKE = with_steps!("lua/intake.lua");
+    keys (epoch, cursor, pending, dead);
+    IntakeCall<'a> { my_epoch: Epoch, expected: Option<&'a Cursor>, next_cursor: &'a Cursor, doubts: u64 }
+
+    REWIND = include_str!("lua/rewind.lua");
+    keys (epoch, cursor);
+    RewindCall<'a> { my_epoch: Epoch, moved: &'a Cursor, before: Option<&'a Cursor> }
+
+    WITHDRAW = include_str!("lua/withdraw.lua");
+    keys (epoch, pending);
+    WithdrawCall { my_epoch: Epoch, first: MessageId, last: MessageId }
+
+    COMMIT = include_str!("lua/commit.lua");
+    keys (pending, processed, attempts) then (recall, epoch);
+    CommitCall { my_epoch: Option<Epoch>, result_maxlen: u64, raise_to: Raise }
+
+    PUT_BACK = with_steps!("lua/put_back.lua");
+    keys (pending, recall) then (done);
+    PutBackCall { remember_ms: Duration, highest: MessageId }
+
+    PAGE = include_str!("lua/page.lua");
+    keys (epoch, pending, attempts);
+    PageCall { my_epoch: Epoch, after: MessageId, up_to: MessageId, most_messages: u64, most_bytes: u64 }
+
+    FETCH = with_steps!("lua/fetch.lua");
+    keys (epoch, pending, attempts);
+    FetchCall { my_epoch: Epoch, most_bytes: u64 }
+
+    SETTLE = with_steps!("lua/settle.lua");
+    keys (epoch, pending, attempts, dead, recall);
+    SettleCall { my_epoch: Epoch, max_deliveries: u64 }
+
+    COUNT = include_str!("lua/count.lua");
+    keys (epoch, pending, attempts);
+    CountCall { my_epoch: Epoch }
+
+    CONSUMERS = include_str!("lua/consumers.lua");
+    keys (epoch, consumers);
+    ConsumersCall { my_epoch: Epoch }
+
+    GAP = include_str!("lua/gap.lua");
+    keys (epoch, gaps);
+    GapCall { my_epoch: Epoch, most_entries: u64 }
+
+    MARKER = include_str!("lua/marker.lua");
+    keys (epoch);
+    MarkerCall<'a> { my_epoch: Epoch, control_channel: &'a str, notice: Notice }
+}
+
+/// What a script is given as it is displayed.
+macro_rules! displayed {
+    ($($kind:ty),+) => {
+        $(impl Argument for $kind {
+            fn append(&self, words: &mut super::command::Words) {
+                words.push(self.to_string());
+            }
+        })+
+    };
+}
+
+displayed!(DispatcherId, Lease, Notice, Cursor, Marker);
+
+/// What a script is given as something simpler.
+macro_rules! as_other {
+    ($($kind:ty: $value:ident => $other:expr),+ $(,)?) => {
+        $(impl Argument for $kind {
+            fn append(&self, words: &mut super::command::Words) {
+                let $value = *self;
+                $other.append(words);
+            }
+        })+
+    };
+}
+
+as_other! {
+    MessageId: id => id.0,
+    Epoch: epoch => epoch.0,
+    bool: yes => if yes { "1" } else { "0" },
+    // In milliseconds.
+    Duration: duration => duration.as_millis() as u64,
+    Verdict: verdict => match verdict {
+        Verdict::Failed => "failed",
+        Verdict::Lost => "lost",
+        Verdict::Unused => "unused",
+        Verdict::Rejected => "rejected",
+    },
+    Hold: hold => match hold {
+        Hold::Released => "released",
+        Hold::Held => "held",
+    },
+}
+
+impl Argument for Raise {
+    fn append(&self, words: &mut super::command::Words) {
+        match self {
+            Raise::Nothing => "".append(words),
+            Raise::To(id) => id.append(words),
+            Raise::Recorded => "recorded".append(words),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values that a script's text takes off a table in its first lines: `local a, b = unpack(KEYS)`.
+    fn taken<'a>(text: &'a str, table: &str) -> Vec<&'a str> {
+        let begins = format!("= unpack({table}");
+        let line =
+            text.lines().find(|line| line.starts_with("local ") && line.contains(&begins)).expect("it takes some");
+        let (names, range) = line["local ".len()..].split_once(" = ").expect("it is an assignment");
+        let names: Vec<&str> = names.split(", ").collect();
+        // Behind them may be what is repeated for each message.
+        let whole = [format!("unpack({table})"), format!("unpack({table}, 1, {})", names.len())];
+        assert!(whole.iter().any(|form| form == range), "{line}");
+        names
+    }
+
+    #[test]
+    fn scripts_read_what_their_calls_write() {
+        for (text, keys, arguments) in descriptions() {
+            let keys: Vec<String> = keys.iter().map(|key| format!("{key}_key")).collect();
+            assert_eq!(taken(text, "KEYS"), keys, "{text}");
+            assert_eq!(taken(text, "ARGV"), arguments, "{text}");
+            assert!(!text.contains("KEYS["), "{text}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! One open connection to a Redis server: the socket, the greeting, the receive buffer, and replies taken out of it.
+//!
+//! Everything that talks to Redis goes through this: commands ([`Connection`](super::Connection)), the subscription, and
+//! the bench's own peers. Owned by one thread, or by two once it is [split](Session::split). A value is taken apart in the
+//! buffer that it was received into; values of a more complicated form are left to the `redis` package.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
+use super::server::{CONNECT_TIMEOUT, Server, not_redis};
+use crate::base::error::{Error, Result, Step};
+use crate::base::failure::Failure;
+use crate::net::{Reader, Wait, Writer};
+
+/// See the module's text.
+pub struct Session {
+    /// What the server sends.
+    pub incoming: Incoming,
+    writer: Writer,
+}
+
+/// The receive buffer's size.
+#[derive(Clone, Copy, Debug)]
+pub struct BufferSize {
+    /// While replies are small.
+    pub least_bytes: usize,
+    /// At most.
+    pub most_bytes: usize,
+}
+
+impl Session {
+    /// Connects and logs in, and sends what `greet` writes behind that, which has so many replies. All of it together may take
+    /// `limit`; afterwards each read may.
+    pub fn open(
+        server: &Server,
+        limit: Duration,
+        buffer: BufferSize,
+        greet: impl FnOnce(&mut Vec<u8>) -> usize,
+    ) -> Result<Session> {
+        let begun = Instant::now();
+        let stream =
+            server.connect(limit.min(CONNECT_TIMEOUT)).map_err(|error| server.error(Step::Connecting, error))?;
+        let (reader, writer) = stream.split();
+        let incoming =
+            Incoming { reader, buffer: vec![0; buffer.least_bytes], filled: 0..0, answered: false, size: buffer };
+        let mut session = Session { incoming, writer };
+        let failed = |session: &Session, error| session.error(server, Step::Connecting, error);
+        let wait = session.incoming.set_wait(Wait::Until(begun + limit));
+        wait.map_err(|error| failed(&session, error))?;
+        let mut greeting = Vec::new();
+        let replies = server.greet(&mut greeting) + greet(&mut greeting);
+        session.send(&greeting).map_err(|error| failed(&session, error))?;
+        for _ in 0..replies {
+            let reply = session.incoming.value().map_err(|error| failed(&session, error))?;
+            reply.extract_error().map_err(|error| server.error(Step::Connecting, Failure::new(error)))?;
+        }
+        let wait = session.incoming.set_wait(Wait::Each(limit));
+        wait.map_err(|error| failed(&session, error))?;
+        Ok(session)
+    }
+
+    /// Sends what is written already.
+    pub fn send(&mut self, commands: &[u8]) -> io::Result<()> {
+        self.writer.write_all(commands)
+    }
+
+    /// The two directions, for two threads.
+    pub fn split(self) -> (Incoming, Writer) {
+        (self.incoming, self.writer)
+    }
+
+    /// What ended the session, as an error.
+    pub(super) fn error(&self, server: &Server, step: impl Into<Step>, error: io::Error) -> Error {
+        match LastWords::of(error) {
+            Ok(failure) => server.error(step, failure),
+            Err(error) if !self.incoming.answered => server.unanswered(step, error),
+            Err(error) => server.error(step, error),
+        }
+    }
+}
+
+/// What a server sends: the bytes that have come, and the values in them.
+pub struct Incoming {
+    reader: Reader,
+    buffer: Vec<u8>,
+    /// The part of the buffer that was received and not yet taken.
+    filled: Range<usize>,
+    /// Whether the server has ever sent a value.
+    answered: bool,
+    size: BufferSize,
+}
+
+impl Incoming {
+    /// How long reading waits.
+    pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
+        self.reader.set_wait(wait)
+    }
+
+    /// What was received and not yet taken.
+    pub fn received(&self) -> &[u8] {
+        &self.buffer[self.filled.clone()]
+    }
+
+    /// Takes so many bytes off the front.
+    pub fn take(&mut self, bytes: usize) {
+        self.filled.start += bytes;
+    }
+
+    /// Whether the buffer is as large as it gets, and full: what has begun in it does not end in it.
+    pub(super) fn is_full(&self) -> bool {
+        self.filled.len() >= self.size.most_bytes
+    }
+
+    /// Forgets what was taken, and gives back the room that something large has needed.
+    pub fn settle(&mut self) {
+        self.move_to_front();
+        if self.filled.is_empty() && self.buffer.len() > self.size.least_bytes {
+            self.buffer = vec![0; self.size.least_bytes];
+        }
+    }
+
+    fn move_to_front(&mut self) {
+        if self.filled.start > 0 {
+            self.buffer.copy_within(self.filled.clone(), 0);
+            self.filled = 0..self.filled.len();
+        }
+    }
+
+    /// Waits for more bytes.
+    pub fn receive(&mut self) -> io::Result<()> {
+        if self.filled.end == self.buffer.len() {
+            self.move_to_front();
+        }
+        if self.filled.end == self.buffer.len() {
+            if self.buffer.len() >= self.size.most_bytes {
+                return Err(unreadable(Unreadable::TooLarge, self.received()));
+            }
+            self.buffer.resize((2 * self.buffer.len()).min(self.size.most_bytes), 0);
+        }
+        match self.reader.read(&mut self.buffer[self.filled.end..])? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.filled.end += count;
+                Ok(())
+            }
+        }
+    }
+
+    /// The next reply, if it has no parts; of one that has, its head.
+    pub fn reply(&mut self) -> io::Result<Reply<&[u8]>> {
+        loop {
+            match resp::reply(self.received()).map_err(|why| unreadable(why, self.received()))? {
+                Some((reply, length)) => {
+                    self.answered = true;
+                    let start = self.filled.start;
+                    self.take(length);
+                    let reply = reply.of(&self.buffer[start..]);
+                    return if let Reply::Error(text) = reply {
+                        LastWords::check(text).map(|()| reply)
+                    } else {
+                        Ok(reply)
+                    };
+                }
+                None => self.receive()?,
+            }
+        }
+    }
+
+    /// The next reply, whole.
+    pub(super) fn value(&mut self) -> io::Result<Value> {
+        let length = loop {
+            match resp::whole(self.received()).map_err(|why| unreadable(why, self.received()))? {
+                Some(length) => break length,
+                None => self.receive()?,
+            }
+        };
+        self.answered = true;
+        if let Some(text) = self.received()[..length].strip_prefix(b"-") {
+            LastWords::check(text.trim_ascii_end())?;
+        }
+        let value = redis::parse_redis_value(&self.received()[..length]);
+        self.take(length);
+        value.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+    }
+
+    /// What the server sent before it closed the connection, if it sent anything: why it would not read a command.
+    pub(super) fn last_words(&mut self) -> Option<io::Error> {
+        self.reply().err().filter(|error| error.get_ref().is_some_and(|inner| inner.is::<LastWords>()))
+    }
+}
+
+/// The last reply of a connection. The server refuses to read a command, since a word of it is larger than
+/// `proto-max-bulk-len` allows, says so once, and closes the connection; it has executed neither that command nor one behind
+/// it. Or the reply is too large for us to read, which is reported as if the server had said it.
+#[derive(Debug)]
+struct LastWords(Vec<u8>);
+
+impl LastWords {
+    fn check(text: &[u8]) -> io::Result<()> {
+        if text.starts_with(b"ERR Protocol error") { Err(io::Error::other(LastWords(text.to_vec()))) } else { Ok(()) }
+    }
+
+    /// The reply in an error, if it is one.
+    fn of(error: io::Error) -> std::result::Result<Failure, io::Error> {
+        error.downcast::<LastWords>().map(|LastWords(text)| Failure::of_reply(&text))
+    }
+}
+
+impl fmt::Display for LastWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl std::error::Error for LastWords {}
+
+fn unreadable(why: Unreadable, received: &[u8]) -> io::Error {
+    match why {
+        Unreadable::NotResp => not_redis(received),
+        Unreadable::TooLarge => {
+            let text = format!(
+                "ERR the reply is too large: more than {MAX_REPLY_BYTES} bytes or {MAX_REPLY_VALUES} values, the most that is read"
+            );
+            io::Error::other(LastWords(text.into_bytes()))
+        }
+    }
+}

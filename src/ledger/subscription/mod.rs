@@ -1,0 +1,10 @@
+//! The subscription of a dispatcher, and what it brings.
+
+mod client;
+mod gathering;
+mod own_events;
+mod seen;
+
+pub use self::client::{CLIENT_NAME_PREFIX, Channels, Subscription};
+pub use self::seen::{Batch, Published, Seen};
+pub use super::notice::Notice;

@@ -1,0 +1,128 @@
+//! What a line looks like: with the time for a terminal or a file, with a priority for systemd's journal.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use log::Level;
+
+use super::queue::MAX_LINE_BYTES;
+use super::timestamp::Timestamp;
+use crate::base::id::wall_clock_us;
+use crate::base::log_context;
+use crate::base::mask::masked;
+use crate::base::text::Quoted;
+
+/// The variable in which systemd names the journal stream to which it has connected a service's output: `device:inode`.
+const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
+
+/// Who reads the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// A person, a file, a collector: each line begins with its time.
+    Plain,
+    /// systemd's journal, which records the time itself: each line begins with its priority, `<3>` to `<7>`.
+    Journal,
+}
+
+impl Style {
+    /// Standard error as a file of its own: a thread that is blocked in writing to it holds no lock that others wait
+    /// for.
+    pub(super) fn standard_error() -> io::Result<File> {
+        Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
+    }
+
+    /// The style for an output.
+    ///
+    /// The variable alone is not enough: a program that a service has started inherits it, and its output may go
+    /// elsewhere. So the stream it names is compared with the output, as systemd.exec(5) recommends.
+    pub(super) fn of(output: &File) -> Style {
+        let named = std::env::var(JOURNAL_STREAM).ok();
+        let metadata = output.metadata().ok();
+        let ours = metadata.map(|metadata| format!("{}:{}", metadata.dev(), metadata.ino()));
+        if named.is_some() && named == ours { Style::Journal } else { Style::Plain }
+    }
+
+    /// One line: the time or priority, what logs it, and `text`.
+    pub(super) fn line(self, level: Level, instance: &str, text: fmt::Arguments<'_>) -> String {
+        let name = level.as_str().to_ascii_lowercase();
+        let context = log_context::current();
+        let (role, epoch) = context.role();
+        let lane = context.lane().map_or(String::new(), |lane| format!(" lane={}", Quoted(lane)));
+        let rest = format_args!("level={name} instance={instance}{lane} role={role} epoch={epoch} {text}");
+        let mut line = match self {
+            Style::Plain => format!("time={} {rest}", Timestamp(wall_clock_us())),
+            Style::Journal => format!("<{}>{rest}", priority(level)),
+        };
+        if let Cow::Owned(masked) = masked(&line) {
+            line = masked;
+        }
+        // What follows a line break would be a line of its own, without the rest.
+        if line.contains('\n') {
+            line = line.replace('\n', "\\n");
+        }
+        if line.len() >= MAX_LINE_BYTES {
+            line.truncate(line.floor_char_boundary(MAX_LINE_BYTES - 1 - CUT.len()));
+            line.push_str(CUT);
+        }
+        line.push('\n');
+        line
+    }
+
+    /// A text of one or more lines as it is, for a person.
+    pub(super) fn message(self, level: Level, text: &str) -> String {
+        let text = masked(text);
+        match self {
+            Style::Plain => format!("{text}\n"),
+            Style::Journal => text.lines().map(|line| format!("<{}>{line}\n", priority(level))).collect(),
+        }
+    }
+}
+
+/// What ends a line that was too long.
+const CUT: &str = "…";
+
+/// syslog's number for a level.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_begins_with_its_time_or_its_priority() {
+        let text = format_args!("event=x");
+        let plain = Style::Plain.line(Level::Warn, "d0", text);
+        assert!(plain.starts_with("time=20") && plain.contains("Z level=warn instance=d0 role="), "{plain}");
+        assert!(plain.ends_with(" event=x\n"), "{plain}");
+        for (level, begin) in [(Level::Error, "<3>level=error "), (Level::Warn, "<4>"), (Level::Info, "<6>")] {
+            let line = Style::Journal.line(level, "d0", text);
+            assert!(line.starts_with(begin) && !line.contains("time="), "{line}");
+        }
+        assert!(Style::Journal.line(Level::Trace, "d0", text).starts_with("<7>"));
+    }
+
+    #[test]
+    fn a_line_is_one_line_and_bounded() {
+        let line =
+            Style::Plain.line(Level::Info, "d0", format_args!("event=x reason=a\nb{}", "ü".repeat(MAX_LINE_BYTES)));
+        assert!(line.contains("reason=a\\nb") && line.ends_with("ü…\n"));
+        assert!((MAX_LINE_BYTES - 3..=MAX_LINE_BYTES).contains(&line.len()), "{}", line.len());
+    }
+
+    #[test]
+    fn each_line_of_a_message_has_its_priority() {
+        assert_eq!(Style::Plain.message(Level::Error, "a\nb"), "a\nb\n");
+        assert_eq!(Style::Journal.message(Level::Error, "a\nb"), "<3>a\n<3>b\n");
+    }
+}

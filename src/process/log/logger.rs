@@ -1,0 +1,152 @@
+//! The logger: makes lines of records and puts them into the queue.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::Mutex;
+use simplelog::{CombinedLogger, Config, SharedLogger};
+
+use super::line::Style;
+use super::panics;
+use super::queue::{Importance, Queue};
+use crate::base::error::{Error, Result};
+use crate::base::id::Epoch;
+use crate::base::log_context::Context;
+use crate::base::text::{Escaped, Quoted};
+
+/// How long a program that ends waits for its last lines to be written.
+pub const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where the lines go; made when the first is to be written. One for a process, like standard error.
+static OUTPUT: OnceLock<Output> = OnceLock::new();
+
+/// What every line calls the process; set when the log begins.
+static INSTANCE: OnceLock<String> = OnceLock::new();
+
+/// Warnings from before the log began.
+static HELD_BACK: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Starts logging, once for a process: lines of this library and no other. Panics are logged from here on. Threads that
+/// have entered no [`Context`] of their own log with `role`.
+///
+/// Keep the value until the end: dropping it waits for the last lines.
+pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Running> {
+    let output = output().map_err(Error::io("starting the thread log"))?;
+    let lines = Lines { level, style: output.style, queue: output.queue.clone() };
+    CombinedLogger::init(vec![Box::new(lines)]).map_err(|error| Error::Failed(format!("starting the log: {error}")))?;
+    INSTANCE.get_or_init(|| instance.to_owned());
+    set_role(role, Epoch::default());
+    panics::install();
+    std::mem::take(&mut *HELD_BACK.lock()).into_iter().for_each(|warning| log::warn!("{warning}"));
+    Ok(Running(()))
+}
+
+/// Keeps a warning until the log begins: what is wrong with the settings is known before.
+pub fn hold_back(warning: String) {
+    HELD_BACK.lock().push(warning);
+}
+
+/// Changes the role and epoch of threads without a [`Context`] of their own.
+pub fn set_role(role: &'static str, epoch: Epoch) {
+    Context::of_process().set(role, epoch);
+}
+
+/// Reports on standard error why `program` can't go on, whatever the level is; the last thing before its end. A service
+/// whose log has begun writes a line like the others; a tool, whose instance is the program itself, plain words.
+pub fn fail(program: &str, problem: impl fmt::Display) {
+    // A problem may have several lines, and contain text from a server.
+    let text = format!("{program}: {problem}");
+    let text = text.split('\n').map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n");
+    match output() {
+        Ok(Output { style, queue }) => {
+            let message = match INSTANCE.get() {
+                Some(instance) if instance != program => {
+                    style.line(Level::Error, instance, format_args!("event=failed error={}", Quoted(problem)))
+                }
+                _ => style.message(Level::Error, &text),
+            };
+            queue.push(Importance::Urgent, message.into_bytes());
+            queue.flush(FLUSH_LIMIT);
+        }
+        // Standard error may be closed, and there is no other place to report it.
+        Err(_) => drop(writeln!(io::stderr(), "{text}")),
+    }
+}
+
+/// The log of a running program. Dropping it waits until all is written, at most [`FLUSH_LIMIT`].
+#[derive(Debug)]
+#[must_use = "without it the last lines may be lost"]
+pub struct Running(());
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A standard error that nobody reads must not keep the program from ending.
+        log::logger().flush();
+    }
+}
+
+struct Output {
+    style: Style,
+    queue: Arc<Queue>,
+}
+
+fn output() -> io::Result<&'static Output> {
+    if let Some(output) = OUTPUT.get() {
+        return Ok(output);
+    }
+    let file = Style::standard_error()?;
+    let style = Style::of(&file);
+    let dropped = move |lines| {
+        let line = style.line(Level::Warn, instance(), format_args!("event=log-dropped lines={lines}"));
+        line.into_bytes()
+    };
+    let queue = Queue::start(file, dropped)?;
+    Ok(OUTPUT.get_or_init(|| Output { style, queue }))
+}
+
+fn instance() -> &'static str {
+    INSTANCE.get().map_or("", String::as_str)
+}
+
+/// What simplelog passes records on to.
+struct Lines {
+    level: LevelFilter,
+    style: Style,
+    queue: Arc<Queue>,
+}
+
+impl Log for Lines {
+    /// The libraries below us log what concerns only them. simplelog has compared the level.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("oncecast")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let importance = if record.level() <= Level::Warn { Importance::Urgent } else { Importance::Routine };
+            self.queue.push(importance, self.style.line(record.level(), instance(), *record.args()).into_bytes());
+        }
+    }
+
+    /// Waits until what was logged is written, at most [`FLUSH_LIMIT`].
+    fn flush(&self) {
+        self.queue.flush(FLUSH_LIMIT);
+    }
+}
+
+impl SharedLogger for Lines {
+    fn level(&self) -> LevelFilter {
+        self.level
+    }
+
+    fn config(&self) -> Option<&Config> {
+        None
+    }
+
+    fn as_log(self: Box<Self>) -> Box<dyn Log> {
+        self
+    }
+}

@@ -1,0 +1,24 @@
+//! A program's metrics, its health and its pages, over HTTP.
+//!
+//! The rest of the crate keeps plain atomics and knows no metrics library; it gives [`Metrics`] a closure for each
+//! number, which is read at each scrape. The closures run on a thread of the [`MetricsServer`], so they must be quick
+//! and must not wait.
+//!
+//! Names get the prefix `oncecast_`, counters the suffix `_total`. The metrics of the process itself come from `/proc`;
+//! without it they are left out.
+
+mod deadlined;
+pub mod healthcheck;
+mod http;
+mod process;
+mod registry;
+pub mod settings;
+mod site;
+
+pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
+pub use self::registry::{Kind, Labels, Metrics, Number};
+pub use self::site::Site;
+pub use crate::base::histogram::{Distribution, Histogram};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! What a dispatcher serves at its metrics address: its figures, whether it can do its job, and the status page.
+//!
+//! Figures of a lane have the label `lane` where the process has several.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::health;
+use super::hosted::{Host, HostedLane};
+use crate::base::error::Result;
+use crate::lane::ring::RingStats;
+use crate::lane::{LaneStats, LinkFigures, Shared};
+use crate::ledger::overview::Part;
+use crate::process::metrics::{Kind, Labels, Metrics, MetricsServer, Number, Site};
+use crate::programs::status::Status;
+
+/// One page for everybody: it asks for `/status.json` again and again.
+const STATUS_PAGE: &str = include_str!("../status/page.html");
+
+/// Serves `/metrics`, `/healthz`, `/readyz`, and the status page at `/`.
+pub(super) fn serve(address: &str, host: &Arc<Host>) -> Result<MetricsServer> {
+    let (readiness, status) = (host.clone(), host.clone());
+    let site = Site::new(metrics(host), move || health::ready(&readiness))
+        .page("/", "text/html; charset=utf-8", || STATUS_PAGE.to_owned())
+        // That of the first lane: a page for each is needed once there can be several.
+        .page("/status.json", "application/json", move || {
+            let HostedLane { lane, board } = &status.lanes[0];
+            board.json(&lane.settings.keys.group, &status.id)
+        });
+    MetricsServer::start(address, site)
+}
+
+/// All figures of the process.
+pub(super) fn metrics(host: &Arc<Host>) -> Metrics {
+    let mut metrics = Metrics::new();
+    let mut lanes = LaneMetrics { metrics: &mut metrics, host };
+    leadership(&mut lanes);
+    messages(&mut lanes);
+    links(&mut lanes);
+    subscription(&mut lanes);
+    group_figures(&mut lanes);
+    metrics
+}
+
+/// Adds figures of every lane.
+struct LaneMetrics<'a> {
+    metrics: &'a mut Metrics,
+    host: &'a Arc<Host>,
+}
+
+impl LaneMetrics<'_> {
+    fn counter(&mut self, name: &'static str, help: &'static str, pick: fn(&LaneStats) -> &AtomicU64) {
+        self.number(Kind::Counter, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &'static str, pick: fn(&LaneStats) -> &AtomicU64) {
+        self.number(Kind::Gauge, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
+    }
+
+    /// A number for each lane, unless it is not known.
+    fn number(
+        &mut self,
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        pick: impl Fn(&HostedLane) -> Option<Number> + Send + Sync + 'static,
+    ) {
+        self.series(kind, name, help, move |hosted| {
+            pick(hosted).map(|number| (Labels::new(), number)).into_iter().collect()
+        });
+    }
+
+    /// Numbers with labels of their own for each lane.
+    fn series(
+        &mut self,
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        pick: impl Fn(&HostedLane) -> Vec<(Labels, Number)> + Send + Sync + 'static,
+    ) {
+        let host = self.host.clone();
+        self.metrics.series(kind, name, help, move || {
+            let of_lane = |hosted| {
+                let labelled = |(labels, number)| (lane_label(hosted).into_iter().chain(labels).collect(), number);
+                pick(hosted).into_iter().map(labelled).collect::<Vec<_>>()
+            };
+            host.lanes.iter().flat_map(of_lane).collect()
+        });
+    }
+}
+
+/// None where the lane is alone.
+fn lane_label(hosted: &HostedLane) -> Option<(&'static str, String)> {
+    hosted.lane.settings.name.as_ref().map(|name| ("lane", name.clone()))
+}
+
+fn leadership(lanes: &mut LaneMetrics<'_>) {
+    lanes.gauge("leader", "1 while this dispatcher leads", |stats| &stats.leading);
+    lanes.gauge("leader_epoch", "The epoch of the present or last term", |stats| &stats.epoch);
+    lanes.gauge("in_sync", "1 while this dispatcher could take over at once", |stats| &stats.in_sync);
+    lanes.gauge("redis_connected", "1 if Redis answered the last request", |stats| &stats.redis_connected);
+    lanes.counter("leader_changes", "Terms begun by this dispatcher", |stats| &stats.terms);
+    lanes.counter("gaps", "Gaps recorded", |stats| &stats.gaps);
+    lanes.counter("fenced_writes", "Writes refused because of a newer epoch", |stats| &stats.fenced);
+}
+
+fn messages(lanes: &mut LaneMetrics<'_>) {
+    lanes.counter("messages_taken_in", "Published messages stored in Redis", |stats| &stats.taken_in);
+    lanes.counter("messages_oversize", "Messages refused for their size", |stats| &stats.oversize);
+    lanes.counter("messages_dispatched", "Deliveries to consumers, redeliveries included", |stats| &stats.dispatched);
+    lanes.counter("messages_acked", "Messages acknowledged", |stats| &stats.acked);
+    lanes.counter("messages_redelivered", "Redeliveries", |stats| &stats.redelivered);
+    lanes.counter("messages_dead_lettered", "Messages moved to the dead letters", |stats| &stats.dead_lettered);
+    lanes.counter("messages_spilled", "Messages left in Redis because memory was full", |stats| &stats.spilled);
+    lanes.counter("messages_read_back", "Messages read back from Redis", |stats| &stats.read_back);
+    lanes.gauge("ready", "Messages waiting in memory for a consumer now", |stats| &stats.ready);
+    lanes.number(
+        Kind::Histogram,
+        "delivery_latency_seconds",
+        "Time from a message's intake to its acknowledgement",
+        |hosted| Some(Number::Times(hosted.lane.stats.delivery_latency.read())),
+    );
+}
+
+fn links(lanes: &mut LaneMetrics<'_>) {
+    lanes.counter("bad_frames", "Malformed or unexpected frames from consumers", |stats| &stats.bad_frames);
+    lanes
+        .counter("stray_answers", "Answers for messages that the consumer does not hold", |stats| &stats.stray_answers);
+    lanes.counter("links_made", "Connections to consumers made", |stats| &stats.links_made);
+    lanes.counter("links_lost", "Connections to consumers lost", |stats| &stats.links_lost);
+    lanes.number(Kind::Gauge, "consumers", "Consumers connected now", |hosted| {
+        Some(Number::Whole(hosted.lane.stats.linked.lock().len() as u64))
+    });
+    lanes.series(Kind::Gauge, "in_flight", "Messages at consumers now, while leader", |hosted| {
+        by_consumer(&hosted.lane.stats, |link| &link.in_flight)
+    });
+    lanes.series(Kind::Gauge, "overdue", "Messages that consumers no longer report, while leader", |hosted| {
+        by_consumer(&hosted.lane.stats, |link| &link.overdue)
+    });
+}
+
+fn subscription(lanes: &mut LaneMetrics<'_>) {
+    let of = |pick: fn(&Shared) -> u64| move |hosted: &HostedLane| Some(Number::Whole(pick(&hosted.lane)));
+    let ring =
+        |pick: fn(RingStats) -> u64| move |hosted: &HostedLane| Some(Number::Whole(pick(hosted.lane.ring.stats())));
+    lanes.number(
+        Kind::Counter,
+        "subscriptions",
+        "Subscriptions made",
+        of(|lane| lane.listener.subscriptions.load(Ordering::Relaxed)),
+    );
+    lanes.number(Kind::Gauge, "ring_bytes", "Bytes used by the ring", ring(|stats| stats.bytes as u64));
+    lanes.number(Kind::Counter, "messages_published", "Messages received on the channel", ring(|stats| stats.seen));
+    lanes.number(
+        Kind::Counter,
+        "messages_overrun",
+        "Messages dropped at the ring's limit before they were stored",
+        ring(|stats| stats.overrun),
+    );
+    lanes.number(
+        Kind::Counter,
+        "redis_reconnects",
+        "Connections to Redis made anew",
+        of(|lane| lane.settings.redis.reconnects()),
+    );
+}
+
+/// What every dispatcher reads from Redis once a second. Over several dispatchers these are to be compared, not added.
+/// What the last check did not bring is left out.
+fn group_figures(lanes: &mut LaneMetrics<'_>) {
+    let mut add = |name, help, pick: fn(&Status) -> Option<f64>| {
+        lanes.number(Kind::Gauge, name, help, move |hosted| hosted.board.read(pick).flatten().map(Number::Real));
+    };
+    add("pending", "Messages without a result, in Redis", |status| {
+        status.known(Part::Pending, status.snapshot.pending as f64)
+    });
+    add("results", "Entries in the result stream", |status| {
+        status.known(Part::Results, status.snapshot.processed as f64)
+    });
+    add("dead_letters", "Entries in the stream of dead letters", |status| {
+        status.known(Part::Dead, status.snapshot.dead as f64)
+    });
+    add("recorded_gaps", "Entries in the record of gaps", |status| {
+        status.known(Part::Gaps, status.snapshot.gaps as f64)
+    });
+    add("redis_warnings", "Settings of Redis that endanger the guarantees", |status| {
+        Some(status.redis_warnings().len() as f64)
+    });
+    add("oldest_pending_age_seconds", "Age of the oldest pending message", |status| {
+        status.known(Part::Oldest, status.oldest_age().unwrap_or_default().as_secs_f64())
+    });
+}
+
+/// By consumer; two links to one consumer, which can't last, are one number.
+fn by_consumer(stats: &LaneStats, figure: fn(&LinkFigures) -> &AtomicU64) -> Vec<(Labels, Number)> {
+    let mut sums = BTreeMap::<String, u64>::new();
+    for link in stats.linked.lock().iter() {
+        *sums.entry(link.consumer.to_string()).or_default() += get(figure(link));
+    }
+    sums.into_iter().map(|(consumer, sum)| (vec![("consumer", consumer)], Number::Whole(sum))).collect()
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

@@ -1,0 +1,75 @@
+//! How the process is, made from how its lanes are: for `/readyz`, systemd and the group's status.
+
+use std::sync::atomic::Ordering;
+
+use super::hosted::{Host, HostedLane};
+use crate::lane;
+use crate::lane::health::{NotReady, late_loop};
+use crate::process::supervision::Condition;
+
+/// Ready if all lanes are. The error says what is missing.
+pub(super) fn ready(host: &Host) -> Result<(), String> {
+    host.lanes.iter().try_for_each(|lane| lane_ready(host, &lane.lane))
+}
+
+/// The same for one lane.
+pub(super) fn lane_ready(host: &Host, lane: &lane::Shared) -> Result<(), String> {
+    let problem = match (hung(host, lane), lane::health::ready(lane)) {
+        (Some(name), _) => format!("its loop {name} hangs"),
+        (None, Ok(())) => return Ok(()),
+        (None, Err(reason)) => explain(reason, lane),
+    };
+    Err(of_lane(lane, problem))
+}
+
+/// What systemd is told.
+pub(super) fn condition(host: &Host) -> Condition {
+    let doing = |hosted: &HostedLane| of_lane(&hosted.lane, doing(&hosted.lane));
+    Condition {
+        ready: ready(host),
+        hung: host.lanes.iter().find_map(|hosted| hung(host, &hosted.lane)),
+        // What they hear is of use, even if others keep them from being in sync.
+        waits: host.lanes.iter().all(|hosted| hosted.lane.ring.stats().live),
+        doing: host.lanes.iter().map(doing).collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// A loop that has not finished an iteration in its time.
+fn hung(host: &Host, lane: &lane::Shared) -> Option<&'static str> {
+    // After a pause of the whole process the others have not had their turn yet.
+    if host.main.is_late() { None } else { late_loop(lane) }
+}
+
+fn explain(reason: NotReady, lane: &lane::Shared) -> String {
+    match reason {
+        NotReady::NoIntake => {
+            "it leads, but has not managed to take anything in yet, or for some seconds; see its log".to_owned()
+        }
+        NotReady::NotSubscribed => {
+            let redis = lane.settings.redis.shown();
+            format!("not subscribed: Redis at {redis} does not answer, or lets nobody subscribe (--redis-url)")
+        }
+        NotReady::NobodyLeads => {
+            "nobody leads, and this one may not yet, or Redis does not let it; see its log".to_owned()
+        }
+        NotReady::NotInSync => "not in sync with the leader yet".to_owned(),
+    }
+}
+
+fn doing(lane: &lane::Shared) -> String {
+    let stats = &lane.stats;
+    if stats.leading.load(Ordering::Relaxed) == 1 {
+        let epoch = stats.epoch.load(Ordering::Relaxed);
+        format!("leads with epoch {epoch}, {} consumers", stats.linked.lock().len())
+    } else {
+        "standby, in sync".to_owned()
+    }
+}
+
+/// With the lane's name, if there are several.
+fn of_lane(lane: &lane::Shared, text: String) -> String {
+    match &lane.settings.name {
+        Some(name) => format!("{name}: {text}"),
+        None => text,
+    }
+}

@@ -1,0 +1,219 @@
+//! The reporter: once a second it reports to Redis how this dispatcher is, and checks the group's status.
+//!
+//! One thread for each lane, with two connections of its own, so that nothing it does can hold up the lease or a message.
+//! What it learns goes to the [`Board`](super::board::Board), for the metrics and the status page; nothing is decided by
+//! it. A report expires by itself, so a dispatcher that hangs or has lost Redis vanishes from the group's status.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick};
+
+use super::health;
+use super::hosted::{Host, HostedLane};
+use super::rates::RateMeter;
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::base::log_context;
+use crate::base::text::Quoted;
+use crate::lane::{LinkFigures, Settings};
+use crate::ledger::server_check::ServerWatch;
+use crate::ledger::{Connection, Ledger};
+use crate::programs::status::report::{ConsumerReport, Report};
+use crate::programs::status::{MAX_AGE, Onlooker};
+
+/// How often it reports and checks.
+const EVERY: Duration = Duration::from_secs(1);
+/// However much happens, it does not report and check more often than this.
+const LEAST_PAUSE: Duration = Duration::from_millis(200);
+/// How long a report lasts.
+const REPORT_TTL: Duration = Duration::from_secs(5);
+/// How long it waits for a reply of Redis.
+const REPLY_LIMIT: Duration = Duration::from_secs(2);
+
+/// The handle: stops and joins the thread when dropped.
+pub(super) struct Reporter {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reporter {
+    /// Starts reporting on one of the lanes of `host`.
+    pub(super) fn start(host: &Arc<Host>, lane: usize) -> Result<Reporter> {
+        let (stop, stopped) = bounded(0);
+        let settings = &host.lanes[lane].lane.settings;
+        let (redis, keys) = (&settings.redis, &settings.keys);
+        let reports = ReportLoop {
+            ledger: Ledger::new(redis.clone(), Arc::new(keys.clone()), REPLY_LIMIT),
+            onlooker: Onlooker::new(Connection::new(redis.clone(), REPLY_LIMIT), keys.clone(), MAX_AGE),
+            host: host.clone(),
+            lane,
+            stopped,
+            began: Instant::now(),
+            rates: RateMeter::default(),
+            settings: ServerWatch::default(),
+            backoff: Backoff::for_redis(),
+            unreachable: false,
+        };
+        let log = host.lanes[lane].lane.log.clone();
+        let thread = thread::Builder::new()
+            .name("reporter".to_owned())
+            .spawn(move || {
+                log_context::enter(&log);
+                reports.run();
+            })
+            .map_err(Error::io("starting the thread reporter"))?;
+        Ok(Reporter { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("event=panic thread=reporter");
+        }
+    }
+}
+
+struct ReportLoop {
+    ledger: Ledger,
+    onlooker: Onlooker,
+    host: Arc<Host>,
+    /// Which of its lanes this is about.
+    lane: usize,
+    /// Disconnected: stop.
+    stopped: Receiver<()>,
+    began: Instant,
+    rates: RateMeter,
+    /// Logs which of the server's settings endanger the guarantees.
+    settings: ServerWatch,
+    backoff: Backoff,
+    /// Whether Redis did not answer the last time.
+    unreachable: bool,
+}
+
+impl ReportLoop {
+    /// The main loop of the thread.
+    fn run(mut self) {
+        let ticks = tick(EVERY);
+        let host = self.host.clone();
+        loop {
+            let soonest = Instant::now() + LEAST_PAUSE;
+            self.iterate();
+            select! {
+                // Nothing is ever sent.
+                recv(self.stopped) -> _ => break,
+                recv(host.lanes[self.lane].lane.changes()) -> _ => {}
+                recv(ticks) -> _ => {}
+            }
+            if self.stopped.recv_deadline(soonest) == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
+        }
+        // It expires by itself; a Redis that does not answer is not waited for.
+        if !self.unreachable
+            && let Err(error) = self.ledger.end_reports(&self.host.id)
+        {
+            log::debug!("event=report-left error={}", Quoted(error));
+        }
+    }
+
+    fn hosted(&self) -> &HostedLane {
+        &self.host.lanes[self.lane]
+    }
+
+    fn iterate(&mut self) {
+        let report = self.report().to_json().to_string();
+        let reported = self.ledger.report(&self.host.id, &report, REPORT_TTL);
+        // A server that refuses to write may be read all the same; of one that can't be reached nothing more is asked.
+        self.unreachable = reported.as_ref().is_err_and(|error| error.refusal().is_none());
+        let mut failure = None;
+        let seen = match &reported {
+            Err(error) if self.unreachable => Err(error.to_string()),
+            _ => self.onlooker.look().map_err(|error| {
+                let text = error.to_string();
+                failure = Some(error);
+                text
+            }),
+        };
+        if let Ok(status) = &seen {
+            self.settings.note(status.settings.clone());
+        }
+        self.hosted().board.post(seen);
+        match reported.err().or(failure) {
+            None => drop(self.backoff.reset()),
+            Some(failure) => {
+                let troubles = &self.host.lanes[self.lane].lane.troubles;
+                troubles.tell("reporter", "not-reported", &failure, &mut self.backoff);
+            }
+        }
+    }
+
+    /// How this dispatcher is.
+    fn report(&mut self) -> Report {
+        let host = self.host.clone();
+        let HostedLane { lane, board } = &host.lanes[self.lane];
+        let linked = lane.stats.linked.lock().clone();
+        self.rates.measure(lane, &linked);
+        let consumer = |link: &Arc<LinkFigures>| ConsumerReport {
+            id: link.consumer.to_string(),
+            address: lane.settings.consumers.get(link.index).cloned().unwrap_or_default(),
+            draining: link.draining.load(Ordering::Relaxed),
+            in_flight: get(&link.in_flight),
+            overdue: get(&link.overdue),
+            prefetch: link.prefetch.into(),
+            acked_per_s: self.rates.acked_by(&link.consumer),
+        };
+        let stats = &lane.stats;
+        let leads = get(&stats.leading) == 1;
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            channel: lane.settings.channel.clone(),
+            leads,
+            epoch: get(&stats.epoch),
+            // A leader is where the others have to come to.
+            in_sync: get(&stats.in_sync) == 1 || leads,
+            trouble: health::lane_ready(&host, lane).err(),
+            uptime_s: self.began.elapsed().as_secs_f64(),
+            ring_bytes: lane.ring.stats().bytes as u64,
+            oldest: board.read(|status| status.snapshot.oldest).flatten().map(|oldest| oldest.0),
+            ready: get(&stats.ready),
+            behind: get(&stats.behind) == 1,
+            delayed: get(&stats.delayed),
+            full: get(&stats.full) == 1,
+            recent_deaths: stats.deaths.lock().recent(Instant::now()),
+            rates: self.rates.rates(),
+            consumers: linked.iter().map(consumer).collect(),
+            missing: if leads { missing(&lane.settings, &linked) } else { Vec::new() },
+            agreement: agreement(&lane.settings),
+        }
+    }
+}
+
+/// The addresses at which no consumer is linked.
+fn missing(settings: &Settings, linked: &[Arc<LinkFigures>]) -> Vec<String> {
+    let addresses = settings.consumers.iter().enumerate();
+    let missing = addresses.filter(|(index, _)| !linked.iter().any(|link| link.index == *index));
+    missing.map(|(_, address)| address.clone()).collect()
+}
+
+/// The settings that all dispatchers of a group must have in common, as a fingerprint: FNV-1a, which is the same
+/// everywhere.
+fn agreement(settings: &Settings) -> String {
+    let mut consumers = settings.consumers.clone();
+    consumers.sort_unstable();
+    let text = format!("{} {}", settings.channel, consumers.join(","));
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

@@ -1,0 +1,110 @@
+//! The main loop of the dispatcher's process.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{bounded, select};
+
+use super::board::Board;
+use super::hosted::{Host, HostedLane};
+use super::reporter::Reporter;
+use super::settings::DispatcherConfig;
+use super::{exposition, health};
+use crate::base::error::Result;
+use crate::base::id::{DispatcherId, Epoch};
+use crate::base::log_context::{self, Context};
+use crate::base::pulse::Pulse;
+use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
+use crate::base::text::Quoted;
+use crate::lane::{self, Lane, ProcessHandles};
+use crate::process::supervision::{LOOK_WITHIN, Supervisor};
+
+/// Runs the dispatcher until it is asked to stop. Returns the exit code.
+pub fn run(config: DispatcherConfig) -> Result<u8> {
+    let id = DispatcherId::generate(&config.name);
+    let _log = crate::process::log::init(config.common.log_level, id.as_str(), "starting")?;
+    let (handle, requests) = shutdown_channel();
+    handle.on_signals()?;
+    let metrics_addr = config.common.metrics_addr.clone();
+    let host = Arc::new(host(id, vec![lane_settings(config)]));
+    run_lanes(&host, metrics_addr.as_deref(), &requests).map(|()| 0)
+}
+
+/// Runs until asked to stop. A Redis that can't be reached is no reason to end.
+fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: &ShutdownRequests) -> Result<()> {
+    host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
+    let metrics = metrics_addr.map(|address| exposition::serve(address, host)).transpose()?;
+    let (ended, ends) = bounded(host.lanes.len());
+    let start = |hosted: &HostedLane| Lane::start(&hosted.lane, ended.clone());
+    let lanes: Vec<Lane> = host.lanes.iter().map(start).collect::<Result<_>>()?;
+    let reporters: Vec<Reporter> =
+        (0..host.lanes.len()).map(|lane| Reporter::start(host, lane)).collect::<Result<_>>()?;
+    let mut supervisor = Supervisor::from_environment();
+    let mut running = lanes.len();
+    // The main loop: until all lanes have ended. One that ends by itself, which is a failure, ends the others.
+    while running > 0 {
+        select! {
+            recv(ends) -> _ => {
+                running -= 1;
+                lanes.iter().for_each(Lane::stop);
+            }
+            recv(requests.receiver()) -> _ => lanes.iter().for_each(Lane::stop),
+            recv(supervisor.ticks()) -> _ => supervisor.report(&health::condition(host)),
+        }
+        host.main.beat(LOOK_WITHIN);
+    }
+    supervisor.stopping();
+    drop(reporters);
+    let outcomes: Vec<Result<()>> = lanes.into_iter().map(Lane::join).collect();
+    drop(metrics);
+    for hosted in &host.lanes {
+        hosted.lane.log.set("stopped", Epoch::default());
+        log_context::within(&hosted.lane.log, || log::info!("event=stopped {}", hosted.lane.stats.summary()));
+    }
+    outcomes.into_iter().collect()
+}
+
+/// The settings of the process's only lane.
+fn lane_settings(config: DispatcherConfig) -> lane::Settings {
+    lane::Settings {
+        name: None,
+        redis: config.common.redis,
+        keys: config.common.keys,
+        channel: config.channel,
+        consumers: config.consumers,
+        lease_ttl: config.lease_ttl,
+        link_timeout: config.link_timeout,
+        max_deliveries: config.max_deliveries,
+        retry: config.retry,
+        ring_bytes: config.ring_bytes,
+        ready_bytes: config.ready_bytes,
+    }
+}
+
+/// The process and its lanes, not started. A lane that is alone logs as the process does.
+fn host(id: DispatcherId, lanes: Vec<lane::Settings>) -> Host {
+    let lane = |settings: lane::Settings| {
+        let log = match &settings.name {
+            None => Context::of_process(),
+            name => Context::with_lane("starting", name.clone()),
+        };
+        let lane = lane::Shared::new(settings, ProcessHandles { id: id.clone(), log });
+        HostedLane { lane, board: Arc::new(Board::default()) }
+    };
+    let lanes = lanes.into_iter().map(lane).collect();
+    Host { id, main: Pulse::default(), lanes }
+}
+
+fn log_start(lane: &lane::Shared) {
+    let settings = &lane.settings;
+    log::info!(
+        "event=started version={} redis={} group={} channel={} consumers={}",
+        env!("CARGO_PKG_VERSION"),
+        settings.redis.shown(),
+        Quoted(&settings.keys.group),
+        Quoted(&settings.channel),
+        settings.consumers.len()
+    );
+    let (retry, max_deliveries) = (settings.retry, settings.max_deliveries);
+    let dead_after_s = retry.dead_after(max_deliveries).as_secs_f64();
+    log::info!("event=retry-policy retry={retry} max_deliveries={max_deliveries} dead_after_s={dead_after_s}");
+}

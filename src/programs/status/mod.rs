@@ -1,0 +1,18 @@
+//! The state of a group: `oncecast status`, and the page that each dispatcher serves. It only reads.
+
+mod health;
+mod onlooker;
+pub mod report;
+mod run;
+pub mod settings;
+mod show;
+mod state;
+
+pub use self::health::NEEDS_ATTENTION;
+pub use self::onlooker::Onlooker;
+pub use self::run::run;
+pub use self::show::{failure_to_json, json_text};
+pub use self::state::{MANY_DEATHS, MAX_AGE, Member, SHOWN_GAPS, Status};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! The state of a group, as one look at Redis finds it. Plain values.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::report::{Rates, Report};
+use crate::ledger::Lease;
+use crate::ledger::overview::{self, Part, Snapshot};
+use crate::ledger::reading::RecordedGap;
+use crate::ledger::server_check::Warning;
+
+/// The most gaps that are shown.
+pub const SHOWN_GAPS: usize = 10;
+/// How long a message may be pending before that needs attention, unless set otherwise.
+pub const MAX_AGE: Duration = Duration::from_secs(60);
+/// So many dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) need attention. The alert
+/// `OncecastManyDeadLetters` has the same numbers.
+pub const MANY_DEATHS: u64 = 10;
+
+/// How a group stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The group's name.
+    pub group: String,
+    /// When it was looked at, in microseconds since 1970.
+    pub now_us: u64,
+    /// What Redis holds of it.
+    pub snapshot: Snapshot,
+    /// What could not be looked at, since Redis refuses the command.
+    pub refused: BTreeSet<Part>,
+    /// The dispatchers that are subscribed.
+    pub members: Vec<Member>,
+    /// Its newest gaps, the newest first.
+    pub gaps: Vec<RecordedGap>,
+    /// What is to be said of the server's settings.
+    pub settings: Vec<Warning>,
+    /// How long a message may be pending before that needs attention.
+    pub max_age: Duration,
+}
+
+/// A dispatcher.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its id.
+    pub id: String,
+    /// What it last said of itself, if that was a few seconds ago at most.
+    pub report: Option<Report>,
+}
+
+impl Member {
+    pub(super) fn new(member: overview::Member) -> Member {
+        Member { id: member.id, report: member.report.as_deref().and_then(Report::parse) }
+    }
+
+    /// The name part of its id: the setting `dispatcher-id`.
+    pub fn name(&self) -> &str {
+        self.id.rsplit_once('-').map_or(&self.id, |(name, _)| name)
+    }
+}
+
+impl Status {
+    /// Who leads, if that dispatcher is still there.
+    pub fn leader(&self) -> Option<&Lease> {
+        self.snapshot.lease.as_ref().filter(|lease| self.members.iter().any(|member| member.id == lease.holder))
+    }
+
+    /// Settings of the server that endanger what is promised, in words.
+    pub fn redis_warnings(&self) -> Vec<String> {
+        self.settings.iter().filter(|warning| !warning.is_note()).map(Warning::to_string).collect()
+    }
+
+    /// The report of the leader, if there is one and it reports.
+    pub fn leaders_report(&self) -> Option<&Report> {
+        let leader = self.leader()?;
+        self.members.iter().find(|member| member.id == leader.holder)?.report.as_ref().filter(|report| report.leads)
+    }
+
+    /// A figure, unless Redis refuses the command that it needs.
+    pub fn known<T>(&self, part: Part, figure: T) -> Option<T> {
+        (!self.refused.contains(&part)).then_some(figure)
+    }
+
+    /// How long the oldest pending message has been so.
+    pub fn oldest_age(&self) -> Option<Duration> {
+        self.snapshot.oldest.map(|oldest| Duration::from_micros(self.now_us.saturating_sub(oldest.0)))
+    }
+
+    /// Messages per second, as the leader sees them; `None` if none reports.
+    pub fn rates(&self) -> Option<Rates> {
+        self.leaders_report().map(|report| report.rates)
+    }
+
+    /// Pending messages that are in Redis alone, about; `None` if no leader reports.
+    pub fn spilled(&self) -> Option<u64> {
+        let report = self.leaders_report()?;
+        let pending = self.known(Part::Pending, self.snapshot.pending)?;
+        let in_flight: u64 = report.consumers.iter().map(|consumer| consumer.in_flight).sum();
+        let known = in_flight + report.ready + report.delayed;
+        Some(if report.behind { pending.saturating_sub(known) } else { 0 })
+    }
+
+    /// Messages that failed and wait for their next delivery; `None` if no leader reports.
+    pub fn delayed(&self) -> Option<u64> {
+        self.leaders_report().map(|report| report.delayed)
+    }
+
+    /// Messages that became dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW), as far as the dispatchers that made them still run.
+    pub fn recent_deaths(&self) -> u64 {
+        self.members.iter().filter_map(|member| member.report.as_ref()).map(|report| report.recent_deaths).sum()
+    }
+}
