@@ -1,6 +1,6 @@
-# What there is to do here; `make` alone lists it.
+# `make` lists the targets.
 
-# Where rustup puts cargo, for shells that were not told.
+# Where rustup installs cargo, for shells without it on PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # More arguments for the demonstration: make demo ARGS="--rate 10000 --duration 30s"
@@ -9,36 +9,36 @@ ARGS ?=
 # How long each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-# Where `make install` puts things; DESTDIR goes before it, for packages.
+# The prefix of `make install`; DESTDIR is put before it, for packages.
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check compose-test
-.PHONY: build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
+.PHONY: help demo chaos bench micro-bench takeovers test faults model check fuzz cargo redis monitoring-check
+.PHONY: compose-test build man book install uninstall dist deb check-systemd check-packaging systemd-test cargo-deb
 
 help:
 	@echo 'make demo    build everything and watch a cluster lose its leader (ARGS="--rate 10000 --duration 30s")'
 	@echo 'make chaos   two minutes of faults under load, and a report (ARGS="--seed 7 --duration 10m")'
-	@echo 'make bench   throughput beside a Streams group and a bare relay (ARGS="--latency"); on a machine that does nothing else'
-	@echo 'make micro-bench  what frames, ring, protocol and stamp take for each message (ARGS="ring")'
-	@echo 'make takeovers  how long it takes until the next leader hands out: killed, asked to end, hung'
+	@echo 'make bench   compare throughput with a Streams group and a bare relay, on an idle machine (ARGS="--latency")'
+	@echo 'make micro-bench  the cost of frames, ring, protocol and stamp per message (ARGS="ring")'
+	@echo 'make takeovers  the time until the next leader delivers, after the last was killed, stopped, or hung'
 	@echo 'make test    run all tests; those that need Redis start a private one'
-	@echo 'make faults  run the fault matrix long; as root with its network rows'
+	@echo 'make faults  the long fault matrix; as root also its network rows'
 	@echo 'make model   check the model of leadership and intake with larger bounds'
 	@echo 'make monitoring-check  alerts and dashboard against a real Prometheus and a real cluster'
-	@echo 'make compose-test  build the image, start compose.yml, strike its containers, audit (DURATION=60 SEED=7)'
-	@echo 'make check   formatting, lints and documentation, warnings being errors'
+	@echo 'make compose-test  build the image, start compose.yml, inject faults, audit (DURATION=60 SEED=7)'
+	@echo 'make check   formatting, lints and documentation; warnings are errors'
 	@echo "make fuzz    feed each parser arbitrary bytes, for FUZZ_SECONDS=$(FUZZ_SECONDS) each (cargo install cargo-fuzz)"
 	@echo 'make build   build the programs for use'
 	@echo 'make install, uninstall  programs, units, manual pages, settings; as root (PREFIX=$(PREFIX) DESTDIR=)'
 	@echo 'make dist    an archive with static programs, and its checksum, in dist/'
 	@echo 'make deb     a Debian package of the same in dist/ (cargo install cargo-deb)'
-	@echo 'make check-systemd, check-packaging  the units; what install, dist and deb make'
-	@echo 'make systemd-test  boot a systemd in a container, and watch the units under load; as root'
-	@echo 'make man     write the manual pages and docs/SETTINGS.md anew after a change of a command line'
+	@echo 'make check-systemd, check-packaging  check the units; check the output of install, dist and deb'
+	@echo 'make systemd-test  boot systemd in a container and test the units under load; as root'
+	@echo 'make man     rewrite the manual pages and docs/SETTINGS.md after a change of a command line'
 	@echo 'make book    build docs/ as a site, in target/book (cargo install mdbook)'
 	@echo
-	@echo 'all that need Redis install redis-server with the package manager if there is none.'
+	@echo 'Targets that need Redis install redis-server with the package manager if there is none.'
 
 demo: cargo redis
 	cargo build --release --locked --bins
@@ -55,7 +55,7 @@ bench: cargo redis
 micro-bench: cargo
 	cargo bench --locked --bench micro -- $(ARGS)
 
-# Evenly spread messages, so that none of the time is a wait for the next burst.
+# Messages are spread evenly, so that no time is spent waiting for the next burst.
 takeovers: cargo redis
 	cargo build --release --locked --bins
 	@for faults in '--faults kill --every 2s --duration 22s' '--faults terminate --every 2s --duration 22s' \
@@ -85,7 +85,7 @@ check: cargo
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
-# The coverage it is led by is a nightly feature, which stable Rust has, too, if asked like this.
+# Coverage instrumentation is a nightly feature; this variable enables it in stable Rust.
 fuzz: cargo
 	@command -v cargo-fuzz >/dev/null || { echo 'cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
 	@for target in frames members names pushes; do \
@@ -95,7 +95,7 @@ fuzz: cargo
 build: cargo
 	cargo build --release --locked --bins
 
-# Builds nothing: root should not.
+# Does not build, since root should not.
 install:
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh scripts/install.sh install
 

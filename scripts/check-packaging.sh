@@ -1,6 +1,7 @@
 #!/bin/sh
-# Checks what `make dist`, `make install` and `make deb` make: unpacks, installs into folders of its own without cargo, and looks
-# at names, modes, contents. Needs dist/ from scripts/dist.sh. The package is left out, and that said, where cargo-deb is missing.
+# Checks the output of `make dist`, `make install` and `make deb`: unpacks it, installs it into temporary folders
+# without cargo, and checks names, modes and contents. Needs dist/ from scripts/dist.sh. Without cargo-deb the package
+# is skipped.
 set -eu
 cd "$(dirname "$0")/.."
 export LC_ALL=C
@@ -21,13 +22,15 @@ tree() {
 
 must_be() {
     if ! diff "$1" "$2"; then
-        fail "$3: the first is as it should be, the second as it is"
+        fail "$3: lines with < are expected, lines with > were found"
     fi
 }
 
-# What an installation is made of, with this prefix.
+# The files of an installation with this prefix.
 expected() {
-    for program in oncecast oncecast-consumer oncecast-dispatcher oncecast-publisher; do echo "755 $1/bin/$program"; done
+    for program in oncecast oncecast-consumer oncecast-dispatcher oncecast-publisher; do
+        echo "755 $1/bin/$program"
+    done
     for unit in oncecast-dispatcher.service oncecast-dispatcher@.service oncecast-consumer@.service; do
         echo "644 $1/lib/systemd/system/$unit"
     done
@@ -44,16 +47,16 @@ expected() {
 echo 'the archive'
 (cd dist && sha256sum --check --quiet SHA256SUMS)
 archive=$(ls dist/oncecast-"$version"-*-linux.tar.gz)
-! tar -tvzf "$archive" | grep -qv ' 0/0 ' || fail 'files in the archive belong to somebody'
+! tar -tvzf "$archive" | grep -qv ' 0/0 ' || fail 'files in the archive are not owned by root'
 tar -xzf "$archive" -C "$work"
 unpacked=$(echo "$work"/oncecast-*)
 for program in "$unpacked"/bin/*; do
     said=$("$program" --version)
-    [ "$said" = "${program##*/} $version" ] || fail "$program says it is $said"
-    # For a static program ldd fails, or says so.
+    [ "$said" = "${program##*/} $version" ] || fail "$program reports the version $said"
+    # For a static program ldd fails or reports that it is not dynamic.
     if ldd "$program" 2>/dev/null | grep -q '=>'; then fail "$program is not static"; fi
 done
-# Names, too, are looked up in a static program: this one is refused for its answer, not for its name.
+# A static program must resolve names, too: the connection is refused, but the name is found.
 said=$("$unpacked/bin/oncecast" status --redis-url redis://localhost:1 2>&1) && fail 'there is a Redis on port 1'
 case $said in
 *refused*) ;;
@@ -61,25 +64,27 @@ case $said in
 esac
 
 echo 'installing from the archive'
-# Without cargo, and under another umask than ours.
+# Without cargo, and with another umask.
 install_it() {
-    (umask 077 && env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DESTDIR="$1" PREFIX="$2" sh "$unpacked/install.sh" "$3") >"$work/said"
+    (umask 077 && env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DESTDIR="$1" PREFIX="$2" \
+        sh "$unpacked/install.sh" "$3") >"$work/said"
 }
 install_it "$work/usr" /usr install
 expected usr | sort -k 2 >"$work/expected"
 tree "$work/usr" >"$work/found"
 must_be "$work/expected" "$work/found" 'PREFIX=/usr'
 cmp -s systemd/oncecast-dispatcher.service "$work/usr/usr/lib/systemd/system/oncecast-dispatcher.service" ||
-    fail 'with PREFIX=/usr the units are those of the source tree'
+    fail 'with PREFIX=/usr the units differ from those of the source tree'
 install_it "$work/local" /usr/local install
 expected usr/local | sort -k 2 >"$work/expected"
 tree "$work/local" >"$work/found"
 must_be "$work/expected" "$work/found" 'PREFIX=/usr/local'
-grep -qx 'ExecStart=/usr/local/bin/oncecast-dispatcher' "$work/local/usr/local/lib/systemd/system/oncecast-dispatcher.service" ||
-    fail 'the unit does not start the program that was installed'
-[ -z "$(find "$work/local" -type d ! -perm 755)" ] || fail 'a folder that not everybody may enter'
+grep -qx 'ExecStart=/usr/local/bin/oncecast-dispatcher' \
+    "$work/local/usr/local/lib/systemd/system/oncecast-dispatcher.service" ||
+    fail 'the unit does not start the installed program'
+[ -z "$(find "$work/local" -type d ! -perm 755)" ] || fail 'a folder does not have mode 755'
 
-echo 'settings stay as they are'
+echo 'settings are kept'
 echo 'ONCECAST_CONSUMERS=mine:6969' >"$work/local/etc/oncecast/dispatcher.env"
 install_it "$work/local" /usr/local install
 grep -qx 'ONCECAST_CONSUMERS=mine:6969' "$work/local/etc/oncecast/dispatcher.env" || fail 'settings were overwritten'
@@ -101,7 +106,7 @@ echo 'the Debian package'
 sh scripts/deb.sh >/dev/null
 package=$(ls dist/oncecast_"$version"*.deb)
 dpkg-deb -x "$package" "$work/package"
-# Packages have compressed pages, one text for the licences, and examples that the script after installation needs.
+# Packages have compressed manual pages, one file for the licences, and the examples that postinst copies.
 expected usr | sed -e 's/\.1$/.1.gz/' -e 's/LICENSE-APACHE/copyright/' -e 's#doc/oncecast/\(.*\.env\)#oncecast/\1#' \
     -e '/ etc\//d' | sort -k 2 >"$work/expected"
 tree "$work/package" >"$work/found"
@@ -111,5 +116,6 @@ for script in postinst prerm postrm; do
     [ -x "$work/control/$script" ] || fail "$script is missing"
     sh -n "$work/control/$script"
 done
-[ "$(dpkg-deb -f "$package" Package)" = oncecast ] || fail 'the package has another name'
-[ "$("$work/package/usr/bin/oncecast" --version)" = "oncecast $version" ] || fail 'the program in the package does not run'
+[ "$(dpkg-deb -f "$package" Package)" = oncecast ] || fail 'the package has the wrong name'
+[ "$("$work/package/usr/bin/oncecast" --version)" = "oncecast $version" ] ||
+    fail 'the program in the package does not run'

@@ -1,16 +1,15 @@
 #!/bin/sh
-# Checks the units: systemd understands every line, and leaves the programs little of the machine (an exposure of at most 2.0
-# of 10). Works without a running systemd. Where systemd-analyze is missing it is installed, as root with apt-get; elsewhere the
-# check says that it is left out.
+# Checks the units: systemd must accept every line, and the exposure of each may be at most 2.0 of 10. Works without a
+# running systemd. If systemd-analyze is missing, root installs it with apt-get; otherwise the check is skipped.
 set -eu
 cd "$(dirname "$0")/.."
 
-# In tenths, as systemd-analyze counts.
+# In tenths, the unit of systemd-analyze.
 most_exposure=20
 
 if ! command -v systemd-analyze >/dev/null 2>&1 && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     echo 'installing systemd for systemd-analyze; nothing is started'
-    apt-get update || echo 'check-systemd: apt-get update failed, going on with what is known' >&2
+    apt-get update || echo 'check-systemd: apt-get update failed, continuing with the known package lists' >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends systemd || true
 fi
 if ! command -v systemd-analyze >/dev/null 2>&1; then
@@ -26,7 +25,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/usr/bin" "$work/etc/systemd/system" "$work/usr/lib/systemd"
-# What the units order themselves after and hang on, and a name for each program: that is all `verify` looks for.
+# `verify` needs the units that ours refer to, and a file for each program.
 cp -R "$(dirname "$(find /usr/lib/systemd/system /lib/systemd/system -name sysinit.target 2>/dev/null | head -n 1)")" \
     "$work/usr/lib/systemd/system"
 for program in oncecast-dispatcher oncecast-consumer; do
@@ -39,7 +38,7 @@ mv "$work/etc/systemd/system/oncecast-consumer@.service" "$work/etc/systemd/syst
 mv "$work/etc/systemd/system/oncecast-dispatcher@.service" "$work/etc/systemd/system/oncecast-dispatcher@a.service"
 
 failed=0
-# The two units of the dispatcher differ in nothing but what tells several apart.
+# The two units of the dispatcher may differ only in the instance name.
 settings() {
     grep -v '^#' "systemd/$1"
 }
@@ -51,7 +50,7 @@ if ! diff "$work/plain" "$work/template"; then
     failed=1
 fi
 for unit in oncecast-dispatcher.service oncecast-dispatcher@a.service oncecast-consumer@6969.service; do
-    # Complaints about the system's own units are not ours.
+    # Ignore complaints about the system's own units.
     said=$(systemd-analyze verify --man=no --root="$work" "$unit" 2>&1) && code=0 || code=$?
     said=$(printf '%s\n' "$said" | grep -i oncecast || true)
     if [ "$code" -ne 0 ] || [ -n "$said" ]; then
@@ -63,6 +62,7 @@ for unit in oncecast-dispatcher.service oncecast-dispatcher@a.service oncecast-c
         printf '%s\n' "$report" >&2
         failed=1
     fi
-    printf '%s\n' "$report" | sed -n "s/.*Overall exposure level for \(.*\): \([0-9.]*\) .*/\1: understood, exposure \2 of 10/p"
+    printf '%s\n' "$report" |
+        sed -n "s/.*Overall exposure level for \(.*\): \([0-9.]*\) .*/\1: accepted, exposure \2 of 10/p"
 done
 exit "$failed"

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Tries compose.yml for real: builds the image, starts the system, publishes, and meanwhile stops, kills or crashes dispatchers
-# and consumers at random, as Pumba does, until they are started again. At the end every message must have been recorded, and none
-# twice. Says `skipped: …` and ends with 0 where no engine can run.
+# Tests compose.yml: builds the image, starts the system, publishes, and meanwhile stops, kills or crashes dispatchers
+# and consumers at random, as Pumba does, and starts them again. At the end every message must be recorded, and none
+# twice. Prints `skipped: …` and exits with 0 if no container engine can run.
 #
 #     SEED=7 DURATION=120 EVERY=5 PUBLISH='--batch 10000' scripts/compose-test.sh
 #
-# Each strike waits until the group is whole again after the last one: with both dispatchers away nothing could be promised.
+# Each fault waits until the group has recovered from the last one: with both dispatchers down there is no guarantee.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 SEED=${SEED:-$RANDOM}
-# How many seconds are published for, and how; and seconds from one strike to the next, if all are back by then.
+# How long and how to publish, and the seconds from one fault to the next, if the group has recovered by then.
 DURATION=${DURATION:-60}
 PUBLISH=${PUBLISH:---rate 5000}
 EVERY=${EVERY:-3}
-# How long anything that must happen may take, in seconds.
+# How long any wait may take, in seconds.
 DEADLINE=90
 MAX_IMAGE_BYTES=25000000
 
@@ -67,7 +67,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 1' INT TERM
 
-# Asks again until the command succeeds.
+# Repeats the command until it succeeds.
 await() {
     local what=$1 end=$((SECONDS + DEADLINE))
     shift
@@ -81,7 +81,7 @@ container() {
     compose ps -q "$1" | head -n 1
 }
 
-# An engine, if need be one of our own for as long as this runs.
+# Starts a container engine for the time of this test if none runs.
 ensure_engine() {
     local root
     [ "$(id -u)" -eq 0 ] && root=yes || root=
@@ -90,14 +90,15 @@ ensure_engine() {
             skip 'docker and docker compose are not both here'
         fi
         install_docker
-    elif ! docker info >/dev/null 2>&1 && [ -n "$root" ] && ! command -v dockerd >/dev/null && command -v apt-get >/dev/null; then
+    elif ! docker info >/dev/null 2>&1 && [ -n "$root" ] && ! command -v dockerd >/dev/null &&
+        command -v apt-get >/dev/null; then
         install_docker
     fi
     docker info >/dev/null 2>&1 && return
     [ -n "$root" ] || skip 'no Docker engine answers, and only root could start one'
     command -v dockerd >/dev/null || skip 'no Docker engine answers, and there is no dockerd'
     say 'starting an engine for this test'
-    # It leaves the machine's packet filter and networks alone: the containers need to reach each other only.
+    # It does not change the host's packet filter and networks: the containers only need to reach each other.
     dockerd --iptables=false --bridge=none --pidfile "$folder/dockerd.pid" >"$folder/dockerd.log" 2>&1 &
     engine=$!
     local end=$((SECONDS + DEADLINE))
@@ -111,18 +112,19 @@ ensure_engine() {
 
 install_docker() {
     say 'installing docker.io and docker-compose'
-    apt-get update >"$folder/apt" 2>&1 || say 'apt-get update failed, going on with what is known'
+    apt-get update >"$folder/apt" 2>&1 || say 'apt-get update failed, continuing with the known package lists'
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends docker.io docker-compose iptables \
         >>"$folder/apt" 2>&1 || skip "docker.io and docker-compose can't be installed: $(tail -n 1 "$folder/apt")"
 }
 
-# The official image if it is here or can be had, else what stands in for it.
+# The official image if it is here or can be pulled, otherwise a stand-in.
 image_or_stand_in() {
     if docker image inspect "$1" >/dev/null 2>&1 || timeout 300 docker pull --quiet "$1" >"$folder/pull" 2>&1; then
         echo "$1"
     else
-        say "$1 can't be had ($(tail -n 1 "$folder/pull")), something made here stands in" >&2
-        scripts/stand-in-images.sh "$2" 2>"$folder/stand-in" | tail -n 1 || { tail -n 5 "$folder/stand-in" >&2; return 1; }
+        say "can't pull $1 ($(tail -n 1 "$folder/pull")), building a stand-in" >&2
+        scripts/stand-in-images.sh "$2" 2>"$folder/stand-in" | tail -n 1 ||
+            { tail -n 5 "$folder/stand-in" >&2; return 1; }
     fi
 }
 
@@ -131,7 +133,7 @@ build() {
     RUST_IMAGE=$(image_or_stand_in rust:1-slim-bookworm rust) || skip 'there is no image to build with'
     REDIS_IMAGE=$(image_or_stand_in redis:8-alpine redis) || skip 'there is no image of Redis'
     say "building the image on $RUST_IMAGE"
-    # The host's network, as an engine of our own gives containers no way out.
+    # The host's network, since the engine started here gives containers no access to other networks.
     docker build --network host -f docker/Dockerfile --build-arg RUST_IMAGE="$RUST_IMAGE" -t "$ONCECAST_IMAGE" . \
         >"$folder/build" 2>&1 || { tail -n 30 "$folder/build" >&2; fail 'the image could not be built'; }
     local bytes user
@@ -147,7 +149,7 @@ build() {
 }
 
 # Whether each dispatcher leads or could take over, and each consumer can record results.
-is_whole() {
+has_recovered() {
     local target
     for target in "${targets[@]}"; do
         timeout 10 docker exec "${id[$target]}" "oncecast-${target%-*}" healthcheck || return 1
@@ -170,47 +172,47 @@ is_running() {
     [ "$(docker inspect --format '{{.State.Running}}' "$1")" = true ]
 }
 
-# The program in a container as this machine sees it, if it does.
+# The process id on this machine of the program in a container, if it is visible.
 process() {
     local pid
     pid=$(docker top "$1" -eo pid,comm 2>/dev/null | awk '$2 ~ /^oncecast/ { print $1; exit }')
-    # An engine in a virtual machine tells numbers that mean something else here.
+    # With an engine in a virtual machine the id belongs to another process here, or to none.
     grep -qs '^oncecast' "/proc/$pid/comm" && echo "$pid"
 }
 
-# One that leads or follows, or one that works, is asked to end, or is killed from outside, or crashes.
-strike() {
+# Stops, kills or crashes a dispatcher or a consumer, waits for a while and starts it again.
+inject_fault() {
     local targets=("${dispatchers[@]}") target leader crashing away=$((RANDOM % 20))
     [ $((RANDOM % 2)) -eq 0 ] || targets=("${consumers[@]}")
     target=${targets[RANDOM % ${#targets[@]}]}
     leader=$(redis_cli GET messages:leader | cut -d' ' -f1)
-    [[ "$leader" == "$target"-* ]] && leader=', which leads,' || leader=
-    local at="$((SECONDS - begin)) s: $target$leader" back="is away for $((away / 10)).$((away % 10)) s"
+    [[ "$leader" == "$target"-* ]] && leader=' (leader)' || leader=
+    local at="$((SECONDS - begin)) s: $target$leader" back="for $((away / 10)).$((away % 10)) s"
     case $((RANDOM % 3)) in
     0)
-        say "$at is stopped and $back"
+        say "$at is stopped $back"
         docker stop --time 15 "${id[$target]}" >/dev/null
         local code
         code=$(docker inspect --format '{{.State.ExitCode}}' "${id[$target]}")
-        [ "$code" = 0 ] || fail "$target was asked to end and ended with $code"
+        [ "$code" = 0 ] || fail "$target was stopped and exited with $code"
         ;;
     1)
         if [ "$(id -u)" -eq 0 ] && crashing=$(process "${id[$target]}"); then
             say "$at crashes; its restart policy brings it back"
             kill -KILL "$crashing"
             await "$target to be another process" is_another_process "$target" "$crashing"
-            await 'the group to be whole again' is_whole
+            await 'the group to recover' has_recovered
             return
         fi
         ;;&
     *)
-        say "$at is killed and $back"
+        say "$at is killed $back"
         docker kill "${id[$target]}" >/dev/null
         ;;
     esac
     sleep "$((away / 10)).$((away % 10))"
     docker start "${id[$target]}" >/dev/null
-    await 'the group to be whole again' is_whole
+    await 'the group to recover' has_recovered
 }
 
 is_another_process() {
@@ -222,7 +224,7 @@ ensure_engine
 project=oncecast-test-$$
 build
 
-# Whichever ports are free: nobody looks at them here.
+# Any free ports: this test does not use them.
 export REDIS_PORT=0 STATUS_PORT=0 STANDBY_STATUS_PORT=0
 started=yes
 compose up -d >"$folder/up" 2>&1 || { cat "$folder/up" >&2; fail 'compose up'; }
@@ -241,15 +243,15 @@ compose run -d --name "$project-publisher" publisher oncecast-publisher $PUBLISH
     --ids-file /data/ids.txt >"$folder/run" 2>&1 || { cat "$folder/run" >&2; fail 'the publisher did not start'; }
 RANDOM=$SEED
 begin=$SECONDS
-strikes=0
+faults=0
 next=$begin
 while [ $((SECONDS - begin + EVERY)) -lt "$DURATION" ]; do
     next=$((next + EVERY))
     while [ "$SECONDS" -lt "$next" ]; do sleep 0.2; done
-    strike
-    strikes=$((strikes + 1))
+    inject_fault
+    faults=$((faults + 1))
 done
-[ "$strikes" -gt 0 ] || fail 'nothing was struck'
+[ "$faults" -gt 0 ] || fail 'no fault was injected'
 
 publisher_ended() {
     ! is_running "$project-publisher"
@@ -257,14 +259,14 @@ publisher_ended() {
 await 'the publisher to end' publisher_ended
 summary=$(docker logs "$project-publisher" 2>/dev/null | tail -n 1)
 say "publisher: $summary"
-[ "$(docker inspect --format '{{.State.ExitCode}}' "$project-publisher")" = 0 ] || fail 'the publisher did not end well'
+[ "$(docker inspect --format '{{.State.ExitCode}}' "$project-publisher")" = 0 ] || fail 'the publisher failed'
 docker rm "$project-publisher" >/dev/null
 await 'nothing to be pending' nothing_pending
 [[ "$summary" =~ published=([1-9][0-9]*) ]] || fail 'nothing was published'
 results=$(redis_cli XLEN messages:processed)
 [ "$results" = "${BASH_REMATCH[1]}" ] || fail "there are $results results"
 
-say "audit, after $strikes strikes:"
+say "audit, after $faults faults:"
 compose run --rm audit 2>"$folder/audit" || { cat "$folder/audit" >&2; fail 'something was lost or recorded twice'; }
 [ "$(redis_cli XLEN messages:gaps)" = 0 ] || fail "gaps were recorded: $(redis_cli XRANGE messages:gaps - +)"
 say "passed"

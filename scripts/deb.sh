@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes dist/oncecast_<version>_<arch>.deb of the programs that scripts/dist.sh has built.
+# Builds dist/oncecast_<version>_<arch>.deb from the programs that scripts/dist.sh has built.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,7 +9,7 @@ cargo deb --version >/dev/null 2>&1 || {
 }
 target=$(rustc -vV | sed -n 's/^host: //p')
 rm -f dist/oncecast_*.deb
-# Built and stripped already.
+# The programs are built and stripped already.
 cargo deb --quiet --no-build --no-strip --target "$target" --output dist/
 (cd dist && sha256sum oncecast-*.tar.gz oncecast_*.deb >SHA256SUMS)
 ls dist/oncecast_*.deb

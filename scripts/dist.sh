@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the archive that is released: dist/oncecast-<version>-<arch>-linux.tar.gz and dist/SHA256SUMS. The programs in it are
-# static: they run on any Linux of this architecture, from the kernel that Rust asks for on.
+# Builds the release archive: dist/oncecast-<version>-<arch>-linux.tar.gz and dist/SHA256SUMS. Its programs are static:
+# they run on any Linux of this architecture whose kernel Rust supports.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,8 +16,8 @@ case $target in
 esac
 built=${CARGO_TARGET_DIR:-target}/$target/release
 
-# musl's allocator is slow when threads share it; glibc can be static, too, and resolves names without its plug-ins. With --target
-# the flag is not for build scripts. Names of functions stay, for backtraces.
+# glibc and not musl, whose allocator is slow when threads share it; a static glibc resolves names without its plug-ins.
+# With --target the flag does not apply to build scripts. Names of functions are kept for backtraces.
 RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=debuginfo \
     cargo build --release --locked --bins --target "$target"
 
@@ -31,7 +31,8 @@ for program in oncecast oncecast-dispatcher oncecast-consumer oncecast-publisher
     install -m 755 "$built/$program" "$work/$name/bin/"
 done
 cp -R systemd man README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT "$work/$name/"
-cp docker/prometheus/alerts.yml docker/prometheus/alerts_test.yml docker/grafana/dashboards/oncecast.json "$work/$name/monitoring/"
+cp docker/prometheus/alerts.yml docker/prometheus/alerts_test.yml docker/grafana/dashboards/oncecast.json \
+    "$work/$name/monitoring/"
 find docs -maxdepth 1 -type f -exec cp {} "$work/$name/docs/" \;
 install -m 755 scripts/install.sh "$work/$name/install.sh"
 chmod -R u=rwX,go=rX "$work/$name"

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes sure that a Chromium is on PATH for the tests of the status page, if this is root. Without one these tests say so
-# and are skipped, so a failure here is told and is no error.
+# Installs Chromium for the tests of the status page if there is none and this runs as root. Without it these tests are
+# skipped, so a failure is reported but is not an error.
 set -u
 
 have() {
     command -v "$1" >/dev/null 2>&1
 }
 
-# The names that the tests look for.
+# The names that the tests try.
 have_browser() {
     have chromium || have chromium-browser || have google-chrome || have chrome
 }
@@ -16,11 +16,11 @@ if [ "$(id -u)" -ne 0 ] || [ "$(uname)" != Linux ] || have_browser; then
     exit 0
 fi
 
-echo 'installing a Chromium for the tests of the status page'
+echo 'installing Chromium for the tests of the status page'
 if have apt-get; then
-    # One source that cannot be reached need not be the one that matters.
-    apt-get update || echo 'ensure-chromium: apt-get update failed, going on with what is known' >&2
-    # Ubuntu's package of this name wants snapd, which a container has not: the tests are skipped there.
+    # The source that can't be reached may not be the one that is needed.
+    apt-get update || echo 'ensure-chromium: apt-get update failed, continuing with the known package lists' >&2
+    # Ubuntu's package needs snapd, which containers lack: the tests are skipped there.
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium
 elif have dnf; then
     dnf install -y chromium
@@ -30,5 +30,5 @@ elif have pacman; then
     pacman -Sy --noconfirm --needed chromium
 fi
 
-have_browser || echo 'ensure-chromium: it could not be installed, tests of the status page will be skipped' >&2
+have_browser || echo 'ensure-chromium: could not install Chromium; tests of the status page will be skipped' >&2
 exit 0

@@ -1,7 +1,6 @@
 #!/bin/sh
-# Makes sure that what the tests of faults break things with is there, if this is root: `ip`, `tc` and `iptables` for
-# networks, libfaketime for clocks. Tests that lack something say so and are skipped, so a failure here is told and is no
-# error.
+# Installs the tools of the fault tests if they are missing and this runs as root: `ip`, `tc` and `iptables` for network
+# faults, libfaketime for clocks. Tests that lack a tool are skipped, so a failure is reported but is not an error.
 set -u
 
 have() {
@@ -16,10 +15,10 @@ if [ "$(id -u)" -ne 0 ] || [ "$(uname)" != Linux ] || have_all; then
     exit 0
 fi
 
-echo 'installing what tests of faults need: ip, tc, iptables, libfaketime'
+echo 'installing the tools of the fault tests: ip, tc, iptables, libfaketime'
 if have apt-get; then
-    # One source that cannot be reached need not be the one that matters.
-    apt-get update || echo 'ensure-fault-tools: apt-get update failed, going on with what is known' >&2
+    # The source that can't be reached may not be the one that is needed.
+    apt-get update || echo 'ensure-fault-tools: apt-get update failed, continuing with the known package lists' >&2
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends iproute2 iptables libfaketime
 elif have dnf; then
     dnf install -y iproute iproute-tc iptables libfaketime
@@ -29,5 +28,5 @@ elif have pacman; then
     pacman -Sy --noconfirm --needed iproute2 iptables libfaketime
 fi
 
-have_all || echo 'ensure-fault-tools: not all of it could be installed, some tests will be skipped' >&2
+have_all || echo 'ensure-fault-tools: could not install all tools; some tests will be skipped' >&2
 exit 0

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that redis-server or valkey-server is on PATH: installs one with the platform's package manager if not.
-# What needs root runs through sudo. A service that the package starts by itself is stopped again.
+# Installs redis-server or valkey-server with the platform's package manager if neither is on PATH. Uses sudo where root
+# is needed. Stops the service if the package starts one.
 set -eu
 
 have() {
@@ -11,7 +11,7 @@ have_server() {
     have redis-server || have valkey-server
 }
 
-# Runs a command as root. Without a terminal nobody could type a password: sudo must not ask for one then.
+# Runs a command as root. Without a terminal sudo must not ask for a password.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
@@ -41,9 +41,11 @@ first_of() {
 
 install_one() {
     if have apt-get; then
-        # One source that cannot be reached need not be the one that matters.
-        as_root apt-get update || echo 'ensure-redis: apt-get update failed, going on with what is known' >&2
-        first_of 'env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends' redis-server valkey-server
+        # The source that can't be reached may not be the one that is needed.
+        as_root apt-get update ||
+            echo 'ensure-redis: apt-get update failed, continuing with the known package lists' >&2
+        first_of 'env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends' \
+            redis-server valkey-server
     elif have dnf; then
         first_of 'dnf install -y' redis valkey
     elif have apk; then
@@ -51,15 +53,15 @@ install_one() {
     elif have pacman; then
         first_of 'pacman -Sy --noconfirm --needed' valkey redis
     elif have brew; then
-        # Homebrew refuses to run as root, and starts no service by itself.
+        # Homebrew refuses to run as root and does not start services.
         brew install redis
     else
-        echo 'ensure-redis: none of apt-get, dnf, apk, pacman and brew is here' >&2
+        echo 'ensure-redis: found none of apt-get, dnf, apk, pacman and brew' >&2
         return 1
     fi
 }
 
-# Each cluster here runs a Redis of its own: one that nobody asked for shall not run beside it.
+# Clusters of this project run private servers: the package's service is not needed.
 stop_service() {
     for service in redis-server redis valkey-server valkey; do
         if [ -d /run/systemd/system ] && have systemctl; then
@@ -77,7 +79,7 @@ if have_server; then
 fi
 
 echo 'neither redis-server nor valkey-server is on PATH: installing one'
-# Everything from here on may write much, but asks nothing.
+# From here on commands may print much, but do not ask questions.
 if install_one && have_server; then
     stop_service
     exit 0

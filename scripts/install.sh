@@ -1,11 +1,11 @@
 #!/bin/sh
-# Puts what was built in its place, or takes it away again: programs, units, manual pages, documents, settings, and what
-# Prometheus and Grafana need.
+# Installs or uninstalls the programs, units, manual pages, documents, settings, and the files for Prometheus and
+# Grafana.
 #
 #     install.sh install|uninstall        PREFIX=/usr/local  DESTDIR=  BUILT=folder with the programs
 #
-# It lies beside what it installs: in the source tree the programs are in target/release, in a released archive in bin. Units
-# that ask for other paths than theirs get them. Settings in /etc/oncecast are never overwritten and never taken away.
+# In the source tree the programs are in target/release, in a release archive in bin. Paths in the units are adapted to
+# PREFIX. Settings in /etc/oncecast are never overwritten and never removed.
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
@@ -54,20 +54,21 @@ install_all() {
     for program in $programs; do put 755 "$bin" "$built/$program"; done
     put 644 "$man" "$here"/man/*.1
     put 644 "$documents" "$here/README.md" "$here/CHANGELOG.md" "$here"/LICENSE-* "$here"/systemd/*.env.example
-    # In a folder of their own, so that the links between them hold.
+    # In a folder of their own, so that the links between them work.
     find "$here/docs" -maxdepth 1 -type f | while read -r file; do put 644 "$documents/docs" "$file"; done
-    # In the source tree they lie where compose.yml has them.
+    # In the source tree they are where compose.yml uses them.
     if [ -d "$here/monitoring" ]; then
         put 644 "$shared/monitoring" "$here"/monitoring/*
     else
-        put 644 "$shared/monitoring" "$here"/docker/prometheus/alerts*.yml "$here"/docker/grafana/dashboards/oncecast.json
+        put 644 "$shared/monitoring" "$here"/docker/prometheus/alerts*.yml \
+            "$here"/docker/grafana/dashboards/oncecast.json
     fi
     for unit in "$here"/systemd/*.service; do
         mkdir -p "$units"
         sed "s#=/usr/bin/oncecast#=$prefix/bin/oncecast#" "$unit" >"$units/${unit##*/}"
         chmod 644 "$units/${unit##*/}"
     done
-    # Settings may come to hold a password.
+    # Settings may contain a password.
     mkdir -p "$settings"
     for example in "$here"/systemd/*.env.example; do
         name=${example##*/}
@@ -75,7 +76,7 @@ install_all() {
         [ -e "$settings/$name" ] || install -m 640 "$example" "$settings/$name"
     done
     reload
-    echo "installed below $root$prefix; the settings are in $settings, the next step is in $documents/docs/OPERATIONS.md"
+    echo "installed below $root$prefix; the settings are in $settings; next read $documents/docs/OPERATIONS.md"
 }
 
 uninstall_all() {
@@ -83,13 +84,13 @@ uninstall_all() {
     for page in "$here"/man/*.1; do rm -f "$man/${page##*/}"; done
     for unit in "$here"/systemd/*.service; do rm -f "$units/${unit##*/}"; done
     rm -rf "$documents" "$shared/monitoring"
-    # What else is there is somebody else's.
+    # Other files in these folders are not ours.
     rmdir "$shared" 2>/dev/null || true
     reload
     echo "removed from $root$prefix; the settings are still in $settings"
 }
 
-# Only of the machine that runs: a DESTDIR is another.
+# Only for the running machine, not with a DESTDIR.
 reload() {
     if [ -z "$root" ] && [ -d /run/systemd/system ]; then
         systemctl daemon-reload
@@ -100,7 +101,7 @@ case ${1:-} in
 install) install_all ;;
 uninstall) uninstall_all ;;
 *)
-    echo 'install: say install or uninstall' >&2
+    echo 'install: usage: install.sh install|uninstall' >&2
     exit 2
     ;;
 esac

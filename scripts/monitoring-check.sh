@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what is shipped for monitoring: that the files are valid, that each alert fires when it should, and that a real
-# Prometheus gets data for every query of the dashboard from a real cluster. What can't be checked here says `skipped: …`.
+# Checks the monitoring files: that they are valid, that each alert fires when it should, and that Prometheus gets data
+# from a real cluster for every query of the dashboard. What can't be checked here prints `skipped: …`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ have_yaml() {
     python3 -c 'import yaml' 2>/dev/null
 }
 
-# A Prometheus of the package's own would watch nothing and hold a port.
+# The service that the package starts would scrape nothing and occupy a port.
 stop_service() {
     if [ -d /run/systemd/system ] && have systemctl; then
         systemctl disable --now prometheus >/dev/null 2>&1 || true
@@ -28,10 +28,12 @@ stop_service() {
 if [ "$(id -u)" -eq 0 ] && have apt-get; then
     if ! have promtool || ! have prometheus; then
         echo 'installing prometheus'
-        apt-get update >/dev/null || echo 'monitoring-check: apt-get update failed, going on with what is known' >&2
+        apt-get update >/dev/null ||
+            echo 'monitoring-check: apt-get update failed, continuing with the known package lists' >&2
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends prometheus >/dev/null && stop_service
     fi
-    have_yaml || DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-yaml >/dev/null || true
+    have_yaml ||
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-yaml >/dev/null || true
 fi
 
 if have_yaml; then
@@ -45,7 +47,7 @@ class Strict(yaml.SafeLoader):
     """Says so when a key is there twice, where YAML's readers take the last one."""
 
     def construct_mapping(self, node, deep=False):
-        # Before merging: a merged key may be there to be replaced.
+        # Before merging, since a key may override a merged one.
         keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         twice = {key for key in keys if keys.count(key) > 1} if not getattr(node, "merged", False) else set()
         if twice:
@@ -66,7 +68,7 @@ else
     skip 'YAML files are not validated: python3 with its yaml module is missing'
 fi
 
-# The profiles are named one by one, as v1 knows no `*`.
+# The profiles are named one by one, since Compose v1 does not support `*`.
 profiles=(--profile load --profile audit --profile monitoring --profile chaos)
 composes=0
 if docker compose version >/dev/null 2>&1; then
@@ -77,7 +79,11 @@ if have docker-compose; then
     docker-compose "${profiles[@]}" config --quiet
     composes=1
 fi
-if [ "$composes" -eq 1 ]; then echo 'compose.yml: valid for Compose'; else skip 'compose.yml: docker compose is missing'; fi
+if [ "$composes" -eq 1 ]; then
+    echo 'compose.yml: valid for Compose'
+else
+    skip 'compose.yml: docker compose is missing'
+fi
 
 if have loki; then loki -config.file=docker/loki.yml -verify-config; else skip 'docker/loki.yml: loki is missing'; fi
 if have alloy; then alloy validate docker/config.alloy; else skip 'docker/config.alloy: alloy is missing'; fi
@@ -90,7 +96,7 @@ else
     skip 'rules: promtool is missing'
 fi
 
-# The dashboard's JSON is read by these tests.
+# These tests also check the dashboard's JSON.
 if have prometheus; then
     cargo test --locked --test integration monitoring:: -- --include-ignored
 else

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes an image that stands in for an official one where no registry can be reached, so that the tests of compose.yml
-# run there, too: `stand-in-images.sh rust` or `stand-in-images.sh redis`. The last line of the output is its name.
+# Builds an image that replaces an official one if no registry can be reached, so that the test of compose.yml can run:
+# `stand-in-images.sh rust` or `stand-in-images.sh redis`. The last line of the output is its name.
 #
 # rust   Debian by debootstrap, with this machine's Rust and the crates of Cargo.lock, so that cargo needs no network.
 #        Needs root.
 # redis  this machine's redis-server or valkey-server and the libraries it loads.
 #
-# They have names of their own, never the official ones: nobody shall take them for those later.
+# Their names differ from the official ones, so that they are not mistaken for those later.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,21 +21,21 @@ say() {
     echo "stand-in-images: $*" >&2
 }
 
-# Removes what stood in before this one.
+# Removes former stand-ins.
 only() {
     docker image ls --format '{{.Repository}}:{{.Tag}}' "${1%:*}" | { grep -vxF "$1" || true; } |
         xargs -r docker rmi >/dev/null 2>&1 || true
 }
 
-# Debian with what Rust links by.
+# Debian with a C linker for Rust.
 debian() {
     local image=oncecast-stand-in/debian:bookworm
     exists "$image" && return
     if ! command -v debootstrap >/dev/null; then
-        apt-get update >&2 || say 'apt-get update failed, going on with what is known'
+        apt-get update >&2 || say 'apt-get update failed, continuing with the known package lists'
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends debootstrap >&2
     fi
-    say "making $image, which takes some minutes"
+    say "building $image, which takes some minutes"
     debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates bookworm "$folder/root" >&2
     tar -C "$folder/root" --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - "$image" >&2
     rm -rf --one-file-system "$folder/root"
@@ -47,7 +47,7 @@ rust() {
     image=oncecast-stand-in/rust:$(cat Cargo.lock scripts/stand-in-images.sh <(rustc -vV) | sha256sum | cut -c1-16)
     if ! exists "$image"; then
         debian
-        say "making $image"
+        say "building $image"
         sysroot=$(rustc --print sysroot)
         mkdir -p "$folder/rust/toolchain/bin" "$folder/rust/cargo"
         cp -a "$sysroot/bin/cargo" "$sysroot/bin/rustc" "$folder/rust/toolchain/bin/"
@@ -65,7 +65,8 @@ CONFIG
         cat >"$folder/Dockerfile" <<'DOCKERFILE'
 FROM oncecast-stand-in/debian:bookworm
 COPY rust /usr/local/rust
-ENV CARGO_HOME=/usr/local/rust/cargo PATH=/usr/local/rust/toolchain/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ENV CARGO_HOME=/usr/local/rust/cargo
+ENV PATH=/usr/local/rust/toolchain/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 DOCKERFILE
         docker build --quiet -t "$image" "$folder" >&2
         only "$image"
@@ -79,16 +80,17 @@ redis() {
     server=$(command -v redis-server || command -v valkey-server)
     image=oncecast-stand-in/redis:$(cat "$server" scripts/stand-in-images.sh | sha256sum | cut -c1-16)
     if ! exists "$image"; then
-        say "making $image"
+        say "building $image"
         mkdir -p "$root/usr/local/bin" "$root/etc" "$root/data" "$root/tmp"
         cp -L "$server" "$root/usr/local/bin/redis-server"
         cp -L "$(command -v redis-cli || command -v valkey-cli)" "$root/usr/local/bin/redis-cli"
-        # Each line names the file that is loaded: "libm.so.6 => /lib/… (0x…)" or "/lib64/ld-linux… (0x…)".
-        for path in $(ldd "$root/usr/local/bin/redis-server" "$root/usr/local/bin/redis-cli" | grep -o '/[^ ]*\.so[^ ]*' | sort -u); do
+        # Each line names a file that is loaded: "libm.so.6 => /lib/… (0x…)" or "/lib64/ld-linux… (0x…)".
+        for path in $(ldd "$root/usr/local/bin/redis-server" "$root/usr/local/bin/redis-cli" |
+            grep -o '/[^ ]*\.so[^ ]*' | sort -u); do
             mkdir -p "$root$(dirname "$path")"
             cp -L "$path" "$root$path"
         done
-        # The number that the official image gives this user.
+        # The user id of the official image.
         echo 'root:x:0:0::/:/sbin/nologin' >"$root/etc/passwd"
         echo 'redis:x:999:1000::/data:/sbin/nologin' >>"$root/etc/passwd"
         printf 'root:x:0:\nredis:x:1000:\n' >"$root/etc/group"

@@ -1,13 +1,13 @@
 #!/bin/bash
-# Boots a systemd of its own in a container, installs the archive of `make dist` there, and watches the units: they start and
-# say so, come back when they are killed, are ended by the watchdog when they hang, and are restarted in turn under load. At the
-# end nothing may be lost or recorded twice. Needs root, systemd-nspawn and debootstrap, and the net for a small Debian the first
-# time (kept in target/). Where something is missing it says so and is left out.
+# Boots systemd in a container, installs the archive of `make dist` there, and tests the units: they start and report
+# readiness, are restarted when killed, are ended by the watchdog when they hang, and are restarted one by one under
+# load. At the end nothing may be lost or recorded twice. Needs root, systemd-nspawn and debootstrap; the first time
+# also a network, for a small Debian that is kept in target/. If something is missing, the test is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 skip() {
-    echo "SKIPPED: the units are not started: $*"
+    echo "SKIPPED: the units are not tested: $*"
     exit 0
 }
 
@@ -20,7 +20,8 @@ fail() {
 [ "$(id -u)" -eq 0 ] || skip 'this needs root'
 if command -v apt-get >/dev/null && ! { command -v systemd-nspawn && command -v debootstrap; } >/dev/null; then
     echo 'installing systemd-container and debootstrap'
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends systemd-container debootstrap >/dev/null || true
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        systemd-container debootstrap >/dev/null || true
 fi
 for program in systemd-nspawn debootstrap nsenter; do
     command -v "$program" >/dev/null || skip "there is no $program"
@@ -30,9 +31,10 @@ archive=$(find dist -name 'oncecast-*-linux.tar.gz' 2>/dev/null | head -n 1)
 
 base=${CARGO_TARGET_DIR:-target}/systemd-test-base
 if ! [ -e "$base/complete" ]; then
-    echo 'a small Debian with systemd and Redis'
+    echo 'installing a small Debian with systemd and Redis'
     rm -rf "$base"
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,redis-server,procps bookworm "$base" >"$base.log" 2>&1 ||
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,redis-server,procps bookworm "$base" \
+        >"$base.log" 2>&1 ||
         skip "debootstrap failed, see $base.log"
     touch "$base/complete"
 fi
@@ -43,7 +45,7 @@ leader=
 own=
 finish() {
     code=$?
-    # By ids: init of the container first, then what holds it.
+    # By process id: the init of the container first, then systemd-nspawn.
     [ -z "$leader" ] || kill -KILL "$leader" 2>/dev/null || true
     [ -z "$nspawn" ] || wait "$nspawn" 2>/dev/null || true
     for group in $own; do
@@ -60,7 +62,7 @@ cat >"$work/root/etc/oncecast/dispatcher.env" <<'END'
 ONCECAST_CONSUMERS=127.0.0.1:6969,127.0.0.1:6970
 END
 
-# Without a systemd outside there is nobody who gives the container a control group.
+# If the host has no systemd, nothing creates a control group for the container.
 options=(--quiet --private-network --console=pipe --machine="oncecast-test-$$")
 if ! [ -d /run/systemd/system ]; then
     options+=(--register=no --keep-unit)
@@ -81,17 +83,17 @@ inside() {
     nsenter -t "$leader" -m -u -i -n -p -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C SYSTEMD_PAGER= "$@"
 }
 
-# systemctl waits for as long as a unit does; no unit here should take long.
+# systemctl waits until the unit has started; none should take long here.
 systemctl_soon() {
     timeout 30 nsenter -t "$leader" -m -u -i -n -p -r -w systemctl "$@"
 }
 
-# Looks until the command succeeds: within how many seconds, what for, the command.
+# Repeats a command until it succeeds. Arguments: seconds, what is awaited, the command.
 until_true() {
     local limit=$((SECONDS + $1)) what=$2
     shift 2
     until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$limit" ] || fail "waited in vain for $what"
+        [ "$SECONDS" -lt "$limit" ] || fail "waited too long for $what"
         sleep 0.2
     done
 }
@@ -116,27 +118,28 @@ leads() {
     inside redis-cli get messages:leader | grep -q -- "-$1-"
 }
 
-echo 'settings that are missing are named, and not tried again'
+echo 'a missing setting is named, and the unit is not restarted'
 mv "$work/root/etc/oncecast/dispatcher.env" "$work/root/etc/oncecast/kept"
-inside systemctl start oncecast-dispatcher 2>/dev/null && fail 'it starts without consumers'
+inside systemctl start oncecast-dispatcher 2>/dev/null && fail 'it started without consumers'
 [ "$(property oncecast-dispatcher NRestarts) $(property oncecast-dispatcher ExecMainStatus)" = '0 2' ] ||
-    fail 'it is tried again with wrong settings'
+    fail 'it was restarted with wrong settings'
 mv "$work/root/etc/oncecast/kept" "$work/root/etc/oncecast/dispatcher.env"
 
-echo 'two dispatchers and two consumers start, without rights'
+echo 'two dispatchers and two consumers start, without privileges'
 dispatchers='oncecast-dispatcher@a oncecast-dispatcher@b'
 consumers='oncecast-consumer@6969 oncecast-consumer@6970'
 inside systemctl start redis-server
-# Words, not one word.
+# Several words.
 # shellcheck disable=SC2086
-systemctl_soon start $consumers $dispatchers || fail 'they do not start'
+systemctl_soon start $consumers $dispatchers || fail 'they did not start'
 until_true 10 'the group to be well' is_well
-property oncecast-dispatcher@a StatusText | grep -q -E 'leads|standby' || fail 'it does not say what it does'
+property oncecast-dispatcher@a StatusText | grep -q -E 'leads|standby' ||
+    fail 'its status does not say leads or standby'
 main=$(property oncecast-dispatcher@a MainPID)
-inside grep -q '^CapEff:.0*$' "/proc/$main/status" || fail 'it has rights of root'
-[ "$(inside ps -o uid= -p "$main")" -gt 60000 ] || fail 'it has no user of its own'
+inside grep -q '^CapEff:.0*$' "/proc/$main/status" || fail 'it has capabilities'
+[ "$(inside ps -o uid= -p "$main")" -gt 60000 ] || fail 'it does not run as a dynamic user'
 
-echo 'they are killed, hang, and are restarted in turn, under load'
+echo 'they are killed, hang, and are restarted one by one under load'
 inside sh -c 'oncecast-publisher --rate 2000 --duration 40s --ids-file /root/ids >/root/published 2>&1' &
 publisher=$!
 recorded_more_than() {
@@ -160,31 +163,32 @@ for unit in $consumers $dispatchers; do
     until_true 10 'the group to be well' is_well
     # Until then Redis could lose what only the others have seen (docs/OPERATIONS.md).
     sleep 3
-    systemctl_soon restart "$unit" || fail "$unit does not start again"
+    systemctl_soon restart "$unit" || fail "$unit did not start again"
 done
 wait "$publisher" || fail "the publisher failed: $(tail -n 1 "$work/root/root/published")"
 tail -n 1 "$work/root/root/published"
 until_true 20 'all to be done' pending_are 0
 inside oncecast audit --ids /root/ids || fail 'something was lost or recorded twice'
 
-echo 'the journal knows warnings from the rest'
+echo 'the journal has the right priorities'
 inside journalctl -q --no-pager -o cat -p warning -u 'oncecast-*' >"$work/warnings"
-grep -q '^level=warn ' "$work/warnings" || fail 'there is no warning of the killed consumer'
-! grep -q 'level=info' "$work/warnings" || fail 'what is no warning is one in the journal'
+grep -q '^level=warn ' "$work/warnings" || fail 'there is no warning about the killed consumer'
+! grep -q 'level=info' "$work/warnings" || fail 'a line of level info has priority warning'
 
-echo 'a secret in a file, of a user of Redis'
+echo 'a password in a credential file, of a Redis user'
 inside redis-cli acl setuser oncecast on '>secret' '~*' '&*' +@all >/dev/null
 for name in dispatcher consumer; do
     (umask 077 && echo 'redis://oncecast:secret@127.0.0.1:6379' >"$work/root/etc/oncecast/$name-redis-url")
 done
 for unit in $consumers $dispatchers; do
-    systemctl_soon restart "$unit" || fail "$unit does not start with a secret"
+    systemctl_soon restart "$unit" || fail "$unit did not start with a credential file"
 done
 main=$(property oncecast-dispatcher@a MainPID)
-[ "$(inside redis-cli client list | grep -c user=oncecast)" -gt 8 ] || fail 'they use another user than the one in the file'
-inside sh -c "! grep -q secret@ /proc/$main/environ /proc/$main/cmdline" || fail 'the secret can be seen'
+[ "$(inside redis-cli client list | grep -c user=oncecast)" -gt 8 ] ||
+    fail 'they do not use the user in the file'
+inside sh -c "! grep -q secret@ /proc/$main/environ /proc/$main/cmdline" || fail 'the password is visible in /proc'
 
-echo 'they end in order'
+echo 'they stop cleanly'
 # shellcheck disable=SC2086
 systemctl_soon stop $dispatchers $consumers
 for unit in $dispatchers $consumers; do

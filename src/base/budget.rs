@@ -1,7 +1,7 @@
 //! A budget of bytes that several threads spend from: what is kept in memory on one way through a program.
 //!
-//! Whoever keeps something holds a [`Share`] of the budget beside it; dropping the two together gives the bytes back, on
-//! whatever way they leave. Something larger than the whole budget may be kept when nothing else is.
+//! Whoever keeps something holds a [`Share`] of the budget beside it; dropping the two together gives the bytes back,
+//! on whatever way they leave. Something larger than the whole budget may be kept when nothing else is.
 
 use std::sync::Arc;
 

@@ -24,14 +24,14 @@ use crate::base::setting::ConfigError;
 #[derive(Error)]
 pub enum Error {
     /// Redis cannot be reached or refuses for now. The outcome of a command in flight is unknown.
-    #[error("redis {server}: {step}: {source}{}", in_brackets(.hint.as_ref()))]
+    #[error("redis {server}: {step}: {source}{}", in_brackets(.hint.as_deref()))]
     Redis {
         /// The server's address, without its password.
         server: String,
         /// What was being done.
         step: Step,
         /// What to do about it.
-        hint: Option<Hint>,
+        hint: Option<Box<Hint>>,
         /// The error reply, or what is wrong with the connection.
         source: Failure,
     },
@@ -132,14 +132,15 @@ impl Error {
         }
     }
 
-    /// Whether there was no connection to send a command over, or its script could not be loaded: so it was not executed.
+    /// Whether there was no connection to send a command over, or its script could not be loaded: so it was not
+    /// executed.
     pub fn is_unsent(&self) -> bool {
         matches!(self, Error::Redis { step: Step::Connecting | Step::LoadingScript, .. })
     }
 
     /// Whether the server ended the connection before it had answered anything.
     pub fn is_unanswered(&self) -> bool {
-        matches!(self, Error::Redis { hint: Some(Hint::NoAnswer), .. })
+        matches!(self, Error::Redis { hint: Some(hint), .. } if **hint == Hint::NoAnswer)
     }
 
     /// Whether Redis did not reply in time.

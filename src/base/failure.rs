@@ -1,5 +1,5 @@
-//! What ended a command: an error reply, or trouble with the connection. Wraps the client library's error, so that nothing
-//! outside depends on that library.
+//! What ended a command: an error reply, or trouble with the connection. Wraps the client library's error, so that
+//! nothing outside depends on that library.
 
 use std::error::Error;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! What a thread is part of, for its log lines: a role, an epoch and, where a process has several lanes, the lane's name.
+//! What a thread is part of, for its log lines: a role, an epoch and, where a process has several lanes, the lane's
+//! name.
 //!
 //! Each lane, and each service without one, has a [`Context`]. Every thread that works for it calls [`enter`] when it
 //! starts, so that a change of role shows in the lines of all its threads at once. A thread that has entered none logs

@@ -1,10 +1,11 @@
 //! Hides what may be a password: user and password of a URL, wherever one stands. Pure.
 //!
-//! A URL with a password belongs in one setting, `redis-url`. Typed into another one, or read as something else, it would
-//! be repeated in an error, a log line or a result. So no setting but a secret one takes such a value, and errors and log
-//! lines pass through [`masked`].
+//! A URL with a password belongs in one setting, `redis-url`. Typed into another one, or read as something else, it
+//! would be repeated in an error, a log line or a result. So no setting but a secret one takes such a value, and errors
+//! and log lines pass through [`masked`].
 //!
-//! Limitation: in running text a URL ends at the next space, so a password with a space in it is cut off and shown from there.
+//! Limitation: in running text a URL ends at the next space, so a password with a space in it is cut off and shown from
+//! there.
 
 use std::borrow::Cow;
 

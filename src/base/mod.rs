@@ -1,4 +1,5 @@
-//! What everything else stands on: ids, errors, durations, waiting, counting. Nothing here knows Redis, sockets or threads of others.
+//! What everything else stands on: ids, errors, durations, waiting, counting. Nothing here knows Redis, sockets or
+//! threads of others.
 
 pub mod address;
 pub mod backoff;

@@ -2,8 +2,8 @@
 //!
 //! The code is not always the first word: Redis 6.2 wraps what a script's command was refused for (`ERR Error running
 //! script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't …`), `EXEC` says `EXECABORT Transaction
-//! discarded because of: NOPERM …`, and a script's missing right has a sentence instead of a code. Limitation: a sentence
-//! that no tested version says is [`Refusal::Other`].
+//! discarded because of: NOPERM …`, and a script's missing right has a sentence instead of a code. Limitation: a
+//! sentence that no tested version says is [`Refusal::Other`].
 
 /// Why a command was refused, as far as it makes a difference to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub enum Refusal {
     Other,
 }
 
-/// Sentences of errors without a code of their own (`ERR …`), in small letters. They come before codes inside the text, since
-/// such an error may repeat names or arguments that look like a code.
+/// Sentences of errors without a code of their own (`ERR …`), in small letters. They come before codes inside the text,
+/// since such an error may repeat names or arguments that look like a code.
 const SENTENCES: &[(&str, Refusal)] = &[
     ("unknown command", Refusal::UnknownCommand),
     ("unknown redis command", Refusal::UnknownCommand),
@@ -104,8 +104,8 @@ impl Refusal {
             .unwrap_or(Refusal::Other)
     }
 
-    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights, or the settings, have
-    /// changed.
+    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights, or the settings,
+    /// have changed.
     pub fn is_denial(self) -> bool {
         matches!(self, Refusal::Login | Refusal::Right | Refusal::Database)
     }

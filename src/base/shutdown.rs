@@ -26,7 +26,8 @@ impl ShutdownHandle {
         let _ = self.0.try_send(());
     }
 
-    /// Passes SIGTERM, SIGINT and SIGHUP on, but for SIGINT and SIGHUP that were ignored at the start. Once for a process.
+    /// Passes SIGTERM, SIGINT and SIGHUP on, but for SIGINT and SIGHUP that were ignored at the start. Once for a
+    /// process.
     pub fn on_signals(&self) -> crate::base::error::Result<()> {
         let handle = self.clone();
         signals::catch(move || handle.shutdown())

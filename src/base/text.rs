@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A text from outside that stays on its line and can't control a terminal: control characters, line ends of any kind and
-/// marks that change the direction of writing are shown escaped, as `\n` or `\u{1b}`.
+/// A text from outside that stays on its line and can't control a terminal: control characters, line ends of any kind
+/// and marks that change the direction of writing are shown escaped, as `\n` or `\u{1b}`.
 pub struct Escaped<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {

@@ -1,8 +1,9 @@
 //! One trouble is told once, however many parts of a program meet it.
 //!
-//! A server that is not there, or does not let us in, is met by every thread with a connection of its own. The first one
-//! tells it, at growing intervals; the others are silent for as long as it meets it. Only failures to open a connection, and
-//! to get a first answer on it, are put together: what breaks a connection that stood concerns the part that used it.
+//! A server that is not there, or does not let us in, is met by every thread with a connection of its own. The first
+//! one tells it, at growing intervals; the others are silent for as long as it meets it. Only failures to open a
+//! connection, and to get a first answer on it, are put together: what breaks a connection that stood concerns the part
+//! that used it.
 //!
 //! Any thread may ask; the mutex is held for a comparison.
 
@@ -30,8 +31,8 @@ struct Told {
 }
 
 impl Troubles {
-    /// `part` has met `error`, as often as it has failed. It is logged when `backoff` says that it is time: as `event`, or, if
-    /// it is met by all parts alike, as `redis-trouble`, and then by one part.
+    /// `part` has met `error`, as often as it has failed. It is logged when `backoff` says that it is time: as `event`,
+    /// or, if it is met by all parts alike, as `redis-trouble`, and then by one part.
     pub fn tell(&self, part: &'static str, event: &'static str, error: &Error, backoff: &mut Backoff) {
         let (event, ours) = match common_cause(error) {
             None => (event, true),

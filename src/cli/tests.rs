@@ -271,7 +271,7 @@ fn a_slip_in_a_flag_is_recognised() {
     assert!(error.contains("'--consumers'"), "{error}");
     assert!(slip("oncecast status --wacth").contains("'--watch'"));
     assert!(slip("oncecast statsu").contains("'status'"));
-    assert!(!slip("oncecast wit").contains("witness"), "hidden");
+    assert!(!slip("oncecast chaos-cons").contains("chaos-consumer"), "hidden");
 }
 
 #[test]

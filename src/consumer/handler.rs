@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::id::MessageId;
 use crate::ledger::Words;
-use crate::wire;
+use crate::wire::NackDelay;
 
 /// Works on messages. Every closure `Fn(&Delivery) -> Result<Outcome, HandlerError>` that may be shared between threads
 /// is one.
@@ -96,34 +96,30 @@ impl Outcome {
 /// `Err("why".into())` works. For that to be possible, this type is no [`std::error::Error`] itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HandlerError {
-    pub(super) delay_ms: u32,
+    pub(super) delay: NackDelay,
     pub(super) reason: String,
 }
-
-/// On the wire: the dispatcher decides when.
-const BY_BACKOFF: u32 = 0;
 
 impl HandlerError {
     /// Deliver the message again, after the wait that the dispatcher's `--retry` sets; after the last delivery that is allowed
     /// it goes to the dead letters.
     pub fn retry(reason: impl Into<String>) -> HandlerError {
-        HandlerError { delay_ms: BY_BACKOFF, reason: reason.into() }
+        HandlerError { delay: NackDelay::ByBackoff, reason: reason.into() }
     }
 
     /// Deliver the message again after `delay`, of 1 ms to 49 days.
     pub fn retry_after(delay: Duration, reason: impl Into<String>) -> HandlerError {
-        let delay_ms = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX).clamp(BY_BACKOFF + 1, wire::REJECT - 1);
-        HandlerError { delay_ms, reason: reason.into() }
+        HandlerError { delay: NackDelay::after(delay), reason: reason.into() }
     }
 
     /// Do not deliver the message again: it goes to the dead letters with this reason.
     pub fn reject(reason: impl Into<String>) -> HandlerError {
-        HandlerError { delay_ms: wire::REJECT, reason: reason.into() }
+        HandlerError { delay: NackDelay::Never, reason: reason.into() }
     }
 
     /// Whether the message goes to the dead letters.
     pub fn is_reject(&self) -> bool {
-        self.delay_ms == wire::REJECT
+        self.delay == NackDelay::Never
     }
 
     /// The reason that was given.
@@ -155,10 +151,10 @@ impl fmt::Debug for HandlerError {
 
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.delay_ms {
-            wire::REJECT => write!(f, "rejected: {}", self.reason),
-            BY_BACKOFF => write!(f, "retry: {}", self.reason),
-            delay_ms => write!(f, "retry after {delay_ms} ms: {}", self.reason),
+        match self.delay {
+            NackDelay::Never => write!(f, "rejected: {}", self.reason),
+            NackDelay::ByBackoff => write!(f, "retry: {}", self.reason),
+            NackDelay::AfterMs(ms) => write!(f, "retry after {ms} ms: {}", self.reason),
         }
     }
 }
@@ -184,7 +180,7 @@ mod tests {
         let outcome = takes(double, b"21").expect("a number");
         assert_eq!(outcome.fields().collect::<Vec<_>>(), [(&b"double"[..], &b"42"[..]), (b"by", b"c")]);
         let error = takes(double, b"x").expect_err("no number");
-        assert_eq!((error.delay_ms, error.reason()), (0, "invalid digit found in string"));
+        assert_eq!((error.delay, error.reason()), (NackDelay::ByBackoff, "invalid digit found in string"));
     }
 
     #[test]
@@ -208,7 +204,7 @@ mod tests {
             (Duration::MAX, u32::MAX - 1),
         ] {
             let error = HandlerError::retry_after(delay, "later");
-            assert_eq!(error.delay_ms, on_the_wire);
+            assert_eq!(error.delay, NackDelay::AfterMs(on_the_wire));
             assert!(!error.is_reject());
         }
         assert!(HandlerError::reject("never").is_reject());

@@ -22,7 +22,7 @@ use super::stats::add;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
-use crate::lane::ring::{CURSOR_LOST, Limits, Place, Standing, Taken};
+use crate::lane::ring::{CURSOR_LOST, Limits, RingPlace, Standing, Taken};
 use crate::ledger::resp::EXCERPT_BYTES;
 use crate::ledger::subscription::Published;
 use crate::ledger::{
@@ -111,7 +111,7 @@ impl Ingest {
     }
 
     /// The main loop of the worker.
-    fn take_in_all(&mut self, place: &mut Place, live_segment: u64) -> Killed {
+    fn take_in_all(&mut self, place: &mut RingPlace, live_segment: u64) -> Killed {
         while !self.kill.is_set() {
             self.shared.pulses.ingest.beat(ITERATION_WITHIN);
             let mut outcome = self.step(place, live_segment, Instant::now() + PATIENCE);
@@ -127,7 +127,7 @@ impl Ingest {
     }
 
     /// Takes in what the ring holds at `place` and moves that on.
-    fn step(&mut self, place: &mut Place, live_segment: u64, deadline: Instant) -> Result<(), Killed> {
+    fn step(&mut self, place: &mut RingPlace, live_segment: u64, deadline: Instant) -> Result<(), Killed> {
         let known = self.cursor.as_ref().map(|cursor| &cursor.position);
         match self.shared.ring.take(*place, known, LIMITS, deadline) {
             Taken::Nothing => {}
@@ -158,7 +158,7 @@ impl Ingest {
     }
 
     /// Finds the place to go on from, and the segment that is live now.
-    fn take_over(&mut self) -> Result<(Place, u64), Killed> {
+    fn take_over(&mut self) -> Result<(RingPlace, u64), Killed> {
         let began = Instant::now();
         let live_segment = loop {
             self.shared.pulses.ingest.beat(ITERATION_WITHIN);
@@ -226,7 +226,7 @@ impl Ingest {
 
     /// Takes in the messages that follow `place`, moves that on, and hands them on. `false`: not all were taken in; the rest
     /// has to be taken from the ring again.
-    fn take_in(&mut self, place: &mut Place, messages: Vec<Published>, position: Position) -> Result<bool, Killed> {
+    fn take_in(&mut self, place: &mut RingPlace, messages: Vec<Published>, position: Position) -> Result<bool, Killed> {
         let now_us = wall_clock_us();
         let mut last_id = self.last_id;
         let batch: Vec<Arrival> = messages
@@ -246,7 +246,7 @@ impl Ingest {
     /// buried.
     fn take_in_parts(
         &mut self,
-        place: &mut Place,
+        place: &mut RingPlace,
         mut batch: Vec<Arrival>,
         next: Cursor,
         splitter: &mut Splitter,
@@ -446,7 +446,7 @@ impl Ingest {
     }
 
     /// Before a clean end: takes in what has arrived so far, so that a lone dispatcher leaves nothing behind.
-    fn flush(&mut self, place: &mut Place, live_segment: u64) {
+    fn flush(&mut self, place: &mut RingPlace, live_segment: u64) {
         // What keeps arriving is not waited for.
         let tail = self.shared.ring.tail();
         while place.sequence() < tail {

@@ -310,36 +310,9 @@ impl Link {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::net::TcpListener;
-
-    use tungstenite::protocol::{Role, WebSocketConfig};
-
+mod tests {
     use super::*;
-
-    /// A link with a small buffer, and its peer, which reads only what the test reads.
-    pub(in crate::lane) fn link(prefetch: u32) -> (Link, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
-        let (peer, _) = listener.accept().expect("it connects");
-        let config = WebSocketConfig::default().write_buffer_size(0);
-        let mut stream = Stream::with_deadline(stream, Instant::now());
-        stream.unblock().expect("a socket");
-        let socket = WebSocket::from_raw_socket(stream, Role::Client, Some(config));
-        let greeted = Greeted {
-            socket,
-            consumer: "c0".to_owned(),
-            prefetch,
-            flags: ReadyFlags::COMMITS,
-            held: Vec::new(),
-            leftover: Vec::new(),
-        };
-        (Link::new(NewLink { index: 0, greeted }, 1, None), peer)
-    }
-
-    pub(in crate::lane) fn message(id: u64, bytes: usize) -> Pending {
-        Pending { id: MessageId(id), delivery: 1, payload: vec![b'x'; bytes].into() }
-    }
+    use crate::lane::tests::{link, message};
 
     #[test]
     fn what_a_broken_link_could_not_send_comes_back_with_the_rest() {

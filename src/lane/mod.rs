@@ -50,7 +50,7 @@ mod stream;
 mod table;
 mod term;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::deaths::DEATHS_WINDOW;
 pub use self::lifecycle::Lane;

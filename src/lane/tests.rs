@@ -1,12 +1,20 @@
 //! Lanes for the tests of their parts.
 
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tungstenite::WebSocket;
+use tungstenite::protocol::{Role, WebSocketConfig};
+
+use super::greeting::Greeted;
+use super::link::{Link, NewLink};
+use super::stream::Stream;
 use super::{ProcessHandles, Settings, Shared};
-use crate::base::id::DispatcherId;
+use crate::base::id::{DispatcherId, MessageId};
 use crate::base::log_context::Context;
-use crate::ledger::{Keys, Server};
+use crate::ledger::{Keys, Pending, Server};
+use crate::wire::ReadyFlags;
 
 /// A lane that has not started, for consumers at these addresses.
 pub(super) fn lane_of(consumers: Vec<String>) -> Arc<Shared> {
@@ -17,7 +25,7 @@ pub(super) fn lane_of(consumers: Vec<String>) -> Arc<Shared> {
 }
 
 /// Settings as a dispatcher has them by default.
-pub(super) fn settings_of(name: Option<&str>, redis: Server, group: &str, consumers: Vec<String>) -> Settings {
+pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consumers: Vec<String>) -> Settings {
     Settings {
         name: name.map(str::to_owned),
         redis,
@@ -31,4 +39,28 @@ pub(super) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         ring_bytes: 64 << 20,
         ready_bytes: 64 << 20,
     }
+}
+
+/// A link with a small buffer, and its peer, which reads only what the test reads.
+pub(super) fn link(prefetch: u32) -> (Link, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    let (peer, _) = listener.accept().expect("it connects");
+    let config = WebSocketConfig::default().write_buffer_size(0);
+    let mut stream = Stream::with_deadline(stream, Instant::now());
+    stream.unblock().expect("a socket");
+    let socket = WebSocket::from_raw_socket(stream, Role::Client, Some(config));
+    let greeted = Greeted {
+        socket,
+        consumer: "c0".to_owned(),
+        prefetch,
+        flags: ReadyFlags::COMMITS,
+        held: Vec::new(),
+        leftover: Vec::new(),
+    };
+    (Link::new(NewLink { index: 0, greeted }, 1, None), peer)
+}
+
+pub(super) fn message(id: u64, bytes: usize) -> Pending {
+    Pending { id: MessageId(id), delivery: 1, payload: vec![b'x'; bytes].into() }
 }

@@ -14,7 +14,8 @@ use crate::base::id::{Epoch, MessageId};
 impl Ledger {
     /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
     ///
-    /// At least one message is given if there is one, however large; with `most_bytes` 0 none, only where the first one is.
+    /// At least one message is given if there is one, however large; with `most_bytes` 0 none, only where the first one
+    /// is.
     pub fn page(
         &mut self,
         epoch: Epoch,

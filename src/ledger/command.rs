@@ -1,8 +1,8 @@
 //! Writing Redis's protocol: words appended to one buffer, commands made of them. Pure.
 //!
 //! Where speed counts, whole batches are written with [`begin`] and [`word`] into a buffer that is used again;
-//! [`Command`] is the same for everything else, and counts its words. A [`Words`] holds the end of a command that is not
-//! known yet: it is appended as it is, whatever comes before it.
+//! [`Command`] is the same for everything else, and counts its words. A [`Words`] holds the end of a command that is
+//! not known yet: it is appended as it is, whatever comes before it.
 
 /// Appends the beginning of a command of `words` words, its name included.
 pub fn begin(out: &mut Vec<u8>, words: usize) {

@@ -8,16 +8,16 @@
 //! > leader did. So one consumer has each of them in hand. All of this as long as Redis has not been started anew:
 //! > then it may have forgotten what it was told last.
 //!
-//! Leaders keep it so: whoever takes the lease writes its epoch and the highest id that was taken in, and
-//! whoever hands something out again that a consumer may still have, or buries it, raises it to that in the step that
-//! settles what is to become of it. A consumer watches the key. What it has from that leader and from above that id it may
-//! commit in a transaction, which comes to nothing if the recall was written since it was last read; everything else goes
-//! through the script. So does all that comes from a leader that does not keep a recall.
+//! Leaders keep it so: whoever takes the lease writes its epoch and the highest id that was taken in, and whoever hands
+//! something out again that a consumer may still have, or buries it, raises it to that in the step that settles what is
+//! to become of it. A consumer watches the key. What it has from that leader and from above that id it may commit in a
+//! transaction, which comes to nothing if the recall was written since it was last read; everything else goes through
+//! the script. So does all that comes from a leader that does not keep a recall.
 //!
 //! A transaction whose outcome is not known may yet arrive, over a connection that was given up, after the script that
-//! repeats it. So that script raises the recall, too, and a transaction that comes later does nothing. And whoever hands a
-//! message over may not be the leader: a consumer that does not know yet raises the recall to what it records. `tests/model` goes
-//! through all of this state by state.
+//! repeats it. So that script raises the recall, too, and a transaction that comes later does nothing. And whoever
+//! hands a message over may not be the leader: a consumer that does not know yet raises the recall to what it records.
+//! `tests/model` goes through all of this state by state.
 //!
 //! Removing by ranges of scores, the ids need no payload beside them: ids that follow each other without a gap, all of
 //! them in hand, are one range.
@@ -41,8 +41,8 @@ use crate::base::id::{Epoch, MessageId};
 impl Ledger {
     /// Records results; those of messages no longer pending are dropped.
     ///
-    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. Repeating the call does no
-    /// harm: what was recorded is no longer pending.
+    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. Repeating the call does
+    /// no harm: what was recorded is no longer pending.
     pub fn commit<'a>(
         &mut self,
         epoch: Option<Epoch>,
@@ -141,11 +141,11 @@ impl Ledger {
         Ok(executed.then_some(Recorded { removed, unstored }))
     }
 
-    /// Puts messages back that were removed and whose results could not be stored, in the order of their ids. They may be
-    /// handed out again before anybody looks, so that raises the recall.
+    /// Puts messages back that were removed and whose results could not be stored, in the order of their ids. They may
+    /// be handed out again before anybody looks, so that raises the recall.
     ///
-    /// All attempts for the same messages name one `nonce` that nobody else names: it is done once, however late a copy of
-    /// the call may arrive.
+    /// All attempts for the same messages name one `nonce` that nobody else names: it is done once, however late a copy
+    /// of the call may arrive.
     pub fn put_back(&mut self, nonce: u64, messages: &[(MessageId, Payload)]) -> Result<()> {
         let highest = messages.last().map_or(MessageId::ZERO, |(id, _)| *id);
         let done = format!("{}{nonce:016x}", self.keys.put_back_prefix);

@@ -1,8 +1,8 @@
 //! A connection to Redis that is opened when needed and dropped after any failure that leaves its state unknown.
 //!
-//! Owned by one thread. It never repeats a command by itself, except a script that Redis said it did not have:
-//! whether a command may be repeated is known only to the caller. Commands go out in one write, and replies are read into
-//! one buffer; those of a hot path are taken apart there, all others are left to the `redis` package.
+//! Owned by one thread. It never repeats a command by itself, except a script that Redis said it did not have: whether
+//! a command may be repeated is known only to the caller. Commands go out in one write, and replies are read into one
+//! buffer; those of a hot path are taken apart there, all others are left to the `redis` package.
 //!
 //! A transaction may be left open between two conversations (see `transaction`): the next one that does not continue it
 //! closes it first.
@@ -154,8 +154,8 @@ impl Connection {
         self.converse(doing, write, read)
     }
 
-    /// An error reply as an error. If the server has become a replica the connection ends as well: another server may be behind
-    /// the same address by then.
+    /// An error reply as an error. If the server has become a replica the connection ends as well: another server may
+    /// be behind the same address by then.
     pub(super) fn refusal(&mut self, step: impl Into<Step>, failure: Failure) -> Error {
         if failure.refusal() == Some(Refusal::Replica) {
             self.open = None;
@@ -207,8 +207,8 @@ struct Open {
 }
 
 impl Open {
-    /// Ends a transaction that is open and has no commands. `EXEC` needs no right beyond those that a transaction needs anyhow,
-    /// and ends its watch, too.
+    /// Ends a transaction that is open and has no commands. `EXEC` needs no right beyond those that a transaction needs
+    /// anyhow, and ends its watch, too.
     fn leave_transaction(&mut self) -> io::Result<()> {
         if self.transaction.take().is_none() {
             return Ok(());
@@ -217,7 +217,8 @@ impl Open {
         command(&mut exec, &["EXEC"]);
         self.session.send(&exec)?;
         match self.session.incoming.reply()? {
-            // Nothing, since there were no commands; nil where a watched key was written; EXECABORT where it is refused.
+            // Nothing, since there were no commands; nil where a watched key was written; EXECABORT where it is
+            // refused.
             Reply::List(0) | Reply::Nil => Ok(()),
             Reply::Error(text) if text.starts_with(b"EXECABORT") => Ok(()),
             other => Err(io::Error::other(format!("a transaction can't be left: {other:?}"))),

@@ -105,7 +105,7 @@ impl Ledger {
         let wrong = keys.types().into_iter().find_map(|(key, wanted)| {
             match self.connection.query("asking for a key's type", Command::of(&["TYPE", key])) {
                 Ok(Value::SimpleString(found)) if found != wanted && found != "none" => {
-                    Some(Hint::KeyType { key: key.to_owned(), found, wanted })
+                    Some(Box::new(Hint::KeyType { key: key.to_owned(), found, wanted }))
                 }
                 _ => None,
             }
@@ -139,19 +139,15 @@ impl Ledger {
     }
 }
 
-/// Says which right is missing, or which command.
+/// Names the command for which a right is missing, or that is missing itself.
 pub(super) fn name_the_command(error: Error, command: &str) -> Error {
     let refusal = error.refusal();
-    match error {
-        Error::Redis { server, step, source, hint: Some(Hint::Right(setting, _)) }
-            if refusal == Some(Refusal::Right) =>
-        {
-            let hint = Some(Hint::Right(setting, Some(command.to_owned())));
-            Error::Redis { server, step, source, hint }
-        }
-        Error::Redis { server, step, source, hint: _ } if refusal == Some(Refusal::UnknownCommand) => {
-            Error::Redis { server, step, source, hint: Some(Hint::Command(Some(command.to_owned()))) }
-        }
-        error => error,
-    }
+    let Error::Redis { server, step, source, hint } = error else { return error };
+    let command = || Some(command.to_owned());
+    let hint = match (refusal, hint.as_deref()) {
+        (Some(Refusal::Right), Some(Hint::Right(setting, _))) => Some(Box::new(Hint::Right(setting, command()))),
+        (Some(Refusal::UnknownCommand), _) => Some(Box::new(Hint::Command(command()))),
+        _ => hint,
+    };
+    Error::Redis { server, step, source, hint }
 }

@@ -30,8 +30,8 @@ impl Marker {
         Marker(format!("{dispatcher}.{number}").into())
     }
 
-    /// The epoch of the leader that published it, and its number; `None` for a join marker. These rise along the stream: a
-    /// leader can publish no marker once a newer epoch has begun.
+    /// The epoch of the leader that published it, and its number; `None` for a join marker. These rise along the
+    /// stream: a leader can publish no marker once a newer epoch has begun.
     pub fn leader_place(&self) -> Option<(Epoch, u64)> {
         let (epoch, number) = self.0.rsplit_once('.')?;
         Some((Epoch(epoch.parse().ok()?), number.parse().ok()?))

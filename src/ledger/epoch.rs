@@ -13,11 +13,13 @@ use crate::base::error::Result;
 pub const MOST_EPOCH_BYTES: usize = 65;
 
 impl Ledger {
-    /// The first [`MOST_EPOCH_BYTES`] of what the key of the epoch holds; nothing if there is no such key. One round trip.
+    /// The first [`MOST_EPOCH_BYTES`] of what the key of the epoch holds; nothing if there is no such key. One round
+    /// trip.
     ///
     /// # Errors
     ///
-    /// Beside the usual ones a refusal of the type if the key holds no string, and of a right if this user may not read it.
+    /// Beside the usual ones a refusal of the type if the key holds no string, and of a right if this user may not read
+    /// it.
     pub fn epoch_text(&mut self) -> Result<Vec<u8>> {
         const DOING: &str = "reading the epoch";
         // Not GET: what stands there may have 512 MB.

@@ -5,10 +5,11 @@
 //! epoch was ours: then the cursor stood where we had left it. After anything else (the first batch of a term, a lost
 //! reply, a key that was written) the script looks.
 //!
-//! An attempt whose reply got lost may take effect at any time, or never. Each further attempt at the same batch therefore
-//! writes another cursor, and knows those of the attempts before it: it recognises what they did, and whichever of them
-//! arrives after it finds a cursor that it doesn't know. Once there is such an attempt, what is written later says a higher
-//! last id than any cursor that it or another one knows; also what is written for a part of the batch.
+//! An attempt whose reply got lost may take effect at any time, or never. Each further attempt at the same batch
+//! therefore writes another cursor, and knows those of the attempts before it: it recognises what they did, and
+//! whichever of them arrives after it finds a cursor that it doesn't know. Once there is such an attempt, what is
+//! written later says a higher last id than any cursor that it or another one knows; also what is written for a part of
+//! the batch.
 
 use redis::Value;
 
@@ -46,7 +47,8 @@ impl Ledger {
     }
 
     /// Takes a batch in and moves the cursor from `expected` to `next`, in one step; to one with a higher last id if an
-    /// earlier attempt may have written, or may yet write, such a one. A message that can't be delivered is a batch of its own.
+    /// earlier attempt may have written, or may yet write, such a one. A message that can't be delivered is a batch of
+    /// its own.
     pub fn intake(
         &mut self,
         epoch: Epoch,
@@ -68,8 +70,8 @@ impl Ledger {
         taken
     }
 
-    /// Takes the cursors that attempts at the present batch may have written: what came of them is looked up otherwise, or is
-    /// known. None of them is written again.
+    /// Takes the cursors that attempts at the present batch may have written: what came of them is looked up otherwise,
+    /// or is known. None of them is written again.
     pub fn take_doubts(&mut self) -> Vec<Cursor> {
         self.attempts.take_doubts()
     }
@@ -99,8 +101,8 @@ impl Ledger {
         self.attempts.vouched = number.map(|number| (number, next.clone()));
     }
 
-    /// Whether a transaction may take this batch in: the last intake succeeded on this connection, and the epoch is still
-    /// ours, so the cursor is where that left it.
+    /// Whether a transaction may take this batch in: the last intake succeeded on this connection, and the epoch is
+    /// still ours, so the cursor is where that left it.
     fn may_transact(&mut self, epoch: Epoch, expected: Option<&Cursor>, batch: &[Arrival]) -> bool {
         let is_plain = batch.iter().all(|arrival| arrival.refused.is_none());
         let Some((number, cursor)) = &self.attempts.vouched else { return false };

@@ -27,8 +27,8 @@ pub struct Keys {
     pub epoch: String,
     /// String: how far the channel has been taken in.
     pub cursor: String,
-    /// String, `<epoch> <run id of Redis> <id>`: the term that began last, and the highest id of a message that more than one
-    /// consumer may have in hand.
+    /// String, `<epoch> <run id of Redis> <id>`: the term that began last, and the highest id of a message that more
+    /// than one consumer may have in hand.
     pub recall: String,
     /// Prefix of strings that expire after a day: each stands for messages that were put back, so that it is done once.
     pub put_back_prefix: String,
@@ -77,8 +77,8 @@ impl Keys {
         }
     }
 
-    /// Whether a key is the group's. A new key of a later version would be no key of the group to an earlier one: they would
-    /// not agree which keyspace events to leave out (`subscription::own_events`).
+    /// Whether a key is the group's. A new key of a later version would be no key of the group to an earlier one: they
+    /// would not agree which keyspace events to leave out (`subscription::own_events`).
     pub(super) fn is_own(&self, key: &[u8]) -> bool {
         let begins = |prefix: &str| key.starts_with(prefix.as_bytes());
         // Most keys are others'.

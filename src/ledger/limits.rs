@@ -11,7 +11,8 @@ pub const MAX_RESULT_FIELDS: usize = 3_900;
 /// How many entries the record of gaps keeps.
 pub const MAX_GAPS: usize = 10_000;
 
-/// Cuts what is to be sent, of each message so many bytes and words, into what one script takes, in messages, bytes and words.
+/// Cuts what is to be sent, of each message so many bytes and words, into what one script takes, in messages, bytes and
+/// words.
 pub fn parts<T>(all: &[T], size: impl Fn(&T) -> (usize, usize)) -> impl Iterator<Item = &[T]> {
     let (mut messages, (mut bytes, mut words)) = (1, all.first().map_or((0, 0), &size));
     let together = move |_: &T, next: &T| {

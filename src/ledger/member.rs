@@ -4,7 +4,8 @@
 
 use crate::base::id::MessageId;
 
-/// A message's body, shared between the ring, the intake and the courier. Those that came together share one allocation.
+/// A message's body, shared between the ring, the intake and the courier. Those that came together share one
+/// allocation.
 pub type Payload = tungstenite::Bytes;
 
 /// Bytes before the payload: 16 digits and a colon.

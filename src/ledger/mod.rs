@@ -1,14 +1,14 @@
 //! Everything that knows a Redis key: the keys, the scripts, and one typed operation for each thing done with them.
 //!
-//! A [`Ledger`] is one connection and belongs to one thread. Each operation is one script, one transaction or one command, so
-//! that it happens whole or not at all (how, see `lua/steps.lua`); those of the leader carry its epoch and are refused with
-//! [`Error::Fenced`](crate::base::error::Error::Fenced) once another dispatcher leads. An operation is never repeated here:
-//! after an [`Error::Redis`](crate::base::error::Error::Redis) its outcome is unknown, and only the caller knows what that
-//! means.
+//! A [`Ledger`] is one connection and belongs to one thread. Each operation is one script, one transaction or one
+//! command, so that it happens whole or not at all (how, see `lua/steps.lua`); those of the leader carry its epoch and
+//! are refused with [`Error::Fenced`](crate::base::error::Error::Fenced) once another dispatcher leads. An operation is
+//! never repeated here: after an [`Error::Redis`](crate::base::error::Error::Redis) its outcome is unknown, and only
+//! the caller knows what that means.
 //!
-//! From below: `resp` and `command` read and write the protocol, a `session` is one open connection, a `connection` opens it
-//! again, `scripts` are the typed calls, `core` is what operations have in common, and each operation is in the file of its
-//! subject. This file only declares and re-exports: no file beside it imports it.
+//! From below: `resp` and `command` read and write the protocol, a `session` is one open connection, a `connection`
+//! opens it again, `scripts` are the typed calls, `core` is what operations have in common, and each operation is in
+//! the file of its subject. This file only declares and re-exports: no file beside it imports it.
 
 mod attempts;
 mod backlog;

@@ -1,8 +1,8 @@
 //! A group as an onlooker sees it: one round trip for all that a view, a wait or a measurement needs.
 //!
-//! Read-only. The values are read one after the other, in the order of [`Snapshot`]'s fields, not in one step. Where Redis
-//! refuses a command, because the user lacks the right or the command was renamed, what needs it is left out and named
-//! ([`GroupView::refused`]); the rest is read all the same.
+//! Read-only. The values are read one after the other, in the order of [`Snapshot`]'s fields, not in one step. Where
+//! Redis refuses a command, because the user lacks the right or the command was renamed, what needs it is left out and
+//! named ([`GroupView::refused`]); the rest is read all the same.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -118,8 +118,8 @@ impl GroupView {
         &self.refused
     }
 
-    /// The dispatchers that are subscribed, and what they last reported, in the order of their ids. `snapshot` is a look of
-    /// just now. If Redis does not say who is subscribed, the leader alone is taken to be.
+    /// The dispatchers that are subscribed, and what they last reported, in the order of their ids. `snapshot` is a
+    /// look of just now. If Redis does not say who is subscribed, the leader alone is taken to be.
     pub fn members(&mut self, snapshot: &Snapshot) -> Result<Vec<Member>> {
         let leader = snapshot.lease.as_ref().map(|lease| &lease.holder);
         let changed = self.refused.contains(&Part::Subscribers)

@@ -1,8 +1,8 @@
 //! Reading a group's streams and backlog page by page, for tools: changes nothing and needs no lease.
 //!
 //! Pages start small and grow while they stay well below [`PAGE_BYTES`]: the sizes of the entries are not known before.
-//! Where a stretch of tiny entries is followed by huge ones, one page may be much larger than that; one that is too large to
-//! be read is asked for again with half the entries.
+//! Where a stretch of tiny entries is followed by huge ones, one page may be much larger than that; one that is too
+//! large to be read is asked for again with half the entries.
 
 use redis::Value;
 

@@ -1,5 +1,5 @@
-//! Reading Redis's protocol where speed counts: values are taken apart in the buffer that they were received into. Pure;
-//! what has a more complicated form is left to the `redis` package.
+//! Reading Redis's protocol where speed counts: values are taken apart in the buffer that they were received into.
+//! Pure; what has a more complicated form is left to the `redis` package.
 
 use std::ops::Range;
 
@@ -33,8 +33,8 @@ pub enum Received<'a> {
 /// How much of a message over the limit must have come before it is reported.
 pub const EXCERPT_BYTES: usize = 4 << 10;
 
-/// The most bytes that one reply may have. What is asked for is about a megabyte and one message or result, which has 12 MiB at
-/// most; a page of a stream is asked for again with fewer entries.
+/// The most bytes that one reply may have. What is asked for is about a megabyte and one message or result, which has
+/// 12 MiB at most; a page of a stream is asked for again with fewer entries.
 pub const MAX_REPLY_BYTES: usize = 32 << 20;
 /// The most values that one reply may have: each takes some 50 bytes of memory, and as few as four in the reply.
 pub const MAX_REPLY_VALUES: usize = 256 << 10;

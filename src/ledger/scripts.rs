@@ -1,8 +1,8 @@
 //! The scripts, and for each a call with typed arguments.
 //!
-//! This is the one place that knows in which order a script's keys and arguments are sent; each script reads them in its first
-//! lines by the same names, a key `pending` as `pending_key`, which a test compares. What follows for each message of a batch is
-//! described in the script's own text, and appended by the operation.
+//! This is the one place that knows in which order a script's keys and arguments are sent; each script reads them in
+//! its first lines by the same names, a key `pending` as `pending_key`, which a test compares. What follows for each
+//! message of a batch is described in the script's own text, and appended by the operation.
 
 use std::time::Duration;
 

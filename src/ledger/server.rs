@@ -122,7 +122,7 @@ impl Server {
     /// A failure as an error, with a hint where we know what to do.
     pub(super) fn error(&self, step: impl Into<Step>, source: impl Into<Failure>) -> Error {
         let (step, source) = (step.into(), source.into());
-        let hint = self.hint(step, &source);
+        let hint = self.hint(step, &source).map(Box::new);
         Error::Redis { server: self.shown.clone(), step, hint, source }
     }
 
@@ -139,7 +139,7 @@ impl Server {
             return self.error(step, error);
         }
         let (server, step) = (self.shown.clone(), step.into());
-        Error::Redis { server, step, hint: Some(Hint::NoAnswer), source: error.into() }
+        Error::Redis { server, step, hint: Some(Box::new(Hint::NoAnswer)), source: error.into() }
     }
 
     fn hint(&self, step: Step, source: &Failure) -> Option<Hint> {

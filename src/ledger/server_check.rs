@@ -19,8 +19,8 @@ use crate::base::text::Quoted;
 
 /// The least that Redis must hold for a subscriber that is behind: as much as the dispatcher's own ring by default.
 ///
-/// With less, Redis would cut off a dispatcher that could still have caught up: 32 MiB, Redis's default, are 7 s at 26,000
-/// messages of 100 bytes each second, or one burst of 2,000 messages of 16 KiB.
+/// With less, Redis would cut off a dispatcher that could still have caught up: 32 MiB, Redis's default, are 7 s at
+/// 26,000 messages of 100 bytes each second, or one burst of 2,000 messages of 16 KiB.
 pub const LEAST_PUBSUB_BUFFER_BYTES: u64 = 64 << 20;
 /// A soft limit that may be passed for at least so long cuts nobody off whom the hard one would not: who is behind for
 /// longer than this does not read at all.
@@ -133,7 +133,8 @@ fn takes_only_what_expires(policy: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`Error::Redis`](crate::base::error::Error::Redis) if the server can't be asked now. That it refuses to tell is no error.
+/// [`Error::Redis`](crate::base::error::Error::Redis) if the server can't be asked now. That it refuses to tell is no
+/// error.
 pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
     const READING: &str = "reading Redis's settings";
     // Each by itself: only Redis 7 takes several patterns or sections at once.
@@ -236,7 +237,8 @@ fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>) -> Ve
     found
 }
 
-/// From `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: hard limit, soft limit, seconds; 0 is none.
+/// From `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: hard limit, soft limit, seconds; 0 is
+/// none.
 fn pubsub_buffer(limits: &str) -> Option<Warning> {
     let words: Vec<&str> = limits.split_whitespace().collect();
     let at = words.iter().position(|word| *word == "pubsub")?;

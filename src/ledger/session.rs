@@ -1,8 +1,8 @@
 //! One open connection to a Redis server: the socket, the greeting, the receive buffer, and replies taken out of it.
 //!
-//! Everything that talks to Redis goes through this: commands ([`Connection`](super::Connection)), the subscription, and
-//! the bench's own peers. Owned by one thread, or by two once it is [split](Session::split). A value is taken apart in the
-//! buffer that it was received into; values of a more complicated form are left to the `redis` package.
+//! Everything that talks to Redis goes through this: commands ([`Connection`](super::Connection)), the subscription,
+//! and the bench's own peers. Owned by one thread, or by two once it is [split](Session::split). A value is taken apart
+//! in the buffer that it was received into; values of a more complicated form are left to the `redis` package.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -34,8 +34,8 @@ pub struct BufferSize {
 }
 
 impl Session {
-    /// Connects and logs in, and sends what `greet` writes behind that, which has so many replies. All of it together may take
-    /// `limit`; afterwards each read may.
+    /// Connects and logs in, and sends what `greet` writes behind that, which has so many replies. All of it together
+    /// may take `limit`; afterwards each read may.
     pub fn open(
         server: &Server,
         limit: Duration,
@@ -195,8 +195,8 @@ impl Incoming {
 }
 
 /// The last reply of a connection. The server refuses to read a command, since a word of it is larger than
-/// `proto-max-bulk-len` allows, says so once, and closes the connection; it has executed neither that command nor one behind
-/// it. Or the reply is too large for us to read, which is reported as if the server had said it.
+/// `proto-max-bulk-len` allows, says so once, and closes the connection; it has executed neither that command nor one
+/// behind it. Or the reply is too large for us to read, which is reported as if the server had said it.
 #[derive(Debug)]
 struct LastWords(Vec<u8>);
 

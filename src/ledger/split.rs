@@ -1,12 +1,12 @@
 //! What to do with a batch that did not go through: the same again, in halves, or not at all. Pure.
 //!
-//! A server, or a proxy or service before it, may not carry a command or a reply of some size: too many words, one word too
-//! long, a reply above an output limit. Some say so, some only hang up. A batch is halved until what can't be carried stands
-//! alone; all else goes through.
+//! A server, or a proxy or service before it, may not carry a command or a reply of some size: too many words, one word
+//! too long, a reply above an output limit. Some say so, some only hang up. A batch is halved until what can't be
+//! carried stands alone; all else goes through.
 //!
-//! A connection that ends says nothing of a size if the server can't be reached at all: behind a proxy an outage looks just
-//! like that. So an end counts only if another command is answered after it. Limitation: a message alone is given up only
-//! after Redis has named its size, or after [`BREAKS`] such ends in a row.
+//! A connection that ends says nothing of a size if the server can't be reached at all: behind a proxy an outage looks
+//! just like that. So an end counts only if another command is answered after it. Limitation: a message alone is given
+//! up only after Redis has named its size, or after [`BREAKS`] such ends in a row.
 
 use crate::base::error::Error;
 use crate::base::refusal::Refusal;
@@ -32,8 +32,8 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// A part of the batch, of so many messages, is going to be tried. A message alone is judged by what happens to it: what
-    /// happened to the batch that it was in is held against none of them.
+    /// A part of the batch, of so many messages, is going to be tried. A message alone is judged by what happens to it:
+    /// what happened to the batch that it was in is held against none of them.
     pub fn begin(&mut self, messages: usize) {
         if messages <= 1 {
             self.breaks = 0;

@@ -1,4 +1,5 @@
-//! Transactions that take effect only if keys still say what they said: `WATCH`, `MULTI`, and later commands and `EXEC`.
+//! Transactions that take effect only if keys still say what they said: `WATCH`, `MULTI`, and later commands and
+//! `EXEC`.
 //!
 //! ```text
 //!  one write:  ZADD …   SET …    EXEC  WATCH key  GET key, TYPE of what is written   MULTI
@@ -7,14 +8,14 @@
 //! ```
 //!
 //! That is the condition of a script without its price: Redis runs commands of a transaction as if they had come alone,
-//! and a batch through Lua costs it half as much again. What it can't do is look before it writes, so it suits only what
-//! is known to hold as long as the key stands still. `EXEC` ends a watch whatever comes of it, and the next transaction is
-//! opened behind it in the same write. Between the two somebody else may write: of the key that is read that shows in what
-//! it says, so what is watched beside it must not be written without that one.
+//! and a batch through Lua costs it half as much again. What it can't do is look before it writes, so it suits only
+//! what is known to hold as long as the key stands still. `EXEC` ends a watch whatever comes of it, and the next
+//! transaction is opened behind it in the same write. Between the two somebody else may write: of the key that is read
+//! that shows in what it says, so what is watched beside it must not be written without that one.
 //!
-//! No command is sent before Redis has confirmed `MULTI`: where a user lacks that right, commands sent behind it would be
-//! carried out one by one, and unwatched. Where a right is missing there are no transactions for [`RETRY_AFTER`], which is
-//! said once, and the caller uses its script.
+//! No command is sent before Redis has confirmed `MULTI`: where a user lacks that right, commands sent behind it would
+//! be carried out one by one, and unwatched. Where a right is missing there are no transactions for [`RETRY_AFTER`],
+//! which is said once, and the caller uses its script.
 //!
 //! A [`Guard`] belongs to one connection. When that is lost the watch is gone with it, and with the reply the knowledge
 //! of what took place: the caller then has a script look. Anything else that is said on the connection leaves the
@@ -49,8 +50,8 @@ pub(super) struct Guarded {
     pub(super) key: String,
     /// Watched only.
     pub(super) also: Option<String>,
-    /// Keys that it writes, and the type that each must have: a transaction can't look, and is not rolled back where one
-    /// of its commands is refused for that. Not watched, since others write them all the time.
+    /// Keys that it writes, and the type that each must have: a transaction can't look, and is not rolled back where
+    /// one of its commands is refused for that. Not watched, since others write them all the time.
     pub(super) written: Vec<(String, &'static str)>,
 }
 
@@ -73,8 +74,8 @@ impl Guard {
         (connection.transaction() == Some(seen.transaction)).then_some(&seen.value)
     }
 
-    /// Puts the keys under watch, reads the one and opens a transaction. Where Redis refuses that it is not an error: then
-    /// nothing is watched.
+    /// Puts the keys under watch, reads the one and opens a transaction. Where Redis refuses that it is not an error:
+    /// then nothing is watched.
     pub(super) fn arm(&mut self, connection: &mut Connection) -> Result<()> {
         const DOING: &str = "opening a transaction";
         self.seen = None;

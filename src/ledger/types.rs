@@ -55,7 +55,8 @@ pub enum Acquire {
 pub struct Recall {
     /// The leader's epoch.
     pub epoch: Epoch,
-    /// The start of Redis in which that began: its run id. After another start Redis may have forgotten what was promised.
+    /// The start of Redis in which that began: its run id. After another start Redis may have forgotten what was
+    /// promised.
     pub server: String,
     /// The highest id of a message that more than one consumer may have in hand.
     pub up_to: MessageId,
@@ -68,8 +69,8 @@ pub enum Intake {
     Taken(Cursor),
     /// The cursor is not the one expected; nothing was changed.
     Moved(Option<Cursor>),
-    /// The members were refused, for this reason, in a transaction that moved the cursor, which has been moved back. That
-    /// cursor must not be written again, nor its ids used: a copy of the last step may arrive late.
+    /// The members were refused, for this reason, in a transaction that moved the cursor, which has been moved back.
+    /// That cursor must not be written again, nor its ids used: a copy of the last step may arrive late.
     Rewound(String),
 }
 
@@ -128,8 +129,8 @@ pub enum Raise {
     Nothing,
     /// To this: the highest id of a transaction of which it is not known whether it took place.
     To(MessageId),
-    /// To the highest message that it records: who handed that over may not have been the leader, and somebody else may have it
-    /// from the leader.
+    /// To the highest message that it records: who handed that over may not have been the leader, and somebody else may
+    /// have it from the leader.
     Recorded,
 }
 

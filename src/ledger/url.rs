@@ -1,9 +1,9 @@
 //! What is wrong with a Redis URL, in words. Pure.
 //!
-//! The `redis` package says of most mistakes only that there is one, and takes some URLs for something else than they look
-//! like: of `redis://app@host` it forgets the user, and `redis://pass#word@host` is a host `pass` to it. Whatever passes here
-//! means what it says. No part of a URL is repeated that may belong to a password: only a port and a parameter behind the
-//! last `@`.
+//! The `redis` package says of most mistakes only that there is one, and takes some URLs for something else than they
+//! look like: of `redis://app@host` it forgets the user, and `redis://pass#word@host` is a host `pass` to it. Whatever
+//! passes here means what it says. No part of a URL is repeated that may belong to a password: only a port and a
+//! parameter behind the last `@`.
 
 use crate::base::address::mistake_in_port;
 

@@ -1,7 +1,7 @@
 //! Connecting, with one deadline for all addresses that a name has.
 //!
-//! Runs on the caller's thread. Limitation: a name is looked up by the system, which has time limits of its own; an address
-//! needs no look-up.
+//! Runs on the caller's thread. Limitation: a name is looked up by the system, which has time limits of its own; an
+//! address needs no look-up.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -30,8 +30,8 @@ pub fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     address.to_socket_addrs().map(Iterator::collect)
 }
 
-/// Connects to the first of these addresses that accepts, until `deadline`: each gets an equal share of the time that is left,
-/// so that one that is silent leaves some to the next. Gives the address as well.
+/// Connects to the first of these addresses that accepts, until `deadline`: each gets an equal share of the time that
+/// is left, so that one that is silent leaves some to the next. Gives the address as well.
 pub fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> io::Result<(Stream, SocketAddr)> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the host name has no address");
     for (tried, address) in addresses.iter().enumerate() {

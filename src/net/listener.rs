@@ -18,8 +18,8 @@ pub enum NotAccepted {
     Nothing,
     /// A connection ended before it was accepted, or a signal came: accept again at once.
     Passing(io::Error),
-    /// The system gives no socket, mostly for want of files (`EMFILE`, `ENFILE`) or memory. The connection stays in the queue, so
-    /// accepting again at once would spin: pause, or close something first.
+    /// The system gives no socket, mostly for want of files (`EMFILE`, `ENFILE`) or memory. The connection stays in the
+    /// queue, so accepting again at once would spin: pause, or close something first.
     Exhausted(io::Error),
 }
 

@@ -1,4 +1,5 @@
-//! The system's sockets behind a [`Stream`](super::Stream): reading and writing through a shared reference, and options.
+//! The system's sockets behind a [`Stream`](super::Stream): reading and writing through a shared reference, and
+//! options.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,7 +1,7 @@
 //! A connection: one value to read and write, or two halves for two threads.
 //!
-//! What the halves share has no state that a call changes, so neither waits for the other. Reading and writing have each their
-//! own [`Wait`]; only whether the socket blocks at all is common to both, and set on the whole stream.
+//! What the halves share has no state that a call changes, so neither waits for the other. Reading and writing have
+//! each their own [`Wait`]; only whether the socket blocks at all is common to both, and set on the whole stream.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::command::*;
 use super::*;
+use crate::base::id::{Epoch, MessageId};
 
 mod limits;
 mod properties;
@@ -54,7 +56,7 @@ fn examples() -> Vec<(Frame<'static>, &'static [u8])> {
             b"\x01\x01\x00\x00\x00\x10\0\0\0\0\0\0\0\x01\xff\xff\xff\xff\xff\xff\xff\xff",
         ),
         (
-            Frame::Nack { id: id(2), delay_ms: 0x0102_0304, reason: "é!" },
+            Frame::Nack { id: id(2), delay: NackDelay::AfterMs(0x0102_0304), reason: "é!" },
             b"\x01\x02\x00\x00\x00\x0f\0\0\0\0\0\0\0\x02\x01\x02\x03\x04\xc3\xa9!",
         ),
         (
@@ -163,7 +165,7 @@ fn payloads_that_are_too_short_are_refused() {
 fn empty_bodies_texts_and_lists_are_fine() {
     for frame in [
         Frame::Process { id: id(0), delivery: 0, body: b"" },
-        Frame::Nack { id: id(0), delay_ms: 0, reason: "" },
+        Frame::Nack { id: id(0), delay: NackDelay::ByBackoff, reason: "" },
         Frame::Lead { epoch: Epoch(0), group: "" },
         Frame::Ready { prefetch: 0, flags: ReadyFlags(0), consumer: "" },
         Frame::Error { code: ErrorCode::Other(0), text: "" },

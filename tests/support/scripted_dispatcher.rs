@@ -190,7 +190,7 @@ fn shown(frame: Frame<'_>) -> String {
         Frame::Ack(ids) => list("ACK", ids),
         Frame::Held(ids) => list("HELD", ids),
         Frame::Progress(ids) => list("PROGRESS", ids),
-        Frame::Nack { id, delay_ms, reason } => format!("NACK {} {delay_ms} {reason}", id.0),
+        Frame::Nack { id, delay, reason } => format!("NACK {} {} {reason}", id.0, delay.to_wire()),
         Frame::Error { code, text } => format!("ERROR {} {text}", code.code()),
         frame => frame.name().to_owned(),
     }

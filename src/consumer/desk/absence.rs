@@ -13,7 +13,7 @@ use super::{Desk, State};
 use crate::base::id::MessageId;
 use crate::ledger::Payload;
 use crate::process::log::Quoted;
-use crate::wire::Frame;
+use crate::wire::{Frame, NackDelay};
 
 /// How long a consumer that can work again waits for what it has in hand before it asks for more. Longer work may then be
 /// done by others as well; without a limit one handler that never returns would keep all others idle.
@@ -118,5 +118,5 @@ impl Desk {
 }
 
 fn not_begun(id: MessageId) -> Frame<'static> {
-    Frame::Nack { id, delay_ms: 0, reason: NOT_BEGUN }
+    Frame::Nack { id, delay: NackDelay::ByBackoff, reason: NOT_BEGUN }
 }

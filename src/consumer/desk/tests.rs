@@ -2,7 +2,7 @@ use super::work::MAX_HELD_BYTES;
 use super::*;
 use crate::consumer::handler::HandlerError;
 use crate::ledger::Payload;
-use crate::wire::{self, REJECT};
+use crate::wire;
 
 const A: MessageId = MessageId(1);
 const B: MessageId = MessageId(2);
@@ -29,7 +29,7 @@ pub(super) fn said(outbox: &Outbox) -> Vec<String> {
             Frame::Held(ids) => format!("HELD{}", list(ids)),
             Frame::Ack(ids) => format!("ACK{}", list(ids)),
             Frame::Progress(ids) => format!("PROGRESS{}", list(ids)),
-            Frame::Nack { id, delay_ms, reason } => format!("NACK {} {delay_ms} {reason}", id.0),
+            Frame::Nack { id, delay, reason } => format!("NACK {} {} {reason}", id.0, delay.to_wire()),
             Frame::Ready { prefetch, flags, consumer } => format!("READY {prefetch} {} {consumer}", flags.commits()),
             frame => frame.name().to_owned(),
         })
@@ -128,7 +128,7 @@ fn acks_without_a_ruler_are_dropped_and_nacks_kept() {
     desk.ack([A].into_iter());
     desk.fail(B, jobs[1].run, HandlerError::reject("bad"));
     let next = lead(&desk, 2, 5);
-    assert_eq!(said(&next), ["READY 4 true c0".into(), "HELD 2 3".into(), format!("NACK 2 {REJECT} bad")]);
+    assert_eq!(said(&next), ["READY 4 true c0".into(), "HELD 2 3".into(), format!("NACK 2 {} bad", u32::MAX)]);
     desk.fail(C, jobs[2].run, HandlerError::retry("again"));
     assert_eq!(said(&next), ["NACK 3 0 again"]);
     assert_eq!(desk.stats().held(), 0);

@@ -138,6 +138,6 @@ impl HandlerError {
     pub(super) fn nack(&self, id: MessageId) -> Frame<'_> {
         // A handler has begun, whatever it says.
         let reason = if self.reason == NOT_BEGUN { "the handler gave no reason" } else { &self.reason };
-        Frame::Nack { id, delay_ms: self.delay_ms, reason }
+        Frame::Nack { id, delay: self.delay, reason }
     }
 }

@@ -20,7 +20,7 @@ use crate::lane::stats::add;
 use crate::lane::stream::Stream;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
 use crate::ledger::{Commit, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
-use crate::wire::{self, ErrorCode, Field, Frame, REJECT};
+use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
 
 /// Messages read from one link in one round of the loop.
 const READS_PER_ROUND: usize = 64;
@@ -319,9 +319,9 @@ impl Courier {
             }
             Frame::Result { id, fields } => {
                 let reason = format!("a result of {} fields, at most {MAX_RESULT_FIELDS} can be stored", fields.len());
-                self.nacked(index, id, REJECT, &reason)?;
+                self.nacked(index, id, NackDelay::Never, &reason)?;
             }
-            Frame::Nack { id, delay_ms, reason } => self.nacked(index, id, delay_ms, reason)?,
+            Frame::Nack { id, delay, reason } => self.nacked(index, id, delay, reason)?,
             Frame::Progress(ids) => link.places.report(&ids, Instant::now()),
             Frame::Drain => {
                 log::info!("event=consumer-draining consumer={} held={}", Quoted(&link.consumer), link.places.taken());

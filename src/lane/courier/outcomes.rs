@@ -15,7 +15,7 @@ use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, Whereabouts};
 use crate::ledger::{Commit, Hold, Pending, Returned, Verdict};
-use crate::wire::{ErrorCode, REJECT};
+use crate::wire::{ErrorCode, NackDelay};
 
 /// What a result that waits to be recorded costs beside its fields, about.
 const COMMIT_BYTES: usize = 96;
@@ -111,7 +111,13 @@ impl Courier {
         self.links[index].as_mut().map_or(Ok(()), |link| note_stray(&self.shared.stats, link, id))
     }
 
-    pub(super) fn nacked(&mut self, index: usize, id: MessageId, delay_ms: u32, reason: &str) -> Result<(), Mistake> {
+    pub(super) fn nacked(
+        &mut self,
+        index: usize,
+        id: MessageId,
+        delay: NackDelay,
+        reason: &str,
+    ) -> Result<(), Mistake> {
         let Some(link) = &mut self.links[index] else { return Ok(()) };
         // While its result is being recorded it has answered.
         let recording = link.places.get(id).is_some_and(|held| held.place == Place::Recording);
@@ -120,13 +126,16 @@ impl Courier {
             // It is settled from elsewhere.
             return Ok(());
         }
-        let verdict = match delay_ms {
-            REJECT => Verdict::Rejected,
+        let verdict = match delay {
+            NackDelay::Never => Verdict::Rejected,
             // It hands back what it has not begun.
-            0 if link.draining && reason.is_empty() => Verdict::Unused,
+            NackDelay::ByBackoff if link.draining && reason.is_empty() => Verdict::Unused,
             _ => Verdict::Failed,
         };
-        let delay_ms = if delay_ms == REJECT { 0 } else { delay_ms };
+        let delay_ms = match delay {
+            NackDelay::AfterMs(ms) => ms,
+            NackDelay::ByBackoff | NackDelay::Never => 0,
+        };
         let (consumer, reason) = (link.consumer.clone(), reason.into());
         let hold = if held.delivery == ADOPTED { Hold::Held } else { Hold::Released };
         self.give_back_one(Returned { id, verdict, delivery: held.delivery, hold, consumer, reason }, delay_ms);

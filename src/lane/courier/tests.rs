@@ -6,9 +6,8 @@ use super::choice::MAX_RUN;
 use super::*;
 use crate::base::budget::Budget;
 use crate::lane::dialer::Dialers;
-use crate::lane::link::tests::{link, message};
 use crate::lane::table::{Loss, Whereabouts};
-use crate::lane::tests::lane_of;
+use crate::lane::tests::{lane_of, link, message};
 
 /// A courier with links to peers that read nothing. In the order in which they must go.
 struct Rig {

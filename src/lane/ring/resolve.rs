@@ -1,13 +1,15 @@
 //! Where a cursor lies in a ring, and how well the ring can go on from there. Pure.
 
-use super::{Place, Segment, State};
+use super::contents::Contents;
+use super::segment::Segment;
+use super::types::RingPlace;
 use crate::ledger::Position;
 
 /// A cursor found in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolution {
     /// Where to go on.
-    pub place: Place,
+    pub place: RingPlace,
     /// How well.
     pub standing: Standing,
     /// Why messages between the cursor and the place may be missing, if they may.
@@ -32,7 +34,7 @@ const NOT_SUBSCRIBED: &str = "not-subscribed";
 /// Redis has lost the cursor, and who knows what else.
 pub const CURSOR_LOST: &str = "cursor-lost";
 
-impl State {
+impl Contents {
     /// Finds a cursor. `None`: there is no subscription, or its first marker has not come yet.
     pub(super) fn resolve(&self, position: Option<&Position>) -> Option<Resolution> {
         let live = self.segments.back().filter(|segment| segment.is_live())?;
@@ -57,17 +59,17 @@ impl State {
         Some(Resolution { place, standing, gap })
     }
 
-    fn locate(&self, position: &Position, live: &Segment) -> (Place, Option<&'static str>) {
+    fn locate(&self, position: &Position, live: &Segment) -> (RingPlace, Option<&'static str>) {
         let holder = self.segments.iter().rev().find_map(|segment| Some((segment, segment.find(&position.marker)?)));
         let Some((segment, marked)) = holder else {
             return (self.beginning_after(position).unwrap_or(live.first_place()), Some(NOT_SUBSCRIBED));
         };
         let next = marked.saturating_add(position.offset);
         match segment.end {
-            None if next <= self.tail() => (Place { segment: segment.number, next }, None),
+            None if next <= self.tail() => (RingPlace { segment: segment.number, next }, None),
             // A cursor beyond what we saw: only if Redis delivered to others what it did not deliver to us.
-            None => (Place { segment: segment.number, next: self.tail() }, Some(NOT_SUBSCRIBED)),
-            Some(end) if next <= end => (Place { segment: segment.number, next }, None),
+            None => (RingPlace { segment: segment.number, next: self.tail() }, Some(NOT_SUBSCRIBED)),
+            Some(end) if next <= end => (RingPlace { segment: segment.number, next }, None),
             Some(_) => {
                 let following = self.segments.iter().find(|later| later.number > segment.number && later.is_anchored());
                 (following.unwrap_or(live).first_place(), Some(NOT_SUBSCRIBED))
@@ -79,18 +81,18 @@ impl State {
     /// and a place is always named by the last marker before it: a segment with a later marker begins after the position.
     ///
     /// A cursor older than the ring is one that went back, with a Redis that lost more than the ring keeps.
-    fn beginning_after(&self, position: &Position) -> Option<Place> {
+    fn beginning_after(&self, position: &Position) -> Option<RingPlace> {
         let wanted = position.marker.leader_place()?;
         let later = |segment: &&Segment| segment.markers().any(|marker| marker.leader_place() > Some(wanted));
         let segment = self.segments.iter().find(later)?;
-        let Place { next, .. } = segment.first_place();
-        Some(Place { next: next.max(self.base.min(segment.end.unwrap_or(u64::MAX))), segment: segment.number })
+        let RingPlace { next, .. } = segment.first_place();
+        Some(RingPlace { next: next.max(self.base.min(segment.end.unwrap_or(u64::MAX))), segment: segment.number })
     }
 
     /// The place of a message. At a break it is the place before the break.
-    fn place_at(&self, sequence: u64) -> Option<Place> {
+    fn place_at(&self, sequence: u64) -> Option<RingPlace> {
         let reaches = |segment: &&Segment| segment.is_anchored() && segment.end.is_none_or(|end| sequence <= end);
         let segment = self.segments.iter().find(reaches)?;
-        Some(Place { segment: segment.number, next: sequence.max(segment.start()?) })
+        Some(RingPlace { segment: segment.number, next: sequence.max(segment.start()?) })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Place;
+use super::types::RingPlace;
 use crate::ledger::{Marker, Position};
 
 /// The most markers a segment keeps; beyond it the oldest go, and a cursor that names one is unknown to us.
@@ -86,8 +86,8 @@ impl Segment {
         self.markers.front().map(|(marker, _)| marker.clone())
     }
 
-    pub(super) fn first_place(&self) -> Place {
-        Place { segment: self.number, next: self.start().unwrap_or_default() }
+    pub(super) fn first_place(&self) -> RingPlace {
+        RingPlace { segment: self.number, next: self.start().unwrap_or_default() }
     }
 
     /// The name of the place before the message `next`: by the last marker that stands before it.

@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use super::*;
 use crate::base::id::{Epoch, MessageId};
+use crate::ledger::subscription::Published;
 
 const LIMITS: Limits = Limits { messages: 100, bytes: 1 << 20 };
 
@@ -28,7 +31,7 @@ fn found(ring: &Ring, cursor: Option<Cursor>) -> Resolution {
     ring.resolve(cursor.as_ref()).expect("the ring has a place")
 }
 
-fn place(ring: &Ring, cursor: Cursor) -> Place {
+fn place(ring: &Ring, cursor: Cursor) -> RingPlace {
     found(ring, Some(cursor)).place
 }
 
@@ -36,7 +39,7 @@ fn standing(ring: &Ring, cursor: Cursor) -> Standing {
     found(ring, Some(cursor)).standing
 }
 
-fn now(ring: &Ring, place: Place) -> Taken {
+fn now(ring: &Ring, place: RingPlace) -> Taken {
     ring.take(place, None, LIMITS, Instant::now())
 }
 
@@ -50,7 +53,7 @@ fn texts(taken: &Taken) -> String {
 }
 
 /// Everything that a reader meets from `place` on, in order.
-fn read_all(ring: &Ring, mut place: Place) -> Vec<String> {
+fn read_all(ring: &Ring, mut place: RingPlace) -> Vec<String> {
     let mut met = Vec::new();
     let mut known = None;
     loop {
@@ -201,7 +204,7 @@ fn segments_are_bounded_and_what_goes_with_the_oldest_is_counted() {
         ring.begin_segment();
         ring.append([Seen::Marker(marker(10 + number)), published("x")]);
     }
-    assert_eq!(ring.state.lock().segments.len(), MAX_SEGMENTS);
+    assert_eq!(ring.contents.lock().segments.len(), MAX_SEGMENTS);
     assert_eq!(ring.stats().messages, MAX_SEGMENTS);
     assert_eq!(ring.stats().overrun, 3 + MAX_SEGMENTS as u64);
     assert_eq!(ring.take(start, None, LIMITS, Instant::now()), Taken::Ended);

@@ -5,10 +5,10 @@
 --       alive_prefix: of the alive channels
 --       floor: the highest epoch that the caller has ever seen
 --       may_take: '1' if the caller may take a free lease now, '0' if it only looks
--- Gives {verdict, counted, time in ms, cursor, present lease, foreign values, …}, where the verdict is 'acquired', 'vacant' or
--- 'held', counted says whether the caller's own alive channel has a subscriber on this server, and the foreign values are a
--- list of key, value, …; then for 'acquired' the highest pending id or false, and the epoch before: '0' if it was not written
--- by a dispatcher, false if there was none.
+-- Gives {verdict, counted, time in ms, cursor, present lease, foreign values, …}, where the verdict is 'acquired',
+-- 'vacant' or 'held', counted says whether the caller's own alive channel has a subscriber on this server, and the
+-- foreign values are a list of key, value, …; then for 'acquired' the highest pending id or false, and the epoch
+-- before: '0' if it was not written by a dispatcher, false if there was none.
 local leader_key, epoch_key, cursor_key, pending_key, recall_key = unpack(KEYS)
 local dispatcher, ttl_ms, alive_prefix, floor, may_take = unpack(ARGV)
 local DAY_MS = 86400000
@@ -49,7 +49,8 @@ if lease then
   if holder and #lease <= 256 and epoch_in(epoch) and (mode == '' or mode == 'ttl') then
     local holder_counted
     own, holder_counted = counted_on(dispatcher, holder)
-    -- If the caller itself is not counted, subscriptions are on another server than this one, and the count says nothing.
+    -- If the caller itself is not counted, subscriptions are on another server than this one, and the count says
+    -- nothing.
     if holder_counted or not own or mode == 'ttl' then
       local left = redis.call('PTTL', leader_key)
       held = left >= 0 and left <= DAY_MS
@@ -69,8 +70,8 @@ if held or may_take ~= '1' then
   return answer
 end
 
--- The clock keeps epochs from going back when the data set was wiped. The old value and the caller's floor keep them from
--- going back with the clock.
+-- The clock keeps epochs from going back when the data set was wiped. The old value and the caller's floor keep them
+-- from going back with the clock.
 local before = redis.call('GET', epoch_key)
 local epoch = now
 for key, text in pairs({[epoch_key] = before or '0', ['the control channel'] = floor}) do

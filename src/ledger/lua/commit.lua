@@ -14,9 +14,9 @@ if my_epoch ~= '' then
     return {'STALE', epoch or ''}
   end
 end
--- Redis does not roll a script back, and it may refuse any command. So each command whose effect can't be undone is first
--- tried in a form that changes nothing, and is executed last. This also lets the script continue when the memory is full: its
--- first write needs none.
+-- Redis does not roll a script back, and it may refuse any command. So each command whose effect can't be undone is
+-- first tried in a form that changes nothing, and is executed last. This also lets the script continue when the memory
+-- is full: its first write needs none.
 redis.call('ZREMRANGEBYSCORE', pending_key, 1, 0)
 -- Only redelivered messages have a count, so usually there is none to clear.
 local counted = redis.call('EXISTS', attempts_key) == 1

@@ -1,8 +1,6 @@
--- Records that messages may have been missed. The newest entry is not repeated: it is there already if a reply got lost, or if
--- the term ended before the cursor had passed the gap.
--- KEYS  epoch, gaps
--- ARGV  my_epoch, most_entries, then the entry's fields: name, value, …, 'epoch', my epoch
--- Gives 'OK' | {'STALE', epoch}
+-- Records that messages may have been missed. The newest entry is not repeated: it is there already if a reply got
+-- lost, or if the term ended before the cursor had passed the gap. KEYS  epoch, gaps ARGV  my_epoch, most_entries, then
+-- the entry's fields: name, value, …, 'epoch', my epoch Gives 'OK' | {'STALE', epoch}
 local epoch_key, gaps_key = unpack(KEYS)
 local my_epoch, most_entries = unpack(ARGV, 1, 2)
 local epoch = redis.call('GET', epoch_key)

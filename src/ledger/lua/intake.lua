@@ -1,11 +1,9 @@
 -- Takes a batch in: adds the members and moves the cursor, in one step.
 -- KEYS  epoch, cursor, pending, dead
 -- ARGV  my_epoch
---       expected: the cursor as the caller knows it, '' for none
---       next_cursor: the cursor after the batch
---       doubts: how many attempts at this batch have an unknown outcome
---       then for each of these attempts the cursor that it writes; then either for each message: score, member; or for one
---       that cannot be delivered: 'dead', id, reason, excerpt
+--       expected: the cursor as the caller knows it, '' for none next_cursor: the cursor after the batch doubts: how
+--       many attempts at this batch have an unknown outcome then for each of these attempts the cursor that it writes;
+--       then either for each message: score, member; or for one that cannot be delivered: 'dead', id, reason, excerpt
 -- Gives 'OK' | {'STALE', epoch} | {'MOVED', cursor}
 local epoch_key, cursor_key, pending_key, dead_key = unpack(KEYS)
 local my_epoch, expected, next_cursor, doubts = unpack(ARGV, 1, 4)
@@ -23,9 +21,9 @@ if cursor ~= expected then
   for i = FIRST, first - 1 do
     earlier = earlier or cursor == ARGV[i]
   end
-  -- The members that an earlier attempt added are still pending, since none was delivered yet: adding them again changes
-  -- nothing. If it was a transaction whose ZADD was refused, they are added now. The cursor has to move on in any case: each
-  -- attempt writes a cursor of its own, so that an attempt that arrives late finds none that it knows.
+  -- The members that an earlier attempt added are still pending, since none was delivered yet: adding them again
+  -- changes nothing. If it was a transaction whose ZADD was refused, they are added now. The cursor has to move on in
+  -- any case: each attempt writes a cursor of its own, so that an attempt that arrives late finds none that it knows.
   if not earlier or dead then
     return {'MOVED', cursor}
   end

@@ -1,10 +1,9 @@
--- Settles messages that came back without a result: counts the delivery that failed, or moves the message to the dead letters.
--- KEYS  epoch, pending, attempts, dead, recall
--- ARGV  my_epoch, max_deliveries
---       then for each message: id, verdict ('failed' | 'lost' | 'unused' | 'rejected'), whether its consumer may still hold it
---       ('released' | 'held'), number of the delivery, consumer, reason
--- Gives {'OK', next delivery for each: 0 = no longer pending, -1 = dead-lettered now, -2 = still pending, since its dead letter
--- was refused; then why one was refused, if one was} | {'STALE', epoch}
+-- Settles messages that came back without a result: counts the delivery that failed, or moves the message to the dead
+-- letters. KEYS  epoch, pending, attempts, dead, recall ARGV  my_epoch, max_deliveries
+--       then for each message: id, verdict ('failed' | 'lost' | 'unused' | 'rejected'), whether its consumer may still
+--       hold it ('released' | 'held'), number of the delivery, consumer, reason
+-- Gives {'OK', next delivery for each: 0 = no longer pending, -1 = dead-lettered now, -2 = still pending, since its
+-- dead letter was refused; then why one was refused, if one was} | {'STALE', epoch}
 local epoch_key, pending_key, attempts_key, dead_key, recall_key = unpack(KEYS)
 local my_epoch, max_deliveries = unpack(ARGV, 1, 2)
 local FIRST, WORDS = 3, 6
@@ -15,10 +14,11 @@ end
 local out, counts, dying, gone, recall = {'OK'}, {}, {}, {''}, 0
 for i = FIRST, #ARGV, WORDS do
   local id, verdict, hold = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  -- Counted from the delivery's own number, so that a repeated call counts it once, and one that arrives late lowers nothing.
+  -- Counted from the delivery's own number, so that a repeated call counts it once, and one that arrives late lowers
+  -- nothing.
   local deliveries = tonumber(ARGV[i + 3])
-  -- A consumer may still hold this message, which is delivered again or dead-lettered: that consumer is no longer its only
-  -- holder.
+  -- A consumer may still hold this message, which is delivered again or dead-lettered: that consumer is no longer its
+  -- only holder.
   if hold == 'held' then
     recall = math.max(recall, tonumber(id))
   end
@@ -56,7 +56,8 @@ for _, i in ipairs(dying) do
   local id = ARGV[i]
   local member = ours(redis.call('ZRANGEBYSCORE', pending_key, id, id, 'LIMIT', 0, 16), id)
   if member and not refused then
-    -- If this is refused, its message stays pending and the others are settled: the removal comes after it, and was tried.
+    -- If this is refused, its message stays pending and the others are settled: the removal comes after it, and was
+    -- tried.
     local letter = redis.pcall('XADD', dead_key, '*', 'id', string.sub(member, 1, 16), 'payload', string.sub(member, 18),
       'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3], 'consumer', ARGV[i + 4])
     refused = type(letter) == 'table' and letter.err

@@ -5,8 +5,8 @@
 --   1. reads, and tries each command that it depends on, in a form that changes nothing on the same key;
 --   2. writes what may still be refused for what the key holds;
 --   3. last makes the writes that can't be undone, all of which were tried.
--- With full memory Redis refuses a script's first write if that may need memory, and none after it. A removal is tried first
--- where full memory must not stop the step.
+-- With full memory Redis refuses a script's first write if that may need memory, and none after it. A removal is tried
+-- first where full memory must not stop the step.
 
 -- No dispatcher makes ids beyond this: ids follow the clock, and doubles are exact up to 2^53.
 local MOST_ID = 6755399441055744
@@ -41,8 +41,8 @@ local function ours(members, id)
   return nil
 end
 
--- The recall with its id raised to this one; nil if there is none, or its id is as high already. Tries whether it can be
--- written.
+-- The recall with its id raised to this one; nil if there is none, or its id is as high already. Tries whether it can
+-- be written.
 local function raised(recall, id)
   local term, before = string.match(redis.call('GET', recall) or '', '^(%d+ %w+) (%d+)$')
   if not term or tonumber(before) >= id then

@@ -3,8 +3,8 @@
 //!
 //! Owned by the listener's thread. It speaks RESP3 over its own socket, since there a connection with subscriptions may
 //! also PING and PUBLISH, and since each message is taken from the receive buffer without a detour: small ones that
-//! came together share an allocation (see `gathering`). Nothing is ever left out: a broken connection is an error, and what
-//! came after the break belongs to the next subscription.
+//! came together share an allocation (see `gathering`). Nothing is ever left out: a broken connection is an error, and
+//! what came after the break belongs to the next subscription.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -78,8 +78,8 @@ const READING: &str = "reading the subscription";
 impl Subscription {
     /// Connects, subscribes, and publishes the join marker in the same write. `patience` is how long a read waits.
     ///
-    /// The greeting chooses the database, switches to RESP3, and names the connection. Channels know no databases; but a database
-    /// that the commands can't use is a wrong setting, and must not look like a subscription that works.
+    /// The greeting chooses the database, switches to RESP3, and names the connection. Channels know no databases; but
+    /// a database that the commands can't use is a wrong setting, and must not look like a subscription that works.
     pub fn open(channels: &Channels, join: &Marker, patience: Duration) -> Result<Subscription> {
         const SUBSCRIBING: &str = "subscribing";
         let (server, keys) = (channels.server.clone(), &channels.keys);
@@ -130,8 +130,8 @@ impl Subscription {
         }
     }
 
-    /// Asks for a sign of life. When the answer has come, and so has all that was published before Redis read the ping, a
-    /// batch says this number.
+    /// Asks for a sign of life. When the answer has come, and so has all that was published before Redis read the ping,
+    /// a batch says this number.
     pub fn ping(&mut self, number: u64) -> Result<()> {
         self.pings.push_back(number);
         self.send("pinging", &Command::of(&["PING"]).into_bytes())

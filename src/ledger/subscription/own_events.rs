@@ -1,12 +1,12 @@
 //! Keyspace events of the group's own keys, which its dispatchers must not take in. Pure.
 //!
-//! With `notify-keyspace-events` Redis publishes each change of a key: on `__keyevent@<db>__:<event>` the key's name, and on
-//! `__keyspace@<db>__:<key>` the event's. A group that listens to such a channel writes keys for each message that it takes in,
-//! and each of these writes would be a message again, without end.
+//! With `notify-keyspace-events` Redis publishes each change of a key: on `__keyevent@<db>__:<event>` the key's name,
+//! and on `__keyspace@<db>__:<key>` the event's. A group that listens to such a channel writes keys for each message
+//! that it takes in, and each of these writes would be a message again, without end.
 //!
-//! What is left out follows from the channel, the payload and the group's name alone, so all dispatchers of a group leave out
-//! the same, and the places in the channel that they count stay comparable. Limitation: two groups that listen to each other's
-//! events feed each other all the same.
+//! What is left out follows from the channel, the payload and the group's name alone, so all dispatchers of a group
+//! leave out the same, and the places in the channel that they count stay comparable. Limitation: two groups that
+//! listen to each other's events feed each other all the same.
 
 use std::sync::Arc;
 

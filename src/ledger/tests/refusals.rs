@@ -1,19 +1,21 @@
 //! Whole or not at all: any command of a step may be refused, for any reason, and then the step has not happened.
 //!
-//! Two tables are multiplied: the [`steps`], each in two states of the group, and the [`causes`] of a refusal, which are
-//! generated from the commands of the step and the keys of the group. For each pair the test asserts:
+//! Two tables are multiplied: the [`steps`], each in two states of the group, and the [`causes`] of a refusal, which
+//! are generated from the commands of the step and the keys of the group. For each pair the test asserts:
 //!
-//! - A refused step has changed nothing. If it carries several messages, each message's part is either done or not begun.
+//! - A refused step has changed nothing. If it carries several messages, each message's part is either done or not
+//!   begun.
 //! - The error is recognised, and says what to do.
 //! - Once the cause is gone, the same call leads to the state of an undisturbed run.
 //! - A step that succeeds in spite of the cause has happened as a whole.
 //!
-//! A transaction can't look before it writes. What a transaction that was already open did in part is taken back by another
-//! step, which may itself be refused: see [`pairs`]. A new step is one row in [`steps::steps`], a new cause one variant of
-//! [`Cause`]. `ONCECAST_TEST_REDIS_SERVER` names the server program to test with, if it is not the one on PATH.
+//! A transaction can't look before it writes. What a transaction that was already open did in part is taken back by
+//! another step, which may itself be refused: see [`pairs`]. A new step is one row in [`steps::steps`], a new cause one
+//! variant of [`Cause`]. `ONCECAST_TEST_REDIS_SERVER` names the server program to test with, if it is not the one on
+//! PATH.
 //!
-//! Limitations: what is published is not looked at. If the pending set is replaced while a commit's transaction is open,
-//! the results are stored and nothing is removed; the test accepts that the ledger reports it.
+//! Limitations: what is published is not looked at. If the pending set is replaced while a commit's transaction is
+//! open, the results are stored and nothing is removed; the test accepts that the ledger reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

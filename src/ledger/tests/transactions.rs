@@ -266,8 +266,8 @@ fn an_intake_that_comes_late_does_nothing() {
     assert_eq!(counts(&mut f), (2, 0));
 }
 
-/// Two attempts at a batch were cut off, and it was taken in by halves. The second attempt arrives when the results are there:
-/// it must not take the cursor for what the first one left.
+/// Two attempts at a batch were cut off, and it was taken in by halves. The second attempt arrives when the results are
+/// there: it must not take the cursor for what the first one left.
 #[test]
 fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
     let mut f = fixture();
@@ -347,8 +347,8 @@ fn an_intake_whose_cursor_is_refused_leaves_no_members_behind() {
     assert_eq!(counts(&mut f), (0, 2), "what was added is gone: it will be taken in under other ids");
 }
 
-/// A relay before a server that holds back each `EXEC` until it is told to go on; by then all before it is there. Serves one
-/// connection.
+/// A relay before a server that holds back each `EXEC` until it is told to go on; by then all before it is there.
+/// Serves one connection.
 fn until_told(port: u16) -> (std::net::SocketAddr, crossbeam_channel::Sender<()>) {
     use std::io::{Read, Write};
     const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";

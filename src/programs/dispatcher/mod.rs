@@ -15,5 +15,7 @@ mod rates;
 mod reporter;
 mod service;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use self::service::run;

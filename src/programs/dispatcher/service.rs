@@ -30,7 +30,7 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
 }
 
 /// Runs until asked to stop. A Redis that can't be reached is no reason to end.
-fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: &ShutdownRequests) -> Result<()> {
+pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: &ShutdownRequests) -> Result<()> {
     host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
     let metrics = metrics_addr.map(|address| exposition::serve(address, host)).transpose()?;
     let (ended, ends) = bounded(host.lanes.len());
@@ -81,7 +81,7 @@ fn lane_settings(config: DispatcherConfig) -> lane::Settings {
 }
 
 /// The process and its lanes, not started. A lane that is alone logs as the process does.
-fn host(id: DispatcherId, lanes: Vec<lane::Settings>) -> Host {
+pub(super) fn host(id: DispatcherId, lanes: Vec<lane::Settings>) -> Host {
     let lane = |settings: lane::Settings| {
         let log = match &settings.name {
             None => Context::of_process(),

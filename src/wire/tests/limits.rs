@@ -58,8 +58,8 @@ fn reasons_and_error_texts_are_cut_at_a_character_by_their_sender() {
     let long = "é".repeat(MAX_TEXT_BYTES);
     let odd = format!("x{long}");
     for (text, kept) in [(&long, MAX_TEXT_BYTES), (&odd, MAX_TEXT_BYTES - 1)] {
-        let nack = Frame::Nack { id: id(1), delay_ms: REJECT, reason: text }.to_vec();
-        assert_eq!(only(&nack), Ok(Frame::Nack { id: id(1), delay_ms: REJECT, reason: &text[..kept] }));
+        let nack = Frame::Nack { id: id(1), delay: NackDelay::Never, reason: text }.to_vec();
+        assert_eq!(only(&nack), Ok(Frame::Nack { id: id(1), delay: NackDelay::Never, reason: &text[..kept] }));
         let error = Frame::Error { code: ErrorCode::Group, text }.to_vec();
         assert_eq!(only(&error), Ok(Frame::Error { code: ErrorCode::Group, text: &text[..kept] }));
     }

@@ -23,7 +23,10 @@ impl Owned {
         match self {
             Owned::Process(id, delivery, body) => Frame::Process { id: MessageId(*id), delivery: *delivery, body },
             Owned::Ack(list) => Frame::Ack(ids(list)),
-            Owned::Nack(id, delay_ms, reason) => Frame::Nack { id: MessageId(*id), delay_ms: *delay_ms, reason },
+            Owned::Nack(id, delay, reason) => {
+                let delay = NackDelay::of_wire(*delay);
+                Frame::Nack { id: MessageId(*id), delay, reason }
+            }
             Owned::Lead(epoch, group) => Frame::Lead { epoch: Epoch(*epoch), group },
             Owned::Ready(prefetch, flags, consumer) => {
                 Frame::Ready { prefetch: *prefetch, flags: ReadyFlags(*flags), consumer }

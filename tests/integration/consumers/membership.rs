@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use oncecast::base::id::MessageId;
 use oncecast::lab::{ChildProcess, Cluster, Node, ports};
-use oncecast::wire::{ErrorCode, Field, Frame, REJECT};
+use oncecast::wire::{ErrorCode, Field, Frame, NackDelay};
 use oncecast::{Consumer, Delivery, Outcome};
 use tungstenite::Message;
 
@@ -113,14 +113,14 @@ fn a_consumer_without_redis_is_served_by_the_leader() {
 
     publish_payloads(connection, ["not now"]);
     let (id, ..) = line.next_message();
-    line.send(&[Frame::Nack { id, delay_ms: 400, reason: "busy" }]);
+    line.send(&[Frame::Nack { id, delay: NackDelay::AfterMs(400), reason: "busy" }]);
     let asked = Instant::now();
     let (again, delivery, body) = line.next_message();
     // On one machine both clocks are one; the order of sending and reading the clock costs less than this.
     assert!(asked.elapsed() >= Duration::from_millis(390), "came back after {:?}", asked.elapsed());
     assert_eq!((again, delivery, body.as_str()), (id, 2, "not now"));
     assert_eq!(run::<String>(connection, &["HGET", "messages:attempts", &id.0.to_string()]), "2");
-    line.send(&[Frame::Nack { id, delay_ms: REJECT, reason: "never" }]);
+    line.send(&[Frame::Nack { id, delay: NackDelay::Never, reason: "never" }]);
     wait_until("a dead letter", || (state(connection).2 == 1).then_some(()));
     let letter = stream(connection, "messages:dead").remove(0);
     assert_eq!((letter["payload"].as_str(), letter["reason"].as_str()), ("not now", "never"));
@@ -140,8 +140,8 @@ fn results_for_what_it_was_never_given_change_nothing() {
     let nobodys = MessageId(77);
     liar.send(&[Frame::Ack(vec![nobodys]), Frame::Progress(vec![nobodys])]);
     liar.send(&[
-        Frame::Nack { id: nobodys, delay_ms: 0, reason: "?" },
-        Frame::Nack { id: nobodys, delay_ms: REJECT, reason: "?" },
+        Frame::Nack { id: nobodys, delay: NackDelay::ByBackoff, reason: "?" },
+        Frame::Nack { id: nobodys, delay: NackDelay::Never, reason: "?" },
     ]);
     publish_payloads(connection, ["one", "two"]);
     for line in [&mut liar, &mut line] {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use oncecast::base::id::MessageId;
-use oncecast::wire::{ErrorCode, Field, Frame, REJECT, ReadyFlags};
+use oncecast::wire::{ErrorCode, Field, Frame, NackDelay, ReadyFlags};
 use redis::Connection;
 
 use crate::support::peer::{Heard, Line, Peer};
@@ -29,8 +29,8 @@ fn answers(id: MessageId) -> Vec<Frame<'static>> {
     vec![
         Frame::Ack(vec![id]),
         Frame::Progress(vec![id]),
-        Frame::Nack { id, delay_ms: 0, reason: "mine" },
-        Frame::Nack { id, delay_ms: REJECT, reason: "mine" },
+        Frame::Nack { id, delay: NackDelay::ByBackoff, reason: "mine" },
+        Frame::Nack { id, delay: NackDelay::Never, reason: "mine" },
         result(id, "thief"),
     ]
 }
@@ -97,7 +97,7 @@ fn a_place_answers_once() {
         result(id, "first"),
         result(id, "second"),
         Frame::Ack(vec![id]),
-        Frame::Nack { id, delay_ms: REJECT, reason: "after all" },
+        Frame::Nack { id, delay: NackDelay::Never, reason: "after all" },
     ]);
     wait_until_done(connection, 1);
     let id = publish_to(&mut line, connection, "two");
@@ -251,7 +251,7 @@ fn junk_answers_end_the_link_that_they_come_from() {
     let kinds: [fn(Vec<MessageId>) -> Vec<Frame<'static>>; 4] = [
         |ids| vec![Frame::Ack(ids)],
         |ids| ids.into_iter().map(|id| result(id, "junk")).collect(),
-        |ids| ids.into_iter().map(|id| Frame::Nack { id, delay_ms: 0, reason: "junk" }).collect(),
+        |ids| ids.into_iter().map(|id| Frame::Nack { id, delay: NackDelay::ByBackoff, reason: "junk" }).collect(),
         |ids| ids.into_iter().flat_map(answers).collect(),
     ];
     for kind in kinds {
@@ -305,7 +305,7 @@ fn a_consumer_that_names_made_up_messages_again_and_again_is_refused() {
 fn what_one_consumer_had_and_another_names_is_settled_so_that_the_first_has_to_look() {
     let settle: [fn(&mut Line, MessageId); 3] = [
         |line, id| line.send(&[result(id, "second")]),
-        |line, id| line.send(&[Frame::Nack { id, delay_ms: 0, reason: "no" }]),
+        |line, id| line.send(&[Frame::Nack { id, delay: NackDelay::ByBackoff, reason: "no" }]),
         |line, id| line.send(&[Frame::Ack(vec![id])]),
     ];
     for settle in settle {
@@ -341,7 +341,7 @@ fn what_a_draining_consumer_has_not_begun_goes_back_uncounted() {
     let (begun, ..) = staying_line.next_message();
     leaving_line.send(&[Frame::Drain]);
     for id in &not_begun {
-        leaving_line.send(&[Frame::Nack { id: *id, delay_ms: 0, reason: "" }]);
+        leaving_line.send(&[Frame::Nack { id: *id, delay: NackDelay::ByBackoff, reason: "" }]);
     }
     staying_line.send(&[result(begun, "staying")]);
     for _ in 0..2 {

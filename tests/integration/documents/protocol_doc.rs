@@ -54,7 +54,7 @@ fn shown(frame: &Frame<'_>) -> String {
     let rest = match frame {
         Frame::Process { id, delivery, body } => format!(" id={} delivery={delivery} body={:?}", id.0, text(body)),
         Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => format!(" ids=[{}]", list(ids)),
-        Frame::Nack { id, delay_ms, reason } => format!(" id={} delay_ms={delay_ms} reason={reason:?}", id.0),
+        Frame::Nack { id, delay, reason } => format!(" id={} delay_ms={} reason={reason:?}", id.0, delay.to_wire()),
         Frame::Lead { epoch, group } => format!(" epoch={epoch} group={group:?}"),
         Frame::Ready { prefetch, flags, consumer } => {
             format!(" prefetch={prefetch} flags={} consumer={consumer:?}", flags.0)
@@ -179,7 +179,7 @@ fn the_limits_are_those_of_the_code() {
     // Said in the text, where readers look for them.
     assert_eq!(wire::VERSION, 1);
     assert!(DOCUMENT.contains("The version is 1.") && DOCUMENT.contains("This is version 1;"));
-    assert_eq!(wire::REJECT, 0xFFFF_FFFF);
+    assert_eq!(wire::NackDelay::Never.to_wire(), 0xFFFF_FFFF);
     let largest_process = Frame::Process { id: MessageId(1), delivery: 1, body: &vec![0; wire::MAX_BODY_BYTES] };
     assert_eq!(largest_process.to_vec().len(), 8_388_624);
     assert!(DOCUMENT.contains("8,388,624 bytes"));

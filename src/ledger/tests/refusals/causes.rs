@@ -1,5 +1,5 @@
-//! Why Redis may refuse a command. No cause is picked for a step: they are generated from the commands of the step and the
-//! keys of the group.
+//! Why Redis may refuse a command. No cause is picked for a step: they are generated from the commands of the step and
+//! the keys of the group.
 
 use super::steps::{Needs, Step};
 use super::world::{Held, World};
@@ -44,7 +44,8 @@ pub(super) fn keys(_: &Step, world: &World) -> Vec<Cause> {
     world.all_keys().into_iter().map(Cause::Key).chain([Cause::Channels]).collect()
 }
 
-/// Each command of a step that writes and that the user may give on all keys but one. Only where a user can have such rights.
+/// Each command of a step that writes and that the user may give on all keys but one. Only where a user can have such
+/// rights.
 pub(super) fn commands_by_key(step: &Step, world: &World) -> Vec<Cause> {
     let keys = if world.has_selectors { world.all_keys() } else { Vec::new() };
     let of = |name: &'static str| keys.iter().map(move |key| Cause::CommandOn(name.to_owned(), key.clone()));

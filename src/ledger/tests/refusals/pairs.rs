@@ -1,7 +1,8 @@
-//! Two causes at once: a key is replaced while a transaction is open, so that a part of the transaction takes place and has
-//! to be taken back, and another cause may refuse to have it taken back.
+//! Two causes at once: a key is replaced while a transaction is open, so that a part of the transaction takes place and
+//! has to be taken back, and another cause may refuse to have it taken back.
 //!
-//! The caller remembers what it owes. Once both causes are gone, the same call leads to the state of an undisturbed run.
+//! The caller remembers what it owes. Once both causes are gone, the same call leads to the state of an undisturbed
+//! run.
 
 use super::*;
 

@@ -1,0 +1,149 @@
+//! Two lanes in one process, against a private Redis.
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use log::{Log, Metadata, Record};
+use parking_lot::Mutex;
+use tungstenite::{Message, WebSocket};
+
+use super::exposition;
+use super::hosted::Host;
+use super::service::{host, run_lanes};
+use crate::base::id::{DispatcherId, Epoch};
+use crate::base::log_context;
+use crate::base::shutdown::shutdown_channel;
+use crate::lab::{RedisOptions, RedisServer, wait_until};
+use crate::lane::tests::settings_of;
+use crate::ledger::Command;
+use crate::wire::{self, Frame, ReadyFlags};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A consumer without Redis: it acknowledges what it is given, and passes the payloads on. Gives its address.
+fn consumer(name: &'static str, payloads: Sender<String>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    thread::spawn(move || {
+        for tcp in listener.incoming() {
+            serve(tcp.expect("a connection"), name, &payloads);
+        }
+    });
+    address
+}
+
+fn serve(tcp: TcpStream, name: &str, payloads: &Sender<String>) {
+    let send = |socket: &mut WebSocket<TcpStream>, frames: Vec<u8>| socket.send(Message::Binary(frames.into()));
+    let mut socket = tungstenite::accept(tcp).expect("a handshake");
+    socket.read().expect("LEAD");
+    let ready = Frame::Ready { prefetch: 100, flags: ReadyFlags(0), consumer: name };
+    send(&mut socket, [ready.to_vec(), Frame::Held(Vec::new()).to_vec()].concat()).expect("it reads");
+    // Until the lane has ended.
+    while let Ok(message) = socket.read() {
+        let Message::Binary(bytes) = message else { continue };
+        for frame in wire::frames(&bytes) {
+            let Ok(Frame::Process { id, body, .. }) = frame else { panic!("{frame:?}") };
+            payloads.send(String::from_utf8_lossy(body).into_owned()).expect("the test runs");
+            send(&mut socket, Frame::Ack(vec![id]).to_vec()).expect("it reads");
+        }
+    }
+}
+
+/// What lanes with a name have logged: the name, the role, the epoch and the text of each line.
+static LINES: Mutex<Vec<(String, &'static str, Epoch, String)>> = Mutex::new(Vec::new());
+
+struct Capture;
+
+impl Log for Capture {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let context = log_context::current();
+        if let Some(lane) = context.lane() {
+            let (role, epoch) = context.role();
+            LINES.lock().push((lane.to_owned(), role, epoch, record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The role and the epoch with which a lane has logged an event.
+fn logged(lane: &str, event: &str) -> (&'static str, Epoch) {
+    let lines = LINES.lock();
+    let line = lines.iter().find(|(name, _, _, text)| name == lane && text.starts_with(event));
+    line.map(|(_, role, epoch, _)| (*role, *epoch)).unwrap_or_else(|| panic!("{lane} has logged {event}: {lines:#?}"))
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Publishes on the channels of both lanes, and sees that each consumer gets its own.
+fn publish(redis: &RedisServer, received: &[(&str, Receiver<String>)]) {
+    let mut connection = redis.connection();
+    for (group, _) in received {
+        let command = Command::of(&["PUBLISH", &format!("{group}-channel"), &format!("one of {group}")]);
+        connection.query("publishing", command).expect("it is carried out");
+    }
+    for (group, payloads) in received {
+        assert_eq!(payloads.recv_timeout(LIMIT), Ok(format!("one of {group}")));
+        assert!(payloads.try_recv().is_err(), "only its own");
+    }
+}
+
+fn wait_for(host: &Host, what: &str, holds: impl Fn(&crate::lane::Shared) -> bool) {
+    let all = || host.lanes.iter().all(|hosted| holds(&hosted.lane)).then_some(());
+    wait_until(LIMIT, what, || Ok(all())).expect("in time");
+}
+
+#[test]
+fn two_lanes_of_one_process_lead_deliver_and_log_each_by_itself() {
+    log::set_logger(&Capture).expect("no other test logs");
+    log::set_max_level(log::LevelFilter::Info);
+    let redis = RedisServer::start(RedisOptions::default()).expect("a private Redis starts");
+    let groups = ["orders", "mails"];
+    let (consumers, received): (Vec<String>, Vec<_>) = groups
+        .iter()
+        .map(|group| {
+            let (payloads, received) = unbounded();
+            (consumer(group, payloads), (*group, received))
+        })
+        .unzip();
+    let lanes = groups.iter().zip(consumers);
+    let lanes = lanes.map(|(group, consumer)| settings_of(Some(group), redis.server(), group, vec![consumer]));
+    let host = Arc::new(host(DispatcherId::generate("d0"), lanes.collect()));
+    let (handle, requests) = shutdown_channel();
+    let process = thread::spawn({
+        let host = host.clone();
+        move || run_lanes(&host, None, &requests)
+    });
+
+    wait_for(&host, "both to lead", |lane| get(&lane.stats.leading) == 1 && lane.stats.linked.lock().len() == 1);
+    publish(&redis, &received);
+    wait_for(&host, "both to have an ACK", |lane| get(&lane.stats.acked) == 1);
+
+    let text = exposition::metrics(&host).text().expect("it is text");
+    for line in ["leader{lane=\"orders\"} 1", "messages_acked_total{lane=\"mails\"} 1"] {
+        assert!(text.contains(&format!("\noncecast_{line}\n")), "{line}: {text}");
+    }
+    assert!(text.contains("oncecast_in_flight{lane=\"orders\",consumer=\"orders\"} 0"), "{text}");
+
+    handle.shutdown();
+    process.join().expect("no panic").expect("a clean end");
+    for hosted in &host.lanes {
+        let name = hosted.lane.settings.name.as_deref().expect("a name");
+        let leader = ("leader", Epoch(get(&hosted.lane.stats.epoch)));
+        // The election, a worker of the term, and the main thread, which ends up in no lane.
+        assert_eq!((logged(name, "event=elected"), logged(name, "event=taken-over")), (leader, leader));
+        assert_eq!(logged(name, "event=started"), ("starting", Epoch(0)));
+        assert_eq!(logged(name, "event=stopped"), ("stopped", Epoch(0)));
+    }
+    assert_ne!(get(&host.lanes[0].lane.stats.epoch), 0);
+}

@@ -1,0 +1,161 @@
+//! Reading frames: total, and without copying bodies, values or texts.
+
+use byteorder::{BigEndian, ByteOrder};
+
+use super::command::{ACK, DRAIN, ERROR, HELD, LEAD, NACK, PROCESS, PROGRESS, READY, RESULT, describe};
+use super::error::WireError;
+use super::error_code::ErrorCode;
+use super::frame::{Field, Frame, NackDelay, ReadyFlags};
+use super::limits::{HEADER_BYTES, VERSION};
+use crate::base::id::{Epoch, MessageId};
+
+/// The frames of a WebSocket message, in order; ends after the first error.
+pub fn frames(message: &[u8]) -> Frames<'_> {
+    Frames { rest: message }
+}
+
+/// See [`frames`].
+#[derive(Clone, Debug)]
+pub struct Frames<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Frames<'a> {
+    /// The bytes that have not been decoded yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<Frame<'a>, WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        match split_frame(self.rest) {
+            Ok((command, payload, rest)) => {
+                self.rest = rest;
+                let frame = decode_payload(command, payload);
+                if frame.is_err() {
+                    self.rest = &[];
+                }
+                Some(frame)
+            }
+            Err(error) => {
+                self.rest = &[];
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// Splits the first frame off: its command, its payload, and what follows.
+fn split_frame(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), WireError> {
+    // The version is judged before anything else: what follows it may look different in another version.
+    if bytes[0] != VERSION {
+        return Err(WireError::Version(bytes[0]));
+    }
+    if bytes.len() < HEADER_BYTES {
+        return Err(WireError::ShortHeader { got: bytes.len() });
+    }
+    let (name, limit) = describe(bytes[1]).ok_or(WireError::Command(bytes[1]))?;
+    let length = BigEndian::read_u32(&bytes[2..HEADER_BYTES]) as usize;
+    if length > limit {
+        return Err(WireError::TooLarge { command: name, length, limit });
+    }
+    let rest = &bytes[HEADER_BYTES..];
+    if rest.len() < length {
+        return Err(WireError::ShortPayload { command: name, length, got: rest.len() });
+    }
+    Ok((bytes[1], &rest[..length], &rest[length..]))
+}
+
+fn decode_payload(command: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
+    let (name, _) = describe(command).ok_or(WireError::Command(command))?;
+    let mut reader = Reader { command: name, rest: payload };
+    let frame = match command {
+        PROCESS => Frame::Process { id: reader.id()?, delivery: reader.u16()?, body: reader.rest() },
+        ACK => Frame::Ack(reader.ids()?),
+        NACK => Frame::Nack { id: reader.id()?, delay: NackDelay::of_wire(reader.u32()?), reason: reader.text()? },
+        LEAD => Frame::Lead { epoch: Epoch(reader.u64()?), group: reader.text()? },
+        READY => {
+            Frame::Ready { prefetch: reader.u32()?, flags: ReadyFlags(reader.take(1)?[0]), consumer: reader.text()? }
+        }
+        HELD => Frame::Held(reader.ids()?),
+        PROGRESS => Frame::Progress(reader.ids()?),
+        RESULT => Frame::Result { id: reader.id()?, fields: reader.fields()? },
+        DRAIN => Frame::Drain,
+        ERROR => Frame::Error { code: ErrorCode::from(reader.u16()?), text: reader.text()? },
+        _ => return Err(WireError::Command(command)),
+    };
+    if reader.rest.is_empty() { Ok(frame) } else { Err(reader.malformed("bytes are left over")) }
+}
+
+/// Takes a payload apart from its front.
+struct Reader<'a> {
+    command: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn malformed(&self, problem: &'static str) -> WireError {
+        WireError::Malformed { command: self.command, problem }
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], WireError> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or_else(|| self.malformed("payload too short"))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn u16(&mut self) -> Result<u16, WireError> {
+        self.take(2).map(BigEndian::read_u16)
+    }
+
+    fn u32(&mut self) -> Result<u32, WireError> {
+        self.take(4).map(BigEndian::read_u32)
+    }
+
+    fn u64(&mut self) -> Result<u64, WireError> {
+        self.take(8).map(BigEndian::read_u64)
+    }
+
+    fn id(&mut self) -> Result<MessageId, WireError> {
+        self.u64().map(MessageId)
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
+    fn text(&mut self) -> Result<&'a str, WireError> {
+        std::str::from_utf8(self.rest()).map_err(|_| self.malformed("text is not UTF-8"))
+    }
+
+    fn ids(&mut self) -> Result<Vec<MessageId>, WireError> {
+        let bytes = self.rest();
+        if !bytes.len().is_multiple_of(8) {
+            return Err(self.malformed("the list of ids is not a multiple of 8 bytes"));
+        }
+        Ok(bytes.chunks_exact(8).map(|id| MessageId(BigEndian::read_u64(id))).collect())
+    }
+
+    fn fields(&mut self) -> Result<Vec<Field<'a>>, WireError> {
+        let count = self.u16()? as usize;
+        // Each field takes at least its two lengths: the count alone must not reserve memory.
+        if count > self.rest.len() / 6 {
+            return Err(self.malformed("more fields announced than the payload can hold"));
+        }
+        let mut fields = Vec::with_capacity(count);
+        for _ in 0..count {
+            let name_length = self.u16()? as usize;
+            let name = self.take(name_length)?;
+            let value_length = self.u32()? as usize;
+            let value = self.take(value_length)?;
+            fields.push(Field { name, value });
+        }
+        Ok(fields)
+    }
+}

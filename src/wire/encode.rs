@@ -1,0 +1,87 @@
+//! Writing frames.
+
+use byteorder::{BigEndian, ByteOrder, WriteBytesExt};
+
+use super::frame::Frame;
+use super::limits::{HEADER_BYTES, MAX_TEXT_BYTES, VERSION};
+
+impl Frame<'_> {
+    /// Appends the frame to `out`.
+    ///
+    /// The sender keeps the limits; a frame over them is a mistake of ours and is refused by the receiver, also where
+    /// a count or length does not even fit its place: such a frame announces a payload that nobody takes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        let mut fits = true;
+        out.extend_from_slice(&[VERSION, self.command(), 0, 0, 0, 0]);
+        match self {
+            Frame::Process { id, delivery, body } => {
+                put_u64(out, id.0);
+                put_u16(out, *delivery);
+                out.extend_from_slice(body);
+            }
+            Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => {
+                out.reserve(8 * ids.len());
+                ids.iter().for_each(|id| put_u64(out, id.0));
+            }
+            Frame::Nack { id, delay, reason } => {
+                put_u64(out, id.0);
+                put_u32(out, delay.to_wire());
+                out.extend_from_slice(cut(reason).as_bytes());
+            }
+            Frame::Lead { epoch, group } => {
+                put_u64(out, epoch.0);
+                out.extend_from_slice(group.as_bytes());
+            }
+            Frame::Ready { prefetch, flags, consumer } => {
+                put_u32(out, *prefetch);
+                out.push(flags.0);
+                out.extend_from_slice(consumer.as_bytes());
+            }
+            Frame::Result { id, fields } => {
+                put_u64(out, id.0);
+                fits &= fields.len() <= u16::MAX.into();
+                put_u16(out, fields.len() as u16);
+                for field in fields {
+                    fits &= field.name.len() <= u16::MAX.into() && u32::try_from(field.value.len()).is_ok();
+                    put_u16(out, field.name.len() as u16);
+                    out.extend_from_slice(field.name);
+                    put_u32(out, field.value.len() as u32);
+                    out.extend_from_slice(field.value);
+                }
+            }
+            Frame::Drain => {}
+            Frame::Error { code, text } => {
+                put_u16(out, code.code());
+                out.extend_from_slice(cut(text).as_bytes());
+            }
+        }
+        let length = u32::try_from(out.len() - start - HEADER_BYTES).ok().filter(|_| fits).unwrap_or(u32::MAX);
+        BigEndian::write_u32(&mut out[start + 2..start + HEADER_BYTES], length);
+    }
+
+    /// The frame alone, as a WebSocket message.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.encode(&mut out);
+        out
+    }
+}
+
+/// The text, cut to [`MAX_TEXT_BYTES`] at a character's border.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+}
+
+// Writing to a Vec cannot fail.
+fn put_u16(out: &mut Vec<u8>, value: u16) {
+    out.write_u16::<BigEndian>(value).expect("a Vec takes every write");
+}
+
+fn put_u32(out: &mut Vec<u8>, value: u32) {
+    out.write_u32::<BigEndian>(value).expect("a Vec takes every write");
+}
+
+fn put_u64(out: &mut Vec<u8>, value: u64) {
+    out.write_u64::<BigEndian>(value).expect("a Vec takes every write");
+}

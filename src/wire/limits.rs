@@ -1,0 +1,16 @@
+//! The protocol's version and its limits.
+
+/// The version of the protocol, the first byte of each frame.
+pub const VERSION: u8 = 1;
+/// Version, command and payload length.
+pub const HEADER_BYTES: usize = 6;
+/// The largest message body that is delivered to a consumer.
+pub const MAX_BODY_BYTES: usize = 8 << 20;
+/// The largest payload of any frame. A RESULT may be larger than the body it came from, hence the room.
+pub const MAX_PAYLOAD_BYTES: usize = 12 << 20;
+/// The largest WebSocket message either side accepts.
+pub const MAX_WS_MESSAGE_BYTES: usize = MAX_PAYLOAD_BYTES + HEADER_BYTES;
+/// The most ids one ACK, HELD or PROGRESS frame holds, and so the largest prefetch there is.
+pub const MAX_IDS: usize = 65_536;
+/// The longest group name, consumer id or reason; senders cut reasons to it.
+pub const MAX_TEXT_BYTES: usize = 4_096;

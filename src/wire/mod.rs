@@ -1,0 +1,34 @@
+//! The frames between dispatchers and consumers: pure encoding and decoding, no IO.
+//!
+//! A WebSocket binary message holds one or more whole frames, one after the other:
+//!
+//! ```text
+//!  0         1         2                                     6
+//! +---------+---------+-------------------------------------+------------------+
+//! | version | command | payload length, u32 big-endian      | payload          |
+//! +---------+---------+-------------------------------------+------------------+
+//! ```
+//!
+//! Integers are big-endian. [`Frame`] has one variant for each command and says what its payload holds.
+//! Decoding is total: any bytes give frames or a [`WireError`], never a panic, and nothing is allocated that the
+//! input did not pay for byte by byte. Bodies and values are borrowed from the message, so that a batch of
+//! deliveries is decoded without copying.
+
+mod command;
+mod decode;
+mod encode;
+mod error;
+mod error_code;
+mod frame;
+mod limits;
+
+pub use self::decode::{Frames, frames};
+pub use self::error::WireError;
+pub use self::error_code::{ErrorCode, seen_epoch, seen_text};
+pub use self::frame::{Field, Frame, NackDelay, ReadyFlags};
+pub use self::limits::{
+    HEADER_BYTES, MAX_BODY_BYTES, MAX_IDS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES, MAX_WS_MESSAGE_BYTES, VERSION,
+};
+
+#[cfg(test)]
+mod tests;
