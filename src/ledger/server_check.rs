@@ -81,8 +81,8 @@ impl fmt::Display for Warning {
         match self {
             Warning::PubSubBuffer { limits, bytes } => write!(
                 f,
-                "client-output-buffer-limit pubsub is {limits}: Redis cuts off a dispatcher that is {bytes} bytes behind, \
-                 which then misses messages; set it to 256mb 128mb 60"
+                "client-output-buffer-limit pubsub is {limits}: Redis cuts off a dispatcher that is {bytes} bytes \
+                 behind, which then misses messages; set it to 256mb 128mb 60"
             ),
             Warning::Eviction { policy, maxmemory } => {
                 let when = match maxmemory {
@@ -90,8 +90,8 @@ impl fmt::Display for Warning {
                     bytes => format!("at {bytes} bytes (maxmemory)"),
                 };
                 let what = if takes_only_what_expires(policy) {
-                    "Redis may remove the lease and the dispatchers' reports to make room: leadership moves for no reason, \
-                     though no message is lost; noeviction avoids that"
+                    "Redis may remove the lease and the dispatchers' reports to make room: leadership moves for no \
+                     reason, though no message is lost; noeviction avoids that"
                 } else {
                     "Redis removes pending messages and results to make room; set it to noeviction"
                 };
@@ -110,8 +110,8 @@ impl fmt::Display for Warning {
                 write!(f, "the server's version is {version}: {major}.{minor} or newer is needed; upgrade it")
             }
             Warning::NoAppendOnlyFile => f.write_str(
-                "appendonly is no: a restart of Redis loses pending messages and results since its last snapshot; set it \
-                 to yes to keep them",
+                "appendonly is no: a restart of Redis loses pending messages and results since its last snapshot; set \
+                 it to yes to keep them",
             ),
             Warning::NotTold { command } => {
                 let unknown = match *command {
