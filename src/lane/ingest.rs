@@ -1,8 +1,8 @@
 //! Ingest: reads the ring on from where the last leader stopped, and has the intake store what it finds.
 //!
 //! First it finds the place where the last leader stopped: it publishes a marker of the new epoch and waits until that
-//! comes back, so that everything published before has arrived, and resolves the cursor in the ring. Then it stores what
-//! has come, batch by batch, in one fenced script each that also moves the cursor; it never waits to fill a batch.
+//! comes back, so that everything published before has arrived, and resolves the cursor in the ring. Then it stores
+//! what has come, batch by batch, in one fenced script each that also moves the cursor; it never waits to fill a batch.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ use crate::ledger::{Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Pending
 
 /// How often a marker is published while there is traffic.
 const MARKER_EVERY: Duration = Duration::from_millis(100);
-/// How often a marker is published otherwise: the others hear by it that this leader reaches them, and it hears that itself.
+/// How often a marker is published otherwise: the others hear by it that this leader reaches them, and it hears that
+/// itself.
 const IDLE_MARKER_EVERY: Duration = Duration::from_secs(1);
 /// How long one look into the ring waits; also how soon the kill switch is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -136,8 +137,8 @@ impl Ingest {
                 return Err(Killed);
             }
         };
-        // Redis may have restarted since: whether this one may lead has to be seen anew, and the courier may take for done
-        // what Redis has forgotten.
+        // Redis may have restarted since: whether this one may lead has to be seen anew, and the courier may take for
+        // done what Redis has forgotten.
         if self.elected_in != live_segment {
             self.kill.set(Reason::SubscriptionLost);
             return Err(Killed);
@@ -159,7 +160,8 @@ impl Ingest {
         Ok((found.place, live_segment))
     }
 
-    /// What follows was heard by this dispatcher after a break: the term goes on over it, if it has the right to, or ends.
+    /// What follows was heard by this dispatcher after a break: the term goes on over it, if it has the right to, or
+    /// ends.
     fn pass_a_break(&mut self) -> Result<(), Killed> {
         let reason = match self.right {
             // Whoever holds more of what came before it goes on from here first.
@@ -180,8 +182,8 @@ impl Ingest {
         Err(Killed)
     }
 
-    /// What follows in the ring comes after messages that it dropped for lack of memory. A dispatcher with more of it, or one
-    /// whose reading was not held up, may hold them: it goes first, as at a break.
+    /// What follows in the ring comes after messages that it dropped for lack of memory. A dispatcher with more of it,
+    /// or one whose reading was not held up, may hold them: it goes first, as at a break.
     fn pass_an_overrun(&mut self) -> Result<(), Killed> {
         self.pass_a_break().inspect_err(|Killed| log::warn!("event=overrun note=\"another dispatcher may hold more\""))
     }

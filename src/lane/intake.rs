@@ -1,9 +1,9 @@
 //! The intake: stores batches of published messages in Redis and passes them on to the courier. The part of ingest that
 //! moves the cursor.
 //!
-//! A batch goes in whole, or in halves where it can't be carried whole; a message that can't be carried at all becomes a
-//! dead letter. A reply that got lost does no harm: the batch is offered again, and the script, which compares the cursor,
-//! either takes it or says that the cursor is already behind it.
+//! A batch goes in whole, or in halves where it can't be carried whole; a message that can't be carried at all becomes
+//! a dead letter. A reply that got lost does no harm: the batch is offered again, and the script, which compares the
+//! cursor, either takes it or says that the cursor is already behind it.
 //!
 //! Owned by ingest, on its thread.
 
@@ -82,8 +82,8 @@ impl Intake {
         self.cursor.as_ref()
     }
 
-    /// Stores the messages that follow `place`, moves that on, and passes them on. `false`: not all were stored; the rest
-    /// has to be taken from the ring again.
+    /// Stores the messages that follow `place`, moves that on, and passes them on. `false`: not all were stored; the
+    /// rest has to be taken from the ring again.
     pub(super) fn take_in(
         &mut self,
         place: &mut RingPlace,
@@ -105,8 +105,8 @@ impl Intake {
         Ok(all)
     }
 
-    /// Stores a batch, whole, or in halves where it can't be carried whole; a message that can't be carried at all becomes a
-    /// dead letter.
+    /// Stores a batch, whole, or in halves where it can't be carried whole; a message that can't be carried at all
+    /// becomes a dead letter.
     fn take_in_parts(
         &mut self,
         place: &mut RingPlace,
@@ -165,9 +165,9 @@ impl Intake {
             && self.take_in_parts(place, rest, next, splitter)?)
     }
 
-    /// Before a batch is offered in halves: whether an attempt at the whole of it has taken effect after all. The cursor would
-    /// go back otherwise. It has been moved on then, so that an attempt that arrives late finds none that it knows. One that
-    /// takes effect after this check shows as a cursor that has moved.
+    /// Before a batch is offered in halves: whether an attempt at the whole of it has taken effect after all. The
+    /// cursor would go back otherwise. It has been moved on then, so that an attempt that arrives late finds none that
+    /// it knows. One that takes effect after this check shows as a cursor that has moved.
     fn find_taken(&mut self, batch: &[Arrival]) -> Result<Found, Killed> {
         let doubts = self.ledger.take_doubts();
         if doubts.is_empty() {
@@ -180,7 +180,8 @@ impl Intake {
         if let Some(last) = batch.iter().rev().find(|arrival| arrival.refused.is_none())
             && !self.retry.until_done(|| ledger.is_pending(last.id))?
         {
-            // A transaction that moved the cursor, and whose members were refused: back, before anything else can happen.
+            // A transaction that moved the cursor, and whose members were refused: back, before anything else can
+            // happen.
             let (epoch, to) = (self.epoch, self.cursor.as_ref());
             self.retry.until_done(|| ledger.rewind(epoch, &found, to))?;
             return Ok(Found::Undone);
@@ -221,8 +222,8 @@ impl Intake {
         self.hand_on(deliverable.map(|Arrival { id, payload, .. }| Pending { id, delivery: 1, payload }).collect());
     }
 
-    /// Offers a batch to Redis until it is known to have been taken, or to be too large. `Done(None)`: it was refused, and
-    /// may be offered again only with other ids.
+    /// Offers a batch to Redis until it is known to have been taken, or to be too large. `Done(None)`: it was refused,
+    /// and may be offered again only with other ids.
     fn offer(
         &mut self,
         next: &Cursor,
@@ -243,8 +244,8 @@ impl Intake {
         };
         match carried {
             Carried::Done(Stored::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
-            // The key has vanished, or somebody wrote something else there, while Redis went on: nobody but this leader moves the
-            // cursor, so where it was is known.
+            // The key has vanished, or somebody wrote something else there, while Redis went on: nobody but this leader
+            // moves the cursor, so where it was is known.
             Carried::Done(Stored::Moved(None)) if self.ledger.is_uninterrupted() && !self.vanished => {
                 let cursor = self.cursor_text();
                 self.record_gap(CURSOR_LOST, cursor.clone(), cursor, None)?;
@@ -266,7 +267,8 @@ impl Intake {
         }
     }
 
-    /// Passes a batch that is in the sorted set to the courier. If the term ends meanwhile, the next leader finds it there.
+    /// Passes a batch that is in the sorted set to the courier. If the term ends meanwhile, the next leader finds it
+    /// there.
     fn hand_on(&mut self, mut batch: Vec<Pending>) {
         while let Err(SendTimeoutError::Timeout(unsent)) = self.courier.send_timeout(batch, PATIENCE) {
             self.shared.pulses.ingest.beat(ITERATION_WITHIN);
