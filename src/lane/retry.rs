@@ -69,7 +69,8 @@ impl Retry {
         }
     }
 
-    /// Like [`until_done`](Retry::until_done), for a batch of so many messages of which one may be too large to be carried.
+    /// Like [`until_done`](Retry::until_done), for a batch of so many messages of which one may be too large to be
+    /// carried.
     pub(super) fn carry<T>(
         &mut self,
         ledger: &mut Ledger,
