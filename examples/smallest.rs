@@ -1,9 +1,9 @@
 //! The smallest consumer: records each message in capital letters. Needs a Redis and a dispatcher.
-use oncecast::process::log;
 use oncecast::{Consumer, Delivery, Outcome};
+use simplelog::{Config, LevelFilter, WriteLogger};
 
-fn main() -> Result<(), oncecast::base::error::Error> {
-    let _log = log::init(log::LevelFilter::Info, "smallest", "consumer")?;
+fn main() -> Result<(), oncecast::Error> {
+    WriteLogger::init(LevelFilter::Info, Config::default(), std::io::stderr()).expect("the first logger");
     let setting = |name: &str, default: &str| std::env::var(name).unwrap_or(default.to_owned());
     let consumer = Consumer::builder()
         .redis_url(setting("ONCECAST_REDIS_URL", "redis://127.0.0.1:6379"))
@@ -13,6 +13,6 @@ fn main() -> Result<(), oncecast::base::error::Error> {
             Ok(Outcome::new().field("shouted", text.to_uppercase()))
         })
         .bind()?;
-    consumer.shutdown_handle().on_signals()?;
+    consumer.stop_on_signals()?;
     consumer.run()
 }

@@ -1,47 +1,77 @@
-//! Consumer groups for Redis Pub/Sub: every message that is published on a channel is processed by one consumer, and
-//! its result is stored once. Publishers go on calling `PUBLISH` and notice nothing.
+//! Write a consumer for Oncecast: consumer groups for Redis Pub/Sub.
 //!
-//! To write a consumer, begin with [`Consumer::builder`] and `examples/smallest.rs`. To read the code, follow a message:
+//! Every message that is published on a channel is processed by one consumer of its group, and its result is stored once.
+//! Dispatchers (`oncecast-dispatcher`) take messages in and connect to consumers; this library is the consumer.
 //!
-//! ```text
-//!  PUBLISH ──▶ listener ──▶ ring ──▶ ingest ──▶ sorted set      a dispatcher; the leader's ingest
-//!                                      └──────▶ courier ──▶ frames ──▶ desk ──▶ pool ──▶ committer ──▶ stream
-//!                                      ACK ◀──────────────────────────────────────────────────┘  a consumer
+//! ```no_run
+//! use oncecast::{Consumer, Delivery, Outcome};
+//!
+//! fn main() -> Result<(), oncecast::Error> {
+//!     let consumer = Consumer::builder()
+//!         .redis_url("redis://127.0.0.1:6379")
+//!         .listen("127.0.0.1:6969")
+//!         .handler(|message: &Delivery<'_>| {
+//!             let text = std::str::from_utf8(message.payload())?;
+//!             Ok(Outcome::new().field("shouted", text.to_uppercase()))
+//!         })
+//!         .bind()?;
+//!     let stop = consumer.shutdown_handle();
+//!     std::thread::spawn(move || {
+//!         // … until it is time to stop.
+//!         stop.shutdown();
+//!     });
+//!     consumer.run()
+//! }
 //! ```
 //!
-//! # The map, in reading order
+//! - A [`Handler`] is a closure, called by several threads at the same time. Its [`Outcome`] becomes an entry of the
+//!   stream `<group>:processed` in Redis, in the same step that ends the message. Its [`HandlerError`] has the message
+//!   delivered again, or moved to the dead letters.
+//! - Only one result of a message is recorded, but a handler may run more than once for it: make side effects idempotent.
+//! - [`Consumer::run`] blocks its thread. All work is done by threads; nothing here is async.
 //!
-//! | module | holds |
-//! |---|---|
-//! | [`base`] | ids, errors, durations, waiting, counting: what everything stands on |
-//! | [`wire`] | the frames between dispatcher and consumer: pure encoding and decoding |
-//! | [`net`] | the one place that makes sockets: connecting, accepting, deadlines |
-//! | [`ledger`] | everything that knows a Redis key: one typed operation for each thing done there, a script or a transaction |
-//! | [`consumer`] | the library people build consumers with: server, desk, handlers, commit |
-//! | [`lane`] | a group's way from Redis to its consumers: subscription, ring, lease, election, and a term's three workers |
-//! | [`process`] | what every program has: settings, log, metrics, supervision, standard output |
-//! | [`programs`] | publisher, `audit`, `status` |
-//! | [`lab`] | a whole cluster on this machine, struck by faults or measured if wanted: `demo`, `chaos`, `bench`, the tests |
+//! The library logs through the crate `log`, and installs no logger. It catches no signals unless
+//! [`Consumer::stop_on_signals`](Consumer) is called, serves no metrics and does not talk to systemd:
+//! [`Consumer::stats`] has what a program needs to do so.
 //!
-//! # What always holds
+//! # Features
 //!
-//! 1. A message goes out only after it is in the sorted set, in the step that moved the cursor past it.
-//! 2. A result is stored only in the step that removes its message from the sorted set, so there is at most one.
-//! 3. Whatever a leader writes carries its epoch and is refused once a newer one has begun; consumers do the same.
-//! 4. A dispatcher keeps what it has seen until the cursor has been past it for a while, so any that is in sync can go
-//!    on exactly where another stopped.
-//! 5. Every queue, buffer, batch and frame has a named limit; a backlog lives in Redis.
-//! 6. What cannot be kept is counted, logged and recorded as a gap.
+//! - `programs` (default): the programs `oncecast-dispatcher`, `oncecast-consumer`, `oncecast-publisher` and `oncecast`,
+//!   and what they need. Embed the library with `default-features = false`.
+//! - `signals` (part of `programs`): `Consumer::stop_on_signals`.
+//!
+//! # Stability
+//!
+//! Modules and items that this documentation does not show are there for the programs and tests of this package, and may
+//! change in any release. `docs/ARCHITECTURE.md` in the repository is the map of the code.
 
+// Reachable for the programs and the tests of this package. Unstable; see above.
+#[doc(hidden)]
 pub mod base;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod consumer;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
 pub mod lab;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
 pub mod lane;
+#[doc(hidden)]
 pub mod ledger;
+#[doc(hidden)]
 pub mod net;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
 pub mod process;
+#[cfg(feature = "programs")]
+#[doc(hidden)]
 pub mod programs;
+#[doc(hidden)]
 pub mod wire;
 
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerStats, Delivery, Handler, HandlerError, Outcome};
+pub use base::id::MessageId;
+pub use base::shutdown::ShutdownHandle;
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerStats, Delivery, Error, Handler, HandlerError, Outcome};

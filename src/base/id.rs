@@ -22,11 +22,13 @@ pub struct MessageId(pub u64);
 
 impl MessageId {
     /// The id before every other: nothing has been taken in yet.
+    #[doc(hidden)]
     pub const ZERO: MessageId = MessageId(0);
 
     /// The next id after `self`, at the wall clock's time if that has moved on.
     ///
     /// A clock that was set back does not matter: ids go on from the last one.
+    #[doc(hidden)]
     pub fn next(self, now_us: u64) -> MessageId {
         MessageId(now_us.min(MAX_MESSAGE_ID / 2).max(self.0 + 1))
     }

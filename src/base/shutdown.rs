@@ -2,9 +2,10 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+#[cfg(feature = "signals")]
 mod signals;
 
-/// Asks a running service to stop. Clones ask the same service.
+/// Asks a running consumer to stop, from any thread. Clones ask the same one.
 #[derive(Clone, Debug)]
 pub struct ShutdownHandle(Sender<()>);
 
@@ -20,7 +21,7 @@ pub fn shutdown_channel() -> (ShutdownHandle, ShutdownRequests) {
 }
 
 impl ShutdownHandle {
-    /// Asks the service to finish what it has in hand and stop; asked again, to stop at once.
+    /// Asks it to finish the messages that it holds and then to stop; asked a second time, to stop at once. Never blocks.
     pub fn shutdown(&self) {
         // A full channel holds both requests already, a closed one has nobody left to stop.
         let _ = self.0.try_send(());
@@ -28,6 +29,8 @@ impl ShutdownHandle {
 
     /// Passes SIGTERM, SIGINT and SIGHUP on, but for SIGINT and SIGHUP that were ignored at the start. Once for a
     /// process.
+    #[cfg(feature = "signals")]
+    #[doc(hidden)]
     pub fn on_signals(&self) -> crate::base::error::Result<()> {
         let handle = self.clone();
         signals::catch(move || handle.shutdown())

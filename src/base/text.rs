@@ -20,6 +20,15 @@ pub fn is_plain(c: char) -> bool {
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().eq([c])
 }
 
+/// The beginning of a text, of at most so many bytes: no character is cut in two.
+pub fn beginning(text: &str, most_bytes: usize) -> &str {
+    let mut end = text.len().min(most_bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// A value of a log line, quoted if it contains spaces, quotes, or anything that must be escaped.
 pub struct Quoted<T>(pub T);
 
@@ -37,6 +46,12 @@ impl<T: fmt::Display> fmt::Display for Quoted<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_beginning_ends_between_characters() {
+        let beginnings = [0, 1, 2, 3, 4, 9].map(|most_bytes| beginning("aéé", most_bytes));
+        assert_eq!(beginnings, ["", "a", "a", "aé", "aé", "aéé"]);
+    }
 
     #[test]
     fn values_with_spaces_are_quoted() {

@@ -1,25 +1,27 @@
 //! The settings of a consumer, and the step from them to one that listens.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::error::{Error, Result};
 use super::handler::Handler;
-use super::{Consumer, Settings};
-use crate::base::error::{Error, Result};
-use crate::base::setting::ConfigError;
+use super::service::{Consumer, Settings};
 use crate::base::shutdown::shutdown_channel;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
+use crate::net::Listener;
 use crate::wire;
 
 /// The most handler threads.
 const MAX_CONCURRENCY: usize = 4_096;
-/// How long a consumer that stops works on what it has in hand: with the rest of the stop, less than the 10 s that
+/// How long a consumer that stops works on the messages that it holds: with the rest of the stop, less than the 10 s that
 /// containers are given.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// The settings of a consumer; made by [`Consumer::builder`].
+/// The settings of a consumer, from [`Consumer::builder`]. Each has a default, except the handler, which must be given.
+///
+/// Values are checked by [`bind`](ConsumerBuilder::bind).
+#[must_use = "a builder does nothing until bind is called"]
 pub struct ConsumerBuilder {
     redis_url: String,
     redis: Option<Server>,
@@ -31,13 +33,12 @@ pub struct ConsumerBuilder {
     handler_timeout: Option<Duration>,
     result_maxlen: u64,
     drain_timeout: Duration,
-    metrics_addr: Option<String>,
-    service: bool,
     handler: Option<Arc<dyn Handler>>,
 }
 
-impl Default for ConsumerBuilder {
-    fn default() -> ConsumerBuilder {
+impl Consumer {
+    /// A builder with default settings.
+    pub fn builder() -> ConsumerBuilder {
         ConsumerBuilder {
             redis_url: "redis://127.0.0.1:6379".to_owned(),
             redis: None,
@@ -49,16 +50,21 @@ impl Default for ConsumerBuilder {
             handler_timeout: None,
             result_maxlen: 0,
             drain_timeout: DRAIN_TIMEOUT,
-            metrics_addr: None,
-            service: false,
             handler: None,
         }
     }
 }
 
 impl ConsumerBuilder {
-    /// The Redis server: `redis://[user:password@]host[:port][/db]` or `redis+unix:///path`. Default:
-    /// `redis://127.0.0.1:6379`.
+    /// What is done with a message: a closure `|delivery: &Delivery<'_>| -> Result<Outcome, HandlerError>`, or any other
+    /// [`Handler`]. Must be given.
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.handler = Some(Arc::new(handler));
+        self
+    }
+
+    /// The Redis server, the same one that the dispatchers use: `redis://[user:password@]host[:port][/db]` or
+    /// `redis+unix:///path`. Default: `redis://127.0.0.1:6379`.
     pub fn redis_url(mut self, url: impl Into<String>) -> Self {
         self.redis_url = url.into();
         self.redis = None;
@@ -66,42 +72,45 @@ impl ConsumerBuilder {
     }
 
     /// The Redis server, where its URL has been read before.
+    #[doc(hidden)]
     pub fn redis_server(mut self, server: Server) -> Self {
         self.redis = Some(server);
         self
     }
 
-    /// The consumer group. Default: `messages`.
+    /// The consumer group, the same as the dispatchers': 1 to 256 bytes without spaces. Default: `messages`.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = group.into();
         self
     }
 
-    /// Where dispatchers connect, `host:port`; port 0 takes any free one. Default: `127.0.0.1:6969`.
+    /// Where dispatchers connect, as `host:port`; port 0 takes any free one. Default: `127.0.0.1:6969`.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = address.into();
         self
     }
 
-    /// The name dispatchers know it by. Default: the listen address.
+    /// The name that dispatchers know it by: 1 to 256 bytes without spaces. Default: the listen address.
     pub fn consumer_id(mut self, id: impl Into<String>) -> Self {
         self.consumer_id = Some(id.into());
         self
     }
 
-    /// Handlers that run at the same time. Default: the number of cores.
+    /// How many handlers run at the same time, each on a thread of its own: 1 to 4096. Default: the number of cores.
     pub fn concurrency(mut self, threads: usize) -> Self {
         self.concurrency = Some(threads);
         self
     }
 
-    /// The most messages in hand. Default: twice the concurrency, which suits slow handlers; quick ones want more.
+    /// The most messages held at a time, those that wait for a handler or for Redis included: 1 to 65536. Default: twice
+    /// the concurrency, which suits slow handlers; quick ones want more.
     pub fn prefetch(mut self, messages: u32) -> Self {
         self.prefetch = Some(messages);
         self
     }
 
-    /// A handler that runs longer is given up and its message goes to another consumer. Default: never.
+    /// A handler that runs longer is given up, and its message goes to another consumer. Its thread stays occupied until
+    /// it returns. Default: no limit.
     pub fn handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.handler_timeout = timeout.into();
         self
@@ -113,30 +122,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How long a consumer that stops works on what it has in hand. Default: 7 s.
+    /// How long a consumer that stops works on the messages that it holds. Default: 7 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
-        self
-    }
-
-    /// Where to serve `/metrics`, `/healthz` and `/readyz`, as `host:port`. Default: nowhere.
-    pub fn metrics_addr(mut self, address: impl Into<String>) -> Self {
-        self.metrics_addr = Some(address.into());
-        self
-    }
-
-    /// Whether this consumer is what systemd started this process for: then systemd is told when it is ready, how it is, and
-    /// that it stops, and its watchdog is fed. Default: no, since that is up to the program around it. `oncecast-consumer`
-    /// does.
-    pub fn systemd_service(mut self, is_one: bool) -> Self {
-        self.service = is_one;
-        self
-    }
-
-    /// What is done with a message: a closure `|delivery: &Delivery| -> Result<Outcome, HandlerError>`, the built-in
-    /// [`stamp`](super::stamp), or any other [`Handler`]. Must be given.
-    pub fn handler(mut self, handler: impl Handler) -> Self {
-        self.handler = Some(Arc::new(handler));
         self
     }
 
@@ -144,33 +132,35 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a setting that can't be used, [`Error::Io`] if the address can't be listened on: most often
-    /// its port is in use.
+    /// [`Error::Setting`] for a setting that is missing or can't be used, [`Error::Listen`] if the address can't be
+    /// listened on: most often its port is in use.
     pub fn bind(self) -> Result<Consumer> {
         let redis = match self.redis {
             Some(server) => server,
             None => Server::parse(&self.redis_url).map_err(|problem| {
                 let got = format!("a URL that can't be used ({problem})");
-                ConfigError::new("redis-url", got, "redis://[user:password@]host[:port][/db] or redis+unix:///path")
+                Error::setting("redis_url", got, "redis://[user:password@]host[:port][/db] or redis+unix:///path")
             })?,
         };
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let concurrency = self.concurrency.unwrap_or_else(cores);
-        limited("concurrency", concurrency, MAX_CONCURRENCY)?;
+        check_number("concurrency", concurrency, MAX_CONCURRENCY)?;
         let prefetch = self.prefetch.unwrap_or(2 * concurrency as u32);
-        limited("prefetch", prefetch as usize, wire::MAX_IDS)?;
+        check_number("prefetch", prefetch as usize, wire::MAX_IDS)?;
         if !is_group(&self.group) {
-            return Err(ConfigError::new("group", format_args!("{:?}", self.group), GROUP_FORM).into());
+            return Err(Error::setting("group", format_args!("{:?}", self.group), GROUP_FORM));
         }
-        let handler = self.handler.ok_or_else(|| ConfigError::missing("handler", "a handler"))?;
+        let Some(handler) = self.handler else {
+            return Err(Error::Setting { setting: "handler", got: None, takes: "a handler".to_owned() });
+        };
 
-        let listening = || format!("listening on {} (--listen / ONCECAST_LISTEN)", self.listen);
-        let listener = TcpListener::bind(&self.listen).map_err(Error::io(listening()))?;
-        let local_addr = listener.local_addr().map_err(Error::io(listening()))?;
+        let listening = |source| Error::Listen { address: self.listen.clone(), source };
+        let listener = Listener::bind(&self.listen).map_err(listening)?;
+        let local_addr = listener.address().map_err(listening)?;
         let any_port = self.listen.ends_with(":0");
         let consumer_id =
             self.consumer_id.unwrap_or_else(|| if any_port { local_addr.to_string() } else { self.listen });
-        named("consumer-id", &consumer_id)?;
+        check_name("consumer_id", &consumer_id)?;
         let settings = Settings {
             keys: Keys::in_database(&self.group, redis.database()),
             redis,
@@ -180,32 +170,30 @@ impl ConsumerBuilder {
             handler_timeout: self.handler_timeout,
             result_maxlen: self.result_maxlen,
             drain_timeout: self.drain_timeout,
-            metrics_addr: self.metrics_addr,
-            service: self.service,
         };
         Ok(Consumer { settings, handler, listener, local_addr, stats: Arc::default(), shutdown: shutdown_channel() })
     }
 }
 
-fn limited(name: &'static str, got: usize, most: usize) -> Result<(), ConfigError> {
+fn check_number(setting: &'static str, got: usize, most: usize) -> Result<()> {
     if (1..=most).contains(&got) {
         return Ok(());
     }
-    Err(ConfigError::new(name, got, format_args!("a whole number from 1 to {most}")))
+    Err(Error::setting(setting, got, format_args!("a whole number from 1 to {most}")))
 }
 
-fn named(name: &'static str, got: &str) -> Result<(), ConfigError> {
+fn check_name(setting: &'static str, got: &str) -> Result<()> {
     let plain = !got.chars().any(|c| c.is_whitespace() || c.is_control());
     if plain && (1..=256).contains(&got.len()) {
         return Ok(());
     }
-    Err(ConfigError::new(name, format_args!("{got:?}"), "1 to 256 bytes without spaces"))
+    Err(Error::setting(setting, format_args!("{got:?}"), "1 to 256 bytes without spaces"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::{Delivery, Outcome};
+    use crate::consumer::handler::{Delivery, Outcome};
 
     fn builder() -> ConsumerBuilder {
         Consumer::builder().listen("127.0.0.1:0").handler(|_: &Delivery<'_>| Ok(Outcome::new()))
@@ -216,13 +204,20 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_are_named() {
-        assert!(error(Consumer::builder()).contains("--handler"));
-        assert!(error(builder().concurrency(0)).contains("--concurrency"));
-        assert!(error(builder().prefetch(0)).contains("--prefetch"));
-        assert!(error(builder().group("a b")).contains("--group"));
-        assert!(error(builder().group("a@3")).contains("--group"));
-        assert!(error(builder().redis_url("http://x")).contains("--redis-url"));
+    fn bad_settings_are_named_as_the_builder_names_them() {
+        let without_handler = Consumer::builder().listen("127.0.0.1:0");
+        assert_eq!(error(without_handler), "handler: is required, takes a handler");
+        assert_eq!(error(builder().concurrency(0)), "concurrency: got 0, takes a whole number from 1 to 4096");
+        for (builder, begin) in [
+            (builder().prefetch(0), "prefetch: got 0, takes "),
+            (builder().group("a b"), "group: got \"a b\", takes "),
+            (builder().group("a@3"), "group: got \"a@3\", takes "),
+            (builder().consumer_id("a b"), "consumer_id: got \"a b\", takes "),
+            (builder().redis_url("http://x:y@z"), "redis_url: got a URL that can't be used ("),
+        ] {
+            let text = error(builder);
+            assert!(text.starts_with(begin) && !text.contains("--") && !text.contains("ONCECAST_"), "{text}");
+        }
     }
 
     #[test]
@@ -238,8 +233,6 @@ mod tests {
         let first = builder().bind().expect("a free port");
         let address = first.local_addr().to_string();
         let error = builder().listen(&address).bind().err().expect("in use");
-        let text = error.to_string();
-        assert!(text.contains(&address) && text.contains("--listen") && text.contains("ONCECAST_LISTEN"), "{text}");
-        assert_eq!(error.exit_code(), 1);
+        assert!(error.to_string().starts_with(&format!("listening on {address}: ")), "{error}");
     }
 }

@@ -27,13 +27,13 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use parking_lot::{Condvar, Mutex};
 
-use super::desk::Refusal;
+use super::peer::Refusal;
 use super::stats::ConsumerStats;
 use crate::base::error::{Error, Result as LedgerResult};
 use crate::base::id::{Epoch, wall_clock_us};
 use crate::base::refusal::Refusal as Refused;
+use crate::base::text::Quoted;
 use crate::ledger::{Keys, Ledger, MOST_EPOCH_BYTES, Server};
-use crate::process::log::Quoted;
 use crate::wire::{self, ErrorCode};
 
 /// How long one question may take. A dispatcher waits 3 s for the answer to its LEAD.
@@ -163,7 +163,7 @@ impl Epochs {
             ErrorCode::Stale,
             format!(
                 "epoch {epoch} is not in {place}: {key} {found} ({advice}does this consumer have the dispatchers' \
-                 --redis-url?)"
+                 Redis URL?)"
             ),
         )
     }

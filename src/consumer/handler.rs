@@ -12,12 +12,17 @@ use crate::wire::NackDelay;
 /// Works on messages. Every closure `Fn(&Delivery) -> Result<Outcome, HandlerError>` that may be shared between threads
 /// is one.
 ///
-/// A message may be handed out more than once: after a failure, or when its consumer seemed dead and was not. Only one
-/// outcome is recorded, but whatever else the handler does to the world should bear repetition.
+/// A message may be delivered more than once: after a failure, or when its consumer seemed dead and was not. Only one
+/// outcome is recorded. Make other side effects idempotent, for instance by [`Delivery::id`].
 ///
 /// A panic fails the one message like [`HandlerError::retry`].
 pub trait Handler: Send + Sync + 'static {
-    /// Works on one message and says what to record.
+    /// Works on one message and returns what to record. Several threads call it at the same time; it may block.
+    ///
+    /// # Errors
+    ///
+    /// A [`HandlerError`] says whether the message is to be delivered again, and when. An outcome of more than 3,900
+    /// fields, or of more than 12 MiB of names and values, is rejected.
     fn handle(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError>;
 }
 
@@ -40,22 +45,28 @@ pub struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
+    /// One that no dispatcher has sent.
+    #[doc(hidden)]
+    pub fn new(id: MessageId, number: u16, payload: &'a [u8], consumer_id: &'a str) -> Delivery<'a> {
+        Delivery { id, number, payload, consumer_id }
+    }
+
     /// The message's id: unique in its group, the same in each delivery.
     pub fn id(&self) -> MessageId {
         self.id
     }
 
-    /// 1 for the first delivery, 2 for the first redelivery, …
+    /// 1 for the first delivery, 2 for the first redelivery, and so on.
     pub fn number(&self) -> u16 {
         self.number
     }
 
-    /// The payload as it was published, any bytes.
+    /// The payload as it was published: any bytes, or none.
     pub fn payload(&self) -> &'a [u8] {
         self.payload
     }
 
-    /// The id of the consumer that works on it.
+    /// The id of this consumer, as it was set or found by its builder.
     pub fn consumer_id(&self) -> &'a str {
         self.consumer_id
     }
@@ -74,6 +85,12 @@ impl Outcome {
     /// No fields yet.
     pub fn new() -> Outcome {
         Outcome::default()
+    }
+
+    /// Names and values in turn.
+    #[doc(hidden)]
+    pub fn from_words(fields: Words) -> Outcome {
+        Outcome { fields }
     }
 
     /// Adds a field: text or bytes.

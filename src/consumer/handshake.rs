@@ -36,8 +36,8 @@ const NOT_FOUND: Rejection = Rejection { status: 404, reason: "Not Found", text:
 const UPGRADE_REQUIRED: Rejection = Rejection {
     status: 426,
     reason: "Upgrade Required",
-    text: "this is the port of an Oncecast consumer, where dispatchers connect by WebSocket (version 13); for metrics \
-           and health there is --metrics-addr",
+    text: "this is the port of an Oncecast consumer, where dispatchers connect by WebSocket (version 13); metrics \
+           and health have a port of their own",
 };
 const TOO_LARGE: Rejection =
     Rejection { status: 431, reason: "Request Header Fields Too Large", text: "the request is too large" };

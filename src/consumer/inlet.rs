@@ -1,6 +1,6 @@
 //! The reading side of a connection: a blocking stream that ends when it should.
 //!
-//! Owned by the link's reading thread. A read comes back when the greeting's deadline has passed, and within [`SLICE`] after
+//! Owned by the link's reading thread. A read comes back when the greeting's deadline has passed, and soon after
 //! the link was told to [stop reading](Socket::stop_reading), so that a connection that was replaced does not keep what it
 //! has half received.
 //!
@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::socket::Socket;
+use crate::net::{Reader, is_transient};
 
-/// How often a blocked read looks at the clock and at the order to stop.
-pub(super) const SLICE: Duration = Duration::from_millis(100);
 /// The largest message of a peer that does not rule, and the most of an unfinished one that needs no permit.
 pub(super) const MAX_SMALL_BYTES: usize = 64 << 10;
 /// The most unfinished messages beyond that, of all links together.
 const LARGE_MESSAGES: usize = 2;
+/// How often a link that waits for a permit checks whether it is to stop.
+const PERMIT_CHECK: Duration = Duration::from_millis(100);
 /// How long a link waits for a permit before its connection is given up.
 const PERMIT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -49,6 +50,7 @@ impl Drop for Permit {
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Inlet {
+    reader: Reader,
     socket: Socket,
     /// When reading has to be over with.
     deadline: Option<Instant>,
@@ -60,13 +62,18 @@ pub(super) struct Inlet {
 
 impl Inlet {
     /// Reading fails from `deadline` on, until the peer is [trusted](Inlet::trust).
-    pub(super) fn new(socket: Socket, deadline: Instant, permits: Permits) -> Inlet {
-        Inlet { socket, deadline: Some(deadline), permits, permit: None, unfinished_bytes: 0 }
+    pub(super) fn new(reader: Reader, socket: Socket, deadline: Instant, permits: Permits) -> Inlet {
+        Inlet { reader, socket, deadline: Some(deadline), permits, permit: None, unfinished_bytes: 0 }
     }
 
     /// The link rules: it may be silent, and its messages may be large.
     pub(super) fn trust(&mut self) {
         self.deadline = None;
+    }
+
+    /// Nothing more is to be received; a permit is given back. The reader is left to wait for the end.
+    pub(super) fn into_reader(self) -> Reader {
+        self.reader
     }
 
     /// A message was received in whole.
@@ -94,7 +101,7 @@ impl Inlet {
             return Ok(());
         }
         let limit = Instant::now() + PERMIT_LIMIT;
-        while self.permits.0.send_timeout((), SLICE).is_err() {
+        while self.permits.0.send_timeout((), PERMIT_CHECK).is_err() {
             self.check_deadline()?;
             if Instant::now() >= limit {
                 return Err(io::Error::other("too many large messages are on their way"));
@@ -111,9 +118,9 @@ impl Read for Inlet {
         self.wait_for_permit()?;
         loop {
             self.check_deadline()?;
-            match self.socket.read(buffer) {
-                // Of a stopped and continued process, or the slice is over: look again.
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            match self.reader.read(buffer) {
+                // The reader's time is over, or the process was paused.
+                Err(error) if is_transient(error.kind()) => {}
                 outcome => {
                     self.unfinished_bytes += outcome.as_ref().map_or(0, |count| *count);
                     return outcome;
@@ -135,18 +142,25 @@ impl Write for Inlet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::socket::tests::pair;
-    use super::*;
+    use std::net::TcpStream;
 
-    fn inlet(socket: &Socket, permits: &Permits) -> Inlet {
-        Inlet::new(socket.clone(), Instant::now() + Duration::from_secs(60), permits.clone())
+    use super::*;
+    use crate::net::Listener;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// An inlet with this much time for the greeting, its socket and its peer.
+    fn inlet(limit: Duration, permits: &Permits) -> (Inlet, Socket, TcpStream) {
+        let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+        let peer = TcpStream::connect(listener.address().expect("bound")).expect("it listens");
+        let (socket, reader) = Socket::new(listener.accept().expect("it connected").0).expect("options");
+        (Inlet::new(reader, socket.clone(), Instant::now() + limit, permits.clone()), socket, peer)
     }
 
     #[test]
     fn a_dripping_peer_meets_the_deadline() {
-        let (socket, mut peer) = pair();
         let started = Instant::now();
-        let mut inlet = Inlet::new(socket.clone(), started + Duration::from_millis(300), Permits::new());
+        let (mut inlet, socket, mut peer) = inlet(Duration::from_millis(300), &Permits::new());
         let dripper = std::thread::spawn(move || {
             // Ends when the other side is closed.
             while peer.write_all(b"x").is_ok() {
@@ -162,8 +176,7 @@ mod tests {
 
     #[test]
     fn whoever_is_to_stop_reading_stops() {
-        let (socket, _peer) = pair();
-        let mut inlet = inlet(&socket, &Permits::new());
+        let (mut inlet, socket, _peer) = inlet(LONG, &Permits::new());
         inlet.trust();
         let reader = std::thread::spawn(move || inlet.read(&mut [0]).expect_err("nothing comes").kind());
         socket.stop_reading();
@@ -176,13 +189,12 @@ mod tests {
         let mut buffer = vec![0; MAX_SMALL_BYTES];
         let mut links: Vec<_> = (0..=LARGE_MESSAGES)
             .map(|_| {
-                let (socket, peer) = pair();
-                let mut inlet = inlet(&socket, &permits);
+                let (mut inlet, socket, peer) = inlet(LONG, &permits);
                 inlet.trust();
                 (inlet, socket, peer)
             })
             .collect();
-        let mut bring = |(inlet, _, peer): &mut (Inlet, Socket, std::net::TcpStream)| {
+        let mut bring = |(inlet, _, peer): &mut (Inlet, Socket, TcpStream)| {
             peer.write_all(&[0; MAX_SMALL_BYTES]).expect("it is buffered");
             inlet.read_exact(&mut buffer).expect("it came");
             peer.write_all(b"x").expect("it is buffered");

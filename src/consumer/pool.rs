@@ -4,7 +4,7 @@
 //! message. Successes go to the committer, failures straight to the desk. While Redis takes no results a bounded number
 //! of bytes waits for it; beyond that each thread keeps the one result it has and begins nothing new.
 //!
-//! Weak at: a handler that never returns keeps its thread; no thread can be taken away from it.
+//! Limitation: a handler that never returns keeps its thread; no thread can be taken away from it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,9 +17,10 @@ use log::warn;
 
 use super::commit::Finished;
 use super::desk::{Desk, Job};
+use super::error::{Error, Result};
 use super::handler::{Delivery, Handler, HandlerError, Outcome};
 use crate::base::budget::Budget;
-use crate::base::error::{Error, Result};
+use crate::base::log_context;
 use crate::ledger::{Commit, MAX_RESULT_FIELDS};
 use crate::wire;
 
@@ -49,10 +50,12 @@ impl Pool {
         commits: &Sender<Finished>,
     ) -> Result<Pool> {
         let unrecorded = Budget::new(MAX_UNRECORDED_BYTES);
+        // The threads work for the lane of whoever starts them.
+        let context = log_context::current();
         let (ended, all_ended) = bounded(0);
         let threads = (0..concurrency)
             .map(|number| {
-                let worker = Worker {
+                let worker = HandlerThread {
                     number,
                     handler: handler.clone(),
                     consumer_id: consumer_id.clone(),
@@ -60,8 +63,9 @@ impl Pool {
                     commits: commits.clone(),
                     unrecorded: unrecorded.clone(),
                 };
-                let ended = ended.clone();
+                let (ended, context) = (ended.clone(), context.clone());
                 thread::Builder::new().name(format!("handler-{number}")).spawn(move || {
+                    log_context::enter(&context);
                     worker.run();
                     drop(ended);
                 })
@@ -69,7 +73,7 @@ impl Pool {
             .collect::<std::io::Result<_>>()
             // Those that were started wait for work.
             .inspect_err(|_| desk.close())
-            .map_err(Error::io("starting the handler threads (--concurrency / ONCECAST_CONCURRENCY)"))?;
+            .map_err(Error::start("starting the handler threads (a lower `concurrency` may do)"))?;
         Ok(Pool { desk: desk.clone(), unrecorded, all_ended, threads })
     }
 
@@ -107,7 +111,7 @@ impl Drop for Pool {
     }
 }
 
-struct Worker {
+struct HandlerThread {
     number: usize,
     handler: Arc<dyn Handler>,
     consumer_id: Arc<str>,
@@ -116,7 +120,7 @@ struct Worker {
     unrecorded: Budget,
 }
 
-impl Worker {
+impl HandlerThread {
     /// Runs the handler on one message after the other: the thread's main loop.
     fn run(self) {
         while let Some(job) = self.desk.next(self.number) {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use log::{Level, log};
 use parking_lot::Mutex;
 
-use crate::process::log::Quoted;
+use crate::base::text::{Quoted, beginning};
 
 /// Log lines of a kind at once.
 const LINES_AT_ONCE: u32 = 5;
@@ -219,7 +219,7 @@ pub(super) struct Shown<'a>(pub(super) &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.0[..self.0.floor_char_boundary(MAX_SHOWN_BYTES)];
+        let shown = beginning(self.0, MAX_SHOWN_BYTES);
         let cut = if shown.len() < self.0.len() { "…" } else { "" };
         write!(f, "{shown:?}{cut}")
     }

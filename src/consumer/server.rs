@@ -2,40 +2,40 @@
 //!
 //! One thread accepts. The number of connections is limited, those that have not introduced themselves included, and no
 //! crowd of strangers keeps a dispatcher out. Where a place is needed, or the system has no more files or threads to give,
-//! somebody makes room (see [`Place`]): connections that are being closed first, then the oldest of those that have
+//! somebody makes room (see [`Rank`]): connections that are being closed first, then the oldest of those that have
 //! not said LEAD. The one that rules never does. A share of the places is kept for addresses that ruled before.
 //!
 //! Limitation: where strangers come from a dispatcher's own address, as on loopback, nothing is kept for it.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use log::warn;
 use parking_lot::Mutex;
-use polling::{Event, Events, Poller};
 
-use super::desk::{Desk, LinkId};
-use super::epochs::Epochs;
+use super::error::{Error, Result};
 use super::inlet::Permits;
-use super::link::{Common, Link};
+use super::lane::Lane;
+use super::link::{Common, DispatcherLink};
 use super::outbox::Outbox;
+use super::peer::LinkId;
 use super::refusals::{Kind, Refusals};
+use super::regulars::Regulars;
 use super::socket::Socket;
-use crate::base::error::{Error, Result};
-use crate::process::log::Quoted;
+use crate::base::log_context;
+use crate::base::text::Quoted;
+use crate::net::{Listener, NotAccepted, Reader};
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;
 /// How many of these are kept for addresses that ruled before.
 const KEPT_PLACES: usize = 8;
-/// The most addresses that are remembered for having ruled.
-const MAX_REGULARS: usize = 16;
 /// How long the accepting thread leaves the listener alone when the system has no more files or threads to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long it waits for the end of a connection that has to make room.
@@ -47,10 +47,11 @@ const SPARE_FILES: usize = 4;
 
 /// The accepting thread and the connections.
 pub(super) struct Server {
-    poller: Arc<Poller>,
-    stopping: Arc<AtomicBool>,
+    listener: Arc<Listener>,
+    /// Dropped: accept nothing more.
+    accepting: Sender<()>,
     links: Links,
-    acceptor: Option<JoinHandle<()>>,
+    acceptor: JoinHandle<()>,
     /// Disconnected when all links have ended.
     all_ended: Receiver<()>,
 }
@@ -75,15 +76,15 @@ impl LinkHandle {
         self.greeted.load(Ordering::Acquire)
     }
 
-    fn place(&self, ruler: Option<LinkId>) -> Place {
+    fn rank(&self, ruler: Option<LinkId>) -> Rank {
         match () {
-            () if self.left => Place::Left,
-            () if ruler == Some(self.id) => Place::Rules,
-            () if self.outbox.is_closing() => Place::Closing,
+            () if self.left => Rank::Left,
+            () if ruler == Some(self.id) => Rank::Rules,
+            () if self.outbox.is_closing() => Rank::Closing,
             // Between its LEAD and the moment in which it rules or is closed.
-            () if self.is_greeted() => Place::Rules,
-            () if self.regular => Place::SilentRegular,
-            () => Place::SilentStranger,
+            () if self.is_greeted() => Rank::Rules,
+            () if self.regular => Rank::SilentRegular,
+            () => Rank::SilentStranger,
         }
     }
 
@@ -96,7 +97,7 @@ impl LinkHandle {
 
 /// What has a place, in the order in which they have to leave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Rank {
     /// It takes no place any more.
     Left,
     /// It was replaced or refused.
@@ -119,10 +120,10 @@ enum Room {
 }
 
 impl Room {
-    fn for_one_more(places: &[Place], regular: bool) -> Room {
-        let count = |is: fn(&Place) -> bool| places.iter().filter(|place| is(place)).count();
-        let strangers = count(|place| *place == Place::SilentStranger);
-        let taken = count(|place| *place != Place::Left);
+    fn for_one_more(places: &[Rank], regular: bool) -> Room {
+        let count = |is: fn(&Rank) -> bool| places.iter().filter(|place| is(place)).count();
+        let strangers = count(|place| *place == Rank::SilentStranger);
+        let taken = count(|place| *place != Rank::Left);
         if places.len() >= 2 * MAX_SOCKETS {
             // The threads of those that left hang.
             Room::None
@@ -133,46 +134,26 @@ impl Room {
         }
     }
 
-    fn after_the_first(places: &[Place], regular: bool) -> Room {
-        let last = if regular { Place::SilentRegular } else { Place::SilentStranger };
-        let leaving = places.iter().enumerate().filter(|(_, place)| (Place::Closing..=last).contains(place));
+    fn after_the_first(places: &[Rank], regular: bool) -> Room {
+        let last = if regular { Rank::SilentRegular } else { Rank::SilentStranger };
+        let leaving = places.iter().enumerate().filter(|(_, place)| (Rank::Closing..=last).contains(place));
         leaving.min_by_key(|(_, place)| **place).map_or(Room::None, |(index, _)| Room::After(index))
-    }
-}
-
-/// The addresses that ruled last.
-#[derive(Debug, Default)]
-pub(super) struct Regulars(Mutex<Vec<IpAddr>>);
-
-impl Regulars {
-    pub(super) fn add(&self, address: IpAddr) {
-        let mut addresses = self.0.lock();
-        addresses.retain(|known| *known != address);
-        addresses.push(address);
-        if addresses.len() > MAX_REGULARS {
-            addresses.remove(0);
-        }
-    }
-
-    fn has(&self, address: IpAddr) -> bool {
-        self.0.lock().contains(&address)
     }
 }
 
 impl Server {
     /// Starts accepting.
-    pub(super) fn start(listener: TcpListener, desk: Arc<Desk>, epochs: Arc<Epochs>) -> Result<Server> {
-        let poller = Arc::new(Poller::new().map_err(Error::io("watching the listener"))?);
-        let (stopping, links) = (Arc::new(AtomicBool::new(false)), Links::default());
+    pub(super) fn start(listener: Listener, lane: Arc<Lane>) -> Result<Server> {
+        listener.set_wait(HOUSEKEEPING).map_err(Error::start("setting up the listener"))?;
+        let (listener, links) = (Arc::new(listener), Links::default());
+        let (accepting, stopping) = bounded(0);
         let (ended, all_ended) = bounded(0);
         let acceptor = Acceptor {
-            listener,
-            poller: poller.clone(),
-            stopping: stopping.clone(),
+            listener: listener.clone(),
+            stopping,
             links: links.clone(),
             common: Arc::new(Common {
-                desk,
-                epochs,
+                lane,
                 refusals: Refusals::new(Instant::now()),
                 permits: Permits::new(),
                 regulars: Regulars::default(),
@@ -180,52 +161,44 @@ impl Server {
             ended,
             last_link: 0,
         };
-        acceptor.watch().map_err(Error::io("watching the listener"))?;
         let acceptor = thread::Builder::new()
             .name("accept".to_owned())
             .spawn(move || acceptor.run())
-            .map_err(Error::io("starting the accepting thread"))?;
-        Ok(Server { poller, stopping, links, acceptor: Some(acceptor), all_ended })
+            .map_err(Error::start("starting the accepting thread"))?;
+        Ok(Server { listener, accepting, links, acceptor, all_ended })
     }
 
     /// Closes the listener, lets the connections write what they still have, closes them, and joins their threads.
-    pub(super) fn close(mut self, limit: Duration) {
-        self.stop_accepting();
-        self.close_links(limit);
-    }
-
-    /// Closes the listener. Connections stay.
-    fn stop_accepting(&mut self) {
-        self.stopping.store(true, Ordering::Release);
-        if let Err(error) = self.poller.notify() {
-            warn!("event=bug thread=accept problem={}", Quoted(error));
-        }
-        if self.acceptor.take().is_some_and(|acceptor| acceptor.join().is_err()) {
+    pub(super) fn close(self, limit: Duration) {
+        drop(self.accepting);
+        self.listener.close();
+        if self.acceptor.join().is_err() {
             warn!("event=bug thread=accept problem=panicked");
         }
+        close_links(&self.links, &self.all_ended, limit);
     }
+}
 
-    fn close_links(self, limit: Duration) {
-        let links: Vec<_> = self.links.lock().drain(..).collect();
-        for link in &links {
-            link.outbox.close(None);
-            if !link.is_greeted() {
-                link.socket.shutdown();
-            }
-        }
-        // Nothing is ever sent: this waits for the last sender to go.
-        let _ = self.all_ended.recv_timeout(limit);
-        for link in links {
+fn close_links(links: &Links, all_ended: &Receiver<()>, limit: Duration) {
+    let links: Vec<_> = links.lock().drain(..).collect();
+    for link in &links {
+        link.outbox.close(None);
+        if !link.is_greeted() {
             link.socket.shutdown();
-            link.join();
         }
+    }
+    // Nothing is ever sent: this waits for the last sender to go.
+    let _ = all_ended.recv_timeout(limit);
+    for link in links {
+        link.socket.shutdown();
+        link.join();
     }
 }
 
 struct Acceptor {
-    listener: TcpListener,
-    poller: Arc<Poller>,
-    stopping: Arc<AtomicBool>,
+    listener: Arc<Listener>,
+    /// Disconnected: accept nothing more.
+    stopping: Receiver<()>,
     links: Links,
     common: Arc<Common>,
     ended: Sender<()>,
@@ -233,59 +206,45 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    #[allow(unsafe_code, reason = "the poller does not own what it watches")]
-    fn watch(&self) -> io::Result<()> {
-        self.listener.set_nonblocking(true)?;
-        // SAFETY: the listener is a field beside the poller's handle, and `run` deletes it before it is dropped.
-        unsafe { self.poller.add(&self.listener, Event::readable(0)) }
-    }
-
     /// Accepts until it is told to stop: the thread's main loop.
     fn run(mut self) {
-        let mut events = Events::new();
-        while !self.stopping.load(Ordering::Acquire) {
+        log_context::enter(&self.common.lane.context);
+        while !self.is_stopping() {
             self.reap();
             self.common.refusals.say_the_rest(false, Instant::now());
             if let Some(pause) = self.common.refusals.pause(Instant::now()) {
-                self.wait(&mut events, Event::none(0), pause);
+                self.pause(pause);
                 continue;
             }
             match self.listener.accept() {
-                Ok((tcp, peer)) => {
-                    if let Err(error) = Socket::new(tcp).and_then(|socket| self.admit(socket, peer)) {
+                Ok((stream, peer)) => {
+                    let admitted = Socket::new(stream).and_then(|(socket, reader)| self.admit(socket, reader, peer));
+                    if let Err(error) = admitted {
                         self.complain(format_args!("peer={peer} "), &error);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(&mut events, Event::readable(0), HOUSEKEEPING);
-                }
-                // Of a connection that was closed before it was accepted, or of a signal.
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
-                }
-                Err(error) => {
+                Err(NotAccepted::Nothing | NotAccepted::Passing(_)) => {}
+                Err(NotAccepted::Exhausted(_)) if self.is_stopping() => {}
+                Err(NotAccepted::Exhausted(error)) => {
                     self.complain(format_args!(""), &error);
-                    // As if a stranger had come: somebody has to leave, or nobody ever comes in.
+                    // As if a stranger had come: a connection has to leave, or none ever gets in.
                     if !self.make_room(false) {
-                        self.wait(&mut events, Event::none(0), ACCEPT_PAUSE);
+                        self.pause(ACCEPT_PAUSE);
                     }
                 }
             }
         }
         self.common.refusals.say_the_rest(true, Instant::now());
-        if let Err(error) = self.poller.delete(&self.listener) {
-            warn!("event=bug thread=accept problem={}", Quoted(error));
-        }
     }
 
-    /// Waits for a connection, if there is interest, or for the order to stop.
-    fn wait(&self, events: &mut Events, interest: Event, limit: Duration) {
-        events.clear();
-        let waited = self.poller.modify(&self.listener, interest).and_then(|()| self.poller.wait(events, Some(limit)));
-        if let Err(error) = waited {
-            self.complain(format_args!(""), &error);
-            // The poller itself fails, so it can't do the waiting; without a pause this would spin.
-            thread::sleep(ACCEPT_PAUSE);
-        }
+    fn is_stopping(&self) -> bool {
+        self.stopping.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Accepts nothing for a while, unless it is told to stop.
+    fn pause(&self, limit: Duration) {
+        // Nothing is ever sent.
+        let _ = self.stopping.recv_timeout(limit);
     }
 
     fn complain(&self, peer: fmt::Arguments<'_>, error: &io::Error) {
@@ -310,21 +269,15 @@ impl Acceptor {
         }
     }
 
-    fn places(&self, links: &[LinkHandle]) -> Vec<Place> {
-        let ruler = self.common.desk.ruler();
-        links.iter().map(|link| link.place(ruler)).collect()
-    }
-
-    /// Whether the system has some more files to give.
-    fn has_spare_files(&self) -> bool {
-        let spare: io::Result<Vec<_>> = (0..SPARE_FILES).map(|_| self.listener.try_clone()).collect();
-        spare.is_ok()
+    fn places(&self, links: &[LinkHandle]) -> Vec<Rank> {
+        let ruler = self.common.lane.desk.ruler();
+        links.iter().map(|link| link.rank(ruler)).collect()
     }
 
     /// Starts a thread for a connection, making room for it first.
-    fn admit(&mut self, socket: Socket, peer: SocketAddr) -> io::Result<()> {
+    fn admit(&mut self, socket: Socket, reader: Reader, peer: SocketAddr) -> io::Result<()> {
         let regular = self.common.regulars.has(peer.ip());
-        while !self.has_spare_files() {
+        while !self.listener.has_spare_files(SPARE_FILES) {
             let reason = "there are too few files (LimitNOFILE, ulimit -n)";
             if !self.make_room(regular) {
                 return Err(io::Error::other(reason));
@@ -336,13 +289,13 @@ impl Acceptor {
             Room::Free => {}
             Room::After(index) => evict(&mut links, index),
             Room::None => {
-                self.common.desk.stats().strangers.add(1);
+                self.common.lane.desk.stats().strangers.add(1);
                 self.common.refusals.charge(Instant::now());
                 return Err(io::Error::other(format!("{} places are taken", links.len())));
             }
         }
         self.last_link += 1;
-        let link = Link {
+        let link = DispatcherLink {
             id: self.last_link,
             peer,
             socket: socket.clone(),
@@ -354,7 +307,7 @@ impl Acceptor {
         let (alive, ended) = bounded::<()>(0);
         let all_ended = self.ended.clone();
         let thread = thread::Builder::new().name(format!("read-{id}")).spawn(move || {
-            link.run();
+            link.run(reader);
             drop((alive, all_ended));
         })?;
         links.push(LinkHandle { id, regular, socket, outbox, greeted, left: false, ended, thread });

@@ -1,32 +1,33 @@
-//! A TCP socket that two WebSocket endpoints share: one reads (and writes pongs), the other writes.
+//! What the threads of one connection share of its socket: the half that writes, and the means to end it.
 //!
-//! Each write is done whole under one lock, and tungstenite hands over whole frames, so frames of the two never mix.
-//! No call lasts for ever: writes have a deadline, and a read comes back soon, with or without bytes (see `inlet`).
+//! Two WebSocket endpoints write: the writing thread's, and the reading thread's with its pongs. Each write is done whole
+//! under one lock, and tungstenite writes whole frames, so frames of the two never mix. The half that reads belongs to the
+//! [`Inlet`](super::inlet::Inlet) alone. No call blocks for ever: writes have a deadline, and a read returns soon, with or
+//! without bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use socket2::{SockRef, TcpKeepalive};
 
-use super::inlet::SLICE;
+use crate::net::{Closer, Keepalive, Reader, Stream, Wait, Writer, is_transient};
 
+/// How often a blocked read checks the clock and the order to stop.
+const READ_SLICE: Duration = Duration::from_millis(100);
 /// How long a peer may take to read what is written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a blocked write looks at the clock.
+/// How often a blocked write checks the clock.
 const WRITE_SLICE: Duration = Duration::from_secs(1);
-/// A host that vanished without a word is noticed after this time and 3 probes, 5 s apart.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// A peer that vanished without a word is noticed after this time and a few probes.
+const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(10), every: Duration::from_secs(5) };
 
 /// See the module's text. Clones are the same socket.
 #[derive(Clone, Debug)]
 pub(super) struct Socket {
-    tcp: Arc<TcpStream>,
-    writing: Arc<Mutex<()>>,
+    writer: Arc<Mutex<Writer>>,
+    closer: Closer,
     /// What the peer sends from now on is of no interest.
     read_no_more: Arc<AtomicBool>,
     /// The reader is in the midst of a large message.
@@ -34,15 +35,14 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream) -> io::Result<Socket> {
-        tcp.set_nonblocking(false)?;
-        tcp.set_nodelay(true)?;
-        tcp.set_write_timeout(Some(WRITE_SLICE))?;
-        tcp.set_read_timeout(Some(SLICE))?;
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-        let (read_no_more, reads_much) = (Arc::default(), Arc::default());
-        Ok(Socket { tcp: Arc::new(tcp), writing: Arc::default(), read_no_more, reads_much })
+    /// The socket of an accepted connection, and the half of it that reads.
+    pub(super) fn new(mut stream: Stream) -> io::Result<(Socket, Reader)> {
+        stream.set_read_wait(Wait::Each(READ_SLICE))?;
+        stream.set_write_wait(Wait::Each(WRITE_SLICE))?;
+        stream.set_keepalive(KEEPALIVE)?;
+        let (reader, writer) = stream.split();
+        let (closer, writer) = (reader.closer(), Arc::new(Mutex::new(writer)));
+        Ok((Socket { writer, closer, read_no_more: Arc::default(), reads_much: Arc::default() }, reader))
     }
 
     /// Has the reader come back soon, whatever the peer sends.
@@ -65,52 +65,35 @@ impl Socket {
         self.reads_much.load(Ordering::Acquire)
     }
 
-    /// Ends both directions: whoever reads or writes comes back with an error at once.
+    /// Ends both directions: whatever reads or writes returns with an error at once.
     pub(super) fn shutdown(&self) {
-        // It may be closed already, which is what is wanted.
-        let _ = self.tcp.shutdown(Shutdown::Both);
+        self.closer.shutdown();
     }
 
-    /// Says that nothing more is written.
+    /// Tells the peer that nothing more is written.
     pub(super) fn finish_writing(&self) {
-        let _ = self.tcp.shutdown(Shutdown::Write);
-    }
-
-    /// Reads until the peer has closed, at most for `limit`.
-    ///
-    /// Closing a socket with unread bytes makes the system reset the connection, and the peer might never see the
-    /// ERROR that was written last.
-    pub(super) fn linger(&self, limit: Duration) {
-        let mut discarded = [0; 4096];
-        let deadline = Instant::now() + limit;
-        while Instant::now() < deadline {
-            match (&*self.tcp).read(&mut discarded) {
-                Ok(1..) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-                Ok(0) | Err(_) => return,
-            }
-        }
+        self.closer.finish_writing();
     }
 }
 
+/// WebSocket endpoints want both; the reading half is the inlet's.
 impl Read for Socket {
-    /// Reads what is there; waits for it no longer than a [`SLICE`].
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.tcp).read(buffer)
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::Unsupported.into())
     }
 }
 
 impl Write for Socket {
     /// Writes all of it or fails for good: a part of a frame on the wire makes the rest unreadable.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _whole_frames = self.writing.lock();
+        let mut writer = self.writer.lock();
         let deadline = Instant::now() + WRITE_TIMEOUT;
         let mut rest = bytes;
         while !rest.is_empty() {
-            match (&*self.tcp).write(rest) {
+            match writer.write(rest) {
                 Ok(0) => return Err(self.broken(ErrorKind::WriteZero.into())),
                 Ok(count) => rest = &rest[count..],
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                Err(error) if is_transient(error.kind()) => {}
                 Err(error) => return Err(self.broken(error)),
             }
             if !rest.is_empty() && Instant::now() >= deadline {
@@ -133,21 +116,17 @@ impl Socket {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::net::TcpListener;
+mod tests {
+    use std::net::TcpStream;
 
     use super::*;
-
-    /// A socket and its peer.
-    pub(in crate::consumer) fn pair() -> (Socket, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-        (Socket::new(listener.accept().expect("it connected").0).expect("options"), peer)
-    }
+    use crate::net::Listener;
 
     #[test]
     fn a_peer_that_does_not_read_ends_the_write() {
-        let (mut socket, peer) = pair();
+        let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+        let peer = TcpStream::connect(listener.address().expect("bound")).expect("it listens");
+        let (mut socket, _reader) = Socket::new(listener.accept().expect("it connected").0).expect("options");
         let error = socket.write(&vec![0; 64 << 20]).expect_err("nobody reads");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(socket.write(b"x").is_err(), "half a frame is on the wire");

@@ -1,20 +1,19 @@
-//! What a consumer counts. Any thread adds to it, and anyone may read it; numbers are not of one moment.
+//! What a consumer counts. Any thread adds to it, and anyone may read it; the numbers are not of one moment.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::handler::HandlerError;
+use crate::base::histogram::{Distribution, Histogram};
 use crate::base::pulse::Pulse;
-use crate::process::metrics::Histogram;
 
 /// A number that only rises.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// The number so far.
-    pub fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -24,47 +23,32 @@ impl Counter {
 }
 
 /// What a consumer has done since its start, and how it is now.
+///
+/// From [`Consumer::stats`](crate::Consumer::stats); it may be read by any thread, while the consumer runs and after. Counts
+/// are of messages unless they say otherwise.
 #[derive(Debug, Default)]
 pub struct ConsumerStats {
-    /// Messages accepted from dispatchers. One that was handed over twice while in hand counts once.
-    pub received: Counter,
-    /// Messages that this consumer recorded as done.
-    pub recorded: Counter,
-    /// Outcomes that were not recorded because the message was no longer pending: somebody else was first.
-    pub dropped: Counter,
-    /// Of these, the ones that were delivered for the first time and that no other consumer should have had.
-    pub not_pending: Counter,
-    /// Of those recorded, the ones that went through the script and not in a transaction.
-    pub scripted: Counter,
-    /// Transactions that removed something else than their batch. Results may be there twice.
-    pub breaches: Counter,
-    /// Messages that failed and are to be delivered again.
-    pub retried: Counter,
-    /// Messages that the handler rejected.
-    pub rejected: Counter,
-    /// Messages handed back because this consumer could not work; no handler had begun on them.
-    pub handed_back: Counter,
-    /// Handlers that panicked; these count as retried, too.
-    pub panicked: Counter,
-    /// Handlers that ran longer than the handler timeout.
-    pub timed_out: Counter,
-    /// Sockets closed because of bytes that are no frames, frames that have no place, or no LEAD in time.
-    pub bad_frames: Counter,
-    /// Connections refused or ended because their dispatcher's epoch is over, or not the one that Redis names.
-    pub stale: Counter,
-    /// Connections refused because Redis did not confirm their dispatcher's epoch, or could not be asked.
-    pub unconfirmed: Counter,
-    /// Sockets that ended before a dispatcher had introduced itself: no handshake, gone again, too many at once.
-    pub strangers: Counter,
-    /// Times that Redis could not record results, retries included.
-    pub redis_errors: Counter,
-
-    /// How long handlers ran, also those that failed.
-    pub handler_duration: Histogram,
+    pub(super) received: Counter,
+    pub(super) recorded: Counter,
+    pub(super) dropped: Counter,
+    pub(super) not_pending: Counter,
+    pub(super) scripted: Counter,
+    pub(super) breaches: Counter,
+    pub(super) retried: Counter,
+    pub(super) rejected: Counter,
+    pub(super) handed_back: Counter,
+    pub(super) panicked: Counter,
+    pub(super) timed_out: Counter,
+    pub(super) bad_frames: Counter,
+    pub(super) stale: Counter,
+    pub(super) unconfirmed: Counter,
+    pub(super) strangers: Counter,
+    pub(super) redis_errors: Counter,
+    pub(super) handler_duration: Histogram,
 
     /// The main thread looks at the committer.
     pub(super) main: Pulse,
-    /// The committer's loop turns.
+    /// The committer's loop.
     pub(super) committer: Pulse,
 
     held: AtomicU64,
@@ -77,9 +61,113 @@ pub struct ConsumerStats {
 }
 
 impl ConsumerStats {
-    /// Messages in hand: waiting for a handler, with one, or waiting for Redis.
+    /// Accepted from dispatchers. One that was delivered twice while it was held counts once.
+    pub fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// Recorded as done by this consumer.
+    pub fn recorded(&self) -> u64 {
+        self.recorded.get()
+    }
+
+    /// Handled, but not recorded because another consumer's result was there first.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    /// Failed, to be delivered again.
+    pub fn retried(&self) -> u64 {
+        self.retried.get()
+    }
+
+    /// Rejected by the handler, so moved to the dead letters.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.get()
+    }
+
+    /// Handlers that panicked. Their messages count as retried, too.
+    pub fn panicked(&self) -> u64 {
+        self.panicked.get()
+    }
+
+    /// Handlers that ran longer than the handler timeout.
+    pub fn timed_out(&self) -> u64 {
+        self.timed_out.get()
+    }
+
+    /// Attempts to record results that Redis did not take. Each is repeated.
+    pub fn redis_errors(&self) -> u64 {
+        self.redis_errors.get()
+    }
+
+    /// Held now: waiting for a handler, with one, or waiting for Redis.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can do its job, which is to run handlers and record results. The error says what is missing.
+    ///
+    /// A consumer that no dispatcher has connected to is ready, too.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            Err("it is stopping".to_owned())
+        } else if self.committer_hangs() {
+            Err("the committer hangs".to_owned())
+        } else if !self.redis_is_up() {
+            Err("Redis does not take results; see the log".to_owned())
+        } else {
+            self.unable.lock().clone().map_or(Ok(()), Err)
+        }
+    }
+}
+
+/// For the programs and the tests of this package.
+#[doc(hidden)]
+impl ConsumerStats {
+    /// Of those dropped, the ones that were delivered for the first time and that no other consumer should have had.
+    pub fn not_pending(&self) -> u64 {
+        self.not_pending.get()
+    }
+
+    /// Of those recorded, the ones that went through the script and not in a transaction.
+    pub fn scripted(&self) -> u64 {
+        self.scripted.get()
+    }
+
+    /// Transactions that removed something else than their batch. Results may be there twice.
+    pub fn breaches(&self) -> u64 {
+        self.breaches.get()
+    }
+
+    /// Handed back because this consumer could not work; no handler had begun on them.
+    pub fn handed_back(&self) -> u64 {
+        self.handed_back.get()
+    }
+
+    /// Connections closed because of malformed frames, unexpected frames, or no LEAD in time.
+    pub fn bad_frames(&self) -> u64 {
+        self.bad_frames.get()
+    }
+
+    /// Connections refused or ended because their dispatcher's epoch is over, or not the one that Redis names.
+    pub fn stale(&self) -> u64 {
+        self.stale.get()
+    }
+
+    /// Connections refused because Redis did not confirm their dispatcher's epoch, or could not be asked.
+    pub fn unconfirmed(&self) -> u64 {
+        self.unconfirmed.get()
+    }
+
+    /// Connections that ended before a dispatcher had introduced itself: no handshake, closed again, too many at once.
+    pub fn strangers(&self) -> u64 {
+        self.strangers.get()
+    }
+
+    /// How long handlers ran, those that failed included.
+    pub fn handler_duration(&self) -> Distribution {
+        self.handler_duration.read()
     }
 
     /// The epoch of the dispatcher whose messages are accepted; 0 if none is connected.
@@ -87,7 +175,7 @@ impl ConsumerStats {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// Whether Redis answered when it was last asked; at first it has not been.
+    /// Whether Redis answered the last question; before the first one, no.
     pub fn redis_is_up(&self) -> bool {
         self.redis_up.load(Ordering::Relaxed)
     }
@@ -97,29 +185,23 @@ impl ConsumerStats {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    /// Whether it can do its job: run handlers and record results. The error says what is missing.
-    pub fn ready(&self) -> Result<(), String> {
-        if self.stopping.load(Ordering::Relaxed) {
-            Err("it is stopping".to_owned())
-        } else if self.committer_hangs() {
-            Err("the committer hangs".to_owned())
-        } else if !self.redis_is_up() {
-            Err("Redis does not take results (--redis-url); see the log".to_owned())
-        } else {
-            self.unable.lock().clone().map_or(Ok(()), Err)
-        }
-    }
-
     /// Whether it accepts no messages, because it could not begin on them or not record what comes of it.
     pub fn is_unable(&self) -> bool {
         self.unable.lock().is_some()
     }
 
-    /// Messages that are off this consumer's hands in one way or another.
+    /// Whether the committer's loop is late, and not because the whole process was paused.
+    pub fn committer_hangs(&self) -> bool {
+        self.committer.is_late() && !self.main.is_late()
+    }
+
+    /// Messages that this consumer no longer holds, whatever became of them.
     pub fn processed(&self) -> u64 {
         self.recorded.get() + self.dropped.get() + self.retried.get() + self.rejected.get()
     }
+}
 
+impl ConsumerStats {
     pub(super) fn set_held(&self, held: usize) {
         self.held.store(held as u64, Ordering::Relaxed);
     }
@@ -136,11 +218,6 @@ impl ConsumerStats {
         self.redis_up.store(up, Ordering::Relaxed);
     }
 
-    /// Whether its loop does not turn, and not because the whole process stood still.
-    pub(super) fn committer_hangs(&self) -> bool {
-        self.committer.is_late() && !self.main.is_late()
-    }
-
     pub(super) fn set_redis_reconnects(&self, count: u64) {
         self.reconnects.store(count, Ordering::Relaxed);
     }
@@ -150,7 +227,7 @@ impl ConsumerStats {
     }
 
     pub(super) fn set_last_failure(&self, failure: &HandlerError) {
-        // A sample for the log: whoever finds the place taken leaves it.
+        // A sample for the log: if another thread is setting one, that one will do.
         if let Some(mut last) = self.last_failure.try_lock()
             && last.is_none()
         {
@@ -158,7 +235,7 @@ impl ConsumerStats {
         }
     }
 
-    /// One of the reasons that handlers gave since this was last asked.
+    /// One of the reasons that handlers gave since the last call.
     pub(super) fn take_last_failure(&self) -> Option<String> {
         self.last_failure.lock().take()
     }

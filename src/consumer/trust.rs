@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 
-use super::desk::LinkId;
+use super::peer::LinkId;
 use crate::base::id::{Epoch, MessageId};
 use crate::ledger::Recall;
 

@@ -7,29 +7,30 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use socket2::{SockRef, TcpKeepalive};
 use tungstenite::WebSocket;
 
 use super::greeting;
 use super::link::NewLink;
 use super::shared::Shared;
 use super::sockets::Waker;
-use super::stream::Stream;
 use crate::base::backoff::Backoff;
 use crate::base::error::Result;
 use crate::base::id::Epoch;
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
+use crate::net::{self, Keepalive, Stream};
 
-/// How long connecting may take.
+/// How long connecting to one address may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Silence of a link for longer than its timeout is noticed anyway; this is for the system's own state.
+const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(10), every: Duration::from_secs(75) };
 /// How often one consumer can have a higher epoch taken.
 const RAISE_EVERY: Duration = Duration::from_secs(60);
 /// The wait after the first failure; it doubles with each.
@@ -252,30 +253,22 @@ impl Dialer {
         greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(Refusal::Greeting)
     }
 
-    fn open(&self) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        let addresses: Vec<SocketAddr> = self.address.to_socket_addrs()?.collect();
-        for address in &addresses {
-            match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
-                Ok(stream) => {
-                    if let Some(unused) = unused(*address, &addresses)
-                        && !self.said_unused.replace(true)
-                    {
-                        log::warn!(
-                            "event=addresses-unused consumer={} used={address} unused={unused} setting=consumers \
-                             problem=\"a name stands for one consumer; list each address by itself\"",
-                            self.address
-                        );
-                    }
-                    stream.set_nodelay(true)?;
-                    SockRef::from(&stream)
-                        .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)))?;
-                    return Ok(stream);
-                }
-                Err(error) => last = error,
-            }
+    fn open(&self) -> io::Result<Stream> {
+        let addresses = net::resolve(&self.address)?;
+        // Each address has as long.
+        let deadline = Instant::now() + CONNECT_TIMEOUT * addresses.len().max(1) as u32;
+        let (stream, used) = net::connect_any(&addresses, deadline)?;
+        if let Some(unused) = unused(used, &addresses)
+            && !self.said_unused.replace(true)
+        {
+            log::warn!(
+                "event=addresses-unused consumer={} used={used} unused={unused} setting=consumers \
+                 problem=\"a name stands for one consumer; list each address by itself\"",
+                self.address
+            );
         }
-        Err(last)
+        stream.set_keepalive(KEEPALIVE)?;
+        Ok(stream)
     }
 }
 

@@ -46,7 +46,6 @@ mod shared;
 mod sockets;
 mod stats;
 mod strays;
-mod stream;
 mod table;
 mod term;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::base::error::{Error, Step};
 use crate::base::failure::Failure;
 use crate::base::hint::{ChosenBy, Hint, Setting};
 use crate::base::refusal::{self, Refusal};
+use crate::base::text::beginning;
 use crate::net::{self, Address, Keepalive, Stream, Wait};
 
 /// How long opening a connection may take.
@@ -193,7 +194,7 @@ impl Server {
     /// A reply of a form that is not expected.
     pub(super) fn surprise(&self, step: impl Into<Step>, got: &Value) -> Error {
         let mut got = format!("{got:?}");
-        got.truncate(got.floor_char_boundary(200));
+        got.truncate(beginning(&got, 200).len());
         Error::Answer { server: self.shown.clone(), step: step.into(), got }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::stream::Stream;
 
@@ -14,7 +17,7 @@ pub struct Listener(TcpListener);
 /// Why no connection was accepted.
 #[derive(Debug)]
 pub enum NotAccepted {
-    /// No connection is waiting, and the listener does not block.
+    /// No connection is waiting, and the listener does not block, or none came in its time.
     Nothing,
     /// A connection ended before it was accepted, or a signal came: accept again at once.
     Passing(io::Error),
@@ -64,6 +67,18 @@ impl Listener {
     /// From now on [`accept`](Listener::accept) does not wait for a connection.
     pub fn unblock(&self) -> io::Result<()> {
         self.0.set_nonblocking(true)
+    }
+
+    /// From now on [`accept`](Listener::accept) waits for a connection at most for so long.
+    pub fn set_wait(&self, limit: Duration) -> io::Result<()> {
+        // The one timeout that a listening socket has.
+        SockRef::from(&self.0).set_read_timeout(Some(limit))
+    }
+
+    /// Refuses connections from now on, and ends a wait in [`accept`](Listener::accept) on another thread at once. Where the
+    /// system can't do that, the wait ends in its time.
+    pub fn close(&self) {
+        let _ = SockRef::from(&self.0).shutdown(Shutdown::Both);
     }
 
     /// Accepts a connection, which blocks whether or not the listener does. Gives the peer's address as well.
@@ -125,6 +140,21 @@ mod tests {
         });
         peer.write_all(b"x").expect("it is buffered");
         assert_eq!(reader.join().expect("no panic").expect("it waited"), *b"x");
+    }
+
+    #[test]
+    fn a_wait_ends_in_its_time_or_when_the_listener_is_closed() {
+        let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_wait(Duration::from_millis(20)).expect("our own socket");
+        assert!(matches!(listener.accept(), Err(NotAccepted::Nothing)));
+        listener.set_wait(Duration::from_secs(3600)).expect("our own socket");
+        let address = listener.address().expect("it is bound");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| listener.accept().map(drop));
+            listener.close();
+            assert!(matches!(waiting.join().expect("no panic"), Err(NotAccepted::Exhausted(_))));
+        });
+        assert!(TcpStream::connect(address).is_err(), "it is refused");
     }
 
     #[test]

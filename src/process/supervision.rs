@@ -37,6 +37,7 @@ pub struct Condition {
 /// See the module's text.
 #[derive(Debug)]
 pub struct Supervisor {
+    every: Duration,
     ticks: Receiver<Instant>,
     /// Whether systemd is told.
     notifies: bool,
@@ -49,13 +50,18 @@ impl Supervisor {
     /// One for this process, as its environment says.
     pub fn from_environment() -> Supervisor {
         let every = sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |limit| LOOK_EVERY.min(limit / FEEDS));
-        Supervisor { ticks: tick(every), notifies: true, ..Supervisor::unnoticed() }
+        Supervisor { every, ticks: tick(every), notifies: true, ..Supervisor::unnoticed() }
     }
 
     /// One that only logs: for a service inside of somebody else's program, who speaks to systemd or does not.
     pub fn unnoticed() -> Supervisor {
-        let ticks = tick(LOOK_EVERY);
-        Supervisor { ticks, notifies: false, said_ready: false, said_hung: None, said_status: String::new() }
+        let (every, ticks) = (LOOK_EVERY, tick(LOOK_EVERY));
+        Supervisor { every, ticks, notifies: false, said_ready: false, said_hung: None, said_status: String::new() }
+    }
+
+    /// How often to report.
+    pub fn interval(&self) -> Duration {
+        self.every
     }
 
     /// When to report.

@@ -21,10 +21,10 @@ use crate::base::error::{Error, Result};
 use crate::base::refusal::Refusal;
 use crate::base::setting::ConfigError;
 use crate::base::text::Quoted;
-use crate::consumer::outcome_of;
 use crate::ledger::Ledger;
 use crate::ledger::reading::{EntryStream, Pair, Reader};
 use crate::process::{log as process_log, output};
+use crate::programs::consumer::outcome_of;
 
 mod fingerprints;
 mod report;

@@ -4,6 +4,7 @@ use byteorder::{BigEndian, ByteOrder, WriteBytesExt};
 
 use super::frame::Frame;
 use super::limits::{HEADER_BYTES, MAX_TEXT_BYTES, VERSION};
+use crate::base::text::beginning;
 
 impl Frame<'_> {
     /// Appends the frame to `out`.
@@ -70,7 +71,7 @@ impl Frame<'_> {
 
 /// The text, cut to [`MAX_TEXT_BYTES`] at a character's border.
 fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+    beginning(text, MAX_TEXT_BYTES)
 }
 
 // Writing to a Vec cannot fail.

@@ -185,7 +185,7 @@ fn row_38_result_too_long() {
     let mut cluster = configured(&[("proto-max-bulk-len", "1mb")]);
     let connection = &mut client_of(&mut cluster);
     let handler = |delivery: &Delivery<'_>| {
-        let outcome = oncecast::consumer::stamp(delivery)?;
+        let outcome = oncecast::programs::consumer::stamp(delivery)?;
         let is_large = delivery.payload().starts_with(b"{\"message_id\":\"large");
         Ok(if is_large { outcome.field("pad", "x".repeat(2 << 20)) } else { outcome })
     };

@@ -11,8 +11,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use oncecast::consumer::stamp;
 use oncecast::lab::{self, ChildProcess, Cluster, ports};
+use oncecast::programs::consumer::stamp;
 use oncecast::{Consumer, Delivery, HandlerError};
 
 use crate::support::DEADLINE;

@@ -14,7 +14,7 @@ pub struct RunningConsumer {
     pub address: SocketAddr,
     pub stats: Arc<ConsumerStats>,
     pub handle: ShutdownHandle,
-    thread: Option<JoinHandle<oncecast::base::error::Result<()>>>,
+    thread: Option<JoinHandle<Result<(), oncecast::Error>>>,
 }
 
 impl RunningConsumer {

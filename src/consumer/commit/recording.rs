@@ -9,15 +9,15 @@ use std::time::Instant;
 
 use log::{debug, error, warn};
 
-use super::{Finished, Watch, Worker};
+use super::recorder::{Finished, Recorder, Watch};
 use crate::base::id::MessageId;
 use crate::base::refusal::Refusal;
-use crate::consumer::desk::LinkId;
+use crate::base::text::Quoted;
 use crate::consumer::handler::HandlerError;
+use crate::consumer::peer::LinkId;
 use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches, parts};
-use crate::process::log::Quoted;
 
-impl Worker {
+impl Recorder {
     /// Records a batch, however long that takes; `false` if it was given up.
     pub(super) fn record(&mut self, batch: &[Finished]) -> bool {
         self.unsure = false;
@@ -60,19 +60,19 @@ impl Worker {
     fn record_looking(&mut self, part: &[&Finished], raise: Raise, splitter: &mut Splitter) -> bool {
         splitter.begin(part.len());
         let mut raise = raise;
-        let outcome = self.insist(part.len(), |worker| {
+        let outcome = self.insist(part.len(), |recorder| {
             let commits = part.iter().map(|finished| &finished.commit);
-            match worker.ledger.commit(None, worker.result_maxlen, raise, commits) {
+            match recorder.ledger.commit(None, recorder.result_maxlen, raise, commits) {
                 Ok(committed) => Ok(Ok(committed)),
                 Err(error) => {
                     // Without a reply it may have taken place, and what stood before a refused result is recorded.
-                    worker.unsure |= !error.is_unsent();
-                    worker.beat();
+                    recorder.unsure |= !error.is_unsent();
+                    recorder.beat();
                     if raise == Raise::Recorded && error.refusal() == Some(Refusal::Right) {
                         // It may be the recall that this user may not write.
                         raise = Raise::Nothing;
                     }
-                    match splitter.judge(&error, part.len(), || worker.ledger.is_answered()) {
+                    match splitter.judge(&error, part.len(), || recorder.ledger.is_answered()) {
                         Split::Retry => Err(error),
                         split => Ok(Err((split, error))),
                     }
@@ -160,7 +160,7 @@ impl Worker {
             warn!(
                 "event=not-pending count={count} example={example} note=\"delivered for the first time, and not pending any \
                  more: their results were dropped. Somebody has removed messages or keys, or this consumer does not have the \
-                 dispatchers' --redis-url\""
+                 dispatchers' Redis URL\""
             );
         }
         if let Some((count, example)) = self.breaches.due(now) {
@@ -231,7 +231,7 @@ impl Worker {
         let mut rest = messages.as_slice();
         while let Some(part) = parts(rest, |(_, payload)| (payload.len(), 2)).next() {
             let nonce = fastrand::u64(..);
-            if self.insist(part.len(), |worker| worker.ledger.put_back(nonce, part)).is_none() {
+            if self.insist(part.len(), |recorder| recorder.ledger.put_back(nonce, part)).is_none() {
                 let ids: Vec<String> = rest.iter().map(|(id, _)| id.to_string()).collect();
                 error!(
                     "event=messages-lost count={} ids={} reason=\"removed, and neither recorded nor put back\"",

@@ -28,8 +28,8 @@ pub(super) enum Unable {
 impl fmt::Display for Unable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Unable::Handlers => "all handler threads are on messages that were given up (--handler-timeout-ms)",
-            Unable::Redis => "Redis does not take results (--redis-url)",
+            Unable::Handlers => "all handler threads are running handlers that were given up",
+            Unable::Redis => "Redis does not take results",
         })
     }
 }

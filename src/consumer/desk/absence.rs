@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::ability::Change;
-use super::{Desk, State};
+use super::state::{Desk, DeskState};
 use crate::base::id::MessageId;
+use crate::base::text::Quoted;
 use crate::ledger::Payload;
-use crate::process::log::Quoted;
 use crate::wire::{Frame, NackDelay};
 
 /// How long a consumer that can work again waits for what it has in hand before it asks for more. Longer work may then be
@@ -41,20 +41,20 @@ impl Desk {
         self.judge(&mut state, now);
     }
 
-    pub(super) fn look_at(&self, state: &mut State, now: Instant) {
+    pub(super) fn look_at(&self, state: &mut DeskState, now: Instant) {
         self.give_up_the_slow(state, now);
         self.judge(state, now);
         self.after_a_change(state);
     }
 
-    pub(super) fn give_up_the_slow(&self, state: &mut State, now: Instant) {
+    pub(super) fn give_up_the_slow(&self, state: &mut DeskState, now: Instant) {
         if let Some(timeout) = self.terms.handler_timeout {
             self.stats.timed_out.add(state.hand.give_up(timeout, now));
         }
     }
 
     /// Looks whether the consumer can work, and acts on it.
-    pub(super) fn judge(&self, state: &mut State, now: Instant) {
+    pub(super) fn judge(&self, state: &mut DeskState, now: Instant) {
         match state.ability.judge(state.hand.is_stuck(), now) {
             Some(Change::Begun(reason)) => {
                 self.stats.set_unable(Some(reason.to_string()));
@@ -81,7 +81,7 @@ impl Desk {
     }
 
     /// Hands back what no handler has begun, if anybody is there to take it.
-    fn hand_back(&self, state: &mut State) {
+    fn hand_back(&self, state: &mut DeskState) {
         let Some(ruler) = &mut state.ruler else { return };
         ruler.tell_drain();
         let queued = state.hand.take_queued();
@@ -93,7 +93,7 @@ impl Desk {
     }
 
     /// Closes the ruling connection if it was told DRAIN by a consumer that can work again.
-    pub(super) fn dismiss(&self, state: &mut State) {
+    pub(super) fn dismiss(&self, state: &mut DeskState) {
         if !state.draining
             && !state.ability.is_unable()
             && let Some(ruler) = state.ruler.take_if(|ruler| ruler.told)
@@ -106,7 +106,7 @@ impl Desk {
 
     /// Messages that were sent before our DRAIN was read. A consumer that stops leaves them unanswered: they go back, unused,
     /// when the connection closes. One that can't work keeps its connection, perhaps for long.
-    pub(super) fn pass_back(&self, state: &mut State, messages: Vec<(MessageId, u16, Payload)>) {
+    pub(super) fn pass_back(&self, state: &mut DeskState, messages: Vec<(MessageId, u16, Payload)>) {
         let Some(ruler) = state.ruler.as_ref().filter(|_| !state.draining) else { return };
         for (id, ..) in messages {
             if !state.hand.has(id) {

@@ -9,9 +9,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::LinkId;
 use crate::base::id::{Epoch, IdMap, MessageId};
 use crate::consumer::handler::HandlerError;
+use crate::consumer::peer::LinkId;
 use crate::ledger::Payload;
 
 /// A message for the pool.

@@ -12,9 +12,10 @@
 
 use std::sync::Arc;
 
-use super::{Desk, LinkId, Refusal, Ruler, State};
+use super::state::{Desk, DeskState, Ruler, Standing};
 use crate::base::id::Epoch;
 use crate::consumer::outbox::Outbox;
+use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::refusals::Shown;
 use crate::wire::{ErrorCode, Frame};
 
@@ -27,17 +28,6 @@ pub(in crate::consumer) enum Claim {
     Higher,
     /// It is lower than this one.
     Lower(Epoch),
-}
-
-/// What is known of the ruler.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Standing {
-    #[default]
-    New,
-    /// A message that it handed over was pending.
-    Proven,
-    /// It did not answer when a rival came.
-    Silent,
 }
 
 impl Desk {
@@ -53,7 +43,7 @@ impl Desk {
         })
     }
 
-    pub(super) fn check_lead(&self, state: &State, epoch: Epoch, group: &str) -> Result<(), Refusal> {
+    pub(super) fn check_lead(&self, state: &DeskState, epoch: Epoch, group: &str) -> Result<(), Refusal> {
         self.check_group(group)?;
         if epoch < state.epoch {
             return Err(Refusal::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here")));
@@ -104,7 +94,7 @@ impl Desk {
     }
 
     /// Tells a connection that it was replaced, and closes it: it can do nothing any more but cost memory and a place.
-    pub(super) fn close_replaced(&self, state: &State, replaced: &Ruler) {
+    pub(super) fn close_replaced(&self, state: &DeskState, replaced: &Ruler) {
         if let Err(Refusal { code, text }) = state.check_rule(replaced.link)
             && replaced.outbox.close(Some(&Frame::Error { code, text: &text }))
         {
@@ -113,7 +103,7 @@ impl Desk {
     }
 }
 
-impl State {
+impl DeskState {
     /// Refuses an epoch whose leader is here already.
     pub(super) fn check_rival(&self, epoch: Epoch) -> Result<(), Refusal> {
         match &self.ruler {

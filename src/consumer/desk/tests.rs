@@ -1,8 +1,14 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use super::work::MAX_HELD_BYTES;
-use super::*;
+use super::{Desk, Job, Terms};
+use crate::base::id::{Epoch, MessageId};
 use crate::consumer::handler::HandlerError;
+use crate::consumer::outbox::Outbox;
+use crate::consumer::peer::{LinkId, Refusal};
 use crate::ledger::Payload;
-use crate::wire;
+use crate::wire::{self, ErrorCode, Frame};
 
 const A: MessageId = MessageId(1);
 const B: MessageId = MessageId(2);

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use super::absence::NOT_BEGUN;
 use super::hand::{Failure, Job, Run};
-use super::{Desk, LinkId, Refusal, State};
+use super::state::{Desk, DeskState};
 use crate::base::id::MessageId;
 use crate::consumer::handler::HandlerError;
+use crate::consumer::peer::{LinkId, Refusal};
 use crate::ledger::Payload;
 use crate::wire::{ErrorCode, Frame};
 
@@ -64,7 +65,7 @@ impl Desk {
     /// Waits while more bytes are in hand than one process should hold, as long as the connection rules and may hand over.
     pub(in crate::consumer) fn wait_for_room(&self, link: LinkId) {
         let mut state = self.state.lock();
-        let hands_over = |state: &State| matches!(&state.ruler, Some(ruler) if ruler.link == link && !ruler.told);
+        let hands_over = |state: &DeskState| matches!(&state.ruler, Some(ruler) if ruler.link == link && !ruler.told);
         while state.hand.bytes() > MAX_HELD_BYTES && hands_over(&state) {
             self.room.wait(&mut state);
         }

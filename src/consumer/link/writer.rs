@@ -11,12 +11,13 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
-use super::{Common, LINGER};
-use crate::consumer::desk::{LinkId, Refusal};
+use super::common::{Common, LINGER};
+use crate::base::log_context;
+use crate::base::text::Quoted;
 use crate::consumer::outbox::{Next, Outbox};
+use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::refusals::{Example, Kind};
 use crate::consumer::socket::Socket;
-use crate::process::log::Quoted;
 use crate::wire::Frame;
 
 /// How often the ruler hears what is being worked on: a third of a dispatcher's default link timeout.
@@ -37,6 +38,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until the outbox is closed or nothing can be written: the thread's main loop.
     pub(super) fn run(mut self) {
+        log_context::enter(&self.common.lane.context);
         let mut tick = Instant::now() + REPORT_INTERVAL;
         loop {
             if Instant::now() >= tick {
@@ -64,10 +66,10 @@ impl Writer {
         if !self.greeted.load(Ordering::Acquire) {
             return;
         }
-        if let Err(Refusal { code, text }) = self.common.desk.report(self.link, Instant::now())
+        if let Err(Refusal { code, text }) = self.common.lane.desk.report(self.link, Instant::now())
             && self.outbox.close(Some(&Frame::Error { code, text: &text }))
         {
-            self.common.desk.stats().stale.add(1);
+            self.common.lane.desk.stats().stale.add(1);
         }
     }
 
@@ -81,7 +83,7 @@ impl Writer {
         }
         let socket = self.endpoint.get_ref();
         socket.finish_writing();
-        if socket.reads_much() && self.common.desk.ruler() != Some(self.link) {
+        if socket.reads_much() && self.common.lane.desk.ruler() != Some(self.link) {
             // It was replaced. What it has half received is given back at once, and so is its thread's part of the heap.
             socket.shutdown();
         }

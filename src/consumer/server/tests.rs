@@ -3,9 +3,9 @@ use std::sync::atomic::AtomicUsize;
 
 use tungstenite::{Message, WebSocket};
 
-use super::super::desk::tests::desk;
 use super::*;
 use crate::base::id::Epoch;
+use crate::consumer::desk::{Desk, Terms};
 use crate::ledger::{Keys, Server as RedisServer};
 use crate::wire::{self, Frame};
 
@@ -13,13 +13,13 @@ const EPOCH: Epoch = Epoch(5);
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Places as letters: left, closing, stranger, known (a regular), rules.
-fn places(text: &str) -> Vec<Place> {
+fn places(text: &str) -> Vec<Rank> {
     let place = |letter| match letter {
-        'c' => Place::Closing,
-        'l' => Place::Left,
-        's' => Place::SilentStranger,
-        'k' => Place::SilentRegular,
-        'r' => Place::Rules,
+        'c' => Rank::Closing,
+        'l' => Rank::Left,
+        's' => Rank::SilentStranger,
+        'k' => Rank::SilentRegular,
+        'r' => Rank::Rules,
         other => panic!("{other}"),
     };
     text.chars().map(place).collect()
@@ -49,17 +49,6 @@ fn a_share_is_kept_for_regulars() {
     assert_eq!(room(&crowd, true), Room::Free);
 }
 
-#[test]
-fn the_last_addresses_that_ruled_are_remembered() {
-    let regulars = Regulars::default();
-    let address = |last: usize| IpAddr::from([10, 0, 0, last as u8]);
-    (0..MAX_REGULARS).for_each(|last| regulars.add(address(last)));
-    regulars.add(address(0));
-    regulars.add(address(100));
-    assert!(regulars.has(address(0)) && regulars.has(address(100)) && !regulars.has(address(1)));
-    assert_eq!(regulars.0.lock().len(), MAX_REGULARS);
-}
-
 /// A server whose desk has seen epoch 5, so that it need not ask any Redis.
 struct Running {
     server: Option<Server>,
@@ -69,14 +58,15 @@ struct Running {
 
 impl Running {
     fn start() -> Running {
-        let desk = Arc::new(desk(16));
+        let redis = RedisServer::parse("redis://127.0.0.1:1").expect("a URL");
+        let terms = Terms { prefetch: 16, ..Terms::of_tests(1) };
+        let lane = Arc::new(Lane::new(redis, Keys::new("g"), terms, Arc::default()));
+        let desk = lane.desk.clone();
         desk.lead(0, &Arc::default(), EPOCH, "g", Instant::now()).expect("it is the first");
         desk.leave(0);
-        let redis = RedisServer::parse("redis://127.0.0.1:1").expect("a URL");
-        let epochs = Arc::new(Epochs::new(redis, Arc::new(Keys::new("g")), Arc::default()));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let server = Server::start(listener, desk.clone(), epochs).expect("it starts");
+        let listener = Listener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.address().expect("bound");
+        let server = Server::start(listener, lane).expect("it starts");
         Running { server: Some(server), desk, address }
     }
 

@@ -3,19 +3,19 @@
 
 use self::settings::ChaosConsumerConfig;
 use crate::base::error::Result;
-use crate::consumer::{ConsumerBuilder, Delivery, stamp};
+use crate::consumer::Delivery;
 use crate::lab::journal::Journal;
-use crate::programs;
+use crate::process::supervision::Supervisor;
+use crate::programs::consumer::{serve, stamp};
 
 pub mod settings;
 
 /// Runs the consumer until it is asked to stop.
 pub fn run(config: ChaosConsumerConfig) -> Result<()> {
-    let log_level = config.consumer.common.log_level;
     let journal = Journal::open(&config.journals.join(&config.consumer.consumer_id))?;
-    let builder = ConsumerBuilder::from(config.consumer).handler(move |delivery: &Delivery<'_>| {
+    let handler = move |delivery: &Delivery<'_>| {
         journal.record(delivery.id(), delivery.number())?;
         stamp(delivery)
-    });
-    programs::consumer::serve(builder, log_level)
+    };
+    serve(config.consumer, handler, Supervisor::unnoticed())
 }

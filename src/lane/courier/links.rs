@@ -17,9 +17,9 @@ use crate::lane::link::{Failure, Incoming, Link, NewLink};
 use crate::lane::places::Place;
 use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
-use crate::lane::stream::Stream;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
 use crate::ledger::{Commit, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
+use crate::net::Stream;
 use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
 
 /// Messages read from one link in one round of the loop.

@@ -12,6 +12,7 @@ use crate::base::address::mistake_in_host_port;
 use crate::base::duration;
 use crate::base::mask::is_url_with_login;
 use crate::base::setting::{ConfigError, variable_of};
+use crate::base::text::beginning;
 
 /// Where variables come from: the environment, or a test's table.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -147,7 +148,7 @@ const MAX_QUOTED_BYTES: usize = 100;
 
 /// A value as an error repeats it: in quotes, and cut off if it is long.
 pub fn quoted(text: &str) -> String {
-    let shown = &text[..text.floor_char_boundary(MAX_QUOTED_BYTES)];
+    let shown = beginning(text, MAX_QUOTED_BYTES);
     if shown.len() < text.len() { format!("{shown:?}… ({} bytes)", text.len()) } else { format!("{text:?}") }
 }
 

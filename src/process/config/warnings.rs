@@ -15,7 +15,7 @@ use super::secret::is_exposed;
 use super::setting::Setting;
 use super::suggestion::nearest;
 use crate::base::setting::{PREFIX, variable_of};
-use crate::base::text::Quoted;
+use crate::base::text::{Quoted, beginning};
 
 /// The most unknown variables that are reported, and the most bytes of a name that are shown.
 const MAX_UNKNOWN: usize = 10;
@@ -29,7 +29,7 @@ pub fn warnings<'a>(
     let known = Known::new(settings);
     let texts = || variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value)));
     let unknown = texts().filter(|(name, value)| known.is_odd(name, value)).map(|(name, _)| {
-        let shown = &name[..name.floor_char_boundary(MAX_NAME_BYTES)];
+        let shown = beginning(name, MAX_NAME_BYTES);
         let meant = nearest(PREFIX, shown, known.names()).map_or("no program has such a setting".to_owned(), |meant| {
             format!("no program has such a setting; did you mean {meant}?")
         });

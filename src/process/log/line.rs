@@ -14,7 +14,7 @@ use super::timestamp::Timestamp;
 use crate::base::id::wall_clock_us;
 use crate::base::log_context;
 use crate::base::mask::masked;
-use crate::base::text::Quoted;
+use crate::base::text::{Quoted, beginning};
 
 /// The variable in which systemd names the journal stream to which it has connected a service's output: `device:inode`.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
@@ -65,7 +65,7 @@ impl Style {
             line = line.replace('\n', "\\n");
         }
         if line.len() >= MAX_LINE_BYTES {
-            line.truncate(line.floor_char_boundary(MAX_LINE_BYTES - 1 - CUT.len()));
+            line.truncate(beginning(&line, MAX_LINE_BYTES - 1 - CUT.len()).len());
             line.push_str(CUT);
         }
         line.push('\n');

@@ -92,7 +92,7 @@ struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kept = &self.0[..self.0.floor_char_boundary(MAX_SHOWN_BYTES)];
+        let kept = crate::base::text::beginning(self.0, MAX_SHOWN_BYTES);
         let cut = if kept.len() < self.0.len() { "…" } else { "" };
         write!(f, "{}{cut}", kept.escape_debug())
     }

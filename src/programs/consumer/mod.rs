@@ -1,24 +1,133 @@
-//! `oncecast-consumer`: the consumer library with its built-in handler, as a service.
+//! The program `oncecast-consumer`: a consumer with the built-in handler `stamp`, and the process around it, which is
+//! settings, log, signals, metrics and systemd.
 
+mod exposition;
 pub mod settings;
+mod stamp;
 
-use log::LevelFilter;
+use std::time::Duration;
 
 use self::settings::ConsumerConfig;
-use crate::base::error::Result;
-use crate::consumer::ConsumerBuilder;
+use crate::base::error::{Error, Result};
+use crate::base::setting::{ConfigError, variable_of};
+use crate::consumer::observer::Observer;
+use crate::consumer::{self, ConsumerBuilder, ConsumerStats, Handler};
 use crate::process::log;
+use crate::process::supervision::{Condition, Supervisor};
 
-/// Runs the consumer until it is asked to stop. Gives the exit code.
+pub use self::stamp::{outcome_of, stamp};
+
+/// Runs a consumer with the built-in handler until a signal asks it to stop. Gives the exit code.
 pub fn run(config: ConsumerConfig) -> Result<u8> {
-    let level = config.common.log_level;
-    serve(ConsumerBuilder::from(config).systemd_service(true), level).map(|()| 0)
+    // The only one that the setting takes.
+    debug_assert_eq!(config.handler, "stamp");
+    serve(config, stamp, Supervisor::from_environment()).map(|()| 0)
 }
 
-/// Runs a consumer with the log and the signals of a program.
-pub fn serve(builder: ConsumerBuilder, level: LevelFilter) -> Result<()> {
-    let consumer = builder.bind()?;
-    let _log = log::init(level, consumer.consumer_id(), "consumer")?;
+/// Runs a consumer with the log, the signals, the metrics and the supervision of a program.
+pub fn serve(config: ConsumerConfig, handler: impl Handler, supervisor: Supervisor) -> Result<()> {
+    let (log_level, metrics_addr) = (config.common.log_level, config.common.metrics_addr.clone());
+    let consumer = ConsumerBuilder::from(config).handler(handler).bind().map_err(as_flags)?;
+    let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
-    consumer.run()
+    let _metrics = metrics_addr.map(|address| exposition::serve(&address, &consumer.stats())).transpose()?;
+    consumer.run_with(&mut Supervised(supervisor)).map_err(as_flags)
+}
+
+/// Names the flag and the variable where the library names a method of its builder.
+fn as_flags(error: consumer::Error) -> Error {
+    match error {
+        consumer::Error::Setting { setting, got, takes } => {
+            let flag = flag_of(setting);
+            got.map_or_else(|| ConfigError::missing(flag, &takes), |got| ConfigError::new(flag, got, &takes)).into()
+        }
+        consumer::Error::Listen { address, source } => {
+            let flag = "listen";
+            Error::Io { what: format!("listening on {address} (--{flag} / {})", variable_of(flag)), source }
+        }
+        consumer::Error::Start { doing, source } => Error::Io { what: doing.to_owned(), source },
+        failed @ consumer::Error::Failed { .. } => Error::Failed(failed.to_string()),
+    }
+}
+
+/// The flag of a builder's method.
+fn flag_of(setting: &str) -> &'static str {
+    match setting {
+        "redis_url" => "redis-url",
+        "group" => "group",
+        "consumer_id" => "consumer-id",
+        "concurrency" => "concurrency",
+        "prefetch" => "prefetch",
+        _ => "handler",
+    }
+}
+
+/// Passes on to the supervisor how the consumer is.
+struct Supervised(Supervisor);
+
+impl Observer for Supervised {
+    fn look_every(&self) -> Duration {
+        self.0.interval()
+    }
+
+    fn look(&mut self, stats: &ConsumerStats) {
+        self.0.report(&condition(stats));
+    }
+
+    fn stopping(&mut self) {
+        self.0.stopping();
+    }
+}
+
+/// How the consumer is. Its handlers are not watched: they may take their time.
+fn condition(stats: &ConsumerStats) -> Condition {
+    Condition {
+        ready: stats.ready(),
+        hung: stats.committer_hangs().then_some("committer"),
+        waits: false,
+        doing: match stats.ruling_epoch() {
+            0 => "waits for a dispatcher".to_owned(),
+            epoch => format!("serves the dispatcher of epoch {epoch}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::{Consumer, Delivery, Outcome};
+
+    fn error(builder: ConsumerBuilder) -> Error {
+        let handler = |_: &Delivery<'_>| Ok(Outcome::new());
+        as_flags(builder.listen("127.0.0.1:0").handler(handler).bind().err().expect("a setting is bad"))
+    }
+
+    #[test]
+    fn settings_are_named_as_flags_and_variables() {
+        for (builder, begin) in [
+            (Consumer::builder().concurrency(0), "--concurrency (ONCECAST_CONCURRENCY): got 0, takes a whole number"),
+            (Consumer::builder().prefetch(0), "--prefetch (ONCECAST_PREFETCH): got 0, takes "),
+            (Consumer::builder().group("a@3"), "--group (ONCECAST_GROUP): got \"a@3\", takes "),
+            (Consumer::builder().consumer_id(""), "--consumer-id (ONCECAST_CONSUMER_ID): got \"\", takes "),
+            (Consumer::builder().redis_url("x"), "--redis-url (ONCECAST_REDIS_URL): got a URL that can't be used"),
+        ] {
+            let error = error(builder);
+            assert!(error.to_string().starts_with(begin), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+        let no_handler = as_flags(Consumer::builder().bind().err().expect("it is missing"));
+        assert_eq!(no_handler.to_string(), "--handler (ONCECAST_HANDLER): is required, takes a handler");
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_its_flag() {
+        let handler = |_: &Delivery<'_>| Ok(Outcome::new());
+        let first = Consumer::builder().listen("127.0.0.1:0").handler(handler).bind().expect("a free port");
+        let address = first.local_addr().to_string();
+        let second = Consumer::builder().listen(&address).handler(handler).bind();
+        let error = as_flags(second.err().expect("it is in use"));
+        let begin = format!("listening on {address} (--listen / ONCECAST_LISTEN): ");
+        assert!(error.to_string().starts_with(&begin), "{error}");
+        assert_eq!(error.exit_code(), 1);
+    }
 }

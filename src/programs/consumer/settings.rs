@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use crate::base::setting::ConfigError;
-use crate::consumer::{ConsumerBuilder, stamp};
+use crate::consumer::{Consumer, ConsumerBuilder};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{Environment, PLAIN_NAME, Setting, Values, check_host_port, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
@@ -131,21 +131,15 @@ pub fn read_values(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
 
 impl From<ConsumerConfig> for ConsumerBuilder {
     fn from(config: ConsumerConfig) -> ConsumerBuilder {
-        let mut builder = ConsumerBuilder::default()
+        let builder = Consumer::builder()
             .redis_server(config.common.redis)
             .group(config.common.keys.group)
             .concurrency(config.concurrency)
             .prefetch(config.prefetch)
             .handler_timeout(config.handler_timeout)
             .result_maxlen(config.result_maxlen)
-            .handler(stamp);
+            .listen(&config.listen);
         // The default id is the listen address; with port 0 that is known only once it listens.
-        if config.consumer_id != config.listen {
-            builder = builder.consumer_id(config.consumer_id);
-        }
-        if let Some(address) = config.common.metrics_addr {
-            builder = builder.metrics_addr(address);
-        }
-        builder.listen(config.listen)
+        if config.consumer_id == config.listen { builder } else { builder.consumer_id(config.consumer_id) }
     }
 }

@@ -66,8 +66,9 @@ fn gated() -> (crossbeam_channel::Sender<()>, impl oncecast::Handler) {
 #[test]
 fn a_message_is_recorded_removed_and_acknowledged() {
     let redis = redis_server();
-    let consumer =
-        RunningConsumer::start(consumer_of(&redis).consumer_id("c0").prefetch(8).handler(oncecast::consumer::stamp));
+    let consumer = RunningConsumer::start(
+        consumer_of(&redis).consumer_id("c0").prefetch(8).handler(oncecast::programs::consumer::stamp),
+    );
     elect(&redis, 5);
     let mut peer = ScriptedDispatcher::connect(consumer.address);
     peer.send(&[Frame::Lead { epoch: Epoch(5), group: "messages" }]);
@@ -96,19 +97,19 @@ fn a_message_is_recorded_removed_and_acknowledged() {
             vec!["payload=plain", "consumer_id=c0"],
         ]
     );
-    assert_eq!((consumer.stats.received.get(), consumer.stats.recorded.get()), (3, 3));
+    assert_eq!((consumer.stats.received(), consumer.stats.recorded()), (3, 3));
     consumer.stop();
 }
 
 #[test]
 fn what_is_not_pending_is_acknowledged_and_not_stored() {
     let redis = redis_server();
-    let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::consumer::stamp));
+    let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "late")]);
     peer.expect_acks(&[1]);
     assert!(entries(&redis).is_empty());
-    assert_eq!(consumer.stats.dropped.get(), 1);
+    assert_eq!(consumer.stats.dropped(), 1);
 }
 
 /// As when somebody has deleted the set of pending messages.
@@ -125,7 +126,7 @@ fn first_deliveries_that_are_not_pending_are_told_of_once_and_then_in_sum() {
     peer.expect_acks(&[1]);
     let line =
         program.wait_for_line("event=not-pending count=1 example=0000000000000001 ", DEADLINE).expect("it tells");
-    assert!(line.contains("level=warn") && line.contains("--redis-url"), "{line}");
+    assert!(line.contains("level=warn") && line.contains("Redis URL"), "{line}");
     for id in 2..=500 {
         peer.send(&[process(id, "gone")]);
     }
@@ -170,14 +171,14 @@ fn the_higher_epoch_rules_and_inherits_what_is_in_hand() {
     permits.send(()).expect("handlers live");
     new.expect_acks(&[1]);
     assert_eq!(entries(&redis), [["body=one"]]);
-    assert_eq!((consumer.stats.received.get(), consumer.stats.ruling_epoch()), (1, 6));
-    wait_until("both to be counted", || (consumer.stats.stale.get() == 2).then_some(()));
+    assert_eq!((consumer.stats.received(), consumer.stats.ruling_epoch()), (1, 6));
+    wait_until("both to be counted", || (consumer.stats.stale() == 2).then_some(()));
 }
 
 #[test]
 fn a_replaced_leader_that_has_nothing_to_send_is_told_as_well() {
     let redis = redis_server();
-    let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::consumer::stamp));
+    let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
     let mut old = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     let _new = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     old.expect_error(6);
@@ -233,7 +234,7 @@ fn a_handler_past_its_time_is_no_longer_reported_and_its_late_result_counts() {
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 1, "slow");
     peer.send(&[process(1, "slow")]);
-    wait_until("it to be given up", || (consumer.stats.timed_out.get() == 1).then_some(()));
+    wait_until("it to be given up", || (consumer.stats.timed_out() == 1).then_some(()));
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     permits.send(()).expect("handlers live");
     next.expect_acks(&[1]);
@@ -268,7 +269,7 @@ fn failures_say_when_to_deliver_again_and_why() {
     peer.expect_acks(&[7]);
     assert_eq!(entries(&redis), [["delivery=3"]]);
     let stats = &consumer.stats;
-    assert_eq!((stats.retried.get(), stats.rejected.get(), stats.panicked.get()), (5, 1, 1));
+    assert_eq!((stats.retried(), stats.rejected(), stats.panicked()), (5, 1, 1));
 }
 
 #[test]
@@ -286,7 +287,7 @@ fn a_failure_that_nobody_hears_is_told_to_the_next_leader() {
     drop(peer);
     wait_until("the connection to be gone", || (consumer.stats.ruling_epoch() == 0).then_some(()));
     permits.send(()).expect("handlers live");
-    wait_until("it to fail", || (consumer.stats.retried.get() == 1).then_some(()));
+    wait_until("it to fail", || (consumer.stats.retried() == 1).then_some(()));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[1]);
     assert_eq!(peer.next(), "NACK 1 0 no luck");
     wait_until("nothing to be in hand", || (consumer.stats.held() == 0).then_some(()));
@@ -310,7 +311,8 @@ fn more_than_the_prefetch_costs_the_connection() {
 #[test]
 fn garbage_closes_its_own_socket_and_nothing_else() {
     let redis = redis_server();
-    let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(100).handler(oncecast::consumer::stamp));
+    let consumer =
+        RunningConsumer::start(consumer_of(&redis).prefetch(100).handler(oncecast::programs::consumer::stamp));
     let mut ruler = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     let lead = |epoch| Frame::Lead { epoch: Epoch(epoch), group: "messages" }.to_vec();
     let binary = |bytes: &[u8]| Message::binary(bytes.to_vec());
@@ -335,11 +337,11 @@ fn garbage_closes_its_own_socket_and_nothing_else() {
         peer.send_message(message);
         peer.expect_error(code);
     }
-    wait_until("all to be counted", || (consumer.stats.bad_frames.get() == count).then_some(()));
+    wait_until("all to be counted", || (consumer.stats.bad_frames() == count).then_some(()));
     for not_even_websocket in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], b""] {
         ScriptedDispatcher::raw(consumer.address, not_even_websocket);
     }
-    wait_until("strangers to be counted", || (consumer.stats.strangers.get() == 3).then_some(()));
+    wait_until("strangers to be counted", || (consumer.stats.strangers() == 3).then_some(()));
     pend(&redis, 1, "x");
     ruler.send(&[process(1, "x")]);
     ruler.expect_acks(&[1]);
@@ -347,13 +349,13 @@ fn garbage_closes_its_own_socket_and_nothing_else() {
     ruler.send_message(Message::binary(b"\x01\x00\0\0\0\x05short".to_vec()));
     ruler.expect_error(4);
     ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]).send(&[process(2, "x")]);
-    wait_until("it to be dropped", || (consumer.stats.dropped.get() == 1).then_some(()));
+    wait_until("it to be dropped", || (consumer.stats.dropped() == 1).then_some(()));
 }
 
 #[test]
 fn silent_strangers_do_not_keep_a_dispatcher_out() {
     let redis = redis_server();
-    let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::consumer::stamp));
+    let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
     let mut ruler = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     let silent: Vec<_> =
         (0..100).map(|_| std::net::TcpStream::connect(consumer.address).expect("it listens")).collect();
@@ -361,7 +363,7 @@ fn silent_strangers_do_not_keep_a_dispatcher_out() {
     next.send(&[process(1, "x")]);
     next.expect_acks(&[1]);
     ruler.expect_error(6);
-    assert!(consumer.stats.strangers.get() >= 100 - 64);
+    assert!(consumer.stats.strangers() >= 100 - 64);
     drop(silent);
 }
 
@@ -410,7 +412,8 @@ fn a_stopped_and_continued_program_keeps_its_connections() {
 #[test]
 fn results_survive_a_restart_of_redis() {
     let mut redis = lasting_redis_server();
-    let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(600).handler(oncecast::consumer::stamp));
+    let consumer =
+        RunningConsumer::start(consumer_of(&redis).prefetch(600).handler(oncecast::programs::consumer::stamp));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     let ids: Vec<u64> = (1..=500).collect();
     ids.iter().for_each(|id| pend(&redis, *id, "x"));
@@ -429,8 +432,8 @@ fn results_survive_a_restart_of_redis() {
 fn it_starts_without_redis() {
     let mut redis = lasting_redis_server();
     redis.kill().expect("it is ours");
-    let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::consumer::stamp));
-    wait_until("the trouble to be seen", || (consumer.stats.redis_errors.get() > 0).then_some(()));
+    let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
+    wait_until("the trouble to be seen", || (consumer.stats.redis_errors() > 0).then_some(()));
     redis.start_again().expect("it starts again");
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "x")]);
@@ -575,7 +578,7 @@ fn leadership_moves_to_and_fro_and_every_message_is_recorded_once() {
     distinct.sort();
     distinct.dedup();
     assert_eq!((distinct.len() as u64, pending(&redis)), (LEADERS * EACH, 0));
-    assert_eq!((entries(&redis).len() as u64, consumer.stats.recorded.get()), (LEADERS * EACH, LEADERS * EACH));
+    assert_eq!((entries(&redis).len() as u64, consumer.stats.recorded()), (LEADERS * EACH, LEADERS * EACH));
 }
 
 #[test]
@@ -640,7 +643,7 @@ fn a_consumer_whose_handlers_are_all_given_up_hands_back_what_is_queued_and_retu
     again.send(&[process(2, "x"), process(3, "x"), process(4, "x")]);
     again.expect_acks(&[2, 3, 4]);
     assert!(consumer.stats.ready().is_ok());
-    assert_eq!((entries(&redis).len(), pending(&redis), consumer.stats.handed_back.get()), (4, 0, 3));
+    assert_eq!((entries(&redis).len(), pending(&redis), consumer.stats.handed_back()), (4, 0, 3));
 }
 
 /// It reaches the leader and not Redis: it keeps what it has begun, hands back the rest, and takes nothing more.
@@ -729,23 +732,11 @@ fn handlers_that_wait_for_redis_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_consumer_that_cannot_serve_its_metrics_does_not_serve_dispatchers_either() {
+fn a_program_that_cannot_serve_its_metrics_does_not_serve_dispatchers_either() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let metrics_addr = taken.local_addr().expect("bound").to_string();
-    let builder = Consumer::builder().redis_url("redis://127.0.0.1:1").listen("127.0.0.1:0").consumer_id("c0");
-    let handler_lives = Arc::new(());
-    let handlers_own = handler_lives.clone();
-    let handler = move |_: &Delivery<'_>| {
-        let _ = &handlers_own;
-        Ok(Outcome::new())
-    };
-    let consumer = builder.metrics_addr(&metrics_addr).handler(handler).bind().expect("a free port");
-    let address = consumer.local_addr();
-    let error = consumer.run().expect_err("its address is in use").to_string();
-    assert!(error.contains("--metrics-addr") && error.contains(&metrics_addr), "{error}");
-    // Whoever embeds the library goes on: nothing may be left that takes messages or runs handlers.
-    expect_refused(address);
-    assert_eq!(Arc::strong_count(&handler_lives), 1, "handler threads are left");
+    let program = program(&["--listen", "127.0.0.1:0", "--metrics-addr", &metrics_addr]);
+    expect_end(program, 1, &["--metrics-addr", &metrics_addr]);
 }
 
 #[test]
@@ -753,9 +744,9 @@ fn the_wrong_password_is_told_and_not_fatal() {
     let redis = redis_server();
     let url = format!("redis://:wrong@127.0.0.1:{}", redis.port());
     let consumer = RunningConsumer::start(
-        Consumer::builder().redis_url(url).listen("127.0.0.1:0").handler(oncecast::consumer::stamp),
+        Consumer::builder().redis_url(url).listen("127.0.0.1:0").handler(oncecast::programs::consumer::stamp),
     );
-    wait_until("the trouble to be seen", || (consumer.stats.redis_errors.get() >= 3).then_some(()));
+    wait_until("the trouble to be seen", || (consumer.stats.redis_errors() >= 3).then_some(()));
     // Nor does it take work whose results it can't record.
     elect(&redis, 5);
     let mut peer = ScriptedDispatcher::connect(consumer.address);

@@ -21,7 +21,7 @@ const UPGRADE: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nS
 
 fn consumer_of(redis: &RedisServer) -> RunningConsumer {
     let builder = Consumer::builder().redis_url(redis.url()).listen("127.0.0.1:0").prefetch(256);
-    RunningConsumer::start(builder.handler(oncecast::consumer::stamp))
+    RunningConsumer::start(builder.handler(oncecast::programs::consumer::stamp))
 }
 
 /// The program, and where it listens.
@@ -84,7 +84,7 @@ fn whoever_speaks_http_is_told_what_this_port_is() {
         assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")) && text.contains(part), "{answer}");
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", text.len())), "{answer}");
     }
-    assert_eq!(consumer.stats.strangers.get(), 5);
+    assert_eq!(consumer.stats.strangers(), 5);
     let _leader = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
 }
 
@@ -161,7 +161,7 @@ fn storm(lead: impl Fn(u64) -> (u64, String) + Sync) {
         work(&redis, &mut next, first + 700);
         first += 1_400;
     });
-    assert_eq!(consumer.stats.recorded.get(), first - 1_001 + 700);
+    assert_eq!(consumer.stats.recorded(), first - 1_001 + 700);
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Fixture {
     /// How many were recorded, by script and dropped.
     fn figures(&self) -> (u64, u64, u64) {
         let stats = &self.consumer.stats;
-        (stats.recorded.get(), stats.scripted.get(), stats.dropped.get())
+        (stats.recorded(), stats.scripted(), stats.dropped())
     }
 
     fn results(&self) -> u64 {
@@ -120,7 +120,7 @@ fn a_later_delivery_is_looked_up_and_its_count_cleared() {
 #[test]
 fn first_deliveries_that_are_not_pending_are_counted_unless_the_recall_explains_it() {
     let mut f = fixture(redis_server());
-    let counted = |f: &Fixture| f.consumer.stats.not_pending.get();
+    let counted = |f: &Fixture| f.consumer.stats.not_pending();
     // Another consumer had it as well.
     recall(&f.redis, 5, 2);
     f.hand_over(2, 1);
@@ -142,7 +142,7 @@ fn first_deliveries_that_are_not_pending_are_counted_unless_the_recall_explains_
     f.hand_over(5, 1);
     f.remove(5);
     f.finish(5);
-    assert_eq!((f.figures(), counted(&f), f.consumer.stats.breaches.get()), ((1, 1, 4), 2, 0));
+    assert_eq!((f.figures(), counted(&f), f.consumer.stats.breaches()), ((1, 1, 4), 2, 0));
 }
 
 /// The reply to the step that recorded it got lost: that it is not pending at the next attempt is our own doing.
@@ -170,7 +170,7 @@ fn what_a_consumer_may_have_recorded_itself_is_not_counted() {
         f.leader.expect_acks(&[id]);
         run_on::<()>(&f.redis, &["DEL", "messages:recall"]);
     }
-    assert_eq!((f.figures(), f.consumer.stats.not_pending.get()), ((1, 1, 2), 0));
+    assert_eq!((f.figures(), f.consumer.stats.not_pending()), ((1, 1, 2), 0));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn what_was_in_hand_when_the_connection_was_lost_is_looked_up() {
         f.finish(id);
     }
     let (recorded, scripted, dropped) = f.figures();
-    assert_eq!((recorded, dropped, f.results(), f.consumer.stats.breaches.get()), (3, 1, 3, 0));
+    assert_eq!((recorded, dropped, f.results(), f.consumer.stats.breaches()), (3, 1, 3, 0));
     // The first of them is looked up as well if the loss was noticed before the transaction: then nothing explains that
     // message 2 was not pending.
     assert!(scripted <= 2, "{scripted} were looked up");
@@ -241,7 +241,7 @@ fn a_breach_is_counted_and_what_follows_it_is_looked_up_until_something_is_pendi
     // Nobody may do this without a recall.
     f.remove(2);
     f.finish(2);
-    let counted = |f: &Fixture| (f.consumer.stats.breaches.get(), f.consumer.stats.not_pending.get());
+    let counted = |f: &Fixture| (f.consumer.stats.breaches(), f.consumer.stats.not_pending());
     assert_eq!(counted(&f), (1, 1));
     f.hand_over(3, 1);
     f.remove(3);
@@ -266,7 +266,7 @@ fn a_connection_that_makes_up_its_messages_records_nothing() {
     }
     let stats = &f.consumer.stats;
     assert_eq!((f.figures(), f.results()), ((1, 1, 3), 1));
-    assert_eq!((stats.not_pending.get(), stats.breaches.get()), (3, 0));
+    assert_eq!((stats.not_pending(), stats.breaches()), (3, 0));
 }
 
 #[test]
@@ -293,8 +293,8 @@ fn under_load_only_the_first_batch_of_a_connection_is_looked_up() {
     }
     leader.expect_acks(&ids);
     let stats = &consumer.stats;
-    assert_eq!((stats.recorded.get(), stats.dropped.get(), stats.breaches.get()), (20 * BATCH, 0, 0));
-    assert!((1..=BATCH).contains(&stats.scripted.get()), "{} were looked up", stats.scripted.get());
+    assert_eq!((stats.recorded(), stats.dropped(), stats.breaches()), (20 * BATCH, 0, 0));
+    assert!((1..=BATCH).contains(&stats.scripted()), "{} were looked up", stats.scripted());
 }
 
 #[test]
@@ -304,11 +304,11 @@ fn a_result_that_redis_refuses_in_a_transaction_is_not_lost() {
     run_on::<()>(&f.redis, &["SET", "messages:processed", "mine"]);
     f.hand_over(2, 1);
     f.permits.send(()).expect("the handler waits");
-    wait_until("the trouble to be seen", || (f.consumer.stats.redis_errors.get() > 0).then_some(()));
+    wait_until("the trouble to be seen", || (f.consumer.stats.redis_errors() > 0).then_some(()));
     assert_eq!(run_on::<u64>(&f.redis, &["ZCARD", "messages:pending"]), 1, "its message is put back");
     run_on::<()>(&f.redis, &["DEL", "messages:processed"]);
     f.leader.expect_acks(&[2]);
-    assert_eq!((f.results(), f.consumer.stats.breaches.get()), (1, 0));
+    assert_eq!((f.results(), f.consumer.stats.breaches()), (1, 0));
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn a_watch_that_fails_at_first_is_set_later() {
     f.hand_over(4, 1);
     f.remove(4);
     f.finish(4);
-    assert_eq!((f.figures(), f.consumer.stats.breaches.get()), ((3, 3, 1), 0));
+    assert_eq!((f.figures(), f.consumer.stats.breaches()), ((3, 3, 1), 0));
 }
 
 /// A stranger that knows the epoch hands over what the leader has handed to another consumer, which would record it without
@@ -367,5 +367,5 @@ fn what_a_stranger_hands_over_is_not_recorded_again_by_who_has_it_from_the_leade
     stranger.send(&[Frame::Process { id: MessageId(2), delivery: 1, body: b"x" }]);
     stranger.expect_acks(&[2]);
     f.finish(2);
-    assert_eq!((f.results(), f.consumer.stats.breaches.get(), f.consumer.stats.dropped.get()), (2, 0, 1));
+    assert_eq!((f.results(), f.consumer.stats.breaches(), f.consumer.stats.dropped()), (2, 0, 1));
 }

@@ -21,7 +21,7 @@ use crate::support::{
 const ANSWER_LIMIT: Duration = Duration::from_millis(2_500);
 
 fn consumer_at(url: &str) -> ConsumerBuilder {
-    Consumer::builder().redis_url(url).listen("127.0.0.1:0").handler(oncecast::consumer::stamp)
+    Consumer::builder().redis_url(url).listen("127.0.0.1:0").handler(oncecast::programs::consumer::stamp)
 }
 
 /// What LEAD with this epoch is answered with, in time.
@@ -62,18 +62,18 @@ fn assert_nothing_is_handed_to(redis: &RedisServer, consumer_url: &str, place: &
     wait_until_in_sync(connection, 1);
     assert_eq!(publish(connection, "m", 0..10), 1);
     let line = dispatcher.wait_for_line("event=consumer-unreachable", DEADLINE).expect("it is refused");
-    for part in [place, "messages:epoch is not there", "--redis-url"] {
+    for part in [place, "messages:epoch is not there", "Redis URL"] {
         assert!(line.contains(part), "no {part} in {line}");
     }
-    wait_until("it to try again", || (consumer.stats.unconfirmed.get() >= 3).then_some(()));
-    assert_eq!((consumer.stats.received.get(), consumer.stats.ruling_epoch()), (0, 0));
+    wait_until("it to try again", || (consumer.stats.unconfirmed() >= 3).then_some(()));
+    assert_eq!((consumer.stats.received(), consumer.stats.ruling_epoch()), (0, 0));
     wait_until("all messages to be pending", || (state(connection) == (10, 0, 0)).then_some(()));
     // One that was given the right place takes its port, and all is well.
     let address = consumer.address;
     consumer.stop();
     let right = RunningConsumer::start(consumer_at(&redis.url()).listen(address.to_string()));
     wait_until("all to be recorded", || (state(connection) == (0, 10, 0)).then_some(()));
-    assert_eq!(right.stats.unconfirmed.get(), 0);
+    assert_eq!(right.stats.unconfirmed(), 0);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_forged_epoch_is_refused_and_the_true_leader_goes_on() {
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     deliver(&mut next, 30);
     leader.expect_error(6);
-    assert_eq!(consumer.stats.unconfirmed.get(), 23);
+    assert_eq!(consumer.stats.unconfirmed(), 23);
 }
 
 /// Redis came back with an older clock, or was emptied: who is elected then would be refused for ever.
@@ -157,7 +157,7 @@ fn while_redis_is_away_a_leader_is_put_off() {
     let first = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     elect(&redis, 6);
     redis.kill().expect("it is ours");
-    assert_refused(&answer(consumer.address, 6), 9, &["epoch 6", "--redis-url"]);
+    assert_refused(&answer(consumer.address, 6), 9, &["epoch 6", "Redis URL"]);
     assert_refused(&answer(consumer.address, 4), 9, &["epoch 4"]);
     // What it has seen it has seen.
     drop(first);
@@ -169,7 +169,7 @@ fn while_redis_is_away_a_leader_is_put_off() {
     redis.start_again().expect("it starts again");
     elect(&redis, 7);
     assert_eq!(answer(consumer.address, 7), "READY");
-    assert_eq!((consumer.stats.unconfirmed.get(), consumer.stats.bad_frames.get()), (1, 0));
+    assert_eq!((consumer.stats.unconfirmed(), consumer.stats.bad_frames()), (1, 0));
 }
 
 /// A Redis that takes connections and says nothing holds up whoever names a new epoch, for less time than a dispatcher
@@ -210,7 +210,7 @@ fn whatever_else_the_key_holds_is_no_epoch() {
         (huge.as_str(), &format!("holds \"{}\"…, which is no epoch", &huge[..64])),
     ] {
         run_on::<()>(&redis, &["SET", "messages:epoch", value]);
-        assert_refused(&answer(consumer.address, 5), 6, &[shown, "--redis-url"]);
+        assert_refused(&answer(consumer.address, 5), 6, &[shown, "Redis URL"]);
     }
     run_on::<()>(&redis, &["DEL", "messages:epoch"]);
     run_on::<()>(&redis, &["RPUSH", "messages:epoch", "5"]);
@@ -286,5 +286,5 @@ fn the_connection_for_questions_is_kept() {
     proxy.cut();
     elect(&redis, 20);
     assert_eq!(answer(consumer.address, 20), "READY");
-    assert_eq!(consumer.stats.unconfirmed.get(), 0);
+    assert_eq!(consumer.stats.unconfirmed(), 0);
 }

@@ -170,7 +170,7 @@ fn work_in_hand_is_not_run_again_when_leadership_moves() {
     // In the other order: a new leader that knew nothing would hand each message to the other consumer.
     let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
-    let received = || consumers.iter().map(|consumer| consumer.stats.received.get()).sum::<u64>();
+    let received = || consumers.iter().map(|consumer| consumer.stats.received()).sum::<u64>();
     let ruled_by = |epoch: Epoch| consumers.iter().all(|consumer| consumer.stats.ruling_epoch() == epoch.0);
 
     let mut first = dispatcher(&cluster, "d0", &addresses, "");

@@ -4,16 +4,16 @@ use std::thread;
 
 use super::settings::SlowConfig;
 use crate::base::error::Result;
-use crate::consumer::{ConsumerBuilder, Delivery, stamp};
-use crate::programs;
+use crate::consumer::Delivery;
+use crate::process::supervision::Supervisor;
+use crate::programs::consumer::{serve, stamp};
 
 /// Runs the consumer until it is asked to stop.
 pub(crate) fn run(config: SlowConfig) -> Result<()> {
-    let log_level = config.consumer.common.log_level;
     let takes = config.handler_takes;
-    let builder = ConsumerBuilder::from(config.consumer).handler(move |delivery: &Delivery<'_>| {
+    let handler = move |delivery: &Delivery<'_>| {
         thread::sleep(takes);
         stamp(delivery)
-    });
-    programs::consumer::serve(builder, log_level)
+    };
+    serve(config.consumer, handler, Supervisor::unnoticed())
 }

@@ -21,18 +21,18 @@ use tungstenite::error::CapacityError;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 
-mod writer;
-
-use self::writer::Writer;
-use super::desk::{Claim, Desk, LinkId, Refusal, outlived};
-use super::epochs::Epochs;
-use super::handshake::{self, Failed};
-use super::inlet::{Inlet, MAX_SMALL_BYTES, Permits};
-use super::outbox::{MAX_OUTBOX_BYTES, Outbox};
-use super::refusals::{Example, Kind, Refusals, Shown};
-use super::server::Regulars;
-use super::socket::Socket;
+use super::common::{Common, LINGER};
+use super::writer::Writer;
 use crate::base::id::Epoch;
+use crate::base::log_context;
+use crate::consumer::desk::{Claim, Desk, outlived};
+use crate::consumer::handshake::{self, Failed};
+use crate::consumer::inlet::{Inlet, MAX_SMALL_BYTES};
+use crate::consumer::outbox::{MAX_OUTBOX_BYTES, Outbox};
+use crate::consumer::peer::{LinkId, Refusal};
+use crate::consumer::refusals::{Example, Kind, Shown};
+use crate::consumer::socket::Socket;
+use crate::net::Reader;
 use crate::wire::{self, ErrorCode, Frame};
 
 /// How long a peer may take from its connection to its LEAD.
@@ -41,27 +41,15 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const ALIVE_LIMIT: Duration = Duration::from_millis(500);
 /// The largest WebSocket message whose bodies are not copied: what dispatchers send together, about.
 const SHARED_BYTES: usize = 256 << 10;
-/// How long a closed connection waits for its peer to close, too.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// What all connections share.
-pub(super) struct Common {
-    pub(super) desk: Arc<Desk>,
-    pub(super) epochs: Arc<Epochs>,
-    pub(super) refusals: Refusals,
-    pub(super) permits: Permits,
-    pub(super) regulars: Regulars,
-}
-
 /// See the module's text.
-pub(super) struct Link {
-    pub(super) id: LinkId,
-    pub(super) peer: SocketAddr,
-    pub(super) socket: Socket,
-    pub(super) outbox: Arc<Outbox>,
+pub(in crate::consumer) struct DispatcherLink {
+    pub(in crate::consumer) id: LinkId,
+    pub(in crate::consumer) peer: SocketAddr,
+    pub(in crate::consumer) socket: Socket,
+    pub(in crate::consumer) outbox: Arc<Outbox>,
     /// Set once the peer has said LEAD.
-    pub(super) greeted: Arc<AtomicBool>,
-    pub(super) common: Arc<Common>,
+    pub(in crate::consumer) greeted: Arc<AtomicBool>,
+    pub(in crate::consumer) common: Arc<Common>,
 }
 
 /// Why a connection ends.
@@ -78,18 +66,20 @@ impl From<Refusal> for End {
     }
 }
 
-impl Link {
+impl DispatcherLink {
     /// Serves the connection until it ends.
-    pub(super) fn run(mut self) {
-        self.serve();
-        // The server holds the socket, too: letting go of ours does not close it.
+    pub(in crate::consumer) fn run(self, reader: Reader) {
+        log_context::enter(&self.common.lane.context);
+        self.serve(reader);
+        // The server holds the socket, too: dropping ours does not close it.
         self.socket.shutdown();
     }
 
-    fn serve(&mut self) {
-        let mut inlet = Inlet::new(self.socket.clone(), Instant::now() + GREETING_TIMEOUT, self.common.permits.clone());
+    fn serve(&self, reader: Reader) {
+        let deadline = Instant::now() + GREETING_TIMEOUT;
+        let mut inlet = Inlet::new(reader, self.socket.clone(), deadline, self.common.permits.clone());
         if let Err(failed) = handshake::accept(&mut inlet) {
-            return self.turn_away(failed);
+            return self.turn_away(inlet, failed);
         }
         let mut reader = WebSocket::from_raw_socket(inlet, Role::Server, Some(limits(MAX_SMALL_BYTES)));
         let (reading, reader_ended) = bounded(0);
@@ -108,7 +98,7 @@ impl Link {
             Err(error) => End::Gone(format!("starting a thread: {error}")),
         };
         // What it has half received is of no use any more.
-        drop(reader);
+        let mut reader = reader.into_inner().into_reader();
         self.goodbye(&end);
         drop(reading);
         if let Ok(writer) = writer
@@ -116,11 +106,11 @@ impl Link {
         {
             warn!("event=bug thread=write-{} problem=panicked", self.id);
         }
-        self.socket.linger(LINGER);
+        reader.linger(Instant::now() + LINGER, usize::MAX);
     }
 
-    /// Ends a connection whose handshake was none.
-    fn turn_away(&self, failed: Failed) {
+    /// Ends a connection whose handshake failed.
+    fn turn_away(&self, inlet: Inlet, failed: Failed) {
         self.outbox.close(None);
         self.desk().stats().strangers.add(1);
         match failed {
@@ -131,7 +121,7 @@ impl Link {
                     rejection.text,
                 );
                 self.socket.finish_writing();
-                self.socket.linger(LINGER);
+                inlet.into_reader().linger(Instant::now() + LINGER, usize::MAX);
             }
             // As of whoever looks if the port is open.
             Failed::Gone(_, 0) if !self.socket.is_read_no_more() => {
@@ -150,7 +140,7 @@ impl Link {
     }
 
     fn desk(&self) -> &Desk {
-        &self.common.desk
+        &self.common.lane.desk
     }
 
     /// Reads and obeys until the connection ends: the link's main loop.
@@ -202,7 +192,7 @@ impl Link {
                     reader.set_config(|config| *config = limits(wire::MAX_WS_MESSAGE_BYTES));
                     reader.get_mut().trust();
                     self.common.regulars.add(self.peer.ip());
-                    crate::process::log::set_role("consumer", epoch);
+                    self.common.lane.note_ruler(epoch);
                     let example = format_args!("peer={} ruling_epoch={epoch} held={held}", self.peer);
                     self.common.refusals.note(Kind::Rules, example, Instant::now());
                 }
@@ -228,8 +218,8 @@ impl Link {
         let desk = self.desk();
         match desk.claim(epoch, group)? {
             Claim::Known => {}
-            Claim::Higher => self.common.epochs.confirm(epoch)?,
-            Claim::Lower(seen) => return Err(self.common.epochs.refuse_lower(epoch, seen)),
+            Claim::Higher => self.common.lane.epochs.confirm(epoch)?,
+            Claim::Lower(seen) => return Err(self.common.lane.epochs.refuse_lower(epoch, seen)),
         }
         if let Some((rival, outbox)) = desk.rival(epoch) {
             if outbox.answers(ALIVE_LIMIT) {

@@ -10,7 +10,7 @@ use std::fmt;
 use serde_core::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::handler::{Delivery, HandlerError, Outcome};
+use crate::consumer::{Delivery, HandlerError, Outcome};
 use crate::ledger::{MAX_RESULT_FIELDS, Words};
 
 const RANDOM_PROPERTY: &str = "random_property";
@@ -28,9 +28,9 @@ pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
 
 /// What is recorded of a payload itself: the members of a JSON object, or else the whole in the field `payload`. The audit
 /// reads ids by it, too.
-pub(crate) fn outcome_of(payload: &[u8]) -> Outcome {
+pub fn outcome_of(payload: &[u8]) -> Outcome {
     let whole = || ["payload".as_bytes(), payload].into_iter().collect();
-    Outcome { fields: object_fields(payload).unwrap_or_else(whole) }
+    Outcome::from_words(object_fields(payload).unwrap_or_else(whole))
 }
 
 /// The members of a JSON object; `None` if the payload is none, or has more than one result may hold.
@@ -149,12 +149,12 @@ mod tests {
 
     use super::*;
     use crate::base::id::MessageId;
+    use crate::base::text::beginning;
 
     /// The fields as `name=value`, without the random one.
     fn fields(payload: impl AsRef<[u8]>) -> Vec<String> {
         let payload = payload.as_ref();
-        let outcome =
-            stamp(&Delivery { id: MessageId(7), number: 1, payload, consumer_id: "c0" }).expect("never fails");
+        let outcome = stamp(&Delivery::new(MessageId(7), 1, payload, "c0")).expect("never fails");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut fields: Vec<_> = outcome.fields().map(|(name, value)| (text(name), text(value))).collect();
         let random = fields.remove(fields.len() - 2);
@@ -192,7 +192,7 @@ mod tests {
         for payload in ["", "hello", "[1,2]", "17", "\"text\"", "null", "{\"a\":1} x", "{\"a\":", r#"{"a":"\ud800"}"#] {
             assert_eq!(fields(payload), [format!("payload={payload}"), "consumer_id=c0".into()]);
         }
-        let outcome = stamp(&Delivery { id: MessageId(7), number: 1, payload: b"\0\xff", consumer_id: "c0" });
+        let outcome = stamp(&Delivery::new(MessageId(7), 1, b"\0\xff", "c0"));
         assert_eq!(outcome.expect("never fails").fields().next(), Some((&b"payload"[..], &b"\0\xff"[..])));
     }
 
@@ -225,8 +225,8 @@ mod tests {
         ) {
             let members: Vec<_> = members.iter().map(|(name, value)| format!(" \"{name}\" : {value}")).collect();
             let mut object = format!("{{{}}}", members.join(","));
-            object.truncate(object.floor_char_boundary(object.len() - cut));
-            let delivery = Delivery { id: MessageId(7), number: 1, payload: object.as_bytes(), consumer_id: "c0" };
+            object.truncate(beginning(&object, object.len() - cut).len());
+            let delivery = Delivery::new(MessageId(7), 1, object.as_bytes(), "c0");
             let recorded = stamp(&delivery).expect("never fails");
             for field in ["message_id", "payload", "a", "b"] {
                 let id = recorded.fields().find(|(name, _)| *name == field.as_bytes()).map(|(_, id)| id.to_vec());

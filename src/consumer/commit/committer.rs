@@ -1,0 +1,122 @@
+//! The committer's thread, as its owner sees it.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::warn;
+
+use super::recorder::{Finished, Recorder};
+use crate::base::log_context::{self, Context};
+use crate::consumer::desk::Desk;
+use crate::consumer::error::{Error, Result};
+use crate::ledger::Ledger;
+
+/// The committer's thread. It ends when the last sender of commits is gone, or when told to give up.
+pub(in crate::consumer) struct Committer {
+    /// Dropped: give up what Redis does not take.
+    patience: Sender<()>,
+    ended: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Committer {
+    pub(in crate::consumer) fn start(
+        ledger: Ledger,
+        result_maxlen: u64,
+        desk: Arc<Desk>,
+        context: &Context,
+        commits: Receiver<Finished>,
+    ) -> Result<Committer> {
+        let (patience, impatience) = bounded(0);
+        let (alive, ended) = bounded(0);
+        let recorder = Recorder::new(ledger, result_maxlen, desk, commits, impatience);
+        let context = context.clone();
+        let thread = thread::Builder::new()
+            .name("commit".to_owned())
+            .spawn(move || {
+                log_context::enter(&context);
+                let desk = recorder.desk.clone();
+                recorder.run();
+                desk.stats().committer.rest();
+                drop(alive);
+            })
+            .map_err(Error::start("starting the committer's thread"))?;
+        Ok(Committer { patience, ended, thread })
+    }
+
+    /// Disconnected once the thread has ended.
+    pub(in crate::consumer) fn ended(&self) -> &Receiver<()> {
+        &self.ended
+    }
+
+    /// Lets it finish what it has; after `limit` it gives up. Says whether it could be joined.
+    pub(in crate::consumer) fn join(self, limit: Duration) -> bool {
+        // Nothing is ever sent: this waits for the sender to go.
+        let _ = self.ended.recv_timeout(limit);
+        drop(self.patience);
+        let ended = self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
+        if ended && self.thread.join().is_err() {
+            warn!("event=bug thread=commit problem=panicked");
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::recorder::REPLY_TIMEOUT;
+    use super::*;
+    use crate::base::id::{Epoch, MessageId};
+    use crate::consumer::desk::Terms;
+    use crate::ledger::{Command, Commit, Payload};
+
+    #[test]
+    fn it_gives_up_although_somebody_may_yet_send_something() {
+        // As when a handler hangs: its thread keeps its sender for ever.
+        let (stuck, commits) = bounded(1);
+        let port = crate::lab::ports::free_port().expect("a free port");
+        let server = crate::ledger::Server::parse(&format!("redis://127.0.0.1:{port}")).expect("a URL");
+        let keys = Arc::new(crate::ledger::Keys::new("g"));
+        let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
+        let ledger = Ledger::new(server, keys, REPLY_TIMEOUT);
+        let committer = Committer::start(ledger, 0, desk, &Context::of_process(), commits).expect("a thread");
+        assert!(committer.join(Duration::from_millis(200)), "it was left behind");
+        drop(stuck);
+    }
+
+    /// A stream that is full in the middle of a batch: what was recorded before is no longer pending when it is tried again.
+    #[test]
+    fn what_was_recorded_before_a_refusal_is_nothing_to_wonder_at() {
+        let redis = crate::lab::RedisServer::start(crate::lab::RedisOptions::default()).expect("a private Redis");
+        let mut admin = crate::ledger::Connection::new(redis.server(), REPLY_TIMEOUT);
+        let mut run = |words: &[&str]| admin.query("testing", Command::of(words)).expect("redis answers");
+        for id in ["1", "2"] {
+            run(&["ZADD", "g:pending", id, &format!("{id:0>16}:x")]);
+        }
+        run(&["XADD", "g:processed", "18446744073709551615-18446744073709551614", "a", "b"]);
+        let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
+        let (finished, commits) = bounded(2);
+        let share = crate::base::budget::Budget::new(1_000);
+        for id in [1, 2] {
+            let fields = ["message_id", "m"].into_iter().collect();
+            let commit = Commit { id: MessageId(id), fields };
+            let (payload, _share) = (Payload::copy_from_slice(b"x"), share.take(1));
+            let one = Finished { commit, payload, number: 1, epoch: Epoch(1), link: 1, _share };
+            finished.send(one).expect("there is room");
+        }
+        let ledger = Ledger::new(redis.server(), Arc::new(crate::ledger::Keys::new("g")), REPLY_TIMEOUT);
+        let committer = Committer::start(ledger, 0, desk.clone(), &Context::of_process(), commits).expect("a thread");
+        let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+            let limit = Duration::from_secs(10);
+            crate::lab::wait_until(limit, what, || Ok(is_so().then_some(()))).expect("it comes to that");
+        };
+        wait("the second is refused", &|| desk.stats().redis_errors.get() > 0);
+        run(&["DEL", "g:processed"]);
+        wait("both are done", &|| desk.stats().recorded.get() + desk.stats().dropped.get() == 2);
+        drop(finished);
+        assert!(committer.join(Duration::from_secs(10)));
+        assert_eq!(desk.stats().not_pending.get(), 0);
+    }
+}

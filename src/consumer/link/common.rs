@@ -1,0 +1,20 @@
+//! What all connections share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::consumer::inlet::Permits;
+use crate::consumer::lane::Lane;
+use crate::consumer::refusals::Refusals;
+use crate::consumer::regulars::Regulars;
+
+/// How long a closed connection waits for its peer to close, too.
+pub(super) const LINGER: Duration = Duration::from_millis(500);
+
+/// See the module's text.
+pub(in crate::consumer) struct Common {
+    pub(in crate::consumer) lane: Arc<Lane>,
+    pub(in crate::consumer) refusals: Refusals,
+    pub(in crate::consumer) permits: Permits,
+    pub(in crate::consumer) regulars: Regulars,
+}

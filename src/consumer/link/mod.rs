@@ -1,0 +1,8 @@
+//! One dispatcher's connection: a thread that reads ([`DispatcherLink`]), and one that writes what is in its outbox.
+
+mod common;
+mod reader;
+mod writer;
+
+pub(super) use self::common::Common;
+pub(super) use self::reader::DispatcherLink;

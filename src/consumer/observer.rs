@@ -1,0 +1,44 @@
+//! A seam for the program around a consumer, which may watch over it and tell others how it is.
+
+use std::time::Duration;
+
+use log::{error, info};
+
+use super::stats::ConsumerStats;
+
+/// Called by the thread that runs the consumer.
+pub trait Observer {
+    /// How often [`look`](Observer::look) is called while the consumer works. At most [`LOOK_WITHIN`].
+    fn look_every(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    /// The consumer works. Must not block.
+    fn look(&mut self, stats: &ConsumerStats);
+
+    /// The consumer has begun to stop.
+    fn stopping(&mut self) {}
+}
+
+/// How often an observer looks, unless it says otherwise.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Within this time the main loop looks again. If it has not, the whole process was paused: then every loop is late, and
+/// none is called hung until the next look.
+pub const LOOK_WITHIN: Duration = Duration::from_secs(3);
+
+/// Of a consumer inside somebody's own program: a hung committer is logged, and that is all.
+#[derive(Debug, Default)]
+pub(super) struct LogOnly {
+    hung: bool,
+}
+
+impl Observer for LogOnly {
+    fn look(&mut self, stats: &ConsumerStats) {
+        let hung = stats.committer_hangs();
+        match (std::mem::replace(&mut self.hung, hung), hung) {
+            (false, true) => error!("event=hung loop=committer"),
+            (true, false) => info!("event=turns-again loop=committer"),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! A consumer's life: what is started, in which order it stops, and the main loop between.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{after, bounded, select_biased, tick};
+use log::{info, warn};
+
+use super::commit::Committer;
+use super::desk::{Desk, Terms};
+use super::error::{Error, Result};
+use super::handler::Handler;
+use super::lane::Lane;
+use super::observer::{LOOK_WITHIN, LogOnly, Observer};
+use super::pool::Pool;
+use super::server::Server;
+use super::stats::ConsumerStats;
+use crate::base::log_context;
+use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
+use crate::base::text::Quoted;
+use crate::ledger::{Keys, Server as RedisServer};
+use crate::net::Listener;
+
+/// How often the rate of messages is logged while there are any.
+const RATE_INTERVAL: Duration = Duration::from_secs(3);
+/// How often a consumer that stops checks what has changed with time.
+const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long Redis may take no results before the consumer accepts nothing more and gives back what it has not begun.
+const REDIS_LIMIT: Duration = Duration::from_secs(5);
+/// How long connections may take to close when the consumer stops.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// How long threads that should have nothing left to do may take to end.
+const JOIN_LIMIT: Duration = Duration::from_millis(500);
+
+/// A consumer that listens and is ready to [`run`](Consumer::run). [`Consumer::builder`] makes one.
+pub struct Consumer {
+    pub(super) settings: Settings,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) listener: Listener,
+    pub(super) local_addr: SocketAddr,
+    pub(super) stats: Arc<ConsumerStats>,
+    pub(super) shutdown: (ShutdownHandle, ShutdownRequests),
+}
+
+/// What the builder has checked.
+pub(super) struct Settings {
+    pub(super) redis: RedisServer,
+    pub(super) keys: Keys,
+    pub(super) consumer_id: String,
+    pub(super) concurrency: usize,
+    pub(super) prefetch: u32,
+    pub(super) handler_timeout: Option<Duration>,
+    pub(super) result_maxlen: u64,
+    pub(super) drain_timeout: Duration,
+}
+
+/// How the time of normal work ended.
+enum Ended {
+    Asked,
+    Broken(&'static str),
+}
+
+/// All that runs, in the order in which it stops.
+struct Running {
+    pool: Pool,
+    committer: Committer,
+    server: Server,
+    lane: Arc<Lane>,
+}
+
+impl Consumer {
+    /// The address that it listens on, with the port that was found if port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The name that dispatchers know it by, and that [`Delivery::consumer_id`](crate::Delivery::consumer_id) gives.
+    pub fn consumer_id(&self) -> &str {
+        &self.settings.consumer_id
+    }
+
+    /// What it counts; readable while it runs and after.
+    pub fn stats(&self) -> Arc<ConsumerStats> {
+        self.stats.clone()
+    }
+
+    /// Stops it from another thread: it finishes the messages that it holds, for at most the drain timeout. Asked a second
+    /// time, it stops at once.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.shutdown.0.clone()
+    }
+
+    /// Has SIGTERM, SIGINT and SIGHUP stop it, except SIGINT and SIGHUP if they were ignored when the process started. For
+    /// one consumer of a process. Needs the feature `signals`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`] if signals are caught by something else in this process, or can't be.
+    #[cfg(feature = "signals")]
+    pub fn stop_on_signals(&self) -> Result<()> {
+        let caught = self.shutdown.0.on_signals();
+        caught.map_err(|error| Error::start("catching signals")(std::io::Error::other(error.to_string())))
+    }
+
+    /// Serves dispatchers until it is asked to stop. Blocks; the work is done by threads of its own.
+    ///
+    /// Redis need not be there: results that it does not take are kept and tried again. A handler that does not return
+    /// in time when the consumer stops is left behind on its thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`] for a thread that could not be started, [`Error::Failed`] for one that ended on its own.
+    pub fn run(self) -> Result<()> {
+        self.run_with(&mut LogOnly::default())
+    }
+
+    /// The same, with somebody who looks how it is.
+    #[doc(hidden)]
+    pub fn run_with(self, observer: &mut dyn Observer) -> Result<()> {
+        let before = log_context::current();
+        let outcome = self.serve(observer);
+        log_context::enter(&before);
+        outcome
+    }
+
+    fn serve(self, observer: &mut dyn Observer) -> Result<()> {
+        let Consumer { settings, handler, listener, local_addr, stats, shutdown } = self;
+        let consumer_id = Quoted(&settings.consumer_id);
+        info!(
+            "event=started consumer_id={consumer_id} group={} redis={} concurrency={} prefetch={}",
+            Quoted(&settings.keys.group),
+            Quoted(settings.redis.shown()),
+            settings.concurrency,
+            settings.prefetch
+        );
+        let drain_timeout = settings.drain_timeout;
+        let running = Running::start(settings, handler, listener, stats)?;
+        info!("event=listening address={local_addr}");
+        let ended = running.work(&shutdown.1, observer);
+        running.lane.desk.stats().set_stopping();
+        observer.stopping();
+        running.stop(&ended, &shutdown.1, drain_timeout);
+        match ended {
+            Ended::Asked => Ok(()),
+            Ended::Broken(part) => Err(Error::Failed { part }),
+        }
+    }
+}
+
+impl Running {
+    fn start(
+        settings: Settings,
+        handler: Arc<dyn Handler>,
+        listener: Listener,
+        stats: Arc<ConsumerStats>,
+    ) -> Result<Running> {
+        let Settings { redis, keys, consumer_id, concurrency, prefetch, handler_timeout, result_maxlen, .. } = settings;
+        let name = Arc::from(consumer_id.as_str());
+        let group = keys.group.clone();
+        let terms = Terms { group, consumer_id, prefetch, concurrency, handler_timeout, redis_limit: REDIS_LIMIT };
+        let lane = Arc::new(Lane::new(redis, keys, terms, stats));
+        log_context::enter(&lane.context);
+        // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
+        let (commits, for_committer) = bounded(prefetch as usize);
+        let committer = lane.start_committer(result_maxlen, for_committer)?;
+        let pool = Pool::start(concurrency, handler, name, &lane.desk, &commits)?;
+        let server = Server::start(listener, lane.clone())?;
+        Ok(Running { pool, committer, server, lane })
+    }
+
+    /// The time of normal work, until the request to stop: the main loop.
+    fn work(&self, requests: &ShutdownRequests, observer: &mut dyn Observer) -> Ended {
+        let stats = self.lane.desk.stats();
+        let (looks, ticks) = (tick(observer.look_every()), tick(RATE_INTERVAL));
+        let mut rate = Rate::new();
+        loop {
+            select_biased! {
+                recv(requests.receiver()) -> _ => return Ended::Asked,
+                recv(self.committer.ended()) -> _ => return Ended::Broken("committer"),
+                recv(self.pool.ended()) -> _ => return Ended::Broken("handler threads"),
+                recv(looks) -> _ => {
+                    self.lane.desk.look(Instant::now());
+                    observer.look(stats);
+                    stats.main.beat(LOOK_WITHIN);
+                }
+                recv(ticks) -> _ => rate.log(stats),
+            }
+        }
+    }
+
+    /// The order of the stop is all here.
+    ///
+    /// Until nothing is held any more, or what is left is given up, dispatchers may connect and are answered: a new leader
+    /// that found no consumer here would give others what this one is working on. So the server goes last.
+    fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
+        let Running { pool, committer, server, lane } = self;
+        let drained = match ended {
+            Ended::Asked => drain(&lane.desk, requests, drain_timeout),
+            Ended::Broken(_) => {
+                lane.desk.drain();
+                false
+            }
+        };
+        let stuck = pool.join(JOIN_LIMIT);
+        let committed = committer.join(JOIN_LIMIT);
+        server.close(CLOSE_LIMIT);
+        report_stop(lane.desk.stats(), drained, stuck, committed);
+    }
+}
+
+/// The rate of messages, for the log.
+struct Rate {
+    received: u64,
+    processed: u64,
+    at: Instant,
+}
+
+impl Rate {
+    fn new() -> Rate {
+        Rate { received: 0, processed: 0, at: Instant::now() }
+    }
+
+    /// Logs what came since the last call, if anything did.
+    fn log(&mut self, stats: &ConsumerStats) {
+        let before = std::mem::replace(
+            self,
+            Rate { received: stats.received.get(), processed: stats.processed(), at: Instant::now() },
+        );
+        let per_s = (self.processed - before.processed) as f64 / before.at.elapsed().as_secs_f64();
+        let failure = stats.take_last_failure();
+        if self.received > before.received || self.processed > before.processed || failure.is_some() {
+            info!("event=rate processed_per_s={per_s:.0} {}", Totals(stats));
+        }
+        if let Some(failure) = failure {
+            warn!("event=handler-failed sample={}", Quoted(failure));
+        }
+    }
+}
+
+/// Finishes what is held; `false` if that took too long or was to stop at once.
+fn drain(desk: &Desk, requests: &ShutdownRequests, limit: Duration) -> bool {
+    info!("event=draining held={} limit_ms={}", desk.stats().held(), limit.as_millis());
+    let drained = desk.drain();
+    let (limit, ticks) = (after(limit), tick(DRAIN_CHECK_INTERVAL));
+    loop {
+        select_biased! {
+            recv(drained) -> _ => return true,
+            recv(requests.receiver()) -> _ => return false,
+            recv(limit) -> _ => return false,
+            // A handler may run out of its time meanwhile.
+            recv(ticks) -> _ => desk.look(Instant::now()),
+        }
+    }
+}
+
+fn report_stop(stats: &ConsumerStats, drained: bool, stuck: usize, committed: bool) {
+    if stuck > 0 {
+        warn!("event=handlers-left-behind count={stuck}");
+    }
+    if !committed {
+        warn!("event=committer-left-behind reason=\"Redis does not answer\"");
+    }
+    info!("event=stopped drained={drained} {}", Totals(stats));
+}
+
+/// The counters as a part of a log line.
+struct Totals<'a>(&'a ConsumerStats);
+
+impl std::fmt::Display for Totals<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stats = self.0;
+        write!(
+            f,
+            "received={} recorded={} dropped={} retried={} rejected={} panicked={} timed_out={} held={}",
+            stats.received.get(),
+            stats.recorded.get(),
+            stats.dropped.get(),
+            stats.retried.get(),
+            stats.rejected.get(),
+            stats.panicked.get(),
+            stats.timed_out.get(),
+            stats.held()
+        )
+    }
+}
