@@ -115,7 +115,7 @@ impl Worker {
                 self.listen(subscription, &join, &mut backoff)
             });
             if let Err(error) = outcome {
-                self.troubles.tell("listener", "subscription-down", &error, &mut backoff);
+                self.troubles.report("listener", "subscription-down", &error, &mut backoff);
                 self.pause(backoff.next_wait());
             }
         }

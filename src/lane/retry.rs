@@ -124,7 +124,7 @@ impl Retry {
             return Err(Killed);
         }
         if error.is_unsent() {
-            self.shared.troubles.tell(self.worker.name(), "redis-trouble", &error, &mut self.backoff);
+            self.shared.troubles.report(self.worker.name(), "redis-trouble", &error, &mut self.backoff);
         } else if self.backoff.should_say() {
             log::warn!("event=redis-trouble worker={} error={}", self.worker, Quoted(&error));
         }
