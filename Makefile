@@ -84,6 +84,7 @@ check: cargo
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+	cargo test --locked --test house
 	@bash scripts/check-library.sh
 
 # Coverage instrumentation is a nightly feature; this variable enables it in stable Rust.

@@ -100,17 +100,16 @@ impl fmt::Display for Hint {
             Hint::Address(chosen) => chosen.fmt(f),
             Hint::Slow => f.write_str("no answer in time: is the server hung, or far away?"),
             Hint::NoAnswer => f.write_str(
-                "it answers nothing to plain Redis commands: is this a port for TLS? TLS is not supported; use a tunnel \
-                 on this machine",
+                "it answers nothing to plain Redis commands: is this a port for TLS? TLS is not supported; use a \
+                 tunnel on this machine",
             ),
             Hint::NoPassword(setting) => write!(f, "the server has no password: leave it out of {setting}"),
             Hint::Password(setting) => {
                 write!(f, "it wants a password: name it in {setting}, with the user if it is not the default one")
             }
-            Hint::Login(setting) => write!(
-                f,
-                "check user and password in {setting}; special characters in them must be percent-encoded"
-            ),
+            Hint::Login(setting) => {
+                write!(f, "check user and password in {setting}; special characters in them must be percent-encoded")
+            }
             Hint::Right(setting, None) => write!(f, "the user in {setting} lacks a right; ACL LOG shows which"),
             Hint::Right(setting, Some(command)) => write!(
                 f,
@@ -126,16 +125,22 @@ impl fmt::Display for Hint {
             Hint::Disk => f.write_str("Redis can't write to its disk; its log says why"),
             Hint::Database(setting, database) => write!(
                 f,
-                "{setting} names database {database}, which the server does not have; a Redis Cluster has only database 0"
+                "{setting} names database {database}, which the server does not have; a Redis Cluster has only \
+                 database 0"
             ),
             Hint::Resp3 => f.write_str(
-                "a subscription needs RESP3, the protocol of Redis 6 and newer: an older server or a proxy does not have it",
+                "a subscription needs RESP3, the protocol of Redis 6 and newer: an older server or a proxy does not \
+                 have it",
             ),
             Hint::StreamExhausted => {
                 f.write_str("someone added an entry with the highest id there is: rename or delete that stream")
             }
             Hint::Moved { setting, owner } => {
-                write!(f, "this node of the Redis Cluster does not have the group's keys: {setting} must name their owner, ")?;
+                write!(
+                    f,
+                    "this node of the Redis Cluster does not have the group's keys: {setting} must name their \
+                     owner, "
+                )?;
                 match owner.strip_prefix(':') {
                     Some(port) => write!(f, "port {port} of the same host")?,
                     None => f.write_str(owner)?,

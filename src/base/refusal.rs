@@ -132,7 +132,7 @@ pub fn moved_to(text: &str) -> Option<&str> {
     words.nth(2).filter(|address| !address.is_empty())
 }
 
-/// The code of an error, wherever it stands; `None` if it has none that we know.
+/// The code of an error, wherever it is in the text; `None` if it has none that we know.
 pub fn code(text: &str) -> Option<&'static str> {
     code_in(text).map(|(code, _)| code)
 }
@@ -172,7 +172,8 @@ mod tests {
             ("ERR ACL failure in script: User OOM has no permissions to run the 'zadd' command", Refusal::Right),
             (&wrapped("The user executing the script can't run this command or subcommand"), Refusal::Right),
             (
-                "The user executing the script can't publish to the channel mentioned in the command script: 9, on @user_script:7.",
+                "The user executing the script can't publish to the channel mentioned in the command script: 9, on \
+                 @user_script:7.",
                 Refusal::Right,
             ),
             (&wrapped("-READONLY You can't write against a read only replica."), Refusal::Replica),
@@ -198,7 +199,8 @@ mod tests {
             ("ERR DB index is out of range", Refusal::Database),
             ("ERR SELECT is not allowed in cluster mode", Refusal::Database),
             (
-                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+                "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+                 configuration is correct?",
                 Refusal::Login,
             ),
             ("ERR max number of clients reached", Refusal::Other),

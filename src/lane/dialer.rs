@@ -7,29 +7,30 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use socket2::{SockRef, TcpKeepalive};
 use tungstenite::WebSocket;
 
 use super::greeting;
 use super::link::NewLink;
 use super::shared::Shared;
 use super::sockets::Waker;
-use super::stream::Stream;
 use crate::base::backoff::Backoff;
 use crate::base::error::Result;
 use crate::base::id::Epoch;
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
+use crate::net::{self, Keepalive, Stream};
 
-/// How long connecting may take.
+/// How long connecting to one address may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Silence of a link for longer than its timeout is noticed anyway; this is for the system's own state.
+const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(10), every: Duration::from_secs(75) };
 /// How often one consumer can have a higher epoch taken.
 const RAISE_EVERY: Duration = Duration::from_secs(60);
 /// The wait after the first failure; it doubles with each.
@@ -67,7 +68,8 @@ impl DialRequests {
     /// Asks for a link to the consumer at this place in the settings.
     pub(super) fn request(&self, index: usize, mut dial: Dial) {
         let (sender, receiver) = &self.0[index];
-        // A dialer that is still busy for an old term may have a request of another old term waiting: the newest counts.
+        // A dialer that is still busy for an old term may have a request of another old term waiting: the newest
+        // counts.
         while let Err(TrySendError::Full(unsent)) = sender.try_send(dial) {
             let _ = receiver.try_recv();
             dial = unsent;
@@ -119,7 +121,8 @@ impl Drop for Dialers {
     }
 }
 
-/// The addresses of a name that get no link, if there are any. One of each kind, IPv4 and IPv6, may be the same consumer's.
+/// The addresses of a name that get no link, if there are any. One of each kind, IPv4 and IPv6, may be the same
+/// consumer's.
 fn unused(used: SocketAddr, all: &[SocketAddr]) -> Option<String> {
     let mut others: Vec<&SocketAddr> = all.iter().filter(|address| **address != used).collect();
     others.sort();
@@ -231,9 +234,9 @@ impl Dialer {
         }
     }
 
-    /// The consumer has seen a higher epoch than Redis gives out: Redis has lost some of its data and its clock is behind. Then
-    /// no leader would ever be accepted there, so the epoch is taken for the floor of the next, as if it had been heard from a
-    /// leader, and the term ends.
+    /// The consumer has seen a higher epoch than Redis gives out: Redis has lost some of its data and its clock is
+    /// behind. Then no leader would ever be accepted there, so the epoch is taken for the floor of the next, as if it
+    /// had been heard from a leader, and the term ends.
     fn learn(&mut self, dial: &Dial, seen: Option<Epoch>) {
         let Some(seen) = seen.filter(|seen| *seen > dial.epoch) else { return };
         let plausible = self.shared.listener.hearing.is_plausible(seen);
@@ -252,30 +255,22 @@ impl Dialer {
         greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(Refusal::Greeting)
     }
 
-    fn open(&self) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        let addresses: Vec<SocketAddr> = self.address.to_socket_addrs()?.collect();
-        for address in &addresses {
-            match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
-                Ok(stream) => {
-                    if let Some(unused) = unused(*address, &addresses)
-                        && !self.said_unused.replace(true)
-                    {
-                        log::warn!(
-                            "event=addresses-unused consumer={} used={address} unused={unused} setting=consumers \
-                             problem=\"a name stands for one consumer; list each address by itself\"",
-                            self.address
-                        );
-                    }
-                    stream.set_nodelay(true)?;
-                    SockRef::from(&stream)
-                        .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)))?;
-                    return Ok(stream);
-                }
-                Err(error) => last = error,
-            }
+    fn open(&self) -> io::Result<Stream> {
+        let addresses = net::resolve(&self.address)?;
+        // Each address has as long.
+        let deadline = Instant::now() + CONNECT_TIMEOUT * addresses.len().max(1) as u32;
+        let (stream, used) = net::connect_any(&addresses, deadline)?;
+        if let Some(unused) = unused(used, &addresses)
+            && !self.said_unused.replace(true)
+        {
+            log::warn!(
+                "event=addresses-unused consumer={} used={used} unused={unused} setting=consumers \
+                 problem=\"a name stands for one consumer; list each address by itself\"",
+                self.address
+            );
         }
-        Err(last)
+        stream.set_keepalive(KEEPALIVE)?;
+        Ok(stream)
     }
 }
 

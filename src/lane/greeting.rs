@@ -1,10 +1,10 @@
-//! How a link begins: the WebSocket handshake, LEAD, and the consumer's READY and HELD, with one deadline for all of it.
+//! How a link begins: the WebSocket handshake, LEAD, and the consumer's READY and HELD, with one deadline for all of
+//! it.
 //!
 //! A consumer that does something else is told what by an ERROR, and waited for a moment, so that it can read that.
 //! Nothing of it is believed before HELD: what it says to LEAD may be that it has seen a higher epoch.
 
 use std::fmt;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use tungstenite::error::ProtocolError;
@@ -12,16 +12,18 @@ use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error as WsError, HandshakeError, Message, WebSocket};
 
 use super::places::LINK_BYTES;
-use super::stream::{Stream, is_transient};
 use crate::base::id::{Epoch, MessageId};
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::KillSwitch;
+use crate::net::{Stream, Wait, is_transient};
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// How long all of it may take, from the connection to HELD.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a connection that is closed for a mistake of the consumer's waits for it to read why.
 const LINGER: Duration = Duration::from_millis(500);
+/// How many bytes of such a consumer are read and discarded meanwhile, at most.
+const LINGER_BYTES: usize = 64 << 20;
 /// The longest consumer id, in bytes.
 const MAX_CONSUMER_ID_BYTES: usize = 256;
 
@@ -74,13 +76,15 @@ impl std::error::Error for Refusal {}
 
 /// Makes a link of a connection to `address`; it does not block from then on.
 pub(super) fn greet(
-    tcp: TcpStream,
+    mut stream: Stream,
     address: &str,
     epoch: Epoch,
     group: &str,
     kill: &KillSwitch,
 ) -> Result<Greeted, Refusal> {
-    let stream = Stream::with_deadline(tcp, Instant::now() + GREETING_TIMEOUT);
+    stream
+        .set_wait(Wait::Until(Instant::now() + GREETING_TIMEOUT))
+        .map_err(|error| Refusal::Gone(error.to_string()))?;
     let config = WebSocketConfig::default()
         .read_buffer_size(64 << 10)
         .write_buffer_size(256 << 10)
@@ -101,13 +105,13 @@ pub(super) fn greet(
         .and_then(|()| hear(&mut socket, kill));
     match greeted {
         Ok((consumer, prefetch, flags, held, leftover)) => {
-            socket.get_mut().unblock().map_err(|error| Refusal::Gone(error.to_string()))?;
+            socket.get_mut().set_wait(Wait::Never).map_err(|error| Refusal::Gone(error.to_string()))?;
             Ok(Greeted { socket, consumer, prefetch, flags, held, leftover })
         }
         Err(refusal) => {
             if let Refusal::Broken(code, text) = &refusal {
                 let error = Frame::Error { code: *code, text };
-                if socket.get_mut().block_until(Instant::now() + LINGER).is_ok() {
+                if socket.get_mut().set_wait(Wait::Until(Instant::now() + LINGER)).is_ok() {
                     // The connection ends in any case.
                     let _ = socket.write(Message::Binary(error.to_vec().into()));
                     say_goodbye(socket);
@@ -120,8 +124,9 @@ pub(super) fn greet(
 
 /// Writes what waits to be written, and closes the connection once the consumer has read it or has had its time.
 pub(super) fn say_goodbye(mut socket: WebSocket<Stream>) {
-    if socket.get_mut().block_until(Instant::now() + LINGER).is_ok() && socket.flush().is_ok() {
-        socket.get_mut().linger();
+    let deadline = Instant::now() + LINGER;
+    if socket.get_mut().set_wait(Wait::Until(deadline)).is_ok() && socket.flush().is_ok() {
+        socket.get_mut().linger(deadline, LINGER_BYTES);
     }
 }
 

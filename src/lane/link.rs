@@ -3,7 +3,6 @@
 //! The socket never blocks. What cannot be written at once stays in the WebSocket's buffer, which is bounded because a
 //! consumer is given no more than its prefetch and no more than [`LINK_BYTES`].
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
@@ -15,9 +14,9 @@ use super::greeting::Greeted;
 use super::places::{Held, LINK_BYTES, Places};
 use super::stats::LinkFigures;
 use super::strays::Strays;
-use super::stream::{Stream, is_transient};
 use crate::base::id::MessageId;
 use crate::ledger::Pending;
+use crate::net::{Stream, is_transient};
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// Frames are gathered into WebSocket messages of about this size.
@@ -114,8 +113,8 @@ impl Link {
         }
     }
 
-    pub(super) fn stream(&self) -> &TcpStream {
-        self.socket.get_ref().tcp()
+    pub(super) fn stream(&self) -> &Stream {
+        self.socket.get_ref()
     }
 
     /// The connection, for whoever closes it in order.
@@ -136,8 +135,8 @@ impl Link {
         self.places.is_idle() && (self.places.room() == 0 || self.places.bytes() > FULL_BYTES)
     }
 
-    /// Whether it may bring more results: those that wait to be recorded hold up this link alone, and where there are too many
-    /// in all, those links that brought some.
+    /// Whether it may bring more results: those that wait to be recorded hold up this link alone, and where there are
+    /// too many in all, those links that brought some.
     pub(super) fn is_read(&self, all_result_bytes: usize) -> bool {
         let most = if all_result_bytes < MAX_RESULT_BYTES { LINK_RESULT_BYTES } else { 1 };
         self.result_bytes < most

@@ -26,6 +26,7 @@ mod greeting;
 pub mod health;
 mod hearing;
 mod ingest;
+mod intake;
 mod kill_switch;
 mod lease;
 mod lifecycle;
@@ -46,7 +47,6 @@ mod shared;
 mod sockets;
 mod stats;
 mod strays;
-mod stream;
 mod table;
 mod term;
 #[cfg(test)]

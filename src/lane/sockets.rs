@@ -1,13 +1,13 @@
 //! Waiting for many sockets and for a wake-up from another thread, in one place.
 
 use std::io::ErrorKind;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use polling::{Event, Events, PollMode, Poller};
 
 use crate::base::error::{Error, Result};
+use crate::net::Stream;
 
 /// The sockets of one thread, which alone waits on them.
 pub(super) struct Sockets {
@@ -38,7 +38,7 @@ impl Sockets {
 
     /// Watches a socket, which must be [removed](Sockets::remove) before it is closed.
     #[allow(unsafe_code, reason = "the poller can't know when a socket is closed")]
-    pub(super) fn add(&self, socket: &TcpStream, key: usize) -> Result<()> {
+    pub(super) fn add(&self, socket: &Stream, key: usize) -> Result<()> {
         // SAFETY: the courier removes each link's socket before it drops the link, in `drop_link`, and the poller
         // itself is dropped with the courier.
         unsafe { self.poller.add_with_mode(socket, Event::readable(key), PollMode::Level) }
@@ -46,12 +46,12 @@ impl Sockets {
     }
 
     /// Changes what a socket is watched for.
-    pub(super) fn watch(&self, socket: &TcpStream, key: usize, readable: bool, writable: bool) -> Result<()> {
+    pub(super) fn watch(&self, socket: &Stream, key: usize, readable: bool, writable: bool) -> Result<()> {
         let interest = Event::new(key, readable, writable);
         self.poller.modify_with_mode(socket, interest, PollMode::Level).map_err(Error::io("watching a socket"))
     }
 
-    pub(super) fn remove(&self, socket: &TcpStream) {
+    pub(super) fn remove(&self, socket: &Stream) {
         if let Err(error) = self.poller.delete(socket) {
             log::debug!("event=unwatch-failed error={error}");
         }

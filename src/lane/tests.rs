@@ -2,18 +2,18 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tungstenite::WebSocket;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::greeting::Greeted;
 use super::link::{Link, NewLink};
-use super::stream::Stream;
 use super::{ProcessHandles, Settings, Shared};
 use crate::base::id::{DispatcherId, MessageId};
 use crate::base::log_context::Context;
 use crate::ledger::{Keys, Pending, Server};
+use crate::net::{Stream, Wait};
 use crate::wire::ReadyFlags;
 
 /// A lane that has not started, for consumers at these addresses.
@@ -47,8 +47,8 @@ pub(super) fn link(prefetch: u32) -> (Link, TcpStream) {
     let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
     let (peer, _) = listener.accept().expect("it connects");
     let config = WebSocketConfig::default().write_buffer_size(0);
-    let mut stream = Stream::with_deadline(stream, Instant::now());
-    stream.unblock().expect("a socket");
+    let mut stream = Stream::over_tcp(stream).expect("a socket");
+    stream.set_wait(Wait::Never).expect("a socket");
     let socket = WebSocket::from_raw_socket(stream, Role::Client, Some(config));
     let greeted = Greeted {
         socket,

@@ -57,7 +57,7 @@ pub struct Snapshot {
 
 /// A dispatcher that is subscribed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Member {
+pub struct DispatcherReport {
     /// Its id.
     pub id: String,
     /// What it last said of itself, if that was a few seconds ago at most.
@@ -120,7 +120,7 @@ impl GroupView {
 
     /// The dispatchers that are subscribed, and what they last reported, in the order of their ids. `snapshot` is a
     /// look of just now. If Redis does not say who is subscribed, the leader alone is taken to be.
-    pub fn members(&mut self, snapshot: &Snapshot) -> Result<Vec<Member>> {
+    pub fn members(&mut self, snapshot: &Snapshot) -> Result<Vec<DispatcherReport>> {
         let leader = snapshot.lease.as_ref().map(|lease| &lease.holder);
         let changed = self.refused.contains(&Part::Subscribers)
             || self.known.subscribed != snapshot.dispatchers
@@ -159,7 +159,7 @@ impl GroupView {
         Ok(counts.iter().skip(1).step_by(2).all(|subscribed| count(subscribed) != Some(0)))
     }
 
-    fn reports(&mut self) -> Result<Vec<Member>> {
+    fn reports(&mut self) -> Result<Vec<DispatcherReport>> {
         const DOING: &str = "reading the dispatchers' reports";
         let ids = &self.known.ids;
         if ids.is_empty() {
@@ -175,7 +175,7 @@ impl GroupView {
         };
         let report = |at| reports.get(at).and_then(text).map(str::to_owned);
         let members = self.known.ids.iter().enumerate();
-        Ok(members.map(|(at, id)| Member { id: id.clone(), report: report(at) }).collect())
+        Ok(members.map(|(at, id)| DispatcherReport { id: id.clone(), report: report(at) }).collect())
     }
 
     /// The newest gaps that were recorded, the newest first.

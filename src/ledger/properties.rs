@@ -82,7 +82,9 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_member_or_none(member in prop_oneof![bytes(60), "[0-9a-fA-F]{16}:?.{0,4}".prop_map(String::into_bytes)]) {
+    fn any_bytes_are_a_member_or_none(
+        member in prop_oneof![bytes(60), "[0-9a-fA-F]{16}:?.{0,4}".prop_map(String::into_bytes)],
+    ) {
         if let Some((id, payload)) = decode_member(&member) {
             let mut again = Vec::new();
             encode_member(id, payload, &mut again);
@@ -130,7 +132,11 @@ proptest! {
     }
 
     #[test]
-    fn a_message_survives_being_cut_anywhere(channel in bytes(20), payload in bytes(LIMIT as usize), place in any::<prop::sample::Index>()) {
+    fn a_message_survives_being_cut_anywhere(
+        channel in bytes(20),
+        payload in bytes(LIMIT as usize),
+        place in any::<prop::sample::Index>(),
+    ) {
         let words: [&[u8]; 3] = [b"message", &channel, &payload];
         let mut push = words.iter().fold(Command::new(3), |command, word| command.arg(word)).into_bytes();
         push[0] = b'>';

@@ -24,7 +24,7 @@ const FIRST_ENTRIES: usize = 16;
 
 /// A stream of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
+pub enum EntryStream {
     /// The results.
     Processed,
     /// The dead letters.
@@ -139,11 +139,11 @@ impl Ledger {
 
     /// Reads the next entries of a stream, each as its fields; `None` at the end. After an error the same page may be
     /// asked for again.
-    pub fn read_stream(&mut self, stream: Stream, reader: &mut Reader) -> Result<Option<Vec<Vec<Pair>>>> {
+    pub fn read_stream(&mut self, stream: EntryStream, reader: &mut Reader) -> Result<Option<Vec<Vec<Pair>>>> {
         const DOING: &str = "reading a stream";
         let key = match stream {
-            Stream::Processed => &self.keys.processed,
-            Stream::Dead => &self.keys.dead,
+            EntryStream::Processed => &self.keys.processed,
+            EntryStream::Dead => &self.keys.dead,
         };
         let reply = loop {
             let range = Command::of(&["XRANGE", key, &reader.begin("-"), "+", "COUNT", &reader.entries.to_string()]);

@@ -130,7 +130,8 @@ mod tests {
     fn the_command_that_was_refused_is_found_by_its_line() {
         let script = Script::new("local a = 1\nredis.call('XADD', KEYS[1])\nreturn a");
         for error in [
-            "ERR Error running script (call to f_43): @user_script:2: @user_script: 2: The user executing the script can't",
+            "ERR Error running script (call to f_43): @user_script:2: @user_script: 2: The user executing the script \
+             can't",
             "The user executing the script can't run this command or subcommand script: 43, on @user_script:2.",
         ] {
             assert_eq!(script.command_at(error), Some("XADD"), "{error}");

@@ -59,7 +59,13 @@ macro_rules! scripts {
 scripts! {
     ACQUIRE = with_steps!("lua/acquire.lua");
     keys (leader, epoch, cursor, pending, recall);
-    AcquireCall<'a> { dispatcher: &'a DispatcherId, ttl_ms: Duration, alive_prefix: &'a str, floor: Epoch, may_take: bool }
+    AcquireCall<'a> {
+        dispatcher: &'a DispatcherId,
+        ttl_ms: Duration,
+        alive_prefix: &'a str,
+        floor: Epoch,
+        may_take: bool,
+    }
 
     RENEW = include_str!("lua/renew.lua");
     keys (leader);

@@ -22,8 +22,7 @@ use crate::base::text::Quoted;
 /// With less, Redis would cut off a dispatcher that could still have caught up: 32 MiB, Redis's default, are 7 s at
 /// 26,000 messages of 100 bytes each second, or one burst of 2,000 messages of 16 KiB.
 pub const LEAST_PUBSUB_BUFFER_BYTES: u64 = 64 << 20;
-/// A soft limit that may be passed for at least so long cuts nobody off whom the hard one would not: who is behind for
-/// longer than this does not read at all.
+/// Soft limits of this time or longer are ignored: a client that is behind for so long has stopped reading.
 const PATIENT_SOFT_LIMIT_S: u64 = 30;
 /// The two commands that tell about the server.
 const CONFIG_GET: &str = "CONFIG GET";
@@ -81,8 +80,8 @@ impl fmt::Display for Warning {
         match self {
             Warning::PubSubBuffer { limits, bytes } => write!(
                 f,
-                "client-output-buffer-limit pubsub is {limits}: Redis cuts off a dispatcher that is {bytes} bytes behind, \
-                 which then misses messages; set it to 256mb 128mb 60"
+                "client-output-buffer-limit pubsub is {limits}: Redis cuts off a dispatcher that is {bytes} bytes \
+                 behind, which then misses messages; set it to 256mb 128mb 60"
             ),
             Warning::Eviction { policy, maxmemory } => {
                 let when = match maxmemory {
@@ -90,8 +89,8 @@ impl fmt::Display for Warning {
                     bytes => format!("at {bytes} bytes (maxmemory)"),
                 };
                 let what = if takes_only_what_expires(policy) {
-                    "Redis may remove the lease and the dispatchers' reports to make room: leadership moves for no reason, \
-                     though no message is lost; noeviction avoids that"
+                    "Redis may remove the lease and the dispatchers' reports to make room: leadership moves for no \
+                     reason, though no message is lost; noeviction avoids that"
                 } else {
                     "Redis removes pending messages and results to make room; set it to noeviction"
                 };
@@ -110,8 +109,8 @@ impl fmt::Display for Warning {
                 write!(f, "the server's version is {version}: {major}.{minor} or newer is needed; upgrade it")
             }
             Warning::NoAppendOnlyFile => f.write_str(
-                "appendonly is no: a restart of Redis loses pending messages and results since its last snapshot; set it \
-                 to yes to keep them",
+                "appendonly is no: a restart of Redis loses pending messages and results since its last snapshot; set \
+                 it to yes to keep them",
             ),
             Warning::NotTold { command } => {
                 let unknown = match *command {

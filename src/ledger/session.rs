@@ -224,7 +224,8 @@ fn unreadable(why: Unreadable, received: &[u8]) -> io::Error {
         Unreadable::NotResp => not_redis(received),
         Unreadable::TooLarge => {
             let text = format!(
-                "ERR the reply is too large: more than {MAX_REPLY_BYTES} bytes or {MAX_REPLY_VALUES} values, the most that is read"
+                "ERR the reply is too large: more than {MAX_REPLY_BYTES} bytes or {MAX_REPLY_VALUES} values, the most \
+                 that is read"
             );
             io::Error::other(LastWords(text.into_bytes()))
         }

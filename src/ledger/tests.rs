@@ -14,6 +14,7 @@ use crate::base::hint::ChosenBy;
 use crate::base::id::{DispatcherId, Epoch, MessageId};
 use crate::lab::{RedisOptions, RedisServer, wait_until};
 
+mod intakes;
 mod refusals;
 mod sizes;
 mod transactions;

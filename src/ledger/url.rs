@@ -49,7 +49,8 @@ fn in_address(rest: &str) -> Option<String> {
 fn in_login(login: &str) -> Option<String> {
     if login.contains(['/', '?', '#']) {
         return Some(
-            "a / ? or # stands before the @; in user and password write them as %2F %3F %23 (percent-encoded), and % as %25"
+            "a / ? or # stands before the @; in user and password write them as %2F %3F %23 (percent-encoded), and % \
+             as %25"
                 .to_owned(),
         );
     }

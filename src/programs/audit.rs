@@ -22,7 +22,7 @@ use crate::base::refusal::Refusal;
 use crate::base::setting::ConfigError;
 use crate::base::text::Quoted;
 use crate::ledger::Ledger;
-use crate::ledger::reading::{Pair, Reader, Stream};
+use crate::ledger::reading::{EntryStream, Pair, Reader};
 use crate::process::{log as process_log, output};
 use crate::programs::consumer::outcome_of;
 
@@ -160,7 +160,7 @@ impl Auditor {
         }
         report.dead = self.patiently(Ledger::count_dead)?;
         let mut reader = Reader::default();
-        while ids && let Some(page) = self.patiently(|ledger| ledger.read_stream(Stream::Dead, &mut reader))? {
+        while ids && let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Dead, &mut reader))? {
             let payloads = page.iter().map(|fields| field(fields, "payload").unwrap_or_default());
             self.add_payloads(payloads, &mut prints, report);
         }
@@ -189,7 +189,7 @@ impl Auditor {
         // A list that grows by doubling would need up to three times its size for a moment.
         let count = self.patiently(Ledger::count_results)?;
         let mut prints = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
-        while let Some(page) = self.patiently(|ledger| ledger.read_stream(Stream::Processed, &mut reader))? {
+        while let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Processed, &mut reader))? {
             for fields in &page {
                 report.entries += 1;
                 match field(fields, &self.id_field) {
@@ -210,7 +210,7 @@ impl Auditor {
         let in_results = |kind| kind != Kind::Lost;
         let mut reader = Reader::default();
         while !wanted.is_found(in_results)
-            && let Some(page) = self.patiently(|ledger| ledger.read_stream(Stream::Processed, &mut reader))?
+            && let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Processed, &mut reader))?
         {
             page.iter().filter_map(|fields| field(fields, &self.id_field)).for_each(|id| wanted.offer(id));
         }

@@ -15,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod absurd;
 mod censor;
 mod consumer;
 mod dispatchers;
@@ -30,6 +31,8 @@ mod network;
 mod proxy;
 mod redis;
 mod refusals;
+mod replies;
+mod restarts;
 mod router;
 mod run;
 mod servers;

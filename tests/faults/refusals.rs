@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use oncecast::lab::{self, Cluster, Signal, ports};
+use oncecast::lab::{self, ChildProcess, Cluster, Signal, ports};
 
 use crate::dispatchers::Watched;
 use crate::run::{Run, assert_l0};
@@ -437,8 +437,13 @@ fn taken_under_load(row: &'static str, command: &str) {
     }
     let sent = load.stop();
     group.assert_l0(connection, &sent);
-    let by_dispatchers = [0, 1].map(|number| said(group.dispatchers[number].process.stderr()));
-    let by_consumers = [0, 1].map(|number| said(group.workers.process(number).stderr()));
+    // Once a process has ended, its whole log has been read.
+    let said_until_the_end = |process: &mut ChildProcess| {
+        process.kill().unwrap();
+        said(process.stderr())
+    };
+    let by_dispatchers = [0, 1].map(|number| said_until_the_end(&mut group.dispatchers[number].process));
+    let by_consumers = [0, 1].map(|number| said_until_the_end(group.workers.process(number)));
     this.say(format_args!("said by dispatchers {by_dispatchers:?}, by consumers {by_consumers:?}"));
     let once = |times: &usize| *times == 1;
     assert!(by_dispatchers.iter().all(once) && by_consumers.iter().all(once), "each says it once, not for each batch");

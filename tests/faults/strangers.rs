@@ -87,6 +87,7 @@ fn row_39_strangers_use_up_the_files() {
     let sent = load.stop();
     assert_l0(connection, &sent);
     consumer.must_run().expect("it lives");
+    // A figure to show, no more.
     let refused = consumer.stderr().all().iter().filter(|line| line.contains("event=files-short")).count();
     this.say(format_args!("{refused} lines about files"));
     leader.process.must_run().expect("it lives");

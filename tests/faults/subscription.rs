@@ -98,11 +98,14 @@ fn row_10_all_subscriptions_killed() {
         assert_eq!(gap["reason"], "subscription-break", "{gap:?}");
     }
     assert_status_shows_gap(&cluster, "subscription-break", "unknown");
-    let logs = [0, 1].map(|number| {
-        let process = cluster.process(Node::Dispatcher(number)).unwrap();
-        process.stderr().all().iter().filter(|line| line.contains("event=gap")).count()
+    let gaps = this.scale(3, 20) as usize;
+    wait_until(format!("{gaps} gaps to be logged"), || {
+        let logged = [0, 1].map(|number| {
+            let process = cluster.process(Node::Dispatcher(number)).unwrap();
+            process.stderr().all().iter().filter(|line| line.contains("event=gap")).count()
+        });
+        (logged.iter().sum::<usize>() >= gaps).then_some(())
     });
-    assert!(logs.iter().sum::<usize>() >= this.scale(3, 20) as usize, "and logged: {logs:?}");
 }
 
 /// Redis gives a subscriber up that has this much to read.

@@ -111,7 +111,7 @@ oncecast: 2 dispatchers and 3 consumers. streams: 3 workers of a consumer group.
 its result in one transaction, which guarantees one result as Oncecast does; in their favour, entries are never trimmed
 or claimed. relay: a subscriber that records results and guarantees nothing, the lower bound of cost. All of them get
 their messages from the same program, which calls XADD for streams and PUBLISH for the others. After each run the
-results are compared with the messages sent. If a result is missing or recorded twice, the bench ends with exit code 3.",
+results are compared with the messages sent. If a result is missing or recorded twice, the bench exits with code 3.",
         "\
 Examples:
   oncecast bench --json-file bench.json --svg-file bench.svg

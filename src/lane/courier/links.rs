@@ -17,9 +17,9 @@ use crate::lane::link::{Failure, Incoming, Link, NewLink};
 use crate::lane::places::Place;
 use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
-use crate::lane::stream::Stream;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
 use crate::ledger::{Commit, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
+use crate::net::Stream;
 use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
 
 /// Messages read from one link in one round of the loop.
@@ -190,8 +190,9 @@ impl Courier {
         self.dial(index, told.then(|| link.into_socket()));
     }
 
-    /// What another consumer that is linked has in hand as well counts as being there from now on. Only its own word says so: Redis
-    /// is asked whether the message is pending, and whatever it answers makes others look (see `outcomes`).
+    /// What another consumer that is linked has in hand as well counts as being there from now on. Only its own word
+    /// says so: Redis is asked whether the message is pending, and whatever it answers makes others look (see
+    /// `outcomes`).
     fn bequeath(&mut self, held: &mut Vec<(MessageId, u16)>) {
         let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.len()];
         held.retain(|(id, _)| {

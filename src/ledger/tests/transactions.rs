@@ -1,4 +1,4 @@
-//! Transactions: what they do, and that they do nothing once somebody has written what they rest on.
+//! Commits in transactions: what they do, and that they do nothing once the recall was written.
 
 use super::*;
 use crate::base::refusal::Refusal;
@@ -6,19 +6,19 @@ use crate::base::refusal::Refusal;
 const NOTHING_UNSTORED: Option<(Vec<MessageId>, String)> = None;
 
 /// A leader, and what it has taken in.
-fn led(f: &mut Fixture, ids: &[u64]) -> Epoch {
+pub(super) fn led(f: &mut Fixture, ids: &[u64]) -> Epoch {
     let Lease { epoch, .. } = f.acquire(&DispatcherId::generate("a"), Epoch(0));
     f.pend(epoch, ids);
     epoch
 }
 
 /// Another connection to the same server.
-fn other(f: &Fixture) -> Ledger {
+pub(super) fn other(f: &Fixture) -> Ledger {
     Ledger::new(f.redis.server(), Arc::new(Keys::new("messages")), Duration::from_secs(10))
 }
 
 /// Results and pending messages.
-fn counts(f: &mut Fixture) -> (i64, i64) {
+pub(super) fn counts(f: &mut Fixture) -> (i64, i64) {
     (f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"]))
 }
 
@@ -172,214 +172,6 @@ fn a_watch_ends_with_its_connection() {
 }
 
 #[test]
-fn an_intake_in_a_transaction_is_fenced_like_the_script() {
-    let mut f = fixture();
-    let epoch = led(&mut f, &[1]);
-    // The first went through the script, these do not: Redis has seen it no more often.
-    f.run(&["CONFIG", "RESETSTAT"]);
-    f.pend(epoch, &[2]);
-    f.pend(epoch, &[3]);
-    let Value::BulkString(calls) = f.run(&["INFO", "commandstats"]) else { panic!("a text") };
-    assert!(!String::from_utf8_lossy(&calls).contains("cmdstat_evalsha"), "it went through the script");
-    let before = Some(cursor("m", 1, 3));
-    f.acquire_by_another(Epoch(0));
-    let batch = [arrival(4, b"x")];
-    let error = f.ledger.intake(epoch, before.as_ref(), &cursor("m", 4, 4), &batch).expect_err("another leads");
-    assert!(matches!(error, Error::Fenced { .. }), "{error}");
-    assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.ledger.cursor().unwrap()), (3, before));
-}
-
-#[test]
-fn an_intake_sees_a_cursor_that_somebody_moved() {
-    let mut f = fixture();
-    let epoch = led(&mut f, &[1]);
-    f.pend(epoch, &[2]);
-    // On the leader's own connection a question would end the watch.
-    let before = Some(cursor("m", 1, 2));
-    other(&f).connection().query("testing", Command::of(&["DEL", "messages:cursor"])).expect("redis answers");
-    let taken = f.ledger.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &[arrival(3, b"x")]);
-    assert_eq!(taken.expect("it leads"), Intake::Moved(None));
-    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
-}
-
-#[test]
-fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
-    let mut f = fixture();
-    let epoch = led(&mut f, &[1]);
-    f.pend(epoch, &[2]);
-    let before = Some(cursor("m", 1, 2));
-    // The type was right when the transaction was opened.
-    f.ledger.fence.arm(&mut f.ledger.connection).expect("redis answers");
-    other(&f).connection().query("testing", Command::of(&["SET", "messages:pending", "mine"])).expect("redis answers");
-    let (next, batch) = (cursor("m", 3, 3), [arrival(3, b"x")]);
-    let rewound = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
-    assert!(
-        matches!(&rewound, Intake::Rewound(reason) if reason.contains("messages:pending is a string")),
-        "{rewound:?}"
-    );
-    assert_eq!(f.ledger.cursor().expect("redis answers"), before);
-    // From then on the script looks.
-    let error = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
-    assert!(error.to_string().contains("messages:pending is a string"), "{error}");
-    assert_eq!(f.ledger.cursor().expect("redis answers"), before);
-    f.run(&["DEL", "messages:pending"]);
-    assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(next));
-    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
-}
-
-/// A transaction whose ZADD failed, and of whose reply nothing came.
-#[test]
-fn an_intake_that_only_moved_its_cursor_is_not_taken_for_done() {
-    let mut f = fixture();
-    let epoch = led(&mut f, &[1]);
-    let before = f.ledger.cursor().expect("redis answers");
-    let (next, batch) = (cursor("m", 3, 3), [arrival(2, b"x"), arrival(3, b"x")]);
-    f.run(&["SET", "messages:cursor", &next.to_string()]);
-    f.run(&["DEL", "messages:pending"]);
-    f.run(&["SET", "messages:pending", "mine"]);
-    let mut again = other(&f);
-    again.attempts.doubts.push(next.clone());
-    let after = Cursor { last_id: MessageId(next.last_id.0 + 1), ..next.clone() };
-    let error = again.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
-    assert!(error.to_string().contains("messages:pending is a string"), "{error}");
-    f.run(&["DEL", "messages:pending"]);
-    assert_eq!(again.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(after.clone()));
-    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
-    // And one that was done is not done again.
-    let moved = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
-    assert_eq!(moved, Intake::Moved(Some(after)));
-}
-
-/// The first attempt arrives after the second, which was done, and after the result.
-#[test]
-fn an_intake_that_comes_late_does_nothing() {
-    let mut f = fixture();
-    let epoch = led(&mut f, &[1]);
-    let before = f.ledger.cursor().expect("redis answers");
-    let (next, batch) = (cursor("m", 2, 2), [arrival(2, b"x")]);
-    let mut second = other(&f);
-    second.attempts.doubts.push(next.clone());
-    assert!(matches!(second.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(_)));
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
-    let late = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
-    assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
-    assert_eq!(counts(&mut f), (2, 0));
-}
-
-/// Two attempts at a batch were cut off, and it was taken in by halves. The second attempt arrives when the results are
-/// there: it must not take the cursor for what the first one left.
-#[test]
-fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
-    let mut f = fixture();
-    let epoch = led(&mut f, &[1]);
-    let before = f.ledger.cursor().expect("redis answers");
-    let batch = [2, 3, 4, 5].map(|id| arrival(id, b"x"));
-    let whole = cursor("m", 5, 5);
-    let first_attempts = [whole.clone(), cursor("m", 5, 6)];
-    let mut leader = other(&f);
-    leader.attempts.doubts = first_attempts.to_vec();
-    leader.take_doubts();
-    let middle = leader.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &batch[..2]).expect("it leads");
-    let Intake::Taken(middle) = middle else { panic!("{middle:?}") };
-    let end = leader.intake(epoch, Some(&middle), &whole, &batch[2..]).expect("it leads");
-    assert!(matches!(&end, Intake::Taken(end) if !first_attempts.contains(end)), "{end:?}");
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[1, 2, 3, 4].map(commit)).expect("redis answers").recorded, 4);
-    let mut late = other(&f);
-    late.attempts.doubts = vec![whole.clone()];
-    let late = late.intake(epoch, before.as_ref(), &whole, &batch).expect("it leads");
-    assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
-    assert_eq!(counts(&mut f), (4, 1));
-}
-
-/// However many attempts at a batch get no answer, none knows the cursor that a later one writes.
-#[test]
-fn each_attempt_without_an_answer_writes_a_cursor_of_its_own() {
-    let mut f = fixture();
-    let epoch = led(&mut f, &[1]);
-    let before = f.ledger.cursor().expect("redis answers");
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("redis://{}", silent.local_addr().expect("it listens"));
-    let hangs_up = std::thread::spawn(move || (0..40).for_each(|_| drop(silent.accept().map(swallow))));
-    let keys = Arc::new(Keys::new("messages"));
-    let mut leader = Ledger::new(Server::parse(&url).expect("a URL"), keys, Duration::from_secs(10));
-    let mut written = Vec::new();
-    for _ in 0..40 {
-        let error = leader.intake(epoch, before.as_ref(), &cursor("m", 2, 2), &[arrival(2, b"x")]);
-        assert!(error.expect_err("it is cut off").is_broken_off());
-        written.extend(leader.attempts.doubts.last().cloned());
-    }
-    hangs_up.join().expect("it does not panic");
-    assert!(written.is_sorted_by(|one, next| one.last_id < next.last_id), "{written:?}");
-}
-
-/// Reads a little, as one that goes away in the middle of a command.
-fn swallow((mut stream, _): (std::net::TcpStream, std::net::SocketAddr)) {
-    let _ = std::io::Read::read(&mut stream, &mut [0; 64]);
-}
-
-/// The right to write the cursor is taken away between the transaction's commands and their execution.
-#[test]
-fn an_intake_whose_cursor_is_refused_leaves_no_members_behind() {
-    let mut f = fixture();
-    let epoch = led(&mut f, &[1]);
-    let before = f.ledger.cursor().expect("redis answers");
-    f.run(&["ACL", "SETUSER", "u", "on", ">p", "~*", "&*", "+@all"]);
-    let (relay, go_on) = until_told(f.redis.port());
-    let url = format!("redis://u:p@{relay}");
-    let keys = Arc::new(Keys::new("messages"));
-    let mut leader = Ledger::new(Server::parse(&url).expect("a URL"), keys, Duration::from_secs(10));
-    let between = leader.intake(epoch, before.as_ref(), &cursor("m", 2, 2), &[arrival(2, b"x")]).expect("it leads");
-    let Intake::Taken(between) = between else { panic!("{between:?}") };
-    let intake = std::thread::spawn(move || {
-        let rewound = leader.intake(epoch, Some(&between), &cursor("m", 4, 4), &[3, 4].map(|id| arrival(id, b"x")));
-        (rewound, between)
-    });
-    wait_until(Duration::from_secs(10), "both commands are queued", || {
-        let Value::BulkString(clients) = f.run(&["CLIENT", "LIST"]) else { panic!("a text") };
-        Ok(String::from_utf8_lossy(&clients).contains("multi=2").then_some(()))
-    })
-    .expect("they come");
-    f.run(&["ACL", "SETUSER", "u", "-set"]);
-    go_on.send(()).expect("it waits");
-    let (rewound, between) = intake.join().expect("it does not panic");
-    assert!(matches!(rewound, Ok(Intake::Rewound(_))), "{rewound:?}");
-    assert_eq!(f.ledger.cursor().expect("redis answers"), Some(between));
-    assert_eq!(counts(&mut f), (0, 2), "what was added is gone: it will be taken in under other ids");
-}
-
-/// A relay before a server that holds back each `EXEC` until it is told to go on; by then all before it is there.
-/// Serves one connection.
-fn until_told(port: u16) -> (std::net::SocketAddr, crossbeam_channel::Sender<()>) {
-    use std::io::{Read, Write};
-    const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it listens");
-    let (go_on, told) = crossbeam_channel::bounded(0);
-    std::thread::spawn(move || -> std::io::Result<()> {
-        let (mut near, _) = listener.accept()?;
-        let mut far = std::net::TcpStream::connect(("127.0.0.1", port))?;
-        let (mut from, mut to) = (far.try_clone()?, near.try_clone()?);
-        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-        let mut buffer = [0; 4_096];
-        loop {
-            let count = near.read(&mut buffer)?;
-            if count == 0 {
-                return Ok(());
-            }
-            let read = &buffer[..count];
-            let held = read.windows(EXEC.len()).position(|part| part == EXEC).filter(|at| *at > 0).unwrap_or(count);
-            far.write_all(&read[..held])?;
-            if held < count {
-                // Disconnected: the test is over.
-                let _ = told.recv();
-            }
-            far.write_all(&read[held..])?;
-        }
-    });
-    (address, go_on)
-}
-
-#[test]
 fn what_is_put_back_under_the_next_leader_is_not_recorded_twice() {
     let mut f = fixture();
     led(&mut f, &[1, 2]);
@@ -419,13 +211,6 @@ fn however_many_strangers_there_are_the_recall_reaches_what_was_taken_in() {
     }
     led(&mut f, &[]);
     assert_eq!(f.ledger.recall_now().up_to, MessageId(7));
-}
-
-#[test]
-fn a_cursor_that_is_none_of_ours_counts_as_none() {
-    let mut f = fixture();
-    f.run(&["SET", "messages:cursor", "somebody's"]);
-    assert_eq!(f.ledger.cursor().expect("redis answers"), None);
 }
 
 /// A user of its own, whose rights the test changes; it has all of them at first.
@@ -497,7 +282,7 @@ fn messages_are_put_back_once_however_late_a_copy_of_the_call_arrives() {
 }
 
 impl Fixture {
-    fn acquire_by_another(&mut self, floor: Epoch) {
+    pub(super) fn acquire_by_another(&mut self, floor: Epoch) {
         let id = DispatcherId::generate("b");
         let _subscription = self.listen(&id);
         let mut ledger = other(self);

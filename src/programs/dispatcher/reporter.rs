@@ -1,8 +1,9 @@
 //! The reporter: once a second it reports to Redis how this dispatcher is, and checks the group's status.
 //!
-//! One thread for each lane, with two connections of its own, so that nothing it does can hold up the lease or a message.
-//! What it learns goes to the [`Board`](super::board::Board), for the metrics and the status page; nothing is decided by
-//! it. A report expires by itself, so a dispatcher that hangs or has lost Redis vanishes from the group's status.
+//! One thread for each lane, with two connections of its own, so that nothing it does can hold up the lease or a
+//! message. What it learns goes to the [`Board`](super::board::Board), for the metrics and the status page; nothing is
+//! decided by it. A report expires by itself, so a dispatcher that hangs or has lost Redis vanishes from the group's
+//! status.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,7 +150,7 @@ impl ReportLoop {
             None => drop(self.backoff.reset()),
             Some(failure) => {
                 let troubles = &self.host.lanes[self.lane].lane.troubles;
-                troubles.tell("reporter", "not-reported", &failure, &mut self.backoff);
+                troubles.report("reporter", "not-reported", &failure, &mut self.backoff);
             }
         }
     }

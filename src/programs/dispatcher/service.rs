@@ -48,9 +48,13 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: 
                 lanes.iter().for_each(Lane::stop);
             }
             recv(requests.receiver()) -> _ => lanes.iter().for_each(Lane::stop),
-            recv(supervisor.ticks()) -> _ => supervisor.report(&health::condition(host)),
+            recv(supervisor.ticks()) -> _ => {
+                let condition = health::condition(host);
+                // Before systemd is told: if the process is paused from here on, the next tick finds this pulse late.
+                host.main.beat(LOOK_WITHIN);
+                supervisor.report(&condition);
+            }
         }
-        host.main.beat(LOOK_WITHIN);
     }
     supervisor.stopping();
     drop(reporters);

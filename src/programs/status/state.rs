@@ -48,7 +48,7 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn new(member: overview::Member) -> Member {
+    pub(super) fn new(member: overview::DispatcherReport) -> Member {
         Member { id: member.id, report: member.report.as_deref().and_then(Report::parse) }
     }
 
@@ -104,7 +104,8 @@ impl Status {
         self.leaders_report().map(|report| report.delayed)
     }
 
-    /// Messages that became dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW), as far as the dispatchers that made them still run.
+    /// Messages that became dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW), as far as the
+    /// dispatchers that made them still run.
     pub fn recent_deaths(&self) -> u64 {
         self.members.iter().filter_map(|member| member.report.as_ref()).map(|report| report.recent_deaths).sum()
     }

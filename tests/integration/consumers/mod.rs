@@ -1,6 +1,11 @@
 //! Consumers, and what connects to them.
 
-mod consumer;
+mod fixture;
 mod greeting;
+mod leaders;
 mod membership;
+mod misuse;
+mod processing;
+mod stopping;
 mod strangers;
+mod without_redis;

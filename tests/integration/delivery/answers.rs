@@ -181,7 +181,7 @@ fn a_message_that_is_pending_is_not_forgotten_on_a_mere_word() {
 
 #[test]
 fn a_group_whose_only_consumer_swallows_messages_tries_again_and_buries_them() {
-    for prefetch in [1, 3] {
+    let are_dead_letters_at_last = |prefetch| {
         let peer = Peer::bind("swallower");
         let mut group = Scripted::start(&[&peer], &format!("{QUICK} --max-deliveries 2"));
         let mut line = peer.accept(prefetch);
@@ -204,7 +204,8 @@ fn a_group_whose_only_consumer_swallows_messages_tries_again_and_buries_them() {
         assert!(letters.iter().all(|letter| letter["reason"].contains("no longer reported it")), "{letters:?}");
         let (shown, code) = status(&group.cluster.redis_url());
         assert!(shown.contains("consumer swallower no longer reports") && code == 3, "{shown}");
-    }
+    };
+    std::thread::scope(|scope| [1, 3].map(|prefetch| drop(scope.spawn(move || are_dead_letters_at_last(prefetch)))));
 }
 
 #[test]
@@ -254,28 +255,31 @@ fn junk_answers_end_the_link_that_they_come_from() {
         |ids| ids.into_iter().map(|id| Frame::Nack { id, delay: NackDelay::ByBackoff, reason: "junk" }).collect(),
         |ids| ids.into_iter().flat_map(answers).collect(),
     ];
-    for kind in kinds {
+    let ends_the_link = |kind: fn(Vec<MessageId>) -> Vec<Frame<'static>>| {
         let (junk, good) = (Peer::bind("junk"), Peer::bind("good"));
         let mut group = Scripted::start(&[&junk, &good], "");
         let (mut junk_line, mut good_line) = (junk.accept(8), good.accept(8));
         let connection = &mut group.client();
         wait_until_listed(connection, &["good", "junk"]);
-        // A few are put up with.
+        // A few are tolerated.
         junk_line.send(&kind((1..=100).map(MessageId).collect()));
         assert_eq!(junk_line.next_within(Duration::from_millis(50)), None);
         // What is too much ends the link, and the next one soon, too.
         for _ in 0..2 {
             junk_line.send(&kind((1..=2_000).map(MessageId).collect()));
             let rest = junk_line.rest();
-            let refused = |heard: &Heard| matches!(heard, Heard::Error(ErrorCode::Unexpected, text) if text.contains("more than 100 a second"));
-            assert!(rest.iter().any(refused), "{rest:?}");
+            let too_many = "more than 100 a second";
+            let is_refusal =
+                |heard: &Heard| matches!(heard, Heard::Error(ErrorCode::Unexpected, text) if text.contains(too_many));
+            assert!(rest.iter().any(is_refusal), "{rest:?}");
             junk_line = junk.accept(8);
         }
         publish_payloads(connection, ["1"]);
         let (id, ..) = good_line.next_message();
         good_line.send(&[result(id, "good")]);
         wait_until_done(connection, 1);
-    }
+    };
+    std::thread::scope(|scope| kinds.into_iter().for_each(|kind| drop(scope.spawn(move || ends_the_link(kind)))));
 }
 
 /// HELD of ids that are not pending costs its sender, too, however often it comes again.

@@ -236,7 +236,7 @@ fn a_user_that_may_not_read_the_key_works_as_before_and_is_warned_once() {
     let mut command = programs().command("oncecast-consumer").expect("it is built");
     let url = format!("redis://oncecast-consumer:secret-of-consumers@127.0.0.1:{}", redis.port());
     command.args(["--redis-url", &url, "--listen", "127.0.0.1:0"]);
-    let program = ChildProcess::spawn("oncecast-consumer", command).expect("it starts");
+    let mut program = ChildProcess::spawn("oncecast-consumer", command).expect("it starts");
     let line = program.wait_for_line("event=listening address=", DEADLINE).expect("it listens");
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
     let address: SocketAddr = address.and_then(|address| address.parse().ok()).expect("an address");
@@ -259,6 +259,8 @@ fn a_user_that_may_not_read_the_key_works_as_before_and_is_warned_once() {
     assert_refused(&answer(address, 8), 6, &["messages:epoch is not there"]);
     elect(&redis, 8);
     assert_eq!(answer(address, 8), "READY");
+    // Once it has ended, its whole log has been read.
+    program.stop(DEADLINE).expect("it ends");
     let warnings = program.stderr().all().iter().filter(|line| line.contains("event=epoch-unchecked")).count();
     assert_eq!(warnings, 1);
 }

@@ -99,7 +99,12 @@ fn no_epoch_is_given_to_two_dispatchers() {
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
-    let lines = [0, 1, 2].map(|number| cluster.process(Node::Dispatcher(number)).unwrap().stderr().all());
+    // Once they have ended, their whole logs have been read.
+    let lines = [0, 1, 2].map(|number| {
+        let mut dispatcher = cluster.release(Node::Dispatcher(number)).unwrap();
+        dispatcher.kill().unwrap();
+        dispatcher.stderr().all()
+    });
     let elected: Vec<&str> = lines
         .iter()
         .flatten()

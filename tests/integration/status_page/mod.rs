@@ -134,10 +134,12 @@ fn it_says_that_redis_is_away_and_recovers() {
     assert_no_complaint(&mut page);
 }
 
-/// Not a test of anything unless a picture is asked for: `ONCECAST_SCREENSHOT=docs/status.png cargo test --test integration status_page`.
+/// Writes the README's picture of the page:
+/// `ONCECAST_SCREENSHOT=docs/status.png cargo test --test integration picture -- --ignored`.
 #[test]
-fn a_picture_of_it() {
-    let Some(file) = std::env::var_os(SCREENSHOT) else { return };
+#[ignore = "takes two minutes and a load for a picture; see its text"]
+fn a_picture_of_the_page_at_work() {
+    let file = std::env::var_os(SCREENSHOT).expect("ONCECAST_SCREENSHOT names a file");
     let Some((mut browser, mut cluster)) = start(RedisOptions::default()) else { return };
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
     let standby = if leader == Node::Dispatcher(0) { Node::Dispatcher(1) } else { Node::Dispatcher(0) };

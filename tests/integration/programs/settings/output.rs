@@ -69,19 +69,29 @@ fn left() -> Stdio {
 #[test]
 fn a_full_disk_is_told_and_a_reader_that_has_left_is_not() {
     let redis = redis_server();
-    for line in PRINTING.iter().chain(&LONG[..1]) {
+    let full_disk = |line: &str| {
         let output = ended(line, &redis, full());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{line} >/dev/full: {said}");
         assert!(said.contains("writing to standard output: No space left"), "{line} >/dev/full: {said}");
         assert!(!said.contains("panicked"), "{line} >/dev/full: {said}");
-
+    };
+    let reader_has_left = |line: &str| {
         let output = ended(line, &redis, left());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains("standard output") && !said.contains("panicked"), "{line} |: {said}");
         let of_the_run = matches!(output.status.code(), Some(0 | 3)) || line.starts_with("oncecast-publisher");
         assert!(of_the_run, "{line} |: {} {said}", output.status);
-    }
+    };
+    std::thread::scope(|scope| {
+        // It waits ten seconds for a subscriber each time.
+        scope.spawn(|| full_disk(LONG[0]));
+        scope.spawn(|| reader_has_left(LONG[0]));
+        for line in PRINTING {
+            full_disk(line);
+            reader_has_left(line);
+        }
+    });
 }
 
 #[test]

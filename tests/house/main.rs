@@ -1,0 +1,90 @@
+//! The house rules that no compiler checks: imports run one way, from room to room and from file to file, and no line is
+//! longer than the formatter would leave it.
+//!
+//! A room is a folder of `src/`, or a file there. Their order stands in `docs/ARCHITECTURE.md`, section "Rooms", and is
+//! read from there: a room may import only what stands below it. Within a room files may import each other, but never in a
+//! circle. Modules of unit tests are left out, since they may use everything.
+//!
+//! Limitations: imports are found as text, by `imports`, without expanding macros.
+
+mod imports;
+mod lexer;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use self::imports::House;
+
+/// The same as `max_width` in `rustfmt.toml`, which leaves comments and strings alone.
+const MAX_WIDTH: usize = 120;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files below `folder` whose names end with `ending`, by their path from `root`.
+fn files(folder: &str, ending: &str) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.expect("a folder can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                found.insert(path.strip_prefix(root()).expect("it is below the root").to_owned(), text);
+            }
+        }
+    }
+    found
+}
+
+/// The rooms from top to bottom, as `docs/ARCHITECTURE.md` lists them: the first column of the table in section "Rooms".
+fn rooms() -> Vec<String> {
+    let document = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("docs/ARCHITECTURE.md can be read");
+    let section =
+        document.split("\n## ").find(|section| section.starts_with("Rooms\n")).expect("there is a section Rooms");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    rows.map(|(room, _)| room.to_owned()).collect()
+}
+
+fn house() -> House {
+    let sources = files("src", ".rs");
+    House::of(sources.iter().map(|(path, text)| (path.strip_prefix("src").expect("it is below src"), text.as_str())))
+}
+
+#[test]
+fn imports_run_from_upper_rooms_to_lower_ones() {
+    let (house, rooms) = (house(), rooms());
+    assert!(rooms.len() > 5, "the list of rooms has been read: {rooms:?}");
+    let unlisted: Vec<&str> = house.rooms().into_iter().filter(|room| !rooms.iter().any(|one| one == room)).collect();
+    assert!(unlisted.is_empty(), "docs/ARCHITECTURE.md, section Rooms, does not list {unlisted:?}");
+    let upward = house.upward(&rooms);
+    assert!(upward.is_empty(), "a lower room imports a higher one:\n{}", upward.join("\n"));
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let circles = house().circles();
+    assert!(circles.is_empty(), "files that import each other in a circle:\n{}", circles.join("\n"));
+}
+
+#[test]
+fn no_line_is_too_wide() {
+    let places = [
+        ("src", ".rs"),
+        ("src", ".lua"),
+        ("tests", ".rs"),
+        ("benches", ".rs"),
+        ("examples", ".rs"),
+        ("scripts", ".sh"),
+    ];
+    let mut wide = Vec::new();
+    for (path, text) in places.iter().flat_map(|(folder, ending)| files(folder, ending)) {
+        let lines = text.lines().enumerate().filter(|(_, line)| line.chars().count() > MAX_WIDTH);
+        wide.extend(lines.map(|(number, _)| format!("{}:{}", path.display(), number + 1)));
+    }
+    assert!(wide.is_empty(), "lines of more than {MAX_WIDTH} characters:\n{}", wide.join("\n"));
+}

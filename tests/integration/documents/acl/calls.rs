@@ -1,0 +1,100 @@
+//! Which user calls which command, as Redis reports it to MONITOR, also from inside scripts.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::thread::{self, JoinHandle};
+
+use oncecast::lab::RedisServer;
+
+use super::users::OPERATOR;
+use crate::support::{client, run};
+
+/// Ends the reading.
+const LAST: &str = "the-last-call";
+
+/// A running MONITOR; ended on drop.
+pub struct Calls {
+    socket: TcpStream,
+    thread: Option<JoinHandle<BTreeMap<String, BTreeSet<String>>>>,
+}
+
+impl Calls {
+    pub fn watch(server: &RedisServer) -> Calls {
+        let mut socket = TcpStream::connect(("127.0.0.1", server.port())).expect("Redis takes connections");
+        socket.write_all(b"MONITOR\r\n").expect("Redis reads");
+        let mut lines = BufReader::new(socket.try_clone().expect("a second handle")).lines();
+        assert_eq!(lines.next().expect("an answer").expect("text"), "+OK");
+        let url = server.url();
+        let thread = thread::spawn(move || {
+            let mut admin = client(&url);
+            let mut users: HashMap<String, String> = HashMap::new();
+            let mut calls: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            let mut caller = String::new();
+            while let Some(Ok(line)) = lines.next()
+                && !line.contains(LAST)
+            {
+                let (source, call) = source_and_call(&line);
+                if call == "client|list" {
+                    continue;
+                }
+                // What a script calls follows the call of the script at once.
+                if source != "lua" {
+                    caller = source;
+                    // One that greets is new, and may have the address of one that is gone.
+                    if call == "hello" {
+                        users.remove(&caller);
+                    }
+                    // A connection is the default user's until it has said whose it is.
+                    if users.get(&caller).is_none_or(|user| user == "default") {
+                        users.extend(addresses_and_users(&mut admin));
+                    }
+                }
+                // Only a tool of the operator's is gone before it can be asked who it is.
+                let user = users.get(&caller).map_or(OPERATOR, String::as_str);
+                calls.entry(user.to_owned()).or_default().insert(call);
+            }
+            calls
+        });
+        Calls { socket, thread: Some(thread) }
+    }
+
+    /// All calls until now.
+    pub fn end(mut self, admin: &mut redis::Connection) -> BTreeMap<String, BTreeSet<String>> {
+        // MONITOR may be behind: it is read up to this call.
+        let _: String = run(admin, &["ECHO", LAST]);
+        self.thread.take().expect("it ends once").join().expect("each line is understood")
+    }
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        // Redis may be gone already.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// From `+1790000000.123456 [0 127.0.0.1:5000] "zadd" "key" …`: who, and which command, its subcommand included.
+fn source_and_call(line: &str) -> (String, String) {
+    let understood = || {
+        let (_, rest) = line.split_once('[')?;
+        let (source, words) = rest.split_once("] ")?;
+        let source = source.split_once(' ')?.1.to_owned();
+        let mut words = words.split(' ').map(|word| word.trim_matches('"').to_lowercase());
+        let command = words.next()?;
+        let call = match command.as_str() {
+            "acl" | "client" | "config" | "pubsub" | "script" => format!("{command}|{}", words.next()?),
+            _ => command,
+        };
+        Some((source, call))
+    };
+    understood().unwrap_or_else(|| panic!("MONITOR reports {line:?}"))
+}
+
+fn addresses_and_users(admin: &mut redis::Connection) -> Vec<(String, String)> {
+    let list: String = run(admin, &["CLIENT", "LIST"]);
+    let field = |line: &str, name: &str| {
+        line.split(' ').find_map(|word| word.strip_prefix(name)).map(str::to_owned).expect("each line has it")
+    };
+    list.lines().map(|line| (field(line, "addr="), field(line, "user="))).collect()
+}

@@ -1,0 +1,8 @@
+//! The users of docs/OPERATIONS.md have the rights that the programs need, and no others.
+//!
+//! Their lines are taken from the document.
+
+mod calls;
+mod forbidden;
+mod needed;
+mod users;

@@ -1,0 +1,56 @@
+//! The users that the document makes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use oncecast::lab::RedisServer;
+
+use crate::support::{client, redis_server, run};
+
+pub const DOCUMENT: &str = include_str!("../../../../docs/OPERATIONS.md");
+
+/// Their names.
+pub const DISPATCHER: &str = "oncecast-dispatcher";
+pub const CONSUMER: &str = "oncecast-consumer";
+pub const PUBLISHER: &str = "oncecast-publisher";
+pub const OPERATOR: &str = "oncecast-operator";
+
+/// A user, as the document makes it.
+pub struct User {
+    pub line: Vec<&'static str>,
+    pub password: &'static str,
+    /// The commands that it may call.
+    pub may: BTreeSet<String>,
+}
+
+/// The users that the document makes, by name.
+pub fn users() -> BTreeMap<&'static str, User> {
+    let block = DOCUMENT.split("```acl\n").nth(1).expect("a block of kind acl").split("```").next().expect("its end");
+    let users = block.lines().map(|line| {
+        let line: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(line[..2], ["ACL", "SETUSER"], "{line:?}");
+        let with = |sign: char| line[3..].iter().filter_map(move |word| word.strip_prefix(sign));
+        let password = with('>').next().expect("each user has a password");
+        let may = with('+').map(str::to_owned).collect();
+        (line[2], User { line, password, may })
+    });
+    let users: BTreeMap<_, _> = users.collect();
+    assert_eq!(users.keys().copied().collect::<Vec<_>>(), [CONSUMER, DISPATCHER, OPERATOR, PUBLISHER]);
+    users
+}
+
+/// A server that knows the users; the test itself is the default user, who may do anything.
+pub fn server_with(users: &BTreeMap<&'static str, User>) -> RedisServer {
+    let server = redis_server();
+    let admin = &mut client(&server.url());
+    for user in users.values() {
+        // Twice: a line that has been changed is given once more.
+        for _ in 0..2 {
+            let () = run(admin, &user.line);
+        }
+    }
+    server
+}
+
+pub fn url_of(server: &RedisServer, name: &str, user: &User) -> String {
+    format!("redis://{name}:{}@127.0.0.1:{}", user.password, server.port())
+}
