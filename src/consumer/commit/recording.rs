@@ -163,16 +163,16 @@ impl Recorder {
         if let Some((count, example)) = self.not_pending.due(now) {
             warn!(
                 "event=not-pending count={count} example={example} note=\"results dropped: these messages were \
-                 delivered for the first time, but are no longer pending. Either messages or keys were removed, or this consumer \
-                 does not have the dispatchers' Redis URL\""
+                 delivered for the first time, but are no longer pending. Either messages or keys were removed, or \
+                 this consumer does not have the dispatchers' Redis URL\""
             );
         }
         if let Some((count, example)) = self.breaches.due(now) {
             error!(
                 "event=commit-breach count={count} example={example} note=\"recorded without a check, but no \
-                 longer pending: results may be stored twice, or belong to messages that never existed. Messages were removed, \
-                 or a dispatcher sends messages that are not in Redis. Messages from that connection are checked until \
-                 one is found pending\""
+                 longer pending: results may be stored twice, or belong to messages that never existed. Messages \
+                 were removed, or a dispatcher sends messages that are not in Redis. Messages from that connection \
+                 are checked until one is found pending\""
             );
         }
     }
