@@ -28,7 +28,7 @@ impl Backoff {
         Backoff::new(Duration::from_millis(20), Duration::from_millis(500))
     }
 
-    /// For what decides who leads: whoever was cut off has to be back before others stop waiting for it.
+    /// For what decides who leads: a dispatcher that was cut off has to be back before others stop waiting for it.
     pub const fn for_leadership() -> Backoff {
         Backoff::new(Duration::from_millis(20), Duration::from_millis(100))
     }

@@ -1,7 +1,7 @@
 //! A budget of bytes that several threads spend from: what is kept in memory on one way through a program.
 //!
-//! Whoever keeps something holds a [`Share`] of the budget beside it; dropping the two together gives the bytes back,
-//! on whatever way they leave. Something larger than the whole budget may be kept when nothing else is.
+//! What is kept is kept with a [`Share`] of the budget; dropping the two together gives the bytes back. Something
+//! larger than the whole budget may be kept when nothing else is.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ struct Inner {
     limit_bytes: usize,
     state: Mutex<State>,
     freed: Condvar,
-    /// Held by whoever waits, so that something large is not overtaken for ever by what is small.
+    /// Held by the thread that waits, so that something large is not overtaken for ever by what is small.
     turn: Mutex<()>,
 }
 
@@ -56,7 +56,7 @@ impl Budget {
         Share { budget: self.clone(), bytes }
     }
 
-    /// Takes a share once there is room for it; whoever waits, waits in turn. `None` if that would need a wait and the
+    /// Takes a share once there is room for it; threads wait in turn. `None` if that would need a wait and the
     /// budget is [closed](Budget::close).
     pub fn wait_for(&self, bytes: usize) -> Option<Share> {
         let _turn = self.0.turn.lock();
@@ -71,7 +71,7 @@ impl Budget {
         Some(Share { budget: self.clone(), bytes })
     }
 
-    /// From now on nobody waits any more.
+    /// From now on no thread waits any more.
     pub fn close(&self) {
         self.0.state.lock().closed = true;
         self.0.freed.notify_all();

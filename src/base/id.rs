@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub const MAX_MESSAGE_ID: u64 = (1 << 53) - 1;
 
 /// The largest id that is believed. Ids follow the clock, which stays below half of [`MAX_MESSAGE_ID`]; a higher one
-/// was made by somebody else, and going on from there could run out of ids.
+/// was made by another program, and continuing from there could run out of ids.
 pub const MAX_BELIEVED_ID: u64 = (1 << 53) / 4 * 3;
 
 /// A message's id: the time of its intake in microseconds since 1970, made strictly increasing.
@@ -43,9 +43,10 @@ impl fmt::Display for MessageId {
 /// A map from messages, for what is looked up once or more for each of them.
 ///
 /// Hashed for what ids are: numbers that rise with time. Messages that follow each other come and go together, so they
-/// lie side by side, and what was touched for one is in the cache for the next. With many in hand that counts for more
-/// than the arithmetic: the standard hasher, and any good one, has the memory fetched anew for each. It gives no safety
-/// against ids that were picked to collide; whoever may name ids, a consumer, is trusted with more than our time.
+/// lie side by side, and what was touched for one is in the cache for the next. With many in flight that counts for
+/// more than the arithmetic: the standard hasher, and any good one, has the memory fetched anew for each. It gives no
+/// safety against ids that were picked to collide; whoever may name ids, a consumer, is trusted with more than our
+/// time.
 pub type IdMap<V> = HashMap<MessageId, V, BuildHasherDefault<IdHasher>>;
 
 /// A set of messages; see [`IdMap`].

@@ -132,7 +132,7 @@ pub fn moved_to(text: &str) -> Option<&str> {
     words.nth(2).filter(|address| !address.is_empty())
 }
 
-/// The code of an error, wherever it stands; `None` if it has none that we know.
+/// The code of an error, wherever it is in the text; `None` if it has none that we know.
 pub fn code(text: &str) -> Option<&'static str> {
     code_in(text).map(|(code, _)| code)
 }

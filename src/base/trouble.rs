@@ -1,11 +1,10 @@
-//! One trouble is told once, however many parts of a program meet it.
+//! One cause of failures is logged once, however many parts of a program meet it.
 //!
-//! A server that is not there, or does not let us in, is met by every thread with a connection of its own. The first
-//! one tells it, at growing intervals; the others are silent for as long as it meets it. Only failures to open a
-//! connection, and to get a first answer on it, are put together: what breaks a connection that stood concerns the part
-//! that used it.
+//! If a server cannot be reached, or refuses the login, every thread with a connection of its own fails. The first one
+//! logs that, at growing intervals; the others are silent while it does. This covers only failures to open a connection
+//! and to get a first reply on it: a failure on a working connection concerns the part that used it.
 //!
-//! Any thread may ask; the mutex is held for a comparison.
+//! Any thread may call it; the mutex is held for a comparison.
 
 use std::time::{Duration, Instant};
 
@@ -16,15 +15,15 @@ use crate::base::error::Error;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 
-/// Whoever has not met a trouble again for so long has overcome it, or is gone.
-const TOLD_FOR: Duration = Duration::from_secs(10);
+/// A part that has not reported its failure again for so long has recovered, or ended.
+const REPORTED_FOR: Duration = Duration::from_secs(10);
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub struct Troubles(Mutex<Option<Told>>);
+pub struct Troubles(Mutex<Option<Reported>>);
 
 #[derive(Debug)]
-struct Told {
+struct Reported {
     what: String,
     by: &'static str,
     at: Instant,
@@ -33,7 +32,7 @@ struct Told {
 impl Troubles {
     /// `part` has met `error`, as often as it has failed. It is logged when `backoff` says that it is time: as `event`,
     /// or, if it is met by all parts alike, as `redis-trouble`, and then by one part.
-    pub fn tell(&self, part: &'static str, event: &'static str, error: &Error, backoff: &mut Backoff) {
+    pub fn report(&self, part: &'static str, event: &'static str, error: &Error, backoff: &mut Backoff) {
         let (event, ours) = match common_cause(error) {
             None => (event, true),
             Some(cause) => ("redis-trouble", self.is_ours(part, cause, Instant::now())),
@@ -43,14 +42,14 @@ impl Troubles {
         }
     }
 
-    /// Whether no other part tells it.
+    /// Whether no other part reports it.
     fn is_ours(&self, part: &'static str, what: String, now: Instant) -> bool {
-        let mut told = self.0.lock();
-        let by_another = told.as_ref().is_some_and(|told| {
-            told.what == what && told.by != part && now.saturating_duration_since(told.at) < TOLD_FOR
+        let mut reported = self.0.lock();
+        let by_another = reported.as_ref().is_some_and(|reported| {
+            reported.what == what && reported.by != part && now.saturating_duration_since(reported.at) < REPORTED_FOR
         });
         if !by_another {
-            *told = Some(Told { what, by: part, at: now });
+            *reported = Some(Reported { what, by: part, at: now });
         }
         !by_another
     }
@@ -73,16 +72,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_part_tells_it_until_it_tells_no_more() {
+    fn one_part_reports_it_until_it_stops() {
         let troubles = Troubles::default();
         let begin = Instant::now();
         let second = Duration::from_secs(1);
         let is_ours = |part, what: &str, after| troubles.is_ours(part, what.to_owned(), begin + after);
         assert!(is_ours("election", "refused", Duration::ZERO));
         assert!(!is_ours("listener", "refused", Duration::ZERO));
-        assert!(is_ours("election", "refused", TOLD_FOR), "it goes on, whether or not it says so");
-        assert!(!is_ours("listener", "refused", TOLD_FOR + second));
-        assert!(is_ours("listener", "refused", 2 * TOLD_FOR + second), "the other one is silent");
-        assert!(is_ours("election", "wrong password", 2 * TOLD_FOR + second), "another trouble");
+        assert!(is_ours("election", "refused", REPORTED_FOR), "it lasts, whether or not it is logged");
+        assert!(!is_ours("listener", "refused", REPORTED_FOR + second));
+        assert!(is_ours("listener", "refused", 2 * REPORTED_FOR + second), "the other one is silent");
+        assert!(is_ours("election", "wrong password", 2 * REPORTED_FOR + second), "another trouble");
     }
 }

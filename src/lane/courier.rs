@@ -1,9 +1,10 @@
 //! The courier: hands messages to consumers and hears what became of them.
 //!
 //! One thread, one loop, no blocking call but the wait: it reads the links, hears the redistributor and ingest, hands
-//! out what waits, in runs, to the consumer with the lowest share of its prefetch in use, and tends the links. A consumer
-//! that does not read fills its own share and nothing else. It never talks to Redis: what needs Redis is a task for the
-//! redistributor, and ingest never waits for it, since what does not fit into memory is left to the sorted set.
+//! out what waits, in runs, to the consumer with the lowest share of its prefetch in use, and tends the links. A
+//! consumer that does not read fills its own share and nothing else. It never talks to Redis: what needs Redis is a
+//! task for the redistributor, and ingest never waits for it, since what does not fit into memory is left to the sorted
+//! set.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -272,8 +273,8 @@ impl Courier {
         }
     }
 
-    /// Redis may have evicted the pending messages, or somebody deleted them: then what waits here would be handed out for
-    /// nothing. A message that this leader took in and gave to nobody can't have been removed by anybody who may.
+    /// Redis may have evicted the pending messages, or somebody deleted them: then what waits here would be handed out
+    /// for nothing. A message that this leader took in and gave to nobody can't have been removed by anybody who may.
     fn look_for_what_waits(&mut self) {
         if self.looked.elapsed() < LOOK_EVERY {
             return;
@@ -291,8 +292,8 @@ impl Courier {
     }
 
     pub(super) fn missing(&mut self, id: MessageId) {
-        // Meanwhile it may have been given to somebody, who recorded its result. What earlier leaders left is given to nobody
-        // before this answer has come: it was the first question.
+        // Meanwhile it may have been given to somebody, who recorded its result. What earlier leaders left is given to
+        // nobody before this answer has come: it was the first question.
         if self.table.is_new(id) || self.backlog.witness() == Some(id) || self.witness == Some(id) {
             self.outbox.push_back(Task::Vanished(id));
         }
@@ -304,8 +305,8 @@ impl Courier {
         Line::BOTH.into_iter().for_each(|line| self.hand_out_of(line));
     }
 
-    /// Where nobody has a free place, and nobody works on anything, what is overdue would keep its places for ever. So they are
-    /// given away, and the messages go out again: to be done at last, or to end as dead letters.
+    /// Where nobody has a free place, and nobody works on anything, what is overdue would keep its places for ever. So
+    /// they are given away, and the messages go out again: to be done at last, or to end as dead letters.
     fn give_stuck_places_away(&mut self) {
         let asked = |link: &&mut Link| !link.draining;
         if self.table.ready_len() > 0 && self.links.iter_mut().flatten().filter(asked).all(|link| link.is_stuck()) {

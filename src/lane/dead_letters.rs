@@ -1,7 +1,7 @@
 //! Which messages were dead-lettered and why, gathered for the log.
 //!
-//! Pure; time is passed in. A dead letter is logged within [`LOG_WITHIN`], whether or not more follow: how many for each
-//! of a few reasons, each with the id of one of them. More reasons than that share a line.
+//! Pure; time is passed in. A dead letter is logged within [`LOG_WITHIN`], whether or not more follow: how many for
+//! each of a few reasons, each with the id of one of them. More reasons than that share a line.
 
 use std::time::{Duration, Instant};
 

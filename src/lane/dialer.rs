@@ -68,7 +68,8 @@ impl DialRequests {
     /// Asks for a link to the consumer at this place in the settings.
     pub(super) fn request(&self, index: usize, mut dial: Dial) {
         let (sender, receiver) = &self.0[index];
-        // A dialer that is still busy for an old term may have a request of another old term waiting: the newest counts.
+        // A dialer that is still busy for an old term may have a request of another old term waiting: the newest
+        // counts.
         while let Err(TrySendError::Full(unsent)) = sender.try_send(dial) {
             let _ = receiver.try_recv();
             dial = unsent;
@@ -120,7 +121,8 @@ impl Drop for Dialers {
     }
 }
 
-/// The addresses of a name that get no link, if there are any. One of each kind, IPv4 and IPv6, may be the same consumer's.
+/// The addresses of a name that get no link, if there are any. One of each kind, IPv4 and IPv6, may be the same
+/// consumer's.
 fn unused(used: SocketAddr, all: &[SocketAddr]) -> Option<String> {
     let mut others: Vec<&SocketAddr> = all.iter().filter(|address| **address != used).collect();
     others.sort();
@@ -232,9 +234,9 @@ impl Dialer {
         }
     }
 
-    /// The consumer has seen a higher epoch than Redis gives out: Redis has lost some of its data and its clock is behind. Then
-    /// no leader would ever be accepted there, so the epoch is taken for the floor of the next, as if it had been heard from a
-    /// leader, and the term ends.
+    /// The consumer has seen a higher epoch than Redis gives out: Redis has lost some of its data and its clock is
+    /// behind. Then no leader would ever be accepted there, so the epoch is taken for the floor of the next, as if it
+    /// had been heard from a leader, and the term ends.
     fn learn(&mut self, dial: &Dial, seen: Option<Epoch>) {
         let Some(seen) = seen.filter(|seen| *seen > dial.epoch) else { return };
         let plausible = self.shared.listener.hearing.is_plausible(seen);

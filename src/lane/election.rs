@@ -169,7 +169,7 @@ impl Election {
                     self.vacant = None;
                     set(&self.shared.stats.redis_connected, 0);
                     set(&self.shared.stats.in_sync, 0);
-                    self.shared.troubles.tell("election", "redis-trouble", &error, &mut self.backoff);
+                    self.shared.troubles.report("election", "redis-trouble", &error, &mut self.backoff);
                     self.backoff.next_wait()
                 }
             };

@@ -1,4 +1,5 @@
-//! How a link begins: the WebSocket handshake, LEAD, and the consumer's READY and HELD, with one deadline for all of it.
+//! How a link begins: the WebSocket handshake, LEAD, and the consumer's READY and HELD, with one deadline for all of
+//! it.
 //!
 //! A consumer that does something else is told what by an ERROR, and waited for a moment, so that it can read that.
 //! Nothing of it is believed before HELD: what it says to LEAD may be that it has seen a higher epoch.

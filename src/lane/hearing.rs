@@ -1,17 +1,17 @@
 //! Whether a dispatcher hears what is published where it sends its commands.
 //!
-//! Commands and subscription are two connections, and a proxy, a virtual address or a failover may lead them to two servers.
-//! So reachability is heard, not assumed: a leader's markers go out over its command connection and must come back over its
-//! subscription, and a standby that sees the cursor move must hear the markers of whoever moves it.
+//! Commands and subscription are two connections, and a proxy, a virtual address or a failover may lead them to two
+//! servers. So reachability is heard, not assumed: a leader's markers go out over its command connection and must come
+//! back over its subscription, and a standby that sees the cursor move must hear the markers of whoever moves it.
 //!
-//! A marker that has not come may still be on its way: where much is published a subscription can be many seconds behind, and
-//! what Redis holds for it is lost if it is made anew. Redis answers on one connection in order. So a *probe* tells the one
-//! from the other: a ping over the subscription, sent when the marker had been published. If its pong comes first, the
-//! marker will not come.
+//! A marker that has not come may still be on its way: where much is published a subscription can be many seconds
+//! behind, and what Redis holds for it is lost if it is made anew. Redis answers on one connection in order. So a
+//! *probe* tells the one from the other: a ping over the subscription, sent when the marker had been published. If its
+//! pong comes first, the marker will not come.
 //!
-//! The listener notes what it hears and sends the probes, ingest notes what it publishes, and the election judges. One mutex,
-//! held for a few instructions. Limitation: a leader that publishes nothing because Redis does not answer is not called
-//! deaf; it loses its lease.
+//! The listener notes what it hears and sends the probes, ingest notes what it publishes, and the election judges. One
+//! mutex, held for a few instructions. Limitation: a leader that publishes nothing because Redis does not answer is not
+//! called deaf; it loses its lease.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -100,15 +100,16 @@ impl Hearing {
         self.state.lock().awaited.take_if(|awaited| (awaited.epoch, awaited.number) == (epoch, number));
     }
 
-    /// Whether a marker of this leader of ours was published so long ago, and neither it nor a later one will come back.
+    /// Whether a marker of this leader of ours was published so long ago, and neither it nor a later one will come
+    /// back.
     pub fn is_deaf_leader(&self, epoch: Epoch, limit: Duration) -> bool {
         let State { awaited, answered, .. } = &mut *self.state.lock();
         let awaited = awaited.as_mut().filter(|awaited| awaited.epoch == epoch && awaited.is_published);
         awaited.is_some_and(|awaited| self.is_in_vain(awaited.since, &mut awaited.probe, *answered, limit))
     }
 
-    /// Whether the cursor, which now says this, has moved so long ago without a leader's marker being heard since, although
-    /// all that was published meanwhile has come.
+    /// Whether the cursor, which now says this, has moved so long ago without a leader's marker being heard since,
+    /// although all that was published meanwhile has come.
     pub fn is_deaf_standby(&self, cursor: String, limit: Duration) -> bool {
         let State { standby, answered, .. } = &mut *self.state.lock();
         if standby.cursor != cursor {
@@ -120,8 +121,8 @@ impl Hearing {
         moved.is_some_and(|(since, probe)| self.is_in_vain(*since, probe, *answered, limit))
     }
 
-    /// Whether something has been waited for so long, and in vain, as the probe shows: that is sent after half that time, so
-    /// that none is where markers come soon.
+    /// Whether something has been waited for so long, and in vain, as the probe shows: that is sent after half that
+    /// time, so that none is where markers come soon.
     fn is_in_vain(&self, since: Instant, probe: &mut Option<u64>, answered: u64, limit: Duration) -> bool {
         let waited = since.elapsed();
         if waited < limit / 2 {

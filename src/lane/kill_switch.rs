@@ -89,8 +89,8 @@ struct Switch {
 }
 
 impl KillSwitch {
-    /// A switch that sets itself at `expires`, for [`Reason::LeaseExpired`], unless it is prolonged: a worker that was paused
-    /// finds it set, even before the election has checked.
+    /// A switch that sets itself at `expires`, for [`Reason::LeaseExpired`], unless it is prolonged: a worker that was
+    /// paused finds it set, even before the election has checked.
     pub fn until(expires: Instant) -> KillSwitch {
         let switch = KillSwitch(Arc::new(Switch {
             reason: AtomicU8::new(0),

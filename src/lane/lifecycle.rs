@@ -37,8 +37,9 @@ impl Drop for EndGuard {
 }
 
 impl Lane {
-    /// Starts the threads of a lane. When its election has ended, asked to or not, that is announced on `ended`, which must
-    /// have room for it; the lane is then to be [joined](Lane::join). A Redis that can't be reached is no reason to end.
+    /// Starts the threads of a lane. When its election has ended, asked to or not, that is announced on `ended`, which
+    /// must have room for it; the lane is then to be [joined](Lane::join). A Redis that can't be reached is no reason
+    /// to end.
     pub fn start(shared: &Arc<Shared>, ended: Sender<()>) -> Result<Lane> {
         let settings = &shared.settings;
         let channels = Channels {

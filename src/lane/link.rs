@@ -135,8 +135,8 @@ impl Link {
         self.places.is_idle() && (self.places.room() == 0 || self.places.bytes() > FULL_BYTES)
     }
 
-    /// Whether it may bring more results: those that wait to be recorded hold up this link alone, and where there are too many
-    /// in all, those links that brought some.
+    /// Whether it may bring more results: those that wait to be recorded hold up this link alone, and where there are
+    /// too many in all, those links that brought some.
     pub(super) fn is_read(&self, all_result_bytes: usize) -> bool {
         let most = if all_result_bytes < MAX_RESULT_BYTES { LINK_RESULT_BYTES } else { 1 };
         self.result_bytes < most

@@ -115,7 +115,7 @@ impl Worker {
                 self.listen(subscription, &join, &mut backoff)
             });
             if let Err(error) = outcome {
-                self.troubles.tell("listener", "subscription-down", &error, &mut backoff);
+                self.troubles.report("listener", "subscription-down", &error, &mut backoff);
                 self.pause(backoff.next_wait());
             }
         }
@@ -161,7 +161,8 @@ impl Worker {
                         let _ = self.released.try_send(Released(epoch));
                     }
                 }
-                // Judged only when a read found nothing: after a pause of this process what came meanwhile is read first.
+                // Judged only when a read found nothing: after a pause of this process what came meanwhile is read
+                // first.
                 None if asked.is_some_and(|asked| asked.elapsed() >= DEAD_AFTER) => {
                     let silence = format!("nothing came for {} ms, not even a pong", heard.elapsed().as_millis());
                     return Err(Error::Failed(silence));
@@ -176,8 +177,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Anybody may publish on the control channel. An epoch follows the clock of Redis: one that is far ahead of it was made
-    /// up, and would make every real one look old.
+    /// Anybody may publish on the control channel. An epoch follows the clock of Redis: one that is far ahead of it was
+    /// made up, and would make every real one look old.
     fn judge_markers(&self, seen: &mut Vec<Seen>) {
         let before = seen.len();
         let hearing = &self.stats.hearing;

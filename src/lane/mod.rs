@@ -26,6 +26,7 @@ mod greeting;
 pub mod health;
 mod hearing;
 mod ingest;
+mod intake;
 mod kill_switch;
 mod lease;
 mod lifecycle;

@@ -3,9 +3,9 @@
 //! Only a place answers for a message: a consumer acknowledges, fails or brings results of what it was given over this
 //! link, or named in HELD when the link was made, and of nothing else. Each place answers once.
 //!
-//! A place takes room until the consumer answers or says no more that it works on the message. The places of messages that
-//! it has stopped reporting stay taken while others can work, so that a consumer that swallows messages swallows no more
-//! than its prefetch; see [`Places::free_overdue`].
+//! A place takes room until the consumer answers or says no more that it works on the message. The places of messages
+//! that it has stopped reporting stay taken while others can work, so that a consumer that swallows messages swallows
+//! no more than its prefetch; see [`Places::free_overdue`].
 //!
 //! Guarantee: memory for as many messages as the prefetch, and once as many as HELD named.
 
@@ -157,8 +157,8 @@ impl Places {
         self.held.values_mut().for_each(|held| held.reported = now);
     }
 
-    /// Judges what the consumer has not reported for `limit`: gives the messages that were here and are overdue from now on.
-    /// What counts as being elsewhere, or nowhere, leaves its place.
+    /// Judges what the consumer has not reported for `limit`: gives the messages that were here and are overdue from
+    /// now on. What counts as being elsewhere, or nowhere, leaves its place.
     pub(super) fn expire(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
         let late = self.held.iter().filter(|(_, held)| now.saturating_duration_since(held.reported) >= limit);
         let late: Vec<_> = late.map(|(id, held)| (*id, held.delivery, held.place)).collect();

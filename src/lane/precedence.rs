@@ -1,10 +1,10 @@
 //! Who goes first when the lease is free. Pure.
 //!
 //! A leader takes in only what follows the cursor, and only the *eldest* goes on over a break in what it has heard. The
-//! eldest is the one whose present subscription stands longest, so whatever any other has heard since then it has heard,
-//! too. (Whoever is not may go on over a break once the elders have had a TTL to lead, since they may hang.) What lies before
-//! a break others may hold as well, and more of it: a term that has taken it in ends there, and whoever can do more goes
-//! first, so nobody goes on over a break while one that is connected has more.
+//! eldest is the one whose present subscription stands longest, so whatever any other has heard since then it has
+//! heard, too. (Whoever is not may go on over a break once the elders have had a TTL to lead, since they may hang.)
+//! What lies before a break others may hold as well, and more of it: a term that has taken it in ends there, and
+//! whoever can do more goes first, so nobody goes on over a break while one that is connected has more.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::lane::ring::Standing;
 
 /// How long those who can do more are waited for: a few attempts' time.
 const STEP: Duration = Duration::from_millis(150);
-/// How long others are waited for to come back after a restart of Redis: a few times the longest wait between two attempts,
-/// and more where the TTL says that there is time.
+/// How long others are waited for to come back after a restart of Redis: a few times the longest wait between two
+/// attempts, and more where the TTL says that there is time.
 const LEAST_RETURN: Duration = Duration::from_millis(400);
 const MOST_RETURN: Duration = Duration::from_secs(2);
 
@@ -22,7 +22,8 @@ const MOST_RETURN: Duration = Duration::from_secs(2);
 pub(super) enum Right {
     /// What follows the cursor without a break.
     Rest,
-    /// Also what follows a break, if it is the eldest: those who may hold more of what came before have been waited for.
+    /// Also what follows a break, if it is the eldest: those who may hold more of what came before have been waited
+    /// for.
     BreakIfEldest,
     /// Also what follows a break: the elders have had their time, and must hang.
     Break,

@@ -1,8 +1,8 @@
 //! Whether this dispatcher is reached where its commands go, and what strangers have left there; judged by what the
 //! election's looks bring.
 //!
-//! Owned by the election's thread. The rules are in `hearing`; this says what follows: a subscription that does not hear what it
-//! should is made anew, and what can't be helped is said once.
+//! Owned by the election's thread. The rules are in `hearing`; this says what follows: a subscription that does not
+//! hear what it should is made anew, and what can't be helped is said once.
 
 use std::collections::HashSet;
 use std::sync::Arc;

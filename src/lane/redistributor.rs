@@ -1,9 +1,9 @@
 //! The redistributor: what must go out again, and everything else the leader does in Redis after the intake.
 //!
 //! It reads the backlog in pages for the courier, settles messages that came back without a result (counts the
-//! delivery, or buries the message), lets them wait for their time, checks that they are still pending and gives them to
-//! the courier again, as fast as there is room: what goes out again has a budget of its own, and what exceeds it waits in
-//! Redis. It also records the results of consumers that have no Redis, and keeps the list of consumers.
+//! delivery, or buries the message), lets them wait for their time, checks that they are still pending and gives them
+//! to the courier again, as fast as there is room: what goes out again has a budget of its own, and what exceeds it
+//! waits in Redis. It also records the results of consumers that have no Redis, and keeps the list of consumers.
 //! Everything it writes is fenced, and does no harm when it is repeated after a lost reply.
 
 use std::collections::BTreeMap;
@@ -205,8 +205,8 @@ impl Redistributor {
         Ok(())
     }
 
-    /// Reads the backlog on. Where a reply is too large to come through it is asked for less, and a message that can't be
-    /// read even alone is buried: Redis copies it, nobody has to read it.
+    /// Reads the backlog on. Where a reply is too large to come through it is asked for less, and a message that can't
+    /// be read even alone is buried: Redis copies it, nobody has to read it.
     fn read_page(&mut self, request: PageRequest) -> Result<(), Killed> {
         let PageRequest { after, up_to, mut messages, mut bytes } = request;
         let epoch = self.epoch;
@@ -227,8 +227,8 @@ impl Redistributor {
         self.tell(News::Page(first))
     }
 
-    /// The pending messages have vanished: which ones beside this is not known, nor what else has gone. The next term begins
-    /// with what Redis has.
+    /// The pending messages have vanished: which ones beside this is not known, nor what else has gone. The next term
+    /// begins with what Redis has.
     fn record_loss(&mut self, id: MessageId) -> Result<(), Killed> {
         let (begin, end) = (format!("id {id}"), format!("epoch {}", self.epoch));
         let pending = &self.ledger.keys().pending;
@@ -251,8 +251,8 @@ impl Redistributor {
         self.bury(id, format!("it can't be read from Redis: {reason}").into())
     }
 
-    /// Tries again what Redis refused and nothing else has to wait for: of many letters no more than what shows that they are
-    /// refused still.
+    /// Tries again what Redis refused and nothing else has to wait for: of many letters no more than what shows that
+    /// they are refused still.
     fn try_refused(&mut self) -> Result<(), Killed> {
         let returned: Vec<_> = self.unburied.due().into_iter().map(|letter| (letter, 0)).collect();
         let mut rest = returned.as_slice();
@@ -426,8 +426,8 @@ fn size((returned, _): &(Returned, u32)) -> (usize, usize) {
     (returned.consumer.len() + returned.reason.len(), Returned::WORDS)
 }
 
-/// How long a message whose delivery was lost waits before the one with this number: the second goes out at once. That a
-/// consumer is lost says little of its messages; those that kill consumers are few, and have a line of their own.
+/// How long a message whose delivery was lost waits before the one with this number: the second goes out at once. That
+/// a consumer is lost says little of its messages; those that kill consumers are few, and have a line of their own.
 fn backoff(delivery: u16) -> Duration {
     match delivery.checked_sub(3) {
         None => Duration::ZERO,

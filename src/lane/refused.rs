@@ -1,7 +1,7 @@
 //! What Redis refuses, and what nothing else waits for: it is kept, and tried again from time to time.
 //!
-//! Owned by the redistributor. Bounded: there is one entry for each message in the courier's hands, and of the messages that
-//! can't be buried the reasons take at most [`MOST_REASON_BYTES`]; beyond it a message keeps none.
+//! Owned by the redistributor. Bounded: there is one entry for each message in the courier's hands, and of the messages
+//! that can't be buried the reasons take at most [`MOST_REASON_BYTES`]; beyond it a message keeps none.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,8 +80,8 @@ impl Refused<Returned> {
         self.waiting.push(letter);
     }
 
-    /// The first of those that were due are refused again, so the others were not tried. They come first next time: what one
-    /// letter is refused for may be no matter of theirs.
+    /// The first of those that were due are refused again, so the others were not tried. They come first next time:
+    /// what one letter is refused for may be no matter of theirs.
     pub(super) fn put_back(&mut self, untried: impl IntoIterator<Item = Returned>) {
         let refused = self.take();
         untried.into_iter().chain(refused).for_each(|letter| self.keep(letter));

@@ -69,7 +69,8 @@ impl Retry {
         }
     }
 
-    /// Like [`until_done`](Retry::until_done), for a batch of so many messages of which one may be too large to be carried.
+    /// Like [`until_done`](Retry::until_done), for a batch of so many messages of which one may be too large to be
+    /// carried.
     pub(super) fn carry<T>(
         &mut self,
         ledger: &mut Ledger,
@@ -123,7 +124,7 @@ impl Retry {
             return Err(Killed);
         }
         if error.is_unsent() {
-            self.shared.troubles.tell(self.worker.name(), "redis-trouble", &error, &mut self.backoff);
+            self.shared.troubles.report(self.worker.name(), "redis-trouble", &error, &mut self.backoff);
         } else if self.backoff.should_say() {
             log::warn!("event=redis-trouble worker={} error={}", self.worker, Quoted(&error));
         }

@@ -1,8 +1,8 @@
 //! When a message that failed is delivered again: the dispatcher's setting `--retry`.
 //!
-//! Pure. A wait depends on the number of the delivery that follows it and on chance: it is never shorter than the policy
-//! says, and up to a quarter longer, so that messages which failed together do not come back together. What is promised
-//! of the time until a dead letter is therefore a lower bound: [`RetryPolicy::dead_after`].
+//! Pure. A wait depends on the number of the delivery that follows it and on chance: it is never shorter than the
+//! policy says, and up to a quarter longer, so that messages which failed together do not come back together. What is
+//! promised of the time until a dead letter is therefore a lower bound: [`RetryPolicy::dead_after`].
 
 use std::fmt;
 use std::str::FromStr;

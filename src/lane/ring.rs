@@ -8,11 +8,11 @@
 //! them something may be. A segment begins with its first marker, usually this dispatcher's own join marker: messages
 //! that came before it have no name that another dispatcher would understand, and are left to those in sync.
 //!
-//! Bounded in bytes. Entries go when the cursor has been past them for [`RETAIN`], or, at the limit, oldest first; what is
-//! dropped before its intake is counted exactly when the reader comes to it. Small payloads that came together share an
-//! allocation, which goes with the last of them; since entries go in order, one such chunk at most is kept for less than all
-//! that is in it. Limitation: nothing
-//! here is on disk, so a message that only this process had is gone with it.
+//! Bounded in bytes. Entries go when the cursor has been past them for [`RETAIN`], or, at the limit, oldest first; what
+//! is dropped before its intake is counted exactly when the reader comes to it. Small payloads that came together share
+//! an allocation, which goes with the last of them; since entries go in order, one such chunk at most is kept for less
+//! than all that is in it. Limitation: nothing here is on disk, so a message that only this process had is gone with
+//! it.
 
 use std::time::Instant;
 
@@ -58,8 +58,8 @@ impl Ring {
         self.changed.notify_all();
     }
 
-    /// Appends what the listener saw, in order. Gives the number of markers that it ignored: known ones, and leaders' that
-    /// do not rise, by which a place would get a second name.
+    /// Appends what the listener saw, in order. Gives the number of markers that it ignored: known ones, and leaders'
+    /// that do not rise, by which a place would get a second name.
     pub fn append(&self, seen: impl IntoIterator<Item = Seen>) -> usize {
         let mut contents = self.contents.lock();
         let mut ignored = 0;
@@ -81,8 +81,8 @@ impl Ring {
         self.contents.lock().resolve(cursor.map(|cursor| &cursor.position))
     }
 
-    /// Whether everybody of `others` has joined since our present subscription stands, so that whatever any of them holds of
-    /// theirs is here as well.
+    /// Whether everybody of `others` has joined since our present subscription stands, so that whatever any of them
+    /// holds of theirs is here as well.
     pub fn is_eldest(&self, others: &[String]) -> bool {
         let contents = self.contents.lock();
         let live = contents.segments.back().filter(|segment| segment.is_live());

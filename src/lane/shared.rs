@@ -49,7 +49,8 @@ pub struct Shared {
     pub troubles: Arc<Troubles>,
     /// The highest message id that this lane knows of.
     highest_id: AtomicU64,
-    /// What the last term left: its epoch, and a message that it stored and delivered to no consumer. Redis must have it.
+    /// What the last term left: its epoch, and a message that it stored and delivered to no consumer. Redis must have
+    /// it.
     pub(super) witness: Mutex<Option<(Epoch, MessageId)>>,
     /// The role or the links have changed.
     changed: (Sender<()>, Receiver<()>),

@@ -1,14 +1,14 @@
 //! Which messages a leader has in its hands, and where each of them is.
 //!
-//! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by the
-//! courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id, since
-//! what goes out again is read from Redis again. It waits in a queue of its own, which is served first: however many new
-//! messages there are, none of those that were accepted before starves behind them. Small payloads that came together
-//! share an allocation; it goes with the last of them, and they leave in the order in which they came.
+//! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by
+//! the courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id,
+//! since what goes out again is read from Redis again. It waits in a queue of its own, which is served first: however
+//! many new messages there are, none of those that were accepted before starves behind them. Small payloads that came
+//! together share an allocation; it goes with the last of them, and they leave in the order in which they came.
 //!
-//! A message whose consumer is lost at its second delivery or a later one is a *suspect*: it may be what kills consumers.
-//! Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time: a message that
-//! kills its consumer again and again then takes no neighbour with it to the dead letters.
+//! A message whose consumer is lost at its second delivery or a later one is a *suspect*: it may be what kills
+//! consumers. Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time: a
+//! message that kills its consumer again and again then takes no neighbour with it to the dead letters.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -18,8 +18,9 @@ use crate::base::budget::{Budget, Share};
 use crate::base::id::{IdMap, MessageId};
 use crate::ledger::Pending;
 
-/// The most messages that a leader tracks; beyond it they wait in Redis alone. Most of so many have failed and wait for their
-/// next delivery, for which they take about 80 bytes each: 70 MiB. Below 7/8 of 2^20, where the map would double its memory.
+/// The most messages that a leader tracks; beyond it they wait in Redis alone. Most of so many have failed and wait for
+/// their next delivery, for which they take about 80 bytes each: 70 MiB. Below 7/8 of 2^20, where the map would double
+/// its memory.
 pub(super) const MAX_TRACKED: usize = 900_000;
 /// What a waiting message costs beside its payload, about.
 const ENTRY_BYTES: usize = 96;

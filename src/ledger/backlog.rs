@@ -88,7 +88,7 @@ impl Ledger {
 
     /// The numbers that the present deliveries of these messages have, as far as they were counted.
     ///
-    /// Only for what was handed out by an earlier leader: a delivery of one's own has its number with it.
+    /// Only for messages that an earlier leader delivered: this leader's own deliveries carry their number.
     pub fn deliveries(&mut self, ids: &[MessageId]) -> Result<Vec<u16>> {
         const DOING: &str = "reading the counts of deliveries";
         let ids: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();

@@ -1,26 +1,27 @@
-//! Recording results: each in the step that removes its message from the sorted set, so that there is at most one.
+//! Recording results. A result is stored in the step that removes its message from the sorted set, so there is at most
+//! one.
 //!
-//! The step is a script, which looks whether the message is still there, or a transaction, which can't look and costs
-//! Redis half. A transaction is right where nobody else can have removed the message. That is what the *recall* is for,
-//! in Redis:
+//! The step is either a script, which checks that the message is still pending, or a transaction, which cannot check
+//! and costs Redis half as much. A transaction is correct only where no other consumer can have removed the message.
+//! Whether that is so is written in Redis, as the *recall*: an epoch, the run id of the server, and an id. It promises:
 //!
-//! > Of the messages that the leader of this epoch hands out, those above this id it has handed out once, and no earlier
-//! > leader did. So one consumer has each of them in hand. All of this as long as Redis has not been started anew:
-//! > then it may have forgotten what it was told last.
+//! > The leader of this epoch delivers each message above this id once, and no earlier leader has delivered it. So each
+//! > of these messages has one holder. This holds until the server restarts: then it may have lost the last write of
+//! > the recall.
 //!
-//! Leaders keep it so: whoever takes the lease writes its epoch and the highest id that was taken in, and whoever hands
-//! something out again that a consumer may still have, or buries it, raises it to that in the step that settles what is
-//! to become of it. A consumer watches the key. What it has from that leader and from above that id it may commit in a
-//! transaction, which comes to nothing if the recall was written since it was last read; everything else goes through
-//! the script. So does all that comes from a leader that does not keep a recall.
+//! Leaders keep this promise. A new leader writes its epoch and the highest id that was taken in. A leader that
+//! delivers a message again which a consumer may still hold, or dead-letters it, raises the recall to that message in
+//! the step that settles it. A consumer watches the key. It commits in a transaction what it received from that leader
+//! and above that id; the transaction does nothing if the recall was written since it was last read. Everything else
+//! goes through the script, as does everything from a leader that keeps no recall.
 //!
-//! A transaction whose outcome is not known may yet arrive, over a connection that was given up, after the script that
-//! repeats it. So that script raises the recall, too, and a transaction that comes later does nothing. And whoever
-//! hands a message over may not be the leader: a consumer that does not know yet raises the recall to what it records.
-//! `tests/model` goes through all of this state by state.
+//! A transaction of unknown outcome may still arrive, over a connection that was given up, after the script that
+//! repeats it. So that script raises the recall as well, and the late transaction does nothing. A message may also come
+//! from a dispatcher that no longer leads: a consumer that cannot tell yet raises the recall to what it records.
+//! `tests/model` checks all of this, state by state.
 //!
-//! Removing by ranges of scores, the ids need no payload beside them: ids that follow each other without a gap, all of
-//! them in hand, are one range.
+//! Messages are removed by ranges of scores, so their payloads are not sent. Consecutive ids of one batch form one
+//! range.
 
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ impl Ledger {
         self.recall.arm(&mut self.connection)
     }
 
-    /// Records results of messages that nobody else can have in hand, in a transaction. `None`: the recall was written
+    /// Records results of messages that no other consumer can hold, in a transaction. `None`: the recall was written
     /// since it was [last read](Ledger::recall), and nothing took place.
     ///
     /// The batch is in the order of its ids, each of them once and above the recall.
@@ -141,11 +142,11 @@ impl Ledger {
         Ok(executed.then_some(Recorded { removed, unstored }))
     }
 
-    /// Puts messages back that were removed and whose results could not be stored, in the order of their ids. They may
-    /// be handed out again before anybody looks, so that raises the recall.
+    /// Puts messages back that were removed and whose results could not be stored, in the order of their ids. A leader
+    /// may deliver them to another consumer at once, so this raises the recall.
     ///
-    /// All attempts for the same messages name one `nonce` that nobody else names: it is done once, however late a copy
-    /// of the call may arrive.
+    /// All attempts for the same messages use one `nonce` of their own: it is done once, however late a copy of the
+    /// call may arrive.
     pub fn put_back(&mut self, nonce: u64, messages: &[(MessageId, Payload)]) -> Result<()> {
         let highest = messages.last().map_or(MessageId::ZERO, |(id, _)| *id);
         let done = format!("{}{nonce:016x}", self.keys.put_back_prefix);
@@ -158,7 +159,7 @@ impl Ledger {
     }
 }
 
-/// For how long it is remembered that messages were put back: longer than a call can be under way.
+/// How long it is remembered that messages were put back: longer than a call can take to arrive.
 const REMEMBER_PUT_BACK: Duration = Duration::from_secs(24 * 3600);
 
 /// Cuts results into what one script takes.

@@ -1,11 +1,10 @@
-//! A connection to Redis that is opened when needed and dropped after any failure that leaves its state unknown.
+//! A connection to Redis that is opened when needed and closed after any failure that leaves its state unknown.
 //!
-//! Owned by one thread. It never repeats a command by itself, except a script that Redis said it did not have: whether
-//! a command may be repeated is known only to the caller. Commands go out in one write, and replies are read into one
-//! buffer; those of a hot path are taken apart there, all others are left to the `redis` package.
+//! Owned by one thread. It never repeats a command by itself, except a script that Redis did not have: only the caller
+//! knows whether a command may be repeated. Commands go out in one write.
 //!
-//! A transaction may be left open between two conversations (see `transaction`): the next one that does not continue it
-//! closes it first.
+//! A transaction may be left open between two exchanges (see `transaction`): the next exchange that does not continue
+//! it closes it first.
 
 use std::io;
 use std::time::Duration;
@@ -30,7 +29,7 @@ pub struct Connection {
     server: Server,
     open: Option<Open>,
     timeout: Duration,
-    /// How many were opened so far; whoever keeps something of a connection keeps this beside it.
+    /// How many were opened so far; state that is valid for one connection only is kept with this number.
     opened: u64,
     /// How many transactions were opened so far.
     transactions: u64,
@@ -127,7 +126,7 @@ impl Connection {
         self.exchange(doing.into(), read)
     }
 
-    /// The number of the transaction that stands open, behind `MULTI`; each has another one.
+    /// The number of the open transaction, behind `MULTI`; each has its own.
     pub(super) fn transaction(&self) -> Option<u64> {
         self.open.as_ref()?.transaction
     }
@@ -140,7 +139,7 @@ impl Connection {
         open.transaction
     }
 
-    /// Like [`converse`](Connection::converse), within the transaction that stands open: it ends with `EXEC`, which
+    /// Like [`converse`](Connection::converse), within the open transaction: it ends with `EXEC`, which
     /// `write` writes.
     pub(super) fn conclude<T>(
         &mut self,

@@ -25,7 +25,7 @@ impl Marker {
         Marker(format!("{epoch}.{number}").into())
     }
 
-    /// The marker a dispatcher publishes when its subscription stands for the `number`th time.
+    /// The marker a dispatcher publishes when it has subscribed for the `number`th time.
     pub fn of_join(dispatcher: &DispatcherId, number: u64) -> Marker {
         Marker(format!("{dispatcher}.{number}").into())
     }

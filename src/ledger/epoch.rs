@@ -1,7 +1,7 @@
-//! What the key of a group's epoch holds, for whoever was told an epoch and wants to know whether it was given out.
+//! Reading the key of a group's epoch, to check whether an epoch that was received was really given out.
 //!
-//! Belongs to the owner of the [`Ledger`], like everything that goes over its connection. It only reads. The value is
-//! given as it is found: the key may be another program's.
+//! Used by the owner of the [`Ledger`]. It only reads. The value is returned as it is: another program may have written
+//! the key.
 
 use redis::Value;
 
@@ -22,7 +22,7 @@ impl Ledger {
     /// it.
     pub fn epoch_text(&mut self) -> Result<Vec<u8>> {
         const DOING: &str = "reading the epoch";
-        // Not GET: what stands there may have 512 MB.
+        // Not GET: a foreign value may have 512 MB.
         let last = (MOST_EPOCH_BYTES - 1).to_string();
         let range = Command::of(&["GETRANGE", &self.keys.epoch, "0", &last]);
         match self.connection.query(DOING, range)? {

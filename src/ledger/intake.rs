@@ -1,15 +1,14 @@
-//! Taking messages in: the members added and the cursor moved over them, in one step that carries the leader's epoch.
+//! Taking messages in: one step adds the members and moves the cursor over them, and carries the leader's epoch.
 //!
-//! The step is a script, which compares the epoch and the cursor, or a transaction under a watch on both, which costs
-//! Redis less. A transaction may follow only on an intake that succeeded on the same connection, and behind which the
-//! epoch was ours: then the cursor stood where we had left it. After anything else (the first batch of a term, a lost
-//! reply, a key that was written) the script looks.
+//! The step is a script, which compares the epoch and the cursor, or a transaction that watches both, which costs Redis
+//! less. A transaction may only follow an intake that succeeded on the same connection, after which the epoch was still
+//! ours: then the cursor is where that intake left it. After anything else (the first batch of a term, a lost reply, a
+//! watched key that was written) the script is used.
 //!
-//! An attempt whose reply got lost may take effect at any time, or never. Each further attempt at the same batch
-//! therefore writes another cursor, and knows those of the attempts before it: it recognises what they did, and
-//! whichever of them arrives after it finds a cursor that it doesn't know. Once there is such an attempt, what is
-//! written later says a higher last id than any cursor that it or another one knows; also what is written for a part of
-//! the batch.
+//! An attempt whose reply was lost may take effect at any time, or never. So each further attempt at the same batch
+//! writes a different cursor and names those of the attempts before it. It recognises what an earlier attempt did, and
+//! an earlier attempt that arrives after it finds a cursor that it does not know. From then on every cursor written,
+//! also for a part of the batch, has a higher last id than any cursor in doubt.
 
 use redis::Value;
 
@@ -191,15 +190,15 @@ impl Ledger {
             },
         )?;
         if !executed {
-            // Whatever was written: the script has to look first.
+            // Whichever key was written: the script checks first.
             self.fence.disarm();
             return Ok(None);
         }
         let part = match (&unadded, &unmoved, batch) {
             (None, None, _) => return Ok(Some(Intake::Taken(next.clone()))),
-            // The key holds something else. The cursor has moved over what is nowhere: back, before anything else.
+            // The key holds another type. The cursor has moved over messages that were not added: move it back first.
             (Some(_), None, _) => DonePart::Cursor { from: next.clone(), to: expected.cloned() },
-            // The right was taken away in this moment. What was added counts as not taken in: away with it.
+            // The right was revoked just now. What was added counts as not taken in, so it is removed.
             (None, Some(_), [first, ..]) => DonePart::Members { first: first.id, last: batch[batch.len() - 1].id },
             // Nothing took place, and the script says why.
             (_, Some(_), _) => return Ok(None),
@@ -211,7 +210,7 @@ impl Ledger {
         self.undo(epoch).map(Some)
     }
 
-    /// The cursor was moved over messages that are not in Redis: back with it. Repeating the call does no harm.
+    /// Moves the cursor back over messages that are not in Redis. Repeating the call does no harm.
     pub fn rewind(&mut self, epoch: Epoch, from: &Cursor, to: Option<&Cursor>) -> Result<()> {
         self.attempts.vouched = None;
         let call = RewindCall { my_epoch: epoch, moved: from, before: to }.on(&self.keys);

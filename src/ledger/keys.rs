@@ -28,9 +28,9 @@ pub struct Keys {
     /// String: how far the channel has been taken in.
     pub cursor: String,
     /// String, `<epoch> <run id of Redis> <id>`: the term that began last, and the highest id of a message that more
-    /// than one consumer may have in hand.
+    /// than one consumer may hold.
     pub recall: String,
-    /// Prefix of strings that expire after a day: each stands for messages that were put back, so that it is done once.
+    /// Prefix of strings that expire after a day: each marks messages that were put back, so that this is done once.
     pub put_back_prefix: String,
     /// Hash: deliveries of the messages that were delivered more than once, by decimal id.
     pub attempts: String,

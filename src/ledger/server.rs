@@ -1,4 +1,4 @@
-//! Where Redis is, and how errors of a server are told: with its address, never with its password.
+//! Where Redis is, and how its errors are reported: with its address, never with its password.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;

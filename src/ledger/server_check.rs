@@ -22,8 +22,7 @@ use crate::base::text::Quoted;
 /// With less, Redis would cut off a dispatcher that could still have caught up: 32 MiB, Redis's default, are 7 s at
 /// 26,000 messages of 100 bytes each second, or one burst of 2,000 messages of 16 KiB.
 pub const LEAST_PUBSUB_BUFFER_BYTES: u64 = 64 << 20;
-/// A soft limit that may be passed for at least so long cuts nobody off whom the hard one would not: who is behind for
-/// longer than this does not read at all.
+/// Soft limits of this time or longer are ignored: a client that is behind for so long has stopped reading.
 const PATIENT_SOFT_LIMIT_S: u64 = 30;
 /// The two commands that tell about the server.
 const CONFIG_GET: &str = "CONFIG GET";

@@ -1,12 +1,12 @@
-//! What to do with a batch that did not go through: the same again, in halves, or not at all. Pure.
+//! What to do with a batch that failed: retry it, split it in halves, or give it up. Pure.
 //!
-//! A server, or a proxy or service before it, may not carry a command or a reply of some size: too many words, one word
-//! too long, a reply above an output limit. Some say so, some only hang up. A batch is halved until what can't be
-//! carried stands alone; all else goes through.
+//! A server, or a proxy or service before it, may refuse a command or a reply because of its size: too many words, one
+//! word too long, a reply above an output limit. Some say so, some only close the connection. A batch is halved until
+//! the message that is too large is alone; all others go through.
 //!
-//! A connection that ends says nothing of a size if the server can't be reached at all: behind a proxy an outage looks
-//! just like that. So an end counts only if another command is answered after it. Limitation: a message alone is given
-//! up only after Redis has named its size, or after [`BREAKS`] such ends in a row.
+//! A closed connection says nothing about size if the server cannot be reached at all: behind a proxy an outage looks
+//! the same. So a closed connection counts only if another command is answered after it. Limitation: a message alone is
+//! given up only after Redis has named its size, or after [`BREAKS`] closed connections in a row.
 
 use crate::base::error::Error;
 use crate::base::refusal::Refusal;

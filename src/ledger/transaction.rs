@@ -1,25 +1,24 @@
-//! Transactions that take effect only if keys still say what they said: `WATCH`, `MULTI`, and later commands and
-//! `EXEC`.
+//! Transactions that take effect only if keys are unchanged: `WATCH`, `MULTI`, and later the commands and `EXEC`.
 //!
 //! ```text
-//!  one write:  ZADD …   SET …    EXEC  WATCH key  GET key, TYPE of what is written   MULTI
-//!  one read:   +QUEUED  +QUEUED  […]   +OK        what they say now, for the         +OK, so that the next commands are
-//!                                                 next transaction                   queued
+//!  one write:  ZADD …   SET …    EXEC  WATCH key  GET key, TYPE of written keys   MULTI
+//!  one read:   +QUEUED  +QUEUED  […]   +OK        the values, for the next        +OK: the next commands
+//!                                                 transaction                     are queued
 //! ```
 //!
-//! That is the condition of a script without its price: Redis runs commands of a transaction as if they had come alone,
-//! and a batch through Lua costs it half as much again. What it can't do is look before it writes, so it suits only
-//! what is known to hold as long as the key stands still. `EXEC` ends a watch whatever comes of it, and the next
-//! transaction is opened behind it in the same write. Between the two somebody else may write: of the key that is read
-//! that shows in what it says, so what is watched beside it must not be written without that one.
+//! This gives the condition of a script at a lower price: Redis executes the commands of a transaction as if they had
+//! come one by one, while a batch through Lua costs it half as much again. A transaction cannot read before it writes,
+//! so it suits only what is known to hold while the key is unchanged. `EXEC` ends a watch in any case, and the next
+//! transaction is opened behind it in the same write. Another client may write between the two. For the key that is
+//! read, its value shows that; a key that is only watched must never be written without the key that is read.
 //!
-//! No command is sent before Redis has confirmed `MULTI`: where a user lacks that right, commands sent behind it would
-//! be carried out one by one, and unwatched. Where a right is missing there are no transactions for [`RETRY_AFTER`],
-//! which is said once, and the caller uses its script.
+//! No command is sent before Redis has confirmed `MULTI`: if the user lacks that right, commands behind it would be
+//! executed one by one, without the watch. If a right is missing no transaction is tried for [`RETRY_AFTER`], which is
+//! logged once, and the caller uses its script.
 //!
-//! A [`Guard`] belongs to one connection. When that is lost the watch is gone with it, and with the reply the knowledge
-//! of what took place: the caller then has a script look. Anything else that is said on the connection leaves the
-//! transaction, and the guard has to be armed anew.
+//! A [`Guard`] belongs to one connection. When the connection is lost, so are the watch and the reply: the outcome is
+//! unknown, and the caller uses a script, which checks. Anything else that is sent on the connection ends the open
+//! transaction, and the guard has to be armed again.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -44,7 +43,7 @@ pub(super) struct Guard {
     refused: Option<Instant>,
 }
 
-/// What a transaction rests on.
+/// The keys that a transaction depends on.
 pub(super) struct Guarded {
     /// Read and watched.
     pub(super) key: String,
@@ -55,7 +54,7 @@ pub(super) struct Guarded {
     pub(super) written: Vec<(String, &'static str)>,
 }
 
-/// What the key said when it was put under watch.
+/// The key's value when the watch began.
 struct Seen {
     /// The number of the transaction that was opened behind that.
     transaction: u64,
@@ -68,7 +67,7 @@ impl Guard {
         Guard { keys, seen: None, refused: None }
     }
 
-    /// What the key said last, empty if it was not there; `None` while it is not watched on this connection.
+    /// The key's last known value, empty if there was none; `None` while it is not watched on this connection.
     pub(super) fn value(&self, connection: &Connection) -> Option<&[u8]> {
         let seen = self.seen.as_ref()?;
         (connection.transaction() == Some(seen.transaction)).then_some(&seen.value)
@@ -98,7 +97,7 @@ impl Guard {
 
     /// Executes the commands that `write` writes, `commands` in number, unless a watched key was written since it was
     /// last read, and has `each` see what became of them, in order. Says whether they were executed; without a watch
-    /// they are not. After an error reply they were not, either; if the connection is gone nobody knows.
+    /// they are not. After an error reply they were not, either; if the connection is gone the outcome is unknown.
     pub(super) fn transact(
         &mut self,
         connection: &mut Connection,

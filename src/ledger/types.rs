@@ -41,7 +41,7 @@ pub enum Acquire {
         /// How far earlier leaders came.
         cursor: Option<Cursor>,
     },
-    /// Somebody else leads.
+    /// Another dispatcher leads.
     Held {
         /// Who leads, and in which epoch.
         lease: Lease,
@@ -50,7 +50,7 @@ pub enum Acquire {
     },
 }
 
-/// What a leader vouches for: of the messages that it hands out itself, those above `up_to` have one holder each.
+/// What a leader promises: each message above `up_to` that it delivers has one holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recall {
     /// The leader's epoch.
@@ -58,7 +58,7 @@ pub struct Recall {
     /// The start of Redis in which that began: its run id. After another start Redis may have forgotten what was
     /// promised.
     pub server: String,
-    /// The highest id of a message that more than one consumer may have in hand.
+    /// The highest id of a message that more than one consumer may hold.
     pub up_to: MessageId,
 }
 
@@ -101,7 +101,7 @@ pub struct Pending {
 pub struct Page {
     /// The place it ends; `None` if the range that was asked for holds nothing.
     pub read_up_to: Option<MessageId>,
-    /// The messages, oldest first. Members that are none of ours are passed over.
+    /// The messages, oldest first. Foreign members are skipped.
     pub messages: Vec<Pending>,
 }
 
@@ -208,7 +208,7 @@ pub struct Settlement {
 /// What is to be done with a message that came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// It was no longer pending: somebody recorded it.
+    /// It was no longer pending: its result was recorded.
     Gone,
     /// It is in the dead letters now.
     DeadLettered,

@@ -10,7 +10,7 @@ impl Frame<'_> {
     /// Appends the frame to `out`.
     ///
     /// The sender keeps the limits; a frame over them is a mistake of ours and is refused by the receiver, also where
-    /// a count or length does not even fit its place: such a frame announces a payload that nobody takes.
+    /// a count or length does not even fit its place: such a frame announces a payload that every receiver refuses.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         let mut fits = true;

@@ -132,6 +132,11 @@ impl Reader<'_> {
                     }
                     self.inline.push((name.clone(), depth));
                 }
+                // `pub(in crate::room)` says who may see something.
+                token if token.is("in") && tokens[at - 1] == Token::Sign('(') => {
+                    (_, at) = path_at(tokens, at + 1);
+                    continue;
+                }
                 token if token.is("use") => {
                     at = self.read_use(tokens, at + 1, &[]);
                     continue;
@@ -291,6 +296,7 @@ mod tests {
             "use std::upper::Thing;",
             "#[cfg(test)] mod tests { use crate::upper::Thing; }",
             "fn upper() { upper::<u8>() }",
+            "pub(in crate::upper) fn f() {}",
         ] {
             let house = house(&[("lib.rs", ""), ("upper.rs", ""), ("lower.rs", text)]);
             assert!(house.upward(&rooms(&["upper", "lower"])).is_empty(), "{text}");

@@ -31,8 +31,8 @@ pub(super) fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &
     best.map(|(index, ..)| index)
 }
 
-/// How many messages in a row go to the link that was chosen, which has room for `room`: ids that follow each other then go
-/// to one consumer, which removes them from the sorted set as one range, and each message costs less here.
+/// How many messages in a row go to the link that was chosen, which has room for `room`: ids that follow each other
+/// then go to one consumer, which removes them from the sorted set as one range, and each message costs less here.
 ///
 /// `share` is what each link would get if all that waits now were dealt out evenly: a run takes no more, so that a few
 /// messages that come at once are not worked on by one consumer while others are idle.

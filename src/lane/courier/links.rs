@@ -190,8 +190,9 @@ impl Courier {
         self.dial(index, told.then(|| link.into_socket()));
     }
 
-    /// What another consumer that is linked has in hand as well counts as being there from now on. Only its own word says so: Redis
-    /// is asked whether the message is pending, and whatever it answers makes others look (see `outcomes`).
+    /// What another consumer that is linked has in hand as well counts as being there from now on. Only its own word
+    /// says so: Redis is asked whether the message is pending, and whatever it answers makes others look (see
+    /// `outcomes`).
     fn bequeath(&mut self, held: &mut Vec<(MessageId, u16)>) {
         let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.len()];
         held.retain(|(id, _)| {

@@ -1,9 +1,9 @@
 //! What became of messages: acknowledged, handed back, recorded by the redistributor, or going out again.
 //!
-//! Only a [place](crate::lane::places) at a consumer answers. What it says of any other message is a stray answer, which
-//! changes nothing. A place that rests on the consumer's word alone, since it named the message in HELD, answers as well; but
-//! somebody else may have the message from this leader. So the step that settles such a message raises the recall, and whoever
-//! would record it without looking has to look.
+//! Only a [place](crate::lane::places) at a consumer answers. What it says of any other message is a stray answer,
+//! which changes nothing. A place that rests on the consumer's word alone, since it named the message in HELD, answers
+//! as well; but somebody else may have the message from this leader. So the step that settles such a message raises the
+//! recall, and whoever would record it without looking has to look.
 
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,8 @@ impl Courier {
 
     fn note_settled(&mut self, index: usize, ids: &[MessageId]) {
         let now_us = wall_clock_us();
-        // An id is the time of intake, unless the clock was behind; those that follow each other were taken in together.
+        // An id is the time of intake, unless the clock was behind; those that follow each other were taken in
+        // together.
         for together in ids.chunk_by(|id, next| id.0.wrapping_add(1) == next.0) {
             let latency = Duration::from_micros(now_us.saturating_sub(together[0].0));
             self.shared.stats.delivery_latency.observe_many(latency, together.len() as u64);
@@ -85,7 +86,8 @@ impl Courier {
             // From there it is settled, too.
             Place::Elsewhere | Place::NotPending => return false,
             Place::Overdue if matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_))) => return false,
-            // It was not given this message by us. Were its word taken, a message that is still pending would be forgotten.
+            // It was not given this message by us. Were its word taken, a message that is still pending would be
+            // forgotten.
             Place::Here if held.delivery == ADOPTED => self.ask_whether_done(index, id),
             Place::Here | Place::Overdue | Place::Recording => self.forget(id),
         }
@@ -183,7 +185,8 @@ impl Courier {
                     bytes += result.bytes() + COMMIT_BYTES;
                     commits.push(result);
                 }
-                // The other one's result counts: of this one only the consumer's own word says that it has the message at all.
+                // The other one's result counts: of this one only the consumer's own word says that it has the message
+                // at all.
                 Some(Place::Elsewhere | Place::NotPending) => drop(link.answer(result.id)),
                 Some(Place::Recording) | None => outcome = outcome.and(self.stray(index, result.id)),
             }

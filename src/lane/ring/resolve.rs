@@ -77,8 +77,9 @@ impl Contents {
         }
     }
 
-    /// The beginning of the first segment that lies after a position whose marker is none we know. Leaders' markers rise,
-    /// and a place is always named by the last marker before it: a segment with a later marker begins after the position.
+    /// The beginning of the first segment that lies after a position whose marker is none we know. Leaders' markers
+    /// rise, and a place is always named by the last marker before it: a segment with a later marker begins after the
+    /// position.
     ///
     /// A cursor older than the ring is one that went back, with a Redis that lost more than the ring keeps.
     fn beginning_after(&self, position: &Position) -> Option<RingPlace> {

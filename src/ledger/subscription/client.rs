@@ -55,11 +55,11 @@ pub struct Subscription {
     unanswered: usize,
     /// What pings said whose pongs have not come, in order. Bounded by the listener, which sends few.
     pings: VecDeque<u64>,
-    /// Whether it was said that a dispatcher of the group listens to another channel.
+    /// Whether it was logged that a dispatcher of the group listens to another channel.
     warned_of_channel: bool,
     /// Which messages tell of the group's own keys.
     own_events: Option<OwnEvents>,
-    /// Whether it was said that somebody publishes on the control channel what is no notice: that may be each second.
+    /// Whether it was logged that another program publishes on the control channel: that may be each second.
     warned_of_stranger: bool,
 }
 

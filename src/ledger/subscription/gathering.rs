@@ -1,10 +1,10 @@
-//! What one read brought, on its way into few allocations.
+//! Collects what one read brought, with few allocations.
 //!
-//! Small payloads that came together share one: they are copied one behind the other, without what the protocol puts
-//! around them, and each is a slice of that *chunk*. So a message costs a count, not an allocation, and what is let go
-//! of in the order in which it came, as the ring does, is freed by the chunk. The price: the slice that stays longest
-//! keeps its whole chunk, which is therefore bounded by [`CHUNK_BYTES`]. What is not small shares nothing, and neither
-//! does the beginning of a message over the limit, which goes another way than the rest. Pure; owned by the listener.
+//! Small payloads of one read share an allocation: they are copied one behind the other, without the protocol's
+//! framing, and each is a slice of that *chunk*. So a message costs a reference count instead of an allocation, and
+//! messages that are dropped in the order in which they came, as the ring does, free whole chunks. The price: the last
+//! slice alive keeps its whole chunk, which is therefore bounded by [`CHUNK_BYTES`]. Larger payloads, and excerpts of
+//! messages over the limit, share nothing. Pure; owned by the listener.
 
 use super::seen::{Published, Seen};
 use crate::ledger::member::Payload;

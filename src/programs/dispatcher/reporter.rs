@@ -150,7 +150,7 @@ impl ReportLoop {
             None => drop(self.backoff.reset()),
             Some(failure) => {
                 let troubles = &self.host.lanes[self.lane].lane.troubles;
-                troubles.tell("reporter", "not-reported", &failure, &mut self.backoff);
+                troubles.report("reporter", "not-reported", &failure, &mut self.backoff);
             }
         }
     }

@@ -1,0 +1,348 @@
+//! The intake: stores batches of published messages in Redis and passes them on to the courier. The part of ingest that
+//! moves the cursor.
+//!
+//! A batch goes in whole, or in halves where it can't be carried whole; a message that can't be carried at all becomes
+//! a dead letter. A reply that got lost does no harm: the batch is offered again, and the script, which compares the
+//! cursor, either takes it or says that the cursor is already behind it.
+//!
+//! Owned by ingest, on its thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{SendTimeoutError, Sender};
+
+use super::elected::Elected;
+use super::kill_switch::{KillSwitch, Reason};
+use super::pulses::{ITERATION_WITHIN, TermWorker};
+use super::retry::{Carried, Killed, Retry};
+use super::ring::{CURSOR_LOST, RingPlace};
+use super::shared::Shared;
+use super::sockets::Waker;
+use super::stats::add;
+use crate::base::id::{Epoch, MessageId, wall_clock_us};
+use crate::base::text::Quoted;
+use crate::ledger::resp::EXCERPT_BYTES;
+use crate::ledger::subscription::Published;
+use crate::ledger::{Arrival, Cursor, Gap, Intake as Stored, Ledger, Pending, Position, Splitter};
+use crate::wire::MAX_BODY_BYTES;
+
+/// How long one attempt to pass messages on waits; also how soon the kill switch is noticed.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// See the module's text.
+pub(super) struct Intake {
+    shared: Arc<Shared>,
+    epoch: Epoch,
+    kill: KillSwitch,
+    pub(super) ledger: Ledger,
+    pub(super) retry: Retry,
+    courier: Sender<Vec<Pending>>,
+    waker: Waker,
+    /// The cursor as Redis has it.
+    cursor: Option<Cursor>,
+    /// Whether it has vanished from Redis, and is to be written anew.
+    vanished: bool,
+    /// The last id given out.
+    last_id: MessageId,
+    /// Whether anything was stored this term.
+    pub(super) advanced: bool,
+    /// Whether anything was stored since the last marker.
+    pub(super) unmarked: bool,
+}
+
+impl Intake {
+    /// The intake of a term that has stored nothing yet.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        elected: &Elected,
+        kill: KillSwitch,
+        ledger: Ledger,
+        courier: Sender<Vec<Pending>>,
+        waker: Waker,
+    ) -> Intake {
+        Intake {
+            shared: shared.clone(),
+            epoch: elected.epoch,
+            ledger,
+            retry: Retry::new(shared, kill.clone(), TermWorker::Ingest).giving_way(),
+            kill,
+            courier,
+            waker,
+            cursor: elected.cursor.clone(),
+            vanished: false,
+            last_id: elected.last_id,
+            advanced: false,
+            unmarked: false,
+        }
+    }
+
+    /// The cursor as Redis has it.
+    pub(super) fn cursor(&self) -> Option<&Cursor> {
+        self.cursor.as_ref()
+    }
+
+    /// Stores the messages that follow `place`, moves that on, and passes them on. `false`: not all were stored; the
+    /// rest has to be taken from the ring again.
+    pub(super) fn take_in(
+        &mut self,
+        place: &mut RingPlace,
+        messages: Vec<Published>,
+        position: Position,
+    ) -> Result<bool, Killed> {
+        let now_us = wall_clock_us();
+        let mut last_id = self.last_id;
+        let batch: Vec<Arrival> = messages
+            .into_iter()
+            .map(|published| {
+                last_id = last_id.next(now_us);
+                arrival(last_id, published)
+            })
+            .collect();
+        let all = self.take_in_parts(place, batch, Cursor { position, last_id }, &mut Splitter::default())?;
+        // No id is given out twice, and no cursor is written twice: a copy of a step that was undone may yet arrive.
+        self.last_id = self.last_id.max(last_id);
+        Ok(all)
+    }
+
+    /// Stores a batch, whole, or in halves where it can't be carried whole; a message that can't be carried at all
+    /// becomes a dead letter.
+    fn take_in_parts(
+        &mut self,
+        place: &mut RingPlace,
+        mut batch: Vec<Arrival>,
+        next: Cursor,
+        splitter: &mut Splitter,
+    ) -> Result<bool, Killed> {
+        match self.offer(&next, &batch, splitter)? {
+            Carried::Done(None) => Ok(false),
+            Carried::Done(Some(cursor)) => {
+                *place = place.after(batch.len());
+                self.note_taken(batch, cursor);
+                Ok(true)
+            }
+            Carried::Halve => match self.find_taken(&batch)? {
+                Found::Nothing => self.take_in_halves(place, batch, next, splitter),
+                Found::Undone => Ok(false),
+                Found::Taken(cursor) => {
+                    *place = place.after(batch.len());
+                    self.note_taken(batch, cursor);
+                    Ok(true)
+                }
+            },
+            Carried::TooLarge(reason) => {
+                for arrival in &mut batch {
+                    log::warn!(
+                        "event=too-large id={} bytes={} moved_to={} reason={}",
+                        arrival.id,
+                        arrival.payload.len(),
+                        self.ledger.keys().dead,
+                        Quoted(&reason)
+                    );
+                    *arrival = without_its_end(arrival, &reason);
+                }
+                self.take_in_parts(place, batch, next, &mut Splitter::default())
+            }
+        }
+    }
+
+    fn take_in_halves(
+        &mut self,
+        place: &mut RingPlace,
+        mut batch: Vec<Arrival>,
+        next: Cursor,
+        splitter: &mut Splitter,
+    ) -> Result<bool, Killed> {
+        let middle = place.after(batch.len() / 2);
+        let rest = batch.split_off(batch.len() / 2);
+        let Some(position) = self.shared.ring.position(middle) else {
+            // Its marker is gone: the next term finds another name for that place.
+            self.kill.set(Reason::CursorMoved);
+            return Err(Killed);
+        };
+        let last_id = batch.last().map_or(self.last_id, |arrival| arrival.id);
+        Ok(self.take_in_parts(place, batch, Cursor { position, last_id }, splitter)?
+            && self.take_in_parts(place, rest, next, splitter)?)
+    }
+
+    /// Before a batch is offered in halves: whether an attempt at the whole of it has taken effect after all. The
+    /// cursor would go back otherwise. It has been moved on then, so that an attempt that arrives late finds none that
+    /// it knows. One that takes effect after this check shows as a cursor that has moved.
+    fn find_taken(&mut self, batch: &[Arrival]) -> Result<Found, Killed> {
+        let doubts = self.ledger.take_doubts();
+        if doubts.is_empty() {
+            return Ok(Found::Nothing);
+        }
+        let ledger = &mut self.ledger;
+        let Some(found) = self.retry.until_done(|| ledger.cursor())?.filter(|found| doubts.contains(found)) else {
+            return Ok(Found::Nothing);
+        };
+        if let Some(last) = batch.iter().rev().find(|arrival| arrival.refused.is_none())
+            && !self.retry.until_done(|| ledger.is_pending(last.id))?
+        {
+            // A transaction that moved the cursor, and whose members were refused: back, before anything else can
+            // happen.
+            let (epoch, to) = (self.epoch, self.cursor.as_ref());
+            self.retry.until_done(|| ledger.rewind(epoch, &found, to))?;
+            return Ok(Found::Undone);
+        }
+        self.cursor = Some(found.clone());
+        // It says a higher last id than any attempt.
+        match self.offer(&found, &[], &mut Splitter::default())? {
+            Carried::Done(Some(cursor)) => Ok(Found::Taken(cursor)),
+            _ => {
+                self.kill.set(Reason::CursorMoved);
+                Err(Killed)
+            }
+        }
+    }
+
+    /// A batch is in Redis: moves on and passes it to the courier.
+    fn note_taken(&mut self, batch: Vec<Arrival>, next: Cursor) {
+        self.vanished = false;
+        self.advanced = true;
+        self.last_id = next.last_id;
+        self.shared.note_id(next.last_id);
+        self.cursor = Some(next);
+        if batch.is_empty() {
+            return;
+        }
+        self.unmarked = true;
+        let refused = batch.iter().filter(|arrival| arrival.refused.is_some()).count();
+        add(&self.shared.stats.taken_in, batch.len());
+        add(&self.shared.stats.oversize, refused);
+        self.shared.stats.deaths.lock().note(refused, Instant::now());
+        if refused > 0 {
+            log::warn!(
+                "event=oversize messages={refused} limit_bytes={MAX_BODY_BYTES} moved_to={}",
+                self.ledger.keys().dead
+            );
+        }
+        let deliverable = batch.into_iter().filter(|arrival| arrival.refused.is_none());
+        self.hand_on(deliverable.map(|Arrival { id, payload, .. }| Pending { id, delivery: 1, payload }).collect());
+    }
+
+    /// Offers a batch to Redis until it is known to have been taken, or to be too large. `Done(None)`: it was refused,
+    /// and may be offered again only with other ids.
+    fn offer(
+        &mut self,
+        next: &Cursor,
+        batch: &[Arrival],
+        splitter: &mut Splitter,
+    ) -> Result<Carried<Option<Cursor>>, Killed> {
+        let (epoch, mut expected) = (self.epoch, self.cursor.as_ref());
+        if self.vanished {
+            expected = None;
+        }
+        let attempt = |ledger: &mut Ledger| ledger.intake(epoch, expected, next, batch);
+        let carried = if batch.iter().any(|arrival| arrival.refused.is_some()) {
+            // Nothing smaller could be sent in its stead: whatever it is refused for is waited out.
+            let ledger = &mut self.ledger;
+            Carried::Done(self.retry.until_done(|| attempt(ledger))?)
+        } else {
+            self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)?
+        };
+        match carried {
+            Carried::Done(Stored::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
+            // The key has vanished, or somebody wrote something else there, while Redis went on: nobody but this leader
+            // moves the cursor, so where it was is known.
+            Carried::Done(Stored::Moved(None)) if self.ledger.is_uninterrupted() && !self.vanished => {
+                let cursor = self.cursor_text();
+                self.record_gap(CURSOR_LOST, cursor.clone(), cursor, None)?;
+                self.vanished = true;
+                self.offer(next, batch, splitter)
+            }
+            Carried::Done(Stored::Moved(found)) => {
+                let found = found.map_or("none".to_owned(), |cursor| cursor.to_string());
+                log::warn!("event=cursor-moved expected={} found={}", Quoted(self.cursor_text()), Quoted(found));
+                self.kill.set(Reason::CursorMoved);
+                Err(Killed)
+            }
+            Carried::Done(Stored::Rewound(reason)) => {
+                log::warn!("event=redis-trouble worker=ingest messages={} error={}", batch.len(), Quoted(reason));
+                Ok(Carried::Done(None))
+            }
+            Carried::Halve => Ok(Carried::Halve),
+            Carried::TooLarge(reason) => Ok(Carried::TooLarge(reason)),
+        }
+    }
+
+    /// Passes a batch that is in the sorted set to the courier. If the term ends meanwhile, the next leader finds it
+    /// there.
+    fn hand_on(&mut self, mut batch: Vec<Pending>) {
+        while let Err(SendTimeoutError::Timeout(unsent)) = self.courier.send_timeout(batch, PATIENCE) {
+            self.shared.pulses.ingest.beat(ITERATION_WITHIN);
+            if self.kill.is_set() {
+                return;
+            }
+            batch = unsent;
+        }
+        self.waker.wake();
+    }
+
+    /// Records a gap, and logs it.
+    pub(super) fn record_gap(
+        &mut self,
+        reason: &'static str,
+        begin: String,
+        end: String,
+        count: Option<u64>,
+    ) -> Result<(), Killed> {
+        let shown = count.map_or("unknown".to_owned(), |count| count.to_string());
+        log::warn!("event=gap reason={reason} begin={} end={} count={shown}", Quoted(&begin), Quoted(&end));
+        add(&self.shared.stats.gaps, 1);
+        let gap = Gap { reason, dispatcher: self.shared.id.clone(), begin, end, count };
+        let ledger = &mut self.ledger;
+        self.retry.until_done(|| ledger.record_gap(self.epoch, &gap))
+    }
+
+    /// The cursor, for the log.
+    pub(super) fn cursor_text(&self) -> String {
+        self.cursor.as_ref().map_or("none".to_owned(), Cursor::to_string)
+    }
+}
+
+/// What came of attempts of unknown outcome.
+enum Found {
+    /// None of them has taken effect.
+    Nothing,
+    /// A part of one had taken effect, and was taken back: the batch may be offered again only with other ids.
+    Undone,
+    /// One has taken effect, and the cursor is here now.
+    Taken(Cursor),
+}
+
+/// A published message as it is stored.
+fn arrival(id: MessageId, published: Published) -> Arrival {
+    match published {
+        Published::Message(payload) => Arrival { id, payload, refused: None },
+        Published::Oversize { excerpt, length } => {
+            let reason = format!(
+                "payload of {length} bytes is over the limit of {MAX_BODY_BYTES} bytes, only its beginning is kept"
+            );
+            Arrival { id, payload: excerpt, refused: Some(reason) }
+        }
+    }
+}
+
+/// A message that can't be carried whole, as it becomes a dead letter.
+fn without_its_end(arrival: &Arrival, reason: &str) -> Arrival {
+    let length = arrival.payload.len();
+    Arrival {
+        id: arrival.id,
+        payload: arrival.payload.slice(..length.min(EXCERPT_BYTES)),
+        refused: Some(format!("payload of {length} bytes can't be stored, only its beginning is kept: {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_oversize_message_is_refused_with_its_length() {
+        let refused = arrival(MessageId(7), Published::Oversize { excerpt: b"abc"[..].into(), length: 9_000_000 });
+        assert_eq!(&refused.payload[..], b"abc");
+        assert!(refused.refused.is_some_and(|reason| reason.contains("9000000")));
+    }
+}
