@@ -230,8 +230,8 @@ mod tests {
             let recorded = stamp(&delivery).expect("never fails");
             for field in ["message_id", "payload", "a", "b"] {
                 let id = recorded.fields().find(|(name, _)| *name == field.as_bytes()).map(|(_, id)| id.to_vec());
-                let read = crate::programs::audit::id_in_payload(object.as_bytes(), field);
-                prop_assert_eq!(read, id, "{} of {}", field, object);
+                let found = crate::programs::audit::id_in_payload(object.as_bytes(), field);
+                prop_assert_eq!(found, id, "{} of {}", field, object);
             }
         }
     }
