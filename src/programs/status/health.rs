@@ -54,8 +54,8 @@ impl Status {
                     self.members.iter().filter_map(|member| Some((&member.id, &member.report.as_ref()?.channel)));
                 for (id, channel) in others.filter(|(_, channel)| !channel.is_empty() && **channel != report.channel) {
                     problems.push(format!(
-                        "{id} listens to the channel {channel}, and the leader to {}: what is published on the other one \
-                         is not taken in (--channel / ONCECAST_CHANNEL)",
+                        "{id} listens to the channel {channel}, and the leader to {}: what is published on the other \
+                         one is not taken in (--channel / ONCECAST_CHANNEL)",
                         report.channel
                     ));
                 }
