@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 use super::backlog::PageRequest;
-use super::courier::{Claims, CommitTask, News, Task};
 use super::dead_letters::{DeadLetterLog, DeadLetters};
 use super::elected::PENDING_LOST;
 use super::places::ADOPTED;
@@ -24,6 +23,7 @@ use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::{add, set};
 use super::table::{Again, Line, Loss};
+use super::tasks::{Claims, CommitTask, News, Task};
 use crate::base::backoff::exponential;
 use crate::base::budget::Budget;
 use crate::base::id::{Epoch, IdMap, MessageId};
