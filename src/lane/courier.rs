@@ -1,14 +1,14 @@
 //! The courier: delivers messages to consumers and hears what became of them.
 //!
-//! One thread, one loop, and the wait is its only blocking call. It reads the links, hears the redistributor and ingest,
-//! delivers waiting messages in runs to the consumer with the lowest share of its prefetch in use, and tends the links.
-//! A consumer that does not read fills its own share and nothing else. The courier never talks to Redis: what needs
-//! Redis is a task for the redistributor. Ingest never waits for the courier: what does not fit into memory is left to
-//! the sorted set.
+//! One thread, one loop, and the wait is its only blocking call. It reads the links, hears the redistributor and
+//! ingest, delivers waiting messages in runs to the consumer with the lowest share of its prefetch in use, and tends
+//! the links. A consumer that does not read fills its own share and nothing else. The courier never talks to Redis:
+//! what needs Redis is a task for the redistributor. Ingest never waits for the courier: what does not fit into memory
+//! is left to the sorted set.
 //!
-//! Its parts: `LinkSet` has the links and `Dialing` requests them, `Table` and `Backlog` have the messages, `Outbox` the
-//! tasks for the redistributor, `RollCall` the start of a term, `Report` figures and log lines. `links` handles what
-//! happens to a link, `outcomes` what happens to a message.
+//! Its parts: `LinkSet` has the links and `Dialing` requests them, `Table` and `Backlog` have the messages, `Outbox`
+//! the tasks for the redistributor, `RollCall` the start of a term, `Report` figures and log lines. `links` handles
+//! what happens to a link, `outcomes` what happens to a message.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ pub(super) struct Courier {
 }
 
 impl Courier {
-    /// What earlier leaders left: the last id that they gave out, and a message that nobody was given.
+    /// What earlier leaders left: the last id that they delivered, and a message that no consumer was given.
     pub(super) fn new(
         shared: &Arc<Shared>,
         epoch: Epoch,

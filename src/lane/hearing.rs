@@ -2,7 +2,8 @@
 //!
 //! Commands and subscription are two connections, and a proxy, a virtual address or a failover may lead them to two
 //! servers. So reachability is heard, not assumed: a leader's markers go out over its command connection and must come
-//! back over its subscription, and a standby that sees the cursor move must hear the markers of whoever moves it.
+//! back over its subscription, and a standby that sees the cursor move must hear the markers of the leader that moves
+//! it.
 //!
 //! A marker that has not come may still be on its way: where much is published a subscription can be many seconds
 //! behind, and what Redis holds for it is lost if it is made anew. Redis answers on one connection in order. So a
@@ -24,7 +25,7 @@ use crate::base::id::{Epoch, wall_clock_us};
 #[derive(Debug, Default)]
 pub struct Hearing {
     state: Mutex<State>,
-    /// The number of the newest probe that is to be sent. Beside the state: the listener looks at it at every turn.
+    /// The number of the newest probe that is to be sent. Beside the state: the listener reads it in every iteration.
     probe: AtomicU64,
 }
 

@@ -1,10 +1,11 @@
-//! The redistributor: messages that must be delivered again, and everything else the leader does in Redis after the intake.
+//! The redistributor: messages that must be delivered again, and everything else the leader does in Redis after the
+//! intake.
 //!
 //! It reads the backlog in pages for the courier. It settles messages that came back without a result (see `settling`),
 //! lets them wait for their time, checks that they are still pending and returns them to the courier, as fast as there
 //! is room: redeliveries have a memory budget of their own, and what exceeds it waits in Redis. It also records the
-//! results of consumers that have no Redis, and keeps the list of consumers. Everything it writes is fenced, and does no
-//! harm when it is repeated after a lost reply.
+//! results of consumers that have no Redis, and keeps the list of consumers. Everything it writes is fenced, and does
+//! no harm when it is repeated after a lost reply.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -138,7 +139,7 @@ impl Redistributor {
         }
     }
 
-    /// Looks which of the messages that a consumer named are pending.
+    /// Checks which of the messages that a consumer named are pending.
     fn verify(&mut self, claims: Claims) -> Result<(), Killed> {
         let Claims { link, serial, ids } = claims;
         let mut missing = Vec::new();
@@ -170,8 +171,8 @@ impl Redistributor {
         self.unlisted.due().pop().map_or(Ok(()), |members| self.list(members))
     }
 
-    /// Reads more of the backlog. Where a reply is too large to come through it is asked for less, and a message that can't
-    /// be read even alone goes to the dead letters: Redis copies it, no client has to read it.
+    /// Reads more of the backlog. Where a reply is too large to come through it is asked for less, and a message that
+    /// can't be read even alone goes to the dead letters: Redis copies it, no client has to read it.
     fn read_page(&mut self, request: PageRequest) -> Result<(), Killed> {
         let PageRequest { after, up_to, mut messages, mut bytes } = request;
         let epoch = self.epoch;
@@ -198,8 +199,8 @@ impl Redistributor {
         let (begin, end) = (format!("id {id}"), format!("epoch {}", self.epoch));
         let pending = &self.ledger.keys().pending;
         log::warn!(
-            "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that nobody was given has gone from \
-             {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
+            "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that no consumer was given \
+             has gone from {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
             Quoted(&begin)
         );
         add(&self.shared.stats.gaps, 1);

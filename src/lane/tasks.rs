@@ -15,13 +15,13 @@ pub(super) enum Task {
     Count(Vec<(MessageId, u16)>),
     /// Record these for a consumer without Redis.
     Commit(CommitTask),
-    /// Look whether these are pending: a consumer says that it has them in hand.
+    /// Check whether these are pending: a consumer reports that it holds them.
     Verify(Claims),
     /// These consumers are linked now.
     Members(Vec<String>),
-    /// Look whether this message is pending: nobody was given it.
+    /// Check whether this message is pending: no consumer was given it.
     Look(MessageId),
-    /// This message was taken in and given to nobody, and Redis no longer has it.
+    /// This message was stored and delivered to no consumer, and Redis no longer has it.
     Vanished(MessageId),
 }
 
@@ -31,7 +31,7 @@ pub(super) struct CommitTask {
     pub(super) serial: u64,
     pub(super) commits: Vec<Commit>,
     pub(super) bytes: usize,
-    /// Some of these the consumer only said that it had in hand.
+    /// Some of these the consumer only reported in HELD.
     pub(super) adopted: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum News {
     Page(Page),
     /// These go out again.
     Back(Vec<Again>),
-    /// These are done or buried.
+    /// These are done or dead letters.
     Done(Vec<MessageId>),
     /// This one is not pending.
     Missing(MessageId),

@@ -22,9 +22,9 @@ use crate::lane::tasks::{Claims, Task};
 use crate::ledger::{Commit, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
 use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
 
-/// Messages read from one link in one round of the loop.
+/// Messages read from one link in one iteration of the loop.
 const READS_PER_ROUND: usize = 64;
-/// Bytes read from one link in one round, and the rest of one message: none keeps the others waiting for long.
+/// Bytes read from one link in one iteration, and the rest of one message: none keeps the others waiting for long.
 const READ_BYTES_PER_ROUND: usize = 1 << 20;
 
 impl Courier {
@@ -66,14 +66,14 @@ impl Courier {
         Ok(())
     }
 
-    /// HELD: gives places to what the consumer says it has in hand, as far as that may be true.
+    /// HELD: gives places to what the consumer reports that it holds, as far as that may be true.
     fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
         let now = Instant::now();
         let mut claims = Vec::new();
         let mut outcome = Ok(());
         for id in held {
             let place = match self.table.whereabouts(*id) {
-                // Nobody was given it.
+                // No consumer was given it.
                 Some(Whereabouts::New) => None,
                 None if self.is_untouched(*id) => None,
                 // Named twice.
@@ -81,11 +81,11 @@ impl Courier {
                 // The first to have it keeps it.
                 Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
                 Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
-                // What this leader has handed out and knows no more is done.
+                // What this leader has delivered and no longer knows is done.
                 None if *id > self.inherited => Some(Place::NotPending),
-                // There is no room for more; it may be handed to somebody else when it is read from Redis.
+                // There is no room for more; it may be delivered to another consumer when it is read from Redis.
                 None if self.table.len() >= MAX_TRACKED => None,
-                // Where an earlier leader has handed it out Redis knows whether it is done.
+                // Where an earlier leader has delivered it Redis knows whether it is done.
                 None => {
                     claims.push(*id);
                     Some(Place::Here)
@@ -147,7 +147,7 @@ impl Courier {
         self.end_link(index, why, false);
     }
 
-    /// `told`: the peer was told why, and should be able to read it.
+    /// `told`: the peer was sent the reason, and should be able to read it.
     fn end_link(&mut self, index: usize, why: &str, told: bool) {
         let Some(mut link) = self.links.take(index) else { return };
         log_strays(link.strays.rest(), &link.consumer);
@@ -172,7 +172,7 @@ impl Courier {
         self.dialing.request(index, told.then(|| link.into_socket()));
     }
 
-    /// What another consumer that is linked has in hand as well counts as being there from now on. Only its own word
+    /// What another linked consumer holds as well counts as being there from now on. Only its own word
     /// says so: Redis is asked whether the message is pending, and whatever it answers makes others look (see
     /// `outcomes`).
     fn bequeath(&mut self, held: &mut Vec<(MessageId, u16)>) {
@@ -384,8 +384,8 @@ impl Courier {
 fn log_strays(strays: Option<Sum<MessageId>>, consumer: &str) {
     if let Some(Sum { count: answers, example: id }) = strays {
         log::warn!(
-            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these messages, or has \
-             answered for them before\"",
+            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these \
+             messages, or has answered for them before\"",
             Quoted(consumer)
         );
     }

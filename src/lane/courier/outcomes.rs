@@ -2,8 +2,8 @@
 //!
 //! Only a [place](crate::lane::places) at a consumer answers. What it says of any other message is a stray answer,
 //! which changes nothing. A place that rests on the consumer's word alone, since it named the message in HELD, answers
-//! as well; but somebody else may have the message from this leader. So the step that settles such a message raises the
-//! recall, and whoever would record it without looking has to look.
+//! as well; but another consumer may have the message from this leader. So the step that settles such a message raises
+//! the recall, and a consumer that would record it without a check has to check.
 
 use std::time::{Duration, Instant};
 
@@ -30,10 +30,8 @@ pub(super) fn note_stray(stats: &LaneStats, link: &mut Link, id: MessageId) -> R
     if link.strays.note(id, Instant::now()) {
         return Ok(());
     }
-    let problem = format!(
-        "answers for messages that it does not have in hand, such as {id}: more than {} a second",
-        strays::PER_SECOND
-    );
+    let problem =
+        format!("answers for messages that it does not hold, such as {id}: more than {} a second", strays::PER_SECOND);
     Err((ErrorCode::Unexpected, problem))
 }
 
@@ -68,7 +66,7 @@ impl Courier {
 
     fn note_settled(&mut self, index: usize, ids: &[MessageId]) {
         let now_us = wall_clock_us();
-        // An id is the time of intake, unless the clock was behind; those that follow each other were taken in
+        // An id is the time of intake, unless the clock was behind; those that follow each other were stored
         // together.
         for together in ids.chunk_by(|id, next| id.0.wrapping_add(1) == next.0) {
             let latency = Duration::from_micros(now_us.saturating_sub(together[0].0));
@@ -172,7 +170,8 @@ impl Courier {
             let Some(link) = self.links.get_mut(index) else { return Ok(()) };
             let held = link.places.get(result.id).copied();
             match held.map(|held| held.place) {
-                // Whoever else has it now has it from us, after this one was given up: whoever comes first is recorded.
+                // Another consumer that has it now has it from us, after this one was given up: the first result is
+                // recorded.
                 Some(Place::Here | Place::Overdue) => {
                     link.places.record(result.id);
                     adopted |= held.is_some_and(|held| held.delivery == ADOPTED);
@@ -226,7 +225,7 @@ impl Courier {
         }
     }
 
-    /// The redistributor found that a message is no longer pending, or buried it.
+    /// The redistributor found that a message is no longer pending, or moved it to the dead letters.
     fn done(&mut self, id: MessageId) {
         if self.table.whereabouts(id) == Some(Whereabouts::Away) {
             self.table.forget(id);

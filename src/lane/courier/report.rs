@@ -56,7 +56,7 @@ impl Report {
         if table.len() >= MAX_TRACKED && self.logged_full.is_none_or(|logged| logged.elapsed() >= LOG_FULL_EVERY) {
             self.logged_full = Some(Instant::now());
             let delayed = table.len().saturating_sub(in_flight + table.ready_len());
-            log::warn!("event=hands-full messages={} in_flight={in_flight} delayed={delayed}", table.len());
+            log::warn!("event=table-full messages={} in_flight={in_flight} delayed={delayed}", table.len());
         }
     }
 

@@ -95,7 +95,7 @@ fn a_run_ends_where_the_link_is_full() {
     assert_eq!((held(&rig.courier), rig.courier.table.ready_len()), (vec![20], 10));
 }
 
-/// It goes to a link that has let go of it, if there is one.
+/// It goes to a link that has released it, if there is one.
 #[test]
 fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
     let mut rig = Rig::new(&[1_000, 1_000]);
@@ -103,7 +103,7 @@ fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
     assert_eq!(held(&rig.courier), [1, 0]);
     // Both are as free as each other now, and it is the turn of the first.
     deliver(&mut rig.courier, 2..=2);
-    let link = rig.courier.links.get_mut(0).expect("it stands");
+    let link = rig.courier.links.get_mut(0).expect("it is linked");
     assert_eq!(link.take_overdue(Duration::ZERO, Instant::now()).len(), 1);
     let budget = Budget::new(1 << 20);
     let again = |id: u64, delivery| Again::new(Pending { delivery, ..message(id, 1) }, None::<Loss>, &budget);
@@ -113,7 +113,7 @@ fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
     }
     rig.courier.deliver();
     assert_eq!(rig.courier.table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(1)));
-    let link = rig.courier.links.get(0).expect("it stands");
+    let link = rig.courier.links.get(0).expect("it is linked");
     assert!(link.has_in_hand(&Pending { delivery: 2, ..message(1, 1) }), "its place there is taken");
 }
 

@@ -1,5 +1,5 @@
-//! How the redistributor settles messages: it counts failed deliveries, moves messages to the dead letters, sets the time
-//! of the next delivery, and records results for consumers without Redis.
+//! How the redistributor settles messages: it counts failed deliveries, moves messages to the dead letters, sets the
+//! time of the next delivery, and records results for consumers without Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
