@@ -1,7 +1,7 @@
 //! Write a consumer for Oncecast: consumer groups for Redis Pub/Sub.
 //!
-//! Every message that is published on a channel is processed by one consumer of its group, and its result is stored once.
-//! Dispatchers (`oncecast-dispatcher`) take messages in and connect to consumers; this library is the consumer.
+//! Every message that is published on a channel is processed by one consumer of its group, and its result is stored
+//! once. Dispatchers (`oncecast-dispatcher`) take messages in and connect to consumers; this library is the consumer.
 //!
 //! ```no_run
 //! use oncecast::{Consumer, Delivery, Outcome};
@@ -27,7 +27,8 @@
 //! - A [`Handler`] is a closure, called by several threads at the same time. Its [`Outcome`] becomes an entry of the
 //!   stream `<group>:processed` in Redis, in the same step that ends the message. Its [`HandlerError`] has the message
 //!   delivered again, or moved to the dead letters.
-//! - Only one result of a message is recorded, but a handler may run more than once for it: make side effects idempotent.
+//! - Only one result of a message is recorded, but a handler may run more than once for it: make side effects
+//!   idempotent.
 //! - [`Consumer::run`] blocks its thread. All work is done by threads; nothing here is async.
 //!
 //! The library logs through the crate `log`, and installs no logger. It catches no signals unless
@@ -36,14 +37,14 @@
 //!
 //! # Features
 //!
-//! - `programs` (default): the programs `oncecast-dispatcher`, `oncecast-consumer`, `oncecast-publisher` and `oncecast`,
-//!   and what they need. Embed the library with `default-features = false`.
+//! - `programs` (default): the programs `oncecast-dispatcher`, `oncecast-consumer`, `oncecast-publisher` and
+//!   `oncecast`, and what they need. Embed the library with `default-features = false`.
 //! - `signals` (part of `programs`): `Consumer::stop_on_signals`.
 //!
 //! # Stability
 //!
-//! Modules and items that this documentation does not show are there for the programs and tests of this package, and may
-//! change in any release. `docs/ARCHITECTURE.md` in the repository is the map of the code.
+//! Modules and items that this documentation does not show are there for the programs and tests of this package, and
+//! may change in any release. `docs/ARCHITECTURE.md` in the repository is the map of the code.
 
 // Reachable for the programs and the tests of this package. Unstable; see above.
 #[doc(hidden)]

@@ -14,8 +14,8 @@ use crate::wire;
 
 /// The most handler threads.
 const MAX_CONCURRENCY: usize = 4_096;
-/// How long a consumer that stops works on the messages that it holds: with the rest of the stop, less than the 10 s that
-/// containers are given.
+/// How long a consumer that stops works on the messages that it holds: with the rest of the stop, less than the 10 s
+/// that containers are given.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// The settings of a consumer, from [`Consumer::builder`]. Each has a default, except the handler, which must be given.
@@ -56,8 +56,8 @@ impl Consumer {
 }
 
 impl ConsumerBuilder {
-    /// What is done with a message: a closure `|delivery: &Delivery<'_>| -> Result<Outcome, HandlerError>`, or any other
-    /// [`Handler`]. Must be given.
+    /// What is done with a message: a closure `|delivery: &Delivery<'_>| -> Result<Outcome, HandlerError>`, or any
+    /// other [`Handler`]. Must be given.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Some(Arc::new(handler));
         self
@@ -102,15 +102,15 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The most messages held at a time, those that wait for a handler or for Redis included: 1 to 65536. Default: twice
-    /// the concurrency, which suits slow handlers; quick ones want more.
+    /// The most messages held at a time, those that wait for a handler or for Redis included: 1 to 65536. Default:
+    /// twice the concurrency, which suits slow handlers; quick ones want more.
     pub fn prefetch(mut self, messages: u32) -> Self {
         self.prefetch = Some(messages);
         self
     }
 
-    /// A handler that runs longer is given up, and its message goes to another consumer. Its thread stays occupied until
-    /// it returns. Default: no limit.
+    /// A handler that runs longer is given up, and its message goes to another consumer. Its thread stays occupied
+    /// until it returns. Default: no limit.
     pub fn handler_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.handler_timeout = timeout.into();
         self

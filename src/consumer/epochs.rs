@@ -1,20 +1,21 @@
 //! Asks Redis whether an epoch was given out, before the dispatcher that claims it is believed.
 //!
 //! A consumer remembers the highest epoch and refuses all lower ones, so whoever connects first and names a huge number
-//! would keep every true leader out. And a consumer whose Redis URL names another server or database than its dispatchers'
-//! would run their messages and drop the results, since in its Redis nothing is pending. Both come to light here: an
-//! epoch is believed only if `<group>:epoch` in the consumer's own Redis says the same.
+//! would keep every true leader out. And a consumer whose Redis URL names another server or database than its
+//! dispatchers' would run their messages and drop the results, since in its Redis nothing is pending. Both come to
+//! light here: an epoch is believed only if `<group>:epoch` in the consumer's own Redis says the same.
 //!
-//! The reading threads of the links ask over a connection that serves nothing else: the committer's may be waiting for a
-//! reply. It is opened when it is first needed and then kept, so that at a change of leader the question costs one round
-//! trip. One question is under way at a time, and its answer is for all who asked for it before it was put: however many
-//! strangers ask, nobody waits for more than two round trips.
+//! The reading threads of the links ask over a connection that serves nothing else: the committer's may be waiting for
+//! a reply. It is opened when it is first needed and then kept, so that at a change of leader the question costs one
+//! round trip. One question is under way at a time, and its answer is for all who asked for it before it was put:
+//! however many strangers ask, nobody waits for more than two round trips.
 //!
-//! No refusal names an epoch that its receiver did not name itself, or says whether a lower or a higher one is true. Only
-//! whoever names the newest epoch of Redis is told of the one that this consumer has seen.
+//! No refusal names an epoch that its receiver did not name itself, or says whether a lower or a higher one is true.
+//! Only whoever names the newest epoch of Redis is told of the one that this consumer has seen.
 //!
-//! Guarantees: an answer within [`QUESTION_LIMIT`], the wait for other askers included; whoever asks holds no lock meanwhile
-//! but that of the connection. Of what the key holds a bounded part is read, and shown in a bounded and harmless form.
+//! Guarantees: an answer within [`QUESTION_LIMIT`], the wait for other askers included; whoever asks holds no lock
+//! meanwhile but that of the connection. Of what the key holds a bounded part is read, and shown in a bounded and
+//! harmless form.
 //!
 //! Limitations: resolving a host name has the system's limits, which may be longer. A user that may not read the key is
 //! believed whatever plausible epoch it is told, see [`Epochs::confirm`].
@@ -92,17 +93,17 @@ impl Epochs {
         Epochs { key, place, ledger, questions, answered, stats, said_unchecked }
     }
 
-    /// Whether this epoch, which is higher than all seen before, is the newest that Redis knows of. If not, the refusal says
-    /// what is wrong and what to do.
+    /// Whether this epoch, which is higher than all seen before, is the newest that Redis knows of. If not, the refusal
+    /// says what is wrong and what to do.
     ///
     /// What if Redis can't be asked?
     ///
-    /// - It does not answer, loads its file, or does not know our password. Then this consumer can't record results, either,
-    ///   and what it was handed would only wait here. The dispatcher is refused; it gives the messages to others and tries
-    ///   again within a second. What is in hand already stays in hand.
-    /// - It answers, but has no such command, or this user may not read the key, as with the rights that earlier versions
-    ///   asked for. Such a consumer works, and an upgrade must not stop it: the dispatcher is believed, as it was before,
-    ///   unless its epoch is far ahead of the clock, and the log says so once.
+    /// - It does not answer, loads its file, or does not know our password. Then this consumer can't record results,
+    ///   either, and what it was handed would only wait here. The dispatcher is refused; it gives the messages to
+    ///   others and tries again within a second. What is in hand already stays in hand.
+    /// - It answers, but has no such command, or this user may not read the key, as with the rights that earlier
+    ///   versions asked for. Such a consumer works, and an upgrade must not stop it: the dispatcher is believed, as it
+    ///   was before, unless its epoch is far ahead of the clock, and the log says so once.
     pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), Refusal> {
         let refusal = match self.judge(epoch) {
             Verdict::Newest => return Ok(()),
@@ -120,14 +121,14 @@ impl Epochs {
 
     /// What to tell a leader whose epoch is lower than the highest that was `seen`.
     ///
-    /// If it is the newest one in Redis, then Redis came back with an older clock or was emptied, and the leader has to go
-    /// beyond what was seen: the refusal begins with `seen <decimal>: `. Nobody else is told.
+    /// If it is the newest one in Redis, then Redis came back with an older clock or was emptied, and the leader has to
+    /// go beyond what was seen: the refusal begins with `seen <decimal>: `. Nobody else is told.
     pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch) -> Refusal {
         match self.judge(epoch) {
             Verdict::Newest => {
                 let why = format!(
-                    "epoch {epoch} is the newest in {}, but this consumer has seen a later one; was Redis emptied, or did its \
-                     clock go back?",
+                    "epoch {epoch} is the newest in {}, but this consumer has seen a later one; was Redis emptied, or \
+                     did its clock go back?",
                     self.place
                 );
                 Refusal::new(ErrorCode::Stale, wire::seen_text(seen, &why))

@@ -118,8 +118,8 @@ pub struct HandlerError {
 }
 
 impl HandlerError {
-    /// Deliver the message again, after the wait that the dispatcher's `--retry` sets; after the last delivery that is allowed
-    /// it goes to the dead letters.
+    /// Deliver the message again, after the wait that the dispatcher's `--retry` sets; after the last delivery that is
+    /// allowed it goes to the dead letters.
     pub fn retry(reason: impl Into<String>) -> HandlerError {
         HandlerError { delay: NackDelay::ByBackoff, reason: reason.into() }
     }

@@ -1,9 +1,9 @@
 //! The WebSocket handshake, the server's side (RFC 6455, section 4.2): reads the request, judges it and answers.
 //!
-//! tungstenite's own closes without an answer what is no upgrade. Here everybody who speaks HTTP gets a sentence: a person
-//! with a browser or curl, who took this port for the metrics, and a web page, which is refused. Pages of any site may open
-//! WebSockets to any address that the browser reaches, loopback included. Browsers say so in `Origin`, and dispatchers are
-//! no web pages, so a request with that header is refused.
+//! tungstenite's own closes without an answer what is no upgrade. Here everybody who speaks HTTP gets a sentence: a
+//! person with a browser or curl, who took this port for the metrics, and a web page, which is refused. Pages of any
+//! site may open WebSockets to any address that the browser reaches, loopback included. Browsers say so in `Origin`,
+//! and dispatchers are no web pages, so a request with that header is refused.
 //!
 //! Judging is pure and total. A request is limited to [`MAX_REQUEST_BYTES`]; the caller's stream limits the time.
 

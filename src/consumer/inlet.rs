@@ -1,12 +1,12 @@
 //! The reading side of a connection: a blocking stream that ends when it should.
 //!
-//! Owned by the link's reading thread. A read comes back when the greeting's deadline has passed, and soon after
-//! the link was told to [stop reading](Socket::stop_reading), so that a connection that was replaced does not keep what it
+//! Owned by the link's reading thread. A read comes back when the greeting's deadline has passed, and soon after the
+//! link was told to [stop reading](Socket::stop_reading), so that a connection that was replaced does not keep what it
 //! has half received.
 //!
-//! Unfinished messages of all links share one budget. The WebSocket's own limit keeps each at 64 KiB until its link rules;
-//! beyond that a link needs one of [`LARGE_MESSAGES`] permits. Only one link rules, so it waits only until those it replaced
-//! have let theirs go.
+//! Unfinished messages of all links share one budget. The WebSocket's own limit keeps each at 64 KiB until its link
+//! rules; beyond that a link needs one of [`LARGE_MESSAGES`] permits. Only one link rules, so it waits only until those
+//! it replaced have let theirs go.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};

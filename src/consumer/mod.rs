@@ -9,8 +9,8 @@
 //! In reading order: `handler` is what a user writes; `builder` checks the settings; `service` starts and stops the
 //! rest. `server` accepts connections and owns their threads, `refusals` bounds what strangers cost; `link` is one
 //! connection, which begins with a `handshake`; `inlet` is its reading side, `socket` and `outbox` are what its two
-//! threads share. `lane` is what is kept for one group: `epochs` asks Redis whether a new leader's epoch is true, `desk`
-//! decides which dispatcher may deliver and where answers go, `commit` records outcomes. `pool` runs handlers.
+//! threads share. `lane` is what is kept for one group: `epochs` asks Redis whether a new leader's epoch is true,
+//! `desk` decides which dispatcher may deliver and where answers go, `commit` records outcomes. `pool` runs handlers.
 //!
 //! It knows nothing of the process that it runs in: no settings but the builder's, no metrics, no signals, no systemd.
 //! The program around it reads [`ConsumerStats`], and may watch by an [`observer`].

@@ -22,8 +22,8 @@ pub trait Observer {
 
 /// How often an observer looks, unless it says otherwise.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Within this time the main loop looks again. If it has not, the whole process was paused: then every loop is late, and
-/// none is called hung until the next look.
+/// Within this time the main loop looks again. If it has not, the whole process was paused: then every loop is late,
+/// and none is called hung until the next look.
 pub const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 /// Of a consumer inside somebody's own program: a hung committer is logged, and that is all.

@@ -3,7 +3,8 @@
 //! Putting something in never waits for the peer, so it may be done under the desk's lock: a dispatcher that does not
 //! read delays nobody. The bytes that wait for it are limited; past the limit the connection is given up.
 //!
-//! Whether the peer lives is [found out](Outbox::answers) here, too: the writer sends a ping, and the reader notes the pong.
+//! Whether the peer lives is [found out](Outbox::answers) here, too: the writer sends a ping, and the reader notes the
+//! pong.
 
 use std::time::{Duration, Instant};
 

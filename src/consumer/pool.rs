@@ -88,7 +88,8 @@ impl Pool {
         self.unrecorded.close();
     }
 
-    /// Halts and joins the threads; those whose handler does not return within `limit` are left behind. Gives their number.
+    /// Halts and joins the threads; those whose handler does not return within `limit` are left behind. Gives their
+    /// number.
     pub(super) fn join(mut self, limit: Duration) -> usize {
         self.halt();
         // Nothing is ever sent: this waits for the last sender to go.

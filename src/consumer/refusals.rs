@@ -1,9 +1,9 @@
 //! What is turned away, and what else strangers can cause as often as they like: logged in sum, and paid for in time.
 //!
-//! Whoever reaches the port can connect thousands of times in a second. So each kind of event has a few log lines at once and
-//! then one in a second, which says how many there were and shows the latest. And each connection that was of no use costs
-//! a token: when these are used up, the accepting thread waits until there are new ones. Connections that rule cost nothing,
-//! so in normal operation nobody waits.
+//! Whoever reaches the port can connect thousands of times in a second. So each kind of event has a few log lines at
+//! once and then one in a second, which says how many there were and shows the latest. And each connection that was of
+//! no use costs a token: when these are used up, the accepting thread waits until there are new ones. Connections that
+//! rule cost nothing, so in normal operation nobody waits.
 //!
 //! Any thread notes; the accepting thread says what is left over. The clock is passed in.
 //!

@@ -1,9 +1,9 @@
 //! Accepts dispatchers' connections and owns their threads.
 //!
 //! One thread accepts. The number of connections is limited, those that have not introduced themselves included, and no
-//! crowd of strangers keeps a dispatcher out. Where a place is needed, or the system has no more files or threads to give,
-//! somebody makes room (see [`Rank`]): connections that are being closed first, then the oldest of those that have
-//! not said LEAD. The one that rules never does. A share of the places is kept for addresses that ruled before.
+//! crowd of strangers keeps a dispatcher out. Where a place is needed, or the system has no more files or threads to
+//! give, somebody makes room (see [`Rank`]): connections that are being closed first, then the oldest of those that
+//! have not said LEAD. The one that rules never does. A share of the places is kept for addresses that ruled before.
 //!
 //! Limitation: where strangers come from a dispatcher's own address, as on loopback, nothing is kept for it.
 
@@ -42,7 +42,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const EVICTION_LIMIT: Duration = Duration::from_millis(50);
 /// How often it looks after connections that have ended, and logs what is left over.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Files that strangers must leave: Redis is asked over one, and results are recorded over another, when these are made anew.
+/// Files that strangers must leave: Redis is asked over one, and results are recorded over another, when these are made
+/// anew.
 const SPARE_FILES: usize = 4;
 
 /// The accepting thread and the connections.

@@ -85,14 +85,14 @@ impl Consumer {
         self.stats.clone()
     }
 
-    /// Stops it from another thread: it finishes the messages that it holds, for at most the drain timeout. Asked a second
-    /// time, it stops at once.
+    /// Stops it from another thread: it finishes the messages that it holds, for at most the drain timeout. Asked a
+    /// second time, it stops at once.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.shutdown.0.clone()
     }
 
-    /// Has SIGTERM, SIGINT and SIGHUP stop it, except SIGINT and SIGHUP if they were ignored when the process started. For
-    /// one consumer of a process. Needs the feature `signals`.
+    /// Has SIGTERM, SIGINT and SIGHUP stop it, except SIGINT and SIGHUP if they were ignored when the process started.
+    /// For one consumer of a process. Needs the feature `signals`.
     ///
     /// # Errors
     ///
@@ -191,8 +191,8 @@ impl Running {
 
     /// The order of the stop is all here.
     ///
-    /// Until nothing is held any more, or what is left is given up, dispatchers may connect and are answered: a new leader
-    /// that found no consumer here would give others what this one is working on. So the server goes last.
+    /// Until nothing is held any more, or what is left is given up, dispatchers may connect and are answered: a new
+    /// leader that found no consumer here would give others what this one is working on. So the server goes last.
     fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
         let Running { pool, committer, server, lane } = self;
         let drained = match ended {

@@ -1,9 +1,9 @@
 //! What the threads of one connection share of its socket: the half that writes, and the means to end it.
 //!
-//! Two WebSocket endpoints write: the writing thread's, and the reading thread's with its pongs. Each write is done whole
-//! under one lock, and tungstenite writes whole frames, so frames of the two never mix. The half that reads belongs to the
-//! [`Inlet`](super::inlet::Inlet) alone. No call blocks for ever: writes have a deadline, and a read returns soon, with or
-//! without bytes.
+//! Two WebSocket endpoints write: the writing thread's, and the reading thread's with its pongs. Each write is done
+//! whole under one lock, and tungstenite writes whole frames, so frames of the two never mix. The half that reads
+//! belongs to the [`Inlet`](super::inlet::Inlet) alone. No call blocks for ever: writes have a deadline, and a read
+//! returns soon, with or without bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;

@@ -24,8 +24,8 @@ impl Counter {
 
 /// What a consumer has done since its start, and how it is now.
 ///
-/// From [`Consumer::stats`](crate::Consumer::stats); it may be read by any thread, while the consumer runs and after. Counts
-/// are of messages unless they say otherwise.
+/// From [`Consumer::stats`](crate::Consumer::stats); it may be read by any thread, while the consumer runs and after.
+/// Counts are of messages unless they say otherwise.
 #[derive(Debug, Default)]
 pub struct ConsumerStats {
     pub(super) received: Counter,

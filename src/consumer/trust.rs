@@ -1,12 +1,12 @@
 //! Which messages in hand are surely this consumer's alone, so that it may record their results without looking.
 //!
-//! The rule is the ledger's: what the leader handed over that wrote the recall, and from above it, nobody else has, as long
-//! as Redis is still the one that was told (see `ledger/commit.rs`). Pure; owned by the committer. Beside the rule stands
-//! what the recall can't know:
+//! The rule is the ledger's: what the leader handed over that wrote the recall, and from above it, nobody else has, as
+//! long as Redis is still the one that was told (see `ledger/commit.rs`). Pure; owned by the committer. Beside the rule
+//! stands what the recall can't know:
 //!
-//! - Whoever hands messages over may be a stranger who makes up their ids. A connection is *proven* once the script has found a
-//!   message that came over it pending, and only what came over a proven one is recorded without looking. The proof is void
-//!   once a message turns out not to have been pending and nothing explains it.
+//! - Whoever hands messages over may be a stranger who makes up their ids. A connection is *proven* once the script has
+//!   found a message that came over it pending, and only what came over a proven one is recorded without looking. The
+//!   proof is void once a message turns out not to have been pending and nothing explains it.
 //! - A message that was delivered before may have its count in Redis, which has to be cleared: the script does.
 //! - When the connection to Redis was lost, it is not known what became of the last batch: all that was received until
 //!   then goes through the script.
@@ -62,8 +62,8 @@ impl Trust {
         self.proven.contains(&link)
     }
 
-    /// Whether a message that a leader of `epoch` handed over on `link`, as delivery number so and so, is this consumer's
-    /// alone.
+    /// Whether a message that a leader of `epoch` handed over on `link`, as delivery number so and so, is this
+    /// consumer's alone.
     pub(super) fn is_alone(&self, recall: &Recall, id: MessageId, number: u16, epoch: Epoch, link: LinkId) -> bool {
         number == 1
             && self.proven.contains(&link)

@@ -75,8 +75,8 @@ impl Listener {
         SockRef::from(&self.0).set_read_timeout(Some(limit))
     }
 
-    /// Refuses connections from now on, and ends a wait in [`accept`](Listener::accept) on another thread at once. Where the
-    /// system can't do that, the wait ends in its time.
+    /// Refuses connections from now on, and ends a wait in [`accept`](Listener::accept) on another thread at once.
+    /// Where the system can't do that, the wait ends in its time.
     pub fn close(&self) {
         let _ = SockRef::from(&self.0).shutdown(Shutdown::Both);
     }

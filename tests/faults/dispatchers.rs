@@ -58,7 +58,7 @@ impl Watched {
     pub fn ready(&self) -> Result<(), String> {
         match get(self.metrics, "/readyz") {
             Some((200, _)) => Ok(()),
-            Some((_, answer)) => Err(answer),
+            Some((code, answer)) => Err(format!("{code} {answer}")),
             None => Err("no answer".to_owned()),
         }
     }

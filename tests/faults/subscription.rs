@@ -57,7 +57,7 @@ fn row_09_standby_subscription_killed() {
         again.expect("it subscribes again");
         let why =
             wait_until("the victim not to be ready", || victim.ready().err().filter(|why| why.contains("not in sync")));
-        assert!(why.starts_with("HTTP/1.1 503"), "{why}");
+        assert!(why.starts_with("503 "), "{why}");
         assert_eq!((victim.figure("oncecast_in_sync"), other.figure("oncecast_in_sync")), (Some(0), Some(1)));
         load.wait_for_more(this.random.u64(100..500));
         leader.process.kill().unwrap();

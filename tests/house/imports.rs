@@ -213,7 +213,7 @@ impl Reader<'_> {
             return Some([&alias[1..], &path[1..]].concat());
         }
         // A module that is declared here.
-        let child = [&self.file[..], &[first.clone()]].concat();
+        let child = [&self.file[..], std::slice::from_ref(first)].concat();
         self.known.contains(child.as_slice()).then(|| [&child[..], &path[1..]].concat())
     }
 

@@ -86,7 +86,8 @@ mod tests {
         drop(stuck);
     }
 
-    /// A stream that is full in the middle of a batch: what was recorded before is no longer pending when it is tried again.
+    /// A stream that is full in the middle of a batch: what was recorded before is no longer pending when it is tried
+    /// again.
     #[test]
     fn what_was_recorded_before_a_refusal_is_nothing_to_wonder_at() {
         let redis = crate::lab::RedisServer::start(crate::lab::RedisOptions::default()).expect("a private Redis");

@@ -1,11 +1,12 @@
-//! Counts messages that were not pending any more although they were delivered for the first time, and says so now and then.
+//! Counts messages that were not pending any more although they were delivered for the first time, and says so now and
+//! then.
 //!
-//! One such message is nothing: somebody else was first. Many mean that this consumer looks into another Redis than the one
-//! that its dispatchers keep messages in, or that somebody has removed the messages. Owned by the committer, which has one for
-//! what the script found and one for what was recorded without looking.
+//! One such message is nothing: somebody else was first. Many mean that this consumer looks into another Redis than the
+//! one that its dispatchers keep messages in, or that somebody has removed the messages. Owned by the committer, which
+//! has one for what the script found and one for what was recorded without looking.
 //!
-//! Guarantees: the first is told at once, all later ones in sum, at most one line in [`SAY_EVERY`]. Limitation: what was not
-//! told yet when the consumer stops is told by the counter alone.
+//! Guarantees: the first is told at once, all later ones in sum, at most one line in [`SAY_EVERY`]. Limitation: what
+//! was not told yet when the consumer stops is told by the counter alone.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! How one batch is recorded: in a transaction what is surely this consumer's alone, by the script all else and what a
 //! transaction left undone.
 //!
-//! Nothing is ever recorded by two of them: the script looks whether a message is still pending, and a transaction is used
-//! only where it need not. What it rests on stands in `ledger/commit.rs`.
+//! Nothing is ever recorded by two of them: the script looks whether a message is still pending, and a transaction is
+//! used only where it need not. What it rests on stands in `ledger/commit.rs`.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
@@ -23,7 +23,8 @@ impl Recorder {
         self.unsure = false;
         self.note_question();
         let (alone, mut others) = self.sort_out(batch);
-        // Without a connection it is not known what the recall says. Where it can't be watched over one, this user may not write it.
+        // Without a connection it is not known what the recall says. Where it can't be watched over one, this user may
+        // not write it.
         let recall = self.ledger.recall();
         let may_raise = recall.is_some() || self.ledger.connection_number().is_none();
         let before = recall.map(|recall| recall.up_to);
@@ -36,7 +37,8 @@ impl Recorder {
         if others.is_empty() {
             return true;
         }
-        // Whoever speaks there may not be the leader, and somebody else may have the message from the leader: he has to look, too.
+        // Whoever speaks there may not be the leader, and somebody else may have the message from the leader: he has to
+        // look, too.
         let (proven, unproven): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|finished| self.trust.is_proven(finished.link));
         let raise = if may_raise { Raise::Recorded } else { Raise::Nothing };
@@ -55,8 +57,9 @@ impl Recorder {
         true
     }
 
-    /// Records results by the script, which looks; in halves where they can't be carried together. `false` if it was given
-    /// up. A result that can't be carried at all fails its message for good: another attempt would bring the same.
+    /// Records results by the script, which looks; in halves where they can't be carried together. `false` if it was
+    /// given up. A result that can't be carried at all fails its message for good: another attempt would bring the
+    /// same.
     fn record_looking(&mut self, part: &[&Finished], raise: Raise, splitter: &mut Splitter) -> bool {
         splitter.begin(part.len());
         let mut raise = raise;
@@ -126,8 +129,9 @@ impl Recorder {
         stats.dropped.add(part.len() - committed.recorded.min(part.len()));
     }
 
-    /// Counts first deliveries that were not pending, where nothing explains it: not what this consumer may have recorded
-    /// itself, in a step whose reply got lost, and not what more than one consumer may have in hand, as the recall tells.
+    /// Counts first deliveries that were not pending, where nothing explains it: not what this consumer may have
+    /// recorded itself, in a step whose reply got lost, and not what more than one consumer may have in hand, as the
+    /// recall tells.
     fn count_not_pending(&mut self, before: Option<MessageId>) {
         let mut gone = std::mem::take(&mut self.gone);
         if self.unsure {
@@ -158,16 +162,17 @@ impl Recorder {
         let now = Instant::now();
         if let Some((count, example)) = self.not_pending.due(now) {
             warn!(
-                "event=not-pending count={count} example={example} note=\"delivered for the first time, and not pending any \
-                 more: their results were dropped. Somebody has removed messages or keys, or this consumer does not have the \
-                 dispatchers' Redis URL\""
+                "event=not-pending count={count} example={example} note=\"results dropped: these messages were \
+                 delivered for the first time, but are no longer pending. Either messages or keys were removed, or \
+                 this consumer does not have the dispatchers' Redis URL\""
             );
         }
         if let Some((count, example)) = self.breaches.due(now) {
             error!(
-                "event=commit-breach count={count} example={example} note=\"recorded without looking, and not pending any \
-                 more: results may be there twice, or of messages that never were. Somebody has removed messages, or hands over \
-                 some of his own; what comes over that connection is looked up until one of its messages is found pending\""
+                "event=commit-breach count={count} example={example} note=\"recorded without a check, but no \
+                 longer pending: results may be stored twice, or belong to messages that never existed. Messages \
+                 were removed, or a dispatcher sends messages that are not in Redis. Messages from that connection \
+                 are checked until one is found pending\""
             );
         }
     }
@@ -190,7 +195,8 @@ impl Recorder {
         (alone, others)
     }
 
-    /// Records what is this consumer's alone, if nothing has changed. Gives what is left to do; `None` if it was given up.
+    /// Records what is this consumer's alone, if nothing has changed. Gives what is left to do; `None` if it was given
+    /// up.
     fn record_alone<'a>(&mut self, alone: &[&'a Finished]) -> Option<Vec<&'a Finished>> {
         if alone.is_empty() {
             return Some(Vec::new());
@@ -245,8 +251,8 @@ impl Recorder {
         Some(left)
     }
 
-    /// A transaction did not remove what it should have. Which of its messages that was it does not say, so all connections are
-    /// in doubt that they came over.
+    /// A transaction did not remove what it should have. Which of its messages that was it does not say, so all
+    /// connections are in doubt that they came over.
     fn note_breach(&mut self, alone: &[&Finished], removed: usize) {
         let stats = self.desk.stats();
         stats.breaches.add(1);
@@ -256,8 +262,9 @@ impl Recorder {
         self.say_not_pending();
     }
 
-    /// Watches the recall, if it was not watched on the present connection since the leader took over that the batch came
-    /// from. What comes of it is no trouble: all goes through the script then, and that finds out what Redis lacks.
+    /// Watches the recall, if it was not watched on the present connection since the leader took over that the batch
+    /// came from. What comes of it is no trouble: all goes through the script then, and that finds out what Redis
+    /// lacks.
     pub(super) fn watch_recall(&mut self, batch: &[Finished]) {
         let Some(connection) = self.ledger.connection_number() else { return };
         // A leader writes its recall before anybody hears of it.

@@ -1,8 +1,8 @@
 //! Whether a consumer can work: begin on what it is handed, and record what comes of it.
 //!
 //! Pure; a part of the desk's state. It is *unable* while every handler thread is on a run that was given up, and while
-//! Redis has taken nothing from the committer for a time. Guarantee: each begin and each end is told once. It needs the whole
-//! time of trouble again before it is unable for Redis again, so a Redis that stutters makes it no more often.
+//! Redis has taken nothing from the committer for a time. Guarantee: each begin and each end is told once. It needs the
+//! whole time of trouble again before it is unable for Redis again, so a Redis that stutters makes it no more often.
 
 use std::fmt;
 use std::time::{Duration, Instant};

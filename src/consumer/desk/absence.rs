@@ -1,8 +1,8 @@
 //! What the desk does while the consumer can't work: it takes nothing, and hands back what no handler has begun.
 //!
-//! The protocol has no word for "I can work again": the connection is closed, the dispatcher makes it anew within a second,
-//! and READY asks for the full prefetch. What is still in hand at the end of a connection that was told DRAIN goes to others at
-//! once, so the end of it is waited for, at most for [`RETURN_LIMIT`].
+//! The protocol has no word for "I can work again": the connection is closed, the dispatcher makes it anew within a
+//! second, and READY asks for the full prefetch. What is still in hand at the end of a connection that was told DRAIN
+//! goes to others at once, so the end of it is waited for, at most for [`RETURN_LIMIT`].
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use crate::base::text::Quoted;
 use crate::ledger::Payload;
 use crate::wire::{Frame, NackDelay};
 
-/// How long a consumer that can work again waits for what it has in hand before it asks for more. Longer work may then be
-/// done by others as well; without a limit one handler that never returns would keep all others idle.
+/// How long a consumer that can work again waits for what it has in hand before it asks for more. Longer work may then
+/// be done by others as well; without a limit one handler that never returns would keep all others idle.
 const RETURN_LIMIT: Duration = Duration::from_secs(10);
 /// The reason of a NACK for a message that no handler has begun: the dispatcher counts no delivery. No failure has it.
 pub(super) const NOT_BEGUN: &str = "";
@@ -60,7 +60,8 @@ impl Desk {
                 self.stats.set_unable(Some(reason.to_string()));
                 let held = state.hand.len();
                 warn!(
-                    "event=unable held={held} reason={} note=\"takes no messages, and hands back what no handler has begun\"",
+                    "event=unable held={held} reason={} note=\"accepts no messages, and returns those that no handler \
+                     has begun\"",
                     Quoted(reason)
                 );
             }
@@ -104,8 +105,8 @@ impl Desk {
         }
     }
 
-    /// Messages that were sent before our DRAIN was read. A consumer that stops leaves them unanswered: they go back, unused,
-    /// when the connection closes. One that can't work keeps its connection, perhaps for long.
+    /// Messages that were sent before our DRAIN was read. A consumer that stops leaves them unanswered: they go back,
+    /// unused, when the connection closes. One that can't work keeps its connection, perhaps for long.
     pub(super) fn pass_back(&self, state: &mut DeskState, messages: Vec<(MessageId, u16, Payload)>) {
         let Some(ruler) = state.ruler.as_ref().filter(|_| !state.draining) else { return };
         for (id, ..) in messages {

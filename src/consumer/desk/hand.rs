@@ -3,8 +3,8 @@
 //! Pure; a part of the desk's state, so all of it changes under the desk's lock. What waits for a handler lies here and
 //! nowhere else: a message is either taken out by a handler thread or handed back, never both.
 //!
-//! Limitations: a handler that never returns keeps its entry (and its thread) for ever. It is no longer reported, listed
-//! or counted once the handler timeout has passed.
+//! Limitations: a handler that never returns keeps its entry (and its thread) for ever. It is no longer reported,
+//! listed or counted once the handler timeout has passed.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -128,8 +128,8 @@ impl Hand {
         self.held.get(&id).map(|held| held.run)
     }
 
-    /// Takes a message in hand that is not, and queues it. An earlier run that was given up goes on, but from here on only
-    /// its success counts.
+    /// Takes a message in hand that is not, and queues it. An earlier run that was given up goes on, but from here on
+    /// only its success counts.
     pub(super) fn take(&mut self, id: MessageId, number: u16, payload: Payload, epoch: Epoch, link: LinkId) {
         self.remove(id);
         self.last_run += 1;

@@ -1,12 +1,12 @@
 //! Which of several connections rules: what is asked before LEAD is obeyed, and what becomes of who is replaced.
 //!
 //! A higher epoch that Redis has confirmed replaces any other connection. Of one epoch there is one leader, so a second
-//! connection is either the same leader, whose first one is dead, or somebody else. It replaces the first, unless that one is
-//! *proven*, which means that a message it handed over was found pending, and *lives*, which means that it answers a
-//! ping. Otherwise whoever learns the epoch could take a leader's place again and again.
+//! connection is either the same leader, whose first one is dead, or somebody else. It replaces the first, unless that
+//! one is *proven*, which means that a message it handed over was found pending, and *lives*, which means that it
+//! answers a ping. Otherwise whoever learns the epoch could take a leader's place again and again.
 //!
-//! Nobody waits for the pong under the desk's lock: the newcomer's thread asks for the [rival](Desk::rival), waits, and notes
-//! its [silence](Desk::note_silence). Who was found silent once is not proven again.
+//! Nobody waits for the pong under the desk's lock: the newcomer's thread asks for the [rival](Desk::rival), waits, and
+//! notes its [silence](Desk::note_silence). Who was found silent once is not proven again.
 //!
 //! Limitation: a ruler whose socket is not read because too many bytes are in hand counts as silent.
 

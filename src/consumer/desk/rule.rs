@@ -12,8 +12,8 @@ use crate::consumer::peer::{LinkId, Refusal};
 use crate::wire::{Frame, ReadyFlags};
 
 impl Desk {
-    /// LEAD with an epoch that is true: this connection rules from now on, or is refused. Gives the number of messages in
-    /// hand.
+    /// LEAD with an epoch that is true: this connection rules from now on, or is refused. Gives the number of messages
+    /// in hand.
     pub(in crate::consumer) fn lead(
         &self,
         link: LinkId,

@@ -61,8 +61,8 @@ pub(super) struct DeskState {
     /// The highest id received.
     pub(super) highest: MessageId,
     pub(super) ruler: Option<Ruler>,
-    /// A connection that ruled and was closed so that it be made anew. What it still brings was sent before its DRAIN was
-    /// read.
+    /// A connection that ruled and was closed so that it be made anew. What it still brings was sent before its DRAIN
+    /// was read.
     pub(super) dismissed: Option<LinkId>,
     /// The epochs of the connections that have said LEAD.
     pub(super) epochs: HashMap<LinkId, Epoch>,

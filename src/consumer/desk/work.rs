@@ -62,7 +62,8 @@ impl Desk {
         Ok(())
     }
 
-    /// Waits while more bytes are in hand than one process should hold, as long as the connection rules and may hand over.
+    /// Waits while more bytes are in hand than one process should hold, as long as the connection rules and may hand
+    /// over.
     pub(in crate::consumer) fn wait_for_room(&self, link: LinkId) {
         let mut state = self.state.lock();
         let hands_over = |state: &DeskState| matches!(&state.ruler, Some(ruler) if ruler.link == link && !ruler.told);

@@ -212,8 +212,8 @@ impl DispatcherLink {
         Ok(())
     }
 
-    /// LEAD. Redis and a rival are asked before the desk is, since under the desk's lock everybody else would wait for them;
-    /// what changes meanwhile the desk sees.
+    /// LEAD. Redis and a rival are asked before the desk is, since under the desk's lock everybody else would wait for
+    /// them; what changes meanwhile the desk sees.
     fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, Refusal> {
         let desk = self.desk();
         match desk.claim(epoch, group)? {

@@ -84,7 +84,8 @@ impl Writer {
         let socket = self.endpoint.get_ref();
         socket.finish_writing();
         if socket.reads_much() && self.common.lane.desk.ruler() != Some(self.link) {
-            // It was replaced. What it has half received is given back at once, and so is its thread's part of the heap.
+            // It was replaced. What it has half received is given back at once, and so is its thread's part of the
+            // heap.
             socket.shutdown();
         }
         // The peer closes its side on this, and the reader sees that. A peer that does not is cut off.

@@ -194,8 +194,8 @@ impl Response {
         let body = if head { "" } else { &body };
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
-             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: {CONTENT_POLICY}\r\n\
-             Connection: close\r\n\r\n{body}"
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+             Content-Security-Policy: {CONTENT_POLICY}\r\nConnection: close\r\n\r\n{body}"
         )
         .into_bytes()
     }

@@ -38,7 +38,8 @@ pub fn command() -> Command {
     config::command(
         "audit",
         "\
-Counts the results: entries, distinct ids, ids recorded more than once; with --expect or --ids also lost and foreign ones.
+Counts the results: entries, distinct ids, ids recorded more than once; with --expect or --ids also lost and \
+foreign ones.
 
 A message is lost if it is neither in the results nor in the dead letters nor still pending.",
         "\
@@ -47,7 +48,7 @@ Examples:
   oncecast audit --group orders --ids ids.txt
 
 Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 Redis can't be read, 2 wrong settings.",
-    SETTINGS,
+        SETTINGS,
     )
 }
 

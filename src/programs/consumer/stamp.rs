@@ -26,8 +26,8 @@ pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
         .field(CONSUMER_ID, delivery.consumer_id()))
 }
 
-/// What is recorded of a payload itself: the members of a JSON object, or else the whole in the field `payload`. The audit
-/// reads ids by it, too.
+/// What is recorded of a payload itself: the members of a JSON object, or else the whole in the field `payload`. The
+/// audit reads ids by it, too.
 pub fn outcome_of(payload: &[u8]) -> Outcome {
     let whole = || ["payload".as_bytes(), payload].into_iter().collect();
     Outcome::from_words(object_fields(payload).unwrap_or_else(whole))
@@ -230,7 +230,8 @@ mod tests {
             let recorded = stamp(&delivery).expect("never fails");
             for field in ["message_id", "payload", "a", "b"] {
                 let id = recorded.fields().find(|(name, _)| *name == field.as_bytes()).map(|(_, id)| id.to_vec());
-                prop_assert_eq!(crate::programs::audit::id_in_payload(object.as_bytes(), field), id, "{} of {}", field, object);
+                let found = crate::programs::audit::id_in_payload(object.as_bytes(), field);
+                prop_assert_eq!(found, id, "{} of {}", field, object);
             }
         }
     }

@@ -70,7 +70,8 @@ pub const SETTINGS: &[Setting] = &[
         "POLICY",
         Text("exponential:200ms..5m*4"),
         "How long a message that failed waits for its next delivery, if its handler asked for no delay: \
-         exponential:FIRST..MOST*FACTOR, fixed:WAIT, or none. With 8 deliveries the default rides out about ten minutes",
+         exponential:FIRST..MOST*FACTOR, fixed:WAIT, or none. With 8 deliveries the default rides out about \
+         ten minutes",
     ),
     Setting::new(
         "ring-bytes",

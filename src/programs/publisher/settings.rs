@@ -51,7 +51,8 @@ pub const SETTINGS: &[Setting] = &[
         "batch",
         "N",
         Found("none"),
-        "Publish in bursts of N with a random pause of 0.1 to 0.5 s in between; with --rate the pauses keep to the rate",
+        "Publish in bursts of N with a random pause of 0.1 to 0.5 s in between; with --rate the pauses keep to the \
+         rate",
     ),
     Setting::new("id-prefix", "TEXT", Found("random"), "What each message_id starts with"),
     Setting::new(
@@ -72,8 +73,10 @@ pub fn command() -> Command {
     let about = "\
 Publishes messages {\"message_id\":\"…\"} with ids that are all different, and says how many nobody received.
 
-A message that nobody received is published again with the same id, for up to 10 s after the end of the run. One whose reply
-was lost is not: it may have come through, and is counted as unknown. Two runs with one --id-prefix publish the same ids.";
+A message that nobody received is published again with the same id, for up to 10 s after the end of the run. One \
+whose reply
+was lost is not: it may have come through, and is counted as unknown. Two runs with one --id-prefix publish the \
+same ids.";
     let after = "\
 Examples:
   oncecast-publisher --rate 2000 --duration 30s

@@ -27,8 +27,11 @@ impl Status {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         match (self.leader(), self.leaders_report()) {
-            (None, _) if self.refused.contains(&Part::Lease) => problems
-                .push("nobody can say who leads, since Redis refuses GET (no right, no such command, or a key of another type)".to_owned()),
+            (None, _) if self.refused.contains(&Part::Lease) => problems.push(
+                "nobody can say who leads, since Redis refuses GET (no right, no such command, or a key of another \
+                 type)"
+                    .to_owned(),
+            ),
             (None, _) if self.members.is_empty() && !self.refused.contains(&Part::Members) => {
                 problems.push("no dispatcher is subscribed".to_owned())
             }
@@ -51,15 +54,15 @@ impl Status {
                     self.members.iter().filter_map(|member| Some((&member.id, &member.report.as_ref()?.channel)));
                 for (id, channel) in others.filter(|(_, channel)| !channel.is_empty() && **channel != report.channel) {
                     problems.push(format!(
-                        "{id} listens to the channel {channel}, and the leader to {}: what is published on the other one is not \
-                         taken in (--channel / ONCECAST_CHANNEL)",
+                        "{id} listens to the channel {channel}, and the leader to {}: what is published on the other \
+                         one is not taken in (--channel / ONCECAST_CHANNEL)",
                         report.channel
                     ));
                 }
                 if report.full {
                     problems.push(format!(
-                        "the leader tracks as many messages as it may, and {} of them wait for another delivery: new ones \
-                         wait in Redis until some are done (event=table-full)",
+                        "the leader tracks as many messages as it may, and {} of them wait for another delivery: new \
+                         ones wait in Redis until some are done (event=table-full)",
                         report.delayed
                     ));
                 }
@@ -79,8 +82,8 @@ impl Status {
         }
         if self.recent_deaths() >= MANY_DEATHS {
             problems.push(format!(
-                "messages that became dead letters in the last {} minutes: {}; look at their reasons in the stream {}:dead \
-                 (newest first: XREVRANGE)",
+                "messages that became dead letters in the last {} minutes: {}; look at their reasons in the stream \
+                 {}:dead (newest first: XREVRANGE)",
                 DEATHS_WINDOW.as_secs() / 60,
                 self.recent_deaths(),
                 self.group
@@ -103,8 +106,8 @@ impl Status {
         }
         if self.leader().is_some_and(|leader| leader.by_time) {
             notes.push(
-                "the leader's subscription is not counted on this server (event=not-counted): if it dies, others wait until its \
-                 lease has run out"
+                "the leader's subscription is not counted on this server (event=not-counted): if it dies, others wait \
+                 until its lease has run out"
                     .to_owned(),
             );
         }

@@ -191,7 +191,8 @@ fn what_redis_refuses_is_left_out_and_said() {
         assert!(json[name].is_null(), "{name}: {json}");
     }
     assert!(json["leader"]["lease_left_ms"].is_null() && json["dead_letters"] == 0, "{json}");
-    let note = "Redis refuses XLEN (no right, no such command, or a key of another type); left out: the number of results, the number of gaps";
+    let note = "Redis refuses XLEN (no right, no such command, or a key of another type); left out: the number of \
+                results, the number of gaps";
     assert!(status.notes().iter().any(|told| told == note), "{:?}", status.notes());
     assert!(status.to_string().contains("\npending       unknown, see the note above\n"), "{status}");
     assert_eq!(status.exit_code(), 0);
@@ -208,7 +209,8 @@ fn what_is_wrong_is_named_and_changes_the_exit_code() {
         ("nobody leads", |status| status.snapshot.lease = None),
         ("nobody leads", |status| drop(status.members.remove(0))),
         (
-            "the leader d0-5f3a9c does not report: it has just begun, or hangs, or Redis does not take it (is it full?)",
+            "the leader d0-5f3a9c does not report: it has just begun, or hangs, or Redis does not take it (is it \
+             full?)",
             |status| status.members[0].report = None,
         ),
         ("no consumer is connected: a:1", |status| {
@@ -233,8 +235,8 @@ fn what_is_wrong_is_named_and_changes_the_exit_code() {
     let mut full = status();
     leaders_report(&mut full).full = true;
     leaders_report(&mut full).delayed = 20;
-    let expected = "the leader tracks as many messages as it may, and 20 of them wait for another delivery: new ones wait in \
-                    Redis until some are done (event=table-full)";
+    let expected = "the leader tracks as many messages as it may, and 20 of them wait for another delivery: new ones \
+                    wait in Redis until some are done (event=table-full)";
     assert_eq!(full.problems(), [expected]);
     assert_eq!(full.spilled(), Some(0), "the leader knows of those that wait");
     full.max_age = Duration::from_secs(1);

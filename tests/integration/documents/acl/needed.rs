@@ -175,6 +175,15 @@ impl Group {
         assert!(shown.contains("not-subscribed"), "{shown}");
     }
 
+    /// The leader renews its lease: it is seen to last longer again.
+    fn have_the_lease_renewed(&mut self) {
+        let mut before = i64::MAX;
+        wait_until("the lease to be renewed", || {
+            let left_ms: i64 = run(&mut self.admin, &["PTTL", "messages:leader"]);
+            (std::mem::replace(&mut before, left_ms) < left_ms).then_some(())
+        });
+    }
+
     /// A subscription that has heard nothing for a while is tested with PING. A leader publishes markers, so the lease is
     /// given to another name.
     fn have_subscriptions_tested(&mut self) {
@@ -252,6 +261,7 @@ fn each_program_can_do_its_work_with_its_rights_and_needs_them_all() {
     let consumers = format!("{},{address}", group.own.address);
     group.change_leaders(&consumers);
     group.publish_and_audit();
+    group.have_the_lease_renewed();
     group.have_subscriptions_tested();
     group.assert_nothing_was_refused();
     group.look_without_dispatchers();
