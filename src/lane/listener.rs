@@ -64,8 +64,8 @@ impl Listener {
     pub(super) fn start(shared: &Arc<Shared>, channels: Channels, released: Sender<Released>) -> Result<Listener> {
         let stop = Arc::new(Stop::default());
         let (ring, stats, troubles) = (shared.ring.clone(), shared.listener.clone(), shared.troubles.clone());
-        let worker = Worker { channels, ring, stats, troubles, released, stop: stop.clone() };
-        let thread = shared.spawn("listener", move || worker.run())?;
+        let listening = ListenLoop { channels, ring, stats, troubles, released, stop: stop.clone() };
+        let thread = shared.spawn("listener", move || listening.run())?;
         Ok(Listener { stop, thread: Some(thread) })
     }
 }
@@ -92,7 +92,7 @@ impl Drop for SegmentEnd<'_> {
     }
 }
 
-struct Worker {
+struct ListenLoop {
     channels: Channels,
     ring: Arc<Ring>,
     stats: Arc<ListenerStats>,
@@ -101,7 +101,7 @@ struct Worker {
     stop: Arc<Stop>,
 }
 
-impl Worker {
+impl ListenLoop {
     fn run(self) {
         let mut backoff = Backoff::for_leadership();
         while !self.stopped() {
