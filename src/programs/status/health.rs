@@ -62,7 +62,7 @@ impl Status {
                 if report.full {
                     problems.push(format!(
                         "the leader tracks as many messages as it may, and {} of them wait for another delivery: new \
-                         ones wait in Redis until some are done (event=hands-full)",
+                         ones wait in Redis until some are done (event=table-full)",
                         report.delayed
                     ));
                 }
