@@ -14,7 +14,7 @@ use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 use super::common::{Common, LINGER};
 use crate::base::log_context;
 use crate::base::text::Quoted;
-use crate::consumer::outbox::{Next, Outbox};
+use crate::consumer::outbox::{Outbox, Task};
 use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::refusals::{Example, Kind};
 use crate::consumer::socket::Socket;
@@ -46,11 +46,11 @@ impl Writer {
                 self.report();
             }
             let written = match self.outbox.next(tick) {
-                Next::Tick => Ok(()),
-                Next::Ping(number) => self.endpoint.send(Message::Ping(Bytes::copy_from_slice(&number))),
-                Next::Write(frames) => self.endpoint.send(Message::binary(frames)),
-                Next::Close(frames) => return self.close(frames),
-                Next::Abort => Err(WsError::WriteBufferFull(Box::new(Message::Close(None)))),
+                Task::Tick => Ok(()),
+                Task::Ping(number) => self.endpoint.send(Message::Ping(Bytes::copy_from_slice(&number))),
+                Task::Write(frames) => self.endpoint.send(Message::binary(frames)),
+                Task::Close(frames) => return self.close(frames),
+                Task::Abort => Err(WsError::WriteBufferFull(Box::new(Message::Close(None)))),
             };
             if let Err(error) = written {
                 let reason = &error.to_string();
