@@ -181,7 +181,7 @@ impl Running {
                 recv(self.committer.ended()) -> _ => return Ended::Broken("committer"),
                 recv(self.pool.ended()) -> _ => return Ended::Broken("handler threads"),
                 recv(looks) -> _ => {
-                    self.lane.desk.look(Instant::now());
+                    self.lane.desk.check(Instant::now());
                     observer.look(stats);
                     stats.main.beat(LOOK_WITHIN);
                 }
@@ -250,7 +250,7 @@ fn drain(desk: &Desk, requests: &ShutdownRequests, limit: Duration) -> bool {
             recv(requests.receiver()) -> _ => return false,
             recv(limit) -> _ => return false,
             // A handler may time out meanwhile.
-            recv(ticks) -> _ => desk.look(Instant::now()),
+            recv(ticks) -> _ => desk.check(Instant::now()),
         }
     }
 }
