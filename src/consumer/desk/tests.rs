@@ -89,12 +89,12 @@ fn only_the_newest_leader_of_the_highest_epoch_rules() {
     // The same dispatcher, connected again.
     lead(&desk, 3, 5);
     assert_eq!(refusal(desk.accept(1, vec![(B, 1, Payload::new())], Instant::now())), ErrorCode::Replaced);
-    // Its older connection says LEAD late.
+    // Its older connection sends LEAD late.
     assert_eq!(refusal(desk.lead(2, &outbox, Epoch(5), "g", Instant::now())), ErrorCode::Replaced);
     accept(&desk, 3, &[B]);
     assert!(!desk.leave(1));
     assert!(desk.leave(3));
-    // Who ruled last stays the measure when nobody is connected.
+    // The last epoch stays the highest while no dispatcher is connected.
     assert_eq!(refusal(desk.lead(4, &outbox, Epoch(4), "g", Instant::now())), ErrorCode::Stale);
 }
 
@@ -213,7 +213,7 @@ fn draining_accepts_nothing_and_ends_when_nothing_is_held() {
     // A leader that connects now gets DRAIN as well.
     let second = lead(&desk, 2, 6);
     assert_eq!(said(&second), ["READY 4 true c0", "HELD 2", "DRAIN"]);
-    // A failure that nobody is there to hear does not hold up the end.
+    // A failure that can't be sent does not delay the end.
     desk.leave(2);
     desk.fail(B, jobs[1].run, HandlerError::retry("x"));
     assert!(drained.try_recv().is_ok());
