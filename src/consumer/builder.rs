@@ -1,4 +1,4 @@
-//! The settings of a consumer, and the step from them to one that listens.
+//! The settings of a consumer; binding makes them a consumer that listens.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,8 +14,8 @@ use crate::wire;
 
 /// The most handler threads.
 const MAX_CONCURRENCY: usize = 4_096;
-/// How long a consumer that stops works on the messages that it holds: with the rest of the stop, less than the 10 s
-/// that containers are given.
+/// How long a stopping consumer works on the messages that it holds. With the rest of the stop this is less than the 10
+/// s that container runtimes allow.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// The settings of a consumer, from [`Consumer::builder`]. Each has a default, except the handler, which must be given.
@@ -56,8 +56,8 @@ impl Consumer {
 }
 
 impl ConsumerBuilder {
-    /// What is done with a message: a closure `|delivery: &Delivery<'_>| -> Result<Outcome, HandlerError>`, or any
-    /// other [`Handler`]. Must be given.
+    /// Processes a message: a closure `|delivery: &Delivery<'_>| -> Result<Outcome, HandlerError>`, or any other
+    /// [`Handler`]. Must be given.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Some(Arc::new(handler));
         self
@@ -71,7 +71,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The Redis server, where its URL has been read before.
+    /// The Redis server, if its URL is parsed already.
     #[doc(hidden)]
     pub fn redis_server(mut self, server: Server) -> Self {
         self.redis = Some(server);
@@ -122,13 +122,13 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How long a consumer that stops works on the messages that it holds. Default: 7 s.
+    /// How long a stopping consumer works on the messages that it holds. Default: 7 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
     }
 
-    /// Checks the settings and starts to listen. Redis need not be there.
+    /// Checks the settings and starts to listen. Redis need not be reachable.
     ///
     /// # Errors
     ///

@@ -1,24 +1,24 @@
-//! Asks Redis whether an epoch was given out, before the dispatcher that claims it is believed.
+//! Asks Redis whether an epoch is genuine, before the consumer accepts the dispatcher that claims it.
 //!
-//! A consumer remembers the highest epoch and refuses all lower ones, so whoever connects first and names a huge number
-//! would keep every true leader out. And a consumer whose Redis URL names another server or database than its
-//! dispatchers' would run their messages and drop the results, since in its Redis nothing is pending. Both come to
-//! light here: an epoch is believed only if `<group>:epoch` in the consumer's own Redis says the same.
+//! A consumer remembers the highest epoch and refuses all lower ones, so a client that names a huge epoch first would
+//! lock out the real leaders. And a consumer whose Redis URL names a different server or database than its dispatchers
+//! use would process their messages and drop the results, because in its Redis nothing is pending. This check detects
+//! both: an epoch is accepted only if `<group>:epoch` in the consumer's own Redis has the same value.
 //!
 //! The reading threads of the links ask over a connection that serves nothing else: the committer's may be waiting for
-//! a reply. It is opened when it is first needed and then kept, so that at a change of leader the question costs one
-//! round trip. One question is under way at a time, and its answer is for all who asked for it before it was put:
-//! however many strangers ask, nobody waits for more than two round trips.
+//! a reply. It is opened when first needed and then kept, so the check of a new leader costs one round trip. One
+//! question is in progress at a time. Its answer serves all threads that asked before it was sent, so no thread waits
+//! for more than two round trips, however many clients connect.
 //!
-//! No refusal names an epoch that its receiver did not name itself, or says whether a lower or a higher one is true.
-//! Only whoever names the newest epoch of Redis is told of the one that this consumer has seen.
+//! A refusal never reveals another epoch, nor whether the real one is lower or higher. The exception is a client that
+//! named the newest epoch in Redis: it is told the highest epoch that this consumer has seen.
 //!
-//! Guarantees: an answer within [`QUESTION_LIMIT`], the wait for other askers included; whoever asks holds no lock
-//! meanwhile but that of the connection. Of what the key holds a bounded part is read, and shown in a bounded and
-//! harmless form.
+//! Guarantees: an answer within [`QUESTION_LIMIT`], including the wait for other threads; meanwhile the asking thread
+//! holds only the lock of the connection. Only a bounded part of the key's value is read, and it is shown cut and
+//! escaped.
 //!
-//! Limitations: resolving a host name has the system's limits, which may be longer. A user that may not read the key is
-//! believed whatever plausible epoch it is told, see [`Epochs::confirm`].
+//! Limitations: resolving a host name has the system's time limits, which may be longer. If this consumer's Redis user
+//! may not read the key, any plausible epoch is accepted, see [`Epochs::confirm`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ use crate::wire::{self, ErrorCode};
 
 /// How long one question may take. A dispatcher waits 3 s for the answer to its LEAD.
 const QUESTION_LIMIT: Duration = Duration::from_secs(2);
-/// What may have to be waited for, one after the other: the connection, AUTH, SELECT, and the answer.
+/// The waits that one question may need, in sequence: the connection, AUTH, SELECT, and the answer.
 const MOST_WAITS: u32 = 4;
 
 /// See the module's text.
@@ -50,7 +50,7 @@ pub(super) struct Epochs {
     questions: Mutex<Questions>,
     answered: Condvar,
     stats: Arc<ConsumerStats>,
-    /// It was said that the key can't be read.
+    /// It was logged that the key can't be read.
     said_unchecked: AtomicBool,
 }
 
@@ -63,20 +63,20 @@ struct Questions {
     answer: Option<(u64, Arc<Answer>)>,
 }
 
-/// What came of a question.
+/// The answer to a question.
 #[derive(Debug)]
 enum Answer {
     /// The key holds this.
     Text(Vec<u8>),
-    /// The key holds no string.
+    /// The key's value is not a string.
     NoString,
-    /// Redis answers, but not this question.
+    /// Redis answers, but refuses this question.
     Denied,
     /// Redis can't be asked, for this reason.
     Unavailable(String),
 }
 
-/// What follows for an epoch.
+/// What an answer means for an epoch.
 enum Verdict {
     Newest,
     Unchecked,
@@ -84,7 +84,7 @@ enum Verdict {
 }
 
 impl Epochs {
-    /// Opens nothing yet.
+    /// Opens no connection yet.
     pub(super) fn new(server: Server, keys: Arc<Keys>, stats: Arc<ConsumerStats>) -> Epochs {
         let key = keys.epoch.clone();
         let ledger = Ledger::new(server, keys, QUESTION_LIMIT / MOST_WAITS);
@@ -93,17 +93,17 @@ impl Epochs {
         Epochs { key, place, ledger, questions, answered, stats, said_unchecked }
     }
 
-    /// Whether this epoch, which is higher than all seen before, is the newest that Redis knows of. If not, the refusal
-    /// says what is wrong and what to do.
+    /// Checks that this epoch, which is higher than all seen before, is the newest in Redis. If not, the refusal says
+    /// what is wrong and what to do.
     ///
-    /// What if Redis can't be asked?
+    /// If Redis can't be asked, there are two cases:
     ///
-    /// - It does not answer, loads its file, or does not know our password. Then this consumer can't record results,
-    ///   either, and what it was handed would only wait here. The dispatcher is refused; it gives the messages to
-    ///   others and tries again within a second. What is in hand already stays in hand.
-    /// - It answers, but has no such command, or this user may not read the key, as with the rights that earlier
-    ///   versions asked for. Such a consumer works, and an upgrade must not stop it: the dispatcher is believed, as it
-    ///   was before, unless its epoch is far ahead of the clock, and the log says so once.
+    /// - It does not answer, is loading its data, or refuses our password. Then this consumer can't record results
+    ///   either, and messages would only wait here. The dispatcher is refused; it delivers the messages to others and
+    ///   tries again within a second. Messages that are already held stay held.
+    /// - It answers, but does not know the command, or this user may not read the key: earlier versions did not ask for
+    ///   that right. Such a consumer works, and an upgrade must not stop it. So the dispatcher is accepted, as before,
+    ///   unless its epoch is far ahead of the clock, and this is logged once.
     pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), Refusal> {
         let refusal = match self.judge(epoch) {
             Verdict::Newest => return Ok(()),
@@ -119,10 +119,10 @@ impl Epochs {
         Err(refusal)
     }
 
-    /// What to tell a leader whose epoch is lower than the highest that was `seen`.
+    /// The refusal for a leader whose epoch is lower than the highest that was `seen`.
     ///
-    /// If it is the newest one in Redis, then Redis came back with an older clock or was emptied, and the leader has to
-    /// go beyond what was seen: the refusal begins with `seen <decimal>: `. Nobody else is told.
+    /// If it is the newest one in Redis, then Redis was emptied or its clock went back, and the leader has to take an
+    /// epoch above the one seen: the refusal begins with `seen <decimal>: `. No other refusal does.
     pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch) -> Refusal {
         match self.judge(epoch) {
             Verdict::Newest => {
@@ -169,10 +169,11 @@ impl Epochs {
         )
     }
 
-    /// The answer to a question that was put after this call. `None`: the others took too long.
+    /// The answer to a question that was sent after this call. `None`: other questions took too long.
     fn answer(&self, deadline: Instant) -> Option<Arc<Answer>> {
         let mut questions = self.questions.lock();
-        // One that is under way may have been answered before whoever asks now had written its epoch.
+        // The question in progress may have been answered before this client's leader wrote its epoch, so it does not
+        // count.
         let mine = questions.asked + 1;
         loop {
             if let Some((_, answer)) = questions.answer.as_ref().filter(|(number, _)| *number >= mine) {
@@ -196,7 +197,7 @@ impl Epochs {
         }
     }
 
-    /// Puts the question.
+    /// Sends the question.
     fn ask(&self, deadline: Instant) -> Answer {
         let mut ledger = self.ledger.lock();
         let outcome = ask(&mut ledger, deadline);
@@ -206,7 +207,7 @@ impl Epochs {
             Ok(text) => Answer::Text(text),
             Err(error) => match error.refusal() {
                 Some(Refused::WrongType) => Answer::NoString,
-                // Without a connection it was the greeting that was refused: then nothing can be recorded.
+                // Without a connection, Redis refused the login: then nothing can be recorded either.
                 Some(Refused::Right | Refused::UnknownCommand) if answered => {
                     self.say_unchecked(&error);
                     Answer::Denied
@@ -232,11 +233,11 @@ impl Epochs {
     }
 }
 
-/// Reads the key. A connection that was closed while nobody used it is made anew.
+/// Reads the key. A connection that was closed while idle is opened again.
 fn ask(ledger: &mut Ledger, deadline: Instant) -> LedgerResult<Vec<u8>> {
     let mut try_once = || {
         let left = deadline.saturating_duration_since(Instant::now());
-        // A socket takes no timeout of zero.
+        // A socket does not accept a timeout of zero.
         ledger.connection().set_timeout((left / MOST_WAITS).max(Duration::from_millis(1)));
         let old = ledger.connection_number();
         let outcome = ledger.epoch_text();
@@ -244,7 +245,8 @@ fn ask(ledger: &mut Ledger, deadline: Instant) -> LedgerResult<Vec<u8>> {
         (outcome, broke)
     };
     match try_once() {
-        // After a timeout Redis hangs, most likely; the dispatcher comes again at once, and then the connection is new.
+        // After a timeout Redis most likely hangs. The dispatcher soon tries again, and then the connection is a new
+        // one.
         (Err(error), true) if !is_timeout(&error) => try_once().0,
         (outcome, _) => outcome,
     }
@@ -254,12 +256,12 @@ fn is_timeout(error: &Error) -> bool {
     error.is_timeout()
 }
 
-/// What the key of the epoch holds.
+/// The value of the epoch's key.
 #[derive(Debug, PartialEq, Eq)]
 enum Found<'a> {
     Nothing,
     Epoch(Epoch),
-    /// Something that is no epoch.
+    /// Something that is not an epoch.
     Other(&'a [u8]),
     /// Something that is not even a string.
     NoString,
@@ -270,7 +272,7 @@ impl Found<'_> {
         if text.is_empty() {
             return Found::Nothing;
         }
-        // The parser of numbers would take a sign.
+        // The number parser would accept a sign.
         let digits = text.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(text).ok()).flatten();
         let plain = digits.filter(|digits| *digits == "0" || !digits.starts_with('0'));
         plain.and_then(|digits| digits.parse().ok()).map_or(Found::Other(text), |number| Found::Epoch(Epoch(number)))
@@ -281,7 +283,7 @@ impl fmt::Display for Found<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Found::Nothing => f.write_str("is not there"),
-            // Not which: whoever named a wrong one has proven nothing.
+            // Which one is not revealed: a client that named a wrong epoch has proven nothing.
             Found::Epoch(_) => f.write_str("names another epoch"),
             Found::Other(text) => {
                 let shown = &text[..text.len().min(MOST_EPOCH_BYTES - 1)];

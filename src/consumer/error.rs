@@ -1,4 +1,4 @@
-//! What a user of the library is told when a consumer can't be made or can't go on.
+//! The errors of the library: a consumer can't be made, or can't continue.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 /// Why a consumer could not be made, or ended without having been asked to.
 ///
 /// Messages name a setting as the method of [`ConsumerBuilder`](crate::ConsumerBuilder) that sets it, and show no
-/// password. `Debug` shows the same as `Display`, since that is what a `main` prints that returns this error.
+/// password. `Debug` shows the same as `Display`, because a `main` that returns this error prints it by `Debug`.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,7 +18,7 @@ pub enum Error {
         setting: &'static str,
         /// The value, or what is wrong with it; `None` if none was given.
         got: Option<String>,
-        /// What the setting takes.
+        /// The values that the setting accepts.
         takes: String,
     },
     /// The address can't be listened on. Most often its port is in use.
@@ -52,7 +52,7 @@ pub enum Error {
 pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The setting got a value that it does not take.
+    /// The setting got a value that it does not accept.
     pub(super) fn setting(setting: &'static str, got: impl fmt::Display, takes: impl fmt::Display) -> Error {
         Error::Setting { setting, got: Some(got.to_string()), takes: takes.to_string() }
     }

@@ -77,7 +77,7 @@ impl<'a> Delivery<'a> {
 /// Without fields the message is done and nothing is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Names and values in turn, as they are sent to Redis.
+    /// Names and values, alternating, as they are sent to Redis.
     pub(super) fields: Words,
 }
 
@@ -87,7 +87,7 @@ impl Outcome {
         Outcome::default()
     }
 
-    /// Names and values in turn.
+    /// Names and values, alternating.
     #[doc(hidden)]
     pub fn from_words(fields: Words) -> Outcome {
         Outcome { fields }

@@ -1,11 +1,12 @@
 //! The WebSocket handshake, the server's side (RFC 6455, section 4.2): reads the request, judges it and answers.
 //!
-//! tungstenite's own closes without an answer what is no upgrade. Here everybody who speaks HTTP gets a sentence: a
-//! person with a browser or curl, who took this port for the metrics, and a web page, which is refused. Pages of any
-//! site may open WebSockets to any address that the browser reaches, loopback included. Browsers say so in `Origin`,
-//! and dispatchers are no web pages, so a request with that header is refused.
+//! tungstenite's own handshake closes the connection without an answer if the request is not an upgrade. This one
+//! answers every HTTP request with an explanation, for instance for a person who took this port for the metrics. It
+//! also refuses web pages: a page of any site may open a WebSocket to any address that the browser reaches, loopback
+//! included. Browsers then send `Origin` and dispatchers don't, so a request with that header is refused.
 //!
-//! Judging is pure and total. A request is limited to [`MAX_REQUEST_BYTES`]; the caller's stream limits the time.
+//! Judging is pure and handles every input. A request is limited to [`MAX_REQUEST_BYTES`]; the caller's stream limits
+//! the time.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -17,7 +18,7 @@ const MAX_REQUEST_BYTES: usize = 8 << 10;
 /// The most headers a request may have.
 const MAX_HEADERS: usize = 64;
 
-/// Why a request is not followed by frames, as the peer is told.
+/// Why a request is rejected, as the answer says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Rejection {
     pub(super) status: u16,
@@ -47,7 +48,7 @@ const TOO_LARGE: Rejection =
 pub(super) enum Failed {
     /// The request was answered with this.
     Rejected(Rejection),
-    /// The peer closed the connection, after so many bytes, or was too slow.
+    /// The peer closed the connection or was too slow; with the number of bytes it had sent.
     Gone(io::Error, usize),
 }
 
@@ -91,7 +92,7 @@ impl Rejection {
     }
 }
 
-/// What is to be said to these bytes; the key for the answer if it is a handshake. `None`: there is more to come.
+/// The verdict on these bytes: the key for the answer, or a rejection. `None`: the request is incomplete.
 fn judge(request: &[u8]) -> Option<Result<String, Rejection>> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = Request::new(&mut headers);
@@ -148,7 +149,7 @@ fn is_root(target: &str) -> bool {
     path.split(['?', '#']).next() == Some("/")
 }
 
-/// Whether this looks like 16 bytes in base64.
+/// Whether this has the form of 16 bytes in base64.
 fn is_key(key: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(plain)
@@ -162,8 +163,8 @@ mod tests {
                            Sec-WebSocket-Version: 13\r\n";
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-    /// What is said to a request with these parts: the key, or the status.
-    fn said(line: &str, headers: &[&str]) -> Result<String, u16> {
+    /// The answer to a request with these parts: the key, or the status.
+    fn verdict(line: &str, headers: &[&str]) -> Result<String, u16> {
         let request = format!("{line}\r\n{}\r\n", headers.concat());
         judge(request.as_bytes()).expect("it is whole").map_err(|rejection| rejection.status)
     }
@@ -172,28 +173,28 @@ mod tests {
     fn a_dispatcher_is_answered() {
         for line in ["GET / HTTP/1.1", "GET /?a HTTP/1.1", "GET http://x:1/ HTTP/1.1", "GET ws://x HTTP/1.1"] {
             // The example of RFC 6455.
-            assert_eq!(said(line, &[UPGRADE, KEY]), Ok("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned()), "{line}");
+            assert_eq!(verdict(line, &[UPGRADE, KEY]), Ok("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned()), "{line}");
         }
     }
 
     #[test]
-    fn whoever_is_none_is_told_why() {
+    fn other_requests_are_rejected_with_a_reason() {
         let get = "GET / HTTP/1.1";
-        assert_eq!(said(get, &["Host: x\r\n"]), Err(426));
-        assert_eq!(said("GET /metrics HTTP/1.1", &["Host: x\r\n"]), Err(426));
-        assert_eq!(said("GET / HTTP/1.0", &[UPGRADE, KEY]), Err(426));
-        assert_eq!(said("POST / HTTP/1.1", &[UPGRADE, KEY]), Err(426));
-        assert_eq!(said(get, &[&UPGRADE.replace("13", "8"), KEY]), Err(426));
+        assert_eq!(verdict(get, &["Host: x\r\n"]), Err(426));
+        assert_eq!(verdict("GET /metrics HTTP/1.1", &["Host: x\r\n"]), Err(426));
+        assert_eq!(verdict("GET / HTTP/1.0", &[UPGRADE, KEY]), Err(426));
+        assert_eq!(verdict("POST / HTTP/1.1", &[UPGRADE, KEY]), Err(426));
+        assert_eq!(verdict(get, &[&UPGRADE.replace("13", "8"), KEY]), Err(426));
         for origin in ["Origin: https://evil.example\r\n", "oRIGIN: null\r\n", "Origin:\r\n"] {
-            assert_eq!(said(get, &[UPGRADE, KEY, origin]), Err(403), "{origin}");
+            assert_eq!(verdict(get, &[UPGRADE, KEY, origin]), Err(403), "{origin}");
         }
         for path in ["/x", "//", "/%2f", "http://x/y", "/x://y/", "*"] {
-            assert_eq!(said(&format!("GET {path} HTTP/1.1"), &[UPGRADE, KEY]), Err(404), "{path}");
+            assert_eq!(verdict(&format!("GET {path} HTTP/1.1"), &[UPGRADE, KEY]), Err(404), "{path}");
         }
-        assert_eq!(said(get, &[UPGRADE]), Err(400));
-        assert_eq!(said(get, &[UPGRADE, "Sec-WebSocket-Key: short\r\n"]), Err(400));
-        assert_eq!(said("\u{16}\u{3}\u{1}", &[]), Err(400));
-        assert_eq!(said(get, &[&"A: b\r\n".repeat(MAX_HEADERS + 1)]), Err(431));
+        assert_eq!(verdict(get, &[UPGRADE]), Err(400));
+        assert_eq!(verdict(get, &[UPGRADE, "Sec-WebSocket-Key: short\r\n"]), Err(400));
+        assert_eq!(verdict("\u{16}\u{3}\u{1}", &[]), Err(400));
+        assert_eq!(verdict(get, &[&"A: b\r\n".repeat(MAX_HEADERS + 1)]), Err(431));
         let early = format!("{get}\r\n{UPGRADE}{KEY}\r\nx");
         assert_eq!(judge(early.as_bytes()), Some(Err(BAD_REQUEST)));
         assert_eq!(judge(b"GET / HTTP/1.1\r\nHost"), None);

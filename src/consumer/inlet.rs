@@ -1,12 +1,12 @@
 //! The reading side of a connection: a blocking stream that ends when it should.
 //!
-//! Owned by the link's reading thread. A read comes back when the greeting's deadline has passed, and soon after the
-//! link was told to [stop reading](Socket::stop_reading), so that a connection that was replaced does not keep what it
-//! has half received.
+//! Owned by the link's reading thread. A read returns when the greeting's deadline has passed, and soon after
+//! [`stop_reading`](Socket::stop_reading) was called, so that a replaced connection frees a message that it has half
+//! received.
 //!
 //! Unfinished messages of all links share one budget. The WebSocket's own limit keeps each at 64 KiB until its link
-//! rules; beyond that a link needs one of [`LARGE_MESSAGES`] permits. Only one link rules, so it waits only until those
-//! it replaced have let theirs go.
+//! rules; beyond that a link needs one of [`LARGE_MESSAGES`] permits. Only one link rules, so it waits only until the
+//! links that it replaced have released theirs.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::socket::Socket;
 use crate::net::{Reader, is_transient};
 
-/// The largest message of a peer that does not rule, and the most of an unfinished one that needs no permit.
+/// The largest message of a peer that does not rule, and the most unfinished bytes that need no permit.
 pub(super) const MAX_SMALL_BYTES: usize = 64 << 10;
-/// The most unfinished messages beyond that, of all links together.
+/// The most unfinished messages above that size, over all links.
 const LARGE_MESSAGES: usize = 2;
-/// How often a link that waits for a permit checks whether it is to stop.
+/// How often a link that waits for a permit checks whether it should stop.
 const PERMIT_CHECK: Duration = Duration::from_millis(100);
 /// How long a link waits for a permit before its connection is given up.
 const PERMIT_LIMIT: Duration = Duration::from_secs(5);
@@ -36,13 +36,13 @@ impl Permits {
     }
 }
 
-/// A permit, given back when dropped.
+/// A permit, returned when dropped.
 #[derive(Debug)]
 struct Permit(Receiver<()>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // Ours is in there.
+        // The channel holds one entry for each permit taken; this removes one.
         let _ = self.0.try_recv();
     }
 }
@@ -52,11 +52,11 @@ impl Drop for Permit {
 pub(super) struct Inlet {
     reader: Reader,
     socket: Socket,
-    /// When reading has to be over with.
+    /// When reading fails, unless the peer is trusted by then.
     deadline: Option<Instant>,
     permits: Permits,
     permit: Option<Permit>,
-    /// Bytes read since the last message was whole.
+    /// Bytes read since the last complete message.
     unfinished_bytes: usize,
 }
 
@@ -71,12 +71,12 @@ impl Inlet {
         self.deadline = None;
     }
 
-    /// Nothing more is to be received; a permit is given back. The reader is left to wait for the end.
+    /// Ends receiving and returns the permit, if there is one. The reader remains, to wait for the peer's close.
     pub(super) fn into_reader(self) -> Reader {
         self.reader
     }
 
-    /// A message was received in whole.
+    /// A message is complete.
     pub(super) fn message_is_whole(&mut self) {
         self.unfinished_bytes = 0;
         if self.permit.take().is_some() {
@@ -96,7 +96,7 @@ impl Inlet {
 
     /// Waits for a permit, if what is read next needs one.
     fn wait_for_permit(&mut self) -> io::Result<()> {
-        // Before LEAD only pings can make this much.
+        // Before LEAD messages are small, so only pings can add up to this.
         if self.permit.is_some() || self.deadline.is_some() || self.unfinished_bytes < MAX_SMALL_BYTES {
             return Ok(());
         }
@@ -119,7 +119,7 @@ impl Read for Inlet {
         loop {
             self.check_deadline()?;
             match self.reader.read(buffer) {
-                // The reader's time is over, or the process was paused.
+                // The socket's read slice has ended, or a signal interrupted the call.
                 Err(error) if is_transient(error.kind()) => {}
                 outcome => {
                     self.unfinished_bytes += outcome.as_ref().map_or(0, |count| *count);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_to_stop_reading_stops() {
+    fn a_link_that_is_asked_to_stop_reading_stops() {
         let (mut inlet, socket, _peer) = inlet(LONG, &Permits::new());
         inlet.trust();
         let reader = std::thread::spawn(move || inlet.read(&mut [0]).expect_err("nothing comes").kind());
@@ -204,7 +204,7 @@ mod tests {
         for (inlet, ..) in &mut links {
             assert_eq!(inlet.read(&mut [0; 2]).expect("there are permits"), 1);
         }
-        // The one more gets in when one of the others has its message.
+        // The last one gets its permit when another has completed its message.
         let waiting = std::thread::spawn(move || last.read(&mut [0; 2]).map_err(|error| error.kind()));
         links[0].0.message_is_whole();
         assert_eq!(waiting.join().expect("no panic"), Ok(1));

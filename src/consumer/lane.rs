@@ -1,7 +1,9 @@
-//! What a consumer keeps for one lane, that is for one group: who rules, what is held, and the ways to its Redis.
+//! The state of a consumer for one lane, which is one group: the ruling connection, the held messages, and the
+//! connections to Redis.
 //!
-//! A consumer has one lane today. All that depends on the group is in here, so that one consumer can serve several: the
-//! server finds a connection's lane by the group that its LEAD names, and the handler threads take from all of them.
+//! A consumer has exactly one lane. Everything that depends on the group is in here, so that a consumer could later
+//! serve several groups: the server would find a connection's lane by the group in its LEAD, and the handler threads
+//! would take messages from all lanes.
 
 use std::sync::Arc;
 
@@ -16,25 +18,26 @@ use crate::base::id::Epoch;
 use crate::base::log_context::Context;
 use crate::ledger::{Keys, Ledger, Server};
 
-/// See the module's text. Its committer is beside it: that thread has an owner, while all threads share the rest.
+/// See the module's text. The committer is not in it, because that thread has one owner, while all threads share the
+/// lane.
 pub(super) struct Lane {
     pub(super) desk: Arc<Desk>,
     pub(super) epochs: Epochs,
-    /// What the log lines of the lane's threads show. Each of these threads enters it.
+    /// The fields that the log lines of the lane's threads have in common. Each of these threads enters it.
     pub(super) context: Context,
     redis: Server,
     keys: Arc<Keys>,
 }
 
 impl Lane {
-    /// Opens nothing yet.
+    /// Opens no connection yet.
     pub(super) fn new(redis: Server, keys: Keys, terms: Terms, stats: Arc<ConsumerStats>) -> Lane {
         let keys = Arc::new(keys);
         let epochs = Epochs::new(redis.clone(), keys.clone(), stats.clone());
         Lane { desk: Arc::new(Desk::new(terms, stats)), epochs, context: Context::new("consumer"), redis, keys }
     }
 
-    /// Starts to record what comes over this channel.
+    /// Starts the committer, which records what comes over this channel.
     pub(super) fn start_committer(&self, result_maxlen: u64, commits: Receiver<Finished>) -> Result<Committer> {
         let ledger = Ledger::new(self.redis.clone(), self.keys.clone(), REPLY_TIMEOUT);
         Committer::start(ledger, result_maxlen, self.desk.clone(), &self.context, commits)

@@ -1,4 +1,4 @@
-//! The consumer: a WebSocket server that runs a handler on each message it is given and records each outcome once.
+//! The consumer: a WebSocket server that runs a handler on each message that it receives and records each outcome once.
 //!
 //! ```text
 //!  dispatcher ──► read-N ──PROCESS──► desk ──► handler-N ──outcome──► commit ──► Redis
@@ -7,18 +7,18 @@
 //! ```
 //!
 //! In reading order: `handler` is what a user writes; `builder` checks the settings; `service` starts and stops the
-//! rest. `server` accepts connections and owns their threads, `refusals` bounds what strangers cost; `link` is one
-//! connection, which begins with a `handshake`; `inlet` is its reading side, `socket` and `outbox` are what its two
-//! threads share. `lane` is what is kept for one group: `epochs` asks Redis whether a new leader's epoch is true,
-//! `desk` decides which dispatcher may deliver and where answers go, `commit` records outcomes. `pool` runs handlers.
+//! rest. `server` accepts connections and owns their threads, `refusals` limits what useless connections cost; `link`
+//! is one connection, which begins with a `handshake`; `inlet` is its reading side; its two threads share `socket` and
+//! `outbox`. `lane` is the state of one group: `epochs` asks Redis whether a new leader's epoch is genuine, `desk`
+//! decides which dispatcher may deliver and where answers go, `commit` records outcomes. `pool` runs handlers.
 //!
 //! It knows nothing of the process that it runs in: no settings but the builder's, no metrics, no signals, no systemd.
-//! The program around it reads [`ConsumerStats`], and may watch by an [`observer`].
+//! The program around it reads [`ConsumerStats`], and may pass an [`observer`].
 //!
 //! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
 //! for one message the first is recorded and the others dropped; every accepted message is answered, to the dispatcher
-//! that rules by then. Everything that can grow has a limit: connections (`server`), messages held (prefetch), their
-//! bytes (`desk`), what waits for Redis (`pool`) and for a socket (`outbox`).
+//! that rules at that time. Everything that can grow has a limit: connections (`server`), messages held (prefetch),
+//! their bytes (`desk`), results that wait for Redis (`pool`), and bytes that wait for a socket (`outbox`).
 
 mod builder;
 mod commit;

@@ -1,4 +1,4 @@
-//! A seam for the program around a consumer, which may watch over it and tell others how it is.
+//! The interface for a program that monitors the consumer it runs.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ pub trait Observer {
     fn stopping(&mut self) {}
 }
 
-/// How often an observer looks, unless it says otherwise.
+/// The default of [`Observer::look_every`].
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Within this time the main loop looks again. If it has not, the whole process was paused: then every loop is late,
-/// and none is called hung until the next look.
+/// The main loop calls the observer again within this time. If it did not, the whole process was paused: then every
+/// loop is late, and none is reported as hung until the next call.
 pub const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
-/// Of a consumer inside somebody's own program: a hung committer is logged, and that is all.
+/// The observer of a consumer that is embedded in another program: it only logs a hung committer.
 #[derive(Debug, Default)]
 pub(super) struct LogOnly {
     hung: bool,

@@ -1,10 +1,9 @@
-//! What is to be written to one socket: whole frames, in order, put in by any thread and written by one.
+//! The frames that wait to be written to one socket. Any thread adds frames; one thread writes them, in order.
 //!
-//! Putting something in never waits for the peer, so it may be done under the desk's lock: a dispatcher that does not
-//! read delays nobody. The bytes that wait for it are limited; past the limit the connection is given up.
+//! Adding a frame never waits for the peer, so it may be done under the desk's lock: a dispatcher that does not read
+//! delays no other thread. The waiting bytes are limited; beyond the limit the connection is given up.
 //!
-//! Whether the peer lives is [found out](Outbox::answers) here, too: the writer sends a ping, and the reader notes the
-//! pong.
+//! [`Outbox::answers`] also checks whether the peer is alive: the writer sends a ping, and the reader notes the pong.
 
 use std::time::{Duration, Instant};
 
@@ -18,26 +17,26 @@ pub(super) const MAX_OUTBOX_BYTES: usize = 4 << 20;
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<Pending>,
     /// For the writer.
     changed: Condvar,
-    /// For those who wait for a sign of life.
+    /// For threads that wait for a pong.
     answered: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Pending {
     frames: Vec<u8>,
-    /// A PROGRESS is among the frames: a second one would say nothing new.
+    /// A PROGRESS is among the frames: a second one would add nothing.
     progress: bool,
-    /// Nothing more goes in; the socket closes after what is there.
+    /// No frames are added any more; the socket closes after those that are there.
     closing: bool,
     /// The peer does not read: nothing is written any more.
     overrun: bool,
     pings: Pings,
 }
 
-/// Pings that ask for a sign of life, numbered from 1.
+/// Pings that check whether the peer is alive, numbered from 1.
 #[derive(Debug, Default)]
 struct Pings {
     asked: u64,
@@ -45,14 +44,14 @@ struct Pings {
     answered: u64,
 }
 
-/// What the writer has to do.
+/// What the writer does next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum Task {
     /// Write these frames as one message.
     Write(Vec<u8>),
-    /// Write a ping that says this.
+    /// Write a ping with this payload.
     Ping([u8; 8]),
-    /// The deadline has come.
+    /// It is time for the next report.
     Tick,
     /// Write these frames, then close.
     Close(Vec<u8>),
@@ -61,7 +60,7 @@ pub(super) enum Next {
 }
 
 impl Outbox {
-    /// Puts a frame in. What comes after [`close`](Outbox::close) is dropped: no peer is left to read it.
+    /// Adds a frame. Frames after [`close`](Outbox::close) are dropped: the peer would not read them.
     pub(super) fn put(&self, frame: &Frame<'_>) {
         let mut state = self.state.lock();
         if state.closing || state.overrun {
@@ -75,7 +74,7 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Lets the socket close once everything in here, and `last`, is written. `false` if it was closed before.
+    /// Closes the socket once all waiting frames, and `last`, are written. `false` if it was closed before.
     pub(super) fn close(&self, last: Option<&Frame<'_>>) -> bool {
         if let Some(frame) = last {
             self.put(frame);
@@ -95,7 +94,7 @@ impl Outbox {
     pub(super) fn answers(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut state = self.state.lock();
-        // A ping that is not written yet will do for all who ask meanwhile.
+        // A ping that is not written yet serves all callers until then.
         if state.pings.asked == state.pings.written {
             state.pings.asked += 1;
             self.changed.notify_one();
@@ -109,7 +108,7 @@ impl Outbox {
         state.pings.answered >= number
     }
 
-    /// The peer has sent a pong that says this.
+    /// The peer has sent a pong with this payload.
     pub(super) fn note_pong(&self, said: &[u8]) {
         let mut state = self.state.lock();
         if let Ok(number) = said.try_into().map(u64::from_be_bytes)
@@ -122,30 +121,30 @@ impl Outbox {
     }
 
     /// Waits for something to do, at most until `tick`.
-    pub(super) fn next(&self, tick: Instant) -> Next {
+    pub(super) fn next(&self, tick: Instant) -> Task {
         let mut state = self.state.lock();
         loop {
             state.progress = false;
             if state.overrun {
-                return Next::Abort;
+                return Task::Abort;
             }
             if state.closing {
-                return Next::Close(std::mem::take(&mut state.frames));
+                return Task::Close(std::mem::take(&mut state.frames));
             }
             if state.pings.written < state.pings.asked {
                 state.pings.written = state.pings.asked;
-                return Next::Ping(state.pings.asked.to_be_bytes());
+                return Task::Ping(state.pings.asked.to_be_bytes());
             }
             if !state.frames.is_empty() {
-                return Next::Write(std::mem::take(&mut state.frames));
+                return Task::Write(std::mem::take(&mut state.frames));
             }
             if self.changed.wait_until(&mut state, tick).timed_out() {
-                return Next::Tick;
+                return Task::Tick;
             }
         }
     }
 
-    /// What waits to be written, taken out; for the tests of those who put things in.
+    /// Takes out the frames that wait to be written, for tests of code that adds frames.
     #[cfg(test)]
     pub(super) fn take(&self) -> Vec<u8> {
         let mut state = self.state.lock();
@@ -168,15 +167,15 @@ mod tests {
     #[test]
     fn frames_are_written_together_and_in_order_before_the_close() {
         let outbox = Outbox::default();
-        assert_eq!(outbox.next(soon()), Next::Tick);
+        assert_eq!(outbox.next(soon()), Task::Tick);
         let (ack, drain) = (Frame::Ack(vec![MessageId(1)]), Frame::Drain);
         outbox.put(&ack);
         outbox.put(&drain);
-        assert_eq!(outbox.next(soon()), Next::Write([ack.to_vec(), drain.to_vec()].concat()));
+        assert_eq!(outbox.next(soon()), Task::Write([ack.to_vec(), drain.to_vec()].concat()));
         outbox.put(&ack);
         outbox.close(Some(&drain));
         outbox.put(&ack);
-        assert_eq!(outbox.next(soon()), Next::Close([ack.to_vec(), drain.to_vec()].concat()));
+        assert_eq!(outbox.next(soon()), Task::Close([ack.to_vec(), drain.to_vec()].concat()));
     }
 
     #[test]
@@ -185,15 +184,15 @@ mod tests {
         let progress = Frame::Progress(vec![MessageId(1)]);
         outbox.put(&progress);
         outbox.put(&progress);
-        assert_eq!(outbox.next(soon()), Next::Write(progress.to_vec()));
+        assert_eq!(outbox.next(soon()), Task::Write(progress.to_vec()));
         outbox.put(&progress);
-        assert_eq!(outbox.next(soon()), Next::Write(progress.to_vec()));
+        assert_eq!(outbox.next(soon()), Task::Write(progress.to_vec()));
     }
 
-    /// What the writer is to ping with, once it is asked to.
+    /// The payload of the next ping that the writer is asked to send.
     fn next_ping(outbox: &Outbox) -> [u8; 8] {
         loop {
-            if let Next::Ping(number) = outbox.next(soon()) {
+            if let Task::Ping(number) = outbox.next(soon()) {
                 return number;
             }
         }
@@ -214,7 +213,7 @@ mod tests {
             assert!(!asking.is_finished(), "these were pongs to something else");
             outbox.note_pong(&second);
             assert!(asking.join().expect("no panic"));
-            // Whoever is closed does not answer any more.
+            // A closed connection counts as not answering.
             let asking = scope.spawn(|| outbox.answers(LONG));
             next_ping(&outbox);
             outbox.close(None);
@@ -230,6 +229,6 @@ mod tests {
             outbox.put(&ack);
         }
         assert!(outbox.state.lock().frames.len() < MAX_OUTBOX_BYTES + 8 * 65_536);
-        assert_eq!(outbox.next(soon()), Next::Abort);
+        assert_eq!(outbox.next(soon()), Task::Abort);
     }
 }

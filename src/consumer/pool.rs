@@ -1,10 +1,10 @@
-//! The threads that run the handler, as many as the setting `concurrency` says.
+//! The threads that run the handler; the setting `concurrency` is their number.
 //!
-//! Each takes one message at a time, so a slow one holds up nobody but the thread it is on. A panic fails the one
-//! message. Successes go to the committer, failures straight to the desk. While Redis takes no results a bounded number
-//! of bytes waits for it; beyond that each thread keeps the one result it has and begins nothing new.
+//! Each takes one message at a time, so a slow message delays only its own thread. A panic fails only its message.
+//! Successes go to the committer, failures straight to the desk. While Redis does not store results, a bounded number
+//! of bytes waits; beyond that each thread waits with the result that it has and begins no other message.
 //!
-//! Limitation: a handler that never returns keeps its thread; no thread can be taken away from it.
+//! Limitation: a handler that never returns occupies its thread forever.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,14 +24,14 @@ use crate::base::log_context;
 use crate::ledger::{Commit, MAX_RESULT_FIELDS};
 use crate::wire;
 
-/// The most bytes of names and values one result has.
+/// The most bytes of names and values in one result.
 const MAX_RESULT_BYTES: usize = wire::MAX_PAYLOAD_BYTES;
 /// The most bytes of results that wait to be recorded. The prefetch limits only their number.
 const MAX_UNRECORDED_BYTES: usize = 64 << 20;
-/// What such a result takes beside its names and values, about.
+/// About how many bytes a waiting result takes in addition to its names and values.
 const RESULT_COST_BYTES: usize = 96;
 
-/// The handler threads. They end when halted; so does the handle's end.
+/// The handler threads. They end when halted, or when this handle is dropped.
 pub(super) struct Pool {
     desk: Arc<Desk>,
     unrecorded: Budget,
@@ -50,7 +50,7 @@ impl Pool {
         commits: &Sender<Finished>,
     ) -> Result<Pool> {
         let unrecorded = Budget::new(MAX_UNRECORDED_BYTES);
-        // The threads work for the lane of whoever starts them.
+        // The threads log in the context of the thread that starts them.
         let context = log_context::current();
         let (ended, all_ended) = bounded(0);
         let threads = (0..concurrency)
@@ -71,7 +71,7 @@ impl Pool {
                 })
             })
             .collect::<std::io::Result<_>>()
-            // Those that were started wait for work.
+            // The threads already started wait for work: end them.
             .inspect_err(|_| desk.close())
             .map_err(Error::start("starting the handler threads (a lower `concurrency` may do)"))?;
         Ok(Pool { desk: desk.clone(), unrecorded, all_ended, threads })
@@ -82,14 +82,14 @@ impl Pool {
         &self.all_ended
     }
 
-    /// Starts nothing more, and gives up results for which there is no room.
+    /// Begins no other message, and gives up results for which there is no room.
     pub(super) fn halt(&self) {
         self.desk.close();
         self.unrecorded.close();
     }
 
-    /// Halts and joins the threads; those whose handler does not return within `limit` are left behind. Gives their
-    /// number.
+    /// Halts and joins the threads; those whose handler does not return within `limit` are left behind. Returns the
+    /// number of those.
     pub(super) fn join(mut self, limit: Duration) -> usize {
         self.halt();
         // Nothing is ever sent: this waits for the last sender to go.
@@ -122,7 +122,7 @@ struct HandlerThread {
 }
 
 impl HandlerThread {
-    /// Runs the handler on one message after the other: the thread's main loop.
+    /// The thread's main loop: runs the handler on one message after the other.
     fn run(self) {
         while let Some(job) = self.desk.next(self.number) {
             let began = Instant::now();
@@ -133,21 +133,21 @@ impl HandlerThread {
                 Ok(outcome) => {
                     self.desk.returned(self.number, ended);
                     let commit = Commit { id: job.id, fields: outcome.fields };
-                    // The message stays in hand meanwhile, and is reported as such.
+                    // The message stays held meanwhile, and is reported as held.
                     let share = self.unrecorded.wait_for(commit.bytes() + RESULT_COST_BYTES);
                     let Job { payload, number, epoch, link, .. } = job;
                     let sent = share.map(|share| {
                         self.commits.send(Finished { commit, payload, number, epoch, link, _share: share })
                     });
                     if !matches!(sent, Some(Ok(()))) {
-                        // The pool is halted, or the committer was told to stop: what is not recorded goes to another
-                        // consumer.
+                        // The pool is halted, or the committer has ended: a message that is not recorded goes to
+                        // another consumer.
                         return;
                     }
                 }
                 Err(error) => {
                     self.desk.stats().set_last_failure(&error);
-                    // Before the thread counts as free: then the ruler may be dismissed.
+                    // Before the thread counts as free, since that may dismiss the ruler.
                     self.desk.fail(job.id, job.run, error);
                     self.desk.returned(self.number, ended);
                 }
@@ -168,7 +168,7 @@ impl HandlerThread {
     }
 }
 
-/// Refuses what Redis could not store: retrying would bring the same again.
+/// Rejects results that Redis could not store: a retry would give the same result.
 fn within_limits(outcome: Outcome) -> Result<Outcome, HandlerError> {
     let count = outcome.fields.len() / 2;
     if count > MAX_RESULT_FIELDS {
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn threads_that_have_nothing_to_do_are_not_left_behind() {
         let handler: Arc<dyn Handler> = Arc::new(|_: &Delivery<'_>| Ok(Outcome::new()));
-        // Often: the moment between a thread's last act and its end is short.
+        // Repeated, because the moment between a thread's last action and its end is short.
         for _ in 0..200 {
             let desk = Arc::new(Desk::new(Terms::of_tests(2), Arc::default()));
             let (commits, _committed) = bounded(1);

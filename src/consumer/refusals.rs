@@ -1,13 +1,13 @@
-//! What is turned away, and what else strangers can cause as often as they like: logged in sum, and paid for in time.
+//! Bounds what unwanted connections cost: their log lines are counted together, and accepting them is slowed down.
 //!
-//! Whoever reaches the port can connect thousands of times in a second. So each kind of event has a few log lines at
-//! once and then one in a second, which says how many there were and shows the latest. And each connection that was of
-//! no use costs a token: when these are used up, the accepting thread waits until there are new ones. Connections that
-//! rule cost nothing, so in normal operation nobody waits.
+//! Any client that reaches the port can connect thousands of times a second. So each kind of event gets a few log lines
+//! immediately and then one a second, which gives the number of events and shows the latest. Each useless connection
+//! costs a token; when the tokens are used up, the accepting thread waits for new ones. Connections that rule cost
+//! nothing, so in normal operation there is no wait.
 //!
-//! Any thread notes; the accepting thread says what is left over. The clock is passed in.
+//! Any thread notes events; the accepting thread logs those that were held back. The clock is passed in.
 //!
-//! Limitation: while accepting is paced, a true dispatcher waits with the strangers in the system's queue.
+//! Limitation: while accepting is paced, a real dispatcher waits in the system's queue with the other connections.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +30,7 @@ const USELESS_PER_S: f64 = 200.0;
 /// The most bytes of a text from a peer that are shown, in the log or in an ERROR.
 pub(super) const MAX_SHOWN_BYTES: usize = 64;
 
-/// What is logged in sum.
+/// The kinds of events that are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     /// A handshake was answered with this HTTP status.
@@ -45,9 +45,9 @@ pub(super) enum Kind {
     FewFiles,
     /// A connection rules.
     Rules,
-    /// A connection that had said LEAD ended.
+    /// A connection that had sent LEAD ended.
     Left,
-    /// Nothing could be written to a connection.
+    /// Writing to a connection failed.
     WriteFailed,
 }
 
@@ -107,24 +107,24 @@ impl Refusals {
         line.iter().for_each(Line::say);
     }
 
-    /// Logs what is left over and may be said by now; or all of it.
+    /// Logs events that were held back, for the kinds that may be logged again; or for all kinds.
     pub(super) fn say_the_rest(&self, all: bool, now: Instant) {
         let lines = self.sums.lock().rest(all, now);
         lines.iter().for_each(Line::say);
     }
 
-    /// A connection was of no use.
+    /// Takes a token for a useless connection.
     pub(super) fn charge(&self, now: Instant) {
         self.useless.lock().charge(now);
     }
 
-    /// How long nothing should be accepted.
+    /// How long to accept no connections.
     pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
         Some(self.useless.lock().debt(now)).filter(|pause| !pause.is_zero())
     }
 }
 
-/// So many events of a kind, and the latest of them.
+/// A number of events of one kind, with the latest of them.
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     kind: Kind,

@@ -1,4 +1,4 @@
-//! The addresses of dispatchers that ruled last, so that the server can keep places for them.
+//! The addresses of dispatchers that ruled last, so that the server can reserve places for them.
 
 use std::net::IpAddr;
 

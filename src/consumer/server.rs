@@ -1,11 +1,12 @@
 //! Accepts dispatchers' connections and owns their threads.
 //!
-//! One thread accepts. The number of connections is limited, those that have not introduced themselves included, and no
-//! crowd of strangers keeps a dispatcher out. Where a place is needed, or the system has no more files or threads to
-//! give, somebody makes room (see [`Rank`]): connections that are being closed first, then the oldest of those that
-//! have not said LEAD. The one that rules never does. A share of the places is kept for addresses that ruled before.
+//! One thread accepts. The number of connections is limited, including those that have not sent LEAD, and no number of
+//! strangers can keep a dispatcher out. If the limit is reached, or the system is out of files or threads, a connection
+//! is closed to make room (see [`Rank`]): first one that is closing anyway, then the oldest of those that have not sent
+//! LEAD. The active dispatcher's connection is never closed for this. Some places are reserved for addresses that ruled
+//! before.
 //!
-//! Limitation: where strangers come from a dispatcher's own address, as on loopback, nothing is kept for it.
+//! Limitation: if strangers connect from a dispatcher's own address, as on loopback, the reserved places don't help.
 
 use std::fmt;
 use std::io;
@@ -34,16 +35,16 @@ use crate::net::{Listener, NotAccepted, Reader};
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;
-/// How many of these are kept for addresses that ruled before.
+/// How many of these are reserved for addresses that ruled before.
 const KEPT_PLACES: usize = 8;
-/// How long the accepting thread leaves the listener alone when the system has no more files or threads to give.
+/// How long the accepting thread pauses when the system is out of files or threads.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long it waits for the end of a connection that has to make room.
+/// How long it waits for the end of a connection that it closed to make room.
 const EVICTION_LIMIT: Duration = Duration::from_millis(50);
-/// How often it looks after connections that have ended, and logs what is left over.
+/// How often it joins the threads of ended connections, and logs events that were held back.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Files that strangers must leave: Redis is asked over one, and results are recorded over another, when these are made
-/// anew.
+/// File descriptors reserved for our own Redis connections, which may have to be reopened: one asks for epochs, another
+/// records results.
 const SPARE_FILES: usize = 4;
 
 /// The accepting thread and the connections.
@@ -65,9 +66,9 @@ struct LinkHandle {
     socket: Socket,
     outbox: Arc<Outbox>,
     greeted: Arc<AtomicBool>,
-    /// It had to make room, and its thread has not ended yet.
+    /// It was closed to make room, and its thread has not ended yet.
     left: bool,
-    /// Disconnected when its thread has nothing left to do.
+    /// Disconnected when its thread has finished its work.
     ended: Receiver<()>,
     thread: JoinHandle<()>,
 }
@@ -82,7 +83,7 @@ impl LinkHandle {
             () if self.left => Rank::Left,
             () if ruler == Some(self.id) => Rank::Rules,
             () if self.outbox.is_closing() => Rank::Closing,
-            // Between its LEAD and the moment in which it rules or is closed.
+            // It has sent LEAD, and will be closed soon if it does not rule.
             () if self.is_greeted() => Rank::Rules,
             () if self.regular => Rank::SilentRegular,
             () => Rank::SilentStranger,
@@ -96,23 +97,23 @@ impl LinkHandle {
     }
 }
 
-/// What has a place, in the order in which they have to leave it.
+/// The connections that have a place, in the order in which they are closed to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// It takes no place any more.
+    /// It no longer takes a place.
     Left,
     /// It was replaced or refused.
     Closing,
-    /// It has not said LEAD.
+    /// It has not sent LEAD.
     SilentStranger,
-    /// It has not said LEAD, but its address ruled before.
+    /// It has not sent LEAD, but its address ruled before.
     SilentRegular,
     Rules,
 }
 
-/// Who has to leave so that one more gets in, of places in the order of their arrival.
+/// Which connection is closed so that one more can be accepted. Places are listed in the order of their arrival.
 ///
-/// A stranger finds no place where only those are left that are kept, and never takes that of a regular.
+/// A stranger gets no reserved place, and never replaces a regular.
 #[derive(Debug, PartialEq, Eq)]
 enum Room {
     Free,
@@ -126,7 +127,7 @@ impl Room {
         let strangers = count(|place| *place == Rank::SilentStranger);
         let taken = count(|place| *place != Rank::Left);
         if places.len() >= 2 * MAX_SOCKETS {
-            // The threads of those that left hang.
+            // The threads of closed connections hang.
             Room::None
         } else if taken < MAX_SOCKETS && (regular || strangers < MAX_SOCKETS - KEPT_PLACES) {
             Room::Free
@@ -169,7 +170,8 @@ impl Server {
         Ok(Server { listener, accepting, links, acceptor, all_ended })
     }
 
-    /// Closes the listener, lets the connections write what they still have, closes them, and joins their threads.
+    /// Closes the listener, lets the connections write what is left in their outboxes, closes them, and joins their
+    /// threads.
     pub(super) fn close(self, limit: Duration) {
         drop(self.accepting);
         self.listener.close();
@@ -207,7 +209,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts until it is told to stop: the thread's main loop.
+    /// The thread's main loop: accepts until it is asked to stop.
     fn run(mut self) {
         log_context::enter(&self.common.lane.context);
         while !self.is_stopping() {
@@ -228,7 +230,7 @@ impl Acceptor {
                 Err(NotAccepted::Exhausted(_)) if self.is_stopping() => {}
                 Err(NotAccepted::Exhausted(error)) => {
                     self.complain(format_args!(""), &error);
-                    // As if a stranger had come: a connection has to leave, or none ever gets in.
+                    // Closes a connection as for a stranger, or none could ever be accepted again.
                     if !self.make_room(false) {
                         self.pause(ACCEPT_PAUSE);
                     }
@@ -242,7 +244,7 @@ impl Acceptor {
         self.stopping.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Accepts nothing for a while, unless it is told to stop.
+    /// Accepts nothing for a while, or until it is asked to stop.
     fn pause(&self, limit: Duration) {
         // Nothing is ever sent.
         let _ = self.stopping.recv_timeout(limit);
@@ -258,7 +260,7 @@ impl Acceptor {
         ended.into_iter().for_each(LinkHandle::join);
     }
 
-    /// Has the first one leave that has to; `false` if nobody has.
+    /// Closes the first connection that may be closed; `false` if there is none.
     fn make_room(&self, regular: bool) -> bool {
         let mut links = self.links.lock();
         match Room::after_the_first(&self.places(&links), regular) {
@@ -316,7 +318,7 @@ impl Acceptor {
     }
 }
 
-/// Has a connection make room. Whoever waits for Redis meanwhile is not waited for.
+/// Closes a connection to make room. Does not wait long for its thread, which may itself be waiting for Redis.
 fn evict(links: &mut Vec<LinkHandle>, index: usize) {
     let link = &mut links[index];
     link.socket.stop_reading();

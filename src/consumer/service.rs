@@ -1,4 +1,4 @@
-//! A consumer's life: what is started, in which order it stops, and the main loop between.
+//! A consumer's life: how it starts, its main loop, and the order in which it stops.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,9 +24,10 @@ use crate::net::Listener;
 
 /// How often the rate of messages is logged while there are any.
 const RATE_INTERVAL: Duration = Duration::from_secs(3);
-/// How often a consumer that stops checks what has changed with time.
+/// How often a stopping consumer checks for handlers that have timed out.
 const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long Redis may take no results before the consumer accepts nothing more and gives back what it has not begun.
+/// How long Redis may fail to store results before the consumer accepts no more messages and returns those that no
+/// handler has begun.
 const REDIS_LIMIT: Duration = Duration::from_secs(5);
 /// How long connections may take to close when the consumer stops.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ pub(super) struct Settings {
     pub(super) drain_timeout: Duration,
 }
 
-/// How the time of normal work ended.
+/// Why normal work ended.
 enum Ended {
     Asked,
     Broken(&'static str),
@@ -70,7 +71,7 @@ struct Running {
 }
 
 impl Consumer {
-    /// The address that it listens on, with the port that was found if port 0 was asked for.
+    /// The address that it listens on, with the real port if port 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
@@ -80,19 +81,19 @@ impl Consumer {
         &self.settings.consumer_id
     }
 
-    /// What it counts; readable while it runs and after.
+    /// Its counters; readable while it runs and after.
     pub fn stats(&self) -> Arc<ConsumerStats> {
         self.stats.clone()
     }
 
-    /// Stops it from another thread: it finishes the messages that it holds, for at most the drain timeout. Asked a
-    /// second time, it stops at once.
+    /// Stops it from another thread: it finishes the messages that it holds, for at most the drain timeout. A second
+    /// request stops it at once.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.shutdown.0.clone()
     }
 
     /// Has SIGTERM, SIGINT and SIGHUP stop it, except SIGINT and SIGHUP if they were ignored when the process started.
-    /// For one consumer of a process. Needs the feature `signals`.
+    /// Only one consumer of a process can use this. Needs the feature `signals`.
     ///
     /// # Errors
     ///
@@ -105,8 +106,8 @@ impl Consumer {
 
     /// Serves dispatchers until it is asked to stop. Blocks; the work is done by threads of its own.
     ///
-    /// Redis need not be there: results that it does not take are kept and tried again. A handler that does not return
-    /// in time when the consumer stops is left behind on its thread.
+    /// Redis need not be reachable: results that it does not store are kept and tried again. A handler that does not
+    /// return in time when the consumer stops is left behind on its thread.
     ///
     /// # Errors
     ///
@@ -115,7 +116,7 @@ impl Consumer {
         self.run_with(&mut LogOnly::default())
     }
 
-    /// The same, with somebody who looks how it is.
+    /// Like [`run`](Consumer::run), with an observer that is called regularly.
     #[doc(hidden)]
     pub fn run_with(self, observer: &mut dyn Observer) -> Result<()> {
         let before = log_context::current();
@@ -169,7 +170,7 @@ impl Running {
         Ok(Running { pool, committer, server, lane })
     }
 
-    /// The time of normal work, until the request to stop: the main loop.
+    /// The main loop: works until the request to stop, or until a part of the consumer fails.
     fn work(&self, requests: &ShutdownRequests, observer: &mut dyn Observer) -> Ended {
         let stats = self.lane.desk.stats();
         let (looks, ticks) = (tick(observer.look_every()), tick(RATE_INTERVAL));
@@ -180,7 +181,7 @@ impl Running {
                 recv(self.committer.ended()) -> _ => return Ended::Broken("committer"),
                 recv(self.pool.ended()) -> _ => return Ended::Broken("handler threads"),
                 recv(looks) -> _ => {
-                    self.lane.desk.look(Instant::now());
+                    self.lane.desk.check(Instant::now());
                     observer.look(stats);
                     stats.main.beat(LOOK_WITHIN);
                 }
@@ -189,10 +190,10 @@ impl Running {
         }
     }
 
-    /// The order of the stop is all here.
+    /// Stops everything, in the order that matters.
     ///
-    /// Until nothing is held any more, or what is left is given up, dispatchers may connect and are answered: a new
-    /// leader that found no consumer here would give others what this one is working on. So the server goes last.
+    /// Dispatchers can connect and are answered until no message is held, or the rest is given up: a new leader that
+    /// found no consumer here would deliver the messages it is working on to others. So the server stops last.
     fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
         let Running { pool, committer, server, lane } = self;
         let drained = match ended {
@@ -221,7 +222,7 @@ impl Rate {
         Rate { received: 0, processed: 0, at: Instant::now() }
     }
 
-    /// Logs what came since the last call, if anything did.
+    /// Logs the rate since the last call, if there were any messages.
     fn log(&mut self, stats: &ConsumerStats) {
         let before = std::mem::replace(
             self,
@@ -238,7 +239,7 @@ impl Rate {
     }
 }
 
-/// Finishes what is held; `false` if that took too long or was to stop at once.
+/// Finishes the held messages; `false` if that took too long, or if a second request to stop came.
 fn drain(desk: &Desk, requests: &ShutdownRequests, limit: Duration) -> bool {
     info!("event=draining held={} limit_ms={}", desk.stats().held(), limit.as_millis());
     let drained = desk.drain();
@@ -248,8 +249,8 @@ fn drain(desk: &Desk, requests: &ShutdownRequests, limit: Duration) -> bool {
             recv(drained) -> _ => return true,
             recv(requests.receiver()) -> _ => return false,
             recv(limit) -> _ => return false,
-            // A handler may run out of its time meanwhile.
-            recv(ticks) -> _ => desk.look(Instant::now()),
+            // A handler may time out meanwhile.
+            recv(ticks) -> _ => desk.check(Instant::now()),
         }
     }
 }

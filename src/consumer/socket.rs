@@ -1,8 +1,8 @@
-//! What the threads of one connection share of its socket: the half that writes, and the means to end it.
+//! The part of a socket that the threads of its connection share: the writing half, and the means to close it.
 //!
-//! Two WebSocket endpoints write: the writing thread's, and the reading thread's with its pongs. Each write is done
-//! whole under one lock, and tungstenite writes whole frames, so frames of the two never mix. The half that reads
-//! belongs to the [`Inlet`](super::inlet::Inlet) alone. No call blocks for ever: writes have a deadline, and a read
+//! Two WebSocket endpoints write: the writing thread's, and the reading thread's with its pongs. Each write is
+//! completed under one lock, and tungstenite writes whole frames, so their frames never mix. The half that reads
+//! belongs to the [`Inlet`](super::inlet::Inlet) alone. No call blocks forever: writes have a deadline, and a read
 //! returns soon, with or without bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,13 +14,13 @@ use parking_lot::Mutex;
 
 use crate::net::{Closer, Keepalive, Reader, Stream, Wait, Writer, is_transient};
 
-/// How often a blocked read checks the clock and the order to stop.
+/// How often a blocked read checks the clock and whether it should stop.
 const READ_SLICE: Duration = Duration::from_millis(100);
 /// How long a peer may take to read what is written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a blocked write checks the clock.
 const WRITE_SLICE: Duration = Duration::from_secs(1);
-/// A peer that vanished without a word is noticed after this time and a few probes.
+/// A peer that vanished without closing is noticed after this time and a few probes.
 const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(10), every: Duration::from_secs(5) };
 
 /// See the module's text. Clones are the same socket.
@@ -28,14 +28,14 @@ const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(10), every: 
 pub(super) struct Socket {
     writer: Arc<Mutex<Writer>>,
     closer: Closer,
-    /// What the peer sends from now on is of no interest.
+    /// What the peer sends from now on is not read.
     read_no_more: Arc<AtomicBool>,
-    /// The reader is in the midst of a large message.
+    /// The reader is in the middle of a large message.
     reads_much: Arc<AtomicBool>,
 }
 
 impl Socket {
-    /// The socket of an accepted connection, and the half of it that reads.
+    /// The socket of an accepted connection, and its reading half.
     pub(super) fn new(mut stream: Stream) -> io::Result<(Socket, Reader)> {
         stream.set_read_wait(Wait::Each(READ_SLICE))?;
         stream.set_write_wait(Wait::Each(WRITE_SLICE))?;
@@ -45,27 +45,27 @@ impl Socket {
         Ok((Socket { writer, closer, read_no_more: Arc::default(), reads_much: Arc::default() }, reader))
     }
 
-    /// Has the reader come back soon, whatever the peer sends.
+    /// Makes the reader return soon, whatever the peer sends.
     pub(super) fn stop_reading(&self) {
         self.read_no_more.store(true, Ordering::Release);
     }
 
-    /// Whether the reader is to come back.
+    /// Whether the reader should return.
     pub(super) fn is_read_no_more(&self) -> bool {
         self.read_no_more.load(Ordering::Acquire)
     }
 
-    /// The reader says whether it is in the midst of a large message.
+    /// Notes whether the reader is in the middle of a large message.
     pub(super) fn set_reads_much(&self, much: bool) {
         self.reads_much.store(much, Ordering::Release);
     }
 
-    /// Whether the reader is in the midst of a large message.
+    /// Whether the reader is in the middle of a large message.
     pub(super) fn reads_much(&self) -> bool {
         self.reads_much.load(Ordering::Acquire)
     }
 
-    /// Ends both directions: whatever reads or writes returns with an error at once.
+    /// Ends both directions: blocked reads and writes return with an error at once.
     pub(super) fn shutdown(&self) {
         self.closer.shutdown();
     }
@@ -76,7 +76,7 @@ impl Socket {
     }
 }
 
-/// WebSocket endpoints want both; the reading half is the inlet's.
+/// WebSocket endpoints require both traits, but the inlet owns the reading half.
 impl Read for Socket {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         Err(ErrorKind::Unsupported.into())
@@ -84,7 +84,7 @@ impl Read for Socket {
 }
 
 impl Write for Socket {
-    /// Writes all of it or fails for good: a part of a frame on the wire makes the rest unreadable.
+    /// Writes all bytes or closes the socket: after half a frame the peer can't read any other.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut writer = self.writer.lock();
         let deadline = Instant::now() + WRITE_TIMEOUT;

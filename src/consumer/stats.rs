@@ -1,4 +1,4 @@
-//! What a consumer counts. Any thread adds to it, and anyone may read it; the numbers are not of one moment.
+//! A consumer's counters. Any thread may add to them and read them; they are not a snapshot of one moment.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -22,7 +22,7 @@ impl Counter {
     }
 }
 
-/// What a consumer has done since its start, and how it is now.
+/// What a consumer has done since its start, and its present state.
 ///
 /// From [`Consumer::stats`](crate::Consumer::stats); it may be read by any thread, while the consumer runs and after.
 /// Counts are of messages unless they say otherwise.
@@ -46,7 +46,7 @@ pub struct ConsumerStats {
     pub(super) redis_errors: Counter,
     pub(super) handler_duration: Histogram,
 
-    /// The main thread looks at the committer.
+    /// The main loop, which monitors the committer.
     pub(super) main: Pulse,
     /// The committer's loop.
     pub(super) committer: Pulse,
@@ -71,7 +71,7 @@ impl ConsumerStats {
         self.recorded.get()
     }
 
-    /// Handled, but not recorded because another consumer's result was there first.
+    /// Handled, but not recorded because the message was no longer pending.
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
     }
@@ -96,7 +96,7 @@ impl ConsumerStats {
         self.timed_out.get()
     }
 
-    /// Attempts to record results that Redis did not take. Each is repeated.
+    /// Requests to Redis that failed. Recording a result is repeated.
     pub fn redis_errors(&self) -> u64 {
         self.redis_errors.get()
     }
@@ -106,9 +106,9 @@ impl ConsumerStats {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether it can do its job, which is to run handlers and record results. The error says what is missing.
+    /// Whether it can run handlers and record results. The error gives the reason if not.
     ///
-    /// A consumer that no dispatcher has connected to is ready, too.
+    /// A consumer without a dispatcher is ready, too.
     pub fn ready(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             Err("it is stopping".to_owned())
@@ -125,7 +125,7 @@ impl ConsumerStats {
 /// For the programs and the tests of this package.
 #[doc(hidden)]
 impl ConsumerStats {
-    /// Of those dropped, the ones that were delivered for the first time and that no other consumer should have had.
+    /// Of those dropped, the first deliveries for which there is no explanation.
     pub fn not_pending(&self) -> u64 {
         self.not_pending.get()
     }
@@ -135,12 +135,12 @@ impl ConsumerStats {
         self.scripted.get()
     }
 
-    /// Transactions that removed something else than their batch. Results may be there twice.
+    /// Transactions that removed other than exactly their batch. Results may be stored twice.
     pub fn breaches(&self) -> u64 {
         self.breaches.get()
     }
 
-    /// Handed back because this consumer could not work; no handler had begun on them.
+    /// Returned because this consumer could not work; no handler had begun on them.
     pub fn handed_back(&self) -> u64 {
         self.handed_back.get()
     }
@@ -160,7 +160,7 @@ impl ConsumerStats {
         self.unconfirmed.get()
     }
 
-    /// Connections that ended before a dispatcher had introduced itself: no handshake, closed again, too many at once.
+    /// Connections that ended before a LEAD: no handshake, closed by the client, or too many at once.
     pub fn strangers(&self) -> u64 {
         self.strangers.get()
     }
@@ -175,17 +175,17 @@ impl ConsumerStats {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// Whether Redis answered the last question; before the first one, no.
+    /// Whether Redis answered the last request; `false` before the first one.
     pub fn redis_is_up(&self) -> bool {
         self.redis_up.load(Ordering::Relaxed)
     }
 
-    /// Times that the connection to Redis was made anew.
+    /// Times that the connection to Redis was opened again.
     pub fn redis_reconnects(&self) -> u64 {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    /// Whether it accepts no messages, because it could not begin on them or not record what comes of it.
+    /// Whether it accepts no messages because it can't run handlers or can't record results.
     pub fn is_unable(&self) -> bool {
         self.unable.lock().is_some()
     }
@@ -195,7 +195,7 @@ impl ConsumerStats {
         self.committer.is_late() && !self.main.is_late()
     }
 
-    /// Messages that this consumer no longer holds, whatever became of them.
+    /// Messages that were recorded, dropped, retried or rejected.
     pub fn processed(&self) -> u64 {
         self.recorded.get() + self.dropped.get() + self.retried.get() + self.rejected.get()
     }
@@ -227,7 +227,7 @@ impl ConsumerStats {
     }
 
     pub(super) fn set_last_failure(&self, failure: &HandlerError) {
-        // A sample for the log: if another thread is setting one, that one will do.
+        // A sample for the log: if another thread is setting one, that one is enough.
         if let Some(mut last) = self.last_failure.try_lock()
             && last.is_none()
         {

@@ -1,15 +1,15 @@
-//! Which messages in hand are surely this consumer's alone, so that it may record their results without looking.
+//! Decides which held messages no other consumer can hold, so that their results may be recorded without a check.
 //!
-//! The rule is the ledger's: what the leader handed over that wrote the recall, and from above it, nobody else has, as
-//! long as Redis is still the one that was told (see `ledger/commit.rs`). Pure; owned by the committer. Beside the rule
-//! stands what the recall can't know:
+//! The rule is the ledger's: a message above the recall's id, delivered by the leader that wrote the recall, is held by
+//! no other consumer, unless Redis was restarted (see `ledger/commit.rs`). Pure; owned by the committer. There are
+//! three further conditions, for facts that the recall does not contain:
 //!
-//! - Whoever hands messages over may be a stranger who makes up their ids. A connection is *proven* once the script has
-//!   found a message that came over it pending, and only what came over a proven one is recorded without looking. The
-//!   proof is void once a message turns out not to have been pending and nothing explains it.
-//! - A message that was delivered before may have its count in Redis, which has to be cleared: the script does.
-//! - When the connection to Redis was lost, it is not known what became of the last batch: all that was received until
-//!   then goes through the script.
+//! - The sender may be an impostor that invents message ids. A connection is *proven* once the script has found one of
+//!   its messages pending, and only messages from a proven connection are recorded without a check. The proof is lost
+//!   when a message turns out not to have been pending and there is no explanation.
+//! - A message that was delivered before may have a delivery count in Redis, which only the script clears.
+//! - When the connection to Redis is lost, it is unknown whether the last batch was recorded. So all messages received
+//!   until then go through the script.
 
 use std::collections::BTreeSet;
 
@@ -17,17 +17,18 @@ use super::peer::LinkId;
 use crate::base::id::{Epoch, MessageId};
 use crate::ledger::Recall;
 
-/// The most proven connections that are remembered: more than there can be, results of some that have ended included.
+/// The most proven connections that are remembered: more than can be open, because results of closed ones may still
+/// wait.
 const MAX_PROVEN: usize = 128;
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
-    /// The run id of the server that the present connection is to; `None` if it does not tell.
+    /// The run id of the connected server; `None` if the server does not give it.
     server: Option<String>,
     /// Whether there was a connection before.
     connected: bool,
-    /// Messages up to here are not alone.
+    /// Messages up to this id are checked.
     floor: MessageId,
     /// The connections whose messages were found pending.
     proven: BTreeSet<LinkId>,
@@ -42,28 +43,29 @@ impl Trust {
         self.server = server;
     }
 
-    /// A message that came over this connection was pending. Says whether that is news.
+    /// A message from this connection was pending. Returns whether the connection was not proven before.
     pub(super) fn prove(&mut self, link: LinkId) -> bool {
         let news = self.proven.insert(link);
         if self.proven.len() > MAX_PROVEN {
-            // The oldest: their numbers rise.
+            // The oldest, since numbers rise.
             self.proven.pop_first();
         }
         news
     }
 
-    /// One was not, and should have been. Says whether that is news.
+    /// A message from this connection should have been pending and was not. Returns whether the connection was proven
+    /// before.
     pub(super) fn doubt(&mut self, link: LinkId) -> bool {
         self.proven.remove(&link)
     }
 
-    /// Whether a message that came over this connection was pending, and none since that should have been was not.
+    /// Whether this connection is proven.
     pub(super) fn is_proven(&self, link: LinkId) -> bool {
         self.proven.contains(&link)
     }
 
-    /// Whether a message that a leader of `epoch` handed over on `link`, as delivery number so and so, is this
-    /// consumer's alone.
+    /// Whether no other consumer can hold this message, which the leader of `epoch` delivered on `link` as delivery
+    /// `number`.
     pub(super) fn is_alone(&self, recall: &Recall, id: MessageId, number: u16, epoch: Epoch, link: LinkId) -> bool {
         number == 1
             && self.proven.contains(&link)
@@ -86,23 +88,23 @@ mod tests {
         trust
     }
 
-    /// Message `id`, while the leader of epoch 2 has recalled up to 10 at server `a`.
+    /// Asks about message `id`; the recall was written by the leader of epoch 2 at server `a`, with the id 10.
     fn alone(trust: &Trust, id: u64, number: u16, epoch: u64) -> bool {
         let recall = Recall { epoch: Epoch(2), server: "a".to_owned(), up_to: MessageId(10) };
         trust.is_alone(&recall, MessageId(id), number, Epoch(epoch), LINK)
     }
 
     #[test]
-    fn first_deliveries_by_the_leader_that_vouches_are_alone() {
+    fn first_deliveries_by_the_leader_that_wrote_the_recall_are_alone() {
         let trust = trust(Some("a"));
         assert!(alone(&trust, 11, 1, 2) && !alone(&trust, 10, 1, 2));
         assert!(!alone(&trust, 11, 2, 2), "it was delivered before");
-        assert!(!alone(&trust, 11, 1, 1), "an earlier leader handed it over");
+        assert!(!alone(&trust, 11, 1, 1), "an earlier leader delivered it");
         assert!(!alone(&trust, 11, 1, 3), "this leader keeps no recall");
     }
 
     #[test]
-    fn another_start_of_redis_has_been_told_nothing() {
+    fn after_a_restart_of_redis_nothing_is_alone() {
         assert!(!alone(&trust(Some("b")), 11, 1, 2));
         assert!(!alone(&trust(None), 11, 1, 2));
     }
@@ -113,6 +115,7 @@ mod tests {
         trust.connected(Some("a".to_owned()), MessageId(20));
         assert!(!alone(&trust, 20, 1, 2) && alone(&trust, 21, 1, 2));
     }
+
     #[test]
     fn only_what_came_over_a_proven_connection_is_alone() {
         let mut trust = trust(Some("a"));

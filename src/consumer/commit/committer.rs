@@ -1,4 +1,4 @@
-//! The committer's thread, as its owner sees it.
+//! Starts and stops the committer's thread.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -13,9 +13,9 @@ use crate::consumer::desk::Desk;
 use crate::consumer::error::{Error, Result};
 use crate::ledger::Ledger;
 
-/// The committer's thread. It ends when the last sender of commits is gone, or when told to give up.
+/// The committer's thread. It ends when the last sender of commits is dropped, or when it is asked to give up.
 pub(in crate::consumer) struct Committer {
-    /// Dropped: give up what Redis does not take.
+    /// Dropped: give up results that Redis does not store.
     patience: Sender<()>,
     ended: Receiver<()>,
     thread: JoinHandle<()>,
@@ -51,9 +51,9 @@ impl Committer {
         &self.ended
     }
 
-    /// Lets it finish what it has; after `limit` it gives up. Says whether it could be joined.
+    /// Lets it finish its results; after `limit` it gives up. Returns whether it could be joined.
     pub(in crate::consumer) fn join(self, limit: Duration) -> bool {
-        // Nothing is ever sent: this waits for the sender to go.
+        // Nothing is ever sent: this waits until the sender is dropped.
         let _ = self.ended.recv_timeout(limit);
         drop(self.patience);
         let ended = self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
@@ -73,8 +73,8 @@ mod tests {
     use crate::ledger::{Command, Commit, Payload};
 
     #[test]
-    fn it_gives_up_although_somebody_may_yet_send_something() {
-        // As when a handler hangs: its thread keeps its sender for ever.
+    fn it_gives_up_although_a_sender_is_left() {
+        // As when a handler hangs: its thread keeps its sender forever.
         let (stuck, commits) = bounded(1);
         let port = crate::lab::ports::free_port().expect("a free port");
         let server = crate::ledger::Server::parse(&format!("redis://127.0.0.1:{port}")).expect("a URL");
@@ -86,10 +86,9 @@ mod tests {
         drop(stuck);
     }
 
-    /// A stream that is full in the middle of a batch: what was recorded before is no longer pending when it is tried
-    /// again.
+    /// The stream is full in the middle of a batch: results recorded before are no longer pending in the next attempt.
     #[test]
-    fn what_was_recorded_before_a_refusal_is_nothing_to_wonder_at() {
+    fn what_was_recorded_before_a_refusal_is_not_counted_as_missing() {
         let redis = crate::lab::RedisServer::start(crate::lab::RedisOptions::default()).expect("a private Redis");
         let mut admin = crate::ledger::Connection::new(redis.server(), REPLY_TIMEOUT);
         let mut run = |words: &[&str]| admin.query("testing", Command::of(words)).expect("redis answers");

@@ -1,10 +1,10 @@
-//! The committer: records outcomes in Redis, many at a time, and then has them acknowledged.
+//! The committer: records outcomes in Redis, many at a time, and then acknowledges them.
 //!
-//! One thread with one connection. A batch is what has come in while the one before was recorded. What is surely this
-//! consumer's alone goes in a transaction, everything else through a script, which looks; so does what a transaction
-//! left undone. When Redis does not answer, the script is tried again for ever: repeating it is harmless, since what
-//! was recorded is no longer pending. Nothing is acknowledged before Redis has said that it is recorded, by us or by
-//! somebody else.
+//! One thread with one connection. A batch contains the outcomes that arrived while the previous batch was recorded.
+//! Messages that no other consumer can hold are recorded in a transaction; all others by a script, which checks that
+//! they are still pending. The script also records what a transaction left undone. While Redis does not answer, the
+//! script is retried until the consumer stops: repeating it is harmless, because a recorded message is no longer
+//! pending. Nothing is acknowledged before Redis has confirmed that it is recorded, by this consumer or by another one.
 //!
 //! Limitation: one batch at a time, so the rate is limited by Redis's round trip and
 //! [`MAX_BATCH_MESSAGES`](crate::ledger::MAX_BATCH_MESSAGES).

@@ -1,40 +1,39 @@
-//! Counts messages that were not pending any more although they were delivered for the first time, and says so now and
-//! then.
+//! Counts first deliveries that were no longer pending when recorded, for a log line now and then.
 //!
-//! One such message is nothing: somebody else was first. Many mean that this consumer looks into another Redis than the
-//! one that its dispatchers keep messages in, or that somebody has removed the messages. Owned by the committer, which
-//! has one for what the script found and one for what was recorded without looking.
+//! One such message is harmless: another consumer recorded it first. Many mean that this consumer uses a different
+//! Redis than its dispatchers, or that the messages were removed by other means. The committer owns two of these
+//! counts: one for messages that the script found missing, one for messages recorded without a check.
 //!
-//! Guarantees: the first is told at once, all later ones in sum, at most one line in [`SAY_EVERY`]. Limitation: what
-//! was not told yet when the consumer stops is told by the counter alone.
+//! Guarantees: the first is logged at once, later ones as a count, at most one line per [`LOG_EVERY`]. Limitation:
+//! messages not logged when the consumer stops are only in the metric.
 
 use std::time::{Duration, Instant};
 
 use crate::base::id::MessageId;
 
-/// How often it is said.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+/// How often it is logged at most.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct NotPending {
-    /// What was not said yet: how many, and one of them.
-    unsaid: Option<(usize, MessageId)>,
-    said: Option<Instant>,
+    /// The messages not logged yet: how many, and one of them.
+    unlogged: Option<(usize, MessageId)>,
+    logged: Option<Instant>,
 }
 
 impl NotPending {
-    /// There are so many more, and this is one of them.
+    /// Adds `count` messages, of which `example` is one.
     pub(super) fn add(&mut self, count: usize, example: MessageId) {
-        let (before, example) = self.unsaid.unwrap_or((0, example));
-        self.unsaid = Some((before + count, example));
+        let (before, example) = self.unlogged.unwrap_or((0, example));
+        self.unlogged = Some((before + count, example));
     }
 
-    /// How many to tell of now, and one of them.
+    /// How many messages to log now, and one of them.
     pub(super) fn due(&mut self, now: Instant) -> Option<(usize, MessageId)> {
-        let is_time = self.said.is_none_or(|said| now.saturating_duration_since(said) >= SAY_EVERY);
-        let due = self.unsaid.take_if(|_| is_time)?;
-        self.said = Some(now);
+        let is_time = self.logged.is_none_or(|logged| now.saturating_duration_since(logged) >= LOG_EVERY);
+        let due = self.unlogged.take_if(|_| is_time)?;
+        self.logged = Some(now);
         Some(due)
     }
 }
@@ -44,15 +43,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_told_at_once_and_the_others_in_sum() {
-        let (mut told, began) = (NotPending::default(), Instant::now());
-        assert_eq!(told.due(began), None);
-        told.add(1, MessageId(7));
-        assert_eq!(told.due(began), Some((1, MessageId(7))));
-        told.add(2, MessageId(8));
-        told.add(1, MessageId(10));
-        assert_eq!(told.due(began + SAY_EVERY / 2), None);
-        assert_eq!(told.due(began + SAY_EVERY), Some((3, MessageId(8))));
-        assert_eq!(told.due(began + 2 * SAY_EVERY), None);
+    fn the_first_is_logged_at_once_and_the_others_as_a_count() {
+        let (mut count, began) = (NotPending::default(), Instant::now());
+        assert_eq!(count.due(began), None);
+        count.add(1, MessageId(7));
+        assert_eq!(count.due(began), Some((1, MessageId(7))));
+        count.add(2, MessageId(8));
+        count.add(1, MessageId(10));
+        assert_eq!(count.due(began + LOG_EVERY / 2), None);
+        assert_eq!(count.due(began + LOG_EVERY), Some((3, MessageId(8))));
+        assert_eq!(count.due(began + 2 * LOG_EVERY), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The committer's loop: what is recorded next, and what to do while Redis does not answer.
+//! The committer's loop: what to record next, and what to do while Redis does not answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,10 +20,10 @@ use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES
 
 /// How long Redis may take to answer.
 pub(in crate::consumer) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
-/// With nothing to record, how often Redis is asked whether it is there.
+/// With nothing to record, how often Redis is pinged.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
-/// How long a turn takes at most, with an open connection: it may wait for a reply, and pause.
-const TURN_WITHIN: Duration = Duration::from_secs(10);
+/// How long one iteration takes at most, with an open connection: it may wait for a reply, and pause.
+const ITERATION_WITHIN: Duration = Duration::from_secs(10);
 /// The pause before the first new attempt; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between attempts.
@@ -31,10 +31,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often the log says that Redis is still in trouble.
 const REMIND: Duration = Duration::from_secs(10);
 
-/// A result on its way to Redis, with its share of the memory that there is for such.
+/// A result that waits to be recorded, with its share of the memory budget.
 pub(in crate::consumer) struct Finished {
     pub(in crate::consumer) commit: Commit,
-    /// The message, to put it back if need be.
+    /// The message, to put it back if necessary.
     pub(in crate::consumer) payload: Payload,
     /// The number of its delivery, and the epoch and the connection of the leader that it came from.
     pub(in crate::consumer) number: u16,
@@ -50,49 +50,49 @@ pub(super) struct Recorder {
     pub(super) commits: Receiver<Finished>,
     /// Disconnected: give up.
     pub(super) impatience: Receiver<()>,
-    /// What did not fit into the last batch any more.
+    /// The result that did not fit into the last batch.
     pub(super) carried: Option<Finished>,
     pub(super) trust: Trust,
     pub(super) watch: Watch,
-    /// Messages of the present batch whose results can't be recorded.
+    /// Messages of the current batch whose results can't be recorded.
     pub(super) refused: Vec<MessageId>,
-    /// First deliveries of the present batch that were not pending, and the connections that they came over.
+    /// First deliveries of the current batch that were not pending, and their connections.
     pub(super) gone: Vec<(MessageId, LinkId)>,
-    /// Something of the present batch may have been recorded without our hearing of it.
+    /// A result of the current batch may have been recorded without a reply.
     pub(super) unsure: bool,
     pub(super) not_pending: NotPending,
-    /// The same of what transactions recorded.
+    /// The same for messages recorded in transactions.
     pub(super) breaches: NotPending,
-    /// To what the present batch has raised the recall, as far as that is known.
+    /// The id to which the current batch has raised the recall, as far as known.
     pub(super) raised: Option<MessageId>,
-    /// The highest id of a transaction of which it is not known whether it took place.
+    /// The highest id of a transaction whose outcome is unknown.
     pub(super) doubt: Option<MessageId>,
-    /// When Redis was first asked for something that it has not done yet.
+    /// When the oldest request that Redis has not done yet was first made.
     pub(super) asked: Instant,
     pub(super) trouble: Option<Trouble>,
     pub(super) server: ServerWatch,
-    /// Whether the server's settings are to be looked at: after trouble it may be another one.
+    /// Whether to check the server's settings: after trouble it may be a different server.
     pub(super) server_is_new: bool,
 }
 
-/// A time in which Redis does not do what it should.
+/// A period in which Redis fails.
 pub(super) struct Trouble {
     pub(super) since: Instant,
     pub(super) reminded: Instant,
     pub(super) attempts: u32,
 }
 
-/// How it stands with transactions.
+/// Whether transactions can be used.
 #[derive(Clone, Copy)]
 pub(super) enum Watch {
     /// The recall is not watched yet.
     None,
-    /// It was, or could not be, on this connection, last for the leader of this epoch.
+    /// On this connection a watch was tried, last for the leader of this epoch. It may have failed.
     Tried(u64, Epoch),
 }
 
-/// What there is to do.
-enum Next {
+/// What to do next.
+enum Step {
     /// Record these.
     Batch(Vec<Finished>),
     Check,
@@ -130,22 +130,22 @@ impl Recorder {
         }
     }
 
-    /// The loop turns.
+    /// Marks an iteration of the loop, for the check that it does not hang.
     pub(super) fn beat(&self) {
         // At first, and after trouble, a connection has to be opened.
         let settled = self.trouble.is_none() && self.desk.stats().redis_is_up();
-        self.desk.stats().committer.beat(if settled { TURN_WITHIN } else { OPEN_WITHIN });
+        self.desk.stats().committer.beat(if settled { ITERATION_WITHIN } else { OPEN_WITHIN });
     }
 
-    /// Records until there is nothing more to come: the thread's main loop.
+    /// The thread's main loop: records until all senders are dropped, or until it is asked to give up.
     pub(super) fn run(mut self) {
         self.beat();
         self.check();
         loop {
             self.beat();
             match self.next() {
-                Next::Batch(mut batch) => {
-                    // Ids that follow each other are removed together.
+                Step::Batch(mut batch) => {
+                    // Consecutive ids are removed together.
                     batch.sort_unstable_by_key(|finished| finished.commit.id);
                     if !self.record(&batch) {
                         return;
@@ -154,24 +154,24 @@ impl Recorder {
                     let recorded = batch.iter().map(|finished| finished.commit.id);
                     self.desk.ack(recorded.filter(|id| !refused.contains(id)));
                 }
-                Next::Check => self.check(),
-                Next::End => return,
+                Step::Check => self.check(),
+                Step::End => return,
             }
         }
     }
 
-    /// Waits for an outcome, and takes what else is there.
-    fn next(&mut self) -> Next {
+    /// Waits for an outcome, and adds the others that are ready.
+    fn next(&mut self) -> Step {
         let first = match self.carried.take() {
             Some(finished) => finished,
             None => select_biased! {
                 recv(self.commits) -> finished => match finished {
                     Ok(finished) => finished,
-                    Err(_) => return Next::End,
+                    Err(_) => return Step::End,
                 },
-                // A handler that hangs keeps its sender for ever: nothing more is waited for than what is here.
-                recv(self.impatience) -> _ => return Next::End,
-                default(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) => return Next::Check,
+                // A handler that hangs keeps its sender forever, so don't wait for more.
+                recv(self.impatience) -> _ => return Step::End,
+                default(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) => return Step::Check,
             },
         };
         let mut bytes = first.commit.bytes();
@@ -185,10 +185,10 @@ impl Recorder {
             }
             batch.push(finished);
         }
-        Next::Batch(batch)
+        Step::Batch(batch)
     }
 
-    /// Does something until it is done; `None` if it was given up.
+    /// Repeats an action until it succeeds; `None` if it was given up.
     pub(super) fn insist<T>(&mut self, waiting: usize, mut act: impl FnMut(&mut Recorder) -> Result<T>) -> Option<T> {
         loop {
             self.beat();
@@ -200,7 +200,7 @@ impl Recorder {
                 Err(error) => self.in_trouble(&error, waiting),
             }
             let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, Trouble::pause);
-            // Nothing is ever sent, so this is a pause that the order to give up cuts short.
+            // Nothing is ever sent, so this is a pause, which ends early if the committer is asked to give up.
             if self.impatience.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
                 let count = waiting + usize::from(self.carried.is_some()) + self.commits.len();
                 warn!("event=results-given-up count={count} reason=stopping");
@@ -209,23 +209,23 @@ impl Recorder {
         }
     }
 
-    /// Redis is asked for something.
-    pub(super) fn note_question(&mut self) {
+    /// Notes the time of a request to Redis.
+    pub(super) fn note_request(&mut self) {
         if self.trouble.is_none() {
             self.asked = Instant::now();
         }
     }
 
     fn check(&mut self) {
-        self.note_question();
+        self.note_request();
         match self.ledger.connection().query("asking whether it is there", Command::of(&["PING"])) {
             Ok(_) => self.all_is_well(),
             Err(error) => return self.in_trouble(&error, 0),
         }
-        self.say_not_pending();
-        // The question has ended the watch.
+        self.log_not_pending();
+        // The PING has ended the watch.
         self.watch_recall(&[]);
-        // Whatever comes of it is no trouble: were the connection broken, the next check would find it.
+        // A failure here is not counted as trouble: if the connection is broken, the next check finds it.
         if std::mem::take(&mut self.server_is_new) {
             match server_check::check(self.ledger.connection()) {
                 Ok(found) => self.server.note(found),
@@ -266,7 +266,7 @@ impl Recorder {
 impl Trouble {
     fn pause(&self) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.attempts.saturating_sub(1).min(16));
-        // Many consumers must not come back in step.
+        // Many consumers must not retry at the same moment.
         doubled.min(LONGEST_PAUSE).mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }

@@ -1,8 +1,8 @@
-//! How one batch is recorded: in a transaction what is surely this consumer's alone, by the script all else and what a
-//! transaction left undone.
+//! Records one batch: messages that no other consumer can hold in a transaction; all others, and what a transaction
+//! left undone, by the script.
 //!
-//! Nothing is ever recorded by two of them: the script looks whether a message is still pending, and a transaction is
-//! used only where it need not. What it rests on stands in `ledger/commit.rs`.
+//! No message is recorded twice: the script checks that the message is pending; a transaction is used only where no
+//! check is needed. The reasoning is in `ledger/commit.rs`.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
@@ -18,49 +18,48 @@ use crate::consumer::peer::LinkId;
 use crate::ledger::{Commit, Committed, Raise, Recorded, Split, Splitter, batches, parts};
 
 impl Recorder {
-    /// Records a batch, however long that takes; `false` if it was given up.
+    /// Records a batch, however long it takes; `false` if it was given up.
     pub(super) fn record(&mut self, batch: &[Finished]) -> bool {
         self.unsure = false;
-        self.note_question();
+        self.note_request();
         let (alone, mut others) = self.sort_out(batch);
-        // Without a connection it is not known what the recall says. Where it can't be watched over one, this user may
-        // not write it.
+        // Without a connection the recall is unknown. If there is a connection and the recall can't be watched, this
+        // user may not be allowed to write it.
         let recall = self.ledger.recall();
         let may_raise = recall.is_some() || self.ledger.connection_number().is_none();
         let before = recall.map(|recall| recall.up_to);
         self.raised = None;
         self.beat();
-        match self.record_alone(&alone) {
+        match self.record_in_transaction(&alone) {
             Some(recorded) => others.extend(recorded),
             None => return false,
         }
         if others.is_empty() {
             return true;
         }
-        // Whoever speaks there may not be the leader, and somebody else may have the message from the leader: he has to
-        // look, too.
+        // The sender on an unproven connection may not be the leader, and another consumer may hold the message from
+        // the leader. Raising the recall makes that consumer check, too.
         let (proven, unproven): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|finished| self.trust.is_proven(finished.link));
         let raise = if may_raise { Raise::Recorded } else { Raise::Nothing };
         for (others, raise) in [(unproven, raise), (proven, self.doubt.map_or(Raise::Nothing, Raise::To))] {
             for part in batches(&others, |finished| &finished.commit) {
-                if !self.record_looking(part, raise, &mut Splitter::default()) {
+                if !self.record_by_script(part, raise, &mut Splitter::default()) {
                     return false;
                 }
             }
         }
         self.doubt = None;
         self.beat();
-        // If that was a new connection: what is handed over from here on is above what it leaves in doubt.
+        // If that was a new connection, messages delivered from now on are above those that it leaves in doubt.
         self.watch_recall(batch);
         self.count_not_pending(before);
         true
     }
 
-    /// Records results by the script, which looks; in halves where they can't be carried together. `false` if it was
-    /// given up. A result that can't be carried at all fails its message for good: another attempt would bring the
-    /// same.
-    fn record_looking(&mut self, part: &[&Finished], raise: Raise, splitter: &mut Splitter) -> bool {
+    /// Records results by the script; in halves if they are too large together. `false` if it was given up. A result
+    /// that is too large alone rejects its message, because another attempt would fail in the same way.
+    fn record_by_script(&mut self, part: &[&Finished], raise: Raise, splitter: &mut Splitter) -> bool {
         splitter.begin(part.len());
         let mut raise = raise;
         let outcome = self.insist(part.len(), |recorder| {
@@ -68,11 +67,11 @@ impl Recorder {
             match recorder.ledger.commit(None, recorder.result_maxlen, raise, commits) {
                 Ok(committed) => Ok(Ok(committed)),
                 Err(error) => {
-                    // Without a reply it may have taken place, and what stood before a refused result is recorded.
+                    // Without a reply it may have been executed, and the results before a refused one are recorded.
                     recorder.unsure |= !error.is_unsent();
                     recorder.beat();
                     if raise == Raise::Recorded && error.refusal() == Some(Refusal::Right) {
-                        // It may be the recall that this user may not write.
+                        // Perhaps this user may not write the recall.
                         raise = Raise::Nothing;
                     }
                     match splitter.judge(&error, part.len(), || recorder.ledger.is_answered()) {
@@ -96,7 +95,7 @@ impl Recorder {
             }
             Some(Err((Split::Halve, _))) => {
                 let (first, second) = part.split_at(part.len() / 2);
-                self.record_looking(first, raise, splitter) && self.record_looking(second, raise, splitter)
+                self.record_by_script(first, raise, splitter) && self.record_by_script(second, raise, splitter)
             }
             Some(Err((_, error))) => {
                 for finished in part {
@@ -114,7 +113,7 @@ impl Recorder {
         let gone: HashSet<MessageId> = committed.gone.iter().copied().collect();
         let missing = part.iter().filter(|finished| finished.number == 1 && gone.contains(&finished.commit.id));
         let missing: Vec<_> = missing.map(|finished| (finished.commit.id, finished.link)).collect();
-        // One message that was pending proves nothing where others were made up.
+        // A pending message proves nothing if others from the same connection were not pending.
         let honest = part.iter().filter(|finished| !gone.contains(&finished.commit.id)).map(|finished| finished.link);
         let honest: BTreeSet<LinkId> = honest.filter(|link| missing.iter().all(|(_, other)| other != link)).collect();
         for link in honest {
@@ -129,16 +128,16 @@ impl Recorder {
         stats.dropped.add(part.len() - committed.recorded.min(part.len()));
     }
 
-    /// Counts first deliveries that were not pending, where nothing explains it: not what this consumer may have
-    /// recorded itself, in a step whose reply got lost, and not what more than one consumer may have in hand, as the
-    /// recall tells.
+    /// Counts first deliveries that were not pending without an explanation. There are two explanations: this consumer
+    /// may have recorded the message itself, in a step whose reply was lost; or, as the recall shows, other consumers
+    /// may hold the message too.
     fn count_not_pending(&mut self, before: Option<MessageId>) {
         let mut gone = std::mem::take(&mut self.gone);
         if self.unsure {
             return;
         }
         let now = self.ledger.recall().map(|recall| recall.up_to);
-        // What this step has raised it to explains nothing.
+        // If this step itself raised the recall, the new value explains nothing.
         let explained = if now == self.raised { before.or(now) } else { now };
         if let Some(up_to) = explained {
             gone.retain(|(id, _)| *id > up_to);
@@ -148,17 +147,17 @@ impl Recorder {
             self.not_pending.add(gone.len(), *example);
             gone.iter().for_each(|(_, link)| self.doubt(*link));
         }
-        self.say_not_pending();
+        self.log_not_pending();
     }
 
-    /// What comes over this connection is looked up until one of its messages is found pending.
+    /// Messages from this connection are checked until one is found pending.
     fn doubt(&mut self, link: LinkId) {
         if self.trust.doubt(link) {
             self.desk.doubt(link);
         }
     }
 
-    pub(super) fn say_not_pending(&mut self) {
+    pub(super) fn log_not_pending(&mut self) {
         let now = Instant::now();
         if let Some((count, example)) = self.not_pending.due(now) {
             warn!(
@@ -177,13 +176,13 @@ impl Recorder {
         }
     }
 
-    /// What of a batch is this consumer's alone, and all others.
+    /// Splits a batch into messages that no other consumer can hold, and all others.
     fn sort_out<'a>(&mut self, batch: &'a [Finished]) -> (Vec<&'a Finished>, Vec<&'a Finished>) {
         self.watch_recall(batch);
         let Some(recall) = self.ledger.recall() else {
             return (Vec::new(), batch.iter().collect());
         };
-        // Two runs of one handler, the first of which had been given up, may end at the same time.
+        // A message may be in the batch twice: from a run that was given up, and from a later one.
         let (mut alone, mut others) = (Vec::with_capacity(batch.len()), Vec::new());
         let mut last = None;
         for finished in batch {
@@ -195,20 +194,20 @@ impl Recorder {
         (alone, others)
     }
 
-    /// Records what is this consumer's alone, if nothing has changed. Gives what is left to do; `None` if it was given
-    /// up.
-    fn record_alone<'a>(&mut self, alone: &[&'a Finished]) -> Option<Vec<&'a Finished>> {
+    /// Records messages that no other consumer can hold, unless the recall has changed. Returns those left for the
+    /// script; `None` if it was given up.
+    fn record_in_transaction<'a>(&mut self, alone: &[&'a Finished]) -> Option<Vec<&'a Finished>> {
         if alone.is_empty() {
             return Some(Vec::new());
         }
         let commits: Vec<&Commit> = alone.iter().map(|finished| &finished.commit).collect();
         let Recorded { removed, unstored } = match self.ledger.commit_sole(self.result_maxlen, &commits) {
             Ok(Some(recorded)) => recorded,
-            // The recall has moved: the script looks.
+            // The recall was written: the script has to check.
             Ok(None) => return Some(alone.to_vec()),
             Err(error) => {
                 if self.ledger.connection_number().is_none() {
-                    // It may yet take place.
+                    // It may still be executed.
                     self.doubt = commits.last().map(|commit| commit.id);
                     self.unsure = true;
                 }
@@ -251,31 +250,30 @@ impl Recorder {
         Some(left)
     }
 
-    /// A transaction did not remove what it should have. Which of its messages that was it does not say, so all
-    /// connections are in doubt that they came over.
+    /// A transaction did not remove exactly its batch. It does not say which message caused this, so all connections of
+    /// the batch lose their proof.
     fn note_breach(&mut self, alone: &[&Finished], removed: usize) {
         let stats = self.desk.stats();
         stats.breaches.add(1);
         stats.not_pending.add(alone.len().saturating_sub(removed));
         self.breaches.add(alone.len().abs_diff(removed), alone[0].commit.id);
         alone.iter().for_each(|finished| self.doubt(finished.link));
-        self.say_not_pending();
+        self.log_not_pending();
     }
 
-    /// Watches the recall, if it was not watched on the present connection since the leader took over that the batch
-    /// came from. What comes of it is no trouble: all goes through the script then, and that finds out what Redis
-    /// lacks.
+    /// Watches the recall, unless this connection already watches it for the leader of the batch. A failure is not
+    /// counted as trouble: everything then goes through the script, which reports what is wrong with Redis.
     pub(super) fn watch_recall(&mut self, batch: &[Finished]) {
         let Some(connection) = self.ledger.connection_number() else { return };
-        // A leader writes its recall before anybody hears of it.
+        // A leader writes its recall before it sends LEAD to any consumer.
         let epoch = batch.iter().map(|finished| finished.epoch).max().unwrap_or_default();
         let known = match self.watch {
-            // Anything else that was said on the connection ends the watch.
+            // Any other command on the connection ends the watch.
             Watch::Tried(at, of) if at == connection && of >= epoch && self.ledger.recall().is_some() => return,
             Watch::Tried(at, _) => at == connection,
             Watch::None => false,
         };
-        // What is known of the server before must not be taken for this one, whatever comes next.
+        // What is known about the previous server must not be applied to this one, even if the next step fails.
         if !known {
             match self.ledger.run_id() {
                 Ok(server) => self.trust.connected(server, self.desk.highest_id()),

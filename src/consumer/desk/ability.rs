@@ -1,8 +1,8 @@
-//! Whether a consumer can work: begin on what it is handed, and record what comes of it.
+//! Whether a consumer can work: begin on the messages it receives, and record their results.
 //!
-//! Pure; a part of the desk's state. It is *unable* while every handler thread is on a run that was given up, and while
-//! Redis has taken nothing from the committer for a time. Guarantee: each begin and each end is told once. It needs the
-//! whole time of trouble again before it is unable for Redis again, so a Redis that stutters makes it no more often.
+//! Pure; a part of the desk's state. It is *unable* while every handler thread runs a handler that was given up, or
+//! once Redis has stored nothing for a time. Guarantee: each change is returned once, so it is logged once. After
+//! recovery the full trouble time must pass again, so a flapping Redis doesn't make the consumer flap.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Ability {
     redis_limit: Duration,
-    /// While Redis does not take what the committer offers: when it last took something.
+    /// While Redis does not answer the committer: since when.
     silent_since: Option<Instant>,
     unable: Option<(Unable, Instant)>,
 }
@@ -21,7 +21,7 @@ pub(super) struct Ability {
 pub(super) enum Unable {
     /// No handler thread is left.
     Handlers,
-    /// Redis takes no results.
+    /// Redis does not store results.
     Redis,
 }
 
@@ -37,14 +37,14 @@ impl fmt::Display for Unable {
 /// What has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// From now on it is unable.
+    /// It has become unable.
     Begun(Unable),
     /// It is able again, after so long.
     Ended(Unable, Duration),
 }
 
 impl Ability {
-    /// Able. Redis may take nothing for `redis_limit`.
+    /// Begins able. Redis may fail for `redis_limit`.
     pub(super) fn new(redis_limit: Duration) -> Ability {
         Ability { redis_limit, silent_since: None, unable: None }
     }
@@ -53,24 +53,24 @@ impl Ability {
         self.unable.is_some()
     }
 
-    /// Redis did not take something; `since` is when it last did.
+    /// A request to Redis failed; `since` is when it was first made.
     pub(super) fn redis_fails(&mut self, since: Instant) {
         self.silent_since.get_or_insert(since);
     }
 
-    /// Redis takes what the committer offers.
+    /// Redis answers the committer again.
     pub(super) fn redis_answers(&mut self) {
         self.silent_since = None;
     }
 
-    /// Redis has answered somebody else: the committer is about to find that out, and gets its time anew.
+    /// Redis has answered another thread. The committer will soon notice, so its time begins again.
     pub(super) fn redis_was_heard(&mut self, now: Instant) {
         if let Some(since) = &mut self.silent_since {
             *since = now;
         }
     }
 
-    /// Whether it is able now. Says what has changed.
+    /// Decides whether it is able now, and returns a change.
     pub(super) fn judge(&mut self, is_stuck: bool, now: Instant) -> Option<Change> {
         let silent = self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= self.redis_limit);
         let reason = match (is_stuck, silent) {

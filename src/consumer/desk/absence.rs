@@ -1,8 +1,10 @@
-//! What the desk does while the consumer can't work: it takes nothing, and hands back what no handler has begun.
+//! What the desk does while the consumer can't work: it accepts no messages, and returns those that no handler has
+//! begun.
 //!
-//! The protocol has no word for "I can work again": the connection is closed, the dispatcher makes it anew within a
-//! second, and READY asks for the full prefetch. What is still in hand at the end of a connection that was told DRAIN
-//! goes to others at once, so the end of it is waited for, at most for [`RETURN_LIMIT`].
+//! The protocol has no frame for "I can work again". So the consumer closes the connection, the dispatcher reconnects
+//! within a second, and READY asks for the full prefetch. When a connection closes after a DRAIN, the dispatcher
+//! delivers the messages still held to other consumers at once. So the consumer finishes its messages before it closes,
+//! for at most [`RETURN_LIMIT`].
 
 use std::time::{Duration, Instant};
 
@@ -15,33 +17,33 @@ use crate::base::text::Quoted;
 use crate::ledger::Payload;
 use crate::wire::{Frame, NackDelay};
 
-/// How long a consumer that can work again waits for what it has in hand before it asks for more. Longer work may then
-/// be done by others as well; without a limit one handler that never returns would keep all others idle.
+/// How long a consumer that can work again finishes held messages before it asks for more. Messages that take longer
+/// may then be processed by others as well. Without a limit, one handler that never returns would keep all others idle.
 const RETURN_LIMIT: Duration = Duration::from_secs(10);
 /// The reason of a NACK for a message that no handler has begun: the dispatcher counts no delivery. No failure has it.
 pub(super) const NOT_BEGUN: &str = "";
 
 impl Desk {
-    /// Looks what has changed with time.
-    pub(in crate::consumer) fn look(&self, now: Instant) {
-        self.look_at(&mut self.state.lock(), now);
+    /// Checks what has changed with time.
+    pub(in crate::consumer) fn check(&self, now: Instant) {
+        self.check_locked(&mut self.state.lock(), now);
     }
 
-    /// Redis did not take something from the committer; `since` is when it last did.
+    /// A request of the committer to Redis failed; `since` is when it was first made.
     pub(in crate::consumer) fn redis_fails(&self, since: Instant, now: Instant) {
         let mut state = self.state.lock();
         state.ability.redis_fails(since);
         self.judge(&mut state, now);
     }
 
-    /// Redis takes what the committer offers, again.
+    /// Redis answers the committer again.
     pub(in crate::consumer) fn redis_answers(&self, now: Instant) {
         let mut state = self.state.lock();
         state.ability.redis_answers();
         self.judge(&mut state, now);
     }
 
-    pub(super) fn look_at(&self, state: &mut DeskState, now: Instant) {
+    pub(super) fn check_locked(&self, state: &mut DeskState, now: Instant) {
         self.give_up_the_slow(state, now);
         self.judge(state, now);
         self.after_a_change(state);
@@ -49,16 +51,16 @@ impl Desk {
 
     pub(super) fn give_up_the_slow(&self, state: &mut DeskState, now: Instant) {
         if let Some(timeout) = self.terms.handler_timeout {
-            self.stats.timed_out.add(state.hand.give_up(timeout, now));
+            self.stats.timed_out.add(state.held.give_up(timeout, now));
         }
     }
 
-    /// Looks whether the consumer can work, and acts on it.
+    /// Checks whether the consumer can work, and acts on it.
     pub(super) fn judge(&self, state: &mut DeskState, now: Instant) {
-        match state.ability.judge(state.hand.is_stuck(), now) {
+        match state.ability.judge(state.held.is_stuck(), now) {
             Some(Change::Begun(reason)) => {
                 self.stats.set_unable(Some(reason.to_string()));
-                let held = state.hand.len();
+                let held = state.held.len();
                 warn!(
                     "event=unable held={held} reason={} note=\"accepts no messages, and returns those that no handler \
                      has begun\"",
@@ -73,19 +75,19 @@ impl Desk {
             None => {}
         }
         if state.ability.is_unable() {
-            self.hand_back(state);
-        } else if state.hand.places() == 0
+            self.return_queued(state);
+        } else if state.held.places() == 0
             || state.able_since.is_some_and(|since| now.saturating_duration_since(since) >= RETURN_LIMIT)
         {
             self.dismiss(state);
         }
     }
 
-    /// Hands back what no handler has begun, if anybody is there to take it.
-    fn hand_back(&self, state: &mut DeskState) {
+    /// Returns the messages that no handler has begun, if a dispatcher is connected.
+    fn return_queued(&self, state: &mut DeskState) {
         let Some(ruler) = &mut state.ruler else { return };
-        ruler.tell_drain();
-        let queued = state.hand.take_queued();
+        ruler.send_drain();
+        let queued = state.held.take_queued();
         queued.iter().for_each(|id| ruler.outbox.put(&not_begun(*id)));
         if !queued.is_empty() {
             self.stats.handed_back.add(queued.len());
@@ -93,11 +95,11 @@ impl Desk {
         }
     }
 
-    /// Closes the ruling connection if it was told DRAIN by a consumer that can work again.
+    /// Closes the ruling connection if DRAIN was sent on it and the consumer can work again.
     pub(super) fn dismiss(&self, state: &mut DeskState) {
         if !state.draining
             && !state.ability.is_unable()
-            && let Some(ruler) = state.ruler.take_if(|ruler| ruler.told)
+            && let Some(ruler) = state.ruler.take_if(|ruler| ruler.sent_drain)
         {
             ruler.outbox.close(None);
             state.dismissed = Some(ruler.link);
@@ -105,12 +107,13 @@ impl Desk {
         }
     }
 
-    /// Messages that were sent before our DRAIN was read. A consumer that stops leaves them unanswered: they go back,
-    /// unused, when the connection closes. One that can't work keeps its connection, perhaps for long.
-    pub(super) fn pass_back(&self, state: &mut DeskState, messages: Vec<(MessageId, u16, Payload)>) {
+    /// Returns messages that were sent before our DRAIN was read. A stopping consumer leaves them unanswered: the
+    /// dispatcher takes them back when the connection closes. A consumer that can't work returns them at once, because
+    /// it may keep its connection for long.
+    pub(super) fn return_late(&self, state: &mut DeskState, messages: Vec<(MessageId, u16, Payload)>) {
         let Some(ruler) = state.ruler.as_ref().filter(|_| !state.draining) else { return };
         for (id, ..) in messages {
-            if !state.hand.has(id) {
+            if !state.held.has(id) {
                 ruler.outbox.put(&not_begun(id));
                 self.stats.handed_back.add(1);
             }

@@ -1,14 +1,15 @@
-//! Which of several connections rules: what is asked before LEAD is obeyed, and what becomes of who is replaced.
+//! Which of several connections rules: what is checked before LEAD is obeyed, and what happens to the replaced
+//! connection.
 //!
-//! A higher epoch that Redis has confirmed replaces any other connection. Of one epoch there is one leader, so a second
-//! connection is either the same leader, whose first one is dead, or somebody else. It replaces the first, unless that
-//! one is *proven*, which means that a message it handed over was found pending, and *lives*, which means that it
-//! answers a ping. Otherwise whoever learns the epoch could take a leader's place again and again.
+//! A higher epoch that Redis has confirmed replaces any other connection. An epoch has one leader, so a second
+//! connection comes from the same leader, whose first connection is dead, or from an impostor. The newer one wins
+//! unless the older one is *proven* (a message it delivered was pending) and *alive* (it answers a ping). Otherwise an
+//! impostor that learns the epoch could replace the leader again and again.
 //!
-//! Nobody waits for the pong under the desk's lock: the newcomer's thread asks for the [rival](Desk::rival), waits, and
-//! notes its [silence](Desk::note_silence). Who was found silent once is not proven again.
+//! No thread waits for the pong under the desk's lock: the new connection's thread asks for the [rival](Desk::rival),
+//! waits, and notes its [silence](Desk::note_silence). A connection that was silent once can't become proven again.
 //!
-//! Limitation: a ruler whose socket is not read because too many bytes are in hand counts as silent.
+//! Limitation: a ruler whose socket is not read because the consumer holds too many bytes counts as silent.
 
 use std::sync::Arc;
 
@@ -31,12 +32,12 @@ pub(in crate::consumer) enum Claim {
 }
 
 impl Desk {
-    /// What LEAD claims. Anything but a known epoch has to be looked up before [`lead`](Desk::lead) is called.
+    /// What LEAD claims. An epoch that is not known has to be looked up before [`lead`](Desk::lead) is called.
     pub(in crate::consumer) fn claim(&self, epoch: Epoch, group: &str) -> Result<Claim, Refusal> {
         let state = self.state.lock();
         self.check_group(group)?;
         Ok(match state.epoch {
-            // Before the first leader there is no epoch, not the epoch 0.
+            // The default means that there was no leader yet, not an epoch 0.
             seen if epoch > seen || seen == Epoch::default() => Claim::Higher,
             seen if epoch < seen => Claim::Lower(seen),
             _ => Claim::Known,
@@ -59,19 +60,19 @@ impl Desk {
         Ok(())
     }
 
-    /// The connection that rules, if it may keep another one of this epoch out by living.
+    /// The connection that rules, if it keeps its place against another one of this epoch by being alive.
     pub(in crate::consumer) fn rival(&self, epoch: Epoch) -> Option<(LinkId, Arc<Outbox>)> {
         let state = self.state.lock();
         let ruler = state.ruler.as_ref().filter(|ruler| epoch == state.epoch && ruler.standing == Standing::Proven)?;
         Some((ruler.link, ruler.outbox.clone()))
     }
 
-    /// A message that this connection handed over was pending: whoever speaks there knows what is in Redis.
+    /// A message that this connection delivered was pending: its sender knows what is in Redis.
     pub(in crate::consumer) fn prove(&self, link: LinkId) {
         self.note_standing(link, |standing| standing == Standing::New, Standing::Proven);
     }
 
-    /// A message that this connection handed over was not pending, and nothing explains it.
+    /// A message that this connection delivered was not pending, and there is no explanation.
     pub(in crate::consumer) fn doubt(&self, link: LinkId) {
         self.note_standing(link, |standing| standing == Standing::Proven, Standing::New);
     }
@@ -93,7 +94,7 @@ impl Desk {
         self.state.lock().ruler.as_ref().map(|ruler| ruler.link)
     }
 
-    /// Tells a connection that it was replaced, and closes it: it can do nothing any more but cost memory and a place.
+    /// Tells a connection that it was replaced, and closes it: it would only cost memory and a place.
     pub(super) fn close_replaced(&self, state: &DeskState, replaced: &Ruler) {
         if let Err(Refusal { code, text }) = state.check_rule(replaced.link)
             && replaced.outbox.close(Some(&Frame::Error { code, text: &text }))
@@ -104,7 +105,7 @@ impl Desk {
 }
 
 impl DeskState {
-    /// Refuses an epoch whose leader is here already.
+    /// Refuses an epoch whose proven leader is connected already.
     pub(super) fn check_rival(&self, epoch: Epoch) -> Result<(), Refusal> {
         match &self.ruler {
             Some(ruler) if epoch == self.epoch && ruler.standing == Standing::Proven => Err(outlived(epoch)),
@@ -113,7 +114,7 @@ impl DeskState {
     }
 }
 
-/// What a connection is told that comes while another one of the same epoch rules and lives.
+/// The refusal of a connection while another one of the same epoch rules and is alive.
 pub(in crate::consumer) fn outlived(epoch: Epoch) -> Refusal {
     let text = format!(
         "another connection of epoch {epoch} rules here and is alive (is this consumer listed under two addresses?)"
@@ -176,7 +177,7 @@ mod tests {
         assert!(desk.rival(Epoch(5)).is_none(), "its old messages do not make it live");
         assert_eq!(lead_again(&desk, 3, 5), Ok(0));
         assert_eq!(said(&ruler).last().map(String::as_str), Some("ERROR"));
-        // Who comes next begins anew, and so does whoever comes after an end.
+        // A later leader begins unproven, and so does a connection after the ruler has left.
         desk.prove(3);
         assert_eq!(lead_again(&desk, 4, 6), Ok(0));
         desk.prove(4);

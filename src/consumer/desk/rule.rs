@@ -1,4 +1,4 @@
-//! Who rules: LEAD, the end of a connection, and the order to drain.
+//! Which connection rules: LEAD, the end of a connection, and draining.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,8 +12,8 @@ use crate::consumer::peer::{LinkId, Refusal};
 use crate::wire::{Frame, ReadyFlags};
 
 impl Desk {
-    /// LEAD with an epoch that is true: this connection rules from now on, or is refused. Gives the number of messages
-    /// in hand.
+    /// LEAD with an epoch that was confirmed: this connection rules from now on, or is refused. Returns the number of
+    /// messages listed in HELD.
     pub(in crate::consumer) fn lead(
         &self,
         link: LinkId,
@@ -36,27 +36,28 @@ impl Desk {
             state.ability.redis_was_heard(now);
         }
         state.epoch = epoch;
-        // Nothing of what follows is for the one before.
+        // Nothing that follows may go to the previous ruler.
         if let Some(replaced) = state.ruler.take() {
             self.close_replaced(state, &replaced);
         }
-        self.look_at(state, now);
+        self.check_locked(state, now);
         outbox.put(&Frame::Ready {
             prefetch: self.terms.prefetch,
             flags: ReadyFlags::COMMITS,
             consumer: &self.terms.consumer_id,
         });
-        let in_hand = state.hand.ids();
-        let count = in_hand.len();
-        outbox.put(&Frame::Held(in_hand));
-        let ruler = state.ruler.insert(Ruler { link, outbox: outbox.clone(), told: false, standing: Standing::New });
+        let held = state.held.ids();
+        let count = held.len();
+        outbox.put(&Frame::Held(held));
+        let ruler =
+            state.ruler.insert(Ruler { link, outbox: outbox.clone(), sent_drain: false, standing: Standing::New });
         self.stats.set_ruling_epoch(epoch.0);
         let takes_nothing = state.draining || state.ability.is_unable();
         if takes_nothing {
-            // First, so that nothing that is handed back below comes here again.
-            ruler.tell_drain();
+            // Sent first, so that messages returned below are not delivered here again.
+            ruler.send_drain();
         }
-        for (id, error) in state.hand.take_failed() {
+        for (id, error) in state.held.take_failed() {
             ruler.outbox.put(&error.nack(id));
         }
         self.judge(state, now);
@@ -64,23 +65,23 @@ impl Desk {
         Ok(count)
     }
 
-    /// Reports to this connection, if it rules, what is being worked on. It is refused if another has replaced it.
+    /// Reports the held messages to this connection, if it rules. It is refused if another has replaced it.
     pub(in crate::consumer) fn report(&self, link: LinkId, now: Instant) -> Result<(), Refusal> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        self.look_at(state, now);
+        self.check_locked(state, now);
         if state.dismissed == Some(link) {
             return Ok(());
         }
         state.check_rule(link)?;
-        let in_hand = state.hand.ids();
-        if let Some(ruler) = state.ruler.as_ref().filter(|_| !in_hand.is_empty()) {
-            ruler.outbox.put(&Frame::Progress(in_hand));
+        let held = state.held.ids();
+        if let Some(ruler) = state.ruler.as_ref().filter(|_| !held.is_empty()) {
+            ruler.outbox.put(&Frame::Progress(held));
         }
         Ok(())
     }
 
-    /// The connection is gone. Says whether it was the ruler.
+    /// The connection has ended. Returns whether it ruled.
     pub(in crate::consumer) fn leave(&self, link: LinkId) -> bool {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -94,27 +95,29 @@ impl Desk {
         ruled
     }
 
-    /// Accepts nothing from now on, and tells the ruler. The receiver hears when nothing is in hand any more.
+    /// Accepts nothing from now on, and sends DRAIN to the ruler. The receiver gets a message when nothing is left to
+    /// wait for.
     pub(in crate::consumer) fn drain(&self) -> Receiver<()> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.draining = true;
         if let Some(ruler) = &mut state.ruler {
-            ruler.tell_drain();
+            ruler.send_drain();
         }
         self.after_a_change(state);
         self.drained.1.clone()
     }
 
     pub(super) fn after_a_change(&self, state: &mut DeskState) {
-        self.stats.set_held(state.hand.len());
+        self.stats.set_held(state.held.len());
         self.room.notify_all();
-        if state.hand.places() == 0 {
+        if state.held.places() == 0 {
             self.dismiss(state);
         }
-        // NACKs that nobody is there to read must not hold up the end: the messages go out again anyhow.
-        if state.draining && state.hand.is_drained() {
-            // Full: it was said before.
+        // NACKs that can't be sent because no connection rules must not delay the end: these messages are delivered
+        // again anyway.
+        if state.draining && state.held.is_drained() {
+            // If it is full, this was reported before.
             let _ = self.drained.0.try_send(());
         }
     }

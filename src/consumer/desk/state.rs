@@ -1,4 +1,4 @@
-//! What the desk's mutex holds, and the settings it keeps to. The rules are in the files beside this one.
+//! The state under the desk's mutex, and the settings. The rules are in the other files of this folder.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::ability::Ability;
-use super::hand::Hand;
+use super::held::Held;
 use crate::base::id::{Epoch, MessageId};
 use crate::consumer::outbox::Outbox;
 use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::stats::ConsumerStats;
 use crate::wire::{ErrorCode, Frame};
 
-/// How the consumer introduces itself, and what it keeps to.
+/// What the consumer sends in READY, and its limits.
 #[derive(Clone, Debug)]
 pub(in crate::consumer) struct Terms {
     pub(in crate::consumer) group: String,
@@ -24,7 +24,7 @@ pub(in crate::consumer) struct Terms {
     /// How many handler threads there are.
     pub(in crate::consumer) concurrency: usize,
     pub(in crate::consumer) handler_timeout: Option<Duration>,
-    /// How long Redis may take no results before nothing more is accepted.
+    /// How long Redis may fail to store results before no more messages are accepted.
     pub(in crate::consumer) redis_limit: Duration,
 }
 
@@ -61,17 +61,17 @@ pub(super) struct DeskState {
     /// The highest id received.
     pub(super) highest: MessageId,
     pub(super) ruler: Option<Ruler>,
-    /// A connection that ruled and was closed so that it be made anew. What it still brings was sent before its DRAIN
-    /// was read.
+    /// A connection that ruled and was closed so that the dispatcher reconnects. Messages that it still delivers were
+    /// sent before our DRAIN was read.
     pub(super) dismissed: Option<LinkId>,
-    /// The epochs of the connections that have said LEAD.
+    /// The epochs of the connections that have sent LEAD.
     pub(super) epochs: HashMap<LinkId, Epoch>,
-    pub(super) hand: Hand,
+    pub(super) held: Held,
     pub(super) ability: Ability,
     /// When it was last found able again.
     pub(super) able_since: Option<Instant>,
     pub(super) draining: bool,
-    /// Handlers begin nothing more.
+    /// Handlers begin no other message.
     pub(super) closed: bool,
 }
 
@@ -79,8 +79,8 @@ pub(super) struct DeskState {
 pub(super) struct Ruler {
     pub(super) link: LinkId,
     pub(super) outbox: Arc<Outbox>,
-    /// It was told DRAIN: it hands nothing more over.
-    pub(super) told: bool,
+    /// DRAIN was sent on it: it delivers no other message.
+    pub(super) sent_drain: bool,
     pub(super) standing: Standing,
 }
 
@@ -92,7 +92,7 @@ impl Desk {
             ruler: None,
             dismissed: None,
             epochs: HashMap::new(),
-            hand: Hand::new(terms.concurrency),
+            held: Held::new(terms.concurrency),
             ability: Ability::new(terms.redis_limit),
             able_since: None,
             draining: false,
@@ -126,20 +126,20 @@ impl DeskState {
 }
 
 impl Ruler {
-    pub(super) fn tell_drain(&mut self) {
-        if !std::mem::replace(&mut self.told, true) {
+    pub(super) fn send_drain(&mut self) {
+        if !std::mem::replace(&mut self.sent_drain, true) {
             self.outbox.put(&Frame::Drain);
         }
     }
 }
 
-/// What is known of the ruler.
+/// What is known about the ruler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Standing {
     #[default]
     New,
-    /// A message that it handed over was pending.
+    /// A message that it delivered was pending.
     Proven,
-    /// It did not answer when a rival came.
+    /// It did not answer a ping when a rival connected.
     Silent,
 }

@@ -89,17 +89,17 @@ fn only_the_newest_leader_of_the_highest_epoch_rules() {
     // The same dispatcher, connected again.
     lead(&desk, 3, 5);
     assert_eq!(refusal(desk.accept(1, vec![(B, 1, Payload::new())], Instant::now())), ErrorCode::Replaced);
-    // Its older connection says LEAD late.
+    // Its older connection sends LEAD late.
     assert_eq!(refusal(desk.lead(2, &outbox, Epoch(5), "g", Instant::now())), ErrorCode::Replaced);
     accept(&desk, 3, &[B]);
     assert!(!desk.leave(1));
     assert!(desk.leave(3));
-    // Who ruled last stays the measure when nobody is connected.
+    // The last epoch stays the highest while no dispatcher is connected.
     assert_eq!(refusal(desk.lead(4, &outbox, Epoch(4), "g", Instant::now())), ErrorCode::Stale);
 }
 
 #[test]
-fn what_is_in_hand_is_not_run_twice() {
+fn held_messages_are_not_run_twice() {
     let desk = desk(2);
     lead(&desk, 1, 5);
     accept(&desk, 1, &[A, A]);
@@ -147,7 +147,7 @@ fn only_the_ruler_hears_of_progress() {
     let second = lead(&desk, 2, 6);
     said(&second);
     assert!(desk.report(2, Instant::now()).is_ok());
-    assert!(said(&second).is_empty(), "nothing is in hand");
+    assert!(said(&second).is_empty(), "nothing is held");
     accept(&desk, 2, &[A]);
     assert!(desk.report(1, Instant::now()).is_err());
     assert!(desk.report(2, Instant::now()).is_ok());
@@ -183,7 +183,7 @@ fn a_handler_past_its_time_is_given_up_and_may_run_again() {
 }
 
 #[test]
-fn a_late_failure_of_a_given_up_handler_is_still_told() {
+fn a_late_failure_of_a_given_up_handler_is_still_sent() {
     let desk = desk_of(2, 1);
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A]);
@@ -199,7 +199,7 @@ fn a_late_failure_of_a_given_up_handler_is_still_told() {
 }
 
 #[test]
-fn draining_accepts_nothing_and_ends_when_nothing_is_in_hand() {
+fn draining_accepts_nothing_and_ends_when_nothing_is_held() {
     let desk = desk(4);
     let first = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
@@ -210,10 +210,10 @@ fn draining_accepts_nothing_and_ends_when_nothing_is_in_hand() {
     assert_eq!(desk.stats().received.get(), 2);
     desk.ack([A].into_iter());
     assert!(drained.try_recv().is_err());
-    // A leader that comes now is told as well.
+    // A leader that connects now gets DRAIN as well.
     let second = lead(&desk, 2, 6);
     assert_eq!(said(&second), ["READY 4 true c0", "HELD 2", "DRAIN"]);
-    // A failure that nobody is there to hear does not hold up the end.
+    // A failure that can't be sent does not delay the end.
     desk.leave(2);
     desk.fail(B, jobs[1].run, HandlerError::retry("x"));
     assert!(drained.try_recv().is_ok());
@@ -225,7 +225,7 @@ fn an_idle_desk_is_drained_at_once() {
 }
 
 #[test]
-fn a_reader_waits_while_too_many_bytes_are_in_hand() {
+fn a_reader_waits_while_too_many_bytes_are_held() {
     let desk = desk(4);
     lead(&desk, 1, 5);
     let large = Payload::from(vec![0; MAX_HELD_BYTES + 1]);
@@ -267,9 +267,9 @@ fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
     assert_eq!(said(&outbox), ["NACK 3 0 ", "NACK 4 0 "]);
     assert_eq!(desk.stats().handed_back.get(), 3);
 
-    // The first handler returns after all: the connection closes, and the next one hears the full prefetch.
+    // The first handler returns after all: the connection closes, and the next one gets the full prefetch.
     desk.returned(0, late);
-    assert_eq!(outbox.next(late), crate::consumer::outbox::Next::Close(Vec::new()));
+    assert_eq!(outbox.next(late), crate::consumer::outbox::Task::Close(Vec::new()));
     assert!(!desk.stats().is_unable());
     accept(&desk, 1, &[C]);
     assert!(desk.report(1, late).is_ok(), "it is closed, not refused");
@@ -288,14 +288,14 @@ fn a_leader_that_comes_to_a_consumer_that_cannot_work_hears_so() {
     accept(&desk, 1, &[A, B]);
     begin(&desk);
     desk.leave(1);
-    desk.look(Instant::now() + TIMEOUT);
+    desk.check(Instant::now() + TIMEOUT);
     assert!(desk.stats().is_unable());
     // Nobody was there to take what is queued.
     assert_eq!(said(&lead(&desk, 2, 6)), ["READY 4 true c0", "HELD 2", "DRAIN", "NACK 2 0 "]);
 }
 
 #[test]
-fn without_redis_what_has_begun_stays_in_hand_and_is_answered_later() {
+fn without_redis_what_has_begun_stays_held_and_is_answered_later() {
     let desk = desk(4);
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
@@ -312,10 +312,10 @@ fn without_redis_what_has_begun_stays_in_hand_and_is_answered_later() {
     assert_eq!(said(&outbox), ["PROGRESS 1"]);
     let back = since + 11 * TIMEOUT;
     desk.redis_answers(back);
-    assert_eq!(said(&outbox), [""; 0], "what is in hand would go to others at once");
+    assert_eq!(said(&outbox), [""; 0], "held messages would go to others at once");
     desk.ack([A].into_iter());
     let ack = Frame::Ack(vec![A]).to_vec();
-    assert_eq!(outbox.next(back), crate::consumer::outbox::Next::Close(ack));
+    assert_eq!(outbox.next(back), crate::consumer::outbox::Task::Close(ack));
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD"]);
 }
 
@@ -347,15 +347,15 @@ fn work_that_takes_long_does_not_keep_a_consumer_drained_that_can_work_again() {
     desk.redis_answers(since + Duration::from_secs(6));
     desk.report(1, since + Duration::from_secs(15)).expect("it rules");
     assert_eq!(desk.stats().ruling_epoch(), 5);
-    desk.look(since + Duration::from_secs(16));
+    desk.check(since + Duration::from_secs(16));
     assert_eq!(desk.stats().ruling_epoch(), 0);
-    assert!(matches!(outbox.next(since), crate::consumer::outbox::Next::Close(_)));
+    assert!(matches!(outbox.next(since), crate::consumer::outbox::Task::Close(_)));
     desk.fail(A, job.run, HandlerError::retry(""));
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD 1", "NACK 1 0 the handler gave no reason"]);
 }
 
 #[test]
-fn a_stopping_consumer_that_cannot_work_hands_back_what_is_queued_and_keeps_its_connection() {
+fn a_stopping_consumer_that_cannot_work_returns_what_is_queued_and_keeps_its_connection() {
     let desk = desk(4);
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
@@ -370,7 +370,7 @@ fn a_stopping_consumer_that_cannot_work_hands_back_what_is_queued_and_keeps_its_
 }
 
 #[test]
-fn handlers_and_hand_backs_never_share_a_message() {
+fn handlers_and_returns_never_share_a_message() {
     const MESSAGES: u64 = 20_000;
     let desk = Desk::new(Terms { prefetch: 60_000, ..Terms::of_tests(2) }, Arc::default());
     let outbox = lead(&desk, 1, 5);

@@ -1,11 +1,11 @@
-//! The way of a message through the consumer: accepted, begun, failed or recorded, and answered.
+//! The path of a message through the consumer: accepted, begun, failed or recorded, and answered.
 //!
-//! Readers wait here while too much is in hand, handler threads while nothing is.
+//! Readers wait here while the consumer holds too many bytes, handler threads while no message waits.
 
 use std::time::Instant;
 
 use super::absence::NOT_BEGUN;
-use super::hand::{Failure, Job, Run};
+use super::held::{Failure, Job, Run};
 use super::state::{Desk, DeskState};
 use crate::base::id::MessageId;
 use crate::consumer::handler::HandlerError;
@@ -13,11 +13,11 @@ use crate::consumer::peer::{LinkId, Refusal};
 use crate::ledger::Payload;
 use crate::wire::{ErrorCode, Frame};
 
-/// The most payload bytes in hand before the ruler's socket is no longer read. Prefetch limits only their number.
+/// The most payload bytes held before the ruler's socket is no longer read. Prefetch limits only their number.
 pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
 
 impl Desk {
-    /// PROCESS, some at a time: takes the messages in hand, for the handlers to run.
+    /// PROCESS frames of one WebSocket message: accepts the messages and queues them for the handlers.
     pub(in crate::consumer) fn accept(
         &self,
         link: LinkId,
@@ -30,26 +30,26 @@ impl Desk {
             return Ok(());
         }
         state.check_rule(link)?;
-        if state.ruler.as_ref().is_some_and(|ruler| ruler.told) {
-            self.pass_back(state, messages);
+        if state.ruler.as_ref().is_some_and(|ruler| ruler.sent_drain) {
+            self.return_late(state, messages);
             return Ok(());
         }
         let (mut taken, epoch) = (0, state.epoch);
         for (id, number, payload) in messages {
             state.highest = state.highest.max(id);
-            if state.hand.has(id) {
+            if state.held.has(id) {
                 continue;
             }
-            if state.hand.places() >= self.terms.prefetch as usize {
+            if state.held.places() >= self.terms.prefetch as usize {
                 self.give_up_the_slow(state, now);
             }
-            if state.hand.places() >= self.terms.prefetch as usize {
-                // All or nothing: the connection closes, and what it brought goes back with it.
-                state.hand.take_back(taken);
+            if state.held.places() >= self.terms.prefetch as usize {
+                // All or nothing: the connection closes, and its dispatcher takes all of these back.
+                state.held.take_back(taken);
                 let text = format!("more messages than the prefetch of {}", self.terms.prefetch);
                 return Err(Refusal::new(ErrorCode::OverPrefetch, text));
             }
-            state.hand.take(id, number, payload, epoch, link);
+            state.held.take(id, number, payload, epoch, link);
             taken += 1;
         }
         self.stats.received.add(taken);
@@ -62,21 +62,21 @@ impl Desk {
         Ok(())
     }
 
-    /// Waits while more bytes are in hand than one process should hold, as long as the connection rules and may hand
-    /// over.
+    /// Waits while the consumer holds too many bytes, as long as the connection rules and may deliver.
     pub(in crate::consumer) fn wait_for_room(&self, link: LinkId) {
         let mut state = self.state.lock();
-        let hands_over = |state: &DeskState| matches!(&state.ruler, Some(ruler) if ruler.link == link && !ruler.told);
-        while state.hand.bytes() > MAX_HELD_BYTES && hands_over(&state) {
+        let may_deliver =
+            |state: &DeskState| matches!(&state.ruler, Some(ruler) if ruler.link == link && !ruler.sent_drain);
+        while state.held.bytes() > MAX_HELD_BYTES && may_deliver(&state) {
             self.room.wait(&mut state);
         }
     }
 
-    /// Waits for a message for a handler thread. `None`: nothing more is begun.
+    /// Waits for a message for a handler thread. `None`: the desk is closed.
     pub(in crate::consumer) fn next(&self, thread: usize) -> Option<Job> {
         let mut state = self.state.lock();
         while !state.closed {
-            if let Some(job) = state.hand.begin(thread, Instant::now()) {
+            if let Some(job) = state.held.begin(thread, Instant::now()) {
                 return Some(job);
             }
             self.work.wait(&mut state);
@@ -84,19 +84,19 @@ impl Desk {
         None
     }
 
-    /// A handler has returned; needed only where there is a handler timeout.
+    /// A handler has returned. Only matters with a handler timeout.
     pub(in crate::consumer) fn returned(&self, thread: usize, now: Instant) {
         if self.terms.handler_timeout.is_none() {
             return;
         }
         let mut guard = self.state.lock();
-        guard.hand.end(thread);
+        guard.held.end(thread);
         if guard.ability.is_unable() {
             self.judge(&mut guard, now);
         }
     }
 
-    /// Handlers begin nothing more.
+    /// Handlers begin no other message.
     pub(in crate::consumer) fn close(&self) {
         self.state.lock().closed = true;
         self.work.notify_all();
@@ -107,9 +107,9 @@ impl Desk {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let counter = if error.is_reject() { &self.stats.rejected } else { &self.stats.retried };
-        match (state.hand.fail(id, run, error, state.ruler.is_some()), &state.ruler) {
+        match (state.held.fail(id, run, error, state.ruler.is_some()), &state.ruler) {
             (Failure::Void, _) => return,
-            (Failure::Told(error), Some(ruler)) => ruler.outbox.put(&error.nack(id)),
+            (Failure::Send(error), Some(ruler)) => ruler.outbox.put(&error.nack(id)),
             _ => {}
         }
         counter.add(1);
@@ -118,17 +118,18 @@ impl Desk {
 
     /// The result of a message can't be recorded, whichever run it came from.
     pub(in crate::consumer) fn refuse(&self, id: MessageId, error: HandlerError) {
-        let run = self.state.lock().hand.run_of(id);
+        let run = self.state.lock().held.run_of(id);
         if let Some(run) = run {
             self.fail(id, run, error);
         }
     }
 
-    /// These are recorded, by us or by somebody else before: the ACK goes to the ruler, if there is one.
+    /// These messages are recorded, by this consumer or by another one before: the ACK goes to the ruler, if there is
+    /// one.
     pub(in crate::consumer) fn ack(&self, ids: impl Iterator<Item = MessageId>) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let done: Vec<_> = ids.filter(|id| state.hand.remove(*id)).collect();
+        let done: Vec<_> = ids.filter(|id| state.held.remove(*id)).collect();
         if let Some(ruler) = state.ruler.as_ref().filter(|_| !done.is_empty()) {
             ruler.outbox.put(&Frame::Ack(done));
         }
@@ -138,7 +139,7 @@ impl Desk {
 
 impl HandlerError {
     pub(super) fn nack(&self, id: MessageId) -> Frame<'_> {
-        // A handler has begun, whatever it says.
+        // A handler has begun, so the reason must not be that of a message that no handler has begun.
         let reason = if self.reason == NOT_BEGUN { "the handler gave no reason" } else { &self.reason };
         Frame::Nack { id, delay: self.delay, reason }
     }

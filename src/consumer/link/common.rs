@@ -1,4 +1,4 @@
-//! What all connections share.
+//! The state that all connections share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::consumer::lane::Lane;
 use crate::consumer::refusals::Refusals;
 use crate::consumer::regulars::Regulars;
 
-/// How long a closed connection waits for its peer to close, too.
+/// How long a closed connection waits for its peer to close as well.
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 
 /// See the module's text.

@@ -1,4 +1,4 @@
-//! One dispatcher's connection: a thread that reads ([`DispatcherLink`]), and one that writes what is in its outbox.
+//! One dispatcher's connection: a thread that reads ([`DispatcherLink`]), and one that writes the frames in its outbox.
 
 mod common;
 mod reader;

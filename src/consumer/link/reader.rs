@@ -1,11 +1,12 @@
-//! One dispatcher's connection: a thread that reads, and one that writes what is in its [`Outbox`].
+//! The reading side of a dispatcher's connection: handshake, LEAD, then frames.
 //!
-//! Reading blocks, so it needs a thread of its own; so does writing, since a dispatcher that does not read must not
-//! stall the committer. A mistake of the peer costs this connection and nothing else: it gets an ERROR and is closed.
-//! Until it rules, a connection is a stranger's, for all we know: its messages are small, and it has a deadline.
+//! Reading blocks, so it needs a thread of its own. So does writing, because a dispatcher that does not read must not
+//! stall the committer. A mistake of the peer affects only this connection: the peer gets an ERROR, and the connection
+//! is closed. Until a connection rules, its peer may be any client, so its messages must be small and there is a
+//! deadline.
 //!
-//! Limitations: bodies are not copied, so one message in hand keeps all bytes alive that came with it, if these are not
-//! more than [`SHARED_BYTES`]. A connection costs two threads; their number is limited by the server.
+//! Limitations: the bodies in a WebSocket message of up to [`SHARED_BYTES`] are not copied, so one held message keeps
+//! all of its bytes in memory. A connection costs two threads; the server limits the number of connections.
 
 use std::fmt;
 use std::io;
@@ -37,17 +38,18 @@ use crate::wire::{self, ErrorCode, Frame};
 
 /// How long a peer may take from its connection to its LEAD.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection that rules may take to answer a ping when another one of its epoch wants its place.
+/// How long a connection that rules may take to answer a ping when another connection of its epoch has sent LEAD.
 const ALIVE_LIMIT: Duration = Duration::from_millis(500);
-/// The largest WebSocket message whose bodies are not copied: what dispatchers send together, about.
+/// The largest WebSocket message whose bodies are not copied: about what dispatchers send in one.
 const SHARED_BYTES: usize = 256 << 10;
+
 /// See the module's text.
 pub(in crate::consumer) struct DispatcherLink {
     pub(in crate::consumer) id: LinkId,
     pub(in crate::consumer) peer: SocketAddr,
     pub(in crate::consumer) socket: Socket,
     pub(in crate::consumer) outbox: Arc<Outbox>,
-    /// Set once the peer has said LEAD.
+    /// Set once the peer's LEAD was accepted.
     pub(in crate::consumer) greeted: Arc<AtomicBool>,
     pub(in crate::consumer) common: Arc<Common>,
 }
@@ -56,7 +58,7 @@ pub(in crate::consumer) struct DispatcherLink {
 enum End {
     /// The peer closed it, or the system did.
     Gone(String),
-    /// It is closed for a mistake of the peer's, or because its time is over.
+    /// The consumer closes it: for a mistake of the peer, or because another connection rules.
     Refused(Refusal),
 }
 
@@ -71,7 +73,7 @@ impl DispatcherLink {
     pub(in crate::consumer) fn run(self, reader: Reader) {
         log_context::enter(&self.common.lane.context);
         self.serve(reader);
-        // The server holds the socket, too: dropping ours does not close it.
+        // The server has a handle of the socket, too, so dropping ours does not close it.
         self.socket.shutdown();
     }
 
@@ -97,7 +99,7 @@ impl DispatcherLink {
             Ok(_) => self.read(&mut reader),
             Err(error) => End::Gone(format!("starting a thread: {error}")),
         };
-        // What it has half received is of no use any more.
+        // A message that is half received is dropped.
         let mut reader = reader.into_inner().into_reader();
         self.goodbye(&end);
         drop(reading);
@@ -123,7 +125,7 @@ impl DispatcherLink {
                 self.socket.finish_writing();
                 inlet.into_reader().linger(Instant::now() + LINGER, usize::MAX);
             }
-            // As of whoever looks if the port is open.
+            // Such as a check whether the port is open.
             Failed::Gone(_, 0) if !self.socket.is_read_no_more() => {
                 self.common.refusals.charge(Instant::now());
                 debug!("event=stranger-left peer={}", self.peer);
@@ -132,7 +134,7 @@ impl DispatcherLink {
         }
     }
 
-    /// Notes that the connection was of no use.
+    /// Notes a useless connection.
     fn useless(&self, kind: Kind, details: fmt::Arguments<'_>, reason: &str) {
         let now = Instant::now();
         self.common.refusals.charge(now);
@@ -143,7 +145,7 @@ impl DispatcherLink {
         &self.common.lane.desk
     }
 
-    /// Reads and obeys until the connection ends: the link's main loop.
+    /// The link's main loop: reads and obeys until the connection ends.
     fn read(&self, reader: &mut WebSocket<Inlet>) -> End {
         loop {
             let outcome = match reader.read() {
@@ -151,7 +153,8 @@ impl DispatcherLink {
                     reader.get_mut().message_is_whole();
                     self.obey(reader, &message)
                 }
-                // The peer wonders whether we live: say also what we work on, its time limits may be short.
+                // The peer checks whether this consumer is alive. Report the held messages too, as its time limits may
+                // be short.
                 Ok(Message::Ping(_)) => {
                     if self.is_greeted() {
                         self.desk().report(self.id, Instant::now()).map_err(End::from)
@@ -175,7 +178,7 @@ impl DispatcherLink {
         }
     }
 
-    /// Does what the frames of one message say; all of them must be frames before the first is obeyed.
+    /// Obeys the frames of one message. All are decoded before the first is obeyed.
     fn obey(&self, reader: &mut WebSocket<Inlet>, message: &Bytes) -> Result<(), End> {
         let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(Refusal::from)?;
         let mut messages = Vec::with_capacity(frames.len());
@@ -212,8 +215,8 @@ impl DispatcherLink {
         Ok(())
     }
 
-    /// LEAD. Redis and a rival are asked before the desk is, since under the desk's lock everybody else would wait for
-    /// them; what changes meanwhile the desk sees.
+    /// Handles LEAD. Redis and a rival are asked before the desk is called, because under the desk's lock all other
+    /// threads would wait for them. The desk checks again, so changes in the meantime are noticed.
     fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, Refusal> {
         let desk = self.desk();
         match desk.claim(epoch, group)? {
@@ -240,7 +243,7 @@ impl DispatcherLink {
                 return Refusal::new(ErrorCode::Unexpected, "no LEAD in time").into();
             }
             WsError::Capacity(CapacityError::MessageTooLong { .. }) => ErrorCode::TooLarge,
-            // The end of a stream without a goodbye.
+            // The stream ended without a close frame.
             _ if self.outbox.is_closing() => return End::Gone("it was closed here".to_owned()),
             WsError::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
                 return End::Gone("the connection dropped".to_owned());
@@ -251,7 +254,7 @@ impl DispatcherLink {
         Refusal::new(code, error.to_string()).into()
     }
 
-    /// Leaves the desk, tells the peer why, counts and logs it.
+    /// Leaves the desk, sends the peer the reason, and counts and logs the end.
     fn goodbye(&self, end: &End) {
         let stats = self.desk().stats();
         let ruled = self.desk().leave(self.id);
@@ -260,7 +263,7 @@ impl DispatcherLink {
                 if self.outbox.close(Some(&Frame::Error { code: *code, text })) {
                     match code {
                         ErrorCode::Stale | ErrorCode::Replaced => stats.stale.add(1),
-                        // Nothing is wrong with the dispatcher, and who could not be asked has counted it.
+                        // This is no fault of the dispatcher's, and `epochs` has counted it.
                         ErrorCode::Unavailable => {}
                         _ => stats.bad_frames.add(1),
                     }
@@ -278,7 +281,7 @@ impl DispatcherLink {
                     let mut reason = reason.as_str();
                     if closed_here && !ruled {
                         reason = "closed here: it was replaced, or is to be made anew";
-                        // This can be repeated, too.
+                        // A client can repeat this, too.
                         self.common.refusals.charge(now);
                     }
                     let example = Example { peer: self.peer, details: format_args!("ruled={ruled}"), reason };
@@ -292,9 +295,9 @@ impl DispatcherLink {
 fn limits(max_message_bytes: usize) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(64 << 10)
-        // Nothing is kept back: the outbox has gathered already.
+        // Nothing is buffered here: the outbox has already gathered the frames.
         .write_buffer_size(0)
-        // One message of all that an outbox holds, with the frame that made it full.
+        // One message of everything in an outbox, including the frame that filled it.
         .max_write_buffer_size(2 * MAX_OUTBOX_BYTES)
         .max_message_size(Some(max_message_bytes))
         .max_frame_size(Some(max_message_bytes))

@@ -1,4 +1,5 @@
-//! The writing side of a connection: a thread that writes what is in its outbox, and reports each second.
+//! The writing side of a connection: a thread that writes the frames in its outbox, and reports the held messages every
+//! second.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,13 +15,13 @@ use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 use super::common::{Common, LINGER};
 use crate::base::log_context;
 use crate::base::text::Quoted;
-use crate::consumer::outbox::{Next, Outbox};
+use crate::consumer::outbox::{Outbox, Task};
 use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::refusals::{Example, Kind};
 use crate::consumer::socket::Socket;
 use crate::wire::Frame;
 
-/// How often the ruler hears what is being worked on: a third of a dispatcher's default link timeout.
+/// How often the held messages are reported to the ruler: a third of a dispatcher's default link timeout.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module's text.
@@ -36,7 +37,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes until the outbox is closed or nothing can be written: the thread's main loop.
+    /// The thread's main loop: writes until the outbox is closed or writing fails.
     pub(super) fn run(mut self) {
         log_context::enter(&self.common.lane.context);
         let mut tick = Instant::now() + REPORT_INTERVAL;
@@ -46,17 +47,17 @@ impl Writer {
                 self.report();
             }
             let written = match self.outbox.next(tick) {
-                Next::Tick => Ok(()),
-                Next::Ping(number) => self.endpoint.send(Message::Ping(Bytes::copy_from_slice(&number))),
-                Next::Write(frames) => self.endpoint.send(Message::binary(frames)),
-                Next::Close(frames) => return self.close(frames),
-                Next::Abort => Err(WsError::WriteBufferFull(Box::new(Message::Close(None)))),
+                Task::Tick => Ok(()),
+                Task::Ping(number) => self.endpoint.send(Message::Ping(Bytes::copy_from_slice(&number))),
+                Task::Write(frames) => self.endpoint.send(Message::binary(frames)),
+                Task::Close(frames) => return self.close(frames),
+                Task::Abort => Err(WsError::WriteBufferFull(Box::new(Message::Close(None)))),
             };
             if let Err(error) = written {
                 let reason = &error.to_string();
                 let example = Example { peer: self.peer, details: format_args!("link={}", self.link), reason };
                 self.common.refusals.note(Kind::WriteFailed, example, Instant::now());
-                // The reader comes back at once and says goodbye.
+                // The reader then returns at once and ends the connection.
                 return self.endpoint.get_ref().shutdown();
             }
         }
@@ -84,11 +85,10 @@ impl Writer {
         let socket = self.endpoint.get_ref();
         socket.finish_writing();
         if socket.reads_much() && self.common.lane.desk.ruler() != Some(self.link) {
-            // It was replaced. What it has half received is given back at once, and so is its thread's part of the
-            // heap.
+            // It was replaced. Close at once, to free the message that it has half received and its thread's memory.
             socket.shutdown();
         }
-        // The peer closes its side on this, and the reader sees that. A peer that does not is cut off.
+        // The peer then closes its side, and the reader sees that. Otherwise the connection is cut off.
         if self.reader_ended.recv_timeout(LINGER) == Err(RecvTimeoutError::Timeout) {
             self.endpoint.get_ref().shutdown();
         }

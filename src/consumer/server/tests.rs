@@ -127,7 +127,7 @@ fn a_proven_ruler_that_lives_keeps_its_place_and_a_silent_one_loses_it() {
     let text = answer(&mut running.lead());
     assert!(text.starts_with("ERROR 10 another connection of epoch 5 rules here and is alive"), "{text}");
     assert_eq!(running.desk.ruler(), rules);
-    // Its leader's machine is gone, and the leader comes again: nobody answers for the old connection.
+    // The leader reconnects after its machine was lost: the old connection does not answer.
     stream.shutdown(std::net::Shutdown::Both).expect("it is open");
     living.join().expect("no panic");
     let mut half_open = running.proven();
@@ -136,8 +136,8 @@ fn a_proven_ruler_that_lives_keeps_its_place_and_a_silent_one_loses_it() {
     assert_eq!(answer(&mut again), "READY");
     assert!(began.elapsed() < DEADLINE / 4, "it took {:?}", began.elapsed());
     // READY and HELD may have come in two messages.
-    let told = (0..2).map(|_| answer(&mut half_open)).find(|told| told.starts_with("ERROR"));
-    assert!(told.as_ref().is_some_and(|told| told.starts_with("ERROR 10 ")), "{told:?}");
+    let reply = (0..2).map(|_| answer(&mut half_open)).find(|reply| reply.starts_with("ERROR"));
+    assert!(reply.as_ref().is_some_and(|reply| reply.starts_with("ERROR 10 ")), "{reply:?}");
 }
 
 #[test]

@@ -24,15 +24,15 @@ pub struct ConsumerConfig {
     pub listen: String,
     /// Its name.
     pub consumer_id: String,
-    /// Handlers at the same time.
+    /// The number of handlers that run at the same time.
     pub concurrency: usize,
-    /// The most messages in hand.
+    /// The most messages held at once.
     pub prefetch: u32,
     /// The built-in handler's name.
     pub handler: String,
-    /// When a handler is given up; `None`: never.
+    /// After how long a handler is given up; `None`: never.
     pub handler_timeout: Option<Duration>,
-    /// About how many results are kept; 0: all.
+    /// About how many results the result stream keeps; 0: all.
     pub result_maxlen: u64,
 }
 
@@ -47,7 +47,8 @@ pub const SETTINGS: &[Setting] = &[
         "prefetch",
         "N",
         Text("1024"),
-        "The most messages in hand at once; small for slow handlers, so that none waits here while others idle",
+        "Most messages held at once; use a small value for slow handlers, so that messages don't wait here while \
+         other consumers are idle",
     ),
     Setting::new(
         "handler",
@@ -66,7 +67,7 @@ pub const SETTINGS: &[Setting] = &[
     METRICS_ADDR,
 ];
 
-/// The consumer's settings and one more, for consumers with another handler.
+/// The consumer's settings and one more, for a consumer with a different handler.
 pub const fn consumer_and(one_more: Setting) -> [Setting; SETTINGS.len() + 1] {
     let mut settings = [one_more; SETTINGS.len() + 1];
     let mut number = 0;
@@ -83,15 +84,15 @@ pub const COMMAND_LINE: CommandLine<ConsumerConfig> = CommandLine { command, rea
 /// Its definition.
 pub fn command() -> Command {
     let about = "\
-Works on the messages that dispatchers hand it, and stores each result once, in the stream <group>:processed.
+Processes the messages that dispatchers deliver, and stores each result once, in the stream <group>:processed.
 
-This program has one built-in handler, for trying things out and for tests. For work of your own write a consumer with
-the library: a handler is a closure.";
+This program has one built-in handler, for trials and tests. For your own work, write a consumer with the library: a
+handler is a closure.";
     let after = "\
 Example:
   oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
 
-Ends on SIGTERM or SIGINT: asks for no more, finishes what it has in hand for up to 7 s, and hands the rest back. A
+Ends on SIGTERM or SIGINT: accepts no more messages, finishes those it holds for up to 7 s, and returns the rest. A
 second signal ends it at once.
 Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
     program::service("oncecast-consumer", about, after, SETTINGS)

@@ -1,8 +1,7 @@
 //! The built-in handler `stamp`: records a message's own fields, a random property and the consumer's id.
 //!
-//! Of a JSON object each member becomes a field: strings as their text, everything else as compact JSON, digit for
-//! digit as it was sent. Any other payload is stored whole in the field `payload`. Nothing a publisher sends makes it
-//! fail.
+//! Each member of a JSON object becomes a field: a string as its text, any other value as compact JSON with its digits
+//! unchanged. Any other payload is stored whole in the field `payload`. No payload makes the handler fail.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +15,7 @@ use crate::ledger::{MAX_RESULT_FIELDS, Words};
 const RANDOM_PROPERTY: &str = "random_property";
 const CONSUMER_ID: &str = "consumer_id";
 const MESSAGE_ID: &str = "message_id";
-/// What the fields of a small message take beside its payload, about.
+/// About how many bytes the fields of a small message take in addition to its payload.
 const BESIDE_BYTES: usize = 128;
 
 /// The fields of the JSON object (`message_id` first), `random_property` (8 random hex digits) and `consumer_id`.
@@ -26,14 +25,14 @@ pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
         .field(CONSUMER_ID, delivery.consumer_id()))
 }
 
-/// What is recorded of a payload itself: the members of a JSON object, or else the whole in the field `payload`. The
-/// audit reads ids by it, too.
+/// The fields made from a payload: the members of a JSON object, or else the whole payload in the field `payload`. The
+/// audit uses this to read ids.
 pub fn outcome_of(payload: &[u8]) -> Outcome {
     let whole = || ["payload".as_bytes(), payload].into_iter().collect();
     Outcome::from_words(object_fields(payload).unwrap_or_else(whole))
 }
 
-/// The members of a JSON object; `None` if the payload is none, or has more than one result may hold.
+/// The members of a JSON object; `None` if the payload is not one, or has more members than a result may hold.
 fn object_fields(payload: &[u8]) -> Option<Words> {
     let Members(mut members) = serde_json::from_slice(payload).ok()?;
     members.retain(|(name, _)| name != RANDOM_PROPERTY && name != CONSUMER_ID);
@@ -49,7 +48,7 @@ fn object_fields(payload: &[u8]) -> Option<Words> {
     if members.len() + 2 > MAX_RESULT_FIELDS {
         return None;
     }
-    // The values are borrowed from the payload: their addresses have the order in which they came.
+    // The values are borrowed from the payload, so their addresses are in the payload's order.
     members.sort_unstable_by_key(|(name, value)| (name != MESSAGE_ID, value.get().as_ptr()));
     let mut fields = Words::with_capacity(payload.len() + BESIDE_BYTES);
     for (name, value) in members {
@@ -59,7 +58,7 @@ fn object_fields(payload: &[u8]) -> Option<Words> {
     Some(fields)
 }
 
-/// The members of an object as they come, borrowed from its text where that is possible.
+/// The members of an object in order, borrowed from its text where possible.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {

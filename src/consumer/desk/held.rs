@@ -1,10 +1,10 @@
-//! What a consumer has in hand: messages that wait for a handler, that one works on, or that are not answered yet.
+//! The messages a consumer holds: waiting for a handler, being processed, or not answered yet.
 //!
-//! Pure; a part of the desk's state, so all of it changes under the desk's lock. What waits for a handler lies here and
-//! nowhere else: a message is either taken out by a handler thread or handed back, never both.
+//! Pure; a part of the desk's state, so all of it changes under the desk's lock. Messages that wait for a handler are
+//! only in here, so each is either taken out by a handler thread or returned, never both.
 //!
-//! Limitations: a handler that never returns keeps its entry (and its thread) for ever. It is no longer reported,
-//! listed or counted once the handler timeout has passed.
+//! Limitations: a handler that never returns keeps its entry and its thread forever. Once the handler timeout has
+//! passed, the message is no longer reported, listed or counted against the prefetch.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,35 +19,35 @@ use crate::ledger::Payload;
 pub(in crate::consumer) struct Job {
     pub(in crate::consumer) id: MessageId,
     pub(in crate::consumer) number: u16,
-    /// Whose leader handed it over, and on which connection.
+    /// The epoch of the leader that delivered it, and the connection.
     pub(in crate::consumer) epoch: Epoch,
     pub(in crate::consumer) link: LinkId,
     pub(in crate::consumer) run: Run,
     pub(in crate::consumer) payload: Payload,
 }
 
-/// Tells the runs of one message apart.
+/// Distinguishes the runs of one message.
 pub(in crate::consumer) type Run = u64;
 
 /// See the module's text.
 #[derive(Default)]
-pub(super) struct Hand {
-    held: IdMap<Held>,
+pub(super) struct Held {
+    entries: IdMap<Entry>,
     bytes: usize,
-    /// What no handler has begun, in the order of its arrival. Each has its entry in `held`.
+    /// Messages that no handler has begun, in the order of arrival. Each is also in `entries`.
     queue: VecDeque<Job>,
-    /// What each handler thread is on.
+    /// What each handler thread is running.
     threads: Vec<Option<Work>>,
-    /// How many of `held` are given up.
+    /// How many of `entries` are given up.
     given_up: usize,
-    /// How many of `held` failed when nobody ruled.
+    /// How many of `entries` failed while no connection ruled.
     unsent: usize,
-    /// How many of `threads` are on a run that was given up.
+    /// How many of `threads` are running a handler that was given up.
     stuck: usize,
     last_run: Run,
 }
 
-struct Held {
+struct Entry {
     run: Run,
     bytes: usize,
     stage: Stage,
@@ -56,9 +56,9 @@ struct Held {
 enum Stage {
     /// In the queue.
     Queued,
-    /// A handler has it, or its result waits to be recorded.
+    /// A handler runs, or its result waits to be recorded.
     Begun,
-    /// The handler has run for too long: somebody else may have the message now.
+    /// The handler has run for too long: another consumer may hold the message now.
     GivenUp,
     /// The NACK waits for a ruler.
     Failed(HandlerError),
@@ -76,21 +76,21 @@ struct Work {
 pub(super) enum Failure {
     /// The run no longer counts.
     Void,
-    /// It has to be told.
-    Told(HandlerError),
+    /// A NACK has to be sent.
+    Send(HandlerError),
     /// It is kept for the next ruler.
     Kept,
 }
 
-impl Hand {
-    /// Nothing in hand, and so many threads that wait for work.
-    pub(super) fn new(threads: usize) -> Hand {
-        Hand { threads: (0..threads).map(|_| None).collect(), ..Hand::default() }
+impl Held {
+    /// No messages, and this number of idle handler threads.
+    pub(super) fn new(threads: usize) -> Held {
+        Held { threads: (0..threads).map(|_| None).collect(), ..Held::default() }
     }
 
-    /// All messages, those given up included.
+    /// The number of messages, including those given up.
     pub(super) fn len(&self) -> usize {
-        self.held.len()
+        self.entries.len()
     }
 
     /// Their bytes.
@@ -100,46 +100,46 @@ impl Hand {
 
     /// The places of the prefetch that are taken.
     pub(super) fn places(&self) -> usize {
-        self.held.len() - self.given_up
+        self.entries.len() - self.given_up
     }
 
-    /// Whether everything in hand is given up, or has failed and finds nobody to tell.
+    /// Whether every message is given up, or has failed and can't be answered because no connection rules.
     pub(super) fn is_drained(&self) -> bool {
-        self.held.len() == self.given_up + self.unsent
+        self.entries.len() == self.given_up + self.unsent
     }
 
-    /// Whether every handler thread is on a run that was given up.
+    /// Whether every handler thread runs a handler that was given up.
     pub(super) fn is_stuck(&self) -> bool {
         !self.threads.is_empty() && self.stuck == self.threads.len()
     }
 
-    /// Whether a message is in hand and not given up.
+    /// Whether a message is held and not given up.
     pub(super) fn has(&self, id: MessageId) -> bool {
-        self.held.get(&id).is_some_and(|held| !matches!(held.stage, Stage::GivenUp))
+        self.entries.get(&id).is_some_and(|held| !matches!(held.stage, Stage::GivenUp))
     }
 
-    /// What to report and to list.
+    /// The messages to report and to list in HELD: those not given up.
     pub(super) fn ids(&self) -> Vec<MessageId> {
-        self.held.iter().filter(|(_, held)| !matches!(held.stage, Stage::GivenUp)).map(|(id, _)| *id).collect()
+        self.entries.iter().filter(|(_, held)| !matches!(held.stage, Stage::GivenUp)).map(|(id, _)| *id).collect()
     }
 
     /// The present run of a message.
     pub(super) fn run_of(&self, id: MessageId) -> Option<Run> {
-        self.held.get(&id).map(|held| held.run)
+        self.entries.get(&id).map(|held| held.run)
     }
 
-    /// Takes a message in hand that is not, and queues it. An earlier run that was given up goes on, but from here on
-    /// only its success counts.
+    /// Adds a message and queues it. An earlier run that was given up continues, but from now on only its success
+    /// counts.
     pub(super) fn take(&mut self, id: MessageId, number: u16, payload: Payload, epoch: Epoch, link: LinkId) {
         self.remove(id);
         self.last_run += 1;
         let (run, bytes) = (self.last_run, payload.len());
-        self.held.insert(id, Held { run, bytes, stage: Stage::Queued });
+        self.entries.insert(id, Entry { run, bytes, stage: Stage::Queued });
         self.bytes += bytes;
         self.queue.push_back(Job { id, number, epoch, link, run, payload });
     }
 
-    /// Forgets the last `count` that were taken.
+    /// Removes the last `count` messages that were taken.
     pub(super) fn take_back(&mut self, count: usize) {
         for _ in 0..count {
             let Some(job) = self.queue.pop_back() else { return };
@@ -150,7 +150,7 @@ impl Hand {
     /// The next message for a handler thread.
     pub(super) fn begin(&mut self, thread: usize, now: Instant) -> Option<Job> {
         let job = self.queue.pop_front()?;
-        if let Some(held) = self.held.get_mut(&job.id) {
+        if let Some(held) = self.entries.get_mut(&job.id) {
             held.stage = Stage::Begun;
         }
         self.threads[thread] = Some(Work { id: job.id, run: job.run, since: now, given_up: false });
@@ -164,7 +164,7 @@ impl Hand {
         }
     }
 
-    /// Gives up the handlers that have run for `limit`. Gives their number.
+    /// Gives up the handlers that have run for `limit`. Returns their number.
     pub(super) fn give_up(&mut self, limit: Duration, now: Instant) -> usize {
         let before = self.stuck;
         for work in self.threads.iter_mut().flatten() {
@@ -173,7 +173,7 @@ impl Hand {
             }
             work.given_up = true;
             self.stuck += 1;
-            if let Some(held) = self.held.get_mut(&work.id).filter(|held| held.run == work.run) {
+            if let Some(held) = self.entries.get_mut(&work.id).filter(|held| held.run == work.run) {
                 held.stage = Stage::GivenUp;
                 self.given_up += 1;
             }
@@ -181,7 +181,7 @@ impl Hand {
         self.stuck - before
     }
 
-    /// Takes out what no handler has begun.
+    /// Takes out the messages that no handler has begun.
     pub(super) fn take_queued(&mut self) -> Vec<MessageId> {
         let queued: Vec<_> = std::mem::take(&mut self.queue).into_iter().map(|job| job.id).collect();
         queued.iter().for_each(|id| {
@@ -190,12 +190,12 @@ impl Hand {
         queued
     }
 
-    /// A run has failed. If it can be told now the message is out of hand.
-    pub(super) fn fail(&mut self, id: MessageId, run: Run, error: HandlerError, can_tell: bool) -> Failure {
-        let Some(held) = self.held.get_mut(&id).filter(|held| held.run == run) else { return Failure::Void };
-        if can_tell {
+    /// A run has failed. If the NACK can be sent now, the message is removed.
+    pub(super) fn fail(&mut self, id: MessageId, run: Run, error: HandlerError, can_send: bool) -> Failure {
+        let Some(held) = self.entries.get_mut(&id).filter(|held| held.run == run) else { return Failure::Void };
+        if can_send {
             self.forget(id);
-            return Failure::Told(error);
+            return Failure::Send(error);
         }
         match std::mem::replace(&mut held.stage, Stage::Failed(error)) {
             Stage::GivenUp => self.given_up -= 1,
@@ -206,10 +206,10 @@ impl Hand {
         Failure::Kept
     }
 
-    /// Takes out what failed when nobody ruled.
+    /// Takes out the messages that failed while no connection ruled.
     pub(super) fn take_failed(&mut self) -> Vec<(MessageId, HandlerError)> {
         let mut failed = Vec::with_capacity(self.unsent);
-        for (id, held) in self.held.extract_if(|_, held| matches!(held.stage, Stage::Failed(_))) {
+        for (id, held) in self.entries.extract_if(|_, held| matches!(held.stage, Stage::Failed(_))) {
             self.bytes -= held.bytes;
             if let Stage::Failed(error) = held.stage {
                 failed.push((id, error));
@@ -219,17 +219,17 @@ impl Hand {
         failed
     }
 
-    /// Takes a message out; `false` if it is not in hand.
+    /// Removes a message; `false` if it is not held.
     pub(super) fn remove(&mut self, id: MessageId) -> bool {
-        if matches!(self.held.get(&id), Some(Held { stage: Stage::Queued, .. })) {
-            // Rare: an earlier run, which was given up, has ended well.
+        if matches!(self.entries.get(&id), Some(Entry { stage: Stage::Queued, .. })) {
+            // Rare: an earlier run, which was given up, has succeeded.
             self.queue.retain(|job| job.id != id);
         }
         self.forget(id)
     }
 
     fn forget(&mut self, id: MessageId) -> bool {
-        let Some(held) = self.held.remove(&id) else { return false };
+        let Some(held) = self.entries.remove(&id) else { return false };
         self.bytes -= held.bytes;
         match held.stage {
             Stage::GivenUp => self.given_up -= 1,
