@@ -99,7 +99,7 @@ Examples:
   oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
 
 Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
-wrong settings.",
+invalid settings.",
         SETTINGS,
     )
 }

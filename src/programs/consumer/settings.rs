@@ -26,11 +26,11 @@ pub struct ConsumerConfig {
     pub consumer_id: String,
     /// Handlers at the same time.
     pub concurrency: usize,
-    /// The most messages in hand.
+    /// The most messages held at once.
     pub prefetch: u32,
     /// The built-in handler's name.
     pub handler: String,
-    /// When a handler is given up; `None`: never.
+    /// How long a handler may run; `None`: for ever.
     pub handler_timeout: Option<Duration>,
     /// About how many results are kept; 0: all.
     pub result_maxlen: u64,
@@ -47,19 +47,20 @@ pub const SETTINGS: &[Setting] = &[
         "prefetch",
         "N",
         Text("1024"),
-        "The most messages in hand at once; small for slow handlers, so that none waits here while others idle",
+        "Maximum number of messages held at once; choose a small one for slow handlers, so that messages don't wait \
+         here while other consumers are idle",
     ),
     Setting::new(
         "handler",
         "NAME",
         Text("stamp"),
-        "What is done with a message: stamp (adds random_property and consumer_id)",
+        "What to do with each message. stamp: record its fields, a random_property and the consumer_id",
     ),
     Setting::new(
         "handler-timeout-ms",
         "MS",
         Text("0"),
-        "A handler that runs longer is given up and its message goes to another consumer; 0: never",
+        "A handler that runs longer is abandoned, and its message goes to another consumer; 0: no limit",
     ),
     Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
     LOG_LEVEL,
@@ -83,17 +84,17 @@ pub const COMMAND_LINE: CommandLine<ConsumerConfig> = CommandLine { command, rea
 /// Its definition.
 pub fn command() -> Command {
     let about = "\
-Works on the messages that dispatchers hand it, and stores each result once, in the stream <group>:processed.
+Processes the messages that dispatchers deliver, and stores each result once, in the stream <group>:processed.
 
-This program has one built-in handler, for trying things out and for tests. For work of your own write a consumer with
-the library: a handler is a closure.";
+This program has one built-in handler, for trials and tests. To run your own code, write a consumer with the library: a
+handler is a closure.";
     let after = "\
 Example:
   oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
 
-Ends on SIGTERM or SIGINT: asks for no more, finishes what it has in hand for up to 7 s, and hands the rest back. A
-second signal ends it at once.
-Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
+On SIGTERM or SIGINT it accepts no more messages, finishes those it holds for up to 7 s, returns the rest and exits. On
+a second signal it exits at once.
+Exit codes: 0 success, 1 failure while running, 2 invalid settings.";
     program::service("oncecast-consumer", about, after, SETTINGS)
 }
 
