@@ -26,7 +26,7 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// and none is called hung until the next look.
 pub const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
-/// Of a consumer inside somebody's own program: a hung committer is logged, and that is all.
+/// For a consumer embedded in another program: only logs a hung committer.
 #[derive(Debug, Default)]
 pub(super) struct LogOnly {
     hung: bool,
@@ -37,7 +37,7 @@ impl Observer for LogOnly {
         let hung = stats.committer_hangs();
         match (std::mem::replace(&mut self.hung, hung), hung) {
             (false, true) => error!("event=hung loop=committer"),
-            (true, false) => info!("event=turns-again loop=committer"),
+            (true, false) => info!("event=hung-loop-resumed loop=committer"),
             _ => {}
         }
     }

@@ -16,7 +16,7 @@ use crate::base::pulse::Pulse;
 use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
 use crate::base::text::Quoted;
 use crate::lane::{self, Lane, ProcessHandles};
-use crate::process::supervision::{LOOK_WITHIN, Supervisor};
+use crate::process::supervision::{CHECK_WITHIN, Supervisor};
 
 /// Runs the dispatcher until it is asked to stop. Returns the exit code.
 pub fn run(config: DispatcherConfig) -> Result<u8> {
@@ -51,7 +51,7 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: 
             recv(supervisor.ticks()) -> _ => {
                 let condition = health::condition(host);
                 // Before systemd is told: if the process is paused from here on, the next tick finds this pulse late.
-                host.main.beat(LOOK_WITHIN);
+                host.main.beat(CHECK_WITHIN);
                 supervisor.report(&condition);
             }
         }
