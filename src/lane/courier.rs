@@ -388,7 +388,7 @@ impl Courier {
         if self.table.len() >= MAX_TRACKED && self.said_full.is_none_or(|said| said.elapsed() >= SAY_FULL_EVERY) {
             self.said_full = Some(Instant::now());
             let delayed = self.table.len().saturating_sub(in_flight + self.table.ready_len());
-            log::warn!("event=hands-full messages={} in_flight={in_flight} delayed={delayed}", self.table.len());
+            log::warn!("event=tracking-limit messages={} in_flight={in_flight} delayed={delayed}", self.table.len());
         }
     }
 }

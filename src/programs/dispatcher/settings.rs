@@ -64,7 +64,12 @@ pub const SETTINGS: &[Setting] = &[
         Text("3000"),
         "A consumer that sends nothing for this long is disconnected, and its messages go to other consumers",
     ),
-    Setting::new("max-deliveries", "N", Text("8"), "A message that has failed this many times goes to the dead letters"),
+    Setting::new(
+        "max-deliveries",
+        "N",
+        Text("8"),
+        "A message that has failed this many times goes to the dead letters",
+    ),
     Setting::new(
         "retry",
         "POLICY",
