@@ -1,5 +1,5 @@
-//! The program `oncecast-consumer`: a consumer with the built-in handler `stamp`, and the process around it, which is
-//! settings, log, signals, metrics and systemd.
+//! The program `oncecast-consumer`: a consumer with the built-in handler `stamp`, and the process around it: settings,
+//! log, signals, metrics and systemd.
 
 mod exposition;
 pub mod settings;
@@ -19,7 +19,7 @@ pub use self::stamp::{outcome_of, stamp};
 
 /// Runs a consumer with the built-in handler until a signal asks it to stop. Gives the exit code.
 pub fn run(config: ConsumerConfig) -> Result<u8> {
-    // The only one that the setting takes.
+    // The only handler that the setting accepts.
     debug_assert_eq!(config.handler, "stamp");
     serve(config, stamp, Supervisor::from_environment()).map(|()| 0)
 }
@@ -62,7 +62,7 @@ fn flag_of(setting: &str) -> &'static str {
     }
 }
 
-/// Passes on to the supervisor how the consumer is.
+/// Reports the consumer's condition to the supervisor.
 struct Supervised(Supervisor);
 
 impl Observer for Supervised {
@@ -79,7 +79,7 @@ impl Observer for Supervised {
     }
 }
 
-/// How the consumer is. Its handlers are not watched: they may take their time.
+/// The consumer's condition. Its handlers are not supervised: they may run for any time.
 fn condition(stats: &ConsumerStats) -> Condition {
     Condition {
         ready: stats.ready(),

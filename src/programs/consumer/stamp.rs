@@ -1,7 +1,7 @@
 //! The built-in handler `stamp`: records a message's own fields, a random property and the consumer's id.
 //!
-//! Of a JSON object each member becomes a field: strings as their text, everything else as compact JSON, digit for
-//! digit as it was sent. Any other payload is stored whole in the field `payload`. Nothing a publisher sends makes it
+//! Each member of a JSON object becomes a field: strings as their text, other values as compact JSON, with numbers digit
+//! for digit as they were sent. Any other payload is stored whole in the field `payload`. No payload makes the handler
 //! fail.
 
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ use crate::ledger::{MAX_RESULT_FIELDS, Words};
 const RANDOM_PROPERTY: &str = "random_property";
 const CONSUMER_ID: &str = "consumer_id";
 const MESSAGE_ID: &str = "message_id";
-/// What the fields of a small message take beside its payload, about.
+/// About how many bytes the fields of a small message need in addition to its payload.
 const BESIDE_BYTES: usize = 128;
 
 /// The fields of the JSON object (`message_id` first), `random_property` (8 random hex digits) and `consumer_id`.
@@ -26,18 +26,19 @@ pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
         .field(CONSUMER_ID, delivery.consumer_id()))
 }
 
-/// What is recorded of a payload itself: the members of a JSON object, or else the whole in the field `payload`. The
-/// audit reads ids by it, too.
+/// The fields of a payload: the members of a JSON object, or else the whole payload in the field `payload`. The audit
+/// also reads ids with it.
 pub fn outcome_of(payload: &[u8]) -> Outcome {
     let whole = || ["payload".as_bytes(), payload].into_iter().collect();
     Outcome::from_words(object_fields(payload).unwrap_or_else(whole))
 }
 
-/// The members of a JSON object; `None` if the payload is none, or has more than one result may hold.
+/// The members of a JSON object; `None` if the payload is not a JSON object, or has more members than a result may have
+/// fields.
 fn object_fields(payload: &[u8]) -> Option<Words> {
     let Members(mut members) = serde_json::from_slice(payload).ok()?;
     members.retain(|(name, _)| name != RANDOM_PROPERTY && name != CONSUMER_ID);
-    // JSON allows a name twice; the last one counts, as with most readers.
+    // JSON allows duplicate names; the last one wins, as in most parsers.
     members.sort_by(|(one, _), (other, _)| one.cmp(other));
     members.dedup_by(|next, kept| {
         let same = next.0 == kept.0;
@@ -49,7 +50,7 @@ fn object_fields(payload: &[u8]) -> Option<Words> {
     if members.len() + 2 > MAX_RESULT_FIELDS {
         return None;
     }
-    // The values are borrowed from the payload: their addresses have the order in which they came.
+    // The values are borrowed from the payload, so their addresses are in the order of the members.
     members.sort_unstable_by_key(|(name, value)| (name != MESSAGE_ID, value.get().as_ptr()));
     let mut fields = Words::with_capacity(payload.len() + BESIDE_BYTES);
     for (name, value) in members {
@@ -59,7 +60,7 @@ fn object_fields(payload: &[u8]) -> Option<Words> {
     Some(fields)
 }
 
-/// The members of an object as they come, borrowed from its text where that is possible.
+/// The members of an object in order, borrowed from its text where possible.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -112,7 +113,7 @@ impl<'de> Visitor<'de> for NameVisitor {
     }
 }
 
-/// A string's text, or compact JSON; `None` for a string that has no text (a lone surrogate).
+/// A string's text, or compact JSON; `None` for a string that is not valid Unicode (a lone surrogate).
 fn text_of(value: &RawValue) -> Option<Cow<'_, [u8]>> {
     let json = value.get();
     match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
@@ -126,7 +127,7 @@ fn hex_digits(number: u32) -> [u8; 8] {
     std::array::from_fn(|at| b"0123456789abcdef"[(number >> (28 - 4 * at) & 0xf) as usize])
 }
 
-/// Valid JSON without the white space between its tokens. Numbers stay as they are, however many digits they have.
+/// Valid JSON without the white space between tokens. Numbers are not changed, however many digits they have.
 fn compact(json: &[u8]) -> Vec<u8> {
     let (mut in_string, mut escaped) = (false, false);
     json.iter()
