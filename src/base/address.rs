@@ -20,7 +20,7 @@ pub fn mistake_in_port(port: &str) -> Option<&'static str> {
 /// What is wrong with `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.
 pub fn mistake_in_host_port(text: &str) -> Option<&'static str> {
     if text.contains("://") {
-        return Some("an address is no URL: leave out what stands before the host");
+        return Some("an address is no URL: leave out everything before the host");
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Some(if text.parse::<u16>().is_ok() { "the host is missing" } else { "the port is missing" });

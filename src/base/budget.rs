@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_closed_budget() {
+    fn a_closed_budget_ends_all_waits() {
         let budget = Budget::new(10);
         let held = budget.wait_for(8);
         thread::scope(|scope| {

@@ -104,7 +104,7 @@ impl fmt::Debug for Error {
 }
 
 impl Error {
-    /// An [`Error::Io`] that says what was being done.
+    /// An [`Error::Io`] that names what was being done.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { what: what.into(), source }
     }

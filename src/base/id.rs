@@ -78,7 +78,7 @@ impl Hasher for IdHasher {
     }
 }
 
-/// A term of leadership. Higher is newer; 0 stands for "none yet".
+/// A term of leadership. Higher is newer; 0 means "none yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
@@ -181,7 +181,7 @@ mod tests {
                 hashes.iter().for_each(|hash| counts[part(*hash) as usize] += 1);
                 counts.into_iter().max().expect("there are parts")
             };
-            // The map looks at 16 places at once.
+            // The map probes 16 places at once.
             let most = most_at(&|hash| hash % PLACES / 16, PLACES / 16);
             assert!(most <= 64, "{most} beside each other, step {step}");
             let most = most_at(&|hash| hash >> 57, 128);

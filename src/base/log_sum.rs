@@ -28,7 +28,7 @@ pub struct LogSum<T> {
     sum: Option<Sum<T>>,
 }
 
-/// What a line says.
+/// The content of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sum<T> {
     /// How many events.

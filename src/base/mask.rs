@@ -1,4 +1,4 @@
-//! Hides what may be a password: user and password of a URL, wherever one stands. Pure.
+//! Hides what may be a password: user and password of each URL in a text. Pure.
 //!
 //! A URL with a password belongs in one setting, `redis-url`. Typed into another one, or read as something else, it
 //! would be repeated in an error, a log line or a result. So no setting but a secret one takes such a value, and errors

@@ -1,4 +1,4 @@
-//! What everything else stands on: ids, errors, durations, waiting, counting. Nothing here knows Redis, sockets or
+//! The foundation of everything else: ids, errors, durations, waiting, counting. Nothing here knows Redis, sockets or
 //! threads of others.
 
 pub mod address;

@@ -1,4 +1,4 @@
-//! Signs of life: a loop says by when it will have turned again, and an onlooker sees which is late.
+//! Signs of life: a loop announces when its next iteration ends at the latest, and a supervisor sees which is late.
 //!
 //! That a process exists says little: one of its threads may hang. Each loop beats its own [`Pulse`] at every turn and
 //! names the longest time until the next, waits for Redis included, so that a slow server is not taken for a hang.

@@ -3,7 +3,7 @@
 //! The code is not always the first word: Redis 6.2 wraps what a script's command was refused for (`ERR Error running
 //! script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't …`), `EXEC` says `EXECABORT Transaction
 //! discarded because of: NOPERM …`, and a script's missing right has a sentence instead of a code. Limitation: a
-//! sentence that no tested version says is [`Refusal::Other`].
+//! sentence that no tested version sends is [`Refusal::Other`].
 
 /// Why a command was refused, as far as it makes a difference to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub fn is_needless_password(text: &str) -> bool {
     text.contains(NEEDLESS_PASSWORD)
 }
 
-/// The name of the command that the server does not have, if it says it: `unknown command 'ZADD', with args …`.
+/// The name of the command that the server does not have, if the reply names it: `unknown command 'ZADD', with args …`.
 pub fn unknown_command(text: &str) -> Option<&str> {
     const BEFORE: &str = "unknown command ";
     let at = text.to_ascii_lowercase().find(BEFORE)? + BEFORE.len();
@@ -163,7 +163,7 @@ mod tests {
 
     /// What Redis 6.2, 7.0 and 8.2 and Valkey 8.1 and 9.1 say.
     #[test]
-    fn a_refusal_is_recognised_wherever_its_code_stands() {
+    fn a_refusal_is_recognised_by_its_code_anywhere_in_the_text() {
         const WRAPPED: &str = "ERR Error running script (call to f_4344): @user_script:1: @user_script: 1: ";
         let wrapped = |text: &str| format!("{WRAPPED}{text}");
         for (text, refusal) in [

@@ -24,7 +24,7 @@ impl ShutdownHandle {
     /// Asks it to finish the messages that it holds and then to stop; asked a second time, to stop at once. Never
     /// blocks.
     pub fn shutdown(&self) {
-        // A full channel holds both requests already, a closed one has nobody left to stop.
+        // A full channel holds both requests already, a closed one has no receiver left to stop.
         let _ = self.0.try_send(());
     }
 

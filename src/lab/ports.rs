@@ -2,9 +2,8 @@
 //!
 //! Limitations: another process may take the port before the child binds it. Callers must then try another.
 
-use std::net::{Ipv4Addr, TcpListener};
-
 use crate::base::error::{Error, Result};
+use crate::net::Listener;
 
 /// Below the ports of outgoing connections (from 32768 on Linux, 49152 elsewhere). Any connection may take one of those
 /// while its child is down; even one that tries to reach the child, which then connects to itself.
@@ -13,13 +12,13 @@ const TRIES: usize = 64;
 
 /// A port of 127.0.0.1 on which no process listens at the moment.
 pub fn free_port() -> Result<u16> {
-    let listen = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let listen = |port| Listener::bind(&format!("127.0.0.1:{port}"));
     let random = (0..TRIES).map(|_| fastrand::u16(RANGE)).find(|port| listen(*port).is_ok());
     match random {
         Some(port) => Ok(port),
         // None in the range is free: take any that the system offers.
         None => listen(0)
-            .and_then(|listener| listener.local_addr())
+            .and_then(|listener| listener.address())
             .map(|address| address.port())
             .map_err(Error::io("looking for a free port on 127.0.0.1")),
     }

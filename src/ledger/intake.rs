@@ -200,7 +200,7 @@ impl Ledger {
             (Some(_), None, _) => DonePart::Cursor { from: next.clone(), to: expected.cloned() },
             // The right was revoked just now. What was added counts as not taken in, so it is removed.
             (None, Some(_), [first, ..]) => DonePart::Members { first: first.id, last: batch[batch.len() - 1].id },
-            // Nothing took place, and the script says why.
+            // Nothing was written, and the script's reply gives the reason.
             (_, Some(_), _) => return Ok(None),
         };
         let failure = Failure::of_reply(unadded.or(unmoved).as_deref().unwrap_or_default());

@@ -1,8 +1,8 @@
-//! A group as an onlooker sees it: one round trip for all that a view, a wait or a measurement needs.
+//! A group seen from outside: one round trip reads all that a view, a wait or a measurement needs.
 //!
-//! Read-only. The values are read one after the other, in the order of [`Snapshot`]'s fields, not in one step. Where
-//! Redis refuses a command, because the user lacks the right or the command was renamed, what needs it is left out and
-//! named ([`GroupView::refused`]); the rest is read all the same.
+//! Read-only. The values are read one after the other, in the order of [`Snapshot`]'s fields, not in one step. If Redis
+//! refuses a command, because the user lacks the right or the command was renamed, the parts that need it are left out
+//! and listed in [`GroupView::refused`]; the others are still read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{Epoch, MessageId};
 use crate::base::refusal::Refusal;
 
-/// What a group looks like at one moment.
+/// The state of a group at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Who leads, if anybody.
+    /// The leader's lease, if a dispatcher leads.
     pub lease: Option<Lease>,
     /// How long the lease lasts unless it is renewed.
     pub lease_left: Option<Duration>,
@@ -37,7 +37,7 @@ pub struct Snapshot {
     pub epoch: Epoch,
     /// How many dispatchers are subscribed.
     pub dispatchers: u64,
-    /// How far the channel has been taken in.
+    /// The position up to which the channel has been stored.
     pub cursor: Option<Cursor>,
     /// Entries in the result stream.
     pub processed: u64,

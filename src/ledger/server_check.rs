@@ -1,4 +1,4 @@
-//! Looks for settings of the Redis server that endanger what we promise, and says what to set instead.
+//! Finds settings of the Redis server that endanger our promises, and tells what to set instead.
 //!
 //! Reads only: `CONFIG GET` and `INFO`. If a server refuses them (a managed one, or a user without the right), a note
 //! says that its settings are not known. Limitation: the limits suit a server with the load that docs/PERFORMANCE.md
@@ -69,7 +69,7 @@ pub enum Warning {
 }
 
 impl Warning {
-    /// Whether it only says what can't be expected, and may well be meant so.
+    /// Whether it only names a limitation, which may be intended.
     pub fn is_note(&self) -> bool {
         matches!(self, Warning::NoAppendOnlyFile | Warning::NotTold { .. })
     }
@@ -142,10 +142,10 @@ pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
     let config = if_allowed(connection.pipeline(READING, config))?;
     let info = ["replication", "server"].iter().map(|section| Command::of(&["INFO", section])).collect();
     let info = if_allowed(connection.pipeline(READING, info))?;
-    let not_told = [(CONFIG_GET, config.is_none()), (INFO, info.is_none())].into_iter().filter(|(_, refused)| *refused);
-    let not_told = not_told.map(|(command, _)| Warning::NotTold { command }).collect::<Vec<_>>();
+    let unknown = [(CONFIG_GET, config.is_none()), (INFO, info.is_none())].into_iter().filter(|(_, refused)| *refused);
+    let unknown = unknown.map(|(command, _)| Warning::NotTold { command }).collect::<Vec<_>>();
     let found = judge(&pairs(&config.unwrap_or_default()), &fields(&info.unwrap_or_default()));
-    Ok([found, not_told].concat())
+    Ok([found, unknown].concat())
 }
 
 /// Hears what was found again and again, and logs what is new.
@@ -252,7 +252,7 @@ fn is_old(version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST_VERSION,
-        // A version of another kind says nothing.
+        // A version of another kind gives no warning.
         _ => false,
     }
 }

@@ -4,7 +4,7 @@
 //! word too long, a reply above an output limit. Some say so, some only close the connection. A batch is halved until
 //! the message that is too large is alone; all others go through.
 //!
-//! A closed connection says nothing about size if the server cannot be reached at all: behind a proxy an outage looks
+//! A closed connection does not prove a size if the server cannot be reached at all: behind a proxy an outage looks
 //! the same. So a closed connection counts only if another command is answered after it. Limitation: a message alone is
 //! given up only after Redis has named its size, or after [`BREAKS`] closed connections in a row.
 
@@ -45,7 +45,7 @@ impl Splitter {
         let named = error.refusal() == Some(Refusal::TooLarge);
         self.breaks = if error.is_broken_off() && is_answered() { self.breaks + 1 } else { 0 };
         match messages {
-            // Once is what a restart of Redis looks like.
+            // A restart of Redis closes it once.
             2.. if named || self.breaks > 1 => Split::Halve,
             0 | 1 if named || self.breaks >= BREAKS => Split::TooLarge,
             _ => Split::Retry,

@@ -179,7 +179,7 @@ impl Guard {
 struct Opened {
     /// Whether commands are queued from now on.
     multi: bool,
-    /// What the watched key says, or the first error reply.
+    /// The watched key's value, or the first error reply.
     value: std::result::Result<Vec<u8>, Vec<u8>>,
 }
 

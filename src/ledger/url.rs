@@ -1,9 +1,8 @@
 //! What is wrong with a Redis URL, in words. Pure.
 //!
-//! The `redis` package says of most mistakes only that there is one, and takes some URLs for something else than they
-//! look like: of `redis://app@host` it forgets the user, and `redis://pass#word@host` is a host `pass` to it. Whatever
-//! passes here means what it says. No part of a URL is repeated that may belong to a password: only a port and a
-//! parameter behind the last `@`.
+//! The `redis` package reports most mistakes without naming them, and misreads some URLs: it ignores the user of
+//! `redis://app@host`, and reads `redis://pass#word@host` as the host `pass`. Such URLs are refused here. No part of a
+//! URL that may belong to a password is repeated: only a port and a parameter after the last `@`.
 
 use crate::base::address::mistake_in_port;
 
@@ -19,8 +18,10 @@ pub(super) fn mistake_in(url: &str) -> Option<String> {
         "redis" | "valkey" => in_address(rest),
         "rediss" | "valkeys" => Some("TLS is not supported; use a tunnel on this machine".to_owned()),
         "unix" | "redis+unix" | "valkey+unix" => in_path(rest),
-        _ if url.starts_with(['"', '\'']) => Some("it begins with a quotation mark; leave the marks out".to_owned()),
-        // A scheme holds no secret, but what stands in its place may.
+        _ if url.starts_with(['"', '\'']) => {
+            Some("it begins with a quotation mark; leave out the quotation marks".to_owned())
+        }
+        // A scheme holds no secret, but text in its place may.
         _ => Some("its scheme must be redis:// or redis+unix://".to_owned()),
     }
 }
@@ -49,7 +50,7 @@ fn in_address(rest: &str) -> Option<String> {
 fn in_login(login: &str) -> Option<String> {
     if login.contains(['/', '?', '#']) {
         return Some(
-            "a / ? or # stands before the @; in user and password write them as %2F %3F %23 (percent-encoded), and % \
+            "there is a / ? or # before the @; in user and password write them as %2F %3F %23 (percent-encoded), and % \
              as %25"
                 .to_owned(),
         );
@@ -59,12 +60,12 @@ fn in_login(login: &str) -> Option<String> {
     }
     if !login.contains(':') {
         return Some(
-            "before the @ stands a user without a password: write user:password@, :password@ if it is a password, or \
+            "there is a user without a password before the @: write user:password@, :password@ if it is a password, or \
              user:@ for a user who needs none"
                 .to_owned(),
         );
     }
-    (login == ":").then(|| "neither a user nor a password stands before the @; leave the @ out".to_owned())
+    (login == ":").then(|| "there is neither a user nor a password before the @; leave out the @".to_owned())
 }
 
 /// Whether a percent sign encodes nothing.
@@ -76,7 +77,7 @@ fn has_bare_percent(text: &str) -> bool {
 /// `host[:port][/db]`.
 fn in_place(place: &str) -> Option<String> {
     if place.contains('#') {
-        return Some("a # stands behind the address; in a password write it as %23 (percent-encoded)".to_owned());
+        return Some("there is a # after the address; in a password write it as %23 (percent-encoded)".to_owned());
     }
     let (place, parameters) = place.split_once('?').unwrap_or((place, ""));
     if !parameters.is_empty() {
@@ -107,7 +108,7 @@ fn in_port(port: &str) -> Option<String> {
 
 fn in_database(database: &str) -> Option<String> {
     let good = database.is_empty() || database.bytes().all(|byte| byte.is_ascii_digit()) && database.len() <= 9;
-    (!good).then(|| "the database behind the / must be a number, as in redis://host/1".to_owned())
+    (!good).then(|| "the database after the / must be a number, as in redis://host/1".to_owned())
 }
 
 /// `/path[?db=N&user=USER&pass=PASSWORD]`.
@@ -161,7 +162,7 @@ mod tests {
             ("redis://:secret@", "host is missing"),
             ("redis://app@host", "user without a password"),
             ("redis://@host", "user without a password"),
-            ("redis://:@host", "leave the @ out"),
+            ("redis://:@host", "leave out the @"),
             ("redis://:pass/word@host", "%2F"),
             ("redis://:pass?word@host", "%3F"),
             ("redis://pass#word@host", "%23"),

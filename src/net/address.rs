@@ -28,8 +28,8 @@ impl fmt::Display for Address {
     }
 }
 
-/// The addresses at which this machine reaches what listens on `address`: the loopback ones where that stands for all
-/// of a machine's own (`0.0.0.0`, `[::]`).
+/// The addresses at which this machine reaches what listens on `address`: the loopback ones if it means all
+/// of the machine's own (`0.0.0.0`, `[::]`).
 pub fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
     let (v4, v6): (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     let hosts = match address.ip() {

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(resolve(&open.to_string()).expect("an address"), [open]);
     }
 
-    /// A listener whose backlog is full does not answer any more: it stands for an address where packets get lost.
+    /// A listener whose backlog is full does not answer any more: it simulates an address where packets get lost.
     fn silent() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");

@@ -41,7 +41,7 @@ impl From<io::Error> for NotAccepted {
     fn from(error: io::Error) -> NotAccepted {
         match error.kind() {
             ErrorKind::WouldBlock => NotAccepted::Nothing,
-            // Linux also gives what the network says of the connection that is accepted.
+            // Linux also returns pending network errors of the connection that is accepted.
             ErrorKind::ConnectionAborted
             | ErrorKind::ConnectionReset
             | ErrorKind::Interrupted

@@ -27,7 +27,7 @@ pub enum Wait {
     Never,
 }
 
-/// When a peer that has vanished without a word is noticed.
+/// When a peer that has vanished without closing is noticed.
 #[derive(Clone, Copy, Debug)]
 pub struct Keepalive {
     /// The silence after which the first probe is sent.
@@ -130,7 +130,7 @@ impl Stream {
         self.reader.closer.shutdown();
     }
 
-    /// Closes in order: says that nothing more is written, then reads until the peer has closed, too; see
+    /// Closes in order: ends its own direction, then reads until the peer has closed, too; see
     /// [`Reader::linger`].
     pub fn linger(&mut self, deadline: Instant, most_bytes: usize) {
         self.reader.closer.finish_writing();
@@ -210,7 +210,7 @@ impl Closer {
         let _ = self.0.shutdown(Shutdown::Both);
     }
 
-    /// Says that nothing more is written; the peer sees the end of what it reads.
+    /// Ends the direction that is written; the peer sees the end of what it reads.
     pub fn finish_writing(&self) {
         let _ = self.0.shutdown(Shutdown::Write);
     }
@@ -223,7 +223,7 @@ fn each(wait: Wait) -> Option<Option<Duration>> {
         Wait::Each(limit) => Some(Some(limit)),
         // Set before each call.
         Wait::Until(_) => None,
-        // The timeout of a socket that does not block is not looked at.
+        // A socket that does not block ignores its timeout.
         Wait::Never => None,
     }
 }
@@ -254,7 +254,7 @@ fn within<T>(
     }
 }
 
-/// Whether an error of a stream says no more than that there is nothing to do now: the connection is as good as before.
+/// Whether an error of a stream only means that nothing can be read or written now: the connection is still good.
 pub fn is_transient(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }

@@ -12,17 +12,36 @@ type Module = Vec<String>;
 pub struct House {
     /// What each file imports, and by which path.
     imports: BTreeMap<Module, BTreeMap<Module, String>>,
+    /// The paths into other crates, the standard library included, that each file names.
+    outward: BTreeMap<Module, BTreeSet<Module>>,
 }
 
 impl House {
-    /// Reads these files, which are named by their path below `src/`. Programs (`bin/`) are crates of their own: they import
-    /// the library as `oncecast::`.
+    /// Reads these files, which are named by their path below `src/`. Programs (`bin/`) are crates of their own: they
+    /// import the library as `oncecast::`.
     pub fn of<'a>(sources: impl Iterator<Item = (&'a Path, &'a str)>) -> House {
         let files: BTreeMap<Module, &str> =
             sources.map(|(path, text)| (module_of(path), text)).filter(|(module, _)| !is_of_tests(module)).collect();
         let known: BTreeSet<&[String]> = files.keys().map(Vec::as_slice).collect();
-        let imports = files.iter().map(|(module, text)| (module.clone(), imports(module, text, &known))).collect();
-        House { imports }
+        let readers: Vec<Reader<'_>> = files.iter().map(|(module, text)| Reader::of(module, text, &known)).collect();
+        let imports = readers.iter().map(|reader| (reader.file.clone(), reader.imports())).collect();
+        let outward = readers.iter().map(|reader| (reader.file.clone(), reader.outward())).collect();
+        House { imports, outward }
+    }
+
+    /// Uses of what is found below the path `outside`, another crate's, by files that are not at or below one of
+    /// `places`.
+    pub fn uses_outside(&self, outside: &str, places: &[&str]) -> Vec<String> {
+        let outside: Module = outside.split("::").map(str::to_owned).collect();
+        let is_free = |module: &Module| {
+            let free =
+                |place: &&str| module.iter().map(String::as_str).take(place.split("::").count()).eq(place.split("::"));
+            places.iter().any(free)
+        };
+        let others = self.outward.iter().filter(|(module, _)| !is_free(module));
+        let uses = others.flat_map(|(module, paths)| paths.iter().map(move |path| (module, path)));
+        let found = uses.filter(|(_, path)| path.starts_with(&outside));
+        found.map(|(module, path)| format!("{} uses {}", shown(module), path.join("::"))).collect()
     }
 
     /// The rooms that there are: folders and files right below `src/`, without the root of the crate.
@@ -87,21 +106,6 @@ fn shown(module: &Module) -> String {
     if module.is_empty() { "the root".to_owned() } else { module.join("::") }
 }
 
-/// What a file imports, by the file it stands in.
-fn imports(module: &Module, text: &str, known: &BTreeSet<&[String]>) -> BTreeMap<Module, String> {
-    let mut reader = Reader { file: module, inline: Vec::new(), paths: Vec::new(), aliases: BTreeMap::new(), known };
-    reader.read(&tokens(text));
-    let mut imports = BTreeMap::new();
-    for path in &reader.paths {
-        let Some(path) = reader.resolved(path) else { continue };
-        let file = reader.file_of(&path);
-        if file != *module && !file.is_empty() {
-            imports.entry(file.clone()).or_insert_with(|| path.join("::"));
-        }
-    }
-    imports
-}
-
 /// Gathers the paths of one file.
 struct Reader<'a> {
     file: &'a Module,
@@ -114,7 +118,30 @@ struct Reader<'a> {
     known: &'a BTreeSet<&'a [String]>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn of(file: &'a Module, text: &str, known: &'a BTreeSet<&'a [String]>) -> Reader<'a> {
+        let mut reader = Reader { file, inline: Vec::new(), paths: Vec::new(), aliases: BTreeMap::new(), known };
+        reader.read(&tokens(text));
+        reader
+    }
+
+    /// What the file imports, by the file that holds it.
+    fn imports(&self) -> BTreeMap<Module, String> {
+        let mut imports = BTreeMap::new();
+        for path in self.paths.iter().filter_map(|path| self.resolved(path)) {
+            let file = self.file_of(&path);
+            if file != *self.file && !file.is_empty() {
+                imports.entry(file).or_insert_with(|| path.join("::"));
+            }
+        }
+        imports
+    }
+
+    /// The paths that lead out of the crate, or begin with a name that the file defines or imported from there.
+    fn outward(&self) -> BTreeSet<Module> {
+        self.paths.iter().filter(|path| self.resolved(path).is_none()).cloned().collect()
+    }
+
     fn read(&mut self, tokens: &[Token]) {
         let (mut at, mut depth) = (0, 0);
         while at < tokens.len() {
@@ -259,6 +286,17 @@ fn end_of_block(tokens: &[Token], open: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uses_of_other_crates_are_found() {
+        let [allowed, also, wrong] = ["net/a.rs", "lab/b/c.rs", "lab/d.rs"].map(|path| (Path::new(path), SOURCE));
+        const SOURCE: &str = "use std::net::{SocketAddr, TcpStream}; // std::net::TcpStream
+            mod tests { use std::net::TcpStream; }";
+        let house = House::of([allowed, also, wrong].into_iter());
+        let found = house.uses_outside("std::net::TcpStream", &["net", "lab::b"]);
+        assert_eq!(found, ["lab::d uses std::net::TcpStream"]);
+        assert!(house.uses_outside("std::net::TcpListener", &[]).is_empty());
+    }
 
     fn house(sources: &[(&str, &str)]) -> House {
         House::of(sources.iter().map(|(path, text)| (Path::new(*path), *text)))

@@ -1,9 +1,9 @@
-//! The house rules that no compiler checks: imports run one way, from room to room and from file to file, and no line is
-//! longer than the formatter would leave it.
+//! The house rules that no compiler checks: imports run one way, from room to room and from file to file; one room
+//! alone makes sockets, speaks to Redis, lays out bytes; no line is longer than the formatter would leave it.
 //!
 //! A room is a folder of `src/`, or a file there. Their order stands in `docs/ARCHITECTURE.md`, section "Rooms", and is
-//! read from there: a room may import only what stands below it. Within a room files may import each other, but never in a
-//! circle. Modules of unit tests are left out, since they may use everything.
+//! read from there: a room may import only what stands below it. Within a room files may import each other, but never
+//! in a circle. Modules of unit tests are left out, since they may use everything.
 //!
 //! Limitations: imports are found as text, by `imports`, without expanding macros.
 
@@ -41,7 +41,8 @@ fn files(folder: &str, ending: &str) -> BTreeMap<PathBuf, String> {
     found
 }
 
-/// The rooms from top to bottom, as `docs/ARCHITECTURE.md` lists them: the first column of the table in section "Rooms".
+/// The rooms from top to bottom, as `docs/ARCHITECTURE.md` lists them: the first column of the table in section
+/// "Rooms".
 fn rooms() -> Vec<String> {
     let document = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("docs/ARCHITECTURE.md can be read");
     let section =
@@ -69,6 +70,39 @@ fn imports_run_from_upper_rooms_to_lower_ones() {
 fn no_files_import_each_other_in_a_circle() {
     let circles = house().circles();
     assert!(circles.is_empty(), "files that import each other in a circle:\n{}", circles.join("\n"));
+}
+
+/// Fails if a file that is not at or below one of `places` names something below one of the paths `outside`.
+fn only_used_in(places: &[&str], outside: &[&str]) {
+    let house = house();
+    assert!(!house.uses_outside(outside[0], &[]).is_empty(), "{} is used at all", outside[0]);
+    let found: Vec<String> = outside.iter().flat_map(|outside| house.uses_outside(outside, places)).collect();
+    assert!(found.is_empty(), "only {places:?} may use {outside:?}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn only_net_makes_sockets() {
+    let sockets = [
+        "socket2",
+        "std::net::TcpStream",
+        "std::net::TcpListener",
+        "std::net::UdpSocket",
+        "std::net::ToSocketAddrs",
+        "std::os::unix::net",
+    ];
+    only_used_in(&["net"], &sockets);
+}
+
+#[test]
+fn only_the_ledger_speaks_to_redis() {
+    // Errors wrap the client library's own. The lab is a client of its servers, and the publisher's load is pipelined:
+    // both read the values of replies.
+    only_used_in(&["ledger", "base::failure", "lab", "programs::publisher::link"], &["redis"]);
+}
+
+#[test]
+fn only_wire_lays_out_bytes() {
+    only_used_in(&["wire"], &["byteorder"]);
 }
 
 #[test]

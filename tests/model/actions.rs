@@ -1,7 +1,7 @@
 //! What can happen next, and what it does.
 //!
-//! Three kinds: *inputs* (a message is published, time passes), *faults*, each paid for from the budget, and *progress*,
-//! which the programs make by themselves. A state in which no progress is possible is at rest.
+//! Three kinds: *inputs* (a message is published, time passes), *faults*, each paid for from the budget, and
+//! *progress*, which the programs make by themselves. A state in which no progress is possible is at rest.
 
 use stateright::{Model, Property};
 
@@ -13,7 +13,7 @@ use crate::refusals::Refusal;
 use crate::ring::{Id, Message, Seen};
 use crate::rules::{Bounds, Rules};
 use crate::servers::Servers;
-use crate::world::{Issuer, Phase, Return, Sights, Whereabouts, World};
+use crate::world::{Issuer, Phase, Return, Sights, Term, Whereabouts, World};
 
 /// Something that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,8 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// A group at rest: all dispatchers in sync, the first one leads, the consumers are linked to it, all of it on disk.
+    /// A group at rest: all dispatchers in sync, the first one leads, the consumers are linked to it, all of it on
+    /// disk.
     pub fn at_rest(&self) -> World {
         let mut world = World::new(&self.bounds);
         world.budget = Default::default();
@@ -165,43 +166,8 @@ impl Protocol {
             actions.extend(world.is_deaf_standby(d, self.rules).then_some(Action::DeafStandby(d)));
             actions.extend(world.may_acquire(d, self.rules).then_some(Action::Look(d)));
             actions.extend(dispatcher.looked.map(|_| Action::Acquire(d)));
-            let Some(term) = &dispatcher.term else { continue };
-            match term.phase {
-                Phase::TakingOver(_) => actions.push(Action::TakeOver(d)),
-                Phase::Running { .. } => {
-                    actions.extend(term.offer.is_none().then_some(Action::Take(d)));
-                    actions.extend(term.unmarked.then_some(Action::Mark(d)));
-                }
-            }
-            actions.extend((world.redis.lease != world.lease_of(d)).then_some(Action::Renew(d)));
-            let mut unlinked = 0;
-            for (c, consumer) in (0..).zip(&world.consumers).filter(|(_, consumer)| consumer.alive) {
-                if term.links & 1 << c == 0 {
-                    if consumer.answers(self.rules) {
-                        unlinked += 1;
-                        actions.push(Action::Link { dispatcher: d, consumer: c });
-                    }
-                    continue;
-                }
-                for (id, message, at) in &term.table {
-                    if *at == Whereabouts::Ready && self.may_be_given(term, c) {
-                        actions.push(Action::HandOut { dispatcher: d, consumer: c, id: *id, message: *message });
-                    }
-                }
-                debug_assert!(consumer.held.len() <= world.last_id as usize);
-            }
-            actions.extend((term.backlog.is_some() && unlinked == 0).then_some(Action::Page(d)));
-            let asked = |id: Id| {
-                let mut mine = world.requests.iter().filter(|sent| sent.issuer == Issuer::Redistributor(d));
-                mine.any(|sent| {
-                    matches!(sent.script, Script::Bury { id: asked, .. } | Script::Record { id: asked, .. } if asked == id)
-                })
-            };
-            for (id, _, at) in term.table.iter().filter(|(id, ..)| !asked(*id)) {
-                let Whereabouts::Back(Return { counted, .. }) = at else { continue };
-                actions.push(Action::Redeliver { dispatcher: d, id: *id });
-                let buries = *counted && self.bounds.budget.rejections > 0;
-                actions.extend(buries.then_some(Action::Bury { dispatcher: d, id: *id }));
+            if let Some(term) = &dispatcher.term {
+                self.progress_of_leader(world, d, term, actions);
             }
         }
         for (c, consumer) in (0..).zip(&world.consumers) {
@@ -221,7 +187,48 @@ impl Protocol {
         actions.extend(abandoned.then_some(Action::ExpireAbandoned));
     }
 
-    /// Carries an action out. `false`: nothing came of it.
+    /// What a leader does by itself.
+    fn progress_of_leader(&self, world: &World, d: u8, term: &Term, actions: &mut Vec<Action>) {
+        match term.phase {
+            Phase::TakingOver(_) => actions.push(Action::TakeOver(d)),
+            Phase::Running { .. } => {
+                actions.extend(term.offer.is_none().then_some(Action::Take(d)));
+                actions.extend(term.unmarked.then_some(Action::Mark(d)));
+            }
+        }
+        actions.extend((world.redis.lease != world.lease_of(d)).then_some(Action::Renew(d)));
+        let mut unlinked = 0;
+        for (c, consumer) in (0..).zip(&world.consumers).filter(|(_, consumer)| consumer.alive) {
+            if term.links & 1 << c == 0 {
+                if consumer.answers(self.rules) {
+                    unlinked += 1;
+                    actions.push(Action::Link { dispatcher: d, consumer: c });
+                }
+                continue;
+            }
+            for (id, message, at) in &term.table {
+                if *at == Whereabouts::Ready && self.may_be_given(term, c) {
+                    actions.push(Action::HandOut { dispatcher: d, consumer: c, id: *id, message: *message });
+                }
+            }
+            debug_assert!(consumer.held.len() <= world.last_id as usize);
+        }
+        actions.extend((term.backlog.is_some() && unlinked == 0).then_some(Action::Page(d)));
+        let asked = |id: Id| {
+            let mut mine = world.requests.iter().filter(|sent| sent.issuer == Issuer::Redistributor(d));
+            mine.any(|sent| {
+                matches!(sent.script, Script::Bury { id: asked, .. } | Script::Record { id: asked, .. } if asked == id)
+            })
+        };
+        for (id, _, at) in term.table.iter().filter(|(id, ..)| !asked(*id)) {
+            let Whereabouts::Back(Return { counted, .. }) = at else { continue };
+            actions.push(Action::Redeliver { dispatcher: d, id: *id });
+            let buries = *counted && self.bounds.budget.rejections > 0;
+            actions.extend(buries.then_some(Action::Bury { dispatcher: d, id: *id }));
+        }
+    }
+
+    /// Carries out an input or a fault. `false`: it had no effect.
     fn carry_out(&self, world: &mut World, action: Action) -> bool {
         let rules = self.rules;
         match action {
@@ -246,13 +253,12 @@ impl Protocol {
             Action::Stop(d) => world.stop(d),
             Action::Crash(d) => world.crash(d),
             Action::Cut(d) => world.cut(d),
-            Action::Pause | Action::ExpireAbandoned => world.redis.lease = None,
+            Action::Pause => world.redis.lease = None,
             Action::TimeOut(index) => world.time_out(index, rules),
             Action::LoseTail => world.lose_tail(rules),
             Action::CrashConsumer(c) => world.crash_consumer(c),
             Action::Silence { dispatcher, consumer } => world.drop_link(dispatcher, consumer),
             Action::Refuse(refusal) => world.refused = Some(refusal),
-            Action::Allow => world.refused = None,
             Action::Switch => world.front = 1 - world.front,
             Action::Overrun(d) => world.overrun(d),
             Action::Name { dispatcher, consumer, id, message } => {
@@ -263,6 +269,18 @@ impl Protocol {
             }
             Action::Forget { consumer, id } => world.consumers[consumer as usize].held.retain(|held| held.id != id),
             Action::Forge { consumer, id, message } => world.forge(consumer, id, message, rules),
+            Action::PageEarly(d) => world.page(d),
+            progress => return self.advance(world, progress),
+        }
+        true
+    }
+
+    /// Carries out progress. `false`: it had no effect.
+    fn advance(&self, world: &mut World, action: Action) -> bool {
+        let rules = self.rules;
+        match action {
+            Action::Allow => world.refused = None,
+            Action::ExpireAbandoned => world.redis.lease = None,
             Action::Subscribe(d) => world.subscribe(d, world.front, rules),
             Action::SubscribeAt(d, server) => world.subscribe(d, server, rules),
             Action::MoveCommands(d) => world.move_commands(d),
@@ -288,7 +306,7 @@ impl Protocol {
             Action::Vanish(index) => drop(world.requests.remove(index)),
             Action::StartConsumer(c) => world.consumers[c as usize].alive = true,
             Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
-            Action::Page(d) | Action::PageEarly(d) => world.page(d),
+            Action::Page(d) => world.page(d),
             Action::HandOut { dispatcher, consumer, id, message } => world.hand_out(dispatcher, consumer, id, message),
             Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id, rules),
             Action::Bury { dispatcher, id } => world.bury(dispatcher, id, rules),
@@ -298,6 +316,7 @@ impl Protocol {
             Action::HandBack { consumer, id } => world.hand_back(consumer, id, rules),
             Action::Leave(c) => world.leave(c, rules),
             Action::Overdue { dispatcher, consumer, id } => world.overdue(dispatcher, consumer, id),
+            other => unreachable!("{other:?} is an input or a fault"),
         }
         true
     }

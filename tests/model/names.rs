@@ -1,7 +1,7 @@
 //! One state for all that differ only in names: markers, epochs, ids and segments are numbered anew after each step.
 //!
-//! Sound because nothing depends on a name but whether it is equal to another or, for epochs, ids and segments, which is
-//! higher; new ones are always higher than all that are known. What is left out is names that nobody remembers.
+//! Sound because nothing depends on a name but whether it is equal to another or, for epochs, ids and segments, which
+//! is higher; new ones are always higher than all that are known. Names that no part of the state holds are left out.
 
 use crate::redis::{Redis, Script};
 use crate::ring::{Cursor, Id, OF_LEADER, Seen};
@@ -62,35 +62,7 @@ impl World {
             }
         }
         for request in &mut self.requests {
-            match &mut request.script {
-                Script::Intake { epoch, expected, next, batch, doubt } => {
-                    epochs.push(epoch);
-                    for (marker, _, last_id) in expected.iter_mut().chain([next]).chain(doubt) {
-                        markers.push(marker);
-                        ids.push(last_id);
-                    }
-                    ids.extend(batch.iter_mut().map(|(id, _)| id));
-                }
-                Script::IntakeExec { epoch, next: (marker, _, last_id), batch, .. } => {
-                    epochs.push(epoch);
-                    markers.push(marker);
-                    ids.push(last_id);
-                    ids.extend(batch.iter_mut().map(|(id, _)| id));
-                }
-                Script::Rewind { epoch, moved, back, batch } => {
-                    epochs.push(epoch);
-                    for (marker, _, last_id) in back.iter_mut().chain([moved]) {
-                        markers.push(marker);
-                        ids.push(last_id);
-                    }
-                    ids.extend(batch.iter_mut().map(|(id, _)| id));
-                }
-                Script::Commit { id, .. } | Script::CommitExec { id, .. } | Script::PutBack { id, .. } => ids.push(id),
-                Script::Bury { epoch, id, .. } | Script::Record { epoch, id, .. } => {
-                    epochs.push(epoch);
-                    ids.push(id);
-                }
-            }
+            script_names(&mut request.script, &mut markers, &mut epochs, &mut ids);
         }
         // It is only ever asked which ids are higher.
         for up_to in recalls.iter_mut() {
@@ -111,6 +83,43 @@ fn cursor_names<'a>(cursor: &'a mut Option<Cursor>, markers: &mut Vec<&'a mut u8
     if let Some(Cursor { position, last_id }) = cursor {
         markers.push(&mut position.marker);
         ids.push(last_id);
+    }
+}
+
+fn script_names<'a>(
+    script: &'a mut Script,
+    markers: &mut Vec<&'a mut u8>,
+    epochs: &mut Vec<&'a mut u8>,
+    ids: &mut Vec<&'a mut u8>,
+) {
+    match script {
+        Script::Intake { epoch, expected, next, batch, doubt } => {
+            epochs.push(epoch);
+            for (marker, _, last_id) in expected.iter_mut().chain([next]).chain(doubt) {
+                markers.push(marker);
+                ids.push(last_id);
+            }
+            ids.extend(batch.iter_mut().map(|(id, _)| id));
+        }
+        Script::IntakeExec { epoch, next: (marker, _, last_id), batch, .. } => {
+            epochs.push(epoch);
+            markers.push(marker);
+            ids.push(last_id);
+            ids.extend(batch.iter_mut().map(|(id, _)| id));
+        }
+        Script::Rewind { epoch, moved, back, batch } => {
+            epochs.push(epoch);
+            for (marker, _, last_id) in back.iter_mut().chain([moved]) {
+                markers.push(marker);
+                ids.push(last_id);
+            }
+            ids.extend(batch.iter_mut().map(|(id, _)| id));
+        }
+        Script::Commit { id, .. } | Script::CommitExec { id, .. } | Script::PutBack { id, .. } => ids.push(id),
+        Script::Bury { epoch, id, .. } | Script::Record { epoch, id, .. } => {
+            epochs.push(epoch);
+            ids.push(id);
+        }
     }
 }
 

@@ -3,14 +3,15 @@
 //! A port that was free a moment ago may be taken before the process binds it. Then another port is tried, or, if the
 //! process must have this one, the same port again.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::error::{Error, Result};
 use crate::lab::child::ChildProcess;
 use crate::lab::ports;
 use crate::lab::wait::wait_until;
+use crate::net;
 
 /// How long a process may take until it listens.
 const LISTEN_LIMIT: Duration = Duration::from_secs(10);
@@ -48,7 +49,7 @@ pub(super) fn listening(name: &str, command: Command, address: SocketAddr) -> Re
     let mut process = ChildProcess::spawn(name, command)?;
     wait_until(LISTEN_LIMIT, format!("{name} to listen on {address}"), || {
         process.must_run()?;
-        Ok(TcpStream::connect_timeout(&address, CONNECT_LIMIT).ok())
+        Ok(net::connect_any(&[address], Instant::now() + CONNECT_LIMIT).ok())
     })?;
     // Another program may have taken the port first and accepted the connection.
     process.must_run()?;

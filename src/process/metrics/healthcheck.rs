@@ -1,20 +1,20 @@
-//! The other side of `/healthz` and `/readyz`: asks a program on this machine how it is, for images without a shell and
+//! The client of `/healthz` and `/readyz`: asks a program on this machine for its state, for images without a shell and
 //! for scripts.
 //!
-//! One GET on the caller's thread, ended by a deadline however slowly the answer comes, and bounded in memory. Weak at:
-//! a host name is looked up by the system, which has time limits of its own; addresses need no look-up.
+//! One GET on the caller's thread, ended by a deadline however slowly the answer comes, and bounded in memory.
+//! Limitation: a host name is looked up by the system, which has time limits of its own; an address needs no look-up.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::deadlined::Deadlined;
 use super::settings::metrics_addr;
 use crate::base::error::Result;
 use crate::base::setting::ConfigError;
+use crate::net::{self, Stream, Wait};
 use crate::process::config::Default::Required;
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::output;
@@ -123,55 +123,34 @@ pub fn run(question: &Question) -> Result<u8> {
 pub fn ask(address: &str, check: Check, within: Duration) -> std::result::Result<(), String> {
     let deadline = Instant::now() + within;
     let explained = |error: io::Error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("{address} does not answer within {within:?}"),
+        ErrorKind::TimedOut => format!("{address} does not answer within {within:?}"),
         ErrorKind::ConnectionRefused => format!("nothing listens on {address}"),
         _ => format!("{address}: {error}"),
     };
-    let socket = connect(address, deadline).map_err(explained)?;
-    let mut socket = Deadlined { socket: &socket, deadline };
+    let mut stream = connect(address, deadline).map_err(explained)?;
     let path = check.path();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).map_err(explained)?;
-    let answer = read_answer(&mut socket).map_err(explained)?;
+    stream.write_all(request.as_bytes()).map_err(explained)?;
+    let answer = read_answer(&mut stream).map_err(explained)?;
     verdict(&answer).map_err(|problem| match problem {
         No::Said(reason) => reason,
         No::Unclear(what) => format!("{address}{path} answers {what}"),
     })
 }
 
-fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
-    let mut outcome = Err(io::Error::new(ErrorKind::NotFound, "the name has no address"));
-    for found in address.to_socket_addrs()?.flat_map(reachable) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        outcome = TcpStream::connect_timeout(&found, left);
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    outcome
-}
-
-/// Where what listens on an address can be reached from this machine.
-fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
-    let (v4, v6): (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
-    let hosts = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => vec![v4],
-        // Whether it takes IPv4, too, is the system's setting; a machine may have no IPv6 loopback.
-        IpAddr::V6(ip) if ip.is_unspecified() => vec![v6, v4],
-        ip => vec![ip],
-    };
-    hosts.into_iter().map(|host| SocketAddr::new(host, address.port())).collect()
+fn connect(address: &str, deadline: Instant) -> io::Result<Stream> {
+    let addresses: Vec<SocketAddr> = net::resolve(address)?.into_iter().flat_map(net::reachable).collect();
+    let (mut stream, _) = net::connect_any(&addresses, deadline)?;
+    stream.set_wait(Wait::Until(deadline))?;
+    Ok(stream)
 }
 
 /// Reads until the answer is whole, the peer closes, or it is too long.
-fn read_answer(socket: &mut Deadlined<'_>) -> io::Result<Vec<u8>> {
+fn read_answer(stream: &mut Stream) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; MAX_ANSWER_BYTES];
     let mut length = 0;
     while length < answer.len() && !is_whole(&answer[..length]) {
-        match socket.read(&mut answer[length..]) {
+        match stream.read(&mut answer[length..]) {
             Ok(0) => break,
             Ok(got) => length += got,
             Err(error) => return Err(error),
@@ -190,12 +169,12 @@ fn is_whole(answer: &[u8]) -> bool {
     length.is_some_and(|length| answer.len() - begin >= length)
 }
 
-/// Why an answer is no yes.
+/// Why an answer means no.
 #[derive(Debug, PartialEq)]
 enum No {
     /// The program's own reason.
     Said(String),
-    /// It is not one of our programs that answers, or it is in trouble.
+    /// The answer is not that of our programs, or of one that failed to answer.
     Unclear(String),
 }
 
@@ -224,7 +203,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// What asking a server that says `answer` and closes comes to.
+    /// The outcome of asking a server that sends `answer` and closes.
     fn asked(answer: &'static [u8]) -> std::result::Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -254,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_are_told() {
+    fn other_answers_are_reported() {
         assert_eq!(asked(b"HTTP/1.1 200 OK\r\n\r\n"), Ok(()));
         for (answer, reason) in [
             (&b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\nnobody"[..], "HERE/readyz answers 404 nobody"),
@@ -289,14 +268,5 @@ mod tests {
         });
         assert_eq!(ask(&address, Check::Ready, PATIENCE), Ok(()));
         server.join().expect("it does not panic");
-    }
-
-    #[test]
-    fn all_addresses_of_a_machine_mean_its_loopback() {
-        let of = |address: &str| reachable(address.parse().expect("an address"));
-        let shown = |address| of(address).iter().map(SocketAddr::to_string).collect::<Vec<_>>();
-        assert_eq!(shown("0.0.0.0:9"), ["127.0.0.1:9"]);
-        assert_eq!(shown("[::]:9"), ["[::1]:9", "127.0.0.1:9"]);
-        assert_eq!(shown("10.0.0.1:9"), ["10.0.0.1:9"]);
     }
 }

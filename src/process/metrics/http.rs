@@ -6,8 +6,9 @@
 //! open: to make room for another the oldest is closed, since what answers at once, `/healthz` above all, must not wait
 //! for peers that are slow. There is no TLS and no password: the address belongs on a private network.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::deadlined::Deadlined;
 use super::site::Site;
 use crate::base::error::{Error, Result};
 use crate::base::text::Quoted;
+use crate::net::{self, Closer, Listener, NotAccepted, Stream, Wait};
 
 /// Connections open at the same time.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -33,12 +34,12 @@ pub const REQUEST_TIME: Duration = Duration::from_secs(2);
 const MAX_HEADERS: usize = 64;
 /// How much of what a refused peer still sends is read, so that it sees the answer and not a reset.
 const MAX_DRAINED_BYTES: usize = 256 << 10;
-/// How long accepting rests after the system refused a socket or a thread.
+/// How long accepting pauses after the system refused a socket or a thread.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
-/// Pages are whole in themselves, and speak to nobody but the server they came from.
+/// Pages load nothing else, and connect only to the server they came from.
 const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                               connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
 
@@ -54,8 +55,8 @@ impl MetricsServer {
     /// Listens on `address` and serves from now on.
     pub fn start(address: &str, site: Site) -> Result<MetricsServer> {
         let refused = || Error::io(format!("listening on {address} (--metrics-addr / ONCECAST_METRICS_ADDR)"));
-        let listener = TcpListener::bind(address).map_err(refused())?;
-        let bound = listener.local_addr().map_err(refused())?;
+        let listener = Listener::bind(address).map_err(refused())?;
+        let bound = listener.address().map_err(refused())?;
         let stopping = Arc::new(AtomicBool::new(false));
         let acceptor = Acceptor { listener, stopping: stopping.clone(), site };
         let thread = thread::Builder::new()
@@ -76,12 +77,7 @@ impl Drop for MetricsServer {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
         // The thread waits for a connection: give it one.
-        let host = match self.address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let woken = TcpStream::connect_timeout(&SocketAddr::new(host, self.address.port()), REQUEST_TIME);
+        let woken = net::connect_any(&net::reachable(self.address), Instant::now() + REQUEST_TIME);
         match (woken, self.thread.take()) {
             (Ok(_), Some(thread)) => {
                 // Its own panics are caught; there is nothing else to report.
@@ -94,7 +90,7 @@ impl Drop for MetricsServer {
 }
 
 struct Acceptor {
-    listener: TcpListener,
+    listener: Listener,
     stopping: Arc<AtomicBool>,
     site: Site,
 }
@@ -102,13 +98,14 @@ struct Acceptor {
 /// The connections that are open.
 #[derive(Default)]
 struct Connections {
-    open: Mutex<Vec<Open>>,
+    /// Numbered in the order in which they were accepted.
+    open: Mutex<BTreeMap<u64, Open>>,
     ended: Condvar,
 }
 
 struct Open {
     since: Instant,
-    socket: Arc<TcpStream>,
+    closer: Closer,
 }
 
 impl Connections {
@@ -116,31 +113,32 @@ impl Connections {
     fn make_room(&self) {
         let mut open = self.open.lock();
         while open.len() >= MAX_CONNECTIONS {
-            let oldest = open.iter().min_by_key(|open| open.since).expect("some are open");
+            let (_, oldest) = open.first_key_value().expect("some are open");
             if oldest.since.elapsed() >= LEAST_TIME {
-                // Its thread wakes up and gives the place back. A peer that is gone already has no objection.
-                let _ = oldest.socket.shutdown(Shutdown::Both);
+                // Its thread wakes up and frees the place.
+                oldest.closer.shutdown();
             }
             self.ended.wait_for(&mut open, LEAST_TIME);
         }
     }
 
-    fn begin(&self, socket: TcpStream) -> Connection<'_> {
-        let socket = Arc::new(socket);
-        self.open.lock().push(Open { since: Instant::now(), socket: socket.clone() });
-        Connection { all: self, socket }
+    fn begin(&self, closer: Closer) -> Connection<'_> {
+        let mut open = self.open.lock();
+        let number = open.last_key_value().map_or(0, |(last, _)| last + 1);
+        open.insert(number, Open { since: Instant::now(), closer });
+        Connection { all: self, number }
     }
 }
 
-/// One of them; its place is free again when it is dropped.
+/// The place of one connection, which is free again when this is dropped.
 struct Connection<'a> {
     all: &'a Connections,
-    socket: Arc<TcpStream>,
+    number: u64,
 }
 
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        self.all.open.lock().retain(|open| !Arc::ptr_eq(&open.socket, &self.socket));
+        self.all.open.lock().remove(&self.number);
         self.all.ended.notify_all();
     }
 }
@@ -157,12 +155,19 @@ impl Acceptor {
                     return;
                 }
                 connections.make_room();
-                let answering = accepted.and_then(|(socket, _)| {
-                    let connection = connections.begin(socket);
-                    let answer = move || serve(&connection.socket, site);
-                    thread::Builder::new().name("metrics-request".to_owned()).spawn_scoped(scope, answer).map(drop)
-                });
-                // Without descriptors, say: those of connections come back by their deadlines, others by and by.
+                let answering = match accepted {
+                    Ok((stream, _)) => {
+                        let place = connections.begin(stream.closer());
+                        let answer = move || {
+                            let _place = place;
+                            serve(stream, site);
+                        };
+                        thread::Builder::new().name("metrics-request".to_owned()).spawn_scoped(scope, answer).map(drop)
+                    }
+                    Err(NotAccepted::Nothing | NotAccepted::Passing(_)) => continue,
+                    Err(NotAccepted::Exhausted(error)) => Err(error),
+                };
+                // If files are exhausted, connections release theirs by their deadlines.
                 if let Err(error) = answering {
                     log::debug!("event=metrics-refused error={}", Quoted(error));
                     thread::sleep(ACCEPT_PAUSE);
@@ -172,7 +177,7 @@ impl Acceptor {
     }
 }
 
-/// What goes back.
+/// The answer to a request.
 #[derive(Debug, PartialEq)]
 struct Response {
     status: &'static str,
@@ -202,26 +207,21 @@ impl Response {
 }
 
 /// Answers one connection.
-fn serve(socket: &TcpStream, site: &Site) {
-    let mut socket = Deadlined { socket, deadline: Instant::now() + REQUEST_TIME };
-    // A peer that is gone or too slow gets nothing, and needs nobody's attention.
-    let Ok(response) = read_request(&mut socket, site) else { return };
-    if socket.write_all(&response.into_bytes()).is_err() || socket.socket.shutdown(Shutdown::Write).is_err() {
-        return;
-    }
-    // Closing with bytes unread would reset the connection, and the peer might never see the answer.
-    let mut drained = 0;
-    let mut rest = [0; 4096];
-    while drained < MAX_DRAINED_BYTES {
-        match socket.read(&mut rest) {
-            Ok(0) | Err(_) => return,
-            Ok(got) => drained += got,
-        }
+fn serve(mut stream: Stream, site: &Site) {
+    let deadline = Instant::now() + REQUEST_TIME;
+    let mut exchange = || {
+        stream.set_wait(Wait::Until(deadline))?;
+        let response = read_request(&mut stream, site)?;
+        stream.write_all(&response.into_bytes())
+    };
+    // A peer that is gone or too slow gets nothing, which is not worth a line in the log.
+    if exchange().is_ok() {
+        stream.linger(deadline, MAX_DRAINED_BYTES);
     }
 }
 
-/// Reads up to the end of the headers and finds the answer. Whatever follows the first request is not looked at.
-fn read_request(socket: &mut Deadlined<'_>, site: &Site) -> io::Result<Response> {
+/// Reads up to the end of the headers and finds the answer. What follows the first request is ignored.
+fn read_request(stream: &mut Stream, site: &Site) -> io::Result<Response> {
     let mut request = [0; MAX_REQUEST_BYTES];
     let mut length = 0;
     loop {
@@ -231,7 +231,7 @@ fn read_request(socket: &mut Deadlined<'_>, site: &Site) -> io::Result<Response>
         if length == request.len() {
             return Ok(Response::plain("431 Request Header Fields Too Large", "the request is too large"));
         }
-        match socket.read(&mut request[length..])? {
+        match stream.read(&mut request[length..])? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             got => length += got,
         }
@@ -256,7 +256,7 @@ fn answer(bytes: &[u8], site: &Site) -> Option<Response> {
         _ => return Some(Response::plain("405 Method Not Allowed", "only GET and HEAD")),
     };
     let path = path_of(request.path.unwrap_or_default());
-    // What the program gave us may panic: that is its answer's problem alone.
+    // The program's own callback may panic: only this answer fails.
     let response = catch_unwind(AssertUnwindSafe(|| page(path, site))).unwrap_or_else(|_| {
         log::error!("event=metrics-panic path={}", Quoted(path));
         Response::plain("500 Internal Server Error", "reading the numbers failed")

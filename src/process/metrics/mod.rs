@@ -7,7 +7,6 @@
 //! Names get the prefix `oncecast_`, counters the suffix `_total`. The metrics of the process itself come from `/proc`;
 //! without it they are left out.
 
-mod deadlined;
 pub mod healthcheck;
 mod http;
 mod process;

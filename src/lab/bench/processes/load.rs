@@ -10,7 +10,6 @@
 //! new one has come for a while.
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use super::summary::Summary;
 use crate::base::error::{Error, Result};
 use crate::lab::bench::cpu;
 use crate::ledger::command::{begin, command, word};
+use crate::net::Writer;
 use crate::process::output;
 
 /// How many pipelines are in flight without a rate: the next is written while the last is being answered.
@@ -43,8 +43,8 @@ const QUIET_LIMIT: Duration = Duration::from_secs(20);
 
 /// Sends the messages, waits for the results, and prints the summary.
 pub(crate) fn run(config: LoadConfig) -> Result<()> {
-    let connection = RawConnection::connect(config.port)?;
-    let writer = connection.writer()?;
+    let mut connection = RawConnection::connect(config.port)?;
+    let writer = connection.take_writer();
     let (sent, pipelines) = bounded(MAX_UNANSWERED);
     let (answers, answered) = bounded(MAX_UNANSWERED);
     let command = config.command;
@@ -115,7 +115,7 @@ struct Load {
     batch: u64,
     /// How far the number of messages sent may be ahead of the number of results.
     window: u64,
-    writer: TcpStream,
+    writer: Writer,
     out: Vec<u8>,
     payload: Vec<u8>,
     sent: Sender<Pipeline>,

@@ -5,11 +5,12 @@
 //! error ends the process: a comparison in which a contender had to reconnect would be invalid.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::error::{Error, Result};
+use crate::net::{self, Reader, Wait, Writer};
 
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -20,7 +21,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// See the module's text.
 pub(crate) struct RawConnection {
-    stream: TcpStream,
+    reader: Reader,
+    /// `None` once another thread has it.
+    writer: Option<Writer>,
     buffer: Vec<u8>,
     /// Where the next reply begins, and where the bytes read end.
     next: usize,
@@ -32,29 +35,28 @@ impl RawConnection {
     pub(crate) fn connect(port: u16) -> Result<RawConnection> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let connect = || {
-            let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(REPLY_LIMIT))?;
-            stream.set_write_timeout(Some(REPLY_LIMIT))?;
-            Ok(stream)
+            let (mut stream, _) = net::connect_any(&[address], Instant::now() + CONNECT_LIMIT)?;
+            stream.set_wait(Wait::Each(REPLY_LIMIT))?;
+            Ok(stream.split())
         };
-        let stream = connect().map_err(Error::io(format!("connecting to redis on {address}")))?;
-        Ok(RawConnection { stream, buffer: vec![0; BUFFER_BYTES], next: 0, end: 0 })
+        let (reader, writer) = connect().map_err(Error::io(format!("connecting to redis on {address}")))?;
+        Ok(RawConnection { reader, writer: Some(writer), buffer: vec![0; BUFFER_BYTES], next: 0, end: 0 })
     }
 
-    /// A second handle to the connection, for a thread that only writes.
-    pub(super) fn writer(&self) -> Result<TcpStream> {
-        self.stream.try_clone().map_err(Error::io("sharing a connection to redis"))
+    /// Gives the half that writes to another thread. Nothing can be sent with `send` afterwards.
+    pub(super) fn take_writer(&mut self) -> Writer {
+        self.writer.take().expect("it is taken once")
     }
 
     /// Makes it wait for data without a time limit.
-    pub(super) fn disable_timeout(&self) -> Result<()> {
-        self.stream.set_read_timeout(None).map_err(Error::io("setting a timeout"))
+    pub(super) fn disable_timeout(&mut self) -> Result<()> {
+        self.reader.set_wait(Wait::Forever).map_err(Error::io("setting a timeout"))
     }
 
     /// Sends commands.
     pub(crate) fn send(&mut self, commands: &[u8]) -> Result<()> {
-        self.stream.write_all(commands).map_err(Error::io("writing to redis"))
+        let writer = self.writer.as_mut().expect("the writer was not given away");
+        writer.write_all(commands).map_err(Error::io("writing to redis"))
     }
 
     /// Discards the replies taken so far. Ranges returned before are invalid afterwards.
@@ -80,7 +82,7 @@ impl RawConnection {
             self.buffer.resize(2 * self.buffer.len(), 0);
         }
         loop {
-            match self.stream.read(&mut self.buffer[self.end..]) {
+            match self.reader.read(&mut self.buffer[self.end..]) {
                 Ok(0) => return Err(Error::Failed("redis closed the connection".to_owned())),
                 Ok(count) => {
                     self.end += count;
