@@ -15,7 +15,7 @@ pub(super) struct Backlog {
     up_to: MessageId,
     /// The end of the range at the time of the request that is under way.
     requested: Option<MessageId>,
-    /// A message of this term that is in the range, if there is one: taken in, and given to nobody.
+    /// A message of this term that is in the range, if there is one: stored, and delivered to no consumer.
     witness: Option<MessageId>,
     /// Messages acknowledged while a page was being read: the page may still show them.
     acked_meanwhile: IdSet,
@@ -31,7 +31,7 @@ pub(super) struct PageRequest {
 }
 
 impl Backlog {
-    /// The backlog of a new term: all that was taken in up to `up_to`.
+    /// The backlog of a new term: all that was stored up to `up_to`.
     pub(super) fn new(up_to: MessageId) -> Backlog {
         Backlog { after: MessageId::ZERO, up_to, requested: None, witness: None, acked_meanwhile: IdSet::default() }
     }
@@ -41,7 +41,7 @@ impl Backlog {
         self.after >= self.up_to
     }
 
-    /// A message has been taken in and is left to Redis. Ids must rise.
+    /// A message has been stored and is left to Redis. Ids must rise.
     pub(super) fn extend(&mut self, id: MessageId) {
         if self.is_empty() && self.requested.is_none() {
             self.after = MessageId(id.0 - 1);
@@ -50,7 +50,7 @@ impl Backlog {
         self.witness.get_or_insert(id);
     }
 
-    /// A message that this leader took in, nobody was given, and that has not been read: it must be in Redis.
+    /// A message that this leader stored, no consumer was given, and that has not been read: it must be in Redis.
     pub(super) fn witness(&self) -> Option<MessageId> {
         self.witness
     }

@@ -1,6 +1,6 @@
 //! How many messages became dead letters lately: a count over a window that moves with time.
 //!
-//! Pure; time is passed in. The window is counted in slots, so what is told is of the window and up to one slot more.
+//! Pure; time is passed in. The window is counted in slots, so the count is of the window and up to one slot more.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

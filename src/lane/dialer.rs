@@ -1,8 +1,8 @@
 //! The dialers: a thread for each consumer that connects, greets it and hands the link to the courier.
 //!
-//! Names, connects and handshakes may block for seconds; here they delay nobody, neither the courier nor each other.
+//! Names, connects and handshakes may block for seconds; here they delay neither the courier nor each other.
 //! A dialer lives as long as the program and works when it is asked to: once for each link that a term needs, for ever
-//! until it stands or the term is over.
+//! until it is made or the term is over.
 
 use std::cell::Cell;
 use std::fmt;
@@ -54,9 +54,9 @@ pub(super) struct Dial {
 
 /// What a dialer tells the courier. The number is the consumer's place in the settings.
 pub(super) enum LinkNews {
-    /// The link stands.
+    /// The link is made.
     Up(Box<NewLink>),
-    /// Nobody listens there now, so nothing is in hand there; the dialer goes on.
+    /// No process listens there now, so none holds anything; the dialer continues.
     Absent(usize),
 }
 
@@ -136,7 +136,7 @@ fn unused(used: SocketAddr, all: &[SocketAddr]) -> Option<String> {
 struct Dialer {
     index: usize,
     address: String,
-    /// Whether it was said that the name has addresses that get no link.
+    /// Whether it was logged that the name has addresses that get no link.
     said_unused: Cell<bool>,
     shared: Arc<Shared>,
     asked: Receiver<Dial>,
@@ -146,7 +146,7 @@ struct Dialer {
 
 /// Why a link did not come about.
 enum Refusal {
-    /// Nobody listens there.
+    /// No process listens there.
     Absent(io::Error),
     /// Nothing came of the attempt to connect.
     Unreachable(io::Error),
@@ -193,7 +193,7 @@ impl Dialer {
         }
     }
 
-    /// Tries until the link stands or the term is over. Says whether it stands.
+    /// Tries until the link is made or the term is over. Returns whether it is made.
     fn dial(&mut self, dial: &Dial, backoff: &mut Backoff) -> bool {
         let mut said_absent = false;
         while !dial.kill.is_set() {
@@ -215,7 +215,7 @@ impl Dialer {
                             self.tell(dial, LinkNews::Absent(self.index));
                         }
                         Refusal::Greeting(refusal) => self.learn(dial, refusal.seen_epoch()),
-                        // It may pass, and then the consumer says what it has in hand.
+                        // It may pass, and then the consumer reports what it holds.
                         Refusal::Absent(_) | Refusal::Unreachable(_) => {}
                     }
                 }
@@ -257,15 +257,13 @@ impl Dialer {
 
     fn open(&self) -> io::Result<Stream> {
         let addresses = net::resolve(&self.address)?;
-        // Each address has as long.
-        let deadline = Instant::now() + CONNECT_TIMEOUT * addresses.len().max(1) as u32;
-        let (stream, used) = net::connect_any(&addresses, deadline)?;
+        let (stream, used) = net::connect_any(&addresses, CONNECT_TIMEOUT)?;
         if let Some(unused) = unused(used, &addresses)
             && !self.said_unused.replace(true)
         {
             log::warn!(
                 "event=addresses-unused consumer={} used={used} unused={unused} setting=consumers \
-                 problem=\"a name stands for one consumer; list each address by itself\"",
+                 problem=\"a name leads to one consumer; list each address by itself\"",
                 self.address
             );
         }
@@ -329,7 +327,7 @@ mod tests {
             while !matches!(links.recv().expect("the dialer lives"), LinkNews::Up(_)) {}
             asked.elapsed()
         };
-        // Each link is lost as soon as it stands, so each waits longer than the one before.
+        // Each link is lost as soon as it is made, so each waits longer than the one before.
         while dial(1) < Duration::from_millis(400) {}
         let took = dial(2);
         assert!(took < Duration::from_millis(400), "a new leader waited {took:?}: it would miss the roll call");

@@ -12,7 +12,7 @@ pub(super) struct Elected {
     pub(super) epoch: Epoch,
     /// The reason of a gap, if keys have vanished or held what no dispatcher writes.
     pub(super) lost: Option<&'static str>,
-    /// A message that this dispatcher stored when it led last and delivered to nobody, if nobody has led since.
+    /// A message that this dispatcher stored when it led last and delivered to no consumer, if no other has led since.
     pub(super) witness: Option<MessageId>,
     /// How far earlier leaders came.
     pub(super) cursor: Option<Cursor>,

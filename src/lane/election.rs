@@ -1,8 +1,8 @@
 //! The election: competes for the lease, leads while it holds it, and goes back to competing.
 //!
 //! [`Election::run`] is the main loop of the dispatcher. Its thread owns the lease and the kill switch of the term: a
-//! term ends when Redis or our own clock says that the lease is gone, when a worker says so, or when the program is
-//! asked to stop. Who goes first when the lease is free is said in `precedence`.
+//! term ends when Redis or our own clock says that the lease is gone, when a worker ends it, or when the program is
+//! asked to stop. `precedence` decides who goes first when the lease is free.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, after, select_biased};
 
 use super::dialer::DialRequests;
 use super::elected::{Elected, PENDING_LOST};
-use super::precedence;
+use super::precedence::{self, Right};
 use super::pulses::ELECTION_ITERATION_WITHIN;
 use super::reach::Reach;
 use super::shared::Shared;
@@ -27,7 +27,7 @@ use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::lane::lease::{Lease, Renewal};
 use crate::lane::listener::Released;
-use crate::lane::ring::{CURSOR_LOST, Standing};
+use crate::lane::ring::{CURSOR_LOST, Resolution, Standing};
 use crate::ledger::{Acquire, Cursor};
 
 /// How often a standby tries for the lease.
@@ -36,14 +36,14 @@ const TRY_EVERY: Duration = Duration::from_millis(50);
 /// The pause after a term that a failure of our own ended: what failed once may fail again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A term that was shorter than this did nothing for anybody.
+/// A term that was shorter than this was of no use.
 const SHORT_TERM: Duration = Duration::from_secs(1);
-/// How many short terms in a row are put up with before there is a pause.
+/// How many short terms in a row are tolerated before there is a pause.
 const SHORT_TERMS: u32 = 1;
 /// The pauses between short terms.
 const SHORT_TERM_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How often a leader looks whether its markers come back, at least.
+/// How often a leader checks that its markers come back, at least.
 const HEAR_EVERY: Duration = Duration::from_millis(500);
 
 /// How long the end of a term takes at most.
@@ -57,14 +57,14 @@ pub(super) struct Election {
     released: Receiver<Released>,
     requests: ShutdownRequests,
     backoff: Backoff,
-    /// Whether Redis answered last: else the next turn may have to open a connection first.
+    /// Whether Redis answered last: else the next iteration may have to open a connection first.
     connected: bool,
     /// Since when the lease has been free while we may not take it.
     vacant: Option<Vacancy>,
     reach: Reach,
 }
 
-/// A time in which nobody led, all of it seen by one subscription and without trouble in between.
+/// A time without a leader, all of it seen by one subscription and without trouble in between.
 #[derive(Clone, Copy)]
 struct Vacancy {
     segment: u64,
@@ -74,9 +74,9 @@ struct Vacancy {
 /// What one try for the lease brings.
 enum Look {
     Elected(Elected),
-    /// Somebody leads.
+    /// A dispatcher leads.
     Held,
-    /// Nobody leads, and it is not our turn.
+    /// No dispatcher leads, and it is not our turn.
     Vacant,
 }
 
@@ -154,11 +154,11 @@ impl Election {
             }
             wait = match self.try_once() {
                 Ok(Look::Elected(elected)) => {
-                    self.all_is_well();
+                    self.note_redis_answers();
                     return Standby::Elected(elected);
                 }
                 Ok(Look::Held) => {
-                    self.all_is_well();
+                    self.note_redis_answers();
                     TRY_EVERY
                 }
                 // Whether the lease could be taken is not known yet: a replica answers, too.
@@ -176,7 +176,7 @@ impl Election {
         }
     }
 
-    fn all_is_well(&mut self) {
+    fn note_redis_answers(&mut self) {
         self.connected = true;
         set(&self.shared.stats.redis_connected, 1);
         if self.backoff.reset() {
@@ -184,25 +184,45 @@ impl Election {
         }
     }
 
+    /// One try for the lease: check, see who may take it, take it.
     fn try_once(&mut self) -> Result<Look> {
         let floor = Epoch(self.shared.listener.highest_epoch.load(Ordering::Relaxed));
+        // Checked first: whether we may take the lease depends on the present cursor.
+        let seen = self.check(floor)?;
+        let resolution = self.compare_with_ring(&seen);
+        self.release_stray(&seen)?;
+        let free = !matches!(seen, Acquire::Held { .. });
+        let (Some((resolution, segment)), true) = (resolution, free) else {
+            self.vacant = None;
+            return Ok(if free { Look::Vacant } else { Look::Held });
+        };
+        match self.right_to_lead(resolution.standing, segment)? {
+            Some(right) => self.take_lease(floor, right, segment),
+            None => Ok(Look::Vacant),
+        }
+    }
+
+    /// Checks the lease and the cursor, takes nothing, and notes what that shows of our subscription.
+    fn check(&mut self, floor: Epoch) -> Result<Acquire> {
         let subscription = self.shared.listener.subscriptions.load(Ordering::Relaxed);
         let segment = self.shared.ring.live_segment();
-        // Look first: whether we may take it depends on the cursor that stands now.
         let attempt = self.lease.acquire(floor, false)?;
         self.reach.note_foreign(&attempt);
         self.shared.listener.hearing.note_redis_clock(attempt.redis_ms);
         if segment.is_some() && segment == self.shared.ring.live_segment() {
             self.reach.note_counted(attempt.counted, subscription);
         }
-        let seen = attempt.answer;
-        let (free, cursor) = match &seen {
-            Acquire::Held { cursor, .. } => (false, cursor),
-            Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. } => (true, cursor),
-        };
-        if !free && segment.is_some() {
+        if let Acquire::Held { cursor, .. } = &attempt.answer
+            && segment.is_some()
+        {
             self.reach.hear_leader(cursor.as_ref(), subscription);
         }
+        Ok(attempt.answer)
+    }
+
+    /// Finds the cursor in the ring, and notes whether this dispatcher is in sync. Nothing without a live segment.
+    fn compare_with_ring(&self, seen: &Acquire) -> Option<(Resolution, u64)> {
+        let (Acquire::Held { cursor, .. } | Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. }) = seen;
         let segment = self.shared.ring.live_segment();
         let resolution = self.shared.ring.resolve(cursor.as_ref());
         let in_sync = resolution.filter(|resolution| resolution.standing == Standing::InSync);
@@ -211,43 +231,47 @@ impl Election {
             self.shared.ring.note_cursor(resolution.place, Instant::now());
             self.shared.note_id(cursor.last_id);
         }
-        if let Acquire::Held { lease, .. } = &seen
+        resolution.zip(segment)
+    }
+
+    /// Releases a lease that we hold without knowing: the reply that gave it was lost.
+    fn release_stray(&mut self, seen: &Acquire) -> Result<()> {
+        if let Acquire::Held { lease, .. } = seen
             && lease.holder == self.shared.id.as_str()
             && self.lease.release_stray(lease)?
         {
             log::info!("event=lease-released stray=true");
         }
-        let (Some(resolution), Some(segment), true) = (resolution, segment, free) else {
-            self.vacant = None;
-            return Ok(if free { Look::Vacant } else { Look::Held });
-        };
+        Ok(())
+    }
+
+    /// With which right this dispatcher may take the free lease now, if with any.
+    fn right_to_lead(&mut self, standing: Standing, segment: u64) -> Result<Option<Right>> {
         let vacant = self.vacant.filter(|vacant| vacant.segment == segment);
-        let vacant_for =
-            self.vacant.insert(vacant.unwrap_or(Vacancy { segment, since: Instant::now() })).since.elapsed();
-        let eldest = self.is_eldest(resolution.standing)?;
-        let right = precedence::right(resolution.standing, eldest, vacant_for, self.shared.settings.lease_ttl);
-        let Some(right) = right else { return Ok(Look::Vacant) };
+        let vacant = *self.vacant.insert(vacant.unwrap_or(Vacancy { segment, since: Instant::now() }));
+        let vacant_for = vacant.since.elapsed();
+        let eldest = self.is_eldest(standing)?;
+        Ok(precedence::right(standing, eldest, vacant_for, self.shared.settings.lease_ttl))
+    }
+
+    /// Takes the lease, unless another dispatcher was faster.
+    fn take_lease(&mut self, floor: Epoch, right: Right, segment: u64) -> Result<Look> {
         let attempt = self.lease.acquire(floor, true)?;
         self.reach.note_foreign(&attempt);
         let is_cursor = |(key, _): &(String, String)| *key == self.shared.settings.keys.cursor;
         let cursor_lost = attempt.foreign.iter().any(is_cursor);
-        match attempt.answer {
-            Acquire::Acquired { lease, cursor, newest, before } => {
-                self.vacant = None;
-                let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
-                // Whoever writes a cursor has written an epoch before.
-                let lost = match (cursor_lost, &cursor, before) {
-                    (true, ..) => Some(CURSOR_LOST),
-                    (false, Some(_), None) => Some(PENDING_LOST),
-                    _ => None,
-                };
-                let witness = self.shared.witness.lock().take();
-                let witness = witness.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
-                let epoch = lease.epoch;
-                Ok(Look::Elected(Elected { epoch, cursor, lost, witness, last_id, right, segment }))
-            }
-            Acquire::Held { .. } | Acquire::Vacant { .. } => Ok(Look::Held),
-        }
+        let Acquire::Acquired { lease, cursor, newest, before } = attempt.answer else { return Ok(Look::Held) };
+        self.vacant = None;
+        let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
+        // A dispatcher that writes a cursor has written an epoch before.
+        let lost = match (cursor_lost, &cursor, before) {
+            (true, ..) => Some(CURSOR_LOST),
+            (false, Some(_), None) => Some(PENDING_LOST),
+            _ => None,
+        };
+        let witness = self.shared.witness.lock().take();
+        let witness = witness.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
+        Ok(Look::Elected(Elected { epoch: lease.epoch, cursor, lost, witness, last_id, right, segment }))
     }
 
     /// Whether all other dispatchers are younger; one in sync need not know.
@@ -261,7 +285,7 @@ impl Election {
         self.shared.log.set("leader", epoch);
         let stats = &self.shared.stats;
         set(&stats.epoch, epoch.0);
-        // It has to show that it can take in.
+        // It has to show that it can store messages.
         self.shared.pulses.intake.owe();
         set(&stats.leading, 1);
         self.shared.note_change();
@@ -284,13 +308,13 @@ impl Election {
             self.reach.renew_subscription(subscription, "our own markers do not come back");
         }
         self.shared.listener.hearing.begin_anew();
-        // The workers finish what they are at, and at a clean end take in what has arrived.
+        // The workers finish what they are at, and at a clean end store what has arrived.
         self.shared.pulses.election.beat(TERM_END_WITHIN);
         let outcome = term.stop();
         self.shared.pulses.intake.rest();
         // Its links are closed, however the courier ended.
         self.shared.stats.linked.lock().clear();
-        // What was so before the term says nothing about now: a break may have ended it. The next look tells.
+        // What was in sync before the term may be so no longer: a break may have ended it. The next check shows.
         set(&self.shared.stats.in_sync, 0);
         set(&self.shared.stats.leading, 0);
         self.shared.note_change();
@@ -344,7 +368,7 @@ impl Election {
         }
     }
 
-    /// The loop turns, after `wait` and some questions to Redis again.
+    /// The next iteration comes after `wait` and some requests to Redis.
     fn beat(&self, wait: Duration) {
         let asking = if self.connected { ELECTION_ITERATION_WITHIN } else { OPEN_WITHIN };
         self.shared.pulses.election.beat(wait + asking);

@@ -1,7 +1,7 @@
 //! How a link begins: the WebSocket handshake, LEAD, and the consumer's READY and HELD, with one deadline for all of
 //! it.
 //!
-//! A consumer that does something else is told what by an ERROR, and waited for a moment, so that it can read that.
+//! A consumer that does something else is sent an ERROR that names it, and given a moment to read that.
 //! Nothing of it is believed before HELD: what it says to LEAD may be that it has seen a higher epoch.
 
 use std::fmt;
@@ -45,7 +45,7 @@ pub(super) enum Refusal {
     Handshake(String),
     /// The consumer has refused LEAD.
     Told(ErrorCode, String),
-    /// The consumer did not keep to the protocol, and was told so.
+    /// The consumer did not keep to the protocol, and was sent an ERROR.
     Broken(ErrorCode, String),
     /// The connection ended.
     Gone(String),

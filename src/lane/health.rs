@@ -11,7 +11,7 @@ pub enum NotReady {
     NoIntake,
     /// Its subscription does not stand.
     NotSubscribed,
-    /// Redis did not answer, or does not let it lead, and nobody else does.
+    /// Redis did not answer, or does not let it lead, and no other dispatcher leads.
     NobodyLeads,
     /// It does not hold everything that follows the cursor.
     NotInSync,

@@ -2,7 +2,8 @@
 //!
 //! Commands and subscription are two connections, and a proxy, a virtual address or a failover may lead them to two
 //! servers. So reachability is heard, not assumed: a leader's markers go out over its command connection and must come
-//! back over its subscription, and a standby that sees the cursor move must hear the markers of whoever moves it.
+//! back over its subscription, and a standby that sees the cursor move must hear the markers of the leader that moves
+//! it.
 //!
 //! A marker that has not come may still be on its way: where much is published a subscription can be many seconds
 //! behind, and what Redis holds for it is lost if it is made anew. Redis answers on one connection in order. So a
@@ -23,13 +24,13 @@ use crate::base::id::{Epoch, wall_clock_us};
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Hearing {
-    state: Mutex<State>,
-    /// The number of the newest probe that is to be sent. Beside the state: the listener looks at it at every turn.
+    state: Mutex<Heard>,
+    /// The number of the newest probe that is to be sent. Beside the state: the listener reads it in every iteration.
     probe: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Heard {
     /// What Redis's clock said, in milliseconds since 1970, and when.
     redis: Option<(u64, Instant)>,
     /// When a leader's marker was heard last.
@@ -103,7 +104,7 @@ impl Hearing {
     /// Whether a marker of this leader of ours was published so long ago, and neither it nor a later one will come
     /// back.
     pub fn is_deaf_leader(&self, epoch: Epoch, limit: Duration) -> bool {
-        let State { awaited, answered, .. } = &mut *self.state.lock();
+        let Heard { awaited, answered, .. } = &mut *self.state.lock();
         let awaited = awaited.as_mut().filter(|awaited| awaited.epoch == epoch && awaited.is_published);
         awaited.is_some_and(|awaited| self.is_in_vain(awaited.since, &mut awaited.probe, *answered, limit))
     }
@@ -111,7 +112,7 @@ impl Hearing {
     /// Whether the cursor, which now says this, has moved so long ago without a leader's marker being heard since,
     /// although all that was published meanwhile has come.
     pub fn is_deaf_standby(&self, cursor: String, limit: Duration) -> bool {
-        let State { standby, answered, .. } = &mut *self.state.lock();
+        let Heard { standby, answered, .. } = &mut *self.state.lock();
         if standby.cursor != cursor {
             // The first look shows no move.
             let moved = !std::mem::replace(&mut standby.cursor, cursor).is_empty();

@@ -26,7 +26,7 @@ const MARKER_EVERY: Duration = Duration::from_millis(100);
 /// How often a marker is published otherwise: the others hear by it that this leader reaches them, and it hears that
 /// itself.
 const IDLE_MARKER_EVERY: Duration = Duration::from_secs(1);
-/// How long one look into the ring waits; also how soon the kill switch is noticed.
+/// How long one read of the ring waits; also how soon the kill switch is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long the marker that opens the epoch may take to come back before another is published.
 const BARRIER_PATIENCE: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ impl Ingest {
         Ingest { shared: shared.clone(), epoch, kill, intake, lost, right, elected_in, markers: 0, marked }
     }
 
-    /// Takes over, takes in until the term ends, and if that is a clean end, what has arrived so far.
+    /// Takes over, stores messages until the term ends, and if that is a clean end, what has arrived so far.
     pub(super) fn run(mut self) -> Result<(), Killed> {
         let (mut place, live_segment) = self.take_over()?;
         let Killed = self.take_in_all(&mut place, live_segment);
@@ -89,7 +89,7 @@ impl Ingest {
         Killed
     }
 
-    /// Takes in what the ring holds at `place` and moves that on.
+    /// Stores what the ring holds at `place` and advances that.
     fn step(&mut self, place: &mut RingPlace, live_segment: u64, deadline: Instant) -> Result<(), Killed> {
         let known = self.intake.cursor().map(|cursor| &cursor.position);
         match self.shared.ring.take(*place, known, LIMITS, deadline) {
@@ -106,7 +106,7 @@ impl Ingest {
                 self.intake.record_gap("ring-overrun", self.intake.cursor_text(), end, Some(lost))?;
                 *place = following;
             }
-            // Of older segments what is here is taken in; where our own live one ends another dispatcher has more.
+            // Of older segments what is here is stored; where our own live one ends another dispatcher has more.
             Taken::Break { place: following, marker } if place.segment() < live_segment => {
                 self.pass_a_break()?;
                 self.intake.record_gap("subscription-break", self.intake.cursor_text(), marker.to_string(), None)?;
@@ -120,7 +120,7 @@ impl Ingest {
         Ok(())
     }
 
-    /// Finds the place to go on from, and the segment that is live now.
+    /// Finds the place to continue from, and the segment that is live now.
     fn take_over(&mut self) -> Result<(RingPlace, u64), Killed> {
         let began = Instant::now();
         let live_segment = loop {
@@ -160,11 +160,11 @@ impl Ingest {
         Ok((found.place, live_segment))
     }
 
-    /// What follows was heard by this dispatcher after a break: the term goes on over it, if it has the right to, or
+    /// What follows was heard by this dispatcher after a break: the term continues over it, if it has the right to, or
     /// ends.
     fn pass_a_break(&mut self) -> Result<(), Killed> {
         let reason = match self.right {
-            // Whoever holds more of what came before it goes on from here first.
+            // A dispatcher that holds more of what came before it continues from here first.
             _ if self.intake.advanced => Reason::BeforeBreak,
             Right::Rest => Reason::BeforeBreak,
             Right::Break => return Ok(()),
@@ -210,7 +210,7 @@ impl Ingest {
         Ok(marker)
     }
 
-    /// Before a clean end: takes in what has arrived so far, so that a lone dispatcher leaves nothing behind.
+    /// Before a clean end: stores what has arrived so far, so that a lone dispatcher leaves nothing behind.
     fn flush(&mut self, place: &mut RingPlace, live_segment: u64) {
         // What keeps arriving is not waited for.
         let tail = self.shared.ring.tail();

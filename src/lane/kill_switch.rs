@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 pub enum Reason {
     /// The program was asked to stop.
     Shutdown = 1,
-    /// Redis says that the lease is somebody else's.
+    /// Redis says that another dispatcher holds the lease.
     LeaseLost,
     /// By our own clock the lease may have run out.
     LeaseExpired,
@@ -25,15 +25,15 @@ pub enum Reason {
     CursorMoved,
     /// What comes next was heard after a break, and another dispatcher has heard more of it.
     NotEldest,
-    /// All that was heard before a break is taken in, and another dispatcher may hold more of it.
+    /// All that was heard before a break is stored, and another dispatcher may hold more of it.
     BeforeBreak,
     /// Our own markers do not come back over our subscription: what is published, others have.
     Deaf,
-    /// Redis no longer has what was taken in: the set of pending messages has vanished.
+    /// Redis no longer has what was stored: the set of pending messages has vanished.
     PendingLost,
     /// A consumer has seen a higher epoch than ours.
     EpochBehind,
-    /// A worker could not go on.
+    /// A worker failed.
     WorkerFailed,
 }
 

@@ -47,7 +47,7 @@ impl Lease {
         Lease { ledger, id, ttl, term: None }
     }
 
-    /// Tries to take it; with `may_take` false it only looks. `floor` is the highest epoch heard of.
+    /// Tries to take it; with `may_take` false it only checks. `floor` is the highest epoch heard of.
     pub fn acquire(&mut self, floor: Epoch, may_take: bool) -> Result<Attempt> {
         self.ledger.connection().set_timeout(TRY_TIMEOUT);
         let asked = Instant::now();
@@ -80,7 +80,7 @@ impl Lease {
         self.ledger.other_dispatchers(&self.id)
     }
 
-    /// Gives a lease back that stands in our name although we do not lead: the answer to taking it or to giving it back
+    /// Gives a lease back that is in our name although we do not lead: the answer to taking it or to giving it back
     /// got lost.
     pub fn release_stray(&mut self, stray: &Held) -> Result<bool> {
         self.ledger.release(stray)

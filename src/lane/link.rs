@@ -1,4 +1,4 @@
-//! A link: the connection to one consumer as the courier sees it, with what the consumer has in its hands.
+//! A link: the connection to one consumer as the courier sees it, with what the consumer holds.
 //!
 //! The socket never blocks. What cannot be written at once stays in the WebSocket's buffer, which is bounded because a
 //! consumer is given no more than its prefetch and no more than [`LINK_BYTES`].
@@ -47,7 +47,7 @@ pub(super) struct Link {
     /// Bytes of results that it has sent and that wait to be recorded.
     pub(super) result_bytes: usize,
     socket: WebSocket<Stream>,
-    /// The suspect that it was given, if it has not let go of it.
+    /// The suspect that it was given, if it has not released it.
     suspect: Option<MessageId>,
     /// Frames not yet given to the socket.
     chunk: Vec<u8>,
@@ -117,7 +117,7 @@ impl Link {
         self.socket.get_ref()
     }
 
-    /// The connection, for whoever closes it in order.
+    /// The connection, to be closed in order.
     pub(super) fn into_socket(self) -> WebSocket<Stream> {
         self.socket
     }
@@ -142,12 +142,12 @@ impl Link {
         self.result_bytes < most
     }
 
-    /// Whether it may be given this message, and does not still have it in hand: else another link may be better.
+    /// Whether it may be given this message, and does not still hold it: else another link may be better.
     pub(super) fn is_natural_for(&self, message: &Pending) -> bool {
         self.has_room(message.payload.len()) && !self.has_in_hand(message)
     }
 
-    /// Whether it has a suspect in hand: it is not given another one then.
+    /// Whether it holds a suspect: it is not given another one then.
     pub(super) fn has_suspect(&self) -> bool {
         self.suspect.is_some()
     }
@@ -157,7 +157,7 @@ impl Link {
         self.suspect = Some(id);
     }
 
-    /// Whether it still has a message in hand that goes out again.
+    /// Whether it still holds a message that goes out again.
     pub(super) fn has_in_hand(&self, message: &Pending) -> bool {
         message.delivery > 1 && self.places.get(message.id).is_some()
     }

@@ -64,8 +64,8 @@ impl Listener {
     pub(super) fn start(shared: &Arc<Shared>, channels: Channels, released: Sender<Released>) -> Result<Listener> {
         let stop = Arc::new(Stop::default());
         let (ring, stats, troubles) = (shared.ring.clone(), shared.listener.clone(), shared.troubles.clone());
-        let worker = Worker { channels, ring, stats, troubles, released, stop: stop.clone() };
-        let thread = shared.spawn("listener", move || worker.run())?;
+        let listening = ListenLoop { channels, ring, stats, troubles, released, stop: stop.clone() };
+        let thread = shared.spawn("listener", move || listening.run())?;
         Ok(Listener { stop, thread: Some(thread) })
     }
 }
@@ -92,7 +92,7 @@ impl Drop for SegmentEnd<'_> {
     }
 }
 
-struct Worker {
+struct ListenLoop {
     channels: Channels,
     ring: Arc<Ring>,
     stats: Arc<ListenerStats>,
@@ -101,7 +101,7 @@ struct Worker {
     stop: Arc<Stop>,
 }
 
-impl Worker {
+impl ListenLoop {
     fn run(self) {
         let mut backoff = Backoff::for_leadership();
         while !self.stopped() {
@@ -177,8 +177,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Anybody may publish on the control channel. An epoch follows the clock of Redis: one that is far ahead of it was
-    /// made up, and would make every real one look old.
+    /// Any client may publish on the control channel. An epoch follows the clock of Redis: one that is far ahead of it
+    /// was made up, and would make every real one look old.
     fn judge_markers(&self, seen: &mut Vec<Seen>) {
         let before = seen.len();
         let hearing = &self.stats.hearing;
@@ -199,7 +199,7 @@ impl Worker {
         let before = self.stats.markers_ignored.fetch_add(markers as u64, Ordering::Relaxed);
         if markers > 0 && before == 0 {
             log::warn!(
-                "event=marker-ignored markers={markers} problem=\"somebody published a marker on {} that no leader can have \
+                "event=marker-ignored markers={markers} problem=\"a marker was published on {} that no leader can have \
                  published, or one that is known\"",
                 self.channels.keys.control
             );

@@ -14,7 +14,7 @@ pub struct ListenerStats {
     pub highest_epoch: AtomicU64,
     /// Markers that were ignored: no dispatcher can have published them here and now.
     pub markers_ignored: AtomicU64,
-    /// Its loop turns.
+    /// Beats in each iteration of its loop.
     pub pulse: Pulse,
     /// Whether leaders' markers come through.
     pub hearing: Hearing,

@@ -48,6 +48,7 @@ mod sockets;
 mod stats;
 mod strays;
 mod table;
+mod tasks;
 mod term;
 #[cfg(test)]
 pub(crate) mod tests;

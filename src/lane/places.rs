@@ -1,4 +1,4 @@
-//! The places at one consumer: which messages it has in hand, as far as the leader knows. Pure; owned by the courier.
+//! The places at one consumer: which messages it holds, as far as the leader knows. Pure; owned by the courier.
 //!
 //! Only a place answers for a message: a consumer acknowledges, fails or brings results of what it was given over this
 //! link, or named in HELD when the link was made, and of nothing else. Each place answers once.
@@ -25,7 +25,7 @@ pub(super) enum Place {
     Here,
     /// There, and its result is being recorded for the consumer: there is nothing more to answer.
     Recording,
-    /// At the consumer of another link, which had it before this one said that it has it.
+    /// At the consumer of another link, which had it before this one reported it.
     Elsewhere,
     /// Given up: the consumer no longer reported it.
     Overdue,
@@ -40,7 +40,7 @@ pub(super) struct Held {
     pub(super) delivery: u16,
     pub(super) place: Place,
     bytes: usize,
-    /// When the consumer was given it or last said that it is working on it; when it was found not to be pending.
+    /// When the consumer was given it or last reported it; when it was found not to be pending.
     reported: Instant,
 }
 
@@ -119,7 +119,7 @@ impl Places {
         self.put(id, Held { delivery: ADOPTED, place, bytes: 0, reported: now });
     }
 
-    /// Where it counted as being it is no longer: from now on it is here, if this consumer has it in hand.
+    /// Where it counted as being it is no longer: from now on it is here, if this consumer holds it.
     pub(super) fn inherit(&mut self, id: MessageId) -> bool {
         self.move_to(id, Place::Elsewhere, Place::Here, None)
     }
@@ -179,7 +179,8 @@ impl Places {
         overdue
     }
 
-    /// Gives the places of all that is overdue away. For when nobody else has any: a group that is stuck tries again.
+    /// Frees the places of all overdue messages. For when no other consumer has free ones: a group that is stuck
+    /// retries.
     pub(super) fn free_overdue(&mut self) {
         let overdue: Vec<_> = self.held.extract_if(|_, held| held.place == Place::Overdue).collect();
         overdue.iter().for_each(|(_, held)| self.count(held, false));

@@ -1,10 +1,10 @@
 //! Who goes first when the lease is free. Pure.
 //!
-//! A leader takes in only what follows the cursor, and only the *eldest* goes on over a break in what it has heard. The
-//! eldest is the one whose present subscription stands longest, so whatever any other has heard since then it has
-//! heard, too. (Whoever is not may go on over a break once the elders have had a TTL to lead, since they may hang.)
+//! A leader stores only what follows the cursor, and only the *eldest* continues over a break in what it has heard. The
+//! eldest is the one whose present subscription is the oldest, so whatever any other has heard since then it has
+//! heard, too. (Another may continue over a break once the elders have had a TTL to lead, since they may hang.)
 //! What lies before a break others may hold as well, and more of it: a term that has taken it in ends there, and
-//! whoever can do more goes first, so nobody goes on over a break while one that is connected has more.
+//! a dispatcher that can do more goes first, so none continues over a break while one that is connected has more.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const STEP: Duration = Duration::from_millis(150);
 const LEAST_RETURN: Duration = Duration::from_millis(400);
 const MOST_RETURN: Duration = Duration::from_secs(2);
 
-/// What a dispatcher may take in that takes a free lease.
+/// What a dispatcher may store that takes a free lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
     /// What follows the cursor without a break.

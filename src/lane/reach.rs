@@ -1,8 +1,8 @@
 //! Whether this dispatcher is reached where its commands go, and what strangers have left there; judged by what the
-//! election's looks bring.
+//! election's checks bring.
 //!
 //! Owned by the election's thread. The rules are in `hearing`; this says what follows: a subscription that does not
-//! hear what it should is made anew, and what can't be helped is said once.
+//! hear what it should is made anew, and what can't be helped is logged once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -54,8 +54,8 @@ impl Reach {
         for (key, value) in &attempt.foreign {
             if self.said.insert((key.clone(), value.clone())) {
                 log::warn!(
-                    "event=foreign-value key={} holds={} note=\"no dispatcher has written this; it is ignored, and replaced \
-                     where a leader writes that key; find out who did, or choose another --group\"",
+                    "event=foreign-value key={} holds={} note=\"no dispatcher has written this; it is ignored, and \
+                     replaced where a leader writes that key; find out who did, or choose another --group\"",
                     Quoted(key),
                     Quoted(value)
                 );
@@ -80,7 +80,8 @@ impl Reach {
             Counted::Yes => log::info!("event=counted-again"),
             Counted::Retried(_) => self.renew_subscription(subscription, "not-counted"),
             Counted::No => log::warn!(
-                "event=not-counted setting=redis-url problem=\"PUBSUB NUMSUB does not count this dispatcher's subscription: \
+                "event=not-counted setting=redis-url problem=\"PUBSUB NUMSUB does not count this dispatcher's \
+                 subscription: \
                  commands and subscription reach two servers (a proxy, a cluster's node, a replica); a dead leader is \
                  replaced only when its lease has run out\""
             ),

@@ -1,22 +1,24 @@
-//! The redistributor: what must go out again, and everything else the leader does in Redis after the intake.
+//! The redistributor: messages that must be delivered again, and everything else the leader does in Redis after the
+//! intake.
 //!
-//! It reads the backlog in pages for the courier, settles messages that came back without a result (counts the
-//! delivery, or buries the message), lets them wait for their time, checks that they are still pending and gives them
-//! to the courier again, as fast as there is room: what goes out again has a budget of its own, and what exceeds it
-//! waits in Redis. It also records the results of consumers that have no Redis, and keeps the list of consumers.
-//! Everything it writes is fenced, and does no harm when it is repeated after a lost reply.
+//! It reads the backlog in pages for the courier. It settles messages that came back without a result (see `settling`),
+//! lets them wait for their time, checks that they are still pending and returns them to the courier, as fast as there
+//! is room: redeliveries have a memory budget of their own, and what exceeds it waits in Redis. It also records the
+//! results of consumers that have no Redis, and keeps the list of consumers. Everything it writes is fenced, and does
+//! no harm when it is repeated after a lost reply.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
+mod settling;
+mod waiting;
+
+use self::waiting::Waiting;
 use super::backlog::PageRequest;
-use super::courier::{Claims, CommitTask, News, Task};
-use super::dead_letters::{DeadLetterLog, DeadLetters};
+use super::dead_letters::DeadLetterLog;
 use super::elected::PENDING_LOST;
-use super::places::ADOPTED;
 use super::pulses::{ITERATION_WITHIN, TermWorker};
 use super::refused::Refused;
 use super::retry::{Carried, Killed, Retry};
@@ -24,23 +26,14 @@ use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::{add, set};
 use super::table::{Again, Line, Loss};
-use crate::base::backoff::exponential;
-use crate::base::budget::Budget;
+use super::tasks::{Claims, News, Task};
 use crate::base::id::{Epoch, IdMap, MessageId};
-use crate::base::log_sum::Sum;
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
-use crate::ledger::{
-    Commit, Gap, Hold, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Raise, Returned, Settled, Settlement, Splitter,
-    Verdict, batches, parts,
-};
+use crate::ledger::{Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Returned, Splitter};
 
 /// The longest wait: how soon the kill switch is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// After a lost link, the wait before the third delivery; each later one waits twice as long.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// After a lost link, the longest wait.
-const MOST_BACKOFF: Duration = Duration::from_secs(30);
 /// Messages read again at once.
 const FETCH_MESSAGES: usize = 256;
 /// What has been read again and not been sent takes at most this part of `--ready-bytes`, beside it, and the rest of
@@ -60,37 +53,12 @@ pub(super) struct Redistributor {
     /// Suspects wait for much longer than others: neither takes the room of the other.
     suspects: Waiting,
     common: Waiting,
-    /// Messages that Redis refuses as dead letters: they stay pending, in our hands.
-    unburied: Refused<Returned>,
+    /// Messages that Redis refuses as dead letters: they stay pending and are tried again from here.
+    refused_letters: Refused<Returned>,
     /// Lists of consumers that Redis refused.
     unlisted: Refused<Vec<String>>,
     /// Dead letters that are not logged yet.
     dead_letters: DeadLetterLog,
-}
-
-/// What waits for its time, or for room.
-struct Waiting {
-    /// Bounded by what the courier has in its hands. There may be very many, of which few were lost: hence the box.
-    delayed: BTreeMap<(Instant, MessageId), Option<Box<Loss>>>,
-    /// For the payloads of what goes out again.
-    budget: Budget,
-}
-
-impl Waiting {
-    fn new(bytes: usize) -> Waiting {
-        Waiting { delayed: BTreeMap::new(), budget: Budget::new(bytes) }
-    }
-
-    /// Whether more may be read again. It is read by halves of the budget: else a full queue would cost one call for
-    /// each message that leaves it.
-    fn has_room(&self) -> bool {
-        2 * self.budget.free_bytes() >= self.budget.limit_bytes()
-    }
-
-    /// When something is to be read; without room nothing is, whatever its time.
-    fn next(&self) -> Option<Instant> {
-        self.delayed.first_key_value().filter(|_| self.has_room()).map(|((due, _), _)| *due)
-    }
 }
 
 impl Redistributor {
@@ -116,7 +84,7 @@ impl Redistributor {
             waker,
             suspects: waiting(),
             common: waiting(),
-            unburied: Refused::default(),
+            refused_letters: Refused::default(),
             unlisted: Refused::default(),
             dead_letters: DeadLetterLog::default(),
         }
@@ -143,7 +111,8 @@ impl Redistributor {
                 Err(RecvTimeoutError::Disconnected) => return Err(Killed),
             }
             Line::BOTH.into_iter().try_for_each(|line| self.send_due(line))?;
-            self.try_refused()?;
+            self.retry_refused_letters()?;
+            self.retry_refused_list()?;
             set(&self.shared.stats.delayed, (self.suspects.delayed.len() + self.common.delayed.len()) as u64);
             let due = self.dead_letters.due(Instant::now());
             self.log_dead_letters(due);
@@ -151,19 +120,11 @@ impl Redistributor {
         Err(Killed)
     }
 
-    fn log_dead_letters(&self, letters: Vec<DeadLetters>) {
-        let dead = &self.ledger.keys().dead;
-        for (reason, Sum { count: messages, example }) in letters {
-            let reason = Quoted(reason);
-            log::warn!("event=dead-letters messages={messages} stream={dead} reason={reason} example={example}");
-        }
-    }
-
     fn carry_out(&mut self, task: Task) -> Result<(), Killed> {
         let (ledger, epoch) = (&mut self.ledger, self.epoch);
         match task {
             Task::Page(request) => self.read_page(request),
-            Task::Returned(returned) => parts(&returned, size).try_for_each(|returned| self.settle(returned)),
+            Task::Returned(returned) => self.settle_all(&returned),
             Task::Count(sent) => sent
                 .chunks(MAX_BATCH_MESSAGES)
                 .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
@@ -178,7 +139,7 @@ impl Redistributor {
         }
     }
 
-    /// Looks which of the messages that a consumer named are pending.
+    /// Checks which of the messages that a consumer named are pending.
     fn verify(&mut self, claims: Claims) -> Result<(), Killed> {
         let Claims { link, serial, ids } = claims;
         let mut missing = Vec::new();
@@ -205,8 +166,13 @@ impl Redistributor {
         Ok(())
     }
 
-    /// Reads the backlog on. Where a reply is too large to come through it is asked for less, and a message that can't
-    /// be read even alone is buried: Redis copies it, nobody has to read it.
+    /// Writes a refused list again when it is time.
+    fn retry_refused_list(&mut self) -> Result<(), Killed> {
+        self.unlisted.due().pop().map_or(Ok(()), |members| self.list(members))
+    }
+
+    /// Reads more of the backlog. Where a reply is too large to come through it is asked for less, and a message that
+    /// can't be read even alone goes to the dead letters: Redis copies it, no client has to read it.
     fn read_page(&mut self, request: PageRequest) -> Result<(), Killed> {
         let PageRequest { after, up_to, mut messages, mut bytes } = request;
         let epoch = self.epoch;
@@ -222,7 +188,7 @@ impl Redistributor {
         let ledger = &mut self.ledger;
         let first = self.retry.until_done(|| ledger.page(epoch, after, up_to, 1, 0))?;
         if let Some(id) = first.read_up_to {
-            self.bury_unreadable(id, &reason)?;
+            self.dead_letter_unreadable(id, &reason)?;
         }
         self.tell(News::Page(first))
     }
@@ -233,8 +199,8 @@ impl Redistributor {
         let (begin, end) = (format!("id {id}"), format!("epoch {}", self.epoch));
         let pending = &self.ledger.keys().pending;
         log::warn!(
-            "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that nobody was given has gone from \
-             {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
+            "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that no consumer was given \
+             has gone from {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
             Quoted(&begin)
         );
         add(&self.shared.stats.gaps, 1);
@@ -243,86 +209,6 @@ impl Redistributor {
         self.retry.until_done(|| ledger.record_gap(epoch, &gap))?;
         self.kill.set(Reason::PendingLost);
         Err(Killed)
-    }
-
-    /// A message that can't be read from Redis.
-    fn bury_unreadable(&mut self, id: MessageId, reason: &str) -> Result<(), Killed> {
-        log::warn!("event=too-large id={id} moved_to={} reason={}", self.ledger.keys().dead, Quoted(reason));
-        self.bury(id, format!("it can't be read from Redis: {reason}").into())
-    }
-
-    /// Tries again what Redis refused and nothing else has to wait for: of many letters no more than what shows that
-    /// they are refused still.
-    fn try_refused(&mut self) -> Result<(), Killed> {
-        let returned: Vec<_> = self.unburied.due().into_iter().map(|letter| (letter, 0)).collect();
-        let mut rest = returned.as_slice();
-        while let Some(part) = parts(rest, size).next().filter(|_| self.unburied.len() == 0) {
-            self.settle(part)?;
-            rest = &rest[part.len()..];
-        }
-        if !rest.is_empty() {
-            self.unburied.put_back(rest.iter().map(|(letter, _)| letter.clone()));
-        }
-        self.unlisted.due().pop().map_or(Ok(()), |members| self.list(members))
-    }
-
-    fn bury(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {
-        let verdict = Verdict::Rejected;
-        self.settle(&[(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer: "".into(), reason }, 0)])
-    }
-
-    /// Counts or buries messages that came back, and sets the time for what goes out again.
-    fn settle(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
-        let mut batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
-        self.find_numbers(&mut batch)?;
-        let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.settings.max_deliveries);
-        let Settlement { settled, refused } = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
-        let now = Instant::now();
-        let mut done = Vec::new();
-        let mut buried = 0;
-        let retry = self.shared.settings.retry;
-        for ((returned, asked_ms), settled) in returned.iter().zip(settled) {
-            match settled {
-                Settled::Gone => done.push(returned.id),
-                Settled::DeadLettered => {
-                    buried += 1;
-                    self.dead_letters.note(returned.id, &returned.reason, now);
-                    done.push(returned.id);
-                }
-                Settled::Refused => self.unburied.keep(returned.clone()),
-                Settled::Again(delivery) => {
-                    let wait = match (asked_ms, returned.verdict) {
-                        (0, Verdict::Failed) => retry.wait_with_jitter(delivery, fastrand::f64()),
-                        (0, Verdict::Lost) => backoff(delivery),
-                        (0, _) => Duration::ZERO,
-                        (asked_ms, _) => Duration::from_millis(u64::from(*asked_ms)),
-                    };
-                    let loss = (returned.verdict == Verdict::Lost)
-                        .then(|| Loss { consumer: returned.consumer.clone(), reason: returned.reason.clone() });
-                    let line = Line::of(loss.as_ref(), delivery);
-                    self.waiting(line).delayed.insert((now + wait, returned.id), loss.map(Box::new));
-                }
-            }
-        }
-        let letters = self.unburied.len();
-        self.unburied.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
-        add(&self.shared.stats.dead_lettered, buried);
-        self.shared.stats.deaths.lock().note(buried, now);
-        self.tell(News::Done(done))
-    }
-
-    /// Looks up the numbers of deliveries that were adopted. First, and by itself: a call that both looked a number up
-    /// and raised it would count twice when it is repeated.
-    fn find_numbers(&mut self, batch: &mut [Returned]) -> Result<(), Killed> {
-        let unknown: Vec<&mut Returned> = batch.iter_mut().filter(|returned| returned.delivery == ADOPTED).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<MessageId> = unknown.iter().map(|returned| returned.id).collect();
-        let ledger = &mut self.ledger;
-        let numbers = self.retry.until_done(|| ledger.deliveries(&ids))?;
-        unknown.into_iter().zip(numbers).for_each(|(returned, number)| returned.delivery = number);
-        Ok(())
     }
 
     fn waiting(&mut self, line: Line) -> &mut Waiting {
@@ -358,7 +244,7 @@ impl Redistributor {
                 }
                 Carried::TooLarge(reason) => {
                     self.waiting(line).delayed.remove(&rest[0]);
-                    self.bury_unreadable(ids[0], &reason)?;
+                    self.dead_letter_unreadable(ids[0], &reason)?;
                     rest = &rest[1..];
                     continue;
                 }
@@ -379,33 +265,6 @@ impl Redistributor {
         Ok(())
     }
 
-    fn commit(&mut self, task: CommitTask) -> Result<(), Killed> {
-        let ids = task.commits.iter().map(|commit| commit.id).collect();
-        let raise = if task.adopted { Raise::Recorded } else { Raise::Nothing };
-        for batch in batches(&task.commits, |commit| commit) {
-            self.commit_parts(batch, raise, &mut Splitter::default())?;
-        }
-        self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
-    }
-
-    fn commit_parts(&mut self, batch: &[Commit], raise: Raise, splitter: &mut Splitter) -> Result<(), Killed> {
-        let epoch = self.epoch;
-        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, raise, batch);
-        match self.retry.carry(&mut self.ledger, splitter, batch.len(), commit)? {
-            Carried::Done(_) => Ok(()),
-            Carried::Halve => {
-                let (first, second) = batch.split_at(batch.len() / 2);
-                self.commit_parts(first, raise, splitter)?;
-                self.commit_parts(second, raise, splitter)
-            }
-            Carried::TooLarge(reason) => {
-                let bury =
-                    |commit: &Commit| self.bury(commit.id, format!("its result can't be stored: {reason}").into());
-                batch.iter().try_for_each(bury)
-            }
-        }
-    }
-
     fn tell(&mut self, mut news: News) -> Result<(), Killed> {
         loop {
             self.shared.pulses.redistributor.beat(ITERATION_WITHIN);
@@ -418,31 +277,5 @@ impl Redistributor {
                 Err(_) => return Err(Killed),
             }
         }
-    }
-}
-
-/// What a message takes in the step that settles it: bytes, and words.
-fn size((returned, _): &(Returned, u32)) -> (usize, usize) {
-    (returned.consumer.len() + returned.reason.len(), Returned::WORDS)
-}
-
-/// How long a message whose delivery was lost waits before the one with this number: the second goes out at once. That
-/// a consumer is lost says little of its messages; those that kill consumers are few, and have a line of their own.
-fn backoff(delivery: u16) -> Duration {
-    match delivery.checked_sub(3) {
-        None => Duration::ZERO,
-        Some(doublings) => exponential(FIRST_BACKOFF, MOST_BACKOFF, u32::from(doublings)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_second_delivery_goes_out_at_once_and_later_ones_wait() {
-        assert_eq!(backoff(2), Duration::ZERO);
-        assert!(backoff(3) >= Duration::from_millis(75) && backoff(3) <= Duration::from_millis(125));
-        assert!(backoff(u16::MAX) <= Duration::from_secs(38));
     }
 }

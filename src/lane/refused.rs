@@ -1,7 +1,7 @@
 //! What Redis refuses, and what nothing else waits for: it is kept, and tried again from time to time.
 //!
 //! Owned by the redistributor. Bounded: there is one entry for each message in the courier's hands, and of the messages
-//! that can't be buried the reasons take at most [`MOST_REASON_BYTES`]; beyond it a message keeps none.
+//! that Redis refuses as dead letters the reasons take at most [`MOST_REASON_BYTES`]; beyond it a message keeps none.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::ledger::Returned;
 
 /// How often what Redis refused is tried again.
 const TRY_EVERY: Duration = Duration::from_secs(1);
-/// What the reasons of messages that can't be buried take in all.
+/// What the reasons of messages that Redis refuses as dead letters take in all.
 const MOST_REASON_BYTES: usize = 16 << 20;
 
 /// See the module's text.

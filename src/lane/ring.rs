@@ -1,6 +1,6 @@
 //! What a dispatcher has seen on the channel and may still need: messages, markers and breaks, in order.
 //!
-//! The listener appends; the leader's intake reads; a standby only keeps, so that it can go on exactly where a dead
+//! The listener appends; the leader's intake reads; a standby only keeps, so that it can continue exactly where a dead
 //! leader stopped. Every message has a local sequence number. A [`Position`] (marker, messages since it) is turned
 //! into a sequence number by looking the marker up: all dispatchers saw it at the same place.
 //!
@@ -47,7 +47,7 @@ impl Ring {
         Ring { contents: Mutex::new(Contents::new()), changed: Condvar::new(), limit_bytes }
     }
 
-    /// The subscription stands: a segment begins with the first marker that comes.
+    /// The subscription is made: a segment begins with the first marker that comes.
     pub fn begin_segment(&self) {
         self.contents.lock().begin_segment();
     }
@@ -81,7 +81,7 @@ impl Ring {
         self.contents.lock().resolve(cursor.map(|cursor| &cursor.position))
     }
 
-    /// Whether everybody of `others` has joined since our present subscription stands, so that whatever any of them
+    /// Whether all of `others` have joined since our present subscription was made, so that whatever any of them
     /// holds of theirs is here as well.
     pub fn is_eldest(&self, others: &[String]) -> bool {
         let contents = self.contents.lock();
@@ -136,7 +136,7 @@ impl Ring {
         }
     }
 
-    /// Wakes whoever waits, to look at its kill switch.
+    /// Wakes all waiting threads, to check their kill switches.
     pub fn wake(&self) {
         self.contents.lock().wakes += 1;
         self.changed.notify_all();

@@ -108,7 +108,7 @@ impl Shared {
         thread.name(name.clone()).spawn(work).map_err(Error::io(format!("starting the thread {name}")))
     }
 
-    /// The role or the links have changed: whoever reports on the lane should do so now.
+    /// The role or the links have changed: its reporter should report now.
     pub(super) fn note_change(&self) {
         // A full channel says the same.
         let _ = self.changed.0.try_send(());

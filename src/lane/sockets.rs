@@ -57,7 +57,7 @@ impl Sockets {
         }
     }
 
-    /// Waits until something can be done, somebody wakes us, or the time is over.
+    /// Waits until a socket is ready, another thread wakes us, or the time is over.
     pub(super) fn wait(&mut self, limit: Duration) -> Result<Vec<Readiness>> {
         self.events.clear();
         match self.poller.wait(&mut self.events, Some(limit)) {

@@ -1,4 +1,4 @@
-//! Figures of a dispatcher since its start, over all its terms. Plain atomics: reading them disturbs nobody.
+//! Figures of a dispatcher since its start, over all its terms. Plain atomics: reading them disturbs no thread.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ macro_rules! stats {
 stats! {
     /// 1 while leader.
     leading,
-    /// 1 while the ring holds everything after the cursor, as far as the last look told.
+    /// 1 while the ring holds everything after the cursor, as far as the last check showed.
     in_sync,
     /// 1 if Redis answered the last attempt to become leader or to stay it.
     redis_connected,
@@ -36,7 +36,7 @@ stats! {
     epoch,
     /// Terms begun.
     terms,
-    /// Messages taken in.
+    /// Messages stored.
     taken_in,
     /// Messages refused at intake for their size.
     oversize,
@@ -99,11 +99,11 @@ pub struct LinkFigures {
     pub consumer: Arc<str>,
     /// Which of the configured addresses it has.
     pub index: usize,
-    /// The most messages that it takes in hand.
+    /// The most messages that it holds at once.
     pub prefetch: u32,
     /// Whether it is about to stop.
     pub draining: AtomicBool,
-    /// Messages in its hands.
+    /// Messages that it holds.
     pub in_flight: AtomicU64,
     /// Messages that it has left without a word: those of now, and those since it last answered for one.
     pub overdue: AtomicU64,

@@ -1,4 +1,4 @@
-//! Which messages a leader has in its hands, and where each of them is.
+//! Which messages a leader holds, and where each of them is.
 //!
 //! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by
 //! the courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id,
@@ -28,7 +28,7 @@ const ENTRY_BYTES: usize = 96;
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whereabouts {
-    /// Waiting here for its first delivery, by any leader: nobody can have it in hand.
+    /// Waiting here for its first delivery, by any leader: no consumer can hold it.
     New,
     /// Waiting for a consumer, here.
     Ready,
@@ -38,7 +38,7 @@ pub(super) enum Whereabouts {
     Away,
 }
 
-/// How a delivery was lost that nobody has called failed: its consumer may still work on it.
+/// How a delivery was lost that no consumer has called failed: its consumer may still work on it.
 #[derive(Clone)]
 pub(super) struct Loss {
     pub(super) consumer: Arc<str>,
@@ -94,7 +94,7 @@ impl Again {
     }
 }
 
-/// A message whose turn it is.
+/// The next message of a line.
 pub(super) struct Next {
     pub(super) message: Pending,
     /// Whether it went out before.
@@ -105,7 +105,7 @@ pub(super) struct Next {
 
 /// See the module's text.
 pub(super) struct Table {
-    /// The last id that earlier leaders gave out: what is above it nobody but this leader has handed out.
+    /// The last id that earlier leaders delivered: what is above it only this leader can have delivered.
     inherited: MessageId,
     known: IdMap<Whereabouts>,
     suspects: VecDeque<Again>,

@@ -34,7 +34,7 @@ pub(super) struct Term {
 }
 
 impl Term {
-    /// Starts the workers. `ended` is told when one of them ends by itself.
+    /// Starts the workers. `ended` is notified when one of them ends by itself.
     pub(super) fn start(
         shared: &Arc<Shared>,
         elected: Elected,
@@ -48,7 +48,7 @@ impl Term {
         let (arrivals, arriving) = bounded(ARRIVAL_BATCHES);
         let (tasks, to_do) = bounded(TASKS);
         let (news, heard) = bounded(NEWS);
-        // All that earlier leaders took in is backlog; what comes now is not.
+        // All that earlier leaders stored is backlog; what comes now is not.
         let Elected { epoch, last_id: backlog_end, witness, .. } = elected;
         let channels = CourierChannels { arrivals: arriving, news: heard, tasks, dial: dial.clone() };
         let courier = Courier::new(shared, epoch, (backlog_end, witness), kill.clone(), sockets, channels);
@@ -89,7 +89,7 @@ impl Term {
         Ok(())
     }
 
-    /// Waits for the workers, all of which have been told to stop; the first error is returned.
+    /// Waits for the workers, all of which have been asked to stop; the first error is returned.
     pub(super) fn stop(self) -> Result<()> {
         self.shared.ring.wake();
         self.waker.wake();

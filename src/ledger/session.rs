@@ -34,15 +34,15 @@ pub struct BufferSize {
 }
 
 impl Session {
-    /// Connects and logs in, and sends what `greet` writes behind that, which has so many replies. All of it together
-    /// may take `limit`; afterwards each read may.
+    /// Connects and logs in, and sends what `greet` writes behind that, which has so many replies. Once connected, the
+    /// whole greeting may take `limit`; afterwards each read may. Looking the name up and connecting have limits of their
+    /// own: a slow name server must not use up the greeting's time.
     pub fn open(
         server: &Server,
         limit: Duration,
         buffer: BufferSize,
         greet: impl FnOnce(&mut Vec<u8>) -> usize,
     ) -> Result<Session> {
-        let begun = Instant::now();
         let stream =
             server.connect(limit.min(CONNECT_TIMEOUT)).map_err(|error| server.error(Step::Connecting, error))?;
         let (reader, writer) = stream.split();
@@ -50,7 +50,7 @@ impl Session {
             Incoming { reader, buffer: vec![0; buffer.least_bytes], filled: 0..0, answered: false, size: buffer };
         let mut session = Session { incoming, writer };
         let failed = |session: &Session, error| session.error(server, Step::Connecting, error);
-        let wait = session.incoming.set_wait(Wait::Until(begun + limit));
+        let wait = session.incoming.set_wait(Wait::Until(Instant::now() + limit));
         wait.map_err(|error| failed(&session, error))?;
         let mut greeting = Vec::new();
         let replies = server.greet(&mut greeting) + greet(&mut greeting);

@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::base::error::{Error, Result};
 use crate::lab::child::ChildProcess;
@@ -49,7 +49,7 @@ pub(super) fn listening(name: &str, command: Command, address: SocketAddr) -> Re
     let mut process = ChildProcess::spawn(name, command)?;
     wait_until(LISTEN_LIMIT, format!("{name} to listen on {address}"), || {
         process.must_run()?;
-        Ok(net::connect_any(&[address], Instant::now() + CONNECT_LIMIT).ok())
+        Ok(net::connect_any(&[address], CONNECT_LIMIT).ok())
     })?;
     // Another program may have taken the port first and accepted the connection.
     process.must_run()?;

@@ -10,7 +10,7 @@ pub(super) const MAX_RUN: usize = 64;
 const ROOM_PART: usize = 8;
 
 /// The link with room that uses the lowest share of its prefetch; the search begins at `turn`, and the first of equals
-/// is taken. A link that still has the message in hand is the last choice, and one that has a suspect takes no other.
+/// is taken. A link that still holds the message is the last choice, and one that has a suspect takes no other.
 pub(super) fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &Pending) -> Option<usize> {
     let order = (turn..links.len()).chain(0..turn);
     let mut best: Option<(usize, &Link, bool)> = None;

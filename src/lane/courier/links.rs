@@ -4,47 +4,35 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tungstenite::{Bytes, WebSocket};
+use tungstenite::Bytes;
 
 use super::outcomes::{Mistake, note_stray};
-use super::{Claims, Courier, PATIENCE, Task};
+use super::{Courier, PATIENCE};
 use crate::base::error::Result;
 use crate::base::id::MessageId;
 use crate::base::log_sum::Sum;
 use crate::base::text::Quoted;
-use crate::lane::dialer::{Dial, LinkNews};
+use crate::lane::dialer::LinkNews;
 use crate::lane::link::{Failure, Incoming, Link, NewLink};
 use crate::lane::places::Place;
 use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
+use crate::lane::tasks::{Claims, Task};
 use crate::ledger::{Commit, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
-use crate::net::Stream;
 use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
 
-/// Messages read from one link in one round of the loop.
+/// Messages read from one link in one iteration of the loop.
 const READS_PER_ROUND: usize = 64;
-/// Bytes read from one link in one round, and the rest of one message: none keeps the others waiting for long.
+/// Bytes read from one link in one iteration, and the rest of one message: none keeps the others waiting for long.
 const READ_BYTES_PER_ROUND: usize = 1 << 20;
 
 impl Courier {
-    /// Asks for a link. The connection before, if there is one, is closed in order first.
-    pub(super) fn dial(&self, index: usize, farewell: Option<WebSocket<Stream>>) {
-        let dial = Dial {
-            farewell,
-            epoch: self.epoch,
-            kill: self.kill.clone(),
-            news: self.link_news.0.clone(),
-            waker: self.sockets.waker(),
-        };
-        self.channels.dial.request(index, dial);
-    }
-
-    pub(super) fn hear_links(&mut self) -> Result<()> {
-        while let Ok(news) = self.link_news.1.try_recv() {
+    pub(super) fn hear_dialers(&mut self) -> Result<()> {
+        while let Some(news) = self.dialing.next_news() {
             match news {
                 LinkNews::Up(link) => self.add_link(*link)?,
-                LinkNews::Absent(index) => self.answered[index] = true,
+                LinkNews::Absent(index) => self.roll_call.note_answer(index),
             }
         }
         Ok(())
@@ -52,10 +40,9 @@ impl Courier {
 
     fn add_link(&mut self, mut new: NewLink) -> Result<()> {
         let index = new.index;
-        self.serials += 1;
         let leftover = std::mem::take(&mut new.greeted.leftover);
         let held = std::mem::take(&mut new.greeted.held);
-        let mut link = Link::new(new, self.serials, self.debts[index]);
+        let mut link = self.links.make(new);
         self.sockets.add(link.stream(), index)?;
         let believed = self.believe(index, &mut link, &held);
         self.compare_names(index, &link.consumer);
@@ -66,8 +53,8 @@ impl Courier {
             held.len()
         );
         add(&self.shared.stats.links_made, 1);
-        self.links[index] = Some(link);
-        self.answered[index] = true;
+        self.links.put(index, link);
+        self.roll_call.note_answer(index);
         self.list_members();
         if let Err((code, problem)) = believed {
             self.bad_frame(index, code, &problem);
@@ -75,18 +62,18 @@ impl Courier {
         }
         self.handle_frames(index, leftover.into());
         // What came with the answer is in the WebSocket's buffer, where the poller does not see it.
-        self.unread.push(index);
+        self.links.read_again(index);
         Ok(())
     }
 
-    /// HELD: gives places to what the consumer says it has in hand, as far as that may be true.
+    /// HELD: gives places to what the consumer reports that it holds, as far as that may be true.
     fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
         let now = Instant::now();
         let mut claims = Vec::new();
         let mut outcome = Ok(());
         for id in held {
             let place = match self.table.whereabouts(*id) {
-                // Nobody was given it.
+                // No consumer was given it.
                 Some(Whereabouts::New) => None,
                 None if self.is_untouched(*id) => None,
                 // Named twice.
@@ -94,11 +81,11 @@ impl Courier {
                 // The first to have it keeps it.
                 Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
                 Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
-                // What this leader has handed out and knows no more is done.
+                // What this leader has delivered and no longer knows is done.
                 None if *id > self.inherited => Some(Place::NotPending),
-                // There is no room for more; it may be handed to somebody else when it is read from Redis.
+                // There is no room for more; it may be delivered to another consumer when it is read from Redis.
                 None if self.table.len() >= MAX_TRACKED => None,
-                // Where an earlier leader has handed it out Redis knows whether it is done.
+                // Where an earlier leader has delivered it Redis knows whether it is done.
                 None => {
                     claims.push(*id);
                     Some(Place::Here)
@@ -115,7 +102,7 @@ impl Courier {
             }
         }
         if !claims.is_empty() {
-            self.outbox.push_back(Task::Verify(Claims { link: index, serial: link.serial, ids: claims }));
+            self.outbox.push(Task::Verify(Claims { link: index, serial: link.serial, ids: claims }));
         }
         outcome
     }
@@ -127,7 +114,7 @@ impl Courier {
 
     /// Of what a consumer named in HELD these are not pending: they are done, or were made up.
     pub(super) fn disbelieve(&mut self, Claims { link: index, serial, ids }: Claims) {
-        let Some(link) = self.links[index].as_mut().filter(|link| link.serial == serial) else { return };
+        let Some(link) = self.links.get_same(index, serial) else { return };
         let now = Instant::now();
         let mut outcome = Ok(());
         for id in ids {
@@ -144,11 +131,7 @@ impl Courier {
     /// Two links to one consumer can't last: for the consumer the newer one replaces the other, which is made again and
     /// replaces it in its turn. Nothing is lost by that, but little gets on.
     fn compare_names(&mut self, index: usize, consumer: &Arc<str>) {
-        let same = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.consumer == *consumer);
-        let Some(other) = (0..self.links.len()).find(|other| *other != index && same(&self.links[*other])) else {
-            return;
-        };
-        if self.said_same.insert(consumer.clone()) {
+        if let Some(other) = self.links.new_duplicate(index, consumer) {
             let addresses = &self.shared.settings.consumers;
             log::warn!(
                 "event=same-consumer consumer={} addresses={},{} setting=consumers problem=\"two addresses lead to one \
@@ -164,11 +147,10 @@ impl Courier {
         self.end_link(index, why, false);
     }
 
-    /// `told`: the peer was told why, and should be able to read it.
+    /// `told`: the peer was sent the reason, and should be able to read it.
     fn end_link(&mut self, index: usize, why: &str, told: bool) {
-        let Some(mut link) = self.links[index].take() else { return };
+        let Some(mut link) = self.links.take(index) else { return };
         log_strays(link.strays.rest(), &link.consumer);
-        self.debts[index] = Some(link.strays.paid_until());
         self.sockets.remove(link.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
         let mut held = link.take_attached();
@@ -187,17 +169,16 @@ impl Courier {
         self.bequeath(&mut held);
         self.give_back(&link.consumer, held, verdict, &reason);
         self.list_members();
-        self.dial(index, told.then(|| link.into_socket()));
+        self.dialing.request(index, told.then(|| link.into_socket()));
     }
 
-    /// What another consumer that is linked has in hand as well counts as being there from now on. Only its own word
+    /// What another linked consumer holds as well counts as being there from now on. Only its own word
     /// says so: Redis is asked whether the message is pending, and whatever it answers makes others look (see
     /// `outcomes`).
     fn bequeath(&mut self, held: &mut Vec<(MessageId, u16)>) {
-        let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.len()];
+        let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.addresses()];
         held.retain(|(id, _)| {
-            let heir =
-                self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.places.inherit(*id)));
+            let heir = self.links.inherit(*id);
             if let Some(heir) = heir {
                 self.table.adopt(*id, heir);
                 inherited[heir].push(*id);
@@ -205,8 +186,8 @@ impl Courier {
             heir.is_none()
         });
         for (link, ids) in inherited.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
-            let Some(serial) = self.links[link].as_ref().map(|link| link.serial) else { continue };
-            self.outbox.push_back(Task::Verify(Claims { link, serial, ids }));
+            let Some(serial) = self.links.get(link).map(|link| link.serial) else { continue };
+            self.outbox.push(Task::Verify(Claims { link, serial, ids }));
         }
     }
 
@@ -229,21 +210,19 @@ impl Courier {
         });
         let returned: Vec<_> = returned.collect();
         if !returned.is_empty() {
-            self.outbox.push_back(Task::Returned(returned));
+            self.outbox.push(Task::Returned(returned));
         }
     }
 
     pub(super) fn list_members(&mut self) {
-        let members: Vec<String> = self.links.iter().flatten().map(|link| link.consumer.to_string()).collect();
-        *self.shared.stats.linked.lock() = self.links.iter().flatten().map(|link| link.figures.clone()).collect();
+        let members: Vec<String> = self.links.iter().map(|link| link.consumer.to_string()).collect();
+        *self.shared.stats.linked.lock() = self.links.iter().map(|link| link.figures.clone()).collect();
         self.shared.note_change();
-        // Only the newest list counts.
-        self.outbox.retain(|task| !matches!(task, Task::Members(_)));
-        self.outbox.push_back(Task::Members(members));
+        self.outbox.set_members(members);
     }
 
     pub(super) fn read_links(&mut self, ready: &[Readiness]) {
-        let again = std::mem::take(&mut self.unread);
+        let again = self.links.take_unread();
         let readable = ready.iter().filter(|socket| socket.readable).map(|socket| socket.key);
         let mut keys: Vec<usize> = readable.chain(again).collect();
         keys.sort_unstable();
@@ -258,7 +237,7 @@ impl Courier {
     fn read_link(&mut self, index: usize) -> Result<(), Failure> {
         let mut read_bytes = 0;
         for _ in 0..READS_PER_ROUND {
-            let Some(link) = self.links[index].as_mut().filter(|link| link.is_read(self.result_bytes)) else {
+            let Some(link) = self.links.get_mut(index).filter(|link| link.is_read(self.outbox.result_bytes())) else {
                 return Ok(());
             };
             let incoming = link.read()?;
@@ -281,7 +260,7 @@ impl Courier {
                 break;
             }
         }
-        self.unread.push(index);
+        self.links.read_again(index);
         Ok(())
     }
 
@@ -301,14 +280,14 @@ impl Courier {
     /// A mistake of the peer's costs this link.
     fn bad_frame(&mut self, index: usize, code: ErrorCode, problem: &str) {
         add(&self.shared.stats.bad_frames, 1);
-        if let Some(link) = &mut self.links[index] {
+        if let Some(link) = self.links.get_mut(index) {
             link.complain(code, problem);
         }
         self.end_link(index, problem, true);
     }
 
     fn handle_frame(&mut self, index: usize, frame: Frame<'_>) -> Result<(), Mistake> {
-        let Some(link) = &mut self.links[index] else { return Ok(()) };
+        let Some(link) = self.links.get_mut(index) else { return Ok(()) };
         match frame {
             Frame::Ack(ids) if link.flags.commits() => self.acked(index, &ids)?,
             Frame::Ack(ids) => {
@@ -342,10 +321,10 @@ impl Courier {
 
     /// Puts on the wire what was gathered, and has the poller watch for what each link waits for.
     pub(super) fn flush_links(&mut self) {
-        for index in 0..self.links.len() {
-            let Some(link) = &mut self.links[index] else { continue };
+        for index in 0..self.links.addresses() {
+            let Some(link) = self.links.get_mut(index) else { continue };
             let flushed = link.flush();
-            let readable = link.is_read(self.result_bytes);
+            let readable = link.is_read(self.outbox.result_bytes());
             let watched = match link.change_of_watch(readable) {
                 Some((readable, writable)) => self.sockets.watch(link.stream(), index, readable, writable),
                 None => Ok(()),
@@ -367,18 +346,19 @@ impl Courier {
         self.tended = now;
         // After a pause of this process what came meanwhile is read first.
         let judge = since < timeout / 2;
-        for index in 0..self.links.len() {
-            let Some(link) = &mut self.links[index] else { continue };
+        for index in 0..self.links.addresses() {
+            let unread = self.links.is_unread(index);
+            let Some(link) = self.links.get_mut(index) else { continue };
             log_strays(link.strays.due(now), &link.consumer);
             if !judge {
                 link.last_heard = now;
             }
-            if !link.is_read(self.result_bytes) {
+            if !link.is_read(self.outbox.result_bytes()) {
                 // It is we who don't listen: none of its silence is held against it.
                 link.excuse(now);
             }
             // Unread links have something to say.
-            let silent = now.saturating_duration_since(link.last_heard) >= timeout && !self.unread.contains(&index);
+            let silent = now.saturating_duration_since(link.last_heard) >= timeout && !unread;
             let outcome = if silent {
                 Err(format!("nothing came for {} ms", timeout.as_millis()))
             } else if link.reads_nothing(2 * timeout, now) {
@@ -404,8 +384,8 @@ impl Courier {
 fn log_strays(strays: Option<Sum<MessageId>>, consumer: &str) {
     if let Some(Sum { count: answers, example: id }) = strays {
         log::warn!(
-            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these messages, or has \
-             answered for them before\"",
+            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these \
+             messages, or has answered for them before\"",
             Quoted(consumer)
         );
     }

@@ -2,18 +2,19 @@
 //!
 //! Only a [place](crate::lane::places) at a consumer answers. What it says of any other message is a stray answer,
 //! which changes nothing. A place that rests on the consumer's word alone, since it named the message in HELD, answers
-//! as well; but somebody else may have the message from this leader. So the step that settles such a message raises the
-//! recall, and whoever would record it without looking has to look.
+//! as well; but another consumer may have the message from this leader. So the step that settles such a message raises
+//! the recall, and a consumer that would record it without a check has to check.
 
 use std::time::{Duration, Instant};
 
-use super::{CommitTask, Courier, News, Task};
+use super::Courier;
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::lane::link::Link;
 use crate::lane::places::{ADOPTED, Held, Place};
 use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, Whereabouts};
+use crate::lane::tasks::{CommitTask, News};
 use crate::ledger::{Commit, Hold, Pending, Returned, Verdict};
 use crate::wire::{ErrorCode, NackDelay};
 
@@ -29,10 +30,8 @@ pub(super) fn note_stray(stats: &LaneStats, link: &mut Link, id: MessageId) -> R
     if link.strays.note(id, Instant::now()) {
         return Ok(());
     }
-    let problem = format!(
-        "answers for messages that it does not have in hand, such as {id}: more than {} a second",
-        strays::PER_SECOND
-    );
+    let problem =
+        format!("answers for messages that it does not hold, such as {id}: more than {} a second", strays::PER_SECOND);
     Err((ErrorCode::Unexpected, problem))
 }
 
@@ -42,7 +41,7 @@ impl Courier {
         let mut outcome = Ok(());
         let mut settled = Vec::with_capacity(ids.len());
         for id in ids {
-            let held = self.links[index].as_mut().and_then(|link| link.answer(*id));
+            let held = self.links.get_mut(index).and_then(|link| link.answer(*id));
             match held {
                 Some(held) if self.settle(index, *id, held) => settled.push(*id),
                 Some(_) => {}
@@ -57,7 +56,7 @@ impl Courier {
     fn recorded(&mut self, index: usize, ids: &[MessageId]) {
         let mut settled = Vec::with_capacity(ids.len());
         for id in ids {
-            if self.links[index].as_mut().and_then(|link| link.answer(*id)).is_some() {
+            if self.links.get_mut(index).and_then(|link| link.answer(*id)).is_some() {
                 self.forget(*id);
                 settled.push(*id);
             }
@@ -67,17 +66,17 @@ impl Courier {
 
     fn note_settled(&mut self, index: usize, ids: &[MessageId]) {
         let now_us = wall_clock_us();
-        // An id is the time of intake, unless the clock was behind; those that follow each other were taken in
+        // An id is the time of intake, unless the clock was behind; those that follow each other were stored
         // together.
         for together in ids.chunk_by(|id, next| id.0.wrapping_add(1) == next.0) {
             let latency = Duration::from_micros(now_us.saturating_sub(together[0].0));
             self.shared.stats.delivery_latency.observe_many(latency, together.len() as u64);
         }
         add(&self.shared.stats.acked, ids.len());
-        if let Some(link) = &self.links[index] {
+        if let Some(link) = self.links.get(index) {
             add(&link.figures.acked, ids.len());
         }
-        self.acked_unsaid += ids.len() as u64;
+        self.report.note_acked(ids.len());
     }
 
     /// A consumer that records its results itself is done with a message. Says whether the message is settled by that.
@@ -101,7 +100,7 @@ impl Courier {
 
     /// Has Redis looked at: a message that is still pending goes out again, uncounted.
     fn ask_whether_done(&mut self, index: usize, id: MessageId) {
-        let Some(link) = &self.links[index] else { return };
+        let Some(link) = self.links.get(index) else { return };
         let consumer = link.consumer.clone();
         let reason = "acknowledged, and still pending".into();
         let verdict = Verdict::Unused;
@@ -110,7 +109,7 @@ impl Courier {
 
     /// An answer for a message without a place at this consumer.
     fn stray(&mut self, index: usize, id: MessageId) -> Result<(), Mistake> {
-        self.links[index].as_mut().map_or(Ok(()), |link| note_stray(&self.shared.stats, link, id))
+        self.links.get_mut(index).map_or(Ok(()), |link| note_stray(&self.shared.stats, link, id))
     }
 
     pub(super) fn nacked(
@@ -120,7 +119,7 @@ impl Courier {
         delay: NackDelay,
         reason: &str,
     ) -> Result<(), Mistake> {
-        let Some(link) = &mut self.links[index] else { return Ok(()) };
+        let Some(link) = self.links.get_mut(index) else { return Ok(()) };
         // While its result is being recorded it has answered.
         let recording = link.places.get(id).is_some_and(|held| held.place == Place::Recording);
         let Some(held) = (!recording).then(|| link.answer(id)).flatten() else { return self.stray(index, id) };
@@ -146,14 +145,11 @@ impl Courier {
 
     fn give_back_one(&mut self, returned: Returned, delay_ms: u32) {
         self.table.set_away(returned.id);
-        match self.outbox.back_mut() {
-            Some(Task::Returned(waiting)) => waiting.push((returned, delay_ms)),
-            _ => self.outbox.push_back(Task::Returned(vec![(returned, delay_ms)])),
-        }
+        self.outbox.push_returned(returned, delay_ms);
     }
 
     /// A message whose last delivery was lost would go out once more: now that delivery has failed.
-    pub(super) fn bury(&mut self, message: &Pending, loss: Loss) {
+    pub(super) fn dead_letter(&mut self, message: &Pending, loss: Loss) {
         let (id, delivery) = (message.id, message.delivery - 1);
         let Loss { consumer, reason } = loss;
         let returned = Returned { id, verdict: Verdict::Failed, delivery, hold: Hold::Held, consumer, reason };
@@ -162,11 +158,7 @@ impl Courier {
 
     /// Has a delivery counted that followed a lost one. It comes before all that may yet be said of it.
     pub(super) fn count(&mut self, message: &Pending) {
-        let sent = (message.id, message.delivery);
-        match self.outbox.back_mut() {
-            Some(Task::Count(waiting)) => waiting.push(sent),
-            _ => self.outbox.push_back(Task::Count(vec![sent])),
-        }
+        self.outbox.push_count(message.id, message.delivery);
     }
 
     /// Has results recorded for a consumer that has no Redis; its places are free when that is done.
@@ -175,10 +167,11 @@ impl Courier {
         let mut commits = Vec::new();
         let (mut bytes, mut adopted) = (0, false);
         for result in results {
-            let Some(link) = &mut self.links[index] else { return Ok(()) };
+            let Some(link) = self.links.get_mut(index) else { return Ok(()) };
             let held = link.places.get(result.id).copied();
             match held.map(|held| held.place) {
-                // Whoever else has it now has it from us, after this one was given up: whoever comes first is recorded.
+                // Another consumer that has it now has it from us, after this one was given up: the first result is
+                // recorded.
                 Some(Place::Here | Place::Overdue) => {
                     link.places.record(result.id);
                     adopted |= held.is_some_and(|held| held.delivery == ADOPTED);
@@ -198,22 +191,13 @@ impl Courier {
     }
 
     fn record(&mut self, index: usize, commits: Vec<Commit>, bytes: usize, adopted: bool) {
-        let Some(link) = &mut self.links[index] else { return };
-        let serial = link.serial;
+        let Some(link) = self.links.get_mut(index) else { return };
         link.result_bytes += bytes;
-        self.result_bytes += bytes;
-        match self.outbox.back_mut() {
-            Some(Task::Commit(waiting)) if waiting.link == index && waiting.serial == serial => {
-                waiting.commits.extend(commits);
-                waiting.bytes += bytes;
-                waiting.adopted |= adopted;
-            }
-            _ => self.outbox.push_back(Task::Commit(CommitTask { link: index, serial, commits, bytes, adopted })),
-        }
+        self.outbox.push_commit(CommitTask { link: index, serial: link.serial, commits, bytes, adopted });
     }
 
     pub(super) fn hear_redistributor(&mut self) {
-        while let Ok(news) = self.channels.news.try_recv() {
+        while let Ok(news) = self.news.try_recv() {
             match news {
                 News::Page(page) => {
                     let messages: Vec<Pending> = self.backlog.arrived(page).collect();
@@ -230,12 +214,9 @@ impl Courier {
                 News::NotPending(claims) => self.disbelieve(claims),
                 News::Committed { link: index, serial, ids, bytes } => {
                     // A link that was not read may have something in its buffer, where the poller does not see it.
-                    let waits = |index: &usize| {
-                        self.links[*index].as_ref().is_some_and(|link| !link.is_read(self.result_bytes))
-                    };
-                    self.unread.extend((0..self.links.len()).filter(waits));
-                    self.result_bytes -= bytes;
-                    if let Some(link) = self.links[index].as_mut().filter(|link| link.serial == serial) {
+                    self.links.read_paused_again(self.outbox.result_bytes());
+                    self.outbox.confirm_commit(bytes);
+                    if let Some(link) = self.links.get_same(index, serial) {
                         link.result_bytes -= bytes;
                         self.recorded(index, &ids);
                     }
@@ -244,7 +225,7 @@ impl Courier {
         }
     }
 
-    /// The redistributor found that a message is no longer pending, or buried it.
+    /// The redistributor found that a message is no longer pending, or moved it to the dead letters.
     fn done(&mut self, id: MessageId) {
         if self.table.whereabouts(id) == Some(Whereabouts::Away) {
             self.table.forget(id);

@@ -6,7 +6,7 @@ use super::choice::MAX_RUN;
 use super::*;
 use crate::base::budget::Budget;
 use crate::lane::dialer::Dialers;
-use crate::lane::table::{Loss, Whereabouts};
+use crate::lane::table::{Again, Loss, Whereabouts};
 use crate::lane::tests::{lane_of, link, message};
 
 /// A courier with links to peers that read nothing. In the order in which they must go.
@@ -31,18 +31,18 @@ impl Rig {
         let sockets = Sockets::new().expect("a poller");
         let mut courier = Courier::new(shared, Epoch(1), (MessageId::ZERO, None), kill, sockets, channels);
         let (links, peers) = prefetches.iter().map(|prefetch| link(*prefetch)).unzip::<_, _, Vec<_>, _>();
-        courier.links = links.into_iter().map(Some).collect();
+        links.into_iter().enumerate().for_each(|(index, link)| courier.links.put(index, link));
         Rig { courier, _peers: peers, _dialers: dialers }
     }
 }
 
 fn held(courier: &Courier) -> Vec<usize> {
-    courier.links.iter().flatten().map(|link| link.places.taken()).collect()
+    courier.links.iter().map(|link| link.places.taken()).collect()
 }
 
-fn hand_out(courier: &mut Courier, ids: std::ops::RangeInclusive<u64>) {
+fn deliver(courier: &mut Courier, ids: std::ops::RangeInclusive<u64>) {
     ids.for_each(|id| assert!(courier.table.admit(message(id, 1))));
-    courier.hand_out();
+    courier.deliver();
 }
 
 /// Where the first so many messages are, and how many in a row go to the same place.
@@ -58,7 +58,7 @@ fn runs(courier: &Courier, ids: std::ops::RangeInclusive<u64>) -> Vec<(usize, us
 #[test]
 fn messages_that_follow_each_other_go_out_in_runs() {
     let mut rig = Rig::new(&[1_000, 1_000]);
-    hand_out(&mut rig.courier, 1..=400);
+    deliver(&mut rig.courier, 1..=400);
     assert_eq!(runs(&rig.courier, 1..=192), [(0, 64), (1, 64), (0, 64)]);
     let held = held(&rig.courier);
     assert!(held[0].abs_diff(held[1]) <= MAX_RUN, "{held:?}");
@@ -68,7 +68,7 @@ fn messages_that_follow_each_other_go_out_in_runs() {
 fn small_prefetches_are_filled_evenly() {
     for (prefetches, messages) in [(&[4, 4, 4][..], 6), (&[16; 3], 24), (&[2, 20], 11), (&[1, 1, 1, 1], 3)] {
         let mut rig = Rig::new(prefetches);
-        hand_out(&mut rig.courier, 1..=messages);
+        deliver(&mut rig.courier, 1..=messages);
         let shares =
             held(&rig.courier).into_iter().zip(prefetches).map(|(held, prefetch)| held as f64 / f64::from(*prefetch));
         let (least, most) = shares.fold((1.0_f64, 0.0_f64), |(least, most), share| (least.min(share), most.max(share)));
@@ -80,30 +80,30 @@ fn small_prefetches_are_filled_evenly() {
 #[test]
 fn a_few_messages_at_once_are_dealt_out_to_all() {
     let mut rig = Rig::new(&[1_000; 4]);
-    hand_out(&mut rig.courier, 1..=10);
+    deliver(&mut rig.courier, 1..=10);
     assert_eq!(held(&rig.courier).iter().max(), Some(&3), "{:?}", held(&rig.courier));
     assert_eq!(held(&rig.courier).iter().min(), Some(&1));
     let mut rig = Rig::new(&[1_000; 4]);
-    (1..=4).for_each(|id| hand_out(&mut rig.courier, id..=id));
+    (1..=4).for_each(|id| deliver(&mut rig.courier, id..=id));
     assert_eq!(held(&rig.courier), [1; 4]);
 }
 
 #[test]
 fn a_run_ends_where_the_link_is_full() {
     let mut rig = Rig::new(&[20]);
-    hand_out(&mut rig.courier, 1..=30);
+    deliver(&mut rig.courier, 1..=30);
     assert_eq!((held(&rig.courier), rig.courier.table.ready_len()), (vec![20], 10));
 }
 
-/// It goes to a link that has let go of it, if there is one.
+/// It goes to a link that has released it, if there is one.
 #[test]
 fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
     let mut rig = Rig::new(&[1_000, 1_000]);
-    hand_out(&mut rig.courier, 1..=1);
+    deliver(&mut rig.courier, 1..=1);
     assert_eq!(held(&rig.courier), [1, 0]);
     // Both are as free as each other now, and it is the turn of the first.
-    hand_out(&mut rig.courier, 2..=2);
-    let link = rig.courier.links[0].as_mut().expect("it stands");
+    deliver(&mut rig.courier, 2..=2);
+    let link = rig.courier.links.get_mut(0).expect("it is linked");
     assert_eq!(link.take_overdue(Duration::ZERO, Instant::now()).len(), 1);
     let budget = Budget::new(1 << 20);
     let again = |id: u64, delivery| Again::new(Pending { delivery, ..message(id, 1) }, None::<Loss>, &budget);
@@ -111,9 +111,9 @@ fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
         rig.courier.table.set_away(MessageId(id));
         assert!(rig.courier.table.readmit(again(id, delivery)));
     }
-    rig.courier.hand_out();
+    rig.courier.deliver();
     assert_eq!(rig.courier.table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(1)));
-    let link = rig.courier.links[0].as_ref().expect("it stands");
+    let link = rig.courier.links.get(0).expect("it is linked");
     assert!(link.has_in_hand(&Pending { delivery: 2, ..message(1, 1) }), "its place there is taken");
 }
 

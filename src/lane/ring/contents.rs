@@ -36,7 +36,7 @@ pub(super) struct Contents {
     pub(super) overrun: u64,
     /// The highest marker of a leader that was seen.
     pub(super) highest: Option<(Epoch, u64)>,
-    /// How often somebody asked the reader to look up.
+    /// How often the reader was asked to check its kill switch.
     pub(super) wakes: u64,
 }
 
@@ -198,7 +198,7 @@ impl Contents {
         let first = (place.next - self.base) as usize;
         let available = (end - place.next) as usize;
         let mut bytes = 0;
-        // What can't be delivered is taken alone: it is buried, in a step of its own.
+        // What can't be delivered is taken alone: it goes to the dead letters, in a step of its own.
         let mut alone = false;
         let fits = |published: &&Published| {
             let oversize = matches!(published, Published::Oversize { .. });

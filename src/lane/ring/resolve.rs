@@ -1,4 +1,4 @@
-//! Where a cursor lies in a ring, and how well the ring can go on from there. Pure.
+//! Where a cursor lies in a ring, and how well the ring can continue from there. Pure.
 
 use super::contents::Contents;
 use super::segment::Segment;
@@ -8,7 +8,7 @@ use crate::ledger::Position;
 /// A cursor found in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolution {
-    /// Where to go on.
+    /// Where to continue.
     pub place: RingPlace,
     /// How well.
     pub standing: Standing,
@@ -16,7 +16,7 @@ pub struct Resolution {
     pub gap: Option<&'static str>,
 }
 
-/// How well a ring can go on from a cursor.
+/// How well a ring can continue from a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Everything after the cursor is here.

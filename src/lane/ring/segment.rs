@@ -90,7 +90,7 @@ impl Segment {
         RingPlace { segment: self.number, next: self.start().unwrap_or_default() }
     }
 
-    /// The name of the place before the message `next`: by the last marker that stands before it.
+    /// The name of the place before the message `next`: by the last marker before it.
     pub(super) fn position(&self, next: u64) -> Option<Position> {
         let behind = self.markers.partition_point(|(_, at)| *at <= next).checked_sub(1)?;
         let (marker, at) = &self.markers[behind];

@@ -30,14 +30,14 @@ pub enum Taken {
     Overrun {
         /// How many.
         lost: u64,
-        /// Where it goes on.
+        /// Where it continues.
         place: RingPlace,
         /// The same as others call it; `None` if it has no name any more.
         position: Option<Position>,
     },
     /// The segment ended here and another follows.
     Break {
-        /// Where it goes on.
+        /// Where it continues.
         place: RingPlace,
         /// The marker there.
         marker: Marker,
@@ -66,7 +66,7 @@ pub struct RingStats {
     pub seen: u64,
     /// Messages dropped at the byte limit that the cursor had not passed.
     pub overrun: u64,
-    /// Whether the subscription stands and has a marker.
+    /// Whether the subscription exists and has a marker.
     pub live: bool,
 }
 

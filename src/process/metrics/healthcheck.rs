@@ -140,7 +140,8 @@ pub fn ask(address: &str, check: Check, within: Duration) -> std::result::Result
 
 fn connect(address: &str, deadline: Instant) -> io::Result<Stream> {
     let addresses: Vec<SocketAddr> = net::resolve(address)?.into_iter().flat_map(net::reachable).collect();
-    let (mut stream, _) = net::connect_any(&addresses, deadline)?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let (mut stream, _) = net::connect_any(&addresses, left / addresses.len().max(1) as u32)?;
     stream.set_wait(Wait::Until(deadline))?;
     Ok(stream)
 }

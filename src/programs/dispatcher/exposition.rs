@@ -15,7 +15,7 @@ use crate::ledger::overview::Part;
 use crate::process::metrics::{Kind, Labels, Metrics, MetricsServer, Number, Site};
 use crate::programs::status::Status;
 
-/// A static page, which polls `/status.json`.
+/// One page for all visitors: it asks for `/status.json` again and again.
 const STATUS_PAGE: &str = include_str!("../status/page.html");
 
 /// Serves `/metrics`, `/healthz`, `/readyz`, and the status page at `/`.

@@ -22,7 +22,7 @@ pub(super) fn lane_ready(host: &Host, lane: &lane::Shared) -> Result<(), String>
     Err(of_lane(lane, problem))
 }
 
-/// The condition that systemd is notified of.
+/// What is reported to systemd.
 pub(super) fn condition(host: &Host) -> Condition {
     let doing = |hosted: &HostedLane| of_lane(&hosted.lane, doing(&hosted.lane));
     Condition {
@@ -36,7 +36,7 @@ pub(super) fn condition(host: &Host) -> Condition {
 
 /// A loop that has not finished an iteration in its time.
 fn hung(host: &Host, lane: &lane::Shared) -> Option<&'static str> {
-    // After a pause of the whole process the other loops have not run yet.
+    // After a pause of the whole process the other threads have not run yet.
     if host.main.is_late() { None } else { late_loop(lane) }
 }
 

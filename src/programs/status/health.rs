@@ -60,7 +60,7 @@ impl Status {
                 if report.full {
                     problems.push(format!(
                         "the leader tracks as many messages as it can, and {} of them wait for another delivery: new \
-                         ones wait in Redis until some are done (event=tracking-limit)",
+                         ones wait in Redis until some are done (event=table-full)",
                         report.delayed
                     ));
                 }

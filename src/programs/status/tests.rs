@@ -238,7 +238,7 @@ fn what_is_wrong_is_named_and_changes_the_exit_code() {
     leaders_report(&mut full).full = true;
     leaders_report(&mut full).delayed = 20;
     let expected = "the leader tracks as many messages as it can, and 20 of them wait for another delivery: new ones \
-                    wait in Redis until some are done (event=tracking-limit)";
+                    wait in Redis until some are done (event=table-full)";
     assert_eq!(full.problems(), [expected]);
     assert_eq!(full.spilled(), Some(0), "the leader knows of those that wait");
     full.max_age = Duration::from_secs(1);

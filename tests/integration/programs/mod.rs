@@ -8,5 +8,6 @@ mod logs;
 mod publisher;
 mod redis_settings;
 mod settings;
+mod slow_names;
 mod status;
 mod supervision;

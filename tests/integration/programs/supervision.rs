@@ -1,6 +1,5 @@
 //! What systemd hears from the programs, and that a program which hangs is found out.
 
-use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,7 +17,7 @@ use crate::support::{DEADLINE, client_of, options, programs, publish, redis_serv
 const LONGER_THAN_AN_ITERATION: Duration = Duration::from_secs(10);
 
 /// Listens in systemd's place, on a thread of its own: who does not listen holds the program up. Ends on drop.
-struct Manager {
+pub struct Manager {
     path: PathBuf,
     messages: Receiver<String>,
     listener: Option<JoinHandle<()>>,
@@ -27,7 +26,7 @@ struct Manager {
 }
 
 impl Manager {
-    fn listen(test: &str) -> Manager {
+    pub fn listen(test: &str) -> Manager {
         let path = std::env::temp_dir().join(format!("oncecast-notify-{test}-{}", std::process::id()));
         let socket = UnixDatagram::bind(&path).expect("a new socket");
         let (sender, messages) = unbounded();
@@ -43,19 +42,19 @@ impl Manager {
     }
 
     /// Has a program report here, and say every second at least that it is alive.
-    fn supervise(&self, command: &mut Command) {
+    pub fn supervise(&self, command: &mut Command) {
         command.env("NOTIFY_SOCKET", &self.path).env("WATCHDOG_USEC", "3000000").env_remove("WATCHDOG_PID");
     }
 
     /// What a program says next, within a time.
-    fn hear(&mut self, within: Duration) -> Option<String> {
+    pub fn hear(&mut self, within: Duration) -> Option<String> {
         let text = self.messages.recv_timeout(within).ok()?;
         self.heard += &text;
         Some(text)
     }
 
     /// Listens until a line with `part` has come.
-    fn wait_for(&mut self, part: &str) {
+    pub fn wait_for(&mut self, part: &str) {
         let began = Instant::now();
         while !self.heard.lines().any(|line| line.contains(part)) {
             assert!(began.elapsed() < DEADLINE, "{part} was not said, but\n{}", self.heard);
@@ -66,7 +65,7 @@ impl Manager {
 
 impl Manager {
     /// Fails if a program has reported a loop that hangs, here or in its log.
-    fn assert_no_hang(&mut self, program: &ChildProcess) {
+    pub fn assert_no_hang(&mut self, program: &ChildProcess) {
         while self.hear(Duration::from_millis(1)).is_some() {}
         let log = program.stderr().tail(1_000);
         assert!(!self.heard.contains("hangs") && !log.contains("event=hung"), "{log}\n{}", self.heard);
@@ -171,33 +170,6 @@ fn a_stopped_redis_is_no_hang() {
     cluster.redis().process().expect("it runs").signal(Signal::SIGCONT).expect("it is stopped");
     dispatcher.wait_for_line("event=redis-recovered", DEADLINE).expect("it is seen");
     manager.assert_no_hang(&dispatcher);
-}
-
-/// Redis by a name that nobody resolves: the system's resolver asks a name server that is silent, for longer than an
-/// iteration of any loop may take: 15 s. Needs root, for a namespace with its own `/etc/resolv.conf` and for port 53.
-#[test]
-fn a_name_that_is_looked_up_for_long_is_no_hang() {
-    let unshared = Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
-    let silent = UdpSocket::bind("127.0.0.57:53").ok().filter(|_| unshared);
-    let Some(silent) = silent else {
-        println!("SKIPPED a_name_that_is_looked_up_for_long_is_no_hang: needs root");
-        return;
-    };
-    let settings = std::env::temp_dir().join(format!("oncecast-resolv-{}", std::process::id()));
-    std::fs::write(&settings, "nameserver 127.0.0.57\noptions timeout:18 attempts:1\n").expect("a new file");
-    let mut manager = Manager::listen("names");
-    let program = programs().command("oncecast-dispatcher").expect("the program is built");
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]).arg(&settings);
-    command.arg(program.get_program()).args(["--consumers", "127.0.0.1:1", "--redis-url", "redis://redis.example"]);
-    manager.supervise(&mut command);
-    let dispatcher = ChildProcess::spawn("d0", command).expect("it starts");
-    dispatcher.wait_for_line("event=redis-trouble", 3 * DEADLINE).expect("the look-up ends");
-    let asked = silent.recv(&mut [0; 512]);
-    assert!(asked.is_ok(), "the silent name server was asked");
-    manager.wait_for("WATCHDOG=1");
-    manager.assert_no_hang(&dispatcher);
-    let _ = std::fs::remove_file(&settings);
 }
 
 /// Holds one thread of a leader up, as a debugger would.

@@ -7,7 +7,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::base::error::{Error, Result};
 use crate::net::{self, Reader, Wait, Writer};
@@ -35,7 +35,7 @@ impl RawConnection {
     pub(crate) fn connect(port: u16) -> Result<RawConnection> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let connect = || {
-            let (mut stream, _) = net::connect_any(&[address], Instant::now() + CONNECT_LIMIT)?;
+            let (mut stream, _) = net::connect_any(&[address], CONNECT_LIMIT)?;
             stream.set_wait(Wait::Each(REPLY_LIMIT))?;
             Ok(stream.split())
         };

@@ -1,0 +1,124 @@
+//! The set of links: at most one for each configured address, and what outlives a link at its address.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::choice::choose;
+use crate::base::id::MessageId;
+use crate::lane::link::{Link, NewLink};
+use crate::lane::table::Line;
+use crate::ledger::Pending;
+
+pub(super) struct LinkSet {
+    links: Vec<Option<Link>>,
+    /// How far the stray answers of each address's last link are paid for.
+    debts: Vec<Option<Instant>>,
+    /// The number of links made so far. Each link's serial number tells it from earlier ones at its address.
+    serials: u64,
+    /// Where the search for the freest link begins, so that ties are resolved in rotation.
+    turn: usize,
+    /// Links to be read again although the poller reports nothing new for their socket.
+    unread: Vec<usize>,
+    /// Consumers for which two addresses have been logged.
+    logged_duplicates: HashSet<Arc<str>>,
+}
+
+impl LinkSet {
+    pub(super) fn new(addresses: usize) -> LinkSet {
+        LinkSet {
+            links: (0..addresses).map(|_| None).collect(),
+            debts: vec![None; addresses],
+            serials: 0,
+            turn: 0,
+            unread: Vec::new(),
+            logged_duplicates: HashSet::new(),
+        }
+    }
+
+    /// The number of configured addresses, whether linked or not.
+    pub(super) fn addresses(&self) -> usize {
+        self.links.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.links.iter_mut().flatten()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Link> {
+        self.links[index].as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Link> {
+        self.links[index].as_mut()
+    }
+
+    /// The link at this address, if it is still the one with this serial number.
+    pub(super) fn get_same(&mut self, index: usize, serial: u64) -> Option<&mut Link> {
+        self.get_mut(index).filter(|link| link.serial == serial)
+    }
+
+    /// Makes a link of a new connection. It is not in the set yet.
+    pub(super) fn make(&mut self, new: NewLink) -> Link {
+        self.serials += 1;
+        let debt = self.debts[new.index];
+        Link::new(new, self.serials, debt)
+    }
+
+    pub(super) fn put(&mut self, index: usize, link: Link) {
+        self.links[index] = Some(link);
+    }
+
+    /// Removes a link. The next one at its address inherits its debt.
+    pub(super) fn take(&mut self, index: usize) -> Option<Link> {
+        let link = self.links[index].take()?;
+        self.debts[index] = Some(link.strays.paid_until());
+        Some(link)
+    }
+
+    /// Chooses the link that a message is delivered to; see [`choose`].
+    pub(super) fn choose(&mut self, line: Line, message: &Pending) -> Option<usize> {
+        let index = choose(&self.links, self.turn, line, message)?;
+        self.turn = (index + 1) % self.links.len();
+        Some(index)
+    }
+
+    /// Has the first link inherit a message whose consumer holds it as well. Returns that link.
+    pub(super) fn inherit(&mut self, id: MessageId) -> Option<usize> {
+        self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.places.inherit(id)))
+    }
+
+    /// Another address that is linked to the same consumer. Each consumer is returned once only.
+    pub(super) fn new_duplicate(&mut self, index: usize, consumer: &Arc<str>) -> Option<usize> {
+        let same = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.consumer == *consumer);
+        let other = (0..self.links.len()).find(|other| *other != index && same(&self.links[*other]))?;
+        self.logged_duplicates.insert(consumer.clone()).then_some(other)
+    }
+
+    /// Has a link read in the next iteration, whatever the poller reports.
+    pub(super) fn read_again(&mut self, index: usize) {
+        self.unread.push(index);
+    }
+
+    /// Has all links read in the next iteration that are not read at present.
+    pub(super) fn read_paused_again(&mut self, result_bytes: usize) {
+        let paused = |index: &usize| self.links[*index].as_ref().is_some_and(|link| !link.is_read(result_bytes));
+        self.unread.extend((0..self.links.len()).filter(paused));
+    }
+
+    pub(super) fn is_unread(&self, index: usize) -> bool {
+        self.unread.contains(&index)
+    }
+
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    pub(super) fn take_unread(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.unread)
+    }
+}

@@ -1,0 +1,69 @@
+//! The courier's figures for metrics, and the log lines for throughput and for a full table.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::link_set::LinkSet;
+use crate::base::rate::Rate;
+use crate::lane::stats::{LaneStats, set};
+use crate::lane::table::{MAX_TRACKED, Table};
+
+/// How often it is logged that the table is full.
+const LOG_FULL_EVERY: Duration = Duration::from_secs(10);
+
+pub(super) struct Report {
+    /// Of what is stored, and of what is acknowledged.
+    rate: Rate<2>,
+    /// When a full table was last logged.
+    logged_full: Option<Instant>,
+    /// Messages acknowledged since the rate was last updated.
+    acked: u64,
+    /// Messages that this process had stored when the rate was last updated.
+    stored_before: u64,
+}
+
+impl Report {
+    pub(super) fn new(stats: &LaneStats) -> Report {
+        let stored_before = stats.taken_in.load(Ordering::Relaxed);
+        Report { rate: Rate::new(), logged_full: None, acked: 0, stored_before }
+    }
+
+    pub(super) fn note_acked(&mut self, messages: usize) {
+        self.acked += messages as u64;
+    }
+
+    /// Publishes the figures, and logs what is due.
+    pub(super) fn update(&mut self, stats: &LaneStats, links: &LinkSet, table: &Table, behind: bool) {
+        let mut in_flight = 0;
+        for link in links.iter() {
+            in_flight += link.places.taken();
+            set(&link.figures.in_flight, link.places.taken() as u64);
+            set(&link.figures.overdue, link.places.left() as u64);
+        }
+        set(&stats.behind, behind.into());
+        set(&stats.ready, table.ready_len() as u64);
+        // What is stored is traffic even while no consumer is there to acknowledge anything.
+        let stored = stats.taken_in.load(Ordering::Relaxed);
+        let new = stored - std::mem::replace(&mut self.stored_before, stored);
+        if let Some([new, acked]) = self.rate.count([new, std::mem::take(&mut self.acked)]) {
+            log::info!(
+                "event=rate taken_in_per_s={new} processed_per_s={acked} in_flight={in_flight} ready={}",
+                table.ready_len()
+            );
+        }
+        set(&stats.full, (table.len() >= MAX_TRACKED).into());
+        // Messages that wait for their time are tracked, too: with enough of them nothing else moves.
+        if table.len() >= MAX_TRACKED && self.logged_full.is_none_or(|logged| logged.elapsed() >= LOG_FULL_EVERY) {
+            self.logged_full = Some(Instant::now());
+            let delayed = table.len().saturating_sub(in_flight + table.ready_len());
+            log::warn!("event=table-full messages={} in_flight={in_flight} delayed={delayed}", table.len());
+        }
+    }
+
+    /// At the end of a term nothing is waiting here.
+    pub(super) fn end(stats: &LaneStats) {
+        set(&stats.ready, 0);
+        set(&stats.behind, 0);
+        set(&stats.full, 0);
+    }
+}

@@ -1,0 +1,176 @@
+//! How the redistributor settles messages: it counts failed deliveries, moves messages to the dead letters, sets the
+//! time of the next delivery, and records results for consumers without Redis.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Redistributor;
+use crate::base::backoff::exponential;
+use crate::base::id::MessageId;
+use crate::base::log_sum::Sum;
+use crate::base::text::Quoted;
+use crate::lane::dead_letters::DeadLetters;
+use crate::lane::places::ADOPTED;
+use crate::lane::retry::{Carried, Killed};
+use crate::lane::stats::add;
+use crate::lane::table::{Line, Loss};
+use crate::lane::tasks::{CommitTask, News};
+use crate::ledger::{Commit, Hold, Ledger, Raise, Returned, Settled, Settlement, Splitter, Verdict, batches, parts};
+
+/// After a lost link, the wait before the third delivery; each later one waits twice as long.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// After a lost link, the longest wait.
+const MOST_BACKOFF: Duration = Duration::from_secs(30);
+
+impl Redistributor {
+    /// Settles messages that came back without a result.
+    pub(super) fn settle_all(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
+        parts(returned, size).try_for_each(|returned| self.settle(returned))
+    }
+
+    /// Counts messages that came back or moves them to the dead letters, and sets the time for what goes out again.
+    fn settle(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
+        let mut batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
+        self.find_numbers(&mut batch)?;
+        let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.settings.max_deliveries);
+        let Settlement { settled, refused } = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
+        let now = Instant::now();
+        let mut done = Vec::new();
+        let mut dead = 0;
+        for ((returned, asked_ms), settled) in returned.iter().zip(settled) {
+            match settled {
+                Settled::Gone => done.push(returned.id),
+                Settled::DeadLettered => {
+                    dead += 1;
+                    self.dead_letters.note(returned.id, &returned.reason, now);
+                    done.push(returned.id);
+                }
+                Settled::Refused => self.refused_letters.keep(returned.clone()),
+                Settled::Again(delivery) => {
+                    let wait = self.wait_before(delivery, *asked_ms, returned.verdict);
+                    let loss = (returned.verdict == Verdict::Lost)
+                        .then(|| Loss { consumer: returned.consumer.clone(), reason: returned.reason.clone() });
+                    let line = Line::of(loss.as_ref(), delivery);
+                    self.waiting(line).delayed.insert((now + wait, returned.id), loss.map(Box::new));
+                }
+            }
+        }
+        let letters = self.refused_letters.len();
+        self.refused_letters.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
+        add(&self.shared.stats.dead_lettered, dead);
+        self.shared.stats.deaths.lock().note(dead, now);
+        self.tell(News::Done(done))
+    }
+
+    /// How long a message waits before this delivery. `asked_ms`: what its consumer asked for, 0 for nothing.
+    fn wait_before(&self, delivery: u16, asked_ms: u32, verdict: Verdict) -> Duration {
+        match (asked_ms, verdict) {
+            (0, Verdict::Failed) => self.shared.settings.retry.wait_with_jitter(delivery, fastrand::f64()),
+            (0, Verdict::Lost) => backoff(delivery),
+            (0, _) => Duration::ZERO,
+            (asked_ms, _) => Duration::from_millis(u64::from(asked_ms)),
+        }
+    }
+
+    /// Looks up the numbers of deliveries that were adopted. First, and by itself: a call that both looked a number up
+    /// and raised it would count twice when it is repeated.
+    fn find_numbers(&mut self, batch: &mut [Returned]) -> Result<(), Killed> {
+        let unknown: Vec<&mut Returned> = batch.iter_mut().filter(|returned| returned.delivery == ADOPTED).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<MessageId> = unknown.iter().map(|returned| returned.id).collect();
+        let ledger = &mut self.ledger;
+        let numbers = self.retry.until_done(|| ledger.deliveries(&ids))?;
+        unknown.into_iter().zip(numbers).for_each(|(returned, number)| returned.delivery = number);
+        Ok(())
+    }
+
+    fn dead_letter(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {
+        let verdict = Verdict::Rejected;
+        self.settle(&[(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer: "".into(), reason }, 0)])
+    }
+
+    /// A message that can't be read from Redis.
+    pub(super) fn dead_letter_unreadable(&mut self, id: MessageId, reason: &str) -> Result<(), Killed> {
+        log::warn!("event=too-large id={id} moved_to={} reason={}", self.ledger.keys().dead, Quoted(reason));
+        self.dead_letter(id, format!("it can't be read from Redis: {reason}").into())
+    }
+
+    /// Tries the refused dead letters again: of many no more than what shows that they are still refused.
+    pub(super) fn retry_refused_letters(&mut self) -> Result<(), Killed> {
+        let returned: Vec<_> = self.refused_letters.due().into_iter().map(|letter| (letter, 0)).collect();
+        let mut rest = returned.as_slice();
+        while let Some(part) = parts(rest, size).next().filter(|_| self.refused_letters.len() == 0) {
+            self.settle(part)?;
+            rest = &rest[part.len()..];
+        }
+        if !rest.is_empty() {
+            self.refused_letters.put_back(rest.iter().map(|(letter, _)| letter.clone()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn log_dead_letters(&self, letters: Vec<DeadLetters>) {
+        let dead = &self.ledger.keys().dead;
+        for (reason, Sum { count: messages, example }) in letters {
+            let reason = Quoted(reason);
+            log::warn!("event=dead-letters messages={messages} stream={dead} reason={reason} example={example}");
+        }
+    }
+
+    /// Records results for a consumer without Redis. Results that are too large go to the dead letters.
+    pub(super) fn commit(&mut self, task: CommitTask) -> Result<(), Killed> {
+        let ids = task.commits.iter().map(|commit| commit.id).collect();
+        let raise = if task.adopted { Raise::Recorded } else { Raise::Nothing };
+        for batch in batches(&task.commits, |commit| commit) {
+            self.commit_parts(batch, raise, &mut Splitter::default())?;
+        }
+        self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
+    }
+
+    fn commit_parts(&mut self, batch: &[Commit], raise: Raise, splitter: &mut Splitter) -> Result<(), Killed> {
+        let epoch = self.epoch;
+        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, raise, batch);
+        match self.retry.carry(&mut self.ledger, splitter, batch.len(), commit)? {
+            Carried::Done(_) => Ok(()),
+            Carried::Halve => {
+                let (first, second) = batch.split_at(batch.len() / 2);
+                self.commit_parts(first, raise, splitter)?;
+                self.commit_parts(second, raise, splitter)
+            }
+            Carried::TooLarge(reason) => {
+                let dead_letter = |commit: &Commit| {
+                    self.dead_letter(commit.id, format!("its result can't be stored: {reason}").into())
+                };
+                batch.iter().try_for_each(dead_letter)
+            }
+        }
+    }
+}
+
+/// What a message takes in the step that settles it: bytes, and words.
+fn size((returned, _): &(Returned, u32)) -> (usize, usize) {
+    (returned.consumer.len() + returned.reason.len(), Returned::WORDS)
+}
+
+/// How long a message whose delivery was lost waits before the one with this number: the second goes out at once. That
+/// a consumer is lost says little of its messages; those that kill consumers are few, and have a line of their own.
+fn backoff(delivery: u16) -> Duration {
+    match delivery.checked_sub(3) {
+        None => Duration::ZERO,
+        Some(doublings) => exponential(FIRST_BACKOFF, MOST_BACKOFF, u32::from(doublings)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_delivery_goes_out_at_once_and_later_ones_wait() {
+        assert_eq!(backoff(2), Duration::ZERO);
+        assert!(backoff(3) >= Duration::from_millis(75) && backoff(3) <= Duration::from_millis(125));
+        assert!(backoff(u16::MAX) <= Duration::from_secs(38));
+    }
+}
