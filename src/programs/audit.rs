@@ -1,12 +1,12 @@
 //! The audit: is every message recorded, and none twice?
 //!
-//! Reads the whole result stream, page by page, on the caller's thread. For each id it keeps only a 128-bit fingerprint:
-//! ten million results need about 160 MB, and a file of ids as much again. A second pass finds the texts of the few ids
-//! that are shown as examples.
+//! Reads the whole result stream, page by page, on the caller's thread. For each id it keeps only a 128-bit
+//! fingerprint: ten million results need about 160 MB, and a file of ids as much again. A second pass finds the texts
+//! of the few ids that are shown as examples.
 //!
 //! It reads the backlog first, then the dead letters, then the results. Messages move in this order, so one that moves
-//! during the audit is seen at least once. Limitations: a message put back from the dead letters during the audit may be
-//! missed; different ids may have the same fingerprint, but for ten million ids the chance is less than 1 in 10^24.
+//! during the audit is seen at least once. Limitations: a message put back from the dead letters during the audit may
+//! be missed; different ids may have the same fingerprint, but for ten million ids the chance is less than 1 in 10^24.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,10 +1,10 @@
 //! The load generator: publishes `{"message_id":"<prefix><number>"}` messages, and repeats those that no subscriber
 //! received.
 //!
-//! It runs on one thread, `publish`. Messages are published in bounded pipelines of `PUBLISH`; each reply has the number
-//! of subscribers that received the message. A message that none received is published again, with the same id, until
-//! one does. A message whose reply was lost with the connection is *unknown*: publishing it again might duplicate it, so
-//! it is only counted.
+//! It runs on one thread, `publish`. Messages are published in bounded pipelines of `PUBLISH`; each reply has the
+//! number of subscribers that received the message. A message that none received is published again, with the same id,
+//! until one does. A message whose reply was lost with the connection is *unknown*: publishing it again might duplicate
+//! it, so it is only counted.
 //!
 //! Limitations: "received" means that Redis had any subscriber to send to; the message may still be lost on the way to
 //! it. Two runs with the same `--id-prefix` publish the same ids.
@@ -130,7 +130,8 @@ fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
         stop: requests.receiver().clone(),
         begin,
     };
-    // On a thread of its own: a signal may interrupt the main thread while it reads a reply, which would then be unknown.
+    // On a thread of its own: a signal may interrupt the main thread while it reads a reply, which would then be
+    // unknown.
     let thread = thread::Builder::new().name("publish".to_owned()).spawn(move || publisher.run(config.id_prefix));
     let summary = thread.map_err(Error::io("starting the thread publish"))?.join();
     summary.map_err(|_| Error::Failed("the thread publish panicked".to_owned()))

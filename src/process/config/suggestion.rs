@@ -7,8 +7,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::base::mask::is_url_with_login;
 
-/// The name most similar to `name`, if one is similar: at most every third letter differs. `begin`, with which all names
-/// begin, such as `--`, is not compared.
+/// The name most similar to `name`, if one is similar: at most every third letter differs. `begin`, with which all
+/// names begin, such as `--`, is not compared.
 pub(super) fn nearest<'a>(begin: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let own = |name: &'a str| name.strip_prefix(begin).unwrap_or(name);
     let name = name.strip_prefix(begin).unwrap_or(name);

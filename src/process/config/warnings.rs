@@ -1,12 +1,12 @@
-//! Likely mistakes in the environment that are no reason to stop: variables that no program knows, and secret files that
-//! every user can read.
+//! Likely mistakes in the environment that are no reason to stop: variables that no program knows, and secret files
+//! that every user can read.
 //!
 //! A variable that another program knows is fine: one file of variables may serve all programs. So are the names that
 //! Kubernetes makes up for a service called `oncecast…`.
 //!
-//! A secret file that every user can read causes a warning and is used: platforms mount secrets that way into containers
-//! without other users. Files under `/run/secrets` cause no warning, and neither do files in a folder that others can't
-//! enter, such as those of systemd's credentials.
+//! A secret file that every user can read causes a warning and is used: platforms mount secrets that way into
+//! containers without other users. Files under `/run/secrets` cause no warning, and neither do files in a folder that
+//! others can't enter, such as those of systemd's credentials.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

@@ -18,8 +18,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// `/metrics`, `/healthz` and `/readyz`. `ready` says whether the program is ready, or why not; like the closures in
-    /// `metrics` it must not block.
+    /// `/metrics`, `/healthz` and `/readyz`. `ready` says whether the program is ready, or why not; like the closures
+    /// in `metrics` it must not block.
     pub fn new(metrics: Metrics, ready: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static) -> Site {
         let ready: Arc<Ready> = Arc::new(ready);
         let mut metrics = metrics;

@@ -1,8 +1,8 @@
 //! The built-in handler `stamp`: records a message's own fields, a random property and the consumer's id.
 //!
-//! Each member of a JSON object becomes a field: strings as their text, other values as compact JSON, with numbers digit
-//! for digit as they were sent. Any other payload is stored whole in the field `payload`. No payload makes the handler
-//! fail.
+//! Each member of a JSON object becomes a field: strings as their text, other values as compact JSON, with numbers
+//! digit for digit as they were sent. Any other payload is stored whole in the field `payload`. No payload makes the
+//! handler fail.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -131,7 +131,8 @@ impl ReportLoop {
     fn iterate(&mut self) {
         let report = self.report().to_json().to_string();
         let reported = self.ledger.report(&self.host.id, &report, REPORT_TTL);
-        // A server that refuses writes may still be read; one that can't be reached is not asked again in this iteration.
+        // A server that refuses writes may still be read; one that can't be reached is not asked again in this
+        // iteration.
         self.unreachable = reported.as_ref().is_err_and(|error| error.refusal().is_none());
         let mut failure = None;
         let seen = match &reported {

@@ -50,7 +50,8 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: 
             recv(requests.receiver()) -> _ => lanes.iter().for_each(Lane::stop),
             recv(supervisor.ticks()) -> _ => {
                 let condition = health::condition(host);
-                // Before systemd is notified: if the process is paused from here on, the next tick finds this pulse late.
+                // Before systemd is notified: if the process is paused from here on, the next tick finds this pulse
+                // late.
                 host.main.beat(CHECK_WITHIN);
                 supervisor.report(&condition);
             }

@@ -28,7 +28,8 @@ impl Status {
         let mut problems = Vec::new();
         match (self.leader(), self.leaders_report()) {
             (None, _) if self.refused.contains(&Part::Lease) => problems.push(
-                "the leader is unknown: Redis refuses GET (no right, no such command, or a key of another type)".to_owned(),
+                "the leader is unknown: Redis refuses GET (no right, no such command, or a key of another type)"
+                    .to_owned(),
             ),
             (None, _) if self.members.is_empty() && !self.refused.contains(&Part::Members) => {
                 problems.push("no dispatcher is subscribed".to_owned())
@@ -37,7 +38,8 @@ impl Status {
             // Figures from reports are left out, and a note says so.
             (Some(_), None) if self.refused.contains(&Part::Reports) => {}
             (Some(leader), None) => problems.push(format!(
-                "the leader {} does not report: it has just started, or hangs, or Redis refuses its report (is Redis full?)",
+                "the leader {} does not report: it has just started, or hangs, or Redis refuses its report (is Redis \
+                 full?)",
                 leader.holder
             )),
             (Some(leader), Some(report)) => {
@@ -104,8 +106,8 @@ impl Status {
         }
         if self.leader().is_some_and(|leader| leader.by_time) {
             notes.push(
-                "the leader's subscription is not counted on this server (event=not-counted): if it dies, its successor \
-                 waits until the lease expires"
+                "the leader's subscription is not counted on this server (event=not-counted): if it dies, its \
+                 successor waits until the lease expires"
                     .to_owned(),
             );
         }

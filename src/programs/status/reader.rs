@@ -31,8 +31,8 @@ impl StatusReader {
         StatusReader { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None }
     }
 
-    /// The same reader for a user of Redis without the right to call scripts: it takes the oldest pending message from the
-    /// dispatchers' reports. If there are none, it reads the message itself.
+    /// The same reader for a user of Redis without the right to call scripts: it takes the oldest pending message from
+    /// the dispatchers' reports. If there are none, it reads the message itself.
     pub fn without_scripts(self) -> StatusReader {
         StatusReader { view: self.view.without_scripts(), relies_on_reports: true, ..self }
     }

@@ -1,7 +1,7 @@
 //! A dispatcher's report, written once a second: a JSON object under `<group>:status:<dispatcher id>`.
 //!
-//! It is only shown; no dispatcher or consumer acts on it. Missing fields and fields of another type are read as zero or
-//! empty, so that dispatchers and tools of different versions understand each other.
+//! It is only shown; no dispatcher or consumer acts on it. Missing fields and fields of another type are read as zero
+//! or empty, so that dispatchers and tools of different versions understand each other.
 
 use serde_json::{Value, json};
 

@@ -104,8 +104,8 @@ impl Status {
         self.leaders_report().map(|report| report.delayed)
     }
 
-    /// Messages moved to the dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) by dispatchers that still
-    /// run.
+    /// Messages moved to the dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) by dispatchers that
+    /// still run.
     pub fn recent_deaths(&self) -> u64 {
         self.members.iter().filter_map(|member| member.report.as_ref()).map(|report| report.recent_deaths).sum()
     }
