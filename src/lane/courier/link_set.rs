@@ -1,6 +1,6 @@
 //! The set of links: at most one for each configured address, and what outlives a link at its address.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +20,8 @@ pub(super) struct LinkSet {
     turn: usize,
     /// Links to be read again although the poller reports nothing new for their socket.
     unread: Vec<usize>,
+    /// At which address a consumer last reported that a newer link of this term has replaced the one there.
+    replaced_at: HashMap<Arc<str>, usize>,
     /// Consumers for which two addresses have been logged.
     logged_duplicates: HashSet<Arc<str>>,
 }
@@ -32,6 +34,7 @@ impl LinkSet {
             serials: 0,
             turn: 0,
             unread: Vec::new(),
+            replaced_at: HashMap::new(),
             logged_duplicates: HashSet::new(),
         }
     }
@@ -92,10 +95,22 @@ impl LinkSet {
         self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.places.inherit(id)))
     }
 
-    /// Another address that is linked to the same consumer. Each consumer is returned once only.
+    /// The consumer at this address reports that a newer link has replaced this one.
+    pub(super) fn note_replaced(&mut self, index: usize) {
+        if let Some(link) = &self.links[index] {
+            self.replaced_at.insert(link.consumer.clone(), index);
+        }
+    }
+
+    /// Another address that leads to the same consumer: it is linked, or its link was replaced in this term. Each
+    /// consumer is returned once only.
+    ///
+    /// The replaced link may be seen to end before the newer one is seen to be up, so looking at links alone is not
+    /// enough.
     pub(super) fn new_duplicate(&mut self, index: usize, consumer: &Arc<str>) -> Option<usize> {
-        let same = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.consumer == *consumer);
-        let other = (0..self.links.len()).find(|other| *other != index && same(&self.links[*other]))?;
+        let is_linked = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.consumer == *consumer);
+        let is_same = |other: &usize| is_linked(&self.links[*other]) || self.replaced_at.get(consumer) == Some(other);
+        let other = (0..self.links.len()).find(|other| *other != index && is_same(other))?;
         self.logged_duplicates.insert(consumer.clone()).then_some(other)
     }
 

@@ -45,7 +45,7 @@ impl Courier {
         let mut link = self.links.make(new);
         self.sockets.add(link.stream(), index)?;
         let believed = self.believe(index, &mut link, &held);
-        self.compare_names(index, &link.consumer);
+        self.compare_consumers(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
             Quoted(&link.consumer),
@@ -128,9 +128,9 @@ impl Courier {
         }
     }
 
-    /// Two links to one consumer can't last: for the consumer the newer one replaces the other, which is made again and
-    /// replaces it in its turn. Nothing is lost by that, but little gets on.
-    fn compare_names(&mut self, index: usize, consumer: &Arc<str>) {
+    /// Two links to one consumer can't last: at the consumer the newer one replaces the other, which is then made again
+    /// and replaces the newer one. Nothing is lost by that, but the consumer makes little progress.
+    fn compare_consumers(&mut self, index: usize, consumer: &Arc<str>) {
         if let Some(other) = self.links.new_duplicate(index, consumer) {
             let addresses = &self.shared.settings.consumers;
             log::warn!(
@@ -309,6 +309,9 @@ impl Courier {
                 link.figures.draining.store(true, Ordering::Relaxed);
             }
             Frame::Error { code, text } => {
+                if code == ErrorCode::Replaced {
+                    self.links.note_replaced(index);
+                }
                 let failure = format!("it refused: {code}: {text}");
                 self.drop_link(index, &failure);
             }

@@ -126,3 +126,16 @@ fn runs_are_bounded() {
     );
     assert_eq!(run_length(Line::Suspects, 10_000, 10_000), 1);
 }
+
+/// The consumer's ERROR may be read before the newer link is taken over, so no two links are ever seen side by side.
+#[test]
+fn a_consumer_whose_link_was_replaced_has_two_addresses() {
+    let mut rig = Rig::new(&[1, 1]);
+    let links = &mut rig.courier.links;
+    let consumer = links.get(0).expect("it is linked").consumer.clone();
+    links.note_replaced(0);
+    (0..2).for_each(|index| drop(links.take(index)));
+    assert_eq!(links.new_duplicate(0, &consumer), None, "it may come back at its own address");
+    assert_eq!(links.new_duplicate(1, &consumer), Some(0));
+    assert_eq!(links.new_duplicate(1, &consumer), None, "it is reported once");
+}
