@@ -46,7 +46,7 @@ pub const SETTINGS: &[Setting] = &[
         Found("no limit"),
         "Stop after this time: one number and a unit, such as 500ms, 30s or 2m",
     ),
-    Setting::new("rate", "N", Found("unlimited"), "Messages per second, evenly spaced"),
+    Setting::new("rate", "N", Found("no limit"), "Messages per second, evenly spaced"),
     Setting::new(
         "batch",
         "N",
