@@ -122,7 +122,7 @@ echo 'a missing setting is named, and the unit is not restarted'
 mv "$work/root/etc/oncecast/dispatcher.env" "$work/root/etc/oncecast/kept"
 inside systemctl start oncecast-dispatcher 2>/dev/null && fail 'it started without consumers'
 [ "$(property oncecast-dispatcher NRestarts) $(property oncecast-dispatcher ExecMainStatus)" = '0 2' ] ||
-    fail 'it was restarted with wrong settings'
+    fail 'it was restarted with invalid settings'
 mv "$work/root/etc/oncecast/kept" "$work/root/etc/oncecast/dispatcher.env"
 
 echo 'two dispatchers and two consumers start, without privileges'

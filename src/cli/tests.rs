@@ -254,7 +254,7 @@ fn a_url_with_a_password_is_taken_by_the_setting_for_it_alone_and_never_repeated
 }
 
 #[test]
-fn what_was_not_given_is_not_to_blame() {
+fn errors_name_only_settings_that_were_given() {
     let chaos =
         |line: &str| TOOL.parse(words(&format!("oncecast chaos {line}")), &no_environment).expect_err(line).to_string();
     assert!(chaos("--duration 5s").contains("--duration (ONCECAST_DURATION): got 5s"));
@@ -322,7 +322,7 @@ fn absurd_values_are_taken_or_refused_in_bounds() {
             _ if std::ptr::eq(table, demo::SETTINGS) => vec!["oncecast", "demo"],
             _ if std::ptr::eq(table, chaos::SETTINGS) => vec!["oncecast", "chaos"],
             _ if std::ptr::eq(table, bench::SETTINGS) => vec!["oncecast", "bench"],
-            // Nobody types these.
+            // Internal subcommands, which users don't type.
             _ => continue,
         };
         for setting in table {

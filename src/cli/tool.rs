@@ -27,21 +27,21 @@ pub enum ToolConfig {
     Audit(Box<AuditConfig>),
     /// Show the state of a group.
     Status(Box<StatusConfig>),
-    /// Show a whole cluster at work.
+    /// Run a whole cluster and show how it works.
     Demo(DemoConfig),
-    /// Test a whole cluster with faults.
+    /// Inject faults into a whole cluster.
     Chaos(Box<ChaosConfig>),
-    /// Be a consumer of a trial.
+    /// Run a consumer of a chaos trial.
     ChaosConsumer(Box<ChaosConsumerConfig>),
     /// Measure.
     Bench(Box<BenchConfig>),
-    /// Be a process of a comparison.
+    /// Run one process of a comparison.
     BenchProcess(Box<BenchProcess>),
 }
 
 pub(super) fn command() -> Command {
     Command::new("oncecast")
-        .about("Looks after Oncecast: consumer groups for Redis Pub/Sub.")
+        .about("Inspects, tests and measures Oncecast: consumer groups for Redis Pub/Sub.")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)

@@ -37,7 +37,7 @@ impl Observer for LogOnly {
         let hung = stats.committer_hangs();
         match (std::mem::replace(&mut self.hung, hung), hung) {
             (false, true) => error!("event=hung loop=committer"),
-            (true, false) => info!("event=turns-again loop=committer"),
+            (true, false) => info!("event=hung-loop-resumed loop=committer"),
             _ => {}
         }
     }

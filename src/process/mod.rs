@@ -1,4 +1,4 @@
-//! What every program has, whatever it does: settings, log, metrics, supervision by systemd, standard output.
+//! What every program has: settings, log, metrics, supervision by systemd, standard output.
 
 pub mod config;
 pub mod log;

@@ -1,19 +1,19 @@
-//! Standard output. A reader that has left (`| head`) is no failure: the program ends in silence. One that takes
-//! nothing, such as a full disk, is told on standard error, and the exit code says so.
+//! Standard output. If its reader has gone (`| head`), that is not a failure: the program exits silently. Any other
+//! failed write, such as to a full disk, is reported on standard error and by the exit code.
 //!
-//! `print!` does neither: it panics, and what is still in its buffer at the end is lost without a word.
+//! `print!` does neither: it panics, and ignores a failure to write what its buffer holds at exit.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
 use crate::base::error::{Error, Result};
 
-/// Whether anybody is there to read.
+/// Whether standard output still has a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
-    /// What was written may be read.
+    /// The write succeeded.
     Present,
-    /// Whoever read has closed the pipe: nothing more need be written.
+    /// The reading end of the pipe is closed: there is no use in writing more.
     Gone,
 }
 
@@ -21,13 +21,13 @@ pub enum Reader {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if it can't be written and somebody may wait for it.
+/// [`Error::Io`] if the write fails, except because the reader has gone.
 pub fn print(text: impl fmt::Display) -> Result<Reader> {
     let mut out = io::stdout().lock();
     judge(write!(out, "{text}").and_then(|()| out.flush()))
 }
 
-/// What the outcome of a write to standard output means.
+/// Tells a reader that has gone from a failure.
 pub fn judge(written: io::Result<()>) -> Result<Reader> {
     match written {
         Ok(()) => Ok(Reader::Present),
@@ -41,10 +41,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_reader_that_has_left_is_no_failure() {
+    fn a_reader_that_has_gone_is_not_a_failure() {
         assert!(matches!(judge(Ok(())), Ok(Reader::Present)));
         assert!(matches!(judge(Err(ErrorKind::BrokenPipe.into())), Ok(Reader::Gone)));
-        let error = judge(Err(ErrorKind::StorageFull.into())).expect_err("somebody waits for it");
+        let error = judge(Err(ErrorKind::StorageFull.into())).expect_err("a failure");
         assert!(error.to_string().starts_with("writing to standard output: ") && error.exit_code() == 1, "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! What every `main` does: reads the command line, runs, and turns the outcome into an exit code. On the main thread.
+//! The `main` of every program: reads the command line, runs the program, and gives the exit code. On the main thread.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ pub enum Parsed<T> {
     Run(T),
     /// Ask a running program for its health: `healthcheck`.
     Healthcheck(Question),
-    /// Print this and end: `--help` or `--version`.
+    /// Print this and exit: `--help` or `--version`.
     Print(String),
 }
 
@@ -72,7 +72,7 @@ pub fn service(name: &'static str, about: &'static str, after: &'static str, set
         .args_conflicts_with_subcommands(true)
 }
 
-/// Reads the process's command line and does what it asks for; the result of `run` is the exit code.
+/// Parses the process's command line and runs what it asks for; the result of `run` is the exit code.
 ///
 /// `known` are the settings of all programs: other variables that look like ours cause a warning.
 pub fn main<T>(

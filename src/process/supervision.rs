@@ -1,36 +1,36 @@
-//! The watch over a running program: which of its loops hang, and what systemd is told.
+//! Supervision of a running program: logs loops that hang, and notifies systemd.
 //!
-//! The main thread of a program calls [`Supervisor::report`] at each tick. Where systemd started the program
-//! (`$NOTIFY_SOCKET` is set), and the service is all that runs in it ([`Supervisor::from_environment`]), systemd hears
-//! `READY=1` once the program can do its job for the first time, `STATUS=` whenever that changes, `WATCHDOG=1` as long
-//! as every loop turns, more time to start while it waits for others, and `STOPPING=1`. A program that hangs stops
-//! feeding the watchdog, and systemd restarts it. Elsewhere a loop that hangs is only logged.
+//! The main thread of a program calls [`Supervisor::report`] at each tick. If systemd started the program
+//! (`$NOTIFY_SOCKET` is set) and the supervisor was made by [`Supervisor::from_environment`], it sends systemd
+//! `READY=1` when the program is ready for the first time, `STATUS=` whenever the status changes, `WATCHDOG=1` while no
+//! loop hangs, `EXTEND_TIMEOUT_USEC=` while the program waits for others to become ready, and `STOPPING=1`. A program
+//! that hangs sends no more watchdog pings, so systemd restarts it. Without systemd a loop that hangs is only logged.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, tick};
 use sd_notify::NotifyState;
 
-/// Within this time the main thread looks again. If it has not, the whole process stood still: then all loops are late,
-/// and nothing is said of them until the next look.
-pub const LOOK_WITHIN: Duration = Duration::from_secs(3);
-/// How often a program is looked at, unless systemd's watchdog wants it more often.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What a start that waits for others gets more, at each look.
+/// The main thread checks again within this time. If it does not, the whole process was paused and all loops are late:
+/// none is reported as hung until the next check.
+pub const CHECK_WITHIN: Duration = Duration::from_secs(3);
+/// The interval of checks, unless systemd's watchdog needs a shorter one.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// By how much each check extends the time to start while the program waits for others.
 const START_EXTENSION: Duration = Duration::from_secs(30);
-/// The watchdog is fed this many times in its time.
-const FEEDS: u32 = 3;
+/// Pings per watchdog interval.
+const PINGS: u32 = 3;
 
-/// How a program is.
+/// The condition of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Whether it can do its job; the reason if not.
+    /// Whether it is ready; the reason if not.
     pub ready: Result<(), String>,
-    /// The loop that has not turned in its time.
+    /// The loop that has not finished an iteration in time.
     pub hung: Option<&'static str>,
-    /// Whether it has done what it can to be ready and waits for others: its start may take its time.
+    /// Whether it has done its part to become ready and waits for others: systemd should extend its time to start.
     pub waits: bool,
-    /// What it is doing, in a few words.
+    /// What it is doing, in a few words, for systemd's status.
     pub doing: String,
 }
 
@@ -39,24 +39,24 @@ pub struct Condition {
 pub struct Supervisor {
     every: Duration,
     ticks: Receiver<Instant>,
-    /// Whether systemd is told.
+    /// Whether to notify systemd.
     notifies: bool,
-    said_ready: bool,
-    said_hung: Option<&'static str>,
-    said_status: String,
+    sent_ready: bool,
+    logged_hung: Option<&'static str>,
+    sent_status: String,
 }
 
 impl Supervisor {
-    /// One for this process, as its environment says.
+    /// A supervisor that notifies systemd, if the environment asks for it.
     pub fn from_environment() -> Supervisor {
-        let every = sd_notify::watchdog_enabled().map_or(LOOK_EVERY, |limit| LOOK_EVERY.min(limit / FEEDS));
-        Supervisor { every, ticks: tick(every), notifies: true, ..Supervisor::unnoticed() }
+        let every = sd_notify::watchdog_enabled().map_or(CHECK_EVERY, |limit| CHECK_EVERY.min(limit / PINGS));
+        Supervisor { every, ticks: tick(every), notifies: true, ..Supervisor::log_only() }
     }
 
-    /// One that only logs: for a service inside of somebody else's program, who speaks to systemd or does not.
-    pub fn unnoticed() -> Supervisor {
-        let (every, ticks) = (LOOK_EVERY, tick(LOOK_EVERY));
-        Supervisor { every, ticks, notifies: false, said_ready: false, said_hung: None, said_status: String::new() }
+    /// A supervisor that only logs, for a service inside another program.
+    pub fn log_only() -> Supervisor {
+        let (every, ticks) = (CHECK_EVERY, tick(CHECK_EVERY));
+        Supervisor { every, ticks, notifies: false, sent_ready: false, logged_hung: None, sent_status: String::new() }
     }
 
     /// How often to report.
@@ -69,12 +69,12 @@ impl Supervisor {
         &self.ticks
     }
 
-    /// Passes on how the program is.
+    /// Notifies systemd of the condition, and logs a loop that hangs or has recovered.
     pub fn report(&mut self, condition: &Condition) {
         let hung = condition.hung;
         let mut states = Vec::with_capacity(3);
-        if condition.ready.is_ok() && !self.said_ready {
-            self.said_ready = true;
+        if condition.ready.is_ok() && !self.sent_ready {
+            self.sent_ready = true;
             states.push(NotifyState::Ready);
         }
         let status = match (hung, &condition.ready) {
@@ -84,32 +84,32 @@ impl Supervisor {
         };
         if hung.is_none() {
             states.push(NotifyState::Watchdog);
-            if condition.waits && !self.said_ready {
+            if condition.waits && !self.sent_ready {
                 states.push(NotifyState::ExtendTimeoutUsec(START_EXTENSION.as_micros() as u32));
             }
         }
-        if status != self.said_status {
+        if status != self.sent_status {
             states.push(NotifyState::Status(&status));
         }
         if !states.is_empty() {
             self.notify(&states);
         }
-        self.said_status = status;
-        if hung != self.said_hung {
+        self.sent_status = status;
+        if hung != self.logged_hung {
             match hung {
                 Some(name) => log::error!("event=hung loop={name}"),
-                None => log::info!("event=turns-again loop={}", self.said_hung.unwrap_or_default()),
+                None => log::info!("event=hung-loop-resumed loop={}", self.logged_hung.unwrap_or_default()),
             }
-            self.said_hung = hung;
+            self.logged_hung = hung;
         }
     }
 
-    /// The program has begun to stop.
+    /// Notifies systemd that the program has begun to stop.
     pub fn stopping(&self) {
         self.notify(&[NotifyState::Stopping]);
     }
 
-    /// Tells systemd, if it listens.
+    /// Notifies systemd, unless this supervisor only logs.
     fn notify(&self, states: &[NotifyState<'_>]) {
         if self.notifies
             && let Err(error) = sd_notify::notify(states)

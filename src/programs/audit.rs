@@ -1,12 +1,12 @@
 //! The audit: is every message recorded, and none twice?
 //!
-//! Reads the whole result stream, page by page, on the caller's thread. Of each id only a 128-bit fingerprint is kept,
-//! 16 bytes, so that ten million results need about 160 MB; with a file of ids as much again for those. The texts of
-//! the few ids that are shown as examples are found by a second reading.
+//! Reads the whole result stream, page by page, on the caller's thread. For each id it keeps only a 128-bit
+//! fingerprint: ten million results need about 160 MB, and a file of ids as much again. A second pass finds the texts
+//! of the few ids that are shown as examples.
 //!
-//! The backlog is read first, then the dead letters, then the results: that is the way messages go, so one that moves
-//! on meanwhile is met at least once. Weak at: a message put back from the dead letters during the audit may be missed;
-//! a fingerprint is no proof, but two of ten million ids share one by a chance of less than 1 in 10^24.
+//! It reads the backlog first, then the dead letters, then the results. Messages move in this order, so one that moves
+//! during the audit is seen at least once. Limitations: a message put back from the dead letters during the audit may
+//! be missed; different ids may have the same fingerprint, but for ten million ids the chance is less than 1 in 10^24.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,13 +37,13 @@ pub use self::report::AuditReport;
 
 /// The most ids of a kind that are shown.
 pub const MAX_EXAMPLES: usize = 10;
-/// How long Redis may be away before the audit gives up.
+/// How long Redis may be unreachable before the audit gives up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a reply is waited for.
 const REPLY_TIME: Duration = Duration::from_secs(10);
-/// The waits between tries while Redis is away.
+/// The waits between tries while Redis is unreachable: the first and the longest.
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// How often a long audit says how far it is.
+/// How often a long audit logs its progress.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 
 /// The subcommand: audits, prints the report and gives the exit code.
@@ -53,18 +53,18 @@ pub fn run(config: &AuditConfig) -> Result<u8> {
     output::print(&report).map(|_| report.exit_code())
 }
 
-/// Counts what a group has recorded, and compares it with what there must be, if that is known.
+/// Counts what a group has recorded, and compares it with what is expected, if that is known.
 pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
     if config.expect.is_some() && config.ids.is_some() {
         return Err(ConfigError::new("expect", "a number beside --ids", "a number if there is no --ids").into());
     }
-    let owed = config.ids.as_deref().map(read_owed).transpose()?;
+    let expected = config.ids.as_deref().map(read_expected).transpose()?;
     let keys = Arc::new(config.common.keys.clone());
     let ledger = Ledger::new(config.common.redis.clone(), keys, REPLY_TIME);
     let mut auditor = Auditor { ledger, id_field: config.id_field.clone(), reported: Instant::now() };
     let mut report = AuditReport::default();
-    // The order matters, see above.
-    let others = auditor.read_unrecorded(config.expect.is_some() || owed.is_some(), &mut report)?;
+    // The order matters, see the module's text.
+    let others = auditor.read_unrecorded(config.expect.is_some() || expected.is_some(), &mut report)?;
     let mut recorded = auditor.read_results(&mut report)?;
     recorded.sort_unstable();
     let mut wanted = Wanted::default();
@@ -76,18 +76,18 @@ pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
     recorded.dedup();
     report.distinct = recorded.len() as u64;
     if report.entries > 0 && report.without_id == report.entries {
-        // Saying "nothing twice" of entries that can't be told apart would be no lie, but no help.
+        // Without ids, "nothing recorded twice" would be meaningless.
         return Err(Error::Failed(format!(
-            "none of the {} results has a field {:?}: name the field with the id by --id-field",
+            "none of the {} results has a field {:?}: name the field that holds the id with --id-field",
             report.entries, config.id_field
         )));
     }
-    if let Some(owed) = owed {
+    if let Some(expected) = expected {
         let (mut among_recorded, mut among_others) = (Walk::new(&recorded), Walk::new(&others));
-        let lost = owed.iter().filter(|print| !(among_recorded.has(**print) | among_others.has(**print)));
+        let lost = expected.iter().filter(|print| !(among_recorded.has(**print) | among_others.has(**print)));
         report.lost = Some(lost.inspect(|print| wanted.add(Kind::Lost, **print)).count() as u64);
-        let mut among_owed = Walk::new(&owed);
-        let foreign = recorded.iter().filter(|print| !among_owed.has(**print));
+        let mut among_expected = Walk::new(&expected);
+        let foreign = recorded.iter().filter(|print| !among_expected.has(**print));
         report.foreign = Some(foreign.inspect(|print| wanted.add(Kind::Foreign, **print)).count() as u64);
     } else if let Some(expect) = config.expect {
         let mut among_recorded = Walk::new(&recorded);
@@ -101,7 +101,7 @@ pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
     Ok(report)
 }
 
-/// The kinds of ids that are shown.
+/// The kinds of ids that are shown as examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Twice,
@@ -109,7 +109,7 @@ enum Kind {
     Lost,
 }
 
-/// Fingerprints whose texts are to be shown.
+/// Fingerprints whose texts are needed for the examples.
 #[derive(Default)]
 struct Wanted(BTreeMap<(Kind, Fingerprint), Option<String>>);
 
@@ -120,7 +120,7 @@ impl Wanted {
         }
     }
 
-    /// Whether all texts are found of which `of` is true.
+    /// Whether the texts of all kinds for which `of` is true are found.
     fn is_found(&self, of: fn(Kind) -> bool) -> bool {
         self.0.iter().all(|((kind, _), text)| text.is_some() || !of(*kind))
     }
@@ -186,7 +186,7 @@ impl Auditor {
     /// Counts the results and gives the fingerprints of their ids, in order of recording.
     fn read_results(&mut self, report: &mut AuditReport) -> Result<Vec<Fingerprint>> {
         let mut reader = Reader::default();
-        // A list that grows by doubling would need up to three times its size for a moment.
+        // Reserved in advance: while a vector grows by doubling, it needs up to three times its size.
         let count = self.patiently(Ledger::count_results)?;
         let mut prints = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
         while let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Processed, &mut reader))? {
@@ -205,8 +205,8 @@ impl Auditor {
         Ok(prints)
     }
 
-    /// Reads once more for the texts of a few ids.
-    fn find_examples(&mut self, owed: Option<&Path>, mut wanted: Wanted, report: &mut AuditReport) -> Result<()> {
+    /// Reads again to find the texts of the examples.
+    fn find_examples(&mut self, expected: Option<&Path>, mut wanted: Wanted, report: &mut AuditReport) -> Result<()> {
         let in_results = |kind| kind != Kind::Lost;
         let mut reader = Reader::default();
         while !wanted.is_found(in_results)
@@ -214,8 +214,8 @@ impl Auditor {
         {
             page.iter().filter_map(|fields| field(fields, &self.id_field)).for_each(|id| wanted.offer(id));
         }
-        if let Some(path) = owed {
-            each_owed(path, |id| {
+        if let Some(path) = expected {
+            each_expected(path, |id| {
                 wanted.offer(id);
                 !wanted.is_found(|kind| kind == Kind::Lost)
             })?;
@@ -226,7 +226,7 @@ impl Auditor {
         Ok(())
     }
 
-    /// Asks again while Redis is away, but not for longer than [`PATIENCE`]. Everything here only reads.
+    /// Retries while Redis is unreachable, for at most [`PATIENCE`]. That is safe, since the audit only reads.
     fn patiently<T>(&mut self, mut ask: impl FnMut(&mut Ledger) -> Result<T>) -> Result<T> {
         let mut backoff = Backoff::new(RETRY_WAIT.0, RETRY_WAIT.1);
         let begin = Instant::now();
@@ -244,7 +244,7 @@ impl Auditor {
     }
 }
 
-/// Whether the trouble may be over soon, unlike a wrong password or a key of another type.
+/// Whether retrying may help, unlike with a wrong password or a key of another type.
 fn may_pass(error: &Error) -> bool {
     let lasting = error.is_denied() || matches!(error.refusal(), Some(Refusal::WrongType | Refusal::TooLarge));
     matches!(error, Error::Redis { .. }) && !lasting
@@ -254,16 +254,16 @@ fn field<'a>(fields: &'a [Pair], name: &str) -> Option<&'a [u8]> {
     fields.iter().find(|(found, _)| found == name.as_bytes()).map(|(_, value)| &value[..])
 }
 
-/// The id in a payload that was not processed, as the handler `stamp` would record it.
+/// The id in the payload of an unprocessed message, as the handler `stamp` would record it.
 pub(crate) fn id_in_payload(payload: &[u8], id_field: &str) -> Option<Vec<u8>> {
     let outcome = outcome_of(payload);
     outcome.fields().find(|(name, _)| *name == id_field.as_bytes()).map(|(_, id)| id.to_vec())
 }
 
 /// The fingerprints of the ids in a file, sorted, each once.
-fn read_owed(path: &Path) -> Result<Vec<Fingerprint>> {
+fn read_expected(path: &Path) -> Result<Vec<Fingerprint>> {
     let mut prints = Vec::new();
-    each_owed(path, |id| {
+    each_expected(path, |id| {
         prints.push(fingerprint(id));
         true
     })?;
@@ -272,8 +272,8 @@ fn read_owed(path: &Path) -> Result<Vec<Fingerprint>> {
     Ok(prints)
 }
 
-/// Gives each line of a file to `take`, without empty ones, until that says no.
-fn each_owed(path: &Path, mut take: impl FnMut(&[u8]) -> bool) -> Result<()> {
+/// Passes each line of a file that is not empty to `take`, until that returns `false`.
+fn each_expected(path: &Path, mut take: impl FnMut(&[u8]) -> bool) -> Result<()> {
     let failed = || Error::io(format!("--ids {}: reading", path.display()));
     let mut file = BufReader::new(File::open(path).map_err(failed())?);
     let mut line = Vec::new();

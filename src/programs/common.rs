@@ -33,10 +33,11 @@ pub const CHANNEL: Setting = Setting::new(
     "channel",
     "NAME",
     Text("messages:published"),
-    "The channel that users publish on: one name, no pattern. Put a backslash before each * ? [ ] \\ in it",
+    "The channel that messages are published on: one name, not a pattern. Put a backslash before each * ? [ ] \\ \
+     in it",
 );
 
-/// What every program takes.
+/// The settings that every program has.
 #[derive(Clone, Debug)]
 pub struct CommonConfig {
     /// The Redis server.
@@ -45,7 +46,7 @@ pub struct CommonConfig {
     pub keys: Keys,
     /// What is logged.
     pub log_level: LevelFilter,
-    /// Where metrics are served, if they are.
+    /// Where metrics are served, if anywhere.
     pub metrics_addr: Option<String>,
 }
 
@@ -53,7 +54,7 @@ pub struct CommonConfig {
 const URL_NAME: &str = "--redis-url / ONCECAST_REDIS_URL";
 
 impl CommonConfig {
-    /// Reads what the program at hand takes of it: not every program serves metrics.
+    /// Reads the common settings that this program has: not every program serves metrics.
     pub fn read(values: &Values<'_>) -> Result<CommonConfig, ConfigError> {
         let url = values.required("redis-url", URL_FORM)?;
         // The value is not repeated: it may hold a password.
@@ -78,7 +79,7 @@ pub fn channel_name(values: &Values<'_>) -> Result<String, ConfigError> {
     exact_name(&text).map_err(|takes| ConfigError::new("channel", quoted(&text), takes))
 }
 
-/// Reads the name of the channel that users publish on, which is none of the group's own.
+/// Reads the name of the channel that users publish on, which must not be one of the group's own channels.
 pub fn published_channel(values: &Values<'_>, keys: &Keys) -> Result<String, ConfigError> {
     let channel = channel_name(values)?;
     if channel == keys.control || channel.starts_with(&keys.alive_prefix) {

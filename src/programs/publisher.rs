@@ -1,11 +1,13 @@
-//! The load: publishes `{"message_id":"<prefix><number>"}` messages and makes sure that somebody received each.
+//! The load generator: publishes `{"message_id":"<prefix><number>"}` messages, and repeats those that no subscriber
+//! received.
 //!
-//! One thread, the caller's. Messages go out in bounded pipelines of `PUBLISH`; each reply says how many subscribers
-//! got the message. One that nobody got is published again, with the same id, until somebody does. One whose reply was
-//! lost with the connection is *unknown*: publishing it again might make two messages of it, so it is counted and left.
+//! It runs on one thread, `publish`. Messages are published in bounded pipelines of `PUBLISH`; each reply has the
+//! number of subscribers that received the message. A message that none received is published again, with the same id,
+//! until one does. A message whose reply was lost with the connection is *unknown*: publishing it again might duplicate
+//! it, so it is only counted.
 //!
-//! Weak at: "received" means that Redis had a subscriber to send to, whoever that was; a message may still be lost on
-//! the way to it. Two runs with one `--id-prefix` publish the same ids.
+//! Limitations: "received" means that Redis had any subscriber to send to; the message may still be lost on the way to
+//! it. Two runs with the same `--id-prefix` publish the same ids.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -36,34 +38,34 @@ use self::stats::Stats;
 
 /// The most messages that wait for a subscriber; while so many wait, no new ones are published.
 pub const MAX_WAITING: usize = 10_000;
-/// How long after the run's end messages that nobody received are still retried.
+/// How long after the end of the run messages without a subscriber are still retried.
 pub const GRACE: Duration = Duration::from_secs(10);
-/// How often the rate is logged and the file of ids is written out.
+/// How often the rate is logged and the file of ids is flushed.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
-/// The waits between two retries while nobody receives.
+/// The waits between retries while there is no subscriber: the first and the longest.
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Summary {
     /// Distinct ids that at least one subscriber received.
     pub published: u64,
-    /// Ids that nobody received.
+    /// Ids that no subscriber received.
     pub unreceived: u64,
     /// Publishes that repeated an id.
     pub retried: u64,
-    /// Ids whose reply was lost: somebody may have received them.
+    /// Ids whose reply was lost: they may have been received.
     pub unknown: u64,
     /// What each id starts with.
     pub id_prefix: String,
-    /// How long it took.
+    /// How long the run took.
     pub elapsed: Duration,
-    /// What ended the run before its time.
+    /// What ended the run early.
     pub failure: Option<Error>,
 }
 
 impl Summary {
-    /// 0 if all went well, 1 if something stayed unreceived or ended the run.
+    /// 0 if the run succeeded, 1 if a message was not received or a failure ended the run.
     pub fn exit_code(&self) -> u8 {
         self.failure.as_ref().map_or(u8::from(self.unreceived > 0), Error::exit_code)
     }
@@ -98,7 +100,7 @@ pub fn run(config: PublisherConfig) -> Result<u8> {
 
 /// Publishes until the count or the time is reached, or it is asked to stop.
 ///
-/// An error means that it could not start; what goes wrong later is in the summary.
+/// An error means that it could not start; later failures are in the summary.
 fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summary> {
     let ids = config.ids_file.as_deref().map(IdsFile::create).transpose()?;
     let stats = Arc::new(Stats::default());
@@ -121,14 +123,14 @@ fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
         waiting: VecDeque::new(),
         retry_at: begin,
         retry_wait: Backoff::new(RETRY_WAIT.0, RETRY_WAIT.1),
-        silent: false,
+        unheard: false,
         ids,
         stats,
         report: Report { at: begin, published: 0 },
         stop: requests.receiver().clone(),
         begin,
     };
-    // On a thread of its own: signals interrupt the main thread, and a reply that is interrupted there would be
+    // On a thread of its own: a signal may interrupt the main thread while it reads a reply, which would then be
     // unknown.
     let thread = thread::Builder::new().name("publish".to_owned()).spawn(move || publisher.run(config.id_prefix));
     let summary = thread.map_err(Error::io("starting the thread publish"))?.join();
@@ -140,20 +142,20 @@ struct Publisher {
     link: Link,
     messages: Messages,
     pace: Pace,
-    /// How many messages there are to be.
+    /// How many messages to publish.
     count: u64,
-    /// When no new ones are published any more.
+    /// When to stop publishing new messages.
     end: Option<Instant>,
-    /// Set once no new ones are published: until when the waiting ones are retried.
+    /// Set after the last new message: until when waiting messages are retried.
     finish_by: Option<Instant>,
     /// The number of the next new message.
     next: u64,
-    /// Messages that nobody received yet, oldest first.
+    /// Messages that no subscriber has received yet, oldest first.
     waiting: VecDeque<u64>,
     retry_at: Instant,
     retry_wait: Backoff,
-    /// Whether the last publish reached nobody.
-    silent: bool,
+    /// Whether the last pipeline reached no subscriber.
+    unheard: bool,
     ids: Option<IdsFile>,
     stats: Arc<Stats>,
     report: Report,
@@ -194,17 +196,17 @@ impl Publisher {
                 return Ok(());
             }
             let wait_until = self.publish_due(now)?;
-            // A stop is looked for in every turn, also while there is always something due.
+            // Checked in every iteration, even if messages are always due.
             match self.stop.recv_deadline(wait_until) {
                 Ok(()) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}
-                // Nobody is left who could ask.
+                // No request can come any more.
                 Err(RecvTimeoutError::Disconnected) => self.stop = never(),
             }
         }
     }
 
-    /// Publishes one pipeline of what is due. Gives the time until which there is nothing to do.
+    /// Publishes one pipeline of due messages. Returns the time until which there is nothing to do.
     fn publish_due(&mut self, now: Instant) -> Result<Instant> {
         let connected = self.link.connect(now);
         self.stats.connected.store(matches!(connected, Ok(true)), Ordering::Relaxed);
@@ -232,18 +234,18 @@ impl Publisher {
         Ok(answered)
     }
 
-    /// Takes the numbers of one pipeline, those that wait first; also says how many of them were published before.
+    /// Takes the numbers of one pipeline, waiting ones first; also returns how many of them were published before.
     fn take_due(&mut self, now: Instant) -> (Vec<u64>, usize) {
         let room = self.link.room().min(self.messages.most_in_a_pipeline());
         let repeated = if now >= self.retry_at { room.min(self.waiting.len()) } else { 0 };
         let mut numbers: Vec<u64> = self.waiting.drain(..repeated).collect();
         if self.finish_by.is_none() {
-            // All of them may come back unreceived.
+            // All of them may have to wait for a subscriber.
             let space = MAX_WAITING.saturating_sub(self.waiting.len() + repeated).min(room - repeated);
             let new = self.pace.due(now).min(self.count - self.next).min(space as u64);
             numbers.extend(self.next..self.next + new);
             self.next += new;
-            self.pace.went_out(new, now, fastrand::u64);
+            self.pace.published(new, now, fastrand::u64);
         }
         (numbers, repeated)
     }
@@ -267,17 +269,19 @@ impl Publisher {
         if unreceived > 0 {
             self.retry_at = now + self.retry_wait.next_wait();
         }
-        if (received == 0) != self.silent {
-            self.silent = received == 0;
-            match self.silent {
-                true => log::warn!("event=nobody-received waiting={} note=\"is published again\"", self.waiting.len()),
-                false => log::info!("event=received-again waiting={}", self.waiting.len()),
+        if (received == 0) != self.unheard {
+            self.unheard = received == 0;
+            match self.unheard {
+                true => {
+                    log::warn!("event=no-subscriber waiting={} note=\"they are published again\"", self.waiting.len())
+                }
+                false => log::info!("event=subscriber-back waiting={}", self.waiting.len()),
             }
         }
         Ok(())
     }
 
-    /// Whether the run is over; an error if Redis was never there.
+    /// Whether the run is over; an error if Redis was never reached.
     fn is_over(&mut self, now: Instant) -> Result<bool> {
         let ended = self.next == self.count || self.end.is_some_and(|end| now >= end);
         if !ended {
@@ -298,7 +302,7 @@ impl Publisher {
         self.soonest(now, retry.into_iter().chain(new))
     }
 
-    /// The first of these times and of those at which the loop has to look in any case.
+    /// The earliest of these times and of the times at which the loop has to run in any case.
     fn soonest(&self, now: Instant, times: impl IntoIterator<Item = Instant>) -> Instant {
         let always = [Some(self.report.at + REPORT_EVERY), self.finish_by.or(self.end)];
         always.into_iter().flatten().chain(times).min().unwrap_or(now)

@@ -120,7 +120,7 @@ Examples:
 
 The figures are only meaningful on an otherwise idle machine.
 Exit codes: 0 measured, or interrupted, 3 a result was missing or recorded twice, 1 something could not be started, 2
-wrong settings.",
+invalid settings.",
         SETTINGS,
     )
 }

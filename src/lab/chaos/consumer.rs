@@ -17,5 +17,5 @@ pub fn run(config: ChaosConsumerConfig) -> Result<()> {
         journal.record(delivery.id(), delivery.number())?;
         stamp(delivery)
     };
-    serve(config.consumer, handler, Supervisor::unnoticed())
+    serve(config.consumer, handler, Supervisor::log_only())
 }

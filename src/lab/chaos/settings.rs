@@ -87,7 +87,7 @@ pub fn command() -> Command {
     config::command(
         "chaos",
         "\
-Injects random faults into a whole cluster under load: processes are killed, paused, or told to exit.
+Injects random faults into a whole cluster under load: processes are killed, paused, or stopped with SIGTERM.
 
 Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits until the cluster has recovered from
 the last one, so every message that a subscriber received must get exactly one result. At the end the results are
@@ -99,7 +99,7 @@ Examples:
   oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
 
 Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
-wrong settings.",
+invalid settings.",
         SETTINGS,
     )
 }

@@ -46,7 +46,7 @@ Example:
   oncecast demo --rate 20000 --duration 30s
 
 Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
-wrong settings.",
+invalid settings.",
         SETTINGS,
     )
 }

@@ -6,8 +6,8 @@ use super::setting::Setting;
 
 /// What is shown below the settings of every command.
 const COMMON_HELP: &str = "\
-Each setting may be given as a flag or as its environment variable; the flag wins. Logs go to standard error, a line of
-key=value pairs for each event.";
+Each setting may be given as a flag or as its environment variable; the flag wins. Logs go to standard error, one line
+of key=value pairs per event.";
 
 /// A command with these settings, in order. `about` begins with a paragraph of its own, which a list of commands shows;
 /// `after` is shown below the settings.

@@ -7,9 +7,9 @@
 //!
 //! Which settings there are is written beside what they configure; nothing here knows them.
 //!
-//! [`warnings`] reports what is odd but no reason to stop: variables that no program knows, and secret files that
-//! everybody can read. A variable has the same meaning for all programs, so one file of variables may serve all. A URL
-//! with a password is shown nowhere, and only a secret setting takes one.
+//! [`warnings`] reports likely mistakes that are no reason to stop: variables that no program knows, and secret files
+//! that every user can read. A variable has the same meaning for all programs, so one file of variables may serve all.
+//! A URL with a password is shown nowhere, and only a secret setting takes one.
 
 mod command;
 mod secret;

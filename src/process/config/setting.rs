@@ -16,10 +16,10 @@ pub struct Setting {
     pub(crate) switch: bool,
 }
 
-/// What a setting is if it is not given.
+/// The value of a setting that is not given.
 #[derive(Clone, Copy, Debug)]
 pub enum Default {
-    /// It has to be given.
+    /// None: it has to be given.
     Required,
     /// This text.
     Text(&'static str),

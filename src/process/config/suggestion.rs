@@ -1,4 +1,4 @@
-//! Which known name is most like an unknown one, and errors of the command line that suggest it. Pure.
+//! The known name most similar to an unknown one, and errors of the command line that suggest it. Pure.
 
 use std::ffi::OsString;
 
@@ -7,8 +7,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::base::mask::is_url_with_login;
 
-/// The name that is most like `name`, if one is like it: no more than every third letter differs. What all names begin
-/// with, such as `--`, makes none of them alike.
+/// The name most similar to `name`, if one is similar: at most every third letter differs. `begin`, with which all
+/// names begin, such as `--`, is not compared.
 pub(super) fn nearest<'a>(begin: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let own = |name: &'a str| name.strip_prefix(begin).unwrap_or(name);
     let name = name.strip_prefix(begin).unwrap_or(name);

@@ -1,12 +1,12 @@
-//! What is odd about the environment, though no reason to stop: variables that no program knows, and secret files that
-//! everybody can read.
+//! Likely mistakes in the environment that are no reason to stop: variables that no program knows, and secret files
+//! that every user can read.
 //!
 //! A variable that another program knows is fine: one file of variables may serve all programs. So are the names that
 //! Kubernetes makes up for a service called `oncecast…`.
 //!
-//! A secret file that everybody can read causes a warning and is used: platforms mount secrets that way into containers
-//! without other users. Files under `/run/secrets` cause no warning, and neither do files in a folder that others can't
-//! enter, such as those of systemd's credentials.
+//! A secret file that every user can read causes a warning and is used: platforms mount secrets that way into
+//! containers without other users. Files under `/run/secrets` cause no warning, and neither do files in a folder that
+//! others can't enter, such as those of systemd's credentials.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -21,14 +21,14 @@ use crate::base::text::{Quoted, beginning};
 const MAX_UNKNOWN: usize = 10;
 const MAX_NAME_BYTES: usize = 64;
 
-/// What is odd about these variables, one line of the log each. `settings` are those of all programs.
+/// Likely mistakes in these variables, one line of the log each. `settings` are those of all programs.
 pub fn warnings<'a>(
     variables: &[(OsString, OsString)],
     settings: impl IntoIterator<Item = &'a Setting>,
 ) -> Vec<String> {
     let known = Known::new(settings);
     let texts = || variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value)));
-    let unknown = texts().filter(|(name, value)| known.is_odd(name, value)).map(|(name, _)| {
+    let unknown = texts().filter(|(name, value)| known.is_unknown(name, value)).map(|(name, _)| {
         let shown = beginning(name, MAX_NAME_BYTES);
         let meant = nearest(PREFIX, shown, known.names()).map_or("no program has such a setting".to_owned(), |meant| {
             format!("no program has such a setting; did you mean {meant}?")
@@ -68,7 +68,7 @@ impl Known {
         self.variables.iter().chain(&self.files).map(String::as_str)
     }
 
-    fn is_odd(&self, name: &str, value: &OsStr) -> bool {
+    fn is_unknown(&self, name: &str, value: &OsStr) -> bool {
         name.starts_with(PREFIX) && !self.names().any(|known| known == name) && !is_of_kubernetes(name, value)
     }
 }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_everybody_can_read_is_found() {
+    fn a_secret_that_every_user_can_read_is_found() {
         let folder = std::env::temp_dir().join(format!("oncecast-secret-{}", std::process::id()));
         fs::create_dir(&folder).expect("a new folder");
         let file = folder.join("url");

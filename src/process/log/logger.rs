@@ -38,7 +38,7 @@ pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Ru
     let lines = Lines { level, style: output.style, queue: output.queue.clone() };
     CombinedLogger::init(vec![Box::new(lines)]).map_err(|error| Error::Failed(format!("starting the log: {error}")))?;
     INSTANCE.get_or_init(|| instance.to_owned());
-    set_role(role, Epoch::default());
+    Context::of_process().set(role, Epoch::default());
     panics::install();
     std::mem::take(&mut *HELD_BACK.lock()).into_iter().for_each(|warning| log::warn!("{warning}"));
     Ok(Running(()))
@@ -47,11 +47,6 @@ pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Ru
 /// Keeps a warning until the log begins: what is wrong with the settings is known before.
 pub fn hold_back(warning: String) {
     HELD_BACK.lock().push(warning);
-}
-
-/// Changes the role and epoch of threads without a [`Context`] of their own.
-pub fn set_role(role: &'static str, epoch: Epoch) {
-    Context::of_process().set(role, epoch);
 }
 
 /// Reports on standard error why `program` can't go on, whatever the level is; the last thing before its end. A service
@@ -83,7 +78,7 @@ pub struct Running(());
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A standard error that nobody reads must not keep the program from ending.
+        // Bounded, so that a blocked standard error can't keep the program from exiting.
         log::logger().flush();
     }
 }
@@ -119,7 +114,7 @@ struct Lines {
 }
 
 impl Log for Lines {
-    /// The libraries below us log what concerns only them. simplelog has compared the level.
+    /// Events of other crates are not logged. simplelog has compared the level already.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("oncecast")
     }

@@ -1,8 +1,8 @@
 //! Log lines: `time=… level=… instance=… role=… epoch=… event=… key=value…` on standard error.
 //!
 //! The programs start it with [`init`]. simplelog filters by level and passes records on; `logger` makes a line of each
-//! and puts it into a bounded queue, which the thread `log` writes out. So logging never waits, and a standard error
-//! that nobody reads stalls nothing. Lines are for events that matter to an operator, never one for each message.
+//! and puts it into a bounded queue, which the thread `log` writes out. So logging never waits, even if standard error
+//! is blocked. Lines are for events that matter to an operator, never one for each message.
 //!
 //! If standard error is systemd's journal, lines begin with their priority (`<3>` to `<7>`) instead of the time, which
 //! the journal records itself.
@@ -16,7 +16,6 @@ mod timestamp;
 
 pub use ::log::LevelFilter;
 
-pub use self::logger::{FLUSH_LIMIT, Running, fail, hold_back, init, set_role};
+pub use self::logger::{FLUSH_LIMIT, Running, fail, hold_back, init};
 pub use self::queue::{MAX_LINE_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_LINES};
 pub use self::timestamp::Timestamp;
-pub use crate::base::text::{Escaped, Quoted, is_plain};

@@ -1,5 +1,5 @@
-//! Panics as log lines. By default, a panic is written to standard error by the thread that panics, which would wait
-//! there if nobody reads; and no collector finds a line without a level and an instance.
+//! Panics as log lines. By default, the thread that panics writes to standard error itself, where it would block if
+//! standard error does; and log collectors could not attribute a line without a level and an instance.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};

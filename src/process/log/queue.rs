@@ -1,9 +1,9 @@
 //! The lines on their way to standard error, and the thread `log` that writes them.
 //!
-//! A thread that logs only puts a line here and never waits: a standard error that nobody reads blocks the writer
-//! alone. The queue holds at most [`MAX_QUEUED_LINES`] and [`MAX_QUEUED_BYTES`]. Lines beyond that are dropped and
-//! counted, and a line reports the count in their place. A quarter of the room is kept for warnings and errors, so that
-//! a flood of details does not crowd them out.
+//! A thread that logs only puts a line here and never waits: if standard error is blocked, only the writer waits. The
+//! queue holds at most [`MAX_QUEUED_LINES`] and [`MAX_QUEUED_BYTES`]. Lines beyond that are dropped and counted, and a
+//! line reports the count in their place. A quarter of the room is kept for warnings and errors, so that a flood of
+//! details does not crowd them out.
 //!
 //! The writer is not joined: it may be blocked for good. [`Queue::flush`] gives it time instead. Limitations: lines
 //! that are still here when the process is killed are lost.
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_writer_stalls_nobody_and_the_dropped_lines_are_reported() {
+    fn a_blocked_writer_stalls_no_thread_and_dropped_lines_are_reported() {
         let (queue, permits, written) = gated();
         queue.push(Importance::Routine, b"first\n".to_vec());
         wait_until_blocked(&queue);

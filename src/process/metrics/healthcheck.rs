@@ -80,18 +80,18 @@ pub fn command() -> Command {
     let about = "\
 Asks the program that runs on this machine whether it is ready.
 
-Ready is a dispatcher that leads or could take over at once, a consumer that can record results, and a publisher that is
-connected to Redis. Meant for the health checks of containers, which need no shell and no other program for it.";
+Ready means able to work: a dispatcher leads or could take over at once, a consumer can record results, a publisher is
+connected to Redis. Made for health checks of containers: it needs no shell and no other program.";
     let after = "\
 Example, in a Compose file whose service sets ONCECAST_METRICS_ADDR:
   healthcheck: { test: [CMD, oncecast-dispatcher, healthcheck] }
 
-Exit codes: 0 it is, 1 it is not or does not answer within 2 s, 2 wrong settings.";
+Exit codes: 0 yes, 1 no or no answer within 2 s, 2 invalid settings.";
     config::command(NAME, about, after, SETTINGS).arg(
         Arg::new(ALIVE)
             .long(ALIVE)
             .action(ArgAction::SetTrue)
-            .help("Ask whether it runs (/healthz), not whether it can do its job (/readyz)"),
+            .help("Ask whether the program runs (/healthz), not whether it is ready (/readyz)"),
     )
 }
 

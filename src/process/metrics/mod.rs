@@ -17,7 +17,6 @@ mod site;
 pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
 pub use self::registry::{Kind, Labels, Metrics, Number};
 pub use self::site::Site;
-pub use crate::base::histogram::{Distribution, Histogram};
 
 #[cfg(test)]
 mod tests;

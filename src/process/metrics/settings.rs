@@ -9,7 +9,7 @@ pub const METRICS_ADDR: Setting = Setting::new(
     "metrics-addr",
     "HOST:PORT",
     Found("off"),
-    "Where to serve /metrics, /healthz and /readyz, and a dispatcher its status page",
+    "Where to serve /metrics, /healthz and /readyz; dispatchers serve the status page there, too",
 );
 
 /// Reads the address; `None`: metrics are served nowhere.

@@ -1,10 +1,10 @@
-//! What a program serves: its figures, whether it is ready, and pages of its own.
+//! What a program serves over HTTP: its metrics, its readiness, and pages of its own.
 
 use std::sync::Arc;
 
 use super::registry::Metrics;
 
-/// Whether the program can do its work now; the reason if not.
+/// Whether the program is ready now; the reason if not.
 type Ready = dyn Fn() -> std::result::Result<(), String> + Send + Sync;
 
 /// What is served under a path.
@@ -18,13 +18,13 @@ pub struct Site {
 }
 
 impl Site {
-    /// `/metrics`, `/healthz` and `/readyz`. `ready` says whether the program can do its work, or why not; like the
-    /// closures in `metrics` it must be quick.
+    /// `/metrics`, `/healthz` and `/readyz`. `ready` says whether the program is ready, or why not; like the closures
+    /// in `metrics` it must not block.
     pub fn new(metrics: Metrics, ready: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static) -> Site {
         let ready: Arc<Ready> = Arc::new(ready);
         let mut metrics = metrics;
         let read = ready.clone();
-        metrics.gauge("readiness", "1 while /readyz says that it is ready", move || read().is_ok().into());
+        metrics.gauge("readiness", "1 while /readyz reports ready", move || read().is_ok().into());
         Site { metrics, ready, pages: Vec::new() }
     }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::base::histogram::Histogram;
 
 /// Longer than any answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,11 +1,11 @@
-//! Ids as 128-bit fingerprints, and questions about sorted lists of them. Pure.
+//! Ids as 128-bit fingerprints, and look-ups in sorted lists of them. Pure.
 
 use std::hash::{DefaultHasher, Hasher};
 
-/// Stands for an id.
+/// The fingerprint of an id.
 pub(super) type Fingerprint = u128;
 
-/// Two hashes of the standard library, with fixed keys and different beginnings.
+/// Two hashes of the standard library, with fixed keys and different prefixes.
 pub(super) fn fingerprint(id: &[u8]) -> Fingerprint {
     let half = |begin: u64| {
         let mut hasher = DefaultHasher::new();
@@ -16,12 +16,12 @@ pub(super) fn fingerprint(id: &[u8]) -> Fingerprint {
     half(0x6f6e_6365) << 64 | half(0x6361_7374)
 }
 
-/// Those that stand more than once in a sorted list, with how often.
+/// The fingerprints that occur more than once in a sorted list, each with its number of occurrences.
 pub(super) fn repeated(sorted: &[Fingerprint]) -> impl Iterator<Item = (Fingerprint, u64)> {
     sorted.chunk_by(|a, b| a == b).filter(|run| run.len() > 1).map(|run| (run[0], run.len() as u64))
 }
 
-/// Looks rising fingerprints up in a sorted list, in one walk through it.
+/// Looks up ascending fingerprints in a sorted list, in one pass through it.
 pub(super) struct Walk<'a> {
     rest: &'a [Fingerprint],
 }
@@ -31,7 +31,7 @@ impl Walk<'_> {
         Walk { rest: sorted }
     }
 
-    /// Whether the list has this one, which must not be below the one asked for before.
+    /// Whether the list has this fingerprint, which must not be less than the one of the call before.
     pub(super) fn has(&mut self, print: Fingerprint) -> bool {
         while let Some((first, rest)) = self.rest.split_first() {
             if *first >= print {

@@ -1,4 +1,4 @@
-//! What an audit found, and how it is told.
+//! What an audit found, and its text.
 
 use std::fmt;
 
@@ -16,17 +16,17 @@ pub struct AuditReport {
     pub twice: u64,
     /// Entries that repeat an id.
     pub extra: u64,
-    /// Entries without the field of the id.
+    /// Entries without the field that holds the id.
     pub without_id: u64,
-    /// Owed ids that are neither recorded nor a dead letter nor pending; `None` if what is owed is not known.
+    /// Expected ids that are neither recorded nor dead letters nor pending; `None` if it is not known what is expected.
     pub lost: Option<u64>,
-    /// Recorded ids that were not owed; if only a number was given, ids beyond it.
+    /// Recorded ids that were not expected; if only a number was given, the ids beyond it.
     pub foreign: Option<u64>,
     /// Messages that are pending.
     pub pending: u64,
     /// Dead letters.
     pub dead: u64,
-    /// Pending messages and dead letters whose payload shows no id; counted only if what is owed is known.
+    /// Pending messages and dead letters whose payload has no id; counted only if it is known what is expected.
     pub unnamed: u64,
     /// Some ids recorded more than once.
     pub twice_examples: Vec<String>,
@@ -37,7 +37,7 @@ pub struct AuditReport {
 }
 
 impl AuditReport {
-    /// Whether nothing was lost and nothing was recorded twice, as far as that could be seen.
+    /// Whether nothing was found to be lost or recorded twice.
     pub fn is_clean(&self) -> bool {
         self.twice == 0 && self.lost.unwrap_or(0) == 0
     }
@@ -50,7 +50,7 @@ impl AuditReport {
     fn verdict(&self) -> String {
         let (twice, pending) = (self.twice, self.pending);
         match (self.is_clean(), self.lost) {
-            (true, None) => "nothing recorded twice; --expect or --ids would show what is lost".to_owned(),
+            (true, None) => "nothing recorded twice; use --expect or --ids to find lost messages".to_owned(),
             (true, Some(_)) if pending > 0 => {
                 format!("clean so far: nothing lost or recorded twice; {pending} were pending when the audit began")
             }
@@ -78,7 +78,7 @@ impl fmt::Display for AuditReport {
         line("pending", Some(self.pending), note, &[])?;
         line("dead letters", Some(self.dead), "", &[])?;
         if self.unnamed > 0 {
-            let note = "pending or dead, not known which; may be among the lost";
+            let note = "pending messages or dead letters; they may be counted as lost";
             line("  without an id", Some(self.unnamed), note, &[])?;
         }
         line("lost", self.lost, "", &self.lost_examples)?;
@@ -87,7 +87,7 @@ impl fmt::Display for AuditReport {
     }
 }
 
-/// An id on one line, cut if it is long.
+/// An id on one line, truncated if it is long.
 struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {

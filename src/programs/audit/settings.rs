@@ -15,9 +15,9 @@ use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 pub struct AuditConfig {
     /// What every program takes.
     pub common: CommonConfig,
-    /// How many distinct messages there must be.
+    /// How many distinct messages are expected.
     pub expect: Option<u64>,
-    /// A file with the ids there must be.
+    /// A file with the expected ids.
     pub ids: Option<PathBuf>,
     /// The result's field with the id.
     pub id_field: String,
@@ -27,9 +27,9 @@ pub struct AuditConfig {
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,
-    Setting::new("expect", "N", Found("unknown"), "How many distinct messages there must be"),
-    Setting::new("ids", "FILE", Found("unknown"), "A file with the ids there must be, one on each line"),
-    Setting::new("id-field", "NAME", Text("message_id"), "The field of a result that holds the message's id"),
+    Setting::new("expect", "N", Found("unknown"), "How many distinct messages to expect"),
+    Setting::new("ids", "FILE", Found("unknown"), "A file with the ids to expect, one per line"),
+    Setting::new("id-field", "NAME", Text("message_id"), "The field of each result that holds the message's id"),
     LOG_LEVEL,
 ];
 
@@ -38,16 +38,18 @@ pub fn command() -> Command {
     config::command(
         "audit",
         "\
-Counts the results: entries, distinct ids, ids recorded more than once; with --expect or --ids also lost and \
-foreign ones.
+Counts the results: entries, distinct ids, and ids recorded more than once; with --expect or --ids also lost and \
+foreign ids.
 
-A message is lost if it is neither in the results nor in the dead letters nor still pending.",
+An id is lost if it was expected and is neither in the results nor in the dead letters nor pending. It is foreign if it
+has a result and was not expected.",
         "\
 Examples:
   oncecast audit --expect 1000000
   oncecast audit --group orders --ids ids.txt
 
-Exit codes: 0 nothing lost and nothing recorded twice, 3 otherwise, 1 Redis can't be read, 2 wrong settings.",
+Exit codes: 0 nothing lost or recorded twice, 1 Redis can't be read, 2 invalid settings, 3 something lost or recorded
+twice.",
         SETTINGS,
     )
 }

@@ -29,7 +29,7 @@ impl Board {
         let mut shown = match &*self.0.lock() {
             Some(Ok(status)) => status.to_json(),
             Some(Err(failure)) => failure_to_json(group, failure),
-            None => failure_to_json(group, "this dispatcher has just started and not looked yet"),
+            None => failure_to_json(group, "this dispatcher has just started and has not checked the group yet"),
         };
         shown["served_by"] = Value::from(served_by.as_str());
         json_text(&shown)

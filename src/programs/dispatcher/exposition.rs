@@ -1,4 +1,4 @@
-//! What a dispatcher serves at its metrics address: its figures, whether it can do its job, and the status page.
+//! What a dispatcher serves at its metrics address: its metrics, its readiness, and the status page.
 //!
 //! Figures of a lane have the label `lane` where the process has several.
 
@@ -166,8 +166,8 @@ fn subscription(lanes: &mut LaneMetrics<'_>) {
     );
 }
 
-/// What every dispatcher reads from Redis once a second. Over several dispatchers these are to be compared, not added.
-/// What the last check did not bring is left out.
+/// What every dispatcher reads from Redis once a second. All dispatchers of a group report the same figures: don't add
+/// them up. What the last check could not read is left out.
 fn group_figures(lanes: &mut LaneMetrics<'_>) {
     let mut add = |name, help, pick: fn(&Status) -> Option<f64>| {
         lanes.number(Kind::Gauge, name, help, move |hosted| hosted.board.read(pick).flatten().map(Number::Real));

@@ -1,4 +1,4 @@
-//! How the process is, made from how its lanes are: for `/readyz`, systemd and the group's status.
+//! The health of the process, made from that of its lanes: for `/readyz`, systemd and the group's status.
 
 use std::sync::atomic::Ordering;
 
@@ -28,7 +28,7 @@ pub(super) fn condition(host: &Host) -> Condition {
     Condition {
         ready: ready(host),
         hung: host.lanes.iter().find_map(|hosted| hung(host, &hosted.lane)),
-        // What they hear is of use, even if others keep them from being in sync.
+        // They receive messages, even if they depend on others to get in sync.
         waits: host.lanes.iter().all(|hosted| hosted.lane.ring.stats().live),
         doing: host.lanes.iter().map(doing).collect::<Vec<_>>().join("; "),
     }
@@ -42,15 +42,13 @@ fn hung(host: &Host, lane: &lane::Shared) -> Option<&'static str> {
 
 fn explain(reason: NotReady, lane: &lane::Shared) -> String {
     match reason {
-        NotReady::NoIntake => {
-            "it leads, but has not managed to take anything in yet, or for some seconds; see its log".to_owned()
-        }
+        NotReady::NoIntake => "it leads, but can't store messages, or has not done so yet; see its log".to_owned(),
         NotReady::NotSubscribed => {
             let redis = lane.settings.redis.shown();
-            format!("not subscribed: Redis at {redis} does not answer, or lets nobody subscribe (--redis-url)")
+            format!("not subscribed: Redis at {redis} does not answer, or refuses the subscription (--redis-url)")
         }
         NotReady::NobodyLeads => {
-            "nobody leads, and this one may not yet, or Redis does not let it; see its log".to_owned()
+            "no dispatcher leads, and this one may not lead yet or is refused by Redis; see its log".to_owned()
         }
         NotReady::NotInSync => "not in sync with the leader yet".to_owned(),
     }

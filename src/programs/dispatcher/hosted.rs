@@ -1,4 +1,4 @@
-//! The lanes of this process, as the threads that only watch them see them.
+//! The lanes of this process, as the threads that only observe them see them.
 
 use std::sync::Arc;
 

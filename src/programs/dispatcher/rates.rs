@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::lane::{LinkFigures, Shared};
 use crate::programs::status::report::Rates;
 
-/// Rates are of no shorter time than this.
+/// Rates are computed over at least this time.
 const LEAST_SPAN: Duration = Duration::from_millis(500);
 
 /// See the module's text. Owned by the reporter.

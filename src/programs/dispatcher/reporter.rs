@@ -1,4 +1,4 @@
-//! The reporter: once a second it reports to Redis how this dispatcher is, and checks the group's status.
+//! The reporter: once a second it writes this dispatcher's report to Redis, and checks the group's status.
 //!
 //! One thread for each lane, with two connections of its own, so that nothing it does can hold up the lease or a
 //! message. What it learns goes to the [`Board`](super::board::Board), for the metrics and the status page; nothing is
@@ -23,7 +23,7 @@ use crate::lane::{LinkFigures, Settings};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Ledger};
 use crate::programs::status::report::{ConsumerReport, Report};
-use crate::programs::status::{MAX_AGE, Onlooker};
+use crate::programs::status::{MAX_AGE, StatusReader};
 
 /// How often it reports and checks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl Reporter {
         let (redis, keys) = (&settings.redis, &settings.keys);
         let reports = ReportLoop {
             ledger: Ledger::new(redis.clone(), Arc::new(keys.clone()), REPLY_LIMIT),
-            onlooker: Onlooker::new(Connection::new(redis.clone(), REPLY_LIMIT), keys.clone(), MAX_AGE),
+            status: StatusReader::new(Connection::new(redis.clone(), REPLY_LIMIT), keys.clone(), MAX_AGE),
             host: host.clone(),
             lane,
             stopped,
@@ -83,7 +83,7 @@ impl Drop for Reporter {
 
 struct ReportLoop {
     ledger: Ledger,
-    onlooker: Onlooker,
+    status: StatusReader,
     host: Arc<Host>,
     /// Which of its lanes this is about.
     lane: usize,
@@ -131,12 +131,13 @@ impl ReportLoop {
     fn iterate(&mut self) {
         let report = self.report().to_json().to_string();
         let reported = self.ledger.report(&self.host.id, &report, REPORT_TTL);
-        // A server that refuses to write may be read all the same; of one that can't be reached nothing more is asked.
+        // A server that refuses writes may still be read; one that can't be reached is not asked again in this
+        // iteration.
         self.unreachable = reported.as_ref().is_err_and(|error| error.refusal().is_none());
         let mut failure = None;
         let seen = match &reported {
             Err(error) if self.unreachable => Err(error.to_string()),
-            _ => self.onlooker.look().map_err(|error| {
+            _ => self.status.read().map_err(|error| {
                 let text = error.to_string();
                 failure = Some(error);
                 text
@@ -155,7 +156,7 @@ impl ReportLoop {
         }
     }
 
-    /// How this dispatcher is.
+    /// This dispatcher's report.
     fn report(&mut self) -> Report {
         let host = self.host.clone();
         let HostedLane { lane, board } = &host.lanes[self.lane];
@@ -177,7 +178,7 @@ impl ReportLoop {
             channel: lane.settings.channel.clone(),
             leads,
             epoch: get(&stats.epoch),
-            // A leader is where the others have to come to.
+            // The leader is in sync by definition.
             in_sync: get(&stats.in_sync) == 1 || leads,
             trouble: health::lane_ready(&host, lane).err(),
             uptime_s: self.began.elapsed().as_secs_f64(),

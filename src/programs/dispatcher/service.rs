@@ -16,7 +16,7 @@ use crate::base::pulse::Pulse;
 use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
 use crate::base::text::Quoted;
 use crate::lane::{self, Lane, ProcessHandles};
-use crate::process::supervision::{LOOK_WITHIN, Supervisor};
+use crate::process::supervision::{CHECK_WITHIN, Supervisor};
 
 /// Runs the dispatcher until it is asked to stop. Returns the exit code.
 pub fn run(config: DispatcherConfig) -> Result<u8> {
@@ -50,8 +50,9 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: 
             recv(requests.receiver()) -> _ => lanes.iter().for_each(Lane::stop),
             recv(supervisor.ticks()) -> _ => {
                 let condition = health::condition(host);
-                // Before systemd is told: if the process is paused from here on, the next tick finds this pulse late.
-                host.main.beat(LOOK_WITHIN);
+                // Before systemd is notified: if the process is paused from here on, the next tick finds this pulse
+                // late.
+                host.main.beat(CHECK_WITHIN);
                 supervisor.report(&condition);
             }
         }

@@ -32,7 +32,7 @@ pub struct DispatcherConfig {
     pub link_timeout: Duration,
     /// How many failed deliveries make a dead letter.
     pub max_deliveries: u32,
-    /// How long a message that failed waits for its next delivery.
+    /// How long a failed message waits for its next delivery.
     pub retry: RetryPolicy,
     /// The ring's limit.
     pub ring_bytes: usize,
@@ -50,40 +50,44 @@ pub const SETTINGS: &[Setting] = &[
         "dispatcher-id",
         "NAME",
         Found("host name and pid"),
-        "The name part of this dispatcher's id; a random suffix is added at each start",
+        "Name part of this dispatcher's id; each start adds a random suffix",
     ),
     Setting::new(
         "lease-ttl-ms",
         "MS",
         Text("2000"),
-        "How long the lease on leadership lasts unless renewed: a hung leader is replaced after this time",
+        "How long the lease on leadership lasts without renewal; a hung leader is replaced after this time",
     ),
     Setting::new(
         "link-timeout-ms",
         "MS",
         Text("3000"),
-        "A consumer that is silent for this long is given up, and its messages go to others",
+        "A consumer that sends nothing for this long is disconnected, and its messages go to other consumers",
     ),
-    Setting::new("max-deliveries", "N", Text("8"), "A message that fails this many times goes to the dead letters"),
+    Setting::new(
+        "max-deliveries",
+        "N",
+        Text("8"),
+        "A message that has failed this many times goes to the dead letters",
+    ),
     Setting::new(
         "retry",
         "POLICY",
         Text("exponential:200ms..5m*4"),
-        "How long a message that failed waits for its next delivery, if its handler asked for no delay: \
-         exponential:FIRST..MOST*FACTOR, fixed:WAIT, or none. With 8 deliveries the default rides out about \
-         ten minutes",
+        "How long a failed message waits for its next delivery, unless its handler chose a delay: \
+         exponential:FIRST..MOST*FACTOR, fixed:WAIT, or none. With the default, 8 deliveries span about ten minutes",
     ),
     Setting::new(
         "ring-bytes",
         "BYTES",
         Text("67108864"),
-        "Memory for messages seen on the channel and not yet known to be taken in",
+        "Memory for messages received on the channel and not yet known to be stored in Redis",
     ),
     Setting::new(
         "ready-bytes",
         "BYTES",
         Text("33554432"),
-        "Memory for messages waiting for a free consumer; beyond it they wait in Redis alone",
+        "Memory for messages waiting for a free consumer; further messages wait in Redis only",
     ),
     LOG_LEVEL,
     METRICS_ADDR,
@@ -99,16 +103,16 @@ pub const COMMAND_LINE: CommandLine<DispatcherConfig> = CommandLine { command, r
 /// Its definition.
 pub fn command() -> Command {
     let about = "\
-Takes in the messages published on a Redis channel, and hands each of them to one consumer.
+Stores the messages published on a Redis channel, and delivers each to one consumer.
 
-Start two or more with the same group, channel and consumers: one leads, the others follow the channel and go on within
-milliseconds when it dies. A consumer or a Redis that can't be reached is tried again for ever.";
+Start two or more with the same group, channel and consumers: one leads, the others follow the channel and take over
+within milliseconds when it dies. If Redis or a consumer can't be reached, it keeps trying.";
     let after = "\
 Example:
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers 10.0.0.11:6969,10.0.0.12:6969
 
-Ends on SIGTERM or SIGINT: takes in what has arrived and hands leadership over.
-Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
+On SIGTERM or SIGINT it stores what has arrived, releases leadership and exits.
+Exit codes: 0 success, 1 failure while running, 2 invalid settings.";
     program::service("oncecast-dispatcher", about, after, SETTINGS).override_usage(
         "oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]\n       oncecast-dispatcher healthcheck [OPTIONS]",
     )

@@ -1,7 +1,7 @@
-//! The publisher's connection: opened again after a failure, with backoff, and tried with one message first.
+//! The publisher's connection: reopened after a failure, with backoff.
 //!
-//! An error reply to one message says for sure that it was not published. In a longer pipeline some messages may have
-//! been published before the error, so after any trouble a single message goes first.
+//! An error reply to a single message means that it was not published. In a longer pipeline some messages may have been
+//! published before the error, so after any failure a single message is published first.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ use crate::ledger::{Command, Connection, Server};
 const REPLY_TIME: Duration = Duration::from_secs(5);
 /// The waits between two tries to connect.
 const CONNECT_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// A wrong password or a missing right may be a matter of order at the start; after this time it is an error.
+/// A refused login or command is retried for this long, since users of Redis may be set up after the publisher starts.
 const REFUSED_TIME: Duration = Duration::from_secs(10);
-/// How often trouble that goes on is logged.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
+/// How often continuing trouble is logged.
+const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// What became of a pipeline.
+/// The outcome of a pipeline.
 #[derive(Debug, PartialEq)]
 pub(super) enum Outcome {
     /// The number of subscribers that each message reached.
@@ -35,7 +35,7 @@ pub(super) enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Down,
-    /// Connected, and nothing published since.
+    /// Connected, but nothing was published since.
     Trying,
     Up,
 }
@@ -54,7 +54,7 @@ pub(super) struct Link {
 struct Trouble {
     since: Instant,
     refused_since: Option<Instant>,
-    complained_at: Instant,
+    logged_at: Instant,
     last: String,
 }
 
@@ -70,9 +70,9 @@ impl Link {
         }
     }
 
-    /// Connects unless connected, if it is time for it; says whether messages can be published now.
+    /// Connects if not connected and if the next try is due; returns whether messages can be published now.
     ///
-    /// An error means that there is no use in going on.
+    /// An error means that retrying is useless.
     pub(super) fn connect(&mut self, now: Instant) -> Result<bool> {
         if now < self.retry_at {
             return Ok(false);
@@ -92,7 +92,7 @@ impl Link {
         Ok(true)
     }
 
-    /// When to try again, after [`Link::connect`] said no.
+    /// When to try again after [`Link::connect`] returned `false`.
     pub(super) fn retry_at(&self) -> Instant {
         self.retry_at
     }
@@ -102,7 +102,7 @@ impl Link {
         if self.state == State::Up { usize::MAX } else { 1 }
     }
 
-    /// Publishes.
+    /// Publishes one pipeline.
     pub(super) fn publish(&mut self, commands: Vec<Command>, now: Instant) -> Result<Outcome> {
         let count = commands.len();
         let replies = self.connection.pipeline("publishing", commands).and_then(|replies| {
@@ -110,7 +110,7 @@ impl Link {
             receivers.filter(|receivers| receivers.len() == count).ok_or_else(|| Error::Answer {
                 server: self.connection.server().shown().to_owned(),
                 step: "publishing".into(),
-                got: "something else than numbers of receivers".to_owned(),
+                got: "something other than numbers of receivers".to_owned(),
             })
         });
         match replies {
@@ -119,7 +119,7 @@ impl Link {
                 self.backoff.reset();
                 if let Some(trouble) = self.trouble.take() {
                     let down_ms = now.saturating_duration_since(trouble.since).as_millis();
-                    log::info!("event=redis-works-again down_ms={down_ms}");
+                    log::info!("event=redis-recovered down_ms={down_ms}");
                 }
                 Ok(Outcome::Receivers(receivers))
             }
@@ -138,16 +138,16 @@ impl Link {
         Some(Error::Failed(format!("nothing was published: {}", last.last)))
     }
 
-    /// Plans the next try, and logs the trouble at its begin and then from time to time.
+    /// Schedules the next try, and logs the trouble when it begins and every [`LOG_EVERY`].
     fn failed(&mut self, error: Error) -> Result<()> {
         let now = Instant::now();
         let wait = self.backoff.next_wait();
         self.retry_at = now + wait;
-        let begins = self.trouble.is_none();
+        let is_new = self.trouble.is_none();
         let trouble = self.trouble.get_or_insert_with(|| Trouble {
             since: now,
             refused_since: None,
-            complained_at: now,
+            logged_at: now,
             last: String::new(),
         });
         trouble.last = error.to_string();
@@ -155,8 +155,8 @@ impl Link {
         if trouble.refused_since.is_some_and(|since| now.duration_since(since) >= REFUSED_TIME) {
             return Err(error);
         }
-        if begins || now.duration_since(trouble.complained_at) >= COMPLAIN_EVERY {
-            trouble.complained_at = now;
+        if is_new || now.duration_since(trouble.logged_at) >= LOG_EVERY {
+            trouble.logged_at = now;
             let down_ms = now.duration_since(trouble.since).as_millis();
             log::warn!("event=redis-trouble down_ms={down_ms} error={}", Quoted(error));
         }
@@ -164,7 +164,7 @@ impl Link {
     }
 }
 
-/// Whether it is the settings that are wrong, and waiting is unlikely to help.
+/// Whether a setting is the likely cause, so that waiting is unlikely to help.
 fn is_refusal(error: &Error) -> bool {
     error.is_denied()
 }

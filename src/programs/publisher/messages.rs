@@ -14,11 +14,11 @@ pub(super) const MAX_PIPELINE_BYTES: usize = 1 << 20;
 /// What the protocol and a number add to a message, at most.
 const OVERHEAD_BYTES: usize = 100;
 
-/// Makes messages out of numbers.
+/// Makes messages from numbers.
 pub(super) struct Messages {
     channel: String,
     prefix: String,
-    /// A message up to its number: the prefix stands escaped in it.
+    /// A message up to its number, with the prefix escaped.
     begin: String,
 }
 
@@ -47,7 +47,7 @@ impl Messages {
     }
 }
 
-/// The file of the ids that somebody received, one on each line.
+/// The file of the ids that a subscriber received, one per line.
 pub(super) struct IdsFile {
     path: PathBuf,
     file: BufWriter<File>,

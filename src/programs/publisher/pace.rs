@@ -1,8 +1,8 @@
-//! When the next messages are due: evenly by a rate, in bursts, or as fast as it goes. Pure; time comes from outside.
+//! When the next messages are due: evenly by a rate, in bursts, or as fast as possible. Pure; time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// The pause between bursts without a rate, by chance between the two.
+/// The range of the random pause between bursts without a rate.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 100..=500;
 /// Messages due within this time go out together: one at a time would cost a round trip each.
 const TICK: Duration = Duration::from_millis(1);
@@ -13,7 +13,7 @@ pub(super) struct Pace {
     begin: Instant,
     rate: Option<u64>,
     batch: Option<u64>,
-    /// Messages that have gone out.
+    /// Messages published so far.
     done: u64,
     /// Until when a burst without a rate waits.
     pause_until: Instant,
@@ -24,7 +24,7 @@ impl Pace {
         Pace { begin: now, rate, batch, done: 0, pause_until: now }
     }
 
-    /// How many messages may go out now. After a stall this is all that was missed.
+    /// How many messages are due now. After a stall these are all that were missed.
     pub(super) fn due(&self, now: Instant) -> u64 {
         let elapsed = now.saturating_duration_since(self.begin);
         match (self.rate, self.batch) {
@@ -33,7 +33,7 @@ impl Pace {
                 let due = elapsed.as_nanos() * u128::from(rate) / 1_000_000_000;
                 u64::try_from(due).unwrap_or(u64::MAX).saturating_sub(self.done)
             }
-            // A burst begins when the rate would have let its first message out.
+            // A burst begins when its first message is due by the rate.
             (Some(rate), Some(batch)) => {
                 let bursts = elapsed.as_nanos() * u128::from(rate) / (1_000_000_000 * u128::from(batch)) + 1;
                 u64::try_from(bursts * u128::from(batch)).unwrap_or(u64::MAX).saturating_sub(self.done)
@@ -43,8 +43,8 @@ impl Pace {
         }
     }
 
-    /// So many went out. `random` gives the length of a pause, one of the numbers of the range.
-    pub(super) fn went_out(
+    /// Notes that `count` messages were published. `random` picks the length of a pause from the range.
+    pub(super) fn published(
         &mut self,
         count: u64,
         now: Instant,
@@ -59,7 +59,7 @@ impl Pace {
         }
     }
 
-    /// When to ask again, while nothing is due.
+    /// When the next messages are due, if none is due now.
     pub(super) fn next(&self, now: Instant) -> Instant {
         let at = match (self.rate, self.batch) {
             (None, None) => now,
@@ -92,12 +92,12 @@ mod tests {
         for tick in 1..=100 {
             let now = begin + tick * MS;
             assert_eq!(pace.due(now), 2);
-            pace.went_out(2, now, |_| unreachable!("a rate has no pauses"));
+            pace.published(2, now, |_| unreachable!("a rate has no pauses"));
         }
-        // A stall of a second, taken up in parts.
+        // A stall of a second, caught up with in parts.
         let now = begin + 1_100 * MS;
         assert_eq!(pace.due(now), 2_000);
-        pace.went_out(1_500, now, |_| unreachable!("a rate has no pauses"));
+        pace.published(1_500, now, |_| unreachable!("a rate has no pauses"));
         assert_eq!(pace.due(now), 500);
     }
 
@@ -107,7 +107,7 @@ mod tests {
         let mut pace = Pace::new(Some(3), None, begin);
         assert_eq!(pace.due(begin + 333 * MS), 0);
         assert_eq!(pace.due(pace.next(begin)), 1);
-        pace.went_out(1, begin + 334 * MS, |_| unreachable!("a rate has no pauses"));
+        pace.published(1, begin + 334 * MS, |_| unreachable!("a rate has no pauses"));
         assert_eq!(pace.due(pace.next(begin)), 1);
     }
 
@@ -116,9 +116,9 @@ mod tests {
         let begin = Instant::now();
         let mut pace = Pace::new(None, Some(10_000), begin);
         assert_eq!(pace.due(begin), 10_000);
-        pace.went_out(9_000, begin, |_| unreachable!("the burst isn't over"));
+        pace.published(9_000, begin, |_| unreachable!("the burst isn't over"));
         assert_eq!(pace.due(begin), 1_000);
-        pace.went_out(1_000, begin, |range| {
+        pace.published(1_000, begin, |range| {
             assert_eq!(range, 100..=500);
             *range.start()
         });
@@ -131,7 +131,7 @@ mod tests {
         let begin = Instant::now();
         let mut pace = Pace::new(Some(1_000), Some(500), begin);
         assert_eq!(pace.due(begin), 500);
-        pace.went_out(500, begin, |_| unreachable!("the rate makes the pauses"));
+        pace.published(500, begin, |_| unreachable!("the rate makes the pauses"));
         assert_eq!((pace.due(begin + 499 * MS), pace.next(begin)), (0, begin + 500 * MS));
         assert_eq!(pace.due(begin + 500 * MS), 500);
     }

@@ -20,9 +20,9 @@ pub struct PublisherConfig {
     pub common: CommonConfig,
     /// Where it publishes.
     pub channel: String,
-    /// Stop after so many messages.
+    /// Stop after this many messages.
     pub count: Option<u64>,
-    /// Stop after so long.
+    /// Stop after this time.
     pub duration: Option<Duration>,
     /// Messages per second.
     pub rate: Option<u64>,
@@ -30,7 +30,7 @@ pub struct PublisherConfig {
     pub batch: Option<u64>,
     /// What each id starts with.
     pub id_prefix: String,
-    /// Where the ids of received messages are written, if they are.
+    /// Where the ids of received messages are written, if anywhere.
     pub ids_file: Option<PathBuf>,
 }
 
@@ -46,20 +46,20 @@ pub const SETTINGS: &[Setting] = &[
         Found("no limit"),
         "Stop after this time: one number and a unit, such as 500ms, 30s or 2m",
     ),
-    Setting::new("rate", "N", Found("as fast as it goes"), "Messages per second, evenly spread"),
+    Setting::new("rate", "N", Found("no limit"), "Messages per second, evenly spaced"),
     Setting::new(
         "batch",
         "N",
         Found("none"),
-        "Publish in bursts of N with a random pause of 0.1 to 0.5 s in between; with --rate the pauses keep to the \
-         rate",
+        "Publish in bursts of N, with a random pause of 0.1 to 0.5 s between them or, with --rate, at that rate on \
+         average",
     ),
-    Setting::new("id-prefix", "TEXT", Found("random"), "What each message_id starts with"),
+    Setting::new("id-prefix", "TEXT", Found("random"), "Prefix of each message_id"),
     Setting::new(
         "ids-file",
         "PATH",
         Found("none"),
-        "Write the id of each message that somebody received to this file, one on each line, for oncecast audit --ids",
+        "Write the id of each message that a subscriber received to this file, one per line, for oncecast audit --ids",
     ),
     LOG_LEVEL,
     METRICS_ADDR,
@@ -71,19 +71,18 @@ pub const COMMAND_LINE: CommandLine<PublisherConfig> = CommandLine { command, re
 /// Its definition.
 pub fn command() -> Command {
     let about = "\
-Publishes messages {\"message_id\":\"…\"} with ids that are all different, and says how many nobody received.
+Publishes messages {\"message_id\":\"…\"} with unique ids, and reports how many no subscriber received.
 
-A message that nobody received is published again with the same id, for up to 10 s after the end of the run. One \
-whose reply
-was lost is not: it may have come through, and is counted as unknown. Two runs with one --id-prefix publish the \
-same ids.";
+A message that no subscriber received is published again with the same id, until 10 s after the end of the run. If the
+reply to a message is lost, the message may have been published: it is counted as unknown and not published again. Two
+runs with the same --id-prefix publish the same ids.";
     let after = "\
 Examples:
   oncecast-publisher --rate 2000 --duration 30s
   oncecast-publisher --batch 10000 --duration 2m --ids-file ids.txt && oncecast audit --ids ids.txt
 
-The last line of its output has the totals: published=… unreceived=… retried=… unknown=… id_prefix=… seconds=… rate=…
-Exit codes: 0 clean, 1 failure while running or messages that nobody received, 2 wrong settings.";
+The last line of output has the totals: published=… unreceived=… retried=… unknown=… id_prefix=… seconds=… rate=…
+Exit codes: 0 success, 1 failure while running or messages that no subscriber received, 2 invalid settings.";
     program::service("oncecast-publisher", about, after, SETTINGS)
 }
 

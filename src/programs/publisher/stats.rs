@@ -17,7 +17,7 @@ pub(super) struct Stats {
     pub(super) connected: AtomicBool,
 }
 
-/// Serves them.
+/// Serves the publisher's metrics.
 pub(super) fn serve(address: &str, stats: &Arc<Stats>) -> Result<MetricsServer> {
     let mut metrics = Metrics::new();
     let read = |pick: fn(&Stats) -> &AtomicU64| {
@@ -25,13 +25,20 @@ pub(super) fn serve(address: &str, stats: &Arc<Stats>) -> Result<MetricsServer> 
         move || pick(&stats).load(Ordering::Relaxed)
     };
     metrics.counter("publisher_published", "Messages that a subscriber received", read(|stats| &stats.published));
-    metrics.counter("publisher_receivers", "Subscribers reached, over all messages", read(|stats| &stats.receivers));
-    metrics.counter("publisher_retried", "Publishes that repeated an id", read(|stats| &stats.retried));
-    metrics.counter("publisher_unknown", "Messages whose reply was lost", read(|stats| &stats.unknown));
+    metrics.counter("publisher_receivers", "Receivers of all messages, added up", read(|stats| &stats.receivers));
+    metrics.counter(
+        "publisher_retried",
+        "Messages published again for want of a subscriber",
+        read(|stats| &stats.retried),
+    );
+    metrics.counter(
+        "publisher_unknown",
+        "Messages whose reply was lost, so that they may have been published",
+        read(|stats| &stats.unknown),
+    );
     metrics.gauge("publisher_waiting", "Messages waiting for a subscriber", read(|stats| &stats.waiting));
     let (connected, ready) = (stats.clone(), stats.clone());
-    metrics
-        .gauge("redis_connected", "Whether Redis answers", move || connected.connected.load(Ordering::Relaxed).into());
+    metrics.gauge("redis_connected", "1 if Redis answers", move || connected.connected.load(Ordering::Relaxed).into());
     let ready = move || match ready.connected.load(Ordering::Relaxed) {
         true => Ok(()),
         false => Err("Redis does not answer (--redis-url)".to_owned()),

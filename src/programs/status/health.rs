@@ -1,4 +1,4 @@
-//! What is wrong with a group, in words: problems, which need somebody's attention, and notes, which are worth knowing.
+//! The health of a group in words: problems, which need attention now, and notes, which are for information.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub const NEEDS_ATTENTION: u8 = 3;
 /// The most addresses that one sentence names.
 const SHOWN_ADDRESSES: usize = 10;
 
-/// The addresses where nobody could be reached.
+/// A list of addresses without a consumer.
 fn tried(addresses: &[String]) -> String {
     let shown = &addresses[..addresses.len().min(SHOWN_ADDRESSES)];
     match addresses.len() - shown.len() {
@@ -23,30 +23,30 @@ fn tried(addresses: &[String]) -> String {
 }
 
 impl Status {
-    /// What needs attention now. Empty means that all is well.
+    /// What needs attention now. Empty if the group is healthy.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         match (self.leader(), self.leaders_report()) {
             (None, _) if self.refused.contains(&Part::Lease) => problems.push(
-                "nobody can say who leads, since Redis refuses GET (no right, no such command, or a key of another \
-                 type)"
+                "the leader is unknown: Redis refuses GET (no right, no such command, or a key of another type)"
                     .to_owned(),
             ),
             (None, _) if self.members.is_empty() && !self.refused.contains(&Part::Members) => {
                 problems.push("no dispatcher is subscribed".to_owned())
             }
-            (None, _) => problems.push("nobody leads".to_owned()),
-            // What needs the reports is left out, and a note says so.
+            (None, _) => problems.push("no dispatcher leads".to_owned()),
+            // Figures from reports are left out, and a note says so.
             (Some(_), None) if self.refused.contains(&Part::Reports) => {}
             (Some(leader), None) => problems.push(format!(
-                "the leader {} does not report: it has just begun, or hangs, or Redis does not take it (is it full?)",
+                "the leader {} does not report: it has just started, or hangs, or Redis refuses its report (is Redis \
+                 full?)",
                 leader.holder
             )),
             (Some(leader), Some(report)) => {
                 problems.extend(report.trouble.iter().map(|trouble| format!("{}: {trouble}", leader.holder)));
                 for consumer in report.consumers.iter().filter(|consumer| consumer.overdue > 0) {
                     problems.push(format!(
-                        "consumer {} no longer reports {} message(s) that it was given: does its handler hang?",
+                        "consumer {} no longer reports {} message(s) delivered to it: does its handler hang?",
                         consumer.id, consumer.overdue
                     ));
                 }
@@ -54,14 +54,14 @@ impl Status {
                     self.members.iter().filter_map(|member| Some((&member.id, &member.report.as_ref()?.channel)));
                 for (id, channel) in others.filter(|(_, channel)| !channel.is_empty() && **channel != report.channel) {
                     problems.push(format!(
-                        "{id} listens to the channel {channel}, and the leader to {}: what is published on the other \
-                         one is not taken in (--channel / ONCECAST_CHANNEL)",
+                        "{id} subscribes to the channel {channel}, but the leader to {}: messages on the former are \
+                         not stored (--channel / ONCECAST_CHANNEL)",
                         report.channel
                     ));
                 }
                 if report.full {
                     problems.push(format!(
-                        "the leader tracks as many messages as it may, and {} of them wait for another delivery: new \
+                        "the leader tracks as many messages as it can, and {} of them wait for another delivery: new \
                          ones wait in Redis until some are done (event=table-full)",
                         report.delayed
                     ));
@@ -76,14 +76,14 @@ impl Status {
             let delayed = self.delayed().filter(|delayed| *delayed > 0);
             let delayed = delayed.map(|delayed| format!(" ({delayed} failed and wait for another delivery)"));
             problems.push(format!(
-                "the oldest message is pending for {age:.1} s, more than {most:.1} s{}",
+                "the oldest message has been pending for {age:.1} s, more than {most:.1} s{}",
                 delayed.unwrap_or_default()
             ));
         }
         if self.recent_deaths() >= MANY_DEATHS {
             problems.push(format!(
-                "messages that became dead letters in the last {} minutes: {}; look at their reasons in the stream \
-                 {}:dead (newest first: XREVRANGE)",
+                "dead letters in the last {} minutes: {}; their reasons are in the stream {}:dead (newest first: \
+                 XREVRANGE)",
                 DEATHS_WINDOW.as_secs() / 60,
                 self.recent_deaths(),
                 self.group
@@ -92,7 +92,7 @@ impl Status {
         problems
     }
 
-    /// What is worth knowing, and needs nobody at once.
+    /// What is worth knowing, but needs no attention now.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.omissions();
         let leader = self.leader().map(|leader| &leader.holder);
@@ -102,12 +102,12 @@ impl Status {
             && reports.is_some()
             && !standbys.any(|standby| standby.report.as_ref().is_some_and(|report| report.in_sync))
         {
-            notes.push("no standby is in sync: nobody could take over at once".to_owned());
+            notes.push("no standby is in sync: none could take over at once".to_owned());
         }
         if self.leader().is_some_and(|leader| leader.by_time) {
             notes.push(
-                "the leader's subscription is not counted on this server (event=not-counted): if it dies, others wait \
-                 until its lease has run out"
+                "the leader's subscription is not counted on this server (event=not-counted): if it dies, its \
+                 successor waits until the lease expires"
                     .to_owned(),
             );
         }
@@ -118,10 +118,10 @@ impl Status {
             let disagrees =
                 |member: &&Member| member.report.as_ref().is_some_and(|other| other.agreement != report.agreement);
             let others = self.members.iter().filter(disagrees).map(|member| member.id.as_str());
-            notes.extend(others.map(|id| format!("{id} has another --channel or other --consumers than the leader")));
+            notes.extend(others.map(|id| format!("{id} and the leader differ in --channel or --consumers")));
         }
         notes.extend(self.settings.iter().filter(|warning| warning.is_note()).map(ToString::to_string));
-        /// So long a gap or its like is news.
+        /// For this long a gap is recent.
         const RECENT: Duration = Duration::from_secs(3_600);
         let since_ms = (self.now_us / 1_000).saturating_sub(RECENT.as_millis() as u64);
         let recent = self.gaps.iter().filter(|gap| gap.at_ms >= since_ms).count();
@@ -134,12 +134,12 @@ impl Status {
         notes
     }
 
-    /// 0 if all is well.
+    /// 0 if there are no problems.
     pub fn exit_code(&self) -> u8 {
         if self.problems().is_empty() { 0 } else { NEEDS_ATTENTION }
     }
 
-    /// What is left out, by the command that is refused.
+    /// The figures that are left out, by the command that Redis refuses.
     fn omissions(&self) -> Vec<String> {
         let mut by_command: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for part in self.refused.iter().filter(|part| part.is_shown()) {
@@ -154,7 +154,7 @@ impl Status {
 }
 
 impl Part {
-    /// Whether a status would show it.
+    /// Whether the status shows it as a figure of its own.
     fn is_shown(self) -> bool {
         !matches!(self, Part::Cursor | Part::Consumers | Part::Subscribers)
     }

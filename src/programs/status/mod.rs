@@ -1,7 +1,7 @@
-//! The state of a group: `oncecast status`, and the page that each dispatcher serves. It only reads.
+//! The status of a group: `oncecast status`, and the page that each dispatcher serves. It only reads.
 
 mod health;
-mod onlooker;
+mod reader;
 pub mod report;
 mod run;
 pub mod settings;
@@ -9,7 +9,7 @@ mod show;
 mod state;
 
 pub use self::health::NEEDS_ATTENTION;
-pub use self::onlooker::Onlooker;
+pub use self::reader::StatusReader;
 pub use self::run::run;
 pub use self::show::{failure_to_json, json_text};
 pub use self::state::{MANY_DEATHS, MAX_AGE, Member, SHOWN_GAPS, Status};

@@ -1,7 +1,7 @@
-//! What a dispatcher says of itself once a second: a JSON object under `<group>:status:<dispatcher id>`.
+//! A dispatcher's report, written once a second: a JSON object under `<group>:status:<dispatcher id>`.
 //!
-//! Only for onlookers; nothing is decided by it. It is read tolerantly: what a field is missing counts as nothing, so
-//! that dispatchers and tools of different versions understand each other.
+//! It is only shown; no dispatcher or consumer acts on it. Missing fields and fields of another type are read as zero
+//! or empty, so that dispatchers and tools of different versions understand each other.
 
 use serde_json::{Value, json};
 
@@ -10,54 +10,54 @@ use serde_json::{Value, json};
 pub struct Report {
     /// The program's version.
     pub version: String,
-    /// The channel that it listens to.
+    /// The channel that it subscribes to.
     pub channel: String,
     /// Whether it leads.
     pub leads: bool,
     /// The epoch of its present or last term.
     pub epoch: u64,
-    /// Whether it holds everything that its successor or the leader may not have taken in.
+    /// Whether it holds all messages that the leader may not have stored yet.
     pub in_sync: bool,
-    /// Why it can't do its job, if it can't.
+    /// Why it is not ready, if it is not.
     pub trouble: Option<String>,
     /// Seconds since its start.
     pub uptime_s: f64,
     /// Bytes used by its ring.
     pub ring_bytes: u64,
-    /// The id of the oldest pending message, when it last looked.
+    /// The id of the oldest pending message at its last check.
     pub oldest: Option<u64>,
     /// Messages in memory that wait for a consumer.
     pub ready: u64,
-    /// Whether some pending messages are in Redis alone.
+    /// Whether some pending messages are in Redis only.
     pub behind: bool,
     /// Messages that failed and wait for their next delivery.
     pub delayed: u64,
-    /// Whether it tracks as many messages as it may, so that others wait in Redis alone.
+    /// Whether it tracks as many messages as it can, so that others wait in Redis only.
     pub full: bool,
-    /// Messages that it made dead letters within the window.
+    /// Messages that it moved to the dead letters within the window.
     pub recent_deaths: u64,
-    /// What it did in the last second.
+    /// Its rates over the last second.
     pub rates: Rates,
     /// The consumers it is linked to.
     pub consumers: Vec<ConsumerReport>,
-    /// The addresses of those that it is not linked to while it leads.
+    /// While it leads, the addresses of consumers that it is not linked to.
     pub missing: Vec<String>,
-    /// Stands for the settings that all dispatchers must have in common; different where they differ.
+    /// A fingerprint of the settings that must be the same for all dispatchers.
     pub agreement: String,
 }
 
 /// Messages per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
-    /// Seen on the channel.
+    /// Received on the channel.
     pub published: f64,
-    /// Taken in.
+    /// Stored.
     pub taken_in: f64,
-    /// Sent to consumers.
+    /// Delivered to consumers, redeliveries included.
     pub dispatched: f64,
     /// Acknowledged by consumers.
     pub acked: f64,
-    /// Of those sent, the ones that went out again.
+    /// Redelivered.
     pub redelivered: f64,
 }
 
@@ -66,22 +66,22 @@ pub struct Rates {
 pub struct ConsumerReport {
     /// Its id.
     pub id: String,
-    /// Where it is, as the dispatcher's settings say.
+    /// Its address in the dispatcher's settings.
     pub address: String,
-    /// Whether it is about to stop: it finishes what it has in hand, and is given nothing more.
+    /// Whether it is stopping: it finishes what it holds, and gets no more messages.
     pub draining: bool,
-    /// Messages in its hands.
+    /// Messages that it holds.
     pub in_flight: u64,
-    /// Messages that it was given and no longer reports.
+    /// Messages that were delivered to it and that it no longer reports.
     pub overdue: u64,
-    /// The most messages that it takes in hand.
+    /// The most messages that it holds at once.
     pub prefetch: u64,
     /// Messages that it acknowledges per second.
     pub acked_per_s: f64,
 }
 
 impl Report {
-    /// As it is written.
+    /// The JSON that is written.
     pub fn to_json(&self) -> Value {
         json!({
             "version": self.version,
@@ -105,7 +105,7 @@ impl Report {
         })
     }
 
-    /// Reads one; `None` if it is no JSON object.
+    /// Parses a report; `None` if it is not a JSON object.
     pub fn parse(text: &str) -> Option<Report> {
         let report: Value = serde_json::from_str(text).ok().filter(Value::is_object)?;
         let list = |name: &str| report[name].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -133,7 +133,7 @@ impl Report {
 }
 
 impl Rates {
-    /// As they are written.
+    /// The JSON that is written.
     pub fn to_json(self) -> Value {
         json!({
             "published": tenths(self.published),
@@ -156,7 +156,7 @@ impl Rates {
 }
 
 impl ConsumerReport {
-    /// As it is written.
+    /// The JSON that is written.
     pub fn to_json(&self) -> Value {
         json!({
             "id": self.id,
@@ -194,7 +194,7 @@ fn number_of(value: &Value) -> f64 {
     value.as_f64().unwrap_or_default()
 }
 
-/// More digits would only look exact.
+/// Rounded to tenths: more digits would be false precision.
 pub(super) fn tenths(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }

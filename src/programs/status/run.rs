@@ -1,11 +1,11 @@
-//! The subcommand: shows the state of a group, once or until interrupted.
+//! The subcommand: shows the status of a group, once or until interrupted.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use crossbeam_channel::{after, select};
 
-use super::onlooker::Onlooker;
+use super::reader::StatusReader;
 use super::settings::StatusConfig;
 use super::show::{failure_to_json, json_text};
 use super::state::Status;
@@ -18,31 +18,31 @@ use crate::process::output::{self, Reader};
 
 /// How long a reply is waited for.
 const REPLY_TIME: Duration = Duration::from_secs(5);
-/// How often `--watch` looks.
+/// How often `--watch` checks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// Shows how a group stands, once or until interrupted. The exit code tells the health that was seen last.
+/// Shows the status of a group, once or until interrupted. The exit code is that of the last check.
 pub fn run(config: &StatusConfig) -> Result<u8> {
     let _log = log::init(config.common.log_level, "oncecast", "status")?;
     let connection = Connection::new(config.common.redis.clone(), REPLY_TIME);
-    let mut onlooker = Onlooker::new(connection, config.common.keys.clone(), config.max_age).without_scripts();
+    let mut reader = StatusReader::new(connection, config.common.keys.clone(), config.max_age).without_scripts();
     if !config.watch {
-        let status = onlooker.look()?;
+        let status = reader.read()?;
         return output::print(shown(config.json, &status)).map(|_| status.exit_code());
     }
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
     let screen = !config.json && io::stdout().is_terminal();
-    // On a screen from the top left corner, when it is empty; elsewhere with an empty line between two looks.
+    // A terminal is cleared before each check; elsewhere an empty line separates two checks.
     let (before, after_it) = match (screen, config.json) {
         (true, _) => ("\x1b[H\x1b[2J", ""),
         (false, true) => ("", ""),
         (false, false) => ("", "\n"),
     };
     loop {
-        let (text, outcome) = match onlooker.look() {
+        let (text, outcome) = match reader.read() {
             Ok(status) => (shown(config.json, &status), Ok(status.exit_code())),
-            // In the place of the figures, which would look like those of now.
+            // In place of the last figures, which would look current.
             Err(error) if config.json => (failure_as_json(config, &error) + "\n", Err(error)),
             Err(error) => (format!("{}\n", Escaped(format!("status unknown: {error}"))), Err(error)),
         };

@@ -15,7 +15,7 @@ use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 pub struct StatusConfig {
     /// What every program takes.
     pub common: CommonConfig,
-    /// Look again and again.
+    /// Check again every second.
     pub watch: bool,
     /// As JSON.
     pub json: bool,
@@ -27,9 +27,9 @@ pub struct StatusConfig {
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,
-    Setting::switch("watch", "Look again every second, until interrupted"),
-    Setting::switch("json", "Print JSON, one line for each look"),
-    Setting::new("max-age", "TIME", Text("60s"), "A message that is pending for longer needs attention"),
+    Setting::switch("watch", "Check again every second, until interrupted"),
+    Setting::switch("json", "Print JSON, one line per check"),
+    Setting::new("max-age", "TIME", Text("60s"), "A message pending for longer is a problem"),
     LOG_LEVEL,
 ];
 
@@ -38,19 +38,19 @@ pub fn command() -> Command {
     config::command(
         "status",
         "\
-Shows how a group stands: who leads, what is connected, what is pending, and what may have been missed.
+Shows the state of a group: its leader, its dispatchers and consumers, pending messages, and gaps.
 
-A gap is a stretch of the channel that no dispatcher may have heard; the newest are shown, all are in <group>:gaps.
-What needs attention now is called a problem: no leader, a leader that can't take in, no consumer, a message that is
-pending for longer than --max-age, ten dead letters or more within ten minutes. Notes are worth knowing: no
-standby in sync, recent gaps, dead letters. Settings of Redis that endanger what is promised are shown beside them.",
+A gap is a period in which no dispatcher may have received what was published on the channel; the newest are shown, all
+are in <group>:gaps. A problem needs attention now: no leader, a leader that can't store messages, no consumer, a
+message pending for longer than --max-age, ten or more dead letters within ten minutes. Notes are for information: no
+standby in sync, recent gaps, dead letters. Settings of Redis that endanger the guarantees are shown, too.",
         "\
 Examples:
   oncecast status --group orders
   oncecast status --watch
   oncecast status --json | jq .pending
 
-Exit codes: 0 all is well, 1 Redis can't be read, 2 wrong settings, 3 something needs attention.",
+Exit codes: 0 no problem, 1 Redis can't be read, 2 invalid settings, 3 a problem.",
         SETTINGS,
     )
 }

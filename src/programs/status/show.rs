@@ -13,13 +13,13 @@ use crate::ledger::overview::Part;
 use crate::ledger::reading::RecordedGap;
 use crate::process::log::Timestamp;
 
-/// Only a leader knows it.
+/// For figures that only a leader knows.
 const UNKNOWN: &str = "unknown, since no leader reports";
-/// Stands for what Redis refuses; a note says which command.
+/// For figures that Redis refuses to give; a note names the command.
 const REFUSED: &str = "unknown, see the note above";
 
 impl Status {
-    /// The same as the text, by name.
+    /// The status as JSON.
     pub fn to_json(&self) -> Value {
         let problems = self.problems();
         let leader = self.leader().map(|leader| {
@@ -57,11 +57,11 @@ impl Status {
         })
     }
 
-    /// The channel that the group listens to, as the leader says, or else any dispatcher.
+    /// The channel that the group subscribes to, as reported by the leader, or else by any dispatcher.
     fn channel(&self) -> Option<&str> {
         let mut reports = self.members.iter().filter_map(|member| member.report.as_ref());
         let channel = &self.leaders_report().or_else(|| reports.next_back())?.channel;
-        // A dispatcher of an older version does not say.
+        // Dispatchers of older versions do not report it.
         (!channel.is_empty()).then_some(channel)
     }
 
@@ -70,7 +70,7 @@ impl Status {
         self.known(Part::LeaseLeft, left.as_millis() as u64)
     }
 
-    /// Those that are linked, and the addresses where none is.
+    /// The consumers that are linked, and the addresses where none is.
     fn consumers_to_json(&self) -> Value {
         let Some(report) = self.leaders_report() else { return json!([]) };
         let linked = report.consumers.iter().map(|consumer| {
@@ -91,7 +91,7 @@ fn state_of(consumer: &ConsumerReport) -> &'static str {
     if consumer.draining { "draining" } else { "linked" }
 }
 
-/// JSON on one line, in which no character steers the terminal that it may be shown on.
+/// JSON on one line, with control characters escaped so that they can't affect a terminal.
 pub fn json_text(json: &Value) -> String {
     let text = json.to_string();
     if text.chars().all(is_plain) {
@@ -105,7 +105,7 @@ pub fn json_text(json: &Value) -> String {
     text.chars().map(escape).collect()
 }
 
-/// What there is to say of a group that can't be looked at.
+/// The status of a group that could not be checked.
 pub fn failure_to_json(group: &str, problem: &str) -> Value {
     json!({
         "group": group,
@@ -132,7 +132,7 @@ impl Member {
     }
 }
 
-/// When the last message before a gap was taken in.
+/// When the last message before a gap was stored.
 fn begun(cursor: &str) -> Option<Timestamp> {
     let last_id = cursor.parse::<Cursor>().ok()?.last_id;
     (last_id > MessageId::ZERO).then_some(Timestamp(last_id.0))
@@ -151,9 +151,9 @@ fn gap_to_json(gap: &RecordedGap) -> Value {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problems = self.problems();
-        // Ids are of any length: the column is as wide as it must be for all that are shown whole.
+        // Ids have any length: the column fits the longest one that is shown.
         let width = self.names().map(|name| name.chars().count()).max().unwrap_or(0).max(NAME_COLUMNS);
-        // Whatever comes from Redis stays in its line.
+        // Line breaks in values from Redis are escaped.
         let mut line = |name: &str, text: String| writeln!(f, "{name:<width$} {}", Escaped(text));
         let health = if problems.is_empty() { "ok" } else { "needs attention" };
         line("group", format!("{}: {health}", self.group))?;
@@ -190,7 +190,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// The column of names where none is longer.
+/// The least width of the column of names.
 const NAME_COLUMNS: usize = 13;
 /// The longest id that is shown whole.
 const MAX_ID_CHARS: usize = 40;
@@ -210,8 +210,8 @@ impl Rates {
     fn in_words(self) -> String {
         let Rates { published, taken_in, dispatched, acked, redelivered } = self;
         format!(
-            "published {published:.0}, taken in {taken_in:.0}, dispatched {dispatched:.0}, acknowledged {acked:.0}, \
-             again {redelivered:.0}"
+            "published {published:.0}, stored {taken_in:.0}, delivered {dispatched:.0}, acknowledged {acked:.0}, \
+             redelivered {redelivered:.0}"
         )
     }
 }
@@ -227,10 +227,10 @@ impl Status {
         let last_epoch = || self.known(Part::Epoch, self.snapshot.epoch.to_string());
         match (self.leader(), &self.snapshot.lease) {
             (Some(leader), _) => {
-                let left = self.lease_left_ms().map(|left| format!(", lease for {left} ms more"));
+                let left = self.lease_left_ms().map(|left| format!(", lease expires in {left} ms"));
                 format!("{}, epoch {}{}", leader.holder, leader.epoch, left.unwrap_or_default())
             }
-            (None, Some(lease)) => format!("none; {}, the last, is gone", lease.holder),
+            (None, Some(lease)) => format!("none; the last one, {}, is gone", lease.holder),
             (None, None) if self.refused.contains(&Part::Lease) => REFUSED.to_owned(),
             (None, None) => format!("none; the last epoch was {}", last_epoch().unwrap_or_else(|| REFUSED.to_owned())),
         }
@@ -240,7 +240,7 @@ impl Status {
         let Some(pending) = self.known(Part::Pending, self.snapshot.pending) else { return REFUSED.to_owned() };
         let age = self.oldest_age().map(|age| format!(", the oldest for {:.1} s", age.as_secs_f64()));
         let spilled = self.spilled().filter(|spilled| *spilled > 0);
-        let spilled = spilled.map(|spilled| format!(", about {spilled} in Redis alone"));
+        let spilled = spilled.map(|spilled| format!(", about {spilled} in Redis only"));
         let delayed = self.delayed().filter(|delayed| *delayed > 0);
         let delayed = delayed.map(|delayed| format!(", {delayed} waiting for another delivery"));
         let notes: String = [age, spilled, delayed].into_iter().flatten().collect();

@@ -1,4 +1,4 @@
-//! The state of a group, as one look at Redis finds it. Plain values.
+//! The status of a group, as one check found it. Plain values.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,26 +13,26 @@ use crate::ledger::server_check::Warning;
 pub const SHOWN_GAPS: usize = 10;
 /// How long a message may be pending before that needs attention, unless set otherwise.
 pub const MAX_AGE: Duration = Duration::from_secs(60);
-/// So many dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) need attention. The alert
+/// This many dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) need attention. The alert
 /// `OncecastManyDeadLetters` has the same numbers.
 pub const MANY_DEATHS: u64 = 10;
 
-/// How a group stands.
+/// The status of a group.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// The group's name.
     pub group: String,
-    /// When it was looked at, in microseconds since 1970.
+    /// When it was checked, in microseconds since 1970.
     pub now_us: u64,
     /// What Redis holds of it.
     pub snapshot: Snapshot,
-    /// What could not be looked at, since Redis refuses the command.
+    /// What could not be read because Redis refuses the command.
     pub refused: BTreeSet<Part>,
     /// The dispatchers that are subscribed.
     pub members: Vec<Member>,
     /// Its newest gaps, the newest first.
     pub gaps: Vec<RecordedGap>,
-    /// What is to be said of the server's settings.
+    /// Warnings about the server's settings.
     pub settings: Vec<Warning>,
     /// How long a message may be pending before that needs attention.
     pub max_age: Duration,
@@ -43,7 +43,7 @@ pub struct Status {
 pub struct Member {
     /// Its id.
     pub id: String,
-    /// What it last said of itself, if that was a few seconds ago at most.
+    /// Its last report, if that is at most a few seconds old.
     pub report: Option<Report>,
 }
 
@@ -59,12 +59,12 @@ impl Member {
 }
 
 impl Status {
-    /// Who leads, if that dispatcher is still there.
+    /// The lease of the leader, if that dispatcher is still subscribed.
     pub fn leader(&self) -> Option<&Lease> {
         self.snapshot.lease.as_ref().filter(|lease| self.members.iter().any(|member| member.id == lease.holder))
     }
 
-    /// Settings of the server that endanger what is promised, in words.
+    /// Settings of the server that endanger the guarantees, in words.
     pub fn redis_warnings(&self) -> Vec<String> {
         self.settings.iter().filter(|warning| !warning.is_note()).map(Warning::to_string).collect()
     }
@@ -75,12 +75,12 @@ impl Status {
         self.members.iter().find(|member| member.id == leader.holder)?.report.as_ref().filter(|report| report.leads)
     }
 
-    /// A figure, unless Redis refuses the command that it needs.
+    /// `figure`, unless Redis refused the command that reads it.
     pub fn known<T>(&self, part: Part, figure: T) -> Option<T> {
         (!self.refused.contains(&part)).then_some(figure)
     }
 
-    /// How long the oldest pending message has been so.
+    /// How long the oldest pending message has been pending.
     pub fn oldest_age(&self) -> Option<Duration> {
         self.snapshot.oldest.map(|oldest| Duration::from_micros(self.now_us.saturating_sub(oldest.0)))
     }
@@ -90,7 +90,7 @@ impl Status {
         self.leaders_report().map(|report| report.rates)
     }
 
-    /// Pending messages that are in Redis alone, about; `None` if no leader reports.
+    /// The approximate number of pending messages that are in Redis only; `None` if no leader reports.
     pub fn spilled(&self) -> Option<u64> {
         let report = self.leaders_report()?;
         let pending = self.known(Part::Pending, self.snapshot.pending)?;
@@ -104,8 +104,8 @@ impl Status {
         self.leaders_report().map(|report| report.delayed)
     }
 
-    /// Messages that became dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW), as far as the
-    /// dispatchers that made them still run.
+    /// Messages moved to the dead letters within [`DEATHS_WINDOW`](crate::lane::DEATHS_WINDOW) by dispatchers that
+    /// still run.
     pub fn recent_deaths(&self) -> u64 {
         self.members.iter().filter_map(|member| member.report.as_ref()).map(|report| report.recent_deaths).sum()
     }

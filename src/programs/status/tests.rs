@@ -82,15 +82,15 @@ fn it_reads_well() {
 group         messages: ok
 note          gaps in the last hour: 1
 channel       orders
-leader        d0-5f3a9c, epoch 17, lease for 1400 ms more
+leader        d0-5f3a9c, epoch 17, lease expires in 1400 ms
 dispatchers   2
   d0-5f3a9c   leader, version 0.1.0, up for 2 s, ring 64 bytes
   d1-77aa01   standby, in sync, version 0.1.0, up for 2 s, ring 64 bytes
 consumers     2
   c0          c0.example:6969 linked, 3 of 64 in flight, 10 per second
   c1          c1.example:6969 draining, 5 of 64 in flight, 10 per second
-pending       30, the oldest for 1.5 s, about 18 in Redis alone
-per second    published 21, taken in 0, dispatched 0, acknowledged 20, again 0
+pending       30, the oldest for 1.5 s, about 18 in Redis only
+per second    published 21, stored 0, delivered 0, acknowledged 20, redelivered 0
 results       40
 dead letters  0
 gaps          12
@@ -206,18 +206,20 @@ fn what_is_wrong_is_named_and_changes_the_exit_code() {
     type Break = fn(&mut Status);
     let cases: [(&str, Break); 6] = [
         ("no dispatcher is subscribed", |status| status.members.clear()),
-        ("nobody leads", |status| status.snapshot.lease = None),
-        ("nobody leads", |status| drop(status.members.remove(0))),
+        ("no dispatcher leads", |status| status.snapshot.lease = None),
+        ("no dispatcher leads", |status| drop(status.members.remove(0))),
         (
-            "the leader d0-5f3a9c does not report: it has just begun, or hangs, or Redis does not take it (is it \
-             full?)",
+            "the leader d0-5f3a9c does not report: it has just started, or hangs, or Redis refuses its report (is \
+             Redis full?)",
             |status| status.members[0].report = None,
         ),
         ("no consumer is connected: a:1", |status| {
             leaders_report(status).consumers.clear();
             leaders_report(status).missing.push("a:1".to_owned());
         }),
-        ("the oldest message is pending for 1.5 s, more than 1.0 s", |status| status.max_age = Duration::from_secs(1)),
+        ("the oldest message has been pending for 1.5 s, more than 1.0 s", |status| {
+            status.max_age = Duration::from_secs(1)
+        }),
     ];
     assert_eq!((status().problems(), status().exit_code()), (Vec::<String>::new(), 0));
     for (expected, make) in cases {
@@ -229,13 +231,13 @@ fn what_is_wrong_is_named_and_changes_the_exit_code() {
     leaders_report(&mut dying).recent_deaths = MANY_DEATHS - 1;
     assert_eq!(dying.exit_code(), 0, "a few are no problem");
     dying.members[1].report.as_mut().expect("it reports").recent_deaths = 1;
-    let expected = "messages that became dead letters in the last 10 minutes: 10; look at their reasons in the stream \
-                    messages:dead (newest first: XREVRANGE)";
+    let expected = "dead letters in the last 10 minutes: 10; their reasons are in the stream messages:dead (newest \
+                    first: XREVRANGE)";
     assert_eq!(dying.problems(), [expected], "a former leader's count, too");
     let mut full = status();
     leaders_report(&mut full).full = true;
     leaders_report(&mut full).delayed = 20;
-    let expected = "the leader tracks as many messages as it may, and 20 of them wait for another delivery: new ones \
+    let expected = "the leader tracks as many messages as it can, and 20 of them wait for another delivery: new ones \
                     wait in Redis until some are done (event=table-full)";
     assert_eq!(full.problems(), [expected]);
     assert_eq!(full.spilled(), Some(0), "the leader knows of those that wait");
@@ -266,7 +268,7 @@ fn dispatchers_of_two_channels_are_a_problem() {
     leaders_report(&mut status).channel = "invoices".to_owned();
     let problems = status.problems();
     assert!(
-        problems[0].starts_with("d1-77aa01 listens to the channel orders, and the leader to invoices"),
+        problems[0].starts_with("d1-77aa01 subscribes to the channel orders, but the leader to invoices"),
         "{problems:?}"
     );
     // One built before this does not say.
@@ -288,9 +290,9 @@ fn what_is_worth_knowing_is_no_problem() {
     leaders_report(&mut status).agreement = "another".to_owned();
     let notes = status.notes();
     let expected = [
-        "no standby is in sync: nobody could take over at once",
+        "no standby is in sync: none could take over at once",
         "consumers that are not connected: a:1",
-        "d1-77aa01 has another --channel or other --consumers than the leader",
+        "d1-77aa01 and the leader differ in --channel or --consumers",
         &Warning::NoAppendOnlyFile.to_string(),
         "dead letters: 2, in the stream messages:dead",
     ];

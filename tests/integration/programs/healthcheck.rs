@@ -1,5 +1,5 @@
 //! The subcommand `healthcheck` of each program: 0 when the program that runs can do its job, 1 with the reason when it
-//! can't or is not there, 2 for wrong settings.
+//! can't or is not there, 2 for invalid settings.
 
 use std::process::Output;
 

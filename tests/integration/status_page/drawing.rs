@@ -95,10 +95,10 @@ fn numbers_and_words_read_as_people_write_them() {
         ("group", "messages"),
         ("server", "Oncecast group, seen by d1-77aa01, a standby,"),
         ("clock", "at 16:00:00 UTC"),
-        ("health-text", "all is well"),
+        ("health-text", "no problems"),
         ("leader-id", "d0-5f3a9c"),
         ("epoch", "1764086400000"),
-        ("lease", "1.4\u{202f}s more"),
+        ("lease", "1.4\u{202f}s"),
         ("oldest", "4\u{202f}ms"),
         ("results", "1\u{202f}234\u{202f}567"),
         ("rate-published", "26\u{202f}000"),
@@ -164,7 +164,7 @@ fn what_is_wrong_is_told_in_words_and_stays_text() {
         assert_fits(&mut page, Screen { dark, ..PHONE });
     }
 
-    // Nobody leads, so nobody says how fast it goes: that must not look as if nothing went.
+    // No dispatcher leads, so the rates are unknown: that must not look like 0.
     let mut leaderless = status();
     leaderless["leader"] = Value::Null;
     leaderless["consumers"] = json!([]);
@@ -173,7 +173,7 @@ fn what_is_wrong_is_told_in_words_and_stays_text() {
         *rate = json!(0.0);
     }
     stand_in.say(&leaderless);
-    page.wait_for_text("leader-id", "nobody leads");
+    page.wait_for_text("leader-id", "no dispatcher leads");
     assert_eq!((page.text("rate-acked"), page.text("oldest")), ("–".into(), "–".into()));
     page.wait_for("document.body.innerText.includes('Not known: no leader reports.')");
     assert!(page.eval("document.querySelector('#gaps-card').hidden").as_bool().expect("a truth"));
@@ -203,7 +203,7 @@ fn what_is_not_current_is_shown_as_the_past() {
     page.wait_for("document.body.classList.contains('stale')");
     page.wait_for_text("health-text", "not known");
     stand_in.say(&status());
-    page.wait_for_text("health-text", "all is well");
+    page.wait_for_text("health-text", "no problems");
     assert_no_complaint(&mut page);
 
     stand_in.say(&json!("an answer that is no status"));

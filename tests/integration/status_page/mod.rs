@@ -80,7 +80,7 @@ fn numbers_move_under_load_and_a_new_leader_is_named() {
         page.wait_for(&format!("document.querySelector('#results').textContent !== '{shown}'"));
         assert!(number(page, "results") > before, "results only grow");
         page.wait_for("(document.querySelector('#acked').getAttribute('d') ?? '').includes('L')");
-        page.wait_for_text("health-text", "all is well");
+        page.wait_for_text("health-text", "no problems");
     }
 
     cluster.kill_node(leader).expect("it runs");
@@ -121,7 +121,7 @@ fn it_says_that_redis_is_away_and_recovers() {
     };
     let mut page = browser.page();
     page.open(&url(&cluster, Node::Dispatcher(0)));
-    page.wait_for_text("health-text", "all is well");
+    page.wait_for_text("health-text", "no problems");
     let address = format!("127.0.0.1:{}", cluster.redis().port());
     cluster.redis().stop().expect("Redis ends in order");
     page.wait_for_text("health-text", "needs attention");
@@ -157,7 +157,7 @@ fn a_picture_of_the_page_at_work() {
     thread::sleep(QUARTER);
     assert!(more.stop().unheard.is_empty());
     thread::sleep(QUARTER);
-    page.wait_for_text("health-text", "all is well");
+    page.wait_for_text("health-text", "no problems");
     std::fs::write(Path::new(&file), page.picture()).expect("the picture's folder is there");
     assert_eq!(page.eval("document.querySelectorAll('#marks circle').length"), json!(1));
     assert!(load.stop().unheard.is_empty());

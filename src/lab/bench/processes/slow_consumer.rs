@@ -15,5 +15,5 @@ pub(crate) fn run(config: SlowConfig) -> Result<()> {
         thread::sleep(takes);
         stamp(delivery)
     };
-    serve(config.consumer, handler, Supervisor::unnoticed())
+    serve(config.consumer, handler, Supervisor::log_only())
 }

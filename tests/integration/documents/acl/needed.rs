@@ -214,7 +214,7 @@ impl Group {
         self.wait_until_nobody_is_subscribed();
         let () = run(&mut self.admin, &["ZADD", "messages:pending", "1", "0000000000000001:from long ago"]);
         let shown = self.status();
-        assert!(shown.contains("the oldest message is pending for"), "{shown}");
+        assert!(shown.contains("the oldest message has been pending for"), "{shown}");
     }
 }
 

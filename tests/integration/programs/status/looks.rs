@@ -1,4 +1,4 @@
-//! What a look at a group brings where Redis refuses some of its commands, what it costs, and that a metrics port survives.
+//! What a check of a group shows where Redis refuses some of its commands, what it costs, and that a metrics port survives.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use oncecast::lab::{ChildProcess, Cluster, ports};
 use oncecast::ledger::{Connection, Keys};
-use oncecast::programs::status::{MAX_AGE, Onlooker};
+use oncecast::programs::status::{MAX_AGE, StatusReader};
 use serde_json::Value;
 
 use crate::programs::status::{status, status_json};
@@ -22,8 +22,8 @@ use crate::support::{
 fn status_without(cluster: &mut Cluster, command: &str, args: &[&str]) -> (i32, String) {
     let mut redis = client_of(cluster);
     let rights: Vec<&str> = ["~*", "&*", "+@all"].into_iter().chain(command.split(' ')).collect();
-    let () = run(&mut redis, &[&["ACL", "SETUSER", "looker", "reset", "on", ">secret"][..], &rights].concat());
-    let url = format!("redis://looker:secret@127.0.0.1:{}", cluster.redis().port());
+    let () = run(&mut redis, &[&["ACL", "SETUSER", "reader", "reset", "on", ">secret"][..], &rights].concat());
+    let url = format!("redis://reader:secret@127.0.0.1:{}", cluster.redis().port());
     let mut tool = programs().command("oncecast").expect("the program is built");
     let output = tool.args(["status", "--redis-url", &url]).args(args).output().expect("it runs");
     assert!(output.stderr.is_empty(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
@@ -58,7 +58,7 @@ fn what_a_user_may_not_ask_for_is_left_out_and_the_rest_is_shown() {
         (json["consumers"][0]["state"] == "linked" && json["oldest_age_s"].is_number()).then_some(())
     });
     let whole = status_json(&cluster);
-    // What is left out without each command that a look uses, and what must be there all the same.
+    // What is left out without each command that a check uses, and what must be there all the same.
     let cases: [(&str, &[&str], &str); 14] = [
         ("-get", &["epoch", "rates", "spilled"], "GET"),
         ("-pttl", &[], "PTTL"),
@@ -101,20 +101,20 @@ fn what_a_user_may_not_ask_for_is_left_out_and_the_rest_is_shown() {
         assert!(command == "-get" || json["leader"]["id"] == whole["leader"]["id"], "{command}: {json}");
         let (_, text) = status_without(&mut cluster, command, &[]);
         assert!(text.starts_with("group         messages: "), "{command}: {text}");
-        assert_eq!(text.contains("nobody can say who leads"), command == "-get", "{command}: {text}");
-        let shows_age = text.contains("the oldest message is pending for");
+        assert_eq!(text.contains("the leader is unknown"), command == "-get", "{command}: {text}");
+        let shows_age = text.contains("the oldest message has been pending for");
         assert_eq!(shows_age, command != "-zrange -mget", "{command}: {text}");
     }
 }
 
-/// A dispatcher works without the rights that only its looks need, and its page and gauges show the rest.
+/// A dispatcher works without the rights that only its checks need, and its page and gauges show the rest.
 #[test]
 fn a_dispatcher_that_may_not_ask_for_everything_shows_the_rest() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
     let rights = ["~*", "&*", "+@all", "-info", "-config", "-xlen", "-xrevrange"];
-    let () = run(&mut redis, &[&["ACL", "SETUSER", "looker", "reset", "on", ">secret"][..], &rights].concat());
-    let url = format!("redis://looker:secret@127.0.0.1:{}", cluster.redis().port());
+    let () = run(&mut redis, &[&["ACL", "SETUSER", "reader", "reset", "on", ">secret"][..], &rights].concat());
+    let url = format!("redis://reader:secret@127.0.0.1:{}", cluster.redis().port());
     let address = SocketAddr::from(([127, 0, 0, 1], ports::free_port().expect("a free port")));
     let mut command = programs().command("oncecast-dispatcher").expect("the program is built");
     command.args(["--dispatcher-id", "d0", "--consumers", &cluster.address(0).to_string(), "--redis-url", &url]);
@@ -166,15 +166,15 @@ fn the_age_of_the_oldest_costs_nothing_of_its_payload() {
         line.and_then(|bytes| bytes.trim().parse::<usize>().ok()).expect("Redis counts them")
     };
     let connection = Connection::new(cluster.redis().server(), DEADLINE);
-    let mut onlooker = Onlooker::new(connection, Keys::new("messages"), MAX_AGE);
+    let mut reader = StatusReader::new(connection, Keys::new("messages"), MAX_AGE);
     let before = sent(&mut redis);
     for _ in 0..3 {
-        let status = onlooker.look().expect("Redis answers");
+        let status = reader.read().expect("Redis answers");
         assert!(status.oldest_age().expect("one is pending") > Duration::from_secs(1_000_000));
     }
     let bytes = sent(&mut redis) - before;
-    assert!(bytes < LARGE_BYTES / 8, "three looks took {bytes} bytes");
-    // The tool, which calls no scripts, relies on a dispatcher's looks.
+    assert!(bytes < LARGE_BYTES / 8, "three checks took {bytes} bytes");
+    // The tool, which calls no scripts, relies on a dispatcher's checks.
     let report = r#"{"leads":true,"oldest":1}"#;
     let () = run(&mut redis, &["SET", "messages:leader", "d0-000000 7"]);
     let () = run(&mut redis, &["SET", "messages:status:d0-000000", report]);
@@ -183,7 +183,7 @@ fn the_age_of_the_oldest_costs_nothing_of_its_payload() {
     let before = sent(&mut redis);
     assert!(status_json(&cluster)["oldest_age_s"].as_f64().expect("one is pending") > 1_000_000.0);
     let bytes = sent(&mut redis) - before;
-    assert!(bytes < LARGE_BYTES / 8, "one look took {bytes} bytes");
+    assert!(bytes < LARGE_BYTES / 8, "one check took {bytes} bytes");
 }
 
 #[test]

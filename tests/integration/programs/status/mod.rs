@@ -82,7 +82,7 @@ fn what_needs_attention_is_named_and_told_by_the_exit_code() {
         (run::<u64>(&mut redis, &["ZCARD", "messages:pending"]) == 1).then_some(())
     });
     let (code, text) = status(&cluster, &["--max-age", "1ms"]);
-    assert!(code == 3 && text.contains("the oldest message is pending for"), "{text}");
+    assert!(code == 3 && text.contains("the oldest message has been pending for"), "{text}");
     // It no longer reports, and after a while it is not even subscribed.
     cluster.signal(Node::Dispatcher(0), Signal::SIGSTOP).expect("it runs");
     let silent = wait_until("the silence to be seen", || {
@@ -104,7 +104,7 @@ fn dispatchers_that_do_not_agree_are_told_of() {
     let (_second, _) = served(&mut cluster, "d1", 1);
     wait_until("it to be noted", || {
         let (code, text) = status(&cluster, &[]);
-        (code == 0 && text.contains(" has another --channel or other --consumers than the leader")).then_some(())
+        (code == 0 && text.contains(" and the leader differ in --channel or --consumers")).then_some(())
     });
 }
 
@@ -186,7 +186,7 @@ fn a_leader_that_cannot_take_in_is_not_ready_and_says_why() {
         value.parse::<f64>().ok()
     };
     let reason = wait_until("it not to be ready", || get(address, "/readyz").filter(|(code, _)| *code == 503));
-    assert!(reason.1.contains("take anything in"), "{reason:?}");
+    assert!(reason.1.contains("store messages"), "{reason:?}");
     assert_eq!(get(address, "/healthz").map(|(code, _)| code), Some(200), "it is alive");
     assert_eq!(figure("oncecast_readiness"), Some(0.0));
     // It can no longer report, but goes on looking.

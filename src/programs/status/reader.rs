@@ -1,7 +1,7 @@
 //! Reads the state of a group.
 //!
-//! What is found comes from two sources: the group's keys, and the reports that the dispatchers write to Redis once a
-//! second. It is not of one moment: the values are read one after the other, and reports are up to a second old.
+//! There are two sources: the group's keys, and the reports that the dispatchers write to Redis once a second. The
+//! result is not a snapshot of one moment: the values are read one after the other, and reports are up to a second old.
 
 use std::time::{Duration, Instant};
 
@@ -12,47 +12,47 @@ use crate::ledger::overview::{GroupView, Part};
 use crate::ledger::server_check::{self, Warning};
 use crate::ledger::{Connection, Keys};
 
-/// How often the server's settings are looked at.
+/// How often the server's settings are checked.
 const SETTINGS_EVERY: Duration = Duration::from_secs(60);
 
-/// Looks at one group, again and again, through one connection.
-pub struct Onlooker {
+/// Reads one group's status repeatedly, through one connection.
+pub struct StatusReader {
     view: GroupView,
     /// Whether the oldest pending message is known from reports.
     relies_on_reports: bool,
     max_age: Duration,
-    /// What was found in the server's settings, and when; nothing since the last failure.
+    /// The warnings about the server's settings, and when they were checked; forgotten after a failure.
     settings: Option<(Vec<Warning>, Instant)>,
 }
 
-impl Onlooker {
-    /// Opens nothing yet.
-    pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> Onlooker {
-        Onlooker { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None }
+impl StatusReader {
+    /// A reader that has not connected yet.
+    pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> StatusReader {
+        StatusReader { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None }
     }
 
-    /// The same for a user that may only read, and call no scripts: the age of the oldest pending message is known from
-    /// the dispatchers' reports. If there are none, the message is read.
-    pub fn without_scripts(self) -> Onlooker {
-        Onlooker { view: self.view.without_scripts(), relies_on_reports: true, ..self }
+    /// The same reader for a user of Redis without the right to call scripts: it takes the oldest pending message from
+    /// the dispatchers' reports. If there are none, it reads the message itself.
+    pub fn without_scripts(self) -> StatusReader {
+        StatusReader { view: self.view.without_scripts(), relies_on_reports: true, ..self }
     }
 
-    /// How the group stands now.
-    pub fn look(&mut self) -> Result<Status> {
-        let status = self.try_to_look();
+    /// The group's status now.
+    pub fn read(&mut self) -> Result<Status> {
+        let status = self.try_to_read();
         if status.is_err() {
-            // Behind the address may be another server next time.
+            // Next time there may be another server at the address.
             self.settings = None;
         }
         status
     }
 
-    fn try_to_look(&mut self) -> Result<Status> {
+    fn try_to_read(&mut self) -> Result<Status> {
         let mut snapshot = self.view.snapshot()?;
         let members: Vec<Member> = self.view.members(&snapshot)?.into_iter().map(Member::new).collect();
         let any = snapshot.pending > 0 || self.view.refused().contains(&Part::Pending);
         if self.relies_on_reports && any {
-            // The latest look is that which has seen the most go.
+            // Ids only rise, so the highest is from the latest report.
             let reported = members.iter().filter_map(|member| member.report.as_ref()?.oldest).max().map(MessageId);
             snapshot.oldest = reported.map_or_else(|| self.view.oldest_read_whole(), |oldest| Ok(Some(oldest)))?;
         }
@@ -70,9 +70,9 @@ impl Onlooker {
         })
     }
 
-    /// What is to be said of the server's settings, looked at now or not long ago.
+    /// The warnings about the server's settings, checked now or recently.
     fn settings(&mut self) -> Result<&[Warning]> {
-        let fresh = self.settings.take().filter(|(_, looked)| looked.elapsed() < SETTINGS_EVERY);
+        let fresh = self.settings.take().filter(|(_, checked)| checked.elapsed() < SETTINGS_EVERY);
         let settings = match fresh {
             Some(settings) => settings,
             None => (server_check::check(self.view.connection())?, Instant::now()),
