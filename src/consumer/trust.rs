@@ -22,7 +22,7 @@ const MAX_PROVEN: usize = 128;
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub(super) struct Trust {
+pub struct Trust {
     /// The run id of the server that the present connection is to; `None` if it does not tell.
     server: Option<String>,
     /// Whether there was a connection before.
@@ -35,7 +35,7 @@ pub(super) struct Trust {
 
 impl Trust {
     /// There is a new connection. `received` is the highest id received so far.
-    pub(super) fn connected(&mut self, server: Option<String>, received: MessageId) {
+    pub fn connected(&mut self, server: Option<String>, received: MessageId) {
         if std::mem::replace(&mut self.connected, true) {
             self.floor = received;
         }
@@ -43,7 +43,7 @@ impl Trust {
     }
 
     /// A message that came over this connection was pending. Says whether that is news.
-    pub(super) fn prove(&mut self, link: LinkId) -> bool {
+    pub fn prove(&mut self, link: LinkId) -> bool {
         let news = self.proven.insert(link);
         if self.proven.len() > MAX_PROVEN {
             // The oldest: their numbers rise.
@@ -64,7 +64,7 @@ impl Trust {
 
     /// Whether a message that a leader of `epoch` handed over on `link`, as delivery number so and so, is this
     /// consumer's alone.
-    pub(super) fn is_alone(&self, recall: &Recall, id: MessageId, number: u16, epoch: Epoch, link: LinkId) -> bool {
+    pub fn is_alone(&self, recall: &Recall, id: MessageId, number: u16, epoch: Epoch, link: LinkId) -> bool {
         number == 1
             && self.proven.contains(&link)
             && epoch == recall.epoch
