@@ -40,7 +40,7 @@ mod server;
 mod service;
 mod socket;
 mod stats;
-mod trust;
+pub mod trust;
 
 pub use self::builder::ConsumerBuilder;
 pub use self::error::Error;

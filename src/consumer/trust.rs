@@ -23,7 +23,7 @@ const MAX_PROVEN: usize = 128;
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub(super) struct Trust {
+pub struct Trust {
     /// The run id of the connected server; `None` if the server does not give it.
     server: Option<String>,
     /// Whether there was a connection before.
@@ -36,7 +36,7 @@ pub(super) struct Trust {
 
 impl Trust {
     /// There is a new connection. `received` is the highest id received so far.
-    pub(super) fn connected(&mut self, server: Option<String>, received: MessageId) {
+    pub fn connected(&mut self, server: Option<String>, received: MessageId) {
         if std::mem::replace(&mut self.connected, true) {
             self.floor = received;
         }
@@ -44,7 +44,7 @@ impl Trust {
     }
 
     /// A message from this connection was pending. Returns whether the connection was not proven before.
-    pub(super) fn prove(&mut self, link: LinkId) -> bool {
+    pub fn prove(&mut self, link: LinkId) -> bool {
         let news = self.proven.insert(link);
         if self.proven.len() > MAX_PROVEN {
             // The oldest, since numbers rise.
@@ -66,7 +66,7 @@ impl Trust {
 
     /// Whether no other consumer can hold this message, which the leader of `epoch` delivered on `link` as delivery
     /// `number`.
-    pub(super) fn is_alone(&self, recall: &Recall, id: MessageId, number: u16, epoch: Epoch, link: LinkId) -> bool {
+    pub fn is_alone(&self, recall: &Recall, id: MessageId, number: u16, epoch: Epoch, link: LinkId) -> bool {
         number == 1
             && self.proven.contains(&link)
             && epoch == recall.epoch

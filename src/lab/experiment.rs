@@ -19,7 +19,7 @@ use super::console::{Console, Tone};
 use super::folder::PrivateFolder;
 use crate::base::error::Result;
 use crate::base::shutdown::ShutdownRequests;
-use crate::programs::audit::settings::AuditConfig;
+use crate::programs::audit::settings::{AuditConfig, PATIENCE};
 use crate::programs::audit::{AuditReport, audit};
 use crate::programs::common::CommonConfig;
 
@@ -157,7 +157,8 @@ impl Experiment {
             metrics_addr: None,
         };
         let ids = Some(folder.path().join("ids"));
-        let audit = audit(&AuditConfig { common, expect: None, ids, id_field: "message_id".to_owned() })?;
+        let id_field = "message_id".to_owned();
+        let audit = audit(&AuditConfig { common, expect: None, ids, id_field, patience: PATIENCE })?;
         let redis = cluster.redis().version()?;
         cluster.redis().stop()?;
         Ok(Findings { published, elapsed, faults: injector.injected(), timeline, audit, redis })

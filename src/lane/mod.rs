@@ -34,7 +34,7 @@ mod link;
 mod listener;
 mod listener_stats;
 mod places;
-mod precedence;
+pub mod precedence;
 mod pulses;
 mod reach;
 mod redistributor;

@@ -19,7 +19,7 @@ const MOST_RETURN: Duration = Duration::from_secs(2);
 
 /// What a dispatcher may store that takes a free lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Right {
+pub enum Right {
     /// What follows the cursor without a break.
     Rest,
     /// Also what follows a break, if it is the eldest: those who may hold more of what came before have been waited
@@ -30,7 +30,7 @@ pub(super) enum Right {
 }
 
 /// Whether a dispatcher may take a lease that has been free for so long, and with which right. `None`: others go first.
-pub(super) fn right(standing: Standing, eldest: bool, vacant_for: Duration, lease_ttl: Duration) -> Option<Right> {
+pub fn right(standing: Standing, eldest: bool, vacant_for: Duration, lease_ttl: Duration) -> Option<Right> {
     if vacant_for < wait(standing, eldest, lease_ttl) {
         return None;
     }
@@ -42,7 +42,7 @@ pub(super) fn right(standing: Standing, eldest: bool, vacant_for: Duration, leas
 }
 
 /// How long a dispatcher lets others go first, from when the lease is free.
-fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Duration {
+pub fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Duration {
     match standing {
         Standing::InSync => Duration::ZERO,
         Standing::Continues if eldest => Duration::ZERO,

@@ -37,8 +37,6 @@ pub use self::report::AuditReport;
 
 /// The most ids of a kind that are shown.
 pub const MAX_EXAMPLES: usize = 10;
-/// How long Redis may be unreachable before the audit gives up.
-pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a reply is waited for.
 const REPLY_TIME: Duration = Duration::from_secs(10);
 /// The waits between tries while Redis is unreachable: the first and the longest.
@@ -61,7 +59,8 @@ pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
     let expected = config.ids.as_deref().map(read_expected).transpose()?;
     let keys = Arc::new(config.common.keys.clone());
     let ledger = Ledger::new(config.common.redis.clone(), keys, REPLY_TIME);
-    let mut auditor = Auditor { ledger, id_field: config.id_field.clone(), reported: Instant::now() };
+    let mut auditor =
+        Auditor { ledger, id_field: config.id_field.clone(), reported: Instant::now(), patience: config.patience };
     let mut report = AuditReport::default();
     // The order matters, see the module's text.
     let others = auditor.read_unrecorded(config.expect.is_some() || expected.is_some(), &mut report)?;
@@ -147,6 +146,7 @@ struct Auditor {
     ledger: Ledger,
     id_field: String,
     reported: Instant,
+    patience: Duration,
 }
 
 impl Auditor {
@@ -226,13 +226,13 @@ impl Auditor {
         Ok(())
     }
 
-    /// Retries while Redis is unreachable, for at most [`PATIENCE`]. That is safe, since the audit only reads.
+    /// Retries while Redis is unreachable, for as long as its patience lasts. That is safe, since the audit only reads.
     fn patiently<T>(&mut self, mut ask: impl FnMut(&mut Ledger) -> Result<T>) -> Result<T> {
         let mut backoff = Backoff::new(RETRY_WAIT.0, RETRY_WAIT.1);
         let begin = Instant::now();
         loop {
             match ask(&mut self.ledger) {
-                Err(error) if may_pass(&error) && begin.elapsed() < PATIENCE => {
+                Err(error) if may_pass(&error) && begin.elapsed() < self.patience => {
                     if backoff.should_say() {
                         log::warn!("event=redis-trouble error={}", Quoted(error));
                     }

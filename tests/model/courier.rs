@@ -3,6 +3,10 @@
 //! A frame between a leader and a consumer is one step: the consumer's desk decides about each under one lock, and of
 //! what was on the way when a link broke nothing is heard again.
 
+use oncecast::base::id::{Epoch, MessageId};
+use oncecast::consumer::trust::Trust;
+use oncecast::ledger;
+
 use crate::redis::{Answer, Recall, Script};
 use crate::ring::{Id, Message};
 use crate::rules::{Rule, Rules};
@@ -124,11 +128,10 @@ impl World {
     pub fn commit_of(&mut self, c: u8, id: Id, recall: bool, rules: Rules) -> Script {
         let consumer = &mut self.consumers[c as usize];
         let held = consumer.held.iter_mut().find(|held| held.id == id).expect("only what is in hand is recorded");
-        let is_of_the_term = |armed: &Recall| match rules.has(Rule::RecallNamesTheTerm) {
-            true => armed.current && armed.epoch == held.from,
-            false => held.from > consumer.distrusted,
+        let is_trusted = |armed: &Recall| match rules.has(Rule::RecallNamesTheTerm) {
+            true => held.from != 0 && is_alone(armed, id, held.from),
+            false => held.from != 0 && id > armed.up_to && held.from > consumer.distrusted,
         };
-        let is_trusted = |armed: &Recall| held.from != 0 && id > armed.up_to && is_of_the_term(armed);
         held.committing = true;
         let message = held.message;
         match consumer.armed.as_ref().is_some_and(is_trusted) {
@@ -259,6 +262,18 @@ impl Term {
         self.overdue.retain(|place| *place != (c, id));
         self.table.retain(|(known, _, at)| *known != id || matches!(at, Whereabouts::Sent(other) if *other != c));
     }
+}
+
+/// The consumer's own rule, for a first delivery over a proven connection to a Redis that was not lost since.
+fn is_alone(armed: &Recall, id: Id, from: u8) -> bool {
+    const LINK: u64 = 1;
+    let started = |current| if current { "now" } else { "before" }.to_owned();
+    let mut trust = Trust::default();
+    trust.connected(Some(started(true)), MessageId(0));
+    trust.prove(LINK);
+    let (epoch, up_to) = (Epoch(armed.epoch.into()), MessageId(armed.up_to.into()));
+    let recall = ledger::Recall { epoch, server: started(armed.current), up_to };
+    trust.is_alone(&recall, MessageId(id.into()), 1, Epoch(from.into()), LINK)
 }
 
 fn insert(table: &mut Vec<(Id, Message, Whereabouts)>, entry: (Id, Message, Whereabouts)) {

@@ -1,14 +1,18 @@
 //! The steps of a dispatcher: listener, election, and takeover. What follows is in [`crate::intake`] and
 //! [`crate::courier`].
 
+use std::time::Duration;
+
+use oncecast::lane::precedence::{self, Right};
+
 use crate::intake::has_yielded;
 use crate::redis::{Lease, Recall};
 use crate::ring::{Resolution, Seen, Standing};
 use crate::rules::{Rule, Rules};
 use crate::world::{Dispatcher, Issuer, Look, Phase, Term, World};
 
-/// A wait that ends only if the elders hang.
-const HOPELESS: u8 = 4;
+/// Only the order of the waits counts here, and it is the same for every time to live.
+const LEASE_TTL: Duration = Duration::from_secs(2);
 
 impl World {
     pub fn dispatcher(&mut self, d: u8) -> &mut Dispatcher {
@@ -84,28 +88,29 @@ impl World {
         if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked.is_some() || !self.is_free(d, rules) {
             return false;
         }
-        let Some(mine) = self.wait(d, rules).filter(|mine| *mine != HOPELESS) else { return false };
+        let Some((mine, right)) = self.wait(d, rules) else { return false };
+        // It would wait until the elders must hang, and here they do not.
+        if right == Right::Break {
+            return false;
+        }
         // It waits longer than who can do more needs: all that was sent has been read, and nobody would go before it.
         let yields = |(other, e): (&Dispatcher, u8)| {
             let is_late = self.is_stuck(e) && !rules.has(Rule::MovingOnesGoFirst);
             e == d
                 || !other.alive
                 || is_late
-                || other.inbox.is_empty() && self.wait(e, rules).is_some_and(|wait| wait >= mine)
+                || other.inbox.is_empty() && self.wait(e, rules).is_some_and(|(wait, _)| wait >= mine)
         };
-        mine == 0 || !rules.has(Rule::OthersFirst) || self.dispatchers.iter().zip(0..).all(yields)
+        mine.is_zero() || !rules.has(Rule::OthersFirst) || self.dispatchers.iter().zip(0..).all(yields)
     }
 
-    /// How long a dispatcher waits for others when the lease is free; `None`: its subscription does not stand yet.
-    fn wait(&self, d: u8, rules: Rules) -> Option<u8> {
-        let found = self.dispatchers[d as usize].ring.resolve(self.redis.cursor)?;
-        match (found.standing, self.is_eldest(d, rules)) {
-            (Standing::InSync, _) | (Standing::Continues, true) => Some(0),
-            (Standing::Continues, false) => Some(1),
-            (Standing::Fresh, true) => Some(2),
-            (Standing::Beyond, true) => Some(3),
-            (Standing::Fresh | Standing::Beyond, false) => Some(HOPELESS),
-        }
+    /// How long a dispatcher waits for others when the lease is free, and what it may do then. `None`: its subscription
+    /// is not made yet.
+    fn wait(&self, d: u8, rules: Rules) -> Option<(Duration, Right)> {
+        let standing = self.dispatchers[d as usize].ring.resolve(self.redis.cursor)?.standing;
+        let eldest = self.is_eldest(d, rules);
+        let wait = precedence::wait(standing, eldest, LEASE_TTL);
+        Some((wait, precedence::right(standing, eldest, wait, LEASE_TTL)?))
     }
 
     /// Whether all others that are subscribed have joined after this one.

@@ -20,8 +20,11 @@
 //! frames between leader and consumer are one step; delays and counts of redeliveries (whether what comes back goes out
 //! again or is buried is open each time); a wiped Redis; clocks that go back;
 //! consumers without Redis, but as senders of RESULT ([`liars`]). A consumer remembers of a broken connection which messages it had in hand, not the highest id it was ever handed,
-//! so that it uses the script less often here than in the code. The code is not run: `ring.rs`,
-//! `dispatcher.rs` and `redis.rs` here follow `src/lane/ring`, `src/lane` and `src/ledger/lua` by hand.
+//! so that it uses the script less often here than in the code. Of the code
+//! `src/lane/precedence.rs` and `src/consumer/trust.rs` are run, the latter with one server and one proven connection.
+//! `ring.rs`, `dispatcher.rs` and `redis.rs` here follow `src/lane/ring`, `src/lane` and `src/ledger/lua` by hand. The
+//! code's ring cannot be used: a state must be hashed, and its names numbered anew ([`names`]), but the code's ring holds
+//! text markers, payloads and times.
 //!
 //! The state of a run is [`world::World`]; what can happen is listed in [`actions`], what comes of it stands in
 //! [`dispatcher`], [`intake`], [`courier`], [`requests`] and [`redis`]. What transactions rest on is tested in [`transactions`].

@@ -4,6 +4,8 @@
 //! Places, segments, resolution and reading follow that module line for line, so that a change there should be made
 //! here, too. Time is a tick of the model; a cursor that was seen in an earlier tick can no longer be rolled back.
 
+pub use oncecast::lane::ring::Standing;
+
 use crate::rules::{Rule, Rules};
 
 /// A published message, by its number.
@@ -50,15 +52,6 @@ pub struct Place {
 pub struct Resolution {
     pub place: Place,
     pub standing: Standing,
-}
-
-/// How well a ring can go on from a cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    InSync,
-    Continues,
-    Beyond,
-    Fresh,
 }
 
 /// What the reader finds at its place.

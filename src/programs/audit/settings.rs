@@ -1,6 +1,7 @@
 //! The settings of `oncecast audit`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 
@@ -21,7 +22,12 @@ pub struct AuditConfig {
     pub ids: Option<PathBuf>,
     /// The result's field with the id.
     pub id_field: String,
+    /// How long Redis may be away before the audit gives up. Not a setting of the program.
+    pub patience: Duration,
 }
+
+/// How long the program waits for Redis.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All of them, as `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
@@ -62,5 +68,6 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<AuditC
         expect: values.optional_number("expect", 0, u64::MAX >> 1)?,
         ids: values.path("ids")?,
         id_field: values.required("id-field", "a field's name")?,
+        patience: PATIENCE,
     })
 }
