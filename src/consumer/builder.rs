@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::error::{Error, Result};
 use super::handler::Handler;
 use super::service::{Consumer, Settings};
+use crate::base::mask::masked;
 use crate::base::shutdown::shutdown_channel;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
 use crate::net::Listener;
@@ -154,7 +155,7 @@ impl ConsumerBuilder {
             return Err(Error::Setting { setting: "handler", got: None, takes: "a handler".to_owned() });
         };
 
-        let listening = |source| Error::Listen { address: self.listen.clone(), source };
+        let listening = |source| Error::Listen { address: masked(&self.listen).into_owned(), source };
         let listener = Listener::bind(&self.listen).map_err(listening)?;
         let local_addr = listener.address().map_err(listening)?;
         let any_port = self.listen.ends_with(":0");

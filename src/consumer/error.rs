@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::base::mask::masked;
+
 /// Why a consumer could not be made, or ended without having been asked to.
 ///
 /// Messages name a setting as the method of [`ConsumerBuilder`](crate::ConsumerBuilder) that sets it, and show no
@@ -54,7 +56,8 @@ pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// The setting got a value that it does not accept.
     pub(super) fn setting(setting: &'static str, got: impl fmt::Display, takes: impl fmt::Display) -> Error {
-        Error::Setting { setting, got: Some(got.to_string()), takes: takes.to_string() }
+        let got = masked(&got.to_string()).into_owned();
+        Error::Setting { setting, got: Some(got), takes: takes.to_string() }
     }
 
     /// An [`Error::Start`] that says what was being done.

@@ -15,7 +15,7 @@ use super::epochs::Epochs;
 use super::error::Result;
 use super::stats::ConsumerStats;
 use crate::base::id::Epoch;
-use crate::base::log_context::Context;
+use crate::base::log_context::{self, Context};
 use crate::ledger::{Keys, Ledger, Server};
 
 /// See the module's text. The committer is not in it, because that thread has one owner, while all threads share the
@@ -34,7 +34,7 @@ impl Lane {
     pub(super) fn new(redis: Server, keys: Keys, terms: Terms, stats: Arc<ConsumerStats>) -> Lane {
         let keys = Arc::new(keys);
         let epochs = Epochs::new(redis.clone(), keys.clone(), stats.clone());
-        Lane { desk: Arc::new(Desk::new(terms, stats)), epochs, context: Context::new("consumer"), redis, keys }
+        Lane { desk: Arc::new(Desk::new(terms, stats)), epochs, context: log_context::current(), redis, keys }
     }
 
     /// Starts the committer, which records what comes over this channel.

@@ -16,7 +16,7 @@ use super::observer::{LOOK_WITHIN, LogOnly, Observer};
 use super::pool::Pool;
 use super::server::Server;
 use super::stats::ConsumerStats;
-use crate::base::log_context;
+use crate::base::log_context::{self, Context};
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
 use crate::base::text::Quoted;
 use crate::ledger::{Keys, Server as RedisServer};
@@ -113,19 +113,17 @@ impl Consumer {
     ///
     /// [`Error::Start`] for a thread that could not be started, [`Error::Failed`] for one that ended on its own.
     pub fn run(self) -> Result<()> {
-        self.run_with(&mut LogOnly::default())
-    }
-
-    /// Like [`run`](Consumer::run), with an observer that is called regularly.
-    #[doc(hidden)]
-    pub fn run_with(self, observer: &mut dyn Observer) -> Result<()> {
         let before = log_context::current();
-        let outcome = self.serve(observer);
+        log_context::enter(&Context::new("consumer"));
+        let outcome = self.run_with(&mut LogOnly::default());
         log_context::enter(&before);
         outcome
     }
 
-    fn serve(self, observer: &mut dyn Observer) -> Result<()> {
+    /// Like [`run`](Consumer::run), with an observer that is called regularly, and in the calling thread's log context:
+    /// for a program whose one consumer is all it does.
+    #[doc(hidden)]
+    pub fn run_with(self, observer: &mut dyn Observer) -> Result<()> {
         let Consumer { settings, handler, listener, local_addr, stats, shutdown } = self;
         let consumer_id = Quoted(&settings.consumer_id);
         info!(
@@ -161,7 +159,6 @@ impl Running {
         let group = keys.group.clone();
         let terms = Terms { group, consumer_id, prefetch, concurrency, handler_timeout, redis_limit: REDIS_LIMIT };
         let lane = Arc::new(Lane::new(redis, keys, terms, stats));
-        log_context::enter(&lane.context);
         // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;

@@ -35,8 +35,8 @@ pub struct BufferSize {
 
 impl Session {
     /// Connects and logs in, and sends what `greet` writes behind that, which has so many replies. Once connected, the
-    /// whole greeting may take `limit`; afterwards each read may. Looking the name up and connecting have limits of their
-    /// own: a slow name server must not use up the greeting's time.
+    /// whole greeting may take `limit`; afterwards each read may. Looking the name up and connecting have limits of
+    /// their own: a slow name server must not use up the greeting's time.
     pub fn open(
         server: &Server,
         limit: Duration,

@@ -256,7 +256,8 @@ fn row_37_absurd_notices() {
     tell_each(&mut this, told);
 }
 
-/// Row 37: the markers that the group itself has published, once more, while a leader dies and another must know its place.
+/// Row 37: the markers that the group itself has published, once more, while a leader dies and another must know its
+/// place.
 #[test]
 fn row_37_markers_repeated() {
     let mut this = Run::of("row_37_markers_repeated");
@@ -296,8 +297,8 @@ fn row_37_keys_of_another_type() {
         load.wait_for_more(this.random.u64(10..100));
         let key = format!("messages:{key}");
         let seen = DISPATCHERS.map(|member| group.cluster.process(member).unwrap().stderr().count());
-        // A transaction that is open when the pending messages are replaced records results without removing their messages, which
-        // is one of the limits: so nobody has a message in hand in that moment.
+        // A transaction that is open when the pending messages are replaced records results without removing their
+        // messages, which is one of the limits: so nobody has a message in hand in that moment.
         let quiet = key.ends_with("pending").then(|| load.hold());
         if quiet.is_some() {
             wait_for_intake(&mut group.connection);

@@ -255,8 +255,8 @@ fn row_26_no_consumer_at_all() {
     assert!(peaks.iter().all(|peak| *peak <= LIMIT_BYTES), "the dispatchers took up to {peaks:?} bytes of memory");
     assert_eq!(state(connection), (0, messages as usize, 0));
     run.say(format_args!(
-        "{messages} messages; the dispatchers took up to {:?} MiB; a backlog is worked off at {drain_rate:.0} messages/s, what is \
-         published now at {:.0}",
+        "{messages} messages; the dispatchers took up to {:?} MiB; a backlog is worked off at {drain_rate:.0} \
+         messages/s, what is published now at {:.0}",
         peaks.iter().map(|peak| peak >> 20).collect::<Vec<_>>(),
         live_rate(connection, messages),
     ));

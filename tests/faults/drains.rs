@@ -53,8 +53,8 @@ impl Group {
         })
     }
 
-    /// Publishes messages that wait in the handlers, more than there are threads, and waits until so many threads are at work
-    /// on them. Gives their names.
+    /// Publishes messages that wait in the handlers, more than there are threads, and waits until so many threads are
+    /// at work on them. Gives their names.
     fn occupy(&self, connection: &mut redis::Connection, prefix: &str, threads: usize) -> Vec<String> {
         let count = 4 * WORKERS * THREADS;
         publish(connection, prefix, 0..count as u64);

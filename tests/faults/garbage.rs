@@ -20,7 +20,8 @@ use crate::support::{
 };
 use crate::workers::Workers;
 
-/// What a crowded machine must not bring about: that the leader loses its lease, or a consumer that is only slow its link.
+/// What a crowded machine must not bring about: that the leader loses its lease, or a consumer that is only slow its
+/// link.
 const PATIENT: &str = "--lease-ttl-ms 600000 --link-timeout-ms 600000";
 /// How long the stranger's thread leaves its listener alone.
 const LOOK: Duration = Duration::from_millis(5);

@@ -52,8 +52,8 @@ pub fn waiting(this: &mut Run) -> (Cluster, redis::Connection, u64) {
     (cluster, connection, messages)
 }
 
-/// Publishes some more, has the consumer come back, and fails unless all of these are done; of those that waited each may
-/// be.
+/// Publishes some more, has the consumer come back, and fails unless all of these are done; of those that waited each
+/// may be.
 pub fn assert_goes_on(cluster: &mut Cluster, connection: &mut redis::Connection, waiting: u64) {
     publish(connection, "later", 0..300);
     cluster.start_node(Node::Consumer(0)).unwrap();
@@ -118,8 +118,8 @@ fn row_33_pending_set_deleted_under_load() {
     cluster.must_run().unwrap();
 }
 
-/// Row 33: Redis is told to make room by throwing keys away. It takes those that are used least, and the set is what takes
-/// the room.
+/// Row 33: Redis is told to make room by throwing keys away. It takes those that are used least, and the set is what
+/// takes the room.
 #[test]
 fn row_33_pending_set_evicted() {
     /// Keys that are not to go with it, so that the loss is that of the set.
@@ -162,8 +162,8 @@ fn row_33_pending_set_evicted() {
     assert_goes_on(&mut cluster, connection, messages);
 }
 
-/// Row 33: nobody can say any more how far the channel was taken in, so what was published before may be taken in again.
-/// Everything is done all the same, and what is published later once.
+/// Row 33: nobody can say any more how far the channel was taken in, so what was published before may be taken in
+/// again. Everything is done all the same, and what is published later once.
 #[test]
 fn row_33_cursor_vanishes() {
     let mut this = Run::of("row_33_cursor_vanishes");

@@ -93,7 +93,8 @@ fn row_01_leader_killed_under_load() {
     }
     let sent = load.stop();
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "Redis and one dispatcher were there all the time");
-    // Catches a new leader that begins at the wrong place, and a restarted one that does not know how far the others are.
+    // Catches a new leader that begins at the wrong place, and a restarted one that does not know how far the others
+    // are.
     assert_l0(connection, &sent);
     assert_no_gap(connection);
     run.say(format_args!("from the kill to the first result of a message published after it: {}", shown(times)));
@@ -437,8 +438,8 @@ fn row_25_rolling_restart() {
     run.say(format_args!("from the release to the first result of a message published after it: {}", shown(times)));
 }
 
-/// Row 36: Redis is full for so long that the leader's ring is, too. A standby with a larger one holds what the leader had
-/// to drop, so it is the one to take it in.
+/// Row 36: Redis is full for so long that the leader's ring is, too. A standby with a larger one holds what the leader
+/// had to drop, so it is the one to take it in.
 #[test]
 fn row_36_ring_of_the_leader_overruns_and_not_the_standbys() {
     /// The least that a ring may have.

@@ -1,5 +1,5 @@
-//! Rows about what can't be carried: an argument, a command or an answer is larger than the server, or what stands before
-//! it, lets pass.
+//! Rows about what can't be carried: an argument, a command or an answer is larger than the server, or what stands
+//! before it, lets pass.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,8 @@ fn names(prefix: &str, numbers: std::ops::Range<u64>) -> Vec<String> {
     numbers.map(|n| format!("{prefix}{n}")).collect()
 }
 
-/// Fails unless these were done, and `large`, which is done or lies in the dead letters with a reason, whole or in part.
+/// Fails unless these were done, and `large`, which is done or lies in the dead letters with a reason, whole or in
+/// part.
 fn assert_done_or_isolated(connection: &mut redis::Connection, small: Vec<String>, large: &str) {
     let is_large = |letter: &HashMap<String, String>| {
         letter.get("payload").is_some_and(|payload| payload.starts_with(&format!("{{\"message_id\":\"{large}\"")))
@@ -87,8 +88,8 @@ fn row_38_member_too_long() {
     workers.must_run();
 }
 
-/// Row 38: Redis gives a client up that has so much to read. A new leader reads what waits, and among it is one message that
-/// can't be read.
+/// Row 38: Redis gives a client up that has so much to read. A new leader reads what waits, and among it is one message
+/// that can't be read.
 #[test]
 fn row_38_message_of_the_backlog_too_long_to_read() {
     let mut this = Run::of("row_38_message_of_the_backlog_too_long_to_read");
@@ -119,7 +120,8 @@ fn row_38_message_of_the_backlog_too_long_to_read() {
     workers.must_run();
 }
 
-/// Row 38: something before Redis lets no command of 4,000 words pass. After a stall the batches are as large as they get.
+/// Row 38: something before Redis lets no command of 4,000 words pass. After a stall the batches are as large as they
+/// get.
 fn too_many_words(row: &'static str, refusal: Refusal) {
     /// As many as a consumer has in hand.
     const HELD: u64 = 1_000;
@@ -142,7 +144,8 @@ fn too_many_words(row: &'static str, refusal: Refusal) {
                 && dispatchers.iter().filter_map(Watched::in_flight).sum::<u64>() >= HELD)
                 .then_some(())
         });
-        // While the leader hangs or is gone, much is published, and the next one lets the consumer's results be recorded one by one.
+        // While the leader hangs or is gone, much is published, and the next one lets the consumer's results be
+        // recorded one by one.
         let lease: String = run(connection, &["GET", "messages:leader"]);
         let leader =
             dispatchers.iter().position(|one| lease.starts_with(&format!("{}-", one.name()))).expect("it leads");
@@ -261,8 +264,8 @@ fn row_38_dead_letter_refused_as_well() {
     assert_eq!(log.iter().filter(|line| line.contains("event=too-large")).count(), 1, "{log:?}");
 }
 
-/// Somebody has put something among the pending messages that is larger than any reply that is read. It is buried without
-/// being read, and the rest goes on.
+/// Somebody has put something among the pending messages that is larger than any reply that is read. It is buried
+/// without being read, and the rest goes on.
 #[test]
 fn a_foreign_member_larger_than_any_reply_is_buried() {
     let mut cluster = bare_cluster();

@@ -8,9 +8,9 @@
 //! make faults                                              all of them, long
 //! ```
 //!
-//! *Owed* is a message whose `PUBLISH` reached a dispatcher in sync that lived until it was taken in. **L0** is what every
-//! row must show once all is drained: each owed message is in the results or the dead letters, none is there twice,
-//! nothing is there that was never published, and nothing is pending.
+//! *Owed* is a message whose `PUBLISH` reached a dispatcher in sync that lived until it was taken in. **L0** is what
+//! every row must show once all is drained: each owed message is in the results or the dead letters, none is there
+//! twice, nothing is there that was never published, and nothing is pending.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,8 +1,8 @@
 //! A small network of Linux's namespaces: a hub with a bridge, and hosts behind links that can be broken.
 //!
-//! Nothing of it shows on the machine's own network. The thread that makes a [`Network`] enters the hub, and whatever it
-//! starts from then on, thread or process, is in the hub too, which has a 127.0.0.1 of its own; hosts reach the hub at
-//! [`HUB`]. When it is dropped, by the same thread, the thread returns and the namespaces go.
+//! Nothing of it shows on the machine's own network. The thread that makes a [`Network`] enters the hub, and whatever
+//! it starts from then on, thread or process, is in the hub too, which has a 127.0.0.1 of its own; hosts reach the hub
+//! at [`HUB`]. When it is dropped, by the same thread, the thread returns and the namespaces go.
 
 use std::fs::File;
 use std::process::{Command, Output};
@@ -35,8 +35,8 @@ pub struct Host {
 }
 
 impl Network {
-    /// Makes a network with so many hosts and enters its hub. `None`, with the reason on the terminal, where that is not
-    /// allowed or a program for it is missing.
+    /// Makes a network with so many hosts and enters its hub. `None`, with the reason on the terminal, where that is
+    /// not allowed or a program for it is missing.
     pub fn enter(hosts: usize) -> Option<Network> {
         match Network::build(hosts) {
             Ok(network) => Some(network),

@@ -1,5 +1,5 @@
-//! A proxy before Redis that loses replies: it passes a chosen request on, waits until Redis has answered, and closes the
-//! connection without the answer.
+//! A proxy before Redis that loses replies: it passes a chosen request on, waits until Redis has answered, and closes
+//! the connection without the answer.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};

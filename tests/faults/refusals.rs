@@ -1,5 +1,5 @@
-//! Rows about what Redis refuses: a command of a step, for lack of a right or of memory, for the sake of a key's type or of a
-//! stream's last id, or since it has become a replica; and transactions as such.
+//! Rows about what Redis refuses: a command of a step, for lack of a right or of memory, for the sake of a key's type
+//! or of a stream's last id, or since it has become a replica; and transactions as such.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -306,8 +306,8 @@ fn row_28_server_demoted_and_promoted() {
     group.assert_l0(connection, &sent);
 }
 
-/// Puts something else in a stream's place while messages go on being published, waits until Redis has refused to add to
-/// it, and puts the stream back.
+/// Puts something else in a stream's place while messages go on being published, waits until Redis has refused to add
+/// to it, and puts the stream back.
 fn replace_streams(this: &mut Run, by: &[&str], error: &str) {
     let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
     let connection = &mut connection;

@@ -58,7 +58,8 @@ fn row_22_reply_to_the_intake_lost() {
     assert_eq!(stream(connection, "messages:gaps"), []);
 }
 
-/// Row 22: a consumer's results were recorded and Redis's answer was lost. They are offered again, and not stored twice.
+/// Row 22: a consumer's results were recorded and Redis's answer was lost. They are offered again, and not stored
+/// twice.
 #[test]
 fn row_22_reply_to_the_commit_lost() {
     let mut this = Run::of("row_22_reply_to_the_commit_lost");

@@ -116,8 +116,8 @@ impl Unequal {
     }
 }
 
-/// Row 12: one dispatcher has read less of the channel than the other when Redis dies, and is back first. It takes in what it
-/// has, but must not go on over its break before the other has taken in the rest.
+/// Row 12: one dispatcher has read less of the channel than the other when Redis dies, and is back first. It takes in
+/// what it has, but must not go on over its break before the other has taken in the rest.
 #[test]
 fn row_12_redis_killed_when_one_had_heard_more() {
     let this = Run::of("row_12_redis_killed_when_one_had_heard_more");
@@ -133,8 +133,8 @@ fn row_12_redis_killed_when_one_had_heard_more() {
     unequal.assert_l0(&["both", "more"], messages);
 }
 
-/// Row 12: one dispatcher has missed a stretch of the channel and is back first. What it has heard after that stretch must not
-/// be taken in before what the other has heard of it.
+/// Row 12: one dispatcher has missed a stretch of the channel and is back first. What it has heard after that stretch
+/// must not be taken in before what the other has heard of it.
 #[test]
 fn row_12_redis_killed_when_one_had_missed_a_stretch() {
     let this = Run::of("row_12_redis_killed_when_one_had_missed_a_stretch");
@@ -149,7 +149,8 @@ fn row_12_redis_killed_when_one_had_missed_a_stretch() {
     unequal.wait_for_subscribers(2);
     unequal.publish("heard-by-both", messages, 2);
     unequal.restart_redis();
-    // How long it is away is part of the fault: long for one that would not wait, and half the time that it is waited for.
+    // How long it is away is part of the fault: long for one that would not wait, and half the time that it is waited
+    // for.
     thread::sleep(Duration::from_secs(1));
     unequal.assert_l0(&["missed", "heard-by-one", "heard-by-both"], messages);
 }
@@ -224,8 +225,8 @@ fn appended_file(folder: &Path) -> PathBuf {
 
 /// Redis has its append-only file written anew.
 ///
-/// Where a file ends in the middle of a transaction's command, Redis forgets the transaction but leaves its beginning in
-/// the file, and carries it out when it loads the file a second time (valkey-io/valkey#4342): results would come
+/// Where a file ends in the middle of a transaction's command, Redis forgets the transaction but leaves its beginning
+/// in the file, and carries it out when it loads the file a second time (valkey-io/valkey#4342): results would come
 /// back that were lost before and have been recorded again since.
 fn rewrite_file(connection: &mut redis::Connection) {
     let () = run(connection, &["BGREWRITEAOF"]);

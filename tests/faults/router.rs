@@ -1,5 +1,5 @@
-//! A TCP proxy before several servers: each new connection goes where connections of its kind go at that time, and stays
-//! there. Where nobody listens it is accepted and closed. Subscriptions may be slow.
+//! A TCP proxy before several servers: each new connection goes where connections of its kind go at that time, and
+//! stays there. Where nobody listens it is accepted and closed. Subscriptions may be slow.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -39,7 +39,8 @@ impl Run {
         if std::env::var_os(LONG).is_some() { long } else { short }
     }
 
-    /// Shows a figure, or that something was left out; also if the test passes, when what `eprintln!` writes is not shown.
+    /// Shows a figure, or that something was left out; also if the test passes, when what `eprintln!` writes is not
+    /// shown.
     pub fn say(&self, text: impl fmt::Display) {
         // Nothing depends on it being read.
         let _ = writeln!(io::stderr(), "{} (seed {}): {text}", self.row, self.seed);

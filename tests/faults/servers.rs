@@ -43,8 +43,8 @@ fn leader_of(connection: &mut redis::Connection, group: &str, dispatchers: &[Wat
     })
 }
 
-/// Row 30: behind one address there is another server now, and an empty one. Commands reach it, since their connections were
-/// cut; the subscriptions stand where they stood, and nobody publishes there any more.
+/// Row 30: behind one address there is another server now, and an empty one. Commands reach it, since their connections
+/// were cut; the subscriptions stand where they stood, and nobody publishes there any more.
 fn moved_to_another_server(row: &'static str, count: usize) {
     let mut this = Run::of(row);
     let mut cluster = bare_cluster();
@@ -118,8 +118,8 @@ fn has(connection: &mut redis::Connection, line: &str) -> Option<()> {
     info.lines().any(|said| said == line).then_some(())
 }
 
-/// Row 30: the commands go to a primary, the subscriptions to its replica, which is told what is published on the primary. So
-/// the server that keeps the lease counts no subscriber of anybody.
+/// Row 30: the commands go to a primary, the subscriptions to its replica, which is told what is published on the
+/// primary. So the server that keeps the lease counts no subscriber of anybody.
 #[test]
 fn row_30_subscribed_at_a_replica() {
     let mut this = Run::of("row_30_subscribed_at_a_replica");
@@ -162,8 +162,8 @@ fn row_30_subscribed_at_a_replica() {
     workers.must_run();
 }
 
-/// Row 30: primary and replica change places, and no connection is cut. The old primary refuses to write, so that commands
-/// come to the new one; the subscriptions stand where they stood.
+/// Row 30: primary and replica change places, and no connection is cut. The old primary refuses to write, so that
+/// commands come to the new one; the subscriptions stand where they stood.
 #[test]
 fn row_30_failover_that_cuts_nothing() {
     let mut this = Run::of("row_30_failover_that_cuts_nothing");
@@ -369,8 +369,8 @@ fn row_32_a_name_that_begins_with_the_other() {
     side_by_side("row_32_a_name_that_begins_with_the_other", ("messages", 0), ("messages:alive", 0));
 }
 
-/// Row 30: subscriptions that bring much less than is published are behind, not with another server. Redis keeps what they
-/// have not brought yet: that would be lost if they were made anew.
+/// Row 30: subscriptions that bring much less than is published are behind, not with another server. Redis keeps what
+/// they have not brought yet: that would be lost if they were made anew.
 #[test]
 fn row_30_subscriptions_that_lag() {
     /// How much a subscription brings.

@@ -25,8 +25,8 @@ fn lease_after(view: &mut GroupView, before: Option<&Lease>) -> Lease {
     })
 }
 
-/// Row 9: a standby whose subscription was cut is not ready until it can follow the cursor again, and if the leader dies
-/// before that, another standby leads.
+/// Row 9: a standby whose subscription was cut is not ready until it can follow the cursor again, and if the leader
+/// dies before that, another standby leads.
 #[test]
 fn row_09_standby_subscription_killed() {
     const DISPATCHERS: usize = 3;
@@ -200,8 +200,8 @@ fn row_11_output_buffer_overrun_of_the_leader() {
     assert_eq!(stream(connection, "messages:gaps"), [], "the other read over it");
 }
 
-/// A group that listens to the events of its own database writes keys for each event that it takes in. None of these writes
-/// is taken for a message, on whatever channel of this kind it listens.
+/// A group that listens to the events of its own database writes keys for each event that it takes in. None of these
+/// writes is taken for a message, on whatever channel of this kind it listens.
 #[test]
 fn keyspace_events_of_its_own_keys_feed_no_group() {
     for (channel, change) in [

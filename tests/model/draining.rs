@@ -1,4 +1,5 @@
-//! Stops: a consumer that drains while the leader changes, be it that the leader dies, hangs or is asked to stop as well.
+//! Stops: a consumer that drains while the leader changes, be it that the leader dies, hangs or is asked to stop as
+//! well.
 //!
 //! Here a consumer that has drained stays away, and another one is there. What it has not begun on it may hand back or
 //! finish; which of its messages it has begun on is left open.

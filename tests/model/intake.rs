@@ -5,8 +5,8 @@ use crate::ring::{Cursor, Id, Message, Taken};
 use crate::rules::{Rule, Rules};
 use crate::world::{Issuer, Offer, Phase, Term, Whereabouts, World};
 
-/// Whether a term may go on over a break, as far as it is about those that hold more of what lies before it: they have had
-/// their time before it began, and nothing has changed since.
+/// Whether a term may go on over a break, as far as it is about those that hold more of what lies before it: they have
+/// had their time before it began, and nothing has changed since.
 pub fn has_yielded(term: &Term, rules: Rules) -> bool {
     term.look.yielded && !term.advanced || !rules.has(Rule::RestBeforeBreaks)
 }

@@ -1,12 +1,12 @@
 //! Lies: what a faulty consumer names in HELD or answers for, and what a stranger says who knows the leader's epoch.
 //!
-//! Nobody but the two sides of a link can know what a consumer has in hand. So an answer counts only where the leader itself
-//! has noted a *place*: a message that it handed over on this link, or that this consumer named in HELD while Redis held it
-//! pending and no other consumer had it; and that was not answered yet. Such a place may be taken by a lie, too: it is then
-//! overdue, and the message goes out again.
+//! Nobody but the two sides of a link can know what a consumer has in hand. So an answer counts only where the leader
+//! itself has noted a *place*: a message that it handed over on this link, or that this consumer named in HELD while
+//! Redis held it pending and no other consumer had it; and that was not answered yet. Such a place may be taken by a
+//! lie, too: it is then overdue, and the message goes out again.
 //!
-//! RESULT is no lie where the consumer has the message: then this is a consumer without Redis, whose leader records.
-//! A link is *proven* once the script has found one of its messages pending; in this model the leader's links are proven
+//! RESULT is no lie where the consumer has the message: then this is a consumer without Redis, whose leader records. A
+//! link is *proven* once the script has found one of its messages pending; in this model the leader's links are proven
 //! from the start, by messages that are not in it, and a stranger's never is.
 //!
 //! Not here: a consumer that changes Redis itself, as whoever commits may; and the limits of how often a link may lie.
@@ -267,8 +267,8 @@ fn lies_do_no_harm() {
     }
 }
 
-/// The next attempt at the intake misses the message, which was recorded, and takes it in again. Ids follow the clock, so
-/// that one can be guessed.
+/// The next attempt at the intake misses the message, which was recorded, and takes it in again. Ids follow the clock,
+/// so that one can be guessed.
 #[test]
 fn what_is_named_before_its_leader_knows_of_it_is_taken_in_twice() {
     let budget = Budget { faults: 2, timeouts: 1, ..LIE };
@@ -323,8 +323,8 @@ fn what_a_stranger_hands_over_is_recorded_by_who_was_given_it_too() {
     assert_broken(Rule::UnprovenRaisesRecall, ONE_RESULT, lying(&[Lie::Process], 2, LIE));
 }
 
-/// A limit, which the documentation names: a stranger guesses the id of a message while its leader does not know whether it
-/// was taken in, and takes it in once more when a consumer has recorded it.
+/// A limit, which the documentation names: a stranger guesses the id of a message while its leader does not know
+/// whether it was taken in, and takes it in once more when a consumer has recorded it.
 #[test]
 fn what_a_stranger_hands_over_before_its_leader_knows_of_it_is_taken_in_twice() {
     let budget = Budget { faults: 2, timeouts: 1, ..LIE };

@@ -1,11 +1,13 @@
 //! The protocol as a state machine, checked in every state that a few messages, faults and processes can lead to.
 //!
 //! The test programs with real processes show that the code does right in the runs that happened. This shows that the
-//! *rules* are right in all runs, within bounds: leases and epochs, markers, positions and the cursor, takeover, intake,
-//! hand-out, commit and acknowledgement, intake and commit both as scripts and as transactions without a condition; with dispatchers and consumers that die, leaders that hang and do not know
-//! that they were replaced, scripts and transactions that arrive late, answers that get lost, subscriptions that break, and a Redis that
-//! comes back without its last seconds. Smaller worlds add commands that are refused ([`refusals`]), two servers
-//! ([`servers`]), rings that are full ([`overruns`]), stops ([`draining`]) and lies ([`liars`]). The module [`promises`] says what must hold in every state.
+//! *rules* are right in all runs, within bounds: leases and epochs, markers, positions and the cursor, takeover,
+//! intake, hand-out, commit and acknowledgement, intake and commit both as scripts and as transactions without a
+//! condition; with dispatchers and consumers that die, leaders that hang and do not know that they were replaced,
+//! scripts and transactions that arrive late, answers that get lost, subscriptions that break, and a Redis that comes
+//! back without its last seconds. Smaller worlds add commands that are refused ([`refusals`]), two servers
+//! ([`servers`]), rings that are full ([`overruns`]), stops ([`draining`]) and lies ([`liars`]). The module
+//! [`promises`] says what must hold in every state.
 //!
 //! Each rule can be taken away ([`rules::Rule`]); a test for each shows that a promise then breaks. A model that no
 //! missing rule can break would prove nothing.
@@ -15,19 +17,20 @@
 //! ends in a cycle. That the programs do come to rest is [`rest`].
 //!
 //! Abstracted, so this cannot see it: time (a lease runs out when the budget says so; "three seconds" is a tick; who is
-//! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes and limits;
-//! batches and pages are as large as what is there, but each message is committed by itself; nothing spills from memory;
-//! frames between leader and consumer are one step; delays and counts of redeliveries (whether what comes back goes out
-//! again or is buried is open each time); a wiped Redis; clocks that go back;
-//! consumers without Redis, but as senders of RESULT ([`liars`]). A consumer remembers of a broken connection which messages it had in hand, not the highest id it was ever handed,
-//! so that it uses the script less often here than in the code. Of the code
-//! `src/lane/precedence.rs` and `src/consumer/trust.rs` are run, the latter with one server and one proven connection.
-//! `ring.rs`, `dispatcher.rs` and `redis.rs` here follow `src/lane/ring`, `src/lane` and `src/ledger/lua` by hand. The
-//! code's ring cannot be used: a state must be hashed, and its names numbered anew ([`names`]), but the code's ring holds
-//! text markers, payloads and times.
+//! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes and limits; batches
+//! and pages are as large as what is there, but each message is committed by itself; nothing spills from memory; frames
+//! between leader and consumer are one step; delays and counts of redeliveries (whether what comes back goes out again
+//! or is buried is open each time); a wiped Redis; clocks that go back; consumers without Redis, but as senders of
+//! RESULT ([`liars`]). A consumer remembers of a broken connection which messages it had in hand, not the highest id it
+//! was ever handed, so that it uses the script less often here than in the code. Of the code `src/lane/precedence.rs`
+//! and `src/consumer/trust.rs` are run, the latter with one server and one proven connection. `ring.rs`,
+//! `dispatcher.rs` and `redis.rs` here follow `src/lane/ring`, `src/lane` and `src/ledger/lua` by hand. The code's ring
+//! cannot be used: a state must be hashed, and its names numbered anew ([`names`]), but the code's ring holds text
+//! markers, payloads and times.
 //!
 //! The state of a run is [`world::World`]; what can happen is listed in [`actions`], what comes of it stands in
-//! [`dispatcher`], [`intake`], [`courier`], [`requests`] and [`redis`]. What transactions rest on is tested in [`transactions`].
+//! [`dispatcher`], [`intake`], [`courier`], [`requests`] and [`redis`]. What transactions rest on is tested in
+//! [`transactions`].
 //!
 //! ```text
 //! cargo test --test model -- --nocapture                     with the number of states
@@ -219,8 +222,8 @@ fn without_the_compared_cursor_a_retry_is_taken_in_twice() {
     assert_broken(Rule::CursorCompare, ONE_RESULT, bounds(1, 1, Budget { faults: 2, timeouts: 2, ..NO_FAULTS }));
 }
 
-/// Either rule alone is enough for this: a term that was in sync when it went for the lease and is not when it takes over
-/// ends, too.
+/// Either rule alone is enough for this: a term that was in sync when it went for the lease and is not when it takes
+/// over ends, too.
 #[test]
 fn without_the_marker_barrier_a_new_leader_takes_in_what_was_taken() {
     let rules = Rules::without(Rule::MarkerBarrier).and_without(Rule::RestBeforeBreaks);

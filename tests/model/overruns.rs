@@ -48,8 +48,8 @@ fn who_sees_nobody_and_goes_on_over_an_overrun_loses_what_others_come_back_with(
     assert_broken(Rule::OverrunWaitsForOthers, NONE_LOST, overrun(1, budget));
 }
 
-/// A limit, which the documentation names: a dispatcher that made its subscription anew is not in sync, and younger than
-/// one that has dropped what it holds.
+/// A limit, which the documentation names: a dispatcher that made its subscription anew is not in sync, and younger
+/// than one that has dropped what it holds.
 #[test]
 fn an_eldest_that_dropped_what_a_younger_one_holds_passes_over_it() {
     let budget = Budget { faults: 2, cuts: 1, ..OVERRUN };

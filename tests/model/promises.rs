@@ -82,8 +82,8 @@ fn messages(world: &World) -> impl Iterator<Item = Message> {
     0..world.published
 }
 
-/// What Redis has taken in it has in one form or another. What else is owed is still in the ring of one that lives, where
-/// the next leader will find it. Or whoever was told of a refusal is about to set it right.
+/// What Redis has taken in it has in one form or another. What else is owed is still in the ring of one that lives,
+/// where the next leader will find it. Or whoever was told of a refusal is about to set it right.
 fn is_safe(world: &World, message: Message) -> bool {
     if world.redis.has(message) || is_set_right(world, message) {
         return true;

@@ -1,5 +1,5 @@
-//! Redis's keys and the scripts on them, each in one step, as in `src/ledger/lua`. Where a command is refused, what came
-//! before it in its script stays done.
+//! Redis's keys and the scripts on them, each in one step, as in `src/ledger/lua`. Where a command is refused, what
+//! came before it in its script stays done.
 
 use crate::refusals::{Command, Refusal};
 use crate::ring::{Cursor, Id, Message};
@@ -35,7 +35,8 @@ pub struct Lease {
     pub by_time: bool,
 }
 
-/// What may be recorded without asking whether it is still pending: what has an id above, and was handed out in this term.
+/// What may be recorded without asking whether it is still pending: what has an id above, and was handed out in this
+/// term.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Recall {
     /// Of all messages above, each was handed out once at most, by the leader that took it in.
@@ -98,8 +99,8 @@ pub enum Answer {
     Moved(Option<Cursor>),
     /// A command was refused.
     Refused,
-    /// A transaction was executed but for one command: a message was removed and its result refused, or the cursor moved
-    /// and the members refused.
+    /// A transaction was executed but for one command: a message was removed and its result refused, or the cursor
+    /// moved and the members refused.
     Partly,
 }
 

@@ -1,12 +1,13 @@
 //! Refusals: Redis refuses a command, and the step that it belongs to must happen whole or not at all (P7).
 //!
-//! One kind of command is refused at a time, from any moment until it is allowed again. That is soon enough for a single
-//! step and long enough for many, and rest is judged with all commands allowed. What a script did before the refused
-//! command stays done. A transaction learns of a missing right while its commands are queued, and does nothing; of a key
-//! of a wrong type or of an exhausted stream id only while it is executed, and then its other commands are carried out.
+//! One kind of command is refused at a time, from any moment until it is allowed again. That is soon enough for a
+//! single step and long enough for many, and rest is judged with all commands allowed. What a script did before the
+//! refused command stays done. A transaction learns of a missing right while its commands are queued, and does nothing;
+//! of a key of a wrong type or of an exhausted stream id only while it is executed, and then its other commands are
+//! carried out.
 //!
-//! Not here: refusals of what reads, of the lease and its renewal, of markers, and of the recall; the scripts prove those
-//! writes before they begin. A script that is refused is sent again at once.
+//! Not here: refusals of what reads, of the lease and its renewal, of markers, and of the recall; the scripts prove
+//! those writes before they begin. A script that is refused is sent again at once.
 
 use crate::actions::Action;
 use crate::promises::*;
@@ -179,8 +180,8 @@ fn an_intake_that_does_not_look_for_members_passes_over_what_was_refused() {
     assert_broken(Rule::DoubtLooksForMembers, NONE_LOST, refusing(INSIDE, 0, budget));
 }
 
-/// Limits, which the documentation names: a refusal inside a transaction, and at the same time whoever was to hear of it
-/// dies, or does not hear of it.
+/// Limits, which the documentation names: a refusal inside a transaction, and at the same time whoever was to hear of
+/// it dies, or does not hear of it.
 #[test]
 fn a_refusal_inside_a_transaction_that_nobody_hears_of() {
     let limit = |refusals, consumers, promise, budget| {

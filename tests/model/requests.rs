@@ -1,9 +1,10 @@
 //! Scripts and transactions on their way to Redis: carried out, void, unanswered, or lost with Redis's tail.
 //!
 //! A transaction is sent only over a connection that watches what it rests on, and says whether any of that was written
-//! since (`clean`). Watching and reading come in the same step as the end of the exchange before; a consumer may also do
-//! it at any other time when its connection is idle. Once what is watched was written, a transaction that was sent will do
-//! nothing, and one that was not sent is not: its sender uses the script at once, which saves a state that shows no more.
+//! since (`clean`). Watching and reading come in the same step as the end of the exchange before; a consumer may also
+//! do it at any other time when its connection is idle. Once what is watched was written, a transaction that was sent
+//! will do nothing, and one that was not sent is not: its sender uses the script at once, which saves a state that
+//! shows no more.
 
 use crate::redis::{Answer, Script};
 use crate::rules::{Rule, Rules};
@@ -101,8 +102,8 @@ impl World {
         self.seen.filled_in |= new & self.forgotten != 0;
     }
 
-    /// No answer came in time: it is sent again over a new connection, and what was a transaction as a script. The first
-    /// may still arrive.
+    /// No answer came in time: it is sent again over a new connection, and what was a transaction as a script. The
+    /// first may still arrive.
     pub fn time_out(&mut self, index: usize, rules: Rules) {
         let request = self.requests[index].clone();
         self.requests[index].issuer = Issuer::Nobody;
@@ -137,8 +138,8 @@ impl World {
         }
     }
 
-    /// Redis dies and comes back with what is on its disk. All connections break; what waits for an answer asks again, and
-    /// who was about to ask for the lease looks again.
+    /// Redis dies and comes back with what is on its disk. All connections break; what waits for an answer asks again,
+    /// and who was about to ask for the lease looks again.
     pub fn lose_tail(&mut self, rules: Rules) {
         self.forgotten |= self.redis.taken & !self.disk.taken;
         self.disk.recall.current &= !rules.has(Rule::RecallNamesTheTerm);

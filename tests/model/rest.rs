@@ -37,8 +37,8 @@ pub fn goes_in_circles(bounds: Bounds, rules: Rules) -> bool {
     false
 }
 
-/// Follows all that the programs can do from here. `resting` are states that were followed before. Gives a state that is
-/// followed by itself.
+/// Follows all that the programs can do from here. `resting` are states that were followed before. Gives a state that
+/// is followed by itself.
 fn follow_to_rest(protocol: &Protocol, world: World, resting: &mut HashSet<u64>) -> Option<World> {
     let mut on_path = HashSet::from([hash(&world)]);
     let mut path = vec![(hash(&world), protocol.progress_from(&world))];

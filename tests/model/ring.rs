@@ -1,5 +1,5 @@
-//! What a dispatcher has seen: the rules of `oncecast::ring`, without its locks, clocks and byte limits: its oldest message
-//! is dropped when the budget says so.
+//! What a dispatcher has seen: the rules of `oncecast::ring`, without its locks, clocks and byte limits: its oldest
+//! message is dropped when the budget says so.
 //!
 //! Places, segments, resolution and reading follow that module line for line, so that a change there should be made
 //! here, too. Time is a tick of the model; a cursor that was seen in an earlier tick can no longer be rolled back.

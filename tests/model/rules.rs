@@ -25,14 +25,16 @@ pub enum Rule {
     IdsFollowTheClock,
     /// A consumer refuses leaders of an epoch lower than the highest it has seen.
     ConsumersFence,
-    /// What was known of the cursor's age is forgotten when the subscription drops: Redis may come back with an older one.
+    /// What was known of the cursor's age is forgotten when the subscription drops: Redis may come back with an older
+    /// one.
     NotesEndWithTheSubscription,
-    /// A term goes over a break only if it had waited for those that hold more of what lies before it, and first of all.
+    /// A term goes over a break only if it had waited for those that hold more of what lies before it, and first of
+    /// all.
     RestBeforeBreaks,
     /// A term ends if the subscription it was elected with has dropped, even while it is still taking over.
     TermEndsWithItsSubscription,
-    /// Not of the code but of the promise: a dispatcher makes a message owed only if it would be in sync with the cursor
-    /// on Redis's disk, too.
+    /// Not of the code but of the promise: a dispatcher makes a message owed only if it would be in sync with the
+    /// cursor on Redis's disk, too.
     OwedOnceSettled,
     /// Only the eldest goes on over a break in what it has heard.
     EldestPassesBreaks,
@@ -111,7 +113,8 @@ pub enum Rule {
     OverduePlaceIsGivenAway,
     /// What came over a link that has not been proven is recorded by the script, which looks.
     UnprovenLooks,
-    /// And that script raises `recall`: the leader that has the message may have given it, or give it, to somebody else.
+    /// And that script raises `recall`: the leader that has the message may have given it, or give it, to somebody
+    /// else.
     UnprovenRaisesRecall,
 }
 

@@ -1,9 +1,10 @@
 //! Two servers: a dispatcher's commands and its subscription may reach different ones.
 //!
-//! A failover moves new connections, and with them what is published and the only server that takes writes; a subscription
-//! that stands is not cut and hears nothing any more ([`Servers::Failover`]). Nodes or proxies that pass on what is published
-//! let a subscription stand anywhere, but `PUBSUB NUMSUB` counts only those of the server that is asked
-//! ([`Servers::Forwarding`]). Both servers hold the same keys at all times: what a failover loses is another fault.
+//! A failover moves new connections, and with them what is published and the only server that takes writes; a
+//! subscription that stands is not cut and hears nothing any more ([`Servers::Failover`]). Nodes or proxies that pass
+//! on what is published let a subscription stand anywhere, but `PUBSUB NUMSUB` counts only those of the server that is
+//! asked ([`Servers::Forwarding`]). Both servers hold the same keys at all times: what a failover loses is another
+//! fault.
 
 use stateright::Model;
 
@@ -210,8 +211,8 @@ fn a_leader_that_does_not_notice_that_it_is_deaf_is_silent() {
     assert_broken(Rule::DeafLeaderResigns, NOT_SILENT, two(Servers::Failover, 1, SWITCH));
 }
 
-/// Either rule alone is enough. And a standby that goes first for the lease finds out as a leader that it is deaf; so one
-/// that is late remains.
+/// Either rule alone is enough. And a standby that goes first for the lease finds out as a leader that it is deaf; so
+/// one that is late remains.
 #[test]
 fn a_standby_that_does_not_notice_that_it_is_deaf_stays_so() {
     let rules = Rules::without(Rule::MovingOnesGoFirst).and_without(Rule::UncountedSubscribesAnew);
@@ -219,8 +220,8 @@ fn a_standby_that_does_not_notice_that_it_is_deaf_stays_so() {
     find_broken(&[], rules.and_without(Rule::DeafStandbySubscribesAnew), ALL_HEAR, bounds);
 }
 
-/// A limit, which the documentation names: who is subscribed is asked of the server that counts only its own, so that the
-/// eldest may be taken for absent.
+/// A limit, which the documentation names: who is subscribed is asked of the server that counts only its own, so that
+/// the eldest may be taken for absent.
 #[test]
 fn an_elder_that_is_not_counted_is_passed_over() {
     const APART: &[Action] = &[

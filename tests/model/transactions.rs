@@ -1,11 +1,13 @@
-//! What commit and intake as transactions rest on: the rules that let both do without a condition, taken away one by one.
+//! What commit and intake as transactions rest on: the rules that let both do without a condition, taken away one by
+//! one.
 //!
 //! A commit may go without asking whether its message is pending if nobody else can have that message in hand, now or
-//! later, without writing `recall` first. An intake may go without comparing if nobody else leads, and if no other attempt
-//! at the same batch can take place before it or after it.
+//! later, without writing `recall` first. An intake may go without comparing if nobody else leads, and if no other
+//! attempt at the same batch can take place before it or after it.
 //!
 //! That a second delivery is never committed by a transaction is a rule of the code that is missing here, and nothing
-//! breaks: whoever gave a message back with a NACK has let go of it, and of all else that goes out again `recall` tells.
+//! breaks: whoever gave a message back with a NACK has let go of it, and of all else that goes out again `recall`
+//! tells.
 
 use crate::actions::Action;
 use crate::promises::*;
@@ -56,15 +58,15 @@ fn a_commit_of_unknown_outcome_repeated_as_a_transaction_is_recorded_twice() {
     assert_broken(Rule::ScriptAfterLostConnection, ONE_RESULT, bounds(1, 1, budget));
 }
 
-/// What a client sent before it gave the connection up may come to Redis after all that it sends over the next one. That
-/// nobody else has the message is no help: the consumer itself records it twice.
+/// What a client sent before it gave the connection up may come to Redis after all that it sends over the next one.
+/// That nobody else has the message is no help: the consumer itself records it twice.
 #[test]
 fn a_commit_that_arrives_after_the_script_that_repeats_it_is_recorded_twice() {
     assert_broken(Rule::RetryRaisesRecall, ONE_RESULT, bounds(1, 1, Budget { faults: 1, timeouts: 1, ..NO_FAULTS }));
 }
 
-/// A leader that has taken a message in links to a consumer only after Redis has forgotten that: of its epoch the consumer
-/// did not know before, and Redis may have forgotten it, too.
+/// A leader that has taken a message in links to a consumer only after Redis has forgotten that: of its epoch the
+/// consumer did not know before, and Redis may have forgotten it, too.
 #[test]
 fn who_distrusts_only_epochs_it_knew_records_what_redis_forgot() {
     let budget = Budget { faults: 2, tail_losses: 1, pauses: 1, ..NO_FAULTS };

@@ -202,7 +202,8 @@ pub struct Consumer {
     pub epoch: u8,
     /// The dispatcher whose link rules.
     pub ruler: Option<u8>,
-    /// What its connection has read of `recall` and watches since. `None`: no connection, or `recall` was written since.
+    /// What its connection has read of `recall` and watches since. `None`: no connection, or `recall` was written
+    /// since.
     pub armed: Option<Recall>,
     /// Of leaders up to this epoch nothing is trusted: only where `RecallNamesTheTerm` is missing.
     pub distrusted: u8,
@@ -282,8 +283,8 @@ impl World {
         self.dispatchers[lease.dispatcher as usize].subscribed && !lease.dead
     }
 
-    /// Whether a message is owed: somebody lives who was in sync when it came, or who heard it over the subscription that
-    /// stands now; or Redis has taken it in.
+    /// Whether a message is owed: somebody lives who was in sync when it came, or who heard it over the subscription
+    /// that stands now; or Redis has taken it in.
     pub fn is_owed(&self, message: Message) -> bool {
         let known_to = self.witnesses[message as usize] | self.hearers[message as usize];
         known_to != 0 || self.redis.taken & 1 << message != 0

@@ -71,7 +71,8 @@ impl Browser {
     /// Starts one. `None`, with the reason on the terminal, where there is none.
     pub fn start() -> Option<Browser> {
         let Some(program) = find() else {
-            // Without the harness's capture: a test that shows nothing must say so. In one piece, since others write, too.
+            // Without the harness's capture: a test that shows nothing must say so. In one piece, since others write,
+            // too.
             let thread = std::thread::current();
             let text = format!("SKIPPED {}: none of {PROGRAMS:?} is on PATH\n", thread.name().unwrap_or_default());
             let _ = std::io::stderr().write_all(text.as_bytes());
@@ -161,7 +162,8 @@ impl Page {
         from_base64(shot["data"].as_str().expect("a picture"))
     }
 
-    /// Errors and warnings of the console, exceptions that nothing caught, and what the browser blocked or failed to get.
+    /// Errors and warnings of the console, exceptions that nothing caught, and what the browser blocked or failed to
+    /// get.
     pub fn complaints(&mut self) -> &[String] {
         // Whatever happened before this reply has been told before it.
         self.eval("0");

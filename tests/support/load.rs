@@ -55,7 +55,8 @@ impl Load {
 
     /// Publishes nothing until what this gives is dropped; it holds the number of the next message.
     ///
-    /// No burst is under way then: Redis has sent on what it said it had, and a fault now has a place among the numbers.
+    /// No burst is under way then: Redis has sent on what it said it had, and a fault now has a place among the
+    /// numbers.
     pub fn hold(&self) -> MutexGuard<'_, u64> {
         self.next.lock()
     }

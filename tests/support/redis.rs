@@ -39,7 +39,8 @@ pub fn run_on<T: FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
     run(&mut client(&server.url()), words)
 }
 
-/// Makes this the newest epoch of the group `messages`, as a dispatcher does that is elected: consumers believe no other.
+/// Makes this the newest epoch of the group `messages`, as a dispatcher does that is elected: consumers believe no
+/// other.
 pub fn elect(server: &RedisServer, epoch: u64) {
     run_on::<()>(server, &["SET", "messages:epoch", &epoch.to_string()]);
 }

@@ -78,7 +78,8 @@ pub fn assert_each_once_but<'a>(
     let none = (0, Vec::new());
     assert!(
         lost == none && twice == none && foreign == none,
-        "of {} messages: lost {lost:?}, recorded twice {twice:?}, never published {foreign:?}; dead letters {:?}; gaps {:?}",
+        "of {} messages: lost {lost:?}, recorded twice {twice:?}, never published {foreign:?}; dead letters {:?}; \
+         gaps {:?}",
         owed.len(),
         stream(connection, "messages:dead").into_iter().take(3).collect::<Vec<_>>(),
         stream(connection, "messages:gaps"),

@@ -36,7 +36,8 @@ impl ScriptedDispatcher {
         ScriptedDispatcher::lead(address, epoch, held)
     }
 
-    /// Connects, leads, and hears READY and that these are held. The consumer must know the epoch, or find it in its Redis.
+    /// Connects, leads, and hears READY and that these are held. The consumer must know the epoch, or find it in its
+    /// Redis.
     pub fn lead(address: SocketAddr, epoch: u64, held: &[u64]) -> ScriptedDispatcher {
         let mut dispatcher = ScriptedDispatcher::connect(address);
         dispatcher.send(&[Frame::Lead { epoch: Epoch(epoch), group: "messages" }]);

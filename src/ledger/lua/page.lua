@@ -19,7 +19,8 @@ if bytes == 0 then
 end
 -- In growing steps: the sizes are not known in advance, and one step of large payloads must stay small.
 while taken < most and bytes > 0 do
-  local members = redis.call('ZRANGEBYSCORE', pending_key, '(' .. after, up_to, 'LIMIT', 0, math.min(step, most - taken))
+  local count = math.min(step, most - taken)
+  local members = redis.call('ZRANGEBYSCORE', pending_key, '(' .. after, up_to, 'LIMIT', 0, count)
   if #members == 0 then
     break
   end

@@ -58,7 +58,8 @@ for _, i in ipairs(dying) do
   if member and not refused then
     -- If this is refused, its message stays pending and the others are settled: the removal comes after it, and was
     -- tried.
-    local letter = redis.pcall('XADD', dead_key, '*', 'id', string.sub(member, 1, 16), 'payload', string.sub(member, 18),
+    local hex_id, payload = string.sub(member, 1, 16), string.sub(member, 18)
+    local letter = redis.pcall('XADD', dead_key, '*', 'id', hex_id, 'payload', payload,
       'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3], 'consumer', ARGV[i + 4])
     refused = type(letter) == 'table' and letter.err
   end

@@ -45,7 +45,9 @@ fn as_flags(error: consumer::Error) -> Error {
             let flag = "listen";
             Error::Io { what: format!("listening on {address} (--{flag} / {})", variable_of(flag)), source }
         }
-        consumer::Error::Start { doing, source } => Error::Io { what: doing.to_owned(), source },
+        consumer::Error::Start { doing, source } => {
+            Error::Io { what: doing.replace("`concurrency`", "--concurrency / ONCECAST_CONCURRENCY"), source }
+        }
         failed @ consumer::Error::Failed { .. } => Error::Failed(failed.to_string()),
     }
 }

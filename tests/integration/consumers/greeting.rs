@@ -1,5 +1,5 @@
-//! How a link begins and what ends it: a consumer that greets badly or slowly, that reads nothing, or that has seen a higher
-//! epoch than Redis gives out.
+//! How a link begins and what ends it: a consumer that greets badly or slowly, that reads nothing, or that has seen a
+//! higher epoch than Redis gives out.
 
 use std::io::Write;
 use std::thread;

@@ -45,8 +45,8 @@ fn a_stopping_consumer_finishes_what_it_has_in_hand_and_answers_a_new_leader_mea
     assert_eq!((entries(&redis).len(), pending(&redis)), (2, 0));
 }
 
-/// What is on its way to Redis when the time is over is acknowledged, if Redis takes it in the time that threads have to
-/// end, and a leader that comes in that time is answered.
+/// What is on its way to Redis when the time is over is acknowledged, if Redis takes it in the time that threads have
+/// to end, and a leader that comes in that time is answered.
 #[test]
 fn a_drain_that_is_cut_short_closes_its_connections_after_the_last_answers() {
     let redis = redis_server();

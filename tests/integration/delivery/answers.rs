@@ -1,5 +1,5 @@
-//! Who may answer for a message: only the consumer that has it in hand, as the leader knows. Scripted consumers answer for
-//! what is somebody else's, still waits, was never handed out, or name it in HELD; some never answer at all.
+//! Who may answer for a message: only the consumer that has it in hand, as the leader knows. Scripted consumers answer
+//! for what is somebody else's, still waits, was never handed out, or name it in HELD; some never answer at all.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -142,7 +142,8 @@ fn what_is_at_work_elsewhere_is_not_answered_by_whoever_names_it_in_held() {
         let mut thiefs = thief.accept_with(2, flags, &held);
         wait_until_listed(connection, &["owner", "thief"]);
         thiefs.send(&answers(at_work));
-        // The other one was given to nobody, so it is given to the thief: what takes a place there is what is at work elsewhere.
+        // The other one was given to nobody, so it is given to the thief: what takes a place there is what is at work
+        // elsewhere.
         let (waiting, ..) = thiefs.next_message();
         assert_ne!(waiting, at_work);
         assert_eq!(state(connection), (2, 0, 0), "{flags:?}");

@@ -1,5 +1,5 @@
-//! What counts as a delivery: a message that goes out once more, or a failure that a consumer tells; not a link that breaks
-//! while the work goes on.
+//! What counts as a delivery: a message that goes out once more, or a failure that a consumer tells; not a link that
+//! breaks while the work goes on.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -218,7 +218,8 @@ fn after_a_restart_of_redis_only_later_leaders_are_trusted() {
     let mut f = fixture(lasting_redis_server());
     f.redis.kill().expect("it is ours");
     f.redis.start_again().expect("it starts again");
-    // It may have lost a recall, or the intake of what is on its way from this leader, and the leader is not up to date.
+    // It may have lost a recall, or the intake of what is on its way from this leader, and the leader is not up to
+    // date.
     run_on::<()>(&f.redis, &["SET", "messages:recall", "5 before 0"]);
     for id in [2, 3] {
         f.hand_over(id, 1);
@@ -354,8 +355,8 @@ fn a_watch_that_fails_at_first_is_set_later() {
     assert_eq!((f.figures(), f.consumer.stats.breaches()), ((3, 3, 1), 0));
 }
 
-/// A stranger that knows the epoch hands over what the leader has handed to another consumer, which would record it without
-/// looking.
+/// A stranger that knows the epoch hands over what the leader has handed to another consumer, which would record it
+/// without looking.
 #[test]
 fn what_a_stranger_hands_over_is_not_recorded_again_by_who_has_it_from_the_leader() {
     let mut f = fixture(redis_server());

@@ -1,4 +1,5 @@
-//! The documents fit together: links lead somewhere, the site has every page, and docs/SETTINGS.md says what `--help` says.
+//! The documents fit together: links lead somewhere, the site has every page, and docs/SETTINGS.md says what `--help`
+//! says.
 //!
 //! After a change of a command line `make man` writes docs/SETTINGS.md anew.
 

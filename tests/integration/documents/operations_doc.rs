@@ -1,5 +1,5 @@
-//! docs/OPERATIONS.md names what there is: events of the log, alerts, settings that Redis takes, times until a dead letter.
-//! Its users and their rights are tried in `acl.rs`.
+//! docs/OPERATIONS.md names what there is: events of the log, alerts, settings that Redis takes, times until a dead
+//! letter. Its users and their rights are tried in `acl.rs`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;

@@ -1,5 +1,5 @@
-//! A consumer believes a leader only if its own Redis names the same epoch: what is forged is refused, and so is the true
-//! leader where the consumer was given another Redis than the dispatchers.
+//! A consumer believes a leader only if its own Redis names the same epoch: what is forged is refused, and so is the
+//! true leader where the consumer was given another Redis than the dispatchers.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

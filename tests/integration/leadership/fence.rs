@@ -1,5 +1,5 @@
-//! Fenced: what comes from a leader that was replaced changes nothing, and a standby that was paused disturbs nobody. What
-//! a paused leader does is in `faults/leader.rs`.
+//! Fenced: what comes from a leader that was replaced changes nothing, and a standby that was paused disturbs nobody.
+//! What a paused leader does is in `faults/leader.rs`.
 
 use std::collections::BTreeSet;
 
@@ -79,8 +79,8 @@ fn work_from_a_leader_that_was_replaced_is_not_begun() {
     assert_eq!(consumer.stats.received(), 1);
 }
 
-/// What a leader takes in carries its epoch, and is refused in any other: so two dispatchers never take in in one epoch if
-/// none is given out twice.
+/// What a leader takes in carries its epoch, and is refused in any other: so two dispatchers never take in in one epoch
+/// if none is given out twice.
 #[test]
 fn no_epoch_is_given_to_two_dispatchers() {
     let mut cluster = cluster_of(options(3, 2, "--lease-ttl-ms 500", ""));

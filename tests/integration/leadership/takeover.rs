@@ -1,5 +1,5 @@
-//! Nothing is lost, nothing recorded twice and no work run twice when leadership moves. Leaders that are killed under load
-//! are in `faults/leader.rs`.
+//! Nothing is lost, nothing recorded twice and no work run twice when leadership moves. Leaders that are killed under
+//! load are in `faults/leader.rs`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -102,8 +102,9 @@ fn a_restarted_standby_gets_in_sync_and_takes_over_later() {
     assert_eq!(stream(connection, "messages:gaps"), []);
 }
 
-/// After a restart of Redis no dispatcher has heard what follows the cursor without a break. The one that was back first has
-/// heard all that any of them heard since, so it must be the one to lead: whoever came later lacks the beginning.
+/// After a restart of Redis no dispatcher has heard what follows the cursor without a break. The one that was back
+/// first has heard all that any of them heard since, so it must be the one to lead: whoever came later lacks the
+/// beginning.
 #[test]
 fn after_a_restart_of_redis_what_a_single_dispatcher_heard_is_not_lost() {
     let config = vec![("appendfsync".to_owned(), "no".to_owned())];

@@ -1,5 +1,6 @@
-//! The monitoring that is shipped fits the programs: a real Prometheus with our configuration fetches the figures of a real
-//! cluster in which something happens, and every query of the dashboard, and every figure in a rule, has data there.
+//! The monitoring that is shipped fits the programs: a real Prometheus with our configuration fetches the figures of a
+//! real cluster in which something happens, and every query of the dashboard, and every figure in a rule, has data
+//! there.
 //!
 //! Needs `prometheus` on the PATH, which `make monitoring-check` sees to.
 

@@ -12,7 +12,8 @@ use crate::support::{
     DEADLINE, bare_cluster, client_of, dispatcher, publish_payloads, stream, wait_until_done, wait_until_in_sync,
 };
 
-/// Builds the example as the test was built, which `cargo test` alone does but `cargo test --test integration` does not.
+/// Builds the example as the test was built, which `cargo test` alone does but `cargo test --test integration` does
+/// not.
 fn built_example() -> PathBuf {
     let this = std::env::current_exe().expect("a test knows where it is");
     let folder = this.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps");

@@ -1,5 +1,5 @@
-//! Settings of the Redis server that endanger what is promised are found and told, once, with what to set; a server that
-//! does not let its settings be read is not complained about.
+//! Settings of the Redis server that endanger what is promised are found and told, once, with what to set; a server
+//! that does not let its settings be read is not complained about.
 
 use std::process::Command;
 

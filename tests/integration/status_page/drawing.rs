@@ -44,13 +44,16 @@ fn status() -> Value {
               "in_sync": false, "uptime_s": 7500.0, "ring_bytes": 10, "reporting": true },
         ],
         "consumers": [
-            { "id": "c10", "address": "h:2", "state": "draining", "in_flight": 0, "prefetch": 1024, "acked_per_s": 0.0 },
+            { "id": "c10", "address": "h:2", "state": "draining", "in_flight": 0, "prefetch": 1024,
+              "acked_per_s": 0.0 },
             { "address": "h:3", "state": "unreachable" },
-            { "id": "c9", "address": "h:1", "state": "linked", "in_flight": 512, "prefetch": 1024, "acked_per_s": 8666.0 },
+            { "id": "c9", "address": "h:1", "state": "linked", "in_flight": 512, "prefetch": 1024,
+              "acked_per_s": 8666.0 },
         ],
         "pending": 120, "oldest_age_s": 0.004, "spilled": 0, "results": 1_234_567, "dead_letters": 0, "gaps": 0,
         "recent_gaps": [],
-        "rates": { "published": 26000.0, "taken_in": 26000.0, "dispatched": 26000.0, "acked": 8666.4, "redelivered": 0.5 },
+        "rates": { "published": 26000.0, "taken_in": 26000.0, "dispatched": 26000.0, "acked": 8666.4,
+                   "redelivered": 0.5 },
         "redis_warnings": [], "served_by": "d1-77aa01",
     })
 }
@@ -224,8 +227,8 @@ fn each_text_can_be_read_in_light_and_dark() {
     all["health"] = json!("attention");
     all["problems"] = json!(["no consumer is connected"]);
     all["notes"] = json!(["no standby is in sync"]);
-    all["recent_gaps"] = json!([{ "time": "2026-11-25T16:00:00.000Z", "reason": "ring-overrun", "dispatcher": "d0-5f3a9c",
-                                  "messages": "7" }]);
+    all["recent_gaps"] = json!([{ "time": "2026-11-25T16:00:00.000Z", "reason": "ring-overrun",
+                                  "dispatcher": "d0-5f3a9c", "messages": "7" }]);
     let (stand_in, mut page) = shown(&mut browser, &status());
     let mut next = all.clone();
     next["leader"] = json!({ "id": "d1-77aa01", "name": "d1", "epoch": 1_764_086_500_000_u64, "lease_left_ms": 2000 });

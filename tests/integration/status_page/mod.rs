@@ -1,4 +1,5 @@
-//! The status page of a dispatcher, in a real browser: it is true under load, while leaders die and while Redis is away.
+//! The status page of a dispatcher, in a real browser: it is true under load, while leaders die and while Redis is
+//! away.
 
 mod drawing;
 mod stand_in;

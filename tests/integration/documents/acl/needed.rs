@@ -1,4 +1,5 @@
-//! A whole group works under the users of the document, through redeliveries, dead letters, changes of leader and a gap.
+//! A whole group works under the users of the document, through redeliveries, dead letters, changes of leader and a
+//! gap.
 //!
 //! Nothing may be refused, and each command that a line allows must have been called by its user.
 
@@ -20,8 +21,8 @@ use crate::support::{
     wait_for_intake, wait_until, wait_until_in_sync,
 };
 
-/// The programs try these and do without them where they are refused: a dispatcher then does not check Redis's settings,
-/// and from 7.2 on the client library does not name itself.
+/// The programs try these and do without them where they are refused: a dispatcher then does not check Redis's
+/// settings, and from 7.2 on the client library does not name itself.
 const DISPENSABLE: [&str; 3] = ["config|get", "info", "client|setinfo"];
 /// Consumers call these only after a fault that this test does not make: the key of the results is replaced while they
 /// work, or the reply to a transaction gets lost.
@@ -135,8 +136,8 @@ impl Group {
         self.wait_for_state((0, 42, 2));
     }
 
-    /// The leader dies while a consumer works, and the next is asked to end. A message is published to no dispatcher, which
-    /// is a gap.
+    /// The leader dies while a consumer works, and the next is asked to end. A message is published to no dispatcher,
+    /// which is a gap.
     fn change_leaders(&mut self, consumers: &str) {
         self.start_dispatcher("d1", consumers);
         wait_until_in_sync(&mut self.admin, 2);
@@ -184,8 +185,8 @@ impl Group {
         });
     }
 
-    /// A subscription that has heard nothing for a while is tested with PING. A leader publishes markers, so the lease is
-    /// given to another name.
+    /// A subscription that has heard nothing for a while is tested with PING. A leader publishes markers, so the lease
+    /// is given to another name.
     fn have_subscriptions_tested(&mut self) {
         let () = run(&mut self.admin, &["SET", "messages:leader", "nobody-000000 1 ttl", "PX", "60000"]);
         wait_until("the subscriptions to be tested", || {

@@ -1,8 +1,8 @@
 //! What a person meets who starts the programs. Here: a bad setting stops a program with a message that helps.
 //!
-//! `output` and `signals` are about what a shell does to programs, `servers` about what is said of a Redis that can't be used,
-//! `surroundings` about one that is away, locked or full of foreign keys, which costs no message. One that dies or is full:
-//! `faults/redis.rs`.
+//! `output` and `signals` are about what a shell does to programs, `servers` about what is said of a Redis that can't
+//! be used, `surroundings` about one that is away, locked or full of foreign keys, which costs no message. One that
+//! dies or is full: `faults/redis.rs`.
 
 mod output;
 mod servers;

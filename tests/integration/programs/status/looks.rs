@@ -1,4 +1,5 @@
-//! What a check of a group shows where Redis refuses some of its commands, what it costs, and that a metrics port survives.
+//! What a check of a group shows where Redis refuses some of its commands, what it costs, and that a metrics port
+//! survives.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
