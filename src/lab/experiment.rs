@@ -1,7 +1,7 @@
 //! An experiment: a whole cluster under load, with faults injected, until everything is processed and the results are
 //! audited. `oncecast demo` runs one with a single fault, `oncecast chaos` one with many.
 //!
-//! Everything runs in the caller's thread. [`Run::drive`](self::run::Run::drive) is the main loop. Every process is
+//! Everything runs in the caller's thread. `Run::drive` is the main loop. Every process is
 //! stopped in any case: in order after the run and on Ctrl-C; with SIGKILL after an error, at a second Ctrl-C, or when
 //! a process does not exit in time.
 

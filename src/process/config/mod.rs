@@ -7,7 +7,7 @@
 //!
 //! Which settings there are is written beside what they configure; nothing here knows them.
 //!
-//! [`warnings`] reports likely mistakes that are no reason to stop: variables that no program knows, and secret files
+//! `warnings` reports likely mistakes that are no reason to stop: variables that no program knows, and secret files
 //! that every user can read. A variable has the same meaning for all programs, so one file of variables may serve all.
 //! A URL with a password is shown nowhere, and only a secret setting takes one.
 
