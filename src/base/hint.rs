@@ -91,7 +91,7 @@ pub enum Hint {
 
 /// Puts a group's keys in one slot.
 const BRACES: &str =
-    "put braces around the group's name, in every program, so that its keys share a slot: --group '{messages}'";
+    "put braces around the group's name, in every program, so that its keys share a slot: '{messages}'";
 
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,10 +150,9 @@ impl fmt::Display for Hint {
             Hint::Moving => f.write_str("the cluster is moving these keys to another node"),
             Hint::ClusterDown => f.write_str("the Redis Cluster is incomplete; CLUSTER INFO shows why"),
             Hint::Slots => f.write_str(BRACES),
-            Hint::KeyType { key, found, wanted } => write!(
-                f,
-                "key {key} is a {found}, it must be a {wanted}: rename or delete it, or choose another --group"
-            ),
+            Hint::KeyType { key, found, wanted } => {
+                write!(f, "key {key} is a {found}, it must be a {wanted}: rename or delete it, or choose another group")
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use super::command::Command;
 use super::connection::Connection;
 use super::value::text;
 use crate::base::error::Result;
+use crate::base::hint::Setting;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 
@@ -53,6 +54,8 @@ pub enum Warning {
         primary: String,
         /// Whether it takes writes all the same, which its next synchronisation undoes.
         writable: bool,
+        /// What the server's URL is called where it was set.
+        setting: Setting,
     },
     /// The server is too old.
     OldVersion {
@@ -96,12 +99,12 @@ impl fmt::Display for Warning {
                 };
                 write!(f, "maxmemory-policy is {policy}: {when} {what}")
             }
-            Warning::Replica { primary, writable } => {
+            Warning::Replica { primary, writable, setting } => {
                 let fate = if *writable { "undone when it next synchronises" } else { "refused" };
                 write!(
                     f,
-                    "the server is a replica of {primary}: what is written to it is {fate}; --redis-url / \
-                     ONCECAST_REDIS_URL must name the primary"
+                    "the server is a replica of {primary}: what is written to it is {fate}; {setting} must \
+                     name the primary"
                 )
             }
             Warning::OldVersion { version } => {
@@ -144,7 +147,8 @@ pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
     let info = if_allowed(connection.pipeline(READING, info))?;
     let unknown = [(CONFIG_GET, config.is_none()), (INFO, info.is_none())].into_iter().filter(|(_, refused)| *refused);
     let unknown = unknown.map(|(command, _)| Warning::NotTold { command }).collect::<Vec<_>>();
-    let found = judge(&pairs(&config.unwrap_or_default()), &fields(&info.unwrap_or_default()));
+    let (config, info) = (pairs(&config.unwrap_or_default()), fields(&info.unwrap_or_default()));
+    let found = judge(&config, &info, connection.server().setting());
     Ok([found, unknown].concat())
 }
 
@@ -212,7 +216,7 @@ fn fields(replies: &[Value]) -> HashMap<String, String> {
 }
 
 /// What is wrong with these settings. Of what is missing nothing is said.
-fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>) -> Vec<Warning> {
+fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: Setting) -> Vec<Warning> {
     let setting = |name: &str| config.get(name).map(String::as_str);
     let field = |name: &str| info.get(name).map(String::as_str);
     let mut found = Vec::new();
@@ -220,6 +224,7 @@ fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>) -> Ve
         found.push(Warning::Replica {
             primary: format!("{}:{}", field("master_host").unwrap_or("?"), field("master_port").unwrap_or("?")),
             writable: field("slave_read_only") == Some("0"),
+            setting: url,
         });
     }
     if let Some(policy) = setting("maxmemory-policy").filter(|policy| *policy != "noeviction") {

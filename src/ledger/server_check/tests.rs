@@ -25,6 +25,9 @@ fn a_buffer_that_cuts_off_early_is_found() {
     }
 }
 
+/// What the setting of the URL is called here.
+const URL: &str = "--redis-url / ONCECAST_REDIS_URL";
+
 #[test]
 fn each_danger_is_found_and_says_what_to_set() {
     let config = map(&[("maxmemory", "1048576"), ("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")]);
@@ -35,7 +38,7 @@ fn each_danger_is_found_and_says_what_to_set() {
         ("master_port", "6379"),
         ("slave_read_only", "1"),
     ]);
-    let found: Vec<String> = judge(&config, &info).iter().map(Warning::to_string).collect();
+    let found: Vec<String> = judge(&config, &info, URL).iter().map(Warning::to_string).collect();
     for (text, parts) in found.iter().zip([
         &["replica of 10.0.0.1:6379", "refused", "ONCECAST_REDIS_URL"][..],
         &["maxmemory-policy is allkeys-lru", "1048576", "set it to noeviction"],
@@ -51,7 +54,7 @@ fn each_danger_is_found_and_says_what_to_set() {
 
 #[test]
 fn a_policy_is_a_danger_before_there_is_a_limit() {
-    let found = judge(&map(&[("maxmemory", "0"), ("maxmemory-policy", "volatile-ttl")]), &HashMap::new());
+    let found = judge(&map(&[("maxmemory", "0"), ("maxmemory-policy", "volatile-ttl")]), &HashMap::new(), URL);
     assert_eq!(found, [Warning::Eviction { policy: "volatile-ttl".to_owned(), maxmemory: 0 }]);
     assert!(found[0].to_string().contains("once maxmemory is set"));
 }
@@ -76,7 +79,7 @@ fn a_policy_that_takes_no_messages_is_told_from_one_that_does() {
 
 #[test]
 fn good_settings_and_unknown_ones_are_no_danger() {
-    assert_eq!(judge(&HashMap::new(), &HashMap::new()), []);
+    assert_eq!(judge(&HashMap::new(), &HashMap::new(), URL), []);
     let config = map(&[
         ("maxmemory", "1048576"),
         ("maxmemory-policy", "noeviction"),
@@ -84,7 +87,7 @@ fn good_settings_and_unknown_ones_are_no_danger() {
         ("appendonly", "yes"),
     ]);
     for version in ["6.2.0", "7.0.15", "8.4.0", "10.0", "unstable"] {
-        assert_eq!(judge(&config, &map(&[("role", "master"), ("redis_version", version)])), [], "{version}");
+        assert_eq!(judge(&config, &map(&[("role", "master"), ("redis_version", version)]), URL), [], "{version}");
     }
 }
 

@@ -21,6 +21,9 @@ fn badly_configured() -> RedisServer {
     ])
 }
 
+/// What a server's URL is called where no setting was named.
+const URL: &str = "the Redis URL";
+
 fn found_at(server: &RedisServer) -> Vec<Warning> {
     let mut found = check(&mut server.connection()).expect("the server answers");
     // Private servers keep nothing, and it says so.
@@ -57,9 +60,9 @@ fn a_replica_is_found_also_one_that_takes_writes() {
         let info: String = run_on(&replica, &["INFO", "replication"]);
         info.contains("master_link_status:up").then_some(())
     });
-    assert_eq!(found_at(&replica), [Warning::Replica { primary: address.clone(), writable: false }]);
+    assert_eq!(found_at(&replica), [Warning::Replica { primary: address.clone(), writable: false, setting: URL }]);
     let () = run_on(&replica, &["CONFIG", "SET", "replica-read-only", "no"]);
-    assert_eq!(found_at(&replica), [Warning::Replica { primary: address, writable: true }]);
+    assert_eq!(found_at(&replica), [Warning::Replica { primary: address, writable: true, setting: URL }]);
     let () = run_on(&replica, &["REPLICAOF", "NO", "ONE"]);
     assert_eq!(found_at(&replica), [], "it is a primary now");
     assert_eq!(found_at(&primary), []);
