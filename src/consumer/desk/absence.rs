@@ -20,11 +20,12 @@ use crate::wire::{Frame, NackDelay};
 /// How long a consumer that can work again finishes held messages before it asks for more. Messages that take longer
 /// may then be processed by others as well. Without a limit, one handler that never returns would keep all others idle.
 const RETURN_LIMIT: Duration = Duration::from_secs(10);
-/// The reason of a NACK for a message that no handler has begun: the dispatcher counts no delivery. No failure has it.
+/// The reason of a NACK for a message that no handler has begun: the dispatcher does not count that delivery. No failed
+/// handler gives this reason.
 pub(super) const NOT_BEGUN: &str = "";
 
 impl Desk {
-    /// Checks what has changed with time.
+    /// Checks what changes with time: handlers that run for too long, and whether the consumer can work.
     pub(in crate::consumer) fn check(&self, now: Instant) {
         self.check_locked(&mut self.state.lock(), now);
     }
