@@ -37,14 +37,14 @@ pub use self::report::AuditReport;
 
 /// The most ids of a kind that are shown.
 pub const MAX_EXAMPLES: usize = 10;
-/// How long a reply is waited for.
+/// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(10);
-/// The waits between tries while Redis is unreachable: the first and the longest.
+/// The waits between retries while Redis is unreachable: the first and the longest.
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How often a long audit logs its progress.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 
-/// The subcommand: audits, prints the report and gives the exit code.
+/// The subcommand: audits, prints the report and returns the exit code.
 pub fn run(config: &AuditConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "audit")?;
     let report = audit(config)?;
@@ -226,7 +226,7 @@ impl Auditor {
         Ok(())
     }
 
-    /// Retries while Redis is unreachable, for as long as its patience lasts. That is safe, since the audit only reads.
+    /// Retries while Redis is unreachable, for at most `patience`. That is safe, since the audit only reads.
     fn patiently<T>(&mut self, mut ask: impl FnMut(&mut Ledger) -> Result<T>) -> Result<T> {
         let mut backoff = Backoff::new(RETRY_WAIT.0, RETRY_WAIT.1);
         let begin = Instant::now();

@@ -16,7 +16,7 @@ use crate::programs::common::{CHANNEL, CommonConfig, GROUP, REDIS_URL, published
 /// The settings of the publisher.
 #[derive(Clone, Debug)]
 pub struct PublisherConfig {
-    /// What every program takes.
+    /// The settings that every program has.
     pub common: CommonConfig,
     /// Where it publishes.
     pub channel: String,

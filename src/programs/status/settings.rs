@@ -13,7 +13,7 @@ use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 /// The settings of `oncecast status`.
 #[derive(Clone, Debug)]
 pub struct StatusConfig {
-    /// What every program takes.
+    /// The settings that every program has.
     pub common: CommonConfig,
     /// Check again every second.
     pub watch: bool,
