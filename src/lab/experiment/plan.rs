@@ -14,7 +14,7 @@ pub enum Fault {
     Terminate,
     /// Redis closes the connection of a dispatcher's subscription.
     Cut,
-    /// Redis holds back all writes for the time of the outage.
+    /// Redis delays all writes for the duration of the outage.
     Stall,
 }
 
@@ -71,7 +71,7 @@ impl Target {
 /// A fault to inject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedFault {
-    /// When, after publishing began; later if the cluster is not yet healthy again.
+    /// When to inject it, as the time since publishing began; later if the cluster is not yet healthy again.
     pub at: Duration,
     /// The kind of fault.
     pub fault: Fault,
