@@ -5,10 +5,10 @@
 //! use would process their messages and drop the results, because in its Redis nothing is pending. This check detects
 //! both: an epoch is accepted only if `<group>:epoch` in the consumer's own Redis has the same value.
 //!
-//! The reading threads of the links ask over a connection that serves nothing else: the committer's may be waiting for
-//! a reply. It is opened when first needed and then kept, so the check of a new leader costs one round trip. One
-//! question is in progress at a time. Its answer serves all threads that asked before the question was sent, so no
-//! thread waits for more than two round trips, however many clients connect.
+//! The reading threads of the links share a separate connection for this, because the committer's connection may be
+//! waiting for a reply. The connection is opened when first needed and then kept, so the check of a new leader costs
+//! one round trip. One question is in progress at a time. Its answer serves all threads that asked before the question
+//! was sent, so no thread waits for more than two round trips, however many clients connect.
 //!
 //! A refusal never reveals another epoch, nor whether the real one is lower or higher. The exception is a client that
 //! named the newest epoch in Redis: its refusal contains the highest epoch that this consumer has seen.

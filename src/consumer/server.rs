@@ -1,10 +1,10 @@
 //! Accepts dispatchers' connections and owns their threads.
 //!
-//! One thread accepts. The number of connections is limited, including those that have not sent LEAD, and no number of
-//! strangers can keep a dispatcher out. If the limit is reached, or the system is out of files or threads, a connection
-//! is closed to make room (see [`Rank`]): first one that is closing anyway, then the oldest of those that have not sent
-//! LEAD. The active dispatcher's connection is never closed for this. Some places are reserved for addresses that ruled
-//! before.
+//! One thread accepts. The number of connections is limited. Connections that have not sent LEAD (*strangers*) count,
+//! too, but no number of them can keep a dispatcher out. If the limit is reached, or the system is out of files or
+//! threads, a connection is closed to make room (see [`Rank`]): first one that is closing anyway, then the oldest of
+//! those that have not sent LEAD. The active dispatcher's connection is never closed for this. Some places are reserved
+//! for addresses that ruled before (*regulars*).
 //!
 //! Limitation: if strangers connect from a dispatcher's own address, as on loopback, the reserved places don't help.
 

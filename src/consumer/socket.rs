@@ -70,7 +70,7 @@ impl Socket {
         self.closer.shutdown();
     }
 
-    /// Tells the peer that nothing more is written.
+    /// Signals to the peer that nothing more will be written.
     pub(super) fn finish_writing(&self) {
         self.closer.finish_writing();
     }

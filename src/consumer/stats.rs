@@ -24,8 +24,8 @@ impl Counter {
 
 /// What a consumer has done since its start, and its present state.
 ///
-/// From [`Consumer::stats`](crate::Consumer::stats); it may be read by any thread, while the consumer runs and after.
-/// Counts are of messages unless they say otherwise.
+/// Returned by [`Consumer::stats`](crate::Consumer::stats). Any thread may read it, while the consumer runs and
+/// afterwards. Counts are of messages unless they say otherwise.
 #[derive(Debug, Default)]
 pub struct ConsumerStats {
     pub(super) received: Counter,

@@ -71,7 +71,8 @@ pub struct Findings {
 }
 
 impl Experiment {
-    /// Runs it and shows its progress. Returns `None` if it was asked to stop before the results could be audited.
+    /// Runs the experiment and shows its progress. Returns `None` if it was asked to stop before the results could be
+    /// audited.
     pub fn run(mut self, console: &mut Console, requests: &ShutdownRequests) -> Result<Option<Findings>> {
         let level = ["--log-level".to_owned(), self.log_level.as_str().to_ascii_lowercase()];
         self.cluster.dispatcher_args.extend(level.clone());

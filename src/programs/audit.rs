@@ -1,8 +1,8 @@
 //! The audit: is every message recorded, and none twice?
 //!
 //! Reads the whole result stream, page by page, on the caller's thread. For each id it keeps only a 128-bit
-//! fingerprint: ten million results need about 160 MB, and a file of ids as much again. A second pass finds the texts
-//! of the few ids that are shown as examples.
+//! fingerprint: ten million results need about 160 MB, and a file of ids needs the same amount again. A second pass
+//! finds the texts of the few ids that are shown as examples.
 //!
 //! It reads the backlog first, then the dead letters, then the results. Messages move in this order, so one that moves
 //! during the audit is seen at least once. Limitations: a message put back from the dead letters during the audit may

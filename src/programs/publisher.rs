@@ -36,7 +36,7 @@ use self::pace::Pace;
 use self::settings::PublisherConfig;
 use self::stats::Stats;
 
-/// The most messages that wait for a subscriber; while so many wait, no new ones are published.
+/// The most messages that wait for a subscriber; while this many wait, no new ones are published.
 pub const MAX_WAITING: usize = 10_000;
 /// How long after the end of the run messages without a subscriber are still retried.
 pub const GRACE: Duration = Duration::from_secs(10);

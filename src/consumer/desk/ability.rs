@@ -1,9 +1,9 @@
 //! Whether a consumer can work: begin on the messages it receives, and record their results.
 //!
-//! Pure; a part of the desk's state. It is *unable* while every handler thread runs a handler that was given up, or
-//! once Redis has failed to store results for a time limit. Guarantee: each change is returned once, so it is logged
-//! once. After a recovery, Redis must fail for the whole limit again, so a flapping Redis doesn't make the consumer
-//! flap.
+//! Pure; a part of the desk's state. A consumer is *unable* while every handler thread runs a handler that was given
+//! up, or once Redis has failed to store results for a time limit. Guarantee: each change is returned once, so it is
+//! logged once. After a recovery, Redis must fail for the whole limit again, so a flapping Redis doesn't make the
+//! consumer flap.
 
 use std::fmt;
 use std::time::{Duration, Instant};

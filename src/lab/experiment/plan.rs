@@ -10,7 +10,7 @@ pub enum Fault {
     Kill,
     /// A process is paused with SIGSTOP, and resumed with SIGCONT after the outage.
     Pause,
-    /// A process is told to exit with SIGTERM, and started again after the outage.
+    /// A process is terminated with SIGTERM, and started again after the outage.
     Terminate,
     /// Redis closes the connection of a dispatcher's subscription.
     Cut,
@@ -79,7 +79,7 @@ pub struct PlannedFault {
     pub target: Target,
     /// How long it lasts.
     pub outage: Duration,
-    /// Selects one of several that it may hit.
+    /// Selects one of the nodes that it may hit.
     pub pick: u64,
 }
 

@@ -23,7 +23,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const PUBLISHER_LIMIT: Duration = Duration::from_secs(30);
 /// How long the remaining messages may take to be processed after the last was published.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
-/// After this long with nothing pending and no new result, missing results will not come any more.
+/// After this long with nothing pending and no new result, missing results are no longer expected.
 const QUIET_LIMIT: Duration = Duration::from_secs(5);
 
 /// See the module's text.

@@ -20,7 +20,7 @@ use crate::base::text::{Quoted, beginning};
 /// The variable in which systemd names the journal stream to which it has connected a service's output: `device:inode`.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
-/// Who reads the lines.
+/// The reader for whom lines are formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     /// A person, a file, a collector: each line begins with its time.

@@ -215,7 +215,7 @@ fn serve(mut stream: Stream, site: &Site) {
         let response = read_request(&mut stream, site)?;
         stream.write_all(&response.into_bytes())
     };
-    // A peer that is gone or too slow gets nothing, which is not worth a line in the log.
+    // A peer that is gone or too slow gets no answer, which is not worth a log line.
     if exchange().is_ok() {
         stream.linger(deadline, MAX_DRAINED_BYTES);
     }

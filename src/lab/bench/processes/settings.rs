@@ -22,7 +22,7 @@ pub enum BenchProcess {
     Relay(RelayConfig),
     /// Measures latency.
     Reader(ReaderConfig),
-    /// Is a consumer with a handler that takes its time.
+    /// Is a consumer with a slow handler.
     Slow(Box<SlowConfig>),
 }
 
@@ -103,7 +103,7 @@ pub struct ReaderConfig {
     pub skip: u64,
 }
 
-/// The settings of a consumer with a handler that takes its time.
+/// The settings of a consumer with a slow handler.
 #[derive(Clone, Debug)]
 pub struct SlowConfig {
     /// The settings that every consumer has.
