@@ -101,9 +101,9 @@ impl Epochs {
     /// - Redis does not answer, is loading its data, or refuses our password. Then this consumer can't record results
     ///   either, and messages would only wait here. The dispatcher is refused; it delivers the messages to others and
     ///   tries again within a second. Messages that are already held stay held.
-    /// - Redis answers, but does not know the command or does not let this user read the key, because earlier versions
-    ///   did not need that right. Such a consumer can work, and an upgrade must not stop it. So the dispatcher is
-    ///   accepted, as in those versions, unless its epoch is far ahead of the clock. This is logged once.
+    /// - Redis answers, but does not know the command or does not let this user read the key (earlier versions did not
+    ///   need that right). Such a consumer can work, and an upgrade must not stop it. So the dispatcher is accepted, as
+    ///   in those versions, unless its epoch is far ahead of the clock. This is logged once.
     pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), Refusal> {
         let refusal = match self.judge(epoch) {
             Verdict::Newest => return Ok(()),
@@ -121,8 +121,8 @@ impl Epochs {
 
     /// The refusal for a leader whose epoch is lower than the highest that was `seen`.
     ///
-    /// If it is the newest one in Redis, then Redis was emptied or its clock went back, and the leader has to take an
-    /// epoch above the one seen: the refusal begins with `seen <decimal>: `. No other refusal does.
+    /// If this epoch is the newest one in Redis, then Redis was emptied or its clock went back. The refusal then begins
+    /// with `seen <decimal>: `, so that the leader takes an epoch above the one seen. No other refusal begins that way.
     pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch) -> Refusal {
         match self.judge(epoch) {
             Verdict::Newest => {

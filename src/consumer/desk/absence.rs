@@ -3,8 +3,8 @@
 //!
 //! The protocol has no frame for "I can work again". So the consumer closes the connection, the dispatcher reconnects
 //! within a second, and READY asks for the full prefetch. When a connection closes after a DRAIN, the dispatcher
-//! delivers the messages still held to other consumers at once. So the consumer finishes its messages before it closes,
-//! for at most [`RETURN_LIMIT`].
+//! immediately delivers the messages that the consumer still holds to other consumers. So the consumer finishes its
+//! messages before it closes, for at most [`RETURN_LIMIT`].
 
 use std::time::{Duration, Instant};
 
@@ -110,7 +110,7 @@ impl Desk {
 
     /// Returns messages that were sent before our DRAIN was read. A stopping consumer leaves them unanswered: the
     /// dispatcher takes them back when the connection closes. A consumer that can't work returns them at once, because
-    /// it may keep its connection for long.
+    /// it may keep its connection for a long time.
     pub(super) fn return_late(&self, state: &mut DeskState, messages: Vec<(MessageId, u16, Payload)>) {
         let Some(ruler) = state.ruler.as_ref().filter(|_| !state.draining) else { return };
         for (id, ..) in messages {
