@@ -1,9 +1,9 @@
 //! An experiment: a whole cluster under load, with faults injected, until everything is processed and the results are
 //! audited. `oncecast demo` runs one with a single fault, `oncecast chaos` one with many.
 //!
-//! Everything runs in the caller's thread. `Run::drive` is the main loop. Every process is
-//! stopped in any case: in order after the run and on Ctrl-C; with SIGKILL after an error, at a second Ctrl-C, or when
-//! a process does not exit in time.
+//! Everything runs in the caller's thread. `Run::drive` is the main loop. Every process is stopped in any case. After
+//! the run and on Ctrl-C they are stopped in order; after an error, at a second Ctrl-C, or when a process does not exit
+//! in time, with SIGKILL.
 
 use std::time::Duration;
 

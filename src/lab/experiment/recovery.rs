@@ -1,11 +1,11 @@
 //! The time from a fault until results resume. Pure: it evaluates one snapshot after another.
 //!
 //! Results of messages that were in flight at the fault do not count. So three things must be seen in this order: a
-//! newer epoch, if the leader was hit; a change of the cursor, so messages were stored; and more results than then.
-//! When a leader was only paused, any result after it resumed counts as well.
+//! newer epoch, if the leader was hit; then a change of the cursor, which shows that messages were stored; then more
+//! results than at that change. If a leader was only paused, any result after it resumed counts as well.
 //!
-//! Limitations: the measured time is too long by up to the time between two snapshots, and by the wait for the next
-//! message where few are published or they come in bursts.
+//! Limitations: the measured time is too long by up to the time between two snapshots. If few messages are published,
+//! or if they are published in bursts, it also includes the wait for the next message.
 
 use std::time::{Duration, Instant};
 

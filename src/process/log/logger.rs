@@ -1,4 +1,4 @@
-//! The logger: makes lines of records and puts them into the queue.
+//! The logger: formats records as lines and puts them into the queue.
 
 use std::fmt;
 use std::io::{self, Write};

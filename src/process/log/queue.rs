@@ -1,4 +1,4 @@
-//! The lines on their way to standard error, and the thread `log` that writes them.
+//! The queue of lines for standard error, and the thread `log` that writes them.
 //!
 //! A thread that logs only puts a line here and never waits: if standard error is blocked, only the writer waits. The
 //! queue holds at most [`MAX_QUEUED_LINES`] and [`MAX_QUEUED_BYTES`]. Lines beyond that are dropped and counted, and a

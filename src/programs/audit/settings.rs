@@ -29,7 +29,7 @@ pub struct AuditConfig {
 /// How long the program waits for Redis.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,

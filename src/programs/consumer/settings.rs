@@ -36,7 +36,7 @@ pub struct ConsumerConfig {
     pub result_maxlen: u64,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("listen", "HOST:PORT", Text("127.0.0.1:6969"), "Where dispatchers connect"),
     REDIS_URL,

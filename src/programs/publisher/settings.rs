@@ -34,7 +34,7 @@ pub struct PublisherConfig {
     pub ids_file: Option<PathBuf>,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,

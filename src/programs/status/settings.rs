@@ -23,7 +23,7 @@ pub struct StatusConfig {
     pub max_age: Duration,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,
