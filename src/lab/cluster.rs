@@ -131,7 +131,7 @@ impl Cluster {
         stopped.into_iter().collect::<Result<()>>().and(self.redis.stop())
     }
 
-    /// An error with the end of its log if a process that should run has ended.
+    /// Returns an error, with the end of the process's log, if a process that should run has ended.
     pub fn must_run(&mut self) -> Result<()> {
         let nodes = self.dispatchers.iter_mut().chain(&mut self.consumers).flatten();
         nodes.chain(self.redis.process()).try_for_each(ChildProcess::must_run)

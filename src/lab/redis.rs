@@ -100,7 +100,7 @@ impl RedisServer {
         }
     }
 
-    /// Kills the server with SIGKILL. What it had not written to its file is lost.
+    /// Kills the server with SIGKILL. Data that the server had not written to its file is lost.
     pub fn kill(&mut self) -> Result<()> {
         match &mut self.child {
             Some(child) => child.kill().map(drop),
