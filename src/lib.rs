@@ -25,15 +25,15 @@
 //! ```
 //!
 //! - A [`Handler`] is a closure, called by several threads at the same time. Its [`Outcome`] becomes an entry of the
-//!   stream `<group>:processed` in Redis, in the same step that ends the message. Its [`HandlerError`] has the message
-//!   delivered again, or moved to the dead letters.
+//!   stream `<group>:processed` in Redis, in the same step that ends the message. A [`HandlerError`] makes the
+//!   dispatcher deliver the message again, or move it to the dead letters.
 //! - Only one result of a message is recorded, but a handler may run more than once for it: make side effects
 //!   idempotent.
 //! - [`Consumer::run`] blocks its thread. All work is done by threads; nothing here is async.
 //!
 //! The library logs through the crate `log`, and installs no logger. It catches no signals unless
 //! [`Consumer::stop_on_signals`](Consumer) is called, serves no metrics and does not talk to systemd:
-//! [`Consumer::stats`] has what a program needs to do so.
+//! [`Consumer::stats`] returns what a program needs to do so.
 //!
 //! # Features
 //!
@@ -43,8 +43,8 @@
 //!
 //! # Stability
 //!
-//! Modules and items that this documentation does not show are there for the programs and tests of this package, and
-//! may change in any release. `docs/ARCHITECTURE.md` in the repository is the map of the code.
+//! Modules and items that this documentation does not show exist for the programs and tests of this package, and may
+//! change in any release. `docs/ARCHITECTURE.md` in the repository is the map of the code.
 
 // Reachable for the programs and the tests of this package. Unstable; see above.
 #[doc(hidden)]

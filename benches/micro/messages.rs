@@ -16,13 +16,13 @@ pub fn payload(number: u64) -> String {
     payload
 }
 
-/// So many payloads that share an allocation, like those that arrive in one read.
+/// `count` payloads that share an allocation, like those that arrive in one read.
 pub fn payloads(count: usize) -> Vec<Payload> {
     let mut rest = Payload::from((0..count as u64).map(payload).collect::<String>());
     (0..count).map(|_| rest.split_to(PAYLOAD_BYTES)).collect()
 }
 
-/// So many consecutive ids.
+/// `count` consecutive ids.
 pub fn ids(count: usize) -> Vec<MessageId> {
     (0..count as u64).map(|number| MessageId(1_795_641_234_567_890 + number)).collect()
 }

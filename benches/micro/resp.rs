@@ -29,7 +29,7 @@ fn receive_1000_pushes(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// As a committer does: the handler's thread has encoded the fields as words already.
+/// Like a committer: the handler's thread has already encoded the fields as words.
 #[divan::bench]
 fn write_1000_xadds(bencher: Bencher<'_, '_>) {
     let fields = |number: u64| -> Words {

@@ -102,7 +102,7 @@ fn resolve(bencher: Bencher<'_, '_>, cursor: Cursor, expected: Standing) {
     bencher.bench_local(|| black_box(found(&ring, black_box(&cursor))));
 }
 
-/// As a standby in sync does with every check of the lease.
+/// What a standby in sync does at every check of the lease.
 #[divan::bench]
 fn resolve_the_newest_of_600000(bencher: Bencher<'_, '_>) {
     resolve(bencher, cursor(LAST_MARKER, MESSAGES_FOR_A_MARKER / 2), Standing::InSync);

@@ -1,4 +1,4 @@
-//! `oncecast-publisher`: publishes messages at a rate or in bursts, and counts those that nobody received.
+//! `oncecast-publisher`: publishes messages at a rate or in bursts, and counts those that no subscriber received.
 
 use std::process::ExitCode;
 

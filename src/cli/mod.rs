@@ -26,7 +26,7 @@ pub use crate::programs::consumer::settings::COMMAND_LINE as CONSUMER;
 pub use crate::programs::dispatcher::settings::COMMAND_LINE as DISPATCHER;
 pub use crate::programs::publisher::settings::COMMAND_LINE as PUBLISHER;
 
-/// A program's `main`: reads its command line, runs, and gives the exit code.
+/// A program's `main`: reads its command line, runs it, and returns the exit code.
 pub fn main<T>(line: &CommandLine<T>, run: impl FnOnce(T) -> Result<u8>) -> ExitCode {
     program::main(line, tables().flatten(), run)
 }
@@ -37,7 +37,7 @@ pub fn command_lines() -> [Command; 4] {
 }
 
 /// The settings of all programs and subcommands. A name has the same meaning in all of them, since its variable may be
-/// set for all.
+/// set for all programs at once.
 fn tables() -> impl Iterator<Item = &'static [Setting]> {
     let own = [
         dispatcher::SETTINGS,

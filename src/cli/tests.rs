@@ -208,7 +208,7 @@ fn a_pattern_is_no_channel_unless_it_is_escaped() {
     assert!(error.contains("the group does not use itself"), "by its real name: {error}");
 }
 
-/// Every setting of every program with every value; those that take it are listed by `takes`.
+/// Gives every setting of every program a URL with a password. `takes` lists the settings that accept it.
 #[test]
 fn a_url_with_a_password_is_taken_by_the_setting_for_it_alone_and_never_repeated() {
     let url = "redis://app:s3cret@h:1";

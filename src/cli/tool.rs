@@ -71,7 +71,7 @@ fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ToolConfig
     })
 }
 
-/// Runs a subcommand; gives the exit code if nothing failed.
+/// Runs a subcommand. Returns the exit code if nothing failed.
 pub fn run_tool(config: ToolConfig) -> Result<u8> {
     match config {
         ToolConfig::Audit(config) => audit::run(&config),

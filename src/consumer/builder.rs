@@ -1,4 +1,4 @@
-//! The settings of a consumer; binding makes them a consumer that listens.
+//! The settings of a consumer. Binding turns them into a consumer that listens.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,8 +15,8 @@ use crate::wire;
 
 /// The most handler threads.
 const MAX_CONCURRENCY: usize = 4_096;
-/// How long a stopping consumer works on the messages that it holds. With the rest of the stop this is less than the 10
-/// s that container runtimes allow.
+/// How long a stopping consumer works on the messages that it holds. Together with the other steps of stopping, this is
+/// less than the 10 s that container runtimes allow.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// The settings of a consumer, from [`Consumer::builder`]. Each has a default, except the handler, which must be given.
@@ -72,7 +72,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The Redis server, if its URL is parsed already.
+    /// The Redis server, for callers that have already parsed its URL.
     #[doc(hidden)]
     pub fn redis_server(mut self, server: Server) -> Self {
         self.redis = Some(server);
@@ -85,13 +85,13 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Where dispatchers connect, as `host:port`; port 0 takes any free one. Default: `127.0.0.1:6969`.
+    /// Where dispatchers connect, as `host:port`; port 0 selects any free port. Default: `127.0.0.1:6969`.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = address.into();
         self
     }
 
-    /// The name that dispatchers know it by: 1 to 256 bytes without spaces. Default: the listen address.
+    /// The name by which dispatchers know this consumer: 1 to 256 bytes without spaces. Default: the listen address.
     pub fn consumer_id(mut self, id: impl Into<String>) -> Self {
         self.consumer_id = Some(id.into());
         self
@@ -103,8 +103,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The most messages held at a time, those that wait for a handler or for Redis included: 1 to 65536. Default:
-    /// twice the concurrency, which suits slow handlers; quick ones want more.
+    /// The most messages held at a time, including those that wait for a handler or for Redis: 1 to 65536. Default:
+    /// twice the concurrency, which suits slow handlers. Fast handlers need more.
     pub fn prefetch(mut self, messages: u32) -> Self {
         self.prefetch = Some(messages);
         self
@@ -117,7 +117,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Trims the result stream to about this many entries; 0, the default, keeps all.
+    /// Trims the result stream to about this many entries. The default, 0, keeps all of them.
     pub fn result_maxlen(mut self, entries: u64) -> Self {
         self.result_maxlen = entries;
         self

@@ -5,16 +5,16 @@
 //! use would process their messages and drop the results, because in its Redis nothing is pending. This check detects
 //! both: an epoch is accepted only if `<group>:epoch` in the consumer's own Redis has the same value.
 //!
-//! The reading threads of the links ask over a connection that serves nothing else: the committer's may be waiting for
-//! a reply. It is opened when first needed and then kept, so the check of a new leader costs one round trip. One
-//! question is in progress at a time. Its answer serves all threads that asked before it was sent, so no thread waits
-//! for more than two round trips, however many clients connect.
+//! The reading threads of the links share a separate connection for this, because the committer's connection may be
+//! waiting for a reply. The connection is opened when first needed and then kept, so the check of a new leader costs
+//! one round trip. One question is in progress at a time. Its answer serves all threads that asked before the question
+//! was sent, so no thread waits for more than two round trips, however many clients connect.
 //!
 //! A refusal never reveals another epoch, nor whether the real one is lower or higher. The exception is a client that
-//! named the newest epoch in Redis: it is told the highest epoch that this consumer has seen.
+//! named the newest epoch in Redis: its refusal contains the highest epoch that this consumer has seen.
 //!
 //! Guarantees: an answer within [`QUESTION_LIMIT`], including the wait for other threads; meanwhile the asking thread
-//! holds only the lock of the connection. Only a bounded part of the key's value is read, and it is shown cut and
+//! holds only the lock of the connection. Only a bounded part of the key's value is read, and it is shown truncated and
 //! escaped.
 //!
 //! Limitations: resolving a host name has the system's time limits, which may be longer. If this consumer's Redis user
@@ -50,7 +50,7 @@ pub(super) struct Epochs {
     questions: Mutex<Questions>,
     answered: Condvar,
     stats: Arc<ConsumerStats>,
-    /// It was logged that the key can't be read.
+    /// Whether it was logged that the key can't be read.
     said_unchecked: AtomicBool,
 }
 
@@ -98,12 +98,12 @@ impl Epochs {
     ///
     /// If Redis can't be asked, there are two cases:
     ///
-    /// - It does not answer, is loading its data, or refuses our password. Then this consumer can't record results
+    /// - Redis does not answer, is loading its data, or refuses our password. Then this consumer can't record results
     ///   either, and messages would only wait here. The dispatcher is refused; it delivers the messages to others and
     ///   tries again within a second. Messages that are already held stay held.
-    /// - It answers, but does not know the command, or this user may not read the key: earlier versions did not ask for
-    ///   that right. Such a consumer works, and an upgrade must not stop it. So the dispatcher is accepted, as before,
-    ///   unless its epoch is far ahead of the clock, and this is logged once.
+    /// - Redis answers, but does not know the command or does not let this user read the key (earlier versions did not
+    ///   need that right). Such a consumer can work, and an upgrade must not stop it. So the dispatcher is accepted, as
+    ///   in those versions, unless its epoch is far ahead of the clock. This is logged once.
     pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), Refusal> {
         let refusal = match self.judge(epoch) {
             Verdict::Newest => return Ok(()),
@@ -121,8 +121,8 @@ impl Epochs {
 
     /// The refusal for a leader whose epoch is lower than the highest that was `seen`.
     ///
-    /// If it is the newest one in Redis, then Redis was emptied or its clock went back, and the leader has to take an
-    /// epoch above the one seen: the refusal begins with `seen <decimal>: `. No other refusal does.
+    /// If this epoch is the newest one in Redis, then Redis was emptied or its clock went back. The refusal then begins
+    /// with `seen <decimal>: `, so that the leader takes an epoch above the one seen. No other refusal begins that way.
     pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch) -> Refusal {
         match self.judge(epoch) {
             Verdict::Newest => {
@@ -207,7 +207,7 @@ impl Epochs {
             Ok(text) => Answer::Text(text),
             Err(error) => match error.refusal() {
                 Some(Refused::WrongType) => Answer::NoString,
-                // Without a connection, Redis refused the login: then nothing can be recorded either.
+                // If there is no connection, Redis refused the login, so nothing can be recorded either.
                 Some(Refused::Right | Refused::UnknownCommand) if answered => {
                     self.say_unchecked(&error);
                     Answer::Denied
@@ -245,8 +245,8 @@ fn ask(ledger: &mut Ledger, deadline: Instant) -> LedgerResult<Vec<u8>> {
         (outcome, broke)
     };
     match try_once() {
-        // After a timeout Redis most likely hangs. The dispatcher soon tries again, and then the connection is a new
-        // one.
+        // After a timeout Redis most likely hangs. The dispatcher soon tries again, and that question opens a new
+        // connection.
         (Err(error), true) if !is_timeout(&error) => try_once().0,
         (outcome, _) => outcome,
     }
@@ -283,7 +283,7 @@ impl fmt::Display for Found<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Found::Nothing => f.write_str("is not there"),
-            // Which one is not revealed: a client that named a wrong epoch has proven nothing.
+            // The other epoch is not revealed, because a client that named a wrong epoch has proven nothing.
             Found::Epoch(_) => f.write_str("names another epoch"),
             Found::Other(text) => {
                 let shown = &text[..text.len().min(MOST_EPOCH_BYTES - 1)];

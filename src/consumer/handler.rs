@@ -1,4 +1,4 @@
-//! What a user of the consumer writes: a [`Handler`], and the types it deals in.
+//! What a user of the consumer writes: a [`Handler`], and the types that it uses.
 //!
 //! Handlers are called by the threads of the pool, several at the same time. Nothing here does IO.
 
@@ -15,7 +15,7 @@ use crate::wire::NackDelay;
 /// A message may be delivered more than once: after a failure, or when its consumer seemed dead and was not. Only one
 /// outcome is recorded. Make other side effects idempotent, for instance by [`Delivery::id`].
 ///
-/// A panic fails the one message like [`HandlerError::retry`].
+/// A panic fails only its own message, like [`HandlerError::retry`].
 pub trait Handler: Send + Sync + 'static {
     /// Works on one message and returns what to record. Several threads call it at the same time; it may block.
     ///
@@ -35,7 +35,7 @@ where
     }
 }
 
-/// A message, as one handler gets it.
+/// A message as a handler receives it.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
     pub(super) id: MessageId,
@@ -45,7 +45,7 @@ pub struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
-    /// One that no dispatcher has sent.
+    /// A delivery that no dispatcher has sent, for tests of handlers.
     #[doc(hidden)]
     pub fn new(id: MessageId, number: u16, payload: &'a [u8], consumer_id: &'a str) -> Delivery<'a> {
         Delivery { id, number, payload, consumer_id }
@@ -66,7 +66,7 @@ impl<'a> Delivery<'a> {
         self.payload
     }
 
-    /// The id of this consumer, as it was set or found by its builder.
+    /// The id of this consumer, as it was set in the builder, or its listen address by default.
     pub fn consumer_id(&self) -> &'a str {
         self.consumer_id
     }
@@ -74,7 +74,7 @@ impl<'a> Delivery<'a> {
 
 /// What is recorded of a message in the result stream: fields with names and values, in order.
 ///
-/// Without fields the message is done and nothing is stored.
+/// If there are no fields, the message is done and nothing is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Names and values, alternating, as they are sent to Redis.
@@ -107,10 +107,10 @@ impl Outcome {
     }
 }
 
-/// Why a message was not done, and what is to become of it.
+/// Why a message was not processed, and what happens to it next.
 ///
 /// Every error, and every text, converts into a [`retry`](HandlerError::retry), so that `?` does the usual thing and
-/// `Err("why".into())` works. For that to be possible, this type is no [`std::error::Error`] itself.
+/// `Err("why".into())` works. To make that possible, this type does not implement [`std::error::Error`] itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HandlerError {
     pub(super) delay: NackDelay,
@@ -118,13 +118,13 @@ pub struct HandlerError {
 }
 
 impl HandlerError {
-    /// Deliver the message again, after the wait that the dispatcher's `--retry` sets; after the last delivery that is
-    /// allowed it goes to the dead letters.
+    /// Deliver the message again, after the wait that the dispatcher's `--retry` sets; after the last allowed delivery,
+    /// the message goes to the dead letters.
     pub fn retry(reason: impl Into<String>) -> HandlerError {
         HandlerError { delay: NackDelay::ByBackoff, reason: reason.into() }
     }
 
-    /// Deliver the message again after `delay`, of 1 ms to 49 days.
+    /// Deliver the message again after `delay`, which is limited to between 1 ms and 49 days.
     pub fn retry_after(delay: Duration, reason: impl Into<String>) -> HandlerError {
         HandlerError { delay: NackDelay::after(delay), reason: reason.into() }
     }

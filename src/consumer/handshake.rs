@@ -1,11 +1,11 @@
-//! The WebSocket handshake, the server's side (RFC 6455, section 4.2): reads the request, judges it and answers.
+//! The server's side of the WebSocket handshake (RFC 6455, section 4.2): reads the request, checks it and answers.
 //!
 //! tungstenite's own handshake closes the connection without an answer if the request is not an upgrade. This one
-//! answers every HTTP request with an explanation, for instance for a person who took this port for the metrics. It
-//! also refuses web pages: a page of any site may open a WebSocket to any address that the browser reaches, loopback
-//! included. Browsers then send `Origin` and dispatchers don't, so a request with that header is refused.
+//! answers every HTTP request with an explanation, for instance to a person who mistook this port for that of the
+//! metrics. It also refuses web pages: a page of any site may open a WebSocket to any address that the browser reaches,
+//! loopback included. Browsers then send `Origin` and dispatchers don't, so a request with that header is refused.
 //!
-//! Judging is pure and handles every input. A request is limited to [`MAX_REQUEST_BYTES`]; the caller's stream limits
+//! The check is pure and handles every input. A request is limited to [`MAX_REQUEST_BYTES`]; the caller's stream limits
 //! the time.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ const MAX_REQUEST_BYTES: usize = 8 << 10;
 /// The most headers a request may have.
 const MAX_HEADERS: usize = 64;
 
-/// Why a request is rejected, as the answer says.
+/// Why a request is rejected, as stated in the answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Rejection {
     pub(super) status: u16,
@@ -52,7 +52,7 @@ pub(super) enum Failed {
     Gone(io::Error, usize),
 }
 
-/// Reads the request and answers it. After `Ok` come WebSocket frames.
+/// Reads the request and answers it. After `Ok`, WebSocket frames follow.
 pub(super) fn accept(stream: &mut (impl Read + Write)) -> Result<(), Failed> {
     let mut request = [0; MAX_REQUEST_BYTES];
     let mut length = 0;
@@ -98,7 +98,7 @@ fn judge(request: &[u8]) -> Option<Result<String, Rejection>> {
     let mut parsed = Request::new(&mut headers);
     match parsed.parse(request) {
         Ok(Status::Partial) => None,
-        // A client sends nothing more before it has read the answer.
+        // A client must not send more before it has read the answer.
         Ok(Status::Complete(length)) => Some(check(&parsed, length < request.len())),
         Err(httparse::Error::TooManyHeaders) => Some(Err(TOO_LARGE)),
         Err(_) => Some(Err(BAD_REQUEST)),

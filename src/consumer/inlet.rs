@@ -1,12 +1,11 @@
-//! The reading side of a connection: a blocking stream that ends when it should.
+//! The reading side of a connection: a blocking stream whose reads end at a deadline or on request.
 //!
 //! Owned by the link's reading thread. A read returns when the greeting's deadline has passed, and soon after
-//! [`stop_reading`](Socket::stop_reading) was called, so that a replaced connection frees a message that it has half
-//! received.
+//! [`stop_reading`](Socket::stop_reading) was called, so that a replaced connection frees a partly received message.
 //!
-//! Unfinished messages of all links share one budget. The WebSocket's own limit keeps each at 64 KiB until its link
-//! rules; beyond that a link needs one of [`LARGE_MESSAGES`] permits. Only one link rules, so it waits only until the
-//! links that it replaced have released theirs.
+//! Unfinished messages of all links share one budget. Until a link rules, the WebSocket's own limit keeps each of its
+//! messages at 64 KiB or less. A ruling link needs one of [`LARGE_MESSAGES`] permits for a larger message. Only one
+//! link rules at a time, so it waits only until the links that it replaced have released their permits.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -25,7 +24,7 @@ const PERMIT_CHECK: Duration = Duration::from_millis(100);
 /// How long a link waits for a permit before its connection is given up.
 const PERMIT_LIMIT: Duration = Duration::from_secs(5);
 
-/// The permits for large messages. Clones are the same.
+/// The permits for large messages. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Permits(Sender<()>, Receiver<()>);
 
@@ -52,7 +51,7 @@ impl Drop for Permit {
 pub(super) struct Inlet {
     reader: Reader,
     socket: Socket,
-    /// When reading fails, unless the peer is trusted by then.
+    /// Reading fails from this time on, unless the peer is trusted by then.
     deadline: Option<Instant>,
     permits: Permits,
     permit: Option<Permit>,
@@ -66,7 +65,7 @@ impl Inlet {
         Inlet { reader, socket, deadline: Some(deadline), permits, permit: None, unfinished_bytes: 0 }
     }
 
-    /// The link rules: it may be silent, and its messages may be large.
+    /// Notes that the link rules: its peer may be silent, and its messages may be large.
     pub(super) fn trust(&mut self) {
         self.deadline = None;
     }
@@ -96,7 +95,7 @@ impl Inlet {
 
     /// Waits for a permit, if what is read next needs one.
     fn wait_for_permit(&mut self) -> io::Result<()> {
-        // Before LEAD messages are small, so only pings can add up to this.
+        // Before LEAD, messages are small, so only pings can add up to this many bytes.
         if self.permit.is_some() || self.deadline.is_some() || self.unfinished_bytes < MAX_SMALL_BYTES {
             return Ok(());
         }

@@ -1,9 +1,9 @@
 //! The state of a consumer for one lane, which is one group: the ruling connection, the held messages, and the
 //! connections to Redis.
 //!
-//! A consumer has exactly one lane. Everything that depends on the group is in here, so that a consumer could later
-//! serve several groups: the server would find a connection's lane by the group in its LEAD, and the handler threads
-//! would take messages from all lanes.
+//! A consumer has exactly one lane. Everything that depends on the group is part of the lane, so that a consumer could
+//! later serve several groups: the server would find a connection's lane by the group in its LEAD, and the handler
+//! threads would take messages from all lanes.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::base::id::Epoch;
 use crate::base::log_context::{self, Context};
 use crate::ledger::{Keys, Ledger, Server};
 
-/// See the module's text. The committer is not in it, because that thread has one owner, while all threads share the
-/// lane.
+/// See the module's text. The committer is not part of it, because the committer has one owner, while all threads share
+/// the lane.
 pub(super) struct Lane {
     pub(super) desk: Arc<Desk>,
     pub(super) epochs: Epochs,
@@ -37,7 +37,7 @@ impl Lane {
         Lane { desk: Arc::new(Desk::new(terms, stats)), epochs, context: log_context::current(), redis, keys }
     }
 
-    /// Starts the committer, which records what comes over this channel.
+    /// Starts the committer, which records the outcomes that it receives on this channel.
     pub(super) fn start_committer(&self, result_maxlen: u64, commits: Receiver<Finished>) -> Result<Committer> {
         let ledger = Ledger::new(self.redis.clone(), self.keys.clone(), REPLY_TIMEOUT);
         Committer::start(ledger, result_maxlen, self.desk.clone(), &self.context, commits)

@@ -6,19 +6,25 @@
 //!      └───────── write-N ◄── outbox ◄─┴── NACK ◄──┴───────── ACK ◄─────┘
 //! ```
 //!
-//! In reading order: `handler` is what a user writes; `builder` checks the settings; `service` starts and stops the
-//! rest. `server` accepts connections and owns their threads, `refusals` limits what useless connections cost; `link`
-//! is one connection, which begins with a `handshake`; `inlet` is its reading side; its two threads share `socket` and
-//! `outbox`. `lane` is the state of one group: `epochs` asks Redis whether a new leader's epoch is genuine, `desk`
-//! decides which dispatcher may deliver and where answers go, `commit` records outcomes. `pool` runs handlers.
+//! In reading order: `handler` is what a user writes. `builder` checks the settings, and `error` says what was wrong
+//! with them or why the consumer ended. `service` starts the other parts, runs the main loop, and stops them in order.
+//! `server` accepts connections and owns their threads; `refusals` limits the cost of useless connections, and
+//! `regulars` remembers the addresses of earlier rulers. `link` is one connection, and `peer` is its number and the
+//! reason to end it. A connection begins with a `handshake`; `inlet` is its reading side; its two threads share a
+//! `socket` and an `outbox`. `lane` is the state of one group: `epochs` asks Redis whether a new leader's epoch is
+//! genuine, `desk` decides which dispatcher may deliver and where answers go, and `commit` records outcomes, some of
+//! which need no check according to `trust`. `pool` runs handlers. `stats` has the counters of all these parts, and
+//! `observer` is the interface for a program that monitors them.
 //!
-//! It knows nothing of the process that it runs in: no settings but the builder's, no metrics, no signals, no systemd.
-//! The program around it reads [`ConsumerStats`], and may pass an [`observer`].
+//! The consumer knows nothing of the process that it runs in. It has no settings except the builder's, serves no
+//! metrics, does not talk to systemd, and catches signals only if `Consumer::stop_on_signals` is called. The
+//! surrounding program reads [`ConsumerStats`] and may pass an [`observer`].
 //!
-//! Guarantees: a message is acknowledged only after Redis has said that its outcome is recorded; of several outcomes
-//! for one message the first is recorded and the others dropped; every accepted message is answered, to the dispatcher
-//! that rules at that time. Everything that can grow has a limit: connections (`server`), messages held (prefetch),
-//! their bytes (`desk`), results that wait for Redis (`pool`), and bytes that wait for a socket (`outbox`).
+//! Guarantees: A message is acknowledged only after Redis has confirmed that its outcome is recorded. Of several
+//! outcomes for one message, the first is recorded and the others are dropped. Every accepted message is answered, and
+//! the answer goes to the dispatcher that rules at that time. Everything that can grow has a limit: connections
+//! (`server`), messages held (prefetch), their bytes (`desk`), bytes of results that wait for Redis (`pool`), and bytes
+//! that wait for a socket (`outbox`).
 
 mod builder;
 mod commit;

@@ -13,7 +13,7 @@ pub trait Observer {
         LOOK_EVERY
     }
 
-    /// The consumer works. Must not block.
+    /// Called regularly while the consumer works. Must not block.
     fn look(&mut self, stats: &ConsumerStats);
 
     /// The consumer has begun to stop.
@@ -22,8 +22,8 @@ pub trait Observer {
 
 /// The default of [`Observer::look_every`].
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The main loop calls the observer again within this time. If it did not, the whole process was paused: then every
-/// loop is late, and none is reported as hung until the next call.
+/// The main loop calls the observer again within this time. If it does not, the whole process was paused and every loop
+/// is late, so none is reported as hung until the next call.
 pub const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 /// The observer of a consumer that is embedded in another program: it only logs a hung committer.

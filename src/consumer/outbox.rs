@@ -29,9 +29,9 @@ struct Pending {
     frames: Vec<u8>,
     /// A PROGRESS is among the frames: a second one would add nothing.
     progress: bool,
-    /// No frames are added any more; the socket closes after those that are there.
+    /// No more frames are added, and the socket closes once the waiting ones are written.
     closing: bool,
-    /// The peer does not read: nothing is written any more.
+    /// The peer does not read, so nothing more is written.
     overrun: bool,
     pings: Pings,
 }
@@ -90,11 +90,11 @@ impl Outbox {
         self.state.lock().closing
     }
 
-    /// Whether the peer answers a ping that is sent now within `limit`.
+    /// Whether the peer answers, within `limit`, a ping that is sent now.
     pub(super) fn answers(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut state = self.state.lock();
-        // A ping that is not written yet serves all callers until then.
+        // All callers share a ping that is not written yet.
         if state.pings.asked == state.pings.written {
             state.pings.asked += 1;
             self.changed.notify_one();

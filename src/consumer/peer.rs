@@ -1,11 +1,11 @@
-//! How the consumer's parts name a dispatcher's connection, and why they end one.
+//! The number by which the consumer's parts refer to a dispatcher's connection, and the reason why they end one.
 
 use crate::wire::{ErrorCode, WireError};
 
-/// One connection, numbered in the order of their arrival.
+/// The number of a connection. Connections are numbered in order of arrival.
 pub(super) type LinkId = u64;
 
-/// Why a connection is closed, as the ERROR frame says it.
+/// Why a connection is closed, as stated in the ERROR frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,

@@ -1,8 +1,8 @@
-//! The threads that run the handler; the setting `concurrency` is their number.
+//! The threads that run the handler. The setting `concurrency` is their number.
 //!
 //! Each takes one message at a time, so a slow message delays only its own thread. A panic fails only its message.
 //! Successes go to the committer, failures straight to the desk. While Redis does not store results, a bounded number
-//! of bytes waits; beyond that each thread waits with the result that it has and begins no other message.
+//! of bytes waits to be recorded. Beyond that, each thread keeps its result, waits, and begins no other message.
 //!
 //! Limitation: a handler that never returns occupies its thread forever.
 
@@ -82,17 +82,17 @@ impl Pool {
         &self.all_ended
     }
 
-    /// Begins no other message, and gives up results for which there is no room.
+    /// Makes the threads begin no other message, and give up results for which there is no room.
     pub(super) fn halt(&self) {
         self.desk.close();
         self.unrecorded.close();
     }
 
-    /// Halts and joins the threads; those whose handler does not return within `limit` are left behind. Returns the
-    /// number of those.
+    /// Halts and joins the threads. A thread whose handler does not return within `limit` is left behind. Returns how
+    /// many were left behind.
     pub(super) fn join(mut self, limit: Duration) -> usize {
         self.halt();
-        // Nothing is ever sent: this waits for the last sender to go.
+        // Nothing is ever sent: this waits until the last sender is dropped.
         let all_ended = self.all_ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
         // A thread that has dropped its sender may not count as finished yet, but will in a moment.
         let has_ended = |thread: &JoinHandle<()>| all_ended || thread.is_finished();
@@ -133,7 +133,7 @@ impl HandlerThread {
                 Ok(outcome) => {
                     self.desk.returned(self.number, ended);
                     let commit = Commit { id: job.id, fields: outcome.fields };
-                    // The message stays held meanwhile, and is reported as held.
+                    // The message stays held meanwhile, and is reported to the dispatcher as held.
                     let share = self.unrecorded.wait_for(commit.bytes() + RESULT_COST_BYTES);
                     let Job { payload, number, epoch, link, .. } = job;
                     let sent = share.map(|share| {
@@ -147,7 +147,7 @@ impl HandlerThread {
                 }
                 Err(error) => {
                     self.desk.stats().set_last_failure(&error);
-                    // Before the thread counts as free, since that may dismiss the ruler.
+                    // This comes before the thread counts as free, because that may dismiss the ruler.
                     self.desk.fail(job.id, job.run, error);
                     self.desk.returned(self.number, ended);
                 }

@@ -5,7 +5,7 @@
 //! costs a token; when the tokens are used up, the accepting thread waits for new ones. Connections that rule cost
 //! nothing, so in normal operation there is no wait.
 //!
-//! Any thread notes events; the accepting thread logs those that were held back. The clock is passed in.
+//! Any thread may note an event; the accepting thread logs those that were held back. Time is an argument.
 //!
 //! Limitation: while accepting is paced, a real dispatcher waits in the system's queue with the other connections.
 
@@ -19,13 +19,13 @@ use parking_lot::Mutex;
 
 use crate::base::text::{Quoted, beginning};
 
-/// Log lines of a kind at once.
+/// How many events of one kind are logged immediately.
 const LINES_AT_ONCE: u32 = 5;
-/// Log lines of a kind for each second after that.
+/// How many log lines of one kind are written per second after that.
 const LINES_PER_S: f64 = 1.0;
-/// Useless connections at once.
+/// How many useless connections are accepted without a pause.
 const USELESS_AT_ONCE: u32 = 64;
-/// Useless connections for each second after that.
+/// How many useless connections are accepted per second after that.
 const USELESS_PER_S: f64 = 200.0;
 /// The most bytes of a text from a peer that are shown, in the log or in an ERROR.
 pub(super) const MAX_SHOWN_BYTES: usize = 64;
@@ -43,7 +43,7 @@ pub(super) enum Kind {
     NotAccepted,
     /// A connection was ended so that enough files are left.
     FewFiles,
-    /// A connection rules.
+    /// A connection began to rule.
     Rules,
     /// A connection that had sent LEAD ended.
     Left,
@@ -170,7 +170,7 @@ impl Sum {
     }
 }
 
-/// Tokens that come back with time.
+/// A token bucket, which refills over time.
 #[derive(Debug)]
 struct Bucket {
     most: f64,
@@ -201,13 +201,13 @@ impl Bucket {
         there
     }
 
-    /// Takes a token, there or not.
+    /// Takes a token even if there is none, which leaves a debt.
     fn charge(&mut self, now: Instant) {
         self.refill(now);
         self.tokens -= 1.0;
     }
 
-    /// How long it takes to pay what was taken and not there.
+    /// How long it takes until the debt is paid off.
     fn debt(&mut self, now: Instant) -> Duration {
         self.refill(now);
         Duration::from_secs_f64((-self.tokens).max(0.0) / self.per_s)
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(lines.len(), LINES_AT_ONCE as usize);
         assert!(lines.iter().all(|line| line.count == 1));
         assert_eq!(sums.rest(false, start), []);
-        // Another kind is not concerned.
+        // Another kind is not affected.
         assert!(sums.note(Kind::Left, "x".to_owned(), start).is_some());
         let rest = Line { kind: Kind::Refused(6), count: 995, example: "number=999".to_owned() };
         assert_eq!(sums.rest(false, start + SECOND), [rest]);
@@ -247,7 +247,7 @@ mod tests {
         let last = Line { kind: Kind::Refused(6), count: 1, example: "one more".to_owned() };
         assert_eq!(sums.rest(true, start + SECOND), [last]);
         assert_eq!(sums.rest(true, start + 2 * SECOND), []);
-        // After a quiet time there are several at once again.
+        // After a quiet period, several events are logged immediately again.
         let later = start + 60 * SECOND;
         assert!((0..LINES_AT_ONCE).all(|_| sums.note(Kind::Refused(6), String::new(), later).is_some()));
     }
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(refusals.pause(start), Some(SECOND / 10));
         assert_eq!(refusals.pause(start + SECOND / 20), Some(SECOND / 20));
         assert_eq!(refusals.pause(start + SECOND / 10), None);
-        // What was not used is not saved up.
+        // Unused tokens beyond the limit are not saved up.
         (0..=USELESS_AT_ONCE).for_each(|_| refusals.charge(start + 60 * SECOND));
         assert!(refusals.pause(start + 60 * SECOND).is_some());
     }

@@ -1,10 +1,10 @@
-//! The addresses of dispatchers that ruled last, so that the server can reserve places for them.
+//! The addresses of the dispatchers that ruled most recently, so that the server can reserve places for them.
 
 use std::net::IpAddr;
 
 use parking_lot::Mutex;
 
-/// The most addresses that are remembered for having ruled.
+/// The most addresses that are remembered.
 const MAX_REGULARS: usize = 16;
 
 /// See the module's text.

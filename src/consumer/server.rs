@@ -1,10 +1,10 @@
 //! Accepts dispatchers' connections and owns their threads.
 //!
-//! One thread accepts. The number of connections is limited, including those that have not sent LEAD, and no number of
-//! strangers can keep a dispatcher out. If the limit is reached, or the system is out of files or threads, a connection
-//! is closed to make room (see [`Rank`]): first one that is closing anyway, then the oldest of those that have not sent
-//! LEAD. The active dispatcher's connection is never closed for this. Some places are reserved for addresses that ruled
-//! before.
+//! One thread accepts. The number of connections is limited. Connections that have not sent LEAD (*strangers*) count,
+//! too, but no number of them can keep a dispatcher out. If the limit is reached, or the system is out of files or
+//! threads, a connection is closed to make room (see [`Rank`]): first one that is closing anyway, then the oldest of
+//! those that have not sent LEAD. The active dispatcher's connection is never closed for this. Some places are reserved
+//! for addresses that ruled before (*regulars*).
 //!
 //! Limitation: if strangers connect from a dispatcher's own address, as on loopback, the reserved places don't help.
 
@@ -39,9 +39,9 @@ pub(super) const MAX_SOCKETS: usize = 64;
 const KEPT_PLACES: usize = 8;
 /// How long the accepting thread pauses when the system is out of files or threads.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long it waits for the end of a connection that it closed to make room.
+/// How long the accepting thread waits for the end of a connection that it closed to make room.
 const EVICTION_LIMIT: Duration = Duration::from_millis(50);
-/// How often it joins the threads of ended connections, and logs events that were held back.
+/// How often the accepting thread joins the threads of ended connections, and logs events that were held back.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// File descriptors reserved for our own Redis connections, which may have to be reopened: one asks for epochs, another
 /// records results.
@@ -50,7 +50,7 @@ const SPARE_FILES: usize = 4;
 /// The accepting thread and the connections.
 pub(super) struct Server {
     listener: Arc<Listener>,
-    /// Dropped: accept nothing more.
+    /// Dropping it ends accepting.
     accepting: Sender<()>,
     links: Links,
     acceptor: JoinHandle<()>,
@@ -111,7 +111,7 @@ enum Rank {
     Rules,
 }
 
-/// Which connection is closed so that one more can be accepted. Places are listed in the order of their arrival.
+/// Which connection is closed so that one more can be accepted. Places are listed in order of arrival.
 ///
 /// A stranger gets no reserved place, and never replaces a regular.
 #[derive(Debug, PartialEq, Eq)]
@@ -190,7 +190,7 @@ fn close_links(links: &Links, all_ended: &Receiver<()>, limit: Duration) {
             link.socket.shutdown();
         }
     }
-    // Nothing is ever sent: this waits for the last sender to go.
+    // Nothing is ever sent: this waits until the last sender is dropped.
     let _ = all_ended.recv_timeout(limit);
     for link in links {
         link.socket.shutdown();
@@ -200,7 +200,7 @@ fn close_links(links: &Links, all_ended: &Receiver<()>, limit: Duration) {
 
 struct Acceptor {
     listener: Arc<Listener>,
-    /// Disconnected: accept nothing more.
+    /// Disconnected when accepting is to end.
     stopping: Receiver<()>,
     links: Links,
     common: Arc<Common>,
@@ -230,7 +230,8 @@ impl Acceptor {
                 Err(NotAccepted::Exhausted(_)) if self.is_stopping() => {}
                 Err(NotAccepted::Exhausted(error)) => {
                     self.complain(format_args!(""), &error);
-                    // Closes a connection as for a stranger, or none could ever be accepted again.
+                    // Close a connection, as if to make room for a stranger. Otherwise no connection could ever be
+                    // accepted again.
                     if !self.make_room(false) {
                         self.pause(ACCEPT_PAUSE);
                     }

@@ -62,7 +62,7 @@ enum Ended {
     Broken(&'static str),
 }
 
-/// All that runs, in the order in which it stops.
+/// The running parts, in the order in which they stop.
 struct Running {
     pool: Pool,
     committer: Committer,
@@ -71,43 +71,45 @@ struct Running {
 }
 
 impl Consumer {
-    /// The address that it listens on, with the real port if port 0 was asked for.
+    /// The address that the consumer listens on, with the actual port if port 0 was requested.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// The name that dispatchers know it by, and that [`Delivery::consumer_id`](crate::Delivery::consumer_id) gives.
+    /// The name by which dispatchers know this consumer, and which
+    /// [`Delivery::consumer_id`](crate::Delivery::consumer_id) returns.
     pub fn consumer_id(&self) -> &str {
         &self.settings.consumer_id
     }
 
-    /// Its counters; readable while it runs and after.
+    /// The consumer's counters. They can be read while it runs and afterwards.
     pub fn stats(&self) -> Arc<ConsumerStats> {
         self.stats.clone()
     }
 
-    /// Stops it from another thread: it finishes the messages that it holds, for at most the drain timeout. A second
-    /// request stops it at once.
+    /// A handle that stops the consumer from another thread. The consumer first finishes the messages that it holds,
+    /// for at most the drain timeout. A second request stops it immediately.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.shutdown.0.clone()
     }
 
-    /// Has SIGTERM, SIGINT and SIGHUP stop it, except SIGINT and SIGHUP if they were ignored when the process started.
-    /// Only one consumer of a process can use this. Needs the feature `signals`.
+    /// Makes SIGTERM, SIGINT and SIGHUP stop this consumer. SIGINT and SIGHUP stay ignored if they were ignored when
+    /// the process started. Only one consumer in a process can use this. Needs the feature `signals`.
     ///
     /// # Errors
     ///
-    /// [`Error::Start`] if signals are caught by something else in this process, or can't be.
+    /// [`Error::Start`] if another part of this process already catches signals, or if they can't be caught.
     #[cfg(feature = "signals")]
     pub fn stop_on_signals(&self) -> Result<()> {
         let caught = self.shutdown.0.on_signals();
         caught.map_err(|error| Error::start("catching signals")(std::io::Error::other(error.to_string())))
     }
 
-    /// Serves dispatchers until it is asked to stop. Blocks; the work is done by threads of its own.
+    /// Serves dispatchers until the consumer is asked to stop. Blocks the calling thread; the consumer's own threads do
+    /// the work.
     ///
-    /// Redis need not be reachable: results that it does not store are kept and tried again. A handler that does not
-    /// return in time when the consumer stops is left behind on its thread.
+    /// Redis need not be reachable: results that it does not store are kept and retried. If a handler does not return
+    /// in time when the consumer stops, its thread is left behind.
     ///
     /// # Errors
     ///
@@ -120,8 +122,8 @@ impl Consumer {
         outcome
     }
 
-    /// Like [`run`](Consumer::run), with an observer that is called regularly, and in the calling thread's log context:
-    /// for a program whose one consumer is all it does.
+    /// Like [`run`](Consumer::run), with an observer that is called regularly, and in the calling thread's log context.
+    /// It is for a program that only runs one consumer.
     #[doc(hidden)]
     pub fn run_with(self, observer: &mut dyn Observer) -> Result<()> {
         let Consumer { settings, handler, listener, local_addr, stats, shutdown } = self;
@@ -187,10 +189,11 @@ impl Running {
         }
     }
 
-    /// Stops everything, in the order that matters.
+    /// Stops all parts in order.
     ///
-    /// Dispatchers can connect and are answered until no message is held, or the rest is given up: a new leader that
-    /// found no consumer here would deliver the messages it is working on to others. So the server stops last.
+    /// The server stops last, so that dispatchers can connect and are answered until no message is held or the rest is
+    /// given up. A new leader that found no consumer here would deliver messages to other consumers while this one
+    /// still works on them.
     fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
         let Running { pool, committer, server, lane } = self;
         let drained = match ended {

@@ -1,9 +1,9 @@
 //! The part of a socket that the threads of its connection share: the writing half, and the means to close it.
 //!
-//! Two WebSocket endpoints write: the writing thread's, and the reading thread's with its pongs. Each write is
-//! completed under one lock, and tungstenite writes whole frames, so their frames never mix. The half that reads
-//! belongs to the [`Inlet`](super::inlet::Inlet) alone. No call blocks forever: writes have a deadline, and a read
-//! returns soon, with or without bytes.
+//! Two WebSocket endpoints write: the writing thread's, and the reading thread's, which sends pongs. Each write is
+//! completed under one lock, and tungstenite writes whole frames, so the frames of the two never mix. The half that
+//! reads belongs to the [`Inlet`](super::inlet::Inlet) alone. No call blocks forever: writes have a deadline, and a
+//! read returns soon, with or without bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -23,12 +23,12 @@ const WRITE_SLICE: Duration = Duration::from_secs(1);
 /// A peer that vanished without closing is noticed after this time and a few probes.
 const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(10), every: Duration::from_secs(5) };
 
-/// See the module's text. Clones are the same socket.
+/// See the module's text. Clones share the socket.
 #[derive(Clone, Debug)]
 pub(super) struct Socket {
     writer: Arc<Mutex<Writer>>,
     closer: Closer,
-    /// What the peer sends from now on is not read.
+    /// Set when the reader should stop: what the peer sends from then on is not read.
     read_no_more: Arc<AtomicBool>,
     /// The reader is in the middle of a large message.
     reads_much: Arc<AtomicBool>,
@@ -70,7 +70,7 @@ impl Socket {
         self.closer.shutdown();
     }
 
-    /// Tells the peer that nothing more is written.
+    /// Signals to the peer that nothing more will be written.
     pub(super) fn finish_writing(&self) {
         self.closer.finish_writing();
     }
@@ -84,7 +84,7 @@ impl Read for Socket {
 }
 
 impl Write for Socket {
-    /// Writes all bytes or closes the socket: after half a frame the peer can't read any other.
+    /// Writes all bytes or closes the socket: after a partial frame, the peer could not parse any other.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut writer = self.writer.lock();
         let deadline = Instant::now() + WRITE_TIMEOUT;

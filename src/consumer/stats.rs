@@ -24,8 +24,8 @@ impl Counter {
 
 /// What a consumer has done since its start, and its present state.
 ///
-/// From [`Consumer::stats`](crate::Consumer::stats); it may be read by any thread, while the consumer runs and after.
-/// Counts are of messages unless they say otherwise.
+/// Returned by [`Consumer::stats`](crate::Consumer::stats). Any thread may read it, while the consumer runs and
+/// afterwards. Counts are of messages unless they say otherwise.
 #[derive(Debug, Default)]
 pub struct ConsumerStats {
     pub(super) received: Counter,
@@ -61,7 +61,7 @@ pub struct ConsumerStats {
 }
 
 impl ConsumerStats {
-    /// Accepted from dispatchers. One that was delivered twice while it was held counts once.
+    /// Accepted from dispatchers. A message that is delivered again while it is held counts once.
     pub fn received(&self) -> u64 {
         self.received.get()
     }
@@ -96,17 +96,17 @@ impl ConsumerStats {
         self.timed_out.get()
     }
 
-    /// Requests to Redis that failed. Recording a result is repeated.
+    /// Requests to Redis that failed. Recording a result is retried.
     pub fn redis_errors(&self) -> u64 {
         self.redis_errors.get()
     }
 
-    /// Held now: waiting for a handler, with one, or waiting for Redis.
+    /// Held now: waiting for a handler, being handled, or waiting for Redis.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether it can run handlers and record results. The error gives the reason if not.
+    /// Whether the consumer can run handlers and record results. If not, the error gives the reason.
     ///
     /// A consumer without a dispatcher is ready, too.
     pub fn ready(&self) -> Result<(), String> {
@@ -125,17 +125,17 @@ impl ConsumerStats {
 /// For the programs and the tests of this package.
 #[doc(hidden)]
 impl ConsumerStats {
-    /// Of those dropped, the first deliveries for which there is no explanation.
+    /// The messages among `dropped` that were delivered for the first time and whose absence has no explanation.
     pub fn not_pending(&self) -> u64 {
         self.not_pending.get()
     }
 
-    /// Of those recorded, the ones that went through the script and not in a transaction.
+    /// The messages among `recorded` that were recorded by the script and not in a transaction.
     pub fn scripted(&self) -> u64 {
         self.scripted.get()
     }
 
-    /// Transactions that removed other than exactly their batch. Results may be stored twice.
+    /// Transactions that did not remove exactly their batch. Results may be stored twice.
     pub fn breaches(&self) -> u64 {
         self.breaches.get()
     }
@@ -180,12 +180,12 @@ impl ConsumerStats {
         self.redis_up.load(Ordering::Relaxed)
     }
 
-    /// Times that the connection to Redis was opened again.
+    /// How often the connection to Redis was reopened.
     pub fn redis_reconnects(&self) -> u64 {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    /// Whether it accepts no messages because it can't run handlers or can't record results.
+    /// Whether the consumer accepts no messages because it can't run handlers or can't record results.
     pub fn is_unable(&self) -> bool {
         self.unable.lock().is_some()
     }

@@ -17,8 +17,8 @@ use super::peer::LinkId;
 use crate::base::id::{Epoch, MessageId};
 use crate::ledger::Recall;
 
-/// The most proven connections that are remembered: more than can be open, because results of closed ones may still
-/// wait.
+/// The most proven connections that are remembered: more than can be open, because results from closed ones may still
+/// wait to be recorded.
 const MAX_PROVEN: usize = 128;
 
 /// See the module's text.
@@ -26,16 +26,16 @@ const MAX_PROVEN: usize = 128;
 pub struct Trust {
     /// The run id of the connected server; `None` if the server does not give it.
     server: Option<String>,
-    /// Whether there was a connection before.
+    /// Whether there was a connection to Redis before.
     connected: bool,
-    /// Messages up to this id are checked.
+    /// Messages up to this id are recorded with a check.
     floor: MessageId,
     /// The connections whose messages were found pending.
     proven: BTreeSet<LinkId>,
 }
 
 impl Trust {
-    /// There is a new connection. `received` is the highest id received so far.
+    /// Notes a new connection to Redis. `received` is the highest message id received so far.
     pub fn connected(&mut self, server: Option<String>, received: MessageId) {
         if std::mem::replace(&mut self.connected, true) {
             self.floor = received;
@@ -43,18 +43,18 @@ impl Trust {
         self.server = server;
     }
 
-    /// A message from this connection was pending. Returns whether the connection was not proven before.
+    /// Notes that a message from this connection was pending. Returns whether the connection was not proven before.
     pub fn prove(&mut self, link: LinkId) -> bool {
         let news = self.proven.insert(link);
         if self.proven.len() > MAX_PROVEN {
-            // The oldest, since numbers rise.
+            // This is the oldest one, since numbers rise.
             self.proven.pop_first();
         }
         news
     }
 
-    /// A message from this connection should have been pending and was not. Returns whether the connection was proven
-    /// before.
+    /// Notes that a message from this connection should have been pending but was not. Returns whether the connection
+    /// was proven before.
     pub(super) fn doubt(&mut self, link: LinkId) -> bool {
         self.proven.remove(&link)
     }

@@ -20,7 +20,7 @@ mod page;
 mod report;
 pub mod settings;
 
-/// Runs it with the programs in this one's folder. Returns the exit code.
+/// Runs the experiment with the programs in the running program's folder. Returns the exit code.
 pub fn run(config: &ChaosConfig) -> Result<u8> {
     let _log = log::init(config.log_level, "oncecast", "chaos")?;
     let (handle, requests) = shutdown_channel();

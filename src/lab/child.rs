@@ -38,7 +38,7 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts `command` with an empty standard input and keeps both outputs. Errors refer to it by `name`.
+    /// Starts `command` with an empty standard input and keeps both outputs. Errors refer to the child by `name`.
     pub fn spawn(name: &str, mut command: Command) -> Result<ChildProcess> {
         let mut child = command
             .stdin(Stdio::null())
@@ -88,7 +88,7 @@ impl ChildProcess {
         &self.stderr
     }
 
-    /// Waits for a line of its log that contains `part`. Returns the first.
+    /// Waits for a line of the child's log that contains `part`. Returns the first such line.
     pub fn wait_for_line(&self, part: &str, within: Duration) -> Result<String> {
         self.stderr.wait_for(part, within).map_err(|error| Error::Failed(format!("{}: {error}", self.name)))
     }
@@ -105,7 +105,7 @@ impl ChildProcess {
         Ok(self.ended)
     }
 
-    /// An error with the end of its log if it has ended.
+    /// Returns an error, with the end of the child's log, if the child has ended.
     pub fn must_run(&mut self) -> Result<()> {
         match self.ended()? {
             None => Ok(()),
@@ -119,13 +119,14 @@ impl ChildProcess {
         wait_until(within, what, || self.ended())
     }
 
-    /// Sends a signal; does nothing if it has ended.
+    /// Sends a signal; does nothing if the child has ended.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         if self.ended()?.is_some() {
             return Ok(());
         }
         let pid = Pid::from_raw(self.pid().cast_signed());
-        // SIGKILL goes to its own children too. It has not been reaped, so neither id can belong to another process.
+        // SIGKILL also goes to the child's own children. The child has not been reaped, so neither id can belong to
+        // another process.
         let sent = if signal == Signal::SIGKILL { killpg(pid, signal) } else { kill(pid, signal) };
         match sent {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
@@ -133,7 +134,7 @@ impl ChildProcess {
         }
     }
 
-    /// Sends SIGTERM and waits for its exit. After the deadline it is killed, and that is an error.
+    /// Sends SIGTERM and waits for its exit. After the deadline the child is killed, which is an error.
     pub fn stop(&mut self, within: Duration) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         // A paused process would not act on SIGTERM.

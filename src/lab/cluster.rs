@@ -40,7 +40,7 @@ pub struct Cluster {
     options: ClusterOptions,
 }
 
-/// Starting, stopping, and what runs.
+/// Starting, stopping and listing nodes.
 impl Cluster {
     /// Starts everything. When this returns, the consumers listen, but there may not be a leader yet.
     pub fn start(options: ClusterOptions) -> Result<Cluster> {
@@ -92,7 +92,7 @@ impl Cluster {
         self.slot(node).as_mut().ok_or_else(|| Error::Failed(format!("{node} does not run")))
     }
 
-    /// Hands the process of a node over to the caller. The cluster then treats the node as stopped.
+    /// Gives the process of a node to the caller. The cluster then treats the node as stopped.
     pub fn release(&mut self, node: Node) -> Result<ChildProcess> {
         self.slot(node).take().ok_or_else(|| Error::Failed(format!("{node} does not run")))
     }
@@ -123,7 +123,7 @@ impl Cluster {
 
     /// Stops dispatchers, consumers and Redis in order with SIGTERM; the first failure is the error.
     ///
-    /// All are gone afterwards, also on error.
+    /// No process is left afterwards, even on error.
     pub fn stop(mut self, within: Duration) -> Result<()> {
         let stopped = self.running().into_iter().map(|node| self.stop_node(node, within));
         // Collected first: after an error the other nodes must still get their SIGTERM.
@@ -131,7 +131,7 @@ impl Cluster {
         stopped.into_iter().collect::<Result<()>>().and(self.redis.stop())
     }
 
-    /// An error with the end of its log if a process that should run has ended.
+    /// Returns an error, with the end of the process's log, if a process that should run has ended.
     pub fn must_run(&mut self) -> Result<()> {
         let nodes = self.dispatchers.iter_mut().chain(&mut self.consumers).flatten();
         nodes.chain(self.redis.process()).try_for_each(ChildProcess::must_run)
@@ -247,7 +247,7 @@ impl Cluster {
 
     /// Whether every node runs, and every dispatcher leads or could take over at once.
     ///
-    /// Needs [`ClusterOptions::readiness`]; without it dispatchers are taken as ready.
+    /// Needs [`ClusterOptions::readiness`]; without it all dispatchers count as ready.
     pub fn is_ready(&self) -> bool {
         let all_run = self.dispatchers.iter().chain(&self.consumers).all(Option::is_some);
         all_run && self.metrics_ports.iter().all(|port| readiness::is_ready(*port))

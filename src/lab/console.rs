@@ -65,7 +65,7 @@ pub struct Console<W: Write = io::Stdout> {
     drawn: usize,
     /// The error after which nothing is written any more.
     failure: Option<io::Error>,
-    /// Asked to stop then.
+    /// The run that is then asked to stop.
     run: ShutdownHandle,
 }
 

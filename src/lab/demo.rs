@@ -20,7 +20,7 @@ mod summary;
 /// The longest time until the killed leader is restarted.
 const OUTAGE: Duration = Duration::from_secs(3);
 
-/// Runs the demonstration with the programs in this one's folder. Returns the exit code.
+/// Runs the demonstration with the programs in the running program's folder. Returns the exit code.
 pub fn run(config: &DemoConfig) -> Result<u8> {
     let _log = log::init(config.log_level, "oncecast", "demo")?;
     let (handle, requests) = shutdown_channel();

@@ -1,9 +1,9 @@
 //! An experiment: a whole cluster under load, with faults injected, until everything is processed and the results are
 //! audited. `oncecast demo` runs one with a single fault, `oncecast chaos` one with many.
 //!
-//! Everything runs in the caller's thread. `Run::drive` is the main loop. Every process is
-//! stopped in any case: in order after the run and on Ctrl-C; with SIGKILL after an error, at a second Ctrl-C, or when
-//! a process does not exit in time.
+//! Everything runs in the caller's thread. `Run::drive` is the main loop. Every process is stopped in any case. After
+//! the run and on Ctrl-C they are stopped in order; after an error, at a second Ctrl-C, or when a process does not exit
+//! in time, with SIGKILL.
 
 use std::time::Duration;
 
@@ -71,7 +71,8 @@ pub struct Findings {
 }
 
 impl Experiment {
-    /// Runs it and shows its progress. Returns `None` if it was asked to stop before the results could be audited.
+    /// Runs the experiment and shows its progress. Returns `None` if it was asked to stop before the results could be
+    /// audited.
     pub fn run(mut self, console: &mut Console, requests: &ShutdownRequests) -> Result<Option<Findings>> {
         let level = ["--log-level".to_owned(), self.log_level.as_str().to_ascii_lowercase()];
         self.cluster.dispatcher_args.extend(level.clone());

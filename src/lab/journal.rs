@@ -2,7 +2,7 @@
 //! process.
 //!
 //! Each run is one write of 8 bytes to the end of a file, before the handler does anything, so a run is recorded even
-//! if SIGKILL ends the process right after. Many threads may write to one journal.
+//! if SIGKILL ends the process immediately afterwards. Many threads may write to one journal.
 //!
 //! Limitations: a crash of the machine may lose entries.
 

@@ -1,7 +1,7 @@
 //! The last lines that a child process wrote, and waiting for one of them.
 //!
-//! One thread reads the child's pipe until it ends. It blocks on nothing else, so that a child is never stalled by its
-//! log. Memory is bounded: the oldest lines are dropped, and lines that are too long are split.
+//! One thread reads the child's pipe until it ends. The thread blocks on nothing else, so a child is never stalled by
+//! its own log. Memory is bounded: the oldest lines are dropped, and lines that are too long are split.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -18,7 +18,7 @@ pub const MAX_LINES: usize = 4_000;
 /// The longest line; longer ones are split.
 pub const MAX_LINE_BYTES: u64 = 8 * 1024;
 
-/// See the module's text. Clones see the same lines.
+/// See the module's text. Clones share the lines.
 #[derive(Clone, Debug, Default)]
 pub struct Lines(Arc<Shared>);
 

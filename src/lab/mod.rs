@@ -1,9 +1,9 @@
 //! Whole clusters on this machine: a private Redis and our programs as child processes. `oncecast demo`, `chaos` and
 //! `bench` run on them, and so do the tests.
 //!
-//! This is the only room that starts processes. Everything here belongs to the thread that made it; each child process
-//! has two more threads, which read its output. Every wait has a deadline and an error that names what was awaited.
-//! Dropping a value stops its processes and removes its folder.
+//! This is the only room that starts processes. Everything here is owned by the thread that created it; each child
+//! process has two more threads, which read its output. Every wait has a deadline and an error that names what was
+//! awaited. Dropping a value stops its processes and removes its folder.
 //!
 //! Limitations: if this process is killed with SIGKILL, its child processes keep running.
 

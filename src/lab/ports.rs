@@ -5,8 +5,9 @@
 use crate::base::error::{Error, Result};
 use crate::net::Listener;
 
-/// Below the ports of outgoing connections (from 32768 on Linux, 49152 elsewhere). Any connection may take one of those
-/// while its child is down; even one that tries to reach the child, which then connects to itself.
+/// Below the ports of outgoing connections (from 32768 on Linux, 49152 elsewhere). An outgoing connection may take one
+/// of those ports while the child is down. Even a connection to the child itself may take it, and then connects to
+/// itself.
 const RANGE: std::ops::Range<u16> = 15_000..32_000;
 const TRIES: usize = 64;
 

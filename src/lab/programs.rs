@@ -20,7 +20,7 @@ impl Programs {
         Programs { folder: folder.into() }
     }
 
-    /// The programs in the folder of the one that runs now.
+    /// The programs in the running program's folder.
     pub fn beside_this_one() -> Result<Programs> {
         let this = env::current_exe().map_err(Error::io("looking for this program's own file"))?;
         Ok(Programs::in_folder(this.parent().unwrap_or(Path::new("."))))

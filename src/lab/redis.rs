@@ -82,7 +82,7 @@ impl RedisServer {
     /// Starts a stopped or killed server again, on the same port and folder.
     pub fn start_again(&mut self) -> Result<()> {
         self.child = None;
-        // What holds the port may release it: a connection of the former server that is still closing, for one.
+        // The port may soon be released, for example by a connection of the former server that is still closing.
         let what = format!("port {} of the stopped redis to be free again", self.port);
         wait_until(START_LIMIT, what, || {
             Ok(match self.launch()? {
@@ -100,7 +100,7 @@ impl RedisServer {
         }
     }
 
-    /// Kills the server with SIGKILL. What it had not written to its file is lost.
+    /// Kills the server with SIGKILL. Data that the server had not written to its file is lost.
     pub fn kill(&mut self) -> Result<()> {
         match &mut self.child {
             Some(child) => child.kill().map(drop),

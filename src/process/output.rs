@@ -1,7 +1,8 @@
-//! Standard output. If its reader has gone (`| head`), that is not a failure: the program exits silently. Any other
-//! failed write, such as to a full disk, is reported on standard error and by the exit code.
+//! Standard output. A closed reader, as with `| head`, is not a failure: the program exits silently. Any other failed
+//! write, such as to a full disk, is reported on standard error and by the exit code.
 //!
-//! `print!` does neither: it panics, and ignores a failure to write what its buffer holds at exit.
+//! `print!` does neither: it panics on a failed write, and at exit it ignores a failure to write the rest of its
+//! buffer.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -13,7 +14,7 @@ use crate::base::error::{Error, Result};
 pub enum Reader {
     /// The write succeeded.
     Present,
-    /// The reading end of the pipe is closed: there is no use in writing more.
+    /// The reading end of the pipe is closed: writing more is useless.
     Gone,
 }
 
@@ -21,13 +22,13 @@ pub enum Reader {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the write fails, except because the reader has gone.
+/// [`Error::Io`] if the write fails for any reason except a closed reader.
 pub fn print(text: impl fmt::Display) -> Result<Reader> {
     let mut out = io::stdout().lock();
     judge(write!(out, "{text}").and_then(|()| out.flush()))
 }
 
-/// Tells a reader that has gone from a failure.
+/// Distinguishes a closed reader from a failure.
 pub fn judge(written: io::Result<()>) -> Result<Reader> {
     match written {
         Ok(()) => Ok(Reader::Present),

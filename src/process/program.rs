@@ -1,4 +1,5 @@
-//! The `main` of every program: reads the command line, runs the program, and gives the exit code. On the main thread.
+//! The `main` of every program: reads the command line, runs the program, and returns the exit code. It runs on the
+//! main thread.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

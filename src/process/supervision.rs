@@ -1,10 +1,11 @@
 //! Supervision of a running program: logs loops that hang, and notifies systemd.
 //!
 //! The main thread of a program calls [`Supervisor::report`] at each tick. If systemd started the program
-//! (`$NOTIFY_SOCKET` is set) and the supervisor was made by [`Supervisor::from_environment`], it sends systemd
-//! `READY=1` when the program is ready for the first time, `STATUS=` whenever the status changes, `WATCHDOG=1` while no
-//! loop hangs, `EXTEND_TIMEOUT_USEC=` while the program waits for others to become ready, and `STOPPING=1`. A program
-//! that hangs sends no more watchdog pings, so systemd restarts it. Without systemd a loop that hangs is only logged.
+//! (`$NOTIFY_SOCKET` is set) and the supervisor was made by [`Supervisor::from_environment`], the supervisor sends
+//! systemd `READY=1` when the program is ready for the first time, `STATUS=` whenever the status changes, `WATCHDOG=1`
+//! while no loop hangs, `EXTEND_TIMEOUT_USEC=` while the program waits for others to become ready, and `STOPPING=1`. A
+//! program that hangs sends no more watchdog pings, so systemd restarts it. Without systemd a loop that hangs is only
+//! logged.
 
 use std::time::{Duration, Instant};
 

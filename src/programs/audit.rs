@@ -1,8 +1,8 @@
 //! The audit: is every message recorded, and none twice?
 //!
 //! Reads the whole result stream, page by page, on the caller's thread. For each id it keeps only a 128-bit
-//! fingerprint: ten million results need about 160 MB, and a file of ids as much again. A second pass finds the texts
-//! of the few ids that are shown as examples.
+//! fingerprint: ten million results need about 160 MB, and a file of ids needs the same amount again. A second pass
+//! finds the texts of the few ids that are shown as examples.
 //!
 //! It reads the backlog first, then the dead letters, then the results. Messages move in this order, so one that moves
 //! during the audit is seen at least once. Limitations: a message put back from the dead letters during the audit may
@@ -37,14 +37,14 @@ pub use self::report::AuditReport;
 
 /// The most ids of a kind that are shown.
 pub const MAX_EXAMPLES: usize = 10;
-/// How long a reply is waited for.
+/// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(10);
-/// The waits between tries while Redis is unreachable: the first and the longest.
+/// The waits between retries while Redis is unreachable: the first and the longest.
 const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How often a long audit logs its progress.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 
-/// The subcommand: audits, prints the report and gives the exit code.
+/// The subcommand: audits, prints the report and returns the exit code.
 pub fn run(config: &AuditConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "oncecast", "audit")?;
     let report = audit(config)?;
@@ -226,7 +226,7 @@ impl Auditor {
         Ok(())
     }
 
-    /// Retries while Redis is unreachable, for as long as its patience lasts. That is safe, since the audit only reads.
+    /// Retries while Redis is unreachable, for at most `patience`. That is safe, since the audit only reads.
     fn patiently<T>(&mut self, mut ask: impl FnMut(&mut Ledger) -> Result<T>) -> Result<T> {
         let mut backoff = Backoff::new(RETRY_WAIT.0, RETRY_WAIT.1);
         let begin = Instant::now();

@@ -1,13 +1,12 @@
 //! The name of a channel, as a setting gives it. Pure.
 //!
-//! A setting names one channel. What looks like a pattern would be subscribed to by its letters, and nothing would ever
-//! come: so `*`, `?` and `[` are refused unless a backslash before them says that they are meant. As in the patterns of
-//! Redis.
+//! A setting names one channel. A name that looks like a pattern would be subscribed to literally, and no message would
+//! ever arrive. So `*`, `?` and `[` are refused unless a backslash escapes them, as in the patterns of Redis.
 
-/// What may be escaped.
+/// The characters that may be escaped.
 const ESCAPED: [char; 5] = ['*', '?', '[', ']', '\\'];
 
-/// The channel that a setting's text means: a backslash is left out, and what follows it stays as it is.
+/// The channel that a setting's text names: each backslash is removed, and the character after it is kept.
 pub(super) fn exact_name(text: &str) -> Result<String, String> {
     let mut name = String::with_capacity(text.len());
     let mut letters = text.chars();
@@ -34,7 +33,7 @@ mod tests {
 
     use super::*;
 
-    /// The text that means `name`: the other way round.
+    /// The text that names the channel `name`: the inverse of [`exact_name`].
     fn escaped(name: &str) -> String {
         let mut text = String::with_capacity(name.len());
         for letter in name.chars() {

@@ -1,4 +1,5 @@
-//! The programs: dispatcher, consumer, publisher, `audit` and `status`. The settings of each stand beside it.
+//! The programs: dispatcher, consumer, publisher, `audit` and `status`. The settings of each program are defined beside
+//! it.
 
 pub mod audit;
 mod channel;

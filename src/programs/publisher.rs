@@ -36,7 +36,7 @@ use self::pace::Pace;
 use self::settings::PublisherConfig;
 use self::stats::Stats;
 
-/// The most messages that wait for a subscriber; while so many wait, no new ones are published.
+/// The most messages that wait for a subscriber; while this many wait, no new ones are published.
 pub const MAX_WAITING: usize = 10_000;
 /// How long after the end of the run messages without a subscriber are still retried.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// The program: publishes until it is done or asked to stop, prints the totals and gives the exit code.
+/// The program: publishes until it is done or asked to stop, prints the totals and returns the exit code.
 pub fn run(config: PublisherConfig) -> Result<u8> {
     let _log = process_log::init(config.common.log_level, "publisher", "publisher")?;
     let (handle, requests) = shutdown_channel();
@@ -98,7 +98,7 @@ pub fn run(config: PublisherConfig) -> Result<u8> {
     printed.map(|_| summary.exit_code())
 }
 
-/// Publishes until the count or the time is reached, or it is asked to stop.
+/// Publishes until the count or the time is reached, or until it is asked to stop.
 ///
 /// An error means that it could not start; later failures are in the summary.
 fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summary> {
@@ -200,7 +200,7 @@ impl Publisher {
             match self.stop.recv_deadline(wait_until) {
                 Ok(()) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {}
-                // No request can come any more.
+                // No more requests can arrive.
                 Err(RecvTimeoutError::Disconnected) => self.stop = never(),
             }
         }

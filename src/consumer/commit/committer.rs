@@ -15,7 +15,7 @@ use crate::ledger::Ledger;
 
 /// The committer's thread. It ends when the last sender of commits is dropped, or when it is asked to give up.
 pub(in crate::consumer) struct Committer {
-    /// Dropped: give up results that Redis does not store.
+    /// Dropping it makes the thread give up results that Redis does not store.
     patience: Sender<()>,
     ended: Receiver<()>,
     thread: JoinHandle<()>,
@@ -51,7 +51,8 @@ impl Committer {
         &self.ended
     }
 
-    /// Lets it finish its results; after `limit` it gives up. Returns whether it could be joined.
+    /// Lets the thread finish its results for at most `limit`, then makes it give up the rest. Returns whether the
+    /// thread could be joined.
     pub(in crate::consumer) fn join(self, limit: Duration) -> bool {
         // Nothing is ever sent: this waits until the sender is dropped.
         let _ = self.ended.recv_timeout(limit);
@@ -74,7 +75,7 @@ mod tests {
 
     #[test]
     fn it_gives_up_although_a_sender_is_left() {
-        // As when a handler hangs: its thread keeps its sender forever.
+        // This happens when a handler hangs: its thread keeps its sender forever.
         let (stuck, commits) = bounded(1);
         let port = crate::lab::ports::free_port().expect("a free port");
         let server = crate::ledger::Server::parse(&format!("redis://127.0.0.1:{port}")).expect("a URL");
@@ -86,7 +87,8 @@ mod tests {
         drop(stuck);
     }
 
-    /// The stream is full in the middle of a batch: results recorded before are no longer pending in the next attempt.
+    /// The stream becomes full in the middle of a batch. The messages recorded before that are no longer pending at the
+    /// next attempt.
     #[test]
     fn what_was_recorded_before_a_refusal_is_not_counted_as_missing() {
         let redis = crate::lab::RedisServer::start(crate::lab::RedisOptions::default()).expect("a private Redis");

@@ -1,17 +1,18 @@
-//! Counts first deliveries that were no longer pending when recorded, for a log line now and then.
+//! Counts first deliveries that were no longer pending when they were to be recorded, and limits how often they are
+//! logged.
 //!
 //! One such message is harmless: another consumer recorded it first. Many mean that this consumer uses a different
 //! Redis than its dispatchers, or that the messages were removed by other means. The committer owns two of these
 //! counts: one for messages that the script found missing, one for messages recorded without a check.
 //!
-//! Guarantees: the first is logged at once, later ones as a count, at most one line per [`LOG_EVERY`]. Limitation:
-//! messages not logged when the consumer stops are only in the metric.
+//! Guarantees: The first is logged immediately. Later ones are logged as a count, at most one line per [`LOG_EVERY`].
+//! Limitation: messages that are not yet logged when the consumer stops appear only in the metric.
 
 use std::time::{Duration, Instant};
 
 use crate::base::id::MessageId;
 
-/// How often it is logged at most.
+/// The shortest interval between two log lines.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// See the module's text.

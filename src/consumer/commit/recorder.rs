@@ -20,21 +20,21 @@ use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES
 
 /// How long Redis may take to answer.
 pub(in crate::consumer) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
-/// With nothing to record, how often Redis is pinged.
+/// How often Redis is pinged while there is nothing to record.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
-/// How long one iteration takes at most, with an open connection: it may wait for a reply, and pause.
+/// The longest that one iteration may take with an open connection, including the wait for a reply and a pause.
 const ITERATION_WITHIN: Duration = Duration::from_secs(10);
-/// The pause before the first new attempt; it doubles with each.
+/// The pause before the first retry. It doubles with each further retry.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often the log says that Redis is still in trouble.
+/// How often the log repeats that Redis is still failing.
 const REMIND: Duration = Duration::from_secs(10);
 
 /// A result that waits to be recorded, with its share of the memory budget.
 pub(in crate::consumer) struct Finished {
     pub(in crate::consumer) commit: Commit,
-    /// The message, to put it back if necessary.
+    /// The message's payload, to put the message back if necessary.
     pub(in crate::consumer) payload: Payload,
     /// The number of its delivery, and the epoch and the connection of the leader that it came from.
     pub(in crate::consumer) number: u16,
@@ -48,7 +48,7 @@ pub(super) struct Recorder {
     pub(super) result_maxlen: u64,
     pub(super) desk: Arc<Desk>,
     pub(super) commits: Receiver<Finished>,
-    /// Disconnected: give up.
+    /// Disconnected when the recorder is to give up.
     pub(super) impatience: Receiver<()>,
     /// The result that did not fit into the last batch.
     pub(super) carried: Option<Finished>,
@@ -58,7 +58,7 @@ pub(super) struct Recorder {
     pub(super) refused: Vec<MessageId>,
     /// First deliveries of the current batch that were not pending, and their connections.
     pub(super) gone: Vec<(MessageId, LinkId)>,
-    /// A result of the current batch may have been recorded without a reply.
+    /// Whether a result of the current batch may have been recorded although no reply came.
     pub(super) unsure: bool,
     pub(super) not_pending: NotPending,
     /// The same for messages recorded in transactions.
@@ -67,7 +67,7 @@ pub(super) struct Recorder {
     pub(super) raised: Option<MessageId>,
     /// The highest id of a transaction whose outcome is unknown.
     pub(super) doubt: Option<MessageId>,
-    /// When the oldest request that Redis has not done yet was first made.
+    /// When the oldest request that Redis has not executed yet was first made.
     pub(super) asked: Instant,
     pub(super) trouble: Option<Trouble>,
     pub(super) server: ServerWatch,
@@ -87,7 +87,7 @@ pub(super) struct Trouble {
 pub(super) enum Watch {
     /// The recall is not watched yet.
     None,
-    /// On this connection a watch was tried, last for the leader of this epoch. It may have failed.
+    /// A watch was attempted on this connection, most recently for the leader of this epoch. It may have failed.
     Tried(u64, Epoch),
 }
 
@@ -130,9 +130,9 @@ impl Recorder {
         }
     }
 
-    /// Marks an iteration of the loop, for the check that it does not hang.
+    /// Notes that the loop has begun an iteration, so that a loop that hangs is detected.
     pub(super) fn beat(&self) {
-        // At first, and after trouble, a connection has to be opened.
+        // At the start, and after a failure, the connection must be opened.
         let settled = self.trouble.is_none() && self.desk.stats().redis_is_up();
         self.desk.stats().committer.beat(if settled { ITERATION_WITHIN } else { OPEN_WITHIN });
     }

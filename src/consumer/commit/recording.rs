@@ -1,8 +1,8 @@
-//! Records one batch: messages that no other consumer can hold in a transaction; all others, and what a transaction
-//! left undone, by the script.
+//! Records one batch. A transaction records the messages that no other consumer can hold. The script records all other
+//! messages, and those that a transaction left unrecorded.
 //!
-//! No message is recorded twice: the script checks that the message is pending; a transaction is used only where no
-//! check is needed. The reasoning is in `ledger/commit.rs`.
+//! No message is recorded twice, because the script checks that the message is pending, and a transaction is used only
+//! where no check is needed. The reasoning is in `ledger/commit.rs`.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
@@ -24,7 +24,7 @@ impl Recorder {
         self.note_request();
         let (alone, mut others) = self.sort_out(batch);
         // Without a connection the recall is unknown. If there is a connection and the recall can't be watched, this
-        // user may not be allowed to write it.
+        // Redis user may not be allowed to write it either.
         let recall = self.ledger.recall();
         let may_raise = recall.is_some() || self.ledger.connection_number().is_none();
         let before = recall.map(|recall| recall.up_to);
@@ -51,14 +51,16 @@ impl Recorder {
         }
         self.doubt = None;
         self.beat();
-        // If that was a new connection, messages delivered from now on are above those that it leaves in doubt.
+        // If the script opened a new connection, all messages received so far are in doubt. This call notes the highest
+        // of their ids; messages delivered from now on have higher ids.
         self.watch_recall(batch);
         self.count_not_pending(before);
         true
     }
 
-    /// Records results by the script; in halves if they are too large together. `false` if it was given up. A result
-    /// that is too large alone rejects its message, because another attempt would fail in the same way.
+    /// Records results by the script. If they are too large together, each half is recorded on its own. `false` if it
+    /// was given up. A result that is too large alone rejects its message, because another attempt would fail in the
+    /// same way.
     fn record_by_script(&mut self, part: &[&Finished], raise: Raise, splitter: &mut Splitter) -> bool {
         splitter.begin(part.len());
         let mut raise = raise;
@@ -67,11 +69,12 @@ impl Recorder {
             match recorder.ledger.commit(None, recorder.result_maxlen, raise, commits) {
                 Ok(committed) => Ok(Ok(committed)),
                 Err(error) => {
-                    // Without a reply it may have been executed, and the results before a refused one are recorded.
+                    // Without a reply, the script may have been executed. If Redis refused one result, the results
+                    // before it are recorded.
                     recorder.unsure |= !error.is_unsent();
                     recorder.beat();
                     if raise == Raise::Recorded && error.refusal() == Some(Refusal::Right) {
-                        // Perhaps this user may not write the recall.
+                        // This Redis user may lack the right to write the recall.
                         raise = Raise::Nothing;
                     }
                     match splitter.judge(&error, part.len(), || recorder.ledger.is_answered()) {
@@ -150,7 +153,7 @@ impl Recorder {
         self.log_not_pending();
     }
 
-    /// Messages from this connection are checked until one is found pending.
+    /// Makes the script check messages from this connection until one is found pending.
     fn doubt(&mut self, link: LinkId) {
         if self.trust.doubt(link) {
             self.desk.doubt(link);
@@ -203,11 +206,11 @@ impl Recorder {
         let commits: Vec<&Commit> = alone.iter().map(|finished| &finished.commit).collect();
         let Recorded { removed, unstored } = match self.ledger.commit_sole(self.result_maxlen, &commits) {
             Ok(Some(recorded)) => recorded,
-            // The recall was written: the script has to check.
+            // The recall was written, so the script has to check these messages.
             Ok(None) => return Some(alone.to_vec()),
             Err(error) => {
                 if self.ledger.connection_number().is_none() {
-                    // It may still be executed.
+                    // The transaction may still be executed.
                     self.doubt = commits.last().map(|commit| commit.id);
                     self.unsure = true;
                 }
@@ -250,8 +253,8 @@ impl Recorder {
         Some(left)
     }
 
-    /// A transaction did not remove exactly its batch. It does not say which message caused this, so all connections of
-    /// the batch lose their proof.
+    /// Notes a transaction that did not remove exactly its batch. The reply does not say which message caused this, so
+    /// all connections of the batch lose their proof.
     fn note_breach(&mut self, alone: &[&Finished], removed: usize) {
         let stats = self.desk.stats();
         stats.breaches.add(1);

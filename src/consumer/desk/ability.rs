@@ -1,8 +1,9 @@
 //! Whether a consumer can work: begin on the messages it receives, and record their results.
 //!
-//! Pure; a part of the desk's state. It is *unable* while every handler thread runs a handler that was given up, or
-//! once Redis has stored nothing for a time. Guarantee: each change is returned once, so it is logged once. After
-//! recovery the full trouble time must pass again, so a flapping Redis doesn't make the consumer flap.
+//! Pure; a part of the desk's state. A consumer is *unable* while every handler thread runs a handler that was given
+//! up, or once Redis has failed to store results for a time limit. Guarantee: each change is returned once, so it is
+//! logged once. After a recovery, Redis must fail for the whole limit again, so a flapping Redis doesn't make the
+//! consumer flap.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Ability {
     redis_limit: Duration,
-    /// While Redis does not answer the committer: since when.
+    /// Since when Redis has not answered the committer; `None` while it answers.
     silent_since: Option<Instant>,
     unable: Option<(Unable, Instant)>,
 }
@@ -37,14 +38,14 @@ impl fmt::Display for Unable {
 /// What has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It has become unable.
+    /// The consumer has become unable to work.
     Begun(Unable),
-    /// It is able again, after so long.
+    /// The consumer can work again, after this long.
     Ended(Unable, Duration),
 }
 
 impl Ability {
-    /// Begins able. Redis may fail for `redis_limit`.
+    /// A consumer that can work. Redis may fail for `redis_limit` before that changes.
     pub(super) fn new(redis_limit: Duration) -> Ability {
         Ability { redis_limit, silent_since: None, unable: None }
     }
@@ -63,14 +64,14 @@ impl Ability {
         self.silent_since = None;
     }
 
-    /// Redis has answered another thread. The committer will soon notice, so its time begins again.
+    /// Redis has answered another thread. The committer will soon notice, so the limit starts anew.
     pub(super) fn redis_was_heard(&mut self, now: Instant) {
         if let Some(since) = &mut self.silent_since {
             *since = now;
         }
     }
 
-    /// Decides whether it is able now, and returns a change.
+    /// Decides whether the consumer can work now, and returns a change.
     pub(super) fn judge(&mut self, is_stuck: bool, now: Instant) -> Option<Change> {
         let silent = self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= self.redis_limit);
         let reason = match (is_stuck, silent) {

@@ -3,8 +3,8 @@
 //!
 //! The protocol has no frame for "I can work again". So the consumer closes the connection, the dispatcher reconnects
 //! within a second, and READY asks for the full prefetch. When a connection closes after a DRAIN, the dispatcher
-//! delivers the messages still held to other consumers at once. So the consumer finishes its messages before it closes,
-//! for at most [`RETURN_LIMIT`].
+//! immediately delivers the messages that the consumer still holds to other consumers. So the consumer finishes its
+//! messages before it closes, for at most [`RETURN_LIMIT`].
 
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,12 @@ use crate::wire::{Frame, NackDelay};
 /// How long a consumer that can work again finishes held messages before it asks for more. Messages that take longer
 /// may then be processed by others as well. Without a limit, one handler that never returns would keep all others idle.
 const RETURN_LIMIT: Duration = Duration::from_secs(10);
-/// The reason of a NACK for a message that no handler has begun: the dispatcher counts no delivery. No failure has it.
+/// The reason of a NACK for a message that no handler has begun: the dispatcher does not count that delivery. No failed
+/// handler gives this reason.
 pub(super) const NOT_BEGUN: &str = "";
 
 impl Desk {
-    /// Checks what has changed with time.
+    /// Checks what changes with time: handlers that run for too long, and whether the consumer can work.
     pub(in crate::consumer) fn check(&self, now: Instant) {
         self.check_locked(&mut self.state.lock(), now);
     }
@@ -109,7 +110,7 @@ impl Desk {
 
     /// Returns messages that were sent before our DRAIN was read. A stopping consumer leaves them unanswered: the
     /// dispatcher takes them back when the connection closes. A consumer that can't work returns them at once, because
-    /// it may keep its connection for long.
+    /// it may keep its connection for a long time.
     pub(super) fn return_late(&self, state: &mut DeskState, messages: Vec<(MessageId, u16, Payload)>) {
         let Some(ruler) = state.ruler.as_ref().filter(|_| !state.draining) else { return };
         for (id, ..) in messages {

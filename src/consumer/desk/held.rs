@@ -1,7 +1,7 @@
-//! The messages a consumer holds: waiting for a handler, being processed, or not answered yet.
+//! The messages that a consumer holds: waiting for a handler, being processed, or not answered yet.
 //!
 //! Pure; a part of the desk's state, so all of it changes under the desk's lock. Messages that wait for a handler are
-//! only in here, so each is either taken out by a handler thread or returned, never both.
+//! stored nowhere else, so each is either taken out by a handler thread or returned, never both.
 //!
 //! Limitations: a handler that never returns keeps its entry and its thread forever. Once the handler timeout has
 //! passed, the message is no longer reported, listed or counted against the prefetch.
@@ -93,7 +93,7 @@ impl Held {
         self.entries.len()
     }
 
-    /// Their bytes.
+    /// The bytes of their payloads.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -123,7 +123,7 @@ impl Held {
         self.entries.iter().filter(|(_, held)| !matches!(held.stage, Stage::GivenUp)).map(|(id, _)| *id).collect()
     }
 
-    /// The present run of a message.
+    /// The current run of a message.
     pub(super) fn run_of(&self, id: MessageId) -> Option<Run> {
         self.entries.get(&id).map(|held| held.run)
     }

@@ -1,13 +1,14 @@
-//! Which of several connections rules: what is checked before LEAD is obeyed, and what happens to the replaced
+//! Which of several connections rules: what is checked before LEAD is accepted, and what happens to the replaced
 //! connection.
 //!
-//! A higher epoch that Redis has confirmed replaces any other connection. An epoch has one leader, so a second
-//! connection comes from the same leader, whose first connection is dead, or from an impostor. The newer one wins
-//! unless the older one is *proven* (a message it delivered was pending) and *alive* (it answers a ping). Otherwise an
-//! impostor that learns the epoch could replace the leader again and again.
+//! A higher epoch that Redis has confirmed replaces any other connection. An epoch has one leader. So a second
+//! connection of the epoch comes either from that leader, whose first connection is dead, or from an impostor. The
+//! newer one wins unless the older one is *proven* (a message it delivered was pending) and *alive* (it answers a
+//! ping). Otherwise an impostor that learns the epoch could replace the leader again and again.
 //!
-//! No thread waits for the pong under the desk's lock: the new connection's thread asks for the [rival](Desk::rival),
-//! waits, and notes its [silence](Desk::note_silence). A connection that was silent once can't become proven again.
+//! No thread waits for the pong under the desk's lock: the new connection's thread gets the [rival](Desk::rival) from
+//! the desk, waits for the rival's pong, and notes its [silence](Desk::note_silence). A connection that was silent once
+//! can't become proven again.
 //!
 //! Limitation: a ruler whose socket is not read because the consumer holds too many bytes counts as silent.
 
@@ -32,7 +33,8 @@ pub(in crate::consumer) enum Claim {
 }
 
 impl Desk {
-    /// What LEAD claims. An epoch that is not known has to be looked up before [`lead`](Desk::lead) is called.
+    /// Compares the epoch in LEAD with the highest one seen. An epoch that is not known must be looked up before
+    /// [`lead`](Desk::lead) is called.
     pub(in crate::consumer) fn claim(&self, epoch: Epoch, group: &str) -> Result<Claim, Refusal> {
         let state = self.state.lock();
         self.check_group(group)?;
@@ -60,7 +62,8 @@ impl Desk {
         Ok(())
     }
 
-    /// The connection that rules, if it keeps its place against another one of this epoch by being alive.
+    /// The ruling connection, if it is proven and of this epoch: another connection can replace it only if it is not
+    /// alive.
     pub(in crate::consumer) fn rival(&self, epoch: Epoch) -> Option<(LinkId, Arc<Outbox>)> {
         let state = self.state.lock();
         let ruler = state.ruler.as_ref().filter(|ruler| epoch == state.epoch && ruler.standing == Standing::Proven)?;
@@ -94,7 +97,7 @@ impl Desk {
         self.state.lock().ruler.as_ref().map(|ruler| ruler.link)
     }
 
-    /// Tells a connection that it was replaced, and closes it: it would only cost memory and a place.
+    /// Sends a replaced connection the reason and closes it, since it would only cost memory and a place.
     pub(super) fn close_replaced(&self, state: &DeskState, replaced: &Ruler) {
         if let Err(Refusal { code, text }) = state.check_rule(replaced.link)
             && replaced.outbox.close(Some(&Frame::Error { code, text: &text }))

@@ -12,7 +12,7 @@ use crate::consumer::peer::{LinkId, Refusal};
 use crate::wire::{Frame, ReadyFlags};
 
 impl Desk {
-    /// LEAD with an epoch that was confirmed: this connection rules from now on, or is refused. Returns the number of
+    /// Handles LEAD with a confirmed epoch: this connection rules from now on, or is refused. Returns the number of
     /// messages listed in HELD.
     pub(in crate::consumer) fn lead(
         &self,
@@ -65,7 +65,8 @@ impl Desk {
         Ok(count)
     }
 
-    /// Reports the held messages to this connection, if it rules. It is refused if another has replaced it.
+    /// Reports the held messages to this connection, if it rules. The connection is refused if another one has replaced
+    /// it.
     pub(in crate::consumer) fn report(&self, link: LinkId, now: Instant) -> Result<(), Refusal> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -95,8 +96,8 @@ impl Desk {
         ruled
     }
 
-    /// Accepts nothing from now on, and sends DRAIN to the ruler. The receiver gets a message when nothing is left to
-    /// wait for.
+    /// Accepts nothing from now on, and sends DRAIN to the ruler. The receiver gets a message when there is nothing
+    /// left to wait for.
     pub(in crate::consumer) fn drain(&self) -> Receiver<()> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -114,8 +115,8 @@ impl Desk {
         if state.held.places() == 0 {
             self.dismiss(state);
         }
-        // NACKs that can't be sent because no connection rules must not delay the end: these messages are delivered
-        // again anyway.
+        // NACKs that can't be sent because no connection rules must not delay the stop, because these messages are
+        // delivered again anyway.
         if state.draining && state.held.is_drained() {
             // If it is full, this was reported before.
             let _ = self.drained.0.try_send(());

@@ -30,7 +30,7 @@ pub(in crate::consumer) struct Terms {
 
 #[cfg(test)]
 impl Terms {
-    /// Of a consumer `c0` of the group `g`.
+    /// The terms of a consumer `c0` of the group `g`.
     pub(in crate::consumer) fn of_tests(concurrency: usize) -> Terms {
         Terms {
             group: "g".to_owned(),
@@ -48,9 +48,9 @@ pub(in crate::consumer) struct Desk {
     pub(super) terms: Terms,
     pub(super) stats: Arc<ConsumerStats>,
     pub(super) state: Mutex<DeskState>,
-    /// Readers wait for it.
+    /// Readers wait on this until fewer bytes are held.
     pub(super) room: Condvar,
-    /// Handler threads wait for it.
+    /// Handler threads wait on this for a message.
     pub(super) work: Condvar,
     pub(super) drained: (Sender<()>, Receiver<()>),
 }
@@ -68,7 +68,7 @@ pub(super) struct DeskState {
     pub(super) epochs: HashMap<LinkId, Epoch>,
     pub(super) held: Held,
     pub(super) ability: Ability,
-    /// When it was last found able again.
+    /// When the consumer was last found able to work again.
     pub(super) able_since: Option<Instant>,
     pub(super) draining: bool,
     /// Handlers begin no other message.

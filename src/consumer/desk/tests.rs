@@ -54,7 +54,7 @@ fn accept(desk: &Desk, link: LinkId, ids: &[MessageId]) {
     desk.accept(link, messages, Instant::now()).expect("this link rules");
 }
 
-/// What the first handler thread is given next.
+/// The next message for the first handler thread.
 fn begin(desk: &Desk) -> Job {
     desk.next(0).expect("it is not closed")
 }
@@ -167,7 +167,7 @@ fn a_handler_past_its_time_is_given_up_and_may_run_again() {
     desk.report(1, start + TIMEOUT).expect("it rules");
     assert!(said(&outbox).is_empty());
     assert_eq!(desk.stats().timed_out.get(), 1);
-    // Its place is free, although its thread is not.
+    // Its place in the prefetch is free, although its thread is not.
     accept(&desk, 1, &[B]);
     desk.ack([B].into_iter());
     accept(&desk, 1, &[A]);
@@ -242,7 +242,7 @@ fn a_reader_waits_while_too_many_bytes_are_held() {
     });
 }
 
-/// Lets all that runs run out of its time; gives the moment.
+/// Lets all running handlers exceed their timeout, and returns that moment.
 fn give_up(desk: &Desk, link: LinkId) -> Instant {
     let late = Instant::now() + TIMEOUT;
     desk.report(link, late).expect("it rules");
@@ -290,7 +290,7 @@ fn a_leader_that_comes_to_a_consumer_that_cannot_work_hears_so() {
     desk.leave(1);
     desk.check(Instant::now() + TIMEOUT);
     assert!(desk.stats().is_unable());
-    // Nobody was there to take what is queued.
+    // No dispatcher was connected to which the queued message could be returned.
     assert_eq!(said(&lead(&desk, 2, 6)), ["READY 4 true c0", "HELD 2", "DRAIN", "NACK 2 0 "]);
 }
 
@@ -328,7 +328,7 @@ fn a_leader_whose_epoch_redis_has_just_confirmed_gives_the_committer_its_time_an
     let now = Instant::now();
     desk.redis_fails(now.checked_sub(Duration::from_secs(6)).expect("not just booted"), now);
     assert!(desk.stats().is_unable());
-    // Nobody has asked Redis about an epoch that was known.
+    // Redis is not asked about an epoch that is already known.
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD", "DRAIN"]);
     let next = lead(&desk, 3, 6);
     assert_eq!(said(&next), ["READY 4 true c0", "HELD"]);

@@ -1,6 +1,6 @@
 //! The path of a message through the consumer: accepted, begun, failed or recorded, and answered.
 //!
-//! Readers wait here while the consumer holds too many bytes, handler threads while no message waits.
+//! Readers wait here while the consumer holds too many bytes; handler threads wait here while no message is queued.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::wire::{ErrorCode, Frame};
 pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
 
 impl Desk {
-    /// PROCESS frames of one WebSocket message: accepts the messages and queues them for the handlers.
+    /// Accepts the messages in the PROCESS frames of one WebSocket message, and queues them for the handlers.
     pub(in crate::consumer) fn accept(
         &self,
         link: LinkId,
@@ -84,7 +84,7 @@ impl Desk {
         None
     }
 
-    /// A handler has returned. Only matters with a handler timeout.
+    /// Notes that a handler has returned. This matters only if there is a handler timeout.
     pub(in crate::consumer) fn returned(&self, thread: usize, now: Instant) {
         if self.terms.handler_timeout.is_none() {
             return;
@@ -96,7 +96,7 @@ impl Desk {
         }
     }
 
-    /// Handlers begin no other message.
+    /// From now on handlers begin no other message.
     pub(in crate::consumer) fn close(&self) {
         self.state.lock().closed = true;
         self.work.notify_all();
@@ -116,7 +116,7 @@ impl Desk {
         self.after_a_change(state);
     }
 
-    /// The result of a message can't be recorded, whichever run it came from.
+    /// Fails a message whose result can't be recorded, whichever run the result came from.
     pub(in crate::consumer) fn refuse(&self, id: MessageId, error: HandlerError) {
         let run = self.state.lock().held.run_of(id);
         if let Some(run) = run {
@@ -124,8 +124,8 @@ impl Desk {
         }
     }
 
-    /// These messages are recorded, by this consumer or by another one before: the ACK goes to the ruler, if there is
-    /// one.
+    /// Removes messages that are recorded, by this consumer or earlier by another one. The ACK goes to the ruler, if
+    /// there is one.
     pub(in crate::consumer) fn ack(&self, ids: impl Iterator<Item = MessageId>) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -139,7 +139,8 @@ impl Desk {
 
 impl HandlerError {
     pub(super) fn nack(&self, id: MessageId) -> Frame<'_> {
-        // A handler has begun, so the reason must not be that of a message that no handler has begun.
+        // A handler has begun this message, so the reason must not be the one that stands for messages that no handler
+        // has begun.
         let reason = if self.reason == NOT_BEGUN { "the handler gave no reason" } else { &self.reason };
         Frame::Nack { id, delay: self.delay, reason }
     }

@@ -1,12 +1,12 @@
 //! The reading side of a dispatcher's connection: handshake, LEAD, then frames.
 //!
-//! Reading blocks, so it needs a thread of its own. So does writing, because a dispatcher that does not read must not
-//! stall the committer. A mistake of the peer affects only this connection: the peer gets an ERROR, and the connection
-//! is closed. Until a connection rules, its peer may be any client, so its messages must be small and there is a
-//! deadline.
+//! Reading blocks, so it needs a thread of its own. Writing has a thread of its own as well, because a dispatcher that
+//! does not read must not stall the committer. A mistake of the peer affects only this connection: the peer gets an
+//! ERROR, and the connection is closed. Until a connection rules, its peer may be any client, so its messages must be
+//! small and there is a deadline.
 //!
-//! Limitations: the bodies in a WebSocket message of up to [`SHARED_BYTES`] are not copied, so one held message keeps
-//! all of its bytes in memory. A connection costs two threads; the server limits the number of connections.
+//! Limitations: the payloads in a WebSocket message of up to [`SHARED_BYTES`] are not copied, so one held payload keeps
+//! the whole WebSocket message in memory. A connection costs two threads; the server limits the number of connections.
 
 use std::fmt;
 use std::io;
@@ -40,7 +40,7 @@ use crate::wire::{self, ErrorCode, Frame};
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection that rules may take to answer a ping when another connection of its epoch has sent LEAD.
 const ALIVE_LIMIT: Duration = Duration::from_millis(500);
-/// The largest WebSocket message whose bodies are not copied: about what dispatchers send in one.
+/// The largest WebSocket message whose payloads are not copied: about what dispatchers send in one.
 const SHARED_BYTES: usize = 256 << 10;
 
 /// See the module's text.
@@ -73,7 +73,7 @@ impl DispatcherLink {
     pub(in crate::consumer) fn run(self, reader: Reader) {
         log_context::enter(&self.common.lane.context);
         self.serve(reader);
-        // The server has a handle of the socket, too, so dropping ours does not close it.
+        // The server also has a handle to the socket, so dropping ours does not close it.
         self.socket.shutdown();
     }
 
@@ -99,7 +99,7 @@ impl DispatcherLink {
             Ok(_) => self.read(&mut reader),
             Err(error) => End::Gone(format!("starting a thread: {error}")),
         };
-        // A message that is half received is dropped.
+        // A partly received message is dropped.
         let mut reader = reader.into_inner().into_reader();
         self.goodbye(&end);
         drop(reading);
@@ -125,7 +125,7 @@ impl DispatcherLink {
                 self.socket.finish_writing();
                 inlet.into_reader().linger(Instant::now() + LINGER, usize::MAX);
             }
-            // Such as a check whether the port is open.
+            // For instance a check whether the port is open.
             Failed::Gone(_, 0) if !self.socket.is_read_no_more() => {
                 self.common.refusals.charge(Instant::now());
                 debug!("event=stranger-left peer={}", self.peer);
@@ -145,7 +145,7 @@ impl DispatcherLink {
         &self.common.lane.desk
     }
 
-    /// The link's main loop: reads and obeys until the connection ends.
+    /// The link's main loop: reads frames and executes them until the connection ends.
     fn read(&self, reader: &mut WebSocket<Inlet>) -> End {
         loop {
             let outcome = match reader.read() {
@@ -178,7 +178,7 @@ impl DispatcherLink {
         }
     }
 
-    /// Obeys the frames of one message. All are decoded before the first is obeyed.
+    /// Executes the frames of one message. All are decoded before the first is executed.
     fn obey(&self, reader: &mut WebSocket<Inlet>, message: &Bytes) -> Result<(), End> {
         let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(Refusal::from)?;
         let mut messages = Vec::with_capacity(frames.len());
@@ -216,7 +216,8 @@ impl DispatcherLink {
     }
 
     /// Handles LEAD. Redis and a rival are asked before the desk is called, because under the desk's lock all other
-    /// threads would wait for them. The desk checks again, so changes in the meantime are noticed.
+    /// threads would have to wait for the answers. The desk then checks again, so it notices changes made in the
+    /// meantime.
     fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, Refusal> {
         let desk = self.desk();
         match desk.claim(epoch, group)? {
@@ -263,7 +264,7 @@ impl DispatcherLink {
                 if self.outbox.close(Some(&Frame::Error { code: *code, text })) {
                     match code {
                         ErrorCode::Stale | ErrorCode::Replaced => stats.stale.add(1),
-                        // This is no fault of the dispatcher's, and `epochs` has counted it.
+                        // The dispatcher is not at fault, and `epochs` has already counted this.
                         ErrorCode::Unavailable => {}
                         _ => stats.bad_frames.add(1),
                     }
@@ -297,7 +298,7 @@ fn limits(max_message_bytes: usize) -> WebSocketConfig {
         .read_buffer_size(64 << 10)
         // Nothing is buffered here: the outbox has already gathered the frames.
         .write_buffer_size(0)
-        // One message of everything in an outbox, including the frame that filled it.
+        // Everything in an outbox may be one message, including the frame that exceeded the outbox's limit.
         .max_write_buffer_size(2 * MAX_OUTBOX_BYTES)
         .max_message_size(Some(max_message_bytes))
         .max_frame_size(Some(max_message_bytes))

@@ -85,10 +85,11 @@ impl Writer {
         let socket = self.endpoint.get_ref();
         socket.finish_writing();
         if socket.reads_much() && self.common.lane.desk.ruler() != Some(self.link) {
-            // It was replaced. Close at once, to free the message that it has half received and its thread's memory.
+            // This connection was replaced. Close it immediately, to free its partly received message and its thread's
+            // memory.
             socket.shutdown();
         }
-        // The peer then closes its side, and the reader sees that. Otherwise the connection is cut off.
+        // Normally the peer now closes its side, and the reader notices that. If it does not, the socket is shut down.
         if self.reader_ended.recv_timeout(LINGER) == Err(RecvTimeoutError::Timeout) {
             self.endpoint.get_ref().shutdown();
         }

@@ -70,7 +70,7 @@ impl Running {
         Running { server: Some(server), desk, address }
     }
 
-    /// A connection that has said LEAD.
+    /// A connection that has sent LEAD.
     fn lead(&self) -> WebSocket<TcpStream> {
         let stream = TcpStream::connect(self.address).expect("it listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
@@ -96,7 +96,7 @@ impl Drop for Running {
     }
 }
 
-/// The first frame that comes.
+/// The first frame that arrives.
 fn answer(socket: &mut WebSocket<TcpStream>) -> String {
     loop {
         match socket.read().expect("an answer in time") {
@@ -112,7 +112,7 @@ fn answer(socket: &mut WebSocket<TcpStream>) -> String {
     }
 }
 
-/// Reads, and so answers pings, until the other side ends it.
+/// Reads, and thereby answers pings, until the other side closes the connection.
 fn live(mut socket: WebSocket<TcpStream>) -> JoinHandle<()> {
     thread::spawn(move || while socket.read().is_ok() {})
 }

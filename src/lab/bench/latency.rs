@@ -34,7 +34,7 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 /// The percentiles that are shown.
 const PERCENTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
-/// Measures and prints it.
+/// Measures the latency and prints it.
 pub(super) fn measure(context: &mut Context<'_>) -> Result<Latency, Abort> {
     let config = context.config;
     context.line(&format!(

@@ -191,7 +191,7 @@ impl Rig {
         }
     }
 
-    /// An error with the end of its log if a process has ended.
+    /// Returns an error, with the end of the process's log, if a process has ended.
     pub(super) fn must_run(&mut self) -> Result<()> {
         match &mut self.processes {
             Processes::Oncecast(cluster) => cluster.must_run(),
@@ -248,7 +248,7 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
                 .map(str::to_owned)
                 .to_vec(),
         };
-        // With a slow handler a consumer should hold few messages more than it is working on.
+        // With a slow handler, a consumer should hold only a few more messages than it is working on.
         let prefetch = (4 * concurrency).to_string();
         options
             .consumer_args

@@ -77,7 +77,7 @@ pub(super) fn measure(
 pub(super) fn idle(rig: &mut Rig, time: Duration, requests: &ShutdownRequests) -> Result<f64, Abort> {
     let before = cpu_times(rig)?;
     let begin = Instant::now();
-    // Only a signal cuts this short.
+    // Only a request to stop ends this wait early.
     if requests.receiver().recv_timeout(time) != Err(RecvTimeoutError::Timeout) {
         return Err(Abort::Interrupted);
     }

@@ -60,7 +60,7 @@ pub struct Measurements {
     pub sweep: bool,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::switch("latency", "Measure the time from publishing to the recorded result, instead of throughput"),
     Setting::switch(

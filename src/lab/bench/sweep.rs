@@ -86,7 +86,7 @@ const AHEAD_S: f64 = 0.1;
 /// The most bytes that are sent for a point, since results stay in Redis.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// Measures and prints it.
+/// Measures the throughput at all points and prints it.
 pub(super) fn measure(context: &mut Context<'_>) -> Result<Sweep, Abort> {
     let config = context.config;
     context.line(&format!("messages/s over {:?} at each point", config.time));

@@ -1,4 +1,4 @@
-//! Messages per second, CPU time and memory. In each round every contender takes its turn.
+//! Messages per second, CPU time and memory. Each round measures every contender once.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ struct Row {
 /// The most messages that are stored to measure their memory.
 const MAX_WAITING: u64 = 500_000;
 
-/// Measures and prints it.
+/// Measures the throughput and prints it.
 pub(super) fn measure(context: &mut Context<'_>) -> Result<Throughput, Abort> {
     let config = context.config;
     context.line(&format!("throughput: {} rounds of {} messages", config.rounds, grouped(config.messages)));

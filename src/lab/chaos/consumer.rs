@@ -1,5 +1,5 @@
 //! A consumer for chaos experiments. It keeps a [journal](crate::lab::journal) of its handler's runs, since the counts
-//! in its memory are lost when it is killed. Otherwise it is `oncecast-consumer` with the handler `stamp`.
+//! in its memory are lost when it is killed. In all other respects it is `oncecast-consumer` with the handler `stamp`.
 
 use self::settings::ChaosConsumerConfig;
 use crate::base::error::Result;

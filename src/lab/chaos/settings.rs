@@ -33,7 +33,7 @@ pub struct ChaosConfig {
     pub log_level: LevelFilter,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("duration", "TIME", Text("120s"), "How long to publish"),
     Setting::new("rate", "N", Text("26000"), "Messages published per second"),

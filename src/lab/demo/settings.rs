@@ -25,7 +25,7 @@ pub struct DemoConfig {
     pub log_level: LevelFilter,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_SERVER,
     Setting::new("rate", "N", Text("2000"), "Messages published per second"),

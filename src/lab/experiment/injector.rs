@@ -1,8 +1,8 @@
 //! Injects the faults of a plan, ends them, and measures how long it takes until results resume.
 //!
 //! One fault at a time. The next one waits until the last has ended and the cluster is healthy again: every node runs,
-//! every consumer is connected, and every dispatcher is in sync. So at any time one dispatcher runs that received every
-//! message, and every message that a subscriber received must be processed.
+//! every consumer is connected, and every dispatcher is in sync. So at any time there is a running dispatcher that
+//! received every message, and every message that a subscriber received must be processed.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -27,13 +27,13 @@ const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 /// A fault that was injected, and how long it took to recover from it.
 #[derive(Clone, Debug)]
 pub struct InjectedFault {
-    /// When, after publishing began.
+    /// When it was injected, as the time since publishing began.
     pub at: Duration,
     /// The kind of fault.
     pub fault: Fault,
     /// What it hit: a node, or Redis.
     pub target: String,
-    /// Whether that was the leader.
+    /// Whether the target was the leader.
     pub hit_leader: bool,
     /// How long it lasted.
     pub outage: Duration,
@@ -260,7 +260,7 @@ fn cut(view: &mut GroupView, planned: &PlannedFault, lease: &Lease) -> Result<Op
     Ok(Some(Hit { target, is_leader, message }))
 }
 
-/// Makes Redis hold back every write for a while.
+/// Makes Redis delay all writes for a while.
 fn stall(view: &mut GroupView, outage: Duration) -> Result<Hit> {
     let ms = outage.as_millis().to_string();
     view.connection().query("stalling redis", Command::of(&["CLIENT", "PAUSE", &ms, "WRITE"]))?;

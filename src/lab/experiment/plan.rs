@@ -10,11 +10,11 @@ pub enum Fault {
     Kill,
     /// A process is paused with SIGSTOP, and resumed with SIGCONT after the outage.
     Pause,
-    /// A process is told to exit with SIGTERM, and started again after the outage.
+    /// A process is terminated with SIGTERM, and started again after the outage.
     Terminate,
     /// Redis closes the connection of a dispatcher's subscription.
     Cut,
-    /// Redis holds back all writes for the time of the outage.
+    /// Redis delays all writes for the duration of the outage.
     Stall,
 }
 
@@ -71,7 +71,7 @@ impl Target {
 /// A fault to inject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedFault {
-    /// When, after publishing began; later if the cluster is not yet healthy again.
+    /// When to inject it, as the time since publishing began; later if the cluster is not yet healthy again.
     pub at: Duration,
     /// The kind of fault.
     pub fault: Fault,
@@ -79,7 +79,7 @@ pub struct PlannedFault {
     pub target: Target,
     /// How long it lasts.
     pub outage: Duration,
-    /// Selects one of several that it may hit.
+    /// Selects one of the nodes that it may hit.
     pub pick: u64,
 }
 

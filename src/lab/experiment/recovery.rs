@@ -1,11 +1,11 @@
-//! The time from a fault until results resume. Pure: it is fed one snapshot after another.
+//! The time from a fault until results resume. Pure: it evaluates one snapshot after another.
 //!
 //! Results of messages that were in flight at the fault do not count. So three things must be seen in this order: a
-//! newer epoch, if the leader was hit; a change of the cursor, so messages were stored; and more results than then.
-//! When a leader was only paused, any result after it resumed counts as well.
+//! newer epoch, if the leader was hit; then a change of the cursor, which shows that messages were stored; then more
+//! results than at that change. If a leader was only paused, any result after it resumed counts as well.
 //!
-//! Limitations: the measured time is too long by up to the time between two snapshots, and by the wait for the next
-//! message where few are published or they come in bursts.
+//! Limitations: the measured time is too long by up to the time between two snapshots. If few messages are published,
+//! or if they are published in bursts, it also includes the wait for the next message.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ enum Stage {
 }
 
 impl Recovery {
-    /// For a fault of the leader, which held this lease.
+    /// For a fault that hit the leader, which held this lease.
     pub fn of_leader(old: Lease, fault_at: Instant) -> Recovery {
         Recovery { fault_at, stage: Stage::Leaderless(old), baseline: None }
     }
@@ -85,7 +85,7 @@ mod tests {
         let at = |ms| killed_at + Duration::from_millis(ms);
         let mut recovery =
             Recovery::of_leader(Lease { holder: "d0-a".into(), epoch: Epoch(7), by_time: false }, killed_at);
-        // Consumers still finish what the killed leader had delivered.
+        // Consumers still finish the messages that the killed leader had delivered.
         assert_eq!(recovery.observe(at(1), &snapshot("d0-a", 7, "7.3 5 10", 15)), None);
         assert_eq!(recovery.observe(at(2), &Snapshot { lease: None, ..snapshot("", 0, "", 16) }), None);
         assert_eq!(recovery.observe(at(40), &snapshot("d1-b", 8, "7.3 5 10", 17)), None);

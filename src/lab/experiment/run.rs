@@ -23,7 +23,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const PUBLISHER_LIMIT: Duration = Duration::from_secs(30);
 /// How long the remaining messages may take to be processed after the last was published.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
-/// After this long with nothing pending and no new result, missing results will not come any more.
+/// After this long with nothing pending and no new result, missing results are no longer expected.
 const QUIET_LIMIT: Duration = Duration::from_secs(5);
 
 /// See the module's text.
@@ -94,7 +94,8 @@ impl<'a> Run<'a> {
             let now = Instant::now();
             let snapshot = match self.view.snapshot_with_publishes() {
                 Ok(snapshot) => snapshot,
-                // A pause of this process, by Ctrl-Z for one, breaks the connection; the next poll opens another.
+                // A pause of this process, for example by Ctrl-Z, breaks the connection. The next poll opens another
+                // one.
                 Err(_) if now.duration_since(self.answered) < ANSWER_LIMIT => continue,
                 Err(error) => return Err(error),
             };
@@ -151,7 +152,7 @@ impl<'a> Run<'a> {
             published_per_s,
             processed_per_s,
             pending: snapshot.pending,
-            // The lease of a killed leader outlives it for a moment: only one that runs is shown.
+            // The lease of a killed leader outlives it for a moment, so a leader is shown only if it runs.
             leader: self.cluster.leader(snapshot).map(|leader| leader.to_string()).unwrap_or_default(),
             consumers: snapshot.consumers.clone(),
         });

@@ -1,15 +1,15 @@
 //! How a setting is read: flags, their environment variables and secret files, checked once at start.
 //!
-//! Each setting `--some-name` may also be given as `ONCECAST_SOME_NAME`; a secret also as the path of a file in
-//! `ONCECAST_SOME_NAME_FILE`. A flag wins over the variable, the variable over the file. A value that can't be used
-//! stops the program before it does anything, with a [`ConfigError`](crate::base::setting::ConfigError) that names the
-//! setting, its value and what it takes.
+//! Each setting `--some-name` may also be given as `ONCECAST_SOME_NAME`; a secret may also be given as the path of a
+//! file in `ONCECAST_SOME_NAME_FILE`. A flag takes precedence over the variable, and the variable over the file. A
+//! value that can't be used stops the program before it does anything, with a
+//! [`ConfigError`](crate::base::setting::ConfigError) that names the setting, its value and the values that it accepts.
 //!
-//! Which settings there are is written beside what they configure; nothing here knows them.
+//! The settings themselves are defined beside what they configure. Nothing in this folder knows them.
 //!
 //! `warnings` reports likely mistakes that are no reason to stop: variables that no program knows, and secret files
 //! that every user can read. A variable has the same meaning for all programs, so one file of variables may serve all.
-//! A URL with a password is shown nowhere, and only a secret setting takes one.
+//! A URL with a password is never shown, and only a secret setting accepts one.
 
 mod command;
 mod secret;

@@ -12,18 +12,18 @@ pub struct Setting {
     pub(super) default: Default,
     help: &'static str,
     pub(crate) secret: bool,
-    /// Given or not, without a value.
+    /// A switch, which is given or not and has no value.
     pub(crate) switch: bool,
 }
 
 /// The value of a setting that is not given.
 #[derive(Clone, Copy, Debug)]
 pub enum Default {
-    /// None: it has to be given.
+    /// There is no default: a value must be given.
     Required,
     /// This text.
     Text(&'static str),
-    /// No text: the program finds the value itself, as described.
+    /// The program finds the value itself, as this text describes.
     Found(&'static str),
 }
 
@@ -33,12 +33,12 @@ impl Setting {
         Setting { name, value, default, help, secret: false, switch: false }
     }
 
-    /// A setting that is given or not.
+    /// A setting that is given or not and has no value.
     pub const fn switch(name: &'static str, help: &'static str) -> Setting {
         Setting { name, value: "", default: Default::Found("no"), help, secret: false, switch: true }
     }
 
-    /// The same setting, whose value must not be shown and may be read from a file.
+    /// Makes the setting a secret: its value is never shown, and may be read from a file.
     pub const fn secret(mut self) -> Setting {
         self.secret = true;
         self
@@ -54,11 +54,11 @@ impl Setting {
         };
         let file =
             if self.secret { format!(", or the path of a file with it in {variable}_FILE") } else { String::new() };
-        // We read the variable, not clap: --help must not show its value.
+        // We read the variable ourselves, because clap would show its value in --help.
         let arg =
             Arg::new(self.name).long(self.name).help(format!("{}\n[{default}] [env: {variable}{file}]", self.help));
         match self.switch {
-            // The word after it is not taken for its value.
+            // The word after a switch is not its value.
             true => arg
                 .action(clap::ArgAction::Set)
                 .num_args(0)

@@ -7,8 +7,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::base::mask::is_url_with_login;
 
-/// The name most similar to `name`, if one is similar: at most every third letter differs. `begin`, with which all
-/// names begin, such as `--`, is not compared.
+/// The name most similar to `name`, if one is similar: at most every third letter differs. All names begin with
+/// `begin`, such as `--`, which is not compared.
 pub(super) fn nearest<'a>(begin: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let own = |name: &'a str| name.strip_prefix(begin).unwrap_or(name);
     let name = name.strip_prefix(begin).unwrap_or(name);
@@ -17,7 +17,8 @@ pub(super) fn nearest<'a>(begin: &str, name: &str, known: impl IntoIterator<Item
     (3 * distance <= own(known).len().min(name.len())).then_some(known)
 }
 
-/// How many letters must be put in, left out, replaced, or exchanged with their neighbour. Names are short.
+/// The edit distance: how many letters must be inserted, deleted, replaced, or exchanged with their neighbour. Names
+/// are short.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
@@ -39,7 +40,8 @@ fn distance(a: &str, b: &str) -> usize {
 /// The longest name that is compared with others.
 const MOST_BYTES: usize = 64;
 
-/// The error of a command line, with the flag or subcommand that was meant, and without what may be a password.
+/// The error of a command line, with a suggestion for the flag or subcommand that was meant, and without text that may
+/// be a password.
 pub fn completed(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
     let text = |error: &clap::Error, kind| match error.get(kind) {
         Some(ContextValue::String(text)) if text.len() <= MOST_BYTES => Some(text.clone()),

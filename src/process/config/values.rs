@@ -35,7 +35,7 @@ impl<'a> Values<'a> {
         Values { matches, settings, environment }
     }
 
-    /// Whether the command at hand has this setting.
+    /// Whether the present command has this setting.
     pub fn has(&self, setting: &Setting) -> bool {
         self.settings.iter().any(|own| own.name == setting.name)
     }
@@ -48,7 +48,7 @@ impl<'a> Values<'a> {
             return accepted(setting, given.clone()).map(Some);
         }
         let variable = variable_of(name);
-        // An empty variable counts as not given: that is how Compose and systemd files leave one out.
+        // An empty variable counts as not given, because Compose and systemd files leave a variable out that way.
         if let Some(given) = (self.environment)(&variable).filter(|given| !given.is_empty()) {
             let given = given.into_string().map_err(|_| ConfigError::new(name, "bytes that are not UTF-8", "text"))?;
             return accepted(setting, given).map(Some);
@@ -57,7 +57,7 @@ impl<'a> Values<'a> {
         if let Some(path) = file {
             return read_secret(Path::new(&path)).map(Some).map_err(|problem| {
                 let got = match path.to_string_lossy() {
-                    // Read as a path, and shown by the system's error, it would be no secret any more.
+                    // This is probably the secret itself instead of a path, so it must not be shown.
                     value if value.contains("://") => format!("a URL in {variable}_FILE"),
                     path => format!("{variable}_FILE={path}: {problem}"),
                 };
@@ -131,7 +131,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// A value as it was given, if it may be repeated.
+/// A value as it was given, if it may be shown.
 fn accepted(setting: &Setting, given: String) -> Result<String, ConfigError> {
     if setting.secret || !is_url_with_login(&given) {
         return Ok(given);
@@ -140,13 +140,13 @@ fn accepted(setting: &Setting, given: String) -> Result<String, ConfigError> {
     Err(ConfigError::new(setting.name, "a URL with a user or password (not repeated here)", takes))
 }
 
-/// The longest duration that a setting takes: a year. Sums of a few of them don't overflow.
+/// The longest duration that a setting accepts: a year. Sums of a few of them don't overflow.
 const MAX_DURATION: Duration = Duration::from_secs(8_760 * 3_600);
 
-/// The most bytes of a value that an error repeats.
+/// The most bytes of a value that an error shows.
 const MAX_QUOTED_BYTES: usize = 100;
 
-/// A value as an error repeats it: in quotes, and cut off if it is long.
+/// A value as an error shows it: in quotes, and truncated if it is long.
 pub fn quoted(text: &str) -> String {
     let shown = beginning(text, MAX_QUOTED_BYTES);
     if shown.len() < text.len() { format!("{shown:?}… ({} bytes)", text.len()) } else { format!("{text:?}") }

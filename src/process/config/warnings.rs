@@ -1,10 +1,10 @@
 //! Likely mistakes in the environment that are no reason to stop: variables that no program knows, and secret files
 //! that every user can read.
 //!
-//! A variable that another program knows is fine: one file of variables may serve all programs. So are the names that
-//! Kubernetes makes up for a service called `oncecast…`.
+//! A variable that another program knows is fine: one file of variables may serve all programs. The same is true of the
+//! names that Kubernetes generates for a service called `oncecast…`.
 //!
-//! A secret file that every user can read causes a warning and is used: platforms mount secrets that way into
+//! A secret file that every user can read causes a warning but is used, because platforms mount secrets that way into
 //! containers without other users. Files under `/run/secrets` cause no warning, and neither do files in a folder that
 //! others can't enter, such as those of systemd's credentials.
 
@@ -47,7 +47,7 @@ pub fn warnings<'a>(
 /// The names of all variables of all programs.
 struct Known {
     variables: Vec<String>,
-    /// Those that name the file of a secret.
+    /// The variables that name the file of a secret.
     files: Vec<String>,
 }
 

@@ -1,4 +1,5 @@
-//! What a line looks like: with the time for a terminal or a file, with a priority for systemd's journal.
+//! The format of a log line: it begins with the time for a terminal or a file, and with a priority for systemd's
+//! journal.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +20,7 @@ use crate::base::text::{Quoted, beginning};
 /// The variable in which systemd names the journal stream to which it has connected a service's output: `device:inode`.
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 
-/// Who reads the lines.
+/// The reader for whom lines are formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     /// A person, a file, a collector: each line begins with its time.
@@ -29,8 +30,8 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// Standard error as a file of its own: a thread that is blocked in writing to it holds no lock that others wait
-    /// for.
+    /// Standard error as a separate file handle, so that a thread that is blocked in writing to it holds no lock that
+    /// other threads wait for.
     pub(super) fn standard_error() -> io::Result<File> {
         Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
     }
@@ -46,7 +47,7 @@ impl Style {
         if named.is_some() && named == ours { Style::Journal } else { Style::Plain }
     }
 
-    /// One line: the time or priority, what logs it, and `text`.
+    /// Formats one line: the time or priority, the instance, role and epoch that log it, and `text`.
     pub(super) fn line(self, level: Level, instance: &str, text: fmt::Arguments<'_>) -> String {
         let name = level.as_str().to_ascii_lowercase();
         let context = log_context::current();
@@ -60,7 +61,7 @@ impl Style {
         if let Cow::Owned(masked) = masked(&line) {
             line = masked;
         }
-        // What follows a line break would be a line of its own, without the rest.
+        // Text after a line break would be a separate line without these fields.
         if line.contains('\n') {
             line = line.replace('\n', "\\n");
         }
@@ -72,7 +73,7 @@ impl Style {
         line
     }
 
-    /// A text of one or more lines as it is, for a person.
+    /// A plain text of one or more lines, for a person.
     pub(super) fn message(self, level: Level, text: &str) -> String {
         let text = masked(text);
         match self {
@@ -82,7 +83,7 @@ impl Style {
     }
 }
 
-/// What ends a line that was too long.
+/// The end of a line that was truncated.
 const CUT: &str = "…";
 
 /// syslog's number for a level.

@@ -1,4 +1,4 @@
-//! The logger: makes lines of records and puts them into the queue.
+//! The logger: formats records as lines and puts them into the queue.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -17,20 +17,20 @@ use crate::base::id::Epoch;
 use crate::base::log_context::Context;
 use crate::base::text::{Escaped, Quoted};
 
-/// How long a program that ends waits for its last lines to be written.
+/// How long an exiting program waits until its last lines are written.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// Where the lines go; made when the first is to be written. One for a process, like standard error.
+/// Where the lines go. It is created for the first line. A process has only one, as it has only one standard error.
 static OUTPUT: OnceLock<Output> = OnceLock::new();
 
-/// What every line calls the process; set when the log begins.
+/// The name of the process in every line; set when logging starts.
 static INSTANCE: OnceLock<String> = OnceLock::new();
 
-/// Warnings from before the log began.
+/// Warnings from before logging started.
 static HELD_BACK: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Starts logging, once for a process: lines of this library and no other. Panics are logged from here on. Threads that
-/// have entered no [`Context`] of their own log with `role`.
+/// Starts logging, once per process. Only events of this crate are logged. From now on panics are logged, too. Threads
+/// that have entered no [`Context`] of their own log with `role`.
 ///
 /// Keep the value until the end: dropping it waits for the last lines.
 pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Running> {
@@ -44,13 +44,14 @@ pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Ru
     Ok(Running(()))
 }
 
-/// Keeps a warning until the log begins: what is wrong with the settings is known before.
+/// Keeps a warning until logging starts, because problems with the settings are found before that.
 pub fn hold_back(warning: String) {
     HELD_BACK.lock().push(warning);
 }
 
-/// Reports on standard error why `program` can't go on, whatever the level is; the last thing before its end. A service
-/// whose log has begun writes a line like the others; a tool, whose instance is the program itself, plain words.
+/// Reports on standard error why `program` can't continue, whatever the log level is. This is the last call before the
+/// program exits. A service that has started logging writes a log line. A tool, whose instance is the program itself,
+/// writes plain text.
 pub fn fail(program: &str, problem: impl fmt::Display) {
     // A problem may have several lines, and contain text from a server.
     let text = format!("{program}: {problem}");
@@ -71,7 +72,7 @@ pub fn fail(program: &str, problem: impl fmt::Display) {
     }
 }
 
-/// The log of a running program. Dropping it waits until all is written, at most [`FLUSH_LIMIT`].
+/// The log of a running program. Dropping it waits until all lines are written, at most [`FLUSH_LIMIT`].
 #[derive(Debug)]
 #[must_use = "without it the last lines may be lost"]
 pub struct Running(());
@@ -106,7 +107,7 @@ fn instance() -> &'static str {
     INSTANCE.get().map_or("", String::as_str)
 }
 
-/// What simplelog passes records on to.
+/// The logger to which simplelog passes records.
 struct Lines {
     level: LevelFilter,
     style: Style,

@@ -1,5 +1,5 @@
-//! Panics as log lines. By default, the thread that panics writes to standard error itself, where it would block if
-//! standard error does; and log collectors could not attribute a line without a level and an instance.
+//! Panics as log lines. By default, the thread that panics writes to standard error itself. It would block whenever
+//! standard error is blocked, and log collectors could not attribute a line without a level and an instance.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
@@ -12,18 +12,18 @@ use crate::base::text::Quoted;
 
 /// The most panics that are logged in a [`WINDOW`]: a handler may panic on each message.
 const MAX_LOGGED: u64 = 10;
-/// How long panics are counted together.
+/// The length of a window, in which panics are counted together.
 const WINDOW: Duration = Duration::from_secs(3);
 
 static RECENT: Mutex<Recent> = Mutex::new(Recent { since: None, panics: 0 });
 
-/// The panics of the present window.
+/// The panics in the current window.
 struct Recent {
     since: Option<Instant>,
     panics: u64,
 }
 
-/// From now on panics are logged.
+/// Makes panics appear in the log from now on.
 pub(super) fn install() {
     panic::set_hook(Box::new(|info| {
         let suppressed = RECENT.lock().count(Instant::now());
@@ -50,7 +50,8 @@ fn log_panic(info: &PanicHookInfo<'_>) {
 }
 
 impl Recent {
-    /// Counts a panic. `None`: it is suppressed; otherwise it is logged, after so many suppressed ones.
+    /// Counts a panic. `None`: it is suppressed. Otherwise it is logged, with the number of panics suppressed before
+    /// it.
     fn count(&mut self, now: Instant) -> Option<u64> {
         let within = self.since.is_some_and(|since| now.saturating_duration_since(since) < WINDOW);
         if within {

@@ -1,12 +1,12 @@
-//! The lines on their way to standard error, and the thread `log` that writes them.
+//! The queue of lines for standard error, and the thread `log` that writes them.
 //!
 //! A thread that logs only puts a line here and never waits: if standard error is blocked, only the writer waits. The
 //! queue holds at most [`MAX_QUEUED_LINES`] and [`MAX_QUEUED_BYTES`]. Lines beyond that are dropped and counted, and a
-//! line reports the count in their place. A quarter of the room is kept for warnings and errors, so that a flood of
+//! line reports the count in their place. A quarter of the room is reserved for warnings and errors, so that a flood of
 //! details does not crowd them out.
 //!
-//! The writer is not joined: it may be blocked for good. [`Queue::flush`] gives it time instead. Limitations: lines
-//! that are still here when the process is killed are lost.
+//! The writer is not joined, because it may be blocked forever. [`Queue::flush`] gives it time instead. Limitations:
+//! lines that are still queued when the process is killed are lost.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -22,7 +22,7 @@ pub const MAX_QUEUED_LINES: usize = 4_096;
 pub const MAX_QUEUED_BYTES: usize = 1 << 20;
 /// The longest line; the rest of a longer one is cut off.
 pub const MAX_LINE_BYTES: usize = 8 << 10;
-/// The pause before a terminal that another program has made non-blocking is tried again.
+/// The pause before the next write to a terminal that another program has made non-blocking.
 const WRITE_AGAIN: Duration = Duration::from_millis(10);
 
 /// How much of the queue a line may use.
@@ -60,7 +60,7 @@ struct Waiting {
 enum Entry {
     /// Text with its line end.
     Line(Vec<u8>),
-    /// So many lines had no room.
+    /// This many lines were dropped for lack of room.
     Dropped(u64),
 }
 
@@ -94,7 +94,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Waits until everything is written, at most `limit`. Says whether it is.
+    /// Waits until everything is written, at most `limit`. Returns whether it is.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut waiting = self.waiting.lock();
@@ -106,7 +106,7 @@ impl Queue {
         true
     }
 
-    /// Waits for the next entry; what was taken before is written.
+    /// Waits for the next entry. The entry taken before it counts as written.
     fn next(&self) -> Entry {
         let mut waiting = self.waiting.lock();
         waiting.writing = false;
@@ -173,7 +173,7 @@ impl<W: Write, T: Fn(u64) -> Vec<u8>> Writer<W, T> {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(WRITE_AGAIN),
-                // The reader is gone, and there is no other place to report it.
+                // The reader is gone, and there is nowhere else to report that.
                 Err(_) => return,
             }
         }
@@ -193,7 +193,7 @@ mod tests {
 
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Once the test is over nothing blocks any more.
+            // Once the test is over, the sender is dropped and this no longer blocks.
             let _ = self.0.recv();
             let _ = self.1.send(String::from_utf8_lossy(bytes).into_owned());
             Ok(bytes.len())

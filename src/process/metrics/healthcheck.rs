@@ -1,8 +1,9 @@
 //! The client of `/healthz` and `/readyz`: asks a program on this machine for its state, for images without a shell and
 //! for scripts.
 //!
-//! One GET on the caller's thread, ended by a deadline however slowly the answer comes, and bounded in memory.
-//! Limitation: a host name is looked up by the system, which has time limits of its own; an address needs no look-up.
+//! It sends one GET on the caller's thread. A deadline ends the request however slowly the answer arrives, and memory
+//! is bounded. Limitation: a host name is looked up by the system, which has time limits of its own; an address needs
+//! no look-up.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -26,12 +27,12 @@ const MAX_ANSWER_BYTES: usize = 8 << 10;
 /// The most headers an answer may have.
 const MAX_HEADERS: usize = 32;
 
-/// What is asked of which program.
+/// Which program is asked, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// Where the program serves its metrics, `host:port`.
     pub address: String,
-    /// Which of its answers is wanted.
+    /// What the program is asked.
     pub check: Check,
 }
 
@@ -40,7 +41,7 @@ pub struct Question {
 pub enum Check {
     /// Whether it runs: `/healthz`.
     Alive,
-    /// Whether it can do its job: `/readyz`.
+    /// Whether it is able to work: `/readyz`.
     Ready,
 }
 
@@ -119,7 +120,7 @@ pub fn run(question: &Question) -> Result<u8> {
 
 /// Asks the program that serves its metrics at `address`, `host:port`; the error is the reason why not.
 ///
-/// An address that stands for all of a machine's own (`0.0.0.0`, `[::]`) is asked at the loopback address.
+/// If the address stands for all addresses of the machine (`0.0.0.0`, `[::]`), the loopback address is asked instead.
 pub fn ask(address: &str, check: Check, within: Duration) -> std::result::Result<(), String> {
     let deadline = Instant::now() + within;
     let explained = |error: io::Error| match error.kind() {
@@ -170,12 +171,12 @@ fn is_whole(answer: &[u8]) -> bool {
     length.is_some_and(|length| answer.len() - begin >= length)
 }
 
-/// Why an answer means no.
+/// Why an answer counts as no.
 #[derive(Debug, PartialEq)]
 enum No {
     /// The program's own reason.
     Said(String),
-    /// The answer is not that of our programs, or of one that failed to answer.
+    /// The answer is not one that our programs give, or the program failed to answer.
     Unclear(String),
 }
 
@@ -264,7 +265,7 @@ mod tests {
         let server = thread::spawn(move || {
             let (mut socket, _) = listener.accept().expect("it is asked");
             let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-            // Until the other side has had enough.
+            // Until the other side closes the connection.
             while socket.write_all(&[b'x'; 1024]).is_ok() {}
         });
         assert_eq!(ask(&address, Check::Ready, PATIENCE), Ok(()));

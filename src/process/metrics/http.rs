@@ -1,10 +1,10 @@
-//! A small HTTP server for `/metrics`, `/healthz`, `/readyz` and what else a program shows: GET and HEAD only, one
-//! request on a connection, all bounded.
+//! A small HTTP server for `/metrics`, `/healthz`, `/readyz` and a program's other pages. It supports only GET and
+//! HEAD, and one request per connection. Everything is bounded.
 //!
 //! One thread accepts, and a short-lived thread answers each connection. A connection gets [`REQUEST_TIME`] for
 //! everything, reading, answering and closing, however slowly its peer sends or reads. At most [`MAX_CONNECTIONS`] are
-//! open: to make room for another the oldest is closed, since what answers at once, `/healthz` above all, must not wait
-//! for peers that are slow. There is no TLS and no password: the address belongs on a private network.
+//! open: to make room for another, the oldest is closed. Requests that are answered immediately, above all `/healthz`,
+//! must not wait for slow peers. There is no TLS and no password, so the address should be on a private network.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -32,7 +32,7 @@ pub const MAX_REQUEST_BYTES: usize = 8 << 10;
 pub const REQUEST_TIME: Duration = Duration::from_secs(2);
 /// The most headers a request may have.
 const MAX_HEADERS: usize = 64;
-/// How much of what a refused peer still sends is read, so that it sees the answer and not a reset.
+/// The most bytes that are still read from a refused peer, so that it sees the answer and not a reset.
 const MAX_DRAINED_BYTES: usize = 256 << 10;
 /// How long accepting pauses after the system refused a socket or a thread.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -67,7 +67,7 @@ impl MetricsServer {
         Ok(MetricsServer { address: bound, stopping, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -76,11 +76,11 @@ impl MetricsServer {
 impl Drop for MetricsServer {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        // The thread waits for a connection: give it one.
+        // The thread waits for a connection, so open one to wake it.
         let woken = net::connect_any(&net::reachable(self.address), REQUEST_TIME);
         match (woken, self.thread.take()) {
             (Ok(_), Some(thread)) => {
-                // Its own panics are caught; there is nothing else to report.
+                // The thread catches its own panics, so there is nothing to report.
                 let _ = thread.join();
             }
             (Err(error), _) => log::warn!("event=metrics-not-stopped error={}", Quoted(error)),
@@ -109,7 +109,8 @@ struct Open {
 }
 
 impl Connections {
-    /// Waits for a free place. If none becomes free, the oldest connection is closed, once it has had its least time.
+    /// Waits for a free place. If none becomes free, the oldest connection is closed once it has been open for
+    /// [`LEAST_TIME`].
     fn make_room(&self) {
         let mut open = self.open.lock();
         while open.len() >= MAX_CONNECTIONS {
@@ -214,7 +215,7 @@ fn serve(mut stream: Stream, site: &Site) {
         let response = read_request(&mut stream, site)?;
         stream.write_all(&response.into_bytes())
     };
-    // A peer that is gone or too slow gets nothing, which is not worth a line in the log.
+    // A peer that is gone or too slow gets no answer, which is not worth a log line.
     if exchange().is_ok() {
         stream.linger(deadline, MAX_DRAINED_BYTES);
     }
@@ -264,7 +265,8 @@ fn answer(bytes: &[u8], site: &Site) -> Option<Response> {
     Some(Response { head, ..response })
 }
 
-/// The path of a request's target, which names the host as well if a proxy is meant: `http://host/metrics?name=x`.
+/// The path of a request's target, which also contains the host if it is meant for a proxy:
+/// `http://host/metrics?name=x`.
 fn path_of(target: &str) -> &str {
     let scheme = ["http://", "https://"]
         .into_iter()

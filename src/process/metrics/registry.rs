@@ -89,9 +89,9 @@ impl Metrics {
     }
 
     /// Adds a metric with a number for each set of labels, such as the messages in flight by consumer. A number without
-    /// labels is alone. Numbers that are not known now are left out.
+    /// labels must be the only one. Numbers that are currently unknown are left out.
     ///
-    /// The sets of labels must be few, and must not vanish for a counter.
+    /// There must be few sets of labels, and those of a counter must not vanish.
     pub fn series(
         &mut self,
         kind: Kind,
@@ -122,7 +122,7 @@ impl Metrics {
         });
     }
 
-    /// All numbers as of now, as OpenMetrics text.
+    /// The current values of all numbers, as OpenMetrics text.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;

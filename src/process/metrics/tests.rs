@@ -23,7 +23,7 @@ fn connect(server: &MetricsServer) -> TcpStream {
     socket
 }
 
-/// Everything that comes until the server closes.
+/// Everything that arrives until the server closes the connection.
 fn rest(mut socket: TcpStream) -> String {
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();
@@ -124,7 +124,7 @@ fn the_three_pages_and_their_types() {
     }
 }
 
-/// As a proxy is asked, which a server has to understand as well.
+/// The form of a request to a proxy, which a server must understand as well.
 #[test]
 fn a_target_may_name_the_host() {
     let server = serve(Metrics::new());
@@ -190,7 +190,7 @@ fn a_request_in_pieces_is_answered() {
 fn peers_that_never_finish_make_room_for_others() {
     let server = serve(Metrics::new());
     let begin = Instant::now();
-    // Three times as many as there are places: peers that say a little, nothing, or are gone.
+    // Three times as many peers as there are places: some send a little, some send nothing, and some are gone.
     let slow: Vec<TcpStream> = (0..3 * MAX_CONNECTIONS)
         .map(|number| {
             let mut socket = connect(&server);
@@ -213,12 +213,12 @@ fn peers_that_never_finish_make_room_for_others() {
 #[test]
 fn peers_that_do_not_read_make_room_for_others() {
     let server = serve(Metrics::new());
-    // Whether an answer fits into the sockets' buffers or not: its peer is waited for.
+    // The server waits for the peer whether or not the answer fits into the sockets' buffers.
     let deaf: Vec<TcpStream> = (0..MAX_CONNECTIONS)
         .map(|_| {
             let mut socket = connect(&server);
             socket.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-            // It has answered, or begun to.
+            // The server has answered, or begun to.
             socket.peek(&mut [0]).unwrap();
             socket
         })

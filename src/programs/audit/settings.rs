@@ -14,7 +14,7 @@ use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 /// The settings of `oncecast audit`.
 #[derive(Clone, Debug)]
 pub struct AuditConfig {
-    /// What every program takes.
+    /// The settings that every program has.
     pub common: CommonConfig,
     /// How many distinct messages are expected.
     pub expect: Option<u64>,
@@ -22,14 +22,14 @@ pub struct AuditConfig {
     pub ids: Option<PathBuf>,
     /// The result's field with the id.
     pub id_field: String,
-    /// How long Redis may be away before the audit gives up. Not a setting of the program.
+    /// How long Redis may be unreachable before the audit gives up. Not a setting of the program.
     pub patience: Duration,
 }
 
 /// How long the program waits for Redis.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,

@@ -18,7 +18,7 @@ use crate::wire;
 /// The settings of a consumer.
 #[derive(Clone, Debug)]
 pub struct ConsumerConfig {
-    /// What every program takes.
+    /// The settings that every program has.
     pub common: CommonConfig,
     /// Where it listens, `host:port`.
     pub listen: String,
@@ -36,7 +36,7 @@ pub struct ConsumerConfig {
     pub result_maxlen: u64,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("listen", "HOST:PORT", Text("127.0.0.1:6969"), "Where dispatchers connect"),
     REDIS_URL,
@@ -107,7 +107,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Consum
 /// Reads and checks a consumer's settings among others.
 pub fn read_values(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
     let listen = values.required("listen", "an address, host:port")?;
-    // Port 0 takes any free one.
+    // Port 0 selects any free port.
     let any_port = listen.strip_suffix(":0").map(|host| format!("{host}:1"));
     check_host_port("listen", any_port.as_deref().unwrap_or(&listen), "an address, host:port")?;
     let cores = || thread::available_parallelism().map_or(1, |cores| cores.get() as u64);

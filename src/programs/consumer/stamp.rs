@@ -1,7 +1,7 @@
 //! The built-in handler `stamp`: records a message's own fields, a random property and the consumer's id.
 //!
 //! Each member of a JSON object becomes a field: a string as its text, any other value as compact JSON with its digits
-//! unchanged. Any other payload is stored whole in the field `payload`. No payload makes the handler fail.
+//! unchanged. Any other payload is stored whole in the field `payload`. The handler never fails, whatever the payload.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,7 +36,7 @@ pub fn outcome_of(payload: &[u8]) -> Outcome {
 fn object_fields(payload: &[u8]) -> Option<Words> {
     let Members(mut members) = serde_json::from_slice(payload).ok()?;
     members.retain(|(name, _)| name != RANDOM_PROPERTY && name != CONSUMER_ID);
-    // JSON allows a name twice; the last one counts, as with most readers.
+    // JSON allows a name to occur twice. The last one counts, as in most parsers.
     members.sort_by(|(one, _), (other, _)| one.cmp(other));
     members.dedup_by(|next, kept| {
         let same = next.0 == kept.0;

@@ -12,9 +12,9 @@ use crate::base::error::{Error, Result, Step};
 use crate::base::text::Quoted;
 use crate::ledger::{Command, Connection, Server};
 
-/// How long a reply is waited for.
+/// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(5);
-/// The waits between two tries to connect.
+/// The waits between two attempts to connect.
 const CONNECT_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A refused login or command is retried for this long, since users of Redis may be set up after the publisher starts.
 const REFUSED_TIME: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ impl Link {
         }
     }
 
-    /// Connects if not connected and if the next try is due; returns whether messages can be published now.
+    /// Connects if there is no connection and the next attempt is due. Returns whether messages can be published now.
     ///
     /// An error means that retrying is useless.
     pub(super) fn connect(&mut self, now: Instant) -> Result<bool> {
@@ -138,7 +138,7 @@ impl Link {
         Some(Error::Failed(format!("nothing was published: {}", last.last)))
     }
 
-    /// Schedules the next try, and logs the trouble when it begins and every [`LOG_EVERY`].
+    /// Schedules the next attempt, and logs the trouble when it begins and then every [`LOG_EVERY`].
     fn failed(&mut self, error: Error) -> Result<()> {
         let now = Instant::now();
         let wait = self.backoff.next_wait();

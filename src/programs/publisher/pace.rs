@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The range of the random pause between bursts without a rate.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 100..=500;
-/// Messages due within this time go out together: one at a time would cost a round trip each.
+/// Messages that are due within this time are sent together, because each message sent alone would cost a round trip.
 const TICK: Duration = Duration::from_millis(1);
 
 /// See the module's text.
@@ -24,7 +24,7 @@ impl Pace {
         Pace { begin: now, rate, batch, done: 0, pause_until: now }
     }
 
-    /// How many messages are due now. After a stall these are all that were missed.
+    /// How many messages are due now. After a stall this includes all that were missed.
     pub(super) fn due(&self, now: Instant) -> u64 {
         let elapsed = now.saturating_duration_since(self.begin);
         match (self.rate, self.batch) {
@@ -94,7 +94,7 @@ mod tests {
             assert_eq!(pace.due(now), 2);
             pace.published(2, now, |_| unreachable!("a rate has no pauses"));
         }
-        // A stall of a second, caught up with in parts.
+        // After a stall of one second, the missed messages are published in two parts.
         let now = begin + 1_100 * MS;
         assert_eq!(pace.due(now), 2_000);
         pace.published(1_500, now, |_| unreachable!("a rate has no pauses"));

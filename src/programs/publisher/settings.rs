@@ -16,7 +16,7 @@ use crate::programs::common::{CHANNEL, CommonConfig, GROUP, REDIS_URL, published
 /// The settings of the publisher.
 #[derive(Clone, Debug)]
 pub struct PublisherConfig {
-    /// What every program takes.
+    /// The settings that every program has.
     pub common: CommonConfig,
     /// Where it publishes.
     pub channel: String,
@@ -34,7 +34,7 @@ pub struct PublisherConfig {
     pub ids_file: Option<PathBuf>,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,

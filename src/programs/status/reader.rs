@@ -41,7 +41,7 @@ impl StatusReader {
     pub fn read(&mut self) -> Result<Status> {
         let status = self.try_to_read();
         if status.is_err() {
-            // Next time there may be another server at the address.
+            // By the next check there may be another server at this address.
             self.settings = None;
         }
         status

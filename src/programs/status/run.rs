@@ -16,7 +16,7 @@ use crate::ledger::Connection;
 use crate::process::log;
 use crate::process::output::{self, Reader};
 
-/// How long a reply is waited for.
+/// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(5);
 /// How often `--watch` checks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
     loop {
         let (text, outcome) = match reader.read() {
             Ok(status) => (shown(config.json, &status), Ok(status.exit_code())),
-            // In place of the last figures, which would look current.
+            // This replaces the last figures, which would otherwise look current.
             Err(error) if config.json => (failure_as_json(config, &error) + "\n", Err(error)),
             Err(error) => (format!("{}\n", Escaped(format!("status unknown: {error}"))), Err(error)),
         };

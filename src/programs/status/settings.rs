@@ -13,7 +13,7 @@ use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 /// The settings of `oncecast status`.
 #[derive(Clone, Debug)]
 pub struct StatusConfig {
-    /// What every program takes.
+    /// The settings that every program has.
     pub common: CommonConfig,
     /// Check again every second.
     pub watch: bool,
@@ -23,7 +23,7 @@ pub struct StatusConfig {
     pub max_age: Duration,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,

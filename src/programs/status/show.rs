@@ -83,7 +83,7 @@ impl Status {
     }
 }
 
-/// The state of an address that no consumer is linked at.
+/// The state of an address at which no consumer is linked.
 const UNREACHABLE: &str = "unreachable";
 
 /// The state of a consumer that is linked.
@@ -195,7 +195,8 @@ const NAME_COLUMNS: usize = 13;
 /// The longest id that is shown whole.
 const MAX_ID_CHARS: usize = 40;
 
-/// A dispatcher or consumer as the name of a line; a long id is cut in the middle, since ids differ at their ends.
+/// A dispatcher or consumer as the name of a line; a long id is shortened in the middle, since ids differ at their
+/// ends.
 fn name_of(id: &str) -> String {
     let shown: Vec<char> = Quoted(id).to_string().chars().collect();
     if shown.len() <= MAX_ID_CHARS {

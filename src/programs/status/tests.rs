@@ -11,7 +11,7 @@ use crate::ledger::overview::{Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
 use crate::ledger::server_check::Warning;
 
-/// Looked at two seconds after 1970 began.
+/// A status checked two seconds after the beginning of 1970.
 fn status() -> Status {
     let snapshot = Snapshot {
         lease: Some(Lease { holder: "d0-5f3a9c".into(), epoch: Epoch(17), by_time: false }),
@@ -156,8 +156,8 @@ fn what_comes_from_redis_stays_in_its_line_and_steers_no_terminal() {
     status.settings.push(Warning::OldVersion { version: HOSTILE.to_owned() });
     let steering = |c: char| c != '\n' && !crate::base::text::is_plain(c);
     let text = status.to_string();
-    // One line more for each of: the problem, that of the channels, consumers that are not connected, and that address,
-    // the warning; and dispatchers now disagree about nothing else.
+    // Five more lines: the problem, the problem of the channels, the problem of consumers that are not connected, the
+    // missing address, and the warning. The dispatchers disagree about nothing else.
     assert_eq!((text.lines().count(), text.contains(steering)), (clean + 5, false), "{text}");
     let json = json_text(&status.to_json());
     assert!(!json.contains(|c| !crate::base::text::is_plain(c)), "{json}");
@@ -271,7 +271,7 @@ fn dispatchers_of_two_channels_are_a_problem() {
         problems[0].starts_with("d1-77aa01 subscribes to the channel orders, but the leader to invoices"),
         "{problems:?}"
     );
-    // One built before this does not say.
+    // A dispatcher of an older version does not report it.
     leaders_report(&mut status).channel = "orders".to_owned();
     status.members[1].report.as_mut().expect("it reports").channel = String::new();
     assert_eq!(status.problems(), [""; 0]);

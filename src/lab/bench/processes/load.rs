@@ -6,8 +6,8 @@
 //! overflows. With a rate, each message carries the time at which it was due, even if it is sent late because Redis was
 //! busy. That corrects for coordinated omission.
 //!
-//! Two threads: the caller's writes, another reads the replies. The run ends when every result is recorded, or when no
-//! new one has come for a while.
+//! Two threads: the caller's writes, another reads the replies. The run ends when every result is recorded, or when
+//! there was no new result for a while.
 
 use std::io::Write;
 use std::thread;
@@ -30,7 +30,7 @@ const PIPELINES: u64 = 2;
 /// The most messages and bytes in a pipeline.
 const MAX_MESSAGES: u64 = 500;
 const MAX_BYTES: u64 = 512 << 10;
-/// The most bytes that the window may hold: as much as a dispatcher keeps by default, and a half.
+/// The most bytes that the window may hold: half of the default limit of a dispatcher's ring.
 const MAX_WINDOW_BYTES: u64 = 32 << 20;
 /// How many pipelines may be in flight with a rate.
 const MAX_UNANSWERED: usize = 100_000;
@@ -38,7 +38,7 @@ const MAX_UNANSWERED: usize = 100_000;
 const TICK: Duration = Duration::from_micros(100);
 /// The interval at which results are counted while there is nothing to send.
 const COUNT_EVERY: Duration = Duration::from_millis(1);
-/// After this long without a new result, missing results will not come any more.
+/// After this long without a new result, missing results are no longer expected.
 const QUIET_LIMIT: Duration = Duration::from_secs(20);
 
 /// Sends the messages, waits for the results, and prints the summary.
@@ -244,7 +244,7 @@ impl Load {
             let words: Vec<&str> = self.config.progress.split(' ').collect();
             command(&mut self.out, &words);
         }
-        // Before the write: replies may come before it returns.
+        // This comes before the write, because replies may arrive before the write returns.
         self.sent.send(Pipeline { messages, counted }).map_err(|_| reader_ended())?;
         self.unanswered += 1;
         self.writer.write_all(&self.out).map_err(Error::io("writing to redis"))?;

@@ -43,12 +43,12 @@ impl RawConnection {
         Ok(RawConnection { reader, writer: Some(writer), buffer: vec![0; BUFFER_BYTES], next: 0, end: 0 })
     }
 
-    /// Gives the half that writes to another thread. Nothing can be sent with `send` afterwards.
+    /// Takes out the writing half, for another thread. Nothing can be sent with `send` afterwards.
     pub(super) fn take_writer(&mut self) -> Writer {
         self.writer.take().expect("it is taken once")
     }
 
-    /// Makes it wait for data without a time limit.
+    /// Makes the connection wait for data without a time limit.
     pub(super) fn disable_timeout(&mut self) -> Result<()> {
         self.reader.set_wait(Wait::Forever).map_err(Error::io("setting a timeout"))
     }
@@ -71,7 +71,7 @@ impl RawConnection {
         &self.buffer[self.next..self.end]
     }
 
-    /// Takes so many of the bytes read.
+    /// Takes this many of the bytes read.
     pub(super) fn take(&mut self, bytes: usize) {
         self.next += bytes;
     }

@@ -17,7 +17,7 @@ use crate::process::output;
 const BLOCK_MS: &str = "1000";
 /// The most results in a reply.
 const PAGE: &str = "1000";
-/// After this long without a new result, missing results will not come any more.
+/// After this long without a new result, missing results are no longer expected.
 const QUIET_LIMIT: Duration = Duration::from_secs(30);
 
 /// Reads the expected number of results and prints the histogram.

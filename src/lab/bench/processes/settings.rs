@@ -1,4 +1,4 @@
-//! The settings of the processes that `oncecast bench` starts and that are none of our programs.
+//! The settings of the processes that `oncecast bench` starts and that are not programs of ours.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ pub enum BenchProcess {
     Load(LoadConfig),
     /// Is a consumer of a Streams group.
     Worker(WorkerConfig),
-    /// Writes results without a promise.
+    /// Writes results and guarantees nothing.
     Relay(RelayConfig),
     /// Measures latency.
     Reader(ReaderConfig),
-    /// Is a consumer with a handler that takes its time.
+    /// Is a consumer with a slow handler.
     Slow(Box<SlowConfig>),
 }
 
@@ -44,17 +44,17 @@ pub struct LoadConfig {
     pub command: LoadCommand,
     /// To which channel or stream.
     pub key: String,
-    /// The command that says how many messages are done with, such as `XLEN messages:processed`.
+    /// The command that returns how many messages are done, such as `XLEN messages:processed`.
     pub progress: String,
-    /// The number of the first message: so many were sent before.
+    /// The number of the first message, which is how many were sent before.
     pub first: u64,
     /// The most messages to send.
     pub count: u64,
     /// When to stop sending.
     pub duration: Option<Duration>,
-    /// Messages per second; `None`: as fast as it goes.
+    /// Messages per second; `None`: as fast as possible.
     pub rate: Option<u64>,
-    /// How far it may be ahead of what is done with.
+    /// How many messages the load may be ahead of those that are done.
     pub window: u64,
     /// Bytes of a message.
     pub payload: usize,
@@ -86,7 +86,7 @@ pub struct RelayConfig {
     pub channel: String,
     /// The stream for the results.
     pub results: String,
-    /// What it calls itself in the results.
+    /// Its id in the results.
     pub name: String,
 }
 
@@ -97,16 +97,16 @@ pub struct ReaderConfig {
     pub port: u16,
     /// The stream with the results.
     pub results: String,
-    /// How many there will be.
+    /// How many results to expect.
     pub count: u64,
-    /// How many of them, at first, are not measured.
+    /// How many of the first results are not measured.
     pub skip: u64,
 }
 
-/// The settings of a consumer with a handler that takes its time.
+/// The settings of a consumer with a slow handler.
 #[derive(Clone, Debug)]
 pub struct SlowConfig {
-    /// What every consumer takes.
+    /// The settings that every consumer has.
     pub consumer: ConsumerConfig,
     /// How long the handler takes for a message.
     pub handler_takes: Duration,

@@ -18,7 +18,7 @@ pub struct ChaosConsumerConfig {
     pub journals: PathBuf,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] =
     &consumer_and(Setting::new("journals", "DIR", Required, "The folder for the journals of handler runs"));
 
