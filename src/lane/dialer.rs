@@ -52,7 +52,7 @@ pub(super) struct Dial {
     pub(super) farewell: Option<WebSocket<Stream>>,
 }
 
-/// What a dialer tells the courier. The number is the consumer's place in the settings.
+/// What a dialer reports to the courier. The number is the consumer's place in the settings.
 pub(super) enum LinkNews {
     /// The link is made.
     Up(Box<NewLink>),
