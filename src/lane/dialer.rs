@@ -54,7 +54,7 @@ pub(super) struct Dial {
 
 /// What a dialer reports to the courier. The number is the consumer's place in the settings.
 pub(super) enum LinkNews {
-    /// The link is made.
+    /// The link is up.
     Up(Box<NewLink>),
     /// No process listens there now, so none holds anything; the dialer continues.
     Absent(usize),

@@ -1,6 +1,7 @@
 //! Acts on `hearing`: replaces the subscription if markers don't arrive. It also reports foreign values in Redis.
 //!
-//! Owned by the election's thread. What the dispatcher cannot repair is logged once.
+//! Owned by the election's thread, and judges by the results of the election's checks. What the dispatcher cannot
+//! repair is logged once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
