@@ -1,4 +1,5 @@
-//! What became of messages: acknowledged, returned by the consumer, recorded by the redistributor, or due for redelivery.
+//! What became of messages: acknowledged, returned by the consumer, recorded by the redistributor, or due
+//! for redelivery.
 //!
 //! Only a [place](crate::lane::places) at a consumer answers. What it says of any other message is a stray answer,
 //! which changes nothing. A place that rests on the consumer's word alone, since it named the message in HELD, answers
