@@ -1,7 +1,7 @@
-//! A budget of bytes that several threads spend from: what is kept in memory on one way through a program.
+//! A budget of bytes that several threads share. It bounds what one path through a program keeps in memory.
 //!
-//! What is kept is kept with a [`Share`] of the budget; dropping the two together gives the bytes back. Something
-//! larger than the whole budget may be kept when nothing else is.
+//! Each stored item keeps its [`Share`] beside it. Dropping both returns the bytes. An item larger than the whole
+//! budget may be stored when nothing else is.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! Events that may come thousands of times a second, logged in sum: how many, and one of them as an example.
+//! Events that may occur thousands of times a second, logged as a count with one example.
 //!
-//! A thread adds events as they come, and asks from time to time whether a line is due. Pure; time is passed in.
+//! A thread adds events as they occur, and checks from time to time whether a line is due. Pure; time is passed in.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub enum Pace {
 #[derive(Debug)]
 pub struct LogSum<T> {
     limit: Limit,
-    /// What no line tells of yet.
+    /// Events that no line has reported yet.
     sum: Option<Sum<T>>,
 }
 
@@ -73,7 +73,7 @@ impl<T> LogSum<T> {
         if due { self.sum.take() } else { None }
     }
 
-    /// What no line tells of yet, due or not.
+    /// Events that no line has reported yet, due or not.
     pub fn rest(&mut self) -> Option<Sum<T>> {
         self.sum.take()
     }

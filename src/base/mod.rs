@@ -1,5 +1,4 @@
-//! The foundation of everything else: ids, errors, durations, waiting, counting. Nothing here knows Redis, sockets or
-//! threads of others.
+//! Shared basics: ids, errors, durations, waiting, counting. No Redis, no sockets, no threads of other modules.
 
 pub mod address;
 pub mod backoff;

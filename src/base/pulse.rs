@@ -1,8 +1,8 @@
-//! Signs of life: a loop announces when its next iteration ends at the latest, and a supervisor sees which is late.
+//! Signs of life: each loop announces the deadline of its next iteration, and a monitor detects the loops that miss it.
 //!
-//! That a process exists says little: one of its threads may hang. Each loop beats its own [`Pulse`] at every turn and
-//! names the longest time until the next, waits for Redis included, so that a slow server is not taken for a hang.
-//! Beating is one atomic store, from any thread.
+//! A running process proves little, because one of its threads may hang. Each loop beats its own [`Pulse`] at every
+//! iteration and names the longest time until the next, including waits for Redis, so that a slow server is not
+//! mistaken for a hang. A beat is one atomic store, from any thread.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// The loop turns, and will again within this time.
+    /// The loop is running, and its next iteration begins within this time.
     pub fn beat(&self, within: Duration) {
         self.due_ms.store(now_ms() + within.as_millis() as u64, Ordering::Relaxed);
     }

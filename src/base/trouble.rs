@@ -1,8 +1,8 @@
-//! One cause of failures is logged once, however many parts of a program meet it.
+//! A problem is logged once, however many parts of a program meet it.
 //!
-//! If a server cannot be reached, or refuses the login, every thread with a connection of its own fails. The first one
-//! logs that, at growing intervals; the others are silent while it does. This covers only failures to open a connection
-//! and to get a first reply on it: a failure on a working connection concerns the part that used it.
+//! When a server cannot be reached or refuses the login, every thread with a connection of its own sees it. The first
+//! one logs it, with backoff; the others stay silent while the problem lasts. Only failures to open a connection and to
+//! get a first reply on it are merged. A failure on a working connection is logged by the part that used it.
 //!
 //! Any thread may call it; the mutex is held for a comparison.
 
@@ -15,7 +15,7 @@ use crate::base::error::Error;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 
-/// A part that has not reported its failure again for so long has recovered, or ended.
+/// A part that has not reported its failure again for this long counts as recovered or ended.
 const REPORTED_FOR: Duration = Duration::from_secs(10);
 
 /// See the module's text.

@@ -1,8 +1,8 @@
-//! The part of the sorted set that is in no memory: a range of ids still to be read, in order.
+//! The part of the sorted set that the leader does not hold in memory: a range of ids still to be read, in order.
 //!
-//! Two things make such a range, and it is the same for both: a new leader finds what earlier ones left, and a full
-//! memory leaves new arrivals to Redis alone. While there is a backlog new messages queue behind it, so that the order
-//! of intake is kept; when it has been read to its end they go straight on again. Pure; owned by the courier.
+//! Such a range has one of two causes: a new leader finds messages that earlier leaders left, or memory is full and new
+//! arrivals stay in Redis only. While there is a backlog, new messages queue behind it, which keeps the order of
+//! intake. Once it has been read to its end, new messages bypass it again. Pure; owned by the courier.
 
 use crate::base::id::{IdSet, MessageId};
 use crate::ledger::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Page, Pending};

@@ -1,4 +1,4 @@
-//! The courier: delivers messages to consumers and hears what became of them.
+//! The courier: sends messages to consumers and reads their answers.
 //!
 //! One thread, one loop, and the wait is its only blocking call. It reads the links, hears the redistributor and
 //! ingest, delivers waiting messages in runs to the consumer with the lowest share of its prefetch in use, and tends

@@ -1,6 +1,6 @@
-//! How many messages became dead letters lately: a count over a window that moves with time.
+//! Counts the messages that became dead letters recently, over a sliding window.
 //!
-//! Pure; time is passed in. The window is counted in slots, so the count is of the window and up to one slot more.
+//! Pure; time is passed in. The window is divided into slots, so the count covers the window plus at most one slot.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

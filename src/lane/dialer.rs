@@ -52,9 +52,9 @@ pub(super) struct Dial {
     pub(super) farewell: Option<WebSocket<Stream>>,
 }
 
-/// What a dialer tells the courier. The number is the consumer's place in the settings.
+/// What a dialer reports to the courier. The number is the consumer's place in the settings.
 pub(super) enum LinkNews {
-    /// The link is made.
+    /// The link is up.
     Up(Box<NewLink>),
     /// No process listens there now, so none holds anything; the dialer continues.
     Absent(usize),

@@ -1,6 +1,6 @@
 //! The election: competes for the lease, leads while it holds it, and goes back to competing.
 //!
-//! [`Election::run`] is the main loop of the dispatcher. Its thread owns the lease and the kill switch of the term: a
+//! [`Election::run`] is the main loop of the lane. Its thread owns the lease and the kill switch of the term: a
 //! term ends when Redis or our own clock says that the lease is gone, when a worker ends it, or when the program is
 //! asked to stop. `precedence` decides who goes first when the lease is free.
 
@@ -76,7 +76,7 @@ enum Look {
     Elected(Elected),
     /// A dispatcher leads.
     Held,
-    /// No dispatcher leads, and it is not our turn.
+    /// No dispatcher leads, and another one goes first.
     Vacant,
 }
 

@@ -1,8 +1,9 @@
 //! How a link begins: the WebSocket handshake, LEAD, and the consumer's READY and HELD, with one deadline for all of
-//! it.
+//! them.
 //!
-//! A consumer that does something else is sent an ERROR that names it, and given a moment to read that.
-//! Nothing of it is believed before HELD: what it says to LEAD may be that it has seen a higher epoch.
+//! A consumer that does something else gets an ERROR that says what was wrong, and a moment to read it before the
+//! close. Nothing that it sends is believed before HELD, because its answer to LEAD may be that it has seen a higher
+//! epoch.
 
 use std::fmt;
 use std::time::{Duration, Instant};

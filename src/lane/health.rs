@@ -1,4 +1,4 @@
-//! Whether a lane does its job: progress, not mere life.
+//! Whether a lane is able to work, not merely running.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ use super::shared::Shared;
 pub enum NotReady {
     /// It leads, but stores nothing.
     NoIntake,
-    /// Its subscription does not stand.
+    /// Its subscription is not established.
     NotSubscribed,
     /// Redis did not answer, or does not let it lead, and no other dispatcher leads.
     NobodyLeads,

@@ -1,18 +1,17 @@
-//! Whether a dispatcher hears what is published where it sends its commands.
+//! Detects that the command connection and the subscription reach different servers.
 //!
-//! Commands and subscription are two connections, and a proxy, a virtual address or a failover may lead them to two
-//! servers. So reachability is heard, not assumed: a leader's markers go out over its command connection and must come
-//! back over its subscription, and a standby that sees the cursor move must hear the markers of the leader that moves
-//! it.
+//! A proxy, a virtual address or a failover can lead the two connections to different servers. So reachability is
+//! tested, not assumed. A leader publishes markers over its command connection, and they must arrive over its
+//! subscription. A standby that sees the cursor move must receive the markers of the leader that moves it.
 //!
-//! A marker that has not come may still be on its way: where much is published a subscription can be many seconds
-//! behind, and what Redis holds for it is lost if it is made anew. Redis answers on one connection in order. So a
-//! *probe* tells the one from the other: a ping over the subscription, sent when the marker had been published. If its
-//! pong comes first, the marker will not come.
+//! A missing marker may only be late: under load a subscription can lag by many seconds, and replacing it loses what
+//! Redis has buffered for it. A *probe* tells a late marker from a lost one. It is a ping over the subscription, sent
+//! after the marker was published. Redis answers in order on one connection, so if the pong arrives first, the marker
+//! is lost.
 //!
-//! The listener notes what it hears and sends the probes, ingest notes what it publishes, and the election judges. One
-//! mutex, held for a few instructions. Limitation: a leader that publishes nothing because Redis does not answer is not
-//! called deaf; it loses its lease.
+//! The listener records what arrives and sends the probes, ingest records what it publishes, and the election judges.
+//! They share one mutex, held for a few instructions. Limitation: a leader that publishes nothing because Redis does
+//! not answer is not reported here; it loses its lease.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
-//! Ingest: reads the ring on from where the last leader stopped, and has the intake store what it finds.
+//! Ingest: reads the ring from where the last leader stopped, and has the intake store what it finds.
 //!
-//! First it finds the place where the last leader stopped: it publishes a marker of the new epoch and waits until that
-//! comes back, so that everything published before has arrived, and resolves the cursor in the ring. Then it stores
-//! what has come, batch by batch, in one fenced script each that also moves the cursor; it never waits to fill a batch.
+//! First it publishes a marker of the new epoch and waits until the marker comes back over the subscription. By then
+//! everything published before the marker has arrived, and ingest resolves the cursor in the ring. Then it stores what
+//! has arrived, batch by batch. Each batch is stored in one step that is fenced by the epoch and also moves the cursor.
+//! Ingest never waits to fill a batch.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -244,8 +244,8 @@ impl Intake {
         };
         match carried {
             Carried::Done(Stored::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
-            // The key has vanished, or somebody wrote something else there, while Redis went on: nobody but this leader
-            // moves the cursor, so where it was is known.
+            // The key has vanished, or another client overwrote it, while Redis kept running. Only this leader moves
+            // the cursor, so its last value is known.
             Carried::Done(Stored::Moved(None)) if self.ledger.is_uninterrupted() && !self.vanished => {
                 let cursor = self.cursor_text();
                 self.record_gap(CURSOR_LOST, cursor.clone(), cursor, None)?;

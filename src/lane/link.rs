@@ -318,7 +318,7 @@ mod tests {
         let (mut link, peer) = link(10_000);
         drop(peer);
         let mut last = 0;
-        // The first writes may succeed: the system takes them before it hears that nobody is there.
+        // The first writes may succeed: the system accepts them before it learns that the peer is gone.
         while last < 9_000 {
             last += 1;
             if link.deliver(&message(last, CHUNK_BYTES), Instant::now()).is_err() {

@@ -1,8 +1,7 @@
 //! The listener: one thread in every dispatcher, leader or standby, that reads the subscription into the ring.
 //!
-//! It does nothing else, so that Redis never has to hold messages back for it: a subscriber that reads too slowly is
-//! cut off. Silence is failure: when nothing comes it asks for a pong, and a connection that does not even bring that
-//! is dropped and made anew, which begins a new segment of the ring.
+//! It does nothing else, so that it keeps up with Redis, which disconnects a subscriber that reads too slowly. If
+//! nothing arrives, it sends a ping. Without a pong it replaces the connection, which begins a new segment of the ring.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What the listener hears, for the election and the metrics. Plain atomics, but for what [`Hearing`] holds.
+//! What the listener receives, for the election and the metrics. Plain atomics, except for what [`Hearing`] holds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

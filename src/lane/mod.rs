@@ -1,4 +1,4 @@
-//! A lane: a group's way from Redis to its consumers. As leader it stores messages and delivers them.
+//! A lane: the dispatcher's work for one group. As leader it stores messages and delivers them.
 //!
 //! A lane knows nothing of the process that runs it, and several can run in one. It is a few threads:
 //!
@@ -14,6 +14,14 @@
 //!
 //! [`Lane::start`] starts it, [`Lane::stop`] and [`Lane::join`] end it. Everything that its process may read is in
 //! [`Shared`]: settings, figures, signs of life.
+//!
+//! In reading order: `settings`, `shared`, `stats`, `listener_stats`, `pulses` and `health` are what the process sees.
+//! `lifecycle` starts and stops the threads. `listener` fills `ring`; `hearing` and `reach` check that it is reached.
+//! `election` competes for the `lease`; `precedence` decides who goes first; `elected` begins a `term` with its
+//! `kill_switch`. `ingest` and `intake` store messages. `courier` delivers them, with `table`, `places`, `backlog` and
+//! `strays`; `dialer` and `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`,
+//! with `retry_policy`, `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes
+//! lanes for unit tests.
 
 mod backlog;
 mod courier;

@@ -1,10 +1,12 @@
-//! Who goes first when the lease is free. Pure.
+//! Decides which dispatcher may lead first when the lease is free. Pure.
 //!
-//! A leader stores only what follows the cursor, and only the *eldest* continues over a break in what it has heard. The
-//! eldest is the one whose present subscription is the oldest, so whatever any other has heard since then it has
-//! heard, too. (Another may continue over a break once the elders have had a TTL to lead, since they may hang.)
-//! What lies before a break others may hold as well, and more of it: a term that has taken it in ends there, and
-//! a dispatcher that can do more goes first, so none continues over a break while one that is connected has more.
+//! A leader stores only what follows the cursor. Only the *eldest* dispatcher continues past a break in what it has
+//! received. The eldest has the oldest unbroken subscription, so it has received everything that the others have
+//! received since then. After one TTL another dispatcher may continue past a break, in case the eldest hangs.
+//!
+//! Other dispatchers may hold more of what came before a break. So a term that has stored the messages before a break
+//! ends there, and a dispatcher that can continue better leads first. No dispatcher continues past a break while a
+//! connected one has more.
 
 use std::time::Duration;
 

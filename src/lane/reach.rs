@@ -1,8 +1,7 @@
-//! Whether this dispatcher is reached where its commands go, and what strangers have left there; judged by what the
-//! election's checks bring.
+//! Acts on `hearing`: replaces the subscription if markers don't arrive. It also reports foreign values in Redis.
 //!
-//! Owned by the election's thread. The rules are in `hearing`; this says what follows: a subscription that does not
-//! hear what it should is made anew, and what can't be helped is logged once.
+//! Owned by the election's thread, and judges by the results of the election's checks. What the dispatcher cannot
+//! repair is logged once.
 
 use std::collections::HashSet;
 use std::sync::Arc;

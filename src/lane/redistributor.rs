@@ -1,5 +1,4 @@
-//! The redistributor: messages that must be delivered again, and everything else the leader does in Redis after the
-//! intake.
+//! The redistributor: redelivery, dead letters, and results of consumers without Redis.
 //!
 //! It reads the backlog in pages for the courier. It settles messages that came back without a result (see `settling`),
 //! lets them wait for their time, checks that they are still pending and returns them to the courier, as fast as there

@@ -1,4 +1,4 @@
-//! What a worker of a term does when Redis fails it: wait a little and try again, until the term ends.
+//! What a worker of a term does when a Redis command fails: it waits a little and tries again, until the term ends.
 
 use std::sync::Arc;
 

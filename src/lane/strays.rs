@@ -2,7 +2,7 @@
 //!
 //! A correct consumer sends some, when it answers late for what was given up or is processed elsewhere by now. But they
 //! cost the leader time that the others need. So there is a burst and a rate; the link of a consumer that sends more is
-//! closed. They are logged in sum.
+//! closed. They are logged as a count.
 
 use std::time::Instant;
 

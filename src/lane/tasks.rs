@@ -42,7 +42,7 @@ pub(super) struct Claims {
     pub(super) ids: Vec<MessageId>,
 }
 
-/// What the redistributor tells the courier.
+/// What the redistributor reports to the courier.
 pub(super) enum News {
     /// The page that was asked for.
     Page(Page),

@@ -2,7 +2,7 @@
 //! one.
 //!
 //! The step is either a script, which checks that the message is still pending, or a transaction, which cannot check
-//! and costs Redis half as much. A transaction is correct only where no other consumer can have removed the message.
+//! but costs Redis less. A transaction is correct only where no other consumer can have removed the message.
 //! Whether that is so is written in Redis, as the *recall*: an epoch, the run id of the server, and an id. It promises:
 //!
 //! > The leader of this epoch delivers each message above this id once, and no earlier leader has delivered it. So each

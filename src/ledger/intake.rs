@@ -5,9 +5,9 @@
 //! ours: then the cursor is where that intake left it. After anything else (the first batch of a term, a lost reply, a
 //! watched key that was written) the script is used.
 //!
-//! An attempt whose reply was lost may take effect at any time, or never. So each further attempt at the same batch
-//! writes a different cursor and names those of the attempts before it. It recognises what an earlier attempt did, and
-//! an earlier attempt that arrives after it finds a cursor that it does not know. From then on every cursor written,
+//! An attempt whose reply was lost may take effect at any time, or never. So each retry of the same batch writes a new
+//! cursor and accepts those of earlier attempts. An earlier attempt that arrives late then finds an unknown cursor and
+//! fails. From then on every cursor written,
 //! also for a part of the batch, has a higher last id than any cursor in doubt.
 
 use redis::Value;

@@ -16,7 +16,7 @@ use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch};
 
 impl Ledger {
-    /// Tries to take the lease; with `may_take` false it only looks.
+    /// Tries to take the lease; with `may_take` false it only checks.
     ///
     /// `floor` is the highest epoch the caller has heard of: the new one is above it even if Redis lost its own count.
     pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Attempt> {
@@ -63,7 +63,7 @@ impl Ledger {
         Ok(reply == Value::Int(1))
     }
 
-    /// Gives the lease back and tells the standbys; `false` if it was not ours any more.
+    /// Releases the lease and notifies the standbys; `false` if it was no longer ours.
     pub fn release(&mut self, lease: &Lease) -> Result<bool> {
         let notice = Notice::Released(lease.epoch);
         let call = ReleaseCall { lease, control_channel: &self.keys.control, notice }.on(&self.keys);

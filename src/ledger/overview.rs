@@ -64,12 +64,12 @@ pub struct DispatcherReport {
     pub report: Option<String>,
 }
 
-/// A connection to look at a group through.
+/// A connection that reads the state of a group.
 pub struct GroupView {
     ledger: Ledger,
     /// The dispatchers that were found last.
     known: Known,
-    /// What the last look had to leave out.
+    /// What the last reading had to leave out.
     refused: BTreeSet<Part>,
     /// Whether the oldest pending message is looked for.
     seeks_oldest: bool,

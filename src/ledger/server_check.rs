@@ -1,4 +1,4 @@
-//! Finds settings of the Redis server that endanger our promises, and tells what to set instead.
+//! Finds settings of the Redis server that endanger our promises, and says what to set instead.
 //!
 //! Reads only: `CONFIG GET` and `INFO`. If a server refuses them (a managed one, or a user without the right), a note
 //! says that its settings are not known. Limitation: the limits suit a server with the load that docs/PERFORMANCE.md

@@ -7,10 +7,10 @@
 //! ```
 //!
 //! This gives the condition of a script at a lower price: Redis executes the commands of a transaction as if they had
-//! come one by one, while a batch through Lua costs it half as much again. A transaction cannot read before it writes,
-//! so it suits only what is known to hold while the key is unchanged. `EXEC` ends a watch in any case, and the next
-//! transaction is opened behind it in the same write. Another client may write between the two. For the key that is
-//! read, its value shows that; a key that is only watched must never be written without the key that is read.
+//! come one by one, while a batch through Lua costs it half as much again. A transaction cannot check before it
+//! writes, so it suits only what is known to hold while the key is unchanged. `EXEC` ends a watch in any case, and the
+//! next transaction is opened behind it in the same write. Another client may write between the two. For the key that
+//! is read, its value shows that; a key that is only watched must never be written without the key that is read.
 //!
 //! No command is sent before Redis has confirmed `MULTI`: if the user lacks that right, commands behind it would be
 //! executed one by one, without the watch. If a right is missing no transaction is tried for [`RETRY_AFTER`], which is

@@ -129,8 +129,8 @@ pub enum Raise {
     Nothing,
     /// To this: the highest id of a transaction of which it is not known whether it took place.
     To(MessageId),
-    /// To the highest message that it records: who handed that over may not have been the leader, and somebody else may
-    /// have it from the leader.
+    /// To the highest message that it records: its sender may not have been the leader, and another consumer may
+    /// hold it from the leader.
     Recorded,
 }
 

@@ -1,7 +1,7 @@
 //! Connecting, with a time limit for each address that a name has.
 //!
-//! Runs on the caller's thread. Limitation: the system looks names up, with time limits of its own. A lookup may take
-//! minutes, and none of the limits here includes it.
+//! Runs on the caller's thread. Limitation: names are resolved by the system, with time limits of its own. A lookup may
+//! take minutes, and none of the limits here includes it.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};

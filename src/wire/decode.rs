@@ -53,7 +53,7 @@ impl<'a> Iterator for Frames<'a> {
 
 /// Splits the first frame off: its command, its payload, and what follows.
 fn split_frame(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), WireError> {
-    // The version is judged before anything else: what follows it may look different in another version.
+    // The version is checked before anything else: what follows it may have another layout in another version.
     if bytes[0] != VERSION {
         return Err(WireError::Version(bytes[0]));
     }

@@ -58,7 +58,7 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// How the text of an ERROR 6 begins that tells a leader which epoch was seen.
+/// The beginning of the text of an ERROR 6 that reports to a leader which epoch was seen.
 const SEEN: &str = "seen ";
 
 /// The text of an ERROR 6 for a leader that Redis confirms, and that is behind what was seen all the same.

@@ -1,10 +1,11 @@
-//! The signals that ask a program to end. One that was ignored when the program started stays ignored.
+//! The signals that ask a program to end. A signal that was ignored when the program started stays ignored.
 //!
-//! `nohup` ignores SIGHUP, and a shell script ignores SIGINT for what it starts with `&`: whoever did that wants the
-//! program to outlive the terminal. SIGTERM is always heard, since it is how services and containers are stopped.
+//! `nohup` ignores SIGHUP, and a shell script ignores SIGINT for commands started with `&`: such a program is meant to
+//! outlive the terminal. SIGTERM is always handled, since service managers and container runtimes stop programs with
+//! it.
 //!
-//! Limitation: `ctrlc` installs its handler for all three at once, so a signal that arrives in the microseconds before
-//! the ignored ones are put back is heard.
+//! Limitation: `ctrlc` installs its handler for all three at once. A signal that arrives in the microseconds before the
+//! ignored ones are restored is handled.
 
 use std::io;
 use std::mem::MaybeUninit;

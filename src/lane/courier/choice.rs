@@ -1,4 +1,4 @@
-//! Which consumer is given what waits first, and how many messages in a row. Pure.
+//! Chooses the consumer for the next waiting message, and how many messages to send in a row. Pure.
 
 use crate::lane::link::Link;
 use crate::lane::table::Line;

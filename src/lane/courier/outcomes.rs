@@ -1,4 +1,5 @@
-//! What became of messages: acknowledged, handed back, recorded by the redistributor, or going out again.
+//! What became of messages: acknowledged, returned by the consumer, recorded by the redistributor, or due
+//! for redelivery.
 //!
 //! Only a [place](crate::lane::places) at a consumer answers. What it says of any other message is a stray answer,
 //! which changes nothing. A place that rests on the consumer's word alone, since it named the message in HELD, answers
@@ -129,7 +130,7 @@ impl Courier {
         }
         let verdict = match delay {
             NackDelay::Never => Verdict::Rejected,
-            // It hands back what it has not begun.
+            // The consumer returns what it has not begun.
             NackDelay::ByBackoff if link.draining && reason.is_empty() => Verdict::Unused,
             _ => Verdict::Failed,
         };

@@ -1,8 +1,8 @@
-//! The parts of a look at a group, and the command that each needs. Pure.
+//! The parts of a group's overview, and the command that each needs. Pure.
 
 use std::fmt;
 
-/// A part of a look that is left out when Redis refuses the command that it needs.
+/// A part of the overview that is left out when Redis refuses the command that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// Who leads.

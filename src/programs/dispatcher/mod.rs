@@ -1,4 +1,4 @@
-//! `oncecast-dispatcher`: the process that runs a lane, reports on it, and tells systemd and Prometheus how it is.
+//! `oncecast-dispatcher`: the process that runs a lane, and reports its state to systemd and Prometheus.
 //!
 //! ```text
 //!  main ── signals, supervision, ordered shutdown          service
