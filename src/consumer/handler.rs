@@ -40,6 +40,7 @@ where
 pub struct Delivery<'a> {
     pub(super) id: MessageId,
     pub(super) number: u16,
+    pub(super) channel: Option<&'a [u8]>,
     pub(super) payload: &'a [u8],
     pub(super) consumer_id: &'a str,
 }
@@ -48,7 +49,7 @@ impl<'a> Delivery<'a> {
     /// A delivery that no dispatcher has sent, for tests of handlers.
     #[doc(hidden)]
     pub fn new(id: MessageId, number: u16, payload: &'a [u8], consumer_id: &'a str) -> Delivery<'a> {
-        Delivery { id, number, payload, consumer_id }
+        Delivery { id, number, channel: None, payload, consumer_id }
     }
 
     /// The message's id: unique in its group, the same in each delivery.
@@ -59,6 +60,14 @@ impl<'a> Delivery<'a> {
     /// 1 for the first delivery, 2 for the first redelivery, and so on.
     pub fn number(&self) -> u16 {
         self.number
+    }
+
+    /// The channel that the message was published on: any bytes.
+    ///
+    /// `None` if its group listens to one channel by name (`--channel` once, and nothing else): then it is that one, and
+    /// does not travel with each message.
+    pub fn channel(&self) -> Option<&'a [u8]> {
+        self.channel
     }
 
     /// The payload as it was published: any bytes, or none.
@@ -181,7 +190,7 @@ mod tests {
     use super::*;
 
     fn delivery(payload: &[u8]) -> Delivery<'_> {
-        Delivery { id: MessageId(1), number: 1, payload, consumer_id: "c" }
+        Delivery { id: MessageId(1), number: 1, channel: None, payload, consumer_id: "c" }
     }
 
     fn takes(handler: impl Handler, payload: &[u8]) -> Result<Outcome, HandlerError> {

@@ -135,9 +135,9 @@ impl HandlerThread {
                     let commit = Commit { id: job.id, fields: outcome.fields };
                     // The message stays held meanwhile, and is reported to the dispatcher as held.
                     let share = self.unrecorded.wait_for(commit.bytes() + RESULT_COST_BYTES);
-                    let Job { payload, number, epoch, link, .. } = job;
+                    let Job { body, number, epoch, link, .. } = job;
                     let sent = share.map(|share| {
-                        self.commits.send(Finished { commit, payload, number, epoch, link, _share: share })
+                        self.commits.send(Finished { commit, body, number, epoch, link, _share: share })
                     });
                     if !matches!(sent, Some(Ok(()))) {
                         // The pool is halted, or the committer has ended: a message that is not recorded goes to
@@ -157,7 +157,13 @@ impl HandlerThread {
 
     fn handle(&self, job: &Job) -> Result<Outcome, HandlerError> {
         let delivery =
-            Delivery { id: job.id, number: job.number, payload: &job.payload, consumer_id: &self.consumer_id };
+            Delivery {
+                id: job.id,
+                number: job.number,
+                channel: job.body.channel(),
+                payload: job.body.payload(),
+                consumer_id: &self.consumer_id,
+            };
         match catch_unwind(AssertUnwindSafe(|| self.handler.handle(&delivery))) {
             Ok(outcome) => outcome.and_then(within_limits),
             Err(panic) => {

@@ -94,9 +94,10 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Body;
 
     fn page(ids: &[u64]) -> Page {
-        let messages = ids.iter().map(|id| Pending { id: MessageId(*id), delivery: 1, payload: b"x"[..].into() });
+        let messages = ids.iter().map(|id| Pending { id: MessageId(*id), delivery: 1, body: Body::copied(None, b"x") });
         Page { read_up_to: ids.last().map(|id| MessageId(*id)), messages: messages.collect() }
     }
 

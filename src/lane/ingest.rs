@@ -192,14 +192,14 @@ impl Ingest {
     /// Publishes the next marker. A repeated attempt uses a new one: the first may have come through.
     fn publish_marker(&mut self) -> Result<Marker, Killed> {
         let (ledger, markers, epoch) = (&mut self.intake.ledger, &mut self.markers, self.epoch);
-        let channel = &self.shared.settings.channel;
+        let interests = self.shared.settings.interests.identity();
         let hearing = &self.shared.listener.hearing;
         let marker = self.intake.retry.until_done(|| {
             let number = *markers;
             let marker = Marker::of_leader(epoch, number);
             *markers += 1;
             hearing.expect_marker(epoch, number);
-            let published = ledger.publish_marker(epoch, &marker, channel);
+            let published = ledger.publish_marker(epoch, &marker, interests);
             match published {
                 Ok(()) => hearing.confirm_marker(epoch, number),
                 Err(_) => hearing.forget_marker(epoch, number),

@@ -135,7 +135,7 @@ impl Intake {
                     log::warn!(
                         "event=too-large id={} bytes={} moved_to={} reason={}",
                         arrival.id,
-                        arrival.payload.len(),
+                        arrival.body.payload().len(),
                         self.ledger.keys().dead,
                         Quoted(&reason)
                     );
@@ -219,7 +219,7 @@ impl Intake {
             );
         }
         let deliverable = batch.into_iter().filter(|arrival| arrival.refused.is_none());
-        self.hand_on(deliverable.map(|Arrival { id, payload, .. }| Pending { id, delivery: 1, payload }).collect());
+        self.hand_on(deliverable.map(|Arrival { id, body, .. }| Pending { id, delivery: 1, body }).collect());
     }
 
     /// Offers a batch to Redis until it is known to have been taken, or to be too large. `Done(None)`: it was refused,
@@ -315,22 +315,22 @@ enum Found {
 /// A published message as it is stored.
 fn arrival(id: MessageId, published: Published) -> Arrival {
     match published {
-        Published::Message(payload) => Arrival { id, payload, refused: None },
+        Published::Message(body) => Arrival { id, body, refused: None },
         Published::Oversize { excerpt, length } => {
             let reason = format!(
                 "payload of {length} bytes is over the limit of {MAX_BODY_BYTES} bytes, only its beginning is kept"
             );
-            Arrival { id, payload: excerpt, refused: Some(reason) }
+            Arrival { id, body: excerpt, refused: Some(reason) }
         }
     }
 }
 
 /// A message that can't be carried whole, as it becomes a dead letter.
 fn without_its_end(arrival: &Arrival, reason: &str) -> Arrival {
-    let length = arrival.payload.len();
+    let length = arrival.body.payload().len();
     Arrival {
         id: arrival.id,
-        payload: arrival.payload.slice(..length.min(EXCERPT_BYTES)),
+        body: arrival.body.cut_to(EXCERPT_BYTES),
         refused: Some(format!("payload of {length} bytes can't be stored, only its beginning is kept: {reason}")),
     }
 }
@@ -338,11 +338,12 @@ fn without_its_end(arrival: &Arrival, reason: &str) -> Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Body;
 
     #[test]
     fn an_oversize_message_is_refused_with_its_length() {
-        let refused = arrival(MessageId(7), Published::Oversize { excerpt: b"abc"[..].into(), length: 9_000_000 });
-        assert_eq!(&refused.payload[..], b"abc");
+        let refused = arrival(MessageId(7), Published::Oversize { excerpt: Body::copied(None, b"abc"), length: 9_000_000 });
+        assert_eq!(refused.body.payload(), b"abc");
         assert!(refused.refused.is_some_and(|reason| reason.contains("9000000")));
     }
 }

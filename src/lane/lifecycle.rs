@@ -45,7 +45,7 @@ impl Lane {
         let channels = Channels {
             server: settings.redis.clone(),
             keys: Arc::new(settings.keys.clone()),
-            published: settings.channel.clone(),
+            interests: settings.interests.clone(),
             dispatcher: shared.id.clone(),
         };
         let (released, releases) = bounded(1);

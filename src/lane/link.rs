@@ -144,7 +144,7 @@ impl Link {
 
     /// Whether it may be given this message, and does not still hold it: else another link may be better.
     pub(super) fn is_natural_for(&self, message: &Pending) -> bool {
-        self.has_room(message.payload.len()) && !self.has_in_hand(message)
+        self.has_room(message.body.len()) && !self.has_in_hand(message)
     }
 
     /// Whether it holds a suspect: it is not given another one then.
@@ -171,9 +171,15 @@ impl Link {
     /// Gives the consumer a message.
     pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), Failure> {
         // First: if the link fails below, the message comes back with the others.
-        self.places.give(message.id, message.delivery, message.payload.len(), now);
-        let frame = Frame::Process { id: message.id, delivery: message.delivery, body: &message.payload };
-        if !self.chunk.is_empty() && self.chunk.len() + message.payload.len() > CHUNK_BYTES {
+        self.places.give(message.id, message.delivery, message.body.len(), now);
+        let &Pending { id, delivery, ref body } = message;
+        let frame = match body.joined() {
+            (Some(channel_bytes), joined) if self.flags.takes_channels() => {
+                Frame::Deliver { id, delivery, channel_bytes, joined }
+            }
+            _ => Frame::Process { id, delivery, body: body.payload() },
+        };
+        if !self.chunk.is_empty() && self.chunk.len() + body.len() > CHUNK_BYTES {
             self.write_chunk()?;
         }
         frame.encode(&mut self.chunk);

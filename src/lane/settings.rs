@@ -1,9 +1,10 @@
 //! The settings of one lane, as values. The process that runs it makes them from whatever it was given.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::retry_policy::RetryPolicy;
-use crate::ledger::{Keys, Server};
+use crate::ledger::{Interests, Keys, Server};
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -14,8 +15,8 @@ pub struct Settings {
     pub redis: Server,
     /// The group's keys.
     pub keys: Keys,
-    /// The channel that users publish on.
-    pub channel: String,
+    /// What the group listens to.
+    pub interests: Arc<Interests>,
     /// The consumers' addresses, `host:port`, at least one, all different.
     pub consumers: Vec<String>,
     /// How long the lease lasts.

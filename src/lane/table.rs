@@ -257,15 +257,16 @@ impl Table {
 }
 
 fn cost(message: &Pending) -> usize {
-    message.payload.len() + ENTRY_BYTES
+    message.body.len() + ENTRY_BYTES
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Body;
 
     fn message(id: u64) -> Pending {
-        Pending { id: MessageId(id), delivery: 1, payload: b"x"[..].into() }
+        Pending { id: MessageId(id), delivery: 1, body: Body::copied(None, b"x") }
     }
 
     fn again(id: u64) -> Again {

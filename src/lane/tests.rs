@@ -12,7 +12,7 @@ use super::link::{Link, NewLink};
 use super::{ProcessHandles, Settings, Shared};
 use crate::base::id::{DispatcherId, MessageId};
 use crate::base::log_context::Context;
-use crate::ledger::{Keys, Pending, Server};
+use crate::ledger::{Body, Keys, Pending, Server};
 use crate::net::{Stream, Wait};
 use crate::wire::ReadyFlags;
 
@@ -62,5 +62,5 @@ pub(super) fn link(prefetch: u32) -> (Link, TcpStream) {
 }
 
 pub(super) fn message(id: u64, bytes: usize) -> Pending {
-    Pending { id: MessageId(id), delivery: 1, payload: vec![b'x'; bytes].into() }
+    Pending { id: MessageId(id), delivery: 1, body: Body::of(vec![b'x'; bytes].into()) }
 }

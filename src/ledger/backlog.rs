@@ -4,7 +4,7 @@ use redis::Value;
 
 use super::command::Command;
 use super::core::Ledger;
-use super::member::{self, Payload};
+use super::member;
 use super::scripts::{FetchCall, PageCall};
 use super::types::{Page, Pending};
 use super::value::{score, text};
@@ -105,8 +105,8 @@ impl Ledger {
 /// A member and its count of deliveries; `None` for a foreign member.
 fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
     let Value::BulkString(member) = member else { return None };
-    let (id, payload) = member::decode(member)?;
-    Some(Pending { id, delivery: delivery_of(count), payload: Payload::copy_from_slice(payload) })
+    let (id, body) = member::decode(member)?;
+    Some(Pending { id, delivery: delivery_of(count), body })
 }
 
 /// A message's count of deliveries; without one it is the first.

@@ -30,7 +30,7 @@ use redis::Value;
 use super::command::{Command, begin, number, word};
 use super::core::Ledger;
 use super::limits::parts;
-use super::member::{self, Payload};
+use super::member::{self, Body};
 use super::resp::Reply;
 use super::scripts::{CommitCall, PutBackCall};
 use super::types::{Commit, Committed, Raise, Recall, Recorded};
@@ -147,13 +147,13 @@ impl Ledger {
     ///
     /// All attempts for the same messages use one `nonce` of their own: it is done once, however late a copy of the
     /// call may arrive.
-    pub fn put_back(&mut self, nonce: u64, messages: &[(MessageId, Payload)]) -> Result<()> {
+    pub fn put_back(&mut self, nonce: u64, messages: &[(MessageId, Body)]) -> Result<()> {
         let highest = messages.last().map_or(MessageId::ZERO, |(id, _)| *id);
         let done = format!("{}{nonce:016x}", self.keys.put_back_prefix);
         let mut call = PutBackCall { remember_ms: REMEMBER_PUT_BACK, highest }.on(&self.keys).key(&done);
         let mut member = Vec::new();
-        for (id, payload) in messages {
-            call.push((id, member::encode(*id, payload, &mut member)));
+        for (id, body) in messages {
+            call.push((id, member::encode(*id, body, &mut member)));
         }
         self.call("putting messages back", call).map(drop)
     }

@@ -128,13 +128,14 @@ impl Ledger {
         let mut call = call.on(&self.keys);
         doubts.iter().for_each(|doubt| call.push(doubt));
         let mut member = Vec::new();
-        for Arrival { id, payload, refused } in batch {
+        for Arrival { id, body, refused } in batch {
             match refused {
-                None => call.push((id, member::encode(*id, payload, &mut member))),
+                None => call.push((id, member::encode(*id, body, &mut member))),
                 Some(reason) => {
                     assert_eq!(batch.len(), 1, "a message that can't be delivered is a batch of its own");
                     call.push("dead");
-                    call.push((id.to_string().as_str(), reason.as_str(), &payload[..]));
+                    call.push((id.to_string().as_str(), reason.as_str()));
+                    call.push((body.channel().unwrap_or_default(), body.payload()));
                 }
             }
         }
@@ -173,9 +174,9 @@ impl Ledger {
                     begin(out, 2 + 2 * batch.len());
                     word(out, "ZADD");
                     word(out, &keys.pending);
-                    for Arrival { id, payload, .. } in batch {
+                    for Arrival { id, body, .. } in batch {
                         number(out, id.0);
-                        word(out, member::encode(*id, payload, &mut member));
+                        word(out, member::encode(*id, body, &mut member));
                     }
                 }
                 begin(out, 3);

@@ -1,61 +1,181 @@
-//! Members of the sorted set: `<id as 16 hex digits>:<payload>`.
+//! Members of the sorted set: `<id as 16 hex digits>:<payload>`, or with the channel that the message was published on
+//! `<id as 16 hex digits>@<channel length>:<channel><payload>`.
 //!
-//! The id in front keeps equal payloads apart and makes a member readable; it is also the score.
+//! The id in front keeps equal payloads apart and makes a member readable; it is also the score. A group that listens
+//! to one channel by its name uses the short form.
+
+use std::fmt;
+use std::num::NonZeroU16;
 
 use crate::base::id::MessageId;
+use crate::wire::MAX_CHANNEL_BYTES;
 
-/// A message's body, shared between the ring, the intake and the courier. Those that came together share one
-/// allocation.
+/// Bytes that several owners share. Those that came together share one allocation.
 pub type Payload = tungstenite::Bytes;
 
-/// Bytes before the payload: 16 digits and a colon.
-const PREFIX_BYTES: usize = 17;
+/// The digits of the id.
+const ID_DIGITS: usize = 16;
+/// Separators, and the digits of the longest channel's length.
+const MOST_BESIDE_BYTES: usize = 1 + 4 + 1;
+
+/// What is kept of a message: its payload, and the channel that it was published on, if that is recorded.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body {
+    /// The channel, if any, and behind it the payload.
+    bytes: Payload,
+    channel_bytes: Option<NonZeroU16>,
+}
+
+impl Body {
+    /// A payload whose channel is not recorded.
+    pub fn of(payload: Payload) -> Body {
+        Body { bytes: payload, channel_bytes: None }
+    }
+
+    /// The channel and behind it the payload, in one piece. A channel of no bytes is not recorded, and one over
+    /// [`MAX_CHANNEL_BYTES`] can't be.
+    pub fn of_joined(bytes: Payload, channel_bytes: usize) -> Body {
+        assert!(channel_bytes <= MAX_CHANNEL_BYTES.min(bytes.len()), "a channel's name of {channel_bytes} bytes");
+        Body { bytes, channel_bytes: NonZeroU16::new(channel_bytes as u16) }
+    }
+
+    /// The length of the channel's name, if that is recorded, and the channel and behind it the payload.
+    pub fn joined(&self) -> (Option<u16>, &[u8]) {
+        (self.channel_bytes.map(NonZeroU16::get), &self.bytes)
+    }
+
+    /// A copy of a channel's name and a payload.
+    pub fn copied(channel: Option<&[u8]>, payload: &[u8]) -> Body {
+        let channel = channel.unwrap_or_default();
+        Body::of_joined([channel, payload].concat().into(), channel.len())
+    }
+
+    /// The channel that the message was published on, if that is recorded.
+    pub fn channel(&self) -> Option<&[u8]> {
+        self.channel_bytes.map(|length| &self.bytes[..usize::from(length.get())])
+    }
+
+    /// The payload as it was published.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[self.channel_bytes.map_or(0, |length| length.get().into())..]
+    }
+
+    /// Bytes of channel and payload.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The same with at most so many bytes of the payload.
+    pub fn cut_to(&self, payload_bytes: usize) -> Body {
+        let kept = self.len() - self.payload().len() + self.payload().len().min(payload_bytes);
+        Body { bytes: self.bytes.slice(..kept), ..*self }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let channel = self.channel().map(|channel| channel.escape_ascii().to_string());
+        write!(f, "Body({channel:?}, {})", self.payload().escape_ascii())
+    }
+}
 
 /// Writes the member for a message, in place of what `out` held.
-pub fn encode<'a>(id: MessageId, payload: &[u8], out: &'a mut Vec<u8>) -> &'a [u8] {
+pub fn encode<'a>(id: MessageId, body: &Body, out: &'a mut Vec<u8>) -> &'a [u8] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.clear();
-    out.extend((0..16).rev().map(|digit| DIGITS[(id.0 >> (4 * digit) & 0xf) as usize]));
+    out.extend((0..ID_DIGITS).rev().map(|digit| DIGITS[(id.0 >> (4 * digit) & 0xf) as usize]));
+    if let Some(length) = body.channel_bytes {
+        out.push(b'@');
+        out.extend_from_slice(length.to_string().as_bytes());
+    }
     out.push(b':');
-    out.extend_from_slice(payload);
+    out.extend_from_slice(&body.bytes);
     out
 }
 
-/// The length of the member of a payload of `payload_bytes`.
-pub fn encoded_len(payload_bytes: usize) -> usize {
-    PREFIX_BYTES + payload_bytes
+/// The most bytes that the member of a body of `body_bytes` has.
+pub fn most_encoded_len(body_bytes: usize) -> usize {
+    ID_DIGITS + MOST_BESIDE_BYTES + body_bytes
 }
 
 /// Takes a member apart; `None` if it is none of ours.
-pub fn decode(member: &[u8]) -> Option<(MessageId, &[u8])> {
-    let (prefix, payload) = member.split_at_checked(PREFIX_BYTES)?;
-    let (digits, colon) = prefix.split_at(16);
-    if colon != b":" || !digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+pub fn decode(member: &[u8]) -> Option<(MessageId, Body)> {
+    let (digits, rest) = member.split_at_checked(ID_DIGITS)?;
+    if !digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         return None;
     }
-    let digits = std::str::from_utf8(digits).ok()?;
-    Some((MessageId(u64::from_str_radix(digits, 16).ok()?), payload))
+    let id = MessageId(u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+    match rest {
+        [b':', payload @ ..] => Some((id, Body::of(Payload::copy_from_slice(payload)))),
+        [b'@', rest @ ..] => {
+            let colon = rest.iter().take(MOST_BESIDE_BYTES).position(|byte| *byte == b':')?;
+            let (length, body) = (channel_length(&rest[..colon])?, &rest[colon + 1..]);
+            let channel_bytes = Some(length).filter(|length| usize::from(length.get()) <= body.len());
+            Some((id, Body { bytes: Payload::copy_from_slice(body), channel_bytes: Some(channel_bytes?) }))
+        }
+        _ => None,
+    }
+}
+
+/// A length as we write it: without leading zeros, so that equal messages are equal members.
+fn channel_length(digits: &[u8]) -> Option<NonZeroU16> {
+    let plain = digits.first() != Some(&b'0') && digits.iter().all(u8::is_ascii_digit);
+    let length: NonZeroU16 = std::str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()?;
+    Some(length).filter(|length| usize::from(length.get()) <= MAX_CHANNEL_BYTES)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn member(id: u64, body: &Body) -> Vec<u8> {
+        let mut member = Vec::new();
+        encode(MessageId(id), body, &mut member);
+        assert!(member.len() <= most_encoded_len(body.len()));
+        member
+    }
+
     #[test]
     fn members_read_back() {
-        let mut member = Vec::new();
-        encode(MessageId(0x65c_0123_4567_89ab), b"a:b\0\xff", &mut member);
-        assert_eq!(member, b"065c0123456789ab:a:b\0\xff");
-        assert_eq!(decode(&member), Some((MessageId(0x65c_0123_4567_89ab), &b"a:b\0\xff"[..])));
-        assert_eq!(member.len(), encoded_len(5));
+        let id = 0x65c_0123_4567_89ab;
+        let longest = vec![b'9'; MAX_CHANNEL_BYTES];
+        let bodies = [
+            (Body::copied(None, b"a:b\0\xff"), &b"065c0123456789ab:a:b\0\xff"[..]),
+            (Body::copied(Some(b"eu:\xff"), b"a@b"), b"065c0123456789ab@4:eu:\xffa@b"),
+            (Body::copied(Some(b"12"), b""), b"065c0123456789ab@2:12"),
+            (Body::copied(Some(&longest), b"x"), &[b"065c0123456789ab@4096:", &longest[..], b"x"].concat()),
+        ];
+        for (body, expected) in bodies {
+            assert_eq!(member(id, &body), expected);
+            assert_eq!(decode(expected), Some((MessageId(id), body)));
+        }
+    }
+
+    #[test]
+    fn a_body_is_cut_behind_its_channel() {
+        let body = Body::copied(Some(b"eu"), b"payload");
+        assert_eq!(body.cut_to(3), Body::copied(Some(b"eu"), b"pay"));
+        assert_eq!(body.cut_to(99), body);
     }
 
     #[test]
     fn foreign_members_are_refused() {
-        for member in
-            [&b""[..], b"0123456789abcdef", b"0123456789ABCDEF:x", b"0123456789abcde:xx", b"+123456789abcdef:x"]
-        {
-            assert_eq!(decode(member), None, "{member:?}");
+        for member in [
+            &b""[..],
+            b"0123456789abcdef",
+            b"0123456789ABCDEF:x",
+            b"0123456789abcde:xx",
+            b"+123456789abcdef:x",
+            b"0123456789abcdef@",
+            b"0123456789abcdef@:x",
+            b"0123456789abcdef@0:x",
+            b"0123456789abcdef@01:x",
+            b"0123456789abcdef@+1:x",
+            b"0123456789abcdef@3:ab",
+            b"0123456789abcdef@4097:ab",
+            b"0123456789abcdef@00000000001:ab",
+        ] {
+            assert_eq!(decode(member), None, "{}", member.escape_ascii());
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::base::id::Epoch;
 /// A message on the control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// `marker <marker> <channel>`: names this place among the messages of a user's channel. Dispatchers of another
-    /// channel ignore it: a cursor that counts another channel's messages must mean nothing to them.
+    /// `marker <marker> <interests>`: names this place among the messages that a dispatcher with these interests counts:
+    /// a channel's name, or a fingerprint. A cursor that counts messages of other interests means nothing to others.
     Marker(Marker, String),
     /// `released <epoch>`: the leader of this epoch has given the lease back.
     Released(Epoch),
@@ -19,7 +19,7 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Notice::Marker(marker, channel) => write!(f, "marker {marker} {channel}"),
+            Notice::Marker(marker, interests) => write!(f, "marker {marker} {interests}"),
             Notice::Released(epoch) => write!(f, "released {epoch}"),
         }
     }
@@ -31,8 +31,8 @@ impl FromStr for Notice {
     fn from_str(text: &str) -> Result<Notice, ()> {
         match text.split_once(' ') {
             Some(("marker", place)) => {
-                let (marker, channel) = place.split_once(' ').ok_or(())?;
-                Ok(Notice::Marker(marker.parse()?, channel.to_owned()))
+                let (marker, interests) = place.split_once(' ').ok_or(())?;
+                Ok(Notice::Marker(marker.parse()?, interests.to_owned()))
             }
             Some(("released", epoch)) => epoch.parse().map(|epoch| Notice::Released(Epoch(epoch))).map_err(|_| ()),
             _ => Err(()),

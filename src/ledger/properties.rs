@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
 use super::subscription::Notice;
-use super::{Command, Cursor, Marker, Position, decode_member, encode_member, member_len};
+use super::{Body, Command, Cursor, Marker, Position, decode_member, encode_member, most_member_len};
 use crate::base::id::{Epoch, MAX_BELIEVED_ID, MessageId};
 
 /// Small, so that oversize messages come up.
@@ -74,20 +74,22 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn members_read_back(id: u64, payload in bytes(80)) {
+    fn members_read_back(id: u64, channel in prop::option::of(bytes(20)), payload in bytes(80)) {
         let mut member = Vec::new();
-        encode_member(MessageId(id), &payload, &mut member);
-        prop_assert_eq!(member.len(), member_len(payload.len()));
-        prop_assert_eq!(decode_member(&member), Some((MessageId(id), &payload[..])));
+        let body = Body::copied(channel.as_deref(), &payload);
+        encode_member(MessageId(id), &body, &mut member);
+        prop_assert!(member.len() <= most_member_len(body.len()));
+        prop_assert_eq!(body.payload(), &payload[..]);
+        prop_assert_eq!(decode_member(&member), Some((MessageId(id), body)));
     }
 
     #[test]
     fn any_bytes_are_a_member_or_none(
-        member in prop_oneof![bytes(60), "[0-9a-fA-F]{16}:?.{0,4}".prop_map(String::into_bytes)],
+        member in prop_oneof![bytes(60), "[0-9a-fA-F]{16}(:|@[0-9]{0,3}:)?.{0,4}".prop_map(String::into_bytes)],
     ) {
-        if let Some((id, payload)) = decode_member(&member) {
+        if let Some((id, body)) = decode_member(&member) {
             let mut again = Vec::new();
-            encode_member(id, payload, &mut again);
+            encode_member(id, &body, &mut again);
             prop_assert_eq!(again, member);
         }
     }
@@ -137,11 +139,15 @@ proptest! {
         payload in bytes(LIMIT as usize),
         place in any::<prop::sample::Index>(),
     ) {
-        let words: [&[u8]; 3] = [b"message", &channel, &payload];
-        let mut push = words.iter().fold(Command::new(3), |command, word| command.arg(word)).into_bytes();
-        push[0] = b'>';
-        let whole = Received::Message { channel: &channel, payload: &payload };
-        prop_assert_eq!(receive(&push, LIMIT), Ok(Some((whole, push.len()))));
-        prop_assert_eq!(receive(&push[..place.index(push.len())], LIMIT), Ok::<_, Unreadable>(None));
+        let by_name: [&[u8]; 3] = [b"message", &channel, &payload];
+        let by_pattern: [&[u8]; 4] = [b"pmessage", b"c*", &channel, &payload];
+        for (words, pattern) in [(&by_name[..], None), (&by_pattern, Some(&b"c*"[..]))] {
+            let command = words.iter().fold(Command::new(words.len()), |command, word| command.arg(word));
+            let mut push = command.into_bytes();
+            push[0] = b'>';
+            let whole = Received::Message { pattern, channel: &channel, payload: &payload };
+            prop_assert_eq!(receive(&push, LIMIT), Ok(Some((whole, push.len()))));
+            prop_assert_eq!(receive(&push[..place.index(push.len())], LIMIT), Ok::<_, Unreadable>(None));
+        }
     }
 }

@@ -9,7 +9,7 @@ use redis::Value;
 use super::command::Command;
 use super::core::Ledger;
 use super::limits::MAX_BATCH_MESSAGES;
-use super::member::{self, Payload};
+use super::member::{self, Body};
 use super::value::text;
 use crate::base::error::{Error, Result};
 use crate::base::id::MessageId;
@@ -170,7 +170,7 @@ impl Ledger {
 
     /// Reads the next pending messages without their counts of deliveries, oldest first; `None` at the end. Members
     /// that are none of ours are passed over.
-    pub fn read_pending(&mut self, reader: &mut Reader) -> Result<Option<Vec<(MessageId, Payload)>>> {
+    pub fn read_pending(&mut self, reader: &mut Reader) -> Result<Option<Vec<(MessageId, Body)>>> {
         const DOING: &str = "reading the backlog";
         let reply = loop {
             let (begin, count) = (reader.begin("-inf"), reader.entries.to_string());
@@ -187,7 +187,7 @@ impl Ledger {
         for pair in pairs {
             let Value::BulkString(member) = &pair[0] else { return self.surprise(DOING, &pair[0]) };
             bytes += member.len();
-            messages.extend(member::decode(member).map(|(id, payload)| (id, Payload::copy_from_slice(payload))));
+            messages.extend(member::decode(member));
         }
         reader.read(last.to_owned(), bytes);
         Ok(Some(messages))

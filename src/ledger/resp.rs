@@ -8,6 +8,8 @@ use std::ops::Range;
 pub enum Received<'a> {
     /// A message on a subscribed channel.
     Message {
+        /// The pattern that matched, of a subscription by pattern.
+        pattern: Option<&'a [u8]>,
         /// The channel.
         channel: &'a [u8],
         /// The message.
@@ -15,6 +17,8 @@ pub enum Received<'a> {
     },
     /// The beginning of a message that is over the limit. `rest` more bytes belong to it and are to be skipped.
     Oversize {
+        /// As above.
+        pattern: Option<&'a [u8]>,
         /// The channel.
         channel: &'a [u8],
         /// What has come of it so far, at least [`EXCERPT_BYTES`].
@@ -58,11 +62,15 @@ pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>
     if kind == b'-' {
         return Ok(Some((Received::Error(text), after)));
     }
-    if kind == b'>' && number(text)? == 3 {
+    if kind == b'>' {
         let Some((name, after)) = bulk(bytes, after)? else { return Ok(None) };
-        if name == b"message" {
-            let Some((channel, after)) = bulk(bytes, after)? else { return Ok(None) };
-            return message(bytes, after, channel, limit);
+        match (name, number(text)?) {
+            (b"message", 3) => return message(bytes, after, None, limit),
+            (b"pmessage", 4) => {
+                let Some((pattern, after)) = bulk(bytes, after)? else { return Ok(None) };
+                return message(bytes, after, Some(pattern), limit);
+            }
+            _ => {}
         }
     }
     Ok(whole(bytes)?.map(|after| (Received::Other, after)))
@@ -128,12 +136,14 @@ pub fn whole(bytes: &[u8]) -> Result<Option<usize>, Unreadable> {
 /// How deep arrays and maps may nest in a reply that is passed over.
 const MAX_DEPTH: usize = 8;
 
+/// A message's channel and payload, from `at` on.
 fn message<'a>(
     bytes: &'a [u8],
     at: usize,
-    channel: &'a [u8],
+    pattern: Option<&'a [u8]>,
     limit: u64,
 ) -> Result<Option<(Received<'a>, usize)>, Unreadable> {
+    let Some((channel, at)) = bulk(bytes, at)? else { return Ok(None) };
     let Some((b'$', text, start)) = line_at(bytes, at)? else {
         return if bytes.len() > at && bytes[at] != b'$' { Err(NotResp) } else { Ok(None) };
     };
@@ -144,13 +154,13 @@ fn message<'a>(
             return Ok(None);
         }
         let rest = length + 2 - (excerpt.len() as u64);
-        return Ok(Some((Received::Oversize { channel, excerpt, length, rest }, start + excerpt.len())));
+        return Ok(Some((Received::Oversize { pattern, channel, excerpt, length, rest }, start + excerpt.len())));
     }
     let end = start + length as usize;
     if bytes.len() < end + 2 {
         return Ok(None);
     }
-    Ok(Some((Received::Message { channel, payload: &bytes[start..end] }, end + 2)))
+    Ok(Some((Received::Message { pattern, channel, payload: &bytes[start..end] }, end + 2)))
 }
 
 /// A line: its type byte, the rest of it, and where the next line begins.
@@ -241,7 +251,7 @@ mod tests {
         for cut in 0..MESSAGE.len() {
             assert_eq!(receive(&MESSAGE[..cut], 100), Ok(None), "{cut}");
         }
-        let whole = Received::Message { channel: b"c", payload: b"a\r\nbc" };
+        let whole = Received::Message { pattern: None, channel: b"c", payload: b"a\r\nbc" };
         assert_eq!(receive(MESSAGE, 100), Ok(Some((whole, MESSAGE.len()))));
         assert_eq!(receive(&[MESSAGE, b">3"].concat(), 100), Ok(Some((whole, MESSAGE.len()))));
     }
@@ -253,9 +263,9 @@ mod tests {
         let bytes = [&head[..], &beginning].concat();
         assert_eq!(receive(&bytes[..bytes.len() - 1], 8_000), Ok(None));
         let rest = 9_002 - EXCERPT_BYTES as u64;
-        let oversize = Received::Oversize { channel: b"c", excerpt: &beginning, length: 9_000, rest };
+        let oversize = Received::Oversize { pattern: None, channel: b"c", excerpt: &beginning, length: 9_000, rest };
         assert_eq!(receive(&bytes, 8_000), Ok(Some((oversize, bytes.len()))));
-        let oversize = Received::Oversize { channel: b"c", excerpt: b"a\r\nbc", length: 5, rest: 2 };
+        let oversize = Received::Oversize { pattern: None, channel: b"c", excerpt: b"a\r\nbc", length: 5, rest: 2 };
         assert_eq!(receive(MESSAGE, 4), Ok(Some((oversize, MESSAGE.len() - 2))));
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::scripts::*;
-use super::subscription::{Channels, Seen, Subscription};
+use super::subscription::{Channels, Published, Seen, Subscription};
 use super::value::text;
 use super::*;
 use crate::base::error::{Error, Result};
@@ -15,6 +15,7 @@ use crate::base::id::{DispatcherId, Epoch, MessageId};
 use crate::lab::{RedisOptions, RedisServer, wait_until};
 
 mod intakes;
+mod interests;
 mod refusals;
 mod sizes;
 mod transactions;
@@ -52,10 +53,14 @@ impl Fixture {
 
     /// A dispatcher's subscription, which stands.
     fn listen(&self, id: &DispatcherId) -> Subscription {
+        self.listen_to(Interests::in_channel("messages:published"), id)
+    }
+
+    fn listen_to(&self, interests: Interests, id: &DispatcherId) -> Subscription {
         let channels = Channels {
             server: self.redis.server(),
             keys: Arc::new(Keys::new("messages")),
-            published: "messages:published".to_owned(),
+            interests: Arc::new(interests),
             dispatcher: id.clone(),
         };
         let join = Marker::of_join(id, 1);
@@ -96,7 +101,7 @@ impl Fixture {
 }
 
 fn arrival(id: u64, payload: &[u8]) -> Arrival {
-    Arrival { id: MessageId(id), payload: Payload::copy_from_slice(payload), refused: None }
+    Arrival { id: MessageId(id), body: Body::copied(None, payload), refused: None }
 }
 
 fn cursor(marker: &str, offset: u64, last_id: u64) -> Cursor {
@@ -174,7 +179,7 @@ fn intake_moves_members_and_cursor_together() {
     }
     assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.number(&["XLEN", "messages:dead"])), (2, 1));
     let page = f.ledger.page(epoch, MessageId::ZERO, MessageId(99), 10, 1000).unwrap();
-    let payloads: Vec<_> = page.messages.iter().map(|message| (message.id.0, message.payload.to_vec())).collect();
+    let payloads: Vec<_> = page.messages.iter().map(|message| (message.id.0, message.body.payload().to_vec())).collect();
     assert_eq!(payloads, [(10, b"".to_vec()), (11, b"\0\xff:".to_vec())]);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::command::Words;
 use super::cursor::Cursor;
 use super::lease::Lease;
-use super::member::Payload;
+use super::member::Body;
 use crate::base::error::Error;
 use crate::base::id::{DispatcherId, Epoch, MessageId};
 
@@ -79,8 +79,8 @@ pub enum Intake {
 pub struct Arrival {
     /// Its id.
     pub id: MessageId,
-    /// Its payload, or of one too large to be delivered its first bytes.
-    pub payload: Payload,
+    /// Its body, or of one too large to be delivered the channel and the payload's first bytes.
+    pub body: Body,
     /// Why it goes to the dead letters at once; `None` for a message that can be delivered.
     pub refused: Option<String>,
 }
@@ -92,8 +92,8 @@ pub struct Pending {
     pub id: MessageId,
     /// The number its next delivery has.
     pub delivery: u16,
-    /// Its payload.
-    pub payload: Payload,
+    /// Its body.
+    pub body: Body,
 }
 
 /// A stretch of the backlog.

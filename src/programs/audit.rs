@@ -156,7 +156,7 @@ impl Auditor {
         let mut prints = Vec::new();
         let mut reader = Reader::default();
         while ids && let Some(page) = self.patiently(|ledger| ledger.read_pending(&mut reader))? {
-            self.add_payloads(page.iter().map(|(_, payload)| &payload[..]), &mut prints, report);
+            self.add_payloads(page.iter().map(|(_, body)| body.payload()), &mut prints, report);
         }
         report.dead = self.patiently(Ledger::count_dead)?;
         let mut reader = Reader::default();

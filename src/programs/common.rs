@@ -1,8 +1,7 @@
-//! Settings that several programs have: the Redis server, the group, the channel.
+//! Settings that several programs have: the Redis server and the group.
 
 use log::LevelFilter;
 
-use super::channel::exact_name;
 use crate::base::hint::ChosenBy;
 use crate::base::setting::ConfigError;
 use crate::ledger::{GROUP_FORM, Keys, Server, is_group};
@@ -27,14 +26,6 @@ pub const GROUP: Setting = Setting::new(
     "NAME",
     Text("messages"),
     "The consumer group; every key in Redis starts with it. Put braces around it for Redis Cluster",
-);
-/// The channel with the group's messages.
-pub const CHANNEL: Setting = Setting::new(
-    "channel",
-    "NAME",
-    Text("messages:published"),
-    "The channel that messages are published on: one name, not a pattern. Put a backslash before each * ? [ ] \\ \
-     in it",
 );
 
 /// The settings that every program has.
@@ -71,19 +62,4 @@ impl CommonConfig {
         let keys = Keys::in_database(&group, redis.database());
         Ok(CommonConfig { redis, keys, log_level: log_level(values)?, metrics_addr })
     }
-}
-
-/// Reads a channel's name.
-pub fn channel_name(values: &Values<'_>) -> Result<String, ConfigError> {
-    let text = values.required("channel", "a channel's name")?;
-    exact_name(&text).map_err(|takes| ConfigError::new("channel", quoted(&text), takes))
-}
-
-/// Reads the name of the channel that users publish on, which must not be one of the group's own channels.
-pub fn published_channel(values: &Values<'_>, keys: &Keys) -> Result<String, ConfigError> {
-    let channel = channel_name(values)?;
-    if channel == keys.control || channel.starts_with(&keys.alive_prefix) {
-        return Err(ConfigError::new("channel", quoted(&channel), "a channel that the group does not use itself"));
-    }
-    Ok(channel)
 }

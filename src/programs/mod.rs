@@ -2,9 +2,9 @@
 //! it.
 
 pub mod audit;
-mod channel;
 pub mod common;
 pub mod consumer;
 pub mod dispatcher;
+pub mod interests;
 pub mod publisher;
 pub mod status;

@@ -107,14 +107,15 @@ fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
     let _server = config.common.metrics_addr.as_deref().map(|address| stats::serve(address, &stats)).transpose()?;
     let begin = Instant::now();
     log::info!(
-        "event=publisher-started redis={} channel={} id_prefix={}",
+        "event=publisher-started redis={} channel={} channels={} id_prefix={}",
         Quoted(config.common.redis.shown()),
-        Quoted(&config.channel),
+        Quoted(String::from_utf8_lossy(&config.channels[0])),
+        config.channels.len(),
         Quoted(&config.id_prefix)
     );
     let publisher = Publisher {
         link: Link::new(config.common.redis.clone(), begin),
-        messages: Messages::new(&config.channel, &config.id_prefix),
+        messages: Messages::new(config.channels, &config.id_prefix),
         pace: Pace::new(config.rate, config.batch, begin),
         count: config.count.unwrap_or(u64::MAX),
         end: config.duration.and_then(|duration| begin.checked_add(duration)),

@@ -1,7 +1,7 @@
 //! The commands by their numbers: name, largest payload, and which one a frame is.
 
 use super::frame::Frame;
-use super::limits::{MAX_BODY_BYTES, MAX_IDS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES};
+use super::limits::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES, MAX_IDS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES};
 
 pub(super) const PROCESS: u8 = 0;
 pub(super) const ACK: u8 = 1;
@@ -13,6 +13,7 @@ pub(super) const PROGRESS: u8 = 6;
 pub(super) const RESULT: u8 = 7;
 pub(super) const DRAIN: u8 = 8;
 pub(super) const ERROR: u8 = 9;
+pub(super) const DELIVER: u8 = 10;
 
 /// The command's name and the limit of its payload.
 pub(super) fn describe(command: u8) -> Option<(&'static str, usize)> {
@@ -27,6 +28,7 @@ pub(super) fn describe(command: u8) -> Option<(&'static str, usize)> {
         RESULT => ("RESULT", MAX_PAYLOAD_BYTES),
         DRAIN => ("DRAIN", 0),
         ERROR => ("ERROR", 2 + MAX_TEXT_BYTES),
+        DELIVER => ("DELIVER", 12 + MAX_CHANNEL_BYTES + MAX_BODY_BYTES),
         _ => return None,
     })
 }
@@ -49,6 +51,7 @@ impl Frame<'_> {
             Frame::Result { .. } => RESULT,
             Frame::Drain => DRAIN,
             Frame::Error { .. } => ERROR,
+            Frame::Deliver { .. } => DELIVER,
         }
     }
 }

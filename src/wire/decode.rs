@@ -2,11 +2,11 @@
 
 use byteorder::{BigEndian, ByteOrder};
 
-use super::command::{ACK, DRAIN, ERROR, HELD, LEAD, NACK, PROCESS, PROGRESS, READY, RESULT, describe};
+use super::command::{ACK, DELIVER, DRAIN, ERROR, HELD, LEAD, NACK, PROCESS, PROGRESS, READY, RESULT, describe};
 use super::error::WireError;
 use super::error_code::ErrorCode;
 use super::frame::{Field, Frame, NackDelay, ReadyFlags};
-use super::limits::{HEADER_BYTES, VERSION};
+use super::limits::{HEADER_BYTES, MAX_CHANNEL_BYTES, VERSION};
 use crate::base::id::{Epoch, MessageId};
 
 /// The frames of a WebSocket message, in order; ends after the first error.
@@ -77,6 +77,10 @@ fn decode_payload(command: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
     let mut reader = Reader { command: name, rest: payload };
     let frame = match command {
         PROCESS => Frame::Process { id: reader.id()?, delivery: reader.u16()?, body: reader.rest() },
+        DELIVER => {
+            let (id, delivery, channel_bytes) = (reader.id()?, reader.u16()?, reader.u16()?);
+            Frame::Deliver { id, delivery, channel_bytes, joined: reader.joined(channel_bytes)? }
+        }
         ACK => Frame::Ack(reader.ids()?),
         NACK => Frame::Nack { id: reader.id()?, delay: NackDelay::of_wire(reader.u32()?), reason: reader.text()? },
         LEAD => Frame::Lead { epoch: Epoch(reader.u64()?), group: reader.text()? },
@@ -128,6 +132,14 @@ impl<'a> Reader<'a> {
 
     fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
+    }
+
+    fn joined(&mut self, channel_bytes: u16) -> Result<&'a [u8], WireError> {
+        match usize::from(channel_bytes) {
+            1..=MAX_CHANNEL_BYTES if usize::from(channel_bytes) <= self.rest.len() => Ok(self.rest()),
+            1..=MAX_CHANNEL_BYTES => Err(self.malformed("payload too short")),
+            _ => Err(self.malformed("the channel's name is empty or too long")),
+        }
     }
 
     fn text(&mut self) -> Result<&'a str, WireError> {

@@ -21,6 +21,12 @@ impl Frame<'_> {
                 put_u16(out, *delivery);
                 out.extend_from_slice(body);
             }
+            Frame::Deliver { id, delivery, channel_bytes, joined } => {
+                put_u64(out, id.0);
+                put_u16(out, *delivery);
+                put_u16(out, *channel_bytes);
+                out.extend_from_slice(joined);
+            }
             Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => {
                 out.reserve(8 * ids.len());
                 ids.iter().for_each(|id| put_u64(out, id.0));

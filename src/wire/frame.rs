@@ -17,6 +17,18 @@ pub enum Frame<'a> {
         /// The payload as it was published.
         body: &'a [u8],
     },
+    /// D→C: PROCESS with the channel that the message was published on, only to consumers with
+    /// [`ReadyFlags::CHANNELS`]. `id u64, delivery u16, channel length u16, channel, body`.
+    Deliver {
+        /// The message.
+        id: MessageId,
+        /// 1 for the first delivery, 2 for the first redelivery, …
+        delivery: u16,
+        /// The length of the channel's name, at least 1.
+        channel_bytes: u16,
+        /// The channel's name and behind it the payload, as they lie on the wire.
+        joined: &'a [u8],
+    },
     /// C→D: these are done; their places are free. `id u64…`
     Ack(Vec<MessageId>),
     /// C→D: this one failed. `id u64, delay ms u32, reason`.
@@ -83,6 +95,19 @@ pub struct ReadyFlags(pub u8);
 impl ReadyFlags {
     /// The consumer records its results in Redis itself before it ACKs.
     pub const COMMITS: ReadyFlags = ReadyFlags(1);
+
+    /// The consumer understands DELIVER.
+    pub const CHANNELS: ReadyFlags = ReadyFlags(2);
+
+    /// With another flag as well.
+    pub const fn and(self, other: ReadyFlags) -> ReadyFlags {
+        ReadyFlags(self.0 | other.0)
+    }
+
+    /// Whether the consumer understands DELIVER.
+    pub fn takes_channels(self) -> bool {
+        self.0 & Self::CHANNELS.0 != 0
+    }
 
     /// Whether the consumer records its results itself.
     pub fn commits(self) -> bool {

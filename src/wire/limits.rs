@@ -6,6 +6,8 @@ pub const VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 6;
 /// The largest message body that is delivered to a consumer.
 pub const MAX_BODY_BYTES: usize = 8 << 20;
+/// The longest name of a channel that is delivered with its message.
+pub const MAX_CHANNEL_BYTES: usize = 4_096;
 /// The largest payload of any frame. A RESULT may be larger than the body it came from, hence the room.
 pub const MAX_PAYLOAD_BYTES: usize = 12 << 20;
 /// The largest WebSocket message either side accepts.

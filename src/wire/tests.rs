@@ -40,9 +40,11 @@ const TOO_SHORT: &str = "payload too short";
 const LEFT_OVER: &str = "bytes are left over";
 const NOT_UTF8: &str = "text is not UTF-8";
 const NOT_IDS: &str = "the list of ids is not a multiple of 8 bytes";
+const NO_CHANNEL: &str = "the channel's name is empty or too long";
 const TOO_MANY_FIELDS: &str = "more fields announced than the payload can hold";
 
-const NAMES: [&str; 10] = ["PROCESS", "ACK", "NACK", "LEAD", "READY", "HELD", "PROGRESS", "RESULT", "DRAIN", "ERROR"];
+const NAMES: [&str; 11] =
+    ["PROCESS", "ACK", "NACK", "LEAD", "READY", "HELD", "PROGRESS", "RESULT", "DRAIN", "ERROR", "DELIVER"];
 
 /// Every command with its exact bytes.
 fn examples() -> Vec<(Frame<'static>, &'static [u8])> {
@@ -78,6 +80,10 @@ fn examples() -> Vec<(Frame<'static>, &'static [u8])> {
         ),
         (Frame::Drain, b"\x01\x08\x00\x00\x00\x00"),
         (Frame::Error { code: ErrorCode::Stale, text: "old" }, b"\x01\x09\x00\x00\x00\x05\x00\x06old"),
+        (
+            Frame::Deliver { id: id(5), delivery: 2, channel_bytes: 2, joined: b"euhi" },
+            b"\x01\x0a\x00\x00\x00\x10\0\0\0\0\0\0\0\x05\x00\x02\x00\x02euhi",
+        ),
     ]
 }
 
@@ -179,6 +185,22 @@ fn empty_bodies_texts_and_lists_are_fine() {
 }
 
 #[test]
+fn a_channel_has_a_name_that_fits_its_frame() {
+    let deliver = |channel_bytes: u16, joined: &[u8]| raw(DELIVER, &[&[0; 10], &channel_bytes.to_be_bytes()[..], joined].concat());
+    for (channel_bytes, joined) in [(1, &b"c"[..]), (2, b"cbody"), (4_096, &[0xff; 4_096])] {
+        let frame = Frame::Deliver { id: id(0), delivery: 0, channel_bytes, joined };
+        assert_eq!(only(&deliver(channel_bytes, joined)), Ok(frame));
+    }
+    for (channel_bytes, joined) in [(0, &b"body"[..]), (4_097, &[0; 5_000]), (u16::MAX, b"")] {
+        assert_eq!(only(&deliver(channel_bytes, joined)), malformed("DELIVER", NO_CHANNEL));
+    }
+    assert_eq!(only(&deliver(3, b"ab")), malformed("DELIVER", TOO_SHORT));
+    for length in 0..12 {
+        assert_eq!(only(&raw(DELIVER, &vec![0; length])), malformed("DELIVER", TOO_SHORT));
+    }
+}
+
+#[test]
 fn text_that_is_not_utf8_is_refused_and_a_body_may_be_anything() {
     for (command, before) in [(NACK, 12), (LEAD, 8), (READY, 5), (ERROR, 2)] {
         for text in [&b"\xff"[..], b"ok\xc3", b"\xed\xa0\x80"] {
@@ -225,7 +247,7 @@ fn every_error_code_reads_back_and_each_mistake_has_its_own() {
     assert_eq!(ErrorCode::Stale.to_string(), "Stale (6)");
     let codes = [
         (WireError::Version(2), ErrorCode::Version),
-        (WireError::Command(10), ErrorCode::Command),
+        (WireError::Command(11), ErrorCode::Command),
         (WireError::TooLarge { command: "ACK", length: 2, limit: 1 }, ErrorCode::TooLarge),
         (WireError::ShortHeader { got: 1 }, ErrorCode::Malformed),
         (WireError::ShortPayload { command: "ACK", length: 8, got: 1 }, ErrorCode::Malformed),

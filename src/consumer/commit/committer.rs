@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::base::id::{Epoch, MessageId};
     use crate::consumer::desk::Terms;
-    use crate::ledger::{Command, Commit, Payload};
+    use crate::ledger::{Body, Command, Commit};
 
     #[test]
     fn it_gives_up_although_a_sender_is_left() {
@@ -104,8 +104,8 @@ mod tests {
         for id in [1, 2] {
             let fields = ["message_id", "m"].into_iter().collect();
             let commit = Commit { id: MessageId(id), fields };
-            let (payload, _share) = (Payload::copy_from_slice(b"x"), share.take(1));
-            let one = Finished { commit, payload, number: 1, epoch: Epoch(1), link: 1, _share };
+            let (body, _share) = (Body::copied(None, b"x"), share.take(1));
+            let one = Finished { commit, body, number: 1, epoch: Epoch(1), link: 1, _share };
             finished.send(one).expect("there is room");
         }
         let ledger = Ledger::new(redis.server(), Arc::new(crate::ledger::Keys::new("g")), REPLY_TIMEOUT);

@@ -16,7 +16,7 @@ use crate::consumer::desk::Desk;
 use crate::consumer::peer::LinkId;
 use crate::consumer::trust::Trust;
 use crate::ledger::server_check::{self, ServerWatch};
-use crate::ledger::{Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Payload};
+use crate::ledger::{Body, Command, Commit, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES};
 
 /// How long Redis may take to answer.
 pub(in crate::consumer) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -35,7 +35,7 @@ const REMIND: Duration = Duration::from_secs(10);
 pub(in crate::consumer) struct Finished {
     pub(in crate::consumer) commit: Commit,
     /// The message's payload, to put the message back if necessary.
-    pub(in crate::consumer) payload: Payload,
+    pub(in crate::consumer) body: Body,
     /// The number of its delivery, and the epoch and the connection of the leader that it came from.
     pub(in crate::consumer) number: u16,
     pub(in crate::consumer) epoch: Epoch,

@@ -235,9 +235,9 @@ impl Recorder {
             left.len(),
             Quoted(reason)
         );
-        let messages: Vec<_> = left.iter().map(|finished| (finished.commit.id, finished.payload.clone())).collect();
+        let messages: Vec<_> = left.iter().map(|finished| (finished.commit.id, finished.body.clone())).collect();
         let mut rest = messages.as_slice();
-        while let Some(part) = parts(rest, |(_, payload)| (payload.len(), 2)).next() {
+        while let Some(part) = parts(rest, |(_, body)| (body.len(), 2)).next() {
             let nonce = fastrand::u64(..);
             if self.insist(part.len(), |recorder| recorder.ledger.put_back(nonce, part)).is_none() {
                 let ids: Vec<String> = rest.iter().map(|(id, _)| id.to_string()).collect();

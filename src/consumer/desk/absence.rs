@@ -14,7 +14,7 @@ use super::ability::Change;
 use super::state::{Desk, DeskState};
 use crate::base::id::MessageId;
 use crate::base::text::Quoted;
-use crate::ledger::Payload;
+use crate::ledger::Body;
 use crate::wire::{Frame, NackDelay};
 
 /// How long a consumer that can work again finishes held messages before it asks for more. Messages that take longer
@@ -111,7 +111,7 @@ impl Desk {
     /// Returns messages that were sent before our DRAIN was read. A stopping consumer leaves them unanswered: the
     /// dispatcher takes them back when the connection closes. A consumer that can't work returns them at once, because
     /// it may keep its connection for a long time.
-    pub(super) fn return_late(&self, state: &mut DeskState, messages: Vec<(MessageId, u16, Payload)>) {
+    pub(super) fn return_late(&self, state: &mut DeskState, messages: Vec<(MessageId, u16, Body)>) {
         let Some(ruler) = state.ruler.as_ref().filter(|_| !state.draining) else { return };
         for (id, ..) in messages {
             if !state.held.has(id) {

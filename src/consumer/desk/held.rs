@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::base::id::{Epoch, IdMap, MessageId};
 use crate::consumer::handler::HandlerError;
 use crate::consumer::peer::LinkId;
-use crate::ledger::Payload;
+use crate::ledger::Body;
 
 /// A message for the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(in crate::consumer) struct Job {
     pub(in crate::consumer) epoch: Epoch,
     pub(in crate::consumer) link: LinkId,
     pub(in crate::consumer) run: Run,
-    pub(in crate::consumer) payload: Payload,
+    pub(in crate::consumer) body: Body,
 }
 
 /// Distinguishes the runs of one message.
@@ -130,13 +130,13 @@ impl Held {
 
     /// Adds a message and queues it. An earlier run that was given up continues, but from now on only its success
     /// counts.
-    pub(super) fn take(&mut self, id: MessageId, number: u16, payload: Payload, epoch: Epoch, link: LinkId) {
+    pub(super) fn take(&mut self, id: MessageId, number: u16, body: Body, epoch: Epoch, link: LinkId) {
         self.remove(id);
         self.last_run += 1;
-        let (run, bytes) = (self.last_run, payload.len());
+        let (run, bytes) = (self.last_run, body.len());
         self.entries.insert(id, Entry { run, bytes, stage: Stage::Queued });
         self.bytes += bytes;
-        self.queue.push_back(Job { id, number, epoch, link, run, payload });
+        self.queue.push_back(Job { id, number, epoch, link, run, body });
     }
 
     /// Removes the last `count` messages that were taken.

@@ -43,7 +43,7 @@ impl Desk {
         self.check_locked(state, now);
         outbox.put(&Frame::Ready {
             prefetch: self.terms.prefetch,
-            flags: ReadyFlags::COMMITS,
+            flags: ReadyFlags::COMMITS.and(ReadyFlags::CHANNELS),
             consumer: &self.terms.consumer_id,
         });
         let held = state.held.ids();

@@ -7,7 +7,7 @@ use crate::base::id::{Epoch, MessageId};
 use crate::consumer::handler::HandlerError;
 use crate::consumer::outbox::Outbox;
 use crate::consumer::peer::{LinkId, Refusal};
-use crate::ledger::Payload;
+use crate::ledger::{Body, Payload};
 use crate::wire::{self, ErrorCode, Frame};
 
 const A: MessageId = MessageId(1);
@@ -50,7 +50,7 @@ pub(super) fn lead(desk: &Desk, link: LinkId, epoch: u64) -> Arc<Outbox> {
 }
 
 fn accept(desk: &Desk, link: LinkId, ids: &[MessageId]) {
-    let messages = ids.iter().map(|id| (*id, 1, Payload::from_static(b"body"))).collect();
+    let messages = ids.iter().map(|id| (*id, 1, Body::of(Payload::from_static(b"body")))).collect();
     desk.accept(link, messages, Instant::now()).expect("this link rules");
 }
 
@@ -88,7 +88,7 @@ fn only_the_newest_leader_of_the_highest_epoch_rules() {
     accept(&desk, 1, &[A]);
     // The same dispatcher, connected again.
     lead(&desk, 3, 5);
-    assert_eq!(refusal(desk.accept(1, vec![(B, 1, Payload::new())], Instant::now())), ErrorCode::Replaced);
+    assert_eq!(refusal(desk.accept(1, vec![(B, 1, Body::of(Payload::new()))], Instant::now())), ErrorCode::Replaced);
     // Its older connection sends LEAD late.
     assert_eq!(refusal(desk.lead(2, &outbox, Epoch(5), "g", Instant::now())), ErrorCode::Replaced);
     accept(&desk, 3, &[B]);
@@ -116,7 +116,7 @@ fn more_than_the_prefetch_is_refused_whole() {
     let desk = desk(2);
     lead(&desk, 1, 5);
     accept(&desk, 1, &[A]);
-    let two = vec![(B, 1, Payload::new()), (C, 1, Payload::new())];
+    let two = vec![(B, 1, Body::of(Payload::new())), (C, 1, Body::of(Payload::new()))];
     assert_eq!(refusal(desk.accept(1, two, Instant::now())), ErrorCode::OverPrefetch);
     desk.leave(1);
     assert_eq!(said(&lead(&desk, 2, 5))[1], "HELD 1");
@@ -228,7 +228,7 @@ fn an_idle_desk_is_drained_at_once() {
 fn a_reader_waits_while_too_many_bytes_are_held() {
     let desk = desk(4);
     lead(&desk, 1, 5);
-    let large = Payload::from(vec![0; MAX_HELD_BYTES + 1]);
+    let large = Body::of(Payload::from(vec![0; MAX_HELD_BYTES + 1]));
     desk.accept(1, vec![(A, 1, large.clone())], Instant::now()).expect("it rules");
     begin(&desk);
     std::thread::scope(|scope| {

@@ -10,7 +10,7 @@ use super::state::{Desk, DeskState};
 use crate::base::id::MessageId;
 use crate::consumer::handler::HandlerError;
 use crate::consumer::peer::{LinkId, Refusal};
-use crate::ledger::Payload;
+use crate::ledger::Body;
 use crate::wire::{ErrorCode, Frame};
 
 /// The most payload bytes held before the ruler's socket is no longer read. Prefetch limits only their number.
@@ -21,7 +21,7 @@ impl Desk {
     pub(in crate::consumer) fn accept(
         &self,
         link: LinkId,
-        messages: Vec<(MessageId, u16, Payload)>,
+        messages: Vec<(MessageId, u16, Body)>,
         now: Instant,
     ) -> Result<(), Refusal> {
         let mut guard = self.state.lock();
@@ -35,7 +35,7 @@ impl Desk {
             return Ok(());
         }
         let (mut taken, epoch) = (0, state.epoch);
-        for (id, number, payload) in messages {
+        for (id, number, body) in messages {
             state.highest = state.highest.max(id);
             if state.held.has(id) {
                 continue;
@@ -49,7 +49,7 @@ impl Desk {
                 let text = format!("more messages than the prefetch of {}", self.terms.prefetch);
                 return Err(Refusal::new(ErrorCode::OverPrefetch, text));
             }
-            state.held.take(id, number, payload, epoch, link);
+            state.held.take(id, number, body, epoch, link);
             taken += 1;
         }
         self.stats.received.add(taken);

@@ -33,6 +33,7 @@ use crate::consumer::outbox::{MAX_OUTBOX_BYTES, Outbox};
 use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::refusals::{Example, Kind, Shown};
 use crate::consumer::socket::Socket;
+use crate::ledger::Body;
 use crate::net::Reader;
 use crate::wire::{self, ErrorCode, Frame};
 
@@ -185,8 +186,10 @@ impl DispatcherLink {
         for frame in frames {
             match frame {
                 Frame::Process { id, delivery, body } if self.is_greeted() => {
-                    let shared = message.len() <= SHARED_BYTES;
-                    let body = if shared { message.slice_ref(body) } else { Bytes::copy_from_slice(body) };
+                    messages.push((id, delivery, Body::of(kept(message, body))));
+                }
+                Frame::Deliver { id, delivery, channel_bytes, joined } if self.is_greeted() => {
+                    let body = Body::of_joined(kept(message, joined), channel_bytes.into());
                     messages.push((id, delivery, body));
                 }
                 Frame::Lead { epoch, group } if !self.is_greeted() => {
@@ -291,6 +294,11 @@ impl DispatcherLink {
             }
         }
     }
+}
+
+/// A part of a WebSocket message, so that it keeps no more memory than it should.
+fn kept(message: &Bytes, part: &[u8]) -> Bytes {
+    if message.len() <= SHARED_BYTES { message.slice_ref(part) } else { Bytes::copy_from_slice(part) }
 }
 
 fn limits(max_message_bytes: usize) -> WebSocketConfig {

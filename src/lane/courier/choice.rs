@@ -16,7 +16,7 @@ pub(super) fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &
     let mut best: Option<(usize, &Link, bool)> = None;
     for index in order {
         let takes =
-            |link: &&Link| link.has_room(message.payload.len()) && !(line == Line::Suspects && link.has_suspect());
+            |link: &&Link| link.has_room(message.body.len()) && !(line == Line::Suspects && link.has_suspect());
         let Some(link) = links[index].as_ref().filter(takes) else { continue };
         let again = link.has_in_hand(message);
         let better = match best {

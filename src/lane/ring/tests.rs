@@ -46,7 +46,7 @@ fn now(ring: &Ring, place: RingPlace) -> Taken {
 fn texts(taken: &Taken) -> String {
     let Taken::Batch { messages, .. } = taken else { panic!("{taken:?}") };
     let text = |message: &Published| match message {
-        Published::Message(payload) => String::from_utf8_lossy(payload).into_owned(),
+        Published::Message(body) => String::from_utf8_lossy(body.payload()).into_owned(),
         Published::Oversize { .. } => "oversize".to_owned(),
     };
     messages.iter().map(text).collect::<Vec<_>>().join(" ")

@@ -3,7 +3,7 @@
 -- ARGV  my_epoch
 --       expected: the cursor as the caller knows it, '' for none next_cursor: the cursor after the batch doubts: how
 --       many attempts at this batch have an unknown outcome then for each of these attempts the cursor that it writes;
---       then either for each message: score, member; or for one that cannot be delivered: 'dead', id, reason, excerpt
+--       then either for each message: score, member; or for one that cannot be delivered: 'dead', id, reason, channel or '', excerpt
 -- Gives 'OK' | {'STALE', epoch} | {'MOVED', cursor}
 local epoch_key, cursor_key, pending_key, dead_key = unpack(KEYS)
 local my_epoch, expected, next_cursor, doubts = unpack(ARGV, 1, 4)
@@ -35,8 +35,8 @@ if members then
 elseif dead then
   -- Whether members can be added is tried as well: else a missing right would send a message to the dead letters.
   redis.call('ZADD', pending_key, 'XX', 'GT', '-inf', '')
-  redis.call('XADD', dead_key, '*', 'id', ARGV[first + 1], 'payload', ARGV[first + 3], 'reason', ARGV[first + 2],
-    'deliveries', '0', 'consumer', '')
+  redis.call('XADD', dead_key, '*', 'id', ARGV[first + 1], 'payload', ARGV[first + 4], 'reason', ARGV[first + 2],
+    'deliveries', '0', 'consumer', '', channel_field(ARGV[first + 3]))
 end
 redis.call('SET', cursor_key, next_cursor)
 return 'OK'

@@ -58,9 +58,9 @@ for _, i in ipairs(dying) do
   if member and not refused then
     -- If this is refused, its message stays pending and the others are settled: the removal comes after it, and was
     -- tried.
-    local hex_id, payload = string.sub(member, 1, 16), string.sub(member, 18)
+    local hex_id, channel, payload = parts_of(member)
     local letter = redis.pcall('XADD', dead_key, '*', 'id', hex_id, 'payload', payload,
-      'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3], 'consumer', ARGV[i + 4])
+      'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3], 'consumer', ARGV[i + 4], channel_field(channel))
     refused = type(letter) == 'table' and letter.err
   end
   if member and refused then

@@ -32,13 +32,27 @@ end
 
 -- The member with this id among those with its score; other programs may have added more.
 local function ours(members, id)
-  local prefix = string.format('%016x:', tonumber(id))
+  local prefix = string.format('%016x', tonumber(id))
   for _, member in ipairs(members) do
-    if string.sub(member, 1, 17) == prefix then
+    if string.sub(member, 1, 16) == prefix and string.find(member, '^[:@]', 17) then
       return member
     end
   end
   return nil
+end
+
+-- The id, the channel or '' and the payload of a member: `<id>:<payload>` or `<id>@<channel length>:<channel><payload>`.
+local function parts_of(member)
+  local length, begin = string.match(member, '^@(%d+):()', 17)
+  local payload = begin and begin + tonumber(length) or 18
+  return string.sub(member, 1, 16), begin and string.sub(member, begin, payload - 1) or '', string.sub(member, payload)
+end
+
+-- The field of a dead letter that tells the channel, if that is recorded.
+local function channel_field(channel)
+  if channel ~= '' then
+    return 'channel', channel
+  end
 end
 
 -- The recall with its id raised to this one; nil if there is none, or its id is as high already. Tries whether it can

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gathering::Gathering;
-use super::own_events::OwnEvents;
+use super::own_events::is_own_event;
 use super::seen::{Batch, Seen};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
@@ -20,6 +20,7 @@ use crate::base::id::DispatcherId;
 use crate::base::text::Quoted;
 use crate::ledger::command::{Command, command};
 use crate::ledger::cursor::Marker;
+use crate::ledger::interests::Interests;
 use crate::ledger::keys::Keys;
 use crate::ledger::notice::Notice;
 use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
@@ -35,8 +36,8 @@ pub struct Channels {
     pub server: Server,
     /// The group's keys.
     pub keys: Arc<Keys>,
-    /// The channel that users publish on.
-    pub published: String,
+    /// What the group listens to.
+    pub interests: Arc<Interests>,
     /// Whose alive channel.
     pub dispatcher: DispatcherId,
 }
@@ -45,26 +46,21 @@ pub struct Channels {
 pub struct Subscription {
     session: Session,
     server: Server,
-    published: Vec<u8>,
-    control: Vec<u8>,
+    interests: Arc<Interests>,
+    keys: Arc<Keys>,
     /// What the present read brought.
     gathering: Gathering,
     /// Bytes of an oversize message still to be skipped.
     skip: u64,
-    /// Answers that are still to come to SUBSCRIBE and to the join marker's PUBLISH.
+    /// Answers that are still to come to the subscriptions and to the join marker's PUBLISH.
     unanswered: usize,
     /// What pings said whose pongs have not come, in order. Bounded by the listener, which sends few.
     pings: VecDeque<u64>,
-    /// Whether it was logged that a dispatcher of the group listens to another channel.
-    warned_of_channel: bool,
-    /// Which messages tell of the group's own keys.
-    own_events: Option<OwnEvents>,
+    /// Whether it was logged that a dispatcher of the group has other interests.
+    warned_of_interests: bool,
     /// Whether it was logged that another program publishes on the control channel: that may be each second.
     warned_of_stranger: bool,
 }
-
-/// One for each channel, and one for the marker.
-const SET_UP_ANSWERS: usize = 4;
 
 /// What `CLIENT LIST` shows as the name of a dispatcher's subscription; its id follows.
 pub const CLIENT_NAME_PREFIX: &str = "oncecast:";
@@ -91,21 +87,18 @@ impl Subscription {
         let mut subscription = Subscription {
             session,
             server,
-            published: channels.published.clone().into_bytes(),
-            control: keys.control.clone().into_bytes(),
+            interests: channels.interests.clone(),
+            keys: keys.clone(),
             gathering: Gathering::default(),
             skip: 0,
-            unanswered: SET_UP_ANSWERS,
+            unanswered: 0,
             pings: VecDeque::new(),
-            own_events: OwnEvents::on(&channels.published, keys, channels.server.database()),
-            warned_of_channel: false,
+            warned_of_interests: false,
             warned_of_stranger: false,
         };
-        let alive = format!("{}{}", keys.alive_prefix, channels.dispatcher);
-        let subscribe = Command::of(&["SUBSCRIBE", &channels.published, &keys.control, &alive]);
-        let notice = Notice::Marker(join.clone(), channels.published.clone());
-        let publish = Command::of(&["PUBLISH", &keys.control, &notice.to_string()]);
-        subscription.send(SUBSCRIBING, &[subscribe.into_bytes(), publish.into_bytes()].concat())?;
+        let (commands, answers) = set_up(channels, join);
+        subscription.unanswered = answers;
+        subscription.send(SUBSCRIBING, &commands)?;
         let set = subscription.session.incoming.set_wait(Wait::Each(patience));
         set.map_err(|error| subscription.failed(SUBSCRIBING, error))?;
         Ok(subscription)
@@ -150,29 +143,32 @@ impl Subscription {
                 Err(why) => return Err(self.unreadable(why)),
             };
             match received {
-                // Before it is counted, by what all dispatchers of the group have in common: so all count the same.
-                Received::Message { channel, payload } if channel == self.published => {
-                    if !self.own_events.as_ref().is_some_and(|own| own.is_one(payload)) {
-                        self.gathering.push_message(payload);
-                    }
-                }
-                Received::Message { channel, payload } if channel == self.control => {
+                Received::Message { pattern: None, channel, payload } if channel == self.keys.control.as_bytes() => {
                     let notice = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
                     match notice {
                         Some(Notice::Released(epoch)) => released = Some(epoch),
-                        Some(Notice::Marker(marker, of)) if of.as_bytes() == self.published => {
+                        Some(Notice::Marker(marker, of)) if of == self.interests.identity() => {
                             self.gathering.push(Seen::Marker(marker));
                         }
                         Some(Notice::Marker(marker, of)) => {
-                            warn_of_channel(&mut self.warned_of_channel, &of);
+                            warn_of_interests(&mut self.warned_of_interests, &of);
                             self.gathering.push(Seen::Elsewhere(marker));
                         }
                         None => warn_of_stranger(&mut self.warned_of_stranger, payload.len()),
                     }
                 }
-                Received::Oversize { channel, excerpt, length, rest } => {
-                    if channel == self.published {
-                        self.gathering.push_oversize(&excerpt[..excerpt.len().min(EXCERPT_BYTES)], length);
+                Received::Message { pattern, channel, payload } => {
+                    let database = self.server.database();
+                    if counts(&self.interests, &self.keys, pattern, channel)
+                        && !is_own_event(channel, payload, &self.keys, database)
+                    {
+                        self.gathering.push_message(recorded(&self.interests, channel), payload);
+                    }
+                }
+                Received::Oversize { pattern, channel, excerpt, length, rest } => {
+                    if counts(&self.interests, &self.keys, pattern, channel) {
+                        let excerpt = &excerpt[..excerpt.len().min(EXCERPT_BYTES)];
+                        self.gathering.push_oversize(recorded(&self.interests, channel), excerpt, length);
                     }
                     self.skip = rest;
                 }
@@ -184,7 +180,6 @@ impl Subscription {
                     0 => answered = self.pings.pop_front().or(answered),
                     _ => self.unanswered -= 1,
                 },
-                Received::Message { .. } => {}
             }
             self.session.incoming.take(length);
         }
@@ -212,11 +207,41 @@ impl Subscription {
     }
 }
 
-fn warn_of_channel(warned: &mut bool, channel: &str) {
+/// The commands that subscribe and publish the join marker, and how many answers they have.
+fn set_up(channels: &Channels, join: &Marker) -> (Vec<u8>, usize) {
+    let Channels { keys, interests, dispatcher, .. } = channels;
+    let alive = format!("{}{dispatcher}", keys.alive_prefix);
+    let own = [keys.control.as_bytes(), alive.as_bytes()];
+    let names: Vec<&[u8]> = interests.channels().chain(own).collect();
+    let patterns: Vec<&[u8]> = interests.patterns().collect();
+    let notice = Notice::Marker(join.clone(), interests.identity().to_owned()).to_string();
+    let mut commands = names.iter().fold(Command::new(1 + names.len()).arg("SUBSCRIBE"), |c, name| c.arg(name)).into_bytes();
+    if !patterns.is_empty() {
+        let subscribe = Command::new(1 + patterns.len()).arg("PSUBSCRIBE");
+        commands.extend(patterns.iter().fold(subscribe, |c, pattern| c.arg(pattern)).into_bytes());
+    }
+    commands.extend(Command::of(&["PUBLISH", &keys.control, &notice]).into_bytes());
+    (commands, names.len() + patterns.len() + 1)
+}
+
+/// Whether this copy of a message counts. It is decided by what all dispatchers of the group have in common, so all
+/// count the same. Patterns may match the group's own channels, too.
+fn counts(interests: &Interests, keys: &Keys, pattern: Option<&[u8]>, channel: &[u8]) -> bool {
+    let is_own = || channel == keys.control.as_bytes() || channel.starts_with(keys.alive_prefix.as_bytes());
+    interests.own(pattern, channel) && !(pattern.is_some() && is_own())
+}
+
+/// The channel as it goes with its message, if it does.
+fn recorded<'a>(interests: &Interests, channel: &'a [u8]) -> Option<&'a [u8]> {
+    interests.record_channels().then_some(channel)
+}
+
+fn warn_of_interests(warned: &mut bool, identity: &str) {
     if !std::mem::replace(warned, true) {
         log::warn!(
-            "event=other-channel channel={} problem=\"a dispatcher of this group has another --channel\"",
-            Quoted(channel)
+            "event=other-interests interests={} problem=\"a dispatcher of this group has other settings for --channel, \
+             --pattern or --keyevent\"",
+            Quoted(identity)
         );
     }
 }

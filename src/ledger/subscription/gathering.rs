@@ -7,7 +7,7 @@
 //! messages over the limit, share nothing. Pure; owned by the listener.
 
 use super::seen::{Published, Seen};
-use crate::ledger::member::Payload;
+use crate::ledger::member::{Body, Payload};
 
 /// The most bytes that payloads share, and so the most that the last of them keeps.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -20,8 +20,17 @@ pub(super) struct Gathering {
     seen: Vec<Seen>,
     /// The chunk that is being filled. It is copied when it is complete: what is kept has no spare room.
     chunk: Vec<u8>,
-    /// Whose payloads are in it, in order: their places among what was seen, and their lengths.
-    waiting: Vec<(usize, usize)>,
+    /// Whose bodies are in it, in order.
+    waiting: Vec<Waiting>,
+}
+
+/// A body that waits for its chunk to be complete.
+struct Waiting {
+    /// Its place among what was seen.
+    place: usize,
+    /// Its length, and that of the channel in front of its payload.
+    bytes: usize,
+    channel_bytes: usize,
 }
 
 impl Gathering {
@@ -30,25 +39,28 @@ impl Gathering {
         self.seen.push(seen);
     }
 
-    /// A message.
-    pub(super) fn push_message(&mut self, payload: &[u8]) {
-        let own = if payload.len() > SMALL_BYTES {
-            Payload::copy_from_slice(payload)
+    /// A message, with the channel if that is to be recorded.
+    pub(super) fn push_message(&mut self, channel: Option<&[u8]>, payload: &[u8]) {
+        let channel_bytes = channel.map_or(0, <[u8]>::len);
+        let bytes = channel_bytes + payload.len();
+        let body = if bytes > SMALL_BYTES {
+            Body::copied(channel, payload)
         } else {
-            if self.chunk.len() + payload.len() > CHUNK_BYTES {
+            if self.chunk.len() + bytes > CHUNK_BYTES {
                 self.close_chunk();
             }
-            self.waiting.push((self.seen.len(), payload.len()));
+            self.waiting.push(Waiting { place: self.seen.len(), bytes, channel_bytes });
+            self.chunk.extend_from_slice(channel.unwrap_or_default());
             self.chunk.extend_from_slice(payload);
             // Its slice takes this place when the chunk is complete.
-            Payload::new()
+            Body::of(Payload::new())
         };
-        self.seen.push(Seen::Published(Published::Message(own)));
+        self.seen.push(Seen::Published(Published::Message(body)));
     }
 
     /// A message over the limit.
-    pub(super) fn push_oversize(&mut self, excerpt: &[u8], length: u64) {
-        let excerpt = Payload::copy_from_slice(excerpt);
+    pub(super) fn push_oversize(&mut self, channel: Option<&[u8]>, excerpt: &[u8], length: u64) {
+        let excerpt = Body::copied(channel, excerpt);
         self.seen.push(Seen::Published(Published::Oversize { excerpt, length }));
     }
 
@@ -63,8 +75,9 @@ impl Gathering {
     fn close_chunk(&mut self) {
         let mut rest = Payload::copy_from_slice(&self.chunk);
         self.chunk.clear();
-        for (place, length) in self.waiting.drain(..) {
-            self.seen[place] = Seen::Published(Published::Message(rest.split_to(length)));
+        for Waiting { place, bytes, channel_bytes } in self.waiting.drain(..) {
+            let body = Body::of_joined(rest.split_to(bytes), channel_bytes);
+            self.seen[place] = Seen::Published(Published::Message(body));
         }
     }
 }
@@ -75,10 +88,10 @@ mod tests {
     use crate::base::id::Epoch;
     use crate::ledger::cursor::Marker;
 
-    fn payloads(seen: &[Seen]) -> Vec<&Payload> {
+    fn payloads(seen: &[Seen]) -> Vec<&[u8]> {
         let payload = |seen| match seen {
             &Seen::Published(Published::Message(ref payload) | Published::Oversize { excerpt: ref payload, .. }) => {
-                Some(payload)
+                Some(payload.joined().1)
             }
             Seen::Marker(_) | Seen::Elsewhere(_) => None,
         };
@@ -86,24 +99,24 @@ mod tests {
     }
 
     /// How many of them lie right behind the one before.
-    fn sharing(payloads: &[&Payload]) -> usize {
+    fn sharing(payloads: &[&[u8]]) -> usize {
         payloads.windows(2).filter(|pair| pair[0].as_ptr_range().end == pair[1].as_ptr()).count()
     }
 
     #[test]
     fn what_came_is_given_in_order() {
         let marker = Seen::Marker(Marker::of_leader(Epoch(1), 1));
-        let message = |payload: &[u8]| Seen::Published(Published::Message(Payload::copy_from_slice(payload)));
+        let message = |payload: &[u8]| Seen::Published(Published::Message(Body::copied(None, payload)));
         let large = vec![b'l'; CHUNK_BYTES];
         let mut gathering = Gathering::default();
         for round in 0..3 {
-            gathering.push_message(b"a");
+            gathering.push_message(None, b"a");
             gathering.push(marker.clone());
-            gathering.push_message(b"");
-            gathering.push_message(&large);
-            gathering.push_oversize(b"beginning", 9_000_000);
-            gathering.push_message(b"b");
-            let oversize = Published::Oversize { excerpt: b"beginning"[..].into(), length: 9_000_000 };
+            gathering.push_message(None, b"");
+            gathering.push_message(None, &large);
+            gathering.push_oversize(None, b"beginning", 9_000_000);
+            gathering.push_message(None, b"b");
+            let oversize = Published::Oversize { excerpt: Body::copied(None, b"beginning"), length: 9_000_000 };
             let all = [
                 message(b"a"),
                 marker.clone(),
@@ -121,7 +134,7 @@ mod tests {
     fn small_messages_share_chunks_of_a_bounded_size() {
         const BYTES: usize = 1_000;
         let mut gathering = Gathering::default();
-        (0..200).for_each(|_| gathering.push_message(&[b'x'; BYTES]));
+        (0..200).for_each(|_| gathering.push_message(None, &[b'x'; BYTES]));
         let seen = gathering.finish();
         let chunks = 200_usize.div_ceil(CHUNK_BYTES / BYTES);
         assert_eq!(payloads(&seen).len(), 200);
@@ -133,10 +146,10 @@ mod tests {
     #[test]
     fn what_is_not_small_shares_nothing() {
         let mut gathering = Gathering::default();
-        gathering.push_message(b"a");
-        gathering.push_message(&[b'x'; SMALL_BYTES + 1]);
-        gathering.push_oversize(&[b'x'; 4_096], 9_000_000);
-        gathering.push_message(b"b");
+        gathering.push_message(None, b"a");
+        gathering.push_message(None, &[b'x'; SMALL_BYTES + 1]);
+        gathering.push_oversize(None, &[b'x'; 4_096], 9_000_000);
+        gathering.push_message(None, b"b");
         let seen = gathering.finish();
         let [a, large, excerpt, b] = payloads(&seen)[..] else { panic!("{seen:?}") };
         assert_eq!(sharing(&[a, b]), 1);

@@ -5,44 +5,22 @@
 //! that it takes in, and each of these writes would be a message again, without end.
 //!
 //! What is left out follows from the channel, the payload and the group's name alone, so all dispatchers of a group
-//! leave out the same, and the places in the channel that they count stay comparable. Limitation: two groups that
+//! leave out the same, and the places in the stream that they count stay comparable. Limitation: two groups that
 //! listen to each other's events feed each other all the same.
-
-use std::sync::Arc;
 
 use crate::ledger::keys::Keys;
 
-/// Which messages of a channel tell of the group's own keys.
-#[derive(Debug)]
-pub(super) enum OwnEvents {
-    /// Those whose payload is one of these keys.
-    Keys(Arc<Keys>),
-    /// All: the channel is that of one of the group's keys.
-    All,
-}
-
-impl OwnEvents {
-    /// `None` for a channel without such messages. The group's keys are in `database`.
-    pub(super) fn on(channel: &str, keys: &Arc<Keys>, database: i64) -> Option<OwnEvents> {
-        let (prefix, rest) = channel.split_once("__:")?;
-        let (kind, number) = prefix.strip_prefix("__")?.split_once('@')?;
-        if number.parse() != Ok(database) {
-            return None;
-        }
-        match kind {
-            "keyevent" => Some(OwnEvents::Keys(keys.clone())),
-            "keyspace" if keys.is_own(rest.as_bytes()) => Some(OwnEvents::All),
-            _ => None,
-        }
-    }
-
-    /// Whether the message with this payload is one of them.
-    pub(super) fn is_one(&self, payload: &[u8]) -> bool {
-        match self {
-            OwnEvents::Keys(keys) => keys.is_own(payload),
-            OwnEvents::All => true,
-        }
-    }
+/// Whether a message is an event of one of the group's own keys, which are in `database`.
+pub(super) fn is_own_event(channel: &[u8], payload: &[u8], keys: &Keys, database: i64) -> bool {
+    let Some(rest) = channel.strip_prefix(b"__key") else { return false };
+    let parts = [(&b"event@"[..], true), (b"space@", false)];
+    let found = parts.iter().find_map(|(kind, names_event)| Some((rest.strip_prefix(*kind)?, *names_event)));
+    let Some((rest, names_event)) = found else { return false };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, rest) = rest.split_at(digits);
+    let in_database = std::str::from_utf8(number).is_ok_and(|number| number.parse() == Ok(database));
+    let Some(name) = rest.strip_prefix(b"__:").filter(|_| in_database) else { return false };
+    keys.is_own(if names_event { payload } else { name })
 }
 
 #[cfg(test)]
@@ -51,10 +29,8 @@ mod tests {
 
     #[test]
     fn events_of_the_group_s_keys_are_told_from_all_others() {
-        let keys = &Arc::new(Keys::in_database("orders", 3));
-        let own = |channel: &str, payload: &str| {
-            OwnEvents::on(channel, keys, 3).is_some_and(|own| own.is_one(payload.as_bytes()))
-        };
+        let keys = &Keys::in_database("orders", 3);
+        let own = |channel: &str, payload: &str| is_own_event(channel.as_bytes(), payload.as_bytes(), keys, 3);
         for key in
             ["pending", "processed", "dead", "consumers", "leader", "epoch", "cursor", "recall", "attempts", "gaps"]
         {
@@ -67,7 +43,15 @@ mod tests {
         for key in ["orders", "orders:", "orders:1234", "orders:pending2", "my-orders:pending", "shop", ""] {
             assert!(!own("__keyevent@3__:set", key) && !own(&format!("__keyspace@3__:{key}"), "set"), "{key}");
         }
-        for channel in ["__keyevent@0__:set", "__keyspace@0__:orders:pending", "orders:published", "__keyevent@3:set"] {
+        for channel in [
+            "__keyevent@0__:set",
+            "__keyspace@0__:orders:pending",
+            "orders:published",
+            "__keyevent@3:set",
+            "__keyevent@+3__:set",
+            "__keyevent@__:set",
+            "__keyevent@33333333333333333333__:set",
+        ] {
             assert!(!own(channel, "orders:pending"), "{channel}");
         }
     }

@@ -2,17 +2,17 @@
 
 use crate::base::id::Epoch;
 use crate::ledger::cursor::Marker;
-use crate::ledger::member::Payload;
+use crate::ledger::member::Body;
 
 /// A message as it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
     /// One that can be delivered.
-    Message(Payload),
+    Message(Body),
     /// One over the size limit: its first bytes and its length.
     Oversize {
-        /// The first bytes.
-        excerpt: Payload,
+        /// The channel, if that is recorded, and the payload's first bytes.
+        excerpt: Body,
         /// The length of the whole.
         length: u64,
     },
@@ -25,7 +25,8 @@ pub enum Seen {
     Published(Published),
     /// A marker on the control channel.
     Marker(Marker),
-    /// A marker of a dispatcher that listens to another channel: it names no place here, but says who joined.
+    /// A marker of a dispatcher with other interests. It names the place where it is, but none after it: that counts other
+    /// messages.
     Elsewhere(Marker),
 }
 

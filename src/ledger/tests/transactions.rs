@@ -272,7 +272,7 @@ fn a_right_that_is_taken_away_between_two_transactions_lets_the_first_one_be_the
 fn messages_are_put_back_once_however_late_a_copy_of_the_call_arrives() {
     let mut f = fixture();
     led(&mut f, &[1]);
-    let messages = [(MessageId(1), Payload::copy_from_slice(b"x"))];
+    let messages = [(MessageId(1), Body::copied(None, b"x"))];
     f.number(&["ZREMRANGEBYSCORE", "messages:pending", "1", "1"]);
     f.ledger.put_back(7, &messages).expect("there is room");
     assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).expect("redis answers").recorded, 1);

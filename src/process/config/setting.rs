@@ -14,6 +14,8 @@ pub struct Setting {
     pub(crate) secret: bool,
     /// A switch, which is given or not and has no value.
     pub(crate) switch: bool,
+    /// A list, whose flag may be repeated.
+    list: bool,
 }
 
 /// The value of a setting that is not given.
@@ -30,17 +32,23 @@ pub enum Default {
 impl Setting {
     /// A setting with a value, whose placeholder in `--help` is `value`.
     pub const fn new(name: &'static str, value: &'static str, default: Default, help: &'static str) -> Setting {
-        Setting { name, value, default, help, secret: false, switch: false }
+        Setting { name, value, default, help, secret: false, switch: false, list: false }
     }
 
     /// A setting that is given or not and has no value.
     pub const fn switch(name: &'static str, help: &'static str) -> Setting {
-        Setting { name, value: "", default: Default::Found("no"), help, secret: false, switch: true }
+        Setting { switch: true, ..Setting::new(name, "", Default::Found("no"), help) }
     }
 
     /// Makes the setting a secret: its value is never shown, and may be read from a file.
     pub const fn secret(mut self) -> Setting {
         self.secret = true;
+        self
+    }
+
+    /// Makes the setting a list: its flag may be repeated.
+    pub const fn list(mut self) -> Setting {
+        self.list = true;
         self
     }
 
@@ -64,7 +72,10 @@ impl Setting {
                 .num_args(0)
                 .value_parser(clap::value_parser!(String))
                 .default_missing_value("yes"),
-            false => arg.value_name(self.value).allow_hyphen_values(true),
+            false => {
+                let action = if self.list { clap::ArgAction::Append } else { clap::ArgAction::Set };
+                arg.value_name(self.value).allow_hyphen_values(true).action(action)
+            }
         }
     }
 }

@@ -40,10 +40,13 @@ impl<'a> Values<'a> {
         self.settings.iter().any(|own| own.name == setting.name)
     }
 
+    fn declared(&self, name: &str) -> &'a Setting {
+        self.settings.iter().find(|setting| setting.name == name).expect("only declared settings are read")
+    }
+
     /// The text given for a setting, or its default.
     pub fn text(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
-        let setting =
-            self.settings.iter().find(|setting| setting.name == name).expect("only declared settings are read");
+        let setting = self.declared(name);
         if let Some(given) = self.matches.get_one::<String>(name) {
             return accepted(setting, given.clone()).map(Some);
         }
@@ -67,6 +70,17 @@ impl<'a> Values<'a> {
         match setting.default {
             Default::Text(text) => Ok(Some(text.to_owned())),
             Default::Required | Default::Found(_) => Ok(None),
+        }
+    }
+
+    /// The texts given for a list: one for each time its flag was given, or the variable's, or its default.
+    pub fn texts(&self, name: &'static str) -> Result<Vec<String>, ConfigError> {
+        match self.matches.get_many::<String>(name) {
+            Some(given) if given.len() > 1 => {
+                let setting = self.declared(name);
+                given.map(|text| accepted(setting, text.clone())).collect()
+            }
+            _ => Ok(self.text(name)?.into_iter().collect()),
         }
     }
 

@@ -175,7 +175,7 @@ impl ReportLoop {
         let leads = get(&stats.leading) == 1;
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            channel: lane.settings.channel.clone(),
+            channel: lane.settings.interests.summary(),
             leads,
             epoch: get(&stats.epoch),
             // The leader is in sync by definition.
@@ -209,7 +209,7 @@ fn missing(settings: &Settings, linked: &[Arc<LinkFigures>]) -> Vec<String> {
 fn agreement(settings: &Settings) -> String {
     let mut consumers = settings.consumers.clone();
     consumers.sort_unstable();
-    let text = format!("{} {}", settings.channel, consumers.join(","));
+    let text = format!("{} {}", settings.interests.identity(), consumers.join(","));
     let hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

@@ -74,7 +74,7 @@ fn lane_settings(config: DispatcherConfig) -> lane::Settings {
         name: None,
         redis: config.common.redis,
         keys: config.common.keys,
-        channel: config.channel,
+        interests: Arc::new(config.interests),
         consumers: config.consumers,
         lease_ttl: config.lease_ttl,
         link_timeout: config.link_timeout,
@@ -106,7 +106,7 @@ fn log_start(lane: &lane::Shared) {
         env!("CARGO_PKG_VERSION"),
         settings.redis.shown(),
         Quoted(&settings.keys.group),
-        Quoted(&settings.channel),
+        Quoted(settings.interests.summary()),
         settings.consumers.len()
     );
     let (retry, max_deliveries) = (settings.retry, settings.max_deliveries);

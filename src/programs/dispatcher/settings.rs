@@ -7,12 +7,14 @@ use clap::{ArgMatches, Command};
 use crate::base::id::DispatcherId;
 use crate::base::setting::ConfigError;
 use crate::lane::retry_policy::RetryPolicy;
+use crate::ledger::Interests;
 use crate::process::config::Default::{Found, Required, Text};
 use crate::process::config::{Environment, Setting, Values, check_host_port, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::METRICS_ADDR;
 use crate::process::program::{self, CommandLine};
-use crate::programs::common::{CHANNEL, CommonConfig, GROUP, REDIS_URL, published_channel};
+use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::interests::{CHANNEL, KEYEVENT, KEYSPACE_DB, PATTERN, interests};
 use crate::wire;
 
 /// The settings of a dispatcher.
@@ -20,8 +22,8 @@ use crate::wire;
 pub struct DispatcherConfig {
     /// What every program takes.
     pub common: CommonConfig,
-    /// The channel that users publish on.
-    pub channel: String,
+    /// What it listens to.
+    pub interests: Interests,
     /// The consumers' addresses, `host:port`, at least one, all different.
     pub consumers: Vec<String>,
     /// The name part of the dispatcher's id.
@@ -46,6 +48,9 @@ pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,
     CHANNEL,
+    PATTERN,
+    KEYEVENT,
+    KEYSPACE_DB,
     Setting::new(
         "dispatcher-id",
         "NAME",
@@ -81,7 +86,7 @@ pub const SETTINGS: &[Setting] = &[
         "ring-bytes",
         "BYTES",
         Text("67108864"),
-        "Memory for messages received on the channel and not yet known to be stored in Redis",
+        "Memory for messages received and not yet known to be stored in Redis",
     ),
     Setting::new(
         "ready-bytes",
@@ -103,9 +108,9 @@ pub const COMMAND_LINE: CommandLine<DispatcherConfig> = CommandLine { command, r
 /// Its definition.
 pub fn command() -> Command {
     let about = "\
-Stores the messages published on a Redis channel, and delivers each to one consumer.
+Stores the messages published on Redis channels, and delivers each to one consumer.
 
-Start two or more with the same group, channel and consumers: one leads, the others follow the channel and take over
+Start two or more with the same group, channels and consumers: one leads, the others listen as well and take over
 within milliseconds when it dies. If Redis or a consumer can't be reached, it keeps trying.";
     let after = "\
 Example:
@@ -123,7 +128,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
     let values = &Values::new(matches, SETTINGS, environment);
     let common = CommonConfig::read(values)?;
     Ok(DispatcherConfig {
-        channel: published_channel(values, &common.keys)?,
+        interests: interests(values, &common.keys, common.redis.database())?,
         consumers: consumer_addresses(values)?,
         name: match values.text("dispatcher-id")? {
             Some(name) if is_plain_name(&name) && DispatcherId::may_be_named(&name) => name,

@@ -16,22 +16,24 @@ const OVERHEAD_BYTES: usize = 100;
 
 /// Makes messages from numbers.
 pub(super) struct Messages {
-    channel: String,
+    /// Where they go, in turn: message k to channel k modulo their number.
+    channels: Vec<Vec<u8>>,
     prefix: String,
     /// A message up to its number, with the prefix escaped.
     begin: String,
 }
 
 impl Messages {
-    pub(super) fn new(channel: &str, prefix: &str) -> Messages {
+    pub(super) fn new(channels: Vec<Vec<u8>>, prefix: &str) -> Messages {
         let quoted = serde_json::Value::from(prefix).to_string();
         let open = quoted.strip_suffix('"').expect("a JSON string ends with a quote");
-        Messages { channel: channel.to_owned(), prefix: prefix.to_owned(), begin: format!("{{\"message_id\":{open}") }
+        Messages { channels, prefix: prefix.to_owned(), begin: format!("{{\"message_id\":{open}") }
     }
 
     /// How many fit into one pipeline.
     pub(super) fn most_in_a_pipeline(&self) -> usize {
-        let each = self.channel.len() + self.begin.len() + OVERHEAD_BYTES;
+        let longest = self.channels.iter().map(Vec::len).max().unwrap_or_default();
+        let each = longest + self.begin.len() + OVERHEAD_BYTES;
         (MAX_PIPELINE_BYTES / each).clamp(1, MAX_PIPELINE_MESSAGES)
     }
 
@@ -41,7 +43,8 @@ impl Messages {
         let publish = |number: &u64| {
             payload.truncate(self.begin.len());
             write!(payload, "{number}\"}}").expect("a Vec takes every write");
-            Command::new(3).arg("PUBLISH").arg(&self.channel).arg(&payload)
+            let channel = &self.channels[(number % self.channels.len() as u64) as usize];
+            Command::new(3).arg("PUBLISH").arg(channel).arg(&payload)
         };
         numbers.iter().map(publish).collect()
     }
@@ -79,7 +82,7 @@ mod tests {
 
     #[test]
     fn messages_are_json_whatever_the_prefix() {
-        let messages = Messages::new("a channel", "a\"\\é ");
+        let messages = Messages::new(vec![b"a channel".to_vec()], "a\"\\é ");
         let commands: Vec<Vec<u8>> = messages.commands(&[7, 12]).into_iter().map(Command::into_bytes).collect();
         let first = "*3\r\n$7\r\nPUBLISH\r\n$9\r\na channel\r\n$26\r\n{\"message_id\":\"a\\\"\\\\é 7\"}\r\n";
         assert_eq!(String::from_utf8_lossy(&commands[0]), first);

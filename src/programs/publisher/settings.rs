@@ -6,20 +6,22 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use crate::base::setting::ConfigError;
+use crate::ledger::Keys;
 use crate::process::config::Default::Found;
 use crate::process::config::{Environment, Setting, Values, quoted};
 use crate::process::log::settings::LOG_LEVEL;
 use crate::process::metrics::settings::METRICS_ADDR;
 use crate::process::program::{self, CommandLine};
-use crate::programs::common::{CHANNEL, CommonConfig, GROUP, REDIS_URL, published_channel};
+use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
+use crate::programs::interests::{CHANNEL, published_channels};
 
 /// The settings of the publisher.
 #[derive(Clone, Debug)]
 pub struct PublisherConfig {
     /// The settings that every program has.
     pub common: CommonConfig,
-    /// Where it publishes.
-    pub channel: String,
+    /// Where it publishes, in turn.
+    pub channels: Vec<Vec<u8>>,
     /// Stop after this many messages.
     pub count: Option<u64>,
     /// Stop after this time.
@@ -39,6 +41,12 @@ pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,
     CHANNEL,
+    Setting::new(
+        "channels",
+        "N",
+        Found("off"),
+        "Spread the messages over N channels for each --channel: NAME.0 to NAME.N-1, in turn",
+    ),
     Setting::new("count", "N", Found("no limit"), "Stop after this many messages"),
     Setting::new(
         "duration",
@@ -64,6 +72,9 @@ pub const SETTINGS: &[Setting] = &[
     LOG_LEVEL,
     METRICS_ADDR,
 ];
+
+/// The most channels that `--channels` makes of each name.
+const MAX_CHANNELS: u64 = 100_000;
 
 /// The program's command line.
 pub const COMMAND_LINE: CommandLine<PublisherConfig> = CommandLine { command, read };
@@ -92,7 +103,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Publis
     let common = CommonConfig::read(values)?;
     let random_prefix = || format!("{:08x}-", fastrand::u32(..));
     Ok(PublisherConfig {
-        channel: published_channel(values, &common.keys)?,
+        channels: channels(values, &common.keys)?,
         count: values.optional_number("count", 1, u64::MAX >> 1)?,
         duration: values.duration("duration")?,
         rate: values.optional_number("rate", 1, 100_000_000)?,
@@ -109,4 +120,15 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Publis
         ids_file: values.path("ids-file")?,
         common,
     })
+}
+
+/// The channels by their names, or with `--channels` those that begin with them.
+fn channels(values: &Values<'_>, keys: &Keys) -> Result<Vec<Vec<u8>>, ConfigError> {
+    let names = published_channels(values, keys)?;
+    let Some(spread) = values.optional_number("channels", 1, MAX_CHANNELS)? else { return Ok(names) };
+    let numbered = |name: &Vec<u8>| {
+        let name = name.clone();
+        (0..spread).map(move |number| [&name[..], format!(".{number}").as_bytes()].concat())
+    };
+    Ok(names.iter().flat_map(numbered).collect())
 }

@@ -54,8 +54,8 @@ impl Status {
                     self.members.iter().filter_map(|member| Some((&member.id, &member.report.as_ref()?.channel)));
                 for (id, channel) in others.filter(|(_, channel)| !channel.is_empty() && **channel != report.channel) {
                     problems.push(format!(
-                        "{id} subscribes to the channel {channel}, but the leader to {}: messages on the former are \
-                         not stored (--channel / ONCECAST_CHANNEL)",
+                        "{id} listens to {channel}, but the leader to {}: only what the leader listens to is stored \
+                         (--channel, --pattern, --keyevent)",
                         report.channel
                     ));
                 }
@@ -118,7 +118,7 @@ impl Status {
             let disagrees =
                 |member: &&Member| member.report.as_ref().is_some_and(|other| other.agreement != report.agreement);
             let others = self.members.iter().filter(disagrees).map(|member| member.id.as_str());
-            notes.extend(others.map(|id| format!("{id} and the leader differ in --channel or --consumers")));
+            notes.extend(others.map(|id| format!("{id} and the leader differ in --consumers, --channel, --pattern or --keyevent")));
         }
         notes.extend(self.settings.iter().filter(|warning| warning.is_note()).map(ToString::to_string));
         /// For this long a gap is recent.

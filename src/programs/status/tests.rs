@@ -268,7 +268,7 @@ fn dispatchers_of_two_channels_are_a_problem() {
     leaders_report(&mut status).channel = "invoices".to_owned();
     let problems = status.problems();
     assert!(
-        problems[0].starts_with("d1-77aa01 subscribes to the channel orders, but the leader to invoices"),
+        problems[0].starts_with("d1-77aa01 listens to orders, but the leader to invoices"),
         "{problems:?}"
     );
     // A dispatcher of an older version does not report it.
@@ -292,7 +292,7 @@ fn what_is_worth_knowing_is_no_problem() {
     let expected = [
         "no standby is in sync: none could take over at once",
         "consumers that are not connected: a:1",
-        "d1-77aa01 and the leader differ in --channel or --consumers",
+        "d1-77aa01 and the leader differ in --consumers, --channel, --pattern or --keyevent",
         &Warning::NoAppendOnlyFile.to_string(),
         "dead letters: 2, in the stream messages:dead",
     ];

@@ -6,6 +6,7 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Owned {
     Process(u64, u16, Vec<u8>),
+    Deliver(u64, u16, u16, Vec<u8>),
     Ack(Vec<u64>),
     Nack(u64, u32, String),
     Lead(u64, String),
@@ -22,6 +23,12 @@ impl Owned {
         let ids = |ids: &[u64]| ids.iter().copied().map(MessageId).collect();
         match self {
             Owned::Process(id, delivery, body) => Frame::Process { id: MessageId(*id), delivery: *delivery, body },
+            Owned::Deliver(id, delivery, channel, joined) => Frame::Deliver {
+                id: MessageId(*id),
+                delivery: *delivery,
+                channel_bytes: *channel,
+                joined,
+            },
             Owned::Ack(list) => Frame::Ack(ids(list)),
             Owned::Nack(id, delay, reason) => {
                 let delay = NackDelay::of_wire(*delay);
@@ -49,6 +56,9 @@ fn owned() -> impl Strategy<Value = Owned> {
     let text = || prop::collection::vec(any::<char>(), 0..60).prop_map(String::from_iter);
     prop_oneof![
         (any::<u64>(), any::<u16>(), bytes(300)).prop_map(|(id, delivery, body)| Owned::Process(id, delivery, body)),
+        (any::<u64>(), any::<u16>(), 1..9_u16, bytes(300)).prop_map(|(id, delivery, channel, body)| {
+            Owned::Deliver(id, delivery, channel, [&vec![b'c'; channel.into()], &body[..]].concat())
+        }),
         ids().prop_map(Owned::Ack),
         (any::<u64>(), any::<u32>(), text()).prop_map(|(id, delay, reason)| Owned::Nack(id, delay, reason)),
         (any::<u64>(), text()).prop_map(|(epoch, group)| Owned::Lead(epoch, group)),

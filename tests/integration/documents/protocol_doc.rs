@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use oncecast::base::id::{Epoch, MessageId};
 use oncecast::ledger::subscription::Notice;
-use oncecast::ledger::{Cursor, Keys, MAX_RESULT_FIELDS, decode_member};
+use oncecast::ledger::{Body, Cursor, Keys, MAX_RESULT_FIELDS, decode_member};
 use oncecast::wire::{self, ErrorCode, Frame, WireError};
 
 use crate::support::{client, redis_server, stream};
@@ -53,6 +53,10 @@ fn shown(frame: &Frame<'_>) -> String {
     let list = |ids: &[MessageId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
     let rest = match frame {
         Frame::Process { id, delivery, body } => format!(" id={} delivery={delivery} body={:?}", id.0, text(body)),
+        Frame::Deliver { id, delivery, channel_bytes, joined } => {
+            let (channel, body) = joined.split_at(usize::from(*channel_bytes));
+            format!(" id={} delivery={delivery} channel={:?} body={:?}", id.0, text(channel), text(body))
+        }
         Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => format!(" ids=[{}]", list(ids)),
         Frame::Nack { id, delay, reason } => format!(" id={} delay_ms={} reason={reason:?}", id.0, delay.to_wire()),
         Frame::Lead { epoch, group } => format!(" epoch={epoch} group={group:?}"),
@@ -266,7 +270,9 @@ fn the_values_between_dispatchers_read_back() {
             }
             "member" => {
                 let member = decode_member(value.as_bytes());
-                assert_eq!(member, Some((MessageId(1_790_000_000_123_456), &br#"{"message_id":"m-1"}"#[..])));
+                let channel = value.contains('@').then_some(&b"orders.eu"[..]);
+                let body = Body::copied(channel, br#"{"message_id":"m-1"}"#);
+                assert_eq!(member, Some((MessageId(1_790_000_000_123_456), body)));
             }
             other => panic!("an unknown kind of value: {other}"),
         }

@@ -8,7 +8,6 @@ use super::message::PAYLOAD_BYTES;
 use crate::base::setting::ConfigError;
 use crate::process::config::Default::{Found, Required, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
-use crate::programs::common::channel_name;
 use crate::programs::consumer::settings::{ConsumerConfig, consumer_and, read_values};
 
 /// A process of a comparison.
@@ -196,7 +195,7 @@ pub fn read(
             let values = values(RELAY);
             BenchProcess::Relay(RelayConfig {
                 port: port(&values)?,
-                channel: channel_name(&values)?,
+                channel: values.required("channel", "a name")?,
                 results: values.required("results", "a key")?,
                 name: values.required("name", "a name")?,
             })

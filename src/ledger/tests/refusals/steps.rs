@@ -65,7 +65,7 @@ pub(super) struct Caller {
     pub(super) ledger: Ledger,
     id: DispatcherId,
     /// What it has removed and must put back.
-    owed: Vec<(MessageId, Payload)>,
+    owed: Vec<(MessageId, Body)>,
 }
 
 const MINE: Epoch = Epoch(5);
@@ -396,7 +396,7 @@ fn told(recorded: usize, gone: &[MessageId]) -> String {
 }
 
 /// The payload that this message has in the state that a step begins in.
-fn payload(id: u64) -> Payload {
+fn payload(id: u64) -> Body {
     format!("x{id}").into_bytes().into()
 }
 

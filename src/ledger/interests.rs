@@ -1,0 +1,246 @@
+//! What a group listens to: channels by name, and patterns. Pure.
+//!
+//! Redis sends a subscriber one copy of a message for each interest that matches its channel. Each channel has one
+//! *owner* among the interests: its name if that is one of them, else the first pattern that matches. Only the owner's
+//! copy counts. All dispatchers with the same interests therefore count the same messages, whatever the order in which
+//! Redis sends the copies of one message.
+
+mod glob;
+
+use std::collections::HashSet;
+
+pub use self::glob::Glob;
+use crate::base::text::{Quoted, beginning};
+use crate::wire::MAX_CHANNEL_BYTES;
+
+/// The most interests that one group has.
+pub const MAX_INTERESTS: usize = 1_024;
+
+/// See the module's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interests {
+    channels: Vec<Vec<u8>>,
+    patterns: Vec<Glob>,
+    /// The same channels, to be looked up.
+    named: HashSet<Vec<u8>>,
+    identity: String,
+}
+
+impl Interests {
+    /// One channel by its name.
+    pub fn in_channel(name: &str) -> Interests {
+        Interests::of(vec![name.as_bytes().to_vec()], Vec::new()).expect("one name is few")
+    }
+
+    /// Channels and patterns. The error says what must be otherwise.
+    pub fn of(channels: Vec<Vec<u8>>, patterns: Vec<Glob>) -> Result<Interests, String> {
+        let all = || channels.iter().map(Vec::as_slice).chain(patterns.iter().map(Glob::text));
+        match all().count() {
+            1..=MAX_INTERESTS => {}
+            0 => return Err("at least one channel or pattern".to_owned()),
+            count => return Err(format!("at most {MAX_INTERESTS} channels and patterns together, not {count}")),
+        }
+        if all().any(<[u8]>::is_empty) {
+            return Err("a name that is not empty".to_owned());
+        }
+        if let Some(long) = all().map(<[u8]>::len).find(|length| *length > MAX_CHANNEL_BYTES) {
+            return Err(format!("names of at most {MAX_CHANNEL_BYTES} bytes, not {long}"));
+        }
+        let named: HashSet<Vec<u8>> = channels.iter().cloned().collect();
+        let twice = |text: &[u8]| format!("each name once, not {} twice", Quoted(text.escape_ascii()));
+        if let Some(text) = first_twice(channels.iter().map(Vec::as_slice)) {
+            return Err(twice(text));
+        }
+        if let Some(text) = first_twice(patterns.iter().map(Glob::text)) {
+            return Err(twice(text));
+        }
+        let identity = identity(&channels, &patterns);
+        Ok(Interests { channels, patterns, named, identity })
+    }
+
+    /// The channels that are named, in the order of the settings.
+    pub fn channels(&self) -> impl Iterator<Item = &[u8]> {
+        self.channels.iter().map(Vec::as_slice)
+    }
+
+    /// The patterns, in the order of the settings.
+    pub fn patterns(&self) -> impl Iterator<Item = &[u8]> {
+        self.patterns.iter().map(Glob::text)
+    }
+
+    /// Whether messages carry the name of their channel. It need not be stored where it can be but one.
+    pub fn record_channels(&self) -> bool {
+        self.channels.len() != 1 || !self.patterns.is_empty()
+    }
+
+    /// What names them in markers: the channel, if it is one by its name, or else a fingerprint. Dispatchers with equal
+    /// interests, in whatever order, have equal ones.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Whether the copy of a message on `channel` counts that Redis sent for `pattern`, or for the channel's name.
+    pub fn own(&self, pattern: Option<&[u8]>, channel: &[u8]) -> bool {
+        match pattern {
+            None => self.is_named(channel),
+            Some(pattern) if !self.is_named(channel) => match &self.patterns[..] {
+                // Redis has matched it.
+                [only] => only.text() == pattern,
+                patterns => patterns.iter().find(|glob| glob.matches(channel)).is_some_and(|glob| glob.text() == pattern),
+            },
+            Some(_) => false,
+        }
+    }
+
+    /// The first of them as settings take them, and how many more there are: for logs and reports.
+    pub fn summary(&self) -> String {
+        /// The most bytes of interests that are shown.
+        const MOST_BYTES: usize = 200;
+        let mut summary = String::new();
+        let all = self.channels().map(shown_name).chain(self.patterns().map(shown));
+        for (at, text) in all.enumerate() {
+            let separator = if at == 0 { "" } else { "," };
+            if summary.len() + separator.len() + text.len() > MOST_BYTES {
+                let more = self.channels.len() + self.patterns.len() - at;
+                let cut = format!("{separator}{text}");
+                let cut = beginning(&cut, MOST_BYTES - summary.len());
+                return format!("{summary}{cut}… ({more} not shown in full)");
+            }
+            summary += separator;
+            summary += &text;
+        }
+        summary
+    }
+
+    fn is_named(&self, channel: &[u8]) -> bool {
+        match &self.channels[..] {
+            [] => false,
+            [only] => only == channel,
+            _ => self.named.contains(channel),
+        }
+    }
+}
+
+/// A name as a setting takes it: a name that looks like a pattern is not one.
+fn shown_name(name: &[u8]) -> String {
+    let escape = |letter: char| if "*?[]\\,".contains(letter) { format!("\\{letter}") } else { letter.to_string() };
+    shown(name).chars().map(escape).collect()
+}
+
+/// Any bytes as text.
+fn shown(text: &[u8]) -> String {
+    String::from_utf8(text.to_vec()).unwrap_or_else(|_| text.escape_ascii().to_string())
+}
+
+fn first_twice<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
+    let mut seen = HashSet::new();
+    texts.into_iter().find(|text| !seen.insert(*text))
+}
+
+fn identity(channels: &[Vec<u8>], patterns: &[Glob]) -> String {
+    if let ([channel], []) = (channels, patterns)
+        && let Ok(channel) = std::str::from_utf8(channel)
+    {
+        return channel.to_owned();
+    }
+    let mut all: Vec<(u8, &[u8])> = channels.iter().map(|name| (b'c', name.as_slice())).collect();
+    all.extend(patterns.iter().map(|glob| (b'p', glob.text())));
+    all.sort_unstable();
+    let fold = |hash, (kind, text): (u8, &[u8])| {
+        let length = (text.len() as u64).to_be_bytes();
+        [kind].iter().chain(&length).chain(text).fold(hash, |hash, byte| fnv_1a(hash, *byte))
+    };
+    format!("interests:{:032x}", all.into_iter().fold(FNV_BASIS, fold))
+}
+
+/// The start of FNV-1a with 128 bits (Fowler, Noll, Vo). It only has to tell the settings of one group apart.
+const FNV_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+
+fn fnv_1a(hash: u128, byte: u8) -> u128 {
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    (hash ^ u128::from(byte)).wrapping_mul(PRIME)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn interests(channels: &[&str], patterns: &[&str]) -> Interests {
+        let globs = patterns.iter().map(|text| Glob::parse(text.as_bytes()).expect(text)).collect();
+        Interests::of(channels.iter().map(|name| name.as_bytes().to_vec()).collect(), globs).expect("good ones")
+    }
+
+    #[test]
+    fn a_name_owns_its_channel_and_else_the_first_pattern() {
+        let these = interests(&["orders.eu"], &["orders.*", "*.us", "*"]);
+        let owners = |channel: &str| {
+            let copies = [None, Some("orders.*"), Some("*.us"), Some("*")];
+            copies.map(|copy| these.own(copy.map(str::as_bytes), channel.as_bytes()))
+        };
+        assert_eq!(owners("orders.eu"), [true, false, false, false]);
+        assert_eq!(owners("orders.us"), [false, true, false, false]);
+        assert_eq!(owners("invoices.us"), [false, false, true, false]);
+        assert_eq!(owners("x"), [false, false, false, true]);
+    }
+
+    #[test]
+    fn only_a_channel_by_its_name_needs_no_channel_with_each_message() {
+        assert!(!interests(&["a"], &[]).record_channels());
+        for (channels, patterns) in [(&["a", "b"][..], &[][..]), (&[], &["a"]), (&["a"], &["b*"])] {
+            assert!(interests(channels, patterns).record_channels());
+        }
+    }
+
+    #[test]
+    fn equal_interests_are_named_alike() {
+        assert_eq!(interests(&["orders"], &[]).identity(), "orders");
+        let some = interests(&["a", "b"], &["c*"]);
+        assert_eq!(some.identity(), interests(&["b", "a"], &["c*"]).identity());
+        for other in [interests(&["a"], &["c*"]), interests(&["a", "b", "c*"], &[]), interests(&["ab"], &["c*"])] {
+            assert_ne!(some.identity(), other.identity());
+        }
+        // Dispatchers of different versions must agree.
+        assert_eq!(some.identity(), "interests:");
+    }
+
+    #[test]
+    fn what_can_be_no_interest_is_refused() {
+        let refused = |channels: Vec<Vec<u8>>, patterns: Vec<Glob>| Interests::of(channels, patterns).expect_err("bad");
+        let name = |length: usize| vec![b'a'; length];
+        assert!(refused(vec![], vec![]).contains("at least one"));
+        assert!(refused(vec![name(0)], vec![]).contains("not empty"));
+        assert!(refused(vec![name(4_097)], vec![]).contains("4096 bytes"));
+        assert!(refused((1..=1_025).map(name).collect(), vec![]).contains("1024"));
+        assert!(refused(vec![name(1), name(1)], vec![]).contains("\"a\" twice"));
+        let glob = Glob::parse(b"a*").expect("a pattern");
+        assert!(refused(vec![], vec![glob.clone(), glob]).contains("\"a*\" twice"));
+    }
+
+    proptest! {
+        /// Whatever the interests, exactly one copy counts of those that Redis sends.
+        #[test]
+        fn each_message_counts_once(
+            channels in prop::collection::hash_set("[ab]{1,3}", 0..4),
+            patterns in prop::collection::hash_set("[ab?*]{1,3}", 0..4),
+            channel in "[ab]{1,3}",
+        ) {
+            prop_assume!(!channels.is_empty() || !patterns.is_empty());
+            let texts = |set: &HashSet<String>| set.iter().cloned().collect::<Vec<_>>();
+            let (channels, patterns) = (texts(&channels), texts(&patterns));
+            let as_strs = |texts: &[String]| texts.iter().map(String::as_str).collect::<Vec<&str>>().join(" ");
+            let these = interests(
+                &as_strs(&channels).split_whitespace().collect::<Vec<_>>(),
+                &as_strs(&patterns).split_whitespace().collect::<Vec<_>>(),
+            );
+            let name = channel.as_bytes();
+            let copies = channels.iter().filter(|named| **named == channel).map(|_| None).chain(
+                these.patterns.iter().filter(|glob| glob.matches(name)).map(|glob| Some(glob.text())),
+            );
+            let copies: Vec<Option<&[u8]>> = copies.collect();
+            let counted = copies.iter().filter(|copy| these.own(**copy, name)).count();
+            prop_assert_eq!(counted, usize::from(!copies.is_empty()));
+        }
+    }
+}
