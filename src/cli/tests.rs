@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::setting::variable_of;
+use crate::ledger::{Glob, Interests};
 use crate::process::config::Environment;
 use crate::process::metrics::healthcheck::{Check, Question};
 use crate::programs::dispatcher::settings::DispatcherConfig;
@@ -31,7 +32,7 @@ fn defaults_are_those_of_the_contract() {
     let config = dispatcher_config("d --consumers 127.0.0.1:6969,[::1]:7000,host_a:1", &no_environment);
     assert_eq!(config.common.redis.shown(), "127.0.0.1:6379");
     assert_eq!(config.common.keys.pending, "messages:pending");
-    assert_eq!(config.channel, "messages:published");
+    assert_eq!(config.interests, Interests::in_channel("messages:published"));
     assert_eq!(config.consumers, ["127.0.0.1:6969", "[::1]:7000", "host_a:1"]);
     assert_eq!(config.lease_ttl, Duration::from_millis(2000));
     assert_eq!(config.link_timeout, Duration::from_millis(3000));
@@ -190,22 +191,82 @@ fn a_pattern_is_no_channel_unless_it_is_escaped() {
     let error = dispatcher_error("d --consumers a:1 --channel orders.*");
     assert!(error.contains("--channel (ONCECAST_CHANNEL)") && error.contains(r"write \*"), "{error}");
     let set = |variable: &str| (variable == "ONCECAST_CHANNEL").then(|| OsString::from(r"orders.\*"));
-    assert_eq!(dispatcher_config("d --consumers a:1", &set).channel, "orders.*");
+    assert_eq!(dispatcher_config("d --consumers a:1", &set).interests, Interests::in_channel("orders.*"));
     match PUBLISHER.parse(words("p"), &set) {
-        Ok(Parsed::Run(config)) => assert_eq!(config.channel, "orders.*"),
+        Ok(Parsed::Run(config)) => assert_eq!(config.channels, [b"orders.*"]),
         other => panic!("{other:?}"),
     }
-    let relay = r"oncecast bench-relay --port 1 --results r --name n --channel";
     for (channel, good) in [("a?", false), (r"a\?", true)] {
-        assert_eq!(TOOL.parse(words(&format!("{relay} {channel}")), &no_environment).is_ok(), good, "{channel}");
-        assert_eq!(
-            PUBLISHER.parse(words(&format!("p --channel {channel}")), &no_environment).is_ok(),
-            good,
-            "{channel}"
-        );
+        let publisher = PUBLISHER.parse(words(&format!("p --channel {channel}")), &no_environment);
+        assert_eq!(publisher.is_ok(), good, "{channel}");
     }
     let error = dispatcher_error(r"d --consumers a:1 --group a* --channel a\*:control");
     assert!(error.contains("the group does not use itself"), "by its real name: {error}");
+}
+
+fn interests_of(channels: &[&str], patterns: &[&str]) -> Interests {
+    let globs = patterns.iter().map(|text| Glob::parse(text.as_bytes()).expect(text)).collect();
+    Interests::of(channels.iter().map(|name| name.as_bytes().to_vec()).collect(), globs).expect("good ones")
+}
+
+#[test]
+fn channels_patterns_and_events_are_given_in_any_mix() {
+    for (line, channels, patterns) in [
+        ("", &["messages:published"][..], &[][..]),
+        ("--channel a --channel b,c", &["a", "b", "c"], &[]),
+        (r"--channel a\,b", &["a,b"], &[]),
+        ("--pattern orders.*,[ab]? --channel x", &["x"], &["orders.*", "[ab]?"]),
+        ("--keyevent expired", &["__keyevent@0__:expired"], &[]),
+        ("--keyevent expired,del --keyspace-db 3", &["__keyevent@3__:expired", "__keyevent@3__:del"], &[]),
+        ("--keyevent expired --keyspace-db * --channel x", &["x"], &["__keyevent@*__:expired"]),
+        ("--keyevent expired --redis-url redis://h/7", &["__keyevent@7__:expired"], &[]),
+    ] {
+        let config = dispatcher_config(&format!("d --consumers a:1 {line}"), &no_environment);
+        assert_eq!(config.interests, interests_of(channels, patterns), "{line}");
+    }
+    let set = |variable: &str| match variable {
+        "ONCECAST_CHANNEL" => Some("a,b".into()),
+        "ONCECAST_PATTERN" => Some(r"c\,*".into()),
+        "ONCECAST_KEYEVENT" => Some("expired".into()),
+        "ONCECAST_KEYSPACE_DB" => Some("1".into()),
+        _ => None,
+    };
+    let config = dispatcher_config("d --consumers a:1", &set);
+    assert_eq!(config.interests, interests_of(&["a", "b", "__keyevent@1__:expired"], &[r"c\,*"]));
+    // A flag takes precedence over its own variable only.
+    let config = dispatcher_config("d --consumers a:1 --channel x", &set);
+    assert_eq!(config.interests, interests_of(&["x", "__keyevent@1__:expired"], &[r"c\,*"]));
+}
+
+#[test]
+fn what_can_be_no_interest_names_its_setting() {
+    let many = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
+    let long = "x".repeat(4_097);
+    for (line, parts) in [
+        ("--channel a,,b", &["--channel (ONCECAST_CHANNEL)", "empty"][..]),
+        ("--channel a,b,a", &["--channel", "\"a\" twice"]),
+        ("--channel a --channel a", &["--channel", "\"a\" twice"]),
+        ("--pattern a*,a*", &["--pattern (ONCECAST_PATTERN)", "twice"]),
+        ("--keyevent expired,expired", &["--keyevent (ONCECAST_KEYEVENT)", "twice"]),
+        ("--keyevent exp*", &["--keyevent", "--pattern"]),
+        ("--keyevent expired --channel __keyevent@0__:expired", &["__keyevent@0__:expired", "twice"]),
+        ("--keyspace-db 1", &["--keyspace-db (ONCECAST_KEYSPACE_DB)", "--keyevent"]),
+        ("--keyevent expired --keyspace-db x", &["--keyspace-db", "number"]),
+        ("--keyevent expired --keyspace-db 01", &["--keyspace-db", "number"]),
+        (&format!("--channel {}", many(1_025)), &["--channel", "1024"]),
+        (&format!("--channel {} --pattern a*", many(1_024)), &["--channel", "1024"]),
+        (&format!("--channel {long}"), &["--channel", "4096"]),
+        (&format!("--pattern {long}"), &["--pattern", "4096"]),
+        (r"--channel a\x4", &["--channel", "hexadecimal"]),
+        (r"--pattern [a-\xff]", &["--pattern", "range"]),
+        ("--channel messages:control", &["--channel", "does not use itself"]),
+        ("--channel messages:alive:d0", &["--channel", "does not use itself"]),
+    ] {
+        let error = dispatcher_error(&format!("d --consumers a:1 {line}"));
+        for part in parts {
+            assert!(error.contains(part), "{line}: no {part:?} in {error}");
+        }
+    }
 }
 
 /// Gives every setting of every program a URL with a password. `takes` lists the settings that accept it.

@@ -12,7 +12,7 @@ use super::link::{Link, NewLink};
 use super::{ProcessHandles, Settings, Shared};
 use crate::base::id::{DispatcherId, MessageId};
 use crate::base::log_context::Context;
-use crate::ledger::{Body, Keys, Pending, Server};
+use crate::ledger::{Body, Interests, Keys, Pending, Server};
 use crate::net::{Stream, Wait};
 use crate::wire::ReadyFlags;
 
@@ -30,7 +30,7 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         name: name.map(str::to_owned),
         redis,
         keys: Keys::new(group),
-        channel: format!("{group}-channel"),
+        interests: Arc::new(Interests::in_channel(&format!("{group}-channel"))),
         consumers,
         lease_ttl: Duration::from_secs(3),
         link_timeout: Duration::from_secs(3),

@@ -10,7 +10,7 @@ mod glob;
 use std::collections::HashSet;
 
 pub use self::glob::Glob;
-use crate::base::text::{Quoted, beginning};
+use crate::base::text::beginning;
 use crate::wire::MAX_CHANNEL_BYTES;
 
 /// The most interests that one group has.
@@ -47,7 +47,7 @@ impl Interests {
             return Err(format!("names of at most {MAX_CHANNEL_BYTES} bytes, not {long}"));
         }
         let named: HashSet<Vec<u8>> = channels.iter().cloned().collect();
-        let twice = |text: &[u8]| format!("each name once, not {} twice", Quoted(text.escape_ascii()));
+        let twice = |text: &[u8]| format!("each name once, not \"{}\" twice", text.escape_ascii());
         if let Some(text) = first_twice(channels.iter().map(Vec::as_slice)) {
             return Err(twice(text));
         }

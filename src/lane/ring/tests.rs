@@ -2,12 +2,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::id::{Epoch, MessageId};
+use crate::ledger::Body;
 use crate::ledger::subscription::Published;
 
 const LIMITS: Limits = Limits { messages: 100, bytes: 1 << 20 };
 
 fn published(text: &str) -> Seen {
-    Seen::Published(Published::Message(text.to_owned().into()))
+    Seen::Published(Published::Message(Body::of(text.to_owned().into())))
 }
 
 fn marker(number: u64) -> Marker {

@@ -137,7 +137,7 @@ fn results_that_could_not_be_stored_are_named_and_their_messages_put_back() {
     let (ids, reason) = unstored.expect("a string takes no entries");
     assert_eq!((removed, ids), (2, vec![MessageId(1), MessageId(2)]));
     assert!(reason.contains("WRONGTYPE"), "{reason}");
-    consumer.put_back(1, &[(MessageId(1), b"x"[..].into()), (MessageId(2), b"x"[..].into())]).expect("there is room");
+    consumer.put_back(1, &[(MessageId(1), Body::copied(None, b"x")), (MessageId(2), Body::copied(None, b"x"))]).expect("there is room");
     f.run(&["DEL", "messages:processed"]);
     assert_eq!(consumer.commit(None, 0, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
 }
@@ -185,7 +185,7 @@ fn what_is_put_back_under_the_next_leader_is_not_recorded_twice() {
     led(&mut f, &[]);
     let mut next = other(&f);
     next.watch_recall().expect("it is watched");
-    unlucky.put_back(1, &[(MessageId(2), b"x"[..].into())]).expect("there is room");
+    unlucky.put_back(1, &[(MessageId(2), Body::copied(None, b"x"))]).expect("there is room");
     assert_eq!(record(&mut next, &[2]), None);
     assert_eq!(recall_of(&next).map(|(_, up_to)| up_to), Some(2));
 }

@@ -397,7 +397,7 @@ fn told(recorded: usize, gone: &[MessageId]) -> String {
 
 /// The payload that this message has in the state that a step begins in.
 fn payload(id: u64) -> Body {
-    format!("x{id}").into_bytes().into()
+    Body::of(format!("x{id}").into())
 }
 
 fn commits(ids: &[u64]) -> Vec<Commit> {
