@@ -29,7 +29,7 @@ pub struct Context(Arc<Shared>);
 struct Shared {
     lane: Option<String>,
     // Together, so that no line has the role of one moment and the epoch of another.
-    role: RwLock<(&'static str, Epoch)>,
+    role: RwLock<(&'static str, Option<Epoch>)>,
 }
 
 impl Context {
@@ -40,7 +40,7 @@ impl Context {
 
     /// A context of its own; `lane` is the name that distinguishes it from the process's other lanes.
     pub fn with_lane(role: &'static str, lane: Option<String>) -> Context {
-        Context(Arc::new(Shared { lane, role: RwLock::new((role, Epoch::default())) }))
+        Context(Arc::new(Shared { lane, role: RwLock::new((role, None)) }))
     }
 
     /// The context of the threads that have entered no other. One for a process, like the logger.
@@ -49,12 +49,12 @@ impl Context {
     }
 
     /// Changes what log lines show from now on.
-    pub fn set(&self, role: &'static str, epoch: Epoch) {
+    pub fn set(&self, role: &'static str, epoch: Option<Epoch>) {
         *self.0.role.write() = (role, epoch);
     }
 
-    /// The role and its epoch; 0 where there is none.
-    pub fn role(&self) -> (&'static str, Epoch) {
+    /// The role, and its epoch if it has one.
+    pub fn role(&self) -> (&'static str, Option<Epoch>) {
         *self.0.role.read()
     }
 
@@ -102,9 +102,9 @@ mod tests {
             });
             thread.join().expect("it ends")
         };
-        lanes[0].set("leader", Epoch(7));
-        assert_eq!(of_thread(&lanes[0]), (("leader", Epoch(7)), Some("orders".to_owned())));
-        assert_eq!(of_thread(&lanes[1]), (("standby", Epoch(0)), Some("mails".to_owned())));
+        lanes[0].set("leader", Some(Epoch(7)));
+        assert_eq!(of_thread(&lanes[0]), (("leader", Some(Epoch(7))), Some("orders".to_owned())));
+        assert_eq!(of_thread(&lanes[1]), (("standby", None), Some("mails".to_owned())));
         let elsewhere = thread::spawn(|| current().lane().map(str::to_owned)).join().expect("it ends");
         assert_eq!(elsewhere, None);
     }

@@ -1,5 +1,6 @@
 //! The settings of a consumer. Binding turns them into a consumer that listens.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub struct ConsumerBuilder {
     concurrency: Option<usize>,
     prefetch: Option<u32>,
     handler_timeout: Option<Duration>,
-    result_maxlen: u64,
+    result_maxlen: Option<NonZeroU64>,
     drain_timeout: Duration,
     handler: Option<Arc<dyn Handler>>,
 }
@@ -49,7 +50,7 @@ impl Consumer {
             concurrency: None,
             prefetch: None,
             handler_timeout: None,
-            result_maxlen: 0,
+            result_maxlen: None,
             drain_timeout: DRAIN_TIMEOUT,
             handler: None,
         }
@@ -119,7 +120,7 @@ impl ConsumerBuilder {
 
     /// Trims the result stream to about this many entries. The default, 0, keeps all of them.
     pub fn result_maxlen(mut self, entries: u64) -> Self {
-        self.result_maxlen = entries;
+        self.result_maxlen = NonZeroU64::new(entries);
         self
     }
 

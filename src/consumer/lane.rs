@@ -5,6 +5,7 @@
 //! later serve several groups: the server would find a connection's lane by the group in its LEAD, and the handler
 //! threads would take messages from all lanes.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -38,13 +39,17 @@ impl Lane {
     }
 
     /// Starts the committer, which records the outcomes that it receives on this channel.
-    pub(super) fn start_committer(&self, result_maxlen: u64, commits: Receiver<Finished>) -> Result<Committer> {
+    pub(super) fn start_committer(
+        &self,
+        result_maxlen: Option<NonZeroU64>,
+        commits: Receiver<Finished>,
+    ) -> Result<Committer> {
         let ledger = Ledger::new(self.redis.clone(), self.keys.clone(), REPLY_TIMEOUT);
         Committer::start(ledger, result_maxlen, self.desk.clone(), &self.context, commits)
     }
 
     /// The leader of this epoch rules from now on; the log lines of the lane's threads show it.
     pub(super) fn note_ruler(&self, epoch: Epoch) {
-        self.context.set("consumer", epoch);
+        self.context.set("consumer", Some(epoch));
     }
 }

@@ -1,6 +1,7 @@
 //! A consumer's life: how it starts, its main loop, and the order in which it stops.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,7 @@ pub(super) struct Settings {
     pub(super) concurrency: usize,
     pub(super) prefetch: u32,
     pub(super) handler_timeout: Option<Duration>,
-    pub(super) result_maxlen: u64,
+    pub(super) result_maxlen: Option<NonZeroU64>,
     pub(super) drain_timeout: Duration,
 }
 

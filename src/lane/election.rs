@@ -142,7 +142,7 @@ impl Election {
 
     /// Tries for the lease until it is ours.
     fn stand_by(&mut self) -> Standby {
-        self.shared.log.set("standby", Epoch::default());
+        self.shared.log.set("standby", None);
         set(&self.shared.stats.leading, 0);
         let mut wait = Duration::ZERO;
         loop {
@@ -282,7 +282,7 @@ impl Election {
     /// Leads for one term. Gives the reason of its end.
     fn lead(&mut self, elected: Elected) -> Result<Reason> {
         let epoch = elected.epoch;
-        self.shared.log.set("leader", epoch);
+        self.shared.log.set("leader", Some(epoch));
         let stats = &self.shared.stats;
         set(&stats.epoch, epoch.0);
         // It has to show that it can store messages.

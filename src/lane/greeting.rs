@@ -127,7 +127,7 @@ pub(super) fn greet(
 pub(super) fn say_goodbye(mut socket: WebSocket<Stream>) {
     let deadline = Instant::now() + LINGER;
     if socket.get_mut().set_wait(Wait::Until(deadline)).is_ok() && socket.flush().is_ok() {
-        socket.get_mut().linger(deadline, LINGER_BYTES);
+        socket.get_mut().linger(deadline, Some(LINGER_BYTES));
     }
 }
 

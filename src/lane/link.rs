@@ -15,7 +15,7 @@ use super::places::{Held, LINK_BYTES, Places};
 use super::stats::LinkFigures;
 use super::strays::Strays;
 use crate::base::id::MessageId;
-use crate::ledger::Pending;
+use crate::ledger::{DeliveryNumber, Pending};
 use crate::net::{Stream, is_transient};
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
@@ -188,7 +188,7 @@ impl Link {
     }
 
     /// Messages that the consumer has not reported for `limit`.
-    pub(super) fn take_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
+    pub(super) fn take_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, DeliveryNumber)> {
         if self.congested {
             // It may not have been sent yet; whether the peer reads at all is judged by `reads_nothing`.
             return Vec::new();

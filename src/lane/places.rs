@@ -12,11 +12,10 @@
 use std::time::{Duration, Instant};
 
 use crate::base::id::{IdMap, MessageId};
+use crate::ledger::DeliveryNumber;
 
 /// The most payload bytes at one consumer, if it has more than one message.
 pub(super) const LINK_BYTES: usize = 16 << 20;
-/// The number of a delivery that was adopted: only Redis knows it.
-pub(super) const ADOPTED: u16 = 0;
 
 /// Where a message in a consumer's hands counts as being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +35,7 @@ pub(super) enum Place {
 /// A message in a consumer's hands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
-    /// The number of its delivery, or [`ADOPTED`].
-    pub(super) delivery: u16,
+    pub(super) delivery: DeliveryNumber,
     pub(super) place: Place,
     bytes: usize,
     /// When the consumer was given it or last reported it; when it was found not to be pending.
@@ -45,6 +43,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Whether only the consumer's report in HELD says that it has the message.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.delivery == DeliveryNumber::Adopted
+    }
+
     /// Whether the message is at this consumer as far as the leader is concerned: if the link breaks, it comes back.
     fn is_attached(&self) -> bool {
         matches!(self.place, Place::Here | Place::Recording)
@@ -111,12 +114,13 @@ impl Places {
 
     /// The consumer is given a message.
     pub(super) fn give(&mut self, id: MessageId, delivery: u16, bytes: usize, now: Instant) {
+        let delivery = DeliveryNumber::Known(delivery);
         self.put(id, Held { delivery, place: Place::Here, bytes, reported: now });
     }
 
     /// The consumer has named a message in HELD.
     pub(super) fn claim(&mut self, id: MessageId, place: Place, now: Instant) {
-        self.put(id, Held { delivery: ADOPTED, place, bytes: 0, reported: now });
+        self.put(id, Held { delivery: DeliveryNumber::Adopted, place, bytes: 0, reported: now });
     }
 
     /// Where it counted as being it is no longer: from now on it is here, if this consumer holds it.
@@ -126,7 +130,7 @@ impl Places {
 
     /// A message that the consumer named is not pending: it keeps no room for it.
     pub(super) fn vacate(&mut self, id: MessageId, now: Instant) -> bool {
-        let adopted = self.held.get(&id).is_some_and(|held| held.delivery == ADOPTED);
+        let adopted = self.held.get(&id).is_some_and(Held::is_adopted);
         adopted && self.move_to(id, Place::Here, Place::NotPending, Some(now))
     }
 
@@ -159,7 +163,7 @@ impl Places {
 
     /// Judges what the consumer has not reported for `limit`: gives the messages that were here and are overdue from
     /// now on. What counts as being elsewhere, or nowhere, leaves its place.
-    pub(super) fn expire(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
+    pub(super) fn expire(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, DeliveryNumber)> {
         let late = self.held.iter().filter(|(_, held)| now.saturating_duration_since(held.reported) >= limit);
         let late: Vec<_> = late.map(|(id, held)| (*id, held.delivery, held.place)).collect();
         let mut overdue = Vec::new();
@@ -187,7 +191,7 @@ impl Places {
     }
 
     /// Everything that the consumer had and that counts as being there.
-    pub(super) fn take_attached(&mut self) -> Vec<(MessageId, u16)> {
+    pub(super) fn take_attached(&mut self) -> Vec<(MessageId, DeliveryNumber)> {
         let all = std::mem::replace(self, Places::new(self.prefetch)).held.into_iter();
         let mut all: Vec<_> =
             all.filter(|(_, held)| held.is_attached()).map(|(id, held)| (id, held.delivery)).collect();
@@ -228,6 +232,7 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(6);
+    const FIRST: DeliveryNumber = DeliveryNumber::Known(1);
 
     fn with(prefetch: u32, given: std::ops::RangeInclusive<u64>) -> (Places, Instant) {
         let (mut places, now) = (Places::new(prefetch), Instant::now());
@@ -254,9 +259,9 @@ mod tests {
     fn what_is_overdue_keeps_its_place_until_nobody_can_work() {
         let (mut places, now) = with(2, 1..=2);
         places.report(&[MessageId(2)], now + LIMIT);
-        assert_eq!(places.expire(LIMIT, now + LIMIT), [(MessageId(1), 1)]);
+        assert_eq!(places.expire(LIMIT, now + LIMIT), [(MessageId(1), FIRST)]);
         assert_eq!((places.room(), places.left(), places.is_idle()), (0, 1, false));
-        assert_eq!(places.expire(LIMIT, now + 2 * LIMIT), [(MessageId(2), 1)]);
+        assert_eq!(places.expire(LIMIT, now + 2 * LIMIT), [(MessageId(2), FIRST)]);
         assert_eq!((places.room(), places.is_idle()), (0, true));
         assert_eq!(places.take_attached_of_a_copy(), []);
         places.free_overdue();
@@ -270,9 +275,9 @@ mod tests {
     fn what_it_has_beside_another_is_its_own_when_the_other_is_gone() {
         let (mut places, now) = with(2, 9..=9);
         places.claim(MessageId(1), Place::Elsewhere, now);
-        assert_eq!(places.take_attached_of_a_copy(), [(MessageId(9), 1)]);
+        assert_eq!(places.take_attached_of_a_copy(), [(MessageId(9), FIRST)]);
         assert!(places.inherit(MessageId(1)) && !places.inherit(MessageId(1)) && !places.inherit(MessageId(2)));
-        assert_eq!(places.take_attached(), [(MessageId(1), ADOPTED), (MessageId(9), 1)]);
+        assert_eq!(places.take_attached(), [(MessageId(1), DeliveryNumber::Adopted), (MessageId(9), FIRST)]);
         assert_eq!((places.room(), places.bytes()), (2, 0));
     }
 
@@ -301,11 +306,11 @@ mod tests {
         let (mut places, now) = with(1, 1..=1);
         places.record(MessageId(1));
         assert_eq!(places.expire(LIMIT, now + LIMIT), []);
-        assert_eq!(places.take_attached(), [(MessageId(1), 1)], "it comes back with the others if the link breaks");
+        assert_eq!(places.take_attached(), [(MessageId(1), FIRST)], "it comes back with the others if the link breaks");
     }
 
     impl Places {
-        fn take_attached_of_a_copy(&self) -> Vec<(MessageId, u16)> {
+        fn take_attached_of_a_copy(&self) -> Vec<(MessageId, DeliveryNumber)> {
             Places { held: self.held.clone(), ..*self }.take_attached()
         }
     }

@@ -180,12 +180,12 @@ impl Redistributor {
             let read = |ledger: &mut Ledger| ledger.page(epoch, after, up_to, messages, bytes);
             match self.retry.carry(&mut self.ledger, &mut splitter, messages, read)? {
                 Carried::Done(page) => return self.tell(News::Page(page)),
-                Carried::Halve => (messages, bytes) = (messages / 2, (bytes / 2).max(1)),
+                Carried::Halve => (messages, bytes) = (messages / 2, bytes / 2),
                 Carried::TooLarge(reason) => break reason,
             }
         };
         let ledger = &mut self.ledger;
-        let first = self.retry.until_done(|| ledger.page(epoch, after, up_to, 1, 0))?;
+        let first = self.retry.until_done(|| ledger.page_without_payloads(epoch, after, up_to))?;
         if let Some(id) = first.read_up_to {
             self.dead_letter_unreadable(id, &reason)?;
         }

@@ -92,12 +92,12 @@ impl Refused<Returned> {
 mod tests {
     use super::*;
     use crate::base::id::MessageId;
-    use crate::ledger::{Hold, Verdict};
+    use crate::ledger::{DeliveryNumber, Hold, Verdict};
 
     fn letter(id: u64, reason_bytes: usize) -> Returned {
         let reason = "r".repeat(reason_bytes).into();
-        let verdict = Verdict::Rejected;
-        Returned { id: MessageId(id), verdict, delivery: 1, hold: Hold::Released, consumer: "c0".into(), reason }
+        let (verdict, delivery) = (Verdict::Rejected, DeliveryNumber::Known(1));
+        Returned { id: MessageId(id), verdict, delivery, hold: Hold::Released, consumer: "c0".into(), reason }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the courier and the redistributor send to each other: tasks in one direction, news in the other.
 
+use std::time::Duration;
+
 use super::backlog::PageRequest;
 use super::table::Again;
 use crate::base::id::MessageId;
@@ -9,8 +11,8 @@ use crate::ledger::{Commit, Page, Returned};
 pub(super) enum Task {
     /// Read the backlog on.
     Page(PageRequest),
-    /// These came back without a result; a NACK says after how many milliseconds to send again, 0 leaves it open.
-    Returned(Vec<(Returned, u32)>),
+    /// These came back without a result, some by a NACK that asks for a delay before the next delivery.
+    Returned(Vec<(Returned, Option<Duration>)>),
     /// These went out again after a lost link, with these numbers.
     Count(Vec<(MessageId, u16)>),
     /// Record these for a consumer without Redis.

@@ -14,8 +14,7 @@ use crate::base::id::{Epoch, MessageId};
 impl Ledger {
     /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
     ///
-    /// At least one message is given if there is one, however large; with `most_bytes` 0 none, only where the first one
-    /// is.
+    /// At least one message is given if there is one, however large.
     pub fn page(
         &mut self,
         epoch: Epoch,
@@ -24,8 +23,24 @@ impl Ledger {
         most: usize,
         most_bytes: usize,
     ) -> Result<Page> {
+        self.read_page(epoch, after, up_to, most as u64, most_bytes.max(1) as u64)
+    }
+
+    /// Finds the first pending message with `after < id <= up_to` without reading it: an empty page that ends there.
+    pub fn page_without_payloads(&mut self, epoch: Epoch, after: MessageId, up_to: MessageId) -> Result<Page> {
+        self.read_page(epoch, after, up_to, 1, 0)
+    }
+
+    /// See `lua/page.lua`, for which `most_bytes` 0 means to read no payload.
+    fn read_page(
+        &mut self,
+        epoch: Epoch,
+        after: MessageId,
+        up_to: MessageId,
+        most_messages: u64,
+        most_bytes: u64,
+    ) -> Result<Page> {
         const DOING: &str = "reading the backlog";
-        let (most_messages, most_bytes) = (most as u64, most_bytes as u64);
         let call = PageCall { my_epoch: epoch, after, up_to, most_messages, most_bytes }.on(&self.keys);
         let reply = self.call(DOING, call)?;
         let parts = self.ok_parts(epoch, DOING, reply)?;

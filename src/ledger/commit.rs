@@ -23,6 +23,7 @@
 //! Messages are removed by ranges of scores, so their payloads are not sent. Consecutive ids of one batch form one
 //! range.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use redis::Value;
@@ -42,16 +43,18 @@ use crate::base::id::{Epoch, MessageId};
 impl Ledger {
     /// Records results; those of messages no longer pending are dropped.
     ///
-    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. Repeating the call does
+    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. `result_maxlen` is about
+    /// how many entries the stream keeps; `None` for all. Repeating the call does
     /// no harm: what was recorded is no longer pending.
     pub fn commit<'a>(
         &mut self,
         epoch: Option<Epoch>,
-        result_maxlen: u64,
+        result_maxlen: Option<NonZeroU64>,
         raise: Raise,
         batch: impl IntoIterator<Item = &'a Commit>,
     ) -> Result<Committed> {
         const DOING: &str = "recording results";
+        let result_maxlen = result_maxlen.map_or(0, NonZeroU64::get);
         let mut call = CommitCall { my_epoch: epoch, result_maxlen, raise_to: raise }.on(&self.keys);
         // A consumer needs a right to the recall only if it uses transactions, and none to the epoch.
         if epoch.is_some() || raise != Raise::Nothing {
@@ -69,7 +72,10 @@ impl Ledger {
                 recorded: (*recorded).try_into().unwrap_or(0),
                 gone: gone.iter().filter_map(|id| text(id)?.parse().ok().map(MessageId)).collect(),
             }),
-            _ => self.fenced(epoch.unwrap_or_default(), DOING, &reply),
+            _ => match epoch {
+                Some(epoch) => self.fenced(epoch, DOING, &reply),
+                None => self.surprise(DOING, &reply),
+            },
         }
     }
 
@@ -97,7 +103,7 @@ impl Ledger {
     /// since it was [last read](Ledger::recall), and nothing took place.
     ///
     /// The batch is in the order of its ids, each of them once and above the recall.
-    pub fn commit_sole(&mut self, result_maxlen: u64, batch: &[&Commit]) -> Result<Option<Recorded>> {
+    pub fn commit_sole(&mut self, result_maxlen: Option<NonZeroU64>, batch: &[&Commit]) -> Result<Option<Recorded>> {
         let ranges: Vec<_> = batch.chunk_by(|one, next| one.id.0 + 1 == next.id.0).collect();
         let stored: Vec<&Commit> = batch.iter().copied().filter(|commit| !commit.fields.is_empty()).collect();
         let keys = &self.keys;
@@ -117,13 +123,13 @@ impl Ledger {
                     number(out, range[range.len() - 1].id.0);
                 }
                 for commit in &stored {
-                    begin(out, if result_maxlen == 0 { 3 } else { 6 } + commit.fields.len());
+                    begin(out, if result_maxlen.is_none() { 3 } else { 6 } + commit.fields.len());
                     word(out, "XADD");
                     word(out, &keys.processed);
-                    if result_maxlen != 0 {
+                    if let Some(entries) = result_maxlen {
                         word(out, "MAXLEN");
                         word(out, "~");
-                        number(out, result_maxlen);
+                        number(out, entries.get());
                     }
                     word(out, "*");
                     out.extend_from_slice(commit.fields.bytes());

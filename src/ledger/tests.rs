@@ -1,5 +1,6 @@
 //! Each operation against a real Redis of its own.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,8 +108,9 @@ fn commit(id: u64) -> Commit {
     Commit { id: MessageId(id), fields: ["message_id", &id.to_string()].into_iter().collect() }
 }
 
-fn returned(id: u64, verdict: Verdict, delivery: u16) -> Returned {
-    Returned { id: MessageId(id), verdict, delivery, hold: Hold::Held, consumer: "c0".into(), reason: "because".into() }
+fn returned(id: u64, verdict: Verdict) -> Returned {
+    let (delivery, consumer, reason) = (DeliveryNumber::Adopted, "c0".into(), "because".into());
+    Returned { id: MessageId(id), verdict, delivery, hold: Hold::Held, consumer, reason }
 }
 
 #[test]
@@ -185,7 +187,7 @@ fn a_full_batch_fits_into_one_script() {
     let ids: Vec<u64> = (1..=MAX_BATCH_MESSAGES as u64).collect();
     f.pend(epoch, &ids);
     let commits: Vec<Commit> = ids.iter().map(|id| commit(*id)).collect();
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &commits).unwrap().recorded, MAX_BATCH_MESSAGES);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &commits).unwrap().recorded, MAX_BATCH_MESSAGES);
 }
 
 #[test]
@@ -194,7 +196,13 @@ fn the_widest_result_fits_into_one_script() {
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
     let fields = (0..MAX_RESULT_FIELDS).flat_map(|n| [n.to_string(), String::new()]).collect();
-    assert_eq!(f.ledger.commit(None, 10, Raise::Nothing, &[Commit { id: MessageId(1), fields }]).unwrap().recorded, 1);
+    assert_eq!(
+        f.ledger
+            .commit(None, NonZeroU64::new(10), Raise::Nothing, &[Commit { id: MessageId(1), fields }])
+            .unwrap()
+            .recorded,
+        1
+    );
 }
 
 #[test]
@@ -215,8 +223,8 @@ fn every_write_of_a_stale_leader_is_refused() {
     let ledger = &mut f.ledger;
     let refusals = [
         ledger.intake(stale, cursor.as_ref(), &next, &[arrival(2, b"x")]).err(),
-        ledger.commit(Some(stale), 0, Raise::Nothing, &[commit(1)]).err(),
-        ledger.settle(stale, 1, &[returned(1, Verdict::Failed, 1)]).err(),
+        ledger.commit(Some(stale), None, Raise::Nothing, &[commit(1)]).err(),
+        ledger.settle(stale, 1, &[(&returned(1, Verdict::Failed), 1)]).err(),
         ledger.count_deliveries(stale, &[(MessageId(1), 2)]).err(),
         ledger.set_consumers(stale, &["c".to_owned()]).err(),
         ledger.record_gap(stale, &gap).err(),
@@ -269,11 +277,11 @@ fn a_result_is_recorded_once() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2]);
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1), commit(1), commit(3)]).unwrap().recorded, 1);
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).unwrap().recorded, 0);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1), commit(1), commit(3)]).unwrap().recorded, 1);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).unwrap().recorded, 0);
     assert_eq!(
         f.ledger
-            .commit(Some(epoch), 0, Raise::Nothing, &[Commit { id: MessageId(2), fields: Words::default() }])
+            .commit(Some(epoch), None, Raise::Nothing, &[Commit { id: MessageId(2), fields: Words::default() }])
             .unwrap()
             .recorded,
         1
@@ -286,7 +294,7 @@ fn a_score_that_two_members_share_loses_no_result() {
     // No leader makes such members; a restored dump or a hand at the keyboard may.
     let mut f = fixture();
     f.run(&["ZADD", "messages:pending", "1", "0000000000000001:x", "1", "0000000000000001:y"]);
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
     assert_eq!((f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"])), (1, 0));
 }
 
@@ -296,7 +304,7 @@ fn a_result_key_of_the_wrong_type_loses_nothing_and_is_named() {
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
     f.run(&["SET", "messages:processed", "mine"]);
-    let error = f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).expect_err("a string takes no entries");
+    let error = f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).expect_err("a string takes no entries");
     assert!(error.is_retryable() && error.to_string().contains("messages:processed is a string"), "{error}");
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
     f.run(&["DEL", "messages:processed"]);
@@ -316,14 +324,14 @@ fn full_memory_stops_the_intake_but_not_the_commit() {
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
     // Loaded while there is room, as in a cluster that is running.
-    f.ledger.commit(None, 0, Raise::Nothing, &[]).unwrap();
+    f.ledger.commit(None, None, Raise::Nothing, &[]).unwrap();
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let before = f.ledger.cursor().unwrap();
     let next = super::Cursor { last_id: MessageId(2), ..before.clone().unwrap() };
     let error = f.ledger.intake(epoch, before.as_ref(), &next, &[arrival(2, b"x")]).expect_err("there is no memory");
     assert!(error.is_retryable() && error.to_string().contains("maxmemory"), "{error}");
     assert_eq!(f.ledger.cursor().unwrap(), before);
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
     assert_eq!(f.number(&["XLEN", "messages:processed"]), 1);
 }
 
@@ -336,7 +344,7 @@ fn full_memory_keeps_no_group_from_its_leader_and_no_message_from_being_settled(
     f.pend(epoch, &[1, 2]);
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     assert!(f.ledger.renew(&lease, TTL).unwrap());
-    let batch = [returned(1, Verdict::Failed, 1), returned(2, Verdict::Rejected, 1)];
+    let batch = [(&returned(1, Verdict::Failed), 1), (&returned(2, Verdict::Rejected), 1)];
     assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap().settled, [Settled::Again(2), Settled::DeadLettered]);
     let dispatcher = a.clone();
     let gap = Gap { reason: "test", dispatcher, begin: String::new(), end: String::new(), count: Some(1) };
@@ -363,7 +371,7 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2, 3]);
     let mut settle =
-        |verdict, id, delivery| f.ledger.settle(epoch, 3, &[returned(id, verdict, delivery)]).unwrap().settled[0];
+        |verdict, id, delivery| f.ledger.settle(epoch, 3, &[(&returned(id, verdict), delivery)]).unwrap().settled[0];
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2));
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2), "a repeated call counts once");
     assert_eq!(settle(Verdict::Unused, 1, 2), Settled::Again(2));
@@ -378,10 +386,10 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     for part in ["0000000000000001", "because", "deliveries", "'3'", "c0"] {
         assert!(entry.contains(&part.replace('\'', "")), "{part}: {entry}");
     }
-    f.ledger.settle(epoch, 3, &[returned(3, Verdict::Failed, 1)]).unwrap();
+    f.ledger.settle(epoch, 3, &[(&returned(3, Verdict::Failed), 1)]).unwrap();
     let (looked_at, found) = f.ledger.fetch(epoch, &[MessageId(1), MessageId(3)], 1000).unwrap();
     assert_eq!((looked_at, found.len(), found[0].delivery), (2, 1, 2));
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(3)]).unwrap().recorded, 1);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(3)]).unwrap().recorded, 1);
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "the count goes with the message");
 }
 
@@ -390,7 +398,7 @@ fn deliveries_are_counted_when_they_go_out_and_only_of_what_is_pending() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2]);
-    assert_eq!(f.ledger.settle(epoch, 1, &[returned(1, Verdict::Lost, 1)]).unwrap().settled, [Settled::Again(2)]);
+    assert_eq!(f.ledger.settle(epoch, 1, &[(&returned(1, Verdict::Lost), 1)]).unwrap().settled, [Settled::Again(2)]);
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "whoever has it may come back with it");
     for _ in 0..2 {
         f.ledger.count_deliveries(epoch, &[(MessageId(1), 2), (MessageId(7), 2)]).unwrap();

@@ -174,6 +174,17 @@ pub enum Hold {
     Held,
 }
 
+/// The number of a delivery, as far as the leader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeliveryNumber {
+    /// This leader made the delivery, with this number.
+    Known(u16),
+    /// The consumer reported the message in HELD. Only Redis knows the number; see [`Ledger::deliveries`].
+    ///
+    /// [`Ledger::deliveries`]: super::Ledger::deliveries
+    Adopted,
+}
+
 /// A message that came back without a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Returned {
@@ -182,7 +193,7 @@ pub struct Returned {
     /// What became of its delivery.
     pub verdict: Verdict,
     /// The number its delivery had.
-    pub delivery: u16,
+    pub delivery: DeliveryNumber,
     /// Whether the consumer that had it may still come back with a result.
     pub hold: Hold,
     /// The consumer that had it.

@@ -132,7 +132,7 @@ impl Stream {
 
     /// Closes in order: ends its own direction, then reads until the peer has closed, too; see
     /// [`Reader::linger`].
-    pub fn linger(&mut self, deadline: Instant, most_bytes: usize) {
+    pub fn linger(&mut self, deadline: Instant, most_bytes: Option<usize>) {
         self.reader.closer.finish_writing();
         self.reader.linger(deadline, most_bytes);
     }
@@ -158,19 +158,19 @@ impl Reader {
         self.closer.shutdown();
     }
 
-    /// Reads and discards until the peer has closed, `deadline` has come, or it has sent `most_bytes`.
+    /// Reads and discards until the peer has closed, `deadline` has come, or it has sent `most_bytes`; `None` sets no limit.
     ///
     /// Closing a socket with unread bytes makes the system reset the connection, and the peer might never see what was
     /// written last.
-    pub fn linger(&mut self, deadline: Instant, most_bytes: usize) {
+    pub fn linger(&mut self, deadline: Instant, most_bytes: Option<usize>) {
         let mut discarded = [0; 16 << 10];
         let mut left = most_bytes;
         // A socket that does not block must for this.
         let _ = self.closer.0.set_nonblocking(false);
         self.wait = Wait::Until(deadline);
-        while left > 0 {
+        while left != Some(0) {
             match self.read(&mut discarded) {
-                Ok(count @ 1..) => left = left.saturating_sub(count),
+                Ok(count @ 1..) => left = left.map(|left| left.saturating_sub(count)),
                 Ok(0) | Err(_) => return,
             }
         }

@@ -116,7 +116,7 @@ fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
         link: Link::new(config.common.redis.clone(), begin),
         messages: Messages::new(&config.channel, &config.id_prefix),
         pace: Pace::new(config.rate, config.batch, begin),
-        count: config.count.unwrap_or(u64::MAX),
+        count: config.count,
         end: config.duration.and_then(|duration| begin.checked_add(duration)),
         finish_by: None,
         next: 0,
@@ -142,8 +142,8 @@ struct Publisher {
     link: Link,
     messages: Messages,
     pace: Pace,
-    /// How many messages to publish.
-    count: u64,
+    /// How many messages to publish, if that is limited.
+    count: Option<u64>,
     /// When to stop publishing new messages.
     end: Option<Instant>,
     /// Set after the last new message: until when waiting messages are retried.
@@ -236,13 +236,14 @@ impl Publisher {
 
     /// Takes the numbers of one pipeline, waiting ones first; also returns how many of them were published before.
     fn take_due(&mut self, now: Instant) -> (Vec<u64>, usize) {
-        let room = self.link.room().min(self.messages.most_in_a_pipeline());
+        let room = self.link.room(self.messages.most_in_a_pipeline());
         let repeated = if now >= self.retry_at { room.min(self.waiting.len()) } else { 0 };
         let mut numbers: Vec<u64> = self.waiting.drain(..repeated).collect();
         if self.finish_by.is_none() {
             // All of them may have to wait for a subscriber.
             let space = MAX_WAITING.saturating_sub(self.waiting.len() + repeated).min(room - repeated);
-            let new = self.pace.due(now).min(self.count - self.next).min(space as u64);
+            let left = self.count.map_or(space as u64, |count| (count - self.next).min(space as u64));
+            let new = self.pace.due(now).min(left);
             numbers.extend(self.next..self.next + new);
             self.next += new;
             self.pace.published(new, now, fastrand::u64);
@@ -283,7 +284,7 @@ impl Publisher {
 
     /// Whether the run is over; an error if Redis was never reached.
     fn is_over(&mut self, now: Instant) -> Result<bool> {
-        let ended = self.next == self.count || self.end.is_some_and(|end| now >= end);
+        let ended = self.count == Some(self.next) || self.end.is_some_and(|end| now >= end);
         if !ended {
             return Ok(false);
         }

@@ -1,5 +1,6 @@
 //! Starts and stops the committer's thread.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(in crate::consumer) struct Committer {
 impl Committer {
     pub(in crate::consumer) fn start(
         ledger: Ledger,
-        result_maxlen: u64,
+        result_maxlen: Option<NonZeroU64>,
         desk: Arc<Desk>,
         context: &Context,
         commits: Receiver<Finished>,

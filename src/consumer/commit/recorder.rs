@@ -1,5 +1,6 @@
 //! The committer's loop: what to record next, and what to do while Redis does not answer.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ pub(in crate::consumer) struct Finished {
 
 pub(super) struct Recorder {
     pub(super) ledger: Ledger,
-    pub(super) result_maxlen: u64,
+    pub(super) result_maxlen: Option<NonZeroU64>,
     pub(super) desk: Arc<Desk>,
     pub(super) commits: Receiver<Finished>,
     /// Disconnected when the recorder is to give up.
@@ -87,8 +88,9 @@ pub(super) struct Trouble {
 pub(super) enum Watch {
     /// The recall is not watched yet.
     None,
-    /// A watch was attempted on this connection, most recently for the leader of this epoch. It may have failed.
-    Tried(u64, Epoch),
+    /// A watch was attempted on this connection, most recently for the leader of this epoch, if there
+    /// was one. It may have failed.
+    Tried(u64, Option<Epoch>),
 }
 
 /// What to do next.
@@ -102,7 +104,7 @@ enum Step {
 impl Recorder {
     pub(super) fn new(
         ledger: Ledger,
-        result_maxlen: u64,
+        result_maxlen: Option<NonZeroU64>,
         desk: Arc<Desk>,
         commits: Receiver<Finished>,
         impatience: Receiver<()>,

@@ -269,7 +269,7 @@ impl Recorder {
     pub(super) fn watch_recall(&mut self, batch: &[Finished]) {
         let Some(connection) = self.ledger.connection_number() else { return };
         // A leader writes its recall before it sends LEAD to any consumer.
-        let epoch = batch.iter().map(|finished| finished.epoch).max().unwrap_or_default();
+        let epoch = batch.iter().map(|finished| finished.epoch).max();
         let known = match self.watch {
             // Any other command on the connection ends the watch.
             Watch::Tried(at, of) if at == connection && of >= epoch && self.ledger.recall().is_some() => return,

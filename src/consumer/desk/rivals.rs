@@ -39,16 +39,15 @@ impl Desk {
         let state = self.state.lock();
         self.check_group(group)?;
         Ok(match state.epoch {
-            // The default means that there was no leader yet, not an epoch 0.
-            seen if epoch > seen || seen == Epoch::default() => Claim::Higher,
-            seen if epoch < seen => Claim::Lower(seen),
-            _ => Claim::Known,
+            Some(seen) if epoch < seen => Claim::Lower(seen),
+            Some(seen) if epoch == seen => Claim::Known,
+            _ => Claim::Higher,
         })
     }
 
     pub(super) fn check_lead(&self, state: &DeskState, epoch: Epoch, group: &str) -> Result<(), Refusal> {
         self.check_group(group)?;
-        if epoch < state.epoch {
+        if state.epoch.is_some_and(|seen| epoch < seen) {
             return Err(Refusal::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here")));
         }
         Ok(())
@@ -66,7 +65,7 @@ impl Desk {
     /// alive.
     pub(in crate::consumer) fn rival(&self, epoch: Epoch) -> Option<(LinkId, Arc<Outbox>)> {
         let state = self.state.lock();
-        let ruler = state.ruler.as_ref().filter(|ruler| epoch == state.epoch && ruler.standing == Standing::Proven)?;
+        let ruler = state.ruler.as_ref().filter(|ruler| epoch == ruler.epoch && ruler.standing == Standing::Proven)?;
         Some((ruler.link, ruler.outbox.clone()))
     }
 
@@ -111,7 +110,7 @@ impl DeskState {
     /// Refuses an epoch whose proven leader is connected already.
     pub(super) fn check_rival(&self, epoch: Epoch) -> Result<(), Refusal> {
         match &self.ruler {
-            Some(ruler) if epoch == self.epoch && ruler.standing == Standing::Proven => Err(outlived(epoch)),
+            Some(ruler) if epoch == ruler.epoch && ruler.standing == Standing::Proven => Err(outlived(epoch)),
             _ => Ok(()),
         }
     }

@@ -56,8 +56,8 @@ pub(in crate::consumer) struct Desk {
 }
 
 pub(super) struct DeskState {
-    /// The highest epoch seen.
-    pub(super) epoch: Epoch,
+    /// The highest epoch seen, once there was a leader.
+    pub(super) epoch: Option<Epoch>,
     /// The highest id received.
     pub(super) highest: MessageId,
     pub(super) ruler: Option<Ruler>,
@@ -78,6 +78,7 @@ pub(super) struct DeskState {
 /// The connection that rules.
 pub(super) struct Ruler {
     pub(super) link: LinkId,
+    pub(super) epoch: Epoch,
     pub(super) outbox: Arc<Outbox>,
     /// DRAIN was sent on it: it delivers no other message.
     pub(super) sent_drain: bool,
@@ -87,7 +88,7 @@ pub(super) struct Ruler {
 impl Desk {
     pub(in crate::consumer) fn new(terms: Terms, stats: Arc<ConsumerStats>) -> Desk {
         let state = DeskState {
-            epoch: Epoch::default(),
+            epoch: None,
             highest: MessageId::default(),
             ruler: None,
             dismissed: None,
@@ -113,11 +114,12 @@ impl Desk {
 }
 
 impl DeskState {
-    pub(super) fn check_rule(&self, link: LinkId) -> Result<(), Refusal> {
-        match &self.ruler {
-            Some(ruler) if ruler.link == link => Ok(()),
-            _ if self.epochs.get(&link) == Some(&self.epoch) => {
-                let text = format!("this connection was replaced by a newer one of the same epoch {}", self.epoch);
+    /// The ruler, if that is this connection.
+    pub(super) fn check_rule(&self, link: LinkId) -> Result<&Ruler, Refusal> {
+        match (&self.ruler, self.epoch) {
+            (Some(ruler), _) if ruler.link == link => Ok(ruler),
+            (_, Some(epoch)) if self.epochs.get(&link) == Some(&epoch) => {
+                let text = format!("this connection was replaced by a newer one of the same epoch {epoch}");
                 Err(Refusal::new(ErrorCode::Replaced, text))
             }
             _ => Err(Refusal::new(ErrorCode::Stale, "this connection was replaced by that of a later leader")),

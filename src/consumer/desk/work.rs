@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::absence::NOT_BEGUN;
 use super::held::{Failure, Job, Run};
-use super::state::{Desk, DeskState};
+use super::state::{Desk, DeskState, Ruler};
 use crate::base::id::MessageId;
 use crate::consumer::handler::HandlerError;
 use crate::consumer::peer::{LinkId, Refusal};
@@ -29,12 +29,12 @@ impl Desk {
         if state.dismissed == Some(link) {
             return Ok(());
         }
-        state.check_rule(link)?;
-        if state.ruler.as_ref().is_some_and(|ruler| ruler.sent_drain) {
+        let &Ruler { epoch, sent_drain, .. } = state.check_rule(link)?;
+        if sent_drain {
             self.return_late(state, messages);
             return Ok(());
         }
-        let (mut taken, epoch) = (0, state.epoch);
+        let mut taken = 0;
         for (id, number, payload) in messages {
             state.highest = state.highest.max(id);
             if state.held.has(id) {

@@ -108,7 +108,7 @@ impl DispatcherLink {
         {
             warn!("event=bug thread=write-{} problem=panicked", self.id);
         }
-        reader.linger(Instant::now() + LINGER, usize::MAX);
+        reader.linger(Instant::now() + LINGER, None);
     }
 
     /// Ends a connection whose handshake failed.
@@ -123,7 +123,7 @@ impl DispatcherLink {
                     rejection.text,
                 );
                 self.socket.finish_writing();
-                inlet.into_reader().linger(Instant::now() + LINGER, usize::MAX);
+                inlet.into_reader().linger(Instant::now() + LINGER, None);
             }
             // For instance a check whether the port is open.
             Failed::Gone(_, 0) if !self.socket.is_read_no_more() => {

@@ -19,7 +19,7 @@ use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
 use crate::lane::tasks::{Claims, Task};
-use crate::ledger::{Commit, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
+use crate::ledger::{Commit, DeliveryNumber, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
 use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
 
 /// Messages read from one link in one iteration of the loop.
@@ -192,7 +192,13 @@ impl Courier {
     }
 
     /// Hands messages that brought no result to the redistributor.
-    fn give_back(&mut self, consumer: &Arc<str>, ids: Vec<(MessageId, u16)>, verdict: Verdict, reason: &str) {
+    fn give_back(
+        &mut self,
+        consumer: &Arc<str>,
+        ids: Vec<(MessageId, DeliveryNumber)>,
+        verdict: Verdict,
+        reason: &str,
+    ) {
         let reason: Arc<str> = reason.into();
         let returned = ids.into_iter().map(|(id, delivery)| {
             self.table.set_away(id);
@@ -205,7 +211,7 @@ impl Courier {
                     consumer: consumer.clone(),
                     reason: reason.clone(),
                 },
-                0,
+                None,
             )
         });
         let returned: Vec<_> = returned.collect();

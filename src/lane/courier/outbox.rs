@@ -3,6 +3,7 @@
 //! The number of waiting tasks is bounded by what the links may hold. Sending never blocks.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 
@@ -27,10 +28,10 @@ impl Outbox {
     }
 
     /// Adds a message that came back without a result.
-    pub(super) fn push_returned(&mut self, returned: Returned, delay_ms: u32) {
+    pub(super) fn push_returned(&mut self, returned: Returned, delay: Option<Duration>) {
         match self.waiting.back_mut() {
-            Some(Task::Returned(waiting)) => waiting.push((returned, delay_ms)),
-            _ => self.push(Task::Returned(vec![(returned, delay_ms)])),
+            Some(Task::Returned(waiting)) => waiting.push((returned, delay)),
+            _ => self.push(Task::Returned(vec![(returned, delay)])),
         }
     }
 

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use super::Courier;
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::lane::link::Link;
-use crate::lane::places::{ADOPTED, Held, Place};
+use crate::lane::places::{Held, Place};
 use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, Whereabouts};
 use crate::lane::tasks::{CommitTask, News};
-use crate::ledger::{Commit, Hold, Pending, Returned, Verdict};
+use crate::ledger::{Commit, DeliveryNumber, Hold, Pending, Returned, Verdict};
 use crate::wire::{ErrorCode, NackDelay};
 
 /// What a result that waits to be recorded costs beside its fields, about.
@@ -88,7 +88,7 @@ impl Courier {
             Place::Overdue if matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_))) => return false,
             // It was not given this message by us. Were its word taken, a message that is still pending would be
             // forgotten.
-            Place::Here if held.delivery == ADOPTED => self.ask_whether_done(index, id),
+            Place::Here if held.is_adopted() => self.ask_whether_done(index, id),
             Place::Here | Place::Overdue | Place::Recording => self.forget(id),
         }
         true
@@ -104,8 +104,8 @@ impl Courier {
         let Some(link) = self.links.get(index) else { return };
         let consumer = link.consumer.clone();
         let reason = "acknowledged, and still pending".into();
-        let verdict = Verdict::Unused;
-        self.give_back_one(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer, reason }, 0);
+        let (verdict, delivery) = (Verdict::Unused, DeliveryNumber::Adopted);
+        self.give_back_one(Returned { id, verdict, delivery, hold: Hold::Held, consumer, reason }, None);
     }
 
     /// An answer for a message without a place at this consumer.
@@ -134,27 +134,27 @@ impl Courier {
             NackDelay::ByBackoff if link.draining && reason.is_empty() => Verdict::Unused,
             _ => Verdict::Failed,
         };
-        let delay_ms = match delay {
-            NackDelay::AfterMs(ms) => ms,
-            NackDelay::ByBackoff | NackDelay::Never => 0,
+        let delay = match delay {
+            NackDelay::AfterMs(ms) => Some(Duration::from_millis(ms.into())),
+            NackDelay::ByBackoff | NackDelay::Never => None,
         };
         let (consumer, reason) = (link.consumer.clone(), reason.into());
-        let hold = if held.delivery == ADOPTED { Hold::Held } else { Hold::Released };
-        self.give_back_one(Returned { id, verdict, delivery: held.delivery, hold, consumer, reason }, delay_ms);
+        let hold = if held.is_adopted() { Hold::Held } else { Hold::Released };
+        self.give_back_one(Returned { id, verdict, delivery: held.delivery, hold, consumer, reason }, delay);
         Ok(())
     }
 
-    fn give_back_one(&mut self, returned: Returned, delay_ms: u32) {
+    fn give_back_one(&mut self, returned: Returned, delay: Option<Duration>) {
         self.table.set_away(returned.id);
-        self.outbox.push_returned(returned, delay_ms);
+        self.outbox.push_returned(returned, delay);
     }
 
     /// A message whose last delivery was lost would go out once more: now that delivery has failed.
     pub(super) fn dead_letter(&mut self, message: &Pending, loss: Loss) {
-        let (id, delivery) = (message.id, message.delivery - 1);
+        let (id, delivery) = (message.id, DeliveryNumber::Known(message.delivery - 1));
         let Loss { consumer, reason } = loss;
         let returned = Returned { id, verdict: Verdict::Failed, delivery, hold: Hold::Held, consumer, reason };
-        self.give_back_one(returned, 0);
+        self.give_back_one(returned, None);
     }
 
     /// Has a delivery counted that followed a lost one. It comes before all that may yet be said of it.
@@ -175,7 +175,7 @@ impl Courier {
                 // recorded.
                 Some(Place::Here | Place::Overdue) => {
                     link.places.record(result.id);
-                    adopted |= held.is_some_and(|held| held.delivery == ADOPTED);
+                    adopted |= held.is_some_and(|held| held.is_adopted());
                     bytes += result.bytes() + COMMIT_BYTES;
                     commits.push(result);
                 }

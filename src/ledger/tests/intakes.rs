@@ -92,7 +92,10 @@ fn an_intake_that_comes_late_does_nothing() {
     let mut second = other(&f);
     second.attempts.doubts.push(next.clone());
     assert!(matches!(second.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(_)));
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
+    assert_eq!(
+        f.ledger.commit(None, None, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded,
+        2
+    );
     let late = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
     assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
     assert_eq!(counts(&mut f), (2, 0));
@@ -115,7 +118,10 @@ fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
     let Intake::Taken(middle) = middle else { panic!("{middle:?}") };
     let end = leader.intake(epoch, Some(&middle), &whole, &batch[2..]).expect("it leads");
     assert!(matches!(&end, Intake::Taken(end) if !first_attempts.contains(end)), "{end:?}");
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[1, 2, 3, 4].map(commit)).expect("redis answers").recorded, 4);
+    assert_eq!(
+        f.ledger.commit(None, None, Raise::Nothing, &[1, 2, 3, 4].map(commit)).expect("redis answers").recorded,
+        4
+    );
     let mut late = other(&f);
     late.attempts.doubts = vec![whole.clone()];
     let late = late.intake(epoch, before.as_ref(), &whole, &batch).expect("it leads");

@@ -29,7 +29,7 @@ fn recall_of(ledger: &Ledger) -> Option<(Epoch, u64)> {
 
 fn record(ledger: &mut Ledger, ids: &[u64]) -> Option<Recorded> {
     let batch: Vec<Commit> = ids.iter().map(|id| commit(*id)).collect();
-    ledger.commit_sole(0, &batch.iter().collect::<Vec<_>>()).expect("redis answers")
+    ledger.commit_sole(None, &batch.iter().collect::<Vec<_>>()).expect("redis answers")
 }
 
 #[test]
@@ -42,7 +42,8 @@ fn batches_are_recorded_one_after_the_other() {
     assert_eq!(record(&mut consumer, &[1, 2, 3, 5]), Some(Recorded { removed: 4, unstored: NOTHING_UNSTORED }));
     // The watch was renewed behind the first.
     let nothing_to_store = Commit { id: MessageId(8), fields: Words::default() };
-    let recorded = consumer.commit_sole(1_000, &[&nothing_to_store, &commit(9)]).expect("redis answers");
+    let recorded =
+        consumer.commit_sole(NonZeroU64::new(1_000), &[&nothing_to_store, &commit(9)]).expect("redis answers");
     assert_eq!(recorded, Some(Recorded { removed: 2, unstored: NOTHING_UNSTORED }));
     assert_eq!(counts(&mut f), (5, 0));
 }
@@ -54,15 +55,15 @@ fn what_is_settled_meanwhile_is_not_recorded() {
     let mut consumer = other(&f);
     consumer.watch_recall().expect("it is watched");
     // One that its consumer has released is held by no other.
-    let nacked = Returned { hold: Hold::Released, ..returned(3, Verdict::Failed, 1) };
-    f.ledger.settle(epoch, 5, &[nacked]).expect("it leads");
+    let nacked = Returned { hold: Hold::Released, ..returned(3, Verdict::Failed) };
+    f.ledger.settle(epoch, 5, &[(&nacked, 1)]).expect("it leads");
     assert!(record(&mut consumer, &[1]).is_some());
-    f.ledger.settle(epoch, 5, &[returned(2, Verdict::Lost, 1)]).expect("it leads");
+    f.ledger.settle(epoch, 5, &[(&returned(2, Verdict::Lost), 1)]).expect("it leads");
     assert_eq!(record(&mut consumer, &[2]), None);
     assert_eq!(counts(&mut f), (1, 2));
     assert_eq!(recall_of(&consumer), Some((epoch, 2)), "it was read anew");
     // It never falls.
-    f.ledger.settle(epoch, 5, &[returned(1, Verdict::Unused, 1)]).expect("it leads");
+    f.ledger.settle(epoch, 5, &[(&returned(1, Verdict::Unused), 1)]).expect("it leads");
     consumer.watch_recall().expect("it is watched");
     assert_eq!(recall_of(&consumer), Some((epoch, 2)));
 }
@@ -82,7 +83,7 @@ fn a_new_leader_recalls_all_that_is_pending() {
     let before = epoch;
     let Lease { epoch, .. } = f.acquire(&DispatcherId::generate("b"), Epoch(0));
     assert!(epoch > before && full.recall_now().epoch == epoch, "a full Redis gets its leader");
-    f.ledger.settle(epoch, 5, &[returned(3, Verdict::Lost, 1)]).expect("and has its messages settled");
+    f.ledger.settle(epoch, 5, &[(&returned(3, Verdict::Lost), 1)]).expect("and has its messages settled");
     assert_eq!(full.recall_now().up_to, MessageId(3));
 }
 
@@ -101,7 +102,7 @@ fn a_transaction_that_comes_late_does_nothing() {
     let (mut given_up, mut consumer) = (other(&f), other(&f));
     given_up.watch_recall().expect("it is watched");
     assert_eq!(
-        consumer.commit(None, 0, Raise::To(MessageId(2)), &[commit(1), commit(2)]).expect("redis answers").recorded,
+        consumer.commit(None, None, Raise::To(MessageId(2)), &[commit(1), commit(2)]).expect("redis answers").recorded,
         2
     );
     assert_eq!(record(&mut given_up, &[1, 2]), None);
@@ -139,7 +140,10 @@ fn results_that_could_not_be_stored_are_named_and_their_messages_put_back() {
     assert!(reason.contains("WRONGTYPE"), "{reason}");
     consumer.put_back(1, &[(MessageId(1), b"x"[..].into()), (MessageId(2), b"x"[..].into())]).expect("there is room");
     f.run(&["DEL", "messages:processed"]);
-    assert_eq!(consumer.commit(None, 0, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
+    assert_eq!(
+        consumer.commit(None, None, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded,
+        2
+    );
 }
 
 #[test]
@@ -150,7 +154,7 @@ fn full_memory_refuses_a_transaction_whole() {
     consumer.watch_recall().expect("it is watched");
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let one = commit(1);
-    let error = consumer.commit_sole(0, &[&one]).expect_err("there is no memory");
+    let error = consumer.commit_sole(None, &[&one]).expect_err("there is no memory");
     assert_eq!(error.refusal(), Some(Refusal::Memory));
     f.run(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(counts(&mut f), (0, 1));
@@ -165,9 +169,9 @@ fn a_watch_ends_with_its_connection() {
     consumer.watch_recall().expect("it is watched");
     f.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let one = commit(1);
-    assert!(consumer.commit_sole(0, &[&one]).is_err());
+    assert!(consumer.commit_sole(None, &[&one]).is_err());
     assert_eq!(consumer.recall(), None);
-    assert_eq!(consumer.commit(None, 0, Raise::Nothing, &[one]).expect("it connects again").recorded, 1);
+    assert_eq!(consumer.commit(None, None, Raise::Nothing, &[one]).expect("it connects again").recorded, 1);
     assert_eq!(consumer.recall(), None, "another connection watches nothing");
 }
 
@@ -229,13 +233,13 @@ fn without_the_right_to_a_transaction_nothing_is_sent_as_one() {
         f.run(&["ACL", "SETUSER", "u", &format!("-{right}")]);
         consumer.watch_recall().expect("redis answers");
         let one = commit(1);
-        match consumer.commit_sole(0, &[&one]) {
+        match consumer.commit_sole(None, &[&one]) {
             Ok(recorded) => assert_eq!(recorded, None, "there is no watch without {right}"),
             Err(error) => assert_eq!(error.refusal(), Some(Refusal::Right), "{right}"),
         }
         assert_eq!(counts(&mut f), (0, 1), "without {right} nothing took place");
         assert_eq!(
-            consumer.commit(None, 0, Raise::Nothing, &[one]).expect("the script does as well").recorded,
+            consumer.commit(None, None, Raise::Nothing, &[one]).expect("the script does as well").recorded,
             1,
             "{right}"
         );
@@ -255,13 +259,13 @@ fn a_right_that_is_taken_away_between_two_transactions_lets_the_first_one_be_the
         let epoch = led(&mut f, &[]);
         for id in [1, 2] {
             let one = commit(id);
-            let outcome = consumer.commit_sole(0, &[&one]);
+            let outcome = consumer.commit_sole(None, &[&one]);
             assert!(!matches!(outcome, Ok(Some(_))), "without {right}: {outcome:?}");
         }
         assert_eq!(counts(&mut f), (0, 3), "without {right} nothing took place");
         assert!(epoch > Epoch(0));
         assert_eq!(
-            consumer.commit(None, 0, Raise::Nothing, &[commit(1)]).expect("the script does as well").recorded,
+            consumer.commit(None, None, Raise::Nothing, &[commit(1)]).expect("the script does as well").recorded,
             1,
             "{right}"
         );
@@ -275,7 +279,7 @@ fn messages_are_put_back_once_however_late_a_copy_of_the_call_arrives() {
     let messages = [(MessageId(1), Payload::copy_from_slice(b"x"))];
     f.number(&["ZREMRANGEBYSCORE", "messages:pending", "1", "1"]);
     f.ledger.put_back(7, &messages).expect("there is room");
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).expect("redis answers").recorded, 1);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).expect("redis answers").recorded, 1);
     // The first attempt, over a connection that was given up.
     other(&f).put_back(7, &messages).expect("redis answers");
     assert_eq!(counts(&mut f), (1, 0), "a message that is recorded stays so");

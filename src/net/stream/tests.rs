@@ -129,7 +129,7 @@ fn what_was_written_last_arrives_though_not_all_was_read() {
     });
     stream.set_wait(Wait::Never).expect("our own socket");
     stream.write_all(b"no").expect("it is buffered");
-    stream.linger(Instant::now() + LONG, usize::MAX);
+    stream.linger(Instant::now() + LONG, None);
     drop(stream);
     assert_eq!(sender.join().expect("no panic").expect("no reset"), "no");
 }
@@ -140,9 +140,9 @@ fn lingering_ends_by_time_and_by_bytes() {
     let limit = Duration::from_millis(200);
     let dripper = drip(peer);
     let began = Instant::now();
-    stream.linger(began + limit, usize::MAX);
+    stream.linger(began + limit, None);
     assert!((limit..LONG).contains(&began.elapsed()));
-    stream.linger(Instant::now() + LONG, 3);
+    stream.linger(Instant::now() + LONG, Some(3));
     assert!(began.elapsed() < LONG);
     drop(stream);
     dripper.join().expect("it ended");

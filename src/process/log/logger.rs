@@ -38,7 +38,7 @@ pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Ru
     let lines = Lines { level, style: output.style, queue: output.queue.clone() };
     CombinedLogger::init(vec![Box::new(lines)]).map_err(|error| Error::Failed(format!("starting the log: {error}")))?;
     INSTANCE.get_or_init(|| instance.to_owned());
-    Context::of_process().set(role, Epoch::default());
+    Context::of_process().set(role, None);
     panics::install();
     std::mem::take(&mut *HELD_BACK.lock()).into_iter().for_each(|warning| log::warn!("{warning}"));
     Ok(Running(()))

@@ -217,7 +217,7 @@ fn serve(mut stream: Stream, site: &Site) {
     };
     // A peer that is gone or too slow gets no answer, which is not worth a log line.
     if exchange().is_ok() {
-        stream.linger(deadline, MAX_DRAINED_BYTES);
+        stream.linger(deadline, Some(MAX_DRAINED_BYTES));
     }
 }
 

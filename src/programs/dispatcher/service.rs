@@ -62,7 +62,7 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: 
     let outcomes: Vec<Result<()>> = lanes.into_iter().map(Lane::join).collect();
     drop(metrics);
     for hosted in &host.lanes {
-        hosted.lane.log.set("stopped", Epoch::default());
+        hosted.lane.log.set("stopped", None);
         log_context::within(&hosted.lane.log, || log::info!("event=stopped {}", hosted.lane.stats.summary()));
     }
     outcomes.into_iter().collect()

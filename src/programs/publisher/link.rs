@@ -97,9 +97,9 @@ impl Link {
         self.retry_at
     }
 
-    /// The most messages of the next pipeline.
-    pub(super) fn room(&self) -> usize {
-        if self.state == State::Up { usize::MAX } else { 1 }
+    /// The most messages of the next pipeline, of which `most` fit into one.
+    pub(super) fn room(&self, most: usize) -> usize {
+        if self.state == State::Up { most } else { 1 }
     }
 
     /// Publishes one pipeline.

@@ -133,7 +133,7 @@ pub(super) fn steps() -> Vec<Step> {
         script("publish a marker", &MARKER, |c| came(c.ledger.publish_marker(MINE, &Marker::of_leader(MINE, 1), "c")))
             .reads(),
         script("page", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000))).reads(),
-        script("page without bytes", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 0))).reads(),
+        script("page without bytes", &PAGE, |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
         script("fetch", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000))).reads(),
         command("deliveries", &["HMGET"], |c| came(c.ledger.deliveries(&[1, 2, 900].map(MessageId)))).reads(),
         command("cursor", &["GET"], |c| came(c.ledger.cursor())).reads(),
@@ -329,7 +329,7 @@ impl Caller {
     }
 
     fn commit(&mut self, epoch: Option<Epoch>, maxlen: u64, raise: Raise, ids: &[u64]) -> Came {
-        let committed = self.ledger.commit(epoch, maxlen, raise, &commits(ids));
+        let committed = self.ledger.commit(epoch, NonZeroU64::new(maxlen), raise, &commits(ids));
         came(committed.map(|Committed { recorded, gone }| told(recorded, &gone)))
     }
 
@@ -343,7 +343,7 @@ impl Caller {
     /// Commits in a transaction. What could not be stored is put back, as a consumer does.
     fn commit_sole(&mut self, maxlen: u64, ids: &[u64]) -> Came {
         let batch = commits(ids);
-        match self.ledger.commit_sole(maxlen, &batch.iter().collect::<Vec<_>>()) {
+        match self.ledger.commit_sole(NonZeroU64::new(maxlen), &batch.iter().collect::<Vec<_>>()) {
             Ok(Some(Recorded { unstored: Some((ids, reason)), .. })) => {
                 self.owed = ids.into_iter().map(|id| (id, payload(id.0))).collect();
                 self.put_back_what_is_owed().map_or_else(Came::Refused, |()| Came::TakenBack(reason))
@@ -373,10 +373,11 @@ impl Caller {
     }
 
     fn settle(&mut self, batch: &[Settling]) -> Came {
-        let batch: Vec<Returned> = batch
+        let batch: Vec<(Returned, u16)> = batch
             .iter()
-            .map(|(id, verdict, delivery, hold)| Returned { hold: *hold, ..returned(*id, *verdict, *delivery) })
+            .map(|(id, verdict, delivery, hold)| (Returned { hold: *hold, ..returned(*id, *verdict) }, *delivery))
             .collect();
+        let batch: Vec<(&Returned, u16)> = batch.iter().map(|(returned, delivery)| (returned, *delivery)).collect();
         match self.ledger.settle(MINE, MAX_DELIVERIES, &batch) {
             // The other messages of the batch are settled.
             Ok(Settlement { refused: Some(error), .. }) => Came::Refused(error),
