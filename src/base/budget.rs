@@ -14,14 +14,14 @@ pub struct Budget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limit_bytes: usize,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
     freed: Condvar,
     /// Held by the thread that waits, so that something large is not overtaken for ever by what is small.
     turn: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BudgetState {
     used_bytes: usize,
     closed: bool,
 }

@@ -17,9 +17,9 @@ pub fn parse(text: &str) -> Option<Duration> {
 
 /// Shown with the largest unit in which it is a whole number, to the millisecond.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown(pub Duration);
+pub struct ShownDuration(pub Duration);
 
-impl fmt::Display for Shown {
+impl fmt::Display for ShownDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis();
         match ms {
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back() {
         for text in ["1ms", "200ms", "1500ms", "5s", "90s", "5m", "24h"] {
-            assert_eq!(Shown(parse(text).expect(text)).to_string(), text);
+            assert_eq!(ShownDuration(parse(text).expect(text)).to_string(), text);
         }
         assert_eq!(parse("0.5m"), parse("30"));
     }

@@ -3,20 +3,20 @@
 use std::fmt;
 
 /// What the URL of a Redis server is called where it was set, such as `--redis-url / ONCECAST_REDIS_URL`.
-pub type Setting = &'static str;
+pub type SettingName = &'static str;
 
 /// How a server was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChosenBy {
     /// By this setting.
-    Setting(Setting),
+    Setting(SettingName),
     /// By default; this setting chooses another.
-    Default(Setting),
+    Default(SettingName),
 }
 
 impl ChosenBy {
     /// The setting's name.
-    pub fn setting(self) -> Setting {
+    pub fn setting(self) -> SettingName {
         match self {
             ChosenBy::Setting(setting) | ChosenBy::Default(setting) => setting,
         }
@@ -44,23 +44,23 @@ pub enum Hint {
     /// The server ends a connection before it has answered anything.
     NoAnswer,
     /// A password was sent to a server that has none.
-    NoPassword(Setting),
+    NoPassword(SettingName),
     /// The server wants a password.
-    Password(Setting),
+    Password(SettingName),
     /// User or password are wrong.
-    Login(Setting),
+    Login(SettingName),
     /// The user lacks a right; to this command, where it is known.
-    Right(Setting, Option<String>),
+    Right(SettingName, Option<String>),
     /// The server lacks a command; this one, where it is known.
     Command(Option<String>),
     /// The memory is full.
     Memory,
     /// The server is a replica.
-    Replica(Setting),
+    Replica(SettingName),
     /// The server can't write to its disk.
     Disk,
     /// The server does not have this database.
-    Database(Setting, i64),
+    Database(SettingName, i64),
     /// The server does not speak RESP3.
     Resp3,
     /// A stream has no higher id left.
@@ -68,7 +68,7 @@ pub enum Hint {
     /// Another node of the cluster has the group's keys.
     Moved {
         /// The setting that must name it.
-        setting: Setting,
+        setting: SettingName,
         /// Its address, or `:` and a port of the same host.
         owner: String,
     },

@@ -9,7 +9,7 @@ const BOUNDS_US: [u64; 18] = [
     5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// What a [`Histogram`] holds.
+/// What a [`LatencyHistogram`] holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distribution {
     /// The sum of all times in seconds.
@@ -22,12 +22,12 @@ pub struct Distribution {
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub struct Histogram {
+pub struct LatencyHistogram {
     counts: [AtomicU64; BOUNDS_US.len() + 1],
     sum_us: AtomicU64,
 }
 
-impl Histogram {
+impl LatencyHistogram {
     /// Adds one time.
     pub fn observe(&self, time: Duration) {
         self.observe_many(time, 1);

@@ -8,7 +8,7 @@ use super::rate_limit::RateLimit;
 
 /// When events become a line.
 #[derive(Clone, Copy, Debug)]
-pub enum Pace {
+pub enum LogPace {
     /// The first lines at once, later ones at a rate.
     Lines {
         /// Lines at once.
@@ -46,10 +46,10 @@ enum Limit {
 
 impl<T> LogSum<T> {
     /// Nothing has happened yet.
-    pub fn new(pace: Pace, now: Instant) -> LogSum<T> {
+    pub fn new(pace: LogPace, now: Instant) -> LogSum<T> {
         let limit = match pace {
-            Pace::Lines { at_once, per_s } => Limit::Lines(RateLimit::new(at_once, per_s, now)),
-            Pace::Gather(time) => Limit::Gather(time, now),
+            LogPace::Lines { at_once, per_s } => Limit::Lines(RateLimit::new(at_once, per_s, now)),
+            LogPace::Gather(time) => Limit::Gather(time, now),
         };
         LogSum { limit, sum: None }
     }
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_few_lines_come_at_once_and_then_one_a_second() {
         let start = Instant::now();
-        let mut sum = LogSum::new(Pace::Lines { at_once: 5, per_s: 1 }, start);
+        let mut sum = LogSum::new(LogPace::Lines { at_once: 5, per_s: 1 }, start);
         assert_eq!(sum.due(start), None);
         let mut note = |number, now| {
             sum.add(number, now);
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn what_is_gathered_is_due_a_time_after_its_first_event() {
         let start = Instant::now();
-        let mut sum = LogSum::new(Pace::Gather(SECOND), start);
+        let mut sum = LogSum::new(LogPace::Gather(SECOND), start);
         for later in [10, 11] {
             sum.add(later, start + later * SECOND / 10);
         }

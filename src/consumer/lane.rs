@@ -16,26 +16,26 @@ use super::epochs::Epochs;
 use super::error::Result;
 use super::stats::ConsumerStats;
 use crate::base::id::Epoch;
-use crate::base::log_context::{self, Context};
+use crate::base::log_context::{self, LogContext};
 use crate::ledger::{Keys, Ledger, Server};
 
 /// See the module's text. The committer is not part of it, because the committer has one owner, while all threads share
 /// the lane.
-pub(super) struct Lane {
+pub(super) struct ConsumerLane {
     pub(super) desk: Arc<Desk>,
     pub(super) epochs: Epochs,
     /// The fields that the log lines of the lane's threads have in common. Each of these threads enters it.
-    pub(super) context: Context,
+    pub(super) context: LogContext,
     redis: Server,
     keys: Arc<Keys>,
 }
 
-impl Lane {
+impl ConsumerLane {
     /// Opens no connection yet.
-    pub(super) fn new(redis: Server, keys: Keys, terms: Terms, stats: Arc<ConsumerStats>) -> Lane {
+    pub(super) fn new(redis: Server, keys: Keys, terms: Terms, stats: Arc<ConsumerStats>) -> ConsumerLane {
         let keys = Arc::new(keys);
         let epochs = Epochs::new(redis.clone(), keys.clone(), stats.clone());
-        Lane { desk: Arc::new(Desk::new(terms, stats)), epochs, context: log_context::current(), redis, keys }
+        ConsumerLane { desk: Arc::new(Desk::new(terms, stats)), epochs, context: log_context::current(), redis, keys }
     }
 
     /// Starts the committer, which records the outcomes that it receives on this channel.

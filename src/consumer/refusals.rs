@@ -32,7 +32,7 @@ pub(super) const MAX_SHOWN_BYTES: usize = 64;
 
 /// The kinds of events that are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum EventKind {
     /// A handshake was answered with this HTTP status.
     Handshake(u16),
     /// A connection was ended with an ERROR of this code.
@@ -51,23 +51,23 @@ pub(super) enum Kind {
     WriteFailed,
 }
 
-impl Kind {
+impl EventKind {
     fn event(self) -> &'static str {
         match self {
-            Kind::Handshake(_) => "event=handshake-refused",
-            Kind::Refused(_) => "event=connection-refused",
-            Kind::Stranger => "event=stranger-left",
-            Kind::NotAccepted => "event=accept-failed",
-            Kind::FewFiles => "event=files-short",
-            Kind::Rules => "event=dispatcher-rules",
-            Kind::Left => "event=dispatcher-left",
-            Kind::WriteFailed => "event=write-failed",
+            EventKind::Handshake(_) => "event=handshake-refused",
+            EventKind::Refused(_) => "event=connection-refused",
+            EventKind::Stranger => "event=stranger-left",
+            EventKind::NotAccepted => "event=accept-failed",
+            EventKind::FewFiles => "event=files-short",
+            EventKind::Rules => "event=dispatcher-rules",
+            EventKind::Left => "event=dispatcher-left",
+            EventKind::WriteFailed => "event=write-failed",
         }
     }
 
     fn level(self) -> Level {
         match self {
-            Kind::Rules | Kind::Left | Kind::Stranger => Level::Info,
+            EventKind::Rules | EventKind::Left | EventKind::Stranger => Level::Info,
             _ => Level::Warn,
         }
     }
@@ -91,7 +91,7 @@ impl fmt::Display for Example<'_> {
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Refusals {
-    sums: Mutex<Sums>,
+    sums: Mutex<EventSums>,
     useless: Mutex<Bucket>,
 }
 
@@ -102,15 +102,15 @@ impl Refusals {
     }
 
     /// Notes an event, and logs it unless there were too many of its kind.
-    pub(super) fn note(&self, kind: Kind, example: impl fmt::Display, now: Instant) {
+    pub(super) fn note(&self, kind: EventKind, example: impl fmt::Display, now: Instant) {
         let line = self.sums.lock().note(kind, example.to_string(), now);
-        line.iter().for_each(Line::say);
+        line.iter().for_each(LogLine::say);
     }
 
     /// Logs events that were held back, for the kinds that may be logged again; or for all kinds.
     pub(super) fn say_the_rest(&self, all: bool, now: Instant) {
         let lines = self.sums.lock().rest(all, now);
-        lines.iter().for_each(Line::say);
+        lines.iter().for_each(LogLine::say);
     }
 
     /// Takes a token for a useless connection.
@@ -126,13 +126,13 @@ impl Refusals {
 
 /// A number of events of one kind, with the latest of them.
 #[derive(Debug, PartialEq, Eq)]
-struct Line {
-    kind: Kind,
+struct LogLine {
+    kind: EventKind,
     count: u64,
     example: String,
 }
 
-impl Line {
+impl LogLine {
     fn say(&self) {
         log!(self.kind.level(), "{} count={} {}", self.kind.event(), self.count, self.example);
     }
@@ -140,33 +140,33 @@ impl Line {
 
 /// The events of each kind that were not logged yet. The kinds are few, so this is bounded.
 #[derive(Debug, Default)]
-struct Sums(BTreeMap<Kind, Sum>);
+struct EventSums(BTreeMap<EventKind, EventSum>);
 
 #[derive(Debug)]
-struct Sum {
+struct EventSum {
     lines: Bucket,
     count: u64,
     example: String,
 }
 
-impl Sums {
-    fn note(&mut self, kind: Kind, example: String, now: Instant) -> Option<Line> {
-        let new = || Sum { lines: Bucket::new(LINES_AT_ONCE, LINES_PER_S, now), count: 0, example: String::new() };
+impl EventSums {
+    fn note(&mut self, kind: EventKind, example: String, now: Instant) -> Option<LogLine> {
+        let new = || EventSum { lines: Bucket::new(LINES_AT_ONCE, LINES_PER_S, now), count: 0, example: String::new() };
         let sum = self.0.entry(kind).or_insert_with(new);
         sum.count += 1;
         sum.example = example;
         sum.lines.take(now).then(|| sum.line(kind))
     }
 
-    fn rest(&mut self, all: bool, now: Instant) -> Vec<Line> {
+    fn rest(&mut self, all: bool, now: Instant) -> Vec<LogLine> {
         let sums = self.0.iter_mut().filter(|(_, sum)| sum.count > 0);
         sums.filter_map(|(kind, sum)| (all || sum.lines.take(now)).then(|| sum.line(*kind))).collect()
     }
 }
 
-impl Sum {
-    fn line(&mut self, kind: Kind) -> Line {
-        Line { kind, count: std::mem::take(&mut self.count), example: std::mem::take(&mut self.example) }
+impl EventSum {
+    fn line(&mut self, kind: EventKind) -> LogLine {
+        LogLine { kind, count: std::mem::take(&mut self.count), example: std::mem::take(&mut self.example) }
     }
 }
 
@@ -215,9 +215,9 @@ impl Bucket {
 }
 
 /// A text from a peer: quoted, control characters escaped, and cut.
-pub(super) struct Shown<'a>(pub(super) &'a str);
+pub(super) struct PeerText<'a>(pub(super) &'a str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for PeerText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = beginning(self.0, MAX_SHOWN_BYTES);
         let cut = if shown.len() < self.0.len() { "…" } else { "" };
@@ -233,23 +233,24 @@ mod tests {
 
     #[test]
     fn many_events_of_a_kind_are_a_line_a_second_with_their_number_and_the_latest() {
-        let (mut sums, start) = (Sums::default(), Instant::now());
-        let lines: Vec<_> =
-            (0..1_000).filter_map(|number| sums.note(Kind::Refused(6), format!("number={number}"), start)).collect();
+        let (mut sums, start) = (EventSums::default(), Instant::now());
+        let lines: Vec<_> = (0..1_000)
+            .filter_map(|number| sums.note(EventKind::Refused(6), format!("number={number}"), start))
+            .collect();
         assert_eq!(lines.len(), LINES_AT_ONCE as usize);
         assert!(lines.iter().all(|line| line.count == 1));
         assert_eq!(sums.rest(false, start), []);
         // Another kind is not affected.
-        assert!(sums.note(Kind::Left, "x".to_owned(), start).is_some());
-        let rest = Line { kind: Kind::Refused(6), count: 995, example: "number=999".to_owned() };
+        assert!(sums.note(EventKind::Left, "x".to_owned(), start).is_some());
+        let rest = LogLine { kind: EventKind::Refused(6), count: 995, example: "number=999".to_owned() };
         assert_eq!(sums.rest(false, start + SECOND), [rest]);
-        assert_eq!(sums.note(Kind::Refused(6), "one more".to_owned(), start + SECOND), None);
-        let last = Line { kind: Kind::Refused(6), count: 1, example: "one more".to_owned() };
+        assert_eq!(sums.note(EventKind::Refused(6), "one more".to_owned(), start + SECOND), None);
+        let last = LogLine { kind: EventKind::Refused(6), count: 1, example: "one more".to_owned() };
         assert_eq!(sums.rest(true, start + SECOND), [last]);
         assert_eq!(sums.rest(true, start + 2 * SECOND), []);
         // After a quiet period, several events are logged immediately again.
         let later = start + 60 * SECOND;
-        assert!((0..LINES_AT_ONCE).all(|_| sums.note(Kind::Refused(6), String::new(), later).is_some()));
+        assert!((0..LINES_AT_ONCE).all(|_| sums.note(EventKind::Refused(6), String::new(), later).is_some()));
     }
 
     #[test]
@@ -269,8 +270,8 @@ mod tests {
 
     #[test]
     fn texts_of_peers_are_cut_and_harmless() {
-        assert_eq!(Shown("a\"\r\n\x1b[31m").to_string(), r#""a\"\r\n\u{1b}[31m""#);
-        assert_eq!(Shown(&"é".repeat(100)).to_string(), format!("\"{}\"…", "é".repeat(32)));
-        assert_eq!(Shown(&format!("x{}", "é".repeat(100))).to_string(), format!("\"x{}\"…", "é".repeat(31)));
+        assert_eq!(PeerText("a\"\r\n\x1b[31m").to_string(), r#""a\"\r\n\u{1b}[31m""#);
+        assert_eq!(PeerText(&"é".repeat(100)).to_string(), format!("\"{}\"…", "é".repeat(32)));
+        assert_eq!(PeerText(&format!("x{}", "é".repeat(100))).to_string(), format!("\"x{}\"…", "é".repeat(31)));
     }
 }

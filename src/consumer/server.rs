@@ -22,16 +22,16 @@ use parking_lot::Mutex;
 
 use super::error::{Error, Result};
 use super::inlet::Permits;
-use super::lane::Lane;
+use super::lane::ConsumerLane;
 use super::link::{Common, DispatcherLink};
 use super::outbox::Outbox;
 use super::peer::LinkId;
-use super::refusals::{Kind, Refusals};
+use super::refusals::{EventKind, Refusals};
 use super::regulars::Regulars;
 use super::socket::Socket;
 use crate::base::log_context;
 use crate::base::text::Quoted;
-use crate::net::{Listener, NotAccepted, Reader};
+use crate::net::{Listener, NotAccepted, ReadHalf};
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;
@@ -48,7 +48,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const SPARE_FILES: usize = 4;
 
 /// The accepting thread and the connections.
-pub(super) struct Server {
+pub(super) struct ConsumerServer {
     listener: Arc<Listener>,
     /// Dropping it ends accepting.
     accepting: Sender<()>,
@@ -143,9 +143,9 @@ impl Room {
     }
 }
 
-impl Server {
+impl ConsumerServer {
     /// Starts accepting.
-    pub(super) fn start(listener: Listener, lane: Arc<Lane>) -> Result<Server> {
+    pub(super) fn start(listener: Listener, lane: Arc<ConsumerLane>) -> Result<ConsumerServer> {
         listener.set_wait(HOUSEKEEPING).map_err(Error::start("setting up the listener"))?;
         let (listener, links) = (Arc::new(listener), Links::default());
         let (accepting, stopping) = bounded(0);
@@ -167,7 +167,7 @@ impl Server {
             .name("accept".to_owned())
             .spawn(move || acceptor.run())
             .map_err(Error::start("starting the accepting thread"))?;
-        Ok(Server { listener, accepting, links, acceptor, all_ended })
+        Ok(ConsumerServer { listener, accepting, links, acceptor, all_ended })
     }
 
     /// Closes the listener, lets the connections write what is left in their outboxes, closes them, and joins their
@@ -252,7 +252,11 @@ impl Acceptor {
     }
 
     fn complain(&self, peer: fmt::Arguments<'_>, error: &io::Error) {
-        self.common.refusals.note(Kind::NotAccepted, format_args!("{peer}reason={}", Quoted(error)), Instant::now());
+        self.common.refusals.note(
+            EventKind::NotAccepted,
+            format_args!("{peer}reason={}", Quoted(error)),
+            Instant::now(),
+        );
     }
 
     /// Joins the threads of connections that have ended, which closes their sockets.
@@ -279,14 +283,14 @@ impl Acceptor {
     }
 
     /// Starts a thread for a connection, making room for it first.
-    fn admit(&mut self, socket: Socket, reader: Reader, peer: SocketAddr) -> io::Result<()> {
+    fn admit(&mut self, socket: Socket, reader: ReadHalf, peer: SocketAddr) -> io::Result<()> {
         let regular = self.common.regulars.has(peer.ip());
         while !self.listener.has_spare_files(SPARE_FILES) {
             let reason = "there are too few files (LimitNOFILE, ulimit -n)";
             if !self.make_room(regular) {
                 return Err(io::Error::other(reason));
             }
-            self.common.refusals.note(Kind::FewFiles, format_args!("reason={}", Quoted(reason)), Instant::now());
+            self.common.refusals.note(EventKind::FewFiles, format_args!("reason={}", Quoted(reason)), Instant::now());
         }
         let mut links = self.links.lock();
         match Room::for_one_more(&self.places(&links), regular) {

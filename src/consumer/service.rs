@@ -12,12 +12,12 @@ use super::commit::Committer;
 use super::desk::{Desk, Terms};
 use super::error::{Error, Result};
 use super::handler::Handler;
-use super::lane::Lane;
+use super::lane::ConsumerLane;
 use super::observer::{LOOK_WITHIN, LogOnly, Observer};
 use super::pool::Pool;
-use super::server::Server;
+use super::server::ConsumerServer;
 use super::stats::ConsumerStats;
-use crate::base::log_context::{self, Context};
+use crate::base::log_context::{self, LogContext};
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
 use crate::base::text::Quoted;
 use crate::ledger::{Keys, Server as RedisServer};
@@ -64,11 +64,11 @@ enum Ended {
 }
 
 /// The running parts, in the order in which they stop.
-struct Running {
+struct Parts {
     pool: Pool,
     committer: Committer,
-    server: Server,
-    lane: Arc<Lane>,
+    server: ConsumerServer,
+    lane: Arc<ConsumerLane>,
 }
 
 impl Consumer {
@@ -117,7 +117,7 @@ impl Consumer {
     /// [`Error::Start`] for a thread that could not be started, [`Error::Failed`] for one that ended on its own.
     pub fn run(self) -> Result<()> {
         let before = log_context::current();
-        log_context::enter(&Context::new("consumer"));
+        log_context::enter(&LogContext::new("consumer"));
         let outcome = self.run_with(&mut LogOnly::default());
         log_context::enter(&before);
         outcome
@@ -137,7 +137,7 @@ impl Consumer {
             settings.prefetch
         );
         let drain_timeout = settings.drain_timeout;
-        let running = Running::start(settings, handler, listener, stats)?;
+        let running = Parts::start(settings, handler, listener, stats)?;
         info!("event=listening address={local_addr}");
         let ended = running.work(&shutdown.1, observer);
         running.lane.desk.stats().set_stopping();
@@ -150,31 +150,31 @@ impl Consumer {
     }
 }
 
-impl Running {
+impl Parts {
     fn start(
         settings: Settings,
         handler: Arc<dyn Handler>,
         listener: Listener,
         stats: Arc<ConsumerStats>,
-    ) -> Result<Running> {
+    ) -> Result<Parts> {
         let Settings { redis, keys, consumer_id, concurrency, prefetch, handler_timeout, result_maxlen, .. } = settings;
         let name = Arc::from(consumer_id.as_str());
         let group = keys.group.clone();
         let terms = Terms { group, consumer_id, prefetch, concurrency, handler_timeout, redis_limit: REDIS_LIMIT };
-        let lane = Arc::new(Lane::new(redis, keys, terms, stats));
+        let lane = Arc::new(ConsumerLane::new(redis, keys, terms, stats));
         // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;
         let pool = Pool::start(concurrency, handler, name, &lane.desk, &commits)?;
-        let server = Server::start(listener, lane.clone())?;
-        Ok(Running { pool, committer, server, lane })
+        let server = ConsumerServer::start(listener, lane.clone())?;
+        Ok(Parts { pool, committer, server, lane })
     }
 
     /// The main loop: works until the request to stop, or until a part of the consumer fails.
     fn work(&self, requests: &ShutdownRequests, observer: &mut dyn Observer) -> Ended {
         let stats = self.lane.desk.stats();
         let (looks, ticks) = (tick(observer.look_every()), tick(RATE_INTERVAL));
-        let mut rate = Rate::new();
+        let mut rate = RateLog::new();
         loop {
             select_biased! {
                 recv(requests.receiver()) -> _ => return Ended::Asked,
@@ -196,7 +196,7 @@ impl Running {
     /// given up. A new leader that found no consumer here would deliver messages to other consumers while this one
     /// still works on them.
     fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
-        let Running { pool, committer, server, lane } = self;
+        let Parts { pool, committer, server, lane } = self;
         let drained = match ended {
             Ended::Asked => drain(&lane.desk, requests, drain_timeout),
             Ended::Broken(_) => {
@@ -212,27 +212,27 @@ impl Running {
 }
 
 /// The rate of messages, for the log.
-struct Rate {
+struct RateLog {
     received: u64,
     processed: u64,
     at: Instant,
 }
 
-impl Rate {
-    fn new() -> Rate {
-        Rate { received: 0, processed: 0, at: Instant::now() }
+impl RateLog {
+    fn new() -> RateLog {
+        RateLog { received: 0, processed: 0, at: Instant::now() }
     }
 
     /// Logs the rate since the last call, if there were any messages.
     fn log(&mut self, stats: &ConsumerStats) {
         let before = std::mem::replace(
             self,
-            Rate { received: stats.received.get(), processed: stats.processed(), at: Instant::now() },
+            RateLog { received: stats.received.get(), processed: stats.processed(), at: Instant::now() },
         );
         let per_s = (self.processed - before.processed) as f64 / before.at.elapsed().as_secs_f64();
         let failure = stats.take_last_failure();
         if self.received > before.received || self.processed > before.processed || failure.is_some() {
-            info!("event=rate processed_per_s={per_s:.0} {}", Totals(stats));
+            info!("event=rate processed_per_s={per_s:.0} {}", LoggedCounters(stats));
         }
         if let Some(failure) = failure {
             warn!("event=handler-failed sample={}", Quoted(failure));
@@ -263,13 +263,13 @@ fn report_stop(stats: &ConsumerStats, drained: bool, stuck: usize, committed: bo
     if !committed {
         warn!("event=committer-left-behind reason=\"Redis does not answer\"");
     }
-    info!("event=stopped drained={drained} {}", Totals(stats));
+    info!("event=stopped drained={drained} {}", LoggedCounters(stats));
 }
 
 /// The counters as a part of a log line.
-struct Totals<'a>(&'a ConsumerStats);
+struct LoggedCounters<'a>(&'a ConsumerStats);
 
-impl std::fmt::Display for Totals<'_> {
+impl std::fmt::Display for LoggedCounters<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let stats = self.0;
         write!(

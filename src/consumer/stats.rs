@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::handler::HandlerError;
-use crate::base::histogram::{Distribution, Histogram};
+use crate::base::histogram::{Distribution, LatencyHistogram};
 use crate::base::pulse::Pulse;
 
 /// A number that only rises.
@@ -44,7 +44,7 @@ pub struct ConsumerStats {
     pub(super) unconfirmed: Counter,
     pub(super) strangers: Counter,
     pub(super) redis_errors: Counter,
-    pub(super) handler_duration: Histogram,
+    pub(super) handler_duration: LatencyHistogram,
 
     /// The main loop, which monitors the committer.
     pub(super) main: Pulse,

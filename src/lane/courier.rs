@@ -6,9 +6,9 @@
 //! what needs Redis is a task for the redistributor. Ingest never waits for the courier: what does not fit into memory
 //! is left to the sorted set.
 //!
-//! Its parts: `LinkSet` has the links and `Dialing` requests them, `Table` and `Backlog` have the messages, `Outbox`
-//! the tasks for the redistributor, `RollCall` the start of a term, `Report` figures and log lines. `links` handles
-//! what happens to a link, `outcomes` what happens to a message.
+//! Its parts: `LinkSet` has the links and `Dialing` requests them, `Table` and `Backlog` have the messages, `TaskQueue`
+//! the tasks for the redistributor, `RollCall` the start of a term, `CourierFigures` the figures and log lines. `links`
+//! handles what happens to a link, `outcomes` what happens to a message.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,21 +17,21 @@ use crossbeam_channel::{Receiver, Sender};
 
 mod choice;
 mod dialing;
+mod figures;
 mod link_set;
 mod links;
-mod outbox;
 mod outcomes;
-mod report;
 mod roll_call;
+mod task_queue;
 #[cfg(test)]
 mod tests;
 
 use self::choice::run_length;
 use self::dialing::Dialing;
+use self::figures::CourierFigures;
 use self::link_set::LinkSet;
-use self::outbox::Outbox;
-use self::report::Report;
 use self::roll_call::RollCall;
+use self::task_queue::TaskQueue;
 use super::backlog::Backlog;
 use super::dialer::DialRequests;
 use super::link::Link;
@@ -86,8 +86,8 @@ pub(super) struct Courier {
     witness: Option<MessageId>,
     /// When it was last checked that a waiting message is still in Redis.
     checked: Instant,
-    outbox: Outbox,
-    report: Report,
+    tasks: TaskQueue,
+    figures: CourierFigures,
 }
 
 impl Courier {
@@ -101,9 +101,9 @@ impl Courier {
         channels: CourierChannels,
     ) -> Courier {
         let addresses = shared.settings.consumers.len();
-        let mut outbox = Outbox::new(channels.tasks);
+        let mut tasks = TaskQueue::new(channels.tasks);
         // Before the first page is read.
-        witness.into_iter().for_each(|witness| outbox.push(Task::Look(witness)));
+        witness.into_iter().for_each(|witness| tasks.push(Task::Look(witness)));
         let now = Instant::now();
         Courier {
             shared: shared.clone(),
@@ -122,8 +122,8 @@ impl Courier {
             backlog: Backlog::new(backlog_end),
             witness,
             checked: now,
-            outbox,
-            report: Report::new(&shared.stats),
+            tasks,
+            figures: CourierFigures::new(&shared.stats),
         }
     }
 
@@ -145,12 +145,12 @@ impl Courier {
             self.flush_links();
             self.tend_links();
             self.check_waiting();
-            self.outbox.pass_on();
-            self.report.update(&self.shared.stats, &self.links, &self.table, !self.backlog.is_empty());
+            self.tasks.pass_on();
+            self.figures.update(&self.shared.stats, &self.links, &self.table, !self.backlog.is_empty());
         }
         *self.shared.witness.lock() = self.waiting().map(|witness| (self.epoch, witness));
         self.links.iter().for_each(|link| self.sockets.remove(link.stream()));
-        Report::end(&self.shared.stats);
+        CourierFigures::end(&self.shared.stats);
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Courier {
         if self.roll_call.is_complete() && self.has_room() && self.table.ready_len() < READY_LOW {
             let room = self.shared.settings.ready_bytes - self.table.ready_bytes();
             if let Some(request) = self.backlog.request(room) {
-                self.outbox.push(Task::Page(request));
+                self.tasks.push(Task::Page(request));
             }
         }
     }
@@ -195,7 +195,7 @@ impl Courier {
         self.checked = Instant::now();
         self.witness = None;
         if let Some(witness) = self.waiting() {
-            self.outbox.push(Task::Look(witness));
+            self.tasks.push(Task::Look(witness));
         }
     }
 
@@ -208,7 +208,7 @@ impl Courier {
         // Meanwhile it may have been delivered to a consumer, which recorded its result. What earlier leaders left is
         // delivered only after this answer has come: it was the first question.
         if self.table.is_new(id) || self.backlog.witness() == Some(id) || self.witness == Some(id) {
-            self.outbox.push(Task::Vanished(id));
+            self.tasks.push(Task::Vanished(id));
         }
     }
 

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::base::id::MessageId;
-use crate::base::log_sum::{LogSum, Pace, Sum};
+use crate::base::log_sum::{LogPace, LogSum, Sum};
 
 /// How long a dead letter waits to be logged together with others.
 const LOG_WITHIN: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ impl DeadLetterLog {
         let is_known = |reason: &str| self.0.iter().any(|(known, _)| **known == *reason);
         let reason = if self.0.len() >= MOST_REASONS && !is_known(reason) { OTHER_REASONS } else { reason };
         if !is_known(reason) {
-            self.0.push((reason.into(), LogSum::new(Pace::Gather(LOG_WITHIN), now)));
+            self.0.push((reason.into(), LogSum::new(LogPace::Gather(LOG_WITHIN), now)));
         }
         let sum = self.0.iter_mut().find(|(known, _)| **known == *reason);
         sum.into_iter().for_each(|(_, sum)| sum.add(id, now));

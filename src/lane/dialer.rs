@@ -145,29 +145,29 @@ struct Dialer {
 }
 
 /// Why a link did not come about.
-enum Refusal {
+enum DialError {
     /// No process listens there.
     Absent(io::Error),
     /// Nothing came of the attempt to connect.
     Unreachable(io::Error),
     /// The consumer was reached.
-    Greeting(greeting::Refusal),
+    Greeting(greeting::GreetingError),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Absent(error) | Refusal::Unreachable(error) => error.fmt(f),
-            Refusal::Greeting(refusal) => refusal.fmt(f),
+            DialError::Absent(error) | DialError::Unreachable(error) => error.fmt(f),
+            DialError::Greeting(refusal) => refusal.fmt(f),
         }
     }
 }
 
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Refusal {
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> DialError {
         match error.kind() {
-            ErrorKind::ConnectionRefused => Refusal::Absent(error),
-            _ => Refusal::Unreachable(error),
+            ErrorKind::ConnectionRefused => DialError::Absent(error),
+            _ => DialError::Unreachable(error),
         }
     }
 }
@@ -211,12 +211,12 @@ impl Dialer {
                         );
                     }
                     match refusal {
-                        Refusal::Absent(_) if !std::mem::replace(&mut said_absent, true) => {
+                        DialError::Absent(_) if !std::mem::replace(&mut said_absent, true) => {
                             self.tell(dial, LinkNews::Absent(self.index));
                         }
-                        Refusal::Greeting(refusal) => self.learn(dial, refusal.seen_epoch()),
+                        DialError::Greeting(refusal) => self.learn(dial, refusal.seen_epoch()),
                         // It may pass, and then the consumer reports what it holds.
-                        Refusal::Absent(_) | Refusal::Unreachable(_) => {}
+                        DialError::Absent(_) | DialError::Unreachable(_) => {}
                     }
                 }
             }
@@ -249,10 +249,10 @@ impl Dialer {
         dial.kill.set(Reason::EpochBehind);
     }
 
-    fn connect(&self, dial: &Dial) -> Result<NewLink, Refusal> {
+    fn connect(&self, dial: &Dial) -> Result<NewLink, DialError> {
         let group = &self.shared.settings.keys.group;
         let greeted = greeting::greet(self.open()?, &self.address, dial.epoch, group, &dial.kill);
-        greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(Refusal::Greeting)
+        greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(DialError::Greeting)
     }
 
     fn open(&self) -> io::Result<Stream> {

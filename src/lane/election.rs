@@ -25,7 +25,7 @@ use crate::base::pulse::OPEN_WITHIN;
 use crate::base::shutdown::ShutdownRequests;
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
-use crate::lane::lease::{Lease, Renewal};
+use crate::lane::lease::{LeaseKeeper, Renewal};
 use crate::lane::listener::Released;
 use crate::lane::ring::{CURSOR_LOST, Resolution, Standing};
 use crate::ledger::{Acquire, Cursor};
@@ -52,7 +52,7 @@ const TERM_END_WITHIN: Duration = Duration::from_secs(30);
 /// See the module's text.
 pub(super) struct Election {
     shared: Arc<Shared>,
-    lease: Lease,
+    lease: LeaseKeeper,
     dial: DialRequests,
     released: Receiver<Released>,
     requests: ShutdownRequests,
@@ -96,7 +96,7 @@ impl Election {
         requests: ShutdownRequests,
     ) -> Election {
         let ttl = shared.settings.lease_ttl;
-        let lease = Lease::new(shared.ledger(ttl), shared.id.clone(), ttl);
+        let lease = LeaseKeeper::new(shared.ledger(ttl), shared.id.clone(), ttl);
         let reach = Reach::new(&shared);
         Election {
             shared,

@@ -36,7 +36,7 @@ struct Heard {
     marker: Option<Instant>,
     /// A marker of our own that has not been heard, nor a later one: the oldest of them.
     awaited: Option<Awaited>,
-    standby: Standby,
+    standby: CursorWatch,
     /// The newest probe whose pong has come.
     answered: u64,
 }
@@ -53,7 +53,7 @@ struct Awaited {
 
 /// What a standby saw of the cursor.
 #[derive(Debug, Default)]
-struct Standby {
+struct CursorWatch {
     cursor: String,
     /// When it moved for the first time since a marker was heard, and the probe that was sent later.
     moved: Option<(Instant, Option<u64>)>,
@@ -147,7 +147,7 @@ impl Hearing {
     pub fn begin_anew(&self) {
         let mut state = self.state.lock();
         state.awaited = None;
-        state.standby = Standby::default();
+        state.standby = CursorWatch::default();
     }
 }
 

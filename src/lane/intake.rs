@@ -24,7 +24,7 @@ use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 use crate::ledger::resp::EXCERPT_BYTES;
 use crate::ledger::subscription::Published;
-use crate::ledger::{Arrival, Cursor, Gap, Intake as Stored, Ledger, Pending, Position, Splitter};
+use crate::ledger::{Arrival, Cursor, Gap, IntakeAnswer, Ledger, Pending, Position, Splitter};
 use crate::wire::MAX_BODY_BYTES;
 
 /// How long one attempt to pass messages on waits; also how soon the kill switch is noticed.
@@ -243,22 +243,22 @@ impl Intake {
             self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)?
         };
         match carried {
-            Carried::Done(Stored::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
+            Carried::Done(IntakeAnswer::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
             // The key has vanished, or another client overwrote it, while Redis kept running. Only this leader moves
             // the cursor, so its last value is known.
-            Carried::Done(Stored::Moved(None)) if self.ledger.is_uninterrupted() && !self.vanished => {
+            Carried::Done(IntakeAnswer::Moved(None)) if self.ledger.is_uninterrupted() && !self.vanished => {
                 let cursor = self.cursor_text();
                 self.record_gap(CURSOR_LOST, cursor.clone(), cursor, None)?;
                 self.vanished = true;
                 self.offer(next, batch, splitter)
             }
-            Carried::Done(Stored::Moved(found)) => {
+            Carried::Done(IntakeAnswer::Moved(found)) => {
                 let found = found.map_or("none".to_owned(), |cursor| cursor.to_string());
                 log::warn!("event=cursor-moved expected={} found={}", Quoted(self.cursor_text()), Quoted(found));
                 self.kill.set(Reason::CursorMoved);
                 Err(Killed)
             }
-            Carried::Done(Stored::Rewound(reason)) => {
+            Carried::Done(IntakeAnswer::Rewound(reason)) => {
                 log::warn!("event=redis-trouble worker=ingest messages={} error={}", batch.len(), Quoted(reason));
                 Ok(Carried::Done(None))
             }

@@ -10,7 +10,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::dialer::Dialers;
 use super::election::Election;
-use super::listener::Listener;
+use super::listener::ListenerHandle;
 use super::shared::Shared;
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::{ShutdownHandle, shutdown_channel};
@@ -23,7 +23,7 @@ pub struct Lane {
     stop: ShutdownHandle,
     election: Option<JoinHandle<Result<()>>>,
     dialers: Option<Dialers>,
-    listener: Option<Listener>,
+    listener: Option<ListenerHandle>,
 }
 
 /// Announces the end of the election, even by a panic.
@@ -50,7 +50,7 @@ impl Lane {
         };
         let (released, releases) = bounded(1);
         let (stop, requests) = shutdown_channel();
-        let listener = Listener::start(shared, channels, released)?;
+        let listener = ListenerHandle::start(shared, channels, released)?;
         let dialers = Dialers::start(shared)?;
         let election = Election::new(shared.clone(), dialers.requests(), releases, requests);
         let guard = EndGuard(ended);

@@ -11,7 +11,7 @@ use tungstenite::error::ProtocolError;
 use tungstenite::{Bytes, Message, WebSocket};
 
 use super::greeting::Greeted;
-use super::places::{Held, LINK_BYTES, Places};
+use super::places::{LINK_BYTES, Places, TakenPlace};
 use super::stats::LinkFigures;
 use super::strays::Strays;
 use crate::base::id::MessageId;
@@ -75,7 +75,7 @@ pub(super) enum Incoming {
 }
 
 /// Why a link ends.
-pub(super) type Failure = String;
+pub(super) type EndReason = String;
 
 impl Link {
     /// `strays_paid_until` is what the stray answers of the consumer's last link left behind.
@@ -169,7 +169,7 @@ impl Link {
     }
 
     /// Gives the consumer a message.
-    pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), Failure> {
+    pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), EndReason> {
         // First: if the link fails below, the message comes back with the others.
         self.places.give(message.id, message.delivery, message.payload.len(), now);
         let frame = Frame::Process { id: message.id, delivery: message.delivery, body: &message.payload };
@@ -181,7 +181,7 @@ impl Link {
     }
 
     /// The consumer has answered for a message: its place is free. `None`: it had none.
-    pub(super) fn answer(&mut self, id: MessageId) -> Option<Held> {
+    pub(super) fn answer(&mut self, id: MessageId) -> Option<TakenPlace> {
         let held = self.places.answer(id)?;
         self.suspect.take_if(|suspect| *suspect == id);
         Some(held)
@@ -216,13 +216,13 @@ impl Link {
     }
 
     /// Everything that the consumer had and that counts as being there.
-    pub(super) fn take_attached(&mut self) -> Vec<(MessageId, u16)> {
+    pub(super) fn take_attached(&mut self) -> Vec<(MessageId, DeliveryNumber)> {
         self.suspect = None;
         self.places.take_attached()
     }
 
     /// Reads what has come.
-    pub(super) fn read(&mut self) -> Result<Incoming, Failure> {
+    pub(super) fn read(&mut self) -> Result<Incoming, EndReason> {
         match self.socket.read() {
             Ok(Message::Binary(frames)) => Ok(Incoming::Frames(frames)),
             Ok(Message::Ping(_) | Message::Pong(_)) => Ok(Incoming::Alive),
@@ -250,7 +250,7 @@ impl Link {
     }
 
     /// Asks for a pong if one is due.
-    pub(super) fn ping_if_due(&mut self, every: Duration, now: Instant) -> Result<(), Failure> {
+    pub(super) fn ping_if_due(&mut self, every: Duration, now: Instant) -> Result<(), EndReason> {
         if now.duration_since(self.last_ping) < every {
             return Ok(());
         }
@@ -266,7 +266,7 @@ impl Link {
     }
 
     /// Puts what was gathered on the wire, as far as the socket takes it.
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+    pub(super) fn flush(&mut self) -> Result<(), EndReason> {
         if !self.chunk.is_empty() {
             self.write_chunk()?;
         }
@@ -287,14 +287,14 @@ impl Link {
         Ok(())
     }
 
-    fn write_chunk(&mut self) -> Result<(), Failure> {
+    fn write_chunk(&mut self) -> Result<(), EndReason> {
         // The next is about as large as this one.
         let room = Vec::with_capacity(self.chunk.len().min(CHUNK_BYTES));
         let chunk = std::mem::replace(&mut self.chunk, room);
         self.write(Message::Binary(chunk.into()))
     }
 
-    fn write(&mut self, message: Message) -> Result<(), Failure> {
+    fn write(&mut self, message: Message) -> Result<(), EndReason> {
         self.unflushed = true;
         match self.socket.write(message) {
             Ok(()) => Ok(()),

@@ -45,7 +45,7 @@ pub(super) struct Released(pub Epoch);
 
 /// The handle: stops and joins the thread when dropped.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct ListenerHandle {
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,18 +58,22 @@ struct Stop {
     changed: Condvar,
 }
 
-impl Listener {
+impl ListenerHandle {
     /// Starts listening into the lane's ring. The election learns on `released` when a leader gives its lease back.
-    pub(super) fn start(shared: &Arc<Shared>, channels: Channels, released: Sender<Released>) -> Result<Listener> {
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        channels: Channels,
+        released: Sender<Released>,
+    ) -> Result<ListenerHandle> {
         let stop = Arc::new(Stop::default());
         let (ring, stats, troubles) = (shared.ring.clone(), shared.listener.clone(), shared.troubles.clone());
         let listening = ListenLoop { channels, ring, stats, troubles, released, stop: stop.clone() };
         let thread = shared.spawn("listener", move || listening.run())?;
-        Ok(Listener { stop, thread: Some(thread) })
+        Ok(ListenerHandle { stop, thread: Some(thread) })
     }
 }
 
-impl Drop for Listener {
+impl Drop for ListenerHandle {
     fn drop(&mut self) {
         self.stop.asked.store(true, Ordering::Release);
         drop(self.stop.lock.lock());

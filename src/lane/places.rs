@@ -34,7 +34,7 @@ pub(super) enum Place {
 
 /// A message in a consumer's hands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
+pub(super) struct TakenPlace {
     pub(super) delivery: DeliveryNumber,
     pub(super) place: Place,
     bytes: usize,
@@ -42,7 +42,7 @@ pub(super) struct Held {
     reported: Instant,
 }
 
-impl Held {
+impl TakenPlace {
     /// Whether only the consumer's report in HELD says that it has the message.
     pub(super) fn is_adopted(&self) -> bool {
         self.delivery == DeliveryNumber::Adopted
@@ -63,7 +63,7 @@ impl Held {
 #[derive(Debug)]
 pub(super) struct Places {
     prefetch: u32,
-    held: IdMap<Held>,
+    held: IdMap<TakenPlace>,
     bytes: usize,
     /// Places of the prefetch that are taken.
     taken: usize,
@@ -98,7 +98,7 @@ impl Places {
     }
 
     /// The place of a message, if it has one here.
-    pub(super) fn get(&self, id: MessageId) -> Option<&Held> {
+    pub(super) fn get(&self, id: MessageId) -> Option<&TakenPlace> {
         self.held.get(&id)
     }
 
@@ -115,12 +115,12 @@ impl Places {
     /// The consumer is given a message.
     pub(super) fn give(&mut self, id: MessageId, delivery: u16, bytes: usize, now: Instant) {
         let delivery = DeliveryNumber::Known(delivery);
-        self.put(id, Held { delivery, place: Place::Here, bytes, reported: now });
+        self.put(id, TakenPlace { delivery, place: Place::Here, bytes, reported: now });
     }
 
     /// The consumer has named a message in HELD.
     pub(super) fn claim(&mut self, id: MessageId, place: Place, now: Instant) {
-        self.put(id, Held { delivery: DeliveryNumber::Adopted, place, bytes: 0, reported: now });
+        self.put(id, TakenPlace { delivery: DeliveryNumber::Adopted, place, bytes: 0, reported: now });
     }
 
     /// Where it counted as being it is no longer: from now on it is here, if this consumer holds it.
@@ -130,7 +130,7 @@ impl Places {
 
     /// A message that the consumer named is not pending: it keeps no room for it.
     pub(super) fn vacate(&mut self, id: MessageId, now: Instant) -> bool {
-        let adopted = self.held.get(&id).is_some_and(Held::is_adopted);
+        let adopted = self.held.get(&id).is_some_and(TakenPlace::is_adopted);
         adopted && self.move_to(id, Place::Here, Place::NotPending, Some(now))
     }
 
@@ -141,7 +141,7 @@ impl Places {
     }
 
     /// The consumer is done with a message, or has failed it: its place is free.
-    pub(super) fn answer(&mut self, id: MessageId) -> Option<Held> {
+    pub(super) fn answer(&mut self, id: MessageId) -> Option<TakenPlace> {
         let held = self.take(id)?;
         self.unanswered = 0;
         Some(held)
@@ -199,13 +199,13 @@ impl Places {
         all
     }
 
-    fn put(&mut self, id: MessageId, held: Held) {
+    fn put(&mut self, id: MessageId, held: TakenPlace) {
         self.take(id);
         self.count(&held, true);
         self.held.insert(id, held);
     }
 
-    fn take(&mut self, id: MessageId) -> Option<Held> {
+    fn take(&mut self, id: MessageId) -> Option<TakenPlace> {
         let held = self.held.remove(&id)?;
         self.count(&held, false);
         Some(held)
@@ -214,12 +214,12 @@ impl Places {
     fn move_to(&mut self, id: MessageId, from: Place, to: Place, reported: Option<Instant>) -> bool {
         let Some(held) = self.take(id) else { return false };
         let moves = held.place == from;
-        let moved = Held { place: to, reported: reported.unwrap_or(held.reported), ..held };
+        let moved = TakenPlace { place: to, reported: reported.unwrap_or(held.reported), ..held };
         self.put(id, if moves { moved } else { held });
         moves
     }
 
-    fn count(&mut self, held: &Held, comes: bool) {
+    fn count(&mut self, held: &TakenPlace, comes: bool) {
         let add = |sum: &mut usize, part: usize| *sum = if comes { *sum + part } else { *sum - part };
         add(&mut self.bytes, held.bytes);
         add(&mut self.taken, held.room());

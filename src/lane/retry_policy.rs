@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::base::duration::{self, Shown};
+use crate::base::duration::{self, ShownDuration};
 
 /// How much longer than the policy says a wait may be, as a part of it.
 pub const MOST_JITTER: f64 = 0.25;
@@ -110,9 +110,9 @@ impl fmt::Display for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RetryPolicy::None => f.write_str("none"),
-            RetryPolicy::Fixed(wait) => write!(f, "fixed:{}", Shown(*wait)),
+            RetryPolicy::Fixed(wait) => write!(f, "fixed:{}", ShownDuration(*wait)),
             RetryPolicy::Exponential { first, most, factor } => {
-                write!(f, "exponential:{}..{}*{factor}", Shown(*first), Shown(*most))
+                write!(f, "exponential:{}..{}*{factor}", ShownDuration(*first), ShownDuration(*most))
             }
         }
     }

@@ -16,7 +16,7 @@ use super::settings::Settings;
 use super::stats::LaneStats;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DispatcherId, Epoch, MessageId, wall_clock_us};
-use crate::base::log_context::{self, Context};
+use crate::base::log_context::{self, LogContext};
 use crate::base::trouble::Troubles;
 use crate::ledger::Ledger;
 
@@ -26,7 +26,7 @@ pub struct ProcessHandles {
     /// The process's id in the group.
     pub id: DispatcherId,
     /// What the lane's log lines show. Not shared with another lane.
-    pub log: Context,
+    pub log: LogContext,
 }
 
 /// See the module's text.
@@ -44,7 +44,7 @@ pub struct Shared {
     /// Signs of life of its threads.
     pub pulses: Pulses,
     /// What its log lines show.
-    pub log: Context,
+    pub log: LogContext,
     /// What is wrong with the connections to Redis.
     pub troubles: Arc<Troubles>,
     /// The highest message id that this lane knows of.

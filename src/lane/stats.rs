@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::deaths::Deaths;
-use crate::base::histogram::Histogram;
+use crate::base::histogram::LatencyHistogram;
 
 macro_rules! stats {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
@@ -16,7 +16,7 @@ macro_rules! stats {
         pub struct LaneStats {
             $($(#[$doc])+ pub $name: AtomicU64,)+
             /// From a message's intake to its ACK.
-            pub delivery_latency: Histogram,
+            pub delivery_latency: LatencyHistogram,
             /// The consumers linked now.
             pub linked: Mutex<Vec<Arc<LinkFigures>>>,
             /// Messages that became dead letters lately.

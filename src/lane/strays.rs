@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use crate::base::id::MessageId;
-use crate::base::log_sum::{LogSum, Pace, Sum};
+use crate::base::log_sum::{LogPace, LogSum, Sum};
 use crate::base::rate_limit::RateLimit;
 
 /// How many a second are tolerated.
@@ -27,7 +27,7 @@ impl Strays {
     pub(super) fn new(prefetch: u32, paid_until: Option<Instant>, now: Instant) -> Strays {
         let mut limit = RateLimit::new(prefetch.saturating_add(BURST), PER_SECOND, now);
         limit.carry_over(paid_until.unwrap_or(now));
-        Strays { limit, log: LogSum::new(Pace::Lines { at_once: 1, per_s: 1 }, now) }
+        Strays { limit, log: LogSum::new(LogPace::Lines { at_once: 1, per_s: 1 }, now) }
     }
 
     /// There was one, for this message. Returns whether it is tolerated.

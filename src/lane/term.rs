@@ -75,7 +75,7 @@ impl Term {
         ended: &Sender<()>,
         work: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let guard = Guard { worker, shared: self.shared.clone(), kill: kill.clone(), ended: ended.clone() };
+        let guard = WorkerGuard { worker, shared: self.shared.clone(), kill: kill.clone(), ended: ended.clone() };
         let thread = self.shared.spawn(worker.name(), move || {
             let guard = guard;
             let outcome = work();
@@ -106,14 +106,14 @@ impl Term {
 }
 
 /// Ends the term when its worker ends, even by a panic.
-struct Guard {
+struct WorkerGuard {
     worker: TermWorker,
     shared: Arc<Shared>,
     kill: KillSwitch,
     ended: Sender<()>,
 }
 
-impl Drop for Guard {
+impl Drop for WorkerGuard {
     fn drop(&mut self) {
         if self.kill.set(Reason::WorkerFailed) {
             log::error!("event=worker-ended worker={}", self.worker);

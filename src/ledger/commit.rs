@@ -44,8 +44,8 @@ impl Ledger {
     /// Records results; those of messages no longer pending are dropped.
     ///
     /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. `result_maxlen` is about
-    /// how many entries the stream keeps; `None` for all. Repeating the call does
-    /// no harm: what was recorded is no longer pending.
+    /// how many entries the stream keeps, if it is limited. Repeating the call does no harm: what was recorded is no
+    /// longer pending.
     pub fn commit<'a>(
         &mut self,
         epoch: Option<Epoch>,

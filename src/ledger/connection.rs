@@ -15,7 +15,7 @@ use super::command::{Command, command};
 use super::resp::{MAX_REPLY_BYTES, Reply};
 use super::script::ScriptCall;
 use super::server::Server;
-use super::session::{BufferSize, Incoming, Session};
+use super::session::{BufferSize, ReceiveBuffer, Session};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
 use crate::base::refusal::Refusal;
@@ -119,7 +119,7 @@ impl Connection {
         &mut self,
         doing: &'static str,
         write: impl FnOnce(&mut Vec<u8>),
-        read: impl FnOnce(&mut Incoming) -> io::Result<T>,
+        read: impl FnOnce(&mut ReceiveBuffer) -> io::Result<T>,
     ) -> Result<T> {
         self.out.clear();
         write(&mut self.out);
@@ -145,7 +145,7 @@ impl Connection {
         &mut self,
         doing: &'static str,
         write: impl FnOnce(&mut Vec<u8>),
-        read: impl FnOnce(&mut Incoming) -> io::Result<T>,
+        read: impl FnOnce(&mut ReceiveBuffer) -> io::Result<T>,
     ) -> Result<T> {
         if let Some(open) = &mut self.open {
             open.transaction = None;
@@ -171,7 +171,7 @@ impl Connection {
         reply.extract_error().map_err(|error| self.refusal(step, Failure::new(error)))
     }
 
-    fn exchange<T>(&mut self, step: Step, read: impl FnOnce(&mut Incoming) -> io::Result<T>) -> Result<T> {
+    fn exchange<T>(&mut self, step: Step, read: impl FnOnce(&mut ReceiveBuffer) -> io::Result<T>) -> Result<T> {
         let open = match &mut self.open {
             Some(open) => open,
             closed => {

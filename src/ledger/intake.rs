@@ -19,7 +19,7 @@ use super::cursor::Cursor;
 use super::member;
 use super::resp::Reply;
 use super::scripts::{IntakeCall, RewindCall, WithdrawCall};
-use super::types::{Arrival, Intake};
+use super::types::{Arrival, IntakeAnswer};
 use super::value::text;
 use crate::base::error::Result;
 use crate::base::failure::Failure;
@@ -54,7 +54,7 @@ impl Ledger {
         expected: Option<&Cursor>,
         next: &Cursor,
         batch: &[Arrival],
-    ) -> Result<Intake> {
+    ) -> Result<IntakeAnswer> {
         if self.attempts.astray.is_some() {
             return self.undo(epoch);
         }
@@ -75,7 +75,13 @@ impl Ledger {
         self.attempts.take_doubts()
     }
 
-    fn attempt(&mut self, epoch: Epoch, expected: Option<&Cursor>, next: &Cursor, batch: &[Arrival]) -> Result<Intake> {
+    fn attempt(
+        &mut self,
+        epoch: Epoch,
+        expected: Option<&Cursor>,
+        next: &Cursor,
+        batch: &[Arrival],
+    ) -> Result<IntakeAnswer> {
         if self.attempts.doubts.is_empty() && self.may_transact(epoch, expected, batch) {
             match self.intake_in_transaction(epoch, expected, next, batch) {
                 // A refused transaction has changed nothing; what it was refused for may not hold for the script.
@@ -94,8 +100,8 @@ impl Ledger {
         Ok(taken)
     }
 
-    fn vouch(&mut self, taken: &Intake, next: &Cursor) {
-        let number = self.connection.number().filter(|_| matches!(taken, Intake::Taken(_)));
+    fn vouch(&mut self, taken: &IntakeAnswer, next: &Cursor) {
+        let number = self.connection.number().filter(|_| matches!(taken, IntakeAnswer::Taken(_)));
         self.attempts.taken_on = number.or(self.attempts.taken_on);
         self.attempts.vouched = number.map(|number| (number, next.clone()));
     }
@@ -122,7 +128,7 @@ impl Ledger {
         expected: Option<&Cursor>,
         next: &Cursor,
         batch: &[Arrival],
-    ) -> Result<Intake> {
+    ) -> Result<IntakeAnswer> {
         let doubts = &self.attempts.doubts;
         let call = IntakeCall { my_epoch: epoch, expected, next_cursor: next, doubts: doubts.len() as u64 };
         let mut call = call.on(&self.keys);
@@ -143,11 +149,11 @@ impl Ledger {
             Value::Array(parts) => match parts.as_slice() {
                 [verdict, cursor] if text(verdict) == Some("MOVED") => {
                     let cursor = if text(cursor) == Some("") { None } else { self.cursor_of(cursor)? };
-                    Ok(Intake::Moved(cursor))
+                    Ok(IntakeAnswer::Moved(cursor))
                 }
                 _ => self.fenced(epoch, DOING, &reply),
             },
-            _ if text(&reply) == Some("OK") => Ok(Intake::Taken(next.clone())),
+            _ if text(&reply) == Some("OK") => Ok(IntakeAnswer::Taken(next.clone())),
             _ => self.surprise(DOING, &reply),
         }
     }
@@ -159,7 +165,7 @@ impl Ledger {
         expected: Option<&Cursor>,
         next: &Cursor,
         batch: &[Arrival],
-    ) -> Result<Option<Intake>> {
+    ) -> Result<Option<IntakeAnswer>> {
         let keys = &self.keys;
         let added = usize::from(!batch.is_empty());
         let (mut unadded, mut unmoved) = (None, None);
@@ -195,7 +201,7 @@ impl Ledger {
             return Ok(None);
         }
         let part = match (&unadded, &unmoved, batch) {
-            (None, None, _) => return Ok(Some(Intake::Taken(next.clone()))),
+            (None, None, _) => return Ok(Some(IntakeAnswer::Taken(next.clone()))),
             // The key holds another type. The cursor has moved over messages that were not added: move it back first.
             (Some(_), None, _) => DonePart::Cursor { from: next.clone(), to: expected.cloned() },
             // The right was revoked just now. What was added counts as not taken in, so it is removed.
@@ -218,8 +224,8 @@ impl Ledger {
     }
 
     /// Takes back what a transaction did of an intake.
-    fn undo(&mut self, epoch: Epoch) -> Result<Intake> {
-        let Some(Astray { part, reason }) = self.attempts.astray.clone() else { return Ok(Intake::Moved(None)) };
+    fn undo(&mut self, epoch: Epoch) -> Result<IntakeAnswer> {
+        let Some(Astray { part, reason }) = self.attempts.astray.clone() else { return Ok(IntakeAnswer::Moved(None)) };
         match part {
             DonePart::Cursor { from, to } => self.rewind(epoch, &from, to.as_ref())?,
             DonePart::Members { first, last } => {
@@ -229,6 +235,6 @@ impl Ledger {
             }
         }
         self.attempts.astray = None;
-        Ok(Intake::Rewound(reason))
+        Ok(IntakeAnswer::Rewound(reason))
     }
 }

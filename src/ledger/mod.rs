@@ -55,8 +55,8 @@ pub use self::member::{Payload, decode as decode_member, encode as encode_member
 pub use self::server::Server;
 pub use self::split::{Split, Splitter};
 pub use self::types::{
-    Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Gap, Hold, Intake, Page, Pending, Raise, Recall,
-    Recorded, Returned, Settled, Settlement, Verdict,
+    Acquire, Arrival, Attempt, Commit, Committed, DeliveryNumber, Gap, Hold, IntakeAnswer, Page, Pending, Raise,
+    Recall, Recorded, Returned, Settled, Settlement, Verdict,
 };
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub struct DispatcherReport {
 pub struct GroupView {
     ledger: Ledger,
     /// The dispatchers that were found last.
-    known: Known,
+    known: KnownDispatchers,
     /// What the last reading had to leave out.
     refused: BTreeSet<Part>,
     /// Whether the oldest pending message is looked for.
@@ -80,7 +80,7 @@ const OLDEST: &str = "return string.sub(redis.call('ZRANGE', KEYS[1], 0, 0)[1] o
 
 /// Looking for all dispatchers walks through all channels of the server: it is done only when it might bring something.
 #[derive(Default)]
-struct Known {
+struct KnownDispatchers {
     ids: Vec<String>,
     /// How many connections were subscribed to the control channel then.
     subscribed: u64,
@@ -91,7 +91,7 @@ impl GroupView {
     pub fn new(connection: Connection, keys: Keys) -> GroupView {
         GroupView {
             ledger: Ledger::over(connection, Arc::new(keys)),
-            known: Known::default(),
+            known: KnownDispatchers::default(),
             refused: BTreeSet::new(),
             seeks_oldest: true,
         }
@@ -130,7 +130,7 @@ impl GroupView {
             let found = self.ledger.dispatchers();
             let mut ids = self.allowed(Part::Members, found)?.unwrap_or_else(|| leader.cloned().into_iter().collect());
             ids.sort_unstable();
-            self.known = Known { ids, subscribed: snapshot.dispatchers };
+            self.known = KnownDispatchers { ids, subscribed: snapshot.dispatchers };
         }
         self.reports()
     }

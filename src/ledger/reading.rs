@@ -53,19 +53,19 @@ pub struct RecordedGap {
 
 /// A place in a stream or the backlog, and how much to read from there. Starts at the beginning.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct ReadPosition {
     /// The last entry's id or score, as Redis writes it.
     after: Option<String>,
     entries: usize,
 }
 
-impl Default for Reader {
-    fn default() -> Reader {
-        Reader { after: None, entries: FIRST_ENTRIES }
+impl Default for ReadPosition {
+    fn default() -> ReadPosition {
+        ReadPosition { after: None, entries: FIRST_ENTRIES }
     }
 }
 
-impl Reader {
+impl ReadPosition {
     /// The beginning of the next range.
     fn begin(&self, first: &str) -> String {
         self.after.as_ref().map_or_else(|| first.to_owned(), |after| format!("({after}"))
@@ -139,16 +139,17 @@ impl Ledger {
 
     /// Reads the next entries of a stream, each as its fields; `None` at the end. After an error the same page may be
     /// asked for again.
-    pub fn read_stream(&mut self, stream: EntryStream, reader: &mut Reader) -> Result<Option<Vec<Vec<Pair>>>> {
+    pub fn read_stream(&mut self, stream: EntryStream, position: &mut ReadPosition) -> Result<Option<Vec<Vec<Pair>>>> {
         const DOING: &str = "reading a stream";
         let key = match stream {
             EntryStream::Processed => &self.keys.processed,
             EntryStream::Dead => &self.keys.dead,
         };
         let reply = loop {
-            let range = Command::of(&["XRANGE", key, &reader.begin("-"), "+", "COUNT", &reader.entries.to_string()]);
+            let range =
+                Command::of(&["XRANGE", key, &position.begin("-"), "+", "COUNT", &position.entries.to_string()]);
             match self.connection.query(DOING, range) {
-                Err(error) if reader.shrinks(&error) => {}
+                Err(error) if position.shrinks(&error) => {}
                 reply => break reply.map_err(|error| self.name_the_key(error))?,
             }
         };
@@ -163,20 +164,20 @@ impl Ledger {
             entries.push(fields);
         }
         Ok(last.map(|last| {
-            reader.read(last, bytes);
+            position.read(last, bytes);
             entries
         }))
     }
 
     /// Reads the next pending messages without their counts of deliveries, oldest first; `None` at the end. Members
     /// that are none of ours are passed over.
-    pub fn read_pending(&mut self, reader: &mut Reader) -> Result<Option<Vec<(MessageId, Payload)>>> {
+    pub fn read_pending(&mut self, position: &mut ReadPosition) -> Result<Option<Vec<(MessageId, Payload)>>> {
         const DOING: &str = "reading the backlog";
         let reply = loop {
-            let (begin, count) = (reader.begin("-inf"), reader.entries.to_string());
+            let (begin, count) = (position.begin("-inf"), position.entries.to_string());
             let words = ["ZRANGEBYSCORE", &self.keys.pending, &begin, "+inf", "WITHSCORES", "LIMIT", "0", &count];
             match self.connection.query(DOING, Command::of(&words)) {
-                Err(error) if reader.shrinks(&error) => {}
+                Err(error) if position.shrinks(&error) => {}
                 reply => break reply.map_err(|error| self.name_the_key(error))?,
             }
         };
@@ -189,7 +190,7 @@ impl Ledger {
             bytes += member.len();
             messages.extend(member::decode(member).map(|(id, payload)| (id, Payload::copy_from_slice(payload))));
         }
-        reader.read(last.to_owned(), bytes);
+        position.read(last.to_owned(), bytes);
         Ok(Some(messages))
     }
 }

@@ -154,14 +154,14 @@ fn message<'a>(
 }
 
 /// A line: its type byte, the rest of it, and where the next line begins.
-type Line<'a> = (u8, &'a [u8], usize);
+type RespLine<'a> = (u8, &'a [u8], usize);
 
 /// The first line, if it is whole.
-fn line(bytes: &[u8]) -> Result<Option<Line<'_>>, Unreadable> {
+fn line(bytes: &[u8]) -> Result<Option<RespLine<'_>>, Unreadable> {
     line_at(bytes, 0)
 }
 
-fn line_at(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, Unreadable> {
+fn line_at(bytes: &[u8], at: usize) -> Result<Option<RespLine<'_>>, Unreadable> {
     /// Lengths and error texts are short; a longer line is something else.
     const MAX_LINE_BYTES: usize = 64 << 10;
     let rest = &bytes[at..];

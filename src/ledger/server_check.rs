@@ -14,7 +14,7 @@ use super::command::Command;
 use super::connection::Connection;
 use super::value::text;
 use crate::base::error::Result;
-use crate::base::hint::Setting;
+use crate::base::hint::SettingName;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 
@@ -55,7 +55,7 @@ pub enum Warning {
         /// Whether it takes writes all the same, which its next synchronisation undoes.
         writable: bool,
         /// What the server's URL is called where it was set.
-        setting: Setting,
+        setting: SettingName,
     },
     /// The server is too old.
     OldVersion {
@@ -216,7 +216,7 @@ fn fields(replies: &[Value]) -> HashMap<String, String> {
 }
 
 /// What is wrong with these settings. Of what is missing nothing is said.
-fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: Setting) -> Vec<Warning> {
+fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: SettingName) -> Vec<Warning> {
     let setting = |name: &str| config.get(name).map(String::as_str);
     let field = |name: &str| info.get(name).map(String::as_str);
     let mut found = Vec::new();

@@ -15,13 +15,13 @@ use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
 use super::server::{CONNECT_TIMEOUT, Server, not_redis};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
-use crate::net::{Reader, Wait, Writer};
+use crate::net::{ReadHalf, Wait, WriteHalf};
 
 /// See the module's text.
 pub struct Session {
     /// What the server sends.
-    pub incoming: Incoming,
-    writer: Writer,
+    pub incoming: ReceiveBuffer,
+    writer: WriteHalf,
 }
 
 /// The receive buffer's size.
@@ -47,7 +47,7 @@ impl Session {
             server.connect(limit.min(CONNECT_TIMEOUT)).map_err(|error| server.error(Step::Connecting, error))?;
         let (reader, writer) = stream.split();
         let incoming =
-            Incoming { reader, buffer: vec![0; buffer.least_bytes], filled: 0..0, answered: false, size: buffer };
+            ReceiveBuffer { reader, buffer: vec![0; buffer.least_bytes], filled: 0..0, answered: false, size: buffer };
         let mut session = Session { incoming, writer };
         let failed = |session: &Session, error| session.error(server, Step::Connecting, error);
         let wait = session.incoming.set_wait(Wait::Until(Instant::now() + limit));
@@ -70,7 +70,7 @@ impl Session {
     }
 
     /// The two directions, for two threads.
-    pub fn split(self) -> (Incoming, Writer) {
+    pub fn split(self) -> (ReceiveBuffer, WriteHalf) {
         (self.incoming, self.writer)
     }
 
@@ -85,8 +85,8 @@ impl Session {
 }
 
 /// What a server sends: the bytes that have come, and the values in them.
-pub struct Incoming {
-    reader: Reader,
+pub struct ReceiveBuffer {
+    reader: ReadHalf,
     buffer: Vec<u8>,
     /// The part of the buffer that was received and not yet taken.
     filled: Range<usize>,
@@ -95,7 +95,7 @@ pub struct Incoming {
     size: BufferSize,
 }
 
-impl Incoming {
+impl ReceiveBuffer {
     /// How long reading waits.
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.reader.set_wait(wait)

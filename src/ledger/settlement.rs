@@ -10,8 +10,8 @@ use crate::base::failure::Failure;
 use crate::base::id::{Epoch, MessageId};
 
 impl Ledger {
-    /// Settles messages that came back, each with the number of its delivery: counts failed deliveries, and dead-letters
-    /// what had its last one. Repeating the call does no harm: deliveries are counted by their numbers.
+    /// Settles messages that came back, each with the number of its delivery: counts failed deliveries, and
+    /// dead-letters what had its last one. Repeating the call does no harm: deliveries are counted by their numbers.
     pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[(&Returned, u16)]) -> Result<Settlement> {
         const DOING: &str = "settling returned messages";
         let mut call = SettleCall { my_epoch: epoch, max_deliveries: max_deliveries.into() }.on(&self.keys);

@@ -92,7 +92,7 @@ impl Fixture {
         let batch: Vec<Arrival> = ids.iter().map(|id| arrival(*id, b"x")).collect();
         let before = self.ledger.cursor().expect("the cursor is read");
         let next = cursor("m", ids.len() as u64, ids.last().copied().unwrap_or_default());
-        assert_eq!(self.ledger.intake(epoch, before.as_ref(), &next, &batch).unwrap(), Intake::Taken(next));
+        assert_eq!(self.ledger.intake(epoch, before.as_ref(), &next, &batch).unwrap(), IntakeAnswer::Taken(next));
     }
 }
 
@@ -168,11 +168,11 @@ fn intake_moves_members_and_cursor_together() {
     let cursors = [None, Some(cursor("m", 2, 11)), Some(next.clone())];
     for (batch, between) in batches.iter().zip(cursors.windows(2)) {
         let [before, Some(next)] = between else { panic!("a batch ends at a cursor") };
-        assert_eq!(f.ledger.intake(epoch, before.as_ref(), next, batch).unwrap(), Intake::Taken(next.clone()));
+        assert_eq!(f.ledger.intake(epoch, before.as_ref(), next, batch).unwrap(), IntakeAnswer::Taken(next.clone()));
         assert_eq!(f.ledger.cursor().unwrap(), Some(next.clone()));
         // Offered again, after a lost reply: nothing happens, and the cursor tells that it was taken.
         let again = f.ledger.intake(epoch, before.as_ref(), next, batch);
-        assert_eq!(again.unwrap(), Intake::Moved(Some(next.clone())));
+        assert_eq!(again.unwrap(), IntakeAnswer::Moved(Some(next.clone())));
     }
     assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.number(&["XLEN", "messages:dead"])), (2, 1));
     let page = f.ledger.page(epoch, MessageId::ZERO, MessageId(99), 10, 1000).unwrap();

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use super::command::{begin, command, word};
 use super::connection::Connection;
 use super::resp::Reply;
-use super::session::Incoming;
+use super::session::ReceiveBuffer;
 use crate::base::error::{Error, Result};
 use crate::base::failure::Failure;
 use crate::base::refusal::Refusal;
@@ -38,7 +38,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// See the module's text.
 pub(super) struct Guard {
     keys: Guarded,
-    seen: Option<Seen>,
+    seen: Option<WatchedValue>,
     /// When Redis refused a transaction, if it did.
     refused: Option<Instant>,
 }
@@ -55,7 +55,7 @@ pub(super) struct Guarded {
 }
 
 /// The key's value when the watch began.
-struct Seen {
+struct WatchedValue {
     /// The number of the transaction that was opened behind that.
     transaction: u64,
     value: Vec<u8>,
@@ -153,7 +153,7 @@ impl Guard {
         // Also where the watch was refused: whatever is said next has to leave the transaction first.
         let transaction = multi.then(|| connection.note_transaction()).flatten();
         match (value, transaction) {
-            (Ok(value), Some(transaction)) => self.seen = Some(Seen { transaction, value }),
+            (Ok(value), Some(transaction)) => self.seen = Some(WatchedValue { transaction, value }),
             (Err(text), _) => {
                 let error = connection.refusal(doing, Failure::of_reply(&text));
                 self.note_refusal(connection, &error);
@@ -193,7 +193,7 @@ impl Guarded {
         command(out, &["MULTI"]);
     }
 
-    fn opened(&self, replies: &mut Incoming) -> io::Result<Opened> {
+    fn opened(&self, replies: &mut ReceiveBuffer) -> io::Result<Opened> {
         let mut refused = None;
         let mut note = |text: &[u8]| {
             refused.get_or_insert_with(|| text.to_vec());

@@ -64,7 +64,7 @@ pub struct Recall {
 
 /// The answer to an intake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Intake {
+pub enum IntakeAnswer {
     /// The batch is in the sorted set, and the cursor is this one.
     Taken(Cursor),
     /// The cursor is not the one expected; nothing was changed.

@@ -39,20 +39,20 @@ pub struct Keepalive {
 /// A connection. See the module's text.
 #[derive(Debug)]
 pub struct Stream {
-    reader: Reader,
-    writer: Writer,
+    reader: ReadHalf,
+    writer: WriteHalf,
 }
 
 /// The half of a stream that reads.
 #[derive(Debug)]
-pub struct Reader {
+pub struct ReadHalf {
     closer: Closer,
     wait: Wait,
 }
 
 /// The half of a stream that writes.
 #[derive(Debug)]
-pub struct Writer {
+pub struct WriteHalf {
     closer: Closer,
     wait: Wait,
     written_bytes: u64,
@@ -78,8 +78,8 @@ impl Stream {
         raw.set_read_timeout(None)?;
         raw.set_write_timeout(None)?;
         let closer = Closer(Arc::new(raw));
-        let reader = Reader { closer: closer.clone(), wait: Wait::Forever };
-        Ok(Stream { reader, writer: Writer { closer, wait: Wait::Forever, written_bytes: 0 } })
+        let reader = ReadHalf { closer: closer.clone(), wait: Wait::Forever };
+        Ok(Stream { reader, writer: WriteHalf { closer, wait: Wait::Forever, written_bytes: 0 } })
     }
 
     /// Has the system look after a silent peer. A Unix socket needs nothing of the kind.
@@ -116,7 +116,7 @@ impl Stream {
     }
 
     /// The two halves, for two threads.
-    pub fn split(self) -> (Reader, Writer) {
+    pub fn split(self) -> (ReadHalf, WriteHalf) {
         (self.reader, self.writer)
     }
 
@@ -131,14 +131,14 @@ impl Stream {
     }
 
     /// Closes in order: ends its own direction, then reads until the peer has closed, too; see
-    /// [`Reader::linger`].
+    /// [`ReadHalf::linger`].
     pub fn linger(&mut self, deadline: Instant, most_bytes: Option<usize>) {
         self.reader.closer.finish_writing();
         self.reader.linger(deadline, most_bytes);
     }
 }
 
-impl Reader {
+impl ReadHalf {
     /// How long reading waits. [`Wait::Never`] is for whole streams.
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.wait = wait;
@@ -158,7 +158,8 @@ impl Reader {
         self.closer.shutdown();
     }
 
-    /// Reads and discards until the peer has closed, `deadline` has come, or it has sent `most_bytes`; `None` sets no limit.
+    /// Reads and discards until the peer has closed, `deadline` has come, or it has sent `most_bytes`, if there
+    /// is such a limit.
     ///
     /// Closing a socket with unread bytes makes the system reset the connection, and the peer might never see what was
     /// written last.
@@ -177,7 +178,7 @@ impl Reader {
     }
 }
 
-impl Writer {
+impl WriteHalf {
     /// How long writing waits. [`Wait::Never`] is for whole streams.
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.wait = wait;
@@ -259,14 +260,14 @@ pub fn is_transient(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
-impl Read for Reader {
+impl Read for ReadHalf {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let raw = &*self.closer.0;
         within(self.wait, |timeout| raw.set_read_timeout(timeout), || raw.read(buffer))
     }
 }
 
-impl Write for Writer {
+impl Write for WriteHalf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let raw = &*self.closer.0;
         let written = within(self.wait, |timeout| raw.set_write_timeout(timeout), || raw.write(bytes))?;

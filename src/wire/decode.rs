@@ -74,7 +74,7 @@ fn split_frame(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), WireError> {
 
 fn decode_payload(command: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
     let (name, _) = describe(command).ok_or(WireError::Command(command))?;
-    let mut reader = Reader { command: name, rest: payload };
+    let mut reader = PayloadReader { command: name, rest: payload };
     let frame = match command {
         PROCESS => Frame::Process { id: reader.id()?, delivery: reader.u16()?, body: reader.rest() },
         ACK => Frame::Ack(reader.ids()?),
@@ -94,12 +94,12 @@ fn decode_payload(command: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
 }
 
 /// Takes a payload apart from its front.
-struct Reader<'a> {
+struct PayloadReader<'a> {
     command: &'static str,
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> PayloadReader<'a> {
     fn malformed(&self, problem: &'static str) -> WireError {
         WireError::Malformed { command: self.command, problem }
     }

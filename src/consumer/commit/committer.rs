@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 
 use super::recorder::{Finished, Recorder};
-use crate::base::log_context::{self, Context};
+use crate::base::log_context::{self, LogContext};
 use crate::consumer::desk::Desk;
 use crate::consumer::error::{Error, Result};
 use crate::ledger::Ledger;
@@ -27,7 +27,7 @@ impl Committer {
         ledger: Ledger,
         result_maxlen: Option<NonZeroU64>,
         desk: Arc<Desk>,
-        context: &Context,
+        context: &LogContext,
         commits: Receiver<Finished>,
     ) -> Result<Committer> {
         let (patience, impatience) = bounded(0);
@@ -83,7 +83,7 @@ mod tests {
         let keys = Arc::new(crate::ledger::Keys::new("g"));
         let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
         let ledger = Ledger::new(server, keys, REPLY_TIMEOUT);
-        let committer = Committer::start(ledger, 0, desk, &Context::of_process(), commits).expect("a thread");
+        let committer = Committer::start(ledger, None, desk, &LogContext::of_process(), commits).expect("a thread");
         assert!(committer.join(Duration::from_millis(200)), "it was left behind");
         drop(stuck);
     }
@@ -110,7 +110,8 @@ mod tests {
             finished.send(one).expect("there is room");
         }
         let ledger = Ledger::new(redis.server(), Arc::new(crate::ledger::Keys::new("g")), REPLY_TIMEOUT);
-        let committer = Committer::start(ledger, 0, desk.clone(), &Context::of_process(), commits).expect("a thread");
+        let committer =
+            Committer::start(ledger, None, desk.clone(), &LogContext::of_process(), commits).expect("a thread");
         let wait = |what: &str, is_so: &dyn Fn() -> bool| {
             let limit = Duration::from_secs(10);
             crate::lab::wait_until(limit, what, || Ok(is_so().then_some(()))).expect("it comes to that");

@@ -88,13 +88,13 @@ pub(super) struct Trouble {
 pub(super) enum Watch {
     /// The recall is not watched yet.
     None,
-    /// A watch was attempted on this connection, most recently for the leader of this epoch, if there
-    /// was one. It may have failed.
+    /// A watch was attempted on this connection, most recently for the leader of this epoch, if there was one. It may
+    /// have failed.
     Tried(u64, Option<Epoch>),
 }
 
 /// What to do next.
-enum Step {
+enum NextStep {
     /// Record these.
     Batch(Vec<Finished>),
     Check,
@@ -146,7 +146,7 @@ impl Recorder {
         loop {
             self.beat();
             match self.next() {
-                Step::Batch(mut batch) => {
+                NextStep::Batch(mut batch) => {
                     // Consecutive ids are removed together.
                     batch.sort_unstable_by_key(|finished| finished.commit.id);
                     if !self.record(&batch) {
@@ -156,24 +156,24 @@ impl Recorder {
                     let recorded = batch.iter().map(|finished| finished.commit.id);
                     self.desk.ack(recorded.filter(|id| !refused.contains(id)));
                 }
-                Step::Check => self.check(),
-                Step::End => return,
+                NextStep::Check => self.check(),
+                NextStep::End => return,
             }
         }
     }
 
     /// Waits for an outcome, and adds the others that are ready.
-    fn next(&mut self) -> Step {
+    fn next(&mut self) -> NextStep {
         let first = match self.carried.take() {
             Some(finished) => finished,
             None => select_biased! {
                 recv(self.commits) -> finished => match finished {
                     Ok(finished) => finished,
-                    Err(_) => return Step::End,
+                    Err(_) => return NextStep::End,
                 },
                 // A handler that hangs keeps its sender forever, so don't wait for more.
-                recv(self.impatience) -> _ => return Step::End,
-                default(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) => return Step::Check,
+                recv(self.impatience) -> _ => return NextStep::End,
+                default(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) => return NextStep::Check,
             },
         };
         let mut bytes = first.commit.bytes();
@@ -187,7 +187,7 @@ impl Recorder {
             }
             batch.push(finished);
         }
-        Step::Batch(batch)
+        NextStep::Batch(batch)
     }
 
     /// Repeats an action until it succeeds; `None` if it was given up.

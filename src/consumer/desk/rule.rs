@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 
-use super::state::{Desk, DeskState, Ruler, Standing};
+use super::state::{Desk, DeskState, Ruler, RulerStanding};
 use crate::base::id::Epoch;
 use crate::consumer::outbox::Outbox;
-use crate::consumer::peer::{LinkId, Refusal};
+use crate::consumer::peer::{CloseReason, LinkId};
 use crate::wire::{Frame, ReadyFlags};
 
 impl Desk {
@@ -21,7 +21,7 @@ impl Desk {
         epoch: Epoch,
         group: &str,
         now: Instant,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, CloseReason> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         self.check_lead(state, epoch, group)?;
@@ -49,7 +49,7 @@ impl Desk {
         let held = state.held.ids();
         let count = held.len();
         outbox.put(&Frame::Held(held));
-        let (outbox, standing) = (outbox.clone(), Standing::New);
+        let (outbox, standing) = (outbox.clone(), RulerStanding::New);
         let ruler = state.ruler.insert(Ruler { link, epoch, outbox, sent_drain: false, standing });
         self.stats.set_ruling_epoch(epoch.0);
         let takes_nothing = state.draining || state.ability.is_unable();
@@ -67,7 +67,7 @@ impl Desk {
 
     /// Reports the held messages to this connection, if it rules. The connection is refused if another one has replaced
     /// it.
-    pub(in crate::consumer) fn report(&self, link: LinkId, now: Instant) -> Result<(), Refusal> {
+    pub(in crate::consumer) fn report(&self, link: LinkId, now: Instant) -> Result<(), CloseReason> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         self.check_locked(state, now);

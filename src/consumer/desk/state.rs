@@ -11,7 +11,7 @@ use super::ability::Ability;
 use super::held::Held;
 use crate::base::id::{Epoch, MessageId};
 use crate::consumer::outbox::Outbox;
-use crate::consumer::peer::{LinkId, Refusal};
+use crate::consumer::peer::{CloseReason, LinkId};
 use crate::consumer::stats::ConsumerStats;
 use crate::wire::{ErrorCode, Frame};
 
@@ -82,7 +82,7 @@ pub(super) struct Ruler {
     pub(super) outbox: Arc<Outbox>,
     /// DRAIN was sent on it: it delivers no other message.
     pub(super) sent_drain: bool,
-    pub(super) standing: Standing,
+    pub(super) standing: RulerStanding,
 }
 
 impl Desk {
@@ -115,14 +115,14 @@ impl Desk {
 
 impl DeskState {
     /// The ruler, if that is this connection.
-    pub(super) fn check_rule(&self, link: LinkId) -> Result<&Ruler, Refusal> {
+    pub(super) fn check_rule(&self, link: LinkId) -> Result<&Ruler, CloseReason> {
         match (&self.ruler, self.epoch) {
             (Some(ruler), _) if ruler.link == link => Ok(ruler),
             (_, Some(epoch)) if self.epochs.get(&link) == Some(&epoch) => {
                 let text = format!("this connection was replaced by a newer one of the same epoch {epoch}");
-                Err(Refusal::new(ErrorCode::Replaced, text))
+                Err(CloseReason::new(ErrorCode::Replaced, text))
             }
-            _ => Err(Refusal::new(ErrorCode::Stale, "this connection was replaced by that of a later leader")),
+            _ => Err(CloseReason::new(ErrorCode::Stale, "this connection was replaced by that of a later leader")),
         }
     }
 }
@@ -137,7 +137,7 @@ impl Ruler {
 
 /// What is known about the ruler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum RulerStanding {
     #[default]
     New,
     /// A message that it delivered was pending.

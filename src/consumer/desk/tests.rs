@@ -6,7 +6,7 @@ use super::{Desk, Job, Terms};
 use crate::base::id::{Epoch, MessageId};
 use crate::consumer::handler::HandlerError;
 use crate::consumer::outbox::Outbox;
-use crate::consumer::peer::{LinkId, Refusal};
+use crate::consumer::peer::{CloseReason, LinkId};
 use crate::ledger::Payload;
 use crate::wire::{self, ErrorCode, Frame};
 
@@ -59,7 +59,7 @@ fn begin(desk: &Desk) -> Job {
     desk.next(0).expect("it is not closed")
 }
 
-pub(super) fn refusal<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> ErrorCode {
+pub(super) fn refusal<T: std::fmt::Debug>(outcome: Result<T, CloseReason>) -> ErrorCode {
     outcome.expect_err("it must be refused").code
 }
 
@@ -269,7 +269,7 @@ fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
 
     // The first handler returns after all: the connection closes, and the next one gets the full prefetch.
     desk.returned(0, late);
-    assert_eq!(outbox.next(late), crate::consumer::outbox::Task::Close(Vec::new()));
+    assert_eq!(outbox.next(late), crate::consumer::outbox::WriterTask::Close(Vec::new()));
     assert!(!desk.stats().is_unable());
     accept(&desk, 1, &[C]);
     assert!(desk.report(1, late).is_ok(), "it is closed, not refused");
@@ -315,7 +315,7 @@ fn without_redis_what_has_begun_stays_held_and_is_answered_later() {
     assert_eq!(said(&outbox), [""; 0], "held messages would go to others at once");
     desk.ack([A].into_iter());
     let ack = Frame::Ack(vec![A]).to_vec();
-    assert_eq!(outbox.next(back), crate::consumer::outbox::Task::Close(ack));
+    assert_eq!(outbox.next(back), crate::consumer::outbox::WriterTask::Close(ack));
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD"]);
 }
 
@@ -349,7 +349,7 @@ fn work_that_takes_long_does_not_keep_a_consumer_drained_that_can_work_again() {
     assert_eq!(desk.stats().ruling_epoch(), 5);
     desk.check(since + Duration::from_secs(16));
     assert_eq!(desk.stats().ruling_epoch(), 0);
-    assert!(matches!(outbox.next(since), crate::consumer::outbox::Task::Close(_)));
+    assert!(matches!(outbox.next(since), crate::consumer::outbox::WriterTask::Close(_)));
     desk.fail(A, job.run, HandlerError::retry(""));
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD 1", "NACK 1 0 the handler gave no reason"]);
 }

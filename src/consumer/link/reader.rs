@@ -30,10 +30,10 @@ use crate::consumer::desk::{Claim, Desk, outlived};
 use crate::consumer::handshake::{self, Failed};
 use crate::consumer::inlet::{Inlet, MAX_SMALL_BYTES};
 use crate::consumer::outbox::{MAX_OUTBOX_BYTES, Outbox};
-use crate::consumer::peer::{LinkId, Refusal};
-use crate::consumer::refusals::{Example, Kind, Shown};
+use crate::consumer::peer::{CloseReason, LinkId};
+use crate::consumer::refusals::{EventKind, Example, PeerText};
 use crate::consumer::socket::Socket;
-use crate::net::Reader;
+use crate::net::ReadHalf;
 use crate::wire::{self, ErrorCode, Frame};
 
 /// How long a peer may take from its connection to its LEAD.
@@ -59,25 +59,25 @@ enum End {
     /// The peer closed it, or the system did.
     Gone(String),
     /// The consumer closes it: for a mistake of the peer, or because another connection rules.
-    Refused(Refusal),
+    Refused(CloseReason),
 }
 
-impl From<Refusal> for End {
-    fn from(refusal: Refusal) -> End {
+impl From<CloseReason> for End {
+    fn from(refusal: CloseReason) -> End {
         End::Refused(refusal)
     }
 }
 
 impl DispatcherLink {
     /// Serves the connection until it ends.
-    pub(in crate::consumer) fn run(self, reader: Reader) {
+    pub(in crate::consumer) fn run(self, reader: ReadHalf) {
         log_context::enter(&self.common.lane.context);
         self.serve(reader);
         // The server also has a handle to the socket, so dropping ours does not close it.
         self.socket.shutdown();
     }
 
-    fn serve(&self, reader: Reader) {
+    fn serve(&self, reader: ReadHalf) {
         let deadline = Instant::now() + GREETING_TIMEOUT;
         let mut inlet = Inlet::new(reader, self.socket.clone(), deadline, self.common.permits.clone());
         if let Err(failed) = handshake::accept(&mut inlet) {
@@ -118,7 +118,7 @@ impl DispatcherLink {
         match failed {
             Failed::Rejected(rejection) => {
                 self.useless(
-                    Kind::Handshake(rejection.status),
+                    EventKind::Handshake(rejection.status),
                     format_args!("status={}", rejection.status),
                     rejection.text,
                 );
@@ -130,12 +130,12 @@ impl DispatcherLink {
                 self.common.refusals.charge(Instant::now());
                 debug!("event=stranger-left peer={}", self.peer);
             }
-            Failed::Gone(error, _) => self.useless(Kind::Stranger, format_args!(""), &error.to_string()),
+            Failed::Gone(error, _) => self.useless(EventKind::Stranger, format_args!(""), &error.to_string()),
         }
     }
 
     /// Notes a useless connection.
-    fn useless(&self, kind: Kind, details: fmt::Arguments<'_>, reason: &str) {
+    fn useless(&self, kind: EventKind, details: fmt::Arguments<'_>, reason: &str) {
         let now = Instant::now();
         self.common.refusals.charge(now);
         self.common.refusals.note(kind, Example { peer: self.peer, details, reason }, now);
@@ -167,7 +167,7 @@ impl DispatcherLink {
                     Ok(())
                 }
                 Ok(Message::Text(_)) => {
-                    Err(Refusal::new(ErrorCode::Malformed, "a text message; frames are binary").into())
+                    Err(CloseReason::new(ErrorCode::Malformed, "a text message; frames are binary").into())
                 }
                 Ok(_) => Ok(()),
                 Err(error) => Err(self.end_by(error)),
@@ -180,7 +180,7 @@ impl DispatcherLink {
 
     /// Executes the frames of one message. All are decoded before the first is executed.
     fn obey(&self, reader: &mut WebSocket<Inlet>, message: &Bytes) -> Result<(), End> {
-        let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(Refusal::from)?;
+        let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(CloseReason::from)?;
         let mut messages = Vec::with_capacity(frames.len());
         for frame in frames {
             match frame {
@@ -197,14 +197,14 @@ impl DispatcherLink {
                     self.common.regulars.add(self.peer.ip());
                     self.common.lane.note_ruler(epoch);
                     let example = format_args!("peer={} ruling_epoch={epoch} held={held}", self.peer);
-                    self.common.refusals.note(Kind::Rules, example, Instant::now());
+                    self.common.refusals.note(EventKind::Rules, example, Instant::now());
                 }
                 Frame::Error { code, text } => {
-                    return Err(End::Gone(format!("the dispatcher says {code}: {}", Shown(text))));
+                    return Err(End::Gone(format!("the dispatcher says {code}: {}", PeerText(text))));
                 }
                 frame => {
                     let text = format!("{} has no place here", frame.name());
-                    return Err(Refusal::new(ErrorCode::Unexpected, text).into());
+                    return Err(CloseReason::new(ErrorCode::Unexpected, text).into());
                 }
             }
         }
@@ -218,7 +218,7 @@ impl DispatcherLink {
     /// Handles LEAD. Redis and a rival are asked before the desk is called, because under the desk's lock all other
     /// threads would have to wait for the answers. The desk then checks again, so it notices changes made in the
     /// meantime.
-    fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, Refusal> {
+    fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, CloseReason> {
         let desk = self.desk();
         match desk.claim(epoch, group)? {
             Claim::Known => {}
@@ -241,7 +241,7 @@ impl DispatcherLink {
     fn end_by(&self, error: WsError) -> End {
         let code = match &error {
             WsError::Io(problem) if problem.kind() == io::ErrorKind::TimedOut && !self.is_greeted() => {
-                return Refusal::new(ErrorCode::Unexpected, "no LEAD in time").into();
+                return CloseReason::new(ErrorCode::Unexpected, "no LEAD in time").into();
             }
             WsError::Capacity(CapacityError::MessageTooLong { .. }) => ErrorCode::TooLarge,
             // The stream ended without a close frame.
@@ -252,7 +252,7 @@ impl DispatcherLink {
             WsError::Protocol(_) | WsError::Capacity(_) | WsError::Utf8(_) => ErrorCode::Malformed,
             _ => return End::Gone(error.to_string()),
         };
-        Refusal::new(code, error.to_string()).into()
+        CloseReason::new(code, error.to_string()).into()
     }
 
     /// Leaves the desk, sends the peer the reason, and counts and logs the end.
@@ -260,7 +260,7 @@ impl DispatcherLink {
         let stats = self.desk().stats();
         let ruled = self.desk().leave(self.id);
         match end {
-            End::Refused(Refusal { code, text }) => {
+            End::Refused(CloseReason { code, text }) => {
                 if self.outbox.close(Some(&Frame::Error { code: *code, text })) {
                     match code {
                         ErrorCode::Stale | ErrorCode::Replaced => stats.stale.add(1),
@@ -270,13 +270,13 @@ impl DispatcherLink {
                     }
                 }
                 let code = code.code();
-                self.useless(Kind::Refused(code), format_args!("code={code} ruled={ruled}"), text);
+                self.useless(EventKind::Refused(code), format_args!("code={code} ruled={ruled}"), text);
             }
             End::Gone(reason) => {
                 let closed_here = !self.outbox.close(None);
                 if !self.is_greeted() {
                     stats.strangers.add(1);
-                    self.useless(Kind::Stranger, format_args!(""), reason);
+                    self.useless(EventKind::Stranger, format_args!(""), reason);
                 } else {
                     let now = Instant::now();
                     let mut reason = reason.as_str();
@@ -286,7 +286,7 @@ impl DispatcherLink {
                         self.common.refusals.charge(now);
                     }
                     let example = Example { peer: self.peer, details: format_args!("ruled={ruled}"), reason };
-                    self.common.refusals.note(Kind::Left, example, now);
+                    self.common.refusals.note(EventKind::Left, example, now);
                 }
             }
         }

@@ -51,7 +51,7 @@ fn a_share_is_kept_for_regulars() {
 
 /// A server whose desk has seen epoch 5, so that it need not ask any Redis.
 struct Running {
-    server: Option<Server>,
+    server: Option<ConsumerServer>,
     desk: Arc<Desk>,
     address: SocketAddr,
 }
@@ -60,13 +60,13 @@ impl Running {
     fn start() -> Running {
         let redis = RedisServer::parse("redis://127.0.0.1:1").expect("a URL");
         let terms = Terms { prefetch: 16, ..Terms::of_tests(1) };
-        let lane = Arc::new(Lane::new(redis, Keys::new("g"), terms, Arc::default()));
+        let lane = Arc::new(ConsumerLane::new(redis, Keys::new("g"), terms, Arc::default()));
         let desk = lane.desk.clone();
         desk.lead(0, &Arc::default(), EPOCH, "g", Instant::now()).expect("it is the first");
         desk.leave(0);
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.address().expect("bound");
-        let server = Server::start(listener, lane).expect("it starts");
+        let server = ConsumerServer::start(listener, lane).expect("it starts");
         Running { server: Some(server), desk, address }
     }
 

@@ -13,7 +13,7 @@ use crate::base::id::MessageId;
 use crate::base::log_sum::Sum;
 use crate::base::text::Quoted;
 use crate::lane::dialer::LinkNews;
-use crate::lane::link::{Failure, Incoming, Link, NewLink};
+use crate::lane::link::{EndReason, Incoming, Link, NewLink};
 use crate::lane::places::Place;
 use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
@@ -102,7 +102,7 @@ impl Courier {
             }
         }
         if !claims.is_empty() {
-            self.outbox.push(Task::Verify(Claims { link: index, serial: link.serial, ids: claims }));
+            self.tasks.push(Task::Verify(Claims { link: index, serial: link.serial, ids: claims }));
         }
         outcome
     }
@@ -175,7 +175,7 @@ impl Courier {
     /// What another linked consumer holds as well counts as being there from now on. Only its own word
     /// says so: Redis is asked whether the message is pending, and whatever it answers makes others look (see
     /// `outcomes`).
-    fn bequeath(&mut self, held: &mut Vec<(MessageId, u16)>) {
+    fn bequeath(&mut self, held: &mut Vec<(MessageId, DeliveryNumber)>) {
         let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.addresses()];
         held.retain(|(id, _)| {
             let heir = self.links.inherit(*id);
@@ -187,7 +187,7 @@ impl Courier {
         });
         for (link, ids) in inherited.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
             let Some(serial) = self.links.get(link).map(|link| link.serial) else { continue };
-            self.outbox.push(Task::Verify(Claims { link, serial, ids }));
+            self.tasks.push(Task::Verify(Claims { link, serial, ids }));
         }
     }
 
@@ -216,7 +216,7 @@ impl Courier {
         });
         let returned: Vec<_> = returned.collect();
         if !returned.is_empty() {
-            self.outbox.push(Task::Returned(returned));
+            self.tasks.push(Task::Returned(returned));
         }
     }
 
@@ -224,7 +224,7 @@ impl Courier {
         let members: Vec<String> = self.links.iter().map(|link| link.consumer.to_string()).collect();
         *self.shared.stats.linked.lock() = self.links.iter().map(|link| link.figures.clone()).collect();
         self.shared.note_change();
-        self.outbox.set_members(members);
+        self.tasks.set_members(members);
     }
 
     pub(super) fn read_links(&mut self, ready: &[Readiness]) {
@@ -240,10 +240,10 @@ impl Courier {
         }
     }
 
-    fn read_link(&mut self, index: usize) -> Result<(), Failure> {
+    fn read_link(&mut self, index: usize) -> Result<(), EndReason> {
         let mut read_bytes = 0;
         for _ in 0..READS_PER_ROUND {
-            let Some(link) = self.links.get_mut(index).filter(|link| link.is_read(self.outbox.result_bytes())) else {
+            let Some(link) = self.links.get_mut(index).filter(|link| link.is_read(self.tasks.result_bytes())) else {
                 return Ok(());
             };
             let incoming = link.read()?;
@@ -333,7 +333,7 @@ impl Courier {
         for index in 0..self.links.addresses() {
             let Some(link) = self.links.get_mut(index) else { continue };
             let flushed = link.flush();
-            let readable = link.is_read(self.outbox.result_bytes());
+            let readable = link.is_read(self.tasks.result_bytes());
             let watched = match link.change_of_watch(readable) {
                 Some((readable, writable)) => self.sockets.watch(link.stream(), index, readable, writable),
                 None => Ok(()),
@@ -362,7 +362,7 @@ impl Courier {
             if !judge {
                 link.last_heard = now;
             }
-            if !link.is_read(self.outbox.result_bytes()) {
+            if !link.is_read(self.tasks.result_bytes()) {
                 // It is we who don't listen: none of its silence is held against it.
                 link.excuse(now);
             }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Courier;
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::lane::link::Link;
-use crate::lane::places::{Held, Place};
+use crate::lane::places::{Place, TakenPlace};
 use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, Whereabouts};
@@ -77,11 +77,11 @@ impl Courier {
         if let Some(link) = self.links.get(index) {
             add(&link.figures.acked, ids.len());
         }
-        self.report.note_acked(ids.len());
+        self.figures.note_acked(ids.len());
     }
 
     /// A consumer that records its results itself is done with a message. Says whether the message is settled by that.
-    fn settle(&mut self, index: usize, id: MessageId, held: Held) -> bool {
+    fn settle(&mut self, index: usize, id: MessageId, held: TakenPlace) -> bool {
         match held.place {
             // From there it is settled, too.
             Place::Elsewhere | Place::NotPending => return false,
@@ -146,7 +146,7 @@ impl Courier {
 
     fn give_back_one(&mut self, returned: Returned, delay: Option<Duration>) {
         self.table.set_away(returned.id);
-        self.outbox.push_returned(returned, delay);
+        self.tasks.push_returned(returned, delay);
     }
 
     /// A message whose last delivery was lost would go out once more: now that delivery has failed.
@@ -159,7 +159,7 @@ impl Courier {
 
     /// Has a delivery counted that followed a lost one. It comes before all that may yet be said of it.
     pub(super) fn count(&mut self, message: &Pending) {
-        self.outbox.push_count(message.id, message.delivery);
+        self.tasks.push_count(message.id, message.delivery);
     }
 
     /// Has results recorded for a consumer that has no Redis; its places are free when that is done.
@@ -194,7 +194,7 @@ impl Courier {
     fn record(&mut self, index: usize, commits: Vec<Commit>, bytes: usize, adopted: bool) {
         let Some(link) = self.links.get_mut(index) else { return };
         link.result_bytes += bytes;
-        self.outbox.push_commit(CommitTask { link: index, serial: link.serial, commits, bytes, adopted });
+        self.tasks.push_commit(CommitTask { link: index, serial: link.serial, commits, bytes, adopted });
     }
 
     pub(super) fn hear_redistributor(&mut self) {
@@ -215,8 +215,8 @@ impl Courier {
                 News::NotPending(claims) => self.disbelieve(claims),
                 News::Committed { link: index, serial, ids, bytes } => {
                     // A link that was not read may have something in its buffer, where the poller does not see it.
-                    self.links.read_paused_again(self.outbox.result_bytes());
-                    self.outbox.confirm_commit(bytes);
+                    self.links.read_paused_again(self.tasks.result_bytes());
+                    self.tasks.confirm_commit(bytes);
                     if let Some(link) = self.links.get_same(index, serial) {
                         link.result_bytes -= bytes;
                         self.recorded(index, &ids);

@@ -30,7 +30,7 @@ fn an_intake_sees_a_cursor_that_somebody_moved() {
     let before = Some(cursor("m", 1, 2));
     other(&f).connection().query("testing", Command::of(&["DEL", "messages:cursor"])).expect("redis answers");
     let taken = f.ledger.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &[arrival(3, b"x")]);
-    assert_eq!(taken.expect("it leads"), Intake::Moved(None));
+    assert_eq!(taken.expect("it leads"), IntakeAnswer::Moved(None));
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
 }
 
@@ -46,7 +46,7 @@ fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
     let (next, batch) = (cursor("m", 3, 3), [arrival(3, b"x")]);
     let rewound = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
     assert!(
-        matches!(&rewound, Intake::Rewound(reason) if reason.contains("messages:pending is a string")),
+        matches!(&rewound, IntakeAnswer::Rewound(reason) if reason.contains("messages:pending is a string")),
         "{rewound:?}"
     );
     assert_eq!(f.ledger.cursor().expect("redis answers"), before);
@@ -55,7 +55,7 @@ fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
     assert!(error.to_string().contains("messages:pending is a string"), "{error}");
     assert_eq!(f.ledger.cursor().expect("redis answers"), before);
     f.run(&["DEL", "messages:pending"]);
-    assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(next));
+    assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), IntakeAnswer::Taken(next));
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
 }
 
@@ -75,11 +75,14 @@ fn an_intake_that_only_moved_its_cursor_is_not_taken_for_done() {
     let error = again.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
     assert!(error.to_string().contains("messages:pending is a string"), "{error}");
     f.run(&["DEL", "messages:pending"]);
-    assert_eq!(again.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(after.clone()));
+    assert_eq!(
+        again.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"),
+        IntakeAnswer::Taken(after.clone())
+    );
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
     // And one that was done is not done again.
     let moved = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
-    assert_eq!(moved, Intake::Moved(Some(after)));
+    assert_eq!(moved, IntakeAnswer::Moved(Some(after)));
 }
 
 /// The first attempt arrives after the second, which was done, and after the result.
@@ -91,13 +94,13 @@ fn an_intake_that_comes_late_does_nothing() {
     let (next, batch) = (cursor("m", 2, 2), [arrival(2, b"x")]);
     let mut second = other(&f);
     second.attempts.doubts.push(next.clone());
-    assert!(matches!(second.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(_)));
+    assert!(matches!(second.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), IntakeAnswer::Taken(_)));
     assert_eq!(
         f.ledger.commit(None, None, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded,
         2
     );
     let late = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
-    assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
+    assert!(matches!(late, IntakeAnswer::Moved(Some(_))), "{late:?}");
     assert_eq!(counts(&mut f), (2, 0));
 }
 
@@ -115,9 +118,9 @@ fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
     leader.attempts.doubts = first_attempts.to_vec();
     leader.take_doubts();
     let middle = leader.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &batch[..2]).expect("it leads");
-    let Intake::Taken(middle) = middle else { panic!("{middle:?}") };
+    let IntakeAnswer::Taken(middle) = middle else { panic!("{middle:?}") };
     let end = leader.intake(epoch, Some(&middle), &whole, &batch[2..]).expect("it leads");
-    assert!(matches!(&end, Intake::Taken(end) if !first_attempts.contains(end)), "{end:?}");
+    assert!(matches!(&end, IntakeAnswer::Taken(end) if !first_attempts.contains(end)), "{end:?}");
     assert_eq!(
         f.ledger.commit(None, None, Raise::Nothing, &[1, 2, 3, 4].map(commit)).expect("redis answers").recorded,
         4
@@ -125,7 +128,7 @@ fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
     let mut late = other(&f);
     late.attempts.doubts = vec![whole.clone()];
     let late = late.intake(epoch, before.as_ref(), &whole, &batch).expect("it leads");
-    assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
+    assert!(matches!(late, IntakeAnswer::Moved(Some(_))), "{late:?}");
     assert_eq!(counts(&mut f), (4, 1));
 }
 
@@ -167,7 +170,7 @@ fn an_intake_whose_cursor_is_refused_leaves_no_members_behind() {
     let keys = Arc::new(Keys::new("messages"));
     let mut leader = Ledger::new(Server::parse(&url).expect("a URL"), keys, Duration::from_secs(10));
     let between = leader.intake(epoch, before.as_ref(), &cursor("m", 2, 2), &[arrival(2, b"x")]).expect("it leads");
-    let Intake::Taken(between) = between else { panic!("{between:?}") };
+    let IntakeAnswer::Taken(between) = between else { panic!("{between:?}") };
     let intake = std::thread::spawn(move || {
         let rewound = leader.intake(epoch, Some(&between), &cursor("m", 4, 4), &[3, 4].map(|id| arrival(id, b"x")));
         (rewound, between)
@@ -180,7 +183,7 @@ fn an_intake_whose_cursor_is_refused_leaves_no_members_behind() {
     f.run(&["ACL", "SETUSER", "u", "-set"]);
     go_on.send(()).expect("it waits");
     let (rewound, between) = intake.join().expect("it does not panic");
-    assert!(matches!(rewound, Ok(Intake::Rewound(_))), "{rewound:?}");
+    assert!(matches!(rewound, Ok(IntakeAnswer::Rewound(_))), "{rewound:?}");
     assert_eq!(f.ledger.cursor().expect("redis answers"), Some(between));
     assert_eq!(counts(&mut f), (0, 2), "what was added is gone: it will be taken in under other ids");
 }

@@ -31,13 +31,13 @@ mod world;
 
 use self::causes::Cause;
 use self::steps::{Caller, Came, NO_RESULT, Step, steps};
-use self::world::{STATES, Snapshot, State, World};
+use self::world::{Keyspace, STATES, State, World};
 
 /// A step as it goes where nothing is refused.
 struct Undisturbed {
     answer: String,
-    before: Snapshot,
-    after: Snapshot,
+    before: Keyspace,
+    after: Keyspace,
 }
 
 impl Undisturbed {
@@ -63,7 +63,7 @@ impl Undisturbed {
     }
 
     /// The step was refused: it has not happened, or parts of it have, each of them whole.
-    fn assert_whole(&self, step: &Step, now: &Snapshot, case: &str) {
+    fn assert_whole(&self, step: &Step, now: &Keyspace, case: &str) {
         let [before, now, after] =
             [&self.before, now, &self.after].map(|snapshot| snapshot.clone().split(step.messages));
         let mut any_done = false;
@@ -132,7 +132,7 @@ fn check(world: &mut World, step: &Step, state: State, cause: &Cause, undisturbe
     }
     let mut ends = [world.snapshot(), undisturbed.after.clone()];
     if is_taken_back {
-        ends = ends.map(Snapshot::without_precautions);
+        ends = ends.map(Keyspace::without_precautions);
     }
     assert_eq!(ends[0], ends[1], "{case}: repeated");
     true

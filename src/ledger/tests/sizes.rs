@@ -48,9 +48,10 @@ fn a_reply_that_grows_too_large_is_refused_and_its_parts_can_be_read() {
         f.run(&["XADD", "messages:processed", "*", "message_id", &large]);
     }
     assert!(f.ledger.connection.query("testing", Command::of(&["XRANGE", "messages:processed", "-", "+"])).is_err());
-    let mut reader = reading::Reader::default();
+    let mut position = reading::ReadPosition::default();
     let mut entries = 0;
-    while let Some(page) = f.ledger.read_stream(reading::EntryStream::Processed, &mut reader).expect("each can be read")
+    while let Some(page) =
+        f.ledger.read_stream(reading::EntryStream::Processed, &mut position).expect("each can be read")
     {
         entries += page.len();
     }

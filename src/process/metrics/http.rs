@@ -99,11 +99,11 @@ struct Acceptor {
 #[derive(Default)]
 struct Connections {
     /// Numbered in the order in which they were accepted.
-    open: Mutex<BTreeMap<u64, Open>>,
+    open: Mutex<BTreeMap<u64, OpenConnection>>,
     ended: Condvar,
 }
 
-struct Open {
+struct OpenConnection {
     since: Instant,
     closer: Closer,
 }
@@ -123,21 +123,21 @@ impl Connections {
         }
     }
 
-    fn begin(&self, closer: Closer) -> Connection<'_> {
+    fn begin(&self, closer: Closer) -> ConnectionSlot<'_> {
         let mut open = self.open.lock();
         let number = open.last_key_value().map_or(0, |(last, _)| last + 1);
-        open.insert(number, Open { since: Instant::now(), closer });
-        Connection { all: self, number }
+        open.insert(number, OpenConnection { since: Instant::now(), closer });
+        ConnectionSlot { all: self, number }
     }
 }
 
 /// The place of one connection, which is free again when this is dropped.
-struct Connection<'a> {
+struct ConnectionSlot<'a> {
     all: &'a Connections,
     number: u64,
 }
 
-impl Drop for Connection<'_> {
+impl Drop for ConnectionSlot<'_> {
     fn drop(&mut self) {
         self.all.open.lock().remove(&self.number);
         self.all.ended.notify_all();

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::base::histogram::Histogram;
+use crate::base::histogram::LatencyHistogram;
 
 /// Longer than any answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,10 +52,10 @@ fn numbers_are_read_when_they_are_asked_for() {
     metrics.counter("messages_seen", "Messages seen", move || read.load(Ordering::Relaxed));
     let read = seen.clone();
     metrics.gauge("pending", "Messages pending", move || read.load(Ordering::Relaxed));
-    metrics.series(Kind::Gauge, "in_flight", "In flight", || {
+    metrics.series(MetricKind::Gauge, "in_flight", "In flight", || {
         [("a:1", 3), ("b\"\n", 0)].map(|(name, n)| (vec![("consumer", name.to_owned())], Number::Whole(n))).into()
     });
-    let times = Arc::new(Histogram::default());
+    let times = Arc::new(LatencyHistogram::default());
     let read = times.clone();
     metrics.histogram("delivery_seconds", "Intake to ACK", move || read.read());
     times.observe(Duration::from_micros(100));
@@ -233,7 +233,7 @@ fn peers_that_do_not_read_make_room_for_others() {
 fn a_peer_that_does_not_read_costs_its_time_alone() {
     let mut metrics = Metrics::new();
     // More than the sockets' buffers hold.
-    metrics.series(Kind::Gauge, "many", "Many", || {
+    metrics.series(MetricKind::Gauge, "many", "Many", || {
         (0..500_000).map(|n| (vec![("n", format!("{n:0>40}"))], Number::Whole(n))).collect()
     });
     let server = serve(metrics);

@@ -12,7 +12,7 @@ use crate::base::error::Result;
 use crate::lane::ring::RingStats;
 use crate::lane::{LaneStats, LinkFigures, Shared};
 use crate::ledger::overview::Part;
-use crate::process::metrics::{Kind, Labels, Metrics, MetricsServer, Number, Site};
+use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsServer, Number, Site};
 use crate::programs::status::Status;
 
 /// One page for all visitors: it asks for `/status.json` again and again.
@@ -51,17 +51,17 @@ struct LaneMetrics<'a> {
 
 impl LaneMetrics<'_> {
     fn counter(&mut self, name: &'static str, help: &'static str, pick: fn(&LaneStats) -> &AtomicU64) {
-        self.number(Kind::Counter, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
+        self.number(MetricKind::Counter, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
     }
 
     fn gauge(&mut self, name: &'static str, help: &'static str, pick: fn(&LaneStats) -> &AtomicU64) {
-        self.number(Kind::Gauge, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
+        self.number(MetricKind::Gauge, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
     }
 
     /// A number for each lane, unless it is not known.
     fn number(
         &mut self,
-        kind: Kind,
+        kind: MetricKind,
         name: &'static str,
         help: &'static str,
         pick: impl Fn(&HostedLane) -> Option<Number> + Send + Sync + 'static,
@@ -74,7 +74,7 @@ impl LaneMetrics<'_> {
     /// Numbers with labels of their own for each lane.
     fn series(
         &mut self,
-        kind: Kind,
+        kind: MetricKind,
         name: &'static str,
         help: &'static str,
         pick: impl Fn(&HostedLane) -> Vec<(Labels, Number)> + Send + Sync + 'static,
@@ -116,7 +116,7 @@ fn messages(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("messages_read_back", "Messages read back from Redis", |stats| &stats.read_back);
     lanes.gauge("ready", "Messages waiting in memory for a consumer now", |stats| &stats.ready);
     lanes.number(
-        Kind::Histogram,
+        MetricKind::Histogram,
         "delivery_latency_seconds",
         "Time from a message's intake to its acknowledgement",
         |hosted| Some(Number::Times(hosted.lane.stats.delivery_latency.read())),
@@ -129,13 +129,13 @@ fn links(lanes: &mut LaneMetrics<'_>) {
         .counter("stray_answers", "Answers for messages that the consumer does not hold", |stats| &stats.stray_answers);
     lanes.counter("links_made", "Connections to consumers made", |stats| &stats.links_made);
     lanes.counter("links_lost", "Connections to consumers lost", |stats| &stats.links_lost);
-    lanes.number(Kind::Gauge, "consumers", "Consumers connected now", |hosted| {
+    lanes.number(MetricKind::Gauge, "consumers", "Consumers connected now", |hosted| {
         Some(Number::Whole(hosted.lane.stats.linked.lock().len() as u64))
     });
-    lanes.series(Kind::Gauge, "in_flight", "Messages at consumers now, while leader", |hosted| {
+    lanes.series(MetricKind::Gauge, "in_flight", "Messages at consumers now, while leader", |hosted| {
         by_consumer(&hosted.lane.stats, |link| &link.in_flight)
     });
-    lanes.series(Kind::Gauge, "overdue", "Messages that consumers no longer report, while leader", |hosted| {
+    lanes.series(MetricKind::Gauge, "overdue", "Messages that consumers no longer report, while leader", |hosted| {
         by_consumer(&hosted.lane.stats, |link| &link.overdue)
     });
 }
@@ -145,21 +145,26 @@ fn subscription(lanes: &mut LaneMetrics<'_>) {
     let ring =
         |pick: fn(RingStats) -> u64| move |hosted: &HostedLane| Some(Number::Whole(pick(hosted.lane.ring.stats())));
     lanes.number(
-        Kind::Counter,
+        MetricKind::Counter,
         "subscriptions",
         "Subscriptions made",
         of(|lane| lane.listener.subscriptions.load(Ordering::Relaxed)),
     );
-    lanes.number(Kind::Gauge, "ring_bytes", "Bytes used by the ring", ring(|stats| stats.bytes as u64));
-    lanes.number(Kind::Counter, "messages_published", "Messages received on the channel", ring(|stats| stats.seen));
+    lanes.number(MetricKind::Gauge, "ring_bytes", "Bytes used by the ring", ring(|stats| stats.bytes as u64));
     lanes.number(
-        Kind::Counter,
+        MetricKind::Counter,
+        "messages_published",
+        "Messages received on the channel",
+        ring(|stats| stats.seen),
+    );
+    lanes.number(
+        MetricKind::Counter,
         "messages_overrun",
         "Messages dropped at the ring's limit before they were stored",
         ring(|stats| stats.overrun),
     );
     lanes.number(
-        Kind::Counter,
+        MetricKind::Counter,
         "redis_reconnects",
         "Connections to Redis made anew",
         of(|lane| lane.settings.redis.reconnects()),
@@ -170,7 +175,7 @@ fn subscription(lanes: &mut LaneMetrics<'_>) {
 /// them up. What the last check could not read is left out.
 fn group_figures(lanes: &mut LaneMetrics<'_>) {
     let mut add = |name, help, pick: fn(&Status) -> Option<f64>| {
-        lanes.number(Kind::Gauge, name, help, move |hosted| hosted.board.read(pick).flatten().map(Number::Real));
+        lanes.number(MetricKind::Gauge, name, help, move |hosted| hosted.board.read(pick).flatten().map(Number::Real));
     };
     add("pending", "Messages without a result, in Redis", |status| {
         status.known(Part::Pending, status.snapshot.pending as f64)

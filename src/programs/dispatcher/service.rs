@@ -10,8 +10,8 @@ use super::reporter::Reporter;
 use super::settings::DispatcherConfig;
 use super::{exposition, health};
 use crate::base::error::Result;
-use crate::base::id::{DispatcherId, Epoch};
-use crate::base::log_context::{self, Context};
+use crate::base::id::DispatcherId;
+use crate::base::log_context::{self, LogContext};
 use crate::base::pulse::Pulse;
 use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
 use crate::base::text::Quoted;
@@ -89,8 +89,8 @@ fn lane_settings(config: DispatcherConfig) -> lane::Settings {
 pub(super) fn host(id: DispatcherId, lanes: Vec<lane::Settings>) -> Host {
     let lane = |settings: lane::Settings| {
         let log = match &settings.name {
-            None => Context::of_process(),
-            name => Context::with_lane("starting", name.clone()),
+            None => LogContext::of_process(),
+            name => LogContext::with_lane("starting", name.clone()),
         };
         let lane = lane::Shared::new(settings, ProcessHandles { id: id.clone(), log });
         HostedLane { lane, board: Arc::new(Board::default()) }

@@ -139,7 +139,7 @@ fn two_lanes_of_one_process_lead_deliver_and_log_each_by_itself() {
     process.join().expect("no panic").expect("a clean end");
     for hosted in &host.lanes {
         let name = hosted.lane.settings.name.as_deref().expect("a name");
-        let leader = ("leader", Epoch(get(&hosted.lane.stats.epoch)));
+        let leader = ("leader", Some(Epoch(get(&hosted.lane.stats.epoch))));
         // The election, a worker of the term, and the main thread, which ends up in no lane.
         assert_eq!((logged(name, "event=elected"), logged(name, "event=taken-over")), (leader, leader));
         assert_eq!(logged(name, "event=started"), ("starting", None));

@@ -22,7 +22,7 @@ use super::summary::Summary;
 use crate::base::error::{Error, Result};
 use crate::lab::bench::cpu;
 use crate::ledger::command::{begin, command, word};
-use crate::net::Writer;
+use crate::net::WriteHalf;
 use crate::process::output;
 
 /// How many pipelines are in flight without a rate: the next is written while the last is being answered.
@@ -115,7 +115,7 @@ struct Load {
     batch: u64,
     /// How far the number of messages sent may be ahead of the number of results.
     window: u64,
-    writer: Writer,
+    writer: WriteHalf,
     out: Vec<u8>,
     payload: Vec<u8>,
     sent: Sender<Pipeline>,

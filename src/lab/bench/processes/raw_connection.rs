@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::base::error::{Error, Result};
-use crate::net::{self, Reader, Wait, Writer};
+use crate::net::{self, ReadHalf, Wait, WriteHalf};
 
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -21,9 +21,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// See the module's text.
 pub(crate) struct RawConnection {
-    reader: Reader,
+    reader: ReadHalf,
     /// `None` once another thread has it.
-    writer: Option<Writer>,
+    writer: Option<WriteHalf>,
     buffer: Vec<u8>,
     /// Where the next reply begins, and where the bytes read end.
     next: usize,
@@ -44,7 +44,7 @@ impl RawConnection {
     }
 
     /// Takes out the writing half, for another thread. Nothing can be sent with `send` afterwards.
-    pub(super) fn take_writer(&mut self) -> Writer {
+    pub(super) fn take_writer(&mut self) -> WriteHalf {
         self.writer.take().expect("it is taken once")
     }
 

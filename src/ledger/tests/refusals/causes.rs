@@ -2,7 +2,7 @@
 //! the keys of the group.
 
 use super::steps::{Needs, Step};
-use super::world::{Held, World};
+use super::world::{KeyContent, World};
 use crate::base::refusal::Refusal;
 
 /// Where what a key held is kept meanwhile.
@@ -69,7 +69,7 @@ pub(super) fn conditions(_: &Step, _: &World) -> Vec<Cause> {
 pub(super) struct Begun<'a> {
     cause: &'a Cause,
     /// What was put in a key's place.
-    foreign: Option<Held>,
+    foreign: Option<KeyContent>,
 }
 
 impl Cause {
@@ -175,7 +175,7 @@ fn all_but(world: &World, key: &str) -> Vec<String> {
 }
 
 /// Puts something in a key's place and what it held aside.
-fn replace(world: &mut World, key: &str, by: &[&str]) -> Held {
+fn replace(world: &mut World, key: &str, by: &[&str]) -> KeyContent {
     if world.held(key).is_some() {
         world.run(&["RENAME", key, ASIDE]);
     }

@@ -52,7 +52,7 @@ fn check(world: &mut World, step: &Step, state: State, causes: [&Cause; 2], undi
         again = (step.again)(&mut caller);
     }
     assert!(matches!(again, Came::Done(_)), "{case}: it is refused when the causes have gone");
-    let ends = [world.snapshot(), undisturbed.after.clone()].map(Snapshot::without_precautions);
+    let ends = [world.snapshot(), undisturbed.after.clone()].map(Keyspace::without_precautions);
     assert_eq!(ends[0], ends[1], "{case}: repeated");
     is_owed
 }

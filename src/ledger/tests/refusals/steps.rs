@@ -133,7 +133,8 @@ pub(super) fn steps() -> Vec<Step> {
         script("publish a marker", &MARKER, |c| came(c.ledger.publish_marker(MINE, &Marker::of_leader(MINE, 1), "c")))
             .reads(),
         script("page", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000))).reads(),
-        script("page without bytes", &PAGE, |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
+        script("page without payloads", &PAGE,
+            |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
         script("fetch", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000))).reads(),
         command("deliveries", &["HMGET"], |c| came(c.ledger.deliveries(&[1, 2, 900].map(MessageId)))).reads(),
         command("cursor", &["GET"], |c| came(c.ledger.cursor())).reads(),
@@ -297,7 +298,7 @@ impl Caller {
     fn take(&mut self, cursor_at: Option<u64>, next: u64, batch: &[Arrival]) -> Came {
         let expected = cursor_at.map(|at| cursor("m", at, at));
         match self.ledger.intake(MINE, expected.as_ref(), &cursor("m", next, next), batch) {
-            Ok(Intake::Rewound(reason)) => Came::TakenBack(reason),
+            Ok(IntakeAnswer::Rewound(reason)) => Came::TakenBack(reason),
             outcome => came(outcome),
         }
     }

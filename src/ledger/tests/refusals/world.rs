@@ -126,17 +126,17 @@ impl World {
     }
 
     /// What a key holds; `None` if it is not there.
-    pub(super) fn held(&mut self, key: &str) -> Option<Held> {
+    pub(super) fn held(&mut self, key: &str) -> Option<KeyContent> {
         self.all_held(vec![key.to_owned()]).0.remove(key)
     }
 
     /// What the server holds.
-    pub(super) fn snapshot(&mut self) -> Snapshot {
+    pub(super) fn snapshot(&mut self) -> Keyspace {
         let keys = texts(&self.run(&["KEYS", "*"]));
         self.all_held(keys)
     }
 
-    fn all_held(&mut self, keys: Vec<String>) -> Snapshot {
+    fn all_held(&mut self, keys: Vec<String>) -> Keyspace {
         let asked = keys.iter().flat_map(|key| [Command::of(&["TYPE", key]), Command::of(&["PTTL", key])]);
         let told = self.run_all(asked.collect());
         let there: Vec<(String, &str, bool)> = keys
@@ -155,9 +155,9 @@ impl World {
         });
         let contents = self.run_all(read.collect());
         let held = there.into_iter().zip(&contents).map(|((key, kind, expires), content)| {
-            (key, Held { kind: kind.to_owned(), expires, items: self.items(kind, content) })
+            (key, KeyContent { kind: kind.to_owned(), expires, items: self.items(kind, content) })
         });
-        Snapshot(held.collect())
+        Keyspace(held.collect())
     }
 
     /// The parts of what a key holds, without what differs from run to run.
@@ -207,7 +207,7 @@ impl World {
 
 /// What one key holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct KeyContent {
     pub(super) kind: String,
     expires: bool,
     /// Members with their scores, fields with their values, entries, …
@@ -216,11 +216,11 @@ pub(super) struct Held {
 
 /// What a server holds, by key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Snapshot(BTreeMap<String, Held>);
+pub(super) struct Keyspace(BTreeMap<String, KeyContent>);
 
-impl Snapshot {
+impl Keyspace {
     /// What there is of some messages, each by itself, and all the rest.
-    pub(super) fn split(mut self, messages: &[u64]) -> (Vec<Vec<Vec<String>>>, Snapshot) {
+    pub(super) fn split(mut self, messages: &[u64]) -> (Vec<Vec<Vec<String>>>, Keyspace) {
         let of_each = messages.iter().map(|id| self.take(*id)).collect();
         self.0.retain(|_, held| !held.items.is_empty());
         (of_each, self)
@@ -252,7 +252,7 @@ impl Snapshot {
     }
 
     /// All but what is raised or remembered when something is put right: that does no harm.
-    pub(super) fn without_precautions(mut self) -> Snapshot {
+    pub(super) fn without_precautions(mut self) -> Keyspace {
         self.0.retain(|key, _| !key.ends_with(":recall") && !key.contains(":put-back:"));
         self
     }

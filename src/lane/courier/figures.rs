@@ -11,7 +11,7 @@ use crate::lane::table::{MAX_TRACKED, Table};
 /// How often it is logged that the table is full.
 const LOG_FULL_EVERY: Duration = Duration::from_secs(10);
 
-pub(super) struct Report {
+pub(super) struct CourierFigures {
     /// Of what is stored, and of what is acknowledged.
     rate: Rate<2>,
     /// When a full table was last logged.
@@ -22,10 +22,10 @@ pub(super) struct Report {
     stored_before: u64,
 }
 
-impl Report {
-    pub(super) fn new(stats: &LaneStats) -> Report {
+impl CourierFigures {
+    pub(super) fn new(stats: &LaneStats) -> CourierFigures {
         let stored_before = stats.taken_in.load(Ordering::Relaxed);
-        Report { rate: Rate::new(), logged_full: None, acked: 0, stored_before }
+        CourierFigures { rate: Rate::new(), logged_full: None, acked: 0, stored_before }
     }
 
     pub(super) fn note_acked(&mut self, messages: usize) {

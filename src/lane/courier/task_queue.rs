@@ -11,16 +11,16 @@ use crate::base::id::MessageId;
 use crate::lane::tasks::{CommitTask, Task};
 use crate::ledger::Returned;
 
-pub(super) struct Outbox {
+pub(super) struct TaskQueue {
     waiting: VecDeque<Task>,
     tasks: Sender<Task>,
     /// The memory of all results whose recording has not been confirmed.
     result_bytes: usize,
 }
 
-impl Outbox {
-    pub(super) fn new(tasks: Sender<Task>) -> Outbox {
-        Outbox { waiting: VecDeque::new(), tasks, result_bytes: 0 }
+impl TaskQueue {
+    pub(super) fn new(tasks: Sender<Task>) -> TaskQueue {
+        TaskQueue { waiting: VecDeque::new(), tasks, result_bytes: 0 }
     }
 
     pub(super) fn push(&mut self, task: Task) {
