@@ -53,8 +53,11 @@ fn serve(tcp: TcpStream, name: &str, payloads: &Sender<String>) {
     }
 }
 
-/// What lanes with a name have logged: the name, the role, the epoch and the text of each line.
-static LINES: Mutex<Vec<(String, &'static str, Option<Epoch>, String)>> = Mutex::new(Vec::new());
+/// A role, and its epoch if it has one.
+type Role = (&'static str, Option<Epoch>);
+
+/// What lanes with a name have logged: the name, the role and the text of each line.
+static LINES: Mutex<Vec<(String, Role, String)>> = Mutex::new(Vec::new());
 
 struct Capture;
 
@@ -66,8 +69,7 @@ impl Log for Capture {
     fn log(&self, record: &Record<'_>) {
         let context = log_context::current();
         if let Some(lane) = context.lane() {
-            let (role, epoch) = context.role();
-            LINES.lock().push((lane.to_owned(), role, epoch, record.args().to_string()));
+            LINES.lock().push((lane.to_owned(), context.role(), record.args().to_string()));
         }
     }
 
@@ -75,10 +77,10 @@ impl Log for Capture {
 }
 
 /// The role and the epoch with which a lane has logged an event.
-fn logged(lane: &str, event: &str) -> (&'static str, Option<Epoch>) {
+fn logged(lane: &str, event: &str) -> Role {
     let lines = LINES.lock();
-    let line = lines.iter().find(|(name, _, _, text)| name == lane && text.starts_with(event));
-    line.map(|(_, role, epoch, _)| (*role, *epoch)).unwrap_or_else(|| panic!("{lane} has logged {event}: {lines:#?}"))
+    let line = lines.iter().find(|(name, _, text)| name == lane && text.starts_with(event));
+    line.map(|(_, role, _)| *role).unwrap_or_else(|| panic!("{lane} has logged {event}: {lines:#?}"))
 }
 
 fn get(counter: &AtomicU64) -> u64 {
