@@ -8,7 +8,7 @@
 //!
 //! Its parts: `LinkSet` has the links and `Dialing` requests them, `Table` and `Backlog` have the messages, `TaskQueue`
 //! the tasks for the redistributor, `RollCall` the start of a term, `CourierFigures` the figures and log lines. `links`
-//! handles what happens to a link, `outcomes` what happens to a message.
+//! takes links over and drops them, `traffic` handles what happens on a link, `outcomes` what happens to a message.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ mod roll_call;
 mod task_queue;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use self::choice::run_length;
 use self::dialing::Dialing;

@@ -43,9 +43,8 @@ use crate::base::id::{Epoch, MessageId};
 impl Ledger {
     /// Records results; those of messages no longer pending are dropped.
     ///
-    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. `result_maxlen` is about
-    /// how many entries the stream keeps, if it is limited. Repeating the call does no harm: what was recorded is no
-    /// longer pending.
+    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. The stream keeps about
+    /// `result_maxlen` entries, or all. Repeating the call does no harm: what was recorded is no longer pending.
     pub fn commit<'a>(
         &mut self,
         epoch: Option<Epoch>,
