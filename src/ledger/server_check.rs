@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU64;
 
 use log::{debug, info, warn};
 use redis::Value;
@@ -45,8 +46,8 @@ pub enum Warning {
     Eviction {
         /// The setting `maxmemory-policy`.
         policy: String,
-        /// The setting `maxmemory` in bytes; 0: none, so that nothing is evicted yet.
-        maxmemory: u64,
+        /// The setting `maxmemory` in bytes; without it nothing is evicted yet.
+        maxmemory: Option<NonZeroU64>,
     },
     /// The server follows another one.
     Replica {
@@ -88,8 +89,8 @@ impl fmt::Display for Warning {
             ),
             Warning::Eviction { policy, maxmemory } => {
                 let when = match maxmemory {
-                    0 => "once maxmemory is set".to_owned(),
-                    bytes => format!("at {bytes} bytes (maxmemory)"),
+                    None => "once maxmemory is set".to_owned(),
+                    Some(bytes) => format!("at {bytes} bytes (maxmemory)"),
                 };
                 let what = if takes_only_what_expires(policy) {
                     "Redis may remove the lease and the dispatchers' reports to make room: leadership moves for no \
@@ -228,7 +229,7 @@ fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: 
         });
     }
     if let Some(policy) = setting("maxmemory-policy").filter(|policy| *policy != "noeviction") {
-        let maxmemory = setting("maxmemory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        let maxmemory = setting("maxmemory").and_then(|bytes| bytes.parse().ok());
         found.push(Warning::Eviction { policy: policy.to_owned(), maxmemory });
     }
     found.extend(setting("client-output-buffer-limit").and_then(pubsub_buffer));

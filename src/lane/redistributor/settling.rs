@@ -81,6 +81,7 @@ impl Redistributor {
         let ids: Vec<MessageId> = batch.clone().filter(adopted).map(|returned| returned.id).collect();
         let ledger = &mut self.ledger;
         let found = if ids.is_empty() { Vec::new() } else { self.retry.until_done(|| ledger.deliveries(&ids))? };
+        // One for each of the ids.
         let mut found = found.into_iter();
         let with_number = |returned: &'a Returned| match returned.delivery {
             DeliveryNumber::Known(number) => Some((returned, number)),

@@ -55,7 +55,7 @@ fn each_danger_is_found_and_says_what_to_set() {
 #[test]
 fn a_policy_is_a_danger_before_there_is_a_limit() {
     let found = judge(&map(&[("maxmemory", "0"), ("maxmemory-policy", "volatile-ttl")]), &HashMap::new(), URL);
-    assert_eq!(found, [Warning::Eviction { policy: "volatile-ttl".to_owned(), maxmemory: 0 }]);
+    assert_eq!(found, [Warning::Eviction { policy: "volatile-ttl".to_owned(), maxmemory: None }]);
     assert!(found[0].to_string().contains("once maxmemory is set"));
 }
 
@@ -63,7 +63,7 @@ fn a_policy_is_a_danger_before_there_is_a_limit() {
 fn a_policy_that_takes_no_messages_is_told_from_one_that_does() {
     let text = |policy: &str, maxmemory| Warning::Eviction { policy: policy.to_owned(), maxmemory }.to_string();
     for policy in ["allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-of-a-later-version", "unknown"] {
-        for maxmemory in [0, 1 << 20] {
+        for maxmemory in [None, NonZeroU64::new(1 << 20)] {
             let text = text(policy, maxmemory);
             assert!(text.contains("removes pending messages and results") && text.contains("set it to"), "{text}");
         }

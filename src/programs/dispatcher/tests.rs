@@ -54,10 +54,10 @@ fn serve(tcp: TcpStream, name: &str, payloads: &Sender<String>) {
 }
 
 /// A role, and its epoch if it has one.
-type Role = (&'static str, Option<Epoch>);
+type RoleAndEpoch = (&'static str, Option<Epoch>);
 
 /// What lanes with a name have logged: the name, the role and the text of each line.
-static LINES: Mutex<Vec<(String, Role, String)>> = Mutex::new(Vec::new());
+static LINES: Mutex<Vec<(String, RoleAndEpoch, String)>> = Mutex::new(Vec::new());
 
 struct Capture;
 
@@ -77,7 +77,7 @@ impl Log for Capture {
 }
 
 /// The role and the epoch with which a lane has logged an event.
-fn logged(lane: &str, event: &str) -> Role {
+fn logged(lane: &str, event: &str) -> RoleAndEpoch {
     let lines = LINES.lock();
     let line = lines.iter().find(|(name, _, text)| name == lane && text.starts_with(event));
     line.map(|(_, role, _)| *role).unwrap_or_else(|| panic!("{lane} has logged {event}: {lines:#?}"))

@@ -1,6 +1,7 @@
 //! Settings of the Redis server that endanger what is promised are found and told, once, with what to set; a server
 //! that does not let its settings be read is not complained about.
 
+use std::num::NonZeroU64;
 use std::process::Command;
 
 use oncecast::lab::{ChildProcess, RedisOptions, RedisServer, ports};
@@ -46,7 +47,7 @@ fn good_settings_are_no_danger() {
 #[test]
 fn dangerous_settings_are_found() {
     let found = found_at(&badly_configured());
-    let eviction = Warning::Eviction { policy: "allkeys-lru".to_owned(), maxmemory: 100 << 20 };
+    let eviction = Warning::Eviction { policy: "allkeys-lru".to_owned(), maxmemory: NonZeroU64::new(100 << 20) };
     let limits = "33554432 8388608 60".to_owned();
     assert_eq!(found, [eviction, Warning::PubSubBuffer { limits, bytes: 32 << 20 }]);
 }
