@@ -69,7 +69,7 @@ fn a_policy_that_takes_no_messages_is_told_from_one_that_does() {
         }
     }
     for policy in ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"] {
-        let text = text(policy, 1 << 20);
+        let text = text(policy, NonZeroU64::new(1 << 20));
         for part in [policy, "at 1048576 bytes", "the lease", "leadership moves", "no message is lost", "noeviction"] {
             assert!(text.contains(part), "no {part} in {text}");
         }
