@@ -9,18 +9,18 @@ pub struct Backoff {
     most: Duration,
     failures: u32,
     /// When the trouble was logged last, and how often so far.
-    said: Option<(Instant, u32)>,
+    logged: Option<(Instant, u32)>,
 }
 
 /// Lasting trouble is logged again after this time, then after twice as long each time…
-const SAY_AGAIN: Duration = Duration::from_secs(5);
+const LOG_AGAIN: Duration = Duration::from_secs(5);
 /// … up to this.
-const SAY_AT_LEAST_EVERY: Duration = Duration::from_secs(3_600);
+const LOG_AT_LEAST_EVERY: Duration = Duration::from_secs(3_600);
 
 impl Backoff {
     /// Waits of `first`, then twice as long each time, up to `most`.
     pub const fn new(first: Duration, most: Duration) -> Backoff {
-        Backoff { first, most, failures: 0, said: None }
+        Backoff { first, most, failures: 0, logged: None }
     }
 
     /// For Redis: quick at first, since it is usually a restart.
@@ -41,11 +41,11 @@ impl Backoff {
     }
 
     /// Whether this failure should be logged: the first one, then one at growing intervals, at last one each hour.
-    pub fn should_say(&mut self) -> bool {
-        let times = self.said.map_or(0, |(_, times)| times);
-        let due = self.said.is_none_or(|(said, times)| said.elapsed() >= say_again_after(times));
+    pub fn should_log(&mut self) -> bool {
+        let times = self.logged.map_or(0, |(_, times)| times);
+        let due = self.logged.is_none_or(|(logged, times)| logged.elapsed() >= log_again_after(times));
         if due {
-            self.said = Some((Instant::now(), times.saturating_add(1)));
+            self.logged = Some((Instant::now(), times.saturating_add(1)));
         }
         due
     }
@@ -53,13 +53,13 @@ impl Backoff {
     /// An attempt succeeded. Says whether the trouble had been logged, so that its end should be, too.
     pub fn reset(&mut self) -> bool {
         self.failures = 0;
-        self.said.take().is_some()
+        self.logged.take().is_some()
     }
 }
 
 /// How long trouble that was logged so often is not logged again.
-fn say_again_after(times: u32) -> Duration {
-    SAY_AGAIN.saturating_mul(1 << times.saturating_sub(1).min(20)).min(SAY_AT_LEAST_EVERY)
+fn log_again_after(times: u32) -> Duration {
+    LOG_AGAIN.saturating_mul(1 << times.saturating_sub(1).min(20)).min(LOG_AT_LEAST_EVERY)
 }
 
 /// `first` doubled `doublings` times, at most `most`, give or take a quarter.
@@ -85,16 +85,16 @@ mod tests {
 
     #[test]
     fn lasting_trouble_is_said_at_growing_intervals_and_then_hourly() {
-        let intervals: Vec<u64> = (1..13).map(|times| say_again_after(times).as_secs()).collect();
+        let intervals: Vec<u64> = (1..13).map(|times| log_again_after(times).as_secs()).collect();
         assert_eq!(intervals, [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600]);
-        assert_eq!(say_again_after(u32::MAX), SAY_AT_LEAST_EVERY);
+        assert_eq!(log_again_after(u32::MAX), LOG_AT_LEAST_EVERY);
     }
 
     #[test]
     fn trouble_is_said_once_and_its_end_too() {
         let mut backoff = Backoff::for_redis();
-        assert!(backoff.should_say());
-        assert!(!backoff.should_say());
+        assert!(backoff.should_log());
+        assert!(!backoff.should_log());
         assert!(backoff.reset());
         assert!(!backoff.reset());
     }

@@ -37,7 +37,7 @@ impl Troubles {
             None => (event, true),
             Some(cause) => ("redis-trouble", self.is_ours(part, cause, Instant::now())),
         };
-        if ours && backoff.should_say() {
+        if ours && backoff.should_log() {
             log::warn!("event={event} error={}", Quoted(error));
         }
     }

@@ -12,7 +12,7 @@ use super::desk::{Desk, Terms};
 use super::error::{Error, Result};
 use super::handler::Handler;
 use super::lane::Lane;
-use super::observer::{LOOK_WITHIN, LogOnly, Observer};
+use super::observer::{OBSERVE_WITHIN, LogOnly, Observer};
 use super::pool::Pool;
 use super::server::Server;
 use super::stats::ConsumerStats;
@@ -172,7 +172,7 @@ impl Running {
     /// The main loop: works until the request to stop, or until a part of the consumer fails.
     fn work(&self, requests: &ShutdownRequests, observer: &mut dyn Observer) -> Ended {
         let stats = self.lane.desk.stats();
-        let (looks, ticks) = (tick(observer.look_every()), tick(RATE_INTERVAL));
+        let (looks, ticks) = (tick(observer.interval()), tick(RATE_INTERVAL));
         let mut rate = Rate::new();
         loop {
             select_biased! {
@@ -181,8 +181,8 @@ impl Running {
                 recv(self.pool.ended()) -> _ => return Ended::Broken("handler threads"),
                 recv(looks) -> _ => {
                     self.lane.desk.check(Instant::now());
-                    observer.look(stats);
-                    stats.main.beat(LOOK_WITHIN);
+                    observer.observe(stats);
+                    stats.main.beat(OBSERVE_WITHIN);
                 }
                 recv(ticks) -> _ => rate.log(stats),
             }

@@ -25,7 +25,7 @@ use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::{add, set};
 use super::table::{Again, Line, Loss};
-use super::tasks::{Claims, News, Task};
+use super::tasks::{Claims, RedistributorReply, Task};
 use crate::base::id::{Epoch, IdMap, MessageId};
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
@@ -47,7 +47,7 @@ pub(super) struct Redistributor {
     ledger: Ledger,
     retry: Retry,
     tasks: Receiver<Task>,
-    news: Sender<News>,
+    news: Sender<RedistributorReply>,
     waker: Waker,
     /// Suspects wait for much longer than others: neither takes the room of the other.
     suspects: Waiting,
@@ -67,7 +67,7 @@ impl Redistributor {
         kill: KillSwitch,
         ledger: Ledger,
         tasks: Receiver<Task>,
-        news: Sender<News>,
+        news: Sender<RedistributorReply>,
         waker: Waker,
     ) -> Redistributor {
         let retry = Retry::new(shared, kill.clone(), TermWorker::Redistributor);
@@ -129,9 +129,9 @@ impl Redistributor {
                 .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
             Task::Commit(task) => self.commit(task),
             Task::Verify(claims) => self.verify(claims),
-            Task::Look(id) => match self.retry.until_done(|| ledger.is_pending(id))? {
+            Task::CheckPending(id) => match self.retry.until_done(|| ledger.is_pending(id))? {
                 true => Ok(()),
-                false => self.tell(News::Missing(id)),
+                false => self.tell(RedistributorReply::Missing(id)),
             },
             Task::Vanished(id) => self.record_loss(id),
             Task::Members(members) => self.list(members),
@@ -146,7 +146,7 @@ impl Redistributor {
             let ledger = &mut self.ledger;
             missing.extend(self.retry.until_done(|| ledger.not_pending(ids))?);
         }
-        self.tell(News::NotPending(Claims { link, serial, ids: missing }))
+        self.tell(RedistributorReply::NotPending(Claims { link, serial, ids: missing }))
     }
 
     /// Writes the list of consumers. It is for onlookers: where Redis refuses it nothing waits for it.
@@ -179,7 +179,7 @@ impl Redistributor {
         let reason = loop {
             let read = |ledger: &mut Ledger| ledger.page(epoch, after, up_to, messages, bytes);
             match self.retry.carry(&mut self.ledger, &mut splitter, messages, read)? {
-                Carried::Done(page) => return self.tell(News::Page(page)),
+                Carried::Done(page) => return self.tell(RedistributorReply::Page(page)),
                 Carried::Halve => (messages, bytes) = (messages / 2, (bytes / 2).max(1)),
                 Carried::TooLarge(reason) => break reason,
             }
@@ -189,7 +189,7 @@ impl Redistributor {
         if let Some(id) = first.read_up_to {
             self.dead_letter_unreadable(id, &reason)?;
         }
-        self.tell(News::Page(first))
+        self.tell(RedistributorReply::Page(first))
     }
 
     /// The pending messages have vanished: which ones beside this is not known, nor what else has gone. The next term
@@ -257,14 +257,14 @@ impl Redistributor {
                 Again::new(message, loss.map(|loss| *loss), &budget)
             });
             let back = back.collect();
-            self.tell(News::Done(seen.into_keys().collect()))?;
-            self.tell(News::Back(back))?;
+            self.tell(RedistributorReply::Done(seen.into_keys().collect()))?;
+            self.tell(RedistributorReply::Back(back))?;
             rest = unseen;
         }
         Ok(())
     }
 
-    fn tell(&mut self, mut news: News) -> Result<(), Killed> {
+    fn tell(&mut self, mut reply: RedistributorReply) -> Result<(), Killed> {
         loop {
             self.shared.pulses.redistributor.beat(ITERATION_WITHIN);
             match self.news.send_timeout(news, PATIENCE) {

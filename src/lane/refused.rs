@@ -52,7 +52,7 @@ impl<T> Refused<T> {
     pub(super) fn note(&mut self, refused: Option<&Error>, event: impl FnOnce() -> String) {
         self.tried = Instant::now();
         match refused {
-            Some(error) if self.backoff.should_say() => log::warn!("{} error={}", event(), Quoted(error)),
+            Some(error) if self.backoff.should_log() => log::warn!("{} error={}", event(), Quoted(error)),
             None if self.waiting.is_empty() && self.backoff.reset() => {
                 log::info!("event=redis-recovered worker=redistributor");
             }

@@ -33,7 +33,7 @@ pub(super) struct Retry {
     /// Whether the last attempt succeeded: else the next may have to open a connection first.
     connected: bool,
     /// Whether the term ends when Redis denies this dispatcher what it asks.
-    gives_way: bool,
+    ends_when_denied: bool,
     backoff: Backoff,
 }
 
@@ -44,14 +44,14 @@ impl Retry {
             kill,
             worker,
             connected: false,
-            gives_way: false,
+            ends_when_denied: false,
             backoff: Backoff::for_redis(),
         }
     }
 
     /// For a worker without which there is no leading: where Redis denies this dispatcher what it asks, the term ends.
-    pub(super) fn giving_way(self) -> Retry {
-        Retry { gives_way: true, ..self }
+    pub(super) fn ending_when_denied(self) -> Retry {
+        Retry { ends_when_denied: true, ..self }
     }
 
     /// Repeats `attempt` until it succeeds or the term ends. Only for what does no harm when it happens twice: an
@@ -117,7 +117,7 @@ impl Retry {
             return Err(Killed);
         }
         self.connected = false;
-        if self.gives_way && error.is_denied() {
+        if self.ends_when_denied && error.is_denied() {
             // The lease is renewed on a connection that may be older than the change of rights: others may be let in.
             log::error!("event=denied worker={} error={}", self.worker, Quoted(&error));
             self.kill.set(Reason::WorkerFailed);
@@ -125,7 +125,7 @@ impl Retry {
         }
         if error.is_unsent() {
             self.shared.troubles.report(self.worker.name(), "redis-trouble", &error, &mut self.backoff);
-        } else if self.backoff.should_say() {
+        } else if self.backoff.should_log() {
             log::warn!("event=redis-trouble worker={} error={}", self.worker, Quoted(&error));
         }
         if self.kill.wait(self.backoff.next_wait()) { Err(Killed) } else { Ok(()) }

@@ -51,7 +51,7 @@ pub struct Shared {
     highest_id: AtomicU64,
     /// What the last term left: its epoch, and a message that it stored and delivered to no consumer. Redis must have
     /// it.
-    pub(super) witness: Mutex<Option<(Epoch, MessageId)>>,
+    pub(super) undelivered: Mutex<Option<(Epoch, MessageId)>>,
     /// The role or the links have changed.
     changed: (Sender<()>, Receiver<()>),
 }
@@ -70,7 +70,7 @@ impl Shared {
             log: process.log,
             troubles: Arc::default(),
             highest_id: AtomicU64::new(0),
-            witness: Mutex::default(),
+            undelivered: Mutex::default(),
             changed: bounded(1),
         })
     }

@@ -20,7 +20,7 @@ pub(super) enum Task {
     /// These consumers are linked now.
     Members(Vec<String>),
     /// Check whether this message is pending: no consumer was given it.
-    Look(MessageId),
+    CheckPending(MessageId),
     /// This message was stored and delivered to no consumer, and Redis no longer has it.
     Vanished(MessageId),
 }
@@ -43,7 +43,7 @@ pub(super) struct Claims {
 }
 
 /// What the redistributor reports to the courier.
-pub(super) enum News {
+pub(super) enum RedistributorReply {
     /// The page that was asked for.
     Page(Page),
     /// These go out again.

@@ -49,9 +49,9 @@ impl Term {
         let (tasks, to_do) = bounded(TASKS);
         let (news, heard) = bounded(NEWS);
         // All that earlier leaders stored is backlog; what comes now is not.
-        let Elected { epoch, last_id: backlog_end, witness, .. } = elected;
+        let Elected { epoch, last_id: backlog_end, undelivered, .. } = elected;
         let channels = CourierChannels { arrivals: arriving, news: heard, tasks, dial: dial.clone() };
-        let courier = Courier::new(shared, epoch, (backlog_end, witness), kill.clone(), sockets, channels);
+        let courier = Courier::new(shared, epoch, (backlog_end, undelivered), kill.clone(), sockets, channels);
         let redistributor = Redistributor::new(shared, epoch, kill.clone(), ledger(), to_do, news, waker.clone());
         let ingest = Ingest::new(shared, elected, kill.clone(), ledger(), arrivals, waker.clone());
         let mut term = Term { shared: shared.clone(), waker, workers: Vec::with_capacity(3) };

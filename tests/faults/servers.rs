@@ -400,6 +400,6 @@ fn row_30_subscriptions_that_lag() {
         // Once it has ended, its whole log has been read.
         one.process.kill().unwrap();
         let log = one.process.stderr().all();
-        assert_eq!(log.iter().find(|line| line.contains("event=deaf")), None);
+        assert_eq!(log.iter().find(|line| line.contains("event=not-receiving")), None);
     }
 }

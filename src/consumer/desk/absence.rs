@@ -91,7 +91,7 @@ impl Desk {
         let queued = state.held.take_queued();
         queued.iter().for_each(|id| ruler.outbox.put(&not_begun(*id)));
         if !queued.is_empty() {
-            self.stats.handed_back.add(queued.len());
+            self.stats.returned.add(queued.len());
             self.after_a_change(state);
         }
     }
@@ -116,7 +116,7 @@ impl Desk {
         for (id, ..) in messages {
             if !state.held.has(id) {
                 ruler.outbox.put(&not_begun(id));
-                self.stats.handed_back.add(1);
+                self.stats.returned.add(1);
             }
         }
     }

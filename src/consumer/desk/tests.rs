@@ -265,7 +265,7 @@ fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
     // Sent before DRAIN was read.
     accept(&desk, 1, &[C, MessageId(4)]);
     assert_eq!(said(&outbox), ["NACK 3 0 ", "NACK 4 0 "]);
-    assert_eq!(desk.stats().handed_back.get(), 3);
+    assert_eq!(desk.stats().returned.get(), 3);
 
     // The first handler returns after all: the connection closes, and the next one gets the full prefetch.
     desk.returned(0, late);

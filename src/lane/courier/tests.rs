@@ -9,7 +9,7 @@ use crate::lane::dialer::Dialers;
 use crate::lane::table::{Again, Loss, Whereabouts};
 use crate::lane::tests::{lane_of, link, message};
 
-/// A courier with links to peers that read nothing. In the order in which they must go.
+/// A courier with links to peers that read nothing. The fields are in the order in which they must be dropped.
 struct Rig {
     courier: Courier,
     _peers: Vec<TcpStream>,
@@ -95,13 +95,13 @@ fn a_run_ends_where_the_link_is_full() {
     assert_eq!((held(&rig.courier), rig.courier.table.ready_len()), (vec![20], 10));
 }
 
-/// It goes to a link that has released it, if there is one.
+/// A redelivery goes to a link that has released the message, if there is one.
 #[test]
 fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
     let mut rig = Rig::new(&[1_000, 1_000]);
     deliver(&mut rig.courier, 1..=1);
     assert_eq!(held(&rig.courier), [1, 0]);
-    // Both are as free as each other now, and it is the turn of the first.
+    // Both links are equally free now, and the search begins at the first.
     deliver(&mut rig.courier, 2..=2);
     let link = rig.courier.links.get_mut(0).expect("it is linked");
     assert_eq!(link.take_overdue(Duration::ZERO, Instant::now()).len(), 1);
@@ -114,7 +114,7 @@ fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
     rig.courier.deliver();
     assert_eq!(rig.courier.table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(1)));
     let link = rig.courier.links.get(0).expect("it is linked");
-    assert!(link.has_in_hand(&Pending { delivery: 2, ..message(1, 1) }), "its place there is taken");
+    assert!(link.still_holds(&Pending { delivery: 2, ..message(1, 1) }), "its place there is taken");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::lane::places::ADOPTED;
 use crate::lane::retry::{Carried, Killed};
 use crate::lane::stats::add;
 use crate::lane::table::{Line, Loss};
-use crate::lane::tasks::{CommitTask, News};
+use crate::lane::tasks::{CommitTask, RedistributorReply};
 use crate::ledger::{Commit, Hold, Ledger, Raise, Returned, Settled, Settlement, Splitter, Verdict, batches, parts};
 
 /// After a lost link, the wait before the third delivery; each later one waits twice as long.
@@ -59,7 +59,7 @@ impl Redistributor {
         self.refused_letters.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
         add(&self.shared.stats.dead_lettered, dead);
         self.shared.stats.deaths.lock().note(dead, now);
-        self.tell(News::Done(done))
+        self.tell(RedistributorReply::Done(done))
     }
 
     /// How long a message waits before this delivery. `asked_ms`: what its consumer asked for, 0 for nothing.
@@ -126,7 +126,7 @@ impl Redistributor {
         for batch in batches(&task.commits, |commit| commit) {
             self.commit_parts(batch, raise, &mut Splitter::default())?;
         }
-        self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
+        self.tell(RedistributorReply::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
     }
 
     fn commit_parts(&mut self, batch: &[Commit], raise: Raise, splitter: &mut Splitter) -> Result<(), Killed> {

@@ -68,11 +68,11 @@ fn flag_of(setting: &str) -> &'static str {
 struct Supervised(Supervisor);
 
 impl Observer for Supervised {
-    fn look_every(&self) -> Duration {
+    fn interval(&self) -> Duration {
         self.0.interval()
     }
 
-    fn look(&mut self, stats: &ConsumerStats) {
+    fn observe(&mut self, stats: &ConsumerStats) {
         self.0.report(&condition(stats));
     }
 

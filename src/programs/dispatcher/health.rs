@@ -47,7 +47,7 @@ fn explain(reason: NotReady, lane: &lane::Shared) -> String {
             let redis = lane.settings.redis.shown();
             format!("not subscribed: Redis at {redis} does not answer, or refuses the subscription (--redis-url)")
         }
-        NotReady::NobodyLeads => {
+        NotReady::NoLeader => {
             "no dispatcher leads, and this one may not lead yet or is refused by Redis; see its log".to_owned()
         }
         NotReady::NotInSync => "not in sync with the leader yet".to_owned(),

@@ -154,7 +154,7 @@ fn a_consumer_whose_handlers_are_all_given_up_hands_back_what_is_queued_and_retu
     again.send(&[process(2, "x"), process(3, "x"), process(4, "x")]);
     again.expect_acks(&[2, 3, 4]);
     assert!(consumer.stats.ready().is_ok());
-    assert_eq!((entries(&redis).len(), pending(&redis), consumer.stats.handed_back()), (4, 0, 3));
+    assert_eq!((entries(&redis).len(), pending(&redis), consumer.stats.returned()), (4, 0, 3));
 }
 
 #[test]
