@@ -70,7 +70,7 @@ fn a_bad_value_names_the_setting_what_it_got_and_what_it_takes() {
         ("d", &["--consumers", "ONCECAST_CONSUMERS", "required", "host:port"][..]),
         ("d --consumers a:1,nonsense", &["--consumers", "\"nonsense\"", "host:port"]),
         ("d --consumers a:1,b:70000", &["--consumers", "\"b:70000\"", "over 65535"]),
-        ("d --consumers redis://a:1", &["--consumers", "no URL"]),
+        ("d --consumers redis://a:1", &["--consumers", "not a URL"]),
         ("d --consumers ::1:6969", &["--consumers", "brackets"]),
         ("d --consumers 6969", &["--consumers", "the host is missing"]),
         ("d --consumers user:secret@h:6969", &["--consumers", "not repeated"]),

@@ -12,7 +12,7 @@ use super::desk::{Desk, Terms};
 use super::error::{Error, Result};
 use super::handler::Handler;
 use super::lane::Lane;
-use super::observer::{OBSERVE_WITHIN, LogOnly, Observer};
+use super::observer::{LogOnly, OBSERVE_WITHIN, Observer};
 use super::pool::Pool;
 use super::server::Server;
 use super::stats::ConsumerStats;

@@ -16,22 +16,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 mod choice;
+mod consumer_reports;
 mod dialing;
 mod link_set;
 mod links;
 mod outbox;
 mod outcomes;
 mod report;
-mod consumer_reports;
 #[cfg(test)]
 mod tests;
 
 use self::choice::run_length;
+use self::consumer_reports::ConsumerReports;
 use self::dialing::Dialing;
 use self::link_set::LinkSet;
 use self::outbox::Outbox;
 use self::report::Report;
-use self::consumer_reports::ConsumerReports;
 use super::backlog::Backlog;
 use super::dialer::DialRequests;
 use super::link::Link;
@@ -58,7 +58,7 @@ const READY_LOW: usize = 4_000;
 /// The channels of the courier.
 pub(super) struct CourierChannels {
     pub(super) arrivals: Receiver<Vec<Pending>>,
-    pub(super) news: Receiver<RedistributorReply>,
+    pub(super) replies: Receiver<RedistributorReply>,
     pub(super) tasks: Sender<Task>,
     pub(super) dial: DialRequests,
 }
@@ -73,7 +73,7 @@ pub(super) struct Courier {
     /// The last id that an earlier leader assigned.
     inherited: MessageId,
     arrivals: Receiver<Vec<Pending>>,
-    news: Receiver<RedistributorReply>,
+    replies: Receiver<RedistributorReply>,
     sockets: Sockets,
     dialing: Dialing,
     links: LinkSet,
@@ -113,7 +113,7 @@ impl Courier {
             patience: PATIENCE.min(shared.settings.link_timeout / 10),
             inherited: backlog_end,
             arrivals: channels.arrivals,
-            news: channels.news,
+            replies: channels.replies,
             sockets,
             links: LinkSet::new(addresses),
             tended: now,

@@ -135,7 +135,9 @@ impl Election {
                     }
                 }
                 Standby::Stop => return Ok(()),
-                Standby::ListenerEnded => return Err(Error::Failed("the thread listener ended, which is a bug".to_owned())),
+                Standby::ListenerEnded => {
+                    return Err(Error::Failed("the thread listener ended, which is a bug".to_owned()));
+                }
             }
         }
     }

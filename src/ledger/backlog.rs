@@ -14,8 +14,8 @@ use crate::base::id::{Epoch, MessageId};
 impl Ledger {
     /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
     ///
-    /// At least one message is given if there is one, however large; with `most_bytes` 0 none, only where the first one
-    /// is.
+    /// Returns at least one message if there is one, however large. With `most_bytes` 0 it returns no message, only the
+    /// place of the first.
     pub fn page(
         &mut self,
         epoch: Epoch,
@@ -70,7 +70,7 @@ impl Ledger {
 
     /// Reads those of `ids` that are still pending, up to about `most_bytes`.
     ///
-    /// Gives how many of `ids` were looked at, at least one, and what was found.
+    /// Returns how many of `ids` were looked up, at least one, and the messages found.
     pub fn fetch(&mut self, epoch: Epoch, ids: &[MessageId], most_bytes: usize) -> Result<(usize, Vec<Pending>)> {
         const DOING: &str = "reading messages again";
         let mut call = FetchCall { my_epoch: epoch, most_bytes: most_bytes as u64 }.on(&self.keys);
@@ -86,7 +86,7 @@ impl Ledger {
         }
     }
 
-    /// The numbers that the present deliveries of these messages have, as far as they were counted.
+    /// The numbers of the present deliveries of these messages, as far as they were counted.
     ///
     /// Only for messages that an earlier leader delivered: this leader's own deliveries carry their number.
     pub fn deliveries(&mut self, ids: &[MessageId]) -> Result<Vec<u16>> {
@@ -109,7 +109,7 @@ fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
     Some(Pending { id, delivery: delivery_of(count), payload: Payload::copy_from_slice(payload) })
 }
 
-/// A message's count of deliveries; without one it is the first.
+/// A message's count of deliveries; without a count it is the first delivery.
 fn delivery_of(count: &Value) -> u16 {
     text(count).and_then(|count| count.parse().ok()).unwrap_or(1)
 }

@@ -1,6 +1,6 @@
 //! One group's ledger: the connection, the keys, and what the operations have in common.
 //!
-//! The operations themselves are in the files beside this one, each subject in its own.
+//! The operations are in the files beside this one, one file for each subject.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The group's ledger on a server, waiting at most `timeout` for each reply. Opens nothing yet.
+    /// The group's ledger on a server, with `timeout` for each reply. Opens no connection yet.
     pub fn new(server: Server, keys: Arc<Keys>, timeout: Duration) -> Ledger {
         Ledger::over(Connection::new(server, timeout), keys)
     }
@@ -62,7 +62,7 @@ impl Ledger {
         self.connection.number()
     }
 
-    /// Whether the connection is the same as at the last intake that succeeded: then Redis has not restarted since.
+    /// Whether the last successful intake used the present connection, so that Redis can't have restarted since.
     pub fn is_uninterrupted(&self) -> bool {
         self.attempts.taken_on.is_some() && self.attempts.taken_on == self.connection.number()
     }
@@ -72,9 +72,9 @@ impl Ledger {
         &mut self.connection
     }
 
-    /// Whether the server answers: also with a refusal.
+    /// Whether the server answers at all, even with a refusal.
     pub fn is_answered(&mut self) -> bool {
-        let answer = self.connection.query("asking whether it is there", Command::of(&["PING"]));
+        let answer = self.connection.query("checking the connection", Command::of(&["PING"]));
         answer.map_or_else(|error| error.refusal().is_some(), |_| true)
     }
 
@@ -95,7 +95,7 @@ impl Ledger {
         if text(&reply) == Some("OK") { Ok(()) } else { self.fenced(epoch, doing, &reply) }
     }
 
-    /// Redis does not say which key has the wrong type: finds out, so that the error can.
+    /// Finds out which key has the wrong type, because Redis does not say, and names it in the error.
     pub(super) fn name_the_key(&mut self, error: Error) -> Error {
         if error.refusal() != Some(Refusal::WrongType) {
             return error;
@@ -139,7 +139,7 @@ impl Ledger {
     }
 }
 
-/// Names the command for which a right is missing, or that is missing itself.
+/// Names in the error the command that the user may not call or that the server lacks.
 pub(super) fn name_the_command(error: Error, command: &str) -> Error {
     let refusal = error.refusal();
     let Error::Redis { server, step, source, hint } = error else { return error };

@@ -1,8 +1,8 @@
-//! Reading a group's streams and backlog page by page, for tools: changes nothing and needs no lease.
+//! Reads a group's streams and backlog page by page, for tools. Changes nothing and needs no lease.
 //!
-//! Pages start small and grow while they stay well below [`PAGE_BYTES`]: the sizes of the entries are not known before.
-//! Where a stretch of tiny entries is followed by huge ones, one page may be much larger than that; one that is too
-//! large to be read is asked for again with half the entries.
+//! Pages start small and grow while they stay well below [`PAGE_BYTES`], because the sizes of the entries are not known
+//! in advance. If huge entries follow tiny ones, a page may be much larger than that. A page that is too large to be
+//! read is requested again with half the entries.
 
 use redis::Value;
 
@@ -45,7 +45,7 @@ pub struct RecordedGap {
     pub dispatcher: String,
     /// The place after which something may be missing: a cursor, or `none`.
     pub begin: String,
-    /// The place from which everything is there again: a cursor, a marker or an epoch.
+    /// The place from which nothing is missing: a cursor, a marker or an epoch.
     pub end: String,
     /// How many messages are missing: a number, or `unknown`.
     pub count: String,
@@ -71,7 +71,7 @@ impl Reader {
         self.after.as_ref().map_or_else(|| first.to_owned(), |after| format!("({after}"))
     }
 
-    /// Has fewer entries asked for, if that may help against this error.
+    /// Requests fewer entries from now on, if that may help against this error.
     fn shrinks(&mut self, error: &Error) -> bool {
         let shrinks = self.entries > 1 && error.refusal() == Some(Refusal::TooLarge);
         if shrinks {
@@ -138,7 +138,7 @@ impl Ledger {
     }
 
     /// Reads the next entries of a stream, each as its fields; `None` at the end. After an error the same page may be
-    /// asked for again.
+    /// requested again.
     pub fn read_stream(&mut self, stream: EntryStream, reader: &mut Reader) -> Result<Option<Vec<Vec<Pair>>>> {
         const DOING: &str = "reading a stream";
         let key = match stream {
@@ -168,8 +168,8 @@ impl Ledger {
         }))
     }
 
-    /// Reads the next pending messages without their counts of deliveries, oldest first; `None` at the end. Members
-    /// that are none of ours are passed over.
+    /// Reads the next pending messages without their counts of deliveries, oldest first; `None` at the end. Foreign
+    /// members are skipped.
     pub fn read_pending(&mut self, reader: &mut Reader) -> Result<Option<Vec<(MessageId, Payload)>>> {
         const DOING: &str = "reading the backlog";
         let reply = loop {

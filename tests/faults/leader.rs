@@ -396,7 +396,7 @@ fn row_25_rolling_restart() {
     let mut dispatchers = ["d0", "d1", "d2"].map(|name| start(&cluster, name));
     wait_until_in_sync(connection, 3);
     let load = load(&mut cluster, run.scale(2_000, 5_000));
-    let (mut times, mut roll_calls) = (Vec::new(), Vec::new());
+    let (mut times, mut reports) = (Vec::new(), Vec::new());
     for _ in 0..run.scale(2, 10) {
         for process in &mut dispatchers {
             wait_until_in_sync(connection, 3);
@@ -412,7 +412,7 @@ fn row_25_rolling_restart() {
             }
             assert!(process.wait(DEADLINE).expect("it ends on SIGTERM").success());
             // It has ended, so its whole log has been read.
-            roll_calls.extend(process.stderr().all().into_iter().filter(|line| line.contains("event=roll-called")));
+            reports.extend(process.stderr().all().into_iter().filter(|line| line.contains("event=consumers-reported")));
             *process = start(&cluster, process.name());
         }
         for number in 0..3 {
@@ -434,7 +434,7 @@ fn row_25_rolling_restart() {
     assert_no_gap(connection);
     assert_eq!(state(connection).2, 0, "what is handed back does not count as failed");
     let twice: Vec<(String, usize)> = workers.runs().into_iter().filter(|(_, runs)| *runs > 1).collect();
-    assert_eq!(twice, [], "no handler is run twice; roll calls: {roll_calls:?}");
+    assert_eq!(twice, [], "no handler is run twice; reports: {reports:?}");
     run.say(format_args!("from the release to the first result of a message published after it: {}", shown(times)));
 }
 

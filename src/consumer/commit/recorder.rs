@@ -218,7 +218,7 @@ impl Recorder {
 
     fn check(&mut self) {
         self.note_request();
-        match self.ledger.connection().query("asking whether it is there", Command::of(&["PING"])) {
+        match self.ledger.connection().query("checking the connection", Command::of(&["PING"])) {
             Ok(_) => self.all_is_well(),
             Err(error) => return self.in_trouble(&error, 0),
         }

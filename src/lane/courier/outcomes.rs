@@ -196,8 +196,8 @@ impl Courier {
     }
 
     pub(super) fn hear_redistributor(&mut self) {
-        while let Ok(news) = self.news.try_recv() {
-            match news {
+        while let Ok(reply) = self.replies.try_recv() {
+            match reply {
                 RedistributorReply::Page(page) => {
                     let messages: Vec<Pending> = self.backlog.arrived(page).collect();
                     let admitted = messages.into_iter().filter(|message| self.table.admit(message.clone())).count();

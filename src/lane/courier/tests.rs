@@ -23,7 +23,7 @@ impl Rig {
         let dialers = Dialers::start(shared).expect("threads");
         let channels = CourierChannels {
             arrivals: bounded(1).1,
-            news: bounded(1).1,
+            replies: bounded(1).1,
             tasks: bounded(1).0,
             dial: dialers.requests(),
         };

@@ -14,7 +14,7 @@ fn warned_of_buffer(limits: &str) -> Option<u64> {
 #[test]
 fn a_buffer_that_cuts_off_early_is_found() {
     assert_eq!(warned_of_buffer("33554432 8388608 60"), Some(33_554_432), "Redis's default");
-    assert_eq!(warned_of_buffer("0 8388608 1"), Some(8_388_608), "a soft limit that strikes at once");
+    assert_eq!(warned_of_buffer("0 8388608 1"), Some(8_388_608), "a soft limit that applies at once");
     assert_eq!(warned_of_buffer("268435456 8388608 5"), Some(8_388_608));
     assert_eq!(warned_of_buffer("67108863 0 0"), Some(67_108_863));
     for good in ["0 0 0", "67108864 8388608 60", "268435456 67108864 10", "0 8388608 30"] {

@@ -72,7 +72,7 @@ fn what_a_server_says_comes_with_a_remedy() {
         (Does::Resets, &["port for TLS?"]),
         // A TLS alert: handshake failure.
         (Does::Answers(&[0x15, 3, 3, 0, 2, 2, 70]), &["TLS", "port for TLS?"]),
-        (Does::Answers(b"HTTP/1.1 400 Bad Request\r\n\r\n"), &["this is no Redis"]),
+        (Does::Answers(b"HTTP/1.1 400 Bad Request\r\n\r\n"), &["this is not Redis"]),
         (
             Does::Answers(b"-MOVED 3999 10.0.0.7:6381\r\n"),
             &["must name their owner, 10.0.0.7:6381", "braces around the group's name"],
