@@ -1,4 +1,4 @@
-//! Waiting between attempts: longer each time, up to a bound, with jitter so that many do not try in step.
+//! Waits between attempts that grow up to a limit, with jitter so that many clients don't retry at the same moment.
 
 use std::time::{Duration, Instant};
 
@@ -8,39 +8,39 @@ pub struct Backoff {
     first: Duration,
     most: Duration,
     failures: u32,
-    /// When the trouble was logged last, and how often so far.
+    /// When the problem was last logged, and how often so far.
     logged: Option<(Instant, u32)>,
 }
 
-/// Lasting trouble is logged again after this time, then after twice as long each time…
+/// A lasting problem is logged again after this time, then after twice as long each time…
 const LOG_AGAIN: Duration = Duration::from_secs(5);
 /// … up to this.
 const LOG_AT_LEAST_EVERY: Duration = Duration::from_secs(3_600);
 
 impl Backoff {
-    /// Waits of `first`, then twice as long each time, up to `most`.
+    /// The first wait is `first`; each later one is twice as long, up to `most`.
     pub const fn new(first: Duration, most: Duration) -> Backoff {
         Backoff { first, most, failures: 0, logged: None }
     }
 
-    /// For Redis: quick at first, since it is usually a restart.
+    /// For connections to Redis: short at first, because most failures are restarts.
     pub const fn for_redis() -> Backoff {
         Backoff::new(Duration::from_millis(20), Duration::from_millis(500))
     }
 
-    /// For what decides who leads: a dispatcher that was cut off has to be back before others stop waiting for it.
+    /// For the listener and the election: a dispatcher that was cut off must be back before others stop waiting for it.
     pub const fn for_leadership() -> Backoff {
         Backoff::new(Duration::from_millis(20), Duration::from_millis(100))
     }
 
-    /// Another attempt failed: how long to wait before the next.
+    /// Another attempt failed. Returns how long to wait before the next.
     pub fn next_wait(&mut self) -> Duration {
         let wait = exponential(self.first, self.most, self.failures);
         self.failures = self.failures.saturating_add(1);
         wait
     }
 
-    /// Whether this failure should be logged: the first one, then one at growing intervals, at last one each hour.
+    /// Whether to log this failure: the first, then one at growing intervals, finally one per hour.
     pub fn should_log(&mut self) -> bool {
         let times = self.logged.map_or(0, |(_, times)| times);
         let due = self.logged.is_none_or(|(logged, times)| logged.elapsed() >= log_again_after(times));
@@ -50,14 +50,14 @@ impl Backoff {
         due
     }
 
-    /// An attempt succeeded. Says whether the trouble had been logged, so that its end should be, too.
+    /// An attempt succeeded. Returns whether the problem was logged, so that its end should be logged, too.
     pub fn reset(&mut self) -> bool {
         self.failures = 0;
         self.logged.take().is_some()
     }
 }
 
-/// How long trouble that was logged so often is not logged again.
+/// How long a problem that was logged `times` times is not logged again.
 fn log_again_after(times: u32) -> Duration {
     LOG_AGAIN.saturating_mul(1 << times.saturating_sub(1).min(20)).min(LOG_AT_LEAST_EVERY)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 const UNITS: [(&str, f64); 4] = [("h", 3_600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001)];
 
-/// Reads one; a bare number means seconds. `None` if it is none, or zero.
+/// Parses a duration; a bare number means seconds. `None` if the text is invalid or the duration is zero.
 pub fn parse(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -15,7 +15,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
 }
 
-/// Shown with the largest unit in which it is a whole number, to the millisecond.
+/// Displays a duration with the largest unit in which it is a whole number, down to milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown(pub Duration);
 

@@ -1,13 +1,13 @@
-//! Errors, sorted by what they make us do.
+//! Errors, sorted by what the program does about them.
 //!
 //! | error | what its owner does |
 //! |---|---|
 //! | [`Error::Redis`] | drops the connection and tries again, with backoff |
-//! | [`Error::Fenced`] | stops leading: another dispatcher has the group now |
+//! | [`Error::Fenced`] | stops leading: another dispatcher leads now |
 //! | [`Error::Config`] | stops the program with exit code 2 |
 //! | [`Error::Io`], [`Error::Failed`] | stops the program with exit code 1 |
 //!
-//! A mistake on a link between dispatcher and consumer is a [`WireError`](crate::wire::WireError) and costs that link.
+//! A malformed frame on a link is a [`WireError`](crate::wire::WireError) and closes that link.
 
 use std::fmt;
 use std::io;
@@ -20,10 +20,10 @@ use crate::base::id::Epoch;
 use crate::base::refusal::Refusal;
 use crate::base::setting::ConfigError;
 
-/// What went wrong, by what it makes us do.
+/// What went wrong, sorted by what the program does about it.
 #[derive(Error)]
 pub enum Error {
-    /// Redis cannot be reached or refuses for now. The outcome of a command in flight is unknown.
+    /// Redis can't be reached, or refuses. The outcome of a command in flight is unknown.
     #[error("redis {server}: {step}: {source}{}", in_brackets(.hint.as_deref()))]
     Redis {
         /// The server's address, without its password.
@@ -45,18 +45,18 @@ pub enum Error {
         /// The answer, shortened.
         got: String,
     },
-    /// A script was refused: its caller does not lead any more.
+    /// A leader's write was refused, because it no longer leads.
     #[error("epoch {mine} is over, redis says {found:?}")]
     Fenced {
         /// The caller's epoch.
         mine: Epoch,
-        /// What the epoch's key holds; empty if it is gone.
+        /// The value of the epoch's key; empty if it is gone.
         found: String,
     },
     /// A setting is missing or wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The operating system refused something we cannot do without.
+    /// The operating system refused something that the program needs.
     #[error("{what}: {source}")]
     Io {
         /// What was being done, and to what.
@@ -74,7 +74,7 @@ pub enum Error {
 pub enum Step {
     /// A connection was being opened: no command was sent.
     Connecting,
-    /// A script was being loaded, before it was called for the first time: it was not run.
+    /// A script was being loaded and was not run yet.
     LoadingScript,
     /// A command was sent, for this purpose.
     Command(&'static str),
@@ -96,7 +96,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The same as its text: that is what a `main` prints that returns it.
+/// The same as `Display`, because a `main` that returns an error prints it by `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -119,7 +119,8 @@ impl Error {
         matches!(self, Error::Redis { .. } | Error::Answer { .. })
     }
 
-    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights have changed.
+    /// Whether Redis denies this user the login, the database or the right, so that retrying helps only after its
+    /// rights or the settings have changed.
     pub fn is_denied(&self) -> bool {
         self.refusal().is_some_and(Refusal::is_denial)
     }
@@ -132,8 +133,7 @@ impl Error {
         }
     }
 
-    /// Whether there was no connection to send a command over, or its script could not be loaded: so it was not
-    /// executed.
+    /// Whether the command was not executed, because there was no connection or its script could not be loaded.
     pub fn is_unsent(&self) -> bool {
         matches!(self, Error::Redis { step: Step::Connecting | Step::LoadingScript, .. })
     }

@@ -24,11 +24,11 @@ impl<const N: usize> Rate<N> {
         Rate { since: Instant::now(), counts: [0; N] }
     }
 
-    /// Counts; gives the events per second of each kind when it is time to say so.
+    /// Counts events. Returns the events per second of each kind when they are due to be logged.
     pub fn count(&mut self, events: [u64; N]) -> Option<[u64; N]> {
         let is_silent = |counts: &[u64; N]| counts.iter().all(|count| *count == 0);
         if is_silent(&self.counts) && !is_silent(&events) && self.since.elapsed() >= LOG_EVERY {
-            // Traffic begins: the silence before does not count.
+            // Traffic begins. The idle time before it does not count.
             self.since = Instant::now();
         }
         self.counts.iter_mut().zip(events).for_each(|(count, events)| *count += events);

@@ -1,4 +1,5 @@
-//! The settings of a consumer. Binding turns them into a consumer that listens.
+//! The settings of a consumer. Binding turns them into a consumer that listens. Runs on the caller's thread; no other
+//! thread exists yet.
 
 use std::sync::Arc;
 use std::thread;

@@ -109,9 +109,9 @@ impl Outbox {
     }
 
     /// The peer has sent a pong with this payload.
-    pub(super) fn note_pong(&self, said: &[u8]) {
+    pub(super) fn note_pong(&self, payload: &[u8]) {
         let mut state = self.state.lock();
-        if let Ok(number) = said.try_into().map(u64::from_be_bytes)
+        if let Ok(number) = payload.try_into().map(u64::from_be_bytes)
             && number <= state.pings.written
             && number > state.pings.answered
         {

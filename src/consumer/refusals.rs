@@ -108,7 +108,7 @@ impl Refusals {
     }
 
     /// Logs events that were held back, for the kinds that may be logged again; or for all kinds.
-    pub(super) fn say_the_rest(&self, all: bool, now: Instant) {
+    pub(super) fn log_the_rest(&self, all: bool, now: Instant) {
         let lines = self.sums.lock().rest(all, now);
         lines.iter().for_each(Line::say);
     }

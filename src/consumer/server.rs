@@ -214,7 +214,7 @@ impl Acceptor {
         log_context::enter(&self.common.lane.context);
         while !self.is_stopping() {
             self.reap();
-            self.common.refusals.say_the_rest(false, Instant::now());
+            self.common.refusals.log_the_rest(false, Instant::now());
             if let Some(pause) = self.common.refusals.pause(Instant::now()) {
                 self.pause(pause);
                 continue;
@@ -238,7 +238,7 @@ impl Acceptor {
                 }
             }
         }
-        self.common.refusals.say_the_rest(true, Instant::now());
+        self.common.refusals.log_the_rest(true, Instant::now());
     }
 
     fn is_stopping(&self) -> bool {

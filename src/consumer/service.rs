@@ -1,4 +1,5 @@
-//! A consumer's life: how it starts, its main loop, and the order in which it stops.
+//! A consumer's life: how it starts, its main loop, and the order in which it stops. Runs on the thread that calls
+//! [`Consumer::run`], which owns all other parts and joins their threads.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -115,7 +115,7 @@ impl ConsumerStats {
         } else if self.committer_hangs() {
             Err("the committer hangs".to_owned())
         } else if !self.redis_is_up() {
-            Err("Redis does not take results; see the log".to_owned())
+            Err("Redis does not store results; see the log".to_owned())
         } else {
             self.unable.lock().clone().map_or(Ok(()), Err)
         }

@@ -1,4 +1,4 @@
-//! Listening and accepting. A failure to accept is sorted by what the accepting thread does about it.
+//! Listens and accepts. A failure to accept is sorted by what the accepting thread should do about it.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -17,12 +17,12 @@ pub struct Listener(TcpListener);
 /// Why no connection was accepted.
 #[derive(Debug)]
 pub enum NotAccepted {
-    /// No connection is waiting, and the listener does not block, or none came in its time.
+    /// No connection is waiting and the listener does not block, or none arrived in time.
     Nothing,
-    /// A connection ended before it was accepted, or a signal came: accept again at once.
+    /// A connection ended before it was accepted, or a signal interrupted the call: accept again at once.
     Passing(io::Error),
-    /// The system gives no socket, mostly for want of files (`EMFILE`, `ENFILE`) or memory. The connection stays in the
-    /// queue, so accepting again at once would spin: pause, or close something first.
+    /// The system refuses a socket, usually for lack of files (`EMFILE`, `ENFILE`) or memory. The connection stays in
+    /// the queue, so accepting again at once would spin: pause, or close a connection first.
     Exhausted(io::Error),
 }
 
@@ -54,7 +54,7 @@ impl From<io::Error> for NotAccepted {
 }
 
 impl Listener {
-    /// Listens on `host:port`; port 0 has the system choose one.
+    /// Listens on `host:port`; port 0 selects any free port.
     pub fn bind(address: &str) -> io::Result<Listener> {
         TcpListener::bind(address).map(Listener)
     }
@@ -69,19 +69,19 @@ impl Listener {
         self.0.set_nonblocking(true)
     }
 
-    /// From now on [`accept`](Listener::accept) waits for a connection at most for so long.
+    /// From now on [`accept`](Listener::accept) waits for a connection for at most `limit`.
     pub fn set_wait(&self, limit: Duration) -> io::Result<()> {
-        // The one timeout that a listening socket has.
+        // On a listening socket this timeout applies to accepting.
         SockRef::from(&self.0).set_read_timeout(Some(limit))
     }
 
-    /// Refuses connections from now on, and ends a wait in [`accept`](Listener::accept) on another thread at once.
-    /// Where the system can't do that, the wait ends in its time.
+    /// Refuses connections from now on, and ends a wait in [`accept`](Listener::accept) on another thread at once. If
+    /// the system can't do that, the wait ends after its limit.
     pub fn close(&self) {
         let _ = SockRef::from(&self.0).shutdown(Shutdown::Both);
     }
 
-    /// Accepts a connection, which blocks whether or not the listener does. Gives the peer's address as well.
+    /// Accepts a connection, which blocks whether or not the listener does. Also returns the peer's address.
     pub fn accept(&self) -> Result<(Stream, SocketAddr), NotAccepted> {
         let (tcp, peer) = self.0.accept()?;
         // The peer may be gone already.
@@ -89,7 +89,7 @@ impl Listener {
         Ok((prepared.map_err(NotAccepted::Passing)?, peer))
     }
 
-    /// Whether the system has `files` more files to give.
+    /// Whether `files` more files can be opened.
     pub fn has_spare_files(&self, files: usize) -> bool {
         (0..files).map(|_| self.0.try_clone()).collect::<io::Result<Vec<_>>>().is_ok()
     }

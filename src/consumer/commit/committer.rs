@@ -1,4 +1,4 @@
-//! Starts and stops the committer's thread.
+//! Starts and stops the committer's thread, `commit`. Used by the thread that runs the consumer.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

@@ -1,4 +1,5 @@
-//! The committer's loop: what to record next, and what to do while Redis does not answer.
+//! The committer's loop: what to record next, and what to do while Redis does not answer. Runs on the thread `commit`,
+//! which owns the connection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

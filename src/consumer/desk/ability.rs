@@ -30,7 +30,7 @@ impl fmt::Display for Unable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Unable::Handlers => "all handler threads are running handlers that were given up",
-            Unable::Redis => "Redis does not take results",
+            Unable::Redis => "Redis does not store results",
         })
     }
 }

@@ -281,7 +281,7 @@ impl DispatcherLink {
                     let now = Instant::now();
                     let mut reason = reason.as_str();
                     if closed_here && !ruled {
-                        reason = "closed here: it was replaced, or is to be made anew";
+                        reason = "closed here: it was replaced, or the dispatcher should reconnect";
                         // A client can repeat this, too.
                         self.common.refusals.charge(now);
                     }
