@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn lasting_trouble_is_said_at_growing_intervals_and_then_hourly() {
+    fn a_lasting_problem_is_logged_at_growing_intervals_and_then_hourly() {
         let intervals: Vec<u64> = (1..13).map(|times| log_again_after(times).as_secs()).collect();
         assert_eq!(intervals, [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600]);
         assert_eq!(log_again_after(u32::MAX), LOG_AT_LEAST_EVERY);
     }
 
     #[test]
-    fn trouble_is_said_once_and_its_end_too() {
+    fn a_problem_is_logged_once_and_its_end_too() {
         let mut backoff = Backoff::for_redis();
         assert!(backoff.should_log());
         assert!(!backoff.should_log());

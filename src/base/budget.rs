@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_is_free_again() {
+    fn dropped_shares_are_free_again() {
         let budget = Budget::new(10);
         let first = budget.take(6);
         let beyond = budget.take(6);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_all_of_it_passes_alone() {
+    fn an_item_larger_than_the_budget_passes_alone() {
         let budget = Budget::new(10);
         let alone = budget.wait_for(99).expect("nothing else is held");
         thread::scope(|scope| {

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_reads_back() {
+    fn displayed_durations_read_back() {
         for text in ["1ms", "200ms", "1500ms", "5s", "90s", "5m", "24h"] {
             assert_eq!(Shown(parse(text).expect(text)).to_string(), text);
         }
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn invalid_durations_are_refused() {
         for text in ["", "s", "0s", "-1s", "+1s", "1 s", "1S", "1.2.3s", "1e3s", "5 years", "nan", "inf"] {
             assert_eq!(parse(text), None, "{text}");
         }

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mad_clock_does_not_leave_the_exact_range() {
+    fn ids_stay_in_the_exact_range_whatever_the_clock_says() {
         assert!(MessageId::ZERO.next(u64::MAX).0 < MAX_MESSAGE_ID);
     }
 
@@ -171,7 +171,7 @@ mod tests {
 
     /// The low bits select the place in a map, the high ones are the tag that is compared there.
     #[test]
-    fn ids_spread_over_a_map_however_they_follow_each_other() {
+    fn ids_spread_over_a_map_whatever_their_intervals() {
         const PLACES: u64 = 8_192;
         let first = 1_764_000_000_000_000;
         for step in [1, 2, 5, 8, 1_000, 1 << 12, 1 << 16, 1_000_000] {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_each_other_lies_side_by_side() {
+    fn consecutive_ids_are_side_by_side() {
         let first = 1_764_000_000_000_000 >> 16 << 16;
         let hashes = hashes(first..first + 1_000);
         assert!(hashes.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) % (1 << 32) == 1));

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_is_due_a_time_after_its_first_event() {
+    fn gathered_events_are_due_some_time_after_the_first() {
         let start = Instant::now();
         let mut sum = LogSum::new(Pace::Gather(SECOND), start);
         for later in [10, 11] {

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_a_password_is_hidden() {
+    fn possible_passwords_are_hidden() {
         for (text, shown) in [
             ("no URL, but a@b", "no URL, but a@b"),
             ("ws://10.0.0.1:6969/ is away", "ws://10.0.0.1:6969/ is away"),

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_beyond_the_limit_is_a_debt() {
+    fn events_beyond_the_limit_are_a_debt() {
         let now = Instant::now();
         let mut limit = RateLimit::new(64, 200, now);
         assert!((0..64).all(|_| limit.charge(now)));

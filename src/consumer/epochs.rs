@@ -226,8 +226,8 @@ impl Epochs {
     fn log_unchecked(&self, error: &Error) {
         if !self.logged_unchecked.swap(true, Ordering::Relaxed) {
             warn!(
-                "event=epoch-unchecked reason={} note=\"dispatchers are accepted without a check of their epoch, unless it is more \
-                 than a day ahead of the clock; give this consumer's user +getrange and ~{}\"",
+                "event=epoch-unchecked reason={} note=\"dispatchers are accepted without a check of their epoch, unless it \
+                 is more than a day ahead of the clock; give this consumer's user +getrange and ~{}\"",
                 Quoted(error),
                 self.key
             );
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_written_is_shown_harmlessly_and_cut() {
+    fn foreign_values_are_shown_escaped_and_truncated() {
         let shown = Found::of(b"a\"\r\n\x1b[31m\xff").to_string();
         assert_eq!(shown, r#"holds "a\"\r\n\x1b[31m\xff", which is no epoch"#);
         let full = "x".repeat(64);

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_lives_that_answers_the_ping_sent_now() {
+    fn a_peer_that_answers_the_latest_ping_is_alive() {
         const LONG: Duration = Duration::from_secs(60);
         let outbox = Outbox::default();
         assert!(!outbox.answers(Duration::ZERO), "nothing was written");

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn panics_say_what_happened() {
+    fn panic_messages_are_kept() {
         assert_eq!(message_of(&"static"), "static");
         assert_eq!(message_of(&"owned".to_owned()), "owned");
         assert_eq!(message_of(&7), "no message");

@@ -232,7 +232,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn many_events_of_a_kind_are_a_line_a_second_with_their_number_and_the_latest() {
+    fn many_events_of_a_kind_make_one_line_a_second() {
         let (mut sums, start) = (Sums::default(), Instant::now());
         let lines: Vec<_> =
             (0..1_000).filter_map(|number| sums.note(Kind::Refused(6), format!("number={number}"), start)).collect();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn useless_connections_are_paid_for_in_time() {
+    fn useless_connections_slow_accepting_down() {
         let start = Instant::now();
         let refusals = Refusals::new(start);
         (0..USELESS_AT_ONCE).for_each(|_| refusals.charge(start));

@@ -92,7 +92,7 @@ impl LinkHandle {
 
     fn join(self) {
         if self.thread.join().is_err() {
-            warn!("event=bug thread=link problem=panicked");
+            warn!("event=bug thread=read problem=panicked");
         }
     }
 }
@@ -223,13 +223,13 @@ impl Acceptor {
                 Ok((stream, peer)) => {
                     let admitted = Socket::new(stream).and_then(|(socket, reader)| self.admit(socket, reader, peer));
                     if let Err(error) = admitted {
-                        self.complain(format_args!("peer={peer} "), &error);
+                        self.log_failure(format_args!("peer={peer} "), &error);
                     }
                 }
                 Err(NotAccepted::Nothing | NotAccepted::Passing(_)) => {}
                 Err(NotAccepted::Exhausted(_)) if self.is_stopping() => {}
                 Err(NotAccepted::Exhausted(error)) => {
-                    self.complain(format_args!(""), &error);
+                    self.log_failure(format_args!(""), &error);
                     // Close a connection, as if to make room for a stranger. Otherwise no connection could ever be
                     // accepted again.
                     if !self.make_room(false) {
@@ -251,7 +251,7 @@ impl Acceptor {
         let _ = self.stopping.recv_timeout(limit);
     }
 
-    fn complain(&self, peer: fmt::Arguments<'_>, error: &io::Error) {
+    fn log_failure(&self, peer: fmt::Arguments<'_>, error: &io::Error) {
         self.common.refusals.note(Kind::NotAccepted, format_args!("{peer}reason={}", Quoted(error)), Instant::now());
     }
 

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_to_redis_is_read_later() {
+    fn spilled_messages_are_read_later() {
         let mut backlog = Backlog::new(MessageId(0));
         assert!(backlog.is_empty());
         backlog.extend(MessageId(7));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_meanwhile_is_left_out() {
+    fn messages_acknowledged_meanwhile_are_left_out() {
         let mut backlog = Backlog::new(MessageId(10));
         backlog.acked(MessageId(2));
         backlog.request(100);

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_has_its_own_count_and_example_and_there_are_few() {
+    fn each_of_a_few_reasons_has_its_own_count_and_example() {
         let mut log = DeadLetterLog::default();
         let now = Instant::now();
         for id in 0..100 {

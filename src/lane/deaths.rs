@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_the_window_no_longer_counts() {
+    fn dead_letters_older_than_the_window_do_not_count() {
         let mut deaths = Deaths::default();
         let begin = Instant::now();
         deaths.note(0, begin);

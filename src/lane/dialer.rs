@@ -178,7 +178,7 @@ impl Dialer {
         let mut last_up: Option<(Epoch, Instant)> = None;
         while let Ok(mut dial) = self.asked.recv() {
             if let Some(farewell) = dial.farewell.take() {
-                greeting::say_goodbye(farewell);
+                greeting::flush_and_close(farewell);
             }
             // A new term starts with the shortest wait, because it waits only a short time for the consumers' reports.
             if last_up.is_none_or(|(epoch, up)| epoch != dial.epoch || up.elapsed() >= SETTLED_AFTER) {

@@ -309,7 +309,7 @@ impl Election {
         if reason == Reason::NotReceiving {
             self.reach.renew_subscription(subscription, "the leader's own markers do not come back");
         }
-        self.shared.listener.hearing.begin_anew();
+        self.shared.listener.hearing.start_over();
         // The workers finish their current step. At a clean end ingest stores what has arrived.
         self.shared.pulses.election.beat(TERM_END_WITHIN);
         let outcome = term.stop();

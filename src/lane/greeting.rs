@@ -103,7 +103,7 @@ pub(super) fn greet(
     let greeted = socket
         .send(Message::Binary(Frame::Lead { epoch, group }.to_vec().into()))
         .map_err(refusal_of)
-        .and_then(|()| hear(&mut socket, kill));
+        .and_then(|()| read_greeting(&mut socket, kill));
     match greeted {
         Ok((consumer, prefetch, flags, held, leftover)) => {
             socket.get_mut().set_wait(Wait::Never).map_err(|error| Refusal::Gone(error.to_string()))?;
@@ -115,7 +115,7 @@ pub(super) fn greet(
                 if socket.get_mut().set_wait(Wait::Until(Instant::now() + LINGER)).is_ok() {
                     // The connection ends in any case.
                     let _ = socket.write(Message::Binary(error.to_vec().into()));
-                    say_goodbye(socket);
+                    flush_and_close(socket);
                 }
             }
             Err(refusal)
@@ -124,7 +124,7 @@ pub(super) fn greet(
 }
 
 /// Writes what is still buffered, and closes the connection once the consumer has read it or the time is over.
-pub(super) fn say_goodbye(mut socket: WebSocket<Stream>) {
+pub(super) fn flush_and_close(mut socket: WebSocket<Stream>) {
     let deadline = Instant::now() + LINGER;
     if socket.get_mut().set_wait(Wait::Until(deadline)).is_ok() && socket.flush().is_ok() {
         socket.get_mut().linger(deadline, LINGER_BYTES);
@@ -134,7 +134,7 @@ pub(super) fn say_goodbye(mut socket: WebSocket<Stream>) {
 type Answer = (String, u32, ReadyFlags, Vec<MessageId>, Vec<u8>);
 
 /// Reads READY and HELD.
-fn hear(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<Answer, Refusal> {
+fn read_greeting(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<Answer, Refusal> {
     let mut ready = None;
     while !kill.is_set() {
         let message = match socket.read() {

@@ -105,7 +105,7 @@ impl Hearing {
     pub fn leader_misses_its_markers(&self, epoch: Epoch, limit: Duration) -> bool {
         let Heard { awaited, answered, .. } = &mut *self.state.lock();
         let awaited = awaited.as_mut().filter(|awaited| awaited.epoch == epoch && awaited.is_published);
-        awaited.is_some_and(|awaited| self.is_in_vain(awaited.since, &mut awaited.probe, *answered, limit))
+        awaited.is_some_and(|awaited| self.is_lost(awaited.since, &mut awaited.probe, *answered, limit))
     }
 
     /// Whether the cursor, now `cursor`, first moved more than `limit` ago and no leader's marker has arrived since,
@@ -118,12 +118,12 @@ impl Hearing {
             standby.moved = standby.moved.or(moved.then(|| (Instant::now(), None)));
         }
         let moved = standby.moved.as_mut();
-        moved.is_some_and(|(since, probe)| self.is_in_vain(*since, probe, *answered, limit))
+        moved.is_some_and(|(since, probe)| self.is_lost(*since, probe, *answered, limit))
     }
 
     /// Whether a marker has been missing for `limit` and its probe shows that it is lost. The probe is sent after half
     /// the limit, so none is sent while markers arrive soon.
-    fn is_in_vain(&self, since: Instant, probe: &mut Option<u64>, answered: u64, limit: Duration) -> bool {
+    fn is_lost(&self, since: Instant, probe: &mut Option<u64>, answered: u64, limit: Duration) -> bool {
         let waited = since.elapsed();
         if waited < limit / 2 {
             return false;
@@ -144,7 +144,7 @@ impl Hearing {
     }
 
     /// Starts over: the subscription was replaced, or this dispatcher led meanwhile.
-    pub fn begin_anew(&self) {
+    pub fn start_over(&self) {
         let mut state = self.state.lock();
         state.awaited = None;
         state.standby = Standby::default();
@@ -232,13 +232,13 @@ mod tests {
         assert!(!misses("m 4 4", SOON), "that needs a probe of its own");
         catch_up(&hearing);
         assert!(misses("m 5 5", SOON));
-        hearing.begin_anew();
+        hearing.start_over();
         catch_up(&hearing);
         assert!(!misses("m 6 6", SOON));
     }
 
     #[test]
-    fn an_epoch_far_ahead_of_redis_is_made_up() {
+    fn an_epoch_far_ahead_of_redis_is_implausible() {
         let hearing = Hearing::default();
         hearing.note_redis_clock(1_000_000_000_000);
         const DAY_MS: u64 = 24 * 3600 * 1000;

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_finds_that_its_time_is_over() {
+    fn a_waiting_thread_notices_that_its_time_is_over() {
         let kill = KillSwitch::until(Instant::now() + Duration::from_millis(5));
         let (done, is_done) = bounded(1);
         // On a thread of its own, so that a wait that never ends fails the test.

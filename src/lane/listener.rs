@@ -127,7 +127,7 @@ impl ListenLoop {
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
         let hearing = &self.stats.hearing;
-        hearing.begin_anew();
+        hearing.start_over();
         let mut probe = hearing.probe();
         while !self.stopped() {
             self.stats.pulse.beat(READ_WITHIN);

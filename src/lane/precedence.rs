@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_can_do_more_goes_first() {
+    fn dispatchers_that_hold_more_go_first() {
         for lease_ttl in [100, 2_000, 600_000].map(Duration::from_millis) {
             let wait = |standing, eldest| wait(standing, eldest, lease_ttl);
             let order = [
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_has_waited_may_pass_a_break() {
+    fn a_break_is_passed_only_after_waiting() {
         let ttl = Duration::from_secs(2);
         let right = |standing, eldest, ms| right(standing, eldest, Duration::from_millis(ms), ttl);
         assert_eq!(right(Standing::InSync, false, 0), Some(Right::Rest));

@@ -100,7 +100,7 @@ impl Reach {
     /// Makes the listener replace that subscription.
     pub(super) fn renew_subscription(&self, subscription: u64, reason: &str) {
         log::warn!("event=not-receiving reason={} note=\"the subscription is replaced\"", Quoted(reason));
-        self.shared.listener.hearing.begin_anew();
+        self.shared.listener.hearing.start_over();
         self.shared.listener.renew_subscription(subscription);
     }
 

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_tried_comes_first_next_time() {
+    fn untried_letters_come_first_next_time() {
         let mut refused = Refused::<Returned>::default();
         (1..=2).for_each(|id| refused.keep(letter(id, 1)));
         refused.put_back((3..=4).map(|id| letter(id, 1)));

@@ -174,7 +174,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_reads_back(policy in policy()) {
+        fn displayed_policies_read_back(policy in policy()) {
             prop_assert_eq!(policy.to_string().parse(), Ok(policy));
         }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_rides_out_about_ten_minutes() {
+    fn the_default_lasts_about_ten_minutes() {
         let policy: RetryPolicy = "exponential:200ms..5m*4".parse().expect("the default");
         let ms = (2..=8).map(|delivery| policy.wait(delivery).as_millis()).collect::<Vec<_>>();
         assert_eq!(ms, [200, 800, 3_200, 12_800, 51_200, 204_800, 300_000]);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_policy_is_told_what_it_should_be() {
+    fn errors_for_invalid_policies_name_the_valid_forms() {
         for (texts, expected) in [
             (&["", "None", "none:", "5s", "linear:1s", "fixed", "exponential:1s..2s", "exponential:1s*2"][..], FORMS),
             (&["fixed:", "fixed:5", "fixed:0s", "fixed:1us", "fixed:25h", "fixed: 5s", "exponential:1..2m*2"], WAIT),

@@ -153,13 +153,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_go_on_after_the_last_known_one() {
+    fn ids_continue_after_the_last_known_one() {
         assert_eq!(last_id_before(None, MessageId::ZERO, 5), MessageId::ZERO);
         assert_eq!(last_id_before(Some(MessageId(1_000)), MessageId(1_000), 2_000), MessageId(1_000));
     }
 
     #[test]
-    fn no_id_comes_back_after_a_loss_or_with_a_clock_that_is_behind() {
+    fn no_id_is_reused_after_a_loss_or_with_a_slow_clock() {
         let second = 1_000_000;
         assert!(last_id_before(Some(MessageId(1_000)), MessageId::ZERO, 900).0 > 5 * second, "a clock that is behind");
         assert!(

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_logged_in_sum() {
+    fn they_are_logged_as_a_count() {
         let now = Instant::now();
         let mut strays = Strays::new(10, None, now);
         let line = |count, id| Some(Sum { count, example: MessageId(id) });

@@ -20,7 +20,7 @@ pub(super) struct Attempts {
     /// write.
     spent: Option<MessageId>,
     /// A transaction that took effect only in part, until that part is undone.
-    pub(super) astray: Option<Astray>,
+    pub(super) partly_done: Option<PartlyDone>,
 }
 
 impl Attempts {
@@ -50,7 +50,7 @@ impl Attempts {
 
 /// A transaction that took effect only in part.
 #[derive(Clone)]
-pub(super) struct Astray {
+pub(super) struct PartlyDone {
     pub(super) part: DonePart,
     pub(super) reason: String,
 }

@@ -30,13 +30,13 @@ impl Ledger {
         let reply = self.call(DOING, call)?;
         let parts = self.ok_parts(epoch, DOING, reply)?;
         let [last, counts, members @ ..] = parts.as_slice() else {
-            return self.surprise(DOING, &Value::Array(parts));
+            return self.unexpected_reply(DOING, &Value::Array(parts));
         };
         let read_up_to = match last {
             Value::Nil => return Ok(Page { read_up_to: None, messages: Vec::new() }),
             last => text(last).and_then(score),
         };
-        let Some(read_up_to) = read_up_to else { return self.surprise(DOING, last) };
+        let Some(read_up_to) = read_up_to else { return self.unexpected_reply(DOING, last) };
         let counts = if let Value::Array(counts) = counts { counts.as_slice() } else { &[] };
         let counts = counts.iter().chain(std::iter::repeat(&Value::Nil));
         let messages = members.iter().zip(counts).filter_map(|(member, count)| pending_of(member, count)).collect();
@@ -62,7 +62,7 @@ impl Ledger {
             match count {
                 Value::Int(0) => missing.push(*id),
                 Value::Int(_) => {}
-                other => return self.surprise(DOING, &other),
+                other => return self.unexpected_reply(DOING, &other),
             }
         }
         Ok(missing)
@@ -82,7 +82,7 @@ impl Ledger {
                 *looked_at as usize,
                 found.chunks_exact(2).filter_map(|pair| pending_of(&pair[0], &pair[1])).collect(),
             )),
-            _ => self.surprise(DOING, &Value::Array(parts)),
+            _ => self.unexpected_reply(DOING, &Value::Array(parts)),
         }
     }
 
@@ -97,7 +97,7 @@ impl Ledger {
         let reply = self.connection.query(DOING, Command::of(&words)).map_err(|error| self.name_the_key(error))?;
         match &reply {
             Value::Array(counts) if counts.len() == ids.len() => Ok(counts.iter().map(delivery_of).collect()),
-            _ => self.surprise(DOING, &reply),
+            _ => self.unexpected_reply(DOING, &reply),
         }
     }
 }

@@ -96,7 +96,7 @@ impl Connection {
                     Value::BulkString(digest) => {
                         script.digest.get_or_init(|| String::from_utf8_lossy(&digest).into_owned())
                     }
-                    other => return Err(self.server.surprise(Step::LoadingScript, &other)),
+                    other => return Err(self.server.unexpected_reply(Step::LoadingScript, &other)),
                 }
             }
         };

@@ -130,12 +130,12 @@ impl Ledger {
                 let found = parts.get(1).and_then(text).unwrap_or_default().to_owned();
                 Err(Error::Fenced { mine, found })
             }
-            _ => self.surprise(doing, reply),
+            _ => self.unexpected_reply(doing, reply),
         }
     }
 
-    pub(super) fn surprise<T>(&self, doing: &'static str, reply: &Value) -> Result<T> {
-        Err(self.connection.server().surprise(doing, reply))
+    pub(super) fn unexpected_reply<T>(&self, doing: &'static str, reply: &Value) -> Result<T> {
+        Err(self.connection.server().unexpected_reply(doing, reply))
     }
 }
 

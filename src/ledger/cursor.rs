@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_says_whose_it_is() {
+    fn a_marker_names_its_publisher() {
         let dispatcher = DispatcherId::generate("7");
         let join = Marker::of_join(&dispatcher, 3);
         assert_eq!((join.joined(), join.leader_place()), (Some(dispatcher.as_str()), None));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaders_marker_with_numbers_that_no_leader_reaches_is_none() {
+    fn a_leaders_marker_with_impossible_numbers_is_invalid() {
         let longest = "9".repeat(MAX_NUMBER_DIGITS);
         assert!(format!("{longest}.{longest}").parse::<Marker>().is_ok());
         for made_up in [format!("{longest}9.1"), format!("1.{longest}9"), format!("1.{}", u64::MAX)] {

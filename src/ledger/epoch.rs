@@ -26,7 +26,7 @@ impl Ledger {
         let range = Command::of(&["GETRANGE", &self.keys.epoch, "0", &last]);
         match self.connection.query(DOING, range)? {
             Value::BulkString(text) => Ok(text),
-            other => self.surprise(DOING, &other),
+            other => self.unexpected_reply(DOING, &other),
         }
     }
 

@@ -12,7 +12,7 @@
 
 use redis::Value;
 
-use super::attempts::{Astray, DonePart};
+use super::attempts::{DonePart, PartlyDone};
 use super::command::{Command, begin, number, word};
 use super::core::Ledger;
 use super::cursor::Cursor;
@@ -41,7 +41,7 @@ impl Ledger {
         match (value, text(value)) {
             (Value::Nil, _) => Ok(None),
             (_, Some(cursor)) if cursor.parse::<Cursor>().is_ok() => Ok(cursor.parse().ok()),
-            _ => self.surprise("reading the cursor", value),
+            _ => self.unexpected_reply("reading the cursor", value),
         }
     }
 
@@ -55,7 +55,7 @@ impl Ledger {
         next: &Cursor,
         batch: &[Arrival],
     ) -> Result<Intake> {
-        if self.attempts.astray.is_some() {
+        if self.attempts.partly_done.is_some() {
             return self.undo(epoch);
         }
         let next = &self.attempts.cursor_after(next);
@@ -111,7 +111,7 @@ impl Ledger {
         if self.fence.value(&self.connection).is_none()
             && let Err(error) = self.fence.arm(&mut self.connection)
         {
-            log::debug!("event=no-transaction reason={}", Quoted(error));
+            log::debug!("event=transaction-skipped reason={}", Quoted(error));
         }
         self.fence.value(&self.connection).is_some_and(|said| said == epoch.to_string().as_bytes())
     }
@@ -148,7 +148,7 @@ impl Ledger {
                 _ => self.fenced(epoch, DOING, &reply),
             },
             _ if text(&reply) == Some("OK") => Ok(Intake::Taken(next.clone())),
-            _ => self.surprise(DOING, &reply),
+            _ => self.unexpected_reply(DOING, &reply),
         }
     }
 
@@ -206,7 +206,7 @@ impl Ledger {
         let failure = Failure::of_reply(unadded.or(unmoved).as_deref().unwrap_or_default());
         let refusal = self.connection.refusal(DOING, failure);
         let reason = self.name_the_key(refusal).to_string();
-        self.attempts.astray = Some(Astray { part, reason });
+        self.attempts.partly_done = Some(PartlyDone { part, reason });
         self.undo(epoch).map(Some)
     }
 
@@ -219,7 +219,9 @@ impl Ledger {
 
     /// Undoes the part of an intake that a transaction has done.
     fn undo(&mut self, epoch: Epoch) -> Result<Intake> {
-        let Some(Astray { part, reason }) = self.attempts.astray.clone() else { return Ok(Intake::Moved(None)) };
+        let Some(PartlyDone { part, reason }) = self.attempts.partly_done.clone() else {
+            return Ok(Intake::Moved(None));
+        };
         match part {
             DonePart::Cursor { from, to } => self.rewind(epoch, &from, to.as_ref())?,
             DonePart::Members { first, last } => {
@@ -228,7 +230,7 @@ impl Ledger {
                 self.call_for_ok(epoch, "removing members again", call)?;
             }
         }
-        self.attempts.astray = None;
+        self.attempts.partly_done = None;
         Ok(Intake::Rewound(reason))
     }
 }

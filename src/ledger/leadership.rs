@@ -27,7 +27,7 @@ impl Ledger {
         let reply = self.call(DOING, call)?;
         match self.attempt_of(&reply)? {
             Some(attempt) => Ok(attempt),
-            None => self.surprise(DOING, &reply),
+            None => self.unexpected_reply(DOING, &reply),
         }
     }
 
@@ -86,7 +86,7 @@ impl Ledger {
         let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
         let pattern: String = self.keys.alive_prefix.chars().map(literal).collect::<String>() + "*";
         let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
-        let Value::Array(channels) = &reply else { return self.surprise(DOING, &reply) };
+        let Value::Array(channels) = &reply else { return self.unexpected_reply(DOING, &reply) };
         let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
         // The pattern also finds channels of a group that is called `<this group>:alive`.
         Ok(ids.filter(|id| DispatcherId::is_one(id)).map(str::to_owned).collect())

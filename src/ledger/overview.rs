@@ -156,7 +156,7 @@ impl GroupView {
         let command = Command::new(2 + self.known.ids.len()).arg("PUBSUB").arg("NUMSUB");
         let reply =
             self.ledger.connection.query(DOING, channels.fold(command, |command, channel| command.arg(channel)))?;
-        let Value::Array(counts) = &reply else { return self.ledger.surprise(DOING, &reply) };
+        let Value::Array(counts) = &reply else { return self.ledger.unexpected_reply(DOING, &reply) };
         Ok(counts.iter().skip(1).step_by(2).all(|subscribed| count(subscribed) != Some(0)))
     }
 
@@ -171,7 +171,7 @@ impl GroupView {
         let reply = self.ledger.connection.query(DOING, command);
         let reports = match self.allowed(Part::Reports, reply)? {
             Some(Value::Array(reports)) => reports,
-            Some(reply) => return self.ledger.surprise(DOING, &reply),
+            Some(reply) => return self.ledger.unexpected_reply(DOING, &reply),
             None => Vec::new(),
         };
         let report = |at| reports.get(at).and_then(text).map(str::to_owned);

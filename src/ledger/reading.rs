@@ -110,7 +110,7 @@ impl Ledger {
         let command = Command::of(&[command, key(self)]);
         match self.connection.query(doing, command).map_err(|error| self.name_the_key(error))? {
             Value::Int(count) if count >= 0 => Ok(count as u64),
-            other => self.surprise(doing, &other),
+            other => self.unexpected_reply(doing, &other),
         }
     }
 
@@ -119,7 +119,7 @@ impl Ledger {
         const DOING: &str = "reading the gaps";
         let range = Command::of(&["XREVRANGE", &self.keys.gaps, "+", "-", "COUNT", &most.to_string()]);
         let reply = self.connection.query(DOING, range).map_err(|error| self.name_the_key(error))?;
-        let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
+        let Value::Array(found) = reply else { return self.unexpected_reply(DOING, &reply) };
         let gaps = found.into_iter().filter_map(stream_entry).map(|(id, fields)| {
             let field = |wanted: &str| {
                 let value = fields.iter().find(|(name, _)| name == wanted.as_bytes()).map(|(_, value)| value);
@@ -152,12 +152,12 @@ impl Ledger {
                 reply => break reply.map_err(|error| self.name_the_key(error))?,
             }
         };
-        let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
+        let Value::Array(found) = reply else { return self.unexpected_reply(DOING, &reply) };
         let mut bytes = 0;
         let mut last = None;
         let mut entries = Vec::with_capacity(found.len());
         for entry in found {
-            let Some((id, fields)) = stream_entry(entry) else { return self.surprise(DOING, &Value::Nil) };
+            let Some((id, fields)) = stream_entry(entry) else { return self.unexpected_reply(DOING, &Value::Nil) };
             bytes += fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
             last = Some(id);
             entries.push(fields);
@@ -180,12 +180,12 @@ impl Ledger {
                 reply => break reply.map_err(|error| self.name_the_key(error))?,
             }
         };
-        let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
+        let Value::Array(found) = reply else { return self.unexpected_reply(DOING, &reply) };
         let pairs = found.chunks_exact(2);
         let Some(last) = pairs.clone().last().and_then(|pair| text(&pair[1])) else { return Ok(None) };
         let (mut bytes, mut messages) = (0, Vec::with_capacity(found.len() / 2));
         for pair in pairs {
-            let Value::BulkString(member) = &pair[0] else { return self.surprise(DOING, &pair[0]) };
+            let Value::BulkString(member) = &pair[0] else { return self.unexpected_reply(DOING, &pair[0]) };
             bytes += member.len();
             messages.extend(member::decode(member).map(|(id, payload)| (id, Payload::copy_from_slice(payload))));
         }

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_are_passed_over_whole() {
+    fn other_values_are_skipped_whole() {
         for value in [
             &b"+PONG\r\n"[..],
             b":12\r\n",
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_resp_is_refused() {
+    fn bytes_that_are_not_resp_are_refused() {
         for bytes in [
             &b"hello\r\n"[..],
             b"*x\r\n",
@@ -325,7 +325,7 @@ mod tests {
 
     /// It is refused by its head, before its content has arrived.
     #[test]
-    fn what_is_larger_than_anything_asked_for_is_refused() {
+    fn oversize_replies_are_refused() {
         let bulk = |bytes: usize| format!("${bytes}\r\n").into_bytes();
         for whole in [whole, |bytes: &[u8]| reply(bytes).map(|reply| reply.map(|(_, length)| length))] {
             assert_eq!(whole(&bulk(MAX_REPLY_BYTES)), Ok(None));

@@ -194,7 +194,7 @@ impl Server {
     }
 
     /// The error for a reply of an unexpected form.
-    pub(super) fn surprise(&self, step: impl Into<Step>, got: &Value) -> Error {
+    pub(super) fn unexpected_reply(&self, step: impl Into<Step>, got: &Value) -> Error {
         let mut got = format!("{got:?}");
         got.truncate(beginning(&got, 200).len());
         Error::Answer { server: self.shown.clone(), step: step.into(), got }

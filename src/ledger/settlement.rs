@@ -24,7 +24,7 @@ impl Ledger {
         let (outcomes, refused) = parts.split_at(batch.len().min(parts.len()));
         let settled: Option<Vec<_>> = outcomes.iter().map(settled_of).collect();
         let Some(settled) = settled.filter(|settled| settled.len() == batch.len()) else {
-            return self.surprise(DOING, &Value::Array(parts));
+            return self.unexpected_reply(DOING, &Value::Array(parts));
         };
         let refused = match refused {
             [Value::BulkString(text)] => {

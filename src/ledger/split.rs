@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_redis_names_too_large_is_halved_down_to_the_one_message() {
+    fn batches_that_redis_calls_too_large_are_halved_down_to_one_message() {
         let large = refused("Protocol error: invalid bulk length");
         assert_eq!(
             [1_000, 2, 1].map(|count| Splitter::default().judge(&large, count, || true)),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_held_against_a_batch_only_when_it_is_lost_again() {
+    fn one_lost_connection_does_not_split_a_batch_but_two_do() {
         let mut splitter = Splitter::default();
         assert_eq!(splitter.judge(&hung_up(RECORDING), 8, || true), Split::Retry);
         assert_eq!(splitter.judge(&hung_up(RECORDING), 8, || true), Split::Halve);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn other_trouble_is_waited_out() {
+    fn other_failures_are_retried() {
         let mut splitter = Splitter::default();
         for _ in 0..2 * BREAKS {
             for trouble in

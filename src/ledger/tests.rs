@@ -329,7 +329,7 @@ fn full_memory_stops_the_intake_but_not_the_commit() {
 }
 
 #[test]
-fn full_memory_keeps_no_group_from_its_leader_and_no_message_from_being_settled() {
+fn full_memory_stops_neither_elections_nor_settling() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
     let lease = f.acquire(&a, Epoch(0));
@@ -387,7 +387,7 @@ fn failed_deliveries_are_counted_and_the_last_one_makes_a_dead_letter() {
 }
 
 #[test]
-fn deliveries_are_counted_when_they_go_out_and_only_of_what_is_pending() {
+fn redeliveries_are_counted_for_pending_messages_only() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2]);
@@ -448,7 +448,7 @@ fn errors_name_the_server_and_the_setting() {
 }
 
 #[test]
-fn an_epoch_that_is_gone_is_told_from_one_that_is_not_ours() {
+fn a_missing_epoch_differs_from_a_foreign_one() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
     let before = |f: &mut Fixture| match f.ledger.acquire(&a, TTL, Epoch(0), true).expect("redis answers").answer {

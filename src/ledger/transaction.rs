@@ -165,7 +165,7 @@ impl Guard {
     /// If a right is missing, the next transaction would be refused as well.
     fn note_refusal(&mut self, connection: &Connection, error: &Error) {
         if !matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand)) {
-            return log::debug!("event=no-transaction reason={}", Quoted(error));
+            return log::debug!("event=transaction-skipped reason={}", Quoted(error));
         }
         self.refused = Some(Instant::now());
         self.seen = None;

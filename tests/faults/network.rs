@@ -161,18 +161,18 @@ fn row_07_one_way_loss() {
     let load = Load::start(&site.redis.url(), "m", 1_000);
     let rounds = this.scale(1, 5);
     for _ in 0..rounds {
-        for deaf_leader in [false, true] {
+        for cut_off_leader in [false, true] {
             wait_for_intake(connection);
             let (lease, leader) = site.leader();
-            let deaf = if deaf_leader { leader } else { (leader + this.random.usize(1..3)) % 3 };
-            site.host(deaf).drop_packets(&[site.redis_flow("INPUT")]);
-            if deaf_leader {
+            let cut_off = if cut_off_leader { leader } else { (leader + this.random.usize(1..3)) % 3 };
+            site.host(cut_off).drop_packets(&[site.redis_flow("INPUT")]);
+            if cut_off_leader {
                 let (_, next) = site.leader_after(Some(&lease));
-                assert_ne!(next, deaf);
+                assert_ne!(next, cut_off);
             }
             // The fault's length: several leases.
             load.wait_for_more(this.random.u64(4_000..6_000));
-            site.host(deaf).heal();
+            site.host(cut_off).heal();
             site.wait_until_converged();
         }
     }
@@ -181,7 +181,7 @@ fn row_07_one_way_loss() {
     assert_l0(connection, &sent);
     let epochs = witness.finish(connection).epochs.len() as u64;
     println!("row 7: {epochs} elections in {} one-way losses, half of them of the leader", 2 * rounds);
-    // One for each deaf leader; a crowded machine may add some.
+    // One for each leader that was cut off; a crowded machine may add some.
     assert!((rounds..=4 * rounds).contains(&epochs), "{epochs} elections");
 }
 

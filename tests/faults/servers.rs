@@ -84,7 +84,7 @@ fn moved_to_another_server(row: &'static str, count: usize) {
         sent.unheard.len()
     ));
     assert_l0(after, &sent);
-    // Each dispatcher may lead deaf once, and each may have to resign once.
+    // Each dispatcher may lead once without receiving, and each may have to resign once.
     let most = 2 * count + took.as_secs() as usize;
     assert!(begun <= most, "{begun} terms in {took:?} are a storm; the lease lasts {LEASE_TTL:?}");
     workers.must_run();

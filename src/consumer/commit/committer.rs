@@ -29,9 +29,9 @@ impl Committer {
         context: &Context,
         commits: Receiver<Finished>,
     ) -> Result<Committer> {
-        let (patience, impatience) = bounded(0);
+        let (patience, give_up) = bounded(0);
         let (alive, ended) = bounded(0);
-        let recorder = Recorder::new(ledger, result_maxlen, desk, commits, impatience);
+        let recorder = Recorder::new(ledger, result_maxlen, desk, commits, give_up);
         let context = context.clone();
         let thread = thread::Builder::new()
             .name("commit".to_owned())
@@ -90,7 +90,7 @@ mod tests {
     /// The stream becomes full in the middle of a batch. The messages recorded before that are no longer pending at the
     /// next attempt.
     #[test]
-    fn what_was_recorded_before_a_refusal_is_not_counted_as_missing() {
+    fn messages_recorded_before_a_refusal_do_not_count_as_missing() {
         let redis = crate::lab::RedisServer::start(crate::lab::RedisOptions::default()).expect("a private Redis");
         let mut admin = crate::ledger::Connection::new(redis.server(), REPLY_TIMEOUT);
         let mut run = |words: &[&str]| admin.query("testing", Command::of(words)).expect("redis answers");

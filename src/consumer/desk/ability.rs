@@ -100,7 +100,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(5);
 
     #[test]
-    fn redis_may_be_away_for_a_while_and_each_time_anew() {
+    fn the_limit_for_redis_starts_anew_with_each_failure() {
         let (mut ability, start) = (Ability::new(LIMIT), Instant::now());
         assert_eq!(ability.judge(false, start + 2 * LIMIT), None, "it has nothing to ask");
         ability.redis_fails(start);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_able_again_only_when_both_are_well() {
+    fn it_is_able_again_only_after_both_have_recovered() {
         let (mut ability, now) = (Ability::new(LIMIT), Instant::now());
         assert_eq!(ability.judge(true, now), Some(Change::Begun(Unable::Handlers)));
         ability.redis_fails(now);

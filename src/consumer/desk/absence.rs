@@ -45,12 +45,12 @@ impl Desk {
     }
 
     pub(super) fn check_locked(&self, state: &mut DeskState, now: Instant) {
-        self.give_up_the_slow(state, now);
+        self.give_up_slow_handlers(state, now);
         self.judge(state, now);
         self.after_a_change(state);
     }
 
-    pub(super) fn give_up_the_slow(&self, state: &mut DeskState, now: Instant) {
+    pub(super) fn give_up_slow_handlers(&self, state: &mut DeskState, now: Instant) {
         if let Some(timeout) = self.terms.handler_timeout {
             self.stats.timed_out.add(state.held.give_up(timeout, now));
         }

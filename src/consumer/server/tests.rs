@@ -118,7 +118,7 @@ fn live(mut socket: WebSocket<TcpStream>) -> JoinHandle<()> {
 }
 
 #[test]
-fn a_proven_ruler_that_lives_keeps_its_place_and_a_silent_one_loses_it() {
+fn a_proven_ruler_keeps_its_place_while_it_is_alive() {
     let running = Running::start();
     let ruler = running.proven();
     let rules = running.desk.ruler();
@@ -141,7 +141,7 @@ fn a_proven_ruler_that_lives_keeps_its_place_and_a_silent_one_loses_it() {
 }
 
 #[test]
-fn a_storm_of_the_true_epoch_does_not_move_a_proven_ruler() {
+fn many_connections_of_the_same_epoch_do_not_replace_a_proven_ruler() {
     let running = Running::start();
     let ruler = running.proven();
     let rules = running.desk.ruler();

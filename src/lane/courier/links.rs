@@ -45,7 +45,7 @@ impl Courier {
         let held = std::mem::take(&mut new.greeted.held);
         let mut link = self.links.make(new);
         self.sockets.add(link.stream(), index)?;
-        let believed = self.believe(index, &mut link, &held);
+        let believed = self.adopt_held(index, &mut link, &held);
         self.compare_consumers(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
@@ -68,7 +68,7 @@ impl Courier {
     }
 
     /// Handles HELD: gives places to the listed messages that the consumer may really hold.
-    fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
+    fn adopt_held(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
         let now = Instant::now();
         let mut claims = Vec::new();
         let mut outcome = Ok(());
@@ -114,7 +114,7 @@ impl Courier {
     }
 
     /// These messages that a consumer listed in HELD are not pending: they are done, or never existed.
-    pub(super) fn disbelieve(&mut self, Claims { link: index, serial, ids }: Claims) {
+    pub(super) fn drop_not_pending(&mut self, Claims { link: index, serial, ids }: Claims) {
         let Some(link) = self.links.get_same(index, serial) else { return };
         let now = Instant::now();
         let mut outcome = Ok(());
@@ -281,7 +281,7 @@ impl Courier {
     fn bad_frame(&mut self, index: usize, code: ErrorCode, problem: &str) {
         add(&self.shared.stats.bad_frames, 1);
         if let Some(link) = self.links.get_mut(index) {
-            link.complain(code, problem);
+            link.send_error(code, problem);
         }
         self.end_link(index, problem, true);
     }

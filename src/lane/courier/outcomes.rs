@@ -210,7 +210,7 @@ impl Courier {
                 }
                 RedistributorReply::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
                 RedistributorReply::Missing(id) => self.missing(id),
-                RedistributorReply::NotPending(claims) => self.disbelieve(claims),
+                RedistributorReply::NotPending(claims) => self.drop_not_pending(claims),
                 RedistributorReply::Committed { link: index, serial, ids, bytes } => {
                     // A link that was not read may have bytes in its buffer, where the poller does not see them.
                     self.links.read_paused_again(self.outbox.result_bytes());

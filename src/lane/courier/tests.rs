@@ -56,7 +56,7 @@ fn runs(courier: &Courier, ids: std::ops::RangeInclusive<u64>) -> Vec<(usize, us
 }
 
 #[test]
-fn messages_that_follow_each_other_go_out_in_runs() {
+fn consecutive_messages_are_sent_in_runs() {
     let mut rig = Rig::new(&[1_000, 1_000]);
     deliver(&mut rig.courier, 1..=400);
     assert_eq!(runs(&rig.courier, 1..=192), [(0, 64), (1, 64), (0, 64)]);
@@ -78,7 +78,7 @@ fn small_prefetches_are_filled_evenly() {
 }
 
 #[test]
-fn a_few_messages_at_once_are_dealt_out_to_all() {
+fn a_few_messages_at_once_are_divided_among_all_consumers() {
     let mut rig = Rig::new(&[1_000; 4]);
     deliver(&mut rig.courier, 1..=10);
     assert_eq!(held(&rig.courier).iter().max(), Some(&3), "{:?}", held(&rig.courier));
@@ -97,7 +97,7 @@ fn a_run_ends_where_the_link_is_full() {
 
 /// A redelivery goes to a link that has released the message, if there is one.
 #[test]
-fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
+fn a_redelivery_joins_no_run_to_a_link_that_still_holds_it() {
     let mut rig = Rig::new(&[1_000, 1_000]);
     deliver(&mut rig.courier, 1..=1);
     assert_eq!(held(&rig.courier), [1, 0]);

@@ -1,5 +1,5 @@
--- Puts messages back that were removed and whose results Redis refused. Meanwhile a leader may have taken them for done,
--- or a new leader may have begun without them, so they may be delivered to another consumer.
+-- Puts back messages that were removed and whose results Redis refused. Meanwhile a leader may have taken them for
+-- done, or a new leader may have begun without them, so they may be delivered to another consumer.
 --
 -- Done once for each nonce. A copy of the call may arrive late, after the messages were put back and their results
 -- recorded, and would otherwise make them pending again.

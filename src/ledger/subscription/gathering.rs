@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_is_given_in_order() {
+    fn messages_and_markers_are_returned_in_order() {
         let marker = Seen::Marker(Marker::of_leader(Epoch(1), 1));
         let message = |payload: &[u8]| Seen::Published(Published::Message(Payload::copy_from_slice(payload)));
         let large = vec![b'l'; CHUNK_BYTES];
@@ -131,7 +131,7 @@ mod tests {
 
     /// Else one small message would keep the megabytes that came with it.
     #[test]
-    fn what_is_not_small_shares_nothing() {
+    fn large_payloads_share_no_chunk() {
         let mut gathering = Gathering::default();
         gathering.push_message(b"a");
         gathering.push_message(&[b'x'; SMALL_BYTES + 1]);

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_of_the_group_s_keys_are_told_from_all_others() {
+    fn events_of_the_groups_keys_are_recognised() {
         let keys = &Arc::new(Keys::in_database("orders", 3));
         let own = |channel: &str, payload: &str| {
             OwnEvents::on(channel, keys, 3).is_some_and(|own| own.is_one(payload.as_bytes()))

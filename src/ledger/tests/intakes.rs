@@ -212,7 +212,7 @@ fn holding_exec(port: u16) -> (std::net::SocketAddr, crossbeam_channel::Sender<(
 }
 
 #[test]
-fn a_cursor_that_is_none_of_ours_counts_as_none() {
+fn a_foreign_cursor_counts_as_absent() {
     let mut f = fixture();
     f.run(&["SET", "messages:cursor", "foreign"]);
     assert_eq!(f.ledger.cursor().expect("redis answers"), None);

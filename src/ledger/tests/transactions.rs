@@ -48,7 +48,7 @@ fn batches_are_recorded_one_after_the_other() {
 }
 
 #[test]
-fn what_is_settled_meanwhile_is_not_recorded() {
+fn messages_settled_meanwhile_are_not_recorded() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1, 2, 3]);
     let mut consumer = other(&f);
@@ -221,7 +221,7 @@ fn with_rights(f: &mut Fixture) -> Ledger {
 }
 
 #[test]
-fn without_the_right_to_a_transaction_nothing_is_sent_as_one() {
+fn without_the_right_to_transactions_none_is_sent() {
     for right in ["multi", "exec", "watch", "get"] {
         let mut f = fixture();
         led(&mut f, &[1]);

@@ -182,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn our_own_fields_win_and_stay_single() {
+    fn our_own_fields_replace_those_of_the_payload() {
         assert_eq!(fields(r#"{"consumer_id":"thief","random_property":"x","a":1,"a":2}"#), ["a=2", "consumer_id=c0"]);
     }
 
     #[test]
-    fn whatever_is_no_object_is_stored_whole() {
+    fn payloads_that_are_no_objects_are_stored_whole() {
         for payload in ["", "hello", "[1,2]", "17", "\"text\"", "null", "{\"a\":1} x", "{\"a\":", r#"{"a":"\ud800"}"#] {
             assert_eq!(fields(payload), [format!("payload={payload}"), "consumer_id=c0".into()]);
         }

@@ -89,15 +89,15 @@ fn a_greeting_that_trickles_meets_one_deadline_and_is_told_so() {
 
 #[test]
 fn a_peer_that_pings_and_reads_nothing_loses_its_link() {
-    let (deaf, good) = (Peer::bind("deaf"), Peer::bind("good"));
-    let mut group = Scripted::start(&[&deaf, &good], "--link-timeout-ms 2000");
-    let mut deaf_line = deaf.accept(1_000);
+    let (silent, good) = (Peer::bind("silent"), Peer::bind("good"));
+    let mut group = Scripted::start(&[&silent, &good], "--link-timeout-ms 2000");
+    let mut silent_line = silent.accept(1_000);
     let mut good_line = good.accept(1_000);
     let connection = &mut group.client();
-    wait_until_listed(connection, &["deaf", "good"]);
+    wait_until_listed(connection, &["silent", "good"]);
     // It says that it lives, and even that it works, and reads nothing.
     let pinging = thread::spawn(move || {
-        let mut ping = || deaf_line.try_send_raw(Message::Ping(Vec::new().into()));
+        let mut ping = || silent_line.try_send_raw(Message::Ping(Vec::new().into()));
         while ping() {
             thread::sleep(Duration::from_millis(50));
         }

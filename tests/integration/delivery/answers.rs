@@ -87,7 +87,7 @@ fn only_who_has_a_message_in_hand_answers_for_it() {
 }
 
 #[test]
-fn a_place_answers_once() {
+fn a_place_accepts_one_answer() {
     let peer = Peer::bind("twice");
     let mut group = Scripted::start(&[&peer], "");
     let mut line = peer.accept(8);

@@ -7,7 +7,7 @@
 use super::*;
 
 #[test]
-fn what_an_open_transaction_has_done_is_taken_back_however_late() {
+fn the_effects_of_an_open_transaction_are_undone_however_late() {
     let world = &mut World::start(&DispatcherId::generate("a"), &[]);
     world.fail_to_save();
     let Keys { pending, processed, .. } = world.keys.clone();

@@ -357,7 +357,7 @@ impl Caller {
 
     /// Whether something took effect that it must still undo.
     pub(super) fn owes(&self) -> bool {
-        !self.owed.is_empty() || self.ledger.attempts.astray.is_some()
+        !self.owed.is_empty() || self.ledger.attempts.partly_done.is_some()
     }
 
     fn put_back_what_is_owed(&mut self) -> Result<()> {
