@@ -368,7 +368,7 @@ fn failed_deliveries_are_counted_and_the_last_one_makes_a_dead_letter() {
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2));
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2), "a repeated call counts once");
     assert_eq!(settle(Verdict::Unused, 1, 2), Settled::Again(2));
-    assert_eq!(settle(Verdict::Lost, 1, 2), Settled::Again(3), "counted when it goes out again");
+    assert_eq!(settle(Verdict::Lost, 1, 2), Settled::Again(3), "counted when it is delivered again");
     assert_eq!(settle(Verdict::Failed, 1, 2), Settled::Again(3));
     assert_eq!(settle(Verdict::Failed, 1, 3), Settled::DeadLettered);
     assert_eq!(settle(Verdict::Failed, 1, 3), Settled::Gone);

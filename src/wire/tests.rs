@@ -24,7 +24,7 @@ fn only(message: &[u8]) -> Result<Frame<'_>, WireError> {
     items.remove(0)
 }
 
-/// A frame by hand, with a truthful length.
+/// A frame written byte by byte, with a correct length.
 fn raw(command: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![VERSION, command];
     bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes());

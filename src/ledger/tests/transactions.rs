@@ -112,7 +112,7 @@ fn a_transaction_that_comes_late_does_nothing() {
 fn the_recall_names_the_start_of_redis() {
     let mut f = fixture();
     led(&mut f, &[]);
-    let run_id = f.ledger.run_id().expect("redis answers").expect("nobody forbids it");
+    let run_id = f.ledger.run_id().expect("redis answers").expect("this user may read it");
     assert_eq!(f.ledger.recall_now().server, run_id);
 }
 
@@ -133,7 +133,7 @@ fn results_that_could_not_be_stored_are_named_and_their_messages_put_back() {
     let mut consumer = other(&f);
     consumer.watch_recall().expect("it is watched");
     f.run(&["SET", "messages:processed", "mine"]);
-    let Recorded { removed, unstored } = record(&mut consumer, &[1, 2]).expect("nobody has written the recall");
+    let Recorded { removed, unstored } = record(&mut consumer, &[1, 2]).expect("the recall was not written");
     let (ids, reason) = unstored.expect("a string takes no entries");
     assert_eq!((removed, ids), (2, vec![MessageId(1), MessageId(2)]));
     assert!(reason.contains("WRONGTYPE"), "{reason}");

@@ -141,7 +141,7 @@ fn text_from_redis_stays_in_its_line_and_controls_no_terminal() {
     let clean = status().to_string().lines().count();
     let mut status = status();
     let holder = format!("{HOSTILE}-5f3a9c");
-    status.snapshot.lease.as_mut().expect("somebody leads").holder = holder.clone();
+    status.snapshot.lease.as_mut().expect("a dispatcher leads").holder = holder.clone();
     status.members[0].id = holder;
     status.gaps[0].reason = HOSTILE.to_owned();
     status.gaps[0].dispatcher = HOSTILE.to_owned();
@@ -305,7 +305,7 @@ fn notes_are_no_problems() {
 #[test]
 fn a_lease_that_ends_by_its_time_alone_is_noted() {
     let mut status = status();
-    status.snapshot.lease.as_mut().expect("somebody leads").by_time = true;
+    status.snapshot.lease.as_mut().expect("a dispatcher leads").by_time = true;
     assert!(status.problems().is_empty(), "it works");
     assert!(status.notes().iter().any(|note| note.contains("event=not-counted")), "{:?}", status.notes());
 }

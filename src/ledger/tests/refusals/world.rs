@@ -151,7 +151,7 @@ impl World {
             "zset" => Command::of(&["ZRANGE", key, "0", "-1", "WITHSCORES"]),
             "hash" => Command::of(&["HGETALL", key]),
             "stream" => Command::of(&["XRANGE", key, "-", "+"]),
-            other => panic!("nobody makes a {other}"),
+            other => panic!("unexpected type {other}"),
         });
         let contents = self.run_all(read.collect());
         let held = there.into_iter().zip(&contents).map(|((key, kind, expires), content)| {
