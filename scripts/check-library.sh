@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the library as other crates depend on it, without default features: how many packages it brings, that it has no
-# warnings, that its documentation shows what it should and nothing else, and that a program outside of this package
-# builds with it and runs.
+# warnings, that its unit tests pass, that its documentation shows what it should and nothing else, and that a program
+# outside of this package builds with it and runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,6 +32,8 @@ echo "the library and its dependencies are $count packages, at most $MOST_PACKAG
 for features in '' signals; do
     cargo clippy --locked --quiet --lib --no-default-features --features "$features" -- -D warnings
 done
+# Those that need a Redis belong to the programs' tests.
+cargo test --locked --quiet --lib --no-default-features
 RUSTDOCFLAGS=-Dwarnings cargo doc --locked --quiet --lib --no-default-features --features signals --no-deps
 shown=$(grep -o 'href="[a-z]*\.[A-Za-z]*\.html"' "$CARGO_TARGET_DIR/doc/oncecast/all.html" \
     | sed 's/href="//; s/\.html"//' | sort -u)
