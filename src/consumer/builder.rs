@@ -155,7 +155,7 @@ impl ConsumerBuilder {
             return Err(Error::Setting { setting: "handler", got: None, takes: "a handler".to_owned() });
         };
 
-        let listening = |source| Error::Listen { address: masked(&self.listen).into_owned(), source };
+        let listening = |cause| Error::Listen { address: masked(&self.listen).into_owned(), cause };
         let listener = Listener::bind(&self.listen).map_err(listening)?;
         let local_addr = listener.address().map_err(listening)?;
         let any_port = self.listen.ends_with(":0");

@@ -176,14 +176,18 @@ impl HandlerError {
 }
 
 impl<E: Into<Box<dyn std::error::Error>>> From<E> for HandlerError {
-    /// A retry whose reason is the text, or the error with all its causes.
+    /// A retry whose reason is the text, or the error with all its causes. Many errors repeat their cause in their own
+    /// text; it is not added again.
     fn from(error: E) -> HandlerError {
         let error = error.into();
         let mut reason = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
-            reason.push_str(": ");
-            reason.push_str(&cause.to_string());
+            let text = cause.to_string();
+            if !reason.contains(&text) {
+                reason.push_str(": ");
+                reason.push_str(&text);
+            }
             source = cause.source();
         }
         HandlerError::retry(reason)
@@ -245,6 +249,22 @@ mod tests {
         for payload in [&b"text"[..], b"string", b"box"] {
             assert_eq!(takes(refuse, payload), Err(HandlerError::retry("no stock")));
         }
+    }
+
+    /// An error whose text may include that of its cause.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Outer {
+        text: &'static str,
+        source: std::str::ParseBoolError,
+    }
+
+    #[test]
+    fn causes_are_part_of_the_reason_once() {
+        let of = |text| HandlerError::from(Outer { text, source: "x".parse::<bool>().expect_err("neither") });
+        let cause = "provided string was not `true` or `false`";
+        assert_eq!(of("reading").reason(), format!("reading: {cause}"));
+        assert_eq!(of("reading: provided string was not `true` or `false`").reason(), format!("reading: {cause}"));
     }
 
     #[test]

@@ -41,12 +41,12 @@ fn as_flags(error: consumer::Error) -> Error {
             let flag = flag_of(setting);
             got.map_or_else(|| ConfigError::missing(flag, &takes), |got| ConfigError::new(flag, got, &takes)).into()
         }
-        consumer::Error::Listen { address, source } => {
+        consumer::Error::Listen { address, cause } => {
             let flag = "listen";
-            Error::Io { what: format!("listening on {address} (--{flag} / {})", variable_of(flag)), source }
+            Error::Io { what: format!("listening on {address} (--{flag} / {})", variable_of(flag)), cause }
         }
-        consumer::Error::Start { doing, source } => {
-            Error::Io { what: doing.replace("`concurrency`", "--concurrency / ONCECAST_CONCURRENCY"), source }
+        consumer::Error::Start { doing, cause } => {
+            Error::Io { what: doing.replace("`concurrency`", "--concurrency / ONCECAST_CONCURRENCY"), cause }
         }
         failed @ consumer::Error::Failed { .. } => Error::Failed(failed.to_string()),
     }
