@@ -1,5 +1,6 @@
 //! The settings of a consumer. Binding turns them into a consumer that listens.
 
+use std::fmt;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -176,6 +177,24 @@ impl ConsumerBuilder {
     }
 }
 
+/// Shows no password, and nothing of the handler, which need not implement `Debug`.
+impl fmt::Debug for ConsumerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let redis = self.redis.clone().or_else(|| Server::parse(&self.redis_url).ok());
+        f.debug_struct("ConsumerBuilder")
+            .field("redis", &redis.as_ref().map_or("a URL that can't be used", Server::shown))
+            .field("group", &self.group)
+            .field("listen", &masked(&self.listen))
+            .field("consumer_id", &self.consumer_id)
+            .field("concurrency", &self.concurrency)
+            .field("prefetch", &self.prefetch)
+            .field("handler_timeout", &self.handler_timeout)
+            .field("result_maxlen", &self.result_maxlen)
+            .field("drain_timeout", &self.drain_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
 fn check_number(setting: &'static str, got: usize, most: usize) -> Result<()> {
     if (1..=most).contains(&got) {
         return Ok(());
@@ -227,6 +246,19 @@ mod tests {
         assert_eq!(consumer.settings.prefetch, 6);
         assert_eq!(consumer.consumer_id(), consumer.local_addr().to_string());
         assert_ne!(consumer.local_addr().port(), 0);
+    }
+
+    #[test]
+    fn debug_shows_the_settings_and_no_password() {
+        let builder = builder().redis_url("redis://user:secret@127.0.0.1:1/2").group("orders").concurrency(3);
+        let shown = format!("{builder:?}");
+        assert!(shown.contains("\"127.0.0.1:1\"") && shown.contains("orders"), "{shown}");
+        let consumer = builder.bind().expect("a free port");
+        let running = format!("{consumer:?}");
+        assert!(running.contains("\"127.0.0.1:1\"") && running.contains("concurrency: 3"), "{running}");
+        assert!(running.contains(&consumer.local_addr().to_string()), "{running}");
+        let unusable = format!("{:?}", Consumer::builder().redis_url("user:secret@127.0.0.1"));
+        assert!(!format!("{shown}{running}{unusable}").contains("secret"), "{shown} {running} {unusable}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A consumer's life: how it starts, its main loop, and the order in which it stops.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,21 @@ pub struct Consumer {
     pub(super) local_addr: SocketAddr,
     pub(super) stats: Arc<ConsumerStats>,
     pub(super) shutdown: (ShutdownHandle, ShutdownRequests),
+}
+
+/// Shows no password, and nothing of the handler, which need not implement `Debug`.
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("consumer_id", &self.settings.consumer_id)
+            .field("local_addr", &self.local_addr)
+            .field("group", &self.settings.keys.group)
+            .field("redis", &self.settings.redis.shown())
+            .field("concurrency", &self.settings.concurrency)
+            .field("prefetch", &self.settings.prefetch)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the builder has checked.
@@ -268,8 +284,8 @@ fn report_stop(stats: &ConsumerStats, drained: bool, stuck: usize, committed: bo
 /// The counters as a part of a log line.
 struct Totals<'a>(&'a ConsumerStats);
 
-impl std::fmt::Display for Totals<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Totals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.0;
         write!(
             f,
