@@ -18,6 +18,9 @@ struct.Outcome
 struct.ShutdownHandle
 trait.Handler'
 
+# Those that need a Redis belong to the programs' tests. Built where the other tests are, with their dependencies.
+cargo test --locked --quiet --lib --no-default-features
+
 export CARGO_TARGET_DIR=$PWD/target/library
 
 fail() {
@@ -32,8 +35,6 @@ echo "the library and its dependencies are $count packages, at most $MOST_PACKAG
 for features in '' signals; do
     cargo clippy --locked --quiet --lib --no-default-features --features "$features" -- -D warnings
 done
-# Those that need a Redis belong to the programs' tests.
-cargo test --locked --quiet --lib --no-default-features
 RUSTDOCFLAGS=-Dwarnings cargo doc --locked --quiet --lib --no-default-features --features signals --no-deps
 shown=$(grep -o 'href="[a-z]*\.[A-Za-z]*\.html"' "$CARGO_TARGET_DIR/doc/oncecast/all.html" \
     | sed 's/href="//; s/\.html"//' | sort -u)

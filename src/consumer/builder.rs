@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, SettingName};
 use super::handler::Handler;
 use super::service::{Consumer, Settings};
 use crate::base::mask::masked;
@@ -35,6 +35,7 @@ pub struct ConsumerBuilder {
     handler_timeout: Option<Duration>,
     result_maxlen: u64,
     drain_timeout: Duration,
+    setting_name: SettingName,
     handler: Option<Arc<dyn Handler>>,
 }
 
@@ -52,6 +53,7 @@ impl Consumer {
             handler_timeout: None,
             result_maxlen: 0,
             drain_timeout: DRAIN_TIMEOUT,
+            setting_name: str::to_owned,
             handler: None,
         }
     }
@@ -130,6 +132,14 @@ impl ConsumerBuilder {
         self
     }
 
+    /// What a running consumer calls a setting in its log and its stats, for a program whose user sets flags. Default:
+    /// the builder's method.
+    #[doc(hidden)]
+    pub fn setting_name(mut self, name: SettingName) -> Self {
+        self.setting_name = name;
+        self
+    }
+
     /// Checks the settings and starts to listen. Redis need not be reachable.
     ///
     /// # Errors
@@ -172,6 +182,7 @@ impl ConsumerBuilder {
             handler_timeout: self.handler_timeout,
             result_maxlen: self.result_maxlen,
             drain_timeout: self.drain_timeout,
+            setting_name: self.setting_name,
         };
         Ok(Consumer { settings, handler, listener, local_addr, stats: Arc::default(), shutdown: shutdown_channel() })
     }
@@ -246,6 +257,14 @@ mod tests {
         assert_eq!(consumer.settings.prefetch, 6);
         assert_eq!(consumer.consumer_id(), consumer.local_addr().to_string());
         assert_ne!(consumer.local_addr().port(), 0);
+    }
+
+    /// Compiles if all types that the documentation shows implement `Debug`.
+    #[test]
+    fn every_public_type_implements_debug() {
+        fn is_debug<T: fmt::Debug>() {}
+        is_debug::<(Consumer, ConsumerBuilder, crate::ConsumerStats, Error, crate::ShutdownHandle)>();
+        is_debug::<(Delivery<'_>, Outcome, crate::HandlerError, crate::MessageId)>();
     }
 
     #[test]

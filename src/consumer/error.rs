@@ -52,6 +52,9 @@ pub enum Error {
     },
 }
 
+/// What a setting, named as the builder's method, is called where the user sets it.
+pub(super) type SettingName = fn(&'static str) -> String;
+
 /// The library's result type.
 pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -80,8 +83,6 @@ fn shown(got: &Option<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::error::Error as _;
-
     use super::*;
     use crate::base::error::{Error as BaseError, Step};
     use crate::base::failure::Failure;

@@ -156,10 +156,8 @@ impl HandlerThread {
     }
 
     fn handle(&self, job: &Job) -> Result<Outcome, HandlerError> {
-        let delivery = Delivery::new(&job.payload)
-            .with_id(job.id)
-            .with_number(job.number)
-            .with_consumer_id(&self.consumer_id);
+        let delivery =
+            Delivery::new(&job.payload).with_id(job.id).with_number(job.number).with_consumer_id(&self.consumer_id);
         match catch_unwind(AssertUnwindSafe(|| self.handler.handle(&delivery))) {
             Ok(outcome) => outcome.and_then(within_limits),
             Err(panic) => {

@@ -10,7 +10,7 @@ use log::{info, warn};
 
 use super::commit::Committer;
 use super::desk::{Desk, Terms};
-use super::error::{Error, Result};
+use super::error::{Error, Result, SettingName};
 use super::handler::Handler;
 use super::lane::Lane;
 use super::observer::{LOOK_WITHIN, LogOnly, Observer};
@@ -70,6 +70,7 @@ pub(super) struct Settings {
     pub(super) handler_timeout: Option<Duration>,
     pub(super) result_maxlen: u64,
     pub(super) drain_timeout: Duration,
+    pub(super) setting_name: SettingName,
 }
 
 /// Why normal work ended.
@@ -172,11 +173,18 @@ impl Running {
         listener: Listener,
         stats: Arc<ConsumerStats>,
     ) -> Result<Running> {
-        let Settings { redis, keys, consumer_id, concurrency, prefetch, handler_timeout, result_maxlen, .. } = settings;
-        let name = Arc::from(consumer_id.as_str());
-        let group = keys.group.clone();
-        let terms = Terms { group, consumer_id, prefetch, concurrency, handler_timeout, redis_limit: REDIS_LIMIT };
-        let lane = Arc::new(Lane::new(redis, keys, terms, stats));
+        let Settings { concurrency, prefetch, result_maxlen, .. } = settings;
+        let name = Arc::from(settings.consumer_id.as_str());
+        let terms = Terms {
+            group: settings.keys.group.clone(),
+            consumer_id: settings.consumer_id,
+            prefetch,
+            concurrency,
+            handler_timeout: settings.handler_timeout,
+            redis_limit: REDIS_LIMIT,
+            setting_name: settings.setting_name,
+        };
+        let lane = Arc::new(Lane::new(settings.redis, settings.keys, terms, stats));
         // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;
