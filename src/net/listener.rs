@@ -10,7 +10,7 @@ use socket2::SockRef;
 
 use super::stream::Stream;
 
-/// Too many open files in this process, and in the whole system. The same on all Unix systems; std has no name for them.
+/// Too many open files in this process, and in the whole system. All Unix systems have these numbers; std has no names.
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 
@@ -61,7 +61,7 @@ impl From<io::Error> for NotAccepted {
     fn from(error: io::Error) -> NotAccepted {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::Interrupted => NotAccepted::Nothing,
-            // Linux also returns pending network errors of the connection that is accepted, and what a firewall decides.
+            // Linux also returns pending network errors of the connection that is accepted, and refusals of a firewall.
             ErrorKind::ConnectionAborted
             | ErrorKind::ConnectionReset
             | ErrorKind::PermissionDenied

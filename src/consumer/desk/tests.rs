@@ -261,6 +261,7 @@ fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
     assert_eq!(desk.next(1).expect("it is not closed").id, B);
     let late = give_up(&desk, 1);
     assert_eq!(said(&outbox), ["DRAIN", "NACK 3 0 "]);
+    desk.stats().set_redis_up(true);
     let reason = desk.stats().ready().expect_err("no thread is left");
     assert!(reason.contains("after handler_timeout: ") && reason.ends_with("raise concurrency"), "{reason}");
     assert!(desk.stats().is_unable());
