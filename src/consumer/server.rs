@@ -267,7 +267,7 @@ impl Acceptor {
     }
 
     fn complain(&self, peer: fmt::Arguments<'_>, reason: &dyn fmt::Display) {
-        let example = format_args!("address={} {peer}reason={}", self.address, Quoted(reason));
+        let example = format!("address={} {peer}reason={}", self.address, Quoted(reason));
         self.common.refusals.note(Kind::NotAccepted, example, Instant::now());
     }
 
@@ -302,7 +302,7 @@ impl Acceptor {
             if !self.make_room(regular) {
                 return Err(io::Error::other(reason));
             }
-            let example = format_args!("address={} reason={}", self.address, Quoted(reason));
+            let example = format!("address={} reason={}", self.address, Quoted(reason));
             self.common.refusals.note(Kind::FewFiles, example, Instant::now());
         }
         let mut links = self.links.lock();

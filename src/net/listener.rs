@@ -21,7 +21,7 @@ pub struct Listener(TcpListener);
 /// Why no connection was accepted. The text of a failure says what to do about it.
 #[derive(Debug)]
 pub enum NotAccepted {
-    /// No connection is waiting, and the listener does not block, or none came in its time.
+    /// No connection is waiting, and the listener does not block; or none came in its time; or a signal came.
     Nothing,
     /// A connection failed before it was accepted, which says nothing about the next one: accept again at once.
     Passing(io::Error),
