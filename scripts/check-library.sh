@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the library as other crates depend on it, without default features: how many packages it brings, that it has no
-# warnings, that its documentation shows what it should and nothing else, and that a program outside of this package
-# builds with it and runs.
+# warnings, that its unit tests pass, that its documentation shows what it should and nothing else, and that a program
+# outside of this package builds with it and runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,9 @@ struct.MessageId
 struct.Outcome
 struct.ShutdownHandle
 trait.Handler'
+
+# Those that need a Redis belong to the programs' tests. Built where the other tests are, with their dependencies.
+cargo test --locked --quiet --lib --no-default-features
 
 export CARGO_TARGET_DIR=$PWD/target/library
 

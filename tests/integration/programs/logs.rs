@@ -13,7 +13,7 @@ use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oncecast::lab::{Cluster, Lease, Node, ports};
+use oncecast::lab::{ChildProcess, Cluster, Lease, Node, ports};
 
 use crate::support::load::Load;
 use crate::support::{
@@ -288,5 +288,24 @@ fn panics_are_lines() {
                 && line.ends_with(&problem),
             "{line}"
         );
+    }
+}
+
+#[test]
+fn each_service_logs_its_start_once_its_metrics_are_served() {
+    let nobody = format!("redis://127.0.0.1:{}", ports::free_port().expect("a free port"));
+    for (name, more) in [
+        ("oncecast-dispatcher", &["--consumers", "127.0.0.1:1"][..]),
+        ("oncecast-consumer", &["--listen", "127.0.0.1:0"]),
+        ("oncecast-publisher", &["--count", "1"]),
+    ] {
+        let mut command = programs().command(name).expect("the program is built");
+        command.args(["--redis-url", &nobody, "--metrics-addr", "127.0.0.1:0"]).args(more);
+        let process = ChildProcess::spawn(name, command).expect("it starts");
+        process.wait_for_line("started ", DEADLINE).expect("it logs its start");
+        let lines = process.stderr().all();
+        let place = |part: &str| lines.iter().position(|line| line.contains(part));
+        let (served, started) = (place("event=metrics-listening"), place("started "));
+        assert!(served.is_some() && served < started, "{lines:?}");
     }
 }

@@ -234,6 +234,8 @@ fn a_metrics_port_without_descriptors_answers_again_when_there_are_some() {
     assert!(silent.len() > 32);
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", dispatcher.pid())).expect("it runs").count();
     wait_until("it to have no descriptors left", || (descriptors() >= 32).then_some(()));
+    let line = dispatcher.wait_for_line("event=metrics-accept-failed", DEADLINE).expect("it says why");
+    assert!(line.contains(&format!("address={address} ")) && line.contains("LimitNOFILE"), "{line}");
     // All of them are closed by their deadlines, one round after the other.
     wait_until("it to answer while they are there", alive);
     drop(silent);
