@@ -267,7 +267,7 @@ fn row_38_dead_letter_refused_as_well() {
 /// Somebody has put something among the pending messages that is larger than any reply that is read. It is buried
 /// without being read, and the rest goes on.
 #[test]
-fn a_foreign_member_larger_than_any_reply_is_buried() {
+fn a_foreign_member_larger_than_any_reply_becomes_a_dead_letter() {
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
     let mut workers = Workers::new(&mut cluster, 1, 2);

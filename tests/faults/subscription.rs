@@ -203,7 +203,7 @@ fn row_11_output_buffer_overrun_of_the_leader() {
 /// A group that listens to the events of its own database writes keys for each event that it takes in. None of these
 /// writes is taken for a message, on whatever channel of this kind it listens.
 #[test]
-fn keyspace_events_of_its_own_keys_feed_no_group() {
+fn keyspace_events_of_a_group_s_own_keys_cause_no_loop() {
     for (channel, change) in [
         ("__keyevent@0__:set", ["SET", "foreign", "1"]),
         ("__keyevent@0__:zadd", ["SADD", "foreign", "1"]),

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_import_is_left_alone() {
+    fn text_that_is_not_an_import_is_ignored() {
         for text in [
             "// use crate::upper::Thing;",
             "const TEXT: &str = \"use crate::upper::Thing;\";",
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_uses_its_parent_is_a_circle_if_the_parent_uses_it() {
+    fn a_child_and_parent_that_use_each_other_are_a_circle() {
         let child = ("a/b.rs", "use super::Shared;");
         assert!(house(&[("a/mod.rs", "mod b; pub struct Shared;"), child]).circles().is_empty());
         assert_eq!(house(&[("a/mod.rs", "mod b; fn f() { b::run() }"), child]).circles(), ["a, a::b"]);

@@ -107,7 +107,7 @@ fn raw_string(text: &str) -> Option<usize> {
 }
 
 #[test]
-fn comments_literals_and_lifetimes_are_left_out() {
+fn tokens_leave_out_comments_and_literals() {
     let source = r###"a /* b */ "c\"d" 'e' '\'' // f
         br#"g"h"# &'i j::k"###;
     let words = tokens(source).into_iter().map(|token| match token {

@@ -94,19 +94,19 @@ fn only_net_makes_sockets() {
 }
 
 #[test]
-fn only_the_ledger_speaks_to_redis() {
+fn only_the_ledger_talks_to_redis() {
     // Errors wrap the client library's own. The lab is a client of its servers, and the publisher's load is pipelined:
     // both read the values of replies.
     only_used_in(&["ledger", "base::failure", "lab", "programs::publisher::link"], &["redis"]);
 }
 
 #[test]
-fn only_wire_lays_out_bytes() {
+fn only_wire_encodes_bytes() {
     only_used_in(&["wire"], &["byteorder"]);
 }
 
 #[test]
-fn no_line_is_too_wide() {
+fn no_line_exceeds_the_width() {
     let places = [
         ("src", ".rs"),
         ("src", ".lua"),

@@ -34,7 +34,7 @@ fn told(line: &mut Line) -> (ErrorCode, String) {
 }
 
 #[test]
-fn a_consumer_that_greets_badly_is_told_what_was_wrong() {
+fn an_invalid_greeting_is_answered_with_the_reason() {
     let peer = Peer::bind("rude");
     let group = Scripted::start(&[&peer], "");
     let long = "x".repeat(257);
@@ -65,7 +65,7 @@ fn a_consumer_that_greets_badly_is_told_what_was_wrong() {
 }
 
 #[test]
-fn a_greeting_that_trickles_meets_one_deadline_and_is_told_so() {
+fn a_trickling_greeting_meets_one_deadline_and_gets_an_error() {
     let (slow, silent) = (Peer::bind("slow"), Peer::bind("silent"));
     let group = Scripted::start(&[&slow, &silent], "");
     let (mut slow_line, mut silent_line) = (slow.accept_only(), silent.accept_only());
@@ -88,7 +88,7 @@ fn a_greeting_that_trickles_meets_one_deadline_and_is_told_so() {
 }
 
 #[test]
-fn a_peer_that_pings_and_reads_nothing_loses_its_link() {
+fn a_peer_that_pings_without_reading_loses_its_link() {
     let (deaf, good) = (Peer::bind("deaf"), Peer::bind("good"));
     let mut group = Scripted::start(&[&deaf, &good], "--link-timeout-ms 2000");
     let mut deaf_line = deaf.accept(1_000);
@@ -126,7 +126,7 @@ fn refuse(peer: &Peer, text: &str) {
 }
 
 #[test]
-fn a_leader_learns_of_a_higher_epoch_from_its_consumers_within_bounds() {
+fn a_leader_accepts_a_plausible_higher_epoch_from_its_consumers() {
     let peer = Peer::bind("witness");
     let mut group = Scripted::start(&[&peer], "");
     let connection = &mut group.client();

@@ -16,7 +16,7 @@ use crate::support::{elect, pend, redis_server, wait_until};
 use super::fixture::{consumer_of, entries, gated, pending, process, program};
 
 #[test]
-fn the_higher_epoch_rules_and_inherits_what_is_in_hand() {
+fn the_higher_epoch_replaces_the_lower_and_inherits_its_messages() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(4).handler(handler));
@@ -43,7 +43,7 @@ fn the_higher_epoch_rules_and_inherits_what_is_in_hand() {
 }
 
 #[test]
-fn a_replaced_leader_that_has_nothing_to_send_is_told_as_well() {
+fn an_idle_replaced_leader_is_notified_too() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
     let mut old = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
@@ -73,7 +73,7 @@ fn work_outlives_its_connection() {
 }
 
 #[test]
-fn a_failure_that_nobody_hears_is_told_to_the_next_leader() {
+fn an_unsent_nack_goes_to_the_next_leader() {
     let redis = redis_server();
     let (permits, gate) = bounded::<()>(1);
     let handler = move |_: &Delivery<'_>| {
@@ -94,7 +94,7 @@ fn a_failure_that_nobody_hears_is_told_to_the_next_leader() {
 }
 
 #[test]
-fn a_dispatcher_that_does_not_read_delays_nobody() {
+fn a_dispatcher_that_does_not_read_delays_no_other() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(1_000).handler(handler));
@@ -136,7 +136,7 @@ fn a_stopped_and_continued_program_keeps_its_connections() {
 }
 
 #[test]
-fn leadership_moves_to_and_fro_and_every_message_is_recorded_once() {
+fn every_message_is_recorded_once_over_many_changes_of_leader() {
     const LEADERS: u64 = 6;
     const EACH: u64 = 300;
     let redis = redis_server();

@@ -49,7 +49,7 @@ fn a_restarted_consumer_is_listed_and_used_again() {
 }
 
 #[test]
-fn one_at_a_time_goes_in_order() {
+fn with_concurrency_and_prefetch_1_order_is_kept() {
     let mut cluster = cluster_of(options(2, 1, "", "--concurrency 1 --prefetch 1"));
     let connection = &mut client_of(&mut cluster);
     cluster.kill_node(Node::Consumer(0)).unwrap();
@@ -62,7 +62,7 @@ fn one_at_a_time_goes_in_order() {
 }
 
 #[test]
-fn a_consumer_that_is_asked_to_stop_under_load_fails_no_message() {
+fn a_consumer_stopped_under_load_fails_no_message() {
     // With one delivery allowed, each that counts as failed is a dead letter.
     let mut cluster = cluster_of(options(2, 3, "--max-deliveries 1", ""));
     let connection = &mut client_of(&mut cluster);
@@ -83,7 +83,7 @@ fn a_consumer_that_is_asked_to_stop_under_load_fails_no_message() {
 }
 
 #[test]
-fn a_consumer_without_redis_is_served_by_the_leader() {
+fn the_leader_records_for_a_consumer_without_redis() {
     let peer = Peer::bind("scripted");
     let mut group = Scripted::start(&[&peer], "");
     let mut line = peer.accept(8);
@@ -130,7 +130,7 @@ fn a_consumer_without_redis_is_served_by_the_leader() {
 }
 
 #[test]
-fn results_for_what_it_was_never_given_change_nothing() {
+fn results_for_undelivered_messages_change_nothing() {
     let (peer, other) = (Peer::bind("liar"), Peer::bind("other"));
     let mut group = Scripted::start(&[&peer, &other], "");
     let (mut liar, mut line) = (peer.accept(1), other.accept(1));
@@ -176,7 +176,7 @@ fn garbage() -> Vec<(&'static str, Message, Option<ErrorCode>)> {
 }
 
 #[test]
-fn garbage_costs_its_own_link_and_nothing_else() {
+fn garbage_closes_only_its_own_link() {
     let (bad, good) = (Peer::bind("bad"), Peer::bind("good"));
     let mut group = Scripted::start(&[&bad, &good], "");
     let mut good_line = good.accept(64);
@@ -212,7 +212,7 @@ fn garbage_costs_its_own_link_and_nothing_else() {
 }
 
 #[test]
-fn a_peer_that_neither_reads_nor_answers_pings_is_given_up() {
+fn a_peer_that_neither_reads_nor_answers_pings_is_dropped() {
     let (silent, good) = (Peer::bind("silent"), Peer::bind("good"));
     let mut group = Scripted::start(&[&silent, &good], "--link-timeout-ms 500");
     // Never looked at again.
@@ -235,7 +235,7 @@ fn a_peer_that_neither_reads_nor_answers_pings_is_given_up() {
 }
 
 #[test]
-fn a_slow_consumer_delays_nobody_else() {
+fn a_slow_consumer_delays_no_other() {
     // Prefetch 10 at both; the slow one answers nothing, but answers pings.
     let (slow, quick) = (Peer::bind("slow"), Peer::bind("quick"));
     let mut group = Scripted::start(&[&slow, &quick], "--link-timeout-ms 60000");
@@ -258,7 +258,7 @@ fn a_slow_consumer_delays_nobody_else() {
 }
 
 #[test]
-fn a_drain_moves_new_messages_elsewhere_and_its_leftovers_uncounted() {
+fn a_drain_redirects_new_messages_and_returns_the_rest_uncounted() {
     let (leaving, staying) = (Peer::bind("leaving"), Peer::bind("staying"));
     let mut group = Scripted::start(&[&leaving, &staying], "--max-deliveries 1");
     let (mut leaving_line, mut staying_line): (Line, Line) = (leaving.accept(10), staying.accept(10));
@@ -316,7 +316,7 @@ fn quick_consumer(cluster: &mut Cluster, address: &str) -> RunningConsumer {
 }
 
 #[test]
-fn what_waits_behind_a_handler_that_hangs_is_done_by_others() {
+fn messages_queued_behind_a_hanging_handler_move_to_other_consumers() {
     let (_dispatcher, mut cluster, mut connection, addresses) = group_of_two();
     let connection = &mut connection;
     let (gate, builder) = gated_consumer("stuck", cluster.redis().url(), &addresses[0]);
@@ -336,7 +336,7 @@ fn what_waits_behind_a_handler_that_hangs_is_done_by_others() {
 }
 
 #[test]
-fn what_waits_at_a_consumer_that_does_not_reach_redis_is_done_by_others() {
+fn messages_queued_at_a_consumer_without_redis_move_to_other_consumers() {
     let (dispatcher, mut cluster, mut connection, addresses) = group_of_two();
     let connection = &mut connection;
     let redis = cluster.redis().url();
@@ -365,7 +365,7 @@ fn what_waits_at_a_consumer_that_does_not_reach_redis_is_done_by_others() {
 }
 
 #[test]
-fn more_than_fits_into_memory_waits_in_redis_and_goes_out_in_order() {
+fn a_backlog_larger_than_memory_waits_in_redis_and_is_delivered_in_order() {
     const MESSAGES: usize = 1_000;
     let port = ports::free_port().unwrap();
     let address = format!("127.0.0.1:{port}");

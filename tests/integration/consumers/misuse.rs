@@ -11,7 +11,7 @@ use crate::support::{pend, redis_server, wait_until};
 use super::fixture::{consumer_of, gated, process};
 
 #[test]
-fn more_than_the_prefetch_costs_the_connection() {
+fn exceeding_the_prefetch_closes_the_connection() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(2).handler(handler));
@@ -26,7 +26,7 @@ fn more_than_the_prefetch_costs_the_connection() {
 }
 
 #[test]
-fn garbage_closes_its_own_socket_and_nothing_else() {
+fn garbage_closes_only_its_own_socket() {
     let redis = redis_server();
     let consumer =
         RunningConsumer::start(consumer_of(&redis).prefetch(100).handler(oncecast::programs::consumer::stamp));
@@ -70,7 +70,7 @@ fn garbage_closes_its_own_socket_and_nothing_else() {
 }
 
 #[test]
-fn silent_strangers_do_not_keep_a_dispatcher_out() {
+fn silent_strangers_do_not_lock_out_a_dispatcher() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
     let mut ruler = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);

@@ -52,7 +52,7 @@ fn a_message_is_recorded_removed_and_acknowledged() {
 }
 
 #[test]
-fn what_is_not_pending_is_acknowledged_and_not_stored() {
+fn a_message_that_is_not_pending_is_acknowledged_and_not_stored() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
@@ -64,7 +64,7 @@ fn what_is_not_pending_is_acknowledged_and_not_stored() {
 
 /// As when somebody has deleted the set of pending messages.
 #[test]
-fn first_deliveries_that_are_not_pending_are_told_of_once_and_then_in_sum() {
+fn first_deliveries_that_are_not_pending_are_logged_once_and_then_as_a_count() {
     let redis = redis_server();
     let port = ports::free_port().expect("a free port");
     let listen = format!("127.0.0.1:{port}");
@@ -121,7 +121,7 @@ fn slow_work_is_reported_each_second_and_on_every_ping() {
 }
 
 #[test]
-fn a_handler_past_its_time_is_no_longer_reported_and_its_late_result_counts() {
+fn an_overdue_handler_is_no_longer_reported_and_its_late_result_counts() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer =
@@ -137,7 +137,7 @@ fn a_handler_past_its_time_is_no_longer_reported_and_its_late_result_counts() {
 }
 
 #[test]
-fn failures_say_when_to_deliver_again_and_why() {
+fn a_nack_carries_delay_and_reason() {
     let redis = redis_server();
     let handler = |delivery: &Delivery<'_>| match delivery.payload() {
         b"retry" => Err(HandlerError::retry("no luck")),

@@ -11,7 +11,7 @@ use crate::support::{DEADLINE, lasting_redis_server, pend, redis_server, wait_un
 use super::fixture::{consumer_of, entries, expect_end, expect_refused, gated, pending, process, program};
 
 #[test]
-fn a_stopping_consumer_finishes_what_it_has_in_hand_and_answers_a_new_leader_meanwhile() {
+fn a_stopping_consumer_finishes_its_work_and_serves_a_new_leader_meanwhile() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).handler(handler));
@@ -48,7 +48,7 @@ fn a_stopping_consumer_finishes_what_it_has_in_hand_and_answers_a_new_leader_mea
 /// What is on its way to Redis when the time is over is acknowledged, if Redis takes it in the time that threads have
 /// to end, and a leader that comes in that time is answered.
 #[test]
-fn a_drain_that_is_cut_short_closes_its_connections_after_the_last_answers() {
+fn a_shortened_drain_closes_connections_after_the_last_answers() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).handler(handler));
@@ -77,7 +77,7 @@ fn a_drain_that_is_cut_short_closes_its_connections_after_the_last_answers() {
 }
 
 #[test]
-fn a_second_request_stops_at_once_and_a_stuck_handler_does_not_hinder() {
+fn a_second_stop_request_stops_at_once_despite_a_stuck_handler() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let patient = consumer_of(&redis).drain_timeout(10 * DEADLINE);
@@ -119,7 +119,7 @@ fn sigterm_drains_the_program_and_it_ends_with_0() {
 }
 
 #[test]
-fn a_port_in_use_and_a_bad_setting_have_their_exit_codes() {
+fn a_port_in_use_and_an_invalid_setting_have_distinct_exit_codes() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     expect_end(program(&["--listen", &address]), 1, &[&address, "--listen", "ONCECAST_LISTEN"]);
@@ -128,7 +128,7 @@ fn a_port_in_use_and_a_bad_setting_have_their_exit_codes() {
 
 /// All handler threads hang on messages whose time is over: what is queued behind them goes back, not begun.
 #[test]
-fn a_consumer_whose_handlers_are_all_given_up_hands_back_what_is_queued_and_returns_when_one_does() {
+fn a_consumer_with_only_stuck_handlers_drains_and_returns_when_one_ends() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let builder = consumer_of(&redis).concurrency(1).prefetch(8).handler_timeout(Duration::from_millis(100));
@@ -158,7 +158,7 @@ fn a_consumer_whose_handlers_are_all_given_up_hands_back_what_is_queued_and_retu
 }
 
 #[test]
-fn a_program_that_cannot_serve_its_metrics_does_not_serve_dispatchers_either() {
+fn a_consumer_that_cannot_serve_metrics_does_not_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let metrics_addr = taken.local_addr().expect("bound").to_string();
     let program = program(&["--listen", "127.0.0.1:0", "--metrics-addr", &metrics_addr]);

@@ -67,7 +67,7 @@ fn http(address: SocketAddr, request: &str) -> String {
 }
 
 #[test]
-fn whoever_speaks_http_is_told_what_this_port_is() {
+fn an_http_request_gets_an_explanation() {
     let redis = redis_server();
     let consumer = consumer_of(&redis);
     // A body that is not read must not cost the peer the answer.
@@ -165,22 +165,22 @@ fn storm(lead: impl Fn(u64) -> (u64, String) + Sync) {
 }
 
 #[test]
-fn a_storm_of_lower_epochs_leaves_work_going() {
+fn a_storm_of_lower_epochs_does_not_stop_work() {
     storm(|_| (7, "messages".to_owned()));
 }
 
 #[test]
-fn a_storm_of_higher_epochs_each_another_one_leaves_work_going() {
+fn a_storm_of_distinct_higher_epochs_does_not_stop_work() {
     storm(|number| (1_000_000 + number, "messages".to_owned()));
 }
 
 #[test]
-fn a_storm_of_the_true_epoch_leaves_work_going() {
+fn a_storm_of_the_true_epoch_does_not_stop_work() {
     storm(|_| (1_000, "messages".to_owned()));
 }
 
 #[test]
-fn a_storm_is_logged_in_sum_and_with_short_names() {
+fn a_storm_is_logged_as_counts_with_shortened_names() {
     let redis = redis_server();
     let (mut program, address) = program(&redis);
     let _leader = ScriptedDispatcher::elected(&redis, address, 5, &[]);

@@ -34,7 +34,7 @@ fn results_survive_a_restart_of_redis() {
 }
 
 #[test]
-fn it_starts_without_redis() {
+fn a_consumer_starts_without_redis() {
     let mut redis = lasting_redis_server();
     redis.kill().expect("it is ours");
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
@@ -47,7 +47,7 @@ fn it_starts_without_redis() {
 
 /// It reaches the leader and not Redis: it keeps what it has begun, hands back the rest, and takes nothing more.
 #[test]
-fn a_consumer_that_does_not_reach_redis_hands_back_what_it_has_not_begun() {
+fn a_consumer_without_redis_returns_messages_it_has_not_started() {
     let mut redis = lasting_redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).prefetch(50).handler(handler));
@@ -96,7 +96,7 @@ fn large_results() -> (Arc<AtomicU64>, impl oncecast::Handler) {
 }
 
 #[test]
-fn results_that_redis_does_not_take_fill_no_memory_and_are_recorded_later() {
+fn unrecorded_results_are_bounded_in_memory_and_recorded_later() {
     const MESSAGES: u64 = 40;
     let mut redis = lasting_redis_server();
     let (runs, handler) = large_results();
@@ -117,7 +117,7 @@ fn results_that_redis_does_not_take_fill_no_memory_and_are_recorded_later() {
 }
 
 #[test]
-fn handlers_that_wait_for_redis_do_not_hold_up_the_end() {
+fn handlers_waiting_for_redis_do_not_delay_the_stop() {
     let mut redis = redis_server();
     let (runs, handler) = large_results();
     let builder = consumer_of(&redis).drain_timeout(Duration::from_millis(100));
@@ -131,7 +131,7 @@ fn handlers_that_wait_for_redis_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn the_wrong_password_is_told_and_not_fatal() {
+fn a_wrong_password_is_logged_and_not_fatal() {
     let redis = redis_server();
     let url = format!("redis://:wrong@127.0.0.1:{}", redis.port());
     let consumer = RunningConsumer::start(

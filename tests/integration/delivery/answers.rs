@@ -53,7 +53,7 @@ fn heard_all(line: &mut Line, peer: &Peer, prefetch: u32, flags: ReadyFlags) -> 
 }
 
 #[test]
-fn only_who_has_a_message_in_hand_answers_for_it() {
+fn only_the_consumer_that_holds_a_message_may_answer_for_it() {
     for flags in [ReadyFlags(0), ReadyFlags::COMMITS] {
         let (thief, owner) = (Peer::bind("thief"), Peer::bind("owner"));
         let mut group = Scripted::start(&[&thief, &owner], "");
@@ -87,7 +87,7 @@ fn only_who_has_a_message_in_hand_answers_for_it() {
 }
 
 #[test]
-fn a_place_answers_once() {
+fn each_place_accepts_one_answer() {
     let peer = Peer::bind("twice");
     let mut group = Scripted::start(&[&peer], "");
     let mut line = peer.accept(8);
@@ -108,7 +108,7 @@ fn a_place_answers_once() {
 }
 
 #[test]
-fn messages_that_are_not_pending_take_no_places_although_held_names_them() {
+fn held_messages_that_are_not_pending_take_no_places() {
     let peer = Peer::bind("liar");
     let mut group = Scripted::start(&[&peer], QUICK);
     let now = MessageId(oncecast::base::id::wall_clock_us());
@@ -128,7 +128,7 @@ fn messages_that_are_not_pending_take_no_places_although_held_names_them() {
 }
 
 #[test]
-fn what_is_at_work_elsewhere_is_not_answered_by_whoever_names_it_in_held() {
+fn listing_a_message_in_held_does_not_take_it_from_its_consumer() {
     for flags in [ReadyFlags(0), ReadyFlags::COMMITS] {
         let (owner, thief) = (Peer::bind("owner"), Peer::bind("thief"));
         let mut group = Scripted::start(&[&owner, &thief], "");
@@ -159,7 +159,7 @@ fn what_is_at_work_elsewhere_is_not_answered_by_whoever_names_it_in_held() {
 
 /// It says that it has recorded what it named in HELD. Redis knows better.
 #[test]
-fn a_message_that_is_pending_is_not_forgotten_on_a_mere_word() {
+fn a_false_ack_does_not_settle_a_pending_message() {
     let peer = Peer::bind("liar");
     let mut group = Scripted::start(&[&peer], "--lease-ttl-ms 1000");
     let mut line = peer.accept_with(2, ReadyFlags::COMMITS, &[]);
@@ -181,7 +181,7 @@ fn a_message_that_is_pending_is_not_forgotten_on_a_mere_word() {
 }
 
 #[test]
-fn a_group_whose_only_consumer_swallows_messages_tries_again_and_buries_them() {
+fn messages_that_the_only_consumer_swallows_become_dead_letters() {
     let are_dead_letters_at_last = |prefetch| {
         let peer = Peer::bind("swallower");
         let mut group = Scripted::start(&[&peer], &format!("{QUICK} --max-deliveries 2"));
@@ -210,7 +210,7 @@ fn a_group_whose_only_consumer_swallows_messages_tries_again_and_buries_them() {
 }
 
 #[test]
-fn a_consumer_that_swallows_messages_swallows_no_more_than_its_prefetch() {
+fn a_consumer_that_swallows_messages_loses_at_most_its_prefetch() {
     let (swallower, good) = (Peer::bind("swallower"), Peer::bind("good"));
     let mut group = Scripted::start(&[&swallower, &good], QUICK);
     let (mut swallowing, mut working) = (swallower.accept(2), good.accept(2));
@@ -249,7 +249,7 @@ fn a_consumer_that_swallows_messages_swallows_no_more_than_its_prefetch() {
 }
 
 #[test]
-fn junk_answers_end_the_link_that_they_come_from() {
+fn invalid_answers_close_their_link() {
     let kinds: [fn(Vec<MessageId>) -> Vec<Frame<'static>>; 4] = [
         |ids| vec![Frame::Ack(ids)],
         |ids| ids.into_iter().map(|id| result(id, "junk")).collect(),
@@ -285,7 +285,7 @@ fn junk_answers_end_the_link_that_they_come_from() {
 
 /// HELD of ids that are not pending costs its sender, too, however often it comes again.
 #[test]
-fn a_consumer_that_names_made_up_messages_again_and_again_is_refused() {
+fn a_consumer_that_keeps_listing_unknown_messages_is_refused() {
     let (liar, good) = (Peer::bind("liar"), Peer::bind("good"));
     let mut group = Scripted::start(&[&liar, &good], "");
     let mut good_line = good.accept(8);
@@ -307,7 +307,7 @@ fn a_consumer_that_names_made_up_messages_again_and_again_is_refused() {
 
 /// Whoever had it first may still work on it, and would record it without looking.
 #[test]
-fn what_one_consumer_had_and_another_names_is_settled_so_that_the_first_has_to_look() {
+fn a_message_listed_by_another_consumer_raises_the_recall() {
     let settle: [fn(&mut Line, MessageId); 3] = [
         |line, id| line.send(&[result(id, "second")]),
         |line, id| line.send(&[Frame::Nack { id, delay: NackDelay::ByBackoff, reason: "no" }]),
@@ -335,7 +335,7 @@ fn what_one_consumer_had_and_another_names_is_settled_so_that_the_first_has_to_l
 }
 
 #[test]
-fn what_a_draining_consumer_has_not_begun_goes_back_uncounted() {
+fn messages_a_draining_consumer_has_not_started_return_uncounted() {
     let (leaving, staying) = (Peer::bind("leaving"), Peer::bind("staying"));
     let mut group = Scripted::start(&[&leaving, &staying], "--max-deliveries 1");
     let (mut leaving_line, mut staying_line) = (leaving.accept(2), staying.accept(1));

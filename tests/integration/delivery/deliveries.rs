@@ -72,7 +72,7 @@ fn cut_while_held(proxy: &Proxy, dispatcher: &ChildProcess, times: usize) {
 }
 
 #[test]
-fn breaking_links_do_not_bury_what_a_live_consumer_works_on() {
+fn broken_links_do_not_dead_letter_a_message_in_progress() {
     // With one delivery allowed, and with the usual number.
     for args in ["--max-deliveries 1", ""] {
         let mut worker = Worker::start();
@@ -91,7 +91,7 @@ fn breaking_links_do_not_bury_what_a_live_consumer_works_on() {
 }
 
 #[test]
-fn a_failure_after_broken_links_is_the_first_that_counts() {
+fn deliveries_lost_with_their_link_do_not_count_as_failures() {
     let mut worker = Worker::start();
     let proxy = Proxy::to(&worker.consumer.address.to_string());
     let dispatcher = worker.dispatcher(std::slice::from_ref(&proxy.address), "--max-deliveries 2");
@@ -111,7 +111,7 @@ fn a_failure_after_broken_links_is_the_first_that_counts() {
 }
 
 #[test]
-fn two_addresses_of_one_consumer_are_told_and_do_no_harm() {
+fn two_addresses_of_one_consumer_are_logged_and_harmless() {
     let mut worker = Worker::start();
     let other = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     let addresses = [worker.consumer.address.to_string(), other];
@@ -139,7 +139,7 @@ fn two_addresses_of_one_consumer_are_told_and_do_no_harm() {
 }
 
 #[test]
-fn a_message_that_kills_its_consumer_each_time_is_buried_at_last() {
+fn a_message_that_always_kills_its_consumer_becomes_a_dead_letter() {
     // The policy's waits are for messages that failed: that a consumer is lost delays its messages only a little.
     let mut cluster = bare_cluster();
     let peer = Peer::bind("victim");
@@ -170,7 +170,7 @@ fn a_message_that_kills_its_consumer_each_time_is_buried_at_last() {
 }
 
 #[test]
-fn work_that_two_consumers_have_goes_on_at_the_one_that_is_left() {
+fn a_message_held_by_two_consumers_continues_at_the_surviving_one() {
     let mut worker = Worker::start();
     let proxy = Proxy::to(&worker.consumer.address.to_string());
     let other = Peer::bind("other");

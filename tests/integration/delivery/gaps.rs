@@ -11,7 +11,7 @@ use crate::support::{
 const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 
 #[test]
-fn what_was_taken_in_survives_all_dispatchers_and_what_nobody_heard_is_told() {
+fn stored_messages_survive_all_dispatchers_and_unheard_ones_are_a_gap() {
     let mut cluster = cluster_of(options(2, 1, "", ""));
     let connection = &mut client_of(&mut cluster);
     cluster.kill_node(Node::Consumer(0)).unwrap();
@@ -45,7 +45,7 @@ fn what_was_taken_in_survives_all_dispatchers_and_what_nobody_heard_is_told() {
 }
 
 #[test]
-fn what_a_full_ring_drops_is_counted_exactly() {
+fn messages_dropped_by_a_full_ring_are_counted_exactly() {
     const MESSAGES: usize = 1_000;
     // The least ring: 32 MiB. The leader hangs, but its lease does not run out, so that the standby's ring overruns.
     let mut cluster = cluster_of(options(2, 2, "--lease-ttl-ms 600000 --ring-bytes 33554432", ""));
@@ -75,7 +75,7 @@ fn what_a_full_ring_drops_is_counted_exactly() {
 }
 
 #[test]
-fn a_break_that_another_dispatcher_leads_over_is_no_gap() {
+fn a_broken_subscription_is_no_gap_if_another_dispatcher_takes_over() {
     let mut cluster = cluster_of(options(2, 2, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
@@ -102,7 +102,7 @@ fn subscriptions(connection: &mut redis::Connection) -> Vec<String> {
 
 /// The cursor of one channel must mean nothing to a dispatcher that listens to another.
 #[test]
-fn a_leader_on_another_channel_begins_at_its_own_beginning_and_says_so() {
+fn a_leader_on_another_channel_starts_anew_and_logs_it() {
     let mut cluster = cluster_of(options(1, 1, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);

@@ -80,7 +80,7 @@ fn payloads_of_every_kind_are_processed() {
 }
 
 #[test]
-fn a_payload_over_the_limit_is_a_dead_letter_and_disturbs_nothing() {
+fn an_oversized_payload_is_a_dead_letter_and_affects_no_other_message() {
     let mut cluster = cluster(2, 3);
     let connection = &mut client_of(&mut cluster);
     publish(connection, "before", 0..10);

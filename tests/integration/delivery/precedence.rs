@@ -49,7 +49,7 @@ fn owed(prefixes: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn who_has_heard_what_follows_the_cursor_takes_it_in_first() {
+fn a_dispatcher_that_continues_at_the_cursor_leads_first() {
     let mut cluster = back_before_the_one_that_knows(true);
     let connection = &mut client_of(&mut cluster);
     wait_until_done(connection, 900);
@@ -59,7 +59,7 @@ fn who_has_heard_what_follows_the_cursor_takes_it_in_first() {
 }
 
 #[test]
-fn who_remembers_the_cursor_goes_first_when_redis_comes_back_empty() {
+fn after_redis_lost_its_data_the_dispatcher_that_knows_the_cursor_leads_first() {
     let mut cluster = back_before_the_one_that_knows(false);
     let connection = &mut client_of(&mut cluster);
     wait_until_done(connection, 600);
@@ -71,7 +71,7 @@ fn who_remembers_the_cursor_goes_first_when_redis_comes_back_empty() {
 
 /// Redis never loses the cursor alone, but an operator may. Only the leader itself knows exactly where it was.
 #[test]
-fn a_backlog_outlives_the_cursor() {
+fn a_backlog_survives_the_loss_of_the_cursor() {
     let mut cluster = cluster_of(options(1, 1, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);

@@ -80,7 +80,7 @@ impl Fixture {
 }
 
 #[test]
-fn what_is_recalled_while_it_is_in_hand_is_looked_up() {
+fn a_message_recalled_while_held_is_recorded_by_script() {
     let mut f = fixture(redis_server());
     f.hand_over(2, 1);
     // The leader gives it to another consumer, which records it.
@@ -95,7 +95,7 @@ fn what_is_recalled_while_it_is_in_hand_is_looked_up() {
 }
 
 #[test]
-fn what_was_recalled_before_it_came_is_looked_up() {
+fn a_message_recalled_before_it_arrived_is_recorded_by_script() {
     let mut f = fixture(redis_server());
     recall(&f.redis, 5, 3);
     f.hand_over(2, 1);
@@ -107,7 +107,7 @@ fn what_was_recalled_before_it_came_is_looked_up() {
 }
 
 #[test]
-fn a_later_delivery_is_looked_up_and_its_count_cleared() {
+fn a_redelivery_is_recorded_by_script_and_its_count_cleared() {
     let mut f = fixture(redis_server());
     run_on::<()>(&f.redis, &["HSET", "messages:attempts", "2", "2"]);
     f.hand_over(2, 2);
@@ -147,7 +147,7 @@ fn first_deliveries_that_are_not_pending_are_counted_unless_the_recall_explains_
 
 /// The reply to the step that recorded it got lost: that it is not pending at the next attempt is our own doing.
 #[test]
-fn what_a_consumer_may_have_recorded_itself_is_not_counted() {
+fn a_message_the_consumer_may_have_recorded_itself_is_not_counted() {
     let mut f = fixture(redis_server());
     let admin = &mut client(&f.redis.url());
     // First by a transaction, then by the script.
@@ -174,7 +174,7 @@ fn what_a_consumer_may_have_recorded_itself_is_not_counted() {
 }
 
 #[test]
-fn what_another_leader_hands_over_is_looked_up_until_it_vouches_for_it() {
+fn deliveries_of_a_new_leader_are_recorded_by_script_until_it_is_proven() {
     let mut f = fixture(redis_server());
     f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 6, &[]);
     f.hand_over(2, 1);
@@ -193,7 +193,7 @@ fn what_another_leader_hands_over_is_looked_up_until_it_vouches_for_it() {
 }
 
 #[test]
-fn what_was_in_hand_when_the_connection_was_lost_is_looked_up() {
+fn messages_held_when_the_redis_connection_broke_are_recorded_by_script() {
     let mut f = fixture(redis_server());
     f.hand_over(2, 1);
     let skip = &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
@@ -236,7 +236,7 @@ fn after_a_restart_of_redis_only_later_leaders_are_trusted() {
 }
 
 #[test]
-fn a_breach_is_counted_and_what_follows_it_is_looked_up_until_something_is_pending() {
+fn after_a_breach_scripts_record_until_a_message_is_found_pending() {
     let mut f = fixture(redis_server());
     f.hand_over(2, 1);
     // Nobody may do this without a recall.
@@ -257,7 +257,7 @@ fn a_breach_is_counted_and_what_follows_it_is_looked_up_until_something_is_pendi
 
 /// Ids above the recall, in the epoch that keeps it: as if they were the leader's own first deliveries.
 #[test]
-fn a_connection_that_makes_up_its_messages_records_nothing() {
+fn a_connection_with_invented_messages_records_nothing() {
     let f = fixture(redis_server());
     let mut stranger = ScriptedDispatcher::lead(f.consumer.address, 5, &[]);
     for id in [100, 101, 102] {
@@ -271,7 +271,7 @@ fn a_connection_that_makes_up_its_messages_records_nothing() {
 }
 
 #[test]
-fn under_load_only_the_first_batch_of_a_connection_is_looked_up() {
+fn under_load_only_the_first_batch_of_a_connection_uses_the_script() {
     const BATCH: u64 = 1_000;
     let redis = redis_server();
     let handler = |_: &Delivery<'_>| Ok(Outcome::new().field("x", "x"));
@@ -313,7 +313,7 @@ fn a_result_that_redis_refuses_in_a_transaction_is_not_lost() {
 }
 
 #[test]
-fn epochs_of_the_frames_count_and_not_the_newest_heard_of() {
+fn the_epoch_of_each_frame_decides_and_not_the_newest_known() {
     let mut f = fixture(redis_server());
     f.hand_over(2, 1);
     // The next leader vouches for what it hands out itself, not for what this consumer had before.
@@ -330,7 +330,7 @@ fn epochs_of_the_frames_count_and_not_the_newest_heard_of() {
 /// As while Redis loads its file: the recall can't be read for a while. What was known of the server before must not be
 /// taken for this one.
 #[test]
-fn a_watch_that_fails_at_first_is_set_later() {
+fn a_refused_watch_is_retried() {
     let mut f = fixture(lasting_redis_server());
     let before: String = run_on(&f.redis, &["GET", "messages:recall"]);
     let before = before.split(' ').nth(1).expect("a run id").to_owned();
@@ -358,7 +358,7 @@ fn a_watch_that_fails_at_first_is_set_later() {
 /// A stranger that knows the epoch hands over what the leader has handed to another consumer, which would record it
 /// without looking.
 #[test]
-fn what_a_stranger_hands_over_is_not_recorded_again_by_who_has_it_from_the_leader() {
+fn a_message_delivered_by_a_stranger_as_well_is_recorded_once() {
     let mut f = fixture(redis_server());
     // The leader has handed this to the consumer of the fixture, whose handler is at it.
     f.hand_over(2, 1);

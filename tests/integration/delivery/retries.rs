@@ -88,7 +88,7 @@ fn a_retry_is_delivered_again_and_recorded_once() {
 }
 
 #[test]
-fn the_delay_that_a_handler_asks_for_is_kept_and_holds_up_nobody() {
+fn a_handler_s_delay_is_kept_and_delays_no_other_message() {
     const DELAY: Duration = Duration::from_millis(700);
     let (group, mut connection) = Group::start("", |payload, delivery| {
         if payload == "later" && delivery == 1 { Err(HandlerError::retry_after(DELAY, "later")) } else { Ok(()) }
@@ -112,7 +112,7 @@ fn the_delay_that_a_handler_asks_for_is_kept_and_holds_up_nobody() {
 }
 
 #[test]
-fn a_message_that_waits_for_its_delay_is_not_lost_when_leadership_moves() {
+fn a_delayed_message_survives_a_change_of_leader() {
     // The new leader knows no delays: it may deliver earlier, but not never, and the count goes on.
     let (group, mut connection) = Group::start("", |_, delivery| {
         if delivery == 1 { Err(HandlerError::retry_after(Duration::from_secs(600), "much later")) } else { Ok(()) }
@@ -129,7 +129,7 @@ fn a_message_that_waits_for_its_delay_is_not_lost_when_leadership_moves() {
 }
 
 #[test]
-fn many_that_are_due_at_once_do_not_fill_the_memory_of_the_leader() {
+fn many_messages_due_at_once_do_not_fill_the_leader_s_memory() {
     const MESSAGES: usize = 500;
     let due = OnceLock::new();
     let judge = move |_: &str, delivery| {
@@ -177,7 +177,7 @@ fn a_rejected_message_is_a_dead_letter_at_once() {
 }
 
 #[test]
-fn the_last_delivery_that_is_allowed_makes_a_dead_letter() {
+fn the_last_allowed_delivery_makes_a_dead_letter() {
     let (group, mut connection) =
         Group::start("--max-deliveries 3 --retry exponential:50ms..1s*4", |payload, delivery| match payload {
             "never" => Err(HandlerError::retry(format!("failed at delivery {delivery}"))),
@@ -199,7 +199,7 @@ fn the_last_delivery_that_is_allowed_makes_a_dead_letter() {
 }
 
 #[test]
-fn a_downstream_that_is_away_for_a_while_buries_nothing() {
+fn a_short_downstream_outage_makes_no_dead_letters() {
     let back = Arc::new(AtomicBool::new(false));
     let downstream = back.clone();
     let (group, mut connection) = Group::start("", move |_, _| match downstream.load(Ordering::Relaxed) {
@@ -225,7 +225,7 @@ fn a_downstream_that_is_away_for_a_while_buries_nothing() {
 }
 
 #[test]
-fn the_delay_that_a_handler_asks_for_goes_before_the_policy() {
+fn a_handler_s_delay_overrides_the_policy() {
     let (group, mut connection) = Group::start("--retry fixed:10m", |_, delivery| match delivery {
         1..4 => Err(HandlerError::retry_after(Duration::from_millis(20), "soon")),
         _ => Ok(()),
@@ -236,7 +236,7 @@ fn the_delay_that_a_handler_asks_for_goes_before_the_policy() {
 }
 
 #[test]
-fn without_a_wait_a_message_fails_as_often_as_it_may_at_once() {
+fn without_a_wait_all_deliveries_follow_at_once() {
     let judge = |_: &str, _| Err(HandlerError::retry("never"));
     let (group, mut connection) = Group::start("--retry none --max-deliveries 100", judge);
     publish_payloads(&mut connection, ["never"]);
@@ -245,7 +245,7 @@ fn without_a_wait_a_message_fails_as_often_as_it_may_at_once() {
 }
 
 #[test]
-fn dead_letters_are_told_at_once_with_how_many_why_and_which() {
+fn dead_letters_are_logged_at_once_with_count_reason_and_example() {
     let (group, mut connection) = Group::start("", |payload, _| match payload {
         "odd" => Err(HandlerError::reject("an odd one")),
         payload if payload.starts_with("bad") => Err(HandlerError::reject("no such customer")),
@@ -274,7 +274,7 @@ fn dead_letters_are_told_at_once_with_how_many_why_and_which() {
 }
 
 #[test]
-fn many_deaths_in_a_short_time_are_a_problem() {
+fn many_dead_letters_in_a_short_time_are_a_problem() {
     let (group, mut connection) = Group::start("", |payload, _| match payload.starts_with("bad") {
         true => Err(HandlerError::reject("no such customer")),
         false => Ok(()),
@@ -303,7 +303,7 @@ fn many_deaths_in_a_short_time_are_a_problem() {
 }
 
 #[test]
-fn a_panic_fails_its_message_only() {
+fn a_panic_fails_only_its_message() {
     let (group, mut connection) = Group::start("--max-deliveries 2", |payload, delivery| match payload {
         "once" if delivery == 1 => panic!("a handler that trips"),
         "always" => panic!("a handler that cannot"),
@@ -324,7 +324,7 @@ fn a_panic_fails_its_message_only() {
 }
 
 #[test]
-fn a_handler_that_hangs_is_given_up_and_its_message_goes_on() {
+fn a_hanging_handler_is_abandoned_and_its_message_redelivered() {
     let mut cluster = bare_cluster();
     let (release, gate) = crossbeam_channel::bounded::<()>(0);
     let runs = Runs::default();

@@ -75,7 +75,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_link_leads_to_a_file_and_a_heading() {
+fn every_link_has_a_target() {
     let mut checked = 0;
     for document in documents() {
         let text = read(&document);
@@ -94,7 +94,7 @@ fn every_link_leads_to_a_file_and_a_heading() {
 
 /// On the site, built by `make book`, there is nothing but docs/.
 #[test]
-fn the_site_has_every_page_and_pages_link_only_to_what_the_site_has() {
+fn the_site_has_every_page_and_no_links_to_missing_ones() {
     assert!(read(&root().join("book.toml")).contains("src = \"docs\""));
     let listed = links(&read(&root().join("docs/SUMMARY.md")));
     let mut expected = pages();
@@ -109,7 +109,7 @@ fn the_site_has_every_page_and_pages_link_only_to_what_the_site_has() {
 }
 
 #[test]
-fn the_sources_that_documents_name_exist() {
+fn source_files_named_in_documents_exist() {
     const FOLDERS: [&str; 6] = ["src/", "tests/", "examples/", "benches/", "scripts/", "docker/"];
     let mut checked = 0;
     for document in documents().into_iter().filter(|document| !document.ends_with("CHANGELOG.md")) {
@@ -191,7 +191,7 @@ fn sections() -> String {
 }
 
 #[test]
-fn the_settings_are_those_of_the_command_lines() {
+fn the_settings_match_the_command_lines() {
     let path = root().join("docs/SETTINGS.md");
     let found = read(&path);
     let above = found.lines().take_while(|line| !line.starts_with(GENERATED)).map(|line| format!("{line}\n"));

@@ -60,7 +60,7 @@ fn referred(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_manual_pages_are_those_of_the_command_lines() {
+fn the_manual_pages_match_the_command_lines() {
     let mut pages = BTreeMap::new();
     for mut command in cli::command_lines() {
         command.build();

@@ -25,7 +25,7 @@ fn source_below(folder: &Path) -> String {
 }
 
 #[test]
-fn the_events_it_names_are_those_of_the_log() {
+fn the_events_it_names_exist() {
     let source = source_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let is_of_name = |c: char| c.is_ascii_lowercase() || c == '-';
     let events: BTreeSet<&str> = DOCUMENT
@@ -43,7 +43,7 @@ fn the_events_it_names_are_those_of_the_log() {
 }
 
 #[test]
-fn redis_takes_the_settings_it_gives() {
+fn redis_accepts_the_settings_it_gives() {
     let block = DOCUMENT.split("```redis-conf\n").nth(1).expect("the settings").split("```").next().expect("an end");
     let lines: Vec<(String, String)> = block
         .lines()
@@ -65,7 +65,7 @@ fn redis_takes_the_settings_it_gives() {
 }
 
 #[test]
-fn it_says_what_to_do_about_each_alert() {
+fn each_alert_has_instructions() {
     const ALERTS: &str = include_str!("../../../docker/prometheus/alerts.yml");
     let alerts: BTreeSet<&str> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     // Names of alerts are one word; other headings of this rank are more.
@@ -77,7 +77,7 @@ fn it_says_what_to_do_about_each_alert() {
 }
 
 #[test]
-fn the_times_until_a_dead_letter_are_those_of_the_policies() {
+fn the_times_until_a_dead_letter_match_the_policies() {
     let (_, table) =
         DOCUMENT.split_once("| `--retry` | `--max-deliveries` | waits | dead letter after |\n").expect("a table");
     let rows: Vec<Vec<&str>> = table

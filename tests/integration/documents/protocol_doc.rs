@@ -101,7 +101,7 @@ fn examples() -> Vec<Example> {
 }
 
 #[test]
-fn every_example_is_exactly_what_it_says() {
+fn every_example_decodes_to_its_description() {
     let ways: HashMap<_, _> = commands().into_iter().map(|row| (row[1], row[2])).collect();
     let mut unseen: Vec<_> = ways.keys().copied().collect();
     for Example { frames: described, bytes } in examples() {
@@ -119,7 +119,7 @@ fn every_example_is_exactly_what_it_says() {
 }
 
 #[test]
-fn the_table_of_commands_is_complete_and_right() {
+fn the_table_of_commands_is_complete_and_correct() {
     let commands = commands();
     for (expected, row) in commands.iter().enumerate() {
         let (command, name, limit) = (number(row[0]), row[1], number(row[4]));
@@ -138,7 +138,7 @@ fn the_table_of_commands_is_complete_and_right() {
 }
 
 #[test]
-fn the_least_payload_of_each_command_is_that_of_its_fixed_fields() {
+fn the_minimum_payload_of_each_command_matches_its_fixed_fields() {
     for row in commands() {
         // Of RESULT and of lists only what comes before the part that repeats.
         let (fixed, _) = row[3].split_once("then for each").unwrap_or((row[3], ""));
@@ -159,7 +159,7 @@ fn the_least_payload_of_each_command_is_that_of_its_fixed_fields() {
 }
 
 #[test]
-fn the_limits_are_those_of_the_code() {
+fn the_limits_match_the_code() {
     let limits: HashMap<_, _> = [table("| limit | bytes |"), table("| limit | number |")]
         .concat()
         .into_iter()
@@ -186,7 +186,7 @@ fn the_limits_are_those_of_the_code() {
 }
 
 #[test]
-fn the_error_codes_are_those_of_the_code() {
+fn the_error_codes_match_the_code() {
     let codes = table("| code | name | meaning | sent by |");
     for (expected, row) in (1..).zip(&codes) {
         let code = ErrorCode::from(expected);
@@ -196,7 +196,7 @@ fn the_error_codes_are_those_of_the_code() {
 }
 
 #[test]
-fn the_script_is_the_consumers_own_and_does_what_is_said() {
+fn the_script_is_the_consumer_s_own_and_works_as_described() {
     let scripts = blocks("lua");
     assert_eq!(scripts, [COMMIT_SCRIPT.trim_end()]);
     let redis = redis_server();
@@ -235,7 +235,7 @@ fn the_script_is_the_consumers_own_and_does_what_is_said() {
 }
 
 #[test]
-fn the_values_between_dispatchers_read_back() {
+fn the_values_shared_by_dispatchers_can_be_parsed() {
     let values = blocks("values").remove(0);
     let values: Vec<(&str, &str)> =
         values.lines().map(|line| line.split_once(' ').expect("a kind and a value")).collect();

@@ -39,7 +39,7 @@ fn assert_gone(children: &BTreeMap<u32, String>) {
 }
 
 #[test]
-fn quick_measures_everything_once_and_writes_it_down() {
+fn quick_measures_everything_once_and_writes_the_files() {
     let folder = PrivateFolder::create("bench").expect("a folder");
     let (json, svg) = (folder.path().join("bench.json"), folder.path().join("bench.svg"));
     let files = format!("--json-file {} --svg-file {}", json.display(), svg.display());
@@ -113,7 +113,7 @@ fn a_process_that_dies_is_named_and_ends_it() {
 }
 
 #[test]
-fn a_result_of_no_message_is_a_violation() {
+fn a_result_without_a_message_is_a_violation() {
     let mut bench = bench("--messages 200000 --kinds streams");
     let port = wait_until("the load", || {
         let load = children(bench.pid()).into_values().find(|line| line.contains("bench-load"))?;
@@ -127,7 +127,7 @@ fn a_result_of_no_message_is_a_violation() {
 }
 
 #[test]
-fn a_worker_records_what_it_acknowledges_and_survives_odd_messages() {
+fn a_worker_records_what_it_acknowledges_and_accepts_any_payload() {
     let server = redis_server();
     run_on::<String>(&server, &["XGROUP", "CREATE", "s", "g", "0", "MKSTREAM"]);
     let odd = ["not JSON", "{\"message_id\":\"m-1\"}", ""];
@@ -151,7 +151,7 @@ fn a_worker_records_what_it_acknowledges_and_survives_odd_messages() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_named() {
+fn invalid_settings_are_named() {
     for (options, part) in [
         ("--kinds oncecast,kafka", "--kinds (ONCECAST_KINDS): got \"kafka\", takes some of oncecast, streams, relay"),
         ("--kinds relay,relay", "--kinds (ONCECAST_KINDS): got relay twice"),

@@ -51,7 +51,7 @@ fn listens(cluster: &Cluster, consumer: usize) -> bool {
 }
 
 #[test]
-fn members_can_be_lost_and_come_back_in_their_place() {
+fn killed_members_can_be_started_again_in_place() {
     let programs = StandIns::create("members");
     let mut cluster = programs.cluster();
     let everybody = [Node::Dispatcher(0), Node::Dispatcher(1), Node::Consumer(0), Node::Consumer(1)];
@@ -79,7 +79,7 @@ fn members_can_be_lost_and_come_back_in_their_place() {
 }
 
 #[test]
-fn a_member_that_ends_by_itself_is_an_error_that_names_it() {
+fn a_member_that_exits_by_itself_is_a_named_error() {
     let programs = StandIns::create("loss");
     let mut cluster = programs.cluster();
     cluster.process(Node::Consumer(0)).unwrap().kill().unwrap();
@@ -90,7 +90,7 @@ fn a_member_that_ends_by_itself_is_an_error_that_names_it() {
 }
 
 #[test]
-fn the_state_of_the_group_can_be_waited_for() {
+fn a_test_can_wait_for_a_state_of_the_group() {
     let programs = StandIns::create("state");
     let mut cluster = programs.cluster();
     let short = Duration::from_millis(30);

@@ -77,7 +77,7 @@ fn assert_nothing_is_handed_to(redis: &RedisServer, consumer_url: &str, place: &
 }
 
 #[test]
-fn a_consumer_of_another_database_is_handed_nothing() {
+fn a_consumer_of_another_database_gets_no_messages() {
     let redis = redis_server();
     let url = format!("{}/5", redis.url());
     let place = format!("redis 127.0.0.1:{} database 5", redis.port());
@@ -85,14 +85,14 @@ fn a_consumer_of_another_database_is_handed_nothing() {
 }
 
 #[test]
-fn a_consumer_of_another_server_is_handed_nothing() {
+fn a_consumer_of_another_server_gets_no_messages() {
     let (redis, other) = (redis_server(), redis_server());
     let place = format!("redis 127.0.0.1:{} database 0", other.port());
     assert_nothing_is_handed_to(&redis, &other.url(), &place);
 }
 
 #[test]
-fn a_forged_epoch_is_refused_and_the_true_leader_goes_on() {
+fn a_forged_epoch_is_refused_and_the_true_leader_continues() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     let deliver = |leader: &mut ScriptedDispatcher, id| {
@@ -125,7 +125,7 @@ fn a_forged_epoch_is_refused_and_the_true_leader_goes_on() {
 
 /// Redis came back with an older clock, or was emptied: who is elected then would be refused for ever.
 #[test]
-fn a_leader_that_redis_vouches_for_is_told_what_was_seen() {
+fn a_leader_confirmed_by_redis_learns_the_highest_epoch_seen() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     let _leader = ScriptedDispatcher::elected(&redis, consumer.address, 1_790_000_000_123, &[]);
@@ -142,7 +142,7 @@ fn a_leader_that_redis_vouches_for_is_told_what_was_seen() {
 }
 
 #[test]
-fn one_that_was_replaced_before_it_came_is_told_so() {
+fn a_leader_replaced_before_it_connects_receives_an_error() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     elect(&redis, 7);
@@ -151,7 +151,7 @@ fn one_that_was_replaced_before_it_came_is_told_so() {
 }
 
 #[test]
-fn while_redis_is_away_a_leader_is_put_off() {
+fn a_leader_is_deferred_while_redis_is_down() {
     let mut redis = lasting_redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     let first = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
@@ -175,7 +175,7 @@ fn while_redis_is_away_a_leader_is_put_off() {
 /// A Redis that takes connections and says nothing holds up whoever names a new epoch, for less time than a dispatcher
 /// waits, however many do so at once, and nobody else.
 #[test]
-fn while_redis_hangs_a_leader_is_put_off_in_time_and_the_others_work_on() {
+fn a_leader_is_deferred_while_redis_hangs_and_others_keep_working() {
     let mut redis = lasting_redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()).prefetch(64));
     let mut leader = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
@@ -198,7 +198,7 @@ fn while_redis_hangs_a_leader_is_put_off_in_time_and_the_others_work_on() {
 }
 
 #[test]
-fn whatever_else_the_key_holds_is_no_epoch() {
+fn an_invalid_value_of_the_key_is_no_epoch() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     let huge = "9".repeat(1 << 20);
@@ -222,7 +222,7 @@ fn whatever_else_the_key_holds_is_no_epoch() {
 
 /// The user of docs/OPERATIONS.md as it was before consumers asked. The log line is the program's, so the program runs.
 #[test]
-fn a_user_that_may_not_read_the_key_works_as_before_and_is_warned_once() {
+fn a_consumer_that_may_not_read_the_key_works_and_warns_once() {
     let redis = redis_server();
     let admin = &mut client(&redis.url());
     let line = include_str!("../../../docs/OPERATIONS.md")
@@ -267,7 +267,7 @@ fn a_user_that_may_not_read_the_key_works_as_before_and_is_warned_once() {
 
 /// At a change of leader the question costs a round trip: the connection stands.
 #[test]
-fn the_connection_for_questions_is_kept() {
+fn the_connection_for_epoch_checks_is_reused() {
     let redis = redis_server();
     let proxy = Proxy::to(&format!("127.0.0.1:{}", redis.port()));
     let consumer = RunningConsumer::start(consumer_at(&format!("redis://{}", proxy.address)));

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 #[test]
-fn a_paused_standby_disturbs_nobody_and_keeps_up() {
+fn a_paused_standby_delays_nothing_and_catches_up() {
     let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 500", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
@@ -39,7 +39,7 @@ fn a_paused_standby_disturbs_nobody_and_keeps_up() {
 }
 
 #[test]
-fn consumers_of_a_running_group_refuse_a_lower_epoch_and_work_on() {
+fn consumers_refuse_a_lower_epoch_and_keep_working() {
     let mut cluster = cluster_of(options(2, 2, "", ""));
     let connection = &mut client_of(&mut cluster);
     let (_, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
@@ -59,7 +59,7 @@ fn consumers_of_a_running_group_refuse_a_lower_epoch_and_work_on() {
 }
 
 #[test]
-fn work_from_a_leader_that_was_replaced_is_not_begun() {
+fn messages_of_a_replaced_leader_are_not_started() {
     let server = redis_server();
     let handler = |_: &Delivery<'_>| Ok(Outcome::new().field("message_id", "ran"));
     let builder = Consumer::builder().redis_url(server.url()).listen("127.0.0.1:0").consumer_id("c");

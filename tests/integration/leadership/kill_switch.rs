@@ -75,7 +75,7 @@ fn every_worker_ends(reasons: &[&str], cause: impl FnOnce(&mut Cluster, &mut red
 }
 
 #[test]
-fn by_a_newer_epoch() {
+fn a_newer_epoch_ends_the_term() {
     every_worker_ends(&["fenced"], |_, connection, lease| {
         // The lease stands: only the scripts of ingest, or of the redistributor, can find this out.
         let () = run(connection, &["SET", "messages:epoch", &(lease.epoch.0 + 1).to_string()]);
@@ -83,18 +83,18 @@ fn by_a_newer_epoch() {
 }
 
 #[test]
-fn by_the_loss_of_the_epoch() {
+fn loss_of_the_epoch_ends_the_term() {
     every_worker_ends(&["fenced"], |_, connection, _| run(connection, &["DEL", "messages:epoch"]));
 }
 
 #[test]
-fn by_the_loss_of_the_lease() {
+fn loss_of_the_lease_ends_the_term() {
     // The standby may be faster than the leader's next renewal; then a script is refused first.
     every_worker_ends(&["lease-lost", "fenced"], |_, connection, _| run(connection, &["DEL", "messages:leader"]));
 }
 
 #[test]
-fn by_another_holder_of_the_lease() {
+fn another_holder_of_the_lease_ends_the_term() {
     every_worker_ends(&["lease-lost"], |cluster, connection, lease| {
         // Somebody who is alive, so that nobody takes the lease from it: only the renewal can find this out.
         let mut somebody = client_of(cluster);
@@ -116,7 +116,7 @@ fn holder(lease: &Lease) -> Node {
 }
 
 #[test]
-fn by_a_break_of_its_own_subscription() {
+fn loss_of_its_subscription_ends_the_term() {
     // The standby may lead before the leader's workers have heard of the break.
     every_worker_ends(&["subscription-lost", "fenced"], |cluster, connection, lease| {
         let pid = cluster.process(holder(lease)).unwrap().pid();
@@ -126,7 +126,7 @@ fn by_a_break_of_its_own_subscription() {
 }
 
 #[test]
-fn by_a_pause_of_redis_longer_than_the_lease() {
+fn a_pause_of_redis_longer_than_the_lease_ends_the_term() {
     every_worker_ends(&["lease-expired"], |cluster, _, lease| {
         let Some(redis) = cluster.redis().process() else { panic!("Redis runs") };
         redis.signal(Signal::SIGSTOP).unwrap();
@@ -139,7 +139,7 @@ fn by_a_pause_of_redis_longer_than_the_lease() {
 }
 
 #[test]
-fn by_a_cursor_that_somebody_moved() {
+fn a_cursor_moved_by_another_client_ends_the_term() {
     let mut cluster = cluster_of(options(2, 2, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
@@ -165,7 +165,7 @@ fn by_a_cursor_that_somebody_moved() {
 
 /// Redis alone decides who leads: a consumer's word costs its link and no more.
 #[test]
-fn not_by_a_consumer_that_says_the_epoch_is_over() {
+fn a_consumer_claiming_a_newer_epoch_does_not_end_the_term() {
     let peer = Peer::bind("peer");
     let mut cluster = bare_cluster();
     let process = dispatcher(&cluster, "d0", &[peer.address()], "--lease-ttl-ms 600");

@@ -26,7 +26,7 @@ fn load(cluster: &mut Cluster, prefix: &'static str, per_second: u64) -> Load {
 }
 
 #[test]
-fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
+fn a_stopped_leader_is_replaced_at_once() {
     let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 60000", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
@@ -47,7 +47,7 @@ fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
 }
 
 #[test]
-fn a_leader_that_redis_denies_its_work_makes_way_for_one_that_may() {
+fn a_leader_without_the_needed_rights_yields_to_one_that_has_them() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let connection = &mut client_of(&mut cluster);
     for user in ["first", "second"] {
@@ -77,7 +77,7 @@ fn a_leader_that_redis_denies_its_work_makes_way_for_one_that_may() {
 }
 
 #[test]
-fn a_restarted_standby_gets_in_sync_and_takes_over_later() {
+fn a_restarted_standby_syncs_and_takes_over_later() {
     let mut cluster = cluster(2, 3);
     let connection = &mut client_of(&mut cluster);
     let (first, lease) = leader(&mut cluster);
@@ -106,7 +106,7 @@ fn a_restarted_standby_gets_in_sync_and_takes_over_later() {
 /// first has heard all that any of them heard since, so it must be the one to lead: whoever came later lacks the
 /// beginning.
 #[test]
-fn after_a_restart_of_redis_what_a_single_dispatcher_heard_is_not_lost() {
+fn after_a_redis_restart_messages_heard_by_one_dispatcher_are_not_lost() {
     let config = vec![("appendfsync".to_owned(), "no".to_owned())];
     let redis = RedisOptions { append_only: true, config, ..RedisOptions::default() };
     let mut cluster = cluster_of(ClusterOptions { redis, ..options(2, 3, "", "") });
@@ -155,7 +155,7 @@ impl Door {
 }
 
 #[test]
-fn work_in_hand_is_not_run_again_when_leadership_moves() {
+fn work_in_progress_is_not_repeated_on_a_change_of_leader() {
     let door = Arc::new(Door::default());
     let mut cluster = bare_cluster();
     let url = cluster.redis().url();
@@ -214,7 +214,7 @@ impl Drop for Opener {
 }
 
 #[test]
-fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
+fn work_longer_than_the_link_timeout_runs_once_over_changes_of_leader() {
     let runs: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
     let mut cluster = bare_cluster();
     let url = cluster.redis().url();
@@ -258,7 +258,7 @@ fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
 }
 
 #[test]
-fn all_dispatchers_hear_each_message_and_one_takes_it_in() {
+fn all_dispatchers_receive_each_message_and_one_stores_it() {
     let mut cluster = cluster(3, 2);
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 3);

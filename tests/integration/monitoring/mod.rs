@@ -21,7 +21,7 @@ const DASHBOARD: &str = "docker/grafana/dashboards/oncecast.json";
 
 #[test]
 #[ignore = "needs prometheus: make monitoring-check"]
-fn every_query_has_data_when_a_real_prometheus_watches_a_real_cluster() {
+fn every_query_has_data_with_a_real_prometheus_and_cluster() {
     let mut group = Group::start();
     let begin = now();
     let mut prometheus = Prometheus::start(&group.ports);
@@ -38,7 +38,7 @@ fn every_query_has_data_when_a_real_prometheus_watches_a_real_cluster() {
 }
 
 #[test]
-fn the_dashboard_is_one_that_needs_no_clicks() {
+fn the_dashboard_needs_no_manual_setup() {
     let text = read(DASHBOARD);
     assert!(
         !text.contains("__inputs") && !text.contains("${DS_"),
@@ -72,7 +72,7 @@ fn the_dashboard_is_one_that_needs_no_clicks() {
 }
 
 #[test]
-fn every_alert_says_what_it_is_and_what_to_do() {
+fn every_alert_has_a_summary_and_instructions() {
     let rules = read("docker/prometheus/alerts.yml");
     let tests = read("docker/prometheus/alerts_test.yml");
     let manual = read("docs/OPERATIONS.md");
@@ -144,7 +144,7 @@ fn figures(query: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn figures_are_found_in_a_query() {
+fn metric_names_are_found_in_a_query() {
     let query =
         r#"sum by (group) (rate(oncecast_a_total[1m])) / up{job=~"x|y"} > 0 or changes(max({__name__=~"b"})[5m:5s])"#;
     let expected = ["oncecast_a_total", r#"up{job=~"x|y"}"#, r#"{__name__=~"b"}"#];

@@ -55,7 +55,7 @@ fn ids_file(redis: &RedisServer, ids: impl Iterator<Item = String>) -> String {
 }
 
 #[test]
-fn nothing_there_is_nothing_wrong() {
+fn an_empty_group_passes() {
     let redis = redis_server();
     assert_eq!(look(&redis, ""), AuditReport::default());
     let report = look(&redis, "--expect 5");
@@ -63,7 +63,7 @@ fn nothing_there_is_nothing_wrong() {
 }
 
 #[test]
-fn a_clean_group_is_clean_over_many_pages() {
+fn a_correct_group_of_many_pages_passes() {
     let redis = redis_server();
     record(&redis, (0..12_345).map(|n| format!("id-{n}")));
     let file = ids_file(&redis, (0..12_345).rev().map(|n| format!("id-{n}")));
@@ -78,7 +78,7 @@ fn a_clean_group_is_clean_over_many_pages() {
 }
 
 #[test]
-fn ids_recorded_twice_are_counted_and_shown() {
+fn duplicate_ids_are_counted_and_shown() {
     let redis = redis_server();
     record(&redis, (0..3_000).map(|n| format!("id-{n}")));
     record(&redis, ["id-7", "id-2999", "id-7"].into_iter().map(String::from));
@@ -133,7 +133,7 @@ fn many_pending_messages_and_dead_letters_are_read_in_pages() {
 }
 
 #[test]
-fn other_fields_large_values_and_entries_without_an_id() {
+fn extra_fields_large_values_and_entries_without_an_id_are_read() {
     let redis = redis_server();
     let large = "x".repeat(3 << 20);
     for number in 0..20 {
@@ -160,7 +160,7 @@ fn a_key_of_another_type_is_named() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_named() {
+fn invalid_settings_are_named() {
     let redis = redis_server();
     let error = audit(&config(&redis.url(), "--expect 1 --ids x")).unwrap_err();
     assert!(matches!(error, Error::Config(_)) && error.exit_code() == 2, "{error}");
@@ -172,7 +172,7 @@ fn settings_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn a_redis_that_comes_back_is_waited_for_and_one_that_does_not_is_an_error() {
+fn a_short_outage_is_waited_out_and_a_long_one_is_an_error() {
     let mut redis = redis_server();
     redis.stop().unwrap();
     let url = redis.url();

@@ -28,7 +28,7 @@ fn built_example() -> PathBuf {
 }
 
 #[test]
-fn the_smallest_consumer_records_what_its_closure_makes() {
+fn the_smallest_consumer_records_the_outcome_of_its_closure() {
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
     let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
@@ -59,7 +59,7 @@ fn the_smallest_consumer_records_what_its_closure_makes() {
 }
 
 #[test]
-fn it_fits_into_twenty_lines_and_is_the_one_in_the_readme() {
+fn it_has_at_most_twenty_lines_and_equals_the_one_in_the_readme() {
     let example = include_str!("../../../examples/smallest.rs");
     assert!(example.lines().count() < 20);
     let code = example.split_once('\n').map_or("", |(_, code)| code);

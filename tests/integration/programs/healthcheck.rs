@@ -43,7 +43,7 @@ fn start(redis: &RedisServer, program: &str, args: &[&str]) -> (ChildProcess, St
 }
 
 #[test]
-fn each_program_says_whether_it_can_do_its_job() {
+fn each_program_reports_its_readiness() {
     let mut redis = redis_server();
     let listen = free_address();
     let running = [
@@ -68,7 +68,7 @@ fn each_program_says_whether_it_can_do_its_job() {
 }
 
 #[test]
-fn nobody_there_is_not_ready() {
+fn an_unreachable_program_is_not_ready() {
     let nobody = free_address();
     for program in ["oncecast-dispatcher", "oncecast-consumer", "oncecast-publisher", "oncecast"] {
         let (code, output) = ended(&format!("{program} healthcheck"), &nobody);
@@ -79,7 +79,7 @@ fn nobody_there_is_not_ready() {
 }
 
 #[test]
-fn a_program_that_hangs_is_not_alive() {
+fn a_program_that_hangs_fails_the_liveness_check() {
     let cluster: Cluster = bare_cluster();
     let address = free_address();
     let args = format!("--metrics-addr {address}");
@@ -95,7 +95,7 @@ fn a_program_that_hangs_is_not_alive() {
 }
 
 #[test]
-fn a_missing_address_is_a_wrong_setting() {
+fn a_missing_address_is_a_settings_error() {
     for program in ["oncecast-dispatcher", "oncecast-consumer", "oncecast-publisher", "oncecast"] {
         for address in ["", "off"] {
             let (code, output) = ended(&format!("{program} healthcheck"), address);

@@ -92,7 +92,7 @@ fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn a_leader_whose_log_nobody_reads_goes_on_and_ends() {
+fn a_leader_with_a_blocked_log_works_and_stops() {
     let mut cluster = Cluster::start(options(0, 2, "", "")).expect("a private Redis and consumers start");
     let (stderr, _unread) = full_socket();
     let mut program = Program::start(lone_dispatcher(&cluster), stderr);
@@ -111,7 +111,7 @@ fn a_leader_whose_log_nobody_reads_goes_on_and_ends() {
 }
 
 #[test]
-fn what_a_leader_logged_meanwhile_is_there_once_somebody_reads() {
+fn lines_logged_while_blocked_appear_once_the_log_is_read() {
     let cluster = Cluster::start(options(0, 1, "", "")).expect("a private Redis and consumers start");
     let (stderr, unread) = full_socket();
     let program = Program::start(lone_dispatcher(&cluster), stderr);
@@ -144,7 +144,7 @@ fn what_a_leader_logged_meanwhile_is_there_once_somebody_reads() {
 }
 
 #[test]
-fn traffic_that_no_consumer_takes_is_told_by_the_leader() {
+fn a_leader_logs_traffic_that_no_consumer_takes() {
     let cluster = bare_cluster();
     let nobody = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     let dispatcher = crate::support::dispatcher(&cluster, "d0", &[nobody], "");
@@ -185,7 +185,7 @@ fn identity(output: &File, beyond: u64) -> String {
 }
 
 #[test]
-fn lines_for_the_journal_have_priorities_and_no_time() {
+fn journal_lines_have_priorities_and_no_time() {
     let log = consumer_log(|output| identity(output, 0));
     for line in log.lines() {
         let begins = ["<4>level=warn instance=", "<6>level=info instance="].iter().any(|begin| line.starts_with(begin));
@@ -195,7 +195,7 @@ fn lines_for_the_journal_have_priorities_and_no_time() {
 }
 
 #[test]
-fn lines_for_something_else_than_the_journal_have_their_time() {
+fn other_lines_have_a_time() {
     for journal_stream in [|output: &File| identity(output, 1), |_: &File| "nonsense".to_owned()] {
         let log = consumer_log(journal_stream);
         assert!(log.lines().all(|line| line.starts_with("time=20")), "{log}");
@@ -204,7 +204,7 @@ fn lines_for_something_else_than_the_journal_have_their_time() {
 }
 
 #[test]
-fn why_a_program_ended_has_the_priority_of_an_error() {
+fn the_reason_for_an_exit_has_the_priority_of_an_error() {
     let squatter = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = squatter.local_addr().expect("it is bound").to_string();
     // One fails before it logs, the other after.
@@ -226,7 +226,7 @@ fn why_a_program_ended_has_the_priority_of_an_error() {
 }
 
 #[test]
-fn each_line_says_who_what_and_in_which_epoch() {
+fn each_line_names_its_program_event_and_epoch() {
     let mut cluster = cluster(2, 2);
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
@@ -259,7 +259,7 @@ fn each_line_says_who_what_and_in_which_epoch() {
 }
 
 #[test]
-#[ignore = "run by panics_are_lines, as a process of its own"]
+#[ignore = "run by panics_are_logged_as_lines, as a process of its own"]
 fn panics() {
     let _log = oncecast::process::log::init(log::LevelFilter::Info, "c0", "consumer").expect("it is the first");
     let worker = thread::Builder::new().name("worker".to_owned());
@@ -272,7 +272,7 @@ fn panics() {
 }
 
 #[test]
-fn panics_are_lines() {
+fn panics_are_logged_as_lines() {
     let mut command = Command::new(std::env::current_exe().expect("this program has a file"));
     command.args(["--exact", "programs::logs::panics", "--ignored", "--nocapture"]);
     let output = command.env_remove("RUST_BACKTRACE").output().expect("it starts");

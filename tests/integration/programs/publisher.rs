@@ -140,7 +140,7 @@ fn each_id_is_published_once_and_written_to_the_file() {
 }
 
 #[test]
-fn what_nobody_received_is_published_again_until_somebody_does() {
+fn unreceived_messages_are_published_again_until_received() {
     let redis = redis_server();
     let publisher = Publisher::start(&redis.url(), "--count 50");
     wait_until("retries", || (publishes(&redis) > 150).then_some(()));
@@ -153,7 +153,7 @@ fn what_nobody_received_is_published_again_until_somebody_does() {
 }
 
 #[test]
-fn what_waits_for_a_subscriber_is_bounded() {
+fn the_number_of_waiting_messages_is_bounded() {
     let redis = redis_server();
     let publisher = Publisher::start(&redis.url(), "--log-level off");
     wait_until("retries", || (publishes(&redis) > 20_000).then_some(()));
@@ -178,7 +178,7 @@ fn a_signal_ends_it_cleanly() {
 }
 
 #[test]
-fn after_the_run_s_end_it_waits_for_a_subscriber_no_longer_than_its_grace() {
+fn after_the_run_it_waits_for_a_subscriber_for_the_grace_period() {
     let redis = redis_server();
     let begin = Instant::now();
     let end = Publisher::start(&redis.url(), "--count 5").end();
@@ -188,7 +188,7 @@ fn after_the_run_s_end_it_waits_for_a_subscriber_no_longer_than_its_grace() {
 }
 
 #[test]
-fn being_paused_doubles_nothing() {
+fn pauses_cause_no_duplicates() {
     let redis = redis_server();
     let subscriber = Subscriber::start(&redis);
     let publisher = Publisher::start(&redis.url(), "--rate 20000 --count 40000");
@@ -220,7 +220,7 @@ fn a_rate_is_never_exceeded() {
 }
 
 #[test]
-fn a_lost_connection_makes_unknown_messages_and_never_double_ones() {
+fn a_lost_connection_causes_unknown_messages_and_no_duplicates() {
     let redis = redis_server();
     let subscriber = Subscriber::start(&redis);
     let publisher = Publisher::start(&redis.url(), "--count 300000");
@@ -239,7 +239,7 @@ fn a_lost_connection_makes_unknown_messages_and_never_double_ones() {
 }
 
 #[test]
-fn a_missing_right_costs_no_message_once_it_is_given() {
+fn no_message_is_lost_while_a_right_is_missing() {
     let redis = redis_server();
     let subscriber = Subscriber::start(&redis);
     run_on::<String>(&redis, &["ACL", "SETUSER", "load", "on", "nopass", "+@all", "resetchannels"]);
@@ -254,7 +254,7 @@ fn a_missing_right_costs_no_message_once_it_is_given() {
 }
 
 #[test]
-fn a_redis_that_comes_late_is_waited_for() {
+fn the_publisher_waits_for_redis_to_start() {
     let mut redis = redis_server();
     redis.stop().unwrap();
     let url = redis.url();
@@ -281,7 +281,7 @@ fn a_wrong_password_is_an_error_after_a_while() {
 }
 
 #[test]
-fn wrong_settings_and_files_are_refused_at_the_start() {
+fn invalid_settings_and_files_are_refused_at_start() {
     let end = Publisher::start("redis://127.0.0.1:1", "--rate none").end();
     assert!(end.code == 2 && end.log.contains("--rate"), "{end:?}");
     let end = Publisher::start("redis://127.0.0.1:1", "--ids-file /no/such/place").end();
@@ -293,7 +293,7 @@ fn wrong_settings_and_files_are_refused_at_the_start() {
 }
 
 #[test]
-fn its_numbers_are_served() {
+fn its_metrics_are_served() {
     let redis = redis_server();
     let _subscriber = Subscriber::start(&redis);
     let port = ports::free_port().unwrap();

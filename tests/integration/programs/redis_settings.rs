@@ -39,7 +39,7 @@ fn consumer_of(server: &RedisServer, args: &[&str]) -> ChildProcess {
 }
 
 #[test]
-fn good_settings_are_no_danger() {
+fn safe_settings_cause_no_warning() {
     assert_eq!(found_at(&redis_server()), []);
 }
 
@@ -52,7 +52,7 @@ fn dangerous_settings_are_found() {
 }
 
 #[test]
-fn a_replica_is_found_also_one_that_takes_writes() {
+fn a_replica_is_found_even_if_it_accepts_writes() {
     let primary = redis_server();
     let address = format!("127.0.0.1:{}", primary.port());
     let replica = server_with(&[("replicaof", &address.replace(':', " "))]);
@@ -69,7 +69,7 @@ fn a_replica_is_found_also_one_that_takes_writes() {
 }
 
 #[test]
-fn a_server_that_does_not_tell_is_noted_and_not_complained_about() {
+fn a_server_that_hides_its_settings_causes_no_warning() {
     let not_told = |command| Warning::NotTold { command };
     let bad = [("maxmemory-policy", "allkeys-lru"), ("rename-command", "CONFIG \"\"")];
     let renamed = check(&mut server_with(&bad).connection()).expect("the server answers");
@@ -84,7 +84,7 @@ fn a_server_that_does_not_tell_is_noted_and_not_complained_about() {
 }
 
 #[test]
-fn a_server_that_is_away_is_an_error() {
+fn an_unreachable_server_is_an_error() {
     let mut server = badly_configured();
     let mut connection = server.connection();
     server.stop().expect("it ends");
@@ -92,7 +92,7 @@ fn a_server_that_is_away_is_an_error() {
 }
 
 #[test]
-fn a_consumer_tells_each_danger_once_and_looks_again_after_a_restart() {
+fn a_consumer_logs_each_danger_once_and_checks_again_after_a_restart() {
     const POLICY: &str = "maxmemory-policy is allkeys-lru";
     const BUFFER: &str = "client-output-buffer-limit pubsub is 33554432 8388608 60";
     let mut server = badly_configured();
@@ -113,7 +113,7 @@ fn a_consumer_tells_each_danger_once_and_looks_again_after_a_restart() {
 }
 
 #[test]
-fn a_consumer_that_may_not_look_says_nothing_and_works() {
+fn a_consumer_that_may_not_read_settings_works_without_a_warning() {
     let server = badly_configured();
     let () = run_on(&server, &["ACL", "SETUSER", "default", "-config", "-info"]);
     let mut consumer = consumer_of(&server, &["--log-level", "debug"]);

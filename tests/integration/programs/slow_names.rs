@@ -73,8 +73,8 @@ fn answer_with_loopback(server: &UdpSocket) {
 
 /// The name server is silent for longer than an iteration of any loop may take: 15 s.
 #[test]
-fn a_long_lookup_is_no_hang() {
-    let Some(silent) = name_server("a_long_lookup_is_no_hang", "127.0.0.57") else { return };
+fn a_slow_name_lookup_is_not_reported_as_a_hang() {
+    let Some(silent) = name_server("a_slow_name_lookup_is_not_reported_as_a_hang", "127.0.0.57") else { return };
     let settings = ResolverSettings::write("long", "nameserver 127.0.0.57\noptions timeout:18 attempts:1\n");
     let mut manager = Manager::listen("names");
     let mut command = settings.dispatcher("redis://redis.example");
@@ -89,8 +89,8 @@ fn a_long_lookup_is_no_hang() {
 
 /// The first name server is silent for longer than connecting and greeting may take, 2 s, and the second one answers.
 #[test]
-fn a_slow_lookup_leaves_the_greeting_its_time() {
-    let test = "a_slow_lookup_leaves_the_greeting_its_time";
+fn a_slow_name_lookup_does_not_shorten_the_greeting_timeout() {
+    let test = "a_slow_name_lookup_does_not_shorten_the_greeting_timeout";
     let Some(_silent) = name_server(test, "127.0.0.58") else { return };
     let Some(server) = name_server(test, "127.0.0.59") else { return };
     // Ends with the process.

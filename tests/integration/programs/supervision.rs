@@ -94,7 +94,7 @@ fn supervised_dispatcher(cluster: &Cluster, manager: &Manager) -> ChildProcess {
 }
 
 #[test]
-fn a_dispatcher_is_ready_once_it_could_lead_and_says_what_it_does() {
+fn a_dispatcher_in_sync_is_ready_and_reports_its_role() {
     let mut manager = Manager::listen("dispatcher");
     let cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut dispatcher = supervised_dispatcher(&cluster, &manager);
@@ -107,7 +107,7 @@ fn a_dispatcher_is_ready_once_it_could_lead_and_says_what_it_does() {
 }
 
 #[test]
-fn without_redis_nobody_is_ready_but_everybody_is_alive() {
+fn without_redis_programs_are_alive_but_not_ready() {
     for program in ["oncecast-dispatcher", "oncecast-consumer"] {
         let mut manager = Manager::listen(program);
         let mut redis = redis_server();
@@ -127,7 +127,7 @@ fn without_redis_nobody_is_ready_but_everybody_is_alive() {
 }
 
 #[test]
-fn a_consumer_says_when_it_stops() {
+fn a_stopping_consumer_notifies_systemd() {
     let mut manager = Manager::listen("consumer");
     let redis = redis_server();
     let mut command = programs().command("oncecast-consumer").expect("the program is built");
@@ -143,7 +143,7 @@ fn a_consumer_says_when_it_stops() {
 
 /// A process that is stopped for a while is no loop that hangs.
 #[test]
-fn a_stopped_process_is_no_hang() {
+fn a_paused_process_is_not_reported_as_a_hang() {
     let mut manager = Manager::listen("stopped");
     let cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut dispatcher = supervised_dispatcher(&cluster, &manager);
@@ -159,7 +159,7 @@ fn a_stopped_process_is_no_hang() {
 
 /// Nor is a Redis that is.
 #[test]
-fn a_stopped_redis_is_no_hang() {
+fn a_paused_redis_is_not_reported_as_a_hang() {
     let mut manager = Manager::listen("redis");
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let dispatcher = supervised_dispatcher(&cluster, &manager);
@@ -195,7 +195,7 @@ fn hold_up(name: &'static str) {
 }
 
 #[test]
-fn a_loop_that_hangs_is_named_and_the_watchdog_is_no_longer_fed() {
+fn a_hanging_loop_is_logged_and_stops_the_watchdog_pings() {
     std::thread::scope(|scope| {
         for name in ["ingest", "courier", "redistributor", "listener", "election"] {
             scope.spawn(move || hold_up(name));

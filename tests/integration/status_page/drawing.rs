@@ -67,7 +67,7 @@ fn shown(browser: &mut Browser, status: &Value) -> (StandIn, Page) {
 }
 
 #[test]
-fn it_is_one_small_file_that_names_no_other() {
+fn the_page_is_one_small_file_without_references() {
     assert!(PAGE.len() <= MAX_PAGE_BYTES, "{} bytes", PAGE.len());
     // The name of SVG's language is no address.
     let addresses = PAGE.replace("http://www.w3.org/2000/svg", "").replace("https", "http");
@@ -77,7 +77,7 @@ fn it_is_one_small_file_that_names_no_other() {
 
 /// Without this, a page that complains of nothing would prove nothing.
 #[test]
-fn what_goes_wrong_on_a_page_is_heard() {
+fn errors_on_a_page_reach_the_test() {
     let Some(mut browser) = Browser::start() else { return };
     let (_stand_in, mut page) = shown(&mut browser, &status());
     assert_no_complaint(&mut page);
@@ -91,7 +91,7 @@ fn what_goes_wrong_on_a_page_is_heard() {
 }
 
 #[test]
-fn numbers_and_words_read_as_people_write_them() {
+fn numbers_and_durations_are_readable() {
     let Some(mut browser) = Browser::start() else { return };
     let (stand_in, mut page) = shown(&mut browser, &status());
     let texts = [
@@ -135,7 +135,7 @@ fn numbers_and_words_read_as_people_write_them() {
 }
 
 #[test]
-fn what_is_wrong_is_told_in_words_and_stays_text() {
+fn problems_are_shown_as_escaped_text() {
     let Some(mut browser) = Browser::start() else { return };
     let evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";
     let mut bad = status();
@@ -184,7 +184,7 @@ fn what_is_wrong_is_told_in_words_and_stays_text() {
 }
 
 #[test]
-fn what_is_not_current_is_shown_as_the_past() {
+fn stale_values_are_shown_as_stale() {
     let Some(mut browser) = Browser::start() else { return };
     let (stand_in, mut page) = shown(&mut browser, &status());
     stand_in.say(&json!({
@@ -221,7 +221,7 @@ fn what_is_not_current_is_shown_as_the_past() {
 }
 
 #[test]
-fn each_text_can_be_read_in_light_and_dark() {
+fn text_is_legible_in_light_and_dark_mode() {
     let Some(mut browser) = Browser::start() else { return };
     let mut all = status();
     all["health"] = json!("attention");

@@ -55,7 +55,7 @@ fn number(page: &mut Page, id: &str) -> f64 {
 }
 
 #[test]
-fn numbers_move_under_load_and_a_new_leader_is_named() {
+fn the_page_follows_load_and_a_change_of_leader() {
     let Some((mut browser, mut cluster)) = start(RedisOptions::default()) else { return };
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
     let standby = if leader == Node::Dispatcher(0) { Node::Dispatcher(1) } else { Node::Dispatcher(0) };
@@ -116,7 +116,7 @@ fn numbers_move_under_load_and_a_new_leader_is_named() {
 }
 
 #[test]
-fn it_says_that_redis_is_away_and_recovers() {
+fn the_page_shows_an_outage_of_redis_and_recovers() {
     let Some((mut browser, mut cluster)) = start(RedisOptions { append_only: true, ..RedisOptions::default() }) else {
         return;
     };

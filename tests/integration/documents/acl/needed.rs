@@ -249,7 +249,7 @@ fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<S
 }
 
 #[test]
-fn each_program_can_do_its_work_with_its_rights_and_needs_them_all() {
+fn each_program_works_with_its_rights_and_needs_all_of_them() {
     let users = users();
     let server = server_with(&users);
     let calls = Calls::watch(&server);

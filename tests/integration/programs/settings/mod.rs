@@ -29,7 +29,7 @@ fn ended(line: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_bad_setting_stops_the_program_and_is_named() {
+fn an_invalid_setting_stops_the_program_and_is_named() {
     // Each with what the message must name: the setting, its variable, and what it got.
     let cases: &[(&str, &[&str])] = &[
         ("oncecast-dispatcher", &["--consumers", "ONCECAST_CONSUMERS", "required"]),
@@ -94,7 +94,7 @@ fn a_bad_setting_stops_the_program_and_is_named() {
 }
 
 #[test]
-fn a_secret_is_never_repeated() {
+fn secrets_are_never_printed() {
     for line in [
         "oncecast-dispatcher --consumers h:1 --redis-url redis://:s3cret@h:port",
         "ONCECAST_REDIS_URL=redis://user:s3cret@h:99999 oncecast-consumer",
@@ -162,7 +162,7 @@ fn help_shows_each_setting_with_its_variable() {
 }
 
 #[test]
-fn a_flag_wins_over_its_variable() {
+fn a_flag_overrides_its_variable() {
     // The flag is bad and the variable good: the program must stop.
     let (code, output) = ended("ONCECAST_CONSUMERS=h:1 oncecast-dispatcher --consumers bad");
     assert!(code == Some(2) && output.contains("bad"), "{output}");
@@ -180,7 +180,7 @@ fn a_port_in_use_ends_the_consumer_and_is_named() {
 }
 
 #[test]
-fn odd_variables_and_exposed_secrets_are_warned_of() {
+fn unknown_variables_and_exposed_secrets_cause_warnings() {
     let file = std::env::temp_dir().join(format!("oncecast-exposed-{}", std::process::id()));
     std::fs::write(&file, "redis://127.0.0.1:1").expect("a file");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("our own");

@@ -67,7 +67,7 @@ fn left() -> Stdio {
 }
 
 #[test]
-fn a_full_disk_is_told_and_a_reader_that_has_left_is_not() {
+fn a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
     let redis = redis_server();
     let full_disk = |line: &str| {
         let output = ended(line, &redis, full());
@@ -95,7 +95,7 @@ fn a_full_disk_is_told_and_a_reader_that_has_left_is_not() {
 }
 
 #[test]
-fn a_long_run_that_nobody_reads_any_more_ends() {
+fn a_long_run_ends_when_its_reader_leaves() {
     let redis = redis_server();
     for line in &LONG[1..] {
         let output = ended(line, &redis, left());
@@ -136,7 +136,7 @@ fn a_program_without_standard_output_or_error_works() {
 }
 
 #[test]
-fn a_look_again_and_again_ends_with_its_reader() {
+fn status_watch_ends_when_its_reader_leaves() {
     let redis = redis_server();
     let mut command = programs().command("oncecast").expect("it is built");
     command.args(["status", "--watch", "--json", "--redis-url", &redis.url()]);

@@ -66,7 +66,7 @@ fn failure_of(what: &str, url: &str) -> String {
 }
 
 #[test]
-fn what_a_server_says_comes_with_a_remedy() {
+fn server_errors_are_logged_with_a_remedy() {
     let cases = [
         (Does::Closes, &["port for TLS?"][..]),
         (Does::Resets, &["port for TLS?"]),
@@ -107,7 +107,7 @@ fn dispatcher(url: &str) -> ChildProcess {
 }
 
 #[test]
-fn a_server_without_resp3_is_told_that_it_is_needed() {
+fn a_server_without_resp3_is_reported() {
     for answer in [
         &b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"[..],
         b"-NOPROTO unsupported protocol version\r\n",
@@ -119,7 +119,7 @@ fn a_server_without_resp3_is_told_that_it_is_needed() {
 }
 
 #[test]
-fn a_user_is_the_one_that_the_url_names() {
+fn programs_log_in_as_the_user_of_the_url() {
     let redis = redis_server();
     let () = run_on(&redis, &["ACL", "SETUSER", "app", "on", "nopass", "~*", "&*", "+@all"]);
     let () = run_on(&redis, &["ACL", "SETUSER", "default", "off"]);
@@ -138,7 +138,7 @@ fn time_ms(line: &str) -> u64 {
 }
 
 #[test]
-fn one_trouble_is_told_once_and_nothing_is_subscribed() {
+fn a_settings_error_is_logged_once_and_prevents_the_subscription() {
     let password = RedisOptions { password: Some("right".to_owned()), ..RedisOptions::default() };
     let locked = RedisServer::start(password).expect("a private Redis starts");
     let open = redis_server();

@@ -17,7 +17,7 @@ fn is_in(mask: &str, pid: u32, signal: Signal) -> bool {
 }
 
 #[test]
-fn what_was_ignored_at_the_start_stays_ignored() {
+fn signals_ignored_at_start_stay_ignored() {
     let redis = redis_server();
     let url = redis.url();
     let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));

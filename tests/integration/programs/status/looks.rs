@@ -32,7 +32,7 @@ fn status_without(cluster: &mut Cluster, command: &str, args: &[&str]) -> (i32, 
 }
 
 #[test]
-fn what_a_key_of_another_type_hides_is_left_out_and_the_rest_is_shown() {
+fn a_key_of_the_wrong_type_hides_only_its_own_fields() {
     let mut cluster = Cluster::start(options(0, 0, "", "")).expect("a private Redis starts");
     let mut redis = client_of(&mut cluster);
     for (key, field) in [("processed", "results"), ("dead", "dead_letters"), ("gaps", "gaps"), ("pending", "pending")] {
@@ -47,7 +47,7 @@ fn what_a_key_of_another_type_hides_is_left_out_and_the_rest_is_shown() {
 }
 
 #[test]
-fn what_a_user_may_not_ask_for_is_left_out_and_the_rest_is_shown() {
+fn a_denied_command_hides_only_the_fields_that_need_it() {
     let mut cluster = cluster(2, 1);
     let mut redis = client_of(&mut cluster);
     wait_until_in_sync(&mut redis, 2);
@@ -110,7 +110,7 @@ fn what_a_user_may_not_ask_for_is_left_out_and_the_rest_is_shown() {
 
 /// A dispatcher works without the rights that only its checks need, and its page and gauges show the rest.
 #[test]
-fn a_dispatcher_that_may_not_ask_for_everything_shows_the_rest() {
+fn a_dispatcher_with_fewer_rights_shows_what_it_can_read() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
     let rights = ["~*", "&*", "+@all", "-info", "-config", "-xlen", "-xrevrange"];
@@ -140,7 +140,7 @@ fn a_dispatcher_that_may_not_ask_for_everything_shows_the_rest() {
 
 /// Whatever a server says, it does not steer the terminal.
 #[test]
-fn an_error_of_redis_is_shown_escaped() {
+fn an_error_of_redis_is_escaped() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("redis://{}", listener.local_addr().expect("it is bound"));
     let server = thread::spawn(move || {
@@ -156,7 +156,7 @@ fn an_error_of_redis_is_shown_escaped() {
 }
 
 #[test]
-fn the_age_of_the_oldest_costs_nothing_of_its_payload() {
+fn reading_the_oldest_age_does_not_transfer_the_payload() {
     const LARGE_BYTES: usize = 8 << 20;
     let mut cluster = Cluster::start(options(0, 0, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
@@ -209,7 +209,7 @@ fn each_consumer_is_shown_with_its_address_and_state() {
 }
 
 #[test]
-fn a_metrics_port_without_descriptors_answers_again_when_there_are_some() {
+fn a_metrics_server_recovers_after_running_out_of_descriptors() {
     let address = SocketAddr::from(([127, 0, 0, 1], ports::free_port().expect("a free port")));
     let program = programs().command("oncecast-dispatcher").expect("the program is built");
     let mut command = Command::new("sh");

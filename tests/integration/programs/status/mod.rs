@@ -38,7 +38,7 @@ fn served(cluster: &mut Cluster, name: &str, consumers: usize) -> (ChildProcess,
 }
 
 #[test]
-fn a_group_at_work_is_shown_as_it_is() {
+fn a_working_group_is_shown_correctly() {
     let mut cluster = cluster(2, 2);
     let (leader, _) = cluster.wait_for_leader(DEADLINE).expect("a leader");
     cluster.wait_for_consumers(DEADLINE).expect("consumers");
@@ -63,7 +63,7 @@ fn a_group_at_work_is_shown_as_it_is() {
 }
 
 #[test]
-fn what_needs_attention_is_named_and_told_by_the_exit_code() {
+fn problems_are_listed_and_set_the_exit_code() {
     let mut cluster = cluster(1, 1);
     cluster.wait_for_leader(DEADLINE).expect("a leader");
     cluster.wait_for_consumers(DEADLINE).expect("a consumer");
@@ -97,7 +97,7 @@ fn what_needs_attention_is_named_and_told_by_the_exit_code() {
 }
 
 #[test]
-fn dispatchers_that_do_not_agree_are_told_of() {
+fn dispatchers_with_different_settings_are_noted() {
     let mut cluster = Cluster::start(options(0, 2, "", "")).expect("it starts");
     let (_first, address) = served(&mut cluster, "d0", 2);
     wait_until("it to lead", || get(address, "/status.json")?.1.contains("\"leader\":{").then_some(()));
@@ -109,7 +109,7 @@ fn dispatchers_that_do_not_agree_are_told_of() {
 }
 
 #[test]
-fn without_redis_it_says_so() {
+fn an_unreachable_redis_is_an_error() {
     let mut cluster = cluster(1, 1);
     cluster.redis().kill().expect("it runs");
     let mut command = programs().command("oncecast").expect("the program is built");
@@ -119,7 +119,7 @@ fn without_redis_it_says_so() {
 }
 
 #[test]
-fn watching_goes_on_until_interrupted() {
+fn watch_runs_until_interrupted() {
     let mut cluster = cluster(1, 1);
     cluster.wait_for_leader(DEADLINE).expect("a leader");
     let mut command = cluster.command("oncecast").expect("the program is built");
@@ -144,7 +144,7 @@ fn watching_goes_on_until_interrupted() {
 }
 
 #[test]
-fn each_dispatcher_serves_the_page_and_a_standby_names_the_leader() {
+fn each_dispatcher_serves_the_page_and_a_standby_shows_the_leader() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let (first, first_address) = served(&mut cluster, "d0", 1);
     wait_until("it to lead", || (get(first_address, "/status.json")?.1.contains("\"leader\":{")).then_some(()));
@@ -170,7 +170,7 @@ fn each_dispatcher_serves_the_page_and_a_standby_names_the_leader() {
 }
 
 #[test]
-fn a_leader_that_cannot_take_in_is_not_ready_and_says_why() {
+fn a_leader_whose_intake_fails_is_not_ready_and_gives_the_reason() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let (_leader, address) = served(&mut cluster, "d0", 1);
     wait_until("it to be ready", || (get(address, "/readyz")?.0 == 200).then_some(()));
@@ -196,7 +196,7 @@ fn a_leader_that_cannot_take_in_is_not_ready_and_says_why() {
 }
 
 #[test]
-fn a_new_leader_is_not_ready_before_it_takes_in() {
+fn a_new_leader_is_not_ready_before_its_first_intake() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
     // The lease can be taken, and nothing taken in.
@@ -213,7 +213,7 @@ fn a_new_leader_is_not_ready_before_it_takes_in() {
 }
 
 #[test]
-fn what_is_not_known_is_no_figure() {
+fn unknown_values_have_no_metric() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     cluster.redis().kill().expect("it runs");
     let (_dispatcher, address) = served(&mut cluster, "d0", 1);
@@ -228,7 +228,7 @@ fn what_is_not_known_is_no_figure() {
 }
 
 #[test]
-fn a_consumer_that_calls_itself_anything_stays_in_its_line() {
+fn a_consumer_id_with_control_characters_is_escaped() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
     let report =
@@ -246,7 +246,7 @@ fn a_consumer_that_calls_itself_anything_stays_in_its_line() {
 }
 
 #[test]
-fn a_dispatcher_on_a_replica_says_what_is_wrong() {
+fn a_dispatcher_on_a_replica_reports_the_problem() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
     let primary = crate::support::redis_server();
@@ -259,7 +259,7 @@ fn a_dispatcher_on_a_replica_says_what_is_wrong() {
 }
 
 #[test]
-fn reports_end_with_their_dispatcher() {
+fn reports_disappear_with_their_dispatcher() {
     let mut cluster = cluster(2, 1);
     let mut redis = client_of(&mut cluster);
     let reports = |redis: &mut redis::Connection| run::<Vec<String>>(redis, &["KEYS", "messages:status:*"]).len();
@@ -271,7 +271,7 @@ fn reports_end_with_their_dispatcher() {
 }
 
 #[test]
-fn settings_of_redis_that_endanger_the_promises_are_told_and_shown() {
+fn dangerous_redis_settings_are_logged_and_shown() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
     let () = run(&mut redis, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
