@@ -1,5 +1,5 @@
-//! Consumers come, go, hang and misbehave: their messages go to others, each is recorded once, and nobody else notices.
-//! What happens when one is killed or paused is in `faults/consumer.rs`.
+//! Consumers come, go, hang and misbehave: their messages move to others, each is recorded once, and no other consumer
+//! is affected. `faults/consumer.rs` kills and pauses consumers.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -38,8 +38,8 @@ fn a_restarted_consumer_is_listed_and_used_again() {
     wait_until_listed(connection, &["c0", "c1", "c2"]);
     publish(connection, "with", 0..300);
     wait_until_done(connection, 600);
-    assert!(results_of(connection, "c1") > 0, "a consumer that came back is used");
-    // A change of leader rewrites the list; who is dead by then is not in it.
+    assert!(results_of(connection, "c1") > 0, "a restarted consumer is used");
+    // A change of leader rewrites the list, without consumers that are dead by then.
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
     wait_until_in_sync(connection, 2);
     cluster.kill_node(leader).unwrap();
@@ -79,7 +79,7 @@ fn a_consumer_stopped_under_load_fails_no_message() {
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
-    assert_eq!(state(connection).2, 0, "what a stopping consumer hands back does not count as failed");
+    assert_eq!(state(connection).2, 0, "messages that a stopping consumer returns do not count as failed");
 }
 
 #[test]
@@ -109,14 +109,14 @@ fn the_leader_records_for_a_consumer_without_redis() {
     let (id, ..) = line.next_message();
     line.send(&[Frame::Ack(vec![id])]);
     wait_until("a plain ACK to remove the message", || (state(connection).0 == 0).then_some(()));
-    assert_eq!(state(connection), (0, 1, 0), "a plain ACK stores nothing, and a repeated RESULT neither");
+    assert_eq!(state(connection), (0, 1, 0), "neither a plain ACK nor a repeated RESULT stores anything");
 
     publish_payloads(connection, ["not now"]);
     let (id, ..) = line.next_message();
     line.send(&[Frame::Nack { id, delay: NackDelay::AfterMs(400), reason: "busy" }]);
     let asked = Instant::now();
     let (again, delivery, body) = line.next_message();
-    // On one machine both clocks are one; the order of sending and reading the clock costs less than this.
+    // Less than the delay of 400 ms, since the clock is read after sending.
     assert!(asked.elapsed() >= Duration::from_millis(390), "came back after {:?}", asked.elapsed());
     assert_eq!((again, delivery, body.as_str()), (id, 2, "not now"));
     assert_eq!(run::<String>(connection, &["HGET", "messages:attempts", &id.0.to_string()]), "2");
@@ -136,7 +136,7 @@ fn results_for_undelivered_messages_change_nothing() {
     let (mut liar, mut line) = (peer.accept(1), other.accept(1));
     let connection = &mut group.client();
     wait_until_listed(connection, &["liar", "other"]);
-    // Ids that nobody has: an ACK, a NACK and progress for them are idle talk.
+    // ACK, NACK and PROGRESS for ids that no consumer holds are ignored.
     let nobodys = MessageId(77);
     liar.send(&[Frame::Ack(vec![nobodys]), Frame::Progress(vec![nobodys])]);
     liar.send(&[
@@ -152,7 +152,7 @@ fn results_for_undelivered_messages_change_nothing() {
     assert_eq!(state(connection), (0, 2, 0));
 }
 
-/// Bytes that are no frames, or frames that have no place, with what the answer says.
+/// Bytes that are no frames, and frames that are not allowed at that point, with the error code of the answer.
 fn garbage() -> Vec<(&'static str, Message, Option<ErrorCode>)> {
     let binary = |bytes: &[u8]| Message::Binary(bytes.to_vec().into());
     let frame = |frame: Frame<'_>| Message::Binary(frame.to_vec().into());
@@ -185,7 +185,7 @@ fn garbage_closes_only_its_own_link() {
     let epoch = group.epoch();
     for (number, (what, message, code)) in garbage().into_iter().enumerate() {
         wait_until_listed(connection, &["bad", "good"]);
-        // One for each, so that the bad one has something in hand: it must come to the good one.
+        // One for each, so that the bad one holds a message, which must move to the good one.
         publish_payloads(connection, [format!("{what} 1"), format!("{what} 2")]);
         bad_line.next_message();
         bad_line.send_raw(message);
@@ -203,10 +203,10 @@ fn garbage_closes_only_its_own_link() {
                 .send(&[Frame::Result { id, fields: vec![Field { name: b"message_id", value: what.as_bytes() }] }]);
         }
         wait_until_done(connection, 2 * (number + 1));
-        // The bad one may come back: the dispatcher connects again by itself.
+        // The dispatcher connects to the bad one again by itself.
         bad_line = bad.accept(1);
     }
-    assert_eq!(group.epoch(), epoch, "the leader went on leading");
+    assert_eq!(group.epoch(), epoch, "the leader did not change");
     group.dispatcher.must_run().unwrap();
     assert_eq!(state(connection).2, 0);
 }
@@ -215,12 +215,12 @@ fn garbage_closes_only_its_own_link() {
 fn a_peer_that_neither_reads_nor_answers_pings_is_dropped() {
     let (silent, good) = (Peer::bind("silent"), Peer::bind("good"));
     let mut group = Scripted::start(&[&silent, &good], "--link-timeout-ms 500");
-    // Never looked at again.
+    // Never read again.
     let silent_line = silent.accept(1_000);
     let mut good_line = good.accept(1_000);
     let connection = &mut group.client();
     wait_until_listed(connection, &["good", "silent"]);
-    // More than fits into the sockets' buffers: the dispatcher must not hang in a write.
+    // More than the sockets' buffers hold: the dispatcher must not block in a write.
     let payloads: Vec<String> = (0..200).map(|n| format!("{n:03}{}", "x".repeat(60_000))).collect();
     publish_payloads(connection, &payloads);
     let mut seen = BTreeSet::new();
@@ -249,7 +249,7 @@ fn a_slow_consumer_delays_no_other() {
         quick_line.send(&[Frame::Ack(vec![id])]);
         quick_done += 1;
     }
-    // Catches messages that wait for a place at the slow one, and more than its prefetch there.
+    // Catches messages that wait for a place at the slow one, or that exceed its prefetch.
     wait_until("ten to be pending", || (state(connection).0 == 10).then_some(()));
     let held: Vec<MessageId> = (0..10).map(|_| slow_line.next_message().0).collect();
     assert_eq!(slow_line.next_within(Duration::from_millis(100)), None, "no more than its prefetch");
@@ -279,13 +279,13 @@ fn a_drain_redirects_new_messages_and_returns_the_rest_uncounted() {
     assert_eq!(leaving_line.next_within(Duration::from_millis(50)), None, "nothing new after DRAIN");
     drop(leaving_line);
     let (id, delivery, _) = staying_line.next_message();
-    assert_eq!(delivery, 1, "what it hands back was not delivered as far as counting goes");
+    assert_eq!(delivery, 1, "a returned message does not count as delivered");
     staying_line.send(&[Frame::Ack(vec![id])]);
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));
     assert_eq!(state(connection).2, 0);
 }
 
-/// A consumer of a group, with a handler that waits until the sender of the gate is dropped.
+/// A consumer of a group whose handler waits until the sender of the gate is dropped.
 fn gated_consumer(
     name: &str,
     url: String,
@@ -299,7 +299,7 @@ fn gated_consumer(
     (gate, Consumer::builder().redis_url(url).listen(address).consumer_id(name).concurrency(1).handler(handler))
 }
 
-/// A group with one dispatcher, told the addresses of two consumers that do not run yet.
+/// A group with one dispatcher and the addresses of two consumers that do not run yet.
 fn group_of_two() -> (ChildProcess, Cluster, redis::Connection, [String; 2]) {
     let mut cluster = bare_cluster();
     let addresses = [0, 1].map(|_| format!("127.0.0.1:{}", ports::free_port().unwrap()));
@@ -323,12 +323,12 @@ fn messages_queued_behind_a_hanging_handler_move_to_other_consumers() {
     let _stuck = RunningConsumer::start(builder.prefetch(8).handler_timeout(Duration::from_millis(300)));
     wait_until_listed(connection, &["stuck"]);
     publish_payloads(connection, (0..8).map(|n| n.to_string()));
-    wait_until("all to be taken in", || (state(connection).0 == 8).then_some(()));
+    wait_until("all to be stored", || (state(connection).0 == 8).then_some(()));
     let _quick = quick_consumer(&mut cluster, &addresses[1]);
-    // The one that hangs as well: it is overdue.
+    // Including the hanging one, which is overdue.
     wait_until_done(connection, 8);
     drop(gate);
-    // It takes its part again.
+    // It gets its share again.
     wait_until_listed(connection, &["quick", "stuck"]);
     publish_payloads(connection, (8..100).map(|n| n.to_string()));
     wait_until_done(connection, 100);
@@ -347,12 +347,12 @@ fn messages_queued_at_a_consumer_without_redis_move_to_other_consumers() {
     let _cut = RunningConsumer::start(builder.prefetch(50));
     wait_until_listed(connection, &["cut"]);
     publish_payloads(connection, (0..50).map(|n| n.to_string()));
-    wait_until("all to be taken in", || (state(connection).0 == 50).then_some(()));
+    wait_until("all to be stored", || (state(connection).0 == 50).then_some(()));
     let _quick = quick_consumer(&mut cluster, &addresses[1]);
     wait_until_listed(connection, &["cut", "quick"]);
     drop(proxy);
     dispatcher.wait_for_line("event=consumer-draining consumer=cut", DEADLINE).unwrap();
-    wait_until("all but what has begun", || (state(connection).1 == 49).then_some(()));
+    wait_until("all but the one that was started", || (state(connection).1 == 49).then_some(()));
     assert_eq!(state(connection).0, 1);
 
     let _proxy = Proxy::at(&near, &target);
@@ -370,7 +370,7 @@ fn a_backlog_larger_than_memory_waits_in_redis_and_is_delivered_in_order() {
     let port = ports::free_port().unwrap();
     let address = format!("127.0.0.1:{port}");
     let mut cluster = bare_cluster();
-    // The least it takes; a quarter of what is published.
+    // The smallest value allowed, a quarter of the bytes published.
     let addresses = [address.clone()];
     let dispatcher = dispatcher(&cluster, "d0", &addresses, "--ready-bytes 16777216");
     let connection = &mut client_of(&mut cluster);
@@ -379,12 +379,12 @@ fn a_backlog_larger_than_memory_waits_in_redis_and_is_delivered_in_order() {
         let payloads = (0..100).map(|n| format!("{:04}{}", 100 * chunk + n, "x".repeat(64 << 10)));
         publish_payloads(connection, payloads.collect::<Vec<_>>());
     }
-    wait_until("all to be taken in", || (state(connection).0 == MESSAGES).then_some(()));
+    wait_until("all to be stored", || (state(connection).0 == MESSAGES).then_some(()));
     let resident = resident_bytes(dispatcher.pid());
     let handler = |delivery: &Delivery<'_>| Ok(Outcome::new().field("message_id", &delivery.payload()[..4]));
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen(&address).consumer_id("late");
     let _consumer = RunningConsumer::start(builder.concurrency(1).prefetch(50).handler(handler));
-    // While the backlog is read back and there is room in memory at times: new ones must not overtake it.
+    // While the backlog is read back and memory has room at times, new messages must not overtake it.
     for chunk in 0..20 {
         publish_payloads(connection, (0..25).map(|n| format!("{:04}", MESSAGES + 25 * chunk + n)));
         wait_for_intake(connection);
@@ -392,6 +392,6 @@ fn a_backlog_larger_than_memory_waits_in_redis_and_is_delivered_in_order() {
     wait_until_done(connection, MESSAGES + 500);
     let expected: Vec<String> = (0..MESSAGES + 500).map(|n| format!("{n:04}")).collect();
     assert_eq!(recorded_ids(connection), expected, "in the order of intake, each once");
-    // The ring may hold 64 MiB for a while, the waiting messages 16.
+    // The ring may hold 64 MiB for a while, and the waiting messages 16.
     assert!(resident < 160 << 20, "the dispatcher took {resident} bytes of memory");
 }

@@ -1,4 +1,4 @@
-//! A dispatcher that breaks the protocol loses its connection, and nobody else notices.
+//! A dispatcher that breaks the protocol loses its connection and affects no other.
 
 use oncecast::base::id::Epoch;
 use oncecast::wire::Frame;
@@ -17,7 +17,7 @@ fn exceeding_the_prefetch_closes_the_connection() {
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(2).handler(handler));
     let mut greedy = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     greedy.send(&[process(1, "x"), process(2, "x")]);
-    wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
+    wait_until("both to be held", || (consumer.stats.held() == 2).then_some(()));
     greedy.send(&[process(3, "x")]);
     greedy.expect_error(8);
     let mut modest = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[1, 2]);
@@ -62,7 +62,7 @@ fn garbage_closes_only_its_own_socket() {
     pend(&redis, 1, "x");
     ruler.send(&[process(1, "x")]);
     ruler.expect_acks(&[1]);
-    // The ruler's own mistakes cost no more than its connection, either.
+    // The active dispatcher's own mistakes also cost only its connection.
     ruler.send_message(Message::binary(b"\x01\x00\0\0\0\x05short".to_vec()));
     ruler.expect_error(4);
     ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]).send(&[process(2, "x")]);

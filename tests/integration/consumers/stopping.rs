@@ -1,4 +1,4 @@
-//! How a consumer drains and ends, and when it does not start.
+//! How a consumer drains and stops, and when it refuses to start.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ fn a_stopping_consumer_finishes_its_work_and_serves_a_new_leader_meanwhile() {
     pend(&redis, 1, "one");
     pend(&redis, 2, "two");
     peer.send(&[process(1, "one"), process(2, "two")]);
-    wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
+    wait_until("both to be held", || (consumer.stats.held() == 2).then_some(()));
     consumer.handle.shutdown();
     assert_eq!(peer.next_but_progress(), "DRAIN");
     peer.send(&[process(3, "too late")]);
     peer.sync();
-    // The leader is stopped as well, and the next one comes.
+    // The leader stops as well, and the next one connects.
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[1, 2]);
     assert_eq!(next.next(), "DRAIN");
     peer.expect_error(6);
@@ -33,7 +33,7 @@ fn a_stopping_consumer_finishes_its_work_and_serves_a_new_leader_meanwhile() {
     wait_until("one to be recorded", || (entries(&redis).len() == 1).then_some(()));
     let left = if entries(&redis) == [["body=one"]] { 2 } else { 1 };
     next.expect_acks(&[3 - left]);
-    // And one more, which finds what is left.
+    // The one after it finds the remaining message.
     let mut last = ScriptedDispatcher::elected(&redis, consumer.address, 7, &[left]);
     assert_eq!(last.next(), "DRAIN");
     permits.send(()).expect("handlers live");
@@ -45,8 +45,8 @@ fn a_stopping_consumer_finishes_its_work_and_serves_a_new_leader_meanwhile() {
     assert_eq!((entries(&redis).len(), pending(&redis)), (2, 0));
 }
 
-/// What is on its way to Redis when the time is over is acknowledged, if Redis takes it in the time that threads have
-/// to end, and a leader that comes in that time is answered.
+/// A result that is on its way to Redis when the drain is cut short is acknowledged, if Redis accepts it within the
+/// time that threads have to end.
 #[test]
 fn a_shortened_drain_closes_connections_after_the_last_answers() {
     let redis = redis_server();
@@ -56,7 +56,7 @@ fn a_shortened_drain_closes_connections_after_the_last_answers() {
     pend(&redis, 1, "one");
     pend(&redis, 2, "two");
     peer.send(&[process(1, "one"), process(2, "two")]);
-    wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
+    wait_until("both to be held", || (consumer.stats.held() == 2).then_some(()));
     let admin = &mut crate::support::client(&redis.url());
     let () = crate::support::run(admin, &["CLIENT", "PAUSE", "600000", "WRITE"]);
     permits.send(()).expect("handlers live");
@@ -84,10 +84,10 @@ fn a_second_stop_request_stops_at_once_despite_a_stuck_handler() {
     let consumer = RunningConsumer::start(patient.handler(handler));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "stuck")]);
-    wait_until("it to be in hand", || (consumer.stats.held() == 1).then_some(()));
+    wait_until("it to be held", || (consumer.stats.held() == 1).then_some(()));
     consumer.handle.shutdown();
     assert_eq!(peer.next_but_progress(), "DRAIN");
-    // Within the deadline of the wait, which is shorter than the drain.
+    // `stop` waits less than the drain would take.
     consumer.stop();
     drop(permits);
 }
@@ -126,7 +126,7 @@ fn a_port_in_use_and_an_invalid_setting_have_distinct_exit_codes() {
     expect_end(program(&["--prefetch", "0"]), 2, &["--prefetch"]);
 }
 
-/// All handler threads hang on messages whose time is over: what is queued behind them goes back, not begun.
+/// All handler threads hang on messages whose time is over. The messages queued behind them are returned.
 #[test]
 fn a_consumer_with_only_stuck_handlers_drains_and_returns_when_one_ends() {
     let redis = redis_server();
@@ -141,8 +141,8 @@ fn a_consumer_with_only_stuck_handlers_drains_and_returns_when_one_ends() {
     wait_until("it to be not ready", || consumer.stats.ready().is_err().then_some(()));
     // Sent before DRAIN was read.
     peer.send(&[process(4, "x")]);
-    assert_eq!(peer.next(), "NACK 4 0 ", "nothing is reported, either");
-    // A new leader hears the same.
+    assert_eq!(peer.next(), "NACK 4 0 ", "no PROGRESS comes first");
+    // A new leader receives DRAIN as well.
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     assert_eq!(next.next(), "DRAIN");
 

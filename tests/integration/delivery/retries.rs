@@ -1,5 +1,5 @@
-//! Failures: what handlers say about when to deliver again is kept to, deliveries are counted, and messages that cannot
-//! be processed end as dead letters that say why.
+//! Failures: the delay that a handler asks for is kept, deliveries are counted, and messages that can't be processed
+//! become dead letters with a reason.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +17,10 @@ use crate::support::{
     publish_payloads, run, state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
 };
 
-/// When each message was run, and as which delivery.
+/// When each message was run, and the number of the delivery.
 type Runs = Arc<Mutex<HashMap<String, Vec<(Instant, u16)>>>>;
 
-/// A server, a dispatcher and a consumer with a handler of the test's.
+/// A server, a dispatcher and a consumer whose handler the test provides.
 struct Group {
     runs: Runs,
     consumer: RunningConsumer,
@@ -29,7 +29,7 @@ struct Group {
 }
 
 impl Group {
-    /// `judge` says what becomes of a message at the delivery with this number.
+    /// `judge` decides the outcome of a message at the delivery with this number.
     fn start(
         args: &str,
         judge: impl Fn(&str, u16) -> Result<(), HandlerError> + Send + Sync + 'static,
@@ -83,7 +83,7 @@ fn a_retry_is_delivered_again_and_recorded_once() {
         assert_eq!(group.numbers(payload), expected, "{payload}");
     }
     assert_eq!(group.consumer.stats.retried(), 20);
-    // Catches counts that outlive their messages: the hash would grow for ever.
+    // Catches counts that outlive their messages, which would make the hash grow without bound.
     assert_eq!(counted(&mut connection), HashMap::new());
 }
 
@@ -98,8 +98,8 @@ fn a_handler_s_delay_is_kept_and_delays_no_other_message() {
     let others = names("meanwhile", 50);
     publish_payloads(&mut connection, &others);
     wait_until("the others to be done", || (state(&mut connection) == (1, 50, 0)).then_some(()));
-    assert_eq!(group.numbers("later"), [1], "the others went past it while it waited");
-    // Only of what was redelivered there is a count: the number of its next delivery.
+    assert_eq!(group.numbers("later"), [1], "the others were delivered while it waited");
+    // Only a message that will be redelivered has a count: the number of its next delivery.
     let id: Vec<(String, f64)> = run(&mut connection, &["ZRANGE", "messages:pending", "0", "-1", "WITHSCORES"]);
     assert_eq!(counted(&mut connection), HashMap::from([(format!("{:.0}", id[0].1), 2)]));
     wait_until_done(&mut connection, 51);
@@ -113,7 +113,7 @@ fn a_handler_s_delay_is_kept_and_delays_no_other_message() {
 
 #[test]
 fn a_delayed_message_survives_a_change_of_leader() {
-    // The new leader knows no delays: it may deliver earlier, but not never, and the count goes on.
+    // The new leader does not know the delay: it may deliver earlier, but must deliver, and the count continues.
     let (group, mut connection) = Group::start("", |_, delivery| {
         if delivery == 1 { Err(HandlerError::retry_after(Duration::from_secs(600), "much later")) } else { Ok(()) }
     });
@@ -206,7 +206,7 @@ fn a_short_downstream_outage_makes_no_dead_letters() {
         true => Ok(()),
         false => Err(HandlerError::retry("the database is away")),
     });
-    let line = group.dispatcher.wait_for_line("event=retry-policy", DEADLINE).expect("it is told");
+    let line = group.dispatcher.wait_for_line("event=retry-policy", DEADLINE).expect("it is logged");
     assert!(line.ends_with("retry=exponential:200ms..5m*4 max_deliveries=8 dead_after_s=573"), "{line}");
     let all = names("m", 100);
     publish_payloads(&mut connection, &all);
@@ -258,19 +258,19 @@ fn dead_letters_are_logged_at_once_with_count_reason_and_example() {
         .into_iter()
         .map(|mut letter| (letter.remove("id").expect("an id"), letter.remove("reason").expect("a reason")))
         .collect();
-    // Nothing follows that could push the lines out.
-    let told = wait_until("all to be told", || {
-        let mut told: HashMap<String, usize> = HashMap::new();
+    // No later event makes the dispatcher write the lines.
+    let logged = wait_until("all to be logged", || {
+        let mut logged: HashMap<String, usize> = HashMap::new();
         for line in group.dispatcher.stderr().all().iter().filter(|line| line.contains("event=dead-letters ")) {
             let (_, rest) = line.split_once("messages=").expect("how many");
             let (count, rest) = rest.split_once(" stream=messages:dead reason=\"").expect("where");
             let (reason, example) = rest.split_once("\" example=").expect("why and which");
             assert_eq!(reason_of.get(example).map(String::as_str), Some(reason), "{line}");
-            *told.entry(reason.to_owned()).or_default() += count.parse::<usize>().expect("a number");
+            *logged.entry(reason.to_owned()).or_default() += count.parse::<usize>().expect("a number");
         }
-        (told.values().sum::<usize>() == 14).then_some(told)
+        (logged.values().sum::<usize>() == 14).then_some(logged)
     });
-    assert_eq!(told, HashMap::from([("no such customer".to_owned(), 13), ("an odd one".to_owned(), 1)]));
+    assert_eq!(logged, HashMap::from([("no such customer".to_owned(), 13), ("an odd one".to_owned(), 1)]));
 }
 
 #[test]
@@ -289,15 +289,15 @@ fn many_dead_letters_in_a_short_time_are_a_problem() {
     let few = MANY_DEATHS as usize - 1;
     publish_payloads(&mut connection, names("bad", few));
     wait_until_done(&mut connection, few);
-    let told = |count: u64, cluster: &Cluster| {
+    let wait_for_report = |count: u64, cluster: &Cluster| {
         wait_until(format!("{count} deaths to be reported"), || {
             Some(problems(cluster)).filter(|(_, deaths, _)| *deaths == Some(count))
         })
     };
-    let (code, _, shown) = told(few as u64, &group.cluster);
+    let (code, _, shown) = wait_for_report(few as u64, &group.cluster);
     assert_eq!((code, shown.as_str()), (Some(0), "[]"));
     publish_payloads(&mut connection, ["bad enough"]);
-    let (code, _, shown) = told(MANY_DEATHS, &group.cluster);
+    let (code, _, shown) = wait_for_report(MANY_DEATHS, &group.cluster);
     assert_eq!(code, Some(3));
     assert!(shown.contains("dead letters in the last 10 minutes: 10; their reasons"), "{shown}");
 }
@@ -319,7 +319,7 @@ fn a_panic_fails_only_its_message() {
     assert_eq!((letter["payload"].as_str(), letter["deliveries"].as_str()), ("always", "2"));
     assert!(letter["reason"].contains("a handler that cannot"), "{}", letter["reason"]);
     assert_eq!(group.consumer.stats.panicked(), 3);
-    // All four threads are still there: none died of a panic.
+    // All four threads still run: none ended by a panic.
     assert_eq!(group.numbers("once"), [1, 2]);
 }
 
@@ -333,7 +333,7 @@ fn a_hanging_handler_is_abandoned_and_its_message_redelivered() {
         let payload = std::str::from_utf8(delivery.payload())?.to_owned();
         noted.lock().entry(payload.clone()).or_default().push((Instant::now(), delivery.number()));
         if payload == "hangs" && delivery.number() == 1 {
-            // Until the test ends, or lets it go.
+            // Until the test releases it or ends.
             let _ = gate.recv();
         }
         Ok(Outcome::new().field("message_id", payload).field("delivery", delivery.number().to_string()))
@@ -356,6 +356,6 @@ fn a_hanging_handler_is_abandoned_and_its_message_redelivered() {
     assert!(waited >= Duration::from_millis(2_500), "came back after {waited:?}");
     drop(release);
     wait_until("the late result to be dropped", || (consumer.stats.dropped() == 1).then_some(()));
-    // First commit wins: the late one changes nothing.
+    // The first commit wins; the late one changes nothing.
     assert_each_once(connection, &["hangs".to_owned(), "good".to_owned()]);
 }

@@ -1,5 +1,5 @@
-//! `oncecast bench` as a user runs it: it measures, verifies, writes what it found, and leaves nothing behind. What the
-//! figures are is not tested.
+//! `oncecast bench` as a user runs it: it measures, verifies, writes its files, and leaves no process behind. The
+//! figures themselves are not tested.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -103,7 +103,7 @@ fn a_process_that_dies_is_named_and_ends_it() {
     assert!(Command::new("kill").args(["-9", &relay.to_string()]).status().expect("kill is there").success());
     let status = bench.wait(DEADLINE).expect("it ends");
     let said = bench.stderr().all().join("\n");
-    // Which is noticed first is open: that it is gone, or that no subscriber receives the messages any more.
+    // Either is noticed first: that the process is gone, or that no subscriber receives the messages.
     match status.code() {
         Some(1) => assert!(said.contains("relay"), "{said}"),
         Some(3) => assert!(bench.stdout().all().join("\n").contains("had no subscriber"), "{said}"),

@@ -1,4 +1,4 @@
-//! The cluster on one machine, with stand-ins for our programs: starting, losing, pausing and stopping members.
+//! The cluster on one machine, with stand-ins for our programs: members are started, killed, paused and stopped.
 
 use std::fs;
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::support::DEADLINE;
 
 /// A dispatcher that does nothing until SIGTERM.
 const DISPATCHER: &str = "#!/bin/sh\ntrap 'exit 0' TERM\necho \"dispatcher $*\" >&2\nwhile :; do sleep 0.01; done\n";
-/// A consumer that listens where it is told to: a Redis does just that, and ends in order on SIGTERM.
+/// A consumer that listens on its address: a Redis does just that, and stops cleanly on SIGTERM.
 const CONSUMER: &str = "#!/bin/sh\n\
     while [ $# -gt 0 ]; do case $1 in --listen) port=${2##*:} ;; esac; shift; done\n\
     server=$(command -v redis-server || command -v valkey-server)\n\
@@ -116,5 +116,5 @@ fn a_test_can_wait_for_a_state_of_the_group() {
 
     cluster.kill_node(Node::Dispatcher(1)).unwrap();
     let snapshot = cluster.view().snapshot().unwrap();
-    assert_eq!(cluster.leader(&snapshot), None, "the lease stands longer than its killed holder");
+    assert_eq!(cluster.leader(&snapshot), None, "the lease outlives its killed holder");
 }

@@ -1,4 +1,4 @@
-//! `oncecast demo` as a user runs it: it ends with a verdict, and whatever happens it leaves no process behind.
+//! `oncecast demo` as a user runs it: it ends with a verdict and never leaves a process behind.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};

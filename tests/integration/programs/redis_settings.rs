@@ -99,7 +99,7 @@ fn a_consumer_logs_each_danger_once_and_checks_again_after_a_restart() {
     // Until it starts again, and reads its file.
     let () = run_on(&server, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     let mut consumer = consumer_of(&server, &[]);
-    let line = consumer.wait_for_line(BUFFER, DEADLINE).expect("it tells");
+    let line = consumer.wait_for_line(BUFFER, DEADLINE).expect("it is logged");
     assert!(line.contains("level=warn") && line.contains("event=redis-setting warning="), "{line}");
     server.stop().expect("it ends");
     consumer.wait_for_line("event=redis-trouble", DEADLINE).expect("it notices");

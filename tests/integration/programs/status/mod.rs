@@ -78,7 +78,7 @@ fn problems_are_listed_and_set_the_exit_code() {
     named(&format!("no consumer is connected: {}", cluster.address(0)));
     let mut redis = client_of(&mut cluster);
     publish(&mut redis, "m", 0..1);
-    wait_until("the message to be taken in", || {
+    wait_until("the message to be stored", || {
         (run::<u64>(&mut redis, &["ZCARD", "messages:pending"]) == 1).then_some(())
     });
     let (code, text) = status(&cluster, &["--max-age", "1ms"]);
