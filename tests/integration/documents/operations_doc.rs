@@ -1,5 +1,5 @@
-//! docs/OPERATIONS.md names what there is: events of the log, alerts, settings that Redis takes, times until a dead
-//! letter. Its users and their rights are tried in `acl.rs`.
+//! docs/OPERATIONS.md names only log events, alerts and Redis settings that exist, and correct times until a dead
+//! letter. `acl` tests its users and their rights.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -50,7 +50,7 @@ fn redis_accepts_the_settings_it_gives() {
         .map(|line| line.split_once(' ').expect("a name and a value"))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    // Those to set up a machine with are the same.
+    // The settings for setting up a machine are the same.
     assert!(DOCUMENT.contains(&format!("<<'END'\n{block}bind ")), "step 1 has other settings");
     let server = RedisServer::start(RedisOptions { config: lines.clone(), ..RedisOptions::default() });
     let server = server.expect("Redis starts with them");
@@ -58,7 +58,7 @@ fn redis_accepts_the_settings_it_gives() {
         let found: HashMap<String, String> = run_on(&server, &["CONFIG", "GET", &name]);
         match value.split_once(' ') {
             None => assert_eq!(found[&name], value),
-            // Given in megabytes, shown in bytes among those of other kinds of clients.
+            // Set in megabytes, and shown in bytes next to the limits of other kinds of clients.
             Some(_) => assert!(found[&name].contains("pubsub 268435456 134217728 60"), "{found:?}"),
         }
     }
@@ -68,7 +68,7 @@ fn redis_accepts_the_settings_it_gives() {
 fn each_alert_has_instructions() {
     const ALERTS: &str = include_str!("../../../docker/prometheus/alerts.yml");
     let alerts: BTreeSet<&str> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    // Names of alerts are one word; other headings of this rank are more.
+    // The names of alerts are one word; other headings at this level have more.
     let headings = DOCUMENT.lines().filter_map(|line| line.strip_prefix("### Oncecast"));
     let headings: BTreeSet<String> =
         headings.filter(|rest| !rest.starts_with([',', ' '])).map(|rest| format!("Oncecast{rest}")).collect();

@@ -1,4 +1,4 @@
-//! docs/PROTOCOL.md says what the code does: its tables, its frames byte by byte, its script and its values.
+//! docs/PROTOCOL.md agrees with the code: its tables, its frames byte by byte, its script and its values.
 
 use std::collections::HashMap;
 
@@ -38,7 +38,7 @@ fn table(heading: &str) -> Vec<Vec<&'static str>> {
     rows
 }
 
-/// Column after column of the table of commands: number, name, way, payload, largest payload.
+/// The columns of the table of commands: number, name, direction, payload, largest payload.
 fn commands() -> Vec<Vec<&'static str>> {
     table("| # | command | way | payload | largest payload, bytes |")
 }
@@ -69,10 +69,10 @@ fn shown(frame: &Frame<'_>) -> String {
     format!("{}{rest}", frame.name())
 }
 
-/// An example: one message, and what the document says of it.
+/// An example: one message and its description.
 #[derive(Default)]
 struct Example {
-    /// The way and the description of each frame.
+    /// The direction and the description of each frame.
     frames: Vec<(&'static str, String)>,
     bytes: Vec<u8>,
 }
@@ -124,7 +124,7 @@ fn the_table_of_commands_is_complete_and_correct() {
     for (expected, row) in commands.iter().enumerate() {
         let (command, name, limit) = (number(row[0]), row[1], number(row[4]));
         assert_eq!(command, expected);
-        // A length over the limit is refused by its header alone, in the name of the command.
+        // A length over the limit is refused after the header, with the name of the command.
         let header = [&[wire::VERSION, command as u8][..], &(limit as u32 + 1).to_be_bytes()].concat();
         let refusal = wire::frames(&header).next().expect("one item").expect_err("over the limit");
         assert!(
@@ -140,7 +140,7 @@ fn the_table_of_commands_is_complete_and_correct() {
 #[test]
 fn the_minimum_payload_of_each_command_matches_its_fixed_fields() {
     for row in commands() {
-        // Of RESULT and of lists only what comes before the part that repeats.
+        // For RESULT and lists, only the part before the repetition.
         let (fixed, _) = row[3].split_once("then for each").unwrap_or((row[3], ""));
         let fixed = if fixed.starts_with("any number of") { "" } else { fixed };
         let sizes = [("u8", 1), ("u16", 2), ("u32", 4), ("u64", 8)];
@@ -176,7 +176,7 @@ fn the_limits_match_the_code() {
         ("fields in one result", MAX_RESULT_FIELDS),
     ]);
     assert_eq!(limits, expected);
-    // Said in the text, where readers look for them.
+    // These are in the text.
     assert_eq!(wire::VERSION, 1);
     assert!(DOCUMENT.contains("The version is 1.") && DOCUMENT.contains("This is version 1;"));
     assert_eq!(wire::NackDelay::Never.to_wire(), 0xFFFF_FFFF);
@@ -222,7 +222,7 @@ fn the_script_is_the_consumer_s_own_and_works_as_described() {
             list => redis::from_redis_value::<Vec<i64>>(list).expect("a list of numbers"),
         }
     };
-    // Of the two messages the first is pending, and was delivered before; the second is not.
+    // The first message is pending and was delivered before. The second is not pending.
     run(&["ZADD", &keys.pending, "1790000000123456", "00065bfeda27c240:body"]);
     run(&["HSET", &keys.attempts, "1790000000123456", "2"]);
     let (pending, other) = (1_790_000_000_123_456, 1_790_000_000_123_457);

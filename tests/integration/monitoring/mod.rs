@@ -1,8 +1,7 @@
-//! The monitoring that is shipped fits the programs: a real Prometheus with our configuration fetches the figures of a
-//! real cluster in which something happens, and every query of the dashboard, and every figure in a rule, has data
-//! there.
+//! The monitoring that we ship matches the programs: a real Prometheus with our configuration scrapes a real cluster in
+//! which faults happen. Every query of the dashboard and every metric in a rule must have data there.
 //!
-//! Needs `prometheus` on the PATH, which `make monitoring-check` sees to.
+//! Needs `prometheus` on the PATH, which `make monitoring-check` provides.
 
 mod group;
 mod prometheus;
@@ -94,13 +93,13 @@ fn every_alert_has_a_summary_and_instructions() {
     assert!(alerts >= 10, "{alerts} alerts");
 }
 
-/// What is asked of Prometheus by the dashboard and by the rules, with where.
+/// The queries of the dashboard and the metrics of the rules, with their places.
 fn queries(prometheus: &Prometheus) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("the dashboard is JSON");
     let mut queries = Vec::new();
     let mut add = |place: String, target: &Value| {
         if target["datasource"]["uid"] == "prometheus" {
-            // What Grafana makes of it at one point a second.
+            // As Grafana replaces it at one point per second.
             let query = target["expr"].as_str().expect("a query").replace("$__rate_interval", "4s");
             assert!(!query.contains('$'), "{place}: a variable that is not known here: {query}");
             queries.push((place, query));
@@ -117,7 +116,7 @@ fn queries(prometheus: &Prometheus) -> Vec<(String, String)> {
     let rules = prometheus.ask("/api/v1/rules").expect("prometheus tells its rules");
     let rules = rules["groups"].as_array().into_iter().flatten().flat_map(|group| group["rules"].as_array()).flatten();
     for rule in rules {
-        // A rule gives nothing while all is well; what it looks at must be there.
+        // A rule returns nothing while all is well, but its metrics must exist.
         for figure in figures(rule["query"].as_str().expect("a rule has a query")) {
             queries.push((format!("rule {}", rule["name"]), figure));
         }
@@ -126,7 +125,7 @@ fn queries(prometheus: &Prometheus) -> Vec<(String, String)> {
     queries
 }
 
-/// The figures in a query, each with its labels.
+/// The metrics in a query, each with its labels.
 fn figures(query: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut rest = query;

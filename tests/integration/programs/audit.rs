@@ -1,4 +1,4 @@
-//! The audit against a real Redis: it counts what is there and finds what is not.
+//! The audit against a real Redis: it counts results and finds missing ones.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -96,7 +96,7 @@ fn lost_and_foreign_ids_are_counted_and_shown() {
     pend(&redis, 5, r#"{"message_id":"id-50"}"#);
     bury(&redis, r#"{"a":1,"message_id":"id-150"}"#);
     bury(&redis, "not JSON");
-    // A line twice, with Windows' ends of lines, and empty ones: 20 are not recorded, two of them are accounted for.
+    // One line twice, Windows line ends, and empty lines. 20 ids are not recorded; two of them are accounted for.
     let lines = (0..2_000).chain([1, 2]).map(|n| format!("id-{n}\r\n"));
     let report = look(&redis, &format!("--ids {}", ids_file(&redis, lines)));
     assert_eq!((report.lost, report.foreign, report.unnamed), (Some(18), Some(3), 1), "{report}");
@@ -116,7 +116,7 @@ fn many_pending_messages_and_dead_letters_are_read_in_pages() {
     let redis = redis_server();
     let mut pipeline = redis::pipe();
     for number in 0..5_000 {
-        // Numbers are ids too, and a member of somebody else's does no harm.
+        // Numbers are ids too, and a foreign member does no harm.
         let member = format!("{number:016x}:{{\"message_id\":{number}}}");
         pipeline.cmd("ZADD").arg("messages:pending").arg(number).arg(member).ignore();
     }

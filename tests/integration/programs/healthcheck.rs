@@ -1,5 +1,5 @@
-//! The subcommand `healthcheck` of each program: 0 when the program that runs can do its job, 1 with the reason when it
-//! can't or is not there, 2 for invalid settings.
+//! The subcommand `healthcheck` of each program: 0 if the running program is ready, 1 with the reason if it is not or
+//! does not run, 2 for invalid settings.
 
 use std::process::Output;
 
@@ -34,7 +34,7 @@ fn free_address() -> String {
     format!("127.0.0.1:{}", ports::free_port().expect("a free port"))
 }
 
-/// Starts one of our programs on a server, serving its metrics on all addresses; gives it and where to ask.
+/// Starts one of our programs on a server, serving its metrics on all addresses. Returns it and that address.
 fn start(redis: &RedisServer, program: &str, args: &[&str]) -> (ChildProcess, String) {
     let address = format!("0.0.0.0:{}", ports::free_port().expect("a free port"));
     let mut command = programs().command(program).expect("the program is built");
@@ -57,7 +57,7 @@ fn each_program_reports_its_readiness() {
     redis.stop().expect("it ends");
     for (process, address) in &running {
         wait_for_answer(process.name(), address, 1, "not ready: ");
-        // It runs all the same.
+        // It is alive nevertheless.
         let (code, output) = ended(&format!("{} healthcheck --alive", process.name()), address);
         assert_eq!((code, output.as_str()), (Some(0), "alive\n"), "{}", process.name());
     }

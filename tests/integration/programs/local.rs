@@ -1,4 +1,4 @@
-//! The private Redis and the child processes that the demonstration and all other tests stand on.
+//! The private Redis and the child processes that the demonstration and all other tests use.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -80,7 +80,7 @@ fn a_restarting_server_waits_for_its_port() {
         server.start_again().expect("it starts once the port is free");
         server
     });
-    // The squatter takes no connection for an answer of Redis: it closes each at once, and then goes.
+    // The squatter closes each connection at once, and then frees the port.
     drop(squatter.accept());
     drop(squatter);
     set(&mut waiting.join().expect("the thread ends").connection(), "key", "value");
@@ -143,7 +143,7 @@ fn dropping_a_child_ends_its_children_too() {
     drop(child);
     wait_until("the child's child to be gone", || {
         let status = fs::read_to_string(format!("/proc/{grandchild}/stat"));
-        // A zombie belongs to whoever adopted it.
+        // A zombie was adopted by another process.
         status.map_or(true, |status| status.contains(") Z ")).then_some(())
     });
 }

@@ -108,7 +108,7 @@ impl Subscriber {
             let mut subscription = connection.as_pubsub();
             subscription.subscribe(CHANNEL).unwrap();
             subscription.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-            // What was published before the stop has arrived by the first time nothing comes after it.
+            // Everything published before the stop has arrived once a read times out.
             loop {
                 match subscription.get_message() {
                     Ok(message) => *seen.entry(message.get_payload::<String>().unwrap()).or_default() += 1,
@@ -214,7 +214,7 @@ fn pauses_cause_no_duplicates() {
     for pause in 1..=3 {
         wait_until("messages", || (publishes(&redis) > pause * 8_000).then_some(()));
         publisher.signal("-STOP");
-        // The pause itself is what is tried here.
+        // The pause itself is tested here.
         thread::sleep(Duration::from_millis(200));
         publisher.signal("-CONT");
     }
@@ -230,10 +230,10 @@ fn a_rate_is_never_exceeded() {
     let _subscriber = Subscriber::start(&redis);
     let end = Publisher::start(&redis.url(), "--rate 2000 --duration 2s").end();
     assert!((1..=4_001).contains(&end.number("published")), "{end:?}");
-    // Bursts of 1000, by that rate: one at the start and one each half second.
+    // Bursts of 1000 at that rate: one at the start and one every half second.
     let end = Publisher::start(&redis.url(), "--rate 2000 --batch 1000 --duration 1.4s").end();
     assert!([1_000, 2_000, 3_000].contains(&end.number("published")), "{end:?}");
-    // Without a rate there is a pause of 0.1 to 0.5 s after each.
+    // Without a rate, a pause of 0.1 to 0.5 s follows each burst.
     let end = Publisher::start(&redis.url(), "--batch 1000 --duration 1s").end();
     assert!((1_000..=11_000).contains(&end.number("published")), "{end:?}");
 }

@@ -1,5 +1,5 @@
-//! Settings of the Redis server that endanger what is promised are found and told, once, with what to set; a server
-//! that does not let its settings be read is not complained about.
+//! Settings of the Redis server that endanger the guarantees are logged once, with the value to set. A server that does
+//! not allow its settings to be read causes no warning.
 
 use std::process::Command;
 
@@ -21,12 +21,12 @@ fn badly_configured() -> RedisServer {
     ])
 }
 
-/// What a server's URL is called where no setting was named.
+/// The name of a server's URL if no setting was named.
 const URL: &str = "the Redis URL";
 
 fn found_at(server: &RedisServer) -> Vec<Warning> {
     let mut found = check(&mut server.connection()).expect("the server answers");
-    // Private servers keep nothing, and it says so.
+    // Private servers persist nothing, which is noted.
     found.retain(|warning| !warning.is_note());
     found
 }
@@ -96,7 +96,7 @@ fn a_consumer_logs_each_danger_once_and_checks_again_after_a_restart() {
     const POLICY: &str = "maxmemory-policy is allkeys-lru";
     const BUFFER: &str = "client-output-buffer-limit pubsub is 33554432 8388608 60";
     let mut server = badly_configured();
-    // Until it starts again, and reads its file.
+    // Until Redis starts again and reads its configuration.
     let () = run_on(&server, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     let mut consumer = consumer_of(&server, &[]);
     let line = consumer.wait_for_line(BUFFER, DEADLINE).expect("it is logged");

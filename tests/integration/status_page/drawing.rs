@@ -1,4 +1,4 @@
-//! How the page draws what it is told, with a stand-in for the dispatcher: states that a real one seldom gets into.
+//! How the page shows a status, with a stand-in for the dispatcher, for states that a real one rarely reaches.
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ use crate::status_page::{PHONE, assert_fits, assert_no_complaint};
 use crate::support::browser::{Browser, Page, Screen};
 use crate::support::wait_until;
 
-/// What it may weigh: it is served by a dispatcher, and read by people.
+/// The size limit of the page, which a dispatcher serves.
 const MAX_PAGE_BYTES: usize = 26 << 10;
 
-/// The lowest contrast of a text with what is behind it that WCAG calls readable.
+/// The lowest contrast between a text and its background that WCAG allows.
 const CONTRAST: &str = "(() => {
     const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
     const light = colour => {
@@ -69,13 +69,13 @@ fn shown(browser: &mut Browser, status: &Value) -> (StandIn, Page) {
 #[test]
 fn the_page_is_one_small_file_without_references() {
     assert!(PAGE.len() <= MAX_PAGE_BYTES, "{} bytes", PAGE.len());
-    // The name of SVG's language is no address.
+    // The namespace of SVG is not loaded.
     let addresses = PAGE.replace("http://www.w3.org/2000/svg", "").replace("https", "http");
     assert!(!addresses.contains("http:") && !addresses.contains("@import"), "it names another site");
     assert!(!addresses.contains("innerHTML") && !addresses.contains("insertAdjacentHTML"), "texts must stay texts");
 }
 
-/// Without this, a page that complains of nothing would prove nothing.
+/// Without this, the absence of errors on a page would prove nothing.
 #[test]
 fn errors_on_a_page_reach_the_test() {
     let Some(mut browser) = Browser::start() else { return };
@@ -142,7 +142,7 @@ fn problems_are_shown_as_escaped_text() {
     for name in ["problems", "notes", "redis_warnings"] {
         bad[name] = json!([format!("{name} {evil}")]);
     }
-    // Told once, though it is also a note.
+    // Shown once, although it is also a note.
     bad["notes"] = json!([bad["redis_warnings"][0], bad["notes"][0]]);
     bad["health"] = json!("attention");
     bad["group"] = json!(evil);

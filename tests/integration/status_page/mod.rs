@@ -1,5 +1,5 @@
-//! The status page of a dispatcher, in a real browser: it is true under load, while leaders die and while Redis is
-//! away.
+//! The status page of a dispatcher, in a real browser: it is correct under load, while leaders die and while Redis is
+//! down.
 
 mod drawing;
 mod stand_in;
@@ -23,7 +23,7 @@ const QUARTER: Duration = Duration::from_secs(31);
 const PHONE: Screen = Screen { width: 360, height: 780, dark: false };
 const DESK: Screen = Screen { width: 1100, height: 900, dark: false };
 
-/// Fails if the page has said or been told that something went wrong.
+/// Fails if the page has logged an error or warning.
 fn assert_no_complaint(page: &mut Page) {
     assert_eq!(page.complaints(), [] as [String; 0]);
 }
@@ -35,7 +35,7 @@ fn assert_fits(page: &mut Page, screen: Screen) {
     assert!(widths[0].as_u64() <= widths[1].as_u64() && widths[1] == screen.width, "{widths} on {screen:?}");
 }
 
-/// Dispatchers that serve the page, and a browser; nothing where there is no browser.
+/// Dispatchers that serve the page, and a browser; `None` without a browser.
 fn start(redis: RedisOptions) -> Option<(Browser, Cluster)> {
     let browser = Browser::start()?;
     let mut cluster = cluster_of(ClusterOptions { redis, readiness: true, ..ClusterOptions::new(programs()) });
@@ -112,7 +112,7 @@ fn the_page_follows_load_and_a_change_of_leader() {
         let asked: Vec<&String> = page.requests().iter().filter(|url| !url.starts_with("data:")).collect();
         assert_eq!(asked, [&page_url, &format!("{page_url}status.json")]);
     }
-    cluster.stop(DEADLINE).expect("everybody ends in order");
+    cluster.stop(DEADLINE).expect("every process stops cleanly");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn the_page_shows_an_outage_of_redis_and_recovers() {
     page.open(&url(&cluster, Node::Dispatcher(0)));
     page.wait_for_text("health-text", "no problems");
     let address = format!("127.0.0.1:{}", cluster.redis().port());
-    cluster.redis().stop().expect("Redis ends in order");
+    cluster.redis().stop().expect("Redis stops cleanly");
     page.wait_for_text("health-text", "needs attention");
     page.wait_for(&format!("document.querySelector('#notes').textContent.includes('{address}')"));
     page.wait_for("document.body.classList.contains('stale')");
@@ -148,7 +148,7 @@ fn a_picture_of_the_page_at_work() {
     page.show_on(Screen { dark: true, ..DESK });
     page.open(&url(&cluster, standby));
     let load = Load::start(&cluster.redis_url(), "m", 8_000);
-    // A part of what is shown is time itself.
+    // The chart shows time.
     thread::sleep(QUARTER);
     let more = Load::start(&cluster.redis_url(), "n", 6_000);
     thread::sleep(QUARTER);

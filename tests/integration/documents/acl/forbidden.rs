@@ -72,7 +72,7 @@ fn no_user_may_do_the_work_of_another() {
     assert_eq!(epoch, "7");
 }
 
-/// What the document recommends where Redis can tell reading a key from writing it.
+/// The document recommends this for servers that distinguish reading a key from writing it.
 #[test]
 fn since_redis_7_consumers_do_not_need_to_write_the_epoch() {
     const READ: &str = "%R~messages:epoch";

@@ -1,8 +1,8 @@
-//! What a person meets who starts the programs. Here: a bad setting stops a program with a message that helps.
+//! Starting the programs. Here: an invalid setting stops a program with a helpful message.
 //!
-//! `output` and `signals` are about what a shell does to programs, `servers` about what is said of a Redis that can't
-//! be used, `surroundings` about one that is away, locked or full of foreign keys, which costs no message. One that
-//! dies or is full: `faults/redis.rs`.
+//! `output` and `signals`: how a shell starts programs. `servers`: messages about a Redis that can't be used.
+//! `surroundings`: a Redis that is down, locked or full of foreign keys, which loses no message. A Redis that dies or
+//! is full is in `faults/redis.rs`.
 
 mod output;
 mod servers;
@@ -30,7 +30,7 @@ fn ended(line: &str) -> (Option<i32>, String) {
 
 #[test]
 fn an_invalid_setting_stops_the_program_and_is_named() {
-    // Each with what the message must name: the setting, its variable, and what it got.
+    // Each with what the message must name: the setting, its variable, and the value.
     let cases: &[(&str, &[&str])] = &[
         ("oncecast-dispatcher", &["--consumers", "ONCECAST_CONSUMERS", "required"]),
         ("oncecast-dispatcher --consumers nonsense", &["--consumers", "ONCECAST_CONSUMERS", "nonsense"]),
@@ -163,7 +163,7 @@ fn help_shows_each_setting_with_its_variable() {
 
 #[test]
 fn a_flag_overrides_its_variable() {
-    // The flag is bad and the variable good: the program must stop.
+    // The flag is invalid and the variable valid: the program must stop.
     let (code, output) = ended("ONCECAST_CONSUMERS=h:1 oncecast-dispatcher --consumers bad");
     assert!(code == Some(2) && output.contains("bad"), "{output}");
 }

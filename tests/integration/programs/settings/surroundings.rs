@@ -1,4 +1,4 @@
-//! A Redis that is away, locked or full of foreign keys stops no program, is told in the log, and costs no message.
+//! A Redis that is down, locked or full of foreign keys stops no program, is reported in the log, and loses no message.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ fn programs_stop_cleanly_during_an_outage() {
     cluster.redis().kill().unwrap();
     let members = cluster.running();
     for member in members {
-        // Catches a stop that waits for a Redis that does not come back.
+        // Catches a program that on stopping waits for Redis.
         cluster.stop_node(member, Duration::from_secs(9)).unwrap_or_else(|error| panic!("{error}"));
     }
 }

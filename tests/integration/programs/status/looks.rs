@@ -1,5 +1,5 @@
-//! What a check of a group shows where Redis refuses some of its commands, what it costs, and that a metrics port
-//! survives.
+//! Checks of a group: what they show if Redis refuses some of their commands, what they cost, and that the metrics
+//! server survives a lack of descriptors.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use crate::support::{
     wait_until_in_sync,
 };
 
-/// A user that may do everything but one thing.
+/// Runs `oncecast status` as a user that lacks the right to some commands.
 fn status_without(cluster: &mut Cluster, command: &str, args: &[&str]) -> (i32, String) {
     let mut redis = client_of(cluster);
     let rights: Vec<&str> = ["~*", "&*", "+@all"].into_iter().chain(command.split(' ')).collect();
@@ -37,7 +37,7 @@ fn a_key_of_the_wrong_type_hides_only_its_own_fields() {
     let mut redis = client_of(&mut cluster);
     for (key, field) in [("processed", "results"), ("dead", "dead_letters"), ("gaps", "gaps"), ("pending", "pending")] {
         let key = format!("messages:{key}");
-        let () = run(&mut redis, &["SET", &key, "somebody else's"]);
+        let () = run(&mut redis, &["SET", &key, "foreign"]);
         let (_, text) = status_without(&mut cluster, "+get", &["--json"]);
         let json: Value = serde_json::from_str(&text).expect("JSON");
         assert!(json[field].is_null() && json["epoch"].is_number(), "{key}: {json}");
@@ -62,7 +62,7 @@ fn a_denied_command_hides_only_the_fields_that_need_it() {
         (reported && json["consumers"][0]["state"] == "linked").then_some(())
     });
     let whole = status_json(&cluster);
-    // What is left out without each command that a check uses, and what must be there all the same.
+    // For each command of a check: the fields that are missing without it. All others must be present.
     let cases: [(&str, &[&str], &str); 14] = [
         ("-get", &["epoch", "rates", "spilled"], "GET"),
         ("-pttl", &[], "PTTL"),
@@ -111,7 +111,7 @@ fn a_denied_command_hides_only_the_fields_that_need_it() {
     }
 }
 
-/// A dispatcher works without the rights that only its checks need, and its page and gauges show the rest.
+/// A dispatcher works without the rights that only its checks need. Its page and gauges show the rest.
 #[test]
 fn a_dispatcher_with_fewer_rights_shows_what_it_can_read() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
@@ -141,7 +141,7 @@ fn a_dispatcher_with_fewer_rights_shows_what_it_can_read() {
     }
 }
 
-/// Whatever a server says, it does not steer the terminal.
+/// A server's error can't send control characters to the terminal.
 #[test]
 fn an_error_of_redis_is_escaped() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -178,7 +178,7 @@ fn reading_the_oldest_age_does_not_transfer_the_payload() {
     }
     let bytes = sent(&mut redis) - before;
     assert!(bytes < LARGE_BYTES / 8, "three checks took {bytes} bytes");
-    // The tool, which calls no scripts, relies on a dispatcher's checks.
+    // The tool calls no scripts: it takes the age from a dispatcher's report.
     let report = r#"{"leads":true,"oldest":1}"#;
     let () = run(&mut redis, &["SET", "messages:leader", "d0-000000 7"]);
     let () = run(&mut redis, &["SET", "messages:status:d0-000000", report]);
@@ -217,7 +217,7 @@ fn a_metrics_server_recovers_after_running_out_of_descriptors() {
     let program = programs().command("oncecast-dispatcher").expect("the program is built");
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 32; exec \"$0\" \"$@\""]).arg(program.get_program());
-    // Its Redis is not there.
+    // Its Redis does not run.
     let redis = format!("redis://127.0.0.1:{}", ports::free_port().expect("a free port"));
     command.args(["--dispatcher-id", "d0", "--consumers", "127.0.0.1:1", "--redis-url", &redis]);
     command.args(["--metrics-addr", &address.to_string()]);
@@ -237,10 +237,10 @@ fn a_metrics_server_recovers_after_running_out_of_descriptors() {
     assert!(silent.len() > 32);
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", dispatcher.pid())).expect("it runs").count();
     wait_until("it to have no descriptors left", || (descriptors() >= 32).then_some(()));
-    // All of them are closed by their deadlines, one round after the other.
+    // The silent connections are closed by their deadlines, one round after the other.
     wait_until("it to answer while they are there", alive);
     drop(silent);
     wait_until("it to answer again", alive);
     let spent = ticks() - before;
-    assert!(spent < 200, "it has worked for {spent} hundredths of a second");
+    assert!(spent < 200, "it used {spent} hundredths of a second of CPU time");
 }

@@ -1,4 +1,4 @@
-//! `oncecast status` and what a dispatcher serves at its metrics address tell how a group really is.
+//! `oncecast status` and the pages that a dispatcher serves show the actual state of a group.
 
 mod looks;
 
@@ -14,7 +14,7 @@ use crate::support::{
     wait_until_in_sync,
 };
 
-/// What `oncecast status` says: its exit code and its output.
+/// The exit code and the output of `oncecast status`.
 fn status(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
     let mut command = programs().command("oncecast").expect("the program is built");
     command.arg("status").args(["--redis-url", &cluster.redis_url()]).args(arguments);
@@ -67,7 +67,7 @@ fn problems_are_listed_and_set_the_exit_code() {
     let mut cluster = cluster(1, 1);
     cluster.wait_for_leader(DEADLINE).expect("a leader");
     cluster.wait_for_consumers(DEADLINE).expect("a consumer");
-    wait_until("all to be well", || (status(&cluster, &[]).0 == 0).then_some(()));
+    wait_until("the group to be healthy", || (status(&cluster, &[]).0 == 0).then_some(()));
     cluster.kill_node(Node::Consumer(0)).expect("it runs");
     let named = |problem: &str| {
         wait_until(problem, || {
@@ -83,9 +83,9 @@ fn problems_are_listed_and_set_the_exit_code() {
     });
     let (code, text) = status(&cluster, &["--max-age", "1ms"]);
     assert!(code == 3 && text.contains("the oldest message has been pending for"), "{text}");
-    // It no longer reports, and after a while it is not even subscribed.
+    // It no longer reports, and after a while it is no longer subscribed.
     cluster.signal(Node::Dispatcher(0), Signal::SIGSTOP).expect("it runs");
-    let silent = wait_until("the silence to be seen", || {
+    let silent = wait_until("the missing report to be shown", || {
         let (code, text) = status(&cluster, &[]);
         (code == 3 && text.contains("does not report")).then_some(text)
     });
@@ -102,7 +102,7 @@ fn dispatchers_with_different_settings_are_noted() {
     let (_first, address) = served(&mut cluster, "d0", 2);
     wait_until("it to lead", || get(address, "/status.json")?.1.contains("\"leader\":{").then_some(()));
     let (_second, _) = served(&mut cluster, "d1", 1);
-    wait_until("it to be noted", || {
+    wait_until("the difference to be noted", || {
         let (code, text) = status(&cluster, &[]);
         (code == 0 && text.contains(" and the leader differ in --channel or --consumers")).then_some(())
     });
@@ -129,18 +129,18 @@ fn watch_runs_until_interrupted() {
         first
     };
     let mut child = ChildProcess::spawn("status", command).expect("it starts");
-    wait_until("three looks", || {
-        let looks = child.stdout().tail(10);
-        (looks.lines().filter(|line| line.contains("\"leader\":{")).count() >= 3).then_some(())
+    wait_until("three checks", || {
+        let checks = child.stdout().tail(10);
+        (checks.lines().filter(|line| line.contains("\"leader\":{")).count() >= 3).then_some(())
     });
     cluster.redis().kill().expect("it runs");
-    // In the place of the figures, which would look like those of now.
-    wait_until("it to say what is wrong", || {
+    // Instead of the last figures, which would look current.
+    wait_until("it to show the problem", || {
         let last = child.stdout().tail(1);
         (last.contains("\"health\":\"attention\"") && last.contains("--redis-url")).then_some(())
     });
     child.signal(Signal::SIGTERM).expect("it runs");
-    assert_eq!(child.wait(DEADLINE).expect("it ends").code(), Some(1), "the exit code tells what was seen last");
+    assert_eq!(child.wait(DEADLINE).expect("it ends").code(), Some(1), "the exit code is that of the last check");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn each_dispatcher_serves_the_page_and_a_standby_shows_the_leader() {
         (json["leader"]["name"] == "d1").then_some(())
     });
     cluster.redis().kill().expect("it runs");
-    wait_until("the page to say what is wrong", || {
+    wait_until("the page to show the problem", || {
         let json: Value = serde_json::from_str(&get(address, "/status.json")?.1).ok()?;
         let said = json["problems"][0].as_str()?.contains("--redis-url");
         (json["health"] == "attention" && said && json.get("leader").is_none()).then_some(())
@@ -175,9 +175,9 @@ fn a_leader_whose_intake_fails_is_not_ready_and_gives_the_reason() {
     let (_leader, address) = served(&mut cluster, "d0", 1);
     wait_until("it to be ready", || (get(address, "/readyz")?.0 == 200).then_some(()));
     let mut redis = client_of(&mut cluster);
-    // One that nobody works on.
+    // No consumer works on this message.
     pend(cluster.redis(), 1, "from long ago");
-    // Scripts that write are refused from now on; the lease is prolonged all the same.
+    // Scripts that write are refused from now on, but the lease is still renewed.
     let () = run(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]);
     publish(&mut redis, "m", 0..10);
     let figure = |name: &str| {
@@ -189,17 +189,17 @@ fn a_leader_whose_intake_fails_is_not_ready_and_gives_the_reason() {
     assert!(reason.1.contains("store messages"), "{reason:?}");
     assert_eq!(get(address, "/healthz").map(|(code, _)| code), Some(200), "it is alive");
     assert_eq!(figure("oncecast_readiness"), Some(0.0));
-    // It can no longer report, but goes on looking.
+    // It can no longer report, but still checks the group.
     let age = || figure("oncecast_oldest_pending_age_seconds");
-    let before = wait_until("the age of the oldest", age);
-    wait_until("the group's figures to move on", || (age()? > before + 2.0).then_some(()));
+    let before = wait_until("the age of the oldest message", age);
+    wait_until("the age to rise", || (age()? > before + 2.0).then_some(()));
 }
 
 #[test]
 fn a_new_leader_is_not_ready_before_its_first_intake() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
-    // The lease can be taken, and nothing taken in.
+    // The lease can be acquired, but no message stored.
     let () = run(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]);
     let (dispatcher, address) = served(&mut cluster, "d0", 1);
     dispatcher.wait_for_line("event=elected", DEADLINE).expect("it leads");
@@ -252,8 +252,8 @@ fn a_dispatcher_on_a_replica_reports_the_problem() {
     let primary = crate::support::redis_server();
     let () = run(&mut redis, &["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
     let (dispatcher, address) = served(&mut cluster, "d0", 1);
-    let told = dispatcher.wait_for_line("event=redis-setting", DEADLINE).expect("it is told at the start");
-    assert!(told.contains("the server is a replica of") && told.contains("--redis-url"), "{told}");
+    let logged = dispatcher.wait_for_line("event=redis-setting", DEADLINE).expect("it is logged at the start");
+    assert!(logged.contains("the server is a replica of") && logged.contains("--redis-url"), "{logged}");
     wait_until("the page to show it", || get(address, "/status.json")?.1.contains("is a replica of").then_some(()));
     assert_eq!(get(address, "/readyz").map(|(code, _)| code), Some(503));
 }
@@ -265,9 +265,9 @@ fn reports_disappear_with_their_dispatcher() {
     let reports = |redis: &mut redis::Connection| run::<Vec<String>>(redis, &["KEYS", "messages:status:*"]).len();
     wait_until("both to report", || (reports(&mut redis) == 2).then_some(()));
     cluster.stop_node(Node::Dispatcher(0), DEADLINE).expect("it stops");
-    assert_eq!(reports(&mut redis), 1, "one that stops takes its report with it");
+    assert_eq!(reports(&mut redis), 1, "a dispatcher that stops deletes its report");
     cluster.kill_node(Node::Dispatcher(1)).expect("it runs");
-    wait_until("the other to be forgotten", || (reports(&mut redis) == 0).then_some(()));
+    wait_until("the other report to expire", || (reports(&mut redis) == 0).then_some(()));
 }
 
 #[test]
@@ -278,14 +278,14 @@ fn dangerous_redis_settings_are_logged_and_shown() {
     let () = run(&mut redis, &["CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60"]);
     let (dispatcher, address) = served(&mut cluster, "d0", 1);
     for setting in ["maxmemory-policy is allkeys-lru", "client-output-buffer-limit pubsub is"] {
-        let told = dispatcher.wait_for_line(setting, DEADLINE).expect("it is told at the start");
-        assert!(told.contains("level=warn") && told.contains("event=redis-setting"), "{told}");
+        let logged = dispatcher.wait_for_line(setting, DEADLINE).expect("it is logged at the start");
+        assert!(logged.contains("level=warn") && logged.contains("event=redis-setting"), "{logged}");
         let (_, text) = status(&cluster, &[]);
         assert!(text.contains(&format!("redis         {setting}")), "{text}");
         wait_until("the page to show it", || get(address, "/status.json")?.1.contains(setting).then_some(()));
     }
     assert_eq!(status_json(&cluster)["redis_warnings"].as_array().map(Vec::len), Some(2));
-    let metric = wait_until("the number of them", || {
+    let metric = wait_until("the number of warnings", || {
         get(address, "/metrics")?.1.lines().find(|line| line.starts_with("oncecast_redis_warnings ")).map(str::to_owned)
     });
     assert!(metric.starts_with("oncecast_redis_warnings 2"), "{metric}");
