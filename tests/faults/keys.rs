@@ -14,10 +14,10 @@ use crate::support::{
 
 pub const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 
-/// Two days: clocks and what is already ahead of them are forgiven so much.
+/// Two days: how far clocks, and epochs ahead of them, may deviate.
 pub const AHEAD_MS: u64 = 2 * 24 * 3_600_000;
 
-/// What was published all at once, and heard.
+/// Messages that reached a dispatcher, and so are owed.
 pub fn ids(prefix: &str, numbers: Range<u64>) -> Vec<String> {
     numbers.map(|n| format!("{prefix}{n}")).collect()
 }
@@ -52,8 +52,8 @@ pub fn waiting(this: &mut Run) -> (Cluster, redis::Connection, u64) {
     (cluster, connection, messages)
 }
 
-/// Publishes some more, has the consumer come back, and fails unless all of these are done; of those that waited each
-/// may be.
+/// Publishes some more, lets the consumer come back, and fails unless all of these are done. Each of those that waited
+/// may be done.
 pub fn assert_goes_on(cluster: &mut Cluster, connection: &mut redis::Connection, waiting: u64) {
     publish(connection, "later", 0..300);
     cluster.start_node(Node::Consumer(0)).unwrap();
@@ -86,7 +86,7 @@ fn row_33_pending_set_renamed() {
     pending_set_vanishes("row_33_pending_set_renamed", &["RENAME", "messages:pending", "aside"]);
 }
 
-/// Row 33: it goes while consumers work on what is in it. Only what was published until then may be lost.
+/// Row 33: the set is deleted while consumers work on its messages. Only messages published until then may be lost.
 #[test]
 fn row_33_pending_set_deleted_under_load() {
     let mut this = Run::of("row_33_pending_set_deleted_under_load");
@@ -98,7 +98,7 @@ fn row_33_pending_set_deleted_under_load() {
         wait_until_in_sync(connection, 2);
         load.wait_for_more(100);
         let begin = load.first_unpublished();
-        // Not to be lost: these are done before.
+        // These are done before, so they must not be lost.
         wait_for_intake(connection);
         wait_until("what was published before to be done", || {
             let oldest: Vec<String> = run(connection, &["ZRANGE", "messages:pending", "0", "0"]);
@@ -118,11 +118,11 @@ fn row_33_pending_set_deleted_under_load() {
     cluster.must_run().unwrap();
 }
 
-/// Row 33: Redis is told to make room by throwing keys away. It takes those that are used least, and the set is what
-/// takes the room.
+/// Row 33: Redis is configured to evict keys. It evicts those that are used least, and the set takes most of the
+/// memory.
 #[test]
 fn row_33_pending_set_evicted() {
-    /// Keys that are not to go with it, so that the loss is that of the set.
+    /// Keys that must not be evicted, so that only the set is lost.
     const KEPT: [&str; 4] = ["messages:epoch", "messages:leader", "messages:cursor", "messages:recall"];
     /// The most uses that Redis counts.
     const MOST_USES: usize = 255;
@@ -162,8 +162,8 @@ fn row_33_pending_set_evicted() {
     assert_goes_on(&mut cluster, connection, messages);
 }
 
-/// Row 33: nobody can say any more how far the channel was taken in, so what was published before may be taken in
-/// again. Everything is done all the same, and what is published later once.
+/// Row 33: without the cursor it is unknown how far the channel was stored, so earlier messages may be stored again.
+/// Everything is processed, and later messages once.
 #[test]
 fn row_33_cursor_vanishes() {
     let mut this = Run::of("row_33_cursor_vanishes");
@@ -181,7 +181,7 @@ fn row_33_cursor_vanishes() {
             run::<bool>(connection, &["EXISTS", "messages:cursor"]).then_some(())
         });
         wait_until_in_sync(connection, 2);
-        // A leader that has not looked meanwhile knows its place, and nothing is amiss.
+        // A leader that did not read the cursor meanwhile knows its position and continues.
         let recorded = lab::wait_until(DEADLINE, "the loss to be recorded, or the same leader to go on", || {
             let grown = stream(connection, "messages:gaps").len() > gaps;
             Ok((grown || self::epoch(connection) == epoch).then_some(grown))
@@ -205,7 +205,7 @@ fn row_33_cursor_vanishes() {
     cluster.must_run().unwrap();
 }
 
-/// Waits until all is done, and removes all but the first result of each message with such a number; says how many.
+/// Waits until all is done, and removes all but the first result of each message with these numbers. Returns how many.
 pub fn forget_repeated(connection: &mut redis::Connection, numbers: &Range<u64>) -> usize {
     wait_for_intake(connection);
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));

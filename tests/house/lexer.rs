@@ -1,5 +1,4 @@
-//! Rust source as words and signs, without comments, literals and lifetimes: as much of the language as is needed to
-//! find paths.
+//! Rust source as words and signs, without comments and literals: as much of the language as is needed to find paths.
 
 /// A part of the source that may belong to a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
