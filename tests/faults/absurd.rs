@@ -139,9 +139,9 @@ fn run_each(this: &mut Run, commands: Vec<(Vec<String>, Option<Vec<String>>)>) {
         let again = forget_repeated(&mut group.connection, &before);
         assert!(
             again == 0 || reasons(&mut group.connection).contains("cursor-lost"),
-            "{again} taken in again, and nothing commands"
+            "{again} stored again, and no gap recorded"
         );
-        this.say(format_args!("{again} of {} were taken in again", before.end));
+        this.say(format_args!("{again} of {} were stored again", before.end));
     }
     this.say(format_args!("{} owed, gaps {:?}", sent.owed.len(), reasons(&mut group.connection)));
     group.assert_l0(&sent);

@@ -22,7 +22,7 @@ pub enum Refusal {
 const UNKNOWN: &[u8] = b"*1\r\n$14\r\nTOO-MANY-WORDS\r\n";
 /// The beginning of the answer to that.
 const UNKNOWN_ANSWER: &[u8] = b"-ERR unknown command";
-/// What the client is told.
+/// The answer to the client.
 const ANSWER: &[u8] = b"-ERR too many arguments\r\n";
 
 /// See the module's text. Its connections are closed and its threads joined on drop.

@@ -221,7 +221,7 @@ fn row_19_consumers_paused_under_load() {
     }
     assert_l0(&mut connection, &load.stop());
     let now: String = run_command(&mut connection, &["GET", "messages:leader"]);
-    assert_eq!(now, lease, "the dispatchers go on as before");
+    assert_eq!(now, lease, "the leader did not change");
     run.say(format_args!("{} handler runs beyond one", workers.repeated_runs()));
 }
 
@@ -243,7 +243,7 @@ fn row_26_no_consumer_at_all() {
         // Catches an intake that stops when no consumer takes the messages.
         wait_until("the intake to follow", || (state(connection).0 as u64 >= begin).then_some(()));
     }
-    wait_until("all to be taken in", || (state(connection).0 as u64 == messages).then_some(()));
+    wait_until("all to be stored", || (state(connection).0 as u64 == messages).then_some(()));
     let began = Instant::now();
     cluster.start_node(Node::Consumer(0)).unwrap();
     wait_for_drain(connection, messages);

@@ -77,7 +77,7 @@ impl Group {
     fn assert_no_run_twice(&self, connection: &mut redis::Connection) {
         let twice: BTreeMap<String, usize> = self.workers.runs().into_iter().filter(|(_, runs)| *runs > 1).collect();
         assert_eq!(twice, BTreeMap::new(), "no handler is run twice");
-        assert_eq!(state(connection).2, 0, "what is handed back does not count as failed");
+        assert_eq!(state(connection).2, 0, "returned messages do not count as failed");
     }
 }
 

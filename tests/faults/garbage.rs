@@ -88,18 +88,18 @@ fn send_garbage(socket: &mut WebSocket<TcpStream>, kind: Garbage, random: &mut f
 
 /// Reads until the other side closes, which it must. Returns whether it gave a reason.
 fn got_reason(socket: &mut WebSocket<TcpStream>) -> bool {
-    let mut told = false;
+    let mut found = false;
     loop {
         match socket.read() {
             Ok(Message::Binary(bytes)) => {
                 let is_error = |frame| matches!(frame, Ok(Frame::Error { .. }));
-                told |= wire::frames(&bytes).any(is_error);
+                found |= wire::frames(&bytes).any(is_error);
             }
             Ok(_) => {}
             Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                 panic!("the connection stays open")
             }
-            Err(_) => return told,
+            Err(_) => return found,
         }
     }
 }
@@ -242,7 +242,7 @@ fn answer_with_garbage(
                 }
                 send_garbage(&mut socket, kind, &mut random);
                 // A failed greeting just ends.
-                assert!(got_reason(&mut socket) || after.is_empty(), "{kind:?}{after}: it was not told why");
+                assert!(got_reason(&mut socket) || after.is_empty(), "{kind:?}{after}: it got no reason");
             }
         }
         *done.entry(format!("{kind:?}{after}")).or_default() += 1;

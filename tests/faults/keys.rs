@@ -171,7 +171,7 @@ fn row_33_cursor_vanishes() {
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let load = Load::start(&cluster.redis().url(), "m", 1_000);
-    let mut told = 0;
+    let mut gaps_recorded = 0;
     for _ in 0..this.scale(3, 20) {
         load.wait_for_more(this.random.u64(50..500));
         let (gaps, epoch) = (stream(connection, "messages:gaps").len(), epoch(connection));
@@ -182,12 +182,12 @@ fn row_33_cursor_vanishes() {
         });
         wait_until_in_sync(connection, 2);
         // A leader that did not read the cursor meanwhile knows its position and continues.
-        let recorded = lab::wait_until(DEADLINE, "the loss to be recorded, or the same leader to go on", || {
+        let recorded = lab::wait_until(DEADLINE, "the loss to be recorded, or the same leader to continue", || {
             let grown = stream(connection, "messages:gaps").len() > gaps;
             Ok((grown || self::epoch(connection) == epoch).then_some(grown))
         });
         match recorded {
-            Ok(grown) => told += usize::from(grown),
+            Ok(grown) => gaps_recorded += usize::from(grown),
             Err(error) => {
                 panic!("{error}; gaps {:?}{}", stream(connection, "messages:gaps"), logs(&mut cluster));
             }
@@ -198,9 +198,9 @@ fn row_33_cursor_vanishes() {
     let sent = load.stop();
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "both were subscribed all the time");
     let again = forget_repeated(connection, &before);
-    this.say(format_args!("{again} of {} messages were taken in again; {told} losses recorded", before.end));
+    this.say(format_args!("{again} of {} messages were stored again; {gaps_recorded} losses recorded", before.end));
     assert_l0(connection, &sent);
-    assert!(told > 0 || again == 0, "what may be taken in again is told");
+    assert!(gaps_recorded > 0 || again == 0, "the loss is recorded if messages are stored again");
     assert!(reasons(connection).iter().all(|reason| reason == "cursor-lost"), "{:?}", reasons(connection));
     cluster.must_run().unwrap();
 }

@@ -199,7 +199,7 @@ fn row_03_leader_paused_shorter_than_its_lease() {
     assert_no_gap(connection);
     assert_eq!(leader(&mut cluster), (member, lease.clone()), "the same dispatcher leads in the same epoch");
     let epoch: u64 = run_command(connection, &["GET", "messages:epoch"]);
-    assert_eq!(epoch, lease.epoch.0, "nobody led in between");
+    assert_eq!(epoch, lease.epoch.0, "no other led in between");
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn row_04_leader_killed_during_replay() {
     let sent = load.stop();
     assert_l0(connection, &sent);
     assert_no_gap(connection);
-    run.say(format_args!("at the second kills so many messages were published and not taken in: {left:?}"));
+    run.say(format_args!("messages published and not stored at the second kills: {left:?}"));
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn row_25_rolling_restart() {
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "Redis and two dispatchers were there all the time");
     assert_l0(connection, &sent);
     assert_no_gap(connection);
-    assert_eq!(state(connection).2, 0, "what is handed back does not count as failed");
+    assert_eq!(state(connection).2, 0, "returned messages do not count as failed");
     let twice: Vec<(String, usize)> = workers.runs().into_iter().filter(|(_, runs)| *runs > 1).collect();
     assert_eq!(twice, [], "no handler is run twice; roll calls: {roll_calls:?}");
     run.say(format_args!("from the release to the first result of a message published after it: {}", shown(times)));

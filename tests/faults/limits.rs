@@ -53,7 +53,7 @@ fn assert_done_or_isolated(connection: &mut redis::Connection, small: Vec<String
         results.iter().filter(|result| result.get("message_id").is_some_and(|id| id == large)).count()
     };
     let mut letters = Vec::new();
-    wait_until(format!("{large} to be recorded or buried"), || {
+    wait_until(format!("{large} to be recorded or a dead letter"), || {
         letters = stream(connection, "messages:dead").into_iter().filter(is_large).collect();
         (letters.len() + recorded(connection) > 0).then_some(())
     });
@@ -251,7 +251,7 @@ fn row_38_dead_letter_refused_as_well() {
     let isolated = || leader.process.stderr().all().iter().filter(|line| line.contains("event=too-large")).count();
     wait_until("the leader to say which one it is", || (isolated() > 0).then_some(()));
     wait_until("what came before it to be done", || (state(connection).1 >= 50).then_some(()));
-    assert_eq!(state(connection).1, 50, "nothing that came after it is taken in");
+    assert_eq!(state(connection).1, 50, "nothing behind it is stored");
     censor.forbid(None);
     assert_done_or_isolated(connection, names("m", 0..100), "forbidden0");
     leader.process.must_run().unwrap();
@@ -273,7 +273,9 @@ fn a_foreign_member_larger_than_any_reply_becomes_a_dead_letter() {
     pend(cluster.redis(), 1_000_000, &large);
     pend(cluster.redis(), 1_000_001, "{\"message_id\":\"small0\"}");
     let _dispatcher = dispatcher(&cluster.redis().url(), "d0", &workers.addresses, "");
-    wait_until("the large one to be buried and the small one done", || (state(connection) == (0, 1, 1)).then_some(()));
+    wait_until("the large one to be a dead letter and the small one done", || {
+        (state(connection) == (0, 1, 1)).then_some(())
+    });
     let reason: Vec<(String, Vec<String>)> = run(connection, &["XRANGE", "messages:dead", "-", "+"]);
     let fields = &reason[0].1;
     let at = fields.iter().position(|name| name == "reason").expect("a letter has a reason");

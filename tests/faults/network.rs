@@ -412,7 +412,7 @@ fn row_20_slow_consumer_over_a_lossy_link() {
     let done = began.elapsed();
     let by = occurrences(&stream(connection, "messages:processed"), "consumer_id");
     println!(
-        "row 20: over {means}: {end} taken in after {} ms and done after {} ms; {} of them by the slow one; \
+        "row 20: over {means}: {end} stored after {} ms and done after {} ms; {} of them by the slow one; \
          at most {} MiB",
         published.as_millis(),
         done.as_millis(),

@@ -170,11 +170,11 @@ fn row_17_memory_full() {
         publish(connection, "m", pending..end);
 
         let mut leader = leader_of(&mut cluster, &dispatchers);
-        let told = |dispatcher: &Watched, seen| {
+        let wait_for_warning = |dispatcher: &Watched, seen| {
             let line = dispatcher.process.stderr().wait_for_after(seen, "event=redis-trouble worker=ingest", DEADLINE);
             assert!(line.as_ref().is_ok_and(|line| line.contains("maxmemory")), "{line:?}");
         };
-        told(&dispatchers[leader], seen[leader]);
+        wait_for_warning(&dispatchers[leader], seen[leader]);
         let taken = taken_in(&dispatchers[leader]);
         wait_until("the figures to show what waits", || {
             (heard(&dispatchers[leader])? >= before[leader] + end - pending).then_some(())
@@ -187,7 +187,7 @@ fn row_17_memory_full() {
             wait_until("the other to lead in spite of it", || {
                 (dispatchers[other].figure("oncecast_leader")? == 1).then_some(())
             });
-            told(&dispatchers[other], seen[other]);
+            wait_for_warning(&dispatchers[other], seen[other]);
             dispatchers[leader] = Watched::start(&mut cluster, &name, 2, "--lease-ttl-ms 1000");
             leader = other;
         }
@@ -195,11 +195,11 @@ fn row_17_memory_full() {
         wait_until("what is pending to be recorded in spite of it", || {
             (state(connection) == (0, pending as usize, 0)).then_some(())
         });
-        assert_eq!(run::<String>(connection, &["GET", "messages:cursor"]), cursor, "nothing more was taken in");
+        assert_eq!(run::<String>(connection, &["GET", "messages:cursor"]), cursor, "nothing more was stored");
         let seen = dispatchers[leader].process.stderr().count();
         let () = run(connection, &["CONFIG", "SET", "maxmemory", "0"]);
         let recovered = dispatchers[leader].process.stderr().wait_for_after(seen, "redis-recovered", DEADLINE);
-        recovered.expect("it says that it goes on");
+        recovered.expect("it logs the recovery");
     }
     let sent = Sent { owed: (0..end).map(|n| format!("m{n}")).collect(), ..Sent::default() };
     assert_l0(connection, &sent);

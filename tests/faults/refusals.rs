@@ -76,14 +76,14 @@ impl Group {
     fn assert_l0(&mut self, connection: &mut redis::Connection, sent: &Sent) {
         assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "one was subscribed all the time");
         assert_l0(connection, sent);
-        assert_buried_once(connection);
+        assert_one_dead_letter_each(connection);
         self.dispatchers.iter_mut().for_each(|dispatcher| dispatcher.process.must_run().unwrap());
         self.workers.must_run();
     }
 }
 
 /// Fails if a message is twice in the dead letters, or there and in the results.
-fn assert_buried_once(connection: &mut redis::Connection) {
+fn assert_one_dead_letter_each(connection: &mut redis::Connection) {
     let payloads = stream(connection, "messages:dead").into_iter().filter_map(|mut letter| letter.remove("payload"));
     let recorded = stream(connection, "messages:processed").into_iter();
     let recorded = recorded.filter_map(|result| Some(format!("{{\"message_id\":\"{}\"}}", result.get("message_id")?)));

@@ -73,7 +73,7 @@ pub fn assert_l0_of(group: &str, connection: &mut redis::Connection, sent: &Sent
         Ok((pending == 0 && processed + dead >= sent.owed.len()).then_some(()))
     });
     let recorded = count(recorded_ids_of(group, connection));
-    let buried = count(stream(connection, &dead).into_iter().filter_map(|entry| {
+    let dead_letters = count(stream(connection, &dead).into_iter().filter_map(|entry| {
         let payload = entry.get("payload")?;
         // Other text may follow the id, and a dead letter may have only the beginning of a payload.
         let (id, _) = payload.strip_prefix("{\"message_id\":\"")?.split_once('"')?;
@@ -81,16 +81,16 @@ pub fn assert_l0_of(group: &str, connection: &mut redis::Connection, sent: &Sent
     }));
     let owed: BTreeSet<&String> = sent.owed.iter().collect();
     let known = |id: &String| owed.contains(id) || sent.uncertain.contains(id) || sent.unheard.contains(id);
-    let lost = Named::of(owed.iter().filter(|id| !recorded.contains_key(**id) && !buried.contains_key(**id)));
+    let lost = Named::of(owed.iter().filter(|id| !recorded.contains_key(**id) && !dead_letters.contains_key(**id)));
     let twice = Named::of(recorded.iter().filter(|(_, times)| **times > 1).map(|(id, _)| id));
-    let foreign = Named::of(recorded.keys().chain(buried.keys()).filter(|id| !known(id)));
+    let foreign = Named::of(recorded.keys().chain(dead_letters.keys()).filter(|id| !known(id)));
     let (pending, ..) = state_of(group, connection);
     assert!(
         lost.0 + twice.0 + foreign.0 + pending == 0,
         "of {} owed messages: lost {lost:?}, recorded twice {twice:?}, never published {foreign:?}, {pending} pending; \
          {} dead letters; gaps {:?}",
         owed.len(),
-        buried.len(),
+        dead_letters.len(),
         stream(connection, &gaps),
     );
 }

@@ -70,7 +70,7 @@ fn row_09_standby_subscription_killed() {
     }
     let sent = load.stop();
     assert_l0(connection, &sent);
-    assert_eq!(stream(connection, "messages:gaps"), [], "somebody was in sync all the time");
+    assert_eq!(stream(connection, "messages:gaps"), [], "a dispatcher was in sync all the time");
 }
 
 /// Row 10: what was published until the first one is back is unknown and recorded as a gap. The rest is processed once.
@@ -92,7 +92,7 @@ fn row_10_all_subscriptions_killed() {
     load.wait_for_more(500);
     let sent = load.stop();
     let by_one = sent.receivers.iter().filter(|receivers| **receivers == 1).count();
-    println!("row 10: {} heard by nobody, {by_one} by one", sent.unheard.len());
+    println!("row 10: {} received by no dispatcher, {by_one} by one", sent.unheard.len());
     assert_l0(connection, &sent);
     for gap in stream(connection, "messages:gaps") {
         assert_eq!(gap["reason"], "subscription-break", "{gap:?}");
@@ -134,7 +134,7 @@ fn row_11_output_buffer_overrun_of_the_only_reader() {
     reader.process.signal(Signal::SIGSTOP).unwrap();
     let mut during = before..before;
     while subscribers(connection) > 0 {
-        assert!(during.end < 50_000, "Redis never gives the reader up");
+        assert!(during.end < 50_000, "Redis never disconnects the reader");
         publish_payloads(connection, payloads(during.end..during.end + 4));
         during.end += 4;
     }
@@ -181,7 +181,7 @@ fn row_11_output_buffer_overrun_of_the_leader() {
     leader.process.signal(Signal::SIGSTOP).unwrap();
     let mut end = before;
     while subscribers(connection) > 1 {
-        assert!(end < 50_000, "Redis never gives the reader up");
+        assert!(end < 50_000, "Redis never disconnects the reader");
         publish_payloads(connection, payloads(end..end + 4));
         end += 4;
         // The other one must be disconnected.

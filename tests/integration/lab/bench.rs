@@ -138,7 +138,7 @@ fn a_worker_records_what_it_acknowledges_and_accepts_any_payload() {
     command.args(["--name", "w7", "--worker-batch", "2"]);
     let mut worker = ChildProcess::spawn("worker", command).expect("it starts");
     wait_until("three results", || (run_on::<u64>(&server, &["XLEN", "r"]) == 3).then_some(()));
-    worker.must_run().expect("it goes on");
+    worker.must_run().expect("it still runs");
     let pending = run_on::<Vec<redis::Value>>(&server, &["XPENDING", "s", "g"]);
     assert_eq!(pending.first(), Some(&redis::Value::Int(0)), "all of it is acknowledged");
     let results = crate::support::stream(&mut crate::support::client(&server.url()), "r");

@@ -57,8 +57,8 @@ fn killed_members_can_be_started_again_in_place() {
     let everybody = [Node::Dispatcher(0), Node::Dispatcher(1), Node::Consumer(0), Node::Consumer(1)];
     assert_eq!(cluster.running(), everybody);
     let addresses = format!("{},{}", cluster.address(0), cluster.address(1));
-    let told = format!("--consumers {addresses} --dispatcher-id d1");
-    cluster.process(Node::Dispatcher(1)).unwrap().wait_for_line(&told, DEADLINE).unwrap();
+    let arguments = format!("--consumers {addresses} --dispatcher-id d1");
+    cluster.process(Node::Dispatcher(1)).unwrap().wait_for_line(&arguments, DEADLINE).unwrap();
 
     cluster.kill_node(Node::Consumer(1)).unwrap();
     assert!(listens(&cluster, 0) && !listens(&cluster, 1));

@@ -109,10 +109,10 @@ fn a_forged_epoch_is_refused_and_the_true_leader_continues() {
     for (forged, epoch) in (0..20).zip([u64::MAX, 6].into_iter().cycle()) {
         let text = answer(consumer.address, epoch);
         assert_refused(&text, 6, &[&format!("epoch {epoch} is not in redis"), "messages:epoch names another epoch"]);
-        assert!(!text.contains(" 5"), "whoever has proven nothing is told no epoch: {text}");
+        assert!(!text.contains(" 5"), "an unproven client learns no epoch: {text}");
         deliver(&mut leader, 2 + forged);
     }
-    assert_eq!(consumer.stats.ruling_epoch(), 5, "the leader's connection stood all the time");
+    assert_eq!(consumer.stats.ruling_epoch(), 5, "the leader's connection was open all the time");
     // A lower one is refused with the same text, which doesn't reveal whether the true one is higher.
     let [lower, higher] = [4, 6].map(|epoch| answer(consumer.address, epoch).replace(&format!("epoch {epoch} "), ""));
     assert_eq!(lower, higher);

@@ -98,8 +98,8 @@ fn loss_of_the_lease_ends_the_term() {
 fn another_holder_of_the_lease_ends_the_term() {
     every_worker_ends(&["lease-lost"], |cluster, connection, lease| {
         // The new holder counts as alive, so no dispatcher takes the lease from it. Only the renewal detects this.
-        let mut somebody = client_of(cluster);
-        let mut alive = somebody.as_pubsub();
+        let mut other_client = client_of(cluster);
+        let mut alive = other_client.as_pubsub();
         alive.subscribe("messages:alive:somebody-else").expect("Redis takes subscriptions");
         let seen = holder_log(cluster, lease);
         let other = format!("somebody-else {}", lease.epoch);

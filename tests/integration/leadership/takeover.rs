@@ -282,7 +282,7 @@ fn all_dispatchers_receive_each_message_and_one_stores_it() {
         .map(|log| {
             let line = log.wait_for("event=stopped", DEADLINE).expect("each logs its totals");
             let count = line.split_once("taken_in=").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-            count.unwrap_or_else(|| panic!("no number taken in: {line}"))
+            count.unwrap_or_else(|| panic!("no number of stored messages: {line}"))
         })
         .collect();
     // Catches two dispatchers that store messages at the same time, even if the results would hide it.

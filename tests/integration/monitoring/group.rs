@@ -79,7 +79,7 @@ impl Group {
     }
 
     /// A message that is too large becomes a dead letter.
-    pub fn bury(&mut self) {
+    pub fn make_dead_letter(&mut self) {
         let connection = &mut client(&self.cluster.redis_url());
         let heard = publish_payloads(connection, ["x".repeat((8 << 20) + 1)]);
         assert_eq!(heard, 2, "both dispatchers hear it");

@@ -29,7 +29,7 @@ fn every_query_has_data_with_a_real_prometheus_and_cluster() {
         (up == ["6"]).then_some(())
     });
     group.redeliver();
-    group.bury();
+    group.make_dead_letter();
     group.change_leader();
     let missing = prometheus.wait_for_data(&queries(&prometheus), begin);
     prometheus.process.must_run().expect("prometheus runs");
@@ -55,7 +55,7 @@ fn the_dashboard_needs_no_manual_setup() {
         assert!(panel["description"].is_string(), "{title}: says nothing about itself");
         for of in [panel].into_iter().chain(panel["targets"].as_array().expect("a panel asks for something")) {
             let uid = of["datasource"]["uid"].as_str().expect("a source is named by its uid");
-            assert!(sources.contains(&format!("\n    uid: {uid}\n")), "{title}: nobody provides the source {uid}");
+            assert!(sources.contains(&format!("\n    uid: {uid}\n")), "{title}: no file provides the source {uid}");
         }
         let place = |name: &str| panel["gridPos"][name].as_u64().expect("a panel has a place");
         assert!(place("x") + place("w") <= 24, "{title}: wider than the page");

@@ -34,7 +34,7 @@ impl Prometheus {
             assert!(config.contains(&target), "prometheus.yml does not name {name}");
             config = config.replace(&target, &format!("['127.0.0.1:{port}']"));
         }
-        assert!(!config.contains(":9464"), "prometheus.yml names somebody who is not started here");
+        assert!(!config.contains(":9464"), "prometheus.yml names a process that is not started here");
         let path = folder.path().join("prometheus.yml");
         fs::write(&path, config).expect("the folder can be written to");
         fs::copy(root().join("docker/prometheus/alerts.yml"), folder.path().join("alerts.yml"))

@@ -39,7 +39,7 @@ fn record(redis: &RedisServer, ids: impl Iterator<Item = String>) {
     }
 }
 
-fn bury(redis: &RedisServer, payload: &str) {
+fn add_dead_letter(redis: &RedisServer, payload: &str) {
     let fields = ["id", "1", "payload", payload, "reason", "failed", "deliveries", "5", "consumer", "c"];
     run_on::<String>(redis, &[&["XADD", "messages:dead", "*"], &fields[..]].concat());
 }
@@ -94,8 +94,8 @@ fn lost_and_foreign_ids_are_counted_and_shown() {
     record(&redis, (0..2_000).filter(|n| n % 100 != 50).map(|n| format!("id-{n}")));
     record(&redis, (0..3).map(|n| format!("other-{n}")));
     pend(&redis, 5, r#"{"message_id":"id-50"}"#);
-    bury(&redis, r#"{"a":1,"message_id":"id-150"}"#);
-    bury(&redis, "not JSON");
+    add_dead_letter(&redis, r#"{"a":1,"message_id":"id-150"}"#);
+    add_dead_letter(&redis, "not JSON");
     // One line twice, Windows line ends, and empty lines. 20 ids are not recorded; two of them are accounted for.
     let lines = (0..2_000).chain([1, 2]).map(|n| format!("id-{n}\r\n"));
     let report = look(&redis, &format!("--ids {}", ids_file(&redis, lines)));

@@ -88,7 +88,7 @@ fn an_unreachable_server_is_an_error() {
     let mut server = badly_configured();
     let mut connection = server.connection();
     server.stop().expect("it ends");
-    check(&mut connection).expect_err("nobody answers");
+    check(&mut connection).expect_err("no server answers");
 }
 
 #[test]

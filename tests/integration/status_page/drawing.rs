@@ -153,9 +153,9 @@ fn problems_are_shown_as_escaped_text() {
     bad["dispatchers"][1] = json!({ "id": "d9-000000", "role": "standby", "reporting": false });
     bad["recent_gaps"] = json!([{ "time": evil, "reason": evil, "dispatcher": evil, "messages": "" }]);
     let (stand_in, mut page) = shown(&mut browser, &bad);
-    let told = page.eval("[...document.querySelectorAll('#notes li')].map(line => line.textContent)");
+    let shown = page.eval("[...document.querySelectorAll('#notes li')].map(line => line.textContent)");
     let expected = [("Problem", "problems"), ("Redis", "redis_warnings"), ("Note", "notes")];
-    assert_eq!(told, json!(expected.map(|(word, name)| format!("{word}{name} {evil}"))));
+    assert_eq!(shown, json!(expected.map(|(word, name)| format!("{word}{name} {evil}"))));
     assert_eq!(page.text("health-text"), "needs attention");
     assert_eq!(page.text("leader-id"), evil);
     assert_eq!(page.eval("document.querySelectorAll('img').length"), 0);

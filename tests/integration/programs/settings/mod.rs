@@ -187,7 +187,7 @@ fn unknown_variables_and_exposed_secrets_cause_warnings() {
     let (code, output) =
         ended(&format!("ONCECAST_REDIS_URL_FILE={} ONCECAST_GRUOP=g ONCECAST_RATE=7 oncecast status", file.display()));
     std::fs::remove_file(&file).expect("our own");
-    assert_eq!(code, Some(1), "nobody listens there: {output}");
+    assert_eq!(code, Some(1), "nothing listens there: {output}");
     let lines: Vec<&str> = output.lines().filter(|line| line.contains("level=warn")).collect();
     assert_eq!(lines.len(), 2, "{output}");
     assert!(lines[0].contains("variable=ONCECAST_GRUOP") && lines[0].contains("ONCECAST_GROUP?"), "{output}");

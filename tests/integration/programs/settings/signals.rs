@@ -59,7 +59,7 @@ fn signals_ignored_at_start_stay_ignored() {
                     child.signal(signal).expect("it runs");
                 }
             }
-            child.must_run().expect("it was told to ignore them");
+            child.must_run().expect("it ignores them");
             child.signal(by).expect("it runs");
             let status = child.wait(DEADLINE).expect("it ends");
             assert!(status.code().is_some(), "{program} was killed by a signal it should hear: {status}");

@@ -127,10 +127,10 @@ fn a_dispatcher_with_fewer_rights_shows_what_it_can_read() {
     wait_until("its page to show the group", || {
         let json: Value = serde_json::from_str(&get(address, "/status.json")?.1).ok()?;
         let notes = json["notes"].to_string();
-        let told = ["INFO", "CONFIG GET", "XLEN", "XREVRANGE"]
+        let noted = ["INFO", "CONFIG GET", "XLEN", "XREVRANGE"]
             .iter()
             .all(|name| notes.contains(&format!("Redis refuses {name} ")));
-        (json["leader"]["name"] == "d0" && json["health"] == "ok" && json["pending"] == 0 && told).then_some(())
+        (json["leader"]["name"] == "d0" && json["health"] == "ok" && json["pending"] == 0 && noted).then_some(())
     });
     let text = get(address, "/metrics").expect("it answers").1;
     for (name, shown) in
