@@ -119,7 +119,7 @@ fn row_18_consumer_killed_after_its_commit() {
     group.workers.process(0).signal(Signal::SIGSTOP).unwrap();
     wait_until_stopped(group.workers.process(0).pid());
     let () = run_command(&mut connection, &["CLIENT", "UNPAUSE"]);
-    wait_until("the commit to be carried out", || (state(&mut connection).1 > 0).then_some(()));
+    wait_until("the commit to be executed", || (state(&mut connection).1 > 0).then_some(()));
     let committed = results_of(&mut connection, "w0");
     group.workers.kill(0);
     assert_l0(&mut connection, &sent_of(GATED, 0..IN_HAND));

@@ -152,7 +152,7 @@ fn row_33_pending_set_evicted() {
     let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<u64>().ok());
     let limit = used.expect("it says so") - messages * 1_000;
     let () = run(connection, &["CONFIG", "SET", "maxmemory", &limit.to_string()]);
-    wait_until("the set to be thrown away", || {
+    wait_until("the set to be evicted", || {
         // A command that takes memory has Redis look.
         let _: redis::RedisResult<()> = redis::cmd("SET").arg("any").arg("x").query(connection);
         (state(connection).0 == 0).then_some(())

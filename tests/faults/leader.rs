@@ -159,7 +159,7 @@ fn row_02_lone_leader_paused_longer_than_its_lease() {
         let (member, lease) = leader(&mut cluster);
         load.wait_for_more(run.random.u64(100..500));
         cluster.signal(member, Signal::SIGSTOP).unwrap();
-        wait_until("the lease to run out", || {
+        wait_until("the lease to expire", || {
             (run_command::<usize>(connection, &["EXISTS", "messages:leader"]) == 0).then_some(())
         });
         load.wait_for_more(run.random.u64(100..500));
@@ -473,7 +473,7 @@ fn row_36_ring_of_the_leader_overruns_and_not_the_standbys() {
         assert_eq!(publish_payloads(connection, payloads), 2);
         next = burst.end;
         // No subscriber is disconnected for being slow.
-        wait_until("both to have heard it", || {
+        wait_until("both to have received it", || {
             let heard =
                 |one: &Watched| one.figure("oncecast_messages_published_total").map(|heard| heard >= next - before);
             (heard(&small)? && heard(&large)?).then_some(())

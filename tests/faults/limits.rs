@@ -111,7 +111,7 @@ fn row_38_message_of_the_backlog_too_long_to_read() {
     wait_until("the small ones to be done", || (state(connection).1 >= 10).then_some(()));
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));
     publish(connection, "later", 0..200);
-    wait_until("what comes later to be done", || (state(connection).1 >= 210).then_some(()));
+    wait_until("later messages to be done", || (state(connection).1 >= 210).then_some(()));
     // The test itself must be able to read the letter or the result.
     let () = run(connection, &["CONFIG", "SET", "client-output-buffer-limit", "normal 0 0 0"]);
     assert_done_or_isolated(connection, [names("m", 0..10), names("later", 0..200)].concat(), "large");
@@ -136,7 +136,7 @@ fn too_many_words(row: &'static str, refusal: Refusal) {
         let held = format!("{GATED}{round}-");
         workers.shut_gate();
         publish(connection, &held, 0..HELD);
-        wait_until("all to be in the consumer's hands", || {
+        wait_until("the consumer to hold all", || {
             (workers.noted().len() as u64 >= 8
                 && dispatchers.iter().filter_map(Watched::in_flight).sum::<u64>() >= HELD)
                 .then_some(())
@@ -249,7 +249,7 @@ fn row_38_dead_letter_refused_as_well() {
     // A batch is halved six times at most.
     wait_until("the letter to have been refused more than once", || (censor.refused() >= 12).then_some(()));
     let isolated = || leader.process.stderr().all().iter().filter(|line| line.contains("event=too-large")).count();
-    wait_until("the leader to say which one it is", || (isolated() > 0).then_some(()));
+    wait_until("the leader to log which one it is", || (isolated() > 0).then_some(()));
     wait_until("what came before it to be done", || (state(connection).1 >= 50).then_some(()));
     assert_eq!(state(connection).1, 50, "nothing behind it is stored");
     censor.forbid(None);

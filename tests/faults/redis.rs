@@ -176,7 +176,7 @@ fn row_17_memory_full() {
         };
         wait_for_warning(&dispatchers[leader], seen[leader]);
         let taken = taken_in(&dispatchers[leader]);
-        wait_until("the figures to show what waits", || {
+        wait_until("the metrics to show the waiting messages", || {
             (heard(&dispatchers[leader])? >= before[leader] + end - pending).then_some(())
         });
         assert_eq!(taken_in(&dispatchers[leader]), taken);
@@ -184,7 +184,7 @@ fn row_17_memory_full() {
             let name = dispatchers[leader].name().to_owned();
             dispatchers[leader].process.kill().unwrap();
             let other = 1 - leader;
-            wait_until("the other to lead in spite of it", || {
+            wait_until("the other to lead nevertheless", || {
                 (dispatchers[other].figure("oncecast_leader")? == 1).then_some(())
             });
             wait_for_warning(&dispatchers[other], seen[other]);
@@ -192,7 +192,7 @@ fn row_17_memory_full() {
             leader = other;
         }
         consumers.iter().for_each(|consumer| cluster.start_node(*consumer).unwrap());
-        wait_until("what is pending to be recorded in spite of it", || {
+        wait_until("what is pending to be recorded nevertheless", || {
             (state(connection) == (0, pending as usize, 0)).then_some(())
         });
         assert_eq!(run::<String>(connection, &["GET", "messages:cursor"]), cursor, "nothing more was stored");

@@ -49,7 +49,7 @@ fn row_22_reply_to_the_intake_lost() {
         wait_until_in_sync(connection, 2);
         // And back.
         assert!(other.process.stop(DEADLINE).unwrap().success());
-        wait_until("the unlucky one to lead again", || (unlucky.figure("oncecast_leader")? == 1).then_some(()));
+        wait_until("the former leader to lead again", || (unlucky.figure("oncecast_leader")? == 1).then_some(()));
         other = Watched::start(&mut cluster, "other", 3, "");
     }
     let sent = load.stop();

@@ -129,7 +129,7 @@ fn row_12_redis_killed_when_one_had_heard_more() {
     unequal.publish("more", messages, 1);
     unequal.restart_redis();
     let connection = &mut client_of(&mut unequal.cluster);
-    wait_until("the first to take its own in", || (state(connection).1 as u64 >= messages).then_some(()));
+    wait_until("the first to store its own", || (state(connection).1 as u64 >= messages).then_some(()));
     unequal.assert_l0(&["both", "more"], messages);
 }
 
@@ -172,7 +172,7 @@ fn row_12_redis_killed_before_the_intake() {
     leader.process.signal(Signal::SIGSTOP).unwrap();
     let end = before + this.random.u64(1..2_000);
     publish(connection, "m", before..end);
-    wait_until("the standby to have heard all", || (heard(standby)? >= end).then_some(()));
+    wait_until("the standby to have received all", || (heard(standby)? >= end).then_some(()));
     let pending = state(connection);
     assert!(pending.0 + pending.1 < end as usize, "the leader took everything in, so this shows nothing: {pending:?}");
     cluster.redis().kill().unwrap();

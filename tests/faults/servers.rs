@@ -234,7 +234,7 @@ fn consumer_elsewhere(row: &'static str, elsewhere: impl FnOnce(&RedisServer) ->
     assert_l0(connection, &sent);
     let is_told =
         |line: &String| line.contains("messages:epoch") && (line.contains("w1") || line.contains(&wrong.addresses[1]));
-    wait_until("the leader to say what the consumer has found, and in which key", || {
+    wait_until("the leader to log what the consumer has found, and in which key", || {
         dispatchers.iter().any(|one| one.process.stderr().all().iter().any(is_told)).then_some(())
     });
     wrong.must_run();

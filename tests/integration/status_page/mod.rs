@@ -87,6 +87,10 @@ fn the_page_follows_load_and_a_change_of_leader() {
     cluster.kill_node(leader).expect("it runs");
     let (next, next_lease) = wait_for_another_leader(&mut cluster, &lease);
     assert_eq!(next, standby);
+    led.wait_for_text("silence-text", "This dispatcher does not answer.");
+    led.wait_for("document.querySelector('#silence-age').textContent.includes('Last seen')");
+    // At once, since the page tries again after longer and longer pauses.
+    cluster.start_node(leader).expect("it starts again");
     followed.wait_for_text("leader-id", &next_lease.holder);
     followed.wait_for("document.querySelector('#server').textContent.includes(', the leader,')");
     followed.wait_for("document.querySelectorAll('#marks circle').length === 1");
@@ -98,9 +102,6 @@ fn the_page_follows_load_and_a_change_of_leader() {
         assert_fits(&mut followed, screen);
     }
 
-    led.wait_for_text("silence-text", "This dispatcher does not answer.");
-    led.wait_for("document.querySelector('#silence-age').textContent.includes('Last seen')");
-    cluster.start_node(leader).expect("it starts again");
     led.wait_for("document.querySelector('#silence').hidden");
     led.wait_for_text("leader-id", &next_lease.holder);
     led.wait_for("document.querySelector('#server').textContent.includes(', a standby,')");
