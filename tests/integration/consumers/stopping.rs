@@ -48,7 +48,7 @@ fn a_stopping_consumer_finishes_its_work_and_serves_a_new_leader_meanwhile() {
 /// A result that is on its way to Redis when the drain is cut short is acknowledged, if Redis accepts it within the
 /// time that threads have to end.
 #[test]
-fn a_shortened_drain_closes_connections_after_the_last_answers() {
+fn a_drain_cut_short_answers_before_it_closes_connections() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).handler(handler));

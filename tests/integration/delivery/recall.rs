@@ -175,7 +175,7 @@ fn a_message_the_consumer_may_have_recorded_itself_is_not_counted() {
 }
 
 #[test]
-fn deliveries_of_a_new_leader_are_recorded_by_script_until_it_is_proven() {
+fn deliveries_of_a_new_leader_are_recorded_by_script_until_it_writes_the_recall() {
     let mut f = fixture(redis_server());
     f.leader = ScriptedDispatcher::elected(&f.redis, f.consumer.address, 6, &[]);
     f.deliver(2, 1);
