@@ -136,15 +136,15 @@ fn many_messages_due_at_once_do_not_fill_the_leader_s_memory() {
     const MESSAGES: usize = 500;
     let due = OnceLock::new();
     let judge = move |_: &str, delivery| {
-        let due = *due.get_or_init(|| Instant::now() + Duration::from_secs(6));
+        let due = *due.get_or_init(|| Instant::now() + Duration::from_secs(5));
         if delivery == 1 {
             return Err(HandlerError::retry_after(due.saturating_duration_since(Instant::now()), "not before"));
         }
-        // Nothing gets on while Redis gives them as fast as it is asked.
+        // No handler makes progress while the leader could read them all from Redis.
         thread::sleep((due + Duration::from_secs(2)).saturating_duration_since(Instant::now()));
         Ok(())
     };
-    // The least they take.
+    // The smallest values allowed.
     let (group, mut connection) = Group::start("--ready-bytes 16777216 --ring-bytes 33554432", judge);
     let all: Vec<String> = (0..MESSAGES).map(|n| format!("{n:03}{}", "x".repeat(512 << 10))).collect();
     for chunk in all.chunks(40) {
@@ -152,7 +152,7 @@ fn many_messages_due_at_once_do_not_fill_the_leader_s_memory() {
         wait_for_intake(&mut connection);
     }
     wait_until_done(&mut connection, MESSAGES);
-    // 250 MiB were due. Of these 4 may wait in the leader, beside the ring and what a link holds.
+    // 250 MiB were due. The leader may keep 4 MiB of them, and the ring and a link's share besides.
     let most = most_resident_bytes(group.dispatcher.pid());
     assert!(most < 160 << 20, "the dispatcher took {most} bytes of memory");
     assert_eq!(group.runs.lock().values().filter(|runs| runs.len() != 2).count(), 0, "each was delivered twice");
