@@ -177,22 +177,33 @@ fn garbage() -> Vec<(&'static str, Message, Option<ErrorCode>)> {
 
 #[test]
 fn garbage_closes_only_its_own_link() {
+    let cases = garbage();
+    // In parallel, since the dispatcher pauses before it connects to the bad one again.
+    std::thread::scope(|scope| {
+        for cases in cases.chunks(4) {
+            scope.spawn(move || send_garbage(cases));
+        }
+    });
+}
+
+/// Sends these to a dispatcher of their own, one after the other.
+fn send_garbage(cases: &[(&str, Message, Option<ErrorCode>)]) {
     let (bad, good) = (Peer::bind("bad"), Peer::bind("good"));
     let mut group = Scripted::start(&[&bad, &good], "");
     let mut good_line = good.accept(64);
     let mut bad_line = bad.accept(1);
     let connection = &mut group.client();
     let epoch = group.epoch();
-    for (number, (what, message, code)) in garbage().into_iter().enumerate() {
+    for (number, (what, message, code)) in cases.iter().enumerate() {
         wait_until_listed(connection, &["bad", "good"]);
         // One for each, so that the bad one holds a message, which must move to the good one.
         publish_payloads(connection, [format!("{what} 1"), format!("{what} 2")]);
         bad_line.next_message();
-        bad_line.send_raw(message);
+        bad_line.send_raw(message.clone());
         let answer = bad_line.rest();
         match code {
             Some(code) => {
-                let is_it = |heard: &Heard| matches!(heard, Heard::Error(found, _) if *found == code);
+                let is_it = |heard: &Heard| matches!(heard, Heard::Error(found, _) if found == code);
                 assert!(answer.iter().any(is_it), "{what}: answered {answer:?}, not {code:?}");
             }
             None => assert_eq!(answer, [], "{what}"),
