@@ -1,6 +1,6 @@
-//! The handler `stamp`. Only a consumer can create a delivery, so this file plays a dispatcher that sends one message
-//! to a real consumer, whose handler calls `stamp` again and again. The consumer reads the dispatcher's epoch from
-//! Redis; nothing is recorded.
+//! The handler `stamp`. Only a consumer can create a delivery, so this file simulates a dispatcher that sends one
+//! message to a real consumer, whose handler calls `stamp` again and again. The consumer reads the dispatcher's epoch
+//! from Redis; nothing is recorded.
 
 use std::net::TcpStream;
 use std::thread;
