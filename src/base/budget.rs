@@ -56,8 +56,8 @@ impl Budget {
         Share { budget: self.clone(), bytes }
     }
 
-    /// Waits until there is room for a share and takes it; threads are served one after the other. `None` if it would have to wait
-    /// and the budget is [closed](Budget::close).
+    /// Waits until there is room for a share and takes it; threads are served one after the other. `None` if it would
+    /// have to wait and the budget is [closed](Budget::close).
     pub fn wait_for(&self, bytes: usize) -> Option<Share> {
         let _turn = self.0.turn.lock();
         let mut state = self.0.state.lock();

@@ -226,8 +226,8 @@ impl Epochs {
     fn log_unchecked(&self, error: &Error) {
         if !self.logged_unchecked.swap(true, Ordering::Relaxed) {
             warn!(
-                "event=epoch-unchecked reason={} note=\"dispatchers are accepted without a check of their epoch, unless it \
-                 is more than a day ahead of the clock; give this consumer's user +getrange and ~{}\"",
+                "event=epoch-unchecked reason={} note=\"dispatchers are accepted without a check of their epoch, \
+                 unless it is more than a day ahead of the clock; give this consumer's user +getrange and ~{}\"",
                 Quoted(error),
                 self.key
             );
