@@ -1,5 +1,4 @@
-//! What a thread is part of, for its log lines: a role, an epoch and, where a process has several lanes, the lane's
-//! name.
+//! The context of a thread's log lines: a role, an epoch and, if a process has several lanes, the lane's name.
 //!
 //! Each lane, and each service without one, has a [`LogContext`]. Every thread that works for it calls [`enter`] when
 //! it starts, so that a change of role shows in the lines of all its threads at once. A thread that has entered none
@@ -28,7 +27,7 @@ pub struct LogContext(Arc<ContextState>);
 #[derive(Debug)]
 struct ContextState {
     lane: Option<String>,
-    // Together, so that no line has the role of one moment and the epoch of another.
+    // Under one lock, so that no line has the role of one moment and the epoch of another.
     role: RwLock<(&'static str, Option<Epoch>)>,
 }
 
@@ -79,7 +78,7 @@ pub fn within<T>(context: &LogContext, work: impl FnOnce() -> T) -> T {
 
 /// The context of this thread.
 pub fn current() -> LogContext {
-    // A thread that is ending has no thread-locals any more, and may still log.
+    // A thread that is ending may still log when its thread-locals are gone.
     let entered = ENTERED.try_with(|entered| entered.borrow().clone()).ok().flatten();
     entered.unwrap_or_else(LogContext::of_process)
 }

@@ -13,7 +13,7 @@ pub const NONE_LOST: &str = "P2: what is owed is recorded, pending, or in the ri
 pub const FENCED: &str = "P4: nothing stale takes effect";
 pub const DRAINED: &str = "at rest all that is owed is recorded";
 pub const LEASE_STANDS: &str =
-    "a lease is taken only from a holder that is gone, deaf or moved, or when its time is over";
+    "a lease is taken only from a holder that is gone, not receiving or moved, or when its time is over";
 pub const NOT_SILENT: &str = "P6: at rest what was not taken in lies in a recorded gap";
 pub const NOT_TWICE: &str = "P3: what a consumer has in hand no other is given when the leader changes";
 pub const NOT_DEAD_UNUSED: &str = "no message is dead that no handler rejected and no consumer was lost with";

@@ -85,9 +85,9 @@ pub enum Rule {
     /// A standby whose subscription is not counted subscribes anew, once.
     UncountedSubscribesAnew,
     /// A leader whose own markers do not come back drops its subscription and resigns.
-    DeafLeaderResigns,
+    NotReceivingLeaderResigns,
     /// A standby that sees the cursor move and hears no leader's marker subscribes anew.
-    DeafStandbySubscribesAnew,
+    NotReceivingStandbyResubscribes,
     /// Not of the code but of the model: whoever is to go first for a free lease is waited for, even while its commands
     /// do not go to the server that took over.
     MovingOnesGoFirst,

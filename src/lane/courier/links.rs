@@ -1,4 +1,5 @@
-//! How the courier takes links over from the dialers, and drops them. What happens on a link is in `traffic`.
+//! The beginning and the end of the courier's links: taken over from the dialers, and dropped. `traffic` reads and
+//! writes them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +24,7 @@ impl Courier {
         while let Some(news) = self.dialing.next_news() {
             match news {
                 LinkNews::Up(link) => self.add_link(*link)?,
-                LinkNews::Absent(index) => self.roll_call.note_answer(index),
+                LinkNews::Absent(index) => self.consumer_reports.note_answer(index),
             }
         }
         Ok(())
@@ -35,7 +36,7 @@ impl Courier {
         let held = std::mem::take(&mut new.greeted.held);
         let mut link = self.links.make(new);
         self.sockets.add(link.stream(), index)?;
-        let believed = self.believe(index, &mut link, &held);
+        let believed = self.adopt_held(index, &mut link, &held);
         self.compare_consumers(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
@@ -45,7 +46,7 @@ impl Courier {
         );
         add(&self.shared.stats.links_made, 1);
         self.links.put(index, link);
-        self.roll_call.note_answer(index);
+        self.consumer_reports.note_answer(index);
         self.list_members();
         if let Err((code, problem)) = believed {
             self.bad_frame(index, code, &problem);
@@ -57,26 +58,26 @@ impl Courier {
         Ok(())
     }
 
-    /// HELD: gives places to what the consumer reports that it holds, as far as that may be true.
-    fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
+    /// Handles HELD: gives places to the listed messages that the consumer may really hold.
+    fn adopt_held(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
         let now = Instant::now();
         let mut claims = Vec::new();
         let mut outcome = Ok(());
         for id in held {
             let place = match self.table.whereabouts(*id) {
-                // No consumer was given it.
+                // No consumer has received it.
                 Some(Whereabouts::New) => None,
                 None if self.is_untouched(*id) => None,
                 // Named twice.
                 Some(Whereabouts::Sent(link)) if link == index => continue,
-                // The first to have it keeps it.
+                // The consumer that had it first keeps it.
                 Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
                 Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
-                // What this leader has delivered and no longer knows is done.
+                // This leader delivered it and no longer tracks it, so it is done.
                 None if *id > self.inherited => Some(Place::NotPending),
                 // There is no room for more; it may be delivered to another consumer when it is read from Redis.
                 None if self.table.len() >= MAX_TRACKED => None,
-                // Where an earlier leader has delivered it Redis knows whether it is done.
+                // An earlier leader delivered it. Only Redis knows whether it is done.
                 None => {
                     claims.push(*id);
                     Some(Place::Here)
@@ -98,13 +99,13 @@ impl Courier {
         outcome
     }
 
-    /// Whether this leader took a message in and left it to Redis.
+    /// Whether this leader stored a message and kept it in Redis only.
     fn is_untouched(&self, id: MessageId) -> bool {
         id > self.inherited && self.backlog.covers(id)
     }
 
-    /// Of what a consumer named in HELD these are not pending: they are done, or were made up.
-    pub(super) fn disbelieve(&mut self, Claims { link: index, serial, ids }: Claims) {
+    /// These messages that a consumer listed in HELD are not pending: they are done, or never existed.
+    pub(super) fn drop_not_pending(&mut self, Claims { link: index, serial, ids }: Claims) {
         let Some(link) = self.links.get_same(index, serial) else { return };
         let now = Instant::now();
         let mut outcome = Ok(());
@@ -119,8 +120,8 @@ impl Courier {
         }
     }
 
-    /// Two links to one consumer can't last: at the consumer the newer one replaces the other, which is then made again
-    /// and replaces the newer one. Nothing is lost by that, but the consumer makes little progress.
+    /// Logs two addresses that lead to one consumer. The consumer lets the newer link replace the older, which is then
+    /// made again and replaces the newer. Nothing is lost, but the consumer makes little progress.
     fn compare_consumers(&mut self, index: usize, consumer: &Arc<str>) {
         if let Some(other) = self.links.new_duplicate(index, consumer) {
             let addresses = &self.shared.settings.consumers;
@@ -138,14 +139,14 @@ impl Courier {
         self.end_link(index, why, false);
     }
 
-    /// `told`: the peer was sent the reason, and should be able to read it.
+    /// With `told`, the peer was sent the reason, and the connection stays open long enough to read it.
     fn end_link(&mut self, index: usize, why: &str, told: bool) {
         let Some(mut link) = self.links.take(index) else { return };
         log_strays(link.strays.rest(), &link.consumer);
         self.sockets.remove(link.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
         let mut held = link.take_attached();
-        // One that is stopping has said so.
+        // A consumer that is stopping has announced it.
         let level = if link.draining { log::Level::Info } else { log::Level::Warn };
         log::log!(
             level,
@@ -157,16 +158,15 @@ impl Courier {
         );
         add(&self.shared.stats.links_lost, 1);
         let reason = format!("the link to the consumer was lost: {why}");
-        self.bequeath(&mut held);
+        self.keep_held_elsewhere(&mut held);
         self.give_back(&link.consumer, held, verdict, &reason);
         self.list_members();
         self.dialing.request(index, told.then(|| link.into_socket()));
     }
 
-    /// What another linked consumer holds as well counts as being there from now on. Only its own word
-    /// says so: Redis is asked whether the message is pending, and whatever it answers makes others look (see
-    /// `outcomes`).
-    fn bequeath(&mut self, held: &mut Vec<(MessageId, DeliveryNumber)>) {
+    /// Messages that another linked consumer holds as well are assigned to that consumer. Only its HELD says that it
+    /// holds them. So Redis is asked whether they are pending, and settling them raises the recall (see `outcomes`).
+    fn keep_held_elsewhere(&mut self, held: &mut Vec<(MessageId, DeliveryNumber)>) {
         let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.addresses()];
         held.retain(|(id, _)| {
             let heir = self.links.inherit(*id);
@@ -182,7 +182,7 @@ impl Courier {
         }
     }
 
-    /// Hands messages that brought no result to the redistributor.
+    /// Gives messages that came back without a result to the redistributor.
     pub(super) fn give_back(
         &mut self,
         consumer: &Arc<str>,
@@ -222,7 +222,7 @@ impl Courier {
     pub(super) fn bad_frame(&mut self, index: usize, code: ErrorCode, problem: &str) {
         add(&self.shared.stats.bad_frames, 1);
         if let Some(link) = self.links.get_mut(index) {
-            link.complain(code, problem);
+            link.send_error(code, problem);
         }
         self.end_link(index, problem, true);
     }
@@ -231,8 +231,8 @@ impl Courier {
 pub(super) fn log_strays(strays: Option<Sum<MessageId>>, consumer: &str) {
     if let Some(Sum { count: answers, example: id }) = strays {
         log::warn!(
-            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these \
-             messages, or has answered for them before\"",
+            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it does not hold these \
+             messages, or has answered for them already\"",
             Quoted(consumer)
         );
     }

@@ -16,7 +16,7 @@ use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
 
 /// Messages read from one link in one iteration of the loop.
 const READS_PER_ROUND: usize = 64;
-/// Bytes read from one link in one iteration, and the rest of one message: none keeps the others waiting for long.
+/// Bytes read from one link in one iteration, plus the rest of one message, so that no link keeps the others waiting.
 const READ_BYTES_PER_ROUND: usize = 1 << 20;
 
 impl Courier {
@@ -153,7 +153,7 @@ impl Courier {
             // A link with unread bytes is not silent.
             let silent = now.saturating_duration_since(link.last_heard) >= timeout && !unread;
             let outcome = if silent {
-                Err(format!("nothing came for {} ms", timeout.as_millis()))
+                Err(format!("nothing arrived for {} ms", timeout.as_millis()))
             } else if link.reads_nothing(2 * timeout, now) {
                 Err(format!("it has read nothing for {} ms", 2 * timeout.as_millis()))
             } else {

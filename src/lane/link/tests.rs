@@ -2,7 +2,7 @@ use super::*;
 use crate::lane::tests::{link, message};
 
 #[test]
-fn what_a_broken_link_could_not_send_comes_back_with_the_rest() {
+fn unsent_messages_of_a_broken_link_come_back_with_the_others() {
     let (mut link, peer) = link(10_000);
     drop(peer);
     let mut last = 0;
@@ -19,7 +19,7 @@ fn what_a_broken_link_could_not_send_comes_back_with_the_rest() {
 }
 
 #[test]
-fn what_was_not_sent_yet_is_not_overdue() {
+fn unsent_messages_are_not_overdue() {
     let (mut link, peer) = link(10_000);
     let now = Instant::now();
     let mut last = 0;
@@ -36,7 +36,7 @@ fn what_was_not_sent_yet_is_not_overdue() {
 }
 
 #[test]
-fn results_that_wait_hold_up_the_link_that_brought_them_and_no_other() {
+fn waiting_results_hold_up_only_their_own_link() {
     let ((mut one, _peer), (mut other, _other_peer)) = (link(10), link(10));
     one.result_bytes = LINK_RESULT_BYTES;
     assert!(!one.is_read(LINK_RESULT_BYTES) && other.is_read(LINK_RESULT_BYTES));
@@ -47,7 +47,7 @@ fn results_that_wait_hold_up_the_link_that_brought_them_and_no_other() {
 }
 
 #[test]
-fn a_peer_is_given_up_when_something_waits_and_it_has_read_nothing_for_long() {
+fn a_peer_that_reads_nothing_of_what_waits_is_given_up() {
     let (mut link, mut peer) = link(10_000);
     let (now, limit) = (Instant::now(), Duration::from_secs(6));
     let mut last = 0;

@@ -14,7 +14,7 @@ fn place(places: &Places, id: u64) -> Option<Place> {
 }
 
 #[test]
-fn a_place_answers_once() {
+fn a_place_accepts_one_answer() {
     let (mut places, _) = with(2, 1..=2);
     assert_eq!((places.room(), places.bytes()), (0, 20));
     places.record(MessageId(1));
@@ -25,7 +25,7 @@ fn a_place_answers_once() {
 }
 
 #[test]
-fn what_is_overdue_keeps_its_place_until_nobody_can_work() {
+fn overdue_messages_keep_their_places_while_others_can_work() {
     let (mut places, now) = with(2, 1..=2);
     places.report(&[MessageId(2)], now + LIMIT);
     assert_eq!(places.expire(LIMIT, now + LIMIT), [(MessageId(1), FIRST)]);
@@ -41,7 +41,7 @@ fn what_is_overdue_keeps_its_place_until_nobody_can_work() {
 }
 
 #[test]
-fn what_it_has_beside_another_is_its_own_when_the_other_is_gone() {
+fn a_message_held_twice_is_inherited_when_the_other_holder_is_gone() {
     let (mut places, now) = with(2, 9..=9);
     places.claim(MessageId(1), Place::Elsewhere, now);
     assert_eq!(places.take_attached_of_a_copy(), [(MessageId(9), FIRST)]);
@@ -51,7 +51,7 @@ fn what_it_has_beside_another_is_its_own_when_the_other_is_gone() {
 }
 
 #[test]
-fn what_is_not_pending_takes_no_room_and_leaves_in_time() {
+fn a_message_that_is_not_pending_takes_no_room_and_expires() {
     let (mut places, now) = with(2, 1..=1);
     places.claim(MessageId(5), Place::Here, now);
     assert_eq!(places.room(), 0);
@@ -64,7 +64,7 @@ fn what_is_not_pending_takes_no_room_and_leaves_in_time() {
 }
 
 #[test]
-fn what_counts_as_elsewhere_and_is_not_reported_leaves() {
+fn an_unreported_message_held_elsewhere_loses_its_place() {
     let (mut places, now) = (Places::new(1), Instant::now());
     places.claim(MessageId(5), Place::Elsewhere, now);
     assert_eq!((places.expire(LIMIT, now + LIMIT), places.room()), (vec![], 1));

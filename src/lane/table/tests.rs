@@ -13,7 +13,7 @@ fn sent(table: &mut Table) -> Option<u64> {
 }
 
 #[test]
-fn messages_go_out_in_order_and_what_comes_back_goes_first() {
+fn messages_are_sent_in_order_and_redeliveries_first() {
     let mut table = Table::new(MessageId::ZERO);
     assert!((1..=3).all(|id| table.admit(message(id))) && !table.admit(message(1)));
     assert_eq!(table.send_first(Line::Common, 7, |_| true).map(|next| next.message.id), Some(MessageId(1)));
@@ -28,7 +28,7 @@ fn messages_go_out_in_order_and_what_comes_back_goes_first() {
 }
 
 #[test]
-fn what_was_done_or_adopted_while_it_waited_is_not_sent() {
+fn messages_done_or_adopted_while_they_waited_are_not_sent() {
     let mut table = Table::new(MessageId::ZERO);
     for id in 1..=3 {
         table.admit(message(id));
@@ -39,7 +39,7 @@ fn what_was_done_or_adopted_while_it_waited_is_not_sent() {
 }
 
 #[test]
-fn only_what_this_leader_took_in_and_gave_to_nobody_is_new() {
+fn only_messages_that_this_leader_stored_and_did_not_deliver_are_new() {
     let mut table = Table::new(MessageId(1));
     for id in 1..=3 {
         table.admit(message(id));
@@ -62,7 +62,7 @@ fn a_message_that_does_not_fit_stays_first() {
 }
 
 #[test]
-fn what_turned_up_elsewhere_does_not_come_back() {
+fn a_message_adopted_meanwhile_is_not_readmitted() {
     let mut table = Table::new(MessageId::ZERO);
     table.set_away(MessageId(1));
     table.adopt(MessageId(1), 0);
@@ -72,7 +72,7 @@ fn what_turned_up_elsewhere_does_not_come_back() {
 }
 
 #[test]
-fn what_goes_out_again_has_its_share_of_the_budget_until_it_leaves() {
+fn a_redelivery_keeps_its_share_of_the_budget_until_it_is_sent() {
     let budget = Budget::new(1_000);
     let mut table = Table::new(MessageId::ZERO);
     table.set_away(MessageId(1));
