@@ -3,20 +3,20 @@
 use std::fmt;
 
 /// The name of the setting with the URL of a Redis server, such as `--redis-url / ONCECAST_REDIS_URL`.
-pub type SettingName = &'static str;
+pub type UrlSetting = &'static str;
 
 /// How a server was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChosenBy {
     /// By this setting.
-    Setting(SettingName),
+    Setting(UrlSetting),
     /// By default; this setting would choose another.
-    Default(SettingName),
+    Default(UrlSetting),
 }
 
 impl ChosenBy {
     /// The setting's name.
-    pub fn setting(self) -> SettingName {
+    pub fn setting(self) -> UrlSetting {
         match self {
             ChosenBy::Setting(setting) | ChosenBy::Default(setting) => setting,
         }
@@ -44,23 +44,23 @@ pub enum Hint {
     /// The server closes the connection before it has answered anything.
     NoAnswer,
     /// A password was sent to a server that has none.
-    NoPassword(SettingName),
+    NoPassword(UrlSetting),
     /// The server requires a password.
-    Password(SettingName),
+    Password(UrlSetting),
     /// User or password are wrong.
-    Login(SettingName),
+    Login(UrlSetting),
     /// The user lacks a right; to this command, if known.
-    Right(SettingName, Option<String>),
+    Right(UrlSetting, Option<String>),
     /// The server lacks a command; this one, if known.
     Command(Option<String>),
     /// The memory is full.
     Memory,
     /// The server is a replica.
-    Replica(SettingName),
+    Replica(UrlSetting),
     /// The server can't write to its disk.
     Disk,
     /// The server does not have this database.
-    Database(SettingName, i64),
+    Database(UrlSetting, i64),
     /// The server does not speak RESP3.
     Resp3,
     /// A stream has no higher id left.
@@ -68,7 +68,7 @@ pub enum Hint {
     /// Another node of the cluster has the group's keys.
     Moved {
         /// The setting that must name it.
-        setting: SettingName,
+        setting: UrlSetting,
         /// Its address, or `:` and a port of the same host.
         owner: String,
     },

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use log::{Level, log};
 use parking_lot::Mutex;
 
-use crate::base::log_sum::{EventSum, LogSum, Pace};
+use crate::base::log_sum::{LogPace, LogSum, Sum};
 use crate::base::rate_limit::RateLimit;
 use crate::base::text::{Quoted, beginning};
 
@@ -130,12 +130,12 @@ impl Refusals {
 #[derive(Debug, PartialEq, Eq)]
 struct LogLine {
     kind: EventKind,
-    sum: EventSum<String>,
+    sum: Sum<String>,
 }
 
 impl LogLine {
     fn say(&self) {
-        let EventSum { count, example } = &self.sum;
+        let Sum { count, example } = &self.sum;
         log!(self.kind.level(), "{} count={count} {example}", self.kind.event());
     }
 }
@@ -146,7 +146,7 @@ struct EventSums(BTreeMap<EventKind, LogSum<String>>);
 
 impl EventSums {
     fn note(&mut self, kind: EventKind, example: String, now: Instant) -> Option<LogLine> {
-        let pace = Pace::Lines { at_once: LINES_AT_ONCE, per_s: LINES_PER_S };
+        let pace = LogPace::Lines { at_once: LINES_AT_ONCE, per_s: LINES_PER_S };
         let sum = self.0.entry(kind).or_insert_with(|| LogSum::new(pace, now));
         sum.add(example, now);
         sum.due(now).map(|sum| LogLine { kind, sum })
@@ -192,7 +192,7 @@ mod tests {
         assert!(sums.note(EventKind::Left, "x".to_owned(), start).is_some());
         let line = |count, example: &str| LogLine {
             kind: EventKind::Refused(6),
-            sum: EventSum { count, example: example.to_owned() },
+            sum: Sum { count, example: example.to_owned() },
         };
         let rest = line(995, "number=999");
         assert_eq!(sums.rest(false, start + SECOND), [rest]);

@@ -105,7 +105,7 @@ impl Courier {
         let addresses = shared.settings.consumers.len();
         let mut tasks = TaskQueue::new(channels.tasks);
         // Before the first page is read.
-        undelivered.into_iter().for_each(|undelivered| outbox.push(Task::CheckPending(undelivered)));
+        undelivered.into_iter().for_each(|undelivered| tasks.push(Task::CheckPending(undelivered)));
         let now = Instant::now();
         Courier {
             shared: shared.clone(),

@@ -74,7 +74,7 @@ impl Ledger {
             }),
             _ => match epoch {
                 Some(epoch) => self.fenced(epoch, DOING, &reply),
-                None => self.surprise(DOING, &reply),
+                None => self.unexpected_reply(DOING, &reply),
             },
         }
     }

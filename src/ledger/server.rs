@@ -11,7 +11,7 @@ use super::command::command;
 use super::url::mistake_in;
 use crate::base::error::{Error, Step};
 use crate::base::failure::Failure;
-use crate::base::hint::{ChosenBy, Hint, SettingName};
+use crate::base::hint::{ChosenBy, Hint, UrlSetting};
 use crate::base::refusal::{self, Refusal};
 use crate::base::text::beginning;
 use crate::net::{self, Address, Keepalive, Stream, Wait};
@@ -184,7 +184,7 @@ impl Server {
     }
 
     /// What its URL is called where it was set.
-    pub(super) fn setting(&self) -> SettingName {
+    pub(super) fn setting(&self) -> UrlSetting {
         self.chosen.setting()
     }
 

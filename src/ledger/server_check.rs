@@ -15,7 +15,7 @@ use super::command::Command;
 use super::connection::Connection;
 use super::value::text;
 use crate::base::error::Result;
-use crate::base::hint::SettingName;
+use crate::base::hint::UrlSetting;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 
@@ -56,7 +56,7 @@ pub enum Warning {
         /// Whether it accepts writes, which its next synchronisation undoes.
         writable: bool,
         /// What the server's URL is called where it was set.
-        setting: SettingName,
+        setting: UrlSetting,
     },
     /// The server is too old.
     OldVersion {
@@ -216,7 +216,7 @@ fn fields(replies: &[Value]) -> HashMap<String, String> {
 }
 
 /// What is wrong with these settings. Missing ones are not judged.
-fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: SettingName) -> Vec<Warning> {
+fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: UrlSetting) -> Vec<Warning> {
     let setting = |name: &str| config.get(name).map(String::as_str);
     let field = |name: &str| info.get(name).map(String::as_str);
     let mut found = Vec::new();

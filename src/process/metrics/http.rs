@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::site::Site;
 use crate::base::error::{Error, Result};
-use crate::base::log_sum::{LogSum, Pace, Sum};
+use crate::base::log_sum::{LogPace, LogSum, Sum};
 use crate::base::text::Quoted;
 use crate::net::{self, Closer, Listener, NotAccepted, Stream, Wait};
 
@@ -38,7 +38,7 @@ const MAX_DRAINED_BYTES: usize = 256 << 10;
 /// How long accepting pauses after the system refused a socket or a thread.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Failures to accept are logged in five lines, then in one a second.
-const FAILURE_LINES: Pace = Pace::Lines { at_once: 5, per_s: 1 };
+const FAILURE_LINES: LogPace = LogPace::Lines { at_once: 5, per_s: 1 };
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";

@@ -10,8 +10,8 @@ use super::message;
 use crate::base::error::{Error, Result};
 use crate::ledger::Server;
 use crate::ledger::resp::{MAX_REPLY_BYTES, Reply};
-use crate::ledger::session::{BufferSize, Incoming, Session};
-use crate::net::{Wait, Writer};
+use crate::ledger::session::{BufferSize, ReceiveBuffer, Session};
+use crate::net::{Wait, WriteHalf};
 
 /// How long to wait for a reply, and until Redis accepts commands.
 const REPLY_LIMIT: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ const REPLY_LIMIT: Duration = Duration::from_secs(30);
 const BUFFER: BufferSize = BufferSize { least_bytes: 256 << 10, most_bytes: MAX_REPLY_BYTES };
 
 /// Connects to the server on this port of 127.0.0.1, and sends what `greet` writes, which has so many replies.
-pub(super) fn open(port: u16, greet: impl FnOnce(&mut Vec<u8>) -> usize) -> Result<(Incoming, Writer)> {
+pub(super) fn open(port: u16, greet: impl FnOnce(&mut Vec<u8>) -> usize) -> Result<(ReceiveBuffer, WriteHalf)> {
     let server = Server::parse(&format!("redis://127.0.0.1:{port}")).map_err(Error::Failed)?;
     let (incoming, mut writer) = Session::open(&server, REPLY_LIMIT, BUFFER, greet)?.split();
     writer.set_wait(Wait::Each(REPLY_LIMIT)).map_err(Error::io("setting a timeout"))?;
@@ -27,11 +27,11 @@ pub(super) fn open(port: u16, greet: impl FnOnce(&mut Vec<u8>) -> usize) -> Resu
 }
 
 /// See the module's text.
-pub(crate) struct Replies(Incoming);
+pub(crate) struct Replies(ReceiveBuffer);
 
 impl Replies {
     /// Connects to the server on this port of 127.0.0.1.
-    pub(crate) fn connect(port: u16) -> Result<(Replies, Writer)> {
+    pub(crate) fn connect(port: u16) -> Result<(Replies, WriteHalf)> {
         let (incoming, writer) = open(port, |_| 0)?;
         Ok((Replies(incoming), writer))
     }
