@@ -14,7 +14,7 @@ use oncecast::base::shutdown::shutdown_channel;
 use oncecast::cli::Parsed;
 use oncecast::lab::{RedisServer, ports};
 use oncecast::programs::publisher::settings::PublisherConfig;
-use oncecast::programs::publisher::{self, Summary};
+use oncecast::programs::publisher::{self, RunSummary};
 
 use crate::support::{CHANNEL, DEADLINE, client, redis_server, run_on, wait_until};
 
@@ -69,7 +69,7 @@ fn config(url: &str, options: &str) -> PublisherConfig {
 }
 
 /// Publishes in this process, for settings that the program has no flag for.
-fn publish(config: PublisherConfig) -> Summary {
+fn publish(config: PublisherConfig) -> RunSummary {
     publisher::publish(config, &shutdown_channel().1).expect("it starts")
 }
 
