@@ -19,7 +19,6 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use self::contents::Contents;
-use self::segment::Segment;
 use crate::ledger::subscription::Seen;
 use crate::ledger::{Cursor, Marker, Position};
 
@@ -28,10 +27,13 @@ mod resolve;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod types;
 
 pub use self::contents::{ENTRY_BYTES, MAX_SEGMENTS, RETAIN};
 pub use self::resolve::{CURSOR_LOST, Resolution, Standing};
+pub use self::segment::{Mark, Segment};
+pub use self::timeline::{Found, Timeline};
 pub use self::types::{Limits, RingPlace, RingStats, Taken};
 
 /// See the module's text. Shared by the listener, the election and the intake.
@@ -54,7 +56,7 @@ impl Ring {
 
     /// The subscription dropped.
     pub fn end_segment(&self) {
-        self.contents.lock().end_segment();
+        self.contents.lock().timeline.end_segment();
         self.changed.notify_all();
     }
 
@@ -85,8 +87,7 @@ impl Ring {
     /// holds of theirs is here as well.
     pub fn is_eldest(&self, others: &[String]) -> bool {
         let contents = self.contents.lock();
-        let live = contents.segments.back().filter(|segment| segment.is_live());
-        live.is_some_and(|segment| others.iter().all(|who| segment.has_joined(who)))
+        contents.timeline.live().is_some() && others.iter().all(|who| contents.has_joined(who))
     }
 
     /// Remembers that the cursor had come to `place`, and lets go of what has been behind it for long enough.
@@ -96,13 +97,12 @@ impl Ring {
 
     /// What others call a place; `None` if it has no name any more.
     pub fn position(&self, place: RingPlace) -> Option<Position> {
-        let contents = self.contents.lock();
-        contents.segments.iter().find(|segment| segment.number == place.segment)?.position(place.next)
+        self.contents.lock().position(place)
     }
 
     /// The number of the present segment, if it has a marker.
     pub fn live_segment(&self) -> Option<u64> {
-        self.contents.lock().segments.back().filter(|segment| segment.is_live()).map(|segment| segment.number)
+        self.contents.lock().timeline.live().map(|segment| segment.number)
     }
 
     /// Waits until `marker` has been seen in the present segment. Gives its segment's number, or `None` if the
@@ -110,7 +110,7 @@ impl Ring {
     pub fn wait_for_marker(&self, marker: &Marker, deadline: Instant) -> Option<u64> {
         let mut contents = self.contents.lock();
         loop {
-            let segment = contents.segments.back().filter(|segment| !segment.ended)?;
+            let segment = contents.timeline.growing()?;
             if segment.find(marker).is_some() {
                 return Some(segment.number);
             }
@@ -144,7 +144,7 @@ impl Ring {
 
     /// The sequence number that the next message will have.
     pub fn tail(&self) -> u64 {
-        self.contents.lock().tail()
+        self.contents.lock().timeline.tail()
     }
 
     /// Figures for logs and metrics.
@@ -152,10 +152,10 @@ impl Ring {
         let contents = self.contents.lock();
         RingStats {
             bytes: contents.bytes,
-            messages: contents.entries.len(),
+            messages: contents.timeline.entries.len(),
             seen: contents.seen,
             overrun: contents.overrun,
-            live: contents.segments.back().is_some_and(Segment::is_live),
+            live: contents.timeline.live().is_some(),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What can happen next, and what it does.
+//! What can happen next, and its effect.
 //!
-//! Three kinds: *inputs* (a message is published, time passes), *faults*, each paid for from the budget, and
-//! *progress*, which the programs make by themselves. A state in which no progress is possible is at rest.
+//! There are three kinds: *inputs* (a message is published, time passes), *faults*, each paid for from the budget, and
+//! *progress*, which the programs make by themselves. A state is at rest if no progress is possible.
 
 use stateright::{Model, Property};
 
@@ -78,7 +78,7 @@ pub enum Action {
 pub struct Protocol {
     pub bounds: Bounds,
     pub rules: Rules,
-    /// Whether to remember sights, which makes more states of one.
+    /// Whether to remember events. That multiplies the states.
     pub watched: bool,
     /// What has happened before the search begins.
     pub after: &'static [Action],
@@ -109,14 +109,14 @@ impl Protocol {
         world
     }
 
-    /// Whether nothing goes on by itself any more.
+    /// Whether no program has anything left to do.
     pub fn is_at_rest(&self, world: &World) -> bool {
         let mut actions = Vec::new();
         self.progress(world, &mut actions);
         actions.into_iter().all(|action| self.next_state(world, action).is_none())
     }
 
-    /// The states that the programs can bring about by themselves.
+    /// The states that the programs reach next by themselves.
     pub fn progress_from(&self, world: &World) -> Vec<World> {
         let mut actions = Vec::new();
         self.progress(world, &mut actions);
@@ -126,7 +126,7 @@ impl Protocol {
     fn inputs(&self, world: &World, actions: &mut Vec<Action>) {
         actions.extend((world.published < self.bounds.messages).then_some(Action::Publish));
         actions.extend((world.budget.ticks > 0).then_some(Action::Tick));
-        // Where time never passes nothing is trimmed, whoever looks.
+        // If time never passes, nothing is trimmed, and a poll has no effect.
         if self.bounds.budget.ticks > 0 {
             let standbys = (0..).zip(&world.dispatchers).filter(|(_, standby)| standby.alive && standby.term.is_none());
             actions.extend(standbys.map(|(d, _)| Action::Poll(d)));
@@ -174,7 +174,7 @@ impl Protocol {
             actions.extend((!consumer.alive && !consumer.draining).then_some(Action::StartConsumer(c)));
             let running = consumer.held.iter().filter(|held| !held.committing);
             actions.extend(running.map(|held| Action::Finish { consumer: c, id: held.id }));
-            // Its connection carries one thing at a time.
+            // Its connection carries one request at a time.
             let waits = world.requests.iter().any(|sent| sent.issuer == Issuer::Consumer(c));
             let arms = consumer.alive && consumer.armed.is_none() && !waits;
             actions.extend(arms.then_some(Action::Arm(c)));
@@ -228,7 +228,7 @@ impl Protocol {
         }
     }
 
-    /// Carries out an input or a fault. `false`: it had no effect.
+    /// Applies an input or a fault. `false`: it had no effect.
     fn carry_out(&self, world: &mut World, action: Action) -> bool {
         let rules = self.rules;
         match action {
@@ -275,7 +275,7 @@ impl Protocol {
         true
     }
 
-    /// Carries out progress. `false`: it had no effect.
+    /// Applies progress. `false`: it had no effect.
     fn advance(&self, world: &mut World, action: Action) -> bool {
         let rules = self.rules;
         match action {
@@ -300,7 +300,7 @@ impl Protocol {
             Action::Serve(index) => {
                 let before = world.refused.map(|_| world.clone());
                 world.serve(index, rules);
-                // What is refused and has done nothing waits.
+                // A refused request that has changed nothing waits.
                 return before.is_none_or(|before| World { seen: world.seen, ..before } != *world);
             }
             Action::Vanish(index) => drop(world.requests.remove(index)),
@@ -328,7 +328,7 @@ impl Model for Protocol {
 
     fn init_states(&self) -> Vec<World> {
         let happens =
-            |world, action: &Action| self.next_state(&world, *action).expect("what is to happen first can happen");
+            |world, action: &Action| self.next_state(&world, *action).expect("the first actions are possible");
         vec![self.after.iter().fold(self.at_rest(), happens)]
     }
 

@@ -77,7 +77,7 @@ impl World {
     pub fn poll(&mut self, d: u8, rules: Rules) {
         let (cursor, tick) = (self.redis.cursor, self.tick);
         let ring = &mut self.dispatcher(d).ring;
-        if let Some(Resolution { place, standing: Standing::InSync }) = ring.resolve(cursor) {
+        if let Some(Resolution { place, standing: Standing::InSync, .. }) = ring.resolve(cursor) {
             ring.note_cursor(place, tick, rules);
         }
     }
@@ -214,7 +214,7 @@ impl World {
             return true;
         }
         let dispatcher = self.dispatcher(d);
-        let Some(Resolution { place, standing }) = dispatcher.ring.resolve(cursor) else { return false };
+        let Some(Resolution { place, standing, .. }) = dispatcher.ring.resolve(cursor) else { return false };
         let has_yielded = dispatcher.term.as_ref().is_some_and(|term| has_yielded(term, rules));
         let passes = matches!(standing, Standing::Beyond | Standing::Fresh);
         if passes && !(has_yielded && self.is_eldest(d, rules)) {
@@ -243,7 +243,7 @@ impl World {
     }
 
     /// The place from which on a dispatcher would take in what it has, if it took over now.
-    pub fn place_of(&self, d: u8) -> Option<u8> {
+    pub fn place_of(&self, d: u8) -> Option<u64> {
         self.dispatchers[d as usize].ring.first_after(self.redis.cursor?)
     }
 }

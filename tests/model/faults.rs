@@ -1,4 +1,4 @@
-//! Which faults can happen next, and what each takes from the budget.
+//! Which faults can happen next, and what each costs.
 
 use crate::actions::{Action, Protocol};
 use crate::world::{Issuer, Term, World};
@@ -43,7 +43,7 @@ impl Protocol {
     }
 }
 
-/// Takes the price of a fault from what is left.
+/// Takes the price of a fault from the budget.
 pub fn pay(world: &mut World, action: Action) {
     let budget = &mut world.budget;
     let price = match action {

@@ -12,7 +12,7 @@ use crate::actions::{Action, Protocol};
 use crate::promises::*;
 use crate::redis::Lease;
 use crate::rest::goes_in_circles;
-use crate::ring::{Place, Standing};
+use crate::ring::{RingPlace, Standing};
 use crate::rules::{Bounds, Budget, Rule, Rules};
 use crate::world::{Phase, World};
 use crate::{NO_FAULTS, assert_broken, assert_kept, bounds, find_broken, long};
@@ -131,11 +131,11 @@ impl World {
     }
 
     /// A leader records that what was published before this place of its ring may have been missed.
-    pub fn record_gap(&mut self, d: u8, place: Place) {
+    pub fn record_gap(&mut self, d: u8, place: RingPlace) {
         let Some(gaps) = self.gaps else { return };
         let dispatcher = &self.dispatchers[d as usize];
         let is_ahead = |message: &u8| {
-            let in_ring = dispatcher.ring.find(*message).is_some_and(|at| at >= place.next);
+            let in_ring = dispatcher.ring.find(*message).is_some_and(|at| at >= place.sequence());
             in_ring || dispatcher.inbox.contains(&crate::ring::Seen::Message(*message))
         };
         let missed = (0..self.published).filter(|message| !is_ahead(message) && self.redis.taken & 1 << message == 0);

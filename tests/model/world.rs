@@ -2,7 +2,7 @@
 
 use crate::redis::{CursorKey, Lease, Recall, Redis, Script};
 use crate::refusals::Refusal;
-use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Place, Ring, Seen};
+use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Ring, RingPlace, Seen};
 use crate::rules::{Bounds, Budget};
 use crate::servers::Servers;
 
@@ -117,7 +117,7 @@ pub struct Dispatcher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Look {
     /// The segment that was live.
-    pub segment: Option<u8>,
+    pub segment: Option<u64>,
     /// Whether it waited for those that hold more.
     pub yielded: bool,
 }
@@ -157,7 +157,7 @@ pub struct Term {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Offer {
     pub next: Cursor,
-    pub place: Place,
+    pub place: RingPlace,
     pub batch: Vec<(Id, Message)>,
     /// What the cursor says if a transaction of unknown outcome has taken it in.
     pub doubt: Option<CursorKey>,
@@ -168,8 +168,8 @@ pub enum Phase {
     /// Waits for its marker.
     TakingOver(Marker),
     Running {
-        place: Place,
-        live_segment: u8,
+        place: RingPlace,
+        live_segment: u64,
     },
 }
 

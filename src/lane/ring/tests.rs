@@ -204,7 +204,7 @@ fn segments_are_bounded_and_what_goes_with_the_oldest_is_counted() {
         ring.begin_segment();
         ring.append([Seen::Marker(marker(10 + number)), published("x")]);
     }
-    assert_eq!(ring.contents.lock().segments.len(), MAX_SEGMENTS);
+    assert_eq!(ring.contents.lock().timeline.segments.len(), MAX_SEGMENTS);
     assert_eq!(ring.stats().messages, MAX_SEGMENTS);
     assert_eq!(ring.stats().overrun, 3 + MAX_SEGMENTS as u64);
     assert_eq!(ring.take(start, None, LIMITS, Instant::now()), Taken::Ended);
