@@ -13,7 +13,7 @@ use crate::refusals::Refusal;
 use crate::ring::{Id, Message, Seen};
 use crate::rules::{Bounds, Rules};
 use crate::servers::Servers;
-use crate::world::{Issuer, Phase, Return, Sights, Term, Whereabouts, World};
+use crate::world::{Events, Issuer, Phase, Return, Term, Whereabouts, World};
 
 /// Something that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub enum Action {
     DeafLeader(u8),
     DeafStandby(u8),
     Read(u8),
-    Look(u8),
+    Check(u8),
     Acquire(u8),
     TakeOver(u8),
     Take(u8),
@@ -62,13 +62,13 @@ pub enum Action {
     StartConsumer(u8),
     Link { dispatcher: u8, consumer: u8 },
     Page(u8),
-    HandOut { dispatcher: u8, consumer: u8, id: Id, message: Message },
+    Deliver { dispatcher: u8, consumer: u8, id: Id, message: Message },
     Redeliver { dispatcher: u8, id: Id },
-    Bury { dispatcher: u8, id: Id },
+    DeadLetter { dispatcher: u8, id: Id },
     Arm(u8),
     Finish { consumer: u8, id: Id },
     HearDrain { dispatcher: u8, consumer: u8 },
-    HandBack { consumer: u8, id: Id },
+    GiveBack { consumer: u8, id: Id },
     Leave(u8),
     Overdue { dispatcher: u8, consumer: u8, id: Id },
 }
@@ -147,7 +147,7 @@ impl Protocol {
     pub fn progress(&self, world: &World, actions: &mut Vec<Action>) {
         for (index, request) in world.requests.iter().enumerate() {
             actions.push(Action::Serve(index));
-            actions.extend((request.issuer == Issuer::Nobody).then_some(Action::Vanish(index)));
+            actions.extend((request.issuer == Issuer::Gone).then_some(Action::Vanish(index)));
         }
         actions.extend(world.refused.map(|_| Action::Allow));
         for (d, dispatcher) in (0..).zip(&world.dispatchers) {
@@ -164,8 +164,8 @@ impl Protocol {
             actions.extend(world.is_to_subscribe_anew(d, self.rules).then_some(Action::Uncounted(d)));
             actions.extend(world.is_deaf_leader(d, self.rules).then_some(Action::DeafLeader(d)));
             actions.extend(world.is_deaf_standby(d, self.rules).then_some(Action::DeafStandby(d)));
-            actions.extend(world.may_acquire(d, self.rules).then_some(Action::Look(d)));
-            actions.extend(dispatcher.looked.map(|_| Action::Acquire(d)));
+            actions.extend(world.may_acquire(d, self.rules).then_some(Action::Check(d)));
+            actions.extend(dispatcher.checked.map(|_| Action::Acquire(d)));
             if let Some(term) = &dispatcher.term {
                 self.progress_of_leader(world, d, term, actions);
             }
@@ -208,7 +208,7 @@ impl Protocol {
             }
             for (id, message, at) in &term.table {
                 if *at == Whereabouts::Ready && self.may_be_given(term, c) {
-                    actions.push(Action::HandOut { dispatcher: d, consumer: c, id: *id, message: *message });
+                    actions.push(Action::Deliver { dispatcher: d, consumer: c, id: *id, message: *message });
                 }
             }
             debug_assert!(consumer.held.len() <= world.last_id as usize);
@@ -216,15 +216,16 @@ impl Protocol {
         actions.extend((term.backlog.is_some() && unlinked == 0).then_some(Action::Page(d)));
         let asked = |id: Id| {
             let mut mine = world.requests.iter().filter(|sent| sent.issuer == Issuer::Redistributor(d));
-            mine.any(|sent| {
-                matches!(sent.script, Script::Bury { id: asked, .. } | Script::Record { id: asked, .. } if asked == id)
+            mine.any(|sent| match sent.script {
+                Script::DeadLetter { id: asked, .. } | Script::Record { id: asked, .. } => asked == id,
+                _ => false,
             })
         };
         for (id, _, at) in term.table.iter().filter(|(id, ..)| !asked(*id)) {
             let Whereabouts::Back(Return { counted, .. }) = at else { continue };
             actions.push(Action::Redeliver { dispatcher: d, id: *id });
-            let buries = *counted && self.bounds.budget.rejections > 0;
-            actions.extend(buries.then_some(Action::Bury { dispatcher: d, id: *id }));
+            let dead_letters = *counted && self.bounds.budget.rejections > 0;
+            actions.extend(dead_letters.then_some(Action::DeadLetter { dispatcher: d, id: *id }));
         }
     }
 
@@ -291,7 +292,7 @@ impl Protocol {
             }
             Action::DeafStandby(d) => world.cut(d),
             Action::Read(d) => world.read(d, rules),
-            Action::Look(d) => world.look(d),
+            Action::Check(d) => world.check(d),
             Action::Acquire(d) => world.acquire(d, rules),
             Action::TakeOver(d) => return world.take_over(d, rules),
             Action::Take(d) => return world.take(d, rules),
@@ -307,13 +308,13 @@ impl Protocol {
             Action::StartConsumer(c) => world.consumers[c as usize].alive = true,
             Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
             Action::Page(d) => world.page(d),
-            Action::HandOut { dispatcher, consumer, id, message } => world.hand_out(dispatcher, consumer, id, message),
+            Action::Deliver { dispatcher, consumer, id, message } => world.deliver(dispatcher, consumer, id, message),
             Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id, rules),
-            Action::Bury { dispatcher, id } => world.bury(dispatcher, id, rules),
+            Action::DeadLetter { dispatcher, id } => world.dead_letter(dispatcher, id, rules),
             Action::Arm(c) => world.arm(c),
             Action::Finish { consumer, id } => world.finish(consumer, id, rules),
             Action::HearDrain { dispatcher, consumer } => world.hear_drain(dispatcher, consumer),
-            Action::HandBack { consumer, id } => world.hand_back(consumer, id, rules),
+            Action::GiveBack { consumer, id } => world.give_back(consumer, id, rules),
             Action::Leave(c) => world.leave(c, rules),
             Action::Overdue { dispatcher, consumer, id } => world.overdue(dispatcher, consumer, id),
             other => unreachable!("{other:?} is an input or a fault"),
@@ -344,11 +345,11 @@ impl Model for Protocol {
         let changed = self.carry_out(&mut next, action);
         next.rename(self.rules);
         if !self.watched {
-            next.seen = Sights {
+            next.seen = Events {
                 stale_write: next.seen.stale_write,
                 stale_delivery: next.seen.stale_delivery,
                 usurped: next.seen.usurped,
-                ..Sights::default()
+                ..Events::default()
             };
             next.forgotten = 0;
         }

@@ -27,7 +27,7 @@ impl Protocol {
         let leads = world.redis.lease.is_some_and(|lease| world.lease_of(lease.dispatcher) == Some(lease));
         actions.extend((budget.pauses > 0 && leads).then_some(Action::Pause));
         if budget.timeouts > 0 {
-            let waited_for = world.requests.iter().enumerate().filter(|(_, sent)| sent.issuer != Issuer::Nobody);
+            let waited_for = world.requests.iter().enumerate().filter(|(_, sent)| sent.issuer != Issuer::Gone);
             actions.extend(waited_for.map(|(index, _)| Action::TimeOut(index)));
         }
         actions.extend((budget.tail_losses > 0).then_some(Action::LoseTail));

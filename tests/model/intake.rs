@@ -8,7 +8,7 @@ use crate::world::{Issuer, Offer, Phase, Term, Whereabouts, World};
 /// Whether the dispatchers that may hold more of what came before a break had their time before this term began, and
 /// nothing has changed since. Only then may the term continue past a break.
 pub fn has_yielded(term: &Term, rules: Rules) -> bool {
-    term.look.yielded && !term.advanced || !rules.has(Rule::RestBeforeBreaks)
+    term.check.yielded && !term.advanced || !rules.has(Rule::RestBeforeBreaks)
 }
 
 impl World {

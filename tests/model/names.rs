@@ -1,8 +1,8 @@
 //! Makes states equal that differ only in names: after each step markers, epochs and ids are numbered again from 1.
 //!
-//! This is sound because names are only compared: whether two are equal and, for leaders' markers, epochs and ids, which
-//! one is higher. New names are always higher than all that are known. Names that no part of the state holds are left
-//! out.
+//! This is sound because names are only compared: whether two are equal and, for leaders' markers, epochs and ids,
+//! which one is higher. New names are always higher than all that are known. Names that no part of the state holds are
+//! left out.
 
 use crate::redis::{Redis, Script};
 use crate::ring::{Cursor, Id, OF_LEADER, Seen};
@@ -117,7 +117,7 @@ fn script_names<'a>(
             ids.extend(batch.iter_mut().map(|(id, _)| id));
         }
         Script::Commit { id, .. } | Script::CommitExec { id, .. } | Script::PutBack { id, .. } => ids.push(id),
-        Script::Bury { epoch, id, .. } | Script::Record { epoch, id, .. } => {
+        Script::DeadLetter { epoch, id, .. } | Script::Record { epoch, id, .. } => {
             epochs.push(epoch);
             ids.push(id);
         }

@@ -29,15 +29,15 @@ pub const LATE_COMMIT: &str = "a late commit was dropped";
 pub const STALE_REFUSED: &str = "a stale script was refused";
 pub const PASSED_BREAK: &str = "a leader continued past a break";
 pub const ANSWERED_AGAIN: &str = "a batch was offered again after its answer was lost";
-pub const STORED_UNASKED: &str = "a result was stored by a transaction";
-pub const TAKEN_UNASKED: &str = "a batch was stored by a transaction";
+pub const STORED_BY_TRANSACTION: &str = "a result was stored by a transaction";
+pub const TAKEN_BY_TRANSACTION: &str = "a batch was stored by a transaction";
 pub const COMMIT_VOID: &str = "a commit as a transaction did nothing";
 pub const INTAKE_VOID: &str = "an intake as a transaction did nothing";
 pub const PUT_BACK: &str = "a removed message was put back";
 pub const REFUSED: &str = "a command was refused";
 pub const PASSED_OVERRUN: &str = "a leader continued past messages that its ring had dropped";
 pub const GAP: &str = "a gap was recorded";
-pub const BURIED: &str = "a message was dead-lettered";
+pub const DEAD_LETTERED: &str = "a message was dead-lettered";
 pub const DRAINED_AWAY: &str = "a consumer has drained and is gone while another dispatcher leads";
 
 /// The promises, which hold in every state, and the events, each of which some state shows.
@@ -63,8 +63,8 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::sometimes(STALE_REFUSED, |_, world: &World| world.seen.stale_refused),
         Property::sometimes(PASSED_BREAK, |_, world: &World| world.seen.passed_break),
         Property::sometimes(ANSWERED_AGAIN, |_, world: &World| world.seen.answered_again),
-        Property::sometimes(STORED_UNASKED, |_, world: &World| world.seen.stored_unasked),
-        Property::sometimes(TAKEN_UNASKED, |_, world: &World| world.seen.taken_unasked),
+        Property::sometimes(STORED_BY_TRANSACTION, |_, world: &World| world.seen.stored_by_transaction),
+        Property::sometimes(TAKEN_BY_TRANSACTION, |_, world: &World| world.seen.taken_by_transaction),
         Property::sometimes(COMMIT_VOID, |_, world: &World| world.seen.commit_void),
         Property::sometimes(INTAKE_VOID, |_, world: &World| world.seen.intake_void),
         Property::sometimes(PUT_BACK, |_, world: &World| !world.redis.put_back.is_empty()),
@@ -75,7 +75,7 @@ pub fn all() -> Vec<Property<Protocol>> {
             let gone = world.consumers.iter().any(|consumer| consumer.draining && !consumer.alive);
             gone && world.redis.lease.is_some_and(|lease| lease.dispatcher == 1)
         }),
-        Property::sometimes(BURIED, |_, world: &World| world.redis.dead.contains(&1)),
+        Property::sometimes(DEAD_LETTERED, |_, world: &World| world.redis.dead.contains(&1)),
     ]
 }
 
@@ -83,8 +83,8 @@ fn messages(world: &World) -> impl Iterator<Item = Message> {
     0..world.published
 }
 
-/// What was stored, Redis still has in some form. Every other owed message is in the ring of a running dispatcher, where
-/// the next leader will find it. Or the process that learned of a refusal is about to undo the rest of the step.
+/// What was stored, Redis still has in some form. Every other owed message is in the ring of a running dispatcher,
+/// where the next leader will find it. Or the process that learned of a refusal is about to undo the rest of the step.
 fn is_safe(world: &World, message: Message) -> bool {
     if world.redis.has(message) || is_set_right(world, message) {
         return true;
@@ -104,15 +104,15 @@ fn is_set_right(world: &World, message: Message) -> bool {
         Script::Rewind { batch, .. } | Script::Intake { batch, doubt: Some(_), .. } => is_in(batch),
         _ => false,
     };
-    world.requests.iter().any(|sent| sent.issuer != Issuer::Nobody && sets_right(&sent.script))
+    world.requests.iter().any(|sent| sent.issuer != Issuer::Gone && sets_right(&sent.script))
 }
 
 fn is_run_twice(world: &World) -> bool {
-    let in_hand = |message| {
+    let holders = |message| {
         let has = |consumer: &&Consumer| consumer.held.iter().any(|held| held.message == message);
         world.consumers.iter().filter(has).count()
     };
-    messages(world).any(|message| in_hand(message) > 1)
+    messages(world).any(|message| holders(message) > 1)
 }
 
 /// Nothing is promised if a leader gives up a consumer that still works, a consumer lies, or Redis loses data.

@@ -14,12 +14,12 @@ use crate::{LEADERS, TAIL_LOSS, bounds};
 #[test]
 fn the_programs_come_to_rest() {
     for bounds in [bounds(0, 1, LEADERS), bounds(1, 1, LEADERS), bounds(0, 1, TAIL_LOSS)] {
-        assert!(!goes_in_circles(bounds, Rules::ALL));
+        assert!(!can_loop(bounds, Rules::ALL));
     }
 }
 
 /// Whether the programs can loop without ever coming to rest.
-pub fn goes_in_circles(bounds: Bounds, rules: Rules) -> bool {
+pub fn can_loop(bounds: Bounds, rules: Rules) -> bool {
     let protocol = Protocol { bounds, rules, watched: false, after: &[] };
     let first = protocol.at_rest();
     let mut known = HashSet::from([hash(&first)]);
@@ -28,8 +28,8 @@ pub fn goes_in_circles(bounds: Bounds, rules: Rules) -> bool {
     while let Some(world) = waiting.pop() {
         let next = protocol.next_states(&world).into_iter().filter(|next| known.insert(hash(next)));
         waiting.extend(next);
-        if let Some(circle) = follow_to_rest(&protocol, world, &mut resting) {
-            println!("{rules:?}: the programs loop: {circle:#?}");
+        if let Some(cycle) = follow_to_rest(&protocol, world, &mut resting) {
+            println!("{rules:?}: the programs loop: {cycle:#?}");
             return true;
         }
     }

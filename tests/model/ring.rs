@@ -1,11 +1,11 @@
 //! What a dispatcher has received. The ring is the program's own [`Timeline`], with numbers as markers and messages:
 //! segments, markers, finding a cursor, reading, and dropping what is old are the code of `src/lane/ring`.
 //!
-//! Written here a second time, because the code's version depends on time or holds texts: which places of the cursor are
-//! remembered ([`Ring::note_cursor`]; time is a tick of the model, and a cursor that was seen in an earlier tick can no
-//! longer be rolled back), and which dispatchers have joined ([`Ring::is_eldest`]). There is no byte limit: the oldest
-//! message is dropped when the budget says so. Not in the model are the limits of segments, markers and batches, the
-//! cursor that a dispatcher remembers when Redis has none, and markers that are ignored.
+//! Written here a second time, because the code's version depends on time or holds texts: which places of the cursor
+//! are remembered ([`Ring::note_cursor`]; time is a tick of the model, and a cursor that was seen in an earlier tick
+//! can no longer be rolled back), and which dispatchers have joined ([`Ring::is_eldest`]). There is no byte limit: the
+//! oldest message is dropped when the budget says so. Not in the model are the limits of segments, markers and batches,
+//! the cursor that a dispatcher remembers when Redis has none, and markers that are ignored.
 
 use oncecast::lane::ring::{Found, Mark, Timeline};
 pub use oncecast::lane::ring::{Resolution, RingPlace, Standing};
