@@ -1,5 +1,4 @@
-//! What a thread is part of, for its log lines: a role, an epoch and, where a process has several lanes, the lane's
-//! name.
+//! The context of a thread's log lines: a role, an epoch and, if a process has several lanes, the lane's name.
 //!
 //! Each lane, and each service without one, has a [`Context`]. Every thread that works for it calls [`enter`] when it
 //! starts, so that a change of role shows in the lines of all its threads at once. A thread that has entered none logs
@@ -28,7 +27,7 @@ pub struct Context(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     lane: Option<String>,
-    // Together, so that no line has the role of one moment and the epoch of another.
+    // Under one lock, so that no line has the role of one moment and the epoch of another.
     role: RwLock<(&'static str, Epoch)>,
 }
 
@@ -53,7 +52,7 @@ impl Context {
         *self.0.role.write() = (role, epoch);
     }
 
-    /// The role and its epoch; 0 where there is none.
+    /// The role and its epoch, 0 if there is none.
     pub fn role(&self) -> (&'static str, Epoch) {
         *self.0.role.read()
     }
@@ -79,7 +78,7 @@ pub fn within<T>(context: &Context, work: impl FnOnce() -> T) -> T {
 
 /// The context of this thread.
 pub fn current() -> Context {
-    // A thread that is ending has no thread-locals any more, and may still log.
+    // A thread that is ending may still log when its thread-locals are gone.
     let entered = ENTERED.try_with(|entered| entered.borrow().clone()).ok().flatten();
     entered.unwrap_or_else(Context::of_process)
 }

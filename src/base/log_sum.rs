@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::rate_limit::RateLimit;
 
-/// When events become a line.
+/// When a line is due.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// The first lines at once, later ones at a rate.
+    /// The first lines immediately, later ones at a limited rate.
     Lines {
-        /// Lines at once.
+        /// Lines that are written immediately.
         at_once: u32,
         /// Lines a second after that.
         per_s: u32,
@@ -24,7 +24,7 @@ pub enum Pace {
 #[derive(Debug)]
 pub struct LogSum<T> {
     limit: Limit,
-    /// Events that no line has reported yet.
+    /// Events not logged yet.
     sum: Option<Sum<T>>,
 }
 
@@ -63,7 +63,7 @@ impl<T> LogSum<T> {
         self.sum = Some(Sum { count, example });
     }
 
-    /// What is to be logged now, if anything is.
+    /// What to log now, if anything.
     pub fn due(&mut self, now: Instant) -> Option<Sum<T>> {
         self.sum.as_ref()?;
         let due = match &mut self.limit {
@@ -73,7 +73,7 @@ impl<T> LogSum<T> {
         if due { self.sum.take() } else { None }
     }
 
-    /// Events that no line has reported yet, due or not.
+    /// Events not logged yet, due or not.
     pub fn rest(&mut self) -> Option<Sum<T>> {
         self.sum.take()
     }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_is_due_a_time_after_its_first_event() {
+    fn gathered_events_are_due_some_time_after_the_first() {
         let start = Instant::now();
         let mut sum = LogSum::new(Pace::Gather(SECOND), start);
         for later in [10, 11] {

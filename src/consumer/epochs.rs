@@ -51,7 +51,7 @@ pub(super) struct Epochs {
     answered: Condvar,
     stats: Arc<ConsumerStats>,
     /// Whether it was logged that the key can't be read.
-    said_unchecked: AtomicBool,
+    logged_unchecked: AtomicBool,
 }
 
 /// Questions are numbered from 1.
@@ -89,8 +89,8 @@ impl Epochs {
         let key = keys.epoch.clone();
         let ledger = Ledger::new(server, keys, QUESTION_LIMIT / MOST_WAITS);
         let (place, ledger) = (ledger.place(), Mutex::new(ledger));
-        let (questions, answered, said_unchecked) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Epochs { key, place, ledger, questions, answered, stats, said_unchecked }
+        let (questions, answered, logged_unchecked) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Epochs { key, place, ledger, questions, answered, stats, logged_unchecked }
     }
 
     /// Checks that this epoch, which is higher than all seen before, is the newest in Redis. If not, the refusal says
@@ -109,8 +109,9 @@ impl Epochs {
             Verdict::Newest => return Ok(()),
             Verdict::Unchecked if epoch.is_plausible(wall_clock_us() / 1_000) => return Ok(()),
             Verdict::Unchecked => {
-                let text =
-                    format!("epoch {epoch} is more than a day ahead of this consumer's clock: no Redis gave it out");
+                let text = format!(
+                    "epoch {epoch} is more than a day ahead of this consumer's clock, so it can't come from Redis"
+                );
                 Refusal::new(ErrorCode::Stale, text)
             }
             Verdict::No(refusal) => refusal,
@@ -209,23 +210,24 @@ impl Epochs {
                 Some(Refused::WrongType) => Answer::NoString,
                 // If there is no connection, Redis refused the login, so nothing can be recorded either.
                 Some(Refused::Right | Refused::UnknownCommand) if answered => {
-                    self.say_unchecked(&error);
+                    self.log_unchecked(&error);
                     Answer::Denied
                 }
                 _ => Answer::Unavailable(error.to_string()),
             },
         };
-        if matches!(answer, Answer::Text(_) | Answer::NoString) && self.said_unchecked.swap(false, Ordering::Relaxed) {
+        if matches!(answer, Answer::Text(_) | Answer::NoString) && self.logged_unchecked.swap(false, Ordering::Relaxed)
+        {
             info!("event=epoch-checked-again key={}", Quoted(&self.key));
         }
         answer
     }
 
-    fn say_unchecked(&self, error: &Error) {
-        if !self.said_unchecked.swap(true, Ordering::Relaxed) {
+    fn log_unchecked(&self, error: &Error) {
+        if !self.logged_unchecked.swap(true, Ordering::Relaxed) {
             warn!(
-                "event=epoch-unchecked reason={} note=\"dispatchers are believed whatever epoch they name, up to a day \
-                 ahead of the clock; give this consumer's user +getrange and ~{}\"",
+                "event=epoch-unchecked reason={} note=\"dispatchers are accepted without a check of their epoch, \
+                 unless it is more than a day ahead of the clock; give this consumer's user +getrange and ~{}\"",
                 Quoted(error),
                 self.key
             );
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_written_is_shown_harmlessly_and_cut() {
+    fn foreign_values_are_shown_escaped_and_truncated() {
         let shown = Found::of(b"a\"\r\n\x1b[31m\xff").to_string();
         assert_eq!(shown, r#"holds "a\"\r\n\x1b[31m\xff", which is no epoch"#);
         let full = "x".repeat(64);

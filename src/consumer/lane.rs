@@ -1,9 +1,10 @@
 //! The state of a consumer for one lane, which is one group: the ruling connection, the held messages, and the
 //! connections to Redis.
 //!
-//! A consumer has exactly one lane. Everything that depends on the group is part of the lane, so that a consumer could
-//! later serve several groups: the server would find a connection's lane by the group in its LEAD, and the handler
-//! threads would take messages from all lanes.
+//! All threads of the consumer share the lane, which belongs to none of them. A consumer has exactly one lane.
+//! Everything that depends on the group is part of the lane, so that a consumer could later serve several groups: the
+//! server would find a connection's lane by the group in its LEAD, and the handler threads would take messages from all
+//! lanes.
 
 use std::sync::Arc;
 

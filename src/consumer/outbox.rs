@@ -109,9 +109,9 @@ impl Outbox {
     }
 
     /// The peer has sent a pong with this payload.
-    pub(super) fn note_pong(&self, said: &[u8]) {
+    pub(super) fn note_pong(&self, payload: &[u8]) {
         let mut state = self.state.lock();
-        if let Ok(number) = said.try_into().map(u64::from_be_bytes)
+        if let Ok(number) = payload.try_into().map(u64::from_be_bytes)
             && number <= state.pings.written
             && number > state.pings.answered
         {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_lives_that_answers_the_ping_sent_now() {
+    fn a_peer_that_answers_the_latest_ping_is_alive() {
         const LONG: Duration = Duration::from_secs(60);
         let outbox = Outbox::default();
         assert!(!outbox.answers(Duration::ZERO), "nothing was written");

@@ -127,7 +127,7 @@ mod tests {
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let peer = TcpStream::connect(listener.address().expect("bound")).expect("it listens");
         let (mut socket, _reader) = Socket::new(listener.accept().expect("it connected").0).expect("options");
-        let error = socket.write(&vec![0; 64 << 20]).expect_err("nobody reads");
+        let error = socket.write(&vec![0; 64 << 20]).expect_err("the peer does not read");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(socket.write(b"x").is_err(), "half a frame is on the wire");
         drop(peer);

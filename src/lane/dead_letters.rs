@@ -1,7 +1,8 @@
-//! Which messages were dead-lettered and why, gathered for the log.
+//! Gathers dead letters and their reasons for the log.
 //!
-//! Pure; time is passed in. A dead letter is logged within [`LOG_WITHIN`], whether or not more follow: how many for
-//! each of a few reasons, each with the id of one of them. More reasons than that share a line.
+//! Pure; time is passed in. A dead letter is logged within [`LOG_WITHIN`], whether or not more follow. Each of the
+//! first few reasons gets a line with the number of dead letters and the id of one of them. All other reasons share a
+//! line.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::base::log_sum::{LogSum, Pace, Sum};
 const LOG_WITHIN: Duration = Duration::from_secs(1);
 /// The most reasons with a line of their own.
 const MOST_REASONS: usize = 4;
-/// How much of a reason is logged, and distinguishes it from others.
+/// How many characters of a reason are logged and compared.
 const MOST_REASON_CHARS: usize = 160;
 /// Stands for all reasons beyond those.
 const OTHER_REASONS: &str = "(other reasons)";
@@ -40,7 +41,7 @@ impl DeadLetterLog {
         sum.into_iter().for_each(|(_, sum)| sum.add(id, now));
     }
 
-    /// What is to be logged now, in the order in which it began.
+    /// What to log now, oldest first.
     pub(super) fn due(&mut self, now: Instant) -> Vec<DeadLetters> {
         self.drain(|sum| sum.due(now))
     }
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_has_its_own_count_and_example_and_there_are_few() {
+    fn each_of_a_few_reasons_has_its_own_count_and_example() {
         let mut log = DeadLetterLog::default();
         let now = Instant::now();
         for id in 0..100 {

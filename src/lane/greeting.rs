@@ -21,14 +21,14 @@ use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// How long all of it may take, from the connection to HELD.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a connection that is closed for a mistake of the consumer's waits for it to read why.
+/// How long a connection that is closed for the consumer's mistake stays open so that it can read the reason.
 const LINGER: Duration = Duration::from_millis(500);
-/// How many bytes of such a consumer are read and discarded meanwhile, at most.
+/// The most bytes read from such a consumer and discarded meanwhile.
 const LINGER_BYTES: usize = 64 << 20;
 /// The longest consumer id, in bytes.
 const MAX_CONSUMER_ID_BYTES: usize = 256;
 
-/// What a consumer has said at the beginning.
+/// What a consumer sent in READY and HELD.
 pub(super) struct Greeted {
     pub(super) socket: WebSocket<Stream>,
     pub(super) consumer: String,
@@ -42,18 +42,18 @@ pub(super) struct Greeted {
 /// Why there is no link.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// There was no handshake.
+    /// The WebSocket handshake failed.
     Handshake(String),
-    /// The consumer has refused LEAD.
+    /// The consumer answered with an ERROR.
     Told(ErrorCode, String),
-    /// The consumer did not keep to the protocol, and was sent an ERROR.
+    /// The consumer violated the protocol, and was sent an ERROR.
     Broken(ErrorCode, String),
     /// The connection ended.
     Gone(String),
 }
 
 impl Refusal {
-    /// The higher epoch that the consumer has seen, if it says so.
+    /// The higher epoch that the consumer has seen, if its refusal names one.
     pub(super) fn seen_epoch(&self) -> Option<Epoch> {
         match self {
             Refusal::Told(ErrorCode::Stale, text) => wire::seen_epoch(text),
@@ -75,7 +75,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Makes a link of a connection to `address`; it does not block from then on.
+/// Makes a link from a connection to `address`. From then on its socket does not block.
 pub(super) fn greet(
     mut stream: Stream,
     address: &str,
@@ -89,13 +89,13 @@ pub(super) fn greet(
     let config = WebSocketConfig::default()
         .read_buffer_size(64 << 10)
         .write_buffer_size(256 << 10)
-        // What may be in flight on a link, and room for frames without a body.
+        // Room for all messages that may be in flight on a link, and for frames without a payload.
         .max_write_buffer_size(2 * LINK_BYTES + wire::MAX_WS_MESSAGE_BYTES)
         .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))
         .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
     let (mut socket, _) = tungstenite::client::client_with_config(format!("ws://{address}/"), stream, Some(config))
         .map_err(|error| match error {
-            // A stream with a deadline says that it is over, not that it would block.
+            // A stream with a deadline reports a timeout instead of blocking, so this does not happen.
             HandshakeError::Interrupted(_) => Refusal::Handshake("interrupted".to_owned()),
             HandshakeError::Failure(error) if is_late(&error) => Refusal::Handshake(too_late()),
             HandshakeError::Failure(error) => Refusal::Handshake(error.to_string()),
@@ -103,7 +103,7 @@ pub(super) fn greet(
     let greeted = socket
         .send(Message::Binary(Frame::Lead { epoch, group }.to_vec().into()))
         .map_err(refusal_of)
-        .and_then(|()| hear(&mut socket, kill));
+        .and_then(|()| read_greeting(&mut socket, kill));
     match greeted {
         Ok((consumer, prefetch, flags, held, leftover)) => {
             socket.get_mut().set_wait(Wait::Never).map_err(|error| Refusal::Gone(error.to_string()))?;
@@ -115,7 +115,7 @@ pub(super) fn greet(
                 if socket.get_mut().set_wait(Wait::Until(Instant::now() + LINGER)).is_ok() {
                     // The connection ends in any case.
                     let _ = socket.write(Message::Binary(error.to_vec().into()));
-                    say_goodbye(socket);
+                    flush_and_close(socket);
                 }
             }
             Err(refusal)
@@ -123,8 +123,8 @@ pub(super) fn greet(
     }
 }
 
-/// Writes what waits to be written, and closes the connection once the consumer has read it or has had its time.
-pub(super) fn say_goodbye(mut socket: WebSocket<Stream>) {
+/// Writes what is still buffered, and closes the connection once the consumer has read it or the time is over.
+pub(super) fn flush_and_close(mut socket: WebSocket<Stream>) {
     let deadline = Instant::now() + LINGER;
     if socket.get_mut().set_wait(Wait::Until(deadline)).is_ok() && socket.flush().is_ok() {
         socket.get_mut().linger(deadline, LINGER_BYTES);
@@ -134,7 +134,7 @@ pub(super) fn say_goodbye(mut socket: WebSocket<Stream>) {
 type Answer = (String, u32, ReadyFlags, Vec<MessageId>, Vec<u8>);
 
 /// Reads READY and HELD.
-fn hear(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<Answer, Refusal> {
+fn read_greeting(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<Answer, Refusal> {
     let mut ready = None;
     while !kill.is_set() {
         let message = match socket.read() {
@@ -194,7 +194,7 @@ fn refusal_of(error: WsError) -> Refusal {
         error if is_late(&error) => Refusal::Broken(ErrorCode::Unexpected, too_late()),
         WsError::Io(error) => Refusal::Gone(error.to_string()),
         WsError::Capacity(error) => Refusal::Broken(ErrorCode::TooLarge, error.to_string()),
-        // The end of a stream without a goodbye.
+        // The stream ended without a close frame.
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
             Refusal::Gone("the connection dropped".to_owned())
         }

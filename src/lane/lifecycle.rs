@@ -1,7 +1,7 @@
-//! A lane that runs: started, asked to stop, joined.
+//! Starts, stops and joins a lane's threads.
 //!
-//! It ends in order: the election stops its term and gives the lease back, then the dialers and last the listener go,
-//! since the lease counts as abandoned once the listener's connection is closed.
+//! The order of shutdown: the election ends its term and releases the lease, then the dialers end. The listener ends
+//! last, because the lease counts as abandoned once the listener's connection is closed.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ use crate::base::shutdown::{ShutdownHandle, shutdown_channel};
 use crate::base::text::Quoted;
 use crate::ledger::subscription::Channels;
 
-/// A group's way from Redis to its consumers. Dropped: stops, and waits until it has ended.
+/// A running lane. When dropped, it stops and waits until all its threads have ended.
 #[derive(Debug)]
 pub struct Lane {
     stop: ShutdownHandle,
@@ -26,20 +26,20 @@ pub struct Lane {
     listener: Option<Listener>,
 }
 
-/// Announces the end of the election, even by a panic.
+/// Announces the end of the election, even after a panic.
 struct EndGuard(Sender<()>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        // Whoever no longer listens is not interested.
+        // If the receiver is gone, nothing waits for this.
         let _ = self.0.try_send(());
     }
 }
 
 impl Lane {
-    /// Starts the threads of a lane. When its election has ended, asked to or not, that is announced on `ended`, which
-    /// must have room for it; the lane is then to be [joined](Lane::join). A Redis that can't be reached is no reason
-    /// to end.
+    /// Starts the threads of a lane. When its election has ended, for whatever reason, a message is sent on `ended`,
+    /// which must have room for it; then call [`join`](Lane::join). The lane does not end because Redis can't be
+    /// reached.
     pub fn start(shared: &Arc<Shared>, ended: Sender<()>) -> Result<Lane> {
         let settings = &shared.settings;
         let channels = Channels {
@@ -61,12 +61,12 @@ impl Lane {
         Ok(Lane { stop, election: Some(election), dialers: Some(dialers), listener: Some(listener) })
     }
 
-    /// Asks the lane to end: its term stores what has arrived, and the lease is given back.
+    /// Asks the lane to end: its term stores what has arrived, and the lease is released.
     pub fn stop(&self) {
         self.stop.shutdown();
     }
 
-    /// Waits until all its threads have ended. Returns why the election ended, if it failed.
+    /// Waits until all threads have ended. Returns the error if the election failed.
     pub fn join(mut self) -> Result<()> {
         self.end()
     }

@@ -1,13 +1,13 @@
 //! The places at one consumer: which messages it holds, as far as the leader knows. Pure; owned by the courier.
 //!
-//! Only a place answers for a message: a consumer acknowledges, fails or brings results of what it was given over this
-//! link, or named in HELD when the link was made, and of nothing else. Each place answers once.
+//! An answer counts only if the message has a place at that consumer. A message has one if it was delivered over this
+//! link, or if the consumer listed it in HELD when the link was made. Each place accepts one answer.
 //!
-//! A place takes room until the consumer answers or says no more that it works on the message. The places of messages
-//! that it has stopped reporting stay taken while others can work, so that a consumer that swallows messages swallows
-//! no more than its prefetch; see [`Places::free_overdue`].
+//! A place takes room until the consumer answers. It stays taken after the consumer stops reporting the message, as
+//! long as other consumers can work, so that a consumer that loses messages loses at most its prefetch; see
+//! [`Places::free_overdue`].
 //!
-//! Guarantee: memory for as many messages as the prefetch, and once as many as HELD named.
+//! Guarantee: memory for at most the prefetch, plus the messages listed in HELD.
 
 use std::time::{Duration, Instant};
 
@@ -15,37 +15,37 @@ use crate::base::id::{IdMap, MessageId};
 
 /// The most payload bytes at one consumer, if it has more than one message.
 pub(super) const LINK_BYTES: usize = 16 << 20;
-/// The number of a delivery that was adopted: only Redis knows it.
+/// Stands for the delivery number of an adopted message, which only Redis knows.
 pub(super) const ADOPTED: u16 = 0;
 
-/// Where a message in a consumer's hands counts as being.
+/// Where a message that a consumer holds counts as being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// There.
+    /// At this consumer.
     Here,
-    /// There, and its result is being recorded for the consumer: there is nothing more to answer.
+    /// Here, and its result is being recorded for the consumer. No other answer is expected.
     Recording,
-    /// At the consumer of another link, which had it before this one reported it.
+    /// At the consumer of another link, which held it before this one reported it.
     Elsewhere,
-    /// Given up: the consumer no longer reported it.
+    /// Given up, because the consumer stopped reporting it.
     Overdue,
-    /// Nowhere: the consumer named it in HELD, and Redis has it no more. Its ACK may be on its way.
+    /// Nowhere: the consumer listed it in HELD, but it is no longer pending. Its ACK may be on its way.
     NotPending,
 }
 
-/// A message in a consumer's hands.
+/// A message that a consumer holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     /// The number of its delivery, or [`ADOPTED`].
     pub(super) delivery: u16,
     pub(super) place: Place,
     bytes: usize,
-    /// When the consumer was given it or last reported it; when it was found not to be pending.
+    /// When the consumer received it or last reported it, or when it was found not to be pending.
     reported: Instant,
 }
 
 impl Held {
-    /// Whether the message is at this consumer as far as the leader is concerned: if the link breaks, it comes back.
+    /// Whether the message counts as being at this consumer. If so, it is redelivered when the link breaks.
     fn is_attached(&self) -> bool {
         matches!(self.place, Place::Here | Place::Recording)
     }
@@ -79,17 +79,17 @@ impl Places {
         self.prefetch
     }
 
-    /// How many are taken.
+    /// How many places are taken.
     pub(super) fn taken(&self) -> usize {
         self.taken
     }
 
-    /// How many are free.
+    /// How many places are free.
     pub(super) fn room(&self) -> usize {
         (self.prefetch as usize).saturating_sub(self.taken)
     }
 
-    /// The bytes of the payloads that the consumer was given.
+    /// The bytes of the payloads at the consumer.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -99,51 +99,52 @@ impl Places {
         self.held.get(&id)
     }
 
-    /// Messages that the consumer has left without a word: those of now, and those since it last answered for one.
+    /// Messages that the consumer stopped reporting: those overdue now, and those since it last answered for one.
     pub(super) fn left(&self) -> usize {
         self.overdue.max(self.unanswered)
     }
 
-    /// Whether everything that is here is overdue.
+    /// Whether all messages here are overdue.
     pub(super) fn is_idle(&self) -> bool {
         self.taken == self.overdue
     }
 
-    /// The consumer is given a message.
+    /// A message is delivered to the consumer.
     pub(super) fn give(&mut self, id: MessageId, delivery: u16, bytes: usize, now: Instant) {
         self.put(id, Held { delivery, place: Place::Here, bytes, reported: now });
     }
 
-    /// The consumer has named a message in HELD.
+    /// The consumer has listed a message in HELD.
     pub(super) fn claim(&mut self, id: MessageId, place: Place, now: Instant) {
         self.put(id, Held { delivery: ADOPTED, place, bytes: 0, reported: now });
     }
 
-    /// Where it counted as being it is no longer: from now on it is here, if this consumer holds it.
+    /// The message is no longer at its previous consumer. If this consumer holds it, it counts as being here from now
+    /// on.
     pub(super) fn inherit(&mut self, id: MessageId) -> bool {
         self.move_to(id, Place::Elsewhere, Place::Here, None)
     }
 
-    /// A message that the consumer named is not pending: it keeps no room for it.
+    /// A message that the consumer listed is not pending, so it takes no room.
     pub(super) fn vacate(&mut self, id: MessageId, now: Instant) -> bool {
         let adopted = self.held.get(&id).is_some_and(|held| held.delivery == ADOPTED);
         adopted && self.move_to(id, Place::Here, Place::NotPending, Some(now))
     }
 
-    /// The result of a message is being recorded. The place is free when that is [done](Places::answer).
+    /// The result of a message is being recorded. The place becomes free when that is [done](Places::answer).
     pub(super) fn record(&mut self, id: MessageId) {
         self.move_to(id, Place::Here, Place::Recording, None);
         self.move_to(id, Place::Overdue, Place::Recording, None);
     }
 
-    /// The consumer is done with a message, or has failed it: its place is free.
+    /// The consumer has answered for a message, which frees its place.
     pub(super) fn answer(&mut self, id: MessageId) -> Option<Held> {
         let held = self.take(id)?;
         self.unanswered = 0;
         Some(held)
     }
 
-    /// The consumer works on these.
+    /// The consumer reports that it works on these.
     pub(super) fn report(&mut self, ids: &[MessageId], now: Instant) {
         for id in ids {
             if let Some(held) = self.held.get_mut(id).filter(|held| held.place != Place::NotPending) {
@@ -152,13 +153,13 @@ impl Places {
         }
     }
 
-    /// Only now has the consumer got everything that it was given.
+    /// The consumer has been sent everything only now, so the time until its next report counts from now.
     pub(super) fn received(&mut self, now: Instant) {
         self.held.values_mut().for_each(|held| held.reported = now);
     }
 
-    /// Judges what the consumer has not reported for `limit`: gives the messages that were here and are overdue from
-    /// now on. What counts as being elsewhere, or nowhere, leaves its place.
+    /// Finds the messages that the consumer has not reported for `limit`. Those that were here become overdue and are
+    /// returned. Those that count as being elsewhere or nowhere lose their place.
     pub(super) fn expire(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
         let late = self.held.iter().filter(|(_, held)| now.saturating_duration_since(held.reported) >= limit);
         let late: Vec<_> = late.map(|(id, held)| (*id, held.delivery, held.place)).collect();
@@ -179,14 +180,14 @@ impl Places {
         overdue
     }
 
-    /// Frees the places of all overdue messages. For when no other consumer has free ones: a group that is stuck
-    /// retries.
+    /// Frees the places of all overdue messages. Used when no consumer has a free place, so that a stuck group can
+    /// continue.
     pub(super) fn free_overdue(&mut self) {
         let overdue: Vec<_> = self.held.extract_if(|_, held| held.place == Place::Overdue).collect();
         overdue.iter().for_each(|(_, held)| self.count(held, false));
     }
 
-    /// Everything that the consumer had and that counts as being there.
+    /// Takes out all messages that count as being at this consumer.
     pub(super) fn take_attached(&mut self) -> Vec<(MessageId, u16)> {
         let all = std::mem::replace(self, Places::new(self.prefetch)).held.into_iter();
         let mut all: Vec<_> =
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_answers_once() {
+    fn a_place_accepts_one_answer() {
         let (mut places, _) = with(2, 1..=2);
         assert_eq!((places.room(), places.bytes()), (0, 20));
         places.record(MessageId(1));
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_overdue_keeps_its_place_until_nobody_can_work() {
+    fn overdue_messages_keep_their_places_while_others_can_work() {
         let (mut places, now) = with(2, 1..=2);
         places.report(&[MessageId(2)], now + LIMIT);
         assert_eq!(places.expire(LIMIT, now + LIMIT), [(MessageId(1), 1)]);
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_has_beside_another_is_its_own_when_the_other_is_gone() {
+    fn a_message_held_twice_is_inherited_when_the_other_holder_is_gone() {
         let (mut places, now) = with(2, 9..=9);
         places.claim(MessageId(1), Place::Elsewhere, now);
         assert_eq!(places.take_attached_of_a_copy(), [(MessageId(9), 1)]);
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_pending_takes_no_room_and_leaves_in_time() {
+    fn a_message_that_is_not_pending_takes_no_room_and_expires() {
         let (mut places, now) = with(2, 1..=1);
         places.claim(MessageId(5), Place::Here, now);
         assert_eq!(places.room(), 0);
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_as_elsewhere_and_is_not_reported_leaves() {
+    fn an_unreported_message_held_elsewhere_loses_its_place() {
         let (mut places, now) = (Places::new(1), Instant::now());
         places.claim(MessageId(5), Place::Elsewhere, now);
         assert_eq!((places.expire(LIMIT, now + LIMIT), places.room()), (vec![], 1));

@@ -4,7 +4,7 @@
 
 use crate::base::id::MessageId;
 
-/// A message's body, shared between the ring, the intake and the courier. Those that came together share one
+/// A message's body, shared between the ring, the intake and the courier. Payloads that arrived together share one
 /// allocation.
 pub type Payload = tungstenite::Bytes;
 
@@ -26,7 +26,7 @@ pub fn encoded_len(payload_bytes: usize) -> usize {
     PREFIX_BYTES + payload_bytes
 }
 
-/// Takes a member apart; `None` if it is none of ours.
+/// Takes a member apart; `None` if it is foreign.
 pub fn decode(member: &[u8]) -> Option<(MessageId, &[u8])> {
     let (prefix, payload) = member.split_at_checked(PREFIX_BYTES)?;
     let (digits, colon) = prefix.split_at(16);

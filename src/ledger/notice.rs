@@ -1,4 +1,4 @@
-//! What dispatchers tell each other on the control channel. Pure.
+//! The notices that dispatchers publish on the control channel. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use crate::base::id::Epoch;
 /// A message on the control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// `marker <marker> <channel>`: names this place among the messages of a user's channel. Dispatchers of another
-    /// channel ignore it: a cursor that counts another channel's messages must mean nothing to them.
+    /// `marker <marker> <channel>`: names this place among the messages of the users' channel. Dispatchers with another
+    /// channel ignore it, because a cursor that counts another channel's messages means nothing to them.
     Marker(Marker, String),
-    /// `released <epoch>`: the leader of this epoch has given the lease back.
+    /// `released <epoch>`: the leader of this epoch has released the lease.
     Released(Epoch),
 }
 

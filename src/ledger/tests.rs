@@ -1,4 +1,4 @@
-//! Each operation against a real Redis of its own.
+//! Each operation against a private Redis.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,13 +44,13 @@ impl Fixture {
         }
     }
 
-    /// An epoch that stands, without a lease.
+    /// Writes an epoch, without a lease.
     fn epoch(&mut self, epoch: u64) -> Epoch {
         self.run(&["SET", "messages:epoch", &epoch.to_string()]);
         Epoch(epoch)
     }
 
-    /// A dispatcher's subscription, which stands.
+    /// A dispatcher's established subscription.
     fn listen(&self, id: &DispatcherId) -> Subscription {
         let channels = Channels {
             server: self.redis.server(),
@@ -68,7 +68,8 @@ impl Fixture {
         subscription
     }
 
-    /// The lease that this dispatcher gets, which is subscribed meanwhile, and for as long as the subscription is kept.
+    /// Subscribes this dispatcher and acquires the lease. The dispatcher stays subscribed while the subscription is
+    /// kept.
     fn acquire_and_listen(&mut self, id: &DispatcherId, floor: Epoch) -> (Lease, Subscription) {
         let subscription = self.listen(id);
         // Redis may not have noticed yet that the subscription of an earlier holder is gone.
@@ -81,12 +82,12 @@ impl Fixture {
         (lease.expect("it gets the lease"), subscription)
     }
 
-    /// The same of a dispatcher that is gone at once.
+    /// The same for a dispatcher that is gone at once.
     fn acquire(&mut self, id: &DispatcherId, floor: Epoch) -> Lease {
         self.acquire_and_listen(id, floor).0
     }
 
-    /// Takes in one message for each id, in epoch and behind the cursor that stands.
+    /// Stores one message for each id, after the present cursor.
     fn pend(&mut self, epoch: Epoch, ids: &[u64]) {
         let batch: Vec<Arrival> = ids.iter().map(|id| arrival(*id, b"x")).collect();
         let before = self.ledger.cursor().expect("the cursor is read");
@@ -117,7 +118,7 @@ fn one_holder_and_rising_epochs() {
     let (a, b) = (DispatcherId::generate("a"), DispatcherId::generate("b"));
     assert_eq!(f.ledger.acquire(&a, TTL, Epoch(0), false).unwrap().answer, Acquire::Vacant { cursor: None });
     let first = f.acquire(&a, Epoch(0));
-    // Nobody is subscribed to a's alive channel: its lease counts for nothing.
+    // a's alive channel has no subscriber, so its lease counts as abandoned.
     let second = f.acquire(&b, Epoch(0));
     assert!(second.epoch > first.epoch && !second.by_time);
     assert!(!f.ledger.renew(&first, TTL).unwrap());
@@ -128,7 +129,7 @@ fn one_holder_and_rising_epochs() {
 }
 
 #[test]
-fn a_lease_stands_while_its_holder_is_subscribed() {
+fn a_lease_lasts_while_its_holder_is_subscribed() {
     let mut f = fixture();
     let (a, b) = (DispatcherId::generate("a"), DispatcherId::generate("b"));
     let (lease, subscription) = f.acquire_and_listen(&a, Epoch(0));
@@ -168,7 +169,7 @@ fn intake_moves_members_and_cursor_together() {
         let [before, Some(next)] = between else { panic!("a batch ends at a cursor") };
         assert_eq!(f.ledger.intake(epoch, before.as_ref(), next, batch).unwrap(), Intake::Taken(next.clone()));
         assert_eq!(f.ledger.cursor().unwrap(), Some(next.clone()));
-        // Offered again, after a lost reply: nothing happens, and the cursor tells that it was taken.
+        // Offered again, after a lost reply: nothing happens, and the cursor shows that it was stored.
         let again = f.ledger.intake(epoch, before.as_ref(), next, batch);
         assert_eq!(again.unwrap(), Intake::Moved(Some(next.clone())));
     }
@@ -283,7 +284,7 @@ fn a_result_is_recorded_once() {
 
 #[test]
 fn a_score_that_two_members_share_loses_no_result() {
-    // No leader makes such members; a restored dump or a hand at the keyboard may.
+    // No leader writes such members, but an operator may.
     let mut f = fixture();
     f.run(&["ZADD", "messages:pending", "1", "0000000000000001:x", "1", "0000000000000001:y"]);
     assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
@@ -315,7 +316,7 @@ fn full_memory_stops_the_intake_but_not_the_commit() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
-    // Loaded while there is room, as in a cluster that is running.
+    // Loaded while there is room, as in a running group.
     f.ledger.commit(None, 0, Raise::Nothing, &[]).unwrap();
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let before = f.ledger.cursor().unwrap();
@@ -328,7 +329,7 @@ fn full_memory_stops_the_intake_but_not_the_commit() {
 }
 
 #[test]
-fn full_memory_keeps_no_group_from_its_leader_and_no_message_from_being_settled() {
+fn full_memory_stops_neither_elections_nor_settling() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
     let lease = f.acquire(&a, Epoch(0));
@@ -358,7 +359,7 @@ fn a_dead_letter_key_of_the_wrong_type_stops_the_whole_intake() {
 }
 
 #[test]
-fn failed_deliveries_are_counted_and_the_last_one_buries() {
+fn failed_deliveries_are_counted_and_the_last_one_makes_a_dead_letter() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2, 3]);
@@ -367,7 +368,7 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2));
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2), "a repeated call counts once");
     assert_eq!(settle(Verdict::Unused, 1, 2), Settled::Again(2));
-    assert_eq!(settle(Verdict::Lost, 1, 2), Settled::Again(3), "counted when it goes out again");
+    assert_eq!(settle(Verdict::Lost, 1, 2), Settled::Again(3), "counted when it is delivered again");
     assert_eq!(settle(Verdict::Failed, 1, 2), Settled::Again(3));
     assert_eq!(settle(Verdict::Failed, 1, 3), Settled::DeadLettered);
     assert_eq!(settle(Verdict::Failed, 1, 3), Settled::Gone);
@@ -386,12 +387,12 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
 }
 
 #[test]
-fn deliveries_are_counted_when_they_go_out_and_only_of_what_is_pending() {
+fn redeliveries_are_counted_for_pending_messages_only() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2]);
     assert_eq!(f.ledger.settle(epoch, 1, &[returned(1, Verdict::Lost, 1)]).unwrap().settled, [Settled::Again(2)]);
-    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "whoever has it may come back with it");
+    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "its consumer may come back with it");
     for _ in 0..2 {
         f.ledger.count_deliveries(epoch, &[(MessageId(1), 2), (MessageId(7), 2)]).unwrap();
     }
@@ -417,7 +418,7 @@ fn the_backlog_is_read_in_pages_bounded_in_messages_and_bytes() {
     }
     assert_eq!(read, (1..=90).collect::<Vec<_>>());
     let one = f.ledger.page(epoch, MessageId::ZERO, MessageId(90), 7, 1).unwrap();
-    assert_eq!(one.messages.len(), 1, "one message is given whatever its size");
+    assert_eq!(one.messages.len(), 1, "one message is returned whatever its size");
 }
 
 #[test]
@@ -442,12 +443,12 @@ fn errors_name_the_server_and_the_setting() {
     let error = ledger(&wrong).cursor().expect_err("the password is wrong").to_string();
     assert!(error.contains("--redis-url") && error.contains("password") && !error.contains("wrong@"), "{error}");
     let free = crate::lab::ports::free_port().unwrap();
-    let error = ledger(&format!("redis://127.0.0.1:{free}")).cursor().expect_err("nobody listens").to_string();
+    let error = ledger(&format!("redis://127.0.0.1:{free}")).cursor().expect_err("nothing listens").to_string();
     assert!(error.contains(&format!("127.0.0.1:{free}")) && error.contains("--redis-url"), "{error}");
 }
 
 #[test]
-fn an_epoch_that_is_gone_is_told_from_one_that_is_not_ours() {
+fn a_missing_epoch_differs_from_a_foreign_one() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
     let before = |f: &mut Fixture| match f.ledger.acquire(&a, TTL, Epoch(0), true).expect("redis answers").answer {

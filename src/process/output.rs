@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_has_gone_is_not_a_failure() {
+    fn a_closed_reader_is_not_a_failure() {
         assert!(matches!(judge(Ok(())), Ok(Reader::Present)));
         assert!(matches!(judge(Err(ErrorKind::BrokenPipe.into())), Ok(Reader::Gone)));
         let error = judge(Err(ErrorKind::StorageFull.into())).expect_err("a failure");

@@ -233,7 +233,7 @@ impl Auditor {
         loop {
             match ask(&mut self.ledger) {
                 Err(error) if may_pass(&error) && begin.elapsed() < self.patience => {
-                    if backoff.should_say() {
+                    if backoff.should_log() {
                         log::warn!("event=redis-trouble error={}", Quoted(error));
                     }
                     thread::sleep(backoff.next_wait());

@@ -47,8 +47,8 @@ pub enum Action {
     SubscribeAt(u8, u8),
     MoveCommands(u8),
     Uncounted(u8),
-    DeafLeader(u8),
-    DeafStandby(u8),
+    NotReceivingLeader(u8),
+    NotReceivingStandby(u8),
     Read(u8),
     Check(u8),
     Acquire(u8),
@@ -162,8 +162,8 @@ impl Protocol {
                 continue;
             }
             actions.extend(world.is_to_subscribe_anew(d, self.rules).then_some(Action::Uncounted(d)));
-            actions.extend(world.is_deaf_leader(d, self.rules).then_some(Action::DeafLeader(d)));
-            actions.extend(world.is_deaf_standby(d, self.rules).then_some(Action::DeafStandby(d)));
+            actions.extend(world.leader_is_not_receiving(d, self.rules).then_some(Action::NotReceivingLeader(d)));
+            actions.extend(world.standby_is_not_receiving(d, self.rules).then_some(Action::NotReceivingStandby(d)));
             actions.extend(world.may_acquire(d, self.rules).then_some(Action::Check(d)));
             actions.extend(dispatcher.checked.map(|_| Action::Acquire(d)));
             if let Some(term) = &dispatcher.term {
@@ -286,11 +286,11 @@ impl Protocol {
             Action::SubscribeAt(d, server) => world.subscribe(d, server, rules),
             Action::MoveCommands(d) => world.move_commands(d),
             Action::Uncounted(d) => world.subscribe_anew(d),
-            Action::DeafLeader(d) => {
+            Action::NotReceivingLeader(d) => {
                 world.end_term(d);
                 world.cut(d);
             }
-            Action::DeafStandby(d) => world.cut(d),
+            Action::NotReceivingStandby(d) => world.cut(d),
             Action::Read(d) => world.read(d, rules),
             Action::Check(d) => world.check(d),
             Action::Acquire(d) => world.acquire(d, rules),

@@ -85,9 +85,9 @@ pub enum Rule {
     /// A standby whose subscription is not counted subscribes again, once.
     UncountedSubscribesAnew,
     /// A leader whose own markers do not come back drops its subscription and resigns.
-    DeafLeaderResigns,
+    NotReceivingLeaderResigns,
     /// A standby that sees the cursor move and receives no leader's marker subscribes again.
-    DeafStandbySubscribesAnew,
+    NotReceivingStandbyResubscribes,
     /// Part of the model, not of the code: the dispatcher that goes first for a free lease is waited for, even while
     /// its commands do not reach the server that took over.
     MovingOnesGoFirst,

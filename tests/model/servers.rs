@@ -108,15 +108,15 @@ impl World {
         self.cut(d);
     }
 
-    pub fn is_deaf_leader(&self, d: u8, rules: Rules) -> bool {
+    pub fn leader_is_not_receiving(&self, d: u8, rules: Rules) -> bool {
         let dispatcher = &self.dispatchers[d as usize];
         let leads = dispatcher.term.is_some() && dispatcher.subscribed;
-        rules.has(Rule::DeafLeaderResigns) && leads && !self.hears_itself(d)
+        rules.has(Rule::NotReceivingLeaderResigns) && leads && !self.hears_itself(d)
     }
 
     /// Whether a standby has read everything that it was sent, and the cursor has moved past it.
-    pub fn is_deaf_standby(&self, d: u8, rules: Rules) -> bool {
-        if !rules.has(Rule::DeafStandbySubscribesAnew) || !self.stands_by(d) {
+    pub fn standby_is_not_receiving(&self, d: u8, rules: Rules) -> bool {
+        if !rules.has(Rule::NotReceivingStandbyResubscribes) || !self.stands_by(d) {
             return false;
         }
         let Some(lease) = self.redis.lease.filter(|lease| self.lease_of(lease.dispatcher) == Some(*lease)) else {
@@ -207,16 +207,17 @@ fn a_lease_of_an_uncounted_holder_that_does_not_say_so_is_taken_from_it() {
 }
 
 #[test]
-fn a_leader_that_does_not_notice_that_it_is_deaf_records_no_gap() {
-    assert_broken(Rule::DeafLeaderResigns, NOT_SILENT, two(Servers::Failover, 1, SWITCH));
+fn a_leader_that_does_not_notice_that_it_is_not_receiving_records_no_gap() {
+    assert_broken(Rule::NotReceivingLeaderResigns, NOT_SILENT, two(Servers::Failover, 1, SWITCH));
 }
 
-/// Either rule alone prevents this. A deaf standby that leads first finds out as a leader, so the standby here is late.
+/// Either rule alone prevents this. A standby that is not receiving and leads first finds out as a leader, so the standby here
+/// is late.
 #[test]
-fn a_standby_that_does_not_notice_that_it_is_deaf_stays_so() {
+fn a_standby_that_does_not_notice_that_it_is_not_receiving_stays_so() {
     let rules = Rules::without(Rule::MovingOnesGoFirst).and_without(Rule::UncountedSubscribesAnew);
     let bounds = two(Servers::Failover, 1, SWITCH);
-    find_broken(&[], rules.and_without(Rule::DeafStandbySubscribesAnew), ALL_HEAR, bounds);
+    find_broken(&[], rules.and_without(Rule::NotReceivingStandbyResubscribes), ALL_HEAR, bounds);
 }
 
 /// A documented limit: a server counts only its own subscriptions, so the eldest may be taken for absent.

@@ -1,4 +1,4 @@
-//! Starts and stops the committer's thread.
+//! Starts and stops the committer's thread, `commit`. Used by the thread that runs the consumer.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -29,9 +29,9 @@ impl Committer {
         context: &Context,
         commits: Receiver<Finished>,
     ) -> Result<Committer> {
-        let (patience, impatience) = bounded(0);
+        let (patience, give_up) = bounded(0);
         let (alive, ended) = bounded(0);
-        let recorder = Recorder::new(ledger, result_maxlen, desk, commits, impatience);
+        let recorder = Recorder::new(ledger, result_maxlen, desk, commits, give_up);
         let context = context.clone();
         let thread = thread::Builder::new()
             .name("commit".to_owned())
@@ -65,7 +65,8 @@ impl Committer {
     }
 }
 
-#[cfg(test)]
+// These start a Redis, as the lab does.
+#[cfg(all(test, feature = "programs"))]
 mod tests {
     use super::super::recorder::REPLY_TIMEOUT;
     use super::*;
@@ -90,7 +91,7 @@ mod tests {
     /// The stream becomes full in the middle of a batch. The messages recorded before that are no longer pending at the
     /// next attempt.
     #[test]
-    fn what_was_recorded_before_a_refusal_is_not_counted_as_missing() {
+    fn messages_recorded_before_a_refusal_do_not_count_as_missing() {
         let redis = crate::lab::RedisServer::start(crate::lab::RedisOptions::default()).expect("a private Redis");
         let mut admin = crate::ledger::Connection::new(redis.server(), REPLY_TIMEOUT);
         let mut run = |words: &[&str]| admin.query("testing", Command::of(words)).expect("redis answers");

@@ -1,4 +1,5 @@
-//! The committer's loop: what to record next, and what to do while Redis does not answer.
+//! The committer's loop: what to record next, and what to do while Redis does not answer. Runs on the thread `commit`,
+//! which owns the connection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ pub(super) struct Recorder {
     pub(super) desk: Arc<Desk>,
     pub(super) commits: Receiver<Finished>,
     /// Disconnected when the recorder is to give up.
-    pub(super) impatience: Receiver<()>,
+    pub(super) give_up: Receiver<()>,
     /// The result that did not fit into the last batch.
     pub(super) carried: Option<Finished>,
     pub(super) trust: Trust,
@@ -105,14 +106,14 @@ impl Recorder {
         result_maxlen: u64,
         desk: Arc<Desk>,
         commits: Receiver<Finished>,
-        impatience: Receiver<()>,
+        give_up: Receiver<()>,
     ) -> Recorder {
         Recorder {
             ledger,
             result_maxlen,
             desk,
             commits,
-            impatience,
+            give_up,
             carried: None,
             trust: Trust::default(),
             watch: Watch::None,
@@ -170,7 +171,7 @@ impl Recorder {
                     Err(_) => return Step::End,
                 },
                 // A handler that hangs keeps its sender forever, so don't wait for more.
-                recv(self.impatience) -> _ => return Step::End,
+                recv(self.give_up) -> _ => return Step::End,
                 default(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) => return Step::Check,
             },
         };
@@ -189,19 +190,23 @@ impl Recorder {
     }
 
     /// Repeats an action until it succeeds; `None` if it was given up.
-    pub(super) fn insist<T>(&mut self, waiting: usize, mut act: impl FnMut(&mut Recorder) -> Result<T>) -> Option<T> {
+    pub(super) fn retry_until_done<T>(
+        &mut self,
+        waiting: usize,
+        mut act: impl FnMut(&mut Recorder) -> Result<T>,
+    ) -> Option<T> {
         loop {
             self.beat();
             match act(self) {
                 Ok(done) => {
-                    self.all_is_well();
+                    self.note_success();
                     return Some(done);
                 }
-                Err(error) => self.in_trouble(&error, waiting),
+                Err(error) => self.note_failure(&error, waiting),
             }
             let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, Trouble::pause);
             // Nothing is ever sent, so this is a pause, which ends early if the committer is asked to give up.
-            if self.impatience.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+            if self.give_up.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
                 let count = waiting + usize::from(self.carried.is_some()) + self.commits.len();
                 warn!("event=results-given-up count={count} reason=stopping");
                 return None;
@@ -218,9 +223,9 @@ impl Recorder {
 
     fn check(&mut self) {
         self.note_request();
-        match self.ledger.connection().query("asking whether it is there", Command::of(&["PING"])) {
-            Ok(_) => self.all_is_well(),
-            Err(error) => return self.in_trouble(&error, 0),
+        match self.ledger.connection().query("checking the connection", Command::of(&["PING"])) {
+            Ok(_) => self.note_success(),
+            Err(error) => return self.note_failure(&error, 0),
         }
         self.log_not_pending();
         // The PING has ended the watch.
@@ -234,7 +239,7 @@ impl Recorder {
         }
     }
 
-    pub(super) fn all_is_well(&mut self) {
+    pub(super) fn note_success(&mut self) {
         let stats = self.desk.stats();
         stats.set_redis_up(true);
         stats.set_redis_reconnects(self.ledger.connection().server().reconnects());
@@ -245,7 +250,7 @@ impl Recorder {
         }
     }
 
-    fn in_trouble(&mut self, error: &Error, waiting: usize) {
+    fn note_failure(&mut self, error: &Error, waiting: usize) {
         let stats = self.desk.stats();
         stats.redis_errors.add(1);
         stats.set_redis_up(false);

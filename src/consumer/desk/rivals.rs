@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_compared_with_what_was_seen() {
+    fn a_claim_is_compared_with_the_highest_epoch_seen() {
         let desk = desk(4);
         assert_eq!(desk.claim(Epoch(0), "g"), Ok(Claim::Higher));
         lead(&desk, 1, 5);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_replaced_is_told_at_once_and_learns_no_epoch() {
+    fn a_replaced_connection_is_told_at_once_and_learns_no_epoch() {
         let desk = desk(4);
         let outboxes = [(1, 5), (2, 5), (3, 678)].map(|(link, epoch)| lead(&desk, link, epoch));
         let texts: Vec<_> =

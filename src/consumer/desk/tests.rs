@@ -64,7 +64,7 @@ pub(super) fn refusal<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> ErrorC
 }
 
 #[test]
-fn a_leader_hears_ready_and_what_is_held() {
+fn a_leader_receives_ready_and_the_held_messages() {
     let desk = desk(4);
     let first = lead(&desk, 1, 5);
     assert_eq!(said(&first), ["READY 4 true c0", "HELD"]);
@@ -250,7 +250,7 @@ fn give_up(desk: &Desk, link: LinkId) -> Instant {
 }
 
 #[test]
-fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
+fn messages_queued_behind_given_up_handlers_are_returned_uncounted() {
     let desk = desk_of(2, 4);
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B, C]);
@@ -261,11 +261,14 @@ fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
     assert_eq!(desk.next(1).expect("it is not closed").id, B);
     let late = give_up(&desk, 1);
     assert_eq!(said(&outbox), ["DRAIN", "NACK 3 0 "]);
-    assert!(desk.stats().ready().is_err() && desk.stats().is_unable());
+    desk.stats().set_redis_up(true);
+    let reason = desk.stats().ready().expect_err("no thread is left");
+    assert!(reason.contains("after handler_timeout: ") && reason.ends_with("raise concurrency"), "{reason}");
+    assert!(desk.stats().is_unable());
     // Sent before DRAIN was read.
     accept(&desk, 1, &[C, MessageId(4)]);
     assert_eq!(said(&outbox), ["NACK 3 0 ", "NACK 4 0 "]);
-    assert_eq!(desk.stats().handed_back.get(), 3);
+    assert_eq!(desk.stats().returned.get(), 3);
 
     // The first handler returns after all: the connection closes, and the next one gets the full prefetch.
     desk.returned(0, late);
@@ -282,7 +285,7 @@ fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
 }
 
 #[test]
-fn a_leader_that_comes_to_a_consumer_that_cannot_work_hears_so() {
+fn a_leader_that_connects_to_a_consumer_that_cannot_work_gets_drain() {
     let desk = desk(4);
     lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
@@ -295,7 +298,7 @@ fn a_leader_that_comes_to_a_consumer_that_cannot_work_hears_so() {
 }
 
 #[test]
-fn without_redis_what_has_begun_stays_held_and_is_answered_later() {
+fn without_redis_started_messages_stay_held_and_are_answered_later() {
     let desk = desk(4);
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
@@ -321,7 +324,7 @@ fn without_redis_what_has_begun_stays_held_and_is_answered_later() {
 
 /// After an outage the leader may be back before the committer has asked again.
 #[test]
-fn a_leader_whose_epoch_redis_has_just_confirmed_gives_the_committer_its_time_anew() {
+fn a_confirmed_epoch_restarts_the_time_limit_of_the_committer() {
     let desk = desk(4);
     lead(&desk, 1, 5);
     desk.leave(1);
@@ -337,7 +340,7 @@ fn a_leader_whose_epoch_redis_has_just_confirmed_gives_the_committer_its_time_an
 }
 
 #[test]
-fn work_that_takes_long_does_not_keep_a_consumer_drained_that_can_work_again() {
+fn long_work_does_not_keep_a_recovered_consumer_drained() {
     let desk = Desk::new(Terms { prefetch: 4, ..Terms::of_tests(2) }, Arc::default());
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A]);

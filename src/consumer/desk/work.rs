@@ -41,7 +41,7 @@ impl Desk {
                 continue;
             }
             if state.held.places() >= self.terms.prefetch as usize {
-                self.give_up_the_slow(state, now);
+                self.give_up_slow_handlers(state, now);
             }
             if state.held.places() >= self.terms.prefetch as usize {
                 // All or nothing: the connection closes, and its dispatcher takes all of these back.

@@ -81,7 +81,7 @@ impl DispatcherLink {
         let deadline = Instant::now() + GREETING_TIMEOUT;
         let mut inlet = Inlet::new(reader, self.socket.clone(), deadline, self.common.permits.clone());
         if let Err(failed) = handshake::accept(&mut inlet) {
-            return self.turn_away(inlet, failed);
+            return self.reject(inlet, failed);
         }
         let mut reader = WebSocket::from_raw_socket(inlet, Role::Server, Some(limits(MAX_SMALL_BYTES)));
         let (reading, reader_ended) = bounded(0);
@@ -101,7 +101,7 @@ impl DispatcherLink {
         };
         // A partly received message is dropped.
         let mut reader = reader.into_inner().into_reader();
-        self.goodbye(&end);
+        self.finish(&end);
         drop(reading);
         if let Ok(writer) = writer
             && writer.join().is_err()
@@ -112,7 +112,7 @@ impl DispatcherLink {
     }
 
     /// Ends a connection whose handshake failed.
-    fn turn_away(&self, inlet: Inlet, failed: Failed) {
+    fn reject(&self, inlet: Inlet, failed: Failed) {
         self.outbox.close(None);
         self.desk().stats().strangers.add(1);
         match failed {
@@ -151,7 +151,7 @@ impl DispatcherLink {
             let outcome = match reader.read() {
                 Ok(Message::Binary(message)) => {
                     reader.get_mut().message_is_whole();
-                    self.obey(reader, &message)
+                    self.execute(reader, &message)
                 }
                 // The peer checks whether this consumer is alive. Report the held messages too, as its time limits may
                 // be short.
@@ -179,7 +179,7 @@ impl DispatcherLink {
     }
 
     /// Executes the frames of one message. All are decoded before the first is executed.
-    fn obey(&self, reader: &mut WebSocket<Inlet>, message: &Bytes) -> Result<(), End> {
+    fn execute(&self, reader: &mut WebSocket<Inlet>, message: &Bytes) -> Result<(), End> {
         let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(Refusal::from)?;
         let mut messages = Vec::with_capacity(frames.len());
         for frame in frames {
@@ -256,7 +256,7 @@ impl DispatcherLink {
     }
 
     /// Leaves the desk, sends the peer the reason, and counts and logs the end.
-    fn goodbye(&self, end: &End) {
+    fn finish(&self, end: &End) {
         let stats = self.desk().stats();
         let ruled = self.desk().leave(self.id);
         match end {
@@ -281,7 +281,7 @@ impl DispatcherLink {
                     let now = Instant::now();
                     let mut reason = reason.as_str();
                     if closed_here && !ruled {
-                        reason = "closed here: it was replaced, or is to be made anew";
+                        reason = "closed here: it was replaced, or the dispatcher should reconnect";
                         // A client can repeat this, too.
                         self.common.refusals.charge(now);
                     }

@@ -1,4 +1,5 @@
-//! The courier's links: asked for, taken over from the dialers, read, flushed, tended and dropped.
+//! The life of the courier's links: requested, taken over from the dialers, read, flushed, checked for timeouts,
+//! dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +25,7 @@ use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
 
 /// Messages read from one link in one iteration of the loop.
 const READS_PER_ROUND: usize = 64;
-/// Bytes read from one link in one iteration, and the rest of one message: none keeps the others waiting for long.
+/// Bytes read from one link in one iteration, plus the rest of one message, so that no link keeps the others waiting.
 const READ_BYTES_PER_ROUND: usize = 1 << 20;
 
 impl Courier {
@@ -32,7 +33,7 @@ impl Courier {
         while let Some(news) = self.dialing.next_news() {
             match news {
                 LinkNews::Up(link) => self.add_link(*link)?,
-                LinkNews::Absent(index) => self.roll_call.note_answer(index),
+                LinkNews::Absent(index) => self.consumer_reports.note_answer(index),
             }
         }
         Ok(())
@@ -44,7 +45,7 @@ impl Courier {
         let held = std::mem::take(&mut new.greeted.held);
         let mut link = self.links.make(new);
         self.sockets.add(link.stream(), index)?;
-        let believed = self.believe(index, &mut link, &held);
+        let believed = self.adopt_held(index, &mut link, &held);
         self.compare_consumers(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
@@ -54,7 +55,7 @@ impl Courier {
         );
         add(&self.shared.stats.links_made, 1);
         self.links.put(index, link);
-        self.roll_call.note_answer(index);
+        self.consumer_reports.note_answer(index);
         self.list_members();
         if let Err((code, problem)) = believed {
             self.bad_frame(index, code, &problem);
@@ -66,26 +67,26 @@ impl Courier {
         Ok(())
     }
 
-    /// HELD: gives places to what the consumer reports that it holds, as far as that may be true.
-    fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
+    /// Handles HELD: gives places to the listed messages that the consumer may really hold.
+    fn adopt_held(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
         let now = Instant::now();
         let mut claims = Vec::new();
         let mut outcome = Ok(());
         for id in held {
             let place = match self.table.whereabouts(*id) {
-                // No consumer was given it.
+                // No consumer has received it.
                 Some(Whereabouts::New) => None,
                 None if self.is_untouched(*id) => None,
                 // Named twice.
                 Some(Whereabouts::Sent(link)) if link == index => continue,
-                // The first to have it keeps it.
+                // The consumer that had it first keeps it.
                 Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
                 Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
-                // What this leader has delivered and no longer knows is done.
+                // This leader delivered it and no longer tracks it, so it is done.
                 None if *id > self.inherited => Some(Place::NotPending),
                 // There is no room for more; it may be delivered to another consumer when it is read from Redis.
                 None if self.table.len() >= MAX_TRACKED => None,
-                // Where an earlier leader has delivered it Redis knows whether it is done.
+                // An earlier leader delivered it. Only Redis knows whether it is done.
                 None => {
                     claims.push(*id);
                     Some(Place::Here)
@@ -107,13 +108,13 @@ impl Courier {
         outcome
     }
 
-    /// Whether this leader took a message in and left it to Redis.
+    /// Whether this leader stored a message and kept it in Redis only.
     fn is_untouched(&self, id: MessageId) -> bool {
         id > self.inherited && self.backlog.covers(id)
     }
 
-    /// Of what a consumer named in HELD these are not pending: they are done, or were made up.
-    pub(super) fn disbelieve(&mut self, Claims { link: index, serial, ids }: Claims) {
+    /// These messages that a consumer listed in HELD are not pending: they are done, or never existed.
+    pub(super) fn drop_not_pending(&mut self, Claims { link: index, serial, ids }: Claims) {
         let Some(link) = self.links.get_same(index, serial) else { return };
         let now = Instant::now();
         let mut outcome = Ok(());
@@ -128,8 +129,8 @@ impl Courier {
         }
     }
 
-    /// Two links to one consumer can't last: at the consumer the newer one replaces the other, which is then made again
-    /// and replaces the newer one. Nothing is lost by that, but the consumer makes little progress.
+    /// Logs two addresses that lead to one consumer. The consumer lets the newer link replace the older, which is then
+    /// made again and replaces the newer. Nothing is lost, but the consumer makes little progress.
     fn compare_consumers(&mut self, index: usize, consumer: &Arc<str>) {
         if let Some(other) = self.links.new_duplicate(index, consumer) {
             let addresses = &self.shared.settings.consumers;
@@ -147,14 +148,14 @@ impl Courier {
         self.end_link(index, why, false);
     }
 
-    /// `told`: the peer was sent the reason, and should be able to read it.
+    /// With `told`, the peer was sent the reason, and the connection stays open long enough to read it.
     fn end_link(&mut self, index: usize, why: &str, told: bool) {
         let Some(mut link) = self.links.take(index) else { return };
         log_strays(link.strays.rest(), &link.consumer);
         self.sockets.remove(link.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
         let mut held = link.take_attached();
-        // One that is stopping has said so.
+        // A consumer that is stopping has announced it.
         let level = if link.draining { log::Level::Info } else { log::Level::Warn };
         log::log!(
             level,
@@ -166,16 +167,15 @@ impl Courier {
         );
         add(&self.shared.stats.links_lost, 1);
         let reason = format!("the link to the consumer was lost: {why}");
-        self.bequeath(&mut held);
+        self.keep_held_elsewhere(&mut held);
         self.give_back(&link.consumer, held, verdict, &reason);
         self.list_members();
         self.dialing.request(index, told.then(|| link.into_socket()));
     }
 
-    /// What another linked consumer holds as well counts as being there from now on. Only its own word
-    /// says so: Redis is asked whether the message is pending, and whatever it answers makes others look (see
-    /// `outcomes`).
-    fn bequeath(&mut self, held: &mut Vec<(MessageId, u16)>) {
+    /// Messages that another linked consumer holds as well are assigned to that consumer. Only its HELD says that it
+    /// holds them. So Redis is asked whether they are pending, and settling them raises the recall (see `outcomes`).
+    fn keep_held_elsewhere(&mut self, held: &mut Vec<(MessageId, u16)>) {
         let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.addresses()];
         held.retain(|(id, _)| {
             let heir = self.links.inherit(*id);
@@ -191,7 +191,7 @@ impl Courier {
         }
     }
 
-    /// Hands messages that brought no result to the redistributor.
+    /// Gives messages that came back without a result to the redistributor.
     fn give_back(&mut self, consumer: &Arc<str>, ids: Vec<(MessageId, u16)>, verdict: Verdict, reason: &str) {
         let reason: Arc<str> = reason.into();
         let returned = ids.into_iter().map(|(id, delivery)| {
@@ -277,11 +277,11 @@ impl Courier {
         }
     }
 
-    /// A mistake of the peer's costs this link.
+    /// Closes the link after a mistake of the peer.
     fn bad_frame(&mut self, index: usize, code: ErrorCode, problem: &str) {
         add(&self.shared.stats.bad_frames, 1);
         if let Some(link) = self.links.get_mut(index) {
-            link.complain(code, problem);
+            link.send_error(code, problem);
         }
         self.end_link(index, problem, true);
     }
@@ -322,7 +322,7 @@ impl Courier {
         Ok(())
     }
 
-    /// Puts on the wire what was gathered, and has the poller watch for what each link waits for.
+    /// Writes the gathered frames, and makes the poller watch for what each link waits for.
     pub(super) fn flush_links(&mut self) {
         for index in 0..self.links.addresses() {
             let Some(link) = self.links.get_mut(index) else { continue };
@@ -338,7 +338,7 @@ impl Courier {
         }
     }
 
-    /// Pings, and gives up what is silent.
+    /// Pings the consumers, and gives up silent links and overdue messages.
     pub(super) fn tend_links(&mut self) {
         let timeout = self.shared.settings.link_timeout;
         let now = Instant::now();
@@ -347,7 +347,7 @@ impl Courier {
             return;
         }
         self.tended = now;
-        // After a pause of this process what came meanwhile is read first.
+        // After a pause of this process, what arrived meanwhile is read first.
         let judge = since < timeout / 2;
         for index in 0..self.links.addresses() {
             let unread = self.links.is_unread(index);
@@ -357,13 +357,13 @@ impl Courier {
                 link.last_heard = now;
             }
             if !link.is_read(self.outbox.result_bytes()) {
-                // It is we who don't listen: none of its silence is held against it.
+                // The courier does not read this link, so the consumer's silence doesn't count.
                 link.excuse(now);
             }
-            // Unread links have something to say.
+            // A link with unread bytes is not silent.
             let silent = now.saturating_duration_since(link.last_heard) >= timeout && !unread;
             let outcome = if silent {
-                Err(format!("nothing came for {} ms", timeout.as_millis()))
+                Err(format!("nothing arrived for {} ms", timeout.as_millis()))
             } else if link.reads_nothing(2 * timeout, now) {
                 Err(format!("it has read nothing for {} ms", 2 * timeout.as_millis()))
             } else {
@@ -387,8 +387,8 @@ impl Courier {
 fn log_strays(strays: Option<Sum<MessageId>>, consumer: &str) {
     if let Some(Sum { count: answers, example: id }) = strays {
         log::warn!(
-            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these \
-             messages, or has answered for them before\"",
+            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it does not hold these \
+             messages, or has answered for them already\"",
             Quoted(consumer)
         );
     }

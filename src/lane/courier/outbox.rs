@@ -1,4 +1,5 @@
-//! The tasks that the redistributor has no room for yet, in order. What can be merged into the last task is.
+//! The tasks that wait for room in the redistributor's channel, in order. A task is merged into the last one if
+//! possible.
 //!
 //! The number of waiting tasks is bounded by what the links may hold. Sending never blocks.
 
@@ -34,7 +35,7 @@ impl Outbox {
         }
     }
 
-    /// Adds a delivery that is to be counted.
+    /// Adds a delivery to be counted.
     pub(super) fn push_count(&mut self, id: MessageId, delivery: u16) {
         match self.waiting.back_mut() {
             Some(Task::Count(waiting)) => waiting.push((id, delivery)),
@@ -42,7 +43,7 @@ impl Outbox {
         }
     }
 
-    /// Adds results that are to be recorded. Their memory counts until [`confirm_commit`](Outbox::confirm_commit).
+    /// Adds results to be recorded. Their memory counts until [`confirm_commit`](Outbox::confirm_commit).
     pub(super) fn push_commit(&mut self, task: CommitTask) {
         self.result_bytes += task.bytes;
         match self.waiting.back_mut() {

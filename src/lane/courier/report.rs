@@ -12,7 +12,7 @@ use crate::lane::table::{MAX_TRACKED, Table};
 const LOG_FULL_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) struct Report {
-    /// Of what is stored, and of what is acknowledged.
+    /// The rates of stored and of acknowledged messages.
     rate: Rate<2>,
     /// When a full table was last logged.
     logged_full: Option<Instant>,
@@ -42,7 +42,7 @@ impl Report {
         }
         set(&stats.behind, behind.into());
         set(&stats.ready, table.ready_len() as u64);
-        // What is stored is traffic even while no consumer is there to acknowledge anything.
+        // Stored messages are traffic even while no consumer acknowledges anything.
         let stored = stats.taken_in.load(Ordering::Relaxed);
         let new = stored - std::mem::replace(&mut self.stored_before, stored);
         if let Some([new, acked]) = self.rate.count([new, std::mem::take(&mut self.acked)]) {
@@ -52,7 +52,7 @@ impl Report {
             );
         }
         set(&stats.full, (table.len() >= MAX_TRACKED).into());
-        // Messages that wait for their time are tracked, too: with enough of them nothing else moves.
+        // Messages that wait for a redelivery are tracked, too. If there are enough of them, nothing else is delivered.
         if table.len() >= MAX_TRACKED && self.logged_full.is_none_or(|logged| logged.elapsed() >= LOG_FULL_EVERY) {
             self.logged_full = Some(Instant::now());
             let delayed = table.len().saturating_sub(in_flight + table.ready_len());

@@ -14,7 +14,7 @@ use crate::lane::places::ADOPTED;
 use crate::lane::retry::{Carried, Killed};
 use crate::lane::stats::add;
 use crate::lane::table::{Line, Loss};
-use crate::lane::tasks::{CommitTask, News};
+use crate::lane::tasks::{CommitTask, RedistributorReply};
 use crate::ledger::{Commit, Hold, Ledger, Raise, Returned, Settled, Settlement, Splitter, Verdict, batches, parts};
 
 /// After a lost link, the wait before the third delivery; each later one waits twice as long.
@@ -28,7 +28,7 @@ impl Redistributor {
         parts(returned, size).try_for_each(|returned| self.settle(returned))
     }
 
-    /// Counts messages that came back or moves them to the dead letters, and sets the time for what goes out again.
+    /// Counts failed deliveries or moves messages to the dead letters, and sets the time of each redelivery.
     fn settle(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
         let mut batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
         self.find_numbers(&mut batch)?;
@@ -59,10 +59,10 @@ impl Redistributor {
         self.refused_letters.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
         add(&self.shared.stats.dead_lettered, dead);
         self.shared.stats.deaths.lock().note(dead, now);
-        self.tell(News::Done(done))
+        self.tell(RedistributorReply::Done(done))
     }
 
-    /// How long a message waits before this delivery. `asked_ms`: what its consumer asked for, 0 for nothing.
+    /// How long a message waits before this delivery. `asked_ms` is the wait that its consumer asked for; 0 if none.
     fn wait_before(&self, delivery: u16, asked_ms: u32, verdict: Verdict) -> Duration {
         match (asked_ms, verdict) {
             (0, Verdict::Failed) => self.shared.settings.retry.wait_with_jitter(delivery, fastrand::f64()),
@@ -72,8 +72,8 @@ impl Redistributor {
         }
     }
 
-    /// Looks up the numbers of deliveries that were adopted. First, and by itself: a call that both looked a number up
-    /// and raised it would count twice when it is repeated.
+    /// Looks up the delivery numbers of adopted messages. This is a call of its own: a call that read a number and
+    /// raised it would count twice when repeated.
     fn find_numbers(&mut self, batch: &mut [Returned]) -> Result<(), Killed> {
         let unknown: Vec<&mut Returned> = batch.iter_mut().filter(|returned| returned.delivery == ADOPTED).collect();
         if unknown.is_empty() {
@@ -91,13 +91,13 @@ impl Redistributor {
         self.settle(&[(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer: "".into(), reason }, 0)])
     }
 
-    /// A message that can't be read from Redis.
+    /// Moves a message that can't be read from Redis to the dead letters.
     pub(super) fn dead_letter_unreadable(&mut self, id: MessageId, reason: &str) -> Result<(), Killed> {
         log::warn!("event=too-large id={id} moved_to={} reason={}", self.ledger.keys().dead, Quoted(reason));
         self.dead_letter(id, format!("it can't be read from Redis: {reason}").into())
     }
 
-    /// Tries the refused dead letters again: of many no more than what shows that they are still refused.
+    /// Retries refused dead letters. If the first ones are refused again, the others are not tried.
     pub(super) fn retry_refused_letters(&mut self) -> Result<(), Killed> {
         let returned: Vec<_> = self.refused_letters.due().into_iter().map(|letter| (letter, 0)).collect();
         let mut rest = returned.as_slice();
@@ -126,7 +126,7 @@ impl Redistributor {
         for batch in batches(&task.commits, |commit| commit) {
             self.commit_parts(batch, raise, &mut Splitter::default())?;
         }
-        self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
+        self.tell(RedistributorReply::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
     }
 
     fn commit_parts(&mut self, batch: &[Commit], raise: Raise, splitter: &mut Splitter) -> Result<(), Killed> {
@@ -149,13 +149,13 @@ impl Redistributor {
     }
 }
 
-/// What a message takes in the step that settles it: bytes, and words.
+/// The size of a message in the step that settles it: bytes and words.
 fn size((returned, _): &(Returned, u32)) -> (usize, usize) {
     (returned.consumer.len() + returned.reason.len(), Returned::WORDS)
 }
 
-/// How long a message whose delivery was lost waits before the one with this number: the second goes out at once. That
-/// a consumer is lost says little of its messages; those that kill consumers are few, and have a line of their own.
+/// How long a message whose delivery was lost waits before delivery number `delivery`; the second is immediate. A lost
+/// consumer says little about its messages. The few that kill consumers wait in the line of suspects.
 fn backoff(delivery: u16) -> Duration {
     match delivery.checked_sub(3) {
         None => Duration::ZERO,

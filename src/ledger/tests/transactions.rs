@@ -5,7 +5,7 @@ use crate::base::refusal::Refusal;
 
 const NOTHING_UNSTORED: Option<(Vec<MessageId>, String)> = None;
 
-/// A leader, and what it has taken in.
+/// A leader that has stored these messages.
 pub(super) fn led(f: &mut Fixture, ids: &[u64]) -> Epoch {
     let Lease { epoch, .. } = f.acquire(&DispatcherId::generate("a"), Epoch(0));
     f.pend(epoch, ids);
@@ -22,7 +22,7 @@ pub(super) fn counts(f: &mut Fixture) -> (i64, i64) {
     (f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"]))
 }
 
-/// The epoch of the recall, and up to where.
+/// The epoch and the id of the recall.
 fn recall_of(ledger: &Ledger) -> Option<(Epoch, u64)> {
     ledger.recall().map(|recall| (recall.epoch, recall.up_to.0))
 }
@@ -40,7 +40,7 @@ fn batches_are_recorded_one_after_the_other() {
     consumer.watch_recall().expect("it is watched");
     assert_eq!(recall_of(&consumer), Some((epoch, 0)));
     assert_eq!(record(&mut consumer, &[1, 2, 3, 5]), Some(Recorded { removed: 4, unstored: NOTHING_UNSTORED }));
-    // The watch was renewed behind the first.
+    // The watch was renewed after the first transaction.
     let nothing_to_store = Commit { id: MessageId(8), fields: Words::default() };
     let recorded = consumer.commit_sole(1_000, &[&nothing_to_store, &commit(9)]).expect("redis answers");
     assert_eq!(recorded, Some(Recorded { removed: 2, unstored: NOTHING_UNSTORED }));
@@ -48,12 +48,12 @@ fn batches_are_recorded_one_after_the_other() {
 }
 
 #[test]
-fn what_is_settled_meanwhile_is_not_recorded() {
+fn messages_settled_meanwhile_are_not_recorded() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1, 2, 3]);
     let mut consumer = other(&f);
     consumer.watch_recall().expect("it is watched");
-    // One that its consumer has released is held by no other.
+    // A message that its consumer has released is held by no other.
     let nacked = Returned { hold: Hold::Released, ..returned(3, Verdict::Failed, 1) };
     f.ledger.settle(epoch, 5, &[nacked]).expect("it leads");
     assert!(record(&mut consumer, &[1]).is_some());
@@ -93,7 +93,7 @@ impl Ledger {
     }
 }
 
-/// The transaction comes to Redis after the script that repeats it, over a connection that was given up.
+/// The transaction reaches Redis after the script that repeats it, over a connection that was given up.
 #[test]
 fn a_transaction_that_comes_late_does_nothing() {
     let mut f = fixture();
@@ -112,7 +112,7 @@ fn a_transaction_that_comes_late_does_nothing() {
 fn the_recall_names_the_start_of_redis() {
     let mut f = fixture();
     led(&mut f, &[]);
-    let run_id = f.ledger.run_id().expect("redis answers").expect("nobody forbids it");
+    let run_id = f.ledger.run_id().expect("redis answers").expect("this user may read it");
     assert_eq!(f.ledger.recall_now().server, run_id);
 }
 
@@ -133,7 +133,7 @@ fn results_that_could_not_be_stored_are_named_and_their_messages_put_back() {
     let mut consumer = other(&f);
     consumer.watch_recall().expect("it is watched");
     f.run(&["SET", "messages:processed", "mine"]);
-    let Recorded { removed, unstored } = record(&mut consumer, &[1, 2]).expect("nobody has written the recall");
+    let Recorded { removed, unstored } = record(&mut consumer, &[1, 2]).expect("the recall was not written");
     let (ids, reason) = unstored.expect("a string takes no entries");
     assert_eq!((removed, ids), (2, vec![MessageId(1), MessageId(2)]));
     assert!(reason.contains("WRONGTYPE"), "{reason}");
@@ -172,7 +172,7 @@ fn a_watch_ends_with_its_connection() {
 }
 
 #[test]
-fn what_is_put_back_under_the_next_leader_is_not_recorded_twice() {
+fn a_message_put_back_under_the_next_leader_is_not_recorded_twice() {
     let mut f = fixture();
     led(&mut f, &[1, 2]);
     let mut unlucky = other(&f);
@@ -180,7 +180,7 @@ fn what_is_put_back_under_the_next_leader_is_not_recorded_twice() {
     f.run(&["SET", "messages:processed", "mine"]);
     assert!(record(&mut unlucky, &[2]).is_some_and(|recorded| recorded.unstored.is_some()));
     f.run(&["DEL", "messages:processed"]);
-    // The next leader begins while the message is nowhere, and the cursor does not tell of it either.
+    // The next leader begins while the message is in no key and the cursor does not count it.
     f.run(&["DEL", "messages:cursor"]);
     led(&mut f, &[]);
     let mut next = other(&f);
@@ -203,7 +203,7 @@ fn an_election_needs_nothing_of_the_recall_before() {
 }
 
 #[test]
-fn however_many_strangers_there_are_the_recall_reaches_what_was_taken_in() {
+fn however_many_foreign_members_there_are_the_recall_covers_all_stored_messages() {
     let mut f = fixture();
     led(&mut f, &[1, 7]);
     for stranger in 0..300 {
@@ -213,7 +213,7 @@ fn however_many_strangers_there_are_the_recall_reaches_what_was_taken_in() {
     assert_eq!(f.ledger.recall_now().up_to, MessageId(7));
 }
 
-/// A user of its own, whose rights the test changes; it has all of them at first.
+/// A separate user whose rights the test changes. It has all rights at first.
 fn with_rights(f: &mut Fixture) -> Ledger {
     f.run(&["ACL", "SETUSER", "u", "on", ">p", "~*", "&*", "+@all"]);
     let url = f.redis.url().replace("redis://", "redis://u:p@");
@@ -221,7 +221,7 @@ fn with_rights(f: &mut Fixture) -> Ledger {
 }
 
 #[test]
-fn without_the_right_to_a_transaction_nothing_is_sent_as_one() {
+fn without_the_right_to_transactions_none_is_sent() {
     for right in ["multi", "exec", "watch", "get"] {
         let mut f = fixture();
         led(&mut f, &[1]);
@@ -242,16 +242,16 @@ fn without_the_right_to_a_transaction_nothing_is_sent_as_one() {
     }
 }
 
-/// Commands behind a MULTI that was refused would be carried out one by one.
+/// Commands after a refused MULTI would be executed one by one.
 #[test]
-fn a_right_that_is_taken_away_between_two_transactions_lets_the_first_one_be_the_last() {
+fn after_a_right_is_revoked_between_two_transactions_there_is_no_second_one() {
     for right in ["multi", "exec", "watch"] {
         let mut f = fixture();
         led(&mut f, &[1, 2, 3]);
         let mut consumer = with_rights(&mut f);
         consumer.watch_recall().expect("redis answers");
         f.run(&["ACL", "SETUSER", "u", &format!("-{right}")]);
-        // Another leader begins: what is sent now must not count.
+        // Another leader begins, so commands sent now must have no effect.
         let epoch = led(&mut f, &[]);
         for id in [1, 2] {
             let one = commit(id);
@@ -276,7 +276,7 @@ fn messages_are_put_back_once_however_late_a_copy_of_the_call_arrives() {
     f.number(&["ZREMRANGEBYSCORE", "messages:pending", "1", "1"]);
     f.ledger.put_back(7, &messages).expect("there is room");
     assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).expect("redis answers").recorded, 1);
-    // The first attempt, over a connection that was given up.
+    // A late copy of the first attempt, over a connection that was given up.
     other(&f).put_back(7, &messages).expect("redis answers");
     assert_eq!(counts(&mut f), (1, 0), "a message that is recorded stays so");
 }

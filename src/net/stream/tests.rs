@@ -110,7 +110,7 @@ fn halves_work_at_the_same_time_and_each_ends_the_whole() {
 }
 
 #[test]
-fn a_closer_wakes_whatever_waits() {
+fn a_closer_wakes_blocked_calls() {
     let (mut stream, _peer) = pair();
     let closer = stream.closer();
     let waiting = thread::spawn(move || stream.read(&mut [0]));
@@ -119,7 +119,7 @@ fn a_closer_wakes_whatever_waits() {
 }
 
 #[test]
-fn what_was_written_last_arrives_though_not_all_was_read() {
+fn the_last_bytes_written_arrive_although_not_all_was_read() {
     let (mut stream, mut peer) = pair();
     let sent = vec![0; 1 << 20];
     let sender = thread::spawn(move || {

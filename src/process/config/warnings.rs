@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_unknown_variables_some_are_found() {
+    fn only_some_of_many_unknown_variables_are_reported() {
         let names: Vec<String> = (0..100).map(|number| format!("ONCECAST_{}{number}", "X".repeat(100))).collect();
         let found = of(&names.iter().map(|name| (name.as_str(), "")).collect::<Vec<_>>());
         assert!(found.len() == MAX_UNKNOWN && found.iter().all(|line| line.len() < 200), "{found:?}");

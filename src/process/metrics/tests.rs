@@ -45,7 +45,7 @@ fn status(answer: &str) -> &str {
 }
 
 #[test]
-fn numbers_are_read_when_they_are_asked_for() {
+fn metrics_are_read_at_each_scrape() {
     let seen = Arc::new(AtomicU64::new(1));
     let mut metrics = Metrics::new();
     let read = seen.clone();
@@ -137,7 +137,7 @@ fn a_target_may_name_the_host() {
 }
 
 #[test]
-fn head_gets_what_get_gets_without_the_body() {
+fn head_answers_like_get_without_the_body() {
     let server = serve(Metrics::new());
     for path in ["/healthz", "/readyz", "/nowhere"] {
         let (head, body) =
@@ -214,7 +214,7 @@ fn peers_that_never_finish_make_room_for_others() {
 fn peers_that_do_not_read_make_room_for_others() {
     let server = serve(Metrics::new());
     // The server waits for the peer whether or not the answer fits into the sockets' buffers.
-    let deaf: Vec<TcpStream> = (0..MAX_CONNECTIONS)
+    let unread: Vec<TcpStream> = (0..MAX_CONNECTIONS)
         .map(|_| {
             let mut socket = connect(&server);
             socket.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
@@ -226,7 +226,7 @@ fn peers_that_do_not_read_make_room_for_others() {
     let begin = Instant::now();
     assert_eq!(status(&get(&server, "/healthz")), "200");
     assert!(begin.elapsed() < REQUEST_TIME, "{:?}: it has waited for their time to be over", begin.elapsed());
-    drop(deaf);
+    drop(unread);
 }
 
 #[test]
@@ -237,8 +237,8 @@ fn a_peer_that_does_not_read_costs_its_time_alone() {
         (0..500_000).map(|n| (vec![("n", format!("{n:0>40}"))], Number::Whole(n))).collect()
     });
     let server = serve(metrics);
-    let mut deaf = connect(&server);
-    deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut unread = connect(&server);
+    unread.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     assert_eq!(status(&get(&server, "/healthz")), "200");
     let begin = Instant::now();
     drop(server);

@@ -1,6 +1,6 @@
 //! What a dispatcher serves at its metrics address: its metrics, its readiness, and the status page.
 //!
-//! Figures of a lane have the label `lane` where the process has several.
+//! Figures of a lane have the label `lane` if the process has several.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::ledger::overview::Part;
 use crate::process::metrics::{Kind, Labels, Metrics, MetricsServer, Number, Site};
 use crate::programs::status::Status;
 
-/// One page for all visitors: it asks for `/status.json` again and again.
+/// One page for all visitors, which requests `/status.json` repeatedly.
 const STATUS_PAGE: &str = include_str!("../status/page.html");
 
 /// Serves `/metrics`, `/healthz`, `/readyz`, and the status page at `/`.
@@ -23,7 +23,7 @@ pub(super) fn serve(address: &str, host: &Arc<Host>) -> Result<MetricsServer> {
     let (readiness, status) = (host.clone(), host.clone());
     let site = Site::new(metrics(host), move || health::ready(&readiness))
         .page("/", "text/html; charset=utf-8", || STATUS_PAGE.to_owned())
-        // That of the first lane: a page for each is needed once there can be several.
+        // The status of the first lane. If a process can have several, each needs a page.
         .page("/status.json", "application/json", move || {
             let HostedLane { lane, board } = &status.lanes[0];
             board.json(&lane.settings.keys.group, &status.id)
@@ -58,7 +58,7 @@ impl LaneMetrics<'_> {
         self.number(Kind::Gauge, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
     }
 
-    /// A number for each lane, unless it is not known.
+    /// Adds a number for each lane, unless it is unknown.
     fn number(
         &mut self,
         kind: Kind,
@@ -71,7 +71,7 @@ impl LaneMetrics<'_> {
         });
     }
 
-    /// Numbers with labels of their own for each lane.
+    /// Adds numbers with labels of their own for each lane.
     fn series(
         &mut self,
         kind: Kind,
@@ -90,7 +90,7 @@ impl LaneMetrics<'_> {
     }
 }
 
-/// None where the lane is alone.
+/// `None` if there is only one lane.
 fn lane_label(hosted: &HostedLane) -> Option<(&'static str, String)> {
     hosted.lane.settings.name.as_ref().map(|name| ("lane", name.clone()))
 }
@@ -112,7 +112,7 @@ fn messages(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("messages_acked", "Messages acknowledged", |stats| &stats.acked);
     lanes.counter("messages_redelivered", "Redeliveries", |stats| &stats.redelivered);
     lanes.counter("messages_dead_lettered", "Messages moved to the dead letters", |stats| &stats.dead_lettered);
-    lanes.counter("messages_spilled", "Messages left in Redis because memory was full", |stats| &stats.spilled);
+    lanes.counter("messages_spilled", "Messages kept in Redis only, because memory was full", |stats| &stats.spilled);
     lanes.counter("messages_read_back", "Messages read back from Redis", |stats| &stats.read_back);
     lanes.gauge("ready", "Messages waiting in memory for a consumer now", |stats| &stats.ready);
     lanes.number(
@@ -161,13 +161,13 @@ fn subscription(lanes: &mut LaneMetrics<'_>) {
     lanes.number(
         Kind::Counter,
         "redis_reconnects",
-        "Connections to Redis made anew",
+        "Reconnections to Redis",
         of(|lane| lane.settings.redis.reconnects()),
     );
 }
 
-/// What every dispatcher reads from Redis once a second. All dispatchers of a group report the same figures: don't add
-/// them up. What the last check could not read is left out.
+/// What every dispatcher reads from Redis once a second. All dispatchers of a group report the same figures, so don't
+/// add them up. Figures that the last check could not read are left out.
 fn group_figures(lanes: &mut LaneMetrics<'_>) {
     let mut add = |name, help, pick: fn(&Status) -> Option<f64>| {
         lanes.number(Kind::Gauge, name, help, move |hosted| hosted.board.read(pick).flatten().map(Number::Real));

@@ -24,7 +24,7 @@ use crate::wire::{self, Frame, ReadyFlags};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A consumer without Redis: it acknowledges what it is given, and passes the payloads on. Gives its address.
+/// A consumer without Redis that acknowledges every message and passes the payloads on. Returns its address.
 fn consumer(name: &'static str, payloads: Sender<String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound").to_string();
@@ -53,7 +53,7 @@ fn serve(tcp: TcpStream, name: &str, payloads: &Sender<String>) {
     }
 }
 
-/// What lanes with a name have logged: the name, the role, the epoch and the text of each line.
+/// The lines of lanes with a name: the name, the role, the epoch and the text of each line.
 static LINES: Mutex<Vec<(String, &'static str, Epoch, String)>> = Mutex::new(Vec::new());
 
 struct Capture;
@@ -85,7 +85,7 @@ fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// Publishes on the channels of both lanes, and sees that each consumer gets its own.
+/// Publishes on the channels of both lanes, and checks that each consumer gets its own messages.
 fn publish(redis: &RedisServer, received: &[(&str, Receiver<String>)]) {
     let mut connection = redis.connection();
     for (group, _) in received {
@@ -140,7 +140,7 @@ fn two_lanes_of_one_process_lead_deliver_and_log_each_by_itself() {
     for hosted in &host.lanes {
         let name = hosted.lane.settings.name.as_deref().expect("a name");
         let leader = ("leader", Epoch(get(&hosted.lane.stats.epoch)));
-        // The election, a worker of the term, and the main thread, which ends up in no lane.
+        // Lines of the election, of a worker of the term, and of the main thread, which belongs to no lane.
         assert_eq!((logged(name, "event=elected"), logged(name, "event=taken-over")), (leader, leader));
         assert_eq!(logged(name, "event=started"), ("starting", Epoch(0)));
         assert_eq!(logged(name, "event=stopped"), ("stopped", Epoch(0)));
