@@ -211,8 +211,8 @@ fn a_leader_that_does_not_notice_that_it_is_not_receiving_records_no_gap() {
     assert_broken(Rule::NotReceivingLeaderResigns, NOT_SILENT, two(Servers::Failover, 1, SWITCH));
 }
 
-/// Either rule alone prevents this. A standby that is not receiving and leads first finds out as a leader, so the standby here
-/// is late.
+/// Either rule alone prevents this. A standby that is not receiving and leads first finds out as a leader, so the
+/// standby here is late.
 #[test]
 fn a_standby_that_does_not_notice_that_it_is_not_receiving_stays_so() {
     let rules = Rules::without(Rule::MovingOnesGoFirst).and_without(Rule::UncountedSubscribesAnew);
