@@ -84,7 +84,7 @@ fn what_a_server_says_comes_with_a_remedy() {
             Does::Answers(b"-ERR unknown command 'GET', with args beginning with: 'k' \r\n"),
             &["a command, GET: it was renamed"],
         ),
-        (Does::Answers(b"-NOAUTH Authentication required.\r\n"), &["it wants a password"]),
+        (Does::Answers(b"-NOAUTH Authentication required.\r\n"), &["it requires a password"]),
     ];
     // All at once: an audit waits ten seconds for a server that it can't use. A status leaves out what is refused.
     thread::scope(|scope| {
@@ -126,7 +126,7 @@ fn a_user_is_the_one_that_the_url_names() {
     let with = |login: &str| redis.url().replace("redis://", &format!("redis://{login}@"));
     let dispatcher = dispatcher(&with("app:"));
     dispatcher.wait_for_line("event=subscribed", DEADLINE).expect("as app, whatever the password");
-    assert!(failure_of("status", &redis.url()).contains("it wants a password"), "default is off");
+    assert!(failure_of("status", &redis.url()).contains("it requires a password"), "default is off");
 }
 
 /// The wall clock of a log line in milliseconds of its day.
@@ -145,7 +145,7 @@ fn one_trouble_is_told_once_and_nothing_is_subscribed() {
     let nobody = ports::free_port().expect("a free port");
     let cases = [
         (format!("redis://127.0.0.1:{nobody}"), "is Redis running there?"),
-        (format!("redis://127.0.0.1:{}", locked.port()), "it wants a password"),
+        (format!("redis://127.0.0.1:{}", locked.port()), "it requires a password"),
         (format!("redis://:wrong@127.0.0.1:{}", locked.port()), "check user and password"),
         (format!("redis://:needless@127.0.0.1:{}", open.port()), "the server has no password"),
         (format!("redis://127.0.0.1:{}/99", open.port()), "names database 99"),
