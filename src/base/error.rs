@@ -7,6 +7,8 @@
 //! | [`Error::Config`] | stops the program with exit code 2 |
 //! | [`Error::Io`], [`Error::Failed`] | stops the program with exit code 1 |
 //!
+//! An error's text includes its cause, so `source` returns none: whoever prints the chain prints each text once.
+//!
 //! A malformed frame on a link is a [`WireError`](crate::wire::WireError) and closes that link.
 
 use std::fmt;
@@ -24,7 +26,7 @@ use crate::base::setting::ConfigError;
 #[derive(Error)]
 pub enum Error {
     /// Redis can't be reached, or refuses. The outcome of a command in flight is unknown.
-    #[error("redis {server}: {step}: {source}{}", in_brackets(.hint.as_deref()))]
+    #[error("redis {server}: {step}: {cause}{}", in_brackets(.hint.as_deref()))]
     Redis {
         /// The server's address, without its password.
         server: String,
@@ -33,7 +35,7 @@ pub enum Error {
         /// What to do about it.
         hint: Option<Box<Hint>>,
         /// The error reply, or what is wrong with the connection.
-        source: Failure,
+        cause: Failure,
     },
     /// Redis answered with something this version does not understand.
     #[error("redis {server}: {step}: unexpected answer {got}")]
@@ -57,12 +59,12 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The operating system refused something that the program needs.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Io {
         /// What was being done, and to what.
         what: String,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Anything else that ends a program.
     #[error("{0}")]
@@ -106,7 +108,7 @@ impl fmt::Debug for Error {
 impl Error {
     /// An [`Error::Io`] that names what was being done.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Io { what: what.into(), source }
+        move |cause| Error::Io { what: what.into(), cause }
     }
 
     /// The exit code of a program that ends with this error.
@@ -128,7 +130,7 @@ impl Error {
     /// Why Redis refused, if it answered with an error.
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Error::Redis { source, .. } => source.refusal(),
+            Error::Redis { cause, .. } => cause.refusal(),
             _ => None,
         }
     }
@@ -145,12 +147,12 @@ impl Error {
 
     /// Whether Redis did not reply in time.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Error::Redis { source, .. } if source.is_timeout())
+        matches!(self, Error::Redis { cause, .. } if cause.is_timeout())
     }
 
     /// Whether the connection ended while a command was in progress, without a reply.
     pub fn is_broken_off(&self) -> bool {
-        !self.is_unsent() && matches!(self, Error::Redis { source, .. } if source.is_connection_dropped())
+        !self.is_unsent() && matches!(self, Error::Redis { cause, .. } if cause.is_connection_dropped())
     }
 }
 

@@ -1,11 +1,12 @@
 //! The settings of a consumer. Binding turns them into a consumer that listens. Runs on the caller's thread; no other
 //! thread exists yet.
 
+use std::fmt;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, SettingName};
 use super::handler::Handler;
 use super::service::{Consumer, Settings};
 use crate::base::mask::masked;
@@ -35,6 +36,7 @@ pub struct ConsumerBuilder {
     handler_timeout: Option<Duration>,
     result_maxlen: u64,
     drain_timeout: Duration,
+    setting_name: SettingName,
     handler: Option<Arc<dyn Handler>>,
 }
 
@@ -52,6 +54,7 @@ impl Consumer {
             handler_timeout: None,
             result_maxlen: 0,
             drain_timeout: DRAIN_TIMEOUT,
+            setting_name: str::to_owned,
             handler: None,
         }
     }
@@ -130,6 +133,14 @@ impl ConsumerBuilder {
         self
     }
 
+    /// What a running consumer calls a setting in its log and its stats, for a program whose user sets flags. Default:
+    /// the builder's method.
+    #[doc(hidden)]
+    pub fn setting_name(mut self, name: SettingName) -> Self {
+        self.setting_name = name;
+        self
+    }
+
     /// Checks the settings and starts to listen. Redis need not be reachable.
     ///
     /// # Errors
@@ -156,7 +167,7 @@ impl ConsumerBuilder {
             return Err(Error::Setting { setting: "handler", got: None, takes: "a handler".to_owned() });
         };
 
-        let listening = |source| Error::Listen { address: masked(&self.listen).into_owned(), source };
+        let listening = |cause| Error::Listen { address: masked(&self.listen).into_owned(), cause };
         let listener = Listener::bind(&self.listen).map_err(listening)?;
         let local_addr = listener.address().map_err(listening)?;
         let any_port = self.listen.ends_with(":0");
@@ -172,8 +183,27 @@ impl ConsumerBuilder {
             handler_timeout: self.handler_timeout,
             result_maxlen: self.result_maxlen,
             drain_timeout: self.drain_timeout,
+            setting_name: self.setting_name,
         };
         Ok(Consumer { settings, handler, listener, local_addr, stats: Arc::default(), shutdown: shutdown_channel() })
+    }
+}
+
+/// Shows no password, and nothing of the handler, which need not implement `Debug`.
+impl fmt::Debug for ConsumerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let redis = self.redis.clone().or_else(|| Server::parse(&self.redis_url).ok());
+        f.debug_struct("ConsumerBuilder")
+            .field("redis", &redis.as_ref().map_or("a URL that can't be used", Server::shown))
+            .field("group", &self.group)
+            .field("listen", &masked(&self.listen))
+            .field("consumer_id", &self.consumer_id)
+            .field("concurrency", &self.concurrency)
+            .field("prefetch", &self.prefetch)
+            .field("handler_timeout", &self.handler_timeout)
+            .field("result_maxlen", &self.result_maxlen)
+            .field("drain_timeout", &self.drain_timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -228,6 +258,27 @@ mod tests {
         assert_eq!(consumer.settings.prefetch, 6);
         assert_eq!(consumer.consumer_id(), consumer.local_addr().to_string());
         assert_ne!(consumer.local_addr().port(), 0);
+    }
+
+    /// Compiles if all types that the documentation shows implement `Debug`.
+    #[test]
+    fn every_public_type_implements_debug() {
+        fn is_debug<T: fmt::Debug>() {}
+        is_debug::<(Consumer, ConsumerBuilder, crate::ConsumerStats, Error, crate::ShutdownHandle)>();
+        is_debug::<(Delivery<'_>, Outcome, crate::HandlerError, crate::MessageId)>();
+    }
+
+    #[test]
+    fn debug_shows_the_settings_and_no_password() {
+        let builder = builder().redis_url("redis://user:secret@127.0.0.1:1/2").group("orders").concurrency(3);
+        let shown = format!("{builder:?}");
+        assert!(shown.contains("\"127.0.0.1:1\"") && shown.contains("orders"), "{shown}");
+        let consumer = builder.bind().expect("a free port");
+        let running = format!("{consumer:?}");
+        assert!(running.contains("\"127.0.0.1:1\"") && running.contains("concurrency: 3"), "{running}");
+        assert!(running.contains(&consumer.local_addr().to_string()), "{running}");
+        let unusable = format!("{:?}", Consumer::builder().redis_url("user:secret@127.0.0.1"));
+        assert!(!format!("{shown}{running}{unusable}").contains("secret"), "{shown} {running} {unusable}");
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl HandlerThread {
 
     fn handle(&self, job: &Job) -> Result<Outcome, HandlerError> {
         let delivery =
-            Delivery { id: job.id, number: job.number, payload: &job.payload, consumer_id: &self.consumer_id };
+            Delivery::new(&job.payload).with_id(job.id).with_number(job.number).with_consumer_id(&self.consumer_id);
         match catch_unwind(AssertUnwindSafe(|| self.handler.handle(&delivery))) {
             Ok(outcome) => outcome.and_then(within_limits),
             Err(panic) => {

@@ -17,16 +17,18 @@ use std::time::{Duration, Instant};
 use log::{Level, log};
 use parking_lot::Mutex;
 
+use crate::base::log_sum::{LogSum, Pace, Sum};
+use crate::base::rate_limit::RateLimit;
 use crate::base::text::{Quoted, beginning};
 
 /// How many events of one kind are logged immediately.
 const LINES_AT_ONCE: u32 = 5;
 /// How many log lines of one kind are written per second after that.
-const LINES_PER_S: f64 = 1.0;
+const LINES_PER_S: u32 = 1;
 /// How many useless connections are accepted without a pause.
 const USELESS_AT_ONCE: u32 = 64;
 /// How many useless connections are accepted per second after that.
-const USELESS_PER_S: f64 = 200.0;
+const USELESS_PER_S: u32 = 200;
 /// The most bytes of a text from a peer that are shown, in the log or in an ERROR.
 pub(super) const MAX_SHOWN_BYTES: usize = 64;
 
@@ -92,12 +94,12 @@ impl fmt::Display for Example<'_> {
 #[derive(Debug)]
 pub(super) struct Refusals {
     sums: Mutex<Sums>,
-    useless: Mutex<Bucket>,
+    useless: Mutex<RateLimit>,
 }
 
 impl Refusals {
     pub(super) fn new(now: Instant) -> Refusals {
-        let useless = Bucket::new(USELESS_AT_ONCE, USELESS_PER_S, now);
+        let useless = RateLimit::new(USELESS_AT_ONCE, USELESS_PER_S, now);
         Refusals { sums: Mutex::default(), useless: Mutex::new(useless) }
     }
 
@@ -128,89 +130,35 @@ impl Refusals {
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     kind: Kind,
-    count: u64,
-    example: String,
+    sum: Sum<String>,
 }
 
 impl Line {
     fn say(&self) {
-        log!(self.kind.level(), "{} count={} {}", self.kind.event(), self.count, self.example);
+        let Sum { count, example } = &self.sum;
+        log!(self.kind.level(), "{} count={count} {example}", self.kind.event());
     }
 }
 
 /// The events of each kind that were not logged yet. The kinds are few, so this is bounded.
 #[derive(Debug, Default)]
-struct Sums(BTreeMap<Kind, Sum>);
-
-#[derive(Debug)]
-struct Sum {
-    lines: Bucket,
-    count: u64,
-    example: String,
-}
+struct Sums(BTreeMap<Kind, LogSum<String>>);
 
 impl Sums {
     fn note(&mut self, kind: Kind, example: String, now: Instant) -> Option<Line> {
-        let new = || Sum { lines: Bucket::new(LINES_AT_ONCE, LINES_PER_S, now), count: 0, example: String::new() };
-        let sum = self.0.entry(kind).or_insert_with(new);
-        sum.count += 1;
-        sum.example = example;
-        sum.lines.take(now).then(|| sum.line(kind))
+        let pace = Pace::Lines { at_once: LINES_AT_ONCE, per_s: LINES_PER_S };
+        let sum = self.0.entry(kind).or_insert_with(|| LogSum::new(pace, now));
+        sum.add(example, now);
+        sum.due(now).map(|sum| Line { kind, sum })
     }
 
     fn rest(&mut self, all: bool, now: Instant) -> Vec<Line> {
-        let sums = self.0.iter_mut().filter(|(_, sum)| sum.count > 0);
-        sums.filter_map(|(kind, sum)| (all || sum.lines.take(now)).then(|| sum.line(*kind))).collect()
-    }
-}
-
-impl Sum {
-    fn line(&mut self, kind: Kind) -> Line {
-        Line { kind, count: std::mem::take(&mut self.count), example: std::mem::take(&mut self.example) }
-    }
-}
-
-/// A token bucket, which refills over time.
-#[derive(Debug)]
-struct Bucket {
-    most: f64,
-    per_s: f64,
-    /// Negative: a debt.
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(most: u32, per_s: f64, now: Instant) -> Bucket {
-        Bucket { most: most.into(), per_s, tokens: most.into(), at: now }
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.at);
-        self.at = self.at.max(now);
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * self.per_s).min(self.most);
-    }
-
-    /// Takes a token if there is one.
-    fn take(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        let there = self.tokens >= 1.0;
-        if there {
-            self.tokens -= 1.0;
-        }
-        there
-    }
-
-    /// Takes a token even if there is none, which leaves a debt.
-    fn charge(&mut self, now: Instant) {
-        self.refill(now);
-        self.tokens -= 1.0;
-    }
-
-    /// How long it takes until the debt is paid off.
-    fn debt(&mut self, now: Instant) -> Duration {
-        self.refill(now);
-        Duration::from_secs_f64((-self.tokens).max(0.0) / self.per_s)
+        let sums = self.0.iter_mut();
+        sums.filter_map(|(kind, sum)| {
+            let sum = if all { sum.rest() } else { sum.due(now) };
+            sum.map(|sum| Line { kind: *kind, sum })
+        })
+        .collect()
     }
 }
 
@@ -237,15 +185,16 @@ mod tests {
         let lines: Vec<_> =
             (0..1_000).filter_map(|number| sums.note(Kind::Refused(6), format!("number={number}"), start)).collect();
         assert_eq!(lines.len(), LINES_AT_ONCE as usize);
-        assert!(lines.iter().all(|line| line.count == 1));
+        assert!(lines.iter().all(|line| line.sum.count == 1));
         assert_eq!(sums.rest(false, start), []);
         // Another kind is not affected.
         assert!(sums.note(Kind::Left, "x".to_owned(), start).is_some());
-        let rest = Line { kind: Kind::Refused(6), count: 995, example: "number=999".to_owned() };
+        let line =
+            |count, example: &str| Line { kind: Kind::Refused(6), sum: Sum { count, example: example.to_owned() } };
+        let rest = line(995, "number=999");
         assert_eq!(sums.rest(false, start + SECOND), [rest]);
         assert_eq!(sums.note(Kind::Refused(6), "one more".to_owned(), start + SECOND), None);
-        let last = Line { kind: Kind::Refused(6), count: 1, example: "one more".to_owned() };
-        assert_eq!(sums.rest(true, start + SECOND), [last]);
+        assert_eq!(sums.rest(true, start + SECOND), [line(1, "one more")]);
         assert_eq!(sums.rest(true, start + 2 * SECOND), []);
         // After a quiet period, several events are logged immediately again.
         let later = start + 60 * SECOND;

@@ -147,11 +147,13 @@ impl Server {
     /// Starts accepting.
     pub(super) fn start(listener: Listener, lane: Arc<Lane>) -> Result<Server> {
         listener.set_wait(HOUSEKEEPING).map_err(Error::start("setting up the listener"))?;
+        let address = listener.address().map_err(Error::start("setting up the listener"))?;
         let (listener, links) = (Arc::new(listener), Links::default());
         let (accepting, stopping) = bounded(0);
         let (ended, all_ended) = bounded(0);
         let acceptor = Acceptor {
             listener: listener.clone(),
+            address,
             stopping,
             links: links.clone(),
             common: Arc::new(Common {
@@ -200,6 +202,8 @@ fn close_links(links: &Links, all_ended: &Receiver<()>, limit: Duration) {
 
 struct Acceptor {
     listener: Arc<Listener>,
+    /// Where it listens.
+    address: SocketAddr,
     /// Disconnected when accepting is to end.
     stopping: Receiver<()>,
     links: Links,
@@ -226,19 +230,30 @@ impl Acceptor {
                         self.log_failure(format_args!("peer={peer} "), &error);
                     }
                 }
-                Err(NotAccepted::Nothing | NotAccepted::Passing(_)) => {}
-                Err(NotAccepted::Exhausted(_)) if self.is_stopping() => {}
-                Err(NotAccepted::Exhausted(error)) => {
-                    self.log_failure(format_args!(""), &error);
-                    // Close a connection, as if to make room for a stranger. Otherwise no connection could ever be
-                    // accepted again.
-                    if !self.make_room(false) {
-                        self.pause(ACCEPT_PAUSE);
-                    }
-                }
+                Err(failure) => self.not_accepted(&failure),
             }
         }
         self.common.refusals.log_the_rest(true, Instant::now());
+    }
+
+    /// No failure ends accepting: what has caused it may pass.
+    fn not_accepted(&self, failure: &NotAccepted) {
+        match failure {
+            NotAccepted::Nothing => {}
+            NotAccepted::Passing(_) => {
+                self.log_failure(format_args!(""), failure);
+                self.common.refusals.charge(Instant::now());
+            }
+            NotAccepted::Exhausted(_) if self.is_stopping() => {}
+            NotAccepted::Exhausted(_) => {
+                self.log_failure(format_args!(""), failure);
+                // Close a connection, as if to make room for a stranger. Otherwise no connection could ever be accepted
+                // again.
+                if !self.make_room(false) {
+                    self.pause(ACCEPT_PAUSE);
+                }
+            }
+        }
     }
 
     fn is_stopping(&self) -> bool {
@@ -251,8 +266,9 @@ impl Acceptor {
         let _ = self.stopping.recv_timeout(limit);
     }
 
-    fn log_failure(&self, peer: fmt::Arguments<'_>, error: &io::Error) {
-        self.common.refusals.note(Kind::NotAccepted, format_args!("{peer}reason={}", Quoted(error)), Instant::now());
+    fn log_failure(&self, peer: fmt::Arguments<'_>, reason: &dyn fmt::Display) {
+        let example = format!("address={} {peer}reason={}", self.address, Quoted(reason));
+        self.common.refusals.note(Kind::NotAccepted, example, Instant::now());
     }
 
     /// Joins the threads of connections that have ended, which closes their sockets.
@@ -286,7 +302,8 @@ impl Acceptor {
             if !self.make_room(regular) {
                 return Err(io::Error::other(reason));
             }
-            self.common.refusals.note(Kind::FewFiles, format_args!("reason={}", Quoted(reason)), Instant::now());
+            let example = format!("address={} reason={}", self.address, Quoted(reason));
+            self.common.refusals.note(Kind::FewFiles, example, Instant::now());
         }
         let mut links = self.links.lock();
         match Room::for_one_more(&self.places(&links), regular) {
@@ -313,7 +330,8 @@ impl Acceptor {
         let thread = thread::Builder::new().name(format!("read-{id}")).spawn(move || {
             link.run(reader);
             drop((alive, all_ended));
-        })?;
+        });
+        let thread = thread.map_err(|error| io::Error::other(format!("there is no thread for it: {error}")))?;
         links.push(LinkHandle { id, regular, socket, outbox, greeted, left: false, ended, thread });
         Ok(())
     }

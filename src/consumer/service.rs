@@ -1,6 +1,7 @@
 //! A consumer's life: how it starts, its main loop, and the order in which it stops. Runs on the thread that calls
 //! [`Consumer::run`], which owns all other parts and joins their threads.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use log::{info, warn};
 
 use super::commit::Committer;
 use super::desk::{Desk, Terms};
-use super::error::{Error, Result};
+use super::error::{Error, Result, SettingName};
 use super::handler::Handler;
 use super::lane::Lane;
 use super::observer::{LogOnly, OBSERVE_WITHIN, Observer};
@@ -45,6 +46,21 @@ pub struct Consumer {
     pub(super) shutdown: (ShutdownHandle, ShutdownRequests),
 }
 
+/// Shows no password, and nothing of the handler, which need not implement `Debug`.
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("consumer_id", &self.settings.consumer_id)
+            .field("local_addr", &self.local_addr)
+            .field("group", &self.settings.keys.group)
+            .field("redis", &self.settings.redis.shown())
+            .field("concurrency", &self.settings.concurrency)
+            .field("prefetch", &self.settings.prefetch)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What the builder has checked.
 pub(super) struct Settings {
     pub(super) redis: RedisServer,
@@ -55,6 +71,7 @@ pub(super) struct Settings {
     pub(super) handler_timeout: Option<Duration>,
     pub(super) result_maxlen: u64,
     pub(super) drain_timeout: Duration,
+    pub(super) setting_name: SettingName,
 }
 
 /// Why normal work ended.
@@ -157,11 +174,18 @@ impl Running {
         listener: Listener,
         stats: Arc<ConsumerStats>,
     ) -> Result<Running> {
-        let Settings { redis, keys, consumer_id, concurrency, prefetch, handler_timeout, result_maxlen, .. } = settings;
-        let name = Arc::from(consumer_id.as_str());
-        let group = keys.group.clone();
-        let terms = Terms { group, consumer_id, prefetch, concurrency, handler_timeout, redis_limit: REDIS_LIMIT };
-        let lane = Arc::new(Lane::new(redis, keys, terms, stats));
+        let Settings { concurrency, prefetch, result_maxlen, .. } = settings;
+        let name = Arc::from(settings.consumer_id.as_str());
+        let terms = Terms {
+            group: settings.keys.group.clone(),
+            consumer_id: settings.consumer_id,
+            prefetch,
+            concurrency,
+            handler_timeout: settings.handler_timeout,
+            redis_limit: REDIS_LIMIT,
+            setting_name: settings.setting_name,
+        };
+        let lane = Arc::new(Lane::new(settings.redis, settings.keys, terms, stats));
         // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;
@@ -269,8 +293,8 @@ fn report_stop(stats: &ConsumerStats, drained: bool, stuck: usize, committed: bo
 /// The counters as a part of a log line.
 struct Totals<'a>(&'a ConsumerStats);
 
-impl std::fmt::Display for Totals<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Totals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.0;
         write!(
             f,

@@ -100,7 +100,7 @@ impl Ledger {
         if error.refusal() != Some(Refusal::WrongType) {
             return error;
         }
-        let Error::Redis { server, step, source, hint } = error else { return error };
+        let Error::Redis { server, step, cause, hint } = error else { return error };
         let keys = self.keys.clone();
         let wrong = keys.types().into_iter().find_map(|(key, wanted)| {
             match self.connection.query("asking for a key's type", Command::of(&["TYPE", key])) {
@@ -110,7 +110,7 @@ impl Ledger {
                 _ => None,
             }
         });
-        Error::Redis { server, step, hint: wrong.or(hint), source }
+        Error::Redis { server, step, hint: wrong.or(hint), cause }
     }
 
     /// The values after a leading OK.
@@ -142,12 +142,12 @@ impl Ledger {
 /// Names in the error the command that the user may not call or that the server lacks.
 pub(super) fn name_the_command(error: Error, command: &str) -> Error {
     let refusal = error.refusal();
-    let Error::Redis { server, step, source, hint } = error else { return error };
+    let Error::Redis { server, step, cause, hint } = error else { return error };
     let command = || Some(command.to_owned());
     let hint = match (refusal, hint.as_deref()) {
         (Some(Refusal::Right), Some(Hint::Right(setting, _))) => Some(Box::new(Hint::Right(setting, command()))),
         (Some(Refusal::UnknownCommand), _) => Some(Box::new(Hint::Command(command()))),
         _ => hint,
     };
-    Error::Redis { server, step, source, hint }
+    Error::Redis { server, step, cause, hint }
 }

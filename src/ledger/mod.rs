@@ -61,5 +61,6 @@ pub use self::types::{
 
 #[cfg(test)]
 mod properties;
-#[cfg(test)]
+// These start a Redis, as the lab does.
+#[cfg(all(test, feature = "programs"))]
 mod tests;

@@ -123,10 +123,10 @@ impl Server {
     }
 
     /// A failure as an error, with a hint if there is one.
-    pub(super) fn error(&self, step: impl Into<Step>, source: impl Into<Failure>) -> Error {
-        let (step, source) = (step.into(), source.into());
-        let hint = self.hint(step, &source).map(Box::new);
-        Error::Redis { server: self.shown.clone(), step, hint, source }
+    pub(super) fn error(&self, step: impl Into<Step>, cause: impl Into<Failure>) -> Error {
+        let (step, cause) = (step.into(), cause.into());
+        let hint = self.hint(step, &cause).map(Box::new);
+        Error::Redis { server: self.shown.clone(), step, hint, cause }
     }
 
     /// The error for a connection that broke before the server had answered anything.
@@ -142,14 +142,14 @@ impl Server {
             return self.error(step, error);
         }
         let (server, step) = (self.shown.clone(), step.into());
-        Error::Redis { server, step, hint: Some(Box::new(Hint::NoAnswer)), source: error.into() }
+        Error::Redis { server, step, hint: Some(Box::new(Hint::NoAnswer)), cause: error.into() }
     }
 
-    fn hint(&self, step: Step, source: &Failure) -> Option<Hint> {
-        let refused = source.reply_text().and_then(|text| self.hint_about_refusal(&text));
+    fn hint(&self, step: Step, cause: &Failure) -> Option<Hint> {
+        let refused = cause.reply_text().and_then(|text| self.hint_about_refusal(&text));
         refused.or_else(|| match () {
-            () if source.is_connection_refused() => Some(Hint::IsItRunning(self.chosen)),
-            () if source.is_timeout() => Some(Hint::Slow),
+            () if cause.is_connection_refused() => Some(Hint::IsItRunning(self.chosen)),
+            () if cause.is_timeout() => Some(Hint::Slow),
             () if step == Step::Connecting => Some(Hint::Address(self.chosen)),
             () => None,
         })

@@ -116,7 +116,7 @@ impl Incoming {
         self.filled.len() >= self.size.most_bytes
     }
 
-    /// Discards the bytes that were taken, and frees the room that a large value needed.
+    /// Like [`move_to_front`](Incoming::move_to_front); also gives back the room that something large has needed.
     pub fn settle(&mut self) {
         self.move_to_front();
         if self.filled.is_empty() && self.buffer.len() > self.size.least_bytes {
@@ -124,7 +124,8 @@ impl Incoming {
         }
     }
 
-    fn move_to_front(&mut self) {
+    /// Forgets what was taken: moves the rest to the buffer's front.
+    pub fn move_to_front(&mut self) {
         if self.filled.start > 0 {
             self.buffer.copy_within(self.filled.clone(), 0);
             self.filled = 0..self.filled.len();

@@ -63,8 +63,8 @@ mod tests {
 
     const RECORDING: Step = Step::Command("recording");
 
-    fn error(step: Step, source: Failure) -> Error {
-        Error::Redis { server: "s".to_owned(), step, hint: None, source }
+    fn error(step: Step, cause: Failure) -> Error {
+        Error::Redis { server: "s".to_owned(), step, hint: None, cause }
     }
 
     fn hung_up(step: Step) -> Error {

@@ -38,8 +38,6 @@ use self::stats::Stats;
 
 /// The most messages that wait for a subscriber; while this many wait, no new ones are published.
 pub const MAX_WAITING: usize = 10_000;
-/// How long after the end of the run messages without a subscriber are still retried.
-pub const GRACE: Duration = Duration::from_secs(10);
 /// How often the rate is logged and the file of ids is flushed.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 /// The waits between retries while there is no subscriber: the first and the longest.
@@ -101,7 +99,7 @@ pub fn run(config: PublisherConfig) -> Result<u8> {
 /// Publishes until the count or the time is reached, or until it is asked to stop.
 ///
 /// An error means that it could not start; later failures are in the summary.
-fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summary> {
+pub fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summary> {
     let ids = config.ids_file.as_deref().map(IdsFile::create).transpose()?;
     let stats = Arc::new(Stats::default());
     let _server = config.common.metrics_addr.as_deref().map(|address| stats::serve(address, &stats)).transpose()?;
@@ -113,11 +111,12 @@ fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
         Quoted(&config.id_prefix)
     );
     let publisher = Publisher {
-        link: Link::new(config.common.redis.clone(), begin),
+        link: Link::new(config.common.redis.clone(), config.refusal_patience, begin),
         messages: Messages::new(&config.channel, &config.id_prefix),
         pace: Pace::new(config.rate, config.batch, begin),
         count: config.count.unwrap_or(u64::MAX),
         end: config.duration.and_then(|duration| begin.checked_add(duration)),
+        grace: config.grace,
         finish_by: None,
         next: 0,
         waiting: VecDeque::new(),
@@ -146,6 +145,8 @@ struct Publisher {
     count: u64,
     /// When to stop publishing new messages.
     end: Option<Instant>,
+    /// How long after the last new message waiting messages are retried.
+    grace: Duration,
     /// Set after the last new message: until when waiting messages are retried.
     finish_by: Option<Instant>,
     /// The number of the next new message.
@@ -287,7 +288,7 @@ impl Publisher {
         if !ended {
             return Ok(false);
         }
-        let finish_by = *self.finish_by.get_or_insert(now + GRACE);
+        let finish_by = *self.finish_by.get_or_insert(now + self.grace);
         if !self.waiting.is_empty() && now < finish_by {
             return Ok(false);
         }

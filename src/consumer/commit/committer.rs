@@ -65,7 +65,8 @@ impl Committer {
     }
 }
 
-#[cfg(test)]
+// These start a Redis, as the lab does.
+#[cfg(all(test, feature = "programs"))]
 mod tests {
     use super::super::recorder::REPLY_TIMEOUT;
     use super::*;

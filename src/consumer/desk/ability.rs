@@ -5,8 +5,9 @@
 //! logged once. After a recovery, Redis must fail for the whole limit again, so a flapping Redis doesn't make the
 //! consumer flap.
 
-use std::fmt;
 use std::time::{Duration, Instant};
+
+use crate::consumer::error::SettingName;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -26,12 +27,18 @@ pub(super) enum Unable {
     Redis,
 }
 
-impl fmt::Display for Unable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Unable::Handlers => "all handler threads are running handlers that were given up",
-            Unable::Redis => "Redis does not store results",
-        })
+impl Unable {
+    /// What is wrong, and which settings it is about.
+    pub(super) fn reason(self, called: SettingName) -> String {
+        match self {
+            Unable::Handlers => format!(
+                "all handler threads are running handlers that were given up after {}: find out why they hang, or \
+                 raise {}",
+                called("handler_timeout"),
+                called("concurrency")
+            ),
+            Unable::Redis => format!("Redis ({}) does not store results; see the log", called("redis_url")),
+        }
     }
 }
 

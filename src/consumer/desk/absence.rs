@@ -60,17 +60,18 @@ impl Desk {
     pub(super) fn judge(&self, state: &mut DeskState, now: Instant) {
         match state.ability.judge(state.held.is_stuck(), now) {
             Some(Change::Begun(reason)) => {
-                self.stats.set_unable(Some(reason.to_string()));
-                let held = state.held.len();
+                let (held, reason) = (state.held.len(), reason.reason(self.terms.setting_name));
                 warn!(
                     "event=unable held={held} reason={} note=\"accepts no messages, and returns those that no handler \
                      has begun\"",
-                    Quoted(reason)
+                    Quoted(&reason)
                 );
+                self.stats.set_unable(Some(reason));
             }
             Some(Change::Ended(reason, after)) => {
                 self.stats.set_unable(None);
                 state.able_since = Some(now);
+                let reason = reason.reason(self.terms.setting_name);
                 info!("event=able-again after_ms={} reason={}", after.as_millis(), Quoted(reason));
             }
             None => {}

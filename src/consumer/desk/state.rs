@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use super::ability::Ability;
 use super::held::Held;
 use crate::base::id::{Epoch, MessageId};
+use crate::consumer::error::SettingName;
 use crate::consumer::outbox::Outbox;
 use crate::consumer::peer::{LinkId, Refusal};
 use crate::consumer::stats::ConsumerStats;
@@ -26,6 +27,7 @@ pub(in crate::consumer) struct Terms {
     pub(in crate::consumer) handler_timeout: Option<Duration>,
     /// How long Redis may fail to store results before no more messages are accepted.
     pub(in crate::consumer) redis_limit: Duration,
+    pub(in crate::consumer) setting_name: SettingName,
 }
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ impl Terms {
             concurrency,
             handler_timeout: None,
             redis_limit: Duration::from_secs(5),
+            setting_name: str::to_owned,
         }
     }
 }

@@ -261,7 +261,10 @@ fn messages_queued_behind_given_up_handlers_are_returned_uncounted() {
     assert_eq!(desk.next(1).expect("it is not closed").id, B);
     let late = give_up(&desk, 1);
     assert_eq!(said(&outbox), ["DRAIN", "NACK 3 0 "]);
-    assert!(desk.stats().ready().is_err() && desk.stats().is_unable());
+    desk.stats().set_redis_up(true);
+    let reason = desk.stats().ready().expect_err("no thread is left");
+    assert!(reason.contains("after handler_timeout: ") && reason.ends_with("raise concurrency"), "{reason}");
+    assert!(desk.stats().is_unable());
     // Sent before DRAIN was read.
     accept(&desk, 1, &[C, MessageId(4)]);
     assert_eq!(said(&outbox), ["NACK 3 0 ", "NACK 4 0 "]);

@@ -96,6 +96,38 @@ impl Drop for Running {
     }
 }
 
+#[test]
+fn connections_that_fail_while_they_are_accepted_are_paced_like_useless_ones() {
+    let running = Running::start();
+    let (_accepting, stopping) = bounded(0);
+    let (ended, _all_ended) = bounded(0);
+    let acceptor = Acceptor {
+        listener: Arc::new(Listener::bind("127.0.0.1:0").expect("a free port")),
+        address: running.address,
+        stopping,
+        links: Links::default(),
+        common: Arc::new(Common {
+            lane: Arc::new(Lane::new(
+                RedisServer::parse("redis://127.0.0.1:1").expect("a URL"),
+                Keys::new("g"),
+                Terms::of_tests(1),
+                Arc::default(),
+            )),
+            refusals: Refusals::new(Instant::now()),
+            permits: Permits::new(),
+            regulars: Regulars::default(),
+        }),
+        ended,
+        last_link: 0,
+    };
+    let paused = || acceptor.common.refusals.pause(Instant::now()).is_some();
+    let down = NotAccepted::from(io::Error::from(io::ErrorKind::NetworkDown));
+    acceptor.not_accepted(&down);
+    assert!(!paused());
+    (0..1_000).for_each(|_| acceptor.not_accepted(&down));
+    assert!(paused(), "a failure that repeats does not make the thread spin");
+}
+
 /// The first frame that arrives.
 fn answer(socket: &mut WebSocket<TcpStream>) -> String {
     loop {

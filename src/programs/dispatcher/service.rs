@@ -31,8 +31,8 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
 
 /// Runs until asked to stop. Does not end because Redis can't be reached.
 pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: &ShutdownRequests) -> Result<()> {
-    host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
     let metrics = metrics_addr.map(|address| exposition::serve(address, host)).transpose()?;
+    host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
     let (ended, ends) = bounded(host.lanes.len());
     let start = |hosted: &HostedLane| Lane::start(&hosted.lane, ended.clone());
     let lanes: Vec<Lane> = host.lanes.iter().map(start).collect::<Result<_>>()?;

@@ -16,8 +16,6 @@ use crate::ledger::{Command, Connection, Server};
 const REPLY_TIME: Duration = Duration::from_secs(5);
 /// The waits between two attempts to connect.
 const CONNECT_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// A refused login or command is retried for this long, since users of Redis may be set up after the publisher starts.
-const REFUSED_TIME: Duration = Duration::from_secs(10);
 /// How often continuing trouble is logged.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
@@ -45,6 +43,8 @@ pub(super) struct Link {
     connection: Connection,
     state: State,
     backoff: Backoff,
+    /// How long a refused login or command is retried.
+    refusal_patience: Duration,
     retry_at: Instant,
     trouble: Option<Trouble>,
     /// Whether Redis ever answered.
@@ -59,11 +59,12 @@ struct Trouble {
 }
 
 impl Link {
-    pub(super) fn new(server: Server, now: Instant) -> Link {
+    pub(super) fn new(server: Server, refusal_patience: Duration, now: Instant) -> Link {
         Link {
             connection: Connection::new(server, REPLY_TIME),
             state: State::Down,
             backoff: Backoff::new(CONNECT_WAIT.0, CONNECT_WAIT.1),
+            refusal_patience,
             retry_at: now,
             trouble: None,
             reached: false,
@@ -152,7 +153,7 @@ impl Link {
         });
         trouble.last = error.to_string();
         trouble.refused_since = if is_refusal(&error) { trouble.refused_since.or(Some(now)) } else { None };
-        if trouble.refused_since.is_some_and(|since| now.duration_since(since) >= REFUSED_TIME) {
+        if trouble.refused_since.is_some_and(|since| now.duration_since(since) >= self.refusal_patience) {
             return Err(error);
         }
         if is_new || now.duration_since(trouble.logged_at) >= LOG_EVERY {
