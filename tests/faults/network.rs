@@ -214,7 +214,7 @@ fn row_08_half_open_subscription() {
         let ended = log.wait_for_after(seen, "event=term-ended", DEADLINE).expect("it resigns");
         println!("row 8: seen after {} ms; the bound is 3 s", cut.elapsed().as_millis());
         assert!(ended.contains("reason=subscription-lost"), "{ended}");
-        log.wait_for_after(seen, "nothing came for", DEADLINE).expect("it says why");
+        log.wait_for_after(seen, "nothing arrived for", DEADLINE).expect("it says why");
         let (_, other) = site.leader_after(Some(&lease));
         assert_ne!(other, leader, "the one in sync leads");
         load.wait_for_more(this.random.u64(50..500));

@@ -168,7 +168,7 @@ fn invalid_settings_are_named() {
     assert!(error.to_string().contains("--ids /no/such/file"), "{error}");
     run_on::<String>(&redis, &["CONFIG", "SET", "requirepass", "secret"]);
     let error = audit(&config(&redis.url(), "")).unwrap_err().to_string();
-    assert!(error.contains("it wants a password"), "{error}");
+    assert!(error.contains("it requires a password"), "{error}");
 }
 
 #[test]

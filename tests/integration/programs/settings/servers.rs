@@ -84,7 +84,7 @@ fn server_errors_are_logged_with_a_remedy() {
             Does::Answers(b"-ERR unknown command 'GET', with args beginning with: 'k' \r\n"),
             &["a command, GET: it was renamed"],
         ),
-        (Does::Answers(b"-NOAUTH Authentication required.\r\n"), &["it wants a password"]),
+        (Does::Answers(b"-NOAUTH Authentication required.\r\n"), &["it requires a password"]),
     ];
     // In parallel, since an audit waits ten seconds for a server that it can't use. `status` omits what is refused.
     thread::scope(|scope| {
@@ -126,7 +126,7 @@ fn programs_log_in_as_the_user_of_the_url() {
     let with = |login: &str| redis.url().replace("redis://", &format!("redis://{login}@"));
     let dispatcher = dispatcher(&with("app:"));
     dispatcher.wait_for_line("event=subscribed", DEADLINE).expect("as app, whatever the password");
-    assert!(failure_of("status", &redis.url()).contains("it wants a password"), "default is off");
+    assert!(failure_of("status", &redis.url()).contains("it requires a password"), "default is off");
 }
 
 /// The wall clock of a log line in milliseconds of its day.
@@ -145,7 +145,7 @@ fn a_settings_error_is_logged_once_and_prevents_the_subscription() {
     let nobody = ports::free_port().expect("a free port");
     let cases = [
         (format!("redis://127.0.0.1:{nobody}"), "is Redis running there?"),
-        (format!("redis://127.0.0.1:{}", locked.port()), "it wants a password"),
+        (format!("redis://127.0.0.1:{}", locked.port()), "it requires a password"),
         (format!("redis://:wrong@127.0.0.1:{}", locked.port()), "check user and password"),
         (format!("redis://:needless@127.0.0.1:{}", open.port()), "the server has no password"),
         (format!("redis://127.0.0.1:{}/99", open.port()), "names database 99"),
