@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn error(builder: ConsumerBuilder) -> String {
-        builder.bind().err().expect("a setting is bad").to_string()
+        builder.bind().expect_err("a setting is bad").to_string()
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
     fn a_port_in_use_is_named() {
         let first = builder().bind().expect("a free port");
         let address = first.local_addr().to_string();
-        let error = builder().listen(&address).bind().err().expect("in use");
+        let error = builder().listen(&address).bind().expect_err("in use");
         assert!(error.to_string().starts_with(&format!("listening on {address}: ")), "{error}");
     }
 }

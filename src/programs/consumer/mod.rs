@@ -109,7 +109,7 @@ mod tests {
 
     fn error(builder: ConsumerBuilder) -> Error {
         let handler = |_: &Delivery<'_>| Ok(Outcome::new());
-        as_flags(builder.listen("127.0.0.1:0").handler(handler).bind().err().expect("a setting is bad"))
+        as_flags(builder.listen("127.0.0.1:0").handler(handler).bind().expect_err("a setting is bad"))
     }
 
     #[test]
@@ -125,7 +125,7 @@ mod tests {
             assert!(error.to_string().starts_with(begin), "{error}");
             assert_eq!(error.exit_code(), 2);
         }
-        let no_handler = as_flags(Consumer::builder().bind().err().expect("it is missing"));
+        let no_handler = as_flags(Consumer::builder().bind().expect_err("it is missing"));
         assert_eq!(no_handler.to_string(), "--handler (ONCECAST_HANDLER): is required, takes a handler");
     }
 
@@ -144,7 +144,7 @@ mod tests {
         let first = Consumer::builder().listen("127.0.0.1:0").handler(handler).bind().expect("a free port");
         let address = first.local_addr().to_string();
         let second = Consumer::builder().listen(&address).handler(handler).bind();
-        let error = as_flags(second.err().expect("it is in use"));
+        let error = as_flags(second.expect_err("it is in use"));
         let begin = format!("listening on {address} (--listen / ONCECAST_LISTEN): ");
         assert!(error.to_string().starts_with(&begin), "{error}");
         assert_eq!(error.exit_code(), 1);
