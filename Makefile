@@ -98,7 +98,7 @@ fuzz: cargo
 build: cargo
 	cargo build --release --locked --bins
 
-# Does not build, since root should not.
+# Does not build the programs: builds should not run as root.
 install:
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh scripts/install.sh install
 

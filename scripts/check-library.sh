@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks the library as other crates depend on it, without default features: how many packages it brings, that it has no
-# warnings, that its documentation shows what it should and nothing else, and that a program outside of this package
-# builds with it and runs.
+# Checks the library as other crates use it, without default features: how many packages it pulls in, that it has no
+# warnings, that its unit tests pass, that its documentation shows the public items and nothing else, and that a program
+# outside this package builds with it and runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,9 @@ struct.MessageId
 struct.Outcome
 struct.ShutdownHandle
 trait.Handler'
+
+# Those that need a Redis belong to the programs' tests. Built where the other tests are, with their dependencies.
+cargo test --locked --quiet --lib --no-default-features
 
 export CARGO_TARGET_DIR=$PWD/target/library
 
@@ -35,7 +38,7 @@ done
 RUSTDOCFLAGS=-Dwarnings cargo doc --locked --quiet --lib --no-default-features --features signals --no-deps
 shown=$(grep -o 'href="[a-z]*\.[A-Za-z]*\.html"' "$CARGO_TARGET_DIR/doc/oncecast/all.html" \
     | sed 's/href="//; s/\.html"//' | sort -u)
-[[ $shown == "$PUBLIC" ]] || fail "the documentation shows other items than it should:
+[[ $shown == "$PUBLIC" ]] || fail "the documentation does not show exactly the public items:
 $(diff <(echo "$PUBLIC") <(echo "$shown"))"
 
 cargo build --locked --quiet --manifest-path examples/embedded/Cargo.toml
@@ -49,6 +52,6 @@ for _ in {1..100}; do
     sleep 0.1
 done
 kill -TERM "$embedded"
-wait "$embedded" || fail "the embedded consumer did not end well: $(cat "$log")"
+wait "$embedded" || fail "the embedded consumer did not stop cleanly: $(cat "$log")"
 grep -q 'event=stopped' "$log" || fail "the embedded consumer did not log its end: $(cat "$log")"
 echo 'the embedded consumer builds, runs and stops'

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 SEED=${SEED:-$RANDOM}
-# How long and how to publish, and the seconds from one fault to the next, if the group has recovered by then.
+# How long and how to publish, and the seconds from one fault to the next. A fault waits until the group has recovered.
 DURATION=${DURATION:-60}
 PUBLISH=${PUBLISH:---rate 5000}
 EVERY=${EVERY:-3}
@@ -39,7 +39,7 @@ fail() {
     exit 1
 }
 
-# Compose v2 is part of docker, v1 a program of its own.
+# Compose v2 is part of docker; v1 is a separate program.
 compose() {
     if docker compose version >/dev/null 2>&1; then
         docker compose -p "$project" "$@"
@@ -87,7 +87,7 @@ ensure_engine() {
     [ "$(id -u)" -eq 0 ] && root=yes || root=
     if ! command -v docker >/dev/null || ! { docker compose version || docker-compose version; } >/dev/null 2>&1; then
         if [ -z "$root" ] || ! command -v apt-get >/dev/null; then
-            skip 'docker and docker compose are not both here'
+            skip 'docker or docker compose is missing'
         fi
         install_docker
     elif ! docker info >/dev/null 2>&1 && [ -n "$root" ] && ! command -v dockerd >/dev/null &&
@@ -98,7 +98,7 @@ ensure_engine() {
     [ -n "$root" ] || skip 'no Docker engine answers, and only root could start one'
     command -v dockerd >/dev/null || skip 'no Docker engine answers, and there is no dockerd'
     say 'starting an engine for this test'
-    # It does not change the host's packet filter and networks: the containers only need to reach each other.
+    # The engine leaves the host's packet filter and networks alone: the containers only need to reach each other.
     dockerd --iptables=false --bridge=none --pidfile "$folder/dockerd.pid" >"$folder/dockerd.log" 2>&1 &
     engine=$!
     local end=$((SECONDS + DEADLINE))

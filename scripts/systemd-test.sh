@@ -83,7 +83,7 @@ inside() {
     nsenter -t "$leader" -m -u -i -n -p -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C SYSTEMD_PAGER= "$@"
 }
 
-# systemctl waits until the unit has started; none should take long here.
+# systemctl waits until the unit has started, which takes less than this here.
 systemctl_soon() {
     timeout 30 nsenter -t "$leader" -m -u -i -n -p -r -w systemctl "$@"
 }

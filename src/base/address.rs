@@ -8,7 +8,7 @@ pub fn mistake_in_port(port: &str) -> Option<&'static str> {
         return Some("the port is missing behind the colon");
     }
     if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some("the port is no number");
+        return Some("the port is not a number");
     }
     match port.parse::<u16>() {
         Ok(0) => Some("the port must not be 0"),
@@ -20,7 +20,7 @@ pub fn mistake_in_port(port: &str) -> Option<&'static str> {
 /// What is wrong with `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.
 pub fn mistake_in_host_port(text: &str) -> Option<&'static str> {
     if text.contains("://") {
-        return Some("an address is no URL: leave out everything before the host");
+        return Some("an address is not a URL: leave out everything before the host");
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Some(if text.parse::<u16>().is_ok() { "the host is missing" } else { "the port is missing" });
@@ -29,7 +29,7 @@ pub fn mistake_in_host_port(text: &str) -> Option<&'static str> {
         Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => None,
         Some(_) => Some("there is no IPv6 address in the brackets"),
         None if host.is_empty() => Some("the host is missing"),
-        None if host.contains(':') => Some("an IPv6 address must stand in brackets: [::1]:6969"),
+        None if host.contains(':') => Some("an IPv6 address must be in brackets: [::1]:6969"),
         None if host.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) => None,
         None => Some("a host's name has letters, digits and . _ - only"),
     };

@@ -1,4 +1,4 @@
-//! Waiting between attempts: longer each time, up to a bound, with jitter so that many do not try in step.
+//! Waits between attempts that grow up to a limit, with jitter so that many clients don't retry at the same moment.
 
 use std::time::{Duration, Instant};
 
@@ -8,58 +8,58 @@ pub struct Backoff {
     first: Duration,
     most: Duration,
     failures: u32,
-    /// When the trouble was logged last, and how often so far.
-    said: Option<(Instant, u32)>,
+    /// When the problem was last logged, and how often so far.
+    logged: Option<(Instant, u32)>,
 }
 
-/// Lasting trouble is logged again after this time, then after twice as long each time…
-const SAY_AGAIN: Duration = Duration::from_secs(5);
+/// A lasting problem is logged again after this time, then after twice as long each time…
+const LOG_AGAIN: Duration = Duration::from_secs(5);
 /// … up to this.
-const SAY_AT_LEAST_EVERY: Duration = Duration::from_secs(3_600);
+const LOG_AT_LEAST_EVERY: Duration = Duration::from_secs(3_600);
 
 impl Backoff {
-    /// Waits of `first`, then twice as long each time, up to `most`.
+    /// The first wait is `first`; each later one is twice as long, up to `most`.
     pub const fn new(first: Duration, most: Duration) -> Backoff {
-        Backoff { first, most, failures: 0, said: None }
+        Backoff { first, most, failures: 0, logged: None }
     }
 
-    /// For Redis: quick at first, since it is usually a restart.
+    /// For connections to Redis: short at first, because most failures are restarts.
     pub const fn for_redis() -> Backoff {
         Backoff::new(Duration::from_millis(20), Duration::from_millis(500))
     }
 
-    /// For what decides who leads: a dispatcher that was cut off has to be back before others stop waiting for it.
+    /// For the listener and the election: a dispatcher that was cut off must be back before others stop waiting for it.
     pub const fn for_leadership() -> Backoff {
         Backoff::new(Duration::from_millis(20), Duration::from_millis(100))
     }
 
-    /// Another attempt failed: how long to wait before the next.
+    /// Another attempt failed. Returns how long to wait before the next.
     pub fn next_wait(&mut self) -> Duration {
         let wait = exponential(self.first, self.most, self.failures);
         self.failures = self.failures.saturating_add(1);
         wait
     }
 
-    /// Whether this failure should be logged: the first one, then one at growing intervals, at last one each hour.
-    pub fn should_say(&mut self) -> bool {
-        let times = self.said.map_or(0, |(_, times)| times);
-        let due = self.said.is_none_or(|(said, times)| said.elapsed() >= say_again_after(times));
+    /// Whether to log this failure: the first, then one at growing intervals, finally one per hour.
+    pub fn should_log(&mut self) -> bool {
+        let times = self.logged.map_or(0, |(_, times)| times);
+        let due = self.logged.is_none_or(|(logged, times)| logged.elapsed() >= log_again_after(times));
         if due {
-            self.said = Some((Instant::now(), times.saturating_add(1)));
+            self.logged = Some((Instant::now(), times.saturating_add(1)));
         }
         due
     }
 
-    /// An attempt succeeded. Says whether the trouble had been logged, so that its end should be, too.
+    /// An attempt succeeded. Returns whether the problem was logged, so that its end should be logged, too.
     pub fn reset(&mut self) -> bool {
         self.failures = 0;
-        self.said.take().is_some()
+        self.logged.take().is_some()
     }
 }
 
-/// How long trouble that was logged so often is not logged again.
-fn say_again_after(times: u32) -> Duration {
-    SAY_AGAIN.saturating_mul(1 << times.saturating_sub(1).min(20)).min(SAY_AT_LEAST_EVERY)
+/// How long a problem that was logged `times` times is not logged again.
+fn log_again_after(times: u32) -> Duration {
+    LOG_AGAIN.saturating_mul(1 << times.saturating_sub(1).min(20)).min(LOG_AT_LEAST_EVERY)
 }
 
 /// `first` doubled `doublings` times, at most `most`, give or take a quarter.
@@ -84,17 +84,17 @@ mod tests {
     }
 
     #[test]
-    fn lasting_trouble_is_said_at_growing_intervals_and_then_hourly() {
-        let intervals: Vec<u64> = (1..13).map(|times| say_again_after(times).as_secs()).collect();
+    fn a_lasting_problem_is_logged_at_growing_intervals_and_then_hourly() {
+        let intervals: Vec<u64> = (1..13).map(|times| log_again_after(times).as_secs()).collect();
         assert_eq!(intervals, [5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600, 3_600]);
-        assert_eq!(say_again_after(u32::MAX), SAY_AT_LEAST_EVERY);
+        assert_eq!(log_again_after(u32::MAX), LOG_AT_LEAST_EVERY);
     }
 
     #[test]
-    fn trouble_is_said_once_and_its_end_too() {
+    fn a_problem_is_logged_once_and_its_end_too() {
         let mut backoff = Backoff::for_redis();
-        assert!(backoff.should_say());
-        assert!(!backoff.should_say());
+        assert!(backoff.should_log());
+        assert!(!backoff.should_log());
         assert!(backoff.reset());
         assert!(!backoff.reset());
     }

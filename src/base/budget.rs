@@ -14,19 +14,19 @@ pub struct Budget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limit_bytes: usize,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
     freed: Condvar,
-    /// Held by the thread that waits, so that something large is not overtaken for ever by what is small.
+    /// Held by the thread that waits, so that small items don't overtake a large one for ever.
     turn: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BudgetState {
     used_bytes: usize,
     closed: bool,
 }
 
-/// A part of a budget, given back when dropped.
+/// A part of a budget, returned when dropped.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -40,24 +40,24 @@ impl Budget {
         Budget(Arc::new(Inner { limit_bytes, state, freed: Condvar::new(), turn: Mutex::default() }))
     }
 
-    /// The bytes there are in all.
+    /// The total of the budget in bytes.
     pub fn limit_bytes(&self) -> usize {
         self.0.limit_bytes
     }
 
-    /// The bytes that are free.
+    /// The free bytes.
     pub fn free_bytes(&self) -> usize {
         self.0.limit_bytes.saturating_sub(self.0.state.lock().used_bytes)
     }
 
-    /// Takes a share, even beyond the limit: the caller looked at what is [free](Budget::free_bytes) before.
+    /// Takes a share, even beyond the limit. The caller has checked what is [free](Budget::free_bytes).
     pub fn take(&self, bytes: usize) -> Share {
         self.0.state.lock().used_bytes += bytes;
         Share { budget: self.clone(), bytes }
     }
 
-    /// Takes a share once there is room for it; threads wait in turn. `None` if that would need a wait and the
-    /// budget is [closed](Budget::close).
+    /// Waits until there is room for a share and takes it; threads are served one after the other. `None` if it would
+    /// have to wait and the budget is [closed](Budget::close).
     pub fn wait_for(&self, bytes: usize) -> Option<Share> {
         let _turn = self.0.turn.lock();
         let mut state = self.0.state.lock();
@@ -71,7 +71,7 @@ impl Budget {
         Some(Share { budget: self.clone(), bytes })
     }
 
-    /// From now on no thread waits any more.
+    /// Ends all waits; from now on no thread waits.
     pub fn close(&self) {
         self.0.state.lock().closed = true;
         self.0.freed.notify_all();
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_is_free_again() {
+    fn dropped_shares_are_free_again() {
         let budget = Budget::new(10);
         let first = budget.take(6);
         let beyond = budget.take(6);
@@ -119,7 +119,7 @@ mod tests {
                     got.send(bytes).expect("the test listens");
                     drop(share);
                 });
-                // The large one has its turn before the small one asks.
+                // The large request holds the turn before the small one is made.
                 while bytes == 9 && budget.0.turn.try_lock().is_some() {
                     thread::yield_now();
                 }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_all_of_it_passes_alone() {
+    fn an_item_larger_than_the_budget_passes_alone() {
         let budget = Budget::new(10);
         let alone = budget.wait_for(99).expect("nothing else is held");
         thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 const UNITS: [(&str, f64); 4] = [("h", 3_600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001)];
 
-/// Reads one; a bare number means seconds. `None` if it is none, or zero.
+/// Parses a duration; a bare number means seconds. `None` if the text is invalid or the duration is zero.
 pub fn parse(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -15,11 +15,11 @@ pub fn parse(text: &str) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
 }
 
-/// Shown with the largest unit in which it is a whole number, to the millisecond.
+/// Displays a duration with the largest unit in which it is a whole number, down to milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown(pub Duration);
+pub struct ShownDuration(pub Duration);
 
-impl fmt::Display for Shown {
+impl fmt::Display for ShownDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis();
         match ms {
@@ -37,15 +37,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_reads_back() {
+    fn displayed_durations_read_back() {
         for text in ["1ms", "200ms", "1500ms", "5s", "90s", "5m", "24h"] {
-            assert_eq!(Shown(parse(text).expect(text)).to_string(), text);
+            assert_eq!(ShownDuration(parse(text).expect(text)).to_string(), text);
         }
         assert_eq!(parse("0.5m"), parse("30"));
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn invalid_durations_are_refused() {
         for text in ["", "s", "0s", "-1s", "+1s", "1 s", "1S", "1.2.3s", "1e3s", "5 years", "nan", "inf"] {
             assert_eq!(parse(text), None, "{text}");
         }

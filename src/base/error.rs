@@ -1,13 +1,15 @@
-//! Errors, sorted by what they make us do.
+//! Errors, sorted by what the program does about them.
 //!
 //! | error | what its owner does |
 //! |---|---|
 //! | [`Error::Redis`] | drops the connection and tries again, with backoff |
-//! | [`Error::Fenced`] | stops leading: another dispatcher has the group now |
+//! | [`Error::Fenced`] | stops leading: another dispatcher leads now |
 //! | [`Error::Config`] | stops the program with exit code 2 |
 //! | [`Error::Io`], [`Error::Failed`] | stops the program with exit code 1 |
 //!
-//! A mistake on a link between dispatcher and consumer is a [`WireError`](crate::wire::WireError) and costs that link.
+//! An error's text includes its cause, so `source` returns none: whoever prints the chain prints each text once.
+//!
+//! A malformed frame on a link is a [`WireError`](crate::wire::WireError) and closes that link.
 
 use std::fmt;
 use std::io;
@@ -20,11 +22,11 @@ use crate::base::id::Epoch;
 use crate::base::refusal::Refusal;
 use crate::base::setting::ConfigError;
 
-/// What went wrong, by what it makes us do.
+/// What went wrong, sorted by what the program does about it.
 #[derive(Error)]
 pub enum Error {
-    /// Redis cannot be reached or refuses for now. The outcome of a command in flight is unknown.
-    #[error("redis {server}: {step}: {source}{}", in_brackets(.hint.as_deref()))]
+    /// Redis can't be reached, or refuses. The outcome of a command in flight is unknown.
+    #[error("redis {server}: {step}: {cause}{}", in_brackets(.hint.as_deref()))]
     Redis {
         /// The server's address, without its password.
         server: String,
@@ -33,7 +35,7 @@ pub enum Error {
         /// What to do about it.
         hint: Option<Box<Hint>>,
         /// The error reply, or what is wrong with the connection.
-        source: Failure,
+        cause: Failure,
     },
     /// Redis answered with something this version does not understand.
     #[error("redis {server}: {step}: unexpected answer {got}")]
@@ -45,24 +47,24 @@ pub enum Error {
         /// The answer, shortened.
         got: String,
     },
-    /// A script was refused: its caller does not lead any more.
+    /// A leader's write was refused, because it no longer leads.
     #[error("epoch {mine} is over, redis says {found:?}")]
     Fenced {
         /// The caller's epoch.
         mine: Epoch,
-        /// What the epoch's key holds; empty if it is gone.
+        /// The value of the epoch's key; empty if it is gone.
         found: String,
     },
     /// A setting is missing or wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The operating system refused something we cannot do without.
-    #[error("{what}: {source}")]
+    /// The operating system refused something that the program needs.
+    #[error("{what}: {cause}")]
     Io {
         /// What was being done, and to what.
         what: String,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Anything else that ends a program.
     #[error("{0}")]
@@ -74,7 +76,7 @@ pub enum Error {
 pub enum Step {
     /// A connection was being opened: no command was sent.
     Connecting,
-    /// A script was being loaded, before it was called for the first time: it was not run.
+    /// A script was being loaded and was not run yet.
     LoadingScript,
     /// A command was sent, for this purpose.
     Command(&'static str),
@@ -96,7 +98,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The same as its text: that is what a `main` prints that returns it.
+/// The same as `Display`, because a `main` that returns an error prints it by `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -106,7 +108,7 @@ impl fmt::Debug for Error {
 impl Error {
     /// An [`Error::Io`] that names what was being done.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Io { what: what.into(), source }
+        move |cause| Error::Io { what: what.into(), cause }
     }
 
     /// The exit code of a program that ends with this error.
@@ -119,7 +121,8 @@ impl Error {
         matches!(self, Error::Redis { .. } | Error::Answer { .. })
     }
 
-    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights have changed.
+    /// Whether Redis denies this user the login, the database or the right, so that retrying helps only after its
+    /// rights or the settings have changed.
     pub fn is_denied(&self) -> bool {
         self.refusal().is_some_and(Refusal::is_denial)
     }
@@ -127,13 +130,12 @@ impl Error {
     /// Why Redis refused, if it answered with an error.
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Error::Redis { source, .. } => source.refusal(),
+            Error::Redis { cause, .. } => cause.refusal(),
             _ => None,
         }
     }
 
-    /// Whether there was no connection to send a command over, or its script could not be loaded: so it was not
-    /// executed.
+    /// Whether the command was not executed, because there was no connection or its script could not be loaded.
     pub fn is_unsent(&self) -> bool {
         matches!(self, Error::Redis { step: Step::Connecting | Step::LoadingScript, .. })
     }
@@ -145,12 +147,12 @@ impl Error {
 
     /// Whether Redis did not reply in time.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Error::Redis { source, .. } if source.is_timeout())
+        matches!(self, Error::Redis { cause, .. } if cause.is_timeout())
     }
 
     /// Whether the connection ended while a command was in progress, without a reply.
     pub fn is_broken_off(&self) -> bool {
-        !self.is_unsent() && matches!(self, Error::Redis { source, .. } if source.is_connection_dropped())
+        !self.is_unsent() && matches!(self, Error::Redis { cause, .. } if cause.is_connection_dropped())
     }
 }
 

@@ -1,5 +1,5 @@
-//! What ended a command: an error reply, or trouble with the connection. Wraps the client library's error, so that
-//! nothing outside depends on that library.
+//! Why a command failed: an error reply, or a problem with the connection. Wraps the error of the `redis` package, so
+//! that other modules don't depend on that package.
 
 use std::error::Error;
 use std::fmt;
@@ -9,19 +9,19 @@ use redis::{RedisError, Value};
 
 use super::refusal::Refusal;
 
-/// See the module's text. Displayed as the library words it.
+/// See the module's text. Displayed in the package's words.
 #[derive(Debug)]
 pub struct Failure(RedisError);
 
 impl Failure {
-    /// An error reply with this text, its leading `-` left out.
+    /// An error reply with this text, without its leading `-`.
     pub fn of_reply(text: &[u8]) -> Failure {
         let parsed = redis::parse_redis_value(&[b"-", text, b"\r\n"].concat()).and_then(Value::extract_error);
         let unnamed = || (redis::ErrorKind::UnexpectedReturnType, "an error without a text").into();
         Failure(parsed.err().unwrap_or_else(unnamed))
     }
 
-    /// Wraps the library's error.
+    /// Wraps the package's error.
     pub(crate) fn new(error: RedisError) -> Failure {
         Failure(error)
     }
@@ -36,7 +36,7 @@ impl Failure {
         self.reply_text().map(|text| Refusal::of(&text))
     }
 
-    /// Whether nothing came in time.
+    /// Whether no reply arrived in time.
     pub fn is_timeout(&self) -> bool {
         self.0.is_timeout()
     }
@@ -58,11 +58,8 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Error for Failure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
-    }
-}
+/// Without a source: the library's error has its source's text.
+impl Error for Failure {}
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {

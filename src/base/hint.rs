@@ -1,22 +1,22 @@
-//! What to do about an error of Redis. Pure: each hint is a value, and its text is written in one place.
+//! What to do about an error of Redis. Pure: hints are values, and this file has the text of each.
 
 use std::fmt;
 
-/// What the URL of a Redis server is called where it was set, such as `--redis-url / ONCECAST_REDIS_URL`.
-pub type Setting = &'static str;
+/// The name of the setting with the URL of a Redis server, such as `--redis-url / ONCECAST_REDIS_URL`.
+pub type UrlSetting = &'static str;
 
 /// How a server was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChosenBy {
     /// By this setting.
-    Setting(Setting),
-    /// By default; this setting chooses another.
-    Default(Setting),
+    Setting(UrlSetting),
+    /// By default; this setting would choose another.
+    Default(UrlSetting),
 }
 
 impl ChosenBy {
     /// The setting's name.
-    pub fn setting(self) -> Setting {
+    pub fn setting(self) -> UrlSetting {
         match self {
             ChosenBy::Setting(setting) | ChosenBy::Default(setting) => setting,
         }
@@ -37,30 +37,30 @@ impl fmt::Display for ChosenBy {
 pub enum Hint {
     /// Nothing listens at the address.
     IsItRunning(ChosenBy),
-    /// The connection failed otherwise: check the address.
+    /// The connection failed for another reason: check the address.
     Address(ChosenBy),
     /// No reply came in time.
     Slow,
-    /// The server ends a connection before it has answered anything.
+    /// The server closes the connection before it has answered anything.
     NoAnswer,
     /// A password was sent to a server that has none.
-    NoPassword(Setting),
-    /// The server wants a password.
-    Password(Setting),
+    NoPassword(UrlSetting),
+    /// The server requires a password.
+    Password(UrlSetting),
     /// User or password are wrong.
-    Login(Setting),
-    /// The user lacks a right; to this command, where it is known.
-    Right(Setting, Option<String>),
-    /// The server lacks a command; this one, where it is known.
+    Login(UrlSetting),
+    /// The user lacks a right; to this command, if known.
+    Right(UrlSetting, Option<String>),
+    /// The server lacks a command; this one, if known.
     Command(Option<String>),
     /// The memory is full.
     Memory,
     /// The server is a replica.
-    Replica(Setting),
+    Replica(UrlSetting),
     /// The server can't write to its disk.
     Disk,
     /// The server does not have this database.
-    Database(Setting, i64),
+    Database(UrlSetting, i64),
     /// The server does not speak RESP3.
     Resp3,
     /// A stream has no higher id left.
@@ -68,7 +68,7 @@ pub enum Hint {
     /// Another node of the cluster has the group's keys.
     Moved {
         /// The setting that must name it.
-        setting: Setting,
+        setting: UrlSetting,
         /// Its address, or `:` and a port of the same host.
         owner: String,
     },
@@ -100,12 +100,12 @@ impl fmt::Display for Hint {
             Hint::Address(chosen) => chosen.fmt(f),
             Hint::Slow => f.write_str("no answer in time: is the server hung, or far away?"),
             Hint::NoAnswer => f.write_str(
-                "it answers nothing to plain Redis commands: is this a port for TLS? TLS is not supported; use a \
+                "it does not answer plain Redis commands: is this a port for TLS? TLS is not supported; use a \
                  tunnel on this machine",
             ),
             Hint::NoPassword(setting) => write!(f, "the server has no password: leave it out of {setting}"),
             Hint::Password(setting) => {
-                write!(f, "it wants a password: name it in {setting}, with the user if it is not the default one")
+                write!(f, "it requires a password: add it to {setting}, with the user if that is not the default one")
             }
             Hint::Login(setting) => {
                 write!(f, "check user and password in {setting}; special characters in them must be percent-encoded")

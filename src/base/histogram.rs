@@ -9,12 +9,12 @@ const BOUNDS_US: [u64; 18] = [
     5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// What a [`Histogram`] holds.
+/// The content of a [`LatencyHistogram`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distribution {
     /// The sum of all times in seconds.
     pub sum: f64,
-    /// How many there are.
+    /// The number of times.
     pub count: u64,
     /// The number in each bucket, with its upper bound in seconds.
     pub buckets: Vec<(f64, u64)>,
@@ -22,18 +22,18 @@ pub struct Distribution {
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub struct Histogram {
+pub struct LatencyHistogram {
     counts: [AtomicU64; BOUNDS_US.len() + 1],
     sum_us: AtomicU64,
 }
 
-impl Histogram {
+impl LatencyHistogram {
     /// Adds one time.
     pub fn observe(&self, time: Duration) {
         self.observe_many(time, 1);
     }
 
-    /// Adds the same time `count` times, such as that of each message of a batch.
+    /// Adds the same time `count` times, for instance once for each message of a batch.
     pub fn observe_many(&self, time: Duration, count: u64) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < micros);

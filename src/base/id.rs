@@ -1,17 +1,17 @@
-//! The names of things: messages, epochs, dispatchers.
+//! Ids of messages, epochs and dispatchers.
 //!
-//! Newtypes, so that an epoch is never taken for a message id. Pure values; any thread may use them.
+//! They are newtypes, so that an epoch can't be taken for a message id. Pure values; any thread may use them.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The largest id: sorted-set scores are doubles, which are exact up to 2^53.
+/// The largest id. Scores of sorted sets are doubles, which are exact up to 2^53.
 pub const MAX_MESSAGE_ID: u64 = (1 << 53) - 1;
 
-/// The largest id that is believed. Ids follow the clock, which stays below half of [`MAX_MESSAGE_ID`]; a higher one
-/// was made by another program, and continuing from there could run out of ids.
+/// The largest id that is accepted from Redis. Ids follow the clock, which stays below half of [`MAX_MESSAGE_ID`]. A
+/// higher id was made by another program, and continuing from it could exhaust the ids.
 pub const MAX_BELIEVED_ID: u64 = (1 << 53) / 4 * 3;
 
 /// A message's id: the time of its intake in microseconds since 1970, made strictly increasing.
@@ -21,13 +21,13 @@ pub const MAX_BELIEVED_ID: u64 = (1 << 53) / 4 * 3;
 pub struct MessageId(pub u64);
 
 impl MessageId {
-    /// The id before every other: nothing has been taken in yet.
+    /// The id before all others: no message has been stored yet.
     #[doc(hidden)]
     pub const ZERO: MessageId = MessageId(0);
 
-    /// The next id after `self`, at the wall clock's time if that has moved on.
+    /// The next id after `self`: the wall clock's time if that is higher, else `self` plus one.
     ///
-    /// A clock that was set back does not matter: ids go on from the last one.
+    /// So ids rise even if the clock is set back.
     #[doc(hidden)]
     pub fn next(self, now_us: u64) -> MessageId {
         MessageId(now_us.min(MAX_MESSAGE_ID / 2).max(self.0 + 1))
@@ -40,13 +40,12 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// A map from messages, for what is looked up once or more for each of them.
+/// A map keyed by message ids, for look-ups that are made for every message.
 ///
-/// Hashed for what ids are: numbers that rise with time. Messages that follow each other come and go together, so they
-/// lie side by side, and what was touched for one is in the cache for the next. With many in flight that counts for
-/// more than the arithmetic: the standard hasher, and any good one, has the memory fetched anew for each. It gives no
-/// safety against ids that were picked to collide; whoever may name ids, a consumer, is trusted with more than our
-/// time.
+/// The hash keeps consecutive ids side by side. Consecutive messages are used together, so memory that was touched for
+/// one is in the cache for the next. With many messages in flight that matters more than the cost of hashing: with the
+/// standard hasher each look-up fetches its memory anew. The hash does not protect against ids chosen to collide. Only
+/// consumers can send ids, and they are trusted.
 pub type IdMap<V> = HashMap<MessageId, V, BuildHasherDefault<IdHasher>>;
 
 /// A set of messages; see [`IdMap`].
@@ -58,11 +57,12 @@ pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write_u64(&mut self, id: u64) {
-        /// Odd, and without a pattern: 2^64 divided by the golden ratio.
+        /// 2^64 divided by the golden ratio: odd, and without a pattern.
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        /// 65 ms. Each such time begins at a place of its own, so that what recurs by the clock does not meet there.
+        /// 65 ms in microseconds. Each such period begins at a different place in the map, so that ids at regular
+        /// intervals don't collide.
         const TIME_BITS: u32 = 16;
-        /// The map compares the high bits of the hash before it compares ids, and takes the place from the low ones.
+        /// The map takes the place from the low bits of the hash, and compares the high bits before it compares ids.
         const TAG: u64 = 0x7f << 57;
         let begin = (id >> TIME_BITS).wrapping_mul(FACTOR) >> 32;
         let tag = id.wrapping_mul(FACTOR) & TAG;
@@ -83,8 +83,8 @@ impl Hasher for IdHasher {
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// Whether Redis can have given out this epoch when its clock said `now_ms`, in milliseconds since 1970: epochs
-    /// follow that clock, and one far ahead of it was made up.
+    /// Whether this epoch is possible when Redis's clock is at `now_ms`, in milliseconds since 1970. Epochs follow that
+    /// clock, so one far ahead of it is false.
     pub fn is_plausible(self, now_ms: u64) -> bool {
         const MOST_AHEAD_MS: u64 = 24 * 3600 * 1000;
         self.0 <= now_ms.saturating_add(MOST_AHEAD_MS)
@@ -99,13 +99,13 @@ impl fmt::Display for Epoch {
 
 /// A dispatcher process: its configured name and a random suffix made at each start.
 ///
-/// The suffix keeps a restarted dispatcher from being taken for its dead self. Has no spaces, since the lease
-/// and the control channel separate their words by them.
+/// The suffix distinguishes a restarted dispatcher from its dead predecessor. An id has no spaces, because spaces
+/// separate the words of the lease and of notices.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DispatcherId(String);
 
 impl DispatcherId {
-    /// The id of a process that starts now.
+    /// A new id for a process that starts.
     pub fn generate(name: &str) -> DispatcherId {
         DispatcherId(format!("{name}-{:06x}", fastrand::u32(..1 << 24)))
     }
@@ -118,7 +118,7 @@ impl DispatcherId {
         made_here && DispatcherId::may_be_named(text)
     }
 
-    /// Whether a dispatcher's name may begin like this: what lies under `alive:` belongs to the group `<group>:alive`.
+    /// Whether a dispatcher may have this name. Channels under `alive:` belong to the group `<group>:alive`.
     pub fn may_be_named(name: &str) -> bool {
         !name.starts_with("alive:")
     }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mad_clock_does_not_leave_the_exact_range() {
+    fn ids_stay_in_the_exact_range_whatever_the_clock_says() {
         assert!(MessageId::ZERO.next(u64::MAX).0 < MAX_MESSAGE_ID);
     }
 
@@ -169,9 +169,9 @@ mod tests {
         ids.map(hash).collect()
     }
 
-    /// The low bits say the place in a map, the high ones the tag that is compared there.
+    /// The low bits select the place in a map, the high ones are the tag that is compared there.
     #[test]
-    fn ids_spread_over_a_map_however_they_follow_each_other() {
+    fn ids_spread_over_a_map_whatever_their_intervals() {
         const PLACES: u64 = 8_192;
         let first = 1_764_000_000_000_000;
         for step in [1, 2, 5, 8, 1_000, 1 << 12, 1 << 16, 1_000_000] {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_each_other_lies_side_by_side() {
+    fn consecutive_ids_are_side_by_side() {
         let first = 1_764_000_000_000_000 >> 16 << 16;
         let hashes = hashes(first..first + 1_000);
         assert!(hashes.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) % (1 << 32) == 1));

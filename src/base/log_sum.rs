@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::rate_limit::RateLimit;
 
-/// When events become a line.
+/// When a line is due.
 #[derive(Clone, Copy, Debug)]
-pub enum Pace {
-    /// The first lines at once, later ones at a rate.
+pub enum LogPace {
+    /// The first lines immediately, later ones at a limited rate.
     Lines {
-        /// Lines at once.
+        /// Lines that are written immediately.
         at_once: u32,
         /// Lines a second after that.
         per_s: u32,
@@ -24,7 +24,7 @@ pub enum Pace {
 #[derive(Debug)]
 pub struct LogSum<T> {
     limit: Limit,
-    /// Events that no line has reported yet.
+    /// Events not logged yet.
     sum: Option<Sum<T>>,
 }
 
@@ -46,10 +46,10 @@ enum Limit {
 
 impl<T> LogSum<T> {
     /// Nothing has happened yet.
-    pub fn new(pace: Pace, now: Instant) -> LogSum<T> {
+    pub fn new(pace: LogPace, now: Instant) -> LogSum<T> {
         let limit = match pace {
-            Pace::Lines { at_once, per_s } => Limit::Lines(RateLimit::new(at_once, per_s, now)),
-            Pace::Gather(time) => Limit::Gather(time, now),
+            LogPace::Lines { at_once, per_s } => Limit::Lines(RateLimit::new(at_once, per_s, now)),
+            LogPace::Gather(time) => Limit::Gather(time, now),
         };
         LogSum { limit, sum: None }
     }
@@ -63,7 +63,7 @@ impl<T> LogSum<T> {
         self.sum = Some(Sum { count, example });
     }
 
-    /// What is to be logged now, if anything is.
+    /// What to log now, if anything.
     pub fn due(&mut self, now: Instant) -> Option<Sum<T>> {
         self.sum.as_ref()?;
         let due = match &mut self.limit {
@@ -73,7 +73,7 @@ impl<T> LogSum<T> {
         if due { self.sum.take() } else { None }
     }
 
-    /// Events that no line has reported yet, due or not.
+    /// Events not logged yet, due or not.
     pub fn rest(&mut self) -> Option<Sum<T>> {
         self.sum.take()
     }
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_few_lines_come_at_once_and_then_one_a_second() {
         let start = Instant::now();
-        let mut sum = LogSum::new(Pace::Lines { at_once: 5, per_s: 1 }, start);
+        let mut sum = LogSum::new(LogPace::Lines { at_once: 5, per_s: 1 }, start);
         assert_eq!(sum.due(start), None);
         let mut note = |number, now| {
             sum.add(number, now);
@@ -102,9 +102,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_is_due_a_time_after_its_first_event() {
+    fn gathered_events_are_due_some_time_after_the_first() {
         let start = Instant::now();
-        let mut sum = LogSum::new(Pace::Gather(SECOND), start);
+        let mut sum = LogSum::new(LogPace::Gather(SECOND), start);
         for later in [10, 11] {
             sum.add(later, start + later * SECOND / 10);
         }

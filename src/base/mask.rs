@@ -1,8 +1,7 @@
 //! Hides what may be a password: user and password of each URL in a text. Pure.
 //!
-//! A URL with a password belongs in one setting, `redis-url`. Typed into another one, or read as something else, it
-//! would be repeated in an error, a log line or a result. So no setting but a secret one takes such a value, and errors
-//! and log lines pass through [`masked`].
+//! A URL with a password belongs in one setting, `redis-url`. In another setting it would be repeated in an error, a
+//! log line or a result. So only secret settings accept such a value, and errors and log lines pass through [`masked`].
 //!
 //! Limitation: in running text a URL ends at the next space, so a password with a space in it is cut off and shown from
 //! there.
@@ -49,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_a_password_is_hidden() {
+    fn possible_passwords_are_hidden() {
         for (text, shown) in [
             ("no URL, but a@b", "no URL, but a@b"),
             ("ws://10.0.0.1:6969/ is away", "ws://10.0.0.1:6969/ is away"),

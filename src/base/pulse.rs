@@ -1,25 +1,26 @@
-//! Signs of life: each loop announces the deadline of its next iteration, and a monitor detects the loops that miss it.
+//! Detects loops that hang: each loop announces the deadline of its next iteration, and a monitor finds the loops that
+//! missed it.
 //!
-//! A running process proves little, because one of its threads may hang. Each loop beats its own [`Pulse`] at every
-//! iteration and names the longest time until the next, including waits for Redis, so that a slow server is not
-//! mistaken for a hang. A beat is one atomic store, from any thread.
+//! A process may run while one of its threads hangs. So each loop beats its own [`Pulse`] in every iteration, with the
+//! longest time until the next. That time includes waits for Redis, so that a slow server does not count as a hang. A
+//! beat is one atomic store, from any thread.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long opening a connection may take: the system looks names up for as long as its settings say, with several name
-/// servers, attempts and search domains for minutes.
+/// How long opening a connection may take. A name look-up has the system's own limits: with several name servers,
+/// attempts and search domains it may take minutes.
 pub const OPEN_WITHIN: Duration = Duration::from_secs(180);
 
-/// See the module's text. A new one rests: nothing is expected of it.
+/// See the module's text. A new pulse is at rest, so it is never late.
 #[derive(Debug)]
 pub struct Pulse {
     /// By when the next beat must come, in milliseconds of [`now_ms`].
     due_ms: AtomicU64,
 }
 
-/// Stands for a loop that does not run.
+/// The value while the loop does not run.
 const AT_REST: u64 = u64::MAX;
 
 impl Default for Pulse {
@@ -34,17 +35,17 @@ impl Pulse {
         self.due_ms.store(now_ms() + within.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// A beat is due now: late until it comes.
+    /// A beat is due now, so the pulse is late until the loop beats.
     pub fn owe(&self) {
         self.due_ms.store(0, Ordering::Relaxed);
     }
 
-    /// The loop has ended in good order: nothing more is expected.
+    /// The loop has ended as intended, so the pulse is never late.
     pub fn rest(&self) {
         self.due_ms.store(AT_REST, Ordering::Relaxed);
     }
 
-    /// Whether the beat that was promised has not come.
+    /// Whether the loop has missed its deadline.
     pub fn is_late(&self) -> bool {
         self.due_ms.load(Ordering::Relaxed) <= now_ms()
     }

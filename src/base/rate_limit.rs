@@ -1,7 +1,7 @@
-//! A rate limit with a burst: so much at once, then so much a second. Pure; time is passed in.
+//! A rate limit with a burst: some events at once, then a number per second. Pure; time is passed in.
 //!
-//! Each event costs a share of time. The limit remembers up to when everything so far is paid for; what lies further
-//! ahead than the burst is a debt. Unused time is not saved up beyond the burst.
+//! Each event costs a share of time. The limit remembers up to which time all events so far are paid for. If that time
+//! is further ahead than the burst allows, the difference is a debt. Unused time is not saved up beyond the burst.
 
 use std::time::{Duration, Instant};
 
@@ -36,17 +36,17 @@ impl RateLimit {
         self.debt(now).is_zero()
     }
 
-    /// How long it takes until what was charged beyond the limit is paid for.
+    /// How long it takes until events beyond the limit are paid for.
     pub fn debt(&self, now: Instant) -> Duration {
         self.paid_until.saturating_duration_since(now).saturating_sub(self.burst)
     }
 
-    /// Up to when everything so far is paid for, for a limit that follows this one.
+    /// Up to which time all events so far are paid for, for a limit that continues this one.
     pub fn paid_until(&self) -> Instant {
         self.paid_until
     }
 
-    /// What came before this limit is paid for up to `paid_until`.
+    /// Continues an earlier limit, whose events are paid for up to `paid_until`.
     pub fn carry_over(&mut self, paid_until: Instant) {
         self.paid_until = self.paid_until.max(paid_until);
     }
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_beyond_the_limit_is_a_debt() {
+    fn events_beyond_the_limit_are_a_debt() {
         let now = Instant::now();
         let mut limit = RateLimit::new(64, 200, now);
         assert!((0..64).all(|_| limit.charge(now)));

@@ -1,11 +1,11 @@
 //! Why Redis refuses a command, read from the text of its error reply. Pure.
 //!
-//! The code is not always the first word: Redis 6.2 wraps what a script's command was refused for (`ERR Error running
-//! script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't …`), `EXEC` says `EXECABORT Transaction
-//! discarded because of: NOPERM …`, and a script's missing right has a sentence instead of a code. Limitation: a
-//! sentence that no tested version sends is [`Refusal::Other`].
+//! The code is not always the first word. Redis 6.2 wraps the reason for which a script's command was refused (`ERR
+//! Error running script (call to f_…): @user_script:1: @user_script: 1: -READONLY You can't …`), `EXEC` says `EXECABORT
+//! Transaction discarded because of: NOPERM …`, and a script's missing right has a sentence instead of a code.
+//! Limitation: a sentence that no tested version sends is [`Refusal::Other`].
 
-/// Why a command was refused, as far as it makes a difference to us.
+/// Why a command was refused, as far as programs act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// User or password are wrong or missing (`NOAUTH`, `WRONGPASS`).
@@ -30,20 +30,20 @@ pub enum Refusal {
     WrongType,
     /// A stream has no higher id left.
     StreamExhausted,
-    /// The server is loading its file, or busy with a script (`LOADING`, `BUSY`).
+    /// The server is loading its data, or busy with a script (`LOADING`, `BUSY`).
     NotNow,
     /// The server does not have the script (`NOSCRIPT`).
     NoScript,
-    /// A cluster's node is not responsible, or not able (`MOVED`, `ASK`, `CROSSSLOT`, `CLUSTERDOWN`, `TRYAGAIN`).
+    /// The cluster's node can't execute the command (`MOVED`, `ASK`, `CROSSSLOT`, `CLUSTERDOWN`, `TRYAGAIN`).
     Cluster,
-    /// The command is larger than the server, or something before it, allows.
+    /// The command is larger than the server, or a proxy in front of it, allows.
     TooLarge,
     /// Anything else.
     Other,
 }
 
-/// Sentences of errors without a code of their own (`ERR …`), in small letters. They come before codes inside the text,
-/// since such an error may repeat names or arguments that look like a code.
+/// Sentences of errors without a code of their own (`ERR …`), in lower case. They are tried before codes inside the
+/// text, because such an error may repeat names or arguments that look like a code.
 const SENTENCES: &[(&str, Refusal)] = &[
     ("unknown command", Refusal::UnknownCommand),
     ("unknown redis command", Refusal::UnknownCommand),
@@ -51,10 +51,10 @@ const SENTENCES: &[(&str, Refusal)] = &[
     ("db index is out of range", Refusal::Database),
     ("invalid db index", Refusal::Database),
     ("select is not allowed in cluster mode", Refusal::Database),
-    // A script's keys, in a cluster.
+    // About a script's keys in a cluster.
     ("do not hash to the same slot", Refusal::Cluster),
     ("non local key in a cluster node", Refusal::Cluster),
-    // A script's command, in 7.0 and later and in 6.2.
+    // About a script's command, in 7.0 and later and in 6.2.
     ("acl failure in script", Refusal::Right),
     ("the user executing the script can't", Refusal::Right),
     ("has exhausted the last possible id", Refusal::StreamExhausted),
@@ -69,7 +69,7 @@ const SENTENCES: &[(&str, Refusal)] = &[
     ("exceeds the maximum", Refusal::TooLarge),
 ];
 
-/// Said of a password where none is needed.
+/// The error for a password that the server does not need.
 const NEEDLESS_PASSWORD: &str = "without any password configured";
 
 const CODES: &[(&str, Refusal)] = &[
@@ -94,7 +94,7 @@ const CODES: &[(&str, Refusal)] = &[
 ];
 
 impl Refusal {
-    /// Reads the text of an error reply, its leading `-` left out or not.
+    /// Reads the text of an error reply, with or without its leading `-`.
     pub fn of(text: &str) -> Refusal {
         let small = text.to_ascii_lowercase();
         let sentence = || SENTENCES.iter().find(|(sentence, _)| small.contains(sentence)).map(|(_, refusal)| *refusal);
@@ -104,14 +104,14 @@ impl Refusal {
             .unwrap_or(Refusal::Other)
     }
 
-    /// Whether Redis lets this user do nothing of the kind: trying again helps only after its rights, or the settings,
-    /// have changed.
+    /// Whether Redis denies this user the login, the database or the right, so that retrying helps only after its
+    /// rights or the settings have changed.
     pub fn is_denial(self) -> bool {
         matches!(self, Refusal::Login | Refusal::Right | Refusal::Database)
     }
 }
 
-/// Whether a password was sent to a server that has none, which it has no code for.
+/// Whether a password was sent to a server that has none. Redis has no code for that.
 pub fn is_needless_password(text: &str) -> bool {
     text.contains(NEEDLESS_PASSWORD)
 }
@@ -120,7 +120,7 @@ pub fn is_needless_password(text: &str) -> bool {
 pub fn unknown_command(text: &str) -> Option<&str> {
     const BEFORE: &str = "unknown command ";
     let at = text.to_ascii_lowercase().find(BEFORE)? + BEFORE.len();
-    // 6.2 puts it in backquotes.
+    // Redis 6.2 puts the name in backquotes.
     let (quote, rest) = text[at..].split_at_checked(1).filter(|(quote, _)| ["'", "`"].contains(quote))?;
     let name = &rest[..rest.find(quote)?];
     (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())).then_some(name)
@@ -132,7 +132,7 @@ pub fn moved_to(text: &str) -> Option<&str> {
     words.nth(2).filter(|address| !address.is_empty())
 }
 
-/// The code of an error, wherever it is in the text; `None` if it has none that we know.
+/// The code of an error, wherever it is in the text; `None` if there is no known code.
 pub fn code(text: &str) -> Option<&'static str> {
     code_in(text).map(|(code, _)| code)
 }
@@ -161,7 +161,7 @@ fn code_in(text: &str) -> Option<(&'static str, Refusal)> {
 mod tests {
     use super::*;
 
-    /// What Redis 6.2, 7.0 and 8.2 and Valkey 8.1 and 9.1 say.
+    /// The replies of Redis 6.2, 7.0 and 8.2 and of Valkey 8.1 and 9.1.
     #[test]
     fn a_refusal_is_recognised_by_its_code_anywhere_in_the_text() {
         const WRAPPED: &str = "ERR Error running script (call to f_4344): @user_script:1: @user_script: 1: ";

@@ -1,4 +1,4 @@
-//! The name of a setting, and the error of one that can't be used.
+//! The names of settings, and the error for a value that can't be used.
 //!
 //! A setting `some-name` is the flag `--some-name` and the variable `ONCECAST_SOME_NAME`.
 
@@ -23,7 +23,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The setting `name` got a value that it does not take. A URL's password in `got` is not repeated.
+    /// The setting `name` got a value that it does not accept. A URL's password in `got` is not repeated.
     pub fn new(name: &'static str, got: impl fmt::Display, takes: impl fmt::Display) -> ConfigError {
         ConfigError { name, problem: format!("got {}, takes {takes}", masked(&got.to_string())) }
     }

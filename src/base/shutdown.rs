@@ -9,11 +9,11 @@ mod signals;
 #[derive(Clone, Debug)]
 pub struct ShutdownHandle(Sender<()>);
 
-/// Hears what a [`ShutdownHandle`] asks.
+/// Receives the requests of a [`ShutdownHandle`].
 #[derive(Clone, Debug)]
 pub struct ShutdownRequests(Receiver<()>);
 
-/// A handle and the end that hears it.
+/// A handle, and the receiver of its requests.
 pub fn shutdown_channel() -> (ShutdownHandle, ShutdownRequests) {
     // Two: the second request means "at once".
     let (sender, receiver) = bounded(2);
@@ -21,15 +21,15 @@ pub fn shutdown_channel() -> (ShutdownHandle, ShutdownRequests) {
 }
 
 impl ShutdownHandle {
-    /// Asks it to finish the messages that it holds and then to stop; asked a second time, to stop at once. Never
-    /// blocks.
+    /// Asks the consumer to finish the messages that it holds and then stop. A second request stops it immediately.
+    /// Never blocks.
     pub fn shutdown(&self) {
-        // A full channel holds both requests already, a closed one has no receiver left to stop.
+        // A full channel holds both requests already. If the channel is closed, there is nothing left to stop.
         let _ = self.0.try_send(());
     }
 
-    /// Passes SIGTERM, SIGINT and SIGHUP on, but for SIGINT and SIGHUP that were ignored at the start. Once for a
-    /// process.
+    /// Makes SIGTERM, SIGINT and SIGHUP requests, except SIGINT and SIGHUP if they were ignored at the start. Call it
+    /// once per process.
     #[cfg(feature = "signals")]
     #[doc(hidden)]
     pub fn on_signals(&self) -> crate::base::error::Result<()> {

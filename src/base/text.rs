@@ -1,4 +1,4 @@
-//! Text from outside, shown so that it is harmless: in a log line, in an error, on a terminal. Pure.
+//! Makes text from outside harmless in a log line, in an error and on a terminal. Pure.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub fn is_plain(c: char) -> bool {
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().eq([c])
 }
 
-/// The beginning of a text, of at most so many bytes: no character is cut in two.
+/// The beginning of a text, at most `most_bytes` long. No character is cut in two.
 pub fn beginning(text: &str, most_bytes: usize) -> &str {
     let mut end = text.len().min(most_bytes);
     while !text.is_char_boundary(end) {

@@ -30,14 +30,14 @@ struct Reported {
 }
 
 impl Troubles {
-    /// `part` has met `error`, as often as it has failed. It is logged when `backoff` says that it is time: as `event`,
-    /// or, if it is met by all parts alike, as `redis-trouble`, and then by one part.
+    /// `part` has failed with `error`; it calls this for each failure. When `backoff` allows it, the failure is logged
+    /// as `event`. A failure that affects all parts alike is logged as `redis-trouble`, by one part only.
     pub fn report(&self, part: &'static str, event: &'static str, error: &Error, backoff: &mut Backoff) {
         let (event, ours) = match common_cause(error) {
             None => (event, true),
             Some(cause) => ("redis-trouble", self.is_ours(part, cause, Instant::now())),
         };
-        if ours && backoff.should_say() {
+        if ours && backoff.should_log() {
             log::warn!("event={event} error={}", Quoted(error));
         }
     }
@@ -55,10 +55,10 @@ impl Troubles {
     }
 }
 
-/// What keeps all parts from their work alike, if that is what is wrong.
+/// The cause, if the error is one that affects all parts alike.
 fn common_cause(error: &Error) -> Option<String> {
     if error.refusal() == Some(Refusal::Login) {
-        // Each command has words of its own for it.
+        // The text differs from command to command.
         return Some("login".to_owned());
     }
     if error.is_unanswered() {
@@ -82,6 +82,6 @@ mod tests {
         assert!(is_ours("election", "refused", REPORTED_FOR), "it lasts, whether or not it is logged");
         assert!(!is_ours("listener", "refused", REPORTED_FOR + second));
         assert!(is_ours("listener", "refused", 2 * REPORTED_FOR + second), "the other one is silent");
-        assert!(is_ours("election", "wrong password", 2 * REPORTED_FOR + second), "another trouble");
+        assert!(is_ours("election", "wrong password", 2 * REPORTED_FOR + second), "another problem");
     }
 }

@@ -28,7 +28,7 @@ fn dispatcher_config(line: &str, environment: Environment<'_>) -> DispatcherConf
 }
 
 #[test]
-fn defaults_are_those_of_the_contract() {
+fn defaults_are_as_documented() {
     let config = dispatcher_config("d --consumers 127.0.0.1:6969,[::1]:7000,host_a:1", &no_environment);
     assert_eq!(config.common.redis.shown(), "127.0.0.1:6379");
     assert_eq!(config.common.keys.pending, "messages:pending");
@@ -71,7 +71,7 @@ fn a_bad_value_names_the_setting_what_it_got_and_what_it_takes() {
         ("d", &["--consumers", "ONCECAST_CONSUMERS", "required", "host:port"][..]),
         ("d --consumers a:1,nonsense", &["--consumers", "\"nonsense\"", "host:port"]),
         ("d --consumers a:1,b:70000", &["--consumers", "\"b:70000\"", "over 65535"]),
-        ("d --consumers redis://a:1", &["--consumers", "no URL"]),
+        ("d --consumers redis://a:1", &["--consumers", "not a URL"]),
         ("d --consumers ::1:6969", &["--consumers", "brackets"]),
         ("d --consumers 6969", &["--consumers", "the host is missing"]),
         ("d --consumers user:secret@h:6969", &["--consumers", "not repeated"]),
@@ -105,7 +105,7 @@ fn a_bad_url_is_refused_without_showing_its_password() {
 }
 
 #[test]
-fn help_shows_each_setting_with_its_variable_and_no_value_of_it() {
+fn help_shows_settings_and_variables_but_no_values() {
     let Ok(Parsed::Print(help)) = DISPATCHER.parse(words("d --help"), &|_| Some("redis://:hunter2@h".into())) else {
         panic!("--help is no error")
     };
@@ -271,7 +271,7 @@ fn what_can_be_no_interest_names_its_setting() {
 
 /// Gives every setting of every program a URL with a password. `takes` lists the settings that accept it.
 #[test]
-fn a_url_with_a_password_is_taken_by_the_setting_for_it_alone_and_never_repeated() {
+fn only_redis_url_accepts_a_password_and_no_error_repeats_it() {
     let url = "redis://app:s3cret@h:1";
     for (program, settings) in [
         ("oncecast-dispatcher", dispatcher::SETTINGS),

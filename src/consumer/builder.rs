@@ -1,10 +1,13 @@
-//! The settings of a consumer. Binding turns them into a consumer that listens.
+//! The settings of a consumer. Binding turns them into a consumer that listens. Runs on the caller's thread; no other
+//! thread exists yet.
 
+use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, SettingName};
 use super::handler::Handler;
 use super::service::{Consumer, Settings};
 use crate::base::mask::masked;
@@ -32,8 +35,9 @@ pub struct ConsumerBuilder {
     concurrency: Option<usize>,
     prefetch: Option<u32>,
     handler_timeout: Option<Duration>,
-    result_maxlen: u64,
+    result_maxlen: Option<NonZeroU64>,
     drain_timeout: Duration,
+    setting_name: SettingName,
     handler: Option<Arc<dyn Handler>>,
 }
 
@@ -49,8 +53,9 @@ impl Consumer {
             concurrency: None,
             prefetch: None,
             handler_timeout: None,
-            result_maxlen: 0,
+            result_maxlen: None,
             drain_timeout: DRAIN_TIMEOUT,
+            setting_name: str::to_owned,
             handler: None,
         }
     }
@@ -119,13 +124,21 @@ impl ConsumerBuilder {
 
     /// Trims the result stream to about this many entries. The default, 0, keeps all of them.
     pub fn result_maxlen(mut self, entries: u64) -> Self {
-        self.result_maxlen = entries;
+        self.result_maxlen = NonZeroU64::new(entries);
         self
     }
 
     /// How long a stopping consumer works on the messages that it holds. Default: 7 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
+        self
+    }
+
+    /// What a running consumer calls a setting in its log and its stats, for a program whose user sets flags. Default:
+    /// the builder's method.
+    #[doc(hidden)]
+    pub fn setting_name(mut self, name: SettingName) -> Self {
+        self.setting_name = name;
         self
     }
 
@@ -155,7 +168,7 @@ impl ConsumerBuilder {
             return Err(Error::Setting { setting: "handler", got: None, takes: "a handler".to_owned() });
         };
 
-        let listening = |source| Error::Listen { address: masked(&self.listen).into_owned(), source };
+        let listening = |cause| Error::Listen { address: masked(&self.listen).into_owned(), cause };
         let listener = Listener::bind(&self.listen).map_err(listening)?;
         let local_addr = listener.address().map_err(listening)?;
         let any_port = self.listen.ends_with(":0");
@@ -171,8 +184,27 @@ impl ConsumerBuilder {
             handler_timeout: self.handler_timeout,
             result_maxlen: self.result_maxlen,
             drain_timeout: self.drain_timeout,
+            setting_name: self.setting_name,
         };
         Ok(Consumer { settings, handler, listener, local_addr, stats: Arc::default(), shutdown: shutdown_channel() })
+    }
+}
+
+/// Shows no password, and nothing of the handler, which need not implement `Debug`.
+impl fmt::Debug for ConsumerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let redis = self.redis.clone().or_else(|| Server::parse(&self.redis_url).ok());
+        f.debug_struct("ConsumerBuilder")
+            .field("redis", &redis.as_ref().map_or("a URL that can't be used", Server::shown))
+            .field("group", &self.group)
+            .field("listen", &masked(&self.listen))
+            .field("consumer_id", &self.consumer_id)
+            .field("concurrency", &self.concurrency)
+            .field("prefetch", &self.prefetch)
+            .field("handler_timeout", &self.handler_timeout)
+            .field("result_maxlen", &self.result_maxlen)
+            .field("drain_timeout", &self.drain_timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -201,7 +233,7 @@ mod tests {
     }
 
     fn error(builder: ConsumerBuilder) -> String {
-        builder.bind().err().expect("a setting is bad").to_string()
+        builder.bind().expect_err("a setting is bad").to_string()
     }
 
     #[test]
@@ -229,11 +261,32 @@ mod tests {
         assert_ne!(consumer.local_addr().port(), 0);
     }
 
+    /// Compiles if all types that the documentation shows implement `Debug`.
+    #[test]
+    fn every_public_type_implements_debug() {
+        fn is_debug<T: fmt::Debug>() {}
+        is_debug::<(Consumer, ConsumerBuilder, crate::ConsumerStats, Error, crate::ShutdownHandle)>();
+        is_debug::<(Delivery<'_>, Outcome, crate::HandlerError, crate::MessageId)>();
+    }
+
+    #[test]
+    fn debug_shows_the_settings_and_no_password() {
+        let builder = builder().redis_url("redis://user:secret@127.0.0.1:1/2").group("orders").concurrency(3);
+        let shown = format!("{builder:?}");
+        assert!(shown.contains("\"127.0.0.1:1\"") && shown.contains("orders"), "{shown}");
+        let consumer = builder.bind().expect("a free port");
+        let running = format!("{consumer:?}");
+        assert!(running.contains("\"127.0.0.1:1\"") && running.contains("concurrency: 3"), "{running}");
+        assert!(running.contains(&consumer.local_addr().to_string()), "{running}");
+        let unusable = format!("{:?}", Consumer::builder().redis_url("user:secret@127.0.0.1"));
+        assert!(!format!("{shown}{running}{unusable}").contains("secret"), "{shown} {running} {unusable}");
+    }
+
     #[test]
     fn a_port_in_use_is_named() {
         let first = builder().bind().expect("a free port");
         let address = first.local_addr().to_string();
-        let error = builder().listen(&address).bind().err().expect("in use");
+        let error = builder().listen(&address).bind().expect_err("in use");
         assert!(error.to_string().starts_with(&format!("listening on {address}: ")), "{error}");
     }
 }

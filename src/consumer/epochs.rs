@@ -28,11 +28,11 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use parking_lot::{Condvar, Mutex};
 
-use super::peer::Refusal;
+use super::peer::CloseReason;
 use super::stats::ConsumerStats;
 use crate::base::error::{Error, Result as LedgerResult};
 use crate::base::id::{Epoch, wall_clock_us};
-use crate::base::refusal::Refusal as Refused;
+use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 use crate::ledger::{Keys, Ledger, MOST_EPOCH_BYTES, Server};
 use crate::wire::{self, ErrorCode};
@@ -51,7 +51,7 @@ pub(super) struct Epochs {
     answered: Condvar,
     stats: Arc<ConsumerStats>,
     /// Whether it was logged that the key can't be read.
-    said_unchecked: AtomicBool,
+    logged_unchecked: AtomicBool,
 }
 
 /// Questions are numbered from 1.
@@ -60,12 +60,12 @@ struct Questions {
     asked: u64,
     under_way: bool,
     /// The latest answer, with the number of its question.
-    answer: Option<(u64, Arc<Answer>)>,
+    answer: Option<(u64, Arc<EpochAnswer>)>,
 }
 
 /// The answer to a question.
 #[derive(Debug)]
-enum Answer {
+enum EpochAnswer {
     /// The key holds this.
     Text(Vec<u8>),
     /// The key's value is not a string.
@@ -77,10 +77,10 @@ enum Answer {
 }
 
 /// What an answer means for an epoch.
-enum Verdict {
+enum EpochVerdict {
     Newest,
     Unchecked,
-    No(Refusal),
+    No(CloseReason),
 }
 
 impl Epochs {
@@ -89,8 +89,8 @@ impl Epochs {
         let key = keys.epoch.clone();
         let ledger = Ledger::new(server, keys, QUESTION_LIMIT / MOST_WAITS);
         let (place, ledger) = (ledger.place(), Mutex::new(ledger));
-        let (questions, answered, said_unchecked) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Epochs { key, place, ledger, questions, answered, stats, said_unchecked }
+        let (questions, answered, logged_unchecked) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Epochs { key, place, ledger, questions, answered, stats, logged_unchecked }
     }
 
     /// Checks that this epoch, which is higher than all seen before, is the newest in Redis. If not, the refusal says
@@ -104,16 +104,17 @@ impl Epochs {
     /// - Redis answers, but does not know the command or does not let this user read the key (earlier versions did not
     ///   need that right). Such a consumer can work, and an upgrade must not stop it. So the dispatcher is accepted, as
     ///   in those versions, unless its epoch is far ahead of the clock. This is logged once.
-    pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), Refusal> {
+    pub(super) fn confirm(&self, epoch: Epoch) -> Result<(), CloseReason> {
         let refusal = match self.judge(epoch) {
-            Verdict::Newest => return Ok(()),
-            Verdict::Unchecked if epoch.is_plausible(wall_clock_us() / 1_000) => return Ok(()),
-            Verdict::Unchecked => {
-                let text =
-                    format!("epoch {epoch} is more than a day ahead of this consumer's clock: no Redis gave it out");
-                Refusal::new(ErrorCode::Stale, text)
+            EpochVerdict::Newest => return Ok(()),
+            EpochVerdict::Unchecked if epoch.is_plausible(wall_clock_us() / 1_000) => return Ok(()),
+            EpochVerdict::Unchecked => {
+                let text = format!(
+                    "epoch {epoch} is more than a day ahead of this consumer's clock, so it can't come from Redis"
+                );
+                CloseReason::new(ErrorCode::Stale, text)
             }
-            Verdict::No(refusal) => refusal,
+            EpochVerdict::No(refusal) => refusal,
         };
         self.stats.unconfirmed.add(1);
         Err(refusal)
@@ -123,43 +124,43 @@ impl Epochs {
     ///
     /// If this epoch is the newest one in Redis, then Redis was emptied or its clock went back. The refusal then begins
     /// with `seen <decimal>: `, so that the leader takes an epoch above the one seen. No other refusal begins that way.
-    pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch) -> Refusal {
+    pub(super) fn refuse_lower(&self, epoch: Epoch, seen: Epoch) -> CloseReason {
         match self.judge(epoch) {
-            Verdict::Newest => {
+            EpochVerdict::Newest => {
                 let why = format!(
                     "epoch {epoch} is the newest in {}, but this consumer has seen a later one; was Redis emptied, or \
                      did its clock go back?",
                     self.place
                 );
-                Refusal::new(ErrorCode::Stale, wire::seen_text(seen, &why))
+                CloseReason::new(ErrorCode::Stale, wire::seen_text(seen, &why))
             }
-            Verdict::Unchecked => {
-                Refusal::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here"))
+            EpochVerdict::Unchecked => {
+                CloseReason::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here"))
             }
-            Verdict::No(refusal) => refusal,
+            EpochVerdict::No(refusal) => refusal,
         }
     }
 
-    fn judge(&self, epoch: Epoch) -> Verdict {
+    fn judge(&self, epoch: Epoch) -> EpochVerdict {
         let deadline = Instant::now() + QUESTION_LIMIT;
-        let no = |code, text| Verdict::No(Refusal::new(code, text));
+        let no = |code, text| EpochVerdict::No(CloseReason::new(code, text));
         let Some(answer) = self.answer(deadline) else {
             let text = format!("epoch {epoch} can't be looked up: {} keeps others waiting", self.place);
             return no(ErrorCode::Unavailable, text);
         };
         let found = match &*answer {
-            Answer::Text(text) => Found::of(text),
-            Answer::NoString => Found::NoString,
-            Answer::Denied => return Verdict::Unchecked,
-            Answer::Unavailable(error) => {
+            EpochAnswer::Text(text) => StoredEpoch::of(text),
+            EpochAnswer::NoString => StoredEpoch::NoString,
+            EpochAnswer::Denied => return EpochVerdict::Unchecked,
+            EpochAnswer::Unavailable(error) => {
                 return no(ErrorCode::Unavailable, format!("epoch {epoch} can't be looked up: {error}"));
             }
         };
-        if found == Found::Epoch(epoch) {
-            return Verdict::Newest;
+        if found == StoredEpoch::Epoch(epoch) {
+            return EpochVerdict::Newest;
         }
         let (place, key) = (&self.place, &self.key);
-        let advice = if matches!(found, Found::Epoch(_)) { "if no later leader has taken over: " } else { "" };
+        let advice = if matches!(found, StoredEpoch::Epoch(_)) { "if no later leader has taken over: " } else { "" };
         no(
             ErrorCode::Stale,
             format!(
@@ -170,7 +171,7 @@ impl Epochs {
     }
 
     /// The answer to a question that was sent after this call. `None`: other questions took too long.
-    fn answer(&self, deadline: Instant) -> Option<Arc<Answer>> {
+    fn answer(&self, deadline: Instant) -> Option<Arc<EpochAnswer>> {
         let mut questions = self.questions.lock();
         // The question in progress may have been answered before this client's leader wrote its epoch, so it does not
         // count.
@@ -198,34 +199,36 @@ impl Epochs {
     }
 
     /// Sends the question.
-    fn ask(&self, deadline: Instant) -> Answer {
+    fn ask(&self, deadline: Instant) -> EpochAnswer {
         let mut ledger = self.ledger.lock();
         let outcome = ask(&mut ledger, deadline);
         let answered = ledger.connection_number().is_some();
         drop(ledger);
         let answer = match outcome {
-            Ok(text) => Answer::Text(text),
+            Ok(text) => EpochAnswer::Text(text),
             Err(error) => match error.refusal() {
-                Some(Refused::WrongType) => Answer::NoString,
+                Some(Refusal::WrongType) => EpochAnswer::NoString,
                 // If there is no connection, Redis refused the login, so nothing can be recorded either.
-                Some(Refused::Right | Refused::UnknownCommand) if answered => {
-                    self.say_unchecked(&error);
-                    Answer::Denied
+                Some(Refusal::Right | Refusal::UnknownCommand) if answered => {
+                    self.log_unchecked(&error);
+                    EpochAnswer::Denied
                 }
-                _ => Answer::Unavailable(error.to_string()),
+                _ => EpochAnswer::Unavailable(error.to_string()),
             },
         };
-        if matches!(answer, Answer::Text(_) | Answer::NoString) && self.said_unchecked.swap(false, Ordering::Relaxed) {
+        if matches!(answer, EpochAnswer::Text(_) | EpochAnswer::NoString)
+            && self.logged_unchecked.swap(false, Ordering::Relaxed)
+        {
             info!("event=epoch-checked-again key={}", Quoted(&self.key));
         }
         answer
     }
 
-    fn say_unchecked(&self, error: &Error) {
-        if !self.said_unchecked.swap(true, Ordering::Relaxed) {
+    fn log_unchecked(&self, error: &Error) {
+        if !self.logged_unchecked.swap(true, Ordering::Relaxed) {
             warn!(
-                "event=epoch-unchecked reason={} note=\"dispatchers are believed whatever epoch they name, up to a day \
-                 ahead of the clock; give this consumer's user +getrange and ~{}\"",
+                "event=epoch-unchecked reason={} note=\"dispatchers are accepted without a check of their epoch, \
+                 unless it is more than a day ahead of the clock; give this consumer's user +getrange and ~{}\"",
                 Quoted(error),
                 self.key
             );
@@ -258,7 +261,7 @@ fn is_timeout(error: &Error) -> bool {
 
 /// The value of the epoch's key.
 #[derive(Debug, PartialEq, Eq)]
-enum Found<'a> {
+enum StoredEpoch<'a> {
     Nothing,
     Epoch(Epoch),
     /// Something that is not an epoch.
@@ -267,30 +270,32 @@ enum Found<'a> {
     NoString,
 }
 
-impl Found<'_> {
-    fn of(text: &[u8]) -> Found<'_> {
+impl StoredEpoch<'_> {
+    fn of(text: &[u8]) -> StoredEpoch<'_> {
         if text.is_empty() {
-            return Found::Nothing;
+            return StoredEpoch::Nothing;
         }
         // The number parser would accept a sign.
         let digits = text.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(text).ok()).flatten();
         let plain = digits.filter(|digits| *digits == "0" || !digits.starts_with('0'));
-        plain.and_then(|digits| digits.parse().ok()).map_or(Found::Other(text), |number| Found::Epoch(Epoch(number)))
+        plain
+            .and_then(|digits| digits.parse().ok())
+            .map_or(StoredEpoch::Other(text), |number| StoredEpoch::Epoch(Epoch(number)))
     }
 }
 
-impl fmt::Display for Found<'_> {
+impl fmt::Display for StoredEpoch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Found::Nothing => f.write_str("is not there"),
+            StoredEpoch::Nothing => f.write_str("is not there"),
             // The other epoch is not revealed, because a client that named a wrong epoch has proven nothing.
-            Found::Epoch(_) => f.write_str("names another epoch"),
-            Found::Other(text) => {
+            StoredEpoch::Epoch(_) => f.write_str("names another epoch"),
+            StoredEpoch::Other(text) => {
                 let shown = &text[..text.len().min(MOST_EPOCH_BYTES - 1)];
                 let cut = if shown.len() < text.len() { "…" } else { "" };
                 write!(f, "holds \"{}\"{cut}, which is no epoch", shown.escape_ascii())
             }
-            Found::NoString => f.write_str("holds no string, so it is not ours"),
+            StoredEpoch::NoString => f.write_str("holds no string, so it is not ours"),
         }
     }
 }
@@ -301,22 +306,22 @@ mod tests {
 
     #[test]
     fn only_plain_decimal_numbers_are_epochs() {
-        assert_eq!(Found::of(b""), Found::Nothing);
-        assert_eq!(Found::of(b"0"), Found::Epoch(Epoch(0)));
-        assert_eq!(Found::of(b"1790000000123"), Found::Epoch(Epoch(1_790_000_000_123)));
-        assert_eq!(Found::of(b"18446744073709551615"), Found::Epoch(Epoch(u64::MAX)));
+        assert_eq!(StoredEpoch::of(b""), StoredEpoch::Nothing);
+        assert_eq!(StoredEpoch::of(b"0"), StoredEpoch::Epoch(Epoch(0)));
+        assert_eq!(StoredEpoch::of(b"1790000000123"), StoredEpoch::Epoch(Epoch(1_790_000_000_123)));
+        assert_eq!(StoredEpoch::of(b"18446744073709551615"), StoredEpoch::Epoch(Epoch(u64::MAX)));
         for text in ["+7", "-7", " 7", "7\n", "07", "7.0", "0x7", "18446744073709551616", "\u{667}"] {
-            assert_eq!(Found::of(text.as_bytes()), Found::Other(text.as_bytes()), "{text:?}");
+            assert_eq!(StoredEpoch::of(text.as_bytes()), StoredEpoch::Other(text.as_bytes()), "{text:?}");
         }
     }
 
     #[test]
-    fn what_others_have_written_is_shown_harmlessly_and_cut() {
-        let shown = Found::of(b"a\"\r\n\x1b[31m\xff").to_string();
+    fn foreign_values_are_shown_escaped_and_truncated() {
+        let shown = StoredEpoch::of(b"a\"\r\n\x1b[31m\xff").to_string();
         assert_eq!(shown, r#"holds "a\"\r\n\x1b[31m\xff", which is no epoch"#);
         let full = "x".repeat(64);
-        assert_eq!(Found::of(full.as_bytes()).to_string(), format!("holds \"{full}\", which is no epoch"));
+        assert_eq!(StoredEpoch::of(full.as_bytes()).to_string(), format!("holds \"{full}\", which is no epoch"));
         let more = "x".repeat(MOST_EPOCH_BYTES);
-        assert_eq!(Found::of(more.as_bytes()).to_string(), format!("holds \"{full}\"…, which is no epoch"));
+        assert_eq!(StoredEpoch::of(more.as_bytes()).to_string(), format!("holds \"{full}\"…, which is no epoch"));
     }
 }

@@ -8,7 +8,9 @@ use crate::base::mask::masked;
 /// Why a consumer could not be made, or ended without having been asked to.
 ///
 /// Messages name a setting as the method of [`ConsumerBuilder`](crate::ConsumerBuilder) that sets it, and show no
-/// password. `Debug` shows the same as `Display`, because a `main` that returns this error prints it by `Debug`.
+/// password. A message includes its cause, so [`source`](std::error::Error::source) returns none and a chain of errors
+/// does not repeat it. `Debug` shows the same as `Display`, because a `main` that returns this error prints it by
+/// `Debug`.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,22 +26,22 @@ pub enum Error {
         takes: String,
     },
     /// The address can't be listened on. Most often its port is in use.
-    #[error("listening on {address}: {source}")]
+    #[error("listening on {address}: {cause}")]
     #[non_exhaustive]
     Listen {
         /// The address, as it was given.
         address: String,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The system refused something that the consumer needs to start, such as a thread.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {cause}")]
     #[non_exhaustive]
     Start {
         /// What was being done.
         doing: &'static str,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A part of the consumer ended without having been asked to, which is a bug in this library.
     #[error("the consumer's {part} ended, which is a bug")]
@@ -49,6 +51,9 @@ pub enum Error {
         part: &'static str,
     },
 }
+
+/// What a setting, named as the builder's method, is called where the user sets it.
+pub(super) type SettingName = fn(&'static str) -> String;
 
 /// The library's result type.
 pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -62,7 +67,7 @@ impl Error {
 
     /// An [`Error::Start`] that says what was being done.
     pub(super) fn start(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Start { doing, source }
+        move |cause| Error::Start { doing, cause }
     }
 }
 
@@ -74,4 +79,71 @@ impl fmt::Debug for Error {
 
 fn shown(got: &Option<String>) -> String {
     got.as_ref().map_or("is required, ".to_owned(), |got| format!("got {got}, "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::{Error as BaseError, Step};
+    use crate::base::failure::Failure;
+    use crate::base::id::Epoch;
+    use crate::base::setting::ConfigError;
+    use crate::net::NotAccepted;
+
+    fn cause() -> io::Error {
+        io::Error::from_raw_os_error(98)
+    }
+
+    fn ours() -> Vec<Error> {
+        let all = vec![
+            Error::setting("prefetch", 0, "more"),
+            Error::Listen { address: "127.0.0.1:1".to_owned(), cause: cause() },
+            Error::start("starting a thread")(cause()),
+            Error::Failed { part: "committer" },
+        ];
+        for error in &all {
+            match error {
+                // A new variant belongs in the list above.
+                Error::Setting { .. } | Error::Listen { .. } | Error::Start { .. } | Error::Failed { .. } => {}
+            }
+        }
+        all
+    }
+
+    fn base() -> Vec<BaseError> {
+        let server = || "127.0.0.1:6379".to_owned();
+        let redis = |cause| BaseError::Redis { server: server(), step: Step::Connecting, hint: None, cause };
+        let all = vec![
+            redis(cause().into()),
+            redis(Failure::of_reply(b"ERR no")),
+            BaseError::Answer { server: server(), step: Step::Connecting, got: "7".to_owned() },
+            BaseError::Fenced { mine: Epoch(1), found: "2".to_owned() },
+            ConfigError::missing("prefetch", "a number").into(),
+            BaseError::io("reading")(cause()),
+            BaseError::Failed("no".to_owned()),
+        ];
+        for error in &all {
+            match error {
+                // A new variant belongs in the list above.
+                BaseError::Redis { .. } | BaseError::Answer { .. } | BaseError::Fenced { .. } => {}
+                BaseError::Config(_) | BaseError::Io { .. } | BaseError::Failed(_) => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_chain_of_errors_says_each_thing_once() {
+        let mut all: Vec<Box<dyn std::error::Error>> = Vec::new();
+        all.extend(ours().into_iter().map(Into::into));
+        all.extend(base().into_iter().map(Into::into));
+        all.extend([NotAccepted::Passing(cause()), NotAccepted::Exhausted(cause())].map(Into::into));
+        all.push(Failure::from(cause()).into());
+        for error in all {
+            assert!(error.source().is_none(), "{error}: its text includes the cause");
+        }
+        for error in [ours()[1].to_string(), ours()[2].to_string(), base()[0].to_string(), base()[5].to_string()] {
+            assert_eq!(error.matches("(os error 98)").count(), 1, "{error}");
+        }
+    }
 }

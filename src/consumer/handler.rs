@@ -36,20 +36,55 @@ where
 }
 
 /// A message as a handler receives it.
+///
+/// Dispatchers deliver messages. A test of a handler makes its own:
+///
+/// ```
+/// use oncecast::{Delivery, HandlerError, Outcome};
+///
+/// fn shout(message: &Delivery<'_>) -> Result<Outcome, HandlerError> {
+///     let text = std::str::from_utf8(message.payload())?;
+///     Ok(Outcome::new().field("shouted", text.to_uppercase()))
+/// }
+///
+/// let outcome = shout(&Delivery::new("hello"));
+/// assert_eq!(outcome, Ok(Outcome::new().field("shouted", "HELLO")));
+/// assert!(shout(&Delivery::new(b"\xff").with_number(3)).is_err());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
-    pub(super) id: MessageId,
-    pub(super) number: u16,
-    pub(super) channel: Option<&'a [u8]>,
-    pub(super) payload: &'a [u8],
-    pub(super) consumer_id: &'a str,
+    id: MessageId,
+    number: u16,
+    channel: Option<&'a [u8]>,
+    payload: &'a [u8],
+    consumer_id: &'a str,
 }
 
 impl<'a> Delivery<'a> {
-    /// A delivery that no dispatcher has sent, for tests of handlers.
-    #[doc(hidden)]
-    pub fn new(id: MessageId, number: u16, payload: &'a [u8], consumer_id: &'a str) -> Delivery<'a> {
-        Delivery { id, number, channel: None, payload, consumer_id }
+    /// The first delivery of the message with id 1 and this payload, text or bytes, to the consumer `test`. For tests
+    /// of handlers; the methods `with_…` change the rest.
+    pub fn new(payload: &'a (impl AsRef<[u8]> + ?Sized)) -> Delivery<'a> {
+        Delivery { id: MessageId(1), number: 1, channel: None, payload: payload.as_ref(), consumer_id: "test" }
+    }
+
+    /// The same with another id.
+    pub fn with_id(self, id: MessageId) -> Delivery<'a> {
+        Delivery { id, ..self }
+    }
+
+    /// The same with another number: 2 for the first redelivery.
+    pub fn with_number(self, number: u16) -> Delivery<'a> {
+        Delivery { number, ..self }
+    }
+
+    /// The same published on this channel.
+    pub fn with_channel(self, channel: &'a (impl AsRef<[u8]> + ?Sized)) -> Delivery<'a> {
+        Delivery { channel: Some(channel.as_ref()), ..self }
+    }
+
+    /// The same to another consumer.
+    pub fn with_consumer_id(self, consumer_id: &'a str) -> Delivery<'a> {
+        Delivery { consumer_id, ..self }
     }
 
     /// The message's id: unique in its group, the same in each delivery.
@@ -155,14 +190,18 @@ impl HandlerError {
 }
 
 impl<E: Into<Box<dyn std::error::Error>>> From<E> for HandlerError {
-    /// A retry whose reason is the text, or the error with all its causes.
+    /// A retry whose reason is the text, or the error with all its causes. Many errors repeat their cause in their own
+    /// text; it is not added again.
     fn from(error: E) -> HandlerError {
         let error = error.into();
         let mut reason = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
-            reason.push_str(": ");
-            reason.push_str(&cause.to_string());
+            let text = cause.to_string();
+            if !reason.contains(&text) {
+                reason.push_str(": ");
+                reason.push_str(&text);
+            }
             source = cause.source();
         }
         HandlerError::retry(reason)
@@ -189,12 +228,18 @@ impl fmt::Display for HandlerError {
 mod tests {
     use super::*;
 
-    fn delivery(payload: &[u8]) -> Delivery<'_> {
-        Delivery { id: MessageId(1), number: 1, channel: None, payload, consumer_id: "c" }
+    fn takes(handler: impl Handler, payload: &[u8]) -> Result<Outcome, HandlerError> {
+        handler.handle(&Delivery::new(payload).with_consumer_id("c"))
     }
 
-    fn takes(handler: impl Handler, payload: &[u8]) -> Result<Outcome, HandlerError> {
-        handler.handle(&delivery(payload))
+    #[test]
+    fn a_delivery_for_a_test_has_what_the_test_sets() {
+        let delivery = Delivery::new("text").with_id(MessageId(7)).with_number(3).with_consumer_id("c");
+        assert_eq!((delivery.id(), delivery.number(), delivery.consumer_id()), (MessageId(7), 3, "c"));
+        assert_eq!((delivery.payload(), delivery.channel()), (&b"text"[..], None));
+        assert_eq!(delivery.with_channel("orders.eu").channel(), Some(&b"orders.eu"[..]));
+        let bytes = vec![0xff];
+        assert_eq!((Delivery::new(&bytes).payload(), Delivery::new(b"\xff").number()), (&bytes[..], 1));
     }
 
     #[test]
@@ -219,6 +264,22 @@ mod tests {
         for payload in [&b"text"[..], b"string", b"box"] {
             assert_eq!(takes(refuse, payload), Err(HandlerError::retry("no stock")));
         }
+    }
+
+    /// An error whose text may include that of its cause.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Outer {
+        text: &'static str,
+        source: std::str::ParseBoolError,
+    }
+
+    #[test]
+    fn causes_are_part_of_the_reason_once() {
+        let of = |text| HandlerError::from(Outer { text, source: "x".parse::<bool>().expect_err("neither") });
+        let cause = "provided string was not `true` or `false`";
+        assert_eq!(of("reading").reason(), format!("reading: {cause}"));
+        assert_eq!(of("reading: provided string was not `true` or `false`").reason(), format!("reading: {cause}"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) struct Rejection {
 }
 
 const BAD_REQUEST: Rejection =
-    Rejection { status: 400, reason: "Bad Request", text: "this is no WebSocket handshake of RFC 6455" };
+    Rejection { status: 400, reason: "Bad Request", text: "this is not a WebSocket handshake of RFC 6455" };
 const FORBIDDEN: Rejection = Rejection {
     status: 403,
     reason: "Forbidden",

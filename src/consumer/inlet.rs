@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::socket::Socket;
-use crate::net::{Reader, is_transient};
+use crate::net::{ReadHalf, is_transient};
 
 /// The largest message of a peer that does not rule, and the most unfinished bytes that need no permit.
 pub(super) const MAX_SMALL_BYTES: usize = 64 << 10;
@@ -49,7 +49,7 @@ impl Drop for Permit {
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Inlet {
-    reader: Reader,
+    reader: ReadHalf,
     socket: Socket,
     /// Reading fails from this time on, unless the peer is trusted by then.
     deadline: Option<Instant>,
@@ -61,7 +61,7 @@ pub(super) struct Inlet {
 
 impl Inlet {
     /// Reading fails from `deadline` on, until the peer is [trusted](Inlet::trust).
-    pub(super) fn new(reader: Reader, socket: Socket, deadline: Instant, permits: Permits) -> Inlet {
+    pub(super) fn new(reader: ReadHalf, socket: Socket, deadline: Instant, permits: Permits) -> Inlet {
         Inlet { reader, socket, deadline: Some(deadline), permits, permit: None, unfinished_bytes: 0 }
     }
 
@@ -71,7 +71,7 @@ impl Inlet {
     }
 
     /// Ends receiving and returns the permit, if there is one. The reader remains, to wait for the peer's close.
-    pub(super) fn into_reader(self) -> Reader {
+    pub(super) fn into_reader(self) -> ReadHalf {
         self.reader
     }
 

@@ -17,7 +17,7 @@ pub(super) const MAX_OUTBOX_BYTES: usize = 4 << 20;
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    state: Mutex<Pending>,
+    state: Mutex<OutboxState>,
     /// For the writer.
     changed: Condvar,
     /// For threads that wait for a pong.
@@ -25,7 +25,7 @@ pub(super) struct Outbox {
 }
 
 #[derive(Debug, Default)]
-struct Pending {
+struct OutboxState {
     frames: Vec<u8>,
     /// A PROGRESS is among the frames: a second one would add nothing.
     progress: bool,
@@ -46,7 +46,7 @@ struct Pings {
 
 /// What the writer does next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Task {
+pub(super) enum WriterTask {
     /// Write these frames as one message.
     Write(Vec<u8>),
     /// Write a ping with this payload.
@@ -109,9 +109,9 @@ impl Outbox {
     }
 
     /// The peer has sent a pong with this payload.
-    pub(super) fn note_pong(&self, said: &[u8]) {
+    pub(super) fn note_pong(&self, payload: &[u8]) {
         let mut state = self.state.lock();
-        if let Ok(number) = said.try_into().map(u64::from_be_bytes)
+        if let Ok(number) = payload.try_into().map(u64::from_be_bytes)
             && number <= state.pings.written
             && number > state.pings.answered
         {
@@ -121,25 +121,25 @@ impl Outbox {
     }
 
     /// Waits for something to do, at most until `tick`.
-    pub(super) fn next(&self, tick: Instant) -> Task {
+    pub(super) fn next(&self, tick: Instant) -> WriterTask {
         let mut state = self.state.lock();
         loop {
             state.progress = false;
             if state.overrun {
-                return Task::Abort;
+                return WriterTask::Abort;
             }
             if state.closing {
-                return Task::Close(std::mem::take(&mut state.frames));
+                return WriterTask::Close(std::mem::take(&mut state.frames));
             }
             if state.pings.written < state.pings.asked {
                 state.pings.written = state.pings.asked;
-                return Task::Ping(state.pings.asked.to_be_bytes());
+                return WriterTask::Ping(state.pings.asked.to_be_bytes());
             }
             if !state.frames.is_empty() {
-                return Task::Write(std::mem::take(&mut state.frames));
+                return WriterTask::Write(std::mem::take(&mut state.frames));
             }
             if self.changed.wait_until(&mut state, tick).timed_out() {
-                return Task::Tick;
+                return WriterTask::Tick;
             }
         }
     }
@@ -167,15 +167,15 @@ mod tests {
     #[test]
     fn frames_are_written_together_and_in_order_before_the_close() {
         let outbox = Outbox::default();
-        assert_eq!(outbox.next(soon()), Task::Tick);
+        assert_eq!(outbox.next(soon()), WriterTask::Tick);
         let (ack, drain) = (Frame::Ack(vec![MessageId(1)]), Frame::Drain);
         outbox.put(&ack);
         outbox.put(&drain);
-        assert_eq!(outbox.next(soon()), Task::Write([ack.to_vec(), drain.to_vec()].concat()));
+        assert_eq!(outbox.next(soon()), WriterTask::Write([ack.to_vec(), drain.to_vec()].concat()));
         outbox.put(&ack);
         outbox.close(Some(&drain));
         outbox.put(&ack);
-        assert_eq!(outbox.next(soon()), Task::Close([ack.to_vec(), drain.to_vec()].concat()));
+        assert_eq!(outbox.next(soon()), WriterTask::Close([ack.to_vec(), drain.to_vec()].concat()));
     }
 
     #[test]
@@ -184,22 +184,22 @@ mod tests {
         let progress = Frame::Progress(vec![MessageId(1)]);
         outbox.put(&progress);
         outbox.put(&progress);
-        assert_eq!(outbox.next(soon()), Task::Write(progress.to_vec()));
+        assert_eq!(outbox.next(soon()), WriterTask::Write(progress.to_vec()));
         outbox.put(&progress);
-        assert_eq!(outbox.next(soon()), Task::Write(progress.to_vec()));
+        assert_eq!(outbox.next(soon()), WriterTask::Write(progress.to_vec()));
     }
 
     /// The payload of the next ping that the writer is asked to send.
     fn next_ping(outbox: &Outbox) -> [u8; 8] {
         loop {
-            if let Task::Ping(number) = outbox.next(soon()) {
+            if let WriterTask::Ping(number) = outbox.next(soon()) {
                 return number;
             }
         }
     }
 
     #[test]
-    fn a_peer_lives_that_answers_the_ping_sent_now() {
+    fn a_peer_that_answers_the_latest_ping_is_alive() {
         const LONG: Duration = Duration::from_secs(60);
         let outbox = Outbox::default();
         assert!(!outbox.answers(Duration::ZERO), "nothing was written");
@@ -229,6 +229,6 @@ mod tests {
             outbox.put(&ack);
         }
         assert!(outbox.state.lock().frames.len() < MAX_OUTBOX_BYTES + 8 * 65_536);
-        assert_eq!(outbox.next(soon()), Task::Abort);
+        assert_eq!(outbox.next(soon()), WriterTask::Abort);
     }
 }

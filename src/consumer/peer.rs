@@ -7,19 +7,19 @@ pub(super) type LinkId = u64;
 
 /// Why a connection is closed, as stated in the ERROR frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct CloseReason {
     pub(super) code: ErrorCode,
     pub(super) text: String,
 }
 
-impl Refusal {
-    pub(super) fn new(code: ErrorCode, text: impl Into<String>) -> Refusal {
-        Refusal { code, text: text.into() }
+impl CloseReason {
+    pub(super) fn new(code: ErrorCode, text: impl Into<String>) -> CloseReason {
+        CloseReason { code, text: text.into() }
     }
 }
 
-impl From<WireError> for Refusal {
-    fn from(error: WireError) -> Refusal {
-        Refusal::new(error.code(), error.to_string())
+impl From<WireError> for CloseReason {
+    fn from(error: WireError) -> CloseReason {
+        CloseReason::new(error.code(), error.to_string())
     }
 }

@@ -157,13 +157,11 @@ impl HandlerThread {
 
     fn handle(&self, job: &Job) -> Result<Outcome, HandlerError> {
         let delivery =
-            Delivery {
-                id: job.id,
-                number: job.number,
-                channel: job.body.channel(),
-                payload: job.body.payload(),
-                consumer_id: &self.consumer_id,
-            };
+            Delivery::new(job.body.payload()).with_id(job.id).with_number(job.number).with_consumer_id(&self.consumer_id);
+        let delivery = match job.body.channel() {
+            Some(channel) => delivery.with_channel(channel),
+            None => delivery,
+        };
         match catch_unwind(AssertUnwindSafe(|| self.handler.handle(&delivery))) {
             Ok(outcome) => outcome.and_then(within_limits),
             Err(panic) => {
@@ -222,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn panics_say_what_happened() {
+    fn panic_messages_are_kept() {
         assert_eq!(message_of(&"static"), "static");
         assert_eq!(message_of(&"owned".to_owned()), "owned");
         assert_eq!(message_of(&7), "no message");

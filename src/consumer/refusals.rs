@@ -17,22 +17,24 @@ use std::time::{Duration, Instant};
 use log::{Level, log};
 use parking_lot::Mutex;
 
+use crate::base::log_sum::{LogPace, LogSum, Sum};
+use crate::base::rate_limit::RateLimit;
 use crate::base::text::{Quoted, beginning};
 
 /// How many events of one kind are logged immediately.
 const LINES_AT_ONCE: u32 = 5;
 /// How many log lines of one kind are written per second after that.
-const LINES_PER_S: f64 = 1.0;
+const LINES_PER_S: u32 = 1;
 /// How many useless connections are accepted without a pause.
 const USELESS_AT_ONCE: u32 = 64;
 /// How many useless connections are accepted per second after that.
-const USELESS_PER_S: f64 = 200.0;
+const USELESS_PER_S: u32 = 200;
 /// The most bytes of a text from a peer that are shown, in the log or in an ERROR.
 pub(super) const MAX_SHOWN_BYTES: usize = 64;
 
 /// The kinds of events that are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum EventKind {
     /// A handshake was answered with this HTTP status.
     Handshake(u16),
     /// A connection was ended with an ERROR of this code.
@@ -51,23 +53,23 @@ pub(super) enum Kind {
     WriteFailed,
 }
 
-impl Kind {
+impl EventKind {
     fn event(self) -> &'static str {
         match self {
-            Kind::Handshake(_) => "event=handshake-refused",
-            Kind::Refused(_) => "event=connection-refused",
-            Kind::Stranger => "event=stranger-left",
-            Kind::NotAccepted => "event=accept-failed",
-            Kind::FewFiles => "event=files-short",
-            Kind::Rules => "event=dispatcher-rules",
-            Kind::Left => "event=dispatcher-left",
-            Kind::WriteFailed => "event=write-failed",
+            EventKind::Handshake(_) => "event=handshake-refused",
+            EventKind::Refused(_) => "event=connection-refused",
+            EventKind::Stranger => "event=stranger-left",
+            EventKind::NotAccepted => "event=accept-failed",
+            EventKind::FewFiles => "event=files-short",
+            EventKind::Rules => "event=dispatcher-rules",
+            EventKind::Left => "event=dispatcher-left",
+            EventKind::WriteFailed => "event=write-failed",
         }
     }
 
     fn level(self) -> Level {
         match self {
-            Kind::Rules | Kind::Left | Kind::Stranger => Level::Info,
+            EventKind::Rules | EventKind::Left | EventKind::Stranger => Level::Info,
             _ => Level::Warn,
         }
     }
@@ -91,26 +93,26 @@ impl fmt::Display for Example<'_> {
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Refusals {
-    sums: Mutex<Sums>,
-    useless: Mutex<Bucket>,
+    sums: Mutex<EventSums>,
+    useless: Mutex<RateLimit>,
 }
 
 impl Refusals {
     pub(super) fn new(now: Instant) -> Refusals {
-        let useless = Bucket::new(USELESS_AT_ONCE, USELESS_PER_S, now);
+        let useless = RateLimit::new(USELESS_AT_ONCE, USELESS_PER_S, now);
         Refusals { sums: Mutex::default(), useless: Mutex::new(useless) }
     }
 
     /// Notes an event, and logs it unless there were too many of its kind.
-    pub(super) fn note(&self, kind: Kind, example: impl fmt::Display, now: Instant) {
+    pub(super) fn note(&self, kind: EventKind, example: impl fmt::Display, now: Instant) {
         let line = self.sums.lock().note(kind, example.to_string(), now);
-        line.iter().for_each(Line::say);
+        line.iter().for_each(LogLine::say);
     }
 
     /// Logs events that were held back, for the kinds that may be logged again; or for all kinds.
-    pub(super) fn say_the_rest(&self, all: bool, now: Instant) {
+    pub(super) fn log_the_rest(&self, all: bool, now: Instant) {
         let lines = self.sums.lock().rest(all, now);
-        lines.iter().for_each(Line::say);
+        lines.iter().for_each(LogLine::say);
     }
 
     /// Takes a token for a useless connection.
@@ -126,98 +128,44 @@ impl Refusals {
 
 /// A number of events of one kind, with the latest of them.
 #[derive(Debug, PartialEq, Eq)]
-struct Line {
-    kind: Kind,
-    count: u64,
-    example: String,
+struct LogLine {
+    kind: EventKind,
+    sum: Sum<String>,
 }
 
-impl Line {
+impl LogLine {
     fn say(&self) {
-        log!(self.kind.level(), "{} count={} {}", self.kind.event(), self.count, self.example);
+        let Sum { count, example } = &self.sum;
+        log!(self.kind.level(), "{} count={count} {example}", self.kind.event());
     }
 }
 
 /// The events of each kind that were not logged yet. The kinds are few, so this is bounded.
 #[derive(Debug, Default)]
-struct Sums(BTreeMap<Kind, Sum>);
+struct EventSums(BTreeMap<EventKind, LogSum<String>>);
 
-#[derive(Debug)]
-struct Sum {
-    lines: Bucket,
-    count: u64,
-    example: String,
-}
-
-impl Sums {
-    fn note(&mut self, kind: Kind, example: String, now: Instant) -> Option<Line> {
-        let new = || Sum { lines: Bucket::new(LINES_AT_ONCE, LINES_PER_S, now), count: 0, example: String::new() };
-        let sum = self.0.entry(kind).or_insert_with(new);
-        sum.count += 1;
-        sum.example = example;
-        sum.lines.take(now).then(|| sum.line(kind))
+impl EventSums {
+    fn note(&mut self, kind: EventKind, example: String, now: Instant) -> Option<LogLine> {
+        let pace = LogPace::Lines { at_once: LINES_AT_ONCE, per_s: LINES_PER_S };
+        let sum = self.0.entry(kind).or_insert_with(|| LogSum::new(pace, now));
+        sum.add(example, now);
+        sum.due(now).map(|sum| LogLine { kind, sum })
     }
 
-    fn rest(&mut self, all: bool, now: Instant) -> Vec<Line> {
-        let sums = self.0.iter_mut().filter(|(_, sum)| sum.count > 0);
-        sums.filter_map(|(kind, sum)| (all || sum.lines.take(now)).then(|| sum.line(*kind))).collect()
-    }
-}
-
-impl Sum {
-    fn line(&mut self, kind: Kind) -> Line {
-        Line { kind, count: std::mem::take(&mut self.count), example: std::mem::take(&mut self.example) }
-    }
-}
-
-/// A token bucket, which refills over time.
-#[derive(Debug)]
-struct Bucket {
-    most: f64,
-    per_s: f64,
-    /// Negative: a debt.
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(most: u32, per_s: f64, now: Instant) -> Bucket {
-        Bucket { most: most.into(), per_s, tokens: most.into(), at: now }
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.at);
-        self.at = self.at.max(now);
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * self.per_s).min(self.most);
-    }
-
-    /// Takes a token if there is one.
-    fn take(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        let there = self.tokens >= 1.0;
-        if there {
-            self.tokens -= 1.0;
-        }
-        there
-    }
-
-    /// Takes a token even if there is none, which leaves a debt.
-    fn charge(&mut self, now: Instant) {
-        self.refill(now);
-        self.tokens -= 1.0;
-    }
-
-    /// How long it takes until the debt is paid off.
-    fn debt(&mut self, now: Instant) -> Duration {
-        self.refill(now);
-        Duration::from_secs_f64((-self.tokens).max(0.0) / self.per_s)
+    fn rest(&mut self, all: bool, now: Instant) -> Vec<LogLine> {
+        let sums = self.0.iter_mut();
+        sums.filter_map(|(kind, sum)| {
+            let sum = if all { sum.rest() } else { sum.due(now) };
+            sum.map(|sum| LogLine { kind: *kind, sum })
+        })
+        .collect()
     }
 }
 
 /// A text from a peer: quoted, control characters escaped, and cut.
-pub(super) struct Shown<'a>(pub(super) &'a str);
+pub(super) struct PeerText<'a>(pub(super) &'a str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for PeerText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = beginning(self.0, MAX_SHOWN_BYTES);
         let cut = if shown.len() < self.0.len() { "…" } else { "" };
@@ -232,28 +180,32 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn many_events_of_a_kind_are_a_line_a_second_with_their_number_and_the_latest() {
-        let (mut sums, start) = (Sums::default(), Instant::now());
-        let lines: Vec<_> =
-            (0..1_000).filter_map(|number| sums.note(Kind::Refused(6), format!("number={number}"), start)).collect();
+    fn many_events_of_a_kind_make_one_line_a_second() {
+        let (mut sums, start) = (EventSums::default(), Instant::now());
+        let lines: Vec<_> = (0..1_000)
+            .filter_map(|number| sums.note(EventKind::Refused(6), format!("number={number}"), start))
+            .collect();
         assert_eq!(lines.len(), LINES_AT_ONCE as usize);
-        assert!(lines.iter().all(|line| line.count == 1));
+        assert!(lines.iter().all(|line| line.sum.count == 1));
         assert_eq!(sums.rest(false, start), []);
         // Another kind is not affected.
-        assert!(sums.note(Kind::Left, "x".to_owned(), start).is_some());
-        let rest = Line { kind: Kind::Refused(6), count: 995, example: "number=999".to_owned() };
+        assert!(sums.note(EventKind::Left, "x".to_owned(), start).is_some());
+        let line = |count, example: &str| LogLine {
+            kind: EventKind::Refused(6),
+            sum: Sum { count, example: example.to_owned() },
+        };
+        let rest = line(995, "number=999");
         assert_eq!(sums.rest(false, start + SECOND), [rest]);
-        assert_eq!(sums.note(Kind::Refused(6), "one more".to_owned(), start + SECOND), None);
-        let last = Line { kind: Kind::Refused(6), count: 1, example: "one more".to_owned() };
-        assert_eq!(sums.rest(true, start + SECOND), [last]);
+        assert_eq!(sums.note(EventKind::Refused(6), "one more".to_owned(), start + SECOND), None);
+        assert_eq!(sums.rest(true, start + SECOND), [line(1, "one more")]);
         assert_eq!(sums.rest(true, start + 2 * SECOND), []);
         // After a quiet period, several events are logged immediately again.
         let later = start + 60 * SECOND;
-        assert!((0..LINES_AT_ONCE).all(|_| sums.note(Kind::Refused(6), String::new(), later).is_some()));
+        assert!((0..LINES_AT_ONCE).all(|_| sums.note(EventKind::Refused(6), String::new(), later).is_some()));
     }
 
     #[test]
-    fn useless_connections_are_paid_for_in_time() {
+    fn useless_connections_slow_accepting_down() {
         let start = Instant::now();
         let refusals = Refusals::new(start);
         (0..USELESS_AT_ONCE).for_each(|_| refusals.charge(start));
@@ -269,8 +221,8 @@ mod tests {
 
     #[test]
     fn texts_of_peers_are_cut_and_harmless() {
-        assert_eq!(Shown("a\"\r\n\x1b[31m").to_string(), r#""a\"\r\n\u{1b}[31m""#);
-        assert_eq!(Shown(&"é".repeat(100)).to_string(), format!("\"{}\"…", "é".repeat(32)));
-        assert_eq!(Shown(&format!("x{}", "é".repeat(100))).to_string(), format!("\"x{}\"…", "é".repeat(31)));
+        assert_eq!(PeerText("a\"\r\n\x1b[31m").to_string(), r#""a\"\r\n\u{1b}[31m""#);
+        assert_eq!(PeerText(&"é".repeat(100)).to_string(), format!("\"{}\"…", "é".repeat(32)));
+        assert_eq!(PeerText(&format!("x{}", "é".repeat(100))).to_string(), format!("\"x{}\"…", "é".repeat(31)));
     }
 }

@@ -1,4 +1,5 @@
-//! The addresses of the dispatchers that ruled most recently, so that the server can reserve places for them.
+//! The addresses of the dispatchers that ruled most recently, so that the server can reserve places for them. Shared:
+//! the connections' reading threads add addresses, and the accepting thread looks them up.
 
 use std::net::IpAddr;
 

@@ -22,16 +22,16 @@ use parking_lot::Mutex;
 
 use super::error::{Error, Result};
 use super::inlet::Permits;
-use super::lane::Lane;
+use super::lane::ConsumerLane;
 use super::link::{Common, DispatcherLink};
 use super::outbox::Outbox;
 use super::peer::LinkId;
-use super::refusals::{Kind, Refusals};
+use super::refusals::{EventKind, Refusals};
 use super::regulars::Regulars;
 use super::socket::Socket;
 use crate::base::log_context;
 use crate::base::text::Quoted;
-use crate::net::{Listener, NotAccepted, Reader};
+use crate::net::{Listener, NotAccepted, ReadHalf};
 
 /// The most connections at a time.
 pub(super) const MAX_SOCKETS: usize = 64;
@@ -48,7 +48,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const SPARE_FILES: usize = 4;
 
 /// The accepting thread and the connections.
-pub(super) struct Server {
+pub(super) struct ConsumerServer {
     listener: Arc<Listener>,
     /// Dropping it ends accepting.
     accepting: Sender<()>,
@@ -92,7 +92,7 @@ impl LinkHandle {
 
     fn join(self) {
         if self.thread.join().is_err() {
-            warn!("event=bug thread=link problem=panicked");
+            warn!("event=bug thread=read problem=panicked");
         }
     }
 }
@@ -143,15 +143,17 @@ impl Room {
     }
 }
 
-impl Server {
+impl ConsumerServer {
     /// Starts accepting.
-    pub(super) fn start(listener: Listener, lane: Arc<Lane>) -> Result<Server> {
+    pub(super) fn start(listener: Listener, lane: Arc<ConsumerLane>) -> Result<ConsumerServer> {
         listener.set_wait(HOUSEKEEPING).map_err(Error::start("setting up the listener"))?;
+        let address = listener.address().map_err(Error::start("setting up the listener"))?;
         let (listener, links) = (Arc::new(listener), Links::default());
         let (accepting, stopping) = bounded(0);
         let (ended, all_ended) = bounded(0);
         let acceptor = Acceptor {
             listener: listener.clone(),
+            address,
             stopping,
             links: links.clone(),
             common: Arc::new(Common {
@@ -167,7 +169,7 @@ impl Server {
             .name("accept".to_owned())
             .spawn(move || acceptor.run())
             .map_err(Error::start("starting the accepting thread"))?;
-        Ok(Server { listener, accepting, links, acceptor, all_ended })
+        Ok(ConsumerServer { listener, accepting, links, acceptor, all_ended })
     }
 
     /// Closes the listener, lets the connections write what is left in their outboxes, closes them, and joins their
@@ -200,6 +202,8 @@ fn close_links(links: &Links, all_ended: &Receiver<()>, limit: Duration) {
 
 struct Acceptor {
     listener: Arc<Listener>,
+    /// Where it listens.
+    address: SocketAddr,
     /// Disconnected when accepting is to end.
     stopping: Receiver<()>,
     links: Links,
@@ -214,7 +218,7 @@ impl Acceptor {
         log_context::enter(&self.common.lane.context);
         while !self.is_stopping() {
             self.reap();
-            self.common.refusals.say_the_rest(false, Instant::now());
+            self.common.refusals.log_the_rest(false, Instant::now());
             if let Some(pause) = self.common.refusals.pause(Instant::now()) {
                 self.pause(pause);
                 continue;
@@ -223,22 +227,33 @@ impl Acceptor {
                 Ok((stream, peer)) => {
                     let admitted = Socket::new(stream).and_then(|(socket, reader)| self.admit(socket, reader, peer));
                     if let Err(error) = admitted {
-                        self.complain(format_args!("peer={peer} "), &error);
+                        self.log_failure(format_args!("peer={peer} "), &error);
                     }
                 }
-                Err(NotAccepted::Nothing | NotAccepted::Passing(_)) => {}
-                Err(NotAccepted::Exhausted(_)) if self.is_stopping() => {}
-                Err(NotAccepted::Exhausted(error)) => {
-                    self.complain(format_args!(""), &error);
-                    // Close a connection, as if to make room for a stranger. Otherwise no connection could ever be
-                    // accepted again.
-                    if !self.make_room(false) {
-                        self.pause(ACCEPT_PAUSE);
-                    }
+                Err(failure) => self.not_accepted(&failure),
+            }
+        }
+        self.common.refusals.log_the_rest(true, Instant::now());
+    }
+
+    /// No failure ends accepting: what has caused it may pass.
+    fn not_accepted(&self, failure: &NotAccepted) {
+        match failure {
+            NotAccepted::Nothing => {}
+            NotAccepted::Passing(_) => {
+                self.log_failure(format_args!(""), failure);
+                self.common.refusals.charge(Instant::now());
+            }
+            NotAccepted::Exhausted(_) if self.is_stopping() => {}
+            NotAccepted::Exhausted(_) => {
+                self.log_failure(format_args!(""), failure);
+                // Close a connection, as if to make room for a stranger. Otherwise no connection could ever be accepted
+                // again.
+                if !self.make_room(false) {
+                    self.pause(ACCEPT_PAUSE);
                 }
             }
         }
-        self.common.refusals.say_the_rest(true, Instant::now());
     }
 
     fn is_stopping(&self) -> bool {
@@ -251,8 +266,9 @@ impl Acceptor {
         let _ = self.stopping.recv_timeout(limit);
     }
 
-    fn complain(&self, peer: fmt::Arguments<'_>, error: &io::Error) {
-        self.common.refusals.note(Kind::NotAccepted, format_args!("{peer}reason={}", Quoted(error)), Instant::now());
+    fn log_failure(&self, peer: fmt::Arguments<'_>, reason: &dyn fmt::Display) {
+        let example = format!("address={} {peer}reason={}", self.address, Quoted(reason));
+        self.common.refusals.note(EventKind::NotAccepted, example, Instant::now());
     }
 
     /// Joins the threads of connections that have ended, which closes their sockets.
@@ -279,14 +295,15 @@ impl Acceptor {
     }
 
     /// Starts a thread for a connection, making room for it first.
-    fn admit(&mut self, socket: Socket, reader: Reader, peer: SocketAddr) -> io::Result<()> {
+    fn admit(&mut self, socket: Socket, reader: ReadHalf, peer: SocketAddr) -> io::Result<()> {
         let regular = self.common.regulars.has(peer.ip());
         while !self.listener.has_spare_files(SPARE_FILES) {
             let reason = "there are too few files (LimitNOFILE, ulimit -n)";
             if !self.make_room(regular) {
                 return Err(io::Error::other(reason));
             }
-            self.common.refusals.note(Kind::FewFiles, format_args!("reason={}", Quoted(reason)), Instant::now());
+            let example = format!("address={} reason={}", self.address, Quoted(reason));
+            self.common.refusals.note(EventKind::FewFiles, example, Instant::now());
         }
         let mut links = self.links.lock();
         match Room::for_one_more(&self.places(&links), regular) {
@@ -313,7 +330,8 @@ impl Acceptor {
         let thread = thread::Builder::new().name(format!("read-{id}")).spawn(move || {
             link.run(reader);
             drop((alive, all_ended));
-        })?;
+        });
+        let thread = thread.map_err(|error| io::Error::other(format!("there is no thread for it: {error}")))?;
         links.push(LinkHandle { id, regular, socket, outbox, greeted, left: false, ended, thread });
         Ok(())
     }

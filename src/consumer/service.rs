@@ -1,6 +1,9 @@
-//! A consumer's life: how it starts, its main loop, and the order in which it stops.
+//! A consumer's life: how it starts, its main loop, and the order in which it stops. Runs on the thread that calls
+//! [`Consumer::run`], which owns all other parts and joins their threads.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,14 +12,14 @@ use log::{info, warn};
 
 use super::commit::Committer;
 use super::desk::{Desk, Terms};
-use super::error::{Error, Result};
+use super::error::{Error, Result, SettingName};
 use super::handler::Handler;
-use super::lane::Lane;
-use super::observer::{LOOK_WITHIN, LogOnly, Observer};
+use super::lane::ConsumerLane;
+use super::observer::{LogOnly, OBSERVE_WITHIN, Observer};
 use super::pool::Pool;
-use super::server::Server;
+use super::server::ConsumerServer;
 use super::stats::ConsumerStats;
-use crate::base::log_context::{self, Context};
+use crate::base::log_context::{self, LogContext};
 use crate::base::shutdown::{ShutdownHandle, ShutdownRequests};
 use crate::base::text::Quoted;
 use crate::ledger::{Keys, Server as RedisServer};
@@ -44,6 +47,21 @@ pub struct Consumer {
     pub(super) shutdown: (ShutdownHandle, ShutdownRequests),
 }
 
+/// Shows no password, and nothing of the handler, which need not implement `Debug`.
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("consumer_id", &self.settings.consumer_id)
+            .field("local_addr", &self.local_addr)
+            .field("group", &self.settings.keys.group)
+            .field("redis", &self.settings.redis.shown())
+            .field("concurrency", &self.settings.concurrency)
+            .field("prefetch", &self.settings.prefetch)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What the builder has checked.
 pub(super) struct Settings {
     pub(super) redis: RedisServer,
@@ -52,8 +70,9 @@ pub(super) struct Settings {
     pub(super) concurrency: usize,
     pub(super) prefetch: u32,
     pub(super) handler_timeout: Option<Duration>,
-    pub(super) result_maxlen: u64,
+    pub(super) result_maxlen: Option<NonZeroU64>,
     pub(super) drain_timeout: Duration,
+    pub(super) setting_name: SettingName,
 }
 
 /// Why normal work ended.
@@ -63,11 +82,11 @@ enum Ended {
 }
 
 /// The running parts, in the order in which they stop.
-struct Running {
+struct Parts {
     pool: Pool,
     committer: Committer,
-    server: Server,
-    lane: Arc<Lane>,
+    server: ConsumerServer,
+    lane: Arc<ConsumerLane>,
 }
 
 impl Consumer {
@@ -116,7 +135,7 @@ impl Consumer {
     /// [`Error::Start`] for a thread that could not be started, [`Error::Failed`] for one that ended on its own.
     pub fn run(self) -> Result<()> {
         let before = log_context::current();
-        log_context::enter(&Context::new("consumer"));
+        log_context::enter(&LogContext::new("consumer"));
         let outcome = self.run_with(&mut LogOnly::default());
         log_context::enter(&before);
         outcome
@@ -136,7 +155,7 @@ impl Consumer {
             settings.prefetch
         );
         let drain_timeout = settings.drain_timeout;
-        let running = Running::start(settings, handler, listener, stats)?;
+        let running = Parts::start(settings, handler, listener, stats)?;
         info!("event=listening address={local_addr}");
         let ended = running.work(&shutdown.1, observer);
         running.lane.desk.stats().set_stopping();
@@ -149,31 +168,38 @@ impl Consumer {
     }
 }
 
-impl Running {
+impl Parts {
     fn start(
         settings: Settings,
         handler: Arc<dyn Handler>,
         listener: Listener,
         stats: Arc<ConsumerStats>,
-    ) -> Result<Running> {
-        let Settings { redis, keys, consumer_id, concurrency, prefetch, handler_timeout, result_maxlen, .. } = settings;
-        let name = Arc::from(consumer_id.as_str());
-        let group = keys.group.clone();
-        let terms = Terms { group, consumer_id, prefetch, concurrency, handler_timeout, redis_limit: REDIS_LIMIT };
-        let lane = Arc::new(Lane::new(redis, keys, terms, stats));
+    ) -> Result<Parts> {
+        let Settings { concurrency, prefetch, result_maxlen, .. } = settings;
+        let name = Arc::from(settings.consumer_id.as_str());
+        let terms = Terms {
+            group: settings.keys.group.clone(),
+            consumer_id: settings.consumer_id,
+            prefetch,
+            concurrency,
+            handler_timeout: settings.handler_timeout,
+            redis_limit: REDIS_LIMIT,
+            setting_name: settings.setting_name,
+        };
+        let lane = Arc::new(ConsumerLane::new(settings.redis, settings.keys, terms, stats));
         // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;
         let pool = Pool::start(concurrency, handler, name, &lane.desk, &commits)?;
-        let server = Server::start(listener, lane.clone())?;
-        Ok(Running { pool, committer, server, lane })
+        let server = ConsumerServer::start(listener, lane.clone())?;
+        Ok(Parts { pool, committer, server, lane })
     }
 
     /// The main loop: works until the request to stop, or until a part of the consumer fails.
     fn work(&self, requests: &ShutdownRequests, observer: &mut dyn Observer) -> Ended {
         let stats = self.lane.desk.stats();
-        let (looks, ticks) = (tick(observer.look_every()), tick(RATE_INTERVAL));
-        let mut rate = Rate::new();
+        let (looks, ticks) = (tick(observer.interval()), tick(RATE_INTERVAL));
+        let mut rate = RateLog::new();
         loop {
             select_biased! {
                 recv(requests.receiver()) -> _ => return Ended::Asked,
@@ -181,8 +207,8 @@ impl Running {
                 recv(self.pool.ended()) -> _ => return Ended::Broken("handler threads"),
                 recv(looks) -> _ => {
                     self.lane.desk.check(Instant::now());
-                    observer.look(stats);
-                    stats.main.beat(LOOK_WITHIN);
+                    observer.observe(stats);
+                    stats.main.beat(OBSERVE_WITHIN);
                 }
                 recv(ticks) -> _ => rate.log(stats),
             }
@@ -195,7 +221,7 @@ impl Running {
     /// given up. A new leader that found no consumer here would deliver messages to other consumers while this one
     /// still works on them.
     fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
-        let Running { pool, committer, server, lane } = self;
+        let Parts { pool, committer, server, lane } = self;
         let drained = match ended {
             Ended::Asked => drain(&lane.desk, requests, drain_timeout),
             Ended::Broken(_) => {
@@ -211,27 +237,27 @@ impl Running {
 }
 
 /// The rate of messages, for the log.
-struct Rate {
+struct RateLog {
     received: u64,
     processed: u64,
     at: Instant,
 }
 
-impl Rate {
-    fn new() -> Rate {
-        Rate { received: 0, processed: 0, at: Instant::now() }
+impl RateLog {
+    fn new() -> RateLog {
+        RateLog { received: 0, processed: 0, at: Instant::now() }
     }
 
     /// Logs the rate since the last call, if there were any messages.
     fn log(&mut self, stats: &ConsumerStats) {
         let before = std::mem::replace(
             self,
-            Rate { received: stats.received.get(), processed: stats.processed(), at: Instant::now() },
+            RateLog { received: stats.received.get(), processed: stats.processed(), at: Instant::now() },
         );
         let per_s = (self.processed - before.processed) as f64 / before.at.elapsed().as_secs_f64();
         let failure = stats.take_last_failure();
         if self.received > before.received || self.processed > before.processed || failure.is_some() {
-            info!("event=rate processed_per_s={per_s:.0} {}", Totals(stats));
+            info!("event=rate processed_per_s={per_s:.0} {}", LoggedCounters(stats));
         }
         if let Some(failure) = failure {
             warn!("event=handler-failed sample={}", Quoted(failure));
@@ -262,14 +288,14 @@ fn report_stop(stats: &ConsumerStats, drained: bool, stuck: usize, committed: bo
     if !committed {
         warn!("event=committer-left-behind reason=\"Redis does not answer\"");
     }
-    info!("event=stopped drained={drained} {}", Totals(stats));
+    info!("event=stopped drained={drained} {}", LoggedCounters(stats));
 }
 
 /// The counters as a part of a log line.
-struct Totals<'a>(&'a ConsumerStats);
+struct LoggedCounters<'a>(&'a ConsumerStats);
 
-impl std::fmt::Display for Totals<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for LoggedCounters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.0;
         write!(
             f,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::net::{Closer, Keepalive, Reader, Stream, Wait, Writer, is_transient};
+use crate::net::{Closer, Keepalive, ReadHalf, Stream, Wait, WriteHalf, is_transient};
 
 /// How often a blocked read checks the clock and whether it should stop.
 const READ_SLICE: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(10), every: 
 /// See the module's text. Clones share the socket.
 #[derive(Clone, Debug)]
 pub(super) struct Socket {
-    writer: Arc<Mutex<Writer>>,
+    writer: Arc<Mutex<WriteHalf>>,
     closer: Closer,
     /// Set when the reader should stop: what the peer sends from then on is not read.
     read_no_more: Arc<AtomicBool>,
@@ -36,7 +36,7 @@ pub(super) struct Socket {
 
 impl Socket {
     /// The socket of an accepted connection, and its reading half.
-    pub(super) fn new(mut stream: Stream) -> io::Result<(Socket, Reader)> {
+    pub(super) fn new(mut stream: Stream) -> io::Result<(Socket, ReadHalf)> {
         stream.set_read_wait(Wait::Each(READ_SLICE))?;
         stream.set_write_wait(Wait::Each(WRITE_SLICE))?;
         stream.set_keepalive(KEEPALIVE)?;
@@ -127,7 +127,7 @@ mod tests {
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let peer = TcpStream::connect(listener.address().expect("bound")).expect("it listens");
         let (mut socket, _reader) = Socket::new(listener.accept().expect("it connected").0).expect("options");
-        let error = socket.write(&vec![0; 64 << 20]).expect_err("nobody reads");
+        let error = socket.write(&vec![0; 64 << 20]).expect_err("the peer does not read");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(socket.write(b"x").is_err(), "half a frame is on the wire");
         drop(peer);

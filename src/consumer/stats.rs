@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::handler::HandlerError;
-use crate::base::histogram::{Distribution, Histogram};
+use crate::base::histogram::{Distribution, LatencyHistogram};
 use crate::base::pulse::Pulse;
 
 /// A number that only rises.
@@ -36,7 +36,7 @@ pub struct ConsumerStats {
     pub(super) breaches: Counter,
     pub(super) retried: Counter,
     pub(super) rejected: Counter,
-    pub(super) handed_back: Counter,
+    pub(super) returned: Counter,
     pub(super) panicked: Counter,
     pub(super) timed_out: Counter,
     pub(super) bad_frames: Counter,
@@ -44,7 +44,7 @@ pub struct ConsumerStats {
     pub(super) unconfirmed: Counter,
     pub(super) strangers: Counter,
     pub(super) redis_errors: Counter,
-    pub(super) handler_duration: Histogram,
+    pub(super) handler_duration: LatencyHistogram,
 
     /// The main loop, which monitors the committer.
     pub(super) main: Pulse,
@@ -115,7 +115,7 @@ impl ConsumerStats {
         } else if self.committer_hangs() {
             Err("the committer hangs".to_owned())
         } else if !self.redis_is_up() {
-            Err("Redis does not take results; see the log".to_owned())
+            Err("Redis does not store results; see the log".to_owned())
         } else {
             self.unable.lock().clone().map_or(Ok(()), Err)
         }
@@ -141,8 +141,8 @@ impl ConsumerStats {
     }
 
     /// Returned because this consumer could not work; no handler had begun on them.
-    pub fn handed_back(&self) -> u64 {
-        self.handed_back.get()
+    pub fn returned(&self) -> u64 {
+        self.returned.get()
     }
 
     /// Connections closed because of malformed frames, unexpected frames, or no LEAD in time.

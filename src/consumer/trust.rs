@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn first_deliveries_by_the_leader_that_wrote_the_recall_are_alone() {
+    fn first_deliveries_by_the_leader_that_wrote_the_recall_need_no_check() {
         let trust = trust(Some("a"));
         assert!(alone(&trust, 11, 1, 2) && !alone(&trust, 10, 1, 2));
         assert!(!alone(&trust, 11, 2, 2), "it was delivered before");
@@ -104,20 +104,20 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_of_redis_nothing_is_alone() {
+    fn after_a_restart_of_redis_every_message_is_checked() {
         assert!(!alone(&trust(Some("b")), 11, 1, 2));
         assert!(!alone(&trust(None), 11, 1, 2));
     }
 
     #[test]
-    fn a_lost_connection_leaves_what_was_received_in_doubt() {
+    fn after_a_lost_connection_earlier_messages_are_checked() {
         let mut trust = trust(Some("a"));
         trust.connected(Some("a".to_owned()), MessageId(20));
         assert!(!alone(&trust, 20, 1, 2) && alone(&trust, 21, 1, 2));
     }
 
     #[test]
-    fn only_what_came_over_a_proven_connection_is_alone() {
+    fn only_messages_from_a_proven_connection_need_no_check() {
         let mut trust = trust(Some("a"));
         assert!(!trust.prove(LINK) && trust.doubt(LINK) && !trust.doubt(LINK));
         assert!(!alone(&trust, 11, 1, 2));

@@ -1,7 +1,7 @@
 //! `oncecast bench`: compares Oncecast with a native Redis Streams group and a bare relay.
 //!
 //! Each run has a private Redis and processes of its own and gets its load from the same program. After each run the
-//! results are compared with the messages sent. `run` shows the order: throughput, latency, then sweep, each in a
+//! results are compared with the messages sent. `measure` shows the order: throughput, latency, then sweep, each in a
 //! file of its own; all of them start a `Rig` and measure one load on it with `run::measure`. One thread starts the
 //! processes and waits; the CPU time that it uses is negligible.
 //!

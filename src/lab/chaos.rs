@@ -1,7 +1,7 @@
 //! `oncecast chaos`: an [experiment](crate::lab::experiment) with faults drawn from a seed. Its consumers keep a
 //! [journal](crate::lab::journal), so that handler runs are counted across every kill.
 
-use self::report::Report;
+use self::report::ChaosReport;
 use self::settings::ChaosConfig;
 use super::cluster::{ClusterOptions, ConsumerProgram};
 use super::console::{Console, Tone};
@@ -55,7 +55,7 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
     };
     let planned = experiment.faults.len();
     let Some(findings) = experiment.run(&mut console, &requests)? else { return console.finish(0) };
-    let report = Report { config, planned, runs: journal::count(journals.path())?, findings: &findings };
+    let report = ChaosReport { config, planned, runs: journal::count(journals.path())?, findings: &findings };
     report.lines(&console).iter().for_each(|line| console.line(line));
     if let Some(folder) = &config.report {
         let written = page::write(folder, &report)?;

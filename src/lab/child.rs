@@ -130,7 +130,7 @@ impl ChildProcess {
         let sent = if signal == Signal::SIGKILL { killpg(pid, signal) } else { kill(pid, signal) };
         match sent {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(error) => Err(Error::Io { what: format!("sending {signal} to {}", self.name), source: error.into() }),
+            Err(error) => Err(Error::Io { what: format!("sending {signal} to {}", self.name), cause: error.into() }),
         }
     }
 

@@ -20,10 +20,10 @@ pub const MAX_LINE_BYTES: u64 = 8 * 1024;
 
 /// See the module's text. Clones share the lines.
 #[derive(Clone, Debug, Default)]
-pub struct Lines(Arc<Shared>);
+pub struct Lines(Arc<SharedLines>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedLines {
     kept: Mutex<Kept>,
     changed: Condvar,
 }

@@ -13,10 +13,10 @@ pub(super) struct Backlog {
     after: MessageId,
     /// The range ends here.
     up_to: MessageId,
-    /// The end of the range at the time of the request that is under way.
+    /// Where the range ended when the page being read was requested.
     requested: Option<MessageId>,
-    /// A message of this term that is in the range, if there is one: stored, and delivered to no consumer.
-    witness: Option<MessageId>,
+    /// A message in the range that this leader stored and no consumer received, if there is one.
+    undelivered: Option<MessageId>,
     /// Messages acknowledged while a page was being read: the page may still show them.
     acked_meanwhile: IdSet,
 }
@@ -33,7 +33,7 @@ pub(super) struct PageRequest {
 impl Backlog {
     /// The backlog of a new term: all that was stored up to `up_to`.
     pub(super) fn new(up_to: MessageId) -> Backlog {
-        Backlog { after: MessageId::ZERO, up_to, requested: None, witness: None, acked_meanwhile: IdSet::default() }
+        Backlog { after: MessageId::ZERO, up_to, requested: None, undelivered: None, acked_meanwhile: IdSet::default() }
     }
 
     /// Whether everything has been read.
@@ -47,12 +47,12 @@ impl Backlog {
             self.after = MessageId(id.0 - 1);
         }
         self.up_to = id;
-        self.witness.get_or_insert(id);
+        self.undelivered.get_or_insert(id);
     }
 
-    /// A message that this leader stored, no consumer was given, and that has not been read: it must be in Redis.
-    pub(super) fn witness(&self) -> Option<MessageId> {
-        self.witness
+    /// A message that this leader stored, no consumer received, and that has not been read back. Redis must have it.
+    pub(super) fn undelivered(&self) -> Option<MessageId> {
+        self.undelivered
     }
 
     /// Whether a message may be in the part that is still to be read.
@@ -81,11 +81,11 @@ impl Backlog {
         }
     }
 
-    /// A page has been read. Gives its messages but for those acknowledged since it was asked for.
+    /// A page has been read. Returns its messages, without those acknowledged since the page was requested.
     pub(super) fn arrived(&mut self, page: Page) -> impl Iterator<Item = Pending> {
         let requested = self.requested.take().unwrap_or(self.after);
         self.after = page.read_up_to.unwrap_or(requested).max(self.after);
-        self.witness.take_if(|witness| *witness <= self.after);
+        self.undelivered.take_if(|undelivered| *undelivered <= self.after);
         let acked = std::mem::take(&mut self.acked_meanwhile);
         page.messages.into_iter().filter(move |message| !acked.contains(&message.id))
     }
@@ -118,24 +118,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_to_redis_is_read_later() {
+    fn spilled_messages_are_read_later() {
         let mut backlog = Backlog::new(MessageId(0));
         assert!(backlog.is_empty());
         backlog.extend(MessageId(7));
         let request = backlog.request(100).expect("there is something to read");
         assert_eq!((request.after, request.up_to), (MessageId(6), MessageId(7)));
-        // More comes while the page is being read: an empty page ends only what was asked for.
+        // More messages arrive while the page is being read. An empty page ends only the requested range.
         backlog.extend(MessageId(9));
         assert_eq!(ids(backlog.arrived(page(&[]))), [0; 0]);
         assert!(!backlog.is_empty());
-        assert_eq!(backlog.witness(), None, "what was read is in memory");
+        assert_eq!(backlog.undelivered(), None, "what was read is in memory");
         backlog.extend(MessageId(11));
-        assert_eq!(backlog.witness(), Some(MessageId(11)));
+        assert_eq!(backlog.undelivered(), Some(MessageId(11)));
         assert_eq!(backlog.request(100).map(|request| request.after), Some(MessageId(7)));
     }
 
     #[test]
-    fn what_was_acknowledged_meanwhile_is_left_out() {
+    fn messages_acknowledged_meanwhile_are_left_out() {
         let mut backlog = Backlog::new(MessageId(10));
         backlog.acked(MessageId(2));
         backlog.request(100);

@@ -1,14 +1,15 @@
 //! The courier: sends messages to consumers and reads their answers.
 //!
-//! One thread, one loop, and the wait is its only blocking call. It reads the links, hears the redistributor and
-//! ingest, delivers waiting messages in runs to the consumer with the lowest share of its prefetch in use, and tends
-//! the links. A consumer that does not read fills its own share and nothing else. The courier never talks to Redis:
-//! what needs Redis is a task for the redistributor. Ingest never waits for the courier: what does not fit into memory
-//! is left to the sorted set.
+//! One thread runs one loop, whose only blocking call is the wait. The courier reads the links, receives from the
+//! redistributor and from ingest, delivers waiting messages in runs to the consumer that uses the lowest share of its
+//! prefetch, and maintains the links. A consumer that does not read fills its own share and nothing else. The courier
+//! never talks to Redis: it gives such work to the redistributor as tasks. Ingest never waits for the courier: messages
+//! that don't fit into memory stay in the sorted set only.
 //!
-//! Its parts: `LinkSet` has the links and `Dialing` requests them, `Table` and `Backlog` have the messages, `Outbox`
-//! the tasks for the redistributor, `RollCall` the start of a term, `Report` figures and log lines. `links` handles
-//! what happens to a link, `outcomes` what happens to a message.
+//! Its parts: `LinkSet` has the links and `Dialing` requests them. `Table` and `Backlog` have the messages, and
+//! `TaskQueue` has the tasks for the redistributor. `ConsumerReports` waits at the start of a term until the consumers
+//! have reported. `CourierFigures` has figures and log lines. `links` takes links over and drops them, `traffic` reads
+//! and writes them, `outcomes` handles what becomes of messages.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,22 +17,23 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 mod choice;
+mod consumer_reports;
 mod dialing;
+mod figures;
 mod link_set;
 mod links;
-mod outbox;
 mod outcomes;
-mod report;
-mod roll_call;
+mod task_queue;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use self::choice::run_length;
+use self::consumer_reports::ConsumerReports;
 use self::dialing::Dialing;
+use self::figures::CourierFigures;
 use self::link_set::LinkSet;
-use self::outbox::Outbox;
-use self::report::Report;
-use self::roll_call::RollCall;
+use self::task_queue::TaskQueue;
 use super::backlog::Backlog;
 use super::dialer::DialRequests;
 use super::link::Link;
@@ -40,17 +42,17 @@ use super::shared::Shared;
 use super::sockets::Sockets;
 use super::stats::add;
 use super::table::{Line, MAX_TRACKED, Next, Table};
-use super::tasks::{News, Task};
+use super::tasks::{RedistributorReply, Task};
 use crate::base::error::Result;
 use crate::base::id::{Epoch, MessageId};
 use crate::lane::kill_switch::KillSwitch;
 use crate::ledger::Pending;
 
-/// The longest wait: how soon timers and the kill switch are checked.
+/// The longest wait, so also how late a timer or the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Batches taken from ingest in one iteration of the loop.
 const ARRIVALS_PER_ROUND: usize = 8;
-/// How often it is checked that a waiting message is still in Redis.
+/// How often the courier checks that a waiting message is still in Redis.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// More of the backlog is read when fewer messages than this wait.
 const READY_LOW: usize = 4_000;
@@ -58,7 +60,7 @@ const READY_LOW: usize = 4_000;
 /// The channels of the courier.
 pub(super) struct CourierChannels {
     pub(super) arrivals: Receiver<Vec<Pending>>,
-    pub(super) news: Receiver<News>,
+    pub(super) replies: Receiver<RedistributorReply>,
     pub(super) tasks: Sender<Task>,
     pub(super) dial: DialRequests,
 }
@@ -70,40 +72,40 @@ pub(super) struct Courier {
     kill: KillSwitch,
     /// The longest wait.
     patience: Duration,
-    /// The last id that earlier leaders delivered.
+    /// The last id that an earlier leader assigned.
     inherited: MessageId,
     arrivals: Receiver<Vec<Pending>>,
-    news: Receiver<News>,
+    replies: Receiver<RedistributorReply>,
     sockets: Sockets,
     dialing: Dialing,
     links: LinkSet,
-    /// When the links were last tended.
+    /// When timeouts of the links were last checked.
     tended: Instant,
-    roll_call: RollCall,
+    consumer_reports: ConsumerReports,
     table: Table,
     backlog: Backlog,
-    /// Until the first check: a message that earlier leaders stored and delivered to no consumer.
-    witness: Option<MessageId>,
-    /// When it was last checked that a waiting message is still in Redis.
+    /// Until the first check: a message that earlier leaders stored and that no consumer received.
+    undelivered: Option<MessageId>,
+    /// When the courier last checked that a waiting message is still in Redis.
     checked: Instant,
-    outbox: Outbox,
-    report: Report,
+    tasks: TaskQueue,
+    figures: CourierFigures,
 }
 
 impl Courier {
-    /// What earlier leaders left: the last id that they delivered, and a message that no consumer was given.
+    /// The pair is what earlier leaders left: the last id that they assigned, and a message that no consumer received.
     pub(super) fn new(
         shared: &Arc<Shared>,
         epoch: Epoch,
-        (backlog_end, witness): (MessageId, Option<MessageId>),
+        (backlog_end, undelivered): (MessageId, Option<MessageId>),
         kill: KillSwitch,
         sockets: Sockets,
         channels: CourierChannels,
     ) -> Courier {
         let addresses = shared.settings.consumers.len();
-        let mut outbox = Outbox::new(channels.tasks);
+        let mut tasks = TaskQueue::new(channels.tasks);
         // Before the first page is read.
-        witness.into_iter().for_each(|witness| outbox.push(Task::Look(witness)));
+        undelivered.into_iter().for_each(|undelivered| tasks.push(Task::CheckPending(undelivered)));
         let now = Instant::now();
         Courier {
             shared: shared.clone(),
@@ -113,17 +115,17 @@ impl Courier {
             patience: PATIENCE.min(shared.settings.link_timeout / 10),
             inherited: backlog_end,
             arrivals: channels.arrivals,
-            news: channels.news,
+            replies: channels.replies,
             sockets,
             links: LinkSet::new(addresses),
             tended: now,
-            roll_call: RollCall::new(addresses),
+            consumer_reports: ConsumerReports::new(addresses),
             table: Table::new(backlog_end),
             backlog: Backlog::new(backlog_end),
-            witness,
+            undelivered,
             checked: now,
-            outbox,
-            report: Report::new(&shared.stats),
+            tasks,
+            figures: CourierFigures::new(&shared.stats),
         }
     }
 
@@ -139,18 +141,18 @@ impl Courier {
             self.read_links(&ready);
             self.hear_redistributor();
             self.hear_ingest();
-            self.roll_call.check(self.links.iter().count());
+            self.consumer_reports.check(self.links.iter().count());
             self.read_backlog();
             self.deliver();
             self.flush_links();
             self.tend_links();
             self.check_waiting();
-            self.outbox.pass_on();
-            self.report.update(&self.shared.stats, &self.links, &self.table, !self.backlog.is_empty());
+            self.tasks.pass_on();
+            self.figures.update(&self.shared.stats, &self.links, &self.table, !self.backlog.is_empty());
         }
-        *self.shared.witness.lock() = self.waiting().map(|witness| (self.epoch, witness));
+        *self.shared.undelivered.lock() = self.waiting().map(|undelivered| (self.epoch, undelivered));
         self.links.iter().for_each(|link| self.sockets.remove(link.stream()));
-        Report::end(&self.shared.stats);
+        CourierFigures::end(&self.shared.stats);
         Ok(())
     }
 
@@ -159,7 +161,7 @@ impl Courier {
             let Ok(batch) = self.arrivals.try_recv() else { return };
             for message in batch {
                 // While there is a backlog that can be read, new messages queue behind it.
-                let behind = self.roll_call.is_complete() && !self.backlog.is_empty();
+                let behind = self.consumer_reports.is_complete() && !self.backlog.is_empty();
                 if behind || !self.has_room() {
                     self.backlog.extend(message.id);
                     add(&self.shared.stats.spilled, 1);
@@ -177,49 +179,49 @@ impl Courier {
     }
 
     fn read_backlog(&mut self) {
-        if self.roll_call.is_complete() && self.has_room() && self.table.ready_len() < READY_LOW {
+        if self.consumer_reports.is_complete() && self.has_room() && self.table.ready_len() < READY_LOW {
             let room = self.shared.settings.ready_bytes - self.table.ready_bytes();
             if let Some(request) = self.backlog.request(room) {
-                self.outbox.push(Task::Page(request));
+                self.tasks.push(Task::Page(request));
             }
         }
     }
 
-    /// Redis may have evicted the pending messages, or a client deleted them: then waiting messages would be delivered
-    /// in vain. A message that this leader stored and delivered to no consumer can't have been removed by any program
-    /// that may.
+    /// Checks that Redis still has the waiting messages. If Redis evicted them or a client deleted them, delivering
+    /// them is useless, because no result can be recorded. The sample is a message that no consumer received, so no
+    /// consumer can have removed it.
     fn check_waiting(&mut self) {
         if self.checked.elapsed() < CHECK_EVERY {
             return;
         }
         self.checked = Instant::now();
-        self.witness = None;
-        if let Some(witness) = self.waiting() {
-            self.outbox.push(Task::Look(witness));
+        self.undelivered = None;
+        if let Some(undelivered) = self.waiting() {
+            self.tasks.push(Task::CheckPending(undelivered));
         }
     }
 
-    /// A message that this leader stored and delivered to no consumer.
+    /// A message that this leader stored and no consumer received.
     fn waiting(&self) -> Option<MessageId> {
-        self.table.first_new().or(self.backlog.witness())
+        self.table.first_new().or(self.backlog.undelivered())
     }
 
     pub(super) fn missing(&mut self, id: MessageId) {
-        // Meanwhile it may have been delivered to a consumer, which recorded its result. What earlier leaders left is
-        // delivered only after this answer has come: it was the first question.
-        if self.table.is_new(id) || self.backlog.witness() == Some(id) || self.witness == Some(id) {
-            self.outbox.push(Task::Vanished(id));
+        // If it was delivered meanwhile, its consumer may have recorded the result. What earlier leaders left is
+        // delivered only after this answer, because that check was the first task.
+        if self.table.is_new(id) || self.backlog.undelivered() == Some(id) || self.undelivered == Some(id) {
+            self.tasks.push(Task::Vanished(id));
         }
     }
 
     fn deliver(&mut self) {
         self.free_stuck_places();
-        // The suspects are older. They never hold up the others.
+        // Suspects go first, because they are older. They never hold up the others.
         Line::BOTH.into_iter().for_each(|line| self.deliver_line(line));
     }
 
-    /// Where no consumer has a free place and none reports progress, overdue messages would keep their places for ever.
-    /// So their places are freed and the messages are delivered again: to be done at last, or to end as dead letters.
+    /// If no consumer has a free place and none reports progress, overdue messages would keep their places for ever. So
+    /// this frees the places. The messages are delivered again, until they are done or become dead letters.
     fn free_stuck_places(&mut self) {
         let active = |link: &&mut Link| !link.draining;
         if self.table.ready_len() > 0 && self.links.iter_mut().filter(active).all(|link| link.is_stuck()) {
@@ -236,7 +238,7 @@ impl Courier {
             let run = self.links.get(index).map_or(0, |link| run_length(line, link.places.room(), share));
             for place in 0..run {
                 let Some(link) = self.links.get_mut(index) else { break };
-                // The first has just been chosen for this link.
+                // The link was chosen for the first message.
                 let fits = |message: &Pending| place == 0 || link.is_natural_for(message);
                 let Some(Next { message, again, loss }) = self.table.send_first(line, index, fits) else { break };
                 let follows_a_loss = loss.is_some();

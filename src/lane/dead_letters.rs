@@ -1,18 +1,19 @@
-//! Which messages were dead-lettered and why, gathered for the log.
+//! Gathers dead letters and their reasons for the log.
 //!
-//! Pure; time is passed in. A dead letter is logged within [`LOG_WITHIN`], whether or not more follow: how many for
-//! each of a few reasons, each with the id of one of them. More reasons than that share a line.
+//! Pure; time is passed in. A dead letter is logged within [`LOG_WITHIN`], whether or not more follow. Each of the
+//! first few reasons gets a line with the number of dead letters and the id of one of them. All other reasons share a
+//! line.
 
 use std::time::{Duration, Instant};
 
 use crate::base::id::MessageId;
-use crate::base::log_sum::{LogSum, Pace, Sum};
+use crate::base::log_sum::{LogPace, LogSum, Sum};
 
 /// How long a dead letter waits to be logged together with others.
 const LOG_WITHIN: Duration = Duration::from_secs(1);
 /// The most reasons with a line of their own.
 const MOST_REASONS: usize = 4;
-/// How much of a reason is logged, and distinguishes it from others.
+/// How many characters of a reason are logged and compared.
 const MOST_REASON_CHARS: usize = 160;
 /// Stands for all reasons beyond those.
 const OTHER_REASONS: &str = "(other reasons)";
@@ -34,13 +35,13 @@ impl DeadLetterLog {
         let is_known = |reason: &str| self.0.iter().any(|(known, _)| **known == *reason);
         let reason = if self.0.len() >= MOST_REASONS && !is_known(reason) { OTHER_REASONS } else { reason };
         if !is_known(reason) {
-            self.0.push((reason.into(), LogSum::new(Pace::Gather(LOG_WITHIN), now)));
+            self.0.push((reason.into(), LogSum::new(LogPace::Gather(LOG_WITHIN), now)));
         }
         let sum = self.0.iter_mut().find(|(known, _)| **known == *reason);
         sum.into_iter().for_each(|(_, sum)| sum.add(id, now));
     }
 
-    /// What is to be logged now, in the order in which it began.
+    /// What to log now, oldest first.
     pub(super) fn due(&mut self, now: Instant) -> Vec<DeadLetters> {
         self.drain(|sum| sum.due(now))
     }
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_has_its_own_count_and_example_and_there_are_few() {
+    fn each_of_a_few_reasons_has_its_own_count_and_example() {
         let mut log = DeadLetterLog::default();
         let now = Instant::now();
         for id in 0..100 {

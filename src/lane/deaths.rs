@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 /// The window in which dead letters are counted.
 pub const DEATHS_WINDOW: Duration = Duration::from_secs(600);
-/// The parts that the window is counted in.
+/// The length of a slot.
 const SLOT: Duration = Duration::from_secs(10);
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Deaths {
-    /// When each slot began, and what was counted in it; one for each part of the window at most, and one more.
+    /// When each slot began, and its count. At most one more slot than fit into the window.
     slots: VecDeque<(Instant, u64)>,
 }
 
 impl Deaths {
-    /// So many became dead letters now.
+    /// `count` messages became dead letters now.
     pub fn note(&mut self, count: usize, now: Instant) {
         if count == 0 {
             return;
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_the_window_no_longer_counts() {
+    fn dead_letters_older_than_the_window_do_not_count() {
         let mut deaths = Deaths::default();
         let begin = Instant::now();
         deaths.note(0, begin);

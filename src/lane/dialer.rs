@@ -1,8 +1,8 @@
-//! The dialers: a thread for each consumer that connects, greets it and hands the link to the courier.
+//! The dialers: for each consumer a thread that connects, greets it and passes the link to the courier.
 //!
-//! Names, connects and handshakes may block for seconds; here they delay neither the courier nor each other.
-//! A dialer lives as long as the program and works when it is asked to: once for each link that a term needs, for ever
-//! until it is made or the term is over.
+//! Name lookups, connects and handshakes may block for seconds. On a dialer's thread they delay neither the courier nor
+//! other dialers. A dialer lives as long as the lane and works on request: it retries until the link is up or the term
+//! ends.
 
 use std::cell::Cell;
 use std::fmt;
@@ -29,15 +29,15 @@ use crate::net::{self, Keepalive, Stream};
 
 /// How long connecting to one address may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Silence of a link for longer than its timeout is noticed anyway; this is for the system's own state.
+/// The link timeout detects a silent link. Keepalive frees the system's state of a dead connection.
 const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(10), every: Duration::from_secs(75) };
-/// How often one consumer can have a higher epoch taken.
+/// How often one consumer can make the dispatcher take a higher epoch.
 const RAISE_EVERY: Duration = Duration::from_secs(60);
 /// The wait after the first failure; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 /// The longest wait between attempts.
 const MOST_WAIT: Duration = Duration::from_secs(1);
-/// A link that stood for this long was a good one: after it the next is tried at once.
+/// After a link that lasted this long, the next attempt is made at once.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// A dialer's stack; it does little.
 const STACK_BYTES: usize = 256 << 10;
@@ -48,11 +48,11 @@ pub(super) struct Dial {
     pub(super) kill: KillSwitch,
     pub(super) news: Sender<LinkNews>,
     pub(super) waker: Waker,
-    /// The connection before, if there is something on it that the consumer should read before it is closed.
+    /// The previous connection, if the consumer should read what is left on it before it closes.
     pub(super) farewell: Option<WebSocket<Stream>>,
 }
 
-/// What a dialer reports to the courier. The number is the consumer's place in the settings.
+/// What a dialer reports to the courier. The number is the consumer's index in the settings.
 pub(super) enum LinkNews {
     /// The link is up.
     Up(Box<NewLink>),
@@ -60,16 +60,16 @@ pub(super) enum LinkNews {
     Absent(usize),
 }
 
-/// Where links are asked for. The last of the clones to go ends the dialers.
+/// Requests links. The dialers end when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct DialRequests(Arc<[(Sender<Dial>, Receiver<Dial>)]>);
 
 impl DialRequests {
-    /// Asks for a link to the consumer at this place in the settings.
+    /// Requests a link to the consumer at this index in the settings.
     pub(super) fn request(&self, index: usize, mut dial: Dial) {
         let (sender, receiver) = &self.0[index];
-        // A dialer that is still busy for an old term may have a request of another old term waiting: the newest
-        // counts.
+        // A dialer that is still busy for an old term may have a request of another old term waiting. The newest
+        // request replaces it.
         while let Err(TrySendError::Full(unsent)) = sender.try_send(dial) {
             let _ = receiver.try_recv();
             dial = unsent;
@@ -93,7 +93,7 @@ impl Dialers {
             let dialer = Dialer {
                 index,
                 address: address.clone(),
-                said_unused: Cell::new(false),
+                logged_unused: Cell::new(false),
                 shared: shared.clone(),
                 asked: asked.clone(),
                 raised: None,
@@ -121,8 +121,8 @@ impl Drop for Dialers {
     }
 }
 
-/// The addresses of a name that get no link, if there are any. One of each kind, IPv4 and IPv6, may be the same
-/// consumer's.
+/// Returns the addresses of a name that get no link, if there are any. One IPv4 and one IPv6 address may belong to the
+/// same consumer.
 fn unused(used: SocketAddr, all: &[SocketAddr]) -> Option<String> {
     let mut others: Vec<&SocketAddr> = all.iter().filter(|address| **address != used).collect();
     others.sort();
@@ -137,37 +137,37 @@ struct Dialer {
     index: usize,
     address: String,
     /// Whether it was logged that the name has addresses that get no link.
-    said_unused: Cell<bool>,
+    logged_unused: Cell<bool>,
     shared: Arc<Shared>,
     asked: Receiver<Dial>,
-    /// When this consumer last had a higher epoch taken.
+    /// When this consumer last made the dispatcher take a higher epoch.
     raised: Option<Instant>,
 }
 
-/// Why a link did not come about.
-enum Refusal {
+/// Why there is no link.
+enum DialError {
     /// No process listens there.
     Absent(io::Error),
-    /// Nothing came of the attempt to connect.
+    /// The connection could not be made.
     Unreachable(io::Error),
-    /// The consumer was reached.
-    Greeting(greeting::Refusal),
+    /// The connection was made, but the greeting failed.
+    Greeting(greeting::GreetingError),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Absent(error) | Refusal::Unreachable(error) => error.fmt(f),
-            Refusal::Greeting(refusal) => refusal.fmt(f),
+            DialError::Absent(error) | DialError::Unreachable(error) => error.fmt(f),
+            DialError::Greeting(refusal) => refusal.fmt(f),
         }
     }
 }
 
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Refusal {
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> DialError {
         match error.kind() {
-            ErrorKind::ConnectionRefused => Refusal::Absent(error),
-            _ => Refusal::Unreachable(error),
+            ErrorKind::ConnectionRefused => DialError::Absent(error),
+            _ => DialError::Unreachable(error),
         }
     }
 }
@@ -178,13 +178,13 @@ impl Dialer {
         let mut last_up: Option<(Epoch, Instant)> = None;
         while let Ok(mut dial) = self.asked.recv() {
             if let Some(farewell) = dial.farewell.take() {
-                greeting::say_goodbye(farewell);
+                greeting::flush_and_close(farewell);
             }
-            // A new term begins afresh: its roll call waits only so long for what consumers hold.
+            // A new term starts with the shortest wait, because it waits only a short time for the consumers' reports.
             if last_up.is_none_or(|(epoch, up)| epoch != dial.epoch || up.elapsed() >= SETTLED_AFTER) {
                 backoff.reset();
             } else if dial.kill.wait(backoff.next_wait()) {
-                // A link that was lost as soon as it stood is not made again at once.
+                // A link that was lost soon after it was made is not made again at once.
                 continue;
             }
             if self.dial(&dial, &mut backoff) {
@@ -193,7 +193,7 @@ impl Dialer {
         }
     }
 
-    /// Tries until the link is made or the term is over. Returns whether it is made.
+    /// Retries until the link is up or the term ends. Returns whether it is up.
     fn dial(&mut self, dial: &Dial, backoff: &mut Backoff) -> bool {
         let mut said_absent = false;
         while !dial.kill.is_set() {
@@ -203,7 +203,7 @@ impl Dialer {
                     return true;
                 }
                 Err(refusal) => {
-                    if backoff.should_say() {
+                    if backoff.should_log() {
                         log::warn!(
                             "event=consumer-unreachable address={} setting=consumers error={}",
                             self.address,
@@ -211,12 +211,12 @@ impl Dialer {
                         );
                     }
                     match refusal {
-                        Refusal::Absent(_) if !std::mem::replace(&mut said_absent, true) => {
+                        DialError::Absent(_) if !std::mem::replace(&mut said_absent, true) => {
                             self.tell(dial, LinkNews::Absent(self.index));
                         }
-                        Refusal::Greeting(refusal) => self.learn(dial, refusal.seen_epoch()),
-                        // It may pass, and then the consumer reports what it holds.
-                        Refusal::Absent(_) | Refusal::Unreachable(_) => {}
+                        DialError::Greeting(refusal) => self.learn(dial, refusal.seen_epoch()),
+                        // The failure may be temporary, and the consumer may then report what it holds.
+                        DialError::Absent(_) | DialError::Unreachable(_) => {}
                     }
                 }
             }
@@ -234,9 +234,9 @@ impl Dialer {
         }
     }
 
-    /// The consumer has seen a higher epoch than Redis gives out: Redis has lost some of its data and its clock is
-    /// behind. Then no leader would ever be accepted there, so the epoch is taken for the floor of the next, as if it
-    /// had been heard from a leader, and the term ends.
+    /// The consumer has seen a higher epoch than Redis gives out, because Redis has lost data and its clock is behind.
+    /// Such a consumer would refuse every leader. So its epoch becomes the floor for the next one, as if a leader had
+    /// announced it, and the term ends.
     fn learn(&mut self, dial: &Dial, seen: Option<Epoch>) {
         let Some(seen) = seen.filter(|seen| *seen > dial.epoch) else { return };
         let plausible = self.shared.listener.hearing.is_plausible(seen);
@@ -249,17 +249,17 @@ impl Dialer {
         dial.kill.set(Reason::EpochBehind);
     }
 
-    fn connect(&self, dial: &Dial) -> Result<NewLink, Refusal> {
+    fn connect(&self, dial: &Dial) -> Result<NewLink, DialError> {
         let group = &self.shared.settings.keys.group;
         let greeted = greeting::greet(self.open()?, &self.address, dial.epoch, group, &dial.kill);
-        greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(Refusal::Greeting)
+        greeted.map(|greeted| NewLink { index: self.index, greeted }).map_err(DialError::Greeting)
     }
 
     fn open(&self) -> io::Result<Stream> {
         let addresses = net::resolve(&self.address)?;
         let (stream, used) = net::connect_any(&addresses, CONNECT_TIMEOUT)?;
         if let Some(unused) = unused(used, &addresses)
-            && !self.said_unused.replace(true)
+            && !self.logged_unused.replace(true)
         {
             log::warn!(
                 "event=addresses-unused consumer={} used={used} unused={unused} setting=consumers \
@@ -330,6 +330,6 @@ mod tests {
         // Each link is lost as soon as it is made, so each waits longer than the one before.
         while dial(1) < Duration::from_millis(400) {}
         let took = dial(2);
-        assert!(took < Duration::from_millis(400), "a new leader waited {took:?}: it would miss the roll call");
+        assert!(took < Duration::from_millis(400), "a new leader waited {took:?}: the reports would come too late");
     }
 }

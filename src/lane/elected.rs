@@ -1,4 +1,4 @@
-//! What an election hands to the term that it begins.
+//! What the election passes to the term that it begins.
 
 use super::precedence::Right;
 use crate::base::id::{Epoch, MessageId};
@@ -10,16 +10,16 @@ pub(super) const PENDING_LOST: &str = "pending-lost";
 /// A term that begins.
 pub(super) struct Elected {
     pub(super) epoch: Epoch,
-    /// The reason of a gap, if keys have vanished or held what no dispatcher writes.
+    /// The reason of a gap, if keys have vanished or held foreign values.
     pub(super) lost: Option<&'static str>,
-    /// A message that this dispatcher stored when it led last and delivered to no consumer, if no other has led since.
-    pub(super) witness: Option<MessageId>,
-    /// How far earlier leaders came.
+    /// A message that this dispatcher stored in its last term and that no consumer received, if no other has led since.
+    pub(super) undelivered: Option<MessageId>,
+    /// How far earlier leaders have stored the channel.
     pub(super) cursor: Option<Cursor>,
-    /// No earlier leader gave out a higher id, and no message that is pending has one.
+    /// The highest id of earlier leaders and of pending messages.
     pub(super) last_id: MessageId,
     /// Which messages the term may store.
     pub(super) right: Right,
-    /// The segment of the ring that was live when it was seen that this one may lead.
+    /// The segment of the ring that was live when this dispatcher was found eligible.
     pub(super) segment: u64,
 }

@@ -1,8 +1,8 @@
 //! The election: competes for the lease, leads while it holds it, and goes back to competing.
 //!
-//! [`Election::run`] is the main loop of the lane. Its thread owns the lease and the kill switch of the term: a
-//! term ends when Redis or our own clock says that the lease is gone, when a worker ends it, or when the program is
-//! asked to stop. `precedence` decides who goes first when the lease is free.
+//! [`Election::run`] is the main loop of the lane. Its thread owns the lease and the kill switch of the term: a term
+//! ends when the lease is lost or may have expired by this dispatcher's clock, when a worker ends it, or when the lane
+//! is asked to stop. `precedence` decides which dispatcher goes first when the lease is free.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ use crate::base::pulse::OPEN_WITHIN;
 use crate::base::shutdown::ShutdownRequests;
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
-use crate::lane::lease::{Lease, Renewal};
+use crate::lane::lease::{LeaseKeeper, Renewal};
 use crate::lane::listener::Released;
 use crate::lane::ring::{CURSOR_LOST, Resolution, Standing};
 use crate::ledger::{Acquire, Cursor};
@@ -33,59 +33,59 @@ use crate::ledger::{Acquire, Cursor};
 /// How often a standby tries for the lease.
 const TRY_EVERY: Duration = Duration::from_millis(50);
 
-/// The pause after a term that a failure of our own ended: what failed once may fail again.
+/// The pause after a term that ended because a worker failed, since it may fail again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A term that was shorter than this was of no use.
+/// A term shorter than this counts as short.
 const SHORT_TERM: Duration = Duration::from_secs(1);
 /// How many short terms in a row are tolerated before there is a pause.
 const SHORT_TERMS: u32 = 1;
 /// The pauses between short terms.
 const SHORT_TERM_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How often a leader checks that its markers come back, at least.
+/// The longest interval between two checks that a leader's markers come back.
 const HEAR_EVERY: Duration = Duration::from_millis(500);
 
-/// How long the end of a term takes at most.
+/// The longest that ending a term takes.
 const TERM_END_WITHIN: Duration = Duration::from_secs(30);
 
 /// See the module's text.
 pub(super) struct Election {
     shared: Arc<Shared>,
-    lease: Lease,
+    lease: LeaseKeeper,
     dial: DialRequests,
     released: Receiver<Released>,
     requests: ShutdownRequests,
     backoff: Backoff,
-    /// Whether Redis answered last: else the next iteration may have to open a connection first.
+    /// Whether the last request to Redis was answered. If not, the next iteration may have to open a connection first.
     connected: bool,
-    /// Since when the lease has been free while we may not take it.
+    /// Since when the lease has been free without this dispatcher being allowed to take it.
     vacant: Option<Vacancy>,
     reach: Reach,
 }
 
-/// A time without a leader, all of it seen by one subscription and without trouble in between.
+/// A time without a leader, observed by one subscription and without failures in between.
 #[derive(Clone, Copy)]
 struct Vacancy {
     segment: u64,
     since: Instant,
 }
 
-/// What one try for the lease brings.
-enum Look {
+/// The outcome of one attempt to take the lease.
+enum LeaseTry {
     Elected(Elected),
-    /// A dispatcher leads.
+    /// Another dispatcher leads.
     Held,
-    /// No dispatcher leads, and another one goes first.
+    /// No dispatcher leads, and this one may not take the lease yet.
     Vacant,
 }
 
-/// What a standby comes to.
+/// How the time as a standby ends.
 enum Standby {
     Elected(Elected),
     Stop,
-    /// The listener has ended.
-    Deaf,
+    /// The listener's thread has ended.
+    ListenerEnded,
 }
 
 impl Election {
@@ -96,7 +96,7 @@ impl Election {
         requests: ShutdownRequests,
     ) -> Election {
         let ttl = shared.settings.lease_ttl;
-        let lease = Lease::new(shared.ledger(ttl), shared.id.clone(), ttl);
+        let lease = LeaseKeeper::new(shared.ledger(ttl), shared.id.clone(), ttl);
         let reach = Reach::new(&shared);
         Election {
             shared,
@@ -111,7 +111,7 @@ impl Election {
         }
     }
 
-    /// The main loop: standby, leader, standby, … until asked to stop.
+    /// The main loop: standby, leader, standby, … until the lane is asked to stop.
     pub(super) fn run(mut self) -> Result<()> {
         let (first, most) = SHORT_TERM_PAUSE;
         let mut backoff = Backoff::new(first, most);
@@ -135,37 +135,39 @@ impl Election {
                     }
                 }
                 Standby::Stop => return Ok(()),
-                Standby::Deaf => return Err(Error::Failed("the thread listener ended, which is a bug".to_owned())),
+                Standby::ListenerEnded => {
+                    return Err(Error::Failed("the thread listener ended, which is a bug".to_owned()));
+                }
             }
         }
     }
 
-    /// Tries for the lease until it is ours.
+    /// Tries to take the lease until that succeeds, or until the lane is asked to stop.
     fn stand_by(&mut self) -> Standby {
-        self.shared.log.set("standby", Epoch::default());
+        self.shared.log.set("standby", None);
         set(&self.shared.stats.leading, 0);
         let mut wait = Duration::ZERO;
         loop {
             self.beat(wait);
             select_biased! {
                 recv(self.requests.receiver()) -> _ => return Standby::Stop,
-                recv(self.released) -> news => if news.is_err() { return Standby::Deaf },
+                recv(self.released) -> news => if news.is_err() { return Standby::ListenerEnded },
                 recv(after(wait)) -> _ => {}
             }
             wait = match self.try_once() {
-                Ok(Look::Elected(elected)) => {
+                Ok(LeaseTry::Elected(elected)) => {
                     self.note_redis_answers();
                     return Standby::Elected(elected);
                 }
-                Ok(Look::Held) => {
+                Ok(LeaseTry::Held) => {
                     self.note_redis_answers();
                     TRY_EVERY
                 }
-                // Whether the lease could be taken is not known yet: a replica answers, too.
-                Ok(Look::Vacant) => TRY_EVERY,
+                // Redis has not been written to, so it may be a replica, which answers reads as well.
+                Ok(LeaseTry::Vacant) => TRY_EVERY,
                 Err(error) => {
                     self.connected = false;
-                    // Those who are waited for are cut off, too.
+                    // The dispatchers that go first may be cut off, too, so the wait for them starts anew.
                     self.vacant = None;
                     set(&self.shared.stats.redis_connected, 0);
                     set(&self.shared.stats.in_sync, 0);
@@ -184,25 +186,25 @@ impl Election {
         }
     }
 
-    /// One try for the lease: check, see who may take it, take it.
-    fn try_once(&mut self) -> Result<Look> {
+    /// One attempt to take the lease: check it, decide whether this dispatcher may take it, take it.
+    fn try_once(&mut self) -> Result<LeaseTry> {
         let floor = Epoch(self.shared.listener.highest_epoch.load(Ordering::Relaxed));
-        // Checked first: whether we may take the lease depends on the present cursor.
+        // Checked first, because whether this dispatcher may take the lease depends on the present cursor.
         let seen = self.check(floor)?;
         let resolution = self.compare_with_ring(&seen);
         self.release_stray(&seen)?;
         let free = !matches!(seen, Acquire::Held { .. });
         let (Some((resolution, segment)), true) = (resolution, free) else {
             self.vacant = None;
-            return Ok(if free { Look::Vacant } else { Look::Held });
+            return Ok(if free { LeaseTry::Vacant } else { LeaseTry::Held });
         };
         match self.right_to_lead(resolution.standing, segment)? {
             Some(right) => self.take_lease(floor, right, segment),
-            None => Ok(Look::Vacant),
+            None => Ok(LeaseTry::Vacant),
         }
     }
 
-    /// Checks the lease and the cursor, takes nothing, and notes what that shows of our subscription.
+    /// Reads the lease and the cursor without taking the lease, and notes what they show about the subscription.
     fn check(&mut self, floor: Epoch) -> Result<Acquire> {
         let subscription = self.shared.listener.subscriptions.load(Ordering::Relaxed);
         let segment = self.shared.ring.live_segment();
@@ -220,7 +222,7 @@ impl Election {
         Ok(attempt.answer)
     }
 
-    /// Finds the cursor in the ring, and notes whether this dispatcher is in sync. Nothing without a live segment.
+    /// Finds the cursor in the ring, and notes whether this dispatcher is in sync. `None` without a live segment.
     fn compare_with_ring(&self, seen: &Acquire) -> Option<(Resolution, u64)> {
         let (Acquire::Held { cursor, .. } | Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. }) = seen;
         let segment = self.shared.ring.live_segment();
@@ -234,7 +236,7 @@ impl Election {
         resolution.zip(segment)
     }
 
-    /// Releases a lease that we hold without knowing: the reply that gave it was lost.
+    /// Releases a lease that names this dispatcher although it does not lead: the reply to taking it was lost.
     fn release_stray(&mut self, seen: &Acquire) -> Result<()> {
         if let Acquire::Held { lease, .. } = seen
             && lease.holder == self.shared.id.as_str()
@@ -245,7 +247,7 @@ impl Election {
         Ok(())
     }
 
-    /// With which right this dispatcher may take the free lease now, if with any.
+    /// The right with which this dispatcher may take the free lease now; `None` if it may not.
     fn right_to_lead(&mut self, standing: Standing, segment: u64) -> Result<Option<Right>> {
         let vacant = self.vacant.filter(|vacant| vacant.segment == segment);
         let vacant = *self.vacant.insert(vacant.unwrap_or(Vacancy { segment, since: Instant::now() }));
@@ -255,37 +257,37 @@ impl Election {
     }
 
     /// Takes the lease, unless another dispatcher was faster.
-    fn take_lease(&mut self, floor: Epoch, right: Right, segment: u64) -> Result<Look> {
+    fn take_lease(&mut self, floor: Epoch, right: Right, segment: u64) -> Result<LeaseTry> {
         let attempt = self.lease.acquire(floor, true)?;
         self.reach.note_foreign(&attempt);
         let is_cursor = |(key, _): &(String, String)| *key == self.shared.settings.keys.cursor;
         let cursor_lost = attempt.foreign.iter().any(is_cursor);
-        let Acquire::Acquired { lease, cursor, newest, before } = attempt.answer else { return Ok(Look::Held) };
+        let Acquire::Acquired { lease, cursor, newest, before } = attempt.answer else { return Ok(LeaseTry::Held) };
         self.vacant = None;
         let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
-        // A dispatcher that writes a cursor has written an epoch before.
+        // Every dispatcher that writes a cursor wrote an epoch before.
         let lost = match (cursor_lost, &cursor, before) {
             (true, ..) => Some(CURSOR_LOST),
             (false, Some(_), None) => Some(PENDING_LOST),
             _ => None,
         };
-        let witness = self.shared.witness.lock().take();
-        let witness = witness.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
-        Ok(Look::Elected(Elected { epoch: lease.epoch, cursor, lost, witness, last_id, right, segment }))
+        let undelivered = self.shared.undelivered.lock().take();
+        let undelivered = undelivered.filter(|(led, _)| before == Some(*led)).map(|(_, id)| id);
+        Ok(LeaseTry::Elected(Elected { epoch: lease.epoch, cursor, lost, undelivered, last_id, right, segment }))
     }
 
-    /// Whether all other dispatchers are younger; one in sync need not know.
+    /// Whether all other dispatchers are younger. Not checked in sync, where it makes no difference.
     fn is_eldest(&mut self, standing: Standing) -> Result<bool> {
         Ok(standing != Standing::InSync && self.shared.ring.is_eldest(&self.lease.other_dispatchers()?))
     }
 
-    /// Leads for one term. Gives the reason of its end.
+    /// Leads for one term. Returns why it ended.
     fn lead(&mut self, elected: Elected) -> Result<Reason> {
         let epoch = elected.epoch;
-        self.shared.log.set("leader", epoch);
+        self.shared.log.set("leader", Some(epoch));
         let stats = &self.shared.stats;
         set(&stats.epoch, epoch.0);
-        // It has to show that it can store messages.
+        // Late until the first intake, so that a leader is ready only once it has stored messages.
         self.shared.pulses.intake.owe();
         set(&stats.leading, 1);
         self.shared.note_change();
@@ -304,17 +306,17 @@ impl Election {
         let subscription = self.shared.listener.subscriptions.load(Ordering::Relaxed);
         let reason = self.hold(epoch, &kill, &ends);
         kill.set(reason);
-        if reason == Reason::Deaf {
-            self.reach.renew_subscription(subscription, "our own markers do not come back");
+        if reason == Reason::NotReceiving {
+            self.reach.renew_subscription(subscription, "the leader's own markers do not come back");
         }
-        self.shared.listener.hearing.begin_anew();
-        // The workers finish what they are at, and at a clean end store what has arrived.
+        self.shared.listener.hearing.start_over();
+        // The workers finish their current step. At a clean end ingest stores what has arrived.
         self.shared.pulses.election.beat(TERM_END_WITHIN);
         let outcome = term.stop();
         self.shared.pulses.intake.rest();
-        // Its links are closed, however the courier ended.
+        // The links are closed, however the courier ended.
         self.shared.stats.linked.lock().clear();
-        // What was in sync before the term may be so no longer: a break may have ended it. The next check shows.
+        // A break may have ended the term, so the dispatcher may no longer be in sync. The next check finds out.
         set(&self.shared.stats.in_sync, 0);
         set(&self.shared.stats.leading, 0);
         self.shared.note_change();
@@ -334,8 +336,8 @@ impl Election {
             if let Some(reason) = kill.reason() {
                 return reason;
             }
-            if self.reach.is_deaf_leader(epoch) {
-                return Reason::Deaf;
+            if self.reach.leader_misses_its_markers(epoch) {
+                return Reason::NotReceiving;
             }
             let wait = self.lease.renew_in().min(HEAR_EVERY);
             self.beat(wait);
@@ -360,7 +362,7 @@ impl Election {
                 Err(error) => {
                     self.connected = false;
                     set(&self.shared.stats.redis_connected, 0);
-                    if backoff.should_say() {
+                    if backoff.should_log() {
                         log::warn!("event=renewal-failed error={}", Quoted(&error));
                     }
                 }
@@ -378,7 +380,7 @@ impl Election {
         match self.lease.release() {
             Ok(true) => log::info!("event=lease-released"),
             Ok(false) => {}
-            // It runs out by itself.
+            // The lease will expire.
             Err(error) => log::warn!("event=release-failed error={}", Quoted(&error)),
         }
     }

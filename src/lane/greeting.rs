@@ -21,14 +21,14 @@ use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// How long all of it may take, from the connection to HELD.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a connection that is closed for a mistake of the consumer's waits for it to read why.
+/// How long a connection that is closed for the consumer's mistake stays open so that it can read the reason.
 const LINGER: Duration = Duration::from_millis(500);
-/// How many bytes of such a consumer are read and discarded meanwhile, at most.
+/// The most bytes read from such a consumer and discarded meanwhile.
 const LINGER_BYTES: usize = 64 << 20;
 /// The longest consumer id, in bytes.
 const MAX_CONSUMER_ID_BYTES: usize = 256;
 
-/// What a consumer has said at the beginning.
+/// What a consumer sent in READY and HELD.
 pub(super) struct Greeted {
     pub(super) socket: WebSocket<Stream>,
     pub(super) consumer: String,
@@ -41,81 +41,81 @@ pub(super) struct Greeted {
 
 /// Why there is no link.
 #[derive(Debug)]
-pub(super) enum Refusal {
-    /// There was no handshake.
+pub(super) enum GreetingError {
+    /// The WebSocket handshake failed.
     Handshake(String),
-    /// The consumer has refused LEAD.
+    /// The consumer answered with an ERROR.
     Told(ErrorCode, String),
-    /// The consumer did not keep to the protocol, and was sent an ERROR.
+    /// The consumer violated the protocol, and was sent an ERROR.
     Broken(ErrorCode, String),
     /// The connection ended.
     Gone(String),
 }
 
-impl Refusal {
-    /// The higher epoch that the consumer has seen, if it says so.
+impl GreetingError {
+    /// The higher epoch that the consumer has seen, if its refusal names one.
     pub(super) fn seen_epoch(&self) -> Option<Epoch> {
         match self {
-            Refusal::Told(ErrorCode::Stale, text) => wire::seen_epoch(text),
+            GreetingError::Told(ErrorCode::Stale, text) => wire::seen_epoch(text),
             _ => None,
         }
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for GreetingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Handshake(problem) => write!(f, "WebSocket handshake: {problem}"),
-            Refusal::Told(code, text) => write!(f, "it refused: {code}: {text}"),
-            Refusal::Broken(_, problem) => write!(f, "{problem}"),
-            Refusal::Gone(problem) => write!(f, "{problem} before HELD"),
+            GreetingError::Handshake(problem) => write!(f, "WebSocket handshake: {problem}"),
+            GreetingError::Told(code, text) => write!(f, "it refused: {code}: {text}"),
+            GreetingError::Broken(_, problem) => write!(f, "{problem}"),
+            GreetingError::Gone(problem) => write!(f, "{problem} before HELD"),
         }
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for GreetingError {}
 
-/// Makes a link of a connection to `address`; it does not block from then on.
+/// Makes a link from a connection to `address`. From then on its socket does not block.
 pub(super) fn greet(
     mut stream: Stream,
     address: &str,
     epoch: Epoch,
     group: &str,
     kill: &KillSwitch,
-) -> Result<Greeted, Refusal> {
+) -> Result<Greeted, GreetingError> {
     stream
         .set_wait(Wait::Until(Instant::now() + GREETING_TIMEOUT))
-        .map_err(|error| Refusal::Gone(error.to_string()))?;
+        .map_err(|error| GreetingError::Gone(error.to_string()))?;
     let config = WebSocketConfig::default()
         .read_buffer_size(64 << 10)
         .write_buffer_size(256 << 10)
-        // What may be in flight on a link, and room for frames without a body.
+        // Room for all messages that may be in flight on a link, and for frames without a payload.
         .max_write_buffer_size(2 * LINK_BYTES + wire::MAX_WS_MESSAGE_BYTES)
         .max_message_size(Some(wire::MAX_WS_MESSAGE_BYTES))
         .max_frame_size(Some(wire::MAX_WS_MESSAGE_BYTES));
     let (mut socket, _) = tungstenite::client::client_with_config(format!("ws://{address}/"), stream, Some(config))
         .map_err(|error| match error {
-            // A stream with a deadline says that it is over, not that it would block.
-            HandshakeError::Interrupted(_) => Refusal::Handshake("interrupted".to_owned()),
-            HandshakeError::Failure(error) if is_late(&error) => Refusal::Handshake(too_late()),
-            HandshakeError::Failure(error) => Refusal::Handshake(error.to_string()),
+            // A stream with a deadline reports a timeout instead of blocking, so this does not happen.
+            HandshakeError::Interrupted(_) => GreetingError::Handshake("interrupted".to_owned()),
+            HandshakeError::Failure(error) if is_late(&error) => GreetingError::Handshake(too_late()),
+            HandshakeError::Failure(error) => GreetingError::Handshake(error.to_string()),
         })?;
     let greeted = socket
         .send(Message::Binary(Frame::Lead { epoch, group }.to_vec().into()))
         .map_err(refusal_of)
-        .and_then(|()| hear(&mut socket, kill));
+        .and_then(|()| read_greeting(&mut socket, kill));
     match greeted {
         Ok((consumer, prefetch, flags, held, leftover)) => {
-            socket.get_mut().set_wait(Wait::Never).map_err(|error| Refusal::Gone(error.to_string()))?;
+            socket.get_mut().set_wait(Wait::Never).map_err(|error| GreetingError::Gone(error.to_string()))?;
             Ok(Greeted { socket, consumer, prefetch, flags, held, leftover })
         }
         Err(refusal) => {
-            if let Refusal::Broken(code, text) = &refusal {
+            if let GreetingError::Broken(code, text) = &refusal {
                 let error = Frame::Error { code: *code, text };
                 if socket.get_mut().set_wait(Wait::Until(Instant::now() + LINGER)).is_ok() {
                     // The connection ends in any case.
                     let _ = socket.write(Message::Binary(error.to_vec().into()));
-                    say_goodbye(socket);
+                    flush_and_close(socket);
                 }
             }
             Err(refusal)
@@ -123,30 +123,30 @@ pub(super) fn greet(
     }
 }
 
-/// Writes what waits to be written, and closes the connection once the consumer has read it or has had its time.
-pub(super) fn say_goodbye(mut socket: WebSocket<Stream>) {
+/// Writes what is still buffered, and closes the connection once the consumer has read it or the time is over.
+pub(super) fn flush_and_close(mut socket: WebSocket<Stream>) {
     let deadline = Instant::now() + LINGER;
     if socket.get_mut().set_wait(Wait::Until(deadline)).is_ok() && socket.flush().is_ok() {
-        socket.get_mut().linger(deadline, LINGER_BYTES);
+        socket.get_mut().linger(deadline, Some(LINGER_BYTES));
     }
 }
 
-type Answer = (String, u32, ReadyFlags, Vec<MessageId>, Vec<u8>);
+type ReadyAndHeld = (String, u32, ReadyFlags, Vec<MessageId>, Vec<u8>);
 
 /// Reads READY and HELD.
-fn hear(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<Answer, Refusal> {
+fn read_greeting(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<ReadyAndHeld, GreetingError> {
     let mut ready = None;
     while !kill.is_set() {
         let message = match socket.read() {
             Ok(Message::Binary(message)) => message,
             Ok(Message::Ping(_) | Message::Pong(_)) => continue,
             Ok(Message::Text(_)) => return Err(broken("a text message; frames are binary")),
-            Ok(_) => return Err(Refusal::Gone("it closed the connection".to_owned())),
+            Ok(_) => return Err(GreetingError::Gone("it closed the connection".to_owned())),
             Err(error) => return Err(refusal_of(error)),
         };
         let mut frames = wire::frames(&message);
         while let Some(frame) = frames.next() {
-            let frame = frame.map_err(|error| Refusal::Broken(error.code(), error.to_string()))?;
+            let frame = frame.map_err(|error| GreetingError::Broken(error.code(), error.to_string()))?;
             match (frame, ready.take()) {
                 (Frame::Ready { prefetch, flags, consumer }, None) => {
                     ready = Some((name_of(consumer)?, prefetch_of(prefetch)?, flags));
@@ -154,19 +154,19 @@ fn hear(socket: &mut WebSocket<Stream>, kill: &KillSwitch) -> Result<Answer, Ref
                 (Frame::Held(held), Some((consumer, prefetch, flags))) => {
                     return Ok((consumer, prefetch, flags, held, frames.rest().to_vec()));
                 }
-                (Frame::Error { code, text }, _) => return Err(Refusal::Told(code, text.to_owned())),
+                (Frame::Error { code, text }, _) => return Err(GreetingError::Told(code, text.to_owned())),
                 (other, before) => {
                     let wanted = if before.is_none() { "READY" } else { "HELD" };
                     let problem = format!("{} where {wanted} is expected", other.name());
-                    return Err(Refusal::Broken(ErrorCode::Unexpected, problem));
+                    return Err(GreetingError::Broken(ErrorCode::Unexpected, problem));
                 }
             }
         }
     }
-    Err(Refusal::Gone("the term ended".to_owned()))
+    Err(GreetingError::Gone("the term ended".to_owned()))
 }
 
-fn name_of(consumer: &str) -> Result<String, Refusal> {
+fn name_of(consumer: &str) -> Result<String, GreetingError> {
     let plain = !consumer.chars().any(|c| c.is_whitespace() || c.is_control());
     if plain && (1..=MAX_CONSUMER_ID_BYTES).contains(&consumer.len()) {
         return Ok(consumer.to_owned());
@@ -178,28 +178,28 @@ fn name_of(consumer: &str) -> Result<String, Refusal> {
     )))
 }
 
-fn prefetch_of(prefetch: u32) -> Result<u32, Refusal> {
+fn prefetch_of(prefetch: u32) -> Result<u32, GreetingError> {
     if prefetch == 0 {
         return Err(broken("READY: a prefetch of 0; send DRAIN to be given nothing"));
     }
     Ok(prefetch.min(wire::MAX_IDS as u32))
 }
 
-fn broken(problem: impl Into<String>) -> Refusal {
-    Refusal::Broken(ErrorCode::Malformed, problem.into())
+fn broken(problem: impl Into<String>) -> GreetingError {
+    GreetingError::Broken(ErrorCode::Malformed, problem.into())
 }
 
-fn refusal_of(error: WsError) -> Refusal {
+fn refusal_of(error: WsError) -> GreetingError {
     match error {
-        error if is_late(&error) => Refusal::Broken(ErrorCode::Unexpected, too_late()),
-        WsError::Io(error) => Refusal::Gone(error.to_string()),
-        WsError::Capacity(error) => Refusal::Broken(ErrorCode::TooLarge, error.to_string()),
-        // The end of a stream without a goodbye.
+        error if is_late(&error) => GreetingError::Broken(ErrorCode::Unexpected, too_late()),
+        WsError::Io(error) => GreetingError::Gone(error.to_string()),
+        WsError::Capacity(error) => GreetingError::Broken(ErrorCode::TooLarge, error.to_string()),
+        // The stream ended without a close frame.
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-            Refusal::Gone("the connection dropped".to_owned())
+            GreetingError::Gone("the connection dropped".to_owned())
         }
-        WsError::Protocol(error) => Refusal::Broken(ErrorCode::Malformed, error.to_string()),
-        error => Refusal::Gone(error.to_string()),
+        WsError::Protocol(error) => GreetingError::Broken(ErrorCode::Malformed, error.to_string()),
+        error => GreetingError::Gone(error.to_string()),
     }
 }
 

@@ -12,12 +12,13 @@ pub enum NotReady {
     /// Its subscription is not established.
     NotSubscribed,
     /// Redis did not answer, or does not let it lead, and no other dispatcher leads.
-    NobodyLeads,
+    NoLeader,
     /// It does not hold everything that follows the cursor.
     NotInSync,
 }
 
-/// A lane is ready if it leads and stores messages, or if its ring holds everything after the cursor, so that it could.
+/// A lane is ready if it leads and stores messages, or if its ring holds everything after the cursor, so that it could
+/// lead.
 pub fn ready(lane: &Shared) -> Result<(), NotReady> {
     let is_set = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed) == 1;
     if is_set(&lane.stats.leading) {
@@ -28,13 +29,13 @@ pub fn ready(lane: &Shared) -> Result<(), NotReady> {
     } else if !lane.ring.stats().live {
         Err(NotReady::NotSubscribed)
     } else if !is_set(&lane.stats.redis_connected) {
-        Err(NotReady::NobodyLeads)
+        Err(NotReady::NoLeader)
     } else {
         Err(NotReady::NotInSync)
     }
 }
 
-/// A loop of the lane that has not finished an iteration in its time, if there is one.
+/// A loop of the lane that is late with its iteration, if there is one.
 pub fn late_loop(lane: &Shared) -> Option<&'static str> {
     let pulses = &lane.pulses;
     let loops = [

@@ -24,20 +24,20 @@ use crate::base::id::{Epoch, wall_clock_us};
 #[derive(Debug, Default)]
 pub struct Hearing {
     state: Mutex<Heard>,
-    /// The number of the newest probe that is to be sent. Beside the state: the listener reads it in every iteration.
+    /// The number of the newest probe to send. Not under the mutex, because the listener reads it in every iteration.
     probe: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// What Redis's clock said, in milliseconds since 1970, and when.
+    /// The last reading of Redis's clock, in milliseconds since 1970, and when it was read.
     redis: Option<(u64, Instant)>,
-    /// When a leader's marker was heard last.
+    /// When a leader's marker last arrived.
     marker: Option<Instant>,
-    /// A marker of our own that has not been heard, nor a later one: the oldest of them.
+    /// The oldest of our own markers that has not arrived, if no later one has.
     awaited: Option<Awaited>,
-    standby: Standby,
-    /// The newest probe whose pong has come.
+    standby: CursorWatch,
+    /// The newest probe whose pong has arrived.
     answered: u64,
 }
 
@@ -53,14 +53,14 @@ struct Awaited {
 
 /// What a standby saw of the cursor.
 #[derive(Debug, Default)]
-struct Standby {
+struct CursorWatch {
     cursor: String,
-    /// When it moved for the first time since a marker was heard, and the probe that was sent later.
+    /// When it first moved since the last marker arrived, and the probe that was sent later.
     moved: Option<(Instant, Option<u64>)>,
 }
 
 impl Hearing {
-    /// Redis's clock says so many milliseconds since 1970.
+    /// Notes the time on Redis's clock, in milliseconds since 1970.
     pub fn note_redis_clock(&self, now_ms: u64) {
         self.state.lock().redis = Some((now_ms, Instant::now()));
     }
@@ -72,7 +72,7 @@ impl Hearing {
         epoch.is_plausible(now_ms)
     }
 
-    /// A leader's marker was heard.
+    /// A leader's marker has arrived.
     pub fn note_marker(&self, epoch: Epoch, number: u64) {
         let mut state = self.state.lock();
         state.marker = Some(Instant::now());
@@ -80,7 +80,7 @@ impl Hearing {
         state.awaited.take_if(|awaited| awaited.epoch == epoch && awaited.number <= number);
     }
 
-    /// The leader of this epoch, we, is going to publish a marker.
+    /// This dispatcher, the leader of `epoch`, is about to publish a marker.
     pub fn expect_marker(&self, epoch: Epoch, number: u64) {
         let awaited = &mut self.state.lock().awaited;
         if awaited.as_ref().is_none_or(|awaited| awaited.epoch != epoch) {
@@ -95,35 +95,35 @@ impl Hearing {
         }
     }
 
-    /// It is not known whether that marker was published.
+    /// It is unknown whether that marker was published, so it is not waited for.
     pub fn forget_marker(&self, epoch: Epoch, number: u64) {
         self.state.lock().awaited.take_if(|awaited| (awaited.epoch, awaited.number) == (epoch, number));
     }
 
-    /// Whether a marker of this leader of ours was published so long ago, and neither it nor a later one will come
-    /// back.
-    pub fn is_deaf_leader(&self, epoch: Epoch, limit: Duration) -> bool {
+    /// Whether this dispatcher, as the leader of `epoch`, published a marker more than `limit` ago, and neither that
+    /// marker nor a later one can still arrive.
+    pub fn leader_misses_its_markers(&self, epoch: Epoch, limit: Duration) -> bool {
         let Heard { awaited, answered, .. } = &mut *self.state.lock();
         let awaited = awaited.as_mut().filter(|awaited| awaited.epoch == epoch && awaited.is_published);
-        awaited.is_some_and(|awaited| self.is_in_vain(awaited.since, &mut awaited.probe, *answered, limit))
+        awaited.is_some_and(|awaited| self.is_lost(awaited.since, &mut awaited.probe, *answered, limit))
     }
 
-    /// Whether the cursor, which now says this, has moved so long ago without a leader's marker being heard since,
-    /// although all that was published meanwhile has come.
-    pub fn is_deaf_standby(&self, cursor: String, limit: Duration) -> bool {
+    /// Whether the cursor, now `cursor`, first moved more than `limit` ago and no leader's marker has arrived since,
+    /// although everything published meanwhile has.
+    pub fn standby_misses_markers(&self, cursor: String, limit: Duration) -> bool {
         let Heard { standby, answered, .. } = &mut *self.state.lock();
         if standby.cursor != cursor {
-            // The first look shows no move.
+            // The first cursor seen shows no move.
             let moved = !std::mem::replace(&mut standby.cursor, cursor).is_empty();
             standby.moved = standby.moved.or(moved.then(|| (Instant::now(), None)));
         }
         let moved = standby.moved.as_mut();
-        moved.is_some_and(|(since, probe)| self.is_in_vain(*since, probe, *answered, limit))
+        moved.is_some_and(|(since, probe)| self.is_lost(*since, probe, *answered, limit))
     }
 
-    /// Whether something has been waited for so long, and in vain, as the probe shows: that is sent after half that
-    /// time, so that none is where markers come soon.
-    fn is_in_vain(&self, since: Instant, probe: &mut Option<u64>, answered: u64, limit: Duration) -> bool {
+    /// Whether a marker has been missing for `limit` and its probe shows that it is lost. The probe is sent after half
+    /// the limit, so none is sent while markers arrive soon.
+    fn is_lost(&self, since: Instant, probe: &mut Option<u64>, answered: u64, limit: Duration) -> bool {
         let waited = since.elapsed();
         if waited < limit / 2 {
             return false;
@@ -132,22 +132,22 @@ impl Hearing {
         answered >= probe && waited >= limit
     }
 
-    /// The number of the newest probe that is to be sent. A ping that is sent from now on serves for it and all before.
+    /// The number of the newest probe to send. A ping sent from now on serves it and all earlier ones.
     pub fn probe(&self) -> u64 {
         self.probe.load(Ordering::Acquire)
     }
 
-    /// The pong of this probe has come, and what came before it has been noted.
+    /// The pong of this probe has arrived, and everything before it has been noted.
     pub fn note_answer(&self, probe: u64) {
         let answered = &mut self.state.lock().answered;
         *answered = probe.max(*answered);
     }
 
-    /// The subscription is made anew, or we led meanwhile: nothing is known.
-    pub fn begin_anew(&self) {
+    /// Starts over: the subscription was replaced, or this dispatcher led meanwhile.
+    pub fn start_over(&self) {
         let mut state = self.state.lock();
         state.awaited = None;
-        state.standby = Standby::default();
+        state.standby = CursorWatch::default();
     }
 }
 
@@ -158,87 +158,87 @@ mod tests {
     const SOON: Duration = Duration::ZERO;
     const LATE: Duration = Duration::from_secs(3600);
 
-    /// Publishes a marker of ours.
+    /// Publishes one of our own markers.
     fn publish(hearing: &Hearing, epoch: u64, number: u64) {
         hearing.expect_marker(Epoch(epoch), number);
         hearing.confirm_marker(Epoch(epoch), number);
     }
 
-    /// Everything that was published so far has come.
+    /// Everything published so far has arrived.
     fn catch_up(hearing: &Hearing) {
         hearing.note_answer(hearing.probe());
     }
 
-    /// Looks, has all come that was published, and looks again.
-    fn is_deaf(hearing: &Hearing, epoch: u64) -> bool {
-        let before = hearing.is_deaf_leader(Epoch(epoch), SOON);
+    /// Judges before and after everything published has arrived.
+    fn misses_its_markers(hearing: &Hearing, epoch: u64) -> bool {
+        let before = hearing.leader_misses_its_markers(Epoch(epoch), SOON);
         catch_up(hearing);
-        assert!(!before || hearing.is_deaf_leader(Epoch(epoch), SOON));
-        hearing.is_deaf_leader(Epoch(epoch), SOON)
+        assert!(!before || hearing.leader_misses_its_markers(Epoch(epoch), SOON));
+        hearing.leader_misses_its_markers(Epoch(epoch), SOON)
     }
 
     #[test]
-    fn a_leader_is_deaf_whose_own_markers_do_not_come_back() {
+    fn a_leader_whose_own_markers_do_not_come_back_is_not_receiving() {
         let hearing = Hearing::default();
-        assert!(!is_deaf(&hearing, 7), "nothing was published");
+        assert!(!misses_its_markers(&hearing, 7), "nothing was published");
         publish(&hearing, 7, 1);
         publish(&hearing, 7, 2);
-        assert!(is_deaf(&hearing, 7) && !hearing.is_deaf_leader(Epoch(7), LATE));
+        assert!(misses_its_markers(&hearing, 7) && !hearing.leader_misses_its_markers(Epoch(7), LATE));
         hearing.note_marker(Epoch(6), 9);
-        assert!(is_deaf(&hearing, 7), "that was somebody else's");
+        assert!(misses_its_markers(&hearing, 7), "that marker was another leader's");
         hearing.note_marker(Epoch(7), 2);
-        assert!(!is_deaf(&hearing, 7));
+        assert!(!misses_its_markers(&hearing, 7));
         hearing.expect_marker(Epoch(7), 3);
-        assert!(!is_deaf(&hearing, 7), "it may be still under way to Redis");
+        assert!(!misses_its_markers(&hearing, 7), "it may still be on its way to Redis");
         hearing.forget_marker(Epoch(7), 3);
-        assert!(!is_deaf(&hearing, 7), "it may not have been published");
+        assert!(!misses_its_markers(&hearing, 7), "it may not have been published");
         publish(&hearing, 7, 4);
         publish(&hearing, 8, 0);
-        assert!(is_deaf(&hearing, 8), "another term begins afresh");
+        assert!(misses_its_markers(&hearing, 8), "another term starts over");
     }
 
     #[test]
-    fn a_leader_whose_subscription_is_behind_is_not_deaf() {
+    fn a_leader_whose_subscription_is_behind_is_receiving() {
         let hearing = Hearing::default();
         publish(&hearing, 7, 1);
-        assert!(!hearing.is_deaf_leader(Epoch(7), LATE));
-        assert_eq!(hearing.probe(), 0, "where markers come soon none is sent");
+        assert!(!hearing.leader_misses_its_markers(Epoch(7), LATE));
+        assert_eq!(hearing.probe(), 0, "no probe is sent while markers arrive soon");
         for _ in 0..3 {
-            assert!(!hearing.is_deaf_leader(Epoch(7), SOON), "the pong has not come");
+            assert!(!hearing.leader_misses_its_markers(Epoch(7), SOON), "the pong has not arrived");
         }
         assert_eq!(hearing.probe(), 1, "one is enough");
         hearing.note_marker(Epoch(7), 1);
         hearing.note_answer(1);
         publish(&hearing, 7, 2);
-        assert!(!hearing.is_deaf_leader(Epoch(7), SOON), "that pong says nothing of a later marker");
+        assert!(!hearing.leader_misses_its_markers(Epoch(7), SOON), "that pong proves nothing about a later marker");
         assert_eq!(hearing.probe(), 2);
     }
 
     #[test]
-    fn a_standby_is_deaf_that_sees_the_cursor_move_and_hears_no_marker() {
+    fn a_standby_that_sees_the_cursor_move_and_no_marker_is_not_receiving() {
         let hearing = Hearing::default();
-        let deaf = |cursor: &str, limit| hearing.is_deaf_standby(cursor.to_owned(), limit);
-        assert!(!deaf("m 1 1", SOON), "the first look shows no move");
+        let misses = |cursor: &str, limit| hearing.standby_misses_markers(cursor.to_owned(), limit);
+        assert!(!misses("m 1 1", SOON), "the first cursor seen shows no move");
         catch_up(&hearing);
-        assert!(!deaf("m 1 1", SOON));
-        assert!(!deaf("m 2 2", LATE));
+        assert!(!misses("m 1 1", SOON));
+        assert!(!misses("m 2 2", LATE));
         catch_up(&hearing);
-        assert!(!deaf("m 2 2", SOON), "it may be behind");
-        assert!(!deaf("m 3 3", SOON));
+        assert!(!misses("m 2 2", SOON), "it may be behind");
+        assert!(!misses("m 3 3", SOON));
         catch_up(&hearing);
-        assert!(deaf("m 3 3", SOON) && !deaf("m 3 3", LATE));
+        assert!(misses("m 3 3", SOON) && !misses("m 3 3", LATE));
         hearing.note_marker(Epoch(7), 1);
-        assert!(!deaf("m 3 3", SOON));
-        assert!(!deaf("m 4 4", SOON), "that needs a probe of its own");
+        assert!(!misses("m 3 3", SOON));
+        assert!(!misses("m 4 4", SOON), "that needs a probe of its own");
         catch_up(&hearing);
-        assert!(deaf("m 5 5", SOON));
-        hearing.begin_anew();
+        assert!(misses("m 5 5", SOON));
+        hearing.start_over();
         catch_up(&hearing);
-        assert!(!deaf("m 6 6", SOON));
+        assert!(!misses("m 6 6", SOON));
     }
 
     #[test]
-    fn an_epoch_far_ahead_of_redis_is_made_up() {
+    fn an_epoch_far_ahead_of_redis_is_implausible() {
         let hearing = Hearing::default();
         hearing.note_redis_clock(1_000_000_000_000);
         const DAY_MS: u64 = 24 * 3600 * 1000;

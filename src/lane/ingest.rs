@@ -1,4 +1,4 @@
-//! Ingest: reads the ring from where the last leader stopped, and has the intake store what it finds.
+//! Ingest: reads the ring from where the last leader stopped, and stores the messages by means of the intake.
 //!
 //! First it publishes a marker of the new epoch and waits until the marker comes back over the subscription. By then
 //! everything published before the marker has arrived, and ingest resolves the cursor in the ring. Then it stores what
@@ -24,10 +24,10 @@ use crate::ledger::{Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Pending
 
 /// How often a marker is published while there is traffic.
 const MARKER_EVERY: Duration = Duration::from_millis(100);
-/// How often a marker is published otherwise: the others hear by it that this leader reaches them, and it hears that
-/// itself.
+/// How often a marker is published when idle. It shows the other dispatchers, and this one, that the leader's markers
+/// arrive.
 const IDLE_MARKER_EVERY: Duration = Duration::from_secs(1);
-/// How long one read of the ring waits; also how soon the kill switch is noticed.
+/// How long one read of the ring waits, so also how late the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long the marker that opens the epoch may take to come back before another is published.
 const BARRIER_PATIENCE: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(super) struct Ingest {
     lost: Option<&'static str>,
     /// What may be stored.
     right: Right,
-    /// The segment that was live when this dispatcher went for the lease.
+    /// The segment that was live when this dispatcher was elected.
     elected_in: u64,
     markers: u64,
     marked: Instant,
@@ -64,12 +64,12 @@ impl Ingest {
         Ingest { shared: shared.clone(), epoch, kill, intake, lost, right, elected_in, markers: 0, marked }
     }
 
-    /// Takes over, stores messages until the term ends, and if that is a clean end, what has arrived so far.
+    /// Takes over and stores messages until the term ends. At a clean end it also stores what has arrived so far.
     pub(super) fn run(mut self) -> Result<(), Killed> {
         let (mut place, live_segment) = self.take_over()?;
         let Killed = self.take_in_all(&mut place, live_segment);
         if self.kill.reason() == Some(Reason::Shutdown) {
-            self.flush(&mut place, live_segment);
+            self.finish(&mut place, live_segment);
         }
         Err(Killed)
     }
@@ -78,7 +78,7 @@ impl Ingest {
     fn take_in_all(&mut self, place: &mut RingPlace, live_segment: u64) -> Killed {
         while !self.kill.is_set() {
             self.shared.pulses.ingest.beat(ITERATION_WITHIN);
-            let mut outcome = self.step(place, live_segment, Instant::now() + PATIENCE);
+            let mut outcome = self.step(place, live_segment, LIMITS, Instant::now() + PATIENCE);
             if self.marked.elapsed() >= if self.intake.unmarked { MARKER_EVERY } else { IDLE_MARKER_EVERY } {
                 outcome = outcome.and_then(|()| self.publish_marker().map(drop));
             }
@@ -91,9 +91,15 @@ impl Ingest {
     }
 
     /// Stores what the ring holds at `place` and advances that.
-    fn step(&mut self, place: &mut RingPlace, live_segment: u64, deadline: Instant) -> Result<(), Killed> {
+    fn step(
+        &mut self,
+        place: &mut RingPlace,
+        live_segment: u64,
+        limits: Limits,
+        deadline: Instant,
+    ) -> Result<(), Killed> {
         let known = self.intake.cursor().map(|cursor| &cursor.position);
-        match self.shared.ring.take(*place, known, LIMITS, deadline) {
+        match self.shared.ring.take(*place, known, limits, deadline) {
             Taken::Nothing => {}
             Taken::Batch { messages, place: following, position } => {
                 if self.intake.take_in(place, messages, position)? {
@@ -107,7 +113,7 @@ impl Ingest {
                 self.intake.record_gap("ring-overrun", self.intake.cursor_text(), end, Some(lost))?;
                 *place = following;
             }
-            // Of older segments what is here is stored; where our own live one ends another dispatcher has more.
+            // Older segments are stored as far as they go. Where the live segment ends, another dispatcher has more.
             Taken::Break { place: following, marker } if place.segment() < live_segment => {
                 self.pass_a_break()?;
                 self.intake.record_gap("subscription-break", self.intake.cursor_text(), marker.to_string(), None)?;
@@ -127,8 +133,8 @@ impl Ingest {
         let live_segment = loop {
             self.shared.pulses.ingest.beat(ITERATION_WITHIN);
             let marker = self.publish_marker()?;
-            if let Some(segment) = self.shared.ring.wait_for_marker(&marker, Instant::now() + BARRIER_PATIENCE) {
-                break segment;
+            if let Some(marked) = self.shared.ring.wait_for_marker(&marker, Instant::now() + BARRIER_PATIENCE) {
+                break marked.segment();
             }
             if self.kill.is_set() {
                 return Err(Killed);
@@ -138,8 +144,8 @@ impl Ingest {
                 return Err(Killed);
             }
         };
-        // Redis may have restarted since: whether this one may lead has to be seen anew, and the courier may take for
-        // done what Redis has forgotten.
+        // Redis may have restarted since the election. So the right to lead must be decided anew, and the courier could
+        // take messages for done that Redis has lost.
         if self.elected_in != live_segment {
             self.kill.set(Reason::SubscriptionLost);
             return Err(Killed);
@@ -161,11 +167,11 @@ impl Ingest {
         Ok((found.place, live_segment))
     }
 
-    /// What follows was heard by this dispatcher after a break: the term continues over it, if it has the right to, or
-    /// ends.
+    /// What follows in the ring arrived after a break. Returns if the term has the right to continue past it, and ends
+    /// the term otherwise.
     fn pass_a_break(&mut self) -> Result<(), Killed> {
         let reason = match self.right {
-            // A dispatcher that holds more of what came before it continues from here first.
+            // Another dispatcher may hold more of what came before the break, and leads next.
             _ if self.intake.advanced => Reason::BeforeBreak,
             Right::Rest => Reason::BeforeBreak,
             Right::Break => return Ok(()),
@@ -175,7 +181,7 @@ impl Ingest {
                 if self.shared.ring.is_eldest(&others) {
                     return Ok(());
                 }
-                // An elder has heard more of what follows.
+                // An older dispatcher has received more of what follows.
                 Reason::NotEldest
             }
         };
@@ -183,13 +189,13 @@ impl Ingest {
         Err(Killed)
     }
 
-    /// What follows in the ring comes after messages that it dropped for lack of memory. A dispatcher with more of it,
-    /// or one whose reading was not held up, may hold them: it goes first, as at a break.
+    /// What follows in the ring comes after messages that the ring dropped for lack of memory. Another dispatcher may
+    /// still hold them, so it goes first, as at a break.
     fn pass_an_overrun(&mut self) -> Result<(), Killed> {
         self.pass_a_break().inspect_err(|Killed| log::warn!("event=overrun note=\"another dispatcher may hold more\""))
     }
 
-    /// Publishes the next marker. A repeated attempt uses a new one: the first may have come through.
+    /// Publishes the next marker. Each retry uses a new marker, because the previous one may have been published.
     fn publish_marker(&mut self) -> Result<Marker, Killed> {
         let (ledger, markers, epoch) = (&mut self.intake.ledger, &mut self.markers, self.epoch);
         let interests = self.shared.settings.interests.identity();
@@ -211,14 +217,25 @@ impl Ingest {
         Ok(marker)
     }
 
-    /// Before a clean end: stores what has arrived so far, so that a lone dispatcher leaves nothing behind.
-    fn flush(&mut self, place: &mut RingPlace, live_segment: u64) {
-        // What keeps arriving is not waited for.
-        let tail = self.shared.ring.tail();
-        while place.sequence() < tail {
-            let before = *place;
-            if self.step(place, live_segment, Instant::now()).is_err() || *place == before {
-                let left = tail - place.sequence();
+    /// Before a clean end: publishes a last marker, and stores what arrived before it. So a lone dispatcher leaves
+    /// nothing behind, and the cursor is at a marker. There it also has a meaning for dispatchers with other interests,
+    /// which count other messages.
+    fn finish(&mut self, place: &mut RingPlace, live_segment: u64) {
+        let ring = self.shared.ring.clone();
+        let published = self.publish_marker().ok();
+        let marked = published.and_then(|marker| ring.wait_for_marker(&marker, Instant::now() + BARRIER_PATIENCE));
+        // Messages that arrive later are not waited for.
+        let end = marked.map_or_else(|| ring.tail(), RingPlace::sequence);
+        loop {
+            let before = (*place, self.intake.cursor_text());
+            let left = end.saturating_sub(place.sequence());
+            let at_marker = self.intake.cursor().is_some_and(|cursor| cursor.position.offset == 0);
+            if left == 0 && (at_marker || marked.is_none()) {
+                return;
+            }
+            let limits = Limits { messages: LIMITS.messages.min(left as usize), ..LIMITS };
+            let outcome = self.step(place, live_segment, limits, Instant::now());
+            if outcome.is_err() || before == (*place, self.intake.cursor_text()) {
                 log::warn!(
                     "event=not-taken-in messages={left} note=\"lost unless another dispatcher in sync has them\""
                 );

@@ -1,9 +1,9 @@
 //! The intake: stores batches of published messages in Redis and passes them on to the courier. The part of ingest that
 //! moves the cursor.
 //!
-//! A batch goes in whole, or in halves where it can't be carried whole; a message that can't be carried at all becomes
-//! a dead letter. A reply that got lost does no harm: the batch is offered again, and the script, which compares the
-//! cursor, either takes it or says that the cursor is already behind it.
+//! A batch that is too large for Redis or a proxy is stored in halves; a message that is too large alone becomes a dead
+//! letter. A lost reply does no harm: the batch is offered again, and the script, which compares the cursor, either
+//! stores it or reports that it was stored before.
 //!
 //! Owned by ingest, on its thread.
 
@@ -24,10 +24,10 @@ use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 use crate::ledger::resp::EXCERPT_BYTES;
 use crate::ledger::subscription::Published;
-use crate::ledger::{Arrival, Cursor, Gap, Intake as Stored, Ledger, Pending, Position, Splitter};
+use crate::ledger::{Arrival, Cursor, Gap, IntakeAnswer, Ledger, Pending, Position, Splitter};
 use crate::wire::MAX_BODY_BYTES;
 
-/// How long one attempt to pass messages on waits; also how soon the kill switch is noticed.
+/// How long one attempt to pass messages to the courier waits, so also how late the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// See the module's text.
@@ -41,9 +41,9 @@ pub(super) struct Intake {
     waker: Waker,
     /// The cursor as Redis has it.
     cursor: Option<Cursor>,
-    /// Whether it has vanished from Redis, and is to be written anew.
+    /// Whether the cursor has vanished from Redis and must be written anew.
     vanished: bool,
-    /// The last id given out.
+    /// The last id assigned.
     last_id: MessageId,
     /// Whether anything was stored this term.
     pub(super) advanced: bool,
@@ -65,7 +65,7 @@ impl Intake {
             shared: shared.clone(),
             epoch: elected.epoch,
             ledger,
-            retry: Retry::new(shared, kill.clone(), TermWorker::Ingest).giving_way(),
+            retry: Retry::new(shared, kill.clone(), TermWorker::Ingest).ending_when_denied(),
             kill,
             courier,
             waker,
@@ -82,8 +82,8 @@ impl Intake {
         self.cursor.as_ref()
     }
 
-    /// Stores the messages that follow `place`, moves that on, and passes them on. `false`: not all were stored; the
-    /// rest has to be taken from the ring again.
+    /// Stores the messages that follow `place`, advances `place`, and passes the messages to the courier. `false`: not
+    /// all were stored, and the rest must be read from the ring again.
     pub(super) fn take_in(
         &mut self,
         place: &mut RingPlace,
@@ -100,13 +100,13 @@ impl Intake {
             })
             .collect();
         let all = self.take_in_parts(place, batch, Cursor { position, last_id }, &mut Splitter::default())?;
-        // No id is given out twice, and no cursor is written twice: a copy of a step that was undone may yet arrive.
+        // No id is assigned twice and no cursor is written twice, because a copy of a step that was undone may still
+        // arrive.
         self.last_id = self.last_id.max(last_id);
         Ok(all)
     }
 
-    /// Stores a batch, whole, or in halves where it can't be carried whole; a message that can't be carried at all
-    /// becomes a dead letter.
+    /// Stores a batch, in halves if it is too large. A message that is too large alone becomes a dead letter.
     fn take_in_parts(
         &mut self,
         place: &mut RingPlace,
@@ -156,7 +156,7 @@ impl Intake {
         let middle = place.after(batch.len() / 2);
         let rest = batch.split_off(batch.len() / 2);
         let Some(position) = self.shared.ring.position(middle) else {
-            // Its marker is gone: the next term finds another name for that place.
+            // The ring no longer has the marker of that place. The next term finds another name for it.
             self.kill.set(Reason::CursorMoved);
             return Err(Killed);
         };
@@ -165,9 +165,10 @@ impl Intake {
             && self.take_in_parts(place, rest, next, splitter)?)
     }
 
-    /// Before a batch is offered in halves: whether an attempt at the whole of it has taken effect after all. The
-    /// cursor would go back otherwise. It has been moved on then, so that an attempt that arrives late finds none that
-    /// it knows. One that takes effect after this check shows as a cursor that has moved.
+    /// Before a batch is offered in halves, finds out whether an attempt at the whole batch has taken effect after all;
+    /// otherwise the cursor would go back. If one has, this moves the cursor, so that an attempt that arrives late
+    /// finds a cursor that it does not know. An attempt that takes effect after this check shows as a cursor that has
+    /// moved.
     fn find_taken(&mut self, batch: &[Arrival]) -> Result<Found, Killed> {
         let doubts = self.ledger.take_doubts();
         if doubts.is_empty() {
@@ -180,14 +181,14 @@ impl Intake {
         if let Some(last) = batch.iter().rev().find(|arrival| arrival.refused.is_none())
             && !self.retry.until_done(|| ledger.is_pending(last.id))?
         {
-            // A transaction that moved the cursor, and whose members were refused: back, before anything else can
-            // happen.
+            // A transaction moved the cursor, but its members were refused. Move the cursor back before anything else
+            // happens.
             let (epoch, to) = (self.epoch, self.cursor.as_ref());
             self.retry.until_done(|| ledger.rewind(epoch, &found, to))?;
             return Ok(Found::Undone);
         }
         self.cursor = Some(found.clone());
-        // It says a higher last id than any attempt.
+        // The new cursor has a higher last id than any attempt.
         match self.offer(&found, &[], &mut Splitter::default())? {
             Carried::Done(Some(cursor)) => Ok(Found::Taken(cursor)),
             _ => {
@@ -197,7 +198,7 @@ impl Intake {
         }
     }
 
-    /// A batch is in Redis: moves on and passes it to the courier.
+    /// A batch is in Redis: advances the cursor here and passes the batch to the courier.
     fn note_taken(&mut self, batch: Vec<Arrival>, next: Cursor) {
         self.vanished = false;
         self.advanced = true;
@@ -219,11 +220,11 @@ impl Intake {
             );
         }
         let deliverable = batch.into_iter().filter(|arrival| arrival.refused.is_none());
-        self.hand_on(deliverable.map(|Arrival { id, body, .. }| Pending { id, delivery: 1, body }).collect());
+        self.pass_on(deliverable.map(|Arrival { id, body, .. }| Pending { id, delivery: 1, body }).collect());
     }
 
-    /// Offers a batch to Redis until it is known to have been taken, or to be too large. `Done(None)`: it was refused,
-    /// and may be offered again only with other ids.
+    /// Offers a batch to Redis until it is known to be stored or too large. `Done(None)`: it was refused, and may be
+    /// offered again only with new ids.
     fn offer(
         &mut self,
         next: &Cursor,
@@ -236,29 +237,29 @@ impl Intake {
         }
         let attempt = |ledger: &mut Ledger| ledger.intake(epoch, expected, next, batch);
         let carried = if batch.iter().any(|arrival| arrival.refused.is_some()) {
-            // Nothing smaller could be sent in its stead: whatever it is refused for is waited out.
+            // Nothing smaller could be sent instead, so it is retried, whatever the reason for the refusal.
             let ledger = &mut self.ledger;
             Carried::Done(self.retry.until_done(|| attempt(ledger))?)
         } else {
             self.retry.carry(&mut self.ledger, splitter, batch.len(), attempt)?
         };
         match carried {
-            Carried::Done(Stored::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
+            Carried::Done(IntakeAnswer::Taken(cursor)) => Ok(Carried::Done(Some(cursor))),
             // The key has vanished, or another client overwrote it, while Redis kept running. Only this leader moves
             // the cursor, so its last value is known.
-            Carried::Done(Stored::Moved(None)) if self.ledger.is_uninterrupted() && !self.vanished => {
+            Carried::Done(IntakeAnswer::Moved(None)) if self.ledger.is_uninterrupted() && !self.vanished => {
                 let cursor = self.cursor_text();
                 self.record_gap(CURSOR_LOST, cursor.clone(), cursor, None)?;
                 self.vanished = true;
                 self.offer(next, batch, splitter)
             }
-            Carried::Done(Stored::Moved(found)) => {
+            Carried::Done(IntakeAnswer::Moved(found)) => {
                 let found = found.map_or("none".to_owned(), |cursor| cursor.to_string());
                 log::warn!("event=cursor-moved expected={} found={}", Quoted(self.cursor_text()), Quoted(found));
                 self.kill.set(Reason::CursorMoved);
                 Err(Killed)
             }
-            Carried::Done(Stored::Rewound(reason)) => {
+            Carried::Done(IntakeAnswer::Rewound(reason)) => {
                 log::warn!("event=redis-trouble worker=ingest messages={} error={}", batch.len(), Quoted(reason));
                 Ok(Carried::Done(None))
             }
@@ -269,7 +270,7 @@ impl Intake {
 
     /// Passes a batch that is in the sorted set to the courier. If the term ends meanwhile, the next leader finds it
     /// there.
-    fn hand_on(&mut self, mut batch: Vec<Pending>) {
+    fn pass_on(&mut self, mut batch: Vec<Pending>) {
         while let Err(SendTimeoutError::Timeout(unsent)) = self.courier.send_timeout(batch, PATIENCE) {
             self.shared.pulses.ingest.beat(ITERATION_WITHIN);
             if self.kill.is_set() {
@@ -302,11 +303,11 @@ impl Intake {
     }
 }
 
-/// What came of attempts of unknown outcome.
+/// What became of attempts with an unknown outcome.
 enum Found {
     /// None of them has taken effect.
     Nothing,
-    /// A part of one had taken effect, and was taken back: the batch may be offered again only with other ids.
+    /// A part of one had taken effect and was undone. The batch may be offered again only with new ids.
     Undone,
     /// One has taken effect, and the cursor is here now.
     Taken(Cursor),
@@ -325,7 +326,7 @@ fn arrival(id: MessageId, published: Published) -> Arrival {
     }
 }
 
-/// A message that can't be carried whole, as it becomes a dead letter.
+/// A message that is too large to be stored, shortened for the dead letters.
 fn without_its_end(arrival: &Arrival, reason: &str) -> Arrival {
     let length = arrival.body.payload().len();
     Arrival {

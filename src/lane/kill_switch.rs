@@ -15,23 +15,23 @@ pub enum Reason {
     Shutdown = 1,
     /// Redis says that another dispatcher holds the lease.
     LeaseLost,
-    /// By our own clock the lease may have run out.
+    /// By this dispatcher's clock the lease may have expired.
     LeaseExpired,
     /// A script was refused: a newer epoch has begun.
     Fenced,
-    /// Our own subscription dropped: what is published now, others have.
+    /// The leader's subscription dropped, so it misses messages that other dispatchers receive.
     SubscriptionLost,
-    /// The cursor is not where we put it: Redis lost a part of its data.
+    /// The cursor is not where this leader put it: Redis lost some of its data.
     CursorMoved,
-    /// What comes next was heard after a break, and another dispatcher has heard more of it.
+    /// What follows in the ring arrived after a break, and another dispatcher has received more of it.
     NotEldest,
-    /// All that was heard before a break is stored, and another dispatcher may hold more of it.
+    /// All messages before a break are stored, and another dispatcher may hold more of them.
     BeforeBreak,
-    /// Our own markers do not come back over our subscription: what is published, others have.
-    Deaf,
+    /// The leader's own markers do not come back over its subscription, so it misses messages that others receive.
+    NotReceiving,
     /// Redis no longer has what was stored: the set of pending messages has vanished.
     PendingLost,
-    /// A consumer has seen a higher epoch than ours.
+    /// A consumer has seen a higher epoch than this leader's.
     EpochBehind,
     /// A worker failed.
     WorkerFailed,
@@ -47,7 +47,7 @@ impl Reason {
         Reason::CursorMoved,
         Reason::NotEldest,
         Reason::BeforeBreak,
-        Reason::Deaf,
+        Reason::NotReceiving,
         Reason::PendingLost,
         Reason::EpochBehind,
         Reason::WorkerFailed,
@@ -65,7 +65,7 @@ impl fmt::Display for Reason {
             Reason::CursorMoved => "cursor-moved",
             Reason::NotEldest => "not-eldest",
             Reason::BeforeBreak => "before-break",
-            Reason::Deaf => "deaf",
+            Reason::NotReceiving => "not-receiving",
             Reason::PendingLost => "pending-lost",
             Reason::EpochBehind => "epoch-behind",
             Reason::WorkerFailed => "worker-failed",
@@ -81,16 +81,16 @@ pub struct KillSwitch(Arc<Switch>);
 struct Switch {
     reason: AtomicU8,
     made: Instant,
-    /// When it sets itself unless it is prolonged, in microseconds after `made`.
+    /// When the switch sets itself unless it is prolonged, in microseconds after `made`.
     expires_us: AtomicU64,
-    // For those who wait for something else meanwhile, such as the next attempt.
+    // For threads that wait in `wait`, for example until the next attempt.
     lock: Mutex<()>,
     set: Condvar,
 }
 
 impl KillSwitch {
-    /// A switch that sets itself at `expires`, for [`Reason::LeaseExpired`], unless it is prolonged: a worker that was
-    /// paused finds it set, even before the election has checked.
+    /// A switch that sets itself at `expires`, with [`Reason::LeaseExpired`], unless it is prolonged. So a worker that
+    /// was paused finds it set even before the election has checked.
     pub fn until(expires: Instant) -> KillSwitch {
         let switch = KillSwitch(Arc::new(Switch {
             reason: AtomicU8::new(0),
@@ -103,24 +103,24 @@ impl KillSwitch {
         switch
     }
 
-    /// Moves the time at which it sets itself.
+    /// Postpones the time at which the switch sets itself.
     pub fn prolong(&self, expires: Instant) {
         let after = expires.saturating_duration_since(self.0.made);
         self.0.expires_us.store(after.as_micros() as u64, Ordering::Release);
     }
 
-    /// Sets the switch; the first reason stays. Says whether this was the first.
+    /// Sets the switch; the first reason stays. Returns whether this call was the first.
     pub fn set(&self, reason: Reason) -> bool {
         let first = self.0.reason.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if first {
-            // Whoever looked before the store and is about to wait holds the lock until it does.
+            // A thread that checked before the store and is about to wait holds the lock until it waits.
             drop(self.0.lock.lock());
             self.0.set.notify_all();
         }
         first
     }
 
-    /// Why the term ends, if it does.
+    /// Why the term ends; `None` if it does not.
     pub fn reason(&self) -> Option<Reason> {
         self.is_set();
         let set = self.0.reason.load(Ordering::Acquire);
@@ -139,10 +139,10 @@ impl KillSwitch {
         expired
     }
 
-    /// Waits until the switch is set, at most `limit`. Says whether it is.
+    /// Waits until the switch is set, at most for `limit`. Returns whether it is.
     pub fn wait(&self, limit: Duration) -> bool {
         if !self.is_set() {
-            // Only the bare atomic is looked at under the lock: `set` takes it.
+            // Only the atomic is read under the lock, because `set` takes the lock.
             let mut guard = self.0.lock.lock();
             if self.0.reason.load(Ordering::Acquire) == 0 {
                 self.0.set.wait_for(&mut guard, limit);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_finds_that_its_time_is_over() {
+    fn a_waiting_thread_notices_that_its_time_is_over() {
         let kill = KillSwitch::until(Instant::now() + Duration::from_millis(5));
         let (done, is_done) = bounded(1);
         // On a thread of its own, so that a wait that never ends fails the test.

@@ -1,76 +1,76 @@
-//! The lease on leadership: taking it, keeping it, giving it back, and knowing by our own clock when it may be gone.
+//! The lease on leadership: acquires, renews and releases it, and knows by the local clock when it may have expired.
 //!
-//! Owned by the election's thread. Redis decides who holds the lease; this side only ever assumes less than Redis
-//! granted: the time counts from before the request was sent, and a margin is taken off at the end.
+//! Owned by the election's thread. Redis decides which dispatcher holds the lease. This side always assumes less time
+//! than Redis granted: the time counts from before the request was sent, and a margin is subtracted.
 
 use std::time::{Duration, Instant};
 
 use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch};
-use crate::ledger::Lease as Held;
+use crate::ledger::Lease;
 use crate::ledger::{Acquire, Attempt, Ledger};
 
-/// The longest wait for a reply: what is asked is asked again, and meanwhile nothing else is heard.
+/// The longest wait for a reply. The thread does nothing else meanwhile, and the request is repeated.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The shortest wait for a reply: a timeout of zero would mean none.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// A dispatcher's side of the lease.
-pub struct Lease {
+pub struct LeaseKeeper {
     ledger: Ledger,
     id: DispatcherId,
     ttl: Duration,
-    term: Option<Term>,
+    held: Option<HeldLease>,
 }
 
 #[derive(Clone)]
-struct Term {
-    held: Held,
-    /// From here on the lease may be gone.
+struct HeldLease {
+    lease: Lease,
+    /// From this time on the lease may have expired.
     expires: Instant,
     /// When to renew next.
     renew: Instant,
 }
 
-/// What became of a renewal.
+/// The outcome of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// The lease is ours for another TTL.
+    /// The lease is prolonged by another TTL.
     Kept,
-    /// Redis says that it is not ours.
+    /// The lease is no longer this dispatcher's.
     Lost,
 }
 
-impl Lease {
+impl LeaseKeeper {
     /// No lease yet.
-    pub fn new(ledger: Ledger, id: DispatcherId, ttl: Duration) -> Lease {
-        Lease { ledger, id, ttl, term: None }
+    pub fn new(ledger: Ledger, id: DispatcherId, ttl: Duration) -> LeaseKeeper {
+        LeaseKeeper { ledger, id, ttl, held: None }
     }
 
-    /// Tries to take it; with `may_take` false it only checks. `floor` is the highest epoch heard of.
+    /// Tries to acquire the lease. With `may_take` false it only checks. `floor` is the highest epoch known.
     pub fn acquire(&mut self, floor: Epoch, may_take: bool) -> Result<Attempt> {
         self.ledger.connection().set_timeout(TRY_TIMEOUT);
         let asked = Instant::now();
         let attempt = self.ledger.acquire(&self.id, self.ttl, floor, may_take)?;
         if let Acquire::Acquired { lease, .. } = &attempt.answer {
-            self.term = Some(self.term_from(lease.clone(), asked));
+            self.held = Some(self.held_from(lease.clone(), asked));
         }
         Ok(attempt)
     }
 
-    /// Renews it; waits for the answer no longer than the lease is surely ours, and not for long.
+    /// Renews the lease. Waits for the reply at most until the lease may have expired, and at most [`TRY_TIMEOUT`].
     pub fn renew(&mut self) -> Result<Renewal> {
-        let Some(term) = self.term.clone() else { return Ok(Renewal::Lost) };
+        let Some(held) = self.held.clone() else { return Ok(Renewal::Lost) };
         let asked = Instant::now();
-        let left = term.expires.saturating_duration_since(asked).clamp(LEAST_TIMEOUT, TRY_TIMEOUT);
+        let left = held.expires.saturating_duration_since(asked).clamp(LEAST_TIMEOUT, TRY_TIMEOUT);
         self.ledger.connection().set_timeout(left);
-        // Whatever comes of it, the next attempt is not at once.
-        self.term = Some(Term { renew: asked + self.ttl / 10, ..term.clone() });
-        if self.ledger.renew(&term.held, self.ttl)? {
-            self.term = Some(self.term_from(term.held, asked));
+        // Whatever the outcome, the next attempt is not made at once.
+        self.held = Some(HeldLease { renew: asked + self.ttl / 10, ..held.clone() });
+        if self.ledger.renew(&held.lease, self.ttl)? {
+            self.held = Some(self.held_from(held.lease, asked));
             Ok(Renewal::Kept)
         } else {
-            self.term = None;
+            self.held = None;
             Ok(Renewal::Lost)
         }
     }
@@ -80,32 +80,32 @@ impl Lease {
         self.ledger.other_dispatchers(&self.id)
     }
 
-    /// Gives a lease back that is in our name although we do not lead: the answer to taking it or to giving it back
-    /// got lost.
-    pub fn release_stray(&mut self, stray: &Held) -> Result<bool> {
+    /// Releases a lease that names this dispatcher although it does not lead: the reply to acquiring or releasing it
+    /// was lost.
+    pub fn release_stray(&mut self, stray: &Lease) -> Result<bool> {
         self.ledger.release(stray)
     }
 
-    /// Gives it back, if it is still ours.
+    /// Releases the lease, if it is still this dispatcher's.
     pub fn release(&mut self) -> Result<bool> {
-        let Some(term) = self.term.take() else { return Ok(false) };
+        let Some(held) = self.held.take() else { return Ok(false) };
         self.ledger.connection().set_timeout(self.ttl.min(TRY_TIMEOUT));
-        self.ledger.release(&term.held)
+        self.ledger.release(&held.lease)
     }
 
     /// How long until the next renewal is due.
     pub fn renew_in(&self) -> Duration {
-        self.term.as_ref().map_or(Duration::ZERO, |term| term.renew.saturating_duration_since(Instant::now()))
+        self.held.as_ref().map_or(Duration::ZERO, |held| held.renew.saturating_duration_since(Instant::now()))
     }
 
-    /// From when on by our own clock the lease may be gone.
+    /// The time by the local clock from which on the lease may have expired.
     pub fn expires(&self) -> Instant {
-        self.term.as_ref().map_or_else(Instant::now, |term| term.expires)
+        self.held.as_ref().map_or_else(Instant::now, |held| held.expires)
     }
 
-    fn term_from(&self, held: Held, asked: Instant) -> Term {
-        // The margin is for clocks that run at different speeds and for the time the kill switch needs to be heard.
+    fn held_from(&self, lease: Lease, asked: Instant) -> HeldLease {
+        // The margin covers clocks that run at different speeds, and the time until workers notice the kill switch.
         let margin = self.ttl / 10;
-        Term { held, expires: asked + self.ttl - margin, renew: asked + self.ttl / 3 }
+        HeldLease { lease, expires: asked + self.ttl - margin, renew: asked + self.ttl / 3 }
     }
 }

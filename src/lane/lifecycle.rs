@@ -1,7 +1,7 @@
-//! A lane that runs: started, asked to stop, joined.
+//! Starts, stops and joins a lane's threads.
 //!
-//! It ends in order: the election stops its term and gives the lease back, then the dialers and last the listener go,
-//! since the lease counts as abandoned once the listener's connection is closed.
+//! The order of shutdown: the election ends its term and releases the lease, then the dialers end. The listener ends
+//! last, because the lease counts as abandoned once the listener's connection is closed.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -10,36 +10,36 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::dialer::Dialers;
 use super::election::Election;
-use super::listener::Listener;
+use super::listener::ListenerHandle;
 use super::shared::Shared;
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::{ShutdownHandle, shutdown_channel};
 use crate::base::text::Quoted;
 use crate::ledger::subscription::Channels;
 
-/// A group's way from Redis to its consumers. Dropped: stops, and waits until it has ended.
+/// A running lane. When dropped, it stops and waits until all its threads have ended.
 #[derive(Debug)]
 pub struct Lane {
     stop: ShutdownHandle,
     election: Option<JoinHandle<Result<()>>>,
     dialers: Option<Dialers>,
-    listener: Option<Listener>,
+    listener: Option<ListenerHandle>,
 }
 
-/// Announces the end of the election, even by a panic.
+/// Announces the end of the election, even after a panic.
 struct EndGuard(Sender<()>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        // Whoever no longer listens is not interested.
+        // If the receiver is gone, nothing waits for this.
         let _ = self.0.try_send(());
     }
 }
 
 impl Lane {
-    /// Starts the threads of a lane. When its election has ended, asked to or not, that is announced on `ended`, which
-    /// must have room for it; the lane is then to be [joined](Lane::join). A Redis that can't be reached is no reason
-    /// to end.
+    /// Starts the threads of a lane. When its election has ended, for whatever reason, a message is sent on `ended`,
+    /// which must have room for it; then call [`join`](Lane::join). The lane does not end because Redis can't be
+    /// reached.
     pub fn start(shared: &Arc<Shared>, ended: Sender<()>) -> Result<Lane> {
         let settings = &shared.settings;
         let channels = Channels {
@@ -50,7 +50,7 @@ impl Lane {
         };
         let (released, releases) = bounded(1);
         let (stop, requests) = shutdown_channel();
-        let listener = Listener::start(shared, channels, released)?;
+        let listener = ListenerHandle::start(shared, channels, released)?;
         let dialers = Dialers::start(shared)?;
         let election = Election::new(shared.clone(), dialers.requests(), releases, requests);
         let guard = EndGuard(ended);
@@ -61,12 +61,12 @@ impl Lane {
         Ok(Lane { stop, election: Some(election), dialers: Some(dialers), listener: Some(listener) })
     }
 
-    /// Asks the lane to end: its term stores what has arrived, and the lease is given back.
+    /// Asks the lane to end: its term stores what has arrived, and the lease is released.
     pub fn stop(&self) {
         self.stop.shutdown();
     }
 
-    /// Waits until all its threads have ended. Returns why the election ended, if it failed.
+    /// Waits until all threads have ended. Returns the error if the election failed.
     pub fn join(mut self) -> Result<()> {
         self.end()
     }

@@ -1,7 +1,7 @@
 //! A link: the connection to one consumer as the courier sees it, with what the consumer holds.
 //!
-//! The socket never blocks. What cannot be written at once stays in the WebSocket's buffer, which is bounded because a
-//! consumer is given no more than its prefetch and no more than [`LINK_BYTES`].
+//! The socket never blocks. Bytes that can't be written at once stay in the WebSocket's buffer. The buffer is bounded,
+//! because a consumer is given at most its prefetch and at most [`LINK_BYTES`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -11,25 +11,25 @@ use tungstenite::error::ProtocolError;
 use tungstenite::{Bytes, Message, WebSocket};
 
 use super::greeting::Greeted;
-use super::places::{Held, LINK_BYTES, Places};
+use super::places::{LINK_BYTES, Places, TakenPlace};
 use super::stats::LinkFigures;
 use super::strays::Strays;
 use crate::base::id::MessageId;
-use crate::ledger::Pending;
+use crate::ledger::{DeliveryNumber, Pending};
 use crate::net::{Stream, is_transient};
 use crate::wire::{self, ErrorCode, Frame, ReadyFlags};
 
 /// Frames are gathered into WebSocket messages of about this size.
 const CHUNK_BYTES: usize = 128 << 10;
 
-/// Results of one consumer without Redis that may wait to be recorded; beyond it the link is not read.
+/// Bytes of results of one consumer without Redis that may wait to be recorded. Beyond that, its link is not read.
 const LINK_RESULT_BYTES: usize = 4 << 20;
-/// The same for all consumers together.
+/// The same for all consumers together; beyond it no link with waiting results is read.
 const MAX_RESULT_BYTES: usize = 32 << 20;
 
 /// A link on which the consumer has answered.
 pub(super) struct NewLink {
-    /// The consumer's place in the settings.
+    /// The consumer's index in the settings.
     pub(super) index: usize,
     pub(super) greeted: Greeted,
 }
@@ -44,10 +44,10 @@ pub(super) struct Link {
     pub(super) figures: Arc<LinkFigures>,
     pub(super) places: Places,
     pub(super) strays: Strays,
-    /// Bytes of results that it has sent and that wait to be recorded.
+    /// Bytes of results that the consumer has sent and that wait to be recorded.
     pub(super) result_bytes: usize,
     socket: WebSocket<Stream>,
-    /// The suspect that it was given, if it has not released it.
+    /// The suspect that the consumer was given, until it has released it.
     suspect: Option<MessageId>,
     /// Frames not yet given to the socket.
     chunk: Vec<u8>,
@@ -55,30 +55,31 @@ pub(super) struct Link {
     unflushed: bool,
     /// Whether the socket's buffer is waiting for the peer.
     congested: bool,
-    /// How many bytes the system had taken when it last took some, or when nothing was waiting, and when that was.
+    /// The number of bytes that the system had accepted when it last accepted any or when nothing was waiting, and that
+    /// time.
     progress: (u64, Instant),
     /// What the poller watches the socket for: reading, writing.
     watched: (bool, bool),
     last_ping: Instant,
 }
 
-/// What reading a link brought.
+/// The outcome of reading a link.
 pub(super) enum Incoming {
     /// Frames.
     Frames(Bytes),
-    /// A sign of life.
+    /// A ping or pong: the consumer is alive.
     Alive,
-    /// Something that is no frame.
+    /// A message that is not a sequence of frames.
     Bad(ErrorCode, String),
     /// Nothing more for now.
     Nothing,
 }
 
 /// Why a link ends.
-pub(super) type Failure = String;
+pub(super) type EndReason = String;
 
 impl Link {
-    /// `strays_paid_until` is what the stray answers of the consumer's last link left behind.
+    /// `strays_paid_until` continues the rate limit of the consumer's last link.
     pub(super) fn new(new: NewLink, serial: u64, strays_paid_until: Option<Instant>) -> Link {
         let now = Instant::now();
         let Greeted { socket, consumer, prefetch, flags, .. } = new.greeted;
@@ -117,60 +118,61 @@ impl Link {
         self.socket.get_ref()
     }
 
-    /// The connection, to be closed in order.
+    /// Returns the connection, so that it can be closed properly.
     pub(super) fn into_socket(self) -> WebSocket<Stream> {
         self.socket
     }
 
-    /// Whether it may be given a message of `bytes`.
+    /// Whether the consumer has room for a message of `bytes`.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let fits = self.places.taken() == 0 || self.places.bytes() + bytes <= LINK_BYTES;
         !self.draining && self.places.room() > 0 && fits
     }
 
-    /// Whether it can be given nothing more, and works on nothing, as far as is known.
+    /// Whether the consumer has no room for another message and, as far as is known, works on none.
     pub(super) fn is_stuck(&self) -> bool {
-        // With less than this there is room for any message.
+        // Below this, any message fits.
         const FULL_BYTES: usize = LINK_BYTES - wire::MAX_BODY_BYTES;
         self.places.is_idle() && (self.places.room() == 0 || self.places.bytes() > FULL_BYTES)
     }
 
-    /// Whether it may bring more results: those that wait to be recorded hold up this link alone, and where there are
-    /// too many in all, those links that brought some.
+    /// Whether the link may be read. Results that wait to be recorded hold up only their own link. If there are too
+    /// many in all, they hold up every link that has some.
     pub(super) fn is_read(&self, all_result_bytes: usize) -> bool {
         let most = if all_result_bytes < MAX_RESULT_BYTES { LINK_RESULT_BYTES } else { 1 };
         self.result_bytes < most
     }
 
-    /// Whether it may be given this message, and does not still hold it: else another link may be better.
+    /// Whether the consumer has room for this message and does not still hold it. If it does, another link may be
+    /// better.
     pub(super) fn is_natural_for(&self, message: &Pending) -> bool {
-        self.has_room(message.body.len()) && !self.has_in_hand(message)
+        self.has_room(message.body.len()) && !self.still_holds(message)
     }
 
-    /// Whether it holds a suspect: it is not given another one then.
+    /// Whether the consumer holds a suspect. It is then given no other.
     pub(super) fn has_suspect(&self) -> bool {
         self.suspect.is_some()
     }
 
-    /// The message that it is given next is a suspect.
+    /// The next message for the consumer is a suspect.
     pub(super) fn note_suspect(&mut self, id: MessageId) {
         self.suspect = Some(id);
     }
 
-    /// Whether it still holds a message that goes out again.
-    pub(super) fn has_in_hand(&self, message: &Pending) -> bool {
+    /// Whether the consumer still holds a message that is delivered again.
+    pub(super) fn still_holds(&self, message: &Pending) -> bool {
         message.delivery > 1 && self.places.get(message.id).is_some()
     }
 
-    /// Whether it is using a lower share of its prefetch than `other`.
+    /// Whether this consumer uses a lower share of its prefetch than `other`.
     pub(super) fn is_freer_than(&self, other: &Link) -> bool {
         let weigh = |one: &Places, other: &Places| one.taken() as u64 * u64::from(other.prefetch());
         weigh(&self.places, &other.places) < weigh(&other.places, &self.places)
     }
 
-    /// Gives the consumer a message.
-    pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), Failure> {
-        // First: if the link fails below, the message comes back with the others.
+    /// Delivers a message to the consumer.
+    pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), EndReason> {
+        // Done first, so that the message comes back with the others if the link fails below.
         self.places.give(message.id, message.delivery, message.body.len(), now);
         let &Pending { id, delivery, ref body } = message;
         let frame = match body.joined() {
@@ -186,33 +188,33 @@ impl Link {
         Ok(())
     }
 
-    /// The consumer has answered for a message: its place is free. `None`: it had none.
-    pub(super) fn answer(&mut self, id: MessageId) -> Option<Held> {
+    /// The consumer has answered for a message, which frees its place. `None`: it had no place.
+    pub(super) fn answer(&mut self, id: MessageId) -> Option<TakenPlace> {
         let held = self.places.answer(id)?;
         self.suspect.take_if(|suspect| *suspect == id);
         Some(held)
     }
 
-    /// Messages that the consumer has not reported for `limit`.
-    pub(super) fn take_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, u16)> {
+    /// Takes out the messages that the consumer has not reported for `limit`.
+    pub(super) fn take_overdue(&mut self, limit: Duration, now: Instant) -> Vec<(MessageId, DeliveryNumber)> {
         if self.congested {
-            // It may not have been sent yet; whether the peer reads at all is judged by `reads_nothing`.
+            // The messages may not have been sent yet. `reads_nothing` decides whether the peer reads at all.
             return Vec::new();
         }
         let overdue = self.places.expire(limit, now);
-        // One that hangs for ever must not keep all others waiting.
+        // A suspect that hangs for ever must not keep all other suspects waiting.
         self.suspect.take_if(|suspect| overdue.iter().any(|(id, _)| id == suspect));
         overdue
     }
 
-    /// What it has said lately was not heard: it counts as having reported, and read, everything.
+    /// The link was not read for a while. So the consumer counts as having reported and read everything.
     pub(super) fn excuse(&mut self, now: Instant) {
         self.last_heard = now;
         self.places.received(now);
         self.progress.1 = now;
     }
 
-    /// Whether something has waited to be written for `limit`, and the peer has read none of it.
+    /// Whether bytes have waited to be written for `limit` and the peer has read none of them.
     pub(super) fn reads_nothing(&mut self, limit: Duration, now: Instant) -> bool {
         let written = self.socket.get_ref().written_bytes();
         if !self.congested || written != self.progress.0 {
@@ -221,14 +223,14 @@ impl Link {
         now.saturating_duration_since(self.progress.1) >= limit
     }
 
-    /// Everything that the consumer had and that counts as being there.
-    pub(super) fn take_attached(&mut self) -> Vec<(MessageId, u16)> {
+    /// Takes out all messages that are at this consumer as far as the leader is concerned.
+    pub(super) fn take_attached(&mut self) -> Vec<(MessageId, DeliveryNumber)> {
         self.suspect = None;
         self.places.take_attached()
     }
 
-    /// Reads what has come.
-    pub(super) fn read(&mut self) -> Result<Incoming, Failure> {
+    /// Reads what has arrived.
+    pub(super) fn read(&mut self) -> Result<Incoming, EndReason> {
         match self.socket.read() {
             Ok(Message::Binary(frames)) => Ok(Incoming::Frames(frames)),
             Ok(Message::Ping(_) | Message::Pong(_)) => Ok(Incoming::Alive),
@@ -247,7 +249,7 @@ impl Link {
         }
     }
 
-    /// What the poller must watch the socket for from now on, if that is not what it does.
+    /// What the poller must watch the socket for, if that has changed.
     pub(super) fn change_of_watch(&mut self, readable: bool) -> Option<(bool, bool)> {
         let wanted = (readable, self.congested);
         let changed = self.watched != wanted;
@@ -255,8 +257,8 @@ impl Link {
         changed.then_some(wanted)
     }
 
-    /// Asks for a pong if one is due.
-    pub(super) fn ping_if_due(&mut self, every: Duration, now: Instant) -> Result<(), Failure> {
+    /// Sends a ping if one is due.
+    pub(super) fn ping_if_due(&mut self, every: Duration, now: Instant) -> Result<(), EndReason> {
         if now.duration_since(self.last_ping) < every {
             return Ok(());
         }
@@ -264,15 +266,15 @@ impl Link {
         self.write(Message::Ping(Bytes::new()))
     }
 
-    /// Says what the peer did wrong; the caller then drops the link.
-    pub(super) fn complain(&mut self, code: ErrorCode, text: &str) {
+    /// Sends the peer an ERROR; the caller then drops the link.
+    pub(super) fn send_error(&mut self, code: ErrorCode, text: &str) {
         let frame = Frame::Error { code, text }.to_vec();
         // The link ends in any case.
         let _ = self.write(Message::Binary(frame.into())).and_then(|()| self.flush());
     }
 
-    /// Puts what was gathered on the wire, as far as the socket takes it.
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+    /// Writes the gathered frames, as far as the socket accepts them.
+    pub(super) fn flush(&mut self) -> Result<(), EndReason> {
         if !self.chunk.is_empty() {
             self.write_chunk()?;
         }
@@ -287,24 +289,24 @@ impl Link {
             Err(error) => return Err(error.to_string()),
         };
         if was_congested && !self.congested {
-            // Only now has the peer got everything.
+            // The peer has been sent everything only now.
             self.places.received(Instant::now());
         }
         Ok(())
     }
 
-    fn write_chunk(&mut self) -> Result<(), Failure> {
-        // The next is about as large as this one.
+    fn write_chunk(&mut self) -> Result<(), EndReason> {
+        // The next chunk is about as large as this one.
         let room = Vec::with_capacity(self.chunk.len().min(CHUNK_BYTES));
         let chunk = std::mem::replace(&mut self.chunk, room);
         self.write(Message::Binary(chunk.into()))
     }
 
-    fn write(&mut self, message: Message) -> Result<(), Failure> {
+    fn write(&mut self, message: Message) -> Result<(), EndReason> {
         self.unflushed = true;
         match self.socket.write(message) {
             Ok(()) => Ok(()),
-            // It is in the buffer all the same.
+            // The bytes are in the buffer nevertheless.
             Err(tungstenite::Error::Io(error)) if is_transient(error.kind()) => {
                 self.congested = true;
                 Ok(())
@@ -315,75 +317,4 @@ impl Link {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lane::tests::{link, message};
-
-    #[test]
-    fn what_a_broken_link_could_not_send_comes_back_with_the_rest() {
-        let (mut link, peer) = link(10_000);
-        drop(peer);
-        let mut last = 0;
-        // The first writes may succeed: the system accepts them before it learns that the peer is gone.
-        while last < 9_000 {
-            last += 1;
-            if link.deliver(&message(last, CHUNK_BYTES), Instant::now()).is_err() {
-                break;
-            }
-        }
-        assert!(last < 9_000, "writing to nobody fails at last");
-        let back: Vec<u64> = link.take_attached().iter().map(|(id, _)| id.0).collect();
-        assert_eq!(back, (1..=last).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn what_was_not_sent_yet_is_not_overdue() {
-        let (mut link, peer) = link(10_000);
-        let now = Instant::now();
-        let mut last = 0;
-        while !link.congested {
-            last += 1;
-            link.deliver(&message(last, CHUNK_BYTES), now).expect("the peer is there");
-            link.flush().expect("the peer is there");
-        }
-        let much_later = now + Duration::from_secs(3600);
-        assert_eq!(link.take_overdue(Duration::from_secs(1), much_later), []);
-        assert_eq!(link.change_of_watch(true), Some((true, true)));
-        assert_eq!(link.change_of_watch(true), None);
-        drop(peer);
-    }
-
-    #[test]
-    fn results_that_wait_hold_up_the_link_that_brought_them_and_no_other() {
-        let ((mut one, _peer), (mut other, _other_peer)) = (link(10), link(10));
-        one.result_bytes = LINK_RESULT_BYTES;
-        assert!(!one.is_read(LINK_RESULT_BYTES) && other.is_read(LINK_RESULT_BYTES));
-        one.result_bytes = 1;
-        other.result_bytes = 0;
-        assert!(!one.is_read(MAX_RESULT_BYTES), "too many in all: whoever brought some waits");
-        assert!(other.is_read(MAX_RESULT_BYTES), "and whoever brought none may bring one message");
-    }
-
-    #[test]
-    fn a_peer_is_given_up_when_something_waits_and_it_has_read_nothing_for_long() {
-        let (mut link, mut peer) = link(10_000);
-        let (now, limit) = (Instant::now(), Duration::from_secs(6));
-        let mut last = 0;
-        while !link.congested {
-            last += 1;
-            link.deliver(&message(last, CHUNK_BYTES), now).expect("the peer is there");
-            link.flush().expect("the peer is there");
-            assert!(!link.reads_nothing(limit, now + limit), "nothing waited until now");
-        }
-        assert!(!link.reads_nothing(limit, now + limit), "it has only just begun to wait");
-        assert!(link.reads_nothing(limit, now + 2 * limit + Duration::from_secs(1)));
-        // It reads something, and more can be written.
-        let before = link.progress.0;
-        let mut read = vec![0; CHUNK_BYTES];
-        while link.socket.get_ref().written_bytes() == before {
-            std::io::Read::read_exact(&mut peer, &mut read).expect("there is more");
-            link.flush().expect("the peer is there");
-        }
-        assert!(!link.reads_nothing(limit, now + 3 * limit));
-    }
-}
+mod tests;

@@ -23,29 +23,29 @@ use crate::lane::shared::Shared;
 use crate::ledger::Marker;
 use crate::ledger::subscription::{Channels, Seen, Subscription};
 
-/// How long one read waits; also how soon a stop is noticed.
+/// How long one read waits, so also how late a stop may be noticed.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// When nothing has come for this long, a pong is asked for.
+/// After this long without any data, a ping is sent.
 const PING_AFTER: Duration = Duration::from_secs(1);
-/// When the pong has not come for this long either, the connection is dead.
+/// If the pong has not arrived after this time, the connection is dead.
 const DEAD_AFTER: Duration = Duration::from_millis(1_700);
-/// How soon a dead connection must be seen. Each of the two times is noticed up to a [`PATIENCE`] late.
+/// How soon a dead connection must be detected. Each of the two times is noticed up to one [`PATIENCE`] late.
 const SEEN_WITHIN: Duration = Duration::from_secs(3);
 const _: () = assert!(
     PING_AFTER.as_millis() + DEAD_AFTER.as_millis() + 2 * PATIENCE.as_millis() <= SEEN_WITHIN.as_millis(),
     "a dead subscription would be seen too late"
 );
 
-/// How long one read and what is done with it takes.
+/// The longest that one iteration takes.
 const READ_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the listener hears that the election should know at once.
+/// A notice that a leader has released its lease, which the election should know at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Released(pub Epoch);
 
 /// The handle: stops and joins the thread when dropped.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct ListenerHandle {
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,18 +58,22 @@ struct Stop {
     changed: Condvar,
 }
 
-impl Listener {
-    /// Starts listening into the lane's ring. The election learns on `released` when a leader gives its lease back.
-    pub(super) fn start(shared: &Arc<Shared>, channels: Channels, released: Sender<Released>) -> Result<Listener> {
+impl ListenerHandle {
+    /// Starts listening into the lane's ring. A leader's release of its lease is announced on `released`.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        channels: Channels,
+        released: Sender<Released>,
+    ) -> Result<ListenerHandle> {
         let stop = Arc::new(Stop::default());
         let (ring, stats, troubles) = (shared.ring.clone(), shared.listener.clone(), shared.troubles.clone());
         let listening = ListenLoop { channels, ring, stats, troubles, released, stop: stop.clone() };
         let thread = shared.spawn("listener", move || listening.run())?;
-        Ok(Listener { stop, thread: Some(thread) })
+        Ok(ListenerHandle { stop, thread: Some(thread) })
     }
 }
 
-impl Drop for Listener {
+impl Drop for ListenerHandle {
     fn drop(&mut self) {
         self.stop.asked.store(true, Ordering::Release);
         drop(self.stop.lock.lock());
@@ -82,7 +86,7 @@ impl Drop for Listener {
     }
 }
 
-/// Ends the ring's segment with the subscription, even by a panic: what comes later has no place in it.
+/// Ends the ring's segment with the subscription, even after a panic: later messages don't belong to it.
 struct SegmentEnd<'a>(&'a Ring);
 
 impl Drop for SegmentEnd<'_> {
@@ -121,18 +125,18 @@ impl ListenLoop {
         self.stats.pulse.rest();
     }
 
-    /// Reads until the subscription fails or the program stops.
+    /// Reads until the subscription fails or the lane stops.
     fn listen(&self, mut subscription: Subscription, join: &Marker, backoff: &mut Backoff) -> Result<()> {
         let mut joined = false;
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
         let hearing = &self.stats.hearing;
-        hearing.begin_anew();
+        hearing.start_over();
         let mut probe = hearing.probe();
         while !self.stopped() {
             self.stats.pulse.beat(READ_WITHIN);
             if self.stats.is_unwanted() {
-                return Err(Error::Failed("it is made anew, since it may be with another server".to_owned()));
+                return Err(Error::Failed("it is replaced, because it may lead to another server".to_owned()));
             }
             if hearing.probe() != probe {
                 probe = hearing.probe();
@@ -156,14 +160,14 @@ impl ListenLoop {
                         self.note_ignored(ignored);
                     }
                     if let Some(epoch) = batch.released {
-                        // A full channel already holds the same news.
+                        // A full channel already holds a notice.
                         let _ = self.released.try_send(Released(epoch));
                     }
                 }
-                // Judged only when a read found nothing: after a pause of this process what came meanwhile is read
-                // first.
+                // Checked only when a read found nothing, so that after a pause of this process, what arrived meanwhile
+                // is read first.
                 None if asked.is_some_and(|asked| asked.elapsed() >= DEAD_AFTER) => {
-                    let silence = format!("nothing came for {} ms, not even a pong", heard.elapsed().as_millis());
+                    let silence = format!("nothing arrived for {} ms, not even a pong", heard.elapsed().as_millis());
                     return Err(Error::Failed(silence));
                 }
                 None if asked.is_none() && heard.elapsed() >= PING_AFTER => {
@@ -176,13 +180,13 @@ impl ListenLoop {
         Ok(())
     }
 
-    /// Any client may publish on the control channel. An epoch follows the clock of Redis: one that is far ahead of it
-    /// was made up, and would make every real one look old.
+    /// Drops implausible markers, because any client may publish on the control channel. Epochs follow Redis's clock.
+    /// An epoch far ahead of it is false, and would make every real one look old.
     fn judge_markers(&self, seen: &mut Vec<Seen>) {
         let before = seen.len();
         let hearing = &self.stats.hearing;
         seen.retain(|seen| {
-            let Seen::Marker(marker) = seen else { return true };
+            let (Seen::Marker(marker) | Seen::Elsewhere(marker)) = seen else { return true };
             let Some((epoch, number)) = marker.leader_place() else { return true };
             let plausible = hearing.is_plausible(epoch);
             if plausible {

@@ -9,7 +9,7 @@
 //!   └─ election ──────── the lease; the main loop of the lane
 //!        └─ a term, while leader: three workers that all check one kill switch
 //!             ingest ──arrivals──▶ courier ──tasks──▶ redistributor
-//!                                     ▲◀────news───────────┘
+//!                                     ▲◀───replies──────────┘
 //! ```
 //!
 //! [`Lane::start`] starts it, [`Lane::stop`] and [`Lane::join`] end it. Everything that its process may read is in

@@ -12,26 +12,26 @@ use std::time::Duration;
 
 use crate::lane::ring::Standing;
 
-/// How long those who can do more are waited for: a few attempts' time.
+/// How long to wait for a dispatcher that can continue better: the time of a few attempts.
 const STEP: Duration = Duration::from_millis(150);
-/// How long others are waited for to come back after a restart of Redis: a few times the longest wait between two
-/// attempts, and more where the TTL says that there is time.
+/// How long to wait at least for other dispatchers to reconnect after a restart of Redis: a few times the longest wait
+/// between two attempts. A longer TTL leaves more time.
 const LEAST_RETURN: Duration = Duration::from_millis(400);
 const MOST_RETURN: Duration = Duration::from_secs(2);
 
-/// What a dispatcher may store that takes a free lease.
+/// What a dispatcher that takes a free lease may store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
-    /// What follows the cursor without a break.
+    /// Only what follows the cursor without a break.
     Rest,
-    /// Also what follows a break, if it is the eldest: those who may hold more of what came before have been waited
-    /// for.
+    /// Also what follows a break, if it is the eldest. Dispatchers that may hold more of what came before had time to
+    /// lead.
     BreakIfEldest,
-    /// Also what follows a break: the elders have had their time, and must hang.
+    /// Also what follows a break. The older dispatchers had time to lead, so they must hang.
     Break,
 }
 
-/// Whether a dispatcher may take a lease that has been free for so long, and with which right. `None`: others go first.
+/// The right with which a dispatcher may take a lease that has been free for `vacant_for`. `None`: others go first.
 pub fn right(standing: Standing, eldest: bool, vacant_for: Duration, lease_ttl: Duration) -> Option<Right> {
     if vacant_for < wait(standing, eldest, lease_ttl) {
         return None;
@@ -43,13 +43,13 @@ pub fn right(standing: Standing, eldest: bool, vacant_for: Duration, lease_ttl: 
     })
 }
 
-/// How long a dispatcher lets others go first, from when the lease is free.
+/// How long after the lease became free a dispatcher lets others go first.
 pub fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Duration {
     match standing {
         Standing::InSync => Duration::ZERO,
         Standing::Continues if eldest => Duration::ZERO,
         Standing::Continues => STEP,
-        // Perhaps the beginning of a group, perhaps one that Redis has lost and another dispatcher remembers.
+        // Either a new group, or one whose cursor Redis has lost and another dispatcher remembers.
         Standing::Fresh | Standing::Beyond if eldest => others_return(lease_ttl),
         Standing::Fresh | Standing::Beyond => longest_wait(lease_ttl),
     }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_can_do_more_goes_first() {
+    fn dispatchers_that_hold_more_go_first() {
         for lease_ttl in [100, 2_000, 600_000].map(Duration::from_millis) {
             let wait = |standing, eldest| wait(standing, eldest, lease_ttl);
             let order = [
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_has_waited_may_pass_a_break() {
+    fn a_break_is_passed_only_after_waiting() {
         let ttl = Duration::from_secs(2);
         let right = |standing, eldest, ms| right(standing, eldest, Duration::from_millis(ms), ttl);
         assert_eq!(right(Standing::InSync, false, 0), Some(Right::Rest));

@@ -1,15 +1,15 @@
-//! Signs of life of a lane's threads.
+//! The pulses of a lane's threads, by which a hung loop is detected.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::base::pulse::Pulse;
 
-/// How long an iteration of a worker takes at most, with an open connection: it may wait for a reply.
+/// The longest iteration of a worker with an open connection, including the wait for a reply.
 pub(super) const ITERATION_WITHIN: Duration = Duration::from_secs(8);
-/// The same for the election, which asks Redis several times.
+/// The same for the election, which makes several requests.
 pub(super) const ELECTION_ITERATION_WITHIN: Duration = Duration::from_secs(15);
-/// A leader that had messages to store for this long, and could not, does not do its job.
+/// A leader that has not been able to store messages for this long is not ready.
 pub(super) const STEP_WITHIN: Duration = Duration::from_secs(3);
 
 /// The workers of a term.
@@ -36,7 +36,7 @@ impl fmt::Display for TermWorker {
     }
 }
 
-/// One for each loop; the listener's is with its figures.
+/// One pulse for each loop, except the listener's, which is in `ListenerStats`.
 #[derive(Debug, Default)]
 pub struct Pulses {
     /// The election's loop.
@@ -47,7 +47,7 @@ pub struct Pulses {
     pub redistributor: Pulse,
     /// Ingest's loop.
     pub ingest: Pulse,
-    /// Ingest has stored what it had to, or had nothing to store.
+    /// Beats when ingest has stored messages or had none to store.
     pub intake: Pulse,
 }
 

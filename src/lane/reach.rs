@@ -12,46 +12,47 @@ use crate::base::id::Epoch;
 use crate::base::text::Quoted;
 use crate::ledger::{Attempt, Cursor};
 
-/// How long markers may stay unheard at least: see [`Hearing`](crate::lane::hearing::Hearing).
+/// The shortest time after which a missing marker counts as lost; see [`Hearing`](crate::lane::hearing::Hearing).
 const LEAST_UNHEARD: Duration = Duration::from_secs(2);
-/// The most foreign values that are remembered to have been logged.
-const MAX_SAID: usize = 64;
+/// The most foreign values remembered as logged.
+const MAX_LOGGED: usize = 64;
 
 /// See the module's text.
 pub(super) struct Reach {
     shared: Arc<Shared>,
     counted: Counted,
     /// Foreign values that were logged.
-    said: HashSet<(String, String)>,
+    logged: HashSet<(String, String)>,
 }
 
-/// Whether a dispatcher's subscription is counted.
+/// Whether Redis counts this dispatcher's subscription.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Counted {
     Yes,
-    /// Subscription number so and so was not, and is made anew: the next connection may lead to the right server.
+    /// The subscription with this number was not counted, and is replaced: the next connection may lead to the right
+    /// server.
     Retried(u64),
-    /// Nor is the new one: that is how this Redis is reached, and leases end by their time alone.
+    /// The new subscription is not counted either. Leases of this dispatcher end only by expiring.
     No,
 }
 
 impl Reach {
     pub(super) fn new(shared: &Arc<Shared>) -> Reach {
-        Reach { shared: shared.clone(), counted: Counted::Yes, said: HashSet::new() }
+        Reach { shared: shared.clone(), counted: Counted::Yes, logged: HashSet::new() }
     }
 
-    /// Whether we lead this epoch and no longer hear our own markers.
-    pub(super) fn is_deaf_leader(&self, epoch: Epoch) -> bool {
-        self.shared.listener.hearing.is_deaf_leader(epoch, self.unheard_limit())
+    /// Whether this dispatcher, the leader of `epoch`, no longer receives its own markers.
+    pub(super) fn leader_misses_its_markers(&self, epoch: Epoch) -> bool {
+        self.shared.listener.hearing.leader_misses_its_markers(epoch, self.unheard_limit())
     }
 
-    /// Says once what keys hold that no dispatcher can have written.
+    /// Logs once each value of a key that no dispatcher can have written.
     pub(super) fn note_foreign(&mut self, attempt: &Attempt) {
-        if self.said.len() > MAX_SAID {
-            self.said.clear();
+        if self.logged.len() > MAX_LOGGED {
+            self.logged.clear();
         }
         for (key, value) in &attempt.foreign {
-            if self.said.insert((key.clone(), value.clone())) {
+            if self.logged.insert((key.clone(), value.clone())) {
                 log::warn!(
                     "event=foreign-value key={} holds={} note=\"no dispatcher has written this; it is ignored, and \
                      replaced where a leader writes that key; find out who did, or choose another --group\"",
@@ -62,8 +63,8 @@ impl Reach {
         }
     }
 
-    /// Where our own subscription is not counted, it is with another server than our commands, or something between
-    /// forwards what is published: nothing can be learnt of other dispatchers then.
+    /// Handles whether Redis counts this dispatcher's own subscription. If it does not, subscription and commands reach
+    /// different servers, or a proxy forwards messages, and the counts of other dispatchers mean nothing.
     pub(super) fn note_counted(&mut self, counted: bool, subscription: u64) {
         let before = self.counted;
         self.counted = match (counted, before) {
@@ -82,27 +83,28 @@ impl Reach {
                 "event=not-counted setting=redis-url problem=\"PUBSUB NUMSUB does not count this dispatcher's \
                  subscription: \
                  commands and subscription reach two servers (a proxy, a cluster's node, a replica); a dead leader is \
-                 replaced only when its lease has run out\""
+                 replaced only when its lease has expired\""
             ),
         }
     }
 
-    /// A standby that sees the cursor move and hears no leader's marker listens to another server than the leader.
+    /// Replaces the subscription of a standby that sees the cursor move and receives no leader's marker: it subscribes
+    /// to another server than the leader's.
     pub(super) fn hear_leader(&mut self, cursor: Option<&Cursor>, subscription: u64) {
         let cursor = cursor.map(Cursor::to_string).unwrap_or_default();
-        if self.shared.listener.hearing.is_deaf_standby(cursor, self.unheard_limit()) {
-            self.renew_subscription(subscription, "the cursor moves, and no leader's marker is heard");
+        if self.shared.listener.hearing.standby_misses_markers(cursor, self.unheard_limit()) {
+            self.renew_subscription(subscription, "the cursor moves, and no leader's marker arrives");
         }
     }
 
-    /// Has that subscription made anew.
+    /// Makes the listener replace that subscription.
     pub(super) fn renew_subscription(&self, subscription: u64, reason: &str) {
-        log::warn!("event=deaf reason={} note=\"the subscription is made anew\"", Quoted(reason));
-        self.shared.listener.hearing.begin_anew();
+        log::warn!("event=not-receiving reason={} note=\"the subscription is replaced\"", Quoted(reason));
+        self.shared.listener.hearing.start_over();
         self.shared.listener.renew_subscription(subscription);
     }
 
-    /// How long leaders' markers may stay unheard.
+    /// How long a leader's marker may be missing before it counts as lost.
     fn unheard_limit(&self) -> Duration {
         self.shared.settings.lease_ttl.max(LEAST_UNHEARD)
     }

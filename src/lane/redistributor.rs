@@ -1,10 +1,10 @@
 //! The redistributor: redelivery, dead letters, and results of consumers without Redis.
 //!
 //! It reads the backlog in pages for the courier. It settles messages that came back without a result (see `settling`),
-//! lets them wait for their time, checks that they are still pending and returns them to the courier, as fast as there
-//! is room: redeliveries have a memory budget of their own, and what exceeds it waits in Redis. It also records the
-//! results of consumers that have no Redis, and keeps the list of consumers. Everything it writes is fenced, and does
-//! no harm when it is repeated after a lost reply.
+//! keeps them until their next delivery is due, checks that they are still pending, and returns them to the courier as
+//! fast as memory allows. Redeliveries have a memory budget of their own; messages beyond it wait in Redis. It also
+//! records the results of consumers without Redis, and writes the list of consumers. Each of its writes is fenced, and
+//! may be repeated after a lost reply.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,18 +25,18 @@ use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::{add, set};
 use super::table::{Again, Line, Loss};
-use super::tasks::{Claims, News, Task};
+use super::tasks::{Claims, RedistributorReply, Task};
 use crate::base::id::{Epoch, IdMap, MessageId};
 use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::ledger::{Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Returned, Splitter};
 
-/// The longest wait: how soon the kill switch is noticed.
+/// The longest wait, so also how late the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Messages read again at once.
+/// Messages read again in one step.
 const FETCH_MESSAGES: usize = 256;
-/// What has been read again and not been sent takes at most this part of `--ready-bytes`, beside it, and the rest of
-/// one message.
+/// Messages read again and not yet sent may take one part in this many of `--ready-bytes`, in addition to it, plus the
+/// rest of one message.
 const AGAIN_PART: usize = 4;
 
 /// See the module's text.
@@ -47,16 +47,16 @@ pub(super) struct Redistributor {
     ledger: Ledger,
     retry: Retry,
     tasks: Receiver<Task>,
-    news: Sender<News>,
+    replies: Sender<RedistributorReply>,
     waker: Waker,
-    /// Suspects wait for much longer than others: neither takes the room of the other.
+    /// Suspects wait much longer than other messages, so the two have separate budgets.
     suspects: Waiting,
     common: Waiting,
-    /// Messages that Redis refuses as dead letters: they stay pending and are tried again from here.
+    /// Messages that Redis refuses as dead letters. They stay pending and are retried from here.
     refused_letters: Refused<Returned>,
     /// Lists of consumers that Redis refused.
     unlisted: Refused<Vec<String>>,
-    /// Dead letters that are not logged yet.
+    /// Dead letters not logged yet.
     dead_letters: DeadLetterLog,
 }
 
@@ -67,7 +67,7 @@ impl Redistributor {
         kill: KillSwitch,
         ledger: Ledger,
         tasks: Receiver<Task>,
-        news: Sender<News>,
+        replies: Sender<RedistributorReply>,
         waker: Waker,
     ) -> Redistributor {
         let retry = Retry::new(shared, kill.clone(), TermWorker::Redistributor);
@@ -79,7 +79,7 @@ impl Redistributor {
             ledger,
             retry,
             tasks,
-            news,
+            replies,
             waker,
             suspects: waiting(),
             common: waiting(),
@@ -129,16 +129,16 @@ impl Redistributor {
                 .try_for_each(|sent| self.retry.until_done(|| ledger.count_deliveries(epoch, sent))),
             Task::Commit(task) => self.commit(task),
             Task::Verify(claims) => self.verify(claims),
-            Task::Look(id) => match self.retry.until_done(|| ledger.is_pending(id))? {
+            Task::CheckPending(id) => match self.retry.until_done(|| ledger.is_pending(id))? {
                 true => Ok(()),
-                false => self.tell(News::Missing(id)),
+                false => self.tell(RedistributorReply::Missing(id)),
             },
             Task::Vanished(id) => self.record_loss(id),
             Task::Members(members) => self.list(members),
         }
     }
 
-    /// Checks which of the messages that a consumer named are pending.
+    /// Checks which of the messages that a consumer listed in HELD are pending.
     fn verify(&mut self, claims: Claims) -> Result<(), Killed> {
         let Claims { link, serial, ids } = claims;
         let mut missing = Vec::new();
@@ -146,10 +146,10 @@ impl Redistributor {
             let ledger = &mut self.ledger;
             missing.extend(self.retry.until_done(|| ledger.not_pending(ids))?);
         }
-        self.tell(News::NotPending(Claims { link, serial, ids: missing }))
+        self.tell(RedistributorReply::NotPending(Claims { link, serial, ids: missing }))
     }
 
-    /// Writes the list of consumers. It is for onlookers: where Redis refuses it nothing waits for it.
+    /// Writes the list of consumers. It only informs people and tools, so if Redis refuses it, work continues.
     fn list(&mut self, members: Vec<String>) -> Result<(), Killed> {
         let (ledger, epoch) = (&mut self.ledger, self.epoch);
         let mut refused = None;
@@ -165,13 +165,13 @@ impl Redistributor {
         Ok(())
     }
 
-    /// Writes a refused list again when it is time.
+    /// Retries a refused list when that is due.
     fn retry_refused_list(&mut self) -> Result<(), Killed> {
         self.unlisted.due().pop().map_or(Ok(()), |members| self.list(members))
     }
 
-    /// Reads more of the backlog. Where a reply is too large to come through it is asked for less, and a message that
-    /// can't be read even alone goes to the dead letters: Redis copies it, no client has to read it.
+    /// Reads more of the backlog. If a reply is too large, less is requested. A message that is too large to be read
+    /// alone goes to the dead letters, which Redis does without sending it.
     fn read_page(&mut self, request: PageRequest) -> Result<(), Killed> {
         let PageRequest { after, up_to, mut messages, mut bytes } = request;
         let epoch = self.epoch;
@@ -179,26 +179,26 @@ impl Redistributor {
         let reason = loop {
             let read = |ledger: &mut Ledger| ledger.page(epoch, after, up_to, messages, bytes);
             match self.retry.carry(&mut self.ledger, &mut splitter, messages, read)? {
-                Carried::Done(page) => return self.tell(News::Page(page)),
-                Carried::Halve => (messages, bytes) = (messages / 2, (bytes / 2).max(1)),
+                Carried::Done(page) => return self.tell(RedistributorReply::Page(page)),
+                Carried::Halve => (messages, bytes) = (messages / 2, bytes / 2),
                 Carried::TooLarge(reason) => break reason,
             }
         };
         let ledger = &mut self.ledger;
-        let first = self.retry.until_done(|| ledger.page(epoch, after, up_to, 1, 0))?;
+        let first = self.retry.until_done(|| ledger.page_without_payloads(epoch, after, up_to))?;
         if let Some(id) = first.read_up_to {
             self.dead_letter_unreadable(id, &reason)?;
         }
-        self.tell(News::Page(first))
+        self.tell(RedistributorReply::Page(first))
     }
 
-    /// The pending messages have vanished: which ones beside this is not known, nor what else has gone. The next term
-    /// begins with what Redis has.
+    /// Records a gap: pending messages have vanished. It is unknown which ones besides this one, or what else was lost.
+    /// The next term begins with what Redis has.
     fn record_loss(&mut self, id: MessageId) -> Result<(), Killed> {
         let (begin, end) = (format!("id {id}"), format!("epoch {}", self.epoch));
         let pending = &self.ledger.keys().pending;
         log::warn!(
-            "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that no consumer was given \
+            "event=gap reason={PENDING_LOST} begin={} count=unknown problem=\"a message that no consumer received \
              has gone from {pending}: was it evicted, deleted or renamed? (maxmemory-policy must be noeviction)\"",
             Quoted(&begin)
         );
@@ -217,7 +217,8 @@ impl Redistributor {
         }
     }
 
-    /// Reads what is due again, if it is still pending and there is room, and gives it to the courier.
+    /// Reads the messages that are due for redelivery and still pending, as far as there is room, and returns them to
+    /// the courier.
     fn send_due(&mut self, line: Line) -> Result<(), Killed> {
         let waiting = self.waiting(line);
         if !waiting.has_room() {
@@ -257,22 +258,22 @@ impl Redistributor {
                 Again::new(message, loss.map(|loss| *loss), &budget)
             });
             let back = back.collect();
-            self.tell(News::Done(seen.into_keys().collect()))?;
-            self.tell(News::Back(back))?;
+            self.tell(RedistributorReply::Done(seen.into_keys().collect()))?;
+            self.tell(RedistributorReply::Back(back))?;
             rest = unseen;
         }
         Ok(())
     }
 
-    fn tell(&mut self, mut news: News) -> Result<(), Killed> {
+    fn tell(&mut self, mut reply: RedistributorReply) -> Result<(), Killed> {
         loop {
             self.shared.pulses.redistributor.beat(ITERATION_WITHIN);
-            match self.news.send_timeout(news, PATIENCE) {
+            match self.replies.send_timeout(reply, PATIENCE) {
                 Ok(()) => {
                     self.waker.wake();
                     return Ok(());
                 }
-                Err(SendTimeoutError::Timeout(unsent)) if !self.kill.is_set() => news = unsent,
+                Err(SendTimeoutError::Timeout(unsent)) if !self.kill.is_set() => reply = unsent,
                 Err(_) => return Err(Killed),
             }
         }

@@ -1,7 +1,7 @@
-//! What Redis refuses, and what nothing else waits for: it is kept, and tried again from time to time.
+//! Writes that Redis refused and that nothing else waits for. They are kept and retried at intervals.
 //!
-//! Owned by the redistributor. Bounded: there is one entry for each message in the courier's hands, and of the messages
-//! that Redis refuses as dead letters the reasons take at most [`MOST_REASON_BYTES`]; beyond it a message keeps none.
+//! Owned by the redistributor. Bounded: there is at most one entry for each message that the courier tracks, and the
+//! reasons of refused dead letters take at most [`MOST_REASON_BYTES`]. Beyond that, a message keeps no reason.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use crate::base::error::Error;
 use crate::base::text::Quoted;
 use crate::ledger::Returned;
 
-/// How often what Redis refused is tried again.
+/// How often refused writes are retried.
 const TRY_EVERY: Duration = Duration::from_secs(1);
-/// What the reasons of messages that Redis refuses as dead letters take in all.
+/// The most bytes of all reasons of refused dead letters.
 const MOST_REASON_BYTES: usize = 16 << 20;
 
 /// See the module's text.
 pub(super) struct Refused<T> {
     waiting: Vec<T>,
-    /// What the reasons of those that wait take.
+    /// The bytes of the reasons of waiting entries.
     reason_bytes: usize,
     tried: Instant,
     backoff: Backoff,
@@ -32,27 +32,27 @@ impl<T> Default for Refused<T> {
 }
 
 impl<T> Refused<T> {
-    /// How many wait.
+    /// How many entries wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// What is to be tried now.
+    /// The entries to retry now.
     pub(super) fn due(&mut self) -> Vec<T> {
         if self.tried.elapsed() < TRY_EVERY { Vec::new() } else { self.take() }
     }
 
-    /// All that waits.
+    /// Takes out all entries.
     pub(super) fn take(&mut self) -> Vec<T> {
         self.reason_bytes = 0;
         std::mem::take(&mut self.waiting)
     }
 
-    /// Something was tried. Says why it was refused, at first and then from time to time, and that it is over.
+    /// Notes the outcome of an attempt. Logs a refusal at once and then at growing intervals, and logs its end.
     pub(super) fn note(&mut self, refused: Option<&Error>, event: impl FnOnce() -> String) {
         self.tried = Instant::now();
         match refused {
-            Some(error) if self.backoff.should_say() => log::warn!("{} error={}", event(), Quoted(error)),
+            Some(error) if self.backoff.should_log() => log::warn!("{} error={}", event(), Quoted(error)),
             None if self.waiting.is_empty() && self.backoff.reset() => {
                 log::info!("event=redis-recovered worker=redistributor");
             }
@@ -69,7 +69,7 @@ impl Refused<Vec<String>> {
 }
 
 impl Refused<Returned> {
-    /// Keeps a message whose letter was refused.
+    /// Keeps a message whose dead letter was refused.
     pub(super) fn keep(&mut self, mut letter: Returned) {
         let bytes = self.reason_bytes + letter.reason.len();
         if bytes > MOST_REASON_BYTES {
@@ -80,8 +80,8 @@ impl Refused<Returned> {
         self.waiting.push(letter);
     }
 
-    /// The first of those that were due are refused again, so the others were not tried. They come first next time:
-    /// what one letter is refused for may be no matter of theirs.
+    /// Puts back the entries that were not tried because the first ones were refused again. They come first next time,
+    /// because the reason for one refusal need not concern them.
     pub(super) fn put_back(&mut self, untried: impl IntoIterator<Item = Returned>) {
         let refused = self.take();
         untried.into_iter().chain(refused).for_each(|letter| self.keep(letter));
@@ -92,12 +92,12 @@ impl Refused<Returned> {
 mod tests {
     use super::*;
     use crate::base::id::MessageId;
-    use crate::ledger::{Hold, Verdict};
+    use crate::ledger::{DeliveryNumber, Hold, Verdict};
 
     fn letter(id: u64, reason_bytes: usize) -> Returned {
         let reason = "r".repeat(reason_bytes).into();
-        let verdict = Verdict::Rejected;
-        Returned { id: MessageId(id), verdict, delivery: 1, hold: Hold::Released, consumer: "c0".into(), reason }
+        let (verdict, delivery) = (Verdict::Rejected, DeliveryNumber::Known(1));
+        Returned { id: MessageId(id), verdict, delivery, hold: Hold::Released, consumer: "c0".into(), reason }
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_tried_comes_first_next_time() {
+    fn untried_letters_come_first_next_time() {
         let mut refused = Refused::<Returned>::default();
         (1..=2).for_each(|id| refused.keep(letter(id, 1)));
         refused.put_back((3..=4).map(|id| letter(id, 1)));

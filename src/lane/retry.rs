@@ -12,28 +12,28 @@ use crate::base::text::Quoted;
 use crate::lane::kill_switch::{KillSwitch, Reason};
 use crate::ledger::{Ledger, Split, Splitter};
 
-/// The term is over; why is in the kill switch.
+/// The term has ended; the kill switch has the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Killed;
 
-/// What came of carrying a batch.
+/// The outcome of sending a batch.
 pub(super) enum Carried<T> {
     Done(T),
-    /// It is to be tried in two halves.
+    /// It must be tried in two halves.
     Halve,
-    /// It is one message, which is too large, for this reason.
+    /// It is a single message and too large, for this reason.
     TooLarge(String),
 }
 
-/// A worker's patience.
+/// Repeats a worker's Redis commands.
 pub(super) struct Retry {
     shared: Arc<Shared>,
     kill: KillSwitch,
     worker: TermWorker,
-    /// Whether the last attempt succeeded: else the next may have to open a connection first.
+    /// Whether the last attempt succeeded. If not, the next may have to open a connection first.
     connected: bool,
-    /// Whether the term ends when Redis denies this dispatcher what it asks.
-    gives_way: bool,
+    /// Whether the term ends when Redis denies this dispatcher a right.
+    ends_when_denied: bool,
     backoff: Backoff,
 }
 
@@ -44,18 +44,18 @@ impl Retry {
             kill,
             worker,
             connected: false,
-            gives_way: false,
+            ends_when_denied: false,
             backoff: Backoff::for_redis(),
         }
     }
 
-    /// For a worker without which there is no leading: where Redis denies this dispatcher what it asks, the term ends.
-    pub(super) fn giving_way(self) -> Retry {
-        Retry { gives_way: true, ..self }
+    /// For a worker that a leader can't do without: if Redis denies this dispatcher a right, the term ends.
+    pub(super) fn ending_when_denied(self) -> Retry {
+        Retry { ends_when_denied: true, ..self }
     }
 
-    /// Repeats `attempt` until it succeeds or the term ends. Only for what does no harm when it happens twice: an
-    /// attempt that failed may have been carried out.
+    /// Repeats `attempt` until it succeeds or the term ends. Only for operations that may happen twice, because an
+    /// attempt that failed may have been executed.
     pub(super) fn until_done<T>(&mut self, mut attempt: impl FnMut() -> Result<T>) -> Result<T, Killed> {
         loop {
             self.pulse().beat(if self.connected { ITERATION_WITHIN } else { OPEN_WITHIN });
@@ -69,8 +69,7 @@ impl Retry {
         }
     }
 
-    /// Like [`until_done`](Retry::until_done), for a batch of so many messages of which one may be too large to be
-    /// carried.
+    /// Like [`until_done`](Retry::until_done), for a batch that may be too large for Redis or a proxy.
     pub(super) fn carry<T>(
         &mut self,
         ledger: &mut Ledger,
@@ -117,15 +116,16 @@ impl Retry {
             return Err(Killed);
         }
         self.connected = false;
-        if self.gives_way && error.is_denied() {
-            // The lease is renewed on a connection that may be older than the change of rights: others may be let in.
+        if self.ends_when_denied && error.is_denied() {
+            // The lease is renewed on a connection that may be older than the change of rights. Another dispatcher may
+            // still have the right.
             log::error!("event=denied worker={} error={}", self.worker, Quoted(&error));
             self.kill.set(Reason::WorkerFailed);
             return Err(Killed);
         }
         if error.is_unsent() {
             self.shared.troubles.report(self.worker.name(), "redis-trouble", &error, &mut self.backoff);
-        } else if self.backoff.should_say() {
+        } else if self.backoff.should_log() {
             log::warn!("event=redis-trouble worker={} error={}", self.worker, Quoted(&error));
         }
         if self.kill.wait(self.backoff.next_wait()) { Err(Killed) } else { Ok(()) }

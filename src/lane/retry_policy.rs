@@ -1,20 +1,20 @@
 //! When a message that failed is delivered again: the dispatcher's setting `--retry`.
 //!
-//! Pure. A wait depends on the number of the delivery that follows it and on chance: it is never shorter than the
-//! policy says, and up to a quarter longer, so that messages which failed together do not come back together. What is
-//! promised of the time until a dead letter is therefore a lower bound: [`RetryPolicy::dead_after`].
+//! Pure. A wait depends on the number of the next delivery and on jitter. It is never shorter than the policy says, and
+//! up to a quarter longer, so that messages that failed together are not all redelivered together. So the stated time
+//! until a dead letter is a lower bound: [`RetryPolicy::dead_after`].
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::base::duration::{self, Shown};
+use crate::base::duration::{self, ShownDuration};
 
-/// How much longer than the policy says a wait may be, as a part of it.
+/// The longest jitter, as a fraction of the wait.
 pub const MOST_JITTER: f64 = 0.25;
-/// The longest wait that can be set.
+/// The longest wait that can be configured.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
-/// The shortest wait that can be set, but for none at all.
+/// The shortest wait that can be configured, other than none.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// The largest factor.
 const MOST_FACTOR: f64 = 100.0;
@@ -22,13 +22,13 @@ const MOST_FACTOR: f64 = 100.0;
 /// The waits before the second delivery of a message and those after it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RetryPolicy {
-    /// None: a message goes out again at once.
+    /// None: a message is redelivered at once.
     None,
-    /// Always as long.
+    /// Always the same wait.
     Fixed(Duration),
     /// Each wait is `factor` times the one before, from `first` up to `most`.
     Exponential {
-        /// Before the second delivery.
+        /// The wait before the second delivery.
         first: Duration,
         /// The longest.
         most: Duration,
@@ -37,7 +37,7 @@ pub enum RetryPolicy {
     },
 }
 
-/// A text that is no policy: what it should have been.
+/// The error for an invalid policy. It names the valid forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoPolicy(&'static str);
@@ -55,19 +55,19 @@ impl RetryPolicy {
             RetryPolicy::None => Duration::ZERO,
             RetryPolicy::Fixed(wait) => wait,
             RetryPolicy::Exponential { first, most, factor } => {
-                // Beyond what a number can hold it is infinite, and the longest wait the smaller one.
+                // A power that overflows is infinite, and `min` then selects the longest wait.
                 let grown = first.as_secs_f64() * factor.powi(i32::from(delivery.saturating_sub(2)));
                 if grown < most.as_secs_f64() { Duration::from_secs_f64(grown) } else { most }
             }
         }
     }
 
-    /// The same with jitter: `chance` is between 0 and 1.
+    /// The same with jitter. `chance` is between 0 and 1.
     pub fn wait_with_jitter(self, delivery: u16, chance: f64) -> Duration {
         self.wait(delivery).mul_f64(1.0 + MOST_JITTER * chance.clamp(0.0, 1.0))
     }
 
-    /// How long a message that fails at once each time waits in all, at least, until its last delivery.
+    /// The least total wait of a message until its last delivery, if each delivery fails at once.
     pub fn dead_after(self, max_deliveries: u32) -> Duration {
         let last = u16::try_from(max_deliveries).unwrap_or(u16::MAX);
         (2..=last).map(|delivery| self.wait(delivery)).sum()
@@ -100,7 +100,7 @@ impl FromStr for RetryPolicy {
     }
 }
 
-/// The unit must be there: a bare number could be taken for milliseconds.
+/// The unit is required, because a bare number could be taken for milliseconds.
 fn wait_of(text: &str) -> Result<Duration, NoPolicy> {
     let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
     duration::parse(text).filter(|wait| has_unit && (SHORTEST..=LONGEST).contains(wait)).ok_or(WAIT)
@@ -110,9 +110,9 @@ impl fmt::Display for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RetryPolicy::None => f.write_str("none"),
-            RetryPolicy::Fixed(wait) => write!(f, "fixed:{}", Shown(*wait)),
+            RetryPolicy::Fixed(wait) => write!(f, "fixed:{}", ShownDuration(*wait)),
             RetryPolicy::Exponential { first, most, factor } => {
-                write!(f, "exponential:{}..{}*{factor}", Shown(*first), Shown(*most))
+                write!(f, "exponential:{}..{}*{factor}", ShownDuration(*first), ShownDuration(*most))
             }
         }
     }
@@ -174,7 +174,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_reads_back(policy in policy()) {
+        fn displayed_policies_read_back(policy in policy()) {
             prop_assert_eq!(policy.to_string().parse(), Ok(policy));
         }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_rides_out_about_ten_minutes() {
+    fn the_default_lasts_about_ten_minutes() {
         let policy: RetryPolicy = "exponential:200ms..5m*4".parse().expect("the default");
         let ms = (2..=8).map(|delivery| policy.wait(delivery).as_millis()).collect::<Vec<_>>();
         assert_eq!(ms, [200, 800, 3_200, 12_800, 51_200, 204_800, 300_000]);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_policy_is_told_what_it_should_be() {
+    fn errors_for_invalid_policies_name_the_valid_forms() {
         for (texts, expected) in [
             (&["", "None", "none:", "5s", "linear:1s", "fixed", "exponential:1s..2s", "exponential:1s*2"][..], FORMS),
             (&["fixed:", "fixed:5", "fixed:0s", "fixed:1us", "fixed:25h", "fixed: 5s", "exponential:1..2m*2"], WAIT),

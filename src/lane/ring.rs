@@ -1,25 +1,26 @@
-//! What a dispatcher has seen on the channel and may still need: messages, markers and breaks, in order.
+//! What a dispatcher has received from the channel and may still need: messages, markers and breaks, in order.
 //!
-//! The listener appends; the leader's intake reads; a standby only keeps, so that it can continue exactly where a dead
+//! The listener appends. The leader's intake reads. A standby only keeps, so that it can continue exactly where a dead
 //! leader stopped. Every message has a local sequence number. A [`Position`] (marker, messages since it) is turned
-//! into a sequence number by looking the marker up: all dispatchers saw it at the same place.
+//! into a sequence number by finding the marker: all dispatchers received it at the same place.
 //!
-//! Each time the subscription is made anew a *segment* begins. Within a segment nothing is missing; between two of
-//! them something may be. A segment begins with its first marker, usually this dispatcher's own join marker: messages
-//! that came before it have no name that another dispatcher would understand, and are left to those in sync.
+//! Each new subscription begins a *segment*. Within a segment nothing is missing; between two of them something may be.
+//! A segment begins with its first marker, usually this dispatcher's own join marker: messages that came before it have
+//! no name that another dispatcher would understand, and are left to those in sync.
 //!
-//! Bounded in bytes. Entries go when the cursor has been past them for [`RETAIN`], or, at the limit, oldest first; what
-//! is dropped before its intake is counted exactly when the reader comes to it. Small payloads that came together share
-//! an allocation, which goes with the last of them; since entries go in order, one such chunk at most is kept for less
-//! than all that is in it. Limitation: nothing here is on disk, so a message that only this process had is gone with
-//! it.
+//! Bounded in bytes. Entries are dropped when the cursor has been past them for [`RETAIN`], or, at the limit, oldest
+//! first. Messages that are dropped before their intake are counted exactly when the reader comes to them. Small
+//! payloads that came together share an allocation, which is freed with the last of them. Since entries are dropped in
+//! order, at most one such allocation is kept for only a part of its payloads. Limitation: nothing here is on disk, so
+//! a message that only this process received is lost with it.
+//!
+//! [`Timeline`] has the order and the names of places, `contents` the limits in bytes and time, and this file the lock.
 
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use self::contents::Contents;
-use self::segment::Segment;
 use crate::ledger::subscription::Seen;
 use crate::ledger::{Cursor, Marker, Position};
 
@@ -28,10 +29,13 @@ mod resolve;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod types;
 
 pub use self::contents::{ENTRY_BYTES, MAX_SEGMENTS, RETAIN};
 pub use self::resolve::{CURSOR_LOST, Resolution, Standing};
+pub use self::segment::{Mark, Segment};
+pub use self::timeline::{Found, Timeline};
 pub use self::types::{Limits, RingPlace, RingStats, Taken};
 
 /// See the module's text. Shared by the listener, the election and the intake.
@@ -47,19 +51,19 @@ impl Ring {
         Ring { contents: Mutex::new(Contents::new()), changed: Condvar::new(), limit_bytes }
     }
 
-    /// The subscription is made: a segment begins with the first marker that comes.
+    /// There is a new subscription: a segment begins with the first marker that comes.
     pub fn begin_segment(&self) {
         self.contents.lock().begin_segment();
     }
 
     /// The subscription dropped.
     pub fn end_segment(&self) {
-        self.contents.lock().end_segment();
+        self.contents.lock().timeline.end_segment();
         self.changed.notify_all();
     }
 
-    /// Appends what the listener saw, in order. Gives the number of markers that it ignored: known ones, and leaders'
-    /// that do not rise, by which a place would get a second name.
+    /// Appends what the listener received, in order. Returns the number of markers that it ignored: known ones, and
+    /// leaders' that do not rise. They would give a place a second name.
     pub fn append(&self, seen: impl IntoIterator<Item = Seen>) -> usize {
         let mut contents = self.contents.lock();
         let mut ignored = 0;
@@ -81,38 +85,36 @@ impl Ring {
         self.contents.lock().resolve(cursor.map(|cursor| &cursor.position))
     }
 
-    /// Whether all of `others` have joined since our present subscription was made, so that whatever any of them
-    /// holds of theirs is here as well.
+    /// Whether all of `others` have joined since the present subscription was made, so that everything they have
+    /// received over theirs is here as well.
     pub fn is_eldest(&self, others: &[String]) -> bool {
         let contents = self.contents.lock();
-        let live = contents.segments.back().filter(|segment| segment.is_live());
-        live.is_some_and(|segment| others.iter().all(|who| segment.has_joined(who)))
+        contents.timeline.live().is_some() && others.iter().all(|who| contents.has_joined(who))
     }
 
-    /// Remembers that the cursor had come to `place`, and lets go of what has been behind it for long enough.
+    /// Remembers that the cursor was at `place`, and drops what has been behind it for long enough.
     pub fn note_cursor(&self, place: RingPlace, now: Instant) {
         self.contents.lock().note_cursor(place, now);
     }
 
     /// What others call a place; `None` if it has no name any more.
     pub fn position(&self, place: RingPlace) -> Option<Position> {
-        let contents = self.contents.lock();
-        contents.segments.iter().find(|segment| segment.number == place.segment)?.position(place.next)
+        self.contents.lock().position(place)
     }
 
     /// The number of the present segment, if it has a marker.
     pub fn live_segment(&self) -> Option<u64> {
-        self.contents.lock().segments.back().filter(|segment| segment.is_live()).map(|segment| segment.number)
+        self.contents.lock().timeline.live().map(|segment| segment.number)
     }
 
-    /// Waits until `marker` has been seen in the present segment. Gives its segment's number, or `None` if the
-    /// subscription ended or the time is over.
-    pub fn wait_for_marker(&self, marker: &Marker, deadline: Instant) -> Option<u64> {
+    /// Waits until `marker` has come in the present segment. Returns its place, or `None` if the subscription ended or
+    /// the deadline has passed.
+    pub fn wait_for_marker(&self, marker: &Marker, deadline: Instant) -> Option<RingPlace> {
         let mut contents = self.contents.lock();
         loop {
-            let segment = contents.segments.back().filter(|segment| !segment.ended)?;
-            if segment.find(marker).is_some() {
-                return Some(segment.number);
+            let segment = contents.timeline.growing()?;
+            if let Some(next) = segment.find(marker) {
+                return Some(RingPlace { segment: segment.number, next });
             }
             if self.changed.wait_until(&mut contents, deadline).timed_out() {
                 return None;
@@ -120,8 +122,8 @@ impl Ring {
         }
     }
 
-    /// Reads on from `place`, waiting for something new until `deadline`. `known` is the position the reader has;
-    /// a newer name for the same place counts as something new, so that the cursor moves on to it.
+    /// Reads from `place`, and waits for something new until `deadline`. `known` is the position that the reader has. A
+    /// newer name for the same place counts as something new, so that the cursor moves to it.
     pub fn take(&self, place: RingPlace, known: Option<&Position>, limits: Limits, deadline: Instant) -> Taken {
         let mut contents = self.contents.lock();
         let wakes = contents.wakes;
@@ -144,7 +146,7 @@ impl Ring {
 
     /// The sequence number that the next message will have.
     pub fn tail(&self) -> u64 {
-        self.contents.lock().tail()
+        self.contents.lock().timeline.tail()
     }
 
     /// Figures for logs and metrics.
@@ -152,10 +154,10 @@ impl Ring {
         let contents = self.contents.lock();
         RingStats {
             bytes: contents.bytes,
-            messages: contents.entries.len(),
+            messages: contents.timeline.entries.len(),
             seen: contents.seen,
             overrun: contents.overrun,
-            live: contents.segments.back().is_some_and(Segment::is_live),
+            live: contents.timeline.live().is_some(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The settings of one lane, as values. The process that runs it makes them from whatever it was given.
+//! The settings of one lane, as values. The process that runs the lane makes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::ledger::{Interests, Keys, Server};
 /// See the module's text.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What distinguishes the lane from others of its process, in the log and in metrics. `None`: it is the only one.
+    /// The lane's name in the log and in metrics. `None` if it is the only lane of its process.
     pub name: Option<String>,
     /// The Redis server.
     pub redis: Server,
@@ -19,13 +19,13 @@ pub struct Settings {
     pub interests: Arc<Interests>,
     /// The consumers' addresses, `host:port`, at least one, all different.
     pub consumers: Vec<String>,
-    /// How long the lease lasts.
+    /// How long the lease lasts unless it is renewed.
     pub lease_ttl: Duration,
     /// How long a link may be silent.
     pub link_timeout: Duration,
-    /// How many failed deliveries make a dead letter.
+    /// After this many failed deliveries a message becomes a dead letter.
     pub max_deliveries: u32,
-    /// How long a message that failed waits for its next delivery.
+    /// How long a failed message waits for its next delivery.
     pub retry: RetryPolicy,
     /// The ring's limit.
     pub ring_bytes: usize,

@@ -1,4 +1,4 @@
-//! What all parts of a lane share, and what its process may read of it.
+//! The state that all parts of a lane share, and that its process may read.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::settings::Settings;
 use super::stats::LaneStats;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DispatcherId, Epoch, MessageId, wall_clock_us};
-use crate::base::log_context::{self, Context};
+use crate::base::log_context::{self, LogContext};
 use crate::base::trouble::Troubles;
 use crate::ledger::Ledger;
 
@@ -26,7 +26,7 @@ pub struct ProcessHandles {
     /// The process's id in the group.
     pub id: DispatcherId,
     /// What the lane's log lines show. Not shared with another lane.
-    pub log: Context,
+    pub log: LogContext,
 }
 
 /// See the module's text.
@@ -39,19 +39,18 @@ pub struct Shared {
     pub ring: Arc<Ring>,
     /// Figures of the subscription.
     pub listener: Arc<ListenerStats>,
-    /// Figures of everything else.
+    /// All other figures.
     pub stats: LaneStats,
-    /// Signs of life of its threads.
+    /// The pulses of its threads.
     pub pulses: Pulses,
     /// What its log lines show.
-    pub log: Context,
-    /// What is wrong with the connections to Redis.
+    pub log: LogContext,
+    /// Problems with the connections to Redis.
     pub troubles: Arc<Troubles>,
     /// The highest message id that this lane knows of.
     highest_id: AtomicU64,
-    /// What the last term left: its epoch, and a message that it stored and delivered to no consumer. Redis must have
-    /// it.
-    pub(super) witness: Mutex<Option<(Epoch, MessageId)>>,
+    /// The epoch of the last term, and a message that it stored and that no consumer received. Redis must have it.
+    pub(super) undelivered: Mutex<Option<(Epoch, MessageId)>>,
     /// The role or the links have changed.
     changed: (Sender<()>, Receiver<()>),
 }
@@ -70,7 +69,7 @@ impl Shared {
             log: process.log,
             troubles: Arc::default(),
             highest_id: AtomicU64::new(0),
-            witness: Mutex::default(),
+            undelivered: Mutex::default(),
             changed: bounded(1),
         })
     }
@@ -108,9 +107,9 @@ impl Shared {
         thread.name(name.clone()).spawn(work).map_err(Error::io(format!("starting the thread {name}")))
     }
 
-    /// The role or the links have changed: its reporter should report now.
+    /// The role or the links have changed, so the reporter should report now.
     pub(super) fn note_change(&self) {
-        // A full channel says the same.
+        // A full channel already holds a notice.
         let _ = self.changed.0.try_send(());
     }
 
@@ -119,15 +118,15 @@ impl Shared {
         &self.changed.1
     }
 
-    /// This id has been given out.
+    /// This id has been assigned.
     pub(super) fn note_id(&self, id: MessageId) {
         self.highest_id.fetch_max(id.0, Ordering::Relaxed);
     }
 
-    /// The id after which a term's ids begin, if Redis says that `known` was the last.
+    /// The id after which a term's ids begin, if `known` is the last id in Redis.
     ///
-    /// Where Redis has lost some of its data, or our clock is behind another's, ids beyond the known ones may have been
-    /// given out and be at a consumer: a stretch is left out, so that none is used twice.
+    /// If Redis has lost data, or this clock is behind another dispatcher's, higher ids may have been assigned and be
+    /// at a consumer. Then a range of ids is skipped, so that none is used twice.
     pub(super) fn last_id_before(&self, known: Option<MessageId>) -> MessageId {
         last_id_before(known, MessageId(self.highest_id.load(Ordering::Relaxed)), wall_clock_us())
     }
@@ -140,7 +139,7 @@ impl fmt::Debug for Shared {
 }
 
 fn last_id_before(known: Option<MessageId>, heard_of: MessageId, now_us: u64) -> MessageId {
-    /// More than a leader gives out between two checks, by a clock that is not too far ahead.
+    /// More ids than a leader assigns between two checks, by a clock that is not too far ahead.
     const LEFT_OUT: u64 = 10_000_000;
     let known = known.unwrap_or(MessageId::ZERO);
     if heard_of <= known && known.0 < now_us {
@@ -154,13 +153,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_go_on_after_the_last_known_one() {
+    fn ids_continue_after_the_last_known_one() {
         assert_eq!(last_id_before(None, MessageId::ZERO, 5), MessageId::ZERO);
         assert_eq!(last_id_before(Some(MessageId(1_000)), MessageId(1_000), 2_000), MessageId(1_000));
     }
 
     #[test]
-    fn no_id_comes_back_after_a_loss_or_with_a_clock_that_is_behind() {
+    fn no_id_is_reused_after_a_loss_or_with_a_slow_clock() {
         let second = 1_000_000;
         assert!(last_id_before(Some(MessageId(1_000)), MessageId::ZERO, 900).0 > 5 * second, "a clock that is behind");
         assert!(

@@ -9,7 +9,7 @@ use polling::{Event, Events, PollMode, Poller};
 use crate::base::error::{Error, Result};
 use crate::net::Stream;
 
-/// The sockets of one thread, which alone waits on them.
+/// The sockets of one thread. Only that thread waits on them.
 pub(super) struct Sockets {
     poller: Arc<Poller>,
     events: Events,
@@ -57,7 +57,7 @@ impl Sockets {
         }
     }
 
-    /// Waits until a socket is ready, another thread wakes us, or the time is over.
+    /// Waits until a socket is ready, another thread wakes this one, or `limit` has passed.
     pub(super) fn wait(&mut self, limit: Duration) -> Result<Vec<Readiness>> {
         self.events.clear();
         match self.poller.wait(&mut self.events, Some(limit)) {
@@ -70,10 +70,10 @@ impl Sockets {
 }
 
 impl Waker {
-    /// Wakes the thread that waits, now or when it waits next.
+    /// Wakes the thread that waits, or makes its next wait return at once.
     pub(super) fn wake(&self) {
         if let Err(error) = self.0.notify() {
-            // It wakes by itself a little later.
+            // The thread wakes by itself a little later.
             log::debug!("event=wake-failed error={error}");
         }
     }

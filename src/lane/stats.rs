@@ -1,4 +1,4 @@
-//! Figures of a dispatcher since its start, over all its terms. Plain atomics: reading them disturbs no thread.
+//! A lane's figures since its start, over all terms. Almost all are atomics, so reading them holds up no thread.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::deaths::Deaths;
-use crate::base::histogram::Histogram;
+use crate::base::histogram::LatencyHistogram;
 
 macro_rules! stats {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
@@ -16,7 +16,7 @@ macro_rules! stats {
         pub struct LaneStats {
             $($(#[$doc])+ pub $name: AtomicU64,)+
             /// From a message's intake to its ACK.
-            pub delivery_latency: Histogram,
+            pub delivery_latency: LatencyHistogram,
             /// The consumers linked now.
             pub linked: Mutex<Vec<Arc<LinkFigures>>>,
             /// Messages that became dead letters lately.
@@ -28,9 +28,9 @@ macro_rules! stats {
 stats! {
     /// 1 while leader.
     leading,
-    /// 1 while the ring holds everything after the cursor, as far as the last check showed.
+    /// 1 if the ring held everything after the cursor at the last check.
     in_sync,
-    /// 1 if Redis answered the last attempt to become leader or to stay it.
+    /// 1 if Redis answered the last attempt to acquire or renew the lease.
     redis_connected,
     /// The epoch of the present or last term.
     epoch,
@@ -44,11 +44,11 @@ stats! {
     dispatched,
     /// Messages that consumers acknowledged.
     acked,
-    /// Messages that went out again.
+    /// Messages redelivered.
     redelivered,
     /// Messages moved to the dead letters.
     dead_lettered,
-    /// Messages left to the sorted set because memory was full.
+    /// Messages kept in the sorted set only, because memory was full.
     spilled,
     /// Messages read back from the sorted set.
     read_back,
@@ -56,7 +56,7 @@ stats! {
     gaps,
     /// Writes refused because a newer epoch had begun.
     fenced,
-    /// Bad frames from consumers.
+    /// Malformed or unexpected frames from consumers.
     bad_frames,
     /// Answers for messages that had no place at the consumer they came from.
     stray_answers,
@@ -68,9 +68,9 @@ stats! {
     ready,
     /// 1 while some pending messages are in Redis alone.
     behind,
-    /// Messages that wait for their time to go out again now.
+    /// Messages that wait for redelivery now.
     delayed,
-    /// 1 while as many messages are tracked as may be.
+    /// 1 while the most messages allowed are tracked.
     full,
 }
 
@@ -92,20 +92,20 @@ impl LaneStats {
     }
 }
 
-/// Figures of one link. The courier writes them; a link's figures end with it, the dispatcher's totals do not.
+/// Figures of one link. The courier writes them. They end with the link, while the dispatcher's totals remain.
 #[derive(Debug)]
 pub struct LinkFigures {
     /// The consumer's id.
     pub consumer: Arc<str>,
-    /// Which of the configured addresses it has.
+    /// The index of its address in the settings.
     pub index: usize,
     /// The most messages that it holds at once.
     pub prefetch: u32,
-    /// Whether it is about to stop.
+    /// Whether the consumer has sent DRAIN.
     pub draining: AtomicBool,
     /// Messages that it holds.
     pub in_flight: AtomicU64,
-    /// Messages that it has left without a word: those of now, and those since it last answered for one.
+    /// Messages that it stopped reporting: those overdue now, and those since it last answered for one.
     pub overdue: AtomicU64,
     /// Messages that it acknowledged.
     pub acked: AtomicU64,

@@ -1,18 +1,18 @@
 //! Stray answers: those for messages that have no place at the consumer they came from. They change nothing.
 //!
-//! A correct consumer sends some, when it answers late for what was given up or is processed elsewhere by now. But they
-//! cost the leader time that the others need. So there is a burst and a rate; the link of a consumer that sends more is
-//! closed. They are logged as a count.
+//! A correct consumer sends some, when it answers late for messages that were given up or are at another consumer by
+//! now. But they cost the leader time that other consumers need. So there is a rate limit with a burst, and the link of
+//! a consumer that exceeds it is closed. They are logged as a count.
 
 use std::time::Instant;
 
 use crate::base::id::MessageId;
-use crate::base::log_sum::{LogSum, Pace, Sum};
+use crate::base::log_sum::{LogPace, LogSum, Sum};
 use crate::base::rate_limit::RateLimit;
 
-/// How many a second are tolerated.
+/// Stray answers tolerated per second.
 pub(super) const PER_SECOND: u32 = 100;
-/// The burst beside the prefetch: answers for everything that a consumer holds may be late together.
+/// The burst in addition to the prefetch, because answers for everything that a consumer holds may be late together.
 const BURST: u32 = 1_000;
 
 /// The stray answers of one link.
@@ -23,25 +23,25 @@ pub(super) struct Strays {
 }
 
 impl Strays {
-    /// Those of a consumer with this prefetch. `paid_until` is what its last link left behind.
+    /// For a consumer with this prefetch. `paid_until` continues the limit of its last link.
     pub(super) fn new(prefetch: u32, paid_until: Option<Instant>, now: Instant) -> Strays {
         let mut limit = RateLimit::new(prefetch.saturating_add(BURST), PER_SECOND, now);
         limit.carry_over(paid_until.unwrap_or(now));
-        Strays { limit, log: LogSum::new(Pace::Lines { at_once: 1, per_s: 1 }, now) }
+        Strays { limit, log: LogSum::new(LogPace::Lines { at_once: 1, per_s: 1 }, now) }
     }
 
-    /// There was one, for this message. Returns whether it is tolerated.
+    /// Notes a stray answer for this message. Returns whether it is tolerated.
     pub(super) fn note(&mut self, id: MessageId, now: Instant) -> bool {
         self.log.add(id, now);
         self.limit.charge(now)
     }
 
-    /// How far they are paid for: the consumer's next link continues from there.
+    /// The state of the limit, from which the consumer's next link continues.
     pub(super) fn paid_until(&self) -> Instant {
         self.limit.paid_until()
     }
 
-    /// What is to be logged now.
+    /// What to log now.
     pub(super) fn due(&mut self, now: Instant) -> Option<Sum<MessageId>> {
         self.log.due(now)
     }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_logged_in_sum() {
+    fn they_are_logged_as_a_count() {
         let now = Instant::now();
         let mut strays = Strays::new(10, None, now);
         let line = |count, id| Some(Sum { count, example: MessageId(id) });

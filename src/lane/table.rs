@@ -1,14 +1,14 @@
 //! Which messages a leader holds, and where each of them is.
 //!
-//! The truth for one term: a message that is not in the table is either done or waits in Redis alone. Pure; owned by
-//! the courier. The messages that wait for a consumer are kept here with their payloads; of all others only the id,
-//! since what goes out again is read from Redis again. It waits in a queue of its own, which is served first: however
-//! many new messages there are, none of those that were accepted before starves behind them. Small payloads that came
-//! together share an allocation; it goes with the last of them, and they leave in the order in which they came.
+//! Valid for one term: a message that is not in the table is either done or waits in Redis only. Pure; owned by the
+//! courier. Messages that wait for a consumer are kept with their payloads, all others only by id, because redeliveries
+//! are read from Redis again. Redeliveries wait in a queue of their own, which is served first, so they never starve
+//! behind new messages. Small payloads that arrived together share an allocation, which is freed with the last of them;
+//! they leave in order of arrival.
 //!
 //! A message whose consumer is lost at its second delivery or a later one is a *suspect*: it may be what kills
-//! consumers. Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time: a
-//! message that kills its consumer again and again then takes no neighbour with it to the dead letters.
+//! consumers. Suspects wait in a line of their own, so that the courier can give each consumer one of them at a time.
+//! Then a message that kills its consumer repeatedly takes no others with it to the dead letters.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -18,19 +18,19 @@ use crate::base::budget::{Budget, Share};
 use crate::base::id::{IdMap, MessageId};
 use crate::ledger::Pending;
 
-/// The most messages that a leader tracks; beyond it they wait in Redis alone. Most of so many have failed and wait for
-/// their next delivery, for which they take about 80 bytes each: 70 MiB. Below 7/8 of 2^20, where the map would double
-/// its memory.
+/// The most messages that a leader tracks. Beyond that, messages wait in Redis only. Most of that many have failed and
+/// wait for their next delivery; these take about 80 bytes each, 70 MiB in all. Below 7/8 of 2^20, where the map would
+/// double its memory.
 pub(super) const MAX_TRACKED: usize = 900_000;
-/// What a waiting message costs beside its payload, about.
+/// About how many bytes a waiting message takes beside its payload.
 const ENTRY_BYTES: usize = 96;
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whereabouts {
-    /// Waiting here for its first delivery, by any leader: no consumer can hold it.
+    /// Waiting here for its first delivery by any leader, so no consumer can hold it.
     New,
-    /// Waiting for a consumer, here.
+    /// Waiting here for a consumer.
     Ready,
     /// At the consumer of this link.
     Sent(usize),
@@ -38,14 +38,14 @@ pub(super) enum Whereabouts {
     Away,
 }
 
-/// How a delivery was lost that no consumer has called failed: its consumer may still work on it.
+/// How a delivery was lost: its consumer has not answered and may still work on it.
 #[derive(Clone)]
 pub(super) struct Loss {
     pub(super) consumer: Arc<str>,
     pub(super) reason: Arc<str>,
 }
 
-/// A message that goes out again, with its share of the memory that there is for such.
+/// A message to redeliver, with its share of the memory budget for redeliveries.
 pub(super) struct Again {
     message: Pending,
     loss: Option<Loss>,
@@ -65,9 +65,9 @@ impl Line {
     /// Both, in the order in which they are served.
     pub(super) const BOTH: [Line; 2] = [Line::Suspects, Line::Common];
 
-    /// Where a message waits that goes out again with this number.
+    /// The line in which a message waits for delivery number `delivery`.
     pub(super) fn of(loss: Option<&Loss>, delivery: u16) -> Line {
-        /// The one that was lost was the second.
+        /// The lost delivery was the second.
         const SUSPECT_FROM: u16 = 3;
         if loss.is_some() && delivery >= SUSPECT_FROM { Line::Suspects } else { Line::Common }
     }
@@ -80,7 +80,7 @@ impl Whereabouts {
 }
 
 impl Again {
-    /// `message` as it was read from Redis. A delivery that was lost is not counted there yet.
+    /// `message` is as it was read from Redis. A lost delivery is not counted there yet.
     pub(super) fn new(mut message: Pending, loss: Option<Loss>, budget: &Budget) -> Again {
         if loss.is_some() {
             message.delivery = message.delivery.saturating_add(1);
@@ -97,15 +97,15 @@ impl Again {
 /// The next message of a line.
 pub(super) struct Next {
     pub(super) message: Pending,
-    /// Whether it went out before.
+    /// Whether it was delivered before.
     pub(super) again: bool,
-    /// What became of the delivery before, if that was lost.
+    /// How the previous delivery was lost, if it was.
     pub(super) loss: Option<Loss>,
 }
 
 /// See the module's text.
 pub(super) struct Table {
-    /// The last id that earlier leaders delivered: what is above it only this leader can have delivered.
+    /// The last id that an earlier leader assigned. Only this leader can have delivered messages above it.
     inherited: MessageId,
     known: IdMap<Whereabouts>,
     suspects: VecDeque<Again>,
@@ -115,7 +115,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Nothing is known; earlier leaders gave out ids up to `inherited`.
+    /// An empty table. Earlier leaders assigned ids up to `inherited`.
     pub(super) fn new(inherited: MessageId) -> Table {
         Table {
             inherited,
@@ -127,12 +127,12 @@ impl Table {
         }
     }
 
-    /// How many messages are known.
+    /// How many messages are tracked.
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// How many wait in a line, with those that have been settled while they waited.
+    /// How many entries wait in a line, including messages that were settled while they waited.
     pub(super) fn line_len(&self, line: Line) -> usize {
         match line {
             Line::Suspects => self.suspects.len(),
@@ -140,22 +140,22 @@ impl Table {
         }
     }
 
-    /// How many wait for a consumer.
+    /// How many messages wait for a consumer.
     pub(super) fn ready_len(&self) -> usize {
         Line::BOTH.into_iter().map(|line| self.line_len(line)).sum()
     }
 
-    /// The bytes they take, without those that go out again: these have a budget of their own.
+    /// The bytes that they take, without redeliveries, which have a budget of their own.
     pub(super) fn ready_bytes(&self) -> usize {
         self.ready_bytes
     }
 
-    /// Where a message is, if it is known.
+    /// Where a message is, if it is tracked.
     pub(super) fn whereabouts(&self, id: MessageId) -> Option<Whereabouts> {
         self.known.get(&id).copied()
     }
 
-    /// A message that is not known yet waits from now on, behind the others. Says whether it was new.
+    /// Adds a message behind the others, unless it is tracked already. Returns whether it was added.
     pub(super) fn admit(&mut self, message: Pending) -> bool {
         let Entry::Vacant(unknown) = self.known.entry(message.id) else { return false };
         unknown.insert(if message.id > self.inherited { Whereabouts::New } else { Whereabouts::Ready });
@@ -174,8 +174,8 @@ impl Table {
         self.whereabouts(id) == Some(Whereabouts::New)
     }
 
-    /// A message comes back from the redistributor and waits again, before all new ones. One that is no longer away
-    /// has been acknowledged or turned up at a consumer meanwhile. Says whether it waits.
+    /// A message comes back from the redistributor and waits again, before all new ones. If it is no longer away, it
+    /// was acknowledged or adopted meanwhile. Returns whether it waits.
     pub(super) fn readmit(&mut self, again: Again) -> bool {
         if self.whereabouts(again.message.id) != Some(Whereabouts::Away) {
             return false;
@@ -190,7 +190,7 @@ impl Table {
 
     /// The message that waits first in a line.
     pub(super) fn first_ready(&mut self, line: Line) -> Option<&Pending> {
-        // Those that were acknowledged or adopted while they waited are passed over.
+        // Messages that were acknowledged or adopted while they waited are skipped.
         while let Some(first) = self.front(line) {
             if self.known.get(&first.id).is_some_and(|whereabouts| whereabouts.waits()) {
                 break;
@@ -200,7 +200,7 @@ impl Table {
         self.front(line)
     }
 
-    /// Takes the message that waits first in a line, to send it over `link`, if that is one that `fits`.
+    /// Takes the first message of a line to send it over `link`, if it `fits`.
     pub(super) fn send_first(&mut self, line: Line, link: usize, fits: impl Fn(&Pending) -> bool) -> Option<Next> {
         while let Some(first) = self.front(line) {
             let fits = fits(first);
@@ -217,7 +217,7 @@ impl Table {
         None
     }
 
-    /// This message is at the consumer of a link, which has said so.
+    /// This message is at the consumer of a link, which has reported it.
     pub(super) fn adopt(&mut self, id: MessageId, link: usize) {
         self.known.insert(id, Whereabouts::Sent(link));
     }
@@ -227,7 +227,7 @@ impl Table {
         self.known.insert(id, Whereabouts::Away);
     }
 
-    /// A message is done. Says whether it was known.
+    /// A message is done. Returns whether it was tracked.
     pub(super) fn forget(&mut self, id: MessageId) -> bool {
         self.known.remove(&id).is_some()
     }
@@ -261,119 +261,4 @@ fn cost(message: &Pending) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::Body;
-
-    fn message(id: u64) -> Pending {
-        Pending { id: MessageId(id), delivery: 1, body: Body::copied(None, b"x") }
-    }
-
-    fn again(id: u64) -> Again {
-        Again::new(message(id), None, &Budget::new(0))
-    }
-
-    fn sent(table: &mut Table) -> Option<u64> {
-        table.send_first(Line::Common, 0, |_| true).map(|next| next.message.id.0)
-    }
-
-    #[test]
-    fn messages_go_out_in_order_and_what_comes_back_goes_first() {
-        let mut table = Table::new(MessageId::ZERO);
-        assert!((1..=3).all(|id| table.admit(message(id))) && !table.admit(message(1)));
-        assert_eq!(table.send_first(Line::Common, 7, |_| true).map(|next| next.message.id), Some(MessageId(1)));
-        assert_eq!(table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(7)));
-        assert_eq!(sent(&mut table), Some(2));
-        for id in [1, 2] {
-            table.set_away(MessageId(id));
-            assert!(table.readmit(again(id)));
-        }
-        assert_eq!([1, 2, 3].map(|_| sent(&mut table)), [1, 2, 3].map(Some));
-        assert_eq!((sent(&mut table), table.ready_bytes(), table.ready_len()), (None, 0, 0));
-    }
-
-    #[test]
-    fn what_was_done_or_adopted_while_it_waited_is_not_sent() {
-        let mut table = Table::new(MessageId::ZERO);
-        for id in 1..=3 {
-            table.admit(message(id));
-        }
-        table.forget(MessageId(1));
-        table.adopt(MessageId(2), 4);
-        assert_eq!(sent(&mut table), Some(3));
-    }
-
-    #[test]
-    fn only_what_this_leader_took_in_and_gave_to_nobody_is_new() {
-        let mut table = Table::new(MessageId(1));
-        for id in 1..=3 {
-            table.admit(message(id));
-        }
-        assert_eq!((table.is_new(MessageId(1)), table.first_new()), (false, Some(MessageId(2))));
-        assert_eq!([1, 2].map(|_| sent(&mut table)), [Some(1), Some(2)]);
-        table.set_away(MessageId(2));
-        assert!(table.readmit(again(2)));
-        assert_eq!((table.is_new(MessageId(2)), table.first_new()), (false, Some(MessageId(3))));
-    }
-
-    #[test]
-    fn a_message_that_does_not_fit_stays_first() {
-        let mut table = Table::new(MessageId::ZERO);
-        assert!((1..=3).all(|id| table.admit(message(id))));
-        table.forget(MessageId(1));
-        let fits = |message: &Pending| message.id != MessageId(2);
-        assert!(table.send_first(Line::Common, 0, fits).is_none(), "those behind it wait, too");
-        assert_eq!((sent(&mut table), sent(&mut table)), (Some(2), Some(3)));
-    }
-
-    #[test]
-    fn what_turned_up_elsewhere_does_not_come_back() {
-        let mut table = Table::new(MessageId::ZERO);
-        table.set_away(MessageId(1));
-        table.adopt(MessageId(1), 0);
-        assert!(!table.readmit(again(1)));
-        table.forget(MessageId(1));
-        assert!(!table.readmit(again(1)));
-    }
-
-    #[test]
-    fn what_goes_out_again_has_its_share_of_the_budget_until_it_leaves() {
-        let budget = Budget::new(1_000);
-        let mut table = Table::new(MessageId::ZERO);
-        table.set_away(MessageId(1));
-        assert!(table.readmit(Again::new(message(1), None, &budget)));
-        assert!(!table.readmit(Again::new(message(2), None, &budget)), "it is not known");
-        assert_eq!((budget.free_bytes(), table.ready_bytes()), (1_000 - cost(&message(1)), 0));
-        sent(&mut table);
-        assert_eq!(budget.free_bytes(), 1_000);
-    }
-
-    #[test]
-    fn a_delivery_that_was_lost_counts_with_the_next() {
-        let mut table = Table::new(MessageId::ZERO);
-        let loss = Loss { consumer: "c0".into(), reason: "the connection dropped".into() };
-        for (id, loss) in [(1, Some(loss)), (2, None)] {
-            table.set_away(MessageId(id));
-            table.readmit(Again::new(message(id), loss, &Budget::new(0)));
-        }
-        let lost = table.send_first(Line::Common, 0, |_| true).expect("it waits");
-        assert_eq!((lost.message.delivery, lost.again, lost.loss.is_some()), (2, true, true));
-        let settled = table.send_first(Line::Common, 0, |_| true).expect("it waits");
-        assert_eq!((settled.message.delivery, settled.again, settled.loss.is_some()), (1, true, false));
-    }
-
-    #[test]
-    fn suspects_wait_in_a_line_of_their_own() {
-        let mut table = Table::new(MessageId::ZERO);
-        let loss = || Some(Loss { consumer: "c0".into(), reason: "the connection dropped".into() });
-        // Lost at its first delivery, lost at its second, failed at its second.
-        for (id, delivery, loss) in [(1, 1, loss()), (2, 2, loss()), (3, 3, None)] {
-            table.set_away(MessageId(id));
-            table.readmit(Again::new(Pending { delivery, ..message(id) }, loss, &Budget::new(0)));
-        }
-        assert_eq!(table.ready_len(), 3);
-        assert_eq!([0; 3].map(|_| sent(&mut table)), [Some(1), Some(3), None]);
-        assert_eq!(table.send_first(Line::Suspects, 0, |_| true).map(|next| next.message.id), Some(MessageId(2)));
-        assert_eq!(table.first_ready(Line::Suspects), None);
-    }
-}
+mod tests;

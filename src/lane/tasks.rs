@@ -1,4 +1,6 @@
-//! What the courier and the redistributor send to each other: tasks in one direction, news in the other.
+//! What the courier and the redistributor send to each other: tasks in one direction, replies in the other.
+
+use std::time::Duration;
 
 use super::backlog::PageRequest;
 use super::table::Again;
@@ -7,11 +9,11 @@ use crate::ledger::{Commit, Page, Returned};
 
 /// What the courier asks of the redistributor.
 pub(super) enum Task {
-    /// Read the backlog on.
+    /// Read the next page of the backlog.
     Page(PageRequest),
-    /// These came back without a result; a NACK says after how many milliseconds to send again, 0 leaves it open.
-    Returned(Vec<(Returned, u32)>),
-    /// These went out again after a lost link, with these numbers.
+    /// These came back without a result, some by a NACK that asks for a delay before the next delivery.
+    Returned(Vec<(Returned, Option<Duration>)>),
+    /// These were redelivered after a lost link, with these delivery numbers.
     Count(Vec<(MessageId, u16)>),
     /// Record these for a consumer without Redis.
     Commit(CommitTask),
@@ -19,23 +21,23 @@ pub(super) enum Task {
     Verify(Claims),
     /// These consumers are linked now.
     Members(Vec<String>),
-    /// Check whether this message is pending: no consumer was given it.
-    Look(MessageId),
-    /// This message was stored and delivered to no consumer, and Redis no longer has it.
+    /// Check whether this message, which no consumer received, is pending.
+    CheckPending(MessageId),
+    /// This message was stored, no consumer received it, and Redis no longer has it.
     Vanished(MessageId),
 }
 
-/// Results to record, and whose places they free.
+/// Results to record, and the link whose places they free.
 pub(super) struct CommitTask {
     pub(super) link: usize,
     pub(super) serial: u64,
     pub(super) commits: Vec<Commit>,
     pub(super) bytes: usize,
-    /// Some of these the consumer only reported in HELD.
+    /// Whether some of these messages are known only from HELD.
     pub(super) adopted: bool,
 }
 
-/// Messages that a consumer named in HELD.
+/// Messages that a consumer listed in HELD.
 pub(super) struct Claims {
     pub(super) link: usize,
     pub(super) serial: u64,
@@ -43,16 +45,16 @@ pub(super) struct Claims {
 }
 
 /// What the redistributor reports to the courier.
-pub(super) enum News {
-    /// The page that was asked for.
+pub(super) enum RedistributorReply {
+    /// The page that was requested.
     Page(Page),
-    /// These go out again.
+    /// Deliver these again.
     Back(Vec<Again>),
     /// These are done or dead letters.
     Done(Vec<MessageId>),
     /// This one is not pending.
     Missing(MessageId),
-    /// Of what a consumer named these are not pending.
+    /// These of the messages that a consumer listed are not pending.
     NotPending(Claims),
     /// Results were recorded.
     Committed { link: usize, serial: u64, ids: Vec<MessageId>, bytes: usize },

@@ -17,14 +17,14 @@ use super::sockets::{Sockets, Waker};
 use crate::base::error::{Error, Result};
 use crate::lane::kill_switch::{KillSwitch, Reason};
 
-/// How long a worker waits for a reply of Redis, at most: what it asks may be asked again.
+/// The longest wait of a worker for a reply of Redis. Its requests may be repeated.
 const REPLY_LIMIT: Duration = Duration::from_secs(2);
 /// Batches between ingest and courier; each has at most `MAX_BATCH_MESSAGES` messages and about `MAX_BATCH_BYTES`.
 const ARRIVAL_BATCHES: usize = 8;
 /// Tasks for the redistributor that wait in its channel; more wait in the courier.
 const TASKS: usize = 64;
-/// News from the redistributor that wait for the courier.
-const NEWS: usize = 64;
+/// Replies of the redistributor that wait for the courier.
+const REPLIES: usize = 64;
 
 /// A running term. Ends by [`stop`](Term::stop), after the kill switch has been set.
 pub(super) struct Term {
@@ -47,12 +47,12 @@ impl Term {
         let waker = sockets.waker();
         let (arrivals, arriving) = bounded(ARRIVAL_BATCHES);
         let (tasks, to_do) = bounded(TASKS);
-        let (news, heard) = bounded(NEWS);
-        // All that earlier leaders stored is backlog; what comes now is not.
-        let Elected { epoch, last_id: backlog_end, witness, .. } = elected;
-        let channels = CourierChannels { arrivals: arriving, news: heard, tasks, dial: dial.clone() };
-        let courier = Courier::new(shared, epoch, (backlog_end, witness), kill.clone(), sockets, channels);
-        let redistributor = Redistributor::new(shared, epoch, kill.clone(), ledger(), to_do, news, waker.clone());
+        let (replies, answered) = bounded(REPLIES);
+        // Everything that earlier leaders stored is backlog. Messages stored from now on are not.
+        let Elected { epoch, last_id: backlog_end, undelivered, .. } = elected;
+        let channels = CourierChannels { arrivals: arriving, replies: answered, tasks, dial: dial.clone() };
+        let courier = Courier::new(shared, epoch, (backlog_end, undelivered), kill.clone(), sockets, channels);
+        let redistributor = Redistributor::new(shared, epoch, kill.clone(), ledger(), to_do, replies, waker.clone());
         let ingest = Ingest::new(shared, elected, kill.clone(), ledger(), arrivals, waker.clone());
         let mut term = Term { shared: shared.clone(), waker, workers: Vec::with_capacity(3) };
         let started = term
@@ -61,7 +61,7 @@ impl Term {
             .and_then(|()| term.spawn(TermWorker::Ingest, &kill, &ended, move || ingest.run().or(Ok(()))));
         if let Err(error) = started {
             kill.set(Reason::WorkerFailed);
-            // The first error counts; the workers only stop.
+            // The first error is returned; here the workers are only stopped.
             let _ = term.stop();
             return Err(error);
         }
@@ -75,7 +75,7 @@ impl Term {
         ended: &Sender<()>,
         work: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let guard = Guard { worker, shared: self.shared.clone(), kill: kill.clone(), ended: ended.clone() };
+        let guard = WorkerGuard { worker, shared: self.shared.clone(), kill: kill.clone(), ended: ended.clone() };
         let thread = self.shared.spawn(worker.name(), move || {
             let guard = guard;
             let outcome = work();
@@ -89,7 +89,7 @@ impl Term {
         Ok(())
     }
 
-    /// Waits for the workers, all of which have been asked to stop; the first error is returned.
+    /// Joins the workers, which have all been asked to stop. Returns the first error.
     pub(super) fn stop(self) -> Result<()> {
         self.shared.ring.wake();
         self.waker.wake();
@@ -105,22 +105,22 @@ impl Term {
     }
 }
 
-/// Ends the term when its worker ends, even by a panic.
-struct Guard {
+/// Ends the term when its worker ends, even after a panic.
+struct WorkerGuard {
     worker: TermWorker,
     shared: Arc<Shared>,
     kill: KillSwitch,
     ended: Sender<()>,
 }
 
-impl Drop for Guard {
+impl Drop for WorkerGuard {
     fn drop(&mut self) {
         if self.kill.set(Reason::WorkerFailed) {
             log::error!("event=worker-ended worker={}", self.worker);
         }
-        // From here on nothing is expected of it.
+        // The worker has ended, so its loop can't be late.
         self.shared.pulses.of(self.worker).rest();
-        // A full channel has told it already.
+        // A full channel already holds a notice.
         let _ = self.ended.try_send(());
     }
 }

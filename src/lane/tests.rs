@@ -11,7 +11,7 @@ use super::greeting::Greeted;
 use super::link::{Link, NewLink};
 use super::{ProcessHandles, Settings, Shared};
 use crate::base::id::{DispatcherId, MessageId};
-use crate::base::log_context::Context;
+use crate::base::log_context::LogContext;
 use crate::ledger::{Body, Interests, Keys, Pending, Server};
 use crate::net::{Stream, Wait};
 use crate::wire::ReadyFlags;
@@ -20,7 +20,7 @@ use crate::wire::ReadyFlags;
 pub(super) fn lane_of(consumers: Vec<String>) -> Arc<Shared> {
     let redis = Server::parse("redis://127.0.0.1:6379").expect("a URL");
     let settings = settings_of(None, redis, "messages", consumers);
-    let process = ProcessHandles { id: DispatcherId::generate("d0"), log: Context::new("starting") };
+    let process = ProcessHandles { id: DispatcherId::generate("d0"), log: LogContext::new("starting") };
     Shared::new(settings, process)
 }
 

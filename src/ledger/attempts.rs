@@ -1,9 +1,10 @@
-//! What a leader's connection knows of its earlier intakes: what succeeded, what is in doubt, what has to be put right.
+//! What a leader's connection knows of its earlier intakes: which succeeded, which are in doubt, and what must be
+//! undone.
 
 use super::cursor::Cursor;
 use crate::base::id::MessageId;
 
-/// The most attempts at a batch that are remembered; an older one that took effect shows as a cursor that has moved.
+/// The most attempts at a batch that are remembered. If an older one took effect, the cursor has moved.
 const MAX_DOUBTS: usize = 16;
 
 /// See the module's text.
@@ -13,16 +14,17 @@ pub(super) struct Attempts {
     pub(super) vouched: Option<(u64, Cursor)>,
     /// The number of the connection on which an intake last succeeded.
     pub(super) taken_on: Option<u64>,
-    /// Cursors that attempts at the present batch may have written: their outcome is unknown.
+    /// Cursors that attempts at the present batch with an unknown outcome may have written.
     pub(super) doubts: Vec<Cursor>,
-    /// The highest last id of cursors that earlier attempts of unknown outcome may have written or may yet write.
+    /// The highest last id in a cursor that an earlier attempt with an unknown outcome may have written or may still
+    /// write.
     spent: Option<MessageId>,
-    /// A transaction of which only a part took place, until that is undone.
-    pub(super) astray: Option<Astray>,
+    /// A transaction that took effect only in part, until that part is undone.
+    pub(super) partly_done: Option<PartlyDone>,
 }
 
 impl Attempts {
-    /// The cursor that the next attempt writes: `next`, with a higher last id if a cursor in doubt has one as high.
+    /// The cursor that the next attempt writes: `next`, but with a last id above that of every cursor in doubt.
     pub(super) fn cursor_after(&self, next: &Cursor) -> Cursor {
         let spent = self.doubts.last().map(|doubt| doubt.last_id).max(self.spent);
         let last_id = spent.filter(|spent| *spent >= next.last_id).map_or(next.last_id, |spent| MessageId(spent.0 + 1));
@@ -32,7 +34,7 @@ impl Attempts {
     /// Remembers an attempt whose outcome is unknown.
     pub(super) fn doubt(&mut self, next: Cursor) {
         if self.doubts.len() == MAX_DOUBTS {
-            // The first may be a transaction of which a part was refused; of the others any is like any other.
+            // The first may be a transaction that was refused in part, so it is kept. Any other may be forgotten.
             self.doubts.remove(1);
         }
         self.doubts.push(next);
@@ -46,17 +48,17 @@ impl Attempts {
     }
 }
 
-/// A transaction of which only a part took place.
+/// A transaction that took effect only in part.
 #[derive(Clone)]
-pub(super) struct Astray {
+pub(super) struct PartlyDone {
     pub(super) part: DonePart,
     pub(super) reason: String,
 }
 
-/// The part that took place.
+/// The part that took effect.
 #[derive(Clone)]
 pub(super) enum DonePart {
-    /// The cursor moved over messages which could not be added.
+    /// The cursor moved over messages that could not be added.
     Cursor { from: Cursor, to: Option<Cursor> },
     /// Messages were added, and the cursor could not be moved over them: the ids of the first and the last.
     Members { first: MessageId, last: MessageId },

@@ -14,8 +14,7 @@ use crate::base::id::{Epoch, MessageId};
 impl Ledger {
     /// Reads pending messages with `after < id <= up_to`, oldest first, up to a number and about `most_bytes`.
     ///
-    /// At least one message is given if there is one, however large; with `most_bytes` 0 none, only where the first one
-    /// is.
+    /// Returns at least one message if there is one, however large.
     pub fn page(
         &mut self,
         epoch: Epoch,
@@ -24,19 +23,35 @@ impl Ledger {
         most: usize,
         most_bytes: usize,
     ) -> Result<Page> {
+        self.read_page(epoch, after, up_to, most as u64, most_bytes.max(1) as u64)
+    }
+
+    /// Finds the first pending message with `after < id <= up_to` without reading it: an empty page that ends there.
+    pub fn page_without_payloads(&mut self, epoch: Epoch, after: MessageId, up_to: MessageId) -> Result<Page> {
+        self.read_page(epoch, after, up_to, 1, 0)
+    }
+
+    /// See `lua/page.lua`, for which `most_bytes` 0 means to read no payload.
+    fn read_page(
+        &mut self,
+        epoch: Epoch,
+        after: MessageId,
+        up_to: MessageId,
+        most_messages: u64,
+        most_bytes: u64,
+    ) -> Result<Page> {
         const DOING: &str = "reading the backlog";
-        let (most_messages, most_bytes) = (most as u64, most_bytes as u64);
         let call = PageCall { my_epoch: epoch, after, up_to, most_messages, most_bytes }.on(&self.keys);
         let reply = self.call(DOING, call)?;
         let parts = self.ok_parts(epoch, DOING, reply)?;
         let [last, counts, members @ ..] = parts.as_slice() else {
-            return self.surprise(DOING, &Value::Array(parts));
+            return self.unexpected_reply(DOING, &Value::Array(parts));
         };
         let read_up_to = match last {
             Value::Nil => return Ok(Page { read_up_to: None, messages: Vec::new() }),
             last => text(last).and_then(score),
         };
-        let Some(read_up_to) = read_up_to else { return self.surprise(DOING, last) };
+        let Some(read_up_to) = read_up_to else { return self.unexpected_reply(DOING, last) };
         let counts = if let Value::Array(counts) = counts { counts.as_slice() } else { &[] };
         let counts = counts.iter().chain(std::iter::repeat(&Value::Nil));
         let messages = members.iter().zip(counts).filter_map(|(member, count)| pending_of(member, count)).collect();
@@ -62,7 +77,7 @@ impl Ledger {
             match count {
                 Value::Int(0) => missing.push(*id),
                 Value::Int(_) => {}
-                other => return self.surprise(DOING, &other),
+                other => return self.unexpected_reply(DOING, &other),
             }
         }
         Ok(missing)
@@ -70,7 +85,7 @@ impl Ledger {
 
     /// Reads those of `ids` that are still pending, up to about `most_bytes`.
     ///
-    /// Gives how many of `ids` were looked at, at least one, and what was found.
+    /// Returns how many of `ids` were looked up, at least one, and the messages found.
     pub fn fetch(&mut self, epoch: Epoch, ids: &[MessageId], most_bytes: usize) -> Result<(usize, Vec<Pending>)> {
         const DOING: &str = "reading messages again";
         let mut call = FetchCall { my_epoch: epoch, most_bytes: most_bytes as u64 }.on(&self.keys);
@@ -82,11 +97,11 @@ impl Ledger {
                 *looked_at as usize,
                 found.chunks_exact(2).filter_map(|pair| pending_of(&pair[0], &pair[1])).collect(),
             )),
-            _ => self.surprise(DOING, &Value::Array(parts)),
+            _ => self.unexpected_reply(DOING, &Value::Array(parts)),
         }
     }
 
-    /// The numbers that the present deliveries of these messages have, as far as they were counted.
+    /// The numbers of the present deliveries of these messages, as far as they were counted.
     ///
     /// Only for messages that an earlier leader delivered: this leader's own deliveries carry their number.
     pub fn deliveries(&mut self, ids: &[MessageId]) -> Result<Vec<u16>> {
@@ -97,7 +112,7 @@ impl Ledger {
         let reply = self.connection.query(DOING, Command::of(&words)).map_err(|error| self.name_the_key(error))?;
         match &reply {
             Value::Array(counts) if counts.len() == ids.len() => Ok(counts.iter().map(delivery_of).collect()),
-            _ => self.surprise(DOING, &reply),
+            _ => self.unexpected_reply(DOING, &reply),
         }
     }
 }
@@ -109,7 +124,7 @@ fn pending_of(member: &Value, count: &Value) -> Option<Pending> {
     Some(Pending { id, delivery: delivery_of(count), body })
 }
 
-/// A message's count of deliveries; without one it is the first.
+/// A message's count of deliveries; without a count it is the first delivery.
 fn delivery_of(count: &Value) -> u16 {
     text(count).and_then(|count| count.parse().ok()).unwrap_or(1)
 }

@@ -1,8 +1,7 @@
 //! Writing Redis's protocol: words appended to one buffer, commands made of them. Pure.
 //!
-//! Where speed counts, whole batches are written with [`begin`] and [`word`] into a buffer that is used again;
-//! [`Command`] is the same for everything else, and counts its words. A [`Words`] holds the end of a command that is
-//! not known yet: it is appended as it is, whatever comes before it.
+//! Where speed matters, whole batches are written with [`begin`] and [`word`] into a reused buffer. Everything else
+//! uses [`Command`], which counts its words. [`Words`] holds the last words of a command that is written later.
 
 /// Appends the beginning of a command of `words` words, its name included.
 pub fn begin(out: &mut Vec<u8>, words: usize) {
@@ -41,7 +40,7 @@ fn digits(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(decimal(number, &mut text));
 }
 
-/// A number's digits; the formatter of the standard library would cost more than the rest of a word.
+/// A number's digits. The standard library's formatter would cost more than the rest of the word.
 fn decimal(mut number: u64, text: &mut [u8; MAX_DIGITS]) -> &[u8] {
     let mut at = MAX_DIGITS;
     loop {
@@ -96,7 +95,7 @@ pub struct Words {
 }
 
 impl Words {
-    /// None yet, with room for so many bytes.
+    /// No words, with room for `bytes` bytes.
     pub fn with_capacity(bytes: usize) -> Words {
         Words { count: 0, bytes: Vec::with_capacity(bytes) }
     }

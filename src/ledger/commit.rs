@@ -1,28 +1,29 @@
 //! Recording results. A result is stored in the step that removes its message from the sorted set, so there is at most
 //! one.
 //!
-//! The step is either a script, which checks that the message is still pending, or a transaction, which cannot check
-//! but costs Redis less. A transaction is correct only where no other consumer can have removed the message.
-//! Whether that is so is written in Redis, as the *recall*: an epoch, the run id of the server, and an id. It promises:
+//! The step is either a script, which checks that the message is still pending, or a transaction, which can't check but
+//! costs Redis less (docs/PERFORMANCE.md has the figures). A transaction is correct only if no other consumer can have
+//! removed the message. The *recall*, a key in Redis, says for which messages that is so. It holds an epoch, the run id
+//! of the server, and an id, and promises:
 //!
-//! > The leader of this epoch delivers each message above this id once, and no earlier leader has delivered it. So each
-//! > of these messages has one holder. This holds until the server restarts: then it may have lost the last write of
-//! > the recall.
+//! > Messages above this id were delivered once, by the leader of this epoch only. So each of them has one holder. This
+//! > holds until the server restarts, because it may then have lost the last write of the recall.
 //!
-//! Leaders keep this promise. A new leader writes its epoch and the highest id that was taken in. A leader that
-//! delivers a message again which a consumer may still hold, or dead-letters it, raises the recall to that message in
-//! the step that settles it. A consumer watches the key. It commits in a transaction what it received from that leader
-//! and above that id; the transaction does nothing if the recall was written since it was last read. Everything else
-//! goes through the script, as does everything from a leader that keeps no recall.
+//! Leaders keep this promise. Acquiring the lease writes the recall, with the new epoch and the highest id stored so
+//! far. If a leader redelivers or dead-letters a message that a consumer may still hold, the settling step raises the
+//! recall to that message. A consumer watches the key. It uses a transaction for messages above the recall's id that it
+//! received from that leader; the transaction does nothing if the recall was written since it was last read. Everything
+//! else goes through the script, including all messages from a leader without a recall.
 //!
-//! A transaction of unknown outcome may still arrive, over a connection that was given up, after the script that
+//! A transaction with an unknown outcome may still arrive, over a connection that was given up, after the script that
 //! repeats it. So that script raises the recall as well, and the late transaction does nothing. A message may also come
-//! from a dispatcher that no longer leads: a consumer that cannot tell yet raises the recall to what it records.
-//! `tests/model` checks all of this, state by state.
+//! from a dispatcher that no longer leads. A consumer that can't tell yet raises the recall to the messages that it
+//! records. `tests/model` checks all of this, state by state.
 //!
 //! Messages are removed by ranges of scores, so their payloads are not sent. Consecutive ids of one batch form one
 //! range.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use redis::Value;
@@ -40,20 +41,22 @@ use crate::base::failure::Failure;
 use crate::base::id::{Epoch, MessageId};
 
 impl Ledger {
-    /// Records results; those of messages no longer pending are dropped.
+    /// Records results. Results of messages that are no longer pending are dropped.
     ///
-    /// `epoch` is the leader's, who records for consumers without Redis; `None` for a consumer. Repeating the call does
-    /// no harm: what was recorded is no longer pending.
+    /// `epoch` is that of a leader, which records for consumers without Redis; `None` for a consumer. The stream keeps
+    /// about `result_maxlen` entries, or all. The call may be repeated, because recorded messages are no longer
+    /// pending.
     pub fn commit<'a>(
         &mut self,
         epoch: Option<Epoch>,
-        result_maxlen: u64,
+        result_maxlen: Option<NonZeroU64>,
         raise: Raise,
         batch: impl IntoIterator<Item = &'a Commit>,
     ) -> Result<Committed> {
         const DOING: &str = "recording results";
+        let result_maxlen = result_maxlen.map_or(0, NonZeroU64::get);
         let mut call = CommitCall { my_epoch: epoch, result_maxlen, raise_to: raise }.on(&self.keys);
-        // A consumer needs a right to the recall only if it uses transactions, and none to the epoch.
+        // A consumer needs the right to the recall only if it uses transactions, and never the right to the epoch.
         if epoch.is_some() || raise != Raise::Nothing {
             call = call.key(&self.keys.recall);
         }
@@ -69,7 +72,10 @@ impl Ledger {
                 recorded: (*recorded).try_into().unwrap_or(0),
                 gone: gone.iter().filter_map(|id| text(id)?.parse().ok().map(MessageId)).collect(),
             }),
-            _ => self.fenced(epoch.unwrap_or_default(), DOING, &reply),
+            _ => match epoch {
+                Some(epoch) => self.fenced(epoch, DOING, &reply),
+                None => self.unexpected_reply(DOING, &reply),
+            },
         }
     }
 
@@ -78,9 +84,9 @@ impl Ledger {
         self.recall.value(&self.connection).and_then(recall_of)
     }
 
-    /// The server's run id, another one after each of its starts; `None` if this user may not know.
+    /// The server's run id, which changes with each start; `None` if this user may not read it.
     pub fn run_id(&mut self) -> Result<Option<String>> {
-        let info = match self.connection.query("asking redis who it is", Command::of(&["INFO", "server"])) {
+        let info = match self.connection.query("asking for the run id", Command::of(&["INFO", "server"])) {
             Err(error) if error.is_denied() => return Ok(None),
             info => info?,
         };
@@ -94,10 +100,10 @@ impl Ledger {
     }
 
     /// Records results of messages that no other consumer can hold, in a transaction. `None`: the recall was written
-    /// since it was [last read](Ledger::recall), and nothing took place.
+    /// since it was [last read](Ledger::recall), and nothing was done.
     ///
-    /// The batch is in the order of its ids, each of them once and above the recall.
-    pub fn commit_sole(&mut self, result_maxlen: u64, batch: &[&Commit]) -> Result<Option<Recorded>> {
+    /// The ids in the batch rise, and are above the recall's id.
+    pub fn commit_sole(&mut self, result_maxlen: Option<NonZeroU64>, batch: &[&Commit]) -> Result<Option<Recorded>> {
         let ranges: Vec<_> = batch.chunk_by(|one, next| one.id.0 + 1 == next.id.0).collect();
         let stored: Vec<&Commit> = batch.iter().copied().filter(|commit| !commit.fields.is_empty()).collect();
         let keys = &self.keys;
@@ -117,13 +123,13 @@ impl Ledger {
                     number(out, range[range.len() - 1].id.0);
                 }
                 for commit in &stored {
-                    begin(out, if result_maxlen == 0 { 3 } else { 6 } + commit.fields.len());
+                    begin(out, if result_maxlen.is_none() { 3 } else { 6 } + commit.fields.len());
                     word(out, "XADD");
                     word(out, &keys.processed);
-                    if result_maxlen != 0 {
+                    if let Some(entries) = result_maxlen {
                         word(out, "MAXLEN");
                         word(out, "~");
-                        number(out, result_maxlen);
+                        number(out, entries.get());
                     }
                     word(out, "*");
                     out.extend_from_slice(commit.fields.bytes());
@@ -142,11 +148,11 @@ impl Ledger {
         Ok(executed.then_some(Recorded { removed, unstored }))
     }
 
-    /// Puts messages back that were removed and whose results could not be stored, in the order of their ids. A leader
+    /// Puts back messages that were removed and whose results could not be stored, in the order of their ids. A leader
     /// may deliver them to another consumer at once, so this raises the recall.
     ///
-    /// All attempts for the same messages use one `nonce` of their own: it is done once, however late a copy of the
-    /// call may arrive.
+    /// All attempts for the same messages use the same `nonce`, so it is done once, however late a copy of the call
+    /// arrives.
     pub fn put_back(&mut self, nonce: u64, messages: &[(MessageId, Body)]) -> Result<()> {
         let highest = messages.last().map_or(MessageId::ZERO, |(id, _)| *id);
         let done = format!("{}{nonce:016x}", self.keys.put_back_prefix);
@@ -167,7 +173,7 @@ pub fn batches<T>(results: &[T], commit: impl Fn(&T) -> &Commit) -> impl Iterato
     parts(results, move |result: &T| (commit(result).bytes(), 2 + commit(result).fields.len()))
 }
 
-/// What the key of the recall says.
+/// Parses the value of the recall's key.
 fn recall_of(value: &[u8]) -> Option<Recall> {
     let mut words = std::str::from_utf8(value).ok()?.split(' ');
     let (epoch, server, up_to) = (words.next()?, words.next()?, words.next()?);

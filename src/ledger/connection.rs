@@ -1,7 +1,7 @@
 //! A connection to Redis that is opened when needed and closed after any failure that leaves its state unknown.
 //!
-//! Owned by one thread. It never repeats a command by itself, except a script that Redis did not have: only the caller
-//! knows whether a command may be repeated. Commands go out in one write.
+//! Owned by one thread. It never repeats a command by itself, except a script that Redis did not have, because only the
+//! caller knows whether a command may be repeated. The commands of a call are sent in one write.
 //!
 //! A transaction may be left open between two exchanges (see `transaction`): the next exchange that does not continue
 //! it closes it first.
@@ -15,7 +15,7 @@ use super::command::{Command, command};
 use super::resp::{MAX_REPLY_BYTES, Reply};
 use super::script::ScriptCall;
 use super::server::Server;
-use super::session::{BufferSize, Incoming, Session};
+use super::session::{BufferSize, ReceiveBuffer, Session};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
 use crate::base::refusal::Refusal;
@@ -85,7 +85,7 @@ impl Connection {
         Ok(replies.into_iter().map(|reply| self.checked(doing.into(), reply)).collect())
     }
 
-    /// Calls a script; sends its text where the server does not have it, which is safe as it then did not run.
+    /// Calls a script. If the server does not have it, sends its text, which is safe because the script did not run.
     pub(super) fn call(&mut self, doing: &'static str, call: &ScriptCall) -> Result<Value> {
         let script = call.script;
         let digest = match script.digest.get() {
@@ -96,14 +96,14 @@ impl Connection {
                     Value::BulkString(digest) => {
                         script.digest.get_or_init(|| String::from_utf8_lossy(&digest).into_owned())
                     }
-                    other => return Err(self.server.surprise(Step::LoadingScript, &other)),
+                    other => return Err(self.server.unexpected_reply(Step::LoadingScript, &other)),
                 }
             }
         };
         self.out.clear();
         call.write("EVALSHA", digest, &mut self.out);
         match self.ask(doing.into()) {
-            // Loaded and called in one step: between two of them it could be forgotten again.
+            // Loaded and called in one step, because the server could forget the script between two steps.
             Err(error) if error.refusal() == Some(Refusal::NoScript) => {
                 self.out.clear();
                 call.write("EVAL", script.text, &mut self.out);
@@ -113,13 +113,13 @@ impl Connection {
         }
     }
 
-    /// Sends what `write` writes, in one go, and has `read` take the replies. An error that `read` gives leaves the
-    /// connection in an unknown state and ends it.
+    /// Sends what `write` writes in one go, and takes the replies with `read`. An error from `read` leaves the
+    /// connection in an unknown state, so the connection is closed.
     pub(super) fn converse<T>(
         &mut self,
         doing: &'static str,
         write: impl FnOnce(&mut Vec<u8>),
-        read: impl FnOnce(&mut Incoming) -> io::Result<T>,
+        read: impl FnOnce(&mut ReceiveBuffer) -> io::Result<T>,
     ) -> Result<T> {
         self.out.clear();
         write(&mut self.out);
@@ -131,7 +131,7 @@ impl Connection {
         self.open.as_ref()?.transaction
     }
 
-    /// `MULTI` was answered with OK in the conversation that has just ended. Gives the transaction's number.
+    /// `MULTI` was answered with OK in the exchange that has just ended. Returns the transaction's number.
     pub(super) fn note_transaction(&mut self) -> Option<u64> {
         let open = self.open.as_mut()?;
         self.transactions += 1;
@@ -145,7 +145,7 @@ impl Connection {
         &mut self,
         doing: &'static str,
         write: impl FnOnce(&mut Vec<u8>),
-        read: impl FnOnce(&mut Incoming) -> io::Result<T>,
+        read: impl FnOnce(&mut ReceiveBuffer) -> io::Result<T>,
     ) -> Result<T> {
         if let Some(open) = &mut self.open {
             open.transaction = None;
@@ -171,7 +171,7 @@ impl Connection {
         reply.extract_error().map_err(|error| self.refusal(step, Failure::new(error)))
     }
 
-    fn exchange<T>(&mut self, step: Step, read: impl FnOnce(&mut Incoming) -> io::Result<T>) -> Result<T> {
+    fn exchange<T>(&mut self, step: Step, read: impl FnOnce(&mut ReceiveBuffer) -> io::Result<T>) -> Result<T> {
         let open = match &mut self.open {
             Some(open) => open,
             closed => {
@@ -206,8 +206,8 @@ struct Open {
 }
 
 impl Open {
-    /// Ends a transaction that is open and has no commands. `EXEC` needs no right beyond those that a transaction needs
-    /// anyhow, and ends its watch, too.
+    /// Ends an open transaction without commands. `EXEC` also ends the watch, and needs no right that a transaction
+    /// does not need anyway.
     fn leave_transaction(&mut self) -> io::Result<()> {
         if self.transaction.take().is_none() {
             return Ok(());
@@ -216,7 +216,7 @@ impl Open {
         command(&mut exec, &["EXEC"]);
         self.session.send(&exec)?;
         match self.session.incoming.reply()? {
-            // Nothing, since there were no commands; nil where a watched key was written; EXECABORT where it is
+            // An empty list, since there were no commands; nil if a watched key was written; EXECABORT if it is
             // refused.
             Reply::List(0) | Reply::Nil => Ok(()),
             Reply::Error(text) if text.starts_with(b"EXECABORT") => Ok(()),

@@ -1,6 +1,6 @@
 //! One group's ledger: the connection, the keys, and what the operations have in common.
 //!
-//! The operations themselves are in the files beside this one, each subject in its own.
+//! The operations are in the files beside this one, one file for each subject.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The group's ledger on a server, waiting at most `timeout` for each reply. Opens nothing yet.
+    /// The group's ledger on a server, with `timeout` for each reply. Opens no connection yet.
     pub fn new(server: Server, keys: Arc<Keys>, timeout: Duration) -> Ledger {
         Ledger::over(Connection::new(server, timeout), keys)
     }
@@ -62,7 +62,7 @@ impl Ledger {
         self.connection.number()
     }
 
-    /// Whether the connection is the same as at the last intake that succeeded: then Redis has not restarted since.
+    /// Whether the last successful intake used the present connection, so that Redis can't have restarted since.
     pub fn is_uninterrupted(&self) -> bool {
         self.attempts.taken_on.is_some() && self.attempts.taken_on == self.connection.number()
     }
@@ -72,9 +72,9 @@ impl Ledger {
         &mut self.connection
     }
 
-    /// Whether the server answers: also with a refusal.
+    /// Whether the server answers at all, even with a refusal.
     pub fn is_answered(&mut self) -> bool {
-        let answer = self.connection.query("asking whether it is there", Command::of(&["PING"]));
+        let answer = self.connection.query("checking the connection", Command::of(&["PING"]));
         answer.map_or_else(|error| error.refusal().is_some(), |_| true)
     }
 
@@ -95,12 +95,12 @@ impl Ledger {
         if text(&reply) == Some("OK") { Ok(()) } else { self.fenced(epoch, doing, &reply) }
     }
 
-    /// Redis does not say which key has the wrong type: finds out, so that the error can.
+    /// Finds out which key has the wrong type, because Redis does not say, and names it in the error.
     pub(super) fn name_the_key(&mut self, error: Error) -> Error {
         if error.refusal() != Some(Refusal::WrongType) {
             return error;
         }
-        let Error::Redis { server, step, source, hint } = error else { return error };
+        let Error::Redis { server, step, cause, hint } = error else { return error };
         let keys = self.keys.clone();
         let wrong = keys.types().into_iter().find_map(|(key, wanted)| {
             match self.connection.query("asking for a key's type", Command::of(&["TYPE", key])) {
@@ -110,7 +110,7 @@ impl Ledger {
                 _ => None,
             }
         });
-        Error::Redis { server, step, hint: wrong.or(hint), source }
+        Error::Redis { server, step, hint: wrong.or(hint), cause }
     }
 
     /// The values after a leading OK.
@@ -130,24 +130,24 @@ impl Ledger {
                 let found = parts.get(1).and_then(text).unwrap_or_default().to_owned();
                 Err(Error::Fenced { mine, found })
             }
-            _ => self.surprise(doing, reply),
+            _ => self.unexpected_reply(doing, reply),
         }
     }
 
-    pub(super) fn surprise<T>(&self, doing: &'static str, reply: &Value) -> Result<T> {
-        Err(self.connection.server().surprise(doing, reply))
+    pub(super) fn unexpected_reply<T>(&self, doing: &'static str, reply: &Value) -> Result<T> {
+        Err(self.connection.server().unexpected_reply(doing, reply))
     }
 }
 
-/// Names the command for which a right is missing, or that is missing itself.
+/// Names in the error the command that the user may not call or that the server lacks.
 pub(super) fn name_the_command(error: Error, command: &str) -> Error {
     let refusal = error.refusal();
-    let Error::Redis { server, step, source, hint } = error else { return error };
+    let Error::Redis { server, step, cause, hint } = error else { return error };
     let command = || Some(command.to_owned());
     let hint = match (refusal, hint.as_deref()) {
         (Some(Refusal::Right), Some(Hint::Right(setting, _))) => Some(Box::new(Hint::Right(setting, command()))),
         (Some(Refusal::UnknownCommand), _) => Some(Box::new(Hint::Command(command()))),
         _ => hint,
     };
-    Error::Redis { server, step, source, hint }
+    Error::Redis { server, step, cause, hint }
 }

@@ -15,7 +15,7 @@ pub const MAX_MARKER_BYTES: usize = 160;
 /// The most digits that the epoch and the number of a leader's marker have.
 const MAX_NUMBER_DIGITS: usize = 15;
 
-/// A word published on the control channel to name a place in the stream. Unique; has no spaces.
+/// A word published on the control channel that names a place in the stream. Unique; has no spaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Marker(Arc<str>);
 
@@ -30,8 +30,8 @@ impl Marker {
         Marker(format!("{dispatcher}.{number}").into())
     }
 
-    /// The epoch of the leader that published it, and its number; `None` for a join marker. These rise along the
-    /// stream: a leader can publish no marker once a newer epoch has begun.
+    /// The epoch of the leader that published it, and its number; `None` for a join marker. They rise along the stream,
+    /// because a leader can't publish a marker once a newer epoch has begun.
     pub fn leader_place(&self) -> Option<(Epoch, u64)> {
         let (epoch, number) = self.0.rsplit_once('.')?;
         Some((Epoch(epoch.parse().ok()?), number.parse().ok()?))
@@ -54,7 +54,7 @@ impl FromStr for Marker {
 
     fn from_str(text: &str) -> Result<Marker, ()> {
         let plain = !text.is_empty() && text.len() <= MAX_MARKER_BYTES && text.bytes().all(|b| b.is_ascii_graphic());
-        // A leader's marker with longer numbers was made up, and `lua/steps.lua` takes no cursor that names one.
+        // No leader writes a marker with longer numbers, and `lua/steps.lua` rejects a cursor that names one.
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         let long = |part: &str| part.len() > MAX_NUMBER_DIGITS;
         let made_up = text
@@ -80,14 +80,14 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// How far the channel has been taken in: every message up to `position` is or was in the sorted set.
+/// How far the channel has been stored: every message up to `position` is or was in the sorted set.
 ///
 /// In Redis: `<marker> <offset> <last id>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// The end of what was taken in.
+    /// The end of what was stored.
     pub position: Position,
-    /// The highest id given out.
+    /// The highest id assigned.
     pub last_id: MessageId,
 }
 
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_says_whose_it_is() {
+    fn a_marker_names_its_publisher() {
         let dispatcher = DispatcherId::generate("7");
         let join = Marker::of_join(&dispatcher, 3);
         assert_eq!((join.joined(), join.leader_place()), (Some(dispatcher.as_str()), None));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaders_marker_with_numbers_that_no_leader_reaches_is_none() {
+    fn a_leaders_marker_with_impossible_numbers_is_invalid() {
         let longest = "9".repeat(MAX_NUMBER_DIGITS);
         assert!(format!("{longest}.{longest}").parse::<Marker>().is_ok());
         for made_up in [format!("{longest}9.1"), format!("1.{longest}9"), format!("1.{}", u64::MAX)] {

@@ -1,4 +1,4 @@
-//! Reading the key of a group's epoch, to check whether an epoch that was received was really given out.
+//! Reads the key of a group's epoch, to check whether an epoch that was received is genuine.
 //!
 //! Used by the owner of the [`Ledger`]. It only reads. The value is returned as it is: another program may have written
 //! the key.
@@ -13,13 +13,12 @@ use crate::base::error::Result;
 pub const MOST_EPOCH_BYTES: usize = 65;
 
 impl Ledger {
-    /// The first [`MOST_EPOCH_BYTES`] of what the key of the epoch holds; nothing if there is no such key. One round
-    /// trip.
+    /// The first [`MOST_EPOCH_BYTES`] of the value of the epoch's key; empty if there is no such key. One round trip.
     ///
     /// # Errors
     ///
-    /// Beside the usual ones a refusal of the type if the key holds no string, and of a right if this user may not read
-    /// it.
+    /// In addition to the usual errors: a refusal for the type if the value is not a string, and for a right if this
+    /// user may not read the key.
     pub fn epoch_text(&mut self) -> Result<Vec<u8>> {
         const DOING: &str = "reading the epoch";
         // Not GET: a foreign value may have 512 MB.
@@ -27,7 +26,7 @@ impl Ledger {
         let range = Command::of(&["GETRANGE", &self.keys.epoch, "0", &last]);
         match self.connection.query(DOING, range)? {
             Value::BulkString(text) => Ok(text),
-            other => self.surprise(DOING, &other),
+            other => self.unexpected_reply(DOING, &other),
         }
     }
 

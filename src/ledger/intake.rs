@@ -1,35 +1,35 @@
-//! Taking messages in: one step adds the members and moves the cursor over them, and carries the leader's epoch.
+//! Intake: one step adds the members and moves the cursor over them, if the leader's epoch is still the newest.
 //!
 //! The step is a script, which compares the epoch and the cursor, or a transaction that watches both, which costs Redis
-//! less. A transaction may only follow an intake that succeeded on the same connection, after which the epoch was still
-//! ours: then the cursor is where that intake left it. After anything else (the first batch of a term, a lost reply, a
+//! less. A transaction may only follow an intake that succeeded on the same connection, if the epoch has not changed
+//! since. Then the cursor is where that intake left it. In every other case (the first batch of a term, a lost reply, a
 //! watched key that was written) the script is used.
 //!
 //! An attempt whose reply was lost may take effect at any time, or never. So each retry of the same batch writes a new
 //! cursor and accepts those of earlier attempts. An earlier attempt that arrives late then finds an unknown cursor and
-//! fails. From then on every cursor written,
-//! also for a part of the batch, has a higher last id than any cursor in doubt.
+//! fails. From then on every cursor written, also for a part of the batch, has a higher last id than any cursor in
+//! doubt.
 
 use redis::Value;
 
-use super::attempts::{Astray, DonePart};
+use super::attempts::{DonePart, PartlyDone};
 use super::command::{Command, begin, number, word};
 use super::core::Ledger;
 use super::cursor::Cursor;
 use super::member;
 use super::resp::Reply;
 use super::scripts::{IntakeCall, RewindCall, WithdrawCall};
-use super::types::{Arrival, Intake};
+use super::types::{Arrival, IntakeAnswer};
 use super::value::text;
 use crate::base::error::Result;
 use crate::base::failure::Failure;
 use crate::base::id::Epoch;
 use crate::base::text::Quoted;
 
-const DOING: &str = "taking messages in";
+const DOING: &str = "storing messages";
 
 impl Ledger {
-    /// How far the channel has been taken in. What no dispatcher can have written counts as not there.
+    /// How far the channel has been stored. A value that no dispatcher can have written counts as absent.
     pub fn cursor(&mut self) -> Result<Option<Cursor>> {
         let get = Command::of(&["GET", &self.keys.cursor]);
         let reply = self.connection.query("reading the cursor", get).map_err(|error| self.name_the_key(error))?;
@@ -41,44 +41,50 @@ impl Ledger {
         match (value, text(value)) {
             (Value::Nil, _) => Ok(None),
             (_, Some(cursor)) if cursor.parse::<Cursor>().is_ok() => Ok(cursor.parse().ok()),
-            _ => self.surprise("reading the cursor", value),
+            _ => self.unexpected_reply("reading the cursor", value),
         }
     }
 
-    /// Takes a batch in and moves the cursor from `expected` to `next`, in one step; to one with a higher last id if an
-    /// earlier attempt may have written, or may yet write, such a one. A message that can't be delivered is a batch of
-    /// its own.
+    /// Stores a batch and moves the cursor from `expected` to `next`, in one step. The cursor gets a higher last id
+    /// than `next` if an earlier attempt may have written that one or may still write it. A message that can't be
+    /// delivered is a batch of its own.
     pub fn intake(
         &mut self,
         epoch: Epoch,
         expected: Option<&Cursor>,
         next: &Cursor,
         batch: &[Arrival],
-    ) -> Result<Intake> {
-        if self.attempts.astray.is_some() {
+    ) -> Result<IntakeAnswer> {
+        if self.attempts.partly_done.is_some() {
             return self.undo(epoch);
         }
         let next = &self.attempts.cursor_after(next);
         let taken = self.attempt(epoch, expected, next, batch);
         match &taken {
             Err(error) if error.refusal().is_none() && !error.is_unsent() => self.attempts.doubt(next.clone()),
-            // This attempt has done nothing.
+            // This attempt has no effect.
             Err(_) => {}
             Ok(_) => drop(self.take_doubts()),
         }
         taken
     }
 
-    /// Takes the cursors that attempts at the present batch may have written: what came of them is looked up otherwise,
-    /// or is known. None of them is written again.
+    /// Takes out the cursors that attempts at the present batch may have written, because the caller finds out their
+    /// outcome otherwise. None of them is written again.
     pub fn take_doubts(&mut self) -> Vec<Cursor> {
         self.attempts.take_doubts()
     }
 
-    fn attempt(&mut self, epoch: Epoch, expected: Option<&Cursor>, next: &Cursor, batch: &[Arrival]) -> Result<Intake> {
+    fn attempt(
+        &mut self,
+        epoch: Epoch,
+        expected: Option<&Cursor>,
+        next: &Cursor,
+        batch: &[Arrival],
+    ) -> Result<IntakeAnswer> {
         if self.attempts.doubts.is_empty() && self.may_transact(epoch, expected, batch) {
             match self.intake_in_transaction(epoch, expected, next, batch) {
-                // A refused transaction has changed nothing; what it was refused for may not hold for the script.
+                // A refused transaction has changed nothing. The script may succeed all the same.
                 Ok(None) => {}
                 Ok(Some(taken)) => {
                     self.vouch(&taken, next);
@@ -94,14 +100,14 @@ impl Ledger {
         Ok(taken)
     }
 
-    fn vouch(&mut self, taken: &Intake, next: &Cursor) {
-        let number = self.connection.number().filter(|_| matches!(taken, Intake::Taken(_)));
+    fn vouch(&mut self, taken: &IntakeAnswer, next: &Cursor) {
+        let number = self.connection.number().filter(|_| matches!(taken, IntakeAnswer::Taken(_)));
         self.attempts.taken_on = number.or(self.attempts.taken_on);
         self.attempts.vouched = number.map(|number| (number, next.clone()));
     }
 
-    /// Whether a transaction may take this batch in: the last intake succeeded on this connection, and the epoch is
-    /// still ours, so the cursor is where that left it.
+    /// Whether a transaction may store this batch: the last intake succeeded on this connection and the epoch is
+    /// unchanged, so the cursor is where that intake left it.
     fn may_transact(&mut self, epoch: Epoch, expected: Option<&Cursor>, batch: &[Arrival]) -> bool {
         let is_plain = batch.iter().all(|arrival| arrival.refused.is_none());
         let Some((number, cursor)) = &self.attempts.vouched else { return false };
@@ -111,7 +117,7 @@ impl Ledger {
         if self.fence.value(&self.connection).is_none()
             && let Err(error) = self.fence.arm(&mut self.connection)
         {
-            log::debug!("event=no-transaction reason={}", Quoted(error));
+            log::debug!("event=transaction-skipped reason={}", Quoted(error));
         }
         self.fence.value(&self.connection).is_some_and(|said| said == epoch.to_string().as_bytes())
     }
@@ -122,7 +128,7 @@ impl Ledger {
         expected: Option<&Cursor>,
         next: &Cursor,
         batch: &[Arrival],
-    ) -> Result<Intake> {
+    ) -> Result<IntakeAnswer> {
         let doubts = &self.attempts.doubts;
         let call = IntakeCall { my_epoch: epoch, expected, next_cursor: next, doubts: doubts.len() as u64 };
         let mut call = call.on(&self.keys);
@@ -144,23 +150,23 @@ impl Ledger {
             Value::Array(parts) => match parts.as_slice() {
                 [verdict, cursor] if text(verdict) == Some("MOVED") => {
                     let cursor = if text(cursor) == Some("") { None } else { self.cursor_of(cursor)? };
-                    Ok(Intake::Moved(cursor))
+                    Ok(IntakeAnswer::Moved(cursor))
                 }
                 _ => self.fenced(epoch, DOING, &reply),
             },
-            _ if text(&reply) == Some("OK") => Ok(Intake::Taken(next.clone())),
-            _ => self.surprise(DOING, &reply),
+            _ if text(&reply) == Some("OK") => Ok(IntakeAnswer::Taken(next.clone())),
+            _ => self.unexpected_reply(DOING, &reply),
         }
     }
 
-    /// `None`: the epoch or the cursor was written, and nothing took place.
+    /// `None`: the epoch or the cursor was written, and nothing was done.
     fn intake_in_transaction(
         &mut self,
         epoch: Epoch,
         expected: Option<&Cursor>,
         next: &Cursor,
         batch: &[Arrival],
-    ) -> Result<Option<Intake>> {
+    ) -> Result<Option<IntakeAnswer>> {
         let keys = &self.keys;
         let added = usize::from(!batch.is_empty());
         let (mut unadded, mut unmoved) = (None, None);
@@ -191,15 +197,15 @@ impl Ledger {
             },
         )?;
         if !executed {
-            // Whichever key was written: the script checks first.
+            // The script finds out which key was written.
             self.fence.disarm();
             return Ok(None);
         }
         let part = match (&unadded, &unmoved, batch) {
-            (None, None, _) => return Ok(Some(Intake::Taken(next.clone()))),
+            (None, None, _) => return Ok(Some(IntakeAnswer::Taken(next.clone()))),
             // The key holds another type. The cursor has moved over messages that were not added: move it back first.
             (Some(_), None, _) => DonePart::Cursor { from: next.clone(), to: expected.cloned() },
-            // The right was revoked just now. What was added counts as not taken in, so it is removed.
+            // The right was revoked just now. The added members count as not stored, so they are removed.
             (None, Some(_), [first, ..]) => DonePart::Members { first: first.id, last: batch[batch.len() - 1].id },
             // Nothing was written, and the script's reply gives the reason.
             (_, Some(_), _) => return Ok(None),
@@ -207,7 +213,7 @@ impl Ledger {
         let failure = Failure::of_reply(unadded.or(unmoved).as_deref().unwrap_or_default());
         let refusal = self.connection.refusal(DOING, failure);
         let reason = self.name_the_key(refusal).to_string();
-        self.attempts.astray = Some(Astray { part, reason });
+        self.attempts.partly_done = Some(PartlyDone { part, reason });
         self.undo(epoch).map(Some)
     }
 
@@ -218,18 +224,20 @@ impl Ledger {
         self.call_for_ok(epoch, "moving the cursor back", call)
     }
 
-    /// Takes back what a transaction did of an intake.
-    fn undo(&mut self, epoch: Epoch) -> Result<Intake> {
-        let Some(Astray { part, reason }) = self.attempts.astray.clone() else { return Ok(Intake::Moved(None)) };
+    /// Undoes the part of an intake that a transaction has done.
+    fn undo(&mut self, epoch: Epoch) -> Result<IntakeAnswer> {
+        let Some(PartlyDone { part, reason }) = self.attempts.partly_done.clone() else {
+            return Ok(IntakeAnswer::Moved(None));
+        };
         match part {
             DonePart::Cursor { from, to } => self.rewind(epoch, &from, to.as_ref())?,
             DonePart::Members { first, last } => {
                 self.attempts.vouched = None;
                 let call = WithdrawCall { my_epoch: epoch, first, last }.on(&self.keys);
-                self.call_for_ok(epoch, "taking members back", call)?;
+                self.call_for_ok(epoch, "removing members again", call)?;
             }
         }
-        self.attempts.astray = None;
-        Ok(Intake::Rewound(reason))
+        self.attempts.partly_done = None;
+        Ok(IntakeAnswer::Rewound(reason))
     }
 }

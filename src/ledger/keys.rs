@@ -9,9 +9,9 @@ pub struct Keys {
     pub group: String,
     /// Channel for markers and notices between dispatchers.
     pub control: String,
-    /// Prefix of the channels that only say, by being subscribed, that a dispatcher's listener is connected.
+    /// Prefix of the alive channels. A dispatcher's listener is connected while its channel has a subscriber.
     pub alive_prefix: String,
-    /// Prefix of the keys under which dispatchers say how they are: strings that expire.
+    /// Prefix of the keys of the dispatchers' reports: strings that expire.
     pub status_prefix: String,
     /// Sorted set: one member for each unacknowledged message.
     pub pending: String,
@@ -23,9 +23,9 @@ pub struct Keys {
     pub consumers: String,
     /// String with expiry: the lease, `<dispatcher id> <epoch>`.
     pub leader: String,
-    /// String: the highest epoch given out.
+    /// String: the highest epoch.
     pub epoch: String,
-    /// String: how far the channel has been taken in.
+    /// String: how far the channel has been stored.
     pub cursor: String,
     /// String, `<epoch> <run id of Redis> <id>`: the term that began last, and the highest id of a message that more
     /// than one consumer may hold.
@@ -38,10 +38,11 @@ pub struct Keys {
     pub gaps: String,
 }
 
-/// What [`is_group`] asks for, in words.
+/// What [`is_group`] requires, for error messages.
 pub const GROUP_FORM: &str = "1 to 256 bytes without spaces, not ending in @ and a number (that names a database)";
 
-/// Whether a group may have this name: no two groups, in whatever database, then share a key or a channel.
+/// Whether a group may have this name. The rules ensure that no two groups, in whatever databases, share a key or a
+/// channel.
 pub fn is_group(name: &str) -> bool {
     let plain = !name.chars().any(|c| c.is_whitespace() || c.is_control());
     let database = name.rsplit_once('@').is_some_and(|(_, number)| number.bytes().all(|b| b.is_ascii_digit()));
@@ -77,18 +78,18 @@ impl Keys {
         }
     }
 
-    /// Whether a key is the group's. A new key of a later version would be no key of the group to an earlier one: they
-    /// would not agree which keyspace events to leave out (`subscription::own_events`).
+    /// Whether a key is the group's. If a later version adds a key, it and this version don't agree on which keyspace
+    /// events to leave out (`subscription::own_events`).
     pub(super) fn is_own(&self, key: &[u8]) -> bool {
         let begins = |prefix: &str| key.starts_with(prefix.as_bytes());
-        // Most keys are others'.
+        // Most keys belong to others.
         key.starts_with(self.group.as_bytes())
             && (self.types().iter().any(|(own, _)| own.as_bytes() == key)
                 || begins(&self.status_prefix)
                 || begins(&self.put_back_prefix))
     }
 
-    /// Each key with the type it must have, to name the one that has another.
+    /// Each key with the type it must have, so that an error can name a key of another type.
     pub(super) fn types(&self) -> [(&str, &'static str); 10] {
         [
             (&self.pending, "zset"),

@@ -1,4 +1,5 @@
-//! Leadership in Redis: taking the lease, keeping it, giving it back; who else is subscribed; and a leader's markers.
+//! Leadership in Redis: acquires, renews and releases the lease, lists subscribed dispatchers, publishes leaders'
+//! markers.
 
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch};
 
 impl Ledger {
-    /// Tries to take the lease; with `may_take` false it only checks.
+    /// Tries to acquire the lease. With `may_take` false it only checks.
     ///
-    /// `floor` is the highest epoch the caller has heard of: the new one is above it even if Redis lost its own count.
+    /// `floor` is the highest epoch that the caller knows. The new epoch is higher, even if Redis lost the key.
     pub fn acquire(&mut self, id: &DispatcherId, ttl: Duration, floor: Epoch, may_take: bool) -> Result<Attempt> {
         const DOING: &str = "trying for the lease";
         let alive_prefix = &self.keys.alive_prefix;
@@ -26,7 +27,7 @@ impl Ledger {
         let reply = self.call(DOING, call)?;
         match self.attempt_of(&reply)? {
             Some(attempt) => Ok(attempt),
-            None => self.surprise(DOING, &reply),
+            None => self.unexpected_reply(DOING, &reply),
         }
     }
 
@@ -56,14 +57,14 @@ impl Ledger {
         Ok(Some(Attempt { answer, counted: *counted == 1, redis_ms: (*now_ms).try_into().unwrap_or(0), foreign }))
     }
 
-    /// Prolongs the lease; `false` if it is not ours any more.
+    /// Renews the lease; `false` if it is no longer this dispatcher's.
     pub fn renew(&mut self, lease: &Lease, ttl: Duration) -> Result<bool> {
         let call = RenewCall { lease, ttl_ms: ttl }.on(&self.keys);
         let reply = self.call("renewing the lease", call)?;
         Ok(reply == Value::Int(1))
     }
 
-    /// Releases the lease and notifies the standbys; `false` if it was no longer ours.
+    /// Releases the lease and notifies the standbys; `false` if it was no longer this dispatcher's.
     pub fn release(&mut self, lease: &Lease) -> Result<bool> {
         let notice = Notice::Released(lease.epoch);
         let call = ReleaseCall { lease, control_channel: &self.keys.control, notice }.on(&self.keys);
@@ -81,11 +82,11 @@ impl Ledger {
     /// The ids of all dispatchers that are subscribed now.
     pub(super) fn dispatchers(&mut self) -> Result<Vec<String>> {
         const DOING: &str = "looking for the dispatchers";
-        // In a pattern the characters of a group's name must stand for themselves.
+        // Special characters in the group's name must be escaped in a pattern.
         let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
         let pattern: String = self.keys.alive_prefix.chars().map(literal).collect::<String>() + "*";
         let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
-        let Value::Array(channels) = &reply else { return self.surprise(DOING, &reply) };
+        let Value::Array(channels) = &reply else { return self.unexpected_reply(DOING, &reply) };
         let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
         // The pattern also finds channels of a group that is called `<this group>:alive`.
         Ok(ids.filter(|id| DispatcherId::is_one(id)).map(str::to_owned).collect())

@@ -4,14 +4,14 @@ use std::fmt;
 
 use crate::base::id::Epoch;
 
-/// Who leads, as the key `<group>:leader` says: `<dispatcher id> <epoch>`, or `<dispatcher id> <epoch> ttl`.
+/// The value of the key `<group>:leader`: `<dispatcher id> <epoch>`, or `<dispatcher id> <epoch> ttl`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The dispatcher's id: its name and a suffix made at its start, `d0-5f3a9c`.
     pub holder: String,
     /// Its epoch.
     pub epoch: Epoch,
-    /// Whether it ends by its time alone: the holder's subscription is not counted on the server that holds the lease.
+    /// Whether it ends only by expiring, because the holder's subscription is not counted on the server with the lease.
     pub by_time: bool,
 }
 

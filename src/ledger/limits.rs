@@ -1,6 +1,6 @@
 //! How much one step carries.
 
-/// The most messages one script takes in, commits or settles: Redis does nothing else meanwhile.
+/// The most messages that one script stores, commits or settles. Redis does nothing else while a script runs.
 pub const MAX_BATCH_MESSAGES: usize = 1_000;
 /// The most payload bytes one script carries, if it has more than one message.
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
@@ -11,7 +11,7 @@ pub const MAX_RESULT_FIELDS: usize = 3_900;
 /// How many entries the record of gaps keeps.
 pub const MAX_GAPS: usize = 10_000;
 
-/// Cuts what is to be sent, of each message so many bytes and words, into what one script takes, in messages, bytes and
+/// Cuts `all` into parts that one script can take, by messages, bytes and words. `size` gives each item's bytes and
 /// words.
 pub fn parts<T>(all: &[T], size: impl Fn(&T) -> (usize, usize)) -> impl Iterator<Item = &[T]> {
     let (mut messages, (mut bytes, mut words)) = (1, all.first().map_or((0, 0), &size));

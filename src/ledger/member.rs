@@ -98,7 +98,7 @@ pub fn most_encoded_len(body_bytes: usize) -> usize {
     ID_DIGITS + MOST_BESIDE_BYTES + body_bytes
 }
 
-/// Takes a member apart; `None` if it is none of ours.
+/// Takes a member apart; `None` if it is foreign.
 pub fn decode(member: &[u8]) -> Option<(MessageId, Body)> {
     let (digits, rest) = member.split_at_checked(ID_DIGITS)?;
     if !digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {

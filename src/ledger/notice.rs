@@ -1,4 +1,4 @@
-//! What dispatchers tell each other on the control channel. Pure.
+//! The notices that dispatchers publish on the control channel. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ pub enum Notice {
     /// `marker <marker> <interests>`: names this place among the messages that a dispatcher with these interests counts:
     /// a channel's name, or a fingerprint. A cursor that counts messages of other interests means nothing to others.
     Marker(Marker, String),
-    /// `released <epoch>`: the leader of this epoch has given the lease back.
+    /// `released <epoch>`: the leader of this epoch has released the lease.
     Released(Epoch),
 }
 

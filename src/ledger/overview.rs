@@ -1,4 +1,4 @@
-//! A group seen from outside: one round trip reads all that a view, a wait or a measurement needs.
+//! Reads the state of a group, for views, tests and measurements. One round trip reads all of it.
 //!
 //! Read-only. The values are read one after the other, in the order of [`Snapshot`]'s fields, not in one step. If Redis
 //! refuses a command, because the user lacks the right or the command was renamed, the parts that need it are left out
@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub lease: Option<Lease>,
     /// How long the lease lasts unless it is renewed.
     pub lease_left: Option<Duration>,
-    /// The highest epoch given out.
+    /// The highest epoch.
     pub epoch: Epoch,
     /// How many dispatchers are subscribed.
     pub dispatchers: u64,
@@ -60,50 +60,51 @@ pub struct Snapshot {
 pub struct DispatcherReport {
     /// Its id.
     pub id: String,
-    /// What it last said of itself, if that was a few seconds ago at most.
+    /// Its last report, if it is at most a few seconds old.
     pub report: Option<String>,
 }
 
 /// A connection that reads the state of a group.
 pub struct GroupView {
     ledger: Ledger,
-    /// The dispatchers that were found last.
-    known: Known,
-    /// What the last reading had to leave out.
+    /// The dispatchers found last.
+    known: KnownDispatchers,
+    /// The parts that the last reading had to leave out.
     refused: BTreeSet<Part>,
-    /// Whether the oldest pending message is looked for.
+    /// Whether to look for the oldest pending message.
     seeks_oldest: bool,
 }
 
-/// Gives the first bytes of the oldest member, which hold its id: the payload behind it may have megabytes.
+/// Returns the first bytes of the oldest member, which hold its id. The payload after it may have megabytes.
 const OLDEST: &str = "return string.sub(redis.call('ZRANGE', KEYS[1], 0, 0)[1] or '', 1, 17)";
 
-/// Looking for all dispatchers walks through all channels of the server: it is done only when it might bring something.
+/// The result of the last search for dispatchers. A search walks through all channels of the server, so it is repeated
+/// only if something may have changed.
 #[derive(Default)]
-struct Known {
+struct KnownDispatchers {
     ids: Vec<String>,
     /// How many connections were subscribed to the control channel then.
     subscribed: u64,
 }
 
 impl GroupView {
-    /// Looks at the group with these keys. Opens nothing yet.
+    /// A view of the group with these keys. Opens no connection yet.
     pub fn new(connection: Connection, keys: Keys) -> GroupView {
         GroupView {
             ledger: Ledger::over(connection, Arc::new(keys)),
-            known: Known::default(),
+            known: KnownDispatchers::default(),
             refused: BTreeSet::new(),
             seeks_oldest: true,
         }
     }
 
-    /// The same for a user that may call no scripts: snapshots are without the oldest message, see
+    /// The same for a user that may not call scripts. Snapshots then lack the oldest message; see
     /// [`oldest_read_whole`](GroupView::oldest_read_whole).
     pub fn without_scripts(self) -> GroupView {
         GroupView { seeks_oldest: false, ..self }
     }
 
-    /// The connection, for commands of one's own.
+    /// The connection, for other commands.
     pub fn connection(&mut self) -> &mut Connection {
         &mut self.ledger.connection
     }
@@ -118,8 +119,8 @@ impl GroupView {
         &self.refused
     }
 
-    /// The dispatchers that are subscribed, and what they last reported, in the order of their ids. `snapshot` is a
-    /// look of just now. If Redis does not say who is subscribed, the leader alone is taken to be.
+    /// The dispatchers that are subscribed, and what they last reported, in the order of their ids. `snapshot` must be
+    /// recent. If Redis does not list subscribers, only the leader is returned.
     pub fn members(&mut self, snapshot: &Snapshot) -> Result<Vec<DispatcherReport>> {
         let leader = snapshot.lease.as_ref().map(|lease| &lease.holder);
         let changed = self.refused.contains(&Part::Subscribers)
@@ -130,12 +131,12 @@ impl GroupView {
             let found = self.ledger.dispatchers();
             let mut ids = self.allowed(Part::Members, found)?.unwrap_or_else(|| leader.cloned().into_iter().collect());
             ids.sort_unstable();
-            self.known = Known { ids, subscribed: snapshot.dispatchers };
+            self.known = KnownDispatchers { ids, subscribed: snapshot.dispatchers };
         }
         self.reports()
     }
 
-    /// What Redis gave; `None`, and noted, if it refuses the command.
+    /// The reply; `None` if Redis refuses the command, which is noted.
     fn allowed<T>(&mut self, part: Part, outcome: Result<T>) -> Result<Option<T>> {
         match outcome {
             Err(error) if is_refused(&error) => {
@@ -155,7 +156,7 @@ impl GroupView {
         let command = Command::new(2 + self.known.ids.len()).arg("PUBSUB").arg("NUMSUB");
         let reply =
             self.ledger.connection.query(DOING, channels.fold(command, |command, channel| command.arg(channel)))?;
-        let Value::Array(counts) = &reply else { return self.ledger.surprise(DOING, &reply) };
+        let Value::Array(counts) = &reply else { return self.ledger.unexpected_reply(DOING, &reply) };
         Ok(counts.iter().skip(1).step_by(2).all(|subscribed| count(subscribed) != Some(0)))
     }
 
@@ -170,7 +171,7 @@ impl GroupView {
         let reply = self.ledger.connection.query(DOING, command);
         let reports = match self.allowed(Part::Reports, reply)? {
             Some(Value::Array(reports)) => reports,
-            Some(reply) => return self.ledger.surprise(DOING, &reply),
+            Some(reply) => return self.ledger.unexpected_reply(DOING, &reply),
             None => Vec::new(),
         };
         let report = |at| reports.get(at).and_then(text).map(str::to_owned);
@@ -184,9 +185,9 @@ impl GroupView {
         Ok(self.allowed(Part::RecentGaps, found)?.unwrap_or_default())
     }
 
-    /// How it looks now.
+    /// Reads the present state.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
-        const DOING: &str = "looking at the group";
+        const DOING: &str = "reading the group's state";
         let keys = self.ledger.keys.clone();
         let parts = [
             (Part::Lease, Command::of(&["GET", &keys.leader])),
@@ -209,8 +210,8 @@ impl GroupView {
             replies.push(self.allowed(part, outcome)?.unwrap_or(Value::Nil));
         }
         let snapshot = read(&replies);
-        let snapshot =
-            snapshot.ok_or_else(|| Error::Failed(format!("looking at the group: unexpected answers {replies:?}")))?;
+        let snapshot = snapshot
+            .ok_or_else(|| Error::Failed(format!("reading the group's state: unexpected answers {replies:?}")))?;
         let oldest =
             if self.seeks_oldest { self.oldest(Command::of(&["EVAL", OLDEST, "1", &keys.pending]))? } else { None };
         Ok(Snapshot { oldest, ..snapshot })
@@ -234,7 +235,7 @@ impl GroupView {
         })
     }
 
-    /// The same with the calls of PUBLISH, for which Redis has to list the figures of all its commands.
+    /// The same with the number of calls of PUBLISH, for which Redis must list the statistics of all its commands.
     pub fn snapshot_with_publishes(&mut self) -> Result<Snapshot> {
         let snapshot = self.snapshot()?;
         let stats =
@@ -243,12 +244,12 @@ impl GroupView {
     }
 }
 
-/// Whether Redis refuses the command to this user, does not have it, or finds something else in the key.
+/// Whether Redis denies this user the command, does not have it, or finds another type in the key.
 fn is_refused(error: &Error) -> bool {
     matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand | Refusal::WrongType))
 }
 
-/// Nil stands for what was left out.
+/// Nil stands for a part that was left out.
 fn read(replies: &[Value]) -> Option<Snapshot> {
     let [lease, lease_left, epoch, dispatchers, cursor, processed, pending, dead, gaps, consumers] = replies else {
         return None;
@@ -281,7 +282,7 @@ fn length(value: &Value) -> Option<u64> {
     if *value == Value::Nil { Some(0) } else { count(value) }
 }
 
-/// A number that is not negative: PTTL says by negative ones that there is no such key.
+/// A number that is not negative. PTTL returns a negative one if there is no such key.
 fn count(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => (*number).try_into().ok(),

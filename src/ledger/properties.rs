@@ -1,5 +1,5 @@
-//! Properties of arbitrary bytes: members, cursors, markers, notices and what a server pushes. Each gives a value that
-//! is written the same again, or a refusal; never a panic.
+//! Properties of arbitrary bytes: members, cursors, markers, notices and what a server pushes. Each yields a value that
+//! is written the same again, or an error; never a panic.
 
 use proptest::prelude::*;
 
@@ -48,7 +48,7 @@ fn resplike() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }
 
-/// Takes everything off the front, and looks again at each value alone and at each beginning of the whole.
+/// Takes all values off the front, and checks each value alone and each prefix of the whole.
 fn judge(all: &[u8]) -> Result<(), TestCaseError> {
     let mut rest = all;
     while let Ok(Some((received, length))) = receive(rest, LIMIT) {

@@ -1,8 +1,8 @@
-//! Reading a group's streams and backlog page by page, for tools: changes nothing and needs no lease.
+//! Reads a group's streams and backlog page by page, for tools. Changes nothing and needs no lease.
 //!
-//! Pages start small and grow while they stay well below [`PAGE_BYTES`]: the sizes of the entries are not known before.
-//! Where a stretch of tiny entries is followed by huge ones, one page may be much larger than that; one that is too
-//! large to be read is asked for again with half the entries.
+//! Pages start small and grow while they stay well below [`PAGE_BYTES`], because the sizes of the entries are not known
+//! in advance. If huge entries follow tiny ones, a page may be much larger than that. A page that is too large to be
+//! read is requested again with half the entries.
 
 use redis::Value;
 
@@ -45,7 +45,7 @@ pub struct RecordedGap {
     pub dispatcher: String,
     /// The place after which something may be missing: a cursor, or `none`.
     pub begin: String,
-    /// The place from which everything is there again: a cursor, a marker or an epoch.
+    /// The place from which nothing is missing: a cursor, a marker or an epoch.
     pub end: String,
     /// How many messages are missing: a number, or `unknown`.
     pub count: String,
@@ -53,25 +53,25 @@ pub struct RecordedGap {
 
 /// A place in a stream or the backlog, and how much to read from there. Starts at the beginning.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct ReadPosition {
     /// The last entry's id or score, as Redis writes it.
     after: Option<String>,
     entries: usize,
 }
 
-impl Default for Reader {
-    fn default() -> Reader {
-        Reader { after: None, entries: FIRST_ENTRIES }
+impl Default for ReadPosition {
+    fn default() -> ReadPosition {
+        ReadPosition { after: None, entries: FIRST_ENTRIES }
     }
 }
 
-impl Reader {
+impl ReadPosition {
     /// The beginning of the next range.
     fn begin(&self, first: &str) -> String {
         self.after.as_ref().map_or_else(|| first.to_owned(), |after| format!("({after}"))
     }
 
-    /// Has fewer entries asked for, if that may help against this error.
+    /// Requests fewer entries from now on, if that may help against this error.
     fn shrinks(&mut self, error: &Error) -> bool {
         let shrinks = self.entries > 1 && error.refusal() == Some(Refusal::TooLarge);
         if shrinks {
@@ -110,7 +110,7 @@ impl Ledger {
         let command = Command::of(&[command, key(self)]);
         match self.connection.query(doing, command).map_err(|error| self.name_the_key(error))? {
             Value::Int(count) if count >= 0 => Ok(count as u64),
-            other => self.surprise(doing, &other),
+            other => self.unexpected_reply(doing, &other),
         }
     }
 
@@ -119,7 +119,7 @@ impl Ledger {
         const DOING: &str = "reading the gaps";
         let range = Command::of(&["XREVRANGE", &self.keys.gaps, "+", "-", "COUNT", &most.to_string()]);
         let reply = self.connection.query(DOING, range).map_err(|error| self.name_the_key(error))?;
-        let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
+        let Value::Array(found) = reply else { return self.unexpected_reply(DOING, &reply) };
         let gaps = found.into_iter().filter_map(stream_entry).map(|(id, fields)| {
             let field = |wanted: &str| {
                 let value = fields.iter().find(|(name, _)| name == wanted.as_bytes()).map(|(_, value)| value);
@@ -138,58 +138,59 @@ impl Ledger {
     }
 
     /// Reads the next entries of a stream, each as its fields; `None` at the end. After an error the same page may be
-    /// asked for again.
-    pub fn read_stream(&mut self, stream: EntryStream, reader: &mut Reader) -> Result<Option<Vec<Vec<Pair>>>> {
+    /// requested again.
+    pub fn read_stream(&mut self, stream: EntryStream, position: &mut ReadPosition) -> Result<Option<Vec<Vec<Pair>>>> {
         const DOING: &str = "reading a stream";
         let key = match stream {
             EntryStream::Processed => &self.keys.processed,
             EntryStream::Dead => &self.keys.dead,
         };
         let reply = loop {
-            let range = Command::of(&["XRANGE", key, &reader.begin("-"), "+", "COUNT", &reader.entries.to_string()]);
+            let range =
+                Command::of(&["XRANGE", key, &position.begin("-"), "+", "COUNT", &position.entries.to_string()]);
             match self.connection.query(DOING, range) {
-                Err(error) if reader.shrinks(&error) => {}
+                Err(error) if position.shrinks(&error) => {}
                 reply => break reply.map_err(|error| self.name_the_key(error))?,
             }
         };
-        let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
+        let Value::Array(found) = reply else { return self.unexpected_reply(DOING, &reply) };
         let mut bytes = 0;
         let mut last = None;
         let mut entries = Vec::with_capacity(found.len());
         for entry in found {
-            let Some((id, fields)) = stream_entry(entry) else { return self.surprise(DOING, &Value::Nil) };
+            let Some((id, fields)) = stream_entry(entry) else { return self.unexpected_reply(DOING, &Value::Nil) };
             bytes += fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
             last = Some(id);
             entries.push(fields);
         }
         Ok(last.map(|last| {
-            reader.read(last, bytes);
+            position.read(last, bytes);
             entries
         }))
     }
 
-    /// Reads the next pending messages without their counts of deliveries, oldest first; `None` at the end. Members
-    /// that are none of ours are passed over.
-    pub fn read_pending(&mut self, reader: &mut Reader) -> Result<Option<Vec<(MessageId, Body)>>> {
+    /// Reads the next pending messages without their counts of deliveries, oldest first; `None` at the end. Foreign
+    /// members are skipped.
+    pub fn read_pending(&mut self, position: &mut ReadPosition) -> Result<Option<Vec<(MessageId, Body)>>> {
         const DOING: &str = "reading the backlog";
         let reply = loop {
-            let (begin, count) = (reader.begin("-inf"), reader.entries.to_string());
+            let (begin, count) = (position.begin("-inf"), position.entries.to_string());
             let words = ["ZRANGEBYSCORE", &self.keys.pending, &begin, "+inf", "WITHSCORES", "LIMIT", "0", &count];
             match self.connection.query(DOING, Command::of(&words)) {
-                Err(error) if reader.shrinks(&error) => {}
+                Err(error) if position.shrinks(&error) => {}
                 reply => break reply.map_err(|error| self.name_the_key(error))?,
             }
         };
-        let Value::Array(found) = reply else { return self.surprise(DOING, &reply) };
+        let Value::Array(found) = reply else { return self.unexpected_reply(DOING, &reply) };
         let pairs = found.chunks_exact(2);
         let Some(last) = pairs.clone().last().and_then(|pair| text(&pair[1])) else { return Ok(None) };
         let (mut bytes, mut messages) = (0, Vec::with_capacity(found.len() / 2));
         for pair in pairs {
-            let Value::BulkString(member) = &pair[0] else { return self.surprise(DOING, &pair[0]) };
+            let Value::BulkString(member) = &pair[0] else { return self.unexpected_reply(DOING, &pair[0]) };
             bytes += member.len();
             messages.extend(member::decode(member));
         }
-        reader.read(last.to_owned(), bytes);
+        position.read(last.to_owned(), bytes);
         Ok(Some(messages))
     }
 }

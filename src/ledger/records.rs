@@ -11,14 +11,14 @@ use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch};
 
 impl Ledger {
-    /// Says how a dispatcher is, for onlookers; forgotten after `ttl` unless said again.
+    /// Writes a dispatcher's report, which expires after `ttl` unless it is written again.
     pub fn report(&mut self, id: &DispatcherId, report: &str, ttl: Duration) -> Result<()> {
         let key = format!("{}{id}", self.keys.status_prefix);
         let set = Command::of(&["SET", &key, report, "PX", &ttl.as_millis().to_string()]);
         self.connection.query("reporting", set).map(drop)
     }
 
-    /// The dispatcher is gone.
+    /// Deletes the report of a dispatcher that ends.
     pub fn end_reports(&mut self, id: &DispatcherId) -> Result<()> {
         let key = format!("{}{id}", self.keys.status_prefix);
         self.connection.query("ending the reports", Command::of(&["DEL", &key])).map(drop)

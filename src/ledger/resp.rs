@@ -1,9 +1,9 @@
-//! Reading Redis's protocol where speed counts: values are taken apart in the buffer that they were received into.
-//! Pure; what has a more complicated form is left to the `redis` package.
+//! Reads Redis's protocol where speed matters: values are parsed in the receive buffer. Pure. More complicated values
+//! are left to the `redis` package.
 
 use std::ops::Range;
 
-/// Something complete at the front of what a RESP3 connection with subscriptions has received.
+/// A complete value at the front of the bytes that a RESP3 connection with subscriptions has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received<'a> {
     /// A message on a subscribed channel.
@@ -21,7 +21,7 @@ pub enum Received<'a> {
         pattern: Option<&'a [u8]>,
         /// The channel.
         channel: &'a [u8],
-        /// What has come of it so far, at least [`EXCERPT_BYTES`].
+        /// The bytes received so far, at least [`EXCERPT_BYTES`].
         excerpt: &'a [u8],
         /// The length of the whole message.
         length: u64,
@@ -34,29 +34,29 @@ pub enum Received<'a> {
     Other,
 }
 
-/// How much of a message over the limit must have come before it is reported.
+/// How much of a message over the limit must have arrived before it is reported.
 pub const EXCERPT_BYTES: usize = 4 << 10;
 
-/// The most bytes that one reply may have. What is asked for is about a megabyte and one message or result, which has
-/// 12 MiB at most; a page of a stream is asked for again with fewer entries.
+/// The most bytes of one reply. Requests are for about a megabyte and one message or result, which has at most 12 MiB.
+/// A page of a stream that is too large is requested again with fewer entries.
 pub const MAX_REPLY_BYTES: usize = 32 << 20;
-/// The most values that one reply may have: each takes some 50 bytes of memory, and as few as four in the reply.
+/// The most values of one reply. Each takes about 50 bytes of memory, but may take only four in the reply.
 pub const MAX_REPLY_VALUES: usize = 256 << 10;
 
-/// Why bytes can't be read on.
+/// Why bytes can't be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
     /// They are not RESP3.
     NotResp,
-    /// They begin something larger than we ever ask for: more than [`MAX_REPLY_BYTES`] or [`MAX_REPLY_VALUES`].
+    /// They begin a reply larger than any request expects: over [`MAX_REPLY_BYTES`] or [`MAX_REPLY_VALUES`].
     TooLarge,
 }
 
 pub use self::Unreadable::{NotResp, TooLarge};
 
-/// Takes the first value off `bytes`: it and its length, or `None` if more bytes are needed.
+/// Parses the first value in `bytes`. Returns the value and its length, or `None` if more bytes are needed.
 ///
-/// A message of more than `limit` bytes is reported as soon as its beginning has come: it need not be held whole.
+/// A message of more than `limit` bytes is reported as soon as its beginning has arrived, so it is never held whole.
 pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>, Unreadable> {
     let Some((kind, text, after)) = line(bytes)? else { return Ok(None) };
     if kind == b'-' {
@@ -91,11 +91,11 @@ pub enum Reply<T> {
     Nil,
 }
 
-/// A reply whose text lies at a place in the bytes that it was read from.
+/// A reply whose text is a range of the bytes that it was read from.
 pub type Placed = Reply<Range<usize>>;
 
 impl Placed {
-    /// With its text instead of the place where that lies in `bytes`.
+    /// The reply with its text instead of the text's range in `bytes`.
     pub fn of(self, bytes: &[u8]) -> Reply<&[u8]> {
         match self {
             Reply::Text(place) => Reply::Text(&bytes[place]),
@@ -107,7 +107,7 @@ impl Placed {
     }
 }
 
-/// Takes the first reply, or its head, off `bytes`: it and its length, or `None` if more bytes are needed.
+/// Parses the first reply, or its head, in `bytes`. Returns it and its length, or `None` if more bytes are needed.
 pub fn reply(bytes: &[u8]) -> Result<Option<(Placed, usize)>, Unreadable> {
     let Some((kind, text, after)) = line(bytes)? else { return Ok(None) };
     let reply = match kind {
@@ -133,7 +133,7 @@ pub fn whole(bytes: &[u8]) -> Result<Option<usize>, Unreadable> {
     skip(bytes, 0, MAX_DEPTH, &mut { MAX_REPLY_VALUES })
 }
 
-/// How deep arrays and maps may nest in a reply that is passed over.
+/// How deep arrays and maps may nest in a reply that is skipped.
 const MAX_DEPTH: usize = 8;
 
 /// A message's channel and payload, from `at` on.
@@ -164,14 +164,14 @@ fn message<'a>(
 }
 
 /// A line: its type byte, the rest of it, and where the next line begins.
-type Line<'a> = (u8, &'a [u8], usize);
+type RespLine<'a> = (u8, &'a [u8], usize);
 
 /// The first line, if it is whole.
-fn line(bytes: &[u8]) -> Result<Option<Line<'_>>, Unreadable> {
+fn line(bytes: &[u8]) -> Result<Option<RespLine<'_>>, Unreadable> {
     line_at(bytes, 0)
 }
 
-fn line_at(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, Unreadable> {
+fn line_at(bytes: &[u8], at: usize) -> Result<Option<RespLine<'_>>, Unreadable> {
     /// Lengths and error texts are short; a longer line is something else.
     const MAX_LINE_BYTES: usize = 64 << 10;
     let rest = &bytes[at..];
@@ -179,13 +179,13 @@ fn line_at(bytes: &[u8], at: usize) -> Result<Option<Line<'_>>, Unreadable> {
         Some(end) if end >= 2 && rest[end - 1] == b'\r' => Ok(Some((rest[0], &rest[1..end - 1], at + end + 1))),
         Some(_) => Err(NotResp),
         None if rest.len() >= MAX_LINE_BYTES => Err(NotResp),
-        // Such as a TLS alert, behind which no line end may ever come.
+        // For example a TLS alert, after which no line end may ever follow.
         None if rest.first().is_some_and(u8::is_ascii_control) => Err(NotResp),
         None => Ok(None),
     }
 }
 
-/// Lengths and counts. By hand: there are four of them to each message.
+/// Parses a length or a count. Written by hand, because each message has four of them.
 fn number(text: &[u8]) -> Result<u64, Unreadable> {
     /// No Redis sends more; keeps sums from overflowing.
     const MAX_DIGITS: usize = 12;
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_are_passed_over_whole() {
+    fn other_values_are_skipped_whole() {
         for value in [
             &b"+PONG\r\n"[..],
             b":12\r\n",
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_resp_is_refused() {
+    fn bytes_that_are_not_resp_are_refused() {
         for bytes in [
             &b"hello\r\n"[..],
             b"*x\r\n",
@@ -333,9 +333,9 @@ mod tests {
         assert_eq!(receive(&nested, 100), Err(NotResp));
     }
 
-    /// By its head: nothing of it has to come first.
+    /// It is refused by its head, before its content has arrived.
     #[test]
-    fn what_is_larger_than_anything_asked_for_is_refused() {
+    fn oversize_replies_are_refused() {
         let bulk = |bytes: usize| format!("${bytes}\r\n").into_bytes();
         for whole in [whole, |bytes: &[u8]| reply(bytes).map(|reply| reply.map(|(_, length)| length))] {
             assert_eq!(whole(&bulk(MAX_REPLY_BYTES)), Ok(None));

@@ -7,7 +7,7 @@ use super::command::{Words, begin, number, word};
 /// A Lua script, called by its digest.
 pub(super) struct Script {
     pub(super) text: &'static str,
-    // Given by the server when the script is first loaded; the same on every server.
+    // The server returns it when the script is first loaded. It is the same on every server.
     pub(super) digest: OnceLock<String>,
 }
 
@@ -16,7 +16,7 @@ impl Script {
         Script { text, digest: OnceLock::new() }
     }
 
-    /// The command that an error is about: servers before 7.2 don't name it, but they name the line.
+    /// The command that an error is about. Servers before 7.2 don't name it, but name the line.
     pub(super) fn command_at(&self, error: &str) -> Option<&'static str> {
         const PLACE: &str = "@user_script:";
         let after = &error[error.find(PLACE)? + PLACE.len()..];
@@ -61,7 +61,7 @@ impl ScriptCall {
     }
 }
 
-/// What a script can be given: a value knows its form.
+/// A value that can be an argument of a script, and knows its form there.
 pub(super) trait Argument {
     fn append(&self, words: &mut Words);
 }
@@ -100,7 +100,7 @@ impl Argument for u64 {
     }
 }
 
-/// Words that are written already.
+/// Words that are already in the protocol's form.
 impl Argument for Words {
     fn append(&self, words: &mut Words) {
         words.append(self);

@@ -1,8 +1,8 @@
 //! The scripts, and for each a call with typed arguments.
 //!
-//! This is the one place that knows in which order a script's keys and arguments are sent; each script reads them in
-//! its first lines by the same names, a key `pending` as `pending_key`, which a test compares. What follows for each
-//! message of a batch is described in the script's own text, and appended by the operation.
+//! Only this file knows the order in which a script's keys and arguments are sent. Each script reads them in its first
+//! lines by the same names (a key `pending` as `pending_key`), which a test compares. The operation appends the
+//! arguments for each message of a batch, which the script's header describes.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ macro_rules! scripts {
             }
         )+
 
-        /// Of each script its text, its keys and its arguments.
+        /// The text, the keys and the arguments of each script.
         #[cfg(test)]
         fn descriptions() -> Vec<(&'static str, Vec<&'static str>, Vec<&'static str>)> {
             vec![$((
@@ -124,7 +124,7 @@ scripts! {
     MarkerCall<'a> { my_epoch: Epoch, control_channel: &'a str, notice: Notice }
 }
 
-/// What a script is given as it is displayed.
+/// Types that a script receives as they are displayed.
 macro_rules! displayed {
     ($($kind:ty),+) => {
         $(impl Argument for $kind {
@@ -137,7 +137,7 @@ macro_rules! displayed {
 
 displayed!(DispatcherId, Lease, Notice, Cursor, Marker);
 
-/// What a script is given as something simpler.
+/// Types that a script receives as a simpler type.
 macro_rules! as_other {
     ($($kind:ty: $value:ident => $other:expr),+ $(,)?) => {
         $(impl Argument for $kind {

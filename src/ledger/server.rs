@@ -1,4 +1,4 @@
-//! Where Redis is, and how its errors are reported: with its address, never with its password.
+//! The address of Redis, and how its errors are reported: with the address, never with the password.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::command::command;
 use super::url::mistake_in;
 use crate::base::error::{Error, Step};
 use crate::base::failure::Failure;
-use crate::base::hint::{ChosenBy, Hint, Setting};
+use crate::base::hint::{ChosenBy, Hint, UrlSetting};
 use crate::base::refusal::{self, Refusal};
 use crate::base::text::beginning;
 use crate::net::{self, Address, Keepalive, Stream, Wait};
@@ -19,7 +19,7 @@ use crate::net::{self, Address, Keepalive, Stream, Wait};
 /// How long opening a connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A server that vanished without a word is noticed after this time and a few probes.
+/// A server that vanished without closing is noticed after this time and a few probes.
 const KEEPALIVE: Keepalive = Keepalive { after: Duration::from_secs(5), every: Duration::from_secs(1) };
 
 /// A Redis server, from the setting `redis-url`.
@@ -60,7 +60,7 @@ impl Server {
         })
     }
 
-    /// How often a connection was made anew after it had failed.
+    /// How often a connection was reopened after a failure.
     pub fn reconnects(&self) -> u64 {
         self.reconnects.load(Ordering::Relaxed)
     }
@@ -70,7 +70,8 @@ impl Server {
         &self.shown
     }
 
-    /// Opens a socket to it, within `limit`, which each write has as well. The owner sets how long reading waits.
+    /// Opens a socket to the server within `limit`, which is also the limit of each write. The owner sets the limit for
+    /// reads.
     pub(super) fn connect(&self, limit: Duration) -> io::Result<Stream> {
         let mut stream = net::connect(&self.address, limit)?;
         stream.set_keepalive(KEEPALIVE)?;
@@ -83,14 +84,15 @@ impl Server {
         Server { chosen: by, ..self }
     }
 
-    /// Appends what every connection says first: the login and the database. Gives the number of replies to it.
+    /// Appends the commands that begin every connection: the login and the database. Returns the number of replies.
     pub(super) fn greet(&self, out: &mut Vec<u8>) -> usize {
         let settings = self.client.get_connection_info().redis_settings();
         let mut commands = 0;
         let login = match (settings.username(), settings.password()) {
-            // A user without a password: Redis takes any, so also this one.
+            // A user without a password. Redis accepts any password for it, so also an empty one.
             (Some(user), password) => Some(vec!["AUTH", user, password.unwrap_or_default()]),
-            // Not the same as naming the user `default`: that one may need no password, which is then a mistake.
+            // Not the same as naming the user `default`: if that user needs no password, Redis reports this form as a
+            // mistake.
             (None, Some(password)) => Some(vec!["AUTH", password]),
             (None, None) => None,
         };
@@ -110,24 +112,24 @@ impl Server {
         self.client.get_connection_info().redis_settings().db()
     }
 
-    /// Whether it is to be logged that transactions are refused: the first time that this is asked, in any clone.
+    /// Whether to log that transactions are refused: `true` only for the first call in all clones.
     pub(super) fn should_log_no_transactions(&self) -> bool {
         !self.logged_no_transactions.swap(true, Ordering::Relaxed)
     }
 
-    /// A connection was made anew.
+    /// A connection was reopened.
     pub(super) fn note_reconnect(&self) {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A failure as an error, with a hint where we know what to do.
-    pub(super) fn error(&self, step: impl Into<Step>, source: impl Into<Failure>) -> Error {
-        let (step, source) = (step.into(), source.into());
-        let hint = self.hint(step, &source).map(Box::new);
-        Error::Redis { server: self.shown.clone(), step, hint, source }
+    /// A failure as an error, with a hint if there is one.
+    pub(super) fn error(&self, step: impl Into<Step>, cause: impl Into<Failure>) -> Error {
+        let (step, cause) = (step.into(), cause.into());
+        let hint = self.hint(step, &cause).map(Box::new);
+        Error::Redis { server: self.shown.clone(), step, hint, cause }
     }
 
-    /// A connection broke on which the server has never answered.
+    /// The error for a connection that broke before the server had answered anything.
     pub(super) fn unanswered(&self, step: impl Into<Step>, error: io::Error) -> Error {
         let broke = matches!(
             error.kind(),
@@ -140,14 +142,14 @@ impl Server {
             return self.error(step, error);
         }
         let (server, step) = (self.shown.clone(), step.into());
-        Error::Redis { server, step, hint: Some(Box::new(Hint::NoAnswer)), source: error.into() }
+        Error::Redis { server, step, hint: Some(Box::new(Hint::NoAnswer)), cause: error.into() }
     }
 
-    fn hint(&self, step: Step, source: &Failure) -> Option<Hint> {
-        let refused = source.reply_text().and_then(|text| self.hint_about_refusal(&text));
+    fn hint(&self, step: Step, cause: &Failure) -> Option<Hint> {
+        let refused = cause.reply_text().and_then(|text| self.hint_about_refusal(&text));
         refused.or_else(|| match () {
-            () if source.is_connection_refused() => Some(Hint::IsItRunning(self.chosen)),
-            () if source.is_timeout() => Some(Hint::Slow),
+            () if cause.is_connection_refused() => Some(Hint::IsItRunning(self.chosen)),
+            () if cause.is_timeout() => Some(Hint::Slow),
             () if step == Step::Connecting => Some(Hint::Address(self.chosen)),
             () => None,
         })
@@ -182,7 +184,7 @@ impl Server {
     }
 
     /// What its URL is called where it was set.
-    pub(super) fn setting(&self) -> Setting {
+    pub(super) fn setting(&self) -> UrlSetting {
         self.chosen.setting()
     }
 
@@ -191,21 +193,21 @@ impl Server {
         settings.username().is_none() && settings.password().is_none()
     }
 
-    /// A reply of a form that is not expected.
-    pub(super) fn surprise(&self, step: impl Into<Step>, got: &Value) -> Error {
+    /// The error for a reply of an unexpected form.
+    pub(super) fn unexpected_reply(&self, step: impl Into<Step>, got: &Value) -> Error {
         let mut got = format!("{got:?}");
         got.truncate(beginning(&got, 200).len());
         Error::Answer { server: self.shown.clone(), step: step.into(), got }
     }
 }
 
-/// Told of bytes that are no RESP because they are TLS.
-const TLS: &str = "this is TLS and no plain Redis";
+/// The error text for bytes that are TLS instead of RESP.
+const TLS: &str = "this is TLS, not plain Redis";
 
 /// Why these bytes are no reply of Redis.
 pub(super) fn not_redis(received: &[u8]) -> io::Error {
-    // An alert, the only thing that TLS says to a client that does not begin with a handshake.
-    let text = if received.starts_with(&[0x15, 0x03]) { TLS } else { "this is no Redis" };
+    // A TLS alert, the answer to a client that does not begin with a handshake.
+    let text = if received.starts_with(&[0x15, 0x03]) { TLS } else { "this is not Redis" };
     io::Error::new(ErrorKind::InvalidData, text)
 }
 

@@ -1,11 +1,12 @@
-//! Finds settings of the Redis server that endanger our promises, and says what to set instead.
+//! Finds settings of the Redis server that endanger the guarantees, and says what to set instead.
 //!
 //! Reads only: `CONFIG GET` and `INFO`. If a server refuses them (a managed one, or a user without the right), a note
-//! says that its settings are not known. Limitation: the limits suit a server with the load that docs/PERFORMANCE.md
-//! measures; one with larger messages may need more than what passes here.
+//! says that its settings are unknown. Limitation: the limits suit the load that docs/PERFORMANCE.md measures; larger
+//! messages may need more.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU64;
 
 use log::{debug, info, warn};
 use redis::Value;
@@ -14,57 +15,57 @@ use super::command::Command;
 use super::connection::Connection;
 use super::value::text;
 use crate::base::error::Result;
-use crate::base::hint::Setting;
+use crate::base::hint::UrlSetting;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 
-/// The least that Redis must hold for a subscriber that is behind: as much as the dispatcher's own ring by default.
+/// The least that Redis must buffer for a subscriber that is behind: the default size of a dispatcher's ring.
 ///
-/// With less, Redis would cut off a dispatcher that could still have caught up: 32 MiB, Redis's default, are 7 s at
-/// 26,000 messages of 100 bytes each second, or one burst of 2,000 messages of 16 KiB.
+/// With less, Redis disconnects a dispatcher that could still catch up. Redis's default of 32 MiB is 7 s at 26,000
+/// messages of 100 bytes per second, or one burst of 2,000 messages of 16 KiB.
 pub const LEAST_PUBSUB_BUFFER_BYTES: u64 = 64 << 20;
-/// Soft limits of this time or longer are ignored: a client that is behind for so long has stopped reading.
+/// Soft limits of this time or longer are ignored. Clients that are behind for so long have stopped reading.
 const PATIENT_SOFT_LIMIT_S: u64 = 30;
-/// The two commands that tell about the server.
+/// The two commands that read the server's settings.
 const CONFIG_GET: &str = "CONFIG GET";
 const INFO: &str = "INFO";
-/// The oldest version we use the commands of.
+/// The oldest version that has all commands that are used.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
 
 /// Something about the server that its operator should change, or should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// Subscribers are cut off early.
+    /// Redis disconnects slow subscribers too early.
     PubSubBuffer {
         /// The limit as Redis has it: hard limit, soft limit, seconds.
         limits: String,
-        /// At how many bytes a subscriber is cut off.
+        /// The bytes at which a subscriber is disconnected.
         bytes: u64,
     },
     /// Keys may be evicted: with a policy `allkeys-…` any, with `volatile-…` those with an expiry.
     Eviction {
         /// The setting `maxmemory-policy`.
         policy: String,
-        /// The setting `maxmemory` in bytes; 0: none, so that nothing is evicted yet.
-        maxmemory: u64,
+        /// The setting `maxmemory` in bytes; without it nothing is evicted yet.
+        maxmemory: Option<NonZeroU64>,
     },
     /// The server follows another one.
     Replica {
         /// Which one, `host:port`.
         primary: String,
-        /// Whether it takes writes all the same, which its next synchronisation undoes.
+        /// Whether it accepts writes, which its next synchronisation undoes.
         writable: bool,
         /// What the server's URL is called where it was set.
-        setting: Setting,
+        setting: UrlSetting,
     },
     /// The server is too old.
     OldVersion {
         /// Its version.
         version: String,
     },
-    /// What was stored may be gone after a restart; see [`Warning::is_note`].
+    /// Stored data may be lost in a restart; see [`Warning::is_note`].
     NoAppendOnlyFile,
-    /// The server refuses a command to this user, or does not have it, so that nothing is known of some settings.
+    /// The server refuses a command to this user, or does not have it, so some settings are unknown.
     NotTold {
         /// The command.
         command: &'static str,
@@ -72,7 +73,7 @@ pub enum Warning {
 }
 
 impl Warning {
-    /// Whether it only names a limitation, which may be intended.
+    /// Whether this is only a limitation, which may be intended.
     pub fn is_note(&self) -> bool {
         matches!(self, Warning::NoAppendOnlyFile | Warning::NotTold { .. })
     }
@@ -88,8 +89,8 @@ impl fmt::Display for Warning {
             ),
             Warning::Eviction { policy, maxmemory } => {
                 let when = match maxmemory {
-                    0 => "once maxmemory is set".to_owned(),
-                    bytes => format!("at {bytes} bytes (maxmemory)"),
+                    None => "once maxmemory is set".to_owned(),
+                    Some(bytes) => format!("at {bytes} bytes (maxmemory)"),
                 };
                 let what = if takes_only_what_expires(policy) {
                     "Redis may remove the lease and the dispatchers' reports to make room: leadership moves for no \
@@ -131,15 +132,14 @@ fn takes_only_what_expires(policy: &str) -> bool {
     policy.starts_with("volatile-")
 }
 
-/// What endangers our promises, and what is worth knowing. Two round trips.
+/// Finds what endangers the guarantees or is worth knowing. Two round trips.
 ///
 /// # Errors
 ///
-/// [`Error::Redis`](crate::base::error::Error::Redis) if the server can't be asked now. That it refuses to tell is no
-/// error.
+/// [`Error::Redis`](crate::base::error::Error::Redis) if the server can't be asked now. A refusal is not an error.
 pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
     const READING: &str = "reading Redis's settings";
-    // Each by itself: only Redis 7 takes several patterns or sections at once.
+    // One request for each, because only Redis 7 accepts several patterns or sections at once.
     let config = ["maxmemory*", "client-output-buffer-limit", "appendonly"];
     let config = config.iter().map(|pattern| Command::of(&["CONFIG", "GET", pattern])).collect();
     let config = if_allowed(connection.pipeline(READING, config))?;
@@ -152,7 +152,7 @@ pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
     Ok([found, unknown].concat())
 }
 
-/// Hears what was found again and again, and logs what is new.
+/// Compares the findings of repeated checks, and logs the changes.
 #[derive(Debug, Default)]
 pub struct ServerWatch {
     found: Vec<Warning>,
@@ -174,7 +174,7 @@ impl ServerWatch {
     }
 }
 
-/// `None` if the server refuses to tell.
+/// `None` if the server refuses the commands.
 fn if_allowed(replies: Result<Vec<Value>>) -> Result<Option<Vec<Value>>> {
     match replies {
         Ok(replies) => Ok(Some(replies)),
@@ -215,8 +215,8 @@ fn fields(replies: &[Value]) -> HashMap<String, String> {
     lines.map(|(name, value)| (name.to_owned(), value.trim_end().to_owned())).collect()
 }
 
-/// What is wrong with these settings. Of what is missing nothing is said.
-fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: Setting) -> Vec<Warning> {
+/// What is wrong with these settings. Missing ones are not judged.
+fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: UrlSetting) -> Vec<Warning> {
     let setting = |name: &str| config.get(name).map(String::as_str);
     let field = |name: &str| info.get(name).map(String::as_str);
     let mut found = Vec::new();
@@ -228,7 +228,7 @@ fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: 
         });
     }
     if let Some(policy) = setting("maxmemory-policy").filter(|policy| *policy != "noeviction") {
-        let maxmemory = setting("maxmemory").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        let maxmemory = setting("maxmemory").and_then(|bytes| bytes.parse().ok());
         found.push(Warning::Eviction { policy: policy.to_owned(), maxmemory });
     }
     found.extend(setting("client-output-buffer-limit").and_then(pubsub_buffer));
@@ -241,8 +241,8 @@ fn judge(config: &HashMap<String, String>, info: &HashMap<String, String>, url: 
     found
 }
 
-/// From `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: hard limit, soft limit, seconds; 0 is
-/// none.
+/// Parses `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`: hard limit, soft limit, seconds; 0
+/// means none.
 fn pubsub_buffer(limits: &str) -> Option<Warning> {
     let words: Vec<&str> = limits.split_whitespace().collect();
     let at = words.iter().position(|word| *word == "pubsub")?;

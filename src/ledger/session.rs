@@ -1,8 +1,8 @@
-//! One open connection to a Redis server: the socket, the greeting, the receive buffer, and replies taken out of it.
+//! One open connection to a Redis server: the socket, the greeting, the receive buffer, and parsing of replies.
 //!
 //! Everything that talks to Redis goes through this: commands ([`Connection`](super::Connection)), the subscription,
-//! and the bench's own peers. Owned by one thread, or by two once it is [split](Session::split). A value is taken apart
-//! in the buffer that it was received into; values of a more complicated form are left to the `redis` package.
+//! and the bench's own peers. Owned by one thread, or by two once it is [split](Session::split). Values are parsed in
+//! the receive buffer; more complicated ones are left to the `redis` package.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,13 +15,13 @@ use super::resp::{self, MAX_REPLY_BYTES, MAX_REPLY_VALUES, Reply, Unreadable};
 use super::server::{CONNECT_TIMEOUT, Server, not_redis};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
-use crate::net::{Reader, Wait, Writer};
+use crate::net::{ReadHalf, Wait, WriteHalf};
 
 /// See the module's text.
 pub struct Session {
     /// What the server sends.
-    pub incoming: Incoming,
-    writer: Writer,
+    pub incoming: ReceiveBuffer,
+    writer: WriteHalf,
 }
 
 /// The receive buffer's size.
@@ -34,9 +34,9 @@ pub struct BufferSize {
 }
 
 impl Session {
-    /// Connects and logs in, and sends what `greet` writes behind that, which has so many replies. Once connected, the
-    /// whole greeting may take `limit`; afterwards each read may. Looking the name up and connecting have limits of
-    /// their own: a slow name server must not use up the greeting's time.
+    /// Connects and logs in, and then sends what `greet` writes; `greet` returns the number of replies to it. Once
+    /// connected, the whole greeting may take `limit`; afterwards each read may. Name lookup and connecting have limits
+    /// of their own, so that a slow name server does not use up the greeting's time.
     pub fn open(
         server: &Server,
         limit: Duration,
@@ -47,7 +47,7 @@ impl Session {
             server.connect(limit.min(CONNECT_TIMEOUT)).map_err(|error| server.error(Step::Connecting, error))?;
         let (reader, writer) = stream.split();
         let incoming =
-            Incoming { reader, buffer: vec![0; buffer.least_bytes], filled: 0..0, answered: false, size: buffer };
+            ReceiveBuffer { reader, buffer: vec![0; buffer.least_bytes], filled: 0..0, answered: false, size: buffer };
         let mut session = Session { incoming, writer };
         let failed = |session: &Session, error| session.error(server, Step::Connecting, error);
         let wait = session.incoming.set_wait(Wait::Until(Instant::now() + limit));
@@ -64,17 +64,17 @@ impl Session {
         Ok(session)
     }
 
-    /// Sends what is written already.
+    /// Sends commands that are already in the protocol's form.
     pub fn send(&mut self, commands: &[u8]) -> io::Result<()> {
         self.writer.write_all(commands)
     }
 
     /// The two directions, for two threads.
-    pub fn split(self) -> (Incoming, Writer) {
+    pub fn split(self) -> (ReceiveBuffer, WriteHalf) {
         (self.incoming, self.writer)
     }
 
-    /// What ended the session, as an error.
+    /// The error for a session that has ended.
     pub(super) fn error(&self, server: &Server, step: impl Into<Step>, error: io::Error) -> Error {
         match LastWords::of(error) {
             Ok(failure) => server.error(step, failure),
@@ -84,9 +84,9 @@ impl Session {
     }
 }
 
-/// What a server sends: the bytes that have come, and the values in them.
-pub struct Incoming {
-    reader: Reader,
+/// The receiving side: the bytes that have arrived, and the values in them.
+pub struct ReceiveBuffer {
+    reader: ReadHalf,
     buffer: Vec<u8>,
     /// The part of the buffer that was received and not yet taken.
     filled: Range<usize>,
@@ -95,13 +95,13 @@ pub struct Incoming {
     size: BufferSize,
 }
 
-impl Incoming {
+impl ReceiveBuffer {
     /// How long reading waits.
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.reader.set_wait(wait)
     }
 
-    /// What was received and not yet taken.
+    /// The bytes that were received and not yet taken.
     pub fn received(&self) -> &[u8] {
         &self.buffer[self.filled.clone()]
     }
@@ -111,12 +111,12 @@ impl Incoming {
         self.filled.start += bytes;
     }
 
-    /// Whether the buffer is as large as it gets, and full: what has begun in it does not end in it.
+    /// Whether the buffer has its largest size and is full, so the value in it does not fit.
     pub(super) fn is_full(&self) -> bool {
         self.filled.len() >= self.size.most_bytes
     }
 
-    /// Forgets what was taken, and gives back the room that something large has needed.
+    /// Like [`move_to_front`](Incoming::move_to_front); also gives back the room that something large has needed.
     pub fn settle(&mut self) {
         self.move_to_front();
         if self.filled.is_empty() && self.buffer.len() > self.size.least_bytes {
@@ -124,7 +124,8 @@ impl Incoming {
         }
     }
 
-    fn move_to_front(&mut self) {
+    /// Forgets what was taken: moves the rest to the buffer's front.
+    pub fn move_to_front(&mut self) {
         if self.filled.start > 0 {
             self.buffer.copy_within(self.filled.clone(), 0);
             self.filled = 0..self.filled.len();
@@ -151,7 +152,7 @@ impl Incoming {
         }
     }
 
-    /// The next reply, if it has no parts; of one that has, its head.
+    /// The next reply if it has no parts, else its head.
     pub fn reply(&mut self) -> io::Result<Reply<&[u8]>> {
         loop {
             match resp::reply(self.received()).map_err(|why| unreadable(why, self.received()))? {
@@ -188,15 +189,15 @@ impl Incoming {
         value.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
     }
 
-    /// What the server sent before it closed the connection, if it sent anything: why it would not read a command.
+    /// The error reply that the server sent before it closed the connection, if there is one.
     pub(super) fn last_words(&mut self) -> Option<io::Error> {
         self.reply().err().filter(|error| error.get_ref().is_some_and(|inner| inner.is::<LastWords>()))
     }
 }
 
-/// The last reply of a connection. The server refuses to read a command, since a word of it is larger than
-/// `proto-max-bulk-len` allows, says so once, and closes the connection; it has executed neither that command nor one
-/// behind it. Or the reply is too large for us to read, which is reported as if the server had said it.
+/// The last reply of a connection. If a word of a command is larger than `proto-max-bulk-len` allows, the server sends
+/// an error and closes the connection; it executes neither that command nor any after it. A reply that is too large for
+/// this client is reported in the same way.
 #[derive(Debug)]
 struct LastWords(Vec<u8>);
 

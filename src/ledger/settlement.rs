@@ -10,12 +10,13 @@ use crate::base::failure::Failure;
 use crate::base::id::{Epoch, MessageId};
 
 impl Ledger {
-    /// Settles messages that came back: counts failed deliveries, and dead-letters what had its last one. Repeating the
-    /// call does no harm: deliveries are counted by their numbers.
-    pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[Returned]) -> Result<Settlement> {
+    /// Settles messages that came back, each with the number of its delivery: counts failed deliveries, and
+    /// dead-letters messages whose last allowed delivery failed. The call may be repeated, because deliveries are
+    /// counted by their numbers.
+    pub fn settle(&mut self, epoch: Epoch, max_deliveries: u32, batch: &[(&Returned, u16)]) -> Result<Settlement> {
         const DOING: &str = "settling returned messages";
         let mut call = SettleCall { my_epoch: epoch, max_deliveries: max_deliveries.into() }.on(&self.keys);
-        for Returned { id, verdict, hold, delivery, consumer, reason } in batch {
+        for (Returned { id, verdict, hold, consumer, reason, .. }, delivery) in batch {
             call.push((id, verdict, hold));
             call.push((u64::from(*delivery), &**consumer, &**reason));
         }
@@ -24,7 +25,7 @@ impl Ledger {
         let (outcomes, refused) = parts.split_at(batch.len().min(parts.len()));
         let settled: Option<Vec<_>> = outcomes.iter().map(settled_of).collect();
         let Some(settled) = settled.filter(|settled| settled.len() == batch.len()) else {
-            return self.surprise(DOING, &Value::Array(parts));
+            return self.unexpected_reply(DOING, &Value::Array(parts));
         };
         let refused = match refused {
             [Value::BulkString(text)] => {
@@ -37,8 +38,7 @@ impl Ledger {
         Ok(Settlement { settled, refused })
     }
 
-    /// Counts deliveries that went out again after a lost link, each with its number. Messages that are done are passed
-    /// over.
+    /// Counts redeliveries after a lost link, each with its number. Messages that are done are skipped.
     pub fn count_deliveries(&mut self, epoch: Epoch, sent: &[(MessageId, u16)]) -> Result<()> {
         let mut call = CountCall { my_epoch: epoch }.on(&self.keys);
         sent.iter().for_each(|(id, delivery)| call.push((id, u64::from(*delivery))));
@@ -46,7 +46,7 @@ impl Ledger {
     }
 }
 
-/// What `lua/settle.lua` says of one message.
+/// Parses the outcome for one message in the reply of `lua/settle.lua`.
 fn settled_of(part: &Value) -> Option<Settled> {
     match part {
         Value::Int(0) => Some(Settled::Gone),

@@ -1,51 +1,51 @@
 //! What to do with a batch that failed: retry it, split it in halves, or give it up. Pure.
 //!
-//! A server, or a proxy or service before it, may refuse a command or a reply because of its size: too many words, one
-//! word too long, a reply above an output limit. Some say so, some only close the connection. A batch is halved until
-//! the message that is too large is alone; all others go through.
+//! A server, or a proxy in front of it, may refuse a command or a reply because of its size: too many words, one word
+//! too long, a reply above an output limit. Some report that, others only close the connection. A batch is halved until
+//! the message that is too large is alone; all others succeed.
 //!
-//! A closed connection does not prove a size if the server cannot be reached at all: behind a proxy an outage looks
-//! the same. So a closed connection counts only if another command is answered after it. Limitation: a message alone is
-//! given up only after Redis has named its size, or after [`BREAKS`] closed connections in a row.
+//! A closed connection does not prove that the size was the reason: behind a proxy an outage looks the same. So a
+//! closed connection counts only if another command is answered after it. Limitation: a message alone is given up only
+//! after Redis has named its size, or after [`BREAKS`] closed connections in a row.
 
 use crate::base::error::Error;
 use crate::base::refusal::Refusal;
 
-/// How often in a row a connection must end without a reply before that is held against a message that was alone.
+/// How many connections in a row must end without a reply before a message that was alone counts as too large.
 const BREAKS: u32 = 5;
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// The same again, after a pause: the trouble is not about the size.
+    /// Retry after a pause: the problem is not the size.
     Retry,
-    /// In two halves, at once.
+    /// Try two halves at once.
     Halve,
-    /// It is alone and too large.
+    /// The message is alone and too large.
     TooLarge,
 }
 
-/// Judges the failures of one batch, in as many parts as it is tried; a new one for each batch.
+/// Judges the failures of one batch and of its parts. Each batch needs a new one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Splitter {
     breaks: u32,
 }
 
 impl Splitter {
-    /// A part of the batch, of so many messages, is going to be tried. A message alone is judged by what happens to it:
-    /// what happened to the batch that it was in is held against none of them.
+    /// A part with this many messages is about to be tried. A message alone is judged only by its own failures, not by
+    /// those of its batch.
     pub fn begin(&mut self, messages: usize) {
         if messages <= 1 {
             self.breaks = 0;
         }
     }
 
-    /// So many messages failed like this. `is_answered` asks whether the server answers at all.
+    /// A part with this many messages failed with `error`. `is_answered` checks whether the server answers at all.
     pub fn judge(&mut self, error: &Error, messages: usize, is_answered: impl FnOnce() -> bool) -> Split {
         let named = error.refusal() == Some(Refusal::TooLarge);
         self.breaks = if error.is_broken_off() && is_answered() { self.breaks + 1 } else { 0 };
         match messages {
-            // A restart of Redis closes it once.
+            // A restart of Redis closes the connection once, so one closed connection is not enough.
             2.. if named || self.breaks > 1 => Split::Halve,
             0 | 1 if named || self.breaks >= BREAKS => Split::TooLarge,
             _ => Split::Retry,
@@ -63,8 +63,8 @@ mod tests {
 
     const RECORDING: Step = Step::Command("recording");
 
-    fn error(step: Step, source: Failure) -> Error {
-        Error::Redis { server: "s".to_owned(), step, hint: None, source }
+    fn error(step: Step, cause: Failure) -> Error {
+        Error::Redis { server: "s".to_owned(), step, hint: None, cause }
     }
 
     fn hung_up(step: Step) -> Error {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_redis_names_too_large_is_halved_down_to_the_one_message() {
+    fn batches_that_redis_calls_too_large_are_halved_down_to_one_message() {
         let large = refused("Protocol error: invalid bulk length");
         assert_eq!(
             [1_000, 2, 1].map(|count| Splitter::default().judge(&large, count, || true)),
@@ -85,11 +85,11 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_held_against_a_batch_only_when_it_is_lost_again() {
+    fn one_lost_connection_does_not_split_a_batch_but_two_do() {
         let mut splitter = Splitter::default();
         assert_eq!(splitter.judge(&hung_up(RECORDING), 8, || true), Split::Retry);
         assert_eq!(splitter.judge(&hung_up(RECORDING), 8, || true), Split::Halve);
-        // What the batch went through counts for its halves, and for no message that is alone.
+        // Failures of the batch count for its halves, but not for a message alone.
         splitter.begin(4);
         assert_eq!(splitter.judge(&hung_up(RECORDING), 4, || true), Split::Halve);
         for _ in 0..2 {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn other_trouble_is_waited_out() {
+    fn other_failures_are_retried() {
         let mut splitter = Splitter::default();
         for _ in 0..2 * BREAKS {
             for trouble in

@@ -1,5 +1,6 @@
-//! Each operation against a real Redis of its own.
+//! Each operation against a private Redis.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,13 +46,13 @@ impl Fixture {
         }
     }
 
-    /// An epoch that stands, without a lease.
+    /// Writes an epoch, without a lease.
     fn epoch(&mut self, epoch: u64) -> Epoch {
         self.run(&["SET", "messages:epoch", &epoch.to_string()]);
         Epoch(epoch)
     }
 
-    /// A dispatcher's subscription, which stands.
+    /// A dispatcher's established subscription.
     fn listen(&self, id: &DispatcherId) -> Subscription {
         self.listen_to(Interests::in_channel("messages:published"), id)
     }
@@ -73,7 +74,8 @@ impl Fixture {
         subscription
     }
 
-    /// The lease that this dispatcher gets, which is subscribed meanwhile, and for as long as the subscription is kept.
+    /// Subscribes this dispatcher and acquires the lease. The dispatcher stays subscribed while the subscription is
+    /// kept.
     fn acquire_and_listen(&mut self, id: &DispatcherId, floor: Epoch) -> (Lease, Subscription) {
         let subscription = self.listen(id);
         // Redis may not have noticed yet that the subscription of an earlier holder is gone.
@@ -86,17 +88,17 @@ impl Fixture {
         (lease.expect("it gets the lease"), subscription)
     }
 
-    /// The same of a dispatcher that is gone at once.
+    /// The same for a dispatcher that is gone at once.
     fn acquire(&mut self, id: &DispatcherId, floor: Epoch) -> Lease {
         self.acquire_and_listen(id, floor).0
     }
 
-    /// Takes in one message for each id, in epoch and behind the cursor that stands.
+    /// Stores one message for each id, after the present cursor.
     fn pend(&mut self, epoch: Epoch, ids: &[u64]) {
         let batch: Vec<Arrival> = ids.iter().map(|id| arrival(*id, b"x")).collect();
         let before = self.ledger.cursor().expect("the cursor is read");
         let next = cursor("m", ids.len() as u64, ids.last().copied().unwrap_or_default());
-        assert_eq!(self.ledger.intake(epoch, before.as_ref(), &next, &batch).unwrap(), Intake::Taken(next));
+        assert_eq!(self.ledger.intake(epoch, before.as_ref(), &next, &batch).unwrap(), IntakeAnswer::Taken(next));
     }
 }
 
@@ -112,8 +114,9 @@ fn commit(id: u64) -> Commit {
     Commit { id: MessageId(id), fields: ["message_id", &id.to_string()].into_iter().collect() }
 }
 
-fn returned(id: u64, verdict: Verdict, delivery: u16) -> Returned {
-    Returned { id: MessageId(id), verdict, delivery, hold: Hold::Held, consumer: "c0".into(), reason: "because".into() }
+fn returned(id: u64, verdict: Verdict) -> Returned {
+    let (delivery, consumer, reason) = (DeliveryNumber::Adopted, "c0".into(), "because".into());
+    Returned { id: MessageId(id), verdict, delivery, hold: Hold::Held, consumer, reason }
 }
 
 #[test]
@@ -122,7 +125,7 @@ fn one_holder_and_rising_epochs() {
     let (a, b) = (DispatcherId::generate("a"), DispatcherId::generate("b"));
     assert_eq!(f.ledger.acquire(&a, TTL, Epoch(0), false).unwrap().answer, Acquire::Vacant { cursor: None });
     let first = f.acquire(&a, Epoch(0));
-    // Nobody is subscribed to a's alive channel: its lease counts for nothing.
+    // a's alive channel has no subscriber, so its lease counts as abandoned.
     let second = f.acquire(&b, Epoch(0));
     assert!(second.epoch > first.epoch && !second.by_time);
     assert!(!f.ledger.renew(&first, TTL).unwrap());
@@ -133,7 +136,7 @@ fn one_holder_and_rising_epochs() {
 }
 
 #[test]
-fn a_lease_stands_while_its_holder_is_subscribed() {
+fn a_lease_lasts_while_its_holder_is_subscribed() {
     let mut f = fixture();
     let (a, b) = (DispatcherId::generate("a"), DispatcherId::generate("b"));
     let (lease, subscription) = f.acquire_and_listen(&a, Epoch(0));
@@ -171,11 +174,11 @@ fn intake_moves_members_and_cursor_together() {
     let cursors = [None, Some(cursor("m", 2, 11)), Some(next.clone())];
     for (batch, between) in batches.iter().zip(cursors.windows(2)) {
         let [before, Some(next)] = between else { panic!("a batch ends at a cursor") };
-        assert_eq!(f.ledger.intake(epoch, before.as_ref(), next, batch).unwrap(), Intake::Taken(next.clone()));
+        assert_eq!(f.ledger.intake(epoch, before.as_ref(), next, batch).unwrap(), IntakeAnswer::Taken(next.clone()));
         assert_eq!(f.ledger.cursor().unwrap(), Some(next.clone()));
-        // Offered again, after a lost reply: nothing happens, and the cursor tells that it was taken.
+        // Offered again, after a lost reply: nothing happens, and the cursor shows that it was stored.
         let again = f.ledger.intake(epoch, before.as_ref(), next, batch);
-        assert_eq!(again.unwrap(), Intake::Moved(Some(next.clone())));
+        assert_eq!(again.unwrap(), IntakeAnswer::Moved(Some(next.clone())));
     }
     assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.number(&["XLEN", "messages:dead"])), (2, 1));
     let page = f.ledger.page(epoch, MessageId::ZERO, MessageId(99), 10, 1000).unwrap();
@@ -190,7 +193,7 @@ fn a_full_batch_fits_into_one_script() {
     let ids: Vec<u64> = (1..=MAX_BATCH_MESSAGES as u64).collect();
     f.pend(epoch, &ids);
     let commits: Vec<Commit> = ids.iter().map(|id| commit(*id)).collect();
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &commits).unwrap().recorded, MAX_BATCH_MESSAGES);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &commits).unwrap().recorded, MAX_BATCH_MESSAGES);
 }
 
 #[test]
@@ -199,7 +202,13 @@ fn the_widest_result_fits_into_one_script() {
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
     let fields = (0..MAX_RESULT_FIELDS).flat_map(|n| [n.to_string(), String::new()]).collect();
-    assert_eq!(f.ledger.commit(None, 10, Raise::Nothing, &[Commit { id: MessageId(1), fields }]).unwrap().recorded, 1);
+    assert_eq!(
+        f.ledger
+            .commit(None, NonZeroU64::new(10), Raise::Nothing, &[Commit { id: MessageId(1), fields }])
+            .unwrap()
+            .recorded,
+        1
+    );
 }
 
 #[test]
@@ -220,8 +229,8 @@ fn every_write_of_a_stale_leader_is_refused() {
     let ledger = &mut f.ledger;
     let refusals = [
         ledger.intake(stale, cursor.as_ref(), &next, &[arrival(2, b"x")]).err(),
-        ledger.commit(Some(stale), 0, Raise::Nothing, &[commit(1)]).err(),
-        ledger.settle(stale, 1, &[returned(1, Verdict::Failed, 1)]).err(),
+        ledger.commit(Some(stale), None, Raise::Nothing, &[commit(1)]).err(),
+        ledger.settle(stale, 1, &[(&returned(1, Verdict::Failed), 1)]).err(),
         ledger.count_deliveries(stale, &[(MessageId(1), 2)]).err(),
         ledger.set_consumers(stale, &["c".to_owned()]).err(),
         ledger.record_gap(stale, &gap).err(),
@@ -274,11 +283,11 @@ fn a_result_is_recorded_once() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2]);
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1), commit(1), commit(3)]).unwrap().recorded, 1);
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).unwrap().recorded, 0);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1), commit(1), commit(3)]).unwrap().recorded, 1);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).unwrap().recorded, 0);
     assert_eq!(
         f.ledger
-            .commit(Some(epoch), 0, Raise::Nothing, &[Commit { id: MessageId(2), fields: Words::default() }])
+            .commit(Some(epoch), None, Raise::Nothing, &[Commit { id: MessageId(2), fields: Words::default() }])
             .unwrap()
             .recorded,
         1
@@ -288,10 +297,10 @@ fn a_result_is_recorded_once() {
 
 #[test]
 fn a_score_that_two_members_share_loses_no_result() {
-    // No leader makes such members; a restored dump or a hand at the keyboard may.
+    // No leader writes such members, but an operator may.
     let mut f = fixture();
     f.run(&["ZADD", "messages:pending", "1", "0000000000000001:x", "1", "0000000000000001:y"]);
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
     assert_eq!((f.number(&["XLEN", "messages:processed"]), f.number(&["ZCARD", "messages:pending"])), (1, 0));
 }
 
@@ -301,7 +310,7 @@ fn a_result_key_of_the_wrong_type_loses_nothing_and_is_named() {
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
     f.run(&["SET", "messages:processed", "mine"]);
-    let error = f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).expect_err("a string takes no entries");
+    let error = f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).expect_err("a string takes no entries");
     assert!(error.is_retryable() && error.to_string().contains("messages:processed is a string"), "{error}");
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
     f.run(&["DEL", "messages:processed"]);
@@ -320,20 +329,20 @@ fn full_memory_stops_the_intake_but_not_the_commit() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1]);
-    // Loaded while there is room, as in a cluster that is running.
-    f.ledger.commit(None, 0, Raise::Nothing, &[]).unwrap();
+    // Loaded while there is room, as in a running group.
+    f.ledger.commit(None, None, Raise::Nothing, &[]).unwrap();
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let before = f.ledger.cursor().unwrap();
     let next = super::Cursor { last_id: MessageId(2), ..before.clone().unwrap() };
     let error = f.ledger.intake(epoch, before.as_ref(), &next, &[arrival(2, b"x")]).expect_err("there is no memory");
     assert!(error.is_retryable() && error.to_string().contains("maxmemory"), "{error}");
     assert_eq!(f.ledger.cursor().unwrap(), before);
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(1)]).unwrap().recorded, 1);
     assert_eq!(f.number(&["XLEN", "messages:processed"]), 1);
 }
 
 #[test]
-fn full_memory_keeps_no_group_from_its_leader_and_no_message_from_being_settled() {
+fn full_memory_stops_neither_elections_nor_settling() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
     let lease = f.acquire(&a, Epoch(0));
@@ -341,7 +350,7 @@ fn full_memory_keeps_no_group_from_its_leader_and_no_message_from_being_settled(
     f.pend(epoch, &[1, 2]);
     f.run(&["CONFIG", "SET", "maxmemory", "1"]);
     assert!(f.ledger.renew(&lease, TTL).unwrap());
-    let batch = [returned(1, Verdict::Failed, 1), returned(2, Verdict::Rejected, 1)];
+    let batch = [(&returned(1, Verdict::Failed), 1), (&returned(2, Verdict::Rejected), 1)];
     assert_eq!(f.ledger.settle(epoch, 3, &batch).unwrap().settled, [Settled::Again(2), Settled::DeadLettered]);
     let dispatcher = a.clone();
     let gap = Gap { reason: "test", dispatcher, begin: String::new(), end: String::new(), count: Some(1) };
@@ -363,16 +372,16 @@ fn a_dead_letter_key_of_the_wrong_type_stops_the_whole_intake() {
 }
 
 #[test]
-fn failed_deliveries_are_counted_and_the_last_one_buries() {
+fn failed_deliveries_are_counted_and_the_last_one_makes_a_dead_letter() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2, 3]);
     let mut settle =
-        |verdict, id, delivery| f.ledger.settle(epoch, 3, &[returned(id, verdict, delivery)]).unwrap().settled[0];
+        |verdict, id, delivery| f.ledger.settle(epoch, 3, &[(&returned(id, verdict), delivery)]).unwrap().settled[0];
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2));
     assert_eq!(settle(Verdict::Failed, 1, 1), Settled::Again(2), "a repeated call counts once");
     assert_eq!(settle(Verdict::Unused, 1, 2), Settled::Again(2));
-    assert_eq!(settle(Verdict::Lost, 1, 2), Settled::Again(3), "counted when it goes out again");
+    assert_eq!(settle(Verdict::Lost, 1, 2), Settled::Again(3), "counted when it is delivered again");
     assert_eq!(settle(Verdict::Failed, 1, 2), Settled::Again(3));
     assert_eq!(settle(Verdict::Failed, 1, 3), Settled::DeadLettered);
     assert_eq!(settle(Verdict::Failed, 1, 3), Settled::Gone);
@@ -383,20 +392,20 @@ fn failed_deliveries_are_counted_and_the_last_one_buries() {
     for part in ["0000000000000001", "because", "deliveries", "'3'", "c0"] {
         assert!(entry.contains(&part.replace('\'', "")), "{part}: {entry}");
     }
-    f.ledger.settle(epoch, 3, &[returned(3, Verdict::Failed, 1)]).unwrap();
+    f.ledger.settle(epoch, 3, &[(&returned(3, Verdict::Failed), 1)]).unwrap();
     let (looked_at, found) = f.ledger.fetch(epoch, &[MessageId(1), MessageId(3)], 1000).unwrap();
     assert_eq!((looked_at, found.len(), found[0].delivery), (2, 1, 2));
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(3)]).unwrap().recorded, 1);
+    assert_eq!(f.ledger.commit(None, None, Raise::Nothing, &[commit(3)]).unwrap().recorded, 1);
     assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "the count goes with the message");
 }
 
 #[test]
-fn deliveries_are_counted_when_they_go_out_and_only_of_what_is_pending() {
+fn redeliveries_are_counted_for_pending_messages_only() {
     let mut f = fixture();
     let epoch = f.epoch(5);
     f.pend(epoch, &[1, 2]);
-    assert_eq!(f.ledger.settle(epoch, 1, &[returned(1, Verdict::Lost, 1)]).unwrap().settled, [Settled::Again(2)]);
-    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "whoever has it may come back with it");
+    assert_eq!(f.ledger.settle(epoch, 1, &[(&returned(1, Verdict::Lost), 1)]).unwrap().settled, [Settled::Again(2)]);
+    assert_eq!(f.number(&["HLEN", "messages:attempts"]), 0, "its consumer may come back with it");
     for _ in 0..2 {
         f.ledger.count_deliveries(epoch, &[(MessageId(1), 2), (MessageId(7), 2)]).unwrap();
     }
@@ -422,7 +431,7 @@ fn the_backlog_is_read_in_pages_bounded_in_messages_and_bytes() {
     }
     assert_eq!(read, (1..=90).collect::<Vec<_>>());
     let one = f.ledger.page(epoch, MessageId::ZERO, MessageId(90), 7, 1).unwrap();
-    assert_eq!(one.messages.len(), 1, "one message is given whatever its size");
+    assert_eq!(one.messages.len(), 1, "one message is returned whatever its size");
 }
 
 #[test]
@@ -447,12 +456,12 @@ fn errors_name_the_server_and_the_setting() {
     let error = ledger(&wrong).cursor().expect_err("the password is wrong").to_string();
     assert!(error.contains("--redis-url") && error.contains("password") && !error.contains("wrong@"), "{error}");
     let free = crate::lab::ports::free_port().unwrap();
-    let error = ledger(&format!("redis://127.0.0.1:{free}")).cursor().expect_err("nobody listens").to_string();
+    let error = ledger(&format!("redis://127.0.0.1:{free}")).cursor().expect_err("nothing listens").to_string();
     assert!(error.contains(&format!("127.0.0.1:{free}")) && error.contains("--redis-url"), "{error}");
 }
 
 #[test]
-fn an_epoch_that_is_gone_is_told_from_one_that_is_not_ours() {
+fn a_missing_epoch_differs_from_a_foreign_one() {
     let mut f = fixture();
     let a = DispatcherId::generate("a");
     let before = |f: &mut Fixture| match f.ledger.acquire(&a, TTL, Epoch(0), true).expect("redis answers").answer {

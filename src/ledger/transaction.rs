@@ -6,19 +6,19 @@
 //!                                                 transaction                     are queued
 //! ```
 //!
-//! This gives the condition of a script at a lower price: Redis executes the commands of a transaction as if they had
-//! come one by one, while a batch through Lua costs it half as much again. A transaction cannot check before it
-//! writes, so it suits only what is known to hold while the key is unchanged. `EXEC` ends a watch in any case, and the
-//! next transaction is opened behind it in the same write. Another client may write between the two. For the key that
-//! is read, its value shows that; a key that is only watched must never be written without the key that is read.
+//! This gives the guarantee of a script at a lower cost for Redis (docs/PERFORMANCE.md has the figures). A transaction
+//! can't check before it writes, so it suits only conditions that hold while the key is unchanged. `EXEC` always ends
+//! the watch, and the next transaction is opened behind it in the same write. Another client may write between the two.
+//! A change of the key that is read shows in its `GET` reply. So a key that is only watched must never be written
+//! without the key that is read.
 //!
 //! No command is sent before Redis has confirmed `MULTI`: if the user lacks that right, commands behind it would be
-//! executed one by one, without the watch. If a right is missing no transaction is tried for [`RETRY_AFTER`], which is
-//! logged once, and the caller uses its script.
+//! executed one by one, without the watch. If a right is missing, that is logged once, no transaction is tried for
+//! [`RETRY_AFTER`], and the caller uses its script.
 //!
 //! A [`Guard`] belongs to one connection. When the connection is lost, so are the watch and the reply: the outcome is
-//! unknown, and the caller uses a script, which checks. Anything else that is sent on the connection ends the open
-//! transaction, and the guard has to be armed again.
+//! unknown, and the caller uses a script, which checks. Any other command on the connection ends the open transaction,
+//! and the guard must be armed again.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -26,19 +26,19 @@ use std::time::{Duration, Instant};
 use super::command::{begin, command, word};
 use super::connection::Connection;
 use super::resp::Reply;
-use super::session::Incoming;
+use super::session::ReceiveBuffer;
 use crate::base::error::{Error, Result};
 use crate::base::failure::Failure;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 
-/// How long no transaction is tried after one was refused: rights may have been given since.
+/// How long no transaction is tried after a refusal. By then the right may have been granted.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// See the module's text.
 pub(super) struct Guard {
     keys: Guarded,
-    seen: Option<Seen>,
+    seen: Option<WatchedValue>,
     /// When Redis refused a transaction, if it did.
     refused: Option<Instant>,
 }
@@ -49,14 +49,14 @@ pub(super) struct Guarded {
     pub(super) key: String,
     /// Watched only.
     pub(super) also: Option<String>,
-    /// Keys that it writes, and the type that each must have: a transaction can't look, and is not rolled back where
-    /// one of its commands is refused for that. Not watched, since others write them all the time.
+    /// Keys that it writes, and the type that each must have. A transaction can't check them, and is not rolled back if
+    /// a command is refused for a key's type. Not watched, because other clients write them all the time.
     pub(super) written: Vec<(String, &'static str)>,
 }
 
 /// The key's value when the watch began.
-struct Seen {
-    /// The number of the transaction that was opened behind that.
+struct WatchedValue {
+    /// The number of the transaction that was opened after it.
     transaction: u64,
     value: Vec<u8>,
 }
@@ -73,8 +73,8 @@ impl Guard {
         (connection.transaction() == Some(seen.transaction)).then_some(&seen.value)
     }
 
-    /// Puts the keys under watch, reads the one and opens a transaction. Where Redis refuses that it is not an error:
-    /// then nothing is watched.
+    /// Watches the keys, reads the one and opens a transaction. A refusal by Redis is not an error; then nothing is
+    /// watched.
     pub(super) fn arm(&mut self, connection: &mut Connection) -> Result<()> {
         const DOING: &str = "opening a transaction";
         self.seen = None;
@@ -85,7 +85,7 @@ impl Guard {
         let armed = connection.converse(
             DOING,
             |out| {
-                // What was written since an earlier watch would still count.
+                // Otherwise a write since an earlier watch would still count.
                 command(out, &["UNWATCH"]);
                 keys.open(out);
             },
@@ -96,8 +96,8 @@ impl Guard {
     }
 
     /// Executes the commands that `write` writes, `commands` in number, unless a watched key was written since it was
-    /// last read, and has `each` see what became of them, in order. Says whether they were executed; without a watch
-    /// they are not. After an error reply they were not, either; if the connection is gone the outcome is unknown.
+    /// last read. Passes their replies to `each`, in order. Returns whether they were executed; without a watch they
+    /// are not. After an error reply they were not executed; if the connection broke, the outcome is unknown.
     pub(super) fn transact(
         &mut self,
         connection: &mut Connection,
@@ -144,16 +144,16 @@ impl Guard {
         })
     }
 
-    /// Watches nothing any more, as far as anybody may rely on it.
+    /// Forgets the watch, so that no caller relies on it.
     pub(super) fn disarm(&mut self) {
         self.seen = None;
     }
 
     fn note(&mut self, connection: &mut Connection, doing: &'static str, Opened { multi, value }: Opened) {
-        // Also where the watch was refused: whatever is said next has to leave the transaction first.
+        // Also if the watch was refused: the next command must leave the transaction first.
         let transaction = multi.then(|| connection.note_transaction()).flatten();
         match (value, transaction) {
-            (Ok(value), Some(transaction)) => self.seen = Some(Seen { transaction, value }),
+            (Ok(value), Some(transaction)) => self.seen = Some(WatchedValue { transaction, value }),
             (Err(text), _) => {
                 let error = connection.refusal(doing, Failure::of_reply(&text));
                 self.note_refusal(connection, &error);
@@ -162,20 +162,23 @@ impl Guard {
         }
     }
 
-    /// Where a right is missing the next transaction would be refused as well.
+    /// If a right is missing, the next transaction would be refused as well.
     fn note_refusal(&mut self, connection: &Connection, error: &Error) {
         if !matches!(error.refusal(), Some(Refusal::Right | Refusal::UnknownCommand)) {
-            return log::debug!("event=no-transaction reason={}", Quoted(error));
+            return log::debug!("event=transaction-skipped reason={}", Quoted(error));
         }
         self.refused = Some(Instant::now());
         self.seen = None;
         if connection.server().should_log_no_transactions() {
-            log::warn!("event=no-transactions reason={} note=\"scripts do the same, more slowly\"", Quoted(error));
+            log::warn!(
+                "event=no-transactions reason={} note=\"scripts are used instead; they cost Redis more\"",
+                Quoted(error)
+            );
         }
     }
 }
 
-/// What came of opening a transaction.
+/// The outcome of opening a transaction.
 struct Opened {
     /// Whether commands are queued from now on.
     multi: bool,
@@ -193,7 +196,7 @@ impl Guarded {
         command(out, &["MULTI"]);
     }
 
-    fn opened(&self, replies: &mut Incoming) -> io::Result<Opened> {
+    fn opened(&self, replies: &mut ReceiveBuffer) -> io::Result<Opened> {
         let mut refused = None;
         let mut note = |text: &[u8]| {
             refused.get_or_insert_with(|| text.to_vec());

@@ -1,4 +1,4 @@
-//! What the ledger's operations take and give.
+//! The arguments and results of the ledger's operations.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::member::Body;
 use crate::base::error::Error;
 use crate::base::id::{DispatcherId, Epoch, MessageId};
 
-/// What came of an attempt to take the lease, and what was seen by the way.
+/// The outcome of an attempt to acquire the lease, and what it showed besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// The answer.
@@ -18,34 +18,34 @@ pub struct Attempt {
     pub counted: bool,
     /// The server's clock, in milliseconds since 1970.
     pub redis_ms: u64,
-    /// Keys, and what they hold that no dispatcher can have written.
+    /// Keys with values that no dispatcher can have written.
     pub foreign: Vec<(String, String)>,
 }
 
-/// The answer to an attempt to take the lease.
+/// The answer to an attempt to acquire the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acquire {
-    /// It is ours now.
+    /// The caller holds the lease now.
     Acquired {
         /// The lease, with the epoch that begins.
         lease: Lease,
-        /// How far earlier leaders came.
+        /// How far earlier leaders have stored the channel.
         cursor: Option<Cursor>,
         /// The highest id of a message that is pending.
         newest: Option<MessageId>,
-        /// The epoch before, if its key said one.
+        /// The previous epoch, if its key held one.
         before: Option<Epoch>,
     },
-    /// It is free, but the caller only looked.
+    /// The lease is free, but the caller only checked.
     Vacant {
-        /// How far earlier leaders came.
+        /// How far earlier leaders have stored the channel.
         cursor: Option<Cursor>,
     },
     /// Another dispatcher leads.
     Held {
         /// Who leads, and in which epoch.
         lease: Lease,
-        /// How far it has come.
+        /// How far it has stored the channel.
         cursor: Option<Cursor>,
     },
 }
@@ -55,8 +55,8 @@ pub enum Acquire {
 pub struct Recall {
     /// The leader's epoch.
     pub epoch: Epoch,
-    /// The start of Redis in which that began: its run id. After another start Redis may have forgotten what was
-    /// promised.
+    /// The run id of Redis when the recall was written. After a restart Redis may have lost a later write of the
+    /// recall.
     pub server: String,
     /// The highest id of a message that more than one consumer may hold.
     pub up_to: MessageId,
@@ -64,22 +64,22 @@ pub struct Recall {
 
 /// The answer to an intake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Intake {
+pub enum IntakeAnswer {
     /// The batch is in the sorted set, and the cursor is this one.
     Taken(Cursor),
     /// The cursor is not the one expected; nothing was changed.
     Moved(Option<Cursor>),
-    /// The members were refused, for this reason, in a transaction that moved the cursor, which has been moved back.
-    /// That cursor must not be written again, nor its ids used: a copy of the last step may arrive late.
+    /// A transaction moved the cursor, but its members were refused, for this reason. The cursor has been moved back.
+    /// It must not be written again, nor its ids used, because a copy of the transaction may arrive late.
     Rewound(String),
 }
 
-/// A message that is taken in.
+/// A message to be stored.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// Its id.
     pub id: MessageId,
-    /// Its body, or of one too large to be delivered the channel and the payload's first bytes.
+    /// Its body; only the channel and the payload's first bytes if it is too large to be delivered.
     pub body: Body,
     /// Why it goes to the dead letters at once; `None` for a message that can be delivered.
     pub refused: Option<String>,
@@ -90,22 +90,22 @@ pub struct Arrival {
 pub struct Pending {
     /// Its id.
     pub id: MessageId,
-    /// The number its next delivery has.
+    /// The number of its next delivery.
     pub delivery: u16,
     /// Its body.
     pub body: Body,
 }
 
-/// A stretch of the backlog.
+/// A page of the backlog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The place it ends; `None` if the range that was asked for holds nothing.
+    /// Where it ends; `None` if the requested range is empty.
     pub read_up_to: Option<MessageId>,
     /// The messages, oldest first. Foreign members are skipped.
     pub messages: Vec<Pending>,
 }
 
-/// A result to record. No fields: the message is removed and nothing stored.
+/// A result to record. Without fields the message is removed and nothing is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// The message.
@@ -121,20 +121,20 @@ impl Commit {
     }
 }
 
-/// To what a script that records results raises the recall.
+/// How a script that records results raises the recall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Raise {
-    /// It leaves it alone.
+    /// Not at all.
     #[default]
     Nothing,
-    /// To this: the highest id of a transaction of which it is not known whether it took place.
+    /// To this id: the highest of a transaction with an unknown outcome.
     To(MessageId),
-    /// To the highest message that it records: its sender may not have been the leader, and another consumer may
-    /// hold it from the leader.
+    /// To the highest message that it records: the sender may not have been the leader, and another consumer may hold
+    /// the message from the leader.
     Recorded,
 }
 
-/// What came of a script.
+/// The outcome of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Committed {
     /// How many results were recorded.
@@ -143,25 +143,25 @@ pub struct Committed {
     pub gone: Vec<MessageId>,
 }
 
-/// What came of a transaction.
+/// The outcome of a transaction.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// Messages that were removed. Anything but the size of the batch is a breach of what the recall promises.
+    /// How many messages were removed. Any number other than the size of the batch breaks the promise of the recall.
     pub removed: usize,
     /// Messages that were removed and whose results were not stored, with Redis's reason.
     pub unstored: Option<(Vec<MessageId>, String)>,
 }
 
-/// What became of a delivery that brought no result.
+/// What became of a delivery without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It failed and counts.
     Failed,
-    /// The link was lost. It may still be worked on, so it counts only when the message goes out again.
+    /// The link was lost. The message may still be worked on, so this counts only when it is delivered again.
     Lost,
-    /// It was handed back unused and does not count.
+    /// The consumer returned the message unused. The delivery does not count.
     Unused,
-    /// The handler wants it dead-lettered.
+    /// The handler rejected the message.
     Rejected,
 }
 
@@ -174,6 +174,17 @@ pub enum Hold {
     Held,
 }
 
+/// The number of a delivery, as far as the leader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeliveryNumber {
+    /// This leader made the delivery, with this number.
+    Known(u16),
+    /// The consumer reported the message in HELD. Only Redis knows the number; see [`Ledger::deliveries`].
+    ///
+    /// [`Ledger::deliveries`]: super::Ledger::deliveries
+    Adopted,
+}
+
 /// A message that came back without a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Returned {
@@ -182,7 +193,7 @@ pub struct Returned {
     /// What became of its delivery.
     pub verdict: Verdict,
     /// The number its delivery had.
-    pub delivery: u16,
+    pub delivery: DeliveryNumber,
     /// Whether the consumer that had it may still come back with a result.
     pub hold: Hold,
     /// The consumer that had it.
@@ -192,11 +203,11 @@ pub struct Returned {
 }
 
 impl Returned {
-    /// How many words one has in the command that settles it.
+    /// How many words a message takes in the command that settles it.
     pub const WORDS: usize = 6;
 }
 
-/// What came of settling a batch.
+/// The outcome of settling a batch.
 #[derive(Debug)]
 pub struct Settlement {
     /// For each message, in order.
@@ -205,7 +216,7 @@ pub struct Settlement {
     pub refused: Option<Error>,
 }
 
-/// What is to be done with a message that came back.
+/// What became of a message that came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// It was no longer pending: its result was recorded.
@@ -214,7 +225,7 @@ pub enum Settled {
     DeadLettered,
     /// It should be in the dead letters, but Redis refused that; it is still pending.
     Refused,
-    /// It goes out again, as delivery number so and so.
+    /// It must be delivered again, with this delivery number.
     Again(u16),
 }
 
@@ -227,8 +238,8 @@ pub struct Gap {
     pub dispatcher: DispatcherId,
     /// The place after which something may be missing.
     pub begin: String,
-    /// The place from which everything is there again.
+    /// The place from which nothing is missing.
     pub end: String,
-    /// How many messages, where it is known exactly.
+    /// How many messages are missing, if that is known exactly.
     pub count: Option<u64>,
 }

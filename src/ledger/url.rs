@@ -6,7 +6,7 @@
 
 use crate::base::address::mistake_in_port;
 
-/// What is wrong with `url`, if anything is.
+/// What is wrong with `url`, if anything.
 pub(super) fn mistake_in(url: &str) -> Option<String> {
     if url.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
         return Some("it has a space or a line break; in a password write a space as %20 (percent-encoded)".to_owned());
@@ -172,8 +172,8 @@ mod tests {
             ("redis://:pw@host:99999999999999999999/1", "over 65535"),
             ("redis://host:0", "must not be 0"),
             ("redis://host:", "port is missing"),
-            ("redis://host:x", "port is no number"),
-            ("redis://pass:word", "port is no number"),
+            ("redis://host:x", "port is not a number"),
+            ("redis://pass:word", "port is not a number"),
             ("redis://::1", "brackets"),
             ("redis://host/x", "database"),
             ("redis://host/-1", "database"),

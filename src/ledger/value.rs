@@ -14,7 +14,7 @@ pub(super) fn text(value: &Value) -> Option<&str> {
     }
 }
 
-/// A score as an id. Rounded up: a foreign member may have a score between two ids.
+/// A score as an id, rounded up because a foreign member may have a score between two ids.
 pub(super) fn score(text: &str) -> Option<MessageId> {
     text.parse::<f64>().ok().map(|score| MessageId(score.ceil() as u64))
 }

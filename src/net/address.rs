@@ -1,10 +1,10 @@
-//! Where something listens. Pure.
+//! An address to connect to. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// Where something listens.
+/// An address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// A host, by name or address, and a port.
@@ -28,13 +28,13 @@ impl fmt::Display for Address {
     }
 }
 
-/// The addresses at which this machine reaches what listens on `address`: the loopback ones if it means all
-/// of the machine's own (`0.0.0.0`, `[::]`).
+/// The addresses at which this machine reaches a listener on `address`: the loopback addresses if it listens on all of
+/// the machine's addresses (`0.0.0.0`, `[::]`).
 pub fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
     let (v4, v6): (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     let hosts = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => vec![v4],
-        // A system setting decides whether it accepts IPv4, too; a machine may have no IPv6 loopback.
+        // A system setting decides whether such a listener accepts IPv4, too. A machine may have no IPv6 loopback.
         IpAddr::V6(ip) if ip.is_unspecified() => vec![v6, v4],
         ip => vec![ip],
     };

@@ -1,4 +1,4 @@
-//! Connecting, with a time limit for each address that a name has.
+//! Connects, with a time limit for each address of a name.
 //!
 //! Runs on the caller's thread. Limitation: names are resolved by the system, with time limits of its own. A lookup may
 //! take minutes, and none of the limits here includes it.
@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::address::Address;
 use super::stream::Stream;
 
-/// Connects to where something listens. Each address of a name is given `limit`.
+/// Connects to an address. Each address of a name has the time limit `limit`.
 pub fn connect(address: &Address, limit: Duration) -> io::Result<Stream> {
     match address {
         Address::Tcp { host, port } => {
@@ -30,11 +30,11 @@ pub fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     address.to_socket_addrs().map(Iterator::collect)
 }
 
-/// Connects to the first of these addresses that accepts, and says which one that is. Each is given `limit`.
+/// Connects to the first of these addresses that accepts, and returns that address. Each has the time limit `limit`.
 pub fn connect_any(addresses: &[SocketAddr], limit: Duration) -> io::Result<(Stream, SocketAddr)> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the host name has no address");
     for address in addresses {
-        // The standard library calls a limit of zero an invalid argument.
+        // The standard library rejects a limit of zero as an invalid argument.
         if limit.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
@@ -46,7 +46,7 @@ pub fn connect_any(addresses: &[SocketAddr], limit: Duration) -> io::Result<(Str
     Err(last)
 }
 
-/// Connecting to a Unix socket waits while its backlog is full, as long as a write may wait.
+/// Connecting to a Unix socket blocks while its backlog is full, limited by the socket's write timeout.
 fn connect_unix(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_write_timeout(Some(limit))?;
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(resolve(&open.to_string()).expect("an address"), [open]);
     }
 
-    /// A listener whose backlog is full does not answer any more: it simulates an address where packets get lost.
+    /// A listener whose backlog is full does not answer. It simulates an address where packets get lost.
     fn silent() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");

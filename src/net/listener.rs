@@ -1,4 +1,4 @@
-//! Listening and accepting. A failure to accept is sorted by what the accepting thread does about it.
+//! Listens and accepts. A failure to accept is sorted by what the accepting thread should do about it.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -10,19 +10,23 @@ use socket2::SockRef;
 
 use super::stream::Stream;
 
+/// Too many open files in this process, and in the whole system. All Unix systems have these numbers; std has no names.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
 /// A listening TCP socket.
 #[derive(Debug)]
 pub struct Listener(TcpListener);
 
-/// Why no connection was accepted.
+/// Why no connection was accepted. The text of a failure says what to do about it.
 #[derive(Debug)]
 pub enum NotAccepted {
-    /// No connection is waiting, and the listener does not block, or none came in its time.
+    /// No connection is waiting and the listener does not block, none arrived in time, or a signal came.
     Nothing,
-    /// A connection ended before it was accepted, or a signal came: accept again at once.
+    /// A connection failed before it was accepted, which says nothing about the next one: accept again at once.
     Passing(io::Error),
-    /// The system gives no socket, mostly for want of files (`EMFILE`, `ENFILE`) or memory. The connection stays in the
-    /// queue, so accepting again at once would spin: pause, or close something first.
+    /// The system refuses a socket, usually for lack of files (`EMFILE`, `ENFILE`) or memory. The connection stays in
+    /// the queue, so accepting again at once would spin: pause, or close a connection first.
     Exhausted(io::Error),
 }
 
@@ -30,8 +34,24 @@ impl fmt::Display for NotAccepted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotAccepted::Nothing => f.write_str("no connection is waiting"),
-            NotAccepted::Passing(error) | NotAccepted::Exhausted(error) => error.fmt(f),
+            NotAccepted::Passing(error) | NotAccepted::Exhausted(error) => write!(f, "{error}: {}", advice(error)),
         }
+    }
+}
+
+/// What to do about a failure to accept.
+fn advice(error: &io::Error) -> &'static str {
+    match (error.raw_os_error(), error.kind()) {
+        (Some(EMFILE), _) => "raise this process's limit of files (LimitNOFILE, ulimit -n)",
+        (Some(ENFILE), _) => "raise the system's limit of files (fs.file-max)",
+        (_, ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {
+            "the peer gave up; if that continues, find out who connects"
+        }
+        (_, ErrorKind::NetworkDown | ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable) => {
+            "check this machine's network"
+        }
+        (_, ErrorKind::PermissionDenied) => "check this machine's firewall",
+        _ => "it is tried again; if that continues, check this machine's memory and network, then restart",
     }
 }
 
@@ -40,11 +60,11 @@ impl std::error::Error for NotAccepted {}
 impl From<io::Error> for NotAccepted {
     fn from(error: io::Error) -> NotAccepted {
         match error.kind() {
-            ErrorKind::WouldBlock => NotAccepted::Nothing,
-            // Linux also returns pending network errors of the connection that is accepted.
+            ErrorKind::WouldBlock | ErrorKind::Interrupted => NotAccepted::Nothing,
+            // Linux also returns pending network errors of the connection that is accepted, and refusals of a firewall.
             ErrorKind::ConnectionAborted
             | ErrorKind::ConnectionReset
-            | ErrorKind::Interrupted
+            | ErrorKind::PermissionDenied
             | ErrorKind::NetworkDown
             | ErrorKind::NetworkUnreachable
             | ErrorKind::HostUnreachable => NotAccepted::Passing(error),
@@ -54,7 +74,7 @@ impl From<io::Error> for NotAccepted {
 }
 
 impl Listener {
-    /// Listens on `host:port`; port 0 has the system choose one.
+    /// Listens on `host:port`; port 0 selects any free port.
     pub fn bind(address: &str) -> io::Result<Listener> {
         TcpListener::bind(address).map(Listener)
     }
@@ -69,19 +89,19 @@ impl Listener {
         self.0.set_nonblocking(true)
     }
 
-    /// From now on [`accept`](Listener::accept) waits for a connection at most for so long.
+    /// From now on [`accept`](Listener::accept) waits for a connection for at most `limit`.
     pub fn set_wait(&self, limit: Duration) -> io::Result<()> {
-        // The one timeout that a listening socket has.
+        // On a listening socket this timeout applies to accepting.
         SockRef::from(&self.0).set_read_timeout(Some(limit))
     }
 
-    /// Refuses connections from now on, and ends a wait in [`accept`](Listener::accept) on another thread at once.
-    /// Where the system can't do that, the wait ends in its time.
+    /// Refuses connections from now on, and ends a wait in [`accept`](Listener::accept) on another thread at once. If
+    /// the system can't do that, the wait ends after its limit.
     pub fn close(&self) {
         let _ = SockRef::from(&self.0).shutdown(Shutdown::Both);
     }
 
-    /// Accepts a connection, which blocks whether or not the listener does. Gives the peer's address as well.
+    /// Accepts a connection, which blocks whether or not the listener does. Also returns the peer's address.
     pub fn accept(&self) -> Result<(Stream, SocketAddr), NotAccepted> {
         let (tcp, peer) = self.0.accept()?;
         // The peer may be gone already.
@@ -89,7 +109,7 @@ impl Listener {
         Ok((prepared.map_err(NotAccepted::Passing)?, peer))
     }
 
-    /// Whether the system has `files` more files to give.
+    /// Whether `files` more files can be opened.
     pub fn has_spare_files(&self, files: usize) -> bool {
         (0..files).map(|_| self.0.try_clone()).collect::<io::Result<Vec<_>>>().is_ok()
     }
@@ -160,8 +180,12 @@ mod tests {
     #[test]
     fn failures_are_sorted_by_what_to_do() {
         let of = |code| NotAccepted::from(io::Error::from_raw_os_error(code));
-        // ENFILE and EMFILE.
-        assert!(matches!(of(23), NotAccepted::Exhausted(_)) && matches!(of(24), NotAccepted::Exhausted(_)));
+        for (code, advice) in [(EMFILE, "LimitNOFILE"), (ENFILE, "fs.file-max")] {
+            assert!(matches!(of(code), NotAccepted::Exhausted(_)));
+            assert!(of(code).to_string().contains(advice), "{}", of(code));
+        }
+        let down = NotAccepted::from(io::Error::from(ErrorKind::NetworkDown));
+        assert!(matches!(down, NotAccepted::Passing(_)) && down.to_string().ends_with("network"), "{down}");
         let passing = NotAccepted::from(io::Error::from(ErrorKind::ConnectionAborted));
         assert!(matches!(passing, NotAccepted::Passing(_)));
         assert!(Listener::bind("127.0.0.1:0").expect("a free port").has_spare_files(4));

@@ -1,7 +1,7 @@
 //! A connection: one value to read and write, or two halves for two threads.
 //!
-//! What the halves share has no state that a call changes, so neither waits for the other. Reading and writing have
-//! each their own [`Wait`]; only whether the socket blocks at all is common to both, and set on the whole stream.
+//! A call on one half changes no shared state, so neither half waits for the other. Reading and writing have separate
+//! [`Wait`]s. Only whether the socket blocks at all is common to both, and is set on the whole stream.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,20 +14,20 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::raw::Raw;
 
-/// How long a call waits until it can read or write something. When that is over it fails with [`ErrorKind::TimedOut`].
+/// How long a call waits until it can read or write something. After that it fails with [`ErrorKind::TimedOut`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// As long as it takes.
     Forever,
-    /// Each call at most for so long. A signal ends a call early, with [`ErrorKind::Interrupted`].
+    /// Each call for at most this long. A signal ends a call early, with [`ErrorKind::Interrupted`].
     Each(Duration),
-    /// All calls together until then: also a peer that sends a byte now and then meets it.
+    /// All calls together until this time, so that even a peer that sends single bytes meets the deadline.
     Until(Instant),
     /// Not at all: the call fails with [`ErrorKind::WouldBlock`].
     Never,
 }
 
-/// When a peer that has vanished without closing is noticed.
+/// When a peer that has vanished without closing is detected.
 #[derive(Clone, Copy, Debug)]
 pub struct Keepalive {
     /// The silence after which the first probe is sent.
@@ -39,20 +39,20 @@ pub struct Keepalive {
 /// A connection. See the module's text.
 #[derive(Debug)]
 pub struct Stream {
-    reader: Reader,
-    writer: Writer,
+    reader: ReadHalf,
+    writer: WriteHalf,
 }
 
 /// The half of a stream that reads.
 #[derive(Debug)]
-pub struct Reader {
+pub struct ReadHalf {
     closer: Closer,
     wait: Wait,
 }
 
 /// The half of a stream that writes.
 #[derive(Debug)]
-pub struct Writer {
+pub struct WriteHalf {
     closer: Closer,
     wait: Wait,
     written_bytes: u64,
@@ -63,7 +63,7 @@ pub struct Writer {
 pub struct Closer(Arc<Raw>);
 
 impl Stream {
-    /// A stream over a connected TCP socket that blocks. Small writes go out at once.
+    /// A stream over a connected TCP socket that blocks. Small writes are sent immediately.
     pub fn over_tcp(tcp: TcpStream) -> io::Result<Stream> {
         tcp.set_nodelay(true)?;
         Stream::over(Raw::Tcp(tcp))
@@ -78,11 +78,11 @@ impl Stream {
         raw.set_read_timeout(None)?;
         raw.set_write_timeout(None)?;
         let closer = Closer(Arc::new(raw));
-        let reader = Reader { closer: closer.clone(), wait: Wait::Forever };
-        Ok(Stream { reader, writer: Writer { closer, wait: Wait::Forever, written_bytes: 0 } })
+        let reader = ReadHalf { closer: closer.clone(), wait: Wait::Forever };
+        Ok(Stream { reader, writer: WriteHalf { closer, wait: Wait::Forever, written_bytes: 0 } })
     }
 
-    /// Has the system look after a silent peer. A Unix socket needs nothing of the kind.
+    /// Makes the system probe a silent peer. A Unix socket does not need that.
     pub fn set_keepalive(&self, Keepalive { after, every }: Keepalive) -> io::Result<()> {
         match &*self.reader.closer.0 {
             Raw::Tcp(tcp) => {
@@ -93,34 +93,34 @@ impl Stream {
         }
     }
 
-    /// How long reading and writing wait.
+    /// Sets how long reading and writing wait.
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.reader.closer.0.set_nonblocking(wait == Wait::Never)?;
         self.reader.set_wait(wait)?;
         self.writer.set_wait(wait)
     }
 
-    /// How long reading waits, of a stream that blocks.
+    /// Sets how long reading waits, on a stream that blocks.
     pub fn set_read_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.reader.set_wait(wait)
     }
 
-    /// How long writing waits, of a stream that blocks.
+    /// Sets how long writing waits, on a stream that blocks.
     pub fn set_write_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.writer.set_wait(wait)
     }
 
-    /// Bytes that the system has taken, in all.
+    /// The total of bytes that the system has accepted.
     pub fn written_bytes(&self) -> u64 {
         self.writer.written_bytes
     }
 
     /// The two halves, for two threads.
-    pub fn split(self) -> (Reader, Writer) {
+    pub fn split(self) -> (ReadHalf, WriteHalf) {
         (self.reader, self.writer)
     }
 
-    /// Something that ends the connection from another thread.
+    /// A handle that ends the connection from another thread.
     pub fn closer(&self) -> Closer {
         self.reader.closer.clone()
     }
@@ -130,16 +130,15 @@ impl Stream {
         self.reader.closer.shutdown();
     }
 
-    /// Closes in order: ends its own direction, then reads until the peer has closed, too; see
-    /// [`Reader::linger`].
-    pub fn linger(&mut self, deadline: Instant, most_bytes: usize) {
+    /// Ends the writing direction, then reads until the peer has closed, too; see [`ReadHalf::linger`].
+    pub fn linger(&mut self, deadline: Instant, most_bytes: Option<usize>) {
         self.reader.closer.finish_writing();
         self.reader.linger(deadline, most_bytes);
     }
 }
 
-impl Reader {
-    /// How long reading waits. [`Wait::Never`] is for whole streams.
+impl ReadHalf {
+    /// Sets how long reading waits. [`Wait::Never`] is for whole streams.
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.wait = wait;
         match each(wait) {
@@ -148,7 +147,7 @@ impl Reader {
         }
     }
 
-    /// Something that ends the connection from another thread.
+    /// A handle that ends the connection from another thread.
     pub fn closer(&self) -> Closer {
         self.closer.clone()
     }
@@ -158,27 +157,28 @@ impl Reader {
         self.closer.shutdown();
     }
 
-    /// Reads and discards until the peer has closed, `deadline` has come, or it has sent `most_bytes`.
+    /// Reads and discards until the peer has closed, `deadline` has come, or it has sent `most_bytes`, if there
+    /// is such a limit.
     ///
     /// Closing a socket with unread bytes makes the system reset the connection, and the peer might never see what was
     /// written last.
-    pub fn linger(&mut self, deadline: Instant, most_bytes: usize) {
+    pub fn linger(&mut self, deadline: Instant, most_bytes: Option<usize>) {
         let mut discarded = [0; 16 << 10];
         let mut left = most_bytes;
-        // A socket that does not block must for this.
+        // The socket must block for this.
         let _ = self.closer.0.set_nonblocking(false);
         self.wait = Wait::Until(deadline);
-        while left > 0 {
+        while left != Some(0) {
             match self.read(&mut discarded) {
-                Ok(count @ 1..) => left = left.saturating_sub(count),
+                Ok(count @ 1..) => left = left.map(|left| left.saturating_sub(count)),
                 Ok(0) | Err(_) => return,
             }
         }
     }
 }
 
-impl Writer {
-    /// How long writing waits. [`Wait::Never`] is for whole streams.
+impl WriteHalf {
+    /// Sets how long writing waits. [`Wait::Never`] is for whole streams.
     pub fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         self.wait = wait;
         match each(wait) {
@@ -187,12 +187,12 @@ impl Writer {
         }
     }
 
-    /// Bytes that the system has taken, in all.
+    /// The total of bytes that the system has accepted.
     pub fn written_bytes(&self) -> u64 {
         self.written_bytes
     }
 
-    /// Something that ends the connection from another thread.
+    /// A handle that ends the connection from another thread.
     pub fn closer(&self) -> Closer {
         self.closer.clone()
     }
@@ -204,19 +204,19 @@ impl Writer {
 }
 
 impl Closer {
-    /// Ends both directions: whatever reads or writes comes back at once.
+    /// Ends both directions: blocked reads and writes return immediately.
     pub fn shutdown(&self) {
-        // It may be closed already, which is what is wanted.
+        // It may be closed already, which is fine.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 
-    /// Ends the direction that is written; the peer sees the end of what it reads.
+    /// Ends the writing direction; the peer sees the end of the stream.
     pub fn finish_writing(&self) {
         let _ = self.0.shutdown(Shutdown::Write);
     }
 }
 
-/// The socket's own timeout, where it is set once for many calls.
+/// The socket's timeout, if it is set once for many calls.
 fn each(wait: Wait) -> Option<Option<Duration>> {
     match wait {
         Wait::Forever => Some(None),
@@ -228,7 +228,7 @@ fn each(wait: Wait) -> Option<Option<Duration>> {
     }
 }
 
-/// Does something that may wait, for as long as `wait` says.
+/// Runs a call that may block, limited by `wait`.
 fn within<T>(
     wait: Wait,
     set_timeout: impl Fn(Option<Duration>) -> io::Result<()>,
@@ -236,7 +236,7 @@ fn within<T>(
 ) -> io::Result<T> {
     let Wait::Until(deadline) = wait else {
         return act().map_err(|error| match error.kind() {
-            // What a timeout of the socket gives.
+            // A timeout of the socket is reported as this.
             ErrorKind::WouldBlock if wait != Wait::Never => ErrorKind::TimedOut.into(),
             _ => error,
         });
@@ -259,14 +259,14 @@ pub fn is_transient(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
-impl Read for Reader {
+impl Read for ReadHalf {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let raw = &*self.closer.0;
         within(self.wait, |timeout| raw.set_read_timeout(timeout), || raw.read(buffer))
     }
 }
 
-impl Write for Writer {
+impl Write for WriteHalf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let raw = &*self.closer.0;
         let written = within(self.wait, |timeout| raw.set_write_timeout(timeout), || raw.write(bytes))?;

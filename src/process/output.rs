@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 
 /// Whether standard output still has a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub enum StdoutReader {
     /// The write succeeded.
     Present,
     /// The reading end of the pipe is closed: writing more is useless.
@@ -23,16 +23,16 @@ pub enum Reader {
 /// # Errors
 ///
 /// [`Error::Io`] if the write fails for any reason except a closed reader.
-pub fn print(text: impl fmt::Display) -> Result<Reader> {
+pub fn print(text: impl fmt::Display) -> Result<StdoutReader> {
     let mut out = io::stdout().lock();
     judge(write!(out, "{text}").and_then(|()| out.flush()))
 }
 
 /// Distinguishes a closed reader from a failure.
-pub fn judge(written: io::Result<()>) -> Result<Reader> {
+pub fn judge(written: io::Result<()>) -> Result<StdoutReader> {
     match written {
-        Ok(()) => Ok(Reader::Present),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Ok(()) => Ok(StdoutReader::Present),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(StdoutReader::Gone),
         Err(error) => Err(Error::io("writing to standard output")(error)),
     }
 }
@@ -42,9 +42,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_has_gone_is_not_a_failure() {
-        assert!(matches!(judge(Ok(())), Ok(Reader::Present)));
-        assert!(matches!(judge(Err(ErrorKind::BrokenPipe.into())), Ok(Reader::Gone)));
+    fn a_closed_reader_is_not_a_failure() {
+        assert!(matches!(judge(Ok(())), Ok(StdoutReader::Present)));
+        assert!(matches!(judge(Err(ErrorKind::BrokenPipe.into())), Ok(StdoutReader::Gone)));
         let error = judge(Err(ErrorKind::StorageFull.into())).expect_err("a failure");
         assert!(error.to_string().starts_with("writing to standard output: ") && error.exit_code() == 1, "{error}");
     }

@@ -22,7 +22,7 @@ use crate::base::refusal::Refusal;
 use crate::base::setting::ConfigError;
 use crate::base::text::Quoted;
 use crate::ledger::Ledger;
-use crate::ledger::reading::{EntryStream, Pair, Reader};
+use crate::ledger::reading::{EntryStream, Pair, ReadPosition};
 use crate::process::{log as process_log, output};
 use crate::programs::consumer::outcome_of;
 
@@ -70,7 +70,7 @@ pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
     for (print, times) in repeated(&recorded) {
         report.twice += 1;
         report.extra += times - 1;
-        wanted.add(Kind::Twice, print);
+        wanted.add(ExampleKind::Twice, print);
     }
     recorded.dedup();
     report.distinct = recorded.len() as u64;
@@ -84,10 +84,10 @@ pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
     if let Some(expected) = expected {
         let (mut among_recorded, mut among_others) = (Walk::new(&recorded), Walk::new(&others));
         let lost = expected.iter().filter(|print| !(among_recorded.has(**print) | among_others.has(**print)));
-        report.lost = Some(lost.inspect(|print| wanted.add(Kind::Lost, **print)).count() as u64);
+        report.lost = Some(lost.inspect(|print| wanted.add(ExampleKind::Lost, **print)).count() as u64);
         let mut among_expected = Walk::new(&expected);
         let foreign = recorded.iter().filter(|print| !among_expected.has(**print));
-        report.foreign = Some(foreign.inspect(|print| wanted.add(Kind::Foreign, **print)).count() as u64);
+        report.foreign = Some(foreign.inspect(|print| wanted.add(ExampleKind::Foreign, **print)).count() as u64);
     } else if let Some(expect) = config.expect {
         let mut among_recorded = Walk::new(&recorded);
         let elsewhere = others.iter().filter(|print| !among_recorded.has(**print)).count() as u64;
@@ -102,7 +102,7 @@ pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
 
 /// The kinds of ids that are shown as examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum ExampleKind {
     Twice,
     Foreign,
     Lost,
@@ -110,30 +110,30 @@ enum Kind {
 
 /// Fingerprints whose texts are needed for the examples.
 #[derive(Default)]
-struct Wanted(BTreeMap<(Kind, Fingerprint), Option<String>>);
+struct Wanted(BTreeMap<(ExampleKind, Fingerprint), Option<String>>);
 
 impl Wanted {
-    fn add(&mut self, kind: Kind, print: Fingerprint) {
+    fn add(&mut self, kind: ExampleKind, print: Fingerprint) {
         if self.0.keys().filter(|(other, _)| *other == kind).count() < MAX_EXAMPLES {
             self.0.insert((kind, print), None);
         }
     }
 
     /// Whether the texts of all kinds for which `of` is true are found.
-    fn is_found(&self, of: fn(Kind) -> bool) -> bool {
+    fn is_found(&self, of: fn(ExampleKind) -> bool) -> bool {
         self.0.iter().all(|((kind, _), text)| text.is_some() || !of(*kind))
     }
 
     fn offer(&mut self, id: &[u8]) {
         let print = fingerprint(id);
-        for kind in [Kind::Twice, Kind::Foreign, Kind::Lost] {
+        for kind in [ExampleKind::Twice, ExampleKind::Foreign, ExampleKind::Lost] {
             if let Some(text) = self.0.get_mut(&(kind, print)) {
                 text.get_or_insert_with(|| String::from_utf8_lossy(id).into_owned());
             }
         }
     }
 
-    fn texts(&self, kind: Kind) -> Vec<String> {
+    fn texts(&self, kind: ExampleKind) -> Vec<String> {
         let mut texts: Vec<String> =
             self.0.iter().filter(|((of, _), _)| *of == kind).filter_map(|(_, text)| text.clone()).collect();
         texts.sort_unstable();
@@ -154,13 +154,13 @@ impl Auditor {
     fn read_unrecorded(&mut self, ids: bool, report: &mut AuditReport) -> Result<Vec<Fingerprint>> {
         report.pending = self.patiently(Ledger::count_pending)?;
         let mut prints = Vec::new();
-        let mut reader = Reader::default();
-        while ids && let Some(page) = self.patiently(|ledger| ledger.read_pending(&mut reader))? {
+        let mut position = ReadPosition::default();
+        while ids && let Some(page) = self.patiently(|ledger| ledger.read_pending(&mut position))? {
             self.add_payloads(page.iter().map(|(_, body)| body.payload()), &mut prints, report);
         }
         report.dead = self.patiently(Ledger::count_dead)?;
-        let mut reader = Reader::default();
-        while ids && let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Dead, &mut reader))? {
+        let mut position = ReadPosition::default();
+        while ids && let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Dead, &mut position))? {
             let payloads = page.iter().map(|fields| field(fields, "payload").unwrap_or_default());
             self.add_payloads(payloads, &mut prints, report);
         }
@@ -185,11 +185,11 @@ impl Auditor {
 
     /// Counts the results and gives the fingerprints of their ids, in order of recording.
     fn read_results(&mut self, report: &mut AuditReport) -> Result<Vec<Fingerprint>> {
-        let mut reader = Reader::default();
+        let mut position = ReadPosition::default();
         // Reserved in advance: while a vector grows by doubling, it needs up to three times its size.
         let count = self.patiently(Ledger::count_results)?;
         let mut prints = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
-        while let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Processed, &mut reader))? {
+        while let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Processed, &mut position))? {
             for fields in &page {
                 report.entries += 1;
                 match field(fields, &self.id_field) {
@@ -207,22 +207,22 @@ impl Auditor {
 
     /// Reads again to find the texts of the examples.
     fn find_examples(&mut self, expected: Option<&Path>, mut wanted: Wanted, report: &mut AuditReport) -> Result<()> {
-        let in_results = |kind| kind != Kind::Lost;
-        let mut reader = Reader::default();
+        let in_results = |kind| kind != ExampleKind::Lost;
+        let mut position = ReadPosition::default();
         while !wanted.is_found(in_results)
-            && let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Processed, &mut reader))?
+            && let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Processed, &mut position))?
         {
             page.iter().filter_map(|fields| field(fields, &self.id_field)).for_each(|id| wanted.offer(id));
         }
         if let Some(path) = expected {
             each_expected(path, |id| {
                 wanted.offer(id);
-                !wanted.is_found(|kind| kind == Kind::Lost)
+                !wanted.is_found(|kind| kind == ExampleKind::Lost)
             })?;
         }
-        report.twice_examples = wanted.texts(Kind::Twice);
-        report.lost_examples = wanted.texts(Kind::Lost);
-        report.foreign_examples = wanted.texts(Kind::Foreign);
+        report.twice_examples = wanted.texts(ExampleKind::Twice);
+        report.lost_examples = wanted.texts(ExampleKind::Lost);
+        report.foreign_examples = wanted.texts(ExampleKind::Foreign);
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl Auditor {
         loop {
             match ask(&mut self.ledger) {
                 Err(error) if may_pass(&error) && begin.elapsed() < self.patience => {
-                    if backoff.should_say() {
+                    if backoff.should_log() {
                         log::warn!("event=redis-trouble error={}", Quoted(error));
                     }
                     thread::sleep(backoff.next_wait());

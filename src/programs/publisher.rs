@@ -30,7 +30,7 @@ mod pace;
 pub mod settings;
 mod stats;
 
-use self::link::{Link, Outcome};
+use self::link::{PublishOutcome, RedisLink};
 use self::messages::{IdsFile, Messages};
 use self::pace::Pace;
 use self::settings::PublisherConfig;
@@ -38,8 +38,6 @@ use self::stats::Stats;
 
 /// The most messages that wait for a subscriber; while this many wait, no new ones are published.
 pub const MAX_WAITING: usize = 10_000;
-/// How long after the end of the run messages without a subscriber are still retried.
-pub const GRACE: Duration = Duration::from_secs(10);
 /// How often the rate is logged and the file of ids is flushed.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 /// The waits between retries while there is no subscriber: the first and the longest.
@@ -47,7 +45,7 @@ const RETRY_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::f
 
 /// The outcome of a run.
 #[derive(Debug)]
-pub struct Summary {
+pub struct RunSummary {
     /// Distinct ids that at least one subscriber received.
     pub published: u64,
     /// Ids that no subscriber received.
@@ -64,16 +62,16 @@ pub struct Summary {
     pub failure: Option<Error>,
 }
 
-impl Summary {
+impl RunSummary {
     /// 0 if the run succeeded, 1 if a message was not received or a failure ended the run.
     pub fn exit_code(&self) -> u8 {
         self.failure.as_ref().map_or(u8::from(self.unreceived > 0), Error::exit_code)
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { published, unreceived, retried, unknown, id_prefix, elapsed, .. } = self;
+        let RunSummary { published, unreceived, retried, unknown, id_prefix, elapsed, .. } = self;
         let seconds = elapsed.as_secs_f64();
         let rate = *published as f64 / seconds.max(1e-9);
         let id_prefix = Quoted(id_prefix);
@@ -101,7 +99,7 @@ pub fn run(config: PublisherConfig) -> Result<u8> {
 /// Publishes until the count or the time is reached, or until it is asked to stop.
 ///
 /// An error means that it could not start; later failures are in the summary.
-fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summary> {
+pub fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<RunSummary> {
     let ids = config.ids_file.as_deref().map(IdsFile::create).transpose()?;
     let stats = Arc::new(Stats::default());
     let _server = config.common.metrics_addr.as_deref().map(|address| stats::serve(address, &stats)).transpose()?;
@@ -114,11 +112,12 @@ fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
         Quoted(&config.id_prefix)
     );
     let publisher = Publisher {
-        link: Link::new(config.common.redis.clone(), begin),
+        link: RedisLink::new(config.common.redis.clone(), config.refusal_patience, begin),
         messages: Messages::new(config.channels, &config.id_prefix),
         pace: Pace::new(config.rate, config.batch, begin),
-        count: config.count.unwrap_or(u64::MAX),
+        count: config.count,
         end: config.duration.and_then(|duration| begin.checked_add(duration)),
+        grace: config.grace,
         finish_by: None,
         next: 0,
         waiting: VecDeque::new(),
@@ -127,7 +126,7 @@ fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
         unheard: false,
         ids,
         stats,
-        report: Report { at: begin, published: 0 },
+        report: LastReport { at: begin, published: 0 },
         stop: requests.receiver().clone(),
         begin,
     };
@@ -140,13 +139,15 @@ fn publish(config: PublisherConfig, requests: &ShutdownRequests) -> Result<Summa
 
 /// See the module's text.
 struct Publisher {
-    link: Link,
+    link: RedisLink,
     messages: Messages,
     pace: Pace,
-    /// How many messages to publish.
-    count: u64,
+    /// How many messages to publish, if that is limited.
+    count: Option<u64>,
     /// When to stop publishing new messages.
     end: Option<Instant>,
+    /// How long after the last new message waiting messages are retried.
+    grace: Duration,
     /// Set after the last new message: until when waiting messages are retried.
     finish_by: Option<Instant>,
     /// The number of the next new message.
@@ -159,25 +160,25 @@ struct Publisher {
     unheard: bool,
     ids: Option<IdsFile>,
     stats: Arc<Stats>,
-    report: Report,
+    report: LastReport,
     stop: Receiver<()>,
     begin: Instant,
 }
 
-struct Report {
+struct LastReport {
     at: Instant,
     published: u64,
 }
 
 impl Publisher {
-    fn run(mut self, id_prefix: String) -> Summary {
+    fn run(mut self, id_prefix: String) -> RunSummary {
         let mut failure = self.publish_all().err();
         if let Some(ids) = &mut self.ids
             && let Err(error) = ids.flush()
         {
             failure.get_or_insert(error);
         }
-        Summary {
+        RunSummary {
             published: self.stats.published.load(Ordering::Relaxed),
             unreceived: self.waiting.len() as u64,
             retried: self.stats.retried.load(Ordering::Relaxed),
@@ -220,13 +221,13 @@ impl Publisher {
         }
         let outcome = self.link.publish(self.messages.commands(&numbers), now)?;
         let answered = Instant::now();
-        if !matches!(outcome, Outcome::NotPublished) {
+        if !matches!(outcome, PublishOutcome::NotPublished) {
             self.stats.retried.fetch_add(repeated as u64, Ordering::Relaxed);
         }
         match outcome {
-            Outcome::Receivers(receivers) => self.tally(&numbers, &receivers, answered)?,
-            Outcome::NotPublished => numbers.iter().rev().for_each(|number| self.waiting.push_front(*number)),
-            Outcome::Unknown => {
+            PublishOutcome::Receivers(receivers) => self.tally(&numbers, &receivers, answered)?,
+            PublishOutcome::NotPublished => numbers.iter().rev().for_each(|number| self.waiting.push_front(*number)),
+            PublishOutcome::Unknown => {
                 self.stats.unknown.fetch_add(numbers.len() as u64, Ordering::Relaxed);
                 log::warn!("event=outcome-unknown messages={} note=\"not published again\"", numbers.len());
             }
@@ -237,13 +238,14 @@ impl Publisher {
 
     /// Takes the numbers of one pipeline, waiting ones first; also returns how many of them were published before.
     fn take_due(&mut self, now: Instant) -> (Vec<u64>, usize) {
-        let room = self.link.room().min(self.messages.most_in_a_pipeline());
+        let room = self.link.room(self.messages.most_in_a_pipeline());
         let repeated = if now >= self.retry_at { room.min(self.waiting.len()) } else { 0 };
         let mut numbers: Vec<u64> = self.waiting.drain(..repeated).collect();
         if self.finish_by.is_none() {
             // All of them may have to wait for a subscriber.
             let space = MAX_WAITING.saturating_sub(self.waiting.len() + repeated).min(room - repeated);
-            let new = self.pace.due(now).min(self.count - self.next).min(space as u64);
+            let left = self.count.map_or(space as u64, |count| (count - self.next).min(space as u64));
+            let new = self.pace.due(now).min(left);
             numbers.extend(self.next..self.next + new);
             self.next += new;
             self.pace.published(new, now, fastrand::u64);
@@ -284,11 +286,11 @@ impl Publisher {
 
     /// Whether the run is over; an error if Redis was never reached.
     fn is_over(&mut self, now: Instant) -> Result<bool> {
-        let ended = self.next == self.count || self.end.is_some_and(|end| now >= end);
+        let ended = self.count == Some(self.next) || self.end.is_some_and(|end| now >= end);
         if !ended {
             return Ok(false);
         }
-        let finish_by = *self.finish_by.get_or_insert(now + GRACE);
+        let finish_by = *self.finish_by.get_or_insert(now + self.grace);
         if !self.waiting.is_empty() && now < finish_by {
             return Ok(false);
         }
@@ -319,7 +321,7 @@ impl Publisher {
         if published > self.report.published || !self.waiting.is_empty() {
             log::info!("event=rate messages_per_s={rate:.0} published={published} waiting={}", self.waiting.len());
         }
-        self.report = Report { at: now, published };
+        self.report = LastReport { at: now, published };
         self.ids.as_mut().map_or(Ok(()), IdsFile::flush)
     }
 }

@@ -1,4 +1,4 @@
-//! The commands by their numbers: name, largest payload, and which one a frame is.
+//! The commands by their numbers: their names, their largest payloads, and the number of each frame.
 
 use super::frame::Frame;
 use super::limits::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES, MAX_IDS, MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES};

@@ -1,4 +1,4 @@
-//! Reading frames: total, and without copying bodies, values or texts.
+//! Decodes frames. Handles every input, and copies no bodies, values or texts.
 
 use byteorder::{BigEndian, ByteOrder};
 
@@ -51,9 +51,9 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Splits the first frame off: its command, its payload, and what follows.
+/// Splits off the first frame: its command, its payload, and the rest.
 fn split_frame(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), WireError> {
-    // The version is checked before anything else: what follows it may have another layout in another version.
+    // The version is checked first, because the rest may have another layout in another version.
     if bytes[0] != VERSION {
         return Err(WireError::Version(bytes[0]));
     }
@@ -74,7 +74,7 @@ fn split_frame(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), WireError> {
 
 fn decode_payload(command: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
     let (name, _) = describe(command).ok_or(WireError::Command(command))?;
-    let mut reader = Reader { command: name, rest: payload };
+    let mut reader = PayloadReader { command: name, rest: payload };
     let frame = match command {
         PROCESS => Frame::Process { id: reader.id()?, delivery: reader.u16()?, body: reader.rest() },
         DELIVER => {
@@ -97,13 +97,13 @@ fn decode_payload(command: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
     if reader.rest.is_empty() { Ok(frame) } else { Err(reader.malformed("bytes are left over")) }
 }
 
-/// Takes a payload apart from its front.
-struct Reader<'a> {
+/// Reads a payload from its front.
+struct PayloadReader<'a> {
     command: &'static str,
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> PayloadReader<'a> {
     fn malformed(&self, problem: &'static str) -> WireError {
         WireError::Malformed { command: self.command, problem }
     }
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
 
     fn fields(&mut self) -> Result<Vec<Field<'a>>, WireError> {
         let count = self.u16()? as usize;
-        // Each field takes at least its two lengths: the count alone must not reserve memory.
+        // Each field takes at least its two lengths. The count alone must not reserve memory.
         if count > self.rest.len() / 6 {
             return Err(self.malformed("more fields announced than the payload can hold"));
         }

@@ -1,4 +1,4 @@
-//! Writing frames.
+//! Encodes frames.
 
 use byteorder::{BigEndian, ByteOrder, WriteBytesExt};
 
@@ -9,8 +9,8 @@ use crate::base::text::beginning;
 impl Frame<'_> {
     /// Appends the frame to `out`.
     ///
-    /// The sender keeps the limits; a frame over them is a mistake of ours and is refused by the receiver, also where
-    /// a count or length does not even fit its place: such a frame announces a payload that every receiver refuses.
+    /// The sender must keep the limits. The receiver refuses a frame over them. If a count or length does not even fit
+    /// its place, the frame announces a payload that every receiver refuses.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         let mut fits = true;
@@ -75,7 +75,7 @@ impl Frame<'_> {
     }
 }
 
-/// The text, cut to [`MAX_TEXT_BYTES`] at a character's border.
+/// The text, cut to [`MAX_TEXT_BYTES`] without splitting a character.
 fn cut(text: &str) -> &str {
     beginning(text, MAX_TEXT_BYTES)
 }

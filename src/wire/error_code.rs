@@ -1,4 +1,4 @@
-//! The codes of ERROR frames, and the one text of them that programs read.
+//! The codes of ERROR frames, and the one text of an ERROR that programs parse.
 
 use std::fmt;
 
@@ -40,13 +40,13 @@ error_codes! {
     Malformed = 4,
     /// A valid frame at the wrong time or in the wrong direction.
     Unexpected = 5,
-    /// The sender's epoch is older than one the receiver has seen, or not the one that its Redis names.
+    /// The sender's epoch is older than one that the receiver has seen, or not the one in the receiver's Redis.
     Stale = 6,
     /// LEAD named another group.
     Group = 7,
     /// More messages held than the prefetch allows.
     OverPrefetch = 8,
-    /// The receiver could not ask Redis whether the sender's epoch is true.
+    /// The receiver could not ask Redis whether the sender's epoch is genuine.
     Unavailable = 9,
     /// The connection was replaced by a newer one of the same epoch.
     Replaced = 10,
@@ -61,7 +61,7 @@ impl fmt::Display for ErrorCode {
 /// The beginning of the text of an ERROR 6 that reports to a leader which epoch was seen.
 const SEEN: &str = "seen ";
 
-/// The text of an ERROR 6 for a leader that Redis confirms, and that is behind what was seen all the same.
+/// The text of an ERROR 6 for a leader whose epoch Redis confirms, although it is lower than one seen before.
 pub fn seen_text(seen: Epoch, why: &str) -> String {
     format!("{SEEN}{seen}: {why}")
 }

@@ -8,7 +8,7 @@ use crate::base::id::{Epoch, MessageId};
 /// One frame. Borrowed parts point into the message it was decoded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// D→C: work on this message. `id u64, delivery u16, body`.
+    /// D→C: process this message. `id u64, delivery u16, body`.
     Process {
         /// The message.
         id: MessageId,
@@ -70,7 +70,7 @@ pub enum Frame<'a> {
     },
     /// C→D: send no more.
     Drain,
-    /// Both ways: what the other did wrong; the sender then closes. `code u16, text`.
+    /// Both ways: what the receiver did wrong; the sender then closes. `code u16, text`.
     Error {
         /// What kind of mistake.
         code: ErrorCode,
@@ -115,12 +115,13 @@ impl ReadyFlags {
     }
 }
 
-/// When a message that failed is delivered again. On the wire a u32 of milliseconds, of which two have other meanings.
+/// When a message that failed is delivered again. On the wire a u32 in milliseconds; two values have special meanings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NackDelay {
     /// The dispatcher decides, by its backoff: 0.
     ByBackoff,
-    /// After so many milliseconds, at least 1 and less than `u32::MAX`; others are sent as the nearest of these.
+    /// After this many milliseconds, at least 1 and less than `u32::MAX`. Other values are sent as the nearest of
+    /// these.
     AfterMs(u32),
     /// Never: the message goes to the dead letters. `u32::MAX`.
     Never,
@@ -130,7 +131,7 @@ impl NackDelay {
     const BY_BACKOFF: u32 = 0;
     const NEVER: u32 = u32::MAX;
 
-    /// After this time, as near as the wire can say it.
+    /// After this time, as precisely as the wire format allows.
     pub fn after(delay: Duration) -> NackDelay {
         let ms = u32::try_from(delay.as_millis()).unwrap_or(Self::NEVER);
         NackDelay::AfterMs(ms.clamp(Self::BY_BACKOFF + 1, Self::NEVER - 1))

@@ -8,11 +8,12 @@ pub const HEADER_BYTES: usize = 6;
 pub const MAX_BODY_BYTES: usize = 8 << 20;
 /// The longest name of a channel that is delivered with its message.
 pub const MAX_CHANNEL_BYTES: usize = 4_096;
-/// The largest payload of any frame. A RESULT may be larger than the body it came from, hence the room.
+/// The largest payload of any frame. It is larger than a body because a RESULT may be larger than the body that it came
+/// from.
 pub const MAX_PAYLOAD_BYTES: usize = 12 << 20;
 /// The largest WebSocket message either side accepts.
 pub const MAX_WS_MESSAGE_BYTES: usize = MAX_PAYLOAD_BYTES + HEADER_BYTES;
-/// The most ids one ACK, HELD or PROGRESS frame holds, and so the largest prefetch there is.
+/// The most ids in one ACK, HELD or PROGRESS frame, and so the largest prefetch.
 pub const MAX_IDS: usize = 65_536;
-/// The longest group name, consumer id or reason; senders cut reasons to it.
+/// The longest group name, consumer id or reason. Senders cut reasons to this length.
 pub const MAX_TEXT_BYTES: usize = 4_096;

@@ -9,10 +9,10 @@
 //! +---------+---------+-------------------------------------+------------------+
 //! ```
 //!
-//! Integers are big-endian. [`Frame`] has one variant for each command and says what its payload holds.
-//! Decoding is total: any bytes give frames or a [`WireError`], never a panic, and nothing is allocated that the
-//! input did not pay for byte by byte. Bodies and values are borrowed from the message, so that a batch of
-//! deliveries is decoded without copying.
+//! Integers are big-endian. [`Frame`] has one variant for each command and says what its payload holds. Decoding is
+//! total: any bytes yield frames or a [`WireError`], never a panic, and memory is allocated only in proportion to the
+//! input's length. Bodies and values are borrowed from the message, so a batch of deliveries is decoded without
+//! copying.
 
 mod command;
 mod decode;

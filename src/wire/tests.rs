@@ -1,4 +1,4 @@
-//! What the frames promise: exact bytes, limits, every refusal, and totality.
+//! Tests of the frames: exact bytes, limits, every refusal, and totality.
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ fn only(message: &[u8]) -> Result<Frame<'_>, WireError> {
     items.remove(0)
 }
 
-/// A frame by hand, with a truthful length.
+/// A frame written byte by byte, with a correct length.
 fn raw(command: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![VERSION, command];
     bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes());
@@ -135,7 +135,7 @@ fn every_cut_of_every_frame_is_refused() {
 #[test]
 fn the_version_is_judged_before_anything_else() {
     for version in (0..=u8::MAX).filter(|version| *version != VERSION) {
-        // Cut short, an unknown command, a length over the limit: another version may mean something else by them.
+        // Cut short, an unknown command, a length over the limit: these may be valid in another version.
         for rest in [&b""[..], b"\xff", b"\x08\xff\xff\xff\xff", b"\xff\xff\xff\xff\xff and more"] {
             let message = [&[version], rest].concat();
             assert_eq!(only(&message), Err(WireError::Version(version)));

@@ -1,4 +1,4 @@
-//! Row 37: keys of a group that say absurd things.
+//! Row 37: keys of a group with absurd values.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::workers::Workers;
 
 use crate::keys::{AHEAD_MS, DISPATCHERS, forget_repeated, logs, reasons};
 
-/// Texts that no key of the group has.
+/// Texts that no key of a group has.
 const ABSURD: [&str; 12] = [
     "",
     "hello",
@@ -34,7 +34,7 @@ const ABSURD: [&str; 12] = [
 /// Keys that hold a text.
 const TEXTS: [&str; 4] = ["messages:leader", "messages:epoch", "messages:cursor", "messages:recall"];
 
-/// A group that is told absurd things.
+/// A group whose keys get absurd values.
 struct Told {
     cluster: Cluster,
     connection: redis::Connection,
@@ -48,7 +48,7 @@ impl Told {
         Told { cluster, connection }
     }
 
-    /// Waits until something that is published after this call is done.
+    /// Waits until a message that is published after this call is done.
     fn wait_for_new_work(&mut self, load: &Load, after: &str) {
         let first = load.first_unpublished();
         let connection = &mut self.connection;
@@ -65,7 +65,7 @@ impl Told {
         }
     }
 
-    /// Takes the lease away, and waits a while for another one: with what it was told the group may be unable to.
+    /// Deletes the lease and waits a while for another one. With absurd values there may be none.
     fn begin_another_term(&mut self) {
         const LIMIT: Duration = Duration::from_millis(1_500);
         let lease: Option<Vec<u8>> = run(&mut self.connection, &["GET", "messages:leader"]);
@@ -76,7 +76,7 @@ impl Told {
         });
     }
 
-    /// Fails if an epoch is far ahead of the clock, or two terms have had one.
+    /// Fails if an epoch is far ahead of the clock, or two terms had the same one.
     fn assert_epochs_are_sane(&mut self, after: &str) {
         let limit = wall_clock_us() / 1_000 + AHEAD_MS;
         wait_until(format!("the epoch to be one that a clock shows, after {after}"), || {
@@ -108,19 +108,19 @@ fn shown(words: &[String]) -> String {
     words.iter().map(|word| format!(" {:?}", word.chars().take(60).collect::<String>())).collect()
 }
 
-/// Carries each of these out while messages are published, with what puts it right again if something must, and fails
-/// unless the group goes on after each.
-fn tell_each(this: &mut Run, told: Vec<(Vec<String>, Option<Vec<String>>)>) {
+/// Runs each of these commands while messages are published, then its repair if it has one, and fails unless the group
+/// continues after each.
+fn run_each(this: &mut Run, commands: Vec<(Vec<String>, Option<Vec<String>>)>) {
     let mut group = Told::start();
     let load = Load::start(&group.cluster.redis().url(), "m", this.scale(500, 1_500));
     let (mut before, mut cursor_written) = (0..0, false);
-    for (words, repair) in told {
+    for (words, repair) in commands {
         load.wait_for_more(this.random.u64(10..100));
         let what = shown(&words);
         cursor_written |= words[1] == "messages:cursor";
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let _: redis::Value = run(&mut group.connection, &words);
-        // Whether it does any harm, and when, is the group's; some is only looked at by a new leader.
+        // Whether and when it does harm differs; some values are only read by a new leader.
         if this.random.bool() {
             group.begin_another_term();
         }
@@ -135,13 +135,13 @@ fn tell_each(this: &mut Run, told: Vec<(Vec<String>, Option<Vec<String>>)>) {
     load.wait_for_more(300);
     let sent = load.stop();
     if cursor_written {
-        // What the cursor said is gone, so that nobody can say any more what was taken in.
+        // Without the cursor's value it is unknown what was stored.
         let again = forget_repeated(&mut group.connection, &before);
         assert!(
             again == 0 || reasons(&mut group.connection).contains("cursor-lost"),
-            "{again} taken in again, and nothing told"
+            "{again} stored again, and no gap recorded"
         );
-        this.say(format_args!("{again} of {} were taken in again", before.end));
+        this.say(format_args!("{again} of {} were stored again", before.end));
     }
     this.say(format_args!("{} owed, gaps {:?}", sent.owed.len(), reasons(&mut group.connection)));
     group.assert_l0(&sent);
@@ -151,7 +151,7 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// Texts for one key, with 5 MB of one.
+/// The texts for one key, and one of 5 MB.
 fn absurd_texts(key: &str) -> Vec<(Vec<String>, Option<Vec<String>>)> {
     let mut all: Vec<_> = ABSURD.iter().map(|text| (words(&["SET", key, text]), None)).collect();
     all.push((words(&["SET", key, &"x".repeat(5_000_000)]), None));
@@ -176,8 +176,8 @@ fn row_37_absurd_lease_epoch_and_recall() {
     for text in ["d0-000000 18446744073709551615", "d0-000000 -1", "d0-000000", " 1"] {
         all.push((words(&["SET", "messages:leader", text]), None));
     }
-    let told = chosen(&mut this, all, 12);
-    tell_each(&mut this, told);
+    let commands = chosen(&mut this, all, 12);
+    run_each(&mut this, commands);
 }
 
 #[test]
@@ -193,15 +193,15 @@ fn row_37_absurd_cursor() {
     ] {
         all.push((words(&["SET", "messages:cursor", &text]), None));
     }
-    let told = chosen(&mut this, all, 10);
-    tell_each(&mut this, told);
+    let commands = chosen(&mut this, all, 10);
+    run_each(&mut this, commands);
 }
 
-/// Row 37: members and counts that no dispatcher has written.
+/// Row 37: members and counts that no dispatcher wrote.
 #[test]
 fn row_37_absurd_members_and_counts() {
     let mut this = Run::of("row_37_absurd_members_and_counts");
-    let mut told = Vec::new();
+    let mut commands = Vec::new();
     for (score, member) in [
         ("1790000000000000000", "x"),
         ("9007199254740991", "001fffffffffffff:{\"absurd\":1}"),
@@ -212,22 +212,22 @@ fn row_37_absurd_members_and_counts() {
         ("0.5", "0000000000000001:{\"absurd\":4}"),
         ("1e300", ""),
     ] {
-        told.push((
+        commands.push((
             words(&["ZADD", "messages:pending", score, member]),
             Some(words(&["ZREM", "messages:pending", member])),
         ));
     }
     for field in ["1790000000000000", "hello", "9007199254740992"] {
         for text in ["", "hello", "-1", "18446744073709551615", "1e300"] {
-            told.push((words(&["HSET", "messages:attempts", field, text]), None));
+            commands.push((words(&["HSET", "messages:attempts", field, text]), None));
         }
     }
-    told.push((words(&["RPUSH", "messages:consumers", "", "hello", &"x".repeat(5_000_000)]), None));
-    let told = chosen(&mut this, told, 14);
-    tell_each(&mut this, told);
+    commands.push((words(&["RPUSH", "messages:consumers", "", "hello", &"x".repeat(5_000_000)]), None));
+    let commands = chosen(&mut this, commands, 14);
+    run_each(&mut this, commands);
 }
 
-/// Row 37: what strangers publish where dispatchers tell each other things.
+/// Row 37: strangers publish on the dispatchers' control channel.
 #[test]
 fn row_37_absurd_notices() {
     let mut this = Run::of("row_37_absurd_notices");
@@ -251,13 +251,12 @@ fn row_37_absurd_notices() {
     notices.push(format!("marker {}.1 messages:published", "x".repeat(161)));
     notices.push(format!("marker {}.18446744073709551615 messages:published", wall_clock_us() / 1_000 + 3_600_000));
     notices.push("x".repeat(5_000_000));
-    let told = notices.iter().map(|notice| (words(&["PUBLISH", "messages:control", notice]), None)).collect();
-    let told = chosen(&mut this, told, 20);
-    tell_each(&mut this, told);
+    let commands = notices.iter().map(|notice| (words(&["PUBLISH", "messages:control", notice]), None)).collect();
+    let commands = chosen(&mut this, commands, 20);
+    run_each(&mut this, commands);
 }
 
-/// Row 37: the markers that the group itself has published, once more, while a leader dies and another must know its
-/// place.
+/// Row 37: the group's own markers are published again, while a leader dies and another must know its position.
 #[test]
 fn row_37_markers_repeated() {
     let mut this = Run::of("row_37_markers_repeated");
@@ -286,7 +285,7 @@ fn row_37_markers_repeated() {
     group.assert_epochs_are_sane("repeated markers");
 }
 
-/// Row 37: each key is of another type for a while. That is said with its name, and when it is put right all goes on.
+/// Row 37: each key has another type for a while. That is logged with its name, and once it is repaired all continues.
 #[test]
 fn row_37_keys_of_another_type() {
     let mut this = Run::of("row_37_keys_of_another_type");
@@ -298,7 +297,7 @@ fn row_37_keys_of_another_type() {
         let key = format!("messages:{key}");
         let seen = DISPATCHERS.map(|member| group.cluster.process(member).unwrap().stderr().count());
         // A transaction that is open when the pending messages are replaced records results without removing their
-        // messages, which is one of the limits: so nobody has a message in hand in that moment.
+        // messages, which is a known limitation. So no consumer holds a message at that moment.
         let quiet = key.ends_with("pending").then(|| load.hold());
         if quiet.is_some() {
             wait_for_intake(&mut group.connection);
@@ -315,19 +314,19 @@ fn row_37_keys_of_another_type() {
         let () = change.query(&mut group.connection).expect("it can be replaced");
         drop(quiet);
         load.wait_for_more(this.random.u64(100..200));
-        // Some are not touched until something goes wrong, and some a leader writes anew.
+        // Some keys are only used after a failure, and some are rewritten by a leader.
         let touched = ["leader", "epoch", "cursor", "pending"].iter().any(|one| key.ends_with(one));
-        let mut told = false;
+        let mut commands = false;
         let wait = if touched { DEADLINE } else { Duration::ZERO };
         let found = lab::wait_until(wait, format!("{key} to be named in a log"), || {
             let lines = DISPATCHERS.iter().zip(seen).flat_map(|(member, seen)| {
                 let log = group.cluster.process(*member).unwrap().stderr();
                 log.wait_for_after(seen, &key, Duration::ZERO).ok()
             });
-            told = lines.count() > 0;
+            commands = lines.count() > 0;
             let kind: String = run(&mut group.connection, &["TYPE", &key]);
-            // One that is written anew is put right.
-            Ok((told || (kind != "list" && kind != "set")).then_some(()))
+            // A rewritten key is repaired.
+            Ok((commands || (kind != "list" && kind != "set")).then_some(()))
         });
         if touched && let Err(error) = found {
             panic!("{error}{}", logs(&mut group.cluster));
@@ -346,18 +345,18 @@ fn row_37_keys_of_another_type() {
     group.assert_l0(&sent);
 }
 
-/// Row 37: the keys say absurd things before anybody has come.
+/// Row 37: the keys have absurd values before any program starts.
 #[test]
 fn row_37_absurd_values_before_the_start() {
     let mut this = Run::of("row_37_absurd_values_before_the_start");
     for _ in 0..this.scale(4, 30) {
         let mut cluster = Cluster::start(options(0, 0, "", "")).expect("a private Redis starts");
         let connection = &mut client_of(&mut cluster);
-        let mut told = String::new();
+        let mut commands = String::new();
         for key in TEXTS {
             let mut texts = absurd_texts(key);
             let (words, _) = texts.swap_remove(this.random.usize(..texts.len()));
-            told.push_str(&shown(&words));
+            commands.push_str(&shown(&words));
             let () = run(connection, &words.iter().map(String::as_str).collect::<Vec<_>>());
         }
         let url = cluster.redis().url();
@@ -365,7 +364,7 @@ fn row_37_absurd_values_before_the_start() {
         workers.start(0);
         let args = "--lease-ttl-ms 800";
         let dispatchers = ["d0", "d1"].map(|name| dispatcher(&cluster, name, &workers.addresses, args));
-        let subscribed = lab::wait_until(DEADLINE, format!("one to lead, after{told}"), || {
+        let subscribed = lab::wait_until(DEADLINE, format!("one to lead, after{commands}"), || {
             let elected =
                 |process: &ChildProcess| process.stderr().all().iter().any(|line| line.contains("event=elected"));
             Ok(dispatchers.iter().any(elected).then_some(()))
@@ -373,7 +372,7 @@ fn row_37_absurd_values_before_the_start() {
         if let Err(error) = subscribed {
             panic!("{error}{}", dispatchers[0].stderr().tail(10));
         }
-        this.say(format_args!("told{told}"));
+        this.say(format_args!("commands{commands}"));
         wait_until_in_sync(connection, 2);
         let load = Load::start(&url, "m", 1_000);
         load.wait_for_more(300);
@@ -381,6 +380,6 @@ fn row_37_absurd_values_before_the_start() {
         assert_l0(connection, &sent);
         let limit = wall_clock_us() / 1_000 + AHEAD_MS;
         let epoch: String = run(connection, &["GET", "messages:epoch"]);
-        assert!(epoch.parse::<u64>().is_ok_and(|epoch| epoch < limit), "{epoch:.60} after{told}");
+        assert!(epoch.parse::<u64>().is_ok_and(|epoch| epoch < limit), "{epoch:.60} after{commands}");
     }
 }

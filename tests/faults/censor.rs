@@ -1,5 +1,4 @@
-//! A proxy before Redis that refuses commands of more than so many words, or with a forbidden one, as some services and
-//! proxies do.
+//! A proxy in front of Redis that refuses commands with too many words, or with forbidden bytes, like some services do.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,20 +8,20 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
-/// What becomes of a command that is too long.
+/// How the proxy refuses a command that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is answered with an error.
+    /// With an error.
     Error,
-    /// The connection is closed.
+    /// By closing the connection.
     Close,
 }
 
-/// What goes to Redis in its stead: the answer comes in its turn, and within `MULTI` the transaction is void.
+/// The command sent to Redis instead. Its answer arrives in order, and inside `MULTI` it aborts the transaction.
 const UNKNOWN: &[u8] = b"*1\r\n$14\r\nTOO-MANY-WORDS\r\n";
 /// The beginning of the answer to that.
 const UNKNOWN_ANSWER: &[u8] = b"-ERR unknown command";
-/// What the client is told.
+/// The answer to the client.
 const ANSWER: &[u8] = b"-ERR too many arguments\r\n";
 
 /// See the module's text. Its connections are closed and its threads joined on drop.
@@ -63,7 +62,7 @@ impl Censor {
         format!("redis://{}", self.address)
     }
 
-    /// From now on commands that contain this are refused; with `None` none is for what it contains.
+    /// Refuses commands that contain this from now on; with `None`, none because of its content.
     pub fn forbid(&self, forbidden: Option<&'static [u8]>) {
         *self.shared.forbidden.lock() = forbidden;
     }
@@ -77,7 +76,7 @@ impl Censor {
 impl Drop for Censor {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        // The thread waits for a connection: give it one.
+        // The thread blocks until a connection arrives, so make one.
         let _ = TcpStream::connect(&self.address);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -115,7 +114,7 @@ impl Shared {
         let _ = answers.join();
     }
 
-    /// Copies commands until one side ends, or one is refused and the connection is to end with it.
+    /// Copies commands until one side ends, or a refused one must end the connection.
     fn pass_commands_on(&self, near: &TcpStream, mut far: &TcpStream) -> io::Result<()> {
         let mut commands = BufReader::with_capacity(256 << 10, near);
         let mut command = Vec::new();
@@ -124,7 +123,7 @@ impl Shared {
             let words = number_of(&mut commands, &mut command)?;
             for _ in 0..words {
                 let length = number_of(&mut commands, &mut command)?;
-                // With the end of its line.
+                // Including the end of the line.
                 commands.by_ref().take(length + 2).read_to_end(&mut command)?;
             }
             let is_forbidden = self.forbidden.lock().is_some_and(|word| find(&command, word).is_some());
@@ -141,7 +140,7 @@ impl Shared {
     }
 }
 
-/// Reads a line with a number behind its first character, and adds it to what was read.
+/// Reads a line that has a number after its first character, and appends it to what was read.
 fn number_of(from: &mut impl BufRead, read: &mut Vec<u8>) -> io::Result<u64> {
     let start = read.len();
     from.read_until(b'\n', read)?;
@@ -149,7 +148,7 @@ fn number_of(from: &mut impl BufRead, read: &mut Vec<u8>) -> io::Result<u64> {
     line.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Copies answers, those to what went to Redis in a long command's stead in words of our own.
+/// Copies answers. Those to replaced commands get the proxy's own text.
 fn pass_answers_on(mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
     let (mut buffer, mut held) = (vec![0; 256 << 10], Vec::new());
     loop {
@@ -165,7 +164,7 @@ fn pass_answers_on(mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
             to.write_all(ANSWER)?;
             held.drain(..end + 2);
         }
-        // What may yet become such an answer waits; no other answer ends like that.
+        // Bytes that may become such an answer are held back. No other answer ends like that.
         let begins = |length: &usize| held.ends_with(&UNKNOWN_ANSWER[..*length]);
         let kept = match held.starts_with(UNKNOWN_ANSWER) {
             true => held.len(),

@@ -1,4 +1,4 @@
-//! Rows about consumers: they die, hang, or are not there.
+//! Rows about consumers: they die, hang, or do not run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::support::{
 };
 use crate::workers::{GATED, POISON, Workers};
 
-/// Longer than any test: only a closed connection tells the leader that a consumer is gone.
+/// Longer than any test, so that only a closed connection shows the leader that a consumer is gone.
 const NO_LINK_TIMEOUT: &str = "--link-timeout-ms 600000";
 
 fn wait_until_listed(connection: &mut redis::Connection, names: &[&str]) {
@@ -28,12 +28,12 @@ fn results_of(connection: &mut redis::Connection, consumer: &str) -> usize {
     occurrences(&stream(connection, "messages:processed"), "consumer_id").get(consumer).copied().unwrap_or(0)
 }
 
-/// What was published all at once, and heard.
+/// Messages that reached a dispatcher, and so are owed.
 fn sent_of(prefix: &str, numbers: std::ops::Range<u64>) -> Sent {
     Sent { owed: numbers.map(|n| format!("{prefix}{n}")).collect(), ..Sent::default() }
 }
 
-/// A consumer `w0` that has all messages in hand, some of them in handlers that wait at the gate, and an idle `w1`.
+/// A consumer `w0` that holds all messages, some of them in handlers that wait at the gate, and an idle `w1`.
 struct Loaded {
     // The processes before the server that they use.
     dispatcher: ChildProcess,
@@ -41,9 +41,9 @@ struct Loaded {
     cluster: Cluster,
 }
 
-/// All that `w0` has in hand.
+/// The messages that `w0` holds.
 const IN_HAND: u64 = 20;
-/// Of these, in a handler.
+/// The messages that its handlers work on.
 const RUNNING: usize = 3;
 
 impl Loaded {
@@ -87,7 +87,7 @@ fn row_18_consumer_killed_before_its_commit() {
     let (mut group, mut connection) = Loaded::start(NO_LINK_TIMEOUT);
     group.workers.kill(0);
     group.workers.open_gate();
-    // Catches messages that wait for a timeout, or for ever, although their consumer's connection closed.
+    // Catches messages that wait for a timeout, or for ever, although the connection of their consumer closed.
     assert_l0(&mut connection, &sent_of(GATED, 0..IN_HAND));
     assert_eq!(results_of(&mut connection, "w1"), IN_HAND as usize);
     assert_eq!(group.workers.repeated_runs(), RUNNING, "what had begun is run again, and nothing else");
@@ -115,17 +115,17 @@ fn row_18_consumer_killed_after_its_commit() {
     let run = Run::of("row_18");
     let (mut group, mut connection) = Loaded::start(NO_LINK_TIMEOUT);
     group.commit_that_waits(&mut connection);
-    // It will not see Redis's answer, and so acknowledge nothing.
+    // It will not see Redis's answer, so it acknowledges nothing.
     group.workers.process(0).signal(Signal::SIGSTOP).unwrap();
     wait_until_stopped(group.workers.process(0).pid());
     let () = run_command(&mut connection, &["CLIENT", "UNPAUSE"]);
-    wait_until("the commit to be carried out", || (state(&mut connection).1 > 0).then_some(()));
+    wait_until("the commit to be executed", || (state(&mut connection).1 > 0).then_some(()));
     let committed = results_of(&mut connection, "w0");
     group.workers.kill(0);
     assert_l0(&mut connection, &sent_of(GATED, 0..IN_HAND));
     assert_eq!(results_of(&mut connection, "w0"), committed);
     assert_eq!(results_of(&mut connection, "w1"), IN_HAND as usize - committed);
-    // Catches a leader that sends out what is done but was not acknowledged.
+    // Catches a leader that redelivers messages that are recorded but not acknowledged.
     let runs = group.workers.runs();
     let entries = stream(&mut connection, "messages:processed");
     let by_the_dead = entries.iter().filter(|entry| entry["consumer_id"] == "w0");
@@ -135,11 +135,11 @@ fn row_18_consumer_killed_after_its_commit() {
     run.say(format_args!("{} handler runs beyond one", group.workers.repeated_runs()));
 }
 
-/// Waits until no thread of a process goes on: after SIGSTOP some may for a moment.
+/// Waits until no thread of a process runs. After SIGSTOP some may run for a moment.
 fn wait_until_stopped(pid: u32) {
     wait_until("all threads to be stopped", || {
         let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is stopped, not gone");
-        // The state follows the name, which stands in brackets.
+        // The state follows the name in brackets.
         let is_stopped = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
         let stopped = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).is_ok_and(is_stopped);
         tasks.all(|task| task.is_ok_and(stopped)).then_some(())
@@ -184,7 +184,7 @@ fn row_19_consumer_paused_longer_than_the_link_timeout() {
     group.workers.open_gate();
     wait_until_done(&mut connection, IN_HAND as usize);
     assert_eq!(results_of(&mut connection, "w1"), IN_HAND as usize, "the other one does it all");
-    // Its handlers go on where they were, and what they make is committed.
+    // Its handlers continue, and their results are committed.
     group.workers.process(0).signal(Signal::SIGCONT).unwrap();
     wait_until_listed(&mut connection, &["w0", "w1"]);
     publish(&mut connection, "later", 0..300);
@@ -194,7 +194,7 @@ fn row_19_consumer_paused_longer_than_the_link_timeout() {
     let later = results_of(&mut connection, "w0");
     assert!(later > 0, "it is used again");
     let owed = [sent_of(GATED, 0..IN_HAND).owed, sent_of("later", 0..300).owed].concat();
-    // Catches a late commit that is recorded beside the other's.
+    // Catches a late commit that is recorded in addition to the other's.
     assert_l0(&mut connection, &Sent { owed, ..Sent::default() });
     assert_eq!(state(&mut connection), (0, IN_HAND as usize + 300, 0));
     group.cluster.must_run().unwrap();
@@ -221,15 +221,16 @@ fn row_19_consumers_paused_under_load() {
     }
     assert_l0(&mut connection, &load.stop());
     let now: String = run_command(&mut connection, &["GET", "messages:leader"]);
-    assert_eq!(now, lease, "the dispatchers go on as before");
+    assert_eq!(now, lease, "the leader did not change");
     run.say(format_args!("{} handler runs beyond one", workers.repeated_runs()));
 }
 
 #[test]
 fn row_26_no_consumer_at_all() {
-    /// With default settings: what the bounds of ARCHITECTURE.md come to, and what the rest of a process needs.
+    /// With default settings: the sum of the bounds of ARCHITECTURE.md, and what the rest of a process needs.
     const LIMIT_BYTES: u64 = 256 << 20;
-    /// Published in one go, and the most that may be published and not yet taken in: far less than a ring holds.
+    /// The messages published at once, and the most that may be published and not yet stored: far less than a ring
+    /// holds.
     const CHUNK: u64 = 10_000;
     let run = Run::of("row_26");
     let messages = run.scale(200_000, 2_000_000).next_multiple_of(CHUNK);
@@ -239,10 +240,10 @@ fn row_26_no_consumer_at_all() {
     cluster.kill_node(Node::Consumer(0)).unwrap();
     for begin in (0..messages).step_by(CHUNK as usize) {
         assert_eq!(publish(connection, "m", begin..begin + CHUNK), 2);
-        // Catches an intake that stops when nobody takes the messages.
+        // Catches an intake that stops when no consumer takes the messages.
         wait_until("the intake to follow", || (state(connection).0 as u64 >= begin).then_some(()));
     }
-    wait_until("all to be taken in", || (state(connection).0 as u64 == messages).then_some(()));
+    wait_until("all to be stored", || (state(connection).0 as u64 == messages).then_some(()));
     let began = Instant::now();
     cluster.start_node(Node::Consumer(0)).unwrap();
     wait_for_drain(connection, messages);
@@ -262,7 +263,7 @@ fn row_26_no_consumer_at_all() {
     ));
 }
 
-/// How many messages per second are done, as they come and without a backlog. For the eye: it decides nothing.
+/// Measures how many messages per second are done without a backlog. Only shown; it decides nothing.
 fn live_rate(connection: &mut redis::Connection, messages: u64) -> f64 {
     let began = Instant::now();
     for begin in (0..messages).step_by(10_000) {
@@ -273,7 +274,7 @@ fn live_rate(connection: &mut redis::Connection, messages: u64) -> f64 {
     messages as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Waits until nothing is pending, as long as it gets less.
+/// Waits until nothing is pending, for as long as the number falls.
 fn wait_for_drain(connection: &mut redis::Connection, messages: u64) {
     let mut pending = messages as usize;
     while pending > 0 {
@@ -281,7 +282,7 @@ fn wait_for_drain(connection: &mut redis::Connection, messages: u64) {
     }
 }
 
-/// Each message once, and none before one that was published earlier.
+/// Fails unless each message is recorded once, and none before one that was published earlier.
 fn assert_in_order(connection: &mut redis::Connection, messages: u64) {
     const PAGE: usize = 10_000;
     let (mut after, mut next) = ("-".to_owned(), 0);
@@ -301,7 +302,7 @@ fn assert_in_order(connection: &mut redis::Connection, messages: u64) {
     assert_eq!(next, messages);
 }
 
-/// Waits until all that has been published so far is recorded or buried, whatever comes meanwhile.
+/// Waits until all messages published so far are recorded or dead letters, whatever is published meanwhile.
 fn wait_until_done_so_far(connection: &mut redis::Connection) {
     wait_for_intake(connection);
     let cursor: String = run_command(connection, &["GET", "messages:cursor"]);
@@ -315,7 +316,7 @@ fn wait_until_done_so_far(connection: &mut redis::Connection) {
 
 #[test]
 fn row_27_poison_message() {
-    /// The fewest with which a message that kills is told from those that are only near it.
+    /// The fewest deliveries with which a poison message can be told from its neighbours.
     const MOST_DELIVERIES: usize = 3;
     let run = Run::of("row_27");
     let poisons = run.scale(1, 5);
@@ -331,18 +332,18 @@ fn row_27_poison_message() {
     load.wait_for_more(200);
     let mut kills = 0;
     for poison in 0..poisons {
-        // In the middle of others that are in the same hands and not done at once.
+        // Among others that the same consumer holds and that take time.
         let others = 300 * poison..300 * (poison + 1);
         publish(connection, "slow-before", others.clone());
         publish(connection, POISON, poison..poison + 1);
         publish(connection, "slow-after", others);
         let deaths = MOST_DELIVERIES * (poison as usize + 1);
         wait_until(format!("{deaths} deaths and a dead letter"), || {
-            // As whatever runs a consumer does with one that died.
+            // As a supervisor restarts a consumer that died.
             kills += workers.revive();
             (kills == deaths && state(connection).2 as u64 > poison).then_some(())
         });
-        // The next one finds neighbours that have not been lost yet: more can't be promised.
+        // The next one then finds neighbours that were not lost yet; more is not guaranteed.
         wait_until_done_so_far(connection);
     }
     load.wait_for_more(200);

@@ -1,4 +1,4 @@
-//! Dispatchers that are started one by one and can be asked for their figures.
+//! Dispatchers that are started one by one and serve metrics.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -15,7 +15,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Starts one that is told the cluster's consumers, with more arguments.
+    /// Starts one with the cluster's consumers and more arguments.
     pub fn start(cluster: &mut Cluster, name: &str, consumers: usize, args: &str) -> Watched {
         let addresses: Vec<String> = (0..consumers).map(|number| cluster.address(number).to_string()).collect();
         let url = cluster.redis().url();
@@ -23,7 +23,7 @@ impl Watched {
         Watched::spawn(command, name, &url, &addresses, "127.0.0.1", args)
     }
 
-    /// Starts one by a command that runs the program, with everything as given; `host` is where it serves metrics.
+    /// Starts one by a command that runs the program. `host` is where it serves metrics.
     pub fn spawn(mut command: Command, name: &str, url: &str, addresses: &[String], host: &str, args: &str) -> Watched {
         let port = ports::free_port().expect("a free port");
         let metrics: SocketAddr = format!("{host}:{port}").parse().expect("an address");
@@ -47,14 +47,14 @@ impl Watched {
         get(self.metrics, "/metrics").map(|(_, text)| text)
     }
 
-    /// Messages that it has at all consumers together.
+    /// The messages in flight at all consumers together.
     pub fn in_flight(&self) -> Option<u64> {
         let text = self.metrics()?;
         let by_consumer = text.lines().filter_map(|line| line.strip_prefix("oncecast_in_flight{")?.split_once("} "));
         Some(by_consumer.map(|(_, number)| number.trim().parse::<u64>().expect("a number")).sum())
     }
 
-    /// Whether it could take over at once or leads; if not, why not.
+    /// Whether it is ready; if not, the reason.
     pub fn ready(&self) -> Result<(), String> {
         match get(self.metrics, "/readyz") {
             Some((200, _)) => Ok(()),

@@ -14,7 +14,7 @@ use crate::workers::{GATED, SLOW, Workers};
 /// How many consumers there are, and handler threads in each.
 const WORKERS: usize = 3;
 const THREADS: usize = 2;
-/// With one delivery allowed, each that counts as failed is a dead letter. Nobody is lost for being slow.
+/// With one delivery allowed, each message that counts as failed is a dead letter. No consumer is lost for being slow.
 const ARGS: &str = "--lease-ttl-ms 600000 --link-timeout-ms 600000 --max-deliveries 1";
 
 /// Consumers whose handlers can be made to wait, and two dispatchers.
@@ -44,7 +44,7 @@ impl Group {
         });
     }
 
-    /// The place of the dispatcher that leads.
+    /// The index of the dispatcher that leads.
     fn leader(&self, connection: &mut redis::Connection) -> usize {
         wait_until("a leader", || {
             let lease: Option<String> = run_command(connection, &["GET", "messages:leader"]);
@@ -53,8 +53,8 @@ impl Group {
         })
     }
 
-    /// Publishes messages that wait in the handlers, more than there are threads, and waits until so many threads are
-    /// at work on them. Gives their names.
+    /// Publishes messages that wait in the handlers, more than there are threads, and waits until so many threads work
+    /// on them. Returns their names.
     fn occupy(&self, connection: &mut redis::Connection, prefix: &str, threads: usize) -> Vec<String> {
         let count = 4 * WORKERS * THREADS;
         publish(connection, prefix, 0..count as u64);
@@ -65,7 +65,7 @@ impl Group {
         (0..count).map(|number| format!("{prefix}{number}")).collect()
     }
 
-    /// Waits for the end of a consumer that was asked to stop: it has finished all that it had in hand.
+    /// Waits until a consumer that was asked to stop ends. It must have finished all messages that it held.
     fn expect_drained(&mut self, number: usize) {
         let process = self.workers.process(number);
         let ended = process.wait(DEADLINE).expect("it ends on SIGTERM");
@@ -77,11 +77,11 @@ impl Group {
     fn assert_no_run_twice(&self, connection: &mut redis::Connection) {
         let twice: BTreeMap<String, usize> = self.workers.runs().into_iter().filter(|(_, runs)| *runs > 1).collect();
         assert_eq!(twice, BTreeMap::new(), "no handler is run twice");
-        assert_eq!(state(connection).2, 0, "what is handed back does not count as failed");
+        assert_eq!(state(connection).2, 0, "returned messages do not count as failed");
     }
 }
 
-/// The consumer is asked first, and is still at work when the next leader comes.
+/// The consumer is asked to stop first, and is still working when the next leader connects.
 #[test]
 fn row_35_leader_changes_while_a_consumer_drains() {
     let _run = Run::of("row_35");
@@ -91,7 +91,7 @@ fn row_35_leader_changes_while_a_consumer_drains() {
     group.workers.process(0).signal(Signal::SIGTERM).unwrap();
     group.dispatchers[leader].wait_for_line("event=consumer-draining consumer=w0", DEADLINE).unwrap();
     group.dispatchers[leader].signal(Signal::SIGTERM).unwrap();
-    // Catches a consumer that no longer answers: the next leader takes it for gone.
+    // Catches a consumer that no longer answers, which the next leader would take for dead.
     group.dispatchers[1 - leader].wait_for_line("event=consumer-draining consumer=w0", DEADLINE).unwrap();
     group.workers.open_gate();
     group.expect_drained(0);
@@ -100,7 +100,7 @@ fn row_35_leader_changes_while_a_consumer_drains() {
     group.cluster.must_run().unwrap();
 }
 
-/// Both are asked at about the same time, in either order, again and again.
+/// Both are asked to stop at about the same time, in either order, repeatedly.
 #[test]
 fn row_35_consumer_and_leader_are_stopped_together_under_load() {
     let mut run = Run::of("row_35_load");
@@ -111,7 +111,7 @@ fn row_35_consumer_and_leader_are_stopped_together_under_load() {
         group.wait_until_complete(&mut connection);
         load.wait_for_more(run.random.u64(50..300));
         group.workers.shut_gate();
-        // Beside the load they are not spread evenly.
+        // Because of the load they are not spread evenly.
         gated.extend(group.occupy(&mut connection, &format!("{GATED}-{round}-"), THREADS));
         let (victim, leader) = (run.random.usize(..WORKERS), group.leader(&mut connection));
         let consumer_first = run.random.bool();

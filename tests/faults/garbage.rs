@@ -1,4 +1,4 @@
-//! Row 21: peers that are none. Whatever they send, their own socket closes and nothing else moves.
+//! Row 21: peers that do not speak the protocol. Whatever they send, only their own socket is closed.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -20,13 +20,12 @@ use crate::support::{
 };
 use crate::workers::Workers;
 
-/// What a crowded machine must not bring about: that the leader loses its lease, or a consumer that is only slow its
-/// link.
+/// Long enough that on a busy machine the leader keeps its lease, and a slow consumer its link.
 const PATIENT: &str = "--lease-ttl-ms 600000 --link-timeout-ms 600000";
-/// How long the stranger's thread leaves its listener alone.
+/// How often the stranger's thread polls its listener.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What a peer does that is no peer.
+/// What a stranger sends.
 #[derive(Clone, Copy, Debug)]
 enum Garbage {
     /// Bytes instead of a handshake.
@@ -56,12 +55,12 @@ fn random_bytes(random: &mut fastrand::Rng, lengths: std::ops::Range<usize>) -> 
     (0..random.usize(lengths)).map(|_| random.u8(..)).collect()
 }
 
-/// Sends garbage over a WebSocket that stands.
+/// Sends garbage over an open WebSocket.
 fn send_garbage(socket: &mut WebSocket<TcpStream>, kind: Garbage, random: &mut fastrand::Rng) {
     // The other side may have closed by the time the last of it is sent.
     let _ = match kind {
         Garbage::BadWebSocket => {
-            // Reserved bits are set: no frame begins like that, once its head is there.
+            // Reserved bits are set, which no valid frame header has.
             let bytes = [vec![0xf2], random_bytes(random, 16..2_000)].concat();
             socket.get_mut().write_all(&bytes)
         }
@@ -80,27 +79,27 @@ fn send_garbage(socket: &mut WebSocket<TcpStream>, kind: Garbage, random: &mut f
             socket.send(Message::text(text)).map_err(std::io::Error::other)
         }
         _ => {
-            // No version of ours.
+            // An unknown version.
             let message = [vec![random.u8(2..)], random_bytes(random, 0..3_000)].concat();
             socket.send(Message::binary(message)).map_err(std::io::Error::other)
         }
     };
 }
 
-/// Reads until the other side closes, which it must. Says whether it gave a reason.
-fn was_told_why(socket: &mut WebSocket<TcpStream>) -> bool {
-    let mut told = false;
+/// Reads until the other side closes, which it must. Returns whether it gave a reason.
+fn got_reason(socket: &mut WebSocket<TcpStream>) -> bool {
+    let mut found = false;
     loop {
         match socket.read() {
             Ok(Message::Binary(bytes)) => {
                 let is_error = |frame| matches!(frame, Ok(Frame::Error { .. }));
-                told |= wire::frames(&bytes).any(is_error);
+                found |= wire::frames(&bytes).any(is_error);
             }
             Ok(_) => {}
             Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                 panic!("the connection stays open")
             }
-            Err(_) => return told,
+            Err(_) => return found,
         }
     }
 }
@@ -108,7 +107,7 @@ fn was_told_why(socket: &mut WebSocket<TcpStream>) -> bool {
 /// Waits until the other side closes a connection on which there is no WebSocket.
 fn assert_closes(stream: &mut TcpStream, kind: Garbage) {
     let closed = stream.read_to_end(&mut Vec::new());
-    // A reset is as good as an end.
+    // A reset counts as an end.
     let open = closed.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
     assert!(!open, "{kind:?}: the connection stays open");
 }
@@ -140,28 +139,28 @@ fn row_21_garbage_at_a_consumer() {
             }
             kind => {
                 let (mut socket, _) = tungstenite::client(format!("ws://{address}/"), stream).expect("a handshake");
-                let told = {
+                let got_reason = {
                     if run.random.bool() {
-                        // As a dispatcher would begin, but of an epoch long over.
+                        // Like a dispatcher, but with a very old epoch.
                         let lead = Frame::Lead { epoch: Epoch(run.random.u64(1..1_000)), group: "messages" };
                         let _ = socket.send(Message::binary(lead.to_vec()));
                     }
                     send_garbage(&mut socket, kind, &mut run.random);
-                    was_told_why(&mut socket)
+                    got_reason(&mut socket)
                 };
-                assert!(told, "{kind:?}: it was not told why");
+                assert!(got_reason, "{kind:?}: it got no reason");
             }
         }
     }
-    // Those that began a handshake and said no more are not waited for by anybody, and not for ever.
+    // The consumer must close connections that began a handshake and then fell silent.
     slow.iter_mut().for_each(|stream| assert_closes(stream, Garbage::Slow));
     load.wait_for_more(200);
     assert_l0(connection, &load.stop());
-    assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease, "the leader goes on leading");
+    assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease, "the leader did not change");
     assert_eq!(state(connection).2, 0);
     cluster.must_run().unwrap();
     for consumer in 0..2 {
-        // Once it has ended, its whole log has been read. The leader outlives it, so its own end is no reason.
+        // Once it has ended, its whole log has been read. The leader outlives it, so no leader's end shows in it.
         let mut process = cluster.release(Node::Consumer(consumer)).unwrap();
         process.kill().unwrap();
         let log = process.stderr().all();
@@ -188,7 +187,7 @@ impl Stranger {
         Stranger { address, stop, thread: Some(thread) }
     }
 
-    /// What it did, and how often. Fails if something it did was not answered as it should.
+    /// What it did, and how often. Fails if the dispatcher answered anything wrongly.
     fn stop(mut self) -> BTreeMap<String, usize> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("stopped only once").join().expect("each was answered as it should")
@@ -210,7 +209,7 @@ fn answer_with_garbage(
     stopping: &AtomicBool,
 ) -> BTreeMap<String, usize> {
     let mut done = BTreeMap::new();
-    // Held open: whoever waits for the rest of a handshake must give up by itself.
+    // Held open: a dispatcher that waits for the rest of a handshake must time out by itself.
     let mut slow = Vec::new();
     let mut kinds = KINDS.to_vec();
     random.shuffle(&mut kinds);
@@ -233,7 +232,7 @@ fn answer_with_garbage(
                 slow.push(stream);
             }
             kind => {
-                // It may have ended with its term.
+                // The link may have ended with its term.
                 let Ok(mut socket) = tungstenite::accept(stream) else { continue };
                 if random.bool() {
                     after = " after READY";
@@ -242,8 +241,8 @@ fn answer_with_garbage(
                     let _ = socket.send(Message::binary(greeting));
                 }
                 send_garbage(&mut socket, kind, &mut random);
-                // A greeting that went wrong just ends.
-                assert!(was_told_why(&mut socket) || after.is_empty(), "{kind:?}{after}: it was not told why");
+                // A failed greeting just ends.
+                assert!(got_reason(&mut socket) || after.is_empty(), "{kind:?}{after}: it got no reason");
             }
         }
         *done.entry(format!("{kind:?}{after}")).or_default() += 1;
@@ -260,17 +259,17 @@ fn row_21_garbage_at_a_dispatcher() {
     let mut workers = Workers::new(&mut cluster, 2, 2);
     (0..2).for_each(|number| workers.start(number));
     let addresses = [workers.addresses.clone(), vec![stranger.address.clone()]].concat();
-    // What the stranger was given counts as failed, however often it happens to get the same.
+    // Messages that the stranger got count as failed, however often it gets the same one.
     let mut process = dispatcher(&cluster, "d0", &addresses, &format!("--max-deliveries 1000 {PATIENT}"));
     wait_until_in_sync(connection, 1);
     let lease: String = run_command(connection, &["GET", "messages:leader"]);
     let load = Load::start(&cluster.redis().url(), "m", 1_000);
-    // It is tried again about once in a second.
+    // The dispatcher reconnects to it about once a second.
     (0..run.scale(12, 120)).for_each(|_| load.wait_for_more(1_000));
     let done = stranger.stop();
     assert_l0(connection, &load.stop());
     let now: String = run_command(connection, &["GET", "messages:leader"]);
-    assert_eq!(now, lease, "the leader goes on leading");
+    assert_eq!(now, lease, "the leader did not change");
     process.must_run().unwrap();
     for number in 0..2 {
         let lost = |line: &String| line.contains("event=dispatcher-left");

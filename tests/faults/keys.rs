@@ -14,10 +14,10 @@ use crate::support::{
 
 pub const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 
-/// Two days: clocks and what is already ahead of them are forgiven so much.
+/// Two days: how far clocks, and epochs ahead of them, may deviate.
 pub const AHEAD_MS: u64 = 2 * 24 * 3_600_000;
 
-/// What was published all at once, and heard.
+/// Messages that reached a dispatcher, and so are owed.
 pub fn ids(prefix: &str, numbers: Range<u64>) -> Vec<String> {
     numbers.map(|n| format!("{prefix}{n}")).collect()
 }
@@ -52,8 +52,8 @@ pub fn waiting(this: &mut Run) -> (Cluster, redis::Connection, u64) {
     (cluster, connection, messages)
 }
 
-/// Publishes some more, has the consumer come back, and fails unless all of these are done; of those that waited each
-/// may be.
+/// Publishes some more, lets the consumer come back, and fails unless all of these are done. Each of those that waited
+/// may be done.
 pub fn assert_goes_on(cluster: &mut Cluster, connection: &mut redis::Connection, waiting: u64) {
     publish(connection, "later", 0..300);
     cluster.start_node(Node::Consumer(0)).unwrap();
@@ -86,7 +86,7 @@ fn row_33_pending_set_renamed() {
     pending_set_vanishes("row_33_pending_set_renamed", &["RENAME", "messages:pending", "aside"]);
 }
 
-/// Row 33: it goes while consumers work on what is in it. Only what was published until then may be lost.
+/// Row 33: the set is deleted while consumers work on its messages. Only messages published until then may be lost.
 #[test]
 fn row_33_pending_set_deleted_under_load() {
     let mut this = Run::of("row_33_pending_set_deleted_under_load");
@@ -98,7 +98,7 @@ fn row_33_pending_set_deleted_under_load() {
         wait_until_in_sync(connection, 2);
         load.wait_for_more(100);
         let begin = load.first_unpublished();
-        // Not to be lost: these are done before.
+        // These are done before, so they must not be lost.
         wait_for_intake(connection);
         wait_until("what was published before to be done", || {
             let oldest: Vec<String> = run(connection, &["ZRANGE", "messages:pending", "0", "0"]);
@@ -118,11 +118,11 @@ fn row_33_pending_set_deleted_under_load() {
     cluster.must_run().unwrap();
 }
 
-/// Row 33: Redis is told to make room by throwing keys away. It takes those that are used least, and the set is what
-/// takes the room.
+/// Row 33: Redis is configured to evict keys. It evicts those that are used least, and the set takes most of the
+/// memory.
 #[test]
 fn row_33_pending_set_evicted() {
-    /// Keys that are not to go with it, so that the loss is that of the set.
+    /// Keys that must not be evicted, so that only the set is lost.
     const KEPT: [&str; 4] = ["messages:epoch", "messages:leader", "messages:cursor", "messages:recall"];
     /// The most uses that Redis counts.
     const MOST_USES: usize = 255;
@@ -152,7 +152,7 @@ fn row_33_pending_set_evicted() {
     let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<u64>().ok());
     let limit = used.expect("it says so") - messages * 1_000;
     let () = run(connection, &["CONFIG", "SET", "maxmemory", &limit.to_string()]);
-    wait_until("the set to be thrown away", || {
+    wait_until("the set to be evicted", || {
         // A command that takes memory has Redis look.
         let _: redis::RedisResult<()> = redis::cmd("SET").arg("any").arg("x").query(connection);
         (state(connection).0 == 0).then_some(())
@@ -162,8 +162,8 @@ fn row_33_pending_set_evicted() {
     assert_goes_on(&mut cluster, connection, messages);
 }
 
-/// Row 33: nobody can say any more how far the channel was taken in, so what was published before may be taken in
-/// again. Everything is done all the same, and what is published later once.
+/// Row 33: without the cursor it is unknown how far the channel was stored, so earlier messages may be stored again.
+/// Everything is processed, and later messages once.
 #[test]
 fn row_33_cursor_vanishes() {
     let mut this = Run::of("row_33_cursor_vanishes");
@@ -171,7 +171,7 @@ fn row_33_cursor_vanishes() {
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let load = Load::start(&cluster.redis().url(), "m", 1_000);
-    let mut told = 0;
+    let mut gaps_recorded = 0;
     for _ in 0..this.scale(3, 20) {
         load.wait_for_more(this.random.u64(50..500));
         let (gaps, epoch) = (stream(connection, "messages:gaps").len(), epoch(connection));
@@ -181,13 +181,13 @@ fn row_33_cursor_vanishes() {
             run::<bool>(connection, &["EXISTS", "messages:cursor"]).then_some(())
         });
         wait_until_in_sync(connection, 2);
-        // A leader that has not looked meanwhile knows its place, and nothing is amiss.
-        let recorded = lab::wait_until(DEADLINE, "the loss to be recorded, or the same leader to go on", || {
+        // A leader that did not read the cursor meanwhile knows its position and continues.
+        let recorded = lab::wait_until(DEADLINE, "the loss to be recorded, or the same leader to continue", || {
             let grown = stream(connection, "messages:gaps").len() > gaps;
             Ok((grown || self::epoch(connection) == epoch).then_some(grown))
         });
         match recorded {
-            Ok(grown) => told += usize::from(grown),
+            Ok(grown) => gaps_recorded += usize::from(grown),
             Err(error) => {
                 panic!("{error}; gaps {:?}{}", stream(connection, "messages:gaps"), logs(&mut cluster));
             }
@@ -198,14 +198,14 @@ fn row_33_cursor_vanishes() {
     let sent = load.stop();
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "both were subscribed all the time");
     let again = forget_repeated(connection, &before);
-    this.say(format_args!("{again} of {} messages were taken in again; {told} losses recorded", before.end));
+    this.say(format_args!("{again} of {} messages were stored again; {gaps_recorded} losses recorded", before.end));
     assert_l0(connection, &sent);
-    assert!(told > 0 || again == 0, "what may be taken in again is told");
+    assert!(gaps_recorded > 0 || again == 0, "the loss is recorded if messages are stored again");
     assert!(reasons(connection).iter().all(|reason| reason == "cursor-lost"), "{:?}", reasons(connection));
     cluster.must_run().unwrap();
 }
 
-/// Waits until all is done, and removes all but the first result of each message with such a number; says how many.
+/// Waits until all is done, and removes all but the first result of each message with these numbers. Returns how many.
 pub fn forget_repeated(connection: &mut redis::Connection, numbers: &Range<u64>) -> usize {
     wait_for_intake(connection);
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));

@@ -19,9 +19,9 @@ use crate::support::{
 };
 use crate::workers::Workers;
 
-/// A lease that outlasts every test: only the end of its connection tells that a leader is gone.
+/// A lease that outlasts every test, so that only the end of its connection shows that a leader is gone.
 const LONG_LEASE: &str = "--lease-ttl-ms 600000";
-/// The pause between two looks where the time is measured.
+/// The pause between two polls where the time is measured.
 const CLOSE_LOOK: Duration = Duration::from_millis(1);
 /// The threads that only a leader has.
 const WORKERS: [&str; 3] = ["ingest", "courier", "redistributor"];
@@ -34,13 +34,13 @@ fn load(cluster: &mut Cluster, per_second: u64) -> Load {
     Load::start(&cluster.redis().url(), "m", per_second)
 }
 
-/// Fails if something may have been missed: somebody in sync was there all the time.
+/// Fails if a gap was recorded: a dispatcher in sync was subscribed all the time.
 fn assert_no_gap(connection: &mut redis::Connection) {
-    assert_eq!(stream(connection, "messages:gaps"), [], "one in sync lived: nothing may have been missed");
+    assert_eq!(stream(connection, "messages:gaps"), [], "a dispatcher in sync lived all the time");
 }
 
-/// Waits for the result of a message that was published after this call, by whoever leads then; gives the time since
-/// `since`.
+/// Waits for the result of a message that was published after this call, whichever dispatcher leads. Returns the time
+/// since `since`.
 fn time_to_new_work(connection: &mut redis::Connection, load: &Load, since: Instant) -> Duration {
     let first = load.first_unpublished();
     let is_new = |entry: &(String, HashMap<String, String>)| {
@@ -64,7 +64,7 @@ fn look_closely(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Times for the eye: sorted, with their median.
+/// Times to show: sorted, with their median.
 fn shown(mut times: Vec<Duration>) -> String {
     times.sort();
     let ms: Vec<String> = times.iter().map(|time| time.as_millis().to_string()).collect();
@@ -74,7 +74,7 @@ fn shown(mut times: Vec<Duration>) -> String {
 #[test]
 fn row_01_leader_killed_under_load() {
     let mut run = Run::of("row_01");
-    // Nobody can take over but because Redis saw the connection close: that it comes in time is no matter of the clock.
+    // Another can take over only because Redis saw the connection close. No timeout is involved.
     let mut cluster = cluster_of(options(2, 3, LONG_LEASE, ""));
     let connection = &mut client_of(&mut cluster);
     let load = load(&mut cluster, run.scale(2_000, 5_000));
@@ -86,15 +86,15 @@ fn row_01_leader_killed_under_load() {
         let killed = Instant::now();
         cluster.kill_node(first).unwrap();
         times.push(time_to_new_work(connection, &load, killed));
-        // Fails when an epoch does not rise.
+        // Fails if the epoch does not rise.
         let (second, _) = wait_for_another_leader(&mut cluster, &lease);
         assert_ne!(second, first);
         cluster.start_node(first).unwrap();
     }
     let sent = load.stop();
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "Redis and one dispatcher were there all the time");
-    // Catches a new leader that begins at the wrong place, and a restarted one that does not know how far the others
-    // are.
+    // Catches a new leader that begins at the wrong position, and a restarted one that does not know the position of
+    // the others.
     assert_l0(connection, &sent);
     assert_no_gap(connection);
     run.say(format_args!("from the kill to the first result of a message published after it: {}", shown(times)));
@@ -111,14 +111,14 @@ fn row_02_leader_paused_longer_than_its_lease() {
         let (old, lease) = leader(&mut cluster);
         load.wait_for_more(run.random.u64(100..1_000));
         cluster.signal(old, Signal::SIGSTOP).unwrap();
-        // Its connections stand, so it counts as alive: only the end of the lease lets the other lead.
+        // Its connections stay open, so it counts as alive: only the end of the lease lets the other lead.
         let (new, new_lease) = wait_for_another_leader(&mut cluster, &lease);
         load.wait_for_more(run.random.u64(100..1_500));
         assert_stale_everywhere(&mut cluster, &lease);
         let (log, pid) = (cluster.process(old).unwrap().stderr().clone(), cluster.process(old).unwrap().pid());
         let seen = log.count();
         cluster.signal(old, Signal::SIGCONT).unwrap();
-        // Meanwhile its workers find the messages of the whole pause in the ring, and links with room.
+        // When it continues, its workers find the messages of the whole pause in the ring, and links with free places.
         let line = log.wait_for_after(seen, "event=term-ended", DEADLINE).expect("it steps down by itself");
         let reasons = ["lease-lost", "lease-expired", "fenced"];
         assert!(reasons.iter().any(|reason| line.contains(&format!("reason={reason}"))), "{line}");
@@ -130,14 +130,14 @@ fn row_02_leader_paused_longer_than_its_lease() {
         load.wait_for_more(300);
         assert_eq!(leader(&mut cluster), (new, new_lease), "the one that came back disturbed the leader");
     }
-    // Catches one that still takes in what the new leader has taken in: each would be two messages, with two results.
+    // Catches one that stores what the new leader has stored: each would be two messages with two results.
     assert_l0(connection, &load.stop());
     assert_no_gap(connection);
     // Catches a thread of the lost term that hangs.
     cluster.stop(DEADLINE).expect("all end on SIGTERM");
 }
 
-/// Every consumer refuses what comes from the holder of this lease, which is over.
+/// Fails unless every consumer refuses the holder of this lease, which is over.
 fn assert_stale_everywhere(cluster: &mut Cluster, lease: &Lease) {
     cluster.wait_for_consumers(DEADLINE).expect("the new leader finds the consumers");
     for consumer in 0..3 {
@@ -159,7 +159,7 @@ fn row_02_lone_leader_paused_longer_than_its_lease() {
         let (member, lease) = leader(&mut cluster);
         load.wait_for_more(run.random.u64(100..500));
         cluster.signal(member, Signal::SIGSTOP).unwrap();
-        wait_until("the lease to run out", || {
+        wait_until("the lease to expire", || {
             (run_command::<usize>(connection, &["EXISTS", "messages:leader"]) == 0).then_some(())
         });
         load.wait_for_more(run.random.u64(100..500));
@@ -170,7 +170,7 @@ fn row_02_lone_leader_paused_longer_than_its_lease() {
         assert_eq!(next.unwrap().holder, lease.holder);
     }
     load.wait_for_more(500);
-    // Catches a new term that begins with the present instead of where the old one stopped.
+    // Catches a new term that does not begin where the old one stopped.
     assert_l0(connection, &load.stop());
     assert_no_gap(connection);
 }
@@ -178,13 +178,14 @@ fn row_02_lone_leader_paused_longer_than_its_lease() {
 #[test]
 fn row_03_leader_paused_shorter_than_its_lease() {
     let mut run = Run::of("row_03");
-    // Renewed every 20 s: whenever a pause begins, most of the lease is left.
+    // It is renewed every 20 s, so most of the lease is left when a pause begins.
     let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 60000", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (member, lease) = leader(&mut cluster);
     let load = load(&mut cluster, 1_500);
-    // One is longer than the link timeout and the limits on silence: a leader must not take its own pause for theirs.
+    // One is longer than the link timeout and the limits on silence: a leader must not mistake its own pause for
+    // theirs.
     let short = (0..run.scale(3, 30)).map(|_| Duration::from_millis(run.random.u64(20..1_200))).collect::<Vec<_>>();
     for pause in short.into_iter().chain([Duration::from_millis(4_500)]) {
         load.wait_for_more(run.random.u64(50..500));
@@ -198,7 +199,7 @@ fn row_03_leader_paused_shorter_than_its_lease() {
     assert_no_gap(connection);
     assert_eq!(leader(&mut cluster), (member, lease.clone()), "the same dispatcher leads in the same epoch");
     let epoch: u64 = run_command(connection, &["GET", "messages:epoch"]);
-    assert_eq!(epoch, lease.epoch.0, "nobody led in between");
+    assert_eq!(epoch, lease.epoch.0, "no other led in between");
 }
 
 #[test]
@@ -211,7 +212,7 @@ fn row_04_leader_killed_during_replay() {
     for _ in 0..run.scale(4, 30) {
         wait_until_in_sync(connection, 3);
         let (first, lease) = leader(&mut cluster);
-        // What comes while the leader is paused is in the others' rings and nowhere else.
+        // Messages published while the leader is paused are only in the rings of the others.
         cluster.signal(first, Signal::SIGSTOP).unwrap();
         load.wait_for_more(run.random.u64(8_000..12_000));
         cluster.kill_node(first).unwrap();
@@ -220,7 +221,7 @@ fn row_04_leader_killed_during_replay() {
             newer = run_command(connection, &["GET", "messages:epoch"]);
             newer > lease.epoch.0
         });
-        // How far into the replay the second kill comes is part of the fault.
+        // The time of the second kill within the replay is part of the fault.
         thread::sleep(Duration::from_millis(run.random.u64(0..30)));
         let (second, second_lease) = leader(&mut cluster);
         cluster.kill_node(second).unwrap();
@@ -235,7 +236,7 @@ fn row_04_leader_killed_during_replay() {
     let sent = load.stop();
     assert_l0(connection, &sent);
     assert_no_gap(connection);
-    run.say(format_args!("at the second kills so many messages were published and not taken in: {left:?}"));
+    run.say(format_args!("messages published and not stored at the second kills: {left:?}"));
 }
 
 #[test]
@@ -248,7 +249,7 @@ fn row_05_chain_of_kills() {
     let mut kills = 0;
     for _ in 0..run.scale(3, 20) {
         wait_until_in_sync(connection, DISPATCHERS as u64);
-        // All are in sync: as long as one of these lives nothing may be lost, whoever leads in between.
+        // All are in sync: as long as one of these lives nothing may be lost, whichever leads in between.
         let mut in_sync: Vec<Node> = (0..DISPATCHERS).map(Node::Dispatcher).collect();
         let mut dead: Vec<Node> = Vec::new();
         let (mut member, mut lease) = leader(&mut cluster);
@@ -257,13 +258,13 @@ fn row_05_chain_of_kills() {
             if in_sync.is_empty() {
                 break;
             }
-            // A part of the fault: long enough to begin, too short to settle down.
+            // Part of the fault: long enough to start leading, too short to settle.
             thread::sleep(Duration::from_millis(200));
             cluster.kill_node(member).unwrap();
             kills += 1;
             dead.push(member);
             (member, lease) = wait_for_another_leader(&mut cluster, &lease);
-            // One that is restarted may be the next to lead, if it gets in sync that fast.
+            // A restarted one may be the next to lead if it is in sync in time.
             if run.random.bool() {
                 let back = dead.swap_remove(run.random.usize(..dead.len()));
                 cluster.start_node(back).unwrap();
@@ -280,7 +281,7 @@ fn row_05_chain_of_kills() {
     run.say(format_args!("{kills} kills"));
 }
 
-/// A library that shows a process another time of day than the others have, where the system has it.
+/// The library that shifts a process's time of day, if it is installed.
 fn clock_shifter() -> Option<PathBuf> {
     const NAME: &str = "faketime/libfaketimeMT.so.1";
     let folders = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from).into_iter();
@@ -288,7 +289,7 @@ fn clock_shifter() -> Option<PathBuf> {
     folders.chain(by_platform).map(|folder| folder.join(NAME)).find(|file| file.is_file())
 }
 
-/// A dispatcher whose wall clock goes wrong, and only that.
+/// A dispatcher whose wall clock can be shifted.
 struct Shifted {
     process: ChildProcess,
     offset: PathBuf,
@@ -301,16 +302,16 @@ impl Shifted {
         let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
         command.args(["--dispatcher-id", name, "--consumers", &addresses.join(",")]);
         command.args(LONG_LEASE.split(' '));
-        // Read again at each look at the clock: so it can jump while the process runs.
+        // The file is read at each use of the clock, so the clock can jump while the process runs.
         command.env("LD_PRELOAD", shifter).env("FAKETIME_TIMESTAMP_FILE", &offset).env("FAKETIME_NO_CACHE", "1");
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
         let process = ChildProcess::spawn(name, command).expect("the dispatcher starts");
         Shifted { process, offset }
     }
 
-    /// Moves its clock to so many hours beside the right time.
+    /// Shifts its clock by so many hours from the right time.
     fn jump(&self, hours: i64) {
-        // In one step: it may look at any moment.
+        // Replaced atomically, since the process may read it at any moment.
         let new = self.offset.with_extension("new");
         std::fs::write(&new, format!("{hours:+}h")).and_then(|()| std::fs::rename(&new, &self.offset)).expect("ours");
     }
@@ -320,7 +321,7 @@ impl Drop for Shifted {
     fn drop(&mut self) {
         let pid = self.process.pid();
         let _ = self.process.kill();
-        // What the library shares with its children and leaves behind.
+        // The library leaves these files behind.
         for file in ["faketime_shm_", "sem.faketime_sem_"] {
             let _ = std::fs::remove_file(format!("/dev/shm/{file}{pid}"));
         }
@@ -354,7 +355,8 @@ fn row_23_clock_jumps() {
         load.wait_for_more(run.random.u64(100..400));
         let next = Shifted::start(&mut cluster, &shifter, &format!("d{turn}"), &workers.addresses, hours[turn % 3]);
         wait_until_in_sync(connection, 2);
-        // The leader's clock jumps forward: its ids must follow, or nothing is shifted here. And then back again.
+        // The leader's clock jumps forward. Its ids must follow, which proves that the clock is shifted. Then it jumps
+        // back.
         let ahead = 2 * turn as u64;
         first.jump(ahead as i64);
         let ahead_us = ahead * HOUR_US - HOUR_US / 2;
@@ -373,7 +375,7 @@ fn row_23_clock_jumps() {
     let sent = load.stop();
     assert_l0(connection, &sent);
     assert_no_gap(connection);
-    // The order of intake is that of publishing. Catches ids that go back with the clock, and one that is used twice.
+    // Messages are stored in the order of publishing. Catches ids that go back with the clock, or are used twice.
     let number = |name: &str| name.strip_prefix('m').and_then(|number| number.parse::<u64>().ok());
     let ids: BTreeMap<u64, u64> =
         workers.noted().into_iter().filter_map(|(id, name)| Some((number(&name)?, id))).collect();
@@ -389,14 +391,15 @@ fn row_25_rolling_restart() {
     let connection = &mut client_of(&mut cluster);
     let mut workers = Workers::new(&mut cluster, 3, 2);
     (0..3).for_each(|number| workers.start(number));
-    // With one delivery allowed, each that counts as failed is a dead letter. Nobody is lost for being slow.
+    // With one delivery allowed, each message that counts as failed is a dead letter. No consumer is lost for being
+    // slow.
     let args = format!("{LONG_LEASE} --link-timeout-ms 600000 --max-deliveries 1");
     let addresses = workers.addresses.clone();
     let start = |cluster: &Cluster, name: &str| dispatcher(cluster, name, &addresses, &args);
     let mut dispatchers = ["d0", "d1", "d2"].map(|name| start(&cluster, name));
     wait_until_in_sync(connection, 3);
     let load = load(&mut cluster, run.scale(2_000, 5_000));
-    let (mut times, mut roll_calls) = (Vec::new(), Vec::new());
+    let (mut times, mut reports) = (Vec::new(), Vec::new());
     for _ in 0..run.scale(2, 10) {
         for process in &mut dispatchers {
             wait_until_in_sync(connection, 3);
@@ -411,8 +414,8 @@ fn row_25_rolling_restart() {
                 times.push(time_to_new_work(connection, &load, Instant::now()));
             }
             assert!(process.wait(DEADLINE).expect("it ends on SIGTERM").success());
-            // It has ended, so its whole log has been read.
-            roll_calls.extend(process.stderr().all().into_iter().filter(|line| line.contains("event=roll-called")));
+            // Once it has ended, its whole log has been read.
+            reports.extend(process.stderr().all().into_iter().filter(|line| line.contains("event=consumers-reported")));
             *process = start(&cluster, process.name());
         }
         for number in 0..3 {
@@ -432,17 +435,17 @@ fn row_25_rolling_restart() {
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "Redis and two dispatchers were there all the time");
     assert_l0(connection, &sent);
     assert_no_gap(connection);
-    assert_eq!(state(connection).2, 0, "what is handed back does not count as failed");
+    assert_eq!(state(connection).2, 0, "returned messages do not count as failed");
     let twice: Vec<(String, usize)> = workers.runs().into_iter().filter(|(_, runs)| *runs > 1).collect();
-    assert_eq!(twice, [], "no handler is run twice; roll calls: {roll_calls:?}");
+    assert_eq!(twice, [], "no handler is run twice; reports: {reports:?}");
     run.say(format_args!("from the release to the first result of a message published after it: {}", shown(times)));
 }
 
-/// Row 36: Redis is full for so long that the leader's ring is, too. A standby with a larger one holds what the leader
-/// had to drop, so it is the one to take it in.
+/// Row 36: Redis is full for so long that the leader's ring overruns. A standby with a larger ring holds what the
+/// leader had to drop, so it must store it.
 #[test]
 fn row_36_ring_of_the_leader_overruns_and_not_the_standbys() {
-    /// The least that a ring may have.
+    /// The smallest size of a ring.
     const SMALL_BYTES: u64 = 32 << 20;
     const PAYLOAD_BYTES: usize = 20_000;
     let mut run = Run::of("row_36");
@@ -469,8 +472,8 @@ fn row_36_ring_of_the_leader_overruns_and_not_the_standbys() {
         let payloads = burst.clone().map(|n| format!("{{\"message_id\":\"m{n}\",\"pad\":\"{pad}\"}}"));
         assert_eq!(publish_payloads(connection, payloads), 2);
         next = burst.end;
-        // Nobody is to be cut off for being slow.
-        wait_until("both to have heard it", || {
+        // No subscriber is disconnected for being slow.
+        wait_until("both to have received it", || {
             let heard =
                 |one: &Watched| one.figure("oncecast_messages_published_total").map(|heard| heard >= next - before);
             (heard(&small)? && heard(&large)?).then_some(())

@@ -1,5 +1,4 @@
-//! Rows about what can't be carried: an argument, a command or an answer is larger than the server, or what stands
-//! before it, lets pass.
+//! Rows about size: an argument, a command or an answer is larger than the server, or a proxy in front of it, allows.
 
 use std::collections::HashMap;
 
@@ -18,7 +17,7 @@ use crate::support::{
 };
 use crate::workers::{GATED, Workers};
 
-/// The largest payload that Redis takes with `proto-max-bulk-len 1mb`, but for a few bytes.
+/// Almost the largest payload that Redis accepts with `proto-max-bulk-len 1mb`.
 const LARGE_BYTES: usize = 1_048_570;
 
 /// A server with these lines in its configuration.
@@ -34,7 +33,7 @@ fn dispatcher(url: &str, name: &str, addresses: &[String], args: &str) -> Watche
     Watched::spawn(command, name, url, addresses, "127.0.0.1", args)
 }
 
-/// A payload of so many bytes in all.
+/// A payload of so many bytes in total.
 fn payload(id: &str, bytes: usize) -> String {
     let empty = format!("{{\"message_id\":\"{id}\",\"pad\":\"\"}}").len();
     format!("{{\"message_id\":\"{id}\",\"pad\":\"{}\"}}", "x".repeat(bytes - empty))
@@ -44,8 +43,7 @@ fn names(prefix: &str, numbers: std::ops::Range<u64>) -> Vec<String> {
     numbers.map(|n| format!("{prefix}{n}")).collect()
 }
 
-/// Fails unless these were done, and `large`, which is done or lies in the dead letters with a reason, whole or in
-/// part.
+/// Fails unless these were done, and `large` was done or is a dead letter with a reason, whole or in part.
 fn assert_done_or_isolated(connection: &mut redis::Connection, small: Vec<String>, large: &str) {
     let is_large = |letter: &HashMap<String, String>| {
         letter.get("payload").is_some_and(|payload| payload.starts_with(&format!("{{\"message_id\":\"{large}\"")))
@@ -55,7 +53,7 @@ fn assert_done_or_isolated(connection: &mut redis::Connection, small: Vec<String
         results.iter().filter(|result| result.get("message_id").is_some_and(|id| id == large)).count()
     };
     let mut letters = Vec::new();
-    wait_until(format!("{large} to be recorded or buried"), || {
+    wait_until(format!("{large} to be recorded or a dead letter"), || {
         letters = stream(connection, "messages:dead").into_iter().filter(is_large).collect();
         (letters.len() + recorded(connection) > 0).then_some(())
     });
@@ -65,8 +63,8 @@ fn assert_done_or_isolated(connection: &mut redis::Connection, small: Vec<String
     assert!(letters.iter().all(|letter| !letter["reason"].is_empty()), "it is said why");
 }
 
-/// Row 38: Redis takes no argument that is much longer than a megabyte. A member is its payload and an id, so one that
-/// could just be published can't be taken in.
+/// Row 38: Redis accepts no argument much longer than a megabyte. A member is the payload and an id, so a message that
+/// could just be published can't be stored.
 #[test]
 fn row_38_member_too_long() {
     let mut this = Run::of("row_38_member_too_long");
@@ -88,7 +86,7 @@ fn row_38_member_too_long() {
     workers.must_run();
 }
 
-/// Row 38: Redis gives a client up that has so much to read. A new leader reads what waits, and among it is one message
+/// Row 38: Redis disconnects a client that has so much to read. A new leader reads the backlog, which has one message
 /// that can't be read.
 #[test]
 fn row_38_message_of_the_backlog_too_long_to_read() {
@@ -105,7 +103,7 @@ fn row_38_message_of_the_backlog_too_long_to_read() {
     publish(connection, "m", before..10);
     wait_for_intake(connection);
     assert_eq!(state(connection).0, 11);
-    // What it has in memory it need not read.
+    // Messages in memory need not be read.
     first.process.kill().unwrap();
     let () = run(connection, &["CONFIG", "SET", "client-output-buffer-limit", "normal 2mb 2mb 0"]);
     workers.start(0);
@@ -113,17 +111,16 @@ fn row_38_message_of_the_backlog_too_long_to_read() {
     wait_until("the small ones to be done", || (state(connection).1 >= 10).then_some(()));
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));
     publish(connection, "later", 0..200);
-    wait_until("what comes later to be done", || (state(connection).1 >= 210).then_some(()));
-    // The test reads the letter, or the result, as it is.
+    wait_until("later messages to be done", || (state(connection).1 >= 210).then_some(()));
+    // The test itself must be able to read the letter or the result.
     let () = run(connection, &["CONFIG", "SET", "client-output-buffer-limit", "normal 0 0 0"]);
     assert_done_or_isolated(connection, [names("m", 0..10), names("later", 0..200)].concat(), "large");
     workers.must_run();
 }
 
-/// Row 38: something before Redis lets no command of 4,000 words pass. After a stall the batches are as large as they
-/// get.
+/// Row 38: a proxy in front of Redis refuses commands of 4,000 words. After a stall the batches have their full size.
 fn too_many_words(row: &'static str, refusal: Refusal) {
-    /// As many as a consumer has in hand.
+    /// As many as a consumer holds.
     const HELD: u64 = 1_000;
     let mut this = Run::of(row);
     let mut cluster = bare_cluster();
@@ -139,13 +136,12 @@ fn too_many_words(row: &'static str, refusal: Refusal) {
         let held = format!("{GATED}{round}-");
         workers.shut_gate();
         publish(connection, &held, 0..HELD);
-        wait_until("all to be in the consumer's hands", || {
+        wait_until("the consumer to hold all", || {
             (workers.noted().len() as u64 >= 8
                 && dispatchers.iter().filter_map(Watched::in_flight).sum::<u64>() >= HELD)
                 .then_some(())
         });
-        // While the leader hangs or is gone, much is published, and the next one lets the consumer's results be
-        // recorded one by one.
+        // Much is published while the leader is paused or gone, and under the next one the consumer records by script.
         let lease: String = run(connection, &["GET", "messages:leader"]);
         let leader =
             dispatchers.iter().position(|one| lease.starts_with(&format!("{}-", one.name()))).expect("it leads");
@@ -181,7 +177,7 @@ fn row_38_too_many_words_close_the_connection() {
     too_many_words("row_38_too_many_words_close_the_connection", Refusal::Close);
 }
 
-/// Row 38: a handler makes a result that Redis does not take.
+/// Row 38: a handler makes a result that Redis does not accept.
 #[test]
 fn row_38_result_too_long() {
     let mut this = Run::of("row_38_result_too_long");
@@ -204,7 +200,8 @@ fn row_38_result_too_long() {
     assert_done_or_isolated(connection, names("m", 0..before + 300), "large0");
 }
 
-/// Row 38: for a moment there is no server behind what accepts connections, and closes them. That is no matter of size.
+/// Row 38: for a moment a proxy without a server accepts connections and closes them. That must not count as a matter
+/// of size.
 #[test]
 fn row_38_outage_behind_a_proxy() {
     let mut this = Run::of("row_38_outage_behind_a_proxy");
@@ -235,7 +232,7 @@ fn row_38_outage_behind_a_proxy() {
     workers.must_run();
 }
 
-/// Row 38: what stands before Redis does not even let the letter pass that says so.
+/// Row 38: a proxy in front of Redis refuses even the dead letter.
 #[test]
 fn row_38_dead_letter_refused_as_well() {
     let mut cluster = bare_cluster();
@@ -252,22 +249,22 @@ fn row_38_dead_letter_refused_as_well() {
     // A batch is halved six times at most.
     wait_until("the letter to have been refused more than once", || (censor.refused() >= 12).then_some(()));
     let isolated = || leader.process.stderr().all().iter().filter(|line| line.contains("event=too-large")).count();
-    wait_until("the leader to say which one it is", || (isolated() > 0).then_some(()));
+    wait_until("the leader to log which one it is", || (isolated() > 0).then_some(()));
     wait_until("what came before it to be done", || (state(connection).1 >= 50).then_some(()));
-    assert_eq!(state(connection).1, 50, "nothing that came after it is taken in");
+    assert_eq!(state(connection).1, 50, "nothing behind it is stored");
     censor.forbid(None);
     assert_done_or_isolated(connection, names("m", 0..100), "forbidden0");
     leader.process.must_run().unwrap();
-    // The letter has been tried several times; the message is found and reported once.
+    // The letter was tried several times; the message is reported once.
     leader.process.kill().unwrap();
     let log = leader.process.stderr().all();
     assert_eq!(log.iter().filter(|line| line.contains("event=too-large")).count(), 1, "{log:?}");
 }
 
-/// Somebody has put something among the pending messages that is larger than any reply that is read. It is buried
-/// without being read, and the rest goes on.
+/// A foreign member among the pending messages is larger than any reply that is read. It becomes a dead letter without
+/// being read, and the others continue.
 #[test]
-fn a_foreign_member_larger_than_any_reply_is_buried() {
+fn a_foreign_member_larger_than_any_reply_becomes_a_dead_letter() {
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
     let mut workers = Workers::new(&mut cluster, 1, 2);
@@ -276,7 +273,9 @@ fn a_foreign_member_larger_than_any_reply_is_buried() {
     pend(cluster.redis(), 1_000_000, &large);
     pend(cluster.redis(), 1_000_001, "{\"message_id\":\"small0\"}");
     let _dispatcher = dispatcher(&cluster.redis().url(), "d0", &workers.addresses, "");
-    wait_until("the large one to be buried and the small one done", || (state(connection) == (0, 1, 1)).then_some(()));
+    wait_until("the large one to be a dead letter and the small one done", || {
+        (state(connection) == (0, 1, 1)).then_some(())
+    });
     let reason: Vec<(String, Vec<String>)> = run(connection, &["XRANGE", "messages:dead", "-", "+"]);
     let fields = &reason[0].1;
     let at = fields.iter().position(|name| name == "reason").expect("a letter has a reason");

@@ -1,4 +1,4 @@
-//! The fault matrix: what the promises say when something breaks, each row with real processes and a real Redis.
+//! The fault matrix: each row tests the guarantees under one kind of fault, with real processes and a real Redis.
 //!
 //! A test is named after its row. One alone, with the seed of a failure, under more load:
 //!
@@ -8,9 +8,9 @@
 //! make faults                                              all of them, long
 //! ```
 //!
-//! *Owed* is a message whose `PUBLISH` reached a dispatcher in sync that lived until it was taken in. **L0** is what
-//! every row must show once all is drained: each owed message is in the results or the dead letters, none is there
-//! twice, nothing is there that was never published, and nothing is pending.
+//! A message is *owed* if its `PUBLISH` reached a dispatcher in sync that lived until the message was stored. Every row
+//! must end with **L0**: each owed message is in the results or the dead letters, none is there twice, nothing is there
+//! that was never published, and nothing is pending.
 
 #[path = "../support/mod.rs"]
 mod support;

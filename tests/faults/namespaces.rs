@@ -1,8 +1,8 @@
-//! A small network of Linux's namespaces: a hub with a bridge, and hosts behind links that can be broken.
+//! A small network of Linux namespaces: a hub with a bridge, and hosts behind links that can be broken.
 //!
-//! Nothing of it shows on the machine's own network. The thread that makes a [`Network`] enters the hub, and whatever
-//! it starts from then on, thread or process, is in the hub too, which has a 127.0.0.1 of its own; hosts reach the hub
-//! at [`HUB`]. When it is dropped, by the same thread, the thread returns and the namespaces go.
+//! It is invisible on the machine's own network. The thread that makes a [`Network`] enters the hub, and so do all
+//! threads and processes that it starts from then on. The hub has a 127.0.0.1 of its own; hosts reach it at [`HUB`].
+//! The same thread must drop the network, which returns it to its own namespace and removes the others.
 
 use std::fs::File;
 use std::process::{Command, Output};
@@ -12,18 +12,18 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::support::programs;
 
-/// The hub's address, of a range that is meant for tests.
+/// The hub's address, from a range reserved for tests.
 pub const HUB: &str = "198.18.0.1";
-/// The most bits in a second over a link that was made worse.
+/// The bits per second of a degraded link.
 const SLOW_RATE: &str = "4mbit";
-/// How many packets such a link loses, of one.
+/// The share of packets that such a link loses.
 const LOSS: f64 = 0.02;
 
 /// See the module's text.
 pub struct Network {
     hub: String,
     hosts: Vec<Host>,
-    /// Where the thread was before.
+    /// The thread's own namespace.
     home: File,
 }
 
@@ -35,13 +35,13 @@ pub struct Host {
 }
 
 impl Network {
-    /// Makes a network with so many hosts and enters its hub. `None`, with the reason on the terminal, where that is
-    /// not allowed or a program for it is missing.
+    /// Makes a network with so many hosts and enters its hub. `None`, with the reason on the terminal, if that is not
+    /// allowed or a program for it is missing.
     pub fn enter(hosts: usize) -> Option<Network> {
         match Network::build(hosts) {
             Ok(network) => Some(network),
             Err(reason) => {
-                // Without the harness's capture: a test that shows nothing must say so.
+                // Written past the harness's capture: a skipped test must be visible.
                 use std::io::Write;
                 let _ = writeln!(std::io::stderr(), "SKIPPED, no network namespaces here: {reason}");
                 None
@@ -53,7 +53,7 @@ impl Network {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("oc{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let home = File::open("/proc/thread-self/ns/net").map_err(|error| error.to_string())?;
-        // From here on an early return drops it, and with it what there is.
+        // From here on an early return drops the network.
         let mut network = Network { hub: format!("{name}-hub"), hosts: Vec::new(), home };
         let hub = network.hub.clone();
         call("ip", &["netns", "add", &hub])?;
@@ -92,7 +92,7 @@ impl Drop for Network {
         }
         let names = self.hosts.iter().map(|host| &host.namespace).chain([&self.hub]);
         for name in names {
-            // Some may not have been made.
+            // Some may not exist.
             let _ = call("ip", &["netns", "delete", name]);
         }
     }
@@ -114,7 +114,7 @@ impl Host {
         command
     }
 
-    /// Drops packets there: each rule is a chain and what to match, as iptables takes it.
+    /// Drops packets there. Each rule is a chain and a match, as for iptables.
     pub fn drop_packets(&self, rules: &[String]) {
         rules.iter().for_each(|rule| self.iptables(&format!("-A {rule} -j DROP")));
     }
@@ -145,7 +145,7 @@ impl Host {
         if ends.iter().all(|end| netem(end).is_ok()) {
             return "tc netem";
         }
-        // Some kernels lack it: a bucket of tokens slows, and the firewall loses.
+        // Some kernels lack netem: then a token bucket limits the rate, and the firewall drops packets.
         for (namespace, device) in &ends {
             let how = ["tbf", "rate", SLOW_RATE, "burst", "16kb", "latency", "100ms"];
             call("tc", &[&["-n", namespace, "qdisc", "replace", "dev", device, "root"], &how[..]].concat())

@@ -20,7 +20,7 @@ use crate::support::{
 };
 use crate::watch::Watch;
 
-/// How long everything may take to find together again.
+/// How long the group may take to recover.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Redis and the consumers in the middle, and each dispatcher behind a link of its own.
@@ -70,7 +70,7 @@ impl Site {
         Watch::start(&format!("127.0.0.1:{}", self.redis.port()))
     }
 
-    /// The lease that stands, and the number of the dispatcher that has it.
+    /// The current lease, and the number of the dispatcher that holds it.
     fn leader(&self) -> (Lease, usize) {
         self.leader_after(None)
     }
@@ -88,7 +88,7 @@ impl Site {
         &self.network.hosts()[dispatcher]
     }
 
-    /// Rules for what passes between a dispatcher and Redis.
+    /// Sets the firewall rules between a dispatcher and Redis.
     fn redis_flow(&self, direction: &str) -> String {
         let port = self.redis.port();
         if direction == "INPUT" {
@@ -98,7 +98,7 @@ impl Site {
         }
     }
 
-    /// Waits until one leads and the others could.
+    /// Waits until one leads and the others are ready.
     fn wait_until_converged(&self) {
         let limit = CONVERGENCE_LIMIT + DEADLINE;
         let converged = oncecast::lab::wait_until(limit, "one to lead and the others to be ready", || {
@@ -112,7 +112,7 @@ impl Site {
     }
 }
 
-/// Row 6: a leader that is cut off from Redis cannot be told that its time is over. It knows by its own clock.
+/// Row 6: a leader that is cut off from Redis can't learn that its lease is over. Its own clock must tell it.
 #[test]
 fn row_06_leader_cut_off_from_redis() {
     let mut this = Run::of("row_06");
@@ -131,14 +131,14 @@ fn row_06_leader_cut_off_from_redis() {
         site.host(leader).drop_packets(&[site.redis_flow("INPUT"), site.redis_flow("OUTPUT")]);
         let ended = log.wait_for_after(seen, "event=term-ended", DEADLINE).expect("it steps down");
         let ended_ms = cut.elapsed().as_millis();
-        // Nothing can have told it.
+        // It can't have learned it from Redis.
         assert!(ended.contains("reason=lease-expired"), "{ended}");
-        // And as it cannot look, it cannot know that it is in sync.
+        // Without Redis it can't know that it is in sync.
         assert!(site.dispatchers[leader].ready().is_err(), "it says that it could take over");
         let (_, other) = site.leader_after(Some(&lease));
         println!("row 6: stepped down after {ended_ms} ms, replaced after {} ms", cut.elapsed().as_millis());
         assert_ne!(other, leader);
-        // Long enough for its subscription to be given up, or not.
+        // Sometimes long enough for its subscription to be closed, sometimes not.
         load.wait_for_more(this.random.u64(100..8_000));
         site.host(leader).heal();
         site.wait_until_converged();
@@ -151,7 +151,8 @@ fn row_06_leader_cut_off_from_redis() {
     assert_eq!(stream(connection, "messages:gaps"), [], "the other was in sync");
 }
 
-/// Row 7: a dispatcher that hears nothing from Redis, while what it sends arrives, disturbs the others at most once.
+/// Row 7: a dispatcher receives nothing from Redis, while Redis receives what it sends. It may take the lease at most
+/// once.
 #[test]
 fn row_07_one_way_loss() {
     let mut this = Run::of("row_07");
@@ -161,18 +162,18 @@ fn row_07_one_way_loss() {
     let load = Load::start(&site.redis.url(), "m", 1_000);
     let rounds = this.scale(1, 5);
     for _ in 0..rounds {
-        for deaf_leader in [false, true] {
+        for cut_off_leader in [false, true] {
             wait_for_intake(connection);
             let (lease, leader) = site.leader();
-            let deaf = if deaf_leader { leader } else { (leader + this.random.usize(1..3)) % 3 };
-            site.host(deaf).drop_packets(&[site.redis_flow("INPUT")]);
-            if deaf_leader {
+            let cut_off = if cut_off_leader { leader } else { (leader + this.random.usize(1..3)) % 3 };
+            site.host(cut_off).drop_packets(&[site.redis_flow("INPUT")]);
+            if cut_off_leader {
                 let (_, next) = site.leader_after(Some(&lease));
-                assert_ne!(next, deaf);
+                assert_ne!(next, cut_off);
             }
-            // The fault's length: several leases.
+            // The fault lasts for several leases.
             load.wait_for_more(this.random.u64(4_000..6_000));
-            site.host(deaf).heal();
+            site.host(cut_off).heal();
             site.wait_until_converged();
         }
     }
@@ -181,15 +182,15 @@ fn row_07_one_way_loss() {
     assert_l0(connection, &sent);
     let epochs = witness.finish(connection).epochs.len() as u64;
     println!("row 7: {epochs} elections in {} one-way losses, half of them of the leader", 2 * rounds);
-    // One for each deaf leader; a crowded machine may add some.
+    // One for each leader that was cut off; a crowded machine may add some.
     assert!((rounds..=4 * rounds).contains(&epochs), "{epochs} elections");
 }
 
-/// Row 8: only the leader's subscription is dead, and no packet tells. It notices the silence, and resigns.
+/// Row 8: only the leader's subscription is dead, without any packet that shows it. It notices the silence and resigns.
 #[test]
 fn row_08_half_open_subscription() {
     let mut this = Run::of("row_08");
-    // The lease stands for long: it is the resignation that lets the other lead.
+    // The lease lasts long, so the other leads because of the resignation.
     let Some(site) = Site::start(2, "--lease-ttl-ms 60000") else { return };
     let connection = &mut client(&site.redis.url());
     let load = Load::start(&site.redis.url(), "m", 1_000);
@@ -213,7 +214,7 @@ fn row_08_half_open_subscription() {
         let ended = log.wait_for_after(seen, "event=term-ended", DEADLINE).expect("it resigns");
         println!("row 8: seen after {} ms; the bound is 3 s", cut.elapsed().as_millis());
         assert!(ended.contains("reason=subscription-lost"), "{ended}");
-        log.wait_for_after(seen, "nothing came for", DEADLINE).expect("it says why");
+        log.wait_for_after(seen, "nothing arrived for", DEADLINE).expect("it says why");
         let (_, other) = site.leader_after(Some(&lease));
         assert_ne!(other, leader, "the one in sync leads");
         load.wait_for_more(this.random.u64(50..500));
@@ -226,7 +227,7 @@ fn row_08_half_open_subscription() {
     assert_eq!(stream(connection, "messages:gaps"), [], "the other was in sync");
 }
 
-/// Row 24: links that go down and up again, one at a time and then all of them.
+/// Row 24: links go down and up again, one at a time and then all of them.
 #[test]
 fn row_24_links_stopped_and_healed_one_by_one() {
     const DISPATCHERS: usize = 3;
@@ -260,8 +261,8 @@ fn row_24_links_stopped_and_healed_one_by_one() {
             site.host(*one).pull_the_plug();
             somebody_else_leads(&first[..=number]);
         }
-        // The last one takes in what it has heard. What is published from now on reaches nobody, though Redis does not
-        // know that.
+        // The last dispatcher stores what it has received. Messages published from now on reach no dispatcher, though
+        // Redis still counts them as subscribed.
         let held = load.hold();
         wait_for_intake(connection);
         let gaps = stream(connection, "messages:gaps").len();
@@ -306,7 +307,7 @@ fn quick_consumer(url: &str, name: &str) -> RunningConsumer {
     RunningConsumer::start(Consumer::builder().redis_url(url).listen("127.0.0.1:0").consumer_id(name).handler(handler))
 }
 
-/// Publishes large messages no faster than they are taken in, so that no ring overruns.
+/// Publishes large messages no faster than they are stored, so that no ring overruns.
 fn publish_large(connection: &mut redis::Connection, dispatcher: &Watched, numbers: std::ops::Range<u64>) {
     const BYTES: usize = 8 << 10;
     const CHUNK: u64 = 100;
@@ -322,7 +323,7 @@ fn publish_large(connection: &mut redis::Connection, dispatcher: &Watched, numbe
     }
 }
 
-/// Row 20: a consumer that takes what it is given and never reads on. It fills its own share and nothing else.
+/// Row 20: a consumer that stops reading. It fills its own share of memory and no other.
 #[test]
 fn row_20_slow_consumer_that_never_reads() {
     // At most 16 MiB at one consumer.
@@ -356,7 +357,7 @@ fn row_20_slow_consumer_that_never_reads() {
     let with = dispatcher("with", &addresses);
     let line = slow.accept(60_000);
     wait_until("it to lead", || (with.figure("oncecast_consumers")? == 3).then_some(()));
-    // More than a dispatcher may have in memory.
+    // More than a dispatcher may keep in memory.
     let end = few + this.scale(32_000, 200_000);
     let began = Instant::now();
     publish_large(connection, &with, few..end);
@@ -377,7 +378,7 @@ fn row_20_slow_consumer_that_never_reads() {
     assert_l0(connection, &sent);
 }
 
-/// Row 20: a consumer behind a slow link that loses packets does what it can, and the others the rest.
+/// Row 20: a consumer behind a slow link that loses packets does what it can, and the others do the rest.
 #[test]
 fn row_20_slow_consumer_over_a_lossy_link() {
     let this = Run::of("row_20_slow_consumer_over_a_lossy_link");
@@ -411,7 +412,7 @@ fn row_20_slow_consumer_over_a_lossy_link() {
     let done = began.elapsed();
     let by = occurrences(&stream(connection, "messages:processed"), "consumer_id");
     println!(
-        "row 20: over {means}: {end} taken in after {} ms and done after {} ms; {} of them by the slow one; \
+        "row 20: over {means}: {end} stored after {} ms and done after {} ms; {} of them by the slow one; \
          at most {} MiB",
         published.as_millis(),
         done.as_millis(),

@@ -1,5 +1,5 @@
-//! A proxy before Redis that loses replies: it passes a chosen request on, waits until Redis has answered, and closes
-//! the connection without the answer.
+//! A proxy in front of Redis that loses replies: it forwards a chosen request, waits until Redis has answered, and
+//! closes the connection without forwarding the answer.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -24,7 +24,7 @@ struct Shared {
     redis: String,
     /// A request whose reply may be lost contains one of these.
     needles: [&'static [u8]; 2],
-    /// Which of them lose it.
+    /// Chooses the requests that lose theirs.
     dice: Mutex<Dice>,
     lost: AtomicU64,
     stop: AtomicBool,
@@ -36,7 +36,7 @@ struct Dice {
 }
 
 impl Proxy {
-    /// One of `one_in` requests that contain one of `needles` loses its reply, or what has not come of its replies.
+    /// One of `one_in` requests that contain one of `needles` loses its reply, or the rest of its replies.
     pub fn start(redis: &str, needles: [&'static [u8]; 2], random: fastrand::Rng, one_in: u64) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("it listens");
@@ -62,7 +62,7 @@ impl Proxy {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// From now on none is lost.
+    /// Loses no replies from now on.
     pub fn heal(&self) {
         self.shared.dice.lock().one_in = u64::MAX;
     }
@@ -108,9 +108,9 @@ impl Shared {
         pairs.into_iter().for_each(|thread| drop(thread.join()));
     }
 
-    /// From the client to Redis; sets `doomed` before it passes on a request whose reply is to be lost.
+    /// From the client to Redis. Sets `doomed` before it forwards a request whose reply must be lost.
     fn pass_on(&self, client: &TcpStream, redis: &TcpStream, doomed: &AtomicBool) {
-        // What was read last, since a request may come in pieces.
+        // The bytes read last, since a request may arrive in pieces.
         let mut tail: Vec<u8> = Vec::new();
         self.copy(client, redis, |bytes| {
             tail.extend_from_slice(bytes);
@@ -128,7 +128,7 @@ impl Shared {
         });
     }
 
-    /// From Redis to the client, until a reply is to be lost: that Redis answers shows that it did what was asked.
+    /// From Redis to the client, until a reply must be lost. The answer shows that Redis has executed the request.
     fn answer(&self, redis: &TcpStream, client: &TcpStream, doomed: &AtomicBool) {
         self.copy(redis, client, |_| {
             let lose = doomed.load(Ordering::SeqCst);
@@ -137,7 +137,7 @@ impl Shared {
         });
     }
 
-    /// Copies until one side ends or `look` says no to what was read.
+    /// Copies until one side ends or `look` returns `false` for the bytes read.
     fn copy(&self, mut from: &TcpStream, mut to: &TcpStream, mut look: impl FnMut(&[u8]) -> bool) {
         let mut buffer = vec![0; 64 << 10];
         while !self.stop.load(Ordering::Relaxed) {

@@ -29,7 +29,7 @@ pub fn witness(cluster: &mut Cluster) -> Watch {
     Watch::start(&format!("127.0.0.1:{}", cluster.redis().port()))
 }
 
-/// Waits until a lease of a later epoch stands.
+/// Waits for a lease with a later epoch.
 pub fn next_lease(cluster: &mut Cluster, before: &Lease) -> Lease {
     let next = cluster.wait_for(DEADLINE, "a lease of a later epoch", |_, snapshot| {
         snapshot.lease.clone().filter(|next| next.epoch > before.epoch)
@@ -37,8 +37,8 @@ pub fn next_lease(cluster: &mut Cluster, before: &Lease) -> Lease {
     next.unwrap()
 }
 
-/// Row 14: with the data set goes the count of epochs. It must go on above all that were given out, even where those
-/// are ahead of the clock: consumers refuse a lower one.
+/// Row 14: the epoch counter is lost with the data set. It must continue above all epochs given out, even if they are
+/// ahead of the clock, since consumers refuse a lower one.
 #[test]
 fn row_14_data_set_wiped() {
     let mut this = Run::of("row_14");
@@ -72,11 +72,11 @@ fn row_14_data_set_wiped() {
     println!("row 14: {} owed after the last wipe, epoch {}", sent.owed.len(), epoch - ahead);
 }
 
-/// Row 15: the leader steps down by its own clock, and what it had sent before is refused if another leads by then.
+/// Row 15: the leader steps down by its own clock, and commands that it sent before are refused once another leads.
 #[test]
 fn row_15_redis_stalls_longer_than_the_lease() {
     let mut this = Run::of("row_15");
-    // Before Redis 7 there was no such setting, and no need for it.
+    // Redis before 7 has no such setting and needs none.
     let old = redis_server().version().unwrap().starts_with("redis 6");
     let redis = if old { configured(false, &[]) } else { configured(false, &[("enable-debug-command", "yes")]) };
     let mut cluster = cluster_of(with_redis(redis, options(2, 3, "--lease-ttl-ms 500", "")));
@@ -90,7 +90,7 @@ fn row_15_redis_stalls_longer_than_the_lease() {
     for way in ways {
         load.wait_for_more(this.random.u64(100..600));
         let seen = DISPATCHERS.map(|member| cluster.process(member).unwrap().stderr().count());
-        // Shorter than what makes a listener give its connection up.
+        // Shorter than the silence after which a listener closes its connection.
         let stall_ms = this.random.u64(1_000..1_800);
         if way == "pause" {
             let () = run(connection, &["CLIENT", "PAUSE", &stall_ms.to_string(), "ALL"]);
@@ -114,7 +114,7 @@ fn row_15_redis_stalls_longer_than_the_lease() {
     assert_eq!(stream(connection, "messages:gaps"), []);
 }
 
-/// Row 16: Redis forgets its scripts again and again. Whoever calls one loads it, and nothing shows.
+/// Row 16: Redis forgets its scripts repeatedly. Each caller loads the script again, with no visible effect.
 #[test]
 fn row_16_scripts_gone() {
     let mut this = Run::of("row_16");
@@ -127,7 +127,7 @@ fn row_16_scripts_gone() {
     let load = Load::start(&cluster.redis().url(), "m", 3_000);
     for _ in 0..this.scale(1_000, 20_000) {
         let () = run(connection, &["SCRIPT", "FLUSH", *this.random.choice(&["SYNC", "ASYNC"]).unwrap()]);
-        // The pace of the fault: between the calls of each member, and sometimes within one.
+        // The pace of the fault: between the calls of the programs, and sometimes within one.
         thread::sleep(Duration::from_micros(this.random.u64(0..4_000)));
     }
     load.wait_for_more(300);
@@ -144,8 +144,8 @@ fn row_16_scripts_gone() {
     }
 }
 
-/// Row 17: a full Redis refuses the intake. That shows, what is pending is still recorded, a dead leader is still
-/// replaced, and when there is room again it goes on by itself.
+/// Row 17: a full Redis refuses the intake. That is reported, pending messages are still recorded, and a dead leader is
+/// still replaced. Intake resumes by itself once there is room.
 #[test]
 fn row_17_memory_full() {
     let mut this = Run::of("row_17");
@@ -157,7 +157,7 @@ fn row_17_memory_full() {
     let mut end = 0;
     for _ in 0..this.scale(2, 10) {
         wait_until_in_sync(connection, 2);
-        // These are taken in and wait for a consumer.
+        // These are stored and wait for a consumer.
         consumers.iter().for_each(|consumer| cluster.kill_node(*consumer).unwrap());
         let (begin, pending) = (end, end + this.random.u64(1..2_000));
         publish(connection, "m", begin..pending);
@@ -170,13 +170,13 @@ fn row_17_memory_full() {
         publish(connection, "m", pending..end);
 
         let mut leader = leader_of(&mut cluster, &dispatchers);
-        let told = |dispatcher: &Watched, seen| {
+        let wait_for_warning = |dispatcher: &Watched, seen| {
             let line = dispatcher.process.stderr().wait_for_after(seen, "event=redis-trouble worker=ingest", DEADLINE);
             assert!(line.as_ref().is_ok_and(|line| line.contains("maxmemory")), "{line:?}");
         };
-        told(&dispatchers[leader], seen[leader]);
+        wait_for_warning(&dispatchers[leader], seen[leader]);
         let taken = taken_in(&dispatchers[leader]);
-        wait_until("the figures to show what waits", || {
+        wait_until("the metrics to show the waiting messages", || {
             (heard(&dispatchers[leader])? >= before[leader] + end - pending).then_some(())
         });
         assert_eq!(taken_in(&dispatchers[leader]), taken);
@@ -184,22 +184,22 @@ fn row_17_memory_full() {
             let name = dispatchers[leader].name().to_owned();
             dispatchers[leader].process.kill().unwrap();
             let other = 1 - leader;
-            wait_until("the other to lead in spite of it", || {
+            wait_until("the other to lead nevertheless", || {
                 (dispatchers[other].figure("oncecast_leader")? == 1).then_some(())
             });
-            told(&dispatchers[other], seen[other]);
+            wait_for_warning(&dispatchers[other], seen[other]);
             dispatchers[leader] = Watched::start(&mut cluster, &name, 2, "--lease-ttl-ms 1000");
             leader = other;
         }
         consumers.iter().for_each(|consumer| cluster.start_node(*consumer).unwrap());
-        wait_until("what is pending to be recorded in spite of it", || {
+        wait_until("what is pending to be recorded nevertheless", || {
             (state(connection) == (0, pending as usize, 0)).then_some(())
         });
-        assert_eq!(run::<String>(connection, &["GET", "messages:cursor"]), cursor, "nothing more was taken in");
+        assert_eq!(run::<String>(connection, &["GET", "messages:cursor"]), cursor, "nothing more was stored");
         let seen = dispatchers[leader].process.stderr().count();
         let () = run(connection, &["CONFIG", "SET", "maxmemory", "0"]);
         let recovered = dispatchers[leader].process.stderr().wait_for_after(seen, "redis-recovered", DEADLINE);
-        recovered.expect("it says that it goes on");
+        recovered.expect("it logs the recovery");
     }
     let sent = Sent { owed: (0..end).map(|n| format!("m{n}")).collect(), ..Sent::default() };
     assert_l0(connection, &sent);
@@ -214,7 +214,7 @@ pub fn heard(dispatcher: &Watched) -> Option<u64> {
     dispatcher.figure("oncecast_messages_published_total")
 }
 
-/// Which of them leads.
+/// The dispatcher that leads.
 pub fn leader_of(cluster: &mut Cluster, dispatchers: &[Watched]) -> usize {
     let found = cluster.wait_for(DEADLINE, "one of them to lead", |_, snapshot| {
         let lease = snapshot.lease.clone()?;

@@ -1,5 +1,5 @@
-//! Rows about what Redis refuses: a command of a step, for lack of a right or of memory, for the sake of a key's type
-//! or of a stream's last id, or since it has become a replica; and transactions as such.
+//! Rows about what Redis refuses: a command of a step, because of a missing right, full memory, a key's type, a
+//! stream's last id, or because it became a replica; and transactions as such.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::{
 use crate::users::{self, CONSUMER, DISPATCHER};
 use crate::workers::{MIXED, Workers};
 
-/// How long a command that may not be asked for is waited for.
+/// How long to wait for the refusal of a command that may not be called at all.
 const REFUSAL_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// Two dispatchers and two consumers, each with the user and the rights that the documentation gives it.
@@ -31,7 +31,7 @@ impl Group {
         Group::start_without(&[], dispatcher_args)
     }
 
-    /// One whose programs lack these commands from the beginning.
+    /// A group whose programs lack these commands from the start.
     fn start_without(taken: &[&str], dispatcher_args: &str) -> (Group, redis::Connection) {
         let mut cluster = bare_cluster();
         let mut connection = client_of(&mut cluster);
@@ -72,18 +72,18 @@ impl Group {
         assert_eq!(run::<usize>(connection, &["CLIENT", "KILL", "ID", &id]), 1);
     }
 
-    /// Everything is as it was started: nobody has ended.
+    /// Fails if a process has ended.
     fn assert_l0(&mut self, connection: &mut redis::Connection, sent: &Sent) {
         assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "one was subscribed all the time");
         assert_l0(connection, sent);
-        assert_buried_once(connection);
+        assert_one_dead_letter_each(connection);
         self.dispatchers.iter_mut().for_each(|dispatcher| dispatcher.process.must_run().unwrap());
         self.workers.must_run();
     }
 }
 
 /// Fails if a message is twice in the dead letters, or there and in the results.
-fn assert_buried_once(connection: &mut redis::Connection) {
+fn assert_one_dead_letter_each(connection: &mut redis::Connection) {
     let payloads = stream(connection, "messages:dead").into_iter().filter_map(|mut letter| letter.remove("payload"));
     let recorded = stream(connection, "messages:processed").into_iter();
     let recorded = recorded.filter_map(|result| Some(format!("{{\"message_id\":\"{}\"}}", result.get("message_id")?)));
@@ -106,7 +106,7 @@ fn wait_for_new_work(connection: &mut redis::Connection, load: &Load) {
     });
 }
 
-/// Waits until Redis has refused something with this error since it last forgot its counts.
+/// Waits until Redis has refused something with this error since its counts were last reset.
 fn wait_until_refused(connection: &mut redis::Connection, error: &str) {
     wait_until(format!("{error} to be answered"), || {
         let info: String = run(connection, &["INFO", "errorstats"]);
@@ -114,18 +114,18 @@ fn wait_until_refused(connection: &mut redis::Connection, error: &str) {
     });
 }
 
-/// Takes each of these commands away from a user in turn, while messages go on being published, and gives it back.
+/// Takes each of these commands from a user in turn while messages are published, and gives it back.
 fn refuse_each(this: &mut Run, user: &str, commands: &[&str]) {
     let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
     let connection = &mut connection;
     let load = group.load(this.scale(600, 1_500));
     load.wait_for_more(100);
-    let mut unasked = Vec::new();
+    let mut uncalled = Vec::new();
     for command in commands {
         wait_until_in_sync(connection, 2);
         users::take(connection, user, command);
         let () = run(connection, &["SCRIPT", "FLUSH"]);
-        // What only a new leader asks for, and what consumers ask for only under a new one.
+        // Some commands are used only by a new leader, or by consumers under a new leader.
         if this.random.bool() {
             group.unseat(connection);
         }
@@ -133,19 +133,19 @@ fn refuse_each(this: &mut Run, user: &str, commands: &[&str]) {
             Ok((!users::refused(connection, user).is_empty()).then_some(()))
         });
         if seen.is_err() {
-            unasked.push(*command);
+            uncalled.push(*command);
         }
         load.wait_for_more(this.random.u64(20..150));
         users::give_back(connection, user);
         wait_for_new_work(connection, &load);
     }
     let sent = load.stop();
-    this.say(format_args!("{} owed; not asked for, and so not refused: {unasked:?}", sent.owed.len()));
-    assert!(unasked.len() < commands.len(), "nothing was refused, so this shows nothing");
+    this.say(format_args!("{} owed; not called, and so not refused: {uncalled:?}", sent.owed.len()));
+    assert!(uncalled.len() < commands.len(), "nothing was refused, so this shows nothing");
     group.assert_l0(connection, &sent);
 }
 
-/// A seeded choice of them; all of them in a long run.
+/// A seeded choice of the commands; all of them in a long run.
 fn chosen<'a>(this: &mut Run, from: &[&'a str], short: usize) -> Vec<&'a str> {
     let mut commands = from.to_vec();
     this.random.shuffle(&mut commands);
@@ -227,7 +227,7 @@ fn row_28_a_command_refused_to_consumers() {
     refuse_each(&mut this, CONSUMER, &commands);
 }
 
-/// Row 28: what a handler rejects can't be written down; then it must not be taken away, either.
+/// Row 28: the dead letter of a rejected message can't be written, so the message must stay pending.
 #[test]
 fn row_28_a_dead_letter_refused() {
     let this = Run::of("row_28_a_dead_letter_refused");
@@ -239,16 +239,16 @@ fn row_28_a_dead_letter_refused() {
     wait_until("a dead letter to be refused", || {
         users::refused(connection, DISPATCHER).contains(&"xadd".to_owned()).then_some(())
     });
-    // What is to go out again may wait behind them.
+    // Messages to be redelivered may wait behind them.
     let (messages, rejected) = (messages as usize, (messages / 40) as usize);
     wait_until("the others to be done", || (state(connection).1 >= messages - 2 * rejected).then_some(()));
     let (pending, processed, dead) = state(connection);
-    // One that is recorded between the two looks is counted twice.
+    // A message that is recorded between the two reads is counted twice.
     assert!(
         pending + processed >= messages && dead == 0,
         "none is taken away without its letter: {pending}, {processed}, {dead}"
     );
-    // In a script's error Redis need not say which kind it is.
+    // Redis does not always name the kind in a script's error.
     let denied = ["NOPERM", "no permissions", "can't run this command"];
     let said =
         |one: &Watched| one.process.stderr().all().iter().any(|line| denied.iter().any(|words| line.contains(words)));
@@ -259,7 +259,7 @@ fn row_28_a_dead_letter_refused() {
     group.assert_l0(connection, &sent);
 }
 
-/// Row 28: a full Redis refuses some commands of a step and would take others.
+/// Row 28: a full Redis refuses some commands of a step and would accept others.
 #[test]
 fn row_28_memory_full_under_mixed_load() {
     let mut this = Run::of("row_28_memory_full_under_mixed_load");
@@ -284,7 +284,7 @@ fn row_28_memory_full_under_mixed_load() {
     group.assert_l0(connection, &sent);
 }
 
-/// Row 28: a server that has become a replica refuses every write, and then takes them again.
+/// Row 28: a server that became a replica refuses every write, and later accepts them again.
 #[test]
 fn row_28_server_demoted_and_promoted() {
     let mut this = Run::of("row_28_server_demoted_and_promoted");
@@ -306,8 +306,8 @@ fn row_28_server_demoted_and_promoted() {
     group.assert_l0(connection, &sent);
 }
 
-/// Puts something else in a stream's place while messages go on being published, waits until Redis has refused to add
-/// to it, and puts the stream back.
+/// Replaces a stream by something else while messages are published, waits until Redis has refused to add to it, and
+/// puts the stream back.
 fn replace_streams(this: &mut Run, by: &[&str], error: &str) {
     let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
     let connection = &mut connection;
@@ -347,16 +347,16 @@ fn row_28_results_and_dead_letters_replaced_by_a_string() {
 fn row_28_last_id_of_a_stream_used() {
     let mut this = Run::of("row_28_last_id_of_a_stream_used");
     let last = "18446744073709551615-18446744073709551615";
-    // XADD says ERR, as it does of nothing else here.
+    // XADD fails with ERR, as no other command does here.
     replace_streams(&mut this, &["XADD", "KEY", last, "a", "b"], "ERR");
 }
 
-/// What a program has said of doing without transactions.
+/// What a program has logged about working without transactions.
 fn said(log: &lab::lines::Lines) -> usize {
     log.all().iter().filter(|line| line.contains("event=no-transactions")).count()
 }
 
-/// Row 29: without one of the rights that a transaction takes, scripts do the same work.
+/// Row 29: without one of the rights that a transaction needs, scripts do the same work.
 fn without_from_the_start(row: &'static str, command: &str) {
     let this = Run::of(row);
     let (mut group, mut connection) = Group::start_without(&[command], "--lease-ttl-ms 1000");
@@ -395,7 +395,7 @@ fn row_29_watch_refused_from_the_start() {
     without_from_the_start("row_29_watch_refused_from_the_start", "watch");
 }
 
-/// Row 29: the right goes while all are at work, and somebody who hangs still has a transaction under way.
+/// Row 29: the right is withdrawn under load, while a paused process still has a transaction in progress.
 fn taken_under_load(row: &'static str, command: &str) {
     let mut this = Run::of(row);
     let (mut group, mut connection) = Group::start("--lease-ttl-ms 800 --link-timeout-ms 700");
@@ -407,7 +407,7 @@ fn taken_under_load(row: &'static str, command: &str) {
     for _ in 0..this.scale(2, 10) {
         wait_until_in_sync(connection, 2);
         load.wait_for_more(this.random.u64(50..300));
-        // The leader hangs for longer than its lease: what it then does must come to nothing.
+        // The leader is paused for longer than its lease. What it then does must have no effect.
         let leader = group.leader(connection);
         let lease: String = run(connection, &["GET", "messages:leader"]);
         group.dispatchers[leader].process.signal(Signal::SIGSTOP).unwrap();
@@ -417,7 +417,7 @@ fn taken_under_load(row: &'static str, command: &str) {
         });
         load.wait_for_more(this.random.u64(50..500));
         group.dispatchers[leader].process.signal(Signal::SIGCONT).unwrap();
-        // A consumer hangs until its messages are another's.
+        // A consumer is paused until its messages are delivered to another.
         let victim = this.random.usize(..2);
         let leader = group.leader(connection);
         let log = group.dispatchers[leader].process.stderr().clone();

@@ -1,4 +1,4 @@
-//! Row 22: Redis has carried a command out, and its reply is lost.
+//! Row 22: Redis has executed a command, and its reply is lost.
 
 use oncecast::lab::{ChildProcess, Cluster};
 
@@ -8,17 +8,17 @@ use crate::run::{Run, assert_l0};
 use crate::support::load::Load;
 use crate::support::{DEADLINE, client_of, options, programs, stream, wait_until, wait_until_in_sync};
 
-/// The keys of the script that takes messages in, as they stand in a call.
+/// The keys of the intake script, as they appear in a call.
 const INTAKE_KEYS: &[u8] = b"messages:cursor\r\n$16\r\nmessages:pending\r\n$13\r\nmessages:dead\r\n";
 
-/// The end of a transaction; dispatchers take in with it, and consumers record.
+/// The end of a transaction, with which dispatchers store messages and consumers record results.
 const EXEC: &[u8] = b"$4\r\nEXEC\r\n";
 
 /// The keys of the script that records results.
 const COMMIT_KEYS: &[u8] = b"messages:pending\r\n$18\r\nmessages:processed\r\n";
 
-/// Row 22: Redis took a batch in and its answer was lost. The same batch is offered again, and is not taken twice; also
-/// if the leader dies before it can ask, or the other takes over.
+/// Row 22: Redis stored a batch and its answer was lost. The same batch is offered again and not stored twice, even if
+/// the leader dies before it can repeat it, or the other takes over.
 #[test]
 fn row_22_reply_to_the_intake_lost() {
     let mut this = Run::of("row_22_reply_to_the_intake_lost");
@@ -40,7 +40,7 @@ fn row_22_reply_to_the_intake_lost() {
         let lost = proxy.lost();
         let enough = lost + this.random.u64(5..20);
         wait_until("replies to be lost", || (proxy.lost() >= enough).then_some(()));
-        // As soon as one more was lost, so that nobody knows whether that batch was taken in.
+        // As soon as one more reply was lost, so that it is unknown whether that batch was stored.
         let before = proxy.lost();
         wait_until("one more to be lost", || (proxy.lost() > before).then_some(()));
         unlucky.process.kill().unwrap();
@@ -49,7 +49,7 @@ fn row_22_reply_to_the_intake_lost() {
         wait_until_in_sync(connection, 2);
         // And back.
         assert!(other.process.stop(DEADLINE).unwrap().success());
-        wait_until("the unlucky one to lead again", || (unlucky.figure("oncecast_leader")? == 1).then_some(()));
+        wait_until("the former leader to lead again", || (unlucky.figure("oncecast_leader")? == 1).then_some(()));
         other = Watched::start(&mut cluster, "other", 3, "");
     }
     let sent = load.stop();
@@ -58,8 +58,7 @@ fn row_22_reply_to_the_intake_lost() {
     assert_eq!(stream(connection, "messages:gaps"), []);
 }
 
-/// Row 22: a consumer's results were recorded and Redis's answer was lost. They are offered again, and not stored
-/// twice.
+/// Row 22: a consumer's results were recorded and Redis's answer was lost. They are offered again and not stored twice.
 #[test]
 fn row_22_reply_to_the_commit_lost() {
     let mut this = Run::of("row_22_reply_to_the_commit_lost");

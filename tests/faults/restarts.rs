@@ -1,4 +1,4 @@
-//! Rows 12 and 13: Redis dies and comes back, with all it had or without its last second.
+//! Rows 12 and 13: Redis dies and comes back, with all its data or without its last second.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ use crate::support::{
 
 use crate::redis::{configured, heard, leader_of, with_redis};
 
-/// Row 12: under load. Nothing is lost of what reached a dispatcher, before or after: what Redis had not written yet,
-/// their rings hold, and after a restart the one that has heard most leads.
+/// Row 12: under load. No message that reached a dispatcher is lost: the rings hold what Redis had not written yet, and
+/// after a restart the dispatcher that has received most leads.
 #[test]
 fn row_12_redis_killed_and_restarted() {
     let mut this = Run::of("row_12_redis_killed_and_restarted");
@@ -30,7 +30,7 @@ fn row_12_redis_killed_and_restarted() {
     for _ in 0..this.scale(2, 10) {
         load.wait_for_more(this.random.u64(100..4_000));
         cluster.redis().kill().unwrap();
-        // How long it is away is part of the fault.
+        // The length of the outage is part of the fault.
         thread::sleep(Duration::from_millis(this.random.u64(0..800)));
         cluster.redis().start_again().unwrap();
         let connection = &mut client_of(&mut cluster);
@@ -42,7 +42,7 @@ fn row_12_redis_killed_and_restarted() {
     println!("row 12: {} owed, {} uncertain, {} unheard", sent.owed.len(), sent.uncertain.len(), sent.unheard.len());
     let connection = &mut client_of(&mut cluster);
     assert_l0(connection, &sent);
-    // Nobody can say what was published while no dispatcher was subscribed: that must be told.
+    // What was published while no dispatcher was subscribed is unknown, which must be recorded.
     assert!(!stream(connection, "messages:gaps").is_empty(), "each break is recorded as a gap");
 }
 
@@ -56,7 +56,7 @@ struct Unequal {
 
 impl Unequal {
     fn start() -> Unequal {
-        // The longest time that others are waited for, however busy the machine is.
+        // The longest time that dispatchers wait for each other, for a busy machine.
         const ARGS: &str = "--lease-ttl-ms 20000";
         let redis = configured(true, &[("appendfsync", "no")]);
         let mut cluster = Cluster::start(with_redis(redis, options(0, 2, "", ""))).expect("Redis and consumers start");
@@ -70,12 +70,12 @@ impl Unequal {
         Unequal { more, less, proxy, cluster }
     }
 
-    /// From here on nothing is taken in, since that needs memory.
+    /// From here on nothing is stored, since intake needs memory.
     fn fill_memory(&mut self) {
         let () = run(&mut client_of(&mut self.cluster), &["CONFIG", "SET", "maxmemory", "1"]);
     }
 
-    /// Breaks the connections of the one, and keeps it from making new ones.
+    /// Closes the connections of one dispatcher and prevents new ones.
     fn cut(&mut self) {
         self.less.process.signal(Signal::SIGSTOP).unwrap();
         self.proxy.cut();
@@ -87,18 +87,18 @@ impl Unequal {
         wait_until(format!("{count} to be subscribed"), || (subscribers(connection) == count).then_some(()));
     }
 
-    /// Publishes messages that so many hear, and waits until they have: what Redis has sent need not have been read.
+    /// Publishes messages that so many dispatchers receive, and waits until they have read them.
     fn publish(&mut self, prefix: &str, messages: u64, hear: u64) {
         let seen = |dispatcher: &Watched| dispatcher.figure("oncecast_messages_published_total").expect("it answers");
         let hearing = if hear == 2 { vec![&self.more, &self.less] } else { vec![&self.more] };
         let goals: Vec<u64> = hearing.iter().map(|dispatcher| seen(dispatcher) + messages).collect();
         assert_eq!(publish(&mut client_of(&mut self.cluster), prefix, 0..messages), hear);
-        wait_until(format!("{prefix} to be heard"), || {
+        wait_until(format!("{prefix} to be received"), || {
             hearing.iter().zip(&goals).all(|(dispatcher, goal)| seen(dispatcher) >= *goal).then_some(())
         });
     }
 
-    /// Kills Redis, and has the one that heard less come back alone at first.
+    /// Kills Redis, and lets the dispatcher that received less come back first.
     fn restart_redis(&mut self) {
         self.cluster.redis().kill().unwrap();
         self.more.process.signal(Signal::SIGSTOP).unwrap();
@@ -107,7 +107,7 @@ impl Unequal {
         self.wait_for_subscribers(1);
     }
 
-    /// Has the other come back, too, and fails unless all of these were processed.
+    /// Lets the other come back as well, and fails unless all of these were processed.
     fn assert_l0(mut self, prefixes: &[&str], messages: u64) {
         self.more.process.signal(Signal::SIGCONT).unwrap();
         self.wait_for_subscribers(2);
@@ -116,8 +116,8 @@ impl Unequal {
     }
 }
 
-/// Row 12: one dispatcher has read less of the channel than the other when Redis dies, and is back first. It takes in
-/// what it has, but must not go on over its break before the other has taken in the rest.
+/// Row 12: one dispatcher has read less of the channel than the other when Redis dies, and is back first. It stores
+/// what it has, but must not continue beyond its break before the other has stored the rest.
 #[test]
 fn row_12_redis_killed_when_one_had_heard_more() {
     let this = Run::of("row_12_redis_killed_when_one_had_heard_more");
@@ -129,12 +129,12 @@ fn row_12_redis_killed_when_one_had_heard_more() {
     unequal.publish("more", messages, 1);
     unequal.restart_redis();
     let connection = &mut client_of(&mut unequal.cluster);
-    wait_until("the first to take its own in", || (state(connection).1 as u64 >= messages).then_some(()));
+    wait_until("the first to store its own", || (state(connection).1 as u64 >= messages).then_some(()));
     unequal.assert_l0(&["both", "more"], messages);
 }
 
-/// Row 12: one dispatcher has missed a stretch of the channel and is back first. What it has heard after that stretch
-/// must not be taken in before what the other has heard of it.
+/// Row 12: one dispatcher has missed a part of the channel and is back first. What it received after that part must not
+/// be stored before the other has stored the part.
 #[test]
 fn row_12_redis_killed_when_one_had_missed_a_stretch() {
     let this = Run::of("row_12_redis_killed_when_one_had_missed_a_stretch");
@@ -149,13 +149,12 @@ fn row_12_redis_killed_when_one_had_missed_a_stretch() {
     unequal.wait_for_subscribers(2);
     unequal.publish("heard-by-both", messages, 2);
     unequal.restart_redis();
-    // How long it is away is part of the fault: long for one that would not wait, and half the time that it is waited
-    // for.
+    // The length of the outage is part of the fault: half the time that dispatchers wait for each other.
     thread::sleep(Duration::from_secs(1));
     unequal.assert_l0(&["missed", "heard-by-one", "heard-by-both"], messages);
 }
 
-/// Row 12: messages that the standby has heard and nobody has taken in when Redis dies are in its ring alone.
+/// Row 12: messages that only the standby received and that were not stored when Redis dies are only in its ring.
 #[test]
 fn row_12_redis_killed_before_the_intake() {
     let mut this = Run::of("row_12_redis_killed_before_the_intake");
@@ -173,7 +172,7 @@ fn row_12_redis_killed_before_the_intake() {
     leader.process.signal(Signal::SIGSTOP).unwrap();
     let end = before + this.random.u64(1..2_000);
     publish(connection, "m", before..end);
-    wait_until("the standby to have heard all", || (heard(standby)? >= end).then_some(()));
+    wait_until("the standby to have received all", || (heard(standby)? >= end).then_some(()));
     let pending = state(connection);
     assert!(pending.0 + pending.1 < end as usize, "the leader took everything in, so this shows nothing: {pending:?}");
     cluster.redis().kill().unwrap();
@@ -223,11 +222,11 @@ fn appended_file(folder: &Path) -> PathBuf {
     appended.max_by_key(|path| fs::metadata(path).and_then(|file| file.modified()).ok()).expect("there is one")
 }
 
-/// Redis has its append-only file written anew.
+/// Makes Redis rewrite its append-only file.
 ///
-/// Where a file ends in the middle of a transaction's command, Redis forgets the transaction but leaves its beginning
-/// in the file, and carries it out when it loads the file a second time (valkey-io/valkey#4342): results would come
-/// back that were lost before and have been recorded again since.
+/// If a file ends in the middle of a transaction, Redis drops the transaction but leaves its beginning in the file, and
+/// executes it when it loads the file a second time (valkey-io/valkey#4342). Results that were lost and then recorded
+/// again would come back.
 fn rewrite_file(connection: &mut redis::Connection) {
     let () = run(connection, &["BGREWRITEAOF"]);
     wait_until("the append-only file to be rewritten", || {
@@ -238,11 +237,11 @@ fn rewrite_file(connection: &mut redis::Connection) {
     });
 }
 
-/// Row 13: Redis comes back without its last second. What it lost of the intake, the rings still hold; what it lost of
-/// the results is pending again.
+/// Row 13: Redis comes back without its last second. The rings still hold the lost intakes, and messages whose results
+/// were lost are pending again.
 #[test]
 fn row_13_end_of_the_append_only_file_lost() {
-    // Less than the three seconds for which rings keep what was taken in.
+    // Less than the three seconds for which rings keep stored messages.
     const LOST_AT_MOST: Duration = Duration::from_millis(1_500);
     let mut this = Run::of("row_13");
     let config = configured(true, &[("appendfsync", "no"), ("aof-load-truncated", "yes")]);
@@ -260,7 +259,7 @@ fn row_13_end_of_the_append_only_file_lost() {
         let whole = fs::metadata(&file).unwrap().len();
         let recent = |(at, size): &&(Instant, u64)| killed.duration_since(*at) <= LOST_AT_MOST && *size < whole;
         let recent: Vec<u64> = sizes.iter().filter(recent).map(|(_, size)| *size).collect();
-        // Redis writes whole commands. A file that ends in the middle of one it cuts back by itself.
+        // Redis writes whole commands, and truncates a file that ends in the middle of one by itself.
         let torn = this.random.bool();
         let cut = *this.random.choice(&recent).expect("the file grew") - if torn { this.random.u64(1..200) } else { 0 };
         println!("row 13: {} of {whole} bytes lost, {}", whole - cut, if torn { "torn" } else { "whole" });

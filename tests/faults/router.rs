@@ -1,5 +1,5 @@
-//! A TCP proxy before several servers: each new connection goes where connections of its kind go at that time, and
-//! stays there. Where nobody listens it is accepted and closed. Subscriptions may be slow.
+//! A TCP proxy in front of several servers: each new connection goes to the current target for its kind and stays
+//! there. If nothing listens there, it is accepted and closed. Subscriptions may be slowed down.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::support::DEADLINE;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Commands,
@@ -29,11 +29,11 @@ pub struct Router {
 struct Shared {
     /// Where new connections go, by kind.
     targets: Mutex<(String, String)>,
-    /// Both ends of each connection, whatever has become of it.
+    /// Both ends of each connection, closed ones included.
     open: Mutex<Vec<(Kind, TcpStream)>>,
-    /// How many connections were closed, since nobody listens where they lead.
+    /// How many connections were closed because nothing listens at their target.
     closed: AtomicU64,
-    /// How much comes over a subscription in a second; 0: as much as there is.
+    /// The bytes per second of each subscription; 0 means no limit.
     subscription_bytes_per_s: AtomicU64,
     stop: AtomicBool,
 }
@@ -68,17 +68,17 @@ impl Router {
         }
     }
 
-    /// How many connections were accepted and closed, since nobody listens where they lead.
+    /// How many connections were accepted and closed because nothing listens at their target.
     pub fn closed(&self) -> u64 {
         self.shared.closed.load(Ordering::Relaxed)
     }
 
-    /// From now on no more than this comes over each subscription in a second.
+    /// Limits each subscription to this many bytes per second from now on.
     pub fn slow_subscriptions_down(&self, bytes_per_s: u64) {
         self.shared.subscription_bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
     }
 
-    /// Breaks every connection of this kind that there is now.
+    /// Closes every open connection of this kind.
     pub fn cut(&self, kind: Kind) {
         self.shared.open.lock().retain(|(of, stream)| {
             if *of == kind {
@@ -93,7 +93,7 @@ impl Router {
 impl Drop for Router {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        // The thread waits for a connection: give it one.
+        // The thread blocks until a connection arrives, so make one.
         let _ = TcpStream::connect(&self.address);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -124,7 +124,7 @@ impl Shared {
         let target = match (kind, &*self.targets.lock()) {
             (Kind::Commands, (target, _)) | (Kind::Subscription, (_, target)) => target.clone(),
         };
-        // Its end tells the client that nobody is there.
+        // Closing it tells the client that nothing listens.
         let Ok(far) = TcpStream::connect(&target) else {
             self.closed.fetch_add(1, Ordering::Relaxed);
             return drop(near.shutdown(Shutdown::Both));
@@ -132,7 +132,7 @@ impl Shared {
         self.open.lock().extend([near, &far].map(|stream| (kind, clone(stream))));
         let (from, to, this) = (clone(&far), clone(near), self.clone());
         let answers = thread::spawn(move || {
-            // However it ends, both sides are told.
+            // However it ends, close both sides.
             let _ = this.answer(kind, &from, &to);
             let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
         });
@@ -141,7 +141,7 @@ impl Shared {
         let _ = answers.join();
     }
 
-    /// Copies what the server says, of a subscription as slowly as it is wanted.
+    /// Copies what the server sends, a subscription at the limited rate.
     fn answer(&self, kind: Kind, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
         let mut buffer = vec![0; 16 << 10];
         loop {
@@ -158,9 +158,9 @@ impl Shared {
     }
 }
 
-/// What a connection is for, by its first command; `None` if it ends before it says so.
+/// The purpose of a connection, by its first command; `None` if it ends before that.
 fn kind_of(stream: &TcpStream) -> Option<Kind> {
-    /// What the shortest first command takes.
+    /// The length of the shortest first command.
     const ENOUGH: usize = 14;
     stream.set_read_timeout(Some(DEADLINE)).ok()?;
     let mut start = [0; 4_096];
@@ -168,13 +168,13 @@ fn kind_of(stream: &TcpStream) -> Option<Kind> {
         match stream.peek(&mut start) {
             Ok(0) | Err(_) => return None,
             Ok(count) if count >= ENOUGH => break count,
-            // The rest of the command is under way.
+            // The rest of the command is still to come.
             Ok(_) => thread::yield_now(),
         }
     };
     stream.set_read_timeout(None).ok()?;
     let has = |word: &[u8]| start[..count].windows(word.len()).any(|window| window == word);
-    // A subscription greets and says whose it is.
+    // Only subscriptions send both HELLO and a client name.
     Some(if has(b"HELLO") && has(b"oncecast:") { Kind::Subscription } else { Kind::Commands })
 }
 

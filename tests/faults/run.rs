@@ -1,4 +1,4 @@
-//! One run of a row: its seed, how long it is, and the check at its end.
+//! One run of a row: its seed, its length, and the check at its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,34 +13,33 @@ use crate::support::{recorded_ids_of, state_of, stream, wait_for_intake_of};
 
 /// A seed to repeat a failure with.
 const SEED: &str = "ONCECAST_SEED";
-/// Set: longer runs under more load.
+/// If set, runs are longer and under more load.
 const LONG: &str = "ONCECAST_LONG";
-/// How long what is owed may take to be done after the last message was published and the last fault healed.
+/// How long owed messages may take after the last message was published and the last fault healed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// See the module's text. If the test fails it says how to repeat it.
 pub struct Run {
     row: &'static str,
     seed: u64,
-    /// All that is left to chance comes from here.
+    /// The source of all randomness.
     pub random: fastrand::Rng,
 }
 
 impl Run {
-    /// The run of a row, by the name of its test.
+    /// A run of this row.
     pub fn of(row: &'static str) -> Run {
         let given = std::env::var(SEED).ok();
         let seed = given.map_or_else(|| fastrand::u64(..1 << 32), |seed| seed.parse().expect("a seed is a number"));
         Run { row, seed, random: fastrand::Rng::with_seed(seed) }
     }
 
-    /// How often, how many or how fast: a short run's figure, or a long one's.
+    /// The value for a short or a long run.
     pub fn scale(&self, short: u64, long: u64) -> u64 {
         if std::env::var_os(LONG).is_some() { long } else { short }
     }
 
-    /// Shows a figure, or that something was left out; also if the test passes, when what `eprintln!` writes is not
-    /// shown.
+    /// Shows a figure, or that something was skipped, even if the test passes, when `eprintln!` shows nothing.
     pub fn say(&self, text: impl fmt::Display) {
         // Nothing depends on it being read.
         let _ = writeln!(io::stderr(), "{} (seed {}): {text}", self.row, self.seed);
@@ -58,8 +57,7 @@ impl Drop for Run {
 
 /// Waits until all that was published is done, and fails unless L0 holds.
 ///
-/// Of the messages whose `PUBLISH` brought no answer, and of those that nobody heard, each may have been recorded, but
-/// not twice.
+/// Messages whose `PUBLISH` got no answer, or reached no dispatcher, may have been recorded, but not twice.
 pub fn assert_l0(connection: &mut redis::Connection, sent: &Sent) {
     assert_l0_of("messages", connection, sent);
 }
@@ -67,37 +65,37 @@ pub fn assert_l0(connection: &mut redis::Connection, sent: &Sent) {
 /// The same for a group by its name.
 pub fn assert_l0_of(group: &str, connection: &mut redis::Connection, sent: &Sent) {
     let (dead, gaps) = (format!("{group}:dead"), format!("{group}:gaps"));
-    // Otherwise what nobody is owed could make up for what is still on its way.
+    // Otherwise messages that are not owed could be counted for owed ones still in progress.
     wait_for_intake_of(group, connection);
-    // Whether it came to that is judged below, by what is there.
+    // Success is judged below, by the results.
     let _ = lab::wait_until(DRAIN_LIMIT, "the drain", || {
         let (pending, processed, dead) = state_of(group, connection);
         Ok((pending == 0 && processed + dead >= sent.owed.len()).then_some(()))
     });
     let recorded = count(recorded_ids_of(group, connection));
-    let buried = count(stream(connection, &dead).into_iter().filter_map(|entry| {
+    let dead_letters = count(stream(connection, &dead).into_iter().filter_map(|entry| {
         let payload = entry.get("payload")?;
-        // Something may stand behind it, and a letter may hold the beginning alone.
+        // Other text may follow the id, and a dead letter may have only the beginning of a payload.
         let (id, _) = payload.strip_prefix("{\"message_id\":\"")?.split_once('"')?;
         Some(id.to_owned())
     }));
     let owed: BTreeSet<&String> = sent.owed.iter().collect();
     let known = |id: &String| owed.contains(id) || sent.uncertain.contains(id) || sent.unheard.contains(id);
-    let lost = Named::of(owed.iter().filter(|id| !recorded.contains_key(**id) && !buried.contains_key(**id)));
+    let lost = Named::of(owed.iter().filter(|id| !recorded.contains_key(**id) && !dead_letters.contains_key(**id)));
     let twice = Named::of(recorded.iter().filter(|(_, times)| **times > 1).map(|(id, _)| id));
-    let foreign = Named::of(recorded.keys().chain(buried.keys()).filter(|id| !known(id)));
+    let foreign = Named::of(recorded.keys().chain(dead_letters.keys()).filter(|id| !known(id)));
     let (pending, ..) = state_of(group, connection);
     assert!(
         lost.0 + twice.0 + foreign.0 + pending == 0,
         "of {} owed messages: lost {lost:?}, recorded twice {twice:?}, never published {foreign:?}, {pending} pending; \
          {} dead letters; gaps {:?}",
         owed.len(),
-        buried.len(),
+        dead_letters.len(),
         stream(connection, &gaps),
     );
 }
 
-/// How many ids there are of a kind, and the first few.
+/// The number of ids of a kind, and the first few.
 struct Named(usize, Vec<String>);
 
 impl Named {

@@ -28,13 +28,13 @@ fn dispatcher(name: &str, url: &str, addresses: &[String], args: &str) -> Watche
     Watched::spawn(command, name, url, addresses, "127.0.0.1", args)
 }
 
-/// How many terms have begun, all dispatchers together.
+/// The number of terms so far, of all dispatchers together.
 fn terms(dispatchers: &[Watched]) -> usize {
     let begun = |one: &Watched| one.process.stderr().all().iter().filter(|line| line.contains("event=elected")).count();
     dispatchers.iter().map(begun).sum()
 }
 
-/// Which of them leads, by its lease.
+/// The dispatcher that leads, by its lease.
 fn leader_of(connection: &mut redis::Connection, group: &str, dispatchers: &[Watched]) -> usize {
     wait_until("one of the dispatchers to lead", || {
         let lease: Option<String> = run(connection, &["GET", &format!("{group}:leader")]);
@@ -43,8 +43,8 @@ fn leader_of(connection: &mut redis::Connection, group: &str, dispatchers: &[Wat
     })
 }
 
-/// Row 30: behind one address there is another server now, and an empty one. Commands reach it, since their connections
-/// were cut; the subscriptions stand where they stood, and nobody publishes there any more.
+/// Row 30: an address now leads to another, empty server. Commands reach it, since their connections were cut. The
+/// subscriptions stay at the old server, where nothing is published any more.
 fn moved_to_another_server(row: &'static str, count: usize) {
     let mut this = Run::of(row);
     let mut cluster = bare_cluster();
@@ -75,7 +75,8 @@ fn moved_to_another_server(row: &'static str, count: usize) {
     load.wait_for_more(this.random.u64(500..1_000));
     let (begun, took) = (terms(&dispatchers) - begun, moved.elapsed());
     let mut sent = load.stop();
-    // To those who hear it last the other server is one that has forgotten: they may take in what it does not know.
+    // For dispatchers still subscribed to the old server, the new one has lost its data: they may store old messages
+    // there.
     sent.uncertain.extend(earlier.owed);
     this.say(format_args!(
         "subscribed there after {} ms; {begun} terms in {} ms; {} unheard",
@@ -84,7 +85,7 @@ fn moved_to_another_server(row: &'static str, count: usize) {
         sent.unheard.len()
     ));
     assert_l0(after, &sent);
-    // Each dispatcher may lead deaf once, and each may have to resign once.
+    // Each dispatcher may lead once without receiving, and each may have to resign once.
     let most = 2 * count + took.as_secs() as usize;
     assert!(begun <= most, "{begun} terms in {took:?} are a storm; the lease lasts {LEASE_TTL:?}");
     workers.must_run();
@@ -112,14 +113,14 @@ fn pair() -> (RedisServer, RedisServer) {
     (primary, replica)
 }
 
-/// Whether a server says this of its replication.
+/// Whether a server's INFO replication contains this.
 fn has(connection: &mut redis::Connection, line: &str) -> Option<()> {
     let info: String = run(connection, &["INFO", "replication"]);
     info.lines().any(|said| said == line).then_some(())
 }
 
-/// Row 30: the commands go to a primary, the subscriptions to its replica, which is told what is published on the
-/// primary. So the server that keeps the lease counts no subscriber of anybody.
+/// Row 30: commands go to a primary, subscriptions to its replica, which forwards what is published on the primary. So
+/// the server with the lease counts no subscribers.
 #[test]
 fn row_30_subscribed_at_a_replica() {
     let mut this = Run::of("row_30_subscribed_at_a_replica");
@@ -135,7 +136,7 @@ fn row_30_subscribed_at_a_replica() {
     wait_for_intake(connection);
 
     let load = Load::start(&primary.url(), "m", 1_000);
-    // The first term may have begun before its dispatcher knew how it stands.
+    // The first term may have begun before its dispatcher knew its position.
     let begun = terms(&dispatchers);
     load.wait_for_more(4_000);
     let storm = terms(&dispatchers) - begun;
@@ -156,14 +157,14 @@ fn row_30_subscribed_at_a_replica() {
         wait_for_intake(connection);
     }
     let mut sent = load.stop();
-    // The primary counts none of those who hear them.
+    // The primary does not count the subscribers of the replica.
     sent.owed.append(&mut sent.unheard);
     assert_l0(connection, &sent);
     workers.must_run();
 }
 
-/// Row 30: primary and replica change places, and no connection is cut. The old primary refuses to write, so that
-/// commands come to the new one; the subscriptions stand where they stood.
+/// Row 30: primary and replica swap roles, and no connection is cut. The old primary refuses writes, so commands move
+/// to the new one. The subscriptions stay.
 #[test]
 fn row_30_failover_that_cuts_nothing() {
     let mut this = Run::of("row_30_failover_that_cuts_nothing");
@@ -198,7 +199,7 @@ fn row_30_failover_that_cuts_nothing() {
     ));
     let most = 4 + took.as_secs() as usize;
     assert!(begun <= most, "{begun} terms in {took:?} are a storm");
-    // From here on somebody hears all of it, at whichever server.
+    // From here on a dispatcher receives every message, whichever server it is published on.
     wait_for_intake(after);
     publish(after, "last", 0..300);
     let mut all = sent;
@@ -208,7 +209,7 @@ fn row_30_failover_that_cuts_nothing() {
     workers.must_run();
 }
 
-/// Row 31: one of two consumers records its results somewhere else.
+/// Row 31: one of two consumers records its results in another place.
 fn consumer_elsewhere(row: &'static str, elsewhere: impl FnOnce(&RedisServer) -> String) {
     let mut this = Run::of(row);
     let mut cluster = bare_cluster();
@@ -216,7 +217,7 @@ fn consumer_elsewhere(row: &'static str, elsewhere: impl FnOnce(&RedisServer) ->
     let apart = PrivateFolder::create("worker").expect("a folder");
     let mut workers = Workers::new(&mut cluster, 1, 2);
     workers.start(0);
-    // Of two that it has, one runs, since names are not to be the same.
+    // Only one of its two dispatchers runs, since names must differ.
     let mut wrong = Workers::of(&elsewhere(cluster.redis()), apart.path(), 2, 2);
     wrong.start(1);
     let addresses = [workers.addresses[0].clone(), wrong.addresses[1].clone()];
@@ -227,13 +228,13 @@ fn consumer_elsewhere(row: &'static str, elsewhere: impl FnOnce(&RedisServer) ->
     load.wait_for_more(this.random.u64(1_000..2_000));
     let sent = load.stop();
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty());
-    // A message that the wrong one had would be pending for ever.
+    // A message delivered to the wrong consumer would be pending for ever.
     let runs = wrong.runs();
     assert!(runs.is_empty(), "{} messages were run for nothing", runs.len());
     assert_l0(connection, &sent);
     let is_told =
         |line: &String| line.contains("messages:epoch") && (line.contains("w1") || line.contains(&wrong.addresses[1]));
-    wait_until("the leader to say what the consumer has found, and in which key", || {
+    wait_until("the leader to log what the consumer has found, and in which key", || {
         dispatchers.iter().any(|one| one.process.stderr().all().iter().any(is_told)).then_some(())
     });
     wrong.must_run();
@@ -294,11 +295,11 @@ impl Group {
 }
 
 fn start_of(group: &str, member: &str, url: &str, addresses: &[String]) -> Watched {
-    // Nobody but the lease's end or a cut connection makes room for another.
+    // Only the end of the lease or a cut connection lets another dispatcher lead.
     dispatcher(member, url, addresses, &format!("--group {group} --lease-ttl-ms 5000"))
 }
 
-/// Row 32: what happens in one of two groups is nothing to the other.
+/// Row 32: faults in one of two groups do not affect the other.
 fn side_by_side(row: &'static str, troubled: (&'static str, u8), quiet: (&'static str, u8)) {
     let mut this = Run::of(row);
     let mut cluster = bare_cluster();
@@ -340,10 +341,11 @@ fn side_by_side(row: &'static str, troubled: (&'static str, u8), quiet: (&'stati
     }
     assert_eq!(quiet.epoch(), epoch, "the other group's leader leads on in its epoch");
     assert_eq!(quiet.shown(), members["e"], "its own dispatchers and no others");
-    // One that was killed may still be shown until its report expires.
+    // A killed dispatcher may still be shown until its report expires.
     wait_until("the group's own dispatchers alone to be shown", || (troubled.shown() == members["d"]).then_some(()));
 
-    // All its subscriptions at once: whoever is the eldest of this group goes on, and waits for nobody of the other.
+    // All its subscriptions at once: the eldest dispatcher of this group continues, and waits for none of the other
+    // group.
     let ids: Vec<String> = troubled.dispatchers.iter().map(|one| subscription_of(admin, one.process.pid())).collect();
     for id in &ids {
         assert_eq!(run::<usize>(admin, &["CLIENT", "KILL", "ID", id]), 1);
@@ -369,11 +371,11 @@ fn row_32_a_name_that_begins_with_the_other() {
     side_by_side("row_32_a_name_that_begins_with_the_other", ("messages", 0), ("messages:alive", 0));
 }
 
-/// Row 30: subscriptions that bring much less than is published are behind, not with another server. Redis keeps what
-/// they have not brought yet: that would be lost if they were made anew.
+/// Row 30: subscriptions that are slower than the load are behind, not at another server. Redis buffers the rest, which
+/// would be lost if they subscribed again.
 #[test]
 fn row_30_subscriptions_that_lag() {
-    /// How much a subscription brings.
+    /// The rate of a subscription.
     const BYTES_PER_S: u64 = 1_000_000;
     /// How far the subscriptions are behind: longer than markers may stay unheard.
     const LAG_S: u64 = 6;
@@ -400,6 +402,6 @@ fn row_30_subscriptions_that_lag() {
         // Once it has ended, its whole log has been read.
         one.process.kill().unwrap();
         let log = one.process.stderr().all();
-        assert_eq!(log.iter().find(|line| line.contains("event=deaf")), None);
+        assert_eq!(log.iter().find(|line| line.contains("event=not-receiving")), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Rows about strangers: whoever reaches a port, and is nobody of the group.
+//! Rows about strangers: clients that reach a port but do not belong to the group.
 
 use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
@@ -23,10 +23,10 @@ use crate::support::{
 };
 use crate::workers::Workers;
 
-/// So few files that the consumer works and strangers can use them up: its own are some 15.
+/// A limit on files with which the consumer works, having some 15 open, and which strangers can use up.
 const FILES: u32 = 32;
 
-/// A consumer with few files, and its address.
+/// A consumer with that limit, and its address.
 fn consumer(redis_url: &str) -> (ChildProcess, String) {
     let address = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     let program = programs().command("oncecast-consumer").expect("the program is built");
@@ -43,7 +43,7 @@ fn dispatcher(url: &str, name: &str, address: &str) -> Watched {
     Watched::spawn(command, name, url, &[address.to_owned()], "127.0.0.1", "--lease-ttl-ms 1000")
 }
 
-/// Row 39: strangers open so many connections to a consumer that it has no files left, and say nothing.
+/// Row 39: strangers open so many connections to a consumer that it has no files left, and stay silent.
 #[test]
 fn row_39_strangers_use_up_the_files() {
     let mut this = Run::of("row_39_strangers_use_up_the_files");
@@ -56,13 +56,13 @@ fn row_39_strangers_use_up_the_files() {
     let load = Load::start(&url, "m", 300);
     load.wait_for_more(100);
     for round in 1..=this.scale(2, 10) {
-        // Some come while there are no files, and are let in as others make room.
+        // Some arrive while there are no files, and are accepted once others are closed.
         let crowd: Vec<_> = (0..this.random.u64(40..80))
             .map(|_| TcpStream::connect(&address).expect("the system takes connections"))
             .collect();
         consumer.wait_for_line("event=files-short", DEADLINE).expect("the files are used up");
         load.wait_for_more(100);
-        // A new leader gets in while they are there.
+        // A new leader is accepted while they are connected.
         let next = dispatcher(&url, &format!("d{round}"), &address);
         wait_until_in_sync(connection, 2);
         let before: String = run_command(connection, &["GET", "messages:leader"]);
@@ -74,7 +74,7 @@ fn row_39_strangers_use_up_the_files() {
         });
         let recorded = state(connection).1;
         wait_until("the new leader's messages to be done", || (state(connection).1 > recorded + 100).then_some(()));
-        // Those that are still there are ended for their silence.
+        // The remaining ones are closed for their silence.
         let ended = crowd.into_iter().map(|mut stream| {
             stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout above zero");
             stream
@@ -87,13 +87,13 @@ fn row_39_strangers_use_up_the_files() {
     let sent = load.stop();
     assert_l0(connection, &sent);
     consumer.must_run().expect("it lives");
-    // A figure to show, no more.
+    // Only shown.
     let refused = consumer.stderr().all().iter().filter(|line| line.contains("event=files-short")).count();
     this.say(format_args!("{refused} lines about files"));
     leader.process.must_run().expect("it lives");
 }
 
-/// Does something again and again, in threads of its own, until the guard is dropped.
+/// Repeats an action in threads of its own until the guard is dropped.
 struct Strangers {
     stop: Arc<AtomicBool>,
     threads: Vec<thread::JoinHandle<()>>,
@@ -119,13 +119,13 @@ impl Drop for Strangers {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // One that panicked has been shown.
+            // A panic has been reported already.
             let _ = thread.join();
         }
     }
 }
 
-/// As long as a stranger waits for anything.
+/// How long a stranger waits for anything.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Connects to a consumer; `origin` is what a browser would add.
@@ -139,7 +139,7 @@ fn connect(address: &str, origin: Option<&'static str>) -> Option<WebSocket<TcpS
     tungstenite::client(request, stream).ok().map(|(socket, _)| socket)
 }
 
-/// Says frames and reads until the other side closes or is silent.
+/// Sends frames and reads until the other side closes or is silent.
 fn say(socket: &mut WebSocket<TcpStream>, frames: &[Frame<'_>]) {
     let bytes: Vec<u8> = frames.iter().flat_map(Frame::to_vec).collect();
     if socket.send(Message::binary(bytes)).is_ok() {
@@ -147,7 +147,7 @@ fn say(socket: &mut WebSocket<TcpStream>, frames: &[Frame<'_>]) {
     }
 }
 
-/// A web page, a peer with the highest epoch there is, and one that has learned the true one and makes up messages.
+/// A web page, a peer with the highest possible epoch, and one that knows the true epoch and invents messages.
 fn at_a_consumer(address: &str, epoch: u64, random: fastrand::Rng) -> Vec<Box<dyn FnMut() + Send>> {
     let [page, highest, forger] = [0; 3].map(|_| address.to_owned());
     let mut random = random;
@@ -172,10 +172,10 @@ fn at_a_consumer(address: &str, epoch: u64, random: fastrand::Rng) -> Vec<Box<dy
     ]
 }
 
-/// What a stranger hands over: were it recorded, it would be a message that nobody published.
+/// The payload of a stranger's message. If it were recorded, L0 would fail, since it was never published.
 const FORGED: &[u8] = b"{\"message_id\":\"forged\"}";
 
-/// A consumer that answers at full speed for messages that it was never given, and claims that it has them.
+/// A consumer that answers at full speed for messages that it never received, and lists them in HELD.
 fn at_a_dispatcher(listener: TcpListener, mut random: fastrand::Rng) -> Vec<Box<dyn FnMut() + Send>> {
     listener.set_nonblocking(true).expect("our own socket");
     vec![Box::new(move || {
@@ -205,7 +205,7 @@ fn at_a_dispatcher(listener: TcpListener, mut random: fastrand::Rng) -> Vec<Box<
     })]
 }
 
-/// Row 34: strangers at a consumer and at a dispatcher do all they can. The true leader goes on, and so does the work.
+/// Row 34: strangers attack a consumer and a dispatcher in every way. The true leader stays, and work continues.
 #[test]
 fn row_34_strangers_on_links() {
     let mut this = Run::of("row_34_strangers_on_links");
@@ -215,13 +215,13 @@ fn row_34_strangers_on_links() {
     (0..2).for_each(|number| workers.start(number));
     let junk = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addresses = [workers.addresses.clone(), vec![junk.local_addr().expect("it is bound").to_string()]].concat();
-    // What the junk consumer happens to be given counts as lost.
+    // Messages that the junk consumer happens to get count as lost.
     let mut process = start_dispatcher(&cluster, "d0", &addresses, "--max-deliveries 1000");
     wait_until_in_sync(connection, 1);
     let lease: String = run_command(connection, &["GET", "messages:leader"]);
     let epoch: u64 = run_command(connection, &["GET", "messages:epoch"]);
     let load = Load::start(&cluster.redis().url(), "m", 600);
-    // Until the leader has proven itself.
+    // Until the leader is proven.
     wait_until("some to be done", || (state(connection).1 > 200).then_some(()));
     let acts =
         [at_a_consumer(&workers.addresses[0], epoch, this.random.fork()), at_a_dispatcher(junk, this.random.fork())];
@@ -234,7 +234,7 @@ fn row_34_strangers_on_links() {
     assert!(10 * done as u64 >= 8 * published, "{done} of {published}");
     assert_l0(connection, &load.stop());
     let now: String = run_command(connection, &["GET", "messages:leader"]);
-    assert_eq!(now, lease, "the leader goes on leading");
+    assert_eq!(now, lease, "the leader did not change");
     process.must_run().expect("it lives");
     process.wait_for_line("event=stray-answers consumer=junk", DEADLINE).expect("they are counted");
     workers.must_run();

@@ -12,7 +12,7 @@ use crate::support::{
     stream, subscribers, subscription_of, wait_for_intake, wait_until, wait_until_in_sync,
 };
 
-/// Consumers and a Redis; the dispatchers are the test's.
+/// Consumers and a Redis; the test starts the dispatchers.
 fn no_dispatchers(consumers: usize, redis: RedisOptions) -> Cluster {
     let options = ClusterOptions { redis, ..options(0, consumers, "", "") };
     Cluster::start(options).expect("Redis and the consumers start")
@@ -30,7 +30,7 @@ fn lease_after(view: &mut GroupView, before: Option<&Lease>) -> Lease {
 #[test]
 fn row_09_standby_subscription_killed() {
     const DISPATCHERS: usize = 3;
-    // Whoever is not in sync lets others go first for as long as this: longer than the test.
+    // A dispatcher that is not in sync lets others lead first for this long, which is longer than the test.
     const ARGS: &str = "--lease-ttl-ms 600000";
     let mut this = Run::of("row_09");
     let mut cluster = no_dispatchers(2, RedisOptions::default());
@@ -48,7 +48,7 @@ fn row_09_standby_subscription_killed() {
         let mut leader = dispatchers.swap_remove(leader.expect("one of them leads"));
         let (victim, other) = (&dispatchers[0], &dispatchers[1]);
 
-        // The leader hangs, so that the cursor stands still: the victim cannot get in sync meanwhile.
+        // The leader is paused, so the cursor does not move and the victim can't get in sync meanwhile.
         leader.process.signal(Signal::SIGSTOP).unwrap();
         let seen = victim.process.stderr().count();
         let id = subscription_of(connection, victim.process.pid());
@@ -63,17 +63,17 @@ fn row_09_standby_subscription_killed() {
         leader.process.kill().unwrap();
         let next = lease_after(&mut view, Some(&lease));
         assert_eq!(next.name(), other.name(), "the one in sync leads, not {}", victim.name());
-        // It recovers by itself, by the new leader's cursor.
+        // It recovers by itself through the new leader's cursor.
         victim.wait_until_ready();
         lease = next;
         dispatchers.push(Watched::start(&mut cluster, leader.name(), 2, ARGS));
     }
     let sent = load.stop();
     assert_l0(connection, &sent);
-    assert_eq!(stream(connection, "messages:gaps"), [], "somebody was in sync all the time");
+    assert_eq!(stream(connection, "messages:gaps"), [], "a dispatcher was in sync all the time");
 }
 
-/// Row 10: nobody can say what was published until the first is back, and that is told; the rest is processed once.
+/// Row 10: what was published until the first one is back is unknown and recorded as a gap. The rest is processed once.
 #[test]
 fn row_10_all_subscriptions_killed() {
     let mut this = Run::of("row_10");
@@ -92,7 +92,7 @@ fn row_10_all_subscriptions_killed() {
     load.wait_for_more(500);
     let sent = load.stop();
     let by_one = sent.receivers.iter().filter(|receivers| **receivers == 1).count();
-    println!("row 10: {} heard by nobody, {by_one} by one", sent.unheard.len());
+    println!("row 10: {} received by no dispatcher, {by_one} by one", sent.unheard.len());
     assert_l0(connection, &sent);
     for gap in stream(connection, "messages:gaps") {
         assert_eq!(gap["reason"], "subscription-break", "{gap:?}");
@@ -108,19 +108,19 @@ fn row_10_all_subscriptions_killed() {
     });
 }
 
-/// Redis gives a subscriber up that has this much to read.
+/// Redis disconnects a subscriber that has this much to read.
 fn small_output_buffer() -> RedisOptions {
     let limit = ("client-output-buffer-limit".to_owned(), "pubsub 1mb 0 0".to_owned());
     RedisOptions { config: vec![limit], ..RedisOptions::default() }
 }
 
-/// Large enough to fill what the system buffers.
+/// Large enough to fill the system's buffers.
 fn payloads(numbers: std::ops::Range<u64>) -> impl Iterator<Item = String> {
     let pad = "x".repeat(20_000);
     numbers.map(move |n| format!("{{\"message_id\":\"m{n}\",\"pad\":\"{pad}\"}}"))
 }
 
-/// Row 11: a lone reader that hangs is cut off. What Redis threw away is lost, and that is counted and told.
+/// Row 11: the only reader is paused and disconnected. What Redis dropped is lost, counted and logged.
 #[test]
 fn row_11_output_buffer_overrun_of_the_only_reader() {
     let mut this = Run::of("row_11_output_buffer_overrun_of_the_only_reader");
@@ -134,7 +134,7 @@ fn row_11_output_buffer_overrun_of_the_only_reader() {
     reader.process.signal(Signal::SIGSTOP).unwrap();
     let mut during = before..before;
     while subscribers(connection) > 0 {
-        assert!(during.end < 50_000, "Redis never gives the reader up");
+        assert!(during.end < 50_000, "Redis never disconnects the reader");
         publish_payloads(connection, payloads(during.end..during.end + 4));
         during.end += 4;
     }
@@ -148,7 +148,7 @@ fn row_11_output_buffer_overrun_of_the_only_reader() {
     let owed = (0..before).chain(after.clone()).map(name).collect();
     let sent = Sent { owed, uncertain: during.clone().map(name).collect(), ..Sent::default() };
     assert_l0(connection, &sent);
-    // What was lost is one stretch, at the end: the place that the gap tells.
+    // What was lost is one part at the end, where the gap is recorded.
     let recorded: BTreeSet<String> = recorded_ids(connection).into_iter().collect();
     let kept = during.clone().take_while(|n| recorded.contains(&name(*n))).count() as u64;
     let later = (during.start + kept..during.end).filter(|n| recorded.contains(&name(*n))).count();
@@ -161,13 +161,13 @@ fn row_11_output_buffer_overrun_of_the_only_reader() {
     reader.process.wait_for_line("event=gap", DEADLINE).expect("it is logged");
 }
 
-/// Row 11: a leader that hangs is cut off, too, but a standby has read it all: nothing is lost, and nothing is told.
+/// Row 11: a paused leader is disconnected, but a standby has read everything: nothing is lost and no gap recorded.
 #[test]
 fn row_11_output_buffer_overrun_of_the_leader() {
     let mut this = Run::of("row_11_output_buffer_overrun_of_the_leader");
     let mut cluster = no_dispatchers(2, small_output_buffer());
     let (mut view, connection) = (cluster.view(), &mut client_of(&mut cluster));
-    // The lease stands for long: the standby leads because Redis gave the leader's subscription up.
+    // The lease lasts long: the standby leads because Redis closed the leader's subscription.
     let mut dispatchers =
         ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, 2, "--lease-ttl-ms 600000 --ring-bytes 268435456"));
     wait_until_in_sync(connection, 2);
@@ -181,10 +181,10 @@ fn row_11_output_buffer_overrun_of_the_leader() {
     leader.process.signal(Signal::SIGSTOP).unwrap();
     let mut end = before;
     while subscribers(connection) > 1 {
-        assert!(end < 50_000, "Redis never gives the reader up");
+        assert!(end < 50_000, "Redis never disconnects the reader");
         publish_payloads(connection, payloads(end..end + 4));
         end += 4;
-        // It is the other that is to be cut off.
+        // The other one must be disconnected.
         wait_until("the standby to have read it", || {
             (standby.figure("oncecast_messages_published_total")? >= end).then_some(())
         });
@@ -200,10 +200,10 @@ fn row_11_output_buffer_overrun_of_the_leader() {
     assert_eq!(stream(connection, "messages:gaps"), [], "the other read over it");
 }
 
-/// A group that listens to the events of its own database writes keys for each event that it takes in. None of these
-/// writes is taken for a message, on whatever channel of this kind it listens.
+/// A group that listens to the keyspace events of its own database writes keys for each event that it stores. None of
+/// these writes becomes a message, on any channel of this kind.
 #[test]
-fn keyspace_events_of_its_own_keys_feed_no_group() {
+fn keyspace_events_of_a_group_s_own_keys_cause_no_loop() {
     for (channel, change) in [
         ("__keyevent@0__:set", ["SET", "foreign", "1"]),
         ("__keyevent@0__:zadd", ["SADD", "foreign", "1"]),
@@ -225,11 +225,11 @@ fn keyspace_events_of_its_own_keys_feed_no_group() {
         let () = run(connection, &words);
         let results = |connection: &mut redis::Connection| run::<u64>(connection, &["XLEN", "messages:processed"]);
         wait_until("its result", || (results(connection) >= 1).then_some(()));
-        // Whatever its intake, its result and another term have written has come by once the next event is done.
+        // The writes of its intake, its result and another term have caused their events once the next event is done.
         dispatchers.remove(0).process.stop(DEADLINE).expect("it ends");
         wait_until("the other to be ready", || dispatchers[0].ready().ok());
         let () = run(connection, &words);
-        // A set's second ZADD of the same score changes nothing, and tells of nothing.
+        // A repeated ZADD with the same score changes nothing and causes no event.
         let more = u64::from(!channel.ends_with(":zadd"));
         wait_until("the second result", || (results(connection) > more).then_some(()));
         let seen = |connection: &mut redis::Connection| {
@@ -237,7 +237,7 @@ fn keyspace_events_of_its_own_keys_feed_no_group() {
             (results(connection), cursor.rsplit(' ').next().map(str::to_owned))
         };
         let (count, last_id) = seen(connection);
-        // The cursor goes on with the leader's markers; its last id only with messages.
+        // The cursor advances with the leader's markers, its last id only with messages.
         let markers = |connection: &mut redis::Connection| run::<String>(connection, &["GET", "messages:cursor"]);
         let before = markers(connection);
         wait_until("another marker", || (markers(connection) != before).then_some(()));

@@ -1,4 +1,4 @@
-//! The users of docs/OPERATIONS.md, with their rights, which a test takes away and gives back.
+//! The users of docs/OPERATIONS.md, with rights that a test withdraws and gives back.
 
 use std::collections::HashMap;
 
@@ -29,10 +29,10 @@ pub fn url_of(user: &str, port: u16) -> String {
     format!("redis://{user}:{password}@127.0.0.1:{port}")
 }
 
-/// Takes a command away from a user, and forgets what was refused until now.
+/// Withdraws a command from a user and resets the log of refusals.
 pub fn take(admin: &mut redis::Connection, user: &str, command: &str) {
     let () = run(admin, &["ACL", "LOG", "RESET"]);
-    // Not every server knows rights to subcommands: it goes with the whole command.
+    // Not every server has rights for subcommands, so the whole command is withdrawn.
     let command = command.split('|').next().unwrap_or(command);
     let () = run(admin, &["ACL", "SETUSER", user, &format!("-{command}")]);
 }
@@ -42,7 +42,7 @@ pub fn give_back(admin: &mut redis::Connection, user: &str) {
     let () = run(admin, &line_of(user));
 }
 
-/// Which commands a user has been refused since one was taken away.
+/// The commands that a user was refused since one was withdrawn.
 pub fn refused(admin: &mut redis::Connection, user: &str) -> Vec<String> {
     // Entries of the log are lists of names and values.
     let log: Vec<HashMap<String, redis::Value>> = run(admin, &["ACL", "LOG"]);

@@ -1,5 +1,5 @@
-//! A witness: reads MONITOR and checks, in the order in which Redis carried it out, that only the newest leader writes
-//! and that epochs only rise.
+//! A witness: reads MONITOR and checks, in the order of execution, that only the newest leader writes and that epochs
+//! only rise.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::support::{DEADLINE, run};
 
-/// What changes something.
+/// Commands that write.
 const WRITES: [&str; 9] = ["ZADD", "ZREMRANGEBYSCORE", "SET", "DEL", "XADD", "XTRIM", "RPUSH", "HSET", "HDEL"];
 /// Ends the reading.
 const LAST: &str = "the-last-line-for-the-witness";
@@ -17,14 +17,14 @@ pub struct Watch {
     reader: JoinHandle<Witness>,
 }
 
-/// What was seen.
+/// The observations.
 #[derive(Default)]
 pub struct Witness {
-    /// The epochs, in the order in which they were given out.
+    /// The epochs in the order in which they were given out.
     pub epochs: Vec<u64>,
     /// Writes by scripts that carry a leader's epoch.
     pub writes: u64,
-    /// What must not be.
+    /// Violations.
     wrong: Vec<String>,
     /// The epoch that the script now running was called with, if it is a leader's.
     caller: Option<u64>,
@@ -45,7 +45,7 @@ impl Watch {
         Watch { reader: thread::spawn(move || Witness::default().read(lines)) }
     }
 
-    /// Fails if a leader wrote that was not the newest, or an epoch did not rise. Gives what was seen.
+    /// Fails if an older leader wrote, or an epoch did not rise. Returns the observations.
     pub fn finish(self, connection: &mut redis::Connection) -> Witness {
         let _: String = run(connection, &["ECHO", LAST]);
         let witness = self.reader.join().expect("the witness reads on to the last line");
@@ -63,7 +63,7 @@ impl Witness {
                 self.wrong.push("MONITOR ended before the test did".to_owned());
                 return self;
             }
-            // Payloads are escaped, so a line is a line and the words that matter come first.
+            // Payloads are escaped, so each command is one line, and the words that matter come first.
             let line = String::from_utf8_lossy(&line);
             let Some((from, command)) = line.split_once("] ") else { continue };
             let words: Vec<&str> = command.trim_end().trim_matches('"').split("\" \"").collect();
@@ -89,7 +89,7 @@ impl Witness {
     }
 
     fn script_did(&mut self, words: &[&str]) {
-        // A script first proves that it may write, with a form that changes nothing.
+        // A script first proves that it may write, with commands that change nothing.
         let proves = words.len() > 3 && matches!(words[3], "NX" | "XX");
         if words.len() > 2 && words[..2] == ["SET", "messages:epoch"] && !proves {
             let epoch = words[2].parse().expect("an epoch is a number");

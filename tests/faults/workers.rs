@@ -1,7 +1,7 @@
-//! Consumer processes with the handler of the rows: it notes each run in a file before it does anything else, so that
-//! runs are counted even when the process is killed, and does what the message's id says.
+//! Consumer processes with the handler of the rows. It first notes each run in a file, so that runs are counted even if
+//! the process is killed, and then does what the message's id says.
 //!
-//! Such a process is this test program once more, told by its environment to be a consumer.
+//! Such a process is this test program again, with an environment that makes it a consumer.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -50,13 +50,13 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Of so many handler threads each, for the cluster's group. What they note goes with the cluster's server.
+    /// Consumers with so many handler threads each, for the cluster's group. Their notes are in the server's folder.
     pub fn new(cluster: &mut Cluster, count: usize, concurrency: usize) -> Workers {
         let url = cluster.redis().url();
         Workers::of(&url, cluster.redis().folder(), count, concurrency)
     }
 
-    /// The same, for the group at a URL; what they note is in a folder.
+    /// The same for the group at a URL, with their notes in `folder`.
     pub fn of(url: &str, folder: &Path, count: usize, concurrency: usize) -> Workers {
         let port = |_| format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
         let (url, folder) = (url.to_owned(), folder.to_owned());
@@ -72,7 +72,7 @@ impl Workers {
             let process = ChildProcess::spawn(&name, self.command(number, &name))?;
             match process.wait_for_line("event=listening", DEADLINE) {
                 Ok(_) => Ok(Some(process)),
-                // A connection of the one before may still be closing.
+                // A connection of its predecessor may still be closing.
                 Err(_) if process.stdout().all().iter().any(|line| line.contains("os error 98")) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -103,7 +103,7 @@ impl Workers {
         self.process(number).kill().expect("it can be killed");
     }
 
-    /// Stops one with SIGTERM; it must end well. Gives its last line.
+    /// Stops one with SIGTERM; it must exit with 0. Returns its last line.
     pub fn stop(&mut self, number: usize) -> String {
         let process = self.process(number);
         let ended = process.stop(DEADLINE).expect("it ends on SIGTERM");
@@ -111,7 +111,7 @@ impl Workers {
         process.wait_for_line("event=stopped", DEADLINE).expect("it says what it has done")
     }
 
-    /// Starts again each that has ended by itself; says how many had.
+    /// Restarts each that has ended by itself. Returns how many had.
     pub fn revive(&mut self) -> usize {
         let started: Vec<usize> = (0..self.processes.len()).filter(|n| self.processes[*n].is_some()).collect();
         let ended = |n: &usize| self.processes[*n].as_mut().is_some_and(|p| p.ended().expect("our child").is_some());
@@ -120,18 +120,18 @@ impl Workers {
         ended.len()
     }
 
-    /// Lets gated messages go on, those that come later as well.
+    /// Lets gated messages continue, later ones as well.
     pub fn open_gate(&self) {
         fs::write(self.folder.join(GATE), "").expect("the folder is ours");
     }
 
-    /// Has gated messages that come from now on wait until it is opened again.
+    /// Makes later gated messages wait until it is opened again.
     pub fn shut_gate(&self) {
         // It may never have been opened.
         let _ = fs::remove_file(self.folder.join(GATE));
     }
 
-    /// How often a handler began on each message, by the id in its payload.
+    /// How often a handler started each message, by the id in its payload.
     pub fn runs(&self) -> BTreeMap<String, usize> {
         self.noted().into_iter().fold(BTreeMap::new(), |mut runs, (_, name)| {
             *runs.entry(name).or_default() += 1;
@@ -147,7 +147,7 @@ impl Workers {
         parts.map(|(id, name)| (u64::from_str_radix(id, 16).expect("our own id"), name.to_owned())).collect()
     }
 
-    /// How many runs there were beyond the first of each message.
+    /// The number of runs beyond the first of each message.
     pub fn repeated_runs(&self) -> usize {
         self.runs().values().map(|runs| runs - 1).sum()
     }
@@ -167,7 +167,7 @@ impl Drop for Workers {
 #[test]
 #[ignore = "it is the consumer process of other tests"]
 fn worker() {
-    // Asked for without being meant.
+    // Run by the test harness, not as a worker process.
     let Ok(url) = std::env::var(REDIS_URL) else { return };
     let setting = |name: &str| std::env::var(name).expect("all are set or none");
     let folder = PathBuf::from(setting(FOLDER));
@@ -176,7 +176,7 @@ fn worker() {
     let handler = move |delivery: &Delivery<'_>| {
         let text = std::str::from_utf8(delivery.payload())?;
         let name = text.split('"').nth(3).unwrap_or(text);
-        // In one write: the system appends it whole, whoever else is writing, and keeps it if we die.
+        // In one write: the system appends it as a whole, even beside other writers, and keeps it if this process dies.
         (&notes).write_all(format!("{} {name}\n", delivery.id()).as_bytes())?;
         if name.contains(POISON) {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)?;
@@ -198,7 +198,7 @@ fn worker() {
     };
     let concurrency = setting(CONCURRENCY).parse().expect("a number");
     let consumer = Consumer::builder().redis_url(url).listen(setting(LISTEN)).consumer_id(setting(ID));
-    // As many as the program takes.
+    // As many as the program allows.
     let consumer = consumer.concurrency(concurrency).prefetch(1_024).handler(handler).bind().expect("a free port");
     let _log = oncecast::process::log::init(log::LevelFilter::Info, consumer.consumer_id(), "consumer")
         .expect("the first logger");

@@ -1,4 +1,4 @@
-//! Which file imports which, found in the text of the sources.
+//! Finds in the text of the sources which file imports which.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,8 +17,8 @@ pub struct House {
 }
 
 impl House {
-    /// Reads these files, which are named by their path below `src/`. Programs (`bin/`) are crates of their own: they
-    /// import the library as `oncecast::`.
+    /// Reads these files, named by their path below `src/`. Programs (`bin/`) are crates of their own and import the
+    /// library as `oncecast::`.
     pub fn of<'a>(sources: impl Iterator<Item = (&'a Path, &'a str)>) -> House {
         let files: BTreeMap<Module, &str> =
             sources.map(|(path, text)| (module_of(path), text)).filter(|(module, _)| !is_of_tests(module)).collect();
@@ -29,8 +29,7 @@ impl House {
         House { imports, outward }
     }
 
-    /// Uses of what is found below the path `outside`, another crate's, by files that are not at or below one of
-    /// `places`.
+    /// Uses of items below the path `outside`, in another crate, by files that are not at or below one of `places`.
     pub fn uses_outside(&self, outside: &str, places: &[&str]) -> Vec<String> {
         let outside: Module = outside.split("::").map(str::to_owned).collect();
         let is_free = |module: &Module| {
@@ -44,12 +43,12 @@ impl House {
         found.map(|(module, path)| format!("{} uses {}", shown(module), path.join("::"))).collect()
     }
 
-    /// The rooms that there are: folders and files right below `src/`, without the root of the crate.
+    /// The rooms: folders and files directly below `src/`, without the root of the crate.
     pub fn rooms(&self) -> BTreeSet<&str> {
         self.imports.keys().filter_map(|module| module.first()).map(String::as_str).collect()
     }
 
-    /// Imports of a room by one below it, where `rooms` lists them from top to bottom.
+    /// Imports of a room by one below it; `rooms` lists them from top to bottom.
     pub fn upward(&self, rooms: &[String]) -> Vec<String> {
         let height = |module: &Module| rooms.iter().position(|room| Some(room) == module.first());
         let mut upward = Vec::new();
@@ -63,7 +62,7 @@ impl House {
         upward
     }
 
-    /// Groups of files of which each leads to each other by imports, a line for each.
+    /// Groups of files that reach each other by imports, one line per group.
     pub fn circles(&self) -> Vec<String> {
         let reached: BTreeMap<&Module, BTreeSet<&Module>> =
             self.imports.keys().map(|module| (module, self.reached_from(module))).collect();
@@ -109,7 +108,7 @@ fn shown(module: &Module) -> String {
 /// Gathers the paths of one file.
 struct Reader<'a> {
     file: &'a Module,
-    /// The modules that are written in the file and open here, each with the depth of braces at which it ends.
+    /// The inline modules that enclose this point, each with the depth of braces at which it ends.
     inline: Vec<(String, usize)>,
     /// Absolute paths (`crate::…`), and paths that begin with any other word.
     paths: Vec<Module>,
@@ -159,7 +158,7 @@ impl<'a> Reader<'a> {
                     }
                     self.inline.push((name.clone(), depth));
                 }
-                // `pub(in crate::room)` says who may see something.
+                // `pub(in crate::room)` is a visibility, not an import.
                 token if token.is("in") && tokens[at - 1] == Token::Sign('(') => {
                     (_, at) = path_at(tokens, at + 1);
                     continue;
@@ -180,7 +179,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads what stands after `use`, or one branch of it, and gives the place after it.
+    /// Reads the tree after `use`, or one branch of it. Returns the place after it.
     fn read_use(&mut self, tokens: &[Token], start: usize, before: &[String]) -> usize {
         let (path, mut at) = path_at(tokens, start);
         let path = [before, &path].concat();
@@ -230,7 +229,7 @@ impl<'a> Reader<'a> {
         [&["crate".to_owned()][..], &here, rest].concat()
     }
 
-    /// The path below the crate, or nothing for one that leads to another crate.
+    /// The path below the crate; `None` for one that leads to another crate.
     fn resolved(&self, path: &[String]) -> Option<Module> {
         let first = path.first()?;
         if first == "crate" {
@@ -244,7 +243,7 @@ impl<'a> Reader<'a> {
         self.known.contains(child.as_slice()).then(|| [&child[..], &path[1..]].concat())
     }
 
-    /// The file that a path leads to: that of its longest beginning.
+    /// The file that a path leads to, by its longest prefix.
     fn file_of(&self, path: &[String]) -> Module {
         let mut beginnings = (0..=path.len()).rev().map(|length| &path[..length]);
         beginnings.find(|beginning| self.known.contains(beginning)).unwrap_or_default().to_vec()
@@ -327,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_import_is_left_alone() {
+    fn text_that_is_not_an_import_is_ignored() {
         for text in [
             "// use crate::upper::Thing;",
             "const TEXT: &str = \"use crate::upper::Thing;\";",
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_uses_its_parent_is_a_circle_if_the_parent_uses_it() {
+    fn a_child_and_parent_that_use_each_other_are_a_circle() {
         let child = ("a/b.rs", "use super::Shared;");
         assert!(house(&[("a/mod.rs", "mod b; pub struct Shared;"), child]).circles().is_empty());
         assert_eq!(house(&[("a/mod.rs", "mod b; fn f() { b::run() }"), child]).circles(), ["a, a::b"]);

@@ -1,5 +1,4 @@
-//! Rust source as words and signs, without comments, literals and lifetimes: as much of the language as is needed to
-//! find paths.
+//! Rust source as words and signs, without comments and literals: as much of the language as is needed to find paths.
 
 /// A part of the source that may belong to a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +106,7 @@ fn raw_string(text: &str) -> Option<usize> {
 }
 
 #[test]
-fn comments_literals_and_lifetimes_are_left_out() {
+fn tokens_leave_out_comments_and_literals() {
     let source = r###"a /* b */ "c\"d" 'e' '\'' // f
         br#"g"h"# &'i j::k"###;
     let words = tokens(source).into_iter().map(|token| match token {

@@ -1,11 +1,11 @@
-//! The house rules that no compiler checks: imports run one way, from room to room and from file to file; one room
-//! alone makes sockets, speaks to Redis, lays out bytes; no line is longer than the formatter would leave it.
+//! Rules that no compiler checks: imports run one way between rooms and files; only one room each makes sockets, talks
+//! to Redis, and encodes bytes; no line is wider than the formatter's limit.
 //!
-//! A room is a folder of `src/`, or a file there. Their order stands in `docs/ARCHITECTURE.md`, section "Rooms", and is
-//! read from there: a room may import only what stands below it. Within a room files may import each other, but never
-//! in a circle. Modules of unit tests are left out, since they may use everything.
+//! A room is a folder of `src/`, or a file there. Their order is read from `docs/ARCHITECTURE.md`, section "Rooms": a
+//! room may import only rooms below it. Files of a room may import each other, but never in a circle. Modules of unit
+//! tests are ignored, since they may use everything.
 //!
-//! Limitations: imports are found as text, by `imports`, without expanding macros.
+//! Limitations: `imports` finds imports in the text, without expanding macros.
 
 mod imports;
 mod lexer;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use self::imports::House;
 
-/// The same as `max_width` in `rustfmt.toml`, which leaves comments and strings alone.
+/// The same as `max_width` in `rustfmt.toml`, which does not apply to comments and strings.
 const MAX_WIDTH: usize = 120;
 
 fn root() -> &'static Path {
@@ -72,7 +72,7 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(circles.is_empty(), "files that import each other in a circle:\n{}", circles.join("\n"));
 }
 
-/// Fails if a file that is not at or below one of `places` names something below one of the paths `outside`.
+/// Fails if a file outside `places` names something below one of the paths `outside`.
 fn only_used_in(places: &[&str], outside: &[&str]) {
     let house = house();
     assert!(!house.uses_outside(outside[0], &[]).is_empty(), "{} is used at all", outside[0]);
@@ -94,19 +94,19 @@ fn only_net_makes_sockets() {
 }
 
 #[test]
-fn only_the_ledger_speaks_to_redis() {
-    // Errors wrap the client library's own. The lab is a client of its servers, and the publisher's load is pipelined:
-    // both read the values of replies.
+fn only_the_ledger_talks_to_redis() {
+    // Errors wrap those of the client library. The lab is a client of its servers, and the publisher pipelines its
+    // load: both read the values of replies.
     only_used_in(&["ledger", "base::failure", "lab", "programs::publisher::link"], &["redis"]);
 }
 
 #[test]
-fn only_wire_lays_out_bytes() {
+fn only_wire_encodes_bytes() {
     only_used_in(&["wire"], &["byteorder"]);
 }
 
 #[test]
-fn no_line_is_too_wide() {
+fn no_line_exceeds_the_width() {
     let places = [
         ("src", ".rs"),
         ("src", ".lua"),

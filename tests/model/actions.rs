@@ -1,7 +1,7 @@
-//! What can happen next, and what it does.
+//! What can happen next, and its effect.
 //!
-//! Three kinds: *inputs* (a message is published, time passes), *faults*, each paid for from the budget, and
-//! *progress*, which the programs make by themselves. A state in which no progress is possible is at rest.
+//! There are three kinds: *inputs* (a message is published, time passes), *faults*, each paid for from the budget, and
+//! *progress*, which the programs make by themselves. A state is at rest if no progress is possible.
 
 use stateright::{Model, Property};
 
@@ -13,7 +13,7 @@ use crate::refusals::Refusal;
 use crate::ring::{Id, Message, Seen};
 use crate::rules::{Bounds, Rules};
 use crate::servers::Servers;
-use crate::world::{Issuer, Phase, Return, Sights, Term, Whereabouts, World};
+use crate::world::{Events, Issuer, Phase, Return, Term, Whereabouts, World};
 
 /// Something that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +47,10 @@ pub enum Action {
     SubscribeAt(u8, u8),
     MoveCommands(u8),
     Uncounted(u8),
-    DeafLeader(u8),
-    DeafStandby(u8),
+    NotReceivingLeader(u8),
+    NotReceivingStandby(u8),
     Read(u8),
-    Look(u8),
+    Check(u8),
     Acquire(u8),
     TakeOver(u8),
     Take(u8),
@@ -62,13 +62,13 @@ pub enum Action {
     StartConsumer(u8),
     Link { dispatcher: u8, consumer: u8 },
     Page(u8),
-    HandOut { dispatcher: u8, consumer: u8, id: Id, message: Message },
+    Deliver { dispatcher: u8, consumer: u8, id: Id, message: Message },
     Redeliver { dispatcher: u8, id: Id },
-    Bury { dispatcher: u8, id: Id },
+    DeadLetter { dispatcher: u8, id: Id },
     Arm(u8),
     Finish { consumer: u8, id: Id },
     HearDrain { dispatcher: u8, consumer: u8 },
-    HandBack { consumer: u8, id: Id },
+    GiveBack { consumer: u8, id: Id },
     Leave(u8),
     Overdue { dispatcher: u8, consumer: u8, id: Id },
 }
@@ -78,7 +78,7 @@ pub enum Action {
 pub struct Protocol {
     pub bounds: Bounds,
     pub rules: Rules,
-    /// Whether to remember sights, which makes more states of one.
+    /// Whether to remember events. That multiplies the states.
     pub watched: bool,
     /// What has happened before the search begins.
     pub after: &'static [Action],
@@ -109,14 +109,14 @@ impl Protocol {
         world
     }
 
-    /// Whether nothing goes on by itself any more.
+    /// Whether no program has anything left to do.
     pub fn is_at_rest(&self, world: &World) -> bool {
         let mut actions = Vec::new();
         self.progress(world, &mut actions);
         actions.into_iter().all(|action| self.next_state(world, action).is_none())
     }
 
-    /// The states that the programs can bring about by themselves.
+    /// The states that the programs reach next by themselves.
     pub fn progress_from(&self, world: &World) -> Vec<World> {
         let mut actions = Vec::new();
         self.progress(world, &mut actions);
@@ -126,7 +126,7 @@ impl Protocol {
     fn inputs(&self, world: &World, actions: &mut Vec<Action>) {
         actions.extend((world.published < self.bounds.messages).then_some(Action::Publish));
         actions.extend((world.budget.ticks > 0).then_some(Action::Tick));
-        // Where time never passes nothing is trimmed, whoever looks.
+        // If time never passes, nothing is trimmed, and a poll has no effect.
         if self.bounds.budget.ticks > 0 {
             let standbys = (0..).zip(&world.dispatchers).filter(|(_, standby)| standby.alive && standby.term.is_none());
             actions.extend(standbys.map(|(d, _)| Action::Poll(d)));
@@ -147,7 +147,7 @@ impl Protocol {
     pub fn progress(&self, world: &World, actions: &mut Vec<Action>) {
         for (index, request) in world.requests.iter().enumerate() {
             actions.push(Action::Serve(index));
-            actions.extend((request.issuer == Issuer::Nobody).then_some(Action::Vanish(index)));
+            actions.extend((request.issuer == Issuer::Gone).then_some(Action::Vanish(index)));
         }
         actions.extend(world.refused.map(|_| Action::Allow));
         for (d, dispatcher) in (0..).zip(&world.dispatchers) {
@@ -162,10 +162,10 @@ impl Protocol {
                 continue;
             }
             actions.extend(world.is_to_subscribe_anew(d, self.rules).then_some(Action::Uncounted(d)));
-            actions.extend(world.is_deaf_leader(d, self.rules).then_some(Action::DeafLeader(d)));
-            actions.extend(world.is_deaf_standby(d, self.rules).then_some(Action::DeafStandby(d)));
-            actions.extend(world.may_acquire(d, self.rules).then_some(Action::Look(d)));
-            actions.extend(dispatcher.looked.map(|_| Action::Acquire(d)));
+            actions.extend(world.leader_is_not_receiving(d, self.rules).then_some(Action::NotReceivingLeader(d)));
+            actions.extend(world.standby_is_not_receiving(d, self.rules).then_some(Action::NotReceivingStandby(d)));
+            actions.extend(world.may_acquire(d, self.rules).then_some(Action::Check(d)));
+            actions.extend(dispatcher.checked.map(|_| Action::Acquire(d)));
             if let Some(term) = &dispatcher.term {
                 self.progress_of_leader(world, d, term, actions);
             }
@@ -174,7 +174,7 @@ impl Protocol {
             actions.extend((!consumer.alive && !consumer.draining).then_some(Action::StartConsumer(c)));
             let running = consumer.held.iter().filter(|held| !held.committing);
             actions.extend(running.map(|held| Action::Finish { consumer: c, id: held.id }));
-            // Its connection carries one thing at a time.
+            // Its connection carries one request at a time.
             let waits = world.requests.iter().any(|sent| sent.issuer == Issuer::Consumer(c));
             let arms = consumer.alive && consumer.armed.is_none() && !waits;
             actions.extend(arms.then_some(Action::Arm(c)));
@@ -208,7 +208,7 @@ impl Protocol {
             }
             for (id, message, at) in &term.table {
                 if *at == Whereabouts::Ready && self.may_be_given(term, c) {
-                    actions.push(Action::HandOut { dispatcher: d, consumer: c, id: *id, message: *message });
+                    actions.push(Action::Deliver { dispatcher: d, consumer: c, id: *id, message: *message });
                 }
             }
             debug_assert!(consumer.held.len() <= world.last_id as usize);
@@ -216,19 +216,20 @@ impl Protocol {
         actions.extend((term.backlog.is_some() && unlinked == 0).then_some(Action::Page(d)));
         let asked = |id: Id| {
             let mut mine = world.requests.iter().filter(|sent| sent.issuer == Issuer::Redistributor(d));
-            mine.any(|sent| {
-                matches!(sent.script, Script::Bury { id: asked, .. } | Script::Record { id: asked, .. } if asked == id)
+            mine.any(|sent| match sent.script {
+                Script::DeadLetter { id: asked, .. } | Script::Record { id: asked, .. } => asked == id,
+                _ => false,
             })
         };
         for (id, _, at) in term.table.iter().filter(|(id, ..)| !asked(*id)) {
             let Whereabouts::Back(Return { counted, .. }) = at else { continue };
             actions.push(Action::Redeliver { dispatcher: d, id: *id });
-            let buries = *counted && self.bounds.budget.rejections > 0;
-            actions.extend(buries.then_some(Action::Bury { dispatcher: d, id: *id }));
+            let dead_letters = *counted && self.bounds.budget.rejections > 0;
+            actions.extend(dead_letters.then_some(Action::DeadLetter { dispatcher: d, id: *id }));
         }
     }
 
-    /// Carries out an input or a fault. `false`: it had no effect.
+    /// Applies an input or a fault. `false`: it had no effect.
     fn carry_out(&self, world: &mut World, action: Action) -> bool {
         let rules = self.rules;
         match action {
@@ -275,7 +276,7 @@ impl Protocol {
         true
     }
 
-    /// Carries out progress. `false`: it had no effect.
+    /// Applies progress. `false`: it had no effect.
     fn advance(&self, world: &mut World, action: Action) -> bool {
         let rules = self.rules;
         match action {
@@ -285,13 +286,13 @@ impl Protocol {
             Action::SubscribeAt(d, server) => world.subscribe(d, server, rules),
             Action::MoveCommands(d) => world.move_commands(d),
             Action::Uncounted(d) => world.subscribe_anew(d),
-            Action::DeafLeader(d) => {
+            Action::NotReceivingLeader(d) => {
                 world.end_term(d);
                 world.cut(d);
             }
-            Action::DeafStandby(d) => world.cut(d),
+            Action::NotReceivingStandby(d) => world.cut(d),
             Action::Read(d) => world.read(d, rules),
-            Action::Look(d) => world.look(d),
+            Action::Check(d) => world.check(d),
             Action::Acquire(d) => world.acquire(d, rules),
             Action::TakeOver(d) => return world.take_over(d, rules),
             Action::Take(d) => return world.take(d, rules),
@@ -300,20 +301,20 @@ impl Protocol {
             Action::Serve(index) => {
                 let before = world.refused.map(|_| world.clone());
                 world.serve(index, rules);
-                // What is refused and has done nothing waits.
+                // A refused request that has changed nothing waits.
                 return before.is_none_or(|before| World { seen: world.seen, ..before } != *world);
             }
             Action::Vanish(index) => drop(world.requests.remove(index)),
             Action::StartConsumer(c) => world.consumers[c as usize].alive = true,
             Action::Link { dispatcher, consumer } => return world.link(dispatcher, consumer, rules),
             Action::Page(d) => world.page(d),
-            Action::HandOut { dispatcher, consumer, id, message } => world.hand_out(dispatcher, consumer, id, message),
+            Action::Deliver { dispatcher, consumer, id, message } => world.deliver(dispatcher, consumer, id, message),
             Action::Redeliver { dispatcher, id } => world.redeliver(dispatcher, id, rules),
-            Action::Bury { dispatcher, id } => world.bury(dispatcher, id, rules),
+            Action::DeadLetter { dispatcher, id } => world.dead_letter(dispatcher, id, rules),
             Action::Arm(c) => world.arm(c),
             Action::Finish { consumer, id } => world.finish(consumer, id, rules),
             Action::HearDrain { dispatcher, consumer } => world.hear_drain(dispatcher, consumer),
-            Action::HandBack { consumer, id } => world.hand_back(consumer, id, rules),
+            Action::GiveBack { consumer, id } => world.give_back(consumer, id, rules),
             Action::Leave(c) => world.leave(c, rules),
             Action::Overdue { dispatcher, consumer, id } => world.overdue(dispatcher, consumer, id),
             other => unreachable!("{other:?} is an input or a fault"),
@@ -328,7 +329,7 @@ impl Model for Protocol {
 
     fn init_states(&self) -> Vec<World> {
         let happens =
-            |world, action: &Action| self.next_state(&world, *action).expect("what is to happen first can happen");
+            |world, action: &Action| self.next_state(&world, *action).expect("the first actions are possible");
         vec![self.after.iter().fold(self.at_rest(), happens)]
     }
 
@@ -344,11 +345,11 @@ impl Model for Protocol {
         let changed = self.carry_out(&mut next, action);
         next.rename(self.rules);
         if !self.watched {
-            next.seen = Sights {
+            next.seen = Events {
                 stale_write: next.seen.stale_write,
                 stale_delivery: next.seen.stale_delivery,
                 usurped: next.seen.usurped,
-                ..Sights::default()
+                ..Events::default()
             };
             next.forgotten = 0;
         }

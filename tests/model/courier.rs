@@ -1,7 +1,7 @@
-//! The hand-out: links, the backlog, deliveries, commits, acknowledgements and burials.
+//! Delivery: links, the backlog, commits, acknowledgements, redelivery and dead letters.
 //!
-//! A frame between a leader and a consumer is one step: the consumer's desk decides about each under one lock, and of
-//! what was on the way when a link broke nothing is heard again.
+//! A frame between a leader and a consumer is one step: the consumer's desk handles each under one lock, and a frame
+//! that is on its way when the link breaks never arrives.
 
 use oncecast::base::id::{Epoch, MessageId};
 use oncecast::consumer::trust::Trust;
@@ -33,12 +33,12 @@ impl World {
         true
     }
 
-    /// A consumer says that it has a message in hand. What counts as being at another one stays there.
+    /// A consumer lists a message in HELD. A message that is noted as sent to another consumer stays there.
     pub fn adopt(&mut self, d: u8, c: u8, id: Id, message: Message, rules: Rules) {
         let is_pending = self.redis.holds(id) || !rules.has(Rule::HeldIsPending);
         self.term(d, |term| {
             let newest = term.cursor.map_or(0, |cursor| cursor.last_id);
-            if !is_pending || id > newest && rules.has(Rule::HeldIsTakenIn) {
+            if !is_pending || id > newest && rules.has(Rule::HeldIsStored) {
                 return;
             }
             match term.table.iter_mut().find(|(known, ..)| *known == id) {
@@ -49,7 +49,7 @@ impl World {
         });
     }
 
-    /// A leader's link to a consumer is gone: what was there goes out again, uncounted if it was draining.
+    /// A leader's link to a consumer is gone: its messages are redelivered, uncounted if the consumer was draining.
     pub fn drop_link(&mut self, d: u8, c: u8) {
         if let Some(term) = self.dispatchers[d as usize].term.as_mut() {
             let back = Whereabouts::Back(Return { counted: term.drains & 1 << c == 0, ..LOST });
@@ -78,12 +78,12 @@ impl World {
         });
     }
 
-    /// A message that came back is settled and read again, and waits if it is still pending.
+    /// A returned message is settled and read again, and waits for delivery if it is still pending.
     pub fn redeliver(&mut self, d: u8, id: Id, rules: Rules) {
         if !self.is_accepted(d) {
             return self.end_term(d);
         }
-        if self.may_be_in_hand(d, id) && rules.has(Rule::SettleRaisesRecall) {
+        if self.may_be_held(d, id) && rules.has(Rule::SettleRaisesRecall) {
             let before = self.redis.recall;
             self.redis.raise_recall(id);
             if self.redis.recall != before {
@@ -100,14 +100,14 @@ impl World {
         });
     }
 
-    /// A message goes to a consumer, which takes it if the link rules.
-    pub fn hand_out(&mut self, d: u8, c: u8, id: Id, message: Message) {
+    /// A message is sent to a consumer, which accepts it if the link is in force.
+    pub fn deliver(&mut self, d: u8, c: u8, id: Id, message: Message) {
         let from = self.dispatchers[d as usize].term.as_ref().map_or(0, |term| term.epoch);
         let consumer = &mut self.consumers[c as usize];
         if consumer.ruler != Some(d) {
             return self.drop_link(d, c);
         }
-        // What was sent before DRAIN was read is not accepted.
+        // A message that was sent before the leader read DRAIN is not accepted.
         if !consumer.draining {
             consumer.take(Held { id, message, committing: false, from, proven: true });
         }
@@ -124,10 +124,10 @@ impl World {
         self.send(Issuer::Consumer(c), script);
     }
 
-    /// How a consumer records a message: as a transaction if it may, which uses up what it has armed.
+    /// How a consumer records a message: by a transaction if it may, which disarms its connection.
     pub fn commit_of(&mut self, c: u8, id: Id, recall: bool, rules: Rules) -> Script {
         let consumer = &mut self.consumers[c as usize];
-        let held = consumer.held.iter_mut().find(|held| held.id == id).expect("only what is in hand is recorded");
+        let held = consumer.held.iter_mut().find(|held| held.id == id).expect("only a held message is recorded");
         let is_trusted = |armed: &Recall| match rules.has(Rule::RecallNamesTheTerm) {
             true => held.from != 0 && is_alone(armed, id, held.from),
             false => held.from != 0 && id > armed.up_to && held.from > consumer.distrusted,
@@ -161,12 +161,12 @@ impl World {
         }
     }
 
-    /// The answer to a commit: the ACK goes to the ruler. With it comes what is armed anew.
+    /// The answer to a commit: the consumer sends ACK. With the answer its connection is armed again.
     pub fn committed(&mut self, c: u8, id: Id, answer: Answer, rules: Rules) {
         self.arm(c);
         let consumer = &mut self.consumers[c as usize];
         match answer {
-            Answer::Void | Answer::Refused => return self.commit_looking(c, id, rules),
+            Answer::Void | Answer::Refused => return self.commit_by_script(c, id, rules),
             Answer::Partly => return self.put_back(c, id),
             _ => {}
         }
@@ -179,8 +179,8 @@ impl World {
         term.settle(c, id);
     }
 
-    /// A transaction did nothing, or its message is put back: the script looks.
-    pub fn commit_looking(&mut self, c: u8, id: Id, rules: Rules) {
+    /// A transaction did nothing, or its message was put back: the script checks and records.
+    pub fn commit_by_script(&mut self, c: u8, id: Id, rules: Rules) {
         let consumer = &mut self.consumers[c as usize];
         consumer.held.iter_mut().filter(|held| held.id == id).for_each(|held| held.from = 0);
         let script = self.commit_of(c, id, false, rules);
@@ -190,12 +190,12 @@ impl World {
     /// A message was removed and its result refused.
     fn put_back(&mut self, c: u8, id: Id) {
         let held = self.consumers[c as usize].held.iter().find(|held| held.id == id);
-        let message = held.expect("only what is in hand is recorded").message;
+        let message = held.expect("only a held message is recorded").message;
         self.last_nonce += 1;
         self.send(Issuer::Consumer(c), Script::PutBack { id, message, nonce: self.last_nonce });
     }
 
-    /// The handler fails: the consumer lets go of the message and says so.
+    /// The handler fails: the consumer gives the message up and sends NACK.
     pub fn reject(&mut self, d: u8, c: u8, id: Id) {
         self.consumers[c as usize].held.retain(|held| held.id != id);
         let Some(term) = self.dispatchers[d as usize].term.as_mut() else { return };
@@ -205,24 +205,24 @@ impl World {
         }
     }
 
-    /// A message came back and is to be buried: its handler said so, or that was its last delivery.
-    pub fn bury(&mut self, d: u8, id: Id, rules: Rules) {
-        let recall = self.may_be_in_hand(d, id) && rules.has(Rule::SettleRaisesRecall);
+    /// A returned message becomes a dead letter: its handler asked for it, or that was its last delivery.
+    pub fn dead_letter(&mut self, d: u8, id: Id, rules: Rules) {
+        let recall = self.may_be_held(d, id) && rules.has(Rule::SettleRaisesRecall);
         let Some(term) = self.dispatchers[d as usize].term.as_ref() else { return };
         let Some((_, message, _)) = term.table.iter().find(|(known, ..)| *known == id) else { return };
-        let script = Script::Bury { epoch: term.epoch, id, message: *message, recall };
+        let script = Script::DeadLetter { epoch: term.epoch, id, message: *message, recall };
         self.send(Issuer::Redistributor(d), script);
     }
 
-    /// Whether a message that came back may still be in the hands of who had it.
-    fn may_be_in_hand(&self, d: u8, id: Id) -> bool {
+    /// Whether the consumer that a message came back from may still hold it.
+    fn may_be_held(&self, d: u8, id: Id) -> bool {
         let term = self.dispatchers[d as usize].term.as_ref();
-        let is_away = |at: &Whereabouts| matches!(at, Whereabouts::Back(Return { let_go: false, .. }));
+        let is_away = |at: &Whereabouts| matches!(at, Whereabouts::Back(Return { given_up: false, .. }));
         term.is_some_and(|term| term.table.iter().any(|(known, _, at)| *known == id && is_away(at)))
     }
 
-    /// The answer to a burial.
-    pub fn buried(&mut self, d: u8, id: Id, answer: Answer) {
+    /// The answer to a dead letter.
+    pub fn dead_lettered(&mut self, d: u8, id: Id, answer: Answer) {
         if answer == Answer::Stale {
             return self.end_term(d);
         }
@@ -235,7 +235,7 @@ impl World {
         (0..self.dispatchers.len() as u8).for_each(|d| self.drop_link(d, c));
     }
 
-    /// Whether Redis would take a script of this leader's.
+    /// Whether Redis would accept a script of this leader.
     pub fn is_accepted(&self, d: u8) -> bool {
         self.dispatchers[d as usize].term.as_ref().is_some_and(|term| term.epoch == self.redis.epoch)
     }
@@ -247,7 +247,7 @@ impl Consumer {
         self.alive && (!self.draining || rules.has(Rule::DrainingAnswers))
     }
 
-    /// Takes a message in hand, once.
+    /// Accepts a message, once.
     pub fn take(&mut self, new: Held) {
         if !self.held.iter().any(|held| held.id == new.id) {
             self.held.push(new);
@@ -257,14 +257,14 @@ impl Consumer {
 }
 
 impl Term {
-    /// A message is done. What counts as being at another consumer is acknowledged from there.
+    /// A message is done at this consumer. If it is noted as sent to another, that consumer acknowledges it.
     pub fn settle(&mut self, c: u8, id: Id) {
         self.overdue.retain(|place| *place != (c, id));
         self.table.retain(|(known, _, at)| *known != id || matches!(at, Whereabouts::Sent(other) if *other != c));
     }
 }
 
-/// The consumer's own rule, for a first delivery over a proven connection to a Redis that was not lost since.
+/// The consumer's own rule, for a first delivery over a proven link, while the connection to Redis has not broken.
 fn is_alone(armed: &Recall, id: Id, from: u8) -> bool {
     const LINK: u64 = 1;
     let started = |current| if current { "now" } else { "before" }.to_owned();

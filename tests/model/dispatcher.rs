@@ -1,4 +1,4 @@
-//! The steps of a dispatcher: listener, election, and takeover. What follows is in [`crate::intake`] and
+//! The steps of a dispatcher: listener, election, and takeover. The later steps are in [`crate::intake`] and
 //! [`crate::courier`].
 
 use std::time::Duration;
@@ -9,9 +9,9 @@ use crate::intake::has_yielded;
 use crate::redis::{Lease, Recall};
 use crate::ring::{Resolution, Seen, Standing};
 use crate::rules::{Rule, Rules};
-use crate::world::{Dispatcher, Issuer, Look, Phase, Term, World};
+use crate::world::{Check, Dispatcher, Issuer, Phase, Term, World};
 
-/// Only the order of the waits counts here, and it is the same for every time to live.
+/// Only the order of the waits matters here, and it is the same for every TTL.
 const LEASE_TTL: Duration = Duration::from_secs(2);
 
 impl World {
@@ -19,7 +19,7 @@ impl World {
         &mut self.dispatchers[d as usize]
     }
 
-    /// A new process, or a subscription made anew: the join marker goes out in the same breath.
+    /// A new process, or a new subscription of a running one: the join marker is published in the same step.
     pub fn subscribe(&mut self, d: u8, server: u8, rules: Rules) {
         self.last_marker += 1;
         let marker = self.last_marker;
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// The listener reads on.
+    /// The listener reads the next item.
     pub fn read(&mut self, d: u8, rules: Rules) {
         let (cursor, on_disk) = (self.redis.cursor, self.disk.cursor);
         let dispatcher = self.dispatcher(d);
@@ -73,27 +73,27 @@ impl World {
         }
     }
 
-    /// A standby looks at the cursor.
+    /// A standby reads the cursor.
     pub fn poll(&mut self, d: u8, rules: Rules) {
         let (cursor, tick) = (self.redis.cursor, self.tick);
         let ring = &mut self.dispatcher(d).ring;
-        if let Some(Resolution { place, standing: Standing::InSync }) = ring.resolve(cursor) {
+        if let Some(Resolution { place, standing: Standing::InSync, .. }) = ring.resolve(cursor) {
             ring.note_cursor(place, tick, rules);
         }
     }
 
-    /// Whether a dispatcher that looks now sees that it may take the lease.
+    /// Whether a dispatcher that checks the lease now sees that it may acquire it.
     pub fn may_acquire(&self, d: u8, rules: Rules) -> bool {
         let dispatcher = &self.dispatchers[d as usize];
-        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.looked.is_some() || !self.is_free(d, rules) {
+        if !dispatcher.alive || dispatcher.term.is_some() || dispatcher.checked.is_some() || !self.is_free(d, rules) {
             return false;
         }
         let Some((mine, right)) = self.wait(d, rules) else { return false };
-        // It would wait until the elders must hang, and here they do not.
+        // This right comes only after a wait in which the elders would have led, unless they hang. Here they do not.
         if right == Right::Break {
             return false;
         }
-        // It waits longer than who can do more needs: all that was sent has been read, and nobody would go before it.
+        // It waits longer than a better dispatcher needs: each has read all that it was sent, and none goes first.
         let yields = |(other, e): (&Dispatcher, u8)| {
             let is_late = self.is_stuck(e) && !rules.has(Rule::MovingOnesGoFirst);
             e == d
@@ -104,8 +104,8 @@ impl World {
         mine.is_zero() || !rules.has(Rule::OthersFirst) || self.dispatchers.iter().zip(0..).all(yields)
     }
 
-    /// How long a dispatcher waits for others when the lease is free, and what it may do then. `None`: its subscription
-    /// is not made yet.
+    /// How long a dispatcher waits for others when the lease is free, and what it may do then. `None`: it is not
+    /// subscribed yet.
     fn wait(&self, d: u8, rules: Rules) -> Option<(Duration, Right)> {
         let standing = self.dispatchers[d as usize].ring.resolve(self.redis.cursor)?.standing;
         let eldest = self.is_eldest(d, rules);
@@ -113,23 +113,23 @@ impl World {
         Some((wait, precedence::right(standing, eldest, wait, LEASE_TTL)?))
     }
 
-    /// Whether all others that are subscribed have joined after this one.
+    /// Whether all others that are subscribed joined after this one.
     pub fn is_eldest(&self, d: u8, rules: Rules) -> bool {
         !rules.has(Rule::EldestPassesBreaks) || self.dispatchers[d as usize].ring.is_eldest(self.others(d))
     }
 
-    /// A standby looks, and sees that it may take the lease.
-    pub fn look(&mut self, d: u8) {
+    /// A standby checks the lease, and sees that it may acquire it.
+    pub fn check(&mut self, d: u8) {
         let cursor = self.redis.cursor;
         let dispatcher = self.dispatcher(d);
         let standing = dispatcher.ring.resolve(cursor).map(|found| found.standing);
         let yielded = matches!(standing, Some(Standing::Beyond | Standing::Fresh));
-        dispatcher.looked = Some(Look { segment: dispatcher.ring.live_segment(), yielded });
+        dispatcher.checked = Some(Check { segment: dispatcher.ring.live_segment(), yielded });
     }
 
-    /// Takes the lease if it is still free, and publishes the first marker of the epoch.
+    /// Acquires the lease if it is still free, and publishes the first marker of the epoch.
     pub fn acquire(&mut self, d: u8, rules: Rules) {
-        let Some(look) = self.dispatcher(d).looked.take() else { return };
+        let Some(check) = self.dispatcher(d).checked.take() else { return };
         if !self.is_free(d, rules) {
             return;
         }
@@ -159,7 +159,7 @@ impl World {
         dispatcher.term = Some(Term {
             epoch,
             cursor,
-            look,
+            check,
             phase: Phase::TakingOver(marker),
             by_time,
             moved: false,
@@ -175,7 +175,7 @@ impl World {
         });
     }
 
-    /// The term is over. Its requests may still arrive; its links are closed, which the consumers see.
+    /// The term is over. Its requests may still arrive. Its links are closed, which the consumers notice.
     pub fn end_term(&mut self, d: u8) {
         if self.redis.lease.is_some() && self.redis.lease == self.lease_of(d) {
             self.redis.lease = None;
@@ -187,15 +187,15 @@ impl World {
         }
     }
 
-    /// Ingest finds the place to go on from. `false`: it has to wait.
+    /// Ingest finds the place to continue from. `false`: it has to wait.
     pub fn take_over(&mut self, d: u8, rules: Rules) -> bool {
         let dispatcher = self.dispatcher(d);
-        let Some(Term { phase: Phase::TakingOver(marker), look, cursor, .. }) = dispatcher.term else {
+        let Some(Term { phase: Phase::TakingOver(marker), check, cursor, .. }) = dispatcher.term else {
             return false;
         };
         let live_segment = dispatcher.ring.live_segment();
         let bound = rules.has(Rule::TermEndsWithItsSubscription);
-        if !dispatcher.subscribed || bound && live_segment.is_some() && live_segment != look.segment {
+        if !dispatcher.subscribed || bound && live_segment.is_some() && live_segment != check.segment {
             self.end_term(d);
             return true;
         }
@@ -204,7 +204,7 @@ impl World {
             if dispatcher.inbox.contains(&Seen::Marker(marker)) || !self.hears_itself(d) {
                 return false;
             }
-            // It went down with the old subscription: another is published.
+            // The marker was lost with the old subscription: another is published.
             if !self.is_accepted(d) {
                 self.end_term(d);
                 return true;
@@ -214,7 +214,7 @@ impl World {
             return true;
         }
         let dispatcher = self.dispatcher(d);
-        let Some(Resolution { place, standing }) = dispatcher.ring.resolve(cursor) else { return false };
+        let Some(Resolution { place, standing, .. }) = dispatcher.ring.resolve(cursor) else { return false };
         let has_yielded = dispatcher.term.as_ref().is_some_and(|term| has_yielded(term, rules));
         let passes = matches!(standing, Standing::Beyond | Standing::Fresh);
         if passes && !(has_yielded && self.is_eldest(d, rules)) {
@@ -228,7 +228,7 @@ impl World {
         true
     }
 
-    /// A marker of the leader's, when something came since the last.
+    /// The leader publishes a marker: something was stored since the last one.
     pub fn mark(&mut self, d: u8) {
         if !self.is_accepted(d) {
             return self.end_term(d);
@@ -239,11 +239,11 @@ impl World {
 
     /// Changes what a leader knows.
     pub fn term(&mut self, d: u8, change: impl FnOnce(&mut Term)) {
-        change(self.dispatcher(d).term.as_mut().expect("only a leader is asked to do this"));
+        change(self.dispatcher(d).term.as_mut().expect("only a leader has a term"));
     }
 
-    /// The place from which on a dispatcher would take in what it has, if it took over now.
-    pub fn place_of(&self, d: u8) -> Option<u8> {
+    /// The sequence number from which a dispatcher would continue if it took over now.
+    pub fn place_of(&self, d: u8) -> Option<u64> {
         self.dispatchers[d as usize].ring.first_after(self.redis.cursor?)
     }
 }

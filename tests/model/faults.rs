@@ -1,4 +1,4 @@
-//! Which faults can happen next, and what each takes from the budget.
+//! Which faults can happen next, and what each costs.
 
 use crate::actions::{Action, Protocol};
 use crate::world::{Issuer, Term, World};
@@ -27,7 +27,7 @@ impl Protocol {
         let leads = world.redis.lease.is_some_and(|lease| world.lease_of(lease.dispatcher) == Some(lease));
         actions.extend((budget.pauses > 0 && leads).then_some(Action::Pause));
         if budget.timeouts > 0 {
-            let waited_for = world.requests.iter().enumerate().filter(|(_, sent)| sent.issuer != Issuer::Nobody);
+            let waited_for = world.requests.iter().enumerate().filter(|(_, sent)| sent.issuer != Issuer::Gone);
             actions.extend(waited_for.map(|(index, _)| Action::TimeOut(index)));
         }
         actions.extend((budget.tail_losses > 0).then_some(Action::LoseTail));
@@ -43,7 +43,7 @@ impl Protocol {
     }
 }
 
-/// Takes the price of a fault from what is left.
+/// Takes the price of a fault from the budget.
 pub fn pay(world: &mut World, action: Action) {
     let budget = &mut world.budget;
     let price = match action {

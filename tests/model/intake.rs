@@ -1,18 +1,18 @@
-//! The intake: what a leader reads from its ring and offers to Redis, and what it does with the answers.
+//! The intake: what a leader reads from its ring and offers to Redis, and how it handles the answers.
 
 use crate::redis::{Answer, Script, key};
 use crate::ring::{Cursor, Id, Message, Taken};
 use crate::rules::{Rule, Rules};
 use crate::world::{Issuer, Offer, Phase, Term, Whereabouts, World};
 
-/// Whether a term may go on over a break, as far as it is about those that hold more of what lies before it: they have
-/// had their time before it began, and nothing has changed since.
+/// Whether the dispatchers that may hold more of what came before a break had their time before this term began, and
+/// nothing has changed since. Only then may the term continue past a break.
 pub fn has_yielded(term: &Term, rules: Rules) -> bool {
-    term.look.yielded && !term.advanced || !rules.has(Rule::RestBeforeBreaks)
+    term.check.yielded && !term.advanced || !rules.has(Rule::RestBeforeBreaks)
 }
 
 impl World {
-    /// Ingest reads on and offers what it finds. `false`: there is nothing.
+    /// Ingest reads from the ring and offers what it finds. `false`: there is nothing.
     pub fn take(&mut self, d: u8, rules: Rules) -> bool {
         let last_id = self.last_id;
         let eldest = self.is_eldest(d, rules);
@@ -30,7 +30,7 @@ impl World {
                 self.seen.passed_overrun = true;
                 true
             }
-            Taken::Break(following) if place.segment < live_segment && eldest && has_yielded(term, rules) => {
+            Taken::Break(following) if place.segment() < live_segment && eldest && has_yielded(term, rules) => {
                 term.phase = Phase::Running { place: following, live_segment };
                 self.record_gap(d, following);
                 self.seen.passed_break = true;
@@ -55,9 +55,9 @@ impl World {
         }
     }
 
-    /// How a leader takes in what it offers: as a transaction if it may, which uses up what it has armed.
+    /// How a leader stores what it offers: by a transaction if its connection is armed, which disarms it.
     pub fn intake_of(&mut self, d: u8) -> Script {
-        let term = self.dispatcher(d).term.as_mut().expect("who offers something leads");
+        let term = self.dispatcher(d).term.as_mut().expect("only a leader offers something");
         let offer = term.offer.as_ref().expect("something is offered");
         let (epoch, expected, next, batch) = (term.epoch, term.cursor.map(key), key(offer.next), offer.batch.clone());
         match std::mem::take(&mut term.armed) {
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// The outcome of the transaction that takes in what is offered is not known: it is offered under another cursor.
+    /// The outcome of the transaction with this offer is unknown: the batch is offered under another cursor.
     pub fn doubt(&mut self, d: u8, rules: Rules) {
         let given_out = self.last_id;
         let mut newest = 0;
@@ -80,16 +80,16 @@ impl World {
         self.last_id = given_out.max(newest);
     }
 
-    /// The cursor moved over a batch whose members were refused: back, before anything else.
+    /// The cursor moved past a batch whose members were refused. It is moved back before anything else.
     fn rewind(&mut self, d: u8) {
-        let term = self.dispatcher(d).term.as_ref().expect("who waits for an answer leads");
-        let offer = term.offer.as_ref().expect("who waits for an answer has offered something");
+        let term = self.dispatcher(d).term.as_ref().expect("only a leader waits for an answer");
+        let offer = term.offer.as_ref().expect("an offer waits for an answer");
         let (epoch, moved, back) = (term.epoch, key(offer.next), term.cursor.map(key));
         let script = Script::Rewind { epoch, moved, back, batch: offer.batch.clone() };
         self.send(Issuer::Ingest(d), script);
     }
 
-    /// The answer to that.
+    /// The answer to a rewind.
     pub fn rewound(&mut self, d: u8, answer: Answer, rules: Rules) {
         if answer != Answer::Done || rules.has(Rule::RewindEndsTerm) {
             return self.end_term(d);
@@ -111,13 +111,15 @@ impl World {
         let tick = self.tick;
         let accepted = self.is_accepted(d);
         let dispatcher = self.dispatcher(d);
-        let term = dispatcher.term.as_mut().expect("who waits for an answer leads");
-        let offer = term.offer.take().expect("who waits for an answer has offered something");
+        let term = dispatcher.term.as_mut().expect("only a leader waits for an answer");
+        let offer = term.offer.take().expect("an offer waits for an answer");
         let before = matches!(answer, Answer::Moved(Some(cursor)) if cursor == offer.next);
         if answer != Answer::Done && !before {
             return self.end_term(d);
         }
-        let Phase::Running { live_segment, .. } = term.phase else { unreachable!("only then something is offered") };
+        let Phase::Running { live_segment, .. } = term.phase else {
+            unreachable!("only a running term offers something")
+        };
         term.phase = Phase::Running { place: offer.place, live_segment };
         term.cursor = Some(offer.next);
         term.advanced = true;

@@ -1,15 +1,16 @@
-//! Lies: what a faulty consumer names in HELD or answers for, and what a stranger says who knows the leader's epoch.
+//! Lies: a faulty consumer lists messages in HELD or answers for messages that it does not hold, or a stranger who
+//! knows the leader's epoch sends frames.
 //!
-//! Nobody but the two sides of a link can know what a consumer has in hand. So an answer counts only where the leader
-//! itself has noted a *place*: a message that it handed over on this link, or that this consumer named in HELD while
-//! Redis held it pending and no other consumer had it; and that was not answered yet. Such a place may be taken by a
-//! lie, too: it is then overdue, and the message goes out again.
+//! An answer counts only for a message with a *place* at the consumer: one that the leader sent over this link, or that
+//! the consumer listed in HELD while it was pending and no other consumer had it; and that was not answered yet. A lie
+//! may take a place, too. The message is then overdue at some point, and is redelivered.
 //!
-//! RESULT is no lie where the consumer has the message: then this is a consumer without Redis, whose leader records. A
-//! link is *proven* once the script has found one of its messages pending; in this model the leader's links are proven
-//! from the start, by messages that are not in it, and a stranger's never is.
+//! RESULT is not a lie if the consumer holds the message: it is then a consumer without Redis, and its leader records.
+//! A link is *proven* once the script has found one of its messages pending. In the model the leader's links are proven
+//! from the start, and a stranger's link never is.
 //!
-//! Not here: a consumer that changes Redis itself, as whoever commits may; and the limits of how often a link may lie.
+//! Limitations: no consumer changes Redis by itself, although one that commits could; and a link may lie as often as
+//! the budget allows.
 
 use crate::actions::{Action, Protocol};
 use crate::draining::ELECTED;
@@ -20,20 +21,20 @@ use crate::rules::{Bounds, Budget, Rule, Rules};
 use crate::world::{Held, Issuer, LOST, RETURNED, Return, Term, Whereabouts, World};
 use crate::{NO_FAULTS, assert_broken, assert_kept, assert_kept_after, bounds, find_broken, long};
 
-/// Something that need not be true.
+/// A frame that may be untrue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lie {
-    /// HELD with a message that this consumer does not have, or that nobody has.
+    /// HELD with a message that this consumer does not hold, or that does not exist.
     Held,
-    /// ACK for what has no place at this consumer.
+    /// ACK for a message that has no place at this consumer.
     Ack,
-    /// ACK for what has a place there and is not recorded.
+    /// ACK for a message that has a place there and is not recorded.
     AckInPlace,
-    /// NACK for anything.
+    /// NACK for any message.
     Nack,
-    /// RESULT for anything.
+    /// RESULT for any message.
     Result,
-    /// A consumer forgets a message, and answers nothing.
+    /// A consumer forgets a message, and sends no answer.
     Silence,
     /// A stranger's PROCESS in the leader's epoch.
     Process,
@@ -67,9 +68,9 @@ impl Protocol {
         }
     }
 
-    /// What leaders find no longer reported.
+    /// Messages that a consumer no longer reports.
     pub fn overdue(&self, world: &World, actions: &mut Vec<Action>) {
-        if self.bounds.lies.is_empty() || !self.rules.has(Rule::OverdueGoesOut) {
+        if self.bounds.lies.is_empty() || !self.rules.has(Rule::OverdueRedelivered) {
             return;
         }
         for (d, dispatcher) in (0..).zip(&world.dispatchers) {
@@ -81,7 +82,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a consumer may be given a message more.
+    /// Whether a consumer may be sent another message.
     pub fn may_be_given(&self, term: &Term, c: u8) -> bool {
         let has_room = |c: u8| term.drains & 1 << c == 0 && term.places(c) < self.bounds.prefetch as usize;
         let others = (0..self.bounds.consumers as u8).filter(|other| term.links & 1 << other != 0);
@@ -91,13 +92,13 @@ impl Protocol {
 }
 
 impl Term {
-    /// How many places a consumer has taken.
+    /// The number of places in use at a consumer.
     fn places(&self, c: u8) -> usize {
         let sent = self.table.iter().filter(|(.., at)| *at == Whereabouts::Sent(c)).count();
         sent + self.overdue.iter().filter(|(at, _)| *at == c).count()
     }
 
-    /// A consumer is given a message: in the place of the same one, or in that of another if it has no other left.
+    /// A message is sent to a consumer. It takes its own overdue place there, or, if none is free, that of another.
     pub fn give_overdue_place(&mut self, c: u8, id: Id, prefetch: u8) {
         let same = self.overdue.iter().position(|place| *place == (c, id));
         let is_full = self.places(c) >= prefetch as usize;
@@ -115,14 +116,14 @@ impl Term {
 }
 
 impl World {
-    /// The messages that a stranger may know of: those that are pending, and the last one that was taken in.
+    /// The messages that a stranger may know of: those that are pending, and the last one that was stored.
     fn known_ids(&self) -> impl Iterator<Item = (Id, Message)> + '_ {
         let last = self.redis.cursor.map_or(NONE, |cursor| cursor.last_id);
         let recorded = (last != NONE && !self.redis.holds(last)).then(|| (last, self.published - 1));
         self.redis.pending.iter().copied().chain(recorded)
     }
 
-    /// A consumer makes its link anew, and names a message that it does not have.
+    /// A consumer's link is replaced, and it lists a message that it does not hold.
     pub fn name(&mut self, d: u8, c: u8, id: Id, message: Message, rules: Rules) -> bool {
         self.drop_link(d, c);
         let linked = self.link(d, c, rules);
@@ -132,17 +133,17 @@ impl World {
         linked
     }
 
-    /// A consumer answers. What it had in hand it has no longer.
+    /// A consumer answers for a message, which it then no longer holds.
     pub fn answer(&mut self, lie: Lie, d: u8, c: u8, id: Id, message: Message, rules: Rules) -> bool {
         let consumer = &mut self.consumers[c as usize];
         let held = consumer.held.iter().find(|held| held.id == id).copied();
         let place = self.dispatchers[d as usize].term.as_ref().is_some_and(|term| term.has_place(c, id));
-        let is_told = match lie {
+        let applies = match lie {
             Lie::Ack => !place,
             Lie::AckInPlace => place,
             _ => true,
         };
-        if !is_told || held.is_some_and(|held| held.committing) {
+        if !applies || held.is_some_and(|held| held.committing) {
             return false;
         }
         consumer.held.retain(|held| held.id != id);
@@ -161,12 +162,12 @@ impl World {
             }),
             Lie::Ack => self.term(d, |term| term.table.retain(|(known, ..)| *known != id)),
             Lie::AckInPlace => self.term(d, |term| term.settle(c, id)),
-            Lie::Held | Lie::Silence | Lie::Process => unreachable!("{lie:?} is no answer"),
+            Lie::Held | Lie::Silence | Lie::Process => unreachable!("{lie:?} is not an answer"),
         }
         true
     }
 
-    /// A leader records what a consumer sent.
+    /// A leader records the result that a consumer sent.
     fn record(&mut self, d: u8, consumer: u8, id: Id, message: Message) -> bool {
         let epoch = self.dispatchers[d as usize].term.as_ref().map_or(0, |term| term.epoch);
         let script = Script::Record { epoch, id, message, consumer };
@@ -178,7 +179,7 @@ impl World {
         is_new
     }
 
-    /// The answer to that.
+    /// The answer to such a record.
     pub fn recorded(&mut self, d: u8, c: u8, id: Id, answer: Answer) {
         if answer == Answer::Stale {
             return self.end_term(d);
@@ -196,19 +197,19 @@ impl World {
         });
     }
 
-    /// A stranger who knows the epoch takes the leader's place, hands a message over and is gone.
+    /// A stranger who knows the epoch takes the leader's place, sends a message and disconnects.
     pub fn forge(&mut self, c: u8, id: Id, message: Message, rules: Rules) {
         (0..self.dispatchers.len() as u8).for_each(|d| self.drop_link(d, c));
         let consumer = &mut self.consumers[c as usize];
         consumer.ruler = None;
-        let from = if rules.has(Rule::UnprovenLooks) { 0 } else { consumer.epoch };
+        let from = if rules.has(Rule::UnprovenChecks) { 0 } else { consumer.epoch };
         if !consumer.draining {
             consumer.take(Held { id, message, committing: false, from, proven: false });
         }
     }
 }
 
-/// What a consumer may name in HELD that it does not have.
+/// The messages that a consumer may list in HELD without holding them.
 fn names(world: &World, c: u8, actions: &mut Vec<Action>) {
     let lacks = |id: Id| !world.consumers[c as usize].held.iter().any(|held| held.id == id);
     for (d, _) in (0..).zip(&world.dispatchers).filter(|(_, dispatcher)| dispatcher.term.is_some()) {
@@ -217,7 +218,7 @@ fn names(world: &World, c: u8, actions: &mut Vec<Action>) {
     }
 }
 
-/// What a consumer may answer for: all that the leader at the other end of its link knows of.
+/// The messages that a consumer may answer for: all that its leader knows of.
 fn answers(world: &World, lie: Lie, c: u8, actions: &mut Vec<Action>) {
     for (d, dispatcher) in (0..).zip(&world.dispatchers) {
         let Some(term) = dispatcher.term.as_ref().filter(|term| term.links & 1 << c != 0) else { continue };
@@ -242,7 +243,7 @@ const WAITS: &[Action] = &[
     Action::Read(1),
 ];
 
-/// All that does no harm.
+/// The lies that do no harm.
 const HARMLESS: &[Lie] = &[Lie::Held, Lie::Ack, Lie::Nack, Lie::Result, Lie::Silence, Lie::Process];
 const OF_CONSUMERS: &[Lie] = &[Lie::Held, Lie::Ack, Lie::Nack, Lie::Result, Lie::Silence];
 
@@ -267,72 +268,72 @@ fn lies_do_no_harm() {
     }
 }
 
-/// The next attempt at the intake misses the message, which was recorded, and takes it in again. Ids follow the clock,
-/// so that one can be guessed.
+/// The next attempt at the intake does not find the message, which was recorded, and stores it again. Ids follow the
+/// clock, so they can be guessed.
 #[test]
-fn what_is_named_before_its_leader_knows_of_it_is_taken_in_twice() {
+fn a_message_listed_before_its_leader_knows_it_is_stored_twice() {
     let budget = Budget { faults: 2, timeouts: 1, ..LIE };
     let alone = Bounds { dispatchers: 1, ..lying(&[Lie::Held], 2, budget) };
-    assert_broken(Rule::HeldIsTakenIn, ONE_RESULT, alone);
+    assert_broken(Rule::HeldIsStored, ONE_RESULT, alone);
 }
 
-/// The other consumer records its own without looking.
+/// The other consumer records its result without a check.
 #[test]
-fn a_result_of_what_another_works_on_is_recorded_as_well() {
+fn a_result_for_another_consumers_message_is_recorded_as_well() {
     assert_broken(Rule::OnlyPlacesAnswer, ONE_RESULT, lying(&[Lie::Result], 2, LIE));
 }
 
-/// As if who works on it had let go of it: whoever is given it next need not look either.
+/// As if the consumer that works on it had given it up: the next one need not check either.
 #[test]
-fn a_failure_of_what_another_works_on_makes_two_results() {
+fn a_nack_for_another_consumers_message_makes_two_results() {
     assert_broken(Rule::OnlyPlacesAnswer, ONE_RESULT, lying(&[Lie::Nack], 2, LIE));
 }
 
 #[test]
-fn an_ack_of_what_waits_makes_the_leader_forget_it() {
+fn an_ack_for_a_waiting_message_makes_the_leader_forget_it() {
     assert_broken(Rule::OnlyPlacesAnswer, DRAINED, lying(&[Lie::Ack], 1, LIE));
 }
 
-/// A message of which a consumer only says that it has it.
+/// The consumer only claims to hold the message.
 #[test]
 fn a_place_that_was_taken_by_a_lie_keeps_its_message() {
-    assert_broken(Rule::OverdueGoesOut, DRAINED, lying(&[Lie::Held], 2, LIE));
+    assert_broken(Rule::OverdueRedelivered, DRAINED, lying(&[Lie::Held], 2, LIE));
 }
 
-/// Either rule alone is enough for this.
+/// Either rule alone prevents this.
 #[test]
-fn places_for_what_is_not_pending_leave_none() {
+fn places_for_messages_that_are_not_pending_leave_none_free() {
     let rules = Rules::without(Rule::HeldIsPending).and_without(Rule::OverduePlaceIsGivenAway);
     find_broken(&[], rules, DRAINED, lying(&[Lie::Held], 1, LIE));
 }
 
 #[test]
-fn a_sole_consumer_that_never_answers_is_given_nothing_more() {
+fn a_sole_consumer_that_never_answers_gets_nothing_more() {
     assert_broken(Rule::OverduePlaceIsGivenAway, DRAINED, lying(&[Lie::Silence], 1, LIE));
 }
 
-/// It was recorded before.
+/// The message was recorded before.
 #[test]
-fn what_a_stranger_hands_over_is_recorded_again_by_who_does_not_look() {
-    assert_broken(Rule::UnprovenLooks, ONE_RESULT, lying(&[Lie::Process], 1, LIE));
+fn a_strangers_message_is_recorded_again_without_a_check() {
+    assert_broken(Rule::UnprovenChecks, ONE_RESULT, lying(&[Lie::Process], 1, LIE));
 }
 
-/// It is pending, and at another consumer, which does not look.
+/// The message is pending, and another consumer holds it, which does not check.
 #[test]
-fn what_a_stranger_hands_over_is_recorded_by_who_was_given_it_too() {
+fn a_strangers_message_is_recorded_by_two_consumers() {
     assert_broken(Rule::UnprovenRaisesRecall, ONE_RESULT, lying(&[Lie::Process], 2, LIE));
 }
 
-/// A limit, which the documentation names: a stranger guesses the id of a message while its leader does not know
-/// whether it was taken in, and takes it in once more when a consumer has recorded it.
+/// A documented limit: a stranger guesses the id of a message while its leader does not know whether it was stored. The
+/// leader stores it once more after a consumer has recorded it.
 #[test]
-fn what_a_stranger_hands_over_before_its_leader_knows_of_it_is_taken_in_twice() {
+fn a_strangers_message_that_its_leader_does_not_know_yet_is_stored_twice() {
     let budget = Budget { faults: 2, timeouts: 1, ..LIE };
     find_broken(&[], Rules::ALL, ONE_RESULT, lying(&[Lie::Process], 1, budget));
 }
 
-/// A limit, which the documentation names: the leader believes a consumer that records itself.
+/// A documented limit: the leader trusts a consumer that records its results itself.
 #[test]
-fn who_acknowledges_what_it_was_given_and_did_not_record_is_believed() {
+fn an_ack_without_a_record_is_trusted() {
     find_broken(&[], Rules::ALL, DRAINED, lying(&[Lie::AckInPlace], 1, LIE));
 }

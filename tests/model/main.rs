@@ -1,36 +1,42 @@
-//! The protocol as a state machine, checked in every state that a few messages, faults and processes can lead to.
+//! The protocol as a state machine. A checker visits every state that a few messages, faults and processes can lead to.
 //!
-//! The test programs with real processes show that the code does right in the runs that happened. This shows that the
-//! *rules* are right in all runs, within bounds: leases and epochs, markers, positions and the cursor, takeover,
-//! intake, hand-out, commit and acknowledgement, intake and commit both as scripts and as transactions without a
-//! condition; with dispatchers and consumers that die, leaders that hang and do not know that they were replaced,
-//! scripts and transactions that arrive late, answers that get lost, subscriptions that break, and a Redis that comes
-//! back without its last seconds. Smaller worlds add commands that are refused ([`refusals`]), two servers
-//! ([`servers`]), rings that are full ([`overruns`]), stops ([`draining`]) and lies ([`liars`]). The module
-//! [`promises`] says what must hold in every state.
+//! The tests with real processes show that the code was right in the runs that happened. This shows that the *rules*
+//! are right in all runs, within bounds: leases and epochs, markers, positions and the cursor, takeover, intake,
+//! delivery, commit and acknowledgement. Intake and commit exist as scripts and as transactions without a condition.
+//! Dispatchers and consumers die, leaders hang and do not know that they were replaced, scripts and transactions arrive
+//! late, answers get lost, subscriptions break, and Redis comes back without its last seconds. Smaller state spaces add
+//! commands that are refused ([`refusals`]), two servers ([`servers`]), rings that are full ([`overruns`]), stops
+//! ([`draining`]) and lies ([`liars`]). The module [`promises`] lists what must hold in every state.
 //!
-//! Each rule can be taken away ([`rules::Rule`]); a test for each shows that a promise then breaks. A model that no
-//! missing rule can break would prove nothing.
+//! Each rule can be removed ([`rules::Rule`]), and a test for each shows that a promise then breaks. A model in which
+//! no missing rule breaks anything would prove nothing.
 //!
-//! *Drained* is judged in states at rest: where no program has anything left to do, all that is owed must be recorded.
-//! That is sounder here than stateright's `eventually`, which judges one path to each state and passes over a path that
-//! ends in a cycle. That the programs do come to rest is [`rest`].
+//! *Drained* is judged in states at rest: where no program has anything left to do, all owed messages must be recorded.
+//! That is sounder here than stateright's `eventually`, which follows one path to each state and ignores a path that
+//! ends in a cycle. [`rest`] checks that the programs do come to rest.
 //!
-//! Abstracted, so this cannot see it: time (a lease runs out when the budget says so; "three seconds" is a tick; who is
-//! to go first for a free lease is connected and does go first); threads inside a dispatcher; bytes and limits; batches
-//! and pages are as large as what is there, but each message is committed by itself; nothing spills from memory; frames
-//! between leader and consumer are one step; delays and counts of redeliveries (whether what comes back goes out again
-//! or is buried is open each time); a wiped Redis; clocks that go back; consumers without Redis, but as senders of
-//! RESULT ([`liars`]). A consumer remembers of a broken connection which messages it had in hand, not the highest id it
-//! was ever handed, so that it uses the script less often here than in the code. Of the code `src/lane/precedence.rs`
-//! and `src/consumer/trust.rs` are run, the latter with one server and one proven connection. `ring.rs`,
-//! `dispatcher.rs` and `redis.rs` here follow `src/lane/ring`, `src/lane` and `src/ledger/lua` by hand. The code's ring
-//! cannot be used: a state must be hashed, and its names numbered anew ([`names`]), but the code's ring holds text
-//! markers, payloads and times.
+//! What is shared with the programs, and what is written here a second time:
 //!
-//! The state of a run is [`world::World`]; what can happen is listed in [`actions`], what comes of it stands in
-//! [`dispatcher`], [`intake`], [`courier`], [`requests`] and [`redis`]. What transactions rest on is tested in
-//! [`transactions`].
+//! | rules of | in the model |
+//! |---|---|
+//! | `src/lane/ring` | `Timeline` is called: segments, markers, finding a cursor, reading, dropping. Rest: [`ring`] |
+//! | `src/lane/precedence.rs` | called |
+//! | `src/consumer/trust.rs` | called, with one server and one proven connection |
+//! | the rest of `src/lane` | copied by hand in [`dispatcher`], [`intake`], [`courier`] |
+//! | `src/ledger`, with its scripts | copied by hand in [`redis`], [`requests`] |
+//! | the consumer's desk and committer | copied by hand in [`courier`] |
+//!
+//! Limitations: time is abstracted. A lease expires when the budget says so, "three seconds" are a tick, and the
+//! dispatcher that goes first for a free lease is connected and does go first. A dispatcher's threads are one. There
+//! are no byte limits. Batches and pages are as large as what is there, but each message is committed by itself.
+//! Nothing spills from memory. A frame between leader and consumer is one step. Delays and counts of redeliveries are
+//! left out: whether a returned message is delivered again or dead-lettered is open each time. Redis is never wiped,
+//! clocks never go back, and consumers without Redis exist only as senders of RESULT ([`liars`]). A consumer remembers
+//! which messages it held over a broken connection, not the highest id it ever received; so it uses the script less
+//! often here than in the code.
+//!
+//! The state of a run is [`world::World`]. [`actions`] lists what can happen; the effects are in [`dispatcher`],
+//! [`intake`], [`courier`], [`requests`] and [`redis`]. [`transactions`] tests the rules that transactions depend on.
 //!
 //! ```text
 //! cargo test --test model -- --nocapture                     with the number of states
@@ -70,7 +76,7 @@ use servers::Servers;
 /// Set: larger bounds.
 const LONG: &str = "ONCECAST_LONG";
 
-/// Two dispatchers; without consumers the way of a message ends in the sorted set.
+/// Two dispatchers. Without consumers a message ends in the sorted set.
 fn bounds(consumers: usize, messages: u8, budget: Budget) -> Bounds {
     let (refusals, servers, gaps) = (&[] as &[_], Servers::One, false);
     Bounds { dispatchers: 2, consumers, messages, budget, refusals, servers, lies: &[], prefetch: u8::MAX, gaps }
@@ -79,7 +85,7 @@ fn bounds(consumers: usize, messages: u8, budget: Budget) -> Bounds {
 /// Faults of dispatchers and of their connections.
 const LEADERS: Budget = Budget { faults: 1, crashes: 2, cuts: 2, pauses: 2, timeouts: 2, ..NO_FAULTS };
 /// Faults on the way from the leader to the result.
-const HAND_OUT: Budget = Budget {
+const DELIVERY: Budget = Budget {
     faults: 1,
     crashes: 1,
     pauses: 1,
@@ -110,12 +116,12 @@ const NO_FAULTS: Budget = Budget {
     ticks: 0,
 };
 
-/// Explores all there is under all rules. Fails if a promise breaks.
+/// Visits all states under all rules. Fails if a promise breaks.
 fn assert_kept(name: &str, bounds: Bounds) {
     assert_kept_after(&[], name, bounds);
 }
 
-/// The same, where that would be too much: begins after these actions.
+/// The same, for state spaces that would be too large: begins after these actions.
 fn assert_kept_after(after: &'static [Action], name: &str, bounds: Bounds) {
     let began = Instant::now();
     let protocol = Protocol { bounds, rules: Rules::ALL, watched: false, after };
@@ -130,19 +136,19 @@ fn assert_kept_after(after: &'static [Action], name: &str, bounds: Bounds) {
     for promise in PROMISES {
         if let Some(path) = checker.discovery(promise) {
             let steps: Vec<String> = path.into_actions().iter().map(|action| format!("    {action:?}\n")).collect();
-            panic!("{name}: broken is \"{promise}\" by\n{}", steps.concat());
+            panic!("{name}: \"{promise}\" is broken by\n{}", steps.concat());
         }
     }
-    // Nothing bounds the search but the budget: it ended because there was nothing new any more.
+    // Only the budget bounds the search: it ended because no state was left.
     assert!(checker.is_done(), "{name}: the search was cut short");
 }
 
-/// Takes a rule away and fails unless that promise breaks.
+/// Removes a rule and fails unless that promise breaks.
 fn assert_broken(rule: Rule, promise: &'static str, bounds: Bounds) {
     find_broken(&[], Rules::without(rule), promise, bounds);
 }
 
-/// The same, where the way there is long: begins after these actions.
+/// The same, for long paths: begins after these actions.
 fn assert_broken_after(after: &'static [Action], rule: Rule, promise: &'static str, bounds: Bounds) {
     find_broken(after, Rules::without(rule), promise, bounds);
 }
@@ -159,14 +165,14 @@ fn find_broken(after: &'static [Action], rules: Rules, promise: &'static str, bo
     }
 }
 
-/// Fails unless each of these is seen in some state.
-fn assert_seen(sights: &[&'static str], bounds: Bounds) {
+/// Fails unless each of these happens in some state.
+fn assert_seen(events: &[&'static str], bounds: Bounds) {
     let protocol = Protocol { bounds, rules: Rules::ALL, watched: true, after: &[] };
-    let all = HasDiscoveries::AllOf(sights.iter().copied().collect());
+    let all = HasDiscoveries::AllOf(events.iter().copied().collect());
     let checker = protocol.checker().threads(2).finish_when(all).spawn_bfs().join();
-    for sight in sights {
-        let path = checker.discovery(sight).unwrap_or_else(|| panic!("never seen: {sight}"));
-        println!("seen after {} steps: {sight}", path.into_actions().len());
+    for event in events {
+        let path = checker.discovery(event).unwrap_or_else(|| panic!("never seen: {event}"));
+        println!("seen after {} steps: {event}", path.into_actions().len());
     }
 }
 
@@ -187,10 +193,10 @@ fn promises_are_kept_when_leaders_change() {
 
 #[test]
 fn promises_are_kept_on_the_way_to_the_result() {
-    assert_kept("one fault on the way to the result", bounds(2, 1, HAND_OUT));
+    assert_kept("one fault on the way to the result", bounds(2, 1, DELIVERY));
     assert_kept("three answers lost", bounds(1, 1, Budget { faults: 3, timeouts: 3, ..NO_FAULTS }));
     if long() {
-        assert_kept("two faults on the way to the result", bounds(1, 1, Budget { faults: 2, ..HAND_OUT }));
+        assert_kept("two faults on the way to the result", bounds(1, 1, Budget { faults: 2, ..DELIVERY }));
     }
 }
 
@@ -216,16 +222,16 @@ fn without_the_fence_a_stale_leader_writes() {
     assert_broken(Rule::Fence, FENCED, bounds(0, 1, LEADERS));
 }
 
-/// The first attempt may be a transaction, which another attempt stops; so a script gets no answer here, too.
+/// The first attempt may be a transaction, which another attempt stops. So here a script gets no answer, too.
 #[test]
-fn without_the_compared_cursor_a_retry_is_taken_in_twice() {
+fn without_the_compared_cursor_a_retry_is_stored_twice() {
     assert_broken(Rule::CursorCompare, ONE_RESULT, bounds(1, 1, Budget { faults: 2, timeouts: 2, ..NO_FAULTS }));
 }
 
-/// Either rule alone is enough for this: a term that was in sync when it went for the lease and is not when it takes
-/// over ends, too.
+/// Either rule alone prevents this: a term also ends if it was in sync when it acquired the lease and is not when it
+/// takes over.
 #[test]
-fn without_the_marker_barrier_a_new_leader_takes_in_what_was_taken() {
+fn without_the_marker_barrier_a_new_leader_stores_a_message_again() {
     let rules = Rules::without(Rule::MarkerBarrier).and_without(Rule::RestBeforeBreaks);
     let budget = Budget { faults: 2, pauses: 2, ..NO_FAULTS };
     find_broken(&[], rules, ONE_RESULT, bounds(0, 1, budget));
@@ -237,25 +243,25 @@ fn a_result_without_its_removal_is_recorded_twice() {
 }
 
 #[test]
-fn a_ring_trimmed_by_a_young_cursor_cannot_fill_in() {
+fn a_ring_trimmed_by_a_recent_cursor_cannot_fill_in() {
     assert_broken(Rule::OnlyAnOldCursorTrims, NONE_LOST, bounds(0, 1, Budget { ticks: 1, ..TAIL_LOSS }));
 }
 
-/// Also: whoever is connected first after a restart of Redis and does not wait for the others.
+/// Also the dispatcher that connects first after a restart of Redis and does not wait for the others.
 #[test]
-fn who_is_not_in_sync_and_does_not_wait_loses_what_others_have() {
+fn a_dispatcher_that_is_not_in_sync_and_does_not_wait_loses_messages() {
     assert_broken(Rule::OthersFirst, NONE_LOST, bounds(0, 1, TAIL_LOSS));
 }
 
-/// A consumer works on a message that Redis and all rings have forgotten; the next message must not get its id.
+/// A consumer works on a message that Redis and all rings have lost. The next message must not get its id.
 #[test]
-fn an_id_given_out_again_records_the_wrong_message() {
+fn an_id_assigned_twice_records_the_wrong_message() {
     const FORGOTTEN: &[Action] = &[
         Action::Publish,
         Action::Read(0),
         Action::Take(0),
         Action::Serve(0),
-        Action::HandOut { dispatcher: 0, consumer: 0, id: 1, message: 0 },
+        Action::Deliver { dispatcher: 0, consumer: 0, id: 1, message: 0 },
         Action::LoseTail,
         Action::Crash(0),
     ];
@@ -269,52 +275,52 @@ fn a_consumer_without_the_fence_obeys_a_stale_leader() {
 }
 
 #[test]
-fn a_cursor_known_from_before_a_break_says_nothing_of_its_age() {
+fn the_age_of_a_cursor_before_a_break_says_nothing_after_it() {
     let budget = Budget { faults: 2, ticks: 1, ..TAIL_LOSS };
     assert_broken(Rule::NotesEndWithTheSubscription, NONE_LOST, bounds(0, 1, budget));
 }
 
 #[test]
-fn who_goes_on_over_a_break_loses_what_others_have_before_it() {
+fn continuing_past_a_break_loses_what_others_hold_before_it() {
     assert_broken(Rule::RestBeforeBreaks, NONE_LOST, bounds(0, 2, TAIL_LOSS));
 }
 
 #[test]
-fn who_is_not_the_eldest_and_goes_on_over_a_break_loses_what_elders_heard() {
+fn continuing_past_a_break_loses_what_elders_received() {
     assert_broken(Rule::EldestPassesBreaks, NONE_LOST, bounds(0, 1, TAIL_LOSS));
 }
 
-/// Redis restarts twice, and between election and takeover at that: a consumer has acknowledged what Redis forgets.
+/// Redis restarts twice, once of it between election and takeover. A consumer has acknowledged what Redis then loses.
 #[test]
-fn a_term_that_outlives_its_subscription_forgets_what_redis_remembers() {
-    const IN_HAND: &[Action] = &[
+fn a_term_that_outlives_its_subscription_leaves_a_message_pending() {
+    const HOLDS: &[Action] = &[
         Action::Publish,
         Action::Read(0),
         Action::Take(0),
         Action::Serve(0),
-        Action::HandOut { dispatcher: 0, consumer: 0, id: 1, message: 0 },
+        Action::Deliver { dispatcher: 0, consumer: 0, id: 1, message: 0 },
         Action::Read(1),
         Action::Tick,
         Action::LoseTail,
     ];
     let budget = Budget { faults: 2, ticks: 2, ..TAIL_LOSS };
-    assert_broken_after(IN_HAND, Rule::TermEndsWithItsSubscription, DRAINED, bounds(1, 1, budget));
+    assert_broken_after(HOLDS, Rule::TermEndsWithItsSubscription, DRAINED, bounds(1, 1, budget));
 }
 
-/// A limit, which the documentation names: who joins just before Redis loses its tail may not find the older cursor.
+/// A documented limit: a dispatcher that joins just before Redis loses its tail may not find the older cursor.
 #[test]
-fn who_has_just_joined_makes_nothing_owed() {
+fn a_dispatcher_that_has_just_joined_makes_nothing_owed() {
     let budget = Budget { faults: 2, crashes: 1, ..TAIL_LOSS };
     assert_broken(Rule::OwedOnceSettled, NONE_LOST, bounds(0, 1, budget));
 }
 
 #[test]
-fn what_is_seen() {
+fn events_happen() {
     assert_seen(
         &[TAKEOVER, STALE_REFUSED, ANSWERED_AGAIN, PASSED_BREAK],
         bounds(0, 1, Budget { faults: 2, ..LEADERS }),
     );
-    assert_seen(&[LATE_COMMIT, BURIED], bounds(2, 1, HAND_OUT));
-    assert_seen(&[STORED_UNASKED, TAKEN_UNASKED, COMMIT_VOID, INTAKE_VOID], bounds(2, 1, HAND_OUT));
+    assert_seen(&[LATE_COMMIT, DEAD_LETTERED], bounds(2, 1, DELIVERY));
+    assert_seen(&[STORED_BY_TRANSACTION, TAKEN_BY_TRANSACTION, COMMIT_VOID, INTAKE_VOID], bounds(2, 1, DELIVERY));
     assert_seen(&[FILLED_IN], bounds(0, 1, TAIL_LOSS));
 }

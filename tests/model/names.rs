@@ -1,7 +1,8 @@
-//! One state for all that differ only in names: markers, epochs, ids and segments are numbered anew after each step.
+//! Makes states equal that differ only in names: after each step markers, epochs and ids are numbered again from 1.
 //!
-//! Sound because nothing depends on a name but whether it is equal to another or, for epochs, ids and segments, which
-//! is higher; new ones are always higher than all that are known. Names that no part of the state holds are left out.
+//! This is sound because names are only compared: whether two are equal and, for leaders' markers, epochs and ids,
+//! which one is higher. New names are always higher than all that are known. Names that no part of the state holds are
+//! left out.
 
 use crate::redis::{Redis, Script};
 use crate::ring::{Cursor, Id, OF_LEADER, Seen};
@@ -9,7 +10,7 @@ use crate::rules::{Rule, Rules};
 use crate::world::{Phase, World};
 
 impl World {
-    /// Numbers names anew.
+    /// Numbers all names again.
     pub fn rename(&mut self, rules: Rules) {
         let (mut markers, mut epochs, mut ids, mut recalls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for Redis { epoch, lease, cursor, recall, pending, .. } in [&mut self.redis, &mut self.disk] {
@@ -64,14 +65,14 @@ impl World {
         for request in &mut self.requests {
             script_names(&mut request.script, &mut markers, &mut epochs, &mut ids);
         }
-        // It is only ever asked which ids are higher.
+        // A recall is only compared with ids.
         for up_to in recalls.iter_mut() {
             **up_to = ids.iter().map(|id: &&mut Id| **id).filter(|id| *id <= **up_to).max().unwrap_or(0);
         }
         ids.extend(recalls);
         self.last_marker = number_anew(markers);
         self.last_epoch = number_anew(epochs);
-        // Where ids do not follow the clock, which number comes next matters.
+        // If ids do not follow the clock, the next number matters.
         if rules.has(Rule::IdsFollowTheClock) {
             self.last_id = number_anew(ids);
         }
@@ -116,16 +117,16 @@ fn script_names<'a>(
             ids.extend(batch.iter_mut().map(|(id, _)| id));
         }
         Script::Commit { id, .. } | Script::CommitExec { id, .. } | Script::PutBack { id, .. } => ids.push(id),
-        Script::Bury { epoch, id, .. } | Script::Record { epoch, id, .. } => {
+        Script::DeadLetter { epoch, id, .. } | Script::Record { epoch, id, .. } => {
             epochs.push(epoch);
             ids.push(id);
         }
     }
 }
 
-/// Numbers from 1 in the same order; 0 stays. Gives the highest.
+/// Numbers from 1 in the same order; 0 stays 0. Returns the highest.
 fn number_anew(names: Vec<&mut u8>) -> u8 {
-    // A bit for each name that is used; that a marker is a leader's is no part of its number.
+    // A bit for each name in use. The bit that marks leaders' markers is not part of the number.
     let used = names.iter().fold(0_u128, |used, name| used | 1 << (**name & !OF_LEADER)) & !1;
     for name in names {
         let bit = 1_u128 << (*name & !OF_LEADER);

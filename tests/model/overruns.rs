@@ -1,13 +1,13 @@
-//! Overruns: a ring drops its oldest messages for lack of memory before they are taken in. Other rings may hold them.
+//! Overruns: a ring drops its oldest messages for lack of memory before they are stored. Other rings may hold them.
 
 use crate::promises::*;
-use crate::rest::goes_in_circles;
+use crate::rest::can_loop;
 use crate::rules::{Bounds, Budget, Rule, Rules};
 use crate::world::World;
 use crate::{NO_FAULTS, assert_broken, assert_kept, assert_seen, bounds, find_broken, long};
 
 impl World {
-    /// A ring drops its oldest message, which this dispatcher does not hold any more.
+    /// A ring drops its oldest message. This dispatcher then no longer holds it.
     pub fn overrun(&mut self, d: u8) {
         let Some(message) = self.dispatchers[d as usize].ring.overrun() else { return };
         for known_to in [&mut self.witnesses, &mut self.hearers] {
@@ -23,7 +23,7 @@ fn overrun(messages: u8, budget: Budget) -> Bounds {
 }
 
 #[test]
-fn what_a_ring_dropped_another_takes_in() {
+fn another_dispatcher_stores_what_a_ring_dropped() {
     assert_kept("two overruns, two messages", overrun(2, Budget { faults: 2, overruns: 2, ..OVERRUN }));
     let budget = Budget { faults: 2, pauses: 1, timeouts: 1, ..OVERRUN };
     assert_kept("an overrun and another fault", overrun(1, budget));
@@ -34,30 +34,30 @@ fn what_a_ring_dropped_another_takes_in() {
 
 #[test]
 fn the_programs_come_to_rest_after_overruns() {
-    assert!(!goes_in_circles(overrun(2, Budget { faults: 2, overruns: 2, ..OVERRUN }), Rules::ALL));
+    assert!(!can_loop(overrun(2, Budget { faults: 2, overruns: 2, ..OVERRUN }), Rules::ALL));
 }
 
 #[test]
-fn who_goes_on_over_an_overrun_loses_what_others_hold() {
+fn continuing_past_an_overrun_loses_what_others_hold() {
     assert_broken(Rule::OverrunLikeABreak, NONE_LOST, overrun(1, OVERRUN));
 }
 
 #[test]
-fn who_sees_nobody_and_goes_on_over_an_overrun_loses_what_others_come_back_with() {
+fn continuing_past_an_overrun_alone_loses_what_others_come_back_with() {
     let budget = Budget { faults: 2, cuts: 1, ..OVERRUN };
     assert_broken(Rule::OverrunWaitsForOthers, NONE_LOST, overrun(1, budget));
 }
 
-/// A limit, which the documentation names: a dispatcher that made its subscription anew is not in sync, and younger
-/// than one that has dropped what it holds.
+/// A documented limit: a dispatcher that has subscribed again is not in sync, and is younger than one that has dropped
+/// the messages that the first one holds.
 #[test]
-fn an_eldest_that_dropped_what_a_younger_one_holds_passes_over_it() {
+fn an_eldest_skips_what_it_dropped_and_a_younger_one_holds() {
     let budget = Budget { faults: 2, cuts: 1, ..OVERRUN };
     find_broken(&[], Rules::ALL, NONE_LOST, overrun(1, budget));
 }
 
-/// What all rings have dropped is passed over, and recorded.
+/// Messages that all rings have dropped are skipped, and recorded as a gap.
 #[test]
-fn what_all_dropped_is_a_gap() {
+fn messages_dropped_by_all_are_a_gap() {
     assert_seen(&[PASSED_OVERRUN, GAP], overrun(1, Budget { faults: 2, overruns: 2, ..OVERRUN }));
 }

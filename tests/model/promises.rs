@@ -1,4 +1,4 @@
-//! The promises as properties of every state, and the sights a run must come by.
+//! The promises as properties of every state, and the events that a search must come across.
 
 use stateright::Property;
 
@@ -9,37 +9,38 @@ use crate::rules::Budget;
 use crate::world::{Consumer, Issuer, Phase, World};
 
 pub const ONE_RESULT: &str = "P1: no message is recorded twice";
-pub const NONE_LOST: &str = "P2: what is owed is recorded, pending, or in the ring of a dispatcher ahead of the cursor";
+pub const NONE_LOST: &str =
+    "P2: an owed message is recorded, pending, or in the ring of a dispatcher ahead of the cursor";
 pub const FENCED: &str = "P4: nothing stale takes effect";
-pub const DRAINED: &str = "at rest all that is owed is recorded";
+pub const DRAINED: &str = "at rest all owed messages are recorded";
 pub const LEASE_STANDS: &str =
-    "a lease is taken only from a holder that is gone, deaf or moved, or when its time is over";
-pub const NOT_SILENT: &str = "P6: at rest what was not taken in lies in a recorded gap";
-pub const NOT_TWICE: &str = "P3: what a consumer has in hand no other is given when the leader changes";
-pub const NOT_DEAD_UNUSED: &str = "no message is dead that no handler rejected and no consumer was lost with";
-pub const ALL_HEAR: &str = "at rest every dispatcher hears what is published";
+    "a lease is acquired only if it has expired, or its holder is gone, receives nothing or has moved";
+pub const NOT_SILENT: &str = "P6: at rest what was not stored lies in a recorded gap";
+pub const NOT_TWICE: &str = "P3: no two consumers hold the same message when the leader changes";
+pub const NOT_DEAD_UNUSED: &str = "a message is dead only if a handler rejected it or a consumer was lost with it";
+pub const ALL_HEAR: &str = "at rest every dispatcher receives what is published";
 /// All that must hold in every state.
 pub const PROMISES: [&str; 9] =
     [ONE_RESULT, NONE_LOST, NOT_TWICE, FENCED, DRAINED, NOT_DEAD_UNUSED, LEASE_STANDS, NOT_SILENT, ALL_HEAR];
 
-pub const TAKEOVER: &str = "another dispatcher has taken over and taken a message in";
+pub const TAKEOVER: &str = "another dispatcher has taken over and stored a message";
 pub const FILLED_IN: &str = "a ring has filled in what Redis had lost";
 pub const LATE_COMMIT: &str = "a late commit was dropped";
 pub const STALE_REFUSED: &str = "a stale script was refused";
-pub const PASSED_BREAK: &str = "a leader went on over a break";
+pub const PASSED_BREAK: &str = "a leader continued past a break";
 pub const ANSWERED_AGAIN: &str = "a batch was offered again after its answer was lost";
-pub const STORED_UNASKED: &str = "a result was stored by a transaction";
-pub const TAKEN_UNASKED: &str = "a batch was taken in by a transaction";
+pub const STORED_BY_TRANSACTION: &str = "a result was stored by a transaction";
+pub const TAKEN_BY_TRANSACTION: &str = "a batch was stored by a transaction";
 pub const COMMIT_VOID: &str = "a commit as a transaction did nothing";
 pub const INTAKE_VOID: &str = "an intake as a transaction did nothing";
 pub const PUT_BACK: &str = "a removed message was put back";
 pub const REFUSED: &str = "a command was refused";
-pub const PASSED_OVERRUN: &str = "a leader went on over messages that its ring had dropped";
+pub const PASSED_OVERRUN: &str = "a leader continued past messages that its ring had dropped";
 pub const GAP: &str = "a gap was recorded";
-pub const BURIED: &str = "a message was buried";
-pub const DRAINED_AWAY: &str = "a consumer has drained and gone while another dispatcher leads";
+pub const DEAD_LETTERED: &str = "a message was dead-lettered";
+pub const DRAINED_AWAY: &str = "a consumer has drained and is gone while another dispatcher leads";
 
-/// The promises, which hold in every state, and the sights, which some state shows.
+/// The promises, which hold in every state, and the events, each of which some state shows.
 pub fn all() -> Vec<Property<Protocol>> {
     vec![
         Property::always(ONE_RESULT, |_, world: &World| messages(world).all(|message| world.redis.times(message) <= 1)),
@@ -62,8 +63,8 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::sometimes(STALE_REFUSED, |_, world: &World| world.seen.stale_refused),
         Property::sometimes(PASSED_BREAK, |_, world: &World| world.seen.passed_break),
         Property::sometimes(ANSWERED_AGAIN, |_, world: &World| world.seen.answered_again),
-        Property::sometimes(STORED_UNASKED, |_, world: &World| world.seen.stored_unasked),
-        Property::sometimes(TAKEN_UNASKED, |_, world: &World| world.seen.taken_unasked),
+        Property::sometimes(STORED_BY_TRANSACTION, |_, world: &World| world.seen.stored_by_transaction),
+        Property::sometimes(TAKEN_BY_TRANSACTION, |_, world: &World| world.seen.taken_by_transaction),
         Property::sometimes(COMMIT_VOID, |_, world: &World| world.seen.commit_void),
         Property::sometimes(INTAKE_VOID, |_, world: &World| world.seen.intake_void),
         Property::sometimes(PUT_BACK, |_, world: &World| !world.redis.put_back.is_empty()),
@@ -74,7 +75,7 @@ pub fn all() -> Vec<Property<Protocol>> {
             let gone = world.consumers.iter().any(|consumer| consumer.draining && !consumer.alive);
             gone && world.redis.lease.is_some_and(|lease| lease.dispatcher == 1)
         }),
-        Property::sometimes(BURIED, |_, world: &World| world.redis.dead.contains(&1)),
+        Property::sometimes(DEAD_LETTERED, |_, world: &World| world.redis.dead.contains(&1)),
     ]
 }
 
@@ -82,8 +83,8 @@ fn messages(world: &World) -> impl Iterator<Item = Message> {
     0..world.published
 }
 
-/// What Redis has taken in it has in one form or another. What else is owed is still in the ring of one that lives,
-/// where the next leader will find it. Or whoever was told of a refusal is about to set it right.
+/// What was stored, Redis still has in some form. Every other owed message is in the ring of a running dispatcher,
+/// where the next leader will find it. Or the process that learned of a refusal is about to undo the rest of the step.
 fn is_safe(world: &World, message: Message) -> bool {
     if world.redis.has(message) || is_set_right(world, message) {
         return true;
@@ -103,18 +104,18 @@ fn is_set_right(world: &World, message: Message) -> bool {
         Script::Rewind { batch, .. } | Script::Intake { batch, doubt: Some(_), .. } => is_in(batch),
         _ => false,
     };
-    world.requests.iter().any(|sent| sent.issuer != Issuer::Nobody && sets_right(&sent.script))
+    world.requests.iter().any(|sent| sent.issuer != Issuer::Gone && sets_right(&sent.script))
 }
 
 fn is_run_twice(world: &World) -> bool {
-    let in_hand = |message| {
+    let holders = |message| {
         let has = |consumer: &&Consumer| consumer.held.iter().any(|held| held.message == message);
         world.consumers.iter().filter(has).count()
     };
-    messages(world).any(|message| in_hand(message) > 1)
+    messages(world).any(|message| holders(message) > 1)
 }
 
-/// Nothing is promised where a leader takes a consumer for dead that is not, a consumer lies, or Redis forgets.
+/// Nothing is promised if a leader gives up a consumer that still works, a consumer lies, or Redis loses data.
 fn is_twice_allowed(protocol: &Protocol) -> bool {
     let budget = protocol.bounds.budget;
     budget.silences + budget.lies + budget.tail_losses > 0
@@ -138,7 +139,7 @@ fn all_hear(world: &World) -> bool {
 
 fn is_drained(world: &World) -> bool {
     let is_done = |message| match world.consumers.len() {
-        // Without consumers the way ends here.
+        // Without consumers a message ends in the sorted set.
         0 => world.redis.has(message),
         _ => world.redis.recorded(message) > 0,
     };

@@ -1,5 +1,5 @@
-//! Redis's keys and the scripts on them, each in one step, as in `src/ledger/lua`. Where a command is refused, what
-//! came before it in its script stays done.
+//! Redis's keys and the scripts on them, each in one step, as in `src/ledger/lua`. If a command is refused, what its
+//! script did before stays done.
 
 use crate::refusals::{Command, Refusal};
 use crate::ring::{Cursor, Id, Message};
@@ -20,30 +20,30 @@ pub struct Redis {
     pub dead: Vec<u8>,
     /// The nonces with which messages were put back.
     pub put_back: Vec<u8>,
-    /// No key: which messages have been taken in, as far as Redis can know.
+    /// Not a key: the messages that have been stored, as far as Redis can know.
     pub taken: u8,
 }
 
-/// Who leads: a dispatcher, by its number, and whether that is the process that runs now under this number.
+/// The holder of the lease: a dispatcher, by its number, and whether it has restarted since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
     pub dispatcher: u8,
-    /// Its id is one that will not come again.
+    /// The process that acquired it is gone, and its id does not come back.
     pub dead: bool,
     pub epoch: u8,
-    /// Only time ends it: its holder's subscription was not counted.
+    /// It ends only by expiring: its holder's subscription was not counted.
     pub by_time: bool,
 }
 
-/// What may be recorded without asking whether it is still pending: what has an id above, and was handed out in this
-/// term.
+/// Messages with an id above `up_to` that the leader of this term delivered may be recorded without a check that they
+/// are still pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Recall {
-    /// Of all messages above, each was handed out once at most, by the leader that took it in.
+    /// Messages above this id were delivered once at most, by the leader that stored them.
     pub up_to: Id,
     /// The term that began last.
     pub epoch: u8,
-    /// Whether it began in this incarnation of Redis, which therefore has lost nothing of it.
+    /// Whether it began after Redis last started, so that Redis has lost nothing of it.
     pub current: bool,
 }
 
@@ -58,20 +58,20 @@ pub enum Script {
         batch: Vec<(Id, Message)>,
         doubt: Option<CursorKey>,
     },
-    /// The intake as a transaction: nothing is compared, but it does nothing if one of the keys that its connection
-    /// watches was written since.
+    /// The intake as a transaction: it compares nothing, but does nothing if a key that its connection watches was
+    /// written since.
     IntakeExec { epoch: u8, next: CursorKey, batch: Vec<(Id, Message)>, clean: bool },
-    /// With `recall`: of unknown outcome was a transaction before it, which must not take place any more.
+    /// With `recall`: a transaction of unknown outcome came before it, which must no longer succeed.
     Commit { id: Id, message: Message, recall: bool },
     /// The commit as a transaction: the result is stored whether or not the message is pending.
     CommitExec { id: Id, message: Message, clean: bool },
-    /// With `recall`: somebody may still have it in hand.
-    Bury { epoch: u8, id: Id, message: Message, recall: bool },
+    /// With `recall`: a consumer may still hold the message.
+    DeadLetter { epoch: u8, id: Id, message: Message, recall: bool },
     /// The result of a consumer without Redis, recorded by the leader.
     Record { epoch: u8, id: Id, message: Message, consumer: u8 },
-    /// Puts back what was removed and whose result was refused.
+    /// Puts back a message that was removed and whose result was refused.
     PutBack { id: Id, message: Message, nonce: u8 },
-    /// Moves the cursor back over a batch whose members were refused.
+    /// Moves the cursor back to before a batch whose members were refused.
     Rewind { epoch: u8, moved: CursorKey, back: Option<CursorKey>, batch: Vec<(Id, Message)> },
 }
 
@@ -90,16 +90,16 @@ fn cursor((marker, offset, last_id): CursorKey) -> Cursor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Done,
-    /// A commit or a burial of what was not pending any more.
+    /// A commit or a dead letter for a message that was no longer pending.
     Gone,
     Stale,
-    /// A transaction did nothing: what its connection watches was written.
+    /// A transaction did nothing: a watched key was written.
     Void,
     /// The cursor is here, not where the leader left it.
     Moved(Option<Cursor>),
     /// A command was refused.
     Refused,
-    /// A transaction was executed but for one command: a message was removed and its result refused, or the cursor
+    /// A transaction was executed except for one command: a message was removed and its result refused, or the cursor
     /// moved and the members refused.
     Partly,
 }
@@ -110,7 +110,7 @@ impl Script {
         match self {
             Script::Intake { epoch, .. }
             | Script::IntakeExec { epoch, .. }
-            | Script::Bury { epoch, .. }
+            | Script::DeadLetter { epoch, .. }
             | Script::Record { epoch, .. }
             | Script::Rewind { epoch, .. } => Some(*epoch),
             Script::Commit { .. } | Script::CommitExec { .. } | Script::PutBack { .. } => None,
@@ -121,7 +121,7 @@ impl Script {
         matches!(self, Script::IntakeExec { .. } | Script::CommitExec { .. })
     }
 
-    /// Whether it is a transaction that is discarded because a command of it is refused.
+    /// Whether it is a transaction that is discarded because one of its commands is refused.
     fn is_discarded(&self, refused: Option<Refusal>, rules: Rules) -> bool {
         let Some(Refusal { command, inside }) = refused else { return false };
         match self {
@@ -162,7 +162,7 @@ impl Redis {
         if script.is_discarded(refused, rules) {
             return Answer::Refused;
         }
-        // Without MULTI the commands are carried out one by one, and nothing watches.
+        // Without MULTI the commands are executed one by one, whatever is watched.
         if script.is_void() && !refuses(Command::Multi) {
             return Answer::Void;
         }
@@ -202,7 +202,7 @@ impl Redis {
                 self.results[*message as usize] += 1;
                 if refuses(Command::ZRem) { Answer::Refused } else { Answer::Done }
             }
-            Script::Bury { id, message, recall, .. } => {
+            Script::DeadLetter { id, message, recall, .. } => {
                 if *recall {
                     self.raise_recall(*id);
                 }
@@ -230,8 +230,8 @@ impl Redis {
         }
     }
 
-    /// Whether the members of a batch are there already, and only the cursor is to be moved; or where the cursor is
-    /// instead.
+    /// Whether the members of a batch are there already, and only the cursor has to be moved. `Err`: the cursor is
+    /// elsewhere.
     fn compare(&self, script: &Script, rules: Rules) -> Result<bool, Answer> {
         let Script::Intake { expected, next, batch, doubt, .. } = script else {
             unreachable!("only an intake compares")
@@ -240,7 +240,7 @@ impl Redis {
         let is_there = batch.last().is_none_or(|(id, _)| self.holds(*id));
         match rules.has(Rule::DoubtNamesItsOwnCursor) {
             _ if at == *expected || !rules.has(Rule::CursorCompare) => Ok(false),
-            true if doubt.is_some() && at == *doubt => Ok(is_there || !rules.has(Rule::DoubtLooksForMembers)),
+            true if doubt.is_some() && at == *doubt => Ok(is_there || !rules.has(Rule::DoubtChecksMembers)),
             false if at == Some(*next) && !is_there => Ok(false),
             _ => Err(Answer::Moved(self.cursor)),
         }
@@ -280,7 +280,7 @@ impl Redis {
         }
     }
 
-    /// Stores what a pending message has become, and removes it. By the id alone: the score is all the scripts know.
+    /// Stores the outcome of a pending message, and removes it. By the id alone: the scripts know only the score.
     fn replace(
         &mut self,
         id: Id,
@@ -316,7 +316,7 @@ impl Redis {
         Answer::Done
     }
 
-    /// Not written if that changes nothing: whoever watches goes on.
+    /// If this changes nothing it is not written, so that watching connections stay armed.
     pub fn raise_recall(&mut self, to: Id) {
         self.recall.up_to = self.recall.up_to.max(to);
     }

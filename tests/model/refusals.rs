@@ -1,17 +1,16 @@
-//! Refusals: Redis refuses a command, and the step that it belongs to must happen whole or not at all (P7).
+//! Refusals: Redis refuses a command, and the step with that command must happen completely or not at all (P7).
 //!
-//! One kind of command is refused at a time, from any moment until it is allowed again. That is soon enough for a
-//! single step and long enough for many, and rest is judged with all commands allowed. What a script did before the
-//! refused command stays done. A transaction learns of a missing right while its commands are queued, and does nothing;
-//! of a key of a wrong type or of an exhausted stream id only while it is executed, and then its other commands are
-//! carried out.
+//! One kind of command is refused at a time, from any moment until it is allowed again, which may be one step or many.
+//! States at rest are judged with all commands allowed. What a script did before the refused command stays done. If a
+//! right is missing, Redis refuses the command when it is queued, and the transaction does nothing. If a key has a
+//! wrong type or a stream id is exhausted, Redis refuses the command when it is executed, and executes the others.
 //!
-//! Not here: refusals of what reads, of the lease and its renewal, of markers, and of the recall; the scripts prove
-//! those writes before they begin. A script that is refused is sent again at once.
+//! Limitations: commands that read are never refused, nor those that write the lease, a marker or the recall. The
+//! scripts prove those writes before they begin. A refused script is sent again at once.
 
 use crate::actions::Action;
 use crate::promises::*;
-use crate::rest::goes_in_circles;
+use crate::rest::can_loop;
 use crate::rules::{Bounds, Budget, Rule, Rules};
 use crate::{
     NO_FAULTS, assert_broken, assert_broken_after, assert_kept, assert_kept_after, assert_seen, bounds, find_broken,
@@ -28,7 +27,7 @@ pub enum Command {
     ZAdd,
     /// Moves the cursor.
     Set,
-    /// Opens a transaction.
+    /// Begins a transaction.
     Multi,
 }
 
@@ -36,16 +35,16 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
     pub command: Command,
-    /// Whether a transaction learns of it only while it is executed.
+    /// Whether a transaction is refused the command only when it is executed.
     pub inside: bool,
 }
 
-/// Refused for a right, a full memory or a demoted server.
+/// Refused because of a missing right, full memory or a demoted server.
 const fn outright(command: Command) -> Refusal {
     Refusal { command, inside: false }
 }
 
-/// Refused for what the key holds.
+/// Refused because of what the key holds.
 const fn inside(command: Command) -> Refusal {
     Refusal { command, inside: true }
 }
@@ -60,7 +59,7 @@ const OUTRIGHT: &[Refusal] = &[
 const MULTI: &[Refusal] = &[outright(Command::Multi)];
 const INSIDE: &[Refusal] = &[inside(Command::XAdd), inside(Command::ZAdd)];
 
-/// One refusal, and as many other faults as `budget` says.
+/// One refusal, and the other faults in `budget`.
 fn refusing(refusals: &'static [Refusal], consumers: usize, budget: Budget) -> Bounds {
     let budget = Budget { faults: budget.faults + 1, refusals: 1, ..budget };
     Bounds { refusals, ..bounds(consumers, 1, budget) }
@@ -72,7 +71,7 @@ const REMOVED: &[Action] = &[
     Action::Read(0),
     Action::Take(0),
     Action::Serve(0),
-    Action::HandOut { dispatcher: 0, consumer: 0, id: 1, message: 0 },
+    Action::Deliver { dispatcher: 0, consumer: 0, id: 1, message: 0 },
     Action::Finish { consumer: 0, id: 1 },
     Action::Refuse(inside(Command::XAdd)),
     Action::Serve(0),
@@ -84,9 +83,9 @@ const REJECTED: &[Action] = &[
     Action::Read(0),
     Action::Take(0),
     Action::Serve(0),
-    Action::HandOut { dispatcher: 0, consumer: 0, id: 1, message: 0 },
+    Action::Deliver { dispatcher: 0, consumer: 0, id: 1, message: 0 },
     Action::Reject { consumer: 0, id: 1 },
-    Action::Bury { dispatcher: 0, id: 1 },
+    Action::DeadLetter { dispatcher: 0, id: 1 },
 ];
 
 /// The cursor moved over a message inside a transaction, and its member was refused.
@@ -94,7 +93,7 @@ const PASSED: &[Action] =
     &[Action::Publish, Action::Read(0), Action::Take(0), Action::Refuse(inside(Command::ZAdd)), Action::Serve(0)];
 
 #[test]
-fn a_refused_step_is_whole_or_not_at_all() {
+fn a_refused_step_happens_completely_or_not_at_all() {
     let budget = Budget { faults: 1, crashes: 1, pauses: 1, timeouts: 1, ..NO_FAULTS };
     assert_kept("a refusal and a fault of leaders", refusing(OUTRIGHT, 0, budget));
     let budget = Budget { faults: 1, consumer_crashes: 1, timeouts: 1, silences: 1, rejections: 1, ..NO_FAULTS };
@@ -102,7 +101,7 @@ fn a_refused_step_is_whole_or_not_at_all() {
 }
 
 #[test]
-fn what_is_refused_inside_a_transaction_is_set_right() {
+fn a_refusal_inside_a_transaction_is_undone() {
     assert_kept("a refusal inside a transaction", refusing(INSIDE, 1, NO_FAULTS));
     let budget = Budget { faults: 3, refusals: 1, timeouts: 2, pauses: 1, ..NO_FAULTS };
     let bounds = Bounds { refusals: INSIDE, ..bounds(1, 1, budget) };
@@ -114,8 +113,8 @@ fn what_is_refused_inside_a_transaction_is_set_right() {
 
 #[test]
 fn the_programs_come_to_rest_after_refusals() {
-    assert!(!goes_in_circles(refusing(OUTRIGHT, 1, NO_FAULTS), Rules::ALL));
-    assert!(!goes_in_circles(refusing(INSIDE, 1, NO_FAULTS), Rules::ALL));
+    assert!(!can_loop(refusing(OUTRIGHT, 1, NO_FAULTS), Rules::ALL));
+    assert!(!can_loop(refusing(INSIDE, 1, NO_FAULTS), Rules::ALL));
 }
 
 #[test]
@@ -123,7 +122,7 @@ fn a_removal_before_its_result_loses_the_message() {
     assert_broken(Rule::ResultBeforeRemoval, NONE_LOST, refusing(OUTRIGHT, 1, NO_FAULTS));
 }
 
-/// That takes a message which is buried without a consumer's result.
+/// The message is dead-lettered without a consumer's result.
 #[test]
 fn a_removal_before_its_dead_letter_loses_the_message() {
     let bounds = refusing(const { &[outright(Command::XAdd)] }, 1, Budget { rejections: 1, ..NO_FAULTS });
@@ -135,14 +134,14 @@ fn a_result_before_a_removal_that_is_refused_is_recorded_twice() {
     assert_broken(Rule::RemovalProven, ONE_RESULT, refusing(OUTRIGHT, 1, NO_FAULTS));
 }
 
-/// The leader dies, and the next one takes the same messages in again.
+/// The leader dies, and the next one stores the same messages again.
 #[test]
-fn members_before_a_cursor_that_is_refused_are_taken_in_twice() {
+fn members_before_a_refused_cursor_are_stored_twice() {
     assert_broken(Rule::CursorProven, ONE_RESULT, refusing(OUTRIGHT, 0, Budget { faults: 1, crashes: 1, ..NO_FAULTS }));
 }
 
 #[test]
-fn a_cursor_before_members_that_are_refused_passes_over_them() {
+fn a_cursor_before_refused_members_skips_them() {
     assert_broken(Rule::CursorMovedLast, NONE_LOST, refusing(OUTRIGHT, 0, NO_FAULTS));
 }
 
@@ -155,35 +154,35 @@ fn commands_of_a_transaction_without_multi_are_not_watched() {
 }
 
 #[test]
-fn a_put_back_that_comes_late_makes_a_recorded_message_pending() {
+fn a_late_put_back_makes_a_recorded_message_pending() {
     let budget = Budget { faults: 1, refusals: 1, timeouts: 1, ..NO_FAULTS };
     let budget = Budget { faults: 2, ..budget };
     assert_broken_after(REMOVED, Rule::PutBackOnce, ONE_RESULT, Bounds { refusals: INSIDE, ..bounds(1, 1, budget) });
 }
 
 #[test]
-fn a_rewind_that_comes_late_moves_the_cursor_back_over_what_was_taken_in() {
+fn a_late_rewind_moves_the_cursor_back_past_stored_messages() {
     let bounds = refusing(INSIDE, 0, Budget { faults: 2, timeouts: 1, crashes: 1, ..NO_FAULTS });
     assert_broken_after(PASSED, Rule::RewindEndsTerm, ONE_RESULT, bounds);
 }
 
-/// Nobody has to refuse anything: the script finds its own cursor and no member, which a consumer has recorded since.
+/// No refusal is needed: the script finds its own cursor but no member, since a consumer has recorded the message.
 #[test]
-fn an_intake_that_looks_for_members_under_its_own_cursor_is_taken_in_twice() {
+fn an_intake_that_checks_members_under_its_own_cursor_is_stored_twice() {
     let budget = Budget { faults: 2, timeouts: 2, ..NO_FAULTS };
     assert_broken(Rule::DoubtNamesItsOwnCursor, ONE_RESULT, bounds(1, 1, budget));
 }
 
 #[test]
-fn an_intake_that_does_not_look_for_members_passes_over_what_was_refused() {
+fn an_intake_that_does_not_check_members_skips_what_was_refused() {
     let budget = Budget { faults: 1, timeouts: 1, ..NO_FAULTS };
-    assert_broken(Rule::DoubtLooksForMembers, NONE_LOST, refusing(INSIDE, 0, budget));
+    assert_broken(Rule::DoubtChecksMembers, NONE_LOST, refusing(INSIDE, 0, budget));
 }
 
-/// Limits, which the documentation names: a refusal inside a transaction, and at the same time whoever was to hear of
-/// it dies, or does not hear of it.
+/// Documented limits: a command is refused inside a transaction, and at the same time the process that would undo the
+/// rest dies, or gets no answer.
 #[test]
-fn a_refusal_inside_a_transaction_that_nobody_hears_of() {
+fn a_refusal_inside_a_transaction_that_no_process_learns_of() {
     let limit = |refusals, consumers, promise, budget| {
         let budget = Budget { faults: 1, ..budget };
         find_broken(&[], Rules::ALL, promise, refusing(refusals, consumers, budget));
@@ -194,14 +193,14 @@ fn a_refusal_inside_a_transaction_that_nobody_hears_of() {
     limit(const { &[inside(Command::Set)] }, 0, ONE_RESULT, Budget { crashes: 1, ..NO_FAULTS });
 }
 
-/// A limit: the right to remove is taken away while a transaction waits for its EXEC.
+/// A documented limit: the right to remove is withdrawn while a transaction waits for its EXEC.
 #[test]
 fn a_removal_refused_inside_a_transaction() {
     find_broken(&[], Rules::ALL, ONE_RESULT, refusing(const { &[inside(Command::ZRem)] }, 1, NO_FAULTS));
 }
 
 #[test]
-fn what_is_seen_of_refusals() {
+fn events_of_refusals_happen() {
     assert_seen(&[PUT_BACK], refusing(INSIDE, 1, NO_FAULTS));
     assert_seen(&[REFUSED], refusing(OUTRIGHT, 1, NO_FAULTS));
 }

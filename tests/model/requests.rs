@@ -1,10 +1,9 @@
-//! Scripts and transactions on their way to Redis: carried out, void, unanswered, or lost with Redis's tail.
+//! Scripts and transactions on their way to Redis: executed, void, unanswered, or lost with Redis's tail.
 //!
-//! A transaction is sent only over a connection that watches what it rests on, and says whether any of that was written
-//! since (`clean`). Watching and reading come in the same step as the end of the exchange before; a consumer may also
-//! do it at any other time when its connection is idle. Once what is watched was written, a transaction that was sent
-//! will do nothing, and one that was not sent is not: its sender uses the script at once, which saves a state that
-//! shows no more.
+//! A transaction is sent only over a connection that watches the keys it depends on. `clean` says that none of them was
+//! written since. Watching and reading happen in the same step as the answer to the previous request. A consumer may
+//! also do both whenever its connection is idle. Once a watched key was written, a transaction on its way will do
+//! nothing, and no new one is sent: the sender uses the script at once, which saves states that show nothing more.
 
 use crate::redis::{Answer, Script};
 use crate::rules::{Rule, Rules};
@@ -17,7 +16,7 @@ impl World {
         self.requests.insert(place, request);
     }
 
-    /// Who watches `recall` learns that it was written.
+    /// `recall` was written: connections that watch it are no longer armed.
     pub fn recall_written(&mut self, rules: Rules) {
         if !rules.has(Rule::CommitWatchesRecall) {
             return;
@@ -26,7 +25,7 @@ impl World {
         self.void(|script| matches!(script, Script::CommitExec { .. }));
     }
 
-    /// Who watches the epoch or the cursor learns that it was written.
+    /// The epoch or the cursor was written: connections that watch them are no longer armed.
     pub fn intake_written(&mut self) {
         self.dispatchers
             .iter_mut()
@@ -35,28 +34,28 @@ impl World {
         self.void(|script| matches!(script, Script::IntakeExec { .. }));
     }
 
-    /// These transactions will do nothing. Where nobody waits for one it is as if it had never been sent.
+    /// These transactions will do nothing. One whose sender is gone is removed.
     fn void(&mut self, which: impl Fn(&Script) -> bool) {
         for request in self.requests.iter_mut().filter(|request| which(&request.script)) {
             if let Script::CommitExec { clean, .. } | Script::IntakeExec { clean, .. } = &mut request.script {
                 *clean = false;
             }
         }
-        self.requests.retain(|request| request.issuer != Issuer::Nobody || !request.script.is_void());
+        self.requests.retain(|request| request.issuer != Issuer::Gone || !request.script.is_void());
         self.requests.sort();
     }
 
-    /// Nobody waits any more for what these issuers sent.
+    /// These senders no longer wait for an answer.
     pub fn orphan(&mut self, whose: impl Fn(Issuer) -> bool) {
         for request in self.requests.iter_mut().filter(|request| whose(request.issuer)) {
-            request.issuer = Issuer::Nobody;
+            request.issuer = Issuer::Gone;
         }
         self.requests.sort();
-        // What arrives twice arrives as if once: each script does nothing the second time, or may be lost.
-        self.requests.dedup_by(|a, b| a == b && a.issuer == Issuer::Nobody);
+        // Two equal requests are one: a script does nothing the second time, or may be lost.
+        self.requests.dedup_by(|a, b| a == b && a.issuer == Issuer::Gone);
     }
 
-    /// Redis carries a script out, and whoever waits for it is answered.
+    /// Redis executes a script, and answers its sender.
     pub fn serve(&mut self, index: usize, rules: Rules) {
         let request = self.requests.remove(index);
         let epoch = self.redis.epoch;
@@ -69,9 +68,9 @@ impl World {
         self.seen.late_commit |= matches!((&request.script, answer), (Script::Commit { .. }, Answer::Gone));
         match (&request.script, answer) {
             (Script::CommitExec { .. }, Answer::Void) => self.seen.commit_void = true,
-            (Script::CommitExec { .. }, Answer::Done) => self.seen.stored_unasked = true,
+            (Script::CommitExec { .. }, Answer::Done) => self.seen.stored_by_transaction = true,
             (Script::IntakeExec { .. }, Answer::Void) => self.seen.intake_void = true,
-            (Script::IntakeExec { .. }, Answer::Done) => self.seen.taken_unasked = true,
+            (Script::IntakeExec { .. }, Answer::Done) => self.seen.taken_by_transaction = true,
             _ => {}
         }
         self.note_filled_in(known);
@@ -83,16 +82,16 @@ impl World {
         }
         self.seen.refused |= answer == Answer::Refused;
         match (request.issuer, request.script) {
-            (Issuer::Nobody, _) => {}
+            (Issuer::Gone, _) => {}
             (issuer, script) if answer == Answer::Refused && !script.is_transaction() => self.send(issuer, script),
             (Issuer::Ingest(d), Script::Rewind { .. }) => self.rewound(d, answer, rules),
             (Issuer::Ingest(d), _) => self.intake_answered(d, answer, rules),
-            (Issuer::Redistributor(d), Script::Bury { id, .. }) => self.buried(d, id, answer),
+            (Issuer::Redistributor(d), Script::DeadLetter { id, .. }) => self.dead_lettered(d, id, answer),
             (Issuer::Redistributor(d), Script::Record { id, consumer, .. }) => self.recorded(d, consumer, id, answer),
             (Issuer::Consumer(c), Script::Commit { id, .. } | Script::CommitExec { id, .. }) => {
                 self.committed(c, id, answer, rules);
             }
-            (Issuer::Consumer(c), Script::PutBack { id, .. }) => self.commit_looking(c, id, rules),
+            (Issuer::Consumer(c), Script::PutBack { id, .. }) => self.commit_by_script(c, id, rules),
             (issuer, script) => unreachable!("{issuer:?} does not send {script:?}"),
         }
     }
@@ -102,19 +101,19 @@ impl World {
         self.seen.filled_in |= new & self.forgotten != 0;
     }
 
-    /// No answer came in time: it is sent again over a new connection, and what was a transaction as a script. The
-    /// first may still arrive.
+    /// No answer came in time: the request is sent again over a new connection, a transaction as a script. The first
+    /// may still arrive.
     pub fn time_out(&mut self, index: usize, rules: Rules) {
         let request = self.requests[index].clone();
-        self.requests[index].issuer = Issuer::Nobody;
-        self.requests.retain(|request| request.issuer != Issuer::Nobody || !request.script.is_void());
+        self.requests[index].issuer = Issuer::Gone;
+        self.requests.retain(|request| request.issuer != Issuer::Gone || !request.script.is_void());
         self.requests.sort();
         self.requests.dedup();
         let script = self.sent_again(&request, rules);
         self.send(request.issuer, script);
     }
 
-    /// What is sent in place of a request whose connection broke.
+    /// The request that replaces one whose connection broke.
     fn sent_again(&mut self, request: &Request, rules: Rules) -> Script {
         if let Issuer::Consumer(c) = request.issuer {
             self.lose_connection(c, rules);
@@ -138,8 +137,8 @@ impl World {
         }
     }
 
-    /// Redis dies and comes back with what is on its disk. All connections break; what waits for an answer asks again,
-    /// and who was about to ask for the lease looks again.
+    /// Redis is killed and comes back with what is on its disk. All connections break. Requests that wait for an answer
+    /// are sent again, and a standby that was about to ask for the lease checks it again.
     pub fn lose_tail(&mut self, rules: Rules) {
         self.forgotten |= self.redis.taken & !self.disk.taken;
         self.disk.recall.current &= !rules.has(Rule::RecallNamesTheTerm);
@@ -154,14 +153,14 @@ impl World {
                 consumer.distrusted = consumer.epoch;
             }
         }
-        let waiting: Vec<Request> = self.requests.drain(..).filter(|sent| sent.issuer != Issuer::Nobody).collect();
+        let waiting: Vec<Request> = self.requests.drain(..).filter(|sent| sent.issuer != Issuer::Gone).collect();
         for request in waiting {
             let script = self.sent_again(&request, rules);
             self.send(request.issuer, script);
         }
         for d in 0..self.dispatchers.len() as u8 {
             self.cut(d);
-            self.dispatchers[d as usize].looked = None;
+            self.dispatchers[d as usize].checked = None;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Rest: whatever has happened, the programs come to an end of what they do by themselves.
+//! Rest: whatever has happened, the programs reach a state in which none of them has anything left to do.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,16 +10,16 @@ use crate::rules::{Bounds, Rules};
 use crate::world::World;
 use crate::{LEADERS, TAIL_LOSS, bounds};
 
-/// No state is followed by itself if only the programs act: with no more faults they come to rest.
+/// Without further faults the programs come to rest: no state leads back to itself.
 #[test]
 fn the_programs_come_to_rest() {
     for bounds in [bounds(0, 1, LEADERS), bounds(1, 1, LEADERS), bounds(0, 1, TAIL_LOSS)] {
-        assert!(!goes_in_circles(bounds, Rules::ALL));
+        assert!(!can_loop(bounds, Rules::ALL));
     }
 }
 
-/// Whether the programs can go round in a circle without ever coming to rest.
-pub fn goes_in_circles(bounds: Bounds, rules: Rules) -> bool {
+/// Whether the programs can loop without ever coming to rest.
+pub fn can_loop(bounds: Bounds, rules: Rules) -> bool {
     let protocol = Protocol { bounds, rules, watched: false, after: &[] };
     let first = protocol.at_rest();
     let mut known = HashSet::from([hash(&first)]);
@@ -28,17 +28,17 @@ pub fn goes_in_circles(bounds: Bounds, rules: Rules) -> bool {
     while let Some(world) = waiting.pop() {
         let next = protocol.next_states(&world).into_iter().filter(|next| known.insert(hash(next)));
         waiting.extend(next);
-        if let Some(circle) = follow_to_rest(&protocol, world, &mut resting) {
-            println!("{rules:?}: the programs go round in a circle: {circle:#?}");
+        if let Some(cycle) = follow_to_rest(&protocol, world, &mut resting) {
+            println!("{rules:?}: the programs loop: {cycle:#?}");
             return true;
         }
     }
-    println!("{} states, each on the way to rest", known.len());
+    println!("{} states, each leads to rest", known.len());
     false
 }
 
-/// Follows all that the programs can do from here. `resting` are states that were followed before. Gives a state that
-/// is followed by itself.
+/// Follows everything that the programs can do from here. `resting` are states that were followed before. Returns a
+/// state that leads back to itself.
 fn follow_to_rest(protocol: &Protocol, world: World, resting: &mut HashSet<u64>) -> Option<World> {
     let mut on_path = HashSet::from([hash(&world)]);
     let mut path = vec![(hash(&world), protocol.progress_from(&world))];

@@ -1,4 +1,4 @@
-//! The rules the protocol rests on, each of which can be taken away, and the bounds of a run.
+//! The rules of the protocol, each of which can be removed, and the bounds of a run.
 
 use std::fmt;
 
@@ -13,112 +13,112 @@ pub enum Rule {
     Fence,
     /// The intake script refuses a batch if the cursor is not where its leader left it.
     CursorCompare,
-    /// A new leader waits until a marker of its epoch has come back before it looks the cursor up.
+    /// A new leader waits until a marker of its epoch has come back before it locates the cursor.
     MarkerBarrier,
     /// A result is stored only if its message was removed in the same step.
     RemovalGatesResult,
-    /// A ring lets go only of what a cursor has passed that can no longer be rolled back.
+    /// A ring drops a message only if a cursor that can no longer be rolled back has passed it.
     OnlyAnOldCursorTrims,
-    /// Who can do more goes first when the lease is free.
+    /// When the lease is free, the dispatcher that can continue best leads first.
     OthersFirst,
-    /// Ids follow the clock, so that none is given out again after Redis has lost its tail.
+    /// Ids follow the clock, so that none is assigned twice after Redis has lost its tail.
     IdsFollowTheClock,
     /// A consumer refuses leaders of an epoch lower than the highest it has seen.
     ConsumersFence,
-    /// What was known of the cursor's age is forgotten when the subscription drops: Redis may come back with an older
-    /// one.
+    /// A dispatcher forgets the age of the cursor when its subscription drops: Redis may come back with an older
+    /// cursor.
     NotesEndWithTheSubscription,
-    /// A term goes over a break only if it had waited for those that hold more of what lies before it, and first of
-    /// all.
+    /// A term continues past a break only as the first thing it does, and only if dispatchers that may hold more of
+    /// what came before the break were waited for.
     RestBeforeBreaks,
-    /// A term ends if the subscription it was elected with has dropped, even while it is still taking over.
+    /// A term ends if the subscription with which it was elected has dropped, even while it is taking over.
     TermEndsWithItsSubscription,
-    /// Not of the code but of the promise: a dispatcher makes a message owed only if it would be in sync with the
-    /// cursor on Redis's disk, too.
+    /// Part of the promise, not of the code: a dispatcher makes a message owed only if it would also be in sync with
+    /// the cursor on Redis's disk.
     OwedOnceSettled,
-    /// Only the eldest goes on over a break in what it has heard.
+    /// Only the eldest continues past a break in what it has received.
     EldestPassesBreaks,
     /// A new leader raises `recall` to all that is pending.
     AcquireRaisesRecall,
-    /// A leader raises `recall` to what it hands out again or buries although it may still be in somebody's hands.
+    /// A leader raises `recall` to a message that it redelivers or dead-letters while a consumer may still hold it.
     SettleRaisesRecall,
-    /// A commit as a transaction does nothing if `recall` was written since it was read.
+    /// A commit by a transaction does nothing if `recall` was written since it was read.
     CommitWatchesRecall,
-    /// What a consumer has in hand when its connection breaks is recorded by the script.
+    /// Messages that a consumer holds when its connection breaks are recorded by the script.
     ScriptAfterLostConnection,
-    /// A commit that follows one of unknown outcome raises `recall`, so that the first can take place no more.
+    /// A commit that follows one of unknown outcome raises `recall`, so that the first can no longer succeed.
     RetryRaisesRecall,
-    /// `recall` names the term that began last and the incarnation of Redis in which it did: only what came from that
-    /// leader, while Redis is still the same, is recorded by a transaction.
+    /// `recall` names the term that began last and the run of Redis in which it began. Only messages of that leader are
+    /// recorded by a transaction, and only while Redis has not restarted.
     RecallNamesTheTerm,
-    /// Where that rule is missing, what stands in for it: when Redis has restarted, nothing is trusted that comes from
-    /// leaders of the epochs that the consumer knew.
+    /// Replaces that rule where it is missing: after a restart of Redis, messages from leaders of epochs that the
+    /// consumer already knew are not trusted.
     KnownEpochsDistrusted,
-    /// An intake as a transaction does nothing if the epoch was written since it was read.
+    /// An intake by a transaction does nothing if the epoch was written since it was read.
     IntakeWatchesEpoch,
-    /// And nothing if the cursor was.
+    /// Nor if the cursor was written since.
     IntakeWatchesCursor,
     /// An intake of unknown outcome is offered again through the script, which compares the cursor.
     RetriedIntakeCompares,
     /// A step stores the result or the dead letter first and removes the message after that.
     ResultBeforeRemoval,
-    /// Before it stores anything, a step proves by a form that changes nothing that it may remove.
+    /// Before it stores anything, a step proves that it may remove, with a command that changes nothing.
     RemovalProven,
-    /// Before it adds members, an intake proves by a form that changes nothing that it may move the cursor.
+    /// Before it adds members, an intake proves that it may move the cursor, with a command that changes nothing.
     CursorProven,
     /// An intake moves the cursor after it has added the members.
     CursorMovedLast,
-    /// The commands of a transaction are sent only once MULTI was confirmed.
+    /// The commands of a transaction are sent only after MULTI was confirmed.
     MultiConfirmed,
     /// A removed message is put back once for each nonce, however many copies of that call arrive.
     PutBackOnce,
     /// A leader that had to rewind the cursor ends its term.
     RewindEndsTerm,
-    /// An intake that repeats a transaction of unknown outcome moves the cursor to a name of its own.
+    /// An intake that repeats a transaction of unknown outcome writes a cursor of its own.
     DoubtNamesItsOwnCursor,
     /// Such an intake adds the members if the transaction moved the cursor without adding them.
-    DoubtLooksForMembers,
-    /// Whether the holder of the lease is subscribed is judged only where the caller's own subscription is counted.
+    DoubtChecksMembers,
+    /// A dispatcher judges whether the holder of the lease is subscribed only if its own subscription is counted there.
     OwnCounted,
-    /// A dispatcher whose subscription is not counted writes into its lease that only time ends it.
+    /// A dispatcher whose subscription is not counted writes into its lease that it ends only by expiring.
     UncountedByTime,
-    /// A standby whose subscription is not counted subscribes anew, once.
+    /// A standby whose subscription is not counted subscribes again, once.
     UncountedSubscribesAnew,
     /// A leader whose own markers do not come back drops its subscription and resigns.
-    DeafLeaderResigns,
-    /// A standby that sees the cursor move and hears no leader's marker subscribes anew.
-    DeafStandbySubscribesAnew,
-    /// Not of the code but of the model: whoever is to go first for a free lease is waited for, even while its commands
-    /// do not go to the server that took over.
+    NotReceivingLeaderResigns,
+    /// A standby that sees the cursor move and receives no leader's marker subscribes again.
+    NotReceivingStandbyResubscribes,
+    /// Part of the model, not of the code: the dispatcher that goes first for a free lease is waited for, even while
+    /// its commands do not reach the server that took over.
     MovingOnesGoFirst,
-    /// A leader that comes to messages its ring dropped resigns as it does before a break.
+    /// A leader that comes to messages that its ring dropped resigns as it does before a break.
     OverrunLikeABreak,
-    /// It resigns even if it sees no other dispatcher: one that holds more may be about to subscribe anew.
+    /// It resigns even if it sees no other dispatcher: one that holds more may be about to subscribe again.
     OverrunWaitsForOthers,
-    /// A draining consumer answers new leaders until it has nothing in hand.
+    /// A draining consumer answers new leaders until it holds nothing.
     DrainingAnswers,
-    /// What a draining consumer has not begun on is handed back uncounted.
+    /// A message that a draining consumer has not started is returned uncounted.
     UnbegunIsUncounted,
-    /// What was sent to a draining consumer before its DRAIN was read goes back when the link closes.
-    UnreadDrainGivesBack,
-    /// Only a place at this consumer answers: a message that it was given or has named in HELD, and has not answered.
+    /// A message that was sent to a draining consumer before its DRAIN was read comes back when the link closes.
+    UnreadDrainComesBack,
+    /// An answer counts only for a message with a place at this consumer: one that was sent to it or that it listed in
+    /// HELD, and that it has not answered.
     OnlyPlacesAnswer,
     /// An id in HELD takes a place only if Redis holds it pending.
     HeldIsPending,
-    /// And only if its leader knows that it was taken in: while it does not, it may take it in once more.
-    HeldIsTakenIn,
-    /// What a consumer no longer reports goes out again.
-    OverdueGoesOut,
-    /// The place of what is overdue is given away when no other consumer has a free one.
+    /// And only if its leader knows that it was stored: until then the leader may store it once more.
+    HeldIsStored,
+    /// A message that a consumer no longer reports is redelivered.
+    OverdueRedelivered,
+    /// The place of an overdue message is given away if no other consumer has a free one.
     OverduePlaceIsGivenAway,
-    /// What came over a link that has not been proven is recorded by the script, which looks.
-    UnprovenLooks,
-    /// And that script raises `recall`: the leader that has the message may have given it, or give it, to somebody
-    /// else.
+    /// A message that came over an unproven link is recorded by the script, which checks that it is pending.
+    UnprovenChecks,
+    /// And that script raises `recall`: the true leader may deliver the message to another consumer, or has done so.
     UnprovenRaisesRecall,
 }
 
-/// The rules that hold.
+/// The rules in force.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     missing: [Option<Rule>; 3],
@@ -147,7 +147,7 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// How often each thing may happen that need not happen.
+/// How often each event may happen that the programs do not bring about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// All of the following faults together.
@@ -156,7 +156,7 @@ pub struct Budget {
     pub crashes: u8,
     /// A dispatcher's subscription drops; it is made again.
     pub cuts: u8,
-    /// The lease runs out under a leader that hangs and does not know it.
+    /// The lease expires under a leader that hangs and does not know it.
     pub pauses: u8,
     /// A request gets no answer: it is sent again, and the first may arrive late or never.
     pub timeouts: u8,
@@ -164,23 +164,23 @@ pub struct Budget {
     pub tail_losses: u8,
     /// A consumer is killed; it starts again.
     pub consumer_crashes: u8,
-    /// A leader takes a consumer for dead that is not, or reads the backlog before a consumer has said what it holds.
+    /// A leader gives up a consumer that still works, or reads the backlog before a consumer has sent HELD.
     pub silences: u8,
     /// Redis refuses a command from now on, until it is allowed again.
     pub refusals: u8,
-    /// New connections lead to the other server; those that stand are not cut.
+    /// New connections lead to the other server; existing ones are not closed.
     pub switches: u8,
     /// A ring drops its oldest message for lack of memory.
     pub overruns: u8,
-    /// A consumer says something untrue, or a stranger speaks in the leader's place.
+    /// A consumer sends something untrue, or a stranger takes the leader's place.
     pub lies: u8,
-    /// A handler wants its message buried. Not a fault.
+    /// A handler rejects its message. Not a fault.
     pub rejections: u8,
-    /// A consumer is asked to stop, and stays away when it has drained. Not a fault.
+    /// A consumer is asked to stop. It drains and does not start again. Not a fault.
     pub drains: u8,
     /// A dispatcher is asked to stop; it starts again. Not a fault.
     pub stops: u8,
-    /// Time passes, so that all written so far is on disk and known to be. Not a fault.
+    /// Time passes: everything written so far is on disk, and the programs know it. Not a fault.
     pub ticks: u8,
 }
 
@@ -191,13 +191,13 @@ pub struct Bounds {
     pub consumers: usize,
     pub messages: u8,
     pub budget: Budget,
-    /// What may be refused, where the budget has refusals.
+    /// What may be refused, if the budget has refusals.
     pub refusals: &'static [Refusal],
     pub servers: Servers,
-    /// What may be said that is not true, where the budget has lies.
+    /// The lies that may be told, if the budget has lies.
     pub lies: &'static [Lie],
-    /// The most messages at a consumer.
+    /// The most messages that a consumer may hold.
     pub prefetch: u8,
-    /// Whether recorded gaps are remembered, which makes more states of one.
+    /// Whether recorded gaps are remembered. That multiplies the states.
     pub gaps: bool,
 }

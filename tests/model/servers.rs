@@ -1,35 +1,35 @@
 //! Two servers: a dispatcher's commands and its subscription may reach different ones.
 //!
-//! A failover moves new connections, and with them what is published and the only server that takes writes; a
-//! subscription that stands is not cut and hears nothing any more ([`Servers::Failover`]). Nodes or proxies that pass
-//! on what is published let a subscription stand anywhere, but `PUBSUB NUMSUB` counts only those of the server that is
-//! asked ([`Servers::Forwarding`]). Both servers hold the same keys at all times: what a failover loses is another
-//! fault.
+//! After a failover new connections lead to the other server, which receives what is published, and only that server
+//! accepts writes. An existing subscription is not closed and receives nothing more ([`Servers::Failover`]). If nodes
+//! or proxies forward published messages, a subscription may be on either server, but `PUBSUB NUMSUB` counts only those
+//! of the server that is asked ([`Servers::Forwarding`]). Both servers always hold the same keys: what a failover loses
+//! is another fault.
 
 use stateright::Model;
 
 use crate::actions::{Action, Protocol};
 use crate::promises::*;
 use crate::redis::Lease;
-use crate::rest::goes_in_circles;
-use crate::ring::{Place, Standing};
+use crate::rest::can_loop;
+use crate::ring::{RingPlace, Standing};
 use crate::rules::{Bounds, Budget, Rule, Rules};
 use crate::world::{Phase, World};
 use crate::{NO_FAULTS, assert_broken, assert_kept, bounds, find_broken, long};
 
-/// What there is beside the one server.
+/// Whether there is a second server, and what it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Servers {
     #[default]
     One,
-    /// Another that takes over: new connections and all that is published go there, and the old one refuses writes.
+    /// A second server takes over: new connections and published messages go there, and the old one refuses writes.
     Failover,
-    /// Another that passes on what is published: commands go to one of them, subscriptions are on any.
+    /// The servers forward published messages. Commands go to one of them, subscriptions may be on either.
     Forwarding,
 }
 
 impl World {
-    /// Whether a dispatcher hears what is published by this server, if its subscription stands.
+    /// Whether a dispatcher, if it is subscribed, receives what is published through this server.
     pub fn hears(&self, d: u8, server: u8) -> bool {
         self.servers == Servers::Forwarding || self.dispatchers[d as usize].listens == server
     }
@@ -56,7 +56,7 @@ impl World {
         others.map(|(_, other)| other.id)
     }
 
-    /// Whether this dispatcher is told that the lease is free.
+    /// Whether this dispatcher finds the lease free.
     pub fn is_free(&self, d: u8, rules: Rules) -> bool {
         let Some(Lease { dispatcher: holder, dead, by_time, .. }) = self.redis.lease else { return true };
         if by_time || rules.has(Rule::OwnCounted) && !self.is_counted(d) {
@@ -65,7 +65,7 @@ impl World {
         dead || !self.is_counted_on(holder, self.dispatchers[d as usize].commands)
     }
 
-    /// Whether the lease's holder leads, hears what is published, and is where it was when it took the lease.
+    /// Whether the holder of the lease leads, receives what is published, and has not changed servers since.
     pub fn lease_is_sound(&self) -> bool {
         let Some(lease) = self.redis.lease.filter(|lease| self.lease_of(lease.dispatcher) == Some(*lease)) else {
             return false;
@@ -75,12 +75,12 @@ impl World {
         stays && !self.is_stuck(lease.dispatcher) && holder.subscribed && self.hears(lease.dispatcher, self.front)
     }
 
-    /// Whether its commands are refused, until they go to the server that runs them now.
+    /// Whether its commands are refused, because they still go to the old server.
     pub fn is_stuck(&self, d: u8) -> bool {
         self.dispatchers[d as usize].commands != self.front
     }
 
-    /// A command connection is opened anew.
+    /// The command connection is replaced.
     pub fn move_commands(&mut self, d: u8) {
         let front = self.front;
         let dispatcher = &mut self.dispatchers[d as usize];
@@ -93,11 +93,11 @@ impl World {
 
     fn stands_by(&self, d: u8) -> bool {
         let dispatcher = &self.dispatchers[d as usize];
-        let idle = dispatcher.term.is_none() && dispatcher.looked.is_none();
+        let idle = dispatcher.term.is_none() && dispatcher.checked.is_none();
         idle && dispatcher.subscribed && dispatcher.ring.live_segment().is_some()
     }
 
-    /// Whether a standby sees that it is not counted, and has not subscribed anew for that.
+    /// Whether a standby sees that it is not counted, and has not subscribed again because of it.
     pub fn is_to_subscribe_anew(&self, d: u8, rules: Rules) -> bool {
         let retried = self.dispatchers[d as usize].retried;
         rules.has(Rule::UncountedSubscribesAnew) && self.stands_by(d) && !self.is_counted(d) && !retried
@@ -108,15 +108,15 @@ impl World {
         self.cut(d);
     }
 
-    pub fn is_deaf_leader(&self, d: u8, rules: Rules) -> bool {
+    pub fn leader_is_not_receiving(&self, d: u8, rules: Rules) -> bool {
         let dispatcher = &self.dispatchers[d as usize];
         let leads = dispatcher.term.is_some() && dispatcher.subscribed;
-        rules.has(Rule::DeafLeaderResigns) && leads && !self.hears_itself(d)
+        rules.has(Rule::NotReceivingLeaderResigns) && leads && !self.hears_itself(d)
     }
 
-    /// Whether a standby has read all that it was sent, and the cursor has moved on without it.
-    pub fn is_deaf_standby(&self, d: u8, rules: Rules) -> bool {
-        if !rules.has(Rule::DeafStandbySubscribesAnew) || !self.stands_by(d) {
+    /// Whether a standby has read everything that it was sent, and the cursor has moved past it.
+    pub fn standby_is_not_receiving(&self, d: u8, rules: Rules) -> bool {
+        if !rules.has(Rule::NotReceivingStandbyResubscribes) || !self.stands_by(d) {
             return false;
         }
         let Some(lease) = self.redis.lease.filter(|lease| self.lease_of(lease.dispatcher) == Some(*lease)) else {
@@ -130,12 +130,12 @@ impl World {
         takes_in && passed && !self.is_stuck(lease.dispatcher) && !self.hears(d, leader.commands)
     }
 
-    /// A leader records that what was published before this place of its ring may have been missed.
-    pub fn record_gap(&mut self, d: u8, place: Place) {
+    /// A leader records that messages before this place of its ring may have been missed.
+    pub fn record_gap(&mut self, d: u8, place: RingPlace) {
         let Some(gaps) = self.gaps else { return };
         let dispatcher = &self.dispatchers[d as usize];
         let is_ahead = |message: &u8| {
-            let in_ring = dispatcher.ring.find(*message).is_some_and(|at| at >= place.next);
+            let in_ring = dispatcher.ring.find(*message).is_some_and(|at| at >= place.sequence());
             in_ring || dispatcher.inbox.contains(&crate::ring::Seen::Message(*message))
         };
         let missed = (0..self.published).filter(|message| !is_ahead(message) && self.redis.taken & 1 << message == 0);
@@ -150,7 +150,7 @@ fn two(servers: Servers, messages: u8, budget: Budget) -> Bounds {
 }
 
 #[test]
-fn a_failover_that_cuts_nothing_is_noticed() {
+fn a_failover_that_closes_no_connection_is_noticed() {
     assert_kept("a failover, two messages", two(Servers::Failover, 2, SWITCH));
     if long() {
         let budget = Budget { faults: 2, crashes: 1, cuts: 1, pauses: 1, timeouts: 1, ..SWITCH };
@@ -162,7 +162,7 @@ fn a_failover_that_cuts_nothing_is_noticed() {
 fn subscriptions_that_are_counted_elsewhere_do_no_harm() {
     assert_kept("forwarding", two(Servers::Forwarding, 1, SWITCH));
     if long() {
-        // With another fault beside it the limit below shows.
+        // With a second fault the limit below shows.
         assert_kept("forwarding, two messages", two(Servers::Forwarding, 2, SWITCH));
     }
 }
@@ -170,13 +170,13 @@ fn subscriptions_that_are_counted_elsewhere_do_no_harm() {
 #[test]
 fn the_programs_come_to_rest_on_two_servers() {
     for servers in [Servers::Failover, Servers::Forwarding] {
-        assert!(!goes_in_circles(two(servers, 1, SWITCH), Rules::ALL));
+        assert!(!can_loop(two(servers, 1, SWITCH), Rules::ALL));
     }
 }
 
-/// Either rule alone is enough for this: a lease that is taken where its holder is not counted says so.
+/// Either rule alone prevents this: a lease that is acquired where its holder is not counted says so.
 #[test]
-fn who_counts_where_nobody_is_counted_takes_the_lease_for_ever() {
+fn dispatchers_that_are_not_counted_take_the_lease_from_each_other_forever() {
     let rules = Rules::without(Rule::OwnCounted).and_without(Rule::UncountedByTime);
     let bounds = two(Servers::Forwarding, 0, SWITCH);
     find_broken(&[], rules, LEASE_STANDS, bounds);
@@ -185,7 +185,7 @@ fn who_counts_where_nobody_is_counted_takes_the_lease_for_ever() {
     let mut world = protocol.init_states().remove(0);
     for (leader, other) in [(0, 1), (1, 0), (0, 1), (1, 0)] {
         let replaced = [
-            Action::Look(other),
+            Action::Check(other),
             Action::Acquire(other),
             Action::Renew(leader),
             Action::Read(leader),
@@ -195,35 +195,34 @@ fn who_counts_where_nobody_is_counted_takes_the_lease_for_ever() {
             let mut possible = Vec::new();
             protocol.progress(&world, &mut possible);
             assert!(possible.contains(&action), "{action:?}");
-            world = protocol.next_state(&world, action).expect("something comes of it");
+            world = protocol.next_state(&world, action).expect("it has an effect");
         }
     }
 }
 
 #[test]
-fn a_lease_that_does_not_say_that_its_holder_is_not_counted_is_taken_from_it() {
+fn a_lease_of_an_uncounted_holder_that_does_not_say_so_is_taken_from_it() {
     let budget = Budget { faults: 2, pauses: 1, ..SWITCH };
     assert_broken(Rule::UncountedByTime, LEASE_STANDS, two(Servers::Forwarding, 0, budget));
 }
 
 #[test]
-fn a_leader_that_does_not_notice_that_it_is_deaf_is_silent() {
-    assert_broken(Rule::DeafLeaderResigns, NOT_SILENT, two(Servers::Failover, 1, SWITCH));
+fn a_leader_that_does_not_notice_that_it_is_not_receiving_records_no_gap() {
+    assert_broken(Rule::NotReceivingLeaderResigns, NOT_SILENT, two(Servers::Failover, 1, SWITCH));
 }
 
-/// Either rule alone is enough. And a standby that goes first for the lease finds out as a leader that it is deaf; so
-/// one that is late remains.
+/// Either rule alone prevents this. A standby that is not receiving and leads first finds out as a leader, so the
+/// standby here is late.
 #[test]
-fn a_standby_that_does_not_notice_that_it_is_deaf_stays_so() {
+fn a_standby_that_does_not_notice_that_it_is_not_receiving_stays_so() {
     let rules = Rules::without(Rule::MovingOnesGoFirst).and_without(Rule::UncountedSubscribesAnew);
     let bounds = two(Servers::Failover, 1, SWITCH);
-    find_broken(&[], rules.and_without(Rule::DeafStandbySubscribesAnew), ALL_HEAR, bounds);
+    find_broken(&[], rules.and_without(Rule::NotReceivingStandbyResubscribes), ALL_HEAR, bounds);
 }
 
-/// A limit, which the documentation names: who is subscribed is asked of the server that counts only its own, so that
-/// the eldest may be taken for absent.
+/// A documented limit: a server counts only its own subscriptions, so the eldest may be taken for absent.
 #[test]
-fn an_elder_that_is_not_counted_is_passed_over() {
+fn an_elder_that_is_not_counted_does_not_lead_first() {
     const APART: &[Action] = &[
         Action::Switch,
         Action::MoveCommands(0),
@@ -234,7 +233,7 @@ fn an_elder_that_is_not_counted_is_passed_over() {
         Action::Take(0),
         Action::Serve(0),
         Action::Read(1),
-        Action::Look(1),
+        Action::Check(1),
         Action::Acquire(1),
         Action::Read(0),
         Action::Take(0),

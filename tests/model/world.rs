@@ -1,19 +1,20 @@
-//! The state of a run: Redis and its disk, the dispatchers, the consumers, and the requests under way.
+//! The state of a run: Redis and its disk, the dispatchers, the consumers, and the requests on their way.
 
 use crate::redis::{CursorKey, Lease, Recall, Redis, Script};
 use crate::refusals::Refusal;
-use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Place, Ring, Seen};
+use crate::ring::{Cursor, Id, Marker, Message, OF_LEADER, Ring, RingPlace, Seen};
 use crate::rules::{Bounds, Budget};
 use crate::servers::Servers;
 
-/// Everything there is.
+/// The whole state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     pub redis: Redis,
     /// What Redis comes back with when it loses its tail.
     pub disk: Redis,
     pub tick: u8,
-    /// The wall clock, as far as epochs and ids are made from it: never back, and past all that was given out.
+    /// The wall clock, as far as epochs and ids are made from it: it never goes back and is past all that were
+    /// assigned.
     pub last_epoch: u8,
     pub last_id: Id,
     pub last_marker: Marker,
@@ -22,64 +23,64 @@ pub struct World {
     /// What Redis refuses now.
     pub refused: Option<Refusal>,
     pub servers: Servers,
-    /// The most messages at a consumer.
+    /// The most messages that a consumer may hold.
     pub prefetch: u8,
     /// The server to which new connections lead.
     pub front: u8,
-    /// The messages that lie in a gap that was recorded; `None` where gaps are not remembered.
+    /// The messages that lie in a recorded gap. `None`: gaps are not remembered.
     pub gaps: Option<u8>,
     pub dispatchers: Vec<Dispatcher>,
     pub consumers: Vec<Consumer>,
-    /// Scripts on their way to Redis, sorted. They come from different connections: any may be the next.
+    /// Scripts on their way to Redis, sorted. They come over different connections, so any may be the next.
     pub requests: Vec<Request>,
-    /// For each message, the dispatchers that make it owed: they were in sync when it came, and live since.
+    /// For each message, the dispatchers that make it owed: they were in sync when it came, and have run since.
     pub witnesses: Vec<u8>,
-    /// For each message, the dispatchers that have heard it and whose subscriptions stand since.
+    /// For each message, the dispatchers that received it over the subscription that they still have.
     pub hearers: Vec<u8>,
     pub budget: Budget,
-    /// The messages that Redis had taken in and forgot.
+    /// The messages that Redis had stored and lost.
     pub forgotten: u8,
-    pub seen: Sights,
+    pub seen: Events,
 }
 
 /// What happened on the way here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Sights {
-    /// A script of an epoch that is over changed something.
+pub struct Events {
+    /// A script of a past epoch changed something.
     pub stale_write: bool,
-    /// A consumer took a message of an epoch that is over.
+    /// A consumer accepted a message of a past epoch.
     pub stale_delivery: bool,
     /// A stale script was refused.
     pub stale_refused: bool,
-    /// A message that Redis had forgotten was taken in again.
+    /// A message that Redis had lost was stored again.
     pub filled_in: bool,
     /// A commit found its message gone.
     pub late_commit: bool,
-    /// A leader went on over a break of its subscription.
+    /// A leader continued past a break of its subscription.
     pub passed_break: bool,
-    /// A leader went on over messages that its ring had dropped.
+    /// A leader continued past messages that its ring had dropped.
     pub passed_overrun: bool,
-    /// A batch was offered again that had been taken.
+    /// A batch was offered again that had been stored.
     pub answered_again: bool,
     /// A result was stored by a transaction.
-    pub stored_unasked: bool,
-    /// A batch was taken in by a transaction.
-    pub taken_unasked: bool,
+    pub stored_by_transaction: bool,
+    /// A batch was stored by a transaction.
+    pub taken_by_transaction: bool,
     /// A commit as a transaction did nothing.
     pub commit_void: bool,
     /// An intake as a transaction did nothing.
     pub intake_void: bool,
     /// A command was refused.
     pub refused: bool,
-    /// The lease was taken although its holder lived, heard what is published, and was where it had been.
+    /// The lease was acquired although its holder ran, received what is published, and had not changed servers.
     pub usurped: bool,
 }
 
-/// Who waits for an answer.
+/// The sender of a request, who waits for the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Issuer {
-    /// Nobody any more: the connection is gone, the script may still arrive.
-    Nobody,
+    /// The connection is gone. The script may still arrive.
+    Gone,
     Ingest(u8),
     Redistributor(u8),
     Consumer(u8),
@@ -95,71 +96,71 @@ pub struct Request {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Dispatcher {
     pub alive: bool,
-    /// The name of this process.
+    /// The name of this process. A restarted dispatcher has a new one.
     pub id: u8,
     pub subscribed: bool,
     /// The server that its subscription is on.
     pub listens: u8,
     /// The server that its commands go to.
     pub commands: u8,
-    /// It has subscribed anew because it was not counted.
+    /// It has subscribed again because it was not counted.
     pub retried: bool,
-    /// What Redis has sent and the listener has not read.
+    /// What Redis has sent and the listener has not read yet.
     pub inbox: Vec<Seen>,
     pub ring: Ring,
-    /// It saw that it may take the lease, and is about to ask for it.
-    pub looked: Option<Look>,
-    /// While it believes to lead.
+    /// It saw that it may acquire the lease, and is about to ask for it.
+    pub checked: Option<Check>,
+    /// While it believes that it leads.
     pub term: Option<Term>,
 }
 
-/// What a standby saw when it looked.
+/// What a standby saw when it checked the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Look {
+pub struct Check {
     /// The segment that was live.
-    pub segment: Option<u8>,
-    /// Whether it waited for those that hold more.
+    pub segment: Option<u64>,
+    /// Whether it waited for dispatchers that may hold more.
     pub yielded: bool,
 }
 
-/// What a dispatcher knows and does while it believes to lead.
+/// What a dispatcher knows and does while it believes that it leads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Term {
     pub epoch: u8,
     pub cursor: Option<Cursor>,
-    /// What it saw when it went for the lease.
-    pub look: Look,
+    /// What it saw before it asked for the lease.
+    pub check: Check,
     pub phase: Phase,
-    /// Its lease says that only time ends it.
+    /// Its lease says that it ends only by expiring.
     pub by_time: bool,
-    /// Its commands go to another server than when it took the lease.
+    /// Its commands go to another server than when it acquired the lease.
     pub moved: bool,
-    /// Whether anything was taken in.
+    /// Whether anything was stored.
     pub advanced: bool,
-    /// Whether anything was taken in since the last marker.
+    /// Whether anything was stored since the last marker.
     pub unmarked: bool,
-    /// Whether its connection watches what an intake rests on, and nothing of that was written since.
+    /// Whether its connection watches the keys that an intake depends on, and none was written since.
     pub armed: bool,
-    /// The batch that was offered: the cursor and the place after it, and what is in it.
+    /// The batch that waits for an answer.
     pub offer: Option<Offer>,
-    /// The backlog: all up to this id, until it was read.
+    /// Until the backlog was read: its highest id.
     pub backlog: Option<Id>,
     /// The consumers it has a link to.
     pub links: u8,
-    /// Those of them that have said DRAIN.
+    /// The linked consumers that have sent DRAIN.
     pub drains: u8,
-    /// The places of what a consumer no longer reported: taken, while the message goes elsewhere.
+    /// Messages that a consumer no longer reports. Each keeps its place at that consumer while it is redelivered.
     pub overdue: Vec<(u8, Id)>,
-    /// The messages in its hands, by id.
+    /// The messages in progress, by id.
     pub table: Vec<(Id, Message, Whereabouts)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Offer {
     pub next: Cursor,
-    pub place: Place,
+    pub place: RingPlace,
     pub batch: Vec<(Id, Message)>,
-    /// What the cursor says if a transaction of unknown outcome has taken it in.
+    /// The cursor that a transaction of unknown outcome with this batch would have written.
     pub doubt: Option<CursorKey>,
 }
 
@@ -168,8 +169,8 @@ pub enum Phase {
     /// Waits for its marker.
     TakingOver(Marker),
     Running {
-        place: Place,
-        live_segment: u8,
+        place: RingPlace,
+        live_segment: u64,
     },
 }
 
@@ -184,43 +185,43 @@ pub enum Whereabouts {
 /// How a message came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Return {
-    /// Whoever had it said so, and has it no longer.
-    pub let_go: bool,
+    /// The consumer that held it has given it up and said so.
+    pub given_up: bool,
     /// That delivery counts.
     pub counted: bool,
 }
 
 /// The link was lost, or the consumer no longer reported it.
-pub const LOST: Return = Return { let_go: false, counted: true };
+pub const LOST: Return = Return { given_up: false, counted: true };
 /// A NACK.
-pub const RETURNED: Return = Return { let_go: true, counted: true };
+pub const RETURNED: Return = Return { given_up: true, counted: true };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Consumer {
     pub alive: bool,
     /// The highest epoch seen.
     pub epoch: u8,
-    /// The dispatcher whose link rules.
+    /// The dispatcher whose link is in force.
     pub ruler: Option<u8>,
-    /// What its connection has read of `recall` and watches since. `None`: no connection, or `recall` was written
+    /// The `recall` that its connection has read and watches since. `None`: no connection, or `recall` was written
     /// since.
     pub armed: Option<Recall>,
-    /// Of leaders up to this epoch nothing is trusted: only where `RecallNamesTheTerm` is missing.
+    /// Nothing from leaders up to this epoch is trusted. Used only without `RecallNamesTheTerm`.
     pub distrusted: u8,
-    /// It was asked to stop: it takes nothing new, and is gone when it has nothing in hand.
+    /// It was asked to stop: it accepts nothing new, and is gone when it holds nothing.
     pub draining: bool,
-    /// In hand, by id.
+    /// The messages it holds, by id.
     pub held: Vec<Held>,
 }
 
-/// A message in a consumer's hands.
+/// A message that a consumer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Held {
     pub id: Id,
     pub message: Message,
-    /// Whether a commit is under way.
+    /// Whether its commit was sent.
     pub committing: bool,
-    /// The epoch of the leader it came from; 0: a script has to look whether it is still pending.
+    /// The epoch of the leader it came from. 0: the script has to check that it is still pending.
     pub from: u8,
     /// Whether it came over a link that was proven.
     pub proven: bool,
@@ -251,11 +252,11 @@ impl World {
             hearers: vec![0; bounds.messages as usize],
             budget: bounds.budget,
             forgotten: 0,
-            seen: Sights::default(),
+            seen: Events::default(),
         }
     }
 
-    /// Puts something on the channel by this server: it goes to all that are subscribed there now.
+    /// Publishes something through this server: it is sent to every dispatcher that is subscribed there now.
     pub fn broadcast(&mut self, seen: Seen, server: u8) {
         for d in 0..self.dispatchers.len() as u8 {
             if self.dispatchers[d as usize].subscribed && self.hears(d, server) {
@@ -272,7 +273,7 @@ impl World {
         marker
     }
 
-    /// The lease a dispatcher would hold now.
+    /// The lease that a dispatcher believes it holds.
     pub fn lease_of(&self, dispatcher: u8) -> Option<Lease> {
         let term = self.dispatchers[dispatcher as usize].term.as_ref();
         term.map(|term| Lease { dispatcher, dead: false, epoch: term.epoch, by_time: term.by_time })
@@ -283,8 +284,8 @@ impl World {
         self.dispatchers[lease.dispatcher as usize].subscribed && !lease.dead
     }
 
-    /// Whether a message is owed: somebody lives who was in sync when it came, or who heard it over the subscription
-    /// that stands now; or Redis has taken it in.
+    /// Whether a message is owed: a running dispatcher was in sync when it came, or received it over the subscription
+    /// that it still has; or Redis has stored it.
     pub fn is_owed(&self, message: Message) -> bool {
         let known_to = self.witnesses[message as usize] | self.hearers[message as usize];
         known_to != 0 || self.redis.taken & 1 << message != 0

@@ -1,7 +1,7 @@
-//! A headless Chromium, driven over its DevTools protocol: pages, what they show, what they ask for and complain about.
+//! A headless Chromium, driven over its DevTools protocol: pages, their content, their requests and their errors.
 //!
 //! The browser and all processes it starts are killed when it is dropped, and its profile is removed. Every reply has a
-//! deadline. Where there is no Chromium, a test says so on the terminal and is left out.
+//! deadline. Without a Chromium, a test reports on the terminal that it is skipped.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -19,9 +19,9 @@ use super::waiting::{DEADLINE, wait_until};
 
 /// How long the browser may take to start on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Its names, the most likely first.
+/// The names of its programs, the most likely first.
 const PROGRAMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-/// Works as root and in a container; nothing of it asks anybody on the network.
+/// These work as root and in a container, and prevent requests to the network.
 const FLAGS: [&str; 11] = [
     "--headless",
     "--no-sandbox",
@@ -39,7 +39,7 @@ const FLAGS: [&str; 11] = [
 
 /// See the module's text.
 pub struct Browser {
-    // Before the folder: the processes must be gone before their profile goes.
+    // Before the folder: the processes must end before their profile is removed.
     _process: ChildProcess,
     control: Socket,
     address: String,
@@ -51,7 +51,7 @@ pub struct Page {
     socket: Socket,
 }
 
-/// What a page is shown on.
+/// The screen on which a page is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
     pub width: u32,
@@ -68,11 +68,11 @@ struct Socket {
 }
 
 impl Browser {
-    /// Starts one. `None`, with the reason on the terminal, where there is none.
+    /// Starts a browser. `None`, with a line on the terminal, if none is installed.
     pub fn start() -> Option<Browser> {
         let Some(program) = find() else {
-            // Without the harness's capture: a test that shows nothing must say so. In one piece, since others write,
-            // too.
+            // Written past the harness's capture: a skipped test must be visible. In one write, since other threads
+            // write as well.
             let thread = std::thread::current();
             let text = format!("SKIPPED {}: none of {PROGRAMS:?} is on PATH\n", thread.name().unwrap_or_default());
             let _ = std::io::stderr().write_all(text.as_bytes());
@@ -81,7 +81,7 @@ impl Browser {
         let profile = PrivateFolder::create("chromium").expect("a new folder");
         let mut command = Command::new(program);
         command.args(FLAGS).arg(format!("--user-data-dir={}", profile.path().display())).arg("about:blank");
-        // Nothing of it shall stay in the user's own folders.
+        // It must leave nothing in the user's own folders.
         ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"].iter().for_each(|name| {
             command.env(name, profile.path());
         });
@@ -93,7 +93,7 @@ impl Browser {
         Some(Browser { _process: process, control, address, _profile: profile })
     }
 
-    /// An empty tab that keeps account of its requests and complaints.
+    /// An empty tab that records its requests and errors.
     pub fn page(&mut self) -> Page {
         let target = self.control.call("Target.createTarget", json!({ "url": "about:blank" }));
         let id = target["targetId"].as_str().expect("a new tab has an id");
@@ -119,13 +119,13 @@ impl Page {
         answer["result"]["value"].clone()
     }
 
-    /// The text of the element with this id; nothing before there is one.
+    /// The text of the element with this id; empty if there is no such element.
     pub fn text(&mut self, id: &str) -> String {
         let text = self.eval(&format!("document.getElementById('{id}')?.textContent ?? ''"));
         text.as_str().expect("a text").to_owned()
     }
 
-    /// Waits until an expression is true; says what the page shows if it does not become so.
+    /// Waits until an expression is true. Panics with the content of the page if it does not become true.
     pub fn wait_for(&mut self, expression: &str) {
         let end = Instant::now() + DEADLINE;
         while self.eval(&format!("Boolean({expression})")) != json!(true) {
@@ -154,7 +154,7 @@ impl Page {
         self.wait_for(&format!("innerWidth >= {width} && matchMedia('(prefers-color-scheme: {scheme})').matches"));
     }
 
-    /// A PNG of the whole page at the screen's width, also of what is below the fold.
+    /// A PNG of the whole page at the screen's width, including what is below the fold.
     pub fn picture(&mut self) -> Vec<u8> {
         let size = self.eval("[innerWidth, document.body.offsetHeight]");
         let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
@@ -162,15 +162,14 @@ impl Page {
         from_base64(shot["data"].as_str().expect("a picture"))
     }
 
-    /// Errors and warnings of the console, exceptions that nothing caught, and what the browser blocked or failed to
-    /// get.
+    /// Errors and warnings of the console, uncaught exceptions, and requests that the browser blocked or that failed.
     pub fn complaints(&mut self) -> &[String] {
-        // Whatever happened before this reply has been told before it.
+        // All events before this reply have been received before it.
         self.eval("0");
         &self.socket.complaints
     }
 
-    /// The distinct addresses that were asked for.
+    /// The distinct addresses that were requested.
     pub fn requests(&mut self) -> &BTreeSet<String> {
         self.eval("0");
         &self.socket.requests
@@ -186,7 +185,7 @@ impl Socket {
         Socket { socket, last_id: 0, complaints: Vec::new(), requests: BTreeSet::new() }
     }
 
-    /// Calls a method and gives its result; what the browser tells meanwhile is noted.
+    /// Calls a method and returns its result. Events that arrive meanwhile are noted.
     fn call(&mut self, method: &str, params: Value) -> Value {
         self.last_id += 1;
         let request = json!({ "id": self.last_id, "method": method, "params": params });
@@ -231,7 +230,7 @@ fn find() -> Option<PathBuf> {
     PROGRAMS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|path| path.is_file())
 }
 
-/// Decodes what the browser sends pictures in; whoever needs it once needs no package for it.
+/// Decodes base 64, the browser's encoding of pictures.
 fn from_base64(text: &str) -> Vec<u8> {
     let six_bits = |byte: u8| match byte {
         b'A'..=b'Z' => byte - b'A',

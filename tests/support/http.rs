@@ -1,4 +1,4 @@
-//! One request to an HTTP server of ours.
+//! One request to the HTTP server of a program.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

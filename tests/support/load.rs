@@ -1,4 +1,4 @@
-//! Load: a thread that publishes numbered messages at a rate and knows what became of each `PUBLISH`.
+//! Load: a thread that publishes numbered messages at a rate and notes the outcome of each `PUBLISH`.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -19,7 +19,7 @@ const BURSTS_PER_S: u64 = 200;
 pub struct Load {
     stop: Arc<AtomicBool>,
     published: Arc<AtomicU64>,
-    /// The number of the next message; locked while a burst is under way.
+    /// The number of the next message; locked during a burst.
     next: Arc<Mutex<u64>>,
     thread: Option<JoinHandle<Sent>>,
 }
@@ -27,13 +27,13 @@ pub struct Load {
 /// What was published.
 #[derive(Default)]
 pub struct Sent {
-    /// Each reached somebody.
+    /// Each reached a subscriber.
     pub owed: Vec<String>,
-    /// How many each of these reached.
+    /// How many subscribers each of these reached.
     pub receivers: Vec<u64>,
-    /// Redis went away before it said whether it reached somebody.
+    /// Redis disconnected before it answered.
     pub uncertain: BTreeSet<String>,
-    /// Nobody was subscribed.
+    /// No subscriber received them.
     pub unheard: Vec<String>,
 }
 
@@ -53,15 +53,15 @@ impl Load {
         Load { stop, published, next, thread: Some(thread) }
     }
 
-    /// Publishes nothing until what this gives is dropped; it holds the number of the next message.
+    /// Pauses the load until the returned guard, the number of the next message, is dropped.
     ///
-    /// No burst is under way then: Redis has sent on what it said it had, and a fault now has a place among the
-    /// numbers.
+    /// No burst is in progress then: Redis has forwarded what it counted, and a fault now has a definite place among
+    /// the numbers.
     pub fn hold(&self) -> MutexGuard<'_, u64> {
         self.next.lock()
     }
 
-    /// The number of a message that is yet to be published, as are all after it.
+    /// The number of the first message that is not yet published.
     pub fn first_unpublished(&self) -> u64 {
         *self.hold()
     }
@@ -74,7 +74,7 @@ impl Load {
         });
     }
 
-    /// Ends it and tells what was published.
+    /// Stops it and returns what was published.
     pub fn stop(mut self) -> Sent {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("stopped only once").join().expect("the load does not panic")
@@ -82,7 +82,7 @@ impl Load {
 }
 
 impl Sent {
-    /// Messages with these numbers may be lost, or recorded.
+    /// Allows messages with these numbers to be lost.
     pub fn forgive(&mut self, numbers: &Range<u64>) {
         let (heard, owed) = (std::mem::take(&mut self.receivers), std::mem::take(&mut self.owed));
         for (id, receivers) in owed.into_iter().zip(heard) {
@@ -136,7 +136,7 @@ impl Worker {
                 *next += burst;
                 if self.publish(open, ids, &mut sent).is_err() {
                     connection = None;
-                    // A Redis that died after its answer may not have sent on what it had answered for.
+                    // A Redis that died after its answer may not have forwarded the messages.
                     sent.forgive(&((*next).saturating_sub(2 * burst)..*next));
                 }
             }

@@ -1,6 +1,6 @@
-//! What the integration tests and the fault matrix share, by what it is.
+//! What the integration tests and the fault matrix share.
 //!
-//! Everything stops when it is dropped. Waits have a deadline and say what they waited for.
+//! Everything stops when it is dropped. Waits have a deadline, and their failures say what was awaited.
 
 // Each test program uses a part of it.
 #![allow(dead_code, unused_imports)]

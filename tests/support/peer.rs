@@ -1,4 +1,4 @@
-//! Scripted peers: a consumer that says what the test wants, and a dispatcher that does.
+//! Scripted peers: a consumer and a dispatcher, controlled by a test.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use tungstenite::{Message, WebSocket};
 
 use super::waiting::DEADLINE;
 
-/// How long one look at a socket takes.
+/// The pause between two polls of a socket.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a peer heard.
+/// What a peer received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     Process {
@@ -49,7 +49,7 @@ impl Peer {
         self.listener.local_addr().expect("it listens").to_string()
     }
 
-    /// Accepts a dispatcher and answers its LEAD with READY and an empty HELD, as a consumer without Redis.
+    /// Accepts a dispatcher and answers its LEAD with READY and an empty HELD, like a consumer without Redis.
     pub fn accept(&self, prefetch: u32) -> Line {
         self.accept_with(prefetch, ReadyFlags(0), &[])
     }
@@ -61,7 +61,7 @@ impl Peer {
         line
     }
 
-    /// Accepts a dispatcher, and leaves its LEAD without an answer.
+    /// Accepts a dispatcher without answering its LEAD.
     pub fn accept_only(&self) -> Line {
         let deadline = Instant::now() + DEADLINE;
         let stream = loop {
@@ -80,7 +80,7 @@ impl Peer {
     }
 }
 
-/// A connection, either side.
+/// A connection, from either side.
 pub struct Line {
     socket: WebSocket<TcpStream>,
     heard: std::collections::VecDeque<Heard>,
@@ -92,7 +92,7 @@ impl Line {
         Line { socket, heard: Default::default() }
     }
 
-    /// Connects to a consumer as a dispatcher does and says LEAD.
+    /// Connects to a consumer as a dispatcher does and sends LEAD.
     pub fn lead(address: &str, epoch: Epoch) -> Line {
         let stream = TcpStream::connect(address).expect("the consumer listens");
         let (socket, _) = tungstenite::client(format!("ws://{address}/"), stream).expect("a WebSocket handshake");
@@ -122,12 +122,12 @@ impl Line {
         self.socket.send(message).is_ok()
     }
 
-    /// The next frame; the end of the connection is one, too.
+    /// The next frame, or the end of the connection.
     pub fn next(&mut self) -> Heard {
         self.next_within(DEADLINE).unwrap_or_else(|| panic!("nothing came within {DEADLINE:?}"))
     }
 
-    /// The next frame, if one comes in time. Pings are answered meanwhile.
+    /// The next frame, if one arrives in time. Pings are answered meanwhile.
     pub fn next_within(&mut self, limit: Duration) -> Option<Heard> {
         let deadline = Instant::now() + limit;
         loop {

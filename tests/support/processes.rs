@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// The threads of a process by name. Two of one name are shown as one.
+/// The threads of a process by name. Of two with the same name, only one is returned.
 pub fn threads(pid: u32) -> BTreeMap<String, u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     let tasks = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -25,12 +25,12 @@ pub fn local_ports(pid: u32) -> Vec<u16> {
     own.filter_map(|row| u16::from_str_radix(row[1].rsplit(':').next()?, 16).ok()).collect()
 }
 
-/// The memory a process has now.
+/// The resident memory of a process.
 pub fn resident_bytes(pid: u32) -> u64 {
     status_bytes(pid, "VmRSS:")
 }
 
-/// The most memory a process has had at a time.
+/// The peak resident memory of a process.
 pub fn most_resident_bytes(pid: u32) -> u64 {
     status_bytes(pid, "VmHWM:")
 }

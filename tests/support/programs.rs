@@ -12,14 +12,14 @@ pub fn programs() -> Programs {
     Programs::in_folder(this.parent().expect("a program lies in a folder"))
 }
 
-/// A private server without a file.
+/// A private server that persists nothing.
 pub fn redis_server() -> RedisServer {
     RedisServer::start(RedisOptions::default()).expect("a private Redis starts")
 }
 
-/// A private server that has written out what it has acknowledged, so that killing it loses nothing.
+/// A private server that writes each command to its file before it answers, so that killing it loses nothing.
 pub fn lasting_redis_server() -> RedisServer {
-    // Written before the reply, though not synced: it is the process that dies here, not the machine.
+    // Not synced, since only the process dies here, not the machine.
     let config = vec![("appendfsync".to_owned(), "no".to_owned())];
     let options = RedisOptions { append_only: true, config, ..RedisOptions::default() };
     RedisServer::start(options).expect("a private Redis starts")
@@ -32,7 +32,7 @@ pub fn cluster(dispatchers: usize, consumers: usize) -> Cluster {
 
 /// A cluster with options of one's own, whose leader is connected to all consumers.
 ///
-/// Tried again if another program on this machine took one of its ports: that says nothing about us.
+/// Retried if another program on this machine took one of its ports.
 pub fn cluster_of(options: ClusterOptions) -> Cluster {
     let start = || {
         let mut cluster = Cluster::start(options.clone())?;
@@ -54,7 +54,7 @@ pub fn cluster_of(options: ClusterOptions) -> Cluster {
     attempt.expect("the cluster starts and a dispatcher leads")
 }
 
-/// A cluster of a server alone; dispatchers and consumers come from the test.
+/// A cluster with only a server. The test starts dispatchers and consumers.
 pub fn bare_cluster() -> Cluster {
     Cluster::start(options(0, 0, "", "")).expect("a private Redis starts")
 }
@@ -71,14 +71,14 @@ pub fn options(dispatchers: usize, consumers: usize, dispatcher_args: &str, cons
     }
 }
 
-/// A dispatcher that is told addresses of our own choice.
+/// A dispatcher with these consumers' addresses.
 pub fn dispatcher(cluster: &Cluster, name: &str, addresses: &[String], args: &str) -> ChildProcess {
     let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
     command.args(["--dispatcher-id", name, "--consumers", &addresses.join(",")]).args(args.split_whitespace());
     ChildProcess::spawn(name, command).expect("the dispatcher starts")
 }
 
-/// Waits until somebody else than `before` leads; gives who, and the lease.
+/// Waits until another dispatcher than the holder of `before` leads. Returns it and its lease.
 pub fn wait_for_another_leader(cluster: &mut Cluster, before: &Lease) -> (Node, Lease) {
     let other = cluster.wait_for(DEADLINE, "another dispatcher to lead", |cluster, snapshot| {
         let lease = snapshot.lease.clone().filter(|lease| lease.holder != before.holder)?;

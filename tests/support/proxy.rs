@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
-/// Passes connections on to one address; stopped on drop.
+/// Forwards connections to one address; stopped on drop.
 pub struct Proxy {
     pub address: String,
     open: Arc<Mutex<Vec<TcpStream>>>,
@@ -21,7 +21,7 @@ impl Proxy {
         Proxy::at("127.0.0.1:0", target)
     }
 
-    /// One that listens on an address that is known before.
+    /// A proxy that listens on a given address.
     pub fn at(address: &str, target: &str) -> Proxy {
         let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("it listens").to_string();
@@ -31,7 +31,7 @@ impl Proxy {
         Proxy { address, open, stopping, thread: Some(thread::spawn(move || acceptor.run())) }
     }
 
-    /// Breaks every connection that there is now.
+    /// Closes every open connection.
     pub fn cut(&self) {
         for stream in self.open.lock().drain(..) {
             // It may be closed already.
@@ -43,7 +43,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        // The thread waits for a connection: give it one.
+        // The thread blocks until a connection arrives, so make one.
         let _ = TcpStream::connect(&self.address);
         self.cut();
         if let Some(thread) = self.thread.take() {
@@ -72,7 +72,7 @@ impl Acceptor {
                 let (mut from, mut to) = (clone(from), clone(to));
                 self.open.lock().push(clone(&from));
                 pumps.push(thread::spawn(move || {
-                    // However it ends, both sides are told.
+                    // However it ends, close both sides.
                     let _ = io::copy(&mut from, &mut to);
                     let _ = to.shutdown(Shutdown::Both);
                 }));

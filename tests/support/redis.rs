@@ -1,4 +1,4 @@
-//! Commands to Redis as an ordinary client sends them, and what the tests ask and tell it directly.
+//! Commands to Redis from an ordinary client, for what the tests read and write directly.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::waiting::DEADLINE;
 /// The channel that users publish on.
 pub const CHANNEL: &str = "messages:published";
 
-/// A connection of the client library's own, with a deadline for each reply.
+/// A connection of the client library, with a deadline for each reply.
 pub fn client(url: &str) -> redis::Connection {
     let client = redis::Client::open(url).expect("a valid URL");
     let connection = client.get_connection_with_timeout(DEADLINE).expect("Redis takes connections");
@@ -39,8 +39,7 @@ pub fn run_on<T: FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
     run(&mut client(&server.url()), words)
 }
 
-/// Makes this the newest epoch of the group `messages`, as a dispatcher does that is elected: consumers believe no
-/// other.
+/// Makes this the newest epoch of the group `messages`, as an elected dispatcher does. Consumers accept no other.
 pub fn elect(server: &RedisServer, epoch: u64) {
     run_on::<()>(server, &["SET", "messages:epoch", &epoch.to_string()]);
 }
@@ -51,13 +50,14 @@ pub fn pend(server: &RedisServer, id: u64, payload: &str) {
     run_on::<i64>(server, &["ZADD", "messages:pending", &id.to_string(), &member]);
 }
 
-/// Publishes `{"message_id":"<prefix><n>"}` for each `n` of `numbers`, in one go; gives the fewest receivers one had.
+/// Publishes `{"message_id":"<prefix><n>"}` for each `n` of `numbers` in one pipeline. Returns the lowest number of
+/// receivers.
 pub fn publish(connection: &mut redis::Connection, prefix: &str, numbers: std::ops::Range<u64>) -> u64 {
     let payloads = numbers.map(|n| format!("{{\"message_id\":\"{prefix}{n}\"}}"));
     publish_payloads(connection, payloads)
 }
 
-/// Publishes payloads in one go; gives the fewest receivers one had.
+/// Publishes payloads in one pipeline. Returns the lowest number of receivers.
 pub fn publish_payloads<P: AsRef<[u8]>>(
     connection: &mut redis::Connection,
     payloads: impl IntoIterator<Item = P>,

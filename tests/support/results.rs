@@ -1,4 +1,4 @@
-//! What a group has recorded, and whether that is what it owed.
+//! What a group has recorded, and whether that is what it had to record.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,7 +14,7 @@ pub fn stream(connection: &mut redis::Connection, key: &str) -> Vec<HashMap<Stri
     entries.into_iter().map(|(_, fields)| fields).collect()
 }
 
-/// A stream's entries in order, each as its fields in order, whatever bytes they hold.
+/// A stream's entries in order, each as its fields in order, as bytes.
 pub fn raw_stream(connection: &mut redis::Connection, key: &str) -> Vec<Fields> {
     let range = redis::cmd("XRANGE").arg(key).arg("-").arg("+").query(connection);
     let entries: Vec<(String, Fields)> = range.expect("the stream can be read");
@@ -41,7 +41,7 @@ pub fn recorded_ids_of(group: &str, connection: &mut redis::Connection) -> Vec<S
     entries.into_iter().filter_map(|mut entry| entry.remove("message_id")).collect()
 }
 
-/// How many messages are pending, recorded and buried.
+/// The numbers of messages that are pending, recorded, and dead letters.
 pub fn state(connection: &mut redis::Connection) -> (usize, usize, usize) {
     state_of("messages", connection)
 }
@@ -55,12 +55,12 @@ pub fn state_of(group: &str, connection: &mut redis::Connection) -> (usize, usiz
     pipeline.query(connection).expect("Redis answers")
 }
 
-/// Fails unless each of `owed` was recorded exactly once and nothing else was, with names of what is wrong.
+/// Fails unless each of `owed` was recorded exactly once and nothing else was. The message names the wrong ids.
 pub fn assert_each_once<'a>(connection: &mut redis::Connection, owed: impl IntoIterator<Item = &'a String>) {
     assert_each_once_but(connection, owed, &BTreeSet::new());
 }
 
-/// The same, where of `uncertain` each may have been recorded, but not twice.
+/// The same, but each of `uncertain` may have been recorded as well, once.
 pub fn assert_each_once_but<'a>(
     connection: &mut redis::Connection,
     owed: impl IntoIterator<Item = &'a String>,

@@ -1,4 +1,4 @@
-//! A consumer in the test's own process, on a thread of its own; asked to stop and joined when it is dropped.
+//! A consumer in the test's own process, on a thread of its own. Dropping it stops and joins it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl RunningConsumer {
         RunningConsumer { address, stats, handle, thread: Some(thread) }
     }
 
-    /// Asks it to stop, and for its result.
+    /// Stops it; fails unless it ends without an error.
     pub fn stop(mut self) {
         self.handle.shutdown();
         let thread = self.thread.take().expect("it is stopped once");

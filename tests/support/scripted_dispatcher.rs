@@ -1,6 +1,6 @@
-//! A dispatcher that does what a test says: it leads, sends and reads frames, and makes mistakes on purpose.
+//! A dispatcher controlled by a test: it leads, sends and reads frames, and makes mistakes on purpose.
 //!
-//! For tests of consumers. Reading has a deadline; whatever is not expected fails the test.
+//! For tests of consumers. Reading has a deadline, and anything unexpected fails the test.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -30,13 +30,13 @@ impl ScriptedDispatcher {
         ScriptedDispatcher { socket, frames: VecDeque::new() }
     }
 
-    /// Is elected, and leads.
+    /// Makes this epoch the newest in Redis, connects and leads.
     pub fn elected(redis: &RedisServer, address: SocketAddr, epoch: u64, held: &[u64]) -> ScriptedDispatcher {
         elect(redis, epoch);
         ScriptedDispatcher::lead(address, epoch, held)
     }
 
-    /// Connects, leads, and hears READY and that these are held. The consumer must know the epoch, or find it in its
+    /// Connects, leads, and reads READY and HELD with these ids. The consumer must know the epoch or find it in its
     /// Redis.
     pub fn lead(address: SocketAddr, epoch: u64, held: &[u64]) -> ScriptedDispatcher {
         let mut dispatcher = ScriptedDispatcher::connect(address);
@@ -48,12 +48,12 @@ impl ScriptedDispatcher {
         dispatcher
     }
 
-    /// Sends bytes that are no WebSocket, and waits until the socket is closed.
+    /// Sends bytes that are no WebSocket handshake, and waits until the socket is closed.
     pub fn raw(address: SocketAddr, bytes: &[u8]) {
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
         stream.write_all(bytes).and_then(|()| stream.shutdown(std::net::Shutdown::Write)).expect("it is read");
-        // A reset is as good as an end.
+        // A reset counts as an end.
         let _ = stream.read_to_end(&mut Vec::new()).map_err(|error| {
             assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it stays open");
         });
@@ -78,7 +78,7 @@ impl ScriptedDispatcher {
         self.send_message(Message::Ping(Default::default()));
     }
 
-    /// Waits until the consumer has obeyed all that was sent so far.
+    /// Waits until the consumer has processed all frames sent so far.
     pub fn sync(&mut self) {
         self.ping();
         loop {
@@ -87,14 +87,14 @@ impl ScriptedDispatcher {
                 Message::Binary(message) => {
                     self.frames.extend(wire::frames(&message).map(|frame| shown(frame.expect("a good frame"))));
                 }
-                // It is answered with the next read.
+                // The next read answers it.
                 Message::Ping(_) => {}
                 other => panic!("{other:?}"),
             }
         }
     }
 
-    /// Pings without reading anything, until the consumer does not read any more, either.
+    /// Pings without reading, until the consumer stops reading as well.
     pub fn ping_until_stalled(&mut self) {
         self.socket.get_ref().set_write_timeout(Some(Duration::from_millis(200))).expect("set");
         while self.socket.send(Message::Ping(Default::default())).is_ok() {}
@@ -127,11 +127,11 @@ impl ScriptedDispatcher {
             if !frame.starts_with("PROGRESS") {
                 return frame;
             }
-            assert!(Instant::now() < deadline, "nothing but PROGRESS for {DEADLINE:?}");
+            assert!(Instant::now() < deadline, "only PROGRESS for {DEADLINE:?}");
         }
     }
 
-    /// Reads ACKs until these have come, each once.
+    /// Reads ACKs until each of these has arrived once.
     pub fn expect_acks(&mut self, ids: &[u64]) {
         let mut acknowledged: Vec<u64> = Vec::new();
         while acknowledged.len() < ids.len() {
@@ -143,14 +143,14 @@ impl ScriptedDispatcher {
         assert_eq!(acknowledged, ids);
     }
 
-    /// Reads an ERROR with this code, and then the end.
+    /// Reads an ERROR with this code, then the end of the connection.
     pub fn expect_error(&mut self, code: u16) {
         let frame = self.next_but_progress();
         assert!(frame.starts_with(&format!("ERROR {code} ")), "{frame}");
         self.expect_close();
     }
 
-    /// Reads ACKs and PROGRESS, and then a goodbye.
+    /// Reads ACKs and PROGRESS, then the end of the connection.
     pub fn expect_close_after_acks(&mut self) {
         loop {
             match self.socket.read() {
@@ -167,7 +167,7 @@ impl ScriptedDispatcher {
         self.expect_close();
     }
 
-    /// Reads nothing more than a goodbye.
+    /// Reads the end of the connection, and no frame before it.
     pub fn expect_close(&mut self) {
         loop {
             match self.socket.read() {

@@ -10,7 +10,7 @@ use super::progress::wait_until_in_sync;
 use super::redis::{client_of, run};
 use super::waiting::wait_until;
 
-/// See the module's text. In the order in which they must go.
+/// See the module's text. Fields are in the order in which they must be dropped.
 pub struct Scripted {
     pub dispatcher: ChildProcess,
     pub cluster: Cluster,

@@ -1,4 +1,4 @@
-//! Waiting, with a deadline and with words for what did not happen.
+//! Waiting with a deadline, and with a message that says what did not happen.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use oncecast::lab;
 /// How long something that must happen may take on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Looks at `condition` until it gives a value; panics after [`DEADLINE`] saying what did not happen.
+/// Polls `condition` until it returns a value. Panics after [`DEADLINE`] with what did not happen.
 pub fn wait_until<T>(what: impl fmt::Display, mut condition: impl FnMut() -> Option<T>) -> T {
     match lab::wait_until(DEADLINE, what, || Ok(condition())) {
         Ok(value) => value,

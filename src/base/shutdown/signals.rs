@@ -15,11 +15,11 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::base::error::{Error, Result};
 
-/// Calls `ask` at each SIGTERM, SIGINT and SIGHUP, but for those that are ignored. Once for a process.
+/// Calls `ask` at each SIGTERM, SIGINT and SIGHUP, except those that are ignored. Call it once per process.
 pub(super) fn catch(ask: impl FnMut() + Send + 'static) -> Result<()> {
     let mut ignored = Vec::new();
     for signal in [Signal::SIGINT, Signal::SIGHUP] {
-        if is_ignored(signal).map_err(Error::io(format!("looking whether {signal} is ignored")))? {
+        if is_ignored(signal).map_err(Error::io(format!("checking whether {signal} is ignored")))? {
             ignored.push(signal);
         }
     }
@@ -27,7 +27,7 @@ pub(super) fn catch(ask: impl FnMut() + Send + 'static) -> Result<()> {
     ignored.into_iter().try_for_each(ignore)
 }
 
-#[allow(unsafe_code, reason = "nix can't look at a signal's handler without setting another")]
+#[allow(unsafe_code, reason = "nix can't read a signal's handler without setting another")]
 fn is_ignored(signal: Signal) -> io::Result<bool> {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: without a new action nothing is changed; the present one is written to memory of its own type.

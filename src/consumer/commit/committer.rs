@@ -1,5 +1,6 @@
-//! Starts and stops the committer's thread.
+//! Starts and stops the committer's thread, `commit`. Used by the thread that runs the consumer.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 
 use super::recorder::{Finished, Recorder};
-use crate::base::log_context::{self, Context};
+use crate::base::log_context::{self, LogContext};
 use crate::consumer::desk::Desk;
 use crate::consumer::error::{Error, Result};
 use crate::ledger::Ledger;
@@ -24,14 +25,14 @@ pub(in crate::consumer) struct Committer {
 impl Committer {
     pub(in crate::consumer) fn start(
         ledger: Ledger,
-        result_maxlen: u64,
+        result_maxlen: Option<NonZeroU64>,
         desk: Arc<Desk>,
-        context: &Context,
+        context: &LogContext,
         commits: Receiver<Finished>,
     ) -> Result<Committer> {
-        let (patience, impatience) = bounded(0);
+        let (patience, give_up) = bounded(0);
         let (alive, ended) = bounded(0);
-        let recorder = Recorder::new(ledger, result_maxlen, desk, commits, impatience);
+        let recorder = Recorder::new(ledger, result_maxlen, desk, commits, give_up);
         let context = context.clone();
         let thread = thread::Builder::new()
             .name("commit".to_owned())
@@ -65,7 +66,8 @@ impl Committer {
     }
 }
 
-#[cfg(test)]
+// These start a Redis, as the lab does.
+#[cfg(all(test, feature = "programs"))]
 mod tests {
     use super::super::recorder::REPLY_TIMEOUT;
     use super::*;
@@ -82,7 +84,7 @@ mod tests {
         let keys = Arc::new(crate::ledger::Keys::new("g"));
         let desk = Arc::new(Desk::new(Terms::of_tests(1), Arc::default()));
         let ledger = Ledger::new(server, keys, REPLY_TIMEOUT);
-        let committer = Committer::start(ledger, 0, desk, &Context::of_process(), commits).expect("a thread");
+        let committer = Committer::start(ledger, None, desk, &LogContext::of_process(), commits).expect("a thread");
         assert!(committer.join(Duration::from_millis(200)), "it was left behind");
         drop(stuck);
     }
@@ -90,7 +92,7 @@ mod tests {
     /// The stream becomes full in the middle of a batch. The messages recorded before that are no longer pending at the
     /// next attempt.
     #[test]
-    fn what_was_recorded_before_a_refusal_is_not_counted_as_missing() {
+    fn messages_recorded_before_a_refusal_do_not_count_as_missing() {
         let redis = crate::lab::RedisServer::start(crate::lab::RedisOptions::default()).expect("a private Redis");
         let mut admin = crate::ledger::Connection::new(redis.server(), REPLY_TIMEOUT);
         let mut run = |words: &[&str]| admin.query("testing", Command::of(words)).expect("redis answers");
@@ -109,7 +111,8 @@ mod tests {
             finished.send(one).expect("there is room");
         }
         let ledger = Ledger::new(redis.server(), Arc::new(crate::ledger::Keys::new("g")), REPLY_TIMEOUT);
-        let committer = Committer::start(ledger, 0, desk.clone(), &Context::of_process(), commits).expect("a thread");
+        let committer =
+            Committer::start(ledger, None, desk.clone(), &LogContext::of_process(), commits).expect("a thread");
         let wait = |what: &str, is_so: &dyn Fn() -> bool| {
             let limit = Duration::from_secs(10);
             crate::lab::wait_until(limit, what, || Ok(is_so().then_some(()))).expect("it comes to that");

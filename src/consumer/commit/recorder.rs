@@ -1,5 +1,7 @@
-//! The committer's loop: what to record next, and what to do while Redis does not answer.
+//! The committer's loop: what to record next, and what to do while Redis does not answer. Runs on the thread `commit`,
+//! which owns the connection.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,11 +47,11 @@ pub(in crate::consumer) struct Finished {
 
 pub(super) struct Recorder {
     pub(super) ledger: Ledger,
-    pub(super) result_maxlen: u64,
+    pub(super) result_maxlen: Option<NonZeroU64>,
     pub(super) desk: Arc<Desk>,
     pub(super) commits: Receiver<Finished>,
     /// Disconnected when the recorder is to give up.
-    pub(super) impatience: Receiver<()>,
+    pub(super) give_up: Receiver<()>,
     /// The result that did not fit into the last batch.
     pub(super) carried: Option<Finished>,
     pub(super) trust: Trust,
@@ -87,12 +89,13 @@ pub(super) struct Trouble {
 pub(super) enum Watch {
     /// The recall is not watched yet.
     None,
-    /// A watch was attempted on this connection, most recently for the leader of this epoch. It may have failed.
-    Tried(u64, Epoch),
+    /// A watch was attempted on this connection, most recently for the leader of this epoch, if there was one. It may
+    /// have failed.
+    Tried(u64, Option<Epoch>),
 }
 
 /// What to do next.
-enum Step {
+enum NextStep {
     /// Record these.
     Batch(Vec<Finished>),
     Check,
@@ -102,17 +105,17 @@ enum Step {
 impl Recorder {
     pub(super) fn new(
         ledger: Ledger,
-        result_maxlen: u64,
+        result_maxlen: Option<NonZeroU64>,
         desk: Arc<Desk>,
         commits: Receiver<Finished>,
-        impatience: Receiver<()>,
+        give_up: Receiver<()>,
     ) -> Recorder {
         Recorder {
             ledger,
             result_maxlen,
             desk,
             commits,
-            impatience,
+            give_up,
             carried: None,
             trust: Trust::default(),
             watch: Watch::None,
@@ -144,7 +147,7 @@ impl Recorder {
         loop {
             self.beat();
             match self.next() {
-                Step::Batch(mut batch) => {
+                NextStep::Batch(mut batch) => {
                     // Consecutive ids are removed together.
                     batch.sort_unstable_by_key(|finished| finished.commit.id);
                     if !self.record(&batch) {
@@ -154,24 +157,24 @@ impl Recorder {
                     let recorded = batch.iter().map(|finished| finished.commit.id);
                     self.desk.ack(recorded.filter(|id| !refused.contains(id)));
                 }
-                Step::Check => self.check(),
-                Step::End => return,
+                NextStep::Check => self.check(),
+                NextStep::End => return,
             }
         }
     }
 
     /// Waits for an outcome, and adds the others that are ready.
-    fn next(&mut self) -> Step {
+    fn next(&mut self) -> NextStep {
         let first = match self.carried.take() {
             Some(finished) => finished,
             None => select_biased! {
                 recv(self.commits) -> finished => match finished {
                     Ok(finished) => finished,
-                    Err(_) => return Step::End,
+                    Err(_) => return NextStep::End,
                 },
                 // A handler that hangs keeps its sender forever, so don't wait for more.
-                recv(self.impatience) -> _ => return Step::End,
-                default(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) => return Step::Check,
+                recv(self.give_up) -> _ => return NextStep::End,
+                default(self.trouble.as_ref().map_or(IDLE_CHECK, Trouble::pause)) => return NextStep::Check,
             },
         };
         let mut bytes = first.commit.bytes();
@@ -185,23 +188,27 @@ impl Recorder {
             }
             batch.push(finished);
         }
-        Step::Batch(batch)
+        NextStep::Batch(batch)
     }
 
     /// Repeats an action until it succeeds; `None` if it was given up.
-    pub(super) fn insist<T>(&mut self, waiting: usize, mut act: impl FnMut(&mut Recorder) -> Result<T>) -> Option<T> {
+    pub(super) fn retry_until_done<T>(
+        &mut self,
+        waiting: usize,
+        mut act: impl FnMut(&mut Recorder) -> Result<T>,
+    ) -> Option<T> {
         loop {
             self.beat();
             match act(self) {
                 Ok(done) => {
-                    self.all_is_well();
+                    self.note_success();
                     return Some(done);
                 }
-                Err(error) => self.in_trouble(&error, waiting),
+                Err(error) => self.note_failure(&error, waiting),
             }
             let pause = self.trouble.as_ref().map_or(FIRST_PAUSE, Trouble::pause);
             // Nothing is ever sent, so this is a pause, which ends early if the committer is asked to give up.
-            if self.impatience.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+            if self.give_up.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
                 let count = waiting + usize::from(self.carried.is_some()) + self.commits.len();
                 warn!("event=results-given-up count={count} reason=stopping");
                 return None;
@@ -218,9 +225,9 @@ impl Recorder {
 
     fn check(&mut self) {
         self.note_request();
-        match self.ledger.connection().query("asking whether it is there", Command::of(&["PING"])) {
-            Ok(_) => self.all_is_well(),
-            Err(error) => return self.in_trouble(&error, 0),
+        match self.ledger.connection().query("checking the connection", Command::of(&["PING"])) {
+            Ok(_) => self.note_success(),
+            Err(error) => return self.note_failure(&error, 0),
         }
         self.log_not_pending();
         // The PING has ended the watch.
@@ -234,7 +241,7 @@ impl Recorder {
         }
     }
 
-    pub(super) fn all_is_well(&mut self) {
+    pub(super) fn note_success(&mut self) {
         let stats = self.desk.stats();
         stats.set_redis_up(true);
         stats.set_redis_reconnects(self.ledger.connection().server().reconnects());
@@ -245,7 +252,7 @@ impl Recorder {
         }
     }
 
-    fn in_trouble(&mut self, error: &Error, waiting: usize) {
+    fn note_failure(&mut self, error: &Error, waiting: usize) {
         let stats = self.desk.stats();
         stats.redis_errors.add(1);
         stats.set_redis_up(false);

@@ -1,5 +1,5 @@
-//! Records one batch. A transaction records the messages that no other consumer can hold. The script records all other
-//! messages, and those that a transaction left unrecorded.
+//! Records one batch, on the thread `commit`. A transaction records the messages that no other consumer can hold. The
+//! script records all other messages, and those that a transaction left unrecorded.
 //!
 //! No message is recorded twice, because the script checks that the message is pending, and a transaction is used only
 //! where no check is needed. The reasoning is in `ledger/commit.rs`.
@@ -64,7 +64,7 @@ impl Recorder {
     fn record_by_script(&mut self, part: &[&Finished], raise: Raise, splitter: &mut Splitter) -> bool {
         splitter.begin(part.len());
         let mut raise = raise;
-        let outcome = self.insist(part.len(), |recorder| {
+        let outcome = self.retry_until_done(part.len(), |recorder| {
             let commits = part.iter().map(|finished| &finished.commit);
             match recorder.ledger.commit(None, recorder.result_maxlen, raise, commits) {
                 Ok(committed) => Ok(Ok(committed)),
@@ -218,7 +218,7 @@ impl Recorder {
                 return Some(alone.to_vec());
             }
         };
-        self.all_is_well();
+        self.note_success();
         if removed != alone.len() {
             self.note_breach(alone, removed);
         }
@@ -239,7 +239,7 @@ impl Recorder {
         let mut rest = messages.as_slice();
         while let Some(part) = parts(rest, |(_, body)| (body.len(), 2)).next() {
             let nonce = fastrand::u64(..);
-            if self.insist(part.len(), |recorder| recorder.ledger.put_back(nonce, part)).is_none() {
+            if self.retry_until_done(part.len(), |recorder| recorder.ledger.put_back(nonce, part)).is_none() {
                 let ids: Vec<String> = rest.iter().map(|(id, _)| id.to_string()).collect();
                 error!(
                     "event=messages-lost count={} ids={} reason=\"removed, and neither recorded nor put back\"",
@@ -269,7 +269,7 @@ impl Recorder {
     pub(super) fn watch_recall(&mut self, batch: &[Finished]) {
         let Some(connection) = self.ledger.connection_number() else { return };
         // A leader writes its recall before it sends LEAD to any consumer.
-        let epoch = batch.iter().map(|finished| finished.epoch).max().unwrap_or_default();
+        let epoch = batch.iter().map(|finished| finished.epoch).max();
         let known = match self.watch {
             // Any other command on the connection ends the watch.
             Watch::Tried(at, of) if at == connection && of >= epoch && self.ledger.recall().is_some() => return,
@@ -280,11 +280,11 @@ impl Recorder {
         if !known {
             match self.ledger.run_id() {
                 Ok(server) => self.trust.connected(server, self.desk.highest_id()),
-                Err(error) => return debug!("event=no-transaction reason={}", Quoted(error)),
+                Err(error) => return debug!("event=transaction-skipped reason={}", Quoted(error)),
             }
         }
         if let Err(error) = self.ledger.watch_recall() {
-            return debug!("event=no-transaction reason={}", Quoted(error));
+            return debug!("event=transaction-skipped reason={}", Quoted(error));
         }
         self.watch = Watch::Tried(connection, epoch);
     }

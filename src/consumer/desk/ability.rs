@@ -5,8 +5,9 @@
 //! logged once. After a recovery, Redis must fail for the whole limit again, so a flapping Redis doesn't make the
 //! consumer flap.
 
-use std::fmt;
 use std::time::{Duration, Instant};
+
+use crate::consumer::error::SettingName;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -26,12 +27,18 @@ pub(super) enum Unable {
     Redis,
 }
 
-impl fmt::Display for Unable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Unable::Handlers => "all handler threads are running handlers that were given up",
-            Unable::Redis => "Redis does not take results",
-        })
+impl Unable {
+    /// What is wrong, and which settings it is about.
+    pub(super) fn reason(self, called: SettingName) -> String {
+        match self {
+            Unable::Handlers => format!(
+                "all handler threads are running handlers that were given up after {}: find out why they hang, or \
+                 raise {}",
+                called("handler_timeout"),
+                called("concurrency")
+            ),
+            Unable::Redis => format!("Redis ({}) does not store results; see the log", called("redis_url")),
+        }
     }
 }
 
@@ -100,7 +107,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(5);
 
     #[test]
-    fn redis_may_be_away_for_a_while_and_each_time_anew() {
+    fn the_limit_for_redis_starts_anew_with_each_failure() {
         let (mut ability, start) = (Ability::new(LIMIT), Instant::now());
         assert_eq!(ability.judge(false, start + 2 * LIMIT), None, "it has nothing to ask");
         ability.redis_fails(start);
@@ -119,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_able_again_only_when_both_are_well() {
+    fn it_is_able_again_only_after_both_have_recovered() {
         let (mut ability, now) = (Ability::new(LIMIT), Instant::now());
         assert_eq!(ability.judge(true, now), Some(Change::Begun(Unable::Handlers)));
         ability.redis_fails(now);

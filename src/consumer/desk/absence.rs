@@ -45,12 +45,12 @@ impl Desk {
     }
 
     pub(super) fn check_locked(&self, state: &mut DeskState, now: Instant) {
-        self.give_up_the_slow(state, now);
+        self.give_up_slow_handlers(state, now);
         self.judge(state, now);
         self.after_a_change(state);
     }
 
-    pub(super) fn give_up_the_slow(&self, state: &mut DeskState, now: Instant) {
+    pub(super) fn give_up_slow_handlers(&self, state: &mut DeskState, now: Instant) {
         if let Some(timeout) = self.terms.handler_timeout {
             self.stats.timed_out.add(state.held.give_up(timeout, now));
         }
@@ -60,17 +60,18 @@ impl Desk {
     pub(super) fn judge(&self, state: &mut DeskState, now: Instant) {
         match state.ability.judge(state.held.is_stuck(), now) {
             Some(Change::Begun(reason)) => {
-                self.stats.set_unable(Some(reason.to_string()));
-                let held = state.held.len();
+                let (held, reason) = (state.held.len(), reason.reason(self.terms.setting_name));
                 warn!(
                     "event=unable held={held} reason={} note=\"accepts no messages, and returns those that no handler \
                      has begun\"",
-                    Quoted(reason)
+                    Quoted(&reason)
                 );
+                self.stats.set_unable(Some(reason));
             }
             Some(Change::Ended(reason, after)) => {
                 self.stats.set_unable(None);
                 state.able_since = Some(now);
+                let reason = reason.reason(self.terms.setting_name);
                 info!("event=able-again after_ms={} reason={}", after.as_millis(), Quoted(reason));
             }
             None => {}
@@ -91,7 +92,7 @@ impl Desk {
         let queued = state.held.take_queued();
         queued.iter().for_each(|id| ruler.outbox.put(&not_begun(*id)));
         if !queued.is_empty() {
-            self.stats.handed_back.add(queued.len());
+            self.stats.returned.add(queued.len());
             self.after_a_change(state);
         }
     }
@@ -116,7 +117,7 @@ impl Desk {
         for (id, ..) in messages {
             if !state.held.has(id) {
                 ruler.outbox.put(&not_begun(id));
-                self.stats.handed_back.add(1);
+                self.stats.returned.add(1);
             }
         }
     }

@@ -22,17 +22,17 @@ pub(in crate::consumer) struct Job {
     /// The epoch of the leader that delivered it, and the connection.
     pub(in crate::consumer) epoch: Epoch,
     pub(in crate::consumer) link: LinkId,
-    pub(in crate::consumer) run: Run,
+    pub(in crate::consumer) run: RunNumber,
     pub(in crate::consumer) body: Body,
 }
 
 /// Distinguishes the runs of one message.
-pub(in crate::consumer) type Run = u64;
+pub(in crate::consumer) type RunNumber = u64;
 
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Held {
-    entries: IdMap<Entry>,
+    entries: IdMap<HeldMessage>,
     bytes: usize,
     /// Messages that no handler has begun, in the order of arrival. Each is also in `entries`.
     queue: VecDeque<Job>,
@@ -44,16 +44,16 @@ pub(super) struct Held {
     unsent: usize,
     /// How many of `threads` are running a handler that was given up.
     stuck: usize,
-    last_run: Run,
+    last_run: RunNumber,
 }
 
-struct Entry {
-    run: Run,
+struct HeldMessage {
+    run: RunNumber,
     bytes: usize,
-    stage: Stage,
+    stage: MessageStage,
 }
 
-enum Stage {
+enum MessageStage {
     /// In the queue.
     Queued,
     /// A handler runs, or its result waits to be recorded.
@@ -67,13 +67,13 @@ enum Stage {
 /// A handler at work.
 struct Work {
     id: MessageId,
-    run: Run,
+    run: RunNumber,
     since: Instant,
     given_up: bool,
 }
 
 /// What became of a failure.
-pub(super) enum Failure {
+pub(super) enum FailureEffect {
     /// The run no longer counts.
     Void,
     /// A NACK has to be sent.
@@ -115,16 +115,20 @@ impl Held {
 
     /// Whether a message is held and not given up.
     pub(super) fn has(&self, id: MessageId) -> bool {
-        self.entries.get(&id).is_some_and(|held| !matches!(held.stage, Stage::GivenUp))
+        self.entries.get(&id).is_some_and(|held| !matches!(held.stage, MessageStage::GivenUp))
     }
 
     /// The messages to report and to list in HELD: those not given up.
     pub(super) fn ids(&self) -> Vec<MessageId> {
-        self.entries.iter().filter(|(_, held)| !matches!(held.stage, Stage::GivenUp)).map(|(id, _)| *id).collect()
+        self.entries
+            .iter()
+            .filter(|(_, held)| !matches!(held.stage, MessageStage::GivenUp))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// The current run of a message.
-    pub(super) fn run_of(&self, id: MessageId) -> Option<Run> {
+    pub(super) fn run_of(&self, id: MessageId) -> Option<RunNumber> {
         self.entries.get(&id).map(|held| held.run)
     }
 
@@ -134,7 +138,7 @@ impl Held {
         self.remove(id);
         self.last_run += 1;
         let (run, bytes) = (self.last_run, body.len());
-        self.entries.insert(id, Entry { run, bytes, stage: Stage::Queued });
+        self.entries.insert(id, HeldMessage { run, bytes, stage: MessageStage::Queued });
         self.bytes += bytes;
         self.queue.push_back(Job { id, number, epoch, link, run, body });
     }
@@ -151,7 +155,7 @@ impl Held {
     pub(super) fn begin(&mut self, thread: usize, now: Instant) -> Option<Job> {
         let job = self.queue.pop_front()?;
         if let Some(held) = self.entries.get_mut(&job.id) {
-            held.stage = Stage::Begun;
+            held.stage = MessageStage::Begun;
         }
         self.threads[thread] = Some(Work { id: job.id, run: job.run, since: now, given_up: false });
         Some(job)
@@ -174,7 +178,7 @@ impl Held {
             work.given_up = true;
             self.stuck += 1;
             if let Some(held) = self.entries.get_mut(&work.id).filter(|held| held.run == work.run) {
-                held.stage = Stage::GivenUp;
+                held.stage = MessageStage::GivenUp;
                 self.given_up += 1;
             }
         }
@@ -191,27 +195,27 @@ impl Held {
     }
 
     /// A run has failed. If the NACK can be sent now, the message is removed.
-    pub(super) fn fail(&mut self, id: MessageId, run: Run, error: HandlerError, can_send: bool) -> Failure {
-        let Some(held) = self.entries.get_mut(&id).filter(|held| held.run == run) else { return Failure::Void };
+    pub(super) fn fail(&mut self, id: MessageId, run: RunNumber, error: HandlerError, can_send: bool) -> FailureEffect {
+        let Some(held) = self.entries.get_mut(&id).filter(|held| held.run == run) else { return FailureEffect::Void };
         if can_send {
             self.forget(id);
-            return Failure::Send(error);
+            return FailureEffect::Send(error);
         }
-        match std::mem::replace(&mut held.stage, Stage::Failed(error)) {
-            Stage::GivenUp => self.given_up -= 1,
-            Stage::Failed(_) => self.unsent -= 1,
-            Stage::Queued | Stage::Begun => {}
+        match std::mem::replace(&mut held.stage, MessageStage::Failed(error)) {
+            MessageStage::GivenUp => self.given_up -= 1,
+            MessageStage::Failed(_) => self.unsent -= 1,
+            MessageStage::Queued | MessageStage::Begun => {}
         }
         self.unsent += 1;
-        Failure::Kept
+        FailureEffect::Kept
     }
 
     /// Takes out the messages that failed while no connection ruled.
     pub(super) fn take_failed(&mut self) -> Vec<(MessageId, HandlerError)> {
         let mut failed = Vec::with_capacity(self.unsent);
-        for (id, held) in self.entries.extract_if(|_, held| matches!(held.stage, Stage::Failed(_))) {
+        for (id, held) in self.entries.extract_if(|_, held| matches!(held.stage, MessageStage::Failed(_))) {
             self.bytes -= held.bytes;
-            if let Stage::Failed(error) = held.stage {
+            if let MessageStage::Failed(error) = held.stage {
                 failed.push((id, error));
             }
         }
@@ -221,7 +225,7 @@ impl Held {
 
     /// Removes a message; `false` if it is not held.
     pub(super) fn remove(&mut self, id: MessageId) -> bool {
-        if matches!(self.entries.get(&id), Some(Entry { stage: Stage::Queued, .. })) {
+        if matches!(self.entries.get(&id), Some(HeldMessage { stage: MessageStage::Queued, .. })) {
             // Rare: an earlier run, which was given up, has succeeded.
             self.queue.retain(|job| job.id != id);
         }
@@ -232,9 +236,9 @@ impl Held {
         let Some(held) = self.entries.remove(&id) else { return false };
         self.bytes -= held.bytes;
         match held.stage {
-            Stage::GivenUp => self.given_up -= 1,
-            Stage::Failed(_) => self.unsent -= 1,
-            Stage::Queued | Stage::Begun => {}
+            MessageStage::GivenUp => self.given_up -= 1,
+            MessageStage::Failed(_) => self.unsent -= 1,
+            MessageStage::Queued | MessageStage::Begun => {}
         }
         true
     }

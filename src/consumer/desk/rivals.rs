@@ -14,11 +14,11 @@
 
 use std::sync::Arc;
 
-use super::state::{Desk, DeskState, Ruler, Standing};
+use super::state::{Desk, DeskState, Ruler, RulerStanding};
 use crate::base::id::Epoch;
 use crate::consumer::outbox::Outbox;
-use crate::consumer::peer::{LinkId, Refusal};
-use crate::consumer::refusals::Shown;
+use crate::consumer::peer::{CloseReason, LinkId};
+use crate::consumer::refusals::PeerText;
 use crate::wire::{ErrorCode, Frame};
 
 /// How LEAD's epoch compares with what was seen.
@@ -35,29 +35,29 @@ pub(in crate::consumer) enum Claim {
 impl Desk {
     /// Compares the epoch in LEAD with the highest one seen. An epoch that is not known must be looked up before
     /// [`lead`](Desk::lead) is called.
-    pub(in crate::consumer) fn claim(&self, epoch: Epoch, group: &str) -> Result<Claim, Refusal> {
+    pub(in crate::consumer) fn claim(&self, epoch: Epoch, group: &str) -> Result<Claim, CloseReason> {
         let state = self.state.lock();
         self.check_group(group)?;
         Ok(match state.epoch {
-            // The default means that there was no leader yet, not an epoch 0.
-            seen if epoch > seen || seen == Epoch::default() => Claim::Higher,
-            seen if epoch < seen => Claim::Lower(seen),
-            _ => Claim::Known,
+            Some(seen) if epoch < seen => Claim::Lower(seen),
+            Some(seen) if epoch == seen => Claim::Known,
+            _ => Claim::Higher,
         })
     }
 
-    pub(super) fn check_lead(&self, state: &DeskState, epoch: Epoch, group: &str) -> Result<(), Refusal> {
+    pub(super) fn check_lead(&self, state: &DeskState, epoch: Epoch, group: &str) -> Result<(), CloseReason> {
         self.check_group(group)?;
-        if epoch < state.epoch {
-            return Err(Refusal::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here")));
+        if state.epoch.is_some_and(|seen| epoch < seen) {
+            return Err(CloseReason::new(ErrorCode::Stale, format!("epoch {epoch} is over: a later leader was here")));
         }
         Ok(())
     }
 
-    fn check_group(&self, group: &str) -> Result<(), Refusal> {
+    fn check_group(&self, group: &str) -> Result<(), CloseReason> {
         if group != self.terms.group {
-            let text = format!("this consumer works for group {}, not {}", Shown(&self.terms.group), Shown(group));
-            return Err(Refusal::new(ErrorCode::Group, text));
+            let text =
+                format!("this consumer works for group {}, not {}", PeerText(&self.terms.group), PeerText(group));
+            return Err(CloseReason::new(ErrorCode::Group, text));
         }
         Ok(())
     }
@@ -66,26 +66,27 @@ impl Desk {
     /// alive.
     pub(in crate::consumer) fn rival(&self, epoch: Epoch) -> Option<(LinkId, Arc<Outbox>)> {
         let state = self.state.lock();
-        let ruler = state.ruler.as_ref().filter(|ruler| epoch == state.epoch && ruler.standing == Standing::Proven)?;
+        let ruler =
+            state.ruler.as_ref().filter(|ruler| epoch == ruler.epoch && ruler.standing == RulerStanding::Proven)?;
         Some((ruler.link, ruler.outbox.clone()))
     }
 
     /// A message that this connection delivered was pending: its sender knows what is in Redis.
     pub(in crate::consumer) fn prove(&self, link: LinkId) {
-        self.note_standing(link, |standing| standing == Standing::New, Standing::Proven);
+        self.note_standing(link, |standing| standing == RulerStanding::New, RulerStanding::Proven);
     }
 
     /// A message that this connection delivered was not pending, and there is no explanation.
     pub(in crate::consumer) fn doubt(&self, link: LinkId) {
-        self.note_standing(link, |standing| standing == Standing::Proven, Standing::New);
+        self.note_standing(link, |standing| standing == RulerStanding::Proven, RulerStanding::New);
     }
 
     /// This connection did not answer in time.
     pub(in crate::consumer) fn note_silence(&self, link: LinkId) {
-        self.note_standing(link, |_| true, Standing::Silent);
+        self.note_standing(link, |_| true, RulerStanding::Silent);
     }
 
-    fn note_standing(&self, link: LinkId, from: impl Fn(Standing) -> bool, to: Standing) {
+    fn note_standing(&self, link: LinkId, from: impl Fn(RulerStanding) -> bool, to: RulerStanding) {
         let mut state = self.state.lock();
         if let Some(ruler) = state.ruler.as_mut().filter(|ruler| ruler.link == link && from(ruler.standing)) {
             ruler.standing = to;
@@ -99,7 +100,7 @@ impl Desk {
 
     /// Sends a replaced connection the reason and closes it, since it would only cost memory and a place.
     pub(super) fn close_replaced(&self, state: &DeskState, replaced: &Ruler) {
-        if let Err(Refusal { code, text }) = state.check_rule(replaced.link)
+        if let Err(CloseReason { code, text }) = state.check_rule(replaced.link)
             && replaced.outbox.close(Some(&Frame::Error { code, text: &text }))
         {
             self.stats.stale.add(1);
@@ -109,20 +110,20 @@ impl Desk {
 
 impl DeskState {
     /// Refuses an epoch whose proven leader is connected already.
-    pub(super) fn check_rival(&self, epoch: Epoch) -> Result<(), Refusal> {
+    pub(super) fn check_rival(&self, epoch: Epoch) -> Result<(), CloseReason> {
         match &self.ruler {
-            Some(ruler) if epoch == self.epoch && ruler.standing == Standing::Proven => Err(outlived(epoch)),
+            Some(ruler) if epoch == ruler.epoch && ruler.standing == RulerStanding::Proven => Err(outlived(epoch)),
             _ => Ok(()),
         }
     }
 }
 
 /// The refusal of a connection while another one of the same epoch rules and is alive.
-pub(in crate::consumer) fn outlived(epoch: Epoch) -> Refusal {
+pub(in crate::consumer) fn outlived(epoch: Epoch) -> CloseReason {
     let text = format!(
         "another connection of epoch {epoch} rules here and is alive (is this consumer listed under two addresses?)"
     );
-    Refusal::new(ErrorCode::Replaced, text)
+    CloseReason::new(ErrorCode::Replaced, text)
 }
 
 #[cfg(test)]
@@ -132,12 +133,12 @@ mod tests {
     use super::super::tests::{desk, lead, refusal, said};
     use super::*;
 
-    fn lead_again(desk: &Desk, link: LinkId, epoch: u64) -> Result<usize, Refusal> {
+    fn lead_again(desk: &Desk, link: LinkId, epoch: u64) -> Result<usize, CloseReason> {
         desk.lead(link, &Arc::default(), Epoch(epoch), "g", Instant::now())
     }
 
     #[test]
-    fn a_claim_is_compared_with_what_was_seen() {
+    fn a_claim_is_compared_with_the_highest_epoch_seen() {
         let desk = desk(4);
         assert_eq!(desk.claim(Epoch(0), "g"), Ok(Claim::Higher));
         lead(&desk, 1, 5);
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_replaced_is_told_at_once_and_learns_no_epoch() {
+    fn a_replaced_connection_is_told_at_once_and_learns_no_epoch() {
         let desk = desk(4);
         let outboxes = [(1, 5), (2, 5), (3, 678)].map(|(link, epoch)| lead(&desk, link, epoch));
         let texts: Vec<_> =

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 
-use super::state::{Desk, DeskState, Ruler, Standing};
+use super::state::{Desk, DeskState, Ruler, RulerStanding};
 use crate::base::id::Epoch;
 use crate::consumer::outbox::Outbox;
-use crate::consumer::peer::{LinkId, Refusal};
+use crate::consumer::peer::{CloseReason, LinkId};
 use crate::wire::{Frame, ReadyFlags};
 
 impl Desk {
@@ -21,21 +21,21 @@ impl Desk {
         epoch: Epoch,
         group: &str,
         now: Instant,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, CloseReason> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         self.check_lead(state, epoch, group)?;
         state.epochs.insert(link, epoch);
-        let newer = state.ruler.as_ref().is_some_and(|ruler| epoch == state.epoch && ruler.link > link);
+        let newer = state.ruler.as_ref().is_some_and(|ruler| epoch == ruler.epoch && ruler.link > link);
         if newer {
             state.check_rule(link)?;
         }
         state.check_rival(epoch)?;
-        if epoch > state.epoch {
+        if Some(epoch) > state.epoch {
             // Redis has confirmed it a moment ago.
             state.ability.redis_was_heard(now);
         }
-        state.epoch = epoch;
+        state.epoch = Some(epoch);
         // Nothing that follows may go to the previous ruler.
         if let Some(replaced) = state.ruler.take() {
             self.close_replaced(state, &replaced);
@@ -49,8 +49,8 @@ impl Desk {
         let held = state.held.ids();
         let count = held.len();
         outbox.put(&Frame::Held(held));
-        let ruler =
-            state.ruler.insert(Ruler { link, outbox: outbox.clone(), sent_drain: false, standing: Standing::New });
+        let (outbox, standing) = (outbox.clone(), RulerStanding::New);
+        let ruler = state.ruler.insert(Ruler { link, epoch, outbox, sent_drain: false, standing });
         self.stats.set_ruling_epoch(epoch.0);
         let takes_nothing = state.draining || state.ability.is_unable();
         if takes_nothing {
@@ -67,16 +67,16 @@ impl Desk {
 
     /// Reports the held messages to this connection, if it rules. The connection is refused if another one has replaced
     /// it.
-    pub(in crate::consumer) fn report(&self, link: LinkId, now: Instant) -> Result<(), Refusal> {
+    pub(in crate::consumer) fn report(&self, link: LinkId, now: Instant) -> Result<(), CloseReason> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         self.check_locked(state, now);
         if state.dismissed == Some(link) {
             return Ok(());
         }
-        state.check_rule(link)?;
+        let ruler = state.check_rule(link)?;
         let held = state.held.ids();
-        if let Some(ruler) = state.ruler.as_ref().filter(|_| !held.is_empty()) {
+        if !held.is_empty() {
             ruler.outbox.put(&Frame::Progress(held));
         }
         Ok(())

@@ -10,8 +10,9 @@ use parking_lot::{Condvar, Mutex};
 use super::ability::Ability;
 use super::held::Held;
 use crate::base::id::{Epoch, MessageId};
+use crate::consumer::error::SettingName;
 use crate::consumer::outbox::Outbox;
-use crate::consumer::peer::{LinkId, Refusal};
+use crate::consumer::peer::{CloseReason, LinkId};
 use crate::consumer::stats::ConsumerStats;
 use crate::wire::{ErrorCode, Frame};
 
@@ -26,6 +27,7 @@ pub(in crate::consumer) struct Terms {
     pub(in crate::consumer) handler_timeout: Option<Duration>,
     /// How long Redis may fail to store results before no more messages are accepted.
     pub(in crate::consumer) redis_limit: Duration,
+    pub(in crate::consumer) setting_name: SettingName,
 }
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ impl Terms {
             concurrency,
             handler_timeout: None,
             redis_limit: Duration::from_secs(5),
+            setting_name: str::to_owned,
         }
     }
 }
@@ -56,8 +59,8 @@ pub(in crate::consumer) struct Desk {
 }
 
 pub(super) struct DeskState {
-    /// The highest epoch seen.
-    pub(super) epoch: Epoch,
+    /// The highest epoch seen, once there was a leader.
+    pub(super) epoch: Option<Epoch>,
     /// The highest id received.
     pub(super) highest: MessageId,
     pub(super) ruler: Option<Ruler>,
@@ -78,16 +81,17 @@ pub(super) struct DeskState {
 /// The connection that rules.
 pub(super) struct Ruler {
     pub(super) link: LinkId,
+    pub(super) epoch: Epoch,
     pub(super) outbox: Arc<Outbox>,
     /// DRAIN was sent on it: it delivers no other message.
     pub(super) sent_drain: bool,
-    pub(super) standing: Standing,
+    pub(super) standing: RulerStanding,
 }
 
 impl Desk {
     pub(in crate::consumer) fn new(terms: Terms, stats: Arc<ConsumerStats>) -> Desk {
         let state = DeskState {
-            epoch: Epoch::default(),
+            epoch: None,
             highest: MessageId::default(),
             ruler: None,
             dismissed: None,
@@ -113,14 +117,15 @@ impl Desk {
 }
 
 impl DeskState {
-    pub(super) fn check_rule(&self, link: LinkId) -> Result<(), Refusal> {
-        match &self.ruler {
-            Some(ruler) if ruler.link == link => Ok(()),
-            _ if self.epochs.get(&link) == Some(&self.epoch) => {
-                let text = format!("this connection was replaced by a newer one of the same epoch {}", self.epoch);
-                Err(Refusal::new(ErrorCode::Replaced, text))
+    /// The ruler, if that is this connection.
+    pub(super) fn check_rule(&self, link: LinkId) -> Result<&Ruler, CloseReason> {
+        match (&self.ruler, self.epoch) {
+            (Some(ruler), _) if ruler.link == link => Ok(ruler),
+            (_, Some(epoch)) if self.epochs.get(&link) == Some(&epoch) => {
+                let text = format!("this connection was replaced by a newer one of the same epoch {epoch}");
+                Err(CloseReason::new(ErrorCode::Replaced, text))
             }
-            _ => Err(Refusal::new(ErrorCode::Stale, "this connection was replaced by that of a later leader")),
+            _ => Err(CloseReason::new(ErrorCode::Stale, "this connection was replaced by that of a later leader")),
         }
     }
 }
@@ -135,7 +140,7 @@ impl Ruler {
 
 /// What is known about the ruler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum RulerStanding {
     #[default]
     New,
     /// A message that it delivered was pending.

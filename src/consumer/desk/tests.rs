@@ -6,7 +6,7 @@ use super::{Desk, Job, Terms};
 use crate::base::id::{Epoch, MessageId};
 use crate::consumer::handler::HandlerError;
 use crate::consumer::outbox::Outbox;
-use crate::consumer::peer::{LinkId, Refusal};
+use crate::consumer::peer::{CloseReason, LinkId};
 use crate::ledger::{Body, Payload};
 use crate::wire::{self, ErrorCode, Frame};
 
@@ -59,12 +59,12 @@ fn begin(desk: &Desk) -> Job {
     desk.next(0).expect("it is not closed")
 }
 
-pub(super) fn refusal<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> ErrorCode {
+pub(super) fn refusal<T: std::fmt::Debug>(outcome: Result<T, CloseReason>) -> ErrorCode {
     outcome.expect_err("it must be refused").code
 }
 
 #[test]
-fn a_leader_hears_ready_and_what_is_held() {
+fn a_leader_receives_ready_and_the_held_messages() {
     let desk = desk(4);
     let first = lead(&desk, 1, 5);
     assert_eq!(said(&first), ["READY 4 true c0", "HELD"]);
@@ -250,7 +250,7 @@ fn give_up(desk: &Desk, link: LinkId) -> Instant {
 }
 
 #[test]
-fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
+fn messages_queued_behind_given_up_handlers_are_returned_uncounted() {
     let desk = desk_of(2, 4);
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B, C]);
@@ -261,15 +261,18 @@ fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
     assert_eq!(desk.next(1).expect("it is not closed").id, B);
     let late = give_up(&desk, 1);
     assert_eq!(said(&outbox), ["DRAIN", "NACK 3 0 "]);
-    assert!(desk.stats().ready().is_err() && desk.stats().is_unable());
+    desk.stats().set_redis_up(true);
+    let reason = desk.stats().ready().expect_err("no thread is left");
+    assert!(reason.contains("after handler_timeout: ") && reason.ends_with("raise concurrency"), "{reason}");
+    assert!(desk.stats().is_unable());
     // Sent before DRAIN was read.
     accept(&desk, 1, &[C, MessageId(4)]);
     assert_eq!(said(&outbox), ["NACK 3 0 ", "NACK 4 0 "]);
-    assert_eq!(desk.stats().handed_back.get(), 3);
+    assert_eq!(desk.stats().returned.get(), 3);
 
     // The first handler returns after all: the connection closes, and the next one gets the full prefetch.
     desk.returned(0, late);
-    assert_eq!(outbox.next(late), crate::consumer::outbox::Task::Close(Vec::new()));
+    assert_eq!(outbox.next(late), crate::consumer::outbox::WriterTask::Close(Vec::new()));
     assert!(!desk.stats().is_unable());
     accept(&desk, 1, &[C]);
     assert!(desk.report(1, late).is_ok(), "it is closed, not refused");
@@ -282,7 +285,7 @@ fn what_is_queued_behind_handlers_that_were_given_up_goes_back_uncounted() {
 }
 
 #[test]
-fn a_leader_that_comes_to_a_consumer_that_cannot_work_hears_so() {
+fn a_leader_that_connects_to_a_consumer_that_cannot_work_gets_drain() {
     let desk = desk(4);
     lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
@@ -295,7 +298,7 @@ fn a_leader_that_comes_to_a_consumer_that_cannot_work_hears_so() {
 }
 
 #[test]
-fn without_redis_what_has_begun_stays_held_and_is_answered_later() {
+fn without_redis_started_messages_stay_held_and_are_answered_later() {
     let desk = desk(4);
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A, B]);
@@ -315,13 +318,13 @@ fn without_redis_what_has_begun_stays_held_and_is_answered_later() {
     assert_eq!(said(&outbox), [""; 0], "held messages would go to others at once");
     desk.ack([A].into_iter());
     let ack = Frame::Ack(vec![A]).to_vec();
-    assert_eq!(outbox.next(back), crate::consumer::outbox::Task::Close(ack));
+    assert_eq!(outbox.next(back), crate::consumer::outbox::WriterTask::Close(ack));
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD"]);
 }
 
 /// After an outage the leader may be back before the committer has asked again.
 #[test]
-fn a_leader_whose_epoch_redis_has_just_confirmed_gives_the_committer_its_time_anew() {
+fn a_confirmed_epoch_restarts_the_time_limit_of_the_committer() {
     let desk = desk(4);
     lead(&desk, 1, 5);
     desk.leave(1);
@@ -337,7 +340,7 @@ fn a_leader_whose_epoch_redis_has_just_confirmed_gives_the_committer_its_time_an
 }
 
 #[test]
-fn work_that_takes_long_does_not_keep_a_consumer_drained_that_can_work_again() {
+fn long_work_does_not_keep_a_recovered_consumer_drained() {
     let desk = Desk::new(Terms { prefetch: 4, ..Terms::of_tests(2) }, Arc::default());
     let outbox = lead(&desk, 1, 5);
     accept(&desk, 1, &[A]);
@@ -349,7 +352,7 @@ fn work_that_takes_long_does_not_keep_a_consumer_drained_that_can_work_again() {
     assert_eq!(desk.stats().ruling_epoch(), 5);
     desk.check(since + Duration::from_secs(16));
     assert_eq!(desk.stats().ruling_epoch(), 0);
-    assert!(matches!(outbox.next(since), crate::consumer::outbox::Task::Close(_)));
+    assert!(matches!(outbox.next(since), crate::consumer::outbox::WriterTask::Close(_)));
     desk.fail(A, job.run, HandlerError::retry(""));
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD 1", "NACK 1 0 the handler gave no reason"]);
 }

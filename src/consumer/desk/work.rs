@@ -5,11 +5,11 @@
 use std::time::Instant;
 
 use super::absence::NOT_BEGUN;
-use super::held::{Failure, Job, Run};
-use super::state::{Desk, DeskState};
+use super::held::{FailureEffect, Job, RunNumber};
+use super::state::{Desk, DeskState, Ruler};
 use crate::base::id::MessageId;
 use crate::consumer::handler::HandlerError;
-use crate::consumer::peer::{LinkId, Refusal};
+use crate::consumer::peer::{CloseReason, LinkId};
 use crate::ledger::Body;
 use crate::wire::{ErrorCode, Frame};
 
@@ -23,31 +23,31 @@ impl Desk {
         link: LinkId,
         messages: Vec<(MessageId, u16, Body)>,
         now: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CloseReason> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.dismissed == Some(link) {
             return Ok(());
         }
-        state.check_rule(link)?;
-        if state.ruler.as_ref().is_some_and(|ruler| ruler.sent_drain) {
+        let &Ruler { epoch, sent_drain, .. } = state.check_rule(link)?;
+        if sent_drain {
             self.return_late(state, messages);
             return Ok(());
         }
-        let (mut taken, epoch) = (0, state.epoch);
+        let mut taken = 0;
         for (id, number, body) in messages {
             state.highest = state.highest.max(id);
             if state.held.has(id) {
                 continue;
             }
             if state.held.places() >= self.terms.prefetch as usize {
-                self.give_up_the_slow(state, now);
+                self.give_up_slow_handlers(state, now);
             }
             if state.held.places() >= self.terms.prefetch as usize {
                 // All or nothing: the connection closes, and its dispatcher takes all of these back.
                 state.held.take_back(taken);
                 let text = format!("more messages than the prefetch of {}", self.terms.prefetch);
-                return Err(Refusal::new(ErrorCode::OverPrefetch, text));
+                return Err(CloseReason::new(ErrorCode::OverPrefetch, text));
             }
             state.held.take(id, number, body, epoch, link);
             taken += 1;
@@ -103,13 +103,13 @@ impl Desk {
     }
 
     /// A handler failed: the NACK goes to the ruler, or waits for one.
-    pub(in crate::consumer) fn fail(&self, id: MessageId, run: Run, error: HandlerError) {
+    pub(in crate::consumer) fn fail(&self, id: MessageId, run: RunNumber, error: HandlerError) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let counter = if error.is_reject() { &self.stats.rejected } else { &self.stats.retried };
         match (state.held.fail(id, run, error, state.ruler.is_some()), &state.ruler) {
-            (Failure::Void, _) => return,
-            (Failure::Send(error), Some(ruler)) => ruler.outbox.put(&error.nack(id)),
+            (FailureEffect::Void, _) => return,
+            (FailureEffect::Send(error), Some(ruler)) => ruler.outbox.put(&error.nack(id)),
             _ => {}
         }
         counter.add(1);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::consumer::inlet::Permits;
-use crate::consumer::lane::Lane;
+use crate::consumer::lane::ConsumerLane;
 use crate::consumer::refusals::Refusals;
 use crate::consumer::regulars::Regulars;
 
@@ -13,7 +13,7 @@ pub(super) const LINGER: Duration = Duration::from_millis(500);
 
 /// See the module's text.
 pub(in crate::consumer) struct Common {
-    pub(in crate::consumer) lane: Arc<Lane>,
+    pub(in crate::consumer) lane: Arc<ConsumerLane>,
     pub(in crate::consumer) refusals: Refusals,
     pub(in crate::consumer) permits: Permits,
     pub(in crate::consumer) regulars: Regulars,

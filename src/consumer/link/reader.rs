@@ -30,11 +30,11 @@ use crate::consumer::desk::{Claim, Desk, outlived};
 use crate::consumer::handshake::{self, Failed};
 use crate::consumer::inlet::{Inlet, MAX_SMALL_BYTES};
 use crate::consumer::outbox::{MAX_OUTBOX_BYTES, Outbox};
-use crate::consumer::peer::{LinkId, Refusal};
-use crate::consumer::refusals::{Example, Kind, Shown};
+use crate::consumer::peer::{CloseReason, LinkId};
+use crate::consumer::refusals::{EventKind, Example, PeerText};
 use crate::consumer::socket::Socket;
 use crate::ledger::Body;
-use crate::net::Reader;
+use crate::net::ReadHalf;
 use crate::wire::{self, ErrorCode, Frame};
 
 /// How long a peer may take from its connection to its LEAD.
@@ -60,29 +60,29 @@ enum End {
     /// The peer closed it, or the system did.
     Gone(String),
     /// The consumer closes it: for a mistake of the peer, or because another connection rules.
-    Refused(Refusal),
+    Refused(CloseReason),
 }
 
-impl From<Refusal> for End {
-    fn from(refusal: Refusal) -> End {
+impl From<CloseReason> for End {
+    fn from(refusal: CloseReason) -> End {
         End::Refused(refusal)
     }
 }
 
 impl DispatcherLink {
     /// Serves the connection until it ends.
-    pub(in crate::consumer) fn run(self, reader: Reader) {
+    pub(in crate::consumer) fn run(self, reader: ReadHalf) {
         log_context::enter(&self.common.lane.context);
         self.serve(reader);
         // The server also has a handle to the socket, so dropping ours does not close it.
         self.socket.shutdown();
     }
 
-    fn serve(&self, reader: Reader) {
+    fn serve(&self, reader: ReadHalf) {
         let deadline = Instant::now() + GREETING_TIMEOUT;
         let mut inlet = Inlet::new(reader, self.socket.clone(), deadline, self.common.permits.clone());
         if let Err(failed) = handshake::accept(&mut inlet) {
-            return self.turn_away(inlet, failed);
+            return self.reject(inlet, failed);
         }
         let mut reader = WebSocket::from_raw_socket(inlet, Role::Server, Some(limits(MAX_SMALL_BYTES)));
         let (reading, reader_ended) = bounded(0);
@@ -102,41 +102,41 @@ impl DispatcherLink {
         };
         // A partly received message is dropped.
         let mut reader = reader.into_inner().into_reader();
-        self.goodbye(&end);
+        self.finish(&end);
         drop(reading);
         if let Ok(writer) = writer
             && writer.join().is_err()
         {
             warn!("event=bug thread=write-{} problem=panicked", self.id);
         }
-        reader.linger(Instant::now() + LINGER, usize::MAX);
+        reader.linger(Instant::now() + LINGER, None);
     }
 
     /// Ends a connection whose handshake failed.
-    fn turn_away(&self, inlet: Inlet, failed: Failed) {
+    fn reject(&self, inlet: Inlet, failed: Failed) {
         self.outbox.close(None);
         self.desk().stats().strangers.add(1);
         match failed {
             Failed::Rejected(rejection) => {
                 self.useless(
-                    Kind::Handshake(rejection.status),
+                    EventKind::Handshake(rejection.status),
                     format_args!("status={}", rejection.status),
                     rejection.text,
                 );
                 self.socket.finish_writing();
-                inlet.into_reader().linger(Instant::now() + LINGER, usize::MAX);
+                inlet.into_reader().linger(Instant::now() + LINGER, None);
             }
             // For instance a check whether the port is open.
             Failed::Gone(_, 0) if !self.socket.is_read_no_more() => {
                 self.common.refusals.charge(Instant::now());
                 debug!("event=stranger-left peer={}", self.peer);
             }
-            Failed::Gone(error, _) => self.useless(Kind::Stranger, format_args!(""), &error.to_string()),
+            Failed::Gone(error, _) => self.useless(EventKind::Stranger, format_args!(""), &error.to_string()),
         }
     }
 
     /// Notes a useless connection.
-    fn useless(&self, kind: Kind, details: fmt::Arguments<'_>, reason: &str) {
+    fn useless(&self, kind: EventKind, details: fmt::Arguments<'_>, reason: &str) {
         let now = Instant::now();
         self.common.refusals.charge(now);
         self.common.refusals.note(kind, Example { peer: self.peer, details, reason }, now);
@@ -152,7 +152,7 @@ impl DispatcherLink {
             let outcome = match reader.read() {
                 Ok(Message::Binary(message)) => {
                     reader.get_mut().message_is_whole();
-                    self.obey(reader, &message)
+                    self.execute(reader, &message)
                 }
                 // The peer checks whether this consumer is alive. Report the held messages too, as its time limits may
                 // be short.
@@ -168,7 +168,7 @@ impl DispatcherLink {
                     Ok(())
                 }
                 Ok(Message::Text(_)) => {
-                    Err(Refusal::new(ErrorCode::Malformed, "a text message; frames are binary").into())
+                    Err(CloseReason::new(ErrorCode::Malformed, "a text message; frames are binary").into())
                 }
                 Ok(_) => Ok(()),
                 Err(error) => Err(self.end_by(error)),
@@ -180,8 +180,8 @@ impl DispatcherLink {
     }
 
     /// Executes the frames of one message. All are decoded before the first is executed.
-    fn obey(&self, reader: &mut WebSocket<Inlet>, message: &Bytes) -> Result<(), End> {
-        let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(Refusal::from)?;
+    fn execute(&self, reader: &mut WebSocket<Inlet>, message: &Bytes) -> Result<(), End> {
+        let frames = wire::frames(message).collect::<Result<Vec<_>, _>>().map_err(CloseReason::from)?;
         let mut messages = Vec::with_capacity(frames.len());
         for frame in frames {
             match frame {
@@ -200,14 +200,14 @@ impl DispatcherLink {
                     self.common.regulars.add(self.peer.ip());
                     self.common.lane.note_ruler(epoch);
                     let example = format_args!("peer={} ruling_epoch={epoch} held={held}", self.peer);
-                    self.common.refusals.note(Kind::Rules, example, Instant::now());
+                    self.common.refusals.note(EventKind::Rules, example, Instant::now());
                 }
                 Frame::Error { code, text } => {
-                    return Err(End::Gone(format!("the dispatcher says {code}: {}", Shown(text))));
+                    return Err(End::Gone(format!("the dispatcher says {code}: {}", PeerText(text))));
                 }
                 frame => {
                     let text = format!("{} has no place here", frame.name());
-                    return Err(Refusal::new(ErrorCode::Unexpected, text).into());
+                    return Err(CloseReason::new(ErrorCode::Unexpected, text).into());
                 }
             }
         }
@@ -221,7 +221,7 @@ impl DispatcherLink {
     /// Handles LEAD. Redis and a rival are asked before the desk is called, because under the desk's lock all other
     /// threads would have to wait for the answers. The desk then checks again, so it notices changes made in the
     /// meantime.
-    fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, Refusal> {
+    fn lead(&self, epoch: Epoch, group: &str) -> Result<usize, CloseReason> {
         let desk = self.desk();
         match desk.claim(epoch, group)? {
             Claim::Known => {}
@@ -244,7 +244,7 @@ impl DispatcherLink {
     fn end_by(&self, error: WsError) -> End {
         let code = match &error {
             WsError::Io(problem) if problem.kind() == io::ErrorKind::TimedOut && !self.is_greeted() => {
-                return Refusal::new(ErrorCode::Unexpected, "no LEAD in time").into();
+                return CloseReason::new(ErrorCode::Unexpected, "no LEAD in time").into();
             }
             WsError::Capacity(CapacityError::MessageTooLong { .. }) => ErrorCode::TooLarge,
             // The stream ended without a close frame.
@@ -255,15 +255,15 @@ impl DispatcherLink {
             WsError::Protocol(_) | WsError::Capacity(_) | WsError::Utf8(_) => ErrorCode::Malformed,
             _ => return End::Gone(error.to_string()),
         };
-        Refusal::new(code, error.to_string()).into()
+        CloseReason::new(code, error.to_string()).into()
     }
 
     /// Leaves the desk, sends the peer the reason, and counts and logs the end.
-    fn goodbye(&self, end: &End) {
+    fn finish(&self, end: &End) {
         let stats = self.desk().stats();
         let ruled = self.desk().leave(self.id);
         match end {
-            End::Refused(Refusal { code, text }) => {
+            End::Refused(CloseReason { code, text }) => {
                 if self.outbox.close(Some(&Frame::Error { code: *code, text })) {
                     match code {
                         ErrorCode::Stale | ErrorCode::Replaced => stats.stale.add(1),
@@ -273,23 +273,23 @@ impl DispatcherLink {
                     }
                 }
                 let code = code.code();
-                self.useless(Kind::Refused(code), format_args!("code={code} ruled={ruled}"), text);
+                self.useless(EventKind::Refused(code), format_args!("code={code} ruled={ruled}"), text);
             }
             End::Gone(reason) => {
                 let closed_here = !self.outbox.close(None);
                 if !self.is_greeted() {
                     stats.strangers.add(1);
-                    self.useless(Kind::Stranger, format_args!(""), reason);
+                    self.useless(EventKind::Stranger, format_args!(""), reason);
                 } else {
                     let now = Instant::now();
                     let mut reason = reason.as_str();
                     if closed_here && !ruled {
-                        reason = "closed here: it was replaced, or is to be made anew";
+                        reason = "closed here: it was replaced, or the dispatcher should reconnect";
                         // A client can repeat this, too.
                         self.common.refusals.charge(now);
                     }
                     let example = Example { peer: self.peer, details: format_args!("ruled={ruled}"), reason };
-                    self.common.refusals.note(Kind::Left, example, now);
+                    self.common.refusals.note(EventKind::Left, example, now);
                 }
             }
         }

@@ -15,9 +15,9 @@ use tungstenite::{Bytes, Error as WsError, Message, WebSocket};
 use super::common::{Common, LINGER};
 use crate::base::log_context;
 use crate::base::text::Quoted;
-use crate::consumer::outbox::{Outbox, Task};
-use crate::consumer::peer::{LinkId, Refusal};
-use crate::consumer::refusals::{Example, Kind};
+use crate::consumer::outbox::{Outbox, WriterTask};
+use crate::consumer::peer::{CloseReason, LinkId};
+use crate::consumer::refusals::{EventKind, Example};
 use crate::consumer::socket::Socket;
 use crate::wire::Frame;
 
@@ -47,16 +47,16 @@ impl Writer {
                 self.report();
             }
             let written = match self.outbox.next(tick) {
-                Task::Tick => Ok(()),
-                Task::Ping(number) => self.endpoint.send(Message::Ping(Bytes::copy_from_slice(&number))),
-                Task::Write(frames) => self.endpoint.send(Message::binary(frames)),
-                Task::Close(frames) => return self.close(frames),
-                Task::Abort => Err(WsError::WriteBufferFull(Box::new(Message::Close(None)))),
+                WriterTask::Tick => Ok(()),
+                WriterTask::Ping(number) => self.endpoint.send(Message::Ping(Bytes::copy_from_slice(&number))),
+                WriterTask::Write(frames) => self.endpoint.send(Message::binary(frames)),
+                WriterTask::Close(frames) => return self.close(frames),
+                WriterTask::Abort => Err(WsError::WriteBufferFull(Box::new(Message::Close(None)))),
             };
             if let Err(error) = written {
                 let reason = &error.to_string();
                 let example = Example { peer: self.peer, details: format_args!("link={}", self.link), reason };
-                self.common.refusals.note(Kind::WriteFailed, example, Instant::now());
+                self.common.refusals.note(EventKind::WriteFailed, example, Instant::now());
                 // The reader then returns at once and ends the connection.
                 return self.endpoint.get_ref().shutdown();
             }
@@ -67,7 +67,7 @@ impl Writer {
         if !self.greeted.load(Ordering::Acquire) {
             return;
         }
-        if let Err(Refusal { code, text }) = self.common.lane.desk.report(self.link, Instant::now())
+        if let Err(CloseReason { code, text }) = self.common.lane.desk.report(self.link, Instant::now())
             && self.outbox.close(Some(&Frame::Error { code, text: &text }))
         {
             self.common.lane.desk.stats().stale.add(1);

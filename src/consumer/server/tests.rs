@@ -51,7 +51,7 @@ fn a_share_is_kept_for_regulars() {
 
 /// A server whose desk has seen epoch 5, so that it need not ask any Redis.
 struct Running {
-    server: Option<Server>,
+    server: Option<ConsumerServer>,
     desk: Arc<Desk>,
     address: SocketAddr,
 }
@@ -60,13 +60,13 @@ impl Running {
     fn start() -> Running {
         let redis = RedisServer::parse("redis://127.0.0.1:1").expect("a URL");
         let terms = Terms { prefetch: 16, ..Terms::of_tests(1) };
-        let lane = Arc::new(Lane::new(redis, Keys::new("g"), terms, Arc::default()));
+        let lane = Arc::new(ConsumerLane::new(redis, Keys::new("g"), terms, Arc::default()));
         let desk = lane.desk.clone();
         desk.lead(0, &Arc::default(), EPOCH, "g", Instant::now()).expect("it is the first");
         desk.leave(0);
         let listener = Listener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.address().expect("bound");
-        let server = Server::start(listener, lane).expect("it starts");
+        let server = ConsumerServer::start(listener, lane).expect("it starts");
         Running { server: Some(server), desk, address }
     }
 
@@ -96,6 +96,38 @@ impl Drop for Running {
     }
 }
 
+#[test]
+fn connections_that_fail_while_they_are_accepted_are_paced_like_useless_ones() {
+    let running = Running::start();
+    let (_accepting, stopping) = bounded(0);
+    let (ended, _all_ended) = bounded(0);
+    let acceptor = Acceptor {
+        listener: Arc::new(Listener::bind("127.0.0.1:0").expect("a free port")),
+        address: running.address,
+        stopping,
+        links: Links::default(),
+        common: Arc::new(Common {
+            lane: Arc::new(ConsumerLane::new(
+                RedisServer::parse("redis://127.0.0.1:1").expect("a URL"),
+                Keys::new("g"),
+                Terms::of_tests(1),
+                Arc::default(),
+            )),
+            refusals: Refusals::new(Instant::now()),
+            permits: Permits::new(),
+            regulars: Regulars::default(),
+        }),
+        ended,
+        last_link: 0,
+    };
+    let paused = || acceptor.common.refusals.pause(Instant::now()).is_some();
+    let down = NotAccepted::from(io::Error::from(io::ErrorKind::NetworkDown));
+    acceptor.not_accepted(&down);
+    assert!(!paused());
+    (0..1_000).for_each(|_| acceptor.not_accepted(&down));
+    assert!(paused(), "a failure that repeats does not make the thread spin");
+}
+
 /// The first frame that arrives.
 fn answer(socket: &mut WebSocket<TcpStream>) -> String {
     loop {
@@ -118,7 +150,7 @@ fn live(mut socket: WebSocket<TcpStream>) -> JoinHandle<()> {
 }
 
 #[test]
-fn a_proven_ruler_that_lives_keeps_its_place_and_a_silent_one_loses_it() {
+fn a_proven_ruler_keeps_its_place_while_it_is_alive() {
     let running = Running::start();
     let ruler = running.proven();
     let rules = running.desk.ruler();
@@ -141,7 +173,7 @@ fn a_proven_ruler_that_lives_keeps_its_place_and_a_silent_one_loses_it() {
 }
 
 #[test]
-fn a_storm_of_the_true_epoch_does_not_move_a_proven_ruler() {
+fn many_connections_of_the_same_epoch_do_not_replace_a_proven_ruler() {
     let running = Running::start();
     let ruler = running.proven();
     let rules = running.desk.ruler();

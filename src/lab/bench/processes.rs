@@ -5,17 +5,16 @@ use crate::base::error::Result;
 
 mod load;
 mod message;
-mod raw_connection;
 mod reader;
 mod relay;
+mod replies;
 pub mod settings;
 mod slow_consumer;
 mod streams_worker;
 mod summary;
 
-pub(super) use self::message::read as read_id;
 pub(super) use self::message::{PAYLOAD_BYTES, USUAL_BYTES};
-pub(super) use self::raw_connection::RawConnection;
+pub(super) use self::replies::Replies;
 pub(super) use self::summary::Summary;
 
 /// Runs one of them to its end.

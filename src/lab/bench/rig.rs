@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::contender::{Contender, Role};
 use super::context::Abort;
-use super::processes::RawConnection;
 use super::processes::settings::LoadCommand;
 use super::settings::BenchConfig;
 use super::setup::Setup;
@@ -18,7 +17,7 @@ use crate::lab::cluster::{Cluster, ClusterOptions, ConsumerProgram, Node, STOP_L
 use crate::lab::programs::Programs;
 use crate::lab::redis::{RedisOptions, RedisServer};
 use crate::lab::wait::wait_until;
-use crate::ledger::command::command;
+use crate::ledger;
 
 /// How long processes may take to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -98,7 +97,7 @@ impl Rig {
             Contender::Streams | Contender::Relay => {
                 let redis = Box::new(RedisServer::start(redis)?);
                 if setup.contender == Contender::Streams {
-                    create_group(redis.port())?;
+                    create_group(&redis)?;
                 }
                 Processes::Peer { workers: Vec::new(), redis }
             }
@@ -267,12 +266,9 @@ fn wait_for_consumers(cluster: &mut Cluster, requests: &ShutdownRequests) -> Res
     })
 }
 
-fn create_group(port: u16) -> Result<()> {
-    let mut connection = RawConnection::connect(port)?;
-    let mut out = Vec::new();
-    command(&mut out, &["XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM"]);
-    connection.send(&out)?;
-    connection.skip_ok(1)
+fn create_group(redis: &RedisServer) -> Result<()> {
+    let create = ledger::Command::of(&["XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM"]);
+    redis.connection().query("creating the stream's group", create).map(drop)
 }
 
 /// Waits until a condition holds, or until asked to stop.

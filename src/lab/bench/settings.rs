@@ -54,9 +54,9 @@ pub struct BenchConfig {
 pub struct Measurements {
     /// Messages per second, CPU and memory.
     pub throughput: bool,
-    /// From the time a message was to be sent to its result.
+    /// The time from when a message was due until its result.
     pub latency: bool,
-    /// Throughput over consumers, sizes, backlogs and times of the handler.
+    /// Throughput by number of dispatchers and consumers, message size, backlog and handler time.
     pub sweep: bool,
 }
 
@@ -65,8 +65,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::switch("latency", "Measure the time from publishing to the recorded result, instead of throughput"),
     Setting::switch(
         "sweep",
-        "Measure throughput as the number of dispatchers or consumers, the size of messages, the backlog or the time a \
-         handler takes varies, instead",
+        "Measure throughput for several numbers of dispatchers and consumers, message sizes, backlogs and handler \
+         times, instead",
     ),
     Setting::switch("quick", "Measure all three briefly, to check that everything works"),
     Setting::new("rounds", "N", Found("3, with --quick 1"), "How often the throughput of each kind is measured"),
@@ -76,8 +76,8 @@ pub const SETTINGS: &[Setting] = &[
         "window",
         "N",
         Text("50000"),
-        "How many messages the publisher may be ahead of the results; it waits then, so that all kinds are measured \
-         while they keep up",
+        "How many messages the publisher may be ahead of the results. Then it waits, so that all kinds keep up while \
+         they are measured",
     ),
     Setting::new(
         "worker-batch",
@@ -90,9 +90,9 @@ pub const SETTINGS: &[Setting] = &[
         "time",
         "TIME",
         Found("10s, with --quick 1s"),
-        "How long each latency, each point of a sweep, and the idle CPU time is measured",
+        "How long to measure each latency, each point of a sweep, and the idle CPU time",
     ),
-    Setting::new("kinds", "LIST", Text("oncecast,streams,relay"), "What to measure"),
+    Setting::new("kinds", "LIST", Text("oncecast,streams,relay"), "What to compare"),
     Setting::switch("append-only", "Make Redis keep an append-only file, synced every second"),
     Setting::new("json-file", "FILE", Found("none"), "Write the figures to this file as JSON"),
     Setting::new("svg-file", "FILE", Found("none"), "Write a chart to this file"),

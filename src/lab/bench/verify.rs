@@ -1,9 +1,11 @@
 //! Compares the results of a run with the messages sent: each message must have exactly one result, and there must be
 //! no other results.
 
-use super::processes::{RawConnection, read_id};
+use std::io::Write;
+
+use super::processes::Replies;
 use super::rig::RESULTS;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::ledger::command::command;
 
 /// Roughly the most bytes of results that are read at once, and the most results.
@@ -23,7 +25,7 @@ pub(super) struct Errors {
 
 /// Reads all results. There must be one for each of the messages `0..sent`.
 pub(super) fn results(port: u16, sent: u64, payload: usize) -> Result<Errors> {
-    let mut redis = RawConnection::connect(port)?;
+    let (mut replies, mut writer) = Replies::connect(port)?;
     let page = (PAGE_BYTES / payload).clamp(1, PAGE).to_string();
     let mut tally = Tally::new(sent);
     let mut from = "-".to_owned();
@@ -31,27 +33,12 @@ pub(super) fn results(port: u16, sent: u64, payload: usize) -> Result<Errors> {
     loop {
         out.clear();
         command(&mut out, &["XRANGE", RESULTS, &from, "+", "COUNT", &page]);
-        redis.send(&out)?;
-        redis.discard_taken();
-        let entries = redis.array()?.unwrap_or(0);
-        if entries == 0 {
-            return Ok(tally.errors());
+        writer.write_all(&out).map_err(Error::io("writing to redis"))?;
+        replies.make_room();
+        match replies.results(|found| tally.add(found.map(|(number, _)| number)))? {
+            Some(last) => from = format!("({last}"),
+            None => return Ok(tally.errors()),
         }
-        let mut last = 0..0;
-        for _ in 0..entries {
-            redis.array()?;
-            last = redis.string()?;
-            let fields = redis.array()?.unwrap_or(0);
-            let mut number = None;
-            for _ in 0..fields / 2 {
-                let (name, value) = (redis.string()?, redis.string()?);
-                if matches!(redis.bytes(&name), b"message_id" | b"payload") {
-                    number = read_id(redis.bytes(&value)).map(|(number, _)| number);
-                }
-            }
-            tally.add(number);
-        }
-        from = format!("({}", String::from_utf8_lossy(redis.bytes(&last)));
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::report::Report;
+use super::report::ChaosReport;
 use crate::lab::experiment::injector::InjectedFault;
 use crate::lab::experiment::plan::Fault;
 use crate::lab::experiment::timeline::Sample;
@@ -38,7 +38,7 @@ text{fill:var(--ink)}.faint{fill:var(--faint)}.title{font-size:16px;font-weight:
 type Point = (Duration, f64);
 
 /// The chart.
-pub(super) fn svg(report: &Report<'_>) -> String {
+pub(super) fn svg(report: &ChaosReport<'_>) -> String {
     let (samples, faults) = (&report.findings.timeline.samples, &report.findings.faults);
     let end = samples.last().map_or(Duration::from_secs(1), |last| last.at).max(Duration::from_secs(1));
     let published = thinned(&rates(samples, |sample| sample.published));
@@ -178,7 +178,7 @@ fn times(scale: &Scale) -> String {
 }
 
 /// The chart's title.
-fn title(report: &Report<'_>) -> String {
+fn title(report: &ChaosReport<'_>) -> String {
     format!(
         "{} messages, {} faults: lost {}, recorded twice {}",
         grouped(report.findings.published),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::chart;
-use super::report::{Report, megabytes, milliseconds};
+use super::report::{ChaosReport, megabytes, milliseconds};
 use crate::base::error::{Error, Result};
 use crate::base::id::wall_clock_us;
 use crate::lab::numbers::grouped;
@@ -32,7 +32,7 @@ pub(super) fn make_folder(folder: &Path) -> Result<()> {
 }
 
 /// Writes the page and the chart. Returns the path of the page.
-pub(super) fn write(folder: &Path, report: &Report<'_>) -> Result<PathBuf> {
+pub(super) fn write(folder: &Path, report: &ChaosReport<'_>) -> Result<PathBuf> {
     let svg = chart::svg(report);
     let page = folder.join("index.html");
     for (path, text) in [(page.clone(), html(report, &svg)), (folder.join("timeline.svg"), svg)] {
@@ -41,7 +41,7 @@ pub(super) fn write(folder: &Path, report: &Report<'_>) -> Result<PathBuf> {
     Ok(page)
 }
 
-fn html(report: &Report<'_>, svg: &str) -> String {
+fn html(report: &ChaosReport<'_>, svg: &str) -> String {
     let findings = report.findings;
     let verdict = if report.is_clean() { "good" } else { "bad" };
     let mut html = format!(

@@ -12,7 +12,7 @@ use crate::lab::journal::Runs;
 use crate::lab::numbers::grouped;
 
 /// See the module's text.
-pub(super) struct Report<'a> {
+pub(super) struct ChaosReport<'a> {
     pub(super) config: &'a ChaosConfig,
     /// The number of faults that were planned.
     pub(super) planned: usize,
@@ -52,7 +52,7 @@ impl Recoveries {
     }
 }
 
-impl Report<'_> {
+impl ChaosReport<'_> {
     /// Whether every message that a subscriber received has exactly one result.
     pub(super) fn is_clean(&self) -> bool {
         self.findings.audit.is_clean()

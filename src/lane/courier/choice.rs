@@ -6,11 +6,12 @@ use crate::ledger::Pending;
 
 /// The most messages of a run.
 pub(super) const MAX_RUN: usize = 64;
-/// A run takes at most this part of a link's room.
+/// A run takes at most one part in this many of a link's free places.
 const ROOM_PART: usize = 8;
 
-/// The link with room that uses the lowest share of its prefetch; the search begins at `turn`, and the first of equals
-/// is taken. A link that still holds the message is the last choice, and one that has a suspect takes no other.
+/// Returns the link with room that uses the lowest share of its prefetch. The search begins at `turn`; of equal links
+/// the first is taken. A link that still holds the message is the last choice, and a link that has a suspect is given
+/// no other.
 pub(super) fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &Pending) -> Option<usize> {
     let order = (turn..links.len()).chain(0..turn);
     let mut best: Option<(usize, &Link, bool)> = None;
@@ -18,7 +19,7 @@ pub(super) fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &
         let takes =
             |link: &&Link| link.has_room(message.body.len()) && !(line == Line::Suspects && link.has_suspect());
         let Some(link) = links[index].as_ref().filter(takes) else { continue };
-        let again = link.has_in_hand(message);
+        let again = link.still_holds(message);
         let better = match best {
             None => true,
             Some((_, other, other_again)) if again == other_again => link.is_freer_than(other),
@@ -31,11 +32,11 @@ pub(super) fn choose(links: &[Option<Link>], turn: usize, line: Line, message: &
     best.map(|(index, ..)| index)
 }
 
-/// How many messages in a row go to the link that was chosen, which has room for `room`: ids that follow each other
-/// then go to one consumer, which removes them from the sorted set as one range, and each message costs less here.
+/// How many consecutive messages go to the chosen link, which has `room` free places. A consumer that holds consecutive
+/// ids removes them from the sorted set as one range, and each message costs the courier less.
 ///
-/// `share` is what each link would get if all that waits now were dealt out evenly: a run takes no more, so that a few
-/// messages that come at once are not worked on by one consumer while others are idle.
+/// `share` is what each link would get of the waiting messages if they were divided evenly. A run is never longer, so
+/// that a few messages that arrive together don't all go to one consumer while others are idle.
 pub(super) fn run_length(line: Line, room: usize, share: usize) -> usize {
     match line {
         // One at a time.

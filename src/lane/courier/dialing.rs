@@ -30,7 +30,7 @@ impl Dialing {
         self.requests.request(index, dial);
     }
 
-    /// What a dialer has reported, if there is anything.
+    /// The next report of a dialer, if there is one.
     pub(super) fn next_news(&self) -> Option<LinkNews> {
         self.news.1.try_recv().ok()
     }

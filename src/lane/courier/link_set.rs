@@ -12,7 +12,7 @@ use crate::ledger::Pending;
 
 pub(super) struct LinkSet {
     links: Vec<Option<Link>>,
-    /// How far the stray answers of each address's last link are paid for.
+    /// Up to when the rate limit has charged the stray answers of each address's last link.
     debts: Vec<Option<Instant>>,
     /// The number of links made so far. Each link's serial number tells it from earlier ones at its address.
     serials: u64,
@@ -90,7 +90,7 @@ impl LinkSet {
         Some(index)
     }
 
-    /// Has the first link inherit a message whose consumer holds it as well. Returns that link.
+    /// Assigns a message to the first link whose consumer holds it as well. Returns that link.
     pub(super) fn inherit(&mut self, id: MessageId) -> Option<usize> {
         self.links.iter_mut().position(|link| link.as_mut().is_some_and(|link| link.places.inherit(id)))
     }
@@ -102,11 +102,10 @@ impl LinkSet {
         }
     }
 
-    /// Another address that leads to the same consumer: it is linked, or its link was replaced in this term. Each
-    /// consumer is returned once only.
+    /// Returns another address that leads to the same consumer: one that is linked, or whose link was replaced in this
+    /// term. Each consumer is returned only once.
     ///
-    /// The replaced link may be seen to end before the newer one is seen to be up, so looking at links alone is not
-    /// enough.
+    /// The end of the replaced link may be noticed before the newer link is up, so comparing links alone is not enough.
     pub(super) fn new_duplicate(&mut self, index: usize, consumer: &Arc<str>) -> Option<usize> {
         let is_linked = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.consumer == *consumer);
         let is_same = |other: &usize| is_linked(&self.links[*other]) || self.replaced_at.get(consumer) == Some(other);
@@ -114,12 +113,12 @@ impl LinkSet {
         self.logged_duplicates.insert(consumer.clone()).then_some(other)
     }
 
-    /// Has a link read in the next iteration, whatever the poller reports.
+    /// Marks a link to be read in the next iteration, whatever the poller reports.
     pub(super) fn read_again(&mut self, index: usize) {
         self.unread.push(index);
     }
 
-    /// Has all links read in the next iteration that are not read at present.
+    /// Marks all links that are not read at present to be read in the next iteration.
     pub(super) fn read_paused_again(&mut self, result_bytes: usize) {
         let paused = |index: &usize| self.links[*index].as_ref().is_some_and(|link| !link.is_read(result_bytes));
         self.unread.extend((0..self.links.len()).filter(paused));

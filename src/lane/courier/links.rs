@@ -1,38 +1,30 @@
-//! The courier's links: asked for, taken over from the dialers, read, flushed, tended and dropped.
+//! The beginning and the end of the courier's links: taken over from the dialers, and dropped. `traffic` reads and
+//! writes them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tungstenite::Bytes;
-
+use super::Courier;
 use super::outcomes::{Mistake, note_stray};
-use super::{Courier, PATIENCE};
 use crate::base::error::Result;
 use crate::base::id::MessageId;
 use crate::base::log_sum::Sum;
 use crate::base::text::Quoted;
 use crate::lane::dialer::LinkNews;
-use crate::lane::link::{Failure, Incoming, Link, NewLink};
+use crate::lane::link::{Link, NewLink};
 use crate::lane::places::Place;
-use crate::lane::sockets::Readiness;
 use crate::lane::stats::add;
 use crate::lane::table::{MAX_TRACKED, Whereabouts};
 use crate::lane::tasks::{Claims, Task};
-use crate::ledger::{Commit, Hold, MAX_RESULT_FIELDS, Returned, Verdict, Words};
-use crate::wire::{self, ErrorCode, Field, Frame, NackDelay};
-
-/// Messages read from one link in one iteration of the loop.
-const READS_PER_ROUND: usize = 64;
-/// Bytes read from one link in one iteration, and the rest of one message: none keeps the others waiting for long.
-const READ_BYTES_PER_ROUND: usize = 1 << 20;
+use crate::ledger::{DeliveryNumber, Hold, Returned, Verdict};
+use crate::wire::ErrorCode;
 
 impl Courier {
     pub(super) fn hear_dialers(&mut self) -> Result<()> {
         while let Some(news) = self.dialing.next_news() {
             match news {
                 LinkNews::Up(link) => self.add_link(*link)?,
-                LinkNews::Absent(index) => self.roll_call.note_answer(index),
+                LinkNews::Absent(index) => self.consumer_reports.note_answer(index),
             }
         }
         Ok(())
@@ -44,7 +36,7 @@ impl Courier {
         let held = std::mem::take(&mut new.greeted.held);
         let mut link = self.links.make(new);
         self.sockets.add(link.stream(), index)?;
-        let believed = self.believe(index, &mut link, &held);
+        let believed = self.adopt_held(index, &mut link, &held);
         self.compare_consumers(index, &link.consumer);
         log::info!(
             "event=consumer-linked consumer={} address={} held={}",
@@ -54,7 +46,7 @@ impl Courier {
         );
         add(&self.shared.stats.links_made, 1);
         self.links.put(index, link);
-        self.roll_call.note_answer(index);
+        self.consumer_reports.note_answer(index);
         self.list_members();
         if let Err((code, problem)) = believed {
             self.bad_frame(index, code, &problem);
@@ -66,26 +58,26 @@ impl Courier {
         Ok(())
     }
 
-    /// HELD: gives places to what the consumer reports that it holds, as far as that may be true.
-    fn believe(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
+    /// Handles HELD: gives places to the listed messages that the consumer may really hold.
+    fn adopt_held(&mut self, index: usize, link: &mut Link, held: &[MessageId]) -> Result<(), Mistake> {
         let now = Instant::now();
         let mut claims = Vec::new();
         let mut outcome = Ok(());
         for id in held {
             let place = match self.table.whereabouts(*id) {
-                // No consumer was given it.
+                // No consumer has received it.
                 Some(Whereabouts::New) => None,
                 None if self.is_untouched(*id) => None,
                 // Named twice.
                 Some(Whereabouts::Sent(link)) if link == index => continue,
-                // The first to have it keeps it.
+                // The consumer that had it first keeps it.
                 Some(Whereabouts::Sent(_)) => Some(Place::Elsewhere),
                 Some(Whereabouts::Ready | Whereabouts::Away) => Some(Place::Here),
-                // What this leader has delivered and no longer knows is done.
+                // This leader delivered it and no longer tracks it, so it is done.
                 None if *id > self.inherited => Some(Place::NotPending),
                 // There is no room for more; it may be delivered to another consumer when it is read from Redis.
                 None if self.table.len() >= MAX_TRACKED => None,
-                // Where an earlier leader has delivered it Redis knows whether it is done.
+                // An earlier leader delivered it. Only Redis knows whether it is done.
                 None => {
                     claims.push(*id);
                     Some(Place::Here)
@@ -102,18 +94,18 @@ impl Courier {
             }
         }
         if !claims.is_empty() {
-            self.outbox.push(Task::Verify(Claims { link: index, serial: link.serial, ids: claims }));
+            self.tasks.push(Task::Verify(Claims { link: index, serial: link.serial, ids: claims }));
         }
         outcome
     }
 
-    /// Whether this leader took a message in and left it to Redis.
+    /// Whether this leader stored a message and kept it in Redis only.
     fn is_untouched(&self, id: MessageId) -> bool {
         id > self.inherited && self.backlog.covers(id)
     }
 
-    /// Of what a consumer named in HELD these are not pending: they are done, or were made up.
-    pub(super) fn disbelieve(&mut self, Claims { link: index, serial, ids }: Claims) {
+    /// These messages that a consumer listed in HELD are not pending: they are done, or never existed.
+    pub(super) fn drop_not_pending(&mut self, Claims { link: index, serial, ids }: Claims) {
         let Some(link) = self.links.get_same(index, serial) else { return };
         let now = Instant::now();
         let mut outcome = Ok(());
@@ -128,8 +120,8 @@ impl Courier {
         }
     }
 
-    /// Two links to one consumer can't last: at the consumer the newer one replaces the other, which is then made again
-    /// and replaces the newer one. Nothing is lost by that, but the consumer makes little progress.
+    /// Logs two addresses that lead to one consumer. The consumer lets the newer link replace the older, which is then
+    /// made again and replaces the newer. Nothing is lost, but the consumer makes little progress.
     fn compare_consumers(&mut self, index: usize, consumer: &Arc<str>) {
         if let Some(other) = self.links.new_duplicate(index, consumer) {
             let addresses = &self.shared.settings.consumers;
@@ -147,14 +139,14 @@ impl Courier {
         self.end_link(index, why, false);
     }
 
-    /// `told`: the peer was sent the reason, and should be able to read it.
+    /// With `told`, the peer was sent the reason, and the connection stays open long enough to read it.
     fn end_link(&mut self, index: usize, why: &str, told: bool) {
         let Some(mut link) = self.links.take(index) else { return };
         log_strays(link.strays.rest(), &link.consumer);
         self.sockets.remove(link.stream());
         let verdict = if link.draining { Verdict::Unused } else { Verdict::Lost };
         let mut held = link.take_attached();
-        // One that is stopping has said so.
+        // A consumer that is stopping has announced it.
         let level = if link.draining { log::Level::Info } else { log::Level::Warn };
         log::log!(
             level,
@@ -166,16 +158,15 @@ impl Courier {
         );
         add(&self.shared.stats.links_lost, 1);
         let reason = format!("the link to the consumer was lost: {why}");
-        self.bequeath(&mut held);
+        self.keep_held_elsewhere(&mut held);
         self.give_back(&link.consumer, held, verdict, &reason);
         self.list_members();
         self.dialing.request(index, told.then(|| link.into_socket()));
     }
 
-    /// What another linked consumer holds as well counts as being there from now on. Only its own word
-    /// says so: Redis is asked whether the message is pending, and whatever it answers makes others look (see
-    /// `outcomes`).
-    fn bequeath(&mut self, held: &mut Vec<(MessageId, u16)>) {
+    /// Messages that another linked consumer holds as well are assigned to that consumer. Only its HELD says that it
+    /// holds them. So Redis is asked whether they are pending, and settling them raises the recall (see `outcomes`).
+    fn keep_held_elsewhere(&mut self, held: &mut Vec<(MessageId, DeliveryNumber)>) {
         let mut inherited: Vec<Vec<MessageId>> = vec![Vec::new(); self.links.addresses()];
         held.retain(|(id, _)| {
             let heir = self.links.inherit(*id);
@@ -187,12 +178,18 @@ impl Courier {
         });
         for (link, ids) in inherited.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
             let Some(serial) = self.links.get(link).map(|link| link.serial) else { continue };
-            self.outbox.push(Task::Verify(Claims { link, serial, ids }));
+            self.tasks.push(Task::Verify(Claims { link, serial, ids }));
         }
     }
 
-    /// Hands messages that brought no result to the redistributor.
-    fn give_back(&mut self, consumer: &Arc<str>, ids: Vec<(MessageId, u16)>, verdict: Verdict, reason: &str) {
+    /// Gives messages that came back without a result to the redistributor.
+    pub(super) fn give_back(
+        &mut self,
+        consumer: &Arc<str>,
+        ids: Vec<(MessageId, DeliveryNumber)>,
+        verdict: Verdict,
+        reason: &str,
+    ) {
         let reason: Arc<str> = reason.into();
         let returned = ids.into_iter().map(|(id, delivery)| {
             self.table.set_away(id);
@@ -205,12 +202,12 @@ impl Courier {
                     consumer: consumer.clone(),
                     reason: reason.clone(),
                 },
-                0,
+                None,
             )
         });
         let returned: Vec<_> = returned.collect();
         if !returned.is_empty() {
-            self.outbox.push(Task::Returned(returned));
+            self.tasks.push(Task::Returned(returned));
         }
     }
 
@@ -218,177 +215,24 @@ impl Courier {
         let members: Vec<String> = self.links.iter().map(|link| link.consumer.to_string()).collect();
         *self.shared.stats.linked.lock() = self.links.iter().map(|link| link.figures.clone()).collect();
         self.shared.note_change();
-        self.outbox.set_members(members);
+        self.tasks.set_members(members);
     }
 
-    pub(super) fn read_links(&mut self, ready: &[Readiness]) {
-        let again = self.links.take_unread();
-        let readable = ready.iter().filter(|socket| socket.readable).map(|socket| socket.key);
-        let mut keys: Vec<usize> = readable.chain(again).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        for index in keys {
-            if let Err(failure) = self.read_link(index) {
-                self.drop_link(index, &failure);
-            }
-        }
-    }
-
-    fn read_link(&mut self, index: usize) -> Result<(), Failure> {
-        let mut read_bytes = 0;
-        for _ in 0..READS_PER_ROUND {
-            let Some(link) = self.links.get_mut(index).filter(|link| link.is_read(self.outbox.result_bytes())) else {
-                return Ok(());
-            };
-            let incoming = link.read()?;
-            if !matches!(incoming, Incoming::Nothing) {
-                link.last_heard = Instant::now();
-            }
-            match incoming {
-                Incoming::Frames(bytes) => {
-                    read_bytes += bytes.len();
-                    self.handle_frames(index, bytes);
-                }
-                Incoming::Alive => {}
-                Incoming::Bad(code, problem) => {
-                    self.bad_frame(index, code, &problem);
-                    return Ok(());
-                }
-                Incoming::Nothing => return Ok(()),
-            }
-            if read_bytes >= READ_BYTES_PER_ROUND {
-                break;
-            }
-        }
-        self.links.read_again(index);
-        Ok(())
-    }
-
-    fn handle_frames(&mut self, index: usize, bytes: Bytes) {
-        for frame in wire::frames(&bytes) {
-            let outcome = match frame {
-                Ok(frame) => self.handle_frame(index, frame),
-                Err(error) => Err((error.code(), error.to_string())),
-            };
-            if let Err((code, problem)) = outcome {
-                self.bad_frame(index, code, &problem);
-                return;
-            }
-        }
-    }
-
-    /// A mistake of the peer's costs this link.
-    fn bad_frame(&mut self, index: usize, code: ErrorCode, problem: &str) {
+    /// Closes the link after a mistake of the peer.
+    pub(super) fn bad_frame(&mut self, index: usize, code: ErrorCode, problem: &str) {
         add(&self.shared.stats.bad_frames, 1);
         if let Some(link) = self.links.get_mut(index) {
-            link.complain(code, problem);
+            link.send_error(code, problem);
         }
         self.end_link(index, problem, true);
     }
-
-    fn handle_frame(&mut self, index: usize, frame: Frame<'_>) -> Result<(), Mistake> {
-        let Some(link) = self.links.get_mut(index) else { return Ok(()) };
-        match frame {
-            Frame::Ack(ids) if link.flags.commits() => self.acked(index, &ids)?,
-            Frame::Ack(ids) => {
-                self.commit(index, ids.into_iter().map(|id| Commit { id, fields: Words::default() }))?;
-            }
-            Frame::Result { id, fields } if fields.len() <= MAX_RESULT_FIELDS => {
-                let fields = fields.iter().flat_map(|Field { name, value }| [name, value]).collect();
-                self.commit(index, [Commit { id, fields }])?;
-            }
-            Frame::Result { id, fields } => {
-                let reason = format!("a result of {} fields, at most {MAX_RESULT_FIELDS} can be stored", fields.len());
-                self.nacked(index, id, NackDelay::Never, &reason)?;
-            }
-            Frame::Nack { id, delay, reason } => self.nacked(index, id, delay, reason)?,
-            Frame::Progress(ids) => link.places.report(&ids, Instant::now()),
-            Frame::Drain => {
-                log::info!("event=consumer-draining consumer={} held={}", Quoted(&link.consumer), link.places.taken());
-                link.draining = true;
-                link.figures.draining.store(true, Ordering::Relaxed);
-            }
-            Frame::Error { code, text } => {
-                if code == ErrorCode::Replaced {
-                    self.links.note_replaced(index);
-                }
-                let failure = format!("it refused: {code}: {text}");
-                self.drop_link(index, &failure);
-            }
-            Frame::Process { .. } | Frame::Deliver { .. } | Frame::Lead { .. } | Frame::Ready { .. } | Frame::Held(_) => {
-                return Err((ErrorCode::Unexpected, format!("{} is not expected now", frame.name())));
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts on the wire what was gathered, and has the poller watch for what each link waits for.
-    pub(super) fn flush_links(&mut self) {
-        for index in 0..self.links.addresses() {
-            let Some(link) = self.links.get_mut(index) else { continue };
-            let flushed = link.flush();
-            let readable = link.is_read(self.outbox.result_bytes());
-            let watched = match link.change_of_watch(readable) {
-                Some((readable, writable)) => self.sockets.watch(link.stream(), index, readable, writable),
-                None => Ok(()),
-            };
-            if let Err(failure) = flushed.and_then(|()| watched.map_err(|error| error.to_string())) {
-                self.drop_link(index, &failure);
-            }
-        }
-    }
-
-    /// Pings, and gives up what is silent.
-    pub(super) fn tend_links(&mut self) {
-        let timeout = self.shared.settings.link_timeout;
-        let now = Instant::now();
-        let since = now.duration_since(self.tended);
-        if since < (timeout / 20).min(PATIENCE) {
-            return;
-        }
-        self.tended = now;
-        // After a pause of this process what came meanwhile is read first.
-        let judge = since < timeout / 2;
-        for index in 0..self.links.addresses() {
-            let unread = self.links.is_unread(index);
-            let Some(link) = self.links.get_mut(index) else { continue };
-            log_strays(link.strays.due(now), &link.consumer);
-            if !judge {
-                link.last_heard = now;
-            }
-            if !link.is_read(self.outbox.result_bytes()) {
-                // It is we who don't listen: none of its silence is held against it.
-                link.excuse(now);
-            }
-            // Unread links have something to say.
-            let silent = now.saturating_duration_since(link.last_heard) >= timeout && !unread;
-            let outcome = if silent {
-                Err(format!("nothing came for {} ms", timeout.as_millis()))
-            } else if link.reads_nothing(2 * timeout, now) {
-                Err(format!("it has read nothing for {} ms", 2 * timeout.as_millis()))
-            } else {
-                link.ping_if_due(timeout / 3, now)
-            };
-            if let Err(failure) = outcome {
-                self.drop_link(index, &failure);
-                continue;
-            }
-            let overdue = link.take_overdue(2 * timeout, now);
-            if !overdue.is_empty() {
-                let consumer = link.consumer.clone();
-                let verdict = if link.draining { Verdict::Unused } else { Verdict::Failed };
-                log::warn!("event=overdue consumer={} messages={}", Quoted(&consumer), overdue.len());
-                self.give_back(&consumer, overdue, verdict, "the consumer no longer reported it");
-            }
-        }
-    }
 }
 
-fn log_strays(strays: Option<Sum<MessageId>>, consumer: &str) {
+pub(super) fn log_strays(strays: Option<Sum<MessageId>>, consumer: &str) {
     if let Some(Sum { count: answers, example: id }) = strays {
         log::warn!(
-            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it was not given these \
-             messages, or has answered for them before\"",
+            "event=stray-answers consumer={} answers={answers} example_id={id} problem=\"it does not hold these \
+             messages, or has answered for them already\"",
             Quoted(consumer)
         );
     }

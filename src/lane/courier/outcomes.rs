@@ -1,31 +1,30 @@
 //! What became of messages: acknowledged, returned by the consumer, recorded by the redistributor, or due
 //! for redelivery.
 //!
-//! Only a [place](crate::lane::places) at a consumer answers. What it says of any other message is a stray answer,
-//! which changes nothing. A place that rests on the consumer's word alone, since it named the message in HELD, answers
-//! as well; but another consumer may have the message from this leader. So the step that settles such a message raises
-//! the recall, and a consumer that would record it without a check has to check.
+//! A consumer's answer counts only if the message has a [place](crate::lane::places) at that consumer. Any other answer
+//! is *stray* and changes nothing. For a place known only from HELD, another consumer may hold the message too, from
+//! this leader. So settling such a message raises the recall, and the other consumer has to check before it records.
 
 use std::time::{Duration, Instant};
 
 use super::Courier;
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::lane::link::Link;
-use crate::lane::places::{ADOPTED, Held, Place};
+use crate::lane::places::{Place, TakenPlace};
 use crate::lane::stats::{LaneStats, add};
 use crate::lane::strays;
 use crate::lane::table::{Loss, Whereabouts};
-use crate::lane::tasks::{CommitTask, News};
-use crate::ledger::{Commit, Hold, Pending, Returned, Verdict};
+use crate::lane::tasks::{CommitTask, RedistributorReply};
+use crate::ledger::{Commit, DeliveryNumber, Hold, Pending, Returned, Verdict};
 use crate::wire::{ErrorCode, NackDelay};
 
-/// What a result that waits to be recorded costs beside its fields, about.
+/// About how many bytes a result that waits to be recorded takes beside its fields.
 const COMMIT_BYTES: usize = 96;
 
 /// What a consumer did wrong.
 pub(super) type Mistake = (ErrorCode, String);
 
-/// Notes something that a consumer has said of a message that it was not given.
+/// Notes an answer for a message that has no place at the consumer.
 pub(super) fn note_stray(stats: &LaneStats, link: &mut Link, id: MessageId) -> Result<(), Mistake> {
     add(&stats.stray_answers, 1);
     if link.strays.note(id, Instant::now()) {
@@ -37,7 +36,7 @@ pub(super) fn note_stray(stats: &LaneStats, link: &mut Link, id: MessageId) -> R
 }
 
 impl Courier {
-    /// The consumer is done with these, and says that they are no longer in the sorted set.
+    /// Handles ACK: the consumer is done with these messages, and they are no longer in the sorted set.
     pub(super) fn acked(&mut self, index: usize, ids: &[MessageId]) -> Result<(), Mistake> {
         let mut outcome = Ok(());
         let mut settled = Vec::with_capacity(ids.len());
@@ -67,8 +66,7 @@ impl Courier {
 
     fn note_settled(&mut self, index: usize, ids: &[MessageId]) {
         let now_us = wall_clock_us();
-        // An id is the time of intake, unless the clock was behind; those that follow each other were stored
-        // together.
+        // An id is the time of intake, unless the clock was behind. Consecutive ids were stored together.
         for together in ids.chunk_by(|id, next| id.0.wrapping_add(1) == next.0) {
             let latency = Duration::from_micros(now_us.saturating_sub(together[0].0));
             self.shared.stats.delivery_latency.observe_many(latency, together.len() as u64);
@@ -77,18 +75,18 @@ impl Courier {
         if let Some(link) = self.links.get(index) {
             add(&link.figures.acked, ids.len());
         }
-        self.report.note_acked(ids.len());
+        self.figures.note_acked(ids.len());
     }
 
-    /// A consumer that records its results itself is done with a message. Says whether the message is settled by that.
-    fn settle(&mut self, index: usize, id: MessageId, held: Held) -> bool {
+    /// A consumer that records its results itself is done with a message. Returns whether that settles the message.
+    fn settle(&mut self, index: usize, id: MessageId, held: TakenPlace) -> bool {
         match held.place {
-            // From there it is settled, too.
+            // The consumer that counts as its holder settles it.
             Place::Elsewhere | Place::NotPending => return false,
             Place::Overdue if matches!(self.table.whereabouts(id), Some(Whereabouts::Sent(_))) => return false,
-            // It was not given this message by us. Were its word taken, a message that is still pending would be
-            // forgotten.
-            Place::Here if held.delivery == ADOPTED => self.ask_whether_done(index, id),
+            // This leader did not deliver the message to it. If its ACK were believed, a message that is still pending
+            // could be forgotten.
+            Place::Here if held.is_adopted() => self.ask_whether_done(index, id),
             Place::Here | Place::Overdue | Place::Recording => self.forget(id),
         }
         true
@@ -99,13 +97,13 @@ impl Courier {
         self.backlog.acked(id);
     }
 
-    /// Has Redis looked at: a message that is still pending goes out again, uncounted.
+    /// Asks Redis whether a message is done. If it is still pending it is delivered again, uncounted.
     fn ask_whether_done(&mut self, index: usize, id: MessageId) {
         let Some(link) = self.links.get(index) else { return };
         let consumer = link.consumer.clone();
         let reason = "acknowledged, and still pending".into();
-        let verdict = Verdict::Unused;
-        self.give_back_one(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer, reason }, 0);
+        let (verdict, delivery) = (Verdict::Unused, DeliveryNumber::Adopted);
+        self.give_back_one(Returned { id, verdict, delivery, hold: Hold::Held, consumer, reason }, None);
     }
 
     /// An answer for a message without a place at this consumer.
@@ -121,48 +119,49 @@ impl Courier {
         reason: &str,
     ) -> Result<(), Mistake> {
         let Some(link) = self.links.get_mut(index) else { return Ok(()) };
-        // While its result is being recorded it has answered.
+        // If its result is being recorded, it has answered already.
         let recording = link.places.get(id).is_some_and(|held| held.place == Place::Recording);
         let Some(held) = (!recording).then(|| link.answer(id)).flatten() else { return self.stray(index, id) };
         if held.place != Place::Here {
-            // It is settled from elsewhere.
+            // Another consumer counts as its holder and settles it.
             return Ok(());
         }
         let verdict = match delay {
             NackDelay::Never => Verdict::Rejected,
-            // The consumer returns what it has not begun.
+            // A draining consumer returns the messages that it has not begun.
             NackDelay::ByBackoff if link.draining && reason.is_empty() => Verdict::Unused,
             _ => Verdict::Failed,
         };
-        let delay_ms = match delay {
-            NackDelay::AfterMs(ms) => ms,
-            NackDelay::ByBackoff | NackDelay::Never => 0,
+        let delay = match delay {
+            NackDelay::AfterMs(ms) => Some(Duration::from_millis(ms.into())),
+            NackDelay::ByBackoff | NackDelay::Never => None,
         };
         let (consumer, reason) = (link.consumer.clone(), reason.into());
-        let hold = if held.delivery == ADOPTED { Hold::Held } else { Hold::Released };
-        self.give_back_one(Returned { id, verdict, delivery: held.delivery, hold, consumer, reason }, delay_ms);
+        let hold = if held.is_adopted() { Hold::Held } else { Hold::Released };
+        self.give_back_one(Returned { id, verdict, delivery: held.delivery, hold, consumer, reason }, delay);
         Ok(())
     }
 
-    fn give_back_one(&mut self, returned: Returned, delay_ms: u32) {
+    fn give_back_one(&mut self, returned: Returned, delay: Option<Duration>) {
         self.table.set_away(returned.id);
-        self.outbox.push_returned(returned, delay_ms);
+        self.tasks.push_returned(returned, delay);
     }
 
-    /// A message whose last delivery was lost would go out once more: now that delivery has failed.
+    /// Moves a message to the dead letters whose last allowed delivery was lost. The lost delivery counts as failed
+    /// now, because the next one would be one too many.
     pub(super) fn dead_letter(&mut self, message: &Pending, loss: Loss) {
-        let (id, delivery) = (message.id, message.delivery - 1);
+        let (id, delivery) = (message.id, DeliveryNumber::Known(message.delivery - 1));
         let Loss { consumer, reason } = loss;
         let returned = Returned { id, verdict: Verdict::Failed, delivery, hold: Hold::Held, consumer, reason };
-        self.give_back_one(returned, 0);
+        self.give_back_one(returned, None);
     }
 
-    /// Has a delivery counted that followed a lost one. It comes before all that may yet be said of it.
+    /// Counts a delivery that followed a lost one. The task is queued before any that settles the message.
     pub(super) fn count(&mut self, message: &Pending) {
-        self.outbox.push_count(message.id, message.delivery);
+        self.tasks.push_count(message.id, message.delivery);
     }
 
-    /// Has results recorded for a consumer that has no Redis; its places are free when that is done.
+    /// Queues results of a consumer without Redis to be recorded. The places become free when that is done.
     pub(super) fn commit(&mut self, index: usize, results: impl IntoIterator<Item = Commit>) -> Result<(), Mistake> {
         let mut outcome = Ok(());
         let mut commits = Vec::new();
@@ -171,16 +170,15 @@ impl Courier {
             let Some(link) = self.links.get_mut(index) else { return Ok(()) };
             let held = link.places.get(result.id).copied();
             match held.map(|held| held.place) {
-                // Another consumer that has it now has it from us, after this one was given up: the first result is
-                // recorded.
+                // If another consumer holds it by now, this leader delivered it there after giving up this delivery.
+                // The first result is recorded.
                 Some(Place::Here | Place::Overdue) => {
                     link.places.record(result.id);
-                    adopted |= held.is_some_and(|held| held.delivery == ADOPTED);
+                    adopted |= held.is_some_and(|held| held.is_adopted());
                     bytes += result.bytes() + COMMIT_BYTES;
                     commits.push(result);
                 }
-                // The other one's result counts: of this one only the consumer's own word says that it has the message
-                // at all.
+                // The other consumer's result counts. Only this consumer's HELD says that it has the message at all.
                 Some(Place::Elsewhere | Place::NotPending) => drop(link.answer(result.id)),
                 Some(Place::Recording) | None => outcome = outcome.and(self.stray(index, result.id)),
             }
@@ -194,29 +192,29 @@ impl Courier {
     fn record(&mut self, index: usize, commits: Vec<Commit>, bytes: usize, adopted: bool) {
         let Some(link) = self.links.get_mut(index) else { return };
         link.result_bytes += bytes;
-        self.outbox.push_commit(CommitTask { link: index, serial: link.serial, commits, bytes, adopted });
+        self.tasks.push_commit(CommitTask { link: index, serial: link.serial, commits, bytes, adopted });
     }
 
     pub(super) fn hear_redistributor(&mut self) {
-        while let Ok(news) = self.news.try_recv() {
-            match news {
-                News::Page(page) => {
+        while let Ok(reply) = self.replies.try_recv() {
+            match reply {
+                RedistributorReply::Page(page) => {
                     let messages: Vec<Pending> = self.backlog.arrived(page).collect();
                     let admitted = messages.into_iter().filter(|message| self.table.admit(message.clone())).count();
                     add(&self.shared.stats.read_back, admitted);
                 }
-                News::Back(messages) => {
+                RedistributorReply::Back(messages) => {
                     for again in messages {
                         self.table.readmit(again);
                     }
                 }
-                News::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
-                News::Missing(id) => self.missing(id),
-                News::NotPending(claims) => self.disbelieve(claims),
-                News::Committed { link: index, serial, ids, bytes } => {
-                    // A link that was not read may have something in its buffer, where the poller does not see it.
-                    self.links.read_paused_again(self.outbox.result_bytes());
-                    self.outbox.confirm_commit(bytes);
+                RedistributorReply::Done(ids) => ids.into_iter().for_each(|id| self.done(id)),
+                RedistributorReply::Missing(id) => self.missing(id),
+                RedistributorReply::NotPending(claims) => self.drop_not_pending(claims),
+                RedistributorReply::Committed { link: index, serial, ids, bytes } => {
+                    // A link that was not read may have bytes in its buffer, where the poller does not see them.
+                    self.links.read_paused_again(self.tasks.result_bytes());
+                    self.tasks.confirm_commit(bytes);
                     if let Some(link) = self.links.get_same(index, serial) {
                         link.result_bytes -= bytes;
                         self.recorded(index, &ids);

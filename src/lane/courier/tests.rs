@@ -9,7 +9,7 @@ use crate::lane::dialer::Dialers;
 use crate::lane::table::{Again, Loss, Whereabouts};
 use crate::lane::tests::{lane_of, link, message};
 
-/// A courier with links to peers that read nothing. In the order in which they must go.
+/// A courier with links to peers that read nothing. The fields are in the order in which they must be dropped.
 struct Rig {
     courier: Courier,
     _peers: Vec<TcpStream>,
@@ -23,7 +23,7 @@ impl Rig {
         let dialers = Dialers::start(shared).expect("threads");
         let channels = CourierChannels {
             arrivals: bounded(1).1,
-            news: bounded(1).1,
+            replies: bounded(1).1,
             tasks: bounded(1).0,
             dial: dialers.requests(),
         };
@@ -56,7 +56,7 @@ fn runs(courier: &Courier, ids: std::ops::RangeInclusive<u64>) -> Vec<(usize, us
 }
 
 #[test]
-fn messages_that_follow_each_other_go_out_in_runs() {
+fn consecutive_messages_are_sent_in_runs() {
     let mut rig = Rig::new(&[1_000, 1_000]);
     deliver(&mut rig.courier, 1..=400);
     assert_eq!(runs(&rig.courier, 1..=192), [(0, 64), (1, 64), (0, 64)]);
@@ -78,7 +78,7 @@ fn small_prefetches_are_filled_evenly() {
 }
 
 #[test]
-fn a_few_messages_at_once_are_dealt_out_to_all() {
+fn a_few_messages_at_once_are_divided_among_all_consumers() {
     let mut rig = Rig::new(&[1_000; 4]);
     deliver(&mut rig.courier, 1..=10);
     assert_eq!(held(&rig.courier).iter().max(), Some(&3), "{:?}", held(&rig.courier));
@@ -95,13 +95,13 @@ fn a_run_ends_where_the_link_is_full() {
     assert_eq!((held(&rig.courier), rig.courier.table.ready_len()), (vec![20], 10));
 }
 
-/// It goes to a link that has released it, if there is one.
+/// A redelivery goes to a link that has released the message, if there is one.
 #[test]
-fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
+fn a_redelivery_joins_no_run_to_a_link_that_still_holds_it() {
     let mut rig = Rig::new(&[1_000, 1_000]);
     deliver(&mut rig.courier, 1..=1);
     assert_eq!(held(&rig.courier), [1, 0]);
-    // Both are as free as each other now, and it is the turn of the first.
+    // Both links are equally free now, and the search begins at the first.
     deliver(&mut rig.courier, 2..=2);
     let link = rig.courier.links.get_mut(0).expect("it is linked");
     assert_eq!(link.take_overdue(Duration::ZERO, Instant::now()).len(), 1);
@@ -114,7 +114,7 @@ fn what_goes_out_again_is_not_run_into_a_link_that_still_has_it() {
     rig.courier.deliver();
     assert_eq!(rig.courier.table.whereabouts(MessageId(1)), Some(Whereabouts::Sent(1)));
     let link = rig.courier.links.get(0).expect("it is linked");
-    assert!(link.has_in_hand(&Pending { delivery: 2, ..message(1, 1) }), "its place there is taken");
+    assert!(link.still_holds(&Pending { delivery: 2, ..message(1, 1) }), "its place there is taken");
 }
 
 #[test]

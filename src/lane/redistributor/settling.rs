@@ -10,12 +10,13 @@ use crate::base::id::MessageId;
 use crate::base::log_sum::Sum;
 use crate::base::text::Quoted;
 use crate::lane::dead_letters::DeadLetters;
-use crate::lane::places::ADOPTED;
 use crate::lane::retry::{Carried, Killed};
 use crate::lane::stats::add;
 use crate::lane::table::{Line, Loss};
-use crate::lane::tasks::{CommitTask, News};
-use crate::ledger::{Commit, Hold, Ledger, Raise, Returned, Settled, Settlement, Splitter, Verdict, batches, parts};
+use crate::lane::tasks::{CommitTask, RedistributorReply};
+use crate::ledger::{
+    Commit, DeliveryNumber, Hold, Ledger, Raise, Returned, Settled, Settlement, Splitter, Verdict, batches, parts,
+};
 
 /// After a lost link, the wait before the third delivery; each later one waits twice as long.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -24,20 +25,19 @@ const MOST_BACKOFF: Duration = Duration::from_secs(30);
 
 impl Redistributor {
     /// Settles messages that came back without a result.
-    pub(super) fn settle_all(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
+    pub(super) fn settle_all(&mut self, returned: &[(Returned, Option<Duration>)]) -> Result<(), Killed> {
         parts(returned, size).try_for_each(|returned| self.settle(returned))
     }
 
-    /// Counts messages that came back or moves them to the dead letters, and sets the time for what goes out again.
-    fn settle(&mut self, returned: &[(Returned, u32)]) -> Result<(), Killed> {
-        let mut batch: Vec<Returned> = returned.iter().map(|(returned, _)| returned.clone()).collect();
-        self.find_numbers(&mut batch)?;
+    /// Counts failed deliveries or moves messages to the dead letters, and sets the time of each redelivery.
+    fn settle(&mut self, returned: &[(Returned, Option<Duration>)]) -> Result<(), Killed> {
+        let batch = self.find_numbers(returned.iter().map(|(returned, _)| returned))?;
         let (ledger, epoch, most) = (&mut self.ledger, self.epoch, self.shared.settings.max_deliveries);
         let Settlement { settled, refused } = self.retry.until_done(|| ledger.settle(epoch, most, &batch))?;
         let now = Instant::now();
         let mut done = Vec::new();
         let mut dead = 0;
-        for ((returned, asked_ms), settled) in returned.iter().zip(settled) {
+        for ((returned, asked), settled) in returned.iter().zip(settled) {
             match settled {
                 Settled::Gone => done.push(returned.id),
                 Settled::DeadLettered => {
@@ -47,7 +47,7 @@ impl Redistributor {
                 }
                 Settled::Refused => self.refused_letters.keep(returned.clone()),
                 Settled::Again(delivery) => {
-                    let wait = self.wait_before(delivery, *asked_ms, returned.verdict);
+                    let wait = self.wait_before(delivery, *asked, returned.verdict);
                     let loss = (returned.verdict == Verdict::Lost)
                         .then(|| Loss { consumer: returned.consumer.clone(), reason: returned.reason.clone() });
                     let line = Line::of(loss.as_ref(), delivery);
@@ -59,47 +59,51 @@ impl Redistributor {
         self.refused_letters.note(refused.as_ref(), || format!("event=dead-letters-refused messages={letters}"));
         add(&self.shared.stats.dead_lettered, dead);
         self.shared.stats.deaths.lock().note(dead, now);
-        self.tell(News::Done(done))
+        self.tell(RedistributorReply::Done(done))
     }
 
-    /// How long a message waits before this delivery. `asked_ms`: what its consumer asked for, 0 for nothing.
-    fn wait_before(&self, delivery: u16, asked_ms: u32, verdict: Verdict) -> Duration {
-        match (asked_ms, verdict) {
-            (0, Verdict::Failed) => self.shared.settings.retry.wait_with_jitter(delivery, fastrand::f64()),
-            (0, Verdict::Lost) => backoff(delivery),
-            (0, _) => Duration::ZERO,
-            (asked_ms, _) => Duration::from_millis(u64::from(asked_ms)),
-        }
+    /// How long a message waits before this delivery. `asked`: the delay that its consumer asked for, if any.
+    fn wait_before(&self, delivery: u16, asked: Option<Duration>, verdict: Verdict) -> Duration {
+        asked.unwrap_or_else(|| match verdict {
+            Verdict::Failed => self.shared.settings.retry.wait_with_jitter(delivery, fastrand::f64()),
+            Verdict::Lost => backoff(delivery),
+            Verdict::Unused | Verdict::Rejected => Duration::ZERO,
+        })
     }
 
-    /// Looks up the numbers of deliveries that were adopted. First, and by itself: a call that both looked a number up
-    /// and raised it would count twice when it is repeated.
-    fn find_numbers(&mut self, batch: &mut [Returned]) -> Result<(), Killed> {
-        let unknown: Vec<&mut Returned> = batch.iter_mut().filter(|returned| returned.delivery == ADOPTED).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<MessageId> = unknown.iter().map(|returned| returned.id).collect();
+    /// Looks up the delivery numbers of adopted messages. This is a call of its own: a call that read a number and
+    /// raised it would count twice when repeated.
+    fn find_numbers<'a>(
+        &mut self,
+        batch: impl Iterator<Item = &'a Returned> + Clone,
+    ) -> Result<Vec<(&'a Returned, u16)>, Killed> {
+        let adopted = |returned: &&Returned| returned.delivery == DeliveryNumber::Adopted;
+        let ids: Vec<MessageId> = batch.clone().filter(adopted).map(|returned| returned.id).collect();
         let ledger = &mut self.ledger;
-        let numbers = self.retry.until_done(|| ledger.deliveries(&ids))?;
-        unknown.into_iter().zip(numbers).for_each(|(returned, number)| returned.delivery = number);
-        Ok(())
+        let found = if ids.is_empty() { Vec::new() } else { self.retry.until_done(|| ledger.deliveries(&ids))? };
+        // One for each of the ids.
+        let mut found = found.into_iter();
+        let with_number = |returned: &'a Returned| match returned.delivery {
+            DeliveryNumber::Known(number) => Some((returned, number)),
+            DeliveryNumber::Adopted => found.next().map(|number| (returned, number)),
+        };
+        Ok(batch.filter_map(with_number).collect())
     }
 
     fn dead_letter(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {
-        let verdict = Verdict::Rejected;
-        self.settle(&[(Returned { id, verdict, delivery: ADOPTED, hold: Hold::Held, consumer: "".into(), reason }, 0)])
+        let (verdict, delivery) = (Verdict::Rejected, DeliveryNumber::Adopted);
+        self.settle(&[(Returned { id, verdict, delivery, hold: Hold::Held, consumer: "".into(), reason }, None)])
     }
 
-    /// A message that can't be read from Redis.
+    /// Moves a message that can't be read from Redis to the dead letters.
     pub(super) fn dead_letter_unreadable(&mut self, id: MessageId, reason: &str) -> Result<(), Killed> {
         log::warn!("event=too-large id={id} moved_to={} reason={}", self.ledger.keys().dead, Quoted(reason));
         self.dead_letter(id, format!("it can't be read from Redis: {reason}").into())
     }
 
-    /// Tries the refused dead letters again: of many no more than what shows that they are still refused.
+    /// Retries refused dead letters. If the first ones are refused again, the others are not tried.
     pub(super) fn retry_refused_letters(&mut self) -> Result<(), Killed> {
-        let returned: Vec<_> = self.refused_letters.due().into_iter().map(|letter| (letter, 0)).collect();
+        let returned: Vec<_> = self.refused_letters.due().into_iter().map(|letter| (letter, None)).collect();
         let mut rest = returned.as_slice();
         while let Some(part) = parts(rest, size).next().filter(|_| self.refused_letters.len() == 0) {
             self.settle(part)?;
@@ -126,12 +130,12 @@ impl Redistributor {
         for batch in batches(&task.commits, |commit| commit) {
             self.commit_parts(batch, raise, &mut Splitter::default())?;
         }
-        self.tell(News::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
+        self.tell(RedistributorReply::Committed { link: task.link, serial: task.serial, ids, bytes: task.bytes })
     }
 
     fn commit_parts(&mut self, batch: &[Commit], raise: Raise, splitter: &mut Splitter) -> Result<(), Killed> {
         let epoch = self.epoch;
-        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), 0, raise, batch);
+        let commit = |ledger: &mut Ledger| ledger.commit(Some(epoch), None, raise, batch);
         match self.retry.carry(&mut self.ledger, splitter, batch.len(), commit)? {
             Carried::Done(_) => Ok(()),
             Carried::Halve => {
@@ -149,13 +153,13 @@ impl Redistributor {
     }
 }
 
-/// What a message takes in the step that settles it: bytes, and words.
-fn size((returned, _): &(Returned, u32)) -> (usize, usize) {
+/// The size of a message in the step that settles it: bytes and words.
+fn size((returned, _): &(Returned, Option<Duration>)) -> (usize, usize) {
     (returned.consumer.len() + returned.reason.len(), Returned::WORDS)
 }
 
-/// How long a message whose delivery was lost waits before the one with this number: the second goes out at once. That
-/// a consumer is lost says little of its messages; those that kill consumers are few, and have a line of their own.
+/// How long a message whose delivery was lost waits before delivery number `delivery`; the second is immediate. A lost
+/// consumer says little about its messages. The few that kill consumers wait in the line of suspects.
 fn backoff(delivery: u16) -> Duration {
     match delivery.checked_sub(3) {
         None => Duration::ZERO,

@@ -7,11 +7,12 @@ use crate::base::budget::Budget;
 use crate::base::id::MessageId;
 use crate::lane::table::Loss;
 
-/// Messages that wait for their time, or for room.
+/// Messages that wait until they are due, or for room.
 pub(super) struct Waiting {
-    /// Bounded by the messages that the courier tracks. There may be very many, of which few were lost: hence the box.
+    /// Bounded by the messages that the courier tracks. There may be very many, and few of them have a loss, so it is
+    /// boxed.
     pub(super) delayed: BTreeMap<(Instant, MessageId), Option<Box<Loss>>>,
-    /// For the payloads of what goes out again.
+    /// For the payloads of redeliveries.
     pub(super) budget: Budget,
 }
 
@@ -20,13 +21,13 @@ impl Waiting {
         Waiting { delayed: BTreeMap::new(), budget: Budget::new(bytes) }
     }
 
-    /// Whether more may be read again. It is read by halves of the budget: else a full queue would cost one call for
-    /// each message that leaves it.
+    /// Whether more may be read. Waits until half of the budget is free, because a full queue would otherwise cost one
+    /// call for each message that leaves it.
     pub(super) fn has_room(&self) -> bool {
         2 * self.budget.free_bytes() >= self.budget.limit_bytes()
     }
 
-    /// When something is to be read; without room nothing is, whatever its time.
+    /// When the next message is due to be read; `None` without room.
     pub(super) fn next(&self) -> Option<Instant> {
         self.delayed.first_key_value().filter(|_| self.has_room()).map(|((due, _), _)| *due)
     }

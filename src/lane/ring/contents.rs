@@ -1,41 +1,43 @@
-//! What a ring holds, and how it grows and shrinks. Pure; owned by the ring's mutex.
+//! What a ring holds, within its byte limit, and for how long. Pure; owned by the ring's mutex.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::segment::Segment;
+use super::resolve::Resolution;
+use super::timeline::{Found, Timeline};
 use super::types::{Limits, RingPlace, Taken};
 use crate::base::id::Epoch;
-use crate::ledger::Position;
 use crate::ledger::subscription::{Published, Seen};
+use crate::ledger::{Marker, Position};
 
-/// How long entries stay after the cursor has passed them: Redis with `appendfsync everysec` may come back with a
+/// How long entries are kept after the cursor has passed them: Redis with `appendfsync everysec` may come back with a
 /// cursor that is a second or two old.
 pub const RETAIN: Duration = Duration::from_secs(3);
 /// How often a place of the cursor is remembered, at most.
 const NOTE_EVERY: Duration = Duration::from_millis(100);
-/// The most segments that are kept; beyond it the oldest goes, with what is in it.
+/// The most segments that are kept. Beyond it the oldest is dropped, with the messages in it.
 pub const MAX_SEGMENTS: usize = 64;
-/// What an entry costs beside its payload, about: its place in the queue, and what that has to spare.
+/// The most dispatchers that are remembered to have joined. Beyond it the oldest are forgotten and count as older than
+/// this one.
+const MAX_JOINED: usize = 256;
+/// About what an entry costs beside its payload: its place in the queue, and the queue's spare room.
 pub const ENTRY_BYTES: usize = 64;
 
 /// See the module's text.
 pub(super) struct Contents {
-    /// The messages, of all segments.
-    pub(super) entries: VecDeque<Published>,
-    /// The sequence number of the first entry.
-    pub(super) base: u64,
+    /// The messages and the markers between them.
+    pub(super) timeline: Timeline<Marker, Published>,
     pub(super) bytes: usize,
-    pub(super) segments: VecDeque<Segment>,
-    pub(super) next_segment: u64,
+    /// The dispatchers whose join markers have come since the last segment began.
+    joined: VecDeque<String>,
     /// Where the cursor was last known to be.
-    pub(super) known: Option<u64>,
-    /// Where it was earlier in the present segment, and when we knew; the first is the oldest kept.
-    pub(super) noted: VecDeque<(Instant, u64)>,
+    known: Option<u64>,
+    /// Where it was earlier in the last segment, and when that was known. The first is the oldest kept.
+    noted: VecDeque<(Instant, u64)>,
     pub(super) seen: u64,
     pub(super) overrun: u64,
     /// The highest marker of a leader that was seen.
-    pub(super) highest: Option<(Epoch, u64)>,
+    highest: Option<(Epoch, u64)>,
     /// How often the reader was asked to check its kill switch.
     pub(super) wakes: u64,
 }
@@ -50,11 +52,9 @@ impl Contents {
     /// Nothing has been seen.
     pub(super) fn new() -> Contents {
         Contents {
-            entries: VecDeque::new(),
-            base: 0,
+            timeline: Timeline::default(),
             bytes: 0,
-            segments: VecDeque::new(),
-            next_segment: 0,
+            joined: VecDeque::new(),
             known: None,
             noted: VecDeque::new(),
             seen: 0,
@@ -64,96 +64,94 @@ impl Contents {
         }
     }
 
-    pub(super) fn tail(&self) -> u64 {
-        self.base + self.entries.len() as u64
-    }
-
     /// A segment begins with the first marker that comes.
     pub(super) fn begin_segment(&mut self) {
-        self.end_segment();
-        let number = self.next_segment;
-        self.next_segment += 1;
+        self.timeline.begin_segment();
+        self.joined.clear();
         // Redis may have come back with an older cursor, and its age counts from when it is up again.
         self.noted.clear();
-        if self.segments.len() == MAX_SEGMENTS {
+        if self.timeline.segments.len() > MAX_SEGMENTS {
             self.drop_segment();
-        }
-        self.segments.push_back(Segment::new(number));
-    }
-
-    pub(super) fn end_segment(&mut self) {
-        let tail = self.tail();
-        if let Some(last) = self.segments.back_mut() {
-            if last.is_anchored() {
-                last.end(tail);
-            } else {
-                // Nothing in it has a name: it is as if it had never been.
-                self.segments.pop_back();
-            }
         }
     }
 
     pub(super) fn is_stray(&self, seen: &Seen) -> bool {
-        let Seen::Marker(marker) = seen else { return false };
+        let (Seen::Marker(marker) | Seen::Elsewhere(marker)) = seen else { return false };
         match marker.leader_place() {
             Some(place) => self.highest >= Some(place),
-            None => self.segments.iter().any(|segment| segment.find(marker).is_some()),
+            None => self.timeline.segments.iter().any(|segment| {
+                segment.find(marker).is_some() || segment.find_elsewhere(marker).is_some()
+            }),
         }
     }
 
     pub(super) fn append(&mut self, seen: Seen) {
-        let tail = self.tail();
-        let Some(segment) = self.segments.back_mut().filter(|segment| !segment.ended) else { return };
+        let Some(segment) = self.timeline.growing() else { return };
         match seen {
             Seen::Marker(marker) => {
                 self.highest = self.highest.max(marker.leader_place());
-                segment.mark(marker, tail);
+                self.note_joined(&marker);
+                self.timeline.mark(marker);
             }
             Seen::Published(published) if segment.is_anchored() => {
                 self.seen += 1;
                 self.bytes += cost(&published);
-                self.entries.push_back(published);
+                self.timeline.push(published);
             }
             Seen::Published(_) => {}
-            Seen::Elsewhere(marker) => segment.note_joined(&marker),
-        }
-    }
-
-    /// Drops from the front until the limit is kept.
-    pub(super) fn keep_to(&mut self, limit_bytes: usize) {
-        let known = self.known.unwrap_or(0);
-        while self.bytes > limit_bytes {
-            if self.base >= known {
-                self.overrun += 1;
+            Seen::Elsewhere(marker) => {
+                self.highest = self.highest.max(marker.leader_place());
+                self.note_joined(&marker);
+                self.timeline.mark_elsewhere(marker);
             }
+        }
+    }
+
+    /// Whether a dispatcher's join marker has come since the last segment began.
+    pub(super) fn has_joined(&self, who: &str) -> bool {
+        self.joined.iter().any(|known| known == who)
+    }
+
+    /// Notes the dispatcher whose join marker this is.
+    fn note_joined(&mut self, marker: &Marker) {
+        if let Some(who) = marker.joined().filter(|who| !self.has_joined(who)) {
+            self.joined.push_back(who.to_owned());
+            if self.joined.len() > MAX_JOINED {
+                self.joined.pop_front();
+            }
+        }
+    }
+
+    /// Drops messages from the front until the limit is kept.
+    pub(super) fn keep_to(&mut self, limit_bytes: usize) {
+        while self.bytes > limit_bytes {
             self.drop_first();
         }
     }
 
-    pub(super) fn drop_segment(&mut self) {
-        let Some(end) = self.segments.pop_front().and_then(|segment| segment.end) else { return };
-        let known = self.known.unwrap_or(0);
-        while self.base < end.min(self.tail()) {
-            self.overrun += u64::from(self.base >= known);
+    fn drop_segment(&mut self) {
+        let Some(end) = self.timeline.segments.pop_front().and_then(|segment| segment.end) else { return };
+        while self.timeline.base < end.min(self.timeline.tail()) {
             self.drop_first();
         }
     }
 
+    /// Drops the first message, and counts it unless the cursor had passed it.
     fn drop_first(&mut self) {
-        if let Some(first) = self.entries.pop_front() {
+        self.overrun += u64::from(self.timeline.base >= self.known.unwrap_or(0));
+        if let Some(first) = self.timeline.drop_first() {
             self.bytes -= cost(&first);
-            self.base += 1;
         }
     }
 
     pub(super) fn note_cursor(&mut self, place: RingPlace, now: Instant) {
         let sequence = place.next;
         self.known = Some(sequence);
-        // News of an older segment may be of before Redis lost its tail.
-        if self.segments.back().is_none_or(|last| last.number != place.segment) {
+        // What is known about an older segment may be from before Redis lost its tail.
+        if self.timeline.segments.back().is_none_or(|last| last.number != place.segment) {
             return;
         }
-        // After a loss of data Redis came back with an older cursor: what we knew beyond it is not so any more.
+        // After a loss of data Redis came back with an older cursor: what was known beyond it no longer holds.
         while self.noted.back().is_some_and(|(_, noted)| *noted > sequence) {
             self.noted.pop_back();
         }
@@ -165,38 +163,32 @@ impl Contents {
         while self.noted.get(1).is_some_and(is_old) {
             self.noted.pop_front();
         }
-        let Some((_, keep_from)) = self.noted.front().copied().filter(is_old) else { return };
-        while self.base < keep_from.min(self.tail()) {
-            self.drop_first();
-        }
-        // Segments that ended before it can't be asked for again; of the others, markers that can't be.
-        while self.segments.len() > 1 && self.segments[0].end.is_some_and(|end| end < keep_from) {
-            self.segments.pop_front();
-        }
-        for segment in &mut self.segments {
-            segment.forget_before(keep_from);
+        if let Some((_, keep_from)) = self.noted.front().copied().filter(is_old) {
+            self.timeline.forget_before(keep_from, |dropped| self.bytes -= cost(&dropped));
         }
     }
 
+    /// What others call a place.
+    pub(super) fn position(&self, place: RingPlace) -> Option<Position> {
+        let (marker, offset) = self.timeline.name(place)?;
+        Some(Position { marker: marker.clone(), offset })
+    }
+
+    /// Where a cursor at `position` lies.
+    pub(super) fn resolve(&self, position: Option<&Position>) -> Option<Resolution> {
+        self.timeline.resolve(position.map(|position| (&position.marker, position.offset)), self.known)
+    }
+
     pub(super) fn take(&self, place: RingPlace, known: Option<&Position>, limits: Limits) -> Taken {
-        let Some(segment) = self.segments.iter().find(|segment| segment.number == place.segment) else {
-            return Taken::Ended;
+        let available = match self.timeline.at(place) {
+            Found::Messages(available) => available,
+            Found::Overrun(next) => {
+                let position = self.position(next);
+                return Taken::Overrun { lost: next.next - place.next, place: next, position };
+            }
+            Found::Break(place, marker) => return Taken::Break { place, marker: marker.clone() },
+            Found::Ended => return Taken::Ended,
         };
-        let end = segment.end.unwrap_or(self.tail());
-        if place.next < self.base.min(end) {
-            let next = self.base.min(end);
-            let position = segment.position(next);
-            return Taken::Overrun { lost: next - place.next, place: RingPlace { next, ..place }, position };
-        }
-        if place.next == end && segment.end.is_some() {
-            let following = self.segments.iter().find(|later| later.number > place.segment && later.is_anchored());
-            return match following.and_then(|later| Some((later.first_place(), later.first_marker()?))) {
-                Some((place, marker)) => Taken::Break { place, marker },
-                None => Taken::Ended,
-            };
-        }
-        let first = (place.next - self.base) as usize;
-        let available = (end - place.next) as usize;
         let mut bytes = 0;
         // What can't be delivered is taken alone: it goes to the dead letters, in a step of its own.
         let mut alone = false;
@@ -207,13 +199,12 @@ impl Contents {
             alone |= oversize;
             fits
         };
-        let last = first + available.min(limits.messages);
-        let messages: Vec<Published> = self.entries.range(first..last).take_while(fits).cloned().collect();
-        let next = place.next + messages.len() as u64;
-        let Some(position) = segment.position(next) else { return Taken::Ended };
+        let messages: Vec<Published> = available.take(limits.messages).take_while(fits).cloned().collect();
+        let place = place.after(messages.len());
+        let Some(position) = self.position(place) else { return Taken::Ended };
         if messages.is_empty() && known == Some(&position) {
             return Taken::Nothing;
         }
-        Taken::Batch { messages, place: RingPlace { next, ..place }, position }
+        Taken::Batch { messages, place, position }
     }
 }

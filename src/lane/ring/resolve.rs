@@ -1,9 +1,8 @@
 //! Where a cursor lies in a ring, and how well the ring can continue from there. Pure.
 
-use super::contents::Contents;
-use super::segment::Segment;
+use super::segment::{Mark, Segment};
+use super::timeline::Timeline;
 use super::types::RingPlace;
-use crate::ledger::Position;
 
 /// A cursor found in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,29 +24,32 @@ pub enum Standing {
     Continues,
     /// Nothing here follows the cursor without a break.
     Beyond,
-    /// There is no cursor, and we never knew one.
+    /// There is no cursor, and this dispatcher never knew one.
     Fresh,
 }
 
-/// No dispatcher was subscribed, or none that lives.
+/// No dispatcher was subscribed, or none that is still running.
 const NOT_SUBSCRIBED: &str = "not-subscribed";
-/// Redis has lost the cursor, and who knows what else.
+/// The last leader had other interests, and did not end at a marker.
+const OTHER_INTERESTS: &str = "other-interests";
+/// Redis has lost the cursor, and perhaps more.
 pub const CURSOR_LOST: &str = "cursor-lost";
 
-impl Contents {
-    /// Finds a cursor. `None`: there is no subscription, or its first marker has not come yet.
-    pub(super) fn resolve(&self, position: Option<&Position>) -> Option<Resolution> {
-        let live = self.segments.back().filter(|segment| segment.is_live())?;
-        let (place, gap) = match (position, self.known) {
-            (Some(position), _) => self.locate(position, live),
+impl<M: Mark, E> Timeline<M, E> {
+    /// Finds a cursor, given as the name of its place. `known` is where it was last known to be. `None`: there is no
+    /// subscription, or its first marker has not come yet.
+    pub fn resolve(&self, name: Option<(&M, u64)>, known: Option<u64>) -> Option<Resolution> {
+        let live = self.live()?;
+        let (place, gap) = match (name, known) {
+            (Some((marker, offset)), _) => self.locate(marker, offset, live),
             (None, Some(sequence)) => (self.place_at(sequence)?, Some(CURSOR_LOST)),
             (None, None) => (self.segments.iter().find(|segment| segment.is_anchored())?.first_place(), None),
         };
-        let end = self.segments.iter().find(|segment| segment.number == place.segment)?.end.unwrap_or(self.tail());
-        let standing = if position.is_none() && self.known.is_none() {
+        let end = self.end_of(self.segment_of(place)?);
+        let standing = if name.is_none() && known.is_none() {
             Standing::Fresh
-        } else if gap == Some(NOT_SUBSCRIBED) || place.next < self.base {
-            // Something between the cursor and the place is missing here; another may have it.
+        } else if matches!(gap, Some(NOT_SUBSCRIBED | OTHER_INTERESTS)) || place.next < self.base {
+            // Something between the cursor and the place is missing here; another dispatcher may have it.
             Standing::Beyond
         } else if place.segment == live.number {
             Standing::InSync
@@ -59,40 +61,53 @@ impl Contents {
         Some(Resolution { place, standing, gap })
     }
 
-    fn locate(&self, position: &Position, live: &Segment) -> (RingPlace, Option<&'static str>) {
-        let holder = self.segments.iter().rev().find_map(|segment| Some((segment, segment.find(&position.marker)?)));
+    /// The place that is `offset` messages after `marker`, or where to continue if it is not here: then with the reason
+    /// why messages may be missing. `live` is the segment to continue in if nothing older follows the cursor.
+    pub fn locate(&self, marker: &M, offset: u64, live: &Segment<M>) -> (RingPlace, Option<&'static str>) {
+        let holder = self.segments.iter().rev().find_map(|segment| Some((segment, segment.find(marker)?)));
         let Some((segment, marked)) = holder else {
-            return (self.beginning_after(position).unwrap_or(live.first_place()), Some(NOT_SUBSCRIBED));
+            if let Some(found) = self.locate_elsewhere(marker, offset) {
+                return found;
+            }
+            return (self.beginning_after(marker).unwrap_or(live.first_place()), Some(NOT_SUBSCRIBED));
         };
-        let next = marked.saturating_add(position.offset);
+        let next = marked.saturating_add(offset);
         match segment.end {
             None if next <= self.tail() => (RingPlace { segment: segment.number, next }, None),
             // A cursor beyond what we saw: only if Redis delivered to others what it did not deliver to us.
             None => (RingPlace { segment: segment.number, next: self.tail() }, Some(NOT_SUBSCRIBED)),
             Some(end) if next <= end => (RingPlace { segment: segment.number, next }, None),
-            Some(_) => {
-                let following = self.segments.iter().find(|later| later.number > segment.number && later.is_anchored());
-                (following.unwrap_or(live).first_place(), Some(NOT_SUBSCRIBED))
-            }
+            Some(_) => (self.following(segment.number).unwrap_or(live).first_place(), Some(NOT_SUBSCRIBED)),
         }
     }
 
-    /// The beginning of the first segment that lies after a position whose marker is none we know. Leaders' markers
-    /// rise, and a place is always named by the last marker before it: a segment with a later marker begins after the
-    /// position.
+    /// The place of a cursor that a leader with other interests has written. At its marker the place is known. After it
+    /// the cursor counts other messages: then all up to the next marker counts as passed, so that nothing is stored
+    /// twice.
+    fn locate_elsewhere(&self, marker: &M, offset: u64) -> Option<(RingPlace, Option<&'static str>)> {
+        let mut segments = self.segments.iter().rev();
+        let (segment, found) = segments.find_map(|segment| Some((segment, segment.find_elsewhere(marker)?)))?;
+        let (next, gap) = match offset {
+            0 => (found.next, None),
+            _ => (found.until.unwrap_or(self.end_of(segment)), Some(OTHER_INTERESTS)),
+        };
+        Some((RingPlace { segment: segment.number, next }, gap))
+    }
+
+    /// The beginning of the first segment that lies after a marker that is not here. Leaders' markers rise, and a place
+    /// is always named by the last marker before it. So a segment with a later marker begins after the place.
     ///
     /// A cursor older than the ring is one that went back, with a Redis that lost more than the ring keeps.
-    fn beginning_after(&self, position: &Position) -> Option<RingPlace> {
-        let wanted = position.marker.leader_place()?;
-        let later = |segment: &&Segment| segment.markers().any(|marker| marker.leader_place() > Some(wanted));
-        let segment = self.segments.iter().find(later)?;
+    fn beginning_after(&self, marker: &M) -> Option<RingPlace> {
+        let wanted = marker.leader_place()?;
+        let segment = self.segments.iter().find(|segment| segment.has_later(&wanted))?;
         let RingPlace { next, .. } = segment.first_place();
         Some(RingPlace { next: next.max(self.base.min(segment.end.unwrap_or(u64::MAX))), segment: segment.number })
     }
 
     /// The place of a message. At a break it is the place before the break.
     fn place_at(&self, sequence: u64) -> Option<RingPlace> {
-        let reaches = |segment: &&Segment| segment.is_anchored() && segment.end.is_none_or(|end| sequence <= end);
+        let reaches = |segment: &&Segment<M>| segment.is_anchored() && segment.end.is_none_or(|end| sequence <= end);
         let segment = self.segments.iter().find(reaches)?;
         Some(RingPlace { segment: segment.number, next: sequence.max(segment.start()?) })
     }

@@ -1,104 +1,134 @@
-//! A stretch of the stream without a break, and the markers in it.
+//! A stretch of the stream without a break, and the markers in it. Pure.
 
 use std::collections::VecDeque;
 
 use super::types::RingPlace;
-use crate::ledger::{Marker, Position};
+use crate::base::id::Epoch;
+use crate::ledger::Marker;
 
-/// The most markers a segment keeps; beyond it the oldest go, and a cursor that names one is unknown to us.
+/// The most markers a segment keeps. Beyond it the oldest are dropped, and a cursor that names one of them is unknown.
 const MAX_MARKERS: usize = 65_536;
 
-/// The most dispatchers that are remembered to have joined; beyond it the oldest go and count as older than we are.
-const MAX_JOINED: usize = 256;
+/// The most markers of dispatchers with other interests. A cursor names one of the latest.
+const MAX_ELSEWHERE: usize = 256;
 
-/// See the module's text.
-pub(super) struct Segment {
-    pub(super) number: u64,
-    /// The sequence number after its last message, once it has ended.
-    pub(super) end: Option<u64>,
-    pub(super) ended: bool,
-    /// In order: each with the sequence number of the message that follows it.
-    markers: VecDeque<(Marker, u64)>,
-    /// The dispatchers whose join markers are or were in it.
-    joined: VecDeque<String>,
+/// What a segment must know about a marker. [`Marker`] is one; the model in `tests/model` uses numbers instead.
+pub trait Mark: Eq {
+    /// Orders the markers of leaders, which rise along the stream.
+    type LeaderPlace: Ord;
+
+    /// `None` for the join marker of a dispatcher: nothing is known about its order.
+    fn leader_place(&self) -> Option<Self::LeaderPlace>;
 }
 
-impl Segment {
-    pub(super) fn new(number: u64) -> Segment {
-        Segment { number, end: None, ended: false, markers: VecDeque::new(), joined: VecDeque::new() }
+impl Mark for Marker {
+    type LeaderPlace = (Epoch, u64);
+
+    fn leader_place(&self) -> Option<(Epoch, u64)> {
+        Marker::leader_place(self)
+    }
+}
+
+/// See the module's text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Segment<M> {
+    /// Rises from segment to segment.
+    pub number: u64,
+    /// The sequence number after its last message, once the segment has ended.
+    pub end: Option<u64>,
+    /// In order, each with the sequence number of the message that follows it.
+    pub markers: VecDeque<(M, u64)>,
+    /// The latest markers of dispatchers with other interests. They count other messages, so such a marker names its own
+    /// place only.
+    pub elsewhere: VecDeque<Elsewhere<M>>,
+}
+
+/// A marker of a dispatcher with other interests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Elsewhere<M> {
+    /// The marker.
+    pub marker: M,
+    /// The sequence number of the message that follows it.
+    pub next: u64,
+    /// The same of the next marker of any kind, once that has come. All places that its dispatchers name by this marker
+    /// are before it.
+    pub until: Option<u64>,
+}
+
+impl<M: Mark> Segment<M> {
+    /// A segment without markers.
+    pub fn new(number: u64) -> Segment<M> {
+        Segment { number, end: None, markers: VecDeque::new(), elsewhere: VecDeque::new() }
     }
 
-    /// Whether it has a marker, and so places in it have names.
-    pub(super) fn is_anchored(&self) -> bool {
+    /// Whether it has a marker. Without one, no place in it has a name.
+    pub fn is_anchored(&self) -> bool {
         !self.markers.is_empty()
     }
 
-    /// Whether it is anchored and still growing.
-    pub(super) fn is_live(&self) -> bool {
-        self.is_anchored() && !self.ended
-    }
-
-    pub(super) fn end(&mut self, tail: u64) {
-        if !self.ended {
-            self.ended = true;
-            self.end = Some(tail);
-        }
-    }
-
-    pub(super) fn mark(&mut self, marker: Marker, next: u64) {
-        self.note_joined(&marker);
+    /// Adds a marker after all messages before `next`.
+    pub fn mark(&mut self, marker: M, next: u64) {
+        self.bound_elsewhere(next);
         self.markers.push_back((marker, next));
         if self.markers.len() > MAX_MARKERS {
             self.markers.pop_front();
         }
     }
 
-    /// The markers that are kept, in order.
-    pub(super) fn markers(&self) -> impl Iterator<Item = &Marker> {
-        self.markers.iter().map(|(marker, _)| marker)
-    }
-
-    /// Whether a dispatcher's join marker is or was in it.
-    pub(super) fn has_joined(&self, who: &str) -> bool {
-        self.joined.iter().any(|known| known == who)
-    }
-
-    /// Notes the dispatcher whose join marker this is.
-    pub(super) fn note_joined(&mut self, marker: &Marker) {
-        if let Some(who) = marker.joined().filter(|who| !self.has_joined(who)) {
-            self.joined.push_back(who.to_owned());
-            if self.joined.len() > MAX_JOINED {
-                self.joined.pop_front();
+    /// Adds a marker of a dispatcher with other interests. Before the first own marker it would name a place at which
+    /// not all subscriptions may have been made yet.
+    pub fn mark_elsewhere(&mut self, marker: M, next: u64) {
+        self.bound_elsewhere(next);
+        if self.is_anchored() {
+            self.elsewhere.push_back(Elsewhere { marker, next, until: None });
+            if self.elsewhere.len() > MAX_ELSEWHERE {
+                self.elsewhere.pop_front();
             }
         }
     }
 
+    fn bound_elsewhere(&mut self, next: u64) {
+        if let Some(last) = self.elsewhere.back_mut() {
+            last.until.get_or_insert(next);
+        }
+    }
+
+    /// A marker of a dispatcher with other interests.
+    pub fn find_elsewhere(&self, marker: &M) -> Option<&Elsewhere<M>> {
+        self.elsewhere.iter().rev().find(|known| known.marker == *marker)
+    }
+
     /// The sequence number of the message that follows a marker.
-    pub(super) fn find(&self, marker: &Marker) -> Option<u64> {
+    pub fn find(&self, marker: &M) -> Option<u64> {
         self.markers.iter().rev().find(|(known, _)| known == marker).map(|(_, next)| *next)
     }
 
-    pub(super) fn start(&self) -> Option<u64> {
+    /// Whether it has a leader's marker that is later than `place`.
+    pub fn has_later(&self, place: &M::LeaderPlace) -> bool {
+        let elsewhere = self.elsewhere.iter().map(|known| &known.marker);
+        let mut markers = self.markers.iter().map(|(marker, _)| marker).chain(elsewhere);
+        markers.any(|marker| marker.leader_place().as_ref() > Some(place))
+    }
+
+    /// The sequence number of the first message that follows a marker.
+    pub fn start(&self) -> Option<u64> {
         self.markers.front().map(|(_, next)| *next)
     }
 
-    pub(super) fn first_marker(&self) -> Option<Marker> {
-        self.markers.front().map(|(marker, _)| marker.clone())
-    }
-
-    pub(super) fn first_place(&self) -> RingPlace {
+    /// The place of its first marker.
+    pub fn first_place(&self) -> RingPlace {
         RingPlace { segment: self.number, next: self.start().unwrap_or_default() }
     }
 
-    /// The name of the place before the message `next`: by the last marker before it.
-    pub(super) fn position(&self, next: u64) -> Option<Position> {
+    /// The last marker before the message `next`, and the number of messages between the two.
+    pub fn name(&self, next: u64) -> Option<(&M, u64)> {
         let behind = self.markers.partition_point(|(_, at)| *at <= next).checked_sub(1)?;
         let (marker, at) = &self.markers[behind];
-        Some(Position { marker: marker.clone(), offset: next - at })
+        Some((marker, next - at))
     }
 
-    /// Forgets markers that no place from `keep_from` on is named by.
-    pub(super) fn forget_before(&mut self, keep_from: u64) {
+    /// Forgets the markers that name no place from `keep_from` on.
+    pub fn forget_before(&mut self, keep_from: u64) {
         while self.markers.get(1).is_some_and(|(_, at)| *at < keep_from) {
             self.markers.pop_front();
         }

@@ -153,12 +153,12 @@ fn after_a_break_the_rest_of_the_old_segment_comes_first() {
     let behind = found(&ring, Some(at(0, 1)));
     assert_eq!((behind.standing, behind.gap), (Standing::Continues, None));
     assert_eq!(read_all(&ring, behind.place), ["b c", "break at 1.5", "d"]);
-    assert_eq!(standing(&ring, at(1, 1)), Standing::Beyond, "nothing of the old segment is left to take in");
-    // A cursor in the break: all of the old segment has been taken in.
+    assert_eq!(standing(&ring, at(1, 1)), Standing::Beyond, "nothing of the old segment is left to store");
+    // A cursor in the break: all of the old segment has been stored.
     let missed = found(&ring, Some(at(1, 2)));
     assert_eq!((missed.standing, missed.gap), (Standing::Beyond, Some("not-subscribed")));
     assert_eq!(read_all(&ring, missed.place), ["d"]);
-    // A marker that only others saw lies in the break or before all we have: the old segment may have been taken in.
+    // A marker that only others received is in the break or before the ring: the old segment may have been stored.
     assert_eq!(read_all(&ring, place(&ring, at(4, 0))), ["d"]);
     assert_eq!(standing(&ring, at(5, 1)), Standing::InSync);
 }
@@ -177,12 +177,12 @@ fn a_cursor_older_than_all_that_is_kept_lies_before_its_beginning() {
     assert_eq!(read_all(&ring, found.place), ["b c", "break at 1.7", "d"]);
     let joined = Marker::of_join(&crate::base::id::DispatcherId::generate("d0"), 1);
     let unordered = Cursor { position: Position { marker: joined, offset: 0 }, last_id: MessageId(1) };
-    assert_eq!(read_all(&ring, place(&ring, unordered)), ["d"], "where nothing is known nothing is taken twice");
+    assert_eq!(read_all(&ring, place(&ring, unordered)), ["d"], "in doubt nothing is stored twice");
 }
 
-/// Somebody else may have heard what came while the subscription was broken for the first time.
+/// Another dispatcher may have received what came while the subscription was broken for the first time.
 #[test]
-fn what_follows_a_missed_stretch_is_no_continuation() {
+fn messages_after_a_missed_stretch_are_no_continuation() {
     let ring = ring();
     for (first, text) in [(3, "d"), (5, "e")] {
         ring.end_segment();
@@ -197,7 +197,7 @@ fn what_follows_a_missed_stretch_is_no_continuation() {
 }
 
 #[test]
-fn segments_are_bounded_and_what_goes_with_the_oldest_is_counted() {
+fn segments_are_bounded_and_messages_dropped_with_the_oldest_are_counted() {
     let ring = ring();
     let start = place(&ring, at(0, 1));
     for number in 0..2 * MAX_SEGMENTS as u64 {
@@ -205,7 +205,7 @@ fn segments_are_bounded_and_what_goes_with_the_oldest_is_counted() {
         ring.begin_segment();
         ring.append([Seen::Marker(marker(10 + number)), published("x")]);
     }
-    assert_eq!(ring.contents.lock().segments.len(), MAX_SEGMENTS);
+    assert_eq!(ring.contents.lock().timeline.segments.len(), MAX_SEGMENTS);
     assert_eq!(ring.stats().messages, MAX_SEGMENTS);
     assert_eq!(ring.stats().overrun, 3 + MAX_SEGMENTS as u64);
     assert_eq!(ring.take(start, None, LIMITS, Instant::now()), Taken::Ended);
@@ -253,7 +253,7 @@ fn the_eldest_has_seen_all_others_join() {
     assert!(ring.is_eldest(&others));
     ring.begin_segment();
     ring.append([Seen::Marker(ours(2)), Seen::Elsewhere(other)]);
-    assert!(ring.is_eldest(&others), "it listens to another channel, and is younger all the same");
+    assert!(ring.is_eldest(&others), "it is subscribed to another channel, and is younger all the same");
     ring.end_segment();
     ring.begin_segment();
     ring.append([Seen::Marker(ours(3))]);
@@ -261,7 +261,7 @@ fn the_eldest_has_seen_all_others_join() {
 }
 
 #[test]
-fn a_reader_at_the_end_of_a_segment_that_ended_is_told() {
+fn a_reader_at_the_end_of_a_segment_learns_that_it_ended() {
     let ring = ring();
     let start = found(&ring, None).place;
     ring.end_segment();
@@ -283,7 +283,7 @@ fn a_subscription_without_a_marker_leaves_no_trace() {
 }
 
 #[test]
-fn at_the_limit_the_oldest_go_and_are_counted_exactly() {
+fn at_the_limit_the_oldest_are_dropped_and_counted_exactly() {
     let ring = Ring::new(3 * (ENTRY_BYTES + 1));
     ring.begin_segment();
     ring.append([Seen::Marker(marker(0)), published("a")]);
@@ -297,7 +297,7 @@ fn at_the_limit_the_oldest_go_and_are_counted_exactly() {
 }
 
 #[test]
-fn what_the_cursor_has_passed_is_no_loss_at_the_limit() {
+fn messages_that_the_cursor_has_passed_are_no_loss_at_the_limit() {
     let ring = Ring::new(3 * (ENTRY_BYTES + 1));
     ring.begin_segment();
     ring.append([Seen::Marker(marker(0)), published("a"), published("b"), published("c")]);
@@ -316,16 +316,16 @@ fn entries_stay_until_the_cursor_has_been_past_them_for_long() {
     ring.note_cursor(place(&ring, at(1, 1)), began + Duration::from_secs(1));
     assert_eq!(ring.stats().messages, 3);
     ring.note_cursor(place(&ring, at(1, 1)), began + RETAIN);
-    assert_eq!(ring.stats().messages, 2, "what the cursor passed three seconds ago may go");
+    assert_eq!(ring.stats().messages, 2, "a message that the cursor passed three seconds ago may be dropped");
     assert_eq!(standing(&ring, at(0, 1)), Standing::InSync);
     ring.note_cursor(place(&ring, at(1, 1)), began + RETAIN + Duration::from_secs(1));
     assert_eq!(ring.stats().messages, 0);
     assert_eq!(standing(&ring, at(1, 1)), Standing::InSync, "the cursor itself is still known");
 }
 
-/// Redis came back with an older cursor and stood still for long; what is taken in anew may be lost anew.
+/// Redis came back with an older cursor, and nothing was stored for long. What is then stored again may be lost again.
 #[test]
-fn what_was_known_of_the_cursor_before_a_break_lets_nothing_go() {
+fn the_age_of_a_cursor_before_a_break_drops_nothing() {
     let ring = ring();
     let began = Instant::now();
     ring.note_cursor(place(&ring, at(1, 1)), began);
@@ -335,20 +335,20 @@ fn what_was_known_of_the_cursor_before_a_break_lets_nothing_go() {
     let later = began + 2 * RETAIN;
     ring.note_cursor(place(&ring, at(1, 1)), later);
     ring.note_cursor(place(&ring, at(2, 1)), later);
-    assert_eq!(ring.stats().messages, 4, "the cursor has been there for no time yet");
+    assert_eq!(ring.stats().messages, 4, "the cursor has only just come there");
     ring.note_cursor(place(&ring, at(2, 1)), later + RETAIN);
     assert_eq!(ring.stats().messages, 0);
 }
 
 #[test]
-fn what_lies_behind_a_cursor_that_went_back_is_kept() {
+fn messages_after_a_cursor_that_went_back_are_kept() {
     let ring = Ring::new(1 << 20);
     ring.begin_segment();
     ring.append([Seen::Marker(marker(0))]);
     ring.append((0..3_000).map(|n| published(&n.to_string())));
     let began = Instant::now();
     ring.note_cursor(place(&ring, at(0, 3_000)), began);
-    // Redis has lost the last of its data, and a new leader goes on from the older cursor, a batch at a time.
+    // Redis has lost its newest data, and a new leader continues from the older cursor, a batch at a time.
     let later = began + RETAIN + Duration::from_secs(5);
     for offset in [1_000, 2_000, 3_000] {
         let start = place(&ring, at(0, offset - 1_000));
@@ -394,7 +394,7 @@ fn without_a_cursor_it_begins_where_the_cursor_was_last_known() {
     let lost = found(&ring, None);
     assert_eq!((lost.standing, lost.gap), (Standing::InSync, Some("cursor-lost")));
     assert_eq!(texts(&now(&ring, lost.place)), "c");
-    // What was not taken in before a break comes before what was heard after it, and the break is told.
+    // Messages from before a break that were not stored come first, then the break, then the messages after it.
     ring.end_segment();
     ring.begin_segment();
     ring.append([Seen::Marker(marker(5)), published("d")]);
@@ -408,14 +408,14 @@ fn without_a_cursor_it_begins_where_the_cursor_was_last_known() {
 #[test]
 fn a_wait_for_a_marker_ends_when_the_subscription_does() {
     let ring = ring();
-    assert_eq!(ring.wait_for_marker(&marker(1), Instant::now()), Some(0));
+    assert_eq!(ring.wait_for_marker(&marker(1), Instant::now()).map(RingPlace::segment), Some(0));
     assert_eq!(ring.wait_for_marker(&marker(2), Instant::now()), None);
     ring.end_segment();
     assert_eq!(ring.wait_for_marker(&marker(1), Instant::now() + Duration::from_secs(3600)), None);
 }
 
 #[test]
-fn what_is_appended_wakes_the_reader() {
+fn an_append_wakes_the_reader() {
     let ring = std::sync::Arc::new(ring());
     let end = place(&ring, at(1, 1));
     let reader = std::thread::spawn({

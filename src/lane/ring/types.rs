@@ -1,10 +1,10 @@
-//! What a ring's reader is given.
+//! What the reader of a ring receives.
 
 use crate::ledger::subscription::Published;
 use crate::ledger::{Marker, Position};
 
 /// A place in this ring: between two messages of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RingPlace {
     /// The number of the segment.
     pub(super) segment: u64,

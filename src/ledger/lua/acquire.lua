@@ -83,7 +83,7 @@ for key, text in pairs({[epoch_key] = before or '0', ['the control channel'] = f
   end
 end
 epoch = string.format('%.0f', epoch)
--- A missing epoch is told from a foreign one.
+-- A missing epoch (false) differs from a foreign one ('0').
 before = before and (epoch_in(before) and before or '0')
 
 -- The newest message. Foreign members above it are ignored.
@@ -103,7 +103,7 @@ for place = 0, 255 do
   end
 end
 
--- With full memory a group still gets its leader.
+-- This lets a group get a leader even when the memory is full.
 try_removal(pending_key)
 for _, key in ipairs({leader_key, epoch_key, recall_key}) do
   try_set(key)
@@ -112,7 +112,7 @@ end
 local info = redis.pcall('INFO', 'server')
 local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 'unknown'
 redis.call('SET', epoch_key, epoch)
--- Below many foreign members the newest message is not found; the cursor holds the highest id that was given.
+-- With many foreign members the newest message may not be found. The cursor has the highest id assigned.
 local reached = math.max(tonumber(newest or '0'), tonumber(string.match(cursor or '', '%d+$') or '0'))
 redis.call('SET', recall_key, string.format('%s %s %.0f', epoch, run_id, reached))
 redis.call('SET', leader_key, dispatcher .. ' ' .. epoch .. (own and '' or ' ttl'), 'PX', ttl_ms)

@@ -12,7 +12,8 @@ local FIRST = 2
 local counts = {}
 for i = FIRST, #ARGV, 2 do
   local id, delivery = ARGV[i], ARGV[i + 1]
-  -- The count of a message that is done would stay for ever. A call that arrives late must not lower one.
+  -- Only pending messages are counted, because the count of a done message would stay for ever. A call that arrives
+  -- late must not lower a count.
   if redis.call('ZCOUNT', pending_key, id, id) > 0
     and (tonumber(redis.call('HGET', attempts_key, id)) or 0) < tonumber(delivery) then
     counts[#counts + 1] = id

@@ -1,4 +1,4 @@
--- Reads chosen messages, those of them that are still pending.
+-- Reads those of the given messages that are still pending.
 -- KEYS  epoch, pending, attempts
 -- ARGV  my_epoch, most_bytes, then the ids
 -- Gives {'OK', number of ids looked at, member, number of its next delivery or false, …} | {'STALE', epoch}

@@ -1,6 +1,8 @@
--- Records that messages may have been missed. The newest entry is not repeated: it is there already if a reply got
--- lost, or if the term ended before the cursor had passed the gap. KEYS  epoch, gaps ARGV  my_epoch, most_entries, then
--- the entry's fields: name, value, …, 'epoch', my epoch Gives 'OK' | {'STALE', epoch}
+-- Records that messages may have been missed. If the newest entry is the same, nothing is added: a reply was lost, or
+-- the term ended before the cursor had passed the gap.
+-- KEYS  epoch, gaps
+-- ARGV  my_epoch, most_entries, then the entry's fields: name, value, …, 'epoch', my epoch
+-- Gives 'OK' | {'STALE', epoch}
 local epoch_key, gaps_key = unpack(KEYS)
 local my_epoch, most_entries = unpack(ARGV, 1, 2)
 local epoch = redis.call('GET', epoch_key)
@@ -13,7 +15,7 @@ local newest = redis.call('XREVRANGE', gaps_key, '+', '-', 'COUNT', 1)[1]
 if newest and table.concat(newest[2], '\n', 1, #newest[2] - 2) == table.concat(ARGV, '\n', FIRST, #ARGV - 2) then
   return 'OK'
 end
--- Trimmed first: with full memory a script may continue if its first write needs none.
+-- Trimmed first, because when the memory is full a script may continue if its first write needs none.
 redis.call('XTRIM', gaps_key, 'MAXLEN', '~', most_entries)
 redis.call('XADD', gaps_key, '*', unpack(ARGV, FIRST))
 return 'OK'

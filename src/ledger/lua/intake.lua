@@ -1,9 +1,12 @@
--- Takes a batch in: adds the members and moves the cursor, in one step.
+-- Stores a batch: adds the members and moves the cursor, in one step.
 -- KEYS  epoch, cursor, pending, dead
 -- ARGV  my_epoch
---       expected: the cursor as the caller knows it, '' for none next_cursor: the cursor after the batch doubts: how
---       many attempts at this batch have an unknown outcome then for each of these attempts the cursor that it writes;
---       then either for each message: score, member; or for one that cannot be delivered: 'dead', id, reason, channel or '', excerpt
+--       expected: the cursor as the caller knows it, '' for none
+--       next_cursor: the cursor after the batch
+--       doubts: how many attempts at this batch have an unknown outcome
+--       then for each of these attempts the cursor that it writes
+--       then for each message: score, member; or for one that can't be delivered: 'dead', id, reason,
+--       channel or '', excerpt
 -- Gives 'OK' | {'STALE', epoch} | {'MOVED', cursor}
 local epoch_key, cursor_key, pending_key, dead_key = unpack(KEYS)
 local my_epoch, expected, next_cursor, doubts = unpack(ARGV, 1, 4)
@@ -21,19 +24,19 @@ if cursor ~= expected then
   for i = FIRST, first - 1 do
     earlier = earlier or cursor == ARGV[i]
   end
-  -- The members that an earlier attempt added are still pending, since none was delivered yet: adding them again
-  -- changes nothing. If it was a transaction whose ZADD was refused, they are added now. The cursor has to move on in
-  -- any case: each attempt writes a cursor of its own, so that an attempt that arrives late finds none that it knows.
+  -- An earlier attempt has moved the cursor. Its members are still pending, since none was delivered yet, so adding
+  -- them again changes nothing. If its ZADD was refused, they are added now. The cursor must move in any case, because
+  -- each attempt writes a cursor of its own, so that an attempt that arrives late does not know the cursor.
   if not earlier or dead then
     return {'MOVED', cursor}
   end
 end
--- The cursor's move is tried first and made last. It needs memory: with full memory nothing is taken in.
+-- The cursor's move is tried first and made last. It needs memory, so nothing is stored when the memory is full.
 try_set(cursor_key)
 if members then
   redis.call('ZADD', pending_key, unpack(ARGV, first))
 elseif dead then
-  -- Whether members can be added is tried as well: else a missing right would send a message to the dead letters.
+  -- Adding members is tried as well. Otherwise a missing right would send a message to the dead letters.
   redis.call('ZADD', pending_key, 'XX', 'GT', '-inf', '')
   redis.call('XADD', dead_key, '*', 'id', ARGV[first + 1], 'payload', ARGV[first + 4], 'reason', ARGV[first + 2],
     'deliveries', '0', 'consumer', '', channel_field(ARGV[first + 3]))

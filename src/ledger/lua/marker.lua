@@ -1,4 +1,4 @@
--- Publishes a marker, unless a newer epoch has begun: so leaders' markers rise along the stream.
+-- Publishes a marker, unless a newer epoch has begun. So leaders' markers rise along the stream.
 -- KEYS  epoch
 -- ARGV  my_epoch, control_channel, notice
 -- Gives 'OK' | {'STALE', epoch}

@@ -17,7 +17,7 @@ local out, taken, step = {'OK', false, false}, 0, 8
 if bytes == 0 then
   out[2] = redis.call('ZRANGEBYSCORE', pending_key, '(' .. after, up_to, 'WITHSCORES', 'LIMIT', 0, 1)[2] or false
 end
--- In growing steps: the sizes are not known in advance, and one step of large payloads must stay small.
+-- In growing steps, because sizes are not known in advance and one step must stay small if payloads are large.
 while taken < most and bytes > 0 do
   local count = math.min(step, most - taken)
   local members = redis.call('ZRANGEBYSCORE', pending_key, '(' .. after, up_to, 'LIMIT', 0, count)
@@ -32,7 +32,7 @@ while taken < most and bytes > 0 do
       break
     end
   end
-  -- Read once a step: a score as text costs Redis more than the rest of a message.
+  -- Read once for each step, because a score as text costs Redis more than the rest of a message.
   after = redis.call('ZRANGEBYSCORE', pending_key, '(' .. after, up_to, 'WITHSCORES', 'LIMIT', taken - first - 1, 1)[2]
   out[2] = after
   if (before - bytes) * 4 < bytes then

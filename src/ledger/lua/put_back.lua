@@ -1,9 +1,10 @@
--- Puts messages back whose results Redis refused after they were removed. Meanwhile a leader may have taken them for
--- done, or a new one may have begun without them: they may be delivered to another consumer.
+-- Puts back messages that were removed and whose results Redis refused. Meanwhile a leader may have taken them for
+-- done, or a new leader may have begun without them, so they may be delivered to another consumer.
 --
--- Done once for each nonce: a call that arrives late, after another has put the messages back and their results were
--- recorded, would make them pending again. KEYS  pending, recall, done (the nonce's key) ARGV  remember_ms: how long
--- the nonce is remembered
+-- Done once for each nonce. A copy of the call may arrive late, after the messages were put back and their results
+-- recorded, and would otherwise make them pending again.
+-- KEYS  pending, recall, done (the nonce's key)
+-- ARGV  remember_ms: how long the nonce is remembered
 --       highest: the highest id
 --       then for each message, in order: score, member
 -- Gives 'OK'

@@ -1,4 +1,4 @@
--- Prolongs the lease if it is still the caller's.
+-- Renews the lease if it is still the caller's.
 -- KEYS  leader
 -- ARGV  lease, ttl_ms
 -- Gives 1 if it was, 0 if not

@@ -1,9 +1,12 @@
--- Settles messages that came back without a result: counts the delivery that failed, or moves the message to the dead
--- letters. KEYS  epoch, pending, attempts, dead, recall ARGV  my_epoch, max_deliveries
+-- Settles messages that came back without a result: counts the failed delivery, or moves the message to the dead
+-- letters.
+-- KEYS  epoch, pending, attempts, dead, recall
+-- ARGV  my_epoch, max_deliveries
 --       then for each message: id, verdict ('failed' | 'lost' | 'unused' | 'rejected'), whether its consumer may still
 --       hold it ('released' | 'held'), number of the delivery, consumer, reason
--- Gives {'OK', next delivery for each: 0 = no longer pending, -1 = dead-lettered now, -2 = still pending, since its
--- dead letter was refused; then why one was refused, if one was} | {'STALE', epoch}
+-- Gives {'OK', the next delivery of each message, the reason for a refusal if there was one} | {'STALE', epoch}
+--       Instead of the next delivery: 0 = no longer pending, -1 = dead-lettered now, -2 = still pending, because its
+--       dead letter was refused
 local epoch_key, pending_key, attempts_key, dead_key, recall_key = unpack(KEYS)
 local my_epoch, max_deliveries = unpack(ARGV, 1, 2)
 local FIRST, WORDS = 3, 6
@@ -14,8 +17,7 @@ end
 local out, counts, dying, gone, recall = {'OK'}, {}, {}, {''}, 0
 for i = FIRST, #ARGV, WORDS do
   local id, verdict, hold = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  -- Counted from the delivery's own number, so that a repeated call counts it once, and one that arrives late lowers
-  -- nothing.
+  -- Counted from the delivery's own number, so that a repeated call counts it once and a late call lowers nothing.
   local deliveries = tonumber(ARGV[i + 3])
   -- A consumer may still hold this message, which is delivered again or dead-lettered: that consumer is no longer its
   -- only holder.
@@ -35,7 +37,7 @@ for i = FIRST, #ARGV, WORDS do
     end
     out[#out + 1] = deliveries + 1
   elseif verdict == 'lost' then
-    -- Its consumer may still return a result: the delivery counts when the message is delivered again.
+    -- Its consumer may still return a result, so the delivery counts only when the message is delivered again.
     out[#out + 1] = deliveries + 1
   else
     out[#out + 1] = deliveries
@@ -56,8 +58,7 @@ for _, i in ipairs(dying) do
   local id = ARGV[i]
   local member = ours(redis.call('ZRANGEBYSCORE', pending_key, id, id, 'LIMIT', 0, 16), id)
   if member and not refused then
-    -- If this is refused, its message stays pending and the others are settled: the removal comes after it, and was
-    -- tried.
+    -- If this is refused, the message stays pending and the others are settled. The removal follows it and was tried.
     local hex_id, channel, payload = parts_of(member)
     local letter = redis.pcall('XADD', dead_key, '*', 'id', hex_id, 'payload', payload,
       'reason', ARGV[i + 5], 'deliveries', ARGV[i + 3], 'consumer', ARGV[i + 4], channel_field(channel))

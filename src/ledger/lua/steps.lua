@@ -11,7 +11,7 @@
 -- No dispatcher makes ids beyond this: ids follow the clock, and doubles are exact up to 2^53.
 local MOST_ID = 6755399441055744
 
--- The text, if it is a cursor that a dispatcher can have written; else nil, which counts as no cursor.
+-- Returns the text if a dispatcher can have written it as a cursor, else nil, which counts as no cursor.
 local function cursor_in(text)
   local marker, offset, id = string.match(text or '', '^([!-~]+) (%d+) (%d+)$')
   -- A leader's marker is its epoch and a number.
@@ -30,7 +30,7 @@ local function try_set(key)
   redis.call('SET', key, '', redis.call('EXISTS', key) == 1 and 'NX' or 'XX')
 end
 
--- The member with this id among those with its score; other programs may have added more.
+-- Returns the member with this id among those with its score, because other programs may have added some.
 local function ours(members, id)
   local prefix = string.format('%016x', tonumber(id))
   for _, member in ipairs(members) do
@@ -41,22 +41,23 @@ local function ours(members, id)
   return nil
 end
 
--- The id, the channel or '' and the payload of a member: `<id>:<payload>` or `<id>@<channel length>:<channel><payload>`.
+-- Returns the id, the channel or '' and the payload of a member, which is `<id>:<payload>` or
+-- `<id>@<channel length>:<channel><payload>`.
 local function parts_of(member)
   local length, begin = string.match(member, '^@(%d+):()', 17)
   local payload = begin and begin + tonumber(length) or 18
   return string.sub(member, 1, 16), begin and string.sub(member, begin, payload - 1) or '', string.sub(member, payload)
 end
 
--- The field of a dead letter that tells the channel, if that is recorded.
+-- Returns the field of a dead letter with the channel, if that is recorded.
 local function channel_field(channel)
   if channel ~= '' then
     return 'channel', channel
   end
 end
 
--- The recall with its id raised to this one; nil if there is none, or its id is as high already. Tries whether it can
--- be written.
+-- Returns the recall with its id raised to this one; nil if there is none, or if its id is as high already. Tries the
+-- write first.
 local function raised(recall, id)
   local term, before = string.match(redis.call('GET', recall) or '', '^(%d+ %w+) (%d+)$')
   if not term or tonumber(before) >= id then

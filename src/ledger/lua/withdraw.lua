@@ -1,6 +1,8 @@
 -- Removes members that were added without the cursor being moved over them. None of them was delivered, and their ids
--- are not used again: a call that arrives late finds none. KEYS  epoch, pending ARGV  my_epoch, first, last (the first
--- and the last id) Gives 'OK' | {'STALE', epoch}
+-- are not used again, so a call that arrives late finds none.
+-- KEYS  epoch, pending
+-- ARGV  my_epoch, first, last (the first and the last id)
+-- Gives 'OK' | {'STALE', epoch}
 local epoch_key, pending_key = unpack(KEYS)
 local my_epoch, first, last = unpack(ARGV)
 local epoch = redis.call('GET', epoch_key)

@@ -13,7 +13,7 @@ pub enum Part {
     Epoch,
     /// The number of subscribed dispatchers.
     Subscribers,
-    /// How far the channel has been taken in.
+    /// How far the channel has been stored.
     Cursor,
     /// The number of results.
     Results,

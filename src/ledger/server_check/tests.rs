@@ -12,9 +12,9 @@ fn warned_of_buffer(limits: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_buffer_that_cuts_off_early_is_found() {
+fn a_buffer_limit_that_is_too_small_is_found() {
     assert_eq!(warned_of_buffer("33554432 8388608 60"), Some(33_554_432), "Redis's default");
-    assert_eq!(warned_of_buffer("0 8388608 1"), Some(8_388_608), "a soft limit that strikes at once");
+    assert_eq!(warned_of_buffer("0 8388608 1"), Some(8_388_608), "a soft limit that applies at once");
     assert_eq!(warned_of_buffer("268435456 8388608 5"), Some(8_388_608));
     assert_eq!(warned_of_buffer("67108863 0 0"), Some(67_108_863));
     for good in ["0 0 0", "67108864 8388608 60", "268435456 67108864 10", "0 8388608 30"] {
@@ -53,23 +53,23 @@ fn each_danger_is_found_and_says_what_to_set() {
 }
 
 #[test]
-fn a_policy_is_a_danger_before_there_is_a_limit() {
+fn an_eviction_policy_is_reported_even_without_maxmemory() {
     let found = judge(&map(&[("maxmemory", "0"), ("maxmemory-policy", "volatile-ttl")]), &HashMap::new(), URL);
-    assert_eq!(found, [Warning::Eviction { policy: "volatile-ttl".to_owned(), maxmemory: 0 }]);
+    assert_eq!(found, [Warning::Eviction { policy: "volatile-ttl".to_owned(), maxmemory: None }]);
     assert!(found[0].to_string().contains("once maxmemory is set"));
 }
 
 #[test]
-fn a_policy_that_takes_no_messages_is_told_from_one_that_does() {
+fn policies_that_evict_messages_differ_from_those_that_evict_only_the_lease() {
     let text = |policy: &str, maxmemory| Warning::Eviction { policy: policy.to_owned(), maxmemory }.to_string();
     for policy in ["allkeys-lru", "allkeys-lfu", "allkeys-random", "allkeys-of-a-later-version", "unknown"] {
-        for maxmemory in [0, 1 << 20] {
+        for maxmemory in [None, NonZeroU64::new(1 << 20)] {
             let text = text(policy, maxmemory);
             assert!(text.contains("removes pending messages and results") && text.contains("set it to"), "{text}");
         }
     }
     for policy in ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"] {
-        let text = text(policy, 1 << 20);
+        let text = text(policy, NonZeroU64::new(1 << 20));
         for part in [policy, "at 1048576 bytes", "the lease", "leadership moves", "no message is lost", "noeviction"] {
             assert!(text.contains(part), "no {part} in {text}");
         }
@@ -78,7 +78,7 @@ fn a_policy_that_takes_no_messages_is_told_from_one_that_does() {
 }
 
 #[test]
-fn good_settings_and_unknown_ones_are_no_danger() {
+fn good_and_unknown_settings_cause_no_warning() {
     assert_eq!(judge(&HashMap::new(), &HashMap::new(), URL), []);
     let config = map(&[
         ("maxmemory", "1048576"),

@@ -1,10 +1,10 @@
-//! The subscription of a dispatcher: one connection that listens on the user's channel, the control channel and the
-//! dispatcher's alive channel, so that all of it comes in the one order in which Redis sends it.
+//! The subscription of a dispatcher: one connection subscribed to the users' channel, the control channel and the
+//! dispatcher's alive channel, so that everything arrives in the order in which Redis sends it.
 //!
-//! Owned by the listener's thread. It speaks RESP3 over its own socket, since there a connection with subscriptions may
-//! also PING and PUBLISH, and since each message is taken from the receive buffer without a detour: small ones that
-//! came together share an allocation (see `gathering`). Nothing is ever left out: a broken connection is an error, and
-//! what came after the break belongs to the next subscription.
+//! Owned by the listener's thread. It uses RESP3, because a RESP3 connection with subscriptions may also PING and
+//! PUBLISH, and parses messages directly in the receive buffer; small ones that arrive together share an allocation
+//! (see `gathering`). No message is skipped silently: a broken connection is an error, and messages after the break
+//! belong to the next subscription.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -38,7 +38,7 @@ pub struct Channels {
     pub keys: Arc<Keys>,
     /// What the group listens to.
     pub interests: Arc<Interests>,
-    /// Whose alive channel.
+    /// The dispatcher whose alive channel is subscribed.
     pub dispatcher: DispatcherId,
 }
 
@@ -48,17 +48,17 @@ pub struct Subscription {
     server: Server,
     interests: Arc<Interests>,
     keys: Arc<Keys>,
-    /// What the present read brought.
+    /// What the present read has found.
     gathering: Gathering,
     /// Bytes of an oversize message still to be skipped.
     skip: u64,
-    /// Answers that are still to come to the subscriptions and to the join marker's PUBLISH.
+    /// Replies to the subscriptions and to the join marker's PUBLISH that have not arrived yet.
     unanswered: usize,
-    /// What pings said whose pongs have not come, in order. Bounded by the listener, which sends few.
+    /// The numbers of the pings whose pongs have not arrived, in order. Bounded, because the listener sends few.
     pings: VecDeque<u64>,
     /// Whether it was logged that a dispatcher of the group has other interests.
     warned_of_interests: bool,
-    /// Whether it was logged that another program publishes on the control channel: that may be each second.
+    /// Whether it was logged that another program publishes on the control channel, which may happen often.
     warned_of_stranger: bool,
 }
 
@@ -68,14 +68,15 @@ pub const CLIENT_NAME_PREFIX: &str = "oncecast:";
 /// The receive buffer: room for the largest message, and the channel's name before it.
 const BUFFER: BufferSize = BufferSize { least_bytes: 256 << 10, most_bytes: 2 * MAX_BODY_BYTES };
 
-/// What is being done most of the time.
+/// The step that errors name most of the time.
 const READING: &str = "reading the subscription";
 
 impl Subscription {
     /// Connects, subscribes, and publishes the join marker in the same write. `patience` is how long a read waits.
     ///
-    /// The greeting chooses the database, switches to RESP3, and names the connection. Channels know no databases; but
-    /// a database that the commands can't use is a wrong setting, and must not look like a subscription that works.
+    /// The greeting selects the database, switches to RESP3, and names the connection. Channels don't depend on
+    /// databases, but a database that the commands can't use is a wrong setting, and must not look like a working
+    /// subscription.
     pub fn open(channels: &Channels, join: &Marker, patience: Duration) -> Result<Subscription> {
         const SUBSCRIBING: &str = "subscribing";
         let (server, keys) = (channels.server.clone(), &channels.keys);
@@ -104,13 +105,13 @@ impl Subscription {
         Ok(subscription)
     }
 
-    /// Waits for something to come and takes apart what has come. `None`: nothing within the patience.
+    /// Waits for data and parses it. `None`: nothing arrived in time.
     ///
     /// A confirmation is an empty batch.
     pub fn read(&mut self) -> Result<Option<Batch>> {
         let incoming = &mut self.session.incoming;
         incoming.settle();
-        // A message over MAX_BODY_BYTES is reported by its head and skipped: this is something else.
+        // A message over MAX_BODY_BYTES is reported early and skipped, so this is something else.
         if incoming.is_full() {
             return Err(self.unreadable(Unreadable::TooLarge));
         }
@@ -123,8 +124,8 @@ impl Subscription {
         }
     }
 
-    /// Asks for a sign of life. When the answer has come, and so has all that was published before Redis read the ping,
-    /// a batch says this number.
+    /// Sends a ping. A later batch contains this number once the pong has arrived. By then, everything published before
+    /// Redis read the ping has arrived, too.
     pub fn ping(&mut self, number: u64) -> Result<()> {
         self.pings.push_back(number);
         self.send("pinging", &Command::of(&["PING"]).into_bytes())
@@ -175,7 +176,8 @@ impl Subscription {
                 Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {
                     return Err(self.server.error("subscribing", Failure::of_reply(text)));
                 }
-                // Redis may refuse a PING because of its disk or while it loads: the connection works all the same.
+                // Redis may refuse a PING because of its disk or while it loads its data. The connection works
+                // nevertheless.
                 Received::Error(_) | Received::Other => match self.unanswered {
                     0 => answered = self.pings.pop_front().or(answered),
                     _ => self.unanswered -= 1,
@@ -199,7 +201,7 @@ impl Subscription {
             Unreadable::TooLarge => {
                 let most = BUFFER.most_bytes;
                 let problem =
-                    format!("what it sends is no message and too large: more than {most} bytes, the most that is read");
+                    format!("it sent something other than a message that is larger than the limit of {most} bytes");
                 io::Error::new(ErrorKind::InvalidData, problem)
             }
         };

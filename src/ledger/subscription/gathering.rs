@@ -1,32 +1,32 @@
-//! Collects what one read brought, with few allocations.
+//! Collects the messages and markers of one read, with few allocations.
 //!
 //! Small payloads of one read share an allocation: they are copied one behind the other, without the protocol's
-//! framing, and each is a slice of that *chunk*. So a message costs a reference count instead of an allocation, and
-//! messages that are dropped in the order in which they came, as the ring does, free whole chunks. The price: the last
-//! slice alive keeps its whole chunk, which is therefore bounded by [`CHUNK_BYTES`]. Larger payloads, and excerpts of
-//! messages over the limit, share nothing. Pure; owned by the listener.
+//! framing, and each is a slice of that *chunk*. So a message costs a reference count instead of an allocation. The
+//! ring drops messages in order of arrival, which frees whole chunks. Limitation: the last slice keeps its whole chunk
+//! alive, which is therefore at most [`CHUNK_BYTES`]. Larger payloads, and excerpts of messages over the limit, have
+//! allocations of their own. Pure; owned by the listener.
 
 use super::seen::{Published, Seen};
 use crate::ledger::member::{Body, Payload};
 
-/// The most bytes that payloads share, and so the most that the last of them keeps.
+/// The size of a chunk, so the most memory that one small payload can keep alive.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Payloads up to this size share: of a chunk at most this much stays empty.
+/// Payloads up to this size share a chunk, so at most this much of a chunk stays empty.
 const SMALL_BYTES: usize = CHUNK_BYTES / 8;
 
 /// See the module's text.
 #[derive(Default)]
 pub(super) struct Gathering {
     seen: Vec<Seen>,
-    /// The chunk that is being filled. It is copied when it is complete: what is kept has no spare room.
+    /// The chunk being filled. It is copied when complete, so that the copy has no spare room.
     chunk: Vec<u8>,
-    /// Whose bodies are in it, in order.
+    /// The messages whose bodies are in the chunk, in order.
     waiting: Vec<Waiting>,
 }
 
-/// A body that waits for its chunk to be complete.
+/// A body whose chunk is not complete yet.
 struct Waiting {
-    /// Its place among what was seen.
+    /// Its index in `seen`.
     place: usize,
     /// Its length, and that of the channel in front of its payload.
     bytes: usize,
@@ -34,12 +34,12 @@ struct Waiting {
 }
 
 impl Gathering {
-    /// Something without a payload.
+    /// Adds something without a payload.
     pub(super) fn push(&mut self, seen: Seen) {
         self.seen.push(seen);
     }
 
-    /// A message, with the channel if that is to be recorded.
+    /// Adds a message, with its channel if that is to be recorded.
     pub(super) fn push_message(&mut self, channel: Option<&[u8]>, payload: &[u8]) {
         let channel_bytes = channel.map_or(0, <[u8]>::len);
         let bytes = channel_bytes + payload.len();
@@ -58,16 +58,16 @@ impl Gathering {
         self.seen.push(Seen::Published(Published::Message(body)));
     }
 
-    /// A message over the limit.
+    /// Adds a message over the limit.
     pub(super) fn push_oversize(&mut self, channel: Option<&[u8]>, excerpt: &[u8], length: u64) {
         let excerpt = Body::copied(channel, excerpt);
         self.seen.push(Seen::Published(Published::Oversize { excerpt, length }));
     }
 
-    /// All of it, in order.
+    /// Returns everything in order.
     pub(super) fn finish(&mut self) -> Vec<Seen> {
         self.close_chunk();
-        // The next read brings about as much as this one.
+        // The next read will be about as large as this one.
         let room = Vec::with_capacity(self.seen.len());
         std::mem::replace(&mut self.seen, room)
     }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_is_given_in_order() {
+    fn messages_and_markers_are_returned_in_order() {
         let marker = Seen::Marker(Marker::of_leader(Epoch(1), 1));
         let message = |payload: &[u8]| Seen::Published(Published::Message(Body::copied(None, payload)));
         let large = vec![b'l'; CHUNK_BYTES];
@@ -144,7 +144,7 @@ mod tests {
 
     /// Else one small message would keep the megabytes that came with it.
     #[test]
-    fn what_is_not_small_shares_nothing() {
+    fn large_payloads_share_no_chunk() {
         let mut gathering = Gathering::default();
         gathering.push_message(None, b"a");
         gathering.push_message(None, &[b'x'; SMALL_BYTES + 1]);

@@ -1,4 +1,4 @@
-//! The subscription of a dispatcher, and what it brings.
+//! The subscription of a dispatcher, and what it receives.
 
 mod client;
 mod gathering;

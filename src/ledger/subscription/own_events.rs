@@ -1,12 +1,12 @@
-//! Keyspace events of the group's own keys, which its dispatchers must not take in. Pure.
+//! Recognises keyspace events about the group's own keys, which dispatchers must not store. Pure.
 //!
 //! With `notify-keyspace-events` Redis publishes each change of a key: on `__keyevent@<db>__:<event>` the key's name,
-//! and on `__keyspace@<db>__:<key>` the event's. A group that listens to such a channel writes keys for each message
-//! that it takes in, and each of these writes would be a message again, without end.
+//! and on `__keyspace@<db>__:<key>` the event's. A group with such a channel writes keys for each message that it
+//! stores, and each of these writes would cause a message again, without end.
 //!
-//! What is left out follows from the channel, the payload and the group's name alone, so all dispatchers of a group
-//! leave out the same, and the places in the stream that they count stay comparable. Limitation: two groups that
-//! listen to each other's events feed each other all the same.
+//! What is dropped depends only on the channel, the payload and the group's name. So all dispatchers of a group drop
+//! the same messages and count the same. Limitation: two groups that subscribe to events about each other's keys still
+//! trigger each other without end.
 
 use crate::ledger::keys::Keys;
 
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_of_the_group_s_keys_are_told_from_all_others() {
+    fn events_of_the_groups_keys_are_recognised() {
         let keys = &Keys::in_database("orders", 3);
         let own = |channel: &str, payload: &str| is_own_event(channel.as_bytes(), payload.as_bytes(), keys, 3);
         for key in

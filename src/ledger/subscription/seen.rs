@@ -1,4 +1,4 @@
-//! What a subscription brings: messages and markers, in the order in which Redis sent them.
+//! What a subscription receives: messages and markers, in the order in which Redis sent them.
 
 use crate::base::id::Epoch;
 use crate::ledger::cursor::Marker;
@@ -13,7 +13,7 @@ pub enum Published {
     Oversize {
         /// The channel, if that is recorded, and the payload's first bytes.
         excerpt: Body,
-        /// The length of the whole.
+        /// The length of the whole message.
         length: u64,
     },
 }
@@ -25,18 +25,18 @@ pub enum Seen {
     Published(Published),
     /// A marker on the control channel.
     Marker(Marker),
-    /// A marker of a dispatcher with other interests. It names the place where it is, but none after it: that counts other
-    /// messages.
+    /// A marker of a dispatcher with other interests. It names the place where it is, but no place after it, because its
+    /// dispatcher counts other messages.
     Elsewhere(Marker),
 }
 
-/// What one read brought.
+/// The messages and markers of one read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Messages and markers, in order.
     pub seen: Vec<Seen>,
-    /// The epoch whose leader has given the lease back, if one said so.
+    /// The epoch whose leader has released the lease, if one did.
     pub released: Option<Epoch>,
-    /// What the last ping said that was answered, if one was.
+    /// The number of the last ping that was answered, if any.
     pub answered: Option<u64>,
 }

@@ -7,7 +7,7 @@ use super::*;
 fn an_intake_in_a_transaction_is_fenced_like_the_script() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1]);
-    // The first went through the script, these do not: Redis has seen it no more often.
+    // The first intake used the script, these don't: Redis counts no more calls of it.
     f.run(&["CONFIG", "RESETSTAT"]);
     f.pend(epoch, &[2]);
     f.pend(epoch, &[3]);
@@ -22,20 +22,20 @@ fn an_intake_in_a_transaction_is_fenced_like_the_script() {
 }
 
 #[test]
-fn an_intake_sees_a_cursor_that_somebody_moved() {
+fn an_intake_notices_that_another_client_moved_the_cursor() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1]);
     f.pend(epoch, &[2]);
-    // On the leader's own connection a question would end the watch.
+    // On the leader's own connection a command would end the watch.
     let before = Some(cursor("m", 1, 2));
     other(&f).connection().query("testing", Command::of(&["DEL", "messages:cursor"])).expect("redis answers");
     let taken = f.ledger.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &[arrival(3, b"x")]);
-    assert_eq!(taken.expect("it leads"), Intake::Moved(None));
+    assert_eq!(taken.expect("it leads"), IntakeAnswer::Moved(None));
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
 }
 
 #[test]
-fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
+fn an_intake_that_can_t_add_its_members_moves_its_cursor_back() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1]);
     f.pend(epoch, &[2]);
@@ -46,22 +46,22 @@ fn an_intake_that_can_t_add_its_members_takes_its_cursor_back() {
     let (next, batch) = (cursor("m", 3, 3), [arrival(3, b"x")]);
     let rewound = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
     assert!(
-        matches!(&rewound, Intake::Rewound(reason) if reason.contains("messages:pending is a string")),
+        matches!(&rewound, IntakeAnswer::Rewound(reason) if reason.contains("messages:pending is a string")),
         "{rewound:?}"
     );
     assert_eq!(f.ledger.cursor().expect("redis answers"), before);
-    // From then on the script looks.
+    // From then on the script is used, which checks.
     let error = f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
     assert!(error.to_string().contains("messages:pending is a string"), "{error}");
     assert_eq!(f.ledger.cursor().expect("redis answers"), before);
     f.run(&["DEL", "messages:pending"]);
-    assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(next));
+    assert_eq!(f.ledger.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), IntakeAnswer::Taken(next));
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
 }
 
-/// A transaction whose ZADD failed, and of whose reply nothing came.
+/// A transaction whose ZADD failed and whose reply was lost.
 #[test]
-fn an_intake_that_only_moved_its_cursor_is_not_taken_for_done() {
+fn an_intake_that_only_moved_its_cursor_does_not_count_as_done() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1]);
     let before = f.ledger.cursor().expect("redis answers");
@@ -75,11 +75,14 @@ fn an_intake_that_only_moved_its_cursor_is_not_taken_for_done() {
     let error = again.intake(epoch, before.as_ref(), &next, &batch).expect_err("a string takes no members");
     assert!(error.to_string().contains("messages:pending is a string"), "{error}");
     f.run(&["DEL", "messages:pending"]);
-    assert_eq!(again.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(after.clone()));
+    assert_eq!(
+        again.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"),
+        IntakeAnswer::Taken(after.clone())
+    );
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
-    // And one that was done is not done again.
+    // An intake that was done is not done again.
     let moved = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
-    assert_eq!(moved, Intake::Moved(Some(after)));
+    assert_eq!(moved, IntakeAnswer::Moved(Some(after)));
 }
 
 /// The first attempt arrives after the second, which was done, and after the result.
@@ -91,15 +94,18 @@ fn an_intake_that_comes_late_does_nothing() {
     let (next, batch) = (cursor("m", 2, 2), [arrival(2, b"x")]);
     let mut second = other(&f);
     second.attempts.doubts.push(next.clone());
-    assert!(matches!(second.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), Intake::Taken(_)));
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded, 2);
+    assert!(matches!(second.intake(epoch, before.as_ref(), &next, &batch).expect("it leads"), IntakeAnswer::Taken(_)));
+    assert_eq!(
+        f.ledger.commit(None, None, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded,
+        2
+    );
     let late = other(&f).intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
-    assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
+    assert!(matches!(late, IntakeAnswer::Moved(Some(_))), "{late:?}");
     assert_eq!(counts(&mut f), (2, 0));
 }
 
-/// Two attempts at a batch were cut off, and it was taken in by halves. The second attempt arrives when the results are
-/// there: it must not take the cursor for what the first one left.
+/// Two attempts at a batch were cut off, and it was stored by halves. The second attempt arrives after the results. It
+/// must not mistake the cursor for the one of the first attempt.
 #[test]
 fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
     let mut f = fixture();
@@ -112,18 +118,21 @@ fn an_attempt_at_the_whole_that_comes_after_the_halves_does_nothing() {
     leader.attempts.doubts = first_attempts.to_vec();
     leader.take_doubts();
     let middle = leader.intake(epoch, before.as_ref(), &cursor("m", 3, 3), &batch[..2]).expect("it leads");
-    let Intake::Taken(middle) = middle else { panic!("{middle:?}") };
+    let IntakeAnswer::Taken(middle) = middle else { panic!("{middle:?}") };
     let end = leader.intake(epoch, Some(&middle), &whole, &batch[2..]).expect("it leads");
-    assert!(matches!(&end, Intake::Taken(end) if !first_attempts.contains(end)), "{end:?}");
-    assert_eq!(f.ledger.commit(None, 0, Raise::Nothing, &[1, 2, 3, 4].map(commit)).expect("redis answers").recorded, 4);
+    assert!(matches!(&end, IntakeAnswer::Taken(end) if !first_attempts.contains(end)), "{end:?}");
+    assert_eq!(
+        f.ledger.commit(None, None, Raise::Nothing, &[1, 2, 3, 4].map(commit)).expect("redis answers").recorded,
+        4
+    );
     let mut late = other(&f);
     late.attempts.doubts = vec![whole.clone()];
     let late = late.intake(epoch, before.as_ref(), &whole, &batch).expect("it leads");
-    assert!(matches!(late, Intake::Moved(Some(_))), "{late:?}");
+    assert!(matches!(late, IntakeAnswer::Moved(Some(_))), "{late:?}");
     assert_eq!(counts(&mut f), (4, 1));
 }
 
-/// However many attempts at a batch get no answer, none knows the cursor that a later one writes.
+/// However many attempts at a batch get no reply, none knows the cursor that a later one writes.
 #[test]
 fn each_attempt_without_an_answer_writes_a_cursor_of_its_own() {
     let mut f = fixture();
@@ -144,24 +153,24 @@ fn each_attempt_without_an_answer_writes_a_cursor_of_its_own() {
     assert!(written.is_sorted_by(|one, next| one.last_id < next.last_id), "{written:?}");
 }
 
-/// Reads a little, as one that goes away in the middle of a command.
+/// Reads a little and closes, like a peer that dies in the middle of a command.
 fn swallow((mut stream, _): (std::net::TcpStream, std::net::SocketAddr)) {
     let _ = std::io::Read::read(&mut stream, &mut [0; 64]);
 }
 
-/// The right to write the cursor is taken away between the transaction's commands and their execution.
+/// The right to write the cursor is revoked between the transaction's commands and their execution.
 #[test]
 fn an_intake_whose_cursor_is_refused_leaves_no_members_behind() {
     let mut f = fixture();
     let epoch = led(&mut f, &[1]);
     let before = f.ledger.cursor().expect("redis answers");
     f.run(&["ACL", "SETUSER", "u", "on", ">p", "~*", "&*", "+@all"]);
-    let (relay, go_on) = until_told(f.redis.port());
+    let (relay, go_on) = holding_exec(f.redis.port());
     let url = format!("redis://u:p@{relay}");
     let keys = Arc::new(Keys::new("messages"));
     let mut leader = Ledger::new(Server::parse(&url).expect("a URL"), keys, Duration::from_secs(10));
     let between = leader.intake(epoch, before.as_ref(), &cursor("m", 2, 2), &[arrival(2, b"x")]).expect("it leads");
-    let Intake::Taken(between) = between else { panic!("{between:?}") };
+    let IntakeAnswer::Taken(between) = between else { panic!("{between:?}") };
     let intake = std::thread::spawn(move || {
         let rewound = leader.intake(epoch, Some(&between), &cursor("m", 4, 4), &[3, 4].map(|id| arrival(id, b"x")));
         (rewound, between)
@@ -174,14 +183,14 @@ fn an_intake_whose_cursor_is_refused_leaves_no_members_behind() {
     f.run(&["ACL", "SETUSER", "u", "-set"]);
     go_on.send(()).expect("it waits");
     let (rewound, between) = intake.join().expect("it does not panic");
-    assert!(matches!(rewound, Ok(Intake::Rewound(_))), "{rewound:?}");
+    assert!(matches!(rewound, Ok(IntakeAnswer::Rewound(_))), "{rewound:?}");
     assert_eq!(f.ledger.cursor().expect("redis answers"), Some(between));
     assert_eq!(counts(&mut f), (0, 2), "what was added is gone: it will be taken in under other ids");
 }
 
-/// A relay before a server that holds back each `EXEC` until it is told to go on; by then all before it is there.
-/// Serves one connection.
-fn until_told(port: u16) -> (std::net::SocketAddr, crossbeam_channel::Sender<()>) {
+/// A relay in front of a server that holds back each `EXEC` until the test releases it. By then everything before it
+/// has arrived. Serves one connection.
+fn holding_exec(port: u16) -> (std::net::SocketAddr, crossbeam_channel::Sender<()>) {
     use std::io::{Read, Write};
     const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -212,8 +221,8 @@ fn until_told(port: u16) -> (std::net::SocketAddr, crossbeam_channel::Sender<()>
 }
 
 #[test]
-fn a_cursor_that_is_none_of_ours_counts_as_none() {
+fn a_foreign_cursor_counts_as_absent() {
     let mut f = fixture();
-    f.run(&["SET", "messages:cursor", "somebody's"]);
+    f.run(&["SET", "messages:cursor", "foreign"]);
     assert_eq!(f.ledger.cursor().expect("redis answers"), None);
 }

@@ -1,4 +1,4 @@
-//! Whole or not at all: any command of a step may be refused, for any reason, and then the step has not happened.
+//! All or nothing: any command of a step may be refused, for any reason, and then the step has not happened.
 //!
 //! Two tables are multiplied: the [`steps`], each in two states of the group, and the [`causes`] of a refusal, which
 //! are generated from the commands of the step and the keys of the group. For each pair the test asserts:
@@ -9,12 +9,11 @@
 //! - Once the cause is gone, the same call leads to the state of an undisturbed run.
 //! - A step that succeeds in spite of the cause has happened as a whole.
 //!
-//! A transaction can't look before it writes. What a transaction that was already open did in part is taken back by
-//! another step, which may itself be refused: see [`pairs`]. A new step is one row in [`steps::steps`], a new cause one
-//! variant of [`Cause`]. `ONCECAST_TEST_REDIS_SERVER` names the server program to test with, if it is not the one on
-//! PATH.
+//! A transaction can't check before it writes. If an open transaction was executed in part, another step undoes that
+//! part, and may itself be refused; see [`pairs`]. A new step is one row in [`steps::steps`], a new cause one variant
+//! of [`Cause`]. `ONCECAST_TEST_REDIS_SERVER` names the server program to test with, if it is not the one on PATH.
 //!
-//! Limitations: what is published is not looked at. If the pending set is replaced while a commit's transaction is
+//! Limitations: published messages are not checked. If the pending set is replaced while a commit's transaction is
 //! open, the results are stored and nothing is removed; the test accepts that the ledger reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,13 +30,13 @@ mod world;
 
 use self::causes::Cause;
 use self::steps::{Caller, Came, NO_RESULT, Step, steps};
-use self::world::{STATES, Snapshot, State, World};
+use self::world::{Keyspace, STATES, State, World};
 
-/// A step as it goes where nothing is refused.
+/// The course of a step if nothing is refused.
 struct Undisturbed {
     answer: String,
-    before: Snapshot,
-    after: Snapshot,
+    before: Keyspace,
+    after: Keyspace,
 }
 
 impl Undisturbed {
@@ -62,8 +61,8 @@ impl Undisturbed {
         Undisturbed { answer: self.answer.clone(), before, after }
     }
 
-    /// The step was refused: it has not happened, or parts of it have, each of them whole.
-    fn assert_whole(&self, step: &Step, now: &Snapshot, case: &str) {
+    /// Asserts that a refused step has not happened, or that each message's part has happened as a whole or not at all.
+    fn assert_whole(&self, step: &Step, now: &Keyspace, case: &str) {
         let [before, now, after] =
             [&self.before, now, &self.after].map(|snapshot| snapshot.clone().split(step.messages));
         let mut any_done = false;
@@ -72,13 +71,13 @@ impl Undisturbed {
             assert!(now == before || now == after, "{case}: message {id}: {before:?} became {now:?}, not {after:?}");
             any_done |= now != before;
         }
-        // What is raised before the messages' parts may stay raised without them, never the other way round.
+        // The recall is raised before the messages' parts. It may stay raised without them, but never the reverse.
         let may_stay = !any_done && now.1 == before.1 || !step.messages.is_empty() && now.1 == after.1;
         assert!(may_stay, "{case}: the rest: {:#?} became {:#?}, not {:#?}", before.1, now.1, after.1);
     }
 }
 
-/// The step's state, and who is about to call.
+/// Sets up the step's state, and returns the caller.
 fn begin(world: &mut World, step: &Step, state: State) -> Caller {
     world.set_up(step, state);
     let mut caller = world.caller();
@@ -86,7 +85,7 @@ fn begin(world: &mut World, step: &Step, state: State) -> Caller {
     caller
 }
 
-/// One pair. Says whether the step was refused.
+/// Checks one pair. Returns whether the step was refused.
 fn check(world: &mut World, step: &Step, state: State, cause: &Cause, undisturbed: &Undisturbed) -> bool {
     let case = format!("{} ({state:?}), {cause:?}", step.name);
     let mut caller = begin(world, step, state);
@@ -100,14 +99,14 @@ fn check(world: &mut World, step: &Step, state: State, cause: &Cause, undisturbe
         return false;
     }
     if let Came::Breach = came {
-        // Whoever takes the pending messages away while a transaction is open can't be told from one who settles them.
+        // Removing the pending messages while a transaction is open can't be distinguished from settling them.
         assert!(step.is_open && *cause == Cause::Type(world.keys.pending.clone()), "{case}: it could have been seen");
         return true;
     }
     let is_taken_back = if let Came::TakenBack(reason) = &came {
         let code = match cause {
             Cause::Type(_) if step.is_open => "WRONGTYPE",
-            // That a stream has no higher id shows only when one is wanted.
+            // That a stream has no higher id shows only when an entry is added.
             Cause::Exhausted(_) => "exhausted",
             _ => panic!("{case}: it could have been seen"),
         };
@@ -132,13 +131,13 @@ fn check(world: &mut World, step: &Step, state: State, cause: &Cause, undisturbe
     }
     let mut ends = [world.snapshot(), undisturbed.after.clone()];
     if is_taken_back {
-        ends = ends.map(Snapshot::without_precautions);
+        ends = ends.map(Keyspace::without_precautions);
     }
     assert_eq!(ends[0], ends[1], "{case}: repeated");
     true
 }
 
-/// Tries each step with each cause that `causes` makes of it. Gives the causes that refused none.
+/// Tries each step with each cause that `causes` generates for it. Returns the causes that refused no step.
 fn check_all(causes: fn(&Step, &World) -> Vec<Cause>, prepare: fn(&mut World)) -> BTreeSet<Cause> {
     let world = &mut World::start(&DispatcherId::generate("a"), &[]);
     prepare(world);
@@ -161,7 +160,7 @@ fn check_all(causes: fn(&Step, &World) -> Vec<Cause>, prepare: fn(&mut World)) -
 #[test]
 fn without_a_right_to_a_command() {
     let needless = check_all(causes::commands, |_| ());
-    // Which start of the server it is may stay unknown, and a watch also ends with its transaction.
+    // The run id may stay unknown, and a watch also ends with its transaction.
     assert_eq!(needless, ["INFO", "UNWATCH"].map(|name| Cause::Command(name.to_owned())).into());
 }
 
@@ -197,7 +196,7 @@ fn without_the_right_to_load_a_script() {
     let mut caller = begin(&mut world, renew, State::Used);
     let before = world.snapshot();
     let lease = Lease { holder: world.id.to_string(), epoch: Epoch(5), by_time: false };
-    // One that was never loaded, by anybody in this process.
+    // A script that was never loaded in this process.
     static SCRIPT: Script = Script::new(include_str!("../lua/renew.lua"));
     let mut renewal = ScriptCall::new(&SCRIPT, &["messages:leader"]);
     renewal.push((&lease, 9_000));
@@ -209,7 +208,7 @@ fn without_the_right_to_load_a_script() {
     assert_eq!(call().expect("it may"), Value::Int(1));
 }
 
-/// A new script without a row would not be tried.
+/// A new script without a row in the table would not be tested.
 #[test]
 fn every_script_has_a_step() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/lua");

@@ -1,4 +1,4 @@
-//! What is larger than anything that is asked for, and the largest that is.
+//! Replies and messages that are too large, and the largest that are not.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use super::*;
 use crate::base::refusal::Refusal;
 use crate::wire::MAX_BODY_BYTES;
 
-/// A server that answers whatever is said to it with these bytes, once, and then waits until the peer hangs up.
+/// A server that answers the first command with these bytes, and then waits until the peer closes the connection.
 fn answering(reply: &'static [u8]) -> (Server, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("redis://{}", listener.local_addr().expect("it is bound"));
@@ -39,7 +39,7 @@ fn a_reply_that_is_larger_than_anything_asked_for_ends_the_connection() {
     }
 }
 
-/// Many that are small enough are too much together.
+/// Many small values are too large together.
 #[test]
 fn a_reply_that_grows_too_large_is_refused_and_its_parts_can_be_read() {
     let mut f = fixture();
@@ -48,14 +48,15 @@ fn a_reply_that_grows_too_large_is_refused_and_its_parts_can_be_read() {
         f.run(&["XADD", "messages:processed", "*", "message_id", &large]);
     }
     assert!(f.ledger.connection.query("testing", Command::of(&["XRANGE", "messages:processed", "-", "+"])).is_err());
-    let mut reader = reading::Reader::default();
+    let mut position = reading::ReadPosition::default();
     let mut entries = 0;
-    while let Some(page) = f.ledger.read_stream(reading::EntryStream::Processed, &mut reader).expect("each can be read")
+    while let Some(page) =
+        f.ledger.read_stream(reading::EntryStream::Processed, &mut position).expect("each can be read")
     {
         entries += page.len();
     }
     assert_eq!(entries, 5);
-    // The largest message, alone and with the small ones that may stand before it on a page.
+    // The largest message, alone and after the small ones that may precede it on a page.
     let epoch = f.epoch(7);
     let payload = "x".repeat(MAX_BODY_BYTES);
     f.pend(epoch, &(1..=300).collect::<Vec<_>>());
@@ -67,7 +68,7 @@ fn a_reply_that_grows_too_large_is_refused_and_its_parts_can_be_read() {
     assert_eq!(fetched.len(), 1);
 }
 
-/// What is larger than the receive buffer may be is never held as a whole, on whatever channel it comes.
+/// A message larger than the receive buffer is never held as a whole, on any channel.
 #[test]
 fn a_huge_message_is_skipped_and_the_subscription_goes_on() {
     const HUGE_BYTES: usize = 48 << 20;

@@ -110,7 +110,7 @@ fn halves_work_at_the_same_time_and_each_ends_the_whole() {
 }
 
 #[test]
-fn a_closer_wakes_whatever_waits() {
+fn a_closer_wakes_blocked_calls() {
     let (mut stream, _peer) = pair();
     let closer = stream.closer();
     let waiting = thread::spawn(move || stream.read(&mut [0]));
@@ -119,7 +119,7 @@ fn a_closer_wakes_whatever_waits() {
 }
 
 #[test]
-fn what_was_written_last_arrives_though_not_all_was_read() {
+fn the_last_bytes_written_arrive_although_not_all_was_read() {
     let (mut stream, mut peer) = pair();
     let sent = vec![0; 1 << 20];
     let sender = thread::spawn(move || {
@@ -129,7 +129,7 @@ fn what_was_written_last_arrives_though_not_all_was_read() {
     });
     stream.set_wait(Wait::Never).expect("our own socket");
     stream.write_all(b"no").expect("it is buffered");
-    stream.linger(Instant::now() + LONG, usize::MAX);
+    stream.linger(Instant::now() + LONG, None);
     drop(stream);
     assert_eq!(sender.join().expect("no panic").expect("no reset"), "no");
 }
@@ -140,9 +140,9 @@ fn lingering_ends_by_time_and_by_bytes() {
     let limit = Duration::from_millis(200);
     let dripper = drip(peer);
     let began = Instant::now();
-    stream.linger(began + limit, usize::MAX);
+    stream.linger(began + limit, None);
     assert!((limit..LONG).contains(&began.elapsed()));
-    stream.linger(Instant::now() + LONG, 3);
+    stream.linger(Instant::now() + LONG, Some(3));
     assert!(began.elapsed() < LONG);
     drop(stream);
     dripper.join().expect("it ended");

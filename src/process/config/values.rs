@@ -150,7 +150,8 @@ fn accepted(setting: &Setting, given: String) -> Result<String, ConfigError> {
     if setting.secret || !is_url_with_login(&given) {
         return Ok(given);
     }
-    let takes = "no URL with a login, which would be shown; that of Redis is --redis-url / ONCECAST_REDIS_URL_FILE";
+    let takes =
+        "no URL with a login, which would be shown; the URL of Redis goes into --redis-url / ONCECAST_REDIS_URL_FILE";
     Err(ConfigError::new(setting.name, "a URL with a user or password (not repeated here)", takes))
 }
 

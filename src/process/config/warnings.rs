@@ -26,7 +26,7 @@ pub fn warnings<'a>(
     variables: &[(OsString, OsString)],
     settings: impl IntoIterator<Item = &'a Setting>,
 ) -> Vec<String> {
-    let known = Known::new(settings);
+    let known = KnownVariables::new(settings);
     let texts = || variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value)));
     let unknown = texts().filter(|(name, value)| known.is_unknown(name, value)).map(|(name, _)| {
         let shown = beginning(name, MAX_NAME_BYTES);
@@ -45,15 +45,15 @@ pub fn warnings<'a>(
 }
 
 /// The names of all variables of all programs.
-struct Known {
+struct KnownVariables {
     variables: Vec<String>,
     /// The variables that name the file of a secret.
     files: Vec<String>,
 }
 
-impl Known {
-    fn new<'a>(settings: impl IntoIterator<Item = &'a Setting>) -> Known {
-        let mut known = Known { variables: Vec::new(), files: Vec::new() };
+impl KnownVariables {
+    fn new<'a>(settings: impl IntoIterator<Item = &'a Setting>) -> KnownVariables {
+        let mut known = KnownVariables { variables: Vec::new(), files: Vec::new() };
         for setting in settings {
             let variable = variable_of(setting.name);
             if setting.secret {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_unknown_variables_some_are_found() {
+    fn only_some_of_many_unknown_variables_are_reported() {
         let names: Vec<String> = (0..100).map(|number| format!("ONCECAST_{}{number}", "X".repeat(100))).collect();
         let found = of(&names.iter().map(|name| (name.as_str(), "")).collect::<Vec<_>>());
         assert!(found.len() == MAX_UNKNOWN && found.iter().all(|line| line.len() < 200), "{found:?}");

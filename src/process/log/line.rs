@@ -52,6 +52,8 @@ impl Style {
         let name = level.as_str().to_ascii_lowercase();
         let context = log_context::current();
         let (role, epoch) = context.role();
+        // A role without an epoch shows 0.
+        let epoch = epoch.unwrap_or_default();
         let lane = context.lane().map_or(String::new(), |lane| format!(" lane={}", Quoted(lane)));
         let rest = format_args!("level={name} instance={instance}{lane} role={role} epoch={epoch} {text}");
         let mut line = match self {

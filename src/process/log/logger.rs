@@ -13,15 +13,14 @@ use super::line::Style;
 use super::panics;
 use super::queue::{Importance, Queue};
 use crate::base::error::{Error, Result};
-use crate::base::id::Epoch;
-use crate::base::log_context::Context;
+use crate::base::log_context::LogContext;
 use crate::base::text::{Escaped, Quoted};
 
 /// How long an exiting program waits until its last lines are written.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the lines go. It is created for the first line. A process has only one, as it has only one standard error.
-static OUTPUT: OnceLock<Output> = OnceLock::new();
+static OUTPUT: OnceLock<LogOutput> = OnceLock::new();
 
 /// The name of the process in every line; set when logging starts.
 static INSTANCE: OnceLock<String> = OnceLock::new();
@@ -30,18 +29,18 @@ static INSTANCE: OnceLock<String> = OnceLock::new();
 static HELD_BACK: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Starts logging, once per process. Only events of this crate are logged. From now on panics are logged, too. Threads
-/// that have entered no [`Context`] of their own log with `role`.
+/// that have entered no [`LogContext`] of their own log with `role`.
 ///
 /// Keep the value until the end: dropping it waits for the last lines.
-pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<Running> {
+pub fn init(level: LevelFilter, instance: &str, role: &'static str) -> Result<LogGuard> {
     let output = output().map_err(Error::io("starting the thread log"))?;
-    let lines = Lines { level, style: output.style, queue: output.queue.clone() };
+    let lines = LineLogger { level, style: output.style, queue: output.queue.clone() };
     CombinedLogger::init(vec![Box::new(lines)]).map_err(|error| Error::Failed(format!("starting the log: {error}")))?;
     INSTANCE.get_or_init(|| instance.to_owned());
-    Context::of_process().set(role, Epoch::default());
+    LogContext::of_process().set(role, None);
     panics::install();
     std::mem::take(&mut *HELD_BACK.lock()).into_iter().for_each(|warning| log::warn!("{warning}"));
-    Ok(Running(()))
+    Ok(LogGuard(()))
 }
 
 /// Keeps a warning until logging starts, because problems with the settings are found before that.
@@ -57,7 +56,7 @@ pub fn fail(program: &str, problem: impl fmt::Display) {
     let text = format!("{program}: {problem}");
     let text = text.split('\n').map(|line| Escaped(line).to_string()).collect::<Vec<_>>().join("\n");
     match output() {
-        Ok(Output { style, queue }) => {
+        Ok(LogOutput { style, queue }) => {
             let message = match INSTANCE.get() {
                 Some(instance) if instance != program => {
                     style.line(Level::Error, instance, format_args!("event=failed error={}", Quoted(problem)))
@@ -75,21 +74,21 @@ pub fn fail(program: &str, problem: impl fmt::Display) {
 /// The log of a running program. Dropping it waits until all lines are written, at most [`FLUSH_LIMIT`].
 #[derive(Debug)]
 #[must_use = "without it the last lines may be lost"]
-pub struct Running(());
+pub struct LogGuard(());
 
-impl Drop for Running {
+impl Drop for LogGuard {
     fn drop(&mut self) {
         // Bounded, so that a blocked standard error can't keep the program from exiting.
         log::logger().flush();
     }
 }
 
-struct Output {
+struct LogOutput {
     style: Style,
     queue: Arc<Queue>,
 }
 
-fn output() -> io::Result<&'static Output> {
+fn output() -> io::Result<&'static LogOutput> {
     if let Some(output) = OUTPUT.get() {
         return Ok(output);
     }
@@ -100,7 +99,7 @@ fn output() -> io::Result<&'static Output> {
         line.into_bytes()
     };
     let queue = Queue::start(file, dropped)?;
-    Ok(OUTPUT.get_or_init(|| Output { style, queue }))
+    Ok(OUTPUT.get_or_init(|| LogOutput { style, queue }))
 }
 
 fn instance() -> &'static str {
@@ -108,13 +107,13 @@ fn instance() -> &'static str {
 }
 
 /// The logger to which simplelog passes records.
-struct Lines {
+struct LineLogger {
     level: LevelFilter,
     style: Style,
     queue: Arc<Queue>,
 }
 
-impl Log for Lines {
+impl Log for LineLogger {
     /// Events of other crates are not logged. simplelog has compared the level already.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("oncecast")
@@ -133,7 +132,7 @@ impl Log for Lines {
     }
 }
 
-impl SharedLogger for Lines {
+impl SharedLogger for LineLogger {
     fn level(&self) -> LevelFilter {
         self.level
     }

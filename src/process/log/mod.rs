@@ -16,6 +16,6 @@ mod timestamp;
 
 pub use ::log::LevelFilter;
 
-pub use self::logger::{FLUSH_LIMIT, Running, fail, hold_back, init};
+pub use self::logger::{FLUSH_LIMIT, LogGuard, fail, hold_back, init};
 pub use self::queue::{MAX_LINE_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_LINES};
 pub use self::timestamp::Timestamp;

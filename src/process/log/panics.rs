@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_panics_some_are_logged_and_the_others_counted() {
+    fn only_some_of_many_panics_are_logged() {
         let mut recent = Recent { since: None, panics: 0 };
         let begin = Instant::now();
         let all: Vec<Option<u64>> = (0..MAX_LOGGED + 3).map(|_| recent.count(begin)).collect();

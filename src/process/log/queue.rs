@@ -37,7 +37,7 @@ pub(super) enum Importance {
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueueState>,
     /// There is something to write.
     filled: Condvar,
     /// Everything is written.
@@ -45,7 +45,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueueState {
     entries: VecDeque<Entry>,
     lines: usize,
     bytes: usize,
@@ -71,7 +71,7 @@ impl Queue {
         report: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> io::Result<Arc<Queue>> {
         let queue = Arc::new(Queue::default());
-        let writer = Writer { queue: queue.clone(), out, report };
+        let writer = LogWriter { queue: queue.clone(), out, report };
         thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
         Ok(queue)
     }
@@ -121,7 +121,7 @@ impl Queue {
     }
 }
 
-impl Waiting {
+impl QueueState {
     fn has_room(&self, importance: Importance, bytes: usize) -> bool {
         let (lines, most) = match importance {
             Importance::Urgent => (MAX_QUEUED_LINES, MAX_QUEUED_BYTES),
@@ -147,13 +147,13 @@ impl Waiting {
     }
 }
 
-struct Writer<W, T> {
+struct LogWriter<W, T> {
     queue: Arc<Queue>,
     out: W,
     report: T,
 }
 
-impl<W: Write, T: Fn(u64) -> Vec<u8>> Writer<W, T> {
+impl<W: Write, T: Fn(u64) -> Vec<u8>> LogWriter<W, T> {
     /// The main loop of the thread `log`. It ends with the process.
     fn run(mut self) {
         loop {

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_says_nothing_is_not_waited_for() {
+    fn a_silent_server_is_not_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
         let reason = ask(&address, Check::Ready, Duration::from_millis(50)).unwrap_err();

@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::site::Site;
 use crate::base::error::{Error, Result};
+use crate::base::log_sum::{LogPace, LogSum, Sum};
 use crate::base::text::Quoted;
 use crate::net::{self, Closer, Listener, NotAccepted, Stream, Wait};
 
@@ -36,6 +37,8 @@ const MAX_HEADERS: usize = 64;
 const MAX_DRAINED_BYTES: usize = 256 << 10;
 /// How long accepting pauses after the system refused a socket or a thread.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Failures to accept are logged in five lines, then in one a second.
+const FAILURE_LINES: LogPace = LogPace::Lines { at_once: 5, per_s: 1 };
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -58,7 +61,7 @@ impl MetricsServer {
         let listener = Listener::bind(address).map_err(refused())?;
         let bound = listener.address().map_err(refused())?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let acceptor = Acceptor { listener, stopping: stopping.clone(), site };
+        let acceptor = Acceptor { listener, address: bound, stopping: stopping.clone(), site };
         let thread = thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(move || acceptor.run())
@@ -91,6 +94,7 @@ impl Drop for MetricsServer {
 
 struct Acceptor {
     listener: Listener,
+    address: SocketAddr,
     stopping: Arc<AtomicBool>,
     site: Site,
 }
@@ -99,11 +103,11 @@ struct Acceptor {
 #[derive(Default)]
 struct Connections {
     /// Numbered in the order in which they were accepted.
-    open: Mutex<BTreeMap<u64, Open>>,
+    open: Mutex<BTreeMap<u64, OpenConnection>>,
     ended: Condvar,
 }
 
-struct Open {
+struct OpenConnection {
     since: Instant,
     closer: Closer,
 }
@@ -123,21 +127,21 @@ impl Connections {
         }
     }
 
-    fn begin(&self, closer: Closer) -> Connection<'_> {
+    fn begin(&self, closer: Closer) -> ConnectionSlot<'_> {
         let mut open = self.open.lock();
         let number = open.last_key_value().map_or(0, |(last, _)| last + 1);
-        open.insert(number, Open { since: Instant::now(), closer });
-        Connection { all: self, number }
+        open.insert(number, OpenConnection { since: Instant::now(), closer });
+        ConnectionSlot { all: self, number }
     }
 }
 
 /// The place of one connection, which is free again when this is dropped.
-struct Connection<'a> {
+struct ConnectionSlot<'a> {
     all: &'a Connections,
     number: u64,
 }
 
-impl Drop for Connection<'_> {
+impl Drop for ConnectionSlot<'_> {
     fn drop(&mut self) {
         self.all.open.lock().remove(&self.number);
         self.all.ended.notify_all();
@@ -145,14 +149,16 @@ impl Drop for Connection<'_> {
 }
 
 impl Acceptor {
-    /// The main loop: waits for a connection, and makes room for it.
+    /// The main loop: waits for a connection, and makes room for it. No failure ends it: what has caused it may pass.
     fn run(self) {
         let (connections, site) = (&Connections::default(), &self.site);
+        let mut failures = LogSum::new(FAILURE_LINES, Instant::now());
         // The scope joins the threads of all connections, none of which outlives its deadline.
         thread::scope(|scope| {
             loop {
                 let accepted = self.listener.accept();
                 if self.stopping.load(Ordering::Acquire) {
+                    self.log(failures.rest());
                     return;
                 }
                 connections.make_room();
@@ -163,18 +169,29 @@ impl Acceptor {
                             let _place = place;
                             serve(stream, site);
                         };
-                        thread::Builder::new().name("metrics-request".to_owned()).spawn_scoped(scope, answer).map(drop)
+                        let started = thread::Builder::new().name("metrics-request".to_owned());
+                        let started = started.spawn_scoped(scope, answer);
+                        started.map(drop).map_err(|error| (format!("there is no thread for it: {error}"), ACCEPT_PAUSE))
                     }
-                    Err(NotAccepted::Nothing | NotAccepted::Passing(_)) => continue,
-                    Err(NotAccepted::Exhausted(error)) => Err(error),
+                    Err(NotAccepted::Nothing) => Ok(()),
+                    Err(failure @ NotAccepted::Passing(_)) => Err((failure.to_string(), Duration::ZERO)),
+                    // Connections release their files by their deadlines.
+                    Err(failure @ NotAccepted::Exhausted(_)) => Err((failure.to_string(), ACCEPT_PAUSE)),
                 };
-                // If files are exhausted, connections release theirs by their deadlines.
-                if let Err(error) = answering {
-                    log::debug!("event=metrics-refused error={}", Quoted(error));
-                    thread::sleep(ACCEPT_PAUSE);
+                if let Err((reason, pause)) = answering {
+                    failures.add(reason, Instant::now());
+                    thread::sleep(pause);
                 }
+                self.log(failures.due(Instant::now()));
             }
         });
+    }
+
+    fn log(&self, failures: Option<Sum<String>>) {
+        if let Some(Sum { count, example }) = failures {
+            let address = self.address;
+            log::warn!("event=metrics-accept-failed count={count} address={address} reason={}", Quoted(example));
+        }
     }
 }
 
@@ -217,7 +234,7 @@ fn serve(mut stream: Stream, site: &Site) {
     };
     // A peer that is gone or too slow gets no answer, which is not worth a log line.
     if exchange().is_ok() {
-        stream.linger(deadline, MAX_DRAINED_BYTES);
+        stream.linger(deadline, Some(MAX_DRAINED_BYTES));
     }
 }
 

@@ -15,7 +15,7 @@ pub mod settings;
 mod site;
 
 pub use self::http::{MAX_CONNECTIONS, MAX_REQUEST_BYTES, MetricsServer, REQUEST_TIME};
-pub use self::registry::{Kind, Labels, Metrics, Number};
+pub use self::registry::{Labels, MetricKind, Metrics, Number};
 pub use self::site::Site;
 
 #[cfg(test)]

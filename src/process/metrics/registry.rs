@@ -18,7 +18,7 @@ pub type Labels = Vec<(&'static str, String)>;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// It only rises while the program runs.
     Counter,
     /// It rises and falls.
@@ -38,20 +38,20 @@ pub enum Number {
     Times(Distribution),
 }
 
-impl Kind {
+impl MetricKind {
     fn metric_type(self) -> MetricType {
         match self {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge => MetricType::Gauge,
-            Kind::Histogram => MetricType::Histogram,
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Histogram => MetricType::Histogram,
         }
     }
 }
 
 impl Number {
-    fn encode(self, kind: Kind, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+    fn encode(self, kind: MetricKind, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         match (kind, self) {
-            (Kind::Counter, Number::Whole(number)) => ConstCounter::new(number).encode(encoder),
+            (MetricKind::Counter, Number::Whole(number)) => ConstCounter::new(number).encode(encoder),
             (_, Number::Whole(number)) => ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)).encode(encoder),
             (_, Number::Real(number)) => ConstGauge::new(number).encode(encoder),
             (_, Number::Times(Distribution { sum, count, buckets })) => {
@@ -85,7 +85,9 @@ impl Metrics {
 
     /// Adds a number that rises and falls. `name` without `oncecast_`.
     pub fn gauge(&mut self, name: &'static str, help: &'static str, read: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.add(name, help, MetricType::Gauge, move |encoder| Number::Whole(read()).encode(Kind::Gauge, encoder));
+        self.add(name, help, MetricType::Gauge, move |encoder| {
+            Number::Whole(read()).encode(MetricKind::Gauge, encoder)
+        });
     }
 
     /// Adds a metric with a number for each set of labels, such as the messages in flight by consumer. A number without
@@ -94,7 +96,7 @@ impl Metrics {
     /// There must be few sets of labels, and those of a counter must not vanish.
     pub fn series(
         &mut self,
-        kind: Kind,
+        kind: MetricKind,
         name: &'static str,
         help: &'static str,
         read: impl Fn() -> Vec<(Labels, Number)> + Send + Sync + 'static,
@@ -118,7 +120,7 @@ impl Metrics {
         read: impl Fn() -> Distribution + Send + Sync + 'static,
     ) {
         self.add(name, help, MetricType::Histogram, move |encoder| {
-            Number::Times(read()).encode(Kind::Histogram, encoder)
+            Number::Times(read()).encode(MetricKind::Histogram, encoder)
         });
     }
 

@@ -8,13 +8,13 @@ use super::registry::Metrics;
 type Ready = dyn Fn() -> std::result::Result<(), String> + Send + Sync;
 
 /// What is served under a path.
-type Page = dyn Fn() -> String + Send + Sync;
+type PageContent = dyn Fn() -> String + Send + Sync;
 
 /// What a server serves.
 pub struct Site {
     pub(super) metrics: Metrics,
     pub(super) ready: Arc<Ready>,
-    pub(super) pages: Vec<(&'static str, &'static str, Box<Page>)>,
+    pub(super) pages: Vec<(&'static str, &'static str, Box<PageContent>)>,
 }
 
 impl Site {

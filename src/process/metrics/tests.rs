@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::base::histogram::Histogram;
+use crate::base::histogram::LatencyHistogram;
 
 /// Longer than any answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,17 +45,17 @@ fn status(answer: &str) -> &str {
 }
 
 #[test]
-fn numbers_are_read_when_they_are_asked_for() {
+fn metrics_are_read_at_each_scrape() {
     let seen = Arc::new(AtomicU64::new(1));
     let mut metrics = Metrics::new();
     let read = seen.clone();
     metrics.counter("messages_seen", "Messages seen", move || read.load(Ordering::Relaxed));
     let read = seen.clone();
     metrics.gauge("pending", "Messages pending", move || read.load(Ordering::Relaxed));
-    metrics.series(Kind::Gauge, "in_flight", "In flight", || {
+    metrics.series(MetricKind::Gauge, "in_flight", "In flight", || {
         [("a:1", 3), ("b\"\n", 0)].map(|(name, n)| (vec![("consumer", name.to_owned())], Number::Whole(n))).into()
     });
-    let times = Arc::new(Histogram::default());
+    let times = Arc::new(LatencyHistogram::default());
     let read = times.clone();
     metrics.histogram("delivery_seconds", "Intake to ACK", move || read.read());
     times.observe(Duration::from_micros(100));
@@ -137,7 +137,7 @@ fn a_target_may_name_the_host() {
 }
 
 #[test]
-fn head_gets_what_get_gets_without_the_body() {
+fn head_answers_like_get_without_the_body() {
     let server = serve(Metrics::new());
     for path in ["/healthz", "/readyz", "/nowhere"] {
         let (head, body) =
@@ -214,7 +214,7 @@ fn peers_that_never_finish_make_room_for_others() {
 fn peers_that_do_not_read_make_room_for_others() {
     let server = serve(Metrics::new());
     // The server waits for the peer whether or not the answer fits into the sockets' buffers.
-    let deaf: Vec<TcpStream> = (0..MAX_CONNECTIONS)
+    let unread: Vec<TcpStream> = (0..MAX_CONNECTIONS)
         .map(|_| {
             let mut socket = connect(&server);
             socket.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
@@ -226,19 +226,19 @@ fn peers_that_do_not_read_make_room_for_others() {
     let begin = Instant::now();
     assert_eq!(status(&get(&server, "/healthz")), "200");
     assert!(begin.elapsed() < REQUEST_TIME, "{:?}: it has waited for their time to be over", begin.elapsed());
-    drop(deaf);
+    drop(unread);
 }
 
 #[test]
 fn a_peer_that_does_not_read_costs_its_time_alone() {
     let mut metrics = Metrics::new();
     // More than the sockets' buffers hold.
-    metrics.series(Kind::Gauge, "many", "Many", || {
+    metrics.series(MetricKind::Gauge, "many", "Many", || {
         (0..500_000).map(|n| (vec![("n", format!("{n:0>40}"))], Number::Whole(n))).collect()
     });
     let server = serve(metrics);
-    let mut deaf = connect(&server);
-    deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut unread = connect(&server);
+    unread.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     assert_eq!(status(&get(&server, "/healthz")), "200");
     let begin = Instant::now();
     drop(server);

@@ -67,7 +67,7 @@ impl fmt::Display for AuditReport {
             let number = number.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
             let space = if note.is_empty() { "" } else { "  " };
             writeln!(f, "{name:<18}{number:>12}{space}{note}")?;
-            examples.iter().try_for_each(|id| writeln!(f, "{:>32}{}", "", Shown(id)))
+            examples.iter().try_for_each(|id| writeln!(f, "{:>32}{}", "", EscapedId(id)))
         };
         let extra = if self.twice > 0 { format!("{} entries too many", self.extra) } else { String::new() };
         line("results", Some(self.entries), "", &[])?;
@@ -88,9 +88,9 @@ impl fmt::Display for AuditReport {
 }
 
 /// An id on one line, truncated if it is long.
-struct Shown<'a>(&'a str);
+struct EscapedId<'a>(&'a str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for EscapedId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept = crate::base::text::beginning(self.0, MAX_SHOWN_BYTES);
         let cut = if kept.len() < self.0.len() { "…" } else { "" };

@@ -35,9 +35,9 @@ pub(super) fn serve(address: &str, stats: &Arc<ConsumerStats>) -> Result<Metrics
     metrics.counter("messages_retried", "Messages that failed and are redelivered", read(ConsumerStats::retried));
     metrics.counter("messages_rejected", "Messages the handler rejected", read(ConsumerStats::rejected));
     metrics.counter(
-        "messages_handed_back",
+        "messages_returned",
         "Messages returned, not begun, because the consumer could not work",
-        read(ConsumerStats::handed_back),
+        read(ConsumerStats::returned),
     );
     metrics.counter("handler_panics", "Handlers that panicked", read(ConsumerStats::panicked));
     metrics.counter("handler_timeouts", "Handlers that ran too long", read(ConsumerStats::timed_out));

@@ -27,7 +27,8 @@ pub fn run(config: ConsumerConfig) -> Result<u8> {
 /// Runs a consumer with the log, the signals, the metrics and the supervision of a program.
 pub fn serve(config: ConsumerConfig, handler: impl Handler, supervisor: Supervisor) -> Result<()> {
     let (log_level, metrics_addr) = (config.common.log_level, config.common.metrics_addr.clone());
-    let consumer = ConsumerBuilder::from(config).handler(handler).bind().map_err(as_flags)?;
+    let consumer =
+        ConsumerBuilder::from(config).setting_name(flag_and_variable).handler(handler).bind().map_err(as_flags)?;
     let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
     let _metrics = metrics_addr.map(|address| exposition::serve(&address, &consumer.stats())).transpose()?;
@@ -41,20 +42,27 @@ fn as_flags(error: consumer::Error) -> Error {
             let flag = flag_of(setting);
             got.map_or_else(|| ConfigError::missing(flag, &takes), |got| ConfigError::new(flag, got, &takes)).into()
         }
-        consumer::Error::Listen { address, source } => {
-            let flag = "listen";
-            Error::Io { what: format!("listening on {address} (--{flag} / {})", variable_of(flag)), source }
+        consumer::Error::Listen { address, cause } => {
+            Error::Io { what: format!("listening on {address} ({})", flag_and_variable("listen")), cause }
         }
-        consumer::Error::Start { doing, source } => {
-            Error::Io { what: doing.replace("`concurrency`", "--concurrency / ONCECAST_CONCURRENCY"), source }
+        consumer::Error::Start { doing, cause } => {
+            Error::Io { what: doing.replace("`concurrency`", &flag_and_variable("concurrency")), cause }
         }
         failed @ consumer::Error::Failed { .. } => Error::Failed(failed.to_string()),
     }
 }
 
+/// What a builder's method is called by the program's user.
+fn flag_and_variable(setting: &str) -> String {
+    let flag = flag_of(setting);
+    format!("--{flag} / {}", variable_of(flag))
+}
+
 /// The flag of a builder's method.
 fn flag_of(setting: &str) -> &'static str {
     match setting {
+        "listen" => "listen",
+        "handler_timeout" => "handler-timeout-ms",
         "redis_url" => "redis-url",
         "group" => "group",
         "consumer_id" => "consumer-id",
@@ -68,11 +76,11 @@ fn flag_of(setting: &str) -> &'static str {
 struct Supervised(Supervisor);
 
 impl Observer for Supervised {
-    fn look_every(&self) -> Duration {
+    fn interval(&self) -> Duration {
         self.0.interval()
     }
 
-    fn look(&mut self, stats: &ConsumerStats) {
+    fn observe(&mut self, stats: &ConsumerStats) {
         self.0.report(&condition(stats));
     }
 
@@ -101,7 +109,7 @@ mod tests {
 
     fn error(builder: ConsumerBuilder) -> Error {
         let handler = |_: &Delivery<'_>| Ok(Outcome::new());
-        as_flags(builder.listen("127.0.0.1:0").handler(handler).bind().err().expect("a setting is bad"))
+        as_flags(builder.listen("127.0.0.1:0").handler(handler).bind().expect_err("a setting is bad"))
     }
 
     #[test]
@@ -117,8 +125,17 @@ mod tests {
             assert!(error.to_string().starts_with(begin), "{error}");
             assert_eq!(error.exit_code(), 2);
         }
-        let no_handler = as_flags(Consumer::builder().bind().err().expect("it is missing"));
+        let no_handler = as_flags(Consumer::builder().bind().expect_err("it is missing"));
         assert_eq!(no_handler.to_string(), "--handler (ONCECAST_HANDLER): is required, takes a handler");
+    }
+
+    #[test]
+    fn what_the_library_says_while_it_runs_names_flags_and_variables() {
+        assert_eq!(flag_and_variable("handler_timeout"), "--handler-timeout-ms / ONCECAST_HANDLER_TIMEOUT_MS");
+        for setting in ["handler_timeout", "concurrency", "redis_url"] {
+            let flag = flag_of(setting);
+            assert!(settings::SETTINGS.iter().any(|known| known.name == flag), "{setting}: there is no --{flag}");
+        }
     }
 
     #[test]
@@ -127,7 +144,7 @@ mod tests {
         let first = Consumer::builder().listen("127.0.0.1:0").handler(handler).bind().expect("a free port");
         let address = first.local_addr().to_string();
         let second = Consumer::builder().listen(&address).handler(handler).bind();
-        let error = as_flags(second.err().expect("it is in use"));
+        let error = as_flags(second.expect_err("it is in use"));
         let begin = format!("listening on {address} (--listen / ONCECAST_LISTEN): ");
         assert!(error.to_string().starts_with(&begin), "{error}");
         assert_eq!(error.exit_code(), 1);

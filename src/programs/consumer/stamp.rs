@@ -153,7 +153,7 @@ mod tests {
     /// The fields as `name=value`, without the random one.
     fn fields(payload: impl AsRef<[u8]>) -> Vec<String> {
         let payload = payload.as_ref();
-        let outcome = stamp(&Delivery::new(MessageId(7), 1, payload, "c0")).expect("never fails");
+        let outcome = stamp(&Delivery::new(payload).with_id(MessageId(7)).with_consumer_id("c0")).expect("never fails");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut fields: Vec<_> = outcome.fields().map(|(name, value)| (text(name), text(value))).collect();
         let random = fields.remove(fields.len() - 2);
@@ -182,16 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn our_own_fields_win_and_stay_single() {
+    fn our_own_fields_replace_those_of_the_payload() {
         assert_eq!(fields(r#"{"consumer_id":"thief","random_property":"x","a":1,"a":2}"#), ["a=2", "consumer_id=c0"]);
     }
 
     #[test]
-    fn whatever_is_no_object_is_stored_whole() {
+    fn payloads_that_are_no_objects_are_stored_whole() {
         for payload in ["", "hello", "[1,2]", "17", "\"text\"", "null", "{\"a\":1} x", "{\"a\":", r#"{"a":"\ud800"}"#] {
             assert_eq!(fields(payload), [format!("payload={payload}"), "consumer_id=c0".into()]);
         }
-        let outcome = stamp(&Delivery::new(MessageId(7), 1, b"\0\xff", "c0"));
+        let outcome = stamp(&Delivery::new(b"\0\xff").with_id(MessageId(7)).with_consumer_id("c0"));
         assert_eq!(outcome.expect("never fails").fields().next(), Some((&b"payload"[..], &b"\0\xff"[..])));
     }
 
@@ -225,7 +225,7 @@ mod tests {
             let members: Vec<_> = members.iter().map(|(name, value)| format!(" \"{name}\" : {value}")).collect();
             let mut object = format!("{{{}}}", members.join(","));
             object.truncate(beginning(&object, object.len() - cut).len());
-            let delivery = Delivery::new(MessageId(7), 1, object.as_bytes(), "c0");
+            let delivery = Delivery::new(&object).with_id(MessageId(7)).with_consumer_id("c0");
             let recorded = stamp(&delivery).expect("never fails");
             for field in ["message_id", "payload", "a", "b"] {
                 let id = recorded.fields().find(|(name, _)| *name == field.as_bytes()).map(|(_, id)| id.to_vec());

@@ -7,11 +7,11 @@ use crate::base::id::DispatcherId;
 use crate::programs::status::{Status, failure_to_json, json_text};
 
 /// The last check, or why it failed; nothing before the first.
-type Seen = Option<Result<Status, String>>;
+type LastCheck = Option<Result<Status, String>>;
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub(super) struct Board(Mutex<Seen>);
+pub(super) struct Board(Mutex<LastCheck>);
 
 impl Board {
     /// A check was made.

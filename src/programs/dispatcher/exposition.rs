@@ -1,6 +1,6 @@
 //! What a dispatcher serves at its metrics address: its metrics, its readiness, and the status page.
 //!
-//! Figures of a lane have the label `lane` where the process has several.
+//! Figures of a lane have the label `lane` if the process has several.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::base::error::Result;
 use crate::lane::ring::RingStats;
 use crate::lane::{LaneStats, LinkFigures, Shared};
 use crate::ledger::overview::Part;
-use crate::process::metrics::{Kind, Labels, Metrics, MetricsServer, Number, Site};
+use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsServer, Number, Site};
 use crate::programs::status::Status;
 
-/// One page for all visitors: it asks for `/status.json` again and again.
+/// One page for all visitors, which requests `/status.json` repeatedly.
 const STATUS_PAGE: &str = include_str!("../status/page.html");
 
 /// Serves `/metrics`, `/healthz`, `/readyz`, and the status page at `/`.
@@ -23,7 +23,7 @@ pub(super) fn serve(address: &str, host: &Arc<Host>) -> Result<MetricsServer> {
     let (readiness, status) = (host.clone(), host.clone());
     let site = Site::new(metrics(host), move || health::ready(&readiness))
         .page("/", "text/html; charset=utf-8", || STATUS_PAGE.to_owned())
-        // That of the first lane: a page for each is needed once there can be several.
+        // The status of the first lane. If a process can have several, each needs a page.
         .page("/status.json", "application/json", move || {
             let HostedLane { lane, board } = &status.lanes[0];
             board.json(&lane.settings.keys.group, &status.id)
@@ -51,17 +51,17 @@ struct LaneMetrics<'a> {
 
 impl LaneMetrics<'_> {
     fn counter(&mut self, name: &'static str, help: &'static str, pick: fn(&LaneStats) -> &AtomicU64) {
-        self.number(Kind::Counter, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
+        self.number(MetricKind::Counter, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
     }
 
     fn gauge(&mut self, name: &'static str, help: &'static str, pick: fn(&LaneStats) -> &AtomicU64) {
-        self.number(Kind::Gauge, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
+        self.number(MetricKind::Gauge, name, help, move |hosted| Some(Number::Whole(get(pick(&hosted.lane.stats)))));
     }
 
-    /// A number for each lane, unless it is not known.
+    /// Adds a number for each lane, unless it is unknown.
     fn number(
         &mut self,
-        kind: Kind,
+        kind: MetricKind,
         name: &'static str,
         help: &'static str,
         pick: impl Fn(&HostedLane) -> Option<Number> + Send + Sync + 'static,
@@ -71,10 +71,10 @@ impl LaneMetrics<'_> {
         });
     }
 
-    /// Numbers with labels of their own for each lane.
+    /// Adds numbers with labels of their own for each lane.
     fn series(
         &mut self,
-        kind: Kind,
+        kind: MetricKind,
         name: &'static str,
         help: &'static str,
         pick: impl Fn(&HostedLane) -> Vec<(Labels, Number)> + Send + Sync + 'static,
@@ -90,7 +90,7 @@ impl LaneMetrics<'_> {
     }
 }
 
-/// None where the lane is alone.
+/// `None` if there is only one lane.
 fn lane_label(hosted: &HostedLane) -> Option<(&'static str, String)> {
     hosted.lane.settings.name.as_ref().map(|name| ("lane", name.clone()))
 }
@@ -112,11 +112,11 @@ fn messages(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("messages_acked", "Messages acknowledged", |stats| &stats.acked);
     lanes.counter("messages_redelivered", "Redeliveries", |stats| &stats.redelivered);
     lanes.counter("messages_dead_lettered", "Messages moved to the dead letters", |stats| &stats.dead_lettered);
-    lanes.counter("messages_spilled", "Messages left in Redis because memory was full", |stats| &stats.spilled);
+    lanes.counter("messages_spilled", "Messages kept in Redis only, because memory was full", |stats| &stats.spilled);
     lanes.counter("messages_read_back", "Messages read back from Redis", |stats| &stats.read_back);
     lanes.gauge("ready", "Messages waiting in memory for a consumer now", |stats| &stats.ready);
     lanes.number(
-        Kind::Histogram,
+        MetricKind::Histogram,
         "delivery_latency_seconds",
         "Time from a message's intake to its acknowledgement",
         |hosted| Some(Number::Times(hosted.lane.stats.delivery_latency.read())),
@@ -129,13 +129,13 @@ fn links(lanes: &mut LaneMetrics<'_>) {
         .counter("stray_answers", "Answers for messages that the consumer does not hold", |stats| &stats.stray_answers);
     lanes.counter("links_made", "Connections to consumers made", |stats| &stats.links_made);
     lanes.counter("links_lost", "Connections to consumers lost", |stats| &stats.links_lost);
-    lanes.number(Kind::Gauge, "consumers", "Consumers connected now", |hosted| {
+    lanes.number(MetricKind::Gauge, "consumers", "Consumers connected now", |hosted| {
         Some(Number::Whole(hosted.lane.stats.linked.lock().len() as u64))
     });
-    lanes.series(Kind::Gauge, "in_flight", "Messages at consumers now, while leader", |hosted| {
+    lanes.series(MetricKind::Gauge, "in_flight", "Messages at consumers now, while leader", |hosted| {
         by_consumer(&hosted.lane.stats, |link| &link.in_flight)
     });
-    lanes.series(Kind::Gauge, "overdue", "Messages that consumers no longer report, while leader", |hosted| {
+    lanes.series(MetricKind::Gauge, "overdue", "Messages that consumers no longer report, while leader", |hosted| {
         by_consumer(&hosted.lane.stats, |link| &link.overdue)
     });
 }
@@ -145,32 +145,37 @@ fn subscription(lanes: &mut LaneMetrics<'_>) {
     let ring =
         |pick: fn(RingStats) -> u64| move |hosted: &HostedLane| Some(Number::Whole(pick(hosted.lane.ring.stats())));
     lanes.number(
-        Kind::Counter,
+        MetricKind::Counter,
         "subscriptions",
         "Subscriptions made",
         of(|lane| lane.listener.subscriptions.load(Ordering::Relaxed)),
     );
-    lanes.number(Kind::Gauge, "ring_bytes", "Bytes used by the ring", ring(|stats| stats.bytes as u64));
-    lanes.number(Kind::Counter, "messages_published", "Messages received on the channel", ring(|stats| stats.seen));
+    lanes.number(MetricKind::Gauge, "ring_bytes", "Bytes used by the ring", ring(|stats| stats.bytes as u64));
     lanes.number(
-        Kind::Counter,
+        MetricKind::Counter,
+        "messages_published",
+        "Messages received on the channel",
+        ring(|stats| stats.seen),
+    );
+    lanes.number(
+        MetricKind::Counter,
         "messages_overrun",
         "Messages dropped at the ring's limit before they were stored",
         ring(|stats| stats.overrun),
     );
     lanes.number(
-        Kind::Counter,
+        MetricKind::Counter,
         "redis_reconnects",
-        "Connections to Redis made anew",
+        "Reconnections to Redis",
         of(|lane| lane.settings.redis.reconnects()),
     );
 }
 
-/// What every dispatcher reads from Redis once a second. All dispatchers of a group report the same figures: don't add
-/// them up. What the last check could not read is left out.
+/// What every dispatcher reads from Redis once a second. All dispatchers of a group report the same figures, so don't
+/// add them up. Figures that the last check could not read are left out.
 fn group_figures(lanes: &mut LaneMetrics<'_>) {
     let mut add = |name, help, pick: fn(&Status) -> Option<f64>| {
-        lanes.number(Kind::Gauge, name, help, move |hosted| hosted.board.read(pick).flatten().map(Number::Real));
+        lanes.number(MetricKind::Gauge, name, help, move |hosted| hosted.board.read(pick).flatten().map(Number::Real));
     };
     add("pending", "Messages without a result, in Redis", |status| {
         status.known(Part::Pending, status.snapshot.pending as f64)

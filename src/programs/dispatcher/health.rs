@@ -28,13 +28,13 @@ pub(super) fn condition(host: &Host) -> Condition {
     Condition {
         ready: ready(host),
         hung: host.lanes.iter().find_map(|hosted| hung(host, &hosted.lane)),
-        // They receive messages, even if they depend on others to get in sync.
+        // All lanes receive messages, even if they wait for other dispatchers to get in sync.
         waits: host.lanes.iter().all(|hosted| hosted.lane.ring.stats().live),
         doing: host.lanes.iter().map(doing).collect::<Vec<_>>().join("; "),
     }
 }
 
-/// A loop that has not finished an iteration in its time.
+/// A loop that is late with its iteration.
 fn hung(host: &Host, lane: &lane::Shared) -> Option<&'static str> {
     // After a pause of the whole process the other threads have not run yet.
     if host.main.is_late() { None } else { late_loop(lane) }
@@ -47,7 +47,7 @@ fn explain(reason: NotReady, lane: &lane::Shared) -> String {
             let redis = lane.settings.redis.shown();
             format!("not subscribed: Redis at {redis} does not answer, or refuses the subscription (--redis-url)")
         }
-        NotReady::NobodyLeads => {
+        NotReady::NoLeader => {
             "no dispatcher leads, and this one may not lead yet or is refused by Redis; see its log".to_owned()
         }
         NotReady::NotInSync => "not in sync with the leader yet".to_owned(),

@@ -1,4 +1,4 @@
-//! The lanes of this process, as the threads that only observe them see them.
+//! The lanes of this process, for the threads that only observe them.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::lane;
 pub(super) struct Host {
     /// The process's id.
     pub(super) id: DispatcherId,
-    /// The main thread watches the others.
+    /// The pulse of the main thread, which monitors the other threads.
     pub(super) main: Pulse,
-    /// At least one. Only one that is alone has no name.
+    /// At least one lane. A lane has no name only if there is one.
     pub(super) lanes: Vec<HostedLane>,
 }
 

@@ -1,4 +1,4 @@
-//! How fast a lane works, for its reports: events per second since the report before.
+//! How fast a lane works, for its reports: events per second since the previous report.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ const LEAST_SPAN: Duration = Duration::from_millis(500);
 /// See the module's text. Owned by the reporter.
 #[derive(Default)]
 pub(super) struct RateMeter {
-    /// What the last rates were computed from, and when; nothing before the first time.
+    /// The totals from which the last rates were computed, and when; `None` before the first time.
     last: Option<(Instant, Totals)>,
     rates: Rates,
     acked_by: HashMap<Arc<str>, f64>,
@@ -42,9 +42,9 @@ impl RateMeter {
             None => (None, Totals::default()),
         };
         let now = Totals::of(lane, linked);
-        // The first time nothing is known yet.
+        // The first time there is nothing to compare with.
         let seconds = began.map(|began| began.elapsed().as_secs_f64());
-        // A link that was made anew begins at 0.
+        // A new link begins at 0.
         let rate = |now: u64, last: u64| seconds.map_or(0.0, |seconds| now.saturating_sub(last) as f64 / seconds);
         self.rates = Rates {
             published: rate(now.published, last.published),

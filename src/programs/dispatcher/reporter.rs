@@ -1,8 +1,8 @@
 //! The reporter: once a second it writes this dispatcher's report to Redis, and checks the group's status.
 //!
 //! One thread for each lane, with two connections of its own, so that nothing it does can hold up the lease or a
-//! message. What it learns goes to the [`Board`](super::board::Board), for the metrics and the status page; nothing is
-//! decided by it. A report expires by itself, so a dispatcher that hangs or has lost Redis vanishes from the group's
+//! message. The status goes to the [`Board`](super::board::Board), for the metrics and the status page. No decision
+//! depends on it. A report expires by itself, so a dispatcher that hangs or has lost Redis vanishes from the group's
 //! status.
 
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use crate::programs::status::{MAX_AGE, StatusReader};
 
 /// How often it reports and checks.
 const EVERY: Duration = Duration::from_secs(1);
-/// However much happens, it does not report and check more often than this.
+/// The shortest pause between two reports, however often the lane changes.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
 /// How long a report lasts.
 const REPORT_TTL: Duration = Duration::from_secs(5);
-/// How long it waits for a reply of Redis.
+/// How long to wait for a reply of Redis.
 const REPLY_LIMIT: Duration = Duration::from_secs(2);
 
 /// The handle: stops and joins the thread when dropped.
@@ -85,16 +85,16 @@ struct ReportLoop {
     ledger: Ledger,
     status: StatusReader,
     host: Arc<Host>,
-    /// Which of its lanes this is about.
+    /// The index of the lane in `host`.
     lane: usize,
-    /// Disconnected: stop.
+    /// Disconnected when the thread should stop.
     stopped: Receiver<()>,
     began: Instant,
     rates: RateMeter,
     /// Logs which of the server's settings endanger the guarantees.
     settings: ServerWatch,
     backoff: Backoff,
-    /// Whether Redis did not answer the last time.
+    /// Whether the last request to Redis was not answered.
     unreachable: bool,
 }
 
@@ -116,7 +116,7 @@ impl ReportLoop {
                 break;
             }
         }
-        // It expires by itself; a Redis that does not answer is not waited for.
+        // The report expires by itself, so a Redis that does not answer is not waited for.
         if !self.unreachable
             && let Err(error) = self.ledger.end_reports(&self.host.id)
         {
@@ -131,7 +131,7 @@ impl ReportLoop {
     fn iterate(&mut self) {
         let report = self.report().to_json().to_string();
         let reported = self.ledger.report(&self.host.id, &report, REPORT_TTL);
-        // A server that refuses writes may still be read; one that can't be reached is not asked again in this
+        // A server that refuses writes may still be read. A server that can't be reached is not asked again in this
         // iteration.
         self.unreachable = reported.as_ref().is_err_and(|error| error.refusal().is_none());
         let mut failure = None;

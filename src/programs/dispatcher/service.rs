@@ -1,4 +1,4 @@
-//! The main loop of the dispatcher's process.
+//! The main loop of the dispatcher's process, on the main thread.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use super::reporter::Reporter;
 use super::settings::DispatcherConfig;
 use super::{exposition, health};
 use crate::base::error::Result;
-use crate::base::id::{DispatcherId, Epoch};
-use crate::base::log_context::{self, Context};
+use crate::base::id::DispatcherId;
+use crate::base::log_context::{self, LogContext};
 use crate::base::pulse::Pulse;
 use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
 use crate::base::text::Quoted;
@@ -29,10 +29,10 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
     run_lanes(&host, metrics_addr.as_deref(), &requests).map(|()| 0)
 }
 
-/// Runs until asked to stop. A Redis that can't be reached is no reason to end.
+/// Runs until asked to stop. Does not end because Redis can't be reached.
 pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: &ShutdownRequests) -> Result<()> {
-    host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
     let metrics = metrics_addr.map(|address| exposition::serve(address, host)).transpose()?;
+    host.lanes.iter().for_each(|hosted| log_context::within(&hosted.lane.log, || log_start(&hosted.lane)));
     let (ended, ends) = bounded(host.lanes.len());
     let start = |hosted: &HostedLane| Lane::start(&hosted.lane, ended.clone());
     let lanes: Vec<Lane> = host.lanes.iter().map(start).collect::<Result<_>>()?;
@@ -40,7 +40,8 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: 
         (0..host.lanes.len()).map(|lane| Reporter::start(host, lane)).collect::<Result<_>>()?;
     let mut supervisor = Supervisor::from_environment();
     let mut running = lanes.len();
-    // The main loop: until all lanes have ended. One that ends by itself, which is a failure, ends the others.
+    // The main loop runs until all lanes have ended. If a lane ends by itself, which is a failure, the others are
+    // stopped.
     while running > 0 {
         select! {
             recv(ends) -> _ => {
@@ -62,7 +63,7 @@ pub(super) fn run_lanes(host: &Arc<Host>, metrics_addr: Option<&str>, requests: 
     let outcomes: Vec<Result<()>> = lanes.into_iter().map(Lane::join).collect();
     drop(metrics);
     for hosted in &host.lanes {
-        hosted.lane.log.set("stopped", Epoch::default());
+        hosted.lane.log.set("stopped", None);
         log_context::within(&hosted.lane.log, || log::info!("event=stopped {}", hosted.lane.stats.summary()));
     }
     outcomes.into_iter().collect()
@@ -85,12 +86,12 @@ fn lane_settings(config: DispatcherConfig) -> lane::Settings {
     }
 }
 
-/// The process and its lanes, not started. A lane that is alone logs as the process does.
+/// The process and its lanes, not started. An only lane logs in the process's context.
 pub(super) fn host(id: DispatcherId, lanes: Vec<lane::Settings>) -> Host {
     let lane = |settings: lane::Settings| {
         let log = match &settings.name {
-            None => Context::of_process(),
-            name => Context::with_lane("starting", name.clone()),
+            None => LogContext::of_process(),
+            name => LogContext::with_lane("starting", name.clone()),
         };
         let lane = lane::Shared::new(settings, ProcessHandles { id: id.clone(), log });
         HostedLane { lane, board: Arc::new(Board::default()) }

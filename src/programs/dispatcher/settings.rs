@@ -20,7 +20,7 @@ use crate::wire;
 /// The settings of a dispatcher.
 #[derive(Clone, Debug)]
 pub struct DispatcherConfig {
-    /// What every program takes.
+    /// The settings that every program has.
     pub common: CommonConfig,
     /// What it listens to.
     pub interests: Interests,
@@ -32,7 +32,7 @@ pub struct DispatcherConfig {
     pub lease_ttl: Duration,
     /// How long a link may be silent.
     pub link_timeout: Duration,
-    /// How many failed deliveries make a dead letter.
+    /// After this many failed deliveries a message becomes a dead letter.
     pub max_deliveries: u32,
     /// How long a failed message waits for its next delivery.
     pub retry: RetryPolicy,
@@ -42,7 +42,7 @@ pub struct DispatcherConfig {
     pub ready_bytes: usize,
 }
 
-/// All of them, as `--help` lists them.
+/// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("consumers", "HOST:PORT,…", Required, "The addresses of the consumers, separated by commas"),
     REDIS_URL,

@@ -16,14 +16,12 @@ use crate::ledger::{Command, Connection, Server};
 const REPLY_TIME: Duration = Duration::from_secs(5);
 /// The waits between two attempts to connect.
 const CONNECT_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// A refused login or command is retried for this long, since users of Redis may be set up after the publisher starts.
-const REFUSED_TIME: Duration = Duration::from_secs(10);
 /// How often continuing trouble is logged.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// The outcome of a pipeline.
 #[derive(Debug, PartialEq)]
-pub(super) enum Outcome {
+pub(super) enum PublishOutcome {
     /// The number of subscribers that each message reached.
     Receivers(Vec<u64>),
     /// None of the messages was published.
@@ -33,7 +31,7 @@ pub(super) enum Outcome {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
+enum LinkState {
     Down,
     /// Connected, but nothing was published since.
     Trying,
@@ -41,29 +39,32 @@ enum State {
 }
 
 /// See the module's text.
-pub(super) struct Link {
+pub(super) struct RedisLink {
     connection: Connection,
-    state: State,
+    state: LinkState,
     backoff: Backoff,
+    /// How long a refused login or command is retried.
+    refusal_patience: Duration,
     retry_at: Instant,
-    trouble: Option<Trouble>,
+    trouble: Option<RedisTrouble>,
     /// Whether Redis ever answered.
     reached: bool,
 }
 
-struct Trouble {
+struct RedisTrouble {
     since: Instant,
     refused_since: Option<Instant>,
     logged_at: Instant,
     last: String,
 }
 
-impl Link {
-    pub(super) fn new(server: Server, now: Instant) -> Link {
-        Link {
+impl RedisLink {
+    pub(super) fn new(server: Server, refusal_patience: Duration, now: Instant) -> RedisLink {
+        RedisLink {
             connection: Connection::new(server, REPLY_TIME),
-            state: State::Down,
+            state: LinkState::Down,
             backoff: Backoff::new(CONNECT_WAIT.0, CONNECT_WAIT.1),
+            refusal_patience,
             retry_at: now,
             trouble: None,
             reached: false,
@@ -77,10 +78,10 @@ impl Link {
         if now < self.retry_at {
             return Ok(false);
         }
-        if self.state == State::Down {
+        if self.state == LinkState::Down {
             match self.connection.query(Step::Connecting, Command::of(&["PING"])) {
                 Ok(_) => {
-                    self.state = State::Trying;
+                    self.state = LinkState::Trying;
                     self.reached = true;
                 }
                 Err(error) => {
@@ -92,18 +93,18 @@ impl Link {
         Ok(true)
     }
 
-    /// When to try again after [`Link::connect`] returned `false`.
+    /// When to try again after [`RedisLink::connect`] returned `false`.
     pub(super) fn retry_at(&self) -> Instant {
         self.retry_at
     }
 
-    /// The most messages of the next pipeline.
-    pub(super) fn room(&self) -> usize {
-        if self.state == State::Up { usize::MAX } else { 1 }
+    /// The most messages of the next pipeline, of which `most` fit into one.
+    pub(super) fn room(&self, most: usize) -> usize {
+        if self.state == LinkState::Up { most } else { 1 }
     }
 
     /// Publishes one pipeline.
-    pub(super) fn publish(&mut self, commands: Vec<Command>, now: Instant) -> Result<Outcome> {
+    pub(super) fn publish(&mut self, commands: Vec<Command>, now: Instant) -> Result<PublishOutcome> {
         let count = commands.len();
         let replies = self.connection.pipeline("publishing", commands).and_then(|replies| {
             let receivers: Option<Vec<u64>> = replies.iter().map(receivers).collect();
@@ -115,19 +116,19 @@ impl Link {
         });
         match replies {
             Ok(receivers) => {
-                self.state = State::Up;
+                self.state = LinkState::Up;
                 self.backoff.reset();
                 if let Some(trouble) = self.trouble.take() {
                     let down_ms = now.saturating_duration_since(trouble.since).as_millis();
                     log::info!("event=redis-recovered down_ms={down_ms}");
                 }
-                Ok(Outcome::Receivers(receivers))
+                Ok(PublishOutcome::Receivers(receivers))
             }
             Err(error) => {
                 let refused = error.refusal().is_some();
-                self.state = if refused { State::Trying } else { State::Down };
+                self.state = if refused { LinkState::Trying } else { LinkState::Down };
                 self.failed(error)?;
-                Ok(if refused && count == 1 { Outcome::NotPublished } else { Outcome::Unknown })
+                Ok(if refused && count == 1 { PublishOutcome::NotPublished } else { PublishOutcome::Unknown })
             }
         }
     }
@@ -144,7 +145,7 @@ impl Link {
         let wait = self.backoff.next_wait();
         self.retry_at = now + wait;
         let is_new = self.trouble.is_none();
-        let trouble = self.trouble.get_or_insert_with(|| Trouble {
+        let trouble = self.trouble.get_or_insert_with(|| RedisTrouble {
             since: now,
             refused_since: None,
             logged_at: now,
@@ -152,7 +153,7 @@ impl Link {
         });
         trouble.last = error.to_string();
         trouble.refused_since = if is_refusal(&error) { trouble.refused_since.or(Some(now)) } else { None };
-        if trouble.refused_since.is_some_and(|since| now.duration_since(since) >= REFUSED_TIME) {
+        if trouble.refused_since.is_some_and(|since| now.duration_since(since) >= self.refusal_patience) {
             return Err(error);
         }
         if is_new || now.duration_since(trouble.logged_at) >= LOG_EVERY {

@@ -15,6 +15,11 @@ use crate::process::program::{self, CommandLine};
 use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 use crate::programs::interests::{CHANNEL, published_channels};
 
+/// How long messages without a subscriber are retried after the end of the run.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long a refused login or command is retried, since users of Redis may be set up after the publisher starts.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// The settings of the publisher.
 #[derive(Clone, Debug)]
 pub struct PublisherConfig {
@@ -34,6 +39,10 @@ pub struct PublisherConfig {
     pub id_prefix: String,
     /// Where the ids of received messages are written, if anywhere.
     pub ids_file: Option<PathBuf>,
+    /// How long messages without a subscriber are retried after the end of the run.
+    pub grace: Duration,
+    /// How long a refused login or command is retried.
+    pub refusal_patience: Duration,
 }
 
 /// All settings, in the order in which `--help` lists them.
@@ -118,6 +127,8 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Publis
             None => random_prefix(),
         },
         ids_file: values.path("ids-file")?,
+        grace: GRACE,
+        refusal_patience: REFUSAL_PATIENCE,
         common,
     })
 }

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn one_from_another_version_is_read_as_far_as_it_goes() {
+    fn reports_of_other_versions_are_read_as_far_as_possible() {
         let report = Report::parse(r#"{"leads":true,"epoch":"later a text","more":[1]}"#).expect("an object");
         assert_eq!(report, Report { leads: true, ..Report::default() });
         let older = Report::parse(r#"{"consumers":[{"id":"c0","in_flight":1,"prefetch":2}]}"#).expect("an object");

@@ -14,7 +14,7 @@ use crate::base::shutdown::shutdown_channel;
 use crate::base::text::Escaped;
 use crate::ledger::Connection;
 use crate::process::log;
-use crate::process::output::{self, Reader};
+use crate::process::output::{self, StdoutReader};
 
 /// How long to wait for a reply.
 const REPLY_TIME: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub fn run(config: &StatusConfig) -> Result<u8> {
             Err(error) if config.json => (failure_as_json(config, &error) + "\n", Err(error)),
             Err(error) => (format!("{}\n", Escaped(format!("status unknown: {error}"))), Err(error)),
         };
-        if output::print(format_args!("{before}{text}{after_it}"))? == Reader::Gone {
+        if output::print(format_args!("{before}{text}{after_it}"))? == StdoutReader::Gone {
             return outcome;
         }
         select! {

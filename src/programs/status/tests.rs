@@ -101,7 +101,7 @@ gaps          12
 }
 
 #[test]
-fn it_says_the_same_as_json() {
+fn json_and_text_agree() {
     let json = status().to_json();
     assert_eq!(json["health"], "ok");
     assert_eq!(
@@ -136,12 +136,12 @@ fn an_address_without_a_consumer_is_shown_with_its_state() {
 }
 
 #[test]
-fn what_comes_from_redis_stays_in_its_line_and_steers_no_terminal() {
+fn text_from_redis_stays_in_its_line_and_controls_no_terminal() {
     const HOSTILE: &str = "x\u{1b}[2J\nproblem       forged\u{202e}\u{2028}\u{9b}";
     let clean = status().to_string().lines().count();
     let mut status = status();
     let holder = format!("{HOSTILE}-5f3a9c");
-    status.snapshot.lease.as_mut().expect("somebody leads").holder = holder.clone();
+    status.snapshot.lease.as_mut().expect("a dispatcher leads").holder = holder.clone();
     status.members[0].id = holder;
     status.gaps[0].reason = HOSTILE.to_owned();
     status.gaps[0].dispatcher = HOSTILE.to_owned();
@@ -183,7 +183,7 @@ fn long_ids_are_cut_in_the_middle_and_keep_the_columns() {
 }
 
 #[test]
-fn what_redis_refuses_is_left_out_and_said() {
+fn refused_figures_are_left_out_and_noted() {
     let mut status = status();
     status.refused = BTreeSet::from([Part::Pending, Part::Gaps, Part::Results, Part::LeaseLeft, Part::Consumers]);
     let json = status.to_json();
@@ -202,7 +202,7 @@ fn what_redis_refuses_is_left_out_and_said() {
 }
 
 #[test]
-fn what_is_wrong_is_named_and_changes_the_exit_code() {
+fn problems_are_named_and_change_the_exit_code() {
     type Break = fn(&mut Status);
     let cases: [(&str, Break); 6] = [
         ("no dispatcher is subscribed", |status| status.members.clear()),
@@ -254,7 +254,7 @@ fn what_is_wrong_is_named_and_changes_the_exit_code() {
 }
 
 #[test]
-fn what_only_a_leader_knows_is_unknown_without_one() {
+fn figures_of_the_leader_are_unknown_without_one() {
     let mut status = status();
     status.members.remove(0);
     let json = status.to_json();
@@ -278,7 +278,7 @@ fn dispatchers_of_two_channels_are_a_problem() {
 }
 
 #[test]
-fn what_is_worth_knowing_is_no_problem() {
+fn notes_are_no_problems() {
     let mut status = status();
     status.snapshot.dead = 2;
     status.now_us += 2 * 3_600_000_000;
@@ -305,7 +305,7 @@ fn what_is_worth_knowing_is_no_problem() {
 #[test]
 fn a_lease_that_ends_by_its_time_alone_is_noted() {
     let mut status = status();
-    status.snapshot.lease.as_mut().expect("somebody leads").by_time = true;
+    status.snapshot.lease.as_mut().expect("a dispatcher leads").by_time = true;
     assert!(status.problems().is_empty(), "it works");
     assert!(status.notes().iter().any(|note| note.contains("event=not-counted")), "{:?}", status.notes());
 }

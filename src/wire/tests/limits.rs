@@ -66,7 +66,7 @@ fn reasons_and_error_texts_are_cut_at_a_character_by_their_sender() {
 }
 
 #[test]
-fn what_does_not_fit_its_length_field_is_refused_by_the_receiver() {
+fn values_too_long_for_their_length_field_are_refused_by_the_receiver() {
     let field = Field { name: b"", value: b"" };
     // 65,536 fields would be announced as none, a name of 65,536 bytes as an empty one.
     for fields in [vec![field; 65_536], vec![Field { name: &[0; 65_536], value: b"" }]] {

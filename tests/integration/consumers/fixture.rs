@@ -1,4 +1,4 @@
-//! A consumer of the library or the program, and what it has recorded.
+//! Consumers, as a library or a program, and what they have recorded.
 
 use crossbeam_channel::bounded;
 use oncecast::base::id::MessageId;
@@ -36,16 +36,16 @@ pub fn program(arguments: &[&str]) -> ChildProcess {
     ChildProcess::spawn("oncecast-consumer", command).expect("it starts")
 }
 
-/// Waits for a program's end with this exit code, having logged lines with these parts.
+/// Waits until a program ends with this exit code. It must have logged lines with these parts.
 pub fn expect_end(mut program: ChildProcess, code: i32, parts: &[&str]) {
     let ended = program.wait(DEADLINE).expect("it ends");
-    assert_eq!(ended.code(), Some(code), "{}", program.failure("ended otherwise"));
+    assert_eq!(ended.code(), Some(code), "{}", program.failure("it ended with another exit code"));
     for part in parts {
         program.wait_for_line(part, DEADLINE).expect("it is logged");
     }
 }
 
-/// A handler that records the payload, after a permit for each message has been sent.
+/// A handler that waits for a permit for each message and then records the payload.
 pub fn gated() -> (crossbeam_channel::Sender<()>, impl oncecast::Handler) {
     let (permits, gate) = bounded(1_000);
     let handler = move |delivery: &Delivery<'_>| {
@@ -55,8 +55,8 @@ pub fn gated() -> (crossbeam_channel::Sender<()>, impl oncecast::Handler) {
     (permits, handler)
 }
 
-/// Nobody listens there. A child that another test is just starting holds a copy of this process's sockets until it
-/// runs its own program, so it may take a moment.
+/// Waits until connections are refused. A child that another test is starting holds a copy of this process's sockets
+/// until it runs its own program, so that may take a moment.
 pub fn expect_refused(address: std::net::SocketAddr) {
     wait_until("connections to be refused", || std::net::TcpStream::connect(address).is_err().then_some(()));
 }

@@ -1,5 +1,5 @@
-//! How a link begins and what ends it: a consumer that greets badly or slowly, that reads nothing, or that has seen a
-//! higher epoch than Redis gives out.
+//! The greeting and the end of a link: a consumer that sends an invalid or slow greeting, that reads nothing, or that
+//! has seen a higher epoch than Redis gives out.
 
 use std::io::Write;
 use std::thread;
@@ -24,8 +24,8 @@ fn message(frames: &[Frame<'_>]) -> Message {
     Message::Binary(bytes.into())
 }
 
-/// The ERROR that ended the connection.
-fn told(line: &mut Line) -> (ErrorCode, String) {
+/// The error that ended the connection.
+fn final_error(line: &mut Line) -> (ErrorCode, String) {
     let rest = line.rest();
     match rest.as_slice() {
         [Heard::Error(code, text)] => (*code, text.clone()),
@@ -34,7 +34,7 @@ fn told(line: &mut Line) -> (ErrorCode, String) {
 }
 
 #[test]
-fn a_consumer_that_greets_badly_is_told_what_was_wrong() {
+fn an_invalid_greeting_is_answered_with_the_reason() {
     let peer = Peer::bind("rude");
     let group = Scripted::start(&[&peer], "");
     let long = "x".repeat(257);
@@ -57,15 +57,15 @@ fn a_consumer_that_greets_badly_is_told_what_was_wrong() {
     for (greeting, code, text) in greetings {
         let mut line = peer.accept_only();
         line.send_raw(greeting.clone());
-        let (told_code, told_text) = told(&mut line);
-        assert_eq!(told_code, code, "{greeting:?}");
-        assert!(told_text.contains(text) && told_text.len() < 200, "{greeting:?}: {told_text}");
+        let (received, received_text) = final_error(&mut line);
+        assert_eq!(received, code, "{greeting:?}");
+        assert!(received_text.contains(text) && received_text.len() < 200, "{greeting:?}: {received_text}");
     }
     drop(group);
 }
 
 #[test]
-fn a_greeting_that_trickles_meets_one_deadline_and_is_told_so() {
+fn a_trickling_greeting_meets_one_deadline_and_gets_an_error() {
     let (slow, silent) = (Peer::bind("slow"), Peer::bind("silent"));
     let group = Scripted::start(&[&slow, &silent], "");
     let (mut slow_line, mut silent_line) = (slow.accept_only(), silent.accept_only());
@@ -80,29 +80,29 @@ fn a_greeting_that_trickles_meets_one_deadline_and_is_told_so() {
         }
         Heard::Closed
     });
-    let (code, text) = told(&mut silent_line);
+    let (code, text) = final_error(&mut silent_line);
     assert_eq!((code, text.as_str()), (ErrorCode::Unexpected, "no READY and HELD within 3 s of the connection"));
     assert!(matches!(dripper.join().unwrap(), Heard::Error(ErrorCode::Unexpected, _)));
-    assert!(began.elapsed() < Duration::from_secs(6), "both were told after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(6), "both errors came after {:?}", began.elapsed());
     group.dispatcher.wait_for_line("error=\"no READY and HELD within 3 s of the connection\"", DEADLINE).unwrap();
 }
 
 #[test]
-fn a_peer_that_pings_and_reads_nothing_loses_its_link() {
-    let (deaf, good) = (Peer::bind("deaf"), Peer::bind("good"));
-    let mut group = Scripted::start(&[&deaf, &good], "--link-timeout-ms 2000");
-    let mut deaf_line = deaf.accept(1_000);
+fn a_peer_that_pings_without_reading_loses_its_link() {
+    let (silent, good) = (Peer::bind("silent"), Peer::bind("good"));
+    let mut group = Scripted::start(&[&silent, &good], "--link-timeout-ms 2000");
+    let mut silent_line = silent.accept(1_000);
     let mut good_line = good.accept(1_000);
     let connection = &mut group.client();
-    wait_until_listed(connection, &["deaf", "good"]);
-    // It says that it lives, and even that it works, and reads nothing.
+    wait_until_listed(connection, &["silent", "good"]);
+    // It sends pings and reads nothing.
     let pinging = thread::spawn(move || {
-        let mut ping = || deaf_line.try_send_raw(Message::Ping(Vec::new().into()));
+        let mut ping = || silent_line.try_send_raw(Message::Ping(Vec::new().into()));
         while ping() {
             thread::sleep(Duration::from_millis(50));
         }
     });
-    // More than fits into the sockets' buffers.
+    // More than the sockets' buffers hold.
     let payloads: Vec<String> = (0..500).map(|n| format!("{n:03}{}", "x".repeat(60_000))).collect();
     publish_payloads(connection, &payloads);
     while state(connection).0 > 0 {
@@ -118,7 +118,7 @@ fn epoch(connection: &mut Connection) -> u64 {
     run(connection, &["GET", "messages:epoch"])
 }
 
-/// Refuses the next dispatcher as a consumer does that has seen this epoch.
+/// Refuses the next dispatcher, like a consumer that has seen a higher epoch.
 fn refuse(peer: &Peer, text: &str) {
     let mut line = peer.accept_only();
     line.send(&[Frame::Error { code: ErrorCode::Stale, text }]);
@@ -126,13 +126,13 @@ fn refuse(peer: &Peer, text: &str) {
 }
 
 #[test]
-fn a_leader_learns_of_a_higher_epoch_from_its_consumers_within_bounds() {
+fn a_leader_steps_over_a_plausible_higher_epoch_and_ignores_others() {
     let peer = Peer::bind("witness");
     let mut group = Scripted::start(&[&peer], "");
     let connection = &mut group.client();
     let before = epoch(connection);
     let now_ms = wall_clock_us() / 1_000;
-    // None of these can have been given out, or is higher, or is told by the word that tells it.
+    // Each of these is implausible, not higher, or malformed.
     let (far, old) = (now_ms + 100 * 3_600 * 1_000, before - 1);
     for text in [
         format!("seen {}: it is over", u64::MAX),
@@ -152,12 +152,12 @@ fn a_leader_learns_of_a_higher_epoch_from_its_consumers_within_bounds() {
     wait_until_done(connection, 1);
     assert_eq!(epoch(connection), before, "none of these ended the term");
     drop(line);
-    // This one may be: Redis came back with an older clock.
+    // This one is plausible: Redis may have come back with an older clock.
     let seen = Epoch(now_ms + 3_600 * 1_000);
     refuse(&peer, &oncecast::wire::seen_text(seen, "it is over"));
     wait_until("a term above what was seen", || (epoch(connection) > seen.0).then_some(()));
     group.dispatcher.wait_for_line("event=term-ended reason=epoch-behind", DEADLINE).unwrap();
-    // Not again and again.
+    // The leader does not follow such claims again and again.
     let raised = epoch(connection);
     for n in 0..3 {
         refuse(&peer, &oncecast::wire::seen_text(Epoch(raised + 1_000 + n), "it is over"));

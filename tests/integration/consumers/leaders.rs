@@ -1,4 +1,4 @@
-//! A consumer between leaders: which one it obeys, and what it keeps when a connection or a leader changes.
+//! A consumer and its leaders: which one it obeys, and what it keeps when a connection or a leader changes.
 
 use std::time::{Duration, Instant};
 
@@ -16,23 +16,23 @@ use crate::support::{elect, pend, redis_server, wait_until};
 use super::fixture::{consumer_of, entries, gated, pending, process, program};
 
 #[test]
-fn the_higher_epoch_rules_and_inherits_what_is_in_hand() {
+fn the_higher_epoch_replaces_the_lower_and_inherits_its_messages() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(4).handler(handler));
     let mut old = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 1, "one");
     old.send(&[process(1, "one")]);
-    wait_until("the message to be in hand", || (consumer.stats.held() == 1).then_some(()));
+    wait_until("the message to be held", || (consumer.stats.held() == 1).then_some(()));
 
     let mut new = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[1]);
-    // It may see that it is closed.
+    // The connection may be closed already.
     old.try_send(&[process(2, "two")]);
     old.expect_error(6);
     let mut late = ScriptedDispatcher::connect(consumer.address);
     late.send(&[Frame::Lead { epoch: Epoch(5), group: "messages" }]);
     late.expect_error(6);
-    // Sent again by the new leader, which had not read HELD yet: it is not run twice.
+    // The new leader had not read HELD yet and sends the message again. It does not run twice.
     new.send(&[process(1, "one")]);
     new.sync();
     permits.send(()).expect("handlers live");
@@ -43,7 +43,7 @@ fn the_higher_epoch_rules_and_inherits_what_is_in_hand() {
 }
 
 #[test]
-fn a_replaced_leader_that_has_nothing_to_send_is_told_as_well() {
+fn an_idle_replaced_leader_is_notified_too() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
     let mut old = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
@@ -60,7 +60,7 @@ fn work_outlives_its_connection() {
     pend(&redis, 1, "one");
     pend(&redis, 2, "two");
     first.send(&[process(1, "one"), process(2, "two")]);
-    wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
+    wait_until("both to be held", || (consumer.stats.held() == 2).then_some(()));
     drop(first);
     wait_until("the connection to be gone", || (consumer.stats.ruling_epoch() == 0).then_some(()));
     permits.send(()).expect("handlers live");
@@ -73,7 +73,7 @@ fn work_outlives_its_connection() {
 }
 
 #[test]
-fn a_failure_that_nobody_hears_is_told_to_the_next_leader() {
+fn an_unsent_nack_goes_to_the_next_leader() {
     let redis = redis_server();
     let (permits, gate) = bounded::<()>(1);
     let handler = move |_: &Delivery<'_>| {
@@ -83,31 +83,31 @@ fn a_failure_that_nobody_hears_is_told_to_the_next_leader() {
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(handler));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "x")]);
-    wait_until("it to be in hand", || (consumer.stats.held() == 1).then_some(()));
+    wait_until("it to be held", || (consumer.stats.held() == 1).then_some(()));
     drop(peer);
     wait_until("the connection to be gone", || (consumer.stats.ruling_epoch() == 0).then_some(()));
     permits.send(()).expect("handlers live");
     wait_until("it to fail", || (consumer.stats.retried() == 1).then_some(()));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[1]);
     assert_eq!(peer.next(), "NACK 1 0 no luck");
-    wait_until("nothing to be in hand", || (consumer.stats.held() == 0).then_some(()));
+    wait_until("nothing to be held", || (consumer.stats.held() == 0).then_some(()));
 }
 
 #[test]
-fn a_dispatcher_that_does_not_read_delays_nobody() {
+fn a_dispatcher_that_does_not_read_delays_no_other() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(1_000).handler(handler));
     let ids: Vec<u64> = (1..=1_000).collect();
     let mut stalled = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     stalled.send(&ids.iter().map(|id| process(*id, "x")).collect::<Vec<_>>());
-    wait_until("all to be in hand", || (consumer.stats.held() == 1_000).then_some(()));
+    wait_until("all to be held", || (consumer.stats.held() == 1_000).then_some(()));
     stalled.ping_until_stalled();
     let started = Instant::now();
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &ids);
     ids.iter().for_each(|_| permits.send(()).expect("handlers live"));
     next.expect_acks(&ids);
-    // A committer that waited for the stalled socket would wait for its write timeout, five seconds.
+    // A committer blocked by the stalled socket would wait for its write timeout of five seconds.
     assert!(started.elapsed() < Duration::from_millis(4_500), "it took {:?}", started.elapsed());
 }
 
@@ -136,7 +136,7 @@ fn a_stopped_and_continued_program_keeps_its_connections() {
 }
 
 #[test]
-fn leadership_moves_to_and_fro_and_every_message_is_recorded_once() {
+fn every_message_is_recorded_once_over_many_changes_of_leader() {
     const LEADERS: u64 = 6;
     const EACH: u64 = 300;
     let redis = redis_server();
@@ -149,7 +149,7 @@ fn leadership_moves_to_and_fro_and_every_message_is_recorded_once() {
         for leader in 0..LEADERS {
             let (bodies, newest, redis, address) = (&bodies, &newest, &redis, consumer.address);
             scope.spawn(move || {
-                // Some come too late, some are replaced half-way: all keep sending until they are thrown out.
+                // Some connect too late, some are replaced half-way. All send until they are disconnected.
                 let mut peer = ScriptedDispatcher::connect(address);
                 let mut elections = newest.lock();
                 *elections += u64::from(leader % 2 == 0);
@@ -174,7 +174,7 @@ fn leadership_moves_to_and_fro_and_every_message_is_recorded_once() {
     for (id, body) in (1..).zip(bodies.iter()) {
         last.send(&[process(id, body)]);
     }
-    // What was in hand when it came may be acknowledged, sent again, and acknowledged again.
+    // A message that was held when it connected may be acknowledged, sent again, and acknowledged again.
     let mut acknowledged = std::collections::HashSet::new();
     while acknowledged.len() < bodies.len() {
         let frame = last.next_but_progress();

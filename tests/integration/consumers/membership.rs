@@ -1,5 +1,5 @@
-//! Consumers come, go, hang and misbehave: their messages go to others, each is recorded once, and nobody else notices.
-//! What happens when one is killed or paused is in `faults/consumer.rs`.
+//! Consumers come, go, hang and misbehave: their messages move to others, each is recorded once, and no other consumer
+//! is affected. `faults/consumer.rs` kills and pauses consumers.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -38,8 +38,8 @@ fn a_restarted_consumer_is_listed_and_used_again() {
     wait_until_listed(connection, &["c0", "c1", "c2"]);
     publish(connection, "with", 0..300);
     wait_until_done(connection, 600);
-    assert!(results_of(connection, "c1") > 0, "a consumer that came back is used");
-    // A change of leader rewrites the list; who is dead by then is not in it.
+    assert!(results_of(connection, "c1") > 0, "a restarted consumer is used");
+    // A change of leader rewrites the list, without consumers that are dead by then.
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
     wait_until_in_sync(connection, 2);
     cluster.kill_node(leader).unwrap();
@@ -49,7 +49,7 @@ fn a_restarted_consumer_is_listed_and_used_again() {
 }
 
 #[test]
-fn one_at_a_time_goes_in_order() {
+fn with_concurrency_and_prefetch_1_order_is_kept() {
     let mut cluster = cluster_of(options(2, 1, "", "--concurrency 1 --prefetch 1"));
     let connection = &mut client_of(&mut cluster);
     cluster.kill_node(Node::Consumer(0)).unwrap();
@@ -62,7 +62,7 @@ fn one_at_a_time_goes_in_order() {
 }
 
 #[test]
-fn a_consumer_that_is_asked_to_stop_under_load_fails_no_message() {
+fn a_consumer_stopped_under_load_fails_no_message() {
     // With one delivery allowed, each that counts as failed is a dead letter.
     let mut cluster = cluster_of(options(2, 3, "--max-deliveries 1", ""));
     let connection = &mut client_of(&mut cluster);
@@ -79,11 +79,11 @@ fn a_consumer_that_is_asked_to_stop_under_load_fails_no_message() {
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
-    assert_eq!(state(connection).2, 0, "what a stopping consumer hands back does not count as failed");
+    assert_eq!(state(connection).2, 0, "messages that a stopping consumer returns do not count as failed");
 }
 
 #[test]
-fn a_consumer_without_redis_is_served_by_the_leader() {
+fn the_leader_records_for_a_consumer_without_redis() {
     let peer = Peer::bind("scripted");
     let mut group = Scripted::start(&[&peer], "");
     let mut line = peer.accept(8);
@@ -109,14 +109,14 @@ fn a_consumer_without_redis_is_served_by_the_leader() {
     let (id, ..) = line.next_message();
     line.send(&[Frame::Ack(vec![id])]);
     wait_until("a plain ACK to remove the message", || (state(connection).0 == 0).then_some(()));
-    assert_eq!(state(connection), (0, 1, 0), "a plain ACK stores nothing, and a repeated RESULT neither");
+    assert_eq!(state(connection), (0, 1, 0), "neither a plain ACK nor a repeated RESULT stores anything");
 
     publish_payloads(connection, ["not now"]);
     let (id, ..) = line.next_message();
     line.send(&[Frame::Nack { id, delay: NackDelay::AfterMs(400), reason: "busy" }]);
     let asked = Instant::now();
     let (again, delivery, body) = line.next_message();
-    // On one machine both clocks are one; the order of sending and reading the clock costs less than this.
+    // Less than the delay of 400 ms, since the clock is read after sending.
     assert!(asked.elapsed() >= Duration::from_millis(390), "came back after {:?}", asked.elapsed());
     assert_eq!((again, delivery, body.as_str()), (id, 2, "not now"));
     assert_eq!(run::<String>(connection, &["HGET", "messages:attempts", &id.0.to_string()]), "2");
@@ -130,13 +130,13 @@ fn a_consumer_without_redis_is_served_by_the_leader() {
 }
 
 #[test]
-fn results_for_what_it_was_never_given_change_nothing() {
+fn results_for_undelivered_messages_change_nothing() {
     let (peer, other) = (Peer::bind("liar"), Peer::bind("other"));
     let mut group = Scripted::start(&[&peer, &other], "");
     let (mut liar, mut line) = (peer.accept(1), other.accept(1));
     let connection = &mut group.client();
     wait_until_listed(connection, &["liar", "other"]);
-    // Ids that nobody has: an ACK, a NACK and progress for them are idle talk.
+    // ACK, NACK and PROGRESS for ids that no consumer holds are ignored.
     let nobodys = MessageId(77);
     liar.send(&[Frame::Ack(vec![nobodys]), Frame::Progress(vec![nobodys])]);
     liar.send(&[
@@ -152,7 +152,7 @@ fn results_for_what_it_was_never_given_change_nothing() {
     assert_eq!(state(connection), (0, 2, 0));
 }
 
-/// Bytes that are no frames, or frames that have no place, with what the answer says.
+/// Bytes that are no frames, and frames that are not allowed at that point, with the error code of the answer.
 fn garbage() -> Vec<(&'static str, Message, Option<ErrorCode>)> {
     let binary = |bytes: &[u8]| Message::Binary(bytes.to_vec().into());
     let frame = |frame: Frame<'_>| Message::Binary(frame.to_vec().into());
@@ -176,23 +176,34 @@ fn garbage() -> Vec<(&'static str, Message, Option<ErrorCode>)> {
 }
 
 #[test]
-fn garbage_costs_its_own_link_and_nothing_else() {
+fn garbage_closes_only_its_own_link() {
+    let cases = garbage();
+    // In parallel, since the dispatcher pauses before it connects to the bad one again.
+    std::thread::scope(|scope| {
+        for cases in cases.chunks(4) {
+            scope.spawn(move || send_garbage(cases));
+        }
+    });
+}
+
+/// Sends these to a dispatcher of their own, one after the other.
+fn send_garbage(cases: &[(&str, Message, Option<ErrorCode>)]) {
     let (bad, good) = (Peer::bind("bad"), Peer::bind("good"));
     let mut group = Scripted::start(&[&bad, &good], "");
     let mut good_line = good.accept(64);
     let mut bad_line = bad.accept(1);
     let connection = &mut group.client();
     let epoch = group.epoch();
-    for (number, (what, message, code)) in garbage().into_iter().enumerate() {
+    for (number, (what, message, code)) in cases.iter().enumerate() {
         wait_until_listed(connection, &["bad", "good"]);
-        // One for each, so that the bad one has something in hand: it must come to the good one.
+        // One for each, so that the bad one holds a message, which must move to the good one.
         publish_payloads(connection, [format!("{what} 1"), format!("{what} 2")]);
         bad_line.next_message();
-        bad_line.send_raw(message);
+        bad_line.send_raw(message.clone());
         let answer = bad_line.rest();
         match code {
             Some(code) => {
-                let is_it = |heard: &Heard| matches!(heard, Heard::Error(found, _) if *found == code);
+                let is_it = |heard: &Heard| matches!(heard, Heard::Error(found, _) if found == code);
                 assert!(answer.iter().any(is_it), "{what}: answered {answer:?}, not {code:?}");
             }
             None => assert_eq!(answer, [], "{what}"),
@@ -203,24 +214,24 @@ fn garbage_costs_its_own_link_and_nothing_else() {
                 .send(&[Frame::Result { id, fields: vec![Field { name: b"message_id", value: what.as_bytes() }] }]);
         }
         wait_until_done(connection, 2 * (number + 1));
-        // The bad one may come back: the dispatcher connects again by itself.
+        // The dispatcher connects to the bad one again by itself.
         bad_line = bad.accept(1);
     }
-    assert_eq!(group.epoch(), epoch, "the leader went on leading");
+    assert_eq!(group.epoch(), epoch, "the leader did not change");
     group.dispatcher.must_run().unwrap();
     assert_eq!(state(connection).2, 0);
 }
 
 #[test]
-fn a_peer_that_neither_reads_nor_answers_pings_is_given_up() {
+fn a_peer_that_neither_reads_nor_answers_pings_is_dropped() {
     let (silent, good) = (Peer::bind("silent"), Peer::bind("good"));
     let mut group = Scripted::start(&[&silent, &good], "--link-timeout-ms 500");
-    // Never looked at again.
+    // Never read again.
     let silent_line = silent.accept(1_000);
     let mut good_line = good.accept(1_000);
     let connection = &mut group.client();
     wait_until_listed(connection, &["good", "silent"]);
-    // More than fits into the sockets' buffers: the dispatcher must not hang in a write.
+    // More than the sockets' buffers hold: the dispatcher must not block in a write.
     let payloads: Vec<String> = (0..200).map(|n| format!("{n:03}{}", "x".repeat(60_000))).collect();
     publish_payloads(connection, &payloads);
     let mut seen = BTreeSet::new();
@@ -235,7 +246,7 @@ fn a_peer_that_neither_reads_nor_answers_pings_is_given_up() {
 }
 
 #[test]
-fn a_slow_consumer_delays_nobody_else() {
+fn a_slow_consumer_delays_no_other() {
     // Prefetch 10 at both; the slow one answers nothing, but answers pings.
     let (slow, quick) = (Peer::bind("slow"), Peer::bind("quick"));
     let mut group = Scripted::start(&[&slow, &quick], "--link-timeout-ms 60000");
@@ -249,7 +260,7 @@ fn a_slow_consumer_delays_nobody_else() {
         quick_line.send(&[Frame::Ack(vec![id])]);
         quick_done += 1;
     }
-    // Catches messages that wait for a place at the slow one, and more than its prefetch there.
+    // Catches messages that wait for a place at the slow one, or that exceed its prefetch.
     wait_until("ten to be pending", || (state(connection).0 == 10).then_some(()));
     let held: Vec<MessageId> = (0..10).map(|_| slow_line.next_message().0).collect();
     assert_eq!(slow_line.next_within(Duration::from_millis(100)), None, "no more than its prefetch");
@@ -258,7 +269,7 @@ fn a_slow_consumer_delays_nobody_else() {
 }
 
 #[test]
-fn a_drain_moves_new_messages_elsewhere_and_its_leftovers_uncounted() {
+fn a_drain_redirects_new_messages_and_returns_the_rest_uncounted() {
     let (leaving, staying) = (Peer::bind("leaving"), Peer::bind("staying"));
     let mut group = Scripted::start(&[&leaving, &staying], "--max-deliveries 1");
     let (mut leaving_line, mut staying_line): (Line, Line) = (leaving.accept(10), staying.accept(10));
@@ -279,13 +290,13 @@ fn a_drain_moves_new_messages_elsewhere_and_its_leftovers_uncounted() {
     assert_eq!(leaving_line.next_within(Duration::from_millis(50)), None, "nothing new after DRAIN");
     drop(leaving_line);
     let (id, delivery, _) = staying_line.next_message();
-    assert_eq!(delivery, 1, "what it hands back was not delivered as far as counting goes");
+    assert_eq!(delivery, 1, "a returned message does not count as delivered");
     staying_line.send(&[Frame::Ack(vec![id])]);
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));
     assert_eq!(state(connection).2, 0);
 }
 
-/// A consumer of a group, with a handler that waits until the sender of the gate is dropped.
+/// A consumer of a group whose handler waits until the sender of the gate is dropped.
 fn gated_consumer(
     name: &str,
     url: String,
@@ -299,7 +310,7 @@ fn gated_consumer(
     (gate, Consumer::builder().redis_url(url).listen(address).consumer_id(name).concurrency(1).handler(handler))
 }
 
-/// A group with one dispatcher, told the addresses of two consumers that do not run yet.
+/// A group with one dispatcher and the addresses of two consumers that do not run yet.
 fn group_of_two() -> (ChildProcess, Cluster, redis::Connection, [String; 2]) {
     let mut cluster = bare_cluster();
     let addresses = [0, 1].map(|_| format!("127.0.0.1:{}", ports::free_port().unwrap()));
@@ -316,19 +327,19 @@ fn quick_consumer(cluster: &mut Cluster, address: &str) -> RunningConsumer {
 }
 
 #[test]
-fn what_waits_behind_a_handler_that_hangs_is_done_by_others() {
+fn messages_queued_behind_a_hanging_handler_move_to_other_consumers() {
     let (_dispatcher, mut cluster, mut connection, addresses) = group_of_two();
     let connection = &mut connection;
     let (gate, builder) = gated_consumer("stuck", cluster.redis().url(), &addresses[0]);
     let _stuck = RunningConsumer::start(builder.prefetch(8).handler_timeout(Duration::from_millis(300)));
     wait_until_listed(connection, &["stuck"]);
     publish_payloads(connection, (0..8).map(|n| n.to_string()));
-    wait_until("all to be taken in", || (state(connection).0 == 8).then_some(()));
+    wait_until("all to be stored", || (state(connection).0 == 8).then_some(()));
     let _quick = quick_consumer(&mut cluster, &addresses[1]);
-    // The one that hangs as well: it is overdue.
+    // Including the hanging one, which is overdue.
     wait_until_done(connection, 8);
     drop(gate);
-    // It takes its part again.
+    // It gets its share again.
     wait_until_listed(connection, &["quick", "stuck"]);
     publish_payloads(connection, (8..100).map(|n| n.to_string()));
     wait_until_done(connection, 100);
@@ -336,7 +347,7 @@ fn what_waits_behind_a_handler_that_hangs_is_done_by_others() {
 }
 
 #[test]
-fn what_waits_at_a_consumer_that_does_not_reach_redis_is_done_by_others() {
+fn messages_queued_at_a_consumer_without_redis_move_to_other_consumers() {
     let (dispatcher, mut cluster, mut connection, addresses) = group_of_two();
     let connection = &mut connection;
     let redis = cluster.redis().url();
@@ -347,12 +358,12 @@ fn what_waits_at_a_consumer_that_does_not_reach_redis_is_done_by_others() {
     let _cut = RunningConsumer::start(builder.prefetch(50));
     wait_until_listed(connection, &["cut"]);
     publish_payloads(connection, (0..50).map(|n| n.to_string()));
-    wait_until("all to be taken in", || (state(connection).0 == 50).then_some(()));
+    wait_until("all to be stored", || (state(connection).0 == 50).then_some(()));
     let _quick = quick_consumer(&mut cluster, &addresses[1]);
     wait_until_listed(connection, &["cut", "quick"]);
     drop(proxy);
     dispatcher.wait_for_line("event=consumer-draining consumer=cut", DEADLINE).unwrap();
-    wait_until("all but what has begun", || (state(connection).1 == 49).then_some(()));
+    wait_until("all but the one that was started", || (state(connection).1 == 49).then_some(()));
     assert_eq!(state(connection).0, 1);
 
     let _proxy = Proxy::at(&near, &target);
@@ -365,12 +376,12 @@ fn what_waits_at_a_consumer_that_does_not_reach_redis_is_done_by_others() {
 }
 
 #[test]
-fn more_than_fits_into_memory_waits_in_redis_and_goes_out_in_order() {
+fn a_backlog_larger_than_memory_waits_in_redis_and_is_delivered_in_order() {
     const MESSAGES: usize = 1_000;
     let port = ports::free_port().unwrap();
     let address = format!("127.0.0.1:{port}");
     let mut cluster = bare_cluster();
-    // The least it takes; a quarter of what is published.
+    // The smallest value allowed, a quarter of the bytes published.
     let addresses = [address.clone()];
     let dispatcher = dispatcher(&cluster, "d0", &addresses, "--ready-bytes 16777216");
     let connection = &mut client_of(&mut cluster);
@@ -379,12 +390,12 @@ fn more_than_fits_into_memory_waits_in_redis_and_goes_out_in_order() {
         let payloads = (0..100).map(|n| format!("{:04}{}", 100 * chunk + n, "x".repeat(64 << 10)));
         publish_payloads(connection, payloads.collect::<Vec<_>>());
     }
-    wait_until("all to be taken in", || (state(connection).0 == MESSAGES).then_some(()));
+    wait_until("all to be stored", || (state(connection).0 == MESSAGES).then_some(()));
     let resident = resident_bytes(dispatcher.pid());
     let handler = |delivery: &Delivery<'_>| Ok(Outcome::new().field("message_id", &delivery.payload()[..4]));
     let builder = Consumer::builder().redis_url(cluster.redis().url()).listen(&address).consumer_id("late");
     let _consumer = RunningConsumer::start(builder.concurrency(1).prefetch(50).handler(handler));
-    // While the backlog is read back and there is room in memory at times: new ones must not overtake it.
+    // While the backlog is read back and memory has room at times, new messages must not overtake it.
     for chunk in 0..20 {
         publish_payloads(connection, (0..25).map(|n| format!("{:04}", MESSAGES + 25 * chunk + n)));
         wait_for_intake(connection);
@@ -392,6 +403,6 @@ fn more_than_fits_into_memory_waits_in_redis_and_goes_out_in_order() {
     wait_until_done(connection, MESSAGES + 500);
     let expected: Vec<String> = (0..MESSAGES + 500).map(|n| format!("{n:04}")).collect();
     assert_eq!(recorded_ids(connection), expected, "in the order of intake, each once");
-    // The ring may hold 64 MiB for a while, the waiting messages 16.
+    // The ring may hold 64 MiB for a while, and the waiting messages 16.
     assert!(resident < 160 << 20, "the dispatcher took {resident} bytes of memory");
 }

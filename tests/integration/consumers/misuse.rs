@@ -1,4 +1,4 @@
-//! A dispatcher that breaks the protocol loses its connection, and nobody else notices.
+//! A dispatcher that breaks the protocol loses its connection and affects no other.
 
 use oncecast::base::id::Epoch;
 use oncecast::wire::Frame;
@@ -11,13 +11,13 @@ use crate::support::{pend, redis_server, wait_until};
 use super::fixture::{consumer_of, gated, process};
 
 #[test]
-fn more_than_the_prefetch_costs_the_connection() {
+fn exceeding_the_prefetch_closes_the_connection() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).prefetch(2).handler(handler));
     let mut greedy = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     greedy.send(&[process(1, "x"), process(2, "x")]);
-    wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
+    wait_until("both to be held", || (consumer.stats.held() == 2).then_some(()));
     greedy.send(&[process(3, "x")]);
     greedy.expect_error(8);
     let mut modest = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[1, 2]);
@@ -26,7 +26,7 @@ fn more_than_the_prefetch_costs_the_connection() {
 }
 
 #[test]
-fn garbage_closes_its_own_socket_and_nothing_else() {
+fn garbage_closes_only_its_own_socket() {
     let redis = redis_server();
     let consumer =
         RunningConsumer::start(consumer_of(&redis).prefetch(100).handler(oncecast::programs::consumer::stamp));
@@ -62,7 +62,7 @@ fn garbage_closes_its_own_socket_and_nothing_else() {
     pend(&redis, 1, "x");
     ruler.send(&[process(1, "x")]);
     ruler.expect_acks(&[1]);
-    // The ruler's own mistakes cost no more than its connection, either.
+    // The active dispatcher's own mistakes also cost only its connection.
     ruler.send_message(Message::binary(b"\x01\x00\0\0\0\x05short".to_vec()));
     ruler.expect_error(4);
     ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]).send(&[process(2, "x")]);
@@ -70,7 +70,7 @@ fn garbage_closes_its_own_socket_and_nothing_else() {
 }
 
 #[test]
-fn silent_strangers_do_not_keep_a_dispatcher_out() {
+fn silent_strangers_do_not_lock_out_a_dispatcher() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
     let mut ruler = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);

@@ -1,4 +1,4 @@
-//! Consumers, and what connects to them.
+//! Consumers, and the peers that connect to them.
 
 mod fixture;
 mod greeting;

@@ -1,4 +1,4 @@
-//! What becomes of a message at a consumer, with a real Redis and a scripted dispatcher.
+//! What a consumer does with a message, with a real Redis and a scripted dispatcher.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ fn a_message_is_recorded_removed_and_acknowledged() {
 }
 
 #[test]
-fn what_is_not_pending_is_acknowledged_and_not_stored() {
+fn a_message_that_is_not_pending_is_acknowledged_and_not_stored() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
@@ -62,9 +62,9 @@ fn what_is_not_pending_is_acknowledged_and_not_stored() {
     assert_eq!(consumer.stats.dropped(), 1);
 }
 
-/// As when somebody has deleted the set of pending messages.
+/// As when the set of pending messages was deleted.
 #[test]
-fn first_deliveries_that_are_not_pending_are_told_of_once_and_then_in_sum() {
+fn first_deliveries_that_are_not_pending_are_logged_once_and_then_as_a_count() {
     let redis = redis_server();
     let port = ports::free_port().expect("a free port");
     let listen = format!("127.0.0.1:{port}");
@@ -75,14 +75,14 @@ fn first_deliveries_that_are_not_pending_are_told_of_once_and_then_in_sum() {
     peer.send(&[process(1, "gone")]);
     peer.expect_acks(&[1]);
     let line =
-        program.wait_for_line("event=not-pending count=1 example=0000000000000001 ", DEADLINE).expect("it tells");
+        program.wait_for_line("event=not-pending count=1 example=0000000000000001 ", DEADLINE).expect("it is logged");
     assert!(line.contains("level=warn") && line.contains("Redis URL"), "{line}");
     for id in 2..=500 {
         peer.send(&[process(id, "gone")]);
     }
     peer.expect_acks(&(2..=500).collect::<Vec<_>>());
-    // Also when nothing more comes.
-    program.wait_for_line("event=not-pending count=499 example=", DEADLINE).expect("it tells of the others");
+    // Although no further message arrives.
+    program.wait_for_line("event=not-pending count=499 example=", DEADLINE).expect("the others are logged");
     // Once it has ended, its whole log has been read.
     program.stop(DEADLINE).expect("it ends");
     let lines = program.stderr().all();
@@ -109,7 +109,7 @@ fn slow_work_is_reported_each_second_and_on_every_ping() {
     peer.send(&[process(1, "slow")]);
     assert_eq!(peer.next(), "PROGRESS 1");
     assert_eq!(peer.next(), "PROGRESS 1");
-    // By the clock alone these would take forty seconds.
+    // Once a second, these would take forty seconds.
     let asked = Instant::now();
     for _ in 0..40 {
         peer.ping();
@@ -121,7 +121,7 @@ fn slow_work_is_reported_each_second_and_on_every_ping() {
 }
 
 #[test]
-fn a_handler_past_its_time_is_no_longer_reported_and_its_late_result_counts() {
+fn an_overdue_handler_is_no_longer_reported_and_its_late_result_counts() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer =
@@ -129,7 +129,7 @@ fn a_handler_past_its_time_is_no_longer_reported_and_its_late_result_counts() {
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     pend(&redis, 1, "slow");
     peer.send(&[process(1, "slow")]);
-    wait_until("it to be given up", || (consumer.stats.timed_out() == 1).then_some(()));
+    wait_until("its time to be over", || (consumer.stats.timed_out() == 1).then_some(()));
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     permits.send(()).expect("handlers live");
     next.expect_acks(&[1]);
@@ -137,7 +137,7 @@ fn a_handler_past_its_time_is_no_longer_reported_and_its_late_result_counts() {
 }
 
 #[test]
-fn failures_say_when_to_deliver_again_and_why() {
+fn a_nack_carries_delay_and_reason() {
     let redis = redis_server();
     let handler = |delivery: &Delivery<'_>| match delivery.payload() {
         b"retry" => Err(HandlerError::retry("no luck")),
@@ -159,7 +159,11 @@ fn failures_say_when_to_deliver_again_and_why() {
     assert_eq!(peer.next_but_progress(), format!("NACK 3 {} never", u32::MAX));
     assert_eq!(peer.next_but_progress(), "NACK 4 0 handler panicked: a bug in a handler");
     assert_eq!(peer.next_but_progress(), "NACK 5 0 invalid digit found in string");
-    assert_eq!(peer.next_but_progress(), "NACK 6 0 the handler gave no reason", "an empty one means that none began");
+    assert_eq!(
+        peer.next_but_progress(),
+        "NACK 6 0 the handler gave no reason",
+        "an empty reason would mean that it was not started"
+    );
     peer.send(&[Frame::Process { id: MessageId(7), delivery: 3, body: b"fine" }]);
     peer.expect_acks(&[7]);
     assert_eq!(entries(&redis), [["delivery=3"]]);

@@ -1,4 +1,4 @@
-//! How a consumer drains and ends, and when it does not start.
+//! How a consumer drains and stops, and when it refuses to start.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{DEADLINE, lasting_redis_server, pend, redis_server, wait_un
 use super::fixture::{consumer_of, entries, expect_end, expect_refused, gated, pending, process, program};
 
 #[test]
-fn a_stopping_consumer_finishes_what_it_has_in_hand_and_answers_a_new_leader_meanwhile() {
+fn a_stopping_consumer_finishes_its_work_and_serves_a_new_leader_meanwhile() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).handler(handler));
@@ -19,12 +19,12 @@ fn a_stopping_consumer_finishes_what_it_has_in_hand_and_answers_a_new_leader_mea
     pend(&redis, 1, "one");
     pend(&redis, 2, "two");
     peer.send(&[process(1, "one"), process(2, "two")]);
-    wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
+    wait_until("both to be held", || (consumer.stats.held() == 2).then_some(()));
     consumer.handle.shutdown();
     assert_eq!(peer.next_but_progress(), "DRAIN");
     peer.send(&[process(3, "too late")]);
     peer.sync();
-    // The leader is stopped as well, and the next one comes.
+    // The leader stops as well, and the next one connects.
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[1, 2]);
     assert_eq!(next.next(), "DRAIN");
     peer.expect_error(6);
@@ -33,7 +33,7 @@ fn a_stopping_consumer_finishes_what_it_has_in_hand_and_answers_a_new_leader_mea
     wait_until("one to be recorded", || (entries(&redis).len() == 1).then_some(()));
     let left = if entries(&redis) == [["body=one"]] { 2 } else { 1 };
     next.expect_acks(&[3 - left]);
-    // And one more, which finds what is left.
+    // The one after it finds the remaining message.
     let mut last = ScriptedDispatcher::elected(&redis, consumer.address, 7, &[left]);
     assert_eq!(last.next(), "DRAIN");
     permits.send(()).expect("handlers live");
@@ -45,10 +45,10 @@ fn a_stopping_consumer_finishes_what_it_has_in_hand_and_answers_a_new_leader_mea
     assert_eq!((entries(&redis).len(), pending(&redis)), (2, 0));
 }
 
-/// What is on its way to Redis when the time is over is acknowledged, if Redis takes it in the time that threads have
-/// to end, and a leader that comes in that time is answered.
+/// A result that is on its way to Redis when the drain is cut short is acknowledged, if Redis accepts it within the
+/// time that threads have to end.
 #[test]
-fn a_drain_that_is_cut_short_closes_its_connections_after_the_last_answers() {
+fn a_drain_cut_short_answers_before_it_closes_connections() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).handler(handler));
@@ -56,7 +56,7 @@ fn a_drain_that_is_cut_short_closes_its_connections_after_the_last_answers() {
     pend(&redis, 1, "one");
     pend(&redis, 2, "two");
     peer.send(&[process(1, "one"), process(2, "two")]);
-    wait_until("both to be in hand", || (consumer.stats.held() == 2).then_some(()));
+    wait_until("both to be held", || (consumer.stats.held() == 2).then_some(()));
     let admin = &mut crate::support::client(&redis.url());
     let () = crate::support::run(admin, &["CLIENT", "PAUSE", "600000", "WRITE"]);
     permits.send(()).expect("handlers live");
@@ -77,17 +77,17 @@ fn a_drain_that_is_cut_short_closes_its_connections_after_the_last_answers() {
 }
 
 #[test]
-fn a_second_request_stops_at_once_and_a_stuck_handler_does_not_hinder() {
+fn a_second_stop_request_stops_at_once_despite_a_stuck_handler() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let patient = consumer_of(&redis).drain_timeout(10 * DEADLINE);
     let consumer = RunningConsumer::start(patient.handler(handler));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "stuck")]);
-    wait_until("it to be in hand", || (consumer.stats.held() == 1).then_some(()));
+    wait_until("it to be held", || (consumer.stats.held() == 1).then_some(()));
     consumer.handle.shutdown();
     assert_eq!(peer.next_but_progress(), "DRAIN");
-    // Within the deadline of the wait, which is shorter than the drain.
+    // `stop` waits less than the drain would take.
     consumer.stop();
     drop(permits);
 }
@@ -119,16 +119,16 @@ fn sigterm_drains_the_program_and_it_ends_with_0() {
 }
 
 #[test]
-fn a_port_in_use_and_a_bad_setting_have_their_exit_codes() {
+fn a_port_in_use_and_an_invalid_setting_have_distinct_exit_codes() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     expect_end(program(&["--listen", &address]), 1, &[&address, "--listen", "ONCECAST_LISTEN"]);
     expect_end(program(&["--prefetch", "0"]), 2, &["--prefetch"]);
 }
 
-/// All handler threads hang on messages whose time is over: what is queued behind them goes back, not begun.
+/// All handler threads hang on messages whose time is over. The messages queued behind them are returned.
 #[test]
-fn a_consumer_whose_handlers_are_all_given_up_hands_back_what_is_queued_and_returns_when_one_does() {
+fn a_consumer_with_only_stuck_handlers_drains_and_returns_when_one_ends() {
     let redis = redis_server();
     let (permits, handler) = gated();
     let builder = consumer_of(&redis).concurrency(1).prefetch(8).handler_timeout(Duration::from_millis(100));
@@ -141,8 +141,8 @@ fn a_consumer_whose_handlers_are_all_given_up_hands_back_what_is_queued_and_retu
     wait_until("it to be not ready", || consumer.stats.ready().is_err().then_some(()));
     // Sent before DRAIN was read.
     peer.send(&[process(4, "x")]);
-    assert_eq!(peer.next(), "NACK 4 0 ", "nothing is reported, either");
-    // A new leader hears the same.
+    assert_eq!(peer.next(), "NACK 4 0 ", "no PROGRESS comes first");
+    // A new leader receives DRAIN as well.
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     assert_eq!(next.next(), "DRAIN");
 
@@ -154,11 +154,11 @@ fn a_consumer_whose_handlers_are_all_given_up_hands_back_what_is_queued_and_retu
     again.send(&[process(2, "x"), process(3, "x"), process(4, "x")]);
     again.expect_acks(&[2, 3, 4]);
     assert!(consumer.stats.ready().is_ok());
-    assert_eq!((entries(&redis).len(), pending(&redis), consumer.stats.handed_back()), (4, 0, 3));
+    assert_eq!((entries(&redis).len(), pending(&redis), consumer.stats.returned()), (4, 0, 3));
 }
 
 #[test]
-fn a_program_that_cannot_serve_its_metrics_does_not_serve_dispatchers_either() {
+fn a_consumer_that_cannot_serve_metrics_does_not_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let metrics_addr = taken.local_addr().expect("bound").to_string();
     let program = program(&["--listen", "127.0.0.1:0", "--metrics-addr", &metrics_addr]);

@@ -1,4 +1,4 @@
-//! What strangers can do to a consumer: open sockets, speak HTTP, say LEAD as often as they like, and send much.
+//! Strangers at a consumer: they open sockets, speak HTTP, repeat LEAD, and send large messages.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -24,7 +24,7 @@ fn consumer_of(redis: &RedisServer) -> RunningConsumer {
     RunningConsumer::start(builder.handler(oncecast::programs::consumer::stamp))
 }
 
-/// The program, and where it listens.
+/// The program and its address.
 fn program(redis: &RedisServer) -> (ChildProcess, SocketAddr) {
     let mut command = programs().command("oncecast-consumer").expect("it is built");
     command.args(["--redis-url", &redis.url(), "--listen", "127.0.0.1:0"]);
@@ -34,7 +34,7 @@ fn program(redis: &RedisServer) -> (ChildProcess, SocketAddr) {
     (program, address.and_then(|address| address.parse().ok()).expect("an address"))
 }
 
-/// A proven leader keeps its place by this.
+/// A consumer pings a proven leader before it replaces it.
 #[test]
 fn a_dispatcher_answers_pings() {
     let redis = redis_server();
@@ -56,7 +56,7 @@ fn a_dispatcher_answers_pings() {
     }
 }
 
-/// All that comes back for a request.
+/// The whole answer to a request.
 fn http(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
@@ -67,10 +67,10 @@ fn http(address: SocketAddr, request: &str) -> String {
 }
 
 #[test]
-fn whoever_speaks_http_is_told_what_this_port_is() {
+fn an_http_request_gets_an_explanation() {
     let redis = redis_server();
     let consumer = consumer_of(&redis);
-    // A body that is not read must not cost the peer the answer.
+    // The peer must get the answer even if its body is not read.
     let post = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
     for (request, status, part) in [
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "426 Upgrade Required", "this is the port of an Oncecast consumer"),
@@ -88,7 +88,7 @@ fn whoever_speaks_http_is_told_what_this_port_is() {
     let _leader = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
 }
 
-/// Four threads that say LEAD without a pause, until they are dropped.
+/// Runs `work` while four threads send LEAD without a pause.
 fn during_a_storm<T>(
     address: SocketAddr,
     lead: impl Fn(u64) -> (u64, String) + Sync,
@@ -107,7 +107,7 @@ fn during_a_storm<T>(
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let (epoch, group) = lead(number.fetch_add(1, Ordering::Relaxed));
-                    // It may be sent away at any point.
+                    // It may be disconnected at any point.
                     let Some(mut socket) = handshake(address) else { continue };
                     let frame = Frame::Lead { epoch: Epoch(epoch), group: &group }.to_vec();
                     if socket.send(Message::binary(frame)).is_ok() {
@@ -126,7 +126,7 @@ fn handshake(address: SocketAddr) -> Option<WebSocket<TcpStream>> {
     Some(tungstenite::client(format!("ws://{address}/"), stream).ok()?.0)
 }
 
-/// Hands 700 messages over, some at a time, and gives the time that they took.
+/// Delivers 700 messages, some at a time. Returns how long they took.
 fn work(redis: &RedisServer, leader: &mut ScriptedDispatcher, first: u64) -> Duration {
     let began = Instant::now();
     for ids in (first..first + 700).collect::<Vec<_>>().chunks(100) {
@@ -146,7 +146,7 @@ fn storm(lead: impl Fn(u64) -> (u64, String) + Sync) {
     work(&redis, &mut leader, 1);
     let mut first = 1_001;
     during_a_storm(consumer.address, lead, |number| {
-        // The leader reads all the time: it lives.
+        // The leader reads all the time, so it counts as alive.
         while number.load(Ordering::Relaxed) < 80 {
             work(&redis, &mut leader, first);
             first += 700;
@@ -157,7 +157,7 @@ fn storm(lead: impl Fn(u64) -> (u64, String) + Sync) {
         elect(&redis, 1_001);
         let began = Instant::now();
         let mut next = ScriptedDispatcher::lead(consumer.address, 1_001, &[]);
-        assert!(began.elapsed() < Duration::from_secs(3), "it was let in after {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(3), "it was accepted after {:?}", began.elapsed());
         work(&redis, &mut next, first + 700);
         first += 1_400;
     });
@@ -165,27 +165,27 @@ fn storm(lead: impl Fn(u64) -> (u64, String) + Sync) {
 }
 
 #[test]
-fn a_storm_of_lower_epochs_leaves_work_going() {
+fn a_storm_of_lower_epochs_does_not_stop_work() {
     storm(|_| (7, "messages".to_owned()));
 }
 
 #[test]
-fn a_storm_of_higher_epochs_each_another_one_leaves_work_going() {
+fn a_storm_of_distinct_higher_epochs_does_not_stop_work() {
     storm(|number| (1_000_000 + number, "messages".to_owned()));
 }
 
 #[test]
-fn a_storm_of_the_true_epoch_leaves_work_going() {
+fn a_storm_of_the_true_epoch_does_not_stop_work() {
     storm(|_| (1_000, "messages".to_owned()));
 }
 
 #[test]
-fn a_storm_is_logged_in_sum_and_with_short_names() {
+fn a_storm_is_logged_as_counts_with_shortened_names() {
     let redis = redis_server();
     let (mut program, address) = program(&redis);
     let _leader = ScriptedDispatcher::elected(&redis, address, 5, &[]);
     let group = "x".repeat(MAX_TEXT_BYTES);
-    // By the counts, so that a slow machine takes longer.
+    // Until enough were counted, however slow the machine is.
     let refused = || {
         let lines = program.stderr().all();
         let counts = lines.iter().filter(|line| line.contains("event=connection-refused ")).map(|line| {
@@ -196,21 +196,21 @@ fn a_storm_is_logged_in_sum_and_with_short_names() {
     };
     let lead = |number| if number % 2 == 0 { (6, group.clone()) } else { (6, "messages".to_owned()) };
     let began = Instant::now();
-    during_a_storm(address, lead, |_| wait_until("a storm to be told of", || (refused() >= 500).then_some(())));
+    during_a_storm(address, lead, |_| wait_until("the storm to be logged", || (refused() >= 500).then_some(())));
     let took = began.elapsed();
     program.stop(DEADLINE).expect("it ends");
     let lines = program.stderr().all();
-    // Two kinds, five lines at once, one each second after that; and what is left over.
+    // For each of two kinds: five lines at once, then one per second, and one at the end.
     let most = 2 * (5 + took.as_secs() as usize + 2);
-    let told = lines.iter().filter(|line| line.contains("event=connection-refused ")).count();
-    assert!(told <= most, "{told} lines in {took:?}");
+    let count = lines.iter().filter(|line| line.contains("event=connection-refused ")).count();
+    assert!(count <= most, "{count} lines in {took:?}");
     let bytes: usize = lines.iter().map(String::len).sum();
     assert!(bytes < 1_000 * (20 + most), "{bytes} bytes in {took:?}");
     assert!(!lines.iter().any(|line| line.contains(&"x".repeat(100))), "names are cut");
     assert!(lines.iter().any(|line| line.contains(&format!("not \\\"{}\\\"…", "x".repeat(64)))), "{lines:?}");
 }
 
-/// 60 connections that rule for a moment and send 11 MiB of a message that they never finish.
+/// 60 connections, each of which leads for a moment and sends 11 MiB of a message that it never finishes.
 #[test]
 #[cfg(target_os = "linux")]
 fn unfinished_messages_share_a_budget() {
@@ -227,7 +227,7 @@ fn unfinished_messages_share_a_budget() {
             let mut socket = handshake(address).expect("there is a place");
             let lead = Frame::Lead { epoch: Epoch(5), group: "messages" }.to_vec();
             socket.send(Message::binary(lead)).expect("it is read");
-            assert!(matches!(socket.read(), Ok(Message::Binary(_))), "it rules");
+            assert!(matches!(socket.read(), Ok(Message::Binary(_))), "it leads");
             socket.get_mut().write_all(&header).and_then(|()| socket.get_mut().write_all(&bytes)).expect("it is read");
             socket
         })

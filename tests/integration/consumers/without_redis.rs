@@ -1,4 +1,4 @@
-//! A consumer whose Redis is away, or refuses it.
+//! A consumer whose Redis is down, or refuses it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,39 +24,40 @@ fn results_survive_a_restart_of_redis() {
     ids.iter().for_each(|id| pend(&redis, *id, "x"));
     redis.kill().expect("it is ours");
     peer.send(&ids.iter().map(|id| process(*id, "x")).collect::<Vec<_>>());
-    wait_until("redis to be in trouble", || {
+    wait_until("Redis to count as down", || {
         (!consumer.stats.redis_is_up() && consumer.stats.held() == 500).then_some(())
     });
     redis.start_again().expect("it starts again");
     peer.expect_acks(&ids);
     assert_eq!((entries(&redis).len(), pending(&redis)), (500, 0));
-    wait_until("redis to be well", || consumer.stats.redis_is_up().then_some(()));
+    wait_until("Redis to count as up", || consumer.stats.redis_is_up().then_some(()));
 }
 
 #[test]
-fn it_starts_without_redis() {
+fn a_consumer_starts_without_redis() {
     let mut redis = lasting_redis_server();
     redis.kill().expect("it is ours");
     let consumer = RunningConsumer::start(consumer_of(&redis).handler(oncecast::programs::consumer::stamp));
-    wait_until("the trouble to be seen", || (consumer.stats.redis_errors() > 0).then_some(()));
+    wait_until("an error of Redis to be counted", || (consumer.stats.redis_errors() > 0).then_some(()));
     redis.start_again().expect("it starts again");
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&[process(1, "x")]);
     peer.expect_acks(&[1]);
 }
 
-/// It reaches the leader and not Redis: it keeps what it has begun, hands back the rest, and takes nothing more.
+/// The consumer is connected to the leader but not to Redis: it keeps the messages it has started, returns the rest,
+/// and accepts no more.
 #[test]
-fn a_consumer_that_does_not_reach_redis_hands_back_what_it_has_not_begun() {
+fn a_consumer_without_redis_returns_messages_it_has_not_started() {
     let mut redis = lasting_redis_server();
     let (permits, handler) = gated();
     let consumer = RunningConsumer::start(consumer_of(&redis).concurrency(2).prefetch(50).handler(handler));
     (1..=40).for_each(|id| pend(&redis, id, "x"));
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     peer.send(&(1..=40).map(|id| process(id, "x")).collect::<Vec<_>>());
-    wait_until("all to be in hand", || (consumer.stats.held() == 40).then_some(()));
+    wait_until("all to be held", || (consumer.stats.held() == 40).then_some(()));
     redis.kill().expect("it is ours");
-    // One result waits for Redis, and two handlers are at work.
+    // One result waits for Redis, and two handlers are running.
     permits.send(()).expect("handlers live");
     assert_eq!(peer.next_but_progress(), "DRAIN");
     let mut back: Vec<String> = (0..37).map(|_| peer.next_but_progress()).collect();
@@ -65,7 +66,7 @@ fn a_consumer_that_does_not_reach_redis_hands_back_what_it_has_not_begun() {
     expected.sort();
     assert_eq!(back, expected);
     assert_eq!(peer.next(), "PROGRESS 1 2 3");
-    // The same leader connects anew.
+    // The same leader connects again.
     let mut peer = ScriptedDispatcher::lead(consumer.address, 5, &[1, 2, 3]);
     assert_eq!(peer.next(), "DRAIN");
     assert!(consumer.stats.is_unable() && consumer.stats.ready().is_err());
@@ -73,8 +74,8 @@ fn a_consumer_that_does_not_reach_redis_hands_back_what_it_has_not_begun() {
     redis.start_again().expect("it starts again");
     let first = peer.next_but_progress();
     assert!(first == "ACK 1" || first == "ACK 2", "{first}");
-    wait_until("it to be well", || consumer.stats.ready().is_ok().then_some(()));
-    // What is in hand would go to others if it closed the connection now.
+    wait_until("it to be ready", || consumer.stats.ready().is_ok().then_some(()));
+    // Its held messages would go to others if it closed the connection now.
     permits.send(()).and(permits.send(())).expect("handlers live");
     peer.expect_close_after_acks();
     let mut again = ScriptedDispatcher::lead(consumer.address, 5, &[]);
@@ -84,7 +85,8 @@ fn a_consumer_that_does_not_reach_redis_hands_back_what_it_has_not_begun() {
     assert_eq!((entries(&redis).len(), pending(&redis)), (40, 0));
 }
 
-/// A handler whose results have 4 MiB each; it tells how often it ran, and lives as long as a thread runs it.
+/// A handler with results of 4 MiB each, and a count of its runs. The count is shared for as long as a thread has the
+/// handler.
 fn large_results() -> (Arc<AtomicU64>, impl oncecast::Handler) {
     let runs = Arc::new(AtomicU64::new(0));
     let counted = runs.clone();
@@ -96,7 +98,7 @@ fn large_results() -> (Arc<AtomicU64>, impl oncecast::Handler) {
 }
 
 #[test]
-fn results_that_redis_does_not_take_fill_no_memory_and_are_recorded_later() {
+fn unrecorded_results_are_bounded_in_memory_and_recorded_later() {
     const MESSAGES: u64 = 40;
     let mut redis = lasting_redis_server();
     let (runs, handler) = large_results();
@@ -106,7 +108,7 @@ fn results_that_redis_does_not_take_fill_no_memory_and_are_recorded_later() {
     let mut peer = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
     redis.kill().expect("it is ours");
     peer.send(&(1..=MESSAGES).map(|id| process(id, "x")).collect::<Vec<_>>());
-    // A little less than 16 times 4 MiB fit into 64 MiB; one more waits with each thread.
+    // Less than 16 results of 4 MiB fit into 64 MiB; each thread holds one more.
     let runs = || runs.load(Ordering::Relaxed);
     wait_until("the handlers to wait", || (runs() == 17).then_some(()));
     std::thread::sleep(Duration::from_millis(300));
@@ -117,7 +119,7 @@ fn results_that_redis_does_not_take_fill_no_memory_and_are_recorded_later() {
 }
 
 #[test]
-fn handlers_that_wait_for_redis_do_not_hold_up_the_end() {
+fn handlers_waiting_for_redis_do_not_delay_the_stop() {
     let mut redis = redis_server();
     let (runs, handler) = large_results();
     let builder = consumer_of(&redis).drain_timeout(Duration::from_millis(100));
@@ -131,14 +133,14 @@ fn handlers_that_wait_for_redis_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn the_wrong_password_is_told_and_not_fatal() {
+fn a_wrong_password_is_logged_and_not_fatal() {
     let redis = redis_server();
     let url = format!("redis://:wrong@127.0.0.1:{}", redis.port());
     let consumer = RunningConsumer::start(
         Consumer::builder().redis_url(url).listen("127.0.0.1:0").handler(oncecast::programs::consumer::stamp),
     );
-    wait_until("the trouble to be seen", || (consumer.stats.redis_errors() >= 3).then_some(()));
-    // Nor does it take work whose results it can't record.
+    wait_until("an error of Redis to be counted", || (consumer.stats.redis_errors() >= 3).then_some(()));
+    // It does not accept messages whose results it can't record.
     elect(&redis, 5);
     let mut peer = ScriptedDispatcher::connect(consumer.address);
     peer.send(&[Frame::Lead { epoch: Epoch(5), group: "messages" }]);

@@ -1,5 +1,5 @@
-//! Who may answer for a message: only the consumer that has it in hand, as the leader knows. Scripted consumers answer
-//! for what is somebody else's, still waits, was never handed out, or name it in HELD; some never answer at all.
+//! Only the consumer that holds a message, according to the leader, may answer for it. Scripted consumers answer for
+//! messages that another holds, that still wait, or that were never delivered, or list them in HELD. Some never answer.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::peer::{Heard, Line, Peer};
 use crate::support::scripted_group::{Scripted, wait_until_listed};
 use crate::support::{DEADLINE, publish_payloads, run, state, status, stream, wait_until, wait_until_done};
 
-/// Overdue is what a consumer does not report for twice this long.
+/// A message that its consumer does not report for twice this time is overdue.
 const QUICK: &str = "--link-timeout-ms 500";
 
 fn pending(connection: &mut Connection) -> BTreeSet<MessageId> {
@@ -24,7 +24,7 @@ fn result(id: MessageId, text: &str) -> Frame<'_> {
     Frame::Result { id, fields: vec![Field { name: b"by", value: text.as_bytes() }] }
 }
 
-/// All that one can say about a message.
+/// Every kind of answer for a message.
 fn answers(id: MessageId) -> Vec<Frame<'static>> {
     vec![
         Frame::Ack(vec![id]),
@@ -35,7 +35,7 @@ fn answers(id: MessageId) -> Vec<Frame<'static>> {
     ]
 }
 
-/// Publishes one message, which comes over this line.
+/// Publishes one message, which arrives on this line.
 fn publish_to(line: &mut Line, connection: &mut Connection, text: &str) -> MessageId {
     publish_payloads(connection, [text]);
     let (id, _, body) = line.next_message();
@@ -43,8 +43,8 @@ fn publish_to(line: &mut Line, connection: &mut Connection, text: &str) -> Messa
     id
 }
 
-/// The dispatcher has heard all that was said so far: it refuses the frame that is sent last, and the consumer is back.
-fn heard_all(line: &mut Line, peer: &Peer, prefetch: u32, flags: ReadyFlags) -> Line {
+/// Waits until the dispatcher has read all frames sent so far: it refuses the last one, and the consumer reconnects.
+fn wait_until_all_read(line: &mut Line, peer: &Peer, prefetch: u32, flags: ReadyFlags) -> Line {
     line.send(&[Frame::Held(Vec::new())]);
     let rest = line.rest();
     let refused = |heard: &Heard| matches!(heard, Heard::Error(ErrorCode::Unexpected, text) if text.contains("HELD"));
@@ -53,7 +53,7 @@ fn heard_all(line: &mut Line, peer: &Peer, prefetch: u32, flags: ReadyFlags) -> 
 }
 
 #[test]
-fn only_who_has_a_message_in_hand_answers_for_it() {
+fn only_the_consumer_that_holds_a_message_may_answer_for_it() {
     for flags in [ReadyFlags(0), ReadyFlags::COMMITS] {
         let (thief, owner) = (Peer::bind("thief"), Peer::bind("owner"));
         let mut group = Scripted::start(&[&thief, &owner], "");
@@ -67,11 +67,15 @@ fn only_who_has_a_message_in_hand_answers_for_it() {
         for id in pending(connection).into_iter().filter(|id| *id != at_thief) {
             thiefs.send(&answers(id));
         }
-        let mut thiefs = heard_all(&mut thiefs, &thief, 1, flags);
-        // What it had in hand has come back, and is handed out again.
+        let mut thiefs = wait_until_all_read(&mut thiefs, &thief, 1, flags);
+        // The message that it held returned to the leader and is delivered again.
         assert_eq!(thiefs.next_message().0, at_thief);
-        assert_eq!(state(connection), (4, 0, 0), "{flags:?}: nothing was recorded, removed or buried");
-        // And the leader has forgotten none.
+        assert_eq!(
+            state(connection),
+            (4, 0, 0),
+            "{flags:?}: nothing was recorded, removed or moved to the dead letters"
+        );
+        // The leader has lost none of them.
         drop(thiefs);
         let mut done = BTreeSet::new();
         owners.send(&[result(at_owner, "owner")]);
@@ -87,7 +91,7 @@ fn only_who_has_a_message_in_hand_answers_for_it() {
 }
 
 #[test]
-fn a_place_answers_once() {
+fn each_place_accepts_one_answer() {
     let peer = Peer::bind("twice");
     let mut group = Scripted::start(&[&peer], "");
     let mut line = peer.accept(8);
@@ -108,13 +112,13 @@ fn a_place_answers_once() {
 }
 
 #[test]
-fn messages_that_are_not_pending_take_no_places_although_held_names_them() {
+fn held_messages_that_are_not_pending_take_no_places() {
     let peer = Peer::bind("liar");
     let mut group = Scripted::start(&[&peer], QUICK);
     let now = MessageId(oncecast::base::id::wall_clock_us());
     let far = |id: u64| MessageId(now.0 + 3_600_000_000 + id);
     let held: Vec<MessageId> = (1..=4).map(MessageId).chain((1..=4).map(far)).collect();
-    // To a new leader, and to one that has led for a while.
+    // First to a new leader, then to one that has led for a while.
     for round in 0..2 {
         let mut line = peer.accept_with(8, ReadyFlags(0), &held);
         let connection = &mut group.client();
@@ -128,7 +132,7 @@ fn messages_that_are_not_pending_take_no_places_although_held_names_them() {
 }
 
 #[test]
-fn what_is_at_work_elsewhere_is_not_answered_by_whoever_names_it_in_held() {
+fn listing_a_message_in_held_does_not_take_it_from_its_consumer() {
     for flags in [ReadyFlags(0), ReadyFlags::COMMITS] {
         let (owner, thief) = (Peer::bind("owner"), Peer::bind("thief"));
         let mut group = Scripted::start(&[&owner, &thief], "");
@@ -142,8 +146,8 @@ fn what_is_at_work_elsewhere_is_not_answered_by_whoever_names_it_in_held() {
         let mut thiefs = thief.accept_with(2, flags, &held);
         wait_until_listed(connection, &["owner", "thief"]);
         thiefs.send(&answers(at_work));
-        // The other one was given to nobody, so it is given to the thief: what takes a place there is what is at work
-        // elsewhere.
+        // The waiting message was delivered to no consumer, so the thief gets it. Its other place is taken by the
+        // message that the owner works on.
         let (waiting, ..) = thiefs.next_message();
         assert_ne!(waiting, at_work);
         assert_eq!(state(connection), (2, 0, 0), "{flags:?}");
@@ -157,20 +161,20 @@ fn what_is_at_work_elsewhere_is_not_answered_by_whoever_names_it_in_held() {
     }
 }
 
-/// It says that it has recorded what it named in HELD. Redis knows better.
+/// The consumer acknowledges a message that it listed in HELD, but the message is still pending in Redis.
 #[test]
-fn a_message_that_is_pending_is_not_forgotten_on_a_mere_word() {
+fn a_false_ack_does_not_settle_a_pending_message() {
     let peer = Peer::bind("liar");
     let mut group = Scripted::start(&[&peer], "--lease-ttl-ms 1000");
     let mut line = peer.accept_with(2, ReadyFlags::COMMITS, &[]);
     let connection = &mut group.client();
     let id = publish_to(&mut line, connection, "one");
-    // Named after a lost link, and after a change of leader.
+    // Listed after a lost link, and after a change of leader.
     for _ in 0..2 {
         drop(line);
         line = peer.accept_with(2, ReadyFlags::COMMITS, &[id]);
         line.send(&[Frame::Ack(vec![id])]);
-        assert_eq!(line.next_message().0, id, "it goes out again");
+        assert_eq!(line.next_message().0, id, "it is delivered again");
         run::<()>(connection, &["DEL", "messages:leader"]);
         while line.next_within(DEADLINE) != Some(Heard::Closed) {}
         line = peer.accept_with(2, ReadyFlags::COMMITS, &[id]);
@@ -181,8 +185,8 @@ fn a_message_that_is_pending_is_not_forgotten_on_a_mere_word() {
 }
 
 #[test]
-fn a_group_whose_only_consumer_swallows_messages_tries_again_and_buries_them() {
-    let are_dead_letters_at_last = |prefetch| {
+fn messages_that_the_only_consumer_swallows_become_dead_letters() {
+    let become_dead_letters = |prefetch| {
         let peer = Peer::bind("swallower");
         let mut group = Scripted::start(&[&peer], &format!("{QUICK} --max-deliveries 2"));
         let mut line = peer.accept(prefetch);
@@ -196,8 +200,8 @@ fn a_group_whose_only_consumer_swallows_messages_tries_again_and_buries_them() {
         }
         deliveries.sort_unstable();
         assert!(deliveries.chunks(2).all(|pair| pair[0].0 == pair[1].0), "each twice: {deliveries:?}");
-        // Its pings are answered while the test waits.
-        wait_until("all to be buried", || {
+        // Reading answers the dispatcher's pings.
+        wait_until("all to be dead letters", || {
             line.next_within(Duration::from_millis(1));
             (state(connection) == (0, 0, 4)).then_some(())
         });
@@ -206,21 +210,21 @@ fn a_group_whose_only_consumer_swallows_messages_tries_again_and_buries_them() {
         let (shown, code) = status(&group.cluster.redis_url());
         assert!(shown.contains("consumer swallower no longer reports") && code == 3, "{shown}");
     };
-    std::thread::scope(|scope| [1, 3].map(|prefetch| drop(scope.spawn(move || are_dead_letters_at_last(prefetch)))));
+    std::thread::scope(|scope| [1, 3].map(|prefetch| drop(scope.spawn(move || become_dead_letters(prefetch)))));
 }
 
 #[test]
-fn a_consumer_that_swallows_messages_swallows_no_more_than_its_prefetch() {
+fn a_consumer_that_swallows_messages_loses_at_most_its_prefetch() {
     let (swallower, good) = (Peer::bind("swallower"), Peer::bind("good"));
     let mut group = Scripted::start(&[&swallower, &good], QUICK);
     let (mut swallowing, mut working) = (swallower.accept(2), good.accept(2));
     let connection = &mut group.client();
     wait_until_listed(connection, &["good", "swallower"]);
     let mut swallowed = BTreeSet::new();
-    // As many as both have room for.
+    // As many as both have places for.
     publish_payloads(connection, (0..4).map(|n| n.to_string()));
     let mut published = 4;
-    // Until long after what it has is overdue.
+    // Until long after the messages it swallowed are overdue.
     let overdue = std::time::Instant::now() + Duration::from_secs(3);
     while std::time::Instant::now() < overdue {
         publish_payloads(connection, [published.to_string()]);
@@ -241,7 +245,7 @@ fn a_consumer_that_swallows_messages_swallows_no_more_than_its_prefetch() {
         (state(connection) == (0, published, 0)).then_some(())
     };
     wait_until("all to be done", &mut finish);
-    // It answers late, and is a consumer like others again.
+    // After its late answer it gets messages again.
     swallowing.send(&[Frame::Ack(swallowed.into_iter().collect())]);
     publish_payloads(connection, ["1", "2"]);
     swallowing.next_message();
@@ -249,7 +253,7 @@ fn a_consumer_that_swallows_messages_swallows_no_more_than_its_prefetch() {
 }
 
 #[test]
-fn junk_answers_end_the_link_that_they_come_from() {
+fn too_many_invalid_answers_close_their_link() {
     let kinds: [fn(Vec<MessageId>) -> Vec<Frame<'static>>; 4] = [
         |ids| vec![Frame::Ack(ids)],
         |ids| ids.into_iter().map(|id| result(id, "junk")).collect(),
@@ -265,7 +269,7 @@ fn junk_answers_end_the_link_that_they_come_from() {
         // A few are tolerated.
         junk_line.send(&kind((1..=100).map(MessageId).collect()));
         assert_eq!(junk_line.next_within(Duration::from_millis(50)), None);
-        // What is too much ends the link, and the next one soon, too.
+        // Too many end the link. The same holds for the next link.
         for _ in 0..2 {
             junk_line.send(&kind((1..=2_000).map(MessageId).collect()));
             let rest = junk_line.rest();
@@ -283,9 +287,9 @@ fn junk_answers_end_the_link_that_they_come_from() {
     std::thread::scope(|scope| kinds.into_iter().for_each(|kind| drop(scope.spawn(move || ends_the_link(kind)))));
 }
 
-/// HELD of ids that are not pending costs its sender, too, however often it comes again.
+/// Listing ids in HELD that are not pending has a limit, which reconnecting does not reset.
 #[test]
-fn a_consumer_that_names_made_up_messages_again_and_again_is_refused() {
+fn a_consumer_that_keeps_listing_unknown_messages_is_refused() {
     let (liar, good) = (Peer::bind("liar"), Peer::bind("good"));
     let mut group = Scripted::start(&[&liar, &good], "");
     let mut good_line = good.accept(8);
@@ -295,7 +299,7 @@ fn a_consumer_that_names_made_up_messages_again_and_again_is_refused() {
         let held: Vec<MessageId> = (first..first + 900).map(MessageId).collect();
         first += 900;
         let mut line = liar.accept_with(8, ReadyFlags(0), &held);
-        // Looked up by then, or refused.
+        // By then the leader has looked the ids up, or refused them.
         refused = matches!(line.next_within(Duration::from_millis(300)), Some(Heard::Error(ErrorCode::Unexpected, _)));
     }
     let connection = &mut group.client();
@@ -305,9 +309,10 @@ fn a_consumer_that_names_made_up_messages_again_and_again_is_refused() {
     wait_until_done(connection, 1);
 }
 
-/// Whoever had it first may still work on it, and would record it without looking.
+/// The first consumer may still work on the message. Without the raised recall it would record it in a transaction,
+/// which does not check whether the message is pending.
 #[test]
-fn what_one_consumer_had_and_another_names_is_settled_so_that_the_first_has_to_look() {
+fn an_answer_from_a_second_holder_raises_the_recall() {
     let settle: [fn(&mut Line, MessageId); 3] = [
         |line, id| line.send(&[result(id, "second")]),
         |line, id| line.send(&[Frame::Nack { id, delay: NackDelay::ByBackoff, reason: "no" }]),
@@ -335,23 +340,23 @@ fn what_one_consumer_had_and_another_names_is_settled_so_that_the_first_has_to_l
 }
 
 #[test]
-fn what_a_draining_consumer_has_not_begun_goes_back_uncounted() {
+fn messages_a_draining_consumer_has_not_started_return_uncounted() {
     let (leaving, staying) = (Peer::bind("leaving"), Peer::bind("staying"));
     let mut group = Scripted::start(&[&leaving, &staying], "--max-deliveries 1");
     let (mut leaving_line, mut staying_line) = (leaving.accept(2), staying.accept(1));
     let connection = &mut group.client();
     wait_until_listed(connection, &["leaving", "staying"]);
     publish_payloads(connection, ["1", "2", "3"]);
-    let not_begun: Vec<_> = (0..2).map(|_| leaving_line.next_message().0).collect();
-    let (begun, ..) = staying_line.next_message();
+    let not_started: Vec<_> = (0..2).map(|_| leaving_line.next_message().0).collect();
+    let (started, ..) = staying_line.next_message();
     leaving_line.send(&[Frame::Drain]);
-    for id in &not_begun {
+    for id in &not_started {
         leaving_line.send(&[Frame::Nack { id: *id, delay: NackDelay::ByBackoff, reason: "" }]);
     }
-    staying_line.send(&[result(begun, "staying")]);
+    staying_line.send(&[result(started, "staying")]);
     for _ in 0..2 {
         let (id, delivery, _) = staying_line.next_message();
-        assert!(not_begun.contains(&id));
+        assert!(not_started.contains(&id));
         assert_eq!(delivery, 1);
         staying_line.send(&[result(id, "staying")]);
     }

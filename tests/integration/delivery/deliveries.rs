@@ -1,5 +1,5 @@
-//! What counts as a delivery: a message that goes out once more, or a failure that a consumer tells; not a link that
-//! breaks while the work goes on.
+//! What counts as a delivery: sending a message again, or a failure that a consumer reports. A link that breaks while
+//! the consumer still works on the message does not count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::{
     wait_until_done, wait_until_in_sync,
 };
 
-/// More than a message may be delivered.
+/// More than the deliveries that a message may have.
 const CUTS: usize = 6;
 
 /// A consumer whose handler waits for a permit, and its server.
@@ -60,7 +60,8 @@ impl Worker {
     }
 }
 
-/// Waits until the consumer is linked and says that it has one message in hand, then cuts the link, so many times.
+/// Cuts the link so many times. After each, waits until the consumer is linked again and reports that it holds one
+/// message.
 fn cut_while_held(proxy: &Proxy, dispatcher: &ChildProcess, times: usize) {
     let log = dispatcher.stderr();
     for _ in 0..times {
@@ -72,7 +73,7 @@ fn cut_while_held(proxy: &Proxy, dispatcher: &ChildProcess, times: usize) {
 }
 
 #[test]
-fn breaking_links_do_not_bury_what_a_live_consumer_works_on() {
+fn broken_links_do_not_dead_letter_a_message_in_progress() {
     // With one delivery allowed, and with the usual number.
     for args in ["--max-deliveries 1", ""] {
         let mut worker = Worker::start();
@@ -84,14 +85,14 @@ fn breaking_links_do_not_bury_what_a_live_consumer_works_on() {
         cut_while_held(&proxy, &dispatcher, CUTS);
         worker.permits.send(Ok(())).expect("the handler waits");
         wait_until_done(connection, 1);
-        assert_eq!(state(connection), (0, 1, 0), "{args}: it is recorded and no dead letter");
+        assert_eq!(state(connection), (0, 1, 0), "{args}: recorded, and no dead letter");
         assert_eq!(*worker.runs.lock(), [1], "{args}: it ran once");
         assert_eq!(run::<usize>(connection, &["EXISTS", "messages:attempts"]), 0);
     }
 }
 
 #[test]
-fn a_failure_after_broken_links_is_the_first_that_counts() {
+fn broken_links_of_a_held_message_do_not_count_as_deliveries() {
     let mut worker = Worker::start();
     let proxy = Proxy::to(&worker.consumer.address.to_string());
     let dispatcher = worker.dispatcher(std::slice::from_ref(&proxy.address), "--max-deliveries 2");
@@ -111,7 +112,7 @@ fn a_failure_after_broken_links_is_the_first_that_counts() {
 }
 
 #[test]
-fn two_addresses_of_one_consumer_are_told_and_do_no_harm() {
+fn two_addresses_of_one_consumer_are_logged_and_harmless() {
     let mut worker = Worker::start();
     let other = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     let addresses = [worker.consumer.address.to_string(), other];
@@ -121,11 +122,11 @@ fn two_addresses_of_one_consumer_are_told_and_do_no_harm() {
     worker.wait_for_runs(1);
     let log = dispatcher.stderr().clone();
     let _proxy = Proxy::at(&addresses[1], &addresses[0]);
-    let line = log.wait_for("event=same-consumer", DEADLINE).expect("it is told");
+    let line = log.wait_for("event=same-consumer", DEADLINE).expect("it is logged");
     for part in ["consumer=worker", &addresses[0], &addresses[1], "setting=consumers", "--consumer-id"] {
         assert!(line.contains(part), "{part}: {line}");
     }
-    // Each time one link replaces the other, the message is at stake: once is more than it may be delivered again.
+    // One link replaces the other again and again. If that counted as a delivery, the message would be a dead letter.
     for _ in 0..3 {
         log.wait_for_after(log.count(), "event=consumer-lost", DEADLINE).expect("one replaces the other");
     }
@@ -139,8 +140,8 @@ fn two_addresses_of_one_consumer_are_told_and_do_no_harm() {
 }
 
 #[test]
-fn a_message_that_kills_its_consumer_each_time_is_buried_at_last() {
-    // The policy's waits are for messages that failed: that a consumer is lost delays its messages only a little.
+fn a_message_that_always_kills_its_consumer_becomes_a_dead_letter() {
+    // The retry policy's waits apply to messages that failed. The loss of a consumer delays its messages only a little.
     let mut cluster = bare_cluster();
     let peer = Peer::bind("victim");
     let _dispatcher = dispatcher(&cluster, "d0", &[peer.address()], "--max-deliveries 3 --retry fixed:10m");
@@ -170,12 +171,12 @@ fn a_message_that_kills_its_consumer_each_time_is_buried_at_last() {
 }
 
 #[test]
-fn work_that_two_consumers_have_goes_on_at_the_one_that_is_left() {
+fn a_message_held_by_two_consumers_continues_at_the_surviving_one() {
     let mut worker = Worker::start();
     let proxy = Proxy::to(&worker.consumer.address.to_string());
     let other = Peer::bind("other");
     let dispatcher = worker.dispatcher(&[proxy.address.clone(), other.address()], "--max-deliveries 2");
-    // Full, so that the worker gets it.
+    // It has one place, so the worker gets the other message.
     let mut other_line = other.accept(1);
     let connection = &mut worker.client();
     dispatcher.wait_for_line("event=consumer-linked consumer=worker", DEADLINE).expect("it is linked");
@@ -186,15 +187,15 @@ fn work_that_two_consumers_have_goes_on_at_the_one_that_is_left() {
     other_line.send(&[oncecast::wire::Frame::Ack(vec![others])]);
     wait_until("one to be done", || (state(connection).0 == 1).then_some(()));
     proxy.cut();
-    // Sent to the other one as well, while the worker comes back with it.
+    // The message is sent to the other consumer as well, while the worker reconnects and lists it in HELD.
     let (_, delivery, _) = other_line.next_message();
     assert_eq!(delivery, 2);
     let linked = dispatcher.stderr().wait_for_after(seen, "event=consumer-linked consumer=worker", DEADLINE);
     assert!(linked.as_ref().is_ok_and(|line| line.contains("held=1")), "{linked:?}");
     drop(other_line);
-    dispatcher.wait_for_line("event=consumer-lost consumer=other", DEADLINE).expect("it is gone");
+    dispatcher.wait_for_line("event=consumer-lost consumer=other", DEADLINE).expect("its link is gone");
     worker.permits.send(Ok(())).expect("the handler waits");
     wait_until_done(connection, 1);
-    assert_eq!(state(connection).2, 0, "its last delivery was lost, but not the work");
+    assert_eq!(state(connection).2, 0, "no dead letter: its last delivery was lost, but the worker still had it");
     assert_eq!(*worker.runs.lock(), [1]);
 }

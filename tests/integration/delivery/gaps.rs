@@ -1,4 +1,4 @@
-//! Nothing silent: what cannot be promised is counted, logged and recorded as a gap, and the rest is processed.
+//! Messages that can't be kept are counted, logged and recorded as a gap. All others are processed.
 
 use oncecast::lab::{Node, Signal};
 
@@ -11,7 +11,7 @@ use crate::support::{
 const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
 
 #[test]
-fn what_was_taken_in_survives_all_dispatchers_and_what_nobody_heard_is_told() {
+fn stored_messages_survive_all_dispatchers_and_unheard_ones_are_a_gap() {
     let mut cluster = cluster_of(options(2, 1, "", ""));
     let connection = &mut client_of(&mut cluster);
     cluster.kill_node(Node::Consumer(0)).unwrap();
@@ -21,7 +21,7 @@ fn what_was_taken_in_survives_all_dispatchers_and_what_nobody_heard_is_told() {
     for dispatcher in DISPATCHERS {
         cluster.kill_node(dispatcher).unwrap();
     }
-    wait_until("nobody to be subscribed", || {
+    wait_until("no dispatcher to be subscribed", || {
         let heard: u64 = run(connection, &["PUBLISH", CHANNEL, "{\"message_id\":\"unheard\"}"]);
         (heard == 0).then_some(())
     });
@@ -35,7 +35,7 @@ fn what_was_taken_in_survives_all_dispatchers_and_what_nobody_heard_is_told() {
     wait_until_done(connection, 2_000);
     let owed = ["before", "after"].iter().flat_map(|p| (0..1_000).map(move |n| format!("{p}{n}")));
     let mut owed: Vec<String> = owed.collect();
-    // One that was published while the last connection was closing may have been heard, but not twice.
+    // A message published while the last subscription was closing may have been received; then it is recorded once.
     owed.extend(recorded_ids(connection).iter().filter(|id| *id == "unheard").take(1).cloned());
     assert_each_once(connection, &owed);
     let gaps = stream(connection, "messages:gaps");
@@ -45,9 +45,9 @@ fn what_was_taken_in_survives_all_dispatchers_and_what_nobody_heard_is_told() {
 }
 
 #[test]
-fn what_a_full_ring_drops_is_counted_exactly() {
+fn messages_dropped_by_a_full_ring_are_counted_exactly() {
     const MESSAGES: usize = 1_000;
-    // The least ring: 32 MiB. The leader hangs, but its lease does not run out, so that the standby's ring overruns.
+    // The smallest ring: 32 MiB. The leader hangs and its lease does not expire, so the standby's ring overruns.
     let mut cluster = cluster_of(options(2, 2, "--lease-ttl-ms 600000 --ring-bytes 33554432", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
@@ -63,7 +63,7 @@ fn what_a_full_ring_drops_is_counted_exactly() {
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));
     let recorded = recorded_ids(connection);
     let lost = MESSAGES - recorded.len();
-    assert!(recorded.len() > 500, "about 32 MiB of the newest are there, {} messages", recorded.len());
+    assert!(recorded.len() > 500, "the ring keeps about 32 MiB of the newest, {} messages", recorded.len());
     let owed: Vec<String> = (lost..MESSAGES).map(|n| format!("m{n}")).collect();
     assert_each_once(connection, &owed);
     let gaps = stream(connection, "messages:gaps");
@@ -75,12 +75,12 @@ fn what_a_full_ring_drops_is_counted_exactly() {
 }
 
 #[test]
-fn a_break_that_another_dispatcher_leads_over_is_no_gap() {
+fn a_broken_subscription_is_no_gap_if_another_dispatcher_takes_over() {
     let mut cluster = cluster_of(options(2, 2, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (_, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
-    // Each loses its subscription once, one after the other, and each time the other is in sync.
+    // Each loses its subscription once, one after the other. The other one is in sync each time.
     let mut list: Vec<String> = subscriptions(connection);
     list.sort();
     for id in list {
@@ -102,7 +102,7 @@ fn subscriptions(connection: &mut redis::Connection) -> Vec<String> {
 
 /// The cursor of one channel must mean nothing to a dispatcher that listens to another.
 #[test]
-fn a_leader_on_another_channel_begins_at_its_own_beginning_and_says_so() {
+fn a_leader_on_another_channel_starts_anew_and_logs_it() {
     let mut cluster = cluster_of(options(1, 1, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);

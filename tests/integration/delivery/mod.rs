@@ -1,4 +1,4 @@
-//! How a message reaches a consumer, and what comes of it.
+//! Delivery of messages to consumers, and its outcomes.
 
 mod answers;
 mod deliveries;

@@ -1,4 +1,4 @@
-//! One result: each message that is taken in gets one entry in the result stream, whatever its payload is.
+//! Each stored message gets one entry in the result stream, whatever its payload is.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ fn each_message_has_one_result_and_every_consumer_works() {
     let mut cluster = cluster(2, 3);
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
-    assert_eq!(publish(connection, "m", 0..3_000), 2, "both dispatchers hear each message");
+    assert_eq!(publish(connection, "m", 0..3_000), 2, "both dispatchers receive each message");
     wait_until_done(connection, 3_000);
     let owed: Vec<String> = (0..3_000).map(|n| format!("m{n}")).collect();
-    // Catches a standby that takes in, too, and a consumer that records without removing.
+    // Catches a standby that stores messages as well, and a consumer that records without removing.
     assert_each_once(connection, &owed);
     let entries = stream(connection, "messages:processed");
     let consumers = occurrences(&entries, "consumer_id");
@@ -80,7 +80,7 @@ fn payloads_of_every_kind_are_processed() {
 }
 
 #[test]
-fn a_payload_over_the_limit_is_a_dead_letter_and_disturbs_nothing() {
+fn an_oversized_payload_is_a_dead_letter_and_affects_no_other_message() {
     let mut cluster = cluster(2, 3);
     let connection = &mut client_of(&mut cluster);
     publish(connection, "before", 0..10);
@@ -91,7 +91,7 @@ fn a_payload_over_the_limit_is_a_dead_letter_and_disturbs_nothing() {
     let owed: Vec<String> = ["before", "after"].iter().flat_map(|p| (0..10).map(move |n| format!("{p}{n}"))).collect();
     assert_each_once(connection, &owed);
     let letter = &stream(connection, "messages:dead")[0];
-    // Catches a reason that does not help: it must say how long the message was and what would have been taken.
+    // The reason must say how long the message was and what the limit is.
     assert!(letter["reason"].contains("9437184") && letter["reason"].contains("8388608"), "{}", letter["reason"]);
     assert!(letter["payload"].starts_with("yyyy") && letter["deliveries"] == "0", "{letter:?}");
     assert_eq!(letter["id"].len(), 16);

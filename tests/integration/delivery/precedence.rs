@@ -1,4 +1,4 @@
-//! What only one dispatcher has heard is not lost when another could lead, whatever Redis has lost meanwhile.
+//! A message that only one dispatcher has received is not lost although another could lead, whatever Redis has lost.
 
 use oncecast::lab::{Cluster, ClusterOptions, Node, RedisOptions, Signal};
 
@@ -10,10 +10,10 @@ use crate::support::{
 const D0: Node = Node::Dispatcher(0);
 const D1: Node = Node::Dispatcher(1);
 
-/// `d0` alone has heard messages that it could not take in; Redis dies; `d1` starts, and is back before `d0` is.
+/// `d0` alone has received messages that it could not store. Redis dies. `d1` starts and subscribes before `d0` does.
 ///
 /// With a long TTL `d1` waits long enough for `d0`, however busy the machine is.
-fn back_before_the_one_that_knows(append_only: bool) -> Cluster {
+fn restart_with_d1_back_first(append_only: bool) -> Cluster {
     let config = vec![("appendfsync".to_owned(), "no".to_owned())];
     let redis = RedisOptions { append_only, config, ..RedisOptions::default() };
     let mut cluster = cluster_of(ClusterOptions { redis, ..options(2, 2, "--lease-ttl-ms 20000", "") });
@@ -26,10 +26,10 @@ fn back_before_the_one_that_knows(append_only: bool) -> Cluster {
         .unwrap();
     publish(connection, "before", 0..300);
     wait_until_done(connection, 300);
-    // Taking in needs memory.
+    // Intake needs memory.
     let () = run(connection, &["CONFIG", "SET", "maxmemory", "1"]);
     publish(connection, "heard", 0..300);
-    // Redis answers PUBLISH before it sends the message on: with the next answer it has.
+    // Redis answers PUBLISH before it forwards the message. By its next answer it has.
     let () = run(connection, &["PING"]);
     cluster.process(D0).unwrap().wait_for_line("OOM", DEADLINE).expect("the intake is refused");
     cluster.redis().kill().unwrap();
@@ -49,18 +49,18 @@ fn owed(prefixes: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn who_has_heard_what_follows_the_cursor_takes_it_in_first() {
-    let mut cluster = back_before_the_one_that_knows(true);
+fn a_dispatcher_that_continues_at_the_cursor_leads_first() {
+    let mut cluster = restart_with_d1_back_first(true);
     let connection = &mut client_of(&mut cluster);
     wait_until_done(connection, 900);
     assert_each_once(connection, &owed(&["before", "heard", "after"]));
     let gaps = stream(connection, "messages:gaps");
-    assert!(!gaps.is_empty(), "what was published while Redis was away is nobody's to know");
+    assert!(!gaps.is_empty(), "messages published while Redis was down are unknown");
 }
 
 #[test]
-fn who_remembers_the_cursor_goes_first_when_redis_comes_back_empty() {
-    let mut cluster = back_before_the_one_that_knows(false);
+fn after_redis_lost_its_data_the_dispatcher_that_knows_the_cursor_leads_first() {
+    let mut cluster = restart_with_d1_back_first(false);
     let connection = &mut client_of(&mut cluster);
     wait_until_done(connection, 600);
     assert_each_once(connection, &owed(&["heard", "after"]));
@@ -69,9 +69,9 @@ fn who_remembers_the_cursor_goes_first_when_redis_comes_back_empty() {
     assert_status_shows_gap(&cluster, "cursor-lost", "unknown");
 }
 
-/// Redis never loses the cursor alone, but an operator may. Only the leader itself knows exactly where it was.
+/// Redis never loses only the cursor, but an operator may delete it. Only the leader knows exactly where it was.
 #[test]
-fn a_backlog_outlives_the_cursor() {
+fn a_backlog_survives_the_loss_of_the_cursor() {
     let mut cluster = cluster_of(options(1, 1, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);
@@ -83,7 +83,7 @@ fn a_backlog_outlives_the_cursor() {
     });
     let () = run(connection, &["DEL", "messages:cursor"]);
     publish(connection, "after", 0..300);
-    wait_until("the gap to be told", || {
+    wait_until("the gap to be recorded", || {
         stream(connection, "messages:gaps").iter().any(|gap| gap["reason"] == "cursor-lost").then_some(())
     });
     cluster.start_node(Node::Consumer(0)).unwrap();

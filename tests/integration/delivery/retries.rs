@@ -1,5 +1,5 @@
-//! Failures: what handlers say about when to deliver again is kept to, deliveries are counted, and messages that cannot
-//! be processed end as dead letters that say why.
+//! Failures: the delay that a handler asks for is kept, deliveries are counted, and messages that can't be processed
+//! become dead letters with a reason.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +17,13 @@ use crate::support::{
     publish_payloads, run, state, stream, wait_for_intake, wait_until, wait_until_done, wait_until_in_sync,
 };
 
-/// When each message was run, and as which delivery.
+/// The name of a message is the beginning of its payload: at most so many characters.
+const NAME_CHARS: usize = 64;
+
+/// When each message was run, and the number of the delivery.
 type Runs = Arc<Mutex<HashMap<String, Vec<(Instant, u16)>>>>;
 
-/// A server, a dispatcher and a consumer with a handler of the test's.
+/// A server, a dispatcher and a consumer whose handler the test provides.
 struct Group {
     runs: Runs,
     consumer: RunningConsumer,
@@ -29,7 +32,7 @@ struct Group {
 }
 
 impl Group {
-    /// `judge` says what becomes of a message at the delivery with this number.
+    /// `judge` decides the outcome of a message at the delivery with this number.
     fn start(
         args: &str,
         judge: impl Fn(&str, u16) -> Result<(), HandlerError> + Send + Sync + 'static,
@@ -38,11 +41,11 @@ impl Group {
         let runs = Runs::default();
         let noted = runs.clone();
         let handler = move |delivery: &Delivery<'_>| {
-            let payload = std::str::from_utf8(delivery.payload())?.to_owned();
+            let name: String = std::str::from_utf8(delivery.payload())?.chars().take(NAME_CHARS).collect();
             let run = (Instant::now(), delivery.number());
-            noted.lock().entry(payload.clone()).or_default().push(run);
-            judge(&payload, delivery.number())?;
-            Ok(Outcome::new().field("message_id", payload))
+            noted.lock().entry(name.clone()).or_default().push(run);
+            judge(&name, delivery.number())?;
+            Ok(Outcome::new().field("message_id", name))
         };
         let builder = Consumer::builder().redis_url(cluster.redis().url()).listen("127.0.0.1:0").consumer_id("tester");
         let consumer = RunningConsumer::start(builder.concurrency(4).prefetch(64).handler(handler));
@@ -83,12 +86,12 @@ fn a_retry_is_delivered_again_and_recorded_once() {
         assert_eq!(group.numbers(payload), expected, "{payload}");
     }
     assert_eq!(group.consumer.stats.retried(), 20);
-    // Catches counts that outlive their messages: the hash would grow for ever.
+    // Catches counts that outlive their messages, which would make the hash grow without bound.
     assert_eq!(counted(&mut connection), HashMap::new());
 }
 
 #[test]
-fn the_delay_that_a_handler_asks_for_is_kept_and_holds_up_nobody() {
+fn a_handler_s_delay_is_kept_and_delays_no_other_message() {
     const DELAY: Duration = Duration::from_millis(700);
     let (group, mut connection) = Group::start("", |payload, delivery| {
         if payload == "later" && delivery == 1 { Err(HandlerError::retry_after(DELAY, "later")) } else { Ok(()) }
@@ -98,8 +101,8 @@ fn the_delay_that_a_handler_asks_for_is_kept_and_holds_up_nobody() {
     let others = names("meanwhile", 50);
     publish_payloads(&mut connection, &others);
     wait_until("the others to be done", || (state(&mut connection) == (1, 50, 0)).then_some(()));
-    assert_eq!(group.numbers("later"), [1], "the others went past it while it waited");
-    // Only of what was redelivered there is a count: the number of its next delivery.
+    assert_eq!(group.numbers("later"), [1], "the others were delivered while it waited");
+    // Only a message that will be redelivered has a count: the number of its next delivery.
     let id: Vec<(String, f64)> = run(&mut connection, &["ZRANGE", "messages:pending", "0", "-1", "WITHSCORES"]);
     assert_eq!(counted(&mut connection), HashMap::from([(format!("{:.0}", id[0].1), 2)]));
     wait_until_done(&mut connection, 51);
@@ -112,8 +115,8 @@ fn the_delay_that_a_handler_asks_for_is_kept_and_holds_up_nobody() {
 }
 
 #[test]
-fn a_message_that_waits_for_its_delay_is_not_lost_when_leadership_moves() {
-    // The new leader knows no delays: it may deliver earlier, but not never, and the count goes on.
+fn a_delayed_message_survives_a_change_of_leader() {
+    // The new leader does not know the delay: it may deliver earlier, but must deliver, and the count continues.
     let (group, mut connection) = Group::start("", |_, delivery| {
         if delivery == 1 { Err(HandlerError::retry_after(Duration::from_secs(600), "much later")) } else { Ok(()) }
     });
@@ -129,19 +132,19 @@ fn a_message_that_waits_for_its_delay_is_not_lost_when_leadership_moves() {
 }
 
 #[test]
-fn many_that_are_due_at_once_do_not_fill_the_memory_of_the_leader() {
+fn many_messages_due_at_once_do_not_fill_the_leader_s_memory() {
     const MESSAGES: usize = 500;
     let due = OnceLock::new();
     let judge = move |_: &str, delivery| {
-        let due = *due.get_or_init(|| Instant::now() + Duration::from_secs(6));
+        let due = *due.get_or_init(|| Instant::now() + Duration::from_secs(5));
         if delivery == 1 {
             return Err(HandlerError::retry_after(due.saturating_duration_since(Instant::now()), "not before"));
         }
-        // Nothing gets on while Redis gives them as fast as it is asked.
+        // No handler makes progress while the leader could read them all from Redis.
         thread::sleep((due + Duration::from_secs(2)).saturating_duration_since(Instant::now()));
         Ok(())
     };
-    // The least they take.
+    // The smallest values allowed.
     let (group, mut connection) = Group::start("--ready-bytes 16777216 --ring-bytes 33554432", judge);
     let all: Vec<String> = (0..MESSAGES).map(|n| format!("{n:03}{}", "x".repeat(512 << 10))).collect();
     for chunk in all.chunks(40) {
@@ -149,7 +152,7 @@ fn many_that_are_due_at_once_do_not_fill_the_memory_of_the_leader() {
         wait_for_intake(&mut connection);
     }
     wait_until_done(&mut connection, MESSAGES);
-    // 250 MiB were due. Of these 4 may wait in the leader, beside the ring and what a link holds.
+    // 250 MiB were due. The leader may keep 4 MiB of them, and the ring and a link's share besides.
     let most = most_resident_bytes(group.dispatcher.pid());
     assert!(most < 160 << 20, "the dispatcher took {most} bytes of memory");
     assert_eq!(group.runs.lock().values().filter(|runs| runs.len() != 2).count(), 0, "each was delivered twice");
@@ -177,7 +180,7 @@ fn a_rejected_message_is_a_dead_letter_at_once() {
 }
 
 #[test]
-fn the_last_delivery_that_is_allowed_makes_a_dead_letter() {
+fn the_last_allowed_delivery_makes_a_dead_letter() {
     let (group, mut connection) =
         Group::start("--max-deliveries 3 --retry exponential:50ms..1s*4", |payload, delivery| match payload {
             "never" => Err(HandlerError::retry(format!("failed at delivery {delivery}"))),
@@ -199,14 +202,14 @@ fn the_last_delivery_that_is_allowed_makes_a_dead_letter() {
 }
 
 #[test]
-fn a_downstream_that_is_away_for_a_while_buries_nothing() {
+fn a_short_downstream_outage_makes_no_dead_letters() {
     let back = Arc::new(AtomicBool::new(false));
     let downstream = back.clone();
     let (group, mut connection) = Group::start("", move |_, _| match downstream.load(Ordering::Relaxed) {
         true => Ok(()),
         false => Err(HandlerError::retry("the database is away")),
     });
-    let line = group.dispatcher.wait_for_line("event=retry-policy", DEADLINE).expect("it is told");
+    let line = group.dispatcher.wait_for_line("event=retry-policy", DEADLINE).expect("it is logged");
     assert!(line.ends_with("retry=exponential:200ms..5m*4 max_deliveries=8 dead_after_s=573"), "{line}");
     let all = names("m", 100);
     publish_payloads(&mut connection, &all);
@@ -225,7 +228,7 @@ fn a_downstream_that_is_away_for_a_while_buries_nothing() {
 }
 
 #[test]
-fn the_delay_that_a_handler_asks_for_goes_before_the_policy() {
+fn a_handler_s_delay_overrides_the_policy() {
     let (group, mut connection) = Group::start("--retry fixed:10m", |_, delivery| match delivery {
         1..4 => Err(HandlerError::retry_after(Duration::from_millis(20), "soon")),
         _ => Ok(()),
@@ -236,7 +239,7 @@ fn the_delay_that_a_handler_asks_for_goes_before_the_policy() {
 }
 
 #[test]
-fn without_a_wait_a_message_fails_as_often_as_it_may_at_once() {
+fn without_a_wait_all_deliveries_follow_at_once() {
     let judge = |_: &str, _| Err(HandlerError::retry("never"));
     let (group, mut connection) = Group::start("--retry none --max-deliveries 100", judge);
     publish_payloads(&mut connection, ["never"]);
@@ -245,7 +248,7 @@ fn without_a_wait_a_message_fails_as_often_as_it_may_at_once() {
 }
 
 #[test]
-fn dead_letters_are_told_at_once_with_how_many_why_and_which() {
+fn dead_letters_are_logged_at_once_with_count_reason_and_example() {
     let (group, mut connection) = Group::start("", |payload, _| match payload {
         "odd" => Err(HandlerError::reject("an odd one")),
         payload if payload.starts_with("bad") => Err(HandlerError::reject("no such customer")),
@@ -258,23 +261,23 @@ fn dead_letters_are_told_at_once_with_how_many_why_and_which() {
         .into_iter()
         .map(|mut letter| (letter.remove("id").expect("an id"), letter.remove("reason").expect("a reason")))
         .collect();
-    // Nothing follows that could push the lines out.
-    let told = wait_until("all to be told", || {
-        let mut told: HashMap<String, usize> = HashMap::new();
+    // No later event makes the dispatcher write the lines.
+    let logged = wait_until("all to be logged", || {
+        let mut logged: HashMap<String, usize> = HashMap::new();
         for line in group.dispatcher.stderr().all().iter().filter(|line| line.contains("event=dead-letters ")) {
             let (_, rest) = line.split_once("messages=").expect("how many");
             let (count, rest) = rest.split_once(" stream=messages:dead reason=\"").expect("where");
             let (reason, example) = rest.split_once("\" example=").expect("why and which");
             assert_eq!(reason_of.get(example).map(String::as_str), Some(reason), "{line}");
-            *told.entry(reason.to_owned()).or_default() += count.parse::<usize>().expect("a number");
+            *logged.entry(reason.to_owned()).or_default() += count.parse::<usize>().expect("a number");
         }
-        (told.values().sum::<usize>() == 14).then_some(told)
+        (logged.values().sum::<usize>() == 14).then_some(logged)
     });
-    assert_eq!(told, HashMap::from([("no such customer".to_owned(), 13), ("an odd one".to_owned(), 1)]));
+    assert_eq!(logged, HashMap::from([("no such customer".to_owned(), 13), ("an odd one".to_owned(), 1)]));
 }
 
 #[test]
-fn many_deaths_in_a_short_time_are_a_problem() {
+fn many_dead_letters_in_a_short_time_are_a_problem() {
     let (group, mut connection) = Group::start("", |payload, _| match payload.starts_with("bad") {
         true => Err(HandlerError::reject("no such customer")),
         false => Ok(()),
@@ -289,21 +292,21 @@ fn many_deaths_in_a_short_time_are_a_problem() {
     let few = MANY_DEATHS as usize - 1;
     publish_payloads(&mut connection, names("bad", few));
     wait_until_done(&mut connection, few);
-    let told = |count: u64, cluster: &Cluster| {
+    let wait_for_report = |count: u64, cluster: &Cluster| {
         wait_until(format!("{count} deaths to be reported"), || {
             Some(problems(cluster)).filter(|(_, deaths, _)| *deaths == Some(count))
         })
     };
-    let (code, _, shown) = told(few as u64, &group.cluster);
+    let (code, _, shown) = wait_for_report(few as u64, &group.cluster);
     assert_eq!((code, shown.as_str()), (Some(0), "[]"));
     publish_payloads(&mut connection, ["bad enough"]);
-    let (code, _, shown) = told(MANY_DEATHS, &group.cluster);
+    let (code, _, shown) = wait_for_report(MANY_DEATHS, &group.cluster);
     assert_eq!(code, Some(3));
     assert!(shown.contains("dead letters in the last 10 minutes: 10; their reasons"), "{shown}");
 }
 
 #[test]
-fn a_panic_fails_its_message_only() {
+fn a_panic_fails_only_its_message() {
     let (group, mut connection) = Group::start("--max-deliveries 2", |payload, delivery| match payload {
         "once" if delivery == 1 => panic!("a handler that trips"),
         "always" => panic!("a handler that cannot"),
@@ -319,12 +322,12 @@ fn a_panic_fails_its_message_only() {
     assert_eq!((letter["payload"].as_str(), letter["deliveries"].as_str()), ("always", "2"));
     assert!(letter["reason"].contains("a handler that cannot"), "{}", letter["reason"]);
     assert_eq!(group.consumer.stats.panicked(), 3);
-    // All four threads are still there: none died of a panic.
+    // All four threads still run: none ended by a panic.
     assert_eq!(group.numbers("once"), [1, 2]);
 }
 
 #[test]
-fn a_handler_that_hangs_is_given_up_and_its_message_goes_on() {
+fn a_hanging_handler_is_abandoned_and_its_message_redelivered() {
     let mut cluster = bare_cluster();
     let (release, gate) = crossbeam_channel::bounded::<()>(0);
     let runs = Runs::default();
@@ -333,7 +336,7 @@ fn a_handler_that_hangs_is_given_up_and_its_message_goes_on() {
         let payload = std::str::from_utf8(delivery.payload())?.to_owned();
         noted.lock().entry(payload.clone()).or_default().push((Instant::now(), delivery.number()));
         if payload == "hangs" && delivery.number() == 1 {
-            // Until the test ends, or lets it go.
+            // Until the test releases it or ends.
             let _ = gate.recv();
         }
         Ok(Outcome::new().field("message_id", payload).field("delivery", delivery.number().to_string()))
@@ -356,6 +359,6 @@ fn a_handler_that_hangs_is_given_up_and_its_message_goes_on() {
     assert!(waited >= Duration::from_millis(2_500), "came back after {waited:?}");
     drop(release);
     wait_until("the late result to be dropped", || (consumer.stats.dropped() == 1).then_some(()));
-    // First commit wins: the late one changes nothing.
+    // The first commit wins; the late one changes nothing.
     assert_each_once(connection, &["hangs".to_owned(), "good".to_owned()]);
 }

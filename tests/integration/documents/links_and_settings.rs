@@ -1,7 +1,7 @@
-//! The documents fit together: links lead somewhere, the site has every page, and docs/SETTINGS.md says what `--help`
-//! says.
+//! The documents agree with each other and with the code: links have targets, the site has every page, and
+//! docs/SETTINGS.md agrees with `--help`.
 //!
-//! After a change of a command line `make man` writes docs/SETTINGS.md anew.
+//! After a change of a command line, `make man` rewrites docs/SETTINGS.md.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use oncecast::cli;
 
-/// What is above this line of docs/SETTINGS.md is written by hand, what is below by this test.
+/// docs/SETTINGS.md is written by hand above this line, and by this test below it.
 const GENERATED: &str = "<!-- What follows is written from the command lines";
 
 fn root() -> &'static Path {
@@ -33,7 +33,7 @@ fn documents() -> Vec<PathBuf> {
     pages.chain(["README.md", "CHANGELOG.md"].map(|name| root().join(name))).collect()
 }
 
-/// A document without its code blocks, and its text without inline code if that is wanted.
+/// A document without its code blocks, with or without inline code.
 fn prose(text: &str, inline_code: bool) -> String {
     let mut in_block = false;
     let mut lines = String::new();
@@ -59,7 +59,7 @@ fn links(text: &str) -> Vec<String> {
     targets.filter(|target| !target.contains("://")).collect()
 }
 
-/// What links to a document's headings name, made as GitHub and mdBook make them.
+/// The anchors of a document's headings, as GitHub and mdBook form them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let prose = prose(text, true);
@@ -75,7 +75,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_link_leads_to_a_file_and_a_heading() {
+fn every_link_has_a_target() {
     let mut checked = 0;
     for document in documents() {
         let text = read(&document);
@@ -92,9 +92,9 @@ fn every_link_leads_to_a_file_and_a_heading() {
     assert!(checked > 50, "only {checked} links were found");
 }
 
-/// On the site, built by `make book`, there is nothing but docs/.
+/// The site, built by `make book`, has only docs/.
 #[test]
-fn the_site_has_every_page_and_pages_link_only_to_what_the_site_has() {
+fn the_site_has_every_page_and_no_links_to_missing_ones() {
     assert!(read(&root().join("book.toml")).contains("src = \"docs\""));
     let listed = links(&read(&root().join("docs/SUMMARY.md")));
     let mut expected = pages();
@@ -109,12 +109,12 @@ fn the_site_has_every_page_and_pages_link_only_to_what_the_site_has() {
 }
 
 #[test]
-fn the_sources_that_documents_name_exist() {
+fn source_files_named_in_documents_exist() {
     const FOLDERS: [&str; 6] = ["src/", "tests/", "examples/", "benches/", "scripts/", "docker/"];
     let mut checked = 0;
     for document in documents().into_iter().filter(|document| !document.ends_with("CHANGELOG.md")) {
         let prose = prose(&read(&document), true);
-        // What is between backticks is every second part.
+        // Every second part is between backticks.
         for path in prose.split('`').skip(1).step_by(2) {
             if FOLDERS.iter().any(|folder| path.starts_with(folder)) && !path.contains([' ', '<', '*']) {
                 assert!(root().join(path).exists(), "{} names {path}, which does not exist", document.display());
@@ -131,7 +131,7 @@ fn the_readme_is_short() {
     assert!(lines <= 100, "README.md has {lines} lines; details belong into docs/");
 }
 
-/// Text as Markdown that shows just that, on one line.
+/// Text escaped for Markdown, on one line.
 fn escaped(text: &str) -> String {
     let escaped = |c: char| match c {
         '\n' => " ".to_owned(),
@@ -181,7 +181,7 @@ fn sections() -> String {
         text += &section_of(command.get_name(), &command);
         for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
             match subcommand.get_name() {
-                // Every program has it, with the same setting.
+                // Every program has this subcommand, with the same setting.
                 "healthcheck" => healthcheck = section_of("healthcheck, a subcommand of every program", subcommand),
                 name => text += &section_of(&format!("{} {name}", command.get_name()), subcommand),
             }
@@ -191,7 +191,7 @@ fn sections() -> String {
 }
 
 #[test]
-fn the_settings_are_those_of_the_command_lines() {
+fn the_settings_match_the_command_lines() {
     let path = root().join("docs/SETTINGS.md");
     let found = read(&path);
     let above = found.lines().take_while(|line| !line.starts_with(GENERATED)).map(|line| format!("{line}\n"));

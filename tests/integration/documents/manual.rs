@@ -1,4 +1,4 @@
-//! The manual pages in `man/` and the settings files in `systemd/` say what `--help` says.
+//! The manual pages in `man/` and the settings files in `systemd/` agree with `--help`.
 //!
 //! The pages are kept as files so that installing needs no more than the programs. After a change of a command line:
 //! `make man` writes them anew.
@@ -17,8 +17,8 @@ fn pages_of(command: &clap::Command, pages: &mut BTreeMap<String, String>) {
     let mut page = Vec::new();
     Man::new(command.clone()).render(&mut page).expect("a list of bytes takes all");
     let page = String::from_utf8(page).expect("help is text");
-    // The date stays empty, since a page changes when what it says does; the generator would leave it out, and with it
-    // shift what follows.
+    // The date stays empty, so that a page changes only with its content. The generator would omit it and so shift the
+    // fields behind it.
     let title = format!(".TH {} 1 \"\" \"Oncecast {}\" \"Oncecast\"", name.to_uppercase(), env!("CARGO_PKG_VERSION"));
     let line = |line: &str| match line {
         line if line.starts_with(".TH ") => title.clone(),
@@ -35,7 +35,7 @@ fn pages_of(command: &clap::Command, pages: &mut BTreeMap<String, String>) {
     }
 }
 
-/// The page without the entry of the subcommand `help`, for which the generator names a page that there is not.
+/// The page without the entry of the subcommand `help`, for which the generator names a page that does not exist.
 fn without_help(page: &str) -> String {
     let mut lines = page.lines().peekable();
     let mut kept = String::new();
@@ -60,7 +60,7 @@ fn referred(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_manual_pages_are_those_of_the_command_lines() {
+fn the_manual_pages_match_the_command_lines() {
     let mut pages = BTreeMap::new();
     for mut command in cli::command_lines() {
         command.build();
@@ -120,7 +120,7 @@ fn settings(command: &clap::Command) -> HashMap<String, String> {
 fn the_settings_files_explain_each_setting_and_show_its_default() {
     const DISPATCHER: &str = include_str!("../../../systemd/dispatcher.env.example");
     const CONSUMER: &str = include_str!("../../../systemd/consumer.env.example");
-    // Of these there is no text that could be shown.
+    // These have no default that could be shown.
     const FOUND: [&str; 5] = ["required", "host name and pid", "off", "the listen address", "number of cores"];
     let [dispatcher, consumer, ..] = cli::command_lines();
     for (command, file) in [(dispatcher, DISPATCHER), (consumer, CONSUMER)] {
@@ -136,7 +136,7 @@ fn the_settings_files_explain_each_setting_and_show_its_default() {
         let active = file.lines().find(|line| !line.is_empty() && !line.starts_with('#'));
         assert_eq!(active, None, "a new file changes nothing");
     }
-    // With all of it in force the programs would start.
+    // With all these values set, the programs would start.
     let shown = explained(DISPATCHER);
     let read = cli::DISPATCHER.parse([OsString::from("-")], &|name| shown.get(name).map(OsString::from));
     assert!(matches!(read, Ok(Parsed::Run(_))), "{read:?}");

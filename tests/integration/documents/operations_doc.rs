@@ -1,5 +1,5 @@
-//! docs/OPERATIONS.md names what there is: events of the log, alerts, settings that Redis takes, times until a dead
-//! letter. Its users and their rights are tried in `acl.rs`.
+//! docs/OPERATIONS.md names only log events, alerts and Redis settings that exist, and correct times until a dead
+//! letter. `acl` tests its users and their rights.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -25,7 +25,7 @@ fn source_below(folder: &Path) -> String {
 }
 
 #[test]
-fn the_events_it_names_are_those_of_the_log() {
+fn the_events_it_names_exist() {
     let source = source_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let is_of_name = |c: char| c.is_ascii_lowercase() || c == '-';
     let events: BTreeSet<&str> = DOCUMENT
@@ -43,14 +43,14 @@ fn the_events_it_names_are_those_of_the_log() {
 }
 
 #[test]
-fn redis_takes_the_settings_it_gives() {
+fn redis_accepts_the_settings_it_gives() {
     let block = DOCUMENT.split("```redis-conf\n").nth(1).expect("the settings").split("```").next().expect("an end");
     let lines: Vec<(String, String)> = block
         .lines()
         .map(|line| line.split_once(' ').expect("a name and a value"))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    // Those to set up a machine with are the same.
+    // The settings for setting up a machine are the same.
     assert!(DOCUMENT.contains(&format!("<<'END'\n{block}bind ")), "step 1 has other settings");
     let server = RedisServer::start(RedisOptions { config: lines.clone(), ..RedisOptions::default() });
     let server = server.expect("Redis starts with them");
@@ -58,17 +58,17 @@ fn redis_takes_the_settings_it_gives() {
         let found: HashMap<String, String> = run_on(&server, &["CONFIG", "GET", &name]);
         match value.split_once(' ') {
             None => assert_eq!(found[&name], value),
-            // Given in megabytes, shown in bytes among those of other kinds of clients.
+            // Set in megabytes, and shown in bytes next to the limits of other kinds of clients.
             Some(_) => assert!(found[&name].contains("pubsub 268435456 134217728 60"), "{found:?}"),
         }
     }
 }
 
 #[test]
-fn it_says_what_to_do_about_each_alert() {
+fn each_alert_has_instructions() {
     const ALERTS: &str = include_str!("../../../docker/prometheus/alerts.yml");
     let alerts: BTreeSet<&str> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    // Names of alerts are one word; other headings of this rank are more.
+    // The names of alerts are one word; other headings at this level have more.
     let headings = DOCUMENT.lines().filter_map(|line| line.strip_prefix("### Oncecast"));
     let headings: BTreeSet<String> =
         headings.filter(|rest| !rest.starts_with([',', ' '])).map(|rest| format!("Oncecast{rest}")).collect();
@@ -77,7 +77,7 @@ fn it_says_what_to_do_about_each_alert() {
 }
 
 #[test]
-fn the_times_until_a_dead_letter_are_those_of_the_policies() {
+fn the_times_until_a_dead_letter_match_the_policies() {
     let (_, table) =
         DOCUMENT.split_once("| `--retry` | `--max-deliveries` | waits | dead letter after |\n").expect("a table");
     let rows: Vec<Vec<&str>> = table

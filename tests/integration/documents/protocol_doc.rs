@@ -1,4 +1,4 @@
-//! docs/PROTOCOL.md says what the code does: its tables, its frames byte by byte, its script and its values.
+//! docs/PROTOCOL.md agrees with the code: its tables, its frames byte by byte, its script and its values.
 
 use std::collections::HashMap;
 
@@ -38,7 +38,7 @@ fn table(heading: &str) -> Vec<Vec<&'static str>> {
     rows
 }
 
-/// Column after column of the table of commands: number, name, way, payload, largest payload.
+/// The columns of the table of commands: number, name, direction, payload, largest payload.
 fn commands() -> Vec<Vec<&'static str>> {
     table("| # | command | way | payload | largest payload, bytes |")
 }
@@ -73,10 +73,10 @@ fn shown(frame: &Frame<'_>) -> String {
     format!("{}{rest}", frame.name())
 }
 
-/// An example: one message, and what the document says of it.
+/// An example: one message and its description.
 #[derive(Default)]
 struct Example {
-    /// The way and the description of each frame.
+    /// The direction and the description of each frame.
     frames: Vec<(&'static str, String)>,
     bytes: Vec<u8>,
 }
@@ -105,7 +105,7 @@ fn examples() -> Vec<Example> {
 }
 
 #[test]
-fn every_example_is_exactly_what_it_says() {
+fn every_example_decodes_to_its_description() {
     let ways: HashMap<_, _> = commands().into_iter().map(|row| (row[1], row[2])).collect();
     let mut unseen: Vec<_> = ways.keys().copied().collect();
     for Example { frames: described, bytes } in examples() {
@@ -123,12 +123,12 @@ fn every_example_is_exactly_what_it_says() {
 }
 
 #[test]
-fn the_table_of_commands_is_complete_and_right() {
+fn the_table_of_commands_is_complete_and_correct() {
     let commands = commands();
     for (expected, row) in commands.iter().enumerate() {
         let (command, name, limit) = (number(row[0]), row[1], number(row[4]));
         assert_eq!(command, expected);
-        // A length over the limit is refused by its header alone, in the name of the command.
+        // A length over the limit is refused after the header, with the name of the command.
         let header = [&[wire::VERSION, command as u8][..], &(limit as u32 + 1).to_be_bytes()].concat();
         let refusal = wire::frames(&header).next().expect("one item").expect_err("over the limit");
         assert!(
@@ -142,9 +142,9 @@ fn the_table_of_commands_is_complete_and_right() {
 }
 
 #[test]
-fn the_least_payload_of_each_command_is_that_of_its_fixed_fields() {
+fn the_minimum_payload_of_each_command_matches_its_fixed_fields() {
     for row in commands() {
-        // Of RESULT and of lists only what comes before the part that repeats.
+        // For RESULT and lists, only the part before the repetition.
         let (fixed, _) = row[3].split_once("then for each").unwrap_or((row[3], ""));
         let fixed = if fixed.starts_with("any number of") { "" } else { fixed };
         let sizes = [("u8", 1), ("u16", 2), ("u32", 4), ("u64", 8)];
@@ -163,7 +163,7 @@ fn the_least_payload_of_each_command_is_that_of_its_fixed_fields() {
 }
 
 #[test]
-fn the_limits_are_those_of_the_code() {
+fn the_limits_match_the_code() {
     let limits: HashMap<_, _> = [table("| limit | bytes |"), table("| limit | number |")]
         .concat()
         .into_iter()
@@ -180,7 +180,7 @@ fn the_limits_are_those_of_the_code() {
         ("fields in one result", MAX_RESULT_FIELDS),
     ]);
     assert_eq!(limits, expected);
-    // Said in the text, where readers look for them.
+    // These are in the text.
     assert_eq!(wire::VERSION, 1);
     assert!(DOCUMENT.contains("The version is 1.") && DOCUMENT.contains("This is version 1;"));
     assert_eq!(wire::NackDelay::Never.to_wire(), 0xFFFF_FFFF);
@@ -190,7 +190,7 @@ fn the_limits_are_those_of_the_code() {
 }
 
 #[test]
-fn the_error_codes_are_those_of_the_code() {
+fn the_error_codes_match_the_code() {
     let codes = table("| code | name | meaning | sent by |");
     for (expected, row) in (1..).zip(&codes) {
         let code = ErrorCode::from(expected);
@@ -200,7 +200,7 @@ fn the_error_codes_are_those_of_the_code() {
 }
 
 #[test]
-fn the_script_is_the_consumers_own_and_does_what_is_said() {
+fn the_script_is_the_consumer_s_own_and_works_as_described() {
     let scripts = blocks("lua");
     assert_eq!(scripts, [COMMIT_SCRIPT.trim_end()]);
     let redis = redis_server();
@@ -226,7 +226,7 @@ fn the_script_is_the_consumers_own_and_does_what_is_said() {
             list => redis::from_redis_value::<Vec<i64>>(list).expect("a list of numbers"),
         }
     };
-    // Of the two messages the first is pending, and was delivered before; the second is not.
+    // The first message is pending and was delivered before. The second is not pending.
     run(&["ZADD", &keys.pending, "1790000000123456", "00065bfeda27c240:body"]);
     run(&["HSET", &keys.attempts, "1790000000123456", "2"]);
     let (pending, other) = (1_790_000_000_123_456, 1_790_000_000_123_457);
@@ -239,7 +239,7 @@ fn the_script_is_the_consumers_own_and_does_what_is_said() {
 }
 
 #[test]
-fn the_values_between_dispatchers_read_back() {
+fn the_values_shared_by_dispatchers_can_be_parsed() {
     let values = blocks("values").remove(0);
     let values: Vec<(&str, &str)> =
         values.lines().map(|line| line.split_once(' ').expect("a kind and a value")).collect();

@@ -1,5 +1,5 @@
-//! `oncecast bench` as a user runs it: it measures, verifies, writes what it found, and leaves nothing behind. What the
-//! figures are is not tested.
+//! `oncecast bench` as a user runs it: it measures, verifies, writes its files, and leaves no process behind. The
+//! figures themselves are not tested.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +39,7 @@ fn assert_gone(children: &BTreeMap<u32, String>) {
 }
 
 #[test]
-fn quick_measures_everything_once_and_writes_it_down() {
+fn quick_measures_everything_once_and_writes_the_files() {
     let folder = PrivateFolder::create("bench").expect("a folder");
     let (json, svg) = (folder.path().join("bench.json"), folder.path().join("bench.svg"));
     let files = format!("--json-file {} --svg-file {}", json.display(), svg.display());
@@ -103,7 +103,7 @@ fn a_process_that_dies_is_named_and_ends_it() {
     assert!(Command::new("kill").args(["-9", &relay.to_string()]).status().expect("kill is there").success());
     let status = bench.wait(DEADLINE).expect("it ends");
     let said = bench.stderr().all().join("\n");
-    // Which is noticed first is open: that it is gone, or that no subscriber receives the messages any more.
+    // Either is noticed first: that the process is gone, or that no subscriber receives the messages.
     match status.code() {
         Some(1) => assert!(said.contains("relay"), "{said}"),
         Some(3) => assert!(bench.stdout().all().join("\n").contains("had no subscriber"), "{said}"),
@@ -113,7 +113,7 @@ fn a_process_that_dies_is_named_and_ends_it() {
 }
 
 #[test]
-fn a_result_of_no_message_is_a_violation() {
+fn a_result_without_a_message_is_a_violation() {
     let mut bench = bench("--messages 200000 --kinds streams");
     let port = wait_until("the load", || {
         let load = children(bench.pid()).into_values().find(|line| line.contains("bench-load"))?;
@@ -127,7 +127,7 @@ fn a_result_of_no_message_is_a_violation() {
 }
 
 #[test]
-fn a_worker_records_what_it_acknowledges_and_survives_odd_messages() {
+fn a_worker_records_what_it_acknowledges_and_accepts_any_payload() {
     let server = redis_server();
     run_on::<String>(&server, &["XGROUP", "CREATE", "s", "g", "0", "MKSTREAM"]);
     let odd = ["not JSON", "{\"message_id\":\"m-1\"}", ""];
@@ -138,7 +138,7 @@ fn a_worker_records_what_it_acknowledges_and_survives_odd_messages() {
     command.args(["--name", "w7", "--worker-batch", "2"]);
     let mut worker = ChildProcess::spawn("worker", command).expect("it starts");
     wait_until("three results", || (run_on::<u64>(&server, &["XLEN", "r"]) == 3).then_some(()));
-    worker.must_run().expect("it goes on");
+    worker.must_run().expect("it still runs");
     let pending = run_on::<Vec<redis::Value>>(&server, &["XPENDING", "s", "g"]);
     assert_eq!(pending.first(), Some(&redis::Value::Int(0)), "all of it is acknowledged");
     let results = crate::support::stream(&mut crate::support::client(&server.url()), "r");
@@ -151,7 +151,7 @@ fn a_worker_records_what_it_acknowledges_and_survives_odd_messages() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_named() {
+fn invalid_settings_are_named() {
     for (options, part) in [
         ("--kinds oncecast,kafka", "--kinds (ONCECAST_KINDS): got \"kafka\", takes some of oncecast, streams, relay"),
         ("--kinds relay,relay", "--kinds (ONCECAST_KINDS): got relay twice"),

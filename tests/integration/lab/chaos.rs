@@ -24,7 +24,7 @@ fn clean(options: &str) -> Vec<String> {
 }
 
 #[test]
-fn faults_are_carried_out_and_nothing_is_lost_or_doubled() {
+fn faults_are_injected_and_nothing_is_lost_or_duplicated() {
     let folder = PrivateFolder::create("report").expect("a folder");
     let report = folder.path().join("made/for/it");
     let faults = "--faults kill,pause,terminate,cut,stall --seed 4";
@@ -68,7 +68,7 @@ fn ctrl_c_ends_it_even_while_a_process_is_stopped() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_named() {
+fn invalid_settings_are_named() {
     for (options, part) in [
         ("--faults kill,burn", "--faults (ONCECAST_FAULTS): got \"burn\", takes some of kill, pause, terminate"),
         ("--target nobody", "--target (ONCECAST_TARGET): got \"nobody\", takes any, leader, dispatcher, consumer"),

@@ -1,4 +1,4 @@
-//! The cluster on one machine, with stand-ins for our programs: starting, losing, pausing and stopping members.
+//! The cluster on one machine, with stand-ins for our programs: members are started, killed, paused and stopped.
 
 use std::fs;
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::support::DEADLINE;
 
 /// A dispatcher that does nothing until SIGTERM.
 const DISPATCHER: &str = "#!/bin/sh\ntrap 'exit 0' TERM\necho \"dispatcher $*\" >&2\nwhile :; do sleep 0.01; done\n";
-/// A consumer that listens where it is told to: a Redis does just that, and ends in order on SIGTERM.
+/// A consumer that listens on its address: a Redis does just that, and stops cleanly on SIGTERM.
 const CONSUMER: &str = "#!/bin/sh\n\
     while [ $# -gt 0 ]; do case $1 in --listen) port=${2##*:} ;; esac; shift; done\n\
     server=$(command -v redis-server || command -v valkey-server)\n\
@@ -51,14 +51,14 @@ fn listens(cluster: &Cluster, consumer: usize) -> bool {
 }
 
 #[test]
-fn members_can_be_lost_and_come_back_in_their_place() {
+fn killed_members_can_be_started_again_in_place() {
     let programs = StandIns::create("members");
     let mut cluster = programs.cluster();
     let everybody = [Node::Dispatcher(0), Node::Dispatcher(1), Node::Consumer(0), Node::Consumer(1)];
     assert_eq!(cluster.running(), everybody);
     let addresses = format!("{},{}", cluster.address(0), cluster.address(1));
-    let told = format!("--consumers {addresses} --dispatcher-id d1");
-    cluster.process(Node::Dispatcher(1)).unwrap().wait_for_line(&told, DEADLINE).unwrap();
+    let arguments = format!("--consumers {addresses} --dispatcher-id d1");
+    cluster.process(Node::Dispatcher(1)).unwrap().wait_for_line(&arguments, DEADLINE).unwrap();
 
     cluster.kill_node(Node::Consumer(1)).unwrap();
     assert!(listens(&cluster, 0) && !listens(&cluster, 1));
@@ -79,7 +79,7 @@ fn members_can_be_lost_and_come_back_in_their_place() {
 }
 
 #[test]
-fn a_member_that_ends_by_itself_is_an_error_that_names_it() {
+fn a_member_that_exits_by_itself_is_a_named_error() {
     let programs = StandIns::create("loss");
     let mut cluster = programs.cluster();
     cluster.process(Node::Consumer(0)).unwrap().kill().unwrap();
@@ -90,7 +90,7 @@ fn a_member_that_ends_by_itself_is_an_error_that_names_it() {
 }
 
 #[test]
-fn the_state_of_the_group_can_be_waited_for() {
+fn a_test_can_wait_for_a_state_of_the_group() {
     let programs = StandIns::create("state");
     let mut cluster = programs.cluster();
     let short = Duration::from_millis(30);
@@ -116,5 +116,5 @@ fn the_state_of_the_group_can_be_waited_for() {
 
     cluster.kill_node(Node::Dispatcher(1)).unwrap();
     let snapshot = cluster.view().snapshot().unwrap();
-    assert_eq!(cluster.leader(&snapshot), None, "the lease stands longer than its killed holder");
+    assert_eq!(cluster.leader(&snapshot), None, "the lease outlives its killed holder");
 }

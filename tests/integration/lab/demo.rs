@@ -1,4 +1,4 @@
-//! `oncecast demo` as a user runs it: it ends with a verdict, and whatever happens it leaves no process behind.
+//! `oncecast demo` as a user runs it: it ends with a verdict and never leaves a process behind.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -41,7 +41,7 @@ fn assert_gone(children: &BTreeMap<u32, String>) {
 }
 
 #[test]
-fn it_ends_with_nothing_lost_and_nothing_twice_and_one_leader_killed() {
+fn it_kills_one_leader_and_nothing_is_lost_or_duplicated() {
     let mut demo = demo("--rate 500 --duration 6s");
     let children = whole_cluster(&demo);
     let status = demo.wait(3 * DEADLINE).expect("it ends");
@@ -57,7 +57,7 @@ fn it_ends_with_nothing_lost_and_nothing_twice_and_one_leader_killed() {
 }
 
 #[test]
-fn ctrl_c_ends_it_in_order() {
+fn ctrl_c_stops_it_cleanly() {
     let mut demo = demo("--rate 100 --duration 10m");
     let children = whole_cluster(&demo);
     demo.signal(Signal::SIGINT).expect("it runs");

@@ -1,5 +1,5 @@
-//! A consumer believes a leader only if its own Redis names the same epoch: what is forged is refused, and so is the
-//! true leader where the consumer was given another Redis than the dispatchers.
+//! A consumer accepts a leader only if its own Redis names the same epoch. It refuses a forged epoch, and it refuses
+//! the true leader if its Redis is not that of the dispatchers.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ fn consumer_at(url: &str) -> ConsumerBuilder {
     Consumer::builder().redis_url(url).listen("127.0.0.1:0").handler(oncecast::programs::consumer::stamp)
 }
 
-/// What LEAD with this epoch is answered with, in time.
+/// The answer to LEAD with this epoch; fails if it is late.
 fn answer(address: SocketAddr, epoch: u64) -> String {
     let mut dispatcher = ScriptedDispatcher::connect(address);
     let asked = Instant::now();
@@ -54,7 +54,7 @@ fn dispatcher(redis_url: &str, consumer: SocketAddr) -> ChildProcess {
     ChildProcess::spawn("d0", command).expect("it starts")
 }
 
-/// The dispatchers' server; a consumer that was given another place is not handed anything, and the log says why.
+/// A consumer with this Redis URL, which is not the dispatchers', gets no messages, and the log gives the reason.
 fn assert_nothing_is_handed_to(redis: &RedisServer, consumer_url: &str, place: &str) {
     let consumer = RunningConsumer::start(consumer_at(consumer_url));
     let dispatcher = dispatcher(&redis.url(), consumer.address);
@@ -68,7 +68,7 @@ fn assert_nothing_is_handed_to(redis: &RedisServer, consumer_url: &str, place: &
     wait_until("it to try again", || (consumer.stats.unconfirmed() >= 3).then_some(()));
     assert_eq!((consumer.stats.received(), consumer.stats.ruling_epoch()), (0, 0));
     wait_until("all messages to be pending", || (state(connection) == (10, 0, 0)).then_some(()));
-    // One that was given the right place takes its port, and all is well.
+    // A consumer with the right URL takes its port and gets the messages.
     let address = consumer.address;
     consumer.stop();
     let right = RunningConsumer::start(consumer_at(&redis.url()).listen(address.to_string()));
@@ -77,7 +77,7 @@ fn assert_nothing_is_handed_to(redis: &RedisServer, consumer_url: &str, place: &
 }
 
 #[test]
-fn a_consumer_of_another_database_is_handed_nothing() {
+fn a_consumer_of_another_database_gets_no_messages() {
     let redis = redis_server();
     let url = format!("{}/5", redis.url());
     let place = format!("redis 127.0.0.1:{} database 5", redis.port());
@@ -85,14 +85,14 @@ fn a_consumer_of_another_database_is_handed_nothing() {
 }
 
 #[test]
-fn a_consumer_of_another_server_is_handed_nothing() {
+fn a_consumer_of_another_server_gets_no_messages() {
     let (redis, other) = (redis_server(), redis_server());
     let place = format!("redis 127.0.0.1:{} database 0", other.port());
     assert_nothing_is_handed_to(&redis, &other.url(), &place);
 }
 
 #[test]
-fn a_forged_epoch_is_refused_and_the_true_leader_goes_on() {
+fn a_forged_epoch_is_refused_and_the_true_leader_continues() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     let deliver = |leader: &mut ScriptedDispatcher, id| {
@@ -100,7 +100,7 @@ fn a_forged_epoch_is_refused_and_the_true_leader_goes_on() {
         leader.send(&[Frame::Process { id: MessageId(id), delivery: 1, body: b"x" }]);
         leader.expect_acks(&[id]);
     };
-    // Nobody leads yet: neither the highest epoch nor that of a consumer that has seen none is taken for one.
+    // No dispatcher leads yet: neither the highest possible epoch nor 0, the initial value, is accepted.
     for epoch in [u64::MAX, 0] {
         assert_refused(&answer(consumer.address, epoch), 6, &["messages:epoch is not there"]);
     }
@@ -109,23 +109,23 @@ fn a_forged_epoch_is_refused_and_the_true_leader_goes_on() {
     for (forged, epoch) in (0..20).zip([u64::MAX, 6].into_iter().cycle()) {
         let text = answer(consumer.address, epoch);
         assert_refused(&text, 6, &[&format!("epoch {epoch} is not in redis"), "messages:epoch names another epoch"]);
-        assert!(!text.contains(" 5"), "whoever has proven nothing is told no epoch: {text}");
+        assert!(!text.contains(" 5"), "an unproven client learns no epoch: {text}");
         deliver(&mut leader, 2 + forged);
     }
-    assert_eq!(consumer.stats.ruling_epoch(), 5, "the leader's connection stood all the time");
-    // A lower one is refused in the same words: they don't tell whether the true one is higher.
+    assert_eq!(consumer.stats.ruling_epoch(), 5, "the leader's connection was open all the time");
+    // A lower one is refused with the same text, which doesn't reveal whether the true one is higher.
     let [lower, higher] = [4, 6].map(|epoch| answer(consumer.address, epoch).replace(&format!("epoch {epoch} "), ""));
     assert_eq!(lower, higher);
-    // It is not remembered, either: the next leaders' epochs are lower.
+    // The refused epoch is not remembered: the epochs of the next leaders are lower.
     let mut next = ScriptedDispatcher::elected(&redis, consumer.address, 6, &[]);
     deliver(&mut next, 30);
     leader.expect_error(6);
     assert_eq!(consumer.stats.unconfirmed(), 23);
 }
 
-/// Redis came back with an older clock, or was emptied: who is elected then would be refused for ever.
+/// After Redis came back with an older clock or empty, every new leader would otherwise be refused for ever.
 #[test]
-fn a_leader_that_redis_vouches_for_is_told_what_was_seen() {
+fn a_leader_confirmed_by_redis_learns_the_highest_epoch_seen() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     let _leader = ScriptedDispatcher::elected(&redis, consumer.address, 1_790_000_000_123, &[]);
@@ -142,7 +142,7 @@ fn a_leader_that_redis_vouches_for_is_told_what_was_seen() {
 }
 
 #[test]
-fn one_that_was_replaced_before_it_came_is_told_so() {
+fn a_leader_replaced_before_it_connects_receives_an_error() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     elect(&redis, 7);
@@ -151,7 +151,7 @@ fn one_that_was_replaced_before_it_came_is_told_so() {
 }
 
 #[test]
-fn while_redis_is_away_a_leader_is_put_off() {
+fn a_leader_is_deferred_while_redis_is_down() {
     let mut redis = lasting_redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     let first = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
@@ -159,12 +159,12 @@ fn while_redis_is_away_a_leader_is_put_off() {
     redis.kill().expect("it is ours");
     assert_refused(&answer(consumer.address, 6), 9, &["epoch 6", "Redis URL"]);
     assert_refused(&answer(consumer.address, 4), 9, &["epoch 4"]);
-    // What it has seen it has seen.
+    // An epoch that it has seen needs no lookup.
     drop(first);
     assert_eq!(answer(consumer.address, 5), "READY");
     redis.start_again().expect("it starts again");
     assert_eq!(answer(consumer.address, 6), "READY");
-    // The connection for questions was closed meanwhile, and nobody noticed: no leader pays for that.
+    // The connection for epoch checks was closed meanwhile, unnoticed. No leader is deferred because of that.
     redis.kill().expect("it is ours");
     redis.start_again().expect("it starts again");
     elect(&redis, 7);
@@ -172,10 +172,10 @@ fn while_redis_is_away_a_leader_is_put_off() {
     assert_eq!((consumer.stats.unconfirmed(), consumer.stats.bad_frames()), (1, 0));
 }
 
-/// A Redis that takes connections and says nothing holds up whoever names a new epoch, for less time than a dispatcher
-/// waits, however many do so at once, and nobody else.
+/// A Redis that accepts connections and does not answer delays each client that names a new epoch, for less time than a
+/// dispatcher waits, however many do so at once. It delays no other client.
 #[test]
-fn while_redis_hangs_a_leader_is_put_off_in_time_and_the_others_work_on() {
+fn a_leader_is_deferred_while_redis_hangs_and_others_keep_working() {
     let mut redis = lasting_redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()).prefetch(64));
     let mut leader = ScriptedDispatcher::elected(&redis, consumer.address, 5, &[]);
@@ -194,11 +194,11 @@ fn while_redis_hangs_a_leader_is_put_off_in_time_and_the_others_work_on() {
         }
     });
     signal(&mut redis, Signal::SIGCONT);
-    wait_until("it to be believed", || (answer(consumer.address, 6) == "READY").then_some(()));
+    wait_until("it to be accepted", || (answer(consumer.address, 6) == "READY").then_some(()));
 }
 
 #[test]
-fn whatever_else_the_key_holds_is_no_epoch() {
+fn an_invalid_value_of_the_key_is_no_epoch() {
     let redis = redis_server();
     let consumer = RunningConsumer::start(consumer_at(&redis.url()));
     let huge = "9".repeat(1 << 20);
@@ -220,9 +220,10 @@ fn whatever_else_the_key_holds_is_no_epoch() {
     assert_eq!(answer(consumer.address, 5), "READY");
 }
 
-/// The user of docs/OPERATIONS.md as it was before consumers asked. The log line is the program's, so the program runs.
+/// The user of docs/OPERATIONS.md without the right to read the epoch. The log line is the program's, so the program
+/// runs.
 #[test]
-fn a_user_that_may_not_read_the_key_works_as_before_and_is_warned_once() {
+fn a_consumer_that_may_not_read_the_key_works_and_warns_once() {
     let redis = redis_server();
     let admin = &mut client(&redis.url());
     let line = include_str!("../../../docs/OPERATIONS.md")
@@ -241,7 +242,7 @@ fn a_user_that_may_not_read_the_key_works_as_before_and_is_warned_once() {
     let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
     let address: SocketAddr = address.and_then(|address| address.parse().ok()).expect("an address");
     for epoch in [5, 6, 7] {
-        // Not elected, as far as it can tell.
+        // None of these is elected, but the consumer can't check.
         let mut leader = ScriptedDispatcher::lead(address, epoch, &[]);
         pend(&redis, epoch, "x");
         leader.send(&[Frame::Process { id: MessageId(epoch), delivery: 1, body: b"x" }]);
@@ -251,10 +252,10 @@ fn a_user_that_may_not_read_the_key_works_as_before_and_is_warned_once() {
     for part in ["no permissions", "+getrange", "~messages:epoch"] {
         assert!(line.contains(part), "no {part} in {line}");
     }
-    // What no Redis can have given out is not believed, and lower ones are refused.
+    // It refuses an epoch that no Redis can have given out, and lower ones.
     assert_refused(&answer(address, u64::MAX), 6, &["more than a day ahead"]);
     assert_refused(&answer(address, 6), 6, &["epoch 6 is over"]);
-    // With the right it asks from the next leader on.
+    // Once it has the right, it checks from the next leader on.
     let () = run(admin, &["ACL", "SETUSER", "oncecast-consumer", "+getrange", "~messages:epoch"]);
     assert_refused(&answer(address, 8), 6, &["messages:epoch is not there"]);
     elect(&redis, 8);
@@ -265,9 +266,9 @@ fn a_user_that_may_not_read_the_key_works_as_before_and_is_warned_once() {
     assert_eq!(warnings, 1);
 }
 
-/// At a change of leader the question costs a round trip: the connection stands.
+/// At a change of leader the check costs one round trip, since the connection is kept open.
 #[test]
-fn the_connection_for_questions_is_kept() {
+fn the_connection_for_epoch_checks_is_reused() {
     let redis = redis_server();
     let proxy = Proxy::to(&format!("127.0.0.1:{}", redis.port()));
     let consumer = RunningConsumer::start(consumer_at(&format!("redis://{}", proxy.address)));
@@ -282,9 +283,9 @@ fn the_connection_for_questions_is_kept() {
         let () = run(admin, &["SET", "messages:epoch", &epoch.to_string()]);
         assert_eq!(answer(consumer.address, epoch), "READY");
     }
-    // The one that asks.
+    // The connection for epoch checks.
     assert_eq!(connections("total_connections_received:"), before + 1);
-    // Cut while nobody uses it: it is made anew at once.
+    // Cut while idle: it is opened again at once.
     proxy.cut();
     elect(&redis, 20);
     assert_eq!(answer(consumer.address, 20), "READY");

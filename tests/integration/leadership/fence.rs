@@ -1,5 +1,5 @@
-//! Fenced: what comes from a leader that was replaced changes nothing, and a standby that was paused disturbs nobody.
-//! What a paused leader does is in `faults/leader.rs`.
+//! Fencing: commands and messages of a replaced leader change nothing, and a paused standby delays nothing.
+//! `faults/leader.rs` pauses leaders.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 #[test]
-fn a_paused_standby_disturbs_nobody_and_keeps_up() {
+fn a_paused_standby_delays_nothing_and_catches_up() {
     let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 500", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
@@ -33,13 +33,13 @@ fn a_paused_standby_disturbs_nobody_and_keeps_up() {
     load.wait_for_more(500);
     let sent = load.stop();
     wait_until_done(connection, sent.owed.len());
-    // Catches a listener that gives up what it had, or takes its own silence for the connection's, after a pause.
+    // Catches a listener that after a pause drops its ring, or mistakes its own pause for silence of the connection.
     assert_each_once(connection, &sent.owed);
     assert_eq!(stream(connection, "messages:gaps"), []);
 }
 
 #[test]
-fn consumers_of_a_running_group_refuse_a_lower_epoch_and_work_on() {
+fn consumers_refuse_a_lower_epoch_and_keep_working() {
     let mut cluster = cluster_of(options(2, 2, "", ""));
     let connection = &mut client_of(&mut cluster);
     let (_, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
@@ -54,12 +54,12 @@ fn consumers_of_a_running_group_refuse_a_lower_epoch_and_work_on() {
     }
     assert_eq!(crate::support::publish(connection, "m", 0..100), 2);
     wait_until_done(connection, 100);
-    // Catches a consumer that lets go of its leader for a stranger.
+    // Catches a consumer that disconnects its leader because of a stranger.
     assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease);
 }
 
 #[test]
-fn work_from_a_leader_that_was_replaced_is_not_begun() {
+fn messages_of_a_replaced_leader_are_not_started() {
     let server = redis_server();
     let handler = |_: &Delivery<'_>| Ok(Outcome::new().field("message_id", "ran"));
     let builder = Consumer::builder().redis_url(server.url()).listen("127.0.0.1:0").consumer_id("c");
@@ -71,16 +71,16 @@ fn work_from_a_leader_that_was_replaced_is_not_begun() {
     let mut new = Line::lead(&consumer.address.to_string(), Epoch(6));
     assert!(matches!(new.next(), Heard::Ready { .. }) && matches!(new.next(), Heard::Ids("HELD", _)));
     old.send(&[Frame::Process { id: MessageId(1), delivery: 1, body: b"late" }]);
-    assert!(matches!(old.next(), Heard::Error(ErrorCode::Stale, _)), "work from the past is refused");
+    assert!(matches!(old.next(), Heard::Error(ErrorCode::Stale, _)), "messages of the old epoch are refused");
     assert_eq!(old.rest(), []);
     new.send(&[Frame::Process { id: MessageId(2), delivery: 1, body: b"now" }]);
     assert_eq!(new.next(), Heard::Ids("ACK", vec![MessageId(2)]));
-    // Both were sent, one was begun.
+    // Both were sent, one was started.
     assert_eq!(consumer.stats.received(), 1);
 }
 
-/// What a leader takes in carries its epoch, and is refused in any other: so two dispatchers never take in in one epoch
-/// if none is given out twice.
+/// Each intake carries its leader's epoch and is refused in any other. So if no epoch is given out twice, two
+/// dispatchers never store messages in the same one.
 #[test]
 fn no_epoch_is_given_to_two_dispatchers() {
     let mut cluster = cluster_of(options(3, 2, "--lease-ttl-ms 500", ""));

@@ -1,5 +1,5 @@
-//! The kill switch: whatever ends a term, all three workers stop together, and the dispatcher goes on as a standby that
-//! can lead again.
+//! The kill switch: however a term ends, all three workers stop together, and the dispatcher continues as a standby
+//! that can lead again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const WORKERS: [&str; 3] = ["courier", "ingest", "redistributor"];
 /// The threads that live as long as the process.
 const OTHERS: [&str; 2] = ["election", "listener"];
 
-/// The threads of these names, by name; `None` unless all are there.
+/// The threads with these names, by name; `None` unless all exist.
 fn found(process: &ChildProcess, names: &[&str]) -> Option<BTreeMap<String, u32>> {
     let mut threads = threads(process.pid());
     threads.retain(|name, _| names.contains(&name.as_str()));
@@ -32,7 +32,8 @@ fn is_alive(process: &ChildProcess, task: u32) -> bool {
     std::path::Path::new(&format!("/proc/{}/task/{task}", process.pid())).exists()
 }
 
-/// A group under light load whose leader loses its office by `cause`, which is told the leader's lease.
+/// Ends the leader's term by `cause`, which gets the leader's lease, in a group under light load. Fails unless its
+/// workers stop for one of these reasons and a new term begins.
 fn every_worker_ends(reasons: &[&str], cause: impl FnOnce(&mut Cluster, &mut redis::Connection, &Lease)) {
     let mut cluster = cluster_of(options(2, 2, "--lease-ttl-ms 600", ""));
     let connection = &mut client_of(&mut cluster);
@@ -53,11 +54,11 @@ fn every_worker_ends(reasons: &[&str], cause: impl FnOnce(&mut Cluster, &mut red
     let line = log.wait_for_after(seen, "event=term-ended", DEADLINE).expect("the term ends");
     assert!(reasons.iter().any(|reason| line.contains(&format!("reason={reason}"))), "{line}, not one of {reasons:?}");
     let process = cluster.process(leader).unwrap();
-    // Should it lead again at once, it does so with new threads: those of the old term must be gone.
+    // Even if it leads again at once, with new threads, those of the old term must be gone.
     wait_until(format!("{workers:?} to be gone"), || {
         workers.values().all(|task| !is_alive(process, *task)).then_some(())
     });
-    // By their ids: a thread that has just been started still has its parent's name.
+    // By their ids, since a thread that has just been started still has its parent's name.
     assert!(others.values().all(|task| is_alive(process, *task)), "listener and election live on");
     let next = cluster.wait_for(DEADLINE, "a new term", |cluster, snapshot| {
         snapshot.lease.clone().filter(|next| next.epoch > lease.epoch).zip(cluster.leader(snapshot))
@@ -75,30 +76,30 @@ fn every_worker_ends(reasons: &[&str], cause: impl FnOnce(&mut Cluster, &mut red
 }
 
 #[test]
-fn by_a_newer_epoch() {
+fn a_newer_epoch_ends_the_term() {
     every_worker_ends(&["fenced"], |_, connection, lease| {
-        // The lease stands: only the scripts of ingest, or of the redistributor, can find this out.
+        // The lease still exists: only the scripts of ingest and redistributor detect this.
         let () = run(connection, &["SET", "messages:epoch", &(lease.epoch.0 + 1).to_string()]);
     });
 }
 
 #[test]
-fn by_the_loss_of_the_epoch() {
+fn loss_of_the_epoch_ends_the_term() {
     every_worker_ends(&["fenced"], |_, connection, _| run(connection, &["DEL", "messages:epoch"]));
 }
 
 #[test]
-fn by_the_loss_of_the_lease() {
+fn loss_of_the_lease_ends_the_term() {
     // The standby may be faster than the leader's next renewal; then a script is refused first.
     every_worker_ends(&["lease-lost", "fenced"], |_, connection, _| run(connection, &["DEL", "messages:leader"]));
 }
 
 #[test]
-fn by_another_holder_of_the_lease() {
+fn another_holder_of_the_lease_ends_the_term() {
     every_worker_ends(&["lease-lost"], |cluster, connection, lease| {
-        // Somebody who is alive, so that nobody takes the lease from it: only the renewal can find this out.
-        let mut somebody = client_of(cluster);
-        let mut alive = somebody.as_pubsub();
+        // The new holder counts as alive, so no dispatcher takes the lease from it. Only the renewal detects this.
+        let mut other_client = client_of(cluster);
+        let mut alive = other_client.as_pubsub();
         alive.subscribe("messages:alive:somebody-else").expect("Redis takes subscriptions");
         let seen = holder_log(cluster, lease);
         let other = format!("somebody-else {}", lease.epoch);
@@ -116,8 +117,8 @@ fn holder(lease: &Lease) -> Node {
 }
 
 #[test]
-fn by_a_break_of_its_own_subscription() {
-    // The standby may lead before the leader's workers have heard of the break.
+fn loss_of_its_subscription_ends_the_term() {
+    // The standby may lead before the leader's workers notice the break.
     every_worker_ends(&["subscription-lost", "fenced"], |cluster, connection, lease| {
         let pid = cluster.process(holder(lease)).unwrap().pid();
         let id = subscription_of(connection, pid);
@@ -126,12 +127,12 @@ fn by_a_break_of_its_own_subscription() {
 }
 
 #[test]
-fn by_a_pause_of_redis_longer_than_the_lease() {
+fn a_pause_of_redis_longer_than_the_lease_ends_the_term() {
     every_worker_ends(&["lease-expired"], |cluster, _, lease| {
         let Some(redis) = cluster.redis().process() else { panic!("Redis runs") };
         redis.signal(Signal::SIGSTOP).unwrap();
         let log = holder_log(cluster, lease);
-        // By its own clock alone: Redis says nothing.
+        // By its own clock alone, since Redis does not answer.
         let ended = log.wait_for("event=term-ended", Duration::from_secs(5));
         cluster.redis().process().expect("Redis runs").signal(Signal::SIGCONT).unwrap();
         ended.expect("the term ends while Redis is silent");
@@ -139,14 +140,14 @@ fn by_a_pause_of_redis_longer_than_the_lease() {
 }
 
 #[test]
-fn by_a_cursor_that_somebody_moved() {
+fn a_cursor_moved_by_another_client_ends_the_term() {
     let mut cluster = cluster_of(options(2, 2, "", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
     let process = cluster.process(leader).unwrap();
     let workers = wait_until("the leader's three workers", || found(process, &WORKERS));
-    // The same place, as another leader would write it.
+    // The same position, as another leader would write it.
     let cursor: String = run(connection, &["GET", "messages:cursor"]);
     let (place, last_id) = cursor.rsplit_once(' ').expect("three words");
     let moved = format!("{place} {}", last_id.parse::<u64>().expect("a number") + 1);
@@ -158,14 +159,14 @@ fn by_a_cursor_that_somebody_moved() {
     let next = cluster
         .wait_for(DEADLINE, "a new term", |_, snapshot| snapshot.lease.clone().filter(|next| next.epoch > lease.epoch));
     next.unwrap();
-    // What the refused intake brought is not lost with the term.
+    // The messages of the refused intake are not lost with the term.
     wait_until_done(connection, 10);
     assert_each_once(connection, &(0..10).map(|n| format!("m{n}")).collect::<Vec<_>>());
 }
 
-/// Redis alone decides who leads: a consumer's word costs its link and no more.
+/// Only Redis decides which dispatcher leads. A consumer that claims otherwise loses its link, nothing else happens.
 #[test]
-fn not_by_a_consumer_that_says_the_epoch_is_over() {
+fn a_consumer_claiming_a_newer_epoch_does_not_end_the_term() {
     let peer = Peer::bind("peer");
     let mut cluster = bare_cluster();
     let process = dispatcher(&cluster, "d0", &[peer.address()], "--lease-ttl-ms 600");
@@ -176,7 +177,7 @@ fn not_by_a_consumer_that_says_the_epoch_is_over() {
     line.send(&[Frame::Error { code: ErrorCode::Stale, text: "epoch 99 is here" }]);
     process.wait_for_line("event=consumer-lost", DEADLINE).expect("the link is dropped");
     let mut line = peer.accept(10);
-    assert_eq!(run::<u64>(connection, &["GET", "messages:epoch"]), epoch, "the term goes on");
+    assert_eq!(run::<u64>(connection, &["GET", "messages:epoch"]), epoch, "the term continues");
     assert!(workers.values().all(|task| is_alive(&process, *task)));
     wait_until_in_sync(connection, 1);
     crate::support::publish_payloads(connection, ["after"]);

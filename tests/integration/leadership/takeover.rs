@@ -1,5 +1,5 @@
-//! Nothing is lost, nothing recorded twice and no work run twice when leadership moves. Leaders that are killed under
-//! load are in `faults/leader.rs`.
+//! A change of leader loses no message, records none twice and repeats no work. `faults/leader.rs` kills leaders under
+//! load.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ fn load(cluster: &mut Cluster, prefix: &'static str, per_second: u64) -> Load {
 }
 
 #[test]
-fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
+fn a_stopped_leader_is_replaced_at_once() {
     let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 60000", ""));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
@@ -36,8 +36,8 @@ fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
     load.wait_for_more(2_000);
     cluster.stop_node(first, DEADLINE).expect("exit code 0 on SIGTERM");
     let released = log.wait_for("event=lease-released", DEADLINE);
-    released.expect("a leader that stops gives the lease back, and does not only close its connection");
-    log.wait_for("event=stopped terms=1", DEADLINE).expect("the last line tells what it has done");
+    released.expect("a leader that stops releases the lease, and does not only close its connection");
+    log.wait_for("event=stopped terms=1", DEADLINE).expect("the last line sums up");
     wait_for_another_leader(&mut cluster, &lease);
     load.wait_for_more(2_000);
     let sent = load.stop();
@@ -47,7 +47,7 @@ fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
 }
 
 #[test]
-fn a_leader_that_redis_denies_its_work_makes_way_for_one_that_may() {
+fn a_leader_without_the_needed_rights_yields_to_one_that_has_them() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let connection = &mut client_of(&mut cluster);
     for user in ["first", "second"] {
@@ -68,16 +68,16 @@ fn a_leader_that_redis_denies_its_work_makes_way_for_one_that_may() {
     wait_until_in_sync(connection, 2);
     publish(connection, "before", 0..100);
     wait_until_done(connection, 100);
-    // It may still renew its lease, and no longer take in.
+    // It may still renew its lease, but no longer store messages.
     let () = run(connection, &["ACL", "SETUSER", "first", "resetkeys", "~messages:leader", "~messages:status:*"]);
     publish(connection, "after", 0..100);
     wait_until_done(connection, 200);
     assert!(lease(connection).is_some_and(|lease| lease.starts_with("second-")));
-    first.wait_for_line("event=denied", DEADLINE).expect("it says why");
+    first.wait_for_line("event=denied", DEADLINE).expect("the reason is logged");
 }
 
 #[test]
-fn a_restarted_standby_gets_in_sync_and_takes_over_later() {
+fn a_restarted_standby_syncs_and_takes_over_later() {
     let mut cluster = cluster(2, 3);
     let connection = &mut client_of(&mut cluster);
     let (first, lease) = leader(&mut cluster);
@@ -102,11 +102,10 @@ fn a_restarted_standby_gets_in_sync_and_takes_over_later() {
     assert_eq!(stream(connection, "messages:gaps"), []);
 }
 
-/// After a restart of Redis no dispatcher has heard what follows the cursor without a break. The one that was back
-/// first has heard all that any of them heard since, so it must be the one to lead: whoever came later lacks the
-/// beginning.
+/// After a restart of Redis every dispatcher has a break behind the cursor. The first one to subscribe again has
+/// received every message since, so it must lead: a later one lacks the beginning.
 #[test]
-fn after_a_restart_of_redis_what_a_single_dispatcher_heard_is_not_lost() {
+fn after_a_redis_restart_messages_heard_by_one_dispatcher_are_not_lost() {
     let config = vec![("appendfsync".to_owned(), "no".to_owned())];
     let redis = RedisOptions { append_only: true, config, ..RedisOptions::default() };
     let mut cluster = cluster_of(ClusterOptions { redis, ..options(2, 3, "", "") });
@@ -119,7 +118,7 @@ fn after_a_restart_of_redis_what_a_single_dispatcher_heard_is_not_lost() {
         cluster.redis().start_again().unwrap();
         let connection = &mut client_of(&mut cluster);
         wait_until("one dispatcher to be back", || (subscribers(connection) == 1).then_some(()));
-        assert_eq!(publish(connection, prefix, 0..500), 1, "one dispatcher hears it");
+        assert_eq!(publish(connection, prefix, 0..500), 1, "one dispatcher receives it");
         cluster.signal(late, Signal::SIGCONT).unwrap();
         wait_until("the other to be back", || (subscribers(connection) == 2).then_some(()));
         publish(connection, prefix, 500..600);
@@ -129,7 +128,7 @@ fn after_a_restart_of_redis_what_a_single_dispatcher_heard_is_not_lost() {
     assert_each_once(&mut client_of(&mut cluster), &owed);
 }
 
-/// A door that handlers wait at, and how often each message came to it.
+/// A door at which handlers wait, and how often each message arrived at it.
 #[derive(Default)]
 struct Door {
     runs: Mutex<HashMap<String, usize>>,
@@ -155,7 +154,7 @@ impl Door {
 }
 
 #[test]
-fn work_in_hand_is_not_run_again_when_leadership_moves() {
+fn work_in_progress_is_not_repeated_on_a_change_of_leader() {
     let door = Arc::new(Door::default());
     let mut cluster = bare_cluster();
     let url = cluster.redis().url();
@@ -168,7 +167,7 @@ fn work_in_hand_is_not_run_again_when_leadership_moves() {
     // Opened also when the test fails: handlers that wait cannot be joined.
     let _opener = Opener(door.clone());
     let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
-    // In the other order: a new leader that knew nothing would hand each message to the other consumer.
+    // In the other order: a new leader that did not read HELD would deliver each message to the other consumer.
     let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
     let received = || consumers.iter().map(|consumer| consumer.stats.received()).sum::<u64>();
@@ -178,11 +177,11 @@ fn work_in_hand_is_not_run_again_when_leadership_moves() {
     let lease = cluster.wait_for(DEADLINE, "d0 to lead", |_, snapshot| snapshot.lease.clone()).unwrap();
     let second = dispatcher(&cluster, "d1", &reversed, "");
     wait_until_in_sync(connection, 2);
-    // Whoever is linked first would be handed more.
+    // Otherwise the first one to be linked would get more.
     wait_until("both consumers to be linked", || ruled_by(lease.epoch).then_some(()));
     publish_payloads(connection, (0..10).map(|n| format!("held{n}")));
     // Three run at each consumer and the others wait there for a thread.
-    wait_until("ten messages to be in hand", || (received() == 10).then_some(()));
+    wait_until("ten messages to be held", || (received() == 10).then_some(()));
 
     first.kill().unwrap();
     let next = cluster
@@ -191,14 +190,14 @@ fn work_in_hand_is_not_run_again_when_leadership_moves() {
     assert_eq!(next.name(), "d1");
     wait_until("both consumers to be linked again", || ruled_by(next.epoch).then_some(()));
     for _ in 0..2 {
-        second.wait_for_line("held=5", DEADLINE).expect("the new leader adopts what is in hand");
+        second.wait_for_line("held=5", DEADLINE).expect("the new leader adopts the messages that are held");
     }
-    // New messages queue behind the backlog, so once these are there everything that goes out again has gone out.
+    // New messages queue behind the backlog, so once these arrive all redeliveries have been made.
     publish_payloads(connection, (0..4).map(|n| format!("new{n}")));
-    wait_until("four more messages to be in hand", || (received() >= 14).then_some(()));
+    wait_until("four more messages to be held", || (received() >= 14).then_some(()));
     door.open();
     wait_until_done(connection, 14);
-    assert_eq!(received(), 14, "nothing that is held is handed to another consumer");
+    assert_eq!(received(), 14, "no held message is delivered to another consumer");
     let runs = door.runs.lock().clone();
     assert!(runs.len() == 14 && runs.values().all(|runs| *runs == 1), "each handler ran once: {runs:?}");
     let owed: Vec<String> = runs.into_keys().collect();
@@ -214,7 +213,7 @@ impl Drop for Opener {
 }
 
 #[test]
-fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
+fn work_longer_than_the_link_timeout_runs_once_over_changes_of_leader() {
     let runs: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
     let mut cluster = bare_cluster();
     let url = cluster.redis().url();
@@ -223,7 +222,7 @@ fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
         let handler = move |delivery: &Delivery<'_>| {
             let payload = String::from_utf8_lossy(delivery.payload()).into_owned();
             *runs.lock().entry(payload.clone()).or_default() += 1;
-            // The time it takes is what is tested: more than three link timeouts.
+            // The duration is what is tested: more than three link timeouts.
             std::thread::sleep(Duration::from_secs(2));
             Ok(Outcome::new().field("message_id", payload))
         };
@@ -231,7 +230,7 @@ fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
         RunningConsumer::start(builder.concurrency(4).prefetch(8).handler(handler))
     });
     let addresses = consumers.each_ref().map(|consumer| consumer.address.to_string());
-    // In the other order: a new leader that knew nothing would hand each message to the other consumer.
+    // In the other order: a new leader that did not read HELD would deliver each message to the other consumer.
     let reversed = [addresses[1].clone(), addresses[0].clone()];
     let connection = &mut client_of(&mut cluster);
     let mut dispatchers: HashMap<&str, _> = [("d0", &addresses), ("d1", &reversed), ("d2", &addresses)]
@@ -251,18 +250,18 @@ fn work_longer_than_the_link_timeout_is_run_once_over_changes_of_leader() {
         dispatchers.remove(lease.name()).expect("the lease goes with its holder").kill().unwrap();
     }
     wait_until_done(connection, 16);
-    // Catches work that is sent again because a new leader does not hear of it, or takes it for overdue.
+    // Catches messages that a new leader sends again because it does not know them or takes them for overdue.
     let runs = runs.lock().clone();
     assert!(runs.len() == 16 && runs.values().all(|runs| *runs == 1), "runs: {runs:?}");
     assert_each_once(connection, runs.keys());
 }
 
 #[test]
-fn all_dispatchers_hear_each_message_and_one_takes_it_in() {
+fn all_dispatchers_receive_each_message_and_one_stores_it() {
     let mut cluster = cluster(3, 2);
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 3);
-    assert_eq!(publish(connection, "a", 0..2_000), 3, "all three hear each message");
+    assert_eq!(publish(connection, "a", 0..2_000), 3, "all three receive each message");
     let (first, lease) = leader(&mut cluster);
     let mut logs = vec![cluster.process(first).unwrap().stderr().clone()];
     cluster.stop_node(first, DEADLINE).unwrap();
@@ -271,7 +270,7 @@ fn all_dispatchers_hear_each_message_and_one_takes_it_in() {
     wait_until_done(connection, 4_000);
     let epoch: u64 = run(connection, &["GET", "messages:epoch"]);
     assert_eq!(Epoch(epoch), next.epoch, "the highest epoch given out is the leader's");
-    // The leader last: nobody is to take over meanwhile.
+    // The leader last, so that no other takes over meanwhile.
     let mut rest: Vec<Node> = cluster.running().into_iter().filter(|m| matches!(m, Node::Dispatcher(_))).collect();
     rest.sort_by_key(|member| *member == second);
     for member in rest {
@@ -281,13 +280,13 @@ fn all_dispatchers_hear_each_message_and_one_takes_it_in() {
     let taken_in: Vec<u64> = logs
         .iter()
         .map(|log| {
-            let line = log.wait_for("event=stopped", DEADLINE).expect("each says what it has done");
+            let line = log.wait_for("event=stopped", DEADLINE).expect("each logs its totals");
             let count = line.split_once("taken_in=").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-            count.unwrap_or_else(|| panic!("no number taken in: {line}"))
+            count.unwrap_or_else(|| panic!("no number of stored messages: {line}"))
         })
         .collect();
-    // Catches two that take in at the same time, even where the results would hide it.
-    assert_eq!(taken_in.iter().sum::<u64>(), 4_000, "taken in by each: {taken_in:?}");
+    // Catches two dispatchers that store messages at the same time, even if the results would hide it.
+    assert_eq!(taken_in.iter().sum::<u64>(), 4_000, "stored by each: {taken_in:?}");
     assert_eq!(taken_in.iter().filter(|count| **count > 0).count(), 2, "two led: {taken_in:?}");
     let owed: Vec<String> = ["a", "b"].iter().flat_map(|p| (0..2_000).map(move |n| format!("{p}{n}"))).collect();
     assert_each_once(connection, &owed);

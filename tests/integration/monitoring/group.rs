@@ -1,4 +1,4 @@
-//! A group whose processes have the names that prometheus.yml knows, and what happens to them.
+//! A group whose processes have the names of prometheus.yml, and the events that the test causes.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use oncecast::lab::{ChildProcess, Cluster, Signal, ports};
 use crate::monitoring::prometheus::get;
 use crate::support::{bare_cluster, client, publish_payloads, run, wait_until};
 
-/// The processes that prometheus.yml names, each with figures on a port of its own.
+/// The processes that prometheus.yml names, each with metrics on a port of its own.
 pub struct Group {
     // Processes before the server, so that they end before it.
     processes: BTreeMap<&'static str, ChildProcess>,
@@ -53,7 +53,7 @@ impl Group {
         self.processes.insert(name, ChildProcess::spawn(name, command).expect("it starts"));
     }
 
-    /// A figure as the process itself tells it, labels included in its name.
+    /// A metric from the process itself; `name` includes the labels.
     fn figure(&self, instance: &str, name: &str) -> Option<f64> {
         let text = get(self.ports[instance], "/metrics")?;
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
@@ -66,7 +66,7 @@ impl Group {
         })
     }
 
-    /// A consumer hangs with messages in hand: once its link is given up they go to others.
+    /// A consumer hangs while it holds messages. They go to others once its link is closed.
     pub fn redeliver(&mut self) {
         let hung = self.processes.get_mut("consumer-2").expect("it runs");
         hung.signal(Signal::SIGSTOP).expect("it stops");
@@ -79,7 +79,7 @@ impl Group {
     }
 
     /// A message that is too large becomes a dead letter.
-    pub fn bury(&mut self) {
+    pub fn make_dead_letter(&mut self) {
         let connection = &mut client(&self.cluster.redis_url());
         let heard = publish_payloads(connection, ["x".repeat((8 << 20) + 1)]);
         assert_eq!(heard, 2, "both dispatchers hear it");

@@ -1,8 +1,7 @@
-//! The monitoring that is shipped fits the programs: a real Prometheus with our configuration fetches the figures of a
-//! real cluster in which something happens, and every query of the dashboard, and every figure in a rule, has data
-//! there.
+//! The monitoring that we ship matches the programs: a real Prometheus with our configuration scrapes a real cluster in
+//! which faults happen. Every query of the dashboard and every metric in a rule must have data there.
 //!
-//! Needs `prometheus` on the PATH, which `make monitoring-check` sees to.
+//! Needs `prometheus` on the PATH, which `make monitoring-check` provides.
 
 mod group;
 mod prometheus;
@@ -21,7 +20,7 @@ const DASHBOARD: &str = "docker/grafana/dashboards/oncecast.json";
 
 #[test]
 #[ignore = "needs prometheus: make monitoring-check"]
-fn every_query_has_data_when_a_real_prometheus_watches_a_real_cluster() {
+fn every_query_has_data_with_a_real_prometheus_and_cluster() {
     let mut group = Group::start();
     let begin = now();
     let mut prometheus = Prometheus::start(&group.ports);
@@ -30,7 +29,7 @@ fn every_query_has_data_when_a_real_prometheus_watches_a_real_cluster() {
         (up == ["6"]).then_some(())
     });
     group.redeliver();
-    group.bury();
+    group.make_dead_letter();
     group.change_leader();
     let missing = prometheus.wait_for_data(&queries(&prometheus), begin);
     prometheus.process.must_run().expect("prometheus runs");
@@ -38,7 +37,7 @@ fn every_query_has_data_when_a_real_prometheus_watches_a_real_cluster() {
 }
 
 #[test]
-fn the_dashboard_is_one_that_needs_no_clicks() {
+fn the_dashboard_needs_no_manual_setup() {
     let text = read(DASHBOARD);
     assert!(
         !text.contains("__inputs") && !text.contains("${DS_"),
@@ -56,7 +55,7 @@ fn the_dashboard_is_one_that_needs_no_clicks() {
         assert!(panel["description"].is_string(), "{title}: says nothing about itself");
         for of in [panel].into_iter().chain(panel["targets"].as_array().expect("a panel asks for something")) {
             let uid = of["datasource"]["uid"].as_str().expect("a source is named by its uid");
-            assert!(sources.contains(&format!("\n    uid: {uid}\n")), "{title}: nobody provides the source {uid}");
+            assert!(sources.contains(&format!("\n    uid: {uid}\n")), "{title}: no file provides the source {uid}");
         }
         let place = |name: &str| panel["gridPos"][name].as_u64().expect("a panel has a place");
         assert!(place("x") + place("w") <= 24, "{title}: wider than the page");
@@ -72,7 +71,7 @@ fn the_dashboard_is_one_that_needs_no_clicks() {
 }
 
 #[test]
-fn every_alert_says_what_it_is_and_what_to_do() {
+fn every_alert_has_a_summary_and_instructions() {
     let rules = read("docker/prometheus/alerts.yml");
     let tests = read("docker/prometheus/alerts_test.yml");
     let manual = read("docs/OPERATIONS.md");
@@ -94,13 +93,13 @@ fn every_alert_says_what_it_is_and_what_to_do() {
     assert!(alerts >= 10, "{alerts} alerts");
 }
 
-/// What is asked of Prometheus by the dashboard and by the rules, with where.
+/// The queries of the dashboard and the metrics of the rules, with their places.
 fn queries(prometheus: &Prometheus) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("the dashboard is JSON");
     let mut queries = Vec::new();
     let mut add = |place: String, target: &Value| {
         if target["datasource"]["uid"] == "prometheus" {
-            // What Grafana makes of it at one point a second.
+            // As Grafana replaces it at one point per second.
             let query = target["expr"].as_str().expect("a query").replace("$__rate_interval", "4s");
             assert!(!query.contains('$'), "{place}: a variable that is not known here: {query}");
             queries.push((place, query));
@@ -117,7 +116,7 @@ fn queries(prometheus: &Prometheus) -> Vec<(String, String)> {
     let rules = prometheus.ask("/api/v1/rules").expect("prometheus tells its rules");
     let rules = rules["groups"].as_array().into_iter().flatten().flat_map(|group| group["rules"].as_array()).flatten();
     for rule in rules {
-        // A rule gives nothing while all is well; what it looks at must be there.
+        // A rule returns nothing while all is well, but its metrics must exist.
         for figure in figures(rule["query"].as_str().expect("a rule has a query")) {
             queries.push((format!("rule {}", rule["name"]), figure));
         }
@@ -126,7 +125,7 @@ fn queries(prometheus: &Prometheus) -> Vec<(String, String)> {
     queries
 }
 
-/// The figures in a query, each with its labels.
+/// The metrics in a query, each with its labels.
 fn figures(query: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut rest = query;
@@ -144,7 +143,7 @@ fn figures(query: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn figures_are_found_in_a_query() {
+fn metric_names_are_found_in_a_query() {
     let query =
         r#"sum by (group) (rate(oncecast_a_total[1m])) / up{job=~"x|y"} > 0 or changes(max({__name__=~"b"})[5m:5s])"#;
     let expected = ["oncecast_a_total", r#"up{job=~"x|y"}"#, r#"{__name__=~"b"}"#];

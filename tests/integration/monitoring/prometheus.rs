@@ -1,4 +1,4 @@
-//! A real Prometheus with our configuration, and what it answers.
+//! A real Prometheus with our configuration, and its answers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,12 +14,12 @@ use serde_json::Value;
 use crate::monitoring::{read, root};
 use crate::support::{DEADLINE, wait_until};
 
-/// How long a query may stay without data once everything has happened: a few fetches, and a window of rates.
+/// How long a query may stay without data after the last event: a few scrapes, and a window of rates.
 const SETTLE: Duration = Duration::from_secs(20);
 
 /// A server with our configuration, whose targets are elsewhere.
 pub struct Prometheus {
-    // Before the folder: it must be gone before its folder goes.
+    // Before the folder, so that the process ends before its folder is removed.
     pub process: ChildProcess,
     port: u16,
     _folder: PrivateFolder,
@@ -34,7 +34,7 @@ impl Prometheus {
             assert!(config.contains(&target), "prometheus.yml does not name {name}");
             config = config.replace(&target, &format!("['127.0.0.1:{port}']"));
         }
-        assert!(!config.contains(":9464"), "prometheus.yml names somebody who is not started here");
+        assert!(!config.contains(":9464"), "prometheus.yml names a process that is not started here");
         let path = folder.path().join("prometheus.yml");
         fs::write(&path, config).expect("the folder can be written to");
         fs::copy(root().join("docker/prometheus/alerts.yml"), folder.path().join("alerts.yml"))
@@ -75,7 +75,7 @@ impl Prometheus {
         points.flatten().find_map(number).map(drop).ok_or_else(|| "no data".to_owned())
     }
 
-    /// Those that get no data, with where they stand.
+    /// The queries that get no data, with their places.
     pub fn wait_for_data(&self, queries: &[(String, String)], begin: u64) -> Vec<String> {
         let look = || -> Vec<String> {
             let failure = |(place, query): &(String, String)| {

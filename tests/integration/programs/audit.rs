@@ -1,4 +1,4 @@
-//! The audit against a real Redis: it counts what is there and finds what is not.
+//! The audit against a real Redis: it counts results and finds missing ones.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -39,7 +39,7 @@ fn record(redis: &RedisServer, ids: impl Iterator<Item = String>) {
     }
 }
 
-fn bury(redis: &RedisServer, payload: &str) {
+fn add_dead_letter(redis: &RedisServer, payload: &str) {
     let fields = ["id", "1", "payload", payload, "reason", "failed", "deliveries", "5", "consumer", "c"];
     run_on::<String>(redis, &[&["XADD", "messages:dead", "*"], &fields[..]].concat());
 }
@@ -55,7 +55,7 @@ fn ids_file(redis: &RedisServer, ids: impl Iterator<Item = String>) -> String {
 }
 
 #[test]
-fn nothing_there_is_nothing_wrong() {
+fn an_empty_group_passes() {
     let redis = redis_server();
     assert_eq!(look(&redis, ""), AuditReport::default());
     let report = look(&redis, "--expect 5");
@@ -63,7 +63,7 @@ fn nothing_there_is_nothing_wrong() {
 }
 
 #[test]
-fn a_clean_group_is_clean_over_many_pages() {
+fn a_correct_group_of_many_pages_passes() {
     let redis = redis_server();
     record(&redis, (0..12_345).map(|n| format!("id-{n}")));
     let file = ids_file(&redis, (0..12_345).rev().map(|n| format!("id-{n}")));
@@ -78,7 +78,7 @@ fn a_clean_group_is_clean_over_many_pages() {
 }
 
 #[test]
-fn ids_recorded_twice_are_counted_and_shown() {
+fn duplicate_ids_are_counted_and_shown() {
     let redis = redis_server();
     record(&redis, (0..3_000).map(|n| format!("id-{n}")));
     record(&redis, ["id-7", "id-2999", "id-7"].into_iter().map(String::from));
@@ -94,9 +94,9 @@ fn lost_and_foreign_ids_are_counted_and_shown() {
     record(&redis, (0..2_000).filter(|n| n % 100 != 50).map(|n| format!("id-{n}")));
     record(&redis, (0..3).map(|n| format!("other-{n}")));
     pend(&redis, 5, r#"{"message_id":"id-50"}"#);
-    bury(&redis, r#"{"a":1,"message_id":"id-150"}"#);
-    bury(&redis, "not JSON");
-    // A line twice, with Windows' ends of lines, and empty ones: 20 are not recorded, two of them are accounted for.
+    add_dead_letter(&redis, r#"{"a":1,"message_id":"id-150"}"#);
+    add_dead_letter(&redis, "not JSON");
+    // One line twice, Windows line ends, and empty lines. 20 ids are not recorded; two of them are accounted for.
     let lines = (0..2_000).chain([1, 2]).map(|n| format!("id-{n}\r\n"));
     let report = look(&redis, &format!("--ids {}", ids_file(&redis, lines)));
     assert_eq!((report.lost, report.foreign, report.unnamed), (Some(18), Some(3), 1), "{report}");
@@ -116,7 +116,7 @@ fn many_pending_messages_and_dead_letters_are_read_in_pages() {
     let redis = redis_server();
     let mut pipeline = redis::pipe();
     for number in 0..5_000 {
-        // Numbers are ids too, and a member of somebody else's does no harm.
+        // Numbers are ids too, and a foreign member does no harm.
         let member = format!("{number:016x}:{{\"message_id\":{number}}}");
         pipeline.cmd("ZADD").arg("messages:pending").arg(number).arg(member).ignore();
     }
@@ -133,7 +133,7 @@ fn many_pending_messages_and_dead_letters_are_read_in_pages() {
 }
 
 #[test]
-fn other_fields_large_values_and_entries_without_an_id() {
+fn extra_fields_large_values_and_entries_without_an_id_are_read() {
     let redis = redis_server();
     let large = "x".repeat(3 << 20);
     for number in 0..20 {
@@ -160,7 +160,7 @@ fn a_key_of_another_type_is_named() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_named() {
+fn invalid_settings_are_named() {
     let redis = redis_server();
     let error = audit(&config(&redis.url(), "--expect 1 --ids x")).unwrap_err();
     assert!(matches!(error, Error::Config(_)) && error.exit_code() == 2, "{error}");
@@ -168,11 +168,11 @@ fn settings_that_cannot_be_used_are_named() {
     assert!(error.to_string().contains("--ids /no/such/file"), "{error}");
     run_on::<String>(&redis, &["CONFIG", "SET", "requirepass", "secret"]);
     let error = audit(&config(&redis.url(), "")).unwrap_err().to_string();
-    assert!(error.contains("it wants a password"), "{error}");
+    assert!(error.contains("it requires a password"), "{error}");
 }
 
 #[test]
-fn a_redis_that_comes_back_is_waited_for_and_one_that_does_not_is_an_error() {
+fn a_short_outage_is_waited_out_and_a_long_one_is_an_error() {
     let mut redis = redis_server();
     redis.stop().unwrap();
     let url = redis.url();

@@ -12,7 +12,7 @@ use crate::support::{
     DEADLINE, bare_cluster, client_of, dispatcher, publish_payloads, stream, wait_until_done, wait_until_in_sync,
 };
 
-/// Builds the example as the test was built, which `cargo test` alone does but `cargo test --test integration` does
+/// Builds the example with the profile of the test. `cargo test` builds it, but `cargo test --test integration` does
 /// not.
 fn built_example() -> PathBuf {
     let this = std::env::current_exe().expect("a test knows where it is");
@@ -28,13 +28,13 @@ fn built_example() -> PathBuf {
 }
 
 #[test]
-fn the_smallest_consumer_records_what_its_closure_makes() {
+fn the_smallest_consumer_records_the_outcome_of_its_closure() {
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
     let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     let mut command = Command::new(built_example());
     command.env("ONCECAST_REDIS_URL", cluster.redis().url()).env("ONCECAST_LISTEN", &listen);
-    // Whether its program speaks to systemd is that program's own affair.
+    // The library does not notify systemd.
     let folder = PrivateFolder::create("example").expect("a folder");
     let notified = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&notified).expect("a new socket");
@@ -59,7 +59,7 @@ fn the_smallest_consumer_records_what_its_closure_makes() {
 }
 
 #[test]
-fn it_fits_into_twenty_lines_and_is_the_one_in_the_readme() {
+fn it_has_at_most_twenty_lines_and_equals_the_one_in_the_readme() {
     let example = include_str!("../../../examples/smallest.rs");
     assert!(example.lines().count() < 20);
     let code = example.split_once('\n').map_or("", |(_, code)| code);

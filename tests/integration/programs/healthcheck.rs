@@ -1,5 +1,5 @@
-//! The subcommand `healthcheck` of each program: 0 when the program that runs can do its job, 1 with the reason when it
-//! can't or is not there, 2 for invalid settings.
+//! The subcommand `healthcheck` of each program: 0 if the running program is ready, 1 with the reason if it is not or
+//! does not run, 2 for invalid settings.
 
 use std::process::Output;
 
@@ -34,7 +34,7 @@ fn free_address() -> String {
     format!("127.0.0.1:{}", ports::free_port().expect("a free port"))
 }
 
-/// Starts one of our programs on a server, serving its metrics on all addresses; gives it and where to ask.
+/// Starts one of our programs on a server, serving its metrics on all addresses. Returns it and that address.
 fn start(redis: &RedisServer, program: &str, args: &[&str]) -> (ChildProcess, String) {
     let address = format!("0.0.0.0:{}", ports::free_port().expect("a free port"));
     let mut command = programs().command(program).expect("the program is built");
@@ -43,7 +43,7 @@ fn start(redis: &RedisServer, program: &str, args: &[&str]) -> (ChildProcess, St
 }
 
 #[test]
-fn each_program_says_whether_it_can_do_its_job() {
+fn each_program_reports_its_readiness() {
     let mut redis = redis_server();
     let listen = free_address();
     let running = [
@@ -57,7 +57,7 @@ fn each_program_says_whether_it_can_do_its_job() {
     redis.stop().expect("it ends");
     for (process, address) in &running {
         wait_for_answer(process.name(), address, 1, "not ready: ");
-        // It runs all the same.
+        // It is alive nevertheless.
         let (code, output) = ended(&format!("{} healthcheck --alive", process.name()), address);
         assert_eq!((code, output.as_str()), (Some(0), "alive\n"), "{}", process.name());
     }
@@ -68,7 +68,7 @@ fn each_program_says_whether_it_can_do_its_job() {
 }
 
 #[test]
-fn nobody_there_is_not_ready() {
+fn an_unreachable_program_is_not_ready() {
     let nobody = free_address();
     for program in ["oncecast-dispatcher", "oncecast-consumer", "oncecast-publisher", "oncecast"] {
         let (code, output) = ended(&format!("{program} healthcheck"), &nobody);
@@ -79,7 +79,7 @@ fn nobody_there_is_not_ready() {
 }
 
 #[test]
-fn a_program_that_hangs_is_not_alive() {
+fn a_program_that_hangs_fails_the_liveness_check() {
     let cluster: Cluster = bare_cluster();
     let address = free_address();
     let args = format!("--metrics-addr {address}");
@@ -95,7 +95,7 @@ fn a_program_that_hangs_is_not_alive() {
 }
 
 #[test]
-fn a_missing_address_is_a_wrong_setting() {
+fn a_missing_address_is_a_settings_error() {
     for program in ["oncecast-dispatcher", "oncecast-consumer", "oncecast-publisher", "oncecast"] {
         for address in ["", "off"] {
             let (code, output) = ended(&format!("{program} healthcheck"), address);

@@ -1,4 +1,4 @@
-//! The private Redis and the child processes that the demonstration and all other tests stand on.
+//! The private Redis and the child processes that the demonstration and all other tests use.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -53,7 +53,7 @@ fn a_password_is_required_and_given() {
 }
 
 #[test]
-fn what_was_written_out_survives_a_kill() {
+fn persisted_data_survives_a_kill() {
     let config = vec![("appendfsync".to_owned(), "always".to_owned())];
     let options = RedisOptions { append_only: true, config, ..RedisOptions::default() };
     let mut server = RedisServer::start(options).expect("a server with an append-only file starts");
@@ -72,7 +72,7 @@ fn what_was_written_out_survives_a_kill() {
 }
 
 #[test]
-fn a_server_waits_for_its_port_when_it_starts_again() {
+fn a_restarting_server_waits_for_its_port() {
     let mut server = redis_server();
     server.stop().expect("it stops");
     let squatter = TcpListener::bind(("127.0.0.1", server.port())).expect("the port is free");
@@ -80,14 +80,14 @@ fn a_server_waits_for_its_port_when_it_starts_again() {
         server.start_again().expect("it starts once the port is free");
         server
     });
-    // The squatter takes no connection for an answer of Redis: it closes each at once, and then goes.
+    // The squatter closes each connection at once, and then frees the port.
     drop(squatter.accept());
     drop(squatter);
     set(&mut waiting.join().expect("the thread ends").connection(), "key", "value");
 }
 
 #[test]
-fn a_server_that_does_not_start_says_why() {
+fn a_server_that_fails_to_start_reports_the_reason() {
     let config = vec![("maxmemory-policy".to_owned(), "no-such-policy".to_owned())];
     let error = RedisServer::start(RedisOptions { config, ..RedisOptions::default() }).err().expect("it cannot start");
     let message = error.to_string();
@@ -98,7 +98,7 @@ fn a_server_that_does_not_start_says_why() {
 }
 
 #[test]
-fn lines_of_a_child_can_be_waited_for() {
+fn a_test_can_wait_for_a_line_of_a_child() {
     let mut child = shell("echo event=ready >&2; echo summary; exec sleep 60");
     assert_eq!(child.wait_for_line("event=ready", DEADLINE).unwrap(), "event=ready");
     assert_eq!(child.stdout().wait_for("summ", DEADLINE).unwrap(), "summary");
@@ -108,7 +108,7 @@ fn lines_of_a_child_can_be_waited_for() {
 }
 
 #[test]
-fn a_child_that_ends_says_how() {
+fn the_exit_status_of_a_child_is_reported() {
     let mut child = shell("echo it is broken >&2; exit 7");
     assert_eq!(child.wait(DEADLINE).unwrap().code(), Some(7));
     child.stderr().wait_for("broken", DEADLINE).unwrap();
@@ -118,7 +118,7 @@ fn a_child_that_ends_says_how() {
 }
 
 #[test]
-fn a_child_stops_in_order_even_when_paused() {
+fn a_paused_child_stops_cleanly() {
     let mut child = shell("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done");
     child.stdout().wait_for("up", DEADLINE).unwrap();
     child.signal(Signal::SIGSTOP).unwrap();
@@ -127,7 +127,7 @@ fn a_child_stops_in_order_even_when_paused() {
 }
 
 #[test]
-fn a_child_that_does_not_stop_is_killed() {
+fn a_child_that_ignores_the_stop_signal_is_killed() {
     let mut child = shell("trap '' TERM; echo up; while :; do sleep 0.01; done");
     child.stdout().wait_for("up", DEADLINE).unwrap();
     let error = child.stop(Duration::from_millis(50)).unwrap_err().to_string();
@@ -137,19 +137,19 @@ fn a_child_that_does_not_stop_is_killed() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_dropped_child_and_its_children_are_gone() {
+fn dropping_a_child_ends_its_children_too() {
     let child = shell("sleep 600 & echo $!; wait");
     let grandchild = wait_until("the child's child", || child.stdout().all().first().cloned());
     drop(child);
     wait_until("the child's child to be gone", || {
         let status = fs::read_to_string(format!("/proc/{grandchild}/stat"));
-        // A zombie belongs to whoever adopted it.
+        // A zombie was adopted by another process.
         status.map_or(true, |status| status.contains(") Z ")).then_some(())
     });
 }
 
 #[test]
-fn a_cluster_without_programs_says_what_to_build() {
+fn a_cluster_without_programs_reports_what_to_build() {
     let error = Cluster::start(ClusterOptions::new(Programs::in_folder("/nowhere"))).err().expect("no programs");
     assert!(error.to_string().contains("/nowhere/oncecast-consumer"), "{error}");
 }

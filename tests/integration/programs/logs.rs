@@ -1,5 +1,5 @@
-//! The log: a standard error that nobody reads stalls nobody, systemd's journal gets priorities, and every line says
-//! which process it is from, what that is, and in which epoch.
+//! The log: a blocked standard error does not block the program, lines for systemd's journal have priorities, and every
+//! line names its process, role and epoch.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -13,7 +13,7 @@ use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oncecast::lab::{Cluster, Lease, Node, ports};
+use oncecast::lab::{ChildProcess, Cluster, Lease, Node, ports};
 
 use crate::support::load::Load;
 use crate::support::{
@@ -27,7 +27,7 @@ struct Program {
 }
 
 impl Program {
-    /// Starts it; what it logs can be read from the other end.
+    /// Starts it. Its log can be read from the other end.
     fn start(mut command: Command, stderr: UnixStream) -> Program {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(OwnedFd::from(stderr));
         Program { child: command.spawn().expect("the program starts") }
@@ -49,11 +49,11 @@ impl Drop for Program {
     }
 }
 
-/// A socket into which nothing fits any more, and the end to read it from.
+/// A full socket, and the end to read it from.
 fn full_socket() -> (UnixStream, UnixStream) {
     let (mut full, reader) = UnixStream::pair().expect("a pair of sockets");
     full.set_nonblocking(true).expect("a socket");
-    // The last ones byte by byte, so that no short line fits.
+    // Filled byte by byte at the end, so that no short line fits.
     for piece in [&[b'.'; 4096][..], b".", b"\n"] {
         loop {
             match full.write(piece) {
@@ -92,26 +92,26 @@ fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn a_leader_whose_log_nobody_reads_goes_on_and_ends() {
+fn a_leader_with_a_blocked_log_works_and_stops() {
     let mut cluster = Cluster::start(options(0, 2, "", "")).expect("a private Redis and consumers start");
     let (stderr, _unread) = full_socket();
     let mut program = Program::start(lone_dispatcher(&cluster), stderr);
     let lease_before = wait_until_it_leads(&cluster);
     let load = Load::start(&cluster.redis_url(), "m", 2_000);
-    // Twice as long as the lease lasts unless it is renewed.
+    // Twice as long as the lease lasts without renewal.
     load.wait_for_more(8_000);
     let sent = load.stop();
     let connection = &mut client_of(&mut cluster);
     wait_until_done(connection, sent.owed.len());
     assert_each_once(connection, &sent.owed);
-    assert_eq!(lease(&cluster), Some(lease_before), "it has led all the time");
+    assert_eq!(lease(&cluster), Some(lease_before), "it led all the time");
     program.terminate();
-    assert_eq!(program.wait().code(), Some(0), "it ends in order although its last lines can't be written");
-    assert_eq!(lease(&cluster), None, "and gives the lease back");
+    assert_eq!(program.wait().code(), Some(0), "it stops cleanly although its last lines can't be written");
+    assert_eq!(lease(&cluster), None, "and releases the lease");
 }
 
 #[test]
-fn what_a_leader_logged_meanwhile_is_there_once_somebody_reads() {
+fn lines_logged_while_blocked_appear_once_the_log_is_read() {
     let cluster = Cluster::start(options(0, 1, "", "")).expect("a private Redis and consumers start");
     let (stderr, unread) = full_socket();
     let program = Program::start(lone_dispatcher(&cluster), stderr);
@@ -120,7 +120,7 @@ fn what_a_leader_logged_meanwhile_is_there_once_somebody_reads() {
     let (found, finds) = mpsc::channel();
     let reader = thread::spawn(move || {
         for line in BufReader::new(unread).lines().map_while(Result::ok) {
-            // What filled the socket stands before the first one.
+            // The bytes that filled the socket come before the first line.
             let line = line.trim_start_matches('.');
             if !line.is_empty() {
                 let _ = found.send(line.to_owned());
@@ -129,7 +129,7 @@ fn what_a_leader_logged_meanwhile_is_there_once_somebody_reads() {
     });
     let mut lines = Vec::new();
     while !lines.iter().any(|line: &String| line.contains("event=rate ")) {
-        lines.push(finds.recv_timeout(DEADLINE).expect("a rate is said every 3 s while there is traffic"));
+        lines.push(finds.recv_timeout(DEADLINE).expect("the rate is logged every 3 s while there is traffic"));
     }
     load.stop();
     let elected = lines.iter().find(|line| line.contains("event=elected ")).expect("it was elected before");
@@ -144,18 +144,18 @@ fn what_a_leader_logged_meanwhile_is_there_once_somebody_reads() {
 }
 
 #[test]
-fn traffic_that_no_consumer_takes_is_told_by_the_leader() {
+fn a_leader_logs_traffic_that_no_consumer_takes() {
     let cluster = bare_cluster();
     let nobody = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     let dispatcher = crate::support::dispatcher(&cluster, "d0", &[nobody], "");
     let load = Load::start(&cluster.redis_url(), "m", 200);
-    let line = dispatcher.wait_for_line("event=rate ", DEADLINE).expect("a rate is said");
+    let line = dispatcher.wait_for_line("event=rate ", DEADLINE).expect("the rate is logged");
     assert!(value(&line, "taken_in_per_s").is_some_and(|rate| rate != "0"), "{line}");
     assert_eq!(value(&line, "processed_per_s"), Some("0"), "{line}");
     load.stop();
 }
 
-/// What a consumer without a Redis logs from its start to its end, with its standard error said to be in the journal.
+/// The whole log of a consumer without Redis, whose standard error is declared to be the journal.
 fn consumer_log(journal_stream: impl FnOnce(&File) -> String) -> String {
     let (stderr, mut reader) = UnixStream::pair().expect("a pair of sockets");
     let output = File::from(OwnedFd::from(stderr.try_clone().expect("a socket")));
@@ -166,7 +166,7 @@ fn consumer_log(journal_stream: impl FnOnce(&File) -> String) -> String {
     drop(output);
     let mut program = Program::start(command, stderr);
     let mut log = Vec::new();
-    // What it says of Redis is a warning.
+    // Its line about Redis is a warning.
     let mut byte = [0];
     while !String::from_utf8_lossy(&log).contains("level=warn") {
         reader.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
@@ -185,7 +185,7 @@ fn identity(output: &File, beyond: u64) -> String {
 }
 
 #[test]
-fn lines_for_the_journal_have_priorities_and_no_time() {
+fn journal_lines_have_priorities_and_no_time() {
     let log = consumer_log(|output| identity(output, 0));
     for line in log.lines() {
         let begins = ["<4>level=warn instance=", "<6>level=info instance="].iter().any(|begin| line.starts_with(begin));
@@ -195,7 +195,7 @@ fn lines_for_the_journal_have_priorities_and_no_time() {
 }
 
 #[test]
-fn lines_for_something_else_than_the_journal_have_their_time() {
+fn other_lines_have_a_time() {
     for journal_stream in [|output: &File| identity(output, 1), |_: &File| "nonsense".to_owned()] {
         let log = consumer_log(journal_stream);
         assert!(log.lines().all(|line| line.starts_with("time=20")), "{log}");
@@ -204,10 +204,10 @@ fn lines_for_something_else_than_the_journal_have_their_time() {
 }
 
 #[test]
-fn why_a_program_ended_has_the_priority_of_an_error() {
+fn the_reason_for_an_exit_has_the_priority_of_an_error() {
     let squatter = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = squatter.local_addr().expect("it is bound").to_string();
-    // One fails before it logs, the other after.
+    // The first fails before it logs, the second after.
     let dispatcher = ["oncecast-dispatcher", "--consumers", "127.0.0.1:1", "--metrics-addr", &address];
     for words in [&["oncecast-consumer", "--listen", &address][..], &dispatcher] {
         let (stderr, mut reader) = UnixStream::pair().expect("a pair of sockets");
@@ -219,14 +219,14 @@ fn why_a_program_ended_has_the_priority_of_an_error() {
         let mut log = String::new();
         reader.read_to_string(&mut log).expect("its end closes the socket");
         assert_eq!(program.wait().code(), Some(1), "{log}");
-        let last = log.lines().last().expect("it says why");
+        let last = log.lines().last().expect("the reason is logged");
         let as_whom = if words == dispatcher { "<3>level=error instance=" } else { "<3>oncecast-consumer: " };
         assert!(last.starts_with(as_whom) && last.contains(&address), "{log}");
     }
 }
 
 #[test]
-fn each_line_says_who_what_and_in_which_epoch() {
+fn each_line_names_its_program_event_and_epoch() {
     let mut cluster = cluster(2, 2);
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
@@ -245,7 +245,7 @@ fn each_line_says_who_what_and_in_which_epoch() {
         assert!(line.starts_with("time=20") && of("instance") == after.holder, "{line}");
         assert!(["error", "warn", "info"].contains(&of("level")) && !of("event").is_empty(), "{line}");
         assert_eq!(of("epoch"), if of("role") == "leader" { epoch.as_str() } else { "0" }, "{line}");
-        // A standby may have nothing to say.
+        // A standby may log nothing.
         if of("role") != "standby" && roles.last().is_none_or(|last| last != of("role")) {
             roles.push(of("role").to_owned());
         }
@@ -253,13 +253,13 @@ fn each_line_says_who_what_and_in_which_epoch() {
     assert_eq!(roles, ["starting", "leader", "stopped"]);
     for consumer in [Node::Consumer(0), Node::Consumer(1)] {
         let rules = format!("role=consumer epoch={epoch} event=dispatcher-rules");
-        let line = cluster.process(consumer).expect("it runs").wait_for_line(&rules, DEADLINE).expect("it says so");
+        let line = cluster.process(consumer).expect("it runs").wait_for_line(&rules, DEADLINE).expect("it is logged");
         assert_eq!(value(&line, "instance"), Some(consumer.to_string().as_str()));
     }
 }
 
 #[test]
-#[ignore = "run by panics_are_lines, as a process of its own"]
+#[ignore = "run by panics_are_logged_as_lines, as a process of its own"]
 fn panics() {
     let _log = oncecast::process::log::init(log::LevelFilter::Info, "c0", "consumer").expect("it is the first");
     let worker = thread::Builder::new().name("worker".to_owned());
@@ -272,7 +272,7 @@ fn panics() {
 }
 
 #[test]
-fn panics_are_lines() {
+fn panics_are_logged_as_lines() {
     let mut command = Command::new(std::env::current_exe().expect("this program has a file"));
     command.args(["--exact", "programs::logs::panics", "--ignored", "--nocapture"]);
     let output = command.env_remove("RUST_BACKTRACE").output().expect("it starts");
@@ -288,5 +288,24 @@ fn panics_are_lines() {
                 && line.ends_with(&problem),
             "{line}"
         );
+    }
+}
+
+#[test]
+fn each_service_logs_its_start_once_its_metrics_are_served() {
+    let nobody = format!("redis://127.0.0.1:{}", ports::free_port().expect("a free port"));
+    for (name, more) in [
+        ("oncecast-dispatcher", &["--consumers", "127.0.0.1:1"][..]),
+        ("oncecast-consumer", &["--listen", "127.0.0.1:0"]),
+        ("oncecast-publisher", &["--count", "1"]),
+    ] {
+        let mut command = programs().command(name).expect("the program is built");
+        command.args(["--redis-url", &nobody, "--metrics-addr", "127.0.0.1:0"]).args(more);
+        let process = ChildProcess::spawn(name, command).expect("it starts");
+        process.wait_for_line("started ", DEADLINE).expect("it logs its start");
+        let lines = process.stderr().all();
+        let place = |part: &str| lines.iter().position(|line| line.contains(part));
+        let (served, started) = (place("event=metrics-listening"), place("started "));
+        assert!(served.is_some() && served < started, "{lines:?}");
     }
 }

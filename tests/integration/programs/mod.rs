@@ -1,4 +1,4 @@
-//! The programs as a shell, systemd and an operator meet them.
+//! The programs as seen by a shell, systemd and an operator.
 
 mod audit;
 mod example;

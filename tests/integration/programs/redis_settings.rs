@@ -1,6 +1,7 @@
-//! Settings of the Redis server that endanger what is promised are found and told, once, with what to set; a server
-//! that does not let its settings be read is not complained about.
+//! Settings of the Redis server that endanger the guarantees are logged once, with the value to set. A server that does
+//! not allow its settings to be read causes no warning.
 
+use std::num::NonZeroU64;
 use std::process::Command;
 
 use oncecast::lab::{ChildProcess, RedisOptions, RedisServer, ports};
@@ -21,12 +22,12 @@ fn badly_configured() -> RedisServer {
     ])
 }
 
-/// What a server's URL is called where no setting was named.
+/// The name of a server's URL if no setting was named.
 const URL: &str = "the Redis URL";
 
 fn found_at(server: &RedisServer) -> Vec<Warning> {
     let mut found = check(&mut server.connection()).expect("the server answers");
-    // Private servers keep nothing, and it says so.
+    // Private servers persist nothing, which is noted.
     found.retain(|warning| !warning.is_note());
     found
 }
@@ -39,20 +40,20 @@ fn consumer_of(server: &RedisServer, args: &[&str]) -> ChildProcess {
 }
 
 #[test]
-fn good_settings_are_no_danger() {
+fn safe_settings_cause_no_warning() {
     assert_eq!(found_at(&redis_server()), []);
 }
 
 #[test]
 fn dangerous_settings_are_found() {
     let found = found_at(&badly_configured());
-    let eviction = Warning::Eviction { policy: "allkeys-lru".to_owned(), maxmemory: 100 << 20 };
+    let eviction = Warning::Eviction { policy: "allkeys-lru".to_owned(), maxmemory: NonZeroU64::new(100 << 20) };
     let limits = "33554432 8388608 60".to_owned();
     assert_eq!(found, [eviction, Warning::PubSubBuffer { limits, bytes: 32 << 20 }]);
 }
 
 #[test]
-fn a_replica_is_found_also_one_that_takes_writes() {
+fn a_replica_is_found_even_if_it_accepts_writes() {
     let primary = redis_server();
     let address = format!("127.0.0.1:{}", primary.port());
     let replica = server_with(&[("replicaof", &address.replace(':', " "))]);
@@ -69,7 +70,7 @@ fn a_replica_is_found_also_one_that_takes_writes() {
 }
 
 #[test]
-fn a_server_that_does_not_tell_is_noted_and_not_complained_about() {
+fn a_server_that_hides_its_settings_causes_no_warning() {
     let not_told = |command| Warning::NotTold { command };
     let bad = [("maxmemory-policy", "allkeys-lru"), ("rename-command", "CONFIG \"\"")];
     let renamed = check(&mut server_with(&bad).connection()).expect("the server answers");
@@ -84,22 +85,22 @@ fn a_server_that_does_not_tell_is_noted_and_not_complained_about() {
 }
 
 #[test]
-fn a_server_that_is_away_is_an_error() {
+fn an_unreachable_server_is_an_error() {
     let mut server = badly_configured();
     let mut connection = server.connection();
     server.stop().expect("it ends");
-    check(&mut connection).expect_err("nobody answers");
+    check(&mut connection).expect_err("no server answers");
 }
 
 #[test]
-fn a_consumer_tells_each_danger_once_and_looks_again_after_a_restart() {
+fn a_consumer_logs_each_danger_once_and_checks_again_after_a_restart() {
     const POLICY: &str = "maxmemory-policy is allkeys-lru";
     const BUFFER: &str = "client-output-buffer-limit pubsub is 33554432 8388608 60";
     let mut server = badly_configured();
-    // Until it starts again, and reads its file.
+    // Until Redis starts again and reads its configuration.
     let () = run_on(&server, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     let mut consumer = consumer_of(&server, &[]);
-    let line = consumer.wait_for_line(BUFFER, DEADLINE).expect("it tells");
+    let line = consumer.wait_for_line(BUFFER, DEADLINE).expect("it is logged");
     assert!(line.contains("level=warn") && line.contains("event=redis-setting warning="), "{line}");
     server.stop().expect("it ends");
     consumer.wait_for_line("event=redis-trouble", DEADLINE).expect("it notices");
@@ -113,7 +114,7 @@ fn a_consumer_tells_each_danger_once_and_looks_again_after_a_restart() {
 }
 
 #[test]
-fn a_consumer_that_may_not_look_says_nothing_and_works() {
+fn a_consumer_that_may_not_read_settings_works_without_a_warning() {
     let server = badly_configured();
     let () = run_on(&server, &["ACL", "SETUSER", "default", "-config", "-info"]);
     let mut consumer = consumer_of(&server, &["--log-level", "debug"]);

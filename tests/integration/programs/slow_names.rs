@@ -1,4 +1,4 @@
-//! Redis by a name whose lookup takes long.
+//! Redis by a name whose lookup is slow.
 //!
 //! Each test gives a dispatcher an `/etc/resolv.conf` of its own, in a mount namespace, with name servers of the test.
 //! That needs root, also for port 53; without, the tests say that they are skipped.
@@ -23,7 +23,7 @@ impl ResolverSettings {
         ResolverSettings(path)
     }
 
-    /// A dispatcher that resolves names as these settings say.
+    /// A dispatcher with these resolver settings.
     fn dispatcher(&self, redis_url: &str) -> Command {
         let program = programs().command("oncecast-dispatcher").expect("the program is built");
         let mut command = Command::new("unshare");
@@ -35,12 +35,12 @@ impl ResolverSettings {
 
 impl Drop for ResolverSettings {
     fn drop(&mut self) {
-        // A file that stays behind in the folder for temporary files does no harm.
+        // A leftover file in the folder for temporary files is harmless.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// The socket of a name server, or `None` where the test can't have one.
+/// The socket of a name server, or `None` if the test may not open one.
 fn name_server(test: &str, address: &str) -> Option<UdpSocket> {
     let unshared = Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
     let socket = UdpSocket::bind((address, 53)).ok().filter(|_| unshared);
@@ -71,10 +71,10 @@ fn answer_with_loopback(server: &UdpSocket) {
     }
 }
 
-/// The name server is silent for longer than an iteration of any loop may take: 15 s.
+/// The name server is silent for longer than 15 s, the longest iteration of any loop.
 #[test]
-fn a_long_lookup_is_no_hang() {
-    let Some(silent) = name_server("a_long_lookup_is_no_hang", "127.0.0.57") else { return };
+fn a_slow_name_lookup_is_not_reported_as_a_hang() {
+    let Some(silent) = name_server("a_slow_name_lookup_is_not_reported_as_a_hang", "127.0.0.57") else { return };
     let settings = ResolverSettings::write("long", "nameserver 127.0.0.57\noptions timeout:18 attempts:1\n");
     let mut manager = Manager::listen("names");
     let mut command = settings.dispatcher("redis://redis.example");
@@ -87,10 +87,11 @@ fn a_long_lookup_is_no_hang() {
     manager.assert_no_hang(&dispatcher);
 }
 
-/// The first name server is silent for longer than connecting and greeting may take, 2 s, and the second one answers.
+/// The first name server is silent for longer than the 2 s that connecting and greeting may take. The second one
+/// answers.
 #[test]
-fn a_slow_lookup_leaves_the_greeting_its_time() {
-    let test = "a_slow_lookup_leaves_the_greeting_its_time";
+fn a_slow_name_lookup_does_not_shorten_the_greeting_timeout() {
+    let test = "a_slow_name_lookup_does_not_shorten_the_greeting_timeout";
     let Some(_silent) = name_server(test, "127.0.0.58") else { return };
     let Some(server) = name_server(test, "127.0.0.59") else { return };
     // Ends with the process.

@@ -1,4 +1,4 @@
-//! What systemd hears from the programs, and that a program which hangs is found out.
+//! What the programs report to systemd, and how a hanging program is detected.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -13,15 +13,16 @@ use oncecast::lab::{ChildProcess, Cluster, Signal, ports};
 
 use crate::support::{DEADLINE, client_of, options, programs, publish, redis_server, threads, wait_until_done};
 
-/// Eight seconds are the most that an iteration of a worker may take.
+/// An iteration of a worker may take at most eight seconds.
 const LONGER_THAN_AN_ITERATION: Duration = Duration::from_secs(10);
 
-/// Listens in systemd's place, on a thread of its own: who does not listen holds the program up. Ends on drop.
+/// Listens in systemd's place, on a thread of its own, since a program blocks if its messages are not read. Ends on
+/// drop.
 pub struct Manager {
     path: PathBuf,
     messages: Receiver<String>,
     listener: Option<JoinHandle<()>>,
-    /// All that was said so far.
+    /// All messages so far.
     heard: String,
 }
 
@@ -34,26 +35,26 @@ impl Manager {
             let mut text = [0; 4096];
             while let Ok(length @ 1..) = socket.recv(&mut text) {
                 let text = String::from_utf8(text[..length].to_vec()).expect("text");
-                // Whoever has dropped the manager wants to hear nothing more.
+                // Fails once the manager was dropped.
                 let _ = sender.send(text);
             }
         });
         Manager { path, messages, listener: Some(listener), heard: String::new() }
     }
 
-    /// Has a program report here, and say every second at least that it is alive.
+    /// Makes a program report here, with a watchdog ping at least every second.
     pub fn supervise(&self, command: &mut Command) {
         command.env("NOTIFY_SOCKET", &self.path).env("WATCHDOG_USEC", "3000000").env_remove("WATCHDOG_PID");
     }
 
-    /// What a program says next, within a time.
+    /// The next message of a program, if it comes in time.
     pub fn hear(&mut self, within: Duration) -> Option<String> {
         let text = self.messages.recv_timeout(within).ok()?;
         self.heard += &text;
         Some(text)
     }
 
-    /// Listens until a line with `part` has come.
+    /// Listens until a line with `part` has arrived.
     pub fn wait_for(&mut self, part: &str) {
         let began = Instant::now();
         while !self.heard.lines().any(|line| line.contains(part)) {
@@ -94,7 +95,7 @@ fn supervised_dispatcher(cluster: &Cluster, manager: &Manager) -> ChildProcess {
 }
 
 #[test]
-fn a_dispatcher_is_ready_once_it_could_lead_and_says_what_it_does() {
+fn a_dispatcher_in_sync_is_ready_and_reports_its_role() {
     let mut manager = Manager::listen("dispatcher");
     let cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut dispatcher = supervised_dispatcher(&cluster, &manager);
@@ -107,7 +108,7 @@ fn a_dispatcher_is_ready_once_it_could_lead_and_says_what_it_does() {
 }
 
 #[test]
-fn without_redis_nobody_is_ready_but_everybody_is_alive() {
+fn without_redis_programs_are_alive_but_not_ready() {
     for program in ["oncecast-dispatcher", "oncecast-consumer"] {
         let mut manager = Manager::listen(program);
         let mut redis = redis_server();
@@ -127,7 +128,7 @@ fn without_redis_nobody_is_ready_but_everybody_is_alive() {
 }
 
 #[test]
-fn a_consumer_says_when_it_stops() {
+fn a_stopping_consumer_notifies_systemd() {
     let mut manager = Manager::listen("consumer");
     let redis = redis_server();
     let mut command = programs().command("oncecast-consumer").expect("the program is built");
@@ -141,9 +142,9 @@ fn a_consumer_says_when_it_stops() {
     assert_eq!(consumer.wait(DEADLINE).expect("it ends").code(), Some(0));
 }
 
-/// A process that is stopped for a while is no loop that hangs.
+/// A paused process is not a hanging loop.
 #[test]
-fn a_stopped_process_is_no_hang() {
+fn a_paused_process_is_not_reported_as_a_hang() {
     let mut manager = Manager::listen("stopped");
     let cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut dispatcher = supervised_dispatcher(&cluster, &manager);
@@ -152,14 +153,14 @@ fn a_stopped_process_is_no_hang() {
     std::thread::sleep(LONGER_THAN_AN_ITERATION);
     let seen = dispatcher.stderr().count();
     dispatcher.signal(Signal::SIGCONT).expect("it is stopped");
-    // Its lease has run out meanwhile: once it leads again, each loop has looked at the clock.
+    // Its lease has expired meanwhile. By the time it leads again, each loop has checked the clock.
     dispatcher.stderr().wait_for_after(seen, "event=elected", DEADLINE).expect("it leads again");
     manager.assert_no_hang(&dispatcher);
 }
 
-/// Nor is a Redis that is.
+/// A paused Redis is not a hanging loop.
 #[test]
-fn a_stopped_redis_is_no_hang() {
+fn a_paused_redis_is_not_reported_as_a_hang() {
     let mut manager = Manager::listen("redis");
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let dispatcher = supervised_dispatcher(&cluster, &manager);
@@ -172,8 +173,8 @@ fn a_stopped_redis_is_no_hang() {
     manager.assert_no_hang(&dispatcher);
 }
 
-/// Holds one thread of a leader up, as a debugger would.
-fn hold_up(name: &'static str) {
+/// Stops one thread of a leader, as a debugger would.
+fn stop_one_thread(name: &'static str) {
     let mut manager = Manager::listen(name);
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let dispatcher = supervised_dispatcher(&cluster, &manager);
@@ -185,20 +186,20 @@ fn hold_up(name: &'static str) {
     let thread = Pid::from_raw(thread.try_into().expect("a thread's id"));
     ptrace::seize(thread, ptrace::Options::empty()).expect("a child's thread");
     ptrace::interrupt(thread).expect("it runs");
-    dispatcher.wait_for_line(&format!("event=hung loop={name}"), DEADLINE).expect("it is found out");
-    // What was said before is in the socket still.
+    dispatcher.wait_for_line(&format!("event=hung loop={name}"), DEADLINE).expect("the hang is logged");
+    // Earlier messages are still in the socket.
     manager.wait_for(&format!("STATUS=the loop {name} hangs"));
     let later = manager.hear(Duration::from_millis(2_500));
-    assert_eq!(later, None, "{name}: the watchdog is fed on");
-    // Else the process could not end before this thread does.
-    ptrace::detach(thread, None).expect("it is held up");
+    assert_eq!(later, None, "{name}: the watchdog is still fed");
+    // Otherwise the process could not end before this thread.
+    ptrace::detach(thread, None).expect("it is stopped");
 }
 
 #[test]
-fn a_loop_that_hangs_is_named_and_the_watchdog_is_no_longer_fed() {
+fn a_hanging_loop_is_logged_and_stops_the_watchdog_pings() {
     std::thread::scope(|scope| {
         for name in ["ingest", "courier", "redistributor", "listener", "election"] {
-            scope.spawn(move || hold_up(name));
+            scope.spawn(move || stop_one_thread(name));
         }
     });
 }

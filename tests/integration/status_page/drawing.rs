@@ -1,4 +1,4 @@
-//! How the page draws what it is told, with a stand-in for the dispatcher: states that a real one seldom gets into.
+//! How the page shows a status, with a stand-in for the dispatcher, for states that a real one rarely reaches.
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ use crate::status_page::{PHONE, assert_fits, assert_no_complaint};
 use crate::support::browser::{Browser, Page, Screen};
 use crate::support::wait_until;
 
-/// What it may weigh: it is served by a dispatcher, and read by people.
+/// The size limit of the page, which a dispatcher serves.
 const MAX_PAGE_BYTES: usize = 26 << 10;
 
-/// The lowest contrast of a text with what is behind it that WCAG calls readable.
+/// The lowest contrast between a text and its background that WCAG allows.
 const CONTRAST: &str = "(() => {
     const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
     const light = colour => {
@@ -67,17 +67,17 @@ fn shown(browser: &mut Browser, status: &Value) -> (StandIn, Page) {
 }
 
 #[test]
-fn it_is_one_small_file_that_names_no_other() {
+fn the_page_is_one_small_file_without_references() {
     assert!(PAGE.len() <= MAX_PAGE_BYTES, "{} bytes", PAGE.len());
-    // The name of SVG's language is no address.
+    // The namespace of SVG is not loaded.
     let addresses = PAGE.replace("http://www.w3.org/2000/svg", "").replace("https", "http");
     assert!(!addresses.contains("http:") && !addresses.contains("@import"), "it names another site");
     assert!(!addresses.contains("innerHTML") && !addresses.contains("insertAdjacentHTML"), "texts must stay texts");
 }
 
-/// Without this, a page that complains of nothing would prove nothing.
+/// Without this, the absence of errors on a page would prove nothing.
 #[test]
-fn what_goes_wrong_on_a_page_is_heard() {
+fn errors_on_a_page_reach_the_test() {
     let Some(mut browser) = Browser::start() else { return };
     let (_stand_in, mut page) = shown(&mut browser, &status());
     assert_no_complaint(&mut page);
@@ -91,7 +91,7 @@ fn what_goes_wrong_on_a_page_is_heard() {
 }
 
 #[test]
-fn numbers_and_words_read_as_people_write_them() {
+fn numbers_and_durations_are_readable() {
     let Some(mut browser) = Browser::start() else { return };
     let (stand_in, mut page) = shown(&mut browser, &status());
     let texts = [
@@ -135,14 +135,14 @@ fn numbers_and_words_read_as_people_write_them() {
 }
 
 #[test]
-fn what_is_wrong_is_told_in_words_and_stays_text() {
+fn problems_are_shown_as_escaped_text() {
     let Some(mut browser) = Browser::start() else { return };
     let evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";
     let mut bad = status();
     for name in ["problems", "notes", "redis_warnings"] {
         bad[name] = json!([format!("{name} {evil}")]);
     }
-    // Told once, though it is also a note.
+    // Shown once, although it is also a note.
     bad["notes"] = json!([bad["redis_warnings"][0], bad["notes"][0]]);
     bad["health"] = json!("attention");
     bad["group"] = json!(evil);
@@ -153,9 +153,9 @@ fn what_is_wrong_is_told_in_words_and_stays_text() {
     bad["dispatchers"][1] = json!({ "id": "d9-000000", "role": "standby", "reporting": false });
     bad["recent_gaps"] = json!([{ "time": evil, "reason": evil, "dispatcher": evil, "messages": "" }]);
     let (stand_in, mut page) = shown(&mut browser, &bad);
-    let told = page.eval("[...document.querySelectorAll('#notes li')].map(line => line.textContent)");
+    let shown = page.eval("[...document.querySelectorAll('#notes li')].map(line => line.textContent)");
     let expected = [("Problem", "problems"), ("Redis", "redis_warnings"), ("Note", "notes")];
-    assert_eq!(told, json!(expected.map(|(word, name)| format!("{word}{name} {evil}"))));
+    assert_eq!(shown, json!(expected.map(|(word, name)| format!("{word}{name} {evil}"))));
     assert_eq!(page.text("health-text"), "needs attention");
     assert_eq!(page.text("leader-id"), evil);
     assert_eq!(page.eval("document.querySelectorAll('img').length"), 0);
@@ -184,7 +184,7 @@ fn what_is_wrong_is_told_in_words_and_stays_text() {
 }
 
 #[test]
-fn what_is_not_current_is_shown_as_the_past() {
+fn stale_values_are_shown_as_stale() {
     let Some(mut browser) = Browser::start() else { return };
     let (stand_in, mut page) = shown(&mut browser, &status());
     stand_in.say(&json!({
@@ -221,7 +221,7 @@ fn what_is_not_current_is_shown_as_the_past() {
 }
 
 #[test]
-fn each_text_can_be_read_in_light_and_dark() {
+fn text_is_legible_in_light_and_dark_mode() {
     let Some(mut browser) = Browser::start() else { return };
     let mut all = status();
     all["health"] = json!("attention");

@@ -1,5 +1,5 @@
-//! The status page of a dispatcher, in a real browser: it is true under load, while leaders die and while Redis is
-//! away.
+//! The status page of a dispatcher, in a real browser: it is correct under load, while leaders die and while Redis is
+//! down.
 
 mod drawing;
 mod stand_in;
@@ -23,7 +23,7 @@ const QUARTER: Duration = Duration::from_secs(31);
 const PHONE: Screen = Screen { width: 360, height: 780, dark: false };
 const DESK: Screen = Screen { width: 1100, height: 900, dark: false };
 
-/// Fails if the page has said or been told that something went wrong.
+/// Fails if the page has logged an error or warning.
 fn assert_no_complaint(page: &mut Page) {
     assert_eq!(page.complaints(), [] as [String; 0]);
 }
@@ -35,7 +35,7 @@ fn assert_fits(page: &mut Page, screen: Screen) {
     assert!(widths[0].as_u64() <= widths[1].as_u64() && widths[1] == screen.width, "{widths} on {screen:?}");
 }
 
-/// Dispatchers that serve the page, and a browser; nothing where there is no browser.
+/// Dispatchers that serve the page, and a browser; `None` without a browser.
 fn start(redis: RedisOptions) -> Option<(Browser, Cluster)> {
     let browser = Browser::start()?;
     let mut cluster = cluster_of(ClusterOptions { redis, readiness: true, ..ClusterOptions::new(programs()) });
@@ -55,7 +55,7 @@ fn number(page: &mut Page, id: &str) -> f64 {
 }
 
 #[test]
-fn numbers_move_under_load_and_a_new_leader_is_named() {
+fn the_page_follows_load_and_a_change_of_leader() {
     let Some((mut browser, mut cluster)) = start(RedisOptions::default()) else { return };
     let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
     let standby = if leader == Node::Dispatcher(0) { Node::Dispatcher(1) } else { Node::Dispatcher(0) };
@@ -87,6 +87,10 @@ fn numbers_move_under_load_and_a_new_leader_is_named() {
     cluster.kill_node(leader).expect("it runs");
     let (next, next_lease) = wait_for_another_leader(&mut cluster, &lease);
     assert_eq!(next, standby);
+    led.wait_for_text("silence-text", "This dispatcher does not answer.");
+    led.wait_for("document.querySelector('#silence-age').textContent.includes('Last seen')");
+    // At once, since the page tries again after longer and longer pauses.
+    cluster.start_node(leader).expect("it starts again");
     followed.wait_for_text("leader-id", &next_lease.holder);
     followed.wait_for("document.querySelector('#server').textContent.includes(', the leader,')");
     followed.wait_for("document.querySelectorAll('#marks circle').length === 1");
@@ -98,9 +102,6 @@ fn numbers_move_under_load_and_a_new_leader_is_named() {
         assert_fits(&mut followed, screen);
     }
 
-    led.wait_for_text("silence-text", "This dispatcher does not answer.");
-    led.wait_for("document.querySelector('#silence-age').textContent.includes('Last seen')");
-    cluster.start_node(leader).expect("it starts again");
     led.wait_for("document.querySelector('#silence').hidden");
     led.wait_for_text("leader-id", &next_lease.holder);
     led.wait_for("document.querySelector('#server').textContent.includes(', a standby,')");
@@ -112,11 +113,11 @@ fn numbers_move_under_load_and_a_new_leader_is_named() {
         let asked: Vec<&String> = page.requests().iter().filter(|url| !url.starts_with("data:")).collect();
         assert_eq!(asked, [&page_url, &format!("{page_url}status.json")]);
     }
-    cluster.stop(DEADLINE).expect("everybody ends in order");
+    cluster.stop(DEADLINE).expect("every process stops cleanly");
 }
 
 #[test]
-fn it_says_that_redis_is_away_and_recovers() {
+fn the_page_shows_an_outage_of_redis_and_recovers() {
     let Some((mut browser, mut cluster)) = start(RedisOptions { append_only: true, ..RedisOptions::default() }) else {
         return;
     };
@@ -124,7 +125,7 @@ fn it_says_that_redis_is_away_and_recovers() {
     page.open(&url(&cluster, Node::Dispatcher(0)));
     page.wait_for_text("health-text", "no problems");
     let address = format!("127.0.0.1:{}", cluster.redis().port());
-    cluster.redis().stop().expect("Redis ends in order");
+    cluster.redis().stop().expect("Redis stops cleanly");
     page.wait_for_text("health-text", "needs attention");
     page.wait_for(&format!("document.querySelector('#notes').textContent.includes('{address}')"));
     page.wait_for("document.body.classList.contains('stale')");
@@ -148,7 +149,7 @@ fn a_picture_of_the_page_at_work() {
     page.show_on(Screen { dark: true, ..DESK });
     page.open(&url(&cluster, standby));
     let load = Load::start(&cluster.redis_url(), "m", 8_000);
-    // A part of what is shown is time itself.
+    // The chart shows time.
     thread::sleep(QUARTER);
     let more = Load::start(&cluster.redis_url(), "n", 6_000);
     thread::sleep(QUARTER);

@@ -1,4 +1,4 @@
-//! A stand-in for a dispatcher: the server that it has, with the page and the status that a test says.
+//! A stand-in for a dispatcher: its server, with the page under test and a status that the test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// The page under test.
 pub const PAGE: &str = include_str!("../../../src/programs/status/page.html");
-/// The end of a time that goes on by itself.
+/// The end of a time that advances by itself.
 const RUNNING: &str = ".000Z";
 
 /// See the module's text.
@@ -23,7 +23,7 @@ impl StandIn {
     pub fn start(status: &Value) -> StandIn {
         let status = Arc::new(Mutex::new(status.to_string()));
         let (said, looks) = (status.clone(), AtomicU64::new(0));
-        // A time that stands still would mean that the dispatcher has not looked again.
+        // A constant time would mean that the dispatcher has stopped checking.
         let answer = move || {
             let look = looks.fetch_add(1, Ordering::Relaxed) % 1_000;
             said.lock().replace(RUNNING, &format!(".{look:03}Z"))
@@ -37,7 +37,7 @@ impl StandIn {
         StandIn { url: format!("http://{}/", server.address()), status, _server: server }
     }
 
-    /// What it answers from now on. A time that ends in `.000Z` goes on by itself.
+    /// Sets the answer from now on. A time that ends in `.000Z` advances by itself.
     pub fn say(&self, status: &Value) {
         *self.status.lock() = status.to_string();
     }

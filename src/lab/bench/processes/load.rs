@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::message::{self, now_us};
-use super::raw_connection::RawConnection;
+use super::replies::Replies;
 use super::settings::{LoadCommand, LoadConfig};
 use super::summary::Summary;
 use crate::base::error::{Error, Result};
 use crate::lab::bench::cpu;
 use crate::ledger::command::{begin, command, word};
-use crate::net::Writer;
+use crate::net::WriteHalf;
 use crate::process::output;
 
 /// How many pipelines are in flight without a rate: the next is written while the last is being answered.
@@ -43,14 +43,13 @@ const QUIET_LIMIT: Duration = Duration::from_secs(20);
 
 /// Sends the messages, waits for the results, and prints the summary.
 pub(crate) fn run(config: LoadConfig) -> Result<()> {
-    let mut connection = RawConnection::connect(config.port)?;
-    let writer = connection.take_writer();
+    let (replies, writer) = Replies::connect(config.port)?;
     let (sent, pipelines) = bounded(MAX_UNANSWERED);
     let (answers, answered) = bounded(MAX_UNANSWERED);
     let command = config.command;
     let reader = thread::Builder::new()
         .name("replies".to_owned())
-        .spawn(move || take_replies(connection, command, &pipelines, &answers))
+        .spawn(move || take_replies(replies, command, &pipelines, &answers))
         .map_err(Error::io("starting the thread replies"))?;
     let load = Load {
         batch: (MAX_BYTES / config.payload as u64).clamp(1, MAX_MESSAGES),
@@ -88,7 +87,7 @@ struct Answer {
 
 /// Reads the replies to all pipelines.
 fn take_replies(
-    mut connection: RawConnection,
+    mut replies: Replies,
     command: LoadCommand,
     pipelines: &Receiver<Pipeline>,
     answers: &Sender<Answer>,
@@ -97,12 +96,12 @@ fn take_replies(
         let mut unreceived = 0;
         for _ in 0..pipeline.messages {
             match command {
-                LoadCommand::Publish => unreceived += u64::from(connection.integer()? == 0),
-                LoadCommand::Xadd => connection.skip_ok(1)?,
+                LoadCommand::Publish => unreceived += u64::from(replies.number()? == 0),
+                LoadCommand::Xadd => replies.skip_ok(1)?,
             }
         }
-        let recorded = if pipeline.counted { Some(connection.integer()?) } else { None };
-        connection.discard_taken();
+        let recorded = if pipeline.counted { Some(replies.number()?) } else { None };
+        replies.make_room();
         if answers.send(Answer { unreceived, recorded }).is_err() {
             return Ok(());
         }
@@ -115,7 +114,7 @@ struct Load {
     batch: u64,
     /// How far the number of messages sent may be ahead of the number of results.
     window: u64,
-    writer: Writer,
+    writer: WriteHalf,
     out: Vec<u8>,
     payload: Vec<u8>,
     sent: Sender<Pipeline>,

@@ -11,7 +11,6 @@
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::raw_connection::digits;
 use crate::ledger::command::{begin, word};
 
 /// The range of message sizes.
@@ -73,6 +72,16 @@ pub(crate) fn read(id: &[u8]) -> Option<(u64, Option<u64>)> {
     };
     let (number, time) = rest.split_at_checked(rest.len().checked_sub(TIME_DIGITS)?)?;
     Some((digits(number.strip_suffix(b"-")?)?, Some(digits(time)?)))
+}
+
+/// Parses decimal digits.
+fn digits(text: &[u8]) -> Option<u64> {
+    /// More might not fit into 64 bits.
+    const MAX_DIGITS: usize = 19;
+    if text.is_empty() || text.len() > MAX_DIGITS {
+        return None;
+    }
+    text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| 10 * number + u64::from(byte - b'0')))
 }
 
 /// Writes the commands with which a peer records results.
@@ -165,6 +174,14 @@ mod tests {
         }
         for id in [&b""[..], b"oncecast-", b"oncecast-1", b"oncecast-00000000010000000000000001", b"m-12345678901"] {
             assert_eq!(read(id), None, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn only_digits_are_numbers() {
+        assert_eq!(digits(b"0042"), Some(42));
+        for text in [&b""[..], b"-1", b"4 2", b"99999999999999999999"] {
+            assert_eq!(digits(text), None, "{text:?}");
         }
     }
 

@@ -3,10 +3,11 @@
 //! So a latency includes the way from Redis to the reader: one wake-up and one reply more than until the result is
 //! recorded. The ids of the stream's entries are not precise enough: they count milliseconds.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::message::{self, now_us};
-use super::raw_connection::RawConnection;
+use super::message::now_us;
+use super::replies::Replies;
 use super::settings::ReaderConfig;
 use crate::base::error::{Error, Result};
 use crate::lab::bench::histogram::Histogram;
@@ -22,7 +23,7 @@ const QUIET_LIMIT: Duration = Duration::from_secs(30);
 
 /// Reads the expected number of results and prints the histogram.
 pub(crate) fn run(config: &ReaderConfig) -> Result<()> {
-    let mut connection = RawConnection::connect(config.port)?;
+    let (mut replies, mut writer) = Replies::connect(config.port)?;
     output::print("ready\n")?;
     let mut histogram = Histogram::default();
     let mut last = "0-0".to_owned();
@@ -32,16 +33,16 @@ pub(crate) fn run(config: &ReaderConfig) -> Result<()> {
     while histogram.count() + config.skip < config.count {
         out.clear();
         command(&mut out, &["XREAD", "COUNT", PAGE, "BLOCK", BLOCK_MS, "STREAMS", &config.results, &last]);
-        connection.send(&out)?;
-        connection.discard_taken();
-        let Some(_) = connection.array()? else {
+        writer.write_all(&out).map_err(Error::io("writing to redis"))?;
+        replies.make_room();
+        let Some(_) = replies.list()? else {
             if last_reply.elapsed() >= QUIET_LIMIT {
                 let count = histogram.count() + config.skip - skip;
                 return Err(Error::Failed(format!("no new result for {QUIET_LIMIT:?} after {count}")));
             }
             continue;
         };
-        last = take_results(&mut connection, &mut skip, &mut histogram)?;
+        last = take_results(&mut replies, &mut skip, &mut histogram)?;
         last_reply = Instant::now();
     }
     output::print(histogram.lines().map(|line| format!("{line}\n")).collect::<String>())?;
@@ -49,29 +50,23 @@ pub(crate) fn run(config: &ReaderConfig) -> Result<()> {
 }
 
 /// Takes the results of one reply and returns the id of the last.
-fn take_results(connection: &mut RawConnection, skip: &mut u64, histogram: &mut Histogram) -> Result<String> {
-    connection.array()?;
-    connection.string()?;
-    let entries = connection.array()?.unwrap_or(0);
-    let mut last = 0..0;
-    let mut due = Vec::with_capacity(entries);
-    for _ in 0..entries {
-        connection.array()?;
-        last = connection.string()?;
-        let fields = connection.array()?.unwrap_or(0);
-        let mut time = None;
-        for _ in 0..fields / 2 {
-            let (name, value) = (connection.string()?, connection.string()?);
-            if connection.bytes(&name) == b"message_id" {
-                time = message::read(connection.bytes(&value)).and_then(|(_, time)| time);
-            }
-        }
-        due.push(time.ok_or_else(|| Error::Failed("a result without the time of its message".to_owned()))?);
+fn take_results(replies: &mut Replies, skip: &mut u64, histogram: &mut Histogram) -> Result<String> {
+    // The stream's name and its entries.
+    replies.list()?;
+    replies.text()?;
+    let mut due = Vec::new();
+    let mut without_time = false;
+    let last = replies.results(|found| match found {
+        Some((_, Some(time))) => due.push(time),
+        _ => without_time = true,
+    })?;
+    if without_time {
+        return Err(Error::Failed("a result without the time of its message".to_owned()));
     }
     // Taken once the whole reply has been read: that is when a reader has the result.
     let now = now_us();
     let skipped = (*skip).min(due.len() as u64);
     *skip -= skipped;
     due[skipped as usize..].iter().for_each(|due| histogram.add(now.saturating_sub(*due)));
-    Ok(String::from_utf8_lossy(connection.bytes(&last)).into_owned())
+    last.ok_or_else(|| Error::Failed("redis answered with no result".to_owned()))
 }

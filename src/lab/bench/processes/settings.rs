@@ -126,7 +126,7 @@ const LOAD: &[Setting] = &[
     Setting::new("count", "N", Found("no limit"), "The most messages"),
     Setting::new("duration", "TIME", Found("no limit"), "When to stop sending"),
     Setting::new("rate", "N", Found("as fast as possible"), "Messages per second"),
-    Setting::new("window", "N", Text("50000"), "How many messages to be ahead of that count"),
+    Setting::new("window", "N", Text("50000"), "The most messages ahead of that count"),
     Setting::new("payload", "BYTES", Text("53"), "The size of a message"),
 ];
 const WORKER: &[Setting] = &[

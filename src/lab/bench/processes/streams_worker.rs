@@ -11,8 +11,10 @@
 //! three ways, all in its favour: entries stay in the stream (trimming costs Redis more than keeping them), entries of
 //! workers that died are not claimed, and it parses only the messages of the comparison.
 
+use std::io::Write;
+
 use super::message::ResultWriter;
-use super::raw_connection::RawConnection;
+use super::replies::Replies;
 use super::settings::WorkerConfig;
 use crate::base::error::{Error, Result};
 use crate::ledger::command::{begin, command, word};
@@ -23,60 +25,58 @@ const BLOCK_MS: &str = "1000";
 
 /// Works until it is killed: the worker's main loop.
 pub(crate) fn run(config: &WorkerConfig) -> Result<()> {
-    let mut connection = RawConnection::connect(config.port)?;
-    let writer = ResultWriter::new(&config.results, &config.name);
-    let (mut ack, mut results, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut replies, mut writer) = Replies::connect(config.port)?;
+    let results = ResultWriter::new(&config.results, &config.name);
+    let (mut ids, mut records, mut out) = (Vec::new(), Vec::new(), Vec::new());
     request(&mut out, config);
-    connection.send(&out)?;
+    writer.write_all(&out).map_err(Error::io("writing to redis"))?;
     // The bench waits for this line. From now on the group delivers messages to this worker.
     output::print("ready\n")?;
     let mut committed = 0;
     loop {
         out.clear();
-        connection.discard_taken();
+        replies.make_room();
         if committed > 0 {
-            take_commit(&mut connection, committed)?;
+            take_commit(&mut replies, committed)?;
         }
         committed = 0;
-        if let Some(1) = connection.array()? {
+        if let Some(1) = replies.list()? {
             // An array with the stream's name and its entries.
-            connection.array()?;
-            connection.string()?;
-            let entries = connection.array()?.unwrap_or(0);
-            ack.clear();
-            results.clear();
+            replies.list()?;
+            replies.text()?;
+            let entries = replies.list()?.unwrap_or(0);
+            ids.clear();
+            records.clear();
             for _ in 0..entries {
-                connection.array()?;
-                let id = connection.string()?;
-                connection.array()?;
-                connection.string()?;
-                let payload = connection.string()?;
-                word(&mut ack, connection.bytes(&id));
-                writer.append(connection.bytes(&payload), &mut results);
+                replies.list()?;
+                word(&mut ids, replies.text()?);
+                replies.list()?;
+                replies.text()?;
+                results.append(replies.text()?, &mut records);
             }
             command(&mut out, &["MULTI"]);
             begin(&mut out, 3 + entries);
             ["XACK", &config.stream, &config.group].iter().for_each(|each| word(&mut out, each));
-            out.extend_from_slice(&ack);
-            out.extend_from_slice(&results);
+            out.extend_from_slice(&ids);
+            out.extend_from_slice(&records);
             command(&mut out, &["EXEC"]);
             committed = entries;
         }
         request(&mut out, config);
-        connection.send(&out)?;
+        writer.write_all(&out).map_err(Error::io("writing to redis"))?;
     }
 }
 
 /// Takes the replies to a commit. It must have acknowledged and recorded the whole batch.
-fn take_commit(connection: &mut RawConnection, entries: usize) -> Result<()> {
+fn take_commit(replies: &mut Replies, entries: usize) -> Result<()> {
     // The replies to MULTI, XACK, and each XADD.
-    connection.skip_ok(entries + 2)?;
-    let replies = connection.array()?;
-    let acknowledged = connection.integer()?;
-    if replies != Some(entries + 1) || acknowledged != entries as u64 {
+    replies.skip_ok(entries + 2)?;
+    let outcomes = replies.list()?;
+    let acknowledged = replies.number()?;
+    if outcomes != Some(entries + 1) || acknowledged != entries as u64 {
         return Err(Error::Failed(format!("{acknowledged} of {entries} messages were acknowledged")));
     }
-    connection.skip_ok(entries)
+    replies.skip_ok(entries)
 }
 
 /// Appends the command that requests the next batch.

@@ -1,11 +1,11 @@
-//! Why Redis may refuse a command. No cause is picked for a step: they are generated from the commands of the step and
-//! the keys of the group.
+//! Why Redis may refuse a command. Causes are not chosen by hand, but generated from the commands of the step and the
+//! keys of the group.
 
 use super::steps::{Needs, Step};
-use super::world::{Held, World};
+use super::world::{KeyContent, World};
 use crate::base::refusal::Refusal;
 
-/// Where what a key held is kept meanwhile.
+/// The key that keeps a replaced value meanwhile.
 const ASIDE: &str = "aside";
 const HIGHEST: &str = "18446744073709551615-18446744073709551615";
 
@@ -16,7 +16,7 @@ pub(super) enum Cause {
     Command(String),
     /// The user has no right to a key.
     Key(String),
-    /// The user has no right to give a command on one of the keys.
+    /// The user has no right to use a command on one of the keys.
     CommandOn(String, String),
     /// The user has no right to any channel.
     Channels,
@@ -30,29 +30,28 @@ pub(super) enum Cause {
     Replica,
     /// The server can't write to its disk.
     Disk,
-    /// Too few replicas are there.
+    /// Too few replicas are connected.
     Replicas,
 }
 
-/// Each command of a step that the user may not give.
+/// Each command of a step, which the user may not use.
 pub(super) fn commands(step: &Step, _: &World) -> Vec<Cause> {
     step.all_commands().into_iter().map(|name| Cause::Command(name.to_owned())).collect()
 }
 
-/// Each key that the user may not use, and the channels.
+/// Each key, which the user may not use, and the channels.
 pub(super) fn keys(_: &Step, world: &World) -> Vec<Cause> {
     world.all_keys().into_iter().map(Cause::Key).chain([Cause::Channels]).collect()
 }
 
-/// Each command of a step that writes and that the user may give on all keys but one. Only where a user can have such
-/// rights.
+/// Each writing command of a step, which the user may use on all keys but one. Only if the server has such rights.
 pub(super) fn commands_by_key(step: &Step, world: &World) -> Vec<Cause> {
     let keys = if world.has_selectors { world.all_keys() } else { Vec::new() };
     let of = |name: &'static str| keys.iter().map(move |key| Cause::CommandOn(name.to_owned(), key.clone()));
     step.all_commands().into_iter().filter(|name| world.writing.contains(*name)).flat_map(of).collect()
 }
 
-/// Each key that holds what it must not hold. That a message was put back is told by a key of any type.
+/// Each key, with a value of another type. Except the marks of messages that were put back, which may have any type.
 pub(super) fn types(_: &Step, world: &World) -> Vec<Cause> {
     let types = world.keys.types();
     let keys = || types.iter().map(|(key, _)| (*key).to_owned());
@@ -60,7 +59,7 @@ pub(super) fn types(_: &Step, world: &World) -> Vec<Cause> {
     keys().map(Cause::Type).chain(streams.map(Cause::Exhausted)).collect()
 }
 
-/// What the whole server is in.
+/// Conditions of the whole server.
 pub(super) fn conditions(_: &Step, _: &World) -> Vec<Cause> {
     vec![Cause::Full, Cause::Replica, Cause::Disk, Cause::Replicas]
 }
@@ -68,8 +67,8 @@ pub(super) fn conditions(_: &Step, _: &World) -> Vec<Cause> {
 /// A cause that has begun.
 pub(super) struct Begun<'a> {
     cause: &'a Cause,
-    /// What was put in a key's place.
-    foreign: Option<Held>,
+    /// The value that replaced a key's.
+    foreign: Option<KeyContent>,
 }
 
 impl Cause {
@@ -77,7 +76,7 @@ impl Cause {
         let mut foreign = None;
         match self {
             Cause::Command(name) => {
-                // The text of a script is sent only where the server does not have it.
+                // The text of a script is sent only if the server does not have it.
                 if name == "EVAL" {
                     world.run(&["SCRIPT", "FLUSH"]);
                 }
@@ -98,27 +97,27 @@ impl Cause {
             Cause::Exhausted(key) => foreign = Some(replace(world, key, &["XADD", HIGHEST, "f", "v"])),
             Cause::Full => drop(world.run(&["CONFIG", "SET", "maxmemory", "1"])),
             Cause::Replica => drop(world.run(&["REPLICAOF", "127.0.0.1", "1"])),
-            // A save that failed counts only where saves are wanted; see `World::fail_to_save`.
+            // A failed save counts only if saves are configured; see `World::fail_to_save`.
             Cause::Disk => drop(world.run(&["CONFIG", "SET", "save", "3600 1000000"])),
             Cause::Replicas => drop(world.run(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
         }
         Begun { cause: self, foreign }
     }
 
-    /// Whether the step must be refused, where that is known of the step.
+    /// Whether the step must be refused, if that is known.
     pub(super) fn refuses(&self, step: &Step) -> Option<bool> {
         match self {
             Cause::Command(name) if step.insists_on.contains(&name.as_str()) => Some(true),
             Cause::Full => Some(step.needs == Needs::Room),
             Cause::Replica | Cause::Disk => Some(step.needs != Needs::Nothing),
-            // The first versions of 6.2 let a script write all the same.
+            // The first versions of 6.2 let a script write nevertheless.
             Cause::Replicas if step.needs != Needs::Nothing => None,
             Cause::Replicas => Some(false),
             _ => None,
         }
     }
 
-    /// How the error must be recognised, and what its text must say.
+    /// How the error must be classified, and what its text must contain.
     pub(super) fn recognised(&self, world: &World) -> (Refusal, String) {
         let (refusal, text) = match self {
             Cause::Command(_) | Cause::Key(_) | Cause::CommandOn(..) | Cause::Channels => {
@@ -147,7 +146,7 @@ impl Begun<'_> {
             Cause::CommandOn(..) => drop(world.run(&["ACL", "SETUSER", "u", "clearselectors", "+@all"])),
             Cause::Channels => drop(world.run(&["ACL", "SETUSER", "u", "allchannels"])),
             Cause::Type(key) | Cause::Exhausted(key) => {
-                // A step may overwrite or delete what it finds; then that stays so.
+                // A step may overwrite or delete the value that it finds. Then the old value is not restored.
                 if world.held(key) == self.foreign {
                     world.run(&["DEL", key]);
                     if world.held(ASIDE).is_some() {
@@ -164,7 +163,7 @@ impl Begun<'_> {
     }
 }
 
-/// A command, without its key, that makes something of another type.
+/// A command, without its key, that creates a value of another type.
 fn other_type(kind: &str) -> &'static [&'static str] {
     if kind == "string" { &["RPUSH", "foreign"] } else { &["SET", "foreign"] }
 }
@@ -174,8 +173,8 @@ fn all_but(world: &World, key: &str) -> Vec<String> {
     world.all_keys().into_iter().filter(|other| other != key).map(|other| format!("~{other}")).collect()
 }
 
-/// Puts something in a key's place and what it held aside.
-fn replace(world: &mut World, key: &str, by: &[&str]) -> Held {
+/// Moves a key's value aside and puts another in its place.
+fn replace(world: &mut World, key: &str, by: &[&str]) -> KeyContent {
     if world.held(key).is_some() {
         world.run(&["RENAME", key, ASIDE]);
     }

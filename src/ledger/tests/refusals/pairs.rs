@@ -1,13 +1,13 @@
-//! Two causes at once: a key is replaced while a transaction is open, so that a part of the transaction takes place and
-//! has to be taken back, and another cause may refuse to have it taken back.
+//! Two causes at once: a key is replaced while a transaction is open, so that only a part of the transaction takes
+//! effect and must be undone, and another cause may refuse the undoing.
 //!
-//! The caller remembers what it owes. Once both causes are gone, the same call leads to the state of an undisturbed
-//! run.
+//! The caller remembers what it must undo. Once both causes are gone, the same call leads to the state of an
+//! undisturbed run.
 
 use super::*;
 
 #[test]
-fn what_an_open_transaction_has_done_is_taken_back_however_late() {
+fn the_effects_of_an_open_transaction_are_undone_however_late() {
     let world = &mut World::start(&DispatcherId::generate("a"), &[]);
     world.fail_to_save();
     let Keys { pending, processed, .. } = world.keys.clone();
@@ -29,7 +29,7 @@ fn what_an_open_transaction_has_done_is_taken_back_however_late() {
     assert!(owed > 10, "of some pairs one refuses the taking back: {owed}");
 }
 
-/// Whether something was owed when the causes went.
+/// Whether something was still to be undone when the causes ended.
 fn check(world: &mut World, step: &Step, state: State, causes: [&Cause; 2], undisturbed: &Undisturbed) -> bool {
     let case = format!("{} ({state:?}), {causes:?}", step.name);
     let mut caller = begin(world, step, state);
@@ -45,14 +45,14 @@ fn check(world: &mut World, step: &Step, state: State, causes: [&Cause; 2], undi
         _ if is_owed => {}
         _ => undisturbed.without_precautions().assert_whole(step, &now.without_precautions(), &case),
     }
-    // An intake first moves its cursor back, and says so.
+    // An intake first moves its cursor back, and reports that.
     let mut again = (step.again)(&mut caller);
     if let Came::TakenBack(_) = again {
         assert_eq!(world.snapshot(), undisturbed.before, "{case}");
         again = (step.again)(&mut caller);
     }
     assert!(matches!(again, Came::Done(_)), "{case}: it is refused when the causes have gone");
-    let ends = [world.snapshot(), undisturbed.after.clone()].map(Snapshot::without_precautions);
+    let ends = [world.snapshot(), undisturbed.after.clone()].map(Keyspace::without_precautions);
     assert_eq!(ends[0], ends[1], "{case}: repeated");
     is_owed
 }

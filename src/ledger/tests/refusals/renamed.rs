@@ -1,6 +1,6 @@
 //! Servers that lack a command because it was renamed, as some services do: one server for each command that writes.
 //!
-//! A running server can't be given the command back. So what a refused step has left is copied to a server that has the
+//! A running server can't get the command back. So the state after a refused step is copied to a server that has the
 //! command, and the call is repeated there.
 
 use super::*;
@@ -35,7 +35,7 @@ fn on_a_server_that_lacks_a_command() {
 fn check(lacking: &mut World, whole: &mut World, step: &Step, undisturbed: &Undisturbed, case: &str) -> bool {
     let mut caller = lacking.caller();
     if (step.warm_up)(&mut caller).is_err() {
-        // It comes to no transaction.
+        // There was no transaction.
         return false;
     }
     assert_eq!(lacking.snapshot(), undisturbed.before, "{case}");

@@ -16,41 +16,41 @@ pub(super) struct Step {
     /// Commands that it sends outside of its script.
     commands: &'static [&'static str],
     pub(super) needs: Needs,
-    /// Commands that it does not use here, and without which it must not take place all the same.
+    /// Commands that it does not use here, but without which it must be refused nevertheless.
     pub(super) insists_on: &'static [&'static str],
-    /// What is done to the state before it begins.
+    /// Commands that change the state before it begins.
     pub(super) begins_with: &'static [&'static [&'static str]],
-    /// Whether what the caller has done before has left a transaction open.
+    /// Whether the caller's earlier calls have left a transaction open.
     pub(super) is_open: bool,
-    /// What the caller has done before.
+    /// The caller's earlier calls.
     pub(super) warm_up: fn(&mut Caller) -> Result<()>,
     pub(super) call: fn(&mut Caller) -> Came,
     /// How it is repeated.
     pub(super) again: fn(&mut Caller) -> Came,
-    /// The messages each of which is done by itself. None: the step is one.
+    /// The messages that are done one by one. Empty if the step is a single unit.
     pub(super) messages: &'static [u64],
 }
 
-/// What a step can't do without.
+/// What a step needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
     /// It reads.
     Nothing,
-    /// It writes, and goes on when Redis is full.
+    /// It writes, and works when Redis is full.
     Writing,
-    /// It writes what a full Redis has no room for.
+    /// It writes, and is refused when Redis is full.
     Room,
 }
 
-/// What came of a step.
+/// The outcome of a step.
 pub(super) enum Came {
-    /// It took place, with this answer.
+    /// It was done, with this answer.
     Done(String),
-    /// It was a transaction, and somebody had written what it rests on.
+    /// It was a transaction, and a watched key had been written.
     Nothing,
-    /// A part of it took place and was taken back, for this reason.
+    /// A part of it took effect and was undone, for this reason.
     TakenBack(String),
-    /// It took place without removing its messages, and says so.
+    /// It was done without removing its messages, and reports that.
     Breach,
     /// Redis refused it.
     Refused(Error),
@@ -60,11 +60,11 @@ fn came<T: Debug>(outcome: Result<T>) -> Came {
     outcome.map_or_else(Came::Refused, |answer| Came::Done(format!("{answer:?}")))
 }
 
-/// Who calls.
+/// The caller of a step.
 pub(super) struct Caller {
     pub(super) ledger: Ledger,
     id: DispatcherId,
-    /// What it has removed and must put back.
+    /// Messages that it has removed and must put back.
     owed: Vec<(MessageId, Body)>,
 }
 
@@ -133,7 +133,8 @@ pub(super) fn steps() -> Vec<Step> {
         script("publish a marker", &MARKER, |c| came(c.ledger.publish_marker(MINE, &Marker::of_leader(MINE, 1), "c")))
             .reads(),
         script("page", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 1_000))).reads(),
-        script("page without bytes", &PAGE, |c| came(c.ledger.page(MINE, MessageId(1), MessageId(5), 3, 0))).reads(),
+        script("page without payloads", &PAGE,
+            |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
         script("fetch", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000))).reads(),
         command("deliveries", &["HMGET"], |c| came(c.ledger.deliveries(&[1, 2, 900].map(MessageId)))).reads(),
         command("cursor", &["GET"], |c| came(c.ledger.cursor())).reads(),
@@ -154,7 +155,7 @@ const COUNTED: [(MessageId, u16); 3] = [(MessageId(1), 3), (MessageId(3), 2), (M
 pub(super) const NO_RESULT: u64 = 4;
 const HELD: Hold = Hold::Held;
 const FREE: Hold = Hold::Released;
-/// Id, verdict, number of the delivery, whether its consumer may still have it.
+/// Id, verdict, number of the delivery, whether its consumer may still hold it.
 type Settling = (u64, Verdict, u16, Hold);
 const ALL_VERDICTS: &[Settling] = &[
     (1, Verdict::Failed, 2, HELD),
@@ -277,13 +278,13 @@ impl Caller {
         }))
     }
 
-    /// Takes messages in behind a cursor, which tells the last one.
+    /// Stores messages after a cursor, which names the last one.
     fn intake(&mut self, cursor_at: Option<u64>, ids: &[u64]) -> Came {
         let batch: Vec<Arrival> = ids.iter().map(|id| arrival(*id, b"x")).collect();
         self.take(cursor_at, ids.last().copied().unwrap_or(99), &batch)
     }
 
-    /// After an attempt of unknown outcome.
+    /// Stores messages after an attempt with an unknown outcome.
     fn intake_again(&mut self) -> Came {
         self.ledger.attempts.doubts = vec![cursor("m", 8, 8)];
         self.intake(Some(6), &[7, 8])
@@ -297,12 +298,12 @@ impl Caller {
     fn take(&mut self, cursor_at: Option<u64>, next: u64, batch: &[Arrival]) -> Came {
         let expected = cursor_at.map(|at| cursor("m", at, at));
         match self.ledger.intake(MINE, expected.as_ref(), &cursor("m", next, next), batch) {
-            Ok(Intake::Rewound(reason)) => Came::TakenBack(reason),
+            Ok(IntakeAnswer::Rewound(reason)) => Came::TakenBack(reason),
             outcome => came(outcome),
         }
     }
 
-    /// Has taken messages in, so that a transaction may follow.
+    /// Stores messages, so that a transaction may follow.
     fn taken(&mut self, cursor_at: u64, ids: &[u64]) -> Result<()> {
         match self.intake(Some(cursor_at), ids) {
             Came::Refused(error) => Err(error),
@@ -315,7 +316,7 @@ impl Caller {
         self.ledger.fence.arm(&mut self.ledger.connection)
     }
 
-    /// Moves the cursor back from where it stands.
+    /// Moves the cursor back.
     fn rewind(&mut self, to: Option<u64>) -> Came {
         let (moved, before) = (&cursor("m", 6, 6), to.map(|at| cursor("m", at, at)));
         let call = RewindCall { my_epoch: MINE, moved, before: before.as_ref() }.on(&self.ledger.keys);
@@ -329,7 +330,7 @@ impl Caller {
     }
 
     fn commit(&mut self, epoch: Option<Epoch>, maxlen: u64, raise: Raise, ids: &[u64]) -> Came {
-        let committed = self.ledger.commit(epoch, maxlen, raise, &commits(ids));
+        let committed = self.ledger.commit(epoch, NonZeroU64::new(maxlen), raise, &commits(ids));
         came(committed.map(|Committed { recorded, gone }| told(recorded, &gone)))
     }
 
@@ -343,7 +344,7 @@ impl Caller {
     /// Commits in a transaction. What could not be stored is put back, as a consumer does.
     fn commit_sole(&mut self, maxlen: u64, ids: &[u64]) -> Came {
         let batch = commits(ids);
-        match self.ledger.commit_sole(maxlen, &batch.iter().collect::<Vec<_>>()) {
+        match self.ledger.commit_sole(NonZeroU64::new(maxlen), &batch.iter().collect::<Vec<_>>()) {
             Ok(Some(Recorded { unstored: Some((ids, reason)), .. })) => {
                 self.owed = ids.into_iter().map(|id| (id, payload(id.0))).collect();
                 self.put_back_what_is_owed().map_or_else(Came::Refused, |()| Came::TakenBack(reason))
@@ -355,9 +356,9 @@ impl Caller {
         }
     }
 
-    /// Whether something took place that it has yet to take back.
+    /// Whether something took effect that it must still undo.
     pub(super) fn owes(&self) -> bool {
-        !self.owed.is_empty() || self.ledger.attempts.astray.is_some()
+        !self.owed.is_empty() || self.ledger.attempts.partly_done.is_some()
     }
 
     fn put_back_what_is_owed(&mut self) -> Result<()> {
@@ -373,10 +374,11 @@ impl Caller {
     }
 
     fn settle(&mut self, batch: &[Settling]) -> Came {
-        let batch: Vec<Returned> = batch
+        let batch: Vec<(Returned, u16)> = batch
             .iter()
-            .map(|(id, verdict, delivery, hold)| Returned { hold: *hold, ..returned(*id, *verdict, *delivery) })
+            .map(|(id, verdict, delivery, hold)| (Returned { hold: *hold, ..returned(*id, *verdict) }, *delivery))
             .collect();
+        let batch: Vec<(&Returned, u16)> = batch.iter().map(|(returned, delivery)| (returned, *delivery)).collect();
         match self.ledger.settle(MINE, MAX_DELIVERIES, &batch) {
             // The other messages of the batch are settled.
             Ok(Settlement { refused: Some(error), .. }) => Came::Refused(error),

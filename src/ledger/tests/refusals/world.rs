@@ -1,11 +1,11 @@
-//! A server of its own with a group in a known state, and everything that it holds as one comparable value.
+//! A private server with a group in a known state, and everything that it holds as one comparable value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::steps::Step;
 use super::*;
 
-/// What a group holds whose leader has taken in six messages, of which nothing is known yet.
+/// The keys of a group whose leader has stored six messages and nothing else has happened.
 const BARE: &[&[&str]] = &[
     &["SET", "messages:epoch", "5"],
     &["SET", "messages:cursor", "m 6 6"],
@@ -16,7 +16,7 @@ const BARE: &[&[&str]] = &[
     &["SET", "somebody else's", "1"],
 ];
 
-/// What there is besides when it has been at work for a while.
+/// The other keys of a group that has been used for a while.
 const USED: &[&[&str]] = &[
     &["XADD", "messages:processed", "1-1", "message_id", "900"],
     &["XADD", "messages:dead", "1-1", "id", "0000000000000385", "reason", "because"],
@@ -28,9 +28,9 @@ const USED: &[&[&str]] = &[
 /// The state in which a step begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum State {
-    /// There are no keys but those that a group begins with.
+    /// Only the keys that a new group has.
     Bare,
-    /// All keys are there.
+    /// All keys exist.
     Used,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct World {
     pub(super) admin: Connection,
     pub(super) keys: Keys,
     pub(super) id: DispatcherId,
-    /// Whether a user can have rights to commands on some keys alone: from 7.0 on.
+    /// Whether users can have rights to commands on some keys only, as from 7.0 on.
     pub(super) has_selectors: bool,
     /// The commands that write, in capitals.
     pub(super) writing: BTreeSet<String>,
@@ -69,7 +69,7 @@ impl World {
         World { redis, admin, keys: Keys::new("messages"), id: id.clone(), has_selectors, writing, run_id }
     }
 
-    /// Carries a command out with all rights.
+    /// Executes a command with all rights.
     pub(super) fn run(&mut self, words: &[&str]) -> Value {
         let carried_out = self.admin.query("testing", Command::of(words));
         carried_out.unwrap_or_else(|error| panic!("{words:?}: {error}"))
@@ -79,7 +79,7 @@ impl World {
         self.admin.pipeline("testing", commands).expect("the administrator may do everything")
     }
 
-    /// Nothing is left of what was before, and the step can begin.
+    /// Clears the server and sets up the state in which the step begins.
     pub(super) fn set_up(&mut self, step: &Step, state: State) {
         let lease = format!("{} 5", self.id);
         let status = format!("{}{}", self.keys.status_prefix, self.id);
@@ -93,7 +93,7 @@ impl World {
         self.run_all(commands);
     }
 
-    /// One who calls the ledger, as a user whose rights can be taken away.
+    /// A caller of the ledger, as a user whose rights can be revoked.
     pub(super) fn caller(&self) -> Caller {
         let url = self.redis.url().replace("redis://", "redis://u:p@");
         let server = Server::parse(&url).expect("it is a URL");
@@ -101,7 +101,7 @@ impl World {
         Caller::new(ledger, self.id.clone())
     }
 
-    /// The keys that a right can be missing for.
+    /// The keys for which a right can be missing.
     pub(super) fn all_keys(&self) -> Vec<String> {
         let status = format!("{}{}", self.keys.status_prefix, self.id);
         let put_back = format!("{}{:016x}", self.keys.put_back_prefix, steps::NONCE);
@@ -114,7 +114,7 @@ impl World {
         kind.expect("it is one of the group's keys")
     }
 
-    /// Has a save fail, which Redis remembers until one succeeds: the file that it would write is a folder.
+    /// Makes a save fail, which Redis remembers until one succeeds: a folder is in the place of the file.
     pub(super) fn fail_to_save(&mut self) {
         std::fs::create_dir_all(self.redis.folder().join("dump.rdb/in the way")).expect("it is a folder of ours");
         self.run(&["BGSAVE"]);
@@ -125,18 +125,18 @@ impl World {
         failed.expect("redis can't replace a folder by a file");
     }
 
-    /// What a key holds; `None` if it is not there.
-    pub(super) fn held(&mut self, key: &str) -> Option<Held> {
+    /// The value of a key; `None` if it does not exist.
+    pub(super) fn held(&mut self, key: &str) -> Option<KeyContent> {
         self.all_held(vec![key.to_owned()]).0.remove(key)
     }
 
     /// What the server holds.
-    pub(super) fn snapshot(&mut self) -> Snapshot {
+    pub(super) fn snapshot(&mut self) -> Keyspace {
         let keys = texts(&self.run(&["KEYS", "*"]));
         self.all_held(keys)
     }
 
-    fn all_held(&mut self, keys: Vec<String>) -> Snapshot {
+    fn all_held(&mut self, keys: Vec<String>) -> Keyspace {
         let asked = keys.iter().flat_map(|key| [Command::of(&["TYPE", key]), Command::of(&["PTTL", key])]);
         let told = self.run_all(asked.collect());
         let there: Vec<(String, &str, bool)> = keys
@@ -151,16 +151,16 @@ impl World {
             "zset" => Command::of(&["ZRANGE", key, "0", "-1", "WITHSCORES"]),
             "hash" => Command::of(&["HGETALL", key]),
             "stream" => Command::of(&["XRANGE", key, "-", "+"]),
-            other => panic!("nobody makes a {other}"),
+            other => panic!("unexpected type {other}"),
         });
         let contents = self.run_all(read.collect());
         let held = there.into_iter().zip(&contents).map(|((key, kind, expires), content)| {
-            (key, Held { kind: kind.to_owned(), expires, items: self.items(kind, content) })
+            (key, KeyContent { kind: kind.to_owned(), expires, items: self.items(kind, content) })
         });
-        Snapshot(held.collect())
+        Keyspace(held.collect())
     }
 
-    /// The parts of what a key holds, without what differs from run to run.
+    /// The parts of a key's value, without what differs from run to run.
     fn items(&self, kind: &str, content: &Value) -> Vec<Vec<String>> {
         let pairs = |words: Vec<String>| words.chunks_exact(2).map(<[_]>::to_vec).collect::<Vec<_>>();
         match (kind, content) {
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// Epochs follow the clock; which start of the server it is need not be known.
+    /// Replaces what differs from run to run: epochs follow the clock, and run ids are random.
     fn timeless(&self, word: &str) -> String {
         let is_time = word.len() == 13 && word.bytes().all(|byte| byte.is_ascii_digit());
         let is_run = word == "unknown" || word == self.run_id;
@@ -190,7 +190,7 @@ impl World {
         }
     }
 
-    /// Takes over all that another server holds.
+    /// Copies all keys of another server.
     pub(super) fn take_over(&mut self, from: &mut World) {
         let keys = texts(&from.run(&["KEYS", "*"]));
         let asked = keys.iter().flat_map(|key| [Command::of(&["DUMP", key]), Command::of(&["PTTL", key])]);
@@ -205,9 +205,9 @@ impl World {
     }
 }
 
-/// What one key holds.
+/// The value of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct KeyContent {
     pub(super) kind: String,
     expires: bool,
     /// Members with their scores, fields with their values, entries, …
@@ -216,11 +216,11 @@ pub(super) struct Held {
 
 /// What a server holds, by key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Snapshot(BTreeMap<String, Held>);
+pub(super) struct Keyspace(BTreeMap<String, KeyContent>);
 
-impl Snapshot {
-    /// What there is of some messages, each by itself, and all the rest.
-    pub(super) fn split(mut self, messages: &[u64]) -> (Vec<Vec<Vec<String>>>, Snapshot) {
+impl Keyspace {
+    /// Splits off what there is of some messages, each by itself, from the rest.
+    pub(super) fn split(mut self, messages: &[u64]) -> (Vec<Vec<Vec<String>>>, Keyspace) {
         let of_each = messages.iter().map(|id| self.take(*id)).collect();
         self.0.retain(|_, held| !held.items.is_empty());
         (of_each, self)
@@ -251,8 +251,9 @@ impl Snapshot {
         of_each.iter().map(|items| items.iter().filter(|item| !item[0].ends_with(":attempts")).count()).collect()
     }
 
-    /// All but what is raised or remembered when something is put right: that does no harm.
-    pub(super) fn without_precautions(mut self) -> Snapshot {
+    /// Everything except the recall and the marks of messages put back, which may change harmlessly when something is
+    /// undone.
+    pub(super) fn without_precautions(mut self) -> Keyspace {
         self.0.retain(|key, _| !key.ends_with(":recall") && !key.contains(":put-back:"));
         self
     }

@@ -1,4 +1,4 @@
-//! Which user calls which command, as Redis reports it to MONITOR, also from inside scripts.
+//! Which user calls which command, scripts included, as MONITOR reports it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
@@ -38,19 +38,19 @@ impl Calls {
                 if call == "client|list" {
                     continue;
                 }
-                // What a script calls follows the call of the script at once.
+                // The commands of a script directly follow the call of the script.
                 if source != "lua" {
                     caller = source;
-                    // One that greets is new, and may have the address of one that is gone.
+                    // A connection that greets is new. It may have the address of a closed one.
                     if call == "hello" {
                         users.remove(&caller);
                     }
-                    // A connection is the default user's until it has said whose it is.
+                    // A connection belongs to the default user until it has logged in.
                     if users.get(&caller).is_none_or(|user| user == "default") {
                         users.extend(addresses_and_users(&mut admin));
                     }
                 }
-                // Only a tool of the operator's is gone before it can be asked who it is.
+                // Only the operator's tools disconnect before their user can be looked up.
                 let user = users.get(&caller).map_or(OPERATOR, String::as_str);
                 calls.entry(user.to_owned()).or_default().insert(call);
             }
@@ -69,12 +69,12 @@ impl Calls {
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        // Redis may be gone already.
+        // Redis may have stopped already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 }
 
-/// From `+1790000000.123456 [0 127.0.0.1:5000] "zadd" "key" …`: who, and which command, its subcommand included.
+/// The address and the command with its subcommand, from `+1790000000.123456 [0 127.0.0.1:5000] "zadd" "key" …`.
 fn source_and_call(line: &str) -> (String, String) {
     let understood = || {
         let (_, rest) = line.split_once('[')?;

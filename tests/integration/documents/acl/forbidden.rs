@@ -4,7 +4,7 @@ use super::users::{CONSUMER, DISPATCHER, DOCUMENT, OPERATOR, PUBLISHER, server_w
 use crate::support::{CHANNEL, client, run};
 
 #[test]
-fn nobody_may_do_the_work_of_another() {
+fn no_user_may_do_the_work_of_another() {
     let users = users();
     let server = server_with(&users);
     let admin = &mut client(&server.url());
@@ -72,9 +72,9 @@ fn nobody_may_do_the_work_of_another() {
     assert_eq!(epoch, "7");
 }
 
-/// What the document recommends where Redis can tell reading a key from writing it.
+/// The document recommends this for servers that distinguish reading a key from writing it.
 #[test]
-fn from_redis_7_on_consumers_need_not_be_able_to_write_the_epoch() {
+fn since_redis_7_consumers_do_not_need_to_write_the_epoch() {
     const READ: &str = "%R~messages:epoch";
     let document = DOCUMENT.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(document.contains(&format!("`{READ}` for `~messages:epoch`")), "it is recommended");

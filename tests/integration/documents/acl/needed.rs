@@ -21,16 +21,16 @@ use crate::support::{
     wait_for_intake, wait_until, wait_until_in_sync,
 };
 
-/// The programs try these and do without them where they are refused: a dispatcher then does not check Redis's
-/// settings, and from 7.2 on the client library does not name itself.
+/// The programs try these and work without them: a dispatcher then does not check Redis's settings, and since 7.2 the
+/// client library does not name itself.
 const DISPENSABLE: [&str; 3] = ["config|get", "info", "client|setinfo"];
-/// Consumers call these only after a fault that this test does not make: the key of the results is replaced while they
-/// work, or the reply to a transaction gets lost.
+/// Consumers call these only after faults that this test does not inject: the key of the results is replaced while they
+/// work, or the reply to a transaction is lost.
 const AFTER_A_FAULT: [&str; 2] = ["zadd", "set"];
 /// Redis lets every user call them.
 const EVERYBODYS: [&str; 2] = ["auth", "hello"];
 
-/// The programs of a group, each with its own user. In the order in which they must go.
+/// The programs of a group, each with its own user. Fields are in the order in which they must be dropped.
 struct Group {
     dispatchers: BTreeMap<&'static str, ChildProcess>,
     /// While it is locked, the consumer's handler works on the message `held`.
@@ -104,8 +104,8 @@ impl Group {
         wait_until("no dispatcher to be subscribed", || (subscribers(&mut self.admin) == 0).then_some(()));
     }
 
-    /// A consumer that leaves recording to the leader records one message, and then goes with another in progress: that
-    /// one counts as delivered and is delivered again.
+    /// A consumer that leaves recording to the leader finishes one message, and then disconnects with another in
+    /// progress, which counts as delivered and is delivered again.
     fn lose_a_consumer_without_redis(&mut self) {
         let peer = Peer::bind("peer");
         let consumers = format!("{},{}", self.own.address, peer.address());
@@ -136,8 +136,8 @@ impl Group {
         self.wait_for_state((0, 42, 2));
     }
 
-    /// The leader dies while a consumer works, and the next is asked to end. A message is published to no dispatcher,
-    /// which is a gap.
+    /// The leader dies while a consumer works, and the next one is stopped. A message is published while no dispatcher
+    /// is subscribed, which is a gap.
     fn change_leaders(&mut self, consumers: &str) {
         self.start_dispatcher("d1", consumers);
         wait_until_in_sync(&mut self.admin, 2);
@@ -162,7 +162,7 @@ impl Group {
         wait_until("the gap to be recorded", || (!stream(&mut self.admin, "messages:gaps").is_empty()).then_some(()));
     }
 
-    /// The publisher publishes, and the operator looks at what came of it.
+    /// The publisher publishes, and the operator checks the result.
     fn publish_and_audit(&mut self) {
         let folder = PrivateFolder::create("acl").expect("a folder");
         let ids = folder.path().join("ids").display().to_string();
@@ -176,7 +176,7 @@ impl Group {
         assert!(shown.contains("not-subscribed"), "{shown}");
     }
 
-    /// The leader renews its lease: it is seen to last longer again.
+    /// Waits until the leader renews its lease: its remaining time rises.
     fn have_the_lease_renewed(&mut self) {
         let mut before = i64::MAX;
         wait_until("the lease to be renewed", || {
@@ -185,8 +185,8 @@ impl Group {
         });
     }
 
-    /// A subscription that has heard nothing for a while is tested with PING. A leader publishes markers, so the lease
-    /// is given to another name.
+    /// A subscription that was silent for a while is tested with PING. A leader would publish markers, so the lease is
+    /// given to another name.
     fn have_subscriptions_tested(&mut self) {
         let () = run(&mut self.admin, &["SET", "messages:leader", "nobody-000000 1 ttl", "PX", "60000"]);
         wait_until("the subscriptions to be tested", || {
@@ -195,7 +195,7 @@ impl Group {
         });
     }
 
-    /// Fails if a user was refused what it can't do without.
+    /// Fails if a user was refused a command that it needs.
     fn assert_nothing_was_refused(&mut self) {
         // Entries of the log of refusals are lists of names and values.
         let log: Vec<HashMap<String, redis::Value>> = run(&mut self.admin, &["ACL", "LOG"]);
@@ -219,7 +219,7 @@ impl Group {
     }
 }
 
-/// Fails some messages in each way that there is, and records the others.
+/// Fails some messages in every possible way, and records the others.
 fn handler(gate: Arc<Mutex<()>>) -> impl oncecast::Handler {
     move |message: &Delivery<'_>| match (message.payload(), message.number()) {
         (b"bad", _) => Err(HandlerError::reject("a test rejects it")),
@@ -236,7 +236,7 @@ fn handler(gate: Arc<Mutex<()>>) -> impl oncecast::Handler {
     }
 }
 
-/// Fails unless what a user has called is what it may call.
+/// Fails unless a user has called exactly the commands that it may call.
 fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<String>>) {
     let mut called = called.cloned().unwrap_or_default();
     called.retain(|call| !EVERYBODYS.contains(&call.as_str()));
@@ -249,7 +249,7 @@ fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<S
 }
 
 #[test]
-fn each_program_can_do_its_work_with_its_rights_and_needs_them_all() {
+fn each_program_works_with_its_rights_and_needs_all_of_them() {
     let users = users();
     let server = server_with(&users);
     let calls = Calls::watch(&server);

@@ -1,4 +1,4 @@
-//! The users that the document makes.
+//! The users of docs/OPERATIONS.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ pub const CONSUMER: &str = "oncecast-consumer";
 pub const PUBLISHER: &str = "oncecast-publisher";
 pub const OPERATOR: &str = "oncecast-operator";
 
-/// A user, as the document makes it.
+/// A user of the document.
 pub struct User {
     pub line: Vec<&'static str>,
     pub password: &'static str,
@@ -22,7 +22,7 @@ pub struct User {
     pub may: BTreeSet<String>,
 }
 
-/// The users that the document makes, by name.
+/// The users of the document, by name.
 pub fn users() -> BTreeMap<&'static str, User> {
     let block = DOCUMENT.split("```acl\n").nth(1).expect("a block of kind acl").split("```").next().expect("its end");
     let users = block.lines().map(|line| {
@@ -38,12 +38,12 @@ pub fn users() -> BTreeMap<&'static str, User> {
     users
 }
 
-/// A server that knows the users; the test itself is the default user, who may do anything.
+/// A server with these users. The test itself is the default user, which may do anything.
 pub fn server_with(users: &BTreeMap<&'static str, User>) -> RedisServer {
     let server = redis_server();
     let admin = &mut client(&server.url());
     for user in users.values() {
-        // Twice: a line that has been changed is given once more.
+        // Twice, since operators repeat a line after a change.
         for _ in 0..2 {
             let () = run(admin, &user.line);
         }

@@ -1,8 +1,8 @@
-//! What a person meets who starts the programs. Here: a bad setting stops a program with a message that helps.
+//! Starting the programs. Here: an invalid setting stops a program with a helpful message.
 //!
-//! `output` and `signals` are about what a shell does to programs, `servers` about what is said of a Redis that can't
-//! be used, `surroundings` about one that is away, locked or full of foreign keys, which costs no message. One that
-//! dies or is full: `faults/redis.rs`.
+//! `output` and `signals`: how a shell starts programs. `servers`: messages about a Redis that can't be used.
+//! `surroundings`: a Redis that is down, locked or full of foreign keys, which loses no message. A Redis that dies or
+//! is full is in `faults/redis.rs`.
 
 mod output;
 mod servers;
@@ -29,8 +29,8 @@ fn ended(line: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_bad_setting_stops_the_program_and_is_named() {
-    // Each with what the message must name: the setting, its variable, and what it got.
+fn an_invalid_setting_stops_the_program_and_is_named() {
+    // Each with what the message must name: the setting, its variable, and the value.
     let cases: &[(&str, &[&str])] = &[
         ("oncecast-dispatcher", &["--consumers", "ONCECAST_CONSUMERS", "required"]),
         ("oncecast-dispatcher --consumers nonsense", &["--consumers", "ONCECAST_CONSUMERS", "nonsense"]),
@@ -94,7 +94,7 @@ fn a_bad_setting_stops_the_program_and_is_named() {
 }
 
 #[test]
-fn a_secret_is_never_repeated() {
+fn secrets_are_never_printed() {
     for line in [
         "oncecast-dispatcher --consumers h:1 --redis-url redis://:s3cret@h:port",
         "ONCECAST_REDIS_URL=redis://user:s3cret@h:99999 oncecast-consumer",
@@ -162,8 +162,8 @@ fn help_shows_each_setting_with_its_variable() {
 }
 
 #[test]
-fn a_flag_wins_over_its_variable() {
-    // The flag is bad and the variable good: the program must stop.
+fn a_flag_overrides_its_variable() {
+    // The flag is invalid and the variable valid: the program must stop.
     let (code, output) = ended("ONCECAST_CONSUMERS=h:1 oncecast-dispatcher --consumers bad");
     assert!(code == Some(2) && output.contains("bad"), "{output}");
 }
@@ -180,14 +180,14 @@ fn a_port_in_use_ends_the_consumer_and_is_named() {
 }
 
 #[test]
-fn odd_variables_and_exposed_secrets_are_warned_of() {
+fn unknown_variables_and_exposed_secrets_cause_warnings() {
     let file = std::env::temp_dir().join(format!("oncecast-exposed-{}", std::process::id()));
     std::fs::write(&file, "redis://127.0.0.1:1").expect("a file");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("our own");
     let (code, output) =
         ended(&format!("ONCECAST_REDIS_URL_FILE={} ONCECAST_GRUOP=g ONCECAST_RATE=7 oncecast status", file.display()));
     std::fs::remove_file(&file).expect("our own");
-    assert_eq!(code, Some(1), "nobody listens there: {output}");
+    assert_eq!(code, Some(1), "nothing listens there: {output}");
     let lines: Vec<&str> = output.lines().filter(|line| line.contains("level=warn")).collect();
     assert_eq!(lines.len(), 2, "{output}");
     assert!(lines[0].contains("variable=ONCECAST_GRUOP") && lines[0].contains("ONCECAST_GROUP?"), "{output}");

@@ -1,4 +1,4 @@
-//! What is said of a Redis that can't be used: what is wrong, once, and what to do.
+//! A Redis that can't be used is reported once, with the problem and what to do.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,18 +10,18 @@ use socket2::SockRef;
 
 use crate::support::{DEADLINE, programs, redis_server, run_on, wait_until};
 
-/// What a server does with a connection once something has come.
+/// What a server does with a connection once it has received something.
 #[derive(Clone, Copy)]
 enum Does {
     /// Answers this to each command.
     Answers(&'static [u8]),
-    /// Answers this to a greeting with HELLO, and to nothing else.
+    /// Answers HELLO with this, and nothing else.
     AnswersHello(&'static [u8]),
     Closes,
     Resets,
 }
 
-/// A server that does so with every connection, for as long as the tests run.
+/// A server that treats every connection like this, for as long as the tests run.
 fn server(does: Does) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -48,7 +48,7 @@ fn serve(mut stream: TcpStream, does: Does) {
                 return;
             }
         };
-        // Each begins with the number of its words.
+        // Each command begins with the number of its words.
         let commands = received[..count].split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"*")).count();
         if stream.write_all(&answer.repeat(commands)).is_err() {
             return;
@@ -56,7 +56,7 @@ fn serve(mut stream: TcpStream, does: Does) {
     }
 }
 
-/// Why `oncecast` could not do this with a server.
+/// The error of a subcommand of `oncecast` with this server.
 fn failure_of(what: &str, url: &str) -> String {
     let mut command = programs().command("oncecast").expect("it is built");
     let output = command.args([what, "--redis-url", url]).output().expect("it starts");
@@ -66,13 +66,13 @@ fn failure_of(what: &str, url: &str) -> String {
 }
 
 #[test]
-fn what_a_server_says_comes_with_a_remedy() {
+fn server_errors_are_logged_with_a_remedy() {
     let cases = [
         (Does::Closes, &["port for TLS?"][..]),
         (Does::Resets, &["port for TLS?"]),
         // A TLS alert: handshake failure.
         (Does::Answers(&[0x15, 3, 3, 0, 2, 2, 70]), &["TLS", "port for TLS?"]),
-        (Does::Answers(b"HTTP/1.1 400 Bad Request\r\n\r\n"), &["this is no Redis"]),
+        (Does::Answers(b"HTTP/1.1 400 Bad Request\r\n\r\n"), &["this is not Redis"]),
         (
             Does::Answers(b"-MOVED 3999 10.0.0.7:6381\r\n"),
             &["must name their owner, 10.0.0.7:6381", "braces around the group's name"],
@@ -84,9 +84,9 @@ fn what_a_server_says_comes_with_a_remedy() {
             Does::Answers(b"-ERR unknown command 'GET', with args beginning with: 'k' \r\n"),
             &["a command, GET: it was renamed"],
         ),
-        (Does::Answers(b"-NOAUTH Authentication required.\r\n"), &["it wants a password"]),
+        (Does::Answers(b"-NOAUTH Authentication required.\r\n"), &["it requires a password"]),
     ];
-    // All at once: an audit waits ten seconds for a server that it can't use. A status leaves out what is refused.
+    // In parallel, since an audit waits ten seconds for a server that it can't use. `status` omits what is refused.
     thread::scope(|scope| {
         for (does, parts) in cases {
             scope.spawn(move || {
@@ -99,7 +99,7 @@ fn what_a_server_says_comes_with_a_remedy() {
     });
 }
 
-/// A dispatcher with one consumer that is not there.
+/// A dispatcher with one consumer that does not run.
 fn dispatcher(url: &str) -> ChildProcess {
     let mut command = programs().command("oncecast-dispatcher").expect("it is built");
     command.args(["--consumers", "127.0.0.1:1", "--redis-url", url]);
@@ -107,26 +107,26 @@ fn dispatcher(url: &str) -> ChildProcess {
 }
 
 #[test]
-fn a_server_without_resp3_is_told_that_it_is_needed() {
+fn a_server_without_resp3_is_reported() {
     for answer in [
         &b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"[..],
         b"-NOPROTO unsupported protocol version\r\n",
     ] {
         let dispatcher = dispatcher(&format!("redis://{}", server(Does::AnswersHello(answer))));
-        let line = dispatcher.wait_for_line("RESP3", DEADLINE).expect("it says so");
+        let line = dispatcher.wait_for_line("RESP3", DEADLINE).expect("it is logged");
         assert!(line.contains("Redis 6 and newer"), "{line}");
     }
 }
 
 #[test]
-fn a_user_is_the_one_that_the_url_names() {
+fn programs_log_in_as_the_user_of_the_url() {
     let redis = redis_server();
     let () = run_on(&redis, &["ACL", "SETUSER", "app", "on", "nopass", "~*", "&*", "+@all"]);
     let () = run_on(&redis, &["ACL", "SETUSER", "default", "off"]);
     let with = |login: &str| redis.url().replace("redis://", &format!("redis://{login}@"));
     let dispatcher = dispatcher(&with("app:"));
     dispatcher.wait_for_line("event=subscribed", DEADLINE).expect("as app, whatever the password");
-    assert!(failure_of("status", &redis.url()).contains("it wants a password"), "default is off");
+    assert!(failure_of("status", &redis.url()).contains("it requires a password"), "default is off");
 }
 
 /// The wall clock of a log line in milliseconds of its day.
@@ -138,20 +138,20 @@ fn time_ms(line: &str) -> u64 {
 }
 
 #[test]
-fn one_trouble_is_told_once_and_nothing_is_subscribed() {
+fn a_settings_error_is_logged_once_and_prevents_the_subscription() {
     let password = RedisOptions { password: Some("right".to_owned()), ..RedisOptions::default() };
     let locked = RedisServer::start(password).expect("a private Redis starts");
     let open = redis_server();
     let nobody = ports::free_port().expect("a free port");
     let cases = [
         (format!("redis://127.0.0.1:{nobody}"), "is Redis running there?"),
-        (format!("redis://127.0.0.1:{}", locked.port()), "it wants a password"),
+        (format!("redis://127.0.0.1:{}", locked.port()), "it requires a password"),
         (format!("redis://:wrong@127.0.0.1:{}", locked.port()), "check user and password"),
         (format!("redis://:needless@127.0.0.1:{}", open.port()), "the server has no password"),
         (format!("redis://127.0.0.1:{}/99", open.port()), "names database 99"),
         (format!("redis://{}", server(Does::Resets)), "port for TLS?"),
     ];
-    // All at once: each is watched until it repeats itself.
+    // In parallel, since each is watched until it repeats the warning.
     let mut programs: Vec<(ChildProcess, &str)> =
         cases.iter().map(|(url, remedy)| (dispatcher(url), *remedy)).collect();
     for (dispatcher, remedy) in &mut programs {
@@ -166,7 +166,7 @@ fn one_trouble_is_told_once_and_nothing_is_subscribed() {
         );
         // The next day may have begun.
         let apart = (time_ms(&warnings[1]) + 86_400_000 - time_ms(&warnings[0])) % 86_400_000;
-        assert!(apart >= 4_000, "the same part tells it again after 5 s, and no other does: {warnings:#?}");
+        assert!(apart >= 4_000, "the same thread repeats it after 5 s, and no other logs it: {warnings:#?}");
         assert!(dispatcher.stop(DEADLINE).expect("it ends").success());
         let log = dispatcher.stderr().all().join("\n");
         assert!(!log.contains("event=subscribed"), "{log}");

@@ -1,4 +1,4 @@
-//! Signals that are ignored when a program starts, as `nohup` and a script's `&` have it, stay ignored.
+//! Signals that are ignored when a program starts, as with `nohup` or a script's `&`, stay ignored.
 
 use std::fs;
 use std::process::Command;
@@ -17,7 +17,7 @@ fn is_in(mask: &str, pid: u32, signal: Signal) -> bool {
 }
 
 #[test]
-fn what_was_ignored_at_the_start_stays_ignored() {
+fn signals_ignored_at_start_stay_ignored() {
     let redis = redis_server();
     let url = redis.url();
     let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
@@ -30,7 +30,7 @@ fn what_was_ignored_at_the_start_stays_ignored() {
         for ignored in ["HUP INT", "HUP", "INT", ""] {
             let path = programs().command(program).expect("it is built").get_program().to_owned();
             let trap = if ignored.is_empty() { String::new() } else { format!("trap '' {ignored}; ") };
-            // Whoever runs the tests may ignore signals as well, and a shell can't change that.
+            // The process that runs the tests may ignore signals as well, and a shell can't change that.
             let mut command = Command::new("env");
             command
                 .args(["--default-signal=HUP,INT", "sh", "-c"])
@@ -52,14 +52,14 @@ fn what_was_ignored_at_the_start_stays_ignored() {
                 "HUP" => Signal::SIGINT,
                 _ => Signal::SIGHUP,
             };
-            // Those that are ignored do nothing: the program still ends in order, at the first one that is not.
+            // Ignored signals do nothing. The program stops cleanly at the first one that is not ignored.
             for signal in [Signal::SIGHUP, Signal::SIGINT].into_iter().filter(|signal| *signal != by) {
                 let name = if signal == Signal::SIGHUP { "HUP" } else { "INT" };
                 if ignored.contains(name) {
                     child.signal(signal).expect("it runs");
                 }
             }
-            child.must_run().expect("it was told to ignore them");
+            child.must_run().expect("it ignores them");
             child.signal(by).expect("it runs");
             let status = child.wait(DEADLINE).expect("it ends");
             assert!(status.code().is_some(), "{program} was killed by a signal it should hear: {status}");

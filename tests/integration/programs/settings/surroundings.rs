@@ -1,4 +1,4 @@
-//! A Redis that is away, locked or full of foreign keys stops no program, is told in the log, and costs no message.
+//! A Redis that is down, locked or full of foreign keys stops no program, is reported in the log, and loses no message.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn wait_for_lines(cluster: &mut Cluster, members: &[Node], event: &str, parts: &
 }
 
 #[test]
-fn programs_start_without_redis_say_so_and_recover() {
+fn programs_start_without_redis_log_it_and_recover() {
     let mut cluster = cluster(2, 2);
     let members = cluster.running();
     for member in &members {
@@ -45,7 +45,7 @@ fn programs_start_without_redis_say_so_and_recover() {
 }
 
 #[test]
-fn a_wrong_password_is_told_and_no_program_gives_up() {
+fn programs_log_a_wrong_password_and_keep_trying() {
     let redis = RedisOptions { password: Some("right".to_owned()), ..RedisOptions::default() };
     let server = RedisServer::start(redis).unwrap();
     let address = format!("127.0.0.1:{}", ports::free_port().unwrap());
@@ -107,12 +107,12 @@ fn a_pending_key_of_the_wrong_type_is_named_and_loses_nothing() {
 }
 
 #[test]
-fn programs_end_in_order_while_redis_is_away() {
+fn programs_stop_cleanly_during_an_outage() {
     let mut cluster = cluster(2, 2);
     cluster.redis().kill().unwrap();
     let members = cluster.running();
     for member in members {
-        // Catches a stop that waits for a Redis that does not come back.
+        // Catches a program that on stopping waits for Redis.
         cluster.stop_node(member, Duration::from_secs(9)).unwrap_or_else(|error| panic!("{error}"));
     }
 }

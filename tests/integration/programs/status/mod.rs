@@ -1,4 +1,4 @@
-//! `oncecast status` and what a dispatcher serves at its metrics address tell how a group really is.
+//! `oncecast status` and the pages that a dispatcher serves show the actual state of a group.
 
 mod looks;
 
@@ -14,7 +14,7 @@ use crate::support::{
     wait_until_in_sync,
 };
 
-/// What `oncecast status` says: its exit code and its output.
+/// The exit code and the output of `oncecast status`.
 fn status(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
     let mut command = programs().command("oncecast").expect("the program is built");
     command.arg("status").args(["--redis-url", &cluster.redis_url()]).args(arguments);
@@ -38,7 +38,7 @@ fn served(cluster: &mut Cluster, name: &str, consumers: usize) -> (ChildProcess,
 }
 
 #[test]
-fn a_group_at_work_is_shown_as_it_is() {
+fn a_working_group_is_shown_correctly() {
     let mut cluster = cluster(2, 2);
     let (leader, _) = cluster.wait_for_leader(DEADLINE).expect("a leader");
     cluster.wait_for_consumers(DEADLINE).expect("consumers");
@@ -63,11 +63,11 @@ fn a_group_at_work_is_shown_as_it_is() {
 }
 
 #[test]
-fn what_needs_attention_is_named_and_told_by_the_exit_code() {
+fn problems_are_listed_and_set_the_exit_code() {
     let mut cluster = cluster(1, 1);
     cluster.wait_for_leader(DEADLINE).expect("a leader");
     cluster.wait_for_consumers(DEADLINE).expect("a consumer");
-    wait_until("all to be well", || (status(&cluster, &[]).0 == 0).then_some(()));
+    wait_until("the group to be healthy", || (status(&cluster, &[]).0 == 0).then_some(()));
     cluster.kill_node(Node::Consumer(0)).expect("it runs");
     let named = |problem: &str| {
         wait_until(problem, || {
@@ -78,14 +78,14 @@ fn what_needs_attention_is_named_and_told_by_the_exit_code() {
     named(&format!("no consumer is connected: {}", cluster.address(0)));
     let mut redis = client_of(&mut cluster);
     publish(&mut redis, "m", 0..1);
-    wait_until("the message to be taken in", || {
+    wait_until("the message to be stored", || {
         (run::<u64>(&mut redis, &["ZCARD", "messages:pending"]) == 1).then_some(())
     });
     let (code, text) = status(&cluster, &["--max-age", "1ms"]);
     assert!(code == 3 && text.contains("the oldest message has been pending for"), "{text}");
-    // It no longer reports, and after a while it is not even subscribed.
+    // It no longer reports, and after a while it is no longer subscribed.
     cluster.signal(Node::Dispatcher(0), Signal::SIGSTOP).expect("it runs");
-    let silent = wait_until("the silence to be seen", || {
+    let silent = wait_until("the missing report to be shown", || {
         let (code, text) = status(&cluster, &[]);
         (code == 3 && text.contains("does not report")).then_some(text)
     });
@@ -97,19 +97,19 @@ fn what_needs_attention_is_named_and_told_by_the_exit_code() {
 }
 
 #[test]
-fn dispatchers_that_do_not_agree_are_told_of() {
+fn dispatchers_with_different_settings_are_noted() {
     let mut cluster = Cluster::start(options(0, 2, "", "")).expect("it starts");
     let (_first, address) = served(&mut cluster, "d0", 2);
     wait_until("it to lead", || get(address, "/status.json")?.1.contains("\"leader\":{").then_some(()));
     let (_second, _) = served(&mut cluster, "d1", 1);
-    wait_until("it to be noted", || {
+    wait_until("the difference to be noted", || {
         let (code, text) = status(&cluster, &[]);
         (code == 0 && text.contains(" and the leader differ in --channel or --consumers")).then_some(())
     });
 }
 
 #[test]
-fn without_redis_it_says_so() {
+fn an_unreachable_redis_is_an_error() {
     let mut cluster = cluster(1, 1);
     cluster.redis().kill().expect("it runs");
     let mut command = programs().command("oncecast").expect("the program is built");
@@ -119,7 +119,7 @@ fn without_redis_it_says_so() {
 }
 
 #[test]
-fn watching_goes_on_until_interrupted() {
+fn watch_runs_until_interrupted() {
     let mut cluster = cluster(1, 1);
     cluster.wait_for_leader(DEADLINE).expect("a leader");
     let mut command = cluster.command("oncecast").expect("the program is built");
@@ -129,22 +129,22 @@ fn watching_goes_on_until_interrupted() {
         first
     };
     let mut child = ChildProcess::spawn("status", command).expect("it starts");
-    wait_until("three looks", || {
-        let looks = child.stdout().tail(10);
-        (looks.lines().filter(|line| line.contains("\"leader\":{")).count() >= 3).then_some(())
+    wait_until("three checks", || {
+        let checks = child.stdout().tail(10);
+        (checks.lines().filter(|line| line.contains("\"leader\":{")).count() >= 3).then_some(())
     });
     cluster.redis().kill().expect("it runs");
-    // In the place of the figures, which would look like those of now.
-    wait_until("it to say what is wrong", || {
+    // Instead of the last figures, which would look current.
+    wait_until("it to show the problem", || {
         let last = child.stdout().tail(1);
         (last.contains("\"health\":\"attention\"") && last.contains("--redis-url")).then_some(())
     });
     child.signal(Signal::SIGTERM).expect("it runs");
-    assert_eq!(child.wait(DEADLINE).expect("it ends").code(), Some(1), "the exit code tells what was seen last");
+    assert_eq!(child.wait(DEADLINE).expect("it ends").code(), Some(1), "the exit code is that of the last check");
 }
 
 #[test]
-fn each_dispatcher_serves_the_page_and_a_standby_names_the_leader() {
+fn each_dispatcher_serves_the_page_and_a_standby_shows_the_leader() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let (first, first_address) = served(&mut cluster, "d0", 1);
     wait_until("it to lead", || (get(first_address, "/status.json")?.1.contains("\"leader\":{")).then_some(()));
@@ -162,7 +162,7 @@ fn each_dispatcher_serves_the_page_and_a_standby_names_the_leader() {
         (json["leader"]["name"] == "d1").then_some(())
     });
     cluster.redis().kill().expect("it runs");
-    wait_until("the page to say what is wrong", || {
+    wait_until("the page to show the problem", || {
         let json: Value = serde_json::from_str(&get(address, "/status.json")?.1).ok()?;
         let said = json["problems"][0].as_str()?.contains("--redis-url");
         (json["health"] == "attention" && said && json.get("leader").is_none()).then_some(())
@@ -170,14 +170,14 @@ fn each_dispatcher_serves_the_page_and_a_standby_names_the_leader() {
 }
 
 #[test]
-fn a_leader_that_cannot_take_in_is_not_ready_and_says_why() {
+fn a_leader_whose_intake_fails_is_not_ready_and_gives_the_reason() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let (_leader, address) = served(&mut cluster, "d0", 1);
     wait_until("it to be ready", || (get(address, "/readyz")?.0 == 200).then_some(()));
     let mut redis = client_of(&mut cluster);
-    // One that nobody works on.
+    // No consumer works on this message.
     pend(cluster.redis(), 1, "from long ago");
-    // Scripts that write are refused from now on; the lease is prolonged all the same.
+    // Scripts that write are refused from now on, but the lease is still renewed.
     let () = run(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]);
     publish(&mut redis, "m", 0..10);
     let figure = |name: &str| {
@@ -189,17 +189,17 @@ fn a_leader_that_cannot_take_in_is_not_ready_and_says_why() {
     assert!(reason.1.contains("store messages"), "{reason:?}");
     assert_eq!(get(address, "/healthz").map(|(code, _)| code), Some(200), "it is alive");
     assert_eq!(figure("oncecast_readiness"), Some(0.0));
-    // It can no longer report, but goes on looking.
+    // It can no longer report, but still checks the group.
     let age = || figure("oncecast_oldest_pending_age_seconds");
-    let before = wait_until("the age of the oldest", age);
-    wait_until("the group's figures to move on", || (age()? > before + 2.0).then_some(()));
+    let before = wait_until("the age of the oldest message", age);
+    wait_until("the age to rise", || (age()? > before + 2.0).then_some(()));
 }
 
 #[test]
-fn a_new_leader_is_not_ready_before_it_takes_in() {
+fn a_new_leader_is_not_ready_before_its_first_intake() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
-    // The lease can be taken, and nothing taken in.
+    // The lease can be acquired, but no message stored.
     let () = run(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]);
     let (dispatcher, address) = served(&mut cluster, "d0", 1);
     dispatcher.wait_for_line("event=elected", DEADLINE).expect("it leads");
@@ -213,7 +213,7 @@ fn a_new_leader_is_not_ready_before_it_takes_in() {
 }
 
 #[test]
-fn what_is_not_known_is_no_figure() {
+fn unknown_values_have_no_metric() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     cluster.redis().kill().expect("it runs");
     let (_dispatcher, address) = served(&mut cluster, "d0", 1);
@@ -228,7 +228,7 @@ fn what_is_not_known_is_no_figure() {
 }
 
 #[test]
-fn a_consumer_that_calls_itself_anything_stays_in_its_line() {
+fn a_consumer_id_with_control_characters_is_escaped() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
     let report =
@@ -246,46 +246,46 @@ fn a_consumer_that_calls_itself_anything_stays_in_its_line() {
 }
 
 #[test]
-fn a_dispatcher_on_a_replica_says_what_is_wrong() {
+fn a_dispatcher_on_a_replica_reports_the_problem() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
     let primary = crate::support::redis_server();
     let () = run(&mut redis, &["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
     let (dispatcher, address) = served(&mut cluster, "d0", 1);
-    let told = dispatcher.wait_for_line("event=redis-setting", DEADLINE).expect("it is told at the start");
-    assert!(told.contains("the server is a replica of") && told.contains("--redis-url"), "{told}");
+    let logged = dispatcher.wait_for_line("event=redis-setting", DEADLINE).expect("it is logged at the start");
+    assert!(logged.contains("the server is a replica of") && logged.contains("--redis-url"), "{logged}");
     wait_until("the page to show it", || get(address, "/status.json")?.1.contains("is a replica of").then_some(()));
     assert_eq!(get(address, "/readyz").map(|(code, _)| code), Some(503));
 }
 
 #[test]
-fn reports_end_with_their_dispatcher() {
+fn reports_disappear_with_their_dispatcher() {
     let mut cluster = cluster(2, 1);
     let mut redis = client_of(&mut cluster);
     let reports = |redis: &mut redis::Connection| run::<Vec<String>>(redis, &["KEYS", "messages:status:*"]).len();
     wait_until("both to report", || (reports(&mut redis) == 2).then_some(()));
     cluster.stop_node(Node::Dispatcher(0), DEADLINE).expect("it stops");
-    assert_eq!(reports(&mut redis), 1, "one that stops takes its report with it");
+    assert_eq!(reports(&mut redis), 1, "a dispatcher that stops deletes its report");
     cluster.kill_node(Node::Dispatcher(1)).expect("it runs");
-    wait_until("the other to be forgotten", || (reports(&mut redis) == 0).then_some(()));
+    wait_until("the other report to expire", || (reports(&mut redis) == 0).then_some(()));
 }
 
 #[test]
-fn settings_of_redis_that_endanger_the_promises_are_told_and_shown() {
+fn dangerous_redis_settings_are_logged_and_shown() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut redis = client_of(&mut cluster);
     let () = run(&mut redis, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let () = run(&mut redis, &["CONFIG", "SET", "client-output-buffer-limit", "pubsub 32mb 8mb 60"]);
     let (dispatcher, address) = served(&mut cluster, "d0", 1);
     for setting in ["maxmemory-policy is allkeys-lru", "client-output-buffer-limit pubsub is"] {
-        let told = dispatcher.wait_for_line(setting, DEADLINE).expect("it is told at the start");
-        assert!(told.contains("level=warn") && told.contains("event=redis-setting"), "{told}");
+        let logged = dispatcher.wait_for_line(setting, DEADLINE).expect("it is logged at the start");
+        assert!(logged.contains("level=warn") && logged.contains("event=redis-setting"), "{logged}");
         let (_, text) = status(&cluster, &[]);
         assert!(text.contains(&format!("redis         {setting}")), "{text}");
         wait_until("the page to show it", || get(address, "/status.json")?.1.contains(setting).then_some(()));
     }
     assert_eq!(status_json(&cluster)["redis_warnings"].as_array().map(Vec::len), Some(2));
-    let metric = wait_until("the number of them", || {
+    let metric = wait_until("the number of warnings", || {
         get(address, "/metrics")?.1.lines().find(|line| line.starts_with("oncecast_redis_warnings ")).map(str::to_owned)
     });
     assert!(metric.starts_with("oncecast_redis_warnings 2"), "{metric}");

@@ -11,8 +11,8 @@ use crate::lane::table::{MAX_TRACKED, Table};
 /// How often it is logged that the table is full.
 const LOG_FULL_EVERY: Duration = Duration::from_secs(10);
 
-pub(super) struct Report {
-    /// Of what is stored, and of what is acknowledged.
+pub(super) struct CourierFigures {
+    /// The rates of stored and of acknowledged messages.
     rate: Rate<2>,
     /// When a full table was last logged.
     logged_full: Option<Instant>,
@@ -22,10 +22,10 @@ pub(super) struct Report {
     stored_before: u64,
 }
 
-impl Report {
-    pub(super) fn new(stats: &LaneStats) -> Report {
+impl CourierFigures {
+    pub(super) fn new(stats: &LaneStats) -> CourierFigures {
         let stored_before = stats.taken_in.load(Ordering::Relaxed);
-        Report { rate: Rate::new(), logged_full: None, acked: 0, stored_before }
+        CourierFigures { rate: Rate::new(), logged_full: None, acked: 0, stored_before }
     }
 
     pub(super) fn note_acked(&mut self, messages: usize) {
@@ -42,7 +42,7 @@ impl Report {
         }
         set(&stats.behind, behind.into());
         set(&stats.ready, table.ready_len() as u64);
-        // What is stored is traffic even while no consumer is there to acknowledge anything.
+        // Stored messages are traffic even while no consumer acknowledges anything.
         let stored = stats.taken_in.load(Ordering::Relaxed);
         let new = stored - std::mem::replace(&mut self.stored_before, stored);
         if let Some([new, acked]) = self.rate.count([new, std::mem::take(&mut self.acked)]) {
@@ -52,7 +52,7 @@ impl Report {
             );
         }
         set(&stats.full, (table.len() >= MAX_TRACKED).into());
-        // Messages that wait for their time are tracked, too: with enough of them nothing else moves.
+        // Messages that wait for a redelivery are tracked, too. If there are enough of them, nothing else is delivered.
         if table.len() >= MAX_TRACKED && self.logged_full.is_none_or(|logged| logged.elapsed() >= LOG_FULL_EVERY) {
             self.logged_full = Some(Instant::now());
             let delayed = table.len().saturating_sub(in_flight + table.ready_len());

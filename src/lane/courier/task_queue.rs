@@ -1,8 +1,10 @@
-//! The tasks that the redistributor has no room for yet, in order. What can be merged into the last task is.
+//! The tasks that wait for room in the redistributor's channel, in order. A task is merged into the last one if
+//! possible.
 //!
 //! The number of waiting tasks is bounded by what the links may hold. Sending never blocks.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 
@@ -10,16 +12,16 @@ use crate::base::id::MessageId;
 use crate::lane::tasks::{CommitTask, Task};
 use crate::ledger::Returned;
 
-pub(super) struct Outbox {
+pub(super) struct TaskQueue {
     waiting: VecDeque<Task>,
     tasks: Sender<Task>,
     /// The memory of all results whose recording has not been confirmed.
     result_bytes: usize,
 }
 
-impl Outbox {
-    pub(super) fn new(tasks: Sender<Task>) -> Outbox {
-        Outbox { waiting: VecDeque::new(), tasks, result_bytes: 0 }
+impl TaskQueue {
+    pub(super) fn new(tasks: Sender<Task>) -> TaskQueue {
+        TaskQueue { waiting: VecDeque::new(), tasks, result_bytes: 0 }
     }
 
     pub(super) fn push(&mut self, task: Task) {
@@ -27,14 +29,14 @@ impl Outbox {
     }
 
     /// Adds a message that came back without a result.
-    pub(super) fn push_returned(&mut self, returned: Returned, delay_ms: u32) {
+    pub(super) fn push_returned(&mut self, returned: Returned, delay: Option<Duration>) {
         match self.waiting.back_mut() {
-            Some(Task::Returned(waiting)) => waiting.push((returned, delay_ms)),
-            _ => self.push(Task::Returned(vec![(returned, delay_ms)])),
+            Some(Task::Returned(waiting)) => waiting.push((returned, delay)),
+            _ => self.push(Task::Returned(vec![(returned, delay)])),
         }
     }
 
-    /// Adds a delivery that is to be counted.
+    /// Adds a delivery to be counted.
     pub(super) fn push_count(&mut self, id: MessageId, delivery: u16) {
         match self.waiting.back_mut() {
             Some(Task::Count(waiting)) => waiting.push((id, delivery)),
@@ -42,7 +44,7 @@ impl Outbox {
         }
     }
 
-    /// Adds results that are to be recorded. Their memory counts until [`confirm_commit`](Outbox::confirm_commit).
+    /// Adds results to be recorded. Their memory counts until [`confirm_commit`](Outbox::confirm_commit).
     pub(super) fn push_commit(&mut self, task: CommitTask) {
         self.result_bytes += task.bytes;
         match self.waiting.back_mut() {
