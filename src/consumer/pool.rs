@@ -136,9 +136,8 @@ impl HandlerThread {
                     // The message stays held meanwhile, and is reported to the dispatcher as held.
                     let share = self.unrecorded.wait_for(commit.bytes() + RESULT_COST_BYTES);
                     let Job { body, number, epoch, link, .. } = job;
-                    let sent = share.map(|share| {
-                        self.commits.send(Finished { commit, body, number, epoch, link, _share: share })
-                    });
+                    let sent = share
+                        .map(|share| self.commits.send(Finished { commit, body, number, epoch, link, _share: share }));
                     if !matches!(sent, Some(Ok(()))) {
                         // The pool is halted, or the committer has ended: a message that is not recorded goes to
                         // another consumer.
@@ -156,8 +155,10 @@ impl HandlerThread {
     }
 
     fn handle(&self, job: &Job) -> Result<Outcome, HandlerError> {
-        let delivery =
-            Delivery::new(job.body.payload()).with_id(job.id).with_number(job.number).with_consumer_id(&self.consumer_id);
+        let delivery = Delivery::new(job.body.payload())
+            .with_id(job.id)
+            .with_number(job.number)
+            .with_consumer_id(&self.consumer_id);
         let delivery = match job.body.channel() {
             Some(channel) => delivery.with_channel(channel),
             None => delivery,

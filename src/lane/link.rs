@@ -146,7 +146,7 @@ impl Link {
     /// Whether the consumer has room for this message and does not still hold it. If it does, another link may be
     /// better.
     pub(super) fn is_natural_for(&self, message: &Pending) -> bool {
-        self.has_room(message.body.len()) && !self.still_holds(message)
+        self.has_room(message.body.bytes()) && !self.still_holds(message)
     }
 
     /// Whether the consumer holds a suspect. It is then given no other.
@@ -173,7 +173,7 @@ impl Link {
     /// Delivers a message to the consumer.
     pub(super) fn deliver(&mut self, message: &Pending, now: Instant) -> Result<(), EndReason> {
         // Done first, so that the message comes back with the others if the link fails below.
-        self.places.give(message.id, message.delivery, message.body.len(), now);
+        self.places.give(message.id, message.delivery, message.body.bytes(), now);
         let &Pending { id, delivery, ref body } = message;
         let frame = match body.joined() {
             (Some(channel_bytes), joined) if self.flags.takes_channels() => {
@@ -181,7 +181,7 @@ impl Link {
             }
             _ => Frame::Process { id, delivery, body: body.payload() },
         };
-        if !self.chunk.is_empty() && self.chunk.len() + body.len() > CHUNK_BYTES {
+        if !self.chunk.is_empty() && self.chunk.len() + body.bytes() > CHUNK_BYTES {
             self.write_chunk()?;
         }
         frame.encode(&mut self.chunk);

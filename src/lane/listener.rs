@@ -153,7 +153,10 @@ impl ListenLoop {
                     if !joined && batch.seen.iter().any(|seen| matches!(seen, Seen::Marker(marker) if marker == join)) {
                         joined = true;
                         backoff.reset();
-                        log::info!("event=subscribed channel={} marker={join}", Quoted(self.channels.interests.summary()));
+                        log::info!(
+                            "event=subscribed channel={} marker={join}",
+                            Quoted(self.channels.interests.summary())
+                        );
                     }
                     if !batch.seen.is_empty() {
                         let ignored = self.ring.append(batch.seen);

@@ -257,7 +257,7 @@ impl Table {
 }
 
 fn cost(message: &Pending) -> usize {
-    message.body.len() + ENTRY_BYTES
+    message.body.bytes() + ENTRY_BYTES
 }
 
 #[cfg(test)]

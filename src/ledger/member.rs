@@ -61,13 +61,13 @@ impl Body {
     }
 
     /// Bytes of channel and payload.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
     /// The same with at most so many bytes of the payload.
     pub fn cut_to(&self, payload_bytes: usize) -> Body {
-        let kept = self.len() - self.payload().len() + self.payload().len().min(payload_bytes);
+        let kept = self.bytes() - self.payload().len() + self.payload().len().min(payload_bytes);
         Body { bytes: self.bytes.slice(..kept), ..*self }
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     fn member(id: u64, body: &Body) -> Vec<u8> {
         let mut member = Vec::new();
         encode(MessageId(id), body, &mut member);
-        assert!(member.len() <= most_encoded_len(body.len()));
+        assert!(member.len() <= most_encoded_len(body.bytes()));
         member
     }
 

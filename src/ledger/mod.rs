@@ -53,7 +53,9 @@ pub use self::interests::{Glob, Interests};
 pub use self::keys::{GROUP_FORM, Keys, is_group};
 pub use self::lease::Lease;
 pub use self::limits::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_BATCH_WORDS, MAX_GAPS, MAX_RESULT_FIELDS, parts};
-pub use self::member::{Body, Payload, decode as decode_member, encode as encode_member, most_encoded_len as most_member_len};
+pub use self::member::{
+    Body, Payload, decode as decode_member, encode as encode_member, most_encoded_len as most_member_len,
+};
 pub use self::server::Server;
 pub use self::split::{Split, Splitter};
 pub use self::types::{

@@ -182,7 +182,8 @@ fn intake_moves_members_and_cursor_together() {
     }
     assert_eq!((f.number(&["ZCARD", "messages:pending"]), f.number(&["XLEN", "messages:dead"])), (2, 1));
     let page = f.ledger.page(epoch, MessageId::ZERO, MessageId(99), 10, 1000).unwrap();
-    let payloads: Vec<_> = page.messages.iter().map(|message| (message.id.0, message.body.payload().to_vec())).collect();
+    let payloads: Vec<_> =
+        page.messages.iter().map(|message| (message.id.0, message.body.payload().to_vec())).collect();
     assert_eq!(payloads, [(10, b"".to_vec()), (11, b"\0\xff:".to_vec())]);
 }
 

@@ -237,7 +237,7 @@ impl Recorder {
         );
         let messages: Vec<_> = left.iter().map(|finished| (finished.commit.id, finished.body.clone())).collect();
         let mut rest = messages.as_slice();
-        while let Some(part) = parts(rest, |(_, body)| (body.len(), 2)).next() {
+        while let Some(part) = parts(rest, |(_, body)| (body.bytes(), 2)).next() {
             let nonce = fastrand::u64(..);
             if self.retry_until_done(part.len(), |recorder| recorder.ledger.put_back(nonce, part)).is_none() {
                 let ids: Vec<String> = rest.iter().map(|(id, _)| id.to_string()).collect();

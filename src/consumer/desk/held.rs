@@ -137,7 +137,7 @@ impl Held {
     pub(super) fn take(&mut self, id: MessageId, number: u16, body: Body, epoch: Epoch, link: LinkId) {
         self.remove(id);
         self.last_run += 1;
-        let (run, bytes) = (self.last_run, body.len());
+        let (run, bytes) = (self.last_run, body.bytes());
         self.entries.insert(id, HeldMessage { run, bytes, stage: MessageStage::Queued });
         self.bytes += bytes;
         self.queue.push_back(Job { id, number, epoch, link, run, body });

@@ -220,7 +220,7 @@ impl Rig {
     }
 
     fn relay(&mut self) -> Result<ChildProcess> {
-        let command = self.part("bench-relay", &["--channel", CHANNEL, "--results", RESULTS, "--name", "r0"])?;
+        let command = self.part("bench-relay", &["--key", CHANNEL, "--results", RESULTS, "--name", "r0"])?;
         ChildProcess::spawn("relay", command)
     }
 

@@ -105,7 +105,11 @@ impl Courier {
                 let failure = format!("it refused: {code}: {text}");
                 self.drop_link(index, &failure);
             }
-            Frame::Process { .. } | Frame::Deliver { .. } | Frame::Lead { .. } | Frame::Ready { .. } | Frame::Held(_) => {
+            Frame::Process { .. }
+            | Frame::Deliver { .. }
+            | Frame::Lead { .. }
+            | Frame::Ready { .. }
+            | Frame::Held(_) => {
                 return Err((ErrorCode::Unexpected, format!("{} is not expected now", frame.name())));
             }
         }

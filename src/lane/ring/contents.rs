@@ -45,7 +45,7 @@ pub(super) struct Contents {
 /// The bytes an entry takes.
 fn cost(published: &Published) -> usize {
     let (Published::Message(kept) | Published::Oversize { excerpt: kept, .. }) = published;
-    kept.len() + ENTRY_BYTES
+    kept.bytes() + ENTRY_BYTES
 }
 
 impl Contents {
@@ -79,9 +79,7 @@ impl Contents {
         let (Seen::Marker(marker) | Seen::Elsewhere(marker)) = seen else { return false };
         match marker.leader_place() {
             Some(place) => self.highest >= Some(place),
-            None => self.timeline.segments.iter().any(|segment| {
-                segment.find(marker).is_some() || segment.find_elsewhere(marker).is_some()
-            }),
+            None => self.timeline.segments.iter().any(|segment| segment.find(marker).is_some()),
         }
     }
 

@@ -252,8 +252,10 @@ fn the_eldest_has_seen_all_others_join() {
     ring.append([Seen::Marker(other.clone())]);
     assert!(ring.is_eldest(&others));
     ring.begin_segment();
+    let other = Marker::of_join(&crate::base::id::DispatcherId::generate("d1"), 2);
+    let others = [other.joined().expect("a join marker").to_owned()];
     ring.append([Seen::Marker(ours(2)), Seen::Elsewhere(other)]);
-    assert!(ring.is_eldest(&others), "it is subscribed to another channel, and is younger all the same");
+    assert!(ring.is_eldest(&others), "it has other interests, and is younger all the same");
     ring.end_segment();
     ring.begin_segment();
     ring.append([Seen::Marker(ours(3))]);
@@ -424,4 +426,42 @@ fn an_append_wakes_the_reader() {
     });
     ring.append([published("d")]);
     assert_eq!(texts(&reader.join().expect("the reader does not panic")), "d");
+}
+
+/// A ring with one segment.
+fn ring_with(seen: &[Seen]) -> Ring {
+    let ring = Ring::new(1 << 20);
+    ring.begin_segment();
+    ring.append(seen.to_vec());
+    ring
+}
+
+fn join() -> Marker {
+    "d0-1.1".parse().expect("a join marker")
+}
+
+fn elsewhere(number: u64) -> Seen {
+    Seen::Elsewhere(marker(number))
+}
+
+/// A leader with other interests counts other messages, so only its markers themselves name places here.
+#[test]
+fn a_cursor_of_other_interests_is_found_at_its_marker_only() {
+    let ring = ring_with(&[Seen::Marker(join()), published("a"), elsewhere(1), published("b"), published("c")]);
+    let found = ring.resolve(Some(&at(1, 0))).expect("it is subscribed");
+    assert_eq!((found.place.sequence(), found.standing, found.gap), (1, Standing::InSync, None));
+    // Whatever it has stored beyond the marker may be all that is here.
+    let found = ring.resolve(Some(&at(1, 1))).expect("it is subscribed");
+    assert_eq!((found.place.sequence(), found.standing, found.gap), (3, Standing::Beyond, Some("other-interests")));
+    // A leader names places by the last marker: what follows the next one is not stored.
+    ring.append([elsewhere(2), published("d")]);
+    let found = ring.resolve(Some(&at(1, 7))).expect("it is subscribed");
+    assert_eq!((found.place.sequence(), found.gap), (3, Some("other-interests")));
+}
+
+#[test]
+fn before_the_first_own_marker_no_marker_names_a_place() {
+    let ring = ring_with(&[elsewhere(1), published("lost"), Seen::Marker(join()), published("a")]);
+    let found = ring.resolve(Some(&at(1, 0))).expect("it is subscribed");
+    assert_eq!((found.place.sequence(), found.gap), (0, Some("not-subscribed")));
 }

@@ -217,7 +217,8 @@ fn set_up(channels: &Channels, join: &Marker) -> (Vec<u8>, usize) {
     let names: Vec<&[u8]> = interests.channels().chain(own).collect();
     let patterns: Vec<&[u8]> = interests.patterns().collect();
     let notice = Notice::Marker(join.clone(), interests.identity().to_owned()).to_string();
-    let mut commands = names.iter().fold(Command::new(1 + names.len()).arg("SUBSCRIBE"), |c, name| c.arg(name)).into_bytes();
+    let mut commands =
+        names.iter().fold(Command::new(1 + names.len()).arg("SUBSCRIBE"), |c, name| c.arg(name)).into_bytes();
     if !patterns.is_empty() {
         let subscribe = Command::new(1 + patterns.len()).arg("PSUBSCRIBE");
         commands.extend(patterns.iter().fold(subscribe, |c, pattern| c.arg(pattern)).into_bytes());

@@ -50,7 +50,8 @@ fn patterns_match_what_redis_matches() {
         let command = Command::new(3).arg("PUBSUB").arg("CHANNELS").arg(&pattern);
         let reply = f.ledger.connection.query("testing", command).expect("it is carried out");
         let Value::Array(found) = reply else { panic!("a list: {reply:?}") };
-        let found = found.into_iter().filter_map(|name| if let Value::BulkString(name) = name { Some(name) } else { None });
+        let found =
+            found.into_iter().filter_map(|name| if let Value::BulkString(name) = name { Some(name) } else { None });
         let matched: HashSet<Vec<u8>> = found.filter(|name| names.contains(name)).collect();
         let ours: HashSet<Vec<u8>> = names.iter().filter(|name| glob.matches(name)).cloned().collect();
         assert_eq!(ours, matched, "seed {seed}, pattern {}", pattern.escape_ascii());
@@ -88,7 +89,8 @@ fn neither_its_own_channels_nor_events_of_its_own_keys_are_messages() {
 #[test]
 fn a_message_over_the_limit_keeps_its_channel() {
     let mut f = fixture();
-    let mut subscription = f.listen_to(Interests::of(named(&[]), globs(&["big*"])).expect("good"), &DispatcherId::generate("d0"));
+    let mut subscription =
+        f.listen_to(Interests::of(named(&[]), globs(&["big*"])).expect("good"), &DispatcherId::generate("d0"));
     f.run(&["PUBLISH", "bigger", &"x".repeat(crate::wire::MAX_BODY_BYTES + 1)]);
     let seen = loop {
         let seen = subscription.read().expect("it is read").expect("something comes").seen;
@@ -106,12 +108,17 @@ fn a_dead_letter_tells_the_channel() {
     let mut f = fixture();
     let epoch = f.epoch(7);
     let before = f.ledger.cursor().expect("the cursor is read");
-    let bodies = [Body::copied(None, b"a@1:b"), Body::copied(Some(b"3:eu"), b"pay:load"), Body::copied(Some(b"e"), b"")];
-    let batch: Vec<Arrival> =
-        bodies.iter().zip(11..).map(|(body, id)| Arrival { id: MessageId(id), body: body.clone(), refused: None }).collect();
+    let bodies =
+        [Body::copied(None, b"a@1:b"), Body::copied(Some(b"3:eu"), b"pay:load"), Body::copied(Some(b"e"), b"")];
+    let batch: Vec<Arrival> = bodies
+        .iter()
+        .zip(11..)
+        .map(|(body, id)| Arrival { id: MessageId(id), body: body.clone(), refused: None })
+        .collect();
     f.ledger.intake(epoch, before.as_ref(), &cursor("m", 3, 13), &batch).expect("it is taken in");
-    let returned: Vec<Returned> = (11..=13).map(|id| returned(id, Verdict::Rejected, 1)).collect();
-    f.ledger.settle(epoch, 8, &returned).expect("they are settled");
+    let returned: Vec<Returned> = (11..=13).map(|id| returned(id, Verdict::Rejected)).collect();
+    let batch: Vec<(&Returned, u16)> = returned.iter().map(|returned| (returned, 1)).collect();
+    f.ledger.settle(epoch, 8, &batch).expect("they are settled");
     let reply = f.run(&["XRANGE", "messages:dead", "-", "+"]);
     let Value::Array(letters) = reply else { panic!("{reply:?}") };
     let fields = |letter: &Value| -> Vec<String> {

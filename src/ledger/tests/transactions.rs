@@ -138,7 +138,9 @@ fn results_that_could_not_be_stored_are_named_and_their_messages_put_back() {
     let (ids, reason) = unstored.expect("a string takes no entries");
     assert_eq!((removed, ids), (2, vec![MessageId(1), MessageId(2)]));
     assert!(reason.contains("WRONGTYPE"), "{reason}");
-    consumer.put_back(1, &[(MessageId(1), Body::copied(None, b"x")), (MessageId(2), Body::copied(None, b"x"))]).expect("there is room");
+    consumer
+        .put_back(1, &[(MessageId(1), Body::copied(None, b"x")), (MessageId(2), Body::copied(None, b"x"))])
+        .expect("there is room");
     f.run(&["DEL", "messages:processed"]);
     assert_eq!(
         consumer.commit(None, None, Raise::Nothing, &[commit(1), commit(2)]).expect("redis answers").recorded,

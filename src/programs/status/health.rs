@@ -118,7 +118,10 @@ impl Status {
             let disagrees =
                 |member: &&Member| member.report.as_ref().is_some_and(|other| other.agreement != report.agreement);
             let others = self.members.iter().filter(disagrees).map(|member| member.id.as_str());
-            notes.extend(others.map(|id| format!("{id} and the leader differ in --consumers, --channel, --pattern or --keyevent")));
+            notes
+                .extend(others.map(|id| {
+                    format!("{id} and the leader differ in --consumers, --channel, --pattern or --keyevent")
+                }));
         }
         notes.extend(self.settings.iter().filter(|warning| warning.is_note()).map(ToString::to_string));
         /// For this long a gap is recent.

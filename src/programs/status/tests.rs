@@ -267,10 +267,7 @@ fn dispatchers_of_two_channels_are_a_problem() {
     let mut status = status();
     leaders_report(&mut status).channel = "invoices".to_owned();
     let problems = status.problems();
-    assert!(
-        problems[0].starts_with("d1-77aa01 listens to orders, but the leader to invoices"),
-        "{problems:?}"
-    );
+    assert!(problems[0].starts_with("d1-77aa01 listens to orders, but the leader to invoices"), "{problems:?}");
     // A dispatcher of an older version does not report it.
     leaders_report(&mut status).channel = "orders".to_owned();
     status.members[1].report.as_mut().expect("it reports").channel = String::new();

@@ -4,8 +4,19 @@ use super::*;
 
 #[test]
 fn a_length_over_the_limit_is_refused_before_the_payload_is_there() {
-    let limits =
-        [10 + (8 << 20), 8 * 65_536, 12 + 4_096, 8 + 4_096, 5 + 4_096, 8 * 65_536, 8 * 65_536, 12 << 20, 0, 2 + 4_096, 12 + 4_096 + (8 << 20)];
+    let limits = [
+        10 + (8 << 20),
+        8 * 65_536,
+        12 + 4_096,
+        8 + 4_096,
+        5 + 4_096,
+        8 * 65_536,
+        8 * 65_536,
+        12 << 20,
+        0,
+        2 + 4_096,
+        12 + 4_096 + (8 << 20),
+    ];
     for (command, limit) in limits.into_iter().enumerate() {
         let (name, command) = (NAMES[command], command as u8);
         for length in [limit + 1, u32::MAX as usize] {

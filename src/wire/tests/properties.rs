@@ -23,12 +23,9 @@ impl Owned {
         let ids = |ids: &[u64]| ids.iter().copied().map(MessageId).collect();
         match self {
             Owned::Process(id, delivery, body) => Frame::Process { id: MessageId(*id), delivery: *delivery, body },
-            Owned::Deliver(id, delivery, channel, joined) => Frame::Deliver {
-                id: MessageId(*id),
-                delivery: *delivery,
-                channel_bytes: *channel,
-                joined,
-            },
+            Owned::Deliver(id, delivery, channel, joined) => {
+                Frame::Deliver { id: MessageId(*id), delivery: *delivery, channel_bytes: *channel, joined }
+            }
             Owned::Ack(list) => Frame::Ack(ids(list)),
             Owned::Nack(id, delay, reason) => {
                 let delay = NackDelay::of_wire(*delay);

@@ -138,7 +138,7 @@ const WORKER: &[Setting] = &[
     Setting::new("worker-batch", "N", Text("256"), "The most messages in a batch"),
 ];
 const RELAY: &[Setting] =
-    &[PORT, Setting::new("channel", "NAME", Required, "The channel with the messages"), RESULTS, NAME];
+    &[PORT, Setting::new("key", "KEY", Required, "The channel or the stream"), RESULTS, NAME];
 const READER: &[Setting] = &[
     PORT,
     RESULTS,
@@ -195,7 +195,7 @@ pub fn read(
             let values = values(RELAY);
             BenchProcess::Relay(RelayConfig {
                 port: port(&values)?,
-                channel: values.required("channel", "a name")?,
+                channel: values.required("key", "a channel")?,
                 results: values.required("results", "a key")?,
                 name: values.required("name", "a name")?,
             })
