@@ -40,11 +40,17 @@ pub struct Sent {
 impl Load {
     /// Publishes `{"message_id":"<prefix><n>"}` about `per_second` times a second until stopped.
     pub fn start(url: &str, prefix: &'static str, per_second: u64) -> Load {
+        Load::start_on(url, prefix, per_second, &[CHANNEL])
+    }
+
+    /// The same on several channels: message n on the channel n modulo their number.
+    pub fn start_on(url: &str, prefix: &'static str, per_second: u64, channels: &'static [&'static str]) -> Load {
         let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let next = Arc::new(Mutex::new(0));
         let worker = Worker {
             url: url.to_owned(),
             prefix,
+            channels,
             stop: stop.clone(),
             published: published.clone(),
             next: next.clone(),
@@ -113,6 +119,7 @@ impl Drop for Load {
 struct Worker {
     url: String,
     prefix: &'static str,
+    channels: &'static [&'static str],
     stop: Arc<AtomicBool>,
     published: Arc<AtomicU64>,
     next: Arc<Mutex<u64>>,
@@ -156,7 +163,8 @@ impl Worker {
     fn publish(&self, open: &mut redis::Connection, ids: Vec<String>, sent: &mut Sent) -> Result<(), ()> {
         let mut pipeline = redis::pipe();
         for id in &ids {
-            pipeline.publish(CHANNEL, format!("{{\"message_id\":\"{id}\"}}"));
+            let channel = self.channels[number(id) as usize % self.channels.len()];
+            pipeline.publish(channel, format!("{{\"message_id\":\"{id}\"}}"));
         }
         let Ok(receivers) = pipeline.query::<Vec<u64>>(open) else {
             sent.uncertain.extend(ids);

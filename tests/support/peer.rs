@@ -20,6 +20,11 @@ pub enum Heard {
         delivery: u16,
         body: Vec<u8>,
     },
+    Deliver {
+        id: MessageId,
+        channel: String,
+        body: String,
+    },
     Lead(Epoch),
     Ready {
         prefetch: u32,
@@ -176,6 +181,11 @@ fn heard(frame: Frame<'_>) -> Heard {
     let name = frame.name();
     match frame {
         Frame::Process { id, delivery, body } => Heard::Process { id, delivery, body: body.to_vec() },
+        Frame::Deliver { id, channel_bytes, joined, .. } => {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let (channel, body) = joined.split_at(channel_bytes.into());
+            Heard::Deliver { id, channel: text(channel), body: text(body) }
+        }
         Frame::Lead { epoch, .. } => Heard::Lead(epoch),
         Frame::Ready { prefetch, consumer, .. } => Heard::Ready { prefetch, consumer: consumer.to_owned() },
         Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => Heard::Ids(name, ids),

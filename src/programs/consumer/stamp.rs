@@ -15,14 +15,27 @@ use crate::ledger::{MAX_RESULT_FIELDS, Words};
 const RANDOM_PROPERTY: &str = "random_property";
 const CONSUMER_ID: &str = "consumer_id";
 const MESSAGE_ID: &str = "message_id";
+const CHANNEL: &str = "channel";
+/// The fields that the handler adds.
+const ADDED_FIELDS: usize = 3;
 /// About how many bytes the fields of a small message take in addition to its payload.
 const BESIDE_BYTES: usize = 128;
 
-/// The fields of the JSON object (`message_id` first), `random_property` (8 random hex digits) and `consumer_id`.
+/// The fields of the JSON object (`message_id` first), `channel` if it was delivered with the message, `random_property`
+/// (8 random hex digits) and `consumer_id`.
 pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
-    Ok(outcome_of(delivery.payload())
-        .field(RANDOM_PROPERTY, hex_digits(fastrand::u32(..)))
-        .field(CONSUMER_ID, delivery.consumer_id()))
+    let outcome = outcome_of(delivery.payload());
+    let outcome = match delivery.channel() {
+        Some(channel) => with_channel(&outcome, channel),
+        None => outcome,
+    };
+    Ok(outcome.field(RANDOM_PROPERTY, hex_digits(fastrand::u32(..))).field(CONSUMER_ID, delivery.consumer_id()))
+}
+
+/// The fields with the channel, which takes the place of a field of this name in the payload.
+fn with_channel(outcome: &Outcome, channel: &[u8]) -> Outcome {
+    let others = outcome.fields().filter(|(name, _)| *name != CHANNEL.as_bytes());
+    others.fold(Outcome::new(), |outcome, (name, value)| outcome.field(name, value)).field(CHANNEL, channel)
 }
 
 /// The fields made from a payload: the members of a JSON object, or else the whole payload in the field `payload`. The
@@ -45,7 +58,7 @@ fn object_fields(payload: &[u8]) -> Option<Words> {
         }
         same
     });
-    if members.len() + 2 > MAX_RESULT_FIELDS {
+    if members.len() + ADDED_FIELDS > MAX_RESULT_FIELDS {
         return None;
     }
     // The values are borrowed from the payload, so their addresses are in the payload's order.

@@ -3,6 +3,7 @@
 mod answers;
 mod deliveries;
 mod gaps;
+mod interests;
 mod one_result;
 mod precedence;
 mod recall;

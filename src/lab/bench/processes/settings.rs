@@ -137,8 +137,7 @@ const WORKER: &[Setting] = &[
     NAME,
     Setting::new("worker-batch", "N", Text("256"), "The most messages in a batch"),
 ];
-const RELAY: &[Setting] =
-    &[PORT, Setting::new("key", "KEY", Required, "The channel or the stream"), RESULTS, NAME];
+const RELAY: &[Setting] = &[PORT, Setting::new("key", "KEY", Required, "The channel or the stream"), RESULTS, NAME];
 const READER: &[Setting] = &[
     PORT,
     RESULTS,
