@@ -2,10 +2,11 @@
 //!
 //! | error | what its owner does |
 //! |---|---|
-//! | [`Error::Redis`] | drops the connection and tries again, with backoff |
+//! | [`Error::Redis`], [`Error::Answer`] | tries again, with backoff, on a new connection if necessary |
 //! | [`Error::Fenced`] | stops leading: another dispatcher leads now |
 //! | [`Error::Config`] | stops the program with exit code 2 |
-//! | [`Error::Io`], [`Error::Failed`] | stops the program with exit code 1 |
+//! | [`Error::Io`] | stops the program with exit code 1 |
+//! | [`Error::Failed`] | the same; only the listener opens its subscription again |
 //!
 //! An error's text includes its cause, so `source` returns none: whoever prints the chain prints each text once.
 //!
@@ -66,7 +67,7 @@ pub enum Error {
         /// The system's error.
         cause: io::Error,
     },
-    /// Anything else that ends a program.
+    /// Anything else that ends a program, or makes the listener open its subscription again.
     #[error("{0}")]
     Failed(String),
 }

@@ -1,4 +1,5 @@
-//! Shared basics: ids, errors, durations, waiting, counting. No Redis, no sockets, no threads of other modules.
+//! Shared basics: ids, errors, durations, waiting, counting. Nothing here talks to Redis or opens a socket; `failure`
+//! only wraps the error type of the `redis` package.
 
 pub mod address;
 pub mod backoff;

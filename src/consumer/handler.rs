@@ -198,7 +198,7 @@ impl<E: Into<Box<dyn std::error::Error>>> From<E> for HandlerError {
         let mut source = error.source();
         while let Some(cause) = source {
             let text = cause.to_string();
-            if !reason.contains(&text) {
+            if !reason.ends_with(&text) {
                 reason.push_str(": ");
                 reason.push_str(&text);
             }

@@ -1,5 +1,5 @@
 //! The state of a consumer for one lane, which is one group: the ruling connection, the held messages, and the
-//! connections to Redis.
+//! connection on which epochs are confirmed. The committer's connection is its own.
 //!
 //! All threads of the consumer share the lane, which belongs to none of them. A consumer has exactly one lane.
 //! Everything that depends on the group is part of the lane, so that a consumer could later serve several groups: the

@@ -21,10 +21,10 @@
 //! surrounding program reads [`ConsumerStats`] and may pass an [`observer`].
 //!
 //! Guarantees: A message is acknowledged only after Redis has confirmed that its outcome is recorded. Of several
-//! outcomes for one message, the first is recorded and the others are dropped. Every accepted message is answered, and
-//! the answer goes to the dispatcher that rules at that time. Everything that can grow has a limit: connections
-//! (`server`), messages held (prefetch), their bytes (`desk`), bytes of results that wait for Redis (`pool`), and bytes
-//! that wait for a socket (`outbox`).
+//! outcomes for one message, the first is recorded and the others are dropped. An accepted message is answered to the
+//! dispatcher that rules at that time, unless its run is given up or the consumer stops before it is done. Everything
+//! that can grow has a limit: connections (`server`), messages held (prefetch), their bytes (`desk`), bytes of results
+//! that wait for Redis (`pool`), and bytes that wait for a socket (`outbox`).
 
 mod builder;
 mod commit;

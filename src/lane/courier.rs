@@ -3,8 +3,8 @@
 //! One thread runs one loop, whose only blocking call is the wait. The courier reads the links, receives from the
 //! redistributor and from ingest, delivers waiting messages in runs to the consumer that uses the lowest share of its
 //! prefetch, and maintains the links. A consumer that does not read fills its own share and nothing else. The courier
-//! never talks to Redis: it gives such work to the redistributor as tasks. Ingest never waits for the courier: messages
-//! that don't fit into memory stay in the sorted set only.
+//! never talks to Redis: it gives such work to the redistributor as tasks. Messages that don't fit into memory stay in
+//! the sorted set only, so ingest waits for the courier only while the channel between them is full.
 //!
 //! Its parts: `LinkSet` has the links and `Dialing` requests them. `Table` and `Backlog` have the messages, and
 //! `TaskQueue` has the tasks for the redistributor. `ConsumerReports` waits at the start of a term until the consumers
@@ -207,8 +207,8 @@ impl Courier {
     }
 
     pub(super) fn missing(&mut self, id: MessageId) {
-        // If it was delivered meanwhile, its consumer may have recorded the result. What earlier leaders left is
-        // delivered only after this answer, because that check was the first task.
+        // If it was delivered meanwhile, its consumer may have recorded the result. Earlier leaders' messages can't be
+        // out yet: their check is queued before the first page.
         if self.table.is_new(id) || self.backlog.undelivered() == Some(id) || self.undelivered == Some(id) {
             self.tasks.push(Task::Vanished(id));
         }

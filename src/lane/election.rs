@@ -1,8 +1,9 @@
 //! The election: competes for the lease, leads while it holds it, and goes back to competing.
 //!
-//! [`Election::run`] is the main loop of the lane. Its thread owns the lease and the kill switch of the term: a term
-//! ends when the lease is lost or may have expired by this dispatcher's clock, when a worker ends it, or when the lane
-//! is asked to stop. `precedence` decides which dispatcher goes first when the lease is free.
+//! [`Election::run`] is the main loop of the lane. Its thread owns the lease, and makes the kill switch of a term.
+//! Every worker and every dialer holds a clone and may set it. So a term ends when the lease is lost or may have
+//! expired by this dispatcher's clock, when a worker or a dialer ends it, or when the lane is asked to stop.
+//! `precedence` decides which dispatcher goes first when the lease is free.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,7 +60,7 @@ pub(super) struct Election {
     backoff: Backoff,
     /// Whether the last request to Redis was answered. If not, the next iteration may have to open a connection first.
     connected: bool,
-    /// Since when the lease has been free without this dispatcher being allowed to take it.
+    /// Since when this dispatcher has seen the lease free, waiting for its turn.
     vacant: Option<Vacancy>,
     reach: Reach,
 }
@@ -265,7 +266,7 @@ impl Election {
         let Acquire::Acquired { lease, cursor, newest, before } = attempt.answer else { return Ok(LeaseTry::Held) };
         self.vacant = None;
         let last_id = self.shared.last_id_before(cursor.as_ref().map(|cursor| cursor.last_id).or(newest));
-        // Every dispatcher that writes a cursor wrote an epoch before.
+        // A cursor without an epoch means that Redis lost keys.
         let lost = match (cursor_lost, &cursor, before) {
             (true, ..) => Some(CURSOR_LOST),
             (false, Some(_), None) => Some(PENDING_LOST),
@@ -287,7 +288,7 @@ impl Election {
         self.shared.log.set("leader", Some(epoch));
         let stats = &self.shared.stats;
         set(&stats.epoch, epoch.0);
-        // Late until the first intake, so that a leader is ready only once it has stored messages.
+        // Late until ingest's first step, so that a leader is ready only once it has stored what there was to store.
         self.shared.pulses.intake.owe();
         set(&stats.leading, 1);
         self.shared.note_change();

@@ -144,8 +144,8 @@ impl Ingest {
                 return Err(Killed);
             }
         };
-        // Redis may have restarted since the election. So the right to lead must be decided anew, and the courier could
-        // take messages for done that Redis has lost.
+        // Redis may have restarted since the election. So the right to lead must be decided anew. Also, the courier
+        // might treat messages that Redis lost as done.
         if self.elected_in != live_segment {
             self.kill.set(Reason::SubscriptionLost);
             return Err(Killed);
@@ -167,8 +167,7 @@ impl Ingest {
         Ok((found.place, live_segment))
     }
 
-    /// What follows in the ring arrived after a break. Returns if the term has the right to continue past it, and ends
-    /// the term otherwise.
+    /// What follows in the ring arrived after a break. `Ok`: the term may continue past the break. `Err`: it ends here.
     fn pass_a_break(&mut self) -> Result<(), Killed> {
         let reason = match self.right {
             // Another dispatcher may hold more of what came before the break, and leads next.

@@ -1,4 +1,8 @@
-//! The kill switch: one atomic, set once with a reason, checked by every worker of a term.
+//! The kill switch of a term: set once, with a reason, and checked by every worker.
+//!
+//! Any thread with a clone may set it; the first reason stays. At a time that the election postpones with each renewal
+//! of the lease, the switch sets itself: the first check after that time does it. A check reads two atomics, the reason
+//! and that time. The mutex and the condition are for threads that wait.
 
 use std::fmt;
 use std::sync::Arc;

@@ -55,8 +55,7 @@ pub(super) struct Link {
     unflushed: bool,
     /// Whether the socket's buffer is waiting for the peer.
     congested: bool,
-    /// The number of bytes that the system had accepted when it last accepted any or when nothing was waiting, and that
-    /// time.
+    /// Bytes written, and when this last grew or nothing was waiting.
     progress: (u64, Instant),
     /// What the poller watches the socket for: reading, writing.
     watched: (bool, bool),

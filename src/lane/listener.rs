@@ -1,7 +1,9 @@
 //! The listener: one thread in every dispatcher, leader or standby, that reads the subscription into the ring.
 //!
-//! It does nothing else, so that it keeps up with Redis, which disconnects a subscriber that reads too slowly. If
-//! nothing arrives, it sends a ping. Without a pong it replaces the connection, which begins a new segment of the ring.
+//! It does little else, so that it keeps up with Redis, which disconnects a subscriber that reads too slowly: it sends
+//! the probes of `hearing` and notes their answers, drops implausible markers, and tells the election of a released
+//! lease. If nothing arrives, it sends a ping. Without a pong it replaces the connection, which begins a new segment of
+//! the ring.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -35,8 +35,7 @@ use crate::ledger::{Gap, Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Returned, 
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Messages read again in one step.
 const FETCH_MESSAGES: usize = 256;
-/// Messages read again and not yet sent may take one part in this many of `--ready-bytes`, in addition to it, plus the
-/// rest of one message.
+/// Extra memory for redeliveries: `--ready-bytes` / 4, plus the rest of one message.
 const AGAIN_PART: usize = 4;
 
 /// See the module's text.

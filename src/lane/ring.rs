@@ -1,6 +1,6 @@
 //! What a dispatcher has received from the channel and may still need: messages, markers and breaks, in order.
 //!
-//! The listener appends. The leader's intake reads. A standby only keeps, so that it can continue exactly where a dead
+//! The listener appends. The leader's ingest reads. A standby only keeps, so that it can continue exactly where a dead
 //! leader stopped. Every message has a local sequence number. A [`Position`] (marker, messages since it) is turned
 //! into a sequence number by finding the marker: all dispatchers received it at the same place.
 //!
@@ -38,7 +38,7 @@ pub use self::segment::{Mark, Segment};
 pub use self::timeline::{Found, Timeline};
 pub use self::types::{Limits, RingPlace, RingStats, Taken};
 
-/// See the module's text. Shared by the listener, the election and the intake.
+/// See the module's text. Shared by the listener, the election and ingest.
 pub struct Ring {
     contents: Mutex<Contents>,
     changed: Condvar,
@@ -62,8 +62,9 @@ impl Ring {
         self.changed.notify_all();
     }
 
-    /// Appends what the listener received, in order. Returns the number of markers that it ignored: known ones, and
-    /// leaders' that do not rise. They would give a place a second name.
+    /// Appends what the listener received, in order. Returns the number of markers that it ignored: duplicates, and
+    /// leaders' markers that are not higher than the last. A duplicate would name two places, and the order of leaders'
+    /// markers shows which places lie before the ring.
     pub fn append(&self, seen: impl IntoIterator<Item = Seen>) -> usize {
         let mut contents = self.contents.lock();
         let mut ignored = 0;

@@ -18,9 +18,8 @@ use crate::base::budget::{Budget, Share};
 use crate::base::id::{IdMap, MessageId};
 use crate::ledger::Pending;
 
-/// The most messages that a leader tracks. Beyond that, messages wait in Redis only. Most of that many have failed and
-/// wait for their next delivery; these take about 80 bytes each, 70 MiB in all. Below 7/8 of 2^20, where the map would
-/// double its memory.
+/// The most messages that a leader tracks. Beyond that, messages wait in Redis only. In the worst case most of them
+/// wait for redelivery, at 80 bytes each. Below 7/8 of 2^20, where the map would double its memory.
 pub(super) const MAX_TRACKED: usize = 900_000;
 /// About how many bytes a waiting message takes beside its payload.
 const ENTRY_BYTES: usize = 96;

@@ -6,9 +6,9 @@
 //! watched key that was written) the script is used.
 //!
 //! An attempt whose reply was lost may take effect at any time, or never. So each retry of the same batch writes a new
-//! cursor and accepts those of earlier attempts. An earlier attempt that arrives late then finds an unknown cursor and
-//! fails. From then on every cursor written, also for a part of the batch, has a higher last id than any cursor in
-//! doubt.
+//! cursor, and also succeeds if Redis holds a cursor that an earlier attempt wrote. An earlier attempt that arrives
+//! late then finds an unknown cursor and fails. From then on every cursor written, also for a part of the batch, has a
+//! higher last id than any cursor in doubt.
 
 use redis::Value;
 

@@ -1,6 +1,6 @@
 //! Everything that knows a Redis key: the keys, the scripts, and one typed operation for each thing done with them.
 //!
-//! A [`Ledger`] is one connection and belongs to one thread. Each operation is one script, one transaction or one
+//! A [`Ledger`] is one connection, used by one thread at a time. Each operation is one script, one transaction or one
 //! command, so that it happens whole or not at all (how, see `lua/steps.lua`); those of the leader carry its epoch and
 //! are refused with [`Error::Fenced`](crate::base::error::Error::Fenced) once another dispatcher leads. An operation is
 //! never repeated here: after an [`Error::Redis`](crate::base::error::Error::Redis) its outcome is unknown, and only

@@ -1,4 +1,5 @@
-//! Lua scripts and calls of them. Each runs whole or not at all, and nothing else runs meanwhile.
+//! Lua scripts and calls of them. While a script runs, Redis runs nothing else. A script that is refused midway is not
+//! rolled back; `lua/steps.lua` says how the scripts cope with that.
 
 use std::sync::OnceLock;
 

@@ -9,8 +9,12 @@
 //! This gives the guarantee of a script at a lower cost for Redis (docs/PERFORMANCE.md has the figures). A transaction
 //! can't check before it writes, so it suits only conditions that hold while the key is unchanged. `EXEC` always ends
 //! the watch, and the next transaction is opened behind it in the same write. Another client may write between the two.
-//! A change of the key that is read shows in its `GET` reply. So a key that is only watched must never be written
-//! without the key that is read.
+//! A change of the key that is read shows in its `GET` reply; a change of a key that is only watched does not.
+//!
+//! Commit reads and watches the recall. Intake reads and watches the epoch, and only watches the cursor. That suffices:
+//! another dispatcher writes the cursor only after the epoch, so its epoch shows in the reply. This dispatcher's own
+//! scripts write the cursor alone, but each ends the watch, so the next intake watches anew. A copy of such a script
+//! that arrives late over a lost connection finds a cursor that it does not know, and writes nothing.
 //!
 //! No command is sent before Redis has confirmed `MULTI`: if the user lacks that right, commands behind it would be
 //! executed one by one, without the watch. If a right is missing, that is logged once, no transaction is tried for

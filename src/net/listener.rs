@@ -61,10 +61,10 @@ impl From<io::Error> for NotAccepted {
     fn from(error: io::Error) -> NotAccepted {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::Interrupted => NotAccepted::Nothing,
-            // Linux also returns pending network errors of the connection that is accepted, and refusals of a firewall.
+            // Linux also returns pending network errors of the connection that is accepted. A refusal by a security
+            // module is not among them: it may hold for every connection.
             ErrorKind::ConnectionAborted
             | ErrorKind::ConnectionReset
-            | ErrorKind::PermissionDenied
             | ErrorKind::NetworkDown
             | ErrorKind::NetworkUnreachable
             | ErrorKind::HostUnreachable => NotAccepted::Passing(error),

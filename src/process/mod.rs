@@ -1,4 +1,4 @@
-//! What every program has: settings, log, metrics, supervision by systemd, standard output.
+//! What the programs share: settings, log, metrics, standard output, and, except in the publisher, supervision.
 
 pub mod config;
 pub mod log;

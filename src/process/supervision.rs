@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, tick};
 use sd_notify::NotifyState;
 
-/// The main thread checks again within this time. If it does not, the whole process was paused and all loops are late:
-/// none is reported as hung until the next check.
+/// The main thread checks again within this time. If main itself is late, the process was paused, so no loop is
+/// reported until main has checked again.
 pub const CHECK_WITHIN: Duration = Duration::from_secs(3);
 /// The interval of checks, unless systemd's watchdog needs a shorter one.
 const CHECK_EVERY: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! Starts and stops the committer's thread, `commit`. Used by the thread that runs the consumer.
+//! Starts and stops the committer's thread, `commit`, whose loop is in `recorder`. Used by the thread that runs the
+//! consumer.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;

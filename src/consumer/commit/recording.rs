@@ -140,7 +140,7 @@ impl Recorder {
             return;
         }
         let now = self.ledger.recall().map(|recall| recall.up_to);
-        // If this step itself raised the recall, the new value explains nothing.
+        // A recall that this step itself raised says nothing about other consumers; compare with the old one.
         let explained = if now == self.raised { before.or(now) } else { now };
         if let Some(up_to) = explained {
             gone.retain(|(id, _)| *id > up_to);

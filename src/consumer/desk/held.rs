@@ -132,8 +132,8 @@ impl Held {
         self.entries.get(&id).map(|held| held.run)
     }
 
-    /// Adds a message and queues it. An earlier run that was given up continues, but from now on only its success
-    /// counts.
+    /// Adds a message and queues it. An earlier run that was given up is abandoned. If the abandoned run still
+    /// succeeds, its result is used; its failure is ignored.
     pub(super) fn take(&mut self, id: MessageId, number: u16, body: Body, epoch: Epoch, link: LinkId) {
         self.remove(id);
         self.last_run += 1;

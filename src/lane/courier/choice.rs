@@ -6,7 +6,7 @@ use crate::ledger::Pending;
 
 /// The most messages of a run.
 pub(super) const MAX_RUN: usize = 64;
-/// A run takes at most one part in this many of a link's free places.
+/// A run takes at most 1/8 of the free places, but at least one.
 const ROOM_PART: usize = 8;
 
 /// Returns the link with room that uses the lowest share of its prefetch. The search begins at `turn`; of equal links

@@ -44,7 +44,7 @@ impl TaskQueue {
         }
     }
 
-    /// Adds results to be recorded. Their memory counts until [`confirm_commit`](Outbox::confirm_commit).
+    /// Adds results to be recorded. Their memory counts until [`confirm_commit`](TaskQueue::confirm_commit).
     pub(super) fn push_commit(&mut self, task: CommitTask) {
         self.result_bytes += task.bytes;
         match self.waiting.back_mut() {

@@ -81,13 +81,12 @@ impl Redistributor {
         let ids: Vec<MessageId> = batch.clone().filter(adopted).map(|returned| returned.id).collect();
         let ledger = &mut self.ledger;
         let found = if ids.is_empty() { Vec::new() } else { self.retry.until_done(|| ledger.deliveries(&ids))? };
-        // One for each of the ids.
         let mut found = found.into_iter();
         let with_number = |returned: &'a Returned| match returned.delivery {
-            DeliveryNumber::Known(number) => Some((returned, number)),
-            DeliveryNumber::Adopted => found.next().map(|number| (returned, number)),
+            DeliveryNumber::Known(number) => (returned, number),
+            DeliveryNumber::Adopted => (returned, found.next().expect("the ledger returns one for each id")),
         };
-        Ok(batch.filter_map(with_number).collect())
+        Ok(batch.map(with_number).collect())
     }
 
     fn dead_letter(&mut self, id: MessageId, reason: Arc<str>) -> Result<(), Killed> {

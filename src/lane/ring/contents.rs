@@ -17,8 +17,8 @@ pub const RETAIN: Duration = Duration::from_secs(3);
 const NOTE_EVERY: Duration = Duration::from_millis(100);
 /// The most segments that are kept. Beyond it the oldest is dropped, with the messages in it.
 pub const MAX_SEGMENTS: usize = 64;
-/// The most dispatchers that are remembered to have joined. Beyond it the oldest are forgotten and count as older than
-/// this one.
+/// The most dispatchers that are remembered to have joined. Beyond it the oldest are forgotten. A forgotten
+/// dispatcher is treated as older than this one.
 const MAX_JOINED: usize = 256;
 /// About what an entry costs beside its payload: its place in the queue, and the queue's spare room.
 pub const ENTRY_BYTES: usize = 64;
@@ -156,7 +156,7 @@ impl Contents {
         if self.noted.back().is_none_or(|(noted, _)| now.duration_since(*noted) >= NOTE_EVERY) {
             self.noted.push_back((now, sequence));
         }
-        // Of the places that are old enough the newest counts; it stays, as the oldest kept.
+        // Keep the newest of the old places as the front; drop those before it.
         let is_old = |noted: &(Instant, u64)| now.duration_since(noted.0) >= RETAIN;
         while self.noted.get(1).is_some_and(is_old) {
             self.noted.pop_front();

@@ -97,7 +97,7 @@ impl<M: Mark, E> Timeline<M, E> {
     /// The beginning of the first segment that lies after a marker that is not here. Leaders' markers rise, and a place
     /// is always named by the last marker before it. So a segment with a later marker begins after the place.
     ///
-    /// A cursor older than the ring is one that went back, with a Redis that lost more than the ring keeps.
+    /// A cursor older than the whole ring usually means that Redis came back with data older than the ring.
     fn beginning_after(&self, marker: &M) -> Option<RingPlace> {
         let wanted = marker.leader_place()?;
         let segment = self.segments.iter().find(|segment| segment.has_later(&wanted))?;

@@ -26,7 +26,7 @@ pub enum Taken {
         /// The same as others call it.
         position: Position,
     },
-    /// So many messages were dropped at the byte limit before they were read.
+    /// So many messages were dropped, at the limit of bytes or of segments, before they were read.
     Overrun {
         /// How many.
         lost: u64,
@@ -51,7 +51,7 @@ pub enum Taken {
 pub struct Limits {
     /// In messages.
     pub messages: usize,
-    /// In payload bytes; one message is taken whatever its size.
+    /// In bytes: payloads, and 64 for each message. One message is taken whatever its size.
     pub bytes: usize,
 }
 
@@ -64,7 +64,7 @@ pub struct RingStats {
     pub messages: usize,
     /// Messages seen since the start.
     pub seen: u64,
-    /// Messages dropped at the byte limit that the cursor had not passed.
+    /// Messages dropped, at the limit of bytes or of segments, that the cursor had not passed.
     pub overrun: u64,
     /// Whether the subscription exists and has a marker.
     pub live: bool,

@@ -5,10 +5,15 @@
 --       alive_prefix: of the alive channels
 --       floor: the highest epoch that the caller has ever seen
 --       may_take: '1' if the caller may take a free lease now, '0' if it only looks
--- Gives {verdict, counted, time in ms, cursor, present lease, foreign values, …}, where the verdict is 'acquired',
--- 'vacant' or 'held', counted says whether the caller's own alive channel has a subscriber on this server, and the
--- foreign values are a list of key, value, …; then for 'acquired' the highest pending id or false, and the epoch
--- before: '0' if it was not written by a dispatcher, false if there was none.
+-- Gives a list:
+--       verdict: 'acquired', 'vacant' or 'held'
+--       counted: 1 if the caller's own alive channel has a subscriber on this server, else 0
+--       the time in ms
+--       the cursor, false for none
+--       the lease as it is now, false if it is free
+--       foreign values: a list of key, value, …
+--       for 'acquired' also: the highest pending id, false for none
+--       for 'acquired' also: the epoch before, false for none, '0' if no dispatcher wrote it
 local leader_key, epoch_key, cursor_key, pending_key, recall_key = unpack(KEYS)
 local dispatcher, ttl_ms, alive_prefix, floor, may_take = unpack(ARGV)
 local DAY_MS = 86400000

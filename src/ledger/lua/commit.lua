@@ -1,5 +1,5 @@
 -- Records results: a message that is still pending is removed and its result stored; any other is dropped.
--- KEYS  pending, processed, attempts; to raise the recall, or for a leader, recall; for a leader epoch
+-- KEYS  pending, processed, attempts[, recall[, epoch]] (recall: when raising, and for leaders; epoch: leaders only)
 -- ARGV  my_epoch: '' for a consumer, which needs no fence: the removal decides
 --       result_maxlen: how many results the stream keeps, 0 for all
 --       raise_to: the id to raise the recall to, '' for none, 'recorded' for the highest of those recorded here

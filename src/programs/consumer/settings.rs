@@ -92,8 +92,8 @@ handler is a closure.";
 Example:
   oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
 
-Ends on SIGTERM or SIGINT: accepts no more messages, finishes those it holds for up to 7 s, and returns the rest. A
-second signal ends it at once.
+Ends on SIGTERM or SIGINT: accepts no more messages, finishes those it holds for up to 7 s. The leader
+redelivers the rest. A second signal ends it at once.
 Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
     program::service("oncecast-consumer", about, after, SETTINGS)
 }

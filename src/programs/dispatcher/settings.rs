@@ -86,7 +86,7 @@ pub const SETTINGS: &[Setting] = &[
         "ring-bytes",
         "BYTES",
         Text("67108864"),
-        "Memory for messages received and not yet known to be stored in Redis",
+        "Memory for messages received, until 3 s after they are known to be stored in Redis",
     ),
     Setting::new(
         "ready-bytes",

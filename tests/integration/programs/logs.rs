@@ -299,8 +299,9 @@ fn each_service_logs_its_start_once_its_metrics_are_served() {
         ("oncecast-consumer", &["--listen", "127.0.0.1:0"]),
         ("oncecast-publisher", &["--count", "1"]),
     ] {
+        let metrics = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
         let mut command = programs().command(name).expect("the program is built");
-        command.args(["--redis-url", &nobody, "--metrics-addr", "127.0.0.1:0"]).args(more);
+        command.args(["--redis-url", &nobody, "--metrics-addr", &metrics]).args(more);
         let process = ChildProcess::spawn(name, command).expect("it starts");
         process.wait_for_line("started ", DEADLINE).expect("it logs its start");
         let lines = process.stderr().all();
