@@ -13,11 +13,14 @@ use redis::Value;
 
 use super::command::Command;
 use super::connection::Connection;
+use super::interests::Interests;
 use super::value::text;
 use crate::base::error::Result;
 use crate::base::hint::UrlSetting;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
+
+mod keyspace;
 
 /// The least that Redis must buffer for a subscriber that is behind: the default size of a dispatcher's ring.
 ///
@@ -57,6 +60,13 @@ pub enum Warning {
         writable: bool,
         /// What the server's URL is called where it was set.
         setting: UrlSetting,
+    },
+    /// Redis does not publish all keyspace events that the group listens to.
+    KeyspaceEvents {
+        /// The setting `notify-keyspace-events`.
+        flags: String,
+        /// The value that it needs.
+        needed: String,
     },
     /// The server is too old.
     OldVersion {
@@ -108,6 +118,11 @@ impl fmt::Display for Warning {
                      name the primary"
                 )
             }
+            Warning::KeyspaceEvents { flags, needed } => write!(
+                f,
+                "notify-keyspace-events is {flags:?}: Redis does not publish all events that the group listens to; run \
+                 CONFIG SET notify-keyspace-events {needed}, and set the same in redis.conf"
+            ),
             Warning::OldVersion { version } => {
                 let (major, minor) = OLDEST_VERSION;
                 write!(f, "the server's version is {version}: {major}.{minor} or newer is needed; upgrade it")
@@ -119,7 +134,7 @@ impl fmt::Display for Warning {
             Warning::NotTold { command } => {
                 let unknown = match *command {
                     INFO => "its version and whether it is a replica",
-                    _ => "maxmemory-policy, client-output-buffer-limit and appendonly",
+                    _ => "maxmemory-policy, client-output-buffer-limit, appendonly and notify-keyspace-events",
                 };
                 write!(f, "Redis refuses {command} to this user, or does not have it; not checked: {unknown}")
             }
@@ -132,15 +147,16 @@ fn takes_only_what_expires(policy: &str) -> bool {
     policy.starts_with("volatile-")
 }
 
-/// Finds what endangers the guarantees or is worth knowing. Two round trips.
+/// Finds what endangers the guarantees or is worth knowing. Two round trips. With `interests` this includes whether Redis
+/// publishes the keyspace events among them.
 ///
 /// # Errors
 ///
 /// [`Error::Redis`](crate::base::error::Error::Redis) if the server can't be asked now. A refusal is not an error.
-pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
+pub fn check(connection: &mut Connection, interests: Option<&Interests>) -> Result<Vec<Warning>> {
     const READING: &str = "reading Redis's settings";
     // One request for each, because only Redis 7 accepts several patterns or sections at once.
-    let config = ["maxmemory*", "client-output-buffer-limit", "appendonly"];
+    let config = ["maxmemory*", "client-output-buffer-limit", "appendonly", "notify-keyspace-events"];
     let config = config.iter().map(|pattern| Command::of(&["CONFIG", "GET", pattern])).collect();
     let config = if_allowed(connection.pipeline(READING, config))?;
     let info = ["replication", "server"].iter().map(|section| Command::of(&["INFO", section])).collect();
@@ -148,7 +164,12 @@ pub fn check(connection: &mut Connection) -> Result<Vec<Warning>> {
     let unknown = [(CONFIG_GET, config.is_none()), (INFO, info.is_none())].into_iter().filter(|(_, refused)| *refused);
     let unknown = unknown.map(|(command, _)| Warning::NotTold { command }).collect::<Vec<_>>();
     let (config, info) = (pairs(&config.unwrap_or_default()), fields(&info.unwrap_or_default()));
-    let found = judge(&config, &info, connection.server().setting());
+    let mut found = judge(&config, &info, connection.server().setting());
+    if let (Some(flags), Some(interests)) = (config.get("notify-keyspace-events"), interests)
+        && let Some(needed) = keyspace::completed(flags, interests)
+    {
+        found.push(Warning::KeyspaceEvents { flags: flags.clone(), needed });
+    }
     Ok([found, unknown].concat())
 }
 

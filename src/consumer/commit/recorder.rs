@@ -234,7 +234,7 @@ impl Recorder {
         self.watch_recall(&[]);
         // A failure here is not counted as trouble: if the connection is broken, the next check finds it.
         if std::mem::take(&mut self.server_is_new) {
-            match server_check::check(self.ledger.connection()) {
+            match server_check::check(self.ledger.connection(), None) {
                 Ok(found) => self.server.note(found),
                 Err(error) => debug!("event=redis-settings-unknown reason={}", Quoted(error)),
             }

@@ -48,7 +48,8 @@ impl Reporter {
         let (redis, keys) = (&settings.redis, &settings.keys);
         let reports = ReportLoop {
             ledger: Ledger::new(redis.clone(), Arc::new(keys.clone()), REPLY_LIMIT),
-            status: StatusReader::new(Connection::new(redis.clone(), REPLY_LIMIT), keys.clone(), MAX_AGE),
+            status: StatusReader::new(Connection::new(redis.clone(), REPLY_LIMIT), keys.clone(), MAX_AGE)
+                .with_interests(settings.interests.clone()),
             host: host.clone(),
             lane,
             stopped,

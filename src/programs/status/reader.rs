@@ -3,6 +3,7 @@
 //! There are two sources: the group's keys, and the reports that the dispatchers write to Redis once a second. The
 //! result is not a snapshot of one moment: the values are read one after the other, and reports are up to a second old.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::state::{Member, SHOWN_GAPS, Status};
@@ -10,7 +11,7 @@ use crate::base::error::Result;
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::ledger::overview::{GroupView, Part};
 use crate::ledger::server_check::{self, Warning};
-use crate::ledger::{Connection, Keys};
+use crate::ledger::{Connection, Interests, Keys};
 
 /// How often the server's settings are checked.
 const SETTINGS_EVERY: Duration = Duration::from_secs(60);
@@ -23,12 +24,19 @@ pub struct StatusReader {
     max_age: Duration,
     /// The warnings about the server's settings, and when they were checked; forgotten after a failure.
     settings: Option<(Vec<Warning>, Instant)>,
+    /// What the group listens to, if it is known here.
+    interests: Option<Arc<Interests>>,
 }
 
 impl StatusReader {
     /// A reader that has not connected yet.
     pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> StatusReader {
-        StatusReader { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None }
+        StatusReader { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None, interests: None }
+    }
+
+    /// The same reader of a dispatcher, which knows what the group listens to.
+    pub fn with_interests(self, interests: Arc<Interests>) -> StatusReader {
+        StatusReader { interests: Some(interests), ..self }
     }
 
     /// The same reader for a user of Redis without the right to call scripts: it takes the oldest pending message from
@@ -75,7 +83,7 @@ impl StatusReader {
         let fresh = self.settings.take().filter(|(_, checked)| checked.elapsed() < SETTINGS_EVERY);
         let settings = match fresh {
             Some(settings) => settings,
-            None => (server_check::check(self.view.connection())?, Instant::now()),
+            None => (server_check::check(self.view.connection(), self.interests.as_deref())?, Instant::now()),
         };
         Ok(&self.settings.insert(settings).0)
     }
