@@ -67,6 +67,7 @@ fn status() -> Status {
         refused: BTreeSet::new(),
         members: vec![member("d0-5f3a9c", leader), member("d1-77aa01", standby)],
         gaps: vec![gap],
+        stream_entries: None,
         settings: Vec::new(),
         max_age: MAX_AGE,
     }
