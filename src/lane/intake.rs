@@ -346,8 +346,10 @@ mod tests {
 
     #[test]
     fn an_oversize_message_is_refused_with_its_length() {
-        let refused =
-            arrival(MessageId(7), Published::Oversize { excerpt: Body::copied(None, b"abc"), length: Length::Payload(9_000_000) });
+        let refused = arrival(
+            MessageId(7),
+            Published::Oversize { excerpt: Body::copied(None, b"abc"), length: Length::Payload(9_000_000) },
+        );
         assert_eq!(refused.body.payload(), b"abc");
         assert!(refused.refused.is_some_and(|reason| reason.contains("9000000")));
     }

@@ -116,7 +116,8 @@ mod tests {
             gathering.push_message(None, &large);
             gathering.push_oversize(None, b"beginning", Length::Payload(9_000_000));
             gathering.push_message(None, b"b");
-            let oversize = Published::Oversize { excerpt: Body::copied(None, b"beginning"), length: Length::Payload(9_000_000) };
+            let oversize =
+                Published::Oversize { excerpt: Body::copied(None, b"beginning"), length: Length::Payload(9_000_000) };
             let all = [
                 message(b"a"),
                 marker.clone(),

@@ -31,7 +31,13 @@ pub struct StatusReader {
 impl StatusReader {
     /// A reader that has not connected yet.
     pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> StatusReader {
-        StatusReader { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None, interests: None }
+        StatusReader {
+            view: GroupView::new(connection, keys),
+            relies_on_reports: false,
+            max_age,
+            settings: None,
+            interests: None,
+        }
     }
 
     /// The same reader of a dispatcher, which knows what the group listens to.
