@@ -23,9 +23,9 @@ use super::stats::add;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 use crate::ledger::resp::EXCERPT_BYTES;
-use crate::ledger::subscription::Published;
+use crate::ledger::subscription::{Length, Published};
 use crate::ledger::{Arrival, Cursor, Gap, IntakeAnswer, Ledger, Pending, Position, Splitter};
-use crate::wire::MAX_BODY_BYTES;
+use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
 
 /// How long one attempt to pass messages to the courier waits, so also how late the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -334,9 +334,12 @@ fn arrival(id: MessageId, published: Published) -> Arrival {
     match published {
         Published::Message(body) => Arrival { id, body, refused: None },
         Published::Oversize { excerpt, length } => {
-            let reason = format!(
-                "payload of {length} bytes is over the limit of {MAX_BODY_BYTES} bytes, only its beginning is kept"
-            );
+            let (what, bytes, limit) = match length {
+                Length::Channel(bytes) => ("channel's name", bytes, MAX_CHANNEL_BYTES),
+                Length::Payload(bytes) => ("payload", bytes, MAX_BODY_BYTES),
+            };
+            let reason =
+                format!("{what} of {bytes} bytes is over the limit of {limit} bytes, only its beginning is kept");
             Arrival { id, body: excerpt, refused: Some(reason) }
         }
     }
@@ -359,8 +362,10 @@ mod tests {
 
     #[test]
     fn an_oversize_message_is_refused_with_its_length() {
-        let refused =
-            arrival(MessageId(7), Published::Oversize { excerpt: Body::copied(None, b"abc"), length: 9_000_000 });
+        let refused = arrival(
+            MessageId(7),
+            Published::Oversize { excerpt: Body::copied(None, b"abc"), length: Length::Payload(9_000_000) },
+        );
         assert_eq!(refused.body.payload(), b"abc");
         assert!(refused.refused.is_some_and(|reason| reason.contains("9000000")));
     }

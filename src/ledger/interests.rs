@@ -94,24 +94,23 @@ impl Interests {
         }
     }
 
-    /// The first of them as settings take them, and how many more there are: for logs and reports.
+    /// The first of them as settings take them, and how many more there are: for logs and reports. Dispatchers with equal
+    /// interests, in whatever order, have equal ones.
     pub fn summary(&self) -> String {
         /// The most bytes of interests that are shown.
         const MOST_BYTES: usize = 200;
-        let mut summary = String::new();
-        let all = self.channels().map(shown_name).chain(self.patterns().map(shown));
-        for (at, text) in all.enumerate() {
-            let separator = if at == 0 { "" } else { "," };
-            if summary.len() + separator.len() + text.len() > MOST_BYTES {
-                let more = self.channels.len() + self.patterns.len() - at;
-                let cut = format!("{separator}{text}");
-                let cut = beginning(&cut, MOST_BYTES - summary.len());
-                return format!("{summary}{cut}… ({more} not shown in full)");
-            }
-            summary += separator;
-            summary += &text;
+        let mut names: Vec<String> = self.channels().map(shown_name).collect();
+        let mut patterns: Vec<String> = self.patterns().map(shown).collect();
+        names.sort_unstable();
+        patterns.sort_unstable();
+        let all = [names, patterns].concat();
+        let whole = all.join(",");
+        if whole.len() <= MOST_BYTES {
+            return whole;
         }
-        summary
+        let (_, fingerprint) = self.identity.rsplit_once(':').unwrap_or(("", &self.identity));
+        let fingerprint = beginning(fingerprint, 8);
+        format!("{}… ({} in all, fingerprint {fingerprint})", beginning(&whole, MOST_BYTES), all.len())
     }
 
     fn is_named(&self, channel: &[u8]) -> bool {
@@ -205,6 +204,16 @@ mod tests {
         }
         // Dispatchers of different versions must agree.
         assert_eq!(some.identity(), "interests:c9e3bc23c9eec6cdbe28dd2a8dc00237");
+    }
+
+    #[test]
+    fn a_summary_shows_the_settings_and_is_bounded() {
+        assert_eq!(interests(&["b", "a,*"], &["c*"]).summary(), r"a\,\*,b,c*");
+        assert_eq!(interests(&["b", "a"], &[]).summary(), interests(&["a", "b"], &[]).summary());
+        let many: Vec<String> = (0..1_000).map(|number| format!("channel-{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let (all, but_one) = (interests(&many, &[]).summary(), interests(&many[..999], &[]).summary());
+        assert!(all.len() < 260 && all.contains("1000 in all") && all != but_one, "{all}");
     }
 
     #[test]

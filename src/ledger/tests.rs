@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::scripts::*;
-use super::subscription::{Channels, Published, Seen, Subscription};
+use super::subscription::{Channels, Length, Published, Seen, Subscription};
 use super::value::text;
 use super::*;
 use crate::base::error::{Error, Result};

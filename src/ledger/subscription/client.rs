@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::gathering::Gathering;
 use super::own_events::is_own_event;
-use super::seen::{Batch, Seen};
+use super::seen::{Batch, Length, Seen};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
 use crate::base::id::DispatcherId;
@@ -27,7 +27,7 @@ use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
 use crate::ledger::server::{CONNECT_TIMEOUT, Server, not_redis};
 use crate::ledger::session::{BufferSize, Session};
 use crate::net::Wait;
-use crate::wire::MAX_BODY_BYTES;
+use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
 
 /// What a dispatcher subscribes to, and where.
 #[derive(Clone, Debug)]
@@ -163,13 +163,12 @@ impl Subscription {
                     if counts(&self.interests, &self.keys, pattern, channel)
                         && !is_own_event(channel, payload, &self.keys, database)
                     {
-                        self.gathering.push_message(recorded(&self.interests, channel), payload);
+                        gather(&mut self.gathering, &self.interests, channel, payload, None);
                     }
                 }
                 Received::Oversize { pattern, channel, excerpt, length, rest } => {
                     if counts(&self.interests, &self.keys, pattern, channel) {
-                        let excerpt = &excerpt[..excerpt.len().min(EXCERPT_BYTES)];
-                        self.gathering.push_oversize(recorded(&self.interests, channel), excerpt, length);
+                        gather(&mut self.gathering, &self.interests, channel, excerpt, Some(length));
                     }
                     self.skip = rest;
                 }
@@ -234,9 +233,19 @@ fn counts(interests: &Interests, keys: &Keys, pattern: Option<&[u8]>, channel: &
     interests.own(pattern, channel) && !(pattern.is_some() && is_own())
 }
 
-/// The channel as it goes with its message, if it does.
-fn recorded<'a>(interests: &Interests, channel: &'a [u8]) -> Option<&'a [u8]> {
-    interests.record_channels().then_some(channel)
+/// Keeps a message, with its channel if that is recorded. Of one over a limit only the beginning is kept: `payload` is all
+/// of it, or the beginning of so many bytes.
+fn gather(gathering: &mut Gathering, interests: &Interests, channel: &[u8], payload: &[u8], bytes: Option<u64>) {
+    let excerpt = &payload[..payload.len().min(EXCERPT_BYTES)];
+    let channel = interests.record_channels().then_some(channel);
+    match (channel.filter(|channel| channel.len() > MAX_CHANNEL_BYTES), bytes) {
+        (Some(long), _) => {
+            let length = Length::Channel(long.len() as u64);
+            gathering.push_oversize(Some(&long[..MAX_CHANNEL_BYTES]), excerpt, length);
+        }
+        (None, Some(bytes)) => gathering.push_oversize(channel, excerpt, Length::Payload(bytes)),
+        (None, None) => gathering.push_message(channel, payload),
+    }
 }
 
 fn warn_of_interests(warned: &mut bool, identity: &str) {

@@ -102,6 +102,25 @@ fn a_message_over_the_limit_keeps_its_channel() {
     assert_eq!(excerpt.channel(), Some(&b"bigger"[..]));
 }
 
+/// Any client may publish on a channel that a pattern matches, however long its name.
+#[test]
+fn a_channel_over_the_limit_is_cut_and_its_message_kept_apart() {
+    let mut f = fixture();
+    let interests = Interests::of(named(&[]), globs(&["c*"])).expect("good");
+    let mut subscription = f.listen_to(interests, &DispatcherId::generate("d0"));
+    let longest = "c".repeat(crate::wire::MAX_CHANNEL_BYTES);
+    f.run(&["PUBLISH", &longest, "fits"]);
+    assert_eq!(messages(&mut subscription, 1), [(Some(longest.clone()), "fits".to_owned())]);
+    f.run(&["PUBLISH", &format!("{longest}c"), "payload"]);
+    let seen = loop {
+        if let Some(seen) = subscription.read().expect("it is read").expect("something comes").seen.pop() {
+            break seen;
+        }
+    };
+    let excerpt = Body::copied(Some(longest.as_bytes()), b"payload");
+    assert_eq!(seen, Seen::Published(Published::Oversize { excerpt, length: Length::Channel(4_097) }));
+}
+
 /// Whatever its form, a member that becomes a dead letter leaves its id, payload and channel there.
 #[test]
 fn a_dead_letter_tells_the_channel() {

@@ -82,7 +82,7 @@ pub const SETTINGS: &[Setting] = &[
     METRICS_ADDR,
 ];
 
-/// The most channels that `--channels` makes of each name.
+/// The most channels that `--channels` makes, of all names.
 const MAX_CHANNELS: u64 = 100_000;
 
 /// The program's command line.
@@ -136,7 +136,8 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Publis
 /// The channels by their names, or with `--channels` those that begin with them.
 fn channels(values: &Values<'_>, keys: &Keys) -> Result<Vec<Vec<u8>>, ConfigError> {
     let names = published_channels(values, keys)?;
-    let Some(spread) = values.optional_number("channels", 1, MAX_CHANNELS)? else { return Ok(names) };
+    let most = MAX_CHANNELS / names.len() as u64;
+    let Some(spread) = values.optional_number("channels", 1, most)? else { return Ok(names) };
     let numbered = |name: &Vec<u8>| {
         let name = name.clone();
         (0..spread).map(move |number| [&name[..], format!(".{number}").as_bytes()].concat())
