@@ -56,7 +56,7 @@ fn a_stream_takes_the_place_of_consumers() {
     };
     assert_eq!(destination("{orders}"), ("{orders}:messages".to_owned(), 0));
     assert_eq!(destination("a --stream jobs --stream-maxlen 10000"), ("jobs".to_owned(), 10_000));
-    let config = dispatcher_config("d --consumers a:1 --deliver consumers", &no_environment);
+    let config = dispatcher_config("d --consumers a:1 --deliver consumers --stream jobs", &no_environment);
     assert_eq!((config.destination, config.common.keys.stream), (Destination::Pending, None));
 }
 
@@ -86,8 +86,8 @@ fn a_bad_value_names_the_setting_what_it_got_and_what_it_takes() {
         ("d", &["--consumers", "ONCECAST_CONSUMERS", "required", "host:port"][..]),
         ("d --deliver queue", &["--deliver", "\"queue\"", "consumers or stream"]),
         ("d --deliver stream --consumers a:1", &["--consumers", "--deliver stream", "workers read the stream"]),
-        ("d --consumers a:1 --stream x", &["--stream", "--deliver consumers"]),
-        ("d --consumers a:1 --stream-maxlen 5", &["--stream-maxlen", "--deliver consumers"]),
+        ("d --consumers a:1 --stream x", &["--stream", "without --deliver stream"]),
+        ("d --consumers a:1 --stream-maxlen 5", &["--stream-maxlen", "without --deliver stream"]),
         ("d --deliver stream --stream messages:pending", &["--stream", "\"messages:pending\"", "does not use itself"]),
         ("d --deliver stream --stream-maxlen -1", &["--stream-maxlen", "\"-1\""]),
         ("d --consumers a:1,nonsense", &["--consumers", "\"nonsense\"", "host:port"]),

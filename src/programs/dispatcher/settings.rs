@@ -192,26 +192,25 @@ fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {
     text.parse().map_err(|takes| ConfigError::new("retry", quoted(&text), takes))
 }
 
+/// Where messages go. `--deliver consumers` in so many words may stand beside the settings of a stream, as in a file with
+/// all settings.
 fn destination(values: &Values<'_>, keys: &Keys) -> Result<Destination, ConfigError> {
     let text = values.required("deliver", DELIVER)?;
-    let needless = |name, takes: &str| {
-        if values.is_given(name) {
-            Err(ConfigError::new(name, format_args!("a value with --deliver {text}"), takes))
-        } else {
-            Ok(())
-        }
-    };
+    let key = stream_key(values, keys)?;
+    let maxlen = values.number("stream-maxlen", 0, MOST_ENTRIES)?;
     match text.as_str() {
-        "consumers" => {
-            needless("stream", "no value without --deliver stream")?;
-            needless("stream-maxlen", "no value without --deliver stream")?;
-            Ok(Destination::Pending)
-        }
-        "stream" => {
-            needless("consumers", "no value with --deliver stream: workers read the stream themselves")?;
-            let key = stream_key(values, keys)?;
-            Ok(Destination::Stream { key, maxlen: values.number("stream-maxlen", 0, MOST_ENTRIES)? })
-        }
+        "consumers" => match ["stream", "stream-maxlen"].into_iter().find(|name| values.is_given(name)) {
+            Some(name) if !values.is_given("deliver") => {
+                Err(ConfigError::new(name, "a value without --deliver stream", "a value only with --deliver stream"))
+            }
+            _ => Ok(Destination::Pending),
+        },
+        "stream" if values.is_given("consumers") => Err(ConfigError::new(
+            "consumers",
+            "addresses with --deliver stream",
+            "no value with --deliver stream: workers read the stream themselves",
+        )),
+        "stream" => Ok(Destination::Stream { key, maxlen }),
         other => Err(ConfigError::new("deliver", quoted(other), DELIVER)),
     }
 }
