@@ -92,7 +92,12 @@ pub const SETTINGS: &[Setting] = &[
         Found("10s, with --quick 1s"),
         "How long to measure each latency, each point of a sweep, and the idle CPU time",
     ),
-    Setting::new("kinds", "LIST", Text("oncecast,streams,relay"), "What to compare"),
+    Setting::new(
+        "kinds",
+        "LIST",
+        Text("oncecast,streams,relay"),
+        "What to compare; patterns is oncecast with messages on 1,000 channels, which it listens to by one pattern",
+    ),
     Setting::switch("append-only", "Make Redis keep an append-only file, synced every second"),
     Setting::new("json-file", "FILE", Found("none"), "Write the figures to this file as JSON"),
     Setting::new("svg-file", "FILE", Found("none"), "Write a chart to this file"),

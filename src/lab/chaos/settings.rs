@@ -25,6 +25,8 @@ pub struct ChaosConfig {
     pub rate: u64,
     /// Messages in a burst; with `None` they are spread evenly.
     pub batch: Option<u64>,
+    /// How many channels they are published on, if not one.
+    pub channels: Option<u64>,
     /// The faults, and how long to inject them.
     pub plan: Plan,
     /// The folder for the report, if there is to be one.
@@ -42,6 +44,12 @@ pub const SETTINGS: &[Setting] = &[
         "N",
         Found("10000 from 20000 messages per second on, else 0"),
         "Publish in bursts of N; 0 spreads messages evenly",
+    ),
+    Setting::new(
+        "channels",
+        "N",
+        Found("one channel"),
+        "Publish on N channels in turn; the dispatchers listen to them by one pattern",
     ),
     Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
     Setting::new(
@@ -141,6 +149,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
         consumers: values.number("consumer-count", 1, 64)? as usize,
         rate,
         batch: Some(batch).filter(|batch| *batch > 0),
+        channels: values.optional_number("channels", 1, 100_000)?,
         plan,
         report: values.path("report")?,
         log_level: log_level(values)?,

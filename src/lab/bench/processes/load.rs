@@ -57,6 +57,7 @@ pub(crate) fn run(config: LoadConfig) -> Result<()> {
         out: Vec::new(),
         payload: Vec::new(),
         unanswered: 0,
+        channels: channels(&config),
         recorded: 0,
         summary: Summary::default(),
         config,
@@ -70,6 +71,14 @@ pub(crate) fn run(config: LoadConfig) -> Result<()> {
     // An error of that thread is the cause of an error of the load.
     replies?;
     output::print(format_args!("{}\n", summary?.line())).map(drop)
+}
+
+/// The channels that messages are spread over.
+fn channels(config: &LoadConfig) -> Vec<String> {
+    match config.channels {
+        None => vec![config.key.clone()],
+        Some(count) => (0..count).map(|number| format!("{}.{number}", config.key)).collect(),
+    }
 }
 
 /// A pipeline that was sent.
@@ -111,6 +120,8 @@ fn take_replies(
 
 struct Load {
     config: LoadConfig,
+    /// Where messages are published, in turn.
+    channels: Vec<String>,
     batch: u64,
     /// How far the number of messages sent may be ahead of the number of results.
     window: u64,
@@ -213,7 +224,7 @@ impl Load {
                 LoadCommand::Publish => {
                     begin(&mut self.out, 3);
                     word(&mut self.out, "PUBLISH");
-                    word(&mut self.out, &self.config.key);
+                    word(&mut self.out, &self.channels[(id % self.channels.len() as u64) as usize]);
                 }
                 LoadCommand::Xadd => {
                     begin(&mut self.out, 5);
