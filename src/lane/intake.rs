@@ -1,5 +1,5 @@
-//! The intake: stores batches of published messages in Redis and passes them on to the courier, if there is one. The part
-//! of ingest that moves the cursor.
+//! The intake: stores batches of published messages in Redis and passes them on to the courier, if there is one. The
+//! part of ingest that moves the cursor.
 //!
 //! A batch that is too large for Redis or a proxy is stored in halves; a message that is too large alone becomes a dead
 //! letter. A lost reply does no harm: the batch is offered again, and the script, which compares the cursor, either

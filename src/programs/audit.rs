@@ -1,5 +1,5 @@
-//! The audit: is every message recorded, and none twice? With `--stream` the entries of a stream that the group delivers
-//! to are audited in place of results.
+//! The audit: is every message recorded, and none twice? With `--stream` it audits the entries of the stream that the
+//! group delivers to, in place of results.
 //!
 //! Reads the whole result stream, page by page, on the caller's thread. For each id it keeps only a 128-bit
 //! fingerprint: ten million results need about 160 MB, and a file of ids needs the same amount again. A second pass

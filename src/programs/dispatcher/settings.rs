@@ -150,8 +150,8 @@ Examples:
 On SIGTERM or SIGINT it stores what has arrived, releases leadership and exits.
 Exit codes: 0 success, 1 failure while running, 2 invalid settings.";
     program::service("oncecast-dispatcher", about, after, SETTINGS).override_usage(
-        "oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]\n       oncecast-dispatcher --deliver stream [OPTIONS]\n       \
-         oncecast-dispatcher healthcheck [OPTIONS]",
+        "oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]\n       \
+         oncecast-dispatcher --deliver stream [OPTIONS]\n       oncecast-dispatcher healthcheck [OPTIONS]",
     )
 }
 
@@ -192,8 +192,8 @@ fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {
     text.parse().map_err(|takes| ConfigError::new("retry", quoted(&text), takes))
 }
 
-/// Where messages go. `--deliver consumers` in so many words may stand beside the settings of a stream, as in a file with
-/// all settings.
+/// Where messages go. The settings of a stream may be given with an explicit `--deliver consumers`, as in a file with all
+/// settings.
 fn destination(values: &Values<'_>, keys: &Keys) -> Result<Destination, ConfigError> {
     let text = values.required("deliver", DELIVER)?;
     let key = stream_key(values, keys)?;

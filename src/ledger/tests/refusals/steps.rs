@@ -90,13 +90,16 @@ pub(super) fn steps() -> Vec<Step> {
         intake("intake in a transaction that is open", |c| c.intake(Some(8), &[9, 10])).open_after(Caller::open_intake),
         intake("intake of nothing in a transaction that is open", |c| c.intake(Some(8), &[]))
             .open_after(Caller::open_intake),
-        into_stream("intake into a stream", |c| c.to_stream(0).intake(Some(6), &[7, 8])),
-        into_stream("intake into a stream for the first time", |c| c.to_stream(0).intake(None, &[7, 8])).begins_with(NO_CURSOR),
-        into_stream("intake into a stream with a limit", |c| c.to_stream(LIMIT).intake(Some(6), &[7, 8])),
-        into_stream("intake of nothing into a stream", |c| c.to_stream(0).intake(Some(6), &[])),
-        into_stream("intake of a dead letter beside a stream", |c| c.to_stream(0).intake_dead(7)).insists_on(&["XADD"]),
-        into_stream("intake into a stream of what was moved over", |c| c.to_stream(0).intake_again()).begins_with(MOVED_OVER),
-        into_stream("intake into a stream that is ahead", |c| c.to_stream(0).intake(Some(6), &[7, 8]))
+        into_stream("intake into a stream", |c| c.with_stream(0).intake(Some(6), &[7, 8])),
+        into_stream("intake into a stream for the first time", |c| c.with_stream(0).intake(None, &[7, 8]))
+            .begins_with(NO_CURSOR),
+        into_stream("intake into a stream with a limit", |c| c.with_stream(LIMIT).intake(Some(6), &[7, 8])),
+        into_stream("intake of nothing into a stream", |c| c.with_stream(0).intake(Some(6), &[])),
+        into_stream("intake of a dead letter beside a stream", |c| c.with_stream(0).intake_dead(7))
+            .insists_on(&["XADD"]),
+        into_stream("intake into a stream of what was moved over", |c| c.with_stream(0).intake_again())
+            .begins_with(MOVED_OVER),
+        into_stream("intake into a stream that is ahead", |c| c.with_stream(0).intake(Some(6), &[7, 8]))
             .begins_with(&[&["XADD", STREAM, "0-50", "payload", "x"]]),
         script("rewind", &REWIND, |c| c.rewind(Some(4))).needs_room(),
         script("rewind to nothing", &REWIND, |c| c.rewind(None)),
@@ -316,7 +319,7 @@ impl Caller {
     }
 
     /// From now on messages are stored in the stream.
-    fn to_stream(&mut self, maxlen: u64) -> &mut Caller {
+    fn with_stream(&mut self, maxlen: u64) -> &mut Caller {
         self.ledger.destination = Destination::Stream { key: STREAM.to_owned(), maxlen };
         self
     }
