@@ -192,8 +192,8 @@ fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {
     text.parse().map_err(|takes| ConfigError::new("retry", quoted(&text), takes))
 }
 
-/// Where messages go. The settings of a stream may be given with an explicit `--deliver consumers`, as in a file with all
-/// settings.
+/// Where messages go. The settings of a stream may be given with an explicit `--deliver consumers`, as in a file with
+/// all settings.
 fn destination(values: &Values<'_>, keys: &Keys) -> Result<Destination, ConfigError> {
     let text = values.required("deliver", DELIVER)?;
     let key = stream_key(values, keys)?;

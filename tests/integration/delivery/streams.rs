@@ -11,7 +11,8 @@ use oncecast::lab::{ChildProcess, Cluster, ClusterOptions, Lease, Node, Signal};
 
 use crate::support::load::{Load, number};
 use crate::support::{
-    DEADLINE, client, client_of, options, run, status, stream, wait_for_another_leader, wait_for_intake, wait_until,
+    DEADLINE, client, client_of, options, programs, run, status, stream, wait_for_another_leader, wait_for_intake,
+    wait_until,
 };
 
 const STREAM: &str = "messages:messages";
@@ -176,8 +177,9 @@ fn a_group_without_consumers_is_ready_and_healthy() {
     let entries = stream(connection, "shared:jobs");
     // One exact channel need not be recorded.
     assert_eq!(entries, ["a", "b"].map(|payload| HashMap::from([owned(("payload", payload))])));
-    let mut audit = cluster.command("oncecast").expect("the program is built");
-    let audit = audit.args(["audit", "--stream", "shared:jobs", "--id-field", "payload", "--expect", "2"]);
+    let mut audit = programs().command("oncecast").expect("the program is built");
+    let audit = audit.args(["audit", "--redis-url", &cluster.redis_url(), "--stream", "shared:jobs"]);
+    let audit = audit.args(["--id-field", "payload", "--expect", "2"]);
     let audit = audit.output().expect("it runs");
     println!("{}", String::from_utf8_lossy(&audit.stdout));
     assert_eq!(audit.status.code(), Some(0), "{audit:?}");
