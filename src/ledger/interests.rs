@@ -16,6 +16,15 @@ use crate::wire::MAX_CHANNEL_BYTES;
 /// The most interests that one group has.
 pub const MAX_INTERESTS: usize = 1_024;
 
+/// Whose copy of a message counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The one for the channel's name.
+    Name,
+    /// The one for the pattern with this index.
+    Pattern(usize),
+}
+
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interests {
@@ -79,18 +88,24 @@ impl Interests {
         &self.identity
     }
 
-    /// Whether the copy of a message on `channel` counts that Redis sent for `pattern`, or for the channel's name.
-    pub fn own(&self, pattern: Option<&[u8]>, channel: &[u8]) -> bool {
-        match pattern {
-            None => self.is_named(channel),
-            Some(pattern) if !self.is_named(channel) => match &self.patterns[..] {
-                // Redis has matched it.
-                [only] => only.text() == pattern,
-                patterns => {
-                    patterns.iter().find(|glob| glob.matches(channel)).is_some_and(|glob| glob.text() == pattern)
-                }
-            },
-            Some(_) => false,
+    /// The owner of a channel.
+    pub fn owner(&self, channel: &[u8]) -> Option<Owner> {
+        if self.is_named(channel) {
+            return Some(Owner::Name);
+        }
+        match &self.patterns[..] {
+            // Redis has matched it.
+            [_] => Some(Owner::Pattern(0)),
+            patterns => patterns.iter().position(|glob| glob.matches(channel)).map(Owner::Pattern),
+        }
+    }
+
+    /// Whether `owner` owns the copy that Redis sent for `pattern`, or for the channel's name.
+    pub fn is_owners(&self, owner: Option<Owner>, pattern: Option<&[u8]>) -> bool {
+        match (owner, pattern) {
+            (Some(Owner::Name), None) => true,
+            (Some(Owner::Pattern(index)), Some(pattern)) => self.patterns[index].text() == pattern,
+            _ => false,
         }
     }
 
@@ -100,7 +115,7 @@ impl Interests {
         /// The most bytes of interests that are shown.
         const MOST_BYTES: usize = 200;
         let mut names: Vec<String> = self.channels().map(shown_name).collect();
-        let mut patterns: Vec<String> = self.patterns().map(shown).collect();
+        let mut patterns: Vec<String> = self.patterns().map(shown_pattern).collect();
         names.sort_unstable();
         patterns.sort_unstable();
         let all = [names, patterns].concat();
@@ -124,18 +139,37 @@ impl Interests {
 
 /// A name as a setting takes it: a name that looks like a pattern is not one.
 fn shown_name(name: &[u8]) -> String {
-    let escape = |letter: char| if "*?[]\\,".contains(letter) { format!("\\{letter}") } else { letter.to_string() };
-    shown(name).chars().map(escape).collect()
+    match std::str::from_utf8(name) {
+        Ok(text) => {
+            let escape =
+                |letter: char| if "*?[]\\,".contains(letter) { format!("\\{letter}") } else { letter.to_string() };
+            text.chars().map(escape).collect()
+        }
+        Err(_) => shown_bytes(name),
+    }
 }
 
-/// Any bytes as text.
-fn shown(text: &[u8]) -> String {
-    String::from_utf8(text.to_vec()).unwrap_or_else(|_| text.escape_ascii().to_string())
+/// A pattern as a setting takes it.
+fn shown_pattern(text: &[u8]) -> String {
+    String::from_utf8(text.to_vec()).unwrap_or_else(|_| shown_bytes(text))
+}
+
+fn shown_bytes(bytes: &[u8]) -> String {
+    let escape = |byte: &u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b':' | b'-' | b'_' => char::from(*byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    };
+    bytes.iter().map(escape).collect()
 }
 
 fn first_twice<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
     let mut seen = HashSet::new();
     texts.into_iter().find(|text| !seen.insert(*text))
+}
+
+/// Distinguishes interests by their identity.
+pub fn fingerprint(identity: &str) -> u64 {
+    identity.bytes().fold(FNV_BASIS, fnv_1a) as u64
 }
 
 fn identity(channels: &[Vec<u8>], patterns: &[Glob]) -> String {
@@ -178,7 +212,7 @@ mod tests {
         let these = interests(&["orders.eu"], &["orders.*", "*.us", "*"]);
         let owners = |channel: &str| {
             let copies = [None, Some("orders.*"), Some("*.us"), Some("*")];
-            copies.map(|copy| these.own(copy.map(str::as_bytes), channel.as_bytes()))
+            copies.map(|copy| these.is_owners(these.owner(channel.as_bytes()), copy.map(str::as_bytes)))
         };
         assert_eq!(owners("orders.eu"), [true, false, false, false]);
         assert_eq!(owners("orders.us"), [false, true, false, false]);
@@ -250,7 +284,7 @@ mod tests {
                 these.patterns.iter().filter(|glob| glob.matches(name)).map(|glob| Some(glob.text())),
             );
             let copies: Vec<Option<&[u8]>> = copies.collect();
-            let counted = copies.iter().filter(|copy| these.own(**copy, name)).count();
+            let counted = copies.iter().filter(|copy| these.is_owners(these.owner(name), **copy)).count();
             prop_assert_eq!(counted, usize::from(!copies.is_empty()));
         }
     }

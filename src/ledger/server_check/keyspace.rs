@@ -51,9 +51,23 @@ fn class_of(event: &str) -> Option<char> {
         "del" | "expire" | "persist" | "rename_from" | "rename_to" | "move_from" | "move_to" | "copy_to"
         | "restore" | "sortstore" => 'g',
         "set" | "setrange" | "append" | "incrby" | "incrbyfloat" => '$',
-        _ if event.starts_with("xadd") || event.starts_with("xgroup") || event.starts_with("xtrim") => 't',
+        _ if event.starts_with("xadd")
+            || event.starts_with("xdel")
+            || event.starts_with("xsetid")
+            || event.starts_with("xgroup")
+            || event.starts_with("xtrim") =>
+        {
+            't'
+        }
         _ if event.starts_with("zadd") || event.starts_with("zincr") || event.starts_with("zrem") => 'z',
-        _ if event.starts_with("hset") || event.starts_with("hdel") || event.starts_with("hincr") => 'h',
+        _ if event.starts_with("hset")
+            || event.starts_with("hexpire")
+            || event.starts_with("hpersist")
+            || event.starts_with("hdel")
+            || event.starts_with("hincr") =>
+        {
+            'h'
+        }
         "lpush" | "rpush" | "lpop" | "rpop" | "linsert" | "lset" | "lrem" | "ltrim" => 'l',
         "sadd" | "srem" | "spop" | "sinterstore" | "sunionstore" | "sdiffstore" => 's',
         _ => return None,

@@ -36,7 +36,7 @@ pub enum Seen {
     Marker(Marker),
     /// A marker of a dispatcher with other interests. It names the place where it is, but no place after it, because
     /// its dispatcher counts other messages.
-    Elsewhere(Marker),
+    Elsewhere(Marker, u64),
 }
 
 /// The messages and markers of one read.

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::process::Command;
 
 use oncecast::lab::{ChildProcess, RedisOptions, RedisServer, ports};
+use oncecast::ledger::Interests;
 use oncecast::ledger::server_check::{Warning, check};
 
 use crate::support::{DEADLINE, programs, redis_server, run_on, wait_until};
@@ -105,11 +106,9 @@ fn a_dispatcher_says_which_keyspace_events_redis_does_not_publish() {
     let line = start(&url).wait_for_line("Redis refuses CONFIG GET", DEADLINE).expect("it says so");
     assert!(line.contains("not checked: ") && line.contains("notify-keyspace-events"), "{line}");
     let () = run_on(&server, &["CONFIG", "SET", "notify-keyspace-events", &format!("{flags}Ex")]);
-    let dispatcher = start(&server.url());
-    dispatcher.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
-    dispatcher.wait_for_line("event=redis-setting", DEADLINE).expect("the append-only file is always noted");
-    let lines = dispatcher.stderr().all();
-    assert!(!lines.iter().any(|line| line.contains("notify-keyspace-events")), "{lines:?}");
+    let expired = Interests::in_channel("__keyevent@0__:expired");
+    let found = check(&mut server.connection(), Some(&expired)).expect("the server answers");
+    assert!(!found.iter().any(|warning| matches!(warning, Warning::KeyspaceEvents { .. })), "{found:?}");
 }
 
 #[test]
