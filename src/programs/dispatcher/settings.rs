@@ -167,8 +167,12 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
             Vec::new()
         }
     };
+    let interests = interests(values, &common.keys, common.redis.database())?;
     Ok(DispatcherConfig {
-        interests: interests(values, &common.keys, common.redis.database())?,
+        interests: match &destination {
+            Destination::Pending => interests,
+            Destination::Stream { key, .. } => interests.beside_stream(key),
+        },
         destination,
         consumers,
         name: match values.text("dispatcher-id")? {
