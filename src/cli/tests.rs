@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::setting::variable_of;
-use crate::ledger::{Glob, Interests};
+use crate::ledger::{Destination, Glob, Interests};
 use crate::process::config::Environment;
 use crate::process::metrics::healthcheck::{Check, Question};
 use crate::programs::dispatcher::settings::DispatcherConfig;
@@ -46,6 +46,21 @@ fn defaults_are_as_documented() {
 }
 
 #[test]
+fn a_stream_takes_the_place_of_consumers() {
+    let destination = |line: &str| {
+        let config = dispatcher_config(&format!("d --deliver stream --group {line}"), &no_environment);
+        assert_eq!(config.consumers, [""; 0]);
+        let Destination::Stream { key, maxlen } = config.destination else { panic!("{:?}", config.destination) };
+        assert_eq!(config.common.keys.stream.as_ref(), Some(&key));
+        (key, maxlen)
+    };
+    assert_eq!(destination("{orders}"), ("{orders}:messages".to_owned(), 0));
+    assert_eq!(destination("a --stream jobs --stream-maxlen 10000"), ("jobs".to_owned(), 10_000));
+    let config = dispatcher_config("d --consumers a:1 --deliver consumers --stream jobs", &no_environment);
+    assert_eq!((config.destination, config.common.keys.stream), (Destination::Pending, None));
+}
+
+#[test]
 fn a_flag_wins_over_the_variable_and_the_variable_over_the_file() {
     let file = std::env::temp_dir().join(format!("oncecast-url-{}", std::process::id()));
     std::fs::write(&file, "redis://:secret@10.0.0.3:1\n").unwrap();
@@ -69,6 +84,12 @@ fn a_flag_wins_over_the_variable_and_the_variable_over_the_file() {
 fn a_bad_value_names_the_setting_what_it_got_and_what_it_takes() {
     for (line, parts) in [
         ("d", &["--consumers", "ONCECAST_CONSUMERS", "required", "host:port"][..]),
+        ("d --deliver queue", &["--deliver", "\"queue\"", "consumers or stream"]),
+        ("d --deliver stream --consumers a:1", &["--consumers", "--deliver stream", "workers read the stream"]),
+        ("d --consumers a:1 --stream x", &["--stream", "without --deliver stream"]),
+        ("d --consumers a:1 --stream-maxlen 5", &["--stream-maxlen", "without --deliver stream"]),
+        ("d --deliver stream --stream messages:pending", &["--stream", "\"messages:pending\"", "does not use itself"]),
+        ("d --deliver stream --stream-maxlen -1", &["--stream-maxlen", "\"-1\""]),
         ("d --consumers a:1,nonsense", &["--consumers", "\"nonsense\"", "host:port"]),
         ("d --consumers a:1,b:70000", &["--consumers", "\"b:70000\"", "over 65535"]),
         ("d --consumers redis://a:1", &["--consumers", "not a URL"]),

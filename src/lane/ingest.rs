@@ -8,19 +8,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use super::elected::Elected;
-use super::intake::Intake;
+use super::intake::{Intake, ToCourier};
 use super::kill_switch::{KillSwitch, Reason};
 use super::precedence::Right;
 use super::pulses::{ITERATION_WITHIN, STEP_WITHIN};
 use super::retry::Killed;
 use super::ring::{Limits, RingPlace, Standing, Taken};
 use super::shared::Shared;
-use super::sockets::Waker;
 use crate::base::id::Epoch;
-use crate::ledger::{Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Pending};
+use crate::ledger::{Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker};
 
 /// How often a marker is published while there is traffic.
 const MARKER_EVERY: Duration = Duration::from_millis(100);
@@ -57,10 +54,9 @@ impl Ingest {
         elected: Elected,
         kill: KillSwitch,
         ledger: Ledger,
-        courier: Sender<Vec<Pending>>,
-        waker: Waker,
+        courier: Option<ToCourier>,
     ) -> Ingest {
-        let intake = Intake::new(shared, &elected, kill.clone(), ledger, courier, waker);
+        let intake = Intake::new(shared, &elected, kill.clone(), ledger, courier);
         let Elected { epoch, lost, right, segment: elected_in, .. } = elected;
         let marked = Instant::now();
         Ingest { shared: shared.clone(), epoch, kill, intake, lost, right, elected_in, markers: 0, marked }

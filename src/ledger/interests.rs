@@ -67,6 +67,18 @@ impl Interests {
         Ok(Interests { channels, patterns, named, identity })
     }
 
+    /// The same for a group that delivers into this stream. Events about the stream's key are not counted, so where such
+    /// events may be heard, dispatchers that deliver elsewhere count other messages and have other interests.
+    pub fn beside_stream(self, key: &str) -> Interests {
+        if !self.channels().any(is_key_event) && !self.patterns().any(may_be_key_event) {
+            return self;
+        }
+        let mut all = sorted(&self.channels, &self.patterns);
+        all.push((b's', key.as_bytes()));
+        let identity = fingerprint(all);
+        Interests { identity, ..self }
+    }
+
     /// The channels that are named, in the order of the settings.
     pub fn channels(&self) -> impl Iterator<Item = &[u8]> {
         self.channels.iter().map(Vec::as_slice)
@@ -178,9 +190,32 @@ fn identity(channels: &[Vec<u8>], patterns: &[Glob]) -> String {
     {
         return channel.to_owned();
     }
+    fingerprint(sorted(channels, patterns))
+}
+
+/// What all keyspace events' channels begin with.
+const KEY_EVENTS: &[u8] = b"__key";
+
+fn is_key_event(channel: &[u8]) -> bool {
+    channel.starts_with(KEY_EVENTS)
+}
+
+/// Whether a pattern may match the channel of a keyspace event, by its beginning up to the first special character.
+fn may_be_key_event(pattern: &[u8]) -> bool {
+    let plain = pattern.split(|byte| b"*?[\\".contains(byte)).next().unwrap_or_default();
+    let both = plain.len().min(KEY_EVENTS.len());
+    plain[..both] == KEY_EVENTS[..both] && (plain.len() < pattern.len() || is_key_event(plain))
+}
+
+/// Each interest with its kind.
+fn sorted<'a>(channels: &'a [Vec<u8>], patterns: &'a [Glob]) -> Vec<(u8, &'a [u8])> {
     let mut all: Vec<(u8, &[u8])> = channels.iter().map(|name| (b'c', name.as_slice())).collect();
     all.extend(patterns.iter().map(|glob| (b'p', glob.text())));
     all.sort_unstable();
+    all
+}
+
+fn fingerprint(all: Vec<(u8, &[u8])>) -> String {
     let fold = |hash, (kind, text): (u8, &[u8])| {
         let length = (text.len() as u64).to_be_bytes();
         [kind].iter().chain(&length).chain(text).fold(hash, |hash, byte| fnv_1a(hash, *byte))
@@ -248,6 +283,27 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let (all, but_one) = (interests(&many, &[]).summary(), interests(&many[..999], &[]).summary());
         assert!(all.len() < 260 && all.contains("1000 in all") && all != but_one, "{all}");
+    }
+
+    #[test]
+    fn where_events_of_the_stream_may_be_heard_it_counts() {
+        for (channels, patterns) in [(&["orders"][..], &[][..]), (&["a"], &["orders.*", "_x*", "__kez?"])] {
+            let these = interests(channels, patterns);
+            assert_eq!(these.clone().beside_stream("jobs"), these);
+        }
+        for (channels, patterns) in [
+            (&["__keyevent@0__:xadd"][..], &[][..]),
+            (&["a"], &["*"]),
+            (&[], &["__k*"]),
+            (&[], &["[_]*"]),
+            (&[], &["\\_*"]),
+        ] {
+            let these = interests(channels, patterns);
+            let (jobs, mails) = (these.clone().beside_stream("jobs"), these.clone().beside_stream("mails"));
+            assert_ne!(jobs.identity(), these.identity(), "{channels:?} {patterns:?}");
+            assert_ne!(jobs.identity(), mails.identity());
+            assert!(jobs.identity().starts_with("interests:"));
+        }
     }
 
     #[test]

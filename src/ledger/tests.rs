@@ -19,6 +19,7 @@ mod intakes;
 mod interests;
 mod refusals;
 mod sizes;
+mod streams;
 mod transactions;
 
 const TTL: Duration = Duration::from_secs(60);

@@ -8,3 +8,4 @@ mod one_result;
 mod precedence;
 mod recall;
 mod retries;
+mod streams;

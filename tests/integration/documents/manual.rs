@@ -121,12 +121,13 @@ fn the_settings_files_explain_each_setting_and_show_its_default() {
     const DISPATCHER: &str = include_str!("../../../systemd/dispatcher.env.example");
     const CONSUMER: &str = include_str!("../../../systemd/consumer.env.example");
     // These have no default that could be shown.
-    const FOUND: [&str; 7] = [
+    const FOUND: [&str; 8] = [
         "required",
         "host name and pid",
         "off",
         "none",
         "the database of --redis-url",
+        "<group>:messages",
         "the listen address",
         "number of cores",
     ];
