@@ -145,6 +145,11 @@ impl Throughput {
         Some(per_s(Contender::Oncecast)? / per_s(other)?)
     }
 
+    /// The throughput of many channels relative to one.
+    fn channels_to_one(&self) -> Option<f64> {
+        self.ratio(Contender::Channels).map(|ratio| 1.0 / ratio)
+    }
+
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![String::new()];
         lines.push(format!(
@@ -172,6 +177,7 @@ impl Throughput {
                 .to_owned(),
         );
         lines.push(String::new());
+        lines.extend(self.channels_to_one().map(|ratio| format!("channels / oncecast = {ratio:.2}")));
         for other in [Contender::Streams, Contender::Relay] {
             lines.extend(self.ratio(other).map(|ratio| format!("oncecast / {} = {ratio:.2}", other.name())));
         }
@@ -183,6 +189,7 @@ impl Throughput {
     pub(super) fn json(&self) -> Value {
         json!({
             "kinds": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "channels_to_oncecast": self.channels_to_one().map(rounded),
             "oncecast_to_streams": self.ratio(Contender::Streams).map(rounded),
             "oncecast_to_relay": self.ratio(Contender::Relay).map(rounded),
         })
