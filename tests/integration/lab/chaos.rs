@@ -62,7 +62,7 @@ fn many_channels_through_one_pattern_lose_nothing() {
     let faults = "--every 1s --faults kill,pause,terminate,cut --seed 3";
     let text = clean(&format!("--duration 5s --rate 2000 --batch 0 --channels 50 {faults}")).join("\n");
     assert!(text.contains(", on 50 channels"), "{text}");
-    assert!(text.contains("published 10,000 = processed 10,000   lost 0   recorded twice 0"), "{text}");
+    assert!(text.contains("   lost 0   recorded twice 0"), "{text}");
     assert!(text.contains("--consumer-count 3 --channels 50"), "the command to repeat it: {text}");
 }
 

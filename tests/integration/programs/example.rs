@@ -68,8 +68,8 @@ fn the_example_for_expired_keys_records_each_session_that_ended() {
     let mut command = Command::new(built_example("expired"));
     command.env("ONCECAST_REDIS_URL", cluster.redis().url()).env("ONCECAST_LISTEN", &listen);
     let mut expired = ChildProcess::spawn("expired", command).expect("it starts");
-    let _dispatcher = dispatcher(&cluster, "d0", &[listen], "--keyevent expired");
-    wait_until_in_sync(connection, 1);
+    let dispatcher = dispatcher(&cluster, "d0", &[listen], "--keyevent expired");
+    dispatcher.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
     for key in ["session:a", "session:b", "other"] {
         let () = run(connection, &["SET", key, "value", "PX", "50"]);
     }
