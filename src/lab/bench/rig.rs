@@ -85,7 +85,7 @@ impl Rig {
             ..RedisOptions::default()
         };
         let processes = match setup.contender {
-            Contender::Oncecast | Contender::Channels => {
+            Contender::Oncecast | Contender::Patterns => {
                 let mut cluster = Box::new(start_cluster(setup, programs.clone(), redis)?);
                 // In sync, so that the standby costs what it costs in production.
                 until(requests, "a leader and standbys in sync", || {
@@ -110,7 +110,7 @@ impl Rig {
         let started = match self.setup.contender {
             Contender::Relay => vec![self.relay()?],
             Contender::Streams => (0..self.setup.consumers).map(|number| self.worker(number)).collect::<Result<_>>()?,
-            Contender::Oncecast | Contender::Channels => Vec::new(),
+            Contender::Oncecast | Contender::Patterns => Vec::new(),
         };
         match &mut self.processes {
             Processes::Oncecast(cluster) => {
@@ -148,14 +148,14 @@ impl Rig {
     /// A command that starts the load while no consumer runs. It ends when all messages wait for one.
     pub(super) fn fill(&mut self) -> Result<Command> {
         match self.setup.contender {
-            Contender::Oncecast | Contender::Channels => self.load_until(&format!("ZCARD {PENDING}")),
+            Contender::Oncecast | Contender::Patterns => self.load_until(&format!("ZCARD {PENDING}")),
             Contender::Streams | Contender::Relay => self.load_until(&format!("XLEN {STREAM}")),
         }
     }
 
     fn load_until(&mut self, progress: &str) -> Result<Command> {
         let (sent, key) = match self.setup.contender {
-            Contender::Oncecast | Contender::Channels | Contender::Relay => (LoadCommand::Publish, CHANNEL),
+            Contender::Oncecast | Contender::Patterns | Contender::Relay => (LoadCommand::Publish, CHANNEL),
             Contender::Streams => (LoadCommand::Xadd, STREAM),
         };
         let name = match sent {

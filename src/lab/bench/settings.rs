@@ -23,7 +23,7 @@ pub struct BenchConfig {
     pub quick: bool,
     /// What to compare.
     pub kinds: Vec<Contender>,
-    /// On how many channels messages are published for [`Contender::Channels`].
+    /// On how many channels messages are published for [`Contender::Patterns`].
     pub channels: u64,
     /// How often the throughput of each kind is measured.
     pub rounds: usize,
@@ -98,13 +98,13 @@ pub const SETTINGS: &[Setting] = &[
         "kinds",
         "LIST",
         Text("oncecast,streams,relay"),
-        "What to compare: oncecast, streams, relay, and channels, which is oncecast with the messages on many channels",
+        "What to compare: oncecast, streams, relay, and patterns, which is oncecast with messages on many channels",
     ),
     Setting::new(
         "channels",
         "N",
         Text("1000"),
-        "How many channels the kind channels has; one pattern matches them all",
+        "How many channels the kind patterns has; one pattern matches them all",
     ),
     Setting::switch("append-only", "Make Redis keep an append-only file, synced every second"),
     Setting::new("json-file", "FILE", Found("none"), "Write the figures to this file as JSON"),
@@ -129,7 +129,7 @@ results are compared with the messages sent. If a result is missing or recorded 
 Examples:
   oncecast bench --json-file bench.json --svg-file bench.svg
   oncecast bench --latency --rates 1000,10000
-  oncecast bench --kinds oncecast,channels --channels 1000
+  oncecast bench --kinds oncecast,patterns --channels 1000
   oncecast bench --sweep --kinds oncecast,streams --time 5s
 
 The figures are only meaningful on an otherwise idle machine.

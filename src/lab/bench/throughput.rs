@@ -145,11 +145,6 @@ impl Throughput {
         Some(per_s(Contender::Oncecast)? / per_s(other)?)
     }
 
-    /// The throughput of many channels relative to one.
-    fn channels_to_one(&self) -> Option<f64> {
-        self.ratio(Contender::Channels).map(|ratio| 1.0 / ratio)
-    }
-
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![String::new()];
         lines.push(format!(
@@ -177,8 +172,7 @@ impl Throughput {
                 .to_owned(),
         );
         lines.push(String::new());
-        lines.extend(self.channels_to_one().map(|ratio| format!("channels / oncecast = {ratio:.2}")));
-        for other in [Contender::Streams, Contender::Relay] {
+        for other in [Contender::Streams, Contender::Relay, Contender::Patterns] {
             lines.extend(self.ratio(other).map(|ratio| format!("oncecast / {} = {ratio:.2}", other.name())));
         }
         lines.push(String::new());
@@ -189,9 +183,9 @@ impl Throughput {
     pub(super) fn json(&self) -> Value {
         json!({
             "kinds": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
-            "channels_to_oncecast": self.channels_to_one().map(rounded),
             "oncecast_to_streams": self.ratio(Contender::Streams).map(rounded),
             "oncecast_to_relay": self.ratio(Contender::Relay).map(rounded),
+            "oncecast_to_patterns": self.ratio(Contender::Patterns).map(rounded),
         })
     }
 

@@ -38,8 +38,8 @@ pub struct Segment<M> {
     pub end: Option<u64>,
     /// In order, each with the sequence number of the message that follows it.
     pub markers: VecDeque<(M, u64)>,
-    /// The latest markers of dispatchers with other interests. They count other messages, so such a marker names its own
-    /// place only.
+    /// The latest markers of dispatchers with other interests. They count other messages, so such a marker names its
+    /// own place only.
     pub elsewhere: VecDeque<Elsewhere<M>>,
 }
 

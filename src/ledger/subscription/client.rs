@@ -233,8 +233,8 @@ fn counts(interests: &Interests, keys: &Keys, pattern: Option<&[u8]>, channel: &
     interests.own(pattern, channel) && !(pattern.is_some() && is_own())
 }
 
-/// Keeps a message, with its channel if that is recorded. Of one over a limit only the beginning is kept: `payload` is all
-/// of it, or the beginning of so many bytes.
+/// Keeps a message, with its channel if that is recorded. Of one over a limit only the beginning is kept: `payload` is
+/// all of it, or the beginning of so many bytes.
 fn gather(gathering: &mut Gathering, interests: &Interests, channel: &[u8], payload: &[u8], bytes: Option<u64>) {
     let excerpt = &payload[..payload.len().min(EXCERPT_BYTES)];
     let channel = interests.record_channels().then_some(channel);

@@ -34,8 +34,8 @@ pub enum Seen {
     Published(Published),
     /// A marker on the control channel.
     Marker(Marker),
-    /// A marker of a dispatcher with other interests. It names the place where it is, but no place after it, because its
-    /// dispatcher counts other messages.
+    /// A marker of a dispatcher with other interests. It names the place where it is, but no place after it, because
+    /// its dispatcher counts other messages.
     Elsewhere(Marker),
 }
 

@@ -21,14 +21,15 @@ const ADDED_FIELDS: usize = 2;
 /// About how many bytes the fields of a small message take in addition to its payload.
 const BESIDE_BYTES: usize = 128;
 
-/// The fields of the JSON object (`message_id` first), `channel` if it was delivered with the message, `random_property`
-/// (8 random hex digits) and `consumer_id`.
+/// The fields of the JSON object (`message_id` first), `channel` if it was delivered with the message,
+/// `random_property` (8 random hex digits) and `consumer_id`.
 pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
     let outcome = with_channel(outcome_of(delivery.payload()), delivery);
     Ok(outcome.field(RANDOM_PROPERTY, hex_digits(fastrand::u32(..))).field(CONSUMER_ID, delivery.consumer_id()))
 }
 
-/// The fields with the channel of the delivery, if it has one. It takes the place of a field of this name in the payload.
+/// The fields with the channel of the delivery, if it has one. It takes the place of a field of this name in the
+/// payload.
 fn with_channel(outcome: Outcome, delivery: &Delivery<'_>) -> Outcome {
     let Some(channel) = delivery.channel() else { return outcome };
     let others = || outcome.fields().filter(|(name, _)| *name != CHANNEL.as_bytes());
