@@ -7,6 +7,7 @@ use crate::ledger::{Destination, Glob, Interests};
 use crate::process::config::Environment;
 use crate::process::metrics::healthcheck::{Check, Question};
 use crate::programs::dispatcher::settings::DispatcherConfig;
+use crate::wire::MAX_CHANNEL_BYTES;
 
 fn no_environment(_: &str) -> Option<OsString> {
     None
@@ -204,6 +205,35 @@ fn one_name_has_one_meaning_in_all_programs() {
             ),
             None => seen.push(setting),
         }
+    }
+}
+
+#[test]
+fn the_publisher_spreads_over_channels() {
+    let channels = |line: &str| match PUBLISHER.parse(words(&format!("p {line}")), &no_environment) {
+        Ok(Parsed::Run(config)) => config.channels.into_iter().map(|name| String::from_utf8_lossy(&name).into_owned()),
+        other => panic!("{line}: {other:?}"),
+    };
+    let all = |line: &str| channels(line).collect::<Vec<_>>();
+    assert_eq!(all(""), ["messages:published"]);
+    assert_eq!(all("--channel a,b --channel c"), ["a", "b", "c"]);
+    assert_eq!(all("--channel a,b --channels 3"), ["a.0", "a.1", "a.2", "b.0", "b.1", "b.2"]);
+    assert_eq!(all("--channels 2"), ["messages:published.0", "messages:published.1"]);
+    assert_eq!(all(r"--channel a\,\* --channels 1"), ["a,*.0"]);
+    assert_eq!(all("--channels 100000").len(), 100_000);
+    assert_eq!(all(&format!("--channel {} --channels 10", "x".repeat(MAX_CHANNEL_BYTES - 2))).len(), 10);
+    for (line, parts) in [
+        ("--channels 0", &["--channels (ONCECAST_CHANNELS)", "\"0\"", "from 1 to 100000"][..]),
+        ("--channel a,b --channels 50001", &["--channels (ONCECAST_CHANNELS)", "\"50001\"", "from 1 to 50000"]),
+        ("--channel a --channel b,a", &["--channel (ONCECAST_CHANNEL)", "\"a\" twice"]),
+        ("--channel a,,b", &["--channel (ONCECAST_CHANNEL)", "empty name"]),
+        (
+            &format!("--channel {} --channels 11", "x".repeat(MAX_CHANNEL_BYTES - 2)),
+            &["--channel (ONCECAST_CHANNEL)", "--channels"],
+        ),
+    ] {
+        let error = PUBLISHER.parse(words(&format!("p {line}")), &no_environment).expect_err(line).to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{line}: {error}");
     }
 }
 

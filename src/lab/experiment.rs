@@ -34,9 +34,6 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 /// How long a process may take to exit after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// The beginning of the channels' names, if there are several.
-const CHANNEL: &str = "messages:published";
-
 /// The cluster, its load, and the faults.
 #[derive(Clone, Debug)]
 pub struct Experiment {
@@ -46,7 +43,7 @@ pub struct Experiment {
     pub rate: u64,
     /// Messages in a burst; with `None` they are spread evenly.
     pub batch: Option<u64>,
-    /// Over how many channels messages are spread, to which the dispatchers listen by one pattern. `None`: one channel.
+    /// Over how many channels they are spread, heard through one pattern; `None`: one channel, heard by its name.
     pub channels: Option<u64>,
     /// How long messages are published.
     pub duration: Duration,
@@ -82,10 +79,10 @@ impl Experiment {
         let level = ["--log-level".to_owned(), self.log_level.as_str().to_ascii_lowercase()];
         self.cluster.dispatcher_args.extend(level.clone());
         self.cluster.consumer_args.extend(level);
-        if self.channels.is_some() {
-            self.cluster.dispatcher_args.extend(["--pattern".to_owned(), format!("{CHANNEL}.*")]);
-        }
         self.cluster.readiness = true;
+        if self.channels.is_some() {
+            self.cluster.listen_to_many();
+        }
         let mut cluster = Cluster::start(self.cluster.clone())?;
         if !self.wait_until_ready(&mut cluster, requests)? {
             return interrupted(console, cluster, None, requests);
@@ -121,8 +118,8 @@ impl Experiment {
 
     fn introduce(&self, console: &mut Console, cluster: &mut Cluster) -> Result<()> {
         let redis = format!("{} on 127.0.0.1:{}, private", cluster.redis().version()?, cluster.redis().port());
-        let bursts = self.batch.map_or(String::new(), |batch| format!(", in bursts of {batch}"));
         let channels = self.channels.map_or(String::new(), |channels| format!(", on {channels} channels"));
+        let bursts = self.batch.map_or(String::new(), |batch| format!(", in bursts of {batch}"));
         let rate = format!("{} messages per second for {} s{bursts}{channels}", self.rate, self.duration.as_secs_f64());
         let names = |count: usize, node: fn(usize) -> Node| {
             (0..count).map(|number| node(number).to_string()).collect::<Vec<_>>().join(" ")
@@ -148,7 +145,7 @@ impl Experiment {
             command.args(["--batch", &batch.to_string()]);
         }
         if let Some(channels) = self.channels {
-            command.args(["--channel", CHANNEL, "--channels", &channels.to_string()]);
+            command.args(["--channels", &channels.to_string()]);
         }
         command.arg("--ids-file").arg(folder.path().join("ids"));
         command.args(["--log-level", &self.log_level.as_str().to_ascii_lowercase()]);

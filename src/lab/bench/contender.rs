@@ -1,14 +1,11 @@
 //! What is compared, and the processes that take part.
 
-/// How many channels the kind `patterns` publishes on.
-pub(super) const CHANNELS: u64 = 1_000;
-
 /// A system under test. In settings and in the JSON it is called the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Contender {
     /// Oncecast: dispatchers and consumers; messages are sent with `PUBLISH`.
     Oncecast,
-    /// The same with messages on [`CHANNELS`] channels, and dispatchers that listen by one pattern.
+    /// The same with the messages on many channels, to which dispatchers listen by one pattern.
     Patterns,
     /// A native consumer group of Redis Streams; messages are sent with `XADD`.
     Streams,

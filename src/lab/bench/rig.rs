@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::contender::{CHANNELS, Contender, Role};
+use super::contender::{Contender, Role};
 use super::context::Abort;
 use super::processes::settings::LoadCommand;
 use super::settings::BenchConfig;
@@ -163,12 +163,12 @@ impl Rig {
             LoadCommand::Xadd => "xadd",
         };
         let payload = self.setup.payload.to_string();
-        let mut load =
-            self.part("bench-load", &["--command", name, "--key", key, "--progress", progress, "--payload", &payload])?;
-        if self.setup.contender == Contender::Patterns {
-            load.args(["--channels", &CHANNELS.to_string()]);
+        let load = &["--command", name, "--key", key, "--progress", progress, "--payload", &payload];
+        let mut command = self.part("bench-load", load)?;
+        if let Some(channels) = self.setup.channels {
+            command.args(["--channels", &channels.to_string()]);
         }
-        Ok(load)
+        Ok(command)
     }
 
     /// A command that starts the process that measures latency.
@@ -245,8 +245,8 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
         readiness: true,
         ..ClusterOptions::new(programs)
     };
-    if setup.contender == Contender::Patterns {
-        options.dispatcher_args.extend(["--pattern".to_owned(), format!("{CHANNEL}.*")]);
+    if setup.channels.is_some() {
+        options.listen_to_many();
     }
     if let Some((takes, concurrency)) = setup.handler {
         options.consumer_program = ConsumerProgram {

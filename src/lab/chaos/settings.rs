@@ -25,7 +25,7 @@ pub struct ChaosConfig {
     pub rate: u64,
     /// Messages in a burst; with `None` they are spread evenly.
     pub batch: Option<u64>,
-    /// How many channels they are published on, if not one.
+    /// Over how many channels messages are spread, heard through one pattern; `None`: one channel.
     pub channels: Option<u64>,
     /// The faults, and how long to inject them.
     pub plan: Plan,
@@ -48,8 +48,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "channels",
         "N",
-        Found("one channel"),
-        "Publish on N channels in turn; the dispatchers listen to them by one pattern",
+        Found("one, by its name"),
+        "Spread the messages over N channels; the dispatchers listen to them by one --pattern",
     ),
     Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
     Setting::new(
@@ -148,8 +148,8 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
         dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
         consumers: values.number("consumer-count", 1, 64)? as usize,
         rate,
-        batch: Some(batch).filter(|batch| *batch > 0),
         channels: values.optional_number("channels", 1, 100_000)?,
+        batch: Some(batch).filter(|batch| *batch > 0),
         plan,
         report: values.path("report")?,
         log_level: log_level(values)?,

@@ -2,6 +2,7 @@
 
 mod answers;
 mod deliveries;
+mod forward;
 mod gaps;
 mod interests;
 mod one_result;

@@ -57,9 +57,12 @@ pub(crate) fn run(config: LoadConfig) -> Result<()> {
         out: Vec::new(),
         payload: Vec::new(),
         unanswered: 0,
-        channels: channels(&config),
         recorded: 0,
         summary: Summary::default(),
+        keys: match config.channels {
+            Some(channels) => (0..channels).map(|number| format!("{}.{number}", config.key)).collect(),
+            None => vec![config.key.clone()],
+        },
         config,
         writer,
         sent,
@@ -71,14 +74,6 @@ pub(crate) fn run(config: LoadConfig) -> Result<()> {
     // An error of that thread is the cause of an error of the load.
     replies?;
     output::print(format_args!("{}\n", summary?.line())).map(drop)
-}
-
-/// The channels that messages are spread over.
-fn channels(config: &LoadConfig) -> Vec<String> {
-    match config.channels {
-        None => vec![config.key.clone()],
-        Some(count) => (0..count).map(|number| format!("{}.{number}", config.key)).collect(),
-    }
 }
 
 /// A pipeline that was sent.
@@ -120,8 +115,8 @@ fn take_replies(
 
 struct Load {
     config: LoadConfig,
-    /// Where messages are published, in turn.
-    channels: Vec<String>,
+    /// Where messages go, in turn.
+    keys: Vec<String>,
     batch: u64,
     /// How far the number of messages sent may be ahead of the number of results.
     window: u64,
@@ -220,16 +215,17 @@ impl Load {
         for number in 0..batch {
             let (id, bytes) = (self.config.first + self.summary.sent + number, self.config.payload);
             message::write(&mut self.payload, id, time_us(number), bytes);
+            let key = &self.keys[(id % self.keys.len() as u64) as usize];
             match self.config.command {
                 LoadCommand::Publish => {
                     begin(&mut self.out, 3);
                     word(&mut self.out, "PUBLISH");
-                    word(&mut self.out, &self.channels[(id % self.channels.len() as u64) as usize]);
+                    word(&mut self.out, key);
                 }
                 LoadCommand::Xadd => {
                     begin(&mut self.out, 5);
                     word(&mut self.out, "XADD");
-                    word(&mut self.out, &self.config.key);
+                    word(&mut self.out, key);
                     word(&mut self.out, "*");
                     word(&mut self.out, "p");
                 }

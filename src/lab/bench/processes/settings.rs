@@ -43,7 +43,7 @@ pub struct LoadConfig {
     pub command: LoadCommand,
     /// To which channel or stream.
     pub key: String,
-    /// Over how many channels messages are spread: `<key>.0` and so on. `None`: to `key` alone.
+    /// Over how many channels `key.0`, `key.1`, … the messages are spread; `None`: all go to `key`.
     pub channels: Option<u64>,
     /// The command that returns how many messages are done, such as `XLEN messages:processed`.
     pub progress: String,
@@ -123,7 +123,7 @@ const LOAD: &[Setting] = &[
     PORT,
     Setting::new("command", "NAME", Required, "publish or xadd"),
     Setting::new("key", "KEY", Required, "The channel or the stream"),
-    Setting::new("channels", "N", Found("off"), "Spread the messages over the channels KEY.0 to KEY.N-1"),
+    Setting::new("channels", "N", Found("off"), "Spread the messages over N channels, KEY.0 to KEY.N-1"),
     Setting::new("progress", "WORDS", Required, "The command that counts the messages processed or stored"),
     Setting::new("first", "N", Text("0"), "The number of the first message"),
     Setting::new("count", "N", Found("no limit"), "The most messages"),
