@@ -179,8 +179,8 @@ fn first_twice<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
     texts.into_iter().find(|text| !seen.insert(*text))
 }
 
-/// Distinguishes interests by their identity.
-pub fn fingerprint(identity: &str) -> u64 {
+/// Distinguishes interests by their identity, in a few bytes.
+pub fn identity_hash(identity: &str) -> u64 {
     identity.bytes().fold(FNV_BASIS, fnv_1a) as u64
 }
 
