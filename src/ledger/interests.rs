@@ -67,8 +67,8 @@ impl Interests {
         Ok(Interests { channels, patterns, named, identity })
     }
 
-    /// The same for a group that delivers into this stream. Events about the stream's key are not counted, so where such
-    /// events may be heard, dispatchers that deliver elsewhere count other messages and have other interests.
+    /// The same for a group that delivers into this stream. Events about the stream's key are not counted. So where
+    /// such events may be heard, dispatchers that deliver elsewhere count other messages and have other interests.
     pub fn beside_stream(self, key: &str) -> Interests {
         if !self.channels().any(is_key_event) && !self.patterns().any(may_be_key_event) {
             return self;
