@@ -28,8 +28,8 @@ pub enum Received<'a> {
         /// The bytes still to come, line end included.
         rest: u64,
     },
-    /// The head of a message on a channel whose name is longer than [`MOST_CHANNEL_BYTES`]. `rest` bytes of the name are
-    /// to be skipped, line end included; a text of [`bulk_bytes`] follows.
+    /// The head of a message on a channel whose name is longer than [`MOST_CHANNEL_BYTES`]. `rest` bytes of the name
+    /// are to be skipped, line end included; a text of [`bulk_bytes`] follows.
     LongChannel {
         /// See above.
         rest: u64,
@@ -178,8 +178,8 @@ fn message<'a>(
     Ok(Some((Received::Message { pattern, channel, payload: &bytes[start..end] }, end + 2)))
 }
 
-/// The length of the text at the front with all that belongs to it, however long it is; `None` if its first line has not
-/// come.
+/// The length of the text at the front with all that belongs to it, however long it is; `None` if its first line has
+/// not come.
 pub fn bulk_bytes(bytes: &[u8]) -> Result<Option<u64>, Unreadable> {
     match line(bytes)? {
         Some((b'$', text, start)) => Ok(Some(start as u64 + number(text)? + 2)),

@@ -241,8 +241,8 @@ fn set_up(channels: &Channels, join: &Marker) -> (Vec<u8>, usize) {
         let command = Command::new(1 + words.len()).arg(name);
         words.iter().fold(command, |command, word| command.arg(word)).into_bytes()
     };
-    // Patterns first: what follows a marker is counted, so all other subscriptions must be made when the control channel
-    // brings the first. Redis may carry out other clients' commands between two of these.
+    // Patterns first: what follows a marker is counted, so all other subscriptions must be made when the control
+    // channel brings the first. Redis may carry out other clients' commands between two of these.
     let mut commands = if patterns.is_empty() { Vec::new() } else { command("PSUBSCRIBE", &patterns) };
     commands.extend(command("SUBSCRIBE", &names));
     commands.extend(Command::of(&["PUBLISH", &keys.control, &notice]).into_bytes());
@@ -250,8 +250,8 @@ fn set_up(channels: &Channels, join: &Marker) -> (Vec<u8>, usize) {
 }
 
 /// Whether this copy of a message counts. It is decided by what all dispatchers of the group have in common, so all
-/// count the same. Patterns may match the group's own channels, too. `last` is the owner of the last channel: the copies
-/// of one message come one after the other.
+/// count the same. Patterns may match the group's own channels, too. `last` is the owner of the last channel: the
+/// copies of one message come one after the other.
 fn counts(
     interests: &Interests,
     keys: &Keys,
