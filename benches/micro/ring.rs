@@ -7,7 +7,7 @@ use divan::{Bencher, black_box};
 use oncecast::base::id::{Epoch, MessageId};
 use oncecast::lane::ring::{Limits, RETAIN, Resolution, Ring, Standing, Taken};
 use oncecast::ledger::subscription::{Published, Seen};
-use oncecast::ledger::{Cursor, Marker, Payload, Position};
+use oncecast::ledger::{Body, Cursor, Marker, Payload, Position};
 
 use crate::messages::{BATCH, payloads};
 
@@ -20,7 +20,7 @@ const BATCHES_FOR_A_MARKER: u32 = 10;
 const RING_BYTES: usize = 1 << 30;
 
 fn published(payload: &Payload) -> Seen {
-    Seen::Published(Published::Message(payload.clone()))
+    Seen::Published(Published::Message(Body::of(payload.clone())))
 }
 
 fn marker(number: u64) -> Seen {

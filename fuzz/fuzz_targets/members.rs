@@ -6,9 +6,9 @@ use libfuzzer_sys::fuzz_target;
 use oncecast::ledger::{decode_member, encode_member};
 
 fuzz_target!(|member: &[u8]| {
-    if let Some((id, payload)) = decode_member(member) {
+    if let Some((id, body)) = decode_member(member) {
         let mut again = Vec::new();
-        encode_member(id, payload, &mut again);
+        encode_member(id, &body, &mut again);
         assert_eq!(again, member);
     }
 });

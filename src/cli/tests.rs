@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::setting::variable_of;
-use crate::ledger::{Glob, Interests};
+use crate::ledger::{Destination, Glob, Interests};
 use crate::process::config::Environment;
 use crate::process::metrics::healthcheck::{Check, Question};
 use crate::programs::dispatcher::settings::DispatcherConfig;
+use crate::wire::MAX_CHANNEL_BYTES;
 
 fn no_environment(_: &str) -> Option<OsString> {
     None
@@ -46,6 +47,21 @@ fn defaults_are_as_documented() {
 }
 
 #[test]
+fn a_stream_takes_the_place_of_consumers() {
+    let destination = |line: &str| {
+        let config = dispatcher_config(&format!("d --deliver stream --group {line}"), &no_environment);
+        assert_eq!(config.consumers, [""; 0]);
+        let Destination::Stream { key, maxlen } = config.destination else { panic!("{:?}", config.destination) };
+        assert_eq!(config.common.keys.stream.as_ref(), Some(&key));
+        (key, maxlen)
+    };
+    assert_eq!(destination("{orders}"), ("{orders}:messages".to_owned(), 0));
+    assert_eq!(destination("a --stream jobs --stream-maxlen 10000"), ("jobs".to_owned(), 10_000));
+    let config = dispatcher_config("d --consumers a:1 --deliver consumers --stream jobs", &no_environment);
+    assert_eq!((config.destination, config.common.keys.stream), (Destination::Pending, None));
+}
+
+#[test]
 fn a_flag_wins_over_the_variable_and_the_variable_over_the_file() {
     let file = std::env::temp_dir().join(format!("oncecast-url-{}", std::process::id()));
     std::fs::write(&file, "redis://:secret@10.0.0.3:1\n").unwrap();
@@ -69,6 +85,12 @@ fn a_flag_wins_over_the_variable_and_the_variable_over_the_file() {
 fn a_bad_value_names_the_setting_what_it_got_and_what_it_takes() {
     for (line, parts) in [
         ("d", &["--consumers", "ONCECAST_CONSUMERS", "required", "host:port"][..]),
+        ("d --deliver queue", &["--deliver", "\"queue\"", "consumers or stream"]),
+        ("d --deliver stream --consumers a:1", &["--consumers", "--deliver stream", "workers read the stream"]),
+        ("d --consumers a:1 --stream x", &["--stream", "without --deliver stream"]),
+        ("d --consumers a:1 --stream-maxlen 5", &["--stream-maxlen", "without --deliver stream"]),
+        ("d --deliver stream --stream messages:pending", &["--stream", "\"messages:pending\"", "does not use itself"]),
+        ("d --deliver stream --stream-maxlen -1", &["--stream-maxlen", "\"-1\""]),
         ("d --consumers a:1,nonsense", &["--consumers", "\"nonsense\"", "host:port"]),
         ("d --consumers a:1,b:70000", &["--consumers", "\"b:70000\"", "over 65535"]),
         ("d --consumers redis://a:1", &["--consumers", "not a URL"]),
@@ -183,6 +205,35 @@ fn one_name_has_one_meaning_in_all_programs() {
             ),
             None => seen.push(setting),
         }
+    }
+}
+
+#[test]
+fn the_publisher_spreads_over_channels() {
+    let channels = |line: &str| match PUBLISHER.parse(words(&format!("p {line}")), &no_environment) {
+        Ok(Parsed::Run(config)) => config.channels.into_iter().map(|name| String::from_utf8_lossy(&name).into_owned()),
+        other => panic!("{line}: {other:?}"),
+    };
+    let all = |line: &str| channels(line).collect::<Vec<_>>();
+    assert_eq!(all(""), ["messages:published"]);
+    assert_eq!(all("--channel a,b --channel c"), ["a", "b", "c"]);
+    assert_eq!(all("--channel a,b --channels 3"), ["a.0", "a.1", "a.2", "b.0", "b.1", "b.2"]);
+    assert_eq!(all("--channels 2"), ["messages:published.0", "messages:published.1"]);
+    assert_eq!(all(r"--channel a\,\* --channels 1"), ["a,*.0"]);
+    assert_eq!(all("--channels 100000").len(), 100_000);
+    assert_eq!(all(&format!("--channel {} --channels 10", "x".repeat(MAX_CHANNEL_BYTES - 2))).len(), 10);
+    for (line, parts) in [
+        ("--channels 0", &["--channels (ONCECAST_CHANNELS)", "\"0\"", "from 1 to 100000"][..]),
+        ("--channel a,b --channels 50001", &["--channels (ONCECAST_CHANNELS)", "\"50001\"", "from 1 to 50000"]),
+        ("--channel a --channel b,a", &["--channel (ONCECAST_CHANNEL)", "\"a\" twice"]),
+        ("--channel a,,b", &["--channel (ONCECAST_CHANNEL)", "empty name"]),
+        (
+            &format!("--channel {} --channels 11", "x".repeat(MAX_CHANNEL_BYTES - 2)),
+            &["--channel (ONCECAST_CHANNEL)", "--channels"],
+        ),
+    ] {
+        let error = PUBLISHER.parse(words(&format!("p {line}")), &no_environment).expect_err(line).to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{line}: {error}");
     }
 }
 

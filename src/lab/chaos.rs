@@ -48,6 +48,7 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
         },
         rate: config.rate,
         batch: config.batch,
+        channels: config.channels,
         duration: config.plan.duration,
         faults: config.plan.draw(),
         id_prefix: "chaos-",

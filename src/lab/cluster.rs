@@ -207,7 +207,9 @@ impl Cluster {
     fn dispatcher_command(&self, number: usize, metrics: Option<SocketAddr>) -> Result<Command> {
         let consumers: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let mut command = self.command("oncecast-dispatcher")?;
-        command.args(["--consumers", &consumers.join(",")]);
+        if !consumers.is_empty() {
+            command.args(["--consumers", &consumers.join(",")]);
+        }
         command.args(["--dispatcher-id", &Node::Dispatcher(number).to_string()]);
         if let Some(address) = metrics {
             command.args(["--metrics-addr", &address.to_string()]);

@@ -36,6 +36,7 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
         },
         rate: config.rate,
         batch: None,
+        channels: None,
         duration: config.duration,
         faults: vec![PlannedFault {
             at: config.duration * 2 / 5,

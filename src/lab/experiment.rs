@@ -43,6 +43,8 @@ pub struct Experiment {
     pub rate: u64,
     /// Messages in a burst; with `None` they are spread evenly.
     pub batch: Option<u64>,
+    /// Over how many channels they are spread, heard through one pattern; `None`: one channel, heard by its name.
+    pub channels: Option<u64>,
     /// How long messages are published.
     pub duration: Duration,
     /// The faults to inject meanwhile.
@@ -78,6 +80,9 @@ impl Experiment {
         self.cluster.dispatcher_args.extend(level.clone());
         self.cluster.consumer_args.extend(level);
         self.cluster.readiness = true;
+        if self.channels.is_some() {
+            self.cluster.listen_to_many();
+        }
         let mut cluster = Cluster::start(self.cluster.clone())?;
         if !self.wait_until_ready(&mut cluster, requests)? {
             return interrupted(console, cluster, None, requests);
@@ -113,8 +118,9 @@ impl Experiment {
 
     fn introduce(&self, console: &mut Console, cluster: &mut Cluster) -> Result<()> {
         let redis = format!("{} on 127.0.0.1:{}, private", cluster.redis().version()?, cluster.redis().port());
+        let channels = self.channels.map_or(String::new(), |channels| format!(", on {channels} channels"));
         let bursts = self.batch.map_or(String::new(), |batch| format!(", in bursts of {batch}"));
-        let rate = format!("{} messages per second for {} s{bursts}", self.rate, self.duration.as_secs_f64());
+        let rate = format!("{} messages per second for {} s{bursts}{channels}", self.rate, self.duration.as_secs_f64());
         let names = |count: usize, node: fn(usize) -> Node| {
             (0..count).map(|number| node(number).to_string()).collect::<Vec<_>>().join(" ")
         };
@@ -137,6 +143,9 @@ impl Experiment {
         command.args(["--rate", &self.rate.to_string(), "--duration", &duration, "--id-prefix", self.id_prefix]);
         if let Some(batch) = self.batch {
             command.args(["--batch", &batch.to_string()]);
+        }
+        if let Some(channels) = self.channels {
+            command.args(["--channels", &channels.to_string()]);
         }
         command.arg("--ids-file").arg(folder.path().join("ids"));
         command.args(["--log-level", &self.log_level.as_str().to_ascii_lowercase()]);

@@ -228,10 +228,10 @@ impl Election {
         let (Acquire::Held { cursor, .. } | Acquire::Vacant { cursor } | Acquire::Acquired { cursor, .. }) = seen;
         let segment = self.shared.ring.live_segment();
         let resolution = self.shared.ring.resolve(cursor.as_ref());
-        let in_sync = resolution.filter(|resolution| resolution.standing == Standing::InSync);
-        set(&self.shared.stats.in_sync, in_sync.is_some().into());
-        if let (Some(resolution), Some(cursor)) = (in_sync, cursor) {
-            self.shared.ring.note_cursor(resolution.place, Instant::now());
+        let follows = resolution.and_then(|resolution| resolution.follows);
+        set(&self.shared.stats.in_sync, follows.is_some().into());
+        if let (Some(place), Some(cursor)) = (follows, cursor) {
+            self.shared.ring.note_cursor(place, Instant::now());
             self.shared.note_id(cursor.last_id);
         }
         resolution.zip(segment)

@@ -8,25 +8,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
 use super::elected::Elected;
-use super::intake::Intake;
+use super::intake::{Intake, ToCourier};
 use super::kill_switch::{KillSwitch, Reason};
 use super::precedence::Right;
 use super::pulses::{ITERATION_WITHIN, STEP_WITHIN};
 use super::retry::Killed;
 use super::ring::{Limits, RingPlace, Standing, Taken};
 use super::shared::Shared;
-use super::sockets::Waker;
 use crate::base::id::Epoch;
-use crate::ledger::{Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker, Pending};
+use crate::ledger::{Ledger, MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Marker};
 
 /// How often a marker is published while there is traffic.
 const MARKER_EVERY: Duration = Duration::from_millis(100);
 /// How often a marker is published when idle. It shows the other dispatchers, and this one, that the leader's markers
 /// arrive.
 const IDLE_MARKER_EVERY: Duration = Duration::from_secs(1);
+/// How often a marker is published while nothing can be stored before it has come back.
+const AWAITED_MARKER_EVERY: Duration = Duration::from_millis(10);
 /// How long one read of the ring waits, so also how late the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long the marker that opens the epoch may take to come back before another is published.
@@ -55,10 +54,9 @@ impl Ingest {
         elected: Elected,
         kill: KillSwitch,
         ledger: Ledger,
-        courier: Sender<Vec<Pending>>,
-        waker: Waker,
+        courier: Option<ToCourier>,
     ) -> Ingest {
-        let intake = Intake::new(shared, &elected, kill.clone(), ledger, courier, waker);
+        let intake = Intake::new(shared, &elected, kill.clone(), ledger, courier);
         let Elected { epoch, lost, right, segment: elected_in, .. } = elected;
         let marked = Instant::now();
         Ingest { shared: shared.clone(), epoch, kill, intake, lost, right, elected_in, markers: 0, marked }
@@ -79,7 +77,7 @@ impl Ingest {
         while !self.kill.is_set() {
             self.shared.pulses.ingest.beat(ITERATION_WITHIN);
             let mut outcome = self.step(place, live_segment, LIMITS, Instant::now() + PATIENCE);
-            if self.marked.elapsed() >= if self.intake.unmarked { MARKER_EVERY } else { IDLE_MARKER_EVERY } {
+            if self.marked.elapsed() >= self.marker_interval() {
                 outcome = outcome.and_then(|()| self.publish_marker().map(drop));
             }
             if let Err(killed) = outcome {
@@ -88,6 +86,15 @@ impl Ingest {
             self.shared.pulses.intake.beat(STEP_WITHIN);
         }
         Killed
+    }
+
+    /// How long after the last marker the next one is due.
+    fn marker_interval(&self) -> Duration {
+        match self.intake.unmarked {
+            _ if self.shared.ring.awaits_marker() => AWAITED_MARKER_EVERY,
+            true => MARKER_EVERY,
+            false => IDLE_MARKER_EVERY,
+        }
     }
 
     /// Stores what the ring holds at `place` and advances that.
@@ -222,7 +229,14 @@ impl Ingest {
     fn finish(&mut self, place: &mut RingPlace, live_segment: u64) {
         let ring = self.shared.ring.clone();
         let published = self.publish_marker().ok();
-        let marked = published.and_then(|marker| ring.wait_for_marker(&marker, Instant::now() + BARRIER_PATIENCE));
+        let patience = BARRIER_PATIENCE.min(self.shared.settings.lease_ttl / 2);
+        let marked = published.and_then(|marker| ring.wait_for_marker(&marker, Instant::now() + patience));
+        if marked.is_none() {
+            log::warn!(
+                "event=no-last-marker note=\"its last marker did not come back; only dispatchers with the same channels, \
+                 patterns and events continue exactly here\""
+            );
+        }
         // Messages that arrive later are not waited for.
         let end = marked.map_or_else(|| ring.tail(), RingPlace::sequence);
         loop {

@@ -1,5 +1,5 @@
-//! The intake: stores batches of published messages in Redis and passes them on to the courier. The part of ingest that
-//! moves the cursor.
+//! The intake: stores batches of published messages in Redis and passes them on to the courier, if there is one. The
+//! part of ingest that moves the cursor.
 //!
 //! A batch that is too large for Redis or a proxy is stored in halves; a message that is too large alone becomes a dead
 //! letter. A lost reply does no harm: the batch is offered again, and the script, which compares the cursor, either
@@ -23,9 +23,9 @@ use super::stats::add;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 use crate::ledger::resp::EXCERPT_BYTES;
-use crate::ledger::subscription::Published;
+use crate::ledger::subscription::{Length, Published};
 use crate::ledger::{Arrival, Cursor, Gap, IntakeAnswer, Ledger, Pending, Position, Splitter};
-use crate::wire::MAX_BODY_BYTES;
+use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
 
 /// How long one attempt to pass messages to the courier waits, so also how late the kill switch may be noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -37,8 +37,7 @@ pub(super) struct Intake {
     kill: KillSwitch,
     pub(super) ledger: Ledger,
     pub(super) retry: Retry,
-    courier: Sender<Vec<Pending>>,
-    waker: Waker,
+    courier: Option<ToCourier>,
     /// The cursor as Redis has it.
     cursor: Option<Cursor>,
     /// Whether the cursor has vanished from Redis and must be written anew.
@@ -51,6 +50,12 @@ pub(super) struct Intake {
     pub(super) unmarked: bool,
 }
 
+/// Where messages go once they are stored. Without consumers they go nowhere.
+pub(super) struct ToCourier {
+    pub(super) arrivals: Sender<Vec<Pending>>,
+    pub(super) waker: Waker,
+}
+
 impl Intake {
     /// The intake of a term that has stored nothing yet.
     pub(super) fn new(
@@ -58,8 +63,7 @@ impl Intake {
         elected: &Elected,
         kill: KillSwitch,
         ledger: Ledger,
-        courier: Sender<Vec<Pending>>,
-        waker: Waker,
+        courier: Option<ToCourier>,
     ) -> Intake {
         Intake {
             shared: shared.clone(),
@@ -68,7 +72,6 @@ impl Intake {
             retry: Retry::new(shared, kill.clone(), TermWorker::Ingest).ending_when_denied(),
             kill,
             courier,
-            waker,
             cursor: elected.cursor.clone(),
             vanished: false,
             last_id: elected.last_id,
@@ -179,7 +182,7 @@ impl Intake {
             return Ok(Found::Nothing);
         };
         if let Some(last) = batch.iter().rev().find(|arrival| arrival.refused.is_none())
-            && !self.retry.until_done(|| ledger.is_pending(last.id))?
+            && !self.retry.until_done(|| ledger.is_stored(last.id))?
         {
             // A transaction moved the cursor, but its members were refused. Move the cursor back before anything else
             // happens.
@@ -218,6 +221,9 @@ impl Intake {
                 "event=oversize messages={refused} limit_bytes={MAX_BODY_BYTES} moved_to={}",
                 self.ledger.keys().dead
             );
+        }
+        if self.courier.is_none() {
+            return;
         }
         let deliverable = batch.into_iter().filter(|arrival| arrival.refused.is_none());
         self.pass_on(deliverable.map(|Arrival { id, body, .. }| Pending { id, delivery: 1, body }).collect());
@@ -263,6 +269,15 @@ impl Intake {
                 log::warn!("event=redis-trouble worker=ingest messages={} error={}", batch.len(), Quoted(reason));
                 Ok(Carried::Done(None))
             }
+            Carried::Done(IntakeAnswer::Behind(last)) => {
+                log::warn!(
+                    "event=stream-ahead stream={} last_id={last} note=\"another program adds to it, or a clock was set \
+                     back; ids continue above\"",
+                    Quoted(self.ledger.keys().stream.as_deref().unwrap_or_default())
+                );
+                self.last_id = self.last_id.max(last);
+                Ok(Carried::Done(None))
+            }
             Carried::Halve => Ok(Carried::Halve),
             Carried::TooLarge(reason) => Ok(Carried::TooLarge(reason)),
         }
@@ -271,14 +286,15 @@ impl Intake {
     /// Passes a batch that is in the sorted set to the courier. If the term ends meanwhile, the next leader finds it
     /// there.
     fn pass_on(&mut self, mut batch: Vec<Pending>) {
-        while let Err(SendTimeoutError::Timeout(unsent)) = self.courier.send_timeout(batch, PATIENCE) {
+        let Some(ToCourier { arrivals, waker }) = &self.courier else { return };
+        while let Err(SendTimeoutError::Timeout(unsent)) = arrivals.send_timeout(batch, PATIENCE) {
             self.shared.pulses.ingest.beat(ITERATION_WITHIN);
             if self.kill.is_set() {
                 return;
             }
             batch = unsent;
         }
-        self.waker.wake();
+        waker.wake();
     }
 
     /// Records a gap, and logs it.
@@ -318,9 +334,12 @@ fn arrival(id: MessageId, published: Published) -> Arrival {
     match published {
         Published::Message(body) => Arrival { id, body, refused: None },
         Published::Oversize { excerpt, length } => {
-            let reason = format!(
-                "payload of {length} bytes is over the limit of {MAX_BODY_BYTES} bytes, only its beginning is kept"
-            );
+            let (what, bytes, limit) = match length {
+                Length::Channel(bytes) => ("channel's name", bytes, MAX_CHANNEL_BYTES),
+                Length::Payload(bytes) => ("payload", bytes, MAX_BODY_BYTES),
+            };
+            let reason =
+                format!("{what} of {bytes} bytes is over the limit of {limit} bytes, only its beginning is kept");
             Arrival { id, body: excerpt, refused: Some(reason) }
         }
     }
@@ -343,8 +362,10 @@ mod tests {
 
     #[test]
     fn an_oversize_message_is_refused_with_its_length() {
-        let refused =
-            arrival(MessageId(7), Published::Oversize { excerpt: Body::copied(None, b"abc"), length: 9_000_000 });
+        let refused = arrival(
+            MessageId(7),
+            Published::Oversize { excerpt: Body::copied(None, b"abc"), length: Length::Payload(9_000_000) },
+        );
         assert_eq!(refused.body.payload(), b"abc");
         assert!(refused.refused.is_some_and(|reason| reason.contains("9000000")));
     }

@@ -191,7 +191,7 @@ impl ListenLoop {
         let before = seen.len();
         let hearing = &self.stats.hearing;
         seen.retain(|seen| {
-            let (Seen::Marker(marker) | Seen::Elsewhere(marker)) = seen else { return true };
+            let (Seen::Marker(marker) | Seen::Elsewhere(marker, _)) = seen else { return true };
             let Some((epoch, number)) = marker.leader_place() else { return true };
             let plausible = hearing.is_plausible(epoch);
             if plausible {

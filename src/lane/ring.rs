@@ -145,6 +145,12 @@ impl Ring {
         self.changed.notify_all();
     }
 
+    /// Whether a dispatcher with other interests has joined and no marker has come since: the reader gets nothing beyond
+    /// that place until one has.
+    pub fn awaits_marker(&self) -> bool {
+        self.contents.lock().timeline.live().is_some_and(|segment| segment.unmarked_join.is_some())
+    }
+
     /// The sequence number that the next message will have.
     pub fn tail(&self) -> u64 {
         self.contents.lock().timeline.tail()

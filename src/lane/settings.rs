@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::retry_policy::RetryPolicy;
-use crate::ledger::{Interests, Keys, Server};
+use crate::ledger::{Destination, Interests, Keys, Server};
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -17,7 +17,9 @@ pub struct Settings {
     pub keys: Keys,
     /// What the group listens to.
     pub interests: Arc<Interests>,
-    /// The consumers' addresses, `host:port`, at least one, all different.
+    /// Where messages are stored. With a stream nothing is delivered to consumers.
+    pub destination: Destination,
+    /// The consumers' addresses, `host:port`, all different; none with a stream.
     pub consumers: Vec<String>,
     /// How long the lease lasts unless it is renewed.
     pub lease_ttl: Duration,

@@ -77,6 +77,7 @@ impl Shared {
     /// The group's keys on a connection of its own, not opened yet.
     pub(super) fn ledger(&self, reply_limit: Duration) -> Ledger {
         Ledger::new(self.settings.redis.clone(), Arc::new(self.settings.keys.clone()), reply_limit)
+            .storing_in(self.settings.destination.clone())
     }
 
     /// Starts a thread of this lane; what it logs shows the lane's role. The name is for people only.

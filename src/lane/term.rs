@@ -1,4 +1,5 @@
-//! A term of leadership: three workers, the channels between them, and the order in which they start and stop.
+//! A term of leadership: its workers, the channels between them, and the order in which they start and stop. Ingest
+//! always runs, courier and redistributor only if there are consumers.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -10,12 +11,14 @@ use super::courier::{Courier, CourierChannels};
 use super::dialer::DialRequests;
 use super::elected::Elected;
 use super::ingest::Ingest;
+use super::intake::ToCourier;
 use super::pulses::TermWorker;
 use super::redistributor::Redistributor;
 use super::shared::Shared;
 use super::sockets::{Sockets, Waker};
 use crate::base::error::{Error, Result};
 use crate::lane::kill_switch::{KillSwitch, Reason};
+use crate::ledger::{Destination, Ledger};
 
 /// The longest wait of a worker for a reply of Redis. Its requests may be repeated.
 const REPLY_LIMIT: Duration = Duration::from_secs(2);
@@ -29,7 +32,8 @@ const REPLIES: usize = 64;
 /// A running term. Ends by [`stop`](Term::stop), after the kill switch has been set.
 pub(super) struct Term {
     shared: Arc<Shared>,
-    waker: Waker,
+    /// Wakes the courier, if it runs.
+    waker: Option<Waker>,
     workers: Vec<(TermWorker, JoinHandle<Result<()>>)>,
 }
 
@@ -42,23 +46,8 @@ impl Term {
         kill: KillSwitch,
         ended: Sender<()>,
     ) -> Result<Term> {
-        let ledger = || shared.ledger(shared.settings.lease_ttl.min(REPLY_LIMIT));
-        let sockets = Sockets::new()?;
-        let waker = sockets.waker();
-        let (arrivals, arriving) = bounded(ARRIVAL_BATCHES);
-        let (tasks, to_do) = bounded(TASKS);
-        let (replies, answered) = bounded(REPLIES);
-        // Everything that earlier leaders stored is backlog. Messages stored from now on are not.
-        let Elected { epoch, last_id: backlog_end, undelivered, .. } = elected;
-        let channels = CourierChannels { arrivals: arriving, replies: answered, tasks, dial: dial.clone() };
-        let courier = Courier::new(shared, epoch, (backlog_end, undelivered), kill.clone(), sockets, channels);
-        let redistributor = Redistributor::new(shared, epoch, kill.clone(), ledger(), to_do, replies, waker.clone());
-        let ingest = Ingest::new(shared, elected, kill.clone(), ledger(), arrivals, waker.clone());
-        let mut term = Term { shared: shared.clone(), waker, workers: Vec::with_capacity(3) };
-        let started = term
-            .spawn(TermWorker::Courier, &kill, &ended, move || courier.run())
-            .and_then(|()| term.spawn(TermWorker::Redistributor, &kill, &ended, move || redistributor.run().or(Ok(()))))
-            .and_then(|()| term.spawn(TermWorker::Ingest, &kill, &ended, move || ingest.run().or(Ok(()))));
+        let mut term = Term { shared: shared.clone(), waker: None, workers: Vec::with_capacity(3) };
+        let started = term.start_workers(elected, dial, &kill, &ended);
         if let Err(error) = started {
             kill.set(Reason::WorkerFailed);
             // The first error is returned; here the workers are only stopped.
@@ -66,6 +55,48 @@ impl Term {
             return Err(error);
         }
         Ok(term)
+    }
+
+    fn start_workers(
+        &mut self,
+        elected: Elected,
+        dial: &DialRequests,
+        kill: &KillSwitch,
+        ended: &Sender<()>,
+    ) -> Result<()> {
+        let shared = &self.shared.clone();
+        let to_courier = match shared.settings.destination {
+            Destination::Pending => Some(self.start_delivery(&elected, dial, kill, ended)?),
+            Destination::Stream { .. } => None,
+        };
+        let ingest = Ingest::new(shared, elected, kill.clone(), ledger_of(shared), to_courier);
+        self.spawn(TermWorker::Ingest, kill, ended, move || ingest.run().or(Ok(())))
+    }
+
+    /// Starts courier and redistributor.
+    fn start_delivery(
+        &mut self,
+        elected: &Elected,
+        dial: &DialRequests,
+        kill: &KillSwitch,
+        ended: &Sender<()>,
+    ) -> Result<ToCourier> {
+        let shared = &self.shared.clone();
+        let sockets = Sockets::new()?;
+        let waker = sockets.waker();
+        self.waker = Some(waker.clone());
+        let (arrivals, arriving) = bounded(ARRIVAL_BATCHES);
+        let (tasks, to_do) = bounded(TASKS);
+        let (replies, answered) = bounded(REPLIES);
+        // Everything that earlier leaders stored is backlog. Messages stored from now on are not.
+        let Elected { epoch, last_id: backlog_end, undelivered, .. } = *elected;
+        let channels = CourierChannels { arrivals: arriving, replies: answered, tasks, dial: dial.clone() };
+        let courier = Courier::new(shared, epoch, (backlog_end, undelivered), kill.clone(), sockets, channels);
+        let redistributor =
+            Redistributor::new(shared, epoch, kill.clone(), ledger_of(shared), to_do, replies, waker.clone());
+        self.spawn(TermWorker::Courier, kill, ended, move || courier.run())?;
+        self.spawn(TermWorker::Redistributor, kill, ended, move || redistributor.run().or(Ok(())))?;
+        Ok(ToCourier { arrivals, waker })
     }
 
     fn spawn(
@@ -92,7 +123,9 @@ impl Term {
     /// Joins the workers, which have all been asked to stop. Returns the first error.
     pub(super) fn stop(self) -> Result<()> {
         self.shared.ring.wake();
-        self.waker.wake();
+        if let Some(waker) = &self.waker {
+            waker.wake();
+        }
         let mut first = Ok(());
         for (worker, thread) in self.workers {
             let panicked = |_| Err(Error::Failed(format!("the thread {worker} panicked")));
@@ -103,6 +136,10 @@ impl Term {
         }
         first
     }
+}
+
+fn ledger_of(shared: &Shared) -> Ledger {
+    shared.ledger(shared.settings.lease_ttl.min(REPLY_LIMIT))
 }
 
 /// Ends the term when its worker ends, even after a panic.

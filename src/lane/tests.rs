@@ -12,7 +12,7 @@ use super::link::{Link, NewLink};
 use super::{ProcessHandles, Settings, Shared};
 use crate::base::id::{DispatcherId, MessageId};
 use crate::base::log_context::LogContext;
-use crate::ledger::{Body, Interests, Keys, Pending, Server};
+use crate::ledger::{Body, Destination, Interests, Keys, Pending, Server};
 use crate::net::{Stream, Wait};
 use crate::wire::ReadyFlags;
 
@@ -31,6 +31,7 @@ pub(crate) fn settings_of(name: Option<&str>, redis: Server, group: &str, consum
         redis,
         keys: Keys::new(group),
         interests: Arc::new(Interests::in_channel(&format!("{group}-channel"))),
+        destination: Destination::Pending,
         consumers,
         lease_ttl: Duration::from_secs(3),
         link_timeout: Duration::from_secs(3),

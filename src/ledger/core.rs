@@ -10,6 +10,7 @@ use redis::Value;
 use super::attempts::Attempts;
 use super::command::Command;
 use super::connection::Connection;
+use super::destination::Destination;
 use super::keys::Keys;
 use super::script::ScriptCall;
 use super::server::Server;
@@ -28,6 +29,8 @@ pub struct Ledger {
     pub(super) fence: Guard,
     /// Watches the recall, for a consumer's commits.
     pub(super) recall: Guard,
+    /// Where intake puts messages.
+    pub(super) destination: Destination,
     /// What is known of earlier intakes.
     pub(super) attempts: Attempts,
 }
@@ -49,7 +52,13 @@ impl Ledger {
             also: None,
             written: vec![(keys.pending.clone(), "zset"), (keys.processed.clone(), "stream")],
         });
-        Ledger { connection, keys, fence, recall, attempts: Attempts::default() }
+        let destination = Destination::default();
+        Ledger { connection, keys, fence, recall, destination, attempts: Attempts::default() }
+    }
+
+    /// The same ledger, whose intake puts messages there.
+    pub fn storing_in(self, destination: Destination) -> Ledger {
+        Ledger { destination, ..self }
     }
 
     /// The group's keys.
@@ -102,7 +111,7 @@ impl Ledger {
         }
         let Error::Redis { server, step, cause, hint } = error else { return error };
         let keys = self.keys.clone();
-        let wrong = keys.types().into_iter().find_map(|(key, wanted)| {
+        let wrong = keys.types().find_map(|(key, wanted)| {
             match self.connection.query("asking for a key's type", Command::of(&["TYPE", key])) {
                 Ok(Value::SimpleString(found)) if found != wanted && found != "none" => {
                     Some(Box::new(Hint::KeyType { key: key.to_owned(), found, wanted }))

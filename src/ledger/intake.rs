@@ -1,9 +1,10 @@
-//! Intake: one step adds the members and moves the cursor over them, if the leader's epoch is still the newest.
+//! Intake: one step adds messages to their destination and moves the cursor over them, if the leader's epoch is still
+//! the newest.
 //!
 //! The step is a script, which compares the epoch and the cursor, or a transaction that watches both, which costs Redis
 //! less. A transaction may only follow an intake that succeeded on the same connection, if the epoch has not changed
 //! since. Then the cursor is where that intake left it. In every other case (the first batch of a term, a lost reply, a
-//! watched key that was written) the script is used.
+//! watched key that was written) the script is used. For a stream it always is (`destination` says why).
 //!
 //! An attempt whose reply was lost may take effect at any time, or never. So each retry of the same batch writes a new
 //! cursor, and also succeeds if Redis holds a cursor that an earlier attempt wrote. An earlier attempt that arrives
@@ -16,6 +17,7 @@ use super::attempts::{DonePart, PartlyDone};
 use super::command::{Command, begin, number, word};
 use super::core::Ledger;
 use super::cursor::Cursor;
+use super::destination::message_id;
 use super::member;
 use super::resp::Reply;
 use super::scripts::{IntakeCall, RewindCall, WithdrawCall};
@@ -23,10 +25,12 @@ use super::types::{Arrival, IntakeAnswer};
 use super::value::text;
 use crate::base::error::Result;
 use crate::base::failure::Failure;
-use crate::base::id::Epoch;
+use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 
 const DOING: &str = "storing messages";
+/// How far ahead of the clock the ids in a stream may be. Message ids continue above them.
+const MOST_AHEAD_US: u64 = 24 * 3_600 * 1_000_000;
 
 impl Ledger {
     /// How far the channel has been stored. A value that no dispatcher can have written counts as absent.
@@ -109,6 +113,9 @@ impl Ledger {
     /// Whether a transaction may store this batch: the last intake succeeded on this connection and the epoch is
     /// unchanged, so the cursor is where that intake left it.
     fn may_transact(&mut self, epoch: Epoch, expected: Option<&Cursor>, batch: &[Arrival]) -> bool {
+        if !self.destination.allows_transactions() {
+            return false;
+        }
         let is_plain = batch.iter().all(|arrival| arrival.refused.is_none());
         let Some((number, cursor)) = &self.attempts.vouched else { return false };
         if !is_plain || Some(*number) != self.connection.number() || expected != Some(cursor) {
@@ -130,13 +137,13 @@ impl Ledger {
         batch: &[Arrival],
     ) -> Result<IntakeAnswer> {
         let doubts = &self.attempts.doubts;
-        let call = IntakeCall { my_epoch: epoch, expected, next_cursor: next, doubts: doubts.len() as u64 };
-        let mut call = call.on(&self.keys);
+        let call = IntakeCall { my_epoch: epoch, expected, next_cursor: next, doubts: doubts.len() as u64, maxlen: 0 };
+        let mut call = self.destination.intake_call(&call, &self.keys);
         doubts.iter().for_each(|doubt| call.push(doubt));
         let mut member = Vec::new();
-        for Arrival { id, body, refused } in batch {
+        for arrival @ Arrival { id, body, refused } in batch {
             match refused {
-                None => call.push((id, member::encode(*id, body, &mut member))),
+                None => self.destination.push(&mut call, arrival, &mut member),
                 Some(reason) => {
                     assert_eq!(batch.len(), 1, "a message that can't be delivered is a batch of its own");
                     call.push("dead");
@@ -152,11 +159,34 @@ impl Ledger {
                     let cursor = if text(cursor) == Some("") { None } else { self.cursor_of(cursor)? };
                     Ok(IntakeAnswer::Moved(cursor))
                 }
+                [verdict, last] if text(verdict) == Some("BEHIND") => {
+                    self.behind(text(last).and_then(message_id), &reply)
+                }
                 _ => self.fenced(epoch, DOING, &reply),
             },
             _ if text(&reply) == Some("OK") => Ok(IntakeAnswer::Taken(next.clone())),
             _ => self.unexpected_reply(DOING, &reply),
         }
+    }
+
+    /// The stream has reached `last`, so higher ids are needed. An error if they would be absurd.
+    fn behind(&mut self, last: Option<MessageId>, reply: &Value) -> Result<IntakeAnswer> {
+        let Some(last) = last else { return self.unexpected_reply(DOING, reply) };
+        if last.0 <= wall_clock_us().saturating_add(MOST_AHEAD_US) {
+            return Ok(IntakeAnswer::Behind(last));
+        }
+        let key = self.keys.stream.as_deref().unwrap_or_default();
+        let problem = format!(
+            "ERR the last id of the stream {key} is more than a day ahead of the clock, so nothing can be added in \
+             order; rename or delete that stream"
+        );
+        Err(self.connection.refusal(DOING, Failure::of_reply(problem.as_bytes())))
+    }
+
+    /// Whether a message is stored over which the cursor was moved by an attempt with an unknown outcome.
+    pub fn is_stored(&mut self, id: MessageId) -> Result<bool> {
+        // The script has stored it, if not a transaction.
+        if self.destination.allows_transactions() { self.is_pending(id) } else { Ok(true) }
     }
 
     /// `None`: the epoch or the cursor was written, and nothing was done.

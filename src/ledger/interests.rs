@@ -16,6 +16,15 @@ use crate::wire::MAX_CHANNEL_BYTES;
 /// The most interests that one group has.
 pub const MAX_INTERESTS: usize = 1_024;
 
+/// Whose copy of a message counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The one for the channel's name.
+    Name,
+    /// The one for the pattern with this index.
+    Pattern(usize),
+}
+
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interests {
@@ -58,6 +67,18 @@ impl Interests {
         Ok(Interests { channels, patterns, named, identity })
     }
 
+    /// The same for a group that delivers into this stream. Events about the stream's key are not counted, so where such
+    /// events may be heard, dispatchers that deliver elsewhere count other messages and have other interests.
+    pub fn beside_stream(self, key: &str) -> Interests {
+        if !self.channels().any(is_key_event) && !self.patterns().any(may_be_key_event) {
+            return self;
+        }
+        let mut all = sorted(&self.channels, &self.patterns);
+        all.push((b's', key.as_bytes()));
+        let identity = fingerprint(all);
+        Interests { identity, ..self }
+    }
+
     /// The channels that are named, in the order of the settings.
     pub fn channels(&self) -> impl Iterator<Item = &[u8]> {
         self.channels.iter().map(Vec::as_slice)
@@ -79,39 +100,44 @@ impl Interests {
         &self.identity
     }
 
-    /// Whether the copy of a message on `channel` counts that Redis sent for `pattern`, or for the channel's name.
-    pub fn own(&self, pattern: Option<&[u8]>, channel: &[u8]) -> bool {
-        match pattern {
-            None => self.is_named(channel),
-            Some(pattern) if !self.is_named(channel) => match &self.patterns[..] {
-                // Redis has matched it.
-                [only] => only.text() == pattern,
-                patterns => {
-                    patterns.iter().find(|glob| glob.matches(channel)).is_some_and(|glob| glob.text() == pattern)
-                }
-            },
-            Some(_) => false,
+    /// The owner of a channel.
+    pub fn owner(&self, channel: &[u8]) -> Option<Owner> {
+        if self.is_named(channel) {
+            return Some(Owner::Name);
+        }
+        match &self.patterns[..] {
+            // Redis has matched it.
+            [_] => Some(Owner::Pattern(0)),
+            patterns => patterns.iter().position(|glob| glob.matches(channel)).map(Owner::Pattern),
         }
     }
 
-    /// The first of them as settings take them, and how many more there are: for logs and reports.
+    /// Whether `owner` owns the copy that Redis sent for `pattern`, or for the channel's name.
+    pub fn is_owners(&self, owner: Option<Owner>, pattern: Option<&[u8]>) -> bool {
+        match (owner, pattern) {
+            (Some(Owner::Name), None) => true,
+            (Some(Owner::Pattern(index)), Some(pattern)) => self.patterns[index].text() == pattern,
+            _ => false,
+        }
+    }
+
+    /// The first of them as settings take them, and how many more there are: for logs and reports. Dispatchers with
+    /// equal interests, in whatever order, have equal ones.
     pub fn summary(&self) -> String {
         /// The most bytes of interests that are shown.
         const MOST_BYTES: usize = 200;
-        let mut summary = String::new();
-        let all = self.channels().map(shown_name).chain(self.patterns().map(shown));
-        for (at, text) in all.enumerate() {
-            let separator = if at == 0 { "" } else { "," };
-            if summary.len() + separator.len() + text.len() > MOST_BYTES {
-                let more = self.channels.len() + self.patterns.len() - at;
-                let cut = format!("{separator}{text}");
-                let cut = beginning(&cut, MOST_BYTES - summary.len());
-                return format!("{summary}{cut}… ({more} not shown in full)");
-            }
-            summary += separator;
-            summary += &text;
+        let mut names: Vec<String> = self.channels().map(shown_name).collect();
+        let mut patterns: Vec<String> = self.patterns().map(shown_pattern).collect();
+        names.sort_unstable();
+        patterns.sort_unstable();
+        let all = [names, patterns].concat();
+        let whole = all.join(",");
+        if whole.len() <= MOST_BYTES {
+            return whole;
         }
-        summary
+        let (_, fingerprint) = self.identity.rsplit_once(':').unwrap_or(("", &self.identity));
+        let fingerprint = beginning(fingerprint, 8);
+        format!("{}… ({} in all, fingerprint {fingerprint})", beginning(&whole, MOST_BYTES), all.len())
     }
 
     fn is_named(&self, channel: &[u8]) -> bool {
@@ -125,18 +151,37 @@ impl Interests {
 
 /// A name as a setting takes it: a name that looks like a pattern is not one.
 fn shown_name(name: &[u8]) -> String {
-    let escape = |letter: char| if "*?[]\\,".contains(letter) { format!("\\{letter}") } else { letter.to_string() };
-    shown(name).chars().map(escape).collect()
+    match std::str::from_utf8(name) {
+        Ok(text) => {
+            let escape =
+                |letter: char| if "*?[]\\,".contains(letter) { format!("\\{letter}") } else { letter.to_string() };
+            text.chars().map(escape).collect()
+        }
+        Err(_) => shown_bytes(name),
+    }
 }
 
-/// Any bytes as text.
-fn shown(text: &[u8]) -> String {
-    String::from_utf8(text.to_vec()).unwrap_or_else(|_| text.escape_ascii().to_string())
+/// A pattern as a setting takes it.
+fn shown_pattern(text: &[u8]) -> String {
+    String::from_utf8(text.to_vec()).unwrap_or_else(|_| shown_bytes(text))
+}
+
+fn shown_bytes(bytes: &[u8]) -> String {
+    let escape = |byte: &u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b':' | b'-' | b'_' => char::from(*byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    };
+    bytes.iter().map(escape).collect()
 }
 
 fn first_twice<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
     let mut seen = HashSet::new();
     texts.into_iter().find(|text| !seen.insert(*text))
+}
+
+/// Distinguishes interests by their identity.
+pub fn fingerprint(identity: &str) -> u64 {
+    identity.bytes().fold(FNV_BASIS, fnv_1a) as u64
 }
 
 fn identity(channels: &[Vec<u8>], patterns: &[Glob]) -> String {
@@ -145,9 +190,32 @@ fn identity(channels: &[Vec<u8>], patterns: &[Glob]) -> String {
     {
         return channel.to_owned();
     }
+    fingerprint(sorted(channels, patterns))
+}
+
+/// What all keyspace events' channels begin with.
+const KEY_EVENTS: &[u8] = b"__key";
+
+fn is_key_event(channel: &[u8]) -> bool {
+    channel.starts_with(KEY_EVENTS)
+}
+
+/// Whether a pattern may match the channel of a keyspace event, by its beginning up to the first special character.
+fn may_be_key_event(pattern: &[u8]) -> bool {
+    let plain = pattern.split(|byte| b"*?[\\".contains(byte)).next().unwrap_or_default();
+    let both = plain.len().min(KEY_EVENTS.len());
+    plain[..both] == KEY_EVENTS[..both] && (plain.len() < pattern.len() || is_key_event(plain))
+}
+
+/// Each interest with its kind.
+fn sorted<'a>(channels: &'a [Vec<u8>], patterns: &'a [Glob]) -> Vec<(u8, &'a [u8])> {
     let mut all: Vec<(u8, &[u8])> = channels.iter().map(|name| (b'c', name.as_slice())).collect();
     all.extend(patterns.iter().map(|glob| (b'p', glob.text())));
     all.sort_unstable();
+    all
+}
+
+fn fingerprint(all: Vec<(u8, &[u8])>) -> String {
     let fold = |hash, (kind, text): (u8, &[u8])| {
         let length = (text.len() as u64).to_be_bytes();
         [kind].iter().chain(&length).chain(text).fold(hash, |hash, byte| fnv_1a(hash, *byte))
@@ -179,7 +247,7 @@ mod tests {
         let these = interests(&["orders.eu"], &["orders.*", "*.us", "*"]);
         let owners = |channel: &str| {
             let copies = [None, Some("orders.*"), Some("*.us"), Some("*")];
-            copies.map(|copy| these.own(copy.map(str::as_bytes), channel.as_bytes()))
+            copies.map(|copy| these.is_owners(these.owner(channel.as_bytes()), copy.map(str::as_bytes)))
         };
         assert_eq!(owners("orders.eu"), [true, false, false, false]);
         assert_eq!(owners("orders.us"), [false, true, false, false]);
@@ -205,6 +273,37 @@ mod tests {
         }
         // Dispatchers of different versions must agree.
         assert_eq!(some.identity(), "interests:c9e3bc23c9eec6cdbe28dd2a8dc00237");
+    }
+
+    #[test]
+    fn a_summary_shows_the_settings_and_is_bounded() {
+        assert_eq!(interests(&["b", "a,*"], &["c*"]).summary(), r"a\,\*,b,c*");
+        assert_eq!(interests(&["b", "a"], &[]).summary(), interests(&["a", "b"], &[]).summary());
+        let many: Vec<String> = (0..1_000).map(|number| format!("channel-{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let (all, but_one) = (interests(&many, &[]).summary(), interests(&many[..999], &[]).summary());
+        assert!(all.len() < 260 && all.contains("1000 in all") && all != but_one, "{all}");
+    }
+
+    #[test]
+    fn where_events_of_the_stream_may_be_heard_it_counts() {
+        for (channels, patterns) in [(&["orders"][..], &[][..]), (&["a"], &["orders.*", "_x*", "__kez?"])] {
+            let these = interests(channels, patterns);
+            assert_eq!(these.clone().beside_stream("jobs"), these);
+        }
+        for (channels, patterns) in [
+            (&["__keyevent@0__:xadd"][..], &[][..]),
+            (&["a"], &["*"]),
+            (&[], &["__k*"]),
+            (&[], &["[_]*"]),
+            (&[], &["\\_*"]),
+        ] {
+            let these = interests(channels, patterns);
+            let (jobs, mails) = (these.clone().beside_stream("jobs"), these.clone().beside_stream("mails"));
+            assert_ne!(jobs.identity(), these.identity(), "{channels:?} {patterns:?}");
+            assert_ne!(jobs.identity(), mails.identity());
+            assert!(jobs.identity().starts_with("interests:"));
+        }
     }
 
     #[test]
@@ -241,7 +340,7 @@ mod tests {
                 these.patterns.iter().filter(|glob| glob.matches(name)).map(|glob| Some(glob.text())),
             );
             let copies: Vec<Option<&[u8]>> = copies.collect();
-            let counted = copies.iter().filter(|copy| these.own(**copy, name)).count();
+            let counted = copies.iter().filter(|copy| these.is_owners(these.owner(name), **copy)).count();
             prop_assert_eq!(counted, usize::from(!copies.is_empty()));
         }
     }

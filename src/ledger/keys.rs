@@ -36,6 +36,8 @@ pub struct Keys {
     pub attempts: String,
     /// Stream, capped: stretches of the channel that may have been missed.
     pub gaps: String,
+    /// Stream: the messages, if the group delivers to a stream instead of consumers. Need not begin with the group.
+    pub stream: Option<String>,
 }
 
 /// What [`is_group`] requires, for error messages.
@@ -75,23 +77,32 @@ impl Keys {
             put_back_prefix: key("put-back:"),
             attempts: key("attempts"),
             gaps: key("gaps"),
+            stream: None,
         }
+    }
+
+    /// The same keys for a group that delivers to this stream.
+    pub fn with_stream(self, stream: &str) -> Keys {
+        Keys { stream: Some(stream.to_owned()), ..self }
     }
 
     /// Whether a key is the group's. If a later version adds a key, it and this version don't agree on which keyspace
     /// events to leave out (`subscription::own_events`).
-    pub(super) fn is_own(&self, key: &[u8]) -> bool {
+    pub fn is_own(&self, key: &[u8]) -> bool {
         let begins = |prefix: &str| key.starts_with(prefix.as_bytes());
+        if self.stream.as_ref().is_some_and(|stream| stream.as_bytes() == key) {
+            return true;
+        }
         // Most keys belong to others.
         key.starts_with(self.group.as_bytes())
-            && (self.types().iter().any(|(own, _)| own.as_bytes() == key)
+            && (self.types().any(|(own, _)| own.as_bytes() == key)
                 || begins(&self.status_prefix)
                 || begins(&self.put_back_prefix))
     }
 
     /// Each key with the type it must have, so that an error can name a key of another type.
-    pub(super) fn types(&self) -> [(&str, &'static str); 10] {
-        [
+    pub(super) fn types(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let own = [
             (&self.pending, "zset"),
             (&self.processed, "stream"),
             (&self.dead, "stream"),
@@ -102,6 +113,9 @@ impl Keys {
             (&self.recall, "string"),
             (&self.attempts, "hash"),
             (&self.gaps, "stream"),
-        ]
+        ];
+        own.into_iter()
+            .map(|(key, kind)| (key.as_str(), kind))
+            .chain(self.stream.iter().map(|key| (key.as_str(), "stream")))
     }
 }

@@ -9,8 +9,9 @@ use crate::base::id::Epoch;
 /// A message on the control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// `marker <marker> <interests>`: names this place among the messages that a dispatcher with these interests counts:
-    /// a channel's name, or a fingerprint. A cursor that counts messages of other interests means nothing to others.
+    /// `marker <marker> <interests>`: names this place among the messages that a dispatcher with these interests
+    /// counts: a channel's name, or a fingerprint. A cursor that counts messages of other interests means nothing to
+    /// others.
     Marker(Marker, String),
     /// `released <epoch>`: the leader of this epoch has released the lease.
     Released(Epoch),

@@ -185,6 +185,12 @@ impl GroupView {
         Ok(self.allowed(Part::RecentGaps, found)?.unwrap_or_default())
     }
 
+    /// How many entries a stream has; `None` if Redis refuses to say.
+    pub fn count_entries(&mut self, stream: &str) -> Result<Option<u64>> {
+        let reply = self.ledger.connection.query("counting a stream's entries", Command::of(&["XLEN", stream]));
+        Ok(self.allowed(Part::Stream, reply)?.and_then(|entries| count(&entries)))
+    }
+
     /// Reads the present state.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
         const DOING: &str = "reading the group's state";

@@ -29,6 +29,8 @@ pub enum EntryStream {
     Processed,
     /// The dead letters.
     Dead,
+    /// The messages of a group that delivers to a stream.
+    Messages,
 }
 
 /// A name and a value.
@@ -96,6 +98,11 @@ impl Ledger {
         self.count("counting the results", "XLEN", |ledger| &ledger.keys.processed)
     }
 
+    /// How many entries the stream has that the group delivers to.
+    pub fn count_messages(&mut self) -> Result<u64> {
+        self.count("counting the messages", "XLEN", |ledger| ledger.keys.stream.as_deref().unwrap_or_default())
+    }
+
     /// How many dead letters there are.
     pub fn count_dead(&mut self) -> Result<u64> {
         self.count("counting the dead letters", "XLEN", |ledger| &ledger.keys.dead)
@@ -142,8 +149,9 @@ impl Ledger {
     pub fn read_stream(&mut self, stream: EntryStream, position: &mut ReadPosition) -> Result<Option<Vec<Vec<Pair>>>> {
         const DOING: &str = "reading a stream";
         let key = match stream {
-            EntryStream::Processed => &self.keys.processed,
+            EntryStream::Processed => self.keys.processed.as_str(),
             EntryStream::Dead => &self.keys.dead,
+            EntryStream::Messages => self.keys.stream.as_deref().unwrap_or_default(),
         };
         let reply = loop {
             let range =

@@ -28,6 +28,12 @@ pub enum Received<'a> {
         /// The bytes still to come, line end included.
         rest: u64,
     },
+    /// The head of a message on a channel whose name is longer than [`MOST_CHANNEL_BYTES`]. `rest` bytes of the name are
+    /// to be skipped, line end included; a text of [`bulk_bytes`] follows.
+    LongChannel {
+        /// See above.
+        rest: u64,
+    },
     /// An error reply.
     Error(&'a [u8]),
     /// Anything else: a confirmation, a pong, the reply to HELLO.
@@ -36,6 +42,9 @@ pub enum Received<'a> {
 
 /// How much of a message over the limit must have arrived before it is reported.
 pub const EXCERPT_BYTES: usize = 4 << 10;
+
+/// The longest name of a channel that is read. Any client may publish on a channel that a pattern matches.
+const MOST_CHANNEL_BYTES: usize = 64 << 10;
 
 /// The most bytes of one reply. Requests are for about a megabyte and one message or result, which has at most 12 MiB.
 /// A page of a stream that is too large is requested again with fewer entries.
@@ -143,6 +152,12 @@ fn message<'a>(
     pattern: Option<&'a [u8]>,
     limit: u64,
 ) -> Result<Option<(Received<'a>, usize)>, Unreadable> {
+    if let Some((b'$', text, start)) = line_at(bytes, at)?
+        && let length = number(text)?
+        && length > MOST_CHANNEL_BYTES as u64
+    {
+        return Ok(Some((Received::LongChannel { rest: length + 2 }, start)));
+    }
     let Some((channel, at)) = bulk(bytes, at)? else { return Ok(None) };
     let Some((b'$', text, start)) = line_at(bytes, at)? else {
         return if bytes.len() > at && bytes[at] != b'$' { Err(NotResp) } else { Ok(None) };
@@ -161,6 +176,16 @@ fn message<'a>(
         return Ok(None);
     }
     Ok(Some((Received::Message { pattern, channel, payload: &bytes[start..end] }, end + 2)))
+}
+
+/// The length of the text at the front with all that belongs to it, however long it is; `None` if its first line has not
+/// come.
+pub fn bulk_bytes(bytes: &[u8]) -> Result<Option<u64>, Unreadable> {
+    match line(bytes)? {
+        Some((b'$', text, start)) => Ok(Some(start as u64 + number(text)? + 2)),
+        Some(_) => Err(NotResp),
+        None => Ok(None),
+    }
 }
 
 /// A line: its type byte, the rest of it, and where the next line begins.
@@ -347,5 +372,18 @@ mod tests {
         assert_eq!(whole(lists.as_bytes()), Err(TooLarge), "all values of a reply count");
         assert_eq!(whole(format!("%{}\r\n", MAX_REPLY_VALUES).as_bytes()), Err(TooLarge));
         assert_eq!(receive(&bulk(600_000_000), 100), Err(TooLarge));
+    }
+
+    #[test]
+    fn a_channel_of_any_length_is_skipped_in_two_parts() {
+        let name = "c".repeat(MOST_CHANNEL_BYTES + 1);
+        let push = format!(">4\r\n$8\r\npmessage\r\n$1\r\n*\r\n${}\r\n{name}\r\n$2\r\nab\r\n", name.len());
+        let Ok(Some((Received::LongChannel { rest }, taken))) = receive(push.as_bytes(), 100) else {
+            panic!("its head")
+        };
+        let payload = &push.as_bytes()[taken + rest as usize..];
+        assert_eq!(bulk_bytes(payload), Ok(Some(payload.len() as u64)));
+        assert_eq!(bulk_bytes(&payload[..2]), Ok(None));
+        assert_eq!(bulk_bytes(b"+OK\r\n"), Err(NotResp));
     }
 }

@@ -21,6 +21,13 @@ macro_rules! with_steps {
     };
 }
 
+/// The intake into a destination.
+macro_rules! intake_into {
+    ($destination:literal) => {
+        concat!(include_str!("lua/steps.lua"), include_str!($destination), include_str!("lua/intake.lua"))
+    };
+}
+
 /// Defines scripts and their calls: the text, the names of the keys, of which the ones after `then` are appended by the
 /// operation, and the arguments.
 macro_rules! scripts {
@@ -75,9 +82,25 @@ scripts! {
     keys (leader, consumers);
     ReleaseCall<'a> { lease: &'a Lease, control_channel: &'a str, notice: Notice }
 
-    INTAKE = with_steps!("lua/intake.lua");
-    keys (epoch, cursor, pending, dead);
-    IntakeCall<'a> { my_epoch: Epoch, expected: Option<&'a Cursor>, next_cursor: &'a Cursor, doubts: u64 }
+    INTAKE = intake_into!("lua/into_pending.lua");
+    keys (epoch, cursor, dead) then (destination);
+    IntakeCall<'a> {
+        my_epoch: Epoch,
+        expected: Option<&'a Cursor>,
+        next_cursor: &'a Cursor,
+        doubts: u64,
+        maxlen: u64,
+    }
+
+    STREAM_INTAKE = intake_into!("lua/into_stream.lua");
+    keys (epoch, cursor, dead) then (destination);
+    StreamIntakeCall<'a> {
+        my_epoch: Epoch,
+        expected: Option<&'a Cursor>,
+        next_cursor: &'a Cursor,
+        doubts: u64,
+        maxlen: u64,
+    }
 
     REWIND = include_str!("lua/rewind.lua");
     keys (epoch, cursor);

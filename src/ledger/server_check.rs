@@ -147,8 +147,8 @@ fn takes_only_what_expires(policy: &str) -> bool {
     policy.starts_with("volatile-")
 }
 
-/// Finds what endangers the guarantees or is worth knowing. Two round trips. With `interests` this includes whether Redis
-/// publishes the keyspace events among them.
+/// Finds what endangers the guarantees or is worth knowing. Two round trips. With `interests` this includes whether
+/// Redis publishes the keyspace events among them.
 ///
 /// # Errors
 ///

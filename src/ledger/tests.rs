@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::scripts::*;
-use super::subscription::{Channels, Published, Seen, Subscription};
+use super::subscription::{Channels, Length, Published, Seen, Subscription};
 use super::value::text;
 use super::*;
 use crate::base::error::{Error, Result};
@@ -19,6 +19,7 @@ mod intakes;
 mod interests;
 mod refusals;
 mod sizes;
+mod streams;
 mod transactions;
 
 const TTL: Duration = Duration::from_secs(60);

@@ -65,10 +65,12 @@ pub struct Recall {
 /// The answer to an intake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IntakeAnswer {
-    /// The batch is in the sorted set, and the cursor is this one.
+    /// The batch is stored, and the cursor is this one.
     Taken(Cursor),
     /// The cursor is not the one expected; nothing was changed.
     Moved(Option<Cursor>),
+    /// The stream has reached this id already; nothing was changed. The batch needs higher ids.
+    Behind(MessageId),
     /// A transaction moved the cursor, but its members were refused, for this reason. The cursor has been moved back.
     /// It must not be written again, nor its ids used, because a copy of the transaction may arrive late.
     Rewound(String),

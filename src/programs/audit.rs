@@ -1,4 +1,5 @@
-//! The audit: is every message recorded, and none twice?
+//! The audit: is every message recorded, and none twice? With `--stream` it audits the entries of the stream that the
+//! group delivers to, in place of results.
 //!
 //! Reads the whole result stream, page by page, on the caller's thread. For each id it keeps only a 128-bit
 //! fingerprint: ten million results need about 160 MB, and a file of ids needs the same amount again. A second pass
@@ -8,6 +9,7 @@
 //! during the audit is seen at least once. Limitations: a message put back from the dead letters during the audit may
 //! be missed; different ids may have the same fingerprint, but for ten million ids the chance is less than 1 in 10^24.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -59,8 +61,9 @@ pub fn audit(config: &AuditConfig) -> Result<AuditReport> {
     let expected = config.ids.as_deref().map(read_expected).transpose()?;
     let keys = Arc::new(config.common.keys.clone());
     let ledger = Ledger::new(config.common.redis.clone(), keys, REPLY_TIME);
-    let mut auditor =
-        Auditor { ledger, id_field: config.id_field.clone(), reported: Instant::now(), patience: config.patience };
+    let results = config.common.keys.stream.as_ref().map_or(EntryStream::Processed, |_| EntryStream::Messages);
+    let (id_field, patience) = (config.id_field.clone(), config.patience);
+    let mut auditor = Auditor { ledger, id_field, results, reported: Instant::now(), patience };
     let mut report = AuditReport::default();
     // The order matters, see the module's text.
     let others = auditor.read_unrecorded(config.expect.is_some() || expected.is_some(), &mut report)?;
@@ -145,6 +148,8 @@ impl Wanted {
 struct Auditor {
     ledger: Ledger,
     id_field: String,
+    /// What is audited.
+    results: EntryStream,
     reported: Instant,
     patience: Duration,
 }
@@ -169,6 +174,16 @@ impl Auditor {
         Ok(prints)
     }
 
+    /// The id of a result, or of the message in an entry.
+    fn id_of<'a>(&self, fields: &'a [Pair]) -> Option<Cow<'a, [u8]>> {
+        match self.results {
+            EntryStream::Messages => {
+                id_in_payload(field(fields, "payload").unwrap_or_default(), &self.id_field).map(Cow::Owned)
+            }
+            _ => field(fields, &self.id_field).map(Cow::Borrowed),
+        }
+    }
+
     fn add_payloads<'a>(
         &self,
         payloads: impl Iterator<Item = &'a [u8]>,
@@ -185,15 +200,18 @@ impl Auditor {
 
     /// Counts the results and gives the fingerprints of their ids, in order of recording.
     fn read_results(&mut self, report: &mut AuditReport) -> Result<Vec<Fingerprint>> {
-        let mut position = ReadPosition::default();
+        let (mut position, results) = (ReadPosition::default(), self.results);
         // Reserved in advance: while a vector grows by doubling, it needs up to three times its size.
-        let count = self.patiently(Ledger::count_results)?;
+        let count = self.patiently(match self.results {
+            EntryStream::Messages => Ledger::count_messages,
+            _ => Ledger::count_results,
+        })?;
         let mut prints = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
-        while let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Processed, &mut position))? {
+        while let Some(page) = self.patiently(|ledger| ledger.read_stream(results, &mut position))? {
             for fields in &page {
                 report.entries += 1;
-                match field(fields, &self.id_field) {
-                    Some(id) => prints.push(fingerprint(id)),
+                match self.id_of(fields) {
+                    Some(id) => prints.push(fingerprint(&id)),
                     None => report.without_id += 1,
                 }
             }
@@ -208,11 +226,11 @@ impl Auditor {
     /// Reads again to find the texts of the examples.
     fn find_examples(&mut self, expected: Option<&Path>, mut wanted: Wanted, report: &mut AuditReport) -> Result<()> {
         let in_results = |kind| kind != ExampleKind::Lost;
-        let mut position = ReadPosition::default();
+        let (mut position, results) = (ReadPosition::default(), self.results);
         while !wanted.is_found(in_results)
-            && let Some(page) = self.patiently(|ledger| ledger.read_stream(EntryStream::Processed, &mut position))?
+            && let Some(page) = self.patiently(|ledger| ledger.read_stream(results, &mut position))?
         {
-            page.iter().filter_map(|fields| field(fields, &self.id_field)).for_each(|id| wanted.offer(id));
+            page.iter().filter_map(|fields| self.id_of(fields)).for_each(|id| wanted.offer(&id));
         }
         if let Some(path) = expected {
             each_expected(path, |id| {

@@ -192,7 +192,7 @@ pub(super) fn exact_name(text: &str) -> Result<Vec<u8>, String> {
         match piece {
             Piece::Plain(letter @ ('*' | '?' | '[')) => {
                 return Err(format!(
-                    r"names, not patterns; if {letter} is a part of the name, write \{letter}; a pattern is given as --pattern"
+                    r"names, not patterns; if {letter} is part of a name, write \{letter}; patterns: --pattern"
                 ));
             }
             Piece::Plain(letter) => push(&mut name, letter),

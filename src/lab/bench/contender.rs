@@ -5,6 +5,8 @@
 pub enum Contender {
     /// Oncecast: dispatchers and consumers; messages are sent with `PUBLISH`.
     Oncecast,
+    /// The same with the messages on many channels, to which dispatchers listen by one pattern.
+    Patterns,
     /// A native consumer group of Redis Streams; messages are sent with `XADD`.
     Streams,
     /// A subscriber that records results and guarantees nothing.
@@ -13,12 +15,13 @@ pub enum Contender {
 
 impl Contender {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Contender; 3] = [Contender::Oncecast, Contender::Streams, Contender::Relay];
+    pub const ALL: [Contender; 4] = [Contender::Oncecast, Contender::Patterns, Contender::Streams, Contender::Relay];
 
     /// Its name in the setting and the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Contender::Oncecast => "oncecast",
+            Contender::Patterns => "patterns",
             Contender::Streams => "streams",
             Contender::Relay => "relay",
         }

@@ -85,7 +85,7 @@ impl Rig {
             ..RedisOptions::default()
         };
         let processes = match setup.contender {
-            Contender::Oncecast => {
+            Contender::Oncecast | Contender::Patterns => {
                 let mut cluster = Box::new(start_cluster(setup, programs.clone(), redis)?);
                 // In sync, so that the standby costs what it costs in production.
                 until(requests, "a leader and standbys in sync", || {
@@ -110,7 +110,7 @@ impl Rig {
         let started = match self.setup.contender {
             Contender::Relay => vec![self.relay()?],
             Contender::Streams => (0..self.setup.consumers).map(|number| self.worker(number)).collect::<Result<_>>()?,
-            Contender::Oncecast => Vec::new(),
+            Contender::Oncecast | Contender::Patterns => Vec::new(),
         };
         match &mut self.processes {
             Processes::Oncecast(cluster) => {
@@ -148,14 +148,14 @@ impl Rig {
     /// A command that starts the load while no consumer runs. It ends when all messages wait for one.
     pub(super) fn fill(&mut self) -> Result<Command> {
         match self.setup.contender {
-            Contender::Oncecast => self.load_until(&format!("ZCARD {PENDING}")),
+            Contender::Oncecast | Contender::Patterns => self.load_until(&format!("ZCARD {PENDING}")),
             Contender::Streams | Contender::Relay => self.load_until(&format!("XLEN {STREAM}")),
         }
     }
 
     fn load_until(&mut self, progress: &str) -> Result<Command> {
         let (sent, key) = match self.setup.contender {
-            Contender::Oncecast | Contender::Relay => (LoadCommand::Publish, CHANNEL),
+            Contender::Oncecast | Contender::Patterns | Contender::Relay => (LoadCommand::Publish, CHANNEL),
             Contender::Streams => (LoadCommand::Xadd, STREAM),
         };
         let name = match sent {
@@ -163,7 +163,12 @@ impl Rig {
             LoadCommand::Xadd => "xadd",
         };
         let payload = self.setup.payload.to_string();
-        self.part("bench-load", &["--command", name, "--key", key, "--progress", progress, "--payload", &payload])
+        let load = &["--command", name, "--key", key, "--progress", progress, "--payload", &payload];
+        let mut command = self.part("bench-load", load)?;
+        if let Some(channels) = self.setup.channels {
+            command.args(["--channels", &channels.to_string()]);
+        }
+        Ok(command)
     }
 
     /// A command that starts the process that measures latency.
@@ -240,6 +245,9 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
         readiness: true,
         ..ClusterOptions::new(programs)
     };
+    if setup.channels.is_some() {
+        options.listen_to_many();
+    }
     if let Some((takes, concurrency)) = setup.handler {
         options.consumer_program = ConsumerProgram {
             name: "oncecast".to_owned(),

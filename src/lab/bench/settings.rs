@@ -23,6 +23,8 @@ pub struct BenchConfig {
     pub quick: bool,
     /// What to compare.
     pub kinds: Vec<Contender>,
+    /// On how many channels messages are published for [`Contender::Patterns`].
+    pub channels: u64,
     /// How often the throughput of each kind is measured.
     pub rounds: usize,
     /// Messages in a round.
@@ -92,7 +94,18 @@ pub const SETTINGS: &[Setting] = &[
         Found("10s, with --quick 1s"),
         "How long to measure each latency, each point of a sweep, and the idle CPU time",
     ),
-    Setting::new("kinds", "LIST", Text("oncecast,streams,relay"), "What to compare"),
+    Setting::new(
+        "kinds",
+        "LIST",
+        Text("oncecast,streams,relay"),
+        "What to compare: oncecast, streams, relay, and patterns, which is oncecast with messages on many channels",
+    ),
+    Setting::new(
+        "channels",
+        "N",
+        Text("1000"),
+        "How many channels the kind patterns has; one pattern matches them all",
+    ),
     Setting::switch("append-only", "Make Redis keep an append-only file, synced every second"),
     Setting::new("json-file", "FILE", Found("none"), "Write the figures to this file as JSON"),
     Setting::new("svg-file", "FILE", Found("none"), "Write a chart to this file"),
@@ -116,6 +129,7 @@ results are compared with the messages sent. If a result is missing or recorded 
 Examples:
   oncecast bench --json-file bench.json --svg-file bench.svg
   oncecast bench --latency --rates 1000,10000
+  oncecast bench --kinds oncecast,patterns --channels 1000
   oncecast bench --sweep --kinds oncecast,streams --time 5s
 
 The figures are only meaningful on an otherwise idle machine.
@@ -142,6 +156,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<BenchC
         measured,
         quick,
         kinds: kinds(values)?,
+        channels: values.number("channels", 1, 100_000)?,
         rounds: values.optional_number("rounds", 1, 1_000)?.unwrap_or(if quick { 1 } else { 3 }) as usize,
         messages: values.optional_number("messages", 1, 100_000_000)?.unwrap_or(if quick { 20_000 } else { 2_000_000 }),
         payload,

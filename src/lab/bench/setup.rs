@@ -13,6 +13,8 @@ pub(super) struct Setup {
     pub(super) dispatchers: usize,
     pub(super) consumers: usize,
     pub(super) payload: usize,
+    /// On how many channels messages are published, heard through one pattern. Otherwise on one, heard by its name.
+    pub(super) channels: Option<u64>,
     /// How long a handler takes, and how many run at the same time in each consumer. Only for Oncecast.
     pub(super) handler: Option<(Duration, usize)>,
     /// The most messages in a worker's batch. Only for the Streams group.
@@ -27,6 +29,7 @@ impl Setup {
             dispatchers: 2,
             consumers: 3,
             payload: config.payload,
+            channels: (contender == Contender::Patterns).then_some(config.channels),
             handler: None,
             worker_batch: config.worker_batch,
         }

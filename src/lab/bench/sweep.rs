@@ -62,7 +62,7 @@ const AXES: [Axis; 5] = [
     Axis {
         name: PAYLOAD,
         unit: " B",
-        contenders: &Contender::ALL,
+        contenders: &[Contender::Oncecast, Contender::Streams, Contender::Relay],
         values: &[16, 64, 256, 1_024, 4_096, 16_384, 65_536],
         quick: &[1_024],
     },

@@ -172,7 +172,7 @@ impl Throughput {
                 .to_owned(),
         );
         lines.push(String::new());
-        for other in [Contender::Streams, Contender::Relay] {
+        for other in [Contender::Streams, Contender::Relay, Contender::Patterns] {
             lines.extend(self.ratio(other).map(|ratio| format!("oncecast / {} = {ratio:.2}", other.name())));
         }
         lines.push(String::new());
@@ -185,6 +185,7 @@ impl Throughput {
             "kinds": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
             "oncecast_to_streams": self.ratio(Contender::Streams).map(rounded),
             "oncecast_to_relay": self.ratio(Contender::Relay).map(rounded),
+            "oncecast_to_patterns": self.ratio(Contender::Patterns).map(rounded),
         })
     }
 

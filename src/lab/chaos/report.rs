@@ -80,7 +80,8 @@ impl ChaosReport<'_> {
 
     /// A command that draws the same faults again.
     pub(super) fn command(&self) -> String {
-        let ChaosConfig { plan, rate, batch, dispatchers, consumers, .. } = self.config;
+        let ChaosConfig { plan, rate, batch, channels, dispatchers, consumers, .. } = self.config;
+        let channels = channels.map_or(String::new(), |channels| format!(" --channels {channels}"));
         let time = |time: Duration| match time.as_millis() {
             ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
             ms => format!("{ms}ms"),
@@ -88,7 +89,8 @@ impl ChaosReport<'_> {
         let faults: Vec<&str> = plan.faults.iter().map(|fault| fault.name()).collect();
         format!(
             "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} \
-             --faults {} --target {} --dispatcher-count {dispatchers} --consumer-count {consumers}",
+             --faults {} --target {} --dispatcher-count {dispatchers} --consumer-count {consumers}\
+             {channels}",
             plan.seed,
             time(plan.duration),
             batch.unwrap_or(0),

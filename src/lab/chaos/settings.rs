@@ -25,6 +25,8 @@ pub struct ChaosConfig {
     pub rate: u64,
     /// Messages in a burst; with `None` they are spread evenly.
     pub batch: Option<u64>,
+    /// Over how many channels messages are spread, heard through one pattern; `None`: one channel.
+    pub channels: Option<u64>,
     /// The faults, and how long to inject them.
     pub plan: Plan,
     /// The folder for the report, if there is to be one.
@@ -42,6 +44,12 @@ pub const SETTINGS: &[Setting] = &[
         "N",
         Found("10000 from 20000 messages per second on, else 0"),
         "Publish in bursts of N; 0 spreads messages evenly",
+    ),
+    Setting::new(
+        "channels",
+        "N",
+        Found("one, by its name"),
+        "Spread the messages over N channels; the dispatchers listen to them by one --pattern",
     ),
     Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
     Setting::new(
@@ -140,6 +148,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
         dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
         consumers: values.number("consumer-count", 1, 64)? as usize,
         rate,
+        channels: values.optional_number("channels", 1, 100_000)?,
         batch: Some(batch).filter(|batch| *batch > 0),
         plan,
         report: values.path("report")?,

@@ -41,6 +41,11 @@ impl ClusterOptions {
             consumer_args: Vec::new(),
         }
     }
+
+    /// Makes the dispatchers listen to the channels of `oncecast-publisher --channels`, all by one pattern.
+    pub fn listen_to_many(&mut self) {
+        self.dispatcher_args.extend(["--pattern", "messages:published.*"].map(str::to_owned));
+    }
 }
 
 /// One of our programs that accepts a consumer's settings.

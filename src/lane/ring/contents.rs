@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::resolve::Resolution;
+use super::segment::Segment;
 use super::timeline::{Found, Timeline};
 use super::types::{Limits, RingPlace, Taken};
 use crate::base::id::Epoch;
@@ -38,6 +39,8 @@ pub(super) struct Contents {
     pub(super) overrun: u64,
     /// The highest marker of a leader that was seen.
     highest: Option<(Epoch, u64)>,
+    /// The same of leaders with other interests.
+    highest_elsewhere: Option<(Epoch, u64)>,
     /// How often the reader was asked to check its kill switch.
     pub(super) wakes: u64,
 }
@@ -60,6 +63,7 @@ impl Contents {
             seen: 0,
             overrun: 0,
             highest: None,
+            highest_elsewhere: None,
             wakes: 0,
         }
     }
@@ -76,10 +80,19 @@ impl Contents {
     }
 
     pub(super) fn is_stray(&self, seen: &Seen) -> bool {
-        let (Seen::Marker(marker) | Seen::Elsewhere(marker)) = seen else { return false };
+        let (marker, highest) = match seen {
+            Seen::Marker(marker) => (marker, self.highest),
+            Seen::Elsewhere(marker, _) => (marker, self.highest_elsewhere),
+            Seen::Published(_) => return false,
+        };
         match marker.leader_place() {
-            Some(place) => self.highest >= Some(place),
-            None => self.timeline.segments.iter().any(|segment| segment.find(marker).is_some()),
+            Some(place) => highest >= Some(place),
+            None => {
+                let knows = |segment: &Segment<Marker>| {
+                    segment.find(marker).is_some() || segment.find_elsewhere(marker).is_some()
+                };
+                self.timeline.segments.iter().any(knows)
+            }
         }
     }
 
@@ -97,10 +110,10 @@ impl Contents {
                 self.timeline.push(published);
             }
             Seen::Published(_) => {}
-            Seen::Elsewhere(marker) => {
-                self.highest = self.highest.max(marker.leader_place());
+            Seen::Elsewhere(marker, interests) => {
+                self.highest_elsewhere = self.highest_elsewhere.max(marker.leader_place());
                 self.note_joined(&marker);
-                self.timeline.mark_elsewhere(marker);
+                self.timeline.mark_elsewhere(marker, interests);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Where a cursor lies in a ring, and how well the ring can continue from there. Pure.
 
-use super::segment::{Mark, Segment};
+use super::segment::{Elsewhere, Mark, Segment};
 use super::timeline::Timeline;
 use super::types::RingPlace;
 
@@ -13,6 +13,9 @@ pub struct Resolution {
     pub standing: Standing,
     /// Why messages between the cursor and the place may be missing, if they may.
     pub gap: Option<&'static str>,
+    /// The latest place that the cursor has passed for sure, if everything after that is here: the place itself, or where
+    /// the last leader had other interests its marker.
+    pub follows: Option<RingPlace>,
 }
 
 /// How well a ring can continue from a cursor.
@@ -58,7 +61,9 @@ impl<M: Mark, E> Timeline<M, E> {
         } else {
             Standing::Beyond
         };
-        Some(Resolution { place, standing, gap })
+        let mut resolution = Resolution { place, standing, gap, follows: None };
+        resolution.follows = self.follows(name, &resolution, live);
+        Some(resolution)
     }
 
     /// The place that is `offset` messages after `marker`, or where to continue if it is not here: then with the reason
@@ -66,7 +71,7 @@ impl<M: Mark, E> Timeline<M, E> {
     pub fn locate(&self, marker: &M, offset: u64, live: &Segment<M>) -> (RingPlace, Option<&'static str>) {
         let holder = self.segments.iter().rev().find_map(|segment| Some((segment, segment.find(marker)?)));
         let Some((segment, marked)) = holder else {
-            if let Some(found) = self.locate_elsewhere(marker, offset) {
+            if let Some(found) = self.locate_elsewhere(marker, offset, live) {
                 return found;
             }
             return (self.beginning_after(marker).unwrap_or(live.first_place()), Some(NOT_SUBSCRIBED));
@@ -82,16 +87,44 @@ impl<M: Mark, E> Timeline<M, E> {
     }
 
     /// The place of a cursor that a leader with other interests has written. At its marker the place is known. After it
-    /// the cursor counts other messages: then all up to the next marker counts as passed, so that nothing is stored
-    /// twice.
-    fn locate_elsewhere(&self, marker: &M, offset: u64) -> Option<(RingPlace, Option<&'static str>)> {
-        let mut segments = self.segments.iter().rev();
-        let (segment, found) = segments.find_map(|segment| Some((segment, segment.find_elsewhere(marker)?)))?;
-        let (next, gap) = match offset {
-            0 => (found.next, None),
-            _ => (found.until.unwrap_or(self.end_of(segment)), Some(OTHER_INTERESTS)),
+    /// the cursor counts other messages: then all up to the next marker of that leader counts as passed, so that nothing
+    /// is stored twice.
+    fn locate_elsewhere(
+        &self,
+        marker: &M,
+        offset: u64,
+        live: &Segment<M>,
+    ) -> Option<(RingPlace, Option<&'static str>)> {
+        let found = |segment: &Segment<M>, next| RingPlace { segment: segment.number, next };
+        if let Some((segment, known)) = self.find_elsewhere(marker) {
+            return Some(match (offset, known.until) {
+                (0, _) => (found(segment, known.next), None),
+                (_, Some(until)) => (found(segment, until), Some(OTHER_INTERESTS)),
+                // It may have stored everything that is here.
+                (_, None) => (found(live, self.tail()), Some(OTHER_INTERESTS)),
+            });
+        }
+        let wanted = marker.leader_place()?;
+        let after =
+            |segment: &Segment<M>| Some((found(segment, segment.after_forgotten(&wanted)?), Some(OTHER_INTERESTS)));
+        self.segments.iter().find_map(after)
+    }
+
+    fn find_elsewhere(&self, marker: &M) -> Option<(&Segment<M>, &Elsewhere<M>)> {
+        self.segments.iter().rev().find_map(|segment| Some((segment, segment.find_elsewhere(marker)?)))
+    }
+
+    /// The latest place that a cursor has passed for sure, if everything after that is here.
+    fn follows(&self, name: Option<(&M, u64)>, resolution: &Resolution, live: &Segment<M>) -> Option<RingPlace> {
+        let place = match (resolution.standing, resolution.gap, name) {
+            (Standing::InSync, ..) => resolution.place,
+            (_, Some(OTHER_INTERESTS), Some((marker, _))) => {
+                let (segment, known) = self.find_elsewhere(marker)?;
+                RingPlace { segment: segment.number, next: known.next }
+            }
+            _ => return None,
         };
-        Some((RingPlace { segment: segment.number, next }, gap))
+        Some(place).filter(|place| place.segment == live.number && place.next >= self.base)
     }
 
     /// The beginning of the first segment that lies after a marker that is not here. Leaders' markers rise, and a place

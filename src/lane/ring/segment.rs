@@ -9,13 +9,13 @@ use crate::ledger::Marker;
 /// The most markers a segment keeps. Beyond it the oldest are dropped, and a cursor that names one of them is unknown.
 const MAX_MARKERS: usize = 65_536;
 
-/// The most markers of dispatchers with other interests. A cursor names one of the latest.
-const MAX_ELSEWHERE: usize = 256;
+/// The most markers of dispatchers with other interests: under load, those of some seven minutes.
+const MAX_ELSEWHERE: usize = 4_096;
 
 /// What a segment must know about a marker. [`Marker`] is one; the model in `tests/model` uses numbers instead.
 pub trait Mark: Eq {
     /// Orders the markers of leaders, which rise along the stream.
-    type LeaderPlace: Ord;
+    type LeaderPlace: Ord + Clone + std::fmt::Debug + std::hash::Hash;
 
     /// `None` for the join marker of a dispatcher: nothing is known about its order.
     fn leader_place(&self) -> Option<Self::LeaderPlace>;
@@ -31,16 +31,21 @@ impl Mark for Marker {
 
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Segment<M> {
+pub struct Segment<M: Mark> {
     /// Rises from segment to segment.
     pub number: u64,
     /// The sequence number after its last message, once the segment has ended.
     pub end: Option<u64>,
     /// In order, each with the sequence number of the message that follows it.
     pub markers: VecDeque<(M, u64)>,
-    /// The latest markers of dispatchers with other interests. They count other messages, so such a marker names its own
-    /// place only.
+    /// The latest markers of dispatchers with other interests. They count other messages, so such a marker names its
+    /// own place only.
     pub elsewhere: VecDeque<Elsewhere<M>>,
+    /// The last leader's marker among them that was forgotten.
+    pub forgotten_elsewhere: Option<M::LeaderPlace>,
+    /// The sequence number of the message after the first join marker among them that no own marker follows yet. A
+    /// leader stores nothing beyond it: that dispatcher could not tell how far the cursor has passed its join marker.
+    pub unmarked_join: Option<u64>,
 }
 
 /// A marker of a dispatcher with other interests.
@@ -48,17 +53,26 @@ pub struct Segment<M> {
 pub struct Elsewhere<M> {
     /// The marker.
     pub marker: M,
+    /// Distinguishes the interests of its dispatcher.
+    pub interests: u64,
     /// The sequence number of the message that follows it.
     pub next: u64,
-    /// The same of the next marker of any kind, once that has come. All places that its dispatchers name by this marker
-    /// are before it.
+    /// The same of the next marker of the same interests, once that has come. All places that their dispatchers name by
+    /// this marker are before it.
     pub until: Option<u64>,
 }
 
 impl<M: Mark> Segment<M> {
     /// A segment without markers.
     pub fn new(number: u64) -> Segment<M> {
-        Segment { number, end: None, markers: VecDeque::new(), elsewhere: VecDeque::new() }
+        Segment {
+            number,
+            end: None,
+            markers: VecDeque::new(),
+            elsewhere: VecDeque::new(),
+            forgotten_elsewhere: None,
+            unmarked_join: None,
+        }
     }
 
     /// Whether it has a marker. Without one, no place in it has a name.
@@ -68,7 +82,7 @@ impl<M: Mark> Segment<M> {
 
     /// Adds a marker after all messages before `next`.
     pub fn mark(&mut self, marker: M, next: u64) {
-        self.bound_elsewhere(next);
+        self.unmarked_join = None;
         self.markers.push_back((marker, next));
         if self.markers.len() > MAX_MARKERS {
             self.markers.pop_front();
@@ -77,20 +91,27 @@ impl<M: Mark> Segment<M> {
 
     /// Adds a marker of a dispatcher with other interests. Before the first own marker it would name a place at which
     /// not all subscriptions may have been made yet.
-    pub fn mark_elsewhere(&mut self, marker: M, next: u64) {
-        self.bound_elsewhere(next);
-        if self.is_anchored() {
-            self.elsewhere.push_back(Elsewhere { marker, next, until: None });
-            if self.elsewhere.len() > MAX_ELSEWHERE {
-                self.elsewhere.pop_front();
-            }
+    pub fn mark_elsewhere(&mut self, marker: M, interests: u64, next: u64) {
+        if !self.is_anchored() {
+            return;
+        }
+        if let Some(last) = self.elsewhere.iter_mut().rev().find(|known| known.interests == interests) {
+            last.until.get_or_insert(next);
+        }
+        if marker.leader_place().is_none() {
+            self.unmarked_join.get_or_insert(next);
+        }
+        self.elsewhere.push_back(Elsewhere { marker, interests, next, until: None });
+        if self.elsewhere.len() > MAX_ELSEWHERE {
+            self.forgotten_elsewhere = self.elsewhere.pop_front().and_then(|known| known.marker.leader_place());
         }
     }
 
-    fn bound_elsewhere(&mut self, next: u64) {
-        if let Some(last) = self.elsewhere.back_mut() {
-            last.until.get_or_insert(next);
-        }
+    /// The place of the first marker that is kept of dispatchers with other interests, if `place` is the place of an
+    /// earlier one that was forgotten.
+    pub fn after_forgotten(&self, place: &M::LeaderPlace) -> Option<u64> {
+        let forgotten = self.forgotten_elsewhere.as_ref()? >= place;
+        self.elsewhere.front().filter(|_| forgotten).map(|known| known.next)
     }
 
     /// A marker of a dispatcher with other interests.

@@ -5,6 +5,8 @@ use crate::base::id::{Epoch, MessageId};
 use crate::ledger::Body;
 use crate::ledger::subscription::Published;
 
+/// The interests of other dispatchers.
+const OTHERS: u64 = 7;
 const LIMITS: Limits = Limits { messages: 100, bytes: 1 << 20 };
 
 fn published(text: &str) -> Seen {
@@ -254,7 +256,7 @@ fn the_eldest_has_seen_all_others_join() {
     ring.begin_segment();
     let other = Marker::of_join(&crate::base::id::DispatcherId::generate("d1"), 2);
     let others = [other.joined().expect("a join marker").to_owned()];
-    ring.append([Seen::Marker(ours(2)), Seen::Elsewhere(other)]);
+    ring.append([Seen::Marker(ours(2)), Seen::Elsewhere(other, OTHERS)]);
     assert!(ring.is_eldest(&others), "it has other interests, and is younger all the same");
     ring.end_segment();
     ring.begin_segment();
@@ -441,7 +443,7 @@ fn join() -> Marker {
 }
 
 fn elsewhere(number: u64) -> Seen {
-    Seen::Elsewhere(marker(number))
+    Seen::Elsewhere(marker(number), OTHERS)
 }
 
 /// A leader with other interests counts other messages, so only its markers themselves name places here.
@@ -453,10 +455,51 @@ fn a_cursor_of_other_interests_is_found_at_its_marker_only() {
     // Whatever it has stored beyond the marker may be all that is here.
     let found = ring.resolve(Some(&at(1, 1))).expect("it is subscribed");
     assert_eq!((found.place.sequence(), found.standing, found.gap), (3, Standing::Beyond, Some("other-interests")));
-    // A leader names places by the last marker: what follows the next one is not stored.
-    ring.append([elsewhere(2), published("d")]);
+    assert_eq!(found.follows.map(RingPlace::sequence), Some(1), "nothing after its marker is missing here");
+    // It names places by its own markers: neither an own one nor that of a third dispatcher is a bound.
+    let third = Seen::Elsewhere("d9-1.1".parse().expect("a join marker"), OTHERS + 1);
+    ring.append([Seen::Marker("d0-2.1".parse().expect("a join marker")), third, published("d")]);
     let found = ring.resolve(Some(&at(1, 7))).expect("it is subscribed");
-    assert_eq!((found.place.sequence(), found.gap), (3, Some("other-interests")));
+    assert_eq!((found.place.sequence(), found.gap), (4, Some("other-interests")));
+    // What follows its next marker it has not stored.
+    ring.append([elsewhere(2), published("e")]);
+    let found = ring.resolve(Some(&at(1, 7))).expect("it is subscribed");
+    assert_eq!((found.place.sequence(), found.gap), (4, Some("other-interests")));
+    // Its marker is in an older segment: it may have stored what is in the new one.
+    ring.end_segment();
+    ring.begin_segment();
+    ring.append([Seen::Marker("d0-1.2".parse().expect("a join marker")), published("f")]);
+    let found = ring.resolve(Some(&at(2, 1))).expect("it is subscribed");
+    assert_eq!((found.place.sequence(), found.gap, found.follows), (6, Some("other-interests"), None));
+}
+
+/// Of so many markers the oldest are forgotten.
+#[test]
+fn a_forgotten_marker_of_other_interests_is_before_those_that_are_kept() {
+    let ring = ring_with(&[Seen::Marker(join()), published("a")]);
+    for number in 1..=5_000 {
+        ring.append([elsewhere(number), published("b")]);
+    }
+    let found = ring.resolve(Some(&at(1, 1))).expect("it is subscribed");
+    assert_eq!((found.place.sequence(), found.gap), (5_000 - 4_096 + 1, Some("other-interests")));
+    // One from before this subscription can't be distinguished from one that was forgotten.
+    let before =
+        Cursor { position: Position { marker: Marker::of_leader(Epoch(0), 9), offset: 3 }, last_id: MessageId(1) };
+    let found = ring.resolve(Some(&before)).expect("it is subscribed");
+    assert_eq!(found.place.sequence(), 5_000 - 4_096 + 1);
+}
+
+/// Otherwise the one that joined could not tell how far the cursor has passed its join marker.
+#[test]
+fn nothing_is_read_beyond_the_join_of_other_interests_before_a_marker() {
+    let theirs = Seen::Elsewhere("d1-2.1".parse().expect("a join marker"), OTHERS);
+    let ring = ring_with(&[Seen::Marker(join()), published("a"), theirs, published("b"), published("c")]);
+    assert!(ring.awaits_marker());
+    let first = place(&ring, Cursor { position: Position { marker: join(), offset: 0 }, last_id: MessageId(1) });
+    assert_eq!(texts(&now(&ring, first)), "a");
+    ring.append([Seen::Marker(marker(1)), published("d")]);
+    assert!(!ring.awaits_marker());
+    assert_eq!(texts(&now(&ring, first)), "a b c d");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::types::RingPlace;
 
 /// See the module's text. `M` is a marker, `E` a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Timeline<M, E> {
+pub struct Timeline<M: Mark, E> {
     /// The messages of all segments.
     pub entries: VecDeque<E>,
     /// The sequence number of the first entry.
@@ -33,7 +33,7 @@ pub enum Found<'a, M, E> {
     Ended,
 }
 
-impl<M, E> Default for Timeline<M, E> {
+impl<M: Mark, E> Default for Timeline<M, E> {
     fn default() -> Timeline<M, E> {
         Timeline { entries: VecDeque::new(), base: 0, segments: VecDeque::new(), next_segment: 0 }
     }
@@ -96,10 +96,10 @@ impl<M: Mark, E> Timeline<M, E> {
     }
 
     /// Adds a marker of a dispatcher with other interests to the growing segment, if there is one.
-    pub fn mark_elsewhere(&mut self, marker: M) {
+    pub fn mark_elsewhere(&mut self, marker: M, interests: u64) {
         let tail = self.tail();
         if let Some(segment) = self.segments.back_mut().filter(|segment| segment.end.is_none()) {
-            segment.mark_elsewhere(marker, tail);
+            segment.mark_elsewhere(marker, interests, tail);
         }
     }
 
@@ -148,6 +148,8 @@ impl<M: Mark, E> Timeline<M, E> {
             let marked = following.and_then(|later| Some((later.first_place(), &later.markers.front()?.0)));
             return marked.map_or(Found::Ended, |(first, marker)| Found::Break(first, marker));
         }
-        Found::Messages(self.entries.range((place.next - self.base) as usize..(end - self.base) as usize))
+        // In a segment that has ended no marker can follow, and nothing must be left behind.
+        let stop = segment.unmarked_join.filter(|_| segment.end.is_none()).unwrap_or(end).max(place.next);
+        Found::Messages(self.entries.range((place.next - self.base) as usize..(stop - self.base) as usize))
     }
 }

@@ -17,6 +17,8 @@ pub enum Part {
     Cursor,
     /// The number of results.
     Results,
+    /// The number of entries in the stream that messages are added to.
+    Stream,
     /// The number of pending messages.
     Pending,
     /// The oldest pending message.
@@ -42,7 +44,7 @@ impl Part {
             Part::Lease | Part::Epoch | Part::Cursor => "GET",
             Part::LeaseLeft => "PTTL",
             Part::Subscribers => "PUBSUB NUMSUB",
-            Part::Results | Part::Dead | Part::Gaps => "XLEN",
+            Part::Results | Part::Stream | Part::Dead | Part::Gaps => "XLEN",
             Part::Pending => "ZCARD",
             Part::Oldest => "ZRANGE",
             Part::Consumers => "LRANGE",
@@ -62,6 +64,7 @@ impl fmt::Display for Part {
             Part::Subscribers => "the number of dispatchers",
             Part::Cursor => "the cursor",
             Part::Results => "the number of results",
+            Part::Stream => "the number of entries in the stream",
             Part::Pending => "the number of pending messages",
             Part::Oldest => "the age of the oldest pending message",
             Part::Dead => "the number of dead letters",

@@ -24,7 +24,8 @@ pub fn completed(flags: &str, interests: &Interests) -> Option<String> {
         }
         match class {
             // Which classes the events belong to is not known here: some must be set.
-            None | Some(None) if all.contains(|flag| flag == 'A' || ALL.contains(flag) || BESIDE_ALL.contains(flag)) => {}
+            None | Some(None)
+                if all.contains(|flag| flag == 'A' || ALL.contains(flag) || BESIDE_ALL.contains(flag)) => {}
             None | Some(None) => all.push('A'),
             Some(Some(class)) if all.contains(class) || all.contains('A') && ALL.contains(class) => {}
             Some(Some(class)) => all.push(class),
@@ -47,12 +48,26 @@ fn class_of(event: &str) -> Option<char> {
         "evicted" => 'e',
         "keymiss" => 'm',
         "new" => 'n',
-        "del" | "expire" | "persist" | "rename_from" | "rename_to" | "move_from" | "move_to" | "copy_to" | "restore"
-        | "sortstore" => 'g',
+        "del" | "expire" | "persist" | "rename_from" | "rename_to" | "move_from" | "move_to" | "copy_to"
+        | "restore" | "sortstore" => 'g',
         "set" | "setrange" | "append" | "incrby" | "incrbyfloat" => '$',
-        _ if event.starts_with("xadd") || event.starts_with("xgroup") || event.starts_with("xtrim") => 't',
+        _ if event.starts_with("xadd")
+            || event.starts_with("xdel")
+            || event.starts_with("xsetid")
+            || event.starts_with("xgroup")
+            || event.starts_with("xtrim") =>
+        {
+            't'
+        }
         _ if event.starts_with("zadd") || event.starts_with("zincr") || event.starts_with("zrem") => 'z',
-        _ if event.starts_with("hset") || event.starts_with("hdel") || event.starts_with("hincr") => 'h',
+        _ if event.starts_with("hset")
+            || event.starts_with("hexpire")
+            || event.starts_with("hpersist")
+            || event.starts_with("hdel")
+            || event.starts_with("hincr") =>
+        {
+            'h'
+        }
         "lpush" | "rpush" | "lpop" | "rpop" | "linsert" | "lset" | "lrem" | "ltrim" => 'l',
         "sadd" | "srem" | "spop" | "sinterstore" | "sunionstore" | "sdiffstore" => 's',
         _ => return None,
@@ -73,7 +88,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_added_to_what_is_set() {
         let expired = &["__keyevent@0__:expired"][..];
-        for (flags, enough) in [("", Some("Ex")), ("E", Some("Ex")), ("Kg", Some("KgEx")), ("xE", None), ("AKE", None)] {
+        for (flags, enough) in [("", Some("Ex")), ("E", Some("Ex")), ("Kg", Some("KgEx")), ("xE", None), ("AKE", None)]
+        {
             assert_eq!(needed(flags, expired, &[]).as_deref(), enough, "{flags}");
         }
         assert_eq!(needed("AE", &["__keyevent@0__:keymiss"], &[]).as_deref(), Some("AEm"));

@@ -13,21 +13,21 @@ use std::time::Duration;
 
 use super::gathering::Gathering;
 use super::own_events::is_own_event;
-use super::seen::{Batch, Seen};
+use super::seen::{Batch, Length, Seen};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
 use crate::base::id::DispatcherId;
 use crate::base::text::Quoted;
 use crate::ledger::command::{Command, command};
 use crate::ledger::cursor::Marker;
-use crate::ledger::interests::Interests;
+use crate::ledger::interests::{Interests, Owner, fingerprint};
 use crate::ledger::keys::Keys;
 use crate::ledger::notice::Notice;
-use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, receive};
+use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, bulk_bytes, receive};
 use crate::ledger::server::{CONNECT_TIMEOUT, Server, not_redis};
 use crate::ledger::session::{BufferSize, Session};
 use crate::net::Wait;
-use crate::wire::MAX_BODY_BYTES;
+use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
 
 /// What a dispatcher subscribes to, and where.
 #[derive(Clone, Debug)]
@@ -48,16 +48,22 @@ pub struct Subscription {
     server: Server,
     interests: Arc<Interests>,
     keys: Arc<Keys>,
+    /// The channel of the last message, and its owner.
+    owner: (Vec<u8>, Option<Owner>),
     /// What the present read has found.
     gathering: Gathering,
     /// Bytes of an oversize message still to be skipped.
     skip: u64,
+    /// Whether a payload follows whose channel was skipped.
+    skips_payload: bool,
     /// Replies to the subscriptions and to the join marker's PUBLISH that have not arrived yet.
     unanswered: usize,
     /// The numbers of the pings whose pongs have not arrived, in order. Bounded, because the listener sends few.
     pings: VecDeque<u64>,
     /// Whether it was logged that a dispatcher of the group has other interests.
     warned_of_interests: bool,
+    /// Whether it was logged that messages come on channels with names of any length.
+    warned_of_long_channel: bool,
     /// Whether it was logged that another program publishes on the control channel, which may happen often.
     warned_of_stranger: bool,
 }
@@ -90,11 +96,14 @@ impl Subscription {
             server,
             interests: channels.interests.clone(),
             keys: keys.clone(),
+            owner: (Vec::new(), None),
             gathering: Gathering::default(),
             skip: 0,
+            skips_payload: false,
             unanswered: 0,
             pings: VecDeque::new(),
             warned_of_interests: false,
+            warned_of_long_channel: false,
             warned_of_stranger: false,
         };
         let (commands, answers) = set_up(channels, join);
@@ -138,6 +147,14 @@ impl Subscription {
             let skipped = self.skip.min(incoming.received().len() as u64);
             incoming.take(skipped as usize);
             self.skip -= skipped;
+            if self.skips_payload && self.skip == 0 {
+                match bulk_bytes(incoming.received()) {
+                    Ok(Some(bytes)) => (self.skip, self.skips_payload) = (bytes, false),
+                    Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released, answered }),
+                    Err(why) => return Err(self.unreadable(why)),
+                }
+                continue;
+            }
             let (received, length) = match receive(incoming.received(), MAX_BODY_BYTES as u64) {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released, answered }),
@@ -153,25 +170,28 @@ impl Subscription {
                         }
                         Some(Notice::Marker(marker, of)) => {
                             warn_of_interests(&mut self.warned_of_interests, &of);
-                            self.gathering.push(Seen::Elsewhere(marker));
+                            self.gathering.push(Seen::Elsewhere(marker, fingerprint(&of)));
                         }
                         None => warn_of_stranger(&mut self.warned_of_stranger, payload.len()),
                     }
                 }
                 Received::Message { pattern, channel, payload } => {
                     let database = self.server.database();
-                    if counts(&self.interests, &self.keys, pattern, channel)
+                    if counts(&self.interests, &self.keys, &mut self.owner, pattern, channel)
                         && !is_own_event(channel, payload, &self.keys, database)
                     {
-                        self.gathering.push_message(recorded(&self.interests, channel), payload);
+                        gather(&mut self.gathering, &self.interests, channel, payload, None);
                     }
                 }
                 Received::Oversize { pattern, channel, excerpt, length, rest } => {
-                    if counts(&self.interests, &self.keys, pattern, channel) {
-                        let excerpt = &excerpt[..excerpt.len().min(EXCERPT_BYTES)];
-                        self.gathering.push_oversize(recorded(&self.interests, channel), excerpt, length);
+                    if counts(&self.interests, &self.keys, &mut self.owner, pattern, channel) {
+                        gather(&mut self.gathering, &self.interests, channel, excerpt, Some(length));
                     }
                     self.skip = rest;
+                }
+                Received::LongChannel { rest } => {
+                    warn_of_long_channel(&mut self.warned_of_long_channel, rest);
+                    (self.skip, self.skips_payload) = (rest, true);
                 }
                 Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {
                     return Err(self.server.error("subscribing", Failure::of_reply(text)));
@@ -217,26 +237,50 @@ fn set_up(channels: &Channels, join: &Marker) -> (Vec<u8>, usize) {
     let names: Vec<&[u8]> = interests.channels().chain(own).collect();
     let patterns: Vec<&[u8]> = interests.patterns().collect();
     let notice = Notice::Marker(join.clone(), interests.identity().to_owned()).to_string();
-    let mut commands =
-        names.iter().fold(Command::new(1 + names.len()).arg("SUBSCRIBE"), |c, name| c.arg(name)).into_bytes();
-    if !patterns.is_empty() {
-        let subscribe = Command::new(1 + patterns.len()).arg("PSUBSCRIBE");
-        commands.extend(patterns.iter().fold(subscribe, |c, pattern| c.arg(pattern)).into_bytes());
-    }
+    let command = |name, words: &[&[u8]]| {
+        let command = Command::new(1 + words.len()).arg(name);
+        words.iter().fold(command, |command, word| command.arg(word)).into_bytes()
+    };
+    // Patterns first: what follows a marker is counted, so all other subscriptions must be made when the control channel
+    // brings the first. Redis may carry out other clients' commands between two of these.
+    let mut commands = if patterns.is_empty() { Vec::new() } else { command("PSUBSCRIBE", &patterns) };
+    commands.extend(command("SUBSCRIBE", &names));
     commands.extend(Command::of(&["PUBLISH", &keys.control, &notice]).into_bytes());
     (commands, names.len() + patterns.len() + 1)
 }
 
 /// Whether this copy of a message counts. It is decided by what all dispatchers of the group have in common, so all
-/// count the same. Patterns may match the group's own channels, too.
-fn counts(interests: &Interests, keys: &Keys, pattern: Option<&[u8]>, channel: &[u8]) -> bool {
+/// count the same. Patterns may match the group's own channels, too. `last` is the owner of the last channel: the copies
+/// of one message come one after the other.
+fn counts(
+    interests: &Interests,
+    keys: &Keys,
+    last: &mut (Vec<u8>, Option<Owner>),
+    pattern: Option<&[u8]>,
+    channel: &[u8],
+) -> bool {
+    if last.0 != channel {
+        last.0.clear();
+        last.0.extend_from_slice(channel);
+        last.1 = interests.owner(channel);
+    }
     let is_own = || channel == keys.control.as_bytes() || channel.starts_with(keys.alive_prefix.as_bytes());
-    interests.own(pattern, channel) && !(pattern.is_some() && is_own())
+    interests.is_owners(last.1, pattern) && !(pattern.is_some() && is_own())
 }
 
-/// The channel as it goes with its message, if it does.
-fn recorded<'a>(interests: &Interests, channel: &'a [u8]) -> Option<&'a [u8]> {
-    interests.record_channels().then_some(channel)
+/// Keeps a message, with its channel if that is recorded. Of one over a limit only the beginning is kept: `payload` is
+/// all of it, or the beginning of so many bytes.
+fn gather(gathering: &mut Gathering, interests: &Interests, channel: &[u8], payload: &[u8], bytes: Option<u64>) {
+    let excerpt = &payload[..payload.len().min(EXCERPT_BYTES)];
+    let channel = interests.record_channels().then_some(channel);
+    match (channel.filter(|channel| channel.len() > MAX_CHANNEL_BYTES), bytes) {
+        (Some(long), _) => {
+            let length = Length::Channel(long.len() as u64);
+            gathering.push_oversize(Some(&long[..MAX_CHANNEL_BYTES]), excerpt, length);
+        }
+        (None, Some(bytes)) => gathering.push_oversize(channel, excerpt, Length::Payload(bytes)),
+        (None, None) => gathering.push_message(channel, payload),
+    }
 }
 
 fn warn_of_interests(warned: &mut bool, identity: &str) {
@@ -245,6 +289,15 @@ fn warn_of_interests(warned: &mut bool, identity: &str) {
             "event=other-interests interests={} problem=\"a dispatcher of this group has other settings for --channel, \
              --pattern or --keyevent\"",
             Quoted(identity)
+        );
+    }
+}
+
+fn warn_of_long_channel(warned: &mut bool, bytes: u64) {
+    if !std::mem::replace(warned, true) {
+        log::warn!(
+            "event=channel-ignored bytes={bytes} problem=\"a message was published on a channel with a longer name than is \
+             read; such messages are not stored\""
         );
     }
 }

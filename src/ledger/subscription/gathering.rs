@@ -6,7 +6,7 @@
 //! alive, which is therefore at most [`CHUNK_BYTES`]. Larger payloads, and excerpts of messages over the limit, have
 //! allocations of their own. Pure; owned by the listener.
 
-use super::seen::{Published, Seen};
+use super::seen::{Length, Published, Seen};
 use crate::ledger::member::{Body, Payload};
 
 /// The size of a chunk, so the most memory that one small payload can keep alive.
@@ -58,8 +58,8 @@ impl Gathering {
         self.seen.push(Seen::Published(Published::Message(body)));
     }
 
-    /// Adds a message over the limit.
-    pub(super) fn push_oversize(&mut self, channel: Option<&[u8]>, excerpt: &[u8], length: u64) {
+    /// Adds a message over a limit, of which this is the beginning.
+    pub(super) fn push_oversize(&mut self, channel: Option<&[u8]>, excerpt: &[u8], length: Length) {
         let excerpt = Body::copied(channel, excerpt);
         self.seen.push(Seen::Published(Published::Oversize { excerpt, length }));
     }
@@ -93,7 +93,7 @@ mod tests {
             &Seen::Published(Published::Message(ref payload) | Published::Oversize { excerpt: ref payload, .. }) => {
                 Some(payload.joined().1)
             }
-            Seen::Marker(_) | Seen::Elsewhere(_) => None,
+            Seen::Marker(_) | Seen::Elsewhere(..) => None,
         };
         seen.iter().filter_map(payload).collect()
     }
@@ -114,9 +114,10 @@ mod tests {
             gathering.push(marker.clone());
             gathering.push_message(None, b"");
             gathering.push_message(None, &large);
-            gathering.push_oversize(None, b"beginning", 9_000_000);
+            gathering.push_oversize(None, b"beginning", Length::Payload(9_000_000));
             gathering.push_message(None, b"b");
-            let oversize = Published::Oversize { excerpt: Body::copied(None, b"beginning"), length: 9_000_000 };
+            let oversize =
+                Published::Oversize { excerpt: Body::copied(None, b"beginning"), length: Length::Payload(9_000_000) };
             let all = [
                 message(b"a"),
                 marker.clone(),
@@ -148,7 +149,7 @@ mod tests {
         let mut gathering = Gathering::default();
         gathering.push_message(None, b"a");
         gathering.push_message(None, &[b'x'; SMALL_BYTES + 1]);
-        gathering.push_oversize(None, &[b'x'; 4_096], 9_000_000);
+        gathering.push_oversize(None, &[b'x'; 4_096], Length::Payload(9_000_000));
         gathering.push_message(None, b"b");
         let seen = gathering.finish();
         let [a, large, excerpt, b] = payloads(&seen)[..] else { panic!("{seen:?}") };

@@ -6,5 +6,5 @@ mod own_events;
 mod seen;
 
 pub use self::client::{CLIENT_NAME_PREFIX, Channels, Subscription};
-pub use self::seen::{Batch, Published, Seen};
+pub use self::seen::{Batch, Length, Published, Seen};
 pub use super::notice::Notice;

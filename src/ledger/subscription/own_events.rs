@@ -43,6 +43,12 @@ mod tests {
         for key in ["orders", "orders:", "orders:1234", "orders:pending2", "my-orders:pending", "shop", ""] {
             assert!(!own("__keyevent@3__:set", key) && !own(&format!("__keyspace@3__:{key}"), "set"), "{key}");
         }
+        let delivering = &keys.clone().with_stream("shared:jobs");
+        for (keys, own) in [(keys, false), (delivering, true)] {
+            assert_eq!(is_own_event(b"__keyevent@3__:xadd", b"shared:jobs", keys, 3), own);
+            assert_eq!(is_own_event(b"__keyspace@3__:shared:jobs", b"xadd", keys, 3), own);
+            assert!(!is_own_event(b"__keyevent@3__:xadd", b"shared:jobs2", keys, 3));
+        }
         for channel in [
             "__keyevent@0__:set",
             "__keyspace@0__:orders:pending",

@@ -9,13 +9,22 @@ use crate::ledger::member::Body;
 pub enum Published {
     /// One that can be delivered.
     Message(Body),
-    /// One over the size limit: its first bytes and its length.
+    /// One over a size limit, of which only the beginning is kept.
     Oversize {
-        /// The channel, if that is recorded, and the payload's first bytes.
+        /// The channel, if it is recorded, and the payload's first bytes.
         excerpt: Body,
-        /// The length of the whole message.
-        length: u64,
+        /// What is too long.
+        length: Length,
     },
+}
+
+/// The length of what is over its limit, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// The channel's name.
+    Channel(u64),
+    /// The payload.
+    Payload(u64),
 }
 
 /// Something the listener saw.
@@ -25,9 +34,9 @@ pub enum Seen {
     Published(Published),
     /// A marker on the control channel.
     Marker(Marker),
-    /// A marker of a dispatcher with other interests. It names the place where it is, but no place after it, because its
-    /// dispatcher counts other messages.
-    Elsewhere(Marker),
+    /// A marker of a dispatcher with other interests. It names the place where it is, but no place after it, because
+    /// its dispatcher counts other messages.
+    Elsewhere(Marker, u64),
 }
 
 /// The messages and markers of one read.

@@ -44,6 +44,7 @@ fn patterns_match_what_redis_matches() {
     let names: HashSet<Vec<u8>> = (0..NAMES).map(|_| random_text(&mut random, 6)).collect();
     let interests = Interests::of(names.iter().cloned().collect(), Vec::new()).expect("few names");
     let _subscribed = f.listen_to(interests, &DispatcherId::generate("d0"));
+    let (mut parsed, mut pairs) = (0, 0);
     for _ in 0..PATTERNS {
         let pattern = random_text(&mut random, 8);
         let Ok(glob) = Glob::parse(&pattern) else { continue };
@@ -55,7 +56,9 @@ fn patterns_match_what_redis_matches() {
         let matched: HashSet<Vec<u8>> = found.filter(|name| names.contains(name)).collect();
         let ours: HashSet<Vec<u8>> = names.iter().filter(|name| glob.matches(name)).cloned().collect();
         assert_eq!(ours, matched, "seed {seed}, pattern {}", pattern.escape_ascii());
+        (parsed, pairs) = (parsed + 1, pairs + matched.len());
     }
+    assert!(parsed > PATTERNS / 2 && pairs > PATTERNS, "{parsed} patterns with {pairs} matches test little");
 }
 
 #[test]
@@ -100,6 +103,41 @@ fn a_message_over_the_limit_keeps_its_channel() {
     };
     let Published::Oversize { excerpt, .. } = seen else { panic!("{seen:?}") };
     assert_eq!(excerpt.channel(), Some(&b"bigger"[..]));
+}
+
+/// Any client may publish on a channel that a pattern matches, however long its name.
+#[test]
+fn a_channel_over_the_limit_is_cut_and_its_message_kept_apart() {
+    let mut f = fixture();
+    let interests = Interests::of(named(&[]), globs(&["c*"])).expect("good");
+    let mut subscription = f.listen_to(interests, &DispatcherId::generate("d0"));
+    let longest = "c".repeat(crate::wire::MAX_CHANNEL_BYTES);
+    f.run(&["PUBLISH", &longest, "fits"]);
+    assert_eq!(messages(&mut subscription, 1), [(Some(longest.clone()), "fits".to_owned())]);
+    f.run(&["PUBLISH", &format!("{longest}c"), "payload"]);
+    let seen = loop {
+        if let Some(seen) = subscription.read().expect("it is read").expect("something comes").seen.pop() {
+            break seen;
+        }
+    };
+    let excerpt = Body::copied(Some(longest.as_bytes()), b"payload");
+    assert_eq!(seen, Seen::Published(Published::Oversize { excerpt, length: Length::Channel(4_097) }));
+}
+
+/// Such a message is no message to any dispatcher, and what follows it is read as if it had not been there.
+#[test]
+fn a_channel_longer_than_is_read_is_passed_over() {
+    let mut f = fixture();
+    let interests = Interests::of(named(&[]), globs(&["c*"])).expect("good");
+    let mut subscription = f.listen_to(interests, &DispatcherId::generate("d0"));
+    let huge = "c".repeat(9 << 20);
+    for payload in ["small", &huge] {
+        f.run(&["PUBLISH", &huge, payload]);
+        f.run(&["PUBLISH", "c", "next"]);
+        assert_eq!(messages(&mut subscription, 1), [(Some("c".to_owned()), "next".to_owned())]);
+    }
+    subscription.ping(5).expect("it is sent");
+    while subscription.read().expect("it is read").is_none_or(|batch| batch.answered != Some(5)) {}
 }
 
 /// Whatever its form, a member that becomes a dead letter leaves its id, payload and channel there.

@@ -32,6 +32,9 @@ use self::causes::Cause;
 use self::steps::{Caller, Came, NO_RESULT, Step, steps};
 use self::world::{Keyspace, STATES, State, World};
 
+/// The stream of the steps that add to one.
+const STREAM: &str = "messages:messages";
+
 /// The course of a step if nothing is refused.
 struct Undisturbed {
     answer: String,

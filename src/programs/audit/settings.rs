@@ -33,6 +33,12 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const SETTINGS: &[Setting] = &[
     REDIS_URL,
     GROUP,
+    Setting::new(
+        "stream",
+        "KEY",
+        Found("the results"),
+        "Audit the entries of this stream, for a group with --deliver stream",
+    ),
     Setting::new("expect", "N", Found("unknown"), "How many distinct messages to expect"),
     Setting::new("ids", "FILE", Found("unknown"), "A file with the ids to expect, one per line"),
     Setting::new("id-field", "NAME", Text("message_id"), "The field of each result that holds the message's id"),
@@ -53,6 +59,7 @@ has a result and was not expected.",
 Examples:
   oncecast audit --expect 1000000
   oncecast audit --group orders --ids ids.txt
+  oncecast audit --group orders --stream orders:messages --ids ids.txt
 
 Exit codes: 0 nothing lost or recorded twice, 1 Redis can't be read, 2 invalid settings, 3 something lost or recorded
 twice.",
@@ -63,8 +70,12 @@ twice.",
 /// Reads and checks the settings.
 pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<AuditConfig, ConfigError> {
     let values = &Values::new(matches, SETTINGS, environment);
+    let mut common = CommonConfig::read(values)?;
+    if let Some(stream) = values.text("stream")? {
+        common.keys = common.keys.with_stream(&stream);
+    }
     Ok(AuditConfig {
-        common: CommonConfig::read(values)?,
+        common,
         expect: values.optional_number("expect", 0, u64::MAX >> 1)?,
         ids: values.path("ids")?,
         id_field: values.required("id-field", "a field's name")?,

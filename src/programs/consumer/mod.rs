@@ -1,13 +1,14 @@
-//! The program `oncecast-consumer`: a consumer with the built-in handler `stamp`, together with settings, log, signals,
-//! metrics and systemd.
+//! The program `oncecast-consumer`: a consumer with one of the built-in handlers, together with settings, log,
+//! signals, metrics and systemd.
 
 mod exposition;
+mod forward;
 pub mod settings;
 mod stamp;
 
 use std::time::Duration;
 
-use self::settings::ConsumerConfig;
+use self::settings::{BuiltIn, ConsumerConfig};
 use crate::base::error::{Error, Result};
 use crate::base::setting::{ConfigError, variable_of};
 use crate::consumer::observer::Observer;
@@ -15,13 +16,17 @@ use crate::consumer::{self, ConsumerBuilder, ConsumerStats, Handler};
 use crate::process::log;
 use crate::process::supervision::{Condition, Supervisor};
 
+pub use self::forward::forward;
 pub use self::stamp::{outcome_of, stamp};
 
 /// Runs a consumer with the built-in handler until a signal asks it to stop. Returns the exit code.
 pub fn run(config: ConsumerConfig) -> Result<u8> {
-    // The only value that the setting accepts.
-    debug_assert_eq!(config.handler, "stamp");
-    serve(config, stamp, Supervisor::from_environment()).map(|()| 0)
+    let supervisor = Supervisor::from_environment();
+    match config.handler {
+        BuiltIn::Stamp => serve(config, stamp, supervisor),
+        BuiltIn::Forward => serve(config, forward, supervisor),
+    }
+    .map(|()| 0)
 }
 
 /// Runs a consumer with the log, the signals, the metrics and the supervision of a program.

@@ -15,6 +15,19 @@ use crate::process::program::{self, CommandLine};
 use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 use crate::wire;
 
+/// A built-in handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuiltIn {
+    /// Records the fields of a JSON object and a random one.
+    Stamp,
+    /// Records the message as it is.
+    Forward,
+}
+
+impl BuiltIn {
+    const ALL: [(&'static str, BuiltIn); 2] = [("stamp", BuiltIn::Stamp), ("forward", BuiltIn::Forward)];
+}
+
 /// The settings of a consumer.
 #[derive(Clone, Debug)]
 pub struct ConsumerConfig {
@@ -28,8 +41,8 @@ pub struct ConsumerConfig {
     pub concurrency: usize,
     /// The most messages held at once.
     pub prefetch: u32,
-    /// The built-in handler's name.
-    pub handler: String,
+    /// The built-in handler.
+    pub handler: BuiltIn,
     /// After how long a handler is given up; `None`: never.
     pub handler_timeout: Option<Duration>,
     /// About how many results the result stream keeps; 0: all.
@@ -54,7 +67,8 @@ pub const SETTINGS: &[Setting] = &[
         "handler",
         "NAME",
         Text("stamp"),
-        "What is done with a message: stamp (adds random_property and consumer_id)",
+        "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id) or \
+         forward (the message as it is: id, channel if the dispatcher sends it, payload)",
     ),
     Setting::new(
         "handler-timeout-ms",
@@ -86,8 +100,8 @@ pub fn command() -> Command {
     let about = "\
 Processes the messages that dispatchers deliver, and stores each result once, in the stream <group>:processed.
 
-This program has one built-in handler, for trials and tests. For your own work, write a consumer with the library: a
-handler is a closure.";
+This program has two built-in handlers: stamp, for trials and tests, and forward, which makes the stream a copy of the
+channels with one entry per message. For your own work, write a consumer with the library: a handler is a closure.";
     let after = "\
 Example:
   oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
@@ -121,10 +135,7 @@ pub fn read_values(values: &Values<'_>) -> Result<ConsumerConfig, ConfigError> {
         listen,
         concurrency: values.optional_number("concurrency", 1, 4_096)?.unwrap_or_else(cores) as usize,
         prefetch: values.number("prefetch", 1, wire::MAX_IDS as u64)? as u32,
-        handler: match values.required("handler", "stamp")? {
-            handler if handler == "stamp" => handler,
-            other => return Err(ConfigError::new("handler", quoted(&other), "stamp")),
-        },
+        handler: handler(values)?,
         handler_timeout: Some(values.millis("handler-timeout-ms", 0, 86_400_000)?).filter(|limit| !limit.is_zero()),
         result_maxlen: values.number("result-maxlen", 0, u64::MAX >> 11)?,
     })
@@ -143,4 +154,11 @@ impl From<ConsumerConfig> for ConsumerBuilder {
         // The default id is the listen address; with port 0 that is known only once it listens.
         if config.consumer_id == config.listen { builder } else { builder.consumer_id(config.consumer_id) }
     }
+}
+
+fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
+    const NAMES: &str = "stamp or forward";
+    let name = values.required("handler", NAMES)?;
+    let known = BuiltIn::ALL.into_iter().find(|(known, _)| *known == name);
+    known.map(|(_, handler)| handler).ok_or_else(|| ConfigError::new("handler", quoted(&name), NAMES))
 }

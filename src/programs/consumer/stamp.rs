@@ -16,26 +16,29 @@ const RANDOM_PROPERTY: &str = "random_property";
 const CONSUMER_ID: &str = "consumer_id";
 const MESSAGE_ID: &str = "message_id";
 const CHANNEL: &str = "channel";
-/// The fields that the handler adds.
-const ADDED_FIELDS: usize = 3;
+/// The fields that the handler adds to each result.
+const ADDED_FIELDS: usize = 2;
 /// About how many bytes the fields of a small message take in addition to its payload.
 const BESIDE_BYTES: usize = 128;
 
-/// The fields of the JSON object (`message_id` first), `channel` if it was delivered with the message, `random_property`
-/// (8 random hex digits) and `consumer_id`.
+/// The fields of the JSON object (`message_id` first), `channel` if it was delivered with the message,
+/// `random_property` (8 random hex digits) and `consumer_id`.
 pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
-    let outcome = outcome_of(delivery.payload());
-    let outcome = match delivery.channel() {
-        Some(channel) => with_channel(&outcome, channel),
-        None => outcome,
-    };
+    let outcome = with_channel(outcome_of(delivery.payload()), delivery);
     Ok(outcome.field(RANDOM_PROPERTY, hex_digits(fastrand::u32(..))).field(CONSUMER_ID, delivery.consumer_id()))
 }
 
-/// The fields with the channel, which takes the place of a field of this name in the payload.
-fn with_channel(outcome: &Outcome, channel: &[u8]) -> Outcome {
-    let others = outcome.fields().filter(|(name, _)| *name != CHANNEL.as_bytes());
-    others.fold(Outcome::new(), |outcome, (name, value)| outcome.field(name, value)).field(CHANNEL, channel)
+/// The fields with the channel of the delivery, if it has one. It takes the place of a field of this name in the
+/// payload.
+fn with_channel(outcome: Outcome, delivery: &Delivery<'_>) -> Outcome {
+    let Some(channel) = delivery.channel() else { return outcome };
+    let others = || outcome.fields().filter(|(name, _)| *name != CHANNEL.as_bytes());
+    let fields = if others().count() + ADDED_FIELDS < MAX_RESULT_FIELDS {
+        others().fold(Outcome::new(), |outcome, (name, value)| outcome.field(name, value))
+    } else {
+        Outcome::new().field("payload", delivery.payload())
+    };
+    fields.field(CHANNEL, channel)
 }
 
 /// The fields made from a payload: the members of a JSON object, or else the whole payload in the field `payload`. The
@@ -206,6 +209,21 @@ mod tests {
         }
         let outcome = stamp(&Delivery::new(b"\0\xff").with_id(MessageId(7)).with_consumer_id("c0"));
         assert_eq!(outcome.expect("never fails").fields().next(), Some((&b"payload"[..], &b"\0\xff"[..])));
+    }
+
+    #[test]
+    fn the_channel_is_recorded_if_it_is_delivered() {
+        let fields = |payload: &str| -> Vec<String> {
+            let outcome = stamp(&Delivery::new(payload).with_channel("eu")).expect("never fails");
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let fields = outcome.fields().map(|(name, value)| format!("{}={}", text(name), text(value)));
+            fields.filter(|field| !field.starts_with(RANDOM_PROPERTY)).collect()
+        };
+        assert_eq!(fields("x"), ["payload=x", "channel=eu", "consumer_id=test"]);
+        assert_eq!(fields(r#"{"channel":"made up","a":1}"#), ["a=1", "channel=eu", "consumer_id=test"]);
+        let members: Vec<String> = (0..MAX_RESULT_FIELDS - 2).map(|number| format!("\"m{number}\":1")).collect();
+        let full = format!("{{{}}}", members.join(","));
+        assert_eq!(fields(&full).len(), 3, "as one field, so that all fit");
     }
 
     #[test]

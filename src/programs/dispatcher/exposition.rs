@@ -11,6 +11,7 @@ use super::hosted::{Host, HostedLane};
 use crate::base::error::Result;
 use crate::lane::ring::RingStats;
 use crate::lane::{LaneStats, LinkFigures, Shared};
+use crate::ledger::Destination;
 use crate::ledger::overview::Part;
 use crate::process::metrics::{Labels, MetricKind, Metrics, MetricsServer, Number, Site};
 use crate::programs::status::Status;
@@ -130,7 +131,9 @@ fn links(lanes: &mut LaneMetrics<'_>) {
     lanes.counter("links_made", "Connections to consumers made", |stats| &stats.links_made);
     lanes.counter("links_lost", "Connections to consumers lost", |stats| &stats.links_lost);
     lanes.number(MetricKind::Gauge, "consumers", "Consumers connected now", |hosted| {
-        Some(Number::Whole(hosted.lane.stats.linked.lock().len() as u64))
+        // With a stream there is none, and that is no reason for an alert.
+        let expected = hosted.lane.settings.destination == Destination::Pending;
+        expected.then(|| Number::Whole(hosted.lane.stats.linked.lock().len() as u64))
     });
     lanes.series(MetricKind::Gauge, "in_flight", "Messages at consumers now, while leader", |hosted| {
         by_consumer(&hosted.lane.stats, |link| &link.in_flight)
@@ -182,6 +185,9 @@ fn group_figures(lanes: &mut LaneMetrics<'_>) {
     });
     add("results", "Entries in the result stream", |status| {
         status.known(Part::Results, status.snapshot.processed as f64)
+    });
+    add("stream_entries", "Entries in the stream of --deliver stream", |status| {
+        status.stream_entries.map(|entries| entries as f64)
     });
     add("dead_letters", "Entries in the stream of dead letters", |status| {
         status.known(Part::Dead, status.snapshot.dead as f64)

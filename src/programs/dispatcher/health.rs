@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::hosted::{Host, HostedLane};
 use crate::lane;
 use crate::lane::health::{NotReady, late_loop};
+use crate::ledger::Destination;
 use crate::process::supervision::Condition;
 
 /// Ready if all lanes are. The error says what is missing.
@@ -58,7 +59,10 @@ fn doing(lane: &lane::Shared) -> String {
     let stats = &lane.stats;
     if stats.leading.load(Ordering::Relaxed) == 1 {
         let epoch = stats.epoch.load(Ordering::Relaxed);
-        format!("leads with epoch {epoch}, {} consumers", stats.linked.lock().len())
+        match &lane.settings.destination {
+            Destination::Pending => format!("leads with epoch {epoch}, {} consumers", stats.linked.lock().len()),
+            Destination::Stream { key, .. } => format!("leads with epoch {epoch}, adds to the stream {key}"),
+        }
     } else {
         "standby, in sync".to_owned()
     }

@@ -21,7 +21,7 @@ use crate::base::log_context;
 use crate::base::text::Quoted;
 use crate::lane::{LinkFigures, Settings};
 use crate::ledger::server_check::ServerWatch;
-use crate::ledger::{Connection, Ledger};
+use crate::ledger::{Connection, Destination, Ledger};
 use crate::programs::status::report::{ConsumerReport, Report};
 use crate::programs::status::{MAX_AGE, StatusReader};
 
@@ -193,6 +193,7 @@ impl ReportLoop {
             rates: self.rates.rates(),
             consumers: linked.iter().map(consumer).collect(),
             missing: if leads { missing(&lane.settings, &linked) } else { Vec::new() },
+            stream: lane.settings.keys.stream.clone().unwrap_or_default(),
             agreement: agreement(&lane.settings),
         }
     }
@@ -210,7 +211,10 @@ fn missing(settings: &Settings, linked: &[Arc<LinkFigures>]) -> Vec<String> {
 fn agreement(settings: &Settings) -> String {
     let mut consumers = settings.consumers.clone();
     consumers.sort_unstable();
-    let text = format!("{} {}", settings.interests.identity(), consumers.join(","));
+    let mut text = format!("{} {}", settings.interests.identity(), consumers.join(","));
+    if let Destination::Stream { key, maxlen } = &settings.destination {
+        text += &format!(" {maxlen} {key}");
+    }
     let hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

@@ -16,6 +16,7 @@ use crate::base::pulse::Pulse;
 use crate::base::shutdown::{ShutdownRequests, shutdown_channel};
 use crate::base::text::Quoted;
 use crate::lane::{self, Lane, ProcessHandles};
+use crate::ledger::Destination;
 use crate::process::supervision::{CHECK_WITHIN, Supervisor};
 
 /// Runs the dispatcher until it is asked to stop. Returns the exit code.
@@ -76,6 +77,7 @@ fn lane_settings(config: DispatcherConfig) -> lane::Settings {
         redis: config.common.redis,
         keys: config.common.keys,
         interests: Arc::new(config.interests),
+        destination: config.destination,
         consumers: config.consumers,
         lease_ttl: config.lease_ttl,
         link_timeout: config.link_timeout,
@@ -103,13 +105,19 @@ pub(super) fn host(id: DispatcherId, lanes: Vec<lane::Settings>) -> Host {
 fn log_start(lane: &lane::Shared) {
     let settings = &lane.settings;
     log::info!(
-        "event=started version={} redis={} group={} channel={} consumers={}",
+        "event=started version={} redis={} group={} channel={} {}",
         env!("CARGO_PKG_VERSION"),
         settings.redis.shown(),
         Quoted(&settings.keys.group),
         Quoted(settings.interests.summary()),
-        settings.consumers.len()
+        match &settings.destination {
+            Destination::Pending => format!("consumers={}", settings.consumers.len()),
+            Destination::Stream { key, maxlen } => format!("stream={} stream_maxlen={maxlen}", Quoted(key)),
+        }
     );
+    if settings.destination != Destination::Pending {
+        return;
+    }
     let (retry, max_deliveries) = (settings.retry, settings.max_deliveries);
     let dead_after_s = retry.dead_after(max_deliveries).as_secs_f64();
     log::info!("event=retry-policy retry={retry} max_deliveries={max_deliveries} dead_after_s={dead_after_s}");

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Command};
 use crate::base::id::DispatcherId;
 use crate::base::setting::ConfigError;
 use crate::lane::retry_policy::RetryPolicy;
-use crate::ledger::Interests;
+use crate::ledger::{Destination, Interests, Keys};
 use crate::process::config::Default::{Found, Required, Text};
 use crate::process::config::{Environment, Setting, Values, check_host_port, is_plain_name, quoted};
 use crate::process::log::settings::LOG_LEVEL;
@@ -24,7 +24,9 @@ pub struct DispatcherConfig {
     pub common: CommonConfig,
     /// What it listens to.
     pub interests: Interests,
-    /// The consumers' addresses, `host:port`, at least one, all different.
+    /// Where messages are stored.
+    pub destination: Destination,
+    /// The consumers' addresses, `host:port`, all different; none with a stream.
     pub consumers: Vec<String>,
     /// The name part of the dispatcher's id.
     pub name: String,
@@ -44,13 +46,37 @@ pub struct DispatcherConfig {
 
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
-    Setting::new("consumers", "HOST:PORT,…", Required, "The addresses of the consumers, separated by commas"),
+    Setting::new(
+        "consumers",
+        "HOST:PORT,…",
+        Required,
+        "The addresses of the consumers, separated by commas; not with --deliver stream",
+    ),
     REDIS_URL,
     GROUP,
     CHANNEL,
     PATTERN,
     KEYEVENT,
     KEYSPACE_DB,
+    Setting::new(
+        "deliver",
+        "WHERE",
+        Text("consumers"),
+        "consumers, or stream: add each message to a Redis Stream instead, exactly once, for workers that read it with \
+         XREADGROUP",
+    ),
+    Setting::new(
+        "stream",
+        "KEY",
+        Found("<group>:messages"),
+        "The stream of --deliver stream. In Redis Cluster it must be in the group's slot",
+    ),
+    Setting::new(
+        "stream-maxlen",
+        "N",
+        Text("0"),
+        "About how many entries that stream keeps; older ones are deleted, read or not. 0 keeps all",
+    ),
     Setting::new(
         "dispatcher-id",
         "NAME",
@@ -99,6 +125,10 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 const MAX_CONSUMERS: usize = 1_024;
+const MAX_STREAM_BYTES: usize = 1_024;
+const MOST_ENTRIES: u64 = 1 << 53;
+const DELIVER: &str = "consumers or stream";
+const STREAM_FORM: &str = "a key of 1 to 1024 bytes that the group does not use itself";
 const ADDRESSES: &str = "addresses separated by commas, host:port,host:port";
 const DISPATCHER_NAME: &str = "1 to 64 letters, digits or any of . _ - : [ ] @, not beginning with alive:";
 
@@ -108,28 +138,43 @@ pub const COMMAND_LINE: CommandLine<DispatcherConfig> = CommandLine { command, r
 /// Its definition.
 pub fn command() -> Command {
     let about = "\
-Stores the messages published on Redis channels, and delivers each to one consumer.
+Stores the messages published on Redis channels, and delivers each to one consumer, or adds each to a Redis Stream once.
 
 Start two or more with the same group, channels and consumers: one leads, the others listen as well and take over
 within milliseconds when it dies. If Redis or a consumer can't be reached, it keeps trying.";
     let after = "\
-Example:
+Examples:
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers 10.0.0.11:6969,10.0.0.12:6969
+  oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --deliver stream --pattern 'orders.*'
 
 On SIGTERM or SIGINT it stores what has arrived, releases leadership and exits.
 Exit codes: 0 success, 1 failure while running, 2 invalid settings.";
     program::service("oncecast-dispatcher", about, after, SETTINGS).override_usage(
-        "oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]\n       oncecast-dispatcher healthcheck [OPTIONS]",
+        "oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]\n       \
+         oncecast-dispatcher --deliver stream [OPTIONS]\n       oncecast-dispatcher healthcheck [OPTIONS]",
     )
 }
 
 /// Reads and checks the settings.
 pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DispatcherConfig, ConfigError> {
     let values = &Values::new(matches, SETTINGS, environment);
-    let common = CommonConfig::read(values)?;
+    let mut common = CommonConfig::read(values)?;
+    let destination = destination(values, &common.keys)?;
+    let consumers = match &destination {
+        Destination::Pending => consumer_addresses(values)?,
+        Destination::Stream { key, .. } => {
+            common.keys = common.keys.with_stream(key);
+            Vec::new()
+        }
+    };
+    let interests = interests(values, &common.keys, common.redis.database())?;
     Ok(DispatcherConfig {
-        interests: interests(values, &common.keys, common.redis.database())?,
-        consumers: consumer_addresses(values)?,
+        interests: match &destination {
+            Destination::Pending => interests,
+            Destination::Stream { key, .. } => interests.beside_stream(key),
+        },
+        destination,
+        consumers,
         name: match values.text("dispatcher-id")? {
             Some(name) if is_plain_name(&name) && DispatcherId::may_be_named(&name) => name,
             Some(name) => return Err(ConfigError::new("dispatcher-id", quoted(&name), DISPATCHER_NAME)),
@@ -149,6 +194,38 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
 fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {
     let text = values.required("retry", "none, to deliver again at once")?;
     text.parse().map_err(|takes| ConfigError::new("retry", quoted(&text), takes))
+}
+
+/// Where messages go. The settings of a stream may be given with an explicit `--deliver consumers`, as in a file with
+/// all settings.
+fn destination(values: &Values<'_>, keys: &Keys) -> Result<Destination, ConfigError> {
+    let text = values.required("deliver", DELIVER)?;
+    let key = stream_key(values, keys)?;
+    let maxlen = values.number("stream-maxlen", 0, MOST_ENTRIES)?;
+    match text.as_str() {
+        "consumers" => match ["stream", "stream-maxlen"].into_iter().find(|name| values.is_given(name)) {
+            Some(name) if !values.is_given("deliver") => {
+                Err(ConfigError::new(name, "a value without --deliver stream", "a value only with --deliver stream"))
+            }
+            _ => Ok(Destination::Pending),
+        },
+        "stream" if values.is_given("consumers") => Err(ConfigError::new(
+            "consumers",
+            "addresses with --deliver stream",
+            "no value with --deliver stream: workers read the stream themselves",
+        )),
+        "stream" => Ok(Destination::Stream { key, maxlen }),
+        other => Err(ConfigError::new("deliver", quoted(other), DELIVER)),
+    }
+}
+
+fn stream_key(values: &Values<'_>, keys: &Keys) -> Result<String, ConfigError> {
+    let Some(key) = values.text("stream")? else { return Ok(format!("{}:messages", keys.group)) };
+    let plain = (1..=MAX_STREAM_BYTES).contains(&key.len()) && !key.chars().any(char::is_control);
+    if !plain || keys.is_own(key.as_bytes()) {
+        return Err(ConfigError::new("stream", quoted(&key), STREAM_FORM));
+    }
+    Ok(key)
 }
 
 fn consumer_addresses(values: &Values<'_>) -> Result<Vec<String>, ConfigError> {

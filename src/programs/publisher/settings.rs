@@ -14,6 +14,7 @@ use crate::process::metrics::settings::METRICS_ADDR;
 use crate::process::program::{self, CommandLine};
 use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 use crate::programs::interests::{CHANNEL, published_channels};
+use crate::wire::MAX_CHANNEL_BYTES;
 
 /// How long messages without a subscriber are retried after the end of the run.
 const GRACE: Duration = Duration::from_secs(10);
@@ -82,7 +83,7 @@ pub const SETTINGS: &[Setting] = &[
     METRICS_ADDR,
 ];
 
-/// The most channels that `--channels` makes of each name.
+/// The most channels that `--channels` makes, of all names.
 const MAX_CHANNELS: u64 = 100_000;
 
 /// The program's command line.
@@ -99,6 +100,7 @@ runs with the same --id-prefix publish the same ids.";
     let after = "\
 Examples:
   oncecast-publisher --rate 2000 --duration 30s
+  oncecast-publisher --channel orders --channels 50 --count 100000      # orders.0 to orders.49, in turn
   oncecast-publisher --batch 10000 --duration 2m --ids-file ids.txt && oncecast audit --ids ids.txt
 
 The last line of output has the totals: published=… unreceived=… retried=… unknown=… id_prefix=… seconds=… rate=…
@@ -136,7 +138,13 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Publis
 /// The channels by their names, or with `--channels` those that begin with them.
 fn channels(values: &Values<'_>, keys: &Keys) -> Result<Vec<Vec<u8>>, ConfigError> {
     let names = published_channels(values, keys)?;
-    let Some(spread) = values.optional_number("channels", 1, MAX_CHANNELS)? else { return Ok(names) };
+    let most = MAX_CHANNELS / names.len() as u64;
+    let Some(spread) = values.optional_number("channels", 1, most)? else { return Ok(names) };
+    let longest = names.iter().map(Vec::len).max().unwrap_or_default() + format!(".{}", spread - 1).len();
+    if longest > MAX_CHANNEL_BYTES {
+        let takes = format!("names of at most {MAX_CHANNEL_BYTES} bytes with their number of --channels");
+        return Err(ConfigError::new("channel", format_args!("a name that gets {longest} bytes"), takes));
+    }
     let numbered = |name: &Vec<u8>| {
         let name = name.clone();
         (0..spread).map(move |number| [&name[..], format!(".{number}").as_bytes()].concat())

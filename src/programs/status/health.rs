@@ -66,7 +66,7 @@ impl Status {
                         report.delayed
                     ));
                 }
-                if report.consumers.is_empty() {
+                if report.stream.is_empty() && report.consumers.is_empty() {
                     problems.push(format!("no consumer is connected{}", tried(&report.missing)));
                 }
             }
@@ -115,13 +115,22 @@ impl Status {
             if !report.consumers.is_empty() && !report.missing.is_empty() {
                 notes.push(format!("consumers that are not connected{}", tried(&report.missing)));
             }
+            if !report.stream.is_empty() && self.snapshot.pending > 0 {
+                notes.push(format!(
+                    "messages pending: {}, from before the leader added to a stream; only dispatchers with --deliver \
+                     consumers deliver them",
+                    self.snapshot.pending
+                ));
+            }
             let disagrees =
                 |member: &&Member| member.report.as_ref().is_some_and(|other| other.agreement != report.agreement);
             let others = self.members.iter().filter(disagrees).map(|member| member.id.as_str());
-            notes
-                .extend(others.map(|id| {
-                    format!("{id} and the leader differ in --consumers, --channel, --pattern or --keyevent")
-                }));
+            notes.extend(others.map(|id| {
+                format!(
+                    "{id} and the leader differ in --consumers, --deliver, --stream, --stream-maxlen, --channel, \
+                         --pattern or --keyevent"
+                )
+            }));
         }
         notes.extend(self.settings.iter().filter(|warning| warning.is_note()).map(ToString::to_string));
         /// For this long a gap is recent.

@@ -31,7 +31,13 @@ pub struct StatusReader {
 impl StatusReader {
     /// A reader that has not connected yet.
     pub fn new(connection: Connection, keys: Keys, max_age: Duration) -> StatusReader {
-        StatusReader { view: GroupView::new(connection, keys), relies_on_reports: false, max_age, settings: None, interests: None }
+        StatusReader {
+            view: GroupView::new(connection, keys),
+            relies_on_reports: false,
+            max_age,
+            settings: None,
+            interests: None,
+        }
     }
 
     /// The same reader of a dispatcher, which knows what the group listens to.
@@ -64,6 +70,12 @@ impl StatusReader {
             let reported = members.iter().filter_map(|member| member.report.as_ref()?.oldest).max().map(MessageId);
             snapshot.oldest = reported.map_or_else(|| self.view.oldest_read_whole(), |oldest| Ok(Some(oldest)))?;
         }
+        let leads = |member: &&Member| member.report.as_ref().is_some_and(|report| report.leads);
+        let stream = members.iter().find(leads).and_then(|member| member.report.as_ref()).map(|report| &report.stream);
+        let stream_entries = match stream.filter(|stream| !stream.is_empty()) {
+            Some(stream) => self.view.count_entries(stream)?,
+            None => None,
+        };
         let gaps = self.view.newest_gaps(SHOWN_GAPS)?;
         let settings = self.settings()?.to_vec();
         Ok(Status {
@@ -72,6 +84,7 @@ impl StatusReader {
             snapshot,
             refused: self.view.refused().clone(),
             members,
+            stream_entries,
             gaps,
             settings,
             max_age: self.max_age,

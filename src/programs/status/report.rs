@@ -42,6 +42,8 @@ pub struct Report {
     pub consumers: Vec<ConsumerReport>,
     /// While it leads, the addresses of consumers that it is not linked to.
     pub missing: Vec<String>,
+    /// The key of the stream that it adds messages to; empty if it delivers to consumers.
+    pub stream: String,
     /// A fingerprint of the settings that must be the same for all dispatchers.
     pub agreement: String,
 }
@@ -100,6 +102,7 @@ impl Report {
             "recent_deaths": self.recent_deaths,
             "rates": self.rates.to_json(),
             "missing": self.missing,
+            "stream": self.stream,
             "agreement": self.agreement,
             "consumers": self.consumers.iter().map(ConsumerReport::to_json).collect::<Value>(),
         })
@@ -127,6 +130,7 @@ impl Report {
             rates: Rates::read(&report["rates"]),
             consumers: list("consumers").iter().map(ConsumerReport::read).collect(),
             missing: list("missing").iter().map(text_of).collect(),
+            stream: text_of(&report["stream"]),
             agreement: text_of(&report["agreement"]),
         })
     }
@@ -231,6 +235,7 @@ mod tests {
                 acked_per_s: 8_666.6,
             }],
             missing: vec!["10.0.0.1:6969".into()],
+            stream: "orders:messages".to_owned(),
             agreement: "0f".into(),
         };
         assert_eq!(Report::parse(&report.to_json().to_string()), Some(report));

@@ -43,6 +43,8 @@ impl Status {
             "epoch": self.known(Part::Epoch, snapshot.epoch.0),
             "dispatchers": self.members.iter().map(Member::to_json).collect::<Value>(),
             "consumers": self.consumers_to_json(),
+            "stream": self.leaders_report().map(|report| &report.stream).filter(|stream| !stream.is_empty()),
+            "stream_entries": self.stream_entries,
             "pending": self.known(Part::Pending, snapshot.pending),
             "oldest_age_s": self.oldest_age().map(|age| (age.as_secs_f64() * 1e3).round() / 1e3),
             "spilled": self.spilled(),
@@ -237,6 +239,13 @@ impl Status {
         }
     }
 
+    fn stream_in_words(&self, key: &str) -> String {
+        match self.stream_entries {
+            Some(entries) => format!("{}, {entries} entries", Quoted(key)),
+            None => Quoted(key).to_string(),
+        }
+    }
+
     fn pending_in_words(&self) -> String {
         let Some(pending) = self.known(Part::Pending, self.snapshot.pending) else { return REFUSED.to_owned() };
         let age = self.oldest_age().map(|age| format!(", the oldest for {:.1} s", age.as_secs_f64()));
@@ -252,6 +261,9 @@ impl Status {
         let Some(report) = self.leaders_report() else {
             return line("consumers", UNKNOWN.to_owned());
         };
+        if !report.stream.is_empty() {
+            return line("stream", self.stream_in_words(&report.stream));
+        }
         line("consumers", report.consumers.len().to_string())?;
         for consumer in &report.consumers {
             let (in_flight, prefetch, rate) = (consumer.in_flight, consumer.prefetch, consumer.acked_per_s);

@@ -30,6 +30,8 @@ pub struct Status {
     pub refused: BTreeSet<Part>,
     /// The dispatchers that are subscribed.
     pub members: Vec<Member>,
+    /// Entries in the stream that the leader adds messages to, if it does.
+    pub stream_entries: Option<u64>,
     /// Its newest gaps, the newest first.
     pub gaps: Vec<RecordedGap>,
     /// Warnings about the server's settings.

@@ -67,6 +67,7 @@ fn status() -> Status {
         refused: BTreeSet::new(),
         members: vec![member("d0-5f3a9c", leader), member("d1-77aa01", standby)],
         gaps: vec![gap],
+        stream_entries: None,
         settings: Vec::new(),
         max_age: MAX_AGE,
     }
@@ -275,6 +276,19 @@ fn dispatchers_of_two_channels_are_a_problem() {
 }
 
 #[test]
+fn a_group_that_delivers_to_a_stream_needs_no_consumers() {
+    let mut status = status();
+    leaders_report(&mut status).consumers.clear();
+    assert!(status.problems().concat().contains("no consumer is connected"));
+    leaders_report(&mut status).stream = "orders:messages".to_owned();
+    status.stream_entries = Some(7);
+    assert!(!status.problems().concat().contains("consumer"), "{:?}", status.problems());
+    assert!(status.notes().concat().contains("from before the leader added to a stream"), "{:?}", status.notes());
+    assert!(status.to_string().contains("orders:messages, 7 entries"), "{status}");
+    assert_eq!(status.to_json()["stream_entries"], 7);
+}
+
+#[test]
 fn notes_are_no_problems() {
     let mut status = status();
     status.snapshot.dead = 2;
@@ -289,7 +303,8 @@ fn notes_are_no_problems() {
     let expected = [
         "no standby is in sync: none could take over at once",
         "consumers that are not connected: a:1",
-        "d1-77aa01 and the leader differ in --consumers, --channel, --pattern or --keyevent",
+        "d1-77aa01 and the leader differ in --consumers, --deliver, --stream, --stream-maxlen, --channel, --pattern \
+         or --keyevent",
         &Warning::NoAppendOnlyFile.to_string(),
         "dead letters: 2, in the stream messages:dead",
     ];

@@ -112,7 +112,7 @@ fn a_leader_on_another_channel_starts_anew_and_logs_it() {
     let other = dispatcher(&cluster, "other", &addresses, "--channel another --lease-ttl-ms 500");
     other.wait_for_line("event=subscribed", DEADLINE).expect("it listens");
     publish(connection, "one", 100..200);
-    other.wait_for_line("event=other-channel", DEADLINE).expect("it warns of the others' channel");
+    other.wait_for_line("event=other-interests", DEADLINE).expect("it warns of the others' channel");
     wait_until_done(connection, 200);
     for n in 0..50 {
         let () = run(connection, &["PUBLISH", "another", &format!("{{\"message_id\":\"two{n}\"}}")]);

@@ -174,6 +174,37 @@ fn dispatchers_with_other_interests_say_so_and_do_not_fight() {
     assert_eq!((results.len(), ids.len()), (3_000, 3_000), "nothing twice");
 }
 
+/// A leader that is killed leaves a cursor that counts other messages than its successor does.
+#[test]
+fn a_killed_leader_with_other_interests_leaves_nothing_that_is_stored_twice() {
+    const CHANNELS: [&str; 3] = ["both", "first", "second"];
+    const INTERESTS: [&str; 2] = ["--channel both --channel first", "--channel both --pattern second*"];
+    let mut cluster = Cluster::start(options(0, 2, "", "")).expect("it starts");
+    let connection = &mut client_of(&mut cluster);
+    let load = Load::start_on(&cluster.redis().url(), "m", 6_000, &CHANNELS);
+    let mut leader = start(&cluster, "d0", INTERESTS[0]);
+    leader.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
+    for round in 1..=6 {
+        load.wait_for_more(600);
+        // It has joined just now: the leader's last marker may be from before.
+        let successor = start(&cluster, &format!("d{round}"), INTERESTS[round % 2]);
+        drop(std::mem::replace(&mut leader, successor));
+        leader.wait_for_line("event=taken-over", DEADLINE).expect("it takes over");
+    }
+    load.wait_for_more(600);
+    let sent = load.stop();
+    wait_until("nothing to be pending", || (state(connection).0 == 0 && state(connection).1 > 1_000).then_some(()));
+    let results = stream(connection, "messages:processed");
+    let twice: Vec<String> = crate::support::occurrences(&results, "message_id")
+        .into_iter()
+        .filter_map(|(id, count)| (count > 1).then_some(id))
+        .collect();
+    assert_eq!(twice, [""; 0], "of {}", results.len());
+    let gaps = stream(connection, "messages:gaps");
+    assert!(gaps.iter().all(|gap| ["other-interests", "not-subscribed"].contains(&gap["reason"].as_str())), "{gaps:?}");
+    assert!(sent.owed.len() > 3_000);
+}
+
 #[test]
 fn only_consumers_that_understand_it_are_sent_the_channel() {
     let new = Peer::bind("new");

@@ -2,9 +2,11 @@
 
 mod answers;
 mod deliveries;
+mod forward;
 mod gaps;
 mod interests;
 mod one_result;
 mod precedence;
 mod recall;
 mod retries;
+mod streams;

@@ -121,7 +121,16 @@ fn the_settings_files_explain_each_setting_and_show_its_default() {
     const DISPATCHER: &str = include_str!("../../../systemd/dispatcher.env.example");
     const CONSUMER: &str = include_str!("../../../systemd/consumer.env.example");
     // These have no default that could be shown.
-    const FOUND: [&str; 5] = ["required", "host name and pid", "off", "the listen address", "number of cores"];
+    const FOUND: [&str; 8] = [
+        "required",
+        "host name and pid",
+        "off",
+        "none",
+        "the database of --redis-url",
+        "<group>:messages",
+        "the listen address",
+        "number of cores",
+    ];
     let [dispatcher, consumer, ..] = cli::command_lines();
     for (command, file) in [(dispatcher, DISPATCHER), (consumer, CONSUMER)] {
         let (settings, explained) = (settings(&command), explained(file));

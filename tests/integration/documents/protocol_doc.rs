@@ -149,10 +149,16 @@ fn the_minimum_payload_of_each_command_matches_its_fixed_fields() {
         let fixed = if fixed.starts_with("any number of") { "" } else { fixed };
         let sizes = [("u8", 1), ("u16", 2), ("u32", 4), ("u64", 8)];
         let size = |word: &str| sizes.iter().find(|(name, _)| *name == word).map_or(0, |(_, size)| *size);
-        let least: usize = fixed.split([' ', ',']).map(size).sum();
+        // A channel has at least one byte.
+        let delivers = row[1] == "DELIVER";
+        let least = fixed.split([' ', ',']).map(size).sum::<usize>() + usize::from(delivers);
         let frame = |length: usize| {
             let header = [&[wire::VERSION, number(row[0]) as u8][..], &(length as u32).to_be_bytes()].concat();
-            [header, vec![0; length]].concat()
+            let mut payload = vec![0; length];
+            if delivers {
+                payload[11] = 1;
+            }
+            [header, payload].concat()
         };
         let decoded = |bytes: &[u8]| wire::frames(bytes).next().expect("one item").map(|frame| frame.name().to_owned());
         assert_eq!(decoded(&frame(least)), Ok(row[1].to_owned()), "{row:?}");
@@ -174,7 +180,7 @@ fn the_limits_match_the_code() {
         ("body of one message", wire::MAX_BODY_BYTES),
         ("payload of any frame", wire::MAX_PAYLOAD_BYTES),
         ("WebSocket message, either way", wire::MAX_WS_MESSAGE_BYTES),
-        ("group name, consumer id, reason or error text", wire::MAX_TEXT_BYTES),
+        ("group name, consumer id, reason or error text, channel of a DELIVER", wire::MAX_TEXT_BYTES),
         ("ids in one ACK, HELD or PROGRESS", wire::MAX_IDS),
         ("prefetch; a larger one counts as this", wire::MAX_IDS),
         ("fields in one result", MAX_RESULT_FIELDS),
@@ -187,6 +193,12 @@ fn the_limits_match_the_code() {
     let largest_process = Frame::Process { id: MessageId(1), delivery: 1, body: &vec![0; wire::MAX_BODY_BYTES] };
     assert_eq!(largest_process.to_vec().len(), 8_388_624);
     assert!(DOCUMENT.contains("8,388,624 bytes"));
+    assert_eq!(wire::MAX_CHANNEL_BYTES, wire::MAX_TEXT_BYTES);
+    let joined = &vec![0; wire::MAX_CHANNEL_BYTES + wire::MAX_BODY_BYTES];
+    let channel_bytes = wire::MAX_CHANNEL_BYTES as u16;
+    let largest_deliver = Frame::Deliver { id: MessageId(1), delivery: 1, channel_bytes, joined };
+    assert_eq!(largest_deliver.to_vec().len(), 8_392_722);
+    assert!(DOCUMENT.contains("8,392,722"));
 }
 
 #[test]

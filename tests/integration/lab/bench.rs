@@ -80,6 +80,23 @@ fn quick_measures_everything_once_and_writes_the_files() {
 }
 
 #[test]
+fn one_channel_is_compared_with_many() {
+    let folder = PrivateFolder::create("bench").expect("a folder");
+    let json = folder.path().join("bench.json");
+    let options = "--kinds oncecast,patterns --channels 7 --rounds 1 --messages 3000 --time 200ms";
+    let mut bench = bench(&format!("{options} --json-file {}", json.display()));
+    let status = bench.wait(4 * DEADLINE).expect("it ends");
+    let shown = bench.stdout().all().join("\n");
+    assert_eq!(status.code(), Some(0), "{shown} {:#?}", bench.stderr().all());
+    assert!(shown.contains("oncecast / patterns = "), "{shown}");
+    let found: Value = serde_json::from_str(&fs::read_to_string(&json).expect("it is written")).expect("it is JSON");
+    let kinds = found["throughput"]["kinds"].as_array().expect("a list");
+    assert_eq!(kinds.iter().map(|kind| &kind["kind"]).collect::<Vec<_>>(), ["oncecast", "patterns"]);
+    let bytes = |kind: &Value| kind["redis_bytes_per_waiting_message"].as_f64().expect("it is measured");
+    assert!(bytes(&kinds[1]) > bytes(&kinds[0]), "the channel is stored with each message: {found}");
+}
+
+#[test]
 fn ctrl_c_ends_it_and_every_process() {
     let mut bench = bench("--messages 100000000 --kinds streams");
     let all = wait_until("a server, a load and three workers", || {
@@ -153,7 +170,10 @@ fn a_worker_records_what_it_acknowledges_and_accepts_any_payload() {
 #[test]
 fn invalid_settings_are_named() {
     for (options, part) in [
-        ("--kinds oncecast,kafka", "--kinds (ONCECAST_KINDS): got \"kafka\", takes some of oncecast, streams, relay"),
+        (
+            "--kinds oncecast,kafka",
+            "--kinds (ONCECAST_KINDS): got \"kafka\", takes some of oncecast, patterns, streams, relay",
+        ),
         ("--kinds relay,relay", "--kinds (ONCECAST_KINDS): got relay twice"),
         ("--payload 8", "--payload (ONCECAST_PAYLOAD)"),
         ("--latency --payload 20", "--payload (ONCECAST_PAYLOAD): got 20, takes at least 53 bytes"),

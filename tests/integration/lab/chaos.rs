@@ -58,6 +58,15 @@ fn killed_leaders_are_replaced_and_the_times_are_shown() {
 }
 
 #[test]
+fn many_channels_through_one_pattern_lose_nothing() {
+    let faults = "--every 1s --faults kill,pause,terminate,cut --seed 3";
+    let text = clean(&format!("--duration 5s --rate 2000 --batch 0 --channels 50 {faults}")).join("\n");
+    assert!(text.contains(", on 50 channels"), "{text}");
+    assert!(text.contains("   lost 0   recorded twice 0"), "{text}");
+    assert!(text.contains("--consumer-count 3 --channels 50"), "the command to repeat it: {text}");
+}
+
+#[test]
 fn ctrl_c_ends_it_even_while_a_process_is_stopped() {
     let mut chaos = chaos("--duration 60s --rate 500 --every 2s --outage 1s --faults pause --seed 1");
     chaos.stdout().wait_for("paused with SIGSTOP", DEADLINE).expect("a process is stopped");
@@ -76,6 +85,7 @@ fn invalid_settings_are_named() {
             "--dispatcher-count 1",
             "--dispatcher-count (ONCECAST_DISPATCHER_COUNT): got \"1\", takes a whole number from 2 to 64",
         ),
+        ("--channels 0", "--channels (ONCECAST_CHANNELS): got \"0\", takes a whole number from 1 to 100000"),
         ("--every 0s", "--every (ONCECAST_EVERY)"),
         ("--report /proc/nowhere", "--report (ONCECAST_REPORT): /proc/nowhere"),
     ] {

@@ -1,4 +1,4 @@
-//! The smallest example is a complete consumer, and stays the smallest.
+//! The examples are complete consumers, and the smallest stays the smallest.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -9,22 +9,23 @@ use oncecast::lab::folder::PrivateFolder;
 use oncecast::lab::{ChildProcess, ports};
 
 use crate::support::{
-    DEADLINE, bare_cluster, client_of, dispatcher, publish_payloads, stream, wait_until_done, wait_until_in_sync,
+    DEADLINE, bare_cluster, client_of, dispatcher, publish_payloads, run, stream, wait_until, wait_until_done,
+    wait_until_in_sync,
 };
 
-/// Builds the example with the profile of the test. `cargo test` builds it, but `cargo test --test integration` does
+/// Builds an example with the profile of the test. `cargo test` builds it, but `cargo test --test integration` does
 /// not.
-fn built_example() -> PathBuf {
+fn built_example(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a test knows where it is");
     let folder = this.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps");
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(other) => other,
     };
-    let build = ["build", "--quiet", "--locked", "--example", "smallest", "--profile", profile];
+    let build = ["build", "--quiet", "--locked", "--example", name, "--profile", profile];
     let built = Command::new(env!("CARGO")).args(build).status().expect("cargo runs");
     assert!(built.success());
-    folder.join("examples/smallest")
+    folder.join("examples").join(name)
 }
 
 #[test]
@@ -32,7 +33,7 @@ fn the_smallest_consumer_records_the_outcome_of_its_closure() {
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
     let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
-    let mut command = Command::new(built_example());
+    let mut command = Command::new(built_example("smallest"));
     command.env("ONCECAST_REDIS_URL", cluster.redis().url()).env("ONCECAST_LISTEN", &listen);
     // The library does not notify systemd.
     let folder = PrivateFolder::create("example").expect("a folder");
@@ -56,6 +57,32 @@ fn the_smallest_consumer_records_the_outcome_of_its_closure() {
     for event in ["event=listening", "event=stopped"] {
         assert!(logged.contains(event), "{event} is not logged:\n{logged}");
     }
+}
+
+#[test]
+fn the_example_for_expired_keys_records_each_session_that_ended() {
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let () = run(connection, &["CONFIG", "SET", "notify-keyspace-events", "Ex"]);
+    let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+    let mut command = Command::new(built_example("expired"));
+    command.env("ONCECAST_REDIS_URL", cluster.redis().url()).env("ONCECAST_LISTEN", &listen);
+    let mut expired = ChildProcess::spawn("expired", command).expect("it starts");
+    let dispatcher = dispatcher(&cluster, "d0", &[listen], "--keyevent expired");
+    dispatcher.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
+    for key in ["session:a", "session:b", "other"] {
+        let () = run(connection, &["SET", key, "value", "PX", "50"]);
+    }
+    wait_until("the keys to expire", || {
+        (run::<u64>(connection, &["EXISTS", "session:a", "session:b", "other"]) == 0).then_some(())
+    });
+    wait_until_done(connection, 2);
+    let mut ended: Vec<String> =
+        stream(connection, "messages:processed").into_iter().filter_map(|mut entry| entry.remove("ended")).collect();
+    ended.sort();
+    assert_eq!(ended, ["a", "b"], "a key that is no session has no result");
+    assert_eq!(stream(connection, "messages:dead"), []);
+    assert_eq!(expired.stop(DEADLINE).expect("it ends on SIGTERM").code(), Some(0));
 }
 
 #[test]

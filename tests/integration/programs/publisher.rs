@@ -158,6 +158,23 @@ fn each_id_is_published_once_and_written_to_the_file() {
 }
 
 #[test]
+fn several_channels_get_their_messages_in_turn() {
+    let redis = redis_server();
+    let mut connection = client(&redis.url());
+    let mut subscription = connection.as_pubsub();
+    subscription.psubscribe("*").expect("it subscribes");
+    subscription.set_read_timeout(Some(DEADLINE)).expect("an open socket");
+    let end = Publisher::start(&redis.url(), "--channel a,b --channels 3 --count 9 --id-prefix p-").end();
+    assert_eq!((end.code, end.numbers()), (0, [9, 0, 0, 0]), "{end:?}");
+    assert!(end.summary.starts_with("published=9 ") && end.summary.contains(" id_prefix=p- seconds="), "{end:?}");
+    for (number, channel) in ["a.0", "a.1", "a.2", "b.0", "b.1", "b.2", "a.0", "a.1", "a.2"].iter().enumerate() {
+        let received = subscription.get_message().expect("it was published");
+        let payload: String = received.get_payload().expect("it is text");
+        assert_eq!((received.get_channel_name(), payload), (*channel, message(&format!("p-{number}"))));
+    }
+}
+
+#[test]
 fn unreceived_messages_are_published_again_until_received() {
     let redis = redis_server();
     let publisher = Publisher::start(&redis.url(), "--count 50");

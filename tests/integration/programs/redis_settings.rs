@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::process::Command;
 
 use oncecast::lab::{ChildProcess, RedisOptions, RedisServer, ports};
+use oncecast::ledger::Interests;
 use oncecast::ledger::server_check::{Warning, check};
 
 use crate::support::{DEADLINE, programs, redis_server, run_on, wait_until};
@@ -26,7 +27,7 @@ fn badly_configured() -> RedisServer {
 const URL: &str = "the Redis URL";
 
 fn found_at(server: &RedisServer) -> Vec<Warning> {
-    let mut found = check(&mut server.connection()).expect("the server answers");
+    let mut found = check(&mut server.connection(), None).expect("the server answers");
     // Private servers persist nothing, which is noted.
     found.retain(|warning| !warning.is_note());
     found
@@ -73,7 +74,7 @@ fn a_replica_is_found_even_if_it_accepts_writes() {
 fn a_server_that_hides_its_settings_causes_no_warning() {
     let not_told = |command| Warning::NotTold { command };
     let bad = [("maxmemory-policy", "allkeys-lru"), ("rename-command", "CONFIG \"\"")];
-    let renamed = check(&mut server_with(&bad).connection()).expect("the server answers");
+    let renamed = check(&mut server_with(&bad).connection(), None).expect("the server answers");
     assert_eq!(renamed, [not_told("CONFIG GET")], "CONFIG has another name");
     assert!(not_told("CONFIG GET").is_note());
     let server = badly_configured();
@@ -81,7 +82,33 @@ fn a_server_that_hides_its_settings_causes_no_warning() {
     let url = server.url().replace("redis://", "redis://app:secret@");
     let app = oncecast::ledger::Server::parse(&url).expect("a URL");
     let mut connection = oncecast::ledger::Connection::new(app, DEADLINE);
-    assert_eq!(check(&mut connection).expect("it refuses, but it answers"), ["CONFIG GET", "INFO"].map(not_told));
+    assert_eq!(check(&mut connection, None).expect("it refuses, but it answers"), ["CONFIG GET", "INFO"].map(not_told));
+}
+
+#[test]
+fn a_dispatcher_says_which_keyspace_events_redis_does_not_publish() {
+    let server = server_with(&[("notify-keyspace-events", "Kg")]);
+    let () = run_on(&server, &["ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-config"]);
+    let start = |url: &str| {
+        let mut command = programs().command("oncecast-dispatcher").expect("the program is built");
+        command.args(["--redis-url", url, "--consumers", "127.0.0.1:1", "--keyevent", "expired"]);
+        ChildProcess::spawn("d0", command).expect("the dispatcher starts")
+    };
+    let dispatcher = start(&server.url());
+    let line = dispatcher.wait_for_line("notify-keyspace-events is", DEADLINE).expect("it says so");
+    let flags: String = run_on::<Vec<String>>(&server, &["CONFIG", "GET", "notify-keyspace-events"]).remove(1);
+    assert!(
+        line.contains("event=redis-setting") && line.contains(&format!("CONFIG SET notify-keyspace-events {flags}Ex")),
+        "{line}"
+    );
+    drop(dispatcher);
+    let url = server.url().replace("redis://", "redis://app:secret@");
+    let line = start(&url).wait_for_line("Redis refuses CONFIG GET", DEADLINE).expect("it says so");
+    assert!(line.contains("not checked: ") && line.contains("notify-keyspace-events"), "{line}");
+    let () = run_on(&server, &["CONFIG", "SET", "notify-keyspace-events", &format!("{flags}Ex")]);
+    let expired = Interests::in_channel("__keyevent@0__:expired");
+    let found = check(&mut server.connection(), Some(&expired)).expect("the server answers");
+    assert!(!found.iter().any(|warning| matches!(warning, Warning::KeyspaceEvents { .. })), "{found:?}");
 }
 
 #[test]
@@ -89,7 +116,7 @@ fn an_unreachable_server_is_an_error() {
     let mut server = badly_configured();
     let mut connection = server.connection();
     server.stop().expect("it ends");
-    check(&mut connection).expect_err("no server answers");
+    check(&mut connection, None).expect_err("no server answers");
 }
 
 #[test]

@@ -59,6 +59,10 @@ pub(crate) fn run(config: LoadConfig) -> Result<()> {
         unanswered: 0,
         recorded: 0,
         summary: Summary::default(),
+        keys: match config.channels {
+            Some(channels) => (0..channels).map(|number| format!("{}.{number}", config.key)).collect(),
+            None => vec![config.key.clone()],
+        },
         config,
         writer,
         sent,
@@ -111,6 +115,8 @@ fn take_replies(
 
 struct Load {
     config: LoadConfig,
+    /// Where messages go, in turn.
+    keys: Vec<String>,
     batch: u64,
     /// How far the number of messages sent may be ahead of the number of results.
     window: u64,
@@ -209,16 +215,17 @@ impl Load {
         for number in 0..batch {
             let (id, bytes) = (self.config.first + self.summary.sent + number, self.config.payload);
             message::write(&mut self.payload, id, time_us(number), bytes);
+            let key = &self.keys[(id % self.keys.len() as u64) as usize];
             match self.config.command {
                 LoadCommand::Publish => {
                     begin(&mut self.out, 3);
                     word(&mut self.out, "PUBLISH");
-                    word(&mut self.out, &self.config.key);
+                    word(&mut self.out, key);
                 }
                 LoadCommand::Xadd => {
                     begin(&mut self.out, 5);
                     word(&mut self.out, "XADD");
-                    word(&mut self.out, &self.config.key);
+                    word(&mut self.out, key);
                     word(&mut self.out, "*");
                     word(&mut self.out, "p");
                 }

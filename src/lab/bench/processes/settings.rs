@@ -43,6 +43,8 @@ pub struct LoadConfig {
     pub command: LoadCommand,
     /// To which channel or stream.
     pub key: String,
+    /// Over how many channels `key.0`, `key.1`, … the messages are spread; `None`: all go to `key`.
+    pub channels: Option<u64>,
     /// The command that returns how many messages are done, such as `XLEN messages:processed`.
     pub progress: String,
     /// The number of the first message, which is how many were sent before.
@@ -121,6 +123,7 @@ const LOAD: &[Setting] = &[
     PORT,
     Setting::new("command", "NAME", Required, "publish or xadd"),
     Setting::new("key", "KEY", Required, "The channel or the stream"),
+    Setting::new("channels", "N", Found("off"), "Spread the messages over N channels, KEY.0 to KEY.N-1"),
     Setting::new("progress", "WORDS", Required, "The command that counts the messages processed or stored"),
     Setting::new("first", "N", Text("0"), "The number of the first message"),
     Setting::new("count", "N", Found("no limit"), "The most messages"),
@@ -229,6 +232,7 @@ fn load(values: &Values<'_>) -> Result<LoadConfig, ConfigError> {
         port: port(values)?,
         command,
         key: values.required("key", "a channel or a stream")?,
+        channels: values.optional_number("channels", 1, 100_000)?,
         progress: values.required("progress", "a command")?,
         first: values.number("first", 0, u64::MAX >> 1)?,
         count: values.optional_number("count", 1, u64::MAX >> 1)?.unwrap_or(u64::MAX >> 1),

@@ -90,6 +90,17 @@ pub(super) fn steps() -> Vec<Step> {
         intake("intake in a transaction that is open", |c| c.intake(Some(8), &[9, 10])).open_after(Caller::open_intake),
         intake("intake of nothing in a transaction that is open", |c| c.intake(Some(8), &[]))
             .open_after(Caller::open_intake),
+        into_stream("intake into a stream", |c| c.with_stream(0).intake(Some(6), &[7, 8])),
+        into_stream("intake into a stream for the first time", |c| c.with_stream(0).intake(None, &[7, 8]))
+            .begins_with(NO_CURSOR),
+        into_stream("intake into a stream with a limit", |c| c.with_stream(LIMIT).intake(Some(6), &[7, 8])),
+        into_stream("intake of nothing into a stream", |c| c.with_stream(0).intake(Some(6), &[])),
+        into_stream("intake of a dead letter beside a stream", |c| c.with_stream(0).intake_dead(7))
+            .insists_on(&["XADD"]),
+        into_stream("intake into a stream of what was moved over", |c| c.with_stream(0).intake_again())
+            .begins_with(MOVED_OVER),
+        into_stream("intake into a stream that is ahead", |c| c.with_stream(0).intake(Some(6), &[7, 8]))
+            .begins_with(&[&["XADD", STREAM, "0-50", "payload", "x"]]),
         script("rewind", &REWIND, |c| c.rewind(Some(4))).needs_room(),
         script("rewind to nothing", &REWIND, |c| c.rewind(None)),
         script("withdraw members", &WITHDRAW, Caller::withdraw),
@@ -191,6 +202,10 @@ fn script(name: &'static str, script: &'static Script, call: fn(&mut Caller) -> 
     Step { script: Some(script), ..command(name, &["EVALSHA", "EVAL"], call) }
 }
 
+fn into_stream(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
+    script(name, &STREAM_INTAKE, call).needs_room()
+}
+
 fn intake(name: &'static str, call: fn(&mut Caller) -> Came) -> Step {
     const COMMANDS: &[&str] = &["EVALSHA", "EVAL", "UNWATCH", "WATCH", "GET", "TYPE", "MULTI", "ZADD", "SET", "EXEC"];
     Step { commands: COMMANDS, ..script(name, &INTAKE, call).needs_room() }
@@ -247,7 +262,7 @@ impl Step {
 
     /// Whether it calls the script with this text, if it calls one.
     pub(super) fn calls(&self, text: &str) -> bool {
-        self.script.is_some_and(|script| script.text.ends_with(text))
+        self.script.is_some_and(|script| script.text.contains(text))
     }
 }
 
@@ -301,6 +316,12 @@ impl Caller {
             Ok(IntakeAnswer::Rewound(reason)) => Came::TakenBack(reason),
             outcome => came(outcome),
         }
+    }
+
+    /// From now on messages are stored in the stream.
+    fn with_stream(&mut self, maxlen: u64) -> &mut Caller {
+        self.ledger.destination = Destination::Stream { key: STREAM.to_owned(), maxlen };
+        self
     }
 
     /// Stores messages, so that a transaction may follow.

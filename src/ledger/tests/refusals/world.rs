@@ -21,6 +21,7 @@ const USED: &[&[&str]] = &[
     &["XADD", "messages:processed", "1-1", "message_id", "900"],
     &["XADD", "messages:dead", "1-1", "id", "0000000000000385", "reason", "because"],
     &["XADD", "messages:gaps", "1-1", "reason", "another", "epoch", "4"],
+    &["XADD", STREAM, "0-5", "payload", "x"],
     &["RPUSH", "messages:consumers", "c8", "c9"],
     &["HSET", "messages:attempts", "1", "2", "2", "3", "4", "2"],
 ];
@@ -66,7 +67,15 @@ impl World {
         let info = admin.query("testing", Command::of(&["INFO", "server"])).expect("redis answers");
         let run_id = text(&info).and_then(|info| info.split_once("run_id:")?.1.lines().next().map(str::to_owned));
         let run_id = run_id.expect("a server has a run id");
-        World { redis, admin, keys: Keys::new("messages"), id: id.clone(), has_selectors, writing, run_id }
+        World {
+            redis,
+            admin,
+            keys: Keys::new("messages").with_stream(STREAM),
+            id: id.clone(),
+            has_selectors,
+            writing,
+            run_id,
+        }
     }
 
     /// Executes a command with all rights.
@@ -105,12 +114,12 @@ impl World {
     pub(super) fn all_keys(&self) -> Vec<String> {
         let status = format!("{}{}", self.keys.status_prefix, self.id);
         let put_back = format!("{}{:016x}", self.keys.put_back_prefix, steps::NONCE);
-        self.keys.types().iter().map(|(key, _)| (*key).to_owned()).chain([status, put_back]).collect()
+        self.keys.types().map(|(key, _)| key.to_owned()).chain([status, put_back]).collect()
     }
 
     /// The type that a key of the group must have.
     pub(super) fn type_of(&self, key: &str) -> &'static str {
-        let kind = self.keys.types().into_iter().find_map(|(name, kind)| (name == key).then_some(kind));
+        let kind = self.keys.types().find_map(|(name, kind)| (name == key).then_some(kind));
         kind.expect("it is one of the group's keys")
     }
 

@@ -1,0 +1,48 @@
+-- How `intake.lua` adds messages to a stream. Arguments for each message: entry id, channel or '', payload.
+
+-- Tries the command without changing anything: Redis refuses this id whatever the key holds.
+local function try_adding(key)
+  local tried = redis.pcall('XADD', key, '0-0', 'payload', '')
+  if not string.find(tried.err or '', 'greater than 0-0', 1, true) then
+    -- Once more, so that the error names this line.
+    redis.call('XADD', key, '0-0', 'payload', '')
+  end
+end
+
+-- Adds the messages from ARGV[first] on. `repeated`: an earlier attempt has moved the cursor over them. That was this
+-- script, which adds all or nothing, so they were added, even if workers have deleted them since.
+-- Gives nil, or {'BEHIND', the stream's last id} if the stream has reached the first id already; then nothing was
+-- added.
+local function add(key, first, maxlen, repeated)
+  if repeated then
+    return nil
+  end
+  local words = maxlen == '0' and {key} or {key, 'MAXLEN', '~', maxlen}
+  local before = #words
+  local function entry(i)
+    local channel, at = ARGV[i + 1], before + 1
+    words[at] = ARGV[i]
+    if channel ~= '' then
+      words[at + 1], words[at + 2] = 'channel', channel
+      at = at + 2
+    end
+    words[at + 1], words[at + 2] = 'payload', ARGV[i + 2]
+    return unpack(words, 1, at + 2)
+  end
+  -- If the first entry is accepted, so are the others: their ids rise.
+  local refused = redis.pcall('XADD', entry(first))
+  if type(refused) == 'table' and refused.err then
+    if not string.find(refused.err, 'equal or smaller', 1, true) then
+      redis.call('XADD', entry(first))
+    end
+    local info = redis.call('XINFO', 'STREAM', key)
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then
+        return {'BEHIND', info[i + 1]}
+      end
+    end
+  end
+  for i = first + 3, #ARGV, 3 do
+    redis.call('XADD', entry(i))
+  end
+end
