@@ -1,7 +1,7 @@
 //! Interests: dispatchers of one group count different messages, and restart with other interests.
 //!
-//! A small search of its own. It calls the ring's `Timeline`, `Interests::own` and `precedence::wait`. What is published
-//! arrives everywhere at once, and a takeover is one step with its marker; the large model has both apart.
+//! A small search of its own. It calls the ring's `Timeline`, `Interests::owner` and `precedence::wait`. What is
+//! published arrives everywhere at once, and a takeover is one step with its marker; the large model has both apart.
 
 use std::time::{Duration, Instant};
 
@@ -114,7 +114,7 @@ impl Search {
             copies.reverse();
         }
         // Without the rule every copy counts.
-        copies.into_iter().filter(|copy| !self.has(Rule::OwnerOnly) || set.own(*copy, name)).count()
+        copies.into_iter().filter(|copy| !self.has(Rule::OwnerOnly) || set.is_owners(set.owner(name), *copy)).count()
     }
 
     fn is_named_by_all(&self, channel: usize) -> bool {
@@ -229,7 +229,8 @@ impl Search {
     /// Whether a leader has nothing to store. Of what no one has received nothing is asked.
     fn is_settled(&self, world: &World) -> bool {
         let leader = world.dispatchers.iter().position(|of| of.as_ref().is_some_and(|of| of.leads_at.is_some()));
-        leader.is_some_and(|d| !self.store(&mut world.clone(), d))
+        let waits = |of: &Dispatcher| of.timeline.growing().is_some_and(|live| live.unmarked_join.is_some());
+        leader.is_some_and(|d| !world.dispatchers[d].as_ref().is_some_and(waits) && !self.store(&mut world.clone(), d))
     }
 
     fn all_stored(&self, world: &World, but: u8) -> bool {

@@ -21,7 +21,7 @@
 //! |---|---|
 //! | `src/lane/ring` | `Timeline` is called: segments, markers, finding a cursor, reading, dropping. Rest: [`ring`] |
 //! | `src/lane/precedence.rs` | called |
-//! | `src/ledger/interests.rs` | `Interests::own` is called, in [`interests`] |
+//! | `src/ledger/interests.rs` | `Interests::owner` is called, in [`interests`] |
 //! | `src/consumer/trust.rs` | called, with one server and one proven connection |
 //! | the rest of `src/lane` | copied by hand in [`dispatcher`], [`intake`], [`courier`] |
 //! | `src/ledger`, with its scripts | copied by hand in [`redis`], [`requests`] |
