@@ -75,7 +75,7 @@ impl Interests {
         }
         let mut all = sorted(&self.channels, &self.patterns);
         all.push((b's', key.as_bytes()));
-        let identity = fingerprint(all);
+        let identity = named_by_hash(all);
         Interests { identity, ..self }
     }
 
@@ -179,8 +179,8 @@ fn first_twice<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
     texts.into_iter().find(|text| !seen.insert(*text))
 }
 
-/// Distinguishes interests by their identity.
-pub fn fingerprint(identity: &str) -> u64 {
+/// Distinguishes interests by their identity, in a few bytes.
+pub fn identity_hash(identity: &str) -> u64 {
     identity.bytes().fold(FNV_BASIS, fnv_1a) as u64
 }
 
@@ -190,7 +190,7 @@ fn identity(channels: &[Vec<u8>], patterns: &[Glob]) -> String {
     {
         return channel.to_owned();
     }
-    fingerprint(sorted(channels, patterns))
+    named_by_hash(sorted(channels, patterns))
 }
 
 /// What all keyspace events' channels begin with.
@@ -215,7 +215,7 @@ fn sorted<'a>(channels: &'a [Vec<u8>], patterns: &'a [Glob]) -> Vec<(u8, &'a [u8
     all
 }
 
-fn fingerprint(all: Vec<(u8, &[u8])>) -> String {
+fn named_by_hash(all: Vec<(u8, &[u8])>) -> String {
     let fold = |hash, (kind, text): (u8, &[u8])| {
         let length = (text.len() as u64).to_be_bytes();
         [kind].iter().chain(&length).chain(text).fold(hash, |hash, byte| fnv_1a(hash, *byte))

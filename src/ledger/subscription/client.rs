@@ -20,7 +20,7 @@ use crate::base::id::DispatcherId;
 use crate::base::text::Quoted;
 use crate::ledger::command::{Command, command};
 use crate::ledger::cursor::Marker;
-use crate::ledger::interests::{Interests, Owner, fingerprint};
+use crate::ledger::interests::{Interests, Owner, identity_hash};
 use crate::ledger::keys::Keys;
 use crate::ledger::notice::Notice;
 use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, bulk_bytes, receive};
@@ -170,7 +170,7 @@ impl Subscription {
                         }
                         Some(Notice::Marker(marker, of)) => {
                             warn_of_interests(&mut self.warned_of_interests, &of);
-                            self.gathering.push(Seen::Elsewhere(marker, fingerprint(&of)));
+                            self.gathering.push(Seen::Elsewhere(marker, identity_hash(&of)));
                         }
                         None => warn_of_stranger(&mut self.warned_of_stranger, payload.len()),
                     }
