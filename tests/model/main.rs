@@ -6,7 +6,7 @@
 //! Dispatchers and consumers die, leaders hang and do not know that they were replaced, scripts and transactions arrive
 //! late, answers get lost, subscriptions break, and Redis comes back without its last seconds. Smaller state spaces add
 //! commands that are refused ([`refusals`]), two servers ([`servers`]), rings that are full ([`overruns`]), stops
-//! ([`draining`]) and lies ([`liars`]). The module [`promises`] lists what must hold in every state.
+//! ([`draining`]), lies ([`liars`]) and interests that change ([`interests`]). The module [`promises`] lists what must hold in every state.
 //!
 //! Each rule can be removed ([`rules::Rule`]), and a test for each shows that a promise then breaks. A model in which
 //! no missing rule breaks anything would prove nothing.
@@ -21,6 +21,7 @@
 //! |---|---|
 //! | `src/lane/ring` | `Timeline` is called: segments, markers, finding a cursor, reading, dropping. Rest: [`ring`] |
 //! | `src/lane/precedence.rs` | called |
+//! | `src/ledger/interests.rs` | `Interests::owner` is called, in [`interests`] |
 //! | `src/consumer/trust.rs` | called, with one server and one proven connection |
 //! | the rest of `src/lane` | copied by hand in [`dispatcher`], [`intake`], [`courier`] |
 //! | `src/ledger`, with its scripts | copied by hand in [`redis`], [`requests`] |
@@ -54,6 +55,7 @@ mod dispatcher;
 mod draining;
 mod faults;
 mod intake;
+mod interests;
 mod liars;
 mod names;
 mod overruns;
