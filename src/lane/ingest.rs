@@ -76,7 +76,8 @@ impl Ingest {
     fn take_in_all(&mut self, place: &mut RingPlace, live_segment: u64) -> Killed {
         while !self.kill.is_set() {
             self.shared.pulses.ingest.beat(ITERATION_WITHIN);
-            let mut outcome = self.step(place, live_segment, LIMITS, Instant::now() + PATIENCE);
+            let patience = PATIENCE.min(self.marker_interval().saturating_sub(self.marked.elapsed()));
+            let mut outcome = self.step(place, live_segment, LIMITS, Instant::now() + patience);
             if self.marked.elapsed() >= self.marker_interval() {
                 outcome = outcome.and_then(|()| self.publish_marker().map(drop));
             }
@@ -233,8 +234,8 @@ impl Ingest {
         let marked = published.and_then(|marker| ring.wait_for_marker(&marker, Instant::now() + patience));
         if marked.is_none() {
             log::warn!(
-                "event=no-last-marker note=\"its last marker did not come back; only dispatchers with the same channels, \
-                 patterns and events continue exactly here\""
+                "event=no-last-marker note=\"its last marker did not come back; only dispatchers that listen to the \
+                 same continue exactly here\""
             );
         }
         // Messages that arrive later are not waited for.

@@ -375,7 +375,8 @@ fn storing_beyond_a_join_of_other_interests_stores_twice() {
     broken(Rule::JoinIsMarked, ONCE, 1, 1);
 }
 
-/// A known limit: a batch ends between the join and the leader's marker after it, and the leader dies.
+/// A batch ends between the join and the leader's marker after it, and the leader dies. The ring keeps that stretch
+/// together.
 #[test]
 fn a_batch_that_ends_between_a_join_and_the_next_marker_stores_twice() {
     broken(Rule::WholeBatches, ONCE, 1, 1);

@@ -41,7 +41,7 @@ pub(super) struct Contents {
     highest: Option<(Epoch, u64)>,
     /// The same of leaders with other interests.
     highest_elsewhere: Option<(Epoch, u64)>,
-    /// How often the reader was asked to check its kill switch.
+    /// How often the reader was woken although there is nothing to read.
     pub(super) wakes: u64,
 }
 
@@ -113,6 +113,8 @@ impl Contents {
             Seen::Elsewhere(marker, interests) => {
                 self.highest_elsewhere = self.highest_elsewhere.max(marker.leader_place());
                 self.note_joined(&marker);
+                // The reader publishes a marker at once.
+                self.wakes += u64::from(marker.joined().is_some());
                 self.timeline.mark_elsewhere(marker, interests);
             }
         }
@@ -200,17 +202,25 @@ impl Contents {
             Found::Break(place, marker) => return Taken::Break { place, marker: marker.clone() },
             Found::Ended => return Taken::Ended,
         };
-        let mut bytes = 0;
+        // Limitation: a message over its limit is taken alone, also where that divides a stretch.
+        let (join, marker) = self.timeline.segment_of(place).and_then(|segment| segment.undivided).unwrap_or_default();
+        let whole = if (join..marker).contains(&place.next) { (marker - place.next) as usize } else { 0 };
+        let (mut bytes, mut taken) = (0, 0);
         // What can't be delivered is taken alone: it goes to the dead letters, in a step of its own.
         let mut alone = false;
         let fits = |published: &&Published| {
             let oversize = matches!(published, Published::Oversize { .. });
-            let fits = bytes == 0 || (bytes + cost(published) <= limits.bytes && !alone && !oversize);
-            bytes += cost(published);
+            let fits =
+                bytes == 0 || ((taken < whole || bytes + cost(published) <= limits.bytes) && !alone && !oversize);
+            (bytes, taken) = (bytes + cost(published), taken + 1);
             alone |= oversize;
             fits
         };
-        let messages: Vec<Published> = available.take(limits.messages).take_while(fits).cloned().collect();
+        let most = limits.messages.max(whole);
+        let mut messages: Vec<Published> = available.take(most).take_while(fits).cloned().collect();
+        if place.next < join && (join + 1..marker).contains(&place.after(messages.len()).next) {
+            messages.truncate((join - place.next) as usize);
+        }
         let place = place.after(messages.len());
         let Some(position) = self.position(place) else { return Taken::Ended };
         if messages.is_empty() && known == Some(&position) {

@@ -46,6 +46,9 @@ pub struct Segment<M: Mark> {
     /// The sequence number of the message after the first join marker among them that no own marker follows yet. A
     /// leader stores nothing beyond it: that dispatcher could not tell how far the cursor has passed its join marker.
     pub unmarked_join: Option<u64>,
+    /// The last such stretch, from the join marker to the own one. A place between the two is named by a marker from
+    /// before the join, so a cursor passes it in one step.
+    pub undivided: Option<(u64, u64)>,
 }
 
 /// A marker of a dispatcher with other interests.
@@ -72,6 +75,7 @@ impl<M: Mark> Segment<M> {
             elsewhere: VecDeque::new(),
             forgotten_elsewhere: None,
             unmarked_join: None,
+            undivided: None,
         }
     }
 
@@ -82,7 +86,9 @@ impl<M: Mark> Segment<M> {
 
     /// Adds a marker after all messages before `next`.
     pub fn mark(&mut self, marker: M, next: u64) {
-        self.unmarked_join = None;
+        if let Some(join) = self.unmarked_join.take() {
+            self.undivided = Some((join, next));
+        }
         self.markers.push_back((marker, next));
         if self.markers.len() > MAX_MARKERS {
             self.markers.pop_front();

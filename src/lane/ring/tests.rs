@@ -500,6 +500,12 @@ fn nothing_is_read_beyond_the_join_of_other_interests_before_a_marker() {
     ring.append([Seen::Marker(marker(1)), published("d")]);
     assert!(!ring.awaits_marker());
     assert_eq!(texts(&now(&ring, first)), "a b c d");
+    // A cursor between the join and the marker would be named by a marker from before the join.
+    let most = |messages, place| ring.take(place, None, Limits { messages, ..LIMITS }, Instant::now());
+    assert_eq!(texts(&most(2, first)), "a");
+    let join = first.after(1);
+    assert_eq!(texts(&most(1, join)), "b c");
+    assert_eq!(texts(&most(3, first)), "a b c");
 }
 
 #[test]

@@ -296,8 +296,8 @@ fn warn_of_interests(warned: &mut bool, identity: &str) {
 fn warn_of_long_channel(warned: &mut bool, bytes: u64) {
     if !std::mem::replace(warned, true) {
         log::warn!(
-            "event=channel-ignored bytes={bytes} problem=\"a message was published on a channel with a longer name than is \
-             read; such messages are not stored\""
+            "event=channel-ignored bytes={bytes} problem=\"a message was published on a channel with a longer name \
+             than is read; such messages are not stored\""
         );
     }
 }

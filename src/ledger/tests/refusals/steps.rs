@@ -72,7 +72,7 @@ const MINE: Epoch = Epoch(5);
 
 #[rustfmt::skip]
 pub(super) fn steps() -> Vec<Step> {
-    vec![
+    let mut steps = vec![
         script("acquire", &ACQUIRE, |c| c.acquire(true)).begins_with(&[&["DEL", "messages:leader"]]),
         script("acquire for the first time", &ACQUIRE, |c| c.acquire(true)).begins_with(NOTHING),
         script("acquire, only looking", &ACQUIRE, |c| c.acquire(false))
@@ -90,17 +90,6 @@ pub(super) fn steps() -> Vec<Step> {
         intake("intake in a transaction that is open", |c| c.intake(Some(8), &[9, 10])).open_after(Caller::open_intake),
         intake("intake of nothing in a transaction that is open", |c| c.intake(Some(8), &[]))
             .open_after(Caller::open_intake),
-        into_stream("intake into a stream", |c| c.with_stream(0).intake(Some(6), &[7, 8])),
-        into_stream("intake into a stream for the first time", |c| c.with_stream(0).intake(None, &[7, 8]))
-            .begins_with(NO_CURSOR),
-        into_stream("intake into a stream with a limit", |c| c.with_stream(LIMIT).intake(Some(6), &[7, 8])),
-        into_stream("intake of nothing into a stream", |c| c.with_stream(0).intake(Some(6), &[])),
-        into_stream("intake of a dead letter beside a stream", |c| c.with_stream(0).intake_dead(7))
-            .insists_on(&["XADD"]),
-        into_stream("intake into a stream of what was moved over", |c| c.with_stream(0).intake_again())
-            .begins_with(MOVED_OVER),
-        into_stream("intake into a stream that is ahead", |c| c.with_stream(0).intake(Some(6), &[7, 8]))
-            .begins_with(&[&["XADD", STREAM, "0-50", "payload", "x"]]),
         script("rewind", &REWIND, |c| c.rewind(Some(4))).needs_room(),
         script("rewind to nothing", &REWIND, |c| c.rewind(None)),
         script("withdraw members", &WITHDRAW, Caller::withdraw),
@@ -151,6 +140,25 @@ pub(super) fn steps() -> Vec<Step> {
         command("cursor", &["GET"], |c| came(c.ledger.cursor())).reads(),
         command("report", &["SET"], |c| came(c.ledger.report(&c.id, "busy", TTL))).needs_room(),
         command("end reports", &["DEL"], |c| came(c.ledger.end_reports(&c.id))),
+    ];
+    steps.extend(stream_steps());
+    steps
+}
+
+#[rustfmt::skip]
+fn stream_steps() -> Vec<Step> {
+    vec![
+        into_stream("intake into a stream", |c| c.with_stream(0).intake(Some(6), &[7, 8])),
+        into_stream("intake into a stream for the first time", |c| c.with_stream(0).intake(None, &[7, 8]))
+            .begins_with(NO_CURSOR),
+        into_stream("intake into a stream with a limit", |c| c.with_stream(LIMIT).intake(Some(6), &[7, 8])),
+        into_stream("intake of nothing into a stream", |c| c.with_stream(0).intake(Some(6), &[])),
+        into_stream("intake of a dead letter beside a stream", |c| c.with_stream(0).intake_dead(7))
+            .insists_on(&["XADD"]),
+        into_stream("intake into a stream of what was moved over", |c| c.with_stream(0).intake_again())
+            .begins_with(MOVED_OVER),
+        into_stream("intake into a stream that is ahead", |c| c.with_stream(0).intake(Some(6), &[7, 8]))
+            .begins_with(&[&["XADD", STREAM, "0-50", "payload", "x"]]),
     ]
 }
 
