@@ -70,9 +70,16 @@ pub(super) struct Caller {
 
 const MINE: Epoch = Epoch(5);
 
-#[rustfmt::skip]
 pub(super) fn steps() -> Vec<Step> {
-    let mut steps = vec![
+    let mut steps = consumer_steps();
+    steps.extend(stream_steps());
+    steps
+}
+
+/// Those of a group that delivers to consumers.
+#[rustfmt::skip]
+fn consumer_steps() -> Vec<Step> {
+    vec![
         script("acquire", &ACQUIRE, |c| c.acquire(true)).begins_with(&[&["DEL", "messages:leader"]]),
         script("acquire for the first time", &ACQUIRE, |c| c.acquire(true)).begins_with(NOTHING),
         script("acquire, only looking", &ACQUIRE, |c| c.acquire(false))
@@ -140,11 +147,10 @@ pub(super) fn steps() -> Vec<Step> {
         command("cursor", &["GET"], |c| came(c.ledger.cursor())).reads(),
         command("report", &["SET"], |c| came(c.ledger.report(&c.id, "busy", TTL))).needs_room(),
         command("end reports", &["DEL"], |c| came(c.ledger.end_reports(&c.id))),
-    ];
-    steps.extend(stream_steps());
-    steps
+    ]
 }
 
+/// Those of a group that delivers into a stream.
 #[rustfmt::skip]
 fn stream_steps() -> Vec<Step> {
     vec![
