@@ -28,7 +28,7 @@ pub enum Received<'a> {
         /// The bytes still to come, line end included.
         rest: u64,
     },
-    /// The head of a message on a channel whose name is longer than [`MOST_CHANNEL_BYTES`]. `rest` bytes of the name
+    /// The head of a message on a channel whose name is longer than 64 KiB. `rest` bytes of the name
     /// are to be skipped, line end included; a text of [`bulk_bytes`] follows.
     LongChannel {
         /// See above.

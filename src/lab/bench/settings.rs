@@ -23,7 +23,7 @@ pub struct BenchConfig {
     pub quick: bool,
     /// What to compare.
     pub kinds: Vec<Contender>,
-    /// On how many channels messages are published for [`Contender::Patterns`].
+    /// On how many channels messages are published for the kind `patterns`.
     pub channels: u64,
     /// How often the throughput of each kind is measured.
     pub rounds: usize,
