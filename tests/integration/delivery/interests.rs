@@ -152,9 +152,9 @@ fn dispatchers_with_other_interests_say_so_and_do_not_fight() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let connection = &mut client_of(&mut cluster);
     let address = [cluster.address(0).to_string()];
-    let first = dispatcher(&cluster, "d0", &address, "--channel a --lease-ttl-ms 500");
+    let first = dispatcher(&cluster, "d0", &address, "--channel a");
     first.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
-    let second = dispatcher(&cluster, "d1", &address, "--channel a --pattern b* --lease-ttl-ms 500");
+    let second = dispatcher(&cluster, "d1", &address, "--channel a --pattern b*");
     for (process, other) in [(&first, "interests=interests:"), (&second, "interests=a")] {
         let line = process.wait_for_line("event=other-interests", DEADLINE).expect("it says so");
         assert!(line.contains(other) && line.contains("--pattern"), "{line}");
