@@ -10,3 +10,5 @@ mod precedence;
 mod recall;
 mod retries;
 mod streams;
+mod switch;
+mod upgrade;

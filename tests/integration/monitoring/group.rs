@@ -42,9 +42,7 @@ impl Group {
     fn launch(&mut self, name: &'static str) {
         let metrics = format!("127.0.0.1:{}", self.ports[name]);
         let (program, arguments) = match name.split_once('-') {
-            Some(("dispatcher", _)) => {
-                ("oncecast-dispatcher", format!("--dispatcher-id {name} {}", self.delivery))
-            }
+            Some(("dispatcher", _)) => ("oncecast-dispatcher", format!("--dispatcher-id {name} {}", self.delivery)),
             Some((_, number)) => {
                 let number: usize = number.parse().expect("a consumer has a number");
                 ("oncecast-consumer", format!("--consumer-id {name} --listen 127.0.0.1:{}", self.listens[number]))
