@@ -17,6 +17,7 @@ finish() {
     code=$?
     [ "$code" -eq 0 ] || tail -n 5 "$work"/*.log >&2
     [ "${#pids[@]}" -eq 0 ] || kill -KILL "${pids[@]}" 2>/dev/null || true
+    wait 2>/dev/null || true
     rm -rf "$work"
     exit "$code"
 }
@@ -40,20 +41,20 @@ await() {
     fail "waited in vain for: $*"
 }
 
-# The addresses of a program on this machine: its own, and that of its metrics. Names end with a digit.
-own() { echo "127.0.0.1:$((port + 10 + ${1: -1}))"; }
-metrics() { case $1 in c*) echo "127.0.0.1:$((port + 20 + ${1: -1}))" ;; *) echo "127.0.0.1:$((port + 30 + ${1: -1}))" ;; esac; }
+# The addresses of c0, c1, d0 and d1: for dispatchers, and for metrics.
+listen() { echo "127.0.0.1:$((port + 1 + ${1#c}))"; }
+metrics() { echo "127.0.0.1:$((port + 0x${1}))"; }
 
 ready() { ONCECAST_METRICS_ADDR=$(metrics "$1") "$new/oncecast-dispatcher" healthcheck; }
 leader() { redis GET messages:leader | cut -d - -f 1; }
 leads() { [ "$(leader)" = "$1" ]; }
-standby() { leads d0 && echo d1 || echo d0; }
+other() { [ "$1" = d0 ] && echo d1 || echo d0; }
 
 # start NAME FOLDER
 start() {
     case $1 in
-    c*) set -- "$1" "$2/oncecast-consumer" --listen "$(own "$1")" --consumer-id "$1" ;;
-    *) set -- "$1" "$2/oncecast-dispatcher" --consumers "$(own c0),$(own c1)" --dispatcher-id "$1" ;;
+    c*) set -- "$1" "$2/oncecast-consumer" --listen "$(listen "$1")" --consumer-id "$1" ;;
+    *) set -- "$1" "$2/oncecast-dispatcher" --consumers "$(listen c0),$(listen c1)" --dispatcher-id "$1" ;;
     esac
     name=$1
     shift
@@ -65,35 +66,40 @@ start() {
 # stop SIGNAL NAME
 stop() {
     kill "-$1" "${pids[$2]}"
-    wait "${pids[$2]}" || [ "$1" = KILL ] || fail "$2 ended with status $?"
+    wait "${pids[$2]}" 2>/dev/null || [ "$1" = KILL ] || fail "$2 ended with status $?"
     unset "pids[$2]"
 }
 
-# swap SIGNAL NAME FOLDER: ends a dispatcher or consumer and starts it from the folder. A dispatcher then needs three
-# seconds until it holds all that the group may need of it.
+# swap SIGNAL NAME FOLDER: ends a dispatcher or consumer and starts it from the folder.
 swap() {
     echo "$2: ended by $1 under the leader $(leader), starts from $3"
     stop "$1" "$2"
-    [ "${2#d}" = "$2" ] || await leads "$(standby_of "$2")"
+    case $2 in d*) await leads "$(other "$2")" ;; esac
     start "$2" "$3"
-    [ "${2#d}" = "$2" ] || sleep 3.5
+    # A dispatcher needs three seconds until it holds all that the group may need of it. Then each version must find
+    # the other's reports good.
+    case $2 in d*)
+        sleep 3.5
+        for programs in "$old" "$new"; do
+            status=$("$programs/oncecast" status) && ! grep 'differ in' <<<"$status" || fail "$status"
+        done
+        ;;
+    esac
 }
-
-standby_of() { [ "$1" = d0 ] && echo d1 || echo d0; }
 
 # roll FROM TO: everything runs from FROM, and in the end from TO.
 roll() {
     swap TERM c0 "$2"
-    swap KILL "$(standby)" "$2"
+    swap KILL "$(other "$(leader)")" "$2"
     # Each version leads beside a standby of the other, and is killed.
     swap KILL "$(leader)" "$1"
     swap KILL "$(leader)" "$1"
-    swap TERM "$(standby)" "$2"
+    swap TERM "$(other "$(leader)")" "$2"
     swap TERM "$(leader)" "$2"
     swap KILL c1 "$2"
 }
 
-redis-server --port "$port" --save '' --appendonly no --dir "$work" --maxmemory-policy noeviction \
+redis-server --port "$port" --save '' --appendonly yes --dir "$work" --maxmemory-policy noeviction \
     --client-output-buffer-limit 'pubsub 256mb 128mb 60' >"$work/redis.log" &
 pids[redis]=$!
 await redis PING
