@@ -3,6 +3,7 @@
 mod client;
 mod gathering;
 mod own_events;
+mod rights;
 mod seen;
 
 pub use self::client::{CLIENT_NAME_PREFIX, Channels, Subscription};
