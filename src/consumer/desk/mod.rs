@@ -1,7 +1,7 @@
 //! The consumer's desk: which dispatcher may deliver messages, which messages are held, and where answers go. One mutex
 //! guards all of it.
 //!
-//! Every thread of the consumer calls it: the sockets' readers with LEAD and PROCESS, their writers for PROGRESS, the
+//! Every thread of the consumer calls it: the sockets' readers with LEAD, PROCESS and DELIVER, their writers for PROGRESS, the
 //! pool for work and with failures, the committer with recorded results. No thread waits for IO under the lock: answers
 //! are put into the ruling connection's [`Outbox`](super::outbox::Outbox).
 //!
