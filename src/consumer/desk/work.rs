@@ -17,7 +17,8 @@ use crate::wire::{ErrorCode, Frame};
 pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
 
 impl Desk {
-    /// Accepts the messages in the PROCESS and DELIVER frames of one WebSocket message, and queues them for the handlers.
+    /// Accepts the messages in the PROCESS and DELIVER frames of one WebSocket message, and queues them for the
+    /// handlers.
     pub(in crate::consumer) fn accept(
         &self,
         link: LinkId,

@@ -287,8 +287,8 @@ fn gather(gathering: &mut Gathering, interests: &Interests, channel: &[u8], payl
 fn warn_of_interests(warned: &mut bool, identity: &str) {
     if !std::mem::replace(warned, true) {
         log::warn!(
-            "event=other-interests interests={} problem=\"a dispatcher of this group listens to something else: compare \
-             --channel, --pattern, --keyevent, --keyspace-db, and with keyspace events --deliver and --stream\"",
+            "event=other-interests interests={} problem=\"a dispatcher of this group listens to something else: \
+             compare --channel, --pattern, --keyevent, --keyspace-db, and with keyspace events --deliver and --stream\"",
             Quoted(identity)
         );
     }
