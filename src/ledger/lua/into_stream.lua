@@ -10,10 +10,10 @@ local function try_adding(key)
   end
 end
 
--- Adds the messages from ARGV[first] on, each of `width` arguments. `repeated`: an earlier attempt has moved the cursor over them. That was this
--- script, which adds all or nothing, so they were added, even if workers have deleted them since.
--- Gives nil, or {'BEHIND', the stream's last id} if the stream has reached the first id already; then nothing was
--- added.
+-- Adds the messages from ARGV[first] on, each of `width` arguments. `repeated`: an earlier attempt has moved the cursor
+-- over them. That was this script, which adds all or nothing, so they were added, even if workers have deleted them
+-- since. Gives nil, or {'BEHIND', the stream's last id} if the stream has reached the first id already; then nothing
+-- was added.
 local function add(key, first, maxlen, width, repeated)
   if repeated then
     return nil
