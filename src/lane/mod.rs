@@ -16,12 +16,12 @@
 //! [`Shared`]: settings, figures, signs of life.
 //!
 //! In reading order: `settings`, `shared`, `stats`, `listener_stats`, `pulses` and `health` are what the process sees.
-//! `lifecycle` starts and stops the threads. `listener` fills `ring`; `hearing` and `reach` check that it is reached.
+//! `lifecycle` starts and stops the threads. `listener` fills `ring`, which is its `sink`; `hearing` and `reach` check that it is reached.
 //! `election` competes for the `lease`; `precedence` decides who goes first; `elected` begins a `term` with its
 //! `kill_switch`. `ingest` and `intake` store messages. `courier` delivers them, with `table`, `places`, `backlog` and
 //! `strays`; `dialer` and `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`,
 //! with `retry_policy`, `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes
-//! lanes for unit tests.
+//! lanes for unit tests. `shadow` is the other composition of a listener: it observes a group and takes part in nothing.
 
 mod backlog;
 mod courier;
@@ -51,13 +51,16 @@ mod retry;
 pub mod retry_policy;
 pub mod ring;
 mod settings;
+pub mod shadow;
 mod shared;
+mod sink;
 mod sockets;
 mod stats;
 mod strays;
 mod table;
 mod tasks;
 mod term;
+mod threads;
 #[cfg(test)]
 pub(crate) mod tests;
 
