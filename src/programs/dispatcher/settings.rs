@@ -24,9 +24,11 @@ pub struct DispatcherConfig {
     pub common: CommonConfig,
     /// What it listens to.
     pub interests: Interests,
+    /// Whether it takes part in nothing, and only compares.
+    pub shadow: bool,
     /// Where messages are stored.
     pub destination: Destination,
-    /// The consumers' addresses, `host:port`, all different; none with a stream.
+    /// The consumers' addresses, `host:port`, all different; none with a stream and of a shadow.
     pub consumers: Vec<String>,
     /// The name part of the dispatcher's id.
     pub name: String,
@@ -50,7 +52,7 @@ pub const SETTINGS: &[Setting] = &[
         "consumers",
         "HOST:PORT,…",
         Required,
-        "The addresses of the consumers, separated by commas; not with --deliver stream",
+        "The addresses of the consumers, separated by commas; not with --deliver stream or --shadow",
     ),
     REDIS_URL,
     GROUP,
@@ -76,6 +78,12 @@ pub const SETTINGS: &[Setting] = &[
         "N",
         Text("0"),
         "About how many entries that stream keeps; older ones are deleted, read or not. 0 keeps all",
+    ),
+    Setting::switch(
+        "shadow",
+        "Take part in nothing: count what is published, and compare it with what the group of dispatchers stores, if it \
+         runs. oncecast status shows the result. Needs only the group, what it listens to, and with --deliver stream the \
+         stream",
     ),
     Setting::new(
         "dispatcher-id",
@@ -124,6 +132,17 @@ pub const SETTINGS: &[Setting] = &[
     METRICS_ADDR,
 ];
 
+/// The settings that only a dispatcher that may lead has a use for.
+const SETTINGS_OF_LEADERS: [&str; 8] = [
+    "consumers",
+    "stream-maxlen",
+    "lease-ttl-ms",
+    "link-timeout-ms",
+    "max-deliveries",
+    "retry",
+    "ring-bytes",
+    "ready-bytes",
+];
 const MAX_CONSUMERS: usize = 1_024;
 const MAX_STREAM_BYTES: usize = 1_024;
 const MOST_ENTRIES: u64 = 1 << 53;
@@ -147,11 +166,14 @@ Examples:
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers 10.0.0.11:6969,10.0.0.12:6969
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --deliver stream --pattern 'orders.*'
 
+  oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --pattern 'orders.*' --shadow
+
 On SIGTERM or SIGINT it stores what has arrived, releases leadership and exits.
 Exit codes: 0 success, 1 failure while running, 2 invalid settings.";
     program::service("oncecast-dispatcher", about, after, SETTINGS).override_usage(
         "oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]\n       \
-         oncecast-dispatcher --deliver stream [OPTIONS]\n       oncecast-dispatcher healthcheck [OPTIONS]",
+         oncecast-dispatcher --deliver stream [OPTIONS]\n       oncecast-dispatcher --shadow [OPTIONS]\n       \
+         oncecast-dispatcher healthcheck [OPTIONS]",
     )
 }
 
@@ -159,8 +181,13 @@ Exit codes: 0 success, 1 failure while running, 2 invalid settings.";
 pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DispatcherConfig, ConfigError> {
     let values = &Values::new(matches, SETTINGS, environment);
     let mut common = CommonConfig::read(values)?;
+    let shadow = values.is_on("shadow")?;
+    if shadow {
+        refuse_unused(values)?;
+    }
     let destination = destination(values, &common.keys)?;
     let consumers = match &destination {
+        Destination::Pending if shadow => Vec::new(),
         Destination::Pending => consumer_addresses(values)?,
         Destination::Stream { key, .. } => {
             common.keys = common.keys.with_stream(key);
@@ -173,6 +200,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
             Destination::Pending => interests,
             Destination::Stream { key, .. } => interests.beside_stream(key),
         },
+        shadow,
         destination,
         consumers,
         name: match values.text("dispatcher-id")? {
@@ -189,6 +217,20 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
         ready_bytes: values.number("ready-bytes", 2 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
         common,
     })
+}
+
+/// A shadow delivers nothing and never leads, so flags about that are a mistake. Variables are not: a file with the
+/// settings of the group's dispatchers may serve a shadow as well.
+fn refuse_unused(values: &Values<'_>) -> Result<(), ConfigError> {
+    let unused = SETTINGS_OF_LEADERS.iter().find(|name| values.is_flag_given(name));
+    match unused {
+        Some(name) => Err(ConfigError::new(
+            name,
+            "a value with --shadow",
+            "no value with --shadow: a shadow delivers nothing and never leads",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {

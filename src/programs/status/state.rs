@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::report::{Rates, Report};
+use super::shadow::ShadowReport;
 use crate::ledger::Lease;
 use crate::ledger::overview::{self, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
@@ -30,6 +31,8 @@ pub struct Status {
     pub refused: BTreeSet<Part>,
     /// The dispatchers that are subscribed.
     pub members: Vec<Member>,
+    /// The shadows that are subscribed.
+    pub shadows: Vec<ShadowMember>,
     /// Entries in the stream that the leader adds messages to, if it does.
     pub stream_entries: Option<u64>,
     /// Its newest gaps, the newest first.
@@ -47,6 +50,21 @@ pub struct Member {
     pub id: String,
     /// Its last report, if that is at most a few seconds old.
     pub report: Option<Report>,
+}
+
+/// A shadow.
+#[derive(Clone, Debug)]
+pub struct ShadowMember {
+    /// Its id.
+    pub id: String,
+    /// Its last report, if that is at most a few seconds old.
+    pub report: Option<ShadowReport>,
+}
+
+impl ShadowMember {
+    pub(super) fn new(shadow: overview::DispatcherReport) -> ShadowMember {
+        ShadowMember { id: shadow.id, report: shadow.report.as_deref().and_then(ShadowReport::parse) }
+    }
 }
 
 impl Member {

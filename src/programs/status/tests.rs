@@ -66,6 +66,7 @@ fn status() -> Status {
         snapshot,
         refused: BTreeSet::new(),
         members: vec![member("d0-5f3a9c", leader), member("d1-77aa01", standby)],
+        shadows: Vec::new(),
         gaps: vec![gap],
         stream_entries: None,
         settings: Vec::new(),
