@@ -16,12 +16,13 @@
 //! [`Shared`]: settings, figures, signs of life.
 //!
 //! In reading order: `settings`, `shared`, `stats`, `listener_stats`, `pulses` and `health` are what the process sees.
-//! `lifecycle` starts and stops the threads. `listener` fills `ring`, which is its `sink`; `hearing` and `reach` check that it is reached.
-//! `election` competes for the `lease`; `precedence` decides who goes first; `elected` begins a `term` with its
-//! `kill_switch`. `ingest` and `intake` store messages. `courier` delivers them, with `table`, `places`, `backlog` and
-//! `strays`; `dialer` and `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`,
-//! with `retry_policy`, `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes
-//! lanes for unit tests. `shadow` is the other composition of a listener: it observes a group and takes part in nothing.
+//! `lifecycle` starts and stops the threads. `listener` fills `ring`, its `sink`; `hearing` and `reach` check that it
+//! is reached. `election` competes for the `lease`; `precedence` decides who goes first; `elected` begins a `term` with
+//! its `kill_switch`. `ingest` and `intake` store messages. `courier` delivers them, with `table`, `places`, `backlog`
+//! and `strays`; `dialer` and `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to
+//! `redistributor`, with `retry_policy`, `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands;
+//! `tests` makes lanes for unit tests. `shadow` is another composition of a listener: it observes a group and takes
+//! part in nothing.
 
 mod backlog;
 mod courier;
@@ -60,9 +61,9 @@ mod strays;
 mod table;
 mod tasks;
 mod term;
-mod threads;
 #[cfg(test)]
 pub(crate) mod tests;
+mod threads;
 
 pub use self::deaths::DEATHS_WINDOW;
 pub use self::lifecycle::Lane;

@@ -1,9 +1,9 @@
 //! Reads what a shadow compares: how far a group has stored its channel, and how many messages it has stored.
 //!
-//! A message that is stored is pending, an entry of the stream, or a dead letter; later it is a result or a dead letter.
-//! Each of these steps is one in Redis, and storing messages moves the cursor by as many. So between two samples the
-//! cursor moves by as many messages as the sum of the counts rises, unless messages were lost, stored twice or removed.
-//! Only a message whose handler returned no fields leaves no entry.
+//! A message that is stored is pending, an entry of the stream, or a dead letter. A pending one becomes a result or a
+//! dead letter. Each of these steps happens whole, and storing messages moves the cursor by as many. So between two
+//! samples the cursor moves by as many messages as the sum of the counts rises, unless messages were lost, stored twice
+//! or removed. Only a message whose handler returned no fields leaves no entry.
 
 use redis::Value;
 

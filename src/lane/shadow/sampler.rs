@@ -171,8 +171,7 @@ impl Sampler {
         if let Some(why) = restart {
             log_restart(why);
         }
-        let comparing =
-            if located == Located::Elsewhere { Comparing::OtherInterests } else { Comparing::Compares };
+        let comparing = if located == Located::Elsewhere { Comparing::OtherInterests } else { Comparing::Compares };
         let before = std::mem::replace(&mut self.shared.findings.lock().comparing, comparing);
         if comparing != before {
             match comparing {
@@ -212,9 +211,8 @@ impl Differences {
             log::info!("event=difference-gone heard={heard} stored={stored}");
         } else {
             log::warn!(
-                "event=difference messages={difference} heard={heard} stored={stored} gaps={gaps} note=\"heard here and \
-                 not stored by the group, or if negative the other way round; handlers that return no fields cause it, \
-                 too\""
+                "event=difference messages={difference} heard={heard} stored={stored} gaps={gaps} note=\"messages that \
+                 were heard here and not stored by the group; handlers that return no fields cause it, too\""
             );
         }
     }

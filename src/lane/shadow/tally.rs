@@ -209,7 +209,11 @@ mod tests {
         let strays = [join, marker(7, 2), marker(7, 1), marker(6, 9)];
         assert_eq!(tally.append(strays.map(Seen::Marker).to_vec()), 4);
         assert_eq!(tally.locate(&position(marker(7, 2), 0)), Located::At { segment: 1, count: 0 });
-        assert_eq!(tally.append(vec![Seen::Elsewhere(marker(6, 9), 5)]), 0, "those of others have an order of their own");
+        assert_eq!(
+            tally.append(vec![Seen::Elsewhere(marker(6, 9), 5)]),
+            0,
+            "those of others have an order of their own"
+        );
         assert_eq!(tally.append(vec![Seen::Marker(marker(8, 0))]), 0);
     }
 }

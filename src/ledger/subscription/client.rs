@@ -66,8 +66,8 @@ const BUFFER: BufferSize = BufferSize { least_bytes: 256 << 10, most_bytes: 2 * 
 const READING: &str = "reading the subscription";
 
 impl Subscription {
-    /// Connects, subscribes, and publishes the join marker, if there is one, in the same write. `patience` is how long a
-    /// read waits.
+    /// Connects, subscribes, and publishes the join marker, if there is one, in the same write. `patience` is how long
+    /// a read waits.
     ///
     /// The greeting selects the database, switches to RESP3, and names the connection. Channels don't depend on
     /// databases, but a database that the commands can't use is a wrong setting, and must not look like a working

@@ -16,13 +16,7 @@ pub(super) struct Copies {
 
 impl Copies {
     /// Whether this copy counts. Patterns may match the group's own channels, too.
-    pub(super) fn count(
-        &mut self,
-        interests: &Interests,
-        keys: &Keys,
-        pattern: Option<&[u8]>,
-        channel: &[u8],
-    ) -> bool {
+    pub(super) fn count(&mut self, interests: &Interests, keys: &Keys, pattern: Option<&[u8]>, channel: &[u8]) -> bool {
         if self.last.0 != channel {
             self.last.0.clear();
             self.last.0.extend_from_slice(channel);

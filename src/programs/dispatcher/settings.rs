@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 
+use super::shadow::unused::refuse_unused;
 use crate::base::id::DispatcherId;
 use crate::base::setting::ConfigError;
 use crate::lane::retry_policy::RetryPolicy;
@@ -81,9 +82,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     Setting::switch(
         "shadow",
-        "Take part in nothing: count what is published, and compare it with what the group of dispatchers stores, if it \
-         runs. oncecast status shows the result. Needs only the group, what it listens to, and with --deliver stream the \
-         stream",
+        "Take part in nothing: measure what is published, and compare it with what the group stores, if it runs. \
+         oncecast status shows the result. Flags about consumers and leading are refused, and such variables ignored",
     ),
     Setting::new(
         "dispatcher-id",
@@ -132,17 +132,6 @@ pub const SETTINGS: &[Setting] = &[
     METRICS_ADDR,
 ];
 
-/// The settings that only a dispatcher that may lead has a use for.
-const SETTINGS_OF_LEADERS: [&str; 8] = [
-    "consumers",
-    "stream-maxlen",
-    "lease-ttl-ms",
-    "link-timeout-ms",
-    "max-deliveries",
-    "retry",
-    "ring-bytes",
-    "ready-bytes",
-];
 const MAX_CONSUMERS: usize = 1_024;
 const MAX_STREAM_BYTES: usize = 1_024;
 const MOST_ENTRIES: u64 = 1 << 53;
@@ -217,20 +206,6 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
         ready_bytes: values.number("ready-bytes", 2 * wire::MAX_BODY_BYTES as u64, 1 << 40)? as usize,
         common,
     })
-}
-
-/// A shadow delivers nothing and never leads, so flags about that are a mistake. Variables are not: a file with the
-/// settings of the group's dispatchers may serve a shadow as well.
-fn refuse_unused(values: &Values<'_>) -> Result<(), ConfigError> {
-    let unused = SETTINGS_OF_LEADERS.iter().find(|name| values.is_flag_given(name));
-    match unused {
-        Some(name) => Err(ConfigError::new(
-            name,
-            "a value with --shadow",
-            "no value with --shadow: a shadow delivers nothing and never leads",
-        )),
-        None => Ok(()),
-    }
 }
 
 fn retry_policy(values: &Values<'_>) -> Result<RetryPolicy, ConfigError> {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::state::{MANY_DEATHS, Member, ShadowMember, Status};
+use super::shadow::ShadowMember;
+use super::state::{MANY_DEATHS, Member, Status};
 use crate::lane::DEATHS_WINDOW;
 use crate::ledger::overview::Part;
 
@@ -172,8 +173,8 @@ fn difference_of(shadow: &ShadowMember) -> Option<String> {
     let (id, heard, stored) = (&shadow.id, report.compared.heard, report.compared.stored);
     (report.difference() != 0).then(|| {
         format!(
-            "the shadow {id} heard {heard} messages where the group stored {stored} (see OPERATIONS.md, Differences of a \
-             shadow)"
+            "the shadow {id} heard {heard} messages where the group stored {stored} (docs/OPERATIONS.md, Differences \
+             of a shadow)"
         )
     })
 }

@@ -13,7 +13,7 @@ pub use self::health::NEEDS_ATTENTION;
 pub use self::reader::StatusReader;
 pub use self::run::run;
 pub use self::show::{failure_to_json, json_text};
-pub use self::state::{MANY_DEATHS, MAX_AGE, Member, SHOWN_GAPS, ShadowMember, Status};
+pub use self::state::{MANY_DEATHS, MAX_AGE, Member, SHOWN_GAPS, Status};
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,13 @@
 //! Reads the state of a group.
 //!
-//! There are two sources: the group's keys, and the reports that dispatchers and shadows write to Redis once a second. The
+//! There are two sources: the group's keys, and the reports that dispatchers and shadows write once a second. The
 //! result is not a snapshot of one moment: the values are read one after the other, and reports are up to a second old.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::state::{Member, SHOWN_GAPS, ShadowMember, Status};
+use super::shadow::ShadowMember;
+use super::state::{Member, SHOWN_GAPS, Status};
 use crate::base::error::Result;
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::ledger::overview::{GroupView, Part};

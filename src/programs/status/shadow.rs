@@ -5,6 +5,16 @@
 use serde_json::{Value, json};
 
 use super::report::{count_of, number_of, tenths, text_of};
+use crate::ledger::overview::DispatcherReport;
+
+/// A shadow that is subscribed.
+#[derive(Clone, Debug)]
+pub struct ShadowMember {
+    /// Its id.
+    pub id: String,
+    /// Its last report, if that is at most a few seconds old.
+    pub report: Option<ShadowReport>,
+}
 
 /// See the module's text.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,6 +68,30 @@ pub struct Compared {
 
 /// What its state says while it compares.
 pub const COMPARING: &str = "comparing";
+
+/// For a dispatcher or shadow without a report.
+pub(super) const NOT_REPORTING: &str = "does not report";
+
+impl ShadowMember {
+    pub(super) fn new(found: DispatcherReport) -> ShadowMember {
+        ShadowMember { id: found.id, report: found.report.as_deref().and_then(ShadowReport::parse) }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let mut json = self.report.clone().unwrap_or_default().to_json();
+        json["id"] = self.id.as_str().into();
+        json["reporting"] = self.report.is_some().into();
+        json
+    }
+
+    /// What it received and what it compared, a line each.
+    pub(super) fn in_words(&self) -> (String, Option<String>) {
+        match &self.report {
+            Some(report) => (report.in_words(), report.compared_in_words()),
+            None => (NOT_REPORTING.to_owned(), None),
+        }
+    }
+}
 
 impl ShadowReport {
     /// The JSON that is written.
@@ -124,24 +158,18 @@ impl ShadowReport {
     }
 
     /// Its state and what it received, on one line.
-    pub(super) fn in_words(&self) -> String {
+    fn in_words(&self) -> String {
         let trouble = self.trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+        let ShadowReport { state, uptime_s, messages, bytes, largest_bytes, overlaps, .. } = self;
+        let (now, busiest) = (self.messages_per_s, self.busiest_per_s);
         format!(
-            "{}{trouble}, up for {:.0} s: {} messages, {} bytes, the largest {}; {:.0} per second, {:.0} in the busiest; \
-             overlaps {}",
-            self.state,
-            self.uptime_s,
-            self.messages,
-            self.bytes,
-            self.largest_bytes,
-            self.messages_per_s,
-            self.busiest_per_s,
-            self.overlaps
+            "{state}{trouble}, up for {uptime_s:.0} s: {messages} messages, {bytes} bytes, the largest \
+             {largest_bytes}; {now:.0} per second, {busiest:.0} in the busiest; overlaps {overlaps}"
         )
     }
 
     /// What it compared, on one line; `None` if it has compared nothing yet.
-    pub(super) fn compared_in_words(&self) -> Option<String> {
+    fn compared_in_words(&self) -> Option<String> {
         let Compared { seconds, heard, stored, gaps, exact, restarts, last_restart } = &self.compared;
         if self.state != COMPARING && *seconds == 0.0 {
             return None;

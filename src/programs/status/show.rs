@@ -5,8 +5,8 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::report::{ConsumerReport, Rates, tenths};
-use super::shadow::ShadowReport;
-use super::state::{Member, SHOWN_GAPS, ShadowMember, Status};
+use super::shadow::{NOT_REPORTING, ShadowMember};
+use super::state::{Member, SHOWN_GAPS, Status};
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::base::text::{Escaped, Quoted, is_plain};
 use crate::ledger::Cursor;
@@ -14,8 +14,6 @@ use crate::ledger::overview::Part;
 use crate::ledger::reading::RecordedGap;
 use crate::process::log::Timestamp;
 
-/// For a dispatcher or shadow without a report.
-const NOT_REPORTING: &str = "does not report";
 /// For figures that only a leader knows.
 const UNKNOWN: &str = "unknown, since no leader reports";
 /// For figures that Redis refuses to give; a note names the command.
@@ -135,15 +133,6 @@ impl Member {
             "ring_bytes": report.ring_bytes,
             "reporting": self.report.is_some(),
         })
-    }
-}
-
-impl ShadowMember {
-    fn to_json(&self) -> Value {
-        let mut json = self.report.clone().unwrap_or_default().to_json();
-        json["id"] = self.id.as_str().into();
-        json["reporting"] = self.report.is_some().into();
-        json
     }
 }
 
@@ -277,11 +266,9 @@ impl Status {
             line("shadows", self.shadows.len().to_string())?;
         }
         for shadow in &self.shadows {
-            let report = shadow.report.as_ref();
-            line(&name_of(&shadow.id), report.map_or_else(|| NOT_REPORTING.to_owned(), ShadowReport::in_words))?;
-            if let Some(compared) = report.and_then(ShadowReport::compared_in_words) {
-                line("", compared)?;
-            }
+            let (received, compared) = shadow.in_words();
+            line(&name_of(&shadow.id), received)?;
+            compared.map_or(Ok(()), |compared| line("", compared))?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::report::{Rates, Report};
-use super::shadow::ShadowReport;
+use super::shadow::ShadowMember;
 use crate::ledger::Lease;
 use crate::ledger::overview::{self, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
@@ -50,21 +50,6 @@ pub struct Member {
     pub id: String,
     /// Its last report, if that is at most a few seconds old.
     pub report: Option<Report>,
-}
-
-/// A shadow.
-#[derive(Clone, Debug)]
-pub struct ShadowMember {
-    /// Its id.
-    pub id: String,
-    /// Its last report, if that is at most a few seconds old.
-    pub report: Option<ShadowReport>,
-}
-
-impl ShadowMember {
-    pub(super) fn new(shadow: overview::DispatcherReport) -> ShadowMember {
-        ShadowMember { id: shadow.id, report: shadow.report.as_deref().and_then(ShadowReport::parse) }
-    }
 }
 
 impl Member {

@@ -17,7 +17,7 @@ fn status() -> Status {
         lease: Some(Lease { holder: "d0-5f3a9c".into(), epoch: Epoch(17), by_time: false }),
         lease_left: Some(Duration::from_millis(1_400)),
         epoch: Epoch(17),
-        dispatchers: 2,
+        subscribers: 2,
         consumers: vec!["c0".into(), "c1".into()],
         pending: 30,
         oldest: Some(MessageId(500_000)),

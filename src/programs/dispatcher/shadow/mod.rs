@@ -11,5 +11,6 @@ mod exposition;
 mod health;
 mod reporter;
 mod service;
+pub mod unused;
 
 pub use self::service::run;

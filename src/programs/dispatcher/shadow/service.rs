@@ -22,11 +22,8 @@ pub fn run(config: DispatcherConfig) -> Result<u8> {
     let _log = crate::process::log::init(config.common.log_level, id.as_str(), "shadow")?;
     let (handle, requests) = shutdown_channel();
     handle.on_signals()?;
-    let settings = ShadowSettings {
-        redis: config.common.redis,
-        keys: config.common.keys,
-        interests: Arc::new(config.interests),
-    };
+    let settings =
+        ShadowSettings { redis: config.common.redis, keys: config.common.keys, interests: Arc::new(config.interests) };
     log_start(&settings);
     let shared = ShadowShared::new(settings, id, LogContext::of_process());
     let watched = Arc::new(Watched { shadow: shared.clone(), main: Pulse::default() });
