@@ -18,6 +18,7 @@ use crate::lab::{RedisOptions, RedisServer, wait_until};
 mod intakes;
 mod interests;
 mod refusals;
+mod samples;
 mod sizes;
 mod streams;
 mod transactions;

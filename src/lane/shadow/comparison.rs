@@ -156,7 +156,9 @@ mod tests {
     /// The totals after these samples.
     fn compared(points: &[Point]) -> Comparison {
         let mut comparison = Comparison::default();
-        points.iter().for_each(|point| drop(comparison.add(*point)));
+        for point in points {
+            comparison.add(*point);
+        }
         comparison
     }
 

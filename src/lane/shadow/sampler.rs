@@ -17,6 +17,7 @@ use super::state::{Comparing, ShadowShared};
 use super::tally::Located;
 use crate::base::backoff::Backoff;
 use crate::base::pulse::OPEN_WITHIN;
+use crate::lane::pulses::ITERATION_WITHIN;
 use crate::ledger::{Cursor, Ledger, Sample};
 
 /// How often the group's state is read.
@@ -76,7 +77,8 @@ impl Sampler {
     pub(super) fn run(mut self) {
         let mut due = Instant::now();
         loop {
-            self.shared.sampler.beat(OPEN_WITHIN);
+            let is_open = self.ledger.connection_number().is_some();
+            self.shared.sampler.beat(if is_open { ITERATION_WITHIN } else { OPEN_WITHIN });
             let now = Instant::now();
             if now >= due {
                 due = now + READ_EVERY;

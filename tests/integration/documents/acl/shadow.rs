@@ -1,6 +1,7 @@
 //! The user of a shadow: with its rights a shadow compares, and it may write nothing but its report.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use oncecast::lab::ChildProcess;
 
@@ -28,6 +29,7 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     }
     let server = server_with(&users);
     let admin = &mut client(&server.url());
+    let _: String = run(admin, &["XADD", "messages:dead", "*", "payload", "from before"]);
     let calls = Calls::watch(&server);
     let start = |name: &str, url: &str, args: &[&str]| {
         let mut command = programs().command("oncecast-dispatcher").expect("the program is built");
@@ -46,6 +48,9 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     publish(admin, "m", 0..100);
     wait_until("a comparison", || report(admin).filter(|report| report.contains("\"heard\":100,\"stored\":100")));
     assert_eq!(state(admin).0, 100);
+    drop(dispatcher);
+    // Longer than a listener waits before it pings.
+    std::thread::sleep(Duration::from_millis(2_500));
     assert!(shadow.stop(DEADLINE).expect("it ends").success());
     let log = shadow.stderr().tail(1_000);
     assert!(!log.contains("NOPERM") && !log.contains("event=redis-trouble"), "{log}");
