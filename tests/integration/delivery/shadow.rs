@@ -185,6 +185,7 @@ fn messages_that_a_group_loses_are_a_difference() {
     wait_until_comparing(connection);
     publish(connection, "m", 0..500);
     wait_until_done(connection, 500);
+    let (_, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
     for node in cluster.running().into_iter().take(2) {
         cluster.kill_node(node).expect("it is killed");
     }
@@ -192,11 +193,9 @@ fn messages_that_a_group_loses_are_a_difference() {
     for number in 0..2 {
         cluster.start_node(oncecast::lab::Node::Dispatcher(number)).expect("it starts");
     }
-    cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
-    wait_until("the gap to be passed", || {
-        publish(connection, "n", 0..1);
-        (state(connection).1 > 510).then_some(())
-    });
+    wait_for_another_leader(&mut cluster, &lease);
+    publish(connection, "n", 0..100);
+    wait_until_done(connection, 600);
     let report = wait_for_report(connection, "difference", |report| report["compared"]["difference"] == 70);
     assert!(report["compared"]["gaps"].as_u64() >= Some(1) && report["compared"]["restarts"] == 0, "{report}");
     process.wait_for_line("event=difference messages=70", DEADLINE).expect("it logs it");

@@ -145,6 +145,9 @@ fn consumer_steps() -> Vec<Step> {
         script("page without payloads", &PAGE,
             |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
         script("fetch", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000))).reads(),
+        // Which command calls it depends on the server.
+        Step { commands: &[], ..script("sample", &SAMPLE,
+            |c| came(c.ledger.sample().map(|sample| (sample.cursor, sample.counts.pending)))).reads() },
         command("deliveries", &["HMGET"], |c| came(c.ledger.deliveries(&[1, 2, 900].map(MessageId)))).reads(),
         command("cursor", &["GET"], |c| came(c.ledger.cursor())).reads(),
         command("report", &["SET"], |c| came(c.ledger.report(&c.report, "busy", TTL))).needs_room(),
