@@ -72,8 +72,35 @@ fn is_exact(cluster: &mut Cluster) -> bool {
     !cluster.redis().version().expect("it answers").starts_with("redis 6.")
 }
 
-/// Compares a group under load while its leaders are killed.
-fn compare_while_leaders_die(mut cluster: Cluster, interests: &str, channels: &'static [&'static str], overlaps: bool) {
+/// How the leader ends.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Killed,
+    Paused,
+    Stopped,
+}
+
+/// Waits until another dispatcher leads. The former leader runs again when this returns.
+fn change_leader(cluster: &mut Cluster, end: End) {
+    let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
+    let began = Instant::now();
+    match end {
+        End::Killed => cluster.kill_node(leader).expect("it is killed"),
+        End::Paused => cluster.signal(leader, Signal::SIGSTOP).expect("it is paused"),
+        End::Stopped => cluster.stop_node(leader, DEADLINE).expect("it ends in order"),
+    }
+    wait_for_another_leader(cluster, &lease);
+    match end {
+        End::Paused => cluster.signal(leader, Signal::SIGCONT).expect("it runs"),
+        _ => {
+            assert!(began.elapsed() < Duration::from_secs(2), "the standby takes over at once");
+            cluster.start_node(leader).expect("it starts");
+        }
+    }
+}
+
+/// Compares a group under load while its leaders end.
+fn compare_while_leaders_end(mut cluster: Cluster, interests: &str, channels: &'static [&'static str], overlaps: bool) {
     if !is_exact(&mut cluster) {
         return;
     }
@@ -81,18 +108,15 @@ fn compare_while_leaders_die(mut cluster: Cluster, interests: &str, channels: &'
     let process = shadow(&cluster, interests);
     wait_until_comparing(connection);
     let load = Load::start_on(&cluster.redis().url(), "m", 4_000, channels);
-    for _ in 0..3 {
+    for end in [End::Killed, End::Paused, End::Stopped, End::Killed] {
         load.wait_for_more(2_000);
-        let (leader, lease) = cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
-        cluster.kill_node(leader).expect("it is killed");
-        let began = Instant::now();
-        wait_for_another_leader(&mut cluster, &lease);
-        assert!(began.elapsed() < Duration::from_secs(2), "the standby takes over at once");
+        change_leader(&mut cluster, end);
         let dispatchers: Vec<String> = run(connection, &["PUBSUB", "CHANNELS", "messages:alive:*"]);
         assert!(dispatchers.iter().all(|channel| !channel.contains(":s0-")), "{dispatchers:?}");
-        cluster.start_node(leader).expect("it starts");
         let in_sync = |shown: &str| shown.contains("standby, in sync");
         wait_until("the other to be in sync", || in_sync(&status(&cluster.redis_url()).0).then_some(()));
+        let right = if end == End::Paused { "-multi" } else { "+multi" };
+        let () = run(connection, &["ACL", "SETUSER", "default", right]);
     }
     load.wait_for_more(2_000);
     let sent = load.stop();
@@ -119,7 +143,7 @@ fn a_group_whose_leaders_die_stores_what_its_shadow_hears() {
     let cluster = cluster_of(options(2, 2, INTERESTS, "--result-maxlen 1000"));
     // Another order of the same interests.
     let same = "--pattern orders.* --pattern *.eu --channel orders.eu";
-    compare_while_leaders_die(cluster, same, &["orders.eu", "orders.us", "invoices.eu", "elsewhere.eu"], true);
+    compare_while_leaders_end(cluster, same, &["orders.eu", "orders.us", "invoices.eu", "elsewhere.eu"], true);
 }
 
 #[test]
@@ -127,7 +151,7 @@ fn a_group_that_delivers_to_a_stream_stores_what_its_shadow_hears() {
     const INTERESTS: &str = "--deliver stream --stream shared:jobs";
     let mut cluster = Cluster::start(options(2, 0, &format!("{INTERESTS} --stream-maxlen 1000"), "")).expect("it");
     cluster.wait_for_leader(DEADLINE).expect("a dispatcher leads");
-    compare_while_leaders_die(cluster, INTERESTS, &[CHANNEL], false);
+    compare_while_leaders_end(cluster, INTERESTS, &[CHANNEL], false);
 }
 
 #[test]

@@ -20,13 +20,27 @@ fn shadows_user() -> User {
     user
 }
 
+/// What the document says to write for Redis 6.2.
+fn for_redis_6(word: &'static str) -> &'static str {
+    match word {
+        "%R~messages:*" => "~messages:*",
+        "+evalsha_ro" => "+evalsha",
+        "+eval_ro" => "+eval",
+        "+xinfo|stream" => "+xinfo",
+        "(+set" => "+set",
+        "~messages:status:shadow:*)" => "~messages:status:shadow:*",
+        other => other,
+    }
+}
+
 #[test]
 fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
-    let users = [(SHADOW, shadows_user())].into();
-    // It knows no rights to read a key only.
-    if redis_server().version().expect("it answers").starts_with("redis 6.") {
-        return;
+    let is_old = redis_server().version().expect("it answers").starts_with("redis 6.");
+    let mut user = shadows_user();
+    if is_old {
+        user.line = user.line.into_iter().map(for_redis_6).collect();
     }
+    let users = [(SHADOW, user)].into();
     let server = server_with(&users);
     let admin = &mut client(&server.url());
     let _: String = run(admin, &["XADD", "messages:dead", "*", "payload", "from before"]);
@@ -56,6 +70,9 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     assert!(!log.contains("NOPERM") && !log.contains("event=redis-trouble"), "{log}");
     assert_eq!(report(admin), None, "it has removed its report");
 
+    if is_old {
+        return;
+    }
     let called = calls.end(admin).remove(SHADOW).expect("it has called some");
     let may: BTreeSet<String> = users[SHADOW].may.clone();
     let own: BTreeSet<String> = called.iter().map(|call| call.replace("xinfo", "xinfo|stream")).collect();
