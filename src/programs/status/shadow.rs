@@ -176,7 +176,7 @@ impl ShadowReport {
         }
         let exact = if *exact { "" } else { " (trimmed or deleted entries count as not stored: Redis before 7)" };
         let restarts = match last_restart {
-            Some(why) => format!(", began anew {restarts} times, last because {why}"),
+            Some(why) => format!(", restarts {restarts}, the last because {why}"),
             None => String::new(),
         };
         Some(format!(
@@ -227,7 +227,7 @@ mod tests {
     fn a_difference_is_what_was_heard_and_not_stored() {
         assert_eq!(report().difference(), 605);
         let words = report().compared_in_words().expect("it has compared");
-        for part in ["heard 600, stored -5, difference 605", "gaps 2", "began anew 1 times"] {
+        for part in ["heard 600, stored -5, difference 605", "gaps 2", "restarts 1, the last because"] {
             assert!(words.contains(part), "{words}");
         }
         let starting = ShadowReport { state: "no group".into(), ..ShadowReport::default() };
