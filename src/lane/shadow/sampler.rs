@@ -118,6 +118,10 @@ impl Sampler {
             None => self.shared.findings.lock().comparing = Comparing::NoGroup,
             Some(cursor) => {
                 self.check_hearing(&cursor, subscription);
+                // While the cursor rests, the latest sample says all.
+                if self.waiting.back().is_some_and(|(waiting, _)| *waiting == cursor) {
+                    self.waiting.pop_back();
+                }
                 self.waiting.push_back((cursor, sample));
                 if self.waiting.len() > MAX_WAITING {
                     self.waiting.pop_front();
