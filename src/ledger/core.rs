@@ -43,13 +43,11 @@ impl Ledger {
 
     pub(super) fn over(connection: Connection, keys: Arc<Keys>) -> Ledger {
         let fence = Guard::new(Guarded {
-            key: keys.epoch.clone(),
-            also: Some(keys.cursor.clone()),
+            watched: vec![keys.epoch.clone(), keys.cursor.clone()],
             written: vec![(keys.pending.clone(), "zset")],
         });
         let recall = Guard::new(Guarded {
-            key: keys.recall.clone(),
-            also: None,
+            watched: vec![keys.recall.clone()],
             written: vec![(keys.pending.clone(), "zset"), (keys.processed.clone(), "stream")],
         });
         let destination = Destination::default();
