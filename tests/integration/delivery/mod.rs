@@ -9,4 +9,5 @@ mod one_result;
 mod precedence;
 mod recall;
 mod retries;
+mod shadow;
 mod streams;

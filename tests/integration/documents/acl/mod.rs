@@ -5,4 +5,5 @@
 mod calls;
 mod forbidden;
 mod needed;
+mod shadow;
 mod users;

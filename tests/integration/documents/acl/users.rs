@@ -25,17 +25,22 @@ pub struct User {
 /// The users of the document, by name.
 pub fn users() -> BTreeMap<&'static str, User> {
     let block = DOCUMENT.split("```acl\n").nth(1).expect("a block of kind acl").split("```").next().expect("its end");
-    let users = block.lines().map(|line| {
-        let line: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(line[..2], ["ACL", "SETUSER"], "{line:?}");
-        let with = |sign: char| line[3..].iter().filter_map(move |word| word.strip_prefix(sign));
-        let password = with('>').next().expect("each user has a password");
-        let may = with('+').map(str::to_owned).collect();
-        (line[2], User { line, password, may })
-    });
+    let users = block.lines().map(user_of);
     let users: BTreeMap<_, _> = users.collect();
     assert_eq!(users.keys().copied().collect::<Vec<_>>(), [CONSUMER, DISPATCHER, OPERATOR, PUBLISHER]);
     users
+}
+
+/// The name and the user of a line of the document.
+pub fn user_of(line: &'static str) -> (&'static str, User) {
+    let line: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(line[..2], ["ACL", "SETUSER"], "{line:?}");
+    // The rights for some keys only are in brackets.
+    let plain = |word: &'static str| word.trim_matches(['(', ')']);
+    let with = |sign: char| line[3..].iter().filter_map(move |word| plain(word).strip_prefix(sign));
+    let password = with('>').next().expect("each user has a password");
+    let may = with('+').map(str::to_owned).collect();
+    (line[2], User { line, password, may })
 }
 
 /// A server with these users. The test itself is the default user, which may do anything.
