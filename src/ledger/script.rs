@@ -69,6 +69,12 @@ impl ScriptCall {
         argument.append(&mut self.arguments);
     }
 
+    /// The rights to its keys.
+    pub(super) fn rights(&self) -> String {
+        let rights: Vec<String> = self.keys.iter().map(|key| format!("~{}", key.escape_ascii())).collect();
+        format!("one of {}", rights.join(" "))
+    }
+
     /// Appends the command `name` with the script's digest or text.
     pub(super) fn write(&self, name: &str, script: &str, out: &mut Vec<u8>) {
         begin(out, 3 + self.keys.len() + self.arguments.len());

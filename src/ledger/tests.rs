@@ -17,6 +17,7 @@ use crate::lab::{RedisOptions, RedisServer, wait_until};
 
 mod intakes;
 mod interests;
+mod keyspace;
 mod refusals;
 mod samples;
 mod sizes;

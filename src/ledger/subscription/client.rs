@@ -15,6 +15,7 @@ use super::channels::Channels;
 use super::copies::Copies;
 use super::gathering::Gathering;
 use super::own_events::is_own_event;
+use super::rights::rights;
 use super::seen::{Batch, Length, Seen};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
@@ -26,7 +27,7 @@ use crate::ledger::interests::{Interests, identity_hash};
 use crate::ledger::keys::Keys;
 use crate::ledger::notice::Notice;
 use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, bulk_bytes, receive};
-use crate::ledger::server::{CONNECT_TIMEOUT, Server, not_redis};
+use crate::ledger::server::{CONNECT_TIMEOUT, Server, name_the_rights, not_redis};
 use crate::ledger::session::{BufferSize, Session};
 use crate::net::Wait;
 use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
@@ -188,7 +189,8 @@ impl Subscription {
                     (self.skip, self.skips_payload) = (rest, true);
                 }
                 Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {
-                    return Err(self.server.error("subscribing", Failure::of_reply(text)));
+                    let error = self.server.error("subscribing", Failure::of_reply(text));
+                    return Err(name_the_rights(error, || rights(&self.interests, &self.keys)));
                 }
                 // Redis may refuse a PING because of its disk or while it loads its data. The connection works
                 // nevertheless.

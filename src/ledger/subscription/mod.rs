@@ -5,6 +5,7 @@ mod client;
 mod copies;
 mod gathering;
 mod own_events;
+mod rights;
 mod seen;
 
 pub use self::channels::{Channels, Subscriber};

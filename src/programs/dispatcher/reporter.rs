@@ -23,7 +23,7 @@ use crate::lane::{LinkFigures, Settings};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Destination, Ledger};
 use crate::programs::status::report::{ConsumerReport, Report};
-use crate::programs::status::{MAX_AGE, StatusReader};
+use crate::programs::status::{MAX_AGE, Status, StatusReader};
 
 /// How often it reports and checks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -59,6 +59,7 @@ impl Reporter {
             settings: ServerWatch::default(),
             backoff: Backoff::for_redis(),
             unreachable: false,
+            left_logged: 0,
         };
         let log = host.lanes[lane].lane.log.clone();
         let thread = thread::Builder::new()
@@ -100,6 +101,8 @@ struct ReportLoop {
     backoff: Backoff,
     /// Whether the last request to Redis was not answered.
     unreachable: bool,
+    /// The epoch for which it was logged that messages are left for consumers; 0 for none.
+    left_logged: u64,
 }
 
 impl ReportLoop {
@@ -149,6 +152,7 @@ impl ReportLoop {
         };
         if let Ok(status) = &seen {
             self.settings.note(status.settings.clone());
+            self.note_left(status);
         }
         self.hosted().board.post(seen);
         match reported.err().or(failure) {
@@ -158,6 +162,20 @@ impl ReportLoop {
                 troubles.report("reporter", "not-reported", &failure, &mut self.backoff);
             }
         }
+    }
+
+    /// Logs once a term that messages from before `--deliver stream` are left, which this leader doesn't deliver.
+    fn note_left(&mut self, status: &Status) {
+        let stats = &self.hosted().lane.stats;
+        let (leads, epoch, pending) = (get(&stats.leading) == 1, get(&stats.epoch), status.left_for_consumers());
+        if !leads || pending == 0 || self.left_logged == epoch {
+            return;
+        }
+        log::warn!(
+            "event=pending-left messages={pending} note=\"stored for consumers, which may still record what they hold; \
+             only a leader with --deliver consumers delivers the rest\""
+        );
+        self.left_logged = epoch;
     }
 
     /// This dispatcher's report.

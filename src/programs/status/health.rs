@@ -116,11 +116,11 @@ impl Status {
             if !report.consumers.is_empty() && !report.missing.is_empty() {
                 notes.push(format!("consumers that are not connected{}", tried(&report.missing)));
             }
-            if !report.stream.is_empty() && self.snapshot.pending > 0 {
+            if self.left_for_consumers() > 0 {
                 notes.push(format!(
-                    "messages pending: {}, from before the leader added to a stream; only dispatchers with --deliver \
-                     consumers deliver them",
-                    self.snapshot.pending
+                    "messages pending: {}, stored for consumers before the leader added to a stream: consumers may \
+                     still record what they hold, and only a leader with --deliver consumers delivers the rest",
+                    self.left_for_consumers()
                 ));
             }
             let disagrees =
@@ -146,6 +146,12 @@ impl Status {
             notes.push(format!("dead letters: {}, in the stream {}:dead", self.snapshot.dead, self.group));
         }
         notes
+    }
+
+    /// Messages that are pending although the leader delivers to a stream.
+    pub fn left_for_consumers(&self) -> u64 {
+        let adds_to_stream = self.leaders_report().is_some_and(|report| !report.stream.is_empty());
+        if adds_to_stream { self.snapshot.pending } else { 0 }
     }
 
     /// 0 if there are no problems.

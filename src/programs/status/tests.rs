@@ -284,7 +284,11 @@ fn a_group_that_delivers_to_a_stream_needs_no_consumers() {
     leaders_report(&mut status).stream = "orders:messages".to_owned();
     status.stream_entries = Some(7);
     assert!(!status.problems().concat().contains("consumer"), "{:?}", status.problems());
-    assert!(status.notes().concat().contains("from before the leader added to a stream"), "{:?}", status.notes());
+    assert!(
+        status.notes().concat().contains("stored for consumers before the leader added to a stream"),
+        "{:?}",
+        status.notes()
+    );
     assert!(status.to_string().contains("orders:messages, 7 entries"), "{status}");
     assert_eq!(status.to_json()["stream_entries"], 7);
 }

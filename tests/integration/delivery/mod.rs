@@ -11,3 +11,5 @@ mod recall;
 mod retries;
 mod shadow;
 mod streams;
+mod switch;
+mod upgrade;

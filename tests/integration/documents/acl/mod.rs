@@ -6,4 +6,5 @@ mod calls;
 mod forbidden;
 mod needed;
 mod shadow;
+mod stream;
 mod users;

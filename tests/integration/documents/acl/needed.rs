@@ -237,7 +237,7 @@ fn handler(gate: Arc<Mutex<()>>) -> impl oncecast::Handler {
 }
 
 /// Fails unless a user has called exactly the commands that it may call.
-fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<String>>) {
+pub fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<String>>) {
     let mut called = called.cloned().unwrap_or_default();
     called.retain(|call| !EVERYBODYS.contains(&call.as_str()));
     let needed = |call: &&String| name != CONSUMER || !AFTER_A_FAULT.contains(&call.as_str());
@@ -251,7 +251,7 @@ fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<S
 #[test]
 fn each_program_works_with_its_rights_and_needs_all_of_them() {
     let users = users();
-    let server = server_with(&users);
+    let server = server_with(users.values());
     let calls = Calls::watch(&server);
     let mut group = Group::start(server, users);
     group.lose_a_consumer_without_redis();

@@ -7,18 +7,8 @@ use oncecast::lab::ChildProcess;
 
 use super::calls::Calls;
 use super::needed::{DISPENSABLE, EVERYBODYS};
-use super::users::{DOCUMENT, User, server_with, url_of, user_of};
+use super::users::{SHADOW, server_with, shadow_user, url_of};
 use crate::support::{CHANNEL, DEADLINE, client, programs, publish, redis_server, run, state, wait_until};
-
-const SHADOW: &str = "oncecast-shadow";
-
-/// The document's second block.
-fn shadows_user() -> User {
-    let block = DOCUMENT.split("```acl\n").nth(2).expect("a second block").split("```").next().expect("its end");
-    let (name, user) = user_of(block.lines().next().expect("a line"));
-    assert_eq!(name, SHADOW);
-    user
-}
 
 /// What the document says to write for Redis 6.2.
 fn for_redis_6(word: &'static str) -> &'static str {
@@ -36,12 +26,11 @@ fn for_redis_6(word: &'static str) -> &'static str {
 #[test]
 fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     let is_old = redis_server().version().expect("it answers").starts_with("redis 6.");
-    let mut user = shadows_user();
+    let mut user = shadow_user();
     if is_old {
         user.line = user.line.into_iter().map(for_redis_6).collect();
     }
-    let users = [(SHADOW, user)].into();
-    let server = server_with(&users);
+    let server = server_with([&user]);
     let admin = &mut client(&server.url());
     let _: String = run(admin, &["XADD", "messages:dead", "*", "payload", "from before"]);
     let calls = Calls::watch(&server);
@@ -52,7 +41,7 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     };
     let dispatcher = start("d0", &server.url(), &["--consumers", "127.0.0.1:1"]);
     dispatcher.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
-    let mut shadow = start("s0", &url_of(&server, SHADOW, &users[SHADOW]), &["--shadow"]);
+    let mut shadow = start("s0", &url_of(&server, SHADOW, &user), &["--shadow"]);
     shadow.wait_for_line("event=comparing", DEADLINE).expect("it compares");
     let report = |admin: &mut redis::Connection| {
         let keys: Vec<String> = run(admin, &["KEYS", "messages:status:shadow:s0-*"]);
@@ -74,7 +63,7 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
         return;
     }
     let called = calls.end(admin).remove(SHADOW).expect("it has called some");
-    let may: BTreeSet<String> = users[SHADOW].may.clone();
+    let may: BTreeSet<String> = user.may.clone();
     let own: BTreeSet<String> = called.iter().map(|call| call.replace("xinfo", "xinfo|stream")).collect();
     let allowed = |call: &&String| !DISPENSABLE.contains(&call.as_str()) && !EVERYBODYS.contains(&call.as_str());
     // Sent only by an earlier server, or if the script was forgotten.
@@ -83,7 +72,7 @@ fn a_shadow_needs_its_rights_and_may_write_only_its_report() {
     let beyond: Vec<_> = own.iter().filter(allowed).filter(|call| !may.contains(*call)).collect();
     assert!(beyond.is_empty(), "{beyond:?}");
 
-    let connection = &mut client(&url_of(&server, SHADOW, &users[SHADOW]));
+    let connection = &mut client(&url_of(&server, SHADOW, &user));
     let write = "return redis.call('SET', KEYS[1], '8')";
     for words in [
         &["SET", "messages:cursor", "x"][..],
