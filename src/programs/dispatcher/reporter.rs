@@ -50,6 +50,7 @@ impl Reporter {
             ledger: Ledger::new(redis.clone(), Arc::new(keys.clone()), REPLY_LIMIT),
             status: StatusReader::new(Connection::new(redis.clone(), REPLY_LIMIT), keys.clone(), MAX_AGE)
                 .with_interests(settings.interests.clone()),
+            key: keys.report_of(host.id.as_str()),
             host: host.clone(),
             lane,
             stopped,
@@ -86,6 +87,8 @@ impl Drop for Reporter {
 struct ReportLoop {
     ledger: Ledger,
     status: StatusReader,
+    /// The key of the report.
+    key: String,
     host: Arc<Host>,
     /// The index of the lane in `host`.
     lane: usize,
@@ -122,7 +125,7 @@ impl ReportLoop {
         }
         // The report expires by itself, so a Redis that does not answer is not waited for.
         if !self.unreachable
-            && let Err(error) = self.ledger.end_reports(&self.host.id)
+            && let Err(error) = self.ledger.end_reports(&self.key)
         {
             log::debug!("event=report-left error={}", Quoted(error));
         }
@@ -134,7 +137,7 @@ impl ReportLoop {
 
     fn iterate(&mut self) {
         let report = self.report().to_json().to_string();
-        let reported = self.ledger.report(&self.host.id, &report, REPORT_TTL);
+        let reported = self.ledger.report(&self.key, &report, REPORT_TTL);
         // A server that refuses writes may still be read. A server that can't be reached is not asked again in this
         // iteration.
         self.unreachable = reported.as_ref().is_err_and(|error| error.refusal().is_none());

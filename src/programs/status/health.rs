@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::shadow::ShadowMember;
 use super::state::{MANY_DEATHS, Member, Status};
 use crate::lane::DEATHS_WINDOW;
 use crate::ledger::overview::Part;
@@ -132,6 +133,7 @@ impl Status {
                 )
             }));
         }
+        notes.extend(self.shadows.iter().filter_map(difference_of));
         notes.extend(self.settings.iter().filter(|warning| warning.is_note()).map(ToString::to_string));
         /// For this long a gap is recent.
         const RECENT: Duration = Duration::from_secs(3_600);
@@ -169,6 +171,18 @@ impl Status {
         };
         by_command.into_iter().map(note).collect()
     }
+}
+
+/// What a shadow found missing, or too much.
+fn difference_of(shadow: &ShadowMember) -> Option<String> {
+    let report = shadow.report.as_ref()?;
+    let (id, heard, stored) = (&shadow.id, report.compared.heard, report.compared.stored);
+    (report.difference() != 0).then(|| {
+        format!(
+            "the shadow {id} heard {heard} messages where the group stored {stored} (docs/OPERATIONS.md, Differences \
+             of a shadow)"
+        )
+    })
 }
 
 impl Part {

@@ -23,12 +23,12 @@ use crate::support::{
 
 /// The programs try these and work without them: a dispatcher then does not check Redis's settings, and since 7.2 the
 /// client library does not name itself.
-const DISPENSABLE: [&str; 3] = ["config|get", "info", "client|setinfo"];
+pub const DISPENSABLE: [&str; 3] = ["config|get", "info", "client|setinfo"];
 /// Consumers call these only after faults that this test does not inject: the key of the results is replaced while they
 /// work, or the reply to a transaction is lost.
 const AFTER_A_FAULT: [&str; 2] = ["zadd", "set"];
 /// Redis lets every user call them.
-const EVERYBODYS: [&str; 2] = ["auth", "hello"];
+pub const EVERYBODYS: [&str; 2] = ["auth", "hello"];
 
 /// The programs of a group, each with its own user. Fields are in the order in which they must be dropped.
 struct Group {
