@@ -176,15 +176,6 @@ impl Group {
         assert!(shown.contains("not-subscribed"), "{shown}");
     }
 
-    /// Waits until the leader renews its lease: its remaining time rises.
-    fn have_the_lease_renewed(&mut self) {
-        let mut before = i64::MAX;
-        wait_until("the lease to be renewed", || {
-            let left_ms: i64 = run(&mut self.admin, &["PTTL", "messages:leader"]);
-            (std::mem::replace(&mut before, left_ms) < left_ms).then_some(())
-        });
-    }
-
     /// A subscription that was silent for a while is tested with PING. A leader would publish markers, so the lease is
     /// given to another name.
     fn have_subscriptions_tested(&mut self) {
@@ -236,6 +227,15 @@ fn handler(gate: Arc<Mutex<()>>) -> impl oncecast::Handler {
     }
 }
 
+/// Waits until the leader renews its lease: its remaining time rises.
+pub fn wait_until_renewed(admin: &mut redis::Connection) {
+    let mut before = i64::MAX;
+    wait_until("the lease to be renewed", || {
+        let left_ms: i64 = run(admin, &["PTTL", "messages:leader"]);
+        (std::mem::replace(&mut before, left_ms) < left_ms).then_some(())
+    });
+}
+
 /// Fails unless a user has called exactly the commands that it may call.
 pub fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<String>>) {
     let mut called = called.cloned().unwrap_or_default();
@@ -262,7 +262,7 @@ fn each_program_works_with_its_rights_and_needs_all_of_them() {
     let consumers = format!("{},{address}", group.own.address);
     group.change_leaders(&consumers);
     group.publish_and_audit();
-    group.have_the_lease_renewed();
+    wait_until_renewed(&mut group.admin);
     group.have_subscriptions_tested();
     group.assert_nothing_was_refused();
     group.look_without_dispatchers();

@@ -7,7 +7,7 @@ use oncecast::lab::{self, ChildProcess, RedisServer, Signal, ports};
 use oncecast::wire::MAX_BODY_BYTES;
 
 use super::calls::Calls;
-use super::needed::assert_called_what_it_may;
+use super::needed::{assert_called_what_it_may, wait_until_renewed};
 use super::users::{DISPATCHER, User, server_with, stream_user, url_of};
 use crate::support::http::get;
 use crate::support::{DEADLINE, client, programs, run, stream, wait_until, wait_until_in_sync};
@@ -161,6 +161,7 @@ fn a_stream_is_filled_with_the_rights_of_the_document_and_needs_all_of_them() {
     second.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
     publish(admin, "messages", "d");
     entries(admin, 5);
+    wait_until_renewed(admin);
     // A subscription is tested with PING after a silence. A leader's markers would break it, so another has the lease.
     let () = run(admin, &["SET", "messages:leader", "nobody-000000 1 ttl", "PX", "60000"]);
     wait_until("the subscription to be tested", || {
