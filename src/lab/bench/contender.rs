@@ -7,6 +7,8 @@ pub enum Contender {
     Oncecast,
     /// The same with the messages on many channels, to which dispatchers listen by one pattern.
     Patterns,
+    /// Dispatchers that add each message to a stream (`--deliver stream`), without workers: the entries are the results.
+    Bridge,
     /// A native consumer group of Redis Streams; messages are sent with `XADD`.
     Streams,
     /// A subscriber that records results and guarantees nothing.
@@ -15,13 +17,15 @@ pub enum Contender {
 
 impl Contender {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Contender; 4] = [Contender::Oncecast, Contender::Patterns, Contender::Streams, Contender::Relay];
+    pub const ALL: [Contender; 5] =
+        [Contender::Oncecast, Contender::Patterns, Contender::Bridge, Contender::Streams, Contender::Relay];
 
     /// Its name in the setting and the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Contender::Oncecast => "oncecast",
             Contender::Patterns => "patterns",
+            Contender::Bridge => "bridge",
             Contender::Streams => "streams",
             Contender::Relay => "relay",
         }

@@ -21,12 +21,14 @@ use crate::ledger;
 
 /// How long processes may take to become ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// The stream of results, for all contenders.
-pub(super) const RESULTS: &str = "messages:processed";
+/// The stream of results, for all contenders but the bridge.
+const RESULTS: &str = "messages:processed";
 /// The channel on which messages are published.
 const CHANNEL: &str = "messages:published";
 /// Oncecast's pending messages.
 const PENDING: &str = "messages:pending";
+/// The stream to which the bridge adds messages.
+const BRIDGED: &str = "messages:messages";
 /// The stream of messages for the Streams group, and the group's name.
 const STREAM: &str = "messages:stream";
 const GROUP: &str = "workers";
@@ -69,7 +71,7 @@ impl Rig {
     ) -> Result<Rig, Abort> {
         let mut rig = Rig::start_servers(setup, config, requests)?;
         if let Processes::Oncecast(cluster) = &mut rig.processes {
-            for number in 0..setup.consumers {
+            for number in 0..cluster.consumers() {
                 cluster.stop_node(Node::Consumer(number), STOP_LIMIT)?;
             }
         }
@@ -85,7 +87,7 @@ impl Rig {
             ..RedisOptions::default()
         };
         let processes = match setup.contender {
-            Contender::Oncecast | Contender::Patterns => {
+            Contender::Oncecast | Contender::Patterns | Contender::Bridge => {
                 let mut cluster = Box::new(start_cluster(setup, programs.clone(), redis)?);
                 // In sync, so that the standby costs what it costs in production.
                 until(requests, "a leader and standbys in sync", || {
@@ -110,11 +112,11 @@ impl Rig {
         let started = match self.setup.contender {
             Contender::Relay => vec![self.relay()?],
             Contender::Streams => (0..self.setup.consumers).map(|number| self.worker(number)).collect::<Result<_>>()?,
-            Contender::Oncecast | Contender::Patterns => Vec::new(),
+            Contender::Oncecast | Contender::Patterns | Contender::Bridge => Vec::new(),
         };
         match &mut self.processes {
             Processes::Oncecast(cluster) => {
-                for number in 0..self.setup.consumers {
+                for number in 0..cluster.consumers() {
                     cluster.start_node(Node::Consumer(number))?;
                 }
                 wait_for_consumers(cluster, requests)
@@ -132,6 +134,11 @@ impl Rig {
         self.setup
     }
 
+    /// The stream of results.
+    pub(super) fn results(&self) -> &'static str {
+        if self.setup.contender == Contender::Bridge { BRIDGED } else { RESULTS }
+    }
+
     /// The server.
     pub(super) fn redis(&mut self) -> &mut RedisServer {
         match &mut self.processes {
@@ -142,21 +149,22 @@ impl Rig {
 
     /// A command that starts the load. It ends when all messages have results.
     pub(super) fn load(&mut self) -> Result<Command> {
-        self.load_until(&format!("XLEN {RESULTS}"))
+        self.load_until(&format!("XLEN {}", self.results()))
     }
 
     /// A command that starts the load while no consumer runs. It ends when all messages wait for one.
     pub(super) fn fill(&mut self) -> Result<Command> {
         match self.setup.contender {
             Contender::Oncecast | Contender::Patterns => self.load_until(&format!("ZCARD {PENDING}")),
+            Contender::Bridge => self.load(),
             Contender::Streams | Contender::Relay => self.load_until(&format!("XLEN {STREAM}")),
         }
     }
 
     fn load_until(&mut self, progress: &str) -> Result<Command> {
         let (sent, key) = match self.setup.contender {
-            Contender::Oncecast | Contender::Patterns | Contender::Relay => (LoadCommand::Publish, CHANNEL),
             Contender::Streams => (LoadCommand::Xadd, STREAM),
+            _ => (LoadCommand::Publish, CHANNEL),
         };
         let name = match sent {
             LoadCommand::Publish => "publish",
@@ -174,7 +182,7 @@ impl Rig {
     /// A command that starts the process that measures latency.
     pub(super) fn reader(&mut self, count: u64, skip: u64) -> Result<Command> {
         let (count, skip) = (count.to_string(), skip.to_string());
-        self.part("bench-reader", &["--results", RESULTS, "--result-count", &count, "--skip", &skip])
+        self.part("bench-reader", &["--results", self.results(), "--result-count", &count, "--skip", &skip])
     }
 
     /// The roles and process ids of all processes, except those started with [`Rig::load`] and [`Rig::reader`].
@@ -247,6 +255,9 @@ fn start_cluster(setup: Setup, programs: Programs, redis: RedisOptions) -> Resul
     };
     if setup.channels.is_some() {
         options.listen_to_many();
+    }
+    if setup.contender == Contender::Bridge {
+        options.deliver_to_stream();
     }
     if let Some((takes, concurrency)) = setup.handler {
         options.consumer_program = ConsumerProgram {

@@ -125,7 +125,7 @@ pub(super) fn wait_for_end(
 
 fn check(rig: &mut Rig, summary: &Summary, messages: u64) -> Result<(), Abort> {
     let payload = rig.setup().payload;
-    let errors = verify::results(rig.redis().port(), messages, payload)?;
+    let errors = verify::results(rig.redis().port(), rig.results(), messages, payload)?;
     if errors == verify::Errors::default() {
         return Ok(());
     }

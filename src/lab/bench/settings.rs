@@ -97,8 +97,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new(
         "kinds",
         "LIST",
-        Text("oncecast,streams,relay"),
-        "What to compare: oncecast, streams, relay, and patterns, which is oncecast with messages on many channels",
+        Text("oncecast,bridge,streams,relay"),
+        "What to compare. patterns, which is not measured by default, is oncecast with messages on many channels",
     ),
     Setting::new(
         "channels",
@@ -120,7 +120,7 @@ pub fn command() -> Command {
         "\
 Compares Oncecast with a native Redis Streams group and a bare relay, each with a private Redis.
 
-oncecast: 2 dispatchers and 3 consumers. streams: 3 workers of a consumer group. They acknowledge a message and record
+oncecast: 2 dispatchers and 3 consumers. bridge: 2 dispatchers that add each message to a stream. streams: 3 workers of a consumer group. They acknowledge a message and record
 its result in one transaction, which guarantees one result as Oncecast does; in their favour, entries are never trimmed
 or claimed. relay: a subscriber that records results and guarantees nothing, the lower bound of cost. All of them get
 their messages from the same program, which calls XADD for streams and PUBLISH for the others. After each run the

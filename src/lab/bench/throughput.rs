@@ -30,6 +30,14 @@ struct Row {
 /// The most messages that are stored to measure their memory.
 const MAX_WAITING: u64 = 500_000;
 
+/// The ratios of interest: Oncecast against its peers, and what a pattern and a bridge cost.
+const RATIOS: [(Contender, Contender); 4] = [
+    (Contender::Oncecast, Contender::Streams),
+    (Contender::Oncecast, Contender::Relay),
+    (Contender::Patterns, Contender::Oncecast),
+    (Contender::Bridge, Contender::Relay),
+];
+
 /// Measures the throughput and prints it.
 pub(super) fn measure(context: &mut Context<'_>) -> Result<Throughput, Abort> {
     let config = context.config;
@@ -139,10 +147,10 @@ impl Row {
 }
 
 impl Throughput {
-    /// The throughput of Oncecast relative to another contender.
-    fn ratio(&self, other: Contender) -> Option<f64> {
+    /// The throughput of a contender relative to another.
+    fn ratio(&self, one: Contender, other: Contender) -> Option<f64> {
         let per_s = |contender: Contender| self.rows.iter().find(|row| row.contender == contender).map(Row::per_s);
-        Some(per_s(Contender::Oncecast)? / per_s(other)?)
+        Some(per_s(one)? / per_s(other)?)
     }
 
     fn lines(&self) -> Vec<String> {
@@ -172,8 +180,9 @@ impl Throughput {
                 .to_owned(),
         );
         lines.push(String::new());
-        for other in [Contender::Streams, Contender::Relay, Contender::Patterns] {
-            lines.extend(self.ratio(other).map(|ratio| format!("oncecast / {} = {ratio:.2}", other.name())));
+        for (one, other) in RATIOS {
+            let ratio = self.ratio(one, other);
+            lines.extend(ratio.map(|ratio| format!("{} / {} = {ratio:.2}", one.name(), other.name())));
         }
         lines.push(String::new());
         lines
@@ -181,12 +190,13 @@ impl Throughput {
 
     /// The figures for the JSON file.
     pub(super) fn json(&self) -> Value {
-        json!({
+        let mut figures = json!({
             "kinds": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
-            "oncecast_to_streams": self.ratio(Contender::Streams).map(rounded),
-            "oncecast_to_relay": self.ratio(Contender::Relay).map(rounded),
-            "oncecast_to_patterns": self.ratio(Contender::Patterns).map(rounded),
-        })
+        });
+        for (one, other) in RATIOS {
+            figures[format!("{}_to_{}", one.name(), other.name())] = json!(self.ratio(one, other).map(rounded));
+        }
+        figures
     }
 
     /// The figures for the chart.

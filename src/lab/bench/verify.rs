@@ -4,7 +4,6 @@
 use std::io::Write;
 
 use super::processes::Replies;
-use super::rig::RESULTS;
 use crate::base::error::{Error, Result};
 use crate::ledger::command::command;
 
@@ -23,8 +22,8 @@ pub(super) struct Errors {
     pub(super) foreign: u64,
 }
 
-/// Reads all results. There must be one for each of the messages `0..sent`.
-pub(super) fn results(port: u16, sent: u64, payload: usize) -> Result<Errors> {
+/// Reads all results of the stream `key`. There must be one for each of the messages `0..sent`.
+pub(super) fn results(port: u16, key: &str, sent: u64, payload: usize) -> Result<Errors> {
     let (mut replies, mut writer) = Replies::connect(port)?;
     let page = (PAGE_BYTES / payload).clamp(1, PAGE).to_string();
     let mut tally = Tally::new(sent);
@@ -32,7 +31,7 @@ pub(super) fn results(port: u16, sent: u64, payload: usize) -> Result<Errors> {
     let mut out = Vec::new();
     loop {
         out.clear();
-        command(&mut out, &["XRANGE", RESULTS, &from, "+", "COUNT", &page]);
+        command(&mut out, &["XRANGE", key, &from, "+", "COUNT", &page]);
         writer.write_all(&out).map_err(Error::io("writing to redis"))?;
         replies.make_room();
         match replies.results(|found| tally.add(found.map(|(number, _)| number)))? {

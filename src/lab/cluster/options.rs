@@ -46,6 +46,12 @@ impl ClusterOptions {
     pub fn listen_to_many(&mut self) {
         self.dispatcher_args.extend(["--pattern", "messages:published.*"].map(str::to_owned));
     }
+
+    /// Makes the dispatchers add messages to the stream `<group>:messages`, without consumers.
+    pub fn deliver_to_stream(&mut self) {
+        self.consumers = 0;
+        self.dispatcher_args.extend(["--deliver", "stream"].map(str::to_owned));
+    }
 }
 
 /// One of our programs that accepts a consumer's settings.

@@ -16,42 +16,41 @@ const RANDOM_PROPERTY: &str = "random_property";
 const CONSUMER_ID: &str = "consumer_id";
 const MESSAGE_ID: &str = "message_id";
 const CHANNEL: &str = "channel";
-/// The fields that the handler adds to each result.
+/// The fields that the handler adds to each result, beside the channel.
 const ADDED_FIELDS: usize = 2;
-/// About how many bytes the fields of a small message take in addition to its payload.
+/// About how many bytes the fields of a small message take in addition to its payload and channel.
 const BESIDE_BYTES: usize = 128;
 
 /// The fields of the JSON object (`message_id` first), `channel` if it was delivered with the message,
 /// `random_property` (8 random hex digits) and `consumer_id`.
 pub fn stamp(delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
-    let outcome = with_channel(outcome_of(delivery.payload()), delivery);
+    let mut outcome = with_room_for(delivery.channel(), delivery.payload());
+    if let Some(channel) = delivery.channel() {
+        outcome = outcome.field(CHANNEL, channel);
+    }
     Ok(outcome.field(RANDOM_PROPERTY, hex_digits(fastrand::u32(..))).field(CONSUMER_ID, delivery.consumer_id()))
-}
-
-/// The fields with the channel of the delivery, if it has one. It takes the place of a field of this name in the
-/// payload.
-fn with_channel(outcome: Outcome, delivery: &Delivery<'_>) -> Outcome {
-    let Some(channel) = delivery.channel() else { return outcome };
-    let others = || outcome.fields().filter(|(name, _)| *name != CHANNEL.as_bytes());
-    let fields = if others().count() + ADDED_FIELDS < MAX_RESULT_FIELDS {
-        others().fold(Outcome::new(), |outcome, (name, value)| outcome.field(name, value))
-    } else {
-        Outcome::new().field("payload", delivery.payload())
-    };
-    fields.field(CHANNEL, channel)
 }
 
 /// The fields made from a payload: the members of a JSON object, or else the whole payload in the field `payload`. The
 /// audit uses this to read ids.
 pub fn outcome_of(payload: &[u8]) -> Outcome {
-    let whole = || ["payload".as_bytes(), payload].into_iter().collect();
-    Outcome::from_words(object_fields(payload).unwrap_or_else(whole))
+    with_room_for(None, payload)
 }
 
-/// The members of a JSON object; `None` if the payload is not one, or has more members than a result may hold.
-fn object_fields(payload: &[u8]) -> Option<Words> {
+/// The same, to which the fields that the handler adds can be added. If they include a channel, it takes the place of a
+/// member of this name.
+fn with_room_for(channel: Option<&[u8]>, payload: &[u8]) -> Outcome {
+    let whole = || ["payload".as_bytes(), payload].into_iter().collect();
+    Outcome::from_words(object_fields(payload, channel).unwrap_or_else(whole))
+}
+
+/// The members of a JSON object; `None` if the payload is not one, or has more members than a result may hold beside
+/// what is added.
+fn object_fields(payload: &[u8], channel: Option<&[u8]>) -> Option<Words> {
     let Members(mut members) = serde_json::from_slice(payload).ok()?;
-    members.retain(|(name, _)| name != RANDOM_PROPERTY && name != CONSUMER_ID);
+    let is_added =
+        |name: &str| name == RANDOM_PROPERTY || name == CONSUMER_ID || (name == CHANNEL && channel.is_some());
+    members.retain(|(name, _)| !is_added(name));
     // JSON allows a name to occur twice. The last one counts, as in most parsers.
     members.sort_by(|(one, _), (other, _)| one.cmp(other));
     members.dedup_by(|next, kept| {
@@ -61,12 +60,12 @@ fn object_fields(payload: &[u8]) -> Option<Words> {
         }
         same
     });
-    if members.len() + ADDED_FIELDS > MAX_RESULT_FIELDS {
+    if members.len() + ADDED_FIELDS + usize::from(channel.is_some()) > MAX_RESULT_FIELDS {
         return None;
     }
     // The values are borrowed from the payload, so their addresses are in the payload's order.
     members.sort_unstable_by_key(|(name, value)| (name != MESSAGE_ID, value.get().as_ptr()));
-    let mut fields = Words::with_capacity(payload.len() + BESIDE_BYTES);
+    let mut fields = Words::with_capacity(payload.len() + channel.map_or(0, <[u8]>::len) + BESIDE_BYTES);
     for (name, value) in members {
         fields.push(name.as_bytes());
         fields.push(text_of(value)?);

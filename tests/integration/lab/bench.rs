@@ -50,18 +50,18 @@ fn quick_measures_everything_once_and_writes_the_files() {
 
     let found: Value = serde_json::from_str(&fs::read_to_string(&json).expect("it is written")).expect("it is JSON");
     let kinds = found["throughput"]["kinds"].as_array().expect("a list");
-    assert_eq!(kinds.iter().map(|kind| &kind["kind"]).collect::<Vec<_>>(), ["oncecast", "streams", "relay"]);
+    assert_eq!(kinds.iter().map(|kind| &kind["kind"]).collect::<Vec<_>>(), ["oncecast", "bridge", "streams", "relay"]);
     for kind in kinds {
         assert!(kind["median"].as_f64().is_some_and(|rate| rate > 0.0) && kind["messages"] == 2_000, "{kind}");
         assert!(kind["idle_share_of_a_core"].as_f64().is_some_and(|share| (0.0..2.0).contains(&share)), "{kind}");
         let memory = &kind["redis_bytes_per_waiting_message"];
         assert!(memory.as_f64().is_some_and(|bytes| bytes > 1.0) != (kind["kind"] == "relay"), "{kind}");
     }
-    for ratio in ["oncecast_to_streams", "oncecast_to_relay"] {
+    for ratio in ["oncecast_to_streams", "oncecast_to_relay", "bridge_to_relay"] {
         assert!(found["throughput"][ratio].as_f64().is_some_and(|ratio| ratio > 0.0), "{found}");
     }
     let latency = found["latency"].as_array().expect("a list");
-    assert_eq!(latency.len(), 3, "one rate, three kinds");
+    assert_eq!(latency.len(), 4, "one rate, four kinds");
     for point in latency {
         assert_eq!(point["messages"], 36, "of 40, the first are not measured: {point}");
         let [p50, p99, longest] = [&point["ms"]["p50"], &point["ms"]["p99"], &point["longest_ms"]];
@@ -88,7 +88,7 @@ fn one_channel_is_compared_with_many() {
     let status = bench.wait(4 * DEADLINE).expect("it ends");
     let shown = bench.stdout().all().join("\n");
     assert_eq!(status.code(), Some(0), "{shown} {:#?}", bench.stderr().all());
-    assert!(shown.contains("oncecast / patterns = "), "{shown}");
+    assert!(shown.contains("patterns / oncecast = "), "{shown}");
     let found: Value = serde_json::from_str(&fs::read_to_string(&json).expect("it is written")).expect("it is JSON");
     let kinds = found["throughput"]["kinds"].as_array().expect("a list");
     assert_eq!(kinds.iter().map(|kind| &kind["kind"]).collect::<Vec<_>>(), ["oncecast", "patterns"]);

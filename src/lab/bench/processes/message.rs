@@ -63,8 +63,9 @@ fn push_digits(out: &mut Vec<u8>, number: u64, width: usize) {
     }
 }
 
-/// Parses the number and the time in a result's `message_id` or `payload`.
-pub(crate) fn read(id: &[u8]) -> Option<(u64, Option<u64>)> {
+/// Parses the number and the time in a result's `message_id` or `payload`. The payload may be the message itself.
+pub(crate) fn read(text: &[u8]) -> Option<(u64, Option<u64>)> {
+    let id = text.strip_prefix(OPEN).and_then(|rest| rest.split(|byte| *byte == b'"').next()).unwrap_or(text);
     let Some(rest) = id.strip_prefix(PREFIX) else {
         // A short message contains no time.
         let all_digits = id.iter().all(u8::is_ascii_digit);
