@@ -173,6 +173,8 @@ impl Experiment {
     fn judge(&self, run: Run<'_>, published: u64, folder: &PrivateFolder) -> Result<Findings> {
         let elapsed = run.elapsed();
         let Run { mut cluster, injector, mut timeline, workers, .. } = run;
+        // A node that was started again at the end may not handle signals yet.
+        cluster.wait_for(READY_LIMIT, "every node to be ready", |cluster, _| cluster.is_ready().then_some(()))?;
         timeline.sample_memory(&mut cluster);
         for node in cluster.running() {
             cluster.stop_node(node, STOP_LIMIT)?;

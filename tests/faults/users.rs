@@ -37,9 +37,12 @@ pub fn take(admin: &mut redis::Connection, user: &str, command: &str) {
     let () = run(admin, &["ACL", "SETUSER", user, &format!("-{command}")]);
 }
 
-/// Gives a user all its rights.
+/// Gives a user all its rights, those for `--deliver stream` included.
 pub fn give_back(admin: &mut redis::Connection, user: &str) {
     let () = run(admin, &line_of(user));
+    if user == DISPATCHER {
+        let () = run(admin, &["ACL", "SETUSER", user, "+xinfo"]);
+    }
 }
 
 /// The commands that a user was refused since one was withdrawn.
