@@ -160,13 +160,15 @@ fn row_07_one_way_loss(mode: Mode) {
     let witness = site.witness();
     let load = Load::start(&site.redis.url(), "m", 1_000);
     let rounds = this.scale(1, 5);
+    // A standby's part has nothing to do with what the leader delivers to.
+    let victims = if mode == Mode::Stream { &[true][..] } else { &[false, true] };
     for _ in 0..rounds {
-        for cut_off_leader in [false, true] {
+        for cut_off_leader in victims {
             wait_for_intake(connection);
             let (lease, leader) = site.leader();
-            let cut_off = if cut_off_leader { leader } else { (leader + this.random.usize(1..3)) % 3 };
+            let cut_off = if *cut_off_leader { leader } else { (leader + this.random.usize(1..3)) % 3 };
             site.host(cut_off).drop_packets(&[site.redis_flow("INPUT")]);
-            if cut_off_leader {
+            if *cut_off_leader {
                 let (_, next) = site.leader_after(Some(&lease));
                 assert_ne!(next, cut_off);
             }
@@ -180,7 +182,7 @@ fn row_07_one_way_loss(mode: Mode) {
     assert!(sent.unheard.is_empty() && sent.uncertain.is_empty());
     assert_l0(connection, &sent);
     let epochs = witness.finish(connection).epochs.len() as u64;
-    println!("row 7: {epochs} elections in {} one-way losses, half of them of the leader", 2 * rounds);
+    println!("row 7: {epochs} elections in {rounds} rounds of one-way loss");
     // One for each leader that was cut off; a crowded machine may add some.
     assert!((rounds..=4 * rounds).contains(&epochs), "{epochs} elections");
 }
@@ -229,6 +231,10 @@ fn row_08_half_open_subscription(mode: Mode) {
 fn row_24_links_stopped_and_healed_one_by_one(mode: Mode) {
     const DISPATCHERS: usize = 3;
     let mut this = Run::in_mode(mode, "row_24");
+    if mode == Mode::Stream && this.scale(0, 1) == 0 {
+        this.say("SKIPPED: only in a long run, ONCECAST_LONG=1");
+        return;
+    }
     let Some(site) = Site::start(mode, DISPATCHERS, "--lease-ttl-ms 1000") else { return };
     let connection = &mut client(&site.redis.url());
     let load = Load::start(&site.redis.url(), "m", 1_000);
