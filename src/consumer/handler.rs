@@ -99,8 +99,8 @@ impl<'a> Delivery<'a> {
 
     /// The channel that the message was published on: any bytes.
     ///
-    /// `None` if its group listens to one channel by name (`--channel` once, and nothing else): then it is that one,
-    /// and does not travel with each message.
+    /// `None` if the message was stored without it: by a group that listens to one channel by name (`--channel` once,
+    /// and nothing else), or by an earlier release.
     pub fn channel(&self) -> Option<&'a [u8]> {
         self.channel
     }

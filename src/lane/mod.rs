@@ -7,7 +7,7 @@
 //!   ├─ listener ──────── ring                             in every lane, always
 //!   ├─ dialers ───────── one for each consumer: connect, greet, pass the link to the courier
 //!   └─ election ──────── the lease; the main loop of the lane
-//!        └─ a term, while leader: three workers that all check one kill switch
+//!        └─ a term, while leader: three workers that all check one kill switch, or only ingest
 //!             ingest ──arrivals──▶ courier ──tasks──▶ redistributor
 //!                                     ▲◀───replies──────────┘
 //! ```
@@ -16,12 +16,12 @@
 //! [`Shared`]: settings, figures, signs of life.
 //!
 //! In reading order: `settings`, `shared`, `stats`, `listener_stats`, `pulses` and `health` are what the process sees.
-//! `lifecycle` starts and stops the threads. `listener` fills `ring`; `hearing` and `reach` check that it is reached.
-//! `election` competes for the `lease`; `precedence` decides who goes first; `elected` begins a `term` with its
-//! `kill_switch`. `ingest` and `intake` store messages. `courier` delivers them, with `table`, `places`, `backlog` and
-//! `strays`; `dialer` and `greeting` make each `link`, and `sockets` waits for them. `tasks` lead to `redistributor`,
-//! with `retry_policy`, `refused`, `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes
-//! lanes for unit tests.
+//! `lifecycle` starts and stops the threads. `listener` fills `ring`; `hearing` and `reach` check that subscription and
+//! commands reach one server. `election` competes for the `lease`; `precedence` decides who goes first. It begins a
+//! `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store messages. `courier`
+//! delivers them, with `table`, `places`, `backlog` and `strays`; `dialer` and `greeting` make each `link`, and
+//! `sockets` waits for them. `tasks` lead to `redistributor`, with `retry_policy`, `refused`, `dead_letters` and
+//! `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests.
 
 mod backlog;
 mod courier;

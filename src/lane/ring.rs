@@ -145,8 +145,8 @@ impl Ring {
         self.changed.notify_all();
     }
 
-    /// Whether a dispatcher with other interests has joined and no marker has come since: the reader gets nothing
-    /// beyond that place until one has.
+    /// Whether a dispatcher with other interests has joined and no marker of this dispatcher's interests has come
+    /// since: the reader gets nothing beyond that place until one has.
     pub fn awaits_marker(&self) -> bool {
         self.contents.lock().timeline.live().is_some_and(|segment| segment.unmarked_join.is_some())
     }

@@ -42,22 +42,36 @@ impl Destination {
 
     /// The script that adds messages here, without its messages.
     pub(super) fn intake_call(&self, call: &IntakeCall<'_>, keys: &Keys) -> ScriptCall {
-        let IntakeCall { my_epoch, expected, next_cursor, doubts, .. } = *call;
+        let IntakeCall { my_epoch, expected, next_cursor, doubts, width, .. } = *call;
         match self {
             Destination::Pending => call.on(keys).key(&keys.pending),
             Destination::Stream { key, maxlen } => {
                 let maxlen = *maxlen;
-                StreamIntakeCall { my_epoch, expected, next_cursor, doubts, maxlen }.on(keys).key(key)
+                StreamIntakeCall { my_epoch, expected, next_cursor, doubts, maxlen, width }.on(keys).key(key)
             }
         }
     }
 
-    /// Adds a message to the script's arguments. `buffer` is overwritten.
-    pub(super) fn push(&self, call: &mut ScriptCall, Arrival { id, body, .. }: &Arrival, buffer: &mut Vec<u8>) {
+    /// How many arguments each message of the batch has.
+    pub(super) fn width(&self, batch: &[Arrival]) -> u64 {
+        let with_channels = || batch.iter().any(|arrival| arrival.body.channel().is_some());
+        match self {
+            Destination::Stream { .. } if with_channels() => 3,
+            Destination::Stream { .. } | Destination::Pending => 2,
+        }
+    }
+
+    /// Adds a message to the script's arguments, of which it has `width`. `buffer` is overwritten.
+    pub(super) fn push(&self, call: &mut ScriptCall, arrival: &Arrival, width: u64, buffer: &mut Vec<u8>) {
+        let Arrival { id, body, .. } = arrival;
         match self {
             Destination::Pending => call.push((id, member::encode(*id, body, buffer))),
             Destination::Stream { .. } => {
-                call.push((entry_id(*id).as_str(), body.channel().unwrap_or_default(), body.payload()));
+                call.push(entry_id(*id).as_str());
+                if width == 3 {
+                    call.push(body.channel().unwrap_or_default());
+                }
+                call.push(body.payload());
             }
         }
     }

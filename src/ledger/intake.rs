@@ -139,13 +139,14 @@ impl Ledger {
         batch: &[Arrival],
     ) -> Result<IntakeAnswer> {
         let doubts = &self.attempts.doubts;
-        let call = IntakeCall { my_epoch: epoch, expected, next_cursor: next, doubts: doubts.len() as u64, maxlen: 0 };
+        let (doubts_count, width) = (doubts.len() as u64, self.destination.width(batch));
+        let call = IntakeCall { my_epoch: epoch, expected, next_cursor: next, doubts: doubts_count, maxlen: 0, width };
         let mut call = self.destination.intake_call(&call, &self.keys);
         doubts.iter().for_each(|doubt| call.push(doubt));
         let mut member = Vec::new();
         for arrival @ Arrival { id, body, refused } in batch {
             match refused {
-                None => self.destination.push(&mut call, arrival, &mut member),
+                None => self.destination.push(&mut call, arrival, width, &mut member),
                 Some(reason) => {
                     assert_eq!(batch.len(), 1, "a message that can't be delivered is a batch of its own");
                     call.push("dead");
@@ -190,9 +191,9 @@ impl Ledger {
         Err(self.connection.refusal(DOING, Failure::of_reply(problem.as_bytes())))
     }
 
-    /// Whether a message is stored over which the cursor was moved by an attempt with an unknown outcome.
+    /// Whether an attempt that moved the cursor also stored this message. The script stores before it moves the cursor;
+    /// a transaction may have been refused in part.
     pub fn is_stored(&mut self, id: MessageId) -> Result<bool> {
-        // The script has stored it, if not a transaction.
         if self.destination.allows_transactions() { self.is_pending(id) } else { Ok(true) }
     }
 

@@ -121,8 +121,8 @@ impl Interests {
         }
     }
 
-    /// The first of them as settings take them, and how many more there are: for logs and reports. Dispatchers with
-    /// equal interests, in whatever order, have equal ones.
+    /// The first of them as settings take them; if they don't all fit, also their number and a fingerprint: for logs
+    /// and reports. Dispatchers with equal interests, in whatever order, have equal ones.
     pub fn summary(&self) -> String {
         /// The most bytes of interests that are shown.
         const MOST_BYTES: usize = 200;

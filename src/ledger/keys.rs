@@ -13,7 +13,7 @@ pub struct Keys {
     pub alive_prefix: String,
     /// Prefix of the keys of the dispatchers' reports: strings that expire.
     pub status_prefix: String,
-    /// Sorted set: one member for each unacknowledged message.
+    /// Sorted set: one member for each message that is not done.
     pub pending: String,
     /// Stream: the results.
     pub processed: String,

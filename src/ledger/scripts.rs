@@ -90,6 +90,7 @@ scripts! {
         next_cursor: &'a Cursor,
         doubts: u64,
         maxlen: u64,
+        width: u64,
     }
 
     STREAM_INTAKE = intake_into!("lua/into_stream.lua");
@@ -100,6 +101,7 @@ scripts! {
         next_cursor: &'a Cursor,
         doubts: u64,
         maxlen: u64,
+        width: u64,
     }
 
     REWIND = include_str!("lua/rewind.lua");

@@ -25,7 +25,8 @@ pub const GROUP: Setting = Setting::new(
     "group",
     "NAME",
     Text("messages"),
-    "The consumer group; every key in Redis starts with it. Put braces around it for Redis Cluster",
+    "The consumer group; every key in Redis starts with it, except a stream named by --stream. Put braces around it \
+     for Redis Cluster",
 );
 
 /// The settings that every program has.

@@ -134,7 +134,7 @@ impl Held {
 
     /// Adds a message and queues it. An earlier run that was given up is abandoned. If the abandoned run still
     /// succeeds, its result is used; its failure is ignored.
-    pub(super) fn take(&mut self, id: MessageId, number: u16, body: Body, epoch: Epoch, link: LinkId) {
+    pub(super) fn insert(&mut self, id: MessageId, number: u16, body: Body, epoch: Epoch, link: LinkId) {
         self.remove(id);
         self.last_run += 1;
         let (run, bytes) = (self.last_run, body.bytes());

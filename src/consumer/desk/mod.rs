@@ -1,9 +1,9 @@
 //! The consumer's desk: which dispatcher may deliver messages, which messages are held, and where answers go. One mutex
 //! guards all of it.
 //!
-//! Every thread of the consumer calls it: the sockets' readers with LEAD and PROCESS, their writers for PROGRESS, the
-//! pool for work and with failures, the committer with recorded results. No thread waits for IO under the lock: answers
-//! are put into the ruling connection's [`Outbox`](super::outbox::Outbox).
+//! Every thread of the consumer calls it: the sockets' readers with LEAD, PROCESS and DELIVER, their writers for
+//! PROGRESS, the pool for work and with failures, the committer with recorded results. No thread waits for IO under the
+//! lock: answers are put into the ruling connection's [`Outbox`](super::outbox::Outbox).
 //!
 //! Guarantees, each because it happens under the one lock:
 //! - Only one connection *rules*: the newest one of the highest epoch seen, unless an earlier one of that epoch is

@@ -17,7 +17,8 @@ use crate::wire::{ErrorCode, Frame};
 pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
 
 impl Desk {
-    /// Accepts the messages in the PROCESS frames of one WebSocket message, and queues them for the handlers.
+    /// Accepts the messages in the PROCESS and DELIVER frames of one WebSocket message, and queues them for the
+    /// handlers.
     pub(in crate::consumer) fn accept(
         &self,
         link: LinkId,
@@ -49,7 +50,7 @@ impl Desk {
                 let text = format!("more messages than the prefetch of {}", self.terms.prefetch);
                 return Err(CloseReason::new(ErrorCode::OverPrefetch, text));
             }
-            state.held.take(id, number, body, epoch, link);
+            state.held.insert(id, number, body, epoch, link);
             taken += 1;
         }
         self.stats.received.add(taken);

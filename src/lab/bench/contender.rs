@@ -7,7 +7,8 @@ pub enum Contender {
     Oncecast,
     /// The same with the messages on many channels, to which dispatchers listen by one pattern.
     Patterns,
-    /// Dispatchers that add each message to a stream (`--deliver stream`), without workers: the entries are the results.
+    /// Dispatchers that add each message to a stream (`--deliver stream`), without workers: the entries are the
+    /// results.
     Bridge,
     /// A native consumer group of Redis Streams; messages are sent with `XADD`.
     Streams,

@@ -120,11 +120,12 @@ pub fn command() -> Command {
         "\
 Compares Oncecast with a native Redis Streams group and a bare relay, each with a private Redis.
 
-oncecast: 2 dispatchers and 3 consumers. bridge: 2 dispatchers that add each message to a stream. streams: 3 workers of a consumer group. They acknowledge a message and record
-its result in one transaction, which guarantees one result as Oncecast does; in their favour, entries are never trimmed
-or claimed. relay: a subscriber that records results and guarantees nothing, the lower bound of cost. All of them get
-their messages from the same program, which calls XADD for streams and PUBLISH for the others. After each run the
-results are compared with the messages sent. If a result is missing or recorded twice, the bench exits with code 3.",
+oncecast: 2 dispatchers and 3 consumers. bridge: 2 dispatchers that add each message to a stream, without workers.
+streams: 3 workers of a consumer group. They acknowledge a message and record its result in one transaction, which
+guarantees one result as Oncecast does; in their favour, entries are never trimmed or claimed. relay: a subscriber
+that records results and guarantees nothing, the lower bound of cost. All of them get their messages from the same
+program, which calls XADD for streams and PUBLISH for the others. After each run the results are compared with the
+messages sent. If a result is missing or recorded twice, the bench exits with code 3.",
         "\
 Examples:
   oncecast bench --json-file bench.json --svg-file bench.svg

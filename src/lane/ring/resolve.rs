@@ -13,8 +13,8 @@ pub struct Resolution {
     pub standing: Standing,
     /// Why messages between the cursor and the place may be missing, if they may.
     pub gap: Option<&'static str>,
-    /// The latest place that the cursor has passed for sure, if everything after that is here: the place itself, or
-    /// where the last leader had other interests its marker.
+    /// The latest place that the cursor has passed for sure, if everything after that is here. This is `place`; if
+    /// the last leader had other interests, it is the place of the cursor's marker.
     pub follows: Option<RingPlace>,
 }
 
@@ -87,7 +87,7 @@ impl<M: Mark, E> Timeline<M, E> {
     }
 
     /// The place of a cursor that a leader with other interests has written. At its marker the place is known. After it
-    /// the cursor counts other messages: then all up to the next marker of that leader counts as passed, so that
+    /// the cursor counts other messages: then all up to the next marker of the same interests counts as passed, so that
     /// nothing is stored twice.
     fn locate_elsewhere(
         &self,

@@ -41,13 +41,14 @@ pub struct Segment<M: Mark> {
     /// The latest markers of dispatchers with other interests. They count other messages, so such a marker names its
     /// own place only.
     pub elsewhere: VecDeque<Elsewhere<M>>,
-    /// The last leader's marker among them that was forgotten.
+    /// The last leader's marker that was dropped from them.
     pub forgotten_elsewhere: Option<M::LeaderPlace>,
-    /// The sequence number of the message after the first join marker among them that no own marker follows yet. A
-    /// leader stores nothing beyond it: that dispatcher could not tell how far the cursor has passed its join marker.
+    /// Where a dispatcher with other interests joined, until a marker of our interests follows: the sequence number of
+    /// the message after its join marker. A leader stores nothing beyond it, because that dispatcher could not tell how
+    /// far the cursor has passed its join marker.
     pub unmarked_join: Option<u64>,
-    /// The last such stretch, from the join marker to the own one. A place between the two is named by a marker from
-    /// before the join, so a cursor passes it in one step.
+    /// The last stretch from such a join to the next marker of our interests. A place between the two is named by a
+    /// marker from before the join, so the cursor passes the stretch in one step.
     pub undivided: Option<(u64, u64)>,
 }
 
@@ -109,7 +110,9 @@ impl<M: Mark> Segment<M> {
         }
         self.elsewhere.push_back(Elsewhere { marker, interests, next, until: None });
         if self.elsewhere.len() > MAX_ELSEWHERE {
-            self.forgotten_elsewhere = self.elsewhere.pop_front().and_then(|known| known.marker.leader_place());
+            // The markers of leaders rise, and those that join have no place.
+            let forgotten = self.elsewhere.pop_front().and_then(|known| known.marker.leader_place());
+            self.forgotten_elsewhere = forgotten.or(self.forgotten_elsewhere.take());
         }
     }
 

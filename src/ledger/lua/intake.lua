@@ -1,18 +1,19 @@
--- Stores a batch: adds its messages to their destination and moves the cursor, in one step. Before this text is that of
--- the destination, `into_pending.lua` or `into_stream.lua`.
+-- Stores a batch: adds its messages to their destination and moves the cursor, in one step. The text of the
+-- destination's file, `into_pending.lua` or `into_stream.lua`, is put in front of this one.
 -- KEYS  epoch, cursor, dead, destination
 -- ARGV  my_epoch
 --       expected: the cursor as the caller knows it, '' for none
 --       next_cursor: the cursor after the batch
 --       doubts: how many attempts at this batch have an unknown outcome
 --       maxlen: about how many entries a stream keeps, 0 for all
+--       width: how many arguments each message has
 --       then for each of these attempts the cursor that it writes
 --       then for each message what its destination needs; or for one that can't be delivered: 'dead', id, reason,
 --       channel or '', excerpt
 -- Gives 'OK' | {'STALE', epoch} | {'MOVED', cursor} | {'BEHIND', last id of the stream}
 local epoch_key, cursor_key, dead_key, destination_key = unpack(KEYS)
-local my_epoch, expected, next_cursor, doubts, maxlen = unpack(ARGV, 1, 5)
-local FIRST = 6
+local my_epoch, expected, next_cursor, doubts, maxlen, width = unpack(ARGV, 1, 6)
+local FIRST = 7
 local epoch = redis.call('GET', epoch_key)
 if epoch ~= my_epoch then
   return {'STALE', epoch or ''}
@@ -35,7 +36,7 @@ end
 -- The cursor's move is tried first and made last. It needs memory, so nothing is stored when the memory is full.
 try_set(cursor_key)
 if messages then
-  local behind = add(destination_key, first, maxlen, earlier)
+  local behind = add(destination_key, first, maxlen, tonumber(width), earlier)
   if behind then
     return behind
   end

@@ -1,4 +1,5 @@
--- How `intake.lua` adds messages to a stream. Arguments for each message: entry id, channel or '', payload.
+-- How `intake.lua` adds messages to a stream. Arguments for each message: entry id, payload; or entry id,
+-- channel, payload, if the group records channels.
 
 -- Tries the command without changing anything: Redis refuses this id whatever the key holds.
 local function try_adding(key)
@@ -9,25 +10,26 @@ local function try_adding(key)
   end
 end
 
--- Adds the messages from ARGV[first] on. `repeated`: an earlier attempt has moved the cursor over them. That was this
--- script, which adds all or nothing, so they were added, even if workers have deleted them since.
--- Gives nil, or {'BEHIND', the stream's last id} if the stream has reached the first id already; then nothing was
--- added.
-local function add(key, first, maxlen, repeated)
+-- Adds the messages from ARGV[first] on, each of `width` arguments. `repeated`: an earlier attempt has moved the cursor
+-- over them. That was this script, which adds all or nothing, so they were added, even if workers have deleted them
+-- since. Gives nil, or {'BEHIND', the stream's last id} if the stream has reached the first id already; then nothing
+-- was added.
+local function add(key, first, maxlen, width, repeated)
   if repeated then
     return nil
   end
   local words = maxlen == '0' and {key} or {key, 'MAXLEN', '~', maxlen}
-  local before = #words
+  local names = width == 3 and {'channel', 'payload'} or {'payload'}
+  local id = #words + 1
+  for number, name in ipairs(names) do
+    words[id + 2 * number - 1] = name
+  end
   local function entry(i)
-    local channel, at = ARGV[i + 1], before + 1
-    words[at] = ARGV[i]
-    if channel ~= '' then
-      words[at + 1], words[at + 2] = 'channel', channel
-      at = at + 2
+    words[id] = ARGV[i]
+    for number = 1, #names do
+      words[id + 2 * number] = ARGV[i + number]
     end
-    words[at + 1], words[at + 2] = 'payload', ARGV[i + 2]
-    return unpack(words, 1, at + 2)
+    return unpack(words)
   end
   -- If the first entry is accepted, so are the others: their ids rise.
   local refused = redis.pcall('XADD', entry(first))
@@ -44,7 +46,7 @@ local function add(key, first, maxlen, repeated)
       end
     end
   end
-  for i = first + 3, #ARGV, 3 do
+  for i = first + width, #ARGV, width do
     redis.call('XADD', entry(i))
   end
 end

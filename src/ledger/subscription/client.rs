@@ -1,5 +1,6 @@
-//! The subscription of a dispatcher: one connection subscribed to the users' channel, the control channel and the
-//! dispatcher's alive channel, so that everything arrives in the order in which Redis sends it.
+//! The subscription of a dispatcher: one connection subscribed to the channels and patterns that the group listens to,
+//! the control channel and the dispatcher's alive channel, so that everything arrives in the order in which Redis sends
+//! it.
 //!
 //! Owned by the listener's thread. It uses RESP3, because a RESP3 connection with subscriptions may also PING and
 //! PUBLISH, and parses messages directly in the receive buffer; small ones that arrive together share an allocation
@@ -286,8 +287,9 @@ fn gather(gathering: &mut Gathering, interests: &Interests, channel: &[u8], payl
 fn warn_of_interests(warned: &mut bool, identity: &str) {
     if !std::mem::replace(warned, true) {
         log::warn!(
-            "event=other-interests interests={} problem=\"a dispatcher of this group has other settings for --channel, \
-             --pattern or --keyevent\"",
+            "event=other-interests interests={} problem=\"a dispatcher of this group listens to something else: \
+             compare --channel, --pattern, --keyevent, --keyspace-db, and with keyspace events --deliver and \
+             --stream\"",
             Quoted(identity)
         );
     }

@@ -4,9 +4,10 @@
 //! and on `__keyspace@<db>__:<key>` the event's. A group with such a channel writes keys for each message that it
 //! stores, and each of these writes would cause a message again, without end.
 //!
-//! What is dropped depends only on the channel, the payload and the group's name. So all dispatchers of a group drop
-//! the same messages and count the same. Limitation: two groups that subscribe to events about each other's keys still
-//! trigger each other without end.
+//! What is dropped depends on the channel, the payload, the group's keys (with `--deliver stream` the stream's too) and
+//! their database. Where such events may be heard, the stream's key is part of the interests' identity. So dispatchers
+//! with the same interests drop the same messages and count the same. Limitation: two groups that subscribe to events
+//! about each other's keys still trigger each other without end.
 
 use crate::ledger::keys::Keys;
 

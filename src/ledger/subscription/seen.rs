@@ -30,7 +30,7 @@ pub enum Length {
 /// Something the listener saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// A message on the user's channel.
+    /// A message that the group listens to.
     Published(Published),
     /// A marker on the control channel.
     Marker(Marker),

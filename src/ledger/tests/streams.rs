@@ -52,7 +52,7 @@ fn an_entry_has_the_messages_id_its_channel_and_its_payload() {
     let all = [
         ("0-1", vec!["payload", "first"]),
         ("1-999", vec!["channel", "orders.eu", "payload", "second"]),
-        ("1790000000000-123", vec!["payload", ""]),
+        ("1790000000000-123", vec!["channel", "", "payload", ""]),
     ];
     let all = all.map(|(id, fields)| (id.to_owned(), fields.into_iter().map(str::to_owned).collect()));
     assert_eq!(entries(&mut f), all);
