@@ -179,8 +179,8 @@ fn row_03_leader_paused_shorter_than_its_lease(mode: Mode) {
     wait_until_in_sync(connection, 2);
     let (member, lease) = leader(&mut cluster);
     let load = load(&mut cluster, 1_500);
-    // Before consumers, one is longer than the link timeout and the limits on silence: a leader must not mistake its own pause for
-    // theirs.
+    // Before consumers, one is longer than the link timeout and the limits on silence: a leader must not mistake its
+    // own pause for theirs.
     let short = (0..run.scale(3, 30)).map(|_| Duration::from_millis(run.random.u64(20..1_200))).collect::<Vec<_>>();
     let long = (mode == Mode::Consumers).then_some(Duration::from_millis(4_500));
     for pause in short.into_iter().chain(long) {

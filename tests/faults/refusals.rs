@@ -20,7 +20,8 @@ use crate::workers::{MIXED, Workers};
 /// How long to wait for the refusal of a command that may not be called at all.
 const REFUSAL_LIMIT: Duration = Duration::from_millis(1_500);
 
-/// Two dispatchers, and two consumers if the mode has any, each with the user and the rights that the documentation gives it.
+/// Two dispatchers, and two consumers if the mode has any, each with the user and the rights that the documentation
+/// gives it.
 struct Group {
     dispatchers: Vec<Watched>,
     workers: Workers,

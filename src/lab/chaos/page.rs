@@ -27,8 +27,8 @@ const REPEATED: &str = "\
 <p>Repeated handler runs and redeliveries are expected: when a consumer dies or is disconnected, another consumer \
 processes its messages again. Only one result is recorded for each message.</p>";
 const ONE_ENTRY: &str = "\
-<p>The dispatchers added each message to a stream, which workers read as a group of a Redis Streams client. Each message \
-is one entry.</p>";
+<p>The dispatchers added each message to a stream, which workers read as a group of a Redis Streams client. Each \
+message is one entry.</p>";
 
 /// Creates the folder if need be, and checks that files can be written to it.
 pub(super) fn make_folder(folder: &Path) -> Result<()> {
