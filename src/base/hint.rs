@@ -49,7 +49,7 @@ pub enum Hint {
     Password(UrlSetting),
     /// User or password are wrong.
     Login(UrlSetting),
-    /// The user lacks a right; to this command, if known.
+    /// The user lacks a right; this one or one of these, if known.
     Right(UrlSetting, Option<String>),
     /// The server lacks a command; this one, if known.
     Command(Option<String>),
@@ -111,11 +111,9 @@ impl fmt::Display for Hint {
                 write!(f, "check user and password in {setting}; special characters in them must be percent-encoded")
             }
             Hint::Right(setting, None) => write!(f, "the user in {setting} lacks a right; ACL LOG shows which"),
-            Hint::Right(setting, Some(command)) => write!(
-                f,
-                "the user in {setting} lacks a right: +{}, or its key; ACL LOG shows which",
-                command.to_lowercase()
-            ),
+            Hint::Right(setting, Some(rights)) => {
+                write!(f, "the user in {setting} lacks a right: {rights}; ACL LOG shows which")
+            }
             Hint::Command(None) => f.write_str("the server lacks a command: it was renamed, or is older than 6.2"),
             Hint::Command(Some(command)) => {
                 write!(f, "the server lacks a command, {command}: it was renamed, or is older than 6.2")

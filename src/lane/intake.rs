@@ -212,15 +212,13 @@ impl Intake {
             return;
         }
         self.unmarked = true;
-        let refused = batch.iter().filter(|arrival| arrival.refused.is_some()).count();
+        let refusals = batch.iter().filter_map(|arrival| Some((arrival.id, arrival.refused.as_ref()?)));
+        let refused = refusals.clone().count();
         add(&self.shared.stats.taken_in, batch.len());
         add(&self.shared.stats.oversize, refused);
         self.shared.stats.deaths.lock().note(refused, Instant::now());
-        if refused > 0 {
-            log::warn!(
-                "event=oversize messages={refused} limit_bytes={MAX_BODY_BYTES} moved_to={}",
-                self.ledger.keys().dead
-            );
+        for (id, reason) in refusals {
+            log::warn!("event=oversize id={id} moved_to={} reason={}", self.ledger.keys().dead, Quoted(reason));
         }
         if self.courier.is_none() {
             return;

@@ -10,12 +10,12 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::dialer::Dialers;
 use super::election::Election;
-use super::listener::ListenerHandle;
+use super::listener::{ListenerHandle, Listening};
 use super::shared::Shared;
 use crate::base::error::{Error, Result};
 use crate::base::shutdown::{ShutdownHandle, shutdown_channel};
 use crate::base::text::Quoted;
-use crate::ledger::subscription::Channels;
+use crate::ledger::subscription::{Channels, Subscriber};
 
 /// A running lane. When dropped, it stops and waits until all its threads have ended.
 #[derive(Debug)]
@@ -46,11 +46,18 @@ impl Lane {
             server: settings.redis.clone(),
             keys: Arc::new(settings.keys.clone()),
             interests: settings.interests.clone(),
-            dispatcher: shared.id.clone(),
+            subscriber: Subscriber::Dispatcher(shared.id.clone()),
         };
         let (released, releases) = bounded(1);
         let (stop, requests) = shutdown_channel();
-        let listener = ListenerHandle::start(shared, channels, released)?;
+        let listening = Listening {
+            channels,
+            sink: shared.ring.clone(),
+            stats: shared.listener.clone(),
+            troubles: shared.troubles.clone(),
+            released: Some(released),
+        };
+        let listener = ListenerHandle::start(listening, &shared.thread_name("listener"), &shared.log)?;
         let dialers = Dialers::start(shared)?;
         let election = Election::new(shared.clone(), dialers.requests(), releases, requests);
         let guard = EndGuard(ended);

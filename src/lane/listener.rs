@@ -1,13 +1,13 @@
-//! The listener: one thread in every dispatcher, leader or standby, that reads the subscription into the ring.
+//! The listener: one thread in every dispatcher, leader or standby, that reads the subscription into the ring. A shadow
+//! has one, too, which reads into a tally.
 //!
 //! It does little else, so that it keeps up with Redis, which disconnects a subscriber that reads too slowly: it sends
 //! the probes of `hearing` and notes their answers, drops implausible markers, and tells the election of a released
-//! lease. If nothing arrives, it sends a ping. Without a pong it replaces the connection, which begins a new segment of
-//! the ring.
+//! lease. If nothing arrives, it sends a ping. Without a pong it replaces the connection, which begins a new segment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -16,14 +16,15 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::backoff::Backoff;
 use crate::base::error::{Error, Result};
 use crate::base::id::Epoch;
+use crate::base::log_context::LogContext;
 use crate::base::pulse::OPEN_WITHIN;
 use crate::base::text::Quoted;
 use crate::base::trouble::Troubles;
 use crate::lane::listener_stats::ListenerStats;
-use crate::lane::ring::Ring;
-use crate::lane::shared::Shared;
+use crate::lane::sink::Sink;
+use crate::lane::threads;
 use crate::ledger::Marker;
-use crate::ledger::subscription::{Channels, Seen, Subscription};
+use crate::ledger::subscription::{Batch, Channels, Seen, Subscription};
 
 /// How long one read waits, so also how late a stop may be noticed.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -45,6 +46,18 @@ const READ_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Released(pub Epoch);
 
+/// What a listener works with.
+pub(super) struct Listening {
+    /// What it subscribes to.
+    pub(super) channels: Channels,
+    /// Where it puts what it receives.
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) stats: Arc<ListenerStats>,
+    pub(super) troubles: Arc<Troubles>,
+    /// Where a leader's release of its lease is announced, if that matters.
+    pub(super) released: Option<Sender<Released>>,
+}
+
 /// The handle: stops and joins the thread when dropped.
 #[derive(Debug)]
 pub(super) struct ListenerHandle {
@@ -61,16 +74,11 @@ struct Stop {
 }
 
 impl ListenerHandle {
-    /// Starts listening into the lane's ring. A leader's release of its lease is announced on `released`.
-    pub(super) fn start(
-        shared: &Arc<Shared>,
-        channels: Channels,
-        released: Sender<Released>,
-    ) -> Result<ListenerHandle> {
+    /// Starts listening on a thread with this name.
+    pub(super) fn start(listening: Listening, name: &str, log: &LogContext) -> Result<ListenerHandle> {
         let stop = Arc::new(Stop::default());
-        let (ring, stats, troubles) = (shared.ring.clone(), shared.listener.clone(), shared.troubles.clone());
-        let listening = ListenLoop { channels, ring, stats, troubles, released, stop: stop.clone() };
-        let thread = shared.spawn("listener", move || listening.run())?;
+        let listening = ListenLoop { parts: listening, stop: stop.clone() };
+        let thread = threads::spawn(thread::Builder::new(), name, log, move || listening.run())?;
         Ok(ListenerHandle { stop, thread: Some(thread) })
     }
 }
@@ -88,8 +96,8 @@ impl Drop for ListenerHandle {
     }
 }
 
-/// Ends the ring's segment with the subscription, even after a panic: later messages don't belong to it.
-struct SegmentEnd<'a>(&'a Ring);
+/// Ends the segment with the subscription, even after a panic: later messages don't belong to it.
+struct SegmentEnd<'a>(&'a dyn Sink);
 
 impl Drop for SegmentEnd<'_> {
     fn drop(&mut self) {
@@ -98,46 +106,44 @@ impl Drop for SegmentEnd<'_> {
 }
 
 struct ListenLoop {
-    channels: Channels,
-    ring: Arc<Ring>,
-    stats: Arc<ListenerStats>,
-    troubles: Arc<Troubles>,
-    released: Sender<Released>,
+    parts: Listening,
     stop: Arc<Stop>,
 }
 
 impl ListenLoop {
     fn run(self) {
+        let Listening { channels, sink, stats, troubles, .. } = &self.parts;
         let mut backoff = Backoff::for_leadership();
         while !self.stopped() {
-            self.stats.pulse.beat(OPEN_WITHIN);
-            let number = self.stats.subscriptions.load(Ordering::Relaxed) + 1;
-            let join = Marker::of_join(&self.channels.dispatcher, number);
-            let outcome = Subscription::open(&self.channels, &join, PATIENCE).and_then(|subscription| {
-                self.stats.subscriptions.store(number, Ordering::Relaxed);
-                self.ring.begin_segment();
-                let _segment = SegmentEnd(&self.ring);
-                self.listen(subscription, &join, &mut backoff)
+            stats.pulse.beat(OPEN_WITHIN);
+            let number = stats.subscriptions.load(Ordering::Relaxed) + 1;
+            let join = channels.subscriber.join_marker(number);
+            let outcome = Subscription::open(channels, join.as_ref(), PATIENCE).and_then(|subscription| {
+                stats.subscriptions.store(number, Ordering::Relaxed);
+                sink.begin_segment();
+                let _segment = SegmentEnd(sink.as_ref());
+                self.listen(subscription, join.as_ref(), &mut backoff)
             });
             if let Err(error) = outcome {
-                self.troubles.report("listener", "subscription-down", &error, &mut backoff);
+                troubles.report("listener", "subscription-down", &error, &mut backoff);
                 self.pause(backoff.next_wait());
             }
         }
-        self.stats.pulse.rest();
+        stats.pulse.rest();
     }
 
-    /// Reads until the subscription fails or the lane stops.
-    fn listen(&self, mut subscription: Subscription, join: &Marker, backoff: &mut Backoff) -> Result<()> {
+    /// Reads until the subscription fails or the listener is stopped.
+    fn listen(&self, mut subscription: Subscription, join: Option<&Marker>, backoff: &mut Backoff) -> Result<()> {
+        let Listening { sink, stats, released, .. } = &self.parts;
         let mut joined = false;
         let mut heard = Instant::now();
         let mut asked: Option<Instant> = None;
-        let hearing = &self.stats.hearing;
+        let hearing = &stats.hearing;
         hearing.start_over();
         let mut probe = hearing.probe();
         while !self.stopped() {
-            self.stats.pulse.beat(READ_WITHIN);
-            if self.stats.is_unwanted() {
+            stats.pulse.beat(READ_WITHIN);
+            if stats.is_unwanted() {
                 return Err(Error::Failed("it is replaced, because it may lead to another server".to_owned()));
             }
             if hearing.probe() != probe {
@@ -152,21 +158,20 @@ impl ListenLoop {
                     if let Some(probe) = batch.answered {
                         hearing.note_answer(probe);
                     }
-                    if !joined && batch.seen.iter().any(|seen| matches!(seen, Seen::Marker(marker) if marker == join)) {
+                    if !joined && has_joined(&subscription, &batch, join) {
                         joined = true;
+                        sink.note_joined();
                         backoff.reset();
-                        log::info!(
-                            "event=subscribed channel={} marker={join}",
-                            Quoted(self.channels.interests.summary())
-                        );
+                        self.log_subscribed(join);
                     }
+                    stats.overlaps.fetch_add(batch.overlaps, Ordering::Relaxed);
                     if !batch.seen.is_empty() {
-                        let ignored = self.ring.append(batch.seen);
+                        let ignored = sink.append(batch.seen);
                         self.note_ignored(ignored);
                     }
-                    if let Some(epoch) = batch.released {
+                    if let (Some(epoch), Some(released)) = (batch.released, released) {
                         // A full channel already holds a notice.
-                        let _ = self.released.try_send(Released(epoch));
+                        let _ = released.try_send(Released(epoch));
                     }
                 }
                 // Checked only when a read found nothing, so that after a pause of this process, what arrived meanwhile
@@ -185,17 +190,25 @@ impl ListenLoop {
         Ok(())
     }
 
+    fn log_subscribed(&self, join: Option<&Marker>) {
+        let channel = Quoted(self.parts.channels.interests.summary());
+        match join {
+            Some(join) => log::info!("event=subscribed channel={channel} marker={join}"),
+            None => log::info!("event=subscribed channel={channel}"),
+        }
+    }
+
     /// Drops implausible markers, because any client may publish on the control channel. Epochs follow Redis's clock.
     /// An epoch far ahead of it is false, and would make every real one look old.
     fn judge_markers(&self, seen: &mut Vec<Seen>) {
         let before = seen.len();
-        let hearing = &self.stats.hearing;
+        let hearing = &self.parts.stats.hearing;
         seen.retain(|seen| {
             let (Seen::Marker(marker) | Seen::Elsewhere(marker, _)) = seen else { return true };
             let Some((epoch, number)) = marker.leader_place() else { return true };
             let plausible = hearing.is_plausible(epoch);
             if plausible {
-                self.stats.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
+                self.parts.stats.highest_epoch.fetch_max(epoch.0, Ordering::Relaxed);
                 hearing.note_marker(epoch, number);
             }
             plausible
@@ -204,12 +217,12 @@ impl ListenLoop {
     }
 
     fn note_ignored(&self, markers: usize) {
-        let before = self.stats.markers_ignored.fetch_add(markers as u64, Ordering::Relaxed);
+        let before = self.parts.stats.markers_ignored.fetch_add(markers as u64, Ordering::Relaxed);
         if markers > 0 && before == 0 {
             log::warn!(
                 "event=marker-ignored markers={markers} problem=\"a marker was published on {} that no leader can have \
                  published, or one that is known\"",
-                self.channels.keys.control
+                self.parts.channels.keys.control
             );
         }
     }
@@ -223,5 +236,13 @@ impl ListenLoop {
         if !self.stopped() {
             self.stop.changed.wait_for(&mut guard, wait);
         }
+    }
+}
+
+/// Whether everything is subscribed to: the join marker has come back, or, without one, Redis has confirmed it.
+fn has_joined(subscription: &Subscription, batch: &Batch, join: Option<&Marker>) -> bool {
+    match join {
+        Some(join) => batch.seen.iter().any(|seen| matches!(seen, Seen::Marker(marker) if marker == join)),
+        None => subscription.is_established(),
     }
 }

@@ -14,6 +14,8 @@ pub struct ListenerStats {
     pub highest_epoch: AtomicU64,
     /// Markers that were ignored, because no dispatcher can have published them.
     pub markers_ignored: AtomicU64,
+    /// Copies of messages that did not count because another interest owns the message.
+    pub overlaps: AtomicU64,
     /// Beats in each iteration of its loop.
     pub pulse: Pulse,
     /// Detects whether leaders' markers arrive.

@@ -16,12 +16,13 @@
 //! [`Shared`]: settings, figures, signs of life.
 //!
 //! In reading order: `settings`, `shared`, `stats`, `listener_stats`, `pulses` and `health` are what the process sees.
-//! `lifecycle` starts and stops the threads. `listener` fills `ring`; `hearing` and `reach` check that subscription and
-//! commands reach one server. `election` competes for the `lease`; `precedence` decides who goes first. It begins a
-//! `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store messages. `courier`
-//! delivers them, with `table`, `places`, `backlog` and `strays`; `dialer` and `greeting` make each `link`, and
-//! `sockets` waits for them. `tasks` lead to `redistributor`, with `retry_policy`, `refused`, `dead_letters` and
-//! `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests.
+//! `lifecycle` starts and stops the threads. `listener` fills `ring`, its `sink`; `hearing` and `reach` check that
+//! subscription and commands reach one server. `election` competes for the `lease`; `precedence` decides who goes
+//! first. It begins a `term`, to which it passes what `elected` holds and a `kill_switch`. `ingest` and `intake` store
+//! messages. `courier` delivers them, with `table`, `places`, `backlog` and `strays`; `dialer` and `greeting` make each
+//! `link`, and `sockets` waits for them. `tasks` lead to `redistributor`, with `retry_policy`, `refused`,
+//! `dead_letters` and `deaths`. `retry` repeats failed Redis commands; `tests` makes lanes for unit tests. `shadow` is
+//! another composition of a listener: it observes a group and takes part in nothing.
 
 mod backlog;
 mod courier;
@@ -51,7 +52,9 @@ mod retry;
 pub mod retry_policy;
 pub mod ring;
 mod settings;
+pub mod shadow;
 mod shared;
+mod sink;
 mod sockets;
 mod stats;
 mod strays;
@@ -60,6 +63,7 @@ mod tasks;
 mod term;
 #[cfg(test)]
 pub(crate) mod tests;
+mod threads;
 
 pub use self::deaths::DEATHS_WINDOW;
 pub use self::lifecycle::Lane;

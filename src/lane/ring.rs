@@ -21,6 +21,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use self::contents::Contents;
+use super::sink::Sink;
 use crate::ledger::subscription::Seen;
 use crate::ledger::{Cursor, Marker, Position};
 
@@ -166,5 +167,19 @@ impl Ring {
             overrun: contents.overrun,
             live: contents.timeline.live().is_some(),
         }
+    }
+}
+
+impl Sink for Ring {
+    fn begin_segment(&self) {
+        Ring::begin_segment(self);
+    }
+
+    fn end_segment(&self) {
+        Ring::end_segment(self);
+    }
+
+    fn append(&self, seen: Vec<Seen>) -> usize {
+        Ring::append(self, seen)
     }
 }

@@ -14,9 +14,10 @@ use super::pulses::Pulses;
 use super::ring::Ring;
 use super::settings::Settings;
 use super::stats::LaneStats;
-use crate::base::error::{Error, Result};
+use super::threads;
+use crate::base::error::Result;
 use crate::base::id::{DispatcherId, Epoch, MessageId, wall_clock_us};
-use crate::base::log_context::{self, LogContext};
+use crate::base::log_context::LogContext;
 use crate::base::trouble::Troubles;
 use crate::ledger::Ledger;
 
@@ -96,16 +97,15 @@ impl Shared {
         name: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<T>> {
-        let name = match &self.settings.name {
+        threads::spawn(thread, &self.thread_name(name), &self.log, work)
+    }
+
+    /// With the lane's name, if the process has several.
+    pub(super) fn thread_name(&self, name: &str) -> String {
+        match &self.settings.name {
             Some(lane) => format!("{name}-{lane}"),
             None => name.to_owned(),
-        };
-        let log = self.log.clone();
-        let work = move || {
-            log_context::enter(&log);
-            work()
-        };
-        thread.name(name.clone()).spawn(work).map_err(Error::io(format!("starting the thread {name}")))
+        }
     }
 
     /// The role or the links have changed, so the reporter should report now.

@@ -81,7 +81,7 @@ impl Ledger {
 
     /// The recall as it was last read; `None` if there is none, or while it is not watched.
     pub fn recall(&self) -> Option<Recall> {
-        self.recall.value(&self.connection).and_then(recall_of)
+        self.recall.values(&self.connection).and_then(|values| recall_of(values.first()?))
     }
 
     /// The server's run id, which changes with each start; `None` if this user may not read it.

@@ -100,13 +100,14 @@ impl Connection {
                 }
             }
         };
+        let (by_digest, by_text) = call.commands();
         self.out.clear();
-        call.write("EVALSHA", digest, &mut self.out);
+        call.write(by_digest, digest, &mut self.out);
         match self.ask(doing.into()) {
             // Loaded and called in one step, because the server could forget the script between two steps.
             Err(error) if error.refusal() == Some(Refusal::NoScript) => {
                 self.out.clear();
-                call.write("EVAL", script.text, &mut self.out);
+                call.write(by_text, script.text, &mut self.out);
                 self.ask(doing.into())
             }
             outcome => outcome,

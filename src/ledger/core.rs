@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::destination::Destination;
 use super::keys::Keys;
 use super::script::ScriptCall;
-use super::server::Server;
+use super::server::{Server, name_the_rights};
 use super::transaction::{Guard, Guarded};
 use super::value::text;
 use crate::base::error::{Error, Result};
@@ -43,13 +43,11 @@ impl Ledger {
 
     pub(super) fn over(connection: Connection, keys: Arc<Keys>) -> Ledger {
         let fence = Guard::new(Guarded {
-            key: keys.epoch.clone(),
-            also: Some(keys.cursor.clone()),
+            watched: vec![keys.epoch.clone(), keys.cursor.clone()],
             written: vec![(keys.pending.clone(), "zset")],
         });
         let recall = Guard::new(Guarded {
-            key: keys.recall.clone(),
-            also: None,
+            watched: vec![keys.recall.clone()],
             written: vec![(keys.pending.clone(), "zset"), (keys.processed.clone(), "stream")],
         });
         let destination = Destination::default();
@@ -92,7 +90,7 @@ impl Ledger {
         self.connection.call(doing, &call).map_err(|error| {
             let error = match call.script.command_at(&error.to_string()) {
                 Some(command) => name_the_command(error, command),
-                None => error,
+                None => name_the_rights(error, || call.rights()),
             };
             self.name_the_key(error)
         })
@@ -152,10 +150,10 @@ impl Ledger {
 pub(super) fn name_the_command(error: Error, command: &str) -> Error {
     let refusal = error.refusal();
     let Error::Redis { server, step, cause, hint } = error else { return error };
-    let command = || Some(command.to_owned());
+    let right = || Some(format!("+{}, or its key", command.to_lowercase()));
     let hint = match (refusal, hint.as_deref()) {
-        (Some(Refusal::Right), Some(Hint::Right(setting, _))) => Some(Box::new(Hint::Right(setting, command()))),
-        (Some(Refusal::UnknownCommand), _) => Some(Box::new(Hint::Command(command()))),
+        (Some(Refusal::Right), Some(Hint::Right(setting, _))) => Some(Box::new(Hint::Right(setting, right()))),
+        (Some(Refusal::UnknownCommand), _) => Some(Box::new(Hint::Command(Some(command.to_owned())))),
         _ => hint,
     };
     Error::Redis { server, step, cause, hint }

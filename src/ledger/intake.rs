@@ -112,8 +112,8 @@ impl Ledger {
         self.attempts.vouched = number.map(|number| (number, next.clone()));
     }
 
-    /// Whether a transaction may store this batch: the last intake succeeded on this connection and the epoch is
-    /// unchanged, so the cursor is where that intake left it.
+    /// Whether a transaction may store this batch: the last intake succeeded on this connection, and epoch and cursor are
+    /// as it left them.
     fn may_transact(&mut self, epoch: Epoch, expected: Option<&Cursor>, batch: &[Arrival]) -> bool {
         if !self.destination.allows_transactions() {
             return false;
@@ -123,12 +123,13 @@ impl Ledger {
         if !is_plain || Some(*number) != self.connection.number() || expected != Some(cursor) {
             return false;
         }
-        if self.fence.value(&self.connection).is_none()
+        let unchanged = [epoch.to_string().into_bytes(), cursor.to_string().into_bytes()];
+        if self.fence.values(&self.connection).is_none()
             && let Err(error) = self.fence.arm(&mut self.connection)
         {
             log::debug!("event=transaction-skipped reason={}", Quoted(error));
         }
-        self.fence.value(&self.connection).is_some_and(|said| said == epoch.to_string().as_bytes())
+        self.fence.values(&self.connection).is_some_and(|values| *values == unchanged)
     }
 
     fn intake_by_script(

@@ -11,7 +11,9 @@ pub struct Keys {
     pub control: String,
     /// Prefix of the alive channels. A dispatcher's listener is connected while its channel has a subscriber.
     pub alive_prefix: String,
-    /// Prefix of the keys of the dispatchers' reports: strings that expire.
+    /// Prefix of the shadows' channels. A shadow is subscribed to its channel, on which nothing is published.
+    pub shadow_prefix: String,
+    /// Prefix of the keys of reports: strings that expire.
     pub status_prefix: String,
     /// Sorted set: one member for each message that is not done.
     pub pending: String,
@@ -65,6 +67,7 @@ impl Keys {
             group: group.to_owned(),
             control: format!("{place}:control"),
             alive_prefix: format!("{place}:alive:"),
+            shadow_prefix: format!("{place}:shadow:"),
             status_prefix: key("status:"),
             pending: key("pending"),
             processed: key("processed"),
@@ -84,6 +87,24 @@ impl Keys {
     /// The same keys for a group that delivers to this stream.
     pub fn with_stream(self, stream: &str) -> Keys {
         Keys { stream: Some(stream.to_owned()), ..self }
+    }
+
+    /// The key of a dispatcher's report.
+    pub fn report_of(&self, dispatcher: &str) -> String {
+        format!("{}{dispatcher}", self.status_prefix)
+    }
+
+    /// The key of a shadow's report. It begins like those of dispatchers, so that all versions count keyspace events
+    /// about it as the group's own.
+    pub fn shadow_report_of(&self, shadow: &str) -> String {
+        format!("{}shadow:{shadow}", self.status_prefix)
+    }
+
+    /// Whether a channel is the group's, so that it carries no users' messages.
+    pub fn is_own_channel(&self, channel: &[u8]) -> bool {
+        channel == self.control.as_bytes()
+            || channel.starts_with(self.alive_prefix.as_bytes())
+            || channel.starts_with(self.shadow_prefix.as_bytes())
     }
 
     /// Whether a key is the group's. If a later version adds a key, it and this version don't agree on which keyspace

@@ -81,14 +81,25 @@ impl Ledger {
 
     /// The ids of all dispatchers that are subscribed now.
     pub(super) fn dispatchers(&mut self) -> Result<Vec<String>> {
-        const DOING: &str = "looking for the dispatchers";
+        let prefix = self.keys.alive_prefix.clone();
+        self.subscribed_below("looking for the dispatchers", &prefix)
+    }
+
+    /// The ids of all shadows that are subscribed now.
+    pub(super) fn shadows(&mut self) -> Result<Vec<String>> {
+        let prefix = self.keys.shadow_prefix.clone();
+        self.subscribed_below("looking for the shadows", &prefix)
+    }
+
+    /// The ids that follow `prefix` in names of channels that have subscribers.
+    fn subscribed_below(&mut self, doing: &'static str, prefix: &str) -> Result<Vec<String>> {
         // Special characters in the group's name must be escaped in a pattern.
         let literal = |c: char| if r"\*?[]".contains(c) { format!("\\{c}") } else { c.to_string() };
-        let pattern: String = self.keys.alive_prefix.chars().map(literal).collect::<String>() + "*";
-        let reply = self.connection.query(DOING, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
-        let Value::Array(channels) = &reply else { return self.unexpected_reply(DOING, &reply) };
-        let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(&self.keys.alive_prefix));
-        // The pattern also finds channels of a group that is called `<this group>:alive`.
+        let pattern: String = prefix.chars().map(literal).collect::<String>() + "*";
+        let reply = self.connection.query(doing, Command::of(&["PUBSUB", "CHANNELS", &pattern]))?;
+        let Value::Array(channels) = &reply else { return self.unexpected_reply(doing, &reply) };
+        let ids = channels.iter().filter_map(|channel| text(channel)?.strip_prefix(prefix));
+        // The pattern also finds channels of a group that is called like the prefix.
         Ok(ids.filter(|id| DispatcherId::is_one(id)).map(str::to_owned).collect())
     }
 

@@ -31,6 +31,7 @@ pub mod overview;
 pub mod reading;
 mod records;
 pub mod resp;
+mod sample;
 mod script;
 mod scripts;
 mod server;
@@ -58,6 +59,7 @@ pub use self::limits::{MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_BATCH_WORDS, MAX
 pub use self::member::{
     Body, Payload, decode as decode_member, encode as encode_member, most_encoded_len as most_member_len,
 };
+pub use self::sample::{GroupCounts, Sample};
 pub use self::server::Server;
 pub use self::split::{Split, Splitter};
 pub use self::types::{

@@ -35,8 +35,8 @@ pub struct Snapshot {
     pub lease_left: Option<Duration>,
     /// The highest epoch.
     pub epoch: Epoch,
-    /// How many dispatchers are subscribed.
-    pub dispatchers: u64,
+    /// How many connections are subscribed to the control channel: those of dispatchers and shadows.
+    pub subscribers: u64,
     /// The position up to which the channel has been stored.
     pub cursor: Option<Cursor>,
     /// Entries in the result stream.
@@ -55,7 +55,7 @@ pub struct Snapshot {
     pub publish_calls: u64,
 }
 
-/// A dispatcher that is subscribed.
+/// A dispatcher or a shadow that is subscribed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DispatcherReport {
     /// Its id.
@@ -83,6 +83,8 @@ const OLDEST: &str = "return string.sub(redis.call('ZRANGE', KEYS[1], 0, 0)[1] o
 #[derive(Default)]
 struct KnownDispatchers {
     ids: Vec<String>,
+    /// The ids of shadows.
+    shadows: Vec<String>,
     /// How many connections were subscribed to the control channel then.
     subscribed: u64,
 }
@@ -124,16 +126,38 @@ impl GroupView {
     pub fn members(&mut self, snapshot: &Snapshot) -> Result<Vec<DispatcherReport>> {
         let leader = snapshot.lease.as_ref().map(|lease| &lease.holder);
         let changed = self.refused.contains(&Part::Subscribers)
-            || self.known.subscribed != snapshot.dispatchers
+            || self.known.subscribed != snapshot.subscribers
             || leader.is_some_and(|leader| !self.known.ids.contains(leader))
             || !self.all_are_there()?;
         if changed {
             let found = self.ledger.dispatchers();
             let mut ids = self.allowed(Part::Members, found)?.unwrap_or_else(|| leader.cloned().into_iter().collect());
             ids.sort_unstable();
-            self.known = KnownDispatchers { ids, subscribed: snapshot.dispatchers };
+            let shadows = self.search_shadows(snapshot.subscribers, ids.len())?;
+            self.known = KnownDispatchers { ids, shadows, subscribed: snapshot.subscribers };
         }
-        self.reports()
+        let keys = self.ledger.keys.clone();
+        let named: Vec<(String, String)> = self.known.ids.iter().map(|id| (id.clone(), keys.report_of(id))).collect();
+        self.reports(named)
+    }
+
+    /// The shadows that are subscribed, and what they last reported, in the order of their ids. As found by the last
+    /// [`members`](GroupView::members).
+    pub fn shadows(&mut self) -> Result<Vec<DispatcherReport>> {
+        let keys = self.ledger.keys.clone();
+        let named = self.known.shadows.iter().map(|id| (id.clone(), keys.shadow_report_of(id))).collect();
+        self.reports(named)
+    }
+
+    /// Searches for shadows, if more connections are subscribed to the control channel than there are dispatchers.
+    fn search_shadows(&mut self, subscribers: u64, dispatchers: usize) -> Result<Vec<String>> {
+        if subscribers <= dispatchers as u64 {
+            return Ok(Vec::new());
+        }
+        let found = self.ledger.shadows();
+        let mut ids = self.allowed(Part::Members, found)?.unwrap_or_default();
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// The reply; `None` if Redis refuses the command, which is noted.
@@ -149,25 +173,28 @@ impl GroupView {
 
     fn all_are_there(&mut self) -> Result<bool> {
         const DOING: &str = "counting the dispatchers";
-        if self.known.ids.is_empty() {
+        let KnownDispatchers { ids, shadows, .. } = &self.known;
+        if ids.is_empty() && shadows.is_empty() {
             return Ok(true);
         }
-        let channels = self.known.ids.iter().map(|id| format!("{}{id}", self.keys().alive_prefix));
-        let command = Command::new(2 + self.known.ids.len()).arg("PUBSUB").arg("NUMSUB");
+        let own = |prefix: &str, id: &String| format!("{prefix}{id}");
+        let alive = ids.iter().map(|id| own(&self.keys().alive_prefix, id));
+        let channels = alive.chain(shadows.iter().map(|id| own(&self.keys().shadow_prefix, id)));
+        let command = Command::new(2 + ids.len() + shadows.len()).arg("PUBSUB").arg("NUMSUB");
         let reply =
             self.ledger.connection.query(DOING, channels.fold(command, |command, channel| command.arg(channel)))?;
         let Value::Array(counts) = &reply else { return self.ledger.unexpected_reply(DOING, &reply) };
         Ok(counts.iter().skip(1).step_by(2).all(|subscribed| count(subscribed) != Some(0)))
     }
 
-    fn reports(&mut self) -> Result<Vec<DispatcherReport>> {
+    /// Reads reports, given by the ids of those who wrote them and by their keys.
+    fn reports(&mut self, named: Vec<(String, String)>) -> Result<Vec<DispatcherReport>> {
         const DOING: &str = "reading the dispatchers' reports";
-        let ids = &self.known.ids;
-        if ids.is_empty() {
+        if named.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = ids.iter().map(|id| format!("{}{id}", self.ledger.keys.status_prefix));
-        let command = keys.fold(Command::new(1 + ids.len()).arg("MGET"), |command, key| command.arg(key));
+        let begin = Command::new(1 + named.len()).arg("MGET");
+        let command = named.iter().fold(begin, |command, (_, key)| command.arg(key));
         let reply = self.ledger.connection.query(DOING, command);
         let reports = match self.allowed(Part::Reports, reply)? {
             Some(Value::Array(reports)) => reports,
@@ -175,8 +202,8 @@ impl GroupView {
             None => Vec::new(),
         };
         let report = |at| reports.get(at).and_then(text).map(str::to_owned);
-        let members = self.known.ids.iter().enumerate();
-        Ok(members.map(|(at, id)| DispatcherReport { id: id.clone(), report: report(at) }).collect())
+        let reported = |(at, (id, _))| DispatcherReport { id, report: report(at) };
+        Ok(named.into_iter().enumerate().map(reported).collect())
     }
 
     /// The newest gaps that were recorded, the newest first.
@@ -199,7 +226,7 @@ impl GroupView {
             (Part::Lease, Command::of(&["GET", &keys.leader])),
             (Part::LeaseLeft, Command::of(&["PTTL", &keys.leader])),
             (Part::Epoch, Command::of(&["GET", &keys.epoch])),
-            // Only dispatchers subscribe to it.
+            // Only dispatchers and shadows subscribe to it.
             (Part::Subscribers, Command::of(&["PUBSUB", "NUMSUB", &keys.control])),
             (Part::Cursor, Command::of(&["GET", &keys.cursor])),
             (Part::Results, Command::of(&["XLEN", &keys.processed])),
@@ -257,14 +284,14 @@ fn is_refused(error: &Error) -> bool {
 
 /// Nil stands for a part that was left out.
 fn read(replies: &[Value]) -> Option<Snapshot> {
-    let [lease, lease_left, epoch, dispatchers, cursor, processed, pending, dead, gaps, consumers] = replies else {
+    let [lease, lease_left, epoch, subscribers, cursor, processed, pending, dead, gaps, consumers] = replies else {
         return None;
     };
     Some(Snapshot {
         lease: text(lease).and_then(Lease::parse),
         lease_left: count(lease_left).map(Duration::from_millis),
         epoch: Epoch(text(epoch).and_then(|epoch| epoch.parse().ok()).unwrap_or_default()),
-        dispatchers: list(dispatchers)?.get(1).map_or(Some(0), count)?,
+        subscribers: list(subscribers)?.get(1).map_or(Some(0), count)?,
         cursor: text(cursor).and_then(|cursor| cursor.parse().ok()),
         processed: length(processed)?,
         pending: length(pending)?,

@@ -1,4 +1,4 @@
-//! What a dispatcher writes for people and tools to read: its report, the list of consumers, the gaps.
+//! What a dispatcher or a shadow writes for people and tools to read: its report, the list of consumers, the gaps.
 
 use std::time::Duration;
 
@@ -8,20 +8,18 @@ use super::limits::MAX_GAPS;
 use super::scripts::{ConsumersCall, GapCall};
 use super::types::Gap;
 use crate::base::error::Result;
-use crate::base::id::{DispatcherId, Epoch};
+use crate::base::id::Epoch;
 
 impl Ledger {
-    /// Writes a dispatcher's report, which expires after `ttl` unless it is written again.
-    pub fn report(&mut self, id: &DispatcherId, report: &str, ttl: Duration) -> Result<()> {
-        let key = format!("{}{id}", self.keys.status_prefix);
-        let set = Command::of(&["SET", &key, report, "PX", &ttl.as_millis().to_string()]);
+    /// Writes a report under its key, which expires after `ttl` unless it is written again.
+    pub fn report(&mut self, key: &str, report: &str, ttl: Duration) -> Result<()> {
+        let set = Command::of(&["SET", key, report, "PX", &ttl.as_millis().to_string()]);
         self.connection.query("reporting", set).map(drop)
     }
 
-    /// Deletes the report of a dispatcher that ends.
-    pub fn end_reports(&mut self, id: &DispatcherId) -> Result<()> {
-        let key = format!("{}{id}", self.keys.status_prefix);
-        self.connection.query("ending the reports", Command::of(&["DEL", &key])).map(drop)
+    /// Deletes the report of a process that ends.
+    pub fn end_reports(&mut self, key: &str) -> Result<()> {
+        self.connection.query("ending the reports", Command::of(&["DEL", key])).map(drop)
     }
 
     /// Rewrites the list of connected consumers.

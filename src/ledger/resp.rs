@@ -71,7 +71,8 @@ pub fn receive(bytes: &[u8], limit: u64) -> Result<Option<(Received<'_>, usize)>
     if kind == b'-' {
         return Ok(Some((Received::Error(text), after)));
     }
-    if kind == b'>' {
+    // An empty push has no name.
+    if kind == b'>' && number(text)? > 0 {
         let Some((name, after)) = bulk(bytes, after)? else { return Ok(None) };
         match (name, number(text)?) {
             (b"message", 3) => return message(bytes, after, None, limit),
@@ -300,6 +301,7 @@ mod tests {
             &b"+PONG\r\n"[..],
             b":12\r\n",
             b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n",
+            b">0\r\n",
             b"%1\r\n$5\r\nproto\r\n:3\r\n",
             b"%2\r\n+a\r\n*0\r\n+b\r\n*1\r\n_\r\n",
             b"$-1\r\n",

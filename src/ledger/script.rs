@@ -33,11 +33,13 @@ pub(super) struct ScriptCall {
     pub(super) script: &'static Script,
     keys: Words,
     arguments: Words,
+    /// Whether the server is asked to refuse any write by it, for which the user needs no right to write the keys.
+    reads_only: bool,
 }
 
 impl ScriptCall {
     pub(super) fn new(script: &'static Script, keys: &[&str]) -> ScriptCall {
-        ScriptCall { script, keys: keys.iter().collect(), arguments: Words::default() }
+        ScriptCall { script, keys: keys.iter().collect(), arguments: Words::default(), reads_only: false }
     }
 
     /// Appends a key that the script does not always need.
@@ -46,12 +48,34 @@ impl ScriptCall {
         self
     }
 
+    /// The same call, which the server ends if the script writes. For Redis 7 and newer.
+    pub(super) fn reading_only(self) -> Self {
+        ScriptCall { reads_only: true, ..self }
+    }
+
+    /// The same call with one more argument.
+    pub(super) fn with(mut self, argument: impl Argument) -> Self {
+        self.push(argument);
+        self
+    }
+
+    /// The commands that call it by its digest and by its text.
+    pub(super) fn commands(&self) -> (&'static str, &'static str) {
+        if self.reads_only { ("EVALSHA_RO", "EVAL_RO") } else { ("EVALSHA", "EVAL") }
+    }
+
     /// Appends an argument, or several as a tuple.
     pub(super) fn push(&mut self, argument: impl Argument) {
         argument.append(&mut self.arguments);
     }
 
-    /// Appends `EVALSHA` with the script's digest, or `EVAL` with its text.
+    /// The rights to its keys.
+    pub(super) fn rights(&self) -> String {
+        let rights: Vec<String> = self.keys.iter().map(|key| format!("~{}", key.escape_ascii())).collect();
+        format!("one of {}", rights.join(" "))
+    }
+
+    /// Appends the command `name` with the script's digest or text.
     pub(super) fn write(&self, name: &str, script: &str, out: &mut Vec<u8>) {
         begin(out, 3 + self.keys.len() + self.arguments.len());
         word(out, name);

@@ -34,18 +34,18 @@ macro_rules! scripts {
     ($(
         $script:ident = $text:expr;
         keys ($($key:ident),+) $(then ($($more:ident),+))?;
-        $call:ident $(<$life:lifetime>)? { $($argument:ident: $kind:ty),+ $(,)? }
+        $call:ident $(<$life:lifetime>)? { $($argument:ident: $kind:ty),* $(,)? }
     )+) => {
         $(
             pub(super) static $script: Script = Script::new($text);
 
-            pub(super) struct $call $(<$life>)? { $(pub(super) $argument: $kind),+ }
+            pub(super) struct $call $(<$life>)? { $(pub(super) $argument: $kind),* }
 
             impl $(<$life>)? $call $(<$life>)? {
                 /// The call on the group's keys.
                 pub(super) fn on(&self, keys: &Keys) -> ScriptCall {
-                    let mut call = ScriptCall::new(&$script, &[$(&keys.$key),+]);
-                    $(call.push(&self.$argument);)+
+                    let call = ScriptCall::new(&$script, &[$(&keys.$key),+]);
+                    $(let call = call.with(&self.$argument);)*
                     call
                 }
             }
@@ -57,7 +57,7 @@ macro_rules! scripts {
             vec![$((
                 $script.text,
                 vec![$(stringify!($key)),+ $(, $(stringify!($more)),+)?],
-                vec![$(stringify!($argument)),+],
+                vec![$(stringify!($argument)),*],
             )),+]
         }
     };
@@ -147,6 +147,10 @@ scripts! {
     MARKER = include_str!("lua/marker.lua");
     keys (epoch);
     MarkerCall<'a> { my_epoch: Epoch, control_channel: &'a str, notice: Notice }
+
+    SAMPLE = include_str!("lua/sample.lua");
+    keys (cursor, pending, processed, dead, gaps) then (stream);
+    SampleCall {}
 }
 
 /// Types that a script receives as they are displayed.
@@ -224,7 +228,10 @@ mod tests {
         for (text, keys, arguments) in descriptions() {
             let keys: Vec<String> = keys.iter().map(|key| format!("{key}_key")).collect();
             assert_eq!(taken(text, "KEYS"), keys, "{text}");
-            assert_eq!(taken(text, "ARGV"), arguments, "{text}");
+            match arguments.is_empty() {
+                true => assert!(!text.contains("ARGV"), "{text}"),
+                false => assert_eq!(taken(text, "ARGV"), arguments, "{text}"),
+            }
             assert!(!text.contains("KEYS["), "{text}");
         }
     }

@@ -201,6 +201,21 @@ impl Server {
     }
 }
 
+/// Names in the error the rights of which the user lacks one, if Redis only says that it lacks a key or a channel.
+pub(super) fn name_the_rights(error: Error, rights: impl FnOnce() -> String) -> Error {
+    let is_about_names = error.refusal() == Some(Refusal::Right) && error.to_string().contains("to access ");
+    match error {
+        Error::Redis { server, step, cause, hint: Some(hint) } if is_about_names => {
+            let hint = match *hint {
+                Hint::Right(setting, None) => Hint::Right(setting, Some(rights())),
+                other => other,
+            };
+            Error::Redis { server, step, cause, hint: Some(Box::new(hint)) }
+        }
+        error => error,
+    }
+}
+
 /// The error text for bytes that are TLS instead of RESP.
 const TLS: &str = "this is TLS, not plain Redis";
 

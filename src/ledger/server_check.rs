@@ -20,7 +20,7 @@ use crate::base::hint::UrlSetting;
 use crate::base::refusal::Refusal;
 use crate::base::text::Quoted;
 
-mod keyspace;
+pub(super) mod keyspace;
 
 /// The least that Redis must buffer for a subscriber that is behind: the default size of a dispatcher's ring.
 ///

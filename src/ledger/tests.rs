@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::scripts::*;
-use super::subscription::{Channels, Length, Published, Seen, Subscription};
+use super::subscription::{Channels, Length, Published, Seen, Subscriber, Subscription};
 use super::value::text;
 use super::*;
 use crate::base::error::{Error, Result};
@@ -17,7 +17,9 @@ use crate::lab::{RedisOptions, RedisServer, wait_until};
 
 mod intakes;
 mod interests;
+mod keyspace;
 mod refusals;
+mod samples;
 mod sizes;
 mod streams;
 mod transactions;
@@ -63,10 +65,10 @@ impl Fixture {
             server: self.redis.server(),
             keys: Arc::new(Keys::new("messages")),
             interests: Arc::new(interests),
-            dispatcher: id.clone(),
+            subscriber: Subscriber::Dispatcher(id.clone()),
         };
         let join = Marker::of_join(id, 1);
-        let mut subscription = Subscription::open(&channels, &join, Duration::from_secs(10)).unwrap();
+        let mut subscription = Subscription::open(&channels, Some(&join), Duration::from_secs(10)).unwrap();
         let mut seen = Vec::new();
         while seen.is_empty() {
             seen = subscription.read().unwrap().expect("the join marker comes back").seen;

@@ -1,7 +1,7 @@
 //! Transactions that take effect only if keys are unchanged: `WATCH`, `MULTI`, and later the commands and `EXEC`.
 //!
 //! ```text
-//!  one write:  ZADD …   SET …    EXEC  WATCH key  GET key, TYPE of written keys   MULTI
+//!  one write:  ZADD …   SET …    EXEC  WATCH keys GET keys, TYPE of written keys  MULTI
 //!  one read:   +QUEUED  +QUEUED  […]   +OK        the values, for the next        +OK: the next commands
 //!                                                 transaction                     are queued
 //! ```
@@ -9,12 +9,9 @@
 //! This gives the guarantee of a script at a lower cost for Redis (docs/PERFORMANCE.md has the figures). A transaction
 //! can't check before it writes, so it suits only conditions that hold while the key is unchanged. `EXEC` always ends
 //! the watch, and the next transaction is opened behind it in the same write. Another client may write between the two.
-//! A change of the key that is read shows in its `GET` reply; a change of a key that is only watched does not.
+//! So every key that is watched is read as well, and the caller compares what was read with what it relies on.
 //!
-//! Commit reads and watches the recall. Intake reads and watches the epoch, and only watches the cursor. That suffices:
-//! another dispatcher writes the cursor only after the epoch, so its epoch shows in the reply. This dispatcher's own
-//! scripts write the cursor alone, but each ends the watch, so the next intake watches anew. A copy of such a script
-//! that arrives late over a lost connection finds a cursor that it does not know, and writes nothing.
+//! Commit watches the recall, intake the epoch and the cursor.
 //!
 //! No command is sent before Redis has confirmed `MULTI`: if the user lacks that right, commands behind it would be
 //! executed one by one, without the watch. If a right is missing, that is logged once, no transaction is tried for
@@ -42,27 +39,25 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// See the module's text.
 pub(super) struct Guard {
     keys: Guarded,
-    seen: Option<WatchedValue>,
+    seen: Option<WatchedValues>,
     /// When Redis refused a transaction, if it did.
     refused: Option<Instant>,
 }
 
 /// The keys that a transaction depends on.
 pub(super) struct Guarded {
-    /// Read and watched.
-    pub(super) key: String,
-    /// Watched only.
-    pub(super) also: Option<String>,
+    /// Watched and read.
+    pub(super) watched: Vec<String>,
     /// Keys that it writes, and the type that each must have. A transaction can't check them, and is not rolled back if
     /// a command is refused for a key's type. Not watched, because other clients write them all the time.
     pub(super) written: Vec<(String, &'static str)>,
 }
 
-/// The key's value when the watch began.
-struct WatchedValue {
+/// The keys' values when the watch began.
+struct WatchedValues {
     /// The number of the transaction that was opened after it.
     transaction: u64,
-    value: Vec<u8>,
+    values: Vec<Vec<u8>>,
 }
 
 impl Guard {
@@ -71,13 +66,13 @@ impl Guard {
         Guard { keys, seen: None, refused: None }
     }
 
-    /// The key's last known value, empty if there was none; `None` while it is not watched on this connection.
-    pub(super) fn value(&self, connection: &Connection) -> Option<&[u8]> {
+    /// The keys' last known values, empty where there was none; `None` while they are not watched on this connection.
+    pub(super) fn values(&self, connection: &Connection) -> Option<&[Vec<u8>]> {
         let seen = self.seen.as_ref()?;
-        (connection.transaction() == Some(seen.transaction)).then_some(&seen.value)
+        (connection.transaction() == Some(seen.transaction)).then_some(&seen.values[..])
     }
 
-    /// Watches the keys, reads the one and opens a transaction. A refusal by Redis is not an error; then nothing is
+    /// Watches and reads the keys and opens a transaction. A refusal by Redis is not an error; then nothing is
     /// watched.
     pub(super) fn arm(&mut self, connection: &mut Connection) -> Result<()> {
         const DOING: &str = "opening a transaction";
@@ -110,7 +105,7 @@ impl Guard {
         write: impl FnOnce(&mut Vec<u8>),
         mut each: impl FnMut(usize, Reply<&[u8]>),
     ) -> Result<bool> {
-        if self.value(connection).is_none() {
+        if self.values(connection).is_none() {
             return Ok(false);
         }
         self.seen = None;
@@ -153,11 +148,11 @@ impl Guard {
         self.seen = None;
     }
 
-    fn note(&mut self, connection: &mut Connection, doing: &'static str, Opened { multi, value }: Opened) {
+    fn note(&mut self, connection: &mut Connection, doing: &'static str, Opened { multi, values }: Opened) {
         // Also if the watch was refused: the next command must leave the transaction first.
         let transaction = multi.then(|| connection.note_transaction()).flatten();
-        match (value, transaction) {
-            (Ok(value), Some(transaction)) => self.seen = Some(WatchedValue { transaction, value }),
+        match (values, transaction) {
+            (Ok(values), Some(transaction)) => self.seen = Some(WatchedValues { transaction, values }),
             (Err(text), _) => {
                 let error = connection.refusal(doing, Failure::of_reply(&text));
                 self.note_refusal(connection, &error);
@@ -186,16 +181,16 @@ impl Guard {
 struct Opened {
     /// Whether commands are queued from now on.
     multi: bool,
-    /// The watched key's value, or the first error reply.
-    value: std::result::Result<Vec<u8>, Vec<u8>>,
+    /// The watched keys' values, or the first error reply.
+    values: std::result::Result<Vec<Vec<u8>>, Vec<u8>>,
 }
 
 impl Guarded {
     fn open(&self, out: &mut Vec<u8>) {
-        begin(out, 2 + usize::from(self.also.is_some()));
+        begin(out, 1 + self.watched.len());
         word(out, "WATCH");
-        [Some(&self.key), self.also.as_ref()].into_iter().flatten().for_each(|key| word(out, key));
-        command(out, &["GET", &self.key]);
+        self.watched.iter().for_each(|key| word(out, key));
+        self.watched.iter().for_each(|key| command(out, &["GET", key]));
         self.written.iter().for_each(|(key, _)| command(out, &["TYPE", key]));
         command(out, &["MULTI"]);
     }
@@ -208,11 +203,13 @@ impl Guarded {
         if let Reply::Error(text) = replies.reply()? {
             note(text);
         }
-        let mut value = Vec::new();
-        match replies.reply()? {
-            Reply::Text(text) => value = text.to_vec(),
-            Reply::Error(text) => note(text),
-            _ => {}
+        let mut values = vec![Vec::new(); self.watched.len()];
+        for value in &mut values {
+            match replies.reply()? {
+                Reply::Text(text) => *value = text.to_vec(),
+                Reply::Error(text) => note(text),
+                _ => {}
+            }
         }
         for (_, wanted) in &self.written {
             match replies.reply()? {
@@ -228,6 +225,6 @@ impl Guarded {
             }
             _ => true,
         };
-        Ok(Opened { multi, value: refused.map_or(Ok(value), Err) })
+        Ok(Opened { multi, values: refused.map_or(Ok(values), Err) })
     }
 }

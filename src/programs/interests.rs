@@ -80,8 +80,7 @@ pub fn interests(values: &Values<'_>, keys: &Keys, database: i64) -> Result<Inte
 /// Reads the channels by their names, which must not be the group's own.
 pub fn published_channels(values: &Values<'_>, keys: &Keys) -> Result<Vec<Vec<u8>>, ConfigError> {
     let channels = items(values, "channel", NAME_FORM, exact_name)?;
-    let is_own = |name: &&Vec<u8>| **name == keys.control.as_bytes() || name.starts_with(keys.alive_prefix.as_bytes());
-    match channels.iter().find(is_own) {
+    match channels.iter().find(|name| keys.is_own_channel(name)) {
         Some(own) => {
             let got = quoted(&String::from_utf8_lossy(own));
             Err(ConfigError::new("channel", got, "channels that the group does not use itself"))

@@ -37,7 +37,7 @@ impl Group {
     fn start_without(mode: Mode, taken: &[&str], dispatcher_args: &str) -> (Group, redis::Connection) {
         let mut cluster = bare_cluster();
         let mut connection = client_of(&mut cluster);
-        users::make(&mut connection);
+        users::make(&mut connection, mode);
         for command in taken {
             [DISPATCHER, CONSUMER].into_iter().for_each(|user| users::take(&mut connection, user, command));
         }
@@ -133,7 +133,7 @@ fn refuse_each(mode: Mode, this: &mut Run, user: &str, commands: &[&str]) {
             uncalled.push(*command);
         }
         load.wait_for_more(this.random.u64(20..150));
-        users::give_back(connection, user);
+        users::give_back(connection, mode, user);
         wait_for_new_work(connection, &load);
     }
     let sent = load.stop();
@@ -252,7 +252,7 @@ fn row_28_a_dead_letter_refused() {
     let said =
         |one: &Watched| one.process.stderr().all().iter().any(|line| denied.iter().any(|words| line.contains(words)));
     wait_until("the reason to be said", || group.dispatchers.iter().any(said).then_some(()));
-    users::give_back(connection, DISPATCHER);
+    users::give_back(connection, Mode::Consumers, DISPATCHER);
     wait_until("the dead letters", || (state(connection).2 == rejected).then_some(()));
     let sent = Sent { owed: (0..messages).map(|n| format!("{MIXED}{n}")).collect(), ..Sent::default() };
     group.assert_l0(connection, &sent);

@@ -68,6 +68,13 @@ impl Peer {
 
     /// Accepts a dispatcher without answering its LEAD.
     pub fn accept_only(&self) -> Line {
+        let mut line = self.accept_unread();
+        assert!(matches!(line.next(), Heard::Lead(_)), "the first frame is LEAD");
+        line
+    }
+
+    /// Accepts a dispatcher without reading its LEAD.
+    pub fn accept_unread(&self) -> Line {
         let deadline = Instant::now() + DEADLINE;
         let stream = loop {
             match self.listener.accept() {
@@ -79,9 +86,7 @@ impl Peer {
         stream.set_nonblocking(false).expect("our own socket");
         stream.set_read_timeout(Some(DEADLINE)).expect("our own socket");
         let socket = tungstenite::accept(stream).expect("a WebSocket handshake");
-        let mut line = Line::new(socket);
-        assert!(matches!(line.next(), Heard::Lead(_)), "the first frame is LEAD");
-        line
+        Line::new(socket)
     }
 }
 
@@ -130,6 +135,21 @@ impl Line {
     /// The next frame, or the end of the connection.
     pub fn next(&mut self) -> Heard {
         self.next_within(DEADLINE).unwrap_or_else(|| panic!("nothing came within {DEADLINE:?}"))
+    }
+
+    /// The next message as it came.
+    pub fn next_bytes(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            match self.socket.read() {
+                Ok(Message::Binary(message)) => return message.to_vec(),
+                Ok(_) => {}
+                Err(tungstenite::Error::Io(error))
+                    if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+                Err(error) => panic!("the connection ended: {error}"),
+            }
+        }
+        panic!("nothing came within {DEADLINE:?}")
     }
 
     /// The next frame, if one arrives in time. Pings are answered meanwhile.

@@ -27,7 +27,9 @@ local function try_removal(pending)
 end
 
 local function try_set(key)
-  redis.call('SET', key, '', redis.call('EXISTS', key) == 1 and 'NX' or 'XX')
+  -- On lines of their own, by which errors are told apart.
+  local exists = redis.call('EXISTS', key) == 1
+  redis.call('SET', key, '', exists and 'NX' or 'XX')
 end
 
 -- Returns the member with this id among those with its score, because other programs may have added some.

@@ -11,7 +11,7 @@ pub enum Part {
     LeaseLeft,
     /// The highest epoch.
     Epoch,
-    /// The number of subscribed dispatchers.
+    /// The number of subscribed dispatchers and shadows.
     Subscribers,
     /// How far the channel has been stored.
     Cursor,

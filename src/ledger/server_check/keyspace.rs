@@ -49,7 +49,7 @@ fn class_of(event: &str) -> Option<char> {
         "keymiss" => 'm',
         "new" => 'n',
         "del" | "expire" | "persist" | "rename_from" | "rename_to" | "move_from" | "move_to" | "copy_to"
-        | "restore" | "sortstore" => 'g',
+        | "restore" => 'g',
         "set" | "setrange" | "append" | "incrby" | "incrbyfloat" => '$',
         _ if event.starts_with("xadd")
             || event.starts_with("xdel")
@@ -68,7 +68,7 @@ fn class_of(event: &str) -> Option<char> {
         {
             'h'
         }
-        "lpush" | "rpush" | "lpop" | "rpop" | "linsert" | "lset" | "lrem" | "ltrim" => 'l',
+        "lpush" | "rpush" | "lpop" | "rpop" | "linsert" | "lset" | "lrem" | "ltrim" | "sortstore" => 'l',
         "sadd" | "srem" | "spop" | "sinterstore" | "sunionstore" | "sdiffstore" => 's',
         _ => return None,
     })

@@ -1,6 +1,5 @@
-//! The subscription of a dispatcher: one connection subscribed to the channels and patterns that the group listens to,
-//! the control channel and the dispatcher's alive channel, so that everything arrives in the order in which Redis sends
-//! it.
+//! The subscription: one connection subscribed to the channels and patterns that the group listens to, the control
+//! channel and the subscriber's own channel, so that everything arrives in the order in which Redis sends it.
 //!
 //! Owned by the listener's thread. It uses RESP3, because a RESP3 connection with subscriptions may also PING and
 //! PUBLISH, and parses messages directly in the receive buffer; small ones that arrive together share an allocation
@@ -12,36 +11,26 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::channels::Channels;
+use super::copies::Copies;
 use super::gathering::Gathering;
 use super::own_events::is_own_event;
+use super::rights::rights;
 use super::seen::{Batch, Length, Seen};
 use crate::base::error::{Error, Result, Step};
 use crate::base::failure::Failure;
-use crate::base::id::DispatcherId;
+use crate::base::id::Epoch;
 use crate::base::text::Quoted;
 use crate::ledger::command::{Command, command};
 use crate::ledger::cursor::Marker;
-use crate::ledger::interests::{Interests, Owner, identity_hash};
+use crate::ledger::interests::{Interests, identity_hash};
 use crate::ledger::keys::Keys;
 use crate::ledger::notice::Notice;
 use crate::ledger::resp::{EXCERPT_BYTES, Received, Unreadable, bulk_bytes, receive};
-use crate::ledger::server::{CONNECT_TIMEOUT, Server, not_redis};
+use crate::ledger::server::{CONNECT_TIMEOUT, Server, name_the_rights, not_redis};
 use crate::ledger::session::{BufferSize, Session};
 use crate::net::Wait;
 use crate::wire::{MAX_BODY_BYTES, MAX_CHANNEL_BYTES};
-
-/// What a dispatcher subscribes to, and where.
-#[derive(Clone, Debug)]
-pub struct Channels {
-    /// The server.
-    pub server: Server,
-    /// The group's keys.
-    pub keys: Arc<Keys>,
-    /// What the group listens to.
-    pub interests: Arc<Interests>,
-    /// The dispatcher whose alive channel is subscribed.
-    pub dispatcher: DispatcherId,
-}
 
 /// See the module's text.
 pub struct Subscription {
@@ -49,8 +38,7 @@ pub struct Subscription {
     server: Server,
     interests: Arc<Interests>,
     keys: Arc<Keys>,
-    /// The channel of the last message, and its owner.
-    owner: (Vec<u8>, Option<Owner>),
+    copies: Copies,
     /// What the present read has found.
     gathering: Gathering,
     /// Bytes of an oversize message still to be skipped.
@@ -79,15 +67,16 @@ const BUFFER: BufferSize = BufferSize { least_bytes: 256 << 10, most_bytes: 2 * 
 const READING: &str = "reading the subscription";
 
 impl Subscription {
-    /// Connects, subscribes, and publishes the join marker in the same write. `patience` is how long a read waits.
+    /// Connects, subscribes, and publishes the join marker, if there is one, in the same write. `patience` is how long
+    /// a read waits.
     ///
     /// The greeting selects the database, switches to RESP3, and names the connection. Channels don't depend on
     /// databases, but a database that the commands can't use is a wrong setting, and must not look like a working
     /// subscription.
-    pub fn open(channels: &Channels, join: &Marker, patience: Duration) -> Result<Subscription> {
+    pub fn open(channels: &Channels, join: Option<&Marker>, patience: Duration) -> Result<Subscription> {
         const SUBSCRIBING: &str = "subscribing";
         let (server, keys) = (channels.server.clone(), &channels.keys);
-        let name = format!("{CLIENT_NAME_PREFIX}{}", channels.dispatcher);
+        let name = format!("{CLIENT_NAME_PREFIX}{}", channels.subscriber.id());
         let session = Session::open(&server, CONNECT_TIMEOUT, BUFFER, |greeting| {
             command(greeting, &["HELLO", "3", "SETNAME", &name]);
             1
@@ -97,7 +86,7 @@ impl Subscription {
             server,
             interests: channels.interests.clone(),
             keys: keys.clone(),
-            owner: (Vec::new(), None),
+            copies: Copies::default(),
             gathering: Gathering::default(),
             skip: 0,
             skips_payload: false,
@@ -107,7 +96,7 @@ impl Subscription {
             warned_of_long_channel: false,
             warned_of_stranger: false,
         };
-        let (commands, answers) = set_up(channels, join);
+        let (commands, answers) = channels.set_up(join);
         subscription.unanswered = answers;
         subscription.send(SUBSCRIBING, &commands)?;
         let set = subscription.session.incoming.set_wait(Wait::Each(patience));
@@ -134,6 +123,11 @@ impl Subscription {
         }
     }
 
+    /// Whether Redis has confirmed everything that was subscribed to.
+    pub fn is_established(&self) -> bool {
+        self.unanswered == 0
+    }
+
     /// Sends a ping. A later batch contains this number once the pong has arrived. By then, everything published before
     /// Redis read the ping has arrived, too.
     pub fn ping(&mut self, number: u64) -> Result<()> {
@@ -151,14 +145,14 @@ impl Subscription {
             if self.skips_payload && self.skip == 0 {
                 match bulk_bytes(incoming.received()) {
                     Ok(Some(bytes)) => (self.skip, self.skips_payload) = (bytes, false),
-                    Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released, answered }),
+                    Ok(None) => return Ok(self.batch(released, answered)),
                     Err(why) => return Err(self.unreadable(why)),
                 }
                 continue;
             }
             let (received, length) = match receive(incoming.received(), MAX_BODY_BYTES as u64) {
                 Ok(Some(found)) => found,
-                Ok(None) => return Ok(Batch { seen: self.gathering.finish(), released, answered }),
+                Ok(None) => return Ok(self.batch(released, answered)),
                 Err(why) => return Err(self.unreadable(why)),
             };
             match received {
@@ -178,14 +172,14 @@ impl Subscription {
                 }
                 Received::Message { pattern, channel, payload } => {
                     let database = self.server.database();
-                    if counts(&self.interests, &self.keys, &mut self.owner, pattern, channel)
+                    if self.copies.count(&self.interests, &self.keys, pattern, channel)
                         && !is_own_event(channel, payload, &self.keys, database)
                     {
                         gather(&mut self.gathering, &self.interests, channel, payload, None);
                     }
                 }
                 Received::Oversize { pattern, channel, excerpt, length, rest } => {
-                    if counts(&self.interests, &self.keys, &mut self.owner, pattern, channel) {
+                    if self.copies.count(&self.interests, &self.keys, pattern, channel) {
                         gather(&mut self.gathering, &self.interests, channel, excerpt, Some(length));
                     }
                     self.skip = rest;
@@ -195,7 +189,8 @@ impl Subscription {
                     (self.skip, self.skips_payload) = (rest, true);
                 }
                 Received::Error(text) if self.unanswered > 0 && !text.starts_with(b"LOADING") => {
-                    return Err(self.server.error("subscribing", Failure::of_reply(text)));
+                    let error = self.server.error("subscribing", Failure::of_reply(text));
+                    return Err(name_the_rights(error, || rights(&self.interests, &self.keys)));
                 }
                 // Redis may refuse a PING because of its disk or while it loads its data. The connection works
                 // nevertheless.
@@ -206,6 +201,10 @@ impl Subscription {
             }
             self.session.incoming.take(length);
         }
+    }
+
+    fn batch(&mut self, released: Option<Epoch>, answered: Option<u64>) -> Batch {
+        Batch { seen: self.gathering.finish(), released, answered, overlaps: self.copies.take_overlaps() }
     }
 
     fn send(&mut self, step: impl Into<Step>, bytes: &[u8]) -> Result<()> {
@@ -228,45 +227,6 @@ impl Subscription {
         };
         self.failed(READING, error)
     }
-}
-
-/// The commands that subscribe and publish the join marker, and how many answers they have.
-fn set_up(channels: &Channels, join: &Marker) -> (Vec<u8>, usize) {
-    let Channels { keys, interests, dispatcher, .. } = channels;
-    let alive = format!("{}{dispatcher}", keys.alive_prefix);
-    let own = [keys.control.as_bytes(), alive.as_bytes()];
-    let names: Vec<&[u8]> = interests.channels().chain(own).collect();
-    let patterns: Vec<&[u8]> = interests.patterns().collect();
-    let notice = Notice::Marker(join.clone(), interests.identity().to_owned()).to_string();
-    let command = |name, words: &[&[u8]]| {
-        let command = Command::new(1 + words.len()).arg(name);
-        words.iter().fold(command, |command, word| command.arg(word)).into_bytes()
-    };
-    // Patterns first: what follows a marker is counted, so all other subscriptions must be made when the control
-    // channel brings the first. Redis may carry out other clients' commands between two of these.
-    let mut commands = if patterns.is_empty() { Vec::new() } else { command("PSUBSCRIBE", &patterns) };
-    commands.extend(command("SUBSCRIBE", &names));
-    commands.extend(Command::of(&["PUBLISH", &keys.control, &notice]).into_bytes());
-    (commands, names.len() + patterns.len() + 1)
-}
-
-/// Whether this copy of a message counts. It is decided by what all dispatchers of the group have in common, so all
-/// count the same. Patterns may match the group's own channels, too. `last` is the owner of the last channel: the
-/// copies of one message come one after the other.
-fn counts(
-    interests: &Interests,
-    keys: &Keys,
-    last: &mut (Vec<u8>, Option<Owner>),
-    pattern: Option<&[u8]>,
-    channel: &[u8],
-) -> bool {
-    if last.0 != channel {
-        last.0.clear();
-        last.0.extend_from_slice(channel);
-        last.1 = interests.owner(channel);
-    }
-    let is_own = || channel == keys.control.as_bytes() || channel.starts_with(keys.alive_prefix.as_bytes());
-    interests.is_owners(last.1, pattern) && !(pattern.is_some() && is_own())
 }
 
 /// Keeps a message, with its channel if that is recorded. Of one over a limit only the beginning is kept: `payload` is

@@ -48,4 +48,6 @@ pub struct Batch {
     pub released: Option<Epoch>,
     /// The number of the last ping that was answered, if any.
     pub answered: Option<u64>,
+    /// Copies of messages that did not count because another interest owns the message.
+    pub overlaps: u64,
 }

@@ -34,6 +34,18 @@ fn an_intake_notices_that_another_client_moved_the_cursor() {
     assert_eq!(f.number(&["ZCARD", "messages:pending"]), 2);
 }
 
+/// The script has stored the last batch, and nothing is watched yet.
+#[test]
+fn an_intake_notices_that_the_cursor_vanished_before_the_watch_began() {
+    let mut f = fixture();
+    let epoch = led(&mut f, &[1]);
+    f.run(&["DEL", "messages:cursor"]);
+    let before = Some(cursor("m", 1, 1));
+    let taken = f.ledger.intake(epoch, before.as_ref(), &cursor("m", 2, 2), &[arrival(2, b"x")]);
+    assert_eq!(taken.expect("it leads"), IntakeAnswer::Moved(None));
+    assert_eq!(f.number(&["ZCARD", "messages:pending"]), 1);
+}
+
 #[test]
 fn an_intake_that_can_t_add_its_members_moves_its_cursor_back() {
     let mut f = fixture();

@@ -23,6 +23,16 @@ fn named(channels: &[&str]) -> Vec<Vec<u8>> {
     channels.iter().map(|name| name.as_bytes().to_vec()).collect()
 }
 
+/// The messages that come before the first on this channel, with their channels.
+pub fn messages_until(subscription: &mut Subscription, end: &str) -> Vec<(Option<String>, String)> {
+    let mut all = Vec::new();
+    while all.last().is_none_or(|(channel, _): &(Option<String>, String)| channel.as_deref() != Some(end)) {
+        all.extend(messages(subscription, 1));
+    }
+    all.pop();
+    all
+}
+
 /// The messages that come until as many have come, with their channels.
 fn messages(subscription: &mut Subscription, count: usize) -> Vec<(Option<String>, String)> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

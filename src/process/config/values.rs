@@ -84,6 +84,11 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// Whether it was given by its flag.
+    pub fn is_flag_given(&self, name: &str) -> bool {
+        self.matches.contains_id(name)
+    }
+
     /// Whether it was given, by flag, variable or file, so that an error may be caused by it.
     pub fn is_given(&self, name: &'static str) -> bool {
         let variable = variable_of(name);

@@ -15,6 +15,7 @@ mod rates;
 mod reporter;
 mod service;
 pub mod settings;
+mod shadow;
 #[cfg(test)]
 mod tests;
 

@@ -23,7 +23,7 @@ use crate::lane::{LinkFigures, Settings};
 use crate::ledger::server_check::ServerWatch;
 use crate::ledger::{Connection, Destination, Ledger};
 use crate::programs::status::report::{ConsumerReport, Report};
-use crate::programs::status::{MAX_AGE, StatusReader};
+use crate::programs::status::{MAX_AGE, Status, StatusReader};
 
 /// How often it reports and checks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -50,6 +50,7 @@ impl Reporter {
             ledger: Ledger::new(redis.clone(), Arc::new(keys.clone()), REPLY_LIMIT),
             status: StatusReader::new(Connection::new(redis.clone(), REPLY_LIMIT), keys.clone(), MAX_AGE)
                 .with_interests(settings.interests.clone()),
+            key: keys.report_of(host.id.as_str()),
             host: host.clone(),
             lane,
             stopped,
@@ -58,6 +59,7 @@ impl Reporter {
             settings: ServerWatch::default(),
             backoff: Backoff::for_redis(),
             unreachable: false,
+            left_logged: 0,
         };
         let log = host.lanes[lane].lane.log.clone();
         let thread = thread::Builder::new()
@@ -85,6 +87,8 @@ impl Drop for Reporter {
 struct ReportLoop {
     ledger: Ledger,
     status: StatusReader,
+    /// The key of the report.
+    key: String,
     host: Arc<Host>,
     /// The index of the lane in `host`.
     lane: usize,
@@ -97,6 +101,8 @@ struct ReportLoop {
     backoff: Backoff,
     /// Whether the last request to Redis was not answered.
     unreachable: bool,
+    /// The epoch for which it was logged that messages are left for consumers; 0 for none.
+    left_logged: u64,
 }
 
 impl ReportLoop {
@@ -119,7 +125,7 @@ impl ReportLoop {
         }
         // The report expires by itself, so a Redis that does not answer is not waited for.
         if !self.unreachable
-            && let Err(error) = self.ledger.end_reports(&self.host.id)
+            && let Err(error) = self.ledger.end_reports(&self.key)
         {
             log::debug!("event=report-left error={}", Quoted(error));
         }
@@ -131,7 +137,7 @@ impl ReportLoop {
 
     fn iterate(&mut self) {
         let report = self.report().to_json().to_string();
-        let reported = self.ledger.report(&self.host.id, &report, REPORT_TTL);
+        let reported = self.ledger.report(&self.key, &report, REPORT_TTL);
         // A server that refuses writes may still be read. A server that can't be reached is not asked again in this
         // iteration.
         self.unreachable = reported.as_ref().is_err_and(|error| error.refusal().is_none());
@@ -146,6 +152,7 @@ impl ReportLoop {
         };
         if let Ok(status) = &seen {
             self.settings.note(status.settings.clone());
+            self.note_left(status);
         }
         self.hosted().board.post(seen);
         match reported.err().or(failure) {
@@ -155,6 +162,20 @@ impl ReportLoop {
                 troubles.report("reporter", "not-reported", &failure, &mut self.backoff);
             }
         }
+    }
+
+    /// Logs once a term that messages from before `--deliver stream` are left, which this leader doesn't deliver.
+    fn note_left(&mut self, status: &Status) {
+        let stats = &self.hosted().lane.stats;
+        let (leads, epoch, pending) = (get(&stats.leading) == 1, get(&stats.epoch), status.left_for_consumers());
+        if !leads || pending == 0 || self.left_logged == epoch {
+            return;
+        }
+        log::warn!(
+            "event=pending-left messages={pending} note=\"stored for consumers, which may still record what they hold; \
+             only a leader with --deliver consumers delivers the rest\""
+        );
+        self.left_logged = epoch;
     }
 
     /// This dispatcher's report.

@@ -8,7 +8,7 @@ use super::board::Board;
 use super::hosted::{Host, HostedLane};
 use super::reporter::Reporter;
 use super::settings::DispatcherConfig;
-use super::{exposition, health};
+use super::{exposition, health, shadow};
 use crate::base::error::Result;
 use crate::base::id::DispatcherId;
 use crate::base::log_context::{self, LogContext};
@@ -19,8 +19,11 @@ use crate::lane::{self, Lane, ProcessHandles};
 use crate::ledger::Destination;
 use crate::process::supervision::{CHECK_WITHIN, Supervisor};
 
-/// Runs the dispatcher until it is asked to stop. Returns the exit code.
+/// Runs the dispatcher, or the shadow, until it is asked to stop. Returns the exit code.
 pub fn run(config: DispatcherConfig) -> Result<u8> {
+    if config.shadow {
+        return shadow::run(config);
+    }
     let id = DispatcherId::generate(&config.name);
     let _log = crate::process::log::init(config.common.log_level, id.as_str(), "starting")?;
     let (handle, requests) = shutdown_channel();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 
+use super::shadow::unused::refuse_unused;
 use crate::base::id::DispatcherId;
 use crate::base::setting::ConfigError;
 use crate::lane::retry_policy::RetryPolicy;
@@ -24,9 +25,11 @@ pub struct DispatcherConfig {
     pub common: CommonConfig,
     /// What it listens to.
     pub interests: Interests,
+    /// Whether it takes part in nothing, and only compares.
+    pub shadow: bool,
     /// Where messages are stored.
     pub destination: Destination,
-    /// The consumers' addresses, `host:port`, all different; none with a stream.
+    /// The consumers' addresses, `host:port`, all different; none with a stream and of a shadow.
     pub consumers: Vec<String>,
     /// The name part of the dispatcher's id.
     pub name: String,
@@ -50,7 +53,7 @@ pub const SETTINGS: &[Setting] = &[
         "consumers",
         "HOST:PORT,…",
         Required,
-        "The addresses of the consumers, separated by commas; not with --deliver stream",
+        "The addresses of the consumers, separated by commas; not with --deliver stream or --shadow",
     ),
     REDIS_URL,
     GROUP,
@@ -76,6 +79,11 @@ pub const SETTINGS: &[Setting] = &[
         "N",
         Text("0"),
         "About how many entries that stream keeps; older ones are deleted, read or not. 0 keeps all",
+    ),
+    Setting::switch(
+        "shadow",
+        "Take part in nothing: measure what is published, and compare it with what the group stores, if it runs. \
+         oncecast status shows the result. Flags about consumers and leading are refused, and such variables ignored",
     ),
     Setting::new(
         "dispatcher-id",
@@ -147,11 +155,14 @@ Examples:
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --consumers 10.0.0.11:6969,10.0.0.12:6969
   oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --deliver stream --pattern 'orders.*'
 
+  oncecast-dispatcher --redis-url redis://10.0.0.1:6379 --pattern 'orders.*' --shadow
+
 On SIGTERM or SIGINT it stores what has arrived, releases leadership and exits.
 Exit codes: 0 success, 1 failure while running, 2 invalid settings.";
     program::service("oncecast-dispatcher", about, after, SETTINGS).override_usage(
         "oncecast-dispatcher --consumers <HOST:PORT,…> [OPTIONS]\n       \
-         oncecast-dispatcher --deliver stream [OPTIONS]\n       oncecast-dispatcher healthcheck [OPTIONS]",
+         oncecast-dispatcher --deliver stream [OPTIONS]\n       oncecast-dispatcher --shadow [OPTIONS]\n       \
+         oncecast-dispatcher healthcheck [OPTIONS]",
     )
 }
 
@@ -159,8 +170,13 @@ Exit codes: 0 success, 1 failure while running, 2 invalid settings.";
 pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DispatcherConfig, ConfigError> {
     let values = &Values::new(matches, SETTINGS, environment);
     let mut common = CommonConfig::read(values)?;
+    let shadow = values.is_on("shadow")?;
+    if shadow {
+        refuse_unused(values)?;
+    }
     let destination = destination(values, &common.keys)?;
     let consumers = match &destination {
+        Destination::Pending if shadow => Vec::new(),
         Destination::Pending => consumer_addresses(values)?,
         Destination::Stream { key, .. } => {
             common.keys = common.keys.with_stream(key);
@@ -173,6 +189,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<Dispat
             Destination::Pending => interests,
             Destination::Stream { key, .. } => interests.beside_stream(key),
         },
+        shadow,
         destination,
         consumers,
         name: match values.text("dispatcher-id")? {

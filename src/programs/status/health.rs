@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::shadow::ShadowMember;
 use super::state::{MANY_DEATHS, Member, Status};
 use crate::lane::DEATHS_WINDOW;
 use crate::ledger::overview::Part;
@@ -115,11 +116,11 @@ impl Status {
             if !report.consumers.is_empty() && !report.missing.is_empty() {
                 notes.push(format!("consumers that are not connected{}", tried(&report.missing)));
             }
-            if !report.stream.is_empty() && self.snapshot.pending > 0 {
+            if self.left_for_consumers() > 0 {
                 notes.push(format!(
-                    "messages pending: {}, from before the leader added to a stream; only dispatchers with --deliver \
-                     consumers deliver them",
-                    self.snapshot.pending
+                    "messages pending: {}, stored for consumers before the leader added to a stream: consumers may \
+                     still record what they hold, and only a leader with --deliver consumers delivers the rest",
+                    self.left_for_consumers()
                 ));
             }
             let disagrees =
@@ -132,6 +133,7 @@ impl Status {
                 )
             }));
         }
+        notes.extend(self.shadows.iter().filter_map(difference_of));
         notes.extend(self.settings.iter().filter(|warning| warning.is_note()).map(ToString::to_string));
         /// For this long a gap is recent.
         const RECENT: Duration = Duration::from_secs(3_600);
@@ -144,6 +146,12 @@ impl Status {
             notes.push(format!("dead letters: {}, in the stream {}:dead", self.snapshot.dead, self.group));
         }
         notes
+    }
+
+    /// Messages that are pending although the leader delivers to a stream.
+    pub fn left_for_consumers(&self) -> u64 {
+        let adds_to_stream = self.leaders_report().is_some_and(|report| !report.stream.is_empty());
+        if adds_to_stream { self.snapshot.pending } else { 0 }
     }
 
     /// 0 if there are no problems.
@@ -163,6 +171,18 @@ impl Status {
         };
         by_command.into_iter().map(note).collect()
     }
+}
+
+/// What a shadow found missing, or too much.
+fn difference_of(shadow: &ShadowMember) -> Option<String> {
+    let report = shadow.report.as_ref()?;
+    let (id, heard, stored) = (&shadow.id, report.compared.heard, report.compared.stored);
+    (report.difference() != 0).then(|| {
+        format!(
+            "the shadow {id} heard {heard} messages where the group stored {stored} (docs/OPERATIONS.md, Differences \
+             of a shadow)"
+        )
+    })
 }
 
 impl Part {

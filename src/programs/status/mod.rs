@@ -5,6 +5,7 @@ mod reader;
 pub mod report;
 mod run;
 pub mod settings;
+pub mod shadow;
 mod show;
 mod state;
 

@@ -1,11 +1,12 @@
 //! Reads the state of a group.
 //!
-//! There are two sources: the group's keys, and the reports that the dispatchers write to Redis once a second. The
+//! There are two sources: the group's keys, and the reports that dispatchers and shadows write once a second. The
 //! result is not a snapshot of one moment: the values are read one after the other, and reports are up to a second old.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::shadow::ShadowMember;
 use super::state::{Member, SHOWN_GAPS, Status};
 use crate::base::error::Result;
 use crate::base::id::{MessageId, wall_clock_us};
@@ -64,6 +65,7 @@ impl StatusReader {
     fn try_to_read(&mut self) -> Result<Status> {
         let mut snapshot = self.view.snapshot()?;
         let members: Vec<Member> = self.view.members(&snapshot)?.into_iter().map(Member::new).collect();
+        let shadows: Vec<ShadowMember> = self.view.shadows()?.into_iter().map(ShadowMember::new).collect();
         let any = snapshot.pending > 0 || self.view.refused().contains(&Part::Pending);
         if self.relies_on_reports && any {
             // Ids only rise, so the highest is from the latest report.
@@ -84,6 +86,7 @@ impl StatusReader {
             snapshot,
             refused: self.view.refused().clone(),
             members,
+            shadows,
             stream_entries,
             gaps,
             settings,

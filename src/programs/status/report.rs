@@ -186,15 +186,18 @@ impl ConsumerReport {
     }
 }
 
-fn text_of(value: &Value) -> String {
+/// A text; empty if it is of another type.
+pub(super) fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn count_of(value: &Value) -> u64 {
+/// A number that is not negative; 0 if it is of another type.
+pub(super) fn count_of(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
 }
 
-fn number_of(value: &Value) -> f64 {
+/// A number; 0 if it is of another type.
+pub(super) fn number_of(value: &Value) -> f64 {
     value.as_f64().unwrap_or_default()
 }
 

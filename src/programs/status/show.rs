@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::report::{ConsumerReport, Rates, tenths};
+use super::shadow::{NOT_REPORTING, ShadowMember};
 use super::state::{Member, SHOWN_GAPS, Status};
 use crate::base::id::{MessageId, wall_clock_us};
 use crate::base::text::{Escaped, Quoted, is_plain};
@@ -42,6 +43,7 @@ impl Status {
             "leader": leader,
             "epoch": self.known(Part::Epoch, snapshot.epoch.0),
             "dispatchers": self.members.iter().map(Member::to_json).collect::<Value>(),
+            "shadows": self.shadows.iter().map(ShadowMember::to_json).collect::<Value>(),
             "consumers": self.consumers_to_json(),
             "stream": self.leaders_report().map(|report| &report.stream).filter(|stream| !stream.is_empty()),
             "stream_entries": self.stream_entries,
@@ -171,6 +173,7 @@ impl fmt::Display for Status {
         for member in &self.members {
             line(&name_of(&member.id), member.in_words())?;
         }
+        self.show_shadows(&mut line)?;
         self.show_consumers(&mut line)?;
         let or_unknown = |part, count: u64| self.known(part, count.to_string()).unwrap_or_else(|| REFUSED.to_owned());
         line("pending", self.pending_in_words())?;
@@ -221,7 +224,8 @@ impl Rates {
 
 impl Status {
     fn names(&self) -> impl Iterator<Item = String> {
-        let members = self.members.iter().map(|member| name_of(&member.id));
+        let shadows = self.shadows.iter().map(|shadow| name_of(&shadow.id));
+        let members = self.members.iter().map(|member| name_of(&member.id)).chain(shadows);
         let consumers = self.leaders_report().into_iter().flat_map(|report| &report.consumers);
         members.chain(consumers.map(|consumer| name_of(&consumer.id)))
     }
@@ -257,6 +261,18 @@ impl Status {
         format!("{pending}{notes}")
     }
 
+    fn show_shadows(&self, line: &mut impl FnMut(&str, String) -> fmt::Result) -> fmt::Result {
+        if !self.shadows.is_empty() {
+            line("shadows", self.shadows.len().to_string())?;
+        }
+        for shadow in &self.shadows {
+            let (received, compared) = shadow.in_words();
+            line(&name_of(&shadow.id), received)?;
+            compared.map_or(Ok(()), |compared| line("", compared))?;
+        }
+        Ok(())
+    }
+
     fn show_consumers(&self, line: &mut impl FnMut(&str, String) -> fmt::Result) -> fmt::Result {
         let Some(report) = self.leaders_report() else {
             return line("consumers", UNKNOWN.to_owned());
@@ -280,7 +296,7 @@ impl Status {
 
 impl Member {
     fn in_words(&self) -> String {
-        let Some(report) = &self.report else { return "does not report".to_owned() };
+        let Some(report) = &self.report else { return NOT_REPORTING.to_owned() };
         let role = if report.leads { "leader" } else { "standby" };
         let sync = match (&report.trouble, report.leads, report.in_sync) {
             (Some(trouble), ..) => format!(", {trouble}"),

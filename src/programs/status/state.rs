@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::report::{Rates, Report};
+use super::shadow::ShadowMember;
 use crate::ledger::Lease;
 use crate::ledger::overview::{self, Part, Snapshot};
 use crate::ledger::reading::RecordedGap;
@@ -30,6 +31,8 @@ pub struct Status {
     pub refused: BTreeSet<Part>,
     /// The dispatchers that are subscribed.
     pub members: Vec<Member>,
+    /// The shadows that are subscribed.
+    pub shadows: Vec<ShadowMember>,
     /// Entries in the stream that the leader adds messages to, if it does.
     pub stream_entries: Option<u64>,
     /// Its newest gaps, the newest first.

@@ -17,7 +17,7 @@ fn status() -> Status {
         lease: Some(Lease { holder: "d0-5f3a9c".into(), epoch: Epoch(17), by_time: false }),
         lease_left: Some(Duration::from_millis(1_400)),
         epoch: Epoch(17),
-        dispatchers: 2,
+        subscribers: 2,
         consumers: vec!["c0".into(), "c1".into()],
         pending: 30,
         oldest: Some(MessageId(500_000)),
@@ -66,6 +66,7 @@ fn status() -> Status {
         snapshot,
         refused: BTreeSet::new(),
         members: vec![member("d0-5f3a9c", leader), member("d1-77aa01", standby)],
+        shadows: Vec::new(),
         gaps: vec![gap],
         stream_entries: None,
         settings: Vec::new(),
@@ -283,7 +284,11 @@ fn a_group_that_delivers_to_a_stream_needs_no_consumers() {
     leaders_report(&mut status).stream = "orders:messages".to_owned();
     status.stream_entries = Some(7);
     assert!(!status.problems().concat().contains("consumer"), "{:?}", status.problems());
-    assert!(status.notes().concat().contains("from before the leader added to a stream"), "{:?}", status.notes());
+    assert!(
+        status.notes().concat().contains("stored for consumers before the leader added to a stream"),
+        "{:?}",
+        status.notes()
+    );
     assert!(status.to_string().contains("orders:messages, 7 entries"), "{status}");
     assert_eq!(status.to_json()["stream_entries"], 7);
 }

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
-use oncecast::base::id::MessageId;
 use oncecast::lab::{ChildProcess, Cluster, Signal};
-use oncecast::ledger::{Body, encode_member};
 use oncecast::wire::{Frame, NackDelay, ReadyFlags};
 
 use crate::support::load::{Load, number};
@@ -152,9 +150,9 @@ fn dispatchers_with_other_interests_say_so_and_do_not_fight() {
     let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let connection = &mut client_of(&mut cluster);
     let address = [cluster.address(0).to_string()];
-    let first = dispatcher(&cluster, "d0", &address, "--channel a --lease-ttl-ms 500");
+    let first = dispatcher(&cluster, "d0", &address, "--channel a");
     first.wait_for_line("event=taken-over", DEADLINE).expect("it leads");
-    let second = dispatcher(&cluster, "d1", &address, "--channel a --pattern b* --lease-ttl-ms 500");
+    let second = dispatcher(&cluster, "d1", &address, "--channel a --pattern b*");
     for (process, other) in [(&first, "interests=interests:"), (&second, "interests=a")] {
         let line = process.wait_for_line("event=other-interests", DEADLINE).expect("it says so");
         assert!(line.contains(other) && line.contains("--pattern"), "{line}");
@@ -240,11 +238,9 @@ fn messages_of_an_earlier_release_are_delivered_beside_new_ones() {
     let connection = &mut client_of(&mut cluster);
     let () = run(connection, &["SET", "messages:epoch", "7"]);
     let () = run(connection, &["SET", "messages:cursor", "7.1 2 1700000000000002"]);
-    let mut member = Vec::new();
-    for (id, body) in [(1, Body::copied(None, b"a@1:b")), (2, Body::copied(None, b"{\"message_id\":\"old\"}"))] {
-        let id = MessageId(1_700_000_000_000_000 + id);
-        encode_member(id, &body, &mut member);
-        redis::cmd("ZADD").arg("messages:pending").arg(id.0).arg(&member).exec(connection).expect("it is added");
+    let members = ["00060a24181e4001:a@1:b", "00060a24181e4002:{\"message_id\":\"old\"}"];
+    for (id, member) in ["1700000000000001", "1700000000000002"].iter().zip(members) {
+        let _: i64 = run(connection, &["ZADD", "messages:pending", id, member]);
     }
     let peer = Peer::bind("c0");
     let process = dispatcher(&cluster, "d0", &[peer.address()], "--pattern new.*");

@@ -9,4 +9,7 @@ mod one_result;
 mod precedence;
 mod recall;
 mod retries;
+mod shadow;
 mod streams;
+mod switch;
+mod upgrade;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use oncecast::lab::{ChildProcess, Cluster, Signal, ports};
 
 use crate::monitoring::prometheus::get;
-use crate::support::{bare_cluster, client, publish_payloads, run, wait_until};
+use crate::support::{DEADLINE, bare_cluster, client, publish_payloads, run, wait_until};
 
 /// The processes that prometheus.yml names, each with metrics on a port of its own.
 pub struct Group {
@@ -13,6 +13,8 @@ pub struct Group {
     processes: BTreeMap<&'static str, ChildProcess>,
     pub ports: BTreeMap<&'static str, u16>,
     listens: Vec<u16>,
+    /// What dispatchers do with messages: the arguments for consumers or a stream.
+    delivery: String,
     cluster: Cluster,
 }
 
@@ -24,8 +26,10 @@ impl Group {
         let port = |_: &&str| ports::free_port().expect("a free port");
         let names = DISPATCHERS.into_iter().chain(CONSUMERS).chain(["publisher"]);
         let ports = names.map(|name| (name, port(&name))).collect();
-        let listens = CONSUMERS.iter().map(port).collect();
-        let mut group = Group { processes: BTreeMap::new(), ports, listens, cluster: bare_cluster() };
+        let listens: Vec<u16> = CONSUMERS.iter().map(port).collect();
+        let addresses: Vec<String> = listens.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let delivery = format!("--consumers {}", addresses.join(","));
+        let mut group = Group { processes: BTreeMap::new(), ports, listens, delivery, cluster: bare_cluster() };
         CONSUMERS.into_iter().chain(DISPATCHERS).for_each(|name| group.launch(name));
         wait_until("a dispatcher to lead and all to be linked", || {
             let links = DISPATCHERS.iter().filter_map(|name| group.figure(name, "oncecast_consumers"));
@@ -37,14 +41,11 @@ impl Group {
 
     fn launch(&mut self, name: &'static str) {
         let metrics = format!("127.0.0.1:{}", self.ports[name]);
-        let listens: Vec<String> = self.listens.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let (program, arguments) = match name.split_once('-') {
-            Some(("dispatcher", _)) => {
-                ("oncecast-dispatcher", format!("--dispatcher-id {name} --consumers {}", listens.join(",")))
-            }
+            Some(("dispatcher", _)) => ("oncecast-dispatcher", format!("--dispatcher-id {name} {}", self.delivery)),
             Some((_, number)) => {
                 let number: usize = number.parse().expect("a consumer has a number");
-                ("oncecast-consumer", format!("--consumer-id {name} --listen {}", listens[number]))
+                ("oncecast-consumer", format!("--consumer-id {name} --listen 127.0.0.1:{}", self.listens[number]))
             }
             None => ("oncecast-publisher", "--rate 2000".to_owned()),
         };
@@ -100,5 +101,20 @@ impl Group {
         wait_until("the former leader to be in sync", || {
             (self.figure(former, "oncecast_in_sync") == Some(1.0)).then_some(())
         });
+    }
+
+    /// The dispatchers are restarted one after the other, and then add messages to a stream.
+    pub fn switch_to_a_stream(&mut self) {
+        "--deliver stream".clone_into(&mut self.delivery);
+        let leader = self.leader();
+        for name in DISPATCHERS.into_iter().filter(|name| *name != leader).chain([leader]) {
+            let mut former = self.processes.remove(name).expect("it runs");
+            assert!(former.stop(DEADLINE).expect("it ends").success());
+            self.launch(name);
+            wait_until("it to be in sync or to lead", || {
+                let figure = |figure| self.figure(name, figure);
+                (figure("oncecast_in_sync")? + figure("oncecast_leader")? > 0.0).then_some(())
+            });
+        }
     }
 }

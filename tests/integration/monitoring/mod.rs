@@ -31,6 +31,7 @@ fn every_query_has_data_with_a_real_prometheus_and_cluster() {
     group.redeliver();
     group.make_dead_letter();
     group.change_leader();
+    group.switch_to_a_stream();
     let missing = prometheus.wait_for_data(&queries(&prometheus), begin);
     prometheus.process.must_run().expect("prometheus runs");
     assert!(missing.is_empty(), "{} queries have no data:\n{}", missing.len(), missing.join("\n"));

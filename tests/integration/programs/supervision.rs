@@ -1,5 +1,6 @@
 //! What the programs report to systemd, and how a hanging program is detected.
 
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +12,10 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 use oncecast::lab::{ChildProcess, Cluster, Signal, ports};
 
-use crate::support::{DEADLINE, client_of, options, programs, publish, redis_server, threads, wait_until_done};
+use crate::support::http::get;
+use crate::support::{
+    DEADLINE, bare_cluster, client_of, options, programs, publish, redis_server, threads, wait_until, wait_until_done,
+};
 
 /// An iteration of a worker may take at most eight seconds.
 const LONGER_THAN_AN_ITERATION: Duration = Duration::from_secs(10);
@@ -105,6 +109,36 @@ fn a_dispatcher_in_sync_is_ready_and_reports_its_role() {
     dispatcher.signal(Signal::SIGTERM).expect("it runs");
     manager.wait_for("STOPPING=1");
     assert_eq!(dispatcher.wait(DEADLINE).expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_subscribed_shadow_is_ready_and_serves_its_figures() {
+    let mut manager = Manager::listen("shadow");
+    let mut cluster = bare_cluster();
+    let address = SocketAddr::from(([127, 0, 0, 1], ports::free_port().expect("a free port")));
+    let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
+    command.args(["--shadow", "--dispatcher-id", "s0", "--metrics-addr", &address.to_string()]);
+    manager.supervise(&mut command);
+    let mut shadow = ChildProcess::spawn("s0", command).expect("it starts");
+    manager.wait_for("READY=1");
+    manager.wait_for("STATUS=shadow, no group has stored anything yet, difference 0");
+    manager.wait_for("WATCHDOG=1");
+    publish(&mut client_of(&mut cluster), "m", 0..10);
+    let metrics = wait_until("the messages to be counted", || {
+        get(address, "/metrics").map(|(_, text)| text).filter(|text| text.contains("oncecast_shadow_messages_total 10"))
+    });
+    for figure in ["shadow_bytes_total 190", "shadow_difference 0", "shadow_comparing 0", "readiness 1"] {
+        assert!(metrics.contains(&format!("oncecast_{figure}")), "no {figure} in {metrics}");
+    }
+    assert_eq!(get(address, "/readyz").expect("it answers").0, 200);
+    cluster.redis().kill().expect("it runs");
+    manager.wait_for("STATUS=not ready: not subscribed");
+    assert_eq!(get(address, "/readyz").expect("it answers").0, 503);
+    cluster.redis().start_again().expect("it starts again");
+    wait_until("it to be ready again", || (get(address, "/readyz")?.0 == 200).then_some(()));
+    shadow.signal(Signal::SIGTERM).expect("it runs");
+    manager.wait_for("STOPPING=1");
+    assert_eq!(shadow.wait(DEADLINE).expect("it ends").code(), Some(0));
 }
 
 #[test]

@@ -135,6 +135,27 @@ fn numbers_and_durations_are_readable() {
 }
 
 #[test]
+fn shadows_are_shown_with_what_they_found() {
+    let Some(mut browser) = Browser::start() else { return };
+    let mut with_shadows = status();
+    let shadow = |id: &str, state: &str, difference: i64| {
+        json!({ "id": id, "state": state, "uptime_s": 12.3, "version": "0.1.0", "reporting": true,
+                "compared": { "heard": 5000, "stored": 5000 - difference, "difference": difference } })
+    };
+    let waiting = "waiting for a leader's marker";
+    with_shadows["shadows"] = json!([shadow("s0-5f3a9c", "comparing", 1_070), shadow("s1-77aa01", waiting, 0)]);
+    let (_stand_in, mut page) = shown(&mut browser, &with_shadows);
+    let rows = "[...document.querySelectorAll('#dispatchers tr')].slice(2).map(row => \
+                [...row.cells].slice(0, 3).map(cell => cell.textContent.trim()).join('|'))";
+    let expected = json!([
+        "s0-5f3a9c shadow|difference 1\u{202f}070|12\u{202f}s",
+        "s1-77aa01 shadow|waiting for a leader's marker|12\u{202f}s",
+    ]);
+    assert_eq!(page.eval(rows), expected);
+    assert_no_complaint(&mut page);
+}
+
+#[test]
 fn problems_are_shown_as_escaped_text() {
     let Some(mut browser) = Browser::start() else { return };
     let evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";

@@ -64,6 +64,8 @@ fn came<T: Debug>(outcome: Result<T>) -> Came {
 pub(super) struct Caller {
     pub(super) ledger: Ledger,
     id: DispatcherId,
+    /// The key of its report.
+    report: String,
     /// Messages that it has removed and must put back.
     owed: Vec<(MessageId, Body)>,
 }
@@ -143,10 +145,13 @@ fn consumer_steps() -> Vec<Step> {
         script("page without payloads", &PAGE,
             |c| came(c.ledger.page_without_payloads(MINE, MessageId(1), MessageId(5)))).reads(),
         script("fetch", &FETCH, |c| came(c.ledger.fetch(MINE, &[1, 900, 2].map(MessageId), 1_000))).reads(),
+        // Which command calls it depends on the server.
+        Step { commands: &[], ..script("sample", &SAMPLE,
+            |c| came(c.ledger.sample().map(|sample| (sample.cursor, sample.counts.pending)))).reads() },
         command("deliveries", &["HMGET"], |c| came(c.ledger.deliveries(&[1, 2, 900].map(MessageId)))).reads(),
         command("cursor", &["GET"], |c| came(c.ledger.cursor())).reads(),
-        command("report", &["SET"], |c| came(c.ledger.report(&c.id, "busy", TTL))).needs_room(),
-        command("end reports", &["DEL"], |c| came(c.ledger.end_reports(&c.id))),
+        command("report", &["SET"], |c| came(c.ledger.report(&c.report, "busy", TTL))).needs_room(),
+        command("end reports", &["DEL"], |c| came(c.ledger.end_reports(&c.report))),
     ]
 }
 
@@ -291,7 +296,8 @@ fn commands_in(text: &'static str) -> Vec<&'static str> {
 
 impl Caller {
     pub(super) fn new(ledger: Ledger, id: DispatcherId) -> Caller {
-        Caller { ledger, id, owed: Vec::new() }
+        let report = ledger.keys().report_of(id.as_str());
+        Caller { ledger, id, report, owed: Vec::new() }
     }
 
     fn lease(&self) -> Lease {

@@ -91,7 +91,7 @@ impl World {
     /// Clears the server and sets up the state in which the step begins.
     pub(super) fn set_up(&mut self, step: &Step, state: State) {
         let lease = format!("{} 5", self.id);
-        let status = format!("{}{}", self.keys.status_prefix, self.id);
+        let status = self.keys.report_of(self.id.as_str());
         let used = if matches!(state, State::Used) { USED } else { &[] };
         let mut commands =
             vec![Command::of(&["FLUSHALL"]), Command::of(&["SET", &self.keys.leader, &lease, "PX", "60000"])];
@@ -112,7 +112,7 @@ impl World {
 
     /// The keys for which a right can be missing.
     pub(super) fn all_keys(&self) -> Vec<String> {
-        let status = format!("{}{}", self.keys.status_prefix, self.id);
+        let status = self.keys.report_of(self.id.as_str());
         let put_back = format!("{}{:016x}", self.keys.put_back_prefix, steps::NONCE);
         self.keys.types().map(|(key, _)| key.to_owned()).chain([status, put_back]).collect()
     }

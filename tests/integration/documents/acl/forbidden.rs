@@ -6,7 +6,7 @@ use crate::support::{CHANNEL, client, run};
 #[test]
 fn no_user_may_do_the_work_of_another() {
     let users = users();
-    let server = server_with(&users);
+    let server = server_with(users.values());
     let admin = &mut client(&server.url());
     let () = run(admin, &["SET", "messages:epoch", "7"]);
     let leaders_work = "return redis.call('SET', KEYS[1], '8')";
@@ -79,7 +79,7 @@ fn since_redis_7_consumers_do_not_need_to_write_the_epoch() {
     let document = DOCUMENT.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(document.contains(&format!("`{READ}` for `~messages:epoch`")), "it is recommended");
     let users = users();
-    let server = server_with(&users);
+    let server = server_with(users.values());
     if server.version().expect("it answers").starts_with("redis 6.") {
         return;
     }

@@ -5,4 +5,6 @@
 mod calls;
 mod forbidden;
 mod needed;
+mod shadow;
+mod stream;
 mod users;

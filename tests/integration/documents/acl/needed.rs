@@ -23,12 +23,12 @@ use crate::support::{
 
 /// The programs try these and work without them: a dispatcher then does not check Redis's settings, and since 7.2 the
 /// client library does not name itself.
-const DISPENSABLE: [&str; 3] = ["config|get", "info", "client|setinfo"];
+pub const DISPENSABLE: [&str; 3] = ["config|get", "info", "client|setinfo"];
 /// Consumers call these only after faults that this test does not inject: the key of the results is replaced while they
 /// work, or the reply to a transaction is lost.
 const AFTER_A_FAULT: [&str; 2] = ["zadd", "set"];
 /// Redis lets every user call them.
-const EVERYBODYS: [&str; 2] = ["auth", "hello"];
+pub const EVERYBODYS: [&str; 2] = ["auth", "hello"];
 
 /// The programs of a group, each with its own user. Fields are in the order in which they must be dropped.
 struct Group {
@@ -237,7 +237,7 @@ fn handler(gate: Arc<Mutex<()>>) -> impl oncecast::Handler {
 }
 
 /// Fails unless a user has called exactly the commands that it may call.
-fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<String>>) {
+pub fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<String>>) {
     let mut called = called.cloned().unwrap_or_default();
     called.retain(|call| !EVERYBODYS.contains(&call.as_str()));
     let needed = |call: &&String| name != CONSUMER || !AFTER_A_FAULT.contains(&call.as_str());
@@ -251,7 +251,7 @@ fn assert_called_what_it_may(name: &str, user: &User, called: Option<&BTreeSet<S
 #[test]
 fn each_program_works_with_its_rights_and_needs_all_of_them() {
     let users = users();
-    let server = server_with(&users);
+    let server = server_with(users.values());
     let calls = Calls::watch(&server);
     let mut group = Group::start(server, users);
     group.lose_a_consumer_without_redis();

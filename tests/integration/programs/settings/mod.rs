@@ -52,6 +52,11 @@ fn an_invalid_setting_stops_the_program_and_is_named() {
         ("oncecast-dispatcher --consumers h:1 --channel messages:control", &["--channel", "ONCECAST_CHANNEL"]),
         ("oncecast-dispatcher --consumers h:1 --metrics-addr 9", &["--metrics-addr", "ONCECAST_METRICS_ADDR"]),
         ("ONCECAST_LINK_TIMEOUT_MS=soon oncecast-dispatcher --consumers h:1", &["ONCECAST_LINK_TIMEOUT_MS", "soon"]),
+        ("oncecast-dispatcher --shadow --consumers h:1", &["--consumers", "--shadow", "never leads"]),
+        ("ONCECAST_SHADOW=yes oncecast-dispatcher --retry none", &["--retry", "--shadow"]),
+        ("ONCECAST_SHADOW=maybe oncecast-dispatcher --consumers h:1", &["ONCECAST_SHADOW", "maybe", "yes or no"]),
+        // Variables are for other dispatchers, too.
+        ("ONCECAST_CONSUMERS=h:1 oncecast-dispatcher --shadow --channel a?", &["--channel", "write \\?"]),
         ("oncecast-consumer --listen nowhere", &["--listen", "ONCECAST_LISTEN", "nowhere"]),
         ("oncecast-consumer --prefetch 0", &["--prefetch", "ONCECAST_PREFETCH"]),
         ("oncecast-consumer --concurrency many", &["--concurrency", "ONCECAST_CONCURRENCY", "many"]),

@@ -1,0 +1,80 @@
+//! What a subscriber subscribes to, and how others notice it. Pure.
+
+use std::sync::Arc;
+
+use crate::base::id::DispatcherId;
+use crate::ledger::command::Command;
+use crate::ledger::cursor::Marker;
+use crate::ledger::interests::Interests;
+use crate::ledger::keys::Keys;
+use crate::ledger::notice::Notice;
+use crate::ledger::server::Server;
+
+/// What is subscribed to, and where.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    /// The server.
+    pub server: Server,
+    /// The group's keys.
+    pub keys: Arc<Keys>,
+    /// What the group listens to.
+    pub interests: Arc<Interests>,
+    /// Whose subscription it is.
+    pub subscriber: Subscriber,
+}
+
+/// Whose subscription it is. Each subscribes to a channel of its own, on which nothing is published.
+#[derive(Clone, Debug)]
+pub enum Subscriber {
+    /// A dispatcher. While its alive channel has a subscriber, others count it, and it may hold the lease.
+    Dispatcher(DispatcherId),
+    /// A shadow, which dispatchers don't count. By its channel `oncecast status` finds it.
+    Shadow(DispatcherId),
+}
+
+impl Subscriber {
+    /// The id of the process.
+    pub fn id(&self) -> &DispatcherId {
+        let (Subscriber::Dispatcher(id) | Subscriber::Shadow(id)) = self;
+        id
+    }
+
+    /// The marker that it publishes when it has subscribed for the `number`th time. Only dispatchers publish.
+    pub fn join_marker(&self, number: u64) -> Option<Marker> {
+        match self {
+            Subscriber::Dispatcher(id) => Some(Marker::of_join(id, number)),
+            Subscriber::Shadow(_) => None,
+        }
+    }
+
+    fn channel(&self, keys: &Keys) -> String {
+        match self {
+            Subscriber::Dispatcher(id) => format!("{}{id}", keys.alive_prefix),
+            Subscriber::Shadow(id) => format!("{}{id}", keys.shadow_prefix),
+        }
+    }
+}
+
+impl Channels {
+    /// The commands that subscribe and publish the join marker, and how many answers they have.
+    pub(super) fn set_up(&self, join: Option<&Marker>) -> (Vec<u8>, usize) {
+        let Channels { keys, interests, subscriber, .. } = self;
+        let own_channel = subscriber.channel(keys);
+        let own = [keys.control.as_bytes(), own_channel.as_bytes()];
+        let names: Vec<&[u8]> = interests.channels().chain(own).collect();
+        let patterns: Vec<&[u8]> = interests.patterns().collect();
+        let command = |name, words: &[&[u8]]| {
+            let command = Command::new(1 + words.len()).arg(name);
+            words.iter().fold(command, |command, word| command.arg(word)).into_bytes()
+        };
+        // Patterns first: what follows a marker is counted, so all other subscriptions must be made when the control
+        // channel brings the first. Redis may carry out other clients' commands between two of these.
+        let mut commands = if patterns.is_empty() { Vec::new() } else { command("PSUBSCRIBE", &patterns) };
+        commands.extend(command("SUBSCRIBE", &names));
+        if let Some(join) = join {
+            let notice = Notice::Marker(join.clone(), interests.identity().to_owned()).to_string();
+            commands.extend(Command::of(&["PUBLISH", &keys.control, &notice]).into_bytes());
+        }
+        (commands, names.len() + patterns.len() + usize::from(join.is_some()))
+    }
+}

@@ -1,0 +1,151 @@
+//! The reporter of a shadow: once a second it writes the shadow's report, the only thing that a shadow writes.
+//!
+//! One thread, with a connection of its own. It also checks the server's settings once a minute, since a group that
+//! listens to keyspace events hears nothing if Redis does not publish them.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::health::{self, Watched};
+use crate::base::backoff::Backoff;
+use crate::base::error::{Error, Result};
+use crate::base::text::Quoted;
+use crate::ledger::Ledger;
+use crate::ledger::server_check::{self, ServerWatch};
+use crate::programs::status::shadow::{Compared, ShadowReport};
+
+/// How often it reports.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long a report lasts.
+const REPORT_TTL: Duration = Duration::from_secs(5);
+/// How long to wait for a reply of Redis.
+const REPLY_LIMIT: Duration = Duration::from_secs(2);
+/// How often the server's settings are checked.
+const SETTINGS_EVERY: Duration = Duration::from_secs(60);
+
+/// The handle: stops and joins the thread when dropped.
+pub(super) struct ShadowReporter {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ShadowReporter {
+    /// Starts reporting.
+    pub(super) fn start(watched: &Arc<Watched>) -> Result<ShadowReporter> {
+        let (stop, stopped) = bounded(0);
+        let settings = &watched.shadow.settings;
+        let reports = ReportLoop {
+            ledger: Ledger::new(settings.redis.clone(), Arc::new(settings.keys.clone()), REPLY_LIMIT),
+            key: settings.keys.shadow_report_of(watched.shadow.id.as_str()),
+            watched: watched.clone(),
+            stopped,
+            began: Instant::now(),
+            settings: ServerWatch::default(),
+            settings_checked: None,
+            backoff: Backoff::for_redis(),
+            reachable: false,
+        };
+        let thread = thread::Builder::new().name("reporter".to_owned()).spawn(move || reports.run());
+        let thread = thread.map_err(Error::io("starting the thread reporter"))?;
+        Ok(ShadowReporter { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for ShadowReporter {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("event=panic thread=reporter");
+        }
+    }
+}
+
+struct ReportLoop {
+    ledger: Ledger,
+    /// The report's key.
+    key: String,
+    watched: Arc<Watched>,
+    /// Disconnected when the thread should stop.
+    stopped: Receiver<()>,
+    began: Instant,
+    /// Logs which of the server's settings endanger the guarantees.
+    settings: ServerWatch,
+    settings_checked: Option<Instant>,
+    backoff: Backoff,
+    /// Whether the last report was written.
+    reachable: bool,
+}
+
+impl ReportLoop {
+    /// The main loop of the thread.
+    fn run(mut self) {
+        loop {
+            let next = Instant::now() + EVERY;
+            self.iterate();
+            if self.stopped.recv_deadline(next) == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
+        }
+        // The report expires by itself, so a Redis that does not answer is not waited for.
+        if self.reachable
+            && let Err(error) = self.ledger.end_reports(&self.key)
+        {
+            log::debug!("event=report-left error={}", Quoted(error));
+        }
+    }
+
+    fn iterate(&mut self) {
+        let report = self.report().to_json().to_string();
+        let outcome = self.ledger.report(&self.key, &report, REPORT_TTL);
+        self.reachable = outcome.is_ok();
+        match outcome.and_then(|()| self.check_settings()) {
+            Ok(()) => drop(self.backoff.reset()),
+            Err(error) => self.watched.shadow.troubles.report("reporter", "not-reported", &error, &mut self.backoff),
+        }
+    }
+
+    fn check_settings(&mut self) -> Result<()> {
+        if self.settings_checked.is_some_and(|checked| checked.elapsed() < SETTINGS_EVERY) {
+            return Ok(());
+        }
+        let found = server_check::check(self.ledger.connection(), Some(&self.watched.shadow.settings.interests))?;
+        self.settings.note(found);
+        self.settings_checked = Some(Instant::now());
+        Ok(())
+    }
+
+    fn report(&self) -> ShadowReport {
+        let shadow = &self.watched.shadow;
+        let figures = shadow.figures();
+        let (received, findings) = (figures.received, &figures.findings);
+        let (restarts, last_restart) = findings.restarts;
+        ShadowReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            channel: shadow.settings.interests.summary(),
+            state: health::state(&figures).to_owned(),
+            trouble: findings.trouble.clone().or_else(|| health::ready(&self.watched).err()),
+            uptime_s: self.began.elapsed().as_secs_f64(),
+            messages: received.messages,
+            bytes: received.bytes,
+            largest_bytes: received.largest,
+            overlaps: figures.overlaps,
+            messages_per_s: findings.pace.messages,
+            bytes_per_s: findings.pace.bytes,
+            busiest_per_s: findings.pace.busiest,
+            compared: Compared {
+                seconds: findings.totals.time.as_secs_f64(),
+                heard: findings.totals.heard,
+                stored: findings.totals.stored,
+                gaps: findings.totals.gaps,
+                exact: findings.is_exact,
+                restarts,
+                last_restart: last_restart.map(|why| why.to_string()),
+            },
+        }
+    }
+}
