@@ -112,8 +112,8 @@ impl Ledger {
         self.attempts.vouched = number.map(|number| (number, next.clone()));
     }
 
-    /// Whether a transaction may store this batch: the last intake succeeded on this connection, and epoch and cursor are
-    /// as it left them.
+    /// Whether a transaction may store this batch: the last intake succeeded on this connection, and epoch and cursor
+    /// are as it left them.
     fn may_transact(&mut self, epoch: Epoch, expected: Option<&Cursor>, batch: &[Arrival]) -> bool {
         if !self.destination.allows_transactions() {
             return false;
