@@ -1,5 +1,6 @@
 //! `oncecast chaos`: an [experiment](crate::lab::experiment) with faults drawn from a seed. Its consumers keep a
-//! [journal](crate::lab::journal), so that handler runs are counted across every kill.
+//! [journal](crate::lab::journal), so that handler runs are counted across every kill. With `--deliver stream`
+//! [workers](crate::lab::stream_workers) take the place of consumers.
 
 use self::report::ChaosReport;
 use self::settings::ChaosConfig;
@@ -10,6 +11,7 @@ use super::folder::PrivateFolder;
 use super::journal;
 use super::programs::Programs;
 use super::redis::RedisOptions;
+use super::settings::Deliver;
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
 use crate::process::log;
@@ -49,6 +51,7 @@ pub fn run(config: &ChaosConfig) -> Result<u8> {
         rate: config.rate,
         batch: config.batch,
         channels: config.channels,
+        workers: (config.deliver == Deliver::Stream).then_some(config.consumers),
         duration: config.plan.duration,
         faults: config.plan.draw(),
         id_prefix: "chaos-",

@@ -178,6 +178,11 @@ impl Cluster {
         Keys::new(&self.options.group)
     }
 
+    /// The stream that dispatchers with `--deliver stream` add to, unless they are told another.
+    pub fn stream(&self) -> String {
+        format!("{}:messages", self.options.group)
+    }
+
     /// The number of consumers, whether they run or not.
     pub fn consumers(&self) -> usize {
         self.consumers.len()

@@ -36,8 +36,10 @@ pub struct Progress {
     pub pending: u64,
     /// The leader's name; empty if there is none.
     pub leader: String,
-    /// The names of the connected consumers.
-    pub consumers: Vec<String>,
+    /// What processes messages: consumers or workers.
+    pub processors: &'static str,
+    /// Their names: of consumers, those that are connected.
+    pub names: Vec<String>,
 }
 
 /// The style of a text.
@@ -150,26 +152,28 @@ impl<W: Write> Console<W> {
         let number = |value: String| self.paint(Tone::Strong, &format!("{value:>9}"));
         format!(
             "\n  {bar}  {:.1} s of {} s\n\n  published {}/s   processed {}/s   pending {}\n  \
-             leader    {leader}     consumers {}\n",
+             leader    {leader}     {} {}\n",
             progress.elapsed.as_secs_f64(),
             progress.duration.as_secs_f64(),
             number(grouped(progress.published_per_s)),
             number(grouped(progress.processed_per_s)),
             number(grouped(progress.pending)),
-            progress.consumers.join(" "),
+            progress.processors,
+            progress.names.join(" "),
         )
     }
 }
 
 fn plain(progress: &Progress) -> String {
     format!(
-        "{:>6.1} s  published {}/s  processed {}/s  pending {}  leader {}  consumers {}\n",
+        "{:>6.1} s  published {}/s  processed {}/s  pending {}  leader {}  {} {}\n",
         progress.elapsed.as_secs_f64(),
         progress.published_per_s,
         progress.processed_per_s,
         progress.pending,
         if progress.leader.is_empty() { "none" } else { &progress.leader },
-        progress.consumers.len(),
+        progress.processors,
+        progress.names.len(),
     )
 }
 
@@ -212,7 +216,8 @@ mod tests {
             processed_per_s: 1_999,
             pending: 3,
             leader: "d0".to_owned(),
-            consumers: ["c0", "c1", "c2"].map(str::to_owned).into(),
+            processors: "consumers",
+            names: ["c0", "c1", "c2"].map(str::to_owned).into(),
         }
     }
 

@@ -10,6 +10,7 @@ use super::experiment::Experiment;
 use super::experiment::plan::{Fault, PlannedFault, Target};
 use super::programs::Programs;
 use super::redis::RedisOptions;
+use super::settings::Deliver;
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
 use crate::process::log;
@@ -19,6 +20,8 @@ mod summary;
 
 /// The longest time until the killed leader is restarted.
 const OUTAGE: Duration = Duration::from_secs(3);
+/// The number of workers with `--deliver stream`.
+const WORKERS: usize = 3;
 
 /// Runs the demonstration with the programs in the running program's folder. Returns the exit code.
 pub fn run(config: &DemoConfig) -> Result<u8> {
@@ -37,6 +40,7 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
         rate: config.rate,
         batch: None,
         channels: None,
+        workers: (config.deliver == Deliver::Stream).then_some(WORKERS),
         duration: config.duration,
         faults: vec![PlannedFault {
             at: config.duration * 2 / 5,

@@ -11,13 +11,14 @@ use log::LevelFilter;
 
 use self::injector::InjectedFault;
 use self::plan::PlannedFault;
-use self::run::Run;
+use self::run::{Run, Started};
 use self::timeline::Timeline;
 use super::child::ChildProcess;
 use super::cluster::{Cluster, ClusterOptions, Node};
 use super::console::{Console, Tone};
 use super::folder::PrivateFolder;
-use crate::base::error::Result;
+use super::stream_workers::{ReadEntries, StreamWorkers};
+use crate::base::error::{Error, Result};
 use crate::base::shutdown::ShutdownRequests;
 use crate::programs::audit::settings::{AuditConfig, PATIENCE};
 use crate::programs::audit::{AuditReport, audit};
@@ -45,6 +46,9 @@ pub struct Experiment {
     pub batch: Option<u64>,
     /// Over how many channels they are spread, heard through one pattern; `None`: one channel, heard by its name.
     pub channels: Option<u64>,
+    /// How many workers read the stream that the dispatchers then add messages to, in place of consumers. `None`: the
+    /// cluster's consumers get the messages.
+    pub workers: Option<usize>,
     /// How long messages are published.
     pub duration: Duration,
     /// The faults to inject meanwhile.
@@ -66,8 +70,10 @@ pub struct Findings {
     pub faults: Vec<InjectedFault>,
     /// The counts over time, and the memory of the processes.
     pub timeline: Timeline,
-    /// The audit of the results.
+    /// The audit of the results, or of the stream's entries.
     pub audit: AuditReport,
+    /// How much the workers have read, if there were any.
+    pub read: Option<ReadEntries>,
     /// The server's version.
     pub redis: String,
 }
@@ -83,16 +89,21 @@ impl Experiment {
         if self.channels.is_some() {
             self.cluster.listen_to_many();
         }
+        if self.workers.is_some() {
+            self.cluster.deliver_to_stream();
+        }
         let mut cluster = Cluster::start(self.cluster.clone())?;
         if !self.wait_until_ready(&mut cluster, requests)? {
             return interrupted(console, cluster, None, requests);
         }
-        self.introduce(console, &mut cluster)?;
+        let workers = self.workers.map(|count| StreamWorkers::start(&mut cluster, count)).transpose()?;
+        self.introduce(console, &mut cluster, workers.as_ref())?;
         let folder = PrivateFolder::create("experiment")?;
         let before = cluster.view().snapshot_with_publishes()?;
         let publisher = self.publisher(&cluster, &folder)?;
         let faults = std::mem::take(&mut self.faults);
-        let mut run = Run::new(self.duration, faults, &before, cluster, publisher, console, requests);
+        let mut run =
+            Run::new(self.duration, faults, &before, Started { cluster, publisher, workers }, console, requests);
         let published = run.drive();
         // Cleared before an error is shown, too.
         run.console.clear();
@@ -116,7 +127,7 @@ impl Experiment {
         })
     }
 
-    fn introduce(&self, console: &mut Console, cluster: &mut Cluster) -> Result<()> {
+    fn introduce(&self, console: &mut Console, cluster: &mut Cluster, workers: Option<&StreamWorkers>) -> Result<()> {
         let redis = format!("{} on 127.0.0.1:{}, private", cluster.redis().version()?, cluster.redis().port());
         let channels = self.channels.map_or(String::new(), |channels| format!(", on {channels} channels"));
         let bursts = self.batch.map_or(String::new(), |batch| format!(", in bursts of {batch}"));
@@ -128,7 +139,13 @@ impl Experiment {
         for (what, detail) in [
             ("redis", redis),
             ("dispatchers", names(self.cluster.dispatchers, Node::Dispatcher)),
-            ("consumers", names(self.cluster.consumers, Node::Consumer)),
+            match workers {
+                None => ("consumers", names(self.cluster.consumers, Node::Consumer)),
+                Some(workers) => {
+                    let (names, key) = (workers.names().join(" "), workers.key());
+                    ("workers", format!("{names}: any Streams client, here XREADGROUP and XACK on {key}"))
+                }
+            },
             ("publisher", rate),
         ] {
             console.line(&format!("  {}{detail}", console.paint(Tone::Faint, &format!("{what:<14}"))));
@@ -155,14 +172,16 @@ impl Experiment {
     /// Stops the nodes, so that nothing changes any more, and audits the results.
     fn judge(&self, run: Run<'_>, published: u64, folder: &PrivateFolder) -> Result<Findings> {
         let elapsed = run.elapsed();
-        let Run { mut cluster, injector, mut timeline, .. } = run;
+        let Run { mut cluster, injector, mut timeline, workers, .. } = run;
+        // A node that was started again at the end may not handle signals yet.
+        cluster.wait_for(READY_LIMIT, "every node to be ready", |cluster, _| cluster.is_ready().then_some(()))?;
         timeline.sample_memory(&mut cluster);
         for node in cluster.running() {
             cluster.stop_node(node, STOP_LIMIT)?;
         }
         let common = CommonConfig {
             redis: cluster.redis().server(),
-            keys: cluster.keys(),
+            keys: workers.as_ref().map_or(cluster.keys(), |workers| cluster.keys().with_stream(workers.key())),
             log_level: self.log_level,
             metrics_addr: None,
         };
@@ -170,8 +189,13 @@ impl Experiment {
         let id_field = "message_id".to_owned();
         let audit = audit(&AuditConfig { common, expect: None, ids, id_field, patience: PATIENCE })?;
         let redis = cluster.redis().version()?;
+        let read = workers.as_ref().map(StreamWorkers::read);
+        if let Some(ReadEntries { entries, .. }) = read.filter(|read| read.entries != audit.entries) {
+            return Err(Error::Failed(format!("the workers have read {entries} of {} entries", audit.entries)));
+        }
+        drop(workers);
         cluster.redis().stop()?;
-        Ok(Findings { published, elapsed, faults: injector.injected(), timeline, audit, redis })
+        Ok(Findings { published, elapsed, faults: injector.injected(), timeline, audit, read, redis })
     }
 }
 

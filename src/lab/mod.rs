@@ -23,6 +23,7 @@ pub mod programs;
 pub mod readiness;
 pub mod redis;
 mod settings;
+pub mod stream_workers;
 pub mod wait;
 
 pub use self::child::{ChildProcess, Signal};

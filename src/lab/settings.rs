@@ -1,8 +1,38 @@
 //! Settings that several of the lab's subcommands have.
 
-use crate::process::config::Default::Found;
-use crate::process::config::Setting;
+use crate::base::setting::ConfigError;
+use crate::process::config::Default::{Found, Text};
+use crate::process::config::{Setting, Values, quoted};
 
 /// The server program to start.
 pub const REDIS_SERVER: Setting =
     Setting::new("redis-server", "PATH", Found("redis-server or valkey-server on PATH"), "The Redis server to start");
+
+/// What the dispatchers deliver to.
+pub const DELIVER: Setting = Setting::new(
+    "deliver",
+    "WHERE",
+    Text("consumers"),
+    "consumers, or stream: the dispatchers add each message to a Redis Stream, which workers read with XREADGROUP",
+);
+
+/// See [`DELIVER`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliver {
+    /// Consumers.
+    Consumers,
+    /// A stream.
+    Stream,
+}
+
+impl Deliver {
+    /// Reads the setting.
+    pub fn read(values: &Values<'_>) -> Result<Deliver, ConfigError> {
+        const TAKES: &str = "consumers or stream";
+        match values.required("deliver", TAKES)?.as_str() {
+            "consumers" => Ok(Deliver::Consumers),
+            "stream" => Ok(Deliver::Stream),
+            other => Err(ConfigError::new("deliver", quoted(other), TAKES)),
+        }
+    }
+}

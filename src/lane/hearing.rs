@@ -2,7 +2,8 @@
 //!
 //! A proxy, a virtual address or a failover can lead the two connections to different servers. So reachability is
 //! tested, not assumed. A leader publishes markers over its command connection, and they must arrive over its
-//! subscription. A standby that sees the cursor move must receive the markers of the leader that moves it.
+//! subscription. A standby that sees the cursor move must receive the markers of the leader that moves it. One move
+//! proves nothing, since a leader that then can't store messages publishes no markers either.
 //!
 //! A missing marker may only be late: under load a subscription can lag by many seconds, and replacing it loses what
 //! Redis has buffered for it. A *probe* tells a late marker from a lost one. It is a ping over the subscription, sent
@@ -55,8 +56,20 @@ struct Awaited {
 #[derive(Debug, Default)]
 struct CursorWatch {
     cursor: String,
-    /// When it first moved since the last marker arrived, and the probe that was sent later.
-    moved: Option<(Instant, Option<u64>)>,
+    /// When it was last read.
+    read: Option<Instant>,
+    /// Its moves since the last marker arrived.
+    moved: Option<Moves>,
+}
+
+#[derive(Debug)]
+struct Moves {
+    /// When the first one was seen.
+    first: Instant,
+    /// Whether it has moved again, so much later that its leader must have published a marker meanwhile.
+    again: bool,
+    /// The probe that was sent later.
+    probe: Option<u64>,
 }
 
 impl Hearing {
@@ -108,17 +121,23 @@ impl Hearing {
         awaited.is_some_and(|awaited| self.is_lost(awaited.since, &mut awaited.probe, *answered, limit))
     }
 
-    /// Whether the cursor, now `cursor`, first moved more than `limit` ago and no leader's marker has arrived since,
-    /// although everything published meanwhile has.
+    /// Whether the cursor, now `cursor`, first moved more than `limit` ago, has moved again after a quarter of that
+    /// time, and no leader's marker has arrived since, although everything published meanwhile has.
     pub fn standby_misses_markers(&self, cursor: String, limit: Duration) -> bool {
+        let now = Instant::now();
         let Heard { standby, answered, .. } = &mut *self.state.lock();
+        let read_before = standby.read.replace(now);
         if standby.cursor != cursor {
             // The first cursor seen shows no move.
-            let moved = !std::mem::replace(&mut standby.cursor, cursor).is_empty();
-            standby.moved = standby.moved.or(moved.then(|| (Instant::now(), None)));
+            let is_move = !std::mem::replace(&mut standby.cursor, cursor).is_empty();
+            match &mut standby.moved {
+                // It moved at some time after it was read before.
+                Some(moved) => moved.again |= read_before.is_some_and(|read| read >= moved.first + limit / 4),
+                moved @ None => *moved = is_move.then_some(Moves { first: now, again: false, probe: None }),
+            }
         }
-        let moved = standby.moved.as_mut();
-        moved.is_some_and(|(since, probe)| self.is_lost(*since, probe, *answered, limit))
+        let moved = standby.moved.as_mut().filter(|moved| moved.again);
+        moved.is_some_and(|Moves { first, probe, .. }| self.is_lost(*first, probe, *answered, limit))
     }
 
     /// Whether a marker has been missing for `limit` and its probe shows that it is lost. The probe is sent after half
@@ -229,12 +248,35 @@ mod tests {
         assert!(misses("m 3 3", SOON) && !misses("m 3 3", LATE));
         hearing.note_marker(Epoch(7), 1);
         assert!(!misses("m 3 3", SOON));
-        assert!(!misses("m 4 4", SOON), "that needs a probe of its own");
+        assert!(!misses("m 4 4", SOON));
+        assert!(!misses("m 5 5", SOON), "that needs a probe of its own");
         catch_up(&hearing);
         assert!(misses("m 5 5", SOON));
         hearing.start_over();
         catch_up(&hearing);
         assert!(!misses("m 6 6", SOON));
+    }
+
+    /// The leader stores a batch after its last marker, and then can't store anything, for lack of memory for instance.
+    #[test]
+    fn a_standby_whose_leader_stores_nothing_is_receiving() {
+        let hearing = Hearing::default();
+        let misses = |cursor: &str, limit| hearing.standby_misses_markers(cursor.to_owned(), limit);
+        assert!(!misses("m 1 1", SOON));
+        hearing.note_marker(Epoch(7), 1);
+        assert!(!misses("m 2 2", SOON));
+        for _ in 0..3 {
+            catch_up(&hearing);
+            assert!(!misses("m 2 2", SOON));
+        }
+        // This move may have followed the first one at once.
+        assert!(!misses("m 3 3", LATE));
+        catch_up(&hearing);
+        assert!(!misses("m 3 3", SOON));
+        catch_up(&hearing);
+        assert!(!misses("m 4 4", SOON), "that needs a probe of its own");
+        catch_up(&hearing);
+        assert!(misses("m 4 4", SOON));
     }
 
     #[test]

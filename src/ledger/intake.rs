@@ -31,6 +31,8 @@ use crate::base::text::Quoted;
 const DOING: &str = "storing messages";
 /// How far ahead of the clock the ids in a stream may be. Message ids continue above them.
 const MOST_AHEAD_US: u64 = 24 * 3_600 * 1_000_000;
+/// The highest id of an entry.
+const HIGHEST_ENTRY: &str = "18446744073709551615-18446744073709551615";
 
 impl Ledger {
     /// How far the channel has been stored. A value that no dispatcher can have written counts as absent.
@@ -162,7 +164,7 @@ impl Ledger {
                     Ok(IntakeAnswer::Moved(cursor))
                 }
                 [verdict, last] if text(verdict) == Some("BEHIND") => {
-                    self.behind(text(last).and_then(message_id), &reply)
+                    self.behind(text(last).unwrap_or_default(), &reply)
                 }
                 _ => self.fenced(epoch, DOING, &reply),
             },
@@ -172,16 +174,21 @@ impl Ledger {
     }
 
     /// The stream has reached `last`, so higher ids are needed. An error if they would be absurd.
-    fn behind(&mut self, last: Option<MessageId>, reply: &Value) -> Result<IntakeAnswer> {
-        let Some(last) = last else { return self.unexpected_reply(DOING, reply) };
+    fn behind(&mut self, entry: &str, reply: &Value) -> Result<IntakeAnswer> {
+        let Some(last) = message_id(entry) else { return self.unexpected_reply(DOING, reply) };
         if last.0 <= wall_clock_us().saturating_add(MOST_AHEAD_US) {
             return Ok(IntakeAnswer::Behind(last));
         }
         let key = self.keys.stream.as_deref().unwrap_or_default();
-        let problem = format!(
-            "ERR the last id of the stream {key} is more than a day ahead of the clock, so nothing can be added in \
-             order; rename or delete that stream"
-        );
+        let problem = if entry == HIGHEST_ENTRY {
+            // As Redis says it, but with the key.
+            format!("ERR the stream {key} has exhausted the last possible ID")
+        } else {
+            format!(
+                "ERR the last id of the stream {key} is more than a day ahead of the clock, so nothing can be added in \
+                 order; rename or delete that stream"
+            )
+        };
         Err(self.connection.refusal(DOING, Failure::of_reply(problem.as_bytes())))
     }
 

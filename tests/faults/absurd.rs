@@ -1,15 +1,17 @@
 //! Row 37: keys of a group with absurd values.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use oncecast::base::id::wall_clock_us;
 use oncecast::lab::{self, ChildProcess, Cluster};
 
+use crate::mode::{Mode, in_both_modes};
 use crate::run::{Run, assert_l0};
-use crate::support::load::{Load, Sent};
+use crate::support::load::{Load, Sent, number};
 use crate::support::{
-    DEADLINE, client_of, cluster_of, dispatcher, options, run, state, wait_for_intake, wait_until, wait_until_in_sync,
+    DEADLINE, client_of, cluster_of, dispatcher, newest_ids, options, run, state, wait_for_intake, wait_until,
+    wait_until_in_sync,
 };
 use crate::workers::Workers;
 
@@ -34,6 +36,13 @@ const ABSURD: [&str; 12] = [
 /// Keys that hold a text.
 const TEXTS: [&str; 4] = ["messages:leader", "messages:epoch", "messages:cursor", "messages:recall"];
 
+/// Puts a key right that has another type. A transaction may have done so before: then the former value is dropped, as
+/// the former cursor would lead back over what was stored.
+const PUT_RIGHT: &str = "\
+if redis.call('TYPE', KEYS[1]).ok ~= ARGV[1] then redis.call('DEL', KEYS[2]) return end
+redis.call('DEL', KEYS[1])
+if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) end";
+
 /// A group whose keys get absurd values.
 struct Told {
     cluster: Cluster,
@@ -41,8 +50,8 @@ struct Told {
 }
 
 impl Told {
-    fn start() -> Told {
-        let mut cluster = cluster_of(options(2, 2, "--lease-ttl-ms 800", ""));
+    fn start(mode: Mode) -> Told {
+        let mut cluster = cluster_of(mode.options(2, 2, "--lease-ttl-ms 800"));
         let mut connection = client_of(&mut cluster);
         wait_until_in_sync(&mut connection, 2);
         Told { cluster, connection }
@@ -53,12 +62,7 @@ impl Told {
         let first = load.first_unpublished();
         let connection = &mut self.connection;
         let done = lab::wait_until(DEADLINE, format!("message {first} to be done after {after}"), || {
-            let mut range = redis::cmd("XREVRANGE");
-            range.arg("messages:processed").arg("+").arg("-").arg("COUNT").arg(50);
-            let newest: Vec<(String, HashMap<String, String>)> = range.query(connection).expect("Redis answers");
-            let number =
-                |fields: &HashMap<String, String>| fields.get("message_id")?.strip_prefix('m')?.parse::<u64>().ok();
-            Ok(newest.iter().any(|(_, fields)| number(fields).is_some_and(|number| number >= first)).then_some(()))
+            Ok(newest_ids(connection, 50).iter().any(|id| number(id) >= first).then_some(()))
         });
         if let Err(error) = done {
             panic!("{error}; state {:?}{}", state(&mut self.connection), logs(&mut self.cluster));
@@ -110,8 +114,8 @@ fn shown(words: &[String]) -> String {
 
 /// Runs each of these commands while messages are published, then its repair if it has one, and fails unless the group
 /// continues after each.
-fn run_each(this: &mut Run, commands: Vec<(Vec<String>, Option<Vec<String>>)>) {
-    let mut group = Told::start();
+fn run_each(mode: Mode, this: &mut Run, commands: Vec<(Vec<String>, Option<Vec<String>>)>) {
+    let mut group = Told::start(mode);
     let load = Load::start(&group.cluster.redis().url(), "m", this.scale(500, 1_500));
     let (mut before, mut cursor_written) = (0..0, false);
     for (words, repair) in commands {
@@ -136,7 +140,7 @@ fn run_each(this: &mut Run, commands: Vec<(Vec<String>, Option<Vec<String>>)>) {
     let sent = load.stop();
     if cursor_written {
         // Without the cursor's value it is unknown what was stored.
-        let again = forget_repeated(&mut group.connection, &before);
+        let again = forget_repeated(mode, &mut group.connection, &before);
         assert!(
             again == 0 || reasons(&mut group.connection).contains("cursor-lost"),
             "{again} stored again, and no gap recorded"
@@ -164,9 +168,8 @@ fn chosen<T>(this: &mut Run, mut all: Vec<T>, short: u64) -> Vec<T> {
     all
 }
 
-#[test]
-fn row_37_absurd_lease_epoch_and_recall() {
-    let mut this = Run::of("row_37_absurd_lease_epoch_and_recall");
+fn row_37_absurd_lease_epoch_and_recall(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_37_absurd_lease_epoch_and_recall");
     let now = wall_clock_us() / 1_000;
     let mut all: Vec<_> =
         ["messages:leader", "messages:epoch", "messages:recall"].into_iter().flat_map(absurd_texts).collect();
@@ -177,12 +180,11 @@ fn row_37_absurd_lease_epoch_and_recall() {
         all.push((words(&["SET", "messages:leader", text]), None));
     }
     let commands = chosen(&mut this, all, 12);
-    run_each(&mut this, commands);
+    run_each(mode, &mut this, commands);
 }
 
-#[test]
-fn row_37_absurd_cursor() {
-    let mut this = Run::of("row_37_absurd_cursor");
+fn row_37_absurd_cursor(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_37_absurd_cursor");
     let mut all = absurd_texts("messages:cursor");
     let now = wall_clock_us() / 1_000;
     for text in [
@@ -194,7 +196,7 @@ fn row_37_absurd_cursor() {
         all.push((words(&["SET", "messages:cursor", &text]), None));
     }
     let commands = chosen(&mut this, all, 10);
-    run_each(&mut this, commands);
+    run_each(mode, &mut this, commands);
 }
 
 /// Row 37: members and counts that no dispatcher wrote.
@@ -224,13 +226,12 @@ fn row_37_absurd_members_and_counts() {
     }
     commands.push((words(&["RPUSH", "messages:consumers", "", "hello", &"x".repeat(5_000_000)]), None));
     let commands = chosen(&mut this, commands, 14);
-    run_each(&mut this, commands);
+    run_each(Mode::Consumers, &mut this, commands);
 }
 
 /// Row 37: strangers publish on the dispatchers' control channel.
-#[test]
-fn row_37_absurd_notices() {
-    let mut this = Run::of("row_37_absurd_notices");
+fn row_37_absurd_notices(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_37_absurd_notices");
     let mut notices: Vec<String> = ABSURD.iter().map(|text| (*text).to_owned()).collect();
     for text in ["18446744073709551615", "9007199254740992", "0", "99999999999999999999", "-1", "", "hello", "1e300"] {
         notices.push(format!("released {text}"));
@@ -253,14 +254,13 @@ fn row_37_absurd_notices() {
     notices.push("x".repeat(5_000_000));
     let commands = notices.iter().map(|notice| (words(&["PUBLISH", "messages:control", notice]), None)).collect();
     let commands = chosen(&mut this, commands, 20);
-    run_each(&mut this, commands);
+    run_each(mode, &mut this, commands);
 }
 
 /// Row 37: the group's own markers are published again, while a leader dies and another must know its position.
-#[test]
-fn row_37_markers_repeated() {
-    let mut this = Run::of("row_37_markers_repeated");
-    let mut group = Told::start();
+fn row_37_markers_repeated(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_37_markers_repeated");
+    let mut group = Told::start(mode);
     let load = Load::start(&group.cluster.redis().url(), "m", 1_000);
     for _ in 0..this.scale(3, 20) {
         wait_until_in_sync(&mut group.connection, 2);
@@ -286,13 +286,17 @@ fn row_37_markers_repeated() {
 }
 
 /// Row 37: each key has another type for a while. That is logged with its name, and once it is repaired all continues.
-#[test]
-fn row_37_keys_of_another_type() {
-    let mut this = Run::of("row_37_keys_of_another_type");
-    let mut group = Told::start();
+fn row_37_keys_of_another_type(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_37_keys_of_another_type");
+    let mut group = Told::start(mode);
     let load = Load::start(&group.cluster.redis().url(), "m", 500);
-    let keys = ["leader", "epoch", "cursor", "recall", "pending", "attempts", "consumers", "processed", "dead", "gaps"];
-    for key in chosen(&mut this, keys.to_vec(), keys.len() as u64) {
+    let mut keys = ["leader", "epoch", "cursor", "recall", "dead", "gaps"].to_vec();
+    keys.extend(match mode {
+        Mode::Consumers => &["pending", "attempts", "consumers", "processed"][..],
+        Mode::Stream => &["messages"],
+    });
+    let count = keys.len() as u64;
+    for key in chosen(&mut this, keys, count) {
         load.wait_for_more(this.random.u64(10..100));
         let key = format!("messages:{key}");
         let seen = DISPATCHERS.map(|member| group.cluster.process(member).unwrap().stderr().count());
@@ -315,7 +319,7 @@ fn row_37_keys_of_another_type() {
         drop(quiet);
         load.wait_for_more(this.random.u64(100..200));
         // Some keys are only used after a failure, and some are rewritten by a leader.
-        let touched = ["leader", "epoch", "cursor", "pending"].iter().any(|one| key.ends_with(one));
+        let touched = ["leader", "epoch", "cursor", "pending", ":messages"].iter().any(|one| key.ends_with(one));
         let mut commands = false;
         let wait = if touched { DEADLINE } else { Duration::ZERO };
         let found = lab::wait_until(wait, format!("{key} to be named in a log"), || {
@@ -331,12 +335,8 @@ fn row_37_keys_of_another_type() {
         if touched && let Err(error) = found {
             panic!("{error}{}", logs(&mut group.cluster));
         }
-        let mut back = redis::pipe();
-        back.atomic().cmd("DEL").arg(&key);
-        if there {
-            back.cmd("RENAME").arg("aside").arg(&key);
-        }
-        let () = back.query(&mut group.connection).expect("it can be put right");
+        let other = if other == "SADD" { "set" } else { "list" };
+        let () = run(&mut group.connection, &["EVAL", PUT_RIGHT, "2", &key, "aside", other]);
         group.wait_for_new_work(&load, &format!("{key} of another type"));
         group.assert_epochs_are_sane(&key);
         wait_until_in_sync(&mut group.connection, 2);
@@ -346,9 +346,8 @@ fn row_37_keys_of_another_type() {
 }
 
 /// Row 37: the keys have absurd values before any program starts.
-#[test]
-fn row_37_absurd_values_before_the_start() {
-    let mut this = Run::of("row_37_absurd_values_before_the_start");
+fn row_37_absurd_values_before_the_start(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_37_absurd_values_before_the_start");
     for _ in 0..this.scale(4, 30) {
         let mut cluster = Cluster::start(options(0, 0, "", "")).expect("a private Redis starts");
         let connection = &mut client_of(&mut cluster);
@@ -360,10 +359,10 @@ fn row_37_absurd_values_before_the_start() {
             let () = run(connection, &words.iter().map(String::as_str).collect::<Vec<_>>());
         }
         let url = cluster.redis().url();
-        let mut workers = Workers::new(&mut cluster, 1, 2);
-        workers.start(0);
-        let args = "--lease-ttl-ms 800";
-        let dispatchers = ["d0", "d1"].map(|name| dispatcher(&cluster, name, &workers.addresses, args));
+        let mut workers = Workers::new(&mut cluster, mode.consumers(1), 2);
+        workers.start_all();
+        let args = mode.args("--lease-ttl-ms 800");
+        let dispatchers = ["d0", "d1"].map(|name| dispatcher(&cluster, name, &workers.addresses, &args));
         let subscribed = lab::wait_until(DEADLINE, format!("one to lead, after{commands}"), || {
             let elected =
                 |process: &ChildProcess| process.stderr().all().iter().any(|line| line.contains("event=elected"));
@@ -382,4 +381,13 @@ fn row_37_absurd_values_before_the_start() {
         let epoch: String = run(connection, &["GET", "messages:epoch"]);
         assert!(epoch.parse::<u64>().is_ok_and(|epoch| epoch < limit), "{epoch:.60} after{commands}");
     }
+}
+
+in_both_modes! {
+    row_37_absurd_lease_epoch_and_recall,
+    row_37_absurd_cursor,
+    row_37_absurd_notices,
+    row_37_markers_repeated,
+    row_37_keys_of_another_type,
+    row_37_absurd_values_before_the_start,
 }

@@ -16,8 +16,9 @@ pub struct Watched {
 
 impl Watched {
     /// Starts one with the cluster's consumers and more arguments.
-    pub fn start(cluster: &mut Cluster, name: &str, consumers: usize, args: &str) -> Watched {
-        let addresses: Vec<String> = (0..consumers).map(|number| cluster.address(number).to_string()).collect();
+    pub fn start(cluster: &mut Cluster, name: &str, args: &str) -> Watched {
+        let addresses: Vec<String> =
+            (0..cluster.consumers()).map(|number| cluster.address(number).to_string()).collect();
         let url = cluster.redis().url();
         let command = programs().command("oncecast-dispatcher").expect("the program is built");
         Watched::spawn(command, name, &url, &addresses, "127.0.0.1", args)
@@ -27,7 +28,10 @@ impl Watched {
     pub fn spawn(mut command: Command, name: &str, url: &str, addresses: &[String], host: &str, args: &str) -> Watched {
         let port = ports::free_port().expect("a free port");
         let metrics: SocketAddr = format!("{host}:{port}").parse().expect("an address");
-        command.args(["--redis-url", url, "--dispatcher-id", name, "--consumers", &addresses.join(",")]);
+        command.args(["--redis-url", url, "--dispatcher-id", name]);
+        if !addresses.is_empty() {
+            command.args(["--consumers", &addresses.join(",")]);
+        }
         command.args(["--metrics-addr", &metrics.to_string()]).args(args.split_whitespace());
         Watched { process: ChildProcess::spawn(name, command).expect("the dispatcher starts"), metrics }
     }

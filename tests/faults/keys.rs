@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use oncecast::lab::{self, Cluster, ClusterOptions, Node, RedisOptions};
+use oncecast::lab::{self, Cluster, ClusterOptions, Lease, Node, RedisOptions};
 
+use crate::mode::{Mode, in_both_modes};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent, number};
 use crate::support::{
-    DEADLINE, client_of, cluster_of, options, publish, publish_payloads, run, state, stream, wait_for_intake,
-    wait_until, wait_until_in_sync,
+    DEADLINE, client_of, cluster_of, id_of, options, publish, publish_payloads, recorded_ids, run, state, stream,
+    wait_for_intake, wait_until, wait_until_in_sync,
 };
 
 pub const DISPATCHERS: [Node; 2] = [Node::Dispatcher(0), Node::Dispatcher(1)];
@@ -164,10 +165,9 @@ fn row_33_pending_set_evicted() {
 
 /// Row 33: without the cursor it is unknown how far the channel was stored, so earlier messages may be stored again.
 /// Everything is processed, and later messages once.
-#[test]
-fn row_33_cursor_vanishes() {
-    let mut this = Run::of("row_33_cursor_vanishes");
-    let mut cluster = cluster_of(options(2, 2, "--lease-ttl-ms 1000", ""));
+fn row_33_cursor_vanishes(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_33_cursor_vanishes");
+    let mut cluster = cluster_of(mode.options(2, 2, "--lease-ttl-ms 1000"));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let load = Load::start(&cluster.redis().url(), "m", 1_000);
@@ -197,7 +197,7 @@ fn row_33_cursor_vanishes() {
     load.wait_for_more(500);
     let sent = load.stop();
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "both were subscribed all the time");
-    let again = forget_repeated(connection, &before);
+    let again = forget_repeated(mode, connection, &before);
     this.say(format_args!("{again} of {} messages were stored again; {gaps_recorded} losses recorded", before.end));
     assert_l0(connection, &sent);
     assert!(gaps_recorded > 0 || again == 0, "the loss is recorded if messages are stored again");
@@ -205,24 +205,66 @@ fn row_33_cursor_vanishes() {
     cluster.must_run().unwrap();
 }
 
-/// Waits until all is done, and removes all but the first result of each message with these numbers. Returns how many.
-pub fn forget_repeated(connection: &mut redis::Connection, numbers: &Range<u64>) -> usize {
+/// Waits until all is done, and removes all but the first record of each message with these numbers. Returns how many.
+pub fn forget_repeated(mode: Mode, connection: &mut redis::Connection, numbers: &Range<u64>) -> usize {
     wait_for_intake(connection);
     wait_until("nothing to be pending", || (state(connection).0 == 0).then_some(()));
-    let range = redis::cmd("XRANGE").arg("messages:processed").arg("-").arg("+").query(connection);
-    let results: Vec<(String, HashMap<String, String>)> = range.expect("the stream can be read");
+    let range = redis::cmd("XRANGE").arg(mode.records()).arg("-").arg("+").query(connection);
+    let records: Vec<(String, HashMap<String, String>)> = range.expect("the stream can be read");
     let mut seen = BTreeSet::new();
-    let repeated = results.iter().filter(|(_, result)| {
-        let id = &result["message_id"];
-        numbers.contains(&number(id)) && !seen.insert(id)
+    let repeated = records.iter().filter(|(_, record)| {
+        let id = id_of(record).expect("each has an id");
+        numbers.contains(&number(&id)) && !seen.insert(id)
     });
-    repeated.map(|(entry, _)| run::<usize>(connection, &["XDEL", "messages:processed", entry])).sum()
+    repeated.map(|(entry, _)| run::<usize>(connection, &["XDEL", mode.records(), entry])).sum()
 }
 
+/// Row 33: the stream of `--deliver stream` is deleted or renamed under load, with what it holds. Later messages are
+/// entries of a new one, and a dispatcher has nothing to repair.
 #[test]
-fn row_33_lease_vanishes() {
-    let mut this = Run::of("row_33_lease_vanishes");
-    let mut cluster = cluster_of(options(2, 2, "--lease-ttl-ms 1000", ""));
+fn row_33_stream_vanishes() {
+    let mut this = Run::of("row_33_stream_vanishes");
+    let mut cluster = cluster_of(Mode::Stream.options(2, 0, "--lease-ttl-ms 1000"));
+    let (connection, key) = (&mut client_of(&mut cluster), Mode::Stream.records());
+    wait_until_in_sync(connection, 2);
+    let load = Load::start(&cluster.redis().url(), "m", 2_000);
+    let mut gone = 0..0;
+    for _ in 0..this.scale(4, 30) {
+        load.wait_for_more(this.random.u64(50..500));
+        let vanish: &[&str] = if this.random.bool() { &["RENAME", key, "aside"] } else { &["DEL", key] };
+        let held = load.hold();
+        wait_for_intake(connection);
+        let () = run(connection, vanish);
+        gone.end = *held;
+        drop(held);
+        load.wait_for_more(this.random.u64(1..100));
+        if this.random.bool() {
+            let (_, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
+            let () = run(connection, &["DEL", "messages:leader"]);
+            wait_for_another_term(&mut cluster, &lease);
+            wait_until_in_sync(connection, 2);
+        }
+    }
+    load.wait_for_more(300);
+    let mut sent = load.stop();
+    assert!(sent.uncertain.is_empty() && sent.unheard.is_empty());
+    sent.forgive(&gone);
+    assert_l0(connection, &sent);
+    assert!(recorded_ids(connection).iter().all(|id| !gone.contains(&number(id))), "what is gone is not added again");
+    assert_eq!(stream(connection, "messages:gaps"), [], "what workers delete is no gap");
+    cluster.must_run().unwrap();
+}
+
+fn wait_for_another_term(cluster: &mut Cluster, before: &Lease) {
+    let next = cluster.wait_for(DEADLINE, "a lease of a later epoch", |_, snapshot| {
+        snapshot.lease.clone().filter(|next| next.epoch > before.epoch)
+    });
+    next.unwrap();
+}
+
+fn row_33_lease_vanishes(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_33_lease_vanishes");
+    let mut cluster = cluster_of(mode.options(2, 2, "--lease-ttl-ms 1000"));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let load = Load::start(&cluster.redis().url(), "m", 1_000);
@@ -231,10 +273,7 @@ fn row_33_lease_vanishes() {
         let (_, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
         let vanish: &[&str] = &["RENAME", "messages:leader", "aside"];
         let () = run(connection, if this.random.bool() { vanish } else { &["DEL", "messages:leader"] });
-        let next = cluster.wait_for(DEADLINE, "a lease of a later epoch", |_, snapshot| {
-            snapshot.lease.clone().filter(|next| next.epoch > lease.epoch)
-        });
-        next.unwrap();
+        wait_for_another_term(&mut cluster, &lease);
         wait_until_in_sync(connection, 2);
     }
     let sent = load.stop();
@@ -242,4 +281,9 @@ fn row_33_lease_vanishes() {
     assert_l0(connection, &sent);
     assert_eq!(stream(connection, "messages:gaps"), [], "a lost lease loses nothing else");
     cluster.must_run().unwrap();
+}
+
+in_both_modes! {
+    row_33_cursor_vanishes,
+    row_33_lease_vanishes,
 }

@@ -10,12 +10,15 @@ use oncecast::lab::{ChildProcess, Cluster, Lease, Node, Signal};
 use oncecast::wire::ErrorCode;
 
 use crate::dispatchers::Watched;
+use crate::mode::{Mode, in_both_modes};
 use crate::run::{Run, assert_l0};
-use crate::support::load::{Load, Sent};
+use crate::stream_workers::StreamWorkers;
+use crate::support::load::{Load, Sent, number};
 use crate::support::peer::{Heard, Line};
 use crate::support::{
-    DEADLINE, bare_cluster, client_of, cluster_of, dispatcher, options, publish, publish_payloads, run as run_command,
-    state, stream, threads, wait_for_another_leader, wait_for_intake, wait_until, wait_until_in_sync,
+    DEADLINE, bare_cluster, client_of, cluster_of, dispatcher, id_in_payload, newest_ids, publish, publish_payloads,
+    run as run_command, state, stream, threads, wait_for_another_leader, wait_for_intake, wait_until,
+    wait_until_in_sync,
 };
 use crate::workers::Workers;
 
@@ -43,16 +46,7 @@ fn assert_no_gap(connection: &mut redis::Connection) {
 /// since `since`.
 fn time_to_new_work(connection: &mut redis::Connection, load: &Load, since: Instant) -> Duration {
     let first = load.first_unpublished();
-    let is_new = |entry: &(String, HashMap<String, String>)| {
-        let number = entry.1.get("message_id").and_then(|id| id.strip_prefix('m')?.parse::<u64>().ok());
-        number.is_some_and(|number| number >= first)
-    };
-    look_closely("the result of a new message", || {
-        let mut range = redis::cmd("XREVRANGE");
-        range.arg("messages:processed").arg("+").arg("-").arg("COUNT").arg(20);
-        let newest: Vec<(String, HashMap<String, String>)> = range.query(connection).expect("Redis answers");
-        newest.iter().any(is_new)
-    });
+    look_closely("the result of a new message", || newest_ids(connection, 20).iter().any(|id| number(id) >= first));
     since.elapsed()
 }
 
@@ -71,12 +65,12 @@ fn shown(mut times: Vec<Duration>) -> String {
     format!("median {} ms of {}", ms[ms.len() / 2], ms.join(", "))
 }
 
-#[test]
-fn row_01_leader_killed_under_load() {
-    let mut run = Run::of("row_01");
+fn row_01_leader_killed_under_load(mode: Mode) {
+    let mut run = Run::in_mode(mode, "row_01");
     // Another can take over only because Redis saw the connection close. No timeout is involved.
-    let mut cluster = cluster_of(options(2, 3, LONG_LEASE, ""));
+    let mut cluster = cluster_of(mode.options(2, 3, LONG_LEASE));
     let connection = &mut client_of(&mut cluster);
+    let workers = StreamWorkers::start(mode, &cluster.redis_url());
     let load = load(&mut cluster, run.scale(2_000, 5_000));
     let mut times = Vec::new();
     for _ in 0..run.scale(10, 50) {
@@ -93,6 +87,7 @@ fn row_01_leader_killed_under_load() {
     }
     let sent = load.stop();
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty(), "Redis and one dispatcher were there all the time");
+    workers.finish(connection);
     // Catches a new leader that begins at the wrong position, and a restarted one that does not know the position of
     // the others.
     assert_l0(connection, &sent);
@@ -100,11 +95,11 @@ fn row_01_leader_killed_under_load() {
     run.say(format_args!("from the kill to the first result of a message published after it: {}", shown(times)));
 }
 
-#[test]
-fn row_02_leader_paused_longer_than_its_lease() {
-    let mut run = Run::of("row_02");
-    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 2500", ""));
+fn row_02_leader_paused_longer_than_its_lease(mode: Mode) {
+    let mut run = Run::in_mode(mode, "row_02");
+    let mut cluster = cluster_of(mode.options(2, 3, "--lease-ttl-ms 2500"));
     let connection = &mut client_of(&mut cluster);
+    let workers = StreamWorkers::start(mode, &cluster.redis_url());
     let load = load(&mut cluster, 1_500);
     for _ in 0..run.scale(3, 20) {
         wait_until_in_sync(connection, 2);
@@ -130,8 +125,10 @@ fn row_02_leader_paused_longer_than_its_lease() {
         load.wait_for_more(300);
         assert_eq!(leader(&mut cluster), (new, new_lease), "the one that came back disturbed the leader");
     }
+    let sent = load.stop();
+    workers.finish(connection);
     // Catches one that stores what the new leader has stored: each would be two messages with two results.
-    assert_l0(connection, &load.stop());
+    assert_l0(connection, &sent);
     assert_no_gap(connection);
     // Catches a thread of the lost term that hangs.
     cluster.stop(DEADLINE).expect("all end on SIGTERM");
@@ -140,7 +137,7 @@ fn row_02_leader_paused_longer_than_its_lease() {
 /// Fails unless every consumer refuses the holder of this lease, which is over.
 fn assert_stale_everywhere(cluster: &mut Cluster, lease: &Lease) {
     cluster.wait_for_consumers(DEADLINE).expect("the new leader finds the consumers");
-    for consumer in 0..3 {
+    for consumer in 0..cluster.consumers() {
         let mut line = Line::lead(&cluster.address(consumer).to_string(), lease.epoch);
         let answer = line.next();
         assert!(matches!(answer, Heard::Error(ErrorCode::Stale, _)), "a stale LEAD was answered with {answer:?}");
@@ -148,10 +145,9 @@ fn assert_stale_everywhere(cluster: &mut Cluster, lease: &Lease) {
     }
 }
 
-#[test]
-fn row_02_lone_leader_paused_longer_than_its_lease() {
-    let mut run = Run::of("row_02_lone");
-    let mut cluster = cluster_of(options(1, 3, "--lease-ttl-ms 500", ""));
+fn row_02_lone_leader_paused_longer_than_its_lease(mode: Mode) {
+    let mut run = Run::in_mode(mode, "row_02_lone");
+    let mut cluster = cluster_of(mode.options(1, 3, "--lease-ttl-ms 500"));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 1);
     let load = load(&mut cluster, 1_500);
@@ -175,19 +171,19 @@ fn row_02_lone_leader_paused_longer_than_its_lease() {
     assert_no_gap(connection);
 }
 
-#[test]
-fn row_03_leader_paused_shorter_than_its_lease() {
-    let mut run = Run::of("row_03");
+fn row_03_leader_paused_shorter_than_its_lease(mode: Mode) {
+    let mut run = Run::in_mode(mode, "row_03");
     // It is renewed every 20 s, so most of the lease is left when a pause begins.
-    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 60000", ""));
+    let mut cluster = cluster_of(mode.options(2, 3, "--lease-ttl-ms 60000"));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (member, lease) = leader(&mut cluster);
     let load = load(&mut cluster, 1_500);
-    // One is longer than the link timeout and the limits on silence: a leader must not mistake its own pause for
-    // theirs.
+    // Before consumers, one is longer than the link timeout and the limits on silence: a leader must not mistake its
+    // own pause for theirs.
     let short = (0..run.scale(3, 30)).map(|_| Duration::from_millis(run.random.u64(20..1_200))).collect::<Vec<_>>();
-    for pause in short.into_iter().chain([Duration::from_millis(4_500)]) {
+    let long = (mode == Mode::Consumers).then_some(Duration::from_millis(4_500));
+    for pause in short.into_iter().chain(long) {
         load.wait_for_more(run.random.u64(50..500));
         cluster.signal(member, Signal::SIGSTOP).unwrap();
         // The length of the pause is the fault.
@@ -202,10 +198,9 @@ fn row_03_leader_paused_shorter_than_its_lease() {
     assert_eq!(epoch, lease.epoch.0, "no other led in between");
 }
 
-#[test]
-fn row_04_leader_killed_during_replay() {
-    let mut run = Run::of("row_04");
-    let mut cluster = cluster_of(options(3, 3, LONG_LEASE, ""));
+fn row_04_leader_killed_during_replay(mode: Mode) {
+    let mut run = Run::in_mode(mode, "row_04");
+    let mut cluster = cluster_of(mode.options(3, 3, LONG_LEASE));
     let connection = &mut client_of(&mut cluster);
     let load = load(&mut cluster, run.scale(5_000, 10_000));
     let mut left = Vec::new();
@@ -239,11 +234,10 @@ fn row_04_leader_killed_during_replay() {
     run.say(format_args!("messages published and not stored at the second kills: {left:?}"));
 }
 
-#[test]
-fn row_05_chain_of_kills() {
+fn row_05_chain_of_kills(mode: Mode) {
     const DISPATCHERS: usize = 4;
-    let mut run = Run::of("row_05");
-    let mut cluster = cluster_of(options(DISPATCHERS, 3, LONG_LEASE, ""));
+    let mut run = Run::in_mode(mode, "row_05");
+    let mut cluster = cluster_of(mode.options(DISPATCHERS, 3, LONG_LEASE));
     let connection = &mut client_of(&mut cluster);
     let load = load(&mut cluster, run.scale(1_500, 4_000));
     let mut kills = 0;
@@ -296,12 +290,11 @@ struct Shifted {
 }
 
 impl Shifted {
-    fn start(cluster: &mut Cluster, shifter: &Path, name: &str, addresses: &[String], hours: i64) -> Shifted {
+    fn start(cluster: &mut Cluster, shifter: &Path, name: &str, args: &[String], hours: i64) -> Shifted {
         let offset = cluster.redis().folder().join(format!("{name}-offset"));
         std::fs::write(&offset, format!("{hours:+}h")).expect("the folder is ours");
         let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
-        command.args(["--dispatcher-id", name, "--consumers", &addresses.join(",")]);
-        command.args(LONG_LEASE.split(' '));
+        command.args(["--dispatcher-id", name]).args(LONG_LEASE.split(' ')).args(args);
         // The file is read at each use of the clock, so the clock can jump while the process runs.
         command.env("LD_PRELOAD", shifter).env("FAKETIME_TIMESTAMP_FILE", &offset).env("FAKETIME_NO_CACHE", "1");
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
@@ -328,32 +321,46 @@ impl Drop for Shifted {
     }
 }
 
+/// The messages in the stream, by the number of their entry's id in microseconds.
+fn entries_by_id(connection: &mut redis::Connection) -> Vec<(u64, String)> {
+    let range = redis::cmd("XRANGE").arg(Mode::Stream.records()).arg("-").arg("+").query(connection);
+    let entries: Vec<(String, HashMap<String, String>)> = range.expect("the stream can be read");
+    let of = |(id, fields): (String, HashMap<String, String>)| {
+        let (ms, rest) = id.split_once('-')?;
+        Some((ms.parse::<u64>().ok()? * 1_000 + rest.parse::<u64>().ok()?, id_in_payload(&fields["payload"])?))
+    };
+    entries.into_iter().map(|entry| of(entry).expect("each has two numbers and an id")).collect()
+}
+
 /// The last id that was given out.
 fn last_id(connection: &mut redis::Connection) -> u64 {
     let cursor: Option<String> = run_command(connection, &["GET", "messages:cursor"]);
     cursor.and_then(|cursor| cursor.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
-#[test]
-fn row_23_clock_jumps() {
+fn row_23_clock_jumps(mode: Mode) {
     const HOUR_US: u64 = 3_600_000_000;
-    let mut run = Run::of("row_23");
+    let mut run = Run::in_mode(mode, "row_23");
     let Some(shifter) = clock_shifter() else {
         run.say("SKIPPED: it needs libfaketime, which is in the Debian package libfaketime");
         return;
     };
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
-    let mut workers = Workers::new(&mut cluster, 2, 2);
-    (0..2).for_each(|number| workers.start(number));
+    let mut workers = Workers::new(&mut cluster, mode.consumers(2), 2);
+    workers.start_all();
+    let args = match mode {
+        Mode::Consumers => ["--consumers".to_owned(), workers.addresses.join(",")],
+        Mode::Stream => ["--deliver", "stream"].map(str::to_owned),
+    };
     let mut hours = [-1, 1, 0];
     run.random.shuffle(&mut hours);
-    let mut first = Shifted::start(&mut cluster, &shifter, "d0", &workers.addresses, hours[0]);
+    let mut first = Shifted::start(&mut cluster, &shifter, "d0", &args, hours[0]);
     wait_until_in_sync(connection, 1);
     let load = load(&mut cluster, 1_000);
     for turn in 1..=run.scale(4, 20) as usize {
         load.wait_for_more(run.random.u64(100..400));
-        let next = Shifted::start(&mut cluster, &shifter, &format!("d{turn}"), &workers.addresses, hours[turn % 3]);
+        let next = Shifted::start(&mut cluster, &shifter, &format!("d{turn}"), &args, hours[turn % 3]);
         wait_until_in_sync(connection, 2);
         // The leader's clock jumps forward. Its ids must follow, which proves that the clock is shifted. Then it jumps
         // back.
@@ -376,24 +383,25 @@ fn row_23_clock_jumps() {
     assert_l0(connection, &sent);
     assert_no_gap(connection);
     // Messages are stored in the order of publishing. Catches ids that go back with the clock, or are used twice.
-    let number = |name: &str| name.strip_prefix('m').and_then(|number| number.parse::<u64>().ok());
-    let ids: BTreeMap<u64, u64> =
-        workers.noted().into_iter().filter_map(|(id, name)| Some((number(&name)?, id))).collect();
-    assert_eq!(ids.len(), sent.owed.len(), "each was run");
+    let noted = match mode {
+        Mode::Consumers => workers.noted(),
+        Mode::Stream => entries_by_id(connection),
+    };
+    let ids: BTreeMap<u64, u64> = noted.into_iter().map(|(id, name)| (number(&name), id)).collect();
+    assert_eq!(ids.len(), sent.owed.len(), "each was run, or is an entry");
     let falls = ids.values().zip(ids.values().skip(1)).filter(|(one, next)| one >= next).count();
     assert_eq!(falls, 0, "ids rise");
 }
 
-#[test]
-fn row_25_rolling_restart() {
-    let mut run = Run::of("row_25");
+fn row_25_rolling_restart(mode: Mode) {
+    let mut run = Run::in_mode(mode, "row_25");
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
-    let mut workers = Workers::new(&mut cluster, 3, 2);
-    (0..3).for_each(|number| workers.start(number));
+    let mut workers = Workers::new(&mut cluster, mode.consumers(3), 2);
+    workers.start_all();
     // With one delivery allowed, each message that counts as failed is a dead letter. No consumer is lost for being
     // slow.
-    let args = format!("{LONG_LEASE} --link-timeout-ms 600000 --max-deliveries 1");
+    let args = mode.args(&format!("{LONG_LEASE} --link-timeout-ms 600000 --max-deliveries 1"));
     let addresses = workers.addresses.clone();
     let start = |cluster: &Cluster, name: &str| dispatcher(cluster, name, &addresses, &args);
     let mut dispatchers = ["d0", "d1", "d2"].map(|name| start(&cluster, name));
@@ -418,7 +426,7 @@ fn row_25_rolling_restart() {
             reports.extend(process.stderr().all().into_iter().filter(|line| line.contains("event=consumers-reported")));
             *process = start(&cluster, process.name());
         }
-        for number in 0..3 {
+        for number in 0..mode.consumers(3) {
             load.wait_for_more(run.random.u64(100..500));
             let line = workers.stop(number);
             assert!(line.contains("drained=true") && line.contains("held=0"), "{line}");
@@ -443,16 +451,15 @@ fn row_25_rolling_restart() {
 
 /// Row 36: Redis is full for so long that the leader's ring overruns. A standby with a larger ring holds what the
 /// leader had to drop, so it must store it.
-#[test]
-fn row_36_ring_of_the_leader_overruns_and_not_the_standbys() {
+fn row_36_ring_of_the_leader_overruns_and_not_the_standbys(mode: Mode) {
     /// The smallest size of a ring.
     const SMALL_BYTES: u64 = 32 << 20;
     const PAYLOAD_BYTES: usize = 20_000;
-    let mut run = Run::of("row_36");
-    let mut cluster = Cluster::start(options(0, 2, "", "")).expect("Redis and the consumers start");
+    let mut run = Run::in_mode(mode, "row_36");
+    let mut cluster = Cluster::start(mode.options(0, 2, "")).expect("Redis and the consumers start");
     let connection = &mut client_of(&mut cluster);
     let start = |cluster: &mut Cluster, name: &str, bytes: u64| {
-        Watched::start(cluster, name, 2, &format!("--lease-ttl-ms 1000 --ring-bytes {bytes}"))
+        Watched::start(cluster, name, &mode.args(&format!("--lease-ttl-ms 1000 --ring-bytes {bytes}")))
     };
     let small = start(&mut cluster, "small", SMALL_BYTES);
     wait_until("it to lead", || (small.figure("oncecast_leader")? == 1).then_some(()));
@@ -486,4 +493,16 @@ fn row_36_ring_of_the_leader_overruns_and_not_the_standbys() {
     wait_until("the one with the large ring to have led", || {
         large.process.stderr().all().iter().any(|line| line.contains("event=elected")).then_some(())
     });
+}
+
+in_both_modes! {
+    row_01_leader_killed_under_load,
+    row_02_leader_paused_longer_than_its_lease,
+    row_02_lone_leader_paused_longer_than_its_lease,
+    row_03_leader_paused_shorter_than_its_lease,
+    row_04_leader_killed_during_replay,
+    row_05_chain_of_kills,
+    row_23_clock_jumps,
+    row_25_rolling_restart,
+    row_36_ring_of_the_leader_overruns_and_not_the_standbys,
 }

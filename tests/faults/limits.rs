@@ -8,12 +8,14 @@ use oncecast::{Consumer, Delivery};
 
 use crate::censor::{Censor, Refusal};
 use crate::dispatchers::Watched;
+use crate::mode::{Mode, in_both_modes};
 use crate::router::{Kind, Router};
 use crate::run::{Run, assert_l0};
+use crate::stream_workers::StreamWorkers;
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    RunningConsumer, bare_cluster, client_of, options, pend, programs, publish, publish_payloads, run, state, stream,
-    wait_for_intake, wait_until, wait_until_in_sync,
+    RunningConsumer, bare_cluster, client_of, options, pend, programs, publish, publish_payloads, recorded_ids, run,
+    state, stream, wait_for_intake, wait_until, wait_until_in_sync,
 };
 use crate::workers::{GATED, Workers};
 
@@ -48,10 +50,8 @@ fn assert_done_or_isolated(connection: &mut redis::Connection, small: Vec<String
     let is_large = |letter: &HashMap<String, String>| {
         letter.get("payload").is_some_and(|payload| payload.starts_with(&format!("{{\"message_id\":\"{large}\"")))
     };
-    let recorded = |connection: &mut redis::Connection| {
-        let results = stream(connection, "messages:processed");
-        results.iter().filter(|result| result.get("message_id").is_some_and(|id| id == large)).count()
-    };
+    let recorded =
+        |connection: &mut redis::Connection| recorded_ids(connection).iter().filter(|id| *id == large).count();
     let mut letters = Vec::new();
     wait_until(format!("{large} to be recorded or a dead letter"), || {
         letters = stream(connection, "messages:dead").into_iter().filter(is_large).collect();
@@ -65,15 +65,14 @@ fn assert_done_or_isolated(connection: &mut redis::Connection, small: Vec<String
 
 /// Row 38: Redis accepts no argument much longer than a megabyte. A member is the payload and an id, so a message that
 /// could just be published can't be stored.
-#[test]
-fn row_38_member_too_long() {
-    let mut this = Run::of("row_38_member_too_long");
+fn row_38_member_too_long(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_38_member_too_long");
     let mut cluster = configured(&[("proto-max-bulk-len", "1mb")]);
     let connection = &mut client_of(&mut cluster);
-    let mut workers = Workers::new(&mut cluster, 1, 2);
-    workers.start(0);
+    let mut workers = Workers::new(&mut cluster, mode.consumers(1), 2);
+    workers.start_all();
     let url = cluster.redis().url();
-    let _dispatchers = ["d0", "d1"].map(|name| dispatcher(&url, name, &workers.addresses, ""));
+    let _dispatchers = ["d0", "d1"].map(|name| dispatcher(&url, name, &workers.addresses, &mode.args("")));
     wait_until_in_sync(connection, 2);
     let before = this.random.u64(1..200);
     publish(connection, "m", 0..before);
@@ -177,6 +176,55 @@ fn row_38_too_many_words_close_the_connection() {
     too_many_words("row_38_too_many_words_close_the_connection", Refusal::Close);
 }
 
+/// Row 38: a proxy in front of Redis refuses commands of so few words that the batches of a stream have to be divided,
+/// while workers delete what is there already.
+fn batch_for_a_stream_too_long(row: &str, refusal: Refusal) {
+    /// A message has three words.
+    const MOST_WORDS: u64 = 300;
+    let mut this = Run::in_mode(Mode::Stream, row);
+    let mut cluster = bare_cluster();
+    let connection = &mut client_of(&mut cluster);
+    let censor = Censor::to(&format!("127.0.0.1:{}", cluster.redis().port()), MOST_WORDS, refusal);
+    let args = Mode::Stream.args("--lease-ttl-ms 1000");
+    let mut dispatchers = ["d0", "d1"].map(|name| dispatcher(&censor.url(), name, &[], &args));
+    wait_until_in_sync(connection, 2);
+    let workers = StreamWorkers::start(Mode::Stream, &cluster.redis_url());
+    let mut owed = Vec::new();
+    for round in 0..this.scale(3, 20) {
+        // Much is published while the leader is paused.
+        let lease: String = run(connection, &["GET", "messages:leader"]);
+        let leader =
+            dispatchers.iter().position(|one| lease.starts_with(&format!("{}-", one.name()))).expect("it leads");
+        dispatchers[leader].process.signal(Signal::SIGSTOP).unwrap();
+        let (prefix, messages) = (format!("m{round}-"), this.random.u64(2_000..4_000));
+        publish(connection, &prefix, 0..messages);
+        owed.extend(names(&prefix, 0..messages));
+        if this.random.bool() {
+            wait_until("the other to lead", || {
+                let now: Option<String> = run(connection, &["GET", "messages:leader"]);
+                (now? != lease).then_some(())
+            });
+        }
+        dispatchers[leader].process.signal(Signal::SIGCONT).unwrap();
+        wait_until_in_sync(connection, 2);
+    }
+    this.say(format_args!("{} commands were refused", censor.refused()));
+    assert!(censor.refused() > 0, "nothing was refused, so this shows nothing");
+    workers.finish(connection);
+    assert_l0(connection, &Sent { owed, ..Sent::default() });
+    assert_eq!(stream(connection, "messages:dead"), [], "each of them can be carried, alone or with others");
+}
+
+#[test]
+fn row_38_batch_for_a_stream_too_long_answered_with_an_error() {
+    batch_for_a_stream_too_long("row_38_batch_for_a_stream_too_long_answered_with_an_error", Refusal::Error);
+}
+
+#[test]
+fn row_38_batch_for_a_stream_too_long_closes_the_connection() {
+    batch_for_a_stream_too_long("row_38_batch_for_a_stream_too_long_closes_the_connection", Refusal::Close);
+}
+
 /// Row 38: a handler makes a result that Redis does not accept.
 #[test]
 fn row_38_result_too_long() {
@@ -202,21 +250,23 @@ fn row_38_result_too_long() {
 
 /// Row 38: for a moment a proxy without a server accepts connections and closes them. That must not count as a matter
 /// of size.
-#[test]
-fn row_38_outage_behind_a_proxy() {
-    let mut this = Run::of("row_38_outage_behind_a_proxy");
+fn row_38_outage_behind_a_proxy(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_38_outage_behind_a_proxy");
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
     let address = format!("127.0.0.1:{}", cluster.redis().port());
     let nobody = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
     let routers = [Router::to(&address), Router::to(&address)];
-    let mut workers = Workers::of(&routers[0].url(), cluster.redis().folder(), 2, 4);
-    (0..2).for_each(|number| workers.start(number));
-    let dispatchers = ["d0", "d1"].map(|name| dispatcher(&routers[1].url(), name, &workers.addresses, ""));
+    let mut workers = Workers::of(&routers[0].url(), cluster.redis().folder(), mode.consumers(2), 4);
+    workers.start_all();
+    let args = mode.args("");
+    let dispatchers = ["d0", "d1"].map(|name| dispatcher(&routers[1].url(), name, &workers.addresses, &args));
     wait_until_in_sync(connection, 2);
     let load = Load::start(&cluster.redis().url(), "m", this.scale(5_000, 10_000));
+    // With a stream nothing is behind the first.
+    let routers = if mode == Mode::Stream { &routers[1..] } else { &routers };
     for _ in 0..this.scale(2, 10) {
-        for router in &routers {
+        for router in routers {
             load.wait_for_more(this.random.u64(1_000..2_000));
             let before = router.closed();
             router.route(Kind::Commands, &nobody);
@@ -233,15 +283,14 @@ fn row_38_outage_behind_a_proxy() {
 }
 
 /// Row 38: a proxy in front of Redis refuses even the dead letter.
-#[test]
-fn row_38_dead_letter_refused_as_well() {
+fn row_38_dead_letter_refused_as_well(mode: Mode) {
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
     let censor = Censor::to(&format!("127.0.0.1:{}", cluster.redis().port()), 100_000, Refusal::Error);
     censor.forbid(Some(b"forbidden"));
-    let mut workers = Workers::new(&mut cluster, 1, 2);
-    workers.start(0);
-    let mut leader = dispatcher(&censor.url(), "d0", &workers.addresses, "");
+    let mut workers = Workers::new(&mut cluster, mode.consumers(1), 2);
+    workers.start_all();
+    let mut leader = dispatcher(&censor.url(), "d0", &workers.addresses, &mode.args(""));
     wait_until_in_sync(connection, 1);
     publish(connection, "m", 0..50);
     publish(connection, "forbidden", 0..1);
@@ -281,4 +330,10 @@ fn a_foreign_member_larger_than_any_reply_becomes_a_dead_letter() {
     let at = fields.iter().position(|name| name == "reason").expect("a letter has a reason");
     assert!(fields[at + 1].contains("too large"), "{}", fields[at + 1]);
     workers.must_run();
+}
+
+in_both_modes! {
+    row_38_member_too_long,
+    row_38_outage_behind_a_proxy,
+    row_38_dead_letter_refused_as_well,
 }

@@ -5,8 +5,11 @@
 //! ```text
 //! cargo test --test faults row_04
 //! ONCECAST_SEED=1234 cargo test --test faults row_04
+//! cargo test --test faults stream::row_04                  with --deliver stream
 //! make faults                                              all of them, long
 //! ```
+//!
+//! Most rows run in two [modes](mode): delivering to consumers and into a stream. The others need consumers.
 //!
 //! A message is *owed* if its `PUBLISH` reached a dispatcher in sync that lived until the message was stored. Every row
 //! must end with **L0**: each owed message is in the results or the dead letters, none is there twice, nothing is there
@@ -24,6 +27,7 @@ mod garbage;
 mod keys;
 mod leader;
 mod limits;
+mod mode;
 #[cfg(target_os = "linux")]
 mod namespaces;
 #[cfg(target_os = "linux")]
@@ -37,6 +41,7 @@ mod router;
 mod run;
 mod servers;
 mod strangers;
+mod stream_workers;
 mod subscription;
 mod users;
 mod watch;

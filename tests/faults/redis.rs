@@ -6,10 +6,12 @@ use std::time::Duration;
 use oncecast::lab::{Cluster, ClusterOptions, Lease, Node, RedisOptions};
 
 use crate::dispatchers::Watched;
+use crate::mode::{Mode, in_both_modes};
 use crate::run::{Run, assert_l0};
+use crate::stream_workers::StreamWorkers;
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    DEADLINE, client_of, cluster_of, options, publish, redis_server, run, state, stream, wait_for_intake, wait_until,
+    DEADLINE, client_of, cluster_of, publish, redis_server, run, state, stream, wait_for_intake, wait_until,
     wait_until_in_sync,
 };
 use crate::watch::Watch;
@@ -39,10 +41,9 @@ pub fn next_lease(cluster: &mut Cluster, before: &Lease) -> Lease {
 
 /// Row 14: the epoch counter is lost with the data set. It must continue above all epochs given out, even if they are
 /// ahead of the clock, since consumers refuse a lower one.
-#[test]
-fn row_14_data_set_wiped() {
-    let mut this = Run::of("row_14");
-    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 1000", ""));
+fn row_14_data_set_wiped(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_14");
+    let mut cluster = cluster_of(mode.options(2, 3, "--lease-ttl-ms 1000"));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let witness = witness(&mut cluster);
@@ -73,13 +74,12 @@ fn row_14_data_set_wiped() {
 }
 
 /// Row 15: the leader steps down by its own clock, and commands that it sent before are refused once another leads.
-#[test]
-fn row_15_redis_stalls_longer_than_the_lease() {
-    let mut this = Run::of("row_15");
+fn row_15_redis_stalls_longer_than_the_lease(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_15");
     // Redis before 7 has no such setting and needs none.
     let old = redis_server().version().unwrap().starts_with("redis 6");
     let redis = if old { configured(false, &[]) } else { configured(false, &[("enable-debug-command", "yes")]) };
-    let mut cluster = cluster_of(with_redis(redis, options(2, 3, "--lease-ttl-ms 500", "")));
+    let mut cluster = cluster_of(with_redis(redis, mode.options(2, 3, "--lease-ttl-ms 500")));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let witness = witness(&mut cluster);
@@ -115,15 +115,15 @@ fn row_15_redis_stalls_longer_than_the_lease() {
 }
 
 /// Row 16: Redis forgets its scripts repeatedly. Each caller loads the script again, with no visible effect.
-#[test]
-fn row_16_scripts_gone() {
-    let mut this = Run::of("row_16");
-    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 6000", ""));
+fn row_16_scripts_gone(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_16");
+    let mut cluster = cluster_of(mode.options(2, 3, "--lease-ttl-ms 6000"));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let (_, lease) = cluster.wait_for_leader(DEADLINE).unwrap();
     let members = cluster.running();
     let seen: Vec<u64> = members.iter().map(|member| cluster.process(*member).unwrap().stderr().count()).collect();
+    let workers = StreamWorkers::start(mode, &cluster.redis_url());
     let load = Load::start(&cluster.redis().url(), "m", 3_000);
     for _ in 0..this.scale(1_000, 20_000) {
         let () = run(connection, &["SCRIPT", "FLUSH", *this.random.choice(&["SYNC", "ASYNC"]).unwrap()]);
@@ -133,6 +133,7 @@ fn row_16_scripts_gone() {
     load.wait_for_more(300);
     let sent = load.stop();
     assert!(sent.unheard.is_empty() && sent.uncertain.is_empty());
+    workers.finish(connection);
     assert_l0(connection, &sent);
     assert_eq!(cluster.wait_for_leader(DEADLINE).unwrap().1, lease, "the same leader in the same epoch");
     for (member, seen) in members.into_iter().zip(seen) {
@@ -146,18 +147,17 @@ fn row_16_scripts_gone() {
 
 /// Row 17: a full Redis refuses the intake. That is reported, pending messages are still recorded, and a dead leader is
 /// still replaced. Intake resumes by itself once there is room.
-#[test]
-fn row_17_memory_full() {
-    let mut this = Run::of("row_17");
-    let mut cluster = Cluster::start(options(0, 2, "", "")).unwrap();
+fn row_17_memory_full(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_17");
+    let mut cluster = Cluster::start(mode.options(0, 2, "")).unwrap();
     let connection = &mut client_of(&mut cluster);
-    let mut dispatchers: Vec<Watched> =
-        ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, 2, "--lease-ttl-ms 1000")).into();
-    let consumers = [Node::Consumer(0), Node::Consumer(1)];
+    let args = mode.args("--lease-ttl-ms 1000");
+    let mut dispatchers: Vec<Watched> = ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, &args)).into();
+    let consumers: Vec<Node> = (0..mode.consumers(2)).map(Node::Consumer).collect();
     let mut end = 0;
     for _ in 0..this.scale(2, 10) {
         wait_until_in_sync(connection, 2);
-        // These are stored and wait for a consumer.
+        // These are stored, and wait for a consumer if there are any.
         consumers.iter().for_each(|consumer| cluster.kill_node(*consumer).unwrap());
         let (begin, pending) = (end, end + this.random.u64(1..2_000));
         publish(connection, "m", begin..pending);
@@ -188,7 +188,7 @@ fn row_17_memory_full() {
                 (dispatchers[other].figure("oncecast_leader")? == 1).then_some(())
             });
             wait_for_warning(&dispatchers[other], seen[other]);
-            dispatchers[leader] = Watched::start(&mut cluster, &name, 2, "--lease-ttl-ms 1000");
+            dispatchers[leader] = Watched::start(&mut cluster, &name, &args);
             leader = other;
         }
         consumers.iter().for_each(|consumer| cluster.start_node(*consumer).unwrap());
@@ -221,4 +221,11 @@ pub fn leader_of(cluster: &mut Cluster, dispatchers: &[Watched]) -> usize {
         dispatchers.iter().position(|dispatcher| dispatcher.name() == lease.name())
     });
     found.unwrap()
+}
+
+in_both_modes! {
+    row_14_data_set_wiped,
+    row_15_redis_stalls_longer_than_the_lease,
+    row_16_scripts_gone,
+    row_17_memory_full,
 }

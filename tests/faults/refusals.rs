@@ -7,11 +7,12 @@ use std::time::Duration;
 use oncecast::lab::{self, ChildProcess, Cluster, Signal, ports};
 
 use crate::dispatchers::Watched;
+use crate::mode::{Mode, in_both_modes};
 use crate::run::{Run, assert_l0};
-use crate::support::load::{Load, Sent};
+use crate::support::load::{Load, Sent, number};
 use crate::support::{
-    DEADLINE, bare_cluster, client_of, programs, publish, run, state, stream, subscription_of, wait_for_intake,
-    wait_until, wait_until_in_sync,
+    DEADLINE, bare_cluster, client_of, newest_ids, programs, publish, recorded_ids, run, state, stream,
+    subscription_of, wait_for_intake, wait_until, wait_until_in_sync,
 };
 use crate::users::{self, CONSUMER, DISPATCHER};
 use crate::workers::{MIXED, Workers};
@@ -19,7 +20,8 @@ use crate::workers::{MIXED, Workers};
 /// How long to wait for the refusal of a command that may not be called at all.
 const REFUSAL_LIMIT: Duration = Duration::from_millis(1_500);
 
-/// Two dispatchers and two consumers, each with the user and the rights that the documentation gives it.
+/// Two dispatchers, and two consumers if the mode has any, each with the user and the rights that the documentation
+/// gives it.
 struct Group {
     dispatchers: Vec<Watched>,
     workers: Workers,
@@ -27,25 +29,26 @@ struct Group {
 }
 
 impl Group {
-    fn start(dispatcher_args: &str) -> (Group, redis::Connection) {
-        Group::start_without(&[], dispatcher_args)
+    fn start(mode: Mode, dispatcher_args: &str) -> (Group, redis::Connection) {
+        Group::start_without(mode, &[], dispatcher_args)
     }
 
     /// A group whose programs lack these commands from the start.
-    fn start_without(taken: &[&str], dispatcher_args: &str) -> (Group, redis::Connection) {
+    fn start_without(mode: Mode, taken: &[&str], dispatcher_args: &str) -> (Group, redis::Connection) {
         let mut cluster = bare_cluster();
         let mut connection = client_of(&mut cluster);
-        users::make(&mut connection);
+        users::make(&mut connection, mode);
         for command in taken {
             [DISPATCHER, CONSUMER].into_iter().for_each(|user| users::take(&mut connection, user, command));
         }
         let port = cluster.redis().port();
-        let mut workers = Workers::of(&users::url_of(CONSUMER, port), cluster.redis().folder(), 2, 4);
-        (0..2).for_each(|number| workers.start(number));
+        let (url, folder) = (users::url_of(CONSUMER, port), cluster.redis().folder());
+        let mut workers = Workers::of(&url, folder, mode.consumers(2), 4);
+        workers.start_all();
         let url = users::url_of(DISPATCHER, port);
         let start = |name| {
             let command = programs().command("oncecast-dispatcher").expect("the program is built");
-            Watched::spawn(command, name, &url, &workers.addresses, "127.0.0.1", dispatcher_args)
+            Watched::spawn(command, name, &url, &workers.addresses, "127.0.0.1", &mode.args(dispatcher_args))
         };
         let dispatchers = ["d0", "d1"].map(start).into();
         wait_until_in_sync(&mut connection, 2);
@@ -85,8 +88,7 @@ impl Group {
 /// Fails if a message is twice in the dead letters, or there and in the results.
 fn assert_one_dead_letter_each(connection: &mut redis::Connection) {
     let payloads = stream(connection, "messages:dead").into_iter().filter_map(|mut letter| letter.remove("payload"));
-    let recorded = stream(connection, "messages:processed").into_iter();
-    let recorded = recorded.filter_map(|result| Some(format!("{{\"message_id\":\"{}\"}}", result.get("message_id")?)));
+    let recorded = recorded_ids(connection).into_iter().map(|id| format!("{{\"message_id\":\"{id}\"}}"));
     let mut seen: HashMap<String, usize> = HashMap::new();
     payloads.chain(recorded).for_each(|payload| *seen.entry(payload).or_default() += 1);
     let twice: Vec<_> = seen.into_iter().filter(|(_, times)| *times > 1).take(5).collect();
@@ -97,12 +99,7 @@ fn assert_one_dead_letter_each(connection: &mut redis::Connection) {
 fn wait_for_new_work(connection: &mut redis::Connection, load: &Load) {
     let first = load.first_unpublished();
     wait_until(format!("the result of message {first} or a later one"), || {
-        let mut range = redis::cmd("XREVRANGE");
-        range.arg("messages:processed").arg("+").arg("-").arg("COUNT").arg(50);
-        let newest: Vec<(String, HashMap<String, String>)> = range.query(connection).ok()?;
-        let number =
-            |fields: &HashMap<String, String>| fields.get("message_id")?.strip_prefix(MIXED)?.parse::<u64>().ok();
-        newest.iter().any(|(_, fields)| number(fields).is_some_and(|number| number >= first)).then_some(())
+        newest_ids(connection, 50).iter().any(|id| number(id) >= first).then_some(())
     });
 }
 
@@ -115,8 +112,8 @@ fn wait_until_refused(connection: &mut redis::Connection, error: &str) {
 }
 
 /// Takes each of these commands from a user in turn while messages are published, and gives it back.
-fn refuse_each(this: &mut Run, user: &str, commands: &[&str]) {
-    let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
+fn refuse_each(mode: Mode, this: &mut Run, user: &str, commands: &[&str]) {
+    let (mut group, mut connection) = Group::start(mode, "--lease-ttl-ms 1000");
     let connection = &mut connection;
     let load = group.load(this.scale(600, 1_500));
     load.wait_for_more(100);
@@ -136,7 +133,7 @@ fn refuse_each(this: &mut Run, user: &str, commands: &[&str]) {
             uncalled.push(*command);
         }
         load.wait_for_more(this.random.u64(20..150));
-        users::give_back(connection, user);
+        users::give_back(connection, mode, user);
         wait_for_new_work(connection, &load);
     }
     let sent = load.stop();
@@ -153,31 +150,36 @@ fn chosen<'a>(this: &mut Run, from: &[&'a str], short: usize) -> Vec<&'a str> {
     commands
 }
 
-#[test]
-fn row_28_a_command_refused_to_dispatchers_that_write() {
-    let mut this = Run::of("row_28_a_command_refused_to_dispatchers_that_write");
+fn row_28_a_command_refused_to_dispatchers_that_write(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_28_a_command_refused_to_dispatchers_that_write");
     let writes = [
         "zadd",
-        "set",
-        "xadd",
         "zremrangebyscore",
-        "publish",
         "hset",
         "hdel",
+        "rpush",
+        "set",
+        "xadd",
+        "publish",
         "pexpire",
         "del",
-        "rpush",
         "evalsha",
         "eval",
     ];
-    let commands = chosen(&mut this, &writes, writes.len());
-    refuse_each(&mut this, DISPATCHER, &commands);
+    // The first five are used only where there are consumers.
+    let writes = if mode == Mode::Stream { &writes[5..] } else { &writes };
+    let commands = chosen(&mut this, writes, writes.len());
+    refuse_each(mode, &mut this, DISPATCHER, &commands);
 }
 
-#[test]
-fn row_28_a_command_refused_to_dispatchers_that_look() {
-    let mut this = Run::of("row_28_a_command_refused_to_dispatchers_that_look");
+fn row_28_a_command_refused_to_dispatchers_that_look(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_28_a_command_refused_to_dispatchers_that_look");
     let looks = [
+        "zcount",
+        "zrange",
+        "zrangebyscore",
+        "hget",
+        "hmget",
         "get",
         "exists",
         "type",
@@ -186,12 +188,7 @@ fn row_28_a_command_refused_to_dispatchers_that_look() {
         "info",
         "pubsub|numsub",
         "zcard",
-        "zcount",
-        "zrange",
         "zrevrange",
-        "zrangebyscore",
-        "hget",
-        "hmget",
         "pttl",
         "lrange",
         "xlen",
@@ -201,8 +198,10 @@ fn row_28_a_command_refused_to_dispatchers_that_look() {
         "ping",
         "subscribe",
     ];
-    let commands = chosen(&mut this, &looks, 8);
-    refuse_each(&mut this, DISPATCHER, &commands);
+    // The first five are used only where there are consumers.
+    let looks = if mode == Mode::Stream { &looks[5..] } else { &looks };
+    let commands = chosen(&mut this, looks, 8);
+    refuse_each(mode, &mut this, DISPATCHER, &commands);
 }
 
 #[test]
@@ -224,7 +223,7 @@ fn row_28_a_command_refused_to_consumers() {
         "script|load",
     ];
     let commands = chosen(&mut this, &all, all.len());
-    refuse_each(&mut this, CONSUMER, &commands);
+    refuse_each(Mode::Consumers, &mut this, CONSUMER, &commands);
 }
 
 /// Row 28: the dead letter of a rejected message can't be written, so the message must stay pending.
@@ -232,7 +231,7 @@ fn row_28_a_command_refused_to_consumers() {
 fn row_28_a_dead_letter_refused() {
     let this = Run::of("row_28_a_dead_letter_refused");
     let messages = this.scale(400, 4_000);
-    let (mut group, mut connection) = Group::start("");
+    let (mut group, mut connection) = Group::start(Mode::Consumers, "");
     let connection = &mut connection;
     users::take(connection, DISPATCHER, "xadd");
     publish(connection, MIXED, 0..messages);
@@ -253,17 +252,16 @@ fn row_28_a_dead_letter_refused() {
     let said =
         |one: &Watched| one.process.stderr().all().iter().any(|line| denied.iter().any(|words| line.contains(words)));
     wait_until("the reason to be said", || group.dispatchers.iter().any(said).then_some(()));
-    users::give_back(connection, DISPATCHER);
+    users::give_back(connection, Mode::Consumers, DISPATCHER);
     wait_until("the dead letters", || (state(connection).2 == rejected).then_some(()));
     let sent = Sent { owed: (0..messages).map(|n| format!("{MIXED}{n}")).collect(), ..Sent::default() };
     group.assert_l0(connection, &sent);
 }
 
 /// Row 28: a full Redis refuses some commands of a step and would accept others.
-#[test]
-fn row_28_memory_full_under_mixed_load() {
-    let mut this = Run::of("row_28_memory_full_under_mixed_load");
-    let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
+fn row_28_memory_full_under_mixed_load(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_28_memory_full_under_mixed_load");
+    let (mut group, mut connection) = Group::start(mode, "--lease-ttl-ms 1000");
     let connection = &mut connection;
     let load = group.load(1_000);
     for _ in 0..this.scale(3, 20) {
@@ -285,10 +283,9 @@ fn row_28_memory_full_under_mixed_load() {
 }
 
 /// Row 28: a server that became a replica refuses every write, and later accepts them again.
-#[test]
-fn row_28_server_demoted_and_promoted() {
-    let mut this = Run::of("row_28_server_demoted_and_promoted");
-    let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
+fn row_28_server_demoted_and_promoted(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_28_server_demoted_and_promoted");
+    let (mut group, mut connection) = Group::start(mode, "--lease-ttl-ms 1000");
     let connection = &mut connection;
     let nobody = ports::free_port().expect("a free port").to_string();
     let load = group.load(1_000);
@@ -308,11 +305,15 @@ fn row_28_server_demoted_and_promoted() {
 
 /// Replaces a stream by something else while messages are published, waits until Redis has refused to add to it, and
 /// puts the stream back.
-fn replace_streams(this: &mut Run, by: &[&str], error: &str) {
-    let (mut group, mut connection) = Group::start("--lease-ttl-ms 1000");
+fn replace_streams(mode: Mode, this: &mut Run, by: &[&str], error: &str) {
+    let (mut group, mut connection) = Group::start(mode, "--lease-ttl-ms 1000");
     let connection = &mut connection;
     let load = group.load(800);
-    for key in ["messages:processed", "messages:dead"].repeat(this.scale(2, 10) as usize) {
+    let keys = match mode {
+        Mode::Consumers => ["messages:processed", "messages:dead"],
+        Mode::Stream => [mode.records(); 2],
+    };
+    for key in keys.repeat(this.scale(2, 10) as usize) {
         wait_until_in_sync(connection, 2);
         wait_until("the stream to be there", || run::<bool>(connection, &["EXISTS", key]).then_some(()));
         load.wait_for_more(this.random.u64(50..400));
@@ -321,8 +322,15 @@ fn replace_streams(this: &mut Run, by: &[&str], error: &str) {
         let mut away = redis::pipe();
         away.atomic().cmd("RENAME").arg(key).arg("aside");
         away.cmd(words[0]).arg(&words[1..]);
+        let seen: Vec<u64> = group.dispatchers.iter().map(|one| one.process.stderr().count()).collect();
         let () = away.query(connection).expect("it can be renamed");
         wait_until_refused(connection, error);
+        if mode == Mode::Stream {
+            wait_until("a dispatcher to name the stream", || {
+                let mut logs = group.dispatchers.iter().map(|one| one.process.stderr()).zip(&seen);
+                logs.any(|(log, seen)| log.wait_for_after(*seen, key, Duration::ZERO).is_ok()).then_some(())
+            });
+        }
         load.wait_for_more(this.random.u64(20..400));
         if this.random.bool() {
             group.unseat(connection);
@@ -337,18 +345,16 @@ fn replace_streams(this: &mut Run, by: &[&str], error: &str) {
     group.assert_l0(connection, &sent);
 }
 
-#[test]
-fn row_28_results_and_dead_letters_replaced_by_a_string() {
-    let mut this = Run::of("row_28_results_and_dead_letters_replaced_by_a_string");
-    replace_streams(&mut this, &["SET", "KEY", "x"], "WRONGTYPE");
+fn row_28_results_and_dead_letters_replaced_by_a_string(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_28_results_and_dead_letters_replaced_by_a_string");
+    replace_streams(mode, &mut this, &["SET", "KEY", "x"], "WRONGTYPE");
 }
 
-#[test]
-fn row_28_last_id_of_a_stream_used() {
-    let mut this = Run::of("row_28_last_id_of_a_stream_used");
+fn row_28_last_id_of_a_stream_used(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_28_last_id_of_a_stream_used");
     let last = "18446744073709551615-18446744073709551615";
     // XADD fails with ERR, as no other command does here.
-    replace_streams(&mut this, &["XADD", "KEY", last, "a", "b"], "ERR");
+    replace_streams(mode, &mut this, &["XADD", "KEY", last, "a", "b"], "ERR");
 }
 
 /// What a program has logged about working without transactions.
@@ -357,9 +363,9 @@ fn said(log: &lab::lines::Lines) -> usize {
 }
 
 /// Row 29: without one of the rights that a transaction needs, scripts do the same work.
-fn without_from_the_start(row: &'static str, command: &str) {
-    let this = Run::of(row);
-    let (mut group, mut connection) = Group::start_without(&[command], "--lease-ttl-ms 1000");
+fn without_from_the_start(mode: Mode, row: &str, command: &str) {
+    let this = Run::in_mode(mode, row);
+    let (mut group, mut connection) = Group::start_without(mode, &[command], "--lease-ttl-ms 1000");
     let connection = &mut connection;
     let load = group.load(this.scale(1_000, 3_000));
     for _ in 0..this.scale(4, 20) {
@@ -370,6 +376,11 @@ fn without_from_the_start(row: &'static str, command: &str) {
     let leader = group.leader(connection);
     let sent = load.stop();
     group.assert_l0(connection, &sent);
+    if mode == Mode::Stream {
+        let said = group.dispatchers.iter().map(|one| said(one.process.stderr()));
+        assert_eq!(said.sum::<usize>(), 0, "a stream is written by scripts alone, so nothing is missing");
+        return;
+    }
     assert_eq!(
         said(group.dispatchers[leader].process.stderr()),
         1,
@@ -380,25 +391,22 @@ fn without_from_the_start(row: &'static str, command: &str) {
     assert_eq!(by_consumers, [1, 1], "each consumer says it once");
 }
 
-#[test]
-fn row_29_multi_refused_from_the_start() {
-    without_from_the_start("row_29_multi_refused_from_the_start", "multi");
+fn row_29_multi_refused_from_the_start(mode: Mode) {
+    without_from_the_start(mode, "row_29_multi_refused_from_the_start", "multi");
 }
 
-#[test]
-fn row_29_exec_refused_from_the_start() {
-    without_from_the_start("row_29_exec_refused_from_the_start", "exec");
+fn row_29_exec_refused_from_the_start(mode: Mode) {
+    without_from_the_start(mode, "row_29_exec_refused_from_the_start", "exec");
 }
 
-#[test]
-fn row_29_watch_refused_from_the_start() {
-    without_from_the_start("row_29_watch_refused_from_the_start", "watch");
+fn row_29_watch_refused_from_the_start(mode: Mode) {
+    without_from_the_start(mode, "row_29_watch_refused_from_the_start", "watch");
 }
 
 /// Row 29: the right is withdrawn under load, while a paused process still has a transaction in progress.
 fn taken_under_load(row: &'static str, command: &str) {
     let mut this = Run::of(row);
-    let (mut group, mut connection) = Group::start("--lease-ttl-ms 800 --link-timeout-ms 700");
+    let (mut group, mut connection) = Group::start(Mode::Consumers, "--lease-ttl-ms 800 --link-timeout-ms 700");
     let connection = &mut connection;
     let load = group.load(1_000);
     load.wait_for_more(300);
@@ -462,4 +470,16 @@ fn row_29_exec_refused_under_load() {
 #[test]
 fn row_29_watch_refused_under_load() {
     taken_under_load("row_29_watch_refused_under_load", "watch");
+}
+
+in_both_modes! {
+    row_28_a_command_refused_to_dispatchers_that_write,
+    row_28_a_command_refused_to_dispatchers_that_look,
+    row_28_memory_full_under_mixed_load,
+    row_28_server_demoted_and_promoted,
+    row_28_results_and_dead_letters_replaced_by_a_string,
+    row_28_last_id_of_a_stream_used,
+    row_29_multi_refused_from_the_start,
+    row_29_exec_refused_from_the_start,
+    row_29_watch_refused_from_the_start,
 }

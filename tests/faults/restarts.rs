@@ -1,5 +1,6 @@
 //! Rows 12 and 13: Redis dies and comes back, with all its data or without its last second.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use std::time::{Duration, Instant};
 use oncecast::lab::{Cluster, Signal};
 
 use crate::dispatchers::Watched;
+use crate::mode::{Mode, in_both_modes};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    self, DEADLINE, client_of, cluster_of, options, programs, publish, run, state, stream, subscribers, wait_until,
+    self, DEADLINE, client_of, cluster_of, programs, publish, run, state, stream, subscribers, wait_until,
     wait_until_done, wait_until_in_sync,
 };
 
@@ -21,10 +23,9 @@ use crate::redis::{configured, heard, leader_of, with_redis};
 
 /// Row 12: under load. No message that reached a dispatcher is lost: the rings hold what Redis had not written yet, and
 /// after a restart the dispatcher that has received most leads.
-#[test]
-fn row_12_redis_killed_and_restarted() {
-    let mut this = Run::of("row_12_redis_killed_and_restarted");
-    let mut cluster = cluster_of(with_redis(configured(true, &[]), options(2, 3, "--lease-ttl-ms 600", "")));
+fn row_12_redis_killed_and_restarted(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_12_redis_killed_and_restarted");
+    let mut cluster = cluster_of(with_redis(configured(true, &[]), mode.options(2, 3, "--lease-ttl-ms 600")));
     wait_until_in_sync(&mut client_of(&mut cluster), 2);
     let load = Load::start(&cluster.redis().url(), "m", 3_000);
     for _ in 0..this.scale(2, 10) {
@@ -55,17 +56,18 @@ struct Unequal {
 }
 
 impl Unequal {
-    fn start() -> Unequal {
+    fn start(mode: Mode) -> Unequal {
         // The longest time that dispatchers wait for each other, for a busy machine.
-        const ARGS: &str = "--lease-ttl-ms 20000";
+        let args = mode.args("--lease-ttl-ms 20000");
         let redis = configured(true, &[("appendfsync", "no")]);
-        let mut cluster = Cluster::start(with_redis(redis, options(0, 2, "", ""))).expect("Redis and consumers start");
+        let mut cluster = Cluster::start(with_redis(redis, mode.options(0, 2, ""))).expect("Redis and consumers start");
         let proxy = support::proxy::Proxy::to(&format!("127.0.0.1:{}", cluster.redis().port()));
-        let addresses = [0, 1].map(|number| cluster.address(number).to_string());
-        let more = Watched::start(&mut cluster, "more", 2, ARGS);
+        let addresses: Vec<String> =
+            (0..cluster.consumers()).map(|number| cluster.address(number).to_string()).collect();
+        let more = Watched::start(&mut cluster, "more", &args);
         let command = programs().command("oncecast-dispatcher").expect("the program is built");
         let url = format!("redis://{}", proxy.address);
-        let less = Watched::spawn(command, "less", &url, &addresses, "127.0.0.1", ARGS);
+        let less = Watched::spawn(command, "less", &url, &addresses, "127.0.0.1", &args);
         wait_until_in_sync(&mut client_of(&mut cluster), 2);
         Unequal { more, less, proxy, cluster }
     }
@@ -118,11 +120,10 @@ impl Unequal {
 
 /// Row 12: one dispatcher has read less of the channel than the other when Redis dies, and is back first. It stores
 /// what it has, but must not continue beyond its break before the other has stored the rest.
-#[test]
-fn row_12_redis_killed_when_one_had_heard_more() {
-    let this = Run::of("row_12_redis_killed_when_one_had_heard_more");
+fn row_12_redis_killed_when_one_had_heard_more(mode: Mode) {
+    let this = Run::in_mode(mode, "row_12_redis_killed_when_one_had_heard_more");
     let messages = this.scale(200, 5_000);
-    let mut unequal = Unequal::start();
+    let mut unequal = Unequal::start(mode);
     unequal.fill_memory();
     unequal.publish("both", messages, 2);
     unequal.cut();
@@ -135,11 +136,10 @@ fn row_12_redis_killed_when_one_had_heard_more() {
 
 /// Row 12: one dispatcher has missed a part of the channel and is back first. What it received after that part must not
 /// be stored before the other has stored the part.
-#[test]
-fn row_12_redis_killed_when_one_had_missed_a_stretch() {
-    let this = Run::of("row_12_redis_killed_when_one_had_missed_a_stretch");
+fn row_12_redis_killed_when_one_had_missed_a_stretch(mode: Mode) {
+    let this = Run::in_mode(mode, "row_12_redis_killed_when_one_had_missed_a_stretch");
     let messages = this.scale(200, 5_000);
-    let mut unequal = Unequal::start();
+    let mut unequal = Unequal::start(mode);
     unequal.cut();
     unequal.publish("missed", messages, 1);
     wait_until_done(&mut client_of(&mut unequal.cluster), messages as usize);
@@ -155,12 +155,11 @@ fn row_12_redis_killed_when_one_had_missed_a_stretch() {
 }
 
 /// Row 12: messages that only the standby received and that were not stored when Redis dies are only in its ring.
-#[test]
-fn row_12_redis_killed_before_the_intake() {
-    let mut this = Run::of("row_12_redis_killed_before_the_intake");
-    let options = with_redis(configured(true, &[("appendfsync", "no")]), options(0, 3, "", ""));
+fn row_12_redis_killed_before_the_intake(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_12_redis_killed_before_the_intake");
+    let options = with_redis(configured(true, &[("appendfsync", "no")]), mode.options(0, 3, ""));
     let mut cluster = Cluster::start(options).unwrap();
-    let mut dispatchers = ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, 3, ""));
+    let mut dispatchers = ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, &mode.args("")));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     if leader_of(&mut cluster, &dispatchers) == 1 {
@@ -237,22 +236,38 @@ fn rewrite_file(connection: &mut redis::Connection) {
     });
 }
 
+/// Notes the entries of the stream, of which workers may know any. Fails if the id of one that was seen before now has
+/// another message, since workers could take it for done.
+fn note_entries(mode: Mode, connection: &mut redis::Connection, seen: &mut HashMap<String, String>) {
+    if mode == Mode::Consumers {
+        return;
+    }
+    let range = redis::cmd("XRANGE").arg(mode.records()).arg("-").arg("+").query(connection);
+    let entries: Vec<(String, HashMap<String, String>)> = range.expect("the stream can be read");
+    for (id, mut fields) in entries {
+        let payload = fields.remove("payload").expect("each has a payload");
+        let before = seen.entry(id.clone()).or_insert_with(|| payload.clone());
+        assert_eq!(*before, payload, "the message of the entry {id}");
+    }
+}
+
 /// Row 13: Redis comes back without its last second. The rings still hold the lost intakes, and messages whose results
 /// were lost are pending again.
-#[test]
-fn row_13_end_of_the_append_only_file_lost() {
+fn row_13_end_of_the_append_only_file_lost(mode: Mode) {
     // Less than the three seconds for which rings keep stored messages.
     const LOST_AT_MOST: Duration = Duration::from_millis(1_500);
-    let mut this = Run::of("row_13");
+    let mut this = Run::in_mode(mode, "row_13");
     let config = configured(true, &[("appendfsync", "no"), ("aof-load-truncated", "yes")]);
-    let mut cluster = cluster_of(with_redis(config, options(2, 3, "--lease-ttl-ms 600", "")));
+    let mut cluster = cluster_of(with_redis(config, mode.options(2, 3, "--lease-ttl-ms 600")));
     wait_until_in_sync(&mut client_of(&mut cluster), 2);
     let load = Load::start(&cluster.redis().url(), "m", 3_000);
+    let mut seen = HashMap::new();
     for _ in 0..this.scale(2, 10) {
         load.wait_for_more(this.random.u64(100..2_000));
         let file = appended_file(cluster.redis().folder());
         let sizes = FileSizes::start(file.clone());
         load.wait_for_more(this.random.u64(600..3_000));
+        note_entries(mode, &mut client_of(&mut cluster), &mut seen);
         cluster.redis().kill().unwrap();
         let killed = Instant::now();
         let sizes = sizes.stop();
@@ -276,4 +291,13 @@ fn row_13_end_of_the_append_only_file_lost() {
     let sent = load.stop();
     let connection = &mut client_of(&mut cluster);
     assert_l0(connection, &sent);
+    note_entries(mode, connection, &mut seen);
+}
+
+in_both_modes! {
+    row_12_redis_killed_and_restarted,
+    row_12_redis_killed_when_one_had_heard_more,
+    row_12_redis_killed_when_one_had_missed_a_stretch,
+    row_12_redis_killed_before_the_intake,
+    row_13_end_of_the_append_only_file_lost,
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use oncecast::lab;
 
+use crate::mode::Mode;
 use crate::support::load::Sent;
-use crate::support::{recorded_ids_of, state_of, stream, wait_for_intake_of};
+use crate::support::{id_in_payload, recorded_ids_of, state_of, stream, wait_for_intake_of};
 
 /// A seed to repeat a failure with.
 const SEED: &str = "ONCECAST_SEED";
@@ -20,7 +21,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// See the module's text. If the test fails it says how to repeat it.
 pub struct Run {
-    row: &'static str,
+    row: String,
     seed: u64,
     /// The source of all randomness.
     pub random: fastrand::Rng,
@@ -28,10 +29,15 @@ pub struct Run {
 
 impl Run {
     /// A run of this row.
-    pub fn of(row: &'static str) -> Run {
+    pub fn of(row: &str) -> Run {
         let given = std::env::var(SEED).ok();
         let seed = given.map_or_else(|| fastrand::u64(..1 << 32), |seed| seed.parse().expect("a seed is a number"));
-        Run { row, seed, random: fastrand::Rng::with_seed(seed) }
+        Run { row: row.to_owned(), seed, random: fastrand::Rng::with_seed(seed) }
+    }
+
+    /// A run of this row in a mode of delivery.
+    pub fn in_mode(mode: Mode, row: &str) -> Run {
+        Run::of(&format!("{mode}::{row}"))
     }
 
     /// The value for a short or a long run.
@@ -73,12 +79,8 @@ pub fn assert_l0_of(group: &str, connection: &mut redis::Connection, sent: &Sent
         Ok((pending == 0 && processed + dead >= sent.owed.len()).then_some(()))
     });
     let recorded = count(recorded_ids_of(group, connection));
-    let dead_letters = count(stream(connection, &dead).into_iter().filter_map(|entry| {
-        let payload = entry.get("payload")?;
-        // Other text may follow the id, and a dead letter may have only the beginning of a payload.
-        let (id, _) = payload.strip_prefix("{\"message_id\":\"")?.split_once('"')?;
-        Some(id.to_owned())
-    }));
+    let dead_letters =
+        count(stream(connection, &dead).into_iter().filter_map(|entry| id_in_payload(entry.get("payload")?)));
     let owed: BTreeSet<&String> = sent.owed.iter().collect();
     let known = |id: &String| owed.contains(id) || sent.uncertain.contains(id) || sent.unheard.contains(id);
     let lost = Named::of(owed.iter().filter(|id| !recorded.contains_key(**id) && !dead_letters.contains_key(**id)));

@@ -7,6 +7,7 @@ use oncecast::lab::folder::PrivateFolder;
 use oncecast::lab::{ChildProcess, Cluster, RedisOptions, RedisServer, ports};
 
 use crate::dispatchers::Watched;
+use crate::mode::{Mode, in_both_modes};
 use crate::router::{Kind, Router};
 use crate::run::{Run, assert_l0, assert_l0_of};
 use crate::support::load::{Load, Sent};
@@ -45,14 +46,15 @@ fn leader_of(connection: &mut redis::Connection, group: &str, dispatchers: &[Wat
 
 /// Row 30: an address now leads to another, empty server. Commands reach it, since their connections were cut. The
 /// subscriptions stay at the old server, where nothing is published any more.
-fn moved_to_another_server(row: &'static str, count: usize) {
-    let mut this = Run::of(row);
+fn moved_to_another_server(mode: Mode, row: &str, count: usize) {
+    let mut this = Run::in_mode(mode, row);
     let mut cluster = bare_cluster();
     let other = redis_server();
     let router = Router::to(&address_of(cluster.redis()));
-    let mut workers = Workers::of(&router.url(), cluster.redis().folder(), 2, 2);
-    (0..2).for_each(|number| workers.start(number));
-    let start = |number: usize| dispatcher(&format!("d{number}"), &router.url(), &workers.addresses, ARGS);
+    let mut workers = Workers::of(&router.url(), cluster.redis().folder(), mode.consumers(2), 2);
+    workers.start_all();
+    let args = mode.args(ARGS);
+    let start = |number: usize| dispatcher(&format!("d{number}"), &router.url(), &workers.addresses, &args);
     let dispatchers: Vec<Watched> = (0..count).map(start).collect();
     let before = &mut client_of(&mut cluster);
     wait_until_in_sync(before, count as u64);
@@ -91,14 +93,12 @@ fn moved_to_another_server(row: &'static str, count: usize) {
     workers.must_run();
 }
 
-#[test]
-fn row_30_moved_to_another_server_one_dispatcher() {
-    moved_to_another_server("row_30_moved_to_another_server_one_dispatcher", 1);
+fn row_30_moved_to_another_server_one_dispatcher(mode: Mode) {
+    moved_to_another_server(mode, "row_30_moved_to_another_server_one_dispatcher", 1);
 }
 
-#[test]
-fn row_30_moved_to_another_server_two_dispatchers() {
-    moved_to_another_server("row_30_moved_to_another_server_two_dispatchers", 2);
+fn row_30_moved_to_another_server_two_dispatchers(mode: Mode) {
+    moved_to_another_server(mode, "row_30_moved_to_another_server_two_dispatchers", 2);
 }
 
 /// A primary and a replica that follows it.
@@ -121,16 +121,16 @@ fn has(connection: &mut redis::Connection, line: &str) -> Option<()> {
 
 /// Row 30: commands go to a primary, subscriptions to its replica, which forwards what is published on the primary. So
 /// the server with the lease counts no subscribers.
-#[test]
-fn row_30_subscribed_at_a_replica() {
-    let mut this = Run::of("row_30_subscribed_at_a_replica");
+fn row_30_subscribed_at_a_replica(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_30_subscribed_at_a_replica");
     let (primary, replica) = pair();
     let (connection, hearing) = (&mut client(&primary.url()), &mut client(&replica.url()));
     let router = Router::to(&address_of(&primary));
     router.route(Kind::Subscription, &address_of(&replica));
-    let mut workers = Workers::of(&primary.url(), primary.folder(), 2, 2);
-    (0..2).for_each(|number| workers.start(number));
-    let start = |name: &str| dispatcher(name, &router.url(), &workers.addresses, "--lease-ttl-ms 1500");
+    let mut workers = Workers::of(&primary.url(), primary.folder(), mode.consumers(2), 2);
+    workers.start_all();
+    let args = mode.args("--lease-ttl-ms 1500");
+    let start = |name: &str| dispatcher(name, &router.url(), &workers.addresses, &args);
     let mut dispatchers: Vec<Watched> = ["d0", "d1"].map(start).into();
     wait_until("both to be subscribed", || (subscribers(hearing) == 2).then_some(()));
     wait_for_intake(connection);
@@ -165,16 +165,16 @@ fn row_30_subscribed_at_a_replica() {
 
 /// Row 30: primary and replica swap roles, and no connection is cut. The old primary refuses writes, so commands move
 /// to the new one. The subscriptions stay.
-#[test]
-fn row_30_failover_that_cuts_nothing() {
-    let mut this = Run::of("row_30_failover_that_cuts_nothing");
+fn row_30_failover_that_cuts_nothing(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_30_failover_that_cuts_nothing");
     let (old, new) = pair();
     let (before, after) = (&mut client(&old.url()), &mut client(&new.url()));
     let router = Router::to(&address_of(&old));
-    let mut workers = Workers::of(&router.url(), old.folder(), 2, 2);
-    (0..2).for_each(|number| workers.start(number));
+    let mut workers = Workers::of(&router.url(), old.folder(), mode.consumers(2), 2);
+    workers.start_all();
+    let args = mode.args(ARGS);
     let dispatchers: Vec<Watched> =
-        ["d0", "d1"].map(|name| dispatcher(name, &router.url(), &workers.addresses, ARGS)).into();
+        ["d0", "d1"].map(|name| dispatcher(name, &router.url(), &workers.addresses, &args)).into();
     wait_until_in_sync(before, 2);
     let load = Load::start(&old.url(), "before", 1_000);
     load.wait_for_more(this.random.u64(200..1_000));
@@ -254,26 +254,39 @@ fn row_31_consumer_at_another_server() {
 /// One of two groups that listen to one channel of one server.
 struct Group {
     name: &'static str,
+    mode: Mode,
     dispatchers: Vec<Watched>,
-    consumer: ChildProcess,
+    /// None with a stream.
+    consumer: Option<ChildProcess>,
     addresses: Vec<String>,
     url: String,
     connection: redis::Connection,
 }
 
 impl Group {
-    fn start(cluster: &mut Cluster, name: &'static str, database: u8, members: [&str; 2]) -> Group {
+    fn start(mode: Mode, cluster: &mut Cluster, name: &'static str, database: u8, members: [&str; 2]) -> Group {
         let url = format!("{}/{database}", cluster.redis().url());
-        let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
-        let mut command = programs().command("oncecast-consumer").expect("the program is built");
-        command.args(["--redis-url", &url, "--group", name, "--listen", &listen, "--consumer-id", "c0"]);
-        let consumer = ChildProcess::spawn("c0", command).expect("the consumer starts");
-        consumer.wait_for_line("event=listening", DEADLINE).expect("it listens");
-        let mut connection = client(&url);
-        let addresses = vec![listen];
-        let dispatchers = members.map(|member| start_of(name, member, &url, &addresses)).into();
-        wait_for_intake_of(name, &mut connection);
-        Group { name, dispatchers, consumer, addresses, url, connection }
+        let mut addresses = Vec::new();
+        let consumer = (mode == Mode::Consumers).then(|| {
+            let listen = format!("127.0.0.1:{}", ports::free_port().expect("a free port"));
+            let mut command = programs().command("oncecast-consumer").expect("the program is built");
+            command.args(["--redis-url", &url, "--group", name, "--listen", &listen, "--consumer-id", "c0"]);
+            let consumer = ChildProcess::spawn("c0", command).expect("the consumer starts");
+            consumer.wait_for_line("event=listening", DEADLINE).expect("it listens");
+            addresses.push(listen);
+            consumer
+        });
+        let connection = client(&url);
+        let mut group = Group { name, mode, dispatchers: Vec::new(), consumer, addresses, url, connection };
+        group.dispatchers = members.map(|member| group.dispatcher(member)).into();
+        wait_for_intake_of(name, &mut group.connection);
+        group
+    }
+
+    fn dispatcher(&self, member: &str) -> Watched {
+        // Only the end of the lease or a cut connection lets another dispatcher lead.
+        let args = self.mode.args(&format!("--group {} --lease-ttl-ms 5000", self.name));
+        dispatcher(member, &self.url, &self.addresses, &args)
     }
 
     fn epoch(&mut self) -> String {
@@ -294,17 +307,12 @@ impl Group {
     }
 }
 
-fn start_of(group: &str, member: &str, url: &str, addresses: &[String]) -> Watched {
-    // Only the end of the lease or a cut connection lets another dispatcher lead.
-    dispatcher(member, url, addresses, &format!("--group {group} --lease-ttl-ms 5000"))
-}
-
 /// Row 32: faults in one of two groups do not affect the other.
-fn side_by_side(row: &'static str, troubled: (&'static str, u8), quiet: (&'static str, u8)) {
-    let mut this = Run::of(row);
+fn side_by_side(mode: Mode, row: &str, troubled: (&'static str, u8), quiet: (&'static str, u8)) {
+    let mut this = Run::in_mode(mode, row);
     let mut cluster = bare_cluster();
-    let mut quiet = Group::start(&mut cluster, quiet.0, quiet.1, ["e0", "e1"]);
-    let mut troubled = Group::start(&mut cluster, troubled.0, troubled.1, ["d0", "d1"]);
+    let mut quiet = Group::start(mode, &mut cluster, quiet.0, quiet.1, ["e0", "e1"]);
+    let mut troubled = Group::start(mode, &mut cluster, troubled.0, troubled.1, ["d0", "d1"]);
     let admin = &mut client_of(&mut cluster);
     let all_subscribed = |admin: &mut redis::Connection| {
         wait_until("all to be subscribed", || (subscribers(admin) == 4).then_some(()));
@@ -325,7 +333,7 @@ fn side_by_side(row: &'static str, troubled: (&'static str, u8), quiet: (&'stati
         let leader = leader_of(&mut troubled.connection, troubled.name, &troubled.dispatchers);
         troubled.dispatchers[leader].process.kill().unwrap();
         let name = format!("d{}", round + 2);
-        troubled.dispatchers[leader] = start_of(troubled.name, &name, &troubled.url, &troubled.addresses);
+        troubled.dispatchers[leader] = troubled.dispatcher(&name);
         all_subscribed(admin);
     }
     let mut names: Vec<String> = troubled.dispatchers.iter().map(|one| one.name().to_owned()).collect();
@@ -336,7 +344,7 @@ fn side_by_side(row: &'static str, troubled: (&'static str, u8), quiet: (&'stati
     assert!(sent.uncertain.is_empty() && sent.unheard.is_empty());
     for group in [&mut quiet, &mut troubled] {
         assert_l0_of(group.name, &mut group.connection, &sent);
-        group.consumer.must_run().unwrap();
+        group.consumer.iter_mut().for_each(|consumer| consumer.must_run().unwrap());
         assert_eq!(stream(&mut group.connection, &format!("{}:gaps", group.name)), [], "one in sync was there");
     }
     assert_eq!(quiet.epoch(), epoch, "the other group's leader leads on in its epoch");
@@ -361,31 +369,29 @@ fn side_by_side(row: &'static str, troubled: (&'static str, u8), quiet: (&'stati
     assert_eq!(quiet.epoch(), epoch);
 }
 
-#[test]
-fn row_32_one_name_in_two_databases() {
-    side_by_side("row_32_one_name_in_two_databases", ("messages", 3), ("messages", 4));
+fn row_32_one_name_in_two_databases(mode: Mode) {
+    side_by_side(mode, "row_32_one_name_in_two_databases", ("messages", 3), ("messages", 4));
 }
 
-#[test]
-fn row_32_a_name_that_begins_with_the_other() {
-    side_by_side("row_32_a_name_that_begins_with_the_other", ("messages", 0), ("messages:alive", 0));
+fn row_32_a_name_that_begins_with_the_other(mode: Mode) {
+    side_by_side(mode, "row_32_a_name_that_begins_with_the_other", ("messages", 0), ("messages:alive", 0));
 }
 
 /// Row 30: subscriptions that are slower than the load are behind, not at another server. Redis buffers the rest, which
 /// would be lost if they subscribed again.
-#[test]
-fn row_30_subscriptions_that_lag() {
+fn row_30_subscriptions_that_lag(mode: Mode) {
     /// The rate of a subscription.
     const BYTES_PER_S: u64 = 1_000_000;
     /// How far the subscriptions are behind: longer than markers may stay unheard.
     const LAG_S: u64 = 6;
-    let this = Run::of("row_30_subscriptions_that_lag");
+    let this = Run::in_mode(mode, "row_30_subscriptions_that_lag");
     let mut cluster = bare_cluster();
     let connection = &mut client_of(&mut cluster);
     let router = Router::to(&address_of(cluster.redis()));
-    let mut workers = Workers::new(&mut cluster, 1, 2);
-    workers.start(0);
-    let dispatchers = ["d0", "d1"].map(|name| dispatcher(name, &router.url(), &workers.addresses, ARGS));
+    let mut workers = Workers::new(&mut cluster, mode.consumers(1), 2);
+    workers.start_all();
+    let args = mode.args(ARGS);
+    let dispatchers = ["d0", "d1"].map(|name| dispatcher(name, &router.url(), &workers.addresses, &args));
     wait_until_in_sync(connection, 2);
     router.slow_subscriptions_down(BYTES_PER_S);
     let payload = |n| format!("{{\"message_id\":\"m{n}\",\"pad\":\"{}\"}}", "x".repeat(1_000));
@@ -404,4 +410,14 @@ fn row_30_subscriptions_that_lag() {
         let log = one.process.stderr().all();
         assert_eq!(log.iter().find(|line| line.contains("event=not-receiving")), None);
     }
+}
+
+in_both_modes! {
+    row_30_moved_to_another_server_one_dispatcher,
+    row_30_moved_to_another_server_two_dispatchers,
+    row_30_subscribed_at_a_replica,
+    row_30_failover_that_cuts_nothing,
+    row_32_one_name_in_two_databases,
+    row_32_a_name_that_begins_with_the_other,
+    row_30_subscriptions_that_lag,
 }

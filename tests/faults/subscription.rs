@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use oncecast::lab::{Cluster, ClusterOptions, GroupView, Lease, Node, RedisOptions, Signal};
 
 use crate::dispatchers::Watched;
+use crate::mode::{Mode, in_both_modes};
 use crate::run::{Run, assert_l0};
 use crate::support::load::{Load, Sent};
 use crate::support::{
-    DEADLINE, assert_status_shows_gap, client_of, cluster_of, options, publish, publish_payloads, recorded_ids, run,
-    stream, subscribers, subscription_of, wait_for_intake, wait_until, wait_until_in_sync,
+    DEADLINE, assert_status_shows_gap, client_of, cluster_of, publish, publish_payloads, recorded_ids, run, stream,
+    subscribers, subscription_of, wait_for_intake, wait_until, wait_until_in_sync,
 };
 
-/// Consumers and a Redis; the test starts the dispatchers.
-fn no_dispatchers(consumers: usize, redis: RedisOptions) -> Cluster {
-    let options = ClusterOptions { redis, ..options(0, consumers, "", "") };
+/// Redis, and consumers if the mode has any; the test starts the dispatchers.
+fn no_dispatchers(mode: Mode, redis: RedisOptions) -> Cluster {
+    let options = ClusterOptions { redis, ..mode.options(0, 2, "") };
     Cluster::start(options).expect("Redis and the consumers start")
 }
 
@@ -27,16 +28,15 @@ fn lease_after(view: &mut GroupView, before: Option<&Lease>) -> Lease {
 
 /// Row 9: a standby whose subscription was cut is not ready until it can follow the cursor again, and if the leader
 /// dies before that, another standby leads.
-#[test]
-fn row_09_standby_subscription_killed() {
+fn row_09_standby_subscription_killed(mode: Mode) {
     const DISPATCHERS: usize = 3;
     // A dispatcher that is not in sync lets others lead first for this long, which is longer than the test.
-    const ARGS: &str = "--lease-ttl-ms 600000";
-    let mut this = Run::of("row_09");
-    let mut cluster = no_dispatchers(2, RedisOptions::default());
+    let args = mode.args("--lease-ttl-ms 600000");
+    let mut this = Run::in_mode(mode, "row_09");
+    let mut cluster = no_dispatchers(mode, RedisOptions::default());
     let (mut view, connection) = (cluster.view(), &mut client_of(&mut cluster));
     let mut dispatchers: Vec<Watched> =
-        (0..DISPATCHERS).map(|number| Watched::start(&mut cluster, &format!("d{number}"), 2, ARGS)).collect();
+        (0..DISPATCHERS).map(|number| Watched::start(&mut cluster, &format!("d{number}"), &args)).collect();
     let mut lease = lease_after(&mut view, None);
     let load = Load::start(&cluster.redis().url(), "m", 1_000);
     for _ in 0..this.scale(2, 15) {
@@ -66,7 +66,7 @@ fn row_09_standby_subscription_killed() {
         // It recovers by itself through the new leader's cursor.
         victim.wait_until_ready();
         lease = next;
-        dispatchers.push(Watched::start(&mut cluster, leader.name(), 2, ARGS));
+        dispatchers.push(Watched::start(&mut cluster, leader.name(), &args));
     }
     let sent = load.stop();
     assert_l0(connection, &sent);
@@ -74,10 +74,9 @@ fn row_09_standby_subscription_killed() {
 }
 
 /// Row 10: what was published until the first one is back is unknown and recorded as a gap. The rest is processed once.
-#[test]
-fn row_10_all_subscriptions_killed() {
-    let mut this = Run::of("row_10");
-    let mut cluster = cluster_of(options(2, 3, "--lease-ttl-ms 600", ""));
+fn row_10_all_subscriptions_killed(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_10");
+    let mut cluster = cluster_of(mode.options(2, 3, "--lease-ttl-ms 600"));
     let connection = &mut client_of(&mut cluster);
     wait_until_in_sync(connection, 2);
     let load = Load::start(&cluster.redis().url(), "m", 2_000);
@@ -121,12 +120,11 @@ fn payloads(numbers: std::ops::Range<u64>) -> impl Iterator<Item = String> {
 }
 
 /// Row 11: the only reader is paused and disconnected. What Redis dropped is lost, counted and logged.
-#[test]
-fn row_11_output_buffer_overrun_of_the_only_reader() {
-    let mut this = Run::of("row_11_output_buffer_overrun_of_the_only_reader");
-    let mut cluster = no_dispatchers(2, small_output_buffer());
+fn row_11_output_buffer_overrun_of_the_only_reader(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_11_output_buffer_overrun_of_the_only_reader");
+    let mut cluster = no_dispatchers(mode, small_output_buffer());
     let connection = &mut client_of(&mut cluster);
-    let mut reader = Watched::start(&mut cluster, "d0", 2, "--lease-ttl-ms 600");
+    let mut reader = Watched::start(&mut cluster, "d0", &mode.args("--lease-ttl-ms 600"));
     wait_until_in_sync(connection, 1);
     let before = this.random.u64(1..200);
     publish(connection, "m", 0..before);
@@ -162,14 +160,13 @@ fn row_11_output_buffer_overrun_of_the_only_reader() {
 }
 
 /// Row 11: a paused leader is disconnected, but a standby has read everything: nothing is lost and no gap recorded.
-#[test]
-fn row_11_output_buffer_overrun_of_the_leader() {
-    let mut this = Run::of("row_11_output_buffer_overrun_of_the_leader");
-    let mut cluster = no_dispatchers(2, small_output_buffer());
+fn row_11_output_buffer_overrun_of_the_leader(mode: Mode) {
+    let mut this = Run::in_mode(mode, "row_11_output_buffer_overrun_of_the_leader");
+    let mut cluster = no_dispatchers(mode, small_output_buffer());
     let (mut view, connection) = (cluster.view(), &mut client_of(&mut cluster));
     // The lease lasts long: the standby leads because Redis closed the leader's subscription.
-    let mut dispatchers =
-        ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, 2, "--lease-ttl-ms 600000 --ring-bytes 268435456"));
+    let args = mode.args("--lease-ttl-ms 600000 --ring-bytes 268435456");
+    let mut dispatchers = ["d0", "d1"].map(|name| Watched::start(&mut cluster, name, &args));
     wait_until_in_sync(connection, 2);
     let lease = lease_after(&mut view, None);
     if dispatchers[0].name() != lease.name() {
@@ -210,11 +207,11 @@ fn keyspace_events_of_a_group_s_own_keys_cause_no_loop() {
         ("__keyspace@0__:foreign", ["SET", "foreign", "2"]),
     ] {
         let config = vec![("notify-keyspace-events".to_owned(), "KEA".to_owned())];
-        let mut cluster = no_dispatchers(2, RedisOptions { config, ..RedisOptions::default() });
+        let mut cluster = no_dispatchers(Mode::Consumers, RedisOptions { config, ..RedisOptions::default() });
         let connection = &mut client_of(&mut cluster);
         let args = format!("--channel {channel}");
         let mut dispatchers: Vec<Watched> =
-            (0..2).map(|number| Watched::start(&mut cluster, &format!("d{number}"), 2, &args)).collect();
+            (0..2).map(|number| Watched::start(&mut cluster, &format!("d{number}"), &args)).collect();
         wait_until("both to listen", || {
             let counts: (String, u64) = run(connection, &["PUBSUB", "NUMSUB", channel]);
             (counts.1 == 2).then_some(())
@@ -244,4 +241,11 @@ fn keyspace_events_of_a_group_s_own_keys_cause_no_loop() {
         assert_eq!(seen(connection), (count, last_id), "{channel}");
         assert_eq!(count, 1 + more, "{channel}: one result of each foreign event");
     }
+}
+
+in_both_modes! {
+    row_09_standby_subscription_killed,
+    row_10_all_subscriptions_killed,
+    row_11_output_buffer_overrun_of_the_only_reader,
+    row_11_output_buffer_overrun_of_the_leader,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::mode::Mode;
 use crate::support::run;
 
 const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
@@ -10,22 +11,26 @@ const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
 pub const DISPATCHER: &str = "oncecast-dispatcher";
 pub const CONSUMER: &str = "oncecast-consumer";
 
-/// The line that makes a user.
-fn line_of(user: &str) -> Vec<&'static str> {
-    let block =
-        DOCUMENT.split("```acl\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of kind acl");
+/// The line that makes a user: a dispatcher has fewer rights with `--deliver stream`.
+fn line_of(mode: Mode, user: &str) -> Vec<&'static str> {
+    let kind = if (mode, user) == (Mode::Stream, DISPATCHER) { "acl-stream" } else { "acl" };
+    let begin = format!("```{kind}\n");
+    let block = DOCUMENT.split(&begin).nth(1).and_then(|rest| rest.split("```").next()).expect("a block of this kind");
     let mut lines = block.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     lines.find(|line| line.get(2) == Some(&user)).expect("each program has a user")
 }
 
 /// Makes the users of dispatchers and consumers, each with all its rights.
-pub fn make(admin: &mut redis::Connection) {
-    [DISPATCHER, CONSUMER].into_iter().for_each(|user| give_back(admin, user));
+pub fn make(admin: &mut redis::Connection, mode: Mode) {
+    [DISPATCHER, CONSUMER].into_iter().for_each(|user| give_back(admin, mode, user));
 }
 
 /// The URL of a server on this machine for a user.
 pub fn url_of(user: &str, port: u16) -> String {
-    let password = line_of(user).into_iter().find_map(|word| word.strip_prefix('>')).expect("each has a password");
+    let password = line_of(Mode::Consumers, user)
+        .into_iter()
+        .find_map(|word| word.strip_prefix('>'))
+        .expect("each has a password");
     format!("redis://{user}:{password}@127.0.0.1:{port}")
 }
 
@@ -38,8 +43,8 @@ pub fn take(admin: &mut redis::Connection, user: &str, command: &str) {
 }
 
 /// Gives a user all its rights.
-pub fn give_back(admin: &mut redis::Connection, user: &str) {
-    let () = run(admin, &line_of(user));
+pub fn give_back(admin: &mut redis::Connection, mode: Mode, user: &str) {
+    let () = run(admin, &line_of(mode, user));
 }
 
 /// The commands that a user was refused since one was withdrawn.

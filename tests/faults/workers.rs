@@ -80,6 +80,11 @@ impl Workers {
         self.processes[number] = Some(started.unwrap_or_else(|error| panic!("{error}")));
     }
 
+    /// Starts all.
+    pub fn start_all(&mut self) {
+        (0..self.processes.len()).for_each(|number| self.start(number));
+    }
+
     fn command(&self, number: usize, name: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
         command.args(["--exact", "workers::worker", "--ignored", "--nocapture", "--test-threads", "1"]);

@@ -31,8 +31,8 @@ pub use self::redis::{
     CHANNEL, client, client_of, elect, pend, publish, publish_payloads, run, run_on, subscribers, subscription_of,
 };
 pub use self::results::{
-    Fields, assert_each_once, assert_each_once_but, occurrences, raw_stream, recorded_ids, recorded_ids_of, state,
-    state_of, stream,
+    Fields, assert_each_once, assert_each_once_but, id_in_payload, id_of, newest_ids, occurrences, raw_stream,
+    recorded_ids, recorded_ids_of, state, state_of, stream,
 };
 pub use self::running_consumer::RunningConsumer;
 pub use self::status::{assert_status_shows_gap, status};

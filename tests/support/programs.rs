@@ -71,10 +71,13 @@ pub fn options(dispatchers: usize, consumers: usize, dispatcher_args: &str, cons
     }
 }
 
-/// A dispatcher with these consumers' addresses.
+/// A dispatcher with these consumers' addresses, if there are any.
 pub fn dispatcher(cluster: &Cluster, name: &str, addresses: &[String], args: &str) -> ChildProcess {
     let mut command = cluster.command("oncecast-dispatcher").expect("the program is built");
-    command.args(["--dispatcher-id", name, "--consumers", &addresses.join(",")]).args(args.split_whitespace());
+    command.args(["--dispatcher-id", name]).args(args.split_whitespace());
+    if !addresses.is_empty() {
+        command.args(["--consumers", &addresses.join(",")]);
+    }
     ChildProcess::spawn(name, command).expect("the dispatcher starts")
 }
 

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::redis::run;
 
+/// The streams of a group in which messages are recorded: as results, or with `--deliver stream` as they are.
+const RECORDS: [&str; 2] = ["processed", "messages"];
+
 /// The fields of a stream's entry, in order.
 pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -30,15 +33,35 @@ pub fn occurrences(entries: &[HashMap<String, String>], field: &str) -> HashMap<
     found
 }
 
-/// The field `message_id` of each result, in the order in which they were recorded.
+/// The ids of what was recorded, in the order of recording: results, and with `--deliver stream` the stream's entries.
 pub fn recorded_ids(connection: &mut redis::Connection) -> Vec<String> {
     recorded_ids_of("messages", connection)
 }
 
 /// The same for a group by its name.
 pub fn recorded_ids_of(group: &str, connection: &mut redis::Connection) -> Vec<String> {
-    let entries = stream(connection, &format!("{group}:processed"));
-    entries.into_iter().filter_map(|mut entry| entry.remove("message_id")).collect()
+    let keys = RECORDS.map(|key| format!("{group}:{key}"));
+    keys.iter().flat_map(|key| stream(connection, key)).filter_map(|entry| id_of(&entry)).collect()
+}
+
+/// The ids of about the last `most` that were recorded.
+pub fn newest_ids(connection: &mut redis::Connection, most: usize) -> Vec<String> {
+    let mut pipeline = redis::pipe();
+    for key in RECORDS {
+        pipeline.cmd("XREVRANGE").arg(format!("messages:{key}")).arg("+").arg("-").arg("COUNT").arg(most);
+    }
+    let newest: Vec<Vec<(String, HashMap<String, String>)>> = pipeline.query(connection).expect("Redis answers");
+    newest.iter().flatten().filter_map(|(_, entry)| id_of(entry)).collect()
+}
+
+/// The message's id in a result, or in the payload of another entry.
+pub fn id_of(entry: &HashMap<String, String>) -> Option<String> {
+    entry.get("message_id").cloned().or_else(|| id_in_payload(entry.get("payload")?))
+}
+
+/// The id in a payload, which may be only the beginning of one.
+pub fn id_in_payload(payload: &str) -> Option<String> {
+    Some(payload.strip_prefix("{\"message_id\":\"")?.split_once('"')?.0.to_owned())
 }
 
 /// The numbers of messages that are pending, recorded, and dead letters.
@@ -49,10 +72,12 @@ pub fn state(connection: &mut redis::Connection) -> (usize, usize, usize) {
 /// The same for a group by its name.
 pub fn state_of(group: &str, connection: &mut redis::Connection) -> (usize, usize, usize) {
     let mut pipeline = redis::pipe();
-    for (command, key) in [("ZCARD", "pending"), ("XLEN", "processed"), ("XLEN", "dead")] {
+    let [results, entries] = RECORDS;
+    for (command, key) in [("ZCARD", "pending"), ("XLEN", results), ("XLEN", entries), ("XLEN", "dead")] {
         pipeline.cmd(command).arg(format!("{group}:{key}"));
     }
-    pipeline.query(connection).expect("Redis answers")
+    let (pending, results, entries, dead): (_, usize, usize, _) = pipeline.query(connection).expect("Redis answers");
+    (pending, results + entries, dead)
 }
 
 /// Fails unless each of `owed` was recorded exactly once and nothing else was. The message names the wrong ids.

@@ -10,6 +10,7 @@ use super::report::{ChaosReport, megabytes, milliseconds};
 use crate::base::error::{Error, Result};
 use crate::base::id::wall_clock_us;
 use crate::lab::numbers::grouped;
+use crate::lab::stream_workers::ReadEntries;
 use crate::process::log::Timestamp;
 
 const STYLE: &str = "\
@@ -21,6 +22,13 @@ th,td{text-align:left;padding:.25rem 1.5rem .25rem 0;border-bottom:1px solid var
 font-variant-numeric:tabular-nums;white-space:nowrap}th{color:var(--faint);font-weight:500}\
 .good{color:var(--good)}.bad{color:var(--bad)}\
 code{overflow-wrap:anywhere}";
+
+const REPEATED: &str = "\
+<p>Repeated handler runs and redeliveries are expected: when a consumer dies or is disconnected, another consumer \
+processes its messages again. Only one result is recorded for each message.</p>";
+const ONE_ENTRY: &str = "\
+<p>The dispatchers added each message to a stream, which workers read as a group of a Redis Streams client. Each \
+message is one entry.</p>";
 
 /// Creates the folder if need be, and checks that files can be written to it.
 pub(super) fn make_folder(folder: &Path) -> Result<()> {
@@ -57,19 +65,27 @@ fn html(report: &ChaosReport<'_>, svg: &str) -> String {
         ("lost", grouped(report.lost())),
         ("recorded twice", grouped(findings.audit.twice)),
         ("dead letters", grouped(findings.audit.dead)),
-        ("handler runs", grouped(report.runs.runs)),
-        ("handler runs repeated", grouped(report.runs.repeated())),
-        ("redelivered", grouped(report.runs.redelivered)),
+    ];
+    let work = match findings.read {
+        None => vec![
+            ("handler runs", grouped(report.runs.runs)),
+            ("handler runs repeated", grouped(report.runs.repeated())),
+            ("redelivered", grouped(report.runs.redelivered)),
+        ],
+        Some(ReadEntries { entries, again }) => {
+            vec![("entries read by workers", grouped(entries)), ("entries read again", grouped(again))]
+        }
+    };
+    let run = [
         ("from the first message to the last result", format!("{:.1} s", findings.elapsed.as_secs_f64())),
         ("server", findings.redis.clone()),
         ("oncecast", env!("CARGO_PKG_VERSION").to_owned()),
         ("run", Timestamp(wall_clock_us()).to_string()),
     ];
+    let rows = rows.into_iter().chain(work).chain(run);
     table(&mut html, &["", ""], rows.map(|(name, value)| vec![name.to_owned(), value]));
-    html.push_str(
-        "<p>Repeated handler runs and redeliveries are expected: when a consumer dies or is disconnected, another \
-         consumer processes its messages again. Only one result is recorded for each message.</p><h2>Faults</h2>",
-    );
+    html.push_str(if findings.read.is_none() { REPEATED } else { ONE_ENTRY });
+    html.push_str("<h2>Faults</h2>");
     let faults = findings.faults.iter().enumerate().map(|(number, fault)| {
         let target = &fault.target;
         vec![

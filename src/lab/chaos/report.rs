@@ -10,6 +10,8 @@ use crate::lab::experiment::Findings;
 use crate::lab::experiment::injector::InjectedFault;
 use crate::lab::journal::Runs;
 use crate::lab::numbers::grouped;
+use crate::lab::settings::Deliver;
+use crate::lab::stream_workers::ReadEntries;
 
 /// See the module's text.
 pub(super) struct ChaosReport<'a> {
@@ -80,7 +82,8 @@ impl ChaosReport<'_> {
 
     /// A command that draws the same faults again.
     pub(super) fn command(&self) -> String {
-        let ChaosConfig { plan, rate, batch, channels, dispatchers, consumers, .. } = self.config;
+        let ChaosConfig { plan, rate, batch, channels, deliver, dispatchers, consumers, .. } = self.config;
+        let deliver = if *deliver == Deliver::Stream { " --deliver stream" } else { "" };
         let channels = channels.map_or(String::new(), |channels| format!(" --channels {channels}"));
         let time = |time: Duration| match time.as_millis() {
             ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
@@ -90,7 +93,7 @@ impl ChaosReport<'_> {
         format!(
             "oncecast chaos --seed {} --duration {} --rate {rate} --batch {} --every {} --least-outage {} --outage {} \
              --faults {} --target {} --dispatcher-count {dispatchers} --consumer-count {consumers}\
-             {channels}",
+             {channels}{deliver}",
             plan.seed,
             time(plan.duration),
             batch.unwrap_or(0),
@@ -141,13 +144,21 @@ impl ChaosReport<'_> {
                 good_if_zero("lost", self.lost()),
                 good_if_zero("recorded twice", audit.twice)
             ),
-            format!(
-                "  handler runs {} (repeated: {}), redelivered {}, in {:.1} s",
-                grouped(self.runs.runs),
-                grouped(self.runs.repeated()),
-                grouped(self.runs.redelivered),
-                elapsed.as_secs_f64()
-            ),
+            match self.findings.read {
+                None => format!(
+                    "  handler runs {} (repeated: {}), redelivered {}, in {:.1} s",
+                    grouped(self.runs.runs),
+                    grouped(self.runs.repeated()),
+                    grouped(self.runs.redelivered),
+                    elapsed.as_secs_f64()
+                ),
+                Some(ReadEntries { entries, again }) => format!(
+                    "  entries read by workers {} (read again: {}), in {:.1} s",
+                    grouped(entries),
+                    grouped(again),
+                    elapsed.as_secs_f64()
+                ),
+            },
         ]
     }
 }

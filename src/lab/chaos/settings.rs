@@ -7,7 +7,7 @@ use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
 use crate::lab::experiment::plan::{Fault, Plan, Target};
-use crate::lab::settings::REDIS_SERVER;
+use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER};
 use crate::process::config::Default::{Found, Text};
 use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
@@ -19,8 +19,10 @@ pub struct ChaosConfig {
     pub redis_server: Option<PathBuf>,
     /// How many dispatchers.
     pub dispatchers: usize,
-    /// How many consumers.
+    /// How many consumers, or workers.
     pub consumers: usize,
+    /// What the dispatchers deliver to.
+    pub deliver: Deliver,
     /// Messages per second.
     pub rate: u64,
     /// Messages in a burst; with `None` they are spread evenly.
@@ -51,6 +53,7 @@ pub const SETTINGS: &[Setting] = &[
         Found("one, by its name"),
         "Spread the messages over N channels; the dispatchers listen to them by one --pattern",
     ),
+    DELIVER,
     Setting::new("every", "TIME", Text("15s"), "The time from one fault to the next"),
     Setting::new(
         "faults",
@@ -63,7 +66,8 @@ pub const SETTINGS: &[Setting] = &[
         "target",
         "NODES",
         Text("any"),
-        "The nodes to hit: any, leader, dispatcher, consumer. stall always hits Redis, cut only dispatchers",
+        "The nodes to hit: any, leader, dispatcher, consumer. stall always hits Redis, cut only dispatchers. Workers \
+         of --deliver stream are not hit",
     ),
     Setting::new("least-outage", "TIME", Text("100ms"), "The shortest time that a process is down or paused"),
     Setting::new(
@@ -79,7 +83,7 @@ pub const SETTINGS: &[Setting] = &[
         Text("2"),
         "How many dispatchers; with only one there would be no standby to take over",
     ),
-    Setting::new("consumer-count", "N", Text("3"), "How many consumers"),
+    Setting::new("consumer-count", "N", Text("3"), "How many consumers, or workers with --deliver stream"),
     Setting::new(
         "report",
         "DIR",
@@ -100,10 +104,12 @@ Injects random faults into a whole cluster under load: processes are killed, pau
 Starts a private Redis, dispatchers, consumers and a publisher. Each fault waits until the cluster has recovered from
 the last one, so every message that a subscriber received must get exactly one result. At the end the results are
 audited. The report shows how long it took after each fault until results resumed, how often a handler ran more than
-once for a message, and the peak memory of each process.",
+once for a message, and the peak memory of each process. With --deliver stream every such message must become exactly
+one entry of the stream.",
         "\
 Examples:
   oncecast chaos --duration 10m --report chaos-report
+  oncecast chaos --deliver stream --channels 100
   oncecast chaos --seed 7 --target leader --faults kill --every 2s --duration 30s --batch 0 --rate 2000
 
 Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
@@ -127,6 +133,11 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
         .into_iter()
         .find(|known| known.name() == target)
         .ok_or_else(|| ConfigError::new("target", quoted(&target), names(&Target::ALL.map(Target::name))))?;
+    let deliver = Deliver::read(values)?;
+    if (deliver, target) == (Deliver::Stream, Target::Consumer) {
+        let takes = "any, leader, dispatcher with --deliver stream: there are no consumers";
+        return Err(ConfigError::new("target", quoted(target.name()), takes));
+    }
     let duration = |name| Ok(values.duration(name)?.expect("the setting has a default"));
     /// From this rate on, there are at least two bursts a second.
     const BURSTS_FROM: u64 = 20_000;
@@ -145,6 +156,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<ChaosC
     check_times(&plan, values)?;
     Ok(ChaosConfig {
         redis_server: values.path("redis-server")?,
+        deliver,
         dispatchers: values.number("dispatcher-count", 2, 64)? as usize,
         consumers: values.number("consumer-count", 1, 64)? as usize,
         rate,

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Command};
 use log::LevelFilter;
 
 use crate::base::setting::ConfigError;
-use crate::lab::settings::REDIS_SERVER;
+use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER};
 use crate::process::config::Default::Text;
 use crate::process::config::{self, Environment, Setting, Values};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
@@ -17,6 +17,8 @@ use crate::process::log::settings::{LOG_LEVEL, log_level};
 pub struct DemoConfig {
     /// The Redis server program, if it was named.
     pub redis_server: Option<PathBuf>,
+    /// What the dispatchers deliver to.
+    pub deliver: Deliver,
     /// Messages per second.
     pub rate: u64,
     /// How long to publish.
@@ -28,6 +30,7 @@ pub struct DemoConfig {
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     REDIS_SERVER,
+    DELIVER,
     Setting::new("rate", "N", Text("2000"), "Messages published per second"),
     Setting::new("duration", "TIME", Text("10s"), "How long to publish"),
     LOG_LEVEL,
@@ -38,12 +41,14 @@ pub fn command() -> Command {
     config::command(
         "demo",
         "\
-Starts a private Redis, 2 dispatchers, 3 consumers and a publisher, kills the leader once, and audits the results.
+Starts a private Redis, 2 dispatchers, 3 consumers and a publisher, kills the leader once, and audits the results. With
+--deliver stream the dispatchers add the messages to a Redis Stream, which 3 workers read like any Streams client.
 
 Needs only redis-server or valkey-server on this machine. Everything it starts or writes is removed at the end.",
         "\
-Example:
+Examples:
   oncecast demo --rate 20000 --duration 30s
+  oncecast demo --deliver stream
 
 Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
 invalid settings.",
@@ -56,6 +61,7 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DemoCo
     let values = &Values::new(matches, SETTINGS, environment);
     Ok(DemoConfig {
         redis_server: values.path("redis-server")?,
+        deliver: Deliver::read(values)?,
         rate: values.number("rate", 1, 1_000_000)?,
         duration: values.duration("duration")?.expect("the setting has a default"),
         log_level: log_level(values)?,

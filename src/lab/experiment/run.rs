@@ -10,6 +10,7 @@ use crate::base::shutdown::ShutdownRequests;
 use crate::lab::child::ChildProcess;
 use crate::lab::cluster::Cluster;
 use crate::lab::console::{Console, Progress, Tone};
+use crate::lab::stream_workers::StreamWorkers;
 use crate::ledger::overview::{GroupView, Snapshot};
 
 /// The interval between polls, and the shorter one while a recovery is timed.
@@ -26,10 +27,19 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// After this long with nothing pending and no new result, missing results are no longer expected.
 const QUIET_LIMIT: Duration = Duration::from_secs(5);
 
+/// What was started for a run. In drop order.
+pub(super) struct Started {
+    pub(super) publisher: ChildProcess,
+    /// With a stream in place of consumers.
+    pub(super) workers: Option<StreamWorkers>,
+    pub(super) cluster: Cluster,
+}
+
 /// See the module's text.
 pub(super) struct Run<'a> {
     duration: Duration,
     pub(super) publisher: ChildProcess,
+    pub(super) workers: Option<StreamWorkers>,
     pub(super) cluster: Cluster,
     view: GroupView,
     pub(super) console: &'a mut Console,
@@ -52,8 +62,7 @@ impl<'a> Run<'a> {
         duration: Duration,
         faults: Vec<PlannedFault>,
         before: &Snapshot,
-        cluster: Cluster,
-        publisher: ChildProcess,
+        Started { publisher, workers, cluster }: Started,
         console: &'a mut Console,
         requests: &'a ShutdownRequests,
     ) -> Run<'a> {
@@ -63,6 +72,7 @@ impl<'a> Run<'a> {
         Run {
             duration,
             publisher,
+            workers,
             view: cluster.view(),
             cluster,
             console,
@@ -92,7 +102,7 @@ impl<'a> Run<'a> {
             }
             self.cluster.must_run()?;
             let now = Instant::now();
-            let snapshot = match self.view.snapshot_with_publishes() {
+            let snapshot = match self.snapshot() {
                 Ok(snapshot) => snapshot,
                 // A pause of this process, for example by Ctrl-Z, breaks the connection. The next poll opens another
                 // one.
@@ -111,6 +121,15 @@ impl<'a> Run<'a> {
                 return Ok(Some(published));
             }
         }
+    }
+
+    /// The group's state. With a stream, entries that workers have read count as processed, and the others as pending.
+    fn snapshot(&mut self) -> Result<Snapshot> {
+        let snapshot = self.view.snapshot_with_publishes()?;
+        let Some(workers) = &self.workers else { return Ok(snapshot) };
+        let entries = self.view.count_entries(workers.key())?.unwrap_or(0);
+        let processed = workers.read().entries;
+        Ok(Snapshot { processed, pending: entries.saturating_sub(processed), ..snapshot })
     }
 
     fn check_publisher(&mut self, now: Instant) -> Result<()> {
@@ -146,6 +165,10 @@ impl<'a> Run<'a> {
         }
         self.next_draw = now + if self.console.is_live() { POLL_EVERY } else { PLAIN_LINE_EVERY };
         let (published_per_s, processed_per_s) = self.timeline.rates();
+        let (processors, names) = match &self.workers {
+            None => ("consumers", snapshot.consumers.clone()),
+            Some(workers) => ("workers", workers.names().to_vec()),
+        };
         self.console.draw(&Progress {
             elapsed: now.duration_since(self.begin),
             duration: self.duration,
@@ -154,7 +177,8 @@ impl<'a> Run<'a> {
             pending: snapshot.pending,
             // The lease of a killed leader outlives it for a moment, so a leader is shown only if it runs.
             leader: self.cluster.leader(snapshot).map(|leader| leader.to_string()).unwrap_or_default(),
-            consumers: snapshot.consumers.clone(),
+            processors,
+            names,
         });
     }
 

@@ -34,7 +34,9 @@ local function add(key, first, maxlen, width, repeated)
   -- If the first entry is accepted, so are the others: their ids rise.
   local refused = redis.pcall('XADD', entry(first))
   if type(refused) == 'table' and refused.err then
-    if not string.find(refused.err, 'equal or smaller', 1, true) then
+    local behind = string.find(refused.err, 'equal or smaller', 1, true)
+      or string.find(refused.err, 'exhausted the last possible ID', 1, true)
+    if not behind then
       redis.call('XADD', entry(first))
     end
     local info = redis.call('XINFO', 'STREAM', key)

@@ -157,14 +157,20 @@ fn a_stream_far_ahead_of_the_clock_is_named() {
     let (epoch, mut leader, before) = led(&mut f);
     let now_ms = wall_clock_us() / 1_000;
     let hour = 3_600_000;
-    for (ahead_ms, is_absurd) in [(23 * hour, false), (25 * hour, true)] {
-        f.run(&["XADD", STREAM, &format!("{}-0", now_ms + ahead_ms), "payload", "foreign"]);
+    let ahead = |ms| format!("{}-0", now_ms + ms);
+    let highest = format!("{0}-{0}", u64::MAX);
+    for (id, problem) in [
+        (ahead(23 * hour), None),
+        (ahead(25 * hour), Some((Refusal::Other, "stream messages:messages is more than a day ahead"))),
+        (highest, Some((Refusal::StreamExhausted, "stream messages:messages has exhausted"))),
+    ] {
+        f.run(&["XADD", STREAM, &id, "payload", "foreign"]);
         let answer = leader.intake(epoch, before.as_ref(), &cursor("m", 2, 2), &[arrival(2, b"x")]);
-        match answer {
-            Ok(IntakeAnswer::Behind(id)) => assert!(!is_absurd && id.0 == (now_ms + ahead_ms) * 1_000),
-            Err(error) => {
-                assert!(is_absurd && error.refusal() == Some(Refusal::Other), "{error}");
-                assert!(error.to_string().contains("stream messages:messages is more than a day ahead"), "{error}");
+        match (answer, problem) {
+            (Ok(IntakeAnswer::Behind(id)), None) => assert_eq!(id.0, (now_ms + 23 * hour) * 1_000),
+            (Err(error), Some((refusal, words))) => {
+                assert_eq!(error.refusal(), Some(refusal), "{error}");
+                assert!(error.to_string().contains(words), "{error}");
             }
             other => panic!("{other:?}"),
         }

@@ -67,6 +67,21 @@ fn many_channels_through_one_pattern_lose_nothing() {
 }
 
 #[test]
+fn with_a_stream_each_message_is_one_entry_that_workers_read() {
+    let folder = PrivateFolder::create("report").expect("a folder");
+    // A stall is longer than the workers wait for a reply.
+    let faults = "--every 2s --least-outage 1s --outage 6s --faults kill,pause,terminate,cut,stall --seed 3";
+    let options = format!("--duration 9s --rate 2000 --batch 500 --channels 20 --deliver stream {faults}");
+    let text = clean(&format!("{options} --report {}", folder.path().display())).join("\n");
+    assert!(text.contains("published 18,000 = processed 18,000   lost 0   recorded twice 0"), "{text}");
+    assert!(text.contains("workers       w0 w1 w2") && text.contains("entries read by workers 18,000 "), "{text}");
+    assert!(!text.contains("handler runs") && !text.contains("consumers"), "{text}");
+    assert!(text.contains("--channels 20 --deliver stream"), "the command to repeat it: {text}");
+    let page = fs::read_to_string(folder.path().join("index.html")).expect("a page");
+    assert!(page.contains("entries read by workers") && !page.contains("handler runs"), "{page}");
+}
+
+#[test]
 fn ctrl_c_ends_it_even_while_a_process_is_stopped() {
     let mut chaos = chaos("--duration 60s --rate 500 --every 2s --outage 1s --faults pause --seed 1");
     chaos.stdout().wait_for("paused with SIGSTOP", DEADLINE).expect("a process is stopped");
@@ -87,6 +102,8 @@ fn invalid_settings_are_named() {
         ),
         ("--channels 0", "--channels (ONCECAST_CHANNELS): got \"0\", takes a whole number from 1 to 100000"),
         ("--every 0s", "--every (ONCECAST_EVERY)"),
+        ("--deliver list", "--deliver (ONCECAST_DELIVER): got \"list\", takes consumers or stream"),
+        ("--deliver stream --target consumer", "--target (ONCECAST_TARGET): got \"consumer\", takes any, leader, disp"),
         ("--report /proc/nowhere", "--report (ONCECAST_REPORT): /proc/nowhere"),
     ] {
         let mut chaos = chaos(options);

@@ -57,6 +57,19 @@ fn it_kills_one_leader_and_nothing_is_lost_or_duplicated() {
 }
 
 #[test]
+fn with_a_stream_workers_take_the_place_of_consumers() {
+    let mut demo = demo("--deliver stream --rate 500 --duration 6s");
+    // Redis, two dispatchers and the publisher.
+    let children = wait_until("four children", || Some(children(demo.pid())).filter(|children| children.len() == 4));
+    let status = demo.wait(3 * DEADLINE).expect("it ends");
+    let shown = demo.stdout().all().join("\n");
+    assert_eq!(status.code(), Some(0), "{shown}");
+    assert!(shown.contains("workers       w0 w1 w2: any Streams client") && !shown.contains("consumers"), "{shown}");
+    assert!(shown.contains("lost 0   recorded twice 0   take-over ") && shown.contains(" = processed "), "{shown}");
+    assert_gone(&children);
+}
+
+#[test]
 fn ctrl_c_stops_it_cleanly() {
     let mut demo = demo("--rate 100 --duration 10m");
     let children = whole_cluster(&demo);
