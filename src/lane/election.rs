@@ -115,7 +115,8 @@ impl Election {
     /// The main loop: standby, leader, standby, … until the lane is asked to stop.
     pub(super) fn run(mut self) -> Result<()> {
         let (first, most) = SHORT_TERM_PAUSE;
-        let mut backoff = Backoff::new(first, most);
+        // Less than the time after which others take this one for hung, and may cross a break that only it can fill.
+        let mut backoff = Backoff::new(first, most.min(self.shared.settings.lease_ttl));
         let mut short_terms = 0;
         loop {
             match self.stand_by() {
