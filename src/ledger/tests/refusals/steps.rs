@@ -74,6 +74,7 @@ const MINE: Epoch = Epoch(5);
 
 pub(super) fn steps() -> Vec<Step> {
     let mut steps = consumer_steps();
+    steps.extend(reports_and_reads());
     steps.extend(stream_steps());
     steps
 }
@@ -134,6 +135,13 @@ fn consumer_steps() -> Vec<Step> {
         settle("settle what was not used", |c| c.settle(&[(1, Verdict::Unused, 2, HELD)])),
         settle("settle what is gone", |c| c.settle(&[(900, Verdict::Failed, 1, HELD)])),
         settle("settle what was not used and released", |c| c.settle(&[(1, Verdict::Unused, 2, FREE)])),
+    ]
+}
+
+/// Those of leaders that read and report, and of observers.
+#[rustfmt::skip]
+fn reports_and_reads() -> Vec<Step> {
+    vec![
         script("count deliveries", &COUNT, |c| came(c.ledger.count_deliveries(MINE, &COUNTED))),
         script("list the consumers", &CONSUMERS,
             |c| came(c.ledger.set_consumers(MINE, &["c0", "c1"].map(str::to_owned)))),
