@@ -64,9 +64,9 @@ takeovers: cargo redis
 	        --rate 2000 --batch 0 $(ARGS) || exit; \
 	done
 
-# Most tests wait for processes more than they compute, so more of them run at a time than there are cores.
+# Most tests wait for processes more than they compute, so three times as many run at a time as there are cores.
 test: cargo redis
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} cargo test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((3 * $$(nproc)))} cargo test --locked
 
 faults: cargo redis
 	@sh scripts/ensure-fault-tools.sh
