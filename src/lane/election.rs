@@ -115,8 +115,9 @@ impl Election {
     /// The main loop: standby, leader, standby, … until the lane is asked to stop.
     pub(super) fn run(mut self) -> Result<()> {
         let (first, most) = SHORT_TERM_PAUSE;
-        // Less than the time after which others take this one for hung, and may cross a break that only it can fill.
-        let mut backoff = Backoff::new(first, most.min(self.shared.settings.lease_ttl));
+        // One that pauses for longer is taken for hung, and others may continue past a break that only it can fill.
+        let longest = precedence::longest_pause(self.shared.settings.lease_ttl);
+        let mut backoff = Backoff::new(first, most.min(longest));
         let mut short_terms = 0;
         loop {
             match self.stand_by() {
@@ -125,7 +126,7 @@ impl Election {
                     let reason = self.lead(elected)?;
                     short_terms = if began.elapsed() < SHORT_TERM { short_terms + 1 } else { 0 };
                     let pause = match reason {
-                        Reason::WorkerFailed => FAILURE_PAUSE,
+                        Reason::WorkerFailed => FAILURE_PAUSE.min(longest),
                         _ if short_terms > SHORT_TERMS => backoff.next_wait(),
                         _ => Duration::ZERO,
                     };

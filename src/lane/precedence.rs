@@ -55,6 +55,12 @@ pub fn wait(standing: Standing, eldest: bool, lease_ttl: Duration) -> Duration {
     }
 }
 
+/// The longest that a dispatcher should stay away after a term. Others take one that stays away for longer than one
+/// TTL for hung; the rest of the TTL is for jitter and for the way back.
+pub fn longest_pause(lease_ttl: Duration) -> Duration {
+    lease_ttl / 2
+}
+
 fn longest_wait(lease_ttl: Duration) -> Duration {
     others_return(lease_ttl) + lease_ttl
 }
@@ -66,6 +72,7 @@ fn others_return(lease_ttl: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::backoff::exponential;
 
     #[test]
     fn dispatchers_that_hold_more_go_first() {
@@ -81,6 +88,17 @@ mod tests {
             assert_eq!(wait(Standing::Continues, true), Duration::ZERO);
             assert_eq!(wait(Standing::Fresh, true), wait(Standing::Beyond, true));
             assert!(order.iter().all(|wait| *wait <= longest_wait(lease_ttl)));
+        }
+    }
+
+    /// Otherwise the next dispatcher continues past a break that the eldest could fill.
+    #[test]
+    fn a_dispatcher_that_pauses_is_back_before_others_take_it_for_hung() {
+        for lease_ttl in [100, 600, 2_000, 60_000].map(Duration::from_millis) {
+            let longest = Duration::from_secs(600);
+            let pauses = (0..100).map(|_| exponential(longest, longest.min(longest_pause(lease_ttl)), 0));
+            let back = pauses.max().expect("some") + wait(Standing::Beyond, true, lease_ttl);
+            assert!(back < wait(Standing::Beyond, false, lease_ttl), "{lease_ttl:?}: {back:?}");
         }
     }
 
