@@ -20,6 +20,7 @@ use super::ring::{CURSOR_LOST, RingPlace};
 use super::shared::Shared;
 use super::sockets::Waker;
 use super::stats::add;
+use crate::base::backoff::Backoff;
 use crate::base::id::{Epoch, MessageId, wall_clock_us};
 use crate::base::text::Quoted;
 use crate::ledger::resp::EXCERPT_BYTES;
@@ -44,6 +45,8 @@ pub(super) struct Intake {
     vanished: bool,
     /// The last id assigned.
     last_id: MessageId,
+    /// Limits how often it is logged that the stream's ids are ahead.
+    ahead: Backoff,
     /// Whether anything was stored this term.
     pub(super) advanced: bool,
     /// Whether anything was stored since the last marker.
@@ -75,6 +78,7 @@ impl Intake {
             cursor: elected.cursor.clone(),
             vanished: false,
             last_id: elected.last_id,
+            ahead: Backoff::for_redis(),
             advanced: false,
             unmarked: false,
         }
@@ -268,11 +272,13 @@ impl Intake {
                 Ok(Carried::Done(None))
             }
             Carried::Done(IntakeAnswer::Behind(last)) => {
-                log::warn!(
-                    "event=stream-ahead stream={} last_id={last} note=\"another program adds to it, or a clock was set \
-                     back; ids continue above\"",
-                    Quoted(self.ledger.keys().stream.as_deref().unwrap_or_default())
-                );
+                if self.ahead.should_log() {
+                    log::warn!(
+                        "event=stream-ahead stream={} last_id={last} note=\"another program adds to it, or a clock was \
+                         set back; ids continue above\"",
+                        Quoted(self.ledger.keys().stream.as_deref().unwrap_or_default())
+                    );
+                }
                 self.last_id = self.last_id.max(last);
                 Ok(Carried::Done(None))
             }

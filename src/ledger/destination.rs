@@ -10,7 +10,8 @@
 //!   added. So a missing entry proves nothing, and a step must never be half done: a stream is written by the script
 //!   alone. A transaction is executed in part if a command is refused only at its execution.
 //!
-//! An entry's id is the message's: ids rise over all leaders, so Redis itself refuses an entry that arrives late.
+//! An entry's id is the message's: ids rise over all leaders, so Redis itself refuses an entry that arrives late. Only
+//! where another program adds to the same stream all the time, Redis assigns ids.
 
 use super::keys::Keys;
 use super::member;
@@ -18,6 +19,21 @@ use super::script::ScriptCall;
 use super::scripts::{IntakeCall, StreamIntakeCall};
 use super::types::Arrival;
 use crate::base::id::MessageId;
+
+/// How often in a row a batch gets ids above the stream's last id. If that has passed them again, another program adds
+/// entries all the time, ahead of this clock. Then Redis assigns the ids.
+const RENUMBERED: u32 = 1;
+/// Makes Redis assign the id of an entry.
+const ID_BY_REDIS: &str = "*";
+
+/// How the messages of a batch are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    /// How many arguments each has.
+    pub(super) width: u64,
+    /// Whether an entry has the message's id.
+    own_ids: bool,
+}
 
 /// See the module's text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,23 +68,22 @@ impl Destination {
         }
     }
 
-    /// How many arguments each message of the batch has.
-    pub(super) fn width(&self, batch: &[Arrival]) -> u64 {
-        let with_channels = || batch.iter().any(|arrival| arrival.body.channel().is_some());
-        match self {
-            Destination::Stream { .. } if with_channels() => 3,
-            Destination::Stream { .. } | Destination::Pending => 2,
-        }
+    /// How the messages of a batch are written, after it was refused `behind` times in a row because the stream's last
+    /// id had passed its ids.
+    pub(super) fn form(&self, batch: &[Arrival], behind: u32) -> Form {
+        let with_channels = batch.iter().any(|arrival| arrival.body.channel().is_some());
+        let is_stream = matches!(self, Destination::Stream { .. });
+        Form { width: if is_stream && with_channels { 3 } else { 2 }, own_ids: behind <= RENUMBERED }
     }
 
-    /// Adds a message to the script's arguments, of which it has `width`. `buffer` is overwritten.
-    pub(super) fn push(&self, call: &mut ScriptCall, arrival: &Arrival, width: u64, buffer: &mut Vec<u8>) {
+    /// Adds a message to the script's arguments. `buffer` is overwritten.
+    pub(super) fn push(&self, call: &mut ScriptCall, arrival: &Arrival, form: Form, buffer: &mut Vec<u8>) {
         let Arrival { id, body, .. } = arrival;
         match self {
             Destination::Pending => call.push((id, member::encode(*id, body, buffer))),
             Destination::Stream { .. } => {
-                call.push(entry_id(*id).as_str());
-                if width == 3 {
+                call.push(if form.own_ids { entry_id(*id) } else { ID_BY_REDIS.to_owned() }.as_str());
+                if form.width == 3 {
                     call.push(body.channel().unwrap_or_default());
                 }
                 call.push(body.payload());

@@ -140,14 +140,15 @@ impl Ledger {
         batch: &[Arrival],
     ) -> Result<IntakeAnswer> {
         let doubts = &self.attempts.doubts;
-        let (doubts_count, width) = (doubts.len() as u64, self.destination.width(batch));
+        let form = self.destination.form(batch, self.attempts.behind);
+        let (doubts_count, width) = (doubts.len() as u64, form.width);
         let call = IntakeCall { my_epoch: epoch, expected, next_cursor: next, doubts: doubts_count, maxlen: 0, width };
         let mut call = self.destination.intake_call(&call, &self.keys);
         doubts.iter().for_each(|doubt| call.push(doubt));
         let mut member = Vec::new();
         for arrival @ Arrival { id, body, refused } in batch {
             match refused {
-                None => self.destination.push(&mut call, arrival, width, &mut member),
+                None => self.destination.push(&mut call, arrival, form, &mut member),
                 Some(reason) => {
                     assert_eq!(batch.len(), 1, "a message that can't be delivered is a batch of its own");
                     call.push("dead");
@@ -168,7 +169,10 @@ impl Ledger {
                 }
                 _ => self.fenced(epoch, DOING, &reply),
             },
-            _ if text(&reply) == Some("OK") => Ok(IntakeAnswer::Taken(next.clone())),
+            _ if text(&reply) == Some("OK") => {
+                self.attempts.behind = 0;
+                Ok(IntakeAnswer::Taken(next.clone()))
+            }
             _ => self.unexpected_reply(DOING, &reply),
         }
     }
@@ -177,6 +181,7 @@ impl Ledger {
     fn behind(&mut self, entry: &str, reply: &Value) -> Result<IntakeAnswer> {
         let Some(last) = message_id(entry) else { return self.unexpected_reply(DOING, reply) };
         if last.0 <= wall_clock_us().saturating_add(MOST_AHEAD_US) {
+            self.attempts.behind += 1;
             return Ok(IntakeAnswer::Behind(last));
         }
         let key = self.keys.stream.as_deref().unwrap_or_default();

@@ -61,7 +61,7 @@ pub(super) struct Point {
 impl Totals {
     /// How many messages were heard and not stored; negative if more were stored.
     pub fn difference(&self) -> i64 {
-        signed(self.heard) - self.stored
+        signed(self.heard).saturating_sub(self.stored)
     }
 }
 

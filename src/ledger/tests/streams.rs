@@ -133,22 +133,50 @@ fn a_cursor_that_was_moved_stops_the_intake() {
 
 #[test]
 fn ids_continue_above_an_entry_of_another_program() {
+    for gone in [false, true] {
+        let mut f = fixture();
+        let (epoch, mut leader, before) = led(&mut f);
+        // In the middle of the batch: nothing of it may be added.
+        f.run(&["XADD", STREAM, "0-3", "payload", "foreign"]);
+        if gone {
+            f.run(&["XDEL", STREAM, "0-3"]);
+        }
+        let (untouched, batch) = (ids(&mut f), |ids: [u64; 3]| ids.map(|id| arrival(id, b"x")));
+        let behind = leader.intake(epoch, before.as_ref(), &cursor("m", 4, 4), &batch([2, 3, 4])).expect("it leads");
+        assert_eq!(behind, IntakeAnswer::Behind(MessageId(3)));
+        assert_eq!((ids(&mut f), f.ledger.cursor().unwrap()), (untouched.clone(), before.clone()));
+        let next = cursor("m", 4, 6);
+        let taken = leader.intake(epoch, before.as_ref(), &next, &batch([4, 5, 6])).expect("it leads");
+        assert_eq!(taken, IntakeAnswer::Taken(next));
+        assert_eq!(ids(&mut f)[untouched.len()..], ["0-4", "0-5", "0-6"]);
+    }
+}
+
+/// Another program is faster each time, and its clock is ahead.
+#[test]
+fn an_intake_succeeds_also_if_another_program_adds_entries_all_the_time() {
     let mut f = fixture();
-    let (epoch, mut leader, before) = led(&mut f);
-    // In the middle of the batch: nothing of it may be added.
-    f.run(&["XADD", STREAM, "0-3", "payload", "foreign"]);
-    let batch = |ids: [u64; 3]| ids.map(|id| arrival(id, b"x"));
-    let behind = leader.intake(epoch, before.as_ref(), &cursor("m", 4, 4), &batch([2, 3, 4])).expect("it leads");
-    assert_eq!(behind, IntakeAnswer::Behind(MessageId(3)));
-    assert_eq!((ids(&mut f), f.ledger.cursor().unwrap()), (vec!["0-1".to_owned(), "0-3".to_owned()], before.clone()));
-    // Also if the entry is gone.
-    f.run(&["XDEL", STREAM, "0-3"]);
-    let behind = leader.intake(epoch, before.as_ref(), &cursor("m", 4, 4), &batch([2, 3, 4])).expect("it leads");
-    assert_eq!(behind, IntakeAnswer::Behind(MessageId(3)));
-    let next = cursor("m", 4, 6);
-    let taken = leader.intake(epoch, before.as_ref(), &next, &batch([4, 5, 6])).expect("it leads");
-    assert_eq!(taken, IntakeAnswer::Taken(next));
-    assert_eq!(ids(&mut f), ["0-1", "0-4", "0-5", "0-6"]);
+    let (epoch, mut leader, mut before) = led(&mut f);
+    for id in [2, 20] {
+        for (attempt, foreign) in [(id, id + 3), (id + 4, id + 6)] {
+            f.run(&["XADD", STREAM, &format!("0-{foreign}"), "payload", "foreign"]);
+            let batch = [arrival(attempt, b"x"), arrival(attempt + 1, b"y")];
+            let next = cursor("m", attempt, attempt + 1);
+            let behind = leader.intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
+            assert_eq!(behind, IntakeAnswer::Behind(MessageId(foreign)));
+        }
+        f.run(&["XADD", STREAM, &format!("0-{}", id + 9), "payload", "foreign"]);
+        let next = cursor("m", id + 7, id + 8);
+        let batch = [arrival(id + 7, b"x"), arrival(id + 8, b"y")];
+        let taken = leader.intake(epoch, before.as_ref(), &next, &batch).expect("it leads");
+        assert_eq!(taken, IntakeAnswer::Taken(next.clone()));
+        before = Some(next);
+        f.run(&["XTRIM", STREAM, "MAXLEN", "2"]);
+        let payloads: Vec<_> = entries(&mut f).into_iter().map(|(_, fields)| fields[1].clone()).collect();
+        assert_eq!(payloads, ["x", "y"]);
+        // The stream's ids are now those of Redis's clock.
+        f.run(&["DEL", STREAM]);
+    }
 }
 
 #[test]

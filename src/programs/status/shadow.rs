@@ -154,7 +154,7 @@ impl ShadowReport {
 
     /// How many messages were heard and not stored; negative if more were stored.
     pub fn difference(&self) -> i64 {
-        i64::try_from(self.compared.heard).unwrap_or(i64::MAX) - self.compared.stored
+        i64::try_from(self.compared.heard).unwrap_or(i64::MAX).saturating_sub(self.compared.stored)
     }
 
     /// Its state and what it received, on one line.
@@ -221,6 +221,8 @@ mod tests {
         assert_eq!(ShadowReport::parse(&report().to_json().to_string()), Some(report()));
         assert_eq!(ShadowReport::parse("{}"), Some(ShadowReport::default()));
         assert_eq!((ShadowReport::parse("[]"), ShadowReport::parse("no JSON")), (None, None));
+        let forged = format!(r#"{{"compared":{{"heard":1,"stored":{}}}}}"#, i64::MIN);
+        assert_eq!(ShadowReport::parse(&forged).map(|report| report.difference()), Some(i64::MAX));
     }
 
     #[test]
