@@ -1,0 +1,313 @@
+//! Reads `cases.json`. Total: a mistake in the file is an error that names the case, and a test of this package reads
+//! the file, so a user never sees one.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::case::{Amount, BodySpec, Case, Cases, Channel, Local, Need, Packing, Step, TextRule, Wanted};
+
+/// The cases of this release.
+const FILE: &str = include_str!("cases.json");
+
+/// Reads the cases of this release.
+pub fn cases() -> Result<Cases, String> {
+    parse(FILE)
+}
+
+/// Reads cases.
+pub(super) fn parse(text: &str) -> Result<Cases, String> {
+    let value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let mut top = Members::of(value)?;
+    let mut cases: Vec<Case> = Vec::new();
+    for value in top.list("cases")? {
+        let name = value.get("name").and_then(Value::as_str).unwrap_or("without a name").to_owned();
+        let case = case(value).map_err(|problem| format!("case {name}: {problem}"))?;
+        if cases.iter().any(|other| other.name == case.name) {
+            return Err(format!("two cases are called {name}"));
+        }
+        cases.push(case);
+    }
+    let mut uncovered = BTreeMap::new();
+    for (section, reason) in top.object("uncovered")? {
+        let reason = reason.as_str().ok_or_else(|| format!("section {section}: a reason is text"))?;
+        uncovered.insert(section, reason.to_owned());
+    }
+    top.done()?;
+    Ok(Cases { cases, uncovered })
+}
+
+fn case(value: Value) -> Result<Case, String> {
+    let mut members = Members::of(value)?;
+    let (name, section, rule) = (members.text("name")?, members.text("section")?, members.text("rule")?);
+    let needs = members.optional_list("needs")?.iter().map(need).collect::<Result<_, _>>()?;
+    let mut bodies = BTreeMap::new();
+    for (local, value) in members.object("bodies")? {
+        let local: Local = local.parse().map_err(|_| format!("bodies: {local} is not a number"))?;
+        bodies.insert(local, body(value).map_err(|problem| format!("body {local}: {problem}"))?);
+    }
+    let mut steps = Vec::new();
+    for (number, value) in members.list("steps")?.into_iter().enumerate() {
+        steps.extend(step(value).map_err(|problem| format!("step {}: {problem}", number + 1))?);
+    }
+    members.done()?;
+    Ok(Case { name, section, rule, needs, bodies, steps })
+}
+
+fn need(value: &Value) -> Result<Need, String> {
+    let text = value.as_str().ok_or("a need is text")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
+    match (text, text.split_once(':')) {
+        ("handler", _) => Ok(Need::Handler),
+        ("records", _) => Ok(Need::Records),
+        ("sends", _) => Ok(Need::Sends),
+        ("channels", _) => Ok(Need::Channels),
+        ("pid", _) => Ok(Need::Pid),
+        (_, Some(("prefetch", least))) => number(least).map(Need::Prefetch),
+        (_, Some(("small-prefetch", most))) => number(most).map(Need::SmallPrefetch),
+        _ => Err(format!("unknown need {text:?}")),
+    }
+}
+
+fn body(value: Value) -> Result<BodySpec, String> {
+    let mut members = Members::of(value)?;
+    let body = BodySpec {
+        conform: members.optional_text("conform")?,
+        ms: members.optional_number("ms")?,
+        delay_ms: members.optional_number("delay_ms")?,
+        reason_chars: members.optional_number("reason_chars")?,
+        bytes: members.optional_number("bytes")?,
+    };
+    members.done()?;
+    Ok(body)
+}
+
+/// Reads a step: an object whose first member is its name, with the connection as value if it has one.
+fn step(value: Value) -> Result<Vec<Step>, String> {
+    let mut members = Members::of(value)?;
+    let name = members.0.keys().next().cloned().ok_or("it is empty")?;
+    let steps = step_named(&name, &mut members).map_err(|problem| format!("{name}: {problem}"))?;
+    members.done().map_err(|problem| format!("{name}: {problem}"))?;
+    Ok(steps)
+}
+
+fn step_named(name: &str, members: &mut Members) -> Result<Vec<Step>, String> {
+    Ok(vec![match name {
+        "greet" => return greet(members),
+        "connect" => {
+            let refused = members.numbers("refused")?;
+            Step::Connect { link: members.text(name)?, origin: members.optional_text("origin")?, refused }
+        }
+        "lead" => lead(members, name)?,
+        "greeted" => greeted(members, name)?,
+        "deliver" => Step::Deliver {
+            link: members.text(name)?,
+            amount: amount(members)?,
+            delivery: members.optional_number("delivery")?.unwrap_or(1),
+            channel: channel(members)?,
+            packing: packing(members)?,
+            pend: members.flag("pend", true)?,
+        },
+        "send" | "send_text" | "send_raw" => sending(name, members)?,
+        "ping" => Step::Ping { link: members.text(name)? },
+        "answer" => Step::Answer { link: members.text(name)?, amount: amount(members)?, wanted: wanted(members)? },
+        "answer_or_error" => Step::AnswerOrError {
+            link: members.text(name)?,
+            amount: amount(members)?,
+            code: members.number("code")?,
+        },
+        "no_answer" => Step::NoAnswer { ids: members.numbers(name)?, ms: members.number("ms")? },
+        "progress" => Step::Progress {
+            link: members.text(name)?,
+            ids: members.numbers("ids")?,
+            times: members.optional_number("times")?.unwrap_or(1),
+        },
+        "silence" => Step::Silence { link: members.text(name)?, ms: members.number("ms")? },
+        "error" => Step::Error {
+            link: members.text(name)?,
+            codes: members.numbers("codes")?,
+            bare: members.flag("bare", false)?,
+            text: text_rule(members)?,
+        },
+        "end" => Step::End { link: members.text(name)? },
+        "drain" => Step::Drain { link: members.text(name)? },
+        "drop" => Step::Drop { link: members.text(name)? },
+        "freeze" => Step::Freeze { link: members.text(name)? },
+        "wait" => Step::Wait { ms: members.number(name)? },
+        "elect" => Step::Elect { epoch: members.optional_number(name)? },
+        "recorded" => Step::Recorded { id: members.number(name)? },
+        "not_recorded" => Step::NotRecorded { id: members.number(name)? },
+        "terminate" => Step::Terminate.with(members.flag(name, true)?)?,
+        _ => return Err("unknown step".to_owned()),
+    }])
+}
+
+impl Step {
+    fn with(self, yes: bool) -> Result<Step, String> {
+        if yes { Ok(self) } else { Err("takes true".to_owned()) }
+    }
+}
+
+/// Connects, leads, and reads READY and HELD.
+fn greet(members: &mut Members) -> Result<Vec<Step>, String> {
+    let link = members.text("greet")?;
+    members.0.insert("lead".to_owned(), link.clone().into());
+    let lead = lead(members, "lead")?;
+    members.0.insert("greeted".to_owned(), link.clone().into());
+    let greeted = greeted(members, "greeted")?;
+    Ok(vec![Step::Connect { link, origin: None, refused: Vec::new() }, lead, greeted])
+}
+
+fn lead(members: &mut Members, name: &str) -> Result<Step, String> {
+    Ok(Step::Lead {
+        link: members.text(name)?,
+        epoch: members.optional_number("epoch")?.unwrap_or(0),
+        group: members.optional_text("group")?,
+        elect: members.flag("elect", true)?,
+    })
+}
+
+fn greeted(members: &mut Members, name: &str) -> Result<Step, String> {
+    let link = members.text(name)?;
+    Ok(Step::Greeted { link, held: members.numbers("held")?, may_hold: members.numbers("may_hold")? })
+}
+
+fn sending(name: &str, members: &mut Members) -> Result<Step, String> {
+    let link = members.text(name)?;
+    Ok(match name {
+        "send_text" => Step::SendText { link, text: members.text("text")? },
+        "send_raw" => Step::SendRaw { link, bytes: bytes(&members.text("hex")?)? },
+        _ => match members.optional_number("zeros")? {
+            Some(count) => Step::SendZeros { link, count },
+            None => Step::Send { link, bytes: bytes(&members.text("hex")?)? },
+        },
+    })
+}
+
+/// Bytes in hexadecimal digits, with or without spaces.
+fn bytes(text: &str) -> Result<Vec<u8>, String> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
+    if !digits.len().is_multiple_of(2) {
+        return Err("an odd number of digits".to_owned());
+    }
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks_exact(2).map(byte).collect::<Option<_>>().ok_or_else(|| format!("{text:?} is not hexadecimal"))
+}
+
+fn amount(members: &mut Members) -> Result<Amount, String> {
+    if let Some(more) = members.optional_number("prefetch_plus")? {
+        return Ok(Amount::Prefetch(more));
+    }
+    let ids = members.numbers("ids")?;
+    if ids.is_empty() { Err("no ids".to_owned()) } else { Ok(Amount::These(ids)) }
+}
+
+fn channel(members: &mut Members) -> Result<Option<Channel>, String> {
+    let text = members.optional_text("channel")?.map(Channel::Text);
+    Ok(members.optional_number("channel_bytes")?.map(Channel::Bytes).or(text))
+}
+
+fn packing(members: &mut Members) -> Result<Packing, String> {
+    if let Some(fragments) = members.optional_number("fragments")? {
+        return Ok(Packing::Fragments(fragments));
+    }
+    let (apart, split) = (members.flag("apart", false)?, members.flag("split", false)?);
+    Ok(match (apart, split) {
+        (true, _) => Packing::Apart,
+        (_, true) => Packing::Split,
+        _ => Packing::Together,
+    })
+}
+
+fn wanted(members: &mut Members) -> Result<Wanted, String> {
+    let delays = members.numbers("delays")?;
+    match members.optional_text("is")?.as_deref() {
+        None => Ok(Wanted::Any),
+        Some("result") => Ok(Wanted::Result),
+        Some("nothing") => Ok(Wanted::Nothing),
+        Some("nack") => Ok(Wanted::Nack { delays }),
+        Some(other) => Err(format!("unknown answer {other:?}")),
+    }
+}
+
+fn text_rule(members: &mut Members) -> Result<TextRule, String> {
+    let seen = members.optional_number("seen")?.map(TextRule::Seen);
+    let not_seen = members.flag("not_seen", false)?.then_some(TextRule::NotSeen);
+    Ok(seen.or(not_seen).unwrap_or_default())
+}
+
+/// The members of an object that have not been read yet.
+struct Members(Map<String, Value>);
+
+impl Members {
+    fn of(value: Value) -> Result<Members, String> {
+        match value {
+            Value::Object(members) => Ok(Members(members)),
+            other => Err(format!("{other} is not an object")),
+        }
+    }
+
+    fn text(&mut self, name: &str) -> Result<String, String> {
+        self.optional_text(name)?.ok_or_else(|| format!("{name} is missing"))
+    }
+
+    fn optional_text(&mut self, name: &str) -> Result<Option<String>, String> {
+        match self.0.remove(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(format!("{name}: {other} is not text")),
+        }
+    }
+
+    fn number<T: TryFrom<u64>>(&mut self, name: &str) -> Result<T, String> {
+        self.optional_number(name)?.ok_or_else(|| format!("{name} is missing"))
+    }
+
+    fn optional_number<T: TryFrom<u64>>(&mut self, name: &str) -> Result<Option<T>, String> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => number(name, &value).map(Some),
+        }
+    }
+
+    fn numbers<T: TryFrom<u64>>(&mut self, name: &str) -> Result<Vec<T>, String> {
+        self.optional_list(name)?.iter().map(|value| number(name, value)).collect()
+    }
+
+    fn flag(&mut self, name: &str, default: bool) -> Result<bool, String> {
+        match self.0.remove(name) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(other) => Err(format!("{name}: {other} is neither true nor false")),
+        }
+    }
+
+    fn list(&mut self, name: &str) -> Result<Vec<Value>, String> {
+        match self.0.remove(name) {
+            Some(Value::Array(values)) => Ok(values),
+            Some(other) => Err(format!("{name}: {other} is not a list")),
+            None => Err(format!("{name} is missing")),
+        }
+    }
+
+    fn optional_list(&mut self, name: &str) -> Result<Vec<Value>, String> {
+        if self.0.contains_key(name) { self.list(name) } else { Ok(Vec::new()) }
+    }
+
+    fn object(&mut self, name: &str) -> Result<Map<String, Value>, String> {
+        match self.0.remove(name) {
+            None => Ok(Map::new()),
+            Some(value) => Members::of(value).map(|members| members.0),
+        }
+    }
+
+    fn done(self) -> Result<(), String> {
+        let left: Vec<String> = self.0.into_iter().map(|(name, _)| name).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("unknown members: {}", left.join(", "))) }
+    }
+}
+
+fn number<T: TryFrom<u64>>(name: &str, value: &Value) -> Result<T, String> {
+    let number = value.as_u64().and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("{name}: {value} is not a number of the right size"))
+}
