@@ -82,6 +82,11 @@ impl Places {
         self.prefetch
     }
 
+    /// The consumer wants to hold this many messages from now on. What it holds stays.
+    pub(super) fn set_prefetch(&mut self, prefetch: u32) {
+        self.prefetch = prefetch;
+    }
+
     /// How many places are taken.
     pub(super) fn taken(&self) -> usize {
         self.taken
