@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::frame::Frame;
+use super::frame::{Field, Frame};
 use crate::base::id::MessageId;
 
 /// The most bytes of a value that are shown.
@@ -21,7 +21,7 @@ impl fmt::Display for Frame<'_> {
                 let (channel, body) = joined.split_at((*channel_bytes).into());
                 write!(f, " id={} delivery={delivery} channel={} body={}", id.0, Value(channel), Value(body))
             }
-            Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => write!(f, " ids=[{}]", Ids(ids)),
+            Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) | Frame::Recorded(ids) => write!(f, " ids=[{}]", Ids(ids)),
             Frame::Nack { id, delay, reason } => {
                 write!(f, " id={} delay_ms={} reason={}", id.0, delay.to_wire(), Value(reason.as_bytes()))
             }
@@ -29,14 +29,15 @@ impl fmt::Display for Frame<'_> {
             Frame::Ready { prefetch, flags, consumer } => {
                 write!(f, " prefetch={prefetch} flags={} consumer={}", flags.0, Value(consumer.as_bytes()))
             }
-            Frame::Result { id, fields } => {
-                write!(f, " id={} fields=[", id.0)?;
-                for (number, field) in fields.iter().take(MAX_SHOWN).enumerate() {
-                    let comma = if number == 0 { "" } else { ", " };
-                    write!(f, "{comma}{}={}", field.name.escape_ascii(), Value(field.value))?;
+            Frame::Result { id, fields } => write!(f, " id={} fields=[{}]", id.0, Fields(fields)),
+            Frame::Results(results) => {
+                for result in results.iter().take(MAX_SHOWN) {
+                    write!(f, " id={} fields=[{}]", result.id.0, Fields(&result.fields))?;
                 }
-                f.write_str(if fields.len() > MAX_SHOWN { ", …]" } else { "]" })
+                if results.len() > MAX_SHOWN { write!(f, " … ({} results)", results.len()) } else { Ok(()) }
             }
+            Frame::Hello(hello) => write!(f, " {hello}"),
+            Frame::Credit { prefetch } => write!(f, " prefetch={prefetch}"),
             Frame::Drain => Ok(()),
             Frame::Error { code, text } => write!(f, " code={} text={}", code.code(), Value(text.as_bytes())),
         }
@@ -65,5 +66,17 @@ impl fmt::Display for Ids<'_> {
             write!(f, "{}{}", if number == 0 { "" } else { ", " }, id.0)?;
         }
         if self.0.len() > MAX_SHOWN { write!(f, ", … ({} ids)", self.0.len()) } else { Ok(()) }
+    }
+}
+
+struct Fields<'a>(&'a [Field<'a>]);
+
+impl fmt::Display for Fields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, field) in self.0.iter().take(MAX_SHOWN).enumerate() {
+            let comma = if number == 0 { "" } else { ", " };
+            write!(f, "{comma}{}={}", field.name.escape_ascii(), Value(field.value))?;
+        }
+        f.write_str(if self.0.len() > MAX_SHOWN { ", …" } else { "" })
     }
 }

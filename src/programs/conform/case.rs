@@ -23,6 +23,8 @@ pub struct Case {
     pub rule: String,
     /// What it needs of the consumer.
     pub needs: Vec<Need>,
+    /// Whether results are confirmed as soon as they arrive, with subprotocol `oncecast.2`.
+    pub(super) confirm: bool,
     /// The bodies of its messages; others are ordinary.
     pub(super) bodies: BTreeMap<Local, BodySpec>,
     /// What is done.
@@ -45,6 +47,8 @@ pub enum Need {
     Sends,
     /// READY with flag bit 1.
     Channels,
+    /// Subprotocol `oncecast.2`.
+    Protocol2,
     /// The process id of the consumer.
     Pid,
     /// At least this prefetch.
@@ -60,6 +64,7 @@ impl fmt::Display for Need {
             Need::Records => f.write_str("a consumer that records its results in Redis itself (READY's flag bit 0)"),
             Need::Sends => f.write_str("a consumer that sends its results to the dispatcher (READY's flag bit 0 clear)"),
             Need::Channels => f.write_str("a consumer that understands DELIVER (READY's flag bit 1)"),
+            Need::Protocol2 => f.write_str("a consumer that selects the subprotocol oncecast.2"),
             Need::Pid => f.write_str("--pid"),
             Need::Prefetch(least) => write!(f, "a prefetch of at least {least}"),
             Need::SmallPrefetch(most) => write!(f, "a prefetch of at most {most}"),
@@ -112,17 +117,36 @@ pub(super) enum Amount {
     Prefetch(u32),
 }
 
+/// How messages are delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Deliver {
+    pub(super) link: LinkName,
+    pub(super) amount: Amount,
+    /// The number of the delivery.
+    pub(super) delivery: u16,
+    /// With a channel, as DELIVER.
+    pub(super) channel: Option<Channel>,
+    pub(super) packing: Packing,
+    /// Whether the messages are made pending in the Redis of a consumer that has one.
+    pub(super) pend: bool,
+    /// The consumer may have closed the connection already.
+    pub(super) may_fail: bool,
+}
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Connects. The handshake must succeed, or be refused with one of these statuses.
-    Connect { link: LinkName, origin: Option<String>, refused: Vec<u16> },
-    /// Sends LEAD, with the case's epoch plus this number. A consumer with Redis finds the epoch there if `elect`.
-    Lead { link: LinkName, epoch: u64, group: Option<String>, elect: bool },
+    Connect { link: LinkName, origin: Option<String>, offer: Option<Vec<String>>, refused: Vec<u16> },
+    /// Sends LEAD, with the case's epoch plus this number. A consumer with Redis finds the epoch there if `elect`. With
+    /// subprotocol `oncecast.2`, HELLO follows.
+    Lead { link: LinkName, epoch: u64, group: Option<String>, elect: bool, hello: Option<String> },
     /// READY and HELD must come. HELD lists just `held`, and perhaps some of `may_hold`.
     Greeted { link: LinkName, held: Vec<Local>, may_hold: Vec<Local> },
+    /// READY must have had the form that the protocol asks for.
+    ReadyForm { link: LinkName },
     /// Sends messages.
-    Deliver { link: LinkName, amount: Amount, delivery: u16, channel: Option<Channel>, packing: Packing, pend: bool },
+    Deliver(Deliver),
     /// Sends these bytes as a binary message.
     Send { link: LinkName, bytes: Vec<u8> },
     /// Sends so many zeros as a binary message, as far as the consumer reads them.
@@ -149,6 +173,8 @@ pub(super) enum Step {
     End { link: LinkName },
     /// DRAIN must come.
     Drain { link: LinkName },
+    /// Sends RECORDED for these messages.
+    Confirm { link: LinkName, ids: Vec<Local> },
     /// Ends the connection without a close frame.
     Drop { link: LinkName },
     /// Reads no more on this connection.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::wire::Frame;
+use crate::wire::{Field, Frame, MessageResult};
 
 /// A name and a value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
@@ -15,6 +15,7 @@ pub(super) enum Heard {
     Progress(Vec<u64>),
     Answer { id: u64, answer: Answer },
     Drain,
+    Credit(u32),
     Error { code: u16, text: String },
 }
 
@@ -40,13 +41,25 @@ pub(super) fn heard(frame: &Frame<'_>) -> Result<Vec<Heard>, &'static str> {
             vec![Heard::Answer { id: id.0, answer }]
         }
         Frame::Result { id, fields } => {
-            let fields = fields.iter().map(|field| (field.name.to_vec(), field.value.to_vec())).collect();
-            vec![Heard::Answer { id: id.0, answer: Answer::Result(fields) }]
+            vec![Heard::Answer { id: id.0, answer: Answer::Result(pairs(fields)) }]
         }
+        Frame::Results(results) => {
+            let answer = |result: &MessageResult<'_>| Answer::Result(pairs(&result.fields));
+            results.iter().map(|result| Heard::Answer { id: result.id.0, answer: answer(result) }).collect()
+        }
+        Frame::Credit { prefetch } => vec![Heard::Credit(*prefetch)],
         Frame::Drain => vec![Heard::Drain],
         Frame::Error { code, text } => vec![Heard::Error { code: code.code(), text: (*text).to_owned() }],
-        Frame::Lead { .. } | Frame::Process { .. } | Frame::Deliver { .. } => return Err(frame.name()),
+        Frame::Lead { .. }
+        | Frame::Process { .. }
+        | Frame::Deliver { .. }
+        | Frame::Hello(_)
+        | Frame::Recorded(_) => return Err(frame.name()),
     })
+}
+
+fn pairs(fields: &[Field<'_>]) -> Vec<Pair> {
+    fields.iter().map(|field| (field.name.to_vec(), field.value.to_vec())).collect()
 }
 
 impl fmt::Display for Answer {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::case::{Amount, BodySpec, Case, Cases, Channel, Local, Need, Packing, Step, TextRule, Wanted};
+use super::case::{Amount, BodySpec, Case, Cases, Channel, Deliver, Local, Need, Packing, Step, TextRule, Wanted};
 
 /// The cases of this release.
 const FILE: &str = include_str!("cases.json");
@@ -40,6 +40,7 @@ pub(super) fn parse(text: &str) -> Result<Cases, String> {
 fn case(value: Value) -> Result<Case, String> {
     let mut members = Members::of(value)?;
     let (name, section, rule) = (members.text("name")?, members.text("section")?, members.text("rule")?);
+    let confirm = members.flag("confirm", true)?;
     let needs = members.optional_list("needs")?.iter().map(need).collect::<Result<_, _>>()?;
     let mut bodies = BTreeMap::new();
     for (local, value) in members.object("bodies")? {
@@ -51,7 +52,7 @@ fn case(value: Value) -> Result<Case, String> {
         steps.extend(step(value).map_err(|problem| format!("step {}: {problem}", number + 1))?);
     }
     members.done()?;
-    Ok(Case { name, section, rule, needs, bodies, steps })
+    Ok(Case { name, section, rule, needs, confirm, bodies, steps })
 }
 
 fn need(value: &Value) -> Result<Need, String> {
@@ -62,6 +63,7 @@ fn need(value: &Value) -> Result<Need, String> {
         ("records", _) => Ok(Need::Records),
         ("sends", _) => Ok(Need::Sends),
         ("channels", _) => Ok(Need::Channels),
+        ("protocol-2", _) => Ok(Need::Protocol2),
         ("pid", _) => Ok(Need::Pid),
         (_, Some(("prefetch", least))) => number(least).map(Need::Prefetch),
         (_, Some(("small-prefetch", most))) => number(most).map(Need::SmallPrefetch),
@@ -94,20 +96,19 @@ fn step(value: Value) -> Result<Vec<Step>, String> {
 fn step_named(name: &str, members: &mut Members) -> Result<Vec<Step>, String> {
     Ok(vec![match name {
         "greet" => return greet(members),
-        "connect" => {
-            let refused = members.numbers("refused")?;
-            Step::Connect { link: members.text(name)?, origin: members.optional_text("origin")?, refused }
-        }
+        "connect" => connect(members, name)?,
         "lead" => lead(members, name)?,
         "greeted" => greeted(members, name)?,
-        "deliver" => Step::Deliver {
+        "ready_form" => Step::ReadyForm { link: members.text(name)? },
+        "deliver" => Step::Deliver(Deliver {
             link: members.text(name)?,
             amount: amount(members)?,
             delivery: members.optional_number("delivery")?.unwrap_or(1),
             channel: channel(members)?,
             packing: packing(members)?,
             pend: members.flag("pend", true)?,
-        },
+            may_fail: members.flag("may_fail", false)?,
+        }),
         "send" | "send_text" | "send_raw" => sending(name, members)?,
         "ping" => Step::Ping { link: members.text(name)? },
         "answer" => Step::Answer { link: members.text(name)?, amount: amount(members)?, wanted: wanted(members)? },
@@ -131,6 +132,7 @@ fn step_named(name: &str, members: &mut Members) -> Result<Vec<Step>, String> {
         },
         "end" => Step::End { link: members.text(name)? },
         "drain" => Step::Drain { link: members.text(name)? },
+        "confirm" => Step::Confirm { link: members.text(name)?, ids: members.numbers("ids")? },
         "drop" => Step::Drop { link: members.text(name)? },
         "freeze" => Step::Freeze { link: members.text(name)? },
         "wait" => Step::Wait { ms: members.number(name)? },
@@ -152,10 +154,20 @@ impl Step {
 fn greet(members: &mut Members) -> Result<Vec<Step>, String> {
     let link = members.text("greet")?;
     members.0.insert("lead".to_owned(), link.clone().into());
+    members.0.insert("connect".to_owned(), link.clone().into());
+    let connect = connect(members, "connect")?;
     let lead = lead(members, "lead")?;
-    members.0.insert("greeted".to_owned(), link.clone().into());
+    members.0.insert("greeted".to_owned(), link.into());
     let greeted = greeted(members, "greeted")?;
-    Ok(vec![Step::Connect { link, origin: None, refused: Vec::new() }, lead, greeted])
+    Ok(vec![connect, lead, greeted])
+}
+
+fn connect(members: &mut Members, name: &str) -> Result<Step, String> {
+    let offer = members.0.contains_key("offer").then(|| members.optional_list("offer")).transpose()?;
+    let word = |value: Value| value.as_str().map(str::to_owned).ok_or("a subprotocol is text".to_owned());
+    let offer = offer.map(|words| words.into_iter().map(word).collect::<Result<_, _>>()).transpose()?;
+    let (link, origin) = (members.text(name)?, members.optional_text("origin")?);
+    Ok(Step::Connect { link, origin, offer, refused: members.numbers("refused")? })
 }
 
 fn lead(members: &mut Members, name: &str) -> Result<Step, String> {
@@ -164,6 +176,7 @@ fn lead(members: &mut Members, name: &str) -> Result<Step, String> {
         epoch: members.optional_number("epoch")?.unwrap_or(0),
         group: members.optional_text("group")?,
         elect: members.flag("elect", true)?,
+        hello: members.optional_text("hello")?,
     })
 }
 

@@ -4,17 +4,18 @@
 //!
 //! Everything is bounded: each wait has a deadline, and a case may receive [`MAX_FRAMES`] and [`MAX_BYTES`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::case::{LinkName, Local};
 use super::group::Group;
 use super::handshake::Offer;
-use super::heard::{Heard, heard};
+use super::heard::{Answer, Heard, heard};
 use super::peer::{Arrival, ConnectError, Peer};
 use super::report::Failure;
 use super::target::Target;
-use crate::wire;
+use crate::base::id::MessageId;
+use crate::wire::{self, Frame, SUBPROTOCOL_2};
 
 /// The most frames that a consumer may send in one case.
 const MAX_FRAMES: usize = 200_000;
@@ -44,6 +45,13 @@ pub(super) struct Link {
     pub(super) pongs: Vec<Vec<u8>>,
 }
 
+impl Link {
+    /// Whether the consumer has selected subprotocol `oncecast.2`.
+    pub(super) fn is_version_2(&self) -> bool {
+        self.peer.as_ref().is_some_and(|peer| peer.protocol.as_deref() == Some(SUBPROTOCOL_2))
+    }
+}
+
 /// How far the consumer has come with its greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Greeting {
@@ -69,16 +77,24 @@ pub(super) struct Stage<'a> {
     pub(super) entries: Vec<Entry>,
     /// The ids of the case's messages.
     pub(super) ids: BTreeMap<Local, u64>,
+    /// Whether results are confirmed as soon as they arrive.
+    confirms: bool,
+    /// Results that a consumer with subprotocol `oncecast.2` must keep.
+    pub(super) unconfirmed: BTreeSet<u64>,
+    /// Results that need not be kept any longer.
+    pub(super) confirmed: BTreeSet<u64>,
     /// The epoch that the case counts from.
     pub(super) epoch: u64,
     /// What went over the connections, newest last.
     pub(super) transcript: Vec<String>,
     bytes: usize,
+    /// The consumer may hold messages from before the run.
+    tolerant: bool,
     violation: Option<String>,
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(target: &'a mut Target, group: &'a mut Group) -> Stage<'a> {
+    pub(super) fn new(target: &'a mut Target, group: &'a mut Group, confirms: bool) -> Stage<'a> {
         Stage {
             epoch: target.next_epoch(),
             target,
@@ -86,8 +102,12 @@ impl<'a> Stage<'a> {
             links: BTreeMap::new(),
             entries: Vec::new(),
             ids: BTreeMap::new(),
+            confirms,
+            unconfirmed: BTreeSet::new(),
+            confirmed: BTreeSet::new(),
             transcript: Vec::new(),
             bytes: 0,
+            tolerant: false,
             violation: None,
         }
     }
@@ -108,6 +128,26 @@ impl<'a> Stage<'a> {
         };
         self.links.insert(name.to_owned(), link);
         Ok(())
+    }
+
+    /// Accepts ids that were not delivered in this run.
+    pub(super) fn tolerates_unknown_ids(&mut self) {
+        self.tolerant = true;
+    }
+
+    /// Whether every message that was delivered or listed is answered, and every result confirmed.
+    pub(super) fn is_settled(&self) -> bool {
+        let mut open: BTreeSet<u64> = self.ids.values().copied().collect();
+        for entry in &self.entries {
+            match &entry.heard {
+                Heard::Held(ids) => open.extend(ids),
+                Heard::Answer { id, .. } => {
+                    open.remove(id);
+                }
+                _ => {}
+            }
+        }
+        open.is_empty() && self.unconfirmed.is_empty()
     }
 
     /// Adds a line to the transcript.
@@ -210,6 +250,11 @@ impl<'a> Stage<'a> {
                 return self.violate(name, &problem);
             }
         }
+        if self.confirms {
+            let ids: Vec<u64> = self.unconfirmed.iter().copied().collect();
+            // If it can't be written, the connection has ended, which the next read reports.
+            let _ = self.confirm(name, &ids);
+        }
         if self.entries.len() > MAX_FRAMES || self.bytes > MAX_BYTES {
             self.violate(name, "more than any consumer sends in so short a time");
         }
@@ -217,6 +262,7 @@ impl<'a> Stage<'a> {
 
     fn enter(&mut self, name: &str, heard: Heard) -> Result<(), String> {
         let link = self.links.get_mut(name).expect("it was read");
+        let is_version_2 = link.is_version_2();
         if link.errored {
             return Err("a frame after ERROR".to_owned());
         }
@@ -227,6 +273,7 @@ impl<'a> Stage<'a> {
             (_, Greeting::NotLed) => return Err("a frame before LEAD".to_owned()),
             (_, Greeting::Led) => return Err("another frame where READY is expected".to_owned()),
             (_, Greeting::Ready) => return Err("another frame where HELD is expected".to_owned()),
+            (Heard::Credit(_), _) if !is_version_2 => return Err("CREDIT without oncecast.2".to_owned()),
             (Heard::Ready { .. } | Heard::Held(_), Greeting::Held) => return Err("a second READY or HELD".to_owned()),
             _ => {}
         }
@@ -235,11 +282,32 @@ impl<'a> Stage<'a> {
             Heard::Held(ids) | Heard::Progress(ids) => ids,
             _ => &[],
         };
+        if self.tolerant {
+            named.iter().for_each(|id| self.target.learn(*id));
+        }
         if let Some(unknown) = named.iter().find(|id| !self.target.knows(**id)) {
             return Err(format!("the id {unknown}, which was never delivered"));
         }
+        if let Heard::Answer { id, answer } = &heard
+            && is_version_2
+            && (matches!(answer, Answer::Result(_)) || (*answer == Answer::Ack && !self.target.facts.records))
+        {
+            self.unconfirmed.insert(*id);
+        }
         self.entries.push(Entry { link: name.to_owned(), heard, used: false });
         Ok(())
+    }
+
+    /// Sends RECORDED for these messages.
+    pub(super) fn confirm(&mut self, name: &str, ids: &[u64]) -> Result<(), Failure> {
+        let ids: Vec<u64> = ids.iter().copied().filter(|id| self.unconfirmed.remove(id)).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.confirmed.extend(&ids);
+        let frame = Frame::Recorded(ids.into_iter().map(MessageId).collect()).to_vec();
+        self.note_sent(name, &frame);
+        self.send(name, |peer| peer.send(frame))
     }
 
     /// The connection of this name; the cases connect before they use one, which a test checks.

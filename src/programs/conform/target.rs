@@ -9,6 +9,7 @@ use super::handshake::Offer;
 use super::peer::{ConnectError, Peer};
 use crate::base::error::{Error, Result};
 use crate::net;
+use crate::wire::SUBPROTOCOL_2;
 
 /// How far apart the epochs of two cases are. A case names no epoch beyond.
 const EPOCHS_PER_CASE: u64 = 64;
@@ -20,6 +21,7 @@ pub(super) struct Facts {
     pub(super) prefetch: u32,
     pub(super) records: bool,
     pub(super) channels: bool,
+    pub(super) protocol: Option<String>,
 }
 
 /// See the module's text.
@@ -87,6 +89,7 @@ impl Target {
             Need::Records => self.facts.records,
             Need::Sends => !self.facts.records,
             Need::Channels => self.facts.channels,
+            Need::Protocol2 => self.facts.protocol.as_deref() == Some(SUBPROTOCOL_2),
             Need::Pid => self.pid.is_some(),
             Need::Prefetch(least) => self.facts.prefetch >= *least,
             Need::SmallPrefetch(most) => self.facts.prefetch <= *most,
