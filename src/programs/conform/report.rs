@@ -145,7 +145,7 @@ fn case_as_json(case: &Judged) -> Value {
 impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Judged { name, section, rule, verdict } = self;
-        let place = format!("{name:<28} {section:<4}");
+        let place = format!("{name:<33} {section:<4}");
         match verdict {
             Verdict::Ok => writeln!(f, "ok       {}", place.trim_end()),
             Verdict::Skipped(needs) => writeln!(f, "skipped  {place} needs {needs}"),

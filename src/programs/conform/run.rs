@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::case::{Case, Cases};
+use super::case::{Case, Cases, Need};
 use super::group::Group;
 use super::handshake::Offer;
 use super::heard::Heard;
 use super::parse::cases;
-use super::report::{Judged, Report, Stop, Verdict};
+use super::report::{Failure, Judged, Report, Stop, Verdict};
 use super::settings::ConformConfig;
 use super::stage::Stage;
 use super::target::{Facts, Target};
@@ -70,7 +70,7 @@ fn chosen(config: &ConformConfig) -> Result<Vec<Case>> {
 
 fn listed(case: &Case) -> String {
     let needs: String = case.needs.iter().map(|need| format!("; needs {need}")).collect();
-    format!("{:<28} {:<4} {}{needs}\n", case.name, case.section, case.rule)
+    format!("{:<33} {:<4} {}{needs}\n", case.name, case.section, case.rule)
 }
 
 fn run_cases(
@@ -112,10 +112,9 @@ fn play(case: &Case, target: &mut Target, group: &mut Group) -> Result<Verdict> 
             Verdict::Failed(failure)
         }
     };
-    let terminated = case.needs.contains(&super::case::Need::Pid);
     let left = !stage.is_settled();
     drop(stage);
-    if left && !terminated {
+    if left && !case.needs.contains(&Need::Pid) {
         settle(target, group)?;
     }
     Ok(verdict)
@@ -125,51 +124,54 @@ fn play(case: &Case, target: &mut Target, group: &mut Group) -> Result<Verdict> 
 /// the cases by itself.
 fn settle(target: &mut Target, group: &mut Group) -> Result<()> {
     let mut stage = Stage::new(target, group, true);
-    match greet(&mut stage, true).and_then(|_| stage.wait(SETTLE_FOR, |stage| stage.is_settled().then_some(())).map_err(Stop::from)) {
+    match greet(&mut stage, true) {
+        Ok(()) => {
+            // What goes wrong here goes wrong in a case, too.
+            let _ = stage.wait(SETTLE_FOR, |stage| stage.is_settled().then_some(()));
+            Ok(())
+        }
+        Err(Stop::Failed(_)) => Ok(()),
         Err(Stop::Ended(error)) => Err(error),
-        _ => Ok(()),
     }
 }
 
 /// What the consumer answers when it is tried.
 enum Tried {
-    /// READY and HELD.
-    Greeted(Facts),
+    /// READY, and perhaps HELD.
+    Ready(Facts),
     /// An ERROR.
     Refused(u16, String),
-    /// Anything else, for which cases will fail.
-    Otherwise,
+    /// Neither.
+    NotReady(Failure),
 }
 
-/// Tries the consumer, to learn what it can do.
+/// Tries the consumer, to learn what it can do. One that sends no READY is not tested.
 fn try_consumer(target: &mut Target, group: &mut Group) -> Result<()> {
     let mut tried = try_once(target, group)?;
-    let is = |code: u16, wanted: ErrorCode| code == wanted.code();
     let records = match &tried {
-        Tried::Greeted(facts) => facts.records,
+        Tried::Ready(facts) => facts.records,
         // So answers a consumer that has not found the epoch in its Redis.
-        Tried::Refused(code, _) => is(*code, ErrorCode::Stale) || is(*code, ErrorCode::Unavailable),
-        Tried::Otherwise => false,
+        Tried::Refused(code, _) => [ErrorCode::Stale, ErrorCode::Unavailable].map(ErrorCode::code).contains(code),
+        Tried::NotReady(_) => false,
     };
     if records {
         group.begin()?;
         tried = try_once(target, group)?;
     }
-    match tried {
-        Tried::Greeted(facts) => target.facts = facts,
-        Tried::Refused(code, text) if [ErrorCode::Stale, ErrorCode::Group, ErrorCode::Unavailable].iter().any(|one| is(code, *one)) => {
-            return Err(Error::Failed(format!(
-                "{}: the consumer refuses every leader: ERROR code={code} text={text:?} (do --group and --redis-url \
-                 name what the consumer uses, and did no dispatcher with a later epoch lead it?)",
-                target.address
-            )));
+    let problem = match tried {
+        Tried::Ready(facts) => {
+            target.facts = facts;
+            return settle(target, group);
         }
-        Tried::Refused(..) | Tried::Otherwise => {
-            // The least that a consumer can be.
-            target.facts = Facts { consumer: target.address.clone(), prefetch: 1, ..Facts::default() };
+        Tried::Refused(code, text) => format!(
+            "the consumer refuses every leader: ERROR code={code} text={text:?} (do --group and --redis-url name what \
+             the consumer uses, and did no dispatcher with a later epoch lead it?)"
+        ),
+        Tried::NotReady(Failure { expected, got, .. }) => {
+            format!("not a consumer that can be tested: expected {expected}, got {got}")
         }
-    }
-    settle(target, group)
+    };
+    Err(Error::Failed(format!("{}: {problem}", target.address)))
 }
 
 fn try_once(target: &mut Target, group: &mut Group) -> Result<Tried> {
@@ -178,13 +180,14 @@ fn try_once(target: &mut Target, group: &mut Group) -> Result<Tried> {
     stage.tolerates_unknown_ids();
     let offer = Offer { origin: None, protocols: &[SUBPROTOCOL_1, SUBPROTOCOL_2] };
     stage.connect(TRIAL, &offer).map_err(|error| Error::Failed(format!("{address}: {error}")))?;
-    Ok(match greet(&mut stage, false) {
-        Ok(()) => Tried::Greeted(stage.facts(TRIAL)),
-        Err(Stop::Ended(error)) => return Err(error),
-        Err(Stop::Failed(_)) => match stage.first(TRIAL, error_in) {
-            Some((code, text)) => Tried::Refused(code, text),
-            None => Tried::Otherwise,
-        },
+    let outcome = greet(&mut stage, false);
+    let facts = stage.facts(TRIAL);
+    Ok(match (outcome, facts, stage.first(TRIAL, error_in)) {
+        (Err(Stop::Ended(error)), ..) => return Err(error),
+        (_, Some(facts), _) => Tried::Ready(facts),
+        (_, None, Some((code, text))) => Tried::Refused(code, text),
+        (Err(Stop::Failed(failure)), None, None) => Tried::NotReady(failure),
+        (Ok(()), None, None) => unreachable!("a greeting has a READY"),
     })
 }
 
@@ -200,7 +203,7 @@ fn greet(stage: &mut Stage<'_>, connect: bool) -> std::result::Result<(), Stop> 
     if connect {
         let offer = Offer { origin: None, protocols: &[SUBPROTOCOL_1, SUBPROTOCOL_2] };
         let connected = stage.connect(TRIAL, &offer);
-        connected.map_err(|error| super::report::Failure::new("a connection", error.to_string()))?;
+        connected.map_err(|error| Failure::new("a connection", error.to_string()))?;
     }
     let epoch = stage.epoch;
     stage.lead(TRIAL, epoch, None, true, "{}")?;
@@ -208,14 +211,16 @@ fn greet(stage: &mut Stage<'_>, connect: bool) -> std::result::Result<(), Stop> 
 }
 
 impl Stage<'_> {
-    /// What READY has said.
-    fn facts(&self, name: &str) -> Facts {
-        let ready = self.entries.iter().find_map(|entry| match &entry.heard {
-            Heard::Ready { prefetch, flags, consumer } => Some((*prefetch, ReadyFlags(*flags), consumer.clone())),
-            _ => None,
-        });
-        let (prefetch, flags, consumer) = ready.unwrap_or_default();
+    /// What READY has said, if it has arrived.
+    fn facts(&self, name: &str) -> Option<Facts> {
         let protocol = self.links.get(name).and_then(|link| link.peer.as_ref()?.protocol.clone());
-        Facts { consumer, prefetch, records: flags.commits(), channels: flags.takes_channels(), protocol }
+        self.entries.iter().find_map(|entry| match &entry.heard {
+            Heard::Ready { prefetch, flags, consumer } => {
+                let (consumer, flags) = (consumer.clone(), ReadyFlags(*flags));
+                let (records, channels) = (flags.commits(), flags.takes_channels());
+                Some(Facts { consumer, prefetch: *prefetch, records, channels, protocol: protocol.clone() })
+            }
+            _ => None,
+        })
     }
 }
