@@ -21,7 +21,9 @@ impl fmt::Display for Frame<'_> {
                 let (channel, body) = joined.split_at((*channel_bytes).into());
                 write!(f, " id={} delivery={delivery} channel={} body={}", id.0, Value(channel), Value(body))
             }
-            Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) | Frame::Recorded(ids) => write!(f, " ids=[{}]", Ids(ids)),
+            Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) | Frame::Recorded(ids) => {
+                write!(f, " ids=[{}]", Ids(ids))
+            }
             Frame::Nack { id, delay, reason } => {
                 write!(f, " id={} delay_ms={} reason={}", id.0, delay.to_wire(), Value(reason.as_bytes()))
             }

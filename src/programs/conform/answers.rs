@@ -99,9 +99,7 @@ impl Stage<'_> {
                 let unique = self.unique(local);
                 fields.iter().any(|(name, value)| name == b"message_id" && *value == unique.as_bytes())
             }
-            (Wanted::Nack { delays }, Answer::Nack { delay_ms, .. }) => {
-                delays.is_empty() || delays.contains(delay_ms)
-            }
+            (Wanted::Nack { delays }, Answer::Nack { delay_ms, .. }) => delays.is_empty() || delays.contains(delay_ms),
             _ => false,
         };
         if !fits {

@@ -49,7 +49,10 @@ mod tests {
         let made = body(&spec, "u-1");
         assert_eq!(made.len(), 1_000);
         let read: Value = serde_json::from_slice(&made).expect("it is JSON");
-        assert_eq!((&read["conform"], &read["fields"]["message_id"], &read["ms"]), (&json!("ok"), &json!("u-1"), &json!(5)));
+        assert_eq!(
+            (&read["conform"], &read["fields"]["message_id"], &read["ms"]),
+            (&json!("ok"), &json!("u-1"), &json!(5))
+        );
         assert_eq!(body(&BodySpec::default(), "u-2"), br#"{"message_id":"u-2"}"#);
     }
 }

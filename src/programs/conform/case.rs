@@ -62,7 +62,9 @@ impl fmt::Display for Need {
         match self {
             Need::Handler => f.write_str("--conformance-handler"),
             Need::Records => f.write_str("a consumer that records its results in Redis itself (READY's flag bit 0)"),
-            Need::Sends => f.write_str("a consumer that sends its results to the dispatcher (READY's flag bit 0 clear)"),
+            Need::Sends => {
+                f.write_str("a consumer that sends its results to the dispatcher (READY's flag bit 0 clear)")
+            }
             Need::Channels => f.write_str("a consumer that understands DELIVER (READY's flag bit 1)"),
             Need::Protocol2 => f.write_str("a consumer that selects the subprotocol oncecast.2"),
             Need::Pid => f.write_str("--pid"),

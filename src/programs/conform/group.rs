@@ -38,15 +38,19 @@ impl Group {
         let state = self.ledger.trial_state()?;
         let (group, place) = (self.ledger.keys().group.clone(), self.ledger.place());
         if state.led {
-            return Err(Error::Failed(format!("{place}: a dispatcher leads the group {group}: stop it, or use a trial \
-                                              group for --group and the consumer")));
+            return Err(Error::Failed(format!(
+                "{place}: a dispatcher leads the group {group}: stop it, or use a trial \
+                                              group for --group and the consumer"
+            )));
         }
         let named = group.trim_start_matches('{').starts_with(TRIAL);
         if !named && !state.keys.is_empty() {
             let keys = state.keys.join(", ");
-            return Err(Error::Failed(format!("{place}: the group {group} is in use, it has the keys {keys}: give the \
+            return Err(Error::Failed(format!(
+                "{place}: the group {group} is in use, it has the keys {keys}: give the \
                                               consumer a trial group whose name begins with {TRIAL}, and name it \
-                                              with --group")));
+                                              with --group"
+            )));
         }
         let before = state.epoch.filter(|_| !named);
         self.ledger.trial_clear(before.as_deref())?;

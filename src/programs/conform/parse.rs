@@ -112,11 +112,9 @@ fn step_named(name: &str, members: &mut Members) -> Result<Vec<Step>, String> {
         "send" | "send_text" | "send_raw" => sending(name, members)?,
         "ping" => Step::Ping { link: members.text(name)? },
         "answer" => Step::Answer { link: members.text(name)?, amount: amount(members)?, wanted: wanted(members)? },
-        "answer_or_error" => Step::AnswerOrError {
-            link: members.text(name)?,
-            amount: amount(members)?,
-            code: members.number("code")?,
-        },
+        "answer_or_error" => {
+            Step::AnswerOrError { link: members.text(name)?, amount: amount(members)?, code: members.number("code")? }
+        }
         "no_answer" => Step::NoAnswer { ids: members.numbers(name)?, ms: members.number("ms")? },
         "progress" => Step::Progress {
             link: members.text(name)?,

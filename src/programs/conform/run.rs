@@ -13,8 +13,8 @@ use super::stage::Stage;
 use super::target::{Facts, Target};
 use crate::base::error::{Error, Result};
 use crate::base::setting::ConfigError;
-use crate::process::output::{self, StdoutReader};
 use crate::process::log;
+use crate::process::output::{self, StdoutReader};
 use crate::wire::{ErrorCode, ReadyFlags, SUBPROTOCOL_1, SUBPROTOCOL_2};
 
 /// How long to wait, between two cases, for answers that belong to the first of them.

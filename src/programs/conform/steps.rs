@@ -27,11 +27,8 @@ const MAX_CONSUMER_ID_BYTES: usize = 256;
 /// The most messages of a step that delivers as many as the prefetch.
 const MOST_MESSAGES: u32 = 5_000;
 /// What a dispatcher says of itself.
-const HELLO: &str = concat!(
-    r#"{"version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","link_timeout_ms":3000,"max_deliveries":8,"lane":""}"#
-);
+const HELLO: &str =
+    concat!(r#"{"version":""#, env!("CARGO_PKG_VERSION"), r#"","link_timeout_ms":3000,"max_deliveries":8,"lane":""}"#);
 
 impl Stage<'_> {
     /// Executes a step of this case.
@@ -254,7 +251,9 @@ impl Stage<'_> {
         let pong = self.wait(self.target.timeout, |stage| stage.link(name).pongs.contains(&said).then_some(()))?;
         match pong {
             Some(()) => Ok(()),
-            None => Err(Failure::new(format!("a pong on {name} with what the ping said"), self.since(begin, name)).into()),
+            None => {
+                Err(Failure::new(format!("a pong on {name} with what the ping said"), self.since(begin, name)).into())
+            }
         }
     }
 
@@ -357,7 +356,9 @@ impl Stage<'_> {
             }
             if results > 1 || Instant::now() >= deadline {
                 let got = format!("{results} results; pending: {pending}; a field in <group>:attempts: {counted}");
-                return Err(Failure::new(format!("one result of {id} in <group>:processed, and nothing left"), got).into());
+                return Err(
+                    Failure::new(format!("one result of {id} in <group>:processed, and nothing left"), got).into()
+                );
             }
             self.wait(Duration::from_millis(50), |_| None::<()>)?;
         }
