@@ -98,7 +98,7 @@ fn nothing_is_confirmed_before_redis_has_answered() {
 #[test]
 fn results_that_redis_refuses_are_confirmed_when_it_no_longer_does() {
     let peer = Peer::bind("keeper");
-    let (mut group, ref mut connection, mut line, ids) = group_with(&peer, PATIENT, 2);
+    let (group, ref mut connection, mut line, ids) = group_with(&peer, PATIENT, 2);
     run::<()>(connection, &["SET", "messages:processed", "of another type"]);
     line.send(&[results(&ids, "one")]);
     group.dispatcher.wait_for_line("event=redis-trouble worker=redistributor", DEADLINE).unwrap();
@@ -114,7 +114,7 @@ fn results_kept_over_a_lost_link_are_recorded_once_and_confirmed_after_the_secon
     let (mut group, ref mut connection, mut line, ids) = group_with(&peer, PATIENT, 4);
     // Recorded, but the confirmation is not read.
     line.send(&[result(ids[0], "first")]);
-    wait_until_done(connection, 1);
+    wait_until("one to be recorded", || (state(connection) == (3, 1, 0)).then_some(()));
     signal_redis(&mut group, Signal::SIGSTOP);
     line.send(&[results(&ids[1..3], "first")]);
     let heard = line.next_within(WHILE);
@@ -256,7 +256,7 @@ fn kept_results_that_were_recorded_long_ago_are_no_mistake() {
         let mut line = peer.accept_2(10, &ids, &[results(&ids, "old")]);
         assert_eq!(sorted(line.next_recorded(ids.len())), ids);
     }
-    // Each listed id excuses one answer.
+    // Each listed id excuses its first answer.
     let mut line = peer.accept_2(10, &ids, &[results(&ids, "old"), results(&ids, "again")]);
     let rest = line.rest();
     assert!(rest.iter().any(|heard| matches!(heard, Heard::Error(ErrorCode::Unexpected, _))), "{rest:?}");
@@ -297,7 +297,7 @@ fn without_the_subprotocol_its_frames_are_refused() {
 #[test]
 fn hello_follows_lead_in_the_same_message() {
     let peer = Peer::bind("keeper");
-    let mut group = Scripted::start(&[&peer], "--link-timeout-ms 1234 --max-deliveries 5");
+    let _group = Scripted::start(&[&peer], "--link-timeout-ms 1234 --max-deliveries 5");
     let mut line = peer.accept_unread_with(Some(SUBPROTOCOL_2));
     let message = line.next_bytes();
     let frames: Vec<_> = oncecast::wire::frames(&message).collect::<Result<_, _>>().expect("frames");
