@@ -109,7 +109,7 @@ impl Link {
             flags,
             draining: false,
             last_heard: now,
-            places: Places::new(prefetch),
+            places: Places::new(prefetch, subprotocol == Subprotocol::Two),
             strays: Strays::new(prefetch, strays_paid_until, now),
             result_bytes: 0,
             subprotocol,

@@ -157,7 +157,8 @@ fn results_kept_over_a_change_of_leader_are_recorded_once_and_confirmed_by_the_n
     assert_eq!(line.next_recorded(1), [id]);
 }
 
-/// The consumer counts what it holds and the results that it keeps: never more than its prefetch.
+/// The consumer counts what it holds and the results that it keeps: never more than its prefetch, also after the loss of
+/// a connection, whose last confirmations it has not read.
 #[test]
 fn a_confirmation_comes_before_the_messages_that_take_its_place() {
     const MESSAGES: usize = 500;
@@ -167,12 +168,23 @@ fn a_confirmation_comes_before_the_messages_that_take_its_place() {
     let mut line = peer.accept_2(PREFETCH as u32, &[], &[]);
     let connection = &mut group.client();
     publish_payloads(connection, (0..MESSAGES).map(|n| n.to_string()));
-    let (mut kept, mut confirmed) = (BTreeSet::new(), 0);
+    let (mut kept, mut confirmed, mut processed) = (BTreeSet::new(), 0, 0);
     while confirmed < MESSAGES {
         match line.next() {
             Heard::Process { id, .. } => {
                 assert!(kept.insert(id) && kept.len() <= PREFETCH);
                 line.send(&[result(id, "keeper")]);
+                processed += 1;
+                if processed % 50 == 0 {
+                    let held: Vec<_> = kept.iter().copied().collect();
+                    // Until the leader has recorded them.
+                    std::thread::sleep(Duration::from_millis(50));
+                    drop(line);
+                    line = peer.accept_2(PREFETCH as u32, &held, &[]);
+                    // The results come later than HELD, and the leader may deliver something meanwhile.
+                    std::thread::sleep(Duration::from_millis(50));
+                    line.send(&[results(&held, "again")]);
+                }
             }
             Heard::Ids("RECORDED", ids) => {
                 ids.iter().for_each(|id| assert!(kept.remove(id), "{id} was confirmed before"));
