@@ -104,16 +104,21 @@ impl Peer {
         };
         stream.set_nonblocking(false).expect("our own socket");
         stream.set_read_timeout(Some(DEADLINE)).expect("our own socket");
-        // The callback's type is the library's.
-        #[allow(clippy::result_large_err)]
-        let select = |_: &Request, mut response: Response| {
-            if let Some(subprotocol) = subprotocol {
-                response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(subprotocol));
-            }
-            Ok(response)
-        };
-        Line::new(tungstenite::accept_hdr(stream, select).expect("a WebSocket handshake"))
+        Line::new(accept_selecting(stream, subprotocol).expect("a WebSocket handshake"))
     }
+}
+
+/// The handshake of a consumer that selects a subprotocol.
+pub fn accept_selecting(stream: TcpStream, subprotocol: Option<&'static str>) -> Result<WebSocket<TcpStream>, String> {
+    // The callback's type is the library's.
+    #[allow(clippy::result_large_err)]
+    let select = |_: &Request, mut response: Response| {
+        if let Some(subprotocol) = subprotocol {
+            response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(subprotocol));
+        }
+        Ok(response)
+    };
+    tungstenite::accept_hdr(stream, select).map_err(|error| error.to_string())
 }
 
 /// A connection, from either side.
