@@ -109,7 +109,7 @@ impl Link {
             flags,
             draining: false,
             last_heard: now,
-            places: Places::new(prefetch),
+            places: Places::new(prefetch, subprotocol == Subprotocol::Two),
             strays: Strays::new(prefetch, strays_paid_until, now),
             result_bytes: 0,
             subprotocol,
@@ -231,8 +231,14 @@ impl Link {
         }
     }
 
+    /// The result of this message is to be recorded.
+    pub(super) fn record(&mut self, id: MessageId) {
+        self.places.record(id);
+        self.listed.remove(&id);
+    }
+
     /// Whether an answer without a place for this message is no mistake: the consumer has listed the message in HELD,
-    /// and kept the result because it was not confirmed. Each listed id excuses one answer.
+    /// and kept the result because it was not confirmed. Each listed id excuses its first answer.
     pub(super) fn excuses(&mut self, id: MessageId) -> bool {
         self.listed.remove(&id)
     }
@@ -248,6 +254,7 @@ impl Link {
     /// The consumer has answered for a message, which frees its place. `None`: it had no place.
     pub(super) fn answer(&mut self, id: MessageId) -> Option<TakenPlace> {
         let held = self.places.answer(id)?;
+        self.listed.remove(&id);
         self.suspect.take_if(|suspect| *suspect == id);
         Some(held)
     }

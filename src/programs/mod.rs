@@ -1,5 +1,5 @@
-//! The programs: dispatcher, consumer, publisher, `audit`, `status` and `conform`. The settings of each program are defined beside
-//! it.
+//! The programs: dispatcher, consumer, publisher, `audit`, `status` and `conform`. The settings of each program are
+//! defined beside it.
 
 pub mod audit;
 pub mod common;

@@ -34,7 +34,7 @@ impl fmt::Display for Frame<'_> {
             Frame::Result { id, fields } => write!(f, " id={} fields=[{}]", id.0, Fields(fields)),
             Frame::Results(results) => {
                 for result in results.iter().take(MAX_SHOWN) {
-                    write!(f, " id={} fields=[{}]", result.id.0, Fields(&result.fields))?;
+                    write!(f, " [id={} fields=[{}]]", result.id.0, Fields(&result.fields))?;
                 }
                 if results.len() > MAX_SHOWN { write!(f, " … ({} results)", results.len()) } else { Ok(()) }
             }

@@ -84,6 +84,8 @@ impl Courier {
                     Some(Place::Here)
                 }
             };
+            // The answer of a consumer that keeps results will come, so until then the id takes room.
+            let place = place.or(link.confirms().then_some(Place::NotPending));
             if let Some(place) = place {
                 link.places.claim(*id, place, now);
             }

@@ -216,7 +216,7 @@ impl Courier {
                 // If another consumer holds it by now, this leader delivered it there after giving up this delivery.
                 // The first result is recorded.
                 Some(Place::Here | Place::Overdue) => {
-                    link.places.record(result.id);
+                    link.record(result.id);
                     adopted |= held.is_some_and(|held| held.is_adopted());
                     bytes += result.bytes() + COMMIT_BYTES;
                     commits.push(result);

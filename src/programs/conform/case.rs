@@ -175,8 +175,8 @@ pub(super) enum Step {
     End { link: LinkName },
     /// DRAIN must come.
     Drain { link: LinkName },
-    /// Sends RECORDED for these messages.
-    Confirm { link: LinkName, ids: Vec<Local> },
+    /// Sends RECORDED for these messages, which the consumer must ignore if it `is_ignored`.
+    Confirm { link: LinkName, ids: Vec<Local>, is_ignored: bool },
     /// Ends the connection without a close frame.
     Drop { link: LinkName },
     /// Reads no more on this connection.

@@ -11,6 +11,7 @@ use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::base::text::beginning;
+use crate::wire::{SUBPROTOCOL_1, SUBPROTOCOL_2};
 
 /// The largest answer, its headers included.
 const MAX_ANSWER_BYTES: usize = 16 << 10;
@@ -130,6 +131,9 @@ fn check(headers: &[Header<'_>], key: &str, offer: &Offer<'_>) -> Result<Option<
     match value("sec-websocket-protocol") {
         Some(other) if !offer.protocols.contains(&other.as_str()) => {
             Err(format!("it selects the subprotocol {other:?}, which was not offered"))
+        }
+        Some(other) if ![SUBPROTOCOL_1, SUBPROTOCOL_2].contains(&other.as_str()) => {
+            Err(format!("it selects the subprotocol {other:?}, which no protocol defines"))
         }
         protocol => Ok(protocol),
     }

@@ -130,7 +130,11 @@ fn step_named(name: &str, members: &mut Members) -> Result<Vec<Step>, String> {
         },
         "end" => Step::End { link: members.text(name)? },
         "drain" => Step::Drain { link: members.text(name)? },
-        "confirm" => Step::Confirm { link: members.text(name)?, ids: members.numbers("ids")? },
+        "confirm" => Step::Confirm {
+            link: members.text(name)?,
+            ids: members.numbers("ids")?,
+            is_ignored: members.flag("ignored", false)?,
+        },
         "drop" => Step::Drop { link: members.text(name)? },
         "freeze" => Step::Freeze { link: members.text(name)? },
         "wait" => Step::Wait { ms: members.number(name)? },

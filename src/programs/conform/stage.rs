@@ -242,6 +242,9 @@ impl<'a> Stage<'a> {
                 Err(error) => Err(format!("not a frame: {error}")),
                 Ok(frame) => {
                     self.note(format!("{name} C→D {frame}"));
+                    if matches!(frame, Frame::Results(_) | Frame::Credit { .. }) && !self.link(name).is_version_2() {
+                        return self.violate(name, &format!("{} without oncecast.2", frame.name()));
+                    }
                     heard(frame).map_err(|command| format!("{command}, which only a dispatcher sends"))
                 }
             };
@@ -273,7 +276,6 @@ impl<'a> Stage<'a> {
             (_, Greeting::NotLed) => return Err("a frame before LEAD".to_owned()),
             (_, Greeting::Led) => return Err("another frame where READY is expected".to_owned()),
             (_, Greeting::Ready) => return Err("another frame where HELD is expected".to_owned()),
-            (Heard::Credit(_), _) if !is_version_2 => return Err("CREDIT without oncecast.2".to_owned()),
             (Heard::Ready { .. } | Heard::Held(_), Greeting::Held) => return Err("a second READY or HELD".to_owned()),
             _ => {}
         }

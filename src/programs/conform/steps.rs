@@ -77,9 +77,18 @@ impl Stage<'_> {
             Step::Error { link, codes, bare, text } => self.expect_error(link, codes, *bare, *text),
             Step::End { link } => self.expect_end(link),
             Step::Drain { link } => self.expect_drain(link),
-            Step::Confirm { link, ids } => {
+            Step::Confirm { link, ids, is_ignored } => {
                 let ids: Vec<u64> = ids.iter().map(|local| self.ids[local]).collect();
-                Ok(self.confirm(link, &ids)?)
+                match is_ignored {
+                    true => {
+                        let frame = Frame::Recorded(ids.into_iter().map(MessageId).collect()).to_vec();
+                        self.note_sent(link, &frame);
+                        // The consumer may have closed the connection already.
+                        let _ = self.send(link, |peer| peer.send(frame));
+                        Ok(())
+                    }
+                    false => Ok(self.confirm(link, &ids)?),
+                }
             }
             Step::Drop { link } => {
                 self.note(format!("{link} closed by the dispatcher"));

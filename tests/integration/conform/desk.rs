@@ -137,7 +137,8 @@ impl Desk {
         if !self.links[&link].is_version_2 {
             return Err(Some(ErrorCode::Unexpected));
         }
-        if !self.has(Fault::IgnoresRecorded) {
+        let is_active = self.active.is_some_and(|(active, _)| active == link);
+        if is_active && !self.has(Fault::IgnoresRecorded) {
             self.kept.retain(|id, _| !ids.contains(&MessageId(*id)));
         }
         Ok(())
@@ -152,10 +153,10 @@ impl Desk {
         if replaced && !self.has(Fault::KeepsReplacedConnections) {
             return Err(Some(ErrorCode::Stale));
         }
-        if self.held.contains(&id) && !self.has(Fault::RunsTwice) {
+        if (self.held.contains(&id) && !self.has(Fault::RunsTwice)) || self.kept.contains_key(&id) {
             return Ok(false);
         }
-        if self.held.len() >= PREFETCH {
+        if self.held.len() + self.kept.len() >= PREFETCH {
             return Err(Some(ErrorCode::OverPrefetch));
         }
         self.held.insert(id);

@@ -154,14 +154,15 @@ fn the_limits_match_the_code() {
         ("body of one message", wire::MAX_BODY_BYTES),
         ("payload of any frame", wire::MAX_PAYLOAD_BYTES),
         ("WebSocket message, either way", wire::MAX_WS_MESSAGE_BYTES),
-        ("group name, consumer id, reason or error text, channel of a DELIVER", wire::MAX_TEXT_BYTES),
-        ("ids in one ACK, HELD or PROGRESS", wire::MAX_IDS),
+        ("group name, consumer id, reason or error text, channel of a DELIVER, HELLO", wire::MAX_TEXT_BYTES),
+        ("ids in one ACK, HELD, PROGRESS or RECORDED; results in one RESULTS", wire::MAX_IDS),
         ("prefetch; a larger one counts as this", wire::MAX_IDS),
         ("fields in one result", MAX_RESULT_FIELDS),
     ]);
     assert_eq!(limits, expected);
     // These are in the text.
     assert_eq!(wire::VERSION, 1);
+    assert!(DOCUMENT.contains(&format!("`Sec-WebSocket-Protocol: {}, {}`", wire::SUBPROTOCOL_1, wire::SUBPROTOCOL_2)));
     assert!(DOCUMENT.contains("The version is 1.") && DOCUMENT.contains("This is version 1;"));
     assert_eq!(wire::NackDelay::Never.to_wire(), 0xFFFF_FFFF);
     let largest_process = Frame::Process { id: MessageId(1), delivery: 1, body: &vec![0; wire::MAX_BODY_BYTES] };
