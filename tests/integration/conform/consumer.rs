@@ -106,7 +106,10 @@ fn serve(desk: &Arc<Mutex<Desk>>, fault: Option<Fault>, link: usize, stream: Tcp
     socket.get_ref().set_nodelay(true).expect("set");
     socket.get_ref().set_read_timeout(Some(READ_FOR)).expect("set");
     desk.lock().connect(link, is_version_2);
-    while let Some((queued, closes)) = desk.lock().take_queued(link) {
+    loop {
+        // Taken by itself: the desk must not stay locked while the connection is read.
+        let queued = desk.lock().take_queued(link);
+        let Some((queued, closes)) = queued else { break };
         let written = queued.is_empty() || socket.send(Message::binary(queued)).is_ok();
         if closes || !written {
             break;

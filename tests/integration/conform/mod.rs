@@ -74,8 +74,11 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (Fault::BadConsumerId, &["ready-form"]),
     (Fault::ForgetsEpochWithLink, &["lower-epoch-after-a-lost-link"]),
     (Fault::ForgetsFailures, &["failure-while-no-link"]),
-    (Fault::ForgetsSentResults, &["unconfirmed-result-is-kept"]),
-    (Fault::IgnoresRecorded, &["held-after-a-lost-link", "confirmed-result-is-not-kept"]),
+    (Fault::ForgetsSentResults, &["unconfirmed-result-is-kept", "recorded-on-a-replaced-connection"]),
+    (
+        Fault::IgnoresRecorded,
+        &["held-after-a-lost-link", "confirmed-result-is-not-kept", "same-id-after-the-answer", "hello"],
+    ),
     (
         Fault::KeepsReplacedConnections,
         &["higher-epoch-replaces", "same-epoch-latest-wins", "process-on-a-replaced-connection"],
