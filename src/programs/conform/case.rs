@@ -135,6 +135,19 @@ pub(super) struct Deliver {
     pub(super) may_fail: bool,
 }
 
+/// What no dispatcher sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Payload {
+    /// A binary message.
+    Binary(Vec<u8>),
+    /// A binary message of so many zeros, as far as the consumer reads it.
+    Zeros(usize),
+    /// A text message.
+    Text(String),
+    /// Bytes below the WebSocket.
+    Raw(Vec<u8>),
+}
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -149,14 +162,8 @@ pub(super) enum Step {
     ReadyForm { link: LinkName },
     /// Sends messages.
     Deliver(Deliver),
-    /// Sends these bytes as a binary message.
-    Send { link: LinkName, bytes: Vec<u8> },
-    /// Sends so many zeros as a binary message, as far as the consumer reads them.
-    SendZeros { link: LinkName, count: usize },
-    /// Sends a text message.
-    SendText { link: LinkName, text: String },
-    /// Sends these bytes without making a WebSocket frame of them.
-    SendRaw { link: LinkName, bytes: Vec<u8> },
+    /// Sends what no dispatcher sends.
+    Send { link: LinkName, payload: Payload },
     /// Sends a ping, which must be answered.
     Ping { link: LinkName },
     /// Messages must be answered on this connection.

@@ -2,15 +2,19 @@
 //!
 //! The cases are data, in `cases.json`; `parse` reads them and `case` says what they can express. `run` tries the
 //! consumer once, then plays each case on a `stage`, which holds the case's connections and checks what every frame
-//! must keep. `steps` executes a case's steps, and `answers` judges what came back. All of it runs on the caller's
+//! must keep. `steps` executes a case's steps; `expectations` and
+//! `answers` judge what came back. All of it runs on the caller's
 //! thread, and each step has a deadline.
 
 mod answers;
 mod body;
 mod case;
+mod expectations;
 mod group;
 mod handshake;
 mod heard;
+mod link;
+mod members;
 mod parse;
 mod peer;
 mod report;

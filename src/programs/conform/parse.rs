@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::case::{Amount, BodySpec, Case, Cases, Channel, Deliver, Local, Need, Packing, Step, TextRule, Wanted};
+use super::case::{
+    Amount, BodySpec, Case, Cases, Channel, Deliver, Local, Need, Packing, Payload, Step, TextRule, Wanted,
+};
+use super::members::Members;
 
 /// The cases of this release.
 const FILE: &str = include_str!("cases.json");
@@ -87,7 +90,7 @@ fn body(value: Value) -> Result<BodySpec, String> {
 /// Reads a step: an object whose first member is its name, with the connection as value if it has one.
 fn step(value: Value) -> Result<Vec<Step>, String> {
     let mut members = Members::of(value)?;
-    let name = members.0.keys().next().cloned().ok_or("it is empty")?;
+    let name = members.first().ok_or("it is empty")?;
     let steps = step_named(&name, &mut members).map_err(|problem| format!("{name}: {problem}"))?;
     members.done().map_err(|problem| format!("{name}: {problem}"))?;
     Ok(steps)
@@ -155,17 +158,17 @@ impl Step {
 /// Connects, leads, and reads READY and HELD.
 fn greet(members: &mut Members) -> Result<Vec<Step>, String> {
     let link = members.text("greet")?;
-    members.0.insert("lead".to_owned(), link.clone().into());
-    members.0.insert("connect".to_owned(), link.clone().into());
+    members.put("lead", link.clone());
+    members.put("connect", link.clone());
     let connect = connect(members, "connect")?;
     let lead = lead(members, "lead")?;
-    members.0.insert("greeted".to_owned(), link.into());
+    members.put("greeted", link);
     let greeted = greeted(members, "greeted")?;
     Ok(vec![connect, lead, greeted])
 }
 
 fn connect(members: &mut Members, name: &str) -> Result<Step, String> {
-    let offer = members.0.contains_key("offer").then(|| members.optional_list("offer")).transpose()?;
+    let offer = members.has("offer").then(|| members.optional_list("offer")).transpose()?;
     let word = |value: Value| value.as_str().map(str::to_owned).ok_or("a subprotocol is text".to_owned());
     let offer = offer.map(|words| words.into_iter().map(word).collect::<Result<_, _>>()).transpose()?;
     let (link, origin) = (members.text(name)?, members.optional_text("origin")?);
@@ -189,14 +192,15 @@ fn greeted(members: &mut Members, name: &str) -> Result<Step, String> {
 
 fn sending(name: &str, members: &mut Members) -> Result<Step, String> {
     let link = members.text(name)?;
-    Ok(match name {
-        "send_text" => Step::SendText { link, text: members.text("text")? },
-        "send_raw" => Step::SendRaw { link, bytes: bytes(&members.text("hex")?)? },
+    let payload = match name {
+        "send_text" => Payload::Text(members.text("text")?),
+        "send_raw" => Payload::Raw(bytes(&members.text("hex")?)?),
         _ => match members.optional_number("zeros")? {
-            Some(count) => Step::SendZeros { link, count },
-            None => Step::Send { link, bytes: bytes(&members.text("hex")?)? },
+            Some(count) => Payload::Zeros(count),
+            None => Payload::Binary(bytes(&members.text("hex")?)?),
         },
-    })
+    };
+    Ok(Step::Send { link, payload })
 }
 
 /// Bytes in hexadecimal digits, with or without spaces.
@@ -249,80 +253,4 @@ fn text_rule(members: &mut Members) -> Result<TextRule, String> {
     let seen = members.optional_number("seen")?.map(TextRule::Seen);
     let not_seen = members.flag("not_seen", false)?.then_some(TextRule::NotSeen);
     Ok(seen.or(not_seen).unwrap_or_default())
-}
-
-/// The members of an object that have not been read yet.
-struct Members(Map<String, Value>);
-
-impl Members {
-    fn of(value: Value) -> Result<Members, String> {
-        match value {
-            Value::Object(members) => Ok(Members(members)),
-            other => Err(format!("{other} is not an object")),
-        }
-    }
-
-    fn text(&mut self, name: &str) -> Result<String, String> {
-        self.optional_text(name)?.ok_or_else(|| format!("{name} is missing"))
-    }
-
-    fn optional_text(&mut self, name: &str) -> Result<Option<String>, String> {
-        match self.0.remove(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(format!("{name}: {other} is not text")),
-        }
-    }
-
-    fn number<T: TryFrom<u64>>(&mut self, name: &str) -> Result<T, String> {
-        self.optional_number(name)?.ok_or_else(|| format!("{name} is missing"))
-    }
-
-    fn optional_number<T: TryFrom<u64>>(&mut self, name: &str) -> Result<Option<T>, String> {
-        match self.0.remove(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => number(name, &value).map(Some),
-        }
-    }
-
-    fn numbers<T: TryFrom<u64>>(&mut self, name: &str) -> Result<Vec<T>, String> {
-        self.optional_list(name)?.iter().map(|value| number(name, value)).collect()
-    }
-
-    fn flag(&mut self, name: &str, default: bool) -> Result<bool, String> {
-        match self.0.remove(name) {
-            None => Ok(default),
-            Some(Value::Bool(flag)) => Ok(flag),
-            Some(other) => Err(format!("{name}: {other} is neither true nor false")),
-        }
-    }
-
-    fn list(&mut self, name: &str) -> Result<Vec<Value>, String> {
-        match self.0.remove(name) {
-            Some(Value::Array(values)) => Ok(values),
-            Some(other) => Err(format!("{name}: {other} is not a list")),
-            None => Err(format!("{name} is missing")),
-        }
-    }
-
-    fn optional_list(&mut self, name: &str) -> Result<Vec<Value>, String> {
-        if self.0.contains_key(name) { self.list(name) } else { Ok(Vec::new()) }
-    }
-
-    fn object(&mut self, name: &str) -> Result<Map<String, Value>, String> {
-        match self.0.remove(name) {
-            None => Ok(Map::new()),
-            Some(value) => Members::of(value).map(|members| members.0),
-        }
-    }
-
-    fn done(self) -> Result<(), String> {
-        let left: Vec<String> = self.0.into_iter().map(|(name, _)| name).collect();
-        if left.is_empty() { Ok(()) } else { Err(format!("unknown members: {}", left.join(", "))) }
-    }
-}
-
-fn number<T: TryFrom<u64>>(name: &str, value: &Value) -> Result<T, String> {
-    let number = value.as_u64().and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("{name}: {value} is not a number of the right size"))
 }

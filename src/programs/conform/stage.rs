@@ -11,11 +11,12 @@ use super::case::{LinkName, Local};
 use super::group::Group;
 use super::handshake::Offer;
 use super::heard::{Answer, Heard, heard};
+use super::link::{Greeting, Link};
 use super::peer::{Arrival, ConnectError, Peer};
 use super::report::Failure;
 use super::target::Target;
 use crate::base::id::MessageId;
-use crate::wire::{self, Frame, SUBPROTOCOL_2};
+use crate::wire::{self, Frame};
 
 /// The most frames that a consumer may send in one case.
 const MAX_FRAMES: usize = 200_000;
@@ -27,39 +28,6 @@ const PING_EVERY: Duration = Duration::from_millis(500);
 const READ_FOR: Duration = Duration::from_millis(4);
 /// The most lines of a transcript.
 const MAX_LINES: usize = 40;
-
-/// A connection of the case.
-pub(super) struct Link {
-    pub(super) peer: Option<Peer>,
-    pub(super) greeting: Greeting,
-    /// When it was connected.
-    pub(super) since: Instant,
-    /// The consumer has sent ERROR.
-    errored: bool,
-    /// Not read any more.
-    pub(super) frozen: bool,
-    /// Why it has ended.
-    pub(super) ended: Option<String>,
-    pinged: Instant,
-    /// Pongs that have arrived.
-    pub(super) pongs: Vec<Vec<u8>>,
-}
-
-impl Link {
-    /// Whether the consumer has selected subprotocol `oncecast.2`.
-    pub(super) fn is_version_2(&self) -> bool {
-        self.peer.as_ref().is_some_and(|peer| peer.protocol.as_deref() == Some(SUBPROTOCOL_2))
-    }
-}
-
-/// How far the consumer has come with its greeting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Greeting {
-    NotLed,
-    Led,
-    Ready,
-    Held,
-}
 
 /// What has arrived, and where.
 pub(super) struct Entry {
@@ -115,18 +83,7 @@ impl<'a> Stage<'a> {
     pub(super) fn connect(&mut self, name: &str, offer: &Offer<'_>) -> Result<(), ConnectError> {
         let peer = self.target.connect(offer)?;
         self.note(format!("{name} connected"));
-        let now = Instant::now();
-        let link = Link {
-            peer: Some(peer),
-            greeting: Greeting::NotLed,
-            since: now,
-            errored: false,
-            frozen: false,
-            ended: None,
-            pinged: now,
-            pongs: Vec::new(),
-        };
-        self.links.insert(name.to_owned(), link);
+        self.links.insert(name.to_owned(), Link::new(peer));
         Ok(())
     }
 

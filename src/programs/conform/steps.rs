@@ -1,29 +1,22 @@
 //! Executes the steps of a case. Each has a deadline.
 
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::body::body;
-use super::case::{Amount, Case, Channel, Deliver, Local, Packing, Step, TextRule};
+use super::case::{Amount, Case, Channel, Deliver, Local, Packing, Payload, Step};
 use super::handshake::{HandshakeError, Offer};
-use super::heard::{Answer, Heard};
+use super::link::Greeting;
 use super::peer::{ConnectError, Peer};
 use super::report::{Failure, Stop};
-use super::stage::{Greeting, Stage};
+use super::stage::Stage;
 use crate::base::id::{Epoch, MessageId};
-use crate::wire::{Frame, ReadyFlags, SUBPROTOCOL_1, SUBPROTOCOL_2};
+use crate::wire::{Frame, SUBPROTOCOL_1, SUBPROTOCOL_2};
 
 /// What a dispatcher offers.
 const OFFER: [&str; 2] = [SUBPROTOCOL_1, SUBPROTOCOL_2];
-/// How long a dispatcher waits for READY and HELD, from the connection on.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a consumer may take to name what it holds: a second if its library hides pings, and half a second more.
-const PROGRESS_WITHIN: Duration = Duration::from_millis(1_500);
-/// The longest consumer id, in bytes.
-const MAX_CONSUMER_ID_BYTES: usize = 256;
 /// The most messages of a step that delivers as many as the prefetch.
 const MOST_MESSAGES: u32 = 5_000;
 /// What a dispatcher says of itself.
@@ -44,24 +37,7 @@ impl Stage<'_> {
             Step::Greeted { link, held, may_hold } => self.expect_greeting(link, held, may_hold),
             Step::ReadyForm { link } => self.check_ready(link),
             Step::Deliver(deliver) => self.deliver(case, deliver),
-            Step::Send { link, bytes } => {
-                self.note_sent(link, bytes);
-                Ok(self.send(link, |peer| peer.send(bytes.clone()))?)
-            }
-            Step::SendZeros { link, count } => {
-                self.note(format!("{link} D→C a message of {count} zeros"));
-                // The consumer may close the connection before it has read all of them.
-                let _ = self.send(link, |peer| peer.send(vec![0; *count]));
-                Ok(())
-            }
-            Step::SendText { link, text } => {
-                self.note(format!("{link} D→C the text message {text:?}"));
-                Ok(self.send(link, |peer| peer.send_text(text))?)
-            }
-            Step::SendRaw { link, bytes } => {
-                self.note(format!("{link} D→C the bytes {bytes:02x?} below the WebSocket"));
-                Ok(self.send(link, |peer| peer.send_raw(bytes))?)
-            }
+            Step::Send { link, payload } => self.send_odd(link, payload),
             Step::Ping { link } => self.expect_pong(link),
             Step::Answer { link, amount, wanted } => {
                 let locals = self.locals(amount);
@@ -79,16 +55,7 @@ impl Stage<'_> {
             Step::Drain { link } => self.expect_drain(link),
             Step::Confirm { link, ids, is_ignored } => {
                 let ids: Vec<u64> = ids.iter().map(|local| self.ids[local]).collect();
-                match is_ignored {
-                    true => {
-                        let frame = Frame::Recorded(ids.into_iter().map(MessageId).collect()).to_vec();
-                        self.note_sent(link, &frame);
-                        // The consumer may have closed the connection already.
-                        let _ = self.send(link, |peer| peer.send(frame));
-                        Ok(())
-                    }
-                    false => Ok(self.confirm(link, &ids)?),
-                }
+                if *is_ignored { self.confirm_in_vain(link, &ids) } else { Ok(self.confirm(link, &ids)?) }
             }
             Step::Drop { link } => {
                 self.note(format!("{link} closed by the dispatcher"));
@@ -105,6 +72,32 @@ impl Stage<'_> {
             Step::NotRecorded { id } => self.expect_not_recorded(*id),
             Step::Terminate => self.terminate(),
         }
+    }
+
+    /// Sends what no dispatcher sends.
+    fn send_odd(&mut self, name: &str, payload: &Payload) -> Result<(), Stop> {
+        match payload {
+            Payload::Binary(bytes) => self.note_sent(name, bytes),
+            Payload::Zeros(count) => self.note(format!("{name} D→C a message of {count} zeros")),
+            Payload::Text(text) => self.note(format!("{name} D→C the text message {text:?}")),
+            Payload::Raw(bytes) => self.note(format!("{name} D→C the bytes {bytes:02x?} below the WebSocket")),
+        }
+        let sent = self.send(name, |peer| match payload {
+            Payload::Binary(bytes) => peer.send(bytes.clone()),
+            Payload::Zeros(count) => peer.send(vec![0; *count]),
+            Payload::Text(text) => peer.send_text(text),
+            Payload::Raw(bytes) => peer.send_raw(bytes),
+        });
+        // The consumer may close the connection before it has read all of them.
+        if matches!(payload, Payload::Zeros(_)) { Ok(()) } else { Ok(sent?) }
+    }
+
+    /// Sends RECORDED on a connection that is not active, and may be closed.
+    fn confirm_in_vain(&mut self, name: &str, ids: &[u64]) -> Result<(), Stop> {
+        let frame = Frame::Recorded(ids.iter().copied().map(MessageId).collect()).to_vec();
+        self.note_sent(name, &frame);
+        let _ = self.send(name, |peer| peer.send(frame));
+        Ok(())
     }
 
     fn expect_connection(
@@ -155,62 +148,6 @@ impl Stage<'_> {
         Ok(self.send(name, |peer| peer.send(message))?)
     }
 
-    /// Waits for READY and HELD, as long as a dispatcher would.
-    pub(super) fn expect_greeting(&mut self, name: &str, held: &[Local], may_hold: &[Local]) -> Result<(), Stop> {
-        let begin = self.transcript.len();
-        let left = GREETING_TIMEOUT.saturating_sub(self.link(name).since.elapsed());
-        let listed = self.wait(left, |stage| {
-            let held = |heard: &Heard| if let Heard::Held(ids) = heard { Some(ids.clone()) } else { None };
-            let listed = stage.first(name, held)?;
-            stage.first(name, |heard| matches!(heard, Heard::Ready { .. }).then_some(()))?;
-            Some(listed)
-        })?;
-        let Some(listed) = listed else {
-            let expected = format!("READY and HELD within {} s of the connection", GREETING_TIMEOUT.as_secs());
-            return Err(Failure::new(expected, self.since(begin, name)).into());
-        };
-        let listed: BTreeSet<u64> = listed.into_iter().filter(|id| self.ids.values().any(|own| own == id)).collect();
-        let must: BTreeSet<u64> = held.iter().map(|local| self.ids[local]).collect();
-        let may: BTreeSet<u64> = may_hold.iter().map(|local| self.ids[local]).collect();
-        // A consumer with version 1 may keep the results that it has sent for a while.
-        let kept = |id: &u64| !self.confirmed.contains(id) && self.sent_result(*id);
-        let missing: Vec<u64> = must.difference(&listed).copied().collect();
-        let surplus: Vec<u64> =
-            listed.iter().filter(|id| !must.contains(id) && !may.contains(id) && !kept(id)).copied().collect();
-        if missing.is_empty() && surplus.is_empty() {
-            return Ok(());
-        }
-        let got = match missing.is_empty() {
-            true => format!("HELD that also lists {surplus:?}, which the consumer does not hold"),
-            false => format!("HELD without {missing:?}, which the consumer holds"),
-        };
-        Err(Failure::new(format!("HELD ids={:?}, of the case's messages", Vec::from_iter(must)), got).into())
-    }
-
-    fn check_ready(&self, name: &str) -> Result<(), Stop> {
-        let ready = self.entries.iter().find_map(|entry| match &entry.heard {
-            Heard::Ready { prefetch, flags, consumer } if entry.link == name => Some((*prefetch, *flags, consumer)),
-            _ => None,
-        });
-        let Some((prefetch, flags, consumer)) = ready else { return Err(Failure::new("READY", "none").into()) };
-        let plain = !consumer.chars().any(|c| c.is_whitespace() || c.is_control());
-        let expected = if !plain || !(1..=MAX_CONSUMER_ID_BYTES).contains(&consumer.len()) {
-            "a consumer id of 1 to 256 bytes without spaces and control characters"
-        } else if prefetch == 0 {
-            "a prefetch of at least 1 for a consumer under test"
-        } else if flags > ReadyFlags::COMMITS.and(ReadyFlags::CHANNELS).0 {
-            "flag bits 2 to 7 clear"
-        } else {
-            return Ok(());
-        };
-        Err(Failure::new(expected, format!("READY prefetch={prefetch} flags={flags} consumer={consumer:?}")).into())
-    }
-
-    fn sent_result(&self, wanted: u64) -> bool {
-        let is_it = |heard: &Heard| matches!(heard, Heard::Answer { id, answer: Answer::Result(_) } if *id == wanted);
-        self.entries.iter().any(|entry| is_it(&entry.heard))
-    }
-
     /// The messages that a step means.
     fn locals(&self, amount: &Amount) -> Vec<Local> {
         match amount {
@@ -250,134 +187,6 @@ impl Stage<'_> {
         match self.send(name, |peer| send_packed(peer, frames, how.packing)) {
             Err(_) if how.may_fail => Ok(()),
             sent => Ok(sent?),
-        }
-    }
-
-    fn expect_pong(&mut self, name: &str) -> Result<(), Stop> {
-        let said = format!("ping {}", self.transcript.len()).into_bytes();
-        self.send(name, |peer| peer.ping(said.clone()))?;
-        let begin = self.transcript.len();
-        let pong = self.wait(self.target.timeout, |stage| stage.link(name).pongs.contains(&said).then_some(()))?;
-        match pong {
-            Some(()) => Ok(()),
-            None => {
-                Err(Failure::new(format!("a pong on {name} with what the ping said"), self.since(begin, name)).into())
-            }
-        }
-    }
-
-    fn expect_progress(&mut self, name: &str, locals: &[Local]) -> Result<(), Stop> {
-        // What came before counts no more.
-        while self.first(name, |heard| matches!(heard, Heard::Progress(_)).then_some(())).is_some() {}
-        let mut missing: BTreeSet<u64> = locals.iter().map(|local| self.ids[local]).collect();
-        let begin = self.transcript.len();
-        let all = self.wait(PROGRESS_WITHIN, |stage| {
-            let ids = |heard: &Heard| if let Heard::Progress(ids) = heard { Some(ids.clone()) } else { None };
-            while let Some(ids) = stage.first(name, ids) {
-                missing.retain(|id| !ids.contains(id));
-            }
-            missing.is_empty().then_some(())
-        })?;
-        match all {
-            Some(()) => Ok(()),
-            None => {
-                let expected = format!("PROGRESS for {missing:?} within {} ms", PROGRESS_WITHIN.as_millis());
-                Err(Failure::new(expected, self.since(begin, name)).into())
-            }
-        }
-    }
-
-    fn expect_silence(&mut self, name: &str, limit: Duration) -> Result<(), Stop> {
-        let begin = self.transcript.len();
-        let disturbed = self.wait(limit, |stage| {
-            let ended = stage.link(name).ended.is_some();
-            let frame = stage.first(name, |heard| (!matches!(heard, Heard::Progress(_))).then_some(()));
-            frame.or(ended.then_some(()))
-        })?;
-        match disturbed {
-            None => Ok(()),
-            Some(()) => {
-                let expected = format!("nothing on {name} for {} ms", limit.as_millis());
-                Err(Failure::new(expected, self.since(begin, name)).into())
-            }
-        }
-    }
-
-    fn expect_error(&mut self, name: &str, codes: &[u16], bare: bool, text: TextRule) -> Result<(), Stop> {
-        let begin = self.transcript.len();
-        let came = self.wait(self.target.timeout, |stage| {
-            let error = stage.first(name, |heard| match heard {
-                Heard::Error { code, text } => Some(Some((*code, text.clone()))),
-                _ => None,
-            });
-            error.or_else(|| stage.link(name).ended.is_some().then_some(None))
-        })?;
-        let expected = format!("ERROR code={codes:?} on {name}, and the end of the connection");
-        match came {
-            Some(Some((code, said))) if codes.contains(&code) => {
-                if let Some(expected) = self.breaks(text, &said) {
-                    return Err(Failure::new(expected, format!("ERROR code={code} text={said:?}")).into());
-                }
-                self.expect_end(name)
-            }
-            Some(None) if bare => Ok(()),
-            _ => Err(Failure::new(expected, self.since(begin, name)).into()),
-        }
-    }
-
-    /// What the text of an ERROR should have been, if it is not.
-    fn breaks(&self, rule: TextRule, said: &str) -> Option<String> {
-        let seen = |more| format!("seen {}: ", self.epoch + more);
-        match rule {
-            TextRule::Free => None,
-            TextRule::Seen(more) if said.starts_with(&seen(more)) => None,
-            TextRule::Seen(more) => Some(format!("an ERROR whose text begins with {:?}", seen(more))),
-            TextRule::NotSeen if !said.starts_with("seen ") => None,
-            TextRule::NotSeen => Some("an ERROR whose text does not begin with \"seen \"".to_owned()),
-        }
-    }
-
-    pub(super) fn expect_end(&mut self, name: &str) -> Result<(), Stop> {
-        let begin = self.transcript.len();
-        match self.wait(self.target.timeout, |stage| stage.link(name).ended.is_some().then_some(()))? {
-            Some(()) => Ok(()),
-            None => Err(Failure::new(format!("the end of the connection {name}"), self.since(begin, name)).into()),
-        }
-    }
-
-    fn expect_drain(&mut self, name: &str) -> Result<(), Stop> {
-        let begin = self.transcript.len();
-        let drain = |heard: &Heard| matches!(heard, Heard::Drain).then_some(());
-        match self.wait(self.target.timeout, |stage| stage.first(name, drain))? {
-            Some(()) => Ok(()),
-            None => Err(Failure::new(format!("DRAIN on {name}"), self.since(begin, name)).into()),
-        }
-    }
-
-    fn expect_recorded(&mut self, local: Local) -> Result<(), Stop> {
-        let (id, unique) = (self.ids[&local], self.unique(local));
-        let deadline = Instant::now() + self.target.timeout;
-        loop {
-            let (pending, counted) = self.group.is_pending(id)?;
-            let results = self.group.results_of(&unique)?;
-            if (pending, counted, results) == (false, false, 1) {
-                return Ok(());
-            }
-            if results > 1 || Instant::now() >= deadline {
-                let got = format!("{results} results; pending: {pending}; a field in <group>:attempts: {counted}");
-                return Err(
-                    Failure::new(format!("one result of {id} in <group>:processed, and nothing left"), got).into()
-                );
-            }
-            self.wait(Duration::from_millis(50), |_| None::<()>)?;
-        }
-    }
-
-    fn expect_not_recorded(&mut self, local: Local) -> Result<(), Stop> {
-        let id = self.ids[&local];
-        match self.group.results_of(&self.unique(local))? {
-            0 => Ok(()),
-            count => Err(Failure::new(format!("no result of {id}"), format!("{count} in <group>:processed")).into()),
         }
     }
 

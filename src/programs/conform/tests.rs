@@ -43,9 +43,6 @@ fn link_of(step: &Step) -> Option<(&str, bool)> {
         | Step::Greeted { link, .. }
         | Step::ReadyForm { link }
         | Step::Send { link, .. }
-        | Step::SendZeros { link, .. }
-        | Step::SendText { link, .. }
-        | Step::SendRaw { link, .. }
         | Step::Ping { link }
         | Step::Answer { link, .. }
         | Step::AnswerOrError { link, .. }
