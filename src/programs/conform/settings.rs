@@ -61,10 +61,10 @@ pub fn command() -> Command {
         "\
 Plays a dispatcher to a consumer and reports where it violates the protocol.
 
-For authors of consumers in any language: each case tests a rule of docs/PROTOCOL.md, and a failure shows the frames that
-led to it. The consumer must serve no dispatcher meanwhile. If it records its results in Redis itself, its group there
-must be a trial group: one that no dispatcher has used, or one whose name begins with conform. docs/CONFORMANCE.md says
-more.",
+For authors of consumers in any language: each case tests a rule of docs/PROTOCOL.md, and a failure shows the frames
+that led to it. The consumer must serve no dispatcher meanwhile. If it records its results in Redis itself, its group
+there must be a trial group: one that no dispatcher has used, or one whose name begins with conform.
+docs/CONFORMANCE.md says more.",
         "\
 Examples:
   oncecast conform ws://127.0.0.1:6969
