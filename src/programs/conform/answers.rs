@@ -23,7 +23,8 @@ impl Stage<'_> {
             let id = self.ids[local];
             let found = self.wait(limit, |stage| stage.first(link, |heard| answer_for(heard, id)))?;
             let Some(answer) = found else {
-                let elsewhere = self.entries.iter().find(|entry| answer_for(&entry.heard, id).is_some());
+                let others = self.entries.iter().filter(|entry| entry.link != link);
+                let elsewhere = others.rev().find(|entry| answer_for(&entry.heard, id).is_some());
                 let got = match elsewhere {
                     Some(entry) => format!("the answer on {}", entry.link),
                     None => self.since(begin, link),
