@@ -191,8 +191,8 @@ pub(super) fn exact_name(text: &str) -> Result<Vec<u8>, String> {
         match piece {
             Piece::Plain(letter @ ('*' | '?' | '[')) => {
                 return Err(format!(
-                    "names, not patterns; if {letter} is part of a name, write \\{letter}; a dispatcher takes patterns by \
-                     --pattern"
+                    "names, not patterns; if {letter} is part of a name, write \\{letter}; a dispatcher takes \
+                     patterns by --pattern"
                 ));
             }
             Piece::Plain(letter) => push(&mut name, letter),

@@ -294,7 +294,7 @@ fn dangerous_redis_settings_are_logged_and_shown() {
 /// Observers don't know what the group listens to; its leader tells them.
 #[test]
 fn keyspace_events_that_redis_does_not_publish_are_shown() {
-    let mut cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
+    let cluster = Cluster::start(options(0, 1, "", "")).expect("it starts");
     let mut command: Command = cluster.command("oncecast-dispatcher").expect("the program is built");
     let consumer = cluster.address(0).to_string();
     command.args(["--dispatcher-id", "d0", "--consumers", &consumer]);
