@@ -156,7 +156,7 @@ impl ReportLoop {
             draining: link.draining.load(Ordering::Relaxed),
             in_flight: get(&link.in_flight),
             overdue: get(&link.overdue),
-            prefetch: link.prefetch.into(),
+            prefetch: get(&link.prefetch),
             acked_per_s: self.rates.acked_by(&link.consumer),
         };
         let stats = &lane.stats;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use oncecast::base::id::{Epoch, MessageId};
 use oncecast::ledger::subscription::Notice;
 use oncecast::ledger::{Body, Cursor, Keys, MAX_RESULT_FIELDS, decode_member};
-use oncecast::wire::{self, ErrorCode, Frame, WireError};
+use oncecast::wire::{self, ErrorCode, Field, Frame, WireError};
 
 use crate::support::{client, redis_server, stream};
 
@@ -47,9 +47,17 @@ fn number(text: &str) -> usize {
     text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
 }
 
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("examples are text")
+}
+
+fn shown_result(id: MessageId, fields: &[Field<'_>]) -> String {
+    let fields = fields.iter().map(|field| format!("{}={:?}", text(field.name), text(field.value)));
+    format!("id={} fields=[{}]", id.0, fields.collect::<Vec<_>>().join(", "))
+}
+
 /// A frame as the document writes it.
 fn shown(frame: &Frame<'_>) -> String {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("examples are text");
     let list = |ids: &[MessageId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
     let rest = match frame {
         Frame::Process { id, delivery, body } => format!(" id={} delivery={delivery} body={:?}", id.0, text(body)),
@@ -57,16 +65,21 @@ fn shown(frame: &Frame<'_>) -> String {
             let (channel, body) = joined.split_at(usize::from(*channel_bytes));
             format!(" id={} delivery={delivery} channel={:?} body={:?}", id.0, text(channel), text(body))
         }
-        Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) => format!(" ids=[{}]", list(ids)),
+        Frame::Ack(ids) | Frame::Held(ids) | Frame::Progress(ids) | Frame::Recorded(ids) => {
+            format!(" ids=[{}]", list(ids))
+        }
         Frame::Nack { id, delay, reason } => format!(" id={} delay_ms={} reason={reason:?}", id.0, delay.to_wire()),
         Frame::Lead { epoch, group } => format!(" epoch={epoch} group={group:?}"),
         Frame::Ready { prefetch, flags, consumer } => {
             format!(" prefetch={prefetch} flags={} consumer={consumer:?}", flags.0)
         }
-        Frame::Result { id, fields } => {
-            let fields = fields.iter().map(|field| format!("{}={:?}", text(field.name), text(field.value)));
-            format!(" id={} fields=[{}]", id.0, fields.collect::<Vec<_>>().join(", "))
+        Frame::Result { id, fields } => format!(" {}", shown_result(*id, fields)),
+        Frame::Results(results) => {
+            let results = results.iter().map(|result| format!(" [{}]", shown_result(result.id, &result.fields)));
+            results.collect()
         }
+        Frame::Hello(settings) => format!(" {settings}"),
+        Frame::Credit { prefetch } => format!(" prefetch={prefetch}"),
         Frame::Drain => String::new(),
         Frame::Error { code, text } => format!(" code={} text={text:?}", code.code()),
     };
@@ -180,14 +193,15 @@ fn the_limits_match_the_code() {
         ("body of one message", wire::MAX_BODY_BYTES),
         ("payload of any frame", wire::MAX_PAYLOAD_BYTES),
         ("WebSocket message, either way", wire::MAX_WS_MESSAGE_BYTES),
-        ("group name, consumer id, reason or error text, channel of a DELIVER", wire::MAX_TEXT_BYTES),
-        ("ids in one ACK, HELD or PROGRESS", wire::MAX_IDS),
+        ("group name, consumer id, reason or error text, channel of a DELIVER, HELLO", wire::MAX_TEXT_BYTES),
+        ("ids in one ACK, HELD, PROGRESS or RECORDED; results in one RESULTS", wire::MAX_IDS),
         ("prefetch; a larger one counts as this", wire::MAX_IDS),
         ("fields in one result", MAX_RESULT_FIELDS),
     ]);
     assert_eq!(limits, expected);
     // These are in the text.
     assert_eq!(wire::VERSION, 1);
+    assert!(DOCUMENT.contains(&format!("`Sec-WebSocket-Protocol: {}, {}`", wire::SUBPROTOCOL_1, wire::SUBPROTOCOL_2)));
     assert!(DOCUMENT.contains("The version is 1.") && DOCUMENT.contains("This is version 1;"));
     assert_eq!(wire::NackDelay::Never.to_wire(), 0xFFFF_FFFF);
     let largest_process = Frame::Process { id: MessageId(1), delivery: 1, body: &vec![0; wire::MAX_BODY_BYTES] };
