@@ -1,6 +1,7 @@
 //! The program `oncecast-consumer`: a consumer with one of the built-in handlers, together with settings, log,
 //! signals, metrics and systemd.
 
+pub mod exec;
 mod exposition;
 mod forward;
 pub mod settings;
