@@ -24,11 +24,6 @@ pub trait Handler: Send + Sync + 'static {
     /// A [`HandlerError`] says whether the message is to be delivered again, and when. An outcome of more than 3,900
     /// fields, or of more than 12 MiB of names and values, is rejected.
     fn handle(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError>;
-
-    /// TEMP
-    fn ready(&self) -> Result<(), String> {
-        Ok(())
-    }
 }
 
 impl<F> Handler for F
@@ -181,15 +176,6 @@ impl HandlerError {
     /// Do not deliver the message again: it goes to the dead letters with this reason.
     pub fn reject(reason: impl Into<String>) -> HandlerError {
         HandlerError { delay: NackDelay::Never, reason: reason.into() }
-    }
-
-    /// TEMP
-    pub fn not_ready(reason: impl Into<String>) -> HandlerError {
-        HandlerError { delay: NackDelay::AfterMs(u32::MAX), reason: reason.into() }
-    }
-    /// TEMP
-    pub fn is_not_ready(&self) -> bool {
-        self.delay == NackDelay::AfterMs(u32::MAX)
     }
 
     /// Whether the message goes to the dead letters.
