@@ -3,6 +3,7 @@
 
 pub mod exec;
 mod exposition;
+mod fields;
 mod forward;
 pub mod settings;
 mod stamp;
@@ -23,7 +24,7 @@ pub use self::stamp::{outcome_of, stamp};
 /// Runs a consumer with the built-in handler until a signal asks it to stop. Returns the exit code.
 pub fn run(config: ConsumerConfig) -> Result<u8> {
     let supervisor = Supervisor::from_environment();
-    match config.handler {
+    match config.handler.clone() {
         BuiltIn::Stamp => serve(config, stamp, supervisor),
         BuiltIn::Forward => serve(config, forward, supervisor),
     }

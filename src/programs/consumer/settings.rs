@@ -15,17 +15,13 @@ use crate::process::program::{self, CommandLine};
 use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 use crate::wire;
 
-/// A built-in handler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A built-in handler, with its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuiltIn {
     /// Records the fields of a JSON object and a random one.
     Stamp,
     /// Records the message as it is.
     Forward,
-}
-
-impl BuiltIn {
-    const ALL: [(&'static str, BuiltIn); 2] = [("stamp", BuiltIn::Stamp), ("forward", BuiltIn::Forward)];
 }
 
 /// The settings of a consumer.
@@ -159,6 +155,9 @@ impl From<ConsumerConfig> for ConsumerBuilder {
 fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
     const NAMES: &str = "stamp or forward";
     let name = values.required("handler", NAMES)?;
-    let known = BuiltIn::ALL.into_iter().find(|(known, _)| *known == name);
-    known.map(|(_, handler)| handler).ok_or_else(|| ConfigError::new("handler", quoted(&name), NAMES))
+    match name.as_str() {
+        "stamp" => Ok(BuiltIn::Stamp),
+        "forward" => Ok(BuiltIn::Forward),
+        _ => Err(ConfigError::new("handler", quoted(&name), NAMES)),
+    }
 }
