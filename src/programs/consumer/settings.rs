@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 
+use super::exec::settings as exec;
 use crate::base::setting::ConfigError;
 use crate::consumer::{Consumer, ConsumerBuilder};
 use crate::process::config::Default::{Found, Text};
@@ -22,6 +23,8 @@ pub enum BuiltIn {
     Stamp,
     /// Records the message as it is.
     Forward,
+    /// Gives the message to a program.
+    Exec(exec::ExecConfig),
 }
 
 /// The settings of a consumer.
@@ -45,6 +48,15 @@ pub struct ConsumerConfig {
     pub result_maxlen: u64,
 }
 
+/// What is done with a message.
+pub const HANDLER: Setting = Setting::new(
+    "handler",
+    "NAME",
+    Text("stamp"),
+    "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id), forward (the \
+     message as it is: id, channel if the dispatcher sends it, payload) or exec (what the program after -- answers to it)",
+);
+
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("listen", "HOST:PORT", Text("127.0.0.1:6969"), "Where dispatchers connect"),
@@ -59,13 +71,9 @@ pub const SETTINGS: &[Setting] = &[
         "Most messages held at once; use a small value for slow handlers, so that messages don't wait here while \
          other consumers are idle",
     ),
-    Setting::new(
-        "handler",
-        "NAME",
-        Text("stamp"),
-        "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id) or \
-         forward (the message as it is: id, channel if the dispatcher sends it, payload)",
-    ),
+    HANDLER,
+    exec::EXEC,
+    exec::EXEC_PER_MESSAGE,
     Setting::new(
         "handler-timeout-ms",
         "MS",
@@ -105,7 +113,7 @@ Example:
 Ends on SIGTERM or SIGINT: accepts no more messages, finishes those it holds for up to 7 s. The leader
 redelivers the rest. A second signal ends it at once.
 Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
-    program::service("oncecast-consumer", about, after, SETTINGS)
+    exec::with_words(program::service("oncecast-consumer", about, after, SETTINGS))
 }
 
 /// Reads and checks the settings.
@@ -152,12 +160,17 @@ impl From<ConsumerConfig> for ConsumerBuilder {
     }
 }
 
-fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
-    const NAMES: &str = "stamp or forward";
+/// The handler that was chosen, with its settings.
+pub fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
+    const NAMES: &str = "stamp, forward or exec";
     let name = values.required("handler", NAMES)?;
+    if name != "exec" {
+        exec::check_unused(values)?;
+    }
     match name.as_str() {
         "stamp" => Ok(BuiltIn::Stamp),
         "forward" => Ok(BuiltIn::Forward),
+        "exec" => exec::read(values).map(BuiltIn::Exec),
         _ => Err(ConfigError::new("handler", quoted(&name), NAMES)),
     }
 }

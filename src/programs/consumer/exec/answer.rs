@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::object::{Members, fields_of};
 use crate::base::id::MessageId;
 use crate::base::text::beginning;
 use crate::consumer::{HandlerError, Outcome};
+use crate::programs::consumer::fields::{AllMembers, outcome_of_object};
 
 /// How many bytes of a line an error shows.
 const SHOWN_BYTES: usize = 100;
 
 /// What a line says about the message with this id; an error is what is wrong with the line.
 pub(super) fn read(line: &[u8], id: MessageId) -> Result<Result<Outcome, HandlerError>, String> {
-    let Members(members) =
+    let AllMembers(members) =
         serde_json::from_slice(line).map_err(|error| format!("{} is no JSON object: {error}", shown(line)))?;
     let (mut ok, mut retry, mut reject, mut after, mut named) = (None, None, None, None, None);
     for (name, value) in members {
@@ -55,7 +55,7 @@ fn outcome(value: &RawValue) -> Result<Outcome, String> {
     if value.get() == "null" {
         return Ok(Outcome::new());
     }
-    fields_of(value.get().as_bytes())
+    outcome_of_object(value.get().as_bytes())
         .ok_or_else(|| format!("ok takes an object or null, not {}", shown(value.get().as_bytes())))
 }
 

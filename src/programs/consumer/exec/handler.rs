@@ -2,7 +2,6 @@
 //!
 //! Called by the consumer's handler threads; the thread that asks whether the handler is ready keeps a child running.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,20 +12,10 @@ use super::per_message::PerMessage;
 use super::pool::Pool;
 use super::program::Program;
 use super::request;
+use super::settings::ExecConfig;
 use super::stderr::StderrLimit;
 use super::worker::{Limits, Problem};
 use crate::consumer::{Delivery, Handler, HandlerError, Outcome};
-
-/// The settings of the handler.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExecConfig {
-    /// The program and its arguments: at least one word.
-    pub words: Vec<OsString>,
-    /// Whether each message has a process of its own.
-    pub per_message: bool,
-    /// How long a message may take; `None`: any time.
-    pub timeout: Option<Duration>,
-}
 
 /// See the folder's text. Clones are the same handler.
 #[derive(Clone, Debug)]
@@ -42,13 +31,13 @@ enum Mode {
 }
 
 impl Exec {
-    /// A handler of this group. It starts nothing yet.
-    pub fn new(config: ExecConfig, group: &str) -> Exec {
+    /// A handler of this group. A message may take as long as `timeout`; `None`: any time. It starts nothing yet.
+    pub fn new(config: ExecConfig, group: &str, timeout: Option<Duration>) -> Exec {
         let stderr = StderrLimit::new();
         let program = Program::new(config.words, group);
         let mode = match config.per_message {
-            true => Mode::PerMessage(PerMessage::new(program, config.timeout, stderr.clone())),
-            false => Mode::LongLived(Pool::new(program, stderr.clone()), Limits::new(config.timeout)),
+            true => Mode::PerMessage(PerMessage::new(program, timeout, stderr.clone())),
+            false => Mode::LongLived(Pool::new(program, stderr.clone()), Limits::new(timeout)),
         };
         Exec { mode: Arc::new(mode), stderr }
     }

@@ -14,17 +14,16 @@
 mod answer;
 mod group;
 mod handler;
-mod object;
 mod per_message;
 mod pipes;
 mod pool;
 mod process;
 mod program;
 mod request;
+pub mod settings;
 mod stderr;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-pub use self::handler::{Exec, ExecConfig};
-pub use self::program::obstacle;
+pub use self::handler::Exec;

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::group::{Ending, Group, end_all};
-use super::object::body_outcome;
 use super::process::{Finished, Process};
 use super::program::Program;
 use super::stderr::StderrLimit;
 use crate::base::backoff::Backoff;
 use crate::consumer::{Delivery, HandlerError, Outcome};
+use crate::programs::consumer::fields::outcome_of_object;
 
 /// The exit status for a failure that may pass.
 const EX_TEMPFAIL: i32 = 75;
@@ -124,7 +124,8 @@ fn outcome(finished: Finished) -> Result<Outcome, HandlerError> {
         None => ending.to_string(),
     };
     match ending {
-        Ending::Exit(0) => Ok(body_outcome(&output)),
+        Ending::Exit(0) if output.is_empty() => Ok(Outcome::new()),
+        Ending::Exit(0) => Ok(outcome_of_object(&output).unwrap_or_else(|| Outcome::new().field("body", &output))),
         Ending::Exit(EX_TEMPFAIL) => Err(HandlerError::retry(last_line.unwrap_or(reason))),
         Ending::Exit(EX_DATAERR) => Err(HandlerError::reject(last_line.unwrap_or(reason))),
         _ => Err(HandlerError::retry(reason)),

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Exec, ExecConfig};
+use super::Exec;
+use super::settings::ExecConfig;
 use crate::base::id::MessageId;
 use crate::consumer::{Delivery, Handler, HandlerError, Outcome};
 
@@ -22,7 +23,7 @@ struct Running(Exec);
 impl Running {
     fn new(words: &[&str], per_message: bool, timeout: Option<Duration>) -> Running {
         let words = words.iter().map(Into::into).collect();
-        Running(Exec::new(ExecConfig { words, per_message, timeout }, "orders"))
+        Running(Exec::new(ExecConfig { words, per_message }, "orders", timeout))
     }
 
     /// Long-lived children that run a shell script.
