@@ -78,7 +78,8 @@ pub const SETTINGS: &[Setting] = &[
         "handler-timeout-ms",
         "MS",
         Text("0"),
-        "A handler that runs longer is given up and its message goes to another consumer; 0: never",
+        "A handler that runs longer is given up and its message goes to another consumer; 0: never. With --handler \
+         exec, a program that takes longer is ended",
     ),
     Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
     LOG_LEVEL,
@@ -104,11 +105,20 @@ pub fn command() -> Command {
     let about = "\
 Processes the messages that dispatchers deliver, and stores each result once, in the stream <group>:processed.
 
-This program has two built-in handlers: stamp, for trials and tests, and forward, which makes the stream a copy of the
-channels with one entry per message. For your own work, write a consumer with the library: a handler is a closure.";
+This program has built-in handlers. exec runs a program in any language, which reads each message as a line of JSON and
+writes a line as its answer, or is started for each message. stamp is for trials and tests, and forward makes the stream
+a copy of the channels with one entry per message. In Rust, write a consumer with the library: a handler is a closure.";
     let after = "\
-Example:
+Examples:
   oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
+  oncecast-consumer --handler exec --handler-timeout-ms 60000 -- python3 worker.py
+  oncecast-consumer --handler exec --exec-per-message -- php job.php
+
+A program for --handler exec reads lines such as {"id":"0006123456789abc","delivery":1,"channel":"c","payload":"text"}
+(payload_base64 if it is not UTF-8) and answers each with {"ok":{"field":"value"}}, {"ok":null}, {"retry":"why"},
+{"retry":"why","after_ms":500} or {"reject":"why"}. With --exec-per-message: payload on standard input, ONCECAST_ID,
+ONCECAST_DELIVERY, ONCECAST_CHANNEL and ONCECAST_GROUP in the environment, result on standard output; exit status 0 done,
+75 retry, 65 reject. The rest is in docs/GUIDE.md.
 
 Ends on SIGTERM or SIGINT: accepts no more messages, finishes those it holds for up to 7 s. The leader
 redelivers the rest. A second signal ends it at once.

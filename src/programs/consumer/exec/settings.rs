@@ -77,11 +77,14 @@ pub fn read(values: &Values<'_>) -> Result<ExecConfig, ConfigError> {
     Ok(ExecConfig { words, per_message: values.is_on(EXEC_PER_MESSAGE.name)? })
 }
 
-/// An error if one of the settings of this handler is given for another one.
+/// An error if one of the settings of this handler is on the command line for another one. Variables may be set for
+/// several programs, and are ignored.
 pub fn check_unused(values: &Values<'_>) -> Result<(), ConfigError> {
+    values.text(EXEC.name)?;
+    values.is_on(EXEC_PER_MESSAGE.name)?;
     let name = match () {
-        () if !values.words(WORDS).is_empty() || values.is_given(EXEC.name) => EXEC.name,
-        () if values.is_on(EXEC_PER_MESSAGE.name)? => EXEC_PER_MESSAGE.name,
+        () if !values.words(WORDS).is_empty() || values.is_flag_given(EXEC.name) => EXEC.name,
+        () if values.is_flag_given(EXEC_PER_MESSAGE.name) => EXEC_PER_MESSAGE.name,
         () => return Ok(()),
     };
     Err(ConfigError::new(name, "a value without --handler exec", "a value only with --handler exec"))

@@ -58,9 +58,9 @@ fn the_worker_in_shell() {
     assert_eq!(dead[0]["reason"], "the payload is empty");
 }
 
-/// As a service file has it.
+/// As one text, which a service file has in ONCECAST_EXEC.
 #[test]
-fn the_program_may_be_given_in_a_variable() {
+fn the_program_may_be_one_text() {
     let mut options = exec_options(1, "", "--handler exec --concurrency 1 --exec", &[]);
     options.consumer_args.push(format!("sh {}", example("worker.sh")));
     options.handler_args = vec!["--exec-per-message".into()];

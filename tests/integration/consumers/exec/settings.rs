@@ -29,7 +29,7 @@ fn a_program_that_can_t_be_started_is_a_wrong_setting() {
         (&["--handler", "exec"], "no-such-program-anywhere a b", &["\"no-such-program-anywhere\"", "on PATH"]),
         (&["--", "sh"], "", &["without --handler exec"]),
         (&["--handler", "forward", "--", "sh"], "", &["without --handler exec"]),
-        (&[], "sh", &["without --handler exec"]),
+        (&["--exec", "sh"], "", &["without --handler exec"]),
     ] {
         let (code, said) = ended(arguments, &[("ONCECAST_EXEC", variable)]);
         assert_eq!(code, Some(2), "{arguments:?}: {said}");
