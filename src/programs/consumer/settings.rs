@@ -53,8 +53,9 @@ pub const HANDLER: Setting = Setting::new(
     "handler",
     "NAME",
     Text("stamp"),
-    "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id), forward (the \
-     message as it is: id, channel if the dispatcher sends it, payload) or exec (what the program after -- answers to it)",
+    "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id), forward \
+     (the message as it is: id, channel if the dispatcher sends it, payload) or exec (what the program after -- answers \
+     to it)",
 );
 
 /// All settings, in the order in which `--help` lists them.
@@ -117,8 +118,8 @@ Examples:
 A program for --handler exec reads lines such as {"id":"0006123456789abc","delivery":1,"channel":"c","payload":"text"}
 (payload_base64 if it is not UTF-8) and answers each with {"ok":{"field":"value"}}, {"ok":null}, {"retry":"why"},
 {"retry":"why","after_ms":500} or {"reject":"why"}. With --exec-per-message: payload on standard input, ONCECAST_ID,
-ONCECAST_DELIVERY, ONCECAST_CHANNEL and ONCECAST_GROUP in the environment, result on standard output; exit status 0 done,
-75 retry, 65 reject. The rest is in docs/GUIDE.md.
+ONCECAST_DELIVERY, ONCECAST_CHANNEL and ONCECAST_GROUP in the environment, result on standard output; exit status 0
+done, 75 retry, 65 reject. The rest is in docs/GUIDE.md.
 
 Ends on SIGTERM or SIGINT: accepts no more messages, finishes those it holds for up to 7 s. The leader
 redelivers the rest. A second signal ends it at once.

@@ -1,10 +1,10 @@
 //! One child process and its process group: signals, and the end of both.
 //!
-//! A child leads a group of its own, so a Ctrl-C in the consumer's terminal does not reach it, and what it starts can be
-//! ended with it. Any thread may use a [`Group`].
+//! A child leads a group of its own, so a Ctrl-C in the consumer's terminal does not reach it, and what it starts can
+//! be ended with it. Any thread may use a [`Group`].
 //!
-//! Guarantees: once [`Group::end`] has returned, the child has ended, unless the kernel does not let it, and SIGKILL was
-//! sent to all that is left of its group. Signals never reach another process: the group's id stays taken until the
+//! Guarantees: once [`Group::end`] has returned, the child has ended, unless the kernel does not let it, and SIGKILL
+//! was sent to all that is left of its group. Signals never reach another process: the group's id stays taken until the
 //! child is reaped, which is the last step. Every wait has a limit.
 //!
 //! Limitation: a process that moves itself into another group or session is not ended.
@@ -177,8 +177,8 @@ impl fmt::Display for Ending {
     }
 }
 
-/// Ends children when the consumer stops: waits for `patience`, sends SIGTERM to those that are left and waits again, then
-/// sends SIGKILL to what is left of all groups.
+/// Ends children when the consumer stops: waits for `patience`, sends SIGTERM to those that are left and waits again,
+/// then sends SIGKILL to what is left of all groups.
 pub(super) fn end_all(groups: &[Arc<Group>], patience: Duration) {
     let wait_for_all = || {
         let deadline = Instant::now() + patience;

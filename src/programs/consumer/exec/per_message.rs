@@ -1,8 +1,8 @@
 //! A process for each message: `--exec-per-message`, for programs that do one thing and end, as shell and PHP scripts.
 //!
-//! The exit status says what became of the message: 0 with the result on the standard output, 75 (EX_TEMPFAIL) to retry,
-//! 65 (EX_DATAERR) to reject. Any other status is a failure like 75, and so is a signal. The last line on the standard
-//! error is the reason. Called by handler threads.
+//! The exit status says what became of the message: 0 with the result on the standard output, 75 (EX_TEMPFAIL) to
+//! retry, 65 (EX_DATAERR) to reject. Any other status is a failure like 75, and so is a signal. The last line on the
+//! standard error is the reason. Called by handler threads.
 //!
 //! Guarantees: if the system can't start the program, no message fails. The handler is not ready then, and tries again
 //! after a wait that grows. [`PerMessage::stop`] leaves no process behind.

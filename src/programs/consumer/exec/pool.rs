@@ -5,10 +5,10 @@
 //! that can't run is noticed before it is needed. Not more: an interpreter takes memory, and a consumer with many
 //! handler threads may use few of them.
 //!
-//! Guarantees: a child that ends without having answered anything is replaced after a wait that grows, so a program that
-//! crashes at once is started at a limited rate, whatever the number of threads. The pool is *unable* if no child lives
-//! and the program can't be started, or if [`MAX_UNREAD`] children in a row ended before they had read a message. It
-//! gives out no child then until one has lived for [`PROVEN_AFTER`]. [`Pool::stop`] leaves no child behind.
+//! Guarantees: a child that ends without having answered anything is replaced after a wait that grows, so a program
+//! that crashes at once is started at a limited rate, whatever the number of threads. The pool is *unable* if no child
+//! lives and the program can't be started, or if [`MAX_UNREAD`] children in a row ended before they had read a message.
+//! It gives out no child then until one has lived for [`PROVEN_AFTER`]. [`Pool::stop`] leaves no child behind.
 
 use std::collections::HashMap;
 use std::sync::Arc;

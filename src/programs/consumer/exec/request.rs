@@ -111,8 +111,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_back_from_plain_ascii(payload in any::<String>(), control in "[\\x00-\\x20\u{2028}𝄞\"\\\\]*") {
-            let payload = payload + &control;
+        fn any_text_is_read_back_from_plain_ascii(
+            payload in any::<String>(),
+            special in "[\\x00-\\x20\u{2028}𝄞\"\\\\]*",
+        ) {
+            let payload = payload + &special;
             let line = text(Delivery::new(&payload));
             prop_assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')));
             prop_assert_eq!(line.matches('\n').count(), 1);

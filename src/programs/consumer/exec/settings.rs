@@ -32,8 +32,8 @@ pub const EXEC: Setting = Setting::new(
     "exec",
     "COMMAND",
     Found("none"),
-    "With --handler exec: the program and its arguments, split at white space; quotes have no meaning. To give words as \
-     they are, write them at the end of the command line instead, after --",
+    "With --handler exec: the program and its arguments, split at white space; quotes have no meaning. To give words \
+     as they are, write them at the end of the command line instead, after --",
 );
 
 /// Whether each message has a process of its own.

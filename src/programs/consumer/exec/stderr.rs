@@ -4,8 +4,8 @@
 //! waits for the log. The thread belongs to a [`StderrReader`], which ends and joins it.
 //!
 //! Guarantees: what is logged is limited to some lines a second for all children together; the others are counted, and
-//! the next logged line has their number. A line is cut after [`MAX_LINE_BYTES`], and only that much of it is kept, so a
-//! flood takes no memory. Control characters are escaped.
+//! the next logged line has their number. A line is cut after [`MAX_LINE_BYTES`], and only that much of it is kept, so
+//! a flood takes no memory. Control characters are escaped.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
