@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 
+use super::http::{Target, URL_FORM};
 use crate::base::setting::ConfigError;
 use crate::consumer::{Consumer, ConsumerBuilder};
 use crate::process::config::Default::{Found, Text};
@@ -22,6 +23,8 @@ pub enum BuiltIn {
     Stamp,
     /// Records the message as it is.
     Forward,
+    /// Sends the message to an HTTP server, and records the answer.
+    Http(Target),
 }
 
 /// The settings of a consumer.
@@ -63,14 +66,23 @@ pub const SETTINGS: &[Setting] = &[
         "handler",
         "NAME",
         Text("stamp"),
-        "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id) or \
-         forward (the message as it is: id, channel if the dispatcher sends it, payload)",
+        "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id), \
+         forward (the message as it is: id, channel if the dispatcher sends it, payload) or http (what the server of \
+         --url answers to it)",
     ),
+    Setting::new(
+        "url",
+        "URL",
+        Found("none"),
+        "With --handler http: each message is sent there by POST, http://[user:password@]host[:port][/path][?query]",
+    )
+    .secret(),
     Setting::new(
         "handler-timeout-ms",
         "MS",
         Text("0"),
-        "A handler that runs longer is given up and its message goes to another consumer; 0: never",
+        "A handler that runs longer is given up and its message goes to another consumer; 0: never. With --handler \
+         http the time for a request and its answer, 30000 if it is 0",
     ),
     Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
     LOG_LEVEL,
@@ -153,11 +165,19 @@ impl From<ConsumerConfig> for ConsumerBuilder {
 }
 
 fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
-    const NAMES: &str = "stamp or forward";
+    const NAMES: &str = "stamp, forward or http";
     let name = values.required("handler", NAMES)?;
     match name.as_str() {
         "stamp" => Ok(BuiltIn::Stamp),
         "forward" => Ok(BuiltIn::Forward),
+        "http" => http_target(values).map(BuiltIn::Http),
         _ => Err(ConfigError::new("handler", quoted(&name), NAMES)),
     }
+}
+
+fn http_target(values: &Values<'_>) -> Result<Target, ConfigError> {
+    let url = values.required("url", URL_FORM)?;
+    // The value is not repeated: it may have a password.
+    let problem = |problem| ConfigError::new("url", format_args!("a URL that can't be used ({problem})"), URL_FORM);
+    Target::parse(&url).map_err(problem)
 }
