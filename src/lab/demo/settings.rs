@@ -9,10 +9,10 @@ use log::LevelFilter;
 use crate::base::setting::ConfigError;
 use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER};
 use crate::process::config::Default::Text;
-use crate::process::config::{self, Environment, Setting, Values};
+use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
 use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
-use crate::programs::consumer::settings::{BuiltIn, HANDLER, handler};
+use crate::programs::consumer::settings::HANDLER;
 
 /// The settings of `oncecast demo`.
 #[derive(Clone, Debug)]
@@ -73,20 +73,19 @@ pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DemoCo
     Ok(DemoConfig {
         redis_server: values.path("redis-server")?,
         deliver,
-        handler: match handler(values)? {
-            BuiltIn::Exec(_) if deliver == Deliver::Stream => {
-                return Err(ConfigError::new(
-                    "handler",
-                    "exec with --deliver stream",
-                    "nothing then: there are no consumers",
-                ));
-            }
-            BuiltIn::Exec(command) => Some(command),
-            BuiltIn::Stamp => None,
-            _ => return Err(ConfigError::new("handler", "another handler", "stamp or exec in this demonstration")),
-        },
+        handler: program(values, deliver)?,
         rate: values.number("rate", 1, 1_000_000)?,
         duration: values.duration("duration")?.expect("the setting has a default"),
         log_level: log_level(values)?,
     })
+}
+
+/// The program that the consumers run; `None`: they have the handler `stamp`.
+fn program(values: &Values<'_>, deliver: Deliver) -> Result<Option<ExecConfig>, ConfigError> {
+    const TAKES: &str = "stamp, or with consumers exec";
+    match values.required(HANDLER.name, TAKES)?.as_str() {
+        "stamp" => exec::check_unused(values).map(|()| None),
+        "exec" if deliver == Deliver::Consumers => exec::read(values).map(Some),
+        other => Err(ConfigError::new(HANDLER.name, quoted(other), TAKES)),
+    }
 }

@@ -5,12 +5,14 @@ pub mod exec;
 mod exposition;
 mod fields;
 mod forward;
+mod http;
 pub mod settings;
 mod stamp;
 
 use std::time::Duration;
 
 use self::exec::Exec;
+use self::http::HttpHandler;
 use self::settings::{BuiltIn, ConsumerConfig};
 use crate::base::error::{Error, Result};
 use crate::base::setting::{ConfigError, variable_of};
@@ -20,6 +22,7 @@ use crate::process::log;
 use crate::process::supervision::{Condition, Supervisor};
 
 pub use self::forward::forward;
+pub use self::http::Target as HttpTarget;
 pub use self::stamp::{outcome_of, stamp};
 
 /// Runs a consumer with the built-in handler until a signal asks it to stop. Returns the exit code.
@@ -33,6 +36,14 @@ pub fn run(mut config: ConsumerConfig) -> Result<u8> {
             let limit = config.handler_timeout.take();
             let handler = Exec::new(command, &config.common.keys.group, limit);
             serve_then(config, handler.clone(), supervisor, || handler.stop())
+        }
+        BuiltIn::Http(target) => {
+            // The handler keeps this limit itself, so its threads are always free again.
+            let limit = config.handler_timeout.take().unwrap_or(http::DEFAULT_LIMIT);
+            let (group, concurrency) = (config.common.keys.group.as_str(), config.concurrency);
+            let handler = HttpHandler::start(target, group, concurrency, limit)
+                .map_err(Error::io("starting the thread that looks for the HTTP server"))?;
+            serve(config, handler, supervisor)
         }
     }
     .map(|()| 0)

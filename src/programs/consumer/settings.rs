@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use super::exec::settings as exec;
+use super::http::{Target, URL_FORM};
 use crate::base::setting::ConfigError;
 use crate::consumer::{Consumer, ConsumerBuilder};
 use crate::process::config::Default::{Found, Text};
@@ -23,6 +24,8 @@ pub enum BuiltIn {
     Stamp,
     /// Records the message as it is.
     Forward,
+    /// Sends the message to an HTTP server, and records the answer.
+    Http(Target),
     /// Gives the message to a program.
     Exec(exec::ExecConfig),
 }
@@ -54,8 +57,8 @@ pub const HANDLER: Setting = Setting::new(
     "NAME",
     Text("stamp"),
     "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id), forward \
-     (the message as it is: id, channel if the dispatcher sends it, payload) or exec (what the program after -- answers \
-     to it)",
+     (the message as it is: id, channel if the dispatcher sends it, payload), http (what the server of --url answers to \
+     it) or exec (what the program after -- answers to it)",
 );
 
 /// All settings, in the order in which `--help` lists them.
@@ -73,6 +76,13 @@ pub const SETTINGS: &[Setting] = &[
          other consumers are idle",
     ),
     HANDLER,
+    Setting::new(
+        "url",
+        "URL",
+        Found("none"),
+        "With --handler http: each message is sent there by POST, http://[user:password@]host[:port][/path][?query]",
+    )
+    .secret(),
     exec::EXEC,
     exec::EXEC_PER_MESSAGE,
     Setting::new(
@@ -80,7 +90,7 @@ pub const SETTINGS: &[Setting] = &[
         "MS",
         Text("0"),
         "A handler that runs longer is given up and its message goes to another consumer; 0: never. With --handler \
-         exec, a program that takes longer is ended",
+         http the time for a request and its answer, 30000 if it is 0; with exec, a program that takes longer is ended",
     ),
     Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
     LOG_LEVEL,
@@ -109,8 +119,7 @@ Processes the messages that dispatchers deliver, and stores each result once, in
 This program has built-in handlers. exec runs a program in any language, which reads each message as a line of JSON and
 writes a line as its answer, or is started for each message. stamp is for trials and tests, and forward makes the stream
 a copy of the channels with one entry per message. In Rust, write a consumer with the library: a handler is a closure.";
-    let after = "\
-Examples:
+    let after = r#"Examples:
   oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
   oncecast-consumer --handler exec --handler-timeout-ms 60000 -- python3 worker.py
   oncecast-consumer --handler exec --exec-per-message -- php job.php
@@ -123,7 +132,7 @@ done, 75 retry, 65 reject. The rest is in docs/GUIDE.md.
 
 Ends on SIGTERM or SIGINT: accepts no more messages, finishes those it holds for up to 7 s. The leader
 redelivers the rest. A second signal ends it at once.
-Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
+Exit codes: 0 clean, 1 failure while running, 2 wrong settings."#;
     exec::with_words(program::service("oncecast-consumer", about, after, SETTINGS))
 }
 
@@ -172,8 +181,8 @@ impl From<ConsumerConfig> for ConsumerBuilder {
 }
 
 /// The handler that was chosen, with its settings.
-pub fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
-    const NAMES: &str = "stamp, forward or exec";
+fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
+    const NAMES: &str = "stamp, forward, http or exec";
     let name = values.required("handler", NAMES)?;
     if name != "exec" {
         exec::check_unused(values)?;
@@ -181,7 +190,15 @@ pub fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
     match name.as_str() {
         "stamp" => Ok(BuiltIn::Stamp),
         "forward" => Ok(BuiltIn::Forward),
+        "http" => http_target(values).map(BuiltIn::Http),
         "exec" => exec::read(values).map(BuiltIn::Exec),
         _ => Err(ConfigError::new("handler", quoted(&name), NAMES)),
     }
+}
+
+fn http_target(values: &Values<'_>) -> Result<Target, ConfigError> {
+    let url = values.required("url", URL_FORM)?;
+    // The value is not repeated: it may have a password.
+    let problem = |problem| ConfigError::new("url", format_args!("a URL that can't be used ({problem})"), URL_FORM);
+    Target::parse(&url).map_err(problem)
 }

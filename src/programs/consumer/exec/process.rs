@@ -11,10 +11,11 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
+
 use super::group::{Ending, Group};
 use super::pipes::{self, Moved};
 use super::program::Program;
-use super::request::push_base64;
 use super::stderr::{CHUNK_BYTES, StderrLimit, StderrLines};
 use crate::consumer::Delivery;
 use crate::wire;
@@ -157,10 +158,6 @@ impl Process {
 fn channel_variable(channel: &[u8]) -> (&'static str, String) {
     match std::str::from_utf8(channel) {
         Ok(text) if !text.contains('\0') => ("ONCECAST_CHANNEL", text.to_owned()),
-        _ => {
-            let mut encoded = String::new();
-            push_base64(&mut encoded, channel);
-            ("ONCECAST_CHANNEL_BASE64", encoded)
-        }
+        _ => ("ONCECAST_CHANNEL_BASE64", BASE64.encode(channel)),
     }
 }
