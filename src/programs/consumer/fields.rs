@@ -65,8 +65,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// All members of an object, in order.
-struct AllMembers<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// All members of an object, in order, also if a name occurs twice.
+pub(super) struct AllMembers<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for AllMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

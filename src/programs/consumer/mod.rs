@@ -1,6 +1,7 @@
 //! The program `oncecast-consumer`: a consumer with one of the built-in handlers, together with settings, log,
 //! signals, metrics and systemd.
 
+pub mod exec;
 mod exposition;
 mod fields;
 mod forward;
@@ -10,6 +11,7 @@ mod stamp;
 
 use std::time::Duration;
 
+use self::exec::Exec;
 use self::http::HttpHandler;
 use self::settings::{BuiltIn, ConsumerConfig};
 use crate::base::error::{Error, Result};
@@ -29,6 +31,12 @@ pub fn run(mut config: ConsumerConfig) -> Result<u8> {
     match config.handler.clone() {
         BuiltIn::Stamp => serve(config, stamp, supervisor),
         BuiltIn::Forward => serve(config, forward, supervisor),
+        BuiltIn::Exec(command) => {
+            // The handler ends what takes longer, so its threads are always free again.
+            let limit = config.handler_timeout.take();
+            let handler = Exec::new(command, &config.common.keys.group, limit);
+            serve_then(config, handler.clone(), supervisor, || handler.stop())
+        }
         BuiltIn::Http(target) => {
             // The handler keeps this limit itself, so its threads are always free again.
             let limit = config.handler_timeout.take().unwrap_or(http::DEFAULT_LIMIT);
@@ -43,13 +51,25 @@ pub fn run(mut config: ConsumerConfig) -> Result<u8> {
 
 /// Runs a consumer with the log, the signals, the metrics and the supervision of a program.
 pub fn serve(config: ConsumerConfig, handler: impl Handler, supervisor: Supervisor) -> Result<()> {
+    serve_then(config, handler, supervisor, || {})
+}
+
+/// The same, with something to do once the consumer has stopped, while there still is a log.
+fn serve_then(
+    config: ConsumerConfig,
+    handler: impl Handler,
+    supervisor: Supervisor,
+    at_end: impl FnOnce(),
+) -> Result<()> {
     let (log_level, metrics_addr) = (config.common.log_level, config.common.metrics_addr.clone());
     let consumer =
         ConsumerBuilder::from(config).setting_name(flag_and_variable).handler(handler).bind().map_err(as_flags)?;
     let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
     let _metrics = metrics_addr.map(|address| exposition::serve(&address, &consumer.stats())).transpose()?;
-    consumer.run_with(&mut Supervised(supervisor)).map_err(as_flags)
+    let outcome = consumer.run_with(&mut Supervised(supervisor));
+    at_end();
+    outcome.map_err(as_flags)
 }
 
 /// Converts an error of the library: a setting is named by its flag and variable instead of the builder's method.
