@@ -7,8 +7,6 @@ use ureq::http::Uri;
 
 use crate::base::address::mistake_in_host_port;
 
-/// What a URL looks like, for errors.
-pub const URL_FORM: &str = "http://[user:password@]host[:port][/path][?query]";
 /// The port of a URL without one.
 const HTTP_PORT: &str = "80";
 
