@@ -271,7 +271,7 @@ impl RateLog {
 /// Checks what changes with time. The handler is asked before the desk is locked, because its answer may take a while.
 fn check(desk: &Desk, handler: &dyn Handler) {
     let asked = Instant::now();
-    desk.check_with(pool::ask_ready(handler), asked, Instant::now());
+    desk.check(pool::ask_ready(handler), asked, Instant::now());
 }
 
 /// Finishes the held messages; `false` if that took too long, or if a second request to stop came.

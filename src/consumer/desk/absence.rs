@@ -26,13 +26,9 @@ const RETURN_LIMIT: Duration = Duration::from_secs(10);
 pub(super) const NOT_BEGUN: &str = "";
 
 impl Desk {
-    /// Checks what changes with time: handlers that run for too long, and whether the consumer can work.
-    pub(in crate::consumer) fn check(&self, now: Instant) {
-        self.check_locked(&mut self.state.lock(), now);
-    }
-
-    /// The same, with the handler's answer to the question whether it is ready, asked at `asked`.
-    pub(in crate::consumer) fn check_with(&self, ready: Result<(), String>, asked: Instant, now: Instant) {
+    /// Checks what changes with time: handlers that run for too long, and whether the consumer can work. `ready` is the
+    /// handler's answer to the question whether it is ready, asked at `asked`.
+    pub(in crate::consumer) fn check(&self, ready: Result<(), String>, asked: Instant, now: Instant) {
         let mut state = self.state.lock();
         state.ability.handler_says(ready, asked);
         self.check_locked(&mut state, now);

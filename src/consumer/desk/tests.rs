@@ -291,7 +291,7 @@ fn a_leader_that_connects_to_a_consumer_that_cannot_work_gets_drain() {
     accept(&desk, 1, &[A, B]);
     begin(&desk);
     desk.leave(1);
-    desk.check(Instant::now() + TIMEOUT);
+    desk.check(Ok(()), Instant::now(), Instant::now() + TIMEOUT);
     assert!(desk.stats().is_unable());
     // No dispatcher was connected to which the queued message could be returned.
     assert_eq!(said(&lead(&desk, 2, 6)), ["READY 4 true c0", "HELD 2", "DRAIN", "NACK 2 0 "]);
@@ -350,7 +350,7 @@ fn long_work_does_not_keep_a_recovered_consumer_drained() {
     desk.redis_answers(since + Duration::from_secs(6));
     desk.report(1, since + Duration::from_secs(15)).expect("it rules");
     assert_eq!(desk.stats().ruling_epoch(), 5);
-    desk.check(since + Duration::from_secs(16));
+    desk.check(Ok(()), since, since + Duration::from_secs(16));
     assert_eq!(desk.stats().ruling_epoch(), 0);
     assert!(matches!(outbox.next(since), crate::consumer::outbox::WriterTask::Close(_)));
     desk.fail(A, job.run, HandlerError::retry(""));
@@ -392,9 +392,9 @@ fn what_a_handler_that_is_not_ready_has_not_begun_is_returned_uncounted() {
     assert_eq!((desk.stats().retried.get(), desk.stats().returned.get()), (0, 2));
     // The question was asked before the handler found out.
     let before = now.checked_sub(Duration::from_millis(1)).expect("not just booted");
-    desk.check_with(Ok(()), before, now);
+    desk.check(Ok(()), before, now);
     assert!(desk.stats().is_unable());
-    desk.check_with(Ok(()), now, now);
+    desk.check(Ok(()), now, now);
     assert_eq!(desk.stats().ready(), Ok(()));
     assert!(matches!(outbox.next(now), crate::consumer::outbox::WriterTask::Close(_)));
 }
@@ -402,7 +402,7 @@ fn what_a_handler_that_is_not_ready_has_not_begun_is_returned_uncounted() {
 #[test]
 fn a_handler_that_starts_as_not_ready_gets_nothing() {
     let desk = desk(4);
-    desk.check_with(Err("nothing listens".to_owned()), Instant::now(), Instant::now());
+    desk.check(Err("nothing listens".to_owned()), Instant::now(), Instant::now());
     assert_eq!(said(&lead(&desk, 1, 5)), ["READY 4 true c0", "HELD", "DRAIN"]);
 }
 
@@ -419,7 +419,7 @@ fn what_was_not_begun_while_no_dispatcher_was_connected_waits_for_the_next() {
     // Nothing is begun meanwhile.
     std::thread::scope(|scope| {
         let next = scope.spawn(|| begin(&desk).id);
-        desk.check_with(Ok(()), now, now);
+        desk.check(Ok(()), now, now);
         assert_eq!(next.join().expect("it came back"), A, "it is still the first");
     });
     assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD 1 2"]);

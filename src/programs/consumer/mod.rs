@@ -5,7 +5,7 @@ pub mod exec;
 mod exposition;
 mod fields;
 mod forward;
-mod http;
+pub mod http;
 pub mod settings;
 mod stamp;
 
@@ -22,7 +22,6 @@ use crate::process::log;
 use crate::process::supervision::{Condition, Supervisor};
 
 pub use self::forward::forward;
-pub use self::http::Target as HttpTarget;
 pub use self::stamp::{outcome_of, stamp};
 
 /// Runs a consumer with the built-in handler until a signal asks it to stop. Returns the exit code.

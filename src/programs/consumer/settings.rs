@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Command};
 
 use super::exec::settings as exec;
-use super::http::{Target, URL_FORM};
+use super::http::{self, Target};
 use crate::base::setting::ConfigError;
 use crate::consumer::{Consumer, ConsumerBuilder};
 use crate::process::config::Default::{Found, Text};
@@ -76,13 +76,7 @@ pub const SETTINGS: &[Setting] = &[
          other consumers are idle",
     ),
     HANDLER,
-    Setting::new(
-        "url",
-        "URL",
-        Found("none"),
-        "With --handler http: each message is sent there by POST, http://[user:password@]host[:port][/path][?query]",
-    )
-    .secret(),
+    http::settings::URL,
     exec::EXEC,
     exec::EXEC_PER_MESSAGE,
     Setting::new(
@@ -116,13 +110,19 @@ pub fn command() -> Command {
     let about = "\
 Processes the messages that dispatchers deliver, and stores each result once, in the stream <group>:processed.
 
-This program has built-in handlers. exec runs a program in any language, which reads each message as a line of JSON and
-writes a line as its answer, or is started for each message. stamp is for trials and tests, and forward makes the stream
+This program has built-in handlers. http sends each message to an HTTP server and records the answer. exec runs a
+program in any language, which reads each message as a line of JSON and writes a line as its answer, or is started for
+each message. stamp is for trials and tests, and forward makes the stream
 a copy of the channels with one entry per message. In Rust, write a consumer with the library: a handler is a closure.";
     let after = r#"Examples:
   oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
+  oncecast-consumer --handler http --url http://127.0.0.1:8080/job --concurrency 16
   oncecast-consumer --handler exec --handler-timeout-ms 60000 -- python3 worker.py
   oncecast-consumer --handler exec --exec-per-message -- php job.php
+
+A server for --handler http gets the payload as the body, and Oncecast-Id, Oncecast-Delivery, Oncecast-Group,
+Oncecast-Channel and Idempotency-Key as headers. 2xx: done, the members of a JSON object are recorded. 408, 425, 429, 5xx:
+delivered again, after Retry-After if 429 or 503 have it. Other 4xx: rejected. While nothing listens, nothing is delivered.
 
 A program for --handler exec reads lines such as {"id":"0006123456789abc","delivery":1,"channel":"c","payload":"text"}
 (payload_base64 if it is not UTF-8) and answers each with {"ok":{"field":"value"}}, {"ok":null}, {"retry":"why"},
@@ -187,18 +187,14 @@ fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
     if name != "exec" {
         exec::check_unused(values)?;
     }
+    if name != "http" {
+        http::settings::check_unused(values)?;
+    }
     match name.as_str() {
         "stamp" => Ok(BuiltIn::Stamp),
         "forward" => Ok(BuiltIn::Forward),
-        "http" => http_target(values).map(BuiltIn::Http),
+        "http" => http::settings::read(values).map(BuiltIn::Http),
         "exec" => exec::read(values).map(BuiltIn::Exec),
         _ => Err(ConfigError::new("handler", quoted(&name), NAMES)),
     }
-}
-
-fn http_target(values: &Values<'_>) -> Result<Target, ConfigError> {
-    let url = values.required("url", URL_FORM)?;
-    // The value is not repeated: it may have a password.
-    let problem = |problem| ConfigError::new("url", format_args!("a URL that can't be used ({problem})"), URL_FORM);
-    Target::parse(&url).map_err(problem)
 }

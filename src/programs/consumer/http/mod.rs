@@ -1,6 +1,6 @@
 //! The built-in handler `http`: sends each message to an HTTP server as a POST, and makes an outcome of the answer.
 //!
-//! In reading order: `target` is the URL, `handler` is what runs for each message, and `answer` decides what an answer
+//! In reading order: `settings` reads the URL, `target` checks it, `handler` is what runs for each message, and `answer` decides what an answer
 //! means. `request` has the headers. `connection` is what ureq sends and receives over, and `server` knows whether the
 //! server listens.
 //!
@@ -22,10 +22,11 @@ mod connection;
 mod handler;
 mod request;
 mod server;
+pub mod settings;
 mod target;
 
 pub(super) use self::handler::{DEFAULT_LIMIT, HttpHandler};
-pub use self::target::{Target, URL_FORM};
+pub use self::target::Target;
 
 #[cfg(test)]
 mod tests;

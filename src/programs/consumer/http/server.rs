@@ -61,7 +61,7 @@ impl Server {
         let (wake, woken) = bounded(1);
         let (looked, first_look) = bounded(1);
         let watch = Watch { address, state: state.clone(), woken };
-        thread::Builder::new().name("http-server-watch".to_owned()).spawn(move || watch.run(&looked))?;
+        thread::Builder::new().name("http-watch".to_owned()).spawn(move || watch.run(&looked))?;
         let _ = first_look.recv_timeout(FIRST_LOOK_LIMIT);
         Ok(Server { state, wake })
     }

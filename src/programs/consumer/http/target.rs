@@ -5,10 +5,10 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use ureq::http::Uri;
 
-/// What a URL looks like, for errors.
-pub const URL_FORM: &str = "http://[user:password@]host[:port][/path][?query]";
+use crate::base::address::mistake_in_host_port;
+
 /// The port of a URL without one.
-const HTTP_PORT: u16 = 80;
+const HTTP_PORT: &str = "80";
 
 /// A URL that was checked. `Debug` and `Display` show no password.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,17 +46,18 @@ impl Target {
             }
             None => (None, authority),
         };
-        let url = format!("http://{host}{}{path}", if path.starts_with('/') { "" } else { "/" });
-        let uri: Uri = url.parse().map_err(|error| format!("it is malformed: {error}"))?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or("the host is missing")?;
-        let port = match uri.port() {
-            None if uri.authority().is_some_and(|authority| authority.as_str().ends_with(':')) => {
-                return Err("the port is missing behind the colon".into());
-            }
-            None => HTTP_PORT,
-            Some(port) => Some(port.as_u16()).filter(|port| *port != 0).ok_or("the port must not be 0")?,
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port),
+            _ => (host, HTTP_PORT),
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if let Some(mistake) = mistake_in_host_port(&format!("{name}:{port}")) {
+            return Err(mistake.into());
+        }
+        let port = port.parse().map_err(|_| "the port is not a number")?;
+        let url = format!("http://{host}{}{path}", if path.starts_with('/') { "" } else { "/" });
+        // The error does not repeat the text.
+        url.parse::<Uri>().map_err(|error| format!("it is malformed: {error}"))?;
+        let host = name.trim_start_matches('[').trim_end_matches(']').to_owned();
         let authorization = login.map(basic).transpose()?;
         Ok(Target { url, host, port, authorization })
     }
@@ -131,10 +132,12 @@ mod tests {
             ("ftp://h/", "begin with http://"),
             ("h:8080/job", "begin with http://"),
             ("", "begin with http://"),
-            ("http://", "malformed"),
-            ("http:///job", "malformed"),
-            ("http://h:x/", "malformed"),
-            ("http://h:70000/", "malformed"),
+            ("http://", "host is missing"),
+            ("http:///job", "host is missing"),
+            ("http://h:x/", "port is not a number"),
+            ("http://h:70000/", "over 65535"),
+            ("http://::1/", "in brackets"),
+            ("http://[x]/", "no IPv6 address"),
             ("http://h:/", "port is missing"),
             ("http://h:0/", "port must not be 0"),
             ("http://h/a b", "malformed"),
