@@ -3,6 +3,7 @@
 mod audit;
 mod example;
 mod healthcheck;
+mod http;
 mod local;
 mod logs;
 mod publisher;
