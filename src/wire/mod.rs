@@ -21,6 +21,7 @@ mod error;
 mod error_code;
 mod frame;
 mod limits;
+mod shown;
 
 pub use self::decode::{Frames, frames};
 pub use self::error::WireError;
