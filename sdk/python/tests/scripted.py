@@ -40,6 +40,12 @@ class Dispatcher:
         ).__enter__()
         threading.Thread(target=self._receive, daemon=True).start()
 
+    @staticmethod
+    def connect_only(address: str) -> socket.socket:
+        """A connection on which nothing is sent."""
+        host, port = address.rsplit(":", 1)
+        return socket.create_connection((host, int(port)), timeout=10)
+
     def _receive(self) -> None:
         with contextlib.suppress(ConnectionClosed):
             for message in self.websocket:

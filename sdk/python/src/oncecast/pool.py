@@ -20,6 +20,8 @@ log = logging.getLogger("oncecast")
 
 # Failures that are logged each second, at most.
 FAILURES_PER_S = 10
+# When so many answers wait, a handler thread lets the others run. Otherwise they would wait for Python's lock for 5 ms.
+_YIELD_AT = 128
 # Handlers that don't wait for anything would keep the loop from all else.
 _YIELD_EVERY = 64
 
@@ -115,7 +117,7 @@ class ThreadPool(Pool):
     def _run(self, at: int) -> None:
         """A thread's loop."""
         handler, get, put, running = self._handler, self._desk.jobs.get, self._answers.put, self._running
-        clock = time.monotonic
+        clock, waiting = time.monotonic, self._answers.qsize
         while True:
             job = get()
             if job is None:
@@ -129,6 +131,8 @@ class ThreadPool(Pool):
                 command, payload = self._failed(delivery, error)
             running[at] = None
             put((job, command, payload))
+            if waiting() >= _YIELD_AT:
+                time.sleep(0)
 
 
 class AsyncioPool(Pool):
