@@ -88,13 +88,13 @@ class Desk:
             replaced, code = self._active, frames.E_STALE if epoch > self._highest else frames.E_REPLACED
             self._highest = epoch
             self._active = link
-            if replaced is not None:
-                replaced.refuse(code, "another connection has taken over")
             self._kept = {**{id: payload for id, (_, payload) in self._recent.items()}, **self._kept}
             self._recent.clear()
             self._recent_bytes = 0
             self._greet(link)
             self._changed.notify_all()
+        if replaced is not None:
+            replaced.refuse(code, "another connection has taken over")
 
     def _greet(self, link: Link) -> None:
         offered = 0 if self._paused and link.second else self.prefetch
@@ -106,9 +106,7 @@ class Desk:
         ready = frames.Ready(offered, frames.FLAG_DELIVER, self.consumer_id)
         link.offered = offered
         link.send([frames.encode(ready) + frames.encode(frames.Held(tuple(ids)))])
-        link.send(
-            frames.answer_messages(list(self._kept.values()), list(self._failed.values()), link.second)
-        )
+        link.send(frames.answer_messages(list(self._kept.values()), list(self._failed.values()), link.second))
         self._failed.clear()
         if not link.second:
             self._remember(self._kept)
