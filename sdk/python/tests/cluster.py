@@ -88,6 +88,7 @@ class Cluster:
         self.port = free_port()
         self.dispatchers: List[subprocess.Popen[bytes]] = []
         self._children: List[subprocess.Popen[bytes]] = []
+        self._logs: Dict[int, Path] = {}
         self._redis: Optional[Redis] = None
 
     @property
@@ -118,14 +119,19 @@ class Cluster:
             child.wait()
 
     def _start(self, name: str, command: List[str], env: Optional[Dict[str, str]] = None) -> subprocess.Popen[bytes]:
-        with open(self.folder / f"{name}-{len(self._children)}.log", "wb") as log:
+        path = self.folder / f"{name}-{len(self._children)}.log"
+        with open(path, "wb") as log:
             child = subprocess.Popen(command, stdout=log, stderr=log, env=env)
+        self._logs[child.pid] = path
         self._children.append(child)
         return child
 
     def start(self, name: str, command: List[str], env: Optional[Dict[str, str]] = None) -> subprocess.Popen[bytes]:
         """Starts a program whose output goes to a file in the folder."""
         return self._start(name, command, env)
+
+    def wait_for_log(self, child: subprocess.Popen[bytes], text: str) -> None:
+        wait_for(lambda: text in self._logs[child.pid].read_text(), f"a program logs {text!r}")
 
     def start_dispatcher(self, consumers: List[str], *options: str) -> subprocess.Popen[bytes]:
         path = program("oncecast-dispatcher")

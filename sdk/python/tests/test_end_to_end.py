@@ -76,6 +76,7 @@ def test_consumers_are_ended(cluster, number):
     for turn in range(5):
         time.sleep(1.5)
         at = turn % 2
+        cluster.wait_for_log(workers[at], "listening on")
         workers[at].send_signal(number)
         workers[at].wait(15)
         if number == signal.SIGTERM:

@@ -98,15 +98,17 @@ class Consumer:
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT, or until `stop` is called, and finishes what the consumer holds.
 
-        In a thread other than the main one, signals are left alone. A second signal ends the waiting.
+        It starts the consumer unless it is started already. In a thread other than the main one, signals are left alone.
+        A second signal ends the waiting.
         """
-        self.start()
-        running = self._running
         previous: Dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 previous[number] = signal.signal(number, self._on_signal)
         try:
+            if not self._started:
+                self.start()
+            running = self._running
             if self._news.get() == "signal":
                 stopper = Thread(target=self.stop, name="oncecast-stop", daemon=True)
                 stopper.start()
@@ -117,7 +119,8 @@ class Consumer:
         finally:
             self.stop()
             for taken, handler in previous.items():
-                signal.signal(taken, handler)
+                # None: it was not installed from Python, and can't be installed again.
+                signal.signal(taken, signal.SIG_DFL if handler is None else handler)
 
     def start(self) -> None:
         """Listens, and returns. Raises OSError if the address can't be listened on."""
