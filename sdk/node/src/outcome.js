@@ -190,7 +190,9 @@ export class Answers {
     this.#room(4);
     const at = this.#used;
     this.#used += 4;
-    this.#bytes.writeUInt32BE(this.#put(bytesOf(value)), at);
+    const length = this.#put(bytesOf(value));
+    // Only now, because the memory may have been replaced.
+    this.#bytes.writeUInt32BE(length, at);
   }
 
   /**
