@@ -79,7 +79,8 @@ export class Connection {
         this.desk.recorded(this, frame.ids);
       } else if (frame.command === LEAD && !isGreeted) {
         this.desk.lead(this, frame.epoch, frame.group);
-        this.owner.event('info', 'dispatcher-rules', { peer: this.peer, epoch: frame.epoch, held: this.desk.heldCount });
+        const { peer, epoch, confirms } = this;
+        this.owner.event('info', 'dispatcher-rules', { peer, epoch, confirms, held: this.desk.heldCount });
       } else if (frame.command === HELLO && this.confirms && i > 0 && frames[i - 1].command === LEAD) {
         this.owner.hello(frame.hello);
       } else if (frame.command === ERROR) {

@@ -105,7 +105,9 @@ export class Cluster {
     this.#started += 1;
     const path = join(this.folder, `${this.#started}.log`);
     const log = openSync(path, 'w');
-    const child = spawn(command, args, { stdio: ['ignore', log, log] });
+    // The programs warn of variables that they don't know.
+    const { ONCECAST_BIN: _, ...env } = process.env;
+    const child = spawn(command, args, { env, stdio: ['ignore', log, log] });
     this.#children.add(child);
     const ended = new Promise((resolve) => {
       child.on('exit', (code, signal) => {
