@@ -9,17 +9,21 @@ PACKED='README.md
 index.d.ts
 package.json
 src/consumer.js
+src/decode.js
 src/delivery.js
+src/encode.js
 src/frames.js
 src/index.js
 src/jobs.js
 src/limiter.js
 src/link/connection.js
 src/link/desk.js
+src/link/results.js
 src/link/server.js
 src/link/worker.js
 src/logger.js
 src/outcome.js
+src/pool.js
 src/settings.js'
 
 fail() {

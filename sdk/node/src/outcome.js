@@ -1,7 +1,8 @@
 /**
  * How a message ends: the errors that a handler throws, and how outcomes and errors become bytes.
  */
-import { DELAY_BY_BACKOFF, DELAY_NEVER, MAX_FIELDS, MAX_PAYLOAD_BYTES, cutText } from './frames.js';
+import { cutText } from './encode.js';
+import { DELAY_BY_BACKOFF, DELAY_NEVER, MAX_FIELDS, MAX_PAYLOAD_BYTES } from './frames.js';
 
 /** Thrown by a handler: deliver the message again. */
 export class Retry extends Error {

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import test from 'node:test';
-import { CREDIT, DRAIN, ERROR, HELD, HELLO, LEAD, READY, RECORDED, encode } from '../src/frames.js';
+import { encode } from '../src/encode.js';
+import { CREDIT, DRAIN, ERROR, HELD, HELLO, LEAD, READY, RECORDED } from '../src/frames.js';
 import { echo, started } from './support/consumer.js';
 import { Dispatcher, soon } from './support/dispatcher.js';
 

@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import test from 'node:test';
-import { COMMANDS, CREDIT, DELIVER, ERROR, HELD, HELLO, LEAD, MAX_IDS, NACK, PROCESS, ProtocolError, RECORDED, RESULT,
-  RESULTS, cutText, decode, encode } from '../src/frames.js';
+import { decode } from '../src/decode.js';
+import { cutText, encode } from '../src/encode.js';
+import {
+  COMMANDS, CREDIT, DELIVER, ERROR, HELD, HELLO, LEAD, MAX_IDS, NACK, PROCESS, ProtocolError, RECORDED, RESULT,
+  RESULTS,
+} from '../src/frames.js';
 
 /** The examples of PROTOCOL.md: the lines that name frames, and their bytes. */
 function examples() {

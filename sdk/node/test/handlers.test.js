@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PROGRESS } from '../src/frames.js';
+import { CREDIT, DRAIN, NACK, PROGRESS, RESULTS } from '../src/frames.js';
 import { started } from './support/consumer.js';
 import { Dispatcher, gate, soon } from './support/dispatcher.js';
 

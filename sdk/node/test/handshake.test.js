@@ -113,4 +113,6 @@ test('an address that is in use is an error of start and of run', async (t) => {
   await assert.rejects(new Consumer(echo, { listen, logger: QUIET }).start(), /EADDRINUSE/);
   await assert.rejects(new Consumer(echo, { listen, logger: QUIET }).run(), /EADDRINUSE/);
   await assert.rejects(new Consumer(echo, { logger: QUIET }).stop(), /not started/);
+  await consumer.stop();
+  await assert.rejects(consumer.start(), /was stopped/);
 });

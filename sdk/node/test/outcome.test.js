@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { RESULT, NACK, decode, encode, writeHeader } from '../src/frames.js';
+import { decode } from '../src/decode.js';
+import { encode, writeHeader } from '../src/encode.js';
+import { RESULT, NACK } from '../src/frames.js';
 import { Delivery, Reject, Retry } from '../src/index.js';
 import { Answers, HEAD_BYTES, failure } from '../src/outcome.js';
 

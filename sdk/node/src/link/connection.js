@@ -1,8 +1,11 @@
 /**
  * One connection of a dispatcher: from the accepted handshake to its end.
  */
-import { CODES, DELIVER, ERROR, HELLO, LEAD, MAX_MESSAGE_BYTES, PROCESS, ProtocolError, RECORDED, COMMANDS, decode,
-  encode } from '../frames.js';
+import { decode } from '../decode.js';
+import { encode } from '../encode.js';
+import {
+  CODES, DELIVER, ERROR, HELLO, LEAD, MAX_MESSAGE_BYTES, PROCESS, ProtocolError, RECORDED, COMMANDS,
+} from '../frames.js';
 
 /** The longest wait for LEAD, from the TCP connection on. */
 export const LEAD_TIMEOUT_MS = 5_000;

@@ -4,29 +4,21 @@
  * All methods run on the link's thread, each to its end. So making a connection active, listing what is held and
  * accepting a message exclude each other. Nothing here does IO: connections are given as `Link`s.
  *
- * A message is held from its acceptance until its handler has ended. Its result is then kept:
- *
- * - by subprotocol oncecast.2, until the dispatcher says that it is recorded, or that it has no effect;
- * - by version 1, which has no confirmation, for 10 s after it was sent, and at most the last 1,000 and 16 MiB of them.
- *
- * Held messages and kept results are listed in HELD, and kept results are sent again behind it.
+ * A message is held from its acceptance until its handler has ended. Then its result is kept for a while
+ * (`results.js`). Held messages and kept results are listed in HELD, and kept results are sent again behind it.
  */
 import { HEAD_BYTES, RESULT_KIND } from '../outcome.js';
+import { encode, readId } from '../encode.js';
 import {
-  CODES, CREDIT, DELIVER, DRAIN, FLAG_CHANNELS, HEADER_BYTES, HELD, MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_IDS,
-  NACK, PROGRESS, ProtocolError, READY, RESULT, RESULTS, encode, readId, writeHeader,
+  CODES, CREDIT, DELIVER, DRAIN, FLAG_CHANNELS, HELD, MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_IDS, NACK, PROGRESS,
+  ProtocolError, READY,
 } from '../frames.js';
+import { MAX_BUFFERED_BYTES, Results, frameOf } from './results.js';
 
-/** About as much goes into one WebSocket message; a larger frame travels alone. */
-const MESSAGE_BYTES = 131_072;
-/** While more than this waits to be written on the active connection, results wait here. */
-const MAX_BUFFERED_BYTES = 1_048_576;
 /** With more bytes of results here, no handler is started, until there are half as many. */
 const MAX_RESULT_BYTES = 67_108_864;
-/** How long, how many and how much of what was sent is kept by version 1. */
-const KEPT_MS = 10_000;
-const KEPT_RESULTS = 1_000;
-const KEPT_BYTES = 16_777_216;
+/** A NACK has at most 4,114 bytes. */
+const NACKS_IN_MESSAGE = 1_024;
 
 /**
  * A connection, as the desk sees it.
@@ -52,25 +44,15 @@ const KEPT_BYTES = 16_777_216;
  */
 
 /**
- * @typedef {{ id: number, body: Buffer, sentOn: Link | null, sentAt: number }} Kept
  * @typedef {{ group: string, consumerId: string, prefetch: number }} Terms
  */
 
 export class Desk {
   /** @type {Map<number, { link: Link, bytes: number }>} */
   #held = new Map();
-  /** Results, by id, in the order in which they were sent. @type {Map<number, Kept>} */
-  #kept = new Map();
-  /** Those to send, from `#unsentAt` on. @type {Kept[]} */
-  #unsent = [];
-  #unsentAt = 0;
-  /** Those sent by version 1, oldest first, from `#unconfirmedAt` on. @type {Kept[]} */
-  #unconfirmed = [];
-  #unconfirmedAt = 0;
-  #unconfirmedBytes = 0;
+  #results;
   /** NACKs that wait for a connection. @type {Map<number, Buffer>} */
   #failed = new Map();
-  #resultBytes = 0;
   #paused = false;
   /** @type {bigint | null} */
   #highest = null;
@@ -87,6 +69,7 @@ export class Desk {
   constructor(terms, owner) {
     this.terms = terms;
     this.owner = owner;
+    this.#results = new Results(owner.now);
   }
 
   get active() {
@@ -97,8 +80,9 @@ export class Desk {
     return this.#held.size;
   }
 
-  get keptCount() {
-    return this.#kept.size;
+  /** Results that were not sent, or not confirmed although they will be. */
+  get awaitedCount() {
+    return this.#results.awaited();
   }
 
   /**
@@ -121,7 +105,7 @@ export class Desk {
     link.epoch = epoch;
     this.#active = link;
     replaced?.refuse(this.#replacement(replaced));
-    this.#expire();
+    this.#results.expire();
     const consumer = this.terms.consumerId;
     const frames = [
       encode({ command: READY, prefetch: this.#prefetch(link), flags: FLAG_CHANNELS, consumer }),
@@ -134,34 +118,14 @@ export class Desk {
     frames.push(...this.#failed.values());
     this.#failed.clear();
     link.put(Buffer.concat(frames));
-    this.#unsent = [...this.#kept.values()];
-    this.#unsentAt = 0;
-    this.#unconfirmed = [];
-    this.#unconfirmedAt = 0;
-    this.#unconfirmedBytes = 0;
-    for (const kept of this.#unsent) {
-      kept.sentOn = null;
-    }
     this.owner.activated(link);
     this.pump();
   }
 
-  /**
-   * What is held, failed or kept. Results that don't fit into a HELD are dropped, the oldest first: they belong to
-   * version 1, which promises nothing for them.
-   */
+  /** What is held, failed or kept. */
   #listed() {
     const ids = [...this.#held.keys(), ...this.#failed.keys()];
-    for (const id of this.#kept.keys()) {
-      if (ids.length + this.#kept.size <= MAX_IDS) {
-        break;
-      }
-      this.#forget(id);
-    }
-    for (const id of this.#kept.keys()) {
-      ids.push(id);
-    }
-    return ids.slice(0, MAX_IDS);
+    return [...ids, ...this.#results.beginAgain(MAX_IDS - ids.length)];
   }
 
   /** @param {Link} link */
@@ -208,16 +172,8 @@ export class Desk {
     const accepted = [];
     for (const frame of frames) {
       const { id, body } = frame;
-      if (this.#held.has(id)) {
-        continue;
-      }
-      const kept = this.#kept.get(id);
-      if (kept !== undefined) {
-        // The leader has not got the result. There is no need to compute it again.
-        if (kept.sentOn !== null) {
-          kept.sentOn = null;
-          this.#unsent.push(kept);
-        }
+      // There is no need to compute a result again.
+      if (this.#held.has(id) || this.#results.sendAgain(id)) {
         continue;
       }
       this.#failed.delete(id);
@@ -263,17 +219,10 @@ export class Desk {
    * @param {number[]} ids
    */
   recorded(link, ids) {
-    if (link !== this.#active) {
-      return;
+    if (link === this.#active) {
+      this.#results.recorded(link, ids);
+      this.#checkPause();
     }
-    for (const id of ids) {
-      const kept = this.#kept.get(id);
-      // A result that waits to be sent here may not be the one that this confirms.
-      if (kept !== undefined && kept.sentOn === link) {
-        this.#forget(id);
-      }
-    }
-    this.#checkPause();
   }
 
   /**
@@ -296,12 +245,9 @@ export class Desk {
         held.link.places -= 1;
         held.link.bytes -= held.bytes;
         if (bytes[at] === RESULT_KIND) {
-          const kept = { id, body, sentOn: null, sentAt: 0 };
-          this.#kept.set(id, kept);
-          this.#unsent.push(kept);
-          this.#resultBytes += body.length;
+          this.#results.add(id, body);
         } else {
-          nacks.push({ id, frame: frameOf(NACK, [body], body.length) });
+          nacks.push({ id, frame: frameOf(NACK, [body]) });
         }
       }
       at = end;
@@ -321,80 +267,15 @@ export class Desk {
 
   /** Sends results as far as the active connection takes them. */
   pump() {
-    const link = this.#active;
-    while (link !== null && this.#unsentAt < this.#unsent.length && link.buffered() < MAX_BUFFERED_BYTES) {
-      const bodies = [];
-      let bytes = 0;
-      while (this.#unsentAt < this.#unsent.length && bodies.length < MAX_IDS) {
-        const kept = this.#unsent[this.#unsentAt];
-        if (bytes > 0 && bytes + kept.body.length > MESSAGE_BYTES) {
-          break;
-        }
-        this.#unsentAt += 1;
-        if (this.#kept.get(kept.id) === kept) {
-          bodies.push(kept.body);
-          bytes += kept.body.length;
-          this.#sent(kept, link);
-        }
-      }
-      if (bodies.length > 0) {
-        link.put(link.confirms ? frameOf(RESULTS, bodies, bytes) : framesOf(RESULT, bodies, bytes));
-      }
+    if (this.#active !== null) {
+      this.#results.pump(this.#active);
     }
-    if (this.#unsentAt === this.#unsent.length) {
-      this.#unsent = [];
-      this.#unsentAt = 0;
-    }
-    this.#expire();
-  }
-
-  /**
-   * @param {Kept} kept
-   * @param {Link} link
-   */
-  #sent(kept, link) {
-    kept.sentOn = link;
-    kept.sentAt = this.owner.now();
-    if (!link.confirms) {
-      this.#unconfirmed.push(kept);
-      this.#unconfirmedBytes += kept.body.length;
-    }
-  }
-
-  /** Drops results that were sent by version 1. */
-  #expire() {
-    const oldest = this.owner.now() - KEPT_MS;
-    while (this.#unconfirmedAt < this.#unconfirmed.length) {
-      const kept = this.#unconfirmed[this.#unconfirmedAt];
-      const many = this.#unconfirmed.length - this.#unconfirmedAt > KEPT_RESULTS || this.#unconfirmedBytes > KEPT_BYTES;
-      if (kept.sentAt > oldest && !many) {
-        break;
-      }
-      this.#unconfirmedAt += 1;
-      this.#unconfirmedBytes -= kept.body.length;
-      // One that is about to be sent again is kept.
-      if (kept.sentOn !== null && this.#kept.get(kept.id) === kept) {
-        this.#forget(kept.id);
-      }
-    }
-    if (this.#unconfirmedAt > KEPT_RESULTS) {
-      this.#unconfirmed = this.#unconfirmed.slice(this.#unconfirmedAt);
-      this.#unconfirmedAt = 0;
-    }
-  }
-
-  /** @param {number} id */
-  #forget(id) {
-    const kept = this.#kept.get(id);
-    if (kept !== undefined) {
-      this.#kept.delete(id);
-      this.#resultBytes -= kept.body.length;
-    }
+    this.#results.expire();
   }
 
   #checkPause() {
     const limit = this.#paused ? MAX_RESULT_BYTES / 2 : MAX_RESULT_BYTES;
-    if (this.#resultBytes > limit !== this.#paused) {
+    if (this.#results.bytes > limit !== this.#paused) {
       this.#paused = !this.#paused;
       this.owner.pause(this.#paused);
     }
@@ -402,7 +283,7 @@ export class Desk {
 
   /** To be called each second or more often. */
   tick() {
-    this.#expire();
+    this.#results.expire();
     this.#checkPause();
     if (this.#active !== null) {
       this.progress(this.#active);
@@ -442,58 +323,14 @@ export class Desk {
   }
 
   /**
-   * Whether there is nothing left to wait for: no handler runs, each result was sent, and by oncecast.2 confirmed. NACKs
-   * that no connection takes don't count, as these messages are delivered again anyway.
+   * Whether there is nothing left to wait for: no handler runs, each result was sent, and by oncecast.2 confirmed.
+   * NACKs that no connection takes don't count, as these messages are delivered again anyway.
    */
   isDrained() {
-    if (!this.#draining || this.#held.size > 0) {
+    if (!this.#draining || this.#held.size > 0 || this.#results.awaited() > 0) {
       return false;
     }
-    for (const kept of this.#kept.values()) {
-      if (kept.sentOn === null || kept.sentOn.confirms) {
-        return false;
-      }
-    }
     // Without a connection, those sent to the last leader may be needed by the next one.
-    return this.#active === null ? this.#kept.size === 0 : this.#active.buffered() === 0;
+    return this.#active === null ? this.#results.count === 0 : this.#active.buffered() === 0;
   }
-}
-
-/** A NACK has at most 4,114 bytes. */
-const NACKS_IN_MESSAGE = 1_024;
-
-/**
- * One frame whose payload is these bodies.
- *
- * @param {number} command
- * @param {Buffer[]} bodies
- * @param {number} length of all of them
- */
-function frameOf(command, bodies, length) {
-  const frame = Buffer.allocUnsafe(HEADER_BYTES + length);
-  writeHeader(frame, command, length);
-  let at = HEADER_BYTES;
-  for (const body of bodies) {
-    frame.set(body, at);
-    at += body.length;
-  }
-  return frame;
-}
-
-/**
- * One frame for each body.
- *
- * @param {number} command
- * @param {Buffer[]} bodies
- * @param {number} length of all of them
- */
-function framesOf(command, bodies, length) {
-  const frames = Buffer.allocUnsafe(HEADER_BYTES * bodies.length + length);
-  let at = 0;
-  for (const body of bodies) {
-    writeHeader(frames, command, body.length, at);
-    frames.set(body, at + HEADER_BYTES);
-    at += HEADER_BYTES + body.length;
-  }
-  return frames;
 }

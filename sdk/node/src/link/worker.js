@@ -108,7 +108,7 @@ function drain(timeoutMs) {
       stopping = true;
       clearInterval(checker);
       clearInterval(ticker);
-      const left = { held: desk.heldCount, kept: desk.isDrained() ? 0 : desk.keptCount };
+      const left = { held: desk.heldCount, kept: desk.awaitedCount };
       await server.close();
       limiter.tick();
       tell({ stopped: left });

@@ -1,7 +1,10 @@
 /** A dispatcher that does what a test tells it to. */
 import { once } from 'node:events';
 import { WebSocket } from 'ws';
-import { COMMANDS, DELIVER, ERROR, HELD, HELLO, LEAD, PROCESS, PROGRESS, READY, RECORDED, RESULT, RESULTS, decode, encode,
+import { decode } from '../../src/decode.js';
+import { encode } from '../../src/encode.js';
+import {
+  COMMANDS, DELIVER, ERROR, HELD, HELLO, LEAD, PROCESS, PROGRESS, READY, RECORDED, RESULT, RESULTS,
 } from '../../src/frames.js';
 
 const LIMIT_MS = 10_000;
