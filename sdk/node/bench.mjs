@@ -53,7 +53,7 @@ async function work(handler, listen) {
 async function measure(count, rounds) {
   const bin = programs();
   if (bin === null) {
-    throw new Error('oncecast-dispatcher and oncecast-publisher are missing: cargo build --release, or set ONCECAST_BIN');
+    throw new Error('no oncecast-dispatcher and oncecast-publisher: cargo build --release, or set ONCECAST_BIN');
   }
   const hasTaskset = spawnSync('taskset', ['-c', '0', 'true']).status === 0;
   for (const handler of Object.keys(HANDLERS)) {

@@ -11,6 +11,7 @@ const WORKER = fileURLToPath(new URL('support/worker.js', import.meta.url));
 
 const bin = programs();
 const skip = bin === null ? 'no programs: run cargo build, or set ONCECAST_BIN' : false;
+const real = { skip, timeout: 120_000 };
 
 async function start(t) {
   const cluster = await Cluster.start(bin);
@@ -33,7 +34,7 @@ async function connected(consumer) {
   await until('a dispatcher is connected', () => consumer.log().includes('event=dispatcher-rules'));
 }
 
-test('leaders and a consumer are killed under load: nothing is lost or recorded twice', { skip, timeout: 120_000 }, async (t) => {
+test('leaders and a consumer are killed under load: nothing is lost or recorded twice', real, async (t) => {
   const cluster = await start(t);
   const listens = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
   const consumers = [await worker(cluster, listens[0]), await worker(cluster, listens[1])];
@@ -71,7 +72,7 @@ test('leaders and a consumer are killed under load: nothing is lost or recorded 
   }
 });
 
-test('a handler blocks for six link timeouts: the link and the result survive', { skip, timeout: 120_000 }, async (t) => {
+test('a handler blocks for six link timeouts: the link and the result survive', real, async (t) => {
   const cluster = await start(t);
   const listen = `127.0.0.1:${await freePort()}`;
   const consumer = await worker(cluster, listen, 'block');
@@ -83,7 +84,7 @@ test('a handler blocks for six link timeouts: the link and the result survive', 
   assert.doesNotMatch(dispatcher.log(), /event=consumer-lost|redelivered=[1-9]/);
 });
 
-test('SIGTERM: running handlers end, the rest goes to another consumer, uncounted', { skip, timeout: 120_000 }, async (t) => {
+test('SIGTERM: running handlers end, the rest goes to another consumer, uncounted', real, async (t) => {
   const cluster = await start(t);
   const listens = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
   const first = await worker(cluster, listens[0], 'slow');
@@ -105,7 +106,7 @@ test('SIGTERM: running handlers end, the rest goes to another consumer, uncounte
   assert.deepEqual([...new Set(await cluster.results('number'))], ['1']);
 });
 
-test('a rejected message is a dead letter', { skip, timeout: 120_000 }, async (t) => {
+test('a rejected message is a dead letter', real, async (t) => {
   const cluster = await start(t);
   const listen = `127.0.0.1:${await freePort()}`;
   const consumer = await worker(cluster, listen, 'reject');

@@ -8,11 +8,12 @@ import {
   RESULTS,
 } from '../src/frames.js';
 
+const protocol = readFileSync(new URL('../../../docs/PROTOCOL.md', import.meta.url), 'utf8');
+
 /** The examples of PROTOCOL.md: the lines that name frames, and their bytes. */
 function examples() {
-  const text = readFileSync(new URL('../../../docs/PROTOCOL.md', import.meta.url), 'utf8');
   const found = [];
-  for (const [, block] of text.matchAll(/^```frames\n([^]*?)^```$/gm)) {
+  for (const [, block] of protocol.matchAll(/^```frames\n([^]*?)^```$/gm)) {
     let names = [];
     let bytes = '';
     for (const line of [...block.split('\n'), 'end']) {
@@ -49,6 +50,8 @@ function written(frame) {
     flags: (value) => `flags=${value}`,
     consumer: (value) => `consumer=${quoted(value)}`,
     fields: (value) => `fields=${fields(value)}`,
+    results: (value) => value.map((result) => `[id=${result.id} fields=${fields(result.fields)}]`).join(' '),
+    hello: (value) => JSON.stringify(value),
     code: (value) => `code=${value}`,
     text: (value) => `text=${quoted(value)}`,
   };
@@ -66,18 +69,17 @@ test('the examples of PROTOCOL.md are decoded to what they say and encoded to th
     assert.deepEqual(frames.map(({ command }) => COMMANDS[command].name), names);
     for (const [i, frame] of frames.entries()) {
       seen.add(frame.command);
-      // The notation for several results in a frame, and for JSON, is not read here.
-      if (frame.command !== RESULTS && frame.command !== HELLO) {
-        assert.equal(written(frame), lines[i].replace(/^\S+ /, ''));
-      }
+      assert.equal(written(frame), lines[i].replace(/^\S+ /, ''));
     }
   }
-  for (let command = PROCESS; command <= DELIVER; command++) {
+  const last = protocol.includes('oncecast.2') ? CREDIT : DELIVER;
+  for (let command = PROCESS; command <= last; command++) {
     assert.ok(seen.has(command), `no example of ${COMMANDS[command].name}`);
   }
 });
 
 const text = Buffer.from;
+const ZEROS = Buffer.alloc(10);
 const FIELDS = [{ name: text('a'), value: text('1') }, { name: text(''), value: text('') }];
 const NEW_FRAMES = [
   { command: RESULTS, results: [{ id: 1, fields: FIELDS }, { id: 2 ** 53 - 1, fields: [] }] },
@@ -124,7 +126,7 @@ test('what is no frame is refused with the code for it', () => {
     ['an id of 2^53', raw(HELD, text('0020000000000000', 'hex')), 4],
     ['a channel without a name', raw(DELIVER, Buffer.alloc(12)), 4],
     ['a channel longer than the payload', raw(DELIVER, text('0000000000000001000100ff', 'hex')), 4],
-    ['a channel over the limit', raw(DELIVER, Buffer.concat([Buffer.alloc(10), text('1001', 'hex'), Buffer.alloc(5000)])), 4],
+    ['a channel over the limit', raw(DELIVER, Buffer.concat([ZEROS, text('1001', 'hex'), Buffer.alloc(5000)])), 4],
     ['fields that are not there', raw(RESULT, Buffer.concat([Buffer.alloc(8), text('ffff', 'hex')])), 4],
     ['a value longer than the payload', raw(RESULT, text('0000000000000001000100000000000900', 'hex')), 4],
     ['a DRAIN with a payload', raw(8, Buffer.of(0)), 3],
@@ -162,7 +164,7 @@ test('random bytes and damaged frames are decoded or refused, and what is decode
   const next = random(seed);
   const samples = [...examples().map(({ bytes }) => bytes), ...NEW_FRAMES.map(encode)];
   let decoded = 0;
-  for (let i = 0; i < 50_000; i++) {
+  for (let i = 0; i < 20_000; i++) {
     let bytes;
     if (i % 2 === 0) {
       bytes = Buffer.from(Array.from({ length: next(40) }, () => next(256)));
@@ -187,7 +189,7 @@ test('random bytes and damaged frames are decoded or refused, and what is decode
       assert.deepEqual(Buffer.concat(frames.map(encode)), bytes, `SEED=${seed}`);
     }
   }
-  assert.ok(decoded > 1_000, `only ${decoded}, SEED=${seed}`);
+  assert.ok(decoded > 500, `only ${decoded}, SEED=${seed}`);
 });
 
 test('texts are cut at the border of a character', () => {

@@ -91,10 +91,16 @@ for (const confirms of [false, true]) {
     dispatcher.deliver([1, 2], { delivery: 2 });
     open();
     assert.deepEqual([...(await dispatcher.results(2)).keys()], [1, 2]);
-    // The leader has not got the first result.
     dispatcher.deliver([1], { delivery: 3 });
+    if (confirms) {
+      // The result has crossed this delivery.
+      assert.ok(await dispatcher.isSilent());
+      dispatcher.recorded([1]);
+      // The result had no effect.
+      dispatcher.deliver([1], { delivery: 4 });
+    }
     assert.deepEqual([...(await dispatcher.results(1)).keys()], [1]);
-    assert.equal(calls, 2);
+    assert.equal(calls, confirms ? 3 : 2);
   });
 
   test(`${name}: PROGRESS comes at each ping and each second`, async (t) => {

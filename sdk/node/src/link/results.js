@@ -55,14 +55,15 @@ export class Results {
   }
 
   /**
-   * The leader has delivered this message. If its result is here, the leader has not got it, and it is sent again.
+   * The leader has delivered this message. If its result is here, a leader that confirms results has not read it yet,
+   * and will. Another one may have dropped it, so it is sent again.
    *
    * @param {number} id
    * @returns {boolean} whether the result is here
    */
   sendAgain(id) {
     const kept = this.#kept.get(id);
-    if (kept !== undefined && kept.sentOn !== null) {
+    if (kept?.sentOn?.confirms === false) {
       kept.sentOn = null;
       this.#unsent.push(kept);
     }
