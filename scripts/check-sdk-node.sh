@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Checks the package for Node (sdk/node): types, tests, what `npm pack` puts into the package, and that the README's
-# consumer runs from that package in an empty folder. Needs node and npm, redis-server, and the programs: ONCECAST_BIN
-# names their folder, or else they are in target/release or target/debug.
+# consumer runs from that package in an empty folder and keeps the protocol (`oncecast conform`). Needs node and npm,
+# redis-server, and the programs: ONCECAST_BIN names their folder, or else they are in target/release or target/debug.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+root=$PWD
 
 PACKED='README.md
 index.d.ts
@@ -36,11 +37,12 @@ for tool in node npm redis-server redis-cli; do
 done
 node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' || fail 'node is older than 18'
 
-for bin in "${ONCECAST_BIN:-target/release}" "${ONCECAST_BIN:-target/debug}"; do
-    [[ -x $bin/oncecast-dispatcher && -x $bin/oncecast-publisher ]] && break
-done
-[[ -x $bin/oncecast-dispatcher && -x $bin/oncecast-publisher ]] \
-    || fail 'no oncecast-dispatcher and oncecast-publisher: run cargo build, or set ONCECAST_BIN'
+has_programs() {
+    [[ -x $1/oncecast && -x $1/oncecast-dispatcher && -x $1/oncecast-publisher ]]
+}
+bin=${ONCECAST_BIN:-target/release}
+[[ -n ${ONCECAST_BIN:-} ]] || has_programs "$bin" || bin=target/debug
+has_programs "$bin" || fail "no programs in $bin: run cargo build, or set ONCECAST_BIN"
 ONCECAST_BIN=$(cd "$bin" && pwd)
 
 work=$(mktemp -d)
@@ -120,6 +122,28 @@ wait_for 'the result' has_result
 kill -TERM "$worker"
 wait "$worker" || fail "the consumer did not stop cleanly: $(cat "$work/worker.log")"
 [[ ! -s $work/worker.log ]] || fail "the consumer printed something: $(cat "$work/worker.log")"
+
+# The rules that can be seen from outside.
+cp "$root/sdk/node/examples/conform_worker.mjs" .
+listen=127.0.0.1:$(free_port)
+node conform_worker.mjs "$listen" conform 2>"$work/conform_worker.log" &
+worker=$!
+children+=("$worker")
+listens() {
+    (exec 3<>"/dev/tcp/${listen/:/\/}")
+}
+wait_for 'the consumer for conform listens' listens
+conform() {
+    env -u ONCECAST_BIN "$ONCECAST_BIN/oncecast" conform "$@"
+}
+if conform --help >/dev/null 2>&1; then
+    conform "ws://$listen" --group conform --conformance-handler --pid "$worker" >"$work/conform.log" \
+        || fail "the consumer violates the protocol: $(grep -v '^ok' "$work/conform.log")"
+    tail -n 1 "$work/conform.log"
+    wait "$worker" || fail "the consumer for conform did not stop cleanly: $(cat "$work/conform_worker.log")"
+else
+    echo 'skipped: this oncecast has no conform'
+fi
 
 if node -p 'process.features.require_module' | grep -qx true; then
     node --no-warnings -e 'new (require("oncecast").Consumer)(() => {})' || fail 'require does not work'
