@@ -14,6 +14,8 @@ const TURN_MS = 5;
 /** How old answers become while handlers run, and how much they may be. */
 const FLUSH_MS = 1;
 const FLUSH_BYTES = 131_072;
+/** This many messages whose handlers were started may be in the queue's memory. */
+const MAX_STARTED = 1_024;
 const NO_REASON = Buffer.alloc(0);
 
 /** @typedef {import('./delivery.js').Delivery} Delivery */
@@ -128,8 +130,9 @@ export class Pool {
     } finally {
       this.#pumping = false;
     }
-    if (this.#next === this.#queue.length) {
-      this.#queue = [];
+    // While messages keep coming the queue may never be empty.
+    if (this.#next === this.#queue.length || this.#next > MAX_STARTED) {
+      this.#queue = this.#queue.slice(this.#next);
       this.#next = 0;
     }
   }
@@ -145,13 +148,15 @@ export class Pool {
   #handle(delivery) {
     this.#running += 1;
     let returned;
+    let isPromise;
     try {
       returned = this.#handler(delivery);
+      isPromise = typeof (/** @type {any} */ (returned)?.then) === 'function';
     } catch (error) {
       this.#fail(delivery, error);
       return;
     }
-    if (typeof returned !== 'object' || returned === null || !('then' in returned)) {
+    if (!isPromise) {
       this.#done(delivery, returned);
       return;
     }

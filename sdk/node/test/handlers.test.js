@@ -43,6 +43,39 @@ test('while a handler blocks, the link lives, and new messages go elsewhere', as
   assert.deepEqual(results.map(({ id }) => id), [1, 2, 3]);
 });
 
+test('a field named then is a field', async (t) => {
+  const consumer = await started(t, () => ({ then: 'x' }));
+  const dispatcher = await Dispatcher.leading(consumer);
+  dispatcher.deliver([1]);
+  assert.deepEqual((await dispatcher.results(1)).get(1), { then: 'x' });
+});
+
+test('no more than `concurrency` handlers run, in the order of the messages, while more keep coming', async (t) => {
+  let running = 0;
+  let most = 0;
+  const order = [];
+  const consumer = await started(t, async ({ id }) => {
+    running += 1;
+    most = Math.max(most, running);
+    order.push(id);
+    await sleep(0);
+    running -= 1;
+  }, { concurrency: 3, prefetch: 100 });
+  const dispatcher = await Dispatcher.leading(consumer);
+  const ids = Array.from({ length: 5_000 }, (_, i) => i + 1);
+  let sent = 100;
+  dispatcher.deliver(ids.slice(0, sent));
+  for (let done = 0; done < ids.length;) {
+    const batch = (await dispatcher.batch()).map(({ id }) => id);
+    done += batch.length;
+    dispatcher.recorded(batch);
+    dispatcher.deliver(ids.slice(sent, sent + batch.length));
+    sent += batch.length;
+  }
+  assert.equal(most, 3);
+  assert.deepEqual(order, ids);
+});
+
 test('a handler that takes too long has failed, and its answer is dropped', async (t) => {
   const { promise, open } = gate();
   const consumer = await started(t, () => promise, { handlerTimeoutMs: 50, concurrency: 1 });

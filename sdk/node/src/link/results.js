@@ -137,8 +137,9 @@ export class Results {
         link.put(frames.length === 1 ? frames[0] : Buffer.concat(frames));
       }
     }
-    if (this.#unsentAt === this.#unsent.length) {
-      this.#unsent = [];
+    // While the dispatcher reads slowly it may never be empty.
+    if (this.#unsentAt === this.#unsent.length || this.#unsentAt > KEPT_RESULTS) {
+      this.#unsent = this.#unsent.slice(this.#unsentAt);
       this.#unsentAt = 0;
     }
   }
