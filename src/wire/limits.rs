@@ -2,7 +2,7 @@
 
 /// The version of the protocol, the first byte of each frame.
 pub const VERSION: u8 = 1;
-/// The WebSocket subprotocol without RESULTS, HELLO, RECORDED and CREDIT. A connection without a subprotocol is the same.
+/// The WebSocket subprotocol without RESULTS, HELLO, RECORDED and CREDIT. No subprotocol means the same.
 pub const SUBPROTOCOL_1: &str = "oncecast.1";
 /// The WebSocket subprotocol with these frames.
 pub const SUBPROTOCOL_2: &str = "oncecast.2";

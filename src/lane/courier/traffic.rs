@@ -120,8 +120,8 @@ impl Courier {
         Ok(())
     }
 
-    /// Writes the confirmations of this iteration, before messages are delivered that take the places they free. So what
-    /// a consumer holds and the results that it keeps are never more than its prefetch.
+    /// Writes the confirmations of this iteration, before messages are delivered that take the places they free. So
+    /// messages held and results kept are never more than the prefetch.
     pub(super) fn write_confirmations(&mut self) {
         for index in 0..self.links.addresses() {
             match self.links.get_mut(index).map(Link::write_confirmations) {

@@ -169,6 +169,12 @@ fn subscription(lanes: &mut LaneMetrics<'_>) {
     );
     lanes.number(
         MetricKind::Counter,
+        "messages_on_long_channels",
+        "Messages ignored because their channel's name has more than 65,536 bytes",
+        of(|lane| lane.listener.on_long_channels.load(Ordering::Relaxed)),
+    );
+    lanes.number(
+        MetricKind::Counter,
         "redis_reconnects",
         "Reconnections to Redis",
         of(|lane| lane.settings.redis.reconnects()),

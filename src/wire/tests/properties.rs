@@ -2,6 +2,8 @@
 
 use super::*;
 
+type OwnedFields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A frame that owns its parts; [`Owned::frame`] lends them.
 #[derive(Clone, Debug)]
 enum Owned {
@@ -13,10 +15,10 @@ enum Owned {
     Ready(u32, u8, String),
     Held(Vec<u64>),
     Progress(Vec<u64>),
-    Result(u64, Vec<(Vec<u8>, Vec<u8>)>),
+    Result(u64, OwnedFields),
     Drain,
     Error(u16, String),
-    Results(Vec<(u64, Vec<(Vec<u8>, Vec<u8>)>)>),
+    Results(Vec<(u64, OwnedFields)>),
     Hello(String),
     Recorded(Vec<u64>),
     Credit(u32),

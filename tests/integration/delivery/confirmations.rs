@@ -157,8 +157,8 @@ fn results_kept_over_a_change_of_leader_are_recorded_once_and_confirmed_by_the_n
     assert_eq!(line.next_recorded(1), [id]);
 }
 
-/// The consumer counts what it holds and the results that it keeps: never more than its prefetch, also after the loss of
-/// a connection, whose last confirmations it has not read.
+/// The consumer counts what it holds and the results that it keeps: never more than its prefetch, also after the loss
+/// of a connection, whose last confirmations it has not read.
 #[test]
 fn a_confirmation_comes_before_the_messages_that_take_its_place() {
     const MESSAGES: usize = 500;

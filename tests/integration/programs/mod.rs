@@ -3,6 +3,7 @@
 mod audit;
 pub mod example;
 mod healthcheck;
+mod http;
 mod local;
 mod logs;
 mod publisher;
