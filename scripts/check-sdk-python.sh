@@ -75,6 +75,7 @@ echo "the wheel is ${wheel##*/}"
 # Tests and types are checked as a user has them: with the wheel.
 "$python" -m pip install --quiet --force-reinstall --no-deps "$wheel"
 (cd "$WORK" && venv/bin/python -m mypy --strict --package oncecast)
+(cd "$WORK" && venv/bin/python -m mypy --strict ../../sdk/python/tests/typed_handlers.py)
 long=$(grep -rnE '^.{121,}' sdk/python --include='*.py' || true)
 [[ -z $long ]] || fail "lines of more than 120 characters:
 $long"
