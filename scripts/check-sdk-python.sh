@@ -25,7 +25,7 @@ fail() {
 
 # Whether a folder holds what the tests with real dispatchers need.
 has_programs() {
-    [[ -x $1/oncecast-dispatcher && -x $1/oncecast-publisher ]]
+    [[ -x $1/oncecast-dispatcher && -x $1/oncecast-publisher && -x $1/oncecast ]]
 }
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || fail 'Python 3.9 or later is needed'
@@ -42,7 +42,7 @@ if [[ ${ONCECAST_SKIP_END_TO_END:-} == 1 ]]; then
     echo 'left out: the tests with real dispatchers'
     selection=(--ignore sdk/python/tests/test_end_to_end.py)
 else
-    has_programs "${ONCECAST_BIN:-/nonexistent}" || fail 'there is no oncecast-dispatcher and oncecast-publisher:
+    has_programs "${ONCECAST_BIN:-/nonexistent}" || fail 'oncecast, oncecast-dispatcher or oncecast-publisher is missing:
 run cargo build, or set ONCECAST_BIN to their folder'
     command -v redis-server >/dev/null || fail 'there is no redis-server: run sh scripts/ensure-redis.sh'
 fi
