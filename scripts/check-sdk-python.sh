@@ -55,8 +55,9 @@ cp LICENSE-APACHE LICENSE-MIT "$WORK/source"
 find "$WORK/source" \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
-[[ -x $WORK/venv/bin/python ]] || "$PYTHON" -m venv "$WORK/venv"
-python=$WORK/venv/bin/python
+venv=$WORK/venv-$("$PYTHON" -c 'import platform; print(platform.python_version())')
+[[ -x $venv/bin/python ]] || "$PYTHON" -m venv "$venv"
+python=$venv/bin/python
 "$python" -m pip install --quiet 'pytest>=7' 'mypy>=1.8' 'build>=1' 'websockets>=13'
 
 "$python" -m build --wheel --outdir "$WORK/wheel" "$WORK/source" >"$WORK/build.log" 2>&1 || fail "$(cat "$WORK/build.log")"
@@ -74,8 +75,8 @@ echo "the wheel is ${wheel##*/}"
 
 # Tests and types are checked as a user has them: with the wheel.
 "$python" -m pip install --quiet --force-reinstall --no-deps "$wheel"
-(cd "$WORK" && venv/bin/python -m mypy --strict --package oncecast)
-(cd "$WORK" && venv/bin/python -m mypy --strict ../../sdk/python/tests/typed_handlers.py)
+(cd "$WORK" && "$python" -m mypy --strict --package oncecast)
+(cd "$WORK" && "$python" -m mypy --strict ../../sdk/python/tests/typed_handlers.py)
 long=$(grep -rnE '^.{121,}' sdk/python --include='*.py' || true)
 [[ -z $long ]] || fail "lines of more than 120 characters:
 $long"
