@@ -25,7 +25,7 @@ fail() {
 
 # Whether a folder holds what the tests with real dispatchers need.
 has_programs() {
-    [[ -x $1/oncecast-dispatcher && -x $1/oncecast-publisher ]]
+    [[ -x $1/oncecast-dispatcher && -x $1/oncecast-publisher && -x $1/oncecast ]]
 }
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || fail 'Python 3.9 or later is needed'
@@ -42,7 +42,7 @@ if [[ ${ONCECAST_SKIP_END_TO_END:-} == 1 ]]; then
     echo 'left out: the tests with real dispatchers'
     selection=(--ignore sdk/python/tests/test_end_to_end.py)
 else
-    has_programs "${ONCECAST_BIN:-/nonexistent}" || fail 'there is no oncecast-dispatcher and oncecast-publisher:
+    has_programs "${ONCECAST_BIN:-/nonexistent}" || fail 'oncecast, oncecast-dispatcher or oncecast-publisher is missing:
 run cargo build, or set ONCECAST_BIN to their folder'
     command -v redis-server >/dev/null || fail 'there is no redis-server: run sh scripts/ensure-redis.sh'
 fi
@@ -55,8 +55,9 @@ cp LICENSE-APACHE LICENSE-MIT "$WORK/source"
 find "$WORK/source" \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
-[[ -x $WORK/venv/bin/python ]] || "$PYTHON" -m venv "$WORK/venv"
-python=$WORK/venv/bin/python
+venv=$WORK/venv-$("$PYTHON" -c 'import platform; print(platform.python_version())')
+[[ -x $venv/bin/python ]] || "$PYTHON" -m venv "$venv"
+python=$venv/bin/python
 "$python" -m pip install --quiet 'pytest>=7' 'mypy>=1.8' 'build>=1' 'websockets>=13'
 
 "$python" -m build --wheel --outdir "$WORK/wheel" "$WORK/source" >"$WORK/build.log" 2>&1 || fail "$(cat "$WORK/build.log")"
@@ -74,7 +75,8 @@ echo "the wheel is ${wheel##*/}"
 
 # Tests and types are checked as a user has them: with the wheel.
 "$python" -m pip install --quiet --force-reinstall --no-deps "$wheel"
-(cd "$WORK" && venv/bin/python -m mypy --strict --package oncecast)
+(cd "$WORK" && "$python" -m mypy --strict --package oncecast)
+(cd "$WORK" && "$python" -m mypy --strict ../../sdk/python/tests/typed_handlers.py)
 long=$(grep -rnE '^.{121,}' sdk/python --include='*.py' || true)
 [[ -z $long ]] || fail "lines of more than 120 characters:
 $long"

@@ -187,6 +187,10 @@ def test_the_same_id_again(consumer, gate, second):
     gate.finish(A)
     assert dispatcher.results(1) == {A: []}
     assert dispatcher.silence(0.2) == [] and gate.begun == [A]
+    if second:
+        dispatcher.process(A, delivery=2)
+        assert dispatcher.silence(0.2) == [] and gate.begun == [A], "its result has crossed the message"
+        dispatcher.record(A)
     dispatcher.process(A, delivery=3)
     gate.finish(A, {"v": "again"})
     assert dispatcher.results(1) == {A: [(b"v", b"again")]}, "it was answered: an ordinary delivery"

@@ -86,13 +86,14 @@ def test_a_signal_lets_it_finish_and_a_second_one_does_not(number, tmp_path):
     with Program(SLOW.replace("ADDRESS", address), address, tmp_path) as program:
         dispatcher = Dispatcher(program)
         dispatcher.greet()
-        dispatcher.process(FIRST_ID, body=b"1")
+        dispatcher.process(FIRST_ID, body=b"2")
+        dispatcher.websocket.ping().wait(5)
         dispatcher.next(frames.Progress)
         program.process.send_signal(number)
         dispatcher.next(frames.Drain)
         dispatcher.results(1)
         dispatcher.record(FIRST_ID)
-        assert program.process.wait(3) == 0
+        assert program.process.wait(5) == 0
     with Program(SLOW.replace("ADDRESS", address), address, tmp_path) as program:
         dispatcher = Dispatcher(program)
         dispatcher.greet(2)

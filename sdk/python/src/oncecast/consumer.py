@@ -98,8 +98,8 @@ class Consumer:
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT, or until `stop` is called, and finishes what the consumer holds.
 
-        It starts the consumer unless it is started already. In a thread other than the main one, signals are left alone.
-        A second signal ends the waiting.
+        It starts the consumer unless it is started already. In a thread other than the main one, signals are left
+        alone. A second signal ends the waiting.
         """
         previous: Dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():

@@ -13,7 +13,8 @@ from . import frames
 
 Text = Union[str, bytes]
 Value = Union[str, bytes, int, float, bool]
-Outcome = Optional[Mapping[Text, Value]]
+# A mapping's type of keys has no subtypes: dict[str, str] is no Mapping[Text, Value].
+Outcome = Optional[Union[Mapping[str, Value], Mapping[bytes, Value], Mapping[Text, Value]]]
 
 
 class Delivery:

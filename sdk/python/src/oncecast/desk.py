@@ -120,11 +120,13 @@ class Desk:
         taken: Dict[int, Job] = {}
         held = self._held
         with self._changed:
+            # With oncecast.2, a result that is kept was sent on this connection and has crossed the message.
+            answered = self._kept if link.second else {}
             if link is not self._active:
                 raise FrameError(frames.E_STALE, "another connection has taken over")
             if link.drained:
                 # Without a reason: not started. Without this they would stay with us until the connection closes.
-                late = [frames.nack_payload(p.id, 0, "") for p in processes if p.id not in held]
+                late = [frames.nack_payload(p.id, 0, "") for p in processes if not (p.id in held or p.id in answered)]
                 link.send(frames.answer_messages([], late, link.second))
                 return
             room = link.offered - len(held)
@@ -133,6 +135,8 @@ class Desk:
                 if job is not None and not self._given_up(job, time.monotonic()):
                     if not job.started:
                         job.delivery.number = number
+                    continue
+                if id in answered:
                     continue
                 taken[id] = Job(Delivery(body, id, number, channel, consumer_id))
             if len(taken) > room and len(taken) > link.offered - len(self._live()):
