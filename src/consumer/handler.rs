@@ -24,6 +24,19 @@ pub trait Handler: Send + Sync + 'static {
     /// A [`HandlerError`] says whether the message is to be delivered again, and when. An outcome of more than 3,900
     /// fields, or of more than 12 MiB of names and values, is rejected.
     fn handle(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError>;
+
+    /// Whether the handler can work on messages now. The consumer asks before it accepts the first dispatcher, and then
+    /// about once a second, always from the same thread, which must not have to wait for the answer.
+    ///
+    /// While this returns an error, the consumer is not ready: it accepts no messages, and returns those that it has
+    /// not begun. Other consumers get them at once, and none of these deliveries counts. A closure can always work.
+    ///
+    /// # Errors
+    ///
+    /// The reason, for the log and for [`ConsumerStats::ready`](crate::ConsumerStats::ready).
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl<F> Handler for F
@@ -157,30 +170,53 @@ impl Outcome {
 /// `Err("why".into())` works. To make that possible, this type does not implement [`std::error::Error`] itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HandlerError {
-    pub(super) delay: NackDelay,
+    pub(super) next: Next,
     pub(super) reason: String,
+}
+
+/// What happens to the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The delivery has failed.
+    Fail(NackDelay),
+    /// The handler did not begin, because it can't work now.
+    PutBack,
 }
 
 impl HandlerError {
     /// Deliver the message again, after the wait that the dispatcher's `--retry` sets; after the last allowed delivery,
     /// the message goes to the dead letters.
     pub fn retry(reason: impl Into<String>) -> HandlerError {
-        HandlerError { delay: NackDelay::ByBackoff, reason: reason.into() }
+        HandlerError { next: Next::Fail(NackDelay::ByBackoff), reason: reason.into() }
     }
 
     /// Deliver the message again after `delay`, which is limited to between 1 ms and 49 days.
     pub fn retry_after(delay: Duration, reason: impl Into<String>) -> HandlerError {
-        HandlerError { delay: NackDelay::after(delay), reason: reason.into() }
+        HandlerError { next: Next::Fail(NackDelay::after(delay)), reason: reason.into() }
     }
 
     /// Do not deliver the message again: it goes to the dead letters with this reason.
     pub fn reject(reason: impl Into<String>) -> HandlerError {
-        HandlerError { delay: NackDelay::Never, reason: reason.into() }
+        HandlerError { next: Next::Fail(NackDelay::Never), reason: reason.into() }
+    }
+
+    /// The handler can't work now and has *not begun* the message, for instance because a server that it needs does not
+    /// listen. The delivery does not count, however often this happens, and another consumer gets the message at once.
+    ///
+    /// The consumer is not ready from now on, until [`Handler::ready`] returns `Ok`. For a closure that is after a
+    /// second at most.
+    pub fn not_ready(reason: impl Into<String>) -> HandlerError {
+        HandlerError { next: Next::PutBack, reason: reason.into() }
     }
 
     /// Whether the message goes to the dead letters.
     pub fn is_reject(&self) -> bool {
-        self.delay == NackDelay::Never
+        self.next == Next::Fail(NackDelay::Never)
+    }
+
+    /// Whether the message was not begun.
+    pub fn is_not_ready(&self) -> bool {
+        self.next == Next::PutBack
     }
 
     /// The reason that was given.
@@ -216,10 +252,11 @@ impl fmt::Debug for HandlerError {
 
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.delay {
-            NackDelay::Never => write!(f, "rejected: {}", self.reason),
-            NackDelay::ByBackoff => write!(f, "retry: {}", self.reason),
-            NackDelay::AfterMs(ms) => write!(f, "retry after {ms} ms: {}", self.reason),
+        match self.next {
+            Next::Fail(NackDelay::Never) => write!(f, "rejected: {}", self.reason),
+            Next::Fail(NackDelay::ByBackoff) => write!(f, "retry: {}", self.reason),
+            Next::Fail(NackDelay::AfterMs(ms)) => write!(f, "retry after {ms} ms: {}", self.reason),
+            Next::PutBack => write!(f, "not ready: {}", self.reason),
         }
     }
 }
@@ -251,7 +288,7 @@ mod tests {
         let outcome = takes(double, b"21").expect("a number");
         assert_eq!(outcome.fields().collect::<Vec<_>>(), [(&b"double"[..], &b"42"[..]), (b"by", b"c")]);
         let error = takes(double, b"x").expect_err("no number");
-        assert_eq!((error.delay, error.reason()), (NackDelay::ByBackoff, "invalid digit found in string"));
+        assert_eq!(error, HandlerError::retry("invalid digit found in string"));
     }
 
     #[test]
@@ -291,7 +328,7 @@ mod tests {
             (Duration::MAX, u32::MAX - 1),
         ] {
             let error = HandlerError::retry_after(delay, "later");
-            assert_eq!(error.delay, NackDelay::AfterMs(on_the_wire));
+            assert_eq!(error.next, Next::Fail(NackDelay::AfterMs(on_the_wire)));
             assert!(!error.is_reject());
         }
         assert!(HandlerError::reject("never").is_reject());

@@ -1,7 +1,7 @@
 //! The threads that run the handler. The setting `concurrency` is their number.
 //!
 //! Each takes one message at a time, so a slow message delays only its own thread. A panic fails only its message.
-//! Successes go to the committer, failures straight to the desk. While Redis does not store results, a bounded number
+//! Successes go to the committer, failures and messages that were not begun straight to the desk. While Redis does not store results, a bounded number
 //! of bytes waits to be recorded. Beyond that, each thread keeps its result, waits, and begins no other message.
 //!
 //! Limitation: a handler that never returns occupies its thread forever.
@@ -144,6 +144,7 @@ impl HandlerThread {
                         return;
                     }
                 }
+                Err(error) if error.is_not_ready() => self.desk.put_back(self.number, job, error.reason, ended),
                 Err(error) => {
                     self.desk.stats().set_last_failure(&error);
                     // This comes before the thread counts as free, because that may dismiss the ruler.
@@ -184,6 +185,12 @@ fn within_limits(outcome: Outcome) -> Result<Outcome, HandlerError> {
         return Err(HandlerError::reject(format!("the result has {bytes} bytes, at most {MAX_RESULT_BYTES} fit")));
     }
     Ok(outcome)
+}
+
+/// Whether the handler is ready. One that panics instead of an answer is not.
+pub(super) fn ask_ready(handler: &dyn Handler) -> Result<(), String> {
+    let answer = catch_unwind(AssertUnwindSafe(|| handler.ready()));
+    answer.unwrap_or_else(|panic| Err(format!("asked whether it is ready, it panicked: {}", message_of(&*panic))))
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> &str {

@@ -16,7 +16,7 @@ use super::error::{Error, Result, SettingName};
 use super::handler::Handler;
 use super::lane::ConsumerLane;
 use super::observer::{LogOnly, OBSERVE_WITHIN, Observer};
-use super::pool::Pool;
+use super::pool::{self, Pool};
 use super::server::ConsumerServer;
 use super::stats::ConsumerStats;
 use crate::base::log_context::{self, LogContext};
@@ -83,6 +83,7 @@ enum Ended {
 
 /// The running parts, in the order in which they stop.
 struct Parts {
+    handler: Arc<dyn Handler>,
     pool: Pool,
     committer: Committer,
     server: ConsumerServer,
@@ -187,12 +188,14 @@ impl Parts {
             setting_name: settings.setting_name,
         };
         let lane = Arc::new(ConsumerLane::new(settings.redis, settings.keys, terms, stats));
+        // The first dispatcher must not deliver messages to a handler that can't work yet.
+        check(&lane.desk, &*handler);
         // Room for all messages that may be held, so that a handler thread hardly ever waits to send.
         let (commits, for_committer) = bounded(prefetch as usize);
         let committer = lane.start_committer(result_maxlen, for_committer)?;
-        let pool = Pool::start(concurrency, handler, name, &lane.desk, &commits)?;
+        let pool = Pool::start(concurrency, handler.clone(), name, &lane.desk, &commits)?;
         let server = ConsumerServer::start(listener, lane.clone())?;
-        Ok(Parts { pool, committer, server, lane })
+        Ok(Parts { handler, pool, committer, server, lane })
     }
 
     /// The main loop: works until the request to stop, or until a part of the consumer fails.
@@ -206,7 +209,7 @@ impl Parts {
                 recv(self.committer.ended()) -> _ => return Ended::Broken("committer"),
                 recv(self.pool.ended()) -> _ => return Ended::Broken("handler threads"),
                 recv(looks) -> _ => {
-                    self.lane.desk.check(Instant::now());
+                    check(&self.lane.desk, &*self.handler);
                     observer.observe(stats);
                     stats.main.beat(OBSERVE_WITHIN);
                 }
@@ -221,9 +224,9 @@ impl Parts {
     /// given up. A new leader that found no consumer here would deliver messages to other consumers while this one
     /// still works on them.
     fn stop(self, ended: &Ended, requests: &ShutdownRequests, drain_timeout: Duration) {
-        let Parts { pool, committer, server, lane } = self;
+        let Parts { handler, pool, committer, server, lane } = self;
         let drained = match ended {
-            Ended::Asked => drain(&lane.desk, requests, drain_timeout),
+            Ended::Asked => drain(&lane.desk, &*handler, requests, drain_timeout),
             Ended::Broken(_) => {
                 lane.desk.drain();
                 false
@@ -265,8 +268,14 @@ impl RateLog {
     }
 }
 
+/// Checks what changes with time. The handler is asked before the desk is locked, because its answer may take a while.
+fn check(desk: &Desk, handler: &dyn Handler) {
+    let asked = Instant::now();
+    desk.check(pool::ask_ready(handler), asked, Instant::now());
+}
+
 /// Finishes the held messages; `false` if that took too long, or if a second request to stop came.
-fn drain(desk: &Desk, requests: &ShutdownRequests, limit: Duration) -> bool {
+fn drain(desk: &Desk, handler: &dyn Handler, requests: &ShutdownRequests, limit: Duration) -> bool {
     info!("event=draining held={} limit_ms={}", desk.stats().held(), limit.as_millis());
     let drained = desk.drain();
     let (limit, ticks) = (after(limit), tick(DRAIN_CHECK_INTERVAL));
@@ -275,8 +284,8 @@ fn drain(desk: &Desk, requests: &ShutdownRequests, limit: Duration) -> bool {
             recv(drained) -> _ => return true,
             recv(requests.receiver()) -> _ => return false,
             recv(limit) -> _ => return false,
-            // A handler may time out meanwhile.
-            recv(ticks) -> _ => desk.check(Instant::now()),
+            // A handler may time out meanwhile, or be ready again.
+            recv(ticks) -> _ => check(desk, handler),
         }
     }
 }

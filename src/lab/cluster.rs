@@ -233,7 +233,8 @@ impl Cluster {
         let program = &self.options.consumer_program;
         let mut command = self.options.programs.command(&program.name)?;
         command.args(&program.arguments).args(self.group_args());
-        command.args(["--listen", &address.to_string(), "--consumer-id", &name]).args(&self.options.consumer_args);
+        command.args(["--listen", &address.to_string(), "--consumer-id", &name]);
+        command.args(&self.options.consumer_args).args(&self.options.handler_args);
         launch::listening(&name, command, address)
     }
 }

@@ -14,6 +14,7 @@ use super::settings::Deliver;
 use crate::base::error::Result;
 use crate::base::shutdown::shutdown_channel;
 use crate::process::log;
+use crate::programs::consumer::exec::settings::ExecConfig;
 
 pub mod settings;
 mod summary;
@@ -35,6 +36,7 @@ pub fn run(config: &DemoConfig) -> Result<u8> {
     let experiment = Experiment {
         cluster: ClusterOptions {
             redis: RedisOptions { program: config.redis_server.clone(), ..RedisOptions::default() },
+            handler_args: config.handler.as_ref().map_or(Vec::new(), ExecConfig::arguments),
             ..ClusterOptions::new(Programs::beside_this_one()?)
         },
         rate: config.rate,

@@ -1,9 +1,9 @@
 //! Whether a consumer can work: begin on the messages it receives, and record their results.
 //!
 //! Pure; a part of the desk's state. A consumer is *unable* while every handler thread runs a handler that was given
-//! up, or once Redis has failed to store results for a time limit. Guarantee: each change is returned once, so it is
-//! logged once. After a recovery, Redis must fail for the whole limit again, so a flapping Redis doesn't make the
-//! consumer flap.
+//! up, while the handler says that it is not ready, or once Redis has failed to store results for a time limit.
+//! Guarantee: each change is returned once, so it is logged once. After a recovery, Redis must fail for the whole limit
+//! again, so a flapping Redis doesn't make the consumer flap.
 
 use std::time::{Duration, Instant};
 
@@ -15,21 +15,25 @@ pub(super) struct Ability {
     redis_limit: Duration,
     /// Since when Redis has not answered the committer; `None` while it answers.
     silent_since: Option<Instant>,
+    /// Why the handler is not ready, and when it last said so.
+    not_ready: Option<(String, Instant)>,
     unable: Option<(Unable, Instant)>,
 }
 
 /// Why a consumer can't work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unable {
     /// No handler thread is left.
     Handlers,
+    /// The handler is not ready, for this reason.
+    NotReady(String),
     /// Redis does not store results.
     Redis,
 }
 
 impl Unable {
     /// What is wrong, and which settings it is about.
-    pub(super) fn reason(self, called: SettingName) -> String {
+    pub(super) fn reason(&self, called: SettingName) -> String {
         match self {
             Unable::Handlers => format!(
                 "all handler threads are running handlers that were given up after {}: find out why they hang, or \
@@ -37,13 +41,14 @@ impl Unable {
                 called("handler_timeout"),
                 called("concurrency")
             ),
+            Unable::NotReady(reason) => format!("the handler is not ready: {reason}"),
             Unable::Redis => format!("Redis ({}) does not store results; see the log", called("redis_url")),
         }
     }
 }
 
 /// What has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// The consumer has become unable to work.
     Begun(Unable),
@@ -54,7 +59,7 @@ pub(super) enum Change {
 impl Ability {
     /// A consumer that can work. Redis may fail for `redis_limit` before that changes.
     pub(super) fn new(redis_limit: Duration) -> Ability {
-        Ability { redis_limit, silent_since: None, unable: None }
+        Ability { redis_limit, silent_since: None, not_ready: None, unable: None }
     }
 
     pub(super) fn is_unable(&self) -> bool {
@@ -78,24 +83,35 @@ impl Ability {
         }
     }
 
+    /// The handler's answer to the question whether it is ready, which was asked at `asked`. If a run has found since
+    /// then that it is not, the answer is out of date.
+    pub(super) fn handler_says(&mut self, ready: Result<(), String>, asked: Instant) {
+        match ready {
+            Err(reason) => self.not_ready = Some((reason, asked)),
+            Ok(()) => {
+                self.not_ready.take_if(|(_, since)| *since <= asked);
+            }
+        }
+    }
+
     /// Decides whether the consumer can work now, and returns a change.
     pub(super) fn judge(&mut self, is_stuck: bool, now: Instant) -> Option<Change> {
         let silent = self.silent_since.is_some_and(|since| now.saturating_duration_since(since) >= self.redis_limit);
-        let reason = match (is_stuck, silent) {
-            (true, _) => Some(Unable::Handlers),
-            (_, true) => Some(Unable::Redis),
-            _ => None,
+        let reason = match &self.not_ready {
+            _ if is_stuck => Some(Unable::Handlers),
+            Some((reason, _)) => Some(Unable::NotReady(reason.clone())),
+            None => silent.then_some(Unable::Redis),
         };
-        match (self.unable, reason) {
+        match (self.unable.take(), reason) {
             (None, Some(reason)) => {
-                self.unable = Some((reason, now));
+                self.unable = Some((reason.clone(), now));
                 Some(Change::Begun(reason))
             }
-            (Some((reason, since)), None) => {
-                self.unable = None;
-                Some(Change::Ended(reason, now.saturating_duration_since(since)))
+            (Some((reason, since)), None) => Some(Change::Ended(reason, now.saturating_duration_since(since))),
+            (unable, _) => {
+                self.unable = unable;
+                None
             }
-            _ => None,
         }
     }
 }
@@ -123,6 +139,21 @@ mod tests {
         ability.redis_was_heard(start + 4 * LIMIT);
         assert_eq!(ability.judge(false, start + 4 * LIMIT), None);
         assert_eq!(ability.judge(false, start + 5 * LIMIT), Some(Change::Begun(Unable::Redis)));
+    }
+
+    #[test]
+    fn an_answer_from_before_a_refusal_is_out_of_date() {
+        let (mut ability, start) = (Ability::new(LIMIT), Instant::now());
+        let later = start + Duration::from_millis(1);
+        let no = || Err("nothing listens".to_owned());
+        let why = Unable::NotReady("nothing listens".to_owned());
+        ability.handler_says(no(), later);
+        ability.handler_says(Ok(()), start);
+        assert_eq!(ability.judge(false, later), Some(Change::Begun(why.clone())));
+        ability.handler_says(no(), later + LIMIT);
+        assert_eq!(ability.judge(false, later + LIMIT), None, "it is known");
+        ability.handler_says(Ok(()), later + LIMIT);
+        assert_eq!(ability.judge(false, later + LIMIT), Some(Change::Ended(why, LIMIT)));
     }
 
     #[test]

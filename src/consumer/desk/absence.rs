@@ -1,5 +1,5 @@
-//! What the desk does while the consumer can't work: it accepts no messages, and returns those that no handler has
-//! begun.
+//! What the desk does while the consumer can't work: it accepts no messages, begins none, and returns those that no
+//! handler has begun.
 //!
 //! The protocol has no frame for "I can work again". So the consumer closes the connection, the dispatcher reconnects
 //! within a second, and READY asks for the full prefetch. When a connection closes after a DRAIN, the dispatcher
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::ability::Change;
+use super::held::Job;
 use super::state::{Desk, DeskState};
 use crate::base::id::MessageId;
 use crate::base::text::Quoted;
@@ -25,9 +26,24 @@ const RETURN_LIMIT: Duration = Duration::from_secs(10);
 pub(super) const NOT_BEGUN: &str = "";
 
 impl Desk {
-    /// Checks what changes with time: handlers that run for too long, and whether the consumer can work.
-    pub(in crate::consumer) fn check(&self, now: Instant) {
-        self.check_locked(&mut self.state.lock(), now);
+    /// Checks what changes with time: handlers that run for too long, and whether the consumer can work. `ready` is the
+    /// handler's answer to the question whether it is ready, asked at `asked`.
+    pub(in crate::consumer) fn check(&self, ready: Result<(), String>, asked: Instant, now: Instant) {
+        let mut state = self.state.lock();
+        state.ability.handler_says(ready, asked);
+        self.check_locked(&mut state, now);
+    }
+
+    /// A handler was not ready and has not begun this message, so it goes back to the front of the queue. From there it
+    /// is returned, now or to the next ruler, or begun once the handler is ready.
+    pub(in crate::consumer) fn put_back(&self, thread: usize, job: Job, reason: String, now: Instant) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.held.end(thread);
+        state.held.put_back(job);
+        state.ability.handler_says(Err(reason), now);
+        self.judge(state, now);
+        self.after_a_change(state);
     }
 
     /// A request of the committer to Redis failed; `since` is when it was first made.
@@ -71,6 +87,7 @@ impl Desk {
             Some(Change::Ended(reason, after)) => {
                 self.stats.set_unable(None);
                 state.able_since = Some(now);
+                self.work.notify_all();
                 let reason = reason.reason(self.terms.setting_name);
                 info!("event=able-again after_ms={} reason={}", after.as_millis(), Quoted(reason));
             }

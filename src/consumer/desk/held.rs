@@ -103,9 +103,11 @@ impl Held {
         self.entries.len() - self.given_up
     }
 
-    /// Whether every message is given up, or has failed and can't be answered because no connection rules.
-    pub(super) fn is_drained(&self) -> bool {
-        self.entries.len() == self.given_up + self.unsent
+    /// Whether every message is given up, or has failed and can't be answered because no connection rules. If messages
+    /// are not begun, those in the queue don't count either.
+    pub(super) fn is_drained(&self, begins: bool) -> bool {
+        let queued = if begins { 0 } else { self.queue.len() };
+        self.entries.len() == self.given_up + self.unsent + queued
     }
 
     /// Whether every handler thread runs a handler that was given up.
@@ -159,6 +161,18 @@ impl Held {
         }
         self.threads[thread] = Some(Work { id: job.id, run: job.run, since: now, given_up: false });
         Some(job)
+    }
+
+    /// A handler has returned without having begun the message: it is the next one again. If another run of it has
+    /// begun or has ended meanwhile, there is nothing to do.
+    pub(super) fn put_back(&mut self, job: Job) {
+        let Some(held) = self.entries.get_mut(&job.id).filter(|held| held.run == job.run) else { return };
+        match std::mem::replace(&mut held.stage, MessageStage::Queued) {
+            MessageStage::GivenUp => self.given_up -= 1,
+            MessageStage::Failed(_) => self.unsent -= 1,
+            MessageStage::Queued | MessageStage::Begun => {}
+        }
+        self.queue.push_front(job);
     }
 
     /// A handler has returned.

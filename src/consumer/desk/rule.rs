@@ -117,7 +117,7 @@ impl Desk {
         }
         // NACKs that can't be sent because no connection rules must not delay the stop, because these messages are
         // delivered again anyway.
-        if state.draining && state.held.is_drained() {
+        if state.draining && state.held.is_drained(!state.ability.is_unable()) {
             // If it is full, this was reported before.
             let _ = self.drained.0.try_send(());
         }

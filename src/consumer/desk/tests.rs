@@ -291,7 +291,7 @@ fn a_leader_that_connects_to_a_consumer_that_cannot_work_gets_drain() {
     accept(&desk, 1, &[A, B]);
     begin(&desk);
     desk.leave(1);
-    desk.check(Instant::now() + TIMEOUT);
+    desk.check(Ok(()), Instant::now(), Instant::now() + TIMEOUT);
     assert!(desk.stats().is_unable());
     // No dispatcher was connected to which the queued message could be returned.
     assert_eq!(said(&lead(&desk, 2, 6)), ["READY 4 true c0", "HELD 2", "DRAIN", "NACK 2 0 "]);
@@ -350,7 +350,7 @@ fn long_work_does_not_keep_a_recovered_consumer_drained() {
     desk.redis_answers(since + Duration::from_secs(6));
     desk.report(1, since + Duration::from_secs(15)).expect("it rules");
     assert_eq!(desk.stats().ruling_epoch(), 5);
-    desk.check(since + Duration::from_secs(16));
+    desk.check(Ok(()), since, since + Duration::from_secs(16));
     assert_eq!(desk.stats().ruling_epoch(), 0);
     assert!(matches!(outbox.next(since), crate::consumer::outbox::WriterTask::Close(_)));
     desk.fail(A, job.run, HandlerError::retry(""));
@@ -370,6 +370,90 @@ fn a_stopping_consumer_that_cannot_work_returns_what_is_queued_and_keeps_its_con
     assert!(drained.try_recv().is_ok());
     desk.returned(0, late);
     assert_eq!(desk.stats().ruling_epoch(), 5);
+}
+
+/// The handler has not begun this message, because it is not ready.
+fn put_back(desk: &Desk, job: Job, now: Instant) {
+    desk.put_back(0, job, "nothing listens".to_owned(), now);
+}
+
+#[test]
+fn what_a_handler_that_is_not_ready_has_not_begun_is_returned_uncounted() {
+    let desk = desk(4);
+    let outbox = lead(&desk, 1, 5);
+    accept(&desk, 1, &[A, B]);
+    let job = begin(&desk);
+    said(&outbox);
+    let now = Instant::now();
+    put_back(&desk, job, now);
+    assert_eq!(said(&outbox), ["DRAIN", "NACK 1 0 ", "NACK 2 0 "]);
+    desk.stats().set_redis_up(true);
+    assert_eq!(desk.stats().ready(), Err("the handler is not ready: nothing listens".to_owned()));
+    assert_eq!((desk.stats().retried.get(), desk.stats().returned.get()), (0, 2));
+    // The question was asked before the handler found out.
+    let before = now.checked_sub(Duration::from_millis(1)).expect("not just booted");
+    desk.check(Ok(()), before, now);
+    assert!(desk.stats().is_unable());
+    desk.check(Ok(()), now, now);
+    assert_eq!(desk.stats().ready(), Ok(()));
+    assert!(matches!(outbox.next(now), crate::consumer::outbox::WriterTask::Close(_)));
+}
+
+#[test]
+fn a_handler_that_starts_as_not_ready_gets_nothing() {
+    let desk = desk(4);
+    desk.check(Err("nothing listens".to_owned()), Instant::now(), Instant::now());
+    assert_eq!(said(&lead(&desk, 1, 5)), ["READY 4 true c0", "HELD", "DRAIN"]);
+}
+
+#[test]
+fn what_was_not_begun_while_no_dispatcher_was_connected_waits_for_the_next() {
+    let desk = desk(4);
+    lead(&desk, 1, 5);
+    accept(&desk, 1, &[A, B]);
+    let job = begin(&desk);
+    desk.leave(1);
+    let now = Instant::now();
+    put_back(&desk, job, now);
+    assert_eq!(desk.stats().held(), 2);
+    // Nothing is begun meanwhile.
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| begin(&desk).id);
+        desk.check(Ok(()), now, now);
+        assert_eq!(next.join().expect("it came back"), A, "it is still the first");
+    });
+    assert_eq!(said(&lead(&desk, 2, 5)), ["READY 4 true c0", "HELD 1 2"]);
+    assert_eq!(begin(&desk).id, B);
+}
+
+#[test]
+fn a_message_put_back_by_a_run_that_was_given_up_is_returned_once() {
+    let desk = desk_of(2, 4);
+    let outbox = lead(&desk, 1, 5);
+    accept(&desk, 1, &[A]);
+    let slow = begin(&desk);
+    give_up(&desk, 1);
+    accept(&desk, 1, &[A]);
+    let again = desk.next(1).expect("it is not closed");
+    said(&outbox);
+    put_back(&desk, slow, Instant::now());
+    assert_eq!(said(&outbox), ["DRAIN"], "the later run holds it");
+    desk.put_back(1, again, "nothing listens".to_owned(), Instant::now());
+    assert_eq!(said(&outbox), ["NACK 1 0 "]);
+    assert_eq!(desk.stats().held(), 0);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_handler_that_is_not_ready() {
+    let desk = desk(4);
+    lead(&desk, 1, 5);
+    accept(&desk, 1, &[A, B]);
+    let job = begin(&desk);
+    desk.leave(1);
+    let drained = desk.drain();
+    assert!(drained.try_recv().is_err());
+    put_back(&desk, job, Instant::now());
+    assert!(drained.try_recv().is_ok());
 }
 
 #[test]

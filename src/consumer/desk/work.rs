@@ -8,10 +8,10 @@ use super::absence::NOT_BEGUN;
 use super::held::{FailureEffect, Job, RunNumber};
 use super::state::{Desk, DeskState, Ruler};
 use crate::base::id::MessageId;
-use crate::consumer::handler::HandlerError;
+use crate::consumer::handler::{HandlerError, Next};
 use crate::consumer::peer::{CloseReason, LinkId};
 use crate::ledger::Body;
-use crate::wire::{ErrorCode, Frame};
+use crate::wire::{ErrorCode, Frame, NackDelay};
 
 /// The most payload bytes held before the ruler's socket is no longer read. Prefetch limits only their number.
 pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
@@ -73,11 +73,13 @@ impl Desk {
         }
     }
 
-    /// Waits for a message for a handler thread. `None`: the desk is closed.
+    /// Waits for a message for a handler thread. `None`: the desk is closed. While the consumer can't work, no message is
+    /// begun: those that can't be returned because no connection rules wait.
     pub(in crate::consumer) fn next(&self, thread: usize) -> Option<Job> {
         let mut state = self.state.lock();
         while !state.closed {
-            if let Some(job) = state.held.begin(thread, Instant::now()) {
+            let able = !state.ability.is_unable();
+            if let Some(job) = able.then(|| state.held.begin(thread, Instant::now())).flatten() {
                 return Some(job);
             }
             self.work.wait(&mut state);
@@ -143,6 +145,11 @@ impl HandlerError {
         // A handler has begun this message, so the reason must not be the one that stands for messages that no handler
         // has begun.
         let reason = if self.reason == NOT_BEGUN { "the handler gave no reason" } else { &self.reason };
-        Frame::Nack { id, delay: self.delay, reason }
+        let delay = match self.next {
+            Next::Fail(delay) => delay,
+            // The pool puts such a message back instead.
+            Next::PutBack => NackDelay::ByBackoff,
+        };
+        Frame::Nack { id, delay, reason }
     }
 }

@@ -1,5 +1,7 @@
 //! What a cluster consists of. Plain values.
 
+use std::ffi::OsString;
+
 use crate::lab::programs::Programs;
 use crate::lab::redis::RedisOptions;
 
@@ -24,6 +26,8 @@ pub struct ClusterOptions {
     pub dispatcher_args: Vec<String>,
     /// More arguments for each consumer.
     pub consumer_args: Vec<String>,
+    /// The handler of each consumer, as its last arguments, since a program's words come at the end.
+    pub handler_args: Vec<OsString>,
 }
 
 impl ClusterOptions {
@@ -39,6 +43,7 @@ impl ClusterOptions {
             readiness: false,
             dispatcher_args: Vec::new(),
             consumer_args: Vec::new(),
+            handler_args: Vec::new(),
         }
     }
 

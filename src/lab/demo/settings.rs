@@ -9,8 +9,10 @@ use log::LevelFilter;
 use crate::base::setting::ConfigError;
 use crate::lab::settings::{DELIVER, Deliver, REDIS_SERVER};
 use crate::process::config::Default::Text;
-use crate::process::config::{self, Environment, Setting, Values};
+use crate::process::config::{self, Environment, Setting, Values, quoted};
 use crate::process::log::settings::{LOG_LEVEL, log_level};
+use crate::programs::consumer::exec::settings::{self as exec, ExecConfig};
+use crate::programs::consumer::settings::HANDLER;
 
 /// The settings of `oncecast demo`.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub struct DemoConfig {
     pub redis_server: Option<PathBuf>,
     /// What the dispatchers deliver to.
     pub deliver: Deliver,
+    /// The program that the consumers' handler runs; `None`: the handler `stamp`.
+    pub handler: Option<ExecConfig>,
     /// Messages per second.
     pub rate: u64,
     /// How long to publish.
@@ -31,6 +35,9 @@ pub struct DemoConfig {
 pub const SETTINGS: &[Setting] = &[
     REDIS_SERVER,
     DELIVER,
+    HANDLER,
+    exec::EXEC,
+    exec::EXEC_PER_MESSAGE,
     Setting::new("rate", "N", Text("2000"), "Messages published per second"),
     Setting::new("duration", "TIME", Text("10s"), "How long to publish"),
     LOG_LEVEL,
@@ -38,32 +45,47 @@ pub const SETTINGS: &[Setting] = &[
 
 /// The definition of the subcommand.
 pub fn command() -> Command {
-    config::command(
+    let command = config::command(
         "demo",
         "\
 Starts a private Redis, 2 dispatchers, 3 consumers and a publisher, kills the leader once, and audits the results. With
---deliver stream the dispatchers add the messages to a Redis Stream, which 3 workers read like any Streams client.
+--deliver stream the dispatchers add the messages to a Redis Stream, which 3 workers read like any Streams client. With
+--handler exec the consumers run a program of your own, whose results need the field message_id of the payload.
 
 Needs only redis-server or valkey-server on this machine. Everything it starts or writes is removed at the end.",
         "\
 Examples:
   oncecast demo --rate 20000 --duration 30s
   oncecast demo --deliver stream
+  oncecast demo --handler exec -- python3 examples/worker.py
 
 Exit codes: 0 nothing lost and nothing recorded twice, or interrupted, 3 otherwise, 1 something could not be started, 2
 invalid settings.",
         SETTINGS,
-    )
+    );
+    exec::with_words(command)
 }
 
 /// Reads and checks the settings.
 pub fn read(matches: &ArgMatches, environment: Environment<'_>) -> Result<DemoConfig, ConfigError> {
     let values = &Values::new(matches, SETTINGS, environment);
+    let deliver = Deliver::read(values)?;
     Ok(DemoConfig {
         redis_server: values.path("redis-server")?,
-        deliver: Deliver::read(values)?,
+        deliver,
+        handler: program(values, deliver)?,
         rate: values.number("rate", 1, 1_000_000)?,
         duration: values.duration("duration")?.expect("the setting has a default"),
         log_level: log_level(values)?,
     })
+}
+
+/// The program that the consumers run; `None`: they have the handler `stamp`.
+fn program(values: &Values<'_>, deliver: Deliver) -> Result<Option<ExecConfig>, ConfigError> {
+    const TAKES: &str = "stamp, or with consumers exec";
+    match values.required(HANDLER.name, TAKES)?.as_str() {
+        "stamp" => exec::check_unused(values).map(|()| None),
+        "exec" if deliver == Deliver::Consumers => exec::read(values).map(Some),
+        other => Err(ConfigError::new(HANDLER.name, quoted(other), TAKES)),
+    }
 }

@@ -84,6 +84,12 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// The words at the end of the command line, if this command has such.
+    pub fn words(&self, name: &str) -> Vec<OsString> {
+        let given = self.matches.try_get_many::<OsString>(name);
+        given.ok().flatten().map(|words| words.cloned().collect()).unwrap_or_default()
+    }
+
     /// Whether it was given by its flag.
     pub fn is_flag_given(&self, name: &str) -> bool {
         self.matches.contains_id(name)

@@ -1,13 +1,18 @@
 //! The program `oncecast-consumer`: a consumer with one of the built-in handlers, together with settings, log,
 //! signals, metrics and systemd.
 
+pub mod exec;
 mod exposition;
+mod fields;
 mod forward;
+pub mod http;
 pub mod settings;
 mod stamp;
 
 use std::time::Duration;
 
+use self::exec::Exec;
+use self::http::HttpHandler;
 use self::settings::{BuiltIn, ConsumerConfig};
 use crate::base::error::{Error, Result};
 use crate::base::setting::{ConfigError, variable_of};
@@ -20,24 +25,50 @@ pub use self::forward::forward;
 pub use self::stamp::{outcome_of, stamp};
 
 /// Runs a consumer with the built-in handler until a signal asks it to stop. Returns the exit code.
-pub fn run(config: ConsumerConfig) -> Result<u8> {
+pub fn run(mut config: ConsumerConfig) -> Result<u8> {
     let supervisor = Supervisor::from_environment();
-    match config.handler {
+    match config.handler.clone() {
         BuiltIn::Stamp => serve(config, stamp, supervisor),
         BuiltIn::Forward => serve(config, forward, supervisor),
+        BuiltIn::Exec(command) => {
+            // The handler ends what takes longer, so its threads are always free again.
+            let limit = config.handler_timeout.take();
+            let handler = Exec::new(command, &config.common.keys.group, limit);
+            serve_then(config, handler.clone(), supervisor, || handler.stop())
+        }
+        BuiltIn::Http(target) => {
+            // The handler keeps this limit itself, so its threads are always free again.
+            let limit = config.handler_timeout.take().unwrap_or(http::DEFAULT_LIMIT);
+            let (group, concurrency) = (config.common.keys.group.as_str(), config.concurrency);
+            let handler = HttpHandler::start(target, group, concurrency, limit)
+                .map_err(Error::io("starting the thread that looks for the HTTP server"))?;
+            serve(config, handler, supervisor)
+        }
     }
     .map(|()| 0)
 }
 
 /// Runs a consumer with the log, the signals, the metrics and the supervision of a program.
 pub fn serve(config: ConsumerConfig, handler: impl Handler, supervisor: Supervisor) -> Result<()> {
+    serve_then(config, handler, supervisor, || {})
+}
+
+/// The same, with something to do once the consumer has stopped, while there still is a log.
+fn serve_then(
+    config: ConsumerConfig,
+    handler: impl Handler,
+    supervisor: Supervisor,
+    at_end: impl FnOnce(),
+) -> Result<()> {
     let (log_level, metrics_addr) = (config.common.log_level, config.common.metrics_addr.clone());
     let consumer =
         ConsumerBuilder::from(config).setting_name(flag_and_variable).handler(handler).bind().map_err(as_flags)?;
     let _log = log::init(log_level, consumer.consumer_id(), "consumer")?;
     consumer.shutdown_handle().on_signals()?;
     let _metrics = metrics_addr.map(|address| exposition::serve(&address, &consumer.stats())).transpose()?;
-    consumer.run_with(&mut Supervised(supervisor)).map_err(as_flags)
+    let outcome = consumer.run_with(&mut Supervised(supervisor));
+    at_end();
+    outcome.map_err(as_flags)
 }
 
 /// Converts an error of the library: a setting is named by its flag and variable instead of the builder's method.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 
+use super::exec::settings as exec;
+use super::http::{self, Target};
 use crate::base::setting::ConfigError;
 use crate::consumer::{Consumer, ConsumerBuilder};
 use crate::process::config::Default::{Found, Text};
@@ -15,17 +17,17 @@ use crate::process::program::{self, CommandLine};
 use crate::programs::common::{CommonConfig, GROUP, REDIS_URL};
 use crate::wire;
 
-/// A built-in handler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A built-in handler, with its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuiltIn {
     /// Records the fields of a JSON object and a random one.
     Stamp,
     /// Records the message as it is.
     Forward,
-}
-
-impl BuiltIn {
-    const ALL: [(&'static str, BuiltIn); 2] = [("stamp", BuiltIn::Stamp), ("forward", BuiltIn::Forward)];
+    /// Sends the message to an HTTP server, and records the answer.
+    Http(Target),
+    /// Gives the message to a program.
+    Exec(exec::ExecConfig),
 }
 
 /// The settings of a consumer.
@@ -49,6 +51,16 @@ pub struct ConsumerConfig {
     pub result_maxlen: u64,
 }
 
+/// What is done with a message.
+pub const HANDLER: Setting = Setting::new(
+    "handler",
+    "NAME",
+    Text("stamp"),
+    "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id), forward \
+     (the message as it is: id, channel if the dispatcher sends it, payload), http (what the server of --url answers to \
+     it) or exec (what the program after -- answers to it)",
+);
+
 /// All settings, in the order in which `--help` lists them.
 pub const SETTINGS: &[Setting] = &[
     Setting::new("listen", "HOST:PORT", Text("127.0.0.1:6969"), "Where dispatchers connect"),
@@ -63,18 +75,16 @@ pub const SETTINGS: &[Setting] = &[
         "Most messages held at once; use a small value for slow handlers, so that messages don't wait here while \
          other consumers are idle",
     ),
-    Setting::new(
-        "handler",
-        "NAME",
-        Text("stamp"),
-        "What is recorded of a message: stamp (the fields of its JSON object, random_property and consumer_id) or \
-         forward (the message as it is: id, channel if the dispatcher sends it, payload)",
-    ),
+    HANDLER,
+    http::settings::URL,
+    exec::EXEC,
+    exec::EXEC_PER_MESSAGE,
     Setting::new(
         "handler-timeout-ms",
         "MS",
         Text("0"),
-        "A handler that runs longer is given up and its message goes to another consumer; 0: never",
+        "A handler that runs longer is given up and its message goes to another consumer; 0: never. With --handler \
+         http the time for a request and its answer, 30000 if it is 0; with exec, a program that takes longer is ended",
     ),
     Setting::new("result-maxlen", "N", Text("0"), "Trim the result stream to about this many entries; 0: keep all"),
     LOG_LEVEL,
@@ -100,16 +110,30 @@ pub fn command() -> Command {
     let about = "\
 Processes the messages that dispatchers deliver, and stores each result once, in the stream <group>:processed.
 
-This program has two built-in handlers: stamp, for trials and tests, and forward, which makes the stream a copy of the
-channels with one entry per message. For your own work, write a consumer with the library: a handler is a closure.";
-    let after = "\
-Example:
+This program has built-in handlers. http sends each message to an HTTP server and records the answer. exec runs a
+program in any language, which reads each message as a line of JSON and writes a line as its answer, or is started for
+each message. stamp is for trials and tests, and forward makes the stream
+a copy of the channels with one entry per message. In Rust, write a consumer with the library: a handler is a closure.";
+    let after = r#"Examples:
   oncecast-consumer --redis-url redis://10.0.0.1:6379 --listen 10.0.0.11:6969 --consumer-id worker-1
+  oncecast-consumer --handler http --url http://127.0.0.1:8080/job --concurrency 16
+  oncecast-consumer --handler exec --handler-timeout-ms 60000 -- python3 worker.py
+  oncecast-consumer --handler exec --exec-per-message -- php job.php
+
+A server for --handler http gets the payload as the body, and Oncecast-Id, Oncecast-Delivery, Oncecast-Group,
+Oncecast-Channel and Idempotency-Key as headers. 2xx: done, the members of a JSON object are recorded. 408, 425, 429, 5xx:
+delivered again, after Retry-After if 429 or 503 have it. Other 4xx: rejected. While nothing listens, nothing is delivered.
+
+A program for --handler exec reads lines such as {"id":"0006123456789abc","delivery":1,"channel":"c","payload":"text"}
+(payload_base64 if it is not UTF-8) and answers each with {"ok":{"field":"value"}}, {"ok":null}, {"retry":"why"},
+{"retry":"why","after_ms":500} or {"reject":"why"}. With --exec-per-message: payload on standard input, ONCECAST_ID,
+ONCECAST_DELIVERY, ONCECAST_CHANNEL and ONCECAST_GROUP in the environment, result on standard output; exit status 0
+done, 75 retry, 65 reject. The rest is in docs/GUIDE.md.
 
 Ends on SIGTERM or SIGINT: accepts no more messages, finishes those it holds for up to 7 s. The leader
 redelivers the rest. A second signal ends it at once.
-Exit codes: 0 clean, 1 failure while running, 2 wrong settings.";
-    program::service("oncecast-consumer", about, after, SETTINGS)
+Exit codes: 0 clean, 1 failure while running, 2 wrong settings."#;
+    exec::with_words(program::service("oncecast-consumer", about, after, SETTINGS))
 }
 
 /// Reads and checks the settings.
@@ -156,9 +180,21 @@ impl From<ConsumerConfig> for ConsumerBuilder {
     }
 }
 
+/// The handler that was chosen, with its settings.
 fn handler(values: &Values<'_>) -> Result<BuiltIn, ConfigError> {
-    const NAMES: &str = "stamp or forward";
+    const NAMES: &str = "stamp, forward, http or exec";
     let name = values.required("handler", NAMES)?;
-    let known = BuiltIn::ALL.into_iter().find(|(known, _)| *known == name);
-    known.map(|(_, handler)| handler).ok_or_else(|| ConfigError::new("handler", quoted(&name), NAMES))
+    if name != "exec" {
+        exec::check_unused(values)?;
+    }
+    if name != "http" {
+        http::settings::check_unused(values)?;
+    }
+    match name.as_str() {
+        "stamp" => Ok(BuiltIn::Stamp),
+        "forward" => Ok(BuiltIn::Forward),
+        "http" => http::settings::read(values).map(BuiltIn::Http),
+        "exec" => exec::read(values).map(BuiltIn::Exec),
+        _ => Err(ConfigError::new("handler", quoted(&name), NAMES)),
+    }
 }

@@ -1,14 +1,9 @@
 //! The built-in handler `stamp`: records a message's own fields, a random property and the consumer's id.
 //!
-//! Each member of a JSON object becomes a field: a string as its text, any other value as compact JSON with its digits
-//! unchanged. Any other payload is stored whole in the field `payload`. The handler never fails, whatever the payload.
+//! Each member of a JSON object becomes a [field](super::fields). Any other payload is stored whole in the field
+//! `payload`. The handler never fails, whatever the payload.
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde_core::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
+use super::fields::Members;
 use crate::consumer::{Delivery, HandlerError, Outcome};
 use crate::ledger::{MAX_RESULT_FIELDS, Words};
 
@@ -47,114 +42,19 @@ fn with_room_for(channel: Option<&[u8]>, payload: &[u8]) -> Outcome {
 /// The members of a JSON object; `None` if the payload is not one, or has more members than a result may hold beside
 /// what is added.
 fn object_fields(payload: &[u8], channel: Option<&[u8]>) -> Option<Words> {
-    let Members(mut members) = serde_json::from_slice(payload).ok()?;
+    let mut members = Members::of(payload)?;
     let is_added =
         |name: &str| name == RANDOM_PROPERTY || name == CONSUMER_ID || (name == CHANNEL && channel.is_some());
-    members.retain(|(name, _)| !is_added(name));
-    // JSON allows a name to occur twice. The last one counts, as in most parsers.
-    members.sort_by(|(one, _), (other, _)| one.cmp(other));
-    members.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
-        if same {
-            std::mem::swap(next, kept);
-        }
-        same
-    });
+    members.retain(|name, _| !is_added(name));
     if members.len() + ADDED_FIELDS + usize::from(channel.is_some()) > MAX_RESULT_FIELDS {
         return None;
     }
-    // The values are borrowed from the payload, so their addresses are in the payload's order.
-    members.sort_unstable_by_key(|(name, value)| (name != MESSAGE_ID, value.get().as_ptr()));
-    let mut fields = Words::with_capacity(payload.len() + channel.map_or(0, <[u8]>::len) + BESIDE_BYTES);
-    for (name, value) in members {
-        fields.push(name.as_bytes());
-        fields.push(text_of(value)?);
-    }
-    Some(fields)
-}
-
-/// The members of an object in order, borrowed from its text where possible.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some((Name(name), value)) = map.next_entry()? {
-            members.push((name, value));
-        }
-        Ok(Members(members))
-    }
-}
-
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(NameVisitor)
-    }
-}
-
-struct NameVisitor;
-
-impl<'de> Visitor<'de> for NameVisitor {
-    type Value = Name<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-        Ok(Name(Cow::Borrowed(name)))
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(Name(Cow::Owned(name.to_owned())))
-    }
-}
-
-/// A string's text, or compact JSON; `None` for a string that has no text (a lone surrogate).
-fn text_of(value: &RawValue) -> Option<Cow<'_, [u8]>> {
-    let json = value.get();
-    match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(text) if !text.contains('\\') => Some(Cow::Borrowed(text.as_bytes())),
-        Some(_) => serde_json::from_str::<String>(json).ok().map(|text| Cow::Owned(text.into_bytes())),
-        None => Some(Cow::Owned(compact(json.as_bytes()))),
-    }
+    members.put_first(MESSAGE_ID);
+    members.into_words(payload.len() + channel.map_or(0, <[u8]>::len) + BESIDE_BYTES)
 }
 
 fn hex_digits(number: u32) -> [u8; 8] {
     std::array::from_fn(|at| b"0123456789abcdef"[(number >> (28 - 4 * at) & 0xf) as usize])
-}
-
-/// Valid JSON without the white space between its tokens. Numbers stay as they are, however many digits they have.
-fn compact(json: &[u8]) -> Vec<u8> {
-    let (mut in_string, mut escaped) = (false, false);
-    json.iter()
-        .copied()
-        .filter(|&byte| {
-            if in_string {
-                in_string = escaped || byte != b'"';
-                escaped = !escaped && byte == b'\\';
-                return true;
-            }
-            in_string = byte == b'"';
-            !byte.is_ascii_whitespace()
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Consumers, and the peers that connect to them.
 
+mod exec;
 mod fixture;
 mod greeting;
 mod leaders;

@@ -69,6 +69,19 @@ fn with_a_stream_workers_take_the_place_of_consumers() {
     assert_gone(&children);
 }
 
+/// With the example of a worker in Python.
+#[test]
+fn consumers_may_run_a_program() {
+    let worker = format!("{}/examples/worker.py", env!("CARGO_MANIFEST_DIR"));
+    let mut demo = demo(&format!("--rate 500 --duration 6s --handler exec -- python3 {worker}"));
+    let children = whole_cluster(&demo);
+    let status = demo.wait(3 * DEADLINE).expect("it ends");
+    let shown = demo.stdout().all().join("\n");
+    assert_eq!(status.code(), Some(0), "{shown}");
+    assert!(shown.contains("lost 0   recorded twice 0   take-over ") && shown.contains(" = processed "), "{shown}");
+    assert_gone(&children);
+}
+
 #[test]
 fn ctrl_c_stops_it_cleanly() {
     let mut demo = demo("--rate 100 --duration 10m");

@@ -1,0 +1,22 @@
+"""A worker in Python: oncecast-consumer --handler exec -- python3 worker.py
+
+Each line of standard input is a message, each line of standard output the answer to it.
+"""
+import json
+import sys
+
+
+def work(payload):
+    order = json.loads(payload)
+    return {"message_id": order["message_id"], "length": len(payload)}
+
+
+for line in sys.stdin:
+    message = json.loads(line)
+    try:
+        answer = {"ok": work(message["payload"])}
+    except (KeyError, ValueError) as error:  # it would fail again
+        answer = {"reject": f"{type(error).__name__}: {error}"}
+    except OSError as error:
+        answer = {"retry": str(error), "after_ms": 5000}
+    print(json.dumps(answer), flush=True)

@@ -1,0 +1,95 @@
+//! The handler: gives each message to a child, and turns the child's answer into an outcome.
+//!
+//! Called by the consumer's handler threads; the thread that asks whether the handler is ready keeps a child running.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::info;
+
+use super::answer;
+use super::per_message::PerMessage;
+use super::pool::Pool;
+use super::program::Program;
+use super::request;
+use super::settings::ExecConfig;
+use super::stderr::StderrLimit;
+use super::worker::{Limits, Problem};
+use crate::consumer::{Delivery, Handler, HandlerError, Outcome};
+
+/// See the folder's text. Clones are the same handler.
+#[derive(Clone, Debug)]
+pub struct Exec {
+    mode: Arc<Mode>,
+    stderr: StderrLimit,
+}
+
+#[derive(Debug)]
+enum Mode {
+    LongLived(Pool, Limits),
+    PerMessage(PerMessage),
+}
+
+impl Exec {
+    /// A handler of this group. A message may take as long as `timeout`; `None`: any time. It starts nothing yet.
+    pub fn new(config: ExecConfig, group: &str, timeout: Option<Duration>) -> Exec {
+        let stderr = StderrLimit::new();
+        let program = Program::new(config.words, group);
+        let mode = match config.per_message {
+            true => Mode::PerMessage(PerMessage::new(program, timeout, stderr.clone())),
+            false => Mode::LongLived(Pool::new(program, stderr.clone()), Limits::new(timeout)),
+        };
+        Exec { mode: Arc::new(mode), stderr }
+    }
+
+    /// Ends all children, once the consumer has stopped.
+    pub fn stop(&self) {
+        match &*self.mode {
+            Mode::LongLived(pool, _) => pool.stop(),
+            Mode::PerMessage(processes) => processes.stop(),
+        }
+        if let count @ 1.. = self.stderr.suppressed() {
+            info!("event=child-stderr-suppressed lines={count}");
+        }
+    }
+}
+
+impl Handler for Exec {
+    fn handle(&self, delivery: &Delivery<'_>) -> Result<Outcome, HandlerError> {
+        match &*self.mode {
+            Mode::LongLived(pool, limits) => ask(pool, delivery, *limits),
+            Mode::PerMessage(processes) => processes.run(delivery),
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        match &*self.mode {
+            Mode::LongLived(pool, _) => pool.check(),
+            Mode::PerMessage(processes) => processes.check(),
+        }
+    }
+}
+
+/// Gives the message to a long-lived child.
+fn ask(pool: &Pool, delivery: &Delivery<'_>, limits: Limits) -> Result<Outcome, HandlerError> {
+    let request = request::line(delivery);
+    loop {
+        let mut worker = pool.take().map_err(HandlerError::not_ready)?;
+        let answered = worker
+            .exchange(&request, limits)
+            .and_then(|line| answer::read(&line, delivery.id()).map_err(Problem::Garbage));
+        match answered {
+            Ok(outcome) => {
+                pool.put_back(worker);
+                return outcome;
+            }
+            Err(problem) => {
+                let lost = pool.end(worker, &problem);
+                // No child has begun on the message, so another one may. The pool limits how often children start.
+                if lost.begun {
+                    return Err(HandlerError::retry(lost.reason));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Whether the HTTP server listens, and at which addresses.
+//!
+//! One thread looks: once at the start, then whenever a request found that nothing listens, with growing waits until
+//! something does. A look is a lookup of the name and a TCP connection that is closed at once. While the server listens,
+//! the thread only looks the name up from time to time, so that requests follow a name that moves. Requests use the
+//! addresses found last and never wait for a lookup.
+//!
+//! Limitation: a lookup may take as long as the system allows. Whoever drops the handle does not wait for that: the
+//! thread ends as soon as its lookup does.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::base::backoff::Backoff;
+use crate::net::{connect_any, resolve};
+
+/// The most time for a TCP connection to one address.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long a start waits for the first look. After that the server counts as absent until the look is over.
+const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// The waits between looks while nothing listens.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+/// How often the name is looked up while the server listens.
+const LOOKUP_EVERY: Duration = Duration::from_secs(30);
+
+/// See the module's text. Dropping it ends the thread.
+#[derive(Debug)]
+pub(super) struct Server {
+    state: Arc<Mutex<State>>,
+    /// Makes the thread look now. One request to look may wait.
+    wake: Sender<()>,
+}
+
+#[derive(Debug)]
+enum State {
+    Listens(Vec<SocketAddr>),
+    /// With the reason.
+    Absent(String),
+}
+
+/// The thread's parts.
+struct Watch {
+    /// `host:port`.
+    address: String,
+    state: Arc<Mutex<State>>,
+    woken: Receiver<()>,
+}
+
+impl Server {
+    /// Starts the thread, and waits a moment for its first look. `host` is an IPv6 address without brackets, or anything
+    /// else.
+    pub(super) fn watch(host: &str, port: u16) -> io::Result<Server> {
+        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let state = Arc::new(Mutex::new(State::Absent(format!("{address}: the name has not been looked up yet"))));
+        let (wake, woken) = bounded(1);
+        let (looked, first_look) = bounded(1);
+        let watch = Watch { address, state: state.clone(), woken };
+        thread::Builder::new().name("http-watch".to_owned()).spawn(move || watch.run(&looked))?;
+        let _ = first_look.recv_timeout(FIRST_LOOK_LIMIT);
+        Ok(Server { state, wake })
+    }
+
+    /// Whether the server listens, as far as is known; the reason if not.
+    pub(super) fn ready(&self) -> Result<(), String> {
+        self.addresses().map(drop)
+    }
+
+    /// The server's addresses, if it listens.
+    pub(super) fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        match &*self.state.lock() {
+            State::Listens(addresses) => Ok(addresses.clone()),
+            State::Absent(reason) => Err(reason.clone()),
+        }
+    }
+
+    /// A request could not connect: the server counts as absent until the thread finds it.
+    pub(super) fn note_absent(&self, reason: &str) {
+        *self.state.lock() = State::Absent(reason.to_owned());
+        // If it is full, the thread is about to look.
+        let _ = self.wake.try_send(());
+    }
+}
+
+impl Watch {
+    /// The thread's main loop.
+    fn run(self, looked: &Sender<()>) {
+        let (mut backoff, mut listens) = (BACKOFF, false);
+        loop {
+            let wait = match self.look(listens) {
+                Ok(addresses) => {
+                    backoff.reset();
+                    listens = true;
+                    *self.state.lock() = State::Listens(addresses);
+                    LOOKUP_EVERY
+                }
+                // A name that can't be looked up for a while: the addresses found last may still be right.
+                Err(_) if listens => LOOKUP_EVERY,
+                Err(problem) => {
+                    *self.state.lock() = State::Absent(format!("{}: {problem}", self.address));
+                    backoff.next_wait()
+                }
+            };
+            let _ = looked.try_send(());
+            match self.woken.recv_timeout(wait) {
+                Ok(()) => listens = false,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Looks the name up, and connects if it is not known that the server listens.
+    fn look(&self, listens: bool) -> io::Result<Vec<SocketAddr>> {
+        let addresses = resolve(&self.address)?;
+        if !listens {
+            connect_any(&addresses, CONNECT_LIMIT)?;
+        }
+        Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_appears_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        drop(listener);
+        let server = Server::watch("127.0.0.1", address.port()).expect("a thread");
+        let reason = server.ready().expect_err("nothing listens");
+        assert!(reason.starts_with(&format!("{address}: ")) && reason.contains("refused"), "{reason}");
+        let _listener = TcpListener::bind(address).expect("it is still free");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while server.ready().is_err() {
+            assert!(Instant::now() < deadline, "{:?}", server.ready());
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(server.addresses(), Ok(vec![address]));
+    }
+
+    #[test]
+    fn a_server_that_is_reported_absent_is_looked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let server = Server::watch("localhost", address.port()).expect("a thread");
+        assert_eq!(server.ready(), Ok(()));
+        listener.accept().expect("the look");
+        server.note_absent("refused");
+        // The thread connects again.
+        listener.accept().expect("another look");
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_is_a_reason() {
+        let server = Server::watch("no-such-host.invalid", 80).expect("a thread");
+        let reason = server.ready().expect_err("there is no such host");
+        assert!(reason.starts_with("no-such-host.invalid:80: "), "{reason}");
+    }
+}

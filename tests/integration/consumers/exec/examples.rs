@@ -1,0 +1,72 @@
+//! The examples in languages other than Rust do what they say.
+
+use std::collections::HashMap;
+
+use super::{exec_options, has};
+use crate::support::{client_of, cluster_of, publish_payloads, state, stream, wait_until_done};
+
+fn example(name: &str) -> String {
+    format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+const PAYLOADS: [&[u8]; 3] =
+    [b"{\"message_id\":\"\xc3\xbc1\"}", "no JSON\u{2028}".as_bytes(), b"{\"message_id\":\"2\"}"];
+
+/// Runs an example on three messages. Returns results and dead letters.
+fn outcome(words: &[&str], per_message: bool, payloads: &[&[u8]]) -> [Vec<HashMap<String, String>>; 2] {
+    let mut options = exec_options(1, "", "--concurrency 2", words);
+    if per_message {
+        options.consumer_args.push("--exec-per-message".to_owned());
+    }
+    let mut cluster = cluster_of(options);
+    let connection = &mut client_of(&mut cluster);
+    publish_payloads(connection, payloads);
+    wait_until_done(connection, payloads.len());
+    ["messages:processed", "messages:dead"].map(|key| stream(connection, key))
+}
+
+fn assert_results(words: &[&str]) {
+    let [results, dead] = outcome(words, false, &PAYLOADS);
+    let mut found: Vec<_> =
+        results.iter().map(|fields| (fields["message_id"].as_str(), fields["length"].as_str())).collect();
+    found.sort_unstable();
+    assert_eq!(found, [("2", "18"), ("ü1", "19")], "{words:?}");
+    assert!(dead.len() == 1 && dead[0]["payload"].starts_with("no JSON"), "{words:?}: {dead:?}");
+}
+
+#[test]
+fn the_worker_in_python() {
+    if has("python3") {
+        assert_results(&["python3", &example("worker.py")]);
+    }
+}
+
+#[test]
+fn the_worker_in_node() {
+    if has("node") {
+        assert_results(&["node", &example("worker.mjs")]);
+    }
+}
+
+#[test]
+fn the_worker_in_shell() {
+    let [results, dead] = outcome(&[&example("worker.sh")], true, &[b"", b"x", b"\0\xff"]);
+    assert_eq!((results.len(), dead.len()), (2, 1));
+    assert!(results.iter().all(|fields| fields["delivery"] == "1" && fields["message"].len() == 16), "{results:?}");
+    // cksum of "x".
+    assert!(results.iter().any(|fields| fields["checksum"] == "2202082706 1"), "{results:?}");
+    assert_eq!(dead[0]["reason"], "the payload is empty");
+}
+
+/// As one text, which a service file has in ONCECAST_EXEC.
+#[test]
+fn the_program_may_be_one_text() {
+    let mut options = exec_options(1, "", "--handler exec --concurrency 1 --exec", &[]);
+    options.consumer_args.push(format!("sh {}", example("worker.sh")));
+    options.handler_args = vec!["--exec-per-message".into()];
+    let mut cluster = cluster_of(options);
+    let connection = &mut client_of(&mut cluster);
+    publish_payloads(connection, ["x"]);
+    wait_until_done(connection, 1);
+    assert_eq!(state(connection), (0, 1, 0));
+}

@@ -1,0 +1,58 @@
+//! `oncecast-consumer --handler exec` as a whole: its settings, its life, and its part in a cluster. The unit tests of
+//! the handler have all that a child may do wrong.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use oncecast::lab::ClusterOptions;
+
+use crate::support::options;
+
+mod examples;
+mod life;
+mod load;
+mod settings;
+
+/// Whether this program is on PATH. In CI it must be.
+fn has(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    assert!(found || std::env::var_os("CI").is_none(), "{program} is missing");
+    if !found {
+        eprintln!("left out: there is no {program}");
+    }
+    found
+}
+
+/// A cluster whose consumers run these words.
+fn exec_options(consumers: usize, dispatcher_args: &str, consumer_args: &str, words: &[&str]) -> ClusterOptions {
+    let mut options = options(1, consumers, dispatcher_args, consumer_args);
+    options.handler_args = ["--handler", "exec", "--"].iter().chain(words).map(OsString::from).collect();
+    options
+}
+
+/// A worker in Python. For each message `m` and its payload `p` it runs `work`, and answers with the dictionary `r` as
+/// fields.
+fn python(work: &str) -> String {
+    let work: String = work.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "import json, os, sys, time\n\
+         for line in sys.stdin:\n    m = json.loads(line); p = m['payload']; r = {{}}\n{work}    \
+         print(json.dumps({{'ok': r}}), flush=True)\n"
+    )
+}
+
+/// The children of a process.
+fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Whether a process is there and no zombie.
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
