@@ -75,6 +75,9 @@ free_port() {
         console.log(s.address().port); s.close(); })'
 }
 
+version=$(node -p 'require("./sdk/node/package.json").version')
+grep -qx "version = \"$version\"" Cargo.toml || fail "sdk/node has version $version, Cargo.toml another one"
+
 pushd sdk/node >/dev/null
 if grep -nE 'https?://' package-lock.json; then
     fail 'package-lock.json names a host'

@@ -76,8 +76,7 @@ async function once(bin, count, handler, oneCore) {
     const listen = `127.0.0.1:${await freePort()}`;
     const node = [process.execPath, fileURLToPath(import.meta.url), '--worker', handler, '--listen', listen];
     const words = oneCore ? ['taskset', '-c', '0', ...node] : node;
-    const worker = cluster.spawn(words[0], words.slice(1));
-    await until('the consumer listens', () => worker.log().includes('event=listening'));
+    const worker = await cluster.spawnReady(words[0], words.slice(1), 'event=listening');
     const dispatcher = cluster.dispatcher([listen]);
     await until('the dispatcher is connected', () => worker.log().includes('event=dispatcher-rules'));
     await cluster.publisher(['--count', `${count}`]).ended;

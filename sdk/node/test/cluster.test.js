@@ -19,10 +19,8 @@ async function start(t) {
   return cluster;
 }
 
-async function worker(cluster, listen, mode = '') {
-  const started = cluster.spawn(process.execPath, [WORKER, listen, mode]);
-  await until('the consumer listens', () => started.log().includes('event=listening'));
-  return started;
+function worker(cluster, listen, mode = '') {
+  return cluster.spawnReady(process.execPath, [WORKER, listen, mode], 'event=listening');
 }
 
 /** The number in a dispatcher's id, which begins with `d` and that number, if one leads. */

@@ -51,7 +51,7 @@ export class Desk {
   /** @type {Map<number, { link: Link, bytes: number }>} */
   #held = new Map();
   #results;
-  /** NACKs that wait for a connection. @type {Map<number, Buffer>} */
+  /** NACKs that wait for a connection; none while there is one. @type {Map<number, Buffer>} */
   #failed = new Map();
   #paused = false;
   /** @type {bigint | null} */
@@ -176,7 +176,6 @@ export class Desk {
       if (this.#held.has(id) || this.#results.sendAgain(id)) {
         continue;
       }
-      this.#failed.delete(id);
       this.#held.set(id, { link, bytes: body.length });
       link.places += 1;
       link.bytes += body.length;
@@ -209,7 +208,7 @@ export class Desk {
       return `more than ${MAX_BODIES_BYTES} bytes of messages without an answer`;
     }
     // What was held before this connection counts only here, because the leader may know better who holds it.
-    return this.#held.size + this.#failed.size > MAX_IDS ? `more than ${MAX_IDS} messages held` : null;
+    return this.#held.size > MAX_IDS ? `more than ${MAX_IDS} messages held` : null;
   }
 
   /**

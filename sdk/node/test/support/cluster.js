@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+const ATTEMPTS = 10;
 const ROOT = fileURLToPath(new URL('../../../..', import.meta.url));
 
 /** The folder with the programs, or null: `ONCECAST_BIN`, or else the release or the debug build. */
@@ -90,9 +91,37 @@ export class Cluster {
     const cluster = new Cluster(bin, await freePort());
     const { port, folder } = cluster;
     const options = ['--port', `${port}`, '--dir', folder, '--save', '', '--appendonly', 'no', '--bind', '127.0.0.1'];
-    cluster.spawn('redis-server', [...options, '--client-output-buffer-limit', 'pubsub 256mb 128mb 60']);
-    await until('Redis answers', async () => (await cluster.redis('PING')) === 'PONG');
+    const all = [...options, '--client-output-buffer-limit', 'pubsub 256mb 128mb 60'];
+    await cluster.spawnReady('redis-server', all, 'Ready to accept connections');
     return cluster;
+  }
+
+  /**
+   * Starts a program and waits until its log contains a text. If it ends before, it is started again: another process
+   * may have the port for a moment, also one that only connects somewhere.
+   *
+   * @param {string} command
+   * @param {string[]} args
+   * @param {string} text
+   */
+  async spawnReady(command, args, text) {
+    for (let attempt = 1; ; attempt++) {
+      const started = this.spawn(command, args);
+      let hasEnded = false;
+      started.ended.then(() => {
+        hasEnded = true;
+      });
+      await until(`"${text}" of ${args[0]}`, () => hasEnded || started.log().includes(text));
+      if (!hasEnded) {
+        return started;
+      }
+      if (attempt === ATTEMPTS) {
+        throw new Error(`${command} ${args.join(' ')} ended: ${started.log()}`);
+      }
+      await new Promise((resolve) => {
+        setTimeout(resolve, 500);
+      });
+    }
   }
 
   /**
