@@ -228,7 +228,7 @@ impl State {
 
     /// The pool is unable if no child is left that could still work.
     fn note_unable(&mut self, reason: String) {
-        if self.living.is_empty() && self.starting == 0 && self.unable.is_none() {
+        if self.living.is_empty() && self.starting == 0 {
             self.unable = Some(reason);
         }
     }

@@ -25,8 +25,8 @@ use super::stderr::{CHUNK_BYTES, StderrLimit, StderrLines, StderrReader};
 
 /// The longest answer: 12 MiB of fields and what JSON adds.
 pub(super) const MAX_ANSWER_BYTES: usize = 16 << 20;
-/// How long a child may take to read a request, if there is no shorter limit.
-const MAX_READ_TIME: Duration = Duration::from_secs(60);
+/// How long a child may take to read a request, if there is no shorter limit. Its start counts, too.
+const MAX_READ_TIME: Duration = Duration::from_secs(300);
 /// How often to check whether a child has ended while another process keeps its standard output open.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// How long a child whose standard output has ended may take to exit.

@@ -86,7 +86,7 @@ fn an_answer_of_100_mib_is_cut_off() {
 
 #[test]
 fn a_child_that_hangs_is_ended_with_all_that_it_started() {
-    let limit = Duration::from_millis(700);
+    let limit = Duration::from_secs(3);
     let folder = Folder::new();
     let file = folder.file("pids");
     let work = format!(
@@ -98,7 +98,7 @@ fn a_child_that_hangs_is_ended_with_all_that_it_started() {
     );
     let python = Running::python_within(&work, Some(limit));
     let begin = Instant::now();
-    assert_eq!(python.failure("x"), "the child did not answer within 700 ms");
+    assert_eq!(python.failure("x"), "the child did not answer within 3000 ms");
     assert!((limit..limit + Duration::from_secs(8)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
     let pids = fs::read_to_string(&file).expect("it ran");
     assert_eq!(pids.lines().count(), 2);
@@ -138,7 +138,7 @@ fn a_program_that_ends_at_once_fails_no_message_and_is_started_at_a_limited_rate
     }
     assert!(shell.0.ready().is_err());
     // At 0.1, 0.3, 0.7, 1.5, 3.1 s, give or take a quarter.
-    assert!((4..=8).contains(&lines(&file)), "{} starts", lines(&file));
+    assert!((3..=8).contains(&lines(&file)), "{} starts", lines(&file));
 }
 
 #[test]

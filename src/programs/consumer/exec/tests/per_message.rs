@@ -56,8 +56,8 @@ fn a_process_that_hangs_is_ended_with_all_that_it_started() {
     let folder = Folder::new();
     let file = folder.file("pids");
     let script = format!("sleep 1000 & echo $! > {0}; echo $$ >> {0}; exec >&- 2>&-; sleep 1000", file.display());
-    let hanging = Running::new(&["sh", "-c", &script], true, Some(Duration::from_millis(500)));
-    assert_eq!(hanging.failure("x"), "the program did not end within 500 ms");
+    let hanging = Running::new(&["sh", "-c", &script], true, Some(Duration::from_secs(2)));
+    assert_eq!(hanging.failure("x"), "the program did not end within 2000 ms");
     let pids = fs::read_to_string(&file).expect("it ran");
     assert_eq!(pids.lines().count(), 2);
     pids.lines().for_each(wait_until_gone);
